@@ -1,0 +1,70 @@
+"""The one tree of errors.
+
+Libraries' errors (pika, redis, sqlite, HTTP, pydantic) are translated into these where they
+enter. Each carries what went wrong, and the remedy; the command line prints it as one line and
+ends with the class's exit code.
+"""
+
+from __future__ import annotations
+
+
+class FcclError(Exception):
+    """Base of every error that fccl raises on purpose.
+
+    Args:
+        what: What went wrong; names the file, key or message.
+        remedy: What the reader can do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        self.what = what
+        self.remedy = remedy
+        super().__init__(f"{what}; {remedy}" if remedy else what)
+
+
+class ConfigError(FcclError):
+    """A configuration key, an environment variable or an argument is wrong."""
+
+    exit_code = 2
+
+
+class DataError(FcclError):
+    """A data file is missing, empty or unreadable."""
+
+    exit_code = 3
+
+
+class ModelError(FcclError):
+    """A base model cannot be found, made, fetched or used."""
+
+    exit_code = 4
+
+
+class BrokerError(FcclError):
+    """The message broker refuses, or cannot be reached."""
+
+    exit_code = 5
+
+
+class StoreError(FcclError):
+    """The Redis store refuses, or cannot be reached."""
+
+    exit_code = 6
+
+
+class RunError(FcclError):
+    """A run directory cannot be started, continued or read."""
+
+    exit_code = 7
+
+
+class FencedError(FcclError):
+    """Another coordinator took this run over; this one may write nothing more."""
+
+    exit_code = 8
+
+
+class WireError(FcclError):
+    """A message does not follow the protocol: it goes to the dead-letter queue with this reason."""
