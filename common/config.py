@@ -1,0 +1,266 @@
+"""The federation's configuration: frozen models ← `federation.toml` ← `FCCL_…` environment.
+
+Unknown keys are errors; so are wrong types. An environment variable overrides one key and joins
+the levels with two underscores: `FCCL_SCHEDULE__CONCURRENCY=8`, `FCCL_PHASE__0__LR=1e-3`.
+`TEMPLATE` is what `fccl init` writes; it documents every key.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from common.errors import ConfigError
+from common.records import CodecName, Label, LoraSpec, Objective
+from common.wire import explain
+
+Positive = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Unit = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A frozen table without unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class RunConfig(Section):
+    """[run]: what the run is called and where it keeps its files."""
+
+    name: Label = "federation"
+    dir: str = "runs"
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    keep_versions: Positive = 10
+
+    @property
+    def path(self) -> Path:
+        """The run directory."""
+        return Path(self.dir) / self.name
+
+
+class BrokerConfig(Section):
+    """[broker]: RabbitMQ."""
+
+    url: str = "amqp://guest:guest@127.0.0.1:5672/"
+
+
+class StoreConfig(Section):
+    """[store]: Redis."""
+
+    url: str = "redis://127.0.0.1:6379/0"
+
+
+class ModelConfig(Section):
+    """[model]: the frozen base and its LoRA factors."""
+
+    name: Annotated[str, Field(min_length=1)] = "offline:gpt2-tiny"
+    revision: str | None = None
+    max_length: Annotated[int, Field(ge=16)] = 256
+    lora: LoraSpec = LoraSpec()
+
+
+class DataConfig(Section):
+    """[data]: the rows, and how they are dealt to clients."""
+
+    sft: str = "synthetic"
+    rows: Annotated[int, Field(ge=8)] = 1500
+    clients: Positive = 4
+    alpha: PositiveFloat = 0.5
+    partition: Literal["topic", "length"] = "topic"
+    heldout: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
+
+
+class PhaseConfig(Section):
+    """[[phase]]: a span of versions with one objective."""
+
+    objective: Objective = "sft"
+    versions: Positive = 8
+    local_steps: Annotated[int, Field(ge=0)] = 10
+    local_epochs: Annotated[float, Field(ge=0)] = 0.0
+    lr: PositiveFloat = 2e-4
+    lr_schedule: Literal["cosine", "constant"] = "cosine"
+    batch_size: Positive = 16
+    max_grad_norm: PositiveFloat = 1.0
+    prox_mu: Annotated[float, Field(ge=0)] = 0.0
+
+    @model_validator(mode="after")
+    def _one_length(self) -> PhaseConfig:
+        if (self.local_steps > 0) == (self.local_epochs > 0):
+            raise ValueError("set exactly one of local_steps and local_epochs above 0")
+        return self
+
+
+class ScheduleConfig(Section):
+    """[schedule]: one loop, two knobs (buffer_size, reissue), and the time limits."""
+
+    concurrency: Positive = 4
+    buffer_size: Positive | None = None
+    reissue: Literal["immediate", "commit"] = "immediate"
+    quorum: Positive | None = None
+    round_deadline_s: PositiveFloat = 600.0
+    flush_s: PositiveFloat = 120.0
+    lease_s: PositiveFloat = 60.0
+    task_deadline_s: PositiveFloat = 3600.0
+    max_staleness: Annotated[int, Field(ge=0)] = 20
+
+    @property
+    def buffer(self) -> int:
+        """K, the updates per version: all of a round in sync mode, half the tasks otherwise."""
+        if self.buffer_size is not None:
+            return self.buffer_size
+        return self.concurrency if self.reissue == "commit" else max(1, self.concurrency // 2)
+
+    @model_validator(mode="after")
+    def _possible(self) -> ScheduleConfig:
+        if self.reissue == "commit" and self.buffer > self.concurrency:
+            raise ValueError("buffer_size is over concurrency: such a round never fills")
+        if self.quorum is not None and self.quorum > self.buffer:
+            raise ValueError("quorum is over the buffer size")
+        return self
+
+
+class AggregationConfig(Section):
+    """[aggregation]: FCCL weights, staleness and clipping."""
+
+    contribution_mode: Literal["loss", "size", "combined"] = "combined"
+    contribution_source: Literal["train", "holdout"] = "train"
+    score_scale: Literal["raw", "log"] = "log"
+    temperature: PositiveFloat = 1.0
+    floor: Unit = 0.1
+    cap: PositiveFloat = 3.0
+    staleness_exponent: Annotated[float, Field(ge=0)] = 0.5
+    server_lr: PositiveFloat = 1.0
+    clip: PositiveFloat = 1.5
+    over_norm: Literal["clip", "reject"] = "clip"
+
+
+class CodecConfig(Section):
+    """[codec]: how tensors travel."""
+
+    update: CodecName = "int8"
+    adapter: Literal["fp32", "bf16"] = "fp32"
+
+
+class FederationConfig(Section):
+    """The whole of `federation.toml`."""
+
+    run: RunConfig = RunConfig()
+    broker: BrokerConfig = BrokerConfig()
+    store: StoreConfig = StoreConfig()
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    phase: Annotated[
+        tuple[PhaseConfig, ...],
+        Field(min_length=1, max_length=100),
+        BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v),
+    ] = (PhaseConfig(),)
+    schedule: ScheduleConfig = ScheduleConfig()
+    aggregation: AggregationConfig = AggregationConfig()
+    codec: CodecConfig = CodecConfig()
+
+
+def load(path: Path | None, environ: Mapping[str, str] | None = None) -> FederationConfig:
+    """The configuration of a file (defaults without one), with the environment's overrides.
+
+    Raises:
+        ConfigError: The file is missing or no TOML; a key is unknown or has a wrong value.
+    """
+    table = _read(path) if path is not None else {}
+    _override(table, os.environ if environ is None else environ)
+    where = str(path) if path is not None else "configuration"
+    return parse(table, where)
+
+
+def parse(table: Mapping[str, Any], where: str) -> FederationConfig:
+    """Validate a table; `where` names its origin in errors.
+
+    Raises:
+        ConfigError: A key is unknown or has a wrong value.
+    """
+    try:
+        return FederationConfig.model_validate(dict(table))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(
+                f"{where}: unknown key {key}", "`fccl init` writes a file with every key"
+            ) from None
+        raise ConfigError(f"{where}: {explain(error)}", "see the comments of `fccl init`") from None
+
+
+def dump(config: FederationConfig) -> str:
+    """The configuration as TOML, without comments: what a run directory keeps."""
+    lines: list[str] = []
+    for name, value in config.model_dump(mode="json", exclude_none=True).items():
+        tables = value if isinstance(value, list) else [value]
+        for table in tables:
+            lines.append(f"[[{name}]]" if isinstance(value, list) else f"[{name}]")
+            nested = {k: v for k, v in table.items() if isinstance(v, dict)}
+            lines += [f"{k} = {_literal(v)}" for k, v in table.items() if k not in nested]
+            for key, inner in nested.items():
+                lines.append(f"[{name}.{key}]")
+                lines += [f"{k} = {_literal(v)}" for k, v in inner.items()]
+            lines.append("")
+    return "\n".join(lines)
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    if isinstance(value, list):
+        return "[" + ", ".join(_literal(item) for item in value) + "]"
+    return repr(value)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist", f"`fccl init {path}` writes one") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path} is a directory", "name the federation.toml in it") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read ({error})", "check the file") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: {error}", "mend the TOML at that place") from None
+
+
+def _override(table: dict[str, Any], environ: Mapping[str, str]) -> None:
+    for variable in sorted(environ):
+        if not variable.startswith("FCCL_") or "__" not in variable:
+            continue
+        *parents, leaf = variable.removeprefix("FCCL_").lower().split("__")
+        node: Any = table
+        for key in parents:
+            node = _child(node, key, variable)
+        _assign(node, leaf, environ[variable], variable)
+
+
+def _child(node: Any, key: str, variable: str) -> Any:
+    if isinstance(node, list):
+        if not key.isdigit() or int(key) >= len(node):
+            raise ConfigError(f"{variable}: the file has no entry {key} there", "check the number")
+        return node[int(key)]
+    child = node.setdefault(key, [{}] if key == "phase" else {})
+    if not isinstance(child, dict | list):
+        raise ConfigError(f"{variable}: {key} is no table", "check the variable's name")
+    return child
+
+
+def _assign(node: Any, leaf: str, text: str, variable: str) -> None:
+    if not isinstance(node, dict):
+        raise ConfigError(f"{variable}: an entry number is missing", "e.g. FCCL_PHASE__0__LR")
+    try:
+        node[leaf] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        node[leaf] = text  # a bare word is a string

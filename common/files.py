@@ -1,0 +1,62 @@
+"""Durable file writes: what a power cut must not tear or lose."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+
+def sync_dir(path: Path) -> None:
+    """Make a directory's entries (new names, renames) durable."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_durable(path: Path, data: bytes) -> None:
+    """Write `path` so that after a crash it holds either its old content or all of `data`."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_dir(path.parent)
+
+
+def write_at(path: Path, offset: int, data: bytes) -> None:
+    """Write `data` at `offset` of `path`, creating it, and return once it is on the disk."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(fd, view, offset)
+            view, offset = view[written:], offset + written
+        os.fdatasync(fd)
+    finally:
+        os.close(fd)
+
+
+def append_lines(path: Path, records: Iterable[Mapping[str, object]]) -> None:
+    """Append JSON lines; a torn last line of an earlier crash is cut off first."""
+    lines = "".join(json.dumps(record, sort_keys=False) + "\n" for record in records)
+    if not lines:
+        return
+    with path.open("ab+") as file:
+        file.seek(0)
+        whole = file.read().rfind(b"\n") + 1
+        file.truncate(whole)
+        file.seek(0, os.SEEK_END)
+        file.write(lines.encode())
+
+
+def read_lines(path: Path) -> list[dict[str, object]]:
+    """The whole JSON lines of a file; a torn last line is left out; a missing file has none."""
+    if not path.exists():
+        return []
+    whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
+    return [json.loads(line) for line in whole.splitlines() if line]

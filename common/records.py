@@ -1,0 +1,254 @@
+"""The records that cross a border, and the limits of their fields.
+
+Frozen and strict: a record that exists is valid. `common.wire` turns them into bytes and back;
+`docs/protocol.md` says who writes each one and where it travels. Times are seconds since the Unix
+epoch on the writer's clock; they inform, and decide nothing on another machine.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+"""A name that is safe in a queue name, a Redis key and a line of log. Never used as a path."""
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Loss = Annotated[float, Field(gt=0, le=1e4, allow_inf_nan=False)]
+"""Nats per response token."""
+Text = Annotated[str, Field(max_length=500)]
+CodecName = Literal["fp32", "bf16", "int8", "int4", "topk"]
+Objective = Literal["sft"]
+TaskState = Literal["accepted", "rejected", "duplicate"]
+
+
+def _tuple(value: object) -> object:
+    """Msgpack has no tuple: an array becomes one at the border."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+Shape = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=2**31)], ...],
+    Field(max_length=8),
+    BeforeValidator(_tuple),
+]
+
+
+class Record(BaseModel):
+    """A frozen, strictly typed record without unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    def fields(self) -> dict[str, Any]:
+        """The record as plain maps, arrays and scalars, ready for msgpack or JSON."""
+        return self.model_dump(mode="json")
+
+
+class TensorEntry(Record):
+    """Where one tensor lies in the data that follows the header."""
+
+    name: Annotated[str, Field(min_length=1, max_length=300)]
+    shape: Shape
+    offset: Count
+    nbytes: Count
+
+
+Entries = Annotated[tuple[TensorEntry, ...], Field(max_length=4096), BeforeValidator(_tuple)]
+
+
+class BlobRef(Record):
+    """A content-addressed blob in the store."""
+
+    sha256: Sha256
+    nbytes: Count
+
+
+class BaseRef(Record):
+    """The frozen base model; `digest` is what counts, the rest says where to look for it."""
+
+    name: Annotated[str, Field(min_length=1, max_length=400)]
+    revision: Annotated[str, Field(max_length=100)] | None = None
+    kind: Literal["offline", "hub", "local"]
+    digest: Sha256
+
+
+class LoraSpec(Record):
+    """LoRA factors: B (out × r) and A (r × in), applied as (alpha / r) · B A."""
+
+    r: Annotated[int, Field(ge=1, le=1024)] = 16
+    alpha: Annotated[float, Field(gt=0, le=4096)] = 32.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    targets: Literal["all-linear"] | Annotated[tuple[str, ...], BeforeValidator(_tuple)] = (
+        "all-linear"
+    )
+
+
+class LocalTraining(Record):
+    """How a client trains on one task. Exactly one of `steps` and `epochs` is positive."""
+
+    steps: Annotated[int, Field(ge=0, le=100_000)]
+    epochs: Annotated[float, Field(ge=0, le=1000)]
+    batch_size: Annotated[int, Field(ge=1, le=4096)]
+    lr: Annotated[float, Field(gt=0, le=10)]
+    max_grad_norm: Annotated[float, Field(gt=0)]
+    prox_mu: Annotated[float, Field(ge=0)]
+    max_length: Annotated[int, Field(ge=16, le=131072)]
+
+
+class TrainTask(Record):
+    """Coordinator → site: train `client_id` on `phase` from version `base_version`."""
+
+    task_id: Label
+    attempt: Annotated[int, Field(ge=1, le=10_000)]
+    run: Label
+    client_id: Label
+    phase: Annotated[int, Field(ge=0, le=1000)]
+    objective: Objective
+    training: LocalTraining
+    base: BaseRef
+    base_version: Count
+    adapter: BlobRef
+    lora: LoraSpec
+    update_codec: CodecName
+    seed: Count
+    issued_at: Seconds
+    deadline_s: Seconds
+
+
+class ContributionStats(Record):
+    """What a client says about its training; claims, checked by admission.
+
+    Losses are means in nats per response token: `avg_loss` over the local steps, `loss_before`
+    and `loss_after` on the client's own holdout.
+    """
+
+    num_samples: Count
+    num_tokens: Count
+    steps: Count
+    avg_loss: Loss
+    loss_before: Loss
+    loss_after: Loss
+    train_seconds: Seconds
+    delta_norm: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    incremental_samples: Count = 0
+
+
+class Update(Record):
+    """Worker → coordinator: the header of Δ = θ_local − θ_base; the tensors follow as raw bytes."""
+
+    task_id: Label
+    attempt: Annotated[int, Field(ge=1, le=10_000)]
+    client_id: Label
+    worker_id: Label
+    phase: Annotated[int, Field(ge=0, le=1000)]
+    base_version: Count
+    stats: ContributionStats
+    codec: CodecName
+    tensors: Entries
+    sha256: Sha256
+
+
+class Refusal(Record):
+    """Worker → coordinator: this task cannot be trained here, and why."""
+
+    task_id: Label
+    attempt: Annotated[int, Field(ge=1, le=10_000)]
+    client_id: Label
+    worker_id: Label
+    reason: Text
+
+
+class Adapter(Record):
+    """Header of one broadcast version; the tensors follow as raw bytes."""
+
+    version: Count
+    codec: CodecName
+    tensors: Entries
+
+
+class Receipt(Record):
+    """Coordinator → worker: what became of an update. Journaled first, then published."""
+
+    task_id: Label
+    state: TaskState
+    reason: Text = ""
+
+
+class LocalEvent(Record):
+    """Something that happened at a worker, told through its heartbeat. Never user text."""
+
+    at: Seconds
+    kind: Label
+    text: Text
+
+
+class Heartbeat(Record):
+    """Worker → store, every few seconds under a TTL: a claim about what it does."""
+
+    worker_id: Label
+    site: Label
+    state: Literal["starting", "waiting", "fetching", "training", "publishing", "stopping"]
+    clients: Annotated[tuple[Label, ...], Field(max_length=4096), BeforeValidator(_tuple)] = ()
+    task_id: Label | None = None
+    client_id: Label | None = None
+    wants: Sha256 | None = None
+    progress: Annotated[float, Field(ge=0, le=1)] = 0.0
+    tokens_per_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    last_loss: Loss | None = None
+    base_version: Count | None = None
+    device: Text = ""
+    host: Text = ""
+    software: Text = ""
+    sent_at: Seconds = 0.0
+    events: Annotated[tuple[LocalEvent, ...], Field(max_length=20), BeforeValidator(_tuple)] = ()
+
+
+class Event(Record):
+    """One entry of the append-only feed. `refs` names what it is about: version, client, task."""
+
+    at: Seconds
+    level: Literal["info", "warning", "error"]
+    kind: Label
+    text: Text
+    refs: dict[str, str | int | float] = Field(default_factory=dict)
+
+
+class UpdateSummary(Record):
+    """What one update was worth in its commit; see docs/algorithms.md for each factor."""
+
+    task_id: Label
+    client_id: Label
+    worker_id: Label
+    base_version: Count
+    staleness: Count
+    score: float
+    weight: float
+    staleness_factor: float
+    participation_factor: float
+    clip: float
+    coefficient: float
+    num_samples: Count
+    num_tokens: Count
+    steps: Count
+    avg_loss: Loss
+    loss_before: Loss
+    loss_after: Loss
+    delta_norm: float
+    train_seconds: Seconds
+    nbytes: Count
+
+
+class VersionSummary(Record):
+    """One committed version, permanently kept: a line of `progress.jsonl`."""
+
+    version: Count
+    phase: Annotated[int, Field(ge=0, le=1000)]
+    at: Seconds
+    sha256: Sha256
+    nbytes: Count
+    train_loss: float | None = None
+    holdout_before: float | None = None
+    holdout_after: float | None = None
+    updates: Annotated[tuple[UpdateSummary, ...], BeforeValidator(_tuple)] = ()

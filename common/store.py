@@ -1,0 +1,232 @@
+"""The Redis store: heartbeats up, status and adapters down. The only file that imports redis.
+
+Everything in it can be rebuilt (docs/protocol.md lists the keys and who writes each). Every method
+raises `StoreError` when Redis is out of reach or refuses; callers decide what that degrades.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import redis
+
+from common.errors import StoreError, WireError
+from common.records import Event, Heartbeat, Receipt, Record
+from common.wire import pack, unpack
+
+CHUNK = 8 * 1024 * 1024
+HEARTBEAT_TTL_S = 15
+RECEIPT_TTL_S = 7 * 24 * 3600
+FEED_LENGTH = 2000
+
+R = TypeVar("R", bound=Record)
+T = TypeVar("T")
+
+
+def connect(url: str, timeout_s: float = 3.0) -> Store:
+    """A store at a redis:// or rediss:// URL.
+
+    Raises:
+        StoreError: Out of reach, or the URL is none.
+    """
+    try:
+        client = redis.Redis.from_url(
+            url,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            retry=None,
+            decode_responses=False,
+        )
+    except ValueError as error:
+        raise StoreError(
+            f"store.url is no Redis URL ({error})", "e.g. redis://host:6379/0"
+        ) from None
+    store = Store(client, place(url))
+    store.ping()
+    return store
+
+
+def place(url: str) -> str:
+    """Host and port of a URL, without its credentials."""
+    return url.rpartition("@")[2].removeprefix("redis://").removeprefix("rediss://")
+
+
+class Store:
+    """Typed access to one Redis, real or embedded."""
+
+    def __init__(self, client: Any, where: str) -> None:
+        self._redis = client
+        self.where = where
+
+    def ping(self) -> None:
+        """Raise `StoreError` unless Redis answers."""
+        self._do(lambda r: r.ping())
+
+    # the run
+
+    def set_run(self, name: str, run: str) -> None:
+        """Point a run's name at its id."""
+        self._do(lambda r: r.set(f"fccl:run:{name}", run))
+
+    def get_run(self, name: str) -> str | None:
+        """The id of the run that carries this name now."""
+        value = self._do(lambda r: r.get(f"fccl:run:{name}"))
+        return None if value is None else value.decode()
+
+    def set_info(self, run: str, info: bytes) -> None:
+        """The coordinator's status record (see `common.view`)."""
+        self._do(lambda r: r.set(f"fccl:{run}:info", info))
+
+    def set_version(self, run: str, version: int) -> None:
+        """The newest version; readers keep the maximum that they have seen."""
+        self._do(lambda r: r.set(f"fccl:{run}:version", version))
+
+    def get_version(self, run: str) -> int | None:
+        """The newest version published, if any."""
+        value = self._do(lambda r: r.get(f"fccl:{run}:version"))
+        return None if value is None else int(value)
+
+    def put_summary(self, run: str, version: int, line: str) -> None:
+        """One permanent JSON line per version."""
+        self._do(lambda r: r.hset(f"fccl:{run}:summaries", str(version), line))
+
+    # blobs: adapters and base-model files, by content
+
+    def put_blob(self, run: str, data: bytes, ttl_s: int | None = None) -> None:
+        """Publish bytes under their SHA-256, in chunks; again is harmless."""
+        key = f"fccl:{run}:blob:{hashlib.sha256(data).hexdigest()}"
+
+        def write(r: Any) -> None:
+            for i in range(max(1, -(-len(data) // CHUNK))):
+                r.set(f"{key}:{i}", data[i * CHUNK : (i + 1) * CHUNK], ex=ttl_s)
+
+        self._do(write)
+
+    def get_blob(self, run: str, sha256: str, nbytes: int) -> bytes | None:
+        """A blob, verified; None while it is not (wholly) there.
+
+        Raises:
+            StoreError: Out of reach, or the bytes do not have that digest.
+        """
+        key = f"fccl:{run}:blob:{sha256}"
+        count = max(1, -(-nbytes // CHUNK))
+        parts = self._do(lambda r: [r.get(f"{key}:{i}") for i in range(count)])
+        if any(part is None for part in parts):
+            return None
+        data = b"".join(parts)
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise StoreError(f"blob {sha256[:12]} at {self.where} is corrupt", "flush the store")
+        return data
+
+    def has_blob(self, run: str, sha256: str) -> bool:
+        """Whether a blob's first chunk is there."""
+        return bool(self._do(lambda r: r.exists(f"fccl:{run}:blob:{sha256}:0")))
+
+    def drop_blob(self, run: str, sha256: str, nbytes: int) -> None:
+        """Remove a blob that no open task names any more."""
+        count = max(1, -(-nbytes // CHUNK))
+        keys = [f"fccl:{run}:blob:{sha256}:{i}" for i in range(count)]
+        self._do(lambda r: r.delete(*keys))
+
+    # receipts
+
+    def put_receipt(self, run: str, receipt: Receipt) -> None:
+        """Tell a worker what became of its update; journaled before."""
+        key = f"fccl:{run}:receipt:{receipt.task_id}"
+        self._do(lambda r: r.set(key, pack(receipt), ex=RECEIPT_TTL_S))
+
+    def get_receipt(self, run: str, task_id: str) -> Receipt | None:
+        """The receipt of a task, once there is one."""
+        return self._record(Receipt, f"fccl:{run}:receipt:{task_id}")
+
+    # heartbeats
+
+    def beat(self, run: str, heartbeat: Heartbeat) -> None:
+        """Write a heartbeat; its time to live runs on the server's clock."""
+        key = f"fccl:{run}:heartbeat:{heartbeat.worker_id}"
+        self._do(lambda r: r.set(key, pack(heartbeat), ex=HEARTBEAT_TTL_S))
+
+    def leave(self, run: str, worker_id: str) -> None:
+        """Remove a heartbeat: the worker says goodbye."""
+        self._do(lambda r: r.delete(f"fccl:{run}:heartbeat:{worker_id}"))
+
+    def heartbeats(self, run: str) -> tuple[Heartbeat, ...]:
+        """The live workers, by id. A heartbeat that does not parse is left out: it is a claim."""
+
+        def read(r: Any) -> list[bytes | None]:
+            keys = sorted(r.scan_iter(match=f"fccl:{run}:heartbeat:*", count=500))
+            return list(r.mget(keys)) if keys else []
+
+        return tuple(_parsed(Heartbeat, self._do(read)))
+
+    # tables that the coordinator rewrites whole, and the feed
+
+    def put_table(self, run: str, name: str, rows: Mapping[str, bytes]) -> None:
+        """Replace a hash (`clients`, `queues`) in one step."""
+        key = f"fccl:{run}:{name}"
+
+        def write(r: Any) -> None:
+            with r.pipeline(transaction=True) as pipe:
+                pipe.delete(key)
+                if rows:
+                    pipe.hset(key, mapping=dict(rows))
+                pipe.execute()
+
+        self._do(write)
+
+    def feed(self, run: str, events: Iterable[Event]) -> None:
+        """Append to the bounded event stream."""
+
+        def write(r: Any) -> None:
+            for event in events:
+                key = f"fccl:{run}:events"
+                r.xadd(key, {"e": pack(event)}, maxlen=FEED_LENGTH, approximate=True)
+
+        self._do(write)
+
+    def events(self, run: str, after: str = "0", count: int = 500) -> tuple[str, tuple[Event, ...]]:
+        """Events later than a stream id, and the id to go on from."""
+        entries = self._do(lambda r: r.xrange(f"fccl:{run}:events", f"({after}", "+", count=count))
+        last = entries[-1][0].decode() if entries else after
+        return last, tuple(_parsed(Event, [fields.get(b"e") for _, fields in entries]))
+
+    def read(self, run: str) -> dict[str, Any]:
+        """One pipelined read of everything that `common.view` shows, as raw bytes."""
+
+        def pipelined(r: Any) -> list[Any]:
+            with r.pipeline(transaction=False) as pipe:
+                pipe.get(f"fccl:{run}:info")
+                pipe.get(f"fccl:{run}:version")
+                for name in ("clients", "queues", "summaries"):
+                    pipe.hgetall(f"fccl:{run}:{name}")
+                pipe.xrevrange(f"fccl:{run}:events", count=20)
+                return list(pipe.execute())
+
+        names = ("info", "version", "clients", "queues", "summaries", "events")
+        return dict(zip(names, self._do(pipelined), strict=True))
+
+    def _record(self, kind: type[R], key: str) -> R | None:
+        value = self._do(lambda r: r.get(key))
+        return None if value is None else next(_parsed(kind, [value]), None)
+
+    def _do(self, call: Callable[[Any], T]) -> T:
+        try:
+            return call(self._redis)
+        except redis.RedisError as error:
+            kind = type(error).__name__
+            raise StoreError(
+                f"the store at {self.where} does not answer ({kind})",
+                "start Redis there, or set store.url",
+            ) from None
+
+
+def _parsed(kind: type[R], values: Iterable[bytes | None]) -> Iterator[R]:
+    for value in values:
+        if value is None:
+            continue
+        try:
+            yield unpack(kind, value)[0]
+        except WireError:
+            continue

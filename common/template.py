@@ -1,0 +1,78 @@
+"""The commented `federation.toml` that `fccl init` writes: every key, with its default.
+
+A test holds it against `common.config`: it parses to the defaults, and no key is missing.
+"""
+
+TEMPLATE = """\
+# A federation of fccl. Every key is here with its default; delete what you do not change.
+# An environment variable overrides one key: FCCL_SCHEDULE__CONCURRENCY=8, FCCL_PHASE__0__LR=1e-3.
+
+[run]
+name = "federation"      # the run directory is <dir>/<name>
+dir = "runs"
+seed = 0                 # partition, adapter initialisation, task seeds
+keep_versions = 10       # newest adapter versions kept; phase ends and the best are always kept
+
+[broker]
+url = "amqp://guest:guest@127.0.0.1:5672/"
+
+[store]
+url = "redis://127.0.0.1:6379/0"
+
+[model]
+name = "offline:gpt2-tiny"   # made here, without a download; or a hub id ("gpt2"), or a directory
+# revision = "main"          # hub models: branch, tag or commit; tasks carry the resolved commit
+max_length = 256             # tokens of prompt and response together
+
+[model.lora]
+r = 16
+alpha = 32.0
+dropout = 0.05
+targets = "all-linear"       # or a list of module names, e.g. ["c_attn"]
+
+[data]
+sft = "synthetic"        # or a file: Alpaca-form JSON or JSONL (instruction, input, output)
+rows = 1500              # rows to make, when synthetic
+clients = 4
+alpha = 0.5              # Dirichlet concentration: smaller is more skewed
+partition = "topic"      # what is skewed: "topic" or "length"
+heldout = 0.1            # share of rows set aside, before the partition, to evaluate the result
+
+[[phase]]                # phases run one after another
+objective = "sft"
+versions = 8             # commits of the coordinator in this phase
+local_steps = 10         # optimizer steps of one task ...
+local_epochs = 0.0       # ... or passes over the client's rows; exactly one of the two is above 0
+lr = 2e-4
+lr_schedule = "cosine"   # over the phase's versions, down to a tenth; or "constant"
+batch_size = 16
+max_grad_norm = 1.0
+prox_mu = 0.0            # FedProx
+
+[schedule]
+concurrency = 4          # tasks in flight
+# buffer_size = 2        # K, updates per version; default concurrency // 2, or all of a sync round
+reissue = "immediate"    # asynchronous; "commit" issues a round after each commit (FedAvg)
+# quorum = 3             # sync: commit with this many once the round deadline has passed
+round_deadline_s = 600.0
+flush_s = 120.0          # async: commit a part-filled buffer after this long
+lease_s = 60.0           # a task whose worker is silent for so long is issued again
+task_deadline_s = 3600.0 # a task is issued again after this long, whatever the worker says
+max_staleness = 20       # older updates are rejected
+
+[aggregation]
+contribution_mode = "combined"   # score: "loss" 1/l, "size" n, "combined" n/l
+contribution_source = "train"    # l: mean training loss, or "holdout", the client's own holdout
+score_scale = "log"              # softmax(log(s)/T), or "raw": softmax(s/T) to the letter
+temperature = 1.0
+floor = 0.1                      # w <- (1-floor) w + floor/K
+cap = 3.0                        # no weight over cap/K
+staleness_exponent = 0.5         # s(tau) = (1+tau)^-a
+server_lr = 1.0
+clip = 1.5                       # times the running median of the update norms
+over_norm = "clip"               # or "reject"
+
+[codec]
+update = "int8"          # client to coordinator: fp32, bf16, int8, int4, topk
+adapter = "fp32"         # coordinator to clients: fp32 or bf16
+"""
