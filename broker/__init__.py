@@ -1,0 +1,1 @@
+"""Moves bytes and headers reliably, over RabbitMQ or inside one process; knows no records."""

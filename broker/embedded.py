@@ -1,0 +1,328 @@
+"""The broker inside one process: `fccl demo`, simulations and tests need nothing installed.
+
+It keeps the promises of RabbitMQ that the rest of the code relies on: messages are stored as
+bytes and read anew at each delivery, an unanswered message goes back to its place when its
+consumer closes, a full queue refuses, every message is stamped with its sender. What passes a
+test here means something over the wire. Nothing survives the process.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import json
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from broker.dead import dead_letter
+from broker.protocol import (
+    BrokerClosed,
+    Consumer,
+    Delivery,
+    Depth,
+    Message,
+    QueueFull,
+    QueueMissing,
+    Site,
+    Tag,
+    TakenTask,
+    Topology,
+    check_publishable,
+)
+from common.errors import BrokerError
+
+
+@dataclass(order=True)
+class _Stored:
+    """A message as bytes; ordered by arrival, so that a returned one finds its old place."""
+
+    number: int
+    properties: bytes = field(compare=False)
+    body: bytes = field(compare=False)
+    redelivered: bool = field(default=False, compare=False)
+
+    def message(self) -> Message:
+        headers, user_id, message_id = json.loads(self.properties)
+        return Message(self.body, headers, user_id, message_id)
+
+
+@dataclass
+class _Queue:
+    """Ready messages (a heap by arrival) and the limit of their bytes, 0 for none."""
+
+    limit: int
+    ready: list[_Stored] = field(default_factory=list)
+    ready_bytes: int = 0
+
+    def push(self, stored: _Stored) -> None:
+        heapq.heappush(self.ready, stored)
+        self.ready_bytes += len(stored.body)
+
+    def pop(self) -> _Stored:
+        stored = heapq.heappop(self.ready)
+        self.ready_bytes -= len(stored.body)
+        return stored
+
+
+class EmbeddedServer:
+    """The queues that several `EmbeddedBroker`s of one process share.
+
+    `changed` guards everything inside and is notified whenever a waiting consumer might go on.
+    """
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.queues: dict[str, _Queue] = {}
+        self.consumers: set[EmbeddedConsumer] = set()
+        self._numbers = itertools.count(1)
+
+    def publish(self, queue_name: str, message: Message, user: str) -> None:
+        """Store a message under its sender's name.
+
+        Raises:
+            BrokerError: It is too large or names another sender.
+            QueueFull: Its bytes would pass the queue's limit.
+            QueueMissing: There is no such queue.
+        """
+        check_publishable(message, user)
+        properties = json.dumps([dict(message.headers), user, message.message_id]).encode()
+        with self.changed:
+            queue = self.queues.get(queue_name)
+            if queue is None:
+                raise QueueMissing(f"no queue {queue_name}", "start the coordinator of this run")
+            if queue.limit and queue.ready_bytes + len(message.body) > queue.limit:
+                raise QueueFull(f"queue {queue_name} holds its limit of {queue.limit} bytes")
+            queue.push(_Stored(next(self._numbers), properties, bytes(message.body)))
+            self.changed.notify_all()
+
+
+class EmbeddedConsumer:
+    """Receives from several queues, at most `prefetch` unanswered messages from each."""
+
+    def __init__(
+        self,
+        server: EmbeddedServer,
+        queues: Iterable[str],
+        prefetch: int,
+        dead_queue: str,
+        user: str,
+    ) -> None:
+        self._server = server
+        self._waiting_queues = list(queues)
+        self._prefetch = prefetch
+        self._dead_queue = dead_queue
+        self._user = user
+        self._numbers = itertools.count(1)
+        self._unanswered: dict[int, tuple[str, _Queue, _Stored]] = {}
+        self._closed = False
+        with server.changed:
+            server.consumers.add(self)
+
+    @property
+    def queues(self) -> frozenset[str]:
+        """The queues from which it still receives."""
+        return frozenset(self._waiting_queues)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
+
+    def receive(self, timeout: float) -> Delivery | None:
+        """See `Consumer.receive`."""
+        with self._server.changed:
+            self._server.changed.wait_for(lambda: self._closed or self._next_queue(), timeout)
+            if self._closed:
+                raise BrokerClosed()
+            name = self._next_queue()
+            return None if name is None else self._deliver(name)
+
+    def _next_queue(self) -> str | None:
+        for name in self._waiting_queues:
+            queue = self._server.queues.get(name)
+            if queue is None or not queue.ready:
+                continue
+            if sum(held is queue for _, held, _ in self._unanswered.values()) < self._prefetch:
+                return name
+        return None
+
+    def _deliver(self, name: str) -> Delivery:
+        # To the end of the line, so that a busy site does not starve the others.
+        self._waiting_queues.remove(name)
+        self._waiting_queues.append(name)
+        queue = self._server.queues[name]
+        stored = queue.pop()
+        number = next(self._numbers)
+        self._unanswered[number] = (name, queue, stored)
+        return Delivery(stored.message(), name, stored.redelivered, Tag(id(self), number))
+
+    def ack(self, delivery: Delivery) -> None:
+        """See `Consumer.ack`."""
+        with self._server.changed:
+            if delivery.tag.generation == id(self):
+                self._unanswered.pop(delivery.tag.number, None)
+            # Room under the prefetch bound for another thread that receives here.
+            self._server.changed.notify_all()
+
+    def reject(self, delivery: Delivery, reason: str) -> None:
+        """See `Consumer.reject`."""
+        self._server.publish(self._dead_queue, dead_letter(delivery, reason), self._user)
+        self.ack(delivery)
+
+    def requeue(self, delivery: Delivery) -> None:
+        """See `Consumer.requeue`."""
+        with self._server.changed:
+            if delivery.tag.generation == id(self):
+                self._give_back(delivery.tag.number)
+            self._server.changed.notify_all()
+
+    def cancel(self) -> None:
+        """Receive no more; what was delivered may still be answered."""
+        with self._server.changed:
+            self._waiting_queues.clear()
+
+    def close(self) -> None:
+        """See `Consumer.close`."""
+        with self._server.changed:
+            for number in list(self._unanswered):
+                self._give_back(number)
+            self._closed = True
+            self._server.consumers.discard(self)
+            self._server.changed.notify_all()
+
+    def _give_back(self, number: int) -> None:
+        held = self._unanswered.pop(number, None)
+        if held is not None:
+            _, queue, stored = held
+            stored.redelivered = True
+            queue.push(stored)
+
+
+class EmbeddedTask:
+    """The one task that `EmbeddedBroker.take_task` took."""
+
+    def __init__(self, consumer: EmbeddedConsumer, delivery: Delivery) -> None:
+        self._consumer = consumer
+        self._delivery = delivery
+
+    @property
+    def message(self) -> Message:
+        """The task's message."""
+        return self._delivery.message
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether it was delivered before."""
+        return self._delivery.redelivered
+
+    def ack(self) -> None:
+        """See `TakenTask.ack`."""
+        self._consumer.ack(self._delivery)
+        self._consumer.close()
+
+    def reject(self, reason: str) -> None:
+        """See `TakenTask.reject`."""
+        self._consumer.reject(self._delivery, reason)
+        self._consumer.close()
+
+    def requeue(self) -> None:
+        """See `TakenTask.requeue`."""
+        self._consumer.close()
+
+
+class EmbeddedBroker:
+    """One user's connection to an `EmbeddedServer`; implements `broker.protocol.Broker`.
+
+    Args:
+        server: The queues to share; its own when left out.
+        user: Whom its messages are stamped with.
+    """
+
+    def __init__(self, server: EmbeddedServer | None = None, user: str = "local") -> None:
+        self._server = server or EmbeddedServer()
+        self._user = user
+        self._consumers: list[EmbeddedConsumer] = []
+        self._closed = False
+
+    def declare(self, topology: Topology) -> None:
+        """See `Broker.declare`."""
+        limits = {topology.update_queue(site): topology.update_bytes for site in topology.sites}
+        with self._open() as queues:
+            for name in topology.queues:
+                limit = limits.get(name, 0)
+                if queues.setdefault(name, _Queue(limit)).limit != limit:
+                    raise BrokerError(
+                        f"queue {name} exists with another byte limit than {limit}",
+                        "keep the run's limit, or start a new run",
+                    )
+            self._server.changed.notify_all()
+
+    def delete(self, topology: Topology) -> None:
+        """See `Broker.delete`."""
+        with self._open() as queues:
+            for name in topology.queues:
+                if name in queues and not (name == topology.dead_queue and queues[name].ready):
+                    del queues[name]
+
+    def publish_task(self, topology: Topology, site: Site, message: Message) -> None:
+        """See `Broker.publish_task`."""
+        with self._open():
+            self._server.publish(topology.task_queue(site), message, self._user)
+
+    def publish_update(self, topology: Topology, site: Site, message: Message) -> None:
+        """See `Broker.publish_update`."""
+        with self._open():
+            self._server.publish(topology.update_queue(site), message, self._user)
+
+    def consume_updates(self, topology: Topology, sites: Iterable[Site], prefetch: int) -> Consumer:
+        """See `Broker.consume_updates`."""
+        queues = [topology.update_queue(site) for site in sites]
+        return self._consume(queues, prefetch, topology.dead_queue)
+
+    def take_task(self, topology: Topology, site: Site, timeout: float) -> TakenTask | None:
+        """See `Broker.take_task`."""
+        consumer = self._consume([topology.task_queue(site)], 1, topology.dead_queue)
+        delivery = consumer.receive(timeout)
+        if delivery is None:
+            consumer.close()
+            return None
+        consumer.cancel()
+        return EmbeddedTask(consumer, delivery)
+
+    def depths(self, topology: Topology) -> Mapping[str, Depth]:
+        """See `Broker.depths`."""
+        with self._open() as queues:
+            return {
+                name: Depth(
+                    messages=len(queues[name].ready),
+                    consumers=sum(name in each.queues for each in self._server.consumers),
+                )
+                for name in topology.queues
+                if name in queues
+            }
+
+    def close(self) -> None:
+        """See `Broker.close`."""
+        with self._server.changed:
+            self._closed = True
+            for consumer in self._consumers:
+                consumer.close()
+            self._consumers.clear()
+
+    def _consume(self, queues: list[str], prefetch: int, dead_queue: str) -> EmbeddedConsumer:
+        with self._open():
+            consumer = EmbeddedConsumer(self._server, queues, prefetch, dead_queue, self._user)
+            # Those closed by their owner would otherwise pile up, one for each task.
+            self._consumers = [each for each in self._consumers if not each.is_closed]
+            self._consumers.append(consumer)
+            return consumer
+
+    @contextmanager
+    def _open(self) -> Iterator[dict[str, _Queue]]:
+        """Hold the server's lock, with its queues, while this broker is open."""
+        with self._server.changed:
+            if self._closed:
+                raise BrokerClosed()
+            yield self._server.queues
