@@ -1,0 +1,112 @@
+"""Examples become batches of similar lengths, in seeded random order, without end.
+
+Padding is paid for in full by the processor, so examples of similar lengths share a batch and each
+batch is padded only to its own longest. Measured on mixed instructions this leaves a few percent of
+padding, where padding to a fixed length costs a multiple.
+
+Data path: `learning.tokens` → here → `learning.loop` and `learning.evaluation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from random import Random
+
+import torch
+
+from learning.tokens import IGNORED, Example
+
+_POOL = 32  # batches that are sorted by length together: more pads less and mixes less
+_JITTER = 0.05  # random share of a length when sorting, so that epochs do not repeat their batches
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded examples; every tensor int64 of shape (B, T).
+
+    Attributes:
+        input_ids: Token ids; padding is 0 and masked.
+        attention_mask: 1 on tokens, 0 on padding.
+        labels: Token ids to learn, `IGNORED` elsewhere. Not shifted.
+        tokens: Tokens that are no padding.
+        learned: Positions to learn.
+        response_bytes: UTF-8 bytes of the responses.
+    """
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    labels: torch.Tensor
+    tokens: int
+    learned: int
+    response_bytes: int
+
+    @property
+    def size(self) -> int:
+        """Examples in the batch, B."""
+        return self.input_ids.shape[0]
+
+
+def collate(examples: Sequence[Example], device: torch.device | None = None) -> Batch:
+    """Pads examples to the longest of them.
+
+    No padding token is needed: what stands to the right of a causal model's tokens changes
+    nothing, and is masked besides.
+    """
+    width = max(len(e.input_ids) for e in examples)
+    ids = [e.input_ids + (0,) * (width - len(e.input_ids)) for e in examples]
+    mask = [(1,) * len(e.input_ids) + (0,) * (width - len(e.input_ids)) for e in examples]
+    labels = [e.labels + (IGNORED,) * (width - len(e.labels)) for e in examples]
+    return Batch(
+        torch.tensor(ids, device=device),
+        torch.tensor(mask, device=device),
+        torch.tensor(labels, device=device),
+        sum(len(e.input_ids) for e in examples),
+        sum(e.learned for e in examples),
+        sum(e.response_bytes for e in examples),
+    )
+
+
+def per_epoch(n: int, batch_size: int) -> int:
+    """Batches in one pass over `n` examples."""
+    return -(-n // batch_size)
+
+
+def stream(
+    examples: Sequence[Example], batch_size: int, seed: int, device: torch.device | None = None
+) -> Iterator[Batch]:
+    """Batches without end; each pass holds every example once, in an order of its own.
+
+    The batches of a pass have nearly equal sizes, at most `batch_size`: a pass of 17 examples in
+    batches of 16 is 9 and 8, since a batch of one would weigh its example 16-fold.
+    """
+    if not examples:
+        raise ValueError("no examples to batch")
+    rng = Random(f"batches {seed}")
+    while True:
+        for chosen in _epoch([len(e.input_ids) for e in examples], batch_size, rng):
+            yield collate([examples[i] for i in chosen], device)
+
+
+def in_order(
+    examples: Sequence[Example], batch_size: int, device: torch.device | None = None
+) -> Iterator[Batch]:
+    """Every example once, sorted by length: for evaluation, where order does not matter."""
+    ordered = sorted(examples, key=lambda e: len(e.input_ids))
+    for start in range(0, len(ordered), batch_size):
+        yield collate(ordered[start : start + batch_size], device)
+
+
+def _epoch(lengths: Sequence[int], batch_size: int, rng: Random) -> list[list[int]]:
+    order = list(range(len(lengths)))
+    rng.shuffle(order)
+    noisy = [length * (1 + _JITTER * rng.random()) for length in lengths]
+    count = per_epoch(len(order), batch_size)
+    cuts = [i * len(order) // count for i in range(count + 1)]
+    for low in range(0, count, _POOL):  # a pool ends where a batch ends
+        pool = slice(cuts[low], cuts[min(low + _POOL, count)])
+        order[pool] = sorted(order[pool], key=noisy.__getitem__)
+    batches = [order[a:b] for a, b in pairwise(cuts)]
+    rng.shuffle(batches)
+    return batches

@@ -1,0 +1,86 @@
+"""What this machine computes with: device, threads, and whether bfloat16 is worth it.
+
+Detected once by a worker when it starts, and passed down. bfloat16 is *measured*, not assumed from
+the processor's name: with matrix units it halves the time of a step, without them (and in
+emulation) it can double it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+
+import torch
+
+from common.errors import ConfigError
+
+_WIDTH = 512  # of the trial layer: a small model's hidden size
+_ROWS = 1024  # its tokens: a batch of 16 short instructions
+_WORTH = 1.2  # bfloat16 must be this much faster, since it is less exact
+
+
+@dataclass(frozen=True)
+class Compute:
+    """The outcome of `detect`.
+
+    Attributes:
+        device: Where models live.
+        threads: For each process's matrix work on the CPU.
+        autocast: Whether training runs under bfloat16 autocast.
+    """
+
+    device: torch.device
+    threads: int
+    autocast: bool
+
+
+def detect(name: str = "auto", workers: int = 1) -> Compute:
+    """Decides what to compute with, and sets this process's thread count.
+
+    Args:
+        name: `auto` (CUDA where there is one, otherwise the CPU), `cpu`, `cuda` or `cuda:1`.
+        workers: Processes that train on this machine at the same time.
+
+    Raises:
+        ConfigError: The named device is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise ConfigError(
+            f"device {name} cannot be used: {reason}", "set it to auto or cpu"
+        ) from None
+    threads = max(1, cores() // max(1, workers))
+    torch.set_num_threads(threads)
+    return Compute(device, threads, bf16_speedup(device) >= _WORTH)
+
+
+def cores() -> int:
+    """Cores that this process may use, which in a container are fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def bf16_speedup(device: torch.device) -> float:
+    """How many times faster a linear layer's forward and backward pass is under autocast."""
+    return _seconds(device, False) / _seconds(device, True)
+
+
+def _seconds(device: torch.device, autocast: bool) -> float:
+    layer = torch.nn.Linear(_WIDTH, _WIDTH, device=device)
+    x = torch.ones(_ROWS, _WIDTH, device=device, requires_grad=True)
+    best = float("inf")
+    for _ in range(5):  # the first ones warm up; the best one was disturbed least
+        start = time.perf_counter()
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+            layer(x).sum().backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - start)
+    return best

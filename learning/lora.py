@@ -1,0 +1,138 @@
+"""The adapter: low-rank factors attached to a frozen base model, read and written as plain arrays.
+
+LoRA (Hu et al. 2021): a frozen W gets W + (α/r)·B·A with B zero at first. These factors are all
+that a federation moves. Names and shapes are those of PEFT's `adapter_model.safetensors`, so that
+every version is a directory which `PeftModel.from_pretrained` loads.
+
+Data path: `learning.base` (base model) → here → `learning.loop`, and back as `common.tensors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from common.errors import ModelError
+from common.tensors import Tensors
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """What an adapter looks like.
+
+    Attributes:
+        r: Rank of the factors.
+        alpha: Scale; the product B·A is multiplied by alpha / r.
+        dropout: Probability with which an input of A is dropped while training.
+        targets: Names of the modules that get factors, or every linear layer but the output head.
+    """
+
+    r: int = 16
+    alpha: int = 32
+    dropout: float = 0.05
+    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+
+
+def attach(model: PreTrainedModel, settings: LoraSettings, seed: int) -> PeftModel:
+    """Freezes a base model and attaches a fresh adapter, the same one for the same seed.
+
+    The base model is changed in place; with a fresh adapter it computes what it did before.
+
+    Raises:
+        ModelError: No module has one of the target names, or the model has none of its kind.
+    """
+    targets = settings.targets if isinstance(settings.targets, str) else list(settings.targets)
+    config = LoraConfig(
+        r=settings.r,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+        fan_in_fan_out=any(isinstance(m, Conv1D) for m in model.modules()),  # GPT-2's transposed W
+    )
+    # On the CPU whatever the model's device is: generators of devices give different numbers.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return get_peft_model(model, config)
+        except ValueError as error:
+            reason = str(error).splitlines()[0][:200]
+            raise ModelError(
+                f"no adapter can be attached to this model: {reason}",
+                "set model.lora.targets to names of its linear layers",
+            ) from None
+
+
+def read_adapter(model: PeftModel) -> Tensors:
+    """Copies the adapter out: float32 by name, in sorted order."""
+    return {
+        name: np.array(tensor.to("cpu", torch.float32).numpy(), order="C")
+        for name, tensor in _named(model).items()
+    }
+
+
+def write_adapter(model: PeftModel, tensors: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    """Copies an adapter in, as `read_adapter` gave it; nothing is written if anything is wrong.
+
+    Raises:
+        ModelError: A name is missing or unknown, or a shape differs.
+    """
+    own = _named(model)
+    remedy = "use an adapter of the same base model, rank and targets"
+    if odd := sorted(own.keys() ^ tensors.keys()):
+        kind = "lacks" if odd[0] in own else "has an unknown"
+        raise ModelError(f"the adapter {kind} tensor {odd[0]} ({len(odd)} names differ)", remedy)
+    for name, target in own.items():
+        if tuple(target.shape) != tensors[name].shape:
+            raise ModelError(
+                f"adapter tensor {name} has shape {tensors[name].shape}, not {tuple(target.shape)}",
+                remedy,
+            )
+    for name, target in own.items():
+        target.copy_(torch.from_numpy(np.ascontiguousarray(tensors[name])))
+
+
+def adapter_config(model: PeftModel, base_name: str, revision: str | None) -> dict[str, Any]:
+    """The content of `adapter_config.json`, the same for the same adapter.
+
+    Args:
+        model: The model with its adapter.
+        base_name: Hub id or path under which the base model is loaded again.
+        revision: Revision of the hub's model, None for a directory.
+    """
+    fields = model.peft_config["default"].to_dict()
+    fields |= {
+        "base_model_name_or_path": base_name,
+        "revision": revision,
+        "inference_mode": True,
+        "auto_mapping": None,
+    }
+    return {name: _plain(fields[name]) for name in sorted(fields)}
+
+
+def _named(model: PeftModel) -> dict[str, torch.Tensor]:
+    """The adapter's own storage (detached, not copied) by PEFT's names."""
+    # Without the embedding check, which would ask the hub about the base model.
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return {name: state[name].detach() for name in sorted(state)}
+
+
+def _plain(value: object) -> Any:
+    """A value as JSON has it: sets sorted, enumerations by value."""
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value

@@ -1,0 +1,62 @@
+from collections import Counter
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from learning.batches import collate, in_order, per_epoch, stream
+from learning.tokens import IGNORED, Example
+
+
+def example(*ids: int, asked: int = 1) -> Example:
+    return Example(ids, (IGNORED,) * asked + ids[asked:], len(ids))
+
+
+def test_a_batch_is_padded_to_its_longest_on_the_right() -> None:
+    batch = collate([example(5, 6, 7), example(8, 9)])
+    assert batch.input_ids.tolist() == [[5, 6, 7], [8, 9, 0]]
+    assert batch.attention_mask.tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert batch.labels.tolist() == [[IGNORED, 6, 7], [IGNORED, 9, IGNORED]]
+    assert (batch.tokens, batch.learned, batch.response_bytes, batch.size) == (5, 3, 5, 2)
+
+
+@given(n=st.integers(1, 80), batch_size=st.integers(1, 9), seed=st.integers(0, 5))
+def test_every_pass_holds_every_example_once_in_batches_of_nearly_equal_size(
+    n: int, batch_size: int, seed: int
+) -> None:
+    examples = [example(1, i + 1, *[3] * (i % 7)) for i in range(n)]
+    batches = stream(examples, batch_size, seed)
+    for _ in range(2):
+        one_pass = [next(batches) for _ in range(per_epoch(n, batch_size))]
+        seen = Counter(int(i) for b in one_pass for i in b.input_ids[:, 1])
+        assert seen == Counter(range(1, n + 1))
+        sizes = [b.size for b in one_pass]
+        assert max(sizes) <= batch_size
+        assert max(sizes) - min(sizes) <= 1
+
+
+def test_order_follows_the_seed_and_differs_between_passes() -> None:
+    examples = [example(1, i, 2) for i in range(40)]
+
+    def first(seed: int, n: int) -> list[list[int]]:
+        batches = stream(examples, 4, seed)
+        return [next(batches).input_ids[:, 1].tolist() for _ in range(n)]
+
+    assert first(1, 20) == first(1, 20)
+    assert first(1, 10) != first(2, 10)
+    assert first(1, 20)[:10] != first(1, 20)[10:]
+
+
+def test_padding_is_a_few_percent_of_the_tokens() -> None:
+    generator = torch.Generator().manual_seed(0)
+    lengths = (torch.rand(1000, generator=generator) ** 3 * 240 + 10).int().tolist()
+    examples = [example(*[1] * length) for length in lengths]
+    batches = stream(examples, 16, 0)
+    one_pass = [next(batches) for _ in range(per_epoch(1000, 16))]
+    padded = sum(b.input_ids.numel() for b in one_pass)
+    assert padded < 1.12 * sum(lengths)
+
+
+def test_evaluation_order_is_by_length_and_complete() -> None:
+    examples = [example(*[1] * n) for n in (5, 2, 9, 4)]
+    assert [b.input_ids.shape for b in in_order(examples, 2)] == [(2, 4), (2, 9)]

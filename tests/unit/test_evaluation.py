@@ -1,0 +1,81 @@
+import math
+
+import pytest
+import torch
+from tiny import tiny_model, tiny_tokenizer
+
+from common.errors import DataError
+from learning.batches import collate
+from learning.evaluation import evaluate, generate, unigram_entropy
+from learning.sft import sft
+from learning.template import prompt
+from learning.tokens import IGNORED, Example
+
+ROWS = [
+    Example((1, 2, 3), (IGNORED, 2, 3), 4),
+    Example((1, 2, 4, 5, 6), (IGNORED, IGNORED, 4, 5, 6), 6),
+]
+
+
+class Uniform(torch.nn.Module):
+    """Every token of eight is equally likely."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(8))
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> "Uniform":
+        self.logits = self.weight.expand(*input_ids.shape, 8)
+        return self
+
+
+def test_a_uniform_model_costs_the_logarithm_of_its_vocabulary() -> None:
+    found = evaluate(Uniform(), ROWS, 1)
+    assert found.nats_per_token == pytest.approx(math.log(8))
+    assert found.perplexity == pytest.approx(8)
+    assert (found.tokens, found.bytes) == (5, 10)
+    assert found.bits_per_byte == pytest.approx(5 * 3 / 10)  # 3 bits a token
+
+
+def test_the_loss_of_a_batch_is_the_mean_over_its_response_tokens() -> None:
+    loss, metrics = sft(Uniform(), collate(ROWS))
+    assert loss.item() == pytest.approx(math.log(8))
+    assert metrics["nats"] == pytest.approx(5 * math.log(8))
+
+
+def test_batching_and_padding_do_not_change_the_figures() -> None:
+    model = tiny_model()
+    one, two = evaluate(model, ROWS, 1), evaluate(model, ROWS, 2)
+    assert one.nats_per_token == pytest.approx(two.nats_per_token, rel=1e-5)
+
+
+def test_the_loss_agrees_with_the_models_own() -> None:
+    model = tiny_model()
+    batch = collate(ROWS)
+    theirs = model(batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss
+    assert float(sft(model, batch)[0]) == pytest.approx(float(theirs), rel=1e-5)
+
+
+def test_evaluation_restores_the_mode() -> None:
+    model = tiny_model().train()
+    evaluate(model, ROWS, 2)
+    assert model.training
+
+
+def test_nothing_to_evaluate_on_is_a_data_error() -> None:
+    with pytest.raises(DataError, match="nothing to evaluate"):
+        evaluate(tiny_model(), [], 2)
+
+
+def test_unigram_entropy_counts_only_what_is_learned() -> None:
+    # Responses 2 3 4 2: p = (1/2, 1/4, 1/4), so 1.5 bits.
+    rows = [Example((9, 2, 3), (IGNORED, 2, 3), 2), Example((9, 4, 2), (IGNORED, 4, 2), 2)]
+    assert unigram_entropy(rows) == pytest.approx(1.5 * math.log(2))
+
+
+def test_generation_is_greedy_repeatable_and_bounded() -> None:
+    tokenizer, model = tiny_tokenizer(), tiny_model()
+    asked = [prompt("Add.", "1, 2"), prompt("Sing."), prompt("word " * 400)]
+    first = generate(model, tokenizer, asked, 5)
+    assert first == generate(model, tokenizer, asked, 5)
+    assert len(first) == 3

@@ -1,0 +1,128 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_model, tiny_tokenizer
+
+from common.errors import ModelError
+from common.tensors import Tensors
+from learning.batches import Batch
+from learning.instructions import Instruction
+from learning.loop import LocalTraining, StepReport, TrainResult, train
+from learning.lora import LoraSettings, attach, read_adapter
+from learning.sft import sft
+from learning.synthetic import instructions
+from learning.tokens import Example, encode
+
+SETTINGS = LocalTraining(batch_size=4, lr=1e-2, steps=6, seed=3)
+
+
+@pytest.fixture(scope="module")
+def examples() -> tuple[Example, ...]:
+    rows: list[Instruction] = instructions(0, 20)
+    return encode(tiny_tokenizer(), rows, 200).examples
+
+
+def run(examples: tuple[Example, ...], settings: LocalTraining) -> tuple[TrainResult, Tensors]:
+    model = attach(tiny_model(), LoraSettings(4, 8, 0.1), 0)
+    return train(model, sft, examples, settings), read_adapter(model)
+
+
+def test_training_lowers_the_loss_and_counts_what_it_saw(examples: tuple[Example, ...]) -> None:
+    losses = []
+
+    def note(report: StepReport) -> bool:
+        losses.append(report.loss)
+        return True
+
+    settings = LocalTraining(batch_size=8, lr=1e-2, epochs=8)
+    result = train(tiny_model(), sft, examples, settings, note)
+    assert (result.steps, result.samples, result.stopped) == (24, 160, False)
+    assert result.tokens == 8 * sum(len(e.input_ids) for e in examples)
+    assert min(losses) < result.avg_loss < max(losses)
+    assert losses[-1] < losses[0] - 1.0
+
+
+def test_only_what_requires_a_gradient_is_trained(examples: tuple[Example, ...]) -> None:
+    model = attach(tiny_model(), LoraSettings(4, 8), 0)
+    frozen = {n: p.clone() for n, p in model.named_parameters() if not p.requires_grad}
+    before = read_adapter(model)
+    train(model, sft, examples, SETTINGS)
+    assert all(not np.array_equal(before[n], t) for n, t in read_adapter(model).items())
+    assert all(torch.equal(frozen[n], p) for n, p in model.named_parameters() if n in frozen)
+
+
+def test_the_same_seed_gives_the_same_bits(examples: tuple[Example, ...]) -> None:
+    (one, a), (two, b), (_, c) = (run(examples, replace(SETTINGS, seed=seed)) for seed in (3, 3, 4))
+    assert one.avg_loss == two.avg_loss
+    assert all(np.array_equal(a[n], b[n]) for n in a)
+    assert any(not np.array_equal(a[n], c[n]) for n in a)
+
+
+def test_a_false_from_the_caller_abandons_the_task(examples: tuple[Example, ...]) -> None:
+    model = attach(tiny_model(), LoraSettings(4, 8), 0)
+    result = train(tiny_model(), sft, examples, SETTINGS, lambda report: report.step < 2)
+    assert (result.steps, result.stopped) == (2, True)
+
+
+def test_a_strong_proximal_term_keeps_the_weights_near_their_start(
+    examples: tuple[Example, ...],
+) -> None:
+    _, start = run(examples, replace(SETTINGS, steps=0))
+
+    def drift(mu: float) -> float:
+        _, end = run(examples, replace(SETTINGS, steps=20, prox_mu=mu))
+        return sum(float(np.square(end[n] - start[n]).sum()) for n in start) ** 0.5
+
+    assert drift(100.0) < 0.8 * drift(0.0)
+
+
+def test_the_proximal_term_is_half_mu_times_the_squared_distance() -> None:
+    # Loss 3θ from θ = 1; the second gradient is 3 + μ(θ − 1), and SGD-like steps show its sign.
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.ones_(model.weight)
+    row = Example((1, 1), (-100, 1), 1)
+    seen: list[float] = []
+
+    def objective(m: torch.nn.Module, _: Batch) -> tuple[torch.Tensor, dict[str, float]]:
+        weight = next(m.parameters())
+        seen.append(float(weight.detach()))
+        return 3 * weight.sum(), {}
+
+    settings = LocalTraining(1, 0.5, steps=2, max_grad_norm=1e9, prox_mu=12.0)
+    train(model, objective, [row], settings)
+    assert seen == pytest.approx([1.0, 0.5])  # AdamW's first step is lr · sign(gradient)
+    # Second gradient 3 + 12·(0.5 − 1) = −3: m̂ = (0.9·0.1·3 − 0.1·3)/0.19, v̂ = 9.
+    assert float(model.weight.detach()) == pytest.approx(0.5 + 0.5 * 0.03 / 0.19 / 3, rel=1e-4)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_step_and_a_remedy(
+    examples: tuple[Example, ...],
+) -> None:
+    def broken(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
+        loss, metrics = sft(model, batch)
+        return loss * float("nan"), metrics
+
+    model = attach(tiny_model(), LoraSettings(4, 8), 0)
+    before = read_adapter(model)
+    with pytest.raises(ModelError, match="local step 1") as error:
+        train(model, broken, examples, SETTINGS)
+    assert "learning rate" in error.value.remedy
+    assert all(np.array_equal(before[n], t) for n, t in read_adapter(model).items())
+
+
+def test_steps_or_epochs_but_not_both() -> None:
+    assert LocalTraining(8, 0.1, epochs=2).total_steps(17) == 6
+    assert LocalTraining(8, 0.1, steps=5).total_steps(17) == 5
+    with pytest.raises(ValueError, match="exactly one"):
+        LocalTraining(8, 0.1).total_steps(17)
+
+
+def test_the_callers_random_state_is_left_alone(examples: tuple[Example, ...]) -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    run(examples, SETTINGS)
+    # `run` makes models, which fork the generator too.
+    assert torch.equal(torch.rand(3), expected)

@@ -1,0 +1,133 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.numpy import save_file
+from tiny import tiny_model
+
+from common.errors import ModelError
+from learning.lora import LoraSettings, adapter_config, attach, read_adapter, write_adapter
+
+SETTINGS = LoraSettings(r=4, alpha=8, dropout=0.1)
+IDS = torch.arange(1, 21).unsqueeze(0)
+
+
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        out: torch.Tensor = model.eval()(input_ids=IDS).logits
+        return out
+
+
+def trained(seed: int = 0) -> PeftModel:
+    """A model whose adapter is no longer zero."""
+    model = attach(tiny_model(), SETTINGS, seed)
+    rng = np.random.default_rng(seed)
+    write_adapter(
+        model,
+        {n: rng.normal(size=t.shape).astype(np.float32) for n, t in read_adapter(model).items()},
+    )
+    return model
+
+
+def test_a_fresh_adapter_changes_nothing_and_follows_its_seed() -> None:
+    model = attach(tiny_model(), SETTINGS, 1)
+    assert torch.equal(logits(model), logits(tiny_model()))
+    same, other = (read_adapter(attach(tiny_model(), SETTINGS, s)) for s in (1, 2))
+    mine = read_adapter(model)
+    assert all(np.array_equal(mine[name], same[name]) for name in mine)
+    assert any(not np.array_equal(mine[name], other[name]) for name in mine)
+
+
+def test_attaching_leaves_the_callers_random_state_alone() -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    attach(tiny_model(), SETTINGS, 1)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_all_linear_layers_get_factors_and_only_these_are_trained() -> None:
+    model = attach(tiny_model(), SETTINGS, 1)
+    names = list(read_adapter(model))
+    assert names == sorted(names)
+    assert len(names) == 2 * 4 * 2  # layers × (c_attn, c_proj, c_fc, c_proj) × (A, B)
+    assert all(n.endswith((".lora_A.weight", ".lora_B.weight")) for n in names)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert trained == sum(t.size for t in read_adapter(model).values())
+
+
+def test_an_adapter_is_read_as_it_was_written() -> None:
+    model = trained()
+    before = read_adapter(model)
+    other = attach(tiny_model(), SETTINGS, 5)
+    write_adapter(other, before)
+    assert all(np.array_equal(before[n], t) for n, t in read_adapter(other).items())
+    assert torch.equal(logits(other), logits(model))
+
+
+def test_what_is_read_is_a_copy() -> None:
+    model = trained()
+    before = read_adapter(model)
+    for array in before.values():
+        array[:] = 0
+    assert any(t.any() for t in read_adapter(model).values())
+
+
+@pytest.mark.parametrize("fault", ["missing", "unknown", "shape"])
+def test_an_adapter_that_does_not_fit_changes_nothing(fault: str) -> None:
+    model = trained()
+    before = read_adapter(model)
+    tensors = {n: np.zeros_like(t) for n, t in before.items()}
+    name = list(tensors)[-1]
+    if fault == "missing":
+        del tensors[name]
+    elif fault == "unknown":
+        tensors["other"] = tensors[name]
+    else:
+        tensors[name] = tensors[name].T.copy()
+    with pytest.raises(ModelError, match="other" if fault == "unknown" else name):
+        write_adapter(model, tensors)
+    assert all(np.array_equal(before[n], t) for n, t in read_adapter(model).items())
+
+
+@pytest.mark.parametrize("targets", ["all-linear", ("c_attn",)])
+def test_two_files_are_an_adapter_directory_of_peft(
+    tmp_path: Path, targets: tuple[str, ...]
+) -> None:
+    model = attach(tiny_model(), LoraSettings(4, 8, 0.1, targets), 3)
+    rng = np.random.default_rng(0)
+    tensors = {n: rng.normal(size=t.shape) for n, t in read_adapter(model).items()}
+    write_adapter(model, {n: t.astype(np.float32) for n, t in tensors.items()})
+    config = adapter_config(model, "offline:tiny", None)
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    save_file(read_adapter(model), tmp_path / "adapter_model.safetensors")
+    loaded = PeftModel.from_pretrained(tiny_model(), str(tmp_path))
+    assert torch.equal(logits(loaded), logits(model))
+    assert not torch.equal(logits(loaded), logits(tiny_model()))
+
+
+def test_names_are_those_that_peft_itself_saves(tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    model = trained()
+    model.save_pretrained(tmp_path)
+    saved = load_file(tmp_path / "adapter_model.safetensors")
+    mine = read_adapter(model)
+    assert sorted(saved) == list(mine)
+    assert all(np.array_equal(saved[n], mine[n]) for n in mine)
+
+
+def test_the_config_is_the_same_for_the_same_adapter() -> None:
+    one, two = (adapter_config(attach(tiny_model(), SETTINGS, 0), "x", "abc") for _ in range(2))
+    assert json.dumps(one) == json.dumps(two)
+    assert one["base_model_name_or_path"] == "x"
+    assert one["revision"] == "abc"
+    assert one["target_modules"] == sorted(one["target_modules"])
+
+
+def test_unknown_targets_are_a_model_error() -> None:
+    with pytest.raises(ModelError, match="no adapter can be attached"):
+        attach(tiny_model(), LoraSettings(targets=("nothing",)), 0)

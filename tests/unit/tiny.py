@@ -1,0 +1,38 @@
+"""A causal model of a few thousand weights with a tokenizer of its own, made in milliseconds."""
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from learning.synthetic import instructions
+from learning.template import prompt
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=600,
+        special_tokens=["<|end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    text = [prompt(row.instruction, row.input) + row.output for row in instructions(0, 100)]
+    core.train_from_iterator(text, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|end|>")
+
+
+def tiny_model(vocabulary: int = 600, seed: int = 0) -> GPT2LMHeadModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        config = GPT2Config(
+            vocab_size=vocabulary,
+            n_positions=256,
+            n_embd=32,
+            n_layer=2,
+            n_head=2,
+            bos_token_id=0,
+            eos_token_id=0,
+        )
+        return GPT2LMHeadModel(config).eval()
