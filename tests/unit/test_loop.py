@@ -61,7 +61,6 @@ def test_the_same_seed_gives_the_same_bits(examples: tuple[Example, ...]) -> Non
 
 
 def test_a_false_from_the_caller_abandons_the_task(examples: tuple[Example, ...]) -> None:
-    model = attach(tiny_model(), LoraSettings(4, 8), 0)
     result = train(tiny_model(), sft, examples, SETTINGS, lambda report: report.step < 2)
     assert (result.steps, result.stopped) == (2, True)
 

@@ -1,0 +1,76 @@
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.errors import ConfigError, DataError
+from learning.instructions import Instruction
+from learning.partition import dirichlet, labels
+
+
+@given(
+    names=st.lists(st.sampled_from("abc"), min_size=1, max_size=60),
+    clients=st.integers(1, 6),
+    alpha=st.floats(1e-4, 1e4),
+    minimum=st.integers(0, 5),
+    seed=st.integers(0, 99),
+)
+def test_every_row_goes_to_one_client_and_every_client_gets_its_minimum(
+    names: list[str], clients: int, alpha: float, minimum: int, seed: int
+) -> None:
+    if len(names) < clients * minimum:
+        with pytest.raises(DataError, match="too few"):
+            dirichlet(names, clients, alpha, seed, minimum)
+        return
+    dealt = dirichlet(names, clients, alpha, seed, minimum)
+    assert sorted(i for own in dealt for i in own) == list(range(len(names)))
+    assert min(map(len, dealt)) >= minimum
+    assert dealt == dirichlet(names, clients, alpha, seed, minimum)
+
+
+def test_a_large_alpha_makes_clients_alike_and_a_small_one_parts_the_labels() -> None:
+    names = ["a", "b"] * 500
+
+    def share_of_a(alpha: float) -> list[float]:
+        dealt = dirichlet(names, 4, alpha, 0, 1)
+        return [Counter(names[i] for i in own)["a"] / len(own) for own in dealt]
+
+    assert all(0.45 < share < 0.55 for share in share_of_a(1e5))
+    assert max(share_of_a(0.01)) > 0.9
+
+
+@pytest.mark.parametrize(("clients", "alpha"), [(0, 1.0), (3, 0.0), (3, -1.0), (3, float("nan"))])
+def test_settings_out_of_range_are_named(clients: int, alpha: float) -> None:
+    with pytest.raises(ConfigError, match=r"data\.clients"):
+        dirichlet(["a"] * 10, clients, alpha, 0, 1)
+
+
+def test_rows_are_labelled_by_their_topic_where_all_have_one() -> None:
+    rows = [Instruction("x", "", "y", topic) for topic in ("sums", "words")]
+    assert labels(rows, "topic", 0) == ["sums", "words"]
+
+
+def test_rows_without_topics_are_labelled_by_their_words() -> None:
+    rows = [Instruction(f"Add apples {i}", "", "y") for i in range(30)]
+    rows += [Instruction(f"Translate sentences {i}", "", "y") for i in range(30)]
+    found = labels(rows, "topic", 0)
+    assert found == labels(rows, "topic", 0)
+    assert set(found[:30]).isdisjoint(found[30:])
+    assert any("apples" in name for name in found)
+
+
+def test_rows_without_common_words_form_one_topic() -> None:
+    assert labels([Instruction("?!", "", "y")] * 3, "topic", 0) == ["all"] * 3
+
+
+def test_rows_are_labelled_by_the_length_of_their_answer() -> None:
+    rows = [Instruction("x", "", "y" * n) for n in range(1, 101)]
+    found = labels(rows, "length", 0)
+    assert sorted(Counter(found).values()) == [20] * 5
+    assert found == sorted(found)
+
+
+def test_another_label_is_refused() -> None:
+    with pytest.raises(ConfigError, match="colour"):
+        labels([Instruction("x", "", "y")], "colour", 0)
