@@ -3,99 +3,29 @@
 It keeps the promises of RabbitMQ that the rest of the code relies on: messages are stored as
 bytes and read anew at each delivery, an unanswered message goes back to its place when its
 consumer closes, a full queue refuses, every message is stamped with its sender. What passes a
-test here means something over the wire. Nothing survives the process.
+test here means something over the wire. Nothing survives the process. The queues themselves are
+in `broker.embedded_server`.
 """
 
 from __future__ import annotations
 
-import heapq
-import itertools
-import json
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 from broker.dead import dead_letter
+from broker.embedded_server import EmbeddedServer, Stored, StoredQueue
 from broker.protocol import (
     BrokerClosed,
     Consumer,
     Delivery,
     Depth,
     Message,
-    QueueFull,
-    QueueMissing,
     Site,
     Tag,
     TakenTask,
     Topology,
-    check_publishable,
 )
 from common.errors import BrokerError
-
-
-@dataclass(order=True)
-class _Stored:
-    """A message as bytes; ordered by arrival, so that a returned one finds its old place."""
-
-    number: int
-    properties: bytes = field(compare=False)
-    body: bytes = field(compare=False)
-    redelivered: bool = field(default=False, compare=False)
-
-    def message(self) -> Message:
-        headers, user_id, message_id = json.loads(self.properties)
-        return Message(self.body, headers, user_id, message_id)
-
-
-@dataclass
-class _Queue:
-    """Ready messages (a heap by arrival) and the limit of their bytes, 0 for none."""
-
-    limit: int
-    ready: list[_Stored] = field(default_factory=list)
-    ready_bytes: int = 0
-
-    def push(self, stored: _Stored) -> None:
-        heapq.heappush(self.ready, stored)
-        self.ready_bytes += len(stored.body)
-
-    def pop(self) -> _Stored:
-        stored = heapq.heappop(self.ready)
-        self.ready_bytes -= len(stored.body)
-        return stored
-
-
-class EmbeddedServer:
-    """The queues that several `EmbeddedBroker`s of one process share.
-
-    `changed` guards everything inside and is notified whenever a waiting consumer might go on.
-    """
-
-    def __init__(self) -> None:
-        self.changed = threading.Condition()
-        self.queues: dict[str, _Queue] = {}
-        self.consumers: set[EmbeddedConsumer] = set()
-        self._numbers = itertools.count(1)
-
-    def publish(self, queue_name: str, message: Message, user: str) -> None:
-        """Store a message under its sender's name.
-
-        Raises:
-            BrokerError: It is too large or names another sender.
-            QueueFull: Its bytes would pass the queue's limit.
-            QueueMissing: There is no such queue.
-        """
-        check_publishable(message, user)
-        properties = json.dumps([dict(message.headers), user, message.message_id]).encode()
-        with self.changed:
-            queue = self.queues.get(queue_name)
-            if queue is None:
-                raise QueueMissing(f"no queue {queue_name}", "start the coordinator of this run")
-            if queue.limit and queue.ready_bytes + len(message.body) > queue.limit:
-                raise QueueFull(f"queue {queue_name} holds its limit of {queue.limit} bytes")
-            queue.push(_Stored(next(self._numbers), properties, bytes(message.body)))
-            self.changed.notify_all()
 
 
 class EmbeddedConsumer:
@@ -114,8 +44,7 @@ class EmbeddedConsumer:
         self._prefetch = prefetch
         self._dead_queue = dead_queue
         self._user = user
-        self._numbers = itertools.count(1)
-        self._unanswered: dict[int, tuple[str, _Queue, _Stored]] = {}
+        self._unanswered: dict[int, tuple[str, StoredQueue, Stored]] = {}
         self._closed = False
         with server.changed:
             server.consumers.add(self)
@@ -154,15 +83,14 @@ class EmbeddedConsumer:
         self._waiting_queues.append(name)
         queue = self._server.queues[name]
         stored = queue.pop()
-        number = next(self._numbers)
+        number = next(self._server.numbers)
         self._unanswered[number] = (name, queue, stored)
-        return Delivery(stored.message(), name, stored.redelivered, Tag(id(self), number))
+        return Delivery(stored.message(), name, stored.redelivered, Tag(0, number))
 
     def ack(self, delivery: Delivery) -> None:
         """See `Consumer.ack`."""
         with self._server.changed:
-            if delivery.tag.generation == id(self):
-                self._unanswered.pop(delivery.tag.number, None)
+            self._unanswered.pop(delivery.tag.number, None)
             # Room under the prefetch bound for another thread that receives here.
             self._server.changed.notify_all()
 
@@ -174,8 +102,7 @@ class EmbeddedConsumer:
     def requeue(self, delivery: Delivery) -> None:
         """See `Consumer.requeue`."""
         with self._server.changed:
-            if delivery.tag.generation == id(self):
-                self._give_back(delivery.tag.number)
+            self._give_back(delivery.tag.number)
             self._server.changed.notify_all()
 
     def cancel(self) -> None:
@@ -252,7 +179,7 @@ class EmbeddedBroker:
         with self._open() as queues:
             for name in topology.queues:
                 limit = limits.get(name, 0)
-                if queues.setdefault(name, _Queue(limit)).limit != limit:
+                if queues.setdefault(name, StoredQueue(limit)).limit != limit:
                     raise BrokerError(
                         f"queue {name} exists with another byte limit than {limit}",
                         "keep the run's limit, or start a new run",
@@ -320,7 +247,7 @@ class EmbeddedBroker:
             return consumer
 
     @contextmanager
-    def _open(self) -> Iterator[dict[str, _Queue]]:
+    def _open(self) -> Iterator[dict[str, StoredQueue]]:
         """Hold the server's lock, with its queues, while this broker is open."""
         with self._server.changed:
             if self._closed:
