@@ -1,0 +1,269 @@
+"""One RabbitMQ connection, owned by one thread that keeps it alive and makes it anew.
+
+pika's connections are not thread-safe, and one whose owner is busy misses heartbeats and is
+closed. So no caller ever touches the connection: they hand jobs to its thread, which runs them
+between reads of the socket. `broker.rabbit` uses one link for publishing and another for
+consuming, because a broker in alarm stops reading from connections that publish.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import pika
+from pika import exceptions as pika_errors
+from pika.adapters.blocking_connection import BlockingConnection
+
+from broker.amqp_errors import channel_error, connect_error, describe
+from broker.protocol import BrokerClosed
+from broker.subscription import Subscription
+from common.errors import BrokerError
+
+FIRST_BACKOFF_SECONDS = 0.2
+MAX_BACKOFF_SECONDS = 5.0
+STEADY_SECONDS = 10.0
+"""A connection that lived as long starts its back-off from the beginning."""
+CLOSE_SECONDS = 15.0
+CONNECTED = "connected"
+
+T = TypeVar("T")
+
+
+@dataclass
+class _Job:
+    """Work for the connection's thread.
+
+    Attributes:
+        run: What to do with the open connection.
+        durable: Run it again after a reconnect, until `deadline`; otherwise give it up.
+        deadline: Monotonic seconds.
+    """
+
+    run: Callable[[BlockingConnection], object]
+    durable: bool
+    deadline: float
+    future: Future[object] = field(default_factory=Future)
+    tried: bool = False
+
+
+class Link:
+    """A connection that comes back.
+
+    Args:
+        parameters: Where and as whom, from `broker.pika_setup`.
+        name: Of its thread.
+        on_state: Called from its thread with "connected" or "lost: …".
+    """
+
+    def __init__(
+        self, parameters: pika.ConnectionParameters, name: str, on_state: Callable[[str], None]
+    ) -> None:
+        self.where = f"{parameters.host}:{parameters.port}"
+        self._parameters = parameters
+        self._on_state = on_state
+        self._lock = threading.Lock()
+        self._jobs: deque[_Job] = deque()
+        self._subscriptions: list[Subscription] = []
+        self._connection: BlockingConnection | None = None
+        self._generations = itertools.count(1)
+        self._stop = threading.Event()
+        self._ended = False
+        self._thread = threading.Thread(target=self._run, name=f"fccl-{name}", daemon=True)
+
+    def start(self) -> None:
+        """Connect once, then keep connected.
+
+        Raises:
+            BrokerError: The first attempt failed; says where and what to do.
+        """
+        first = self._connect()
+        if isinstance(first, BrokerError):
+            raise first
+        self._connection = first
+        self._thread.start()
+
+    def call(self, run: Callable[[BlockingConnection], T], wait_seconds: float) -> T:
+        """Run on the connection's thread; again after a reconnect, if the connection is lost.
+
+        Args:
+            run: Must be safe to repeat.
+            wait_seconds: How long to wait for a lost connection to come back.
+
+        Raises:
+            BrokerError: The broker refused, or was not reached in time.
+            BrokerClosed: The link was closed.
+        """
+        future = self._submit(_Job(run, True, time.monotonic() + wait_seconds))
+        return future.result()  # type: ignore[return-value]  # the job's own type
+
+    def attempt(self, run: Callable[[BlockingConnection], object]) -> Future[object]:
+        """Run on the connection's thread if it is connected; without effect otherwise.
+
+        For acks: once the connection is lost, so is what they would acknowledge.
+        """
+        return self._submit(_Job(run, False, 0.0))
+
+    def add(self, subscription: Subscription) -> None:
+        """Attach it, now and after every reconnect."""
+        with self._lock:
+            self._subscriptions.append(subscription)
+        self._wake()
+
+    def remove(self, subscription: Subscription) -> None:
+        """Close it; returns when the broker has its unanswered messages back."""
+        subscription.close()
+        with self._lock:
+            if subscription in self._subscriptions:
+                self._subscriptions.remove(subscription)
+        with contextlib.suppress(BrokerError):
+            self.attempt(lambda _: subscription.shut()).result()
+
+    def close(self) -> None:
+        """Finish the jobs that wait, if connected, and disconnect."""
+        self._stop.set()
+        self._wake()
+        if self._thread.is_alive():
+            self._thread.join(CLOSE_SECONDS)
+
+    def _submit(self, job: _Job) -> Future[object]:
+        with self._lock:
+            if self._stop.is_set() or self._ended:
+                job.future.set_exception(BrokerClosed())
+                return job.future
+            if not job.durable and self._connection is None:
+                job.future.set_exception(BrokerError("not connected"))
+                return job.future
+            self._jobs.append(job)
+        self._wake()
+        return job.future
+
+    def _wake(self) -> None:
+        connection = self._connection
+        if connection is not None:
+            with contextlib.suppress(pika_errors.AMQPError):
+                connection.add_callback_threadsafe(lambda: None)
+
+    # What follows runs on the link's own thread.
+
+    def _run(self) -> None:
+        failures = 0
+        connection: BlockingConnection | BrokerError | None = self._connection
+        while not self._stop.is_set():
+            since = time.monotonic()
+            if isinstance(connection, BlockingConnection):
+                reason = self._serve(connection)
+                if time.monotonic() - since > STEADY_SECONDS:
+                    failures = 0
+            else:
+                reason = connection.what if connection else "not connected"
+            if self._stop.is_set():
+                break
+            self._report(f"lost: {reason}")
+            self._expire(time.monotonic(), reason)
+            self._stop.wait(full_jitter(failures))
+            failures += 1
+            connection = None if self._stop.is_set() else self._connect()
+        self._end()
+
+    def _connect(self) -> BlockingConnection | BrokerError:
+        try:
+            return BlockingConnection(self._parameters)
+        except Exception as error:
+            # Beside its own errors pika lets out those of sockets, ssl and its assertions.
+            return connect_error(error, self.where)
+
+    def _serve(self, connection: BlockingConnection) -> str:
+        """Use the connection until it is lost (returns why) or the link is closed."""
+        with self._lock:
+            self._connection = connection
+        self._report(CONNECTED)
+        try:
+            while not self._stop.is_set():
+                self._run_jobs(connection)
+                settled = self._tend_subscriptions(connection)
+                connection.process_data_events(time_limit=5.0 if settled else 0.1)
+            self._run_jobs(connection)
+            connection.close()
+            return "closed"
+        except Exception as error:
+            return describe(error)
+        finally:
+            self._disconnected(connection)
+
+    def _tend_subscriptions(self, connection: BlockingConnection) -> bool:
+        with self._lock:
+            subscriptions = list(self._subscriptions)
+        # A list, not a generator: each must be tended, also after one that is not settled.
+        settled = [each.tend(connection, next(self._generations)) for each in subscriptions]
+        return all(settled)
+
+    def _run_jobs(self, connection: BlockingConnection) -> None:
+        while job := self._next_job():
+            try:
+                result = job.run(connection)
+            except Exception as error:
+                if connection.is_open:
+                    job.future.set_exception(channel_error(error))
+                    continue
+                job.tried = True
+                with self._lock:
+                    self._jobs.appendleft(job)
+                raise
+            job.future.set_result(result)
+
+    def _next_job(self) -> _Job | None:
+        with self._lock:
+            return self._jobs.popleft() if self._jobs else None
+
+    def _disconnected(self, connection: BlockingConnection) -> None:
+        with self._lock:
+            self._connection = None
+            given_up = [job for job in self._jobs if not job.durable]
+            self._jobs = deque(job for job in self._jobs if job.durable)
+            subscriptions = list(self._subscriptions)
+        for job in given_up:
+            job.future.set_exception(BrokerError("the connection was lost"))
+        for subscription in subscriptions:
+            subscription.detach()
+        with contextlib.suppress(Exception):
+            # After an error inside pika the socket may still be open.
+            connection.close()
+
+    def _expire(self, now: float, reason: str) -> None:
+        with self._lock:
+            late = [job for job in self._jobs if job.deadline <= now]
+            self._jobs = deque(job for job in self._jobs if job.deadline > now)
+        for job in late:
+            doubt = "; it may have arrived all the same" if job.tried else ""
+            job.future.set_exception(
+                BrokerError(f"RabbitMQ at {self.where} did not confirm: {reason}{doubt}")
+            )
+
+    def _end(self) -> None:
+        with self._lock:
+            self._ended = True
+            left, self._jobs = self._jobs, deque()
+        for job in left:
+            job.future.set_exception(BrokerClosed())
+
+    def _report(self, state: str) -> None:
+        # A listener's own error must not end the thread that keeps the heartbeats going.
+        with contextlib.suppress(Exception):
+            self._on_state(state)
+
+
+def full_jitter(failures: int) -> float:
+    """Seconds to wait before the next attempt: anything up to a ceiling that doubles.
+
+    Many workers lose a broker in the same moment; they must not come back in the same moment.
+    """
+    return random.uniform(0, min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0**failures))

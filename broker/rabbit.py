@@ -1,0 +1,249 @@
+"""RabbitMQ, behind the protocol that the rest of the code knows.
+
+Publishing and consuming have a connection each (`broker.connection`), consumers are
+subscriptions that outlive connections (`broker.subscription`). Works alike on RabbitMQ 3.10 to
+4.x: classic durable queues, prefetch per consumer, no argument that one of them lacks.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
+
+import pika
+from pika import exceptions as pika_errors
+from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
+
+from broker.connection import CONNECTED, Link
+from broker.pika_setup import make_parameters, prepare_pika
+from broker.protocol import (
+    BrokerClosed,
+    Consumer,
+    Depth,
+    Message,
+    Site,
+    StateListener,
+    TakenTask,
+    Topology,
+    check_publishable,
+)
+from broker.rabbit_consumer import RabbitConsumer, RabbitTask
+from broker.subscription import Subscription
+from common.errors import BrokerError
+
+PUBLISH_SECONDS = 60.0
+CONTROL_SECONDS = 10.0
+
+_CLASSIC = {"x-queue-type": "classic"}
+_NOT_FOUND, _PRECONDITION_FAILED = 404, 406
+
+T = TypeVar("T")
+
+
+class RabbitBroker:
+    """One user's connections to RabbitMQ; implements `broker.protocol.Broker`.
+
+    Args:
+        url: amqp:// or amqps://, with user and password.
+        on_state: Told of every change: "connected", "lost: …", "waiting: …". Called from the
+            connections' threads; must return soon.
+        publish_seconds: How long a publish waits for a lost connection to come back.
+
+    Raises:
+        BrokerError: RabbitMQ cannot be reached, or refuses the user; comes within seconds.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        on_state: StateListener | None = None,
+        publish_seconds: float = PUBLISH_SECONDS,
+    ) -> None:
+        prepare_pika()
+        parameters = make_parameters(url)
+        self._user = str(parameters.credentials.username)
+        self._publish_seconds = publish_seconds
+        self._states = _States(on_state)
+        self._publish_channel: BlockingChannel | None = None
+        self._closed = False
+        self._publishing = Link(parameters, "publish", self._states.of("publish"))
+        self._consuming = Link(parameters, "consume", self._states.of("consume"))
+        self._consumers: set[RabbitConsumer] = set()
+        self._lock = threading.Lock()
+        self._consuming.start()
+        try:
+            self._publishing.start()
+        except BrokerError:
+            self._consuming.close()
+            raise
+
+    def declare(self, topology: Topology) -> None:
+        """See `Broker.declare`."""
+        self._control(lambda connection: _declare(connection, topology))
+
+    def delete(self, topology: Topology) -> None:
+        """See `Broker.delete`."""
+        self._control(lambda connection: _delete(connection, topology))
+
+    def depths(self, topology: Topology) -> Mapping[str, Depth]:
+        """See `Broker.depths`."""
+        return self._control(lambda connection: _depths(connection, topology))
+
+    def publish_task(self, topology: Topology, site: Site, message: Message) -> None:
+        """See `Broker.publish_task`."""
+        self._publish("", topology.task_queue(site), message)
+
+    def publish_update(self, topology: Topology, site: Site, message: Message) -> None:
+        """See `Broker.publish_update`."""
+        self._publish(topology.update_exchange(site), "", message)
+
+    def consume_updates(self, topology: Topology, sites: Iterable[Site], prefetch: int) -> Consumer:
+        """See `Broker.consume_updates`."""
+        queues = [topology.update_queue(site) for site in sites]
+        return self._consume(Subscription(queues, prefetch), topology)
+
+    def take_task(self, topology: Topology, site: Site, timeout: float) -> TakenTask | None:
+        """See `Broker.take_task`."""
+        subscription = Subscription([topology.task_queue(site)], 1, once=True)
+        consumer = self._consume(subscription, topology)
+        delivery = consumer.receive(timeout)
+        if subscription.attached or subscription.refusal:
+            self._states.wait_for(subscription.refusal)
+        if delivery is None:
+            consumer.close()
+            return None
+        consumer.cancel()
+        return RabbitTask(consumer, delivery)
+
+    def close(self) -> None:
+        """See `Broker.close`."""
+        with self._lock:
+            self._closed = True
+            consumers = list(self._consumers)
+        # Consumers first: their owners stop taking work while publishes still go out.
+        for consumer in consumers:
+            consumer.close()
+        self._publishing.close()
+        self._consuming.close()
+
+    def _consume(self, subscription: Subscription, topology: Topology) -> RabbitConsumer:
+        def publish_dead(message: Message) -> None:
+            self._publish("", topology.dead_queue, message)
+
+        with self._lock:
+            if self._closed:
+                raise BrokerClosed()
+            consumer = RabbitConsumer(
+                self._consuming, subscription, publish_dead, self._consumers.discard
+            )
+            self._consumers.add(consumer)
+        self._consuming.add(subscription)
+        return consumer
+
+    def _control(self, run: Callable[[BlockingConnection], T]) -> T:
+        # Not on the publishing connection: a broker in alarm would not answer there.
+        return self._consuming.call(run, CONTROL_SECONDS)
+
+    def _publish(self, exchange: str, routing_key: str, message: Message) -> None:
+        check_publishable(message, self._user)
+        properties = pika.BasicProperties(
+            headers=dict(message.headers),
+            delivery_mode=pika.DeliveryMode.Persistent.value,
+            user_id=self._user,
+            message_id=message.message_id or None,
+        )
+
+        def send(connection: BlockingConnection) -> None:
+            channel = self._confirming_channel(connection)
+            channel.basic_publish(exchange, routing_key, message.body, properties, mandatory=True)
+
+        self._publishing.call(send, self._publish_seconds)
+
+    def _confirming_channel(self, connection: BlockingConnection) -> BlockingChannel:
+        """The channel for publishing; only the publishing link's thread comes here."""
+        channel = self._publish_channel
+        if channel is None or channel.connection is not connection or not channel.is_open:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            self._publish_channel = channel
+        return channel
+
+
+class _States:
+    """Joins the states of both connections into one, and tells of changes only."""
+
+    def __init__(self, listener: StateListener | None) -> None:
+        self._listener = listener
+        self._lock = threading.Lock()
+        self._links: dict[str, str] = {}
+        self._waiting_for = ""
+        self._told = ""
+
+    def of(self, link: str) -> StateListener:
+        """The listener for one link."""
+
+        def listen(state: str) -> None:
+            with self._lock:
+                self._links[link] = state
+                self._tell()
+
+        return listen
+
+    def wait_for(self, reason: str) -> None:
+        """Connected, but there is nothing to take from; empty when there is again."""
+        with self._lock:
+            self._waiting_for = reason
+            self._tell()
+
+    def _tell(self) -> None:
+        lost = [state for state in self._links.values() if state != CONNECTED]
+        waiting = f"waiting: {self._waiting_for}" if self._waiting_for else CONNECTED
+        state = lost[0] if lost else waiting
+        if state != self._told and self._listener is not None:
+            self._told = state
+            self._listener(state)
+
+
+def _declare(connection: BlockingConnection, topology: Topology) -> None:
+    limited = {"x-max-length-bytes": topology.update_bytes, "x-overflow": "reject-publish"}
+    with connection.channel() as channel:
+        channel.queue_declare(topology.dead_queue, durable=True, arguments=_CLASSIC)
+        for site in topology.sites:
+            channel.queue_declare(topology.task_queue(site), durable=True, arguments=_CLASSIC)
+            exchange, queue = topology.update_exchange(site), topology.update_queue(site)
+            channel.exchange_declare(exchange, "fanout", durable=True)
+            channel.queue_declare(queue, durable=True, arguments=_CLASSIC | limited)
+            channel.queue_bind(queue, exchange)
+
+
+def _delete(connection: BlockingConnection, topology: Topology) -> None:
+    with connection.channel() as channel:
+        for site in topology.sites:
+            channel.exchange_delete(topology.update_exchange(site))
+            channel.queue_delete(topology.task_queue(site))
+            channel.queue_delete(topology.update_queue(site))
+    channel = connection.channel()
+    try:
+        channel.queue_delete(topology.dead_queue, if_empty=True)
+    except pika_errors.ChannelClosedByBroker as error:
+        if error.reply_code != _PRECONDITION_FAILED:
+            raise
+    else:
+        channel.close()
+
+
+def _depths(connection: BlockingConnection, topology: Topology) -> dict[str, Depth]:
+    depths: dict[str, Depth] = {}
+    channel = connection.channel()
+    for queue in topology.queues:
+        try:
+            found = channel.queue_declare(queue, passive=True).method
+        except pika_errors.ChannelClosedByBroker as error:
+            if error.reply_code != _NOT_FOUND:
+                raise
+            channel = connection.channel()
+        else:
+            depths[queue] = Depth(int(found.message_count), int(found.consumer_count))
+    channel.close()
+    return depths

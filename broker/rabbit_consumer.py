@@ -1,0 +1,105 @@
+"""The two ways to receive from RabbitMQ: a stream of updates, or one task.
+
+Both are a `Subscription` on the consuming link. Answers go to the connection's own thread; after
+a lost connection they have no effect, because the broker delivers those messages again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from broker.connection import Link
+from broker.dead import dead_letter
+from broker.protocol import Delivery, Message
+from broker.subscription import Answer, Subscription
+
+
+class RabbitConsumer:
+    """Implements `broker.protocol.Consumer`.
+
+    Args:
+        link: The consuming connection.
+        subscription: Already or soon added to it.
+        publish_dead: Publishes to the run's dead-letter queue and waits for the confirm.
+        on_close: Called once it is closed.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        subscription: Subscription,
+        publish_dead: Callable[[Message], None],
+        on_close: Callable[[RabbitConsumer], None],
+    ) -> None:
+        self._link = link
+        self._subscription = subscription
+        self._publish_dead = publish_dead
+        self._on_close = on_close
+
+    def receive(self, timeout: float) -> Delivery | None:
+        """See `Consumer.receive`."""
+        return self._subscription.receive(timeout)
+
+    def ack(self, delivery: Delivery) -> None:
+        """See `Consumer.ack`; returns before the broker knows."""
+        self._answer(delivery, "ack")
+
+    def requeue(self, delivery: Delivery) -> None:
+        """See `Consumer.requeue`."""
+        self._answer(delivery, "requeue")
+
+    def reject(self, delivery: Delivery, reason: str) -> None:
+        """See `Consumer.reject`."""
+        # Dead letter first: a crash in between leaves the message twice rather than nowhere.
+        self._publish_dead(dead_letter(delivery, reason))
+        self._answer(delivery, "ack")
+
+    def cancel(self) -> None:
+        """Receive no more; what was delivered may still be answered."""
+        self._link.attempt(lambda _: self._subscription.cancel())
+
+    def close(self) -> None:
+        """See `Consumer.close`."""
+        self._link.remove(self._subscription)
+        self._on_close(self)
+
+    def _answer(self, delivery: Delivery, answer: Answer) -> Future[object]:
+        return self._link.attempt(lambda _: self._subscription.answer(delivery.tag, answer))
+
+
+class RabbitTask:
+    """Implements `broker.protocol.TakenTask`.
+
+    Answering closes the channel, and the broker confirms that only after it has dealt with the
+    answer: when `ack` returns on a live connection, the task is gone from its queue.
+    """
+
+    def __init__(self, consumer: RabbitConsumer, delivery: Delivery) -> None:
+        self._consumer = consumer
+        self._delivery = delivery
+
+    @property
+    def message(self) -> Message:
+        """The task's message."""
+        return self._delivery.message
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether it was delivered before."""
+        return self._delivery.redelivered
+
+    def ack(self) -> None:
+        """See `TakenTask.ack`."""
+        self._consumer.ack(self._delivery)
+        self._consumer.close()
+
+    def reject(self, reason: str) -> None:
+        """See `TakenTask.reject`."""
+        self._consumer.reject(self._delivery, reason)
+        self._consumer.close()
+
+    def requeue(self) -> None:
+        """See `TakenTask.requeue`."""
+        self._consumer.requeue(self._delivery)
+        self._consumer.close()
