@@ -2,7 +2,6 @@ import math
 
 import pytest
 import torch
-from tiny import tiny_model, tiny_tokenizer
 
 from common.errors import DataError
 from learning.batches import collate
@@ -10,6 +9,7 @@ from learning.evaluation import evaluate, generate, unigram_entropy
 from learning.sft import sft
 from learning.template import prompt
 from learning.tokens import IGNORED, Example
+from tests.unit.tiny import tiny_model, tiny_tokenizer
 
 ROWS = [
     Example((1, 2, 3), (IGNORED, 2, 3), 4),

@@ -3,7 +3,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_model, tiny_tokenizer
 
 from common.errors import ModelError
 from common.tensors import Tensors
@@ -14,6 +13,7 @@ from learning.lora import LoraSettings, attach, read_adapter
 from learning.sft import sft
 from learning.synthetic import instructions
 from learning.tokens import Example, encode
+from tests.unit.tiny import tiny_model, tiny_tokenizer
 
 SETTINGS = LocalTraining(batch_size=4, lr=1e-2, steps=6, seed=3)
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.numpy import save_file
-from tiny import tiny_model
 
 from common.errors import ModelError
 from learning.lora import LoraSettings, adapter_config, attach, read_adapter, write_adapter
+from tests.unit.tiny import tiny_model
 
 SETTINGS = LoraSettings(r=4, alpha=8, dropout=0.1)
 IDS = torch.arange(1, 21).unsqueeze(0)

@@ -1,11 +1,11 @@
 import pytest
-from tiny import tiny_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from common.errors import ModelError
 from learning.instructions import Instruction
 from learning.template import prompt
 from learning.tokens import IGNORED, encode, prompt_ids
+from tests.unit.tiny import tiny_tokenizer
 
 ROW = Instruction("Add the numbers.", "1, 2", "The sum is three.")
 
