@@ -27,6 +27,8 @@ from broker.protocol import (
 )
 from common.errors import BrokerError
 
+__all__ = ["EmbeddedBroker", "EmbeddedServer"]
+
 
 class EmbeddedConsumer:
     """Receives from several queues, at most `prefetch` unanswered messages from each."""

@@ -125,7 +125,12 @@ def test_a_confirmed_task_is_in_its_queue(broker: Broker, topology: Topology) ->
 
 
 def test_body_headers_and_id_arrive_as_they_were_sent(broker: Broker, topology: Topology) -> None:
-    headers = {"text": "müsli, 日本", "empty": "", "big": 2**63 - 1, "negative": -(2**63)}
+    headers: dict[str, str | int] = {
+        "text": "müsli, 日本",
+        "empty": "",
+        "big": 2**63 - 1,
+        "negative": -(2**63),
+    }
     body = bytes(range(256)) * 5000
     broker.publish_update(topology, LOCAL, Message(body, headers, message_id="update-1"))
     message = got(broker.consume_updates(topology, [LOCAL], 1)).message
@@ -183,7 +188,7 @@ def test_several_threads_publish_and_consume_through_one_broker(
             broker.publish_update(topology, LOCAL, Message(f"{name}.{number}".encode()))
 
     consumer = broker.consume_updates(topology, [LOCAL], 4)
-    bodies = set()
+    bodies: set[bytes] = set()
     with ThreadPoolExecutor(4) as threads:
         published = [threads.submit(publish, name) for name in range(4)]
         while len(bodies) < 80:
