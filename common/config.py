@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from common.errors import ConfigError
-from common.records import CodecName, Label, LoraSpec, Objective
+from common.records import CodecName, LoraSpec, Objective, RunName
 from common.wire import explain
 
 Positive = Annotated[int, Field(ge=1)]
@@ -33,7 +33,7 @@ class Section(BaseModel):
 class RunConfig(Section):
     """[run]: what the run is called and where it keeps its files."""
 
-    name: Label = "federation"
+    name: RunName = "federation"
     dir: str = "runs"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     keep_versions: Positive = 10
@@ -82,7 +82,7 @@ class PhaseConfig(Section):
     objective: Objective = "sft"
     versions: Positive = 8
     local_steps: Annotated[int, Field(ge=0)] = 10
-    local_epochs: Annotated[float, Field(ge=0)] = 0.0
+    local_epochs: Annotated[int, Field(ge=0)] = 0
     lr: PositiveFloat = 2e-4
     lr_schedule: Literal["cosine", "constant"] = "cosine"
     batch_size: Positive = 16

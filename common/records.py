@@ -19,12 +19,15 @@ Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Loss = Annotated[float, Field(gt=0, le=1e4, allow_inf_nan=False)]
 """Nats per response token."""
 Text = Annotated[str, Field(max_length=500)]
+RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
+RunId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+"""A run's name, and its id. No dot: queue names join with dots."""
 CodecName = Literal["fp32", "bf16", "int8", "int4", "topk"]
 Objective = Literal["sft"]
-TaskState = Literal["accepted", "rejected", "duplicate"]
+TaskState = Literal["accepted", "rejected"]
 
 
-def _tuple(value: object) -> object:
+def tuple_of(value: object) -> object:
     """Msgpack has no tuple: an array becomes one at the border."""
     return tuple(value) if isinstance(value, list) else value
 
@@ -32,7 +35,7 @@ def _tuple(value: object) -> object:
 Shape = Annotated[
     tuple[Annotated[int, Field(ge=1, le=2**31)], ...],
     Field(max_length=8),
-    BeforeValidator(_tuple),
+    BeforeValidator(tuple_of),
 ]
 
 
@@ -55,7 +58,7 @@ class TensorEntry(Record):
     nbytes: Count
 
 
-Entries = Annotated[tuple[TensorEntry, ...], Field(max_length=4096), BeforeValidator(_tuple)]
+Entries = Annotated[tuple[TensorEntry, ...], Field(max_length=4096), BeforeValidator(tuple_of)]
 
 
 class BlobRef(Record):
@@ -80,7 +83,7 @@ class LoraSpec(Record):
     r: Annotated[int, Field(ge=1, le=1024)] = 16
     alpha: Annotated[float, Field(gt=0, le=4096)] = 32.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    targets: Literal["all-linear"] | Annotated[tuple[str, ...], BeforeValidator(_tuple)] = (
+    targets: Literal["all-linear"] | Annotated[tuple[str, ...], BeforeValidator(tuple_of)] = (
         "all-linear"
     )
 
@@ -89,7 +92,7 @@ class LocalTraining(Record):
     """How a client trains on one task. Exactly one of `steps` and `epochs` is positive."""
 
     steps: Annotated[int, Field(ge=0, le=100_000)]
-    epochs: Annotated[float, Field(ge=0, le=1000)]
+    epochs: Annotated[int, Field(ge=0, le=1000)]
     batch_size: Annotated[int, Field(ge=1, le=4096)]
     lr: Annotated[float, Field(gt=0, le=10)]
     max_grad_norm: Annotated[float, Field(gt=0)]
@@ -102,7 +105,7 @@ class TrainTask(Record):
 
     task_id: Label
     attempt: Annotated[int, Field(ge=1, le=10_000)]
-    run: Label
+    run: RunId
     client_id: Label
     phase: Annotated[int, Field(ge=0, le=1000)]
     objective: Objective
@@ -169,9 +172,13 @@ class Adapter(Record):
 
 
 class Receipt(Record):
-    """Coordinator → worker: what became of an update. Journaled first, then published."""
+    """Coordinator → worker: what became of a task, and which attempt settled it.
+
+    Journaled first, then published. `attempt` 0: the task was closed without an update.
+    """
 
     task_id: Label
+    attempt: Annotated[int, Field(ge=0, le=10_000)]
     state: TaskState
     reason: Text = ""
 
@@ -190,7 +197,7 @@ class Heartbeat(Record):
     worker_id: Label
     site: Label
     state: Literal["starting", "waiting", "fetching", "training", "publishing", "stopping"]
-    clients: Annotated[tuple[Label, ...], Field(max_length=4096), BeforeValidator(_tuple)] = ()
+    clients: Annotated[tuple[Label, ...], Field(max_length=4096), BeforeValidator(tuple_of)] = ()
     task_id: Label | None = None
     client_id: Label | None = None
     wants: Sha256 | None = None
@@ -202,7 +209,7 @@ class Heartbeat(Record):
     host: Text = ""
     software: Text = ""
     sent_at: Seconds = 0.0
-    events: Annotated[tuple[LocalEvent, ...], Field(max_length=20), BeforeValidator(_tuple)] = ()
+    events: Annotated[tuple[LocalEvent, ...], Field(max_length=20), BeforeValidator(tuple_of)] = ()
 
 
 class Event(Record):
@@ -251,4 +258,4 @@ class VersionSummary(Record):
     train_loss: float | None = None
     holdout_before: float | None = None
     holdout_after: float | None = None
-    updates: Annotated[tuple[UpdateSummary, ...], BeforeValidator(_tuple)] = ()
+    updates: Annotated[tuple[UpdateSummary, ...], BeforeValidator(tuple_of)] = ()

@@ -1,0 +1,1 @@
+"""Owns the versions: schedules tasks, admits and weighs updates, aggregates, commits."""

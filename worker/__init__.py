@@ -1,0 +1,1 @@
+"""Trains beside the data: takes tasks, trains, publishes deltas; says what it does meanwhile."""

@@ -1,0 +1,75 @@
+"""Carries a `Commit` out: the buffer's updates from the spool become a version directory.
+
+Reads, computes, writes files; the journal row follows in `coordinator/service.py`. After
+`contribution` and `staleness` on an update's way, before `journal`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from common.records import UpdateSummary, VersionSummary
+from common.tensors import Tensors
+from coordinator.aggregation import factor
+from coordinator.events import Commit, Part
+from coordinator.spool import Spool
+from coordinator.versions import Versions
+
+
+def carry_out(action: Commit, versions: Versions, spool: Spool, now: float) -> VersionSummary:
+    """Make the version durable; returns the summary that the journal is to record.
+
+    Raises:
+        RunError: An update cannot be read, the result is not finite, or the disk refused.
+    """
+    current = versions.read(action.version - 1)
+    ref = versions.write(action.version, factor(current, _deltas(action.parts, spool)))
+    return VersionSummary(
+        version=action.version,
+        phase=action.phase,
+        at=now,
+        sha256=ref.sha256,
+        nbytes=ref.nbytes,
+        train_loss=_mean(action.parts, "avg_loss"),
+        holdout_before=_mean(action.parts, "loss_before"),
+        holdout_after=_mean(action.parts, "loss_after"),
+        updates=tuple(_summary(part) for part in action.parts),
+    )
+
+
+def _deltas(parts: Sequence[Part], spool: Spool) -> Iterator[tuple[float, Tensors]]:
+    for part in parts:
+        yield part.coefficient, spool.delta(part.update.upload)
+
+
+def _mean(parts: Sequence[Part], name: str) -> float:
+    """Sample-weighted mean of one statistic over the buffer."""
+    total = sum(part.update.stats.num_samples for part in parts)
+    values = ((part.update.stats.num_samples, getattr(part.update.stats, name)) for part in parts)
+    return float(sum(n * value for n, value in values) / total)
+
+
+def _summary(part: Part) -> UpdateSummary:
+    stats = part.update.stats
+    return UpdateSummary(
+        task_id=part.update.task_id,
+        client_id=part.update.client_id,
+        worker_id=part.update.worker_id,
+        base_version=part.update.base_version,
+        staleness=part.staleness,
+        score=part.score,
+        weight=part.weight,
+        staleness_factor=part.staleness_factor,
+        participation_factor=part.participation_factor,
+        clip=part.update.clip,
+        coefficient=part.coefficient,
+        num_samples=stats.num_samples,
+        num_tokens=stats.num_tokens,
+        steps=stats.steps,
+        avg_loss=stats.avg_loss,
+        loss_before=stats.loss_before,
+        loss_after=stats.loss_after,
+        delta_norm=stats.delta_norm,
+        train_seconds=stats.train_seconds,
+        nbytes=part.update.nbytes,
+    )

@@ -1,0 +1,164 @@
+"""The federation's logic, without I/O: (plan, state, event, now) → (state, actions).
+
+It opens no socket, reads no clock and draws no random number, so the live service, the embedded
+demo and the tests' virtual time run the very same code. The driver (`coordinator/service.py`)
+carries the actions out in order, journal first; `recovery.py` rebuilds the state from the journal.
+
+Two knobs make every mode: the buffer size K, and when to issue again. K = 1 is FedAsync; K > 1
+with immediate reissue is FedBuff; K = concurrency with reissue after the commit is FedAvg.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from coordinator import admission, schedule
+from coordinator.events import (
+    Accept,
+    Action,
+    Again,
+    Beats,
+    Candidate,
+    Close,
+    CoordinatorEvent,
+    Discard,
+    Drain,
+    Finish,
+    Note,
+    Refused,
+    Repeat,
+    Tick,
+)
+from coordinator.state import NORM_HISTORY, STRIKES, Buffered, ClientState, Plan, State
+
+
+@dataclass(frozen=True)
+class Step:
+    """A state, and the actions that led to it."""
+
+    state: State
+    actions: tuple[Action, ...] = ()
+
+    def then(self, *actions: Action, state: State | None = None) -> Step:
+        """This step, followed by more."""
+        return Step(state or self.state, self.actions + actions)
+
+
+def step(plan: Plan, state: State, event: CoordinatorEvent, now: float) -> Step:
+    """What an event changes, and what is to be done about it."""
+    match event:
+        case Candidate():
+            handled = _candidate(plan, state, event, now)
+        case Again():
+            handled = Step(state, (Repeat(event.task_id),))
+        case Refused():
+            handled = _refused(plan, state, event)
+        case Beats():
+            handled = _beats(plan, state, event, now)
+        case Drain():
+            handled = Step(replace(state, draining=True))
+        case Tick():
+            handled = Step(state)
+    return _advance(plan, handled, now)
+
+
+def _advance(plan: Plan, done: Step, now: float) -> Step:
+    """Commit if the buffer is ripe, finish if the plan is fulfilled, else fill the free places."""
+    if ready := schedule.commit(plan, done.state, now):
+        done = done.then(*ready.actions, state=ready.state)
+    if done.state.version >= plan.total_versions:
+        return done.then(Finish(complete=True, reason="the plan is complete"))
+    if done.state.draining:
+        return done.then(Finish(complete=False, reason="stopped on request"))
+    if not schedule.eligible(plan, done.state):
+        return done.then(Finish(complete=False, reason="every client is quarantined"))
+    filled = schedule.fill(plan, done.state, now)
+    return done.then(*filled.actions, state=filled.state)
+
+
+def _candidate(plan: Plan, state: State, update: Candidate, now: float) -> Step:
+    verdict = admission.judge(plan, state, update)
+    if verdict.reason and not verdict.binding:
+        return Step(state, (Discard(verdict.reason), _rejection(update, verdict.reason)))
+    if verdict.reason:
+        return _close(state, update, verdict.reason).then(_rejection(update, verdict.reason))
+    return _accept(plan, state, update, verdict.clip, now)
+
+
+def _accept(plan: Plan, state: State, update: Candidate, clip: float, now: float) -> Step:
+    # A client cannot weigh more than the rows that it was assigned, whatever it claims.
+    rows = min(update.stats.num_samples, plan.clients[update.client_id].rows)
+    accepted = Buffered(
+        task_id=update.task_id,
+        attempt=update.attempt,
+        client_id=update.client_id,
+        worker_id=update.worker_id,
+        base_version=update.base_version,
+        stats=update.stats.model_copy(update={"num_samples": rows}),
+        clip=clip,
+        nbytes=update.nbytes,
+        upload=update.upload,
+    )
+    return Step(accept(state, accepted, update.norm, now), (Accept(accepted, update.norm),))
+
+
+def accept(state: State, update: Buffered, norm: float, now: float) -> State:
+    """The state after an update was accepted; recovery rebuilds it from the same rule."""
+    client = replace(state.client(update.client_id), last=update.stats, strikes=0)
+    return replace(
+        state.without_task(update.task_id).with_client(update.client_id, client),
+        buffer=(*state.buffer, update),
+        buffered_at=state.buffered_at if state.buffer else now,
+        norms=(*state.norms, norm * update.clip)[-NORM_HISTORY:],
+    )
+
+
+def _close(state: State, about: Candidate | Refused, reason: str) -> Step:
+    client = strike(state.client(about.client_id))
+    after = state.without_task(about.task_id).with_client(about.client_id, client)
+    done = Step(after, (Close(about.task_id, about.client_id, reason, about.attempt),))
+    if client.strikes != STRIKES:
+        return done
+    text = f"{about.client_id} is quarantined: {STRIKES} refusals in a row, last: {reason}"
+    return done.then(Note("error", "quarantined", text[:500], (("client", about.client_id),)))
+
+
+def strike(client: ClientState) -> ClientState:
+    """One more refused or rejected update in a row."""
+    return replace(client, strikes=client.strikes + 1)
+
+
+def _refused(plan: Plan, state: State, event: Refused) -> Step:
+    task, client = state.tasks.get(event.task_id), plan.clients.get(event.client_id)
+    if task is None or client is None or client.site != event.site:
+        return Step(state, (Discard("a refusal of a task that is not open at that site"),))
+    if task.client_id != event.client_id or event.attempt != task.attempt:
+        return Step(state, (Discard("a refusal of another client's or an older attempt"),))
+    text = f"{event.client_id} cannot train {event.task_id}: {event.reason}"
+    refs = (("client", event.client_id), ("task", event.task_id))
+    return _close(state, event, f"refused: {event.reason}"[:500]).then(
+        Note("warning", "refused", text[:500], refs)
+    )
+
+
+def _beats(plan: Plan, state: State, beats: Beats, now: float) -> Step:
+    if not beats.store_up:
+        return Step(replace(state, store_up=False))
+    sites = frozenset(sign.site for sign in beats.signs)
+    busy = {sign.site for sign in beats.signs if sign.busy}
+    named = {sign.task_id for sign in beats.signs}
+    returned = not state.store_up  # leases could not be renewed meanwhile: all start afresh
+    for task in state.tasks.values():
+        site = plan.clients[task.client_id].site
+        # A task waits in the queue for as long as a worker of its site is busy with another.
+        if returned or task.task_id in named or (site in busy and not task.parked):
+            lease = now + plan.schedule.lease_s
+            state = state.with_task(replace(task, lease_until=lease))
+    return Step(replace(state, sites=sites, store_up=True))
+
+
+def _rejection(update: Candidate, reason: str) -> Note:
+    text = f"update of {update.client_id} rejected: {reason}"
+    return Note(
+        "warning", "rejected", text[:500], (("client", update.client_id), ("task", update.task_id))
+    )

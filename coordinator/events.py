@@ -1,0 +1,168 @@
+"""What happens to the coordinator (events), and what it then wants done (actions).
+
+`coordinator/core.py` maps one to the other and does nothing itself; a driver feeds it events and
+carries the actions out, journal first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from common.records import ContributionStats
+from coordinator.state import Buffered, OpenTask
+
+# events
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Time has passed."""
+
+
+@dataclass(frozen=True)
+class Sign:
+    """What one live heartbeat says: a claim that may renew a lease, never accept anything."""
+
+    site: str
+    busy: bool
+    task_id: str | None
+
+
+@dataclass(frozen=True)
+class Beats:
+    """All live heartbeats, or the news that the store is out of reach (`store_up` False)."""
+
+    signs: tuple[Sign, ...]
+    store_up: bool = True
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An update that arrived whole and whose tensors were inspected, but is not yet admitted."""
+
+    task_id: str
+    attempt: int
+    client_id: str
+    worker_id: str
+    site: str
+    phase: int
+    base_version: int
+    stats: ContributionStats
+    norm: float  # measured on the decoded tensors, L2 over all of them
+    problem: str  # what inspection found wrong with the tensors; empty if nothing
+    nbytes: int
+    upload: str  # its file in the spool
+
+
+@dataclass(frozen=True)
+class Again:
+    """An update of a task that has its receipt in the journal."""
+
+    task_id: str
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A worker says that it cannot train a task."""
+
+    task_id: str
+    attempt: int
+    client_id: str
+    site: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Drain:
+    """Stop cleanly: issue nothing more, commit what is buffered."""
+
+
+CoordinatorEvent = Tick | Beats | Candidate | Again | Refused | Drain
+
+# actions
+
+
+@dataclass(frozen=True)
+class Issue:
+    """Journal a task's newest attempt and put it on its site's queue."""
+
+    task: OpenTask
+    site: str
+
+
+@dataclass(frozen=True)
+class Accept:
+    """Journal an update as accepted, with its receipt: from here on it will be applied."""
+
+    update: Buffered
+    norm: float
+
+
+@dataclass(frozen=True)
+class Close:
+    """Journal a rejecting receipt and close the task; attempt 0 where no update caused it."""
+
+    task_id: str
+    client_id: str
+    reason: str
+    attempt: int = 0
+
+
+@dataclass(frozen=True)
+class Discard:
+    """The message settles nothing: dead-letter it with the reason."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """The task has its receipt: publish that again."""
+
+    task_id: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """One update's share of a commit: coefficient = weight · staleness · participation · clip · η.
+
+    `score` is the contribution score s_i, `weight` w_i after scale, softmax, floor and cap.
+    """
+
+    update: Buffered
+    staleness: int
+    score: float
+    weight: float
+    staleness_factor: float
+    participation_factor: float
+    coefficient: float
+
+
+@dataclass(frozen=True)
+class Commit:
+    """Make the next version: θ + Σ coefficient_i · Δ_i."""
+
+    version: int
+    phase: int
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Note:
+    """An entry for the event feed."""
+
+    level: str
+    kind: str
+    text: str
+    refs: tuple[tuple[str, str | int | float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Finish:
+    """Nothing is left to do: `complete` when the plan is fulfilled."""
+
+    complete: bool
+    reason: str
+
+
+Action = Issue | Accept | Close | Discard | Repeat | Commit | Note | Finish

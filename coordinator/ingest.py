@@ -1,0 +1,148 @@
+"""From a message on an update queue to an event for the core.
+
+Chunks are made durable one by one, so that each can be acked at once and any prefetch works; the
+last one turns the whole into a `Candidate`. Nothing here accepts anything: that is admission's
+(`coordinator/admission.py`), through the core. After `broker` on an update's way.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from broker.chunks import Chunk, parse_chunk
+from broker.protocol import Message
+from common import codec
+from common.errors import WireError
+from common.records import Refusal, Update
+from common.wire import kind_of, unpack
+from coordinator import admission
+from coordinator.events import Again, Candidate, Refused
+from coordinator.journal import Journal
+from coordinator.spool import Spool, upload_name
+
+UPLOADS_PER_SITE = 64  # unfinished ones: bounds the disk that one site can fill
+UPLOAD_TTL_S = 3600.0
+_UPDATE_ID = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]{0,63})\.[0-9]{1,5}\Z")
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """What a message amounted to.
+
+    Attributes:
+        event: Something for the core; None while chunks are missing.
+        upload: The upload that the event settles; empty for a message that is whole by itself.
+    """
+
+    event: Candidate | Refused | Again | None = None
+    upload: str = ""
+
+
+class Ingest:
+    """Takes messages of the update queues."""
+
+    def __init__(
+        self, journal: Journal, spool: Spool, manifest: Mapping[str, tuple[int, ...]]
+    ) -> None:
+        self._journal = journal
+        self._spool = spool
+        self._manifest = manifest
+        # The largest payload is fp32's; the header has its own limit.
+        self._limit = codec.payload_bytes("fp32", manifest) * 2 + 128 * 1024
+
+    def take(self, message: Message, site: str, user: str, now: float) -> Arrival:
+        """Make a message durable and say what it amounted to.
+
+        Args:
+            message: From the update queue of `site`.
+            site: Whose queue it came from: the broker lets nobody else write there.
+            user: The broker user of that site, as vouched for by the broker.
+            now: Seconds since the epoch.
+
+        Raises:
+            WireError: The message is broken or forged: dead-letter it.
+            RunError: The disk refused: do not ack.
+        """
+        if message.user_id != user:
+            raise WireError("the message does not carry the broker-validated user of its site")
+        if "chunk_index" not in message.headers:
+            return Arrival(self._refusal(message, site))
+        return self._chunk(parse_chunk(message, max_update_bytes=self._limit), site, now)
+
+    def expire(self, now: float) -> None:
+        """Forget uploads that were never finished."""
+        for upload, (_, since) in self._journal.uploads().items():
+            if now - since > UPLOAD_TTL_S:
+                self.forget(upload)
+
+    def forget(self, upload: str) -> None:
+        """Drop an upload that came to nothing, rows first."""
+        self._journal.drop_chunks(upload)
+        self._spool.drop(upload)
+
+    def _refusal(self, message: Message, site: str) -> Refused:
+        refusal, _ = unpack(Refusal, message.body)
+        return Refused(refusal.task_id, refusal.attempt, refusal.client_id, site, refusal.reason)
+
+    def _chunk(self, chunk: Chunk, site: str, now: float) -> Arrival:
+        if self._journal.receipt(task_id := _task_of(chunk)):
+            return Arrival(Again(task_id))  # a repeated update needs no disk
+        upload = upload_name(site, chunk.total_sha256)
+        self._check_room(upload, site)
+        self._spool.write(upload, chunk.offset, chunk.data)
+        there = self._journal.put_chunk(upload, chunk.index, len(chunk.data), site, now)
+        if there < chunk.count:
+            return Arrival()
+        try:
+            return Arrival(self._candidate(upload, site), upload)
+        except WireError:
+            self.forget(upload)
+            raise
+
+    def _check_room(self, upload: str, site: str) -> None:
+        if upload in self._journal.waiting():
+            raise WireError("the chunk belongs to an update that is accepted already")
+        mine = [name for name, (owner, _) in self._journal.uploads().items() if owner == site]
+        if upload not in mine and len(mine) >= UPLOADS_PER_SITE:
+            raise WireError(f"site {site} has {len(mine)} unfinished updates")
+
+    def _candidate(self, upload: str, site: str) -> Candidate | Again:
+        frame = self._spool.frame(upload)
+        if (kind := kind_of(frame)) != "Update":
+            raise WireError(f"expected an Update, the chunks hold {kind[:40]!r}")
+        update, data = unpack(Update, frame)
+        if update.sha256 != codec.digest(data):
+            raise WireError("the tensors do not have the SHA-256 that the header declares")
+        if self._journal.receipt(update.task_id):
+            return Again(update.task_id)
+        norm, problem = self._inspect(update, data)
+        return Candidate(
+            task_id=update.task_id,
+            attempt=update.attempt,
+            client_id=update.client_id,
+            worker_id=update.worker_id,
+            site=site,
+            phase=update.phase,
+            base_version=update.base_version,
+            stats=update.stats,
+            norm=norm,
+            problem=problem,
+            nbytes=len(frame),
+            upload=upload,
+        )
+
+    def _inspect(self, update: Update, data: memoryview) -> tuple[float, str]:
+        try:
+            tensors = codec.decode(update.codec, update.tensors, data)
+        except WireError as error:
+            return 0.0, error.what
+        return admission.inspect(tensors, self._manifest)
+
+
+def _task_of(chunk: Chunk) -> str:
+    named = _UPDATE_ID.match(chunk.update_id)
+    if not named:
+        raise WireError(f"update id {chunk.update_id[:40]!r} is not TASK.ATTEMPT")
+    return named[1]

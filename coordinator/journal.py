@@ -1,0 +1,348 @@
+"""The journal: SQLite, and the only truth about a run.
+
+Every write is one transaction (BEGIN IMMEDIATE, WAL, synchronous FULL) that first checks the
+coordinator's epoch. A coordinator that was paused and replaced finds a newer epoch and can write,
+publish and ack nothing: publishing happens only from the outbox, acks only after a transaction.
+docs/protocol.md has the order of writes and what each crash leaves.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.errors import FencedError, RunError
+from common.records import Event, Receipt, VersionSummary
+from coordinator.events import Accept, Action, Close, Commit, Issue, Note
+from coordinator.state import ClientState, State
+
+SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE epoch (one INTEGER PRIMARY KEY CHECK (one = 1), value INTEGER NOT NULL);
+CREATE TABLE task (
+    task_id TEXT PRIMARY KEY, client_id TEXT NOT NULL, phase INTEGER NOT NULL,
+    seed INTEGER NOT NULL, open INTEGER NOT NULL DEFAULT 1);
+CREATE TABLE attempt (
+    task_id TEXT NOT NULL, attempt INTEGER NOT NULL, base_version INTEGER NOT NULL,
+    issued_at REAL NOT NULL, epoch INTEGER NOT NULL, PRIMARY KEY (task_id, attempt));
+CREATE TABLE chunk (
+    upload TEXT NOT NULL, i INTEGER NOT NULL, nbytes INTEGER NOT NULL, site TEXT NOT NULL,
+    at REAL NOT NULL, PRIMARY KEY (upload, i));
+CREATE TABLE accepted (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, task_id TEXT NOT NULL UNIQUE, attempt INTEGER NOT NULL,
+    client_id TEXT NOT NULL, worker_id TEXT NOT NULL, base_version INTEGER NOT NULL,
+    stats TEXT NOT NULL, norm REAL NOT NULL, clip REAL NOT NULL, nbytes INTEGER NOT NULL,
+    upload TEXT NOT NULL, at REAL NOT NULL, version INTEGER);
+CREATE TABLE receipt (
+    task_id TEXT PRIMARY KEY, attempt INTEGER NOT NULL, state TEXT NOT NULL,
+    reason TEXT NOT NULL, at REAL NOT NULL);
+CREATE TABLE version (version INTEGER PRIMARY KEY, summary TEXT NOT NULL);
+CREATE TABLE client (
+    client_id TEXT PRIMARY KEY, issued INTEGER NOT NULL, participation INTEGER NOT NULL,
+    strikes INTEGER NOT NULL, last TEXT);
+CREATE TABLE outbox (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, site TEXT NOT NULL, task_id TEXT NOT NULL,
+    frame BLOB NOT NULL, sent INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE event (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, level TEXT NOT NULL,
+    kind TEXT NOT NULL, text TEXT NOT NULL, refs TEXT NOT NULL);
+"""
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A task message that the broker has not confirmed yet."""
+
+    id: int
+    site: str
+    task_id: str
+    frame: bytes
+
+
+class Journal:
+    """One run's database, as seen by one coordinator."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._db = connection
+        self._path = path
+        self.epoch = 0
+
+    @classmethod
+    def create(cls, path: Path, meta: Mapping[str, str]) -> Journal:
+        """A new journal; `meta` is fixed for the run.
+
+        Raises:
+            RunError: The file cannot be written.
+        """
+        with _translated(path):
+            journal = cls(_connect(path), path)
+            rows = "".join(f"{line};" for line in SCHEMA.strip().split(";") if line.strip())
+            journal._db.executescript(f"BEGIN; {rows} INSERT INTO epoch VALUES (1, 0); COMMIT;")
+            with journal._transaction():
+                journal._db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+        return journal
+
+    @classmethod
+    def open(cls, path: Path) -> Journal:
+        """An existing journal.
+
+        Raises:
+            RunError: There is none, or the file is no journal.
+        """
+        if not path.exists():
+            raise RunError(f"{path} does not exist", "name a run directory, or start with --new")
+        with _translated(path):
+            journal = cls(_connect(path), path)
+            journal._db.execute("SELECT value FROM epoch").fetchone()
+        return journal
+
+    def close(self) -> None:
+        """Close the database."""
+        self._db.close()
+
+    def meta(self) -> dict[str, str]:
+        """What was fixed when the run began."""
+        return dict(self._rows("SELECT key, value FROM meta"))
+
+    def take_over(self) -> int:
+        """Begin a new epoch: from now on every other coordinator of this run is fenced off."""
+        with _translated(self._path), self._immediate():
+            self._db.execute("UPDATE epoch SET value = value + 1")
+            self.epoch = self._db.execute("SELECT value FROM epoch").fetchone()[0]
+        return self.epoch
+
+    # writing
+
+    def write(
+        self,
+        before: State,
+        after: State,
+        actions: Sequence[Action],
+        now: float,
+        *,
+        frames: Mapping[str, bytes],
+        summaries: Mapping[int, VersionSummary],
+        drop_chunks: Sequence[str] = (),
+    ) -> None:
+        """Everything that one step changed, in one transaction.
+
+        Args:
+            before: The state that the step began with.
+            after: The state that it led to.
+            actions: What it decided.
+            now: The time of the step.
+            frames: The task message of each `Issue`, by task id.
+            summaries: The summary of each `Commit`, by version; its files are durable already.
+            drop_chunks: Uploads that this step has settled.
+
+        Raises:
+            FencedError: Another coordinator took over; nothing was written.
+            RunError: The disk refused.
+        """
+        with self._transaction():
+            for action in actions:
+                self._apply(action, now, frames, summaries)
+            for client_id, client in after.clients.items():
+                if before.clients.get(client_id) is not client:
+                    self._put_client(client_id, client)
+            self._db.executemany("DELETE FROM chunk WHERE upload = ?", [(u,) for u in drop_chunks])
+
+    def put_version(self, summary: VersionSummary) -> None:
+        """Record a version made outside a step: version 0."""
+        with self._transaction():
+            self._put_version(summary)
+
+    def put_chunk(self, upload: str, i: int, nbytes: int, site: str, now: float) -> int:
+        """Record a durable chunk; again is harmless. Returns how many chunks of it are there."""
+        with self._transaction():
+            row = (upload, i, nbytes, site, now)
+            self._db.execute("INSERT OR IGNORE INTO chunk VALUES (?, ?, ?, ?, ?)", row)
+        return int(self._one("SELECT COUNT(*) FROM chunk WHERE upload = ?", upload))
+
+    def drop_chunks(self, upload: str) -> None:
+        """Forget an upload that came to nothing."""
+        with self._transaction():
+            self._db.execute("DELETE FROM chunk WHERE upload = ?", (upload,))
+
+    def mark_sent(self, ids: Sequence[int]) -> None:
+        """The broker confirmed these outbox entries."""
+        with self._transaction():
+            self._db.executemany("UPDATE outbox SET sent = 1 WHERE id = ?", [(i,) for i in ids])
+            self._db.execute("DELETE FROM outbox WHERE sent = 1")
+
+    # reading
+
+    def outbox(self) -> list[Outgoing]:
+        """Task messages to publish, oldest first."""
+        rows = self._rows("SELECT id, site, task_id, frame FROM outbox WHERE sent = 0 ORDER BY id")
+        return [Outgoing(*row) for row in rows]
+
+    def receipt(self, task_id: str) -> Receipt | None:
+        """What became of a task, if it is settled."""
+        query = "SELECT task_id, attempt, state, reason FROM receipt WHERE task_id = ?"
+        return next((_receipt(row) for row in self._rows(query, task_id)), None)
+
+    def receipts(self, limit: int) -> list[Receipt]:
+        """The newest receipts."""
+        query = "SELECT task_id, attempt, state, reason FROM receipt ORDER BY at DESC LIMIT ?"
+        return [_receipt(row) for row in self._rows(query, limit)]
+
+    def versions(self, after: int = -1) -> list[VersionSummary]:
+        """Summaries of the versions later than one, oldest first."""
+        query = "SELECT summary FROM version WHERE version > ? ORDER BY version"
+        return [VersionSummary.model_validate_json(s) for (s,) in self._rows(query, after)]
+
+    def events(self, limit: int) -> list[Event]:
+        """The newest events, oldest first."""
+        query = "SELECT at, level, kind, text, refs FROM event ORDER BY id DESC LIMIT ?"
+        return [
+            Event(at=at, level=level, kind=kind, text=text, refs=json.loads(refs))
+            for at, level, kind, text, refs in reversed(self._rows(query, limit))
+        ]
+
+    def uploads(self) -> dict[str, tuple[str, float]]:
+        """Unfinished uploads: site and time of the first chunk."""
+        query = "SELECT upload, site, MIN(at) FROM chunk GROUP BY upload"
+        return {upload: (site, at) for upload, site, at in self._rows(query)}
+
+    def waiting(self) -> set[str]:
+        """Uploads that are accepted and not applied: their files must not be touched."""
+        return {u for (u,) in self._rows("SELECT upload FROM accepted WHERE version IS NULL")}
+
+    def counts(self) -> dict[str, int]:
+        """Receipts by state."""
+        return dict(self._rows("SELECT state, COUNT(*) FROM receipt GROUP BY state"))
+
+    def check(self) -> None:
+        """Raise `FencedError` if another coordinator has taken over."""
+        current = self._one("SELECT value FROM epoch")
+        if current != self.epoch:
+            raise FencedError(
+                f"another coordinator has taken over {self._path} (epoch {current})",
+                "stop this one",
+            )
+
+    def rows(self, query: str, *values: object) -> list[Any]:
+        """Rows of a query, for `coordinator/recovery.py`."""
+        return self._rows(query, *values)
+
+    # inside
+
+    def _apply(
+        self,
+        action: Action,
+        now: float,
+        frames: Mapping[str, bytes],
+        summaries: Mapping[int, VersionSummary],
+    ) -> None:
+        match action:
+            case Issue():
+                self._issue(action, now, frames[action.task.task_id])
+            case Accept():
+                self._accept(action, now)
+                task = action.update
+                self._settle(task.task_id, task.attempt, "accepted", "", now)
+            case Close():
+                self._settle(action.task_id, action.attempt, "rejected", action.reason, now)
+            case Commit():
+                self._put_version(summaries[action.version])
+                done = [(action.version, part.update.task_id) for part in action.parts]
+                self._db.executemany("UPDATE accepted SET version = ? WHERE task_id = ?", done)
+            case Note():
+                row = (now, action.level, action.kind, action.text, json.dumps(dict(action.refs)))
+                query = "INSERT INTO event (at, level, kind, text, refs) VALUES (?, ?, ?, ?, ?)"
+                self._db.execute(query, row)
+            case _:
+                pass  # Discard, Repeat and Finish change no record
+
+    def _issue(self, action: Issue, now: float, frame: bytes) -> None:
+        task = action.task
+        self._db.execute(
+            "INSERT OR IGNORE INTO task (task_id, client_id, phase, seed) VALUES (?, ?, ?, ?)",
+            (task.task_id, task.client_id, task.phase, task.seed),
+        )
+        row = (task.task_id, task.attempt, task.base_version, now, self.epoch)
+        self._db.execute("INSERT INTO attempt VALUES (?, ?, ?, ?, ?)", row)
+        entry = (action.site, task.task_id, frame)
+        self._db.execute("INSERT INTO outbox (site, task_id, frame) VALUES (?, ?, ?)", entry)
+
+    def _accept(self, action: Accept, now: float) -> None:
+        u = action.update
+        self._db.execute(
+            "INSERT INTO accepted (task_id, attempt, client_id, worker_id, base_version, stats,"
+            " norm, clip, nbytes, upload, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                *(u.task_id, u.attempt, u.client_id, u.worker_id, u.base_version),
+                *(u.stats.model_dump_json(), action.norm, u.clip, u.nbytes, u.upload, now),
+            ),
+        )
+
+    def _settle(self, task_id: str, attempt: int, state: str, reason: str, now: float) -> None:
+        row = (task_id, attempt, state, reason, now)
+        self._db.execute("INSERT INTO receipt VALUES (?, ?, ?, ?, ?)", row)
+        self._db.execute("UPDATE task SET open = 0 WHERE task_id = ?", (task_id,))
+        self._db.execute("DELETE FROM outbox WHERE task_id = ?", (task_id,))
+
+    def _put_version(self, summary: VersionSummary) -> None:
+        row = (summary.version, summary.model_dump_json())
+        self._db.execute("INSERT INTO version VALUES (?, ?)", row)
+
+    def _put_client(self, client_id: str, client: ClientState) -> None:
+        last = client.last.model_dump_json() if client.last else None
+        row = (client_id, client.issued, client.participation, client.strikes, last)
+        self._db.execute(
+            "INSERT INTO client VALUES (?, ?, ?, ?, ?) ON CONFLICT (client_id) DO UPDATE SET"
+            " issued = excluded.issued, participation = excluded.participation,"
+            " strikes = excluded.strikes, last = excluded.last",
+            row,
+        )
+
+    def _rows(self, query: str, *values: object) -> list[Any]:
+        with _translated(self._path):
+            return self._db.execute(query, values).fetchall()
+
+    def _one(self, query: str, *values: object) -> Any:
+        return self._rows(query, *values)[0][0]
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """A write transaction of this epoch, or `FencedError` and no write."""
+        with _translated(self._path), self._immediate():
+            self.check()
+            yield
+
+    @contextmanager
+    def _immediate(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            self._db.rollback()
+            raise
+
+
+def _receipt(row: Sequence[Any]) -> Receipt:
+    task_id, attempt, state, reason = row
+    return Receipt(task_id=task_id, attempt=attempt, state=state, reason=reason)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # One coordinator thread uses it; which thread opened it does not matter.
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
+    return db
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise RunError(f"{path}: {error}", "check the disk, and that the file is a run") from None

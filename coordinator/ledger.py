@@ -1,0 +1,46 @@
+"""`progress.jsonl` and `client_metrics.jsonl`: the journal for people with grep and pandas.
+
+Derived from the journal: whatever a crash kept from being appended is appended at the next start.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from common.files import append_lines, read_lines
+from common.records import VersionSummary
+from coordinator.journal import Journal
+
+PROGRESS = "progress.jsonl"
+CLIENT_METRICS = "client_metrics.jsonl"
+
+
+class Ledger:
+    """The two files of one run directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._progress = directory / PROGRESS
+        self._metrics = directory / CLIENT_METRICS
+
+    def catch_up(self, journal: Journal) -> None:
+        """Append a line for every version and update that is journaled and not yet there."""
+        self._append_progress(journal.versions(after=_last(self._progress)))
+        self._append_metrics(journal.versions(after=_last(self._metrics)))
+
+    def _append_progress(self, summaries: list[VersionSummary]) -> None:
+        lines = ({**s.fields(), "updates": [u.task_id for u in s.updates]} for s in summaries)
+        append_lines(self._progress, lines)
+
+    def _append_metrics(self, summaries: list[VersionSummary]) -> None:
+        for summary in summaries:
+            lines = [
+                {"version": summary.version, "phase": summary.phase, **update.fields()}
+                for update in summary.updates
+            ]
+            append_lines(self._metrics, lines)
+
+
+def _last(path: Path) -> int:
+    """The version of the last whole line, -1 if there is none."""
+    lines = read_lines(path)
+    return int(str(lines[-1]["version"])) if lines else -1

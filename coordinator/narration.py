@@ -1,0 +1,61 @@
+"""Actions told as events: the feed that the terminal, `fccl status` and the journal show. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from common.records import Event, VersionSummary
+from coordinator.events import Accept, Action, Close, Commit, Finish, Issue, Note
+
+
+def narrate(action: Action, version: int, summaries: Mapping[int, VersionSummary]) -> Note | None:
+    """What to say about an action, if anything.
+
+    Args:
+        action: Decided by the core.
+        version: The version before the step.
+        summaries: Of the commits in the step.
+    """
+    match action:
+        case Note():
+            return action
+        case Issue(task=task) if task.attempt == 1:
+            text = f"{task.task_id} to {task.client_id} from version {task.base_version}"
+            return Note("info", "issued", text, _refs(task.task_id, task.client_id))
+        case Accept(update=update):
+            stats = update.stats
+            text = (
+                f"{update.client_id} from version {update.base_version}"
+                f" (staleness {version - update.base_version}),"
+                f" loss {stats.avg_loss:.3f}, {stats.steps} steps in {stats.train_seconds:.1f} s"
+            )
+            return Note("info", "accepted", text, _refs(update.task_id, update.client_id))
+        case Close(attempt=0):
+            text = f"{action.task_id} of {action.client_id} closed: {action.reason}"
+            return Note("info", "closed", text, _refs(action.task_id, action.client_id))
+        case Commit():
+            return _commit(summaries[action.version])
+        case Finish():
+            return Note("info", "finished" if action.complete else "stopped", action.reason)
+    return None
+
+
+def event(note: Note, now: float) -> Event:
+    """A note as it enters the feed."""
+    levels = {"info": "info", "warning": "warning", "error": "error"}
+    fields = {"at": now, "level": levels[note.level], "kind": note.kind, "text": note.text}
+    return Event.model_validate({**fields, "refs": dict(note.refs)})
+
+
+def _commit(summary: VersionSummary) -> Note:
+    clients = ", ".join(f"{u.client_id} {u.weight:.2f}" for u in summary.updates)
+    text = (
+        f"version {summary.version}: {len(summary.updates)} updates ({clients}),"
+        f" train loss {summary.train_loss:.3f},"
+        f" holdout {summary.holdout_before:.3f} to {summary.holdout_after:.3f}"
+    )
+    return Note("info", "version", text[:500], (("version", summary.version),))
+
+
+def _refs(task_id: str, client_id: str) -> tuple[tuple[str, str], ...]:
+    return (("task", task_id), ("client", client_id))

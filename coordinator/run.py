@@ -1,0 +1,229 @@
+"""A run directory: made once, whole or not at all, and opened again by `--resume`.
+
+runs/NAME/
+    federation.toml          the configuration, without addresses and credentials
+    run.db                   the journal
+    clients/                 one file of rows per client, the held-out rows, the skew
+    versions/000000/ …       PEFT adapter directories
+    spool/                   updates between arrival and commit
+    progress.jsonl           a line per version
+    client_metrics.jsonl     a line per update
+    report/                  written at the end
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+from common import config as configuration
+from common.config import FederationConfig
+from common.errors import ConfigError, RunError
+from common.files import sync_dir
+from common.records import BaseRef, VersionSummary
+from common.software import software
+from common.tensors import Tensors
+from coordinator.journal import Journal
+from coordinator.state import Client, Plan
+from coordinator.tasks import TaskTemplate
+from coordinator.versions import Versions
+
+Mode = Literal["start", "resume", "new"]
+SITE = "local"  # a simulation is one site, whose workers share a data directory
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a run begins with: the base model, the clients' rows and the adapter of version 0."""
+
+    base: BaseRef
+    base_path: Path
+    rows: Mapping[str, int]  # training rows by client id
+    adapter: Tensors
+    adapter_config: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """An opened run directory."""
+
+    directory: Path
+    name: str
+    run_id: str
+    plan: Plan
+    template: TaskTemplate
+    keep_versions: int
+    journal: Journal
+    versions: Versions
+    base_path: Path
+    software: str
+
+
+def check(config: FederationConfig, mode: Mode) -> None:
+    """Refuse, before anything costly is done, to start over an existing run or resume none.
+
+    Raises:
+        RunError: The directory exists and `mode` is `start`, or it does not and `mode` is `resume`.
+    """
+    directory = config.run.path
+    if mode == "start" and directory.exists():
+        raise RunError(
+            f"the run directory {directory} exists",
+            "--resume continues that run, --new sets it aside and starts over",
+        )
+    if mode == "resume" and not (directory / "run.db").exists():
+        raise RunError(f"{directory} holds no run to resume", "start one without --resume")
+
+
+def create(config: FederationConfig, prepare: Callable[[Path], Origin], now: float) -> None:
+    """Make the run directory: prepared beside its place, then renamed into it.
+
+    Args:
+        config: Of the run.
+        prepare: Writes `clients/` into the directory it is given, and says what the run begins
+            with.
+        now: Seconds since the epoch.
+    """
+    directory = config.run.path
+    partial = directory.with_name(f".{directory.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise RunError(f"{partial}: {error.strerror}", "set run.dir to a writable place") from None
+    origin = prepare(partial)
+    (partial / "federation.toml").write_text(_as_run(config), encoding="utf-8")
+    versions = Versions(partial / "versions", origin.adapter_config, config.codec.adapter)
+    ref = versions.write(0, origin.adapter)
+    journal = Journal.create(partial / "run.db", _meta(config, origin))
+    journal.put_version(
+        VersionSummary(version=0, phase=0, at=now, sha256=ref.sha256, nbytes=ref.nbytes)
+    )
+    journal.close()
+    sync_dir(partial)
+    partial.rename(directory)
+    sync_dir(directory.parent)
+
+
+def set_aside(config: FederationConfig) -> str | None:
+    """Move an existing run out of the way; returns its id, whose queues can go."""
+    directory = config.run.path
+    if not directory.exists():
+        return None
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    aside = directory.with_name(f"{directory.name}.old-{stamp}-{secrets.token_hex(2)}")
+    directory.rename(aside)
+    if not (aside / "run.db").exists():
+        return None
+    journal = Journal.open(aside / "run.db")
+    try:
+        return journal.meta().get("run_id")
+    finally:
+        journal.close()
+
+
+def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> Run:
+    """Open the run directory that the configuration names.
+
+    Args:
+        config: Must be that of the run, but for addresses.
+        find_base: The directory of the base model.
+
+    Raises:
+        ConfigError: A key has another value than the run began with.
+        RunError: The directory holds no run.
+    """
+    directory = config.run.path
+    journal = Journal.open(directory / "run.db")
+    meta = journal.meta()
+    _same(config, directory)
+    base = BaseRef.model_validate_json(meta["base"])
+    rows: dict[str, int] = json.loads(meta["clients"])
+    run_id = meta["run_id"]
+    return Run(
+        directory=directory,
+        name=config.run.name,
+        run_id=run_id,
+        plan=plan(config, rows),
+        template=TaskTemplate(
+            run=run_id,
+            base=base,
+            lora=config.model.lora,
+            max_length=config.model.max_length,
+            update_codec=config.codec.update,
+            deadline_s=config.schedule.task_deadline_s,
+        ),
+        keep_versions=config.run.keep_versions,
+        journal=journal,
+        versions=Versions(
+            directory / "versions", json.loads(meta["adapter_config"]), config.codec.adapter
+        ),
+        base_path=find_base(base),
+        software=software(),
+    )
+
+
+def plan(config: FederationConfig, rows: Mapping[str, int]) -> Plan:
+    """The plan of a configuration whose clients hold so many training rows."""
+    clients = {name: Client(name, SITE, count) for name, count in rows.items()}
+    return Plan(config.phase, config.schedule, config.aggregation, MappingProxyType(clients))
+
+
+def saved_config(directory: Path) -> FederationConfig:
+    """The configuration of a run directory, with default addresses.
+
+    Raises:
+        RunError: It holds no run.
+    """
+    path = directory / "federation.toml"
+    if not path.exists():
+        raise RunError(f"{directory} holds no run", "name a directory under runs/")
+    return configuration.load(path, {})
+
+
+def _meta(config: FederationConfig, origin: Origin) -> dict[str, str]:
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    return {
+        "run_id": f"{config.run.name}-{stamp}-{secrets.token_hex(2)}",
+        "software": software(),
+        "base": origin.base.model_dump_json(),
+        "clients": json.dumps(dict(origin.rows)),
+        "adapter_config": json.dumps(dict(origin.adapter_config)),
+    }
+
+
+def _as_run(config: FederationConfig) -> str:
+    """Without addresses: they may carry passwords, and may change between starts."""
+    kept = config.model_copy(
+        update={"broker": configuration.BrokerConfig(), "store": configuration.StoreConfig()}
+    )
+    return configuration.dump(kept)
+
+
+def _same(config: FederationConfig, directory: Path) -> None:
+    saved = _flat(saved_config(directory).model_dump(mode="json"))
+    for key, value in _flat(config.model_dump(mode="json")).items():
+        if key.split(".")[0] in {"broker", "store"} or key in {"run.dir", "run.keep_versions"}:
+            continue
+        if saved.get(key) != value:
+            raise ConfigError(
+                f"{key} is {value!r}, but {directory} began with {saved.get(key)!r}",
+                "set it back to resume, or start over with --new",
+            )
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        pairs = ((f"{prefix}{key}", inner) for key, inner in value.items())
+    elif isinstance(value, list):
+        pairs = ((f"{prefix}{i}", inner) for i, inner in enumerate(value))
+    else:
+        return {prefix.rstrip("."): value}
+    return {k: v for key, inner in pairs for k, v in _flat(inner, f"{key}.").items()}

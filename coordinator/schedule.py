@@ -1,0 +1,199 @@
+"""Who trains next, and when the buffer becomes a version. Pure; part of `coordinator/core.py`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from common.records import ContributionStats
+from coordinator.contribution import solo_step, weights
+from coordinator.events import Action, Close, Commit, Issue, Note, Part
+from coordinator.staleness import participation, polynomial
+from coordinator.state import OpenTask, Plan, State
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """A state, and the actions that led to it."""
+
+    state: State
+    actions: tuple[Action, ...] = ()
+
+
+def commit(plan: Plan, state: State, now: float) -> Scheduled | None:
+    """The next version, if the buffer is full or its time is up; None while it is not."""
+    if not state.buffer or not _ripe(plan, state, now):
+        return None
+    phase = plan.phase_of(state.version)
+    action = Commit(state.version + 1, phase, parts(plan, state))
+    after = committed(state, action, now)
+    over = _over(plan, after, phase)
+    for closed in over:
+        after = after.without_task(closed.task_id)
+    return Scheduled(after, (action, *over))
+
+
+def committed(state: State, action: Commit, now: float) -> State:
+    """The state after a commit; recovery rebuilds it from the same rule."""
+    for part in action.parts:
+        client = state.client(part.update.client_id)
+        client = replace(client, participation=client.participation + 1)
+        state = state.with_client(part.update.client_id, client)
+    return replace(state, version=action.version, buffer=(), committed_at=now, round_issued=False)
+
+
+def parts(plan: Plan, state: State) -> tuple[Part, ...]:
+    """Every buffered update with its share of the step.
+
+    A client's weight is shared by its updates in the buffer; its score is that of the newest.
+    """
+    newest = {update.client_id: update.stats for update in state.buffer}
+    count = Counter(update.client_id for update in state.buffer)
+    shares = _shares(plan, state, newest)
+    mean, mine = _participation(state, count)
+    result = []
+    for update in state.buffer:
+        score, weight = shares[update.client_id]
+        staleness = state.version - update.base_version
+        discount = polynomial(staleness, plan.aggregation.staleness_exponent)
+        balance = participation(mine[update.client_id], mean)
+        share = weight / count[update.client_id]
+        step = share * discount * balance * update.clip * plan.aggregation.server_lr
+        result.append(Part(update, staleness, score, share, discount, balance, step))
+    return tuple(result)
+
+
+def eligible(plan: Plan, state: State) -> list[str]:
+    """Clients that may be given tasks at all, in the plan's order."""
+    return [client for client in plan.clients if not state.client(client).quarantined]
+
+
+def fill(plan: Plan, state: State, now: float) -> Scheduled:
+    """Issue tasks into the free places, and again where a lease ran out.
+
+    Nothing is issued while the store is out of reach: workers could not fetch the adapter.
+    """
+    if not state.store_up:
+        return Scheduled(state)
+    state, reissued = _reissue(plan, state, now)
+    waiting = state.tasks or state.buffer  # a round whose every update was refused starts again
+    if plan.schedule.reissue == "commit" and state.round_issued and waiting:
+        return Scheduled(state, reissued)
+    state, issued = _issue(plan, state, now)
+    if issued:
+        state = replace(state, round_issued=True)
+    return Scheduled(state, (*reissued, *issued))
+
+
+def _ripe(plan: Plan, state: State, now: float) -> bool:
+    schedule = plan.schedule
+    if state.draining:
+        return True
+    if schedule.reissue == "immediate":
+        waited = now - state.buffered_at
+        return len(state.buffer) >= schedule.buffer or waited >= schedule.flush_s
+    if len(state.buffer) >= schedule.buffer or not state.tasks:
+        return True  # full, or everyone of a smaller round has answered
+    late = now - state.committed_at >= schedule.round_deadline_s
+    return late and len(state.buffer) >= (schedule.quorum or schedule.buffer)
+
+
+def _over(plan: Plan, state: State, phase: int) -> list[Close]:
+    """Tasks that the commit leaves without a purpose, closed with the reason."""
+    if state.version >= plan.phase_end(phase):
+        reason = "phase over"
+    elif plan.schedule.reissue == "commit":
+        reason = f"round over: version {state.version} was committed without it"
+    else:
+        return []
+    return [Close(t.task_id, t.client_id, reason) for t in state.tasks.values()]
+
+
+def _shares(
+    plan: Plan, state: State, newest: dict[str, ContributionStats]
+) -> dict[str, tuple[float, float]]:
+    if len(newest) > 1:
+        return weights(newest, plan.aggregation)
+    client = next(iter(newest))
+    known = {name: c.last for name, c in state.clients.items() if c.last is not None}
+    return {client: solo_step(client, known | newest, plan.aggregation)}
+
+
+def _participation(state: State, count: Counter[str]) -> tuple[float, dict[str, int]]:
+    """Mean participation of the clients that took part, and each one's, the buffer included."""
+    seen = {name: c.participation for name, c in state.clients.items() if c.participation}
+    for client, updates in count.items():
+        seen[client] = seen.get(client, 0) + updates
+    return sum(seen.values()) / len(seen), seen
+
+
+def _reissue(plan: Plan, state: State, now: float) -> tuple[State, tuple[Action, ...]]:
+    actions: list[Action] = []
+    for task in state.tasks.values():
+        site = plan.clients[task.client_id].site
+        late = now - task.issued_at >= plan.schedule.task_deadline_s
+        if now < task.lease_until and not late and not (task.parked and site in state.sites):
+            continue
+        if site not in state.sites:
+            if not task.parked:
+                state = state.with_task(replace(task, parked=True))
+                actions.append(_note(task, f"waits for site {site}, which is silent"))
+            continue
+        again = replace(
+            task,
+            bases=(*task.bases, state.version),
+            issued_at=now,
+            lease_until=now + plan.schedule.lease_s,
+            parked=False,
+        )
+        state = state.with_task(again)
+        actions += [Issue(again, site), _note(again, f"is issued again, attempt {again.attempt}")]
+    return state, tuple(actions)
+
+
+def _issue(plan: Plan, state: State, now: float) -> tuple[State, tuple[Issue, ...]]:
+    issued: list[Issue] = []
+    for client in _next_clients(plan, state):
+        number = state.issued + 1
+        task = OpenTask(
+            task_id=f"t{number:06d}",
+            client_id=client,
+            phase=plan.phase_of(state.version),
+            seed=number,
+            bases=(state.version,),
+            issued_at=now,
+            lease_until=now + plan.schedule.lease_s,
+        )
+        seen = state.client(client)
+        state = replace(
+            state.with_task(task).with_client(client, replace(seen, issued=seen.issued + 1)),
+            issued=number,
+        )
+        issued.append(Issue(task, plan.clients[client].site))
+    return state, tuple(issued)
+
+
+def _next_clients(plan: Plan, state: State) -> Iterator[str]:
+    """Those with the fewest tasks so far first, at most one open task a client."""
+    running = [task for task in state.tasks.values() if not task.parked]
+    places = min(plan.schedule.concurrency - len(running), _needed(plan, state, len(running)))
+    taken = {task.client_id for task in state.tasks.values()}
+    free = [
+        client
+        for client in eligible(plan, state)
+        if client not in taken and plan.clients[client].site in state.sites
+    ]
+    order = sorted(free, key=lambda client: state.client(client).issued)  # stable: plan's order
+    yield from order[: max(0, places)]
+
+
+def _needed(plan: Plan, state: State, running: int) -> int:
+    """Tasks that the phase can still use: no client trains for nothing at its end."""
+    left = plan.phase_end(plan.phase_of(state.version)) - state.version
+    return left * plan.schedule.buffer - len(state.buffer) - running
+
+
+def _note(task: OpenTask, text: str) -> Note:
+    refs = (("task", task.task_id), ("client", task.client_id))
+    return Note("warning", "lease", f"task {task.task_id} of {task.client_id} {text}", refs)

@@ -1,0 +1,143 @@
+"""What the coordinator knows: the plan, fixed for a run, and the state, which events change.
+
+Both are frozen. The journal rebuilds the same state after a crash (`coordinator/recovery.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from common.config import AggregationConfig, PhaseConfig, ScheduleConfig
+from common.records import ContributionStats
+
+NORM_HISTORY = 50  # accepted update norms that the running median looks at
+STRIKES = 3  # refused or rejected updates in a row until a client is quarantined
+
+
+@dataclass(frozen=True)
+class Client:
+    """An owner of private data: its site, and the training rows that it was assigned."""
+
+    client_id: str
+    site: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run sets out to do; does not change while it runs."""
+
+    phases: tuple[PhaseConfig, ...]
+    schedule: ScheduleConfig
+    aggregation: AggregationConfig
+    clients: Mapping[str, Client]
+
+    @property
+    def total_versions(self) -> int:
+        """The version with which the last phase ends."""
+        return sum(phase.versions for phase in self.phases)
+
+    def phase_of(self, version: int) -> int:
+        """The phase in which tasks from `version` train; past the end, the number of phases."""
+        end = 0
+        for index, phase in enumerate(self.phases):
+            end += phase.versions
+            if version < end:
+                return index
+        return len(self.phases)
+
+    def phase_end(self, phase: int) -> int:
+        """The version that ends a phase."""
+        return sum(p.versions for p in self.phases[: phase + 1])
+
+
+@dataclass(frozen=True)
+class OpenTask:
+    """An issued task without a receipt. `bases[i]` is the version that attempt i+1 starts from."""
+
+    task_id: str
+    client_id: str
+    phase: int
+    seed: int
+    bases: tuple[int, ...]
+    issued_at: float
+    lease_until: float
+    parked: bool = False
+    """Its site is silent: it holds no place among the tasks in flight until the site is back."""
+
+    @property
+    def attempt(self) -> int:
+        """The newest attempt, from 1."""
+        return len(self.bases)
+
+    @property
+    def base_version(self) -> int:
+        """The version of the newest attempt."""
+        return self.bases[-1]
+
+
+@dataclass(frozen=True)
+class Buffered:
+    """An accepted update that waits for the next commit."""
+
+    task_id: str
+    attempt: int
+    client_id: str
+    worker_id: str
+    base_version: int
+    stats: ContributionStats
+    clip: float
+    nbytes: int
+    upload: str  # its file in the spool
+
+
+@dataclass(frozen=True)
+class ClientState:
+    """What the coordinator has seen of one client."""
+
+    issued: int = 0
+    participation: int = 0  # updates of it that were applied
+    last: ContributionStats | None = None
+    strikes: int = 0
+
+    @property
+    def quarantined(self) -> bool:
+        """Gets no more tasks: its updates were refused too often in a row."""
+        return self.strikes >= STRIKES
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything that decides what happens next."""
+
+    version: int = 0
+    tasks: Mapping[str, OpenTask] = field(default_factory=lambda: MappingProxyType({}))
+    buffer: tuple[Buffered, ...] = ()
+    clients: Mapping[str, ClientState] = field(default_factory=lambda: MappingProxyType({}))
+    norms: tuple[float, ...] = ()
+    issued: int = 0  # tasks ever issued; numbers the next one
+    committed_at: float = 0.0
+    buffered_at: float = 0.0  # when the buffer's first update was accepted
+    sites: frozenset[str] = frozenset()  # with a live worker
+    store_up: bool = True
+    draining: bool = False
+    round_issued: bool = False  # sync: this version's round is out
+
+    def client(self, client_id: str) -> ClientState:
+        """The state of a client, fresh where nothing is known yet."""
+        return self.clients.get(client_id, ClientState())
+
+    def with_client(self, client_id: str, client: ClientState) -> State:
+        """A state in which one client's is replaced."""
+        return replace(self, clients=MappingProxyType({**self.clients, client_id: client}))
+
+    def with_task(self, task: OpenTask) -> State:
+        """A state in which one open task is added or replaced."""
+        return replace(self, tasks=MappingProxyType({**self.tasks, task.task_id: task}))
+
+    def without_task(self, task_id: str) -> State:
+        """A state in which a task is no longer open."""
+        left = {key: task for key, task in self.tasks.items() if key != task_id}
+        return replace(self, tasks=MappingProxyType(left))

@@ -1,0 +1,105 @@
+"""What the coordinator shows the world, through the store. After `journal` on an update's way.
+
+All of it can be rebuilt from the journal and the version directories, so a store that comes back
+empty is filled again by `restore`. The readers are workers (adapter, receipts, version) and
+`common/view.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from broker.protocol import Depth
+from common.records import Event, Receipt, VersionSummary
+from common.store import Store
+from common.view import ClientRow, Info, QueueRow
+from common.wire import pack
+from coordinator.journal import Journal
+from coordinator.state import Plan, State
+from coordinator.versions import Versions
+
+RESTORED_RECEIPTS = 1000
+RESTORED_EVENTS = 200
+
+
+class Status:
+    """Publishes one run. Every method raises `StoreError` when the store is out of reach."""
+
+    def __init__(self, store: Store, name: str, run: str, plan: Plan) -> None:
+        self._store = store
+        self._name = name
+        self._run = run
+        self._plan = plan
+
+    def restore(self, journal: Journal, versions: Versions, in_use: Iterable[int]) -> None:
+        """Fill an empty store from the run directory.
+
+        Args:
+            journal: The run's.
+            versions: Its adapters.
+            in_use: Versions from which open tasks start.
+        """
+        summaries = journal.versions()
+        for summary in summaries:
+            self._store.put_summary(self._run, summary.version, summary.model_dump_json())
+        for version in set(in_use) | {summaries[-1].version}:
+            self._store.put_blob(self._run, versions.frame(version))
+        for receipt in journal.receipts(RESTORED_RECEIPTS):
+            self._store.put_receipt(self._run, receipt)
+        if self._store.get_version(self._run) is None:  # else the feed is there already
+            self._store.feed(self._run, journal.events(RESTORED_EVENTS))
+        self._store.set_version(self._run, summaries[-1].version)
+        self._store.set_run(self._name, self._run)
+
+    def version(self, summary: VersionSummary, frame: bytes) -> None:
+        """A new version: payload first, then the pointer to it."""
+        self._store.put_blob(self._run, frame)
+        self._store.put_summary(self._run, summary.version, summary.model_dump_json())
+        self._store.set_version(self._run, summary.version)
+
+    def forget(self, summary: VersionSummary) -> None:
+        """No open task starts from this version any more."""
+        self._store.drop_blob(self._run, summary.sha256, summary.nbytes)
+
+    def receipt(self, receipt: Receipt) -> None:
+        """Tell the worker."""
+        self._store.put_receipt(self._run, receipt)
+
+    def events(self, events: Iterable[Event]) -> None:
+        """Append to the feed."""
+        self._store.feed(self._run, events)
+
+    def live(self, info: Info, state: State, latest: VersionSummary | None) -> None:
+        """The tables that change all the time."""
+        self._store.set_info(self._run, pack(info))
+        self._store.put_table(self._run, "clients", self._clients(state, latest))
+
+    def queues(self, depths: Mapping[str, Depth]) -> None:
+        """Depths of the run's queues."""
+        rows = {
+            name: pack(QueueRow(queue=name, messages=d.messages, consumers=d.consumers))
+            for name, d in depths.items()
+        }
+        self._store.put_table(self._run, "queues", rows)
+
+    def _clients(self, state: State, latest: VersionSummary | None) -> dict[str, bytes]:
+        weights = {u.client_id: u.weight for u in latest.updates} if latest else {}
+        open_tasks = {task.client_id: task for task in state.tasks.values()}
+        rows = {}
+        for client in self._plan.clients.values():
+            seen, task = state.client(client.client_id), open_tasks.get(client.client_id)
+            row = ClientRow(
+                client_id=client.client_id,
+                site=client.site,
+                rows=client.rows,
+                issued=seen.issued,
+                participation=seen.participation,
+                task_id=task.task_id if task else None,
+                base_version=task.base_version if task else None,
+                staleness=state.version - task.base_version if task else None,
+                last_loss=seen.last.avg_loss if seen.last else None,
+                weight=weights.get(client.client_id),
+                quarantined=seen.quarantined,
+            )
+            rows[client.client_id] = pack(row)
+        return rows

@@ -1,0 +1,76 @@
+"""The message that a task becomes. Pure; first step of an update's way, before `broker`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from common.config import PhaseConfig
+from common.records import (
+    BaseRef,
+    BlobRef,
+    CodecName,
+    LocalTraining,
+    LoraSpec,
+    TrainTask,
+    VersionSummary,
+)
+from coordinator.state import OpenTask, Plan
+
+FINAL_LR = 0.1  # of the phase's learning rate, where the cosine ends
+
+
+@dataclass(frozen=True)
+class TaskTemplate:
+    """What every task of a run has in common."""
+
+    run: str
+    base: BaseRef
+    lora: LoraSpec
+    max_length: int
+    update_codec: CodecName
+    deadline_s: float
+
+
+def learning_rate(phase: PhaseConfig, done: int) -> float:
+    """The rate of a task after `done` of the phase's versions.
+
+    Cosine over versions: lr · (f + (1 − f)(1 + cos(π · done / versions)) / 2), f = 0.1.
+    """
+    if phase.lr_schedule == "constant":
+        return phase.lr
+    wave = (1 + math.cos(math.pi * done / phase.versions)) / 2
+    return phase.lr * (FINAL_LR + (1 - FINAL_LR) * wave)
+
+
+def message(
+    plan: Plan, template: TaskTemplate, task: OpenTask, base: VersionSummary, now: float
+) -> TrainTask:
+    """The newest attempt of a task, as its worker receives it; `base` is the version it names."""
+    phase = plan.phases[task.phase]
+    done = task.base_version - (plan.phase_end(task.phase) - phase.versions)
+    return TrainTask(
+        task_id=task.task_id,
+        attempt=task.attempt,
+        run=template.run,
+        client_id=task.client_id,
+        phase=task.phase,
+        objective=phase.objective,
+        training=LocalTraining(
+            steps=phase.local_steps,
+            epochs=phase.local_epochs,
+            batch_size=phase.batch_size,
+            lr=learning_rate(phase, done),
+            max_grad_norm=phase.max_grad_norm,
+            prox_mu=phase.prox_mu,
+            max_length=template.max_length,
+        ),
+        base=template.base,
+        base_version=task.base_version,
+        adapter=BlobRef(sha256=base.sha256, nbytes=base.nbytes),
+        lora=template.lora,
+        update_codec=template.update_codec,
+        seed=task.seed,
+        issued_at=now,
+        deadline_s=template.deadline_s,
+    )

@@ -1,0 +1,116 @@
+"""Brings updates to the coordinator and waits for their receipts, in a thread of its own.
+
+An update stays on the disk until its receipt is there; without one it is published again after a
+minute. After `common/wire.py` on an update's way, before `broker`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from broker.chunks import split_update
+from broker.protocol import Broker, BrokerClosed, Message, QueueFull, Site, Topology
+from common.errors import BrokerError, StoreError
+from common.records import Receipt, Refusal
+from common.store import Store
+from common.wire import pack
+from worker.spool import Pending, Slot
+
+REPUBLISH_S = 60.0
+POLL_S = 0.5
+
+
+class Publisher:
+    """Publishes one slot's updates for one run."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        store: Store,
+        topology: Topology,
+        site: Site,
+        slot: Slot,
+        told: Callable[[str, str], None],
+    ) -> None:
+        """Start publishing whatever the slot holds.
+
+        Args:
+            broker: Connected as the site's user.
+            store: Where receipts appear.
+            topology: Of the run.
+            site: Whose exchange to write to.
+            slot: Where the updates lie.
+            told: Called with the kind and text of what happened.
+        """
+        self._broker, self._store = broker, store
+        self._topology, self._site, self._slot = topology, site, slot
+        self._told = told
+        self._published: dict[str, float] = {}  # update id → monotonic time
+        self.settled = 0
+        self._wake = threading.Event()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="publisher", daemon=True)
+        self._thread.start()
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Tell the coordinator that a task cannot be trained here.
+
+        Raises:
+            BrokerError: The broker is out of reach; the task's lease will run out.
+        """
+        message = Message(pack(refusal), message_id=f"{refusal.task_id}.{refusal.attempt}")
+        self._broker.publish_update(self._topology, self._site, message)
+
+    def wake(self) -> None:
+        """There is a new update."""
+        self._wake.set()
+
+    def unpublished(self) -> int:
+        """Updates that the broker has not confirmed."""
+        return sum(p.update_id not in self._published for p in self._slot.pending())
+
+    def stop(self, timeout_s: float) -> None:
+        """Stop once everything is published, or the time is up; the disk keeps the rest."""
+        self._stopped.set()
+        self._wake.set()
+        self._thread.join(timeout_s)
+
+    def _work(self) -> None:
+        while not (self._stopped.is_set() and not self.unpublished()):
+            try:
+                self._round()
+            except BrokerClosed:
+                return
+            except (BrokerError, StoreError) as error:
+                self._told("waiting", error.what)
+            self._wake.wait(POLL_S)
+            self._wake.clear()
+
+    def _round(self) -> None:
+        for pending in self._slot.pending():
+            self._publish(pending)
+        for pending in self._slot.pending():
+            receipt = self._store.get_receipt(self._topology.run, pending.task_id)
+            if receipt is not None:
+                self._settle(pending, receipt)
+
+    def _publish(self, pending: Pending) -> None:
+        since = self._published.get(pending.update_id)
+        if since is not None and time.monotonic() - since < REPUBLISH_S:
+            return
+        try:
+            for message in split_update(pending.update_id, pending.path.read_bytes()):
+                self._broker.publish_update(self._topology, self._site, message)
+        except QueueFull:
+            self._told("waiting", "this site's update queue is full")
+            return
+        self._published[pending.update_id] = time.monotonic()
+
+    def _settle(self, pending: Pending, receipt: Receipt) -> None:
+        self._slot.drop_update(pending)
+        self._published.pop(pending.update_id, None)
+        self.settled += 1
+        reason = f": {receipt.reason}" if receipt.reason else ""
+        self._told(receipt.state, f"update {pending.update_id} {receipt.state}{reason}")

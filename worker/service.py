@@ -1,0 +1,328 @@
+"""A worker's life: find the run, take a task, train, leave the update to the publisher; again.
+
+On an update's way: `broker` → here → `worker/trainer.py` → `common/codec.py` → `worker/spool.py` →
+`worker/publisher.py`. A task is on the disk before it is acked, an update before its task is let
+go; a killed worker goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event as Flag
+
+from broker.protocol import Broker, Site, TakenTask, Topology
+from common import codec
+from common.clock import Clock
+from common.errors import BrokerError, DataError, FcclError, ModelError, StoreError, WireError
+from common.records import Heartbeat, Refusal, TensorEntry, TrainTask, Update
+from common.store import Store
+from common.tensors import Tensors
+from common.view import Info
+from common.wire import unpack
+from learning.base import Report
+from learning.device import Compute
+from learning.loop import StepReport
+from worker import feedback
+from worker.data import Data
+from worker.heartbeat import Pulse
+from worker.publisher import Publisher
+from worker.source import Source
+from worker.spool import Slot, claim, client_lock
+from worker.trainer import Trainer
+
+TAKE_S = 1.0  # longest wait for a task; bounds the reaction to a stop and to the end of the run
+DRAIN_S = 15.0  # for publishing what is trained, when asked to stop
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a worker is given.
+
+    Attributes:
+        name: Of the run, as its coordinator calls it.
+        site: Whose credential this worker uses.
+        data: Directory with the clients' rows.
+        state: Directory for tasks and updates in flight, and private client state.
+        cache: Folder of base models.
+        host: This machine's name; only informs.
+        software: What this is; only informs.
+    """
+
+    name: str
+    site: Site
+    data: Path
+    state: Path
+    cache: Path
+    host: str
+    software: str
+
+
+@dataclass(frozen=True)
+class Served:
+    """What a worker did until it ended."""
+
+    trained: int
+    abandoned: int
+    settled: int
+    waiting: int
+    reason: str
+
+
+class Worker:
+    """Serves one run from its beginning to its end."""
+
+    def __init__(
+        self,
+        setting: Setting,
+        run: str,
+        broker: Broker,
+        stores: tuple[Store, Store],
+        compute: Compute,
+        clock: Clock,
+        *,
+        told: Callable[[str, str], None],
+        report: Report,
+        on_step: Callable[[TrainTask, StepReport], None] = lambda task, step: None,
+    ) -> None:
+        """Claim a slot and start beating.
+
+        Args:
+            setting: What it is given.
+            run: The run's id.
+            broker: Connected as the site's user.
+            stores: Two connections: one to work with, one for heartbeats.
+            compute: From `learning.device.detect`.
+            clock: Seconds since the epoch.
+            told: Called with the kind and text of what happens, from several threads.
+            report: Told of progress when a base model is fetched.
+            on_step: Told of every local step.
+        """
+        self._setting, self._run, self._told = setting, run, told
+        self._broker, self._store = broker, stores[0]
+        self._on_step = on_step
+        self._topology = Topology(run, (setting.site,))
+        self._slot: Slot = claim(setting.state, run)
+        data = Data(setting.data)
+        self._source = Source(self._store, run, setting.cache, report)
+        self._trainer = Trainer(data, compute)
+        first = Heartbeat(
+            worker_id=f"{setting.host}-{self._slot.number}",
+            site=setting.site.name,
+            state="waiting",
+            clients=data.clients(),
+            device=f"{compute.device}, {compute.threads} threads",
+            host=setting.host,
+            software=setting.software,
+        )
+        self.worker_id = first.worker_id
+        self._pulse = Pulse(stores[1], run, first, clock)
+        self._publisher = Publisher(
+            broker, self._store, self._topology, setting.site, self._slot, self._tell
+        )
+        self._trained = self._abandoned = 0
+
+    def serve(self, stop: Flag, abandon: Flag) -> Served:
+        """Work until the run ends, another run takes its name, or `stop` is set.
+
+        Args:
+            stop: Finish the task at hand, publish, end.
+            abandon: Do not finish the task at hand; it stays on the disk.
+        """
+        reason = "stopped"
+        try:
+            while not stop.is_set():
+                if ended := self._ended():
+                    reason = ended
+                    break
+                if (task := self._next()) is not None:
+                    self._work(task, abandon)
+        finally:
+            self._pulse.update(state="stopping", now=True)
+            self._publisher.stop(DRAIN_S)
+            self._pulse.stop()
+            waiting = len(self._slot.pending())
+            self._slot.release()
+        settled = self._publisher.settled
+        return Served(self._trained, self._abandoned, settled, waiting, reason)
+
+    def _next(self) -> TrainTask | None:
+        """The task left on the disk, or one from the queue."""
+        if (kept := self._slot.task()) is not None:
+            return kept
+        taken = self._broker.take_task(self._topology, self._setting.site, TAKE_S)
+        return None if taken is None else self._keep(taken)
+
+    def _keep(self, taken: TakenTask) -> TrainTask | None:
+        """On the disk first, then acked: nothing stays unacked while a model trains."""
+        try:
+            task, _ = unpack(TrainTask, taken.message.body)
+            if task.run != self._run:
+                raise WireError(f"a task of run {task.run}")
+        except WireError as error:
+            taken.reject(error.what)
+            return None
+        self._slot.put_task(task)
+        taken.ack()
+        return task
+
+    def _work(self, task: TrainTask, abandon: Flag) -> None:
+        if any(pending.task_id == task.task_id for pending in self._slot.pending()):
+            self._slot.drop_task()  # trained already, in an earlier attempt
+            return
+        self._pulse.begin(task, self._limit())
+        try:
+            finished = self._train(task, abandon)
+        except StoreError as error:
+            self._tell("waiting", error.what)
+            abandon.wait(TAKE_S)
+            finished = False
+        except (DataError, ModelError, WireError) as error:
+            self._refuse(task, error)
+            finished = True
+        finally:
+            self._pulse.end()
+        if finished:
+            self._slot.drop_task()
+
+    def _train(self, task: TrainTask, abandon: Flag) -> bool:
+        """Whether the task is done with; False leaves it on the disk."""
+        if self._store.get_receipt(self._run, task.task_id) is not None:
+            return True
+        self._pulse.update(state="fetching")
+        base = self._source.base(task.base, self._want, abandon)
+        if base is None:
+            return False
+        adapter = self._source.adapter(task)
+        if adapter is None:
+            self._tell("abandoned", f"{task.task_id}: version {task.base_version} is gone")
+            self._abandoned += 1
+            return True
+        self._pulse.update(state="training", now=True)
+        step = self._stepper(task, abandon)
+        with client_lock(self._setting.state, self._run, task.client_id):
+            trained = self._trainer.train(task, base, adapter, step)
+            if trained is None:
+                return self._abandon(task, abandon)
+            residual = self._setting.state / self._run / "clients" / task.client_id
+            entries, data = _encoded(task, trained.delta, residual / "residual.safetensors")
+        update = Update(
+            task_id=task.task_id,
+            attempt=task.attempt,
+            client_id=task.client_id,
+            worker_id=self.worker_id,
+            phase=task.phase,
+            base_version=task.base_version,
+            stats=trained.stats,
+            codec=task.update_codec,
+            tensors=entries,
+            sha256=codec.digest(data),
+        )
+        self._slot.put_update(update, data)
+        self._publisher.wake()
+        self._trained += 1
+        stats = trained.stats
+        text = f"{task.task_id} of {task.client_id} from version {task.base_version}:"
+        self._tell("trained", f"{text} loss {stats.avg_loss:.3f}, {stats.train_seconds:.1f} s")
+        return True
+
+    def _abandon(self, task: TrainTask, abandon: Flag) -> bool:
+        """After a stop the task stays on the disk; one that nobody wants any more goes."""
+        self._abandoned += 1
+        if abandon.is_set():
+            self._tell("abandoned", f"{task.task_id} is left for the next start")
+            return False
+        self._tell("abandoned", f"{task.task_id}: {self._pulse.unwanted()}")
+        return True
+
+    def _stepper(self, task: TrainTask, abandon: Flag) -> Callable[[StepReport], bool]:
+        def step(report: StepReport) -> bool:
+            self._pulse.update(
+                progress=report.step / report.steps,
+                tokens_per_s=report.tokens / max(report.seconds, 1e-9),
+                last_loss=max(report.loss, 1e-9),
+            )
+            self._on_step(task, report)
+            return not abandon.is_set() and not self._pulse.unwanted()
+
+        return step
+
+    def _refuse(self, task: TrainTask, error: FcclError) -> None:
+        reason = str(error)[:500]
+        self._tell("refused", f"{task.task_id} of {task.client_id}: {reason}")
+        refusal = Refusal(
+            task_id=task.task_id,
+            attempt=task.attempt,
+            client_id=task.client_id,
+            worker_id=self.worker_id,
+            reason=reason,
+        )
+        try:
+            self._publisher.refuse(refusal)
+        except BrokerError as failed:
+            self._tell("waiting", failed.what)
+
+    def _ended(self) -> str:
+        """Why there will be no more tasks of this run; empty while there may be."""
+        try:
+            if self._store.get_run(self._setting.name) not in (self._run, None):
+                return f"another run is now called {self._setting.name}"
+            info = self._info()
+        except StoreError:
+            return ""
+        if info is not None and info.status in ("finished", "failed"):
+            return f"run {self._setting.name} is {info.status}: {info.detail}"
+        return ""
+
+    def _limit(self) -> int:
+        """The staleness over which the coordinator rejects."""
+        try:
+            info = self._info()
+        except StoreError:
+            info = None
+        return info.max_staleness if info is not None else 2**31
+
+    def _info(self) -> Info | None:
+        raw = self._store.read(self._run)["info"]
+        return None if raw is None else unpack(Info, raw)[0]
+
+    def _want(self, digest: str | None) -> None:
+        self._pulse.update(wants=digest, now=True)
+
+    def _tell(self, kind: str, text: str) -> None:
+        self._pulse.note(kind, text)
+        self._told(kind, text)
+
+
+def _encoded(
+    task: TrainTask, delta: Tensors, residual: Path
+) -> tuple[tuple[TensorEntry, ...], bytes]:
+    try:
+        return feedback.encode(task.update_codec, delta, residual)
+    except ValueError as error:
+        raise ModelError(f"the delta of {task.task_id}: {error}", "lower phase.lr") from None
+
+
+def find_run(store: Store, name: str, stop: Flag, told: Callable[[str, str], None]) -> str | None:
+    """The id of the run that carries this name and is not over; None if `stop` was set first.
+
+    A store out of reach is waited for: workers may be started before anything else.
+    """
+    said = ""
+    while not stop.is_set():
+        try:
+            run = store.get_run(name)
+            raw = store.read(run)["info"] if run else None
+            info = unpack(Info, raw)[0] if raw else None
+            if run and info and info.status not in ("finished", "failed"):
+                return run
+            text = f"waiting for the coordinator of run {name}"
+            text += f" (the last one is {info.status})" if info else ""
+        except StoreError as error:
+            text = f"waiting: {error.what}"
+        if text != said:
+            told("waiting", text)
+            said = text
+        stop.wait(TAKE_S)
+    return None

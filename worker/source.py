@@ -1,0 +1,93 @@
+"""Where a task's model comes from: the base by digest, the adapter by content.
+
+A made or local base model that is not on this machine is asked for through the heartbeat (`wants`)
+and fetched, file by file and verified, from what the coordinator then puts into the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event as Flag
+
+from common import codec
+from common.errors import ModelError, StoreError, WireError
+from common.records import Adapter, BaseRef, TrainTask
+from common.store import CHUNK, Store
+from common.tensors import Tensors
+from common.wire import unpack
+from learning import base
+from learning.base import Report
+
+POLL_S = 0.5
+
+
+class Source:
+    """Finds models for one run."""
+
+    def __init__(self, store: Store, run: str, cache: Path, report: Report) -> None:
+        self._store = store
+        self._run = run
+        self._cache = cache
+        self._report = report
+
+    def adapter(self, task: TrainTask) -> Tensors | None:
+        """θ of the task's base version; None if the store no longer has it.
+
+        Raises:
+            StoreError: Out of reach.
+            WireError: The blob is no adapter of that version.
+        """
+        frame = self._store.get_blob(self._run, task.adapter.sha256, task.adapter.nbytes)
+        if frame is None:
+            return None
+        header, data = unpack(Adapter, frame)
+        if header.version != task.base_version:
+            raise WireError(f"the adapter is of version {header.version}, not {task.base_version}")
+        return codec.decode(header.codec, header.tensors, data)
+
+    def base(self, wanted: BaseRef, want: Callable[[str | None], None], stop: Flag) -> Path | None:
+        """The directory of the base model; None if `stop` was set while it was fetched.
+
+        Args:
+            wanted: From the task.
+            want: Told the digest to ask the coordinator for, and None once it is here.
+            stop: Ends the waiting.
+
+        Raises:
+            ModelError: The hub's model of that name and revision has another digest.
+            StoreError: Out of reach.
+        """
+        if (path := base.cached(wanted.digest, self._cache)) is not None:
+            return path
+        if wanted.kind == "hub":
+            return self._hub(wanted)
+        want(wanted.digest)
+        try:
+            return self._fetch(wanted, stop)
+        finally:
+            want(None)
+
+    def _hub(self, wanted: BaseRef) -> Path:
+        found = base.resolve(wanted.name, wanted.revision, self._cache, self._report)
+        if found.digest != wanted.digest:
+            raise ModelError(
+                f"{wanted.name} at {wanted.revision} has digest {found.digest[:12]} here,"
+                f" the task wants {wanted.digest[:12]}",
+                "remove it from the hub cache of this machine",
+            )
+        return found.path
+
+    def _fetch(self, wanted: BaseRef, stop: Flag) -> Path | None:
+        while not stop.wait(POLL_S):
+            manifest = self._store.get_blob(self._run, wanted.digest, CHUNK)
+            if manifest is not None:
+                return base.install(manifest, wanted.digest, self._file, self._cache)
+        return None
+
+    def _file(self, sha256: str, nbytes: int) -> bytes:
+        self._report("fetching the base model", 0.0)
+        data = self._store.get_blob(self._run, sha256, nbytes)
+        if data is None:
+            raise StoreError(f"file {sha256[:12]} of the base model is gone", "try again")
+        return data

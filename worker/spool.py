@@ -1,0 +1,122 @@
+"""What a worker must not lose: the task that it acked, and updates without a receipt.
+
+    STATE/<run id>/slots/0/task            the task being trained
+    STATE/<run id>/slots/0/updates/…       updates that wait for their receipt
+    STATE/<run id>/clients/<client>/       private state of a client, under a file lock
+
+A slot belongs to one process at a time. A restarted worker takes the first free one, and with it
+the work that its predecessor left there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from common.errors import RunError, WireError
+from common.files import write_durable
+from common.records import TrainTask, Update
+from common.wire import pack, unpack
+
+MAX_SLOTS = 1024
+
+
+@dataclass(frozen=True)
+class Pending:
+    """An update on the disk that waits for its receipt."""
+
+    task_id: str
+    attempt: int
+    path: Path
+
+    @property
+    def update_id(self) -> str:
+        """The name under which its chunks travel."""
+        return f"{self.task_id}.{self.attempt}"
+
+
+class Slot:
+    """One worker process's place in the state directory."""
+
+    def __init__(self, path: Path, number: int, lock: FileLock) -> None:
+        self.number = number
+        self._lock = lock
+        self._task = path / "task"
+        self._updates = path / "updates"
+        self._updates.mkdir(parents=True, exist_ok=True)
+
+    def put_task(self, task: TrainTask) -> None:
+        """Keep a task; once this returns it may be acked."""
+        write_durable(self._task, pack(task))
+
+    def task(self) -> TrainTask | None:
+        """The task that was taken and not finished, if any."""
+        try:
+            return unpack(TrainTask, self._task.read_bytes())[0]
+        except FileNotFoundError:
+            return None
+        except WireError:  # left by another version of the software
+            self.drop_task()
+            return None
+
+    def drop_task(self) -> None:
+        """The task is finished, refused or no longer wanted."""
+        self._task.unlink(missing_ok=True)
+
+    def put_update(self, update: Update, data: bytes) -> Pending:
+        """Keep an update until its receipt comes."""
+        pending = self._pending(update.task_id, update.attempt)
+        write_durable(pending.path, pack(update, data))
+        return pending
+
+    def pending(self) -> list[Pending]:
+        """Updates without a receipt, oldest name first."""
+        found = []
+        for path in sorted(self._updates.iterdir()):
+            task_id, _, attempt = path.name.partition(".")
+            if attempt.isdigit():
+                found.append(Pending(task_id, int(attempt), path))
+        return found
+
+    def drop_update(self, pending: Pending) -> None:
+        """Its receipt has come."""
+        pending.path.unlink(missing_ok=True)
+
+    def release(self) -> None:
+        """Leave the slot to another process."""
+        self._lock.release()
+
+    def _pending(self, task_id: str, attempt: int) -> Pending:
+        return Pending(task_id, attempt, self._updates / f"{task_id}.{attempt}")
+
+
+def claim(state: Path, run: str) -> Slot:
+    """The first slot that no other process holds.
+
+    Raises:
+        RunError: The state directory cannot be written.
+    """
+    slots = state / run / "slots"
+    try:
+        slots.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{slots}: {error.strerror}", "set --state to a writable place") from None
+    for number in range(MAX_SLOTS):
+        path = slots / str(number)
+        path.mkdir(exist_ok=True)
+        lock = FileLock(path / "lock", blocking=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            continue
+        return Slot(path, number, lock)
+    raise RunError(f"{slots} has no free slot", "stop some of the workers")
+
+
+def client_lock(state: Path, run: str, client_id: str) -> FileLock:
+    """The lock that guards a client's private state on this machine."""
+    directory = state / run / "clients" / client_id
+    directory.mkdir(parents=True, exist_ok=True)
+    return FileLock(directory / "lock")
