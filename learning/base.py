@@ -1,0 +1,190 @@
+"""Base models by name: one path for a made, a downloaded and a local one.
+
+A federation adapts one frozen model, and every side must hold the same bytes of it. A name becomes
+a directory, the directory a manifest, the manifest a digest; tasks carry the digest, and a worker
+that lacks the model installs it from the coordinator, file by file, under that digest.
+
+In the data path: the coordinator calls `resolve` before the first task is issued; a worker calls
+`cached` or `install`, then `load` (`learning/loading`), before it trains.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from common.errors import ModelError, WireError
+from learning import hub, offline
+from learning.loading import Loaded, load
+from learning.manifest import ModelFile, manifest, parse_manifest, sha256
+
+__all__ = [
+    "BaseModel",
+    "Loaded",
+    "ModelFile",
+    "Report",
+    "cached",
+    "install",
+    "load",
+    "manifest",
+    "parse_manifest",
+    "resolve",
+]
+
+Report = Callable[[str, float], None]
+"""Told (what is being done, how much of it is done from 0 to 1); drives a progress bar."""
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A base model that lies on this machine.
+
+    Attributes:
+        name: As the user wrote it: a label, never used as a path after `resolve`.
+        revision: Commit hash on the hub; None for made and local models.
+        kind: Where it came from.
+        digest: SHA-256 of the manifest: the model's identity.
+        path: Directory with its files.
+    """
+
+    name: str
+    revision: str | None
+    kind: Literal["offline", "hub", "local"]
+    digest: str
+    path: Path
+
+
+def resolve(name: str, revision: str | None, cache: Path, report: Report) -> BaseModel:
+    """Find, download or make a base model.
+
+    Args:
+        name: `offline:gpt2-tiny`, an existing directory, or a hub id such as `gpt2`.
+        revision: Branch, tag or commit on the hub; None takes the newest commit. Others ignore it.
+        cache: Folder for made and installed models.
+        report: Told of progress.
+
+    Raises:
+        ModelError: There is no such model, or it cannot be used; says what to do instead.
+    """
+    path = Path(name).expanduser()
+    if name.startswith(offline.PREFIX):
+        return _described(name, None, "offline", offline.make(name, cache, report))
+    if path.is_dir():
+        return _described(name, None, "local", path.resolve())
+    if not hub.is_hub_id(name):
+        raise ModelError(
+            f"model {name!r} is neither a directory nor a hub id",
+            f"check the path, or set model.name to {offline.DEFAULT}",
+        )
+    snapshot = hub.download(name, revision, report)
+    return _described(name, snapshot.revision, "hub", snapshot.path)
+
+
+def _described(
+    name: str, revision: str | None, kind: Literal["offline", "hub", "local"], path: Path
+) -> BaseModel:
+    check_usable(path, name)
+    return BaseModel(name, revision, kind, sha256(manifest(path)), path)
+
+
+def check_usable(path: Path, name: str) -> None:
+    """Refuse, before anything is loaded, a directory that holds no causal language model.
+
+    Raises:
+        ModelError: No readable `config.json`, no safetensors weights, or another architecture.
+    """
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        config = None
+    if not isinstance(config, dict):
+        raise ModelError(
+            f"{name} is not a model directory: {path} has no readable config.json",
+            "give a directory written by save_pretrained",
+        )
+    if not any(path.glob("*.safetensors")):
+        raise ModelError(
+            f"model {name} has no safetensors weights in {path}",
+            "pickled weights are never loaded: save it again with save_pretrained",
+        )
+    architectures = config.get("architectures") or ["none"]
+    if not any(str(each).endswith(("CausalLM", "LMHeadModel")) for each in architectures):
+        raise ModelError(
+            f"model {name} is not a causal language model (architecture {architectures[0]})",
+            f"use a model such as gpt2 or {offline.DEFAULT}",
+        )
+
+
+def cached(digest: str, cache: Path) -> Path | None:
+    """The directory of a model that was installed under this digest, or None.
+
+    The name vouches for the content: `install` renames a directory into place only when every byte
+    of it was checked.
+    """
+    path = _installed(digest, cache)
+    return path if path.is_dir() else None
+
+
+def _installed(digest: str, cache: Path) -> Path:
+    if _DIGEST.fullmatch(digest) is None:
+        raise WireError(f"{digest[:80]!r} is no model digest (64 hexadecimal digits)")
+    return cache / "models" / digest
+
+
+def install(data: bytes, digest: str, fetch: Callable[[str, int], bytes], cache: Path) -> Path:
+    """Fetch a model file by file, check every byte, and put it into the cache at once.
+
+    Args:
+        data: The manifest, as the coordinator sent it.
+        digest: What the task says the model must be.
+        fetch: Called with a file's SHA-256 and its size in bytes, returns its content.
+        cache: Folder for made and installed models.
+
+    Returns:
+        The model's directory; one that already lies there is returned without a fetch.
+
+    Raises:
+        WireError: Manifest or content do not match the digest, or the manifest is malformed.
+    """
+    target = _installed(digest, cache)
+    if sha256(data) != digest:
+        raise WireError(f"model manifest does not match the digest {digest[:12]} of the task")
+    files = parse_manifest(data)
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=target.parent))
+    try:
+        for file in files:
+            _fetch_file(file, fetch, temporary)
+        _rename(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def _fetch_file(file: ModelFile, fetch: Callable[[str, int], bytes], folder: Path) -> None:
+    content = fetch(file.sha256, file.nbytes)
+    if len(content) != file.nbytes or sha256(content) != file.sha256:
+        raise WireError(f"model file {file.name} arrived with other bytes than its manifest states")
+    with (folder / file.name).open("wb") as out:
+        out.write(content)
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def _rename(temporary: Path, target: Path) -> None:
+    try:
+        temporary.rename(target)
+    except OSError:
+        if not target.is_dir():  # another worker of this machine was first: same digest, same bytes
+            raise

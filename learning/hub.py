@@ -1,0 +1,101 @@
+"""Models from the Hugging Face hub: weights as safetensors, configuration, tokenizer; no code.
+
+A branch moves, so that the commit it points to is resolved first and everything is downloaded at
+that commit. A hub that cannot be reached is the normal case on many machines: it is told within
+seconds, with what to use instead. What was downloaded before is used without the network.
+
+In the data path: called by `learning/base` for a name that is neither made nor a directory.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub.errors import (
+    GatedRepoError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils.tqdm import disable_progress_bars
+
+from common.errors import ModelError
+from learning.manifest import is_model_file
+
+TIMEOUT = 5.0
+"""Seconds without an answer after which the hub counts as unreachable."""
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A downloaded model: the commit it was taken at, and its directory."""
+
+    revision: str
+    path: Path
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form of a hub id: `model` or `owner/model`."""
+    return _HUB_ID.fullmatch(name) is not None and ".." not in name and "--" not in name
+
+
+def download(name: str, revision: str | None, report: Callable[[str, float], None]) -> Snapshot:
+    """Download a model at one commit, or find it where it was downloaded before.
+
+    Raises:
+        ModelError: The hub cannot be reached, has no such model or revision, or guards it.
+    """
+    disable_progress_bars()
+    report(f"asking the hub for {name}", 0.0)
+    # The hub's client lets the errors of its HTTP library through, and that library has changed
+    # between releases: there is no common base to catch.
+    try:
+        return _download(name, revision, report)
+    except ModelError:
+        raise
+    except Exception as error:
+        if (found := _downloaded_before(name, revision)) is not None:
+            return found
+        raise _translated(name, revision, error) from None
+
+
+def _download(name: str, revision: str | None, report: Callable[[str, float], None]) -> Snapshot:
+    info = huggingface_hub.model_info(name, revision=revision, timeout=TIMEOUT)
+    # Names, not patterns: `*.safetensors` would also match weights in sub-folders.
+    names = sorted(s.rfilename for s in info.siblings or [] if is_model_file(s.rfilename))
+    if not names or info.sha is None:
+        raise ModelError(f"hub model {name} has no model files", "check model.name")
+    report(f"downloading {name}", 0.1)
+    path = huggingface_hub.snapshot_download(
+        name, revision=info.sha, allow_patterns=names, etag_timeout=TIMEOUT
+    )
+    report(f"downloaded {name}", 1.0)
+    return Snapshot(info.sha, Path(path))
+
+
+def _downloaded_before(name: str, revision: str | None) -> Snapshot | None:
+    try:
+        path = huggingface_hub.snapshot_download(name, revision=revision, local_files_only=True)
+    except Exception:  # whatever the reason: it is not here, and the first error is the one to tell
+        return None
+    return Snapshot(Path(path).name, Path(path))
+
+
+def _translated(name: str, revision: str | None, error: Exception) -> ModelError:
+    if isinstance(error, GatedRepoError):
+        return ModelError(
+            f"hub model {name} is gated", "accept its terms on the hub and run `hf auth login`"
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return ModelError(f"hub model {name} has no revision {revision}", "check model.revision")
+    if isinstance(error, RepositoryNotFoundError):
+        return ModelError(f"the hub has no model {name} (or it is private)", "check model.name")
+    return ModelError(
+        f"model {name}: the hub cannot be reached ({type(error).__name__})",
+        "use offline:gpt2-tiny, or the path of a model directory",
+    )

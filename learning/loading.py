@@ -1,0 +1,94 @@
+"""Loading a causal language model and its tokenizer from a directory, and from nowhere else.
+
+Only safetensors, only local files, never code that a model brings along: a base model may come
+from another machine. The libraries' log lines and progress bars are silenced here, because the
+command line shows its own.
+
+In the data path: the worker's trainer and the evaluation get their frozen base from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging
+
+from common.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A base model in memory: float32, in evaluation mode; its tokenizer can pad."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence transformers' warnings and progress bars, and restore what was set before."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def load(path: Path, device: torch.device) -> Loaded:
+    """Load the causal language model in a directory.
+
+    Args:
+        path: Directory of a base model, as `resolve`, `cached` or `install` returned it.
+        device: Where the weights go.
+
+    Raises:
+        ModelError: The files do not make a causal language model with a tokenizer.
+    """
+    try:
+        with quiet():
+            model = AutoModelForCausalLM.from_pretrained(
+                path,
+                dtype=torch.float32,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+            )
+            tokenizer = AutoTokenizer.from_pretrained(
+                path, local_files_only=True, trust_remote_code=False
+            )
+    # A broken file surfaces as OSError, ValueError, KeyError, RuntimeError or SafetensorError,
+    # depending on the library that met it first.
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0][:200]
+        raise ModelError(
+            f"model directory {path} cannot be loaded: {reason}",
+            "it needs config.json, safetensors weights and a tokenizer of a causal language model",
+        ) from None
+    torch.nn.Module.to(model, device)  # transformers wraps `to` in a way that loses its types
+    torch.nn.Module.eval(model)
+    return Loaded(model, _padded(tokenizer, path))
+
+
+def _padded(tokenizer: PreTrainedTokenizerBase, path: Path) -> PreTrainedTokenizerBase:
+    """Give a tokenizer without a padding token its end token: the mask tells them apart."""
+    if tokenizer.eos_token is None:
+        raise ModelError(
+            f"the tokenizer in {path} has no end-of-text token", "use a model that can end a text"
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
