@@ -10,8 +10,13 @@ import os
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests import servers
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("fccl", deadline=None)
+settings.load_profile("fccl")
 
 
 @pytest.fixture(scope="session")
@@ -36,11 +41,15 @@ def restartable_rabbitmq(rabbitmq: servers.Server) -> Iterator[servers.Server]:
 
 
 def _serve(start: Callable[[], servers.Server]) -> Iterator[servers.Server]:
+    missing = ""
     try:
         server = start()
     except servers.ServerMissing as error:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(error), pytrace=False)
-        pytest.skip(str(error))
+        missing = str(error)
+    # Outside the handler, so that the line stands alone, without the error that it repeats.
+    if missing and os.environ.get("CI") == "true":
+        pytest.fail(missing, pytrace=False)
+    if missing:
+        pytest.skip(missing)
     yield server
     server.close()

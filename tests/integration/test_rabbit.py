@@ -115,7 +115,7 @@ def test_a_hostile_header_does_not_stop_the_consumer(
     broker.close()
 
 
-class _Raw(pika.BasicProperties):
+class _Raw(pika.BasicProperties):  # type: ignore[misc]  # pika is untyped
     """Properties in bytes that pika would never write."""
 
     def __init__(self, encoded: bytes) -> None:

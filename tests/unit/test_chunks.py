@@ -18,7 +18,7 @@ SIZE = 10
 ID = "task-1.0"
 
 
-def chunk(index: int = 0, **changed: str | int | None) -> Message:
+def chunk(index: int = 0, /, **changed: str | int | None) -> Message:
     """One of the three messages of 25 bytes, with headers changed, or left out where None."""
     message = list(split_update(ID, bytes(range(25)), SIZE))[index]
     headers = {**message.headers, **changed}
