@@ -6,10 +6,12 @@ k-means find crude ones in a second or two, from a fixed seed: the same rows, th
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 MAX_TOPICS = 10
@@ -36,7 +38,9 @@ def topics(texts: Sequence[str], seed: int) -> list[str]:
         matrix = vectorizer.fit_transform(texts)
     except ValueError:  # no word is left, e.g. in a script without spaces
         return ["all"] * len(texts)
-    model = KMeans(count, n_init=3, random_state=seed).fit(matrix)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct texts than clusters
+        model = KMeans(count, n_init=3, random_state=seed).fit(matrix)
     words = vectorizer.get_feature_names_out()
     top = np.argsort(-model.cluster_centers_, axis=1, kind="stable")[:, :_NAMED_BY]
     names = [f"{i}: {' '.join(words[row])}" for i, row in enumerate(top)]
