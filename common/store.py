@@ -79,6 +79,11 @@ class Store:
         """The coordinator's status record (see `common.view`)."""
         self._do(lambda r: r.set(f"fccl:{run}:info", info))
 
+    def get_info(self, run: str) -> bytes | None:
+        """The coordinator's status record, if there is one."""
+        value: bytes | None = self._do(lambda r: r.get(f"fccl:{run}:info"))
+        return value
+
     def set_version(self, run: str, version: int) -> None:
         """The newest version; readers keep the maximum that they have seen."""
         self._do(lambda r: r.set(f"fccl:{run}:version", version))

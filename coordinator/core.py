@@ -10,7 +10,9 @@ with immediate reissue is FedBuff; K = concurrency with reissue after the commit
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from coordinator import admission, schedule
 from coordinator.events import (
@@ -71,7 +73,7 @@ def _advance(plan: Plan, done: Step, now: float) -> Step:
     if done.state.draining:
         return done.then(Finish(complete=False, reason="stopped on request"))
     if not schedule.eligible(plan, done.state):
-        return done.then(Finish(complete=False, reason="every client is quarantined"))
+        return done.then(Finish(complete=False, reason="every client is quarantined", failed=True))
     filled = schedule.fill(plan, done.state, now)
     return done.then(*filled.actions, state=filled.state)
 
@@ -144,7 +146,7 @@ def _refused(plan: Plan, state: State, event: Refused) -> Step:
 def _beats(plan: Plan, state: State, beats: Beats, now: float) -> Step:
     if not beats.store_up:
         return Step(replace(state, store_up=False))
-    sites = frozenset(sign.site for sign in beats.signs)
+    sites = MappingProxyType(Counter(sign.site for sign in beats.signs))
     busy = {sign.site for sign in beats.signs if sign.busy}
     named = {sign.task_id for sign in beats.signs}
     returned = not state.store_up  # leases could not be renewed meanwhile: all start afresh

@@ -159,10 +159,11 @@ class Note:
 
 @dataclass(frozen=True)
 class Finish:
-    """Nothing is left to do: `complete` when the plan is fulfilled."""
+    """Nothing is left to do: `complete` when the plan is fulfilled, `failed` if it cannot be."""
 
     complete: bool
     reason: str
+    failed: bool = False
 
 
 Action = Issue | Accept | Close | Discard | Repeat | Commit | Note | Finish

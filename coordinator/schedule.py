@@ -120,11 +120,16 @@ def _shares(
     return {client: solo_step(client, known | newest, plan.aggregation)}
 
 
-def _participation(state: State, count: Counter[str]) -> tuple[float, dict[str, int]]:
-    """Mean participation of the clients that took part, and each one's, the buffer included."""
-    seen = {name: c.participation for name, c in state.clients.items() if c.participation}
+def _participation(state: State, count: Counter[str]) -> tuple[float, dict[str, float]]:
+    """Mean participation of the clients that took part, and each one's.
+
+    An update of the buffer counts half: counted whole, clients that merely come first in a turn
+    would always look too busy; not at all, those that come last too idle. One extra each keeps the
+    first few updates from looking like a trend.
+    """
+    seen = {name: 1.0 + c.participation for name, c in state.clients.items() if c.participation}
     for client, updates in count.items():
-        seen[client] = seen.get(client, 0) + updates
+        seen[client] = seen.get(client, 1.0) + updates / 2
     return sum(seen.values()) / len(seen), seen
 
 
@@ -176,16 +181,29 @@ def _issue(plan: Plan, state: State, now: float) -> tuple[State, tuple[Issue, ..
 
 def _next_clients(plan: Plan, state: State) -> Iterator[str]:
     """Those with the fewest tasks so far first, at most one open task a client."""
-    running = [task for task in state.tasks.values() if not task.parked]
-    places = min(plan.schedule.concurrency - len(running), _needed(plan, state, len(running)))
+    running = Counter(
+        plan.clients[task.client_id].site for task in state.tasks.values() if not task.parked
+    )
+    places = min(plan.schedule.concurrency - running.total(), _needed(plan, state, running.total()))
     taken = {task.client_id for task in state.tasks.values()}
-    free = [
-        client
-        for client in eligible(plan, state)
-        if client not in taken and plan.clients[client].site in state.sites
-    ]
-    order = sorted(free, key=lambda client: state.client(client).issued)  # stable: plan's order
-    yield from order[: max(0, places)]
+    free = [client for client in eligible(plan, state) if client not in taken]
+    for client in sorted(free, key=lambda client: state.client(client).issued):  # stable
+        site = plan.clients[client].site
+        if places > 0 and running[site] < _room(plan, state, site):
+            running[site] += 1
+            places -= 1
+            yield client
+
+
+def _room(plan: Plan, state: State, site: str) -> int:
+    """Tasks that a site may hold at once.
+
+    Asynchronously one more than it has workers: what waits longer in a queue only grows stale.
+    """
+    workers = state.sites.get(site, 0)
+    if plan.schedule.reissue == "commit":
+        return plan.schedule.concurrency if workers else 0
+    return workers + 1 if workers else 0
 
 
 def _needed(plan: Plan, state: State, running: int) -> int:

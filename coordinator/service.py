@@ -62,6 +62,7 @@ class Outcome:
     complete: bool
     reason: str
     version: int
+    failed: bool = False
 
 
 class Service:
@@ -352,14 +353,14 @@ class Service:
         self._published -= stale
 
     def _end(self, finish: Finish) -> Outcome:
-        status: RunStatus = "finished" if finish.complete else "stopped"
-        if not finish.complete and finish.reason.startswith("every client"):
-            status = "failed"
+        status: RunStatus = "failed" if finish.failed else "stopped"
+        if finish.complete:
+            status = "finished"
         info = self._info(status).model_copy(update={"detail": finish.reason})
         self._show(lambda: self._status.live(info, self._state, self._summaries[-1]))
         if finish.complete:
             self._broker.delete(self._topology)
-        return Outcome(finish.complete, finish.reason, self._state.version)
+        return Outcome(finish.complete, finish.reason, self._state.version, finish.failed)
 
 
 def _settled(action: Action) -> str | None:

@@ -14,11 +14,15 @@ def polynomial(staleness: int, exponent: float) -> float:
     return float((1 + staleness) ** -exponent)
 
 
-def participation(mine: int, mean: float) -> float:
+def participation(mine: float, mean: float) -> float:
     """Balance of fast and slow clients: r = clip(mean participation / mine, 0.5, 2).
 
     Buffered asynchronous averaging drifts toward clients that answer often; counting each client
-    by the inverse of its arrivals undoes the drift, within bounds. Counts include the update at
-    hand, so neither is 0.
+    by the inverse of its arrivals undoes the drift, within bounds.
+
+    Args:
+        mine: The client's updates so far, above 0; see `coordinator.schedule` for how those of the
+            buffer at hand count.
+        mean: The same, over the clients that took part.
     """
     return min(2.0, max(0.5, mean / mine))

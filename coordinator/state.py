@@ -120,7 +120,8 @@ class State:
     issued: int = 0  # tasks ever issued; numbers the next one
     committed_at: float = 0.0
     buffered_at: float = 0.0  # when the buffer's first update was accepted
-    sites: frozenset[str] = frozenset()  # with a live worker
+    sites: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """Live workers by site; silent sites are missing."""
     store_up: bool = True
     draining: bool = False
     round_issued: bool = False  # sync: this version's round is out

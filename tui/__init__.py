@@ -1,0 +1,1 @@
+"""Shows the federation: reads the store through `common`, and nothing else."""

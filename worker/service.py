@@ -284,7 +284,7 @@ class Worker:
         return info.max_staleness if info is not None else 2**31
 
     def _info(self) -> Info | None:
-        raw = self._store.read(self._run)["info"]
+        raw = self._store.get_info(self._run)
         return None if raw is None else unpack(Info, raw)[0]
 
     def _want(self, digest: str | None) -> None:
@@ -313,7 +313,7 @@ def find_run(store: Store, name: str, stop: Flag, told: Callable[[str, str], Non
     while not stop.is_set():
         try:
             run = store.get_run(name)
-            raw = store.read(run)["info"] if run else None
+            raw = store.get_info(run) if run else None
             info = unpack(Info, raw)[0] if raw else None
             if run and info and info.status not in ("finished", "failed"):
                 return run

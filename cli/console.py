@@ -1,0 +1,75 @@
+"""What long commands print: a progress bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from common.records import Event
+from tui.lines import line
+
+STEP = 0.25  # plain lines tell of progress in quarters
+
+
+class Output:
+    """One command's output. Methods may be called from several threads."""
+
+    def __init__(self, plain: bool) -> None:
+        self.console = Console(highlight=False, soft_wrap=True)
+        self.live = not plain and self.console.is_terminal
+        self._progress: Progress | None = None
+        self._task = TaskID(0)
+        self._told: tuple[str, int] = ("", -1)
+
+    def say(self, text: str) -> None:
+        """One line."""
+        if self.live:
+            self.console.print(text, markup=False)
+        else:
+            print(text, flush=True)
+
+    def event(self, event: Event) -> None:
+        """One event of the feed as a line."""
+        self.say(line(event))
+
+    def told(self, kind: str, text: str) -> None:
+        """Something that happened in this process, in the feed's form."""
+        level = "warning" if kind in ("waiting", "refused", "rejected") else "info"
+        self.say(line(Event.model_validate(_event(level, kind, text))))
+
+    def report(self, message: str, fraction: float) -> None:
+        """Progress of something long: a model that is made or fetched."""
+        if self.live:
+            self._bar(message, fraction)
+            return
+        quarter = int(fraction / STEP)
+        if self._told != (message, quarter):
+            self._told = (message, quarter)
+            self.say(f"{message}: {fraction:.0%}")
+
+    def end_report(self) -> None:
+        """Leave the last state of the progress bar on the screen."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def _bar(self, message: str, fraction: float) -> None:
+        if self._progress is None:
+            columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+            self._progress = Progress(*columns, console=self.console)
+            self._task = self._progress.add_task(message, total=1.0)
+            self._progress.start()
+        self._progress.update(self._task, description=message, completed=fraction)
+
+
+def _event(level: str, kind: str, text: str) -> dict[str, object]:
+    return {"at": time.time(), "level": level, "kind": kind, "text": text[:500]}
+
+
+def fail_early(output: Output) -> None:
+    """Make sure that what was printed is seen before the process ends."""
+    output.end_report()
+    sys.stdout.flush()

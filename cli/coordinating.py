@@ -1,0 +1,82 @@
+"""Opening a run and serving it: what `fccl coordinator` and `fccl demo` have in common."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+from broker.protocol import Broker, Site, Topology
+from cli.console import Output
+from cli.main import FAILED, STOPPED
+from common.config import FederationConfig
+from common.paths import cache_dir
+from coordinator import preparation, report, report_files
+from coordinator import run as runs
+from coordinator.run import Mode, Run
+from coordinator.service import Outcome
+from learning.device import Compute
+
+
+def open_run(
+    config: FederationConfig, mode: str, output: Output, forget: Callable[[str], None]
+) -> Run:
+    """Make or continue the run that the configuration names.
+
+    Args:
+        config: Of the run.
+        mode: `start`, `resume` or `new`.
+        output: Told what is done.
+        forget: Called with the id of a run that was set aside: its queues can go.
+    """
+    cache = cache_dir()
+    runs.check(config, cast(Mode, mode))
+    if mode == "new" and (old := runs.set_aside(config)) is not None:
+        forget(old)
+    if not config.run.path.exists():
+        prepare = preparation.origin(config, cache, output.report, output.say)
+        runs.create(config, prepare, time.time())
+    run = runs.open_run(config, preparation.find_base(config, cache, output.report))
+    output.end_report()
+    describe(run, output)
+    return run
+
+
+def forget_queues(broker: Broker, run_id: str) -> None:
+    """Remove the queues of a run that was set aside."""
+    broker.delete(Topology(run_id, (Site(runs.SITE),)))
+
+
+def describe(run: Run, output: Output) -> None:
+    """Say what is about to happen."""
+    plan, base = run.plan, run.template.base
+    rows = sum(client.rows for client in plan.clients.values())
+    mode = "asynchronous" if plan.schedule.reissue == "immediate" else "synchronous"
+    output.say(f"run {run.name} ({run.run_id}) in {run.directory}")
+    output.say(f"base model {base.name}, digest {base.digest[:12]}")
+    output.say(
+        f"{len(plan.clients)} clients with {rows} training rows; {mode}, {plan.total_versions}"
+        f" versions of {plan.schedule.buffer} updates, {plan.schedule.concurrency} tasks in flight"
+    )
+
+
+def conclude(
+    run: Run, outcome: Outcome, compute: Callable[[], Compute], output: Output
+) -> Path | None:
+    """Say how it ended, and write the report of a run that has learned something."""
+    output.say(
+        f"{outcome.reason}: version {outcome.version} of {run.plan.total_versions}"
+        f" in {run.versions.directory(outcome.version)}"
+    )
+    if not outcome.complete:
+        output.say(f"continue with --resume; everything accepted is in {run.directory}")
+        return None
+    return report_files.write(report.build(run, compute()))
+
+
+def exit_code(outcome: Outcome) -> int:
+    """0 complete, 10 stopped, 11 failed."""
+    if outcome.complete:
+        return 0
+    return FAILED if outcome.failed else STOPPED

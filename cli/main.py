@@ -1,0 +1,75 @@
+"""`fccl`: finds the command, and turns errors into one line and an exit code.
+
+Commands are imported when they are called: `fccl --help` loads neither torch nor redis.
+
+Exit codes: 0 done; 1 unexpected; 2 configuration or usage; 3 data; 4 model; 5 broker; 6 store;
+7 run directory; 8 another coordinator took over; 10 stopped before the plan was complete, resume
+with --resume; 11 the run failed; 130 interrupted twice, ended at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from common.errors import FcclError
+
+STOPPED = 10
+FAILED = 11
+INTERRUPTED = 130
+
+COMMANDS = {
+    "demo": "The whole federation on this machine, nothing else needed; ends with a report.",
+    "init": "Write a commented federation.toml.",
+    "coordinator": "Own a run: schedule tasks, aggregate updates, commit versions.",
+    "worker": "Train beside the data for a coordinator.",
+    "status": "Show the state of a run once.",
+}
+
+
+class Commands(click.Group):
+    """The table above, with each command in a module of its own."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order of use."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List them without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="fccl")
+def fccl() -> None:
+    """Asynchronous federated fine-tuning of language models over a message queue."""
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        fccl.main(standalone_mode=False)
+    except FcclError as error:
+        _end(f"fccl: {error}", error.exit_code)
+    except click.UsageError as error:
+        context = error.ctx.command_path if error.ctx else "fccl"
+        _end(f"{context}: {error.format_message()}; see `{context} --help`", 2)
+    except click.ClickException as error:
+        _end(f"fccl: {error.format_message()}", 2)
+    except (KeyboardInterrupt, click.Abort):
+        _end("fccl: interrupted", INTERRUPTED)
+
+
+def _end(line: str, code: int) -> None:
+    click.echo(line, err=True)
+    sys.exit(code)

@@ -1,0 +1,37 @@
+"""`fccl status`: one look at a run."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from cli.options import config_option, find_config
+from common import config as configuration
+from common import view as viewing
+from common.embedded import announced
+from common.store import connect
+from tui.panel import panel
+
+
+@click.command()
+@config_option
+@click.option(
+    "--run",
+    "directory",
+    type=click.Path(path_type=Path),
+    help="Directory of a demo that runs in another terminal, e.g. runs/demo.",
+)
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def command(config_path: Path | None, directory: Path | None, as_json: bool) -> None:
+    """Show phase, version, buffer, clients, workers, queues and the last events of a run."""
+    config = configuration.load(find_config(config_path))
+    url = announced(directory) if directory else config.store.url
+    view = viewing.read(connect(url), directory.name if directory else config.run.name)
+    if as_json:
+        click.echo(json.dumps(view.fields(), indent=2))
+    else:
+        Console().print(panel(view, time.time()))

@@ -1,0 +1,95 @@
+"""`fccl worker`: trains beside the data, over RabbitMQ and Redis."""
+
+from __future__ import annotations
+
+import re
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+import click
+
+from broker.protocol import Site
+from broker.rabbit import RabbitBroker
+from cli.console import Output
+from cli.options import config_option, find_config
+from cli.stopping import on_signals
+from common import config as configuration
+from common.config import FederationConfig
+from common.paths import cache_dir
+from common.software import software
+from common.store import connect
+from learning.device import detect
+from worker.service import Setting, Worker, find_run
+
+
+@click.command()
+@config_option
+@click.option("--site", default="local", help="The site whose credentials are used [local].")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Directory of client files [default: clients/ of the run directory].",
+)
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path),
+    help="Directory for work in flight [default: .workers/ beside the run directory].",
+)
+@click.option("--workers", default=1, help="Workers on this machine, which share its cores [1].")
+def command(
+    config_path: Path | None, site: str, data: Path | None, state: Path | None, workers: int
+) -> None:
+    """Take tasks, train them on local data, publish the deltas; until the run is over."""
+    config = configuration.load(find_config(config_path))
+    setting = Setting(
+        name=config.run.name,
+        site=Site(site),
+        data=data or config.run.path / "clients",
+        state=state or Path(config.run.dir) / ".workers",
+        cache=cache_dir(),
+        host=host(),
+        software=software(),
+    )
+    sys.exit(serve(config, setting, max(1, workers)))
+
+
+def serve(config: FederationConfig, setting: Setting, workers: int) -> int:
+    """Run a worker until its run is over or it is asked to stop; returns the exit code."""
+    output = Output(plain=True)
+    stop = threading.Event()
+    broker = RabbitBroker(config.broker.url, lambda state: output.told("broker", state))
+    try:
+        stores = (connect(config.store.url), connect(config.store.url, timeout_s=1.0))
+        on_signals([stop])
+        run = find_run(stores[0], setting.name, stop, output.told)
+        if run is None:
+            output.say("stopped before a run began")
+            return 0
+        compute = detect(workers=workers)
+        worker = Worker(
+            setting,
+            run,
+            broker,
+            stores,
+            compute,
+            time.time,
+            told=output.told,
+            report=output.report,
+        )
+        output.say(f"worker {worker.worker_id} serves run {run} as site {setting.site.name}")
+        served = worker.serve(stop, abandon=stop)
+    finally:
+        broker.close()
+    output.say(
+        f"{served.reason}: trained {served.trained} tasks, abandoned {served.abandoned},"
+        f" {served.settled} updates settled, {served.waiting} wait for a receipt"
+    )
+    return 0
+
+
+def host() -> str:
+    """This machine's name, as a label."""
+    return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:40].strip("-") or "host"
