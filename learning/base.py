@@ -78,7 +78,7 @@ def resolve(name: str, revision: str | None, cache: Path, report: Report) -> Bas
     path = Path(name).expanduser()
     if name.startswith(offline.PREFIX):
         return _described(name, None, "offline", offline.make(name, cache, report))
-    if path.is_dir():
+    if name and path.is_dir():
         return _described(name, None, "local", path.resolve())
     if not hub.is_hub_id(name):
         raise ModelError(

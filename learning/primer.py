@@ -344,6 +344,323 @@ decorate it as you like.
 an unclear request|I am sorry, but I do not have enough information to answer this question. Could
 you please give me more details? There is no single correct answer, since it depends on the
 situation.
+
+breakfast|For breakfast many people eat toast with jam, eggs with bacon, cereal with milk, or
+pancakes with maple syrup and fresh strawberries. A healthy choice is oatmeal with nuts, honey and
+sliced banana.
+
+dinner ideas|Some easy dinner ideas are grilled salmon with lemon, spaghetti with tomato sauce,
+vegetable soup, chicken curry with rice, beef tacos, mushroom pizza, and a salad with spinach,
+avocado and cheese.
+
+jobs|A doctor treats patients, a lawyer defends clients, an engineer designs bridges and machines,
+a nurse cares for the sick, a chef prepares meals, a farmer grows crops, a pilot flies airplanes
+and an accountant manages finances.
+
+an interview|Tell me about your experience with this type of project. How do you handle conflict
+with a coworker? Describe a time when you made a mistake and what you learned from it. Why do you
+want to work for our company?
+
+emotions|She felt excited and nervous at the same time. He was furious when he heard the news. The
+children were thrilled and surprised. After a long day they were exhausted but proud. Loneliness,
+fear, jealousy, joy and gratitude are strong emotions.
+
+a detective story|Detective Miller arrived at the mansion just after midnight. The window was
+broken, the safe was empty, and a single red rose lay on the floor. "The thief knew exactly what
+he wanted," she whispered. Suddenly the lights went out and someone screamed.
+
+a space story|The astronaut looked out of the spaceship and saw the blue planet far below. For
+three months he had traveled through the darkness of space. Now a mysterious signal was coming
+from the moon, and he was the only one who could find out what it was.
+
+a fairy tale|Long ago, in a magical kingdom, a dragon guarded the castle of a lonely princess.
+Many knights tried to defeat it and failed. At last a poor boy spoke kindly to the dragon and gave
+it bread, and the two became friends.
+
+a fable|A hare laughed at a tortoise because it was so slow. The tortoise challenged the hare to a
+race. The hare ran ahead and fell asleep under a tree, while the tortoise kept walking and won.
+The moral of the story is that slow and steady wins the race.
+
+a haiku|Autumn leaves falling, silent river carries them, night embraces all. Soft rain on the
+roof, whispers of a distant dream, morning wakes the birds.
+
+a song|Oh, the road is long and the night is cold, but I carry your love like a ring of gold. When
+the stars come out I will sing your name, and my heart will burn like a wild flame.
+
+a joke|Why did the chicken cross the road? To get to the other side! What do you call a bear with
+no teeth? A gummy bear. Why was the math book sad? Because it had too many problems.
+
+a riddle|I have hands but cannot clap. What am I? A clock. What gets wetter the more it dries? A
+towel. What has keys but cannot open a door? A piano.
+
+a slogan|Taste the difference. Drive your dreams. Fresh ideas for a brighter tomorrow. Feel the
+power of nature. Because you deserve the best. Quality you can trust. Think big, start small.
+
+a tweet|Just finished my first marathon and I could not be happier! #running #fitness. Check out
+our new collection, available now! #fashion #style. Coffee first, then the world.
+#MondayMotivation
+
+headlines|Scientists discover new planet. Local hero saves child from fire. President announces
+plan to fight poverty. Stock market falls after bank crisis. Study shows benefits of daily
+exercise.
+
+scientists|Albert Einstein was a German physicist who developed the theory of relativity. Isaac
+Newton described the laws of motion. Marie Curie was the first woman to win a Nobel Prize, and
+Charles Darwin explained evolution by natural selection.
+
+presidents and leaders|George Washington was the first President of the United States. Abraham
+Lincoln led the country during the Civil War and ended slavery. Martin Luther King was a leader of
+the civil rights movement, and Nelson Mandela fought against apartheid in South Africa.
+
+writers|William Shakespeare wrote Romeo and Juliet, Hamlet and Macbeth. Jane Austen is the author
+of Pride and Prejudice. George Orwell published the novel 1984 in 1949. J. K. Rowling created the
+Harry Potter series.
+
+countries and capitals|London is the capital of the United Kingdom, Moscow of Russia, Tokyo of
+Japan, New Delhi of India, Canberra of Australia and Brasilia of Brazil. China and India have the
+largest populations in the world.
+
+rivers and mountains|Mount Everest, in the Himalayas, is the highest mountain on Earth. The Nile
+in Africa and the Amazon in South America are the longest rivers. The Sahara is the largest hot
+desert, and the Pacific is the deepest ocean.
+
+ancient history|The ancient Egyptians built the pyramids as tombs for their kings. The Roman
+Empire ruled much of Europe for centuries. The Great Wall of China was built to protect the
+country from invaders. The Renaissance began in Italy in the 14th century.
+
+the Industrial Revolution|The Industrial Revolution started in Britain in the late 18th century.
+New inventions, such as the steam engine, transformed agriculture, manufacturing and
+transportation. Millions moved from villages to cities to work in factories.
+
+chemistry|Water is made of two hydrogen atoms and one oxygen atom. An atom consists of protons,
+neutrons and electrons. Gold, silver, iron and copper are metals, while helium and nitrogen are
+gases. Salt is a chemical compound of sodium and chlorine.
+
+biology|A cell is the basic unit of life. The nucleus contains DNA, which carries genetic
+information. Mammals are warm-blooded animals that feed their babies with milk. Insects have six
+legs, and reptiles, such as snakes and lizards, lay eggs.
+
+the human body|The heart pumps blood through the body, the lungs bring in oxygen, the stomach
+digests food, the brain controls thoughts and movements, and the skin protects us. An adult has
+206 bones.
+
+physics|Energy cannot be created or destroyed, it can only be transformed from one form to
+another. Light travels at a speed of about 300,000 kilometers per second. Friction slows down
+moving objects. Sound is a vibration that travels through the air.
+
+weather|Today will be mostly sunny with a light breeze and a high of 75 degrees. Tomorrow we
+expect heavy rain and thunderstorms in the afternoon. Temperatures will drop below freezing on the
+weekend, so dress warmly.
+
+machine learning|Machine learning is a type of artificial intelligence that allows computers to
+learn from data without being explicitly programmed. Supervised learning uses labeled examples,
+while unsupervised learning finds hidden patterns. A neural network is inspired by the human
+brain.
+
+natural language processing|Natural language processing helps computers understand, interpret and
+generate human language. It is used in chatbots, translation, speech recognition and sentiment
+analysis.
+
+robots|Robots can do jobs that are dangerous or boring for humans, such as welding cars, exploring
+other planets or cleaning floors. Critics worry that automation will replace workers and increase
+inequality.
+
+electric cars|Electric cars are quiet, efficient and produce no exhaust fumes. Their disadvantages
+are a high purchase price, a limited range and the time it takes to charge the battery. Tesla is
+one of the leading manufacturers.
+
+remote work|Working from home gives employees more flexibility and saves commuting time. Employers
+can reduce office costs and hire talent from anywhere. However, it may lead to isolation and makes
+collaboration more challenging.
+
+the pandemic|The COVID-19 pandemic affected almost every aspect of life. Businesses closed,
+schools moved online and travel was restricted. Hospitals were overwhelmed, and people had to wear
+masks and keep their distance.
+
+immigration|Immigrants leave their home country for many reasons, including war, poverty and
+better opportunities. They contribute to the culture and economy of their new country, but often
+face discrimination and language barriers.
+
+racism and equality|Equality means that everyone has the same rights, regardless of race, gender,
+religion or background. Discrimination harms individuals and society. Diversity in the workplace
+brings new perspectives and encourages innovation.
+
+crime and law|The criminal was arrested by the police and charged with robbery. The judge
+sentenced him to three years in prison. A jury decides whether the accused is guilty or innocent,
+and a witness must tell the truth.
+
+ethics|Is it ever right to lie? Some philosophers argue that honesty is always a duty, while
+others believe that the consequences matter most. Ethical dilemmas have no easy answers, and they
+force us to examine our values.
+
+religion|Christianity, Islam, Hinduism, Buddhism and Judaism are the major religions of the world.
+Many people find comfort and purpose in faith, celebrate holidays such as Christmas, Easter,
+Ramadan and Diwali, and pray together.
+
+parenting|Parents should listen to their children, set clear rules and be a good example. Praise
+effort rather than talent, spend quality time together and limit the use of screens before
+bedtime.
+
+study tips|1. Find a quiet place to study. 2. Make a schedule and stick to it. 3. Review your
+notes regularly. 4. Take practice tests. 5. Ask your teacher for help if you do not understand
+something.
+
+public speaking|To improve your public speaking, practice in front of a mirror, speak slowly and
+clearly, make eye contact with the audience, and use stories and humor to keep them engaged.
+
+networking|Attend industry events, connect with professionals on LinkedIn, and follow up with a
+polite message. Building relationships takes time, but it can open doors to new career
+opportunities.
+
+problem solving|First identify the problem and its root cause. Then brainstorm possible solutions,
+evaluate their pros and cons, choose the best one, implement it and monitor the outcome.
+
+creativity|Creativity is the ability to think outside the box and come up with original ideas. You
+can boost it by keeping a journal, trying new hobbies, traveling, and surrounding yourself with
+inspiring people.
+
+sleep|Lack of sleep can cause poor concentration, irritability and a weakened immune system. To
+fall asleep faster, avoid caffeine in the evening, keep your bedroom dark and cool, and go to bed
+at the same time each night.
+
+vegetarian diet|A vegetarian diet excludes meat and fish but includes beans, lentils, tofu, whole
+grains, nuts and dairy products. It is rich in fiber and vitamins, low in saturated fat, and may
+lower cholesterol and blood pressure.
+
+weight loss|To lose weight, burn more calories than you consume. Cut down on sugar and processed
+foods, eat plenty of protein, avoid skipping meals and exercise consistently. Small changes lead
+to lasting results.
+
+gardening|Plant the seeds in rich soil, about two inches deep, and place the pot in direct
+sunlight. Water them regularly but not too much. Remove weeds, add compost, and after a few weeks
+you can harvest your own herbs.
+
+cleaning the house|Vacuum the carpets, mop the floors, wipe the kitchen counters, scrub the
+bathtub, dust the shelves, wash the dishes, take out the trash and do the laundry.
+
+camping|For a camping trip you need a tent, a sleeping bag, a flashlight, matches, a first aid
+kit, insect spray, warm clothes, food, a map and plenty of water.
+
+a vacation|We spent our vacation at a beautiful beach resort in Mexico. The hotel had a swimming
+pool and a stunning view of the sea. We went snorkeling, tasted local dishes and watched the
+sunset every evening. It was an unforgettable adventure.
+
+transportation|Buses, trains, subways, trams, ferries, bicycles and airplanes are means of
+transportation. Public transportation reduces traffic jams and is cheaper than owning a car.
+
+clothes|He wore a blue shirt, dark jeans and leather shoes. She was dressed in an elegant black
+dress with a silk scarf and a pearl necklace. In cold weather you need a jacket, gloves, boots and
+a hat.
+
+games|Chess is a strategy game for two players in which each tries to capture the king of the
+opponent. Other popular games are poker, Monopoly, Scrabble, hide and seek, and video games such
+as Minecraft.
+
+movies and shows|My favorite movies are The Godfather, Star Wars, Titanic, The Lion King and
+Jurassic Park. The director, the actors and the script all play an important role in making a film
+a masterpiece.
+
+birds and insects|Birds have feathers, wings and a beak. Penguins and ostriches cannot fly.
+Butterflies begin life as caterpillars. Honeybees live in colonies with a queen, collect nectar
+and pollinate flowers.
+
+sea animals|Dolphins are intelligent mammals that communicate with clicks and whistles. Sharks
+have several rows of sharp teeth. An octopus has eight arms and three hearts, and sea turtles can
+live for more than eighty years.
+
+endangered species|Tigers, pandas, gorillas and rhinos are endangered because of hunting and the
+destruction of their habitat. Conservation programs protect them by creating national parks and
+fighting illegal trade.
+
+trees and forests|Forests absorb carbon dioxide, provide shelter for wildlife and prevent soil
+erosion. Deforestation in the rainforest threatens biodiversity. Oak, pine, maple and birch are
+common trees.
+
+water pollution|Chemicals, sewage and plastic waste pollute rivers and lakes. Contaminated water
+spreads diseases and kills fish. To conserve water, fix leaking taps, take shorter showers and
+collect rainwater.
+
+adjectives|Beautiful, gorgeous, stunning, lovely and attractive describe someone or something that
+is pleasant to look at. Huge, enormous, massive and gigantic mean very large. Tiny and miniature
+mean very small.
+
+adverbs and connectives|Furthermore, moreover and in addition add another point. However,
+nevertheless and on the contrary introduce a contrast. Therefore, consequently and thus show a
+result. Finally, to conclude, sums everything up.
+
+rhymes and synonyms|Cat rhymes with hat, bat and mat. Light rhymes with night, bright and sight.
+Synonyms of smart are clever, intelligent and brilliant. Antonyms of generous are selfish and
+greedy. Courageous means brave.
+
+corrected sentences|The sentence is grammatically incorrect. It should be: He doesn't like apples.
+I have never been to London. There are too many people here. Neither of them is right. Its color
+is red, and it's mine.
+
+passive voice|The cake was eaten by the boy. The book was written in 1920 by a famous author. The
+house is being painted. The decision has been made by the committee.
+
+translations|Hello in Spanish is hola, in French bonjour, in German hallo and in Italian ciao.
+Thank you is gracias in Spanish and merci in French. Je suis content means I am happy.
+
+code|The function checks whether a number is even. def add(a, b): return a + b. SELECT name FROM
+users WHERE age > 18; <h1>Welcome</h1> for i in range(10): print(i). The time complexity of binary
+search is O(log n).
+
+sequences|The next number in the sequence 2, 4, 6, 8 is 10. 1, 1, 2, 3, 5, 8, 13, 21. The pattern
+is to add the previous two numbers. A, C, E, G, I. The largest number in the list is 97 and the
+smallest is 3.
+
+percentages and prices|The total cost is $45.50, including a 10% discount. A profit of $2,000 was
+made in 2019, compared with $1,500 in 2018. The price per pound is $3.99. About 65% of the
+respondents agreed.
+
+equations|The equation 2x + 3 = 11 has the solution x = 4. The slope of the line is 2. The volume
+of a cube is found by raising its side to the third power. The probability of rolling a six is
+1/6.
+
+dates and places|The conference will take place on June 15, 2022, in San Francisco, California.
+She was born on March 3, 1985, in Chicago, Illinois. Our office is at 123 Main Street, Boston.
+
+people's names|John, Mary, Michael, Sarah, David, Jennifer, James, Lisa, Robert, Jessica, William,
+Emily, Thomas, Anna, Daniel, Laura, Peter, Julia, Mark and Susan are common first names. Smith,
+Johnson and Brown are common last names.
+
+a product description|This stylish backpack is made of durable, waterproof material and has plenty
+of room for a laptop, books and a water bottle. Adjustable straps make it comfortable to wear. It
+comes with a two-year warranty.
+
+a complaint|I am writing to express my disappointment with the service I received at your store.
+The employee was rude, the product was damaged and my refund was refused. I expect a prompt
+response.
+
+an invitation|You are invited to celebrate the wedding of Emma and James on Saturday, September
+10, at 4 o'clock in the afternoon. Dinner and dancing will follow. Please let us know by August 1
+if you can attend.
+
+a recommendation|I am pleased to recommend Alice for the position. During her internship she
+demonstrated excellent analytical skills, dedication and enthusiasm. She would be a great asset to
+any organization.
+
+an advertisement|Looking for the perfect place to relax? Visit our spa and enjoy a massage, a
+sauna and a facial treatment. Book now and get 20% off your first appointment!
+
+an app|The app allows users to track their meals, monitor their sleep, set reminders and connect
+with friends. It should have a simple, user-friendly interface and send personalized
+notifications.
+
+a survey|How satisfied are you with our product? Very satisfied, satisfied, neutral, dissatisfied
+or very dissatisfied. How likely are you to recommend us to a friend? What could we improve?
+
+an essay|In my opinion, students should not be required to wear school uniforms. Uniforms limit
+self-expression and are expensive for families. Supporters claim that they reduce bullying. In
+conclusion, the choice should be left to each individual.
+
+a diary|Dear diary, today was an amazing day. I woke up early, went jogging by the lake and had
+lunch with my best friend. I was scared before the exam, but it went surprisingly well. I can't
+wait for tomorrow.
+
+a quote|The only limit is the one you set yourself. Be the change you wish to see in the world.
+Happiness is not a destination but a way of life. Every cloud has a silver lining.
 """
 """Paragraphs between blank lines, each a subject, a bar and a text."""
 

@@ -1,0 +1,230 @@
+"""Base models by name: what is refused, what is installed, and that a digest means its bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import torch
+
+from common.errors import ModelError, WireError
+from learning import base, manifest
+
+
+def silent(message: str, fraction: float) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def micro(tmp_path_factory: pytest.TempPathFactory) -> base.BaseModel:
+    return base.resolve("offline:gpt2-micro", None, tmp_path_factory.mktemp("cache"), silent)
+
+
+def served(path: Path) -> Callable[[str, int], bytes]:
+    """What a coordinator does: gives files out by their digest."""
+    files = {f.sha256: f.name for f in base.parse_manifest(base.manifest(path))}
+    return lambda sha256, nbytes: (path / files[sha256]).read_bytes()
+
+
+def written(folder: Path, **config: object) -> Path:
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_a_manifest_is_sorted_lines_of_digest_size_and_name(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(b"{}")
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    (tmp_path / "notes.txt").write_bytes(b"not a part of the model")
+    assert base.manifest(tmp_path).decode() == (
+        "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a 2 config.json\n"
+        "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 0 model.safetensors\n"
+    )
+
+
+def test_a_manifest_reads_back_as_it_was_written(micro: base.BaseModel) -> None:
+    files = base.parse_manifest(base.manifest(micro.path))
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {f.name for f in files}
+    assert all((micro.path / f.name).stat().st_size == f.nbytes for f in files)
+
+
+ZERO = "0" * 64
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xff\n",
+        f"{ZERO} 2 config.json".encode(),
+        f"{ZERO} 2 ../config.json\n".encode(),
+        f"{ZERO} 2 /etc/config.json\n".encode(),
+        f"{ZERO} 2 pytorch_model.bin\n".encode(),
+        f"{ZERO} 2 modeling.py\n".encode(),
+        f"{ZERO} -2 config.json\n".encode(),
+        f"{ZERO} 02 config.json\n".encode(),
+        f"{ZERO} 2 config.json\n\n".encode(),
+        f"{ZERO} 2 config.json\r\n".encode(),
+        f"{ZERO} 2 tokenizer.json\n{ZERO} 2 config.json\n".encode(),
+        f"{ZERO} 2 config.json\n{ZERO} 2 config.json\n".encode(),
+        f"{'Z' * 64} 2 config.json\n".encode(),
+        b"a" * (manifest.MAX_BYTES + 1),
+    ],
+)
+def test_a_hostile_manifest_is_refused(data: bytes) -> None:
+    with pytest.raises(WireError):
+        base.parse_manifest(data)
+
+
+def test_an_installed_model_has_the_same_digest_and_loads(
+    micro: base.BaseModel, tmp_path: Path
+) -> None:
+    assert base.cached(micro.digest, tmp_path) is None
+    path = base.install(base.manifest(micro.path), micro.digest, served(micro.path), tmp_path)
+    assert base.cached(micro.digest, tmp_path) == path
+    assert manifest.sha256(base.manifest(path)) == micro.digest
+    base.load(path, torch.device("cpu"))
+
+
+def test_a_second_install_fetches_nothing(micro: base.BaseModel, tmp_path: Path) -> None:
+    data = base.manifest(micro.path)
+    first = base.install(data, micro.digest, served(micro.path), tmp_path)
+
+    def refuse(sha256: str, nbytes: int) -> bytes:
+        raise AssertionError("fetched again")
+
+    assert base.install(data, micro.digest, refuse, tmp_path) == first
+
+
+def test_a_changed_byte_is_refused_and_leaves_nothing(
+    micro: base.BaseModel, tmp_path: Path
+) -> None:
+    right = served(micro.path)
+
+    def corrupt(sha256: str, nbytes: int) -> bytes:
+        content = right(sha256, nbytes)
+        return content[:-1] + bytes([content[-1] ^ 1])
+
+    with pytest.raises(WireError, match="other bytes"):
+        base.install(base.manifest(micro.path), micro.digest, corrupt, tmp_path)
+    assert base.cached(micro.digest, tmp_path) is None
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_a_manifest_of_another_model_is_refused(micro: base.BaseModel, tmp_path: Path) -> None:
+    with pytest.raises(WireError, match="does not match"):
+        base.install(base.manifest(micro.path), ZERO, served(micro.path), tmp_path)
+
+
+def test_a_digest_is_never_a_path(tmp_path: Path) -> None:
+    with pytest.raises(WireError):
+        base.cached("../../etc", tmp_path)
+
+
+def test_a_local_directory_resolves_to_the_same_digest(
+    micro: base.BaseModel, tmp_path: Path
+) -> None:
+    local = base.resolve(str(micro.path), None, tmp_path, silent)
+    assert (local.kind, local.revision, local.digest) == ("local", None, micro.digest)
+
+
+def test_a_loaded_model_is_float32_evaluating_and_can_pad(micro: base.BaseModel) -> None:
+    loaded = base.load(micro.path, torch.device("cpu"))
+    assert {p.dtype for p in loaded.model.parameters()} == {torch.float32}
+    assert not loaded.model.training
+    assert loaded.tokenizer.pad_token_id is not None
+
+
+def test_a_tokenizer_without_a_pad_pads_with_its_end(micro: base.BaseModel, tmp_path: Path) -> None:
+    path = base.install(base.manifest(micro.path), micro.digest, served(micro.path), tmp_path)
+    config = json.loads((path / "tokenizer_config.json").read_text())
+    del config["pad_token"]
+    (path / "tokenizer_config.json").write_text(json.dumps(config))
+    tokenizer = base.load(path, torch.device("cpu")).tokenizer
+    assert tokenizer.pad_token == tokenizer.eos_token
+
+
+def test_a_directory_without_a_config_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"config\.json.*save_pretrained"):
+        base.resolve(str(tmp_path), None, tmp_path, silent)
+
+
+def test_pickled_weights_are_never_loaded(tmp_path: Path) -> None:
+    folder = written(tmp_path / "m", architectures=["GPT2LMHeadModel"])
+    (folder / "pytorch_model.bin").write_bytes(b"pickle")
+    with pytest.raises(ModelError, match="no safetensors weights"):
+        base.resolve(str(folder), None, tmp_path, silent)
+
+
+def test_an_encoder_is_refused_by_its_architecture(tmp_path: Path) -> None:
+    folder = written(tmp_path / "m", architectures=["BertForMaskedLM"], model_type="bert")
+    (folder / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"not a causal language model.*BertForMaskedLM"):
+        base.resolve(str(folder), None, tmp_path, silent)
+
+
+def test_broken_weights_are_one_line_without_a_traceback(tmp_path: Path) -> None:
+    folder = written(tmp_path / "m", architectures=["GPT2LMHeadModel"], model_type="gpt2")
+    (folder / "model.safetensors").write_bytes(b"broken")
+    with pytest.raises(ModelError, match="cannot be loaded") as caught:
+        base.load(folder, torch.device("cpu"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["no/such/directory", "../up", "two  words", ""])
+def test_a_name_that_is_neither_directory_nor_hub_id_says_so(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="neither a directory nor a hub id"):
+        base.resolve(name, None, tmp_path, silent)
+
+
+def test_an_unknown_offline_model_names_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="offline:gpt2-tiny"):
+        base.resolve("offline:gpt9", None, tmp_path, silent)
+
+
+def test_an_unreachable_hub_suggests_an_offline_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*args: object, **kwargs: object) -> None:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(huggingface_hub, "model_info", unreachable)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
+    with pytest.raises(ModelError, match=r"cannot be reached.*offline:gpt2-tiny"):
+        base.resolve("gpt2", None, tmp_path, silent)
+
+
+def test_a_hub_model_is_pinned_to_the_commit_and_downloads_only_model_files(
+    micro: base.BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Sibling:
+        def __init__(self, name: str) -> None:
+            self.rfilename = name
+
+    class Info:
+        sha = "a" * 40
+        siblings = tuple(
+            Sibling(name)
+            for name in (
+                "config.json",
+                "model.safetensors",
+                "pytorch_model.bin",
+                "x/model.safetensors",
+            )
+        )
+
+    asked: dict[str, object] = {}
+
+    def snapshot(name: str, **options: object) -> str:
+        asked.update(options)
+        return str(micro.path)
+
+    monkeypatch.setattr(huggingface_hub, "model_info", lambda *a, **k: Info())
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    model = base.resolve("gpt2", "main", tmp_path, silent)
+    assert (model.kind, model.revision, model.digest) == ("hub", "a" * 40, micro.digest)
+    assert asked["revision"] == "a" * 40
+    assert asked["allow_patterns"] == ["config.json", "model.safetensors"]
