@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 
 import click
 
@@ -57,6 +58,8 @@ def fccl() -> None:
 
 def main() -> None:
     """The console script."""
+    # Deprecation notes between libraries are for us, at test time, not for whoever runs a command.
+    warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         fccl.main(standalone_mode=False)
     except FcclError as error:

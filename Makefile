@@ -1,0 +1,51 @@
+# Commands for people who have a clone. Everything is installed into $(VENV) and nowhere else.
+#
+# On Linux without a GPU, this index keeps torch at 200 MB instead of several gigabytes:
+#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+
+VENV ?= .venv
+PYTHON ?= python3
+TORCH_INDEX ?=
+PIP = $(VENV)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint types imports check picture comparison clean
+
+demo: $(VENV)/.run  ## the whole federation on this machine, with a report
+	$(VENV)/bin/fccl demo --new
+
+test: $(VENV)/.dev  ## every test, real RabbitMQ and Redis included
+	@scripts/install-servers
+	$(VENV)/bin/python -m pytest
+
+check: lint types imports
+
+lint: $(VENV)/.dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: $(VENV)/.dev
+	$(VENV)/bin/mypy
+
+imports: $(VENV)/.dev
+	$(VENV)/bin/lint-imports
+
+picture: $(VENV)/.run  ## the picture of the README
+	$(VENV)/bin/fccl demo --new --plain --out runs/picture
+	cp runs/picture/report/loss.png docs/loss.png
+
+comparison: $(VENV)/.run  ## base, single clients, federation, central: docs/benchmarks.md
+	$(VENV)/bin/python -m benchmarks.comparison
+
+# torch first, by itself: whatever else wants it then finds the pinned build in place.
+$(VENV)/.run: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(PIP) -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
