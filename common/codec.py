@@ -59,9 +59,9 @@ def decode(codec: CodecName, entries: tuple[TensorEntry, ...], data: Buffer) -> 
         if entry.name in tensors:
             raise WireError("a tensor name appears twice")
         if entry.offset != offset or entry.nbytes != _CODECS[codec].nbytes(size):
-            raise WireError(f"tensor {entry.name[:80]}: offset or size does not fit its shape")
+            raise WireError(f"tensor {entry.name!r:.80}: offset or size does not fit its shape")
         if offset + entry.nbytes > len(data):
-            raise WireError(f"tensor {entry.name[:80]} ends after the data")
+            raise WireError(f"tensor {entry.name!r:.80} ends after the data")
         payload = data[offset : offset + entry.nbytes]
         tensors[entry.name] = _CODECS[codec].decode(payload, size).reshape(entry.shape)
         offset += entry.nbytes

@@ -7,6 +7,7 @@ the levels with two underscores: `FCCL_SCHEDULE__CONCURRENCY=8`, `FCCL_PHASE__0_
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from common.wire import explain
 
 Positive = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -87,7 +89,7 @@ class PhaseConfig(Section):
     lr_schedule: Literal["cosine", "constant"] = "cosine"
     batch_size: Positive = 16
     max_grad_norm: PositiveFloat = 1.0
-    prox_mu: Annotated[float, Field(ge=0)] = 0.0
+    prox_mu: NonNegativeFloat = 0.0
 
     @model_validator(mode="after")
     def _one_length(self) -> PhaseConfig:
@@ -131,10 +133,11 @@ class AggregationConfig(Section):
     contribution_mode: Literal["loss", "size", "combined"] = "combined"
     contribution_source: Literal["train", "holdout"] = "train"
     score_scale: Literal["raw", "log"] = "log"
-    temperature: PositiveFloat = 1.0
+    # Smaller ones overflow the exponent of `raw`, and are winner takes all long before.
+    temperature: Annotated[float, Field(ge=1e-6, allow_inf_nan=False)] = 1.0
     floor: Unit = 0.1
     cap: PositiveFloat = 3.0
-    staleness_exponent: Annotated[float, Field(ge=0)] = 0.5
+    staleness_exponent: NonNegativeFloat = 0.5
     server_lr: PositiveFloat = 1.0
     clip: PositiveFloat = 1.5
     over_norm: Literal["clip", "reject"] = "clip"
@@ -215,8 +218,8 @@ def _literal(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
+        # JSON's escapes are TOML's, but for DEL, which JSON leaves bare.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, list):
         return "[" + ", ".join(_literal(item) for item in value) + "]"
     return repr(value)
@@ -251,6 +254,8 @@ def _child(node: Any, key: str, variable: str) -> Any:
         if not key.isdigit() or int(key) >= len(node):
             raise ConfigError(f"{variable}: the file has no entry {key} there", "check the number")
         return node[int(key)]
+    if not isinstance(node, dict):
+        raise ConfigError(f"{variable}: there is no table above {key}", "check the file")
     child = node.setdefault(key, [{}] if key == "phase" else {})
     if not isinstance(child, dict | list):
         raise ConfigError(f"{variable}: {key} is no table", "check the variable's name")

@@ -9,7 +9,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def one_line(text: str) -> str:
+    """The text without what a terminal would obey."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
 
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 """A name that is safe in a queue name, a Redis key and a line of log. Never used as a path."""
@@ -18,7 +24,8 @@ Count = Annotated[int, Field(ge=0, le=2**53)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Loss = Annotated[float, Field(gt=0, le=1e4, allow_inf_nan=False)]
 """Nats per response token."""
-Text = Annotated[str, Field(max_length=500)]
+Text = Annotated[str, Field(max_length=500), AfterValidator(one_line)]
+"""For people. Terminal escapes and line breaks become spaces: it ends in logs and on screens."""
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
 RunId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 """A run's name, and its id. No dot: queue names join with dots."""
@@ -95,8 +102,8 @@ class LocalTraining(Record):
     epochs: Annotated[int, Field(ge=0, le=1000)]
     batch_size: Annotated[int, Field(ge=1, le=4096)]
     lr: Annotated[float, Field(gt=0, le=10)]
-    max_grad_norm: Annotated[float, Field(gt=0)]
-    prox_mu: Annotated[float, Field(ge=0)]
+    max_grad_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    prox_mu: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     max_length: Annotated[int, Field(ge=16, le=131072)]
 
 

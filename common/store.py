@@ -39,10 +39,8 @@ def connect(url: str, timeout_s: float = 3.0) -> Store:
             retry=None,
             decode_responses=False,
         )
-    except ValueError as error:
-        raise StoreError(
-            f"store.url is no Redis URL ({error})", "e.g. redis://host:6379/0"
-        ) from None
+    except (ValueError, TypeError):  # their text may repeat a part of the password
+        raise StoreError("store.url is no Redis URL", "e.g. redis://host:6379/0") from None
     store = Store(client, place(url))
     store.ping()
     return store
@@ -50,7 +48,8 @@ def connect(url: str, timeout_s: float = 3.0) -> Store:
 
 def place(url: str) -> str:
     """Host and port of a URL, without its credentials."""
-    return url.rpartition("@")[2].removeprefix("redis://").removeprefix("rediss://")
+    host = url.partition("?")[0].rpartition("@")[2]  # the query may carry a password, too
+    return host.removeprefix("redis://").removeprefix("rediss://")
 
 
 class Store:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, ValidationError
 
 from common.errors import StoreError, WireError
 from common.records import (
@@ -25,7 +25,7 @@ from common.records import (
     tuple_of,
 )
 from common.store import Store
-from common.wire import unpack
+from common.wire import explain, unpack
 
 RunStatus = Literal["starting", "waiting", "running", "degraded", "stopped", "finished", "failed"]
 
@@ -112,6 +112,9 @@ def read(store: Store, name: str) -> FederationView:
         return _view(raw, store.heartbeats(run))
     except WireError as error:
         raise StoreError(f"the status of run {name!r}: {error}", "upgrade fccl here") from None
+    except ValidationError as error:
+        reason = f"the status of run {name!r}: {explain(error)}"
+        raise StoreError(reason, "upgrade fccl here") from None
 
 
 def _view(raw: Mapping[str, Any], workers: tuple[Heartbeat, ...]) -> FederationView:

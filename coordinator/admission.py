@@ -19,6 +19,7 @@ from coordinator.events import Candidate
 from coordinator.state import Client, OpenTask, Plan, State
 
 MIN_NORMS = 5  # accepted updates before the running median means anything
+MAX_NORM = 1e4  # until then; far over any training, far under what overflows a version
 
 
 @dataclass(frozen=True)
@@ -114,9 +115,11 @@ def _implausible(update: Candidate) -> str:
 
 
 def _norm(plan: Plan, state: State, update: Candidate) -> Verdict:
-    if len(state.norms) < MIN_NORMS:
-        return Verdict()
-    limit = plan.aggregation.clip * median(state.norms)
+    usual = median(state.norms) if len(state.norms) >= MIN_NORMS else 0.0
+    if not usual:  # too few, or all of them zero: nothing to compare with
+        bad = f"update norm {update.norm:.3g} is over the bound of {MAX_NORM:.3g}"
+        return Verdict(bad if update.norm > MAX_NORM else "")
+    limit = plan.aggregation.clip * usual
     if update.norm <= limit:
         return Verdict()
     if plan.aggregation.over_norm == "reject":

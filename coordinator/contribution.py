@@ -14,6 +14,7 @@ from common.config import AggregationConfig
 from common.records import ContributionStats
 
 LOSS_RANGE = (0.5, 2.0)  # times the buffer's median loss; a reported loss → 0 must not win a round
+LEAST_LOSS = 1e-6  # nats per token; 1/l of a claim near 0 would overflow
 STEP_RANGE = (0.5, 2.0)  # for a buffer of one client
 
 
@@ -31,6 +32,7 @@ def clamp_losses(losses: Sequence[float]) -> list[float]:
 
 def score(loss: float, samples: int, mode: str) -> float:
     """1/ℓ (`loss`), n (`size`) or n/ℓ (`combined`). The sample count enters once."""
+    loss = max(loss, LEAST_LOSS)
     return {"loss": 1 / loss, "size": float(samples), "combined": samples / loss}[mode]
 
 
@@ -71,7 +73,9 @@ def capped(weights: Sequence[float], cap: float) -> list[float]:
         free = [i for i in range(len(result)) if i not in fixed]
         left = 1 - limit * len(fixed)
         total = sum(weights[i] for i in free)
-        result = [limit if i in fixed else weights[i] * left / total for i in range(len(result))]
+        # A sharp softmax can leave the others exactly nothing: then they share equally.
+        shares = [weights[i] / total if total else 1 / len(free) for i in range(len(result))]
+        result = [limit if i in fixed else share * left for i, share in enumerate(shares)]
     return result
 
 

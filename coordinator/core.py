@@ -148,14 +148,16 @@ def _beats(plan: Plan, state: State, beats: Beats, now: float) -> Step:
         return Step(replace(state, store_up=False))
     sites = MappingProxyType(Counter(sign.site for sign in beats.signs))
     busy = {sign.site for sign in beats.signs if sign.busy}
-    named = {sign.task_id for sign in beats.signs}
+    named = {(sign.site, sign.task_id) for sign in beats.signs}
     returned = not state.store_up  # leases could not be renewed meanwhile: all start afresh
     for task in state.tasks.values():
         site = plan.clients[task.client_id].site
         # A task waits in the queue for as long as a worker of its site is busy with another.
-        if returned or task.task_id in named or (site in busy and not task.parked):
+        trained = (site, task.task_id) in named
+        if returned or trained or (site in busy and not task.parked):
             lease = now + plan.schedule.lease_s
-            state = state.with_task(replace(task, lease_until=lease))
+            parked = task.parked and not trained
+            state = state.with_task(replace(task, lease_until=lease, parked=parked))
     return Step(replace(state, sites=sites, store_up=True))
 
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import get_args
 
 from broker.chunks import Chunk, parse_chunk
 from broker.protocol import Message
 from common import codec
 from common.errors import WireError
-from common.records import Refusal, Update
+from common.records import CodecName, Refusal, Update
 from common.wire import kind_of, unpack
 from coordinator import admission
 from coordinator.events import Again, Candidate, Refused
@@ -49,8 +50,10 @@ class Ingest:
         self._journal = journal
         self._spool = spool
         self._manifest = manifest
-        # The largest payload is fp32's; the header has its own limit.
-        self._limit = codec.payload_bytes("fp32", manifest) * 2 + 128 * 1024
+        # A small tensor is larger as a block of int8 than as fp32. The header has its own limit.
+        self._limit = (
+            max(codec.payload_bytes(c, manifest) for c in get_args(CodecName)) + 128 * 1024
+        )
 
     def take(self, message: Message, site: str, user: str, now: float) -> Arrival:
         """Make a message durable and say what it amounted to.
@@ -82,8 +85,10 @@ class Ingest:
         self._journal.drop_chunks(upload)
         self._spool.drop(upload)
 
-    def _refusal(self, message: Message, site: str) -> Refused:
+    def _refusal(self, message: Message, site: str) -> Refused | Again:
         refusal, _ = unpack(Refusal, message.body)
+        if self._journal.receipt(refusal.task_id):
+            return Again(refusal.task_id)  # delivered twice, or settled meanwhile
         return Refused(refusal.task_id, refusal.attempt, refusal.client_id, site, refusal.reason)
 
     def _chunk(self, chunk: Chunk, site: str, now: float) -> Arrival:

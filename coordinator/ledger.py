@@ -5,6 +5,7 @@ Derived from the journal: whatever a crash kept from being appended is appended 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from common.files import append_lines, read_lines
@@ -24,23 +25,27 @@ class Ledger:
 
     def catch_up(self, journal: Journal) -> None:
         """Append a line for every version and update that is journaled and not yet there."""
-        self._append_progress(journal.versions(after=_last(self._progress)))
-        self._append_metrics(journal.versions(after=_last(self._metrics)))
+        self._append_progress(journal.versions(after=_last(read_lines(self._progress))))
+        there = read_lines(self._metrics)
+        last = _last(there)
+        # A crash may have cut the last version's lines short: it is looked at again.
+        known = {str(line["task_id"]) for line in there if line["version"] == last}
+        self._append_metrics(journal.versions(after=last - 1), known)
 
     def _append_progress(self, summaries: list[VersionSummary]) -> None:
         lines = ({**s.fields(), "updates": [u.task_id for u in s.updates]} for s in summaries)
         append_lines(self._progress, lines)
 
-    def _append_metrics(self, summaries: list[VersionSummary]) -> None:
+    def _append_metrics(self, summaries: list[VersionSummary], known: Set[str]) -> None:
         for summary in summaries:
             lines = [
                 {"version": summary.version, "phase": summary.phase, **update.fields()}
                 for update in summary.updates
+                if update.task_id not in known
             ]
             append_lines(self._metrics, lines)
 
 
-def _last(path: Path) -> int:
-    """The version of the last whole line, -1 if there is none."""
-    lines = read_lines(path)
+def _last(lines: Sequence[Mapping[str, object]]) -> int:
+    """The version of the last line, -1 if there is none."""
     return int(str(lines[-1]["version"])) if lines else -1

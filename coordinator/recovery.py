@@ -34,7 +34,7 @@ def recover(journal: Journal, now: float, lease_s: float) -> State:
         clients=MappingProxyType(_clients(journal)),
         norms=_norms(journal),
         issued=issued,
-        committed_at=versions[-1].at,
+        round_at=_newest_issue(journal),
         buffered_at=first or 0.0,
         round_issued=_round_issued(journal, version),
     )
@@ -87,6 +87,10 @@ def _norms(journal: Journal) -> tuple[float, ...]:
 def _round_issued(journal: Journal, version: int) -> bool:
     query = "SELECT COUNT(*) FROM attempt WHERE attempt = 1 AND base_version = ?"
     return bool(journal.rows(query, version)[0][0])
+
+
+def _newest_issue(journal: Journal) -> float:
+    return journal.rows("SELECT MAX(issued_at) FROM attempt WHERE attempt = 1")[0][0] or 0.0
 
 
 def _stats(text: str) -> ContributionStats:

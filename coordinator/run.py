@@ -209,12 +209,13 @@ def _as_run(config: FederationConfig) -> str:
 
 def _same(config: FederationConfig, directory: Path) -> None:
     saved = _flat(saved_config(directory).model_dump(mode="json"))
-    for key, value in _flat(config.model_dump(mode="json")).items():
+    given = _flat(config.model_dump(mode="json"))
+    for key in given | saved:  # a phase may be missing on either side
         if key.split(".")[0] in {"broker", "store"} or key in {"run.dir", "run.keep_versions"}:
             continue
-        if saved.get(key) != value:
+        if saved.get(key) != given.get(key):
             raise ConfigError(
-                f"{key} is {value!r}, but {directory} began with {saved.get(key)!r}",
+                f"{key} is {given.get(key)!r}, but {directory} began with {saved.get(key)!r}",
                 "set it back to resume, or start over with --new",
             )
 

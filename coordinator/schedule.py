@@ -27,20 +27,20 @@ def commit(plan: Plan, state: State, now: float) -> Scheduled | None:
         return None
     phase = plan.phase_of(state.version)
     action = Commit(state.version + 1, phase, parts(plan, state))
-    after = committed(state, action, now)
+    after = committed(state, action)
     over = _over(plan, after, phase)
     for closed in over:
         after = after.without_task(closed.task_id)
     return Scheduled(after, (action, *over))
 
 
-def committed(state: State, action: Commit, now: float) -> State:
+def committed(state: State, action: Commit) -> State:
     """The state after a commit; recovery rebuilds it from the same rule."""
     for part in action.parts:
         client = state.client(part.update.client_id)
         client = replace(client, participation=client.participation + 1)
         state = state.with_client(part.update.client_id, client)
-    return replace(state, version=action.version, buffer=(), committed_at=now, round_issued=False)
+    return replace(state, version=action.version, buffer=(), round_issued=False)
 
 
 def parts(plan: Plan, state: State) -> tuple[Part, ...]:
@@ -82,7 +82,7 @@ def fill(plan: Plan, state: State, now: float) -> Scheduled:
         return Scheduled(state, reissued)
     state, issued = _issue(plan, state, now)
     if issued:
-        state = replace(state, round_issued=True)
+        state = replace(state, round_issued=True, round_at=now)
     return Scheduled(state, (*reissued, *issued))
 
 
@@ -95,7 +95,7 @@ def _ripe(plan: Plan, state: State, now: float) -> bool:
         return len(state.buffer) >= schedule.buffer or waited >= schedule.flush_s
     if len(state.buffer) >= schedule.buffer or not state.tasks:
         return True  # full, or everyone of a smaller round has answered
-    late = now - state.committed_at >= schedule.round_deadline_s
+    late = now - state.round_at >= schedule.round_deadline_s
     return late and len(state.buffer) >= (schedule.quorum or schedule.buffer)
 
 

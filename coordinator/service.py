@@ -175,7 +175,8 @@ class Service:
 
     def _beats(self) -> Beats:
         try:
-            if not self._store_up:
+            # Without its pointer it came back empty, maybe between two pulses.
+            if not self._store_up or self._store.get_version(self._run.run_id) is None:
                 self._restore()
             heartbeats = self._store.heartbeats(self._run.run_id)
             self._base.serve(heartbeats)
@@ -307,7 +308,11 @@ class Service:
 
     def _live(self) -> None:
         self._status.live(self._info(), self._state, self._summaries[-1])
-        self._status.queues(self._broker.depths(self._topology))
+        try:
+            depths = self._broker.depths(self._topology)
+        except BrokerError:
+            return  # nothing to show; publishing and receiving say what is wrong
+        self._status.queues(depths)
 
     def _info(self, status: RunStatus | None = None) -> Info:
         served = [c for c in self._plan.clients.values() if c.site in self._state.sites]

@@ -118,7 +118,7 @@ class State:
     clients: Mapping[str, ClientState] = field(default_factory=lambda: MappingProxyType({}))
     norms: tuple[float, ...] = ()
     issued: int = 0  # tasks ever issued; numbers the next one
-    committed_at: float = 0.0
+    round_at: float = 0.0  # when the newest tasks were first issued: a round's deadline counts on
     buffered_at: float = 0.0  # when the buffer's first update was accepted
     sites: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     """Live workers by site; silent sites are missing."""

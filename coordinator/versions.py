@@ -52,21 +52,24 @@ class Versions:
             raise RunError(f"version {version}: {error}", "lower the learning rate") from None
         decoded = codec.decode(self._codec, entries, data)
         temporary = self._path / f".tmp-{version:06d}"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
         try:
-            save_file(decoded, temporary / WEIGHTS)
-            (temporary / CONFIG).write_text(self._config, encoding="utf-8")
+            self._write(temporary, decoded)
+            # A directory left by a crash before its row is complete, but nothing refers to it.
+            shutil.rmtree(self.directory(version), ignore_errors=True)
+            temporary.rename(self.directory(version))
+            sync_dir(self._path)
         except (OSError, SafetensorError) as error:
-            raise RunError(f"{temporary}: {error}", "check the disk") from None
-        for name in (WEIGHTS, CONFIG):
-            _sync(temporary / name)
-        sync_dir(temporary)
-        # A directory left by a crash before its row is complete, but nothing refers to it.
-        shutil.rmtree(self.directory(version), ignore_errors=True)
-        temporary.rename(self.directory(version))
-        sync_dir(self._path)
+            raise RunError(f"{temporary}: {error}", "make room, then --resume") from None
         return _ref(self._frame(version, decoded))
+
+    def _write(self, directory: Path, tensors: Tensors) -> None:
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir()
+        save_file(tensors, directory / WEIGHTS)
+        (directory / CONFIG).write_text(self._config, encoding="utf-8")
+        for name in (WEIGHTS, CONFIG):
+            _sync(directory / name)
+        sync_dir(directory)
 
     def read(self, version: int) -> Tensors:
         """θ of a version.
@@ -87,7 +90,8 @@ class Versions:
     def sweep(self, newest: int) -> None:
         """Remove what a crash left: temporary directories, and versions without a row."""
         for path in self._path.iterdir():
-            if path.name.startswith(".tmp-") or int(path.name) > newest:
+            stray = path.name.isdigit() and int(path.name) > newest
+            if stray or path.name.startswith(".tmp-"):
                 shutil.rmtree(path)
 
     def retain(self, keep: set[int]) -> list[int]:

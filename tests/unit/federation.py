@@ -1,0 +1,242 @@
+"""A federation in virtual time: the coordinator's core, workers with speeds and faults, a heap.
+
+No broker, no clock, no training. `Federation` drives `coordinator.core.step` as the service does:
+tasks go to a site's queue, live workers take them, their updates come back after a while, late,
+twice or never, and go on coming until there is a receipt.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from common.config import AggregationConfig, PhaseConfig, ScheduleConfig
+from common.records import ContributionStats
+from coordinator import core
+from coordinator.events import (
+    Accept,
+    Action,
+    Beats,
+    Candidate,
+    Close,
+    Commit,
+    CoordinatorEvent,
+    Discard,
+    Finish,
+    Issue,
+    Note,
+    Refused,
+    Sign,
+)
+from coordinator.state import Client, OpenTask, Plan, State
+
+REPUBLISH_S = 60.0
+PULSE_S = 1.0
+
+
+def stats(samples: int = 100, loss: float = 2.0, after: float | None = None) -> ContributionStats:
+    return ContributionStats(
+        num_samples=samples,
+        num_tokens=1000 if samples else 0,
+        steps=10,
+        avg_loss=loss,
+        loss_before=min(loss + 0.1, 1e4),
+        loss_after=loss if after is None else after,
+        train_seconds=1.0,
+        delta_norm=1.0,
+    )
+
+
+def plan(
+    clients: int | Mapping[str, Client] = 4,
+    *,
+    versions: int | Sequence[int] = 4,
+    rows: int = 100,
+    aggregation: AggregationConfig | None = None,
+    **schedule: object,
+) -> Plan:
+    if isinstance(clients, int):
+        named = [f"c{i}" for i in range(clients)]
+        clients = {name: Client(name, "local", rows) for name in named}
+    spans = [versions] if isinstance(versions, int) else versions
+    return Plan(
+        tuple(PhaseConfig(versions=span) for span in spans),
+        ScheduleConfig.model_validate(schedule),
+        aggregation or AggregationConfig(),
+        MappingProxyType(dict(clients)),
+    )
+
+
+def candidate(task: OpenTask, site: str = "local", **changed: object) -> Candidate:
+    """A flawless answer to the newest attempt of a task, with changes."""
+    fields: dict[str, object] = {
+        "task_id": task.task_id,
+        "attempt": task.attempt,
+        "client_id": task.client_id,
+        "worker_id": "w0",
+        "site": site,
+        "phase": task.phase,
+        "base_version": task.base_version,
+        "stats": stats(),
+        "norm": 1.0,
+        "problem": "",
+        "nbytes": 100,
+        "upload": f"{site}.{task.task_id}.{task.attempt}",
+    }
+    return Candidate(**{**fields, **changed})  # type: ignore[arg-type]
+
+
+@dataclass
+class Worker:
+    """Takes `seconds` for a task; dead or cut off during `away`; `refuses` every task instead."""
+
+    name: str
+    seconds: float = 10.0
+    site: str = "local"
+    away: Sequence[tuple[float, float]] = ()
+    refuses: bool = False
+    task: OpenTask | None = None
+
+    def alive(self, now: float) -> bool:
+        return not any(start <= now < end for start, end in self.away)
+
+
+def on_time(_: Candidate) -> Sequence[float]:
+    """A network without faults: every update arrives once, after a tenth of a second."""
+    return (0.1,)
+
+
+@dataclass
+class Log:
+    """What the coordinator decided, in order."""
+
+    issued: list[Issue] = field(default_factory=list)
+    accepted: list[Accept] = field(default_factory=list)
+    closed: list[Close] = field(default_factory=list)
+    discarded: list[Discard] = field(default_factory=list)
+    commits: list[Commit] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+    times: dict[int, float] = field(default_factory=dict)  # when each version was committed
+
+    def applied(self) -> list[str]:
+        return [part.update.task_id for commit in self.commits for part in commit.parts]
+
+    def versions(self) -> list[int]:
+        return [commit.version for commit in self.commits]
+
+
+OnStep = Callable[[State, State, tuple[Action, ...], float], None]
+
+
+class Federation:
+    """One run in virtual time."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        workers: Sequence[Worker],
+        *,
+        network: Callable[[Candidate], Sequence[float]] = on_time,
+        store_down: Sequence[tuple[float, float]] = (),
+        on_step: OnStep | None = None,
+    ) -> None:
+        """Ready to run.
+
+        Args:
+            plan: Of the run.
+            workers: Its workers.
+            network: After how many seconds each copy of an update arrives; none: it is lost.
+            store_down: When the store is out of reach.
+            on_step: Told the state before and after every step, what it decided, and the time.
+        """
+        self.plan, self.workers = plan, workers
+        self.state, self.log, self.now = State(), Log(), 0.0
+        self.finished: Finish | None = None
+        self._network, self._store_down, self._on_step = network, store_down, on_step
+        self._queues: dict[str, deque[OpenTask]] = defaultdict(deque)
+        self._receipts: set[str] = set()
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self.at(0.0, self._pulse)
+
+    def run(self, until: float = 100_000.0) -> Federation:
+        while self._heap and self.finished is None and self._heap[0][0] <= until:
+            self.now, _, happen = heapq.heappop(self._heap)
+            happen()
+        return self
+
+    def at(self, when: float, happen: Callable[[], None]) -> None:
+        heapq.heappush(self._heap, (when, next(self._order), happen))
+
+    def feed(self, event: CoordinatorEvent) -> tuple[Action, ...]:
+        if self.finished is not None:
+            return ()
+        done = core.step(self.plan, self.state, event, self.now)
+        if self._on_step:
+            self._on_step(self.state, done.state, done.actions, self.now)
+        self.state = done.state
+        for action in done.actions:
+            self._carry_out(action)
+        return done.actions
+
+    def _carry_out(self, action: Action) -> None:
+        match action:
+            case Issue():
+                self.log.issued.append(action)
+                self._queues[action.site].append(action.task)
+            case Accept():
+                self.log.accepted.append(action)
+                self._receipts.add(action.update.task_id)
+            case Close():
+                self.log.closed.append(action)
+                self._receipts.add(action.task_id)
+            case Commit():
+                self.log.commits.append(action)
+                self.log.times[action.version] = self.now
+            case Discard():
+                self.log.discarded.append(action)
+            case Note():
+                self.log.notes.append(action)
+            case Finish():
+                self.finished = action
+
+    def _pulse(self) -> None:
+        up = not any(start <= self.now < end for start, end in self._store_down)
+        for worker in self.workers:
+            if not worker.alive(self.now):
+                worker.task = None
+            elif up and worker.task is None and self._queues[worker.site]:
+                self._begin(worker, self._queues[worker.site].popleft())
+        signs = tuple(
+            Sign(w.site, w.task is not None, w.task.task_id if w.task else None)
+            for w in self.workers
+            if w.alive(self.now)
+        )
+        self.feed(Beats(signs) if up else Beats((), store_up=False))
+        self.at(self.now + PULSE_S, self._pulse)
+
+    def _begin(self, worker: Worker, task: OpenTask) -> None:
+        worker.task = task
+        self.at(self.now + worker.seconds, lambda: self._end(worker, task))
+
+    def _end(self, worker: Worker, task: OpenTask) -> None:
+        if worker.task is not task or not worker.alive(self.now):
+            return  # it was killed meanwhile
+        worker.task = None
+        if worker.refuses:
+            refused = (task.task_id, task.attempt, task.client_id, worker.site, "no base model")
+            self.feed(Refused(*refused))
+            return
+        self._send(candidate(task, worker.site, worker_id=worker.name))
+
+    def _send(self, update: Candidate) -> None:
+        """What a worker does with an update on its disk: again and again until the receipt."""
+        if update.task_id in self._receipts:
+            return
+        for delay in self._network(update):
+            self.at(self.now + delay, lambda: self.feed(update) and None)
+        self.at(self.now + REPUBLISH_S, lambda: self._send(update))

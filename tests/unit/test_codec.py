@@ -1,0 +1,219 @@
+"""Payload codecs: exact bytes, error bounds, and hostile payloads."""
+
+from __future__ import annotations
+
+import struct
+from typing import get_args
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from common.codec import BLOCK, decode, digest, encode, payload_bytes
+from common.errors import WireError
+from common.records import CodecName, TensorEntry
+from common.tensors import Array
+
+CODECS: tuple[CodecName, ...] = get_args(CodecName)
+deltas = arrays.arrays(
+    np.float32,
+    arrays.array_shapes(max_dims=3, max_side=9),
+    elements=st.floats(-(2.0**100), 2.0**100, width=32),
+)
+
+
+def array(*values: float) -> Array:
+    return np.array(values, np.float32)
+
+
+def entry(size: int, nbytes: int, offset: int = 0, name: str = "a") -> TensorEntry:
+    return TensorEntry(name=name, shape=(size,), offset=offset, nbytes=nbytes)
+
+
+def there_and_back(codec: CodecName, tensor: Array) -> Array:
+    entries, data = encode(codec, {"a": tensor})
+    return decode(codec, entries, data)["a"]
+
+
+# exact bytes
+
+
+def test_fp32_is_little_endian_floats() -> None:
+    _, data = encode("fp32", {"a": array(1.0, -2.0)})
+    assert data == struct.pack("<2f", 1.0, -2.0)
+
+
+def test_bf16_is_the_upper_half_rounded_to_even() -> None:
+    # 1 + 2⁻⁸ lies halfway between 1 and 1 + 2⁻⁷: even wins; a little more goes up.
+    _, data = encode("bf16", {"a": array(1.0, 1 + 2**-8, 1 + 2**-8 + 2**-16, 1 + 3 * 2**-8)})
+    assert data == struct.pack("<4H", 0x3F80, 0x3F80, 0x3F81, 0x3F82)
+
+
+def test_int8_is_one_scale_a_block_and_its_multiples() -> None:
+    _, data = encode("int8", {"a": array(127.0, -127.0, 1.0, 0.4)})
+    assert data[:4] == struct.pack("<f", 1.0)
+    assert data[4:8] == struct.pack("<4b", 127, -127, 1, 0)
+    assert data[8:] == bytes(60)
+
+
+def test_int4_packs_two_values_a_byte_the_first_below() -> None:
+    _, data = encode("int4", {"a": array(7.0, -7.0, 3.0)})
+    assert data[:4] == struct.pack("<f", 1.0)
+    assert data[4:6] == bytes([15 | (1 << 4), 11 | (8 << 4)])
+
+
+def test_topk_keeps_a_tenth_the_largest_with_their_places() -> None:
+    tensor = array(*[0.1] * 18, -9.0, 5.0)
+    _, data = encode("topk", {"a": tensor})
+    assert data == struct.pack("<2I2f", 18, 19, -9.0, 5.0)
+    assert np.count_nonzero(there_and_back("topk", tensor)) == 2
+
+
+def test_a_blocks_outlier_does_not_coarsen_the_next_block() -> None:
+    tensor = np.concatenate([np.full(BLOCK, 1000.0), np.full(BLOCK, 0.5)]).astype(np.float32)
+    assert there_and_back("int8", tensor)[BLOCK:] == pytest.approx(0.5)
+
+
+# sizes
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("shape", [(), (1,), (63,), (64,), (65,), (7, 9), (2, 3, 11)])
+def test_the_payload_has_the_size_that_its_shapes_say(
+    codec: CodecName, shape: tuple[int, ...]
+) -> None:
+    tensors = {"a": np.ones(shape, np.float32), "b": np.ones(3, np.float32)}
+    entries, data = encode(codec, tensors)
+    assert len(data) == payload_bytes(codec, {"a": shape, "b": (3,)})
+    assert {k: v.shape for k, v in decode(codec, entries, data).items()} == {"a": shape, "b": (3,)}
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_an_empty_tensor_cannot_travel(codec: CodecName) -> None:
+    with pytest.raises(ValueError):
+        encode(codec, {"a": np.zeros((0, 3), np.float32)})
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_no_tensors_are_no_bytes(codec: CodecName) -> None:
+    assert encode(codec, {}) == ((), b"")
+    assert decode(codec, (), b"") == {}
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_named_and_refused(codec: CodecName, value: float) -> None:
+    with pytest.raises(ValueError, match="tensor b holds values that are not finite"):
+        encode(codec, {"a": array(1), "b": array(1, value)})
+
+
+# error bounds
+
+
+@given(deltas)
+def test_fp32_is_exact(tensor: Array) -> None:
+    assert np.array_equal(there_and_back("fp32", tensor), tensor)
+
+
+@given(deltas)
+def test_bf16_is_within_two_to_the_minus_eight(tensor: Array) -> None:
+    error = np.abs(there_and_back("bf16", tensor).astype(np.float64) - tensor)
+    assert (error <= np.abs(tensor) * 2.0**-8 + 1e-38).all()
+
+
+@given(deltas, st.sampled_from([("int8", 127), ("int4", 7)]))
+def test_blocks_are_within_half_a_step_of_their_largest(
+    tensor: Array, kind: tuple[CodecName, int]
+) -> None:
+    codec, top = kind
+    found = there_and_back(codec, tensor).astype(np.float64).ravel()
+    flat = tensor.astype(np.float64).ravel()
+    for start in range(0, flat.size, BLOCK):
+        block, back = flat[start : start + BLOCK], found[start : start + BLOCK]
+        assert np.abs(block - back).max() <= np.abs(block).max() / top * 0.501 + 1e-37
+
+
+@given(deltas)
+def test_topk_keeps_what_is_largest_exactly(tensor: Array) -> None:
+    found, flat = there_and_back("topk", tensor).ravel(), tensor.ravel()
+    kept = np.flatnonzero(found)
+    assert np.array_equal(found[kept], flat[kept])
+    left = np.delete(np.abs(flat), kept)
+    if kept.size and left.size:
+        assert np.abs(found[kept]).min() >= left.max()
+
+
+def test_the_errors_on_gaussian_values_are_the_documented_ones() -> None:
+    tensor = np.random.default_rng(0).standard_normal(64_000).astype(np.float32)
+    error = {
+        codec: np.linalg.norm(there_and_back(codec, tensor) - tensor) / np.linalg.norm(tensor)
+        for codec in CODECS
+    }
+    assert error["bf16"] < 0.002 and error["int8"] < 0.007
+    assert error["int4"] == pytest.approx(0.11, abs=0.02)
+    assert error["topk"] == pytest.approx(0.75, abs=0.02)
+
+
+# hostile payloads
+
+
+@pytest.mark.parametrize(
+    ("entries", "data", "reason"),
+    [
+        ((entry(1, 4), entry(1, 4, 4)), bytes(8), "appears twice"),
+        ((entry(1, 4, 4),), bytes(8), "does not fit its shape"),
+        ((entry(2, 4),), bytes(4), "does not fit its shape"),
+        ((entry(2**31, 4),), bytes(4), "does not fit its shape"),
+        ((entry(2, 8),), bytes(4), "ends after the data"),
+        ((entry(1, 4),), bytes(5), "1 bytes follow"),
+        ((entry(1, 4), entry(1, 4, 0, "b")), bytes(4), "does not fit its shape"),
+    ],
+)
+def test_offsets_and_sizes_must_follow_from_the_shapes(
+    entries: tuple[TensorEntry, ...], data: bytes, reason: str
+) -> None:
+    with pytest.raises(WireError, match=reason):
+        decode("fp32", entries, data)
+
+
+def test_a_shape_beyond_memory_is_refused_by_its_size() -> None:
+    huge = TensorEntry(name="a", shape=(2**31,) * 8, offset=0, nbytes=4)
+    for codec in CODECS:
+        with pytest.raises(WireError):
+            decode(codec, (huge,), bytes(4))
+
+
+@pytest.mark.parametrize("indices", [(3, 3), (5, 2), (0, 20), (0, 2**32 - 1)])
+def test_topk_indices_increase_and_stay_inside(indices: tuple[int, int]) -> None:
+    data = struct.pack("<2I2f", *indices, 1.0, 1.0)
+    with pytest.raises(WireError, match="topk indices"):
+        decode("topk", (entry(20, 16),), data)
+
+
+def test_a_hostile_name_is_shown_short_and_without_escapes() -> None:
+    bad = TensorEntry(name="\x1b]0;x\n" * 40, shape=(1,), offset=9, nbytes=4)
+    with pytest.raises(WireError) as caught:
+        decode("fp32", (bad,), bytes(4))
+    assert caught.value.what.isprintable() and len(caught.value.what) < 200
+
+
+@given(st.sampled_from(CODECS), st.integers(1, 200), st.data())
+def test_any_payload_of_the_right_size_decodes_or_is_a_wire_error(
+    codec: CodecName, size: int, data: st.DataObject
+) -> None:
+    nbytes = payload_bytes(codec, {"a": (size,)})
+    payload = data.draw(st.binary(min_size=nbytes, max_size=nbytes))
+    with np.errstate(all="ignore"):
+        try:
+            found = decode(codec, (entry(size, nbytes),), payload)
+        except WireError:
+            assert codec == "topk"
+            return
+    assert found["a"].shape == (size,)
+
+
+def test_the_digest_is_sha256() -> None:
+    assert digest(memoryview(b"")) == digest(b"")
+    assert digest(b"").startswith("e3b0c44298fc1c14")
