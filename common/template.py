@@ -50,7 +50,7 @@ max_grad_norm = 1.0
 prox_mu = 0.0            # FedProx
 
 [schedule]
-concurrency = 4          # tasks in flight at most; async, also workers + 1 of a site
+concurrency = 4          # tasks in flight at most; async, no more than live workers
 # buffer_size = 2        # K, updates per version; default concurrency // 2, or all of a sync round
 reissue = "immediate"    # asynchronous; "commit" issues a round after each commit (FedAvg)
 # quorum = 3             # sync: commit with this many once the round deadline has passed

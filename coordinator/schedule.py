@@ -198,12 +198,13 @@ def _next_clients(plan: Plan, state: State) -> Iterator[str]:
 def _room(plan: Plan, state: State, site: str) -> int:
     """Tasks that a site may hold at once.
 
-    Asynchronously one more than it has workers: what waits longer in a queue only grows stale.
+    Asynchronously no more than it has workers: what waits in a queue only grows stale, and the gap
+    between two tasks is short against a task (docs/log.md has what one more costs).
     """
     workers = state.sites.get(site, 0)
     if plan.schedule.reissue == "commit":
         return plan.schedule.concurrency if workers else 0
-    return workers + 1 if workers else 0
+    return workers
 
 
 def _needed(plan: Plan, state: State, running: int) -> int:
