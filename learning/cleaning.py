@@ -22,6 +22,7 @@ _MARKS = re.compile(r"[`*]+|\|(?=\w)|(?<=\w)\|")
 _CODE = re.compile(r"[_\\{}<>=|~^@#$%]|\w\(|\)\.|\w\.\w{3,}|[a-z][A-Z]|->|--|\d{5}")
 _LIST = re.compile(r"^(?:[-*+•]|\d+[.)])\s+")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'])")
+_OTHER = re.compile(r"[^A-Za-z ]")
 _WORD = re.compile(r"[A-Za-z']+")
 _COMMON_WORDS = """
     the a an of to and in is that it for as with on be are this by or from if not can which you
@@ -52,14 +53,13 @@ def plainness(sentence: str) -> float:
 def _readable(sentence: str) -> bool:
     """Whether a sentence is whole, free of code, and made of words."""
     words = sentence.split()
-    letters = sum(c.isalpha() or c == " " for c in sentence)
     return (
         4 <= len(words) <= 60
         and sentence[0].isupper()
         and sentence[-1] in ".!?"
         and sentence.isascii()
         and not _CODE.search(sentence)
-        and letters >= 0.93 * len(sentence)
+        and len(_OTHER.findall(sentence)) <= 0.07 * len(sentence)
         and plainness(sentence) >= 0.25
     )
 
@@ -77,7 +77,7 @@ def paragraphs(text: str) -> list[str]:
     """
     found: list[str] = []
     for block in re.split(r"\n\s*\n", text):
-        if ">>>" in block or block.startswith(("    ", "\t")):
+        if len(block) < 20 or ">>>" in block or block.startswith(("    ", "\t")):
             continue
         run: list[str] = []
         for sentence in sentences(_unmarked(_LIST.sub("", block.strip()))):

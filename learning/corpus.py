@@ -26,8 +26,8 @@ STDLIB = "python"
 
 PACKAGES = (
     STDLIB, "numpy", "sklearn", "matplotlib", "peft", "pydantic", "click", "hypothesis", "joblib",
-    "pika", "redis", "networkx", "huggingface_hub", "accelerate", "fsspec", "scipy",
-    "torch/nn", "torch/optim", "torch/utils", "torch/distributed", "torch/autograd",
+    "redis", "networkx", "huggingface_hub", "accelerate", "fsspec",
+    "torch/nn", "torch/optim", "torch/utils", "torch/distributed",
 )  # fmt: skip
 """Folders under site-packages that hold prose, most of them dependencies of fccl itself."""
 

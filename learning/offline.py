@@ -31,8 +31,8 @@ RECIPES = {
     "gpt2-tiny": Recipe(),
     # For tests: made in a few seconds, real in every part, and good for nothing else.
     "gpt2-micro": Recipe(
-        pieces=512, positions=512, layers=1, width=64, heads=2, steps=12, batch=8, length=64,
-        sizes=Sizes(found=400, prose=100, world=100, primer=1), packages=(),
+        pieces=512, positions=512, layers=1, width=64, heads=2, fitting=10, steps=10, batch=8,
+        length=64, sizes=Sizes(found=400, prose=100, world=100, primer=1), packages=(),
     ),
 }  # fmt: skip
 

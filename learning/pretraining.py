@@ -1,8 +1,9 @@
 """Training the offline base model from nothing: one fixed recipe, a fixed number of steps.
 
-Every choice serves the lowest loss per second on two cores: bf16 autocast where the processor has
-it, short sequences, a vocabulary that is cheap to predict, and a learning rate that decays to
-nothing. Sequences start at random positions, so that all positions are learned from short ones.
+Every choice serves the lowest loss per second on two cores: embeddings that begin as counted word
+pairs, bf16 autocast where the processor has it, short sequences, a vocabulary that is cheap to
+predict, and a learning rate that decays to nothing. Sequences start at random positions, so that
+all positions are learned from short ones.
 
 In the data path: called once by `learning/offline`; what it saves is loaded by `learning/loading`.
 """
@@ -19,12 +20,15 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from learning.bigrams import autocast, count, fit
 from learning.corpus import PACKAGES, passages
 from learning.loading import quiet
 from learning.pieces import END_ID, PAD_ID, learn_pieces, packaged
 from learning.reading import Sizes, reading
 
 Report = Callable[[str, float], None]
+
+_WAVE = 0.2  # height of the position waves; the fitted embeddings have standard deviation 1
 
 
 @dataclass(frozen=True)
@@ -37,10 +41,12 @@ class Recipe:
         layers: Transformer blocks.
         width: Width of the residual stream; a multiple of `heads`.
         heads: Attention heads of a block.
+        fitting: Steps of the fit of the embeddings to bigrams.
         steps: Optimizer steps.
         batch: Sequences of a step.
         length: Tokens of a sequence.
-        rate: Peak learning rate.
+        rate: Peak learning rate of the blocks.
+        fine: Peak learning rate of the fitted embeddings.
         sizes: How much of which text is read.
         packages: Installed packages whose docstrings are read, besides the standard library.
         seed: Fixes initial weights, choice and order of the texts.
@@ -51,10 +57,12 @@ class Recipe:
     layers: int = 2
     width: int = 192
     heads: int = 3
-    steps: int = 150
+    fitting: int = 100
+    steps: int = 60
     batch: int = 32
     length: int = 128
-    rate: float = 3e-3
+    rate: float = 2e-3
+    fine: float = 3e-4
     sizes: Sizes = Sizes()  # noqa: RUF009 (frozen)
     packages: tuple[str, ...] = PACKAGES
     seed: int = 0
@@ -69,7 +77,7 @@ def pretrain(recipe: Recipe, folder: Path, report: Report) -> None:
         report: Told of progress, from 0 to 1 over the whole build.
     """
     report("reading the English on this machine", 0.0)
-    found = passages(recipe.packages, lambda done: report("reading English", 0.2 * done))
+    found = passages(recipe.packages, _part(report, "reading the English on this machine", 0, 0.2))
     texts = reading(found, recipe.sizes, recipe.seed)
     report("learning the tokenizer", 0.2)
     tokenizer = learn_pieces(texts, recipe.pieces)
@@ -77,11 +85,19 @@ def pretrain(recipe: Recipe, folder: Path, report: Report) -> None:
     with torch.random.fork_rng(devices=[]):  # the caller's randomness is not ours to move
         torch.manual_seed(recipe.seed)
         model = empty_model(recipe, tokenizer.get_vocab_size())
-        train(model, stream, recipe, lambda done: report("training", 0.22 + 0.77 * done))
+        pairs = count(stream, tokenizer.get_vocab_size())
+        told = _part(report, "fitting word pairs", 0.25, 0.4)
+        begin_with_pairs(model, *fit(pairs, recipe.width, recipe.fitting, told))
+        train(model, stream, recipe, _part(report, "training", 0.4, 0.98))
     with quiet():
         model.save_pretrained(folder)
         packaged(tokenizer, recipe.positions).save_pretrained(folder)
     report("saved", 1.0)
+
+
+def _part(report: Report, message: str, start: float, end: float) -> Callable[[float], None]:
+    """What a part of the build tells its own share 0..1 to; the whole hears from start to end."""
+    return lambda done: report(message, start + (end - start) * done)
 
 
 def encoded(tokenizer: Tokenizer, texts: list[str]) -> Tensor:
@@ -107,15 +123,24 @@ def empty_model(recipe: Recipe, pieces: int) -> GPT2LMHeadModel:
         bos_token_id=END_ID,
         eos_token_id=END_ID,
         pad_token_id=PAD_ID,
+        tie_word_embeddings=False,  # a pair has a first and a last token, each fitted
     )
     return GPT2LMHeadModel(config)
 
 
-def fast_in_bf16() -> bool:
-    """Whether this processor multiplies bfloat16 natively; emulated, it is slower than float32."""
-    capability = getattr(torch.cpu, "get_capabilities", None)
-    known = capability() if capability is not None else {}
-    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+def begin_with_pairs(model: GPT2LMHeadModel, embedding: Tensor, output: Tensor) -> None:
+    """Give a model the embeddings fitted to bigrams, and positions as gentle waves.
+
+    Waves, because a table of positions learned from short sequences would know nothing of later
+    ones; gentle, because the fit knows of no positions.
+    """
+    places, width = model.transformer.wpe.weight.shape
+    speeds = 10_000.0 ** (-torch.arange(0, width, 2) / width)  # (d / 2,)
+    angles = torch.arange(places)[:, None] * speeds  # (P, d / 2)
+    with torch.no_grad():
+        model.transformer.wte.weight.copy_(embedding)
+        model.lm_head.weight.copy_(output)
+        model.transformer.wpe.weight.copy_(_WAVE * torch.cat((angles.sin(), angles.cos()), dim=1))
 
 
 def schedule(step: int, steps: int) -> float:
@@ -136,16 +161,22 @@ def train(
     """
     rows = stream[: len(stream) // recipe.length * recipe.length].view(-1, recipe.length)
     draw = torch.Generator().manual_seed(recipe.seed)
-    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.1)
+    fitted = [model.transformer.wte.weight, model.lm_head.weight, model.transformer.wpe.weight]
+    rest = list(model.transformer.h.parameters()) + list(model.transformer.ln_f.parameters())
+    rates = (recipe.fine, recipe.rate)
+    optimizer = torch.optim.AdamW(
+        [{"params": fitted, "weight_decay": 0.0}, {"params": rest, "weight_decay": 0.1}],
+        betas=(0.9, 0.95),
+    )
+    last = recipe.positions - recipe.length
     model.train()
     order = torch.empty(0, dtype=torch.int64)
     for step in range(recipe.steps):
         if len(order) < recipe.batch:
             order = torch.randperm(len(rows), generator=draw)
         batch, order = rows[order[: recipe.batch]], order[recipe.batch :]
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.rate * schedule(step, recipe.steps)
-        last = recipe.positions - recipe.length
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * schedule(step, recipe.steps)
         start = int(torch.randint(last + 1, (1,), generator=draw))
         loss(model, batch, start).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -158,7 +189,7 @@ def train(
 def loss(model: GPT2LMHeadModel, batch: Tensor, start: int) -> Tensor:
     """Mean cross-entropy of the next token, in nats, of a (B, T) batch put at position `start`."""
     positions = torch.arange(start, start + batch.shape[1])[None]  # (1, T)
-    with torch.autocast("cpu", torch.bfloat16, enabled=fast_in_bf16()):
+    with autocast():
         hidden = model.transformer(batch, position_ids=positions, use_cache=False)[0]
         logits = model.lm_head(hidden[:, :-1])  # (B, T - 1, V)
     return functional.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())

@@ -1,9 +1,9 @@
 """What the offline base model reads: found English, the project's prose, and the prompt template.
 
-Found paragraphs are chosen by how plain they are: documentation is full of narrow sentences, and
-the few thousand plainest serve a small model best. Some are put into the prompt template as simple
-tasks about documentation, so that the template's words are no news to the model; none of them is
-a task that a federation trains or is judged on.
+Found paragraphs are chosen by how plain they are, where there are more than the recipe reads;
+variety serves a small model better than choice does. Some are put into the prompt template as
+simple tasks about documentation, so that the template's words are no news to the model; none of
+them is a task that a federation trains or is judged on.
 
 In the data path: between `learning/corpus`, `learning/synthetic` and `learning/pretraining`.
 """
@@ -49,11 +49,11 @@ class Sizes:
             tokens and teach little.
     """
 
-    found: int = 6000
-    prose: int = 400
+    found: int = 30_000
+    prose: int = 300
     world: int = 1500
-    primer: int = 6
-    tasks: float = 0.15
+    primer: int = 4
+    tasks: float = 0.05
 
 
 def _merit(passage: Passage) -> float:
