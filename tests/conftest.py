@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -53,3 +54,13 @@ def _serve(start: Callable[[], servers.Server]) -> Iterator[servers.Server]:
         pytest.skip(missing)
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder that holds `offline:gpt2-micro`, made once per session."""
+    from learning import base
+
+    cache = tmp_path_factory.mktemp("cache")
+    base.resolve("offline:gpt2-micro", None, cache, lambda message, fraction: None)
+    return cache

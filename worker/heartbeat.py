@@ -6,6 +6,7 @@ it is settled, a version too far ahead that its update would be rejected as stal
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -115,7 +116,5 @@ class Pulse:
 
 def _try(call: Callable[[], None]) -> None:
     """Without the store a worker goes on; the next beat tries again."""
-    try:
+    with contextlib.suppress(StoreError):
         call()
-    except StoreError:
-        pass

@@ -78,23 +78,33 @@ class Publisher:
         self._thread.join(timeout_s)
 
     def _work(self) -> None:
-        while not (self._stopped.is_set() and not self.unpublished()):
+        while True:
+            last = self._stopped.is_set()  # one round more: what is settled need not be sent
             try:
-                self._round()
+                self._collect()
+                self._send()
             except BrokerClosed:
                 return
-            except (BrokerError, StoreError) as error:
+            except BrokerError as error:
                 self._told("waiting", error.what)
+            if last and not self.unpublished():
+                return
             self._wake.wait(POLL_S)
             self._wake.clear()
 
-    def _round(self) -> None:
+    def _collect(self) -> None:
+        """Let go of what has its receipt. Without the store, updates are sent all the same."""
+        try:
+            for pending in self._slot.pending():
+                receipt = self._store.get_receipt(self._topology.run, pending.task_id)
+                if receipt is not None:
+                    self._settle(pending, receipt)
+        except StoreError as error:
+            self._told("waiting", error.what)
+
+    def _send(self) -> None:
         for pending in self._slot.pending():
             self._publish(pending)
-        for pending in self._slot.pending():
-            receipt = self._store.get_receipt(self._topology.run, pending.task_id)
-            if receipt is not None:
-                self._settle(pending, receipt)
 
     def _publish(self, pending: Pending) -> None:
         since = self._published.get(pending.update_id)

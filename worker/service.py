@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event as Flag
 
+from filelock import Timeout
+
 from broker.protocol import Broker, Site, TakenTask, Topology
 from common import codec
 from common.clock import Clock
@@ -88,6 +90,10 @@ class Worker:
     ) -> None:
         """Claim a slot and start beating.
 
+        Raises:
+            DataError: No client's rows are here: every task would be refused.
+            RunError: The state directory cannot be written.
+
         Args:
             setting: What it is given.
             run: The run's id.
@@ -102,9 +108,12 @@ class Worker:
         self._setting, self._run, self._told = setting, run, told
         self._broker, self._store = broker, stores[0]
         self._on_step = on_step
+        self._waiting_for = ""
         self._topology = Topology(run, (setting.site,))
-        self._slot: Slot = claim(setting.state, run)
         data = Data(setting.data)
+        if not data.clients():
+            raise DataError(f"{setting.data} holds no client's rows", "name them with --data")
+        self._slot: Slot = claim(setting.state, run)
         self._source = Source(self._store, run, setting.cache, report)
         self._trainer = Trainer(data, compute)
         first = Heartbeat(
@@ -161,11 +170,19 @@ class Worker:
             if task.run != self._run:
                 raise WireError(f"a task of run {task.run}")
         except WireError as error:
-            taken.reject(error.what)
+            self._reject(taken, error.what)
             return None
         self._slot.put_task(task)
         taken.ack()
         return task
+
+    def _reject(self, taken: TakenTask, reason: str) -> None:
+        self._tell("rejected", f"a message on the task queue: {reason}")
+        try:
+            taken.reject(reason)
+        except BrokerError as error:  # it stays on the queue, for the next turn
+            self._tell("waiting", error.what)
+            taken.requeue()
 
     def _work(self, task: TrainTask, abandon: Flag) -> None:
         if any(pending.task_id == task.task_id for pending in self._slot.pending()):
@@ -200,13 +217,20 @@ class Worker:
             self._abandoned += 1
             return True
         self._pulse.update(state="training", now=True)
-        step = self._stepper(task, abandon)
-        with client_lock(self._setting.state, self._run, task.client_id):
-            trained = self._trainer.train(task, base, adapter, step)
-            if trained is None:
-                return self._abandon(task, abandon)
-            residual = self._setting.state / self._run / "clients" / task.client_id
-            entries, data = _encoded(task, trained.delta, residual / "residual.safetensors")
+        try:
+            with client_lock(self._setting.state, self._run, task.client_id, TAKE_S):
+                return self._learn(task, base, adapter, abandon)
+        except Timeout:
+            self._tell("waiting", f"another worker of this machine trains {task.client_id}")
+            return False
+
+    def _learn(self, task: TrainTask, base: Path, adapter: Tensors, abandon: Flag) -> bool:
+        """Train and leave the update to the publisher; the client's lock is held."""
+        trained = self._trainer.train(task, base, adapter, self._stepper(task, abandon))
+        if trained is None:
+            return self._abandon(task, abandon)
+        private = self._setting.state / self._run / "clients" / task.client_id
+        entries, data = _encoded(task, trained.delta, private / "residual.safetensors")
         update = Update(
             task_id=task.task_id,
             attempt=task.attempt,
@@ -291,6 +315,9 @@ class Worker:
         self._pulse.update(wants=digest, now=True)
 
     def _tell(self, kind: str, text: str) -> None:
+        if kind == "waiting" and text == self._waiting_for:
+            return  # said already, and still so
+        self._waiting_for = text if kind == "waiting" else ""
         self._pulse.note(kind, text)
         self._told(kind, text)
 

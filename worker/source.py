@@ -32,13 +32,19 @@ class Source:
         self._report = report
 
     def adapter(self, task: TrainTask) -> Tensors | None:
-        """θ of the task's base version; None if the store no longer has it.
+        """θ of the task's base version; None if no open task starts from that version any more.
 
         Raises:
-            StoreError: Out of reach.
+            StoreError: Out of reach, or it came back empty and is yet to be filled again.
             WireError: The blob is no adapter of that version.
         """
+        # The pointer is looked at first: the coordinator sets it last when it fills a store anew.
+        filled = self._store.get_version(self._run) is not None
         frame = self._store.get_blob(self._run, task.adapter.sha256, task.adapter.nbytes)
+        if frame is None and not filled:
+            raise StoreError(
+                f"the store at {self._store.where} is empty", "the coordinator fills it"
+            )
         if frame is None:
             return None
         header, data = unpack(Adapter, frame)

@@ -75,7 +75,7 @@ class Slot:
         """Updates without a receipt, oldest name first."""
         found = []
         for path in sorted(self._updates.iterdir()):
-            task_id, _, attempt = path.name.partition(".")
+            task_id, _, attempt = path.name.rpartition(".")
             if attempt.isdigit():
                 found.append(Pending(task_id, int(attempt), path))
         return found
@@ -115,8 +115,11 @@ def claim(state: Path, run: str) -> Slot:
     raise RunError(f"{slots} has no free slot", "stop some of the workers")
 
 
-def client_lock(state: Path, run: str, client_id: str) -> FileLock:
-    """The lock that guards a client's private state on this machine."""
+def client_lock(state: Path, run: str, client_id: str, timeout_s: float) -> FileLock:
+    """The lock that guards a client's private state on this machine.
+
+    Entering it raises `filelock.Timeout` if another process keeps it for so long.
+    """
     directory = state / run / "clients" / client_id
     directory.mkdir(parents=True, exist_ok=True)
-    return FileLock(directory / "lock")
+    return FileLock(directory / "lock", timeout=timeout_s)

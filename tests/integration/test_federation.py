@@ -1,0 +1,373 @@
+"""Whole federations over real RabbitMQ and Redis, in processes that are stopped and killed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pika
+import pytest
+
+from broker.chunks import split_update
+from broker.dead import DEAD_QUEUE, DEAD_REASON
+from broker.protocol import LOCAL, Message, QueueMissing, Topology
+from broker.rabbit import RabbitBroker
+from common import codec
+from common.records import Refusal, TrainTask, Update
+from common.wire import pack
+from tests.federations import Federation, check_applied_once, federation
+from tests.processes import Command, eventually, warm
+from tests.servers import PrivateRedis, Server, ServerMissing
+
+pytestmark = pytest.mark.servers
+
+
+class Make(Protocol):
+    def __call__(self, **sizes: int) -> Federation: ...
+
+
+@pytest.fixture
+def make(
+    tmp_path: Path, model_cache: Path, rabbitmq: Server, redis_server: Server
+) -> Iterator[Make]:
+    """Makes a federation on the shared servers; its processes end with the test."""
+    with ExitStack() as stack:
+
+        def make(**sizes: int) -> Federation:
+            own = federation(tmp_path, model_cache, rabbitmq.url, redis_server.url, **sizes)
+            return stack.enter_context(own)
+
+        yield make
+
+
+# One run to its end, with the console script, and with hostile messages on its queues
+
+
+@dataclass
+class Finished:
+    """A run that came to its end, and what was seen of it."""
+
+    run: Federation
+    codes: list[int]
+    workers: list[Command]
+    status: dict[str, Any]
+    dead: list[tuple[str, str]]
+
+
+@pytest.fixture(scope="module")
+def finished(
+    tmp_path_factory: pytest.TempPathFactory,
+    model_cache: Path,
+    rabbitmq: Server,
+    redis_server: Server,
+) -> Iterator[Finished]:
+    directory = tmp_path_factory.mktemp("finished")
+    elsewhere = str(tmp_path_factory.mktemp("elsewhere"))  # a worker without the base model
+    with federation(directory, model_cache, rabbitmq.url, redis_server.url, versions=4) as run:
+        coordinator = run.script("coordinator", "--plain")
+        lacking = run.script("worker", "--workers", "2", FCCL_CACHE=elsewhere)
+        warm()
+        eventually("the coordinator serves", lambda: run.epoch() == 1)
+        topology = Topology(run.run_id)
+        publish_hostile_updates(rabbitmq.url, topology)
+        publish_hostile_tasks(rabbitmq.url, topology)
+        workers = [run.worker(), run.worker(), lacking]
+        for worker in workers:
+            worker.says("serves")
+        run.reaches(1)
+        status = eventually("status --json", run.status)
+        codes = [each.end() for each in (coordinator, *workers)]
+        dead = read_dead(rabbitmq.url, topology)
+        yield Finished(run, codes, workers, status, dead)
+
+
+def publish_hostile_updates(url: str, topology: Topology) -> None:
+    """Once the queues are there: everything that an update queue must survive."""
+    broker = RabbitBroker(url)
+    exchange = topology.update_exchange(LOCAL)
+
+    def first() -> bool:
+        try:
+            broker.publish_update(topology, LOCAL, Message(b"no frame at all"))
+        except QueueMissing:
+            return False
+        return True
+
+    try:
+        eventually("the queues are declared", first)
+        empties = b"\xdd" + (60_000).to_bytes(4, "big") + b"\x90" * 60_000  # 60,000 lists
+        bomb = b"FCCL" + bytes([1]) + len(empties).to_bytes(4, "little") + empties
+        broker.publish_update(topology, LOCAL, Message(bomb))
+        chunk = next(iter(split_update("t000001.1", b"0123456789")))
+        forged = Message(b"9876543210", chunk.headers)
+        broker.publish_update(topology, LOCAL, forged)
+        for message in split_update("t000001.1", stranger()):
+            broker.publish_update(topology, LOCAL, message)
+        foreign = Refusal(
+            task_id="t000001", attempt=1, client_id="mallory", worker_id="m", reason="no"
+        )
+        broker.publish_update(topology, LOCAL, Message(pack(foreign)))
+    finally:
+        broker.close()
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        anonymous = connection.channel()  # says nothing about its user
+        anonymous.basic_publish(exchange, "", b"who am I")
+
+
+def stranger() -> bytes:
+    """A well-formed update of a client that does not exist."""
+    entries, data = codec.encode("fp32", {"weights": np.zeros((2, 2), np.float32)})
+    counts = dict.fromkeys(("num_samples", "num_tokens", "steps"), 1)
+    losses = dict.fromkeys(("avg_loss", "loss_before", "loss_after"), 1.0)
+    stats = counts | losses | {"train_seconds": 1.0, "delta_norm": 1.0}
+    fields = {
+        "task_id": "t000001", "attempt": 1, "client_id": "mallory", "worker_id": "m", "phase": 0,
+        "base_version": 0, "stats": stats, "codec": "fp32", "sha256": codec.digest(data),
+        "tensors": [entry.fields() for entry in entries],
+    }  # fmt: skip
+    return pack(Update.model_validate(fields), data)
+
+
+def publish_hostile_tasks(url: str, topology: Topology) -> None:
+    broker = RabbitBroker(url)
+    try:
+        broker.publish_task(topology, LOCAL, Message(b"train this"))
+        broker.publish_task(topology, LOCAL, Message(foreign_task()))
+    finally:
+        broker.close()
+
+
+def foreign_task() -> bytes:
+    """A valid task of another run."""
+    digest = hashlib.sha256(b"").hexdigest()
+    fields = {
+        "task_id": "t1", "attempt": 1, "run": "another", "client_id": "client_0", "phase": 0,
+        "objective": "sft", "base": {"name": "x", "kind": "hub", "digest": digest},
+        "training": {
+            "steps": 1, "epochs": 0, "batch_size": 1, "lr": 0.1, "max_grad_norm": 1.0,
+            "prox_mu": 0.0, "max_length": 64,
+        },
+        "base_version": 0, "adapter": {"sha256": digest, "nbytes": 1}, "lora": {},
+        "update_codec": "fp32", "seed": 0, "issued_at": 0.0, "deadline_s": 1.0,
+    }  # fmt: skip
+    return pack(TrainTask.model_validate(fields))
+
+
+def read_dead(url: str, topology: Topology) -> list[tuple[str, str]]:
+    """Queue and reason of every dead letter."""
+    letters = []
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        channel = connection.channel()
+        while (got := channel.basic_get(topology.dead_queue, auto_ack=True))[0] is not None:
+            headers = got[1].headers
+            letters.append((headers[DEAD_QUEUE].rpartition(".tasks.")[0], headers[DEAD_REASON]))
+        channel.queue_delete(topology.dead_queue)
+    return [("tasks" if queue else "updates", reason) for queue, reason in letters]
+
+
+def test_coordinator_and_workers_run_to_the_end_and_exit_0(finished: Finished) -> None:
+    assert finished.codes == [0, 0, 0, 0]
+    assert finished.run.version() == 4
+    check_applied_once(finished.run)
+
+
+def test_every_worker_says_what_it_did_and_nothing_waits(finished: Finished) -> None:
+    ends = [worker.out.splitlines()[-1] for worker in finished.workers]
+    assert all("run small is finished" in end for end in ends)
+    assert all(end.endswith("0 wait for a receipt") for end in ends)
+
+
+def test_status_shows_the_run_while_it_runs(finished: Finished) -> None:
+    info = finished.status["info"]
+    assert info["name"] == "small"
+    assert info["status"] in ("running", "finished")
+    assert info["version"] >= 1
+    assert [row["client_id"] for row in finished.status["clients"]] == [
+        f"client_{i}" for i in range(3)
+    ]
+    assert {worker["site"] for worker in finished.status["workers"]} <= {"local"}
+
+
+def test_status_shows_the_run_after_its_end(finished: Finished) -> None:
+    after = finished.run.status()
+    assert after is not None
+    assert (after["info"]["status"], after["info"]["version"]) == ("finished", 4)
+    assert [version["version"] for version in after["versions"]] == [0, 1, 2, 3, 4]
+
+
+def test_the_last_version_loads_with_peft(finished: Finished, model_cache: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    from learning import base
+
+    path = base.resolve("offline:gpt2-micro", None, model_cache, lambda *_: None).path
+    model = AutoModelForCausalLM.from_pretrained(path)
+    adapted = PeftModel.from_pretrained(model, str(finished.run.run / "versions" / "000004"))
+    moved = [p for name, p in adapted.named_parameters() if "lora_B" in name]
+    assert moved and all(float(p.abs().max()) > 0 for p in moved)
+
+
+def test_the_report_is_written(finished: Finished) -> None:
+    report = finished.run.run / "report"
+    fields = json.loads((report / "report.json").read_text())
+    assert fields["federated"]["nats_per_token"] > 0
+    assert (report / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert "## Updates" in (report / "report.md").read_text()
+
+
+def test_the_run_directory_keeps_no_credential(finished: Finished, rabbitmq: Server) -> None:
+    assert rabbitmq.url not in (finished.run.run / "federation.toml").read_text()
+
+
+def test_hostile_messages_are_dead_letters_with_their_reasons(finished: Finished) -> None:
+    expected = [
+        ("updates", "no fccl frame|too short"),
+        ("updates", "no msgpack within limits|pair"),
+        ("updates", "does not have the hash it claims"),
+        ("updates", "unknown client mallory"),
+        ("updates", "refusal"),
+        ("updates", "broker-validated user"),
+        ("tasks", "no fccl frame|too short"),
+        ("tasks", "a task of run another"),
+    ]
+    assert len(finished.dead) == len(expected)
+    for queue, reason in expected:
+        assert [q for q, why in finished.dead if re.search(reason, why)].count(queue) == 1
+
+
+# Kills
+
+
+def test_a_killed_coordinator_is_resumed_and_applies_every_update_once(make: Make) -> None:
+    run = make(versions=5)
+    coordinator = run.coordinator()
+    workers = [run.worker(), run.worker()]
+    run.reaches(2)
+    coordinator.kill()
+    assert run.version() < 5
+    assert run.coordinator("--resume").end() == 0
+    assert run.version() == 5
+    check_applied_once(run)
+    assert [worker.end() for worker in workers] == [0, 0]
+
+
+def test_the_task_of_a_killed_worker_is_issued_again_and_trained_by_another(make: Make) -> None:
+    run = make(versions=2, steps=60)
+    coordinator, workers = run.coordinator(), [run.worker(), run.worker()]
+    beat = run.training()
+    victim = next(w for w in workers if f"worker {beat.worker_id} serves" in w.out)
+    victim.kill()
+    assert coordinator.end() == 0
+    check_applied_once(run)
+    query = "SELECT attempt, worker_id FROM accepted WHERE task_id = '{}'"
+    [(attempt, worker)] = run.rows(query.format(beat.task_id))
+    assert attempt >= 2
+    assert worker != beat.worker_id
+    assert [w.end() for w in workers if w is not victim] == [0]
+
+
+def test_a_killed_broker_comes_back_and_the_run_goes_on(
+    make: Make, restartable_rabbitmq: Server
+) -> None:
+    run = make(versions=5)
+    processes = [run.coordinator(), run.worker(), run.worker()]
+    run.reaches(1)
+    restartable_rabbitmq.restart(kill=True)
+    assert run.version() < 5
+    assert [process.end() for process in processes] == [0, 0, 0]
+    assert run.version() == 5
+    check_applied_once(run)
+
+
+def test_a_store_that_is_lost_and_comes_back_empty_only_pauses_the_run(
+    tmp_path: Path, model_cache: Path, rabbitmq: Server, private_redis: PrivateRedis
+) -> None:
+    with federation(tmp_path, model_cache, rabbitmq.url, private_redis.url, versions=5) as run:
+        coordinator = run.coordinator()
+        workers = [run.worker(), run.worker()]
+        run.reaches(1)
+        private_redis.kill()
+        coordinator.says("degraded")
+        private_redis.restart(kill=True, wipe=True)
+        coordinator.says("restored")
+        assert [process.end() for process in (coordinator, *workers)] == [0, 0, 0]
+        assert run.version() == 5
+        check_applied_once(run)
+        status = run.status()
+        assert status is not None
+        assert [version["version"] for version in status["versions"]] == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.fixture
+def private_redis() -> Iterator[PrivateRedis]:
+    try:
+        server = PrivateRedis()
+    except ServerMissing as error:
+        pytest.skip(str(error))
+    server.start()
+    yield server
+    server.close()
+
+
+# Stops
+
+
+def test_ctrl_c_ends_both_sides_cleanly_and_resume_completes_the_run(make: Make) -> None:
+    run = make(versions=3, steps=30, buffer=3)
+    coordinator, worker = run.coordinator(), run.worker()
+    buffered = eventually("an update is buffered", lambda: unapplied(run))
+    coordinator.signal(signal.SIGINT)
+    assert coordinator.end() == 10
+    assert "stopped on request" in coordinator.out
+    assert "--resume" in coordinator.out
+    assert not unapplied(run)
+    assert buffered <= {task for line in run.lines("progress.jsonl") for task in line["updates"]}
+
+    resumed = run.coordinator("--resume")
+    run.training()
+    worker.signal(signal.SIGINT)
+    assert worker.end() == 0
+    assert re.search(r"stopped: trained \d+ tasks, abandoned 1", worker.out)
+    again = run.worker()
+    assert resumed.end() == 0
+    assert again.end() == 0
+    assert run.version() == 3
+    check_applied_once(run)
+
+
+def unapplied(run: Federation) -> set[str]:
+    """Accepted updates that wait for a commit."""
+    return {task for (task,) in run.rows("SELECT task_id FROM accepted WHERE version IS NULL")}
+
+
+def test_a_paused_coordinator_that_was_replaced_ends_and_writes_nothing(make: Make) -> None:
+    run = make(versions=6)
+    old = run.coordinator()
+    workers = [run.worker(), run.worker()]
+    run.reaches(1)
+    old.signal(signal.SIGSTOP)
+    new = run.coordinator("--resume")
+    eventually("the new one has taken over", lambda: run.epoch() == 2)
+    before = attempts_of_epoch_1(run)
+    old.signal(signal.SIGCONT)
+    assert old.end() == 8
+    assert "another coordinator has taken over" in old.err
+    assert "Traceback" not in old.err
+    assert new.end() == 0
+    assert [worker.end() for worker in workers] == [0, 0]
+    assert attempts_of_epoch_1(run) == before
+    assert run.version() == 6
+    check_applied_once(run)
+
+
+def attempts_of_epoch_1(run: Federation) -> list[tuple[Any, ...]]:
+    return run.rows("SELECT task_id, attempt FROM attempt WHERE epoch = 1 ORDER BY 1, 2")

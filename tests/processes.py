@@ -1,0 +1,179 @@
+"""`fccl` commands as processes of their own: to watch, to signal and to kill.
+
+Two ways to start one. `script` runs the console script as a user does; it spends seconds on
+importing torch. `fork` runs the same `cli.main.main` in a process forked from one that has
+imported it already: as real a process, whose death leaves what a death leaves, but ready at once.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import TypeVar
+
+LONG = 90.0
+"""Bounds a wait for something that must come; seconds."""
+POLL = 0.02
+SCRIPT = Path(sys.executable).with_name("fccl")
+
+T = TypeVar("T")
+
+
+def eventually(what: str, look: Callable[[], T], deadline_s: float = LONG) -> T:
+    """What `look` finds, as soon as it is true."""
+    deadline = time.monotonic() + deadline_s
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"did not happen: {what}"
+        time.sleep(POLL)
+    return found
+
+
+class Command:
+    """A started command."""
+
+    def __init__(self, process: subprocess.Popen[bytes] | BaseProcess, log: Path) -> None:
+        self._process = process
+        self._log = log
+        assert process.pid is not None
+        self.pid: int = process.pid
+
+    @property
+    def out(self) -> str:
+        """What it has written to its standard output so far."""
+        return self._log.with_suffix(".out").read_text(encoding="utf-8")
+
+    @property
+    def err(self) -> str:
+        """What it has written to its standard error so far."""
+        return self._log.with_suffix(".err").read_text(encoding="utf-8")
+
+    @property
+    def code(self) -> int | None:
+        """Its exit code, negative for a signal; None while it runs."""
+        if isinstance(self._process, BaseProcess):
+            return self._process.exitcode
+        return self._process.poll()
+
+    def says(self, text: str) -> None:
+        """Wait until it has said something, on either stream."""
+        eventually(f"{text!r} in {self.out}\n{self.err}", lambda: self._said(text))
+
+    def _said(self, text: str) -> bool:
+        ended = self.code is not None  # looked at first: it may speak between the two
+        said = text in self.out or text in self.err
+        assert said or not ended, f"ended without {text!r}:\n{self.out}\n{self.err}"
+        return said
+
+    def end(self, deadline_s: float = LONG) -> int:
+        """Wait until it ends; its exit code."""
+        eventually(f"end of\n{self.out}\n{self.err}", lambda: self.code is not None, deadline_s)
+        assert self.code is not None
+        return self.code
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self.code is None, f"it has ended:\n{self.out}\n{self.err}"
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kill -9, and wait until it is gone."""
+        if self.code is None:
+            os.kill(self.pid, signal.SIGKILL)
+        self.end()
+
+
+class Commands:
+    """Starts commands in one directory, and kills those that are left at the end."""
+
+    def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
+        self._directory = directory
+        self._environment = dict(environment)
+        self._started: list[Command] = []
+
+    def script(self, *args: str, **variables: str) -> Command:
+        """Start the console script."""
+        log = self._log(args)
+        environment = os.environ | self._environment | variables
+        with log.with_suffix(".out").open("wb") as out, log.with_suffix(".err").open("wb") as err:
+            process = subprocess.Popen(
+                [SCRIPT, *args],
+                cwd=self._directory,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+            )
+        return self._remember(Command(process, log))
+
+    def fork(self, *args: str, **variables: str) -> Command:
+        """Start a command in a process forked from one that has imported all of it."""
+        log = self._log(args)
+        environment = self._environment | variables
+        for stream in (".out", ".err"):
+            log.with_suffix(stream).touch()
+        process = _forks().Process(
+            target=_command, args=(args, self._directory, environment, log), daemon=True
+        )
+        process.start()
+        return self._remember(Command(process, log))
+
+    def close(self) -> None:
+        """Kill what still runs."""
+        for command in self._started:
+            command.kill()
+
+    def _log(self, args: Sequence[str]) -> Path:
+        return self._directory / f"{len(self._started):02d}-{args[0].strip('-')}.log"
+
+    def _remember(self, command: Command) -> Command:
+        self._started.append(command)
+        return command
+
+
+@contextmanager
+def commands(directory: Path, environment: Mapping[str, str]) -> Iterator[Commands]:
+    """A place to start commands from."""
+    place = Commands(directory, environment)
+    try:
+        yield place
+    finally:
+        place.close()
+
+
+def forked(target: Callable[..., None], *args: object) -> int:
+    """Run a function in a process of its own; its exit code, negative for a signal."""
+    process = _forks().Process(target=target, args=args, daemon=True)
+    process.start()
+    process.join(LONG)
+    assert process.exitcode is not None, "the process did not end"
+    return process.exitcode
+
+
+def warm() -> None:
+    """Return once the process to fork from has imported everything."""
+    assert forked(str) == 0
+
+
+def _forks() -> multiprocessing.context.ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["cli.demo", "cli.coordinator", "cli.worker", "cli.status"])
+    return context
+
+
+def _command(args: Sequence[str], directory: Path, environment: dict[str, str], log: Path) -> None:
+    for number, stream in ((1, ".out"), (2, ".err")):
+        os.dup2(os.open(log.with_suffix(stream), os.O_WRONLY | os.O_APPEND), number)
+    os.chdir(directory)
+    os.environ.update(environment)
+    sys.argv = ["fccl", *args]
+    from cli.main import main
+
+    main()

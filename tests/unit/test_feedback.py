@@ -1,0 +1,87 @@
+"""Error feedback: nothing that a lossy codec drops is lost, only late."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from common import codec
+from common.records import CodecName
+from common.tensors import Tensors
+from worker import feedback
+
+
+def send(name: CodecName, delta: Tensors, residual: Path) -> Tensors:
+    """What the coordinator decodes."""
+    return codec.decode(name, *feedback.encode(name, delta, residual))
+
+
+def test_topk_sends_the_largest_tenth_and_keeps_the_rest(tmp_path: Path) -> None:
+    residual = tmp_path / "residual"
+    delta = {"w": np.array([5, 1, 2, 0, 0, 0, 0, 0, 0, 0], np.float32)}
+    assert send("topk", delta, residual)["w"].tolist() == [5, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+    assert load_file(residual)["w"].tolist() == [0, 1, 2, 0, 0, 0, 0, 0, 0, 0]
+
+
+def test_what_was_kept_is_added_to_the_next_delta(tmp_path: Path) -> None:
+    residual = tmp_path / "residual"
+    delta = {"w": np.array([5, 1, 2, 0, 0, 0, 0, 0, 0, 0], np.float32)}
+    send("topk", delta, residual)
+    # 0 + 1 + 2 → total [1, 2, 4, …]: the 4 goes out.
+    delta = {"w": np.array([1, 1, 2, 0, 0, 0, 0, 0, 0, 0], np.float32)}
+    assert send("topk", delta, residual)["w"].tolist() == [0, 0, 4, 0, 0, 0, 0, 0, 0, 0]
+    assert load_file(residual)["w"].tolist() == [1, 2, 0, 0, 0, 0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("name", ["topk", "int4"])
+def test_the_sum_of_what_is_sent_converges_to_the_sum_of_the_deltas(
+    name: CodecName, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    mean = random.normal(size=200).astype(np.float32)
+    wanted, sent, plain = np.zeros(200), np.zeros(200), np.zeros(200)
+    errors = []
+    for _ in range(200):
+        delta = {"w": mean + random.normal(scale=0.1, size=200).astype(np.float32)}
+        wanted += delta["w"]
+        sent += send(name, delta, tmp_path / "residual")["w"]
+        plain += codec.decode(name, *codec.encode(name, delta))["w"]
+        errors.append(np.linalg.norm(sent - wanted) / np.linalg.norm(wanted))
+    assert errors[-1] < 0.05
+    assert errors[-1] < errors[9] / 5  # the error stays bounded while the sum grows
+    assert np.linalg.norm(sent - wanted) < np.linalg.norm(plain - wanted)
+
+
+def test_the_error_is_exactly_the_residual(tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    wanted, sent = np.zeros(50, np.float32), np.zeros(50, np.float32)
+    for _ in range(5):
+        delta = {"w": random.normal(size=50).astype(np.float32)}
+        wanted += delta["w"]
+        sent += send("topk", delta, tmp_path / "residual")["w"]
+    np.testing.assert_allclose(load_file(tmp_path / "residual")["w"], wanted - sent, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["fp32", "bf16", "int8"])
+def test_codecs_that_need_no_feedback_keep_nothing(name: CodecName, tmp_path: Path) -> None:
+    feedback.encode(name, {"w": np.ones(10, np.float32)}, tmp_path / "residual")
+    assert not (tmp_path / "residual").exists()
+
+
+def test_a_torn_residual_costs_only_what_it_held(tmp_path: Path) -> None:
+    residual = tmp_path / "residual"
+    residual.write_bytes(b"\x08\x00")
+    delta = {"w": np.array([0, 3, 0, 0, 0, 0, 0, 0, 0, 0], np.float32)}
+    assert send("topk", delta, residual)["w"].tolist() == [0, 3, 0, 0, 0, 0, 0, 0, 0, 0]
+
+
+def test_a_delta_that_is_not_finite_changes_no_residual(tmp_path: Path) -> None:
+    residual = tmp_path / "residual"
+    send("topk", {"w": np.arange(10, dtype=np.float32)}, residual)
+    before = residual.read_bytes()
+    with pytest.raises(ValueError, match="not finite"):
+        feedback.encode("topk", {"w": np.full(10, np.nan, np.float32)}, residual)
+    assert residual.read_bytes() == before
