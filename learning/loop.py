@@ -36,6 +36,9 @@ class LocalTraining:
         max_grad_norm: The gradient is scaled down to this Euclidean norm.
         prox_mu: FedProx (Li et al. 2020): adds μ/2·‖θ − θ_start‖² to the loss; 0 is off.
         seed: Of batch order and dropout.
+        betas: Decay of AdamW's moments. Shorter than the usual (0.9, 0.999): a task of 5 to 10
+            steps that starts without moments would end before those averages mean anything.
+            Measured on four skewed clients, this is worth a tenth of central training's gain.
         autocast: Compute in bfloat16 where torch deems it safe; see `learning.device`.
     """
 
@@ -47,6 +50,7 @@ class LocalTraining:
     prox_mu: float = 0.0
     seed: int = 0
     autocast: bool = False
+    betas: tuple[float, float] = (0.5, 0.99)
 
     def total_steps(self, examples: int) -> int:
         """Optimizer steps that a task with so many examples takes."""
@@ -114,7 +118,7 @@ def train(
     steps = settings.total_steps(len(examples))
     weights = [p for p in model.parameters() if p.requires_grad]
     anchors = [p.detach().clone() for p in weights] if settings.prox_mu else []
-    optimizer = torch.optim.AdamW(weights, lr=settings.lr, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(weights, lr=settings.lr, betas=settings.betas, weight_decay=0.0)
     device = weights[0].device
     batches = stream(examples, settings.batch_size, settings.seed, device)
     total, done, start = _Totals(), True, time.perf_counter()

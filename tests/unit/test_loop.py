@@ -92,8 +92,8 @@ def test_the_proximal_term_is_half_mu_times_the_squared_distance() -> None:
     settings = LocalTraining(1, 0.5, steps=2, max_grad_norm=1e9, prox_mu=12.0)
     train(model, objective, [row], settings)
     assert seen == pytest.approx([1.0, 0.5])  # AdamW's first step is lr · sign(gradient)
-    # Second gradient 3 + 12·(0.5 − 1) = −3: m̂ = (0.9·0.1·3 − 0.1·3)/0.19, v̂ = 9.
-    assert float(model.weight.detach()) == pytest.approx(0.5 + 0.5 * 0.03 / 0.19 / 3, rel=1e-4)
+    # Second gradient 3 + 12·(0.5 − 1) = −3: m̂ = (0.5·0.5·3 − 0.5·3)/0.75 = −1, v̂ = 9.
+    assert float(model.weight.detach()) == pytest.approx(0.5 + 0.5 * 1 / 3, rel=1e-4)
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_step_and_a_remedy(
