@@ -10,6 +10,7 @@ On an update's way: `ingest` → `core` (`admission`, `contribution`, `staleness
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -365,6 +366,7 @@ class Service:
         self._show(lambda: self._status.live(info, self._state, self._summaries[-1]))
         if finish.complete:
             self._broker.delete(self._topology)
+            self._ingest.expire(math.inf)  # nothing can complete them any more
         return Outcome(finish.complete, finish.reason, self._state.version, finish.failed)
 
 

@@ -1,0 +1,271 @@
+"""What `common.store` and `common.view` promise, on the embedded store and on a real Redis."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from common import view
+from common.embedded import EmbeddedStore
+from common.errors import StoreError
+from common.records import Event, Heartbeat, Receipt, VersionSummary
+from common.store import CHUNK, FEED_LENGTH, HEARTBEAT_TTL_S, Store, connect, place
+from common.view import ClientRow, Info, QueueRow
+from common.wire import pack
+
+SHA = "0" * 64
+
+
+class Opened:
+    """A store, and a plain client of the same server to look behind it."""
+
+    def __init__(self, store: Store, client: Any) -> None:
+        self.store, self.client = store, client
+
+
+@pytest.fixture(params=["embedded", pytest.param("redis", marks=pytest.mark.servers)])
+def opened(request: pytest.FixtureRequest) -> Iterator[Opened]:
+    if request.param == "redis":
+        url = request.getfixturevalue("redis_server").url
+        with redis.Redis.from_url(url) as client:
+            yield Opened(connect(url), client)
+        return
+    embedded = EmbeddedStore()
+    store = embedded.open()
+    yield Opened(store, store._redis)
+    embedded._tcp.shutdown()
+    embedded._tcp.server_close()
+
+
+@pytest.fixture
+def store(opened: Opened) -> Store:
+    return opened.store
+
+
+@pytest.fixture
+def run() -> str:
+    return uuid.uuid4().hex
+
+
+def event(text: str) -> Event:
+    return Event(at=1.0, level="info", kind="test", text=text)
+
+
+def heartbeat(worker: str) -> Heartbeat:
+    return Heartbeat(worker_id=worker, site="local", state="waiting")
+
+
+# blobs
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK, CHUNK + 1])
+def test_a_blob_comes_back_by_its_content_whatever_its_size(
+    store: Store, run: str, size: int
+) -> None:
+    data = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+    sha = hashlib.sha256(data).hexdigest()
+    assert store.get_blob(run, sha, size) is None
+    assert not store.has_blob(run, sha)
+    store.put_blob(run, data)
+    store.put_blob(run, data)
+    assert store.has_blob(run, sha)
+    assert store.get_blob(run, sha, size) == data
+    store.drop_blob(run, sha, size)
+    assert store.get_blob(run, sha, size) is None
+
+
+def test_a_blob_with_a_chunk_missing_is_not_there(opened: Opened, run: str) -> None:
+    data = b"x" * (CHUNK + 1)
+    sha = hashlib.sha256(data).hexdigest()
+    opened.store.put_blob(run, data)
+    opened.client.delete(f"fccl:{run}:blob:{sha}:1")
+    assert opened.store.get_blob(run, sha, len(data)) is None
+
+
+def test_a_corrupt_blob_is_an_error_and_never_data(opened: Opened, run: str) -> None:
+    sha = hashlib.sha256(b"right").hexdigest()
+    opened.client.set(f"fccl:{run}:blob:{sha}:0", b"wrong")
+    with pytest.raises(StoreError, match="corrupt"):
+        opened.store.get_blob(run, sha, 5)
+
+
+def test_a_blob_lives_as_long_as_it_is_told(opened: Opened, run: str) -> None:
+    opened.store.put_blob(run, b"data", ttl_s=60)
+    opened.store.put_blob(run, b"kept")
+    keys = {
+        name: f"fccl:{run}:blob:{hashlib.sha256(name).hexdigest()}:0" for name in (b"data", b"kept")
+    }
+    assert 55 <= opened.client.ttl(keys[b"data"]) <= 60
+    assert opened.client.ttl(keys[b"kept"]) == -1
+
+
+# heartbeats and receipts
+
+
+def test_a_heartbeat_lives_on_the_servers_clock(opened: Opened, run: str) -> None:
+    opened.store.beat(run, heartbeat("w1"))
+    ttl = opened.client.ttl(f"fccl:{run}:heartbeat:w1")
+    assert HEARTBEAT_TTL_S - 5 <= ttl <= HEARTBEAT_TTL_S
+
+
+def test_live_workers_are_listed_by_name(store: Store, run: str) -> None:
+    for worker in ("w2", "w1", "w3"):
+        store.beat(run, heartbeat(worker))
+    store.beat("another-run", heartbeat("w4"))
+    store.leave(run, "w3")
+    assert [beat.worker_id for beat in store.heartbeats(run)] == ["w1", "w2"]
+    assert store.heartbeats("no-run") == ()
+
+
+def test_a_heartbeat_that_does_not_parse_is_left_out(opened: Opened, run: str) -> None:
+    opened.store.beat(run, heartbeat("w1"))
+    opened.client.set(f"fccl:{run}:heartbeat:evil", b"\xff" * 100)
+    assert [beat.worker_id for beat in opened.store.heartbeats(run)] == ["w1"]
+
+
+def test_a_receipt_is_found_by_its_task(store: Store, run: str) -> None:
+    receipt = Receipt(task_id="t1", attempt=1, state="accepted")
+    assert store.get_receipt(run, "t1") is None
+    store.put_receipt(run, receipt)
+    assert store.get_receipt(run, "t1") == receipt
+
+
+# pointers and tables
+
+
+def test_a_name_points_at_its_newest_run(store: Store, run: str) -> None:
+    assert store.get_run(run) is None
+    store.set_run(run, "first")
+    store.set_run(run, "second")
+    assert store.get_run(run) == "second"
+
+
+def test_the_version_is_a_number_or_nothing(store: Store, run: str) -> None:
+    assert store.get_version(run) is None
+    store.set_version(run, 12)
+    assert store.get_version(run) == 12
+
+
+def test_a_table_is_replaced_whole(store: Store, run: str) -> None:
+    store.put_table(run, "clients", {"a": b"1", "b": b"2"})
+    store.put_table(run, "clients", {"c": b"3"})
+    assert store.read(run)["clients"] == {b"c": b"3"}
+    store.put_table(run, "clients", {})
+    assert store.read(run)["clients"] == {}
+
+
+# the feed
+
+
+def test_a_reader_of_the_feed_goes_on_where_it_was(store: Store, run: str) -> None:
+    store.feed(run, [event("1"), event("2"), event("3")])
+    place, first = store.events(run, count=2)
+    assert [e.text for e in first] == ["1", "2"]
+    place, rest = store.events(run, place)
+    assert [e.text for e in rest] == ["3"]
+    assert store.events(run, place) == (place, ())
+    store.feed(run, [event("4")])
+    assert [e.text for e in store.events(run, place)[1]] == ["4"]
+
+
+def test_an_empty_feed_starts_at_its_beginning(store: Store, run: str) -> None:
+    assert store.events(run) == ("0", ())
+
+
+def test_the_feed_is_bounded(opened: Opened, run: str) -> None:
+    for _ in range(3):
+        opened.store.feed(run, [event("x")] * FEED_LENGTH)
+    assert opened.client.xlen(f"fccl:{run}:events") < 2 * FEED_LENGTH
+
+
+# the view
+
+
+def info(run: str) -> Info:
+    return Info(
+        run=run, name="n", status="running", version=2, total_versions=8, phase=0, phases=("sft",),
+        clients=1, buffered=0, buffer_size=2, open_tasks=1, accepted=4, rejected=0, started_at=1.0,
+        updated_at=2.0, max_staleness=20,
+    )  # fmt: skip
+
+
+def test_the_view_is_everything_in_one_value(store: Store, run: str) -> None:
+    store.set_run(run, run)
+    store.set_info(run, pack(info(run)))
+    for version in (10, 9, 2):
+        summary = VersionSummary(version=version, phase=0, at=1.0, sha256=SHA, nbytes=1)
+        store.put_summary(run, version, summary.model_dump_json())
+    row = ClientRow(client_id="c0", site="local", rows=9, issued=1, participation=0)
+    store.put_table(run, "clients", {"c0": pack(row)})
+    store.put_table(run, "queues", {"q": pack(QueueRow(queue="q", messages=1, consumers=2))})
+    store.beat(run, heartbeat("w1"))
+    store.feed(run, [event("one"), event("two")])
+    seen = view.read(store, run)
+    assert seen.info == info(run)
+    assert seen.clients == (row,)
+    assert [v.version for v in seen.versions] == [2, 9, 10]
+    assert [e.text for e in seen.events] == ["one", "two"]
+    assert [(q.queue, q.messages) for q in seen.queues] == [("q", 1)]
+    assert [w.worker_id for w in seen.workers] == ["w1"]
+    assert seen.fields()["clients"][0]["rows"] == 9
+
+
+def test_a_run_that_nobody_knows_is_one_line(store: Store, run: str) -> None:
+    with pytest.raises(StoreError, match=f"no run '{run}'"):
+        view.read(store, run)
+    store.set_run(run, run)  # a pointer without a status
+    with pytest.raises(StoreError, match=f"no run '{run}'"):
+        view.read(store, run)
+
+
+@pytest.mark.parametrize("part", ["info", "summary"])
+def test_a_status_of_another_protocol_is_one_line(store: Store, run: str, part: str) -> None:
+    store.set_run(run, run)
+    store.set_info(run, b"FCCL\x09....." if part == "info" else pack(info(run)))
+    if part == "summary":
+        store.put_summary(run, 1, '{"version": 1, "new": true}')
+    with pytest.raises(StoreError, match="upgrade fccl") as caught:
+        view.read(store, run)
+    assert "\n" not in str(caught.value)
+
+
+# out of reach
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:hunter2@127.0.0.1:1/0",
+        "redis://user:hunter2@127.0.0.1:1/0",
+        "redis://127.0.0.1:1/0?password=hunter2",
+        "redis://:hun/ter2@127.0.0.1:1/0",
+        "http://:hunter2@127.0.0.1:1/0",
+    ],
+)
+def test_a_store_out_of_reach_is_one_line_without_its_password(url: str) -> None:
+    with pytest.raises(StoreError, match=r"store\.url") as caught:
+        connect(url)
+    assert "hun" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.__cause__ is None and caught.value.__suppress_context__
+
+
+def test_the_place_of_a_store_is_host_and_port() -> None:
+    assert place("redis://user:p@ss@host:6379/0?password=x") == "host:6379/0"
+    assert place("rediss://host:6379") == "host:6379"
+
+
+def test_a_store_that_goes_away_says_so_and_comes_back(opened: Opened, run: str) -> None:
+    class Gone:
+        def __getattr__(self, _: str) -> Any:
+            raise redis.TimeoutError("secret")
+
+    gone = Store(Gone(), "host:1")
+    with pytest.raises(StoreError, match=r"host:1 does not answer \(TimeoutError\)"):
+        gone.get_version(run)
+    opened.store.ping()

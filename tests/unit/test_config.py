@@ -1,0 +1,204 @@
+"""The configuration: one file, every key documented, and errors that name the key in one line."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.config import FederationConfig, dump, load, parse
+from common.errors import ConfigError
+from common.template import TEMPLATE
+
+
+def refused(table: dict[str, Any]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse(table, "federation.toml")
+    assert "\n" not in str(caught.value) and caught.value.remedy
+    return caught.value.what
+
+
+def keys(value: Any, prefix: str = "") -> set[str]:
+    if isinstance(value, dict):
+        return {k for key, inner in value.items() for k in keys(inner, f"{prefix}.{key}")}
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return keys(value[0], prefix)
+    return {prefix}
+
+
+def test_the_template_is_the_defaults() -> None:
+    assert parse(tomllib.loads(TEMPLATE), "template") == FederationConfig()
+
+
+def test_the_template_names_every_key() -> None:
+    # Keys without a default are there as a comment: "# quorum = 3".
+    lines = [line.removeprefix("# ") if " = " in line else line for line in TEMPLATE.splitlines()]
+    text = "\n".join(line for line in lines if not line.startswith("An environment"))
+    named = keys(tomllib.loads(text))
+    assert named == keys(FederationConfig().model_dump(mode="json"))
+
+
+def test_no_file_is_the_defaults() -> None:
+    assert load(None, {}) == FederationConfig()
+
+
+# round trips
+
+tables = st.fixed_dictionaries(
+    {},
+    optional={
+        "run": st.fixed_dictionaries({"dir": st.text(st.characters(codec="utf-8"), max_size=9)}),
+        "data": st.fixed_dictionaries(
+            {"sft": st.text(), "alpha": st.floats(1e-9, 1e9), "clients": st.integers(1, 2**60)}
+        ),
+        "model": st.fixed_dictionaries(
+            {"lora": st.fixed_dictionaries({"targets": st.lists(st.text(), max_size=3)})}
+        ),
+        "phase": st.lists(
+            st.fixed_dictionaries({"lr": st.floats(1e-12, 1e3), "versions": st.integers(1, 9)}),
+            min_size=1,
+            max_size=3,
+        ),
+        "schedule": st.fixed_dictionaries(
+            {"concurrency": st.integers(3, 9), "quorum": st.just(1)},
+            optional={"buffer_size": st.integers(1, 3)},
+        ),
+    },
+)
+
+
+@given(tables)
+def test_a_dumped_configuration_parses_to_itself(table: dict[str, Any]) -> None:
+    config = parse(table, "test")
+    assert parse(tomllib.loads(dump(config)), "dump") == config
+
+
+# errors
+
+
+@pytest.mark.parametrize(
+    ("table", "named"),
+    [
+        ({"runs": {}}, "unknown key runs"),
+        ({"run": {"nam": "x"}}, "unknown key run.nam"),
+        ({"phase": [{}, {"lrr": 1}]}, "unknown key phase.1.lrr"),
+        ({"model": {"lora": {"rank": 1}}}, "unknown key model.lora.rank"),
+        ({"run": []}, "run"),
+        ({"run": {"name": "a/b"}}, "run.name"),
+        ({"run": {"name": "a.b"}}, "run.name"),
+        ({"run": {"seed": -1}}, "run.seed"),
+        ({"run": {"seed": 1.0}}, "run.seed"),
+        ({"data": {"clients": "4"}}, "data.clients"),
+        ({"data": {"clients": True}}, "data.clients"),
+        ({"data": {"clients": 0}}, "data.clients"),
+        ({"data": {"alpha": 0}}, "data.alpha"),
+        ({"data": {"alpha": float("inf")}}, "data.alpha"),
+        ({"data": {"heldout": 0.5}}, "data.heldout"),
+        ({"phase": []}, "phase"),
+        ({"phase": {}}, "phase"),
+        ({"phase": [{"objective": "dpo"}]}, "phase.0.objective"),
+        ({"phase": [{"lr": float("nan")}]}, "phase.0.lr"),
+        ({"phase": [{"prox_mu": float("inf")}]}, "phase.0.prox_mu"),
+        ({"phase": [{"local_steps": 5, "local_epochs": 1}]}, "exactly one of local_steps"),
+        ({"phase": [{"local_steps": 0}]}, "exactly one of local_steps"),
+        ({"schedule": {"reissue": "commit", "buffer_size": 5}}, "buffer_size is over concurrency"),
+        ({"schedule": {"quorum": 3}}, "quorum is over the buffer size"),
+        ({"schedule": {"lease_s": float("inf")}}, "schedule.lease_s"),
+        ({"aggregation": {"floor": 1.1}}, "aggregation.floor"),
+        ({"aggregation": {"temperature": 0}}, "aggregation.temperature"),
+        ({"aggregation": {"staleness_exponent": float("inf")}}, "aggregation.staleness_exponent"),
+        ({"codec": {"adapter": "int8"}}, "codec.adapter"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named_in_one_line(table: dict[str, Any], named: str) -> None:
+    what = refused(table)
+    assert what.startswith("federation.toml: ") and named in what
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [(b"[run\n", "line 1"), (b"\xff\xfe", "cannot be read"), (b"a = 1\na = 2\n", "line 2")],
+)
+def test_a_file_that_is_no_toml_is_named(tmp_path: Path, content: bytes, named: str) -> None:
+    path = tmp_path / "federation.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=named) as caught:
+        load(path, {})
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_a_directory_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not exist; `fccl init"):
+        load(tmp_path / "none.toml", {})
+    with pytest.raises(ConfigError, match="is a directory"):
+        load(tmp_path, {})
+
+
+# environment
+
+
+def test_a_variable_overrides_one_key(tmp_path: Path) -> None:
+    path = tmp_path / "federation.toml"
+    path.write_text("[schedule]\nconcurrency = 2\nflush_s = 9.0\n[[phase]]\n[[phase]]\nlr = 0.5\n")
+    environ = {
+        "FCCL_SCHEDULE__CONCURRENCY": "8",
+        "FCCL_PHASE__1__LR": "1e-3",
+        "FCCL_MODEL__LORA__R": "4",
+        "FCCL_MODEL__NAME": "gpt2",
+        "FCCL_DATA__SFT": "a file.jsonl",
+        "FCCL_CACHE": "/tmp",
+        "PATH": "/bin",
+    }
+    config = load(path, environ)
+    assert (config.schedule.concurrency, config.schedule.flush_s) == (8, 9.0)
+    assert [phase.lr for phase in config.phase] == [2e-4, 1e-3]
+    assert (config.model.lora.r, config.model.name) == (4, "gpt2")
+    assert config.data.sft == "a file.jsonl"
+
+
+def test_a_variable_can_set_a_phase_without_a_file() -> None:
+    assert load(None, {"FCCL_PHASE__0__VERSIONS": "3"}).phase[0].versions == 3
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "named"),
+    [
+        ("FCCL_SCHEDULE__CONCURENCY", "8", "unknown key schedule.concurency"),
+        ("FCCL_SCHEDULE__CONCURRENCY", "many", "schedule.concurrency"),
+        ("FCCL_PHASE__7__LR", "1", "no entry 7"),
+        ("FCCL_PHASE__LR", "1", "entry number is missing"),
+        ("FCCL_RUN__NAME__X", "1", "name is no table"),
+        ("FCCL_ODD__0__LR__X", "1", "there is no table"),
+        ("FCCL___", "1", "unknown key"),
+        ("FCCL_RUN__", "1", "unknown key run."),
+    ],
+)
+def test_a_wrong_variable_is_an_error_that_names_it(
+    tmp_path: Path, variable: str, value: str, named: str
+) -> None:
+    path = tmp_path / "federation.toml"
+    path.write_text('odd = [1]\n[run]\nname = "x"\n')
+    with pytest.raises(ConfigError, match=named):
+        load(path, {variable: value})
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\0")))
+def test_any_text_in_a_variable_is_a_value_or_a_configuration_error(text: str) -> None:
+    try:
+        load(None, {"FCCL_RUN__NAME": text, "FCCL_MODEL__MAX_LENGTH": text})
+    except ConfigError as error:
+        assert "\n" not in str(error)
+
+
+def test_the_buffer_is_half_the_tasks_or_all_of_a_round() -> None:
+    def of(**schedule: Any) -> int:
+        return parse({"schedule": schedule}, "test").schedule.buffer
+
+    assert of(concurrency=5) == 2
+    assert of(concurrency=1) == 1
+    assert of(concurrency=5, reissue="commit") == 5
+    assert of(concurrency=5, buffer_size=7) == 7

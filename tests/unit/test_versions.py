@@ -1,0 +1,106 @@
+"""Version directories: exactly what was broadcast, whole or not there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common import codec
+from common.errors import RunError
+from common.records import Adapter, CodecName
+from common.tensors import Tensors
+from common.wire import unpack
+from coordinator.versions import CONFIG, WEIGHTS, Versions
+
+THETA: Tensors = {
+    "z.lora_B": np.full((3, 2), 1 + 2**-9, np.float32),
+    "a.lora_A": np.arange(6, dtype=np.float32).reshape(2, 3),
+}
+
+
+def versions(path: Path, name: CodecName = "fp32") -> Versions:
+    return Versions(path, {"peft_type": "LORA", "r": 2}, name)
+
+
+def names(path: Path) -> list[str]:
+    return sorted(entry.name for entry in path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["fp32", "bf16"])
+def test_a_version_holds_what_its_broadcast_decodes_to(tmp_path: Path, name: CodecName) -> None:
+    made = versions(tmp_path, name)
+    ref = made.write(0, THETA)
+    frame = made.frame(0)
+    assert (ref.sha256, ref.nbytes) == (codec.digest(frame), len(frame))
+    adapter, data = unpack(Adapter, frame)
+    broadcast = codec.decode(adapter.codec, adapter.tensors, data)
+    stored = made.read(0)
+    assert broadcast.keys() == stored.keys() == THETA.keys()
+    assert all(np.array_equal(broadcast[key], stored[key]) for key in stored)
+    assert np.array_equal(stored["z.lora_B"], THETA["z.lora_B"]) == (name == "fp32")
+
+
+def test_a_reopened_version_gives_the_same_frame(tmp_path: Path) -> None:
+    ref = versions(tmp_path, "bf16").write(3, THETA)
+    assert codec.digest(versions(tmp_path, "bf16").frame(3)) == ref.sha256
+
+
+def test_a_version_is_a_peft_directory(tmp_path: Path) -> None:
+    versions(tmp_path).write(12, THETA)
+    assert names(tmp_path) == ["000012"]
+    assert names(tmp_path / "000012") == sorted([CONFIG, WEIGHTS])
+    assert json.loads((tmp_path / "000012" / CONFIG).read_text()) == {"peft_type": "LORA", "r": 2}
+
+
+def test_what_a_crash_left_is_written_over(tmp_path: Path) -> None:
+    (tmp_path / ".tmp-000001").mkdir()
+    (tmp_path / ".tmp-000001" / "torn").touch()
+    made = versions(tmp_path)
+    made.write(1, {"a": np.zeros(2, np.float32)})
+    made.write(1, THETA)
+    assert names(tmp_path) == ["000001"]
+    assert made.read(1).keys() == THETA.keys()
+
+
+def test_a_version_that_is_not_finite_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="version 1: tensor a holds values that are not finite"):
+        versions(tmp_path).write(1, {"a": np.array([np.inf], np.float32)})
+    assert names(tmp_path) == []
+
+
+def test_a_disk_that_refuses_is_one_line(tmp_path: Path) -> None:
+    made = versions(tmp_path / "versions")
+    (tmp_path / "versions").rmdir()
+    with pytest.raises(RunError, match=r"make room|No such file"):
+        made.write(0, THETA)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"garbage" * 20])
+def test_a_version_that_does_not_parse_is_named(tmp_path: Path, content: bytes | None) -> None:
+    made = versions(tmp_path)
+    made.write(0, THETA)
+    path = tmp_path / "000000" / WEIGHTS
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(RunError, match="000000"):
+        made.read(0)
+
+
+def test_a_start_removes_temporary_directories_and_versions_without_a_row(tmp_path: Path) -> None:
+    made = versions(tmp_path)
+    for version in (0, 1, 2):
+        made.write(version, THETA)
+    (tmp_path / ".tmp-000003").mkdir()
+    (tmp_path / "notes.txt").touch()  # somebody's own: left alone
+    made.sweep(1)
+    assert names(tmp_path) == ["000000", "000001", "notes.txt"]
+
+
+def test_only_what_is_to_be_kept_stays(tmp_path: Path) -> None:
+    made = versions(tmp_path)
+    for version in range(4):
+        made.write(version, THETA)
+    assert made.retain({0, 3, 9}) == [1, 2]
+    assert names(tmp_path) == ["000000", "000003"]
