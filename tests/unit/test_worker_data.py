@@ -1,0 +1,75 @@
+"""The rows of the clients that a worker serves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from common.errors import DataError
+from learning.instructions import write
+from learning.synthetic import instructions
+from tests.unit.tiny import tiny_tokenizer
+from worker.data import HOLDOUT_EXAMPLES, Data
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    rows = tuple(instructions(0, 90))
+    path = tmp_path / "clients"
+    path.mkdir()
+    write(path / "client_0_sft.jsonl", rows[:40])
+    write(path / "client_1_sft.jsonl", rows[40:80])
+    write(path / "heldout_sft.jsonl", rows[80:])
+    return path
+
+
+def test_clients_are_the_files_that_are_there_without_the_held_out_rows(directory: Path) -> None:
+    assert Data(directory).clients() == ("client_0", "client_1")
+
+
+def test_a_directory_that_is_not_there_has_no_clients(tmp_path: Path) -> None:
+    assert Data(tmp_path / "nowhere").clients() == ()
+
+
+def test_rows_are_learned_or_measured_by_but_never_both(directory: Path) -> None:
+    shard = Data(directory).shard("client_0", tiny_tokenizer(), 256)
+    learned = {tuple(example.input_ids) for example in shard.train}
+    measured = {tuple(example.input_ids) for example in shard.holdout}
+    assert learned and measured
+    assert not learned & measured
+    assert len(shard.train) + len(shard.holdout) == 40
+    assert len(shard.holdout) <= HOLDOUT_EXAMPLES
+
+
+def test_rows_are_tokenised_once(directory: Path) -> None:
+    data, tokenizer = Data(directory), tiny_tokenizer()
+    first = data.shard("client_0", tokenizer, 256)
+    (directory / "client_0_sft.jsonl").unlink()
+    assert data.shard("client_0", tokenizer, 256) is first
+
+
+@pytest.mark.parametrize("name", ["client_9", "heldout"])
+def test_an_unknown_client_is_a_data_error_that_names_it(directory: Path, name: str) -> None:
+    with pytest.raises(DataError, match=name) as caught:
+        Data(directory).shard(name, tiny_tokenizer(), 256)
+    assert str(directory) in caught.value.what
+    assert "--data" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "label", ["../secret", "../clients/client_0", "./client_0", "{}/secret", "sub/client_5", "*"]
+)
+def test_a_label_is_compared_with_files_and_never_made_a_path(directory: Path, label: str) -> None:
+    rows = tuple(instructions(1, 20))
+    write(directory.parent / "secret_sft.jsonl", rows)
+    (directory / "sub").mkdir()
+    write(directory / "sub" / "client_5_sft.jsonl", rows)
+    with pytest.raises(DataError, match="no rows of"):
+        Data(directory).shard(label.format(directory.parent), tiny_tokenizer(), 256)
+
+
+def test_rows_that_do_not_fit_are_a_data_error_with_the_key_to_change(directory: Path) -> None:
+    with pytest.raises(DataError, match="16 tokens") as caught:
+        Data(directory).shard("client_0", tiny_tokenizer(), 16)
+    assert "model.max_length" in caught.value.remedy
