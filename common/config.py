@@ -82,10 +82,10 @@ class PhaseConfig(Section):
     """[[phase]]: a span of versions with one objective."""
 
     objective: Objective = "sft"
-    versions: Positive = 8
-    local_steps: Annotated[int, Field(ge=0)] = 10
+    versions: Positive = 16
+    local_steps: Annotated[int, Field(ge=0)] = 5
     local_epochs: Annotated[int, Field(ge=0)] = 0
-    lr: PositiveFloat = 2e-4
+    lr: PositiveFloat = 6e-3
     lr_schedule: Literal["cosine", "constant"] = "cosine"
     batch_size: Positive = 16
     max_grad_norm: PositiveFloat = 1.0

@@ -88,7 +88,7 @@ class LoraSpec(Record):
     """LoRA factors: B (out × r) and A (r × in), applied as (alpha / r) · B A."""
 
     r: Annotated[int, Field(ge=1, le=1024)] = 16
-    alpha: Annotated[float, Field(gt=0, le=4096)] = 32.0
+    alpha: Annotated[int, Field(ge=1, le=4096)] = 32
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
     targets: Literal["all-linear"] | Annotated[tuple[str, ...], BeforeValidator(tuple_of)] = (
         "all-linear"

@@ -26,7 +26,7 @@ max_length = 256             # tokens of prompt and response together
 
 [model.lora]
 r = 16
-alpha = 32.0
+alpha = 32
 dropout = 0.05
 targets = "all-linear"       # or a list of module names, e.g. ["c_attn"]
 
@@ -40,10 +40,10 @@ heldout = 0.1            # share of rows set aside, before the partition, to eva
 
 [[phase]]                # phases run one after another
 objective = "sft"
-versions = 8             # commits of the coordinator in this phase
-local_steps = 10         # optimizer steps of one task ...
+versions = 16            # commits of the coordinator in this phase
+local_steps = 5          # optimizer steps of one task ...
 local_epochs = 0         # ... or passes over the client's rows; exactly one of the two is above 0
-lr = 2e-4
+lr = 6e-3                # for the offline model; gpt2 and larger want about 2e-4
 lr_schedule = "cosine"   # over the phase's versions, down to a tenth; or "constant"
 batch_size = 16
 max_grad_norm = 1.0

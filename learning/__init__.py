@@ -1,0 +1,1 @@
+"""Machine learning without queues: models, adapters, data, objectives, local loop, evaluation."""

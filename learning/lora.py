@@ -10,9 +10,8 @@ Data path: `learning.base` (base model) → here → `learning.loop`, and back a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,27 +20,11 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from common.errors import ModelError
+from common.records import LoraSpec
 from common.tensors import Tensors
 
 
-@dataclass(frozen=True)
-class LoraSettings:
-    """What an adapter looks like.
-
-    Attributes:
-        r: Rank of the factors.
-        alpha: Scale; the product B·A is multiplied by alpha / r.
-        dropout: Probability with which an input of A is dropped while training.
-        targets: Names of the modules that get factors, or every linear layer but the output head.
-    """
-
-    r: int = 16
-    alpha: int = 32
-    dropout: float = 0.05
-    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
-
-
-def attach(model: PreTrainedModel, settings: LoraSettings, seed: int) -> PeftModel:
+def attach(model: PreTrainedModel, settings: LoraSpec, seed: int) -> PeftModel:
     """Freezes a base model and attaches a fresh adapter, the same one for the same seed.
 
     The base model is changed in place; with a fresh adapter it computes what it did before.

@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from common.errors import ModelError
+from common.records import LoraSpec
 from common.tensors import Tensors
 from learning.batches import Batch
 from learning.instructions import Instruction
 from learning.loop import LocalTraining, StepReport, TrainResult, train
-from learning.lora import LoraSettings, attach, read_adapter
+from learning.lora import attach, read_adapter
 from learning.sft import sft
 from learning.synthetic import instructions
 from learning.tokens import Example, encode
@@ -25,7 +26,7 @@ def examples() -> tuple[Example, ...]:
 
 
 def run(examples: tuple[Example, ...], settings: LocalTraining) -> tuple[TrainResult, Tensors]:
-    model = attach(tiny_model(), LoraSettings(4, 8, 0.1), 0)
+    model = attach(tiny_model(), LoraSpec(r=4, alpha=8, dropout=0.1), 0)
     return train(model, sft, examples, settings), read_adapter(model)
 
 
@@ -45,7 +46,7 @@ def test_training_lowers_the_loss_and_counts_what_it_saw(examples: tuple[Example
 
 
 def test_only_what_requires_a_gradient_is_trained(examples: tuple[Example, ...]) -> None:
-    model = attach(tiny_model(), LoraSettings(4, 8), 0)
+    model = attach(tiny_model(), LoraSpec(r=4, alpha=8), 0)
     frozen = {n: p.clone() for n, p in model.named_parameters() if not p.requires_grad}
     before = read_adapter(model)
     train(model, sft, examples, SETTINGS)
@@ -103,7 +104,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_a_remedy(
         loss, metrics = sft(model, batch)
         return loss * float("nan"), metrics
 
-    model = attach(tiny_model(), LoraSettings(4, 8), 0)
+    model = attach(tiny_model(), LoraSpec(r=4, alpha=8), 0)
     before = read_adapter(model)
     with pytest.raises(ModelError, match="local step 1") as error:
         train(model, broken, examples, SETTINGS)

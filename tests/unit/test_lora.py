@@ -8,10 +8,11 @@ from peft import PeftModel
 from safetensors.numpy import save_file
 
 from common.errors import ModelError
-from learning.lora import LoraSettings, adapter_config, attach, read_adapter, write_adapter
+from common.records import LoraSpec
+from learning.lora import adapter_config, attach, read_adapter, write_adapter
 from tests.unit.tiny import tiny_model
 
-SETTINGS = LoraSettings(r=4, alpha=8, dropout=0.1)
+SETTINGS = LoraSpec(r=4, alpha=8, dropout=0.1)
 IDS = torch.arange(1, 21).unsqueeze(0)
 
 
@@ -97,7 +98,7 @@ def test_an_adapter_that_does_not_fit_changes_nothing(fault: str) -> None:
 def test_two_files_are_an_adapter_directory_of_peft(
     tmp_path: Path, targets: tuple[str, ...]
 ) -> None:
-    model = attach(tiny_model(), LoraSettings(4, 8, 0.1, targets), 3)
+    model = attach(tiny_model(), LoraSpec(r=4, alpha=8, dropout=0.1, targets=targets), 3)
     rng = np.random.default_rng(0)
     tensors = {n: rng.normal(size=t.shape) for n, t in read_adapter(model).items()}
     write_adapter(model, {n: t.astype(np.float32) for n, t in tensors.items()})
@@ -130,4 +131,4 @@ def test_the_config_is_the_same_for_the_same_adapter() -> None:
 
 def test_unknown_targets_are_a_model_error() -> None:
     with pytest.raises(ModelError, match="no adapter can be attached"):
-        attach(tiny_model(), LoraSettings(targets=("nothing",)), 0)
+        attach(tiny_model(), LoraSpec(targets=("nothing",)), 0)
