@@ -26,7 +26,7 @@ name = "offline:gpt2-micro"
 max_length = 128
 [model.lora]
 r = 4
-alpha = 8.0
+alpha = 8
 [data]
 rows = 90
 clients = {clients}

@@ -106,7 +106,8 @@ def claim(state: Path, run: str) -> Slot:
     for number in range(MAX_SLOTS):
         path = slots / str(number)
         path.mkdir(exist_ok=True)
-        lock = FileLock(path / "lock", blocking=False)
+        # Not thread-local: whichever thread ends the worker can release it.
+        lock = FileLock(path / "lock", blocking=False, thread_local=False)
         try:
             lock.acquire()
         except Timeout:

@@ -140,4 +140,4 @@ def test_an_unknown_client_is_a_data_error(place: Place) -> None:
 
 def test_an_adapter_of_another_rank_is_a_model_error(place: Place) -> None:
     with pytest.raises(ModelError, match="shape"):
-        place.train(task(lora={"r": 3, "alpha": 4.0}))
+        place.train(task(lora={"r": 3, "alpha": 4}))

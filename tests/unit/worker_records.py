@@ -21,7 +21,7 @@ def task(task_id: str = "t1", **changed: Any) -> TrainTask:
         "task_id": task_id, "attempt": 1, "run": "run-1", "client_id": "client_0", "phase": 0,
         "objective": "sft", "training": training, "base_version": 0,
         "base": {"name": "tiny", "kind": "local", "digest": NOTHING},
-        "adapter": {"sha256": NOTHING, "nbytes": 1}, "lora": {"r": 2, "alpha": 4.0},
+        "adapter": {"sha256": NOTHING, "nbytes": 1}, "lora": {"r": 2, "alpha": 4},
         "update_codec": "fp32", "seed": 1, "issued_at": 0.0, "deadline_s": 60.0,
     }  # fmt: skip
     return TrainTask.model_validate(fields | changed)
