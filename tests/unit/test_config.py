@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.config import FederationConfig, dump, load, parse
+from common.config import FederationConfig, PhaseConfig, dump, load, parse
 from common.errors import ConfigError
 from common.template import TEMPLATE
 
@@ -155,7 +155,7 @@ def test_a_variable_overrides_one_key(tmp_path: Path) -> None:
     }
     config = load(path, environ)
     assert (config.schedule.concurrency, config.schedule.flush_s) == (8, 9.0)
-    assert [phase.lr for phase in config.phase] == [2e-4, 1e-3]
+    assert [phase.lr for phase in config.phase] == [PhaseConfig().lr, 1e-3]
     assert (config.model.lora.r, config.model.name) == (4, "gpt2")
     assert config.data.sft == "a file.jsonl"
 
