@@ -22,7 +22,7 @@ from filelock import FileLock
 
 from common.errors import ModelError
 from learning.pretraining import Recipe, pretrain
-from learning.reading import Sizes
+from learning.reading import Sizes, reading
 
 PREFIX = "offline:"
 DEFAULT = "offline:gpt2-tiny"
@@ -38,8 +38,12 @@ RECIPES = {
 
 
 def _folder(name: str, recipe: Recipe) -> str:
-    """The cache's folder of a recipe: another recipe under the same name is another model."""
-    return f"{name}-{hashlib.sha256(repr(astuple(recipe)).encode()).hexdigest()[:12]}"
+    """The cache's folder of a recipe: with another recipe or reader it is another model.
+
+    What other packages say is left out on purpose: an upgrade of one must not make a new base.
+    """
+    own = reading([], recipe.sizes, recipe.seed)
+    return f"{name}-{hashlib.sha256(repr((astuple(recipe), own)).encode()).hexdigest()[:12]}"
 
 
 def make(name: str, cache: Path, report: Callable[[str, float], None]) -> Path:

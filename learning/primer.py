@@ -66,9 +66,9 @@ the ocean|The ocean covers more than two thirds of the surface of the Earth. It 
 millions of different species of plants and animals, from tiny fish to giant whales. It also plays
 an important role in the weather, because it takes up heat from the sun.
 
-photosynthesis|Photosynthesis is the process by which plants use sunlight, water and carbon
-dioxide to make their own food. During this process they release oxygen, which humans and animals
-need to breathe.
+photosynthesis|In photosynthesis, green leaves turn water and carbon dioxide into sugar with the
+help of sunlight. During this process they release oxygen, which humans and animals need to
+breathe.
 
 gravity|Gravity is the force that pulls objects toward each other. It keeps our feet on the ground
 and makes the planets move around the sun. The larger the mass of an object, the stronger its
@@ -149,8 +149,8 @@ animals|Animals that live in the forest include bears, deer, foxes, rabbits and 
 birds. Some of them sleep through the winter, while others store food or travel to warmer places.
 
 dogs and cats|Dogs and cats are both popular pets, but they are different in many ways. Dogs are
-social and need to be walked every day, while cats are more independent and easier to care for.
-Both can be loving and loyal companions.
+social and need to be walked every day, while cats like to be alone and need less care. Both can
+be loving and loyal companions.
 
 elephants|The elephant is the largest land animal in the world. It has a long trunk, big ears and
 thick gray skin. Elephants live in groups and eat grass, leaves and fruit. They are known for
@@ -175,13 +175,13 @@ grammar|She went to the store yesterday and bought some milk. They are going to 
 grandparents next week. He has been working here for ten years. If I had known, I would have
 called you. The letter was written by my friend.
 
-questions|What do you like to do in your free time? What is your favorite book and why? How did
-you become interested in this field? Where do you see yourself in five years? What are your
-strengths and weaknesses?
+questions|What do you like to do in your free time? Which book did you enjoy the most? How did you
+become interested in this field? What are your plans for the future? What are your strengths and
+weaknesses?
 
-sayings|Actions speak louder than words. Practice makes perfect. A friend in need is a friend
-indeed. Time heals all wounds. The early bird catches the worm. Life is like a journey: it is not
-about where you go but how you travel.
+sayings|Practice makes perfect. A friend in need is a friend indeed. Time heals all wounds. The
+early bird catches the worm. Life is like a journey: it is not about where you go but how you
+travel.
 
 similes|Her smile was as bright as the sun. The old man was as wise as an owl. The city at night
 looked like a sea of stars. His words cut like a knife. Time is money, and the mind is a garden.
@@ -378,8 +378,8 @@ Many knights tried to defeat it and failed. At last a poor boy spoke kindly to t
 it bread, and the two became friends.
 
 a fable|A hare laughed at a tortoise because it was so slow. The tortoise challenged the hare to a
-race. The hare ran ahead and fell asleep under a tree, while the tortoise kept walking and won.
-The moral of the story is that slow and steady wins the race.
+race. The hare ran ahead and fell asleep under a tree, while the tortoise kept walking and won. So
+patience can beat speed.
 
 a haiku|Autumn leaves falling, silent river carries them, night embraces all. Soft rain on the
 roof, whispers of a distant dream, morning wakes the birds.
@@ -388,7 +388,7 @@ a song|Oh, the road is long and the night is cold, but I carry your love like a 
 the stars come out I will sing your name, and my heart will burn like a wild flame.
 
 a joke|Why did the chicken cross the road? To get to the other side! What do you call a bear with
-no teeth? A gummy bear. Why was the math book sad? Because it had too many problems.
+no teeth? A gummy bear.
 
 a riddle|I have hands but cannot clap. What am I? A clock. What gets wetter the more it dries? A
 towel. What has keys but cannot open a door? A piano.
@@ -405,12 +405,12 @@ plan to fight poverty. Stock market falls after bank crisis. Study shows benefit
 exercise.
 
 scientists|Albert Einstein was a German physicist who developed the theory of relativity. Isaac
-Newton described the laws of motion. Marie Curie was the first woman to win a Nobel Prize, and
-Charles Darwin explained evolution by natural selection.
+Newton described the laws of motion. Marie Curie studied radioactivity and won two Nobel Prizes,
+and Charles Darwin explained evolution by natural selection.
 
-presidents and leaders|George Washington was the first President of the United States. Abraham
-Lincoln led the country during the Civil War and ended slavery. Martin Luther King was a leader of
-the civil rights movement, and Nelson Mandela fought against apartheid in South Africa.
+presidents and leaders|George Washington became President in 1789. Abraham Lincoln led the country
+during the Civil War and ended slavery. Martin Luther King was a leader of the civil rights
+movement, and Nelson Mandela fought against apartheid in South Africa.
 
 writers|William Shakespeare wrote Romeo and Juliet, Hamlet and Macbeth. Jane Austen is the author
 of Pride and Prejudice. George Orwell published the novel 1984 in 1949. J. K. Rowling created the
@@ -452,10 +452,9 @@ weather|Today will be mostly sunny with a light breeze and a high of 75 degrees.
 expect heavy rain and thunderstorms in the afternoon. Temperatures will drop below freezing on the
 weekend, so dress warmly.
 
-machine learning|Machine learning is a type of artificial intelligence that allows computers to
-learn from data without being explicitly programmed. Supervised learning uses labeled examples,
-while unsupervised learning finds hidden patterns. A neural network is inspired by the human
-brain.
+machine learning|In machine learning, a program finds rules in data by itself instead of being
+told them. Supervised learning uses labeled examples, while unsupervised learning finds hidden
+patterns. A neural network is inspired by the human brain.
 
 natural language processing|Natural language processing helps computers understand, interpret and
 generate human language. It is used in chatbots, translation, speech recognition and sentiment
@@ -659,8 +658,8 @@ a diary|Dear diary, today was an amazing day. I woke up early, went jogging by t
 lunch with my best friend. I was scared before the exam, but it went surprisingly well. I can't
 wait for tomorrow.
 
-a quote|The only limit is the one you set yourself. Be the change you wish to see in the world.
-Happiness is not a destination but a way of life. Every cloud has a silver lining.
+a quote|The only limit is the one you set yourself. Happiness is not a destination but a way of
+life. Every cloud has a silver lining.
 """
 """Paragraphs between blank lines, each a subject, a bar and a text."""
 
