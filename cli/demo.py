@@ -122,7 +122,7 @@ class _Federation:
             thread.start()
         self._watch(threads[0])
         for thread in threads:
-            thread.join()
+            _join(thread)
         for ended in (coordinator, worker):
             if ended.error is not None:
                 raise ended.error
@@ -178,7 +178,7 @@ class _Federation:
     def _watch(self, coordinator: threading.Thread) -> None:
         store = self._store.open()
         if not self._output.live:
-            coordinator.join()
+            _join(coordinator)
             return
         with Live(console=self._output.console, auto_refresh=False, transient=True) as live:
             while coordinator.is_alive():
@@ -188,3 +188,9 @@ class _Federation:
                 except StoreError:
                     pass  # the coordinator has not published anything yet
                 coordinator.join(REFRESH_S)
+
+
+def _join(thread: threading.Thread) -> None:
+    """Wait for a thread, and wake often: a signal that another thread took is handled here."""
+    while thread.is_alive():
+        thread.join(REFRESH_S)

@@ -60,9 +60,9 @@ def serve(config: FederationConfig, setting: Setting, workers: int) -> int:
     """Run a worker until its run is over or it is asked to stop; returns the exit code."""
     output = Output(plain=True)
     stop = threading.Event()
+    stores = (connect(config.store.url), connect(config.store.url, timeout_s=1.0))
     broker = RabbitBroker(config.broker.url, lambda state: output.told("broker", state))
     try:
-        stores = (connect(config.store.url), connect(config.store.url, timeout_s=1.0))
         on_signals([stop])
         run = find_run(stores[0], setting.name, stop, output.told)
         if run is None:
