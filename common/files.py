@@ -8,13 +8,21 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 
-def sync_dir(path: Path) -> None:
-    """Make a directory's entries (new names, renames) durable."""
+def sync(path: Path) -> None:
+    """Make a directory's entries (new names, renames), or a file's bytes, durable."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def sync_tree(path: Path) -> None:
+    """Make every file and directory under `path` durable."""
+    for directory, _, names in os.walk(path):
+        for name in names:
+            sync(Path(directory) / name)
+        sync(Path(directory))
 
 
 def write_durable(path: Path, data: bytes) -> None:
@@ -25,7 +33,7 @@ def write_durable(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-    sync_dir(path.parent)
+    sync(path.parent)
 
 
 def write_at(path: Path, offset: int, data: bytes) -> None:

@@ -53,7 +53,8 @@ prox_mu = 0.0            # FedProx
 concurrency = 4          # tasks in flight at most; async, no more than live workers
 # buffer_size = 2        # K, updates per version; default concurrency // 2, or all of a sync round
 reissue = "immediate"    # asynchronous; "commit" issues a round after each commit (FedAvg)
-# quorum = 3             # sync: commit with this many once the round deadline has passed
+# quorum = 3             # sync: commit with this many once the round deadline has passed;
+                         # without it a round waits for all, however long
 round_deadline_s = 600.0
 flush_s = 120.0          # async: commit a part-filled buffer after this long
 lease_s = 60.0           # a task whose worker is silent for so long is issued again

@@ -27,7 +27,7 @@ from common.records import (
 from common.store import Store
 from common.wire import explain, unpack
 
-RunStatus = Literal["starting", "waiting", "running", "degraded", "stopped", "finished", "failed"]
+RunStatus = Literal["starting", "waiting", "running", "stopped", "finished", "failed"]
 
 
 class Info(Record):

@@ -33,6 +33,8 @@ class Verdict:
     reason: str = ""
     binding: bool = True
     clip: float = 1.0
+    strikes: bool = True
+    """Whether a rejection counts against the client; being slow does not."""
 
 
 def inspect(tensors: Tensors, manifest: Mapping[str, tuple[int, ...]]) -> tuple[float, str]:
@@ -60,13 +62,12 @@ def judge(plan: Plan, state: State, update: Candidate) -> Verdict:
     if stranger := _stranger(client, task, update):
         return Verdict(stranger, binding=False)
     assert client is not None and task is not None  # strangers are gone
-    reason = (
-        _attempt(task, update)
-        or _stale(plan, state, update)
-        or _implausible(update)
-        or update.problem
-    )
-    return Verdict(reason) if reason else _norm(plan, state, update)
+    reason = _attempt(task, update) or _implausible(update) or update.problem
+    if reason:
+        return Verdict(reason)
+    if stale := _stale(plan, state, update):
+        return Verdict(stale, strikes=False)
+    return _norm(plan, state, update)
 
 
 def _names(tensors: Tensors, manifest: Mapping[str, tuple[int, ...]]) -> str:

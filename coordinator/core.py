@@ -31,7 +31,7 @@ from coordinator.events import (
     Repeat,
     Tick,
 )
-from coordinator.state import NORM_HISTORY, STRIKES, Buffered, ClientState, Plan, State
+from coordinator.state import NORM_HISTORY, REFUSALS, STRIKES, Buffered, ClientState, Plan, State
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def step(plan: Plan, state: State, event: CoordinatorEvent, now: float) -> Step:
         case Again():
             handled = Step(state, (Repeat(event.task_id),))
         case Refused():
-            handled = _refused(plan, state, event)
+            handled = _refused(plan, state, event, now)
         case Beats():
             handled = _beats(plan, state, event, now)
         case Drain():
@@ -83,7 +83,8 @@ def _candidate(plan: Plan, state: State, update: Candidate, now: float) -> Step:
     if verdict.reason and not verdict.binding:
         return Step(state, (Discard(verdict.reason), _rejection(update, verdict.reason)))
     if verdict.reason:
-        return _close(state, update, verdict.reason).then(_rejection(update, verdict.reason))
+        closed = _close(state, update, verdict.reason, strikes=verdict.strikes)
+        return closed.then(_rejection(update, verdict.reason))
     return _accept(plan, state, update, verdict.clip, now)
 
 
@@ -115,8 +116,14 @@ def accept(state: State, update: Buffered, norm: float, now: float) -> State:
     )
 
 
-def _close(state: State, about: Candidate | Refused, reason: str) -> Step:
-    client = strike(state.client(about.client_id))
+def _close(state: State, about: Candidate | Refused, reason: str, *, strikes: bool = True) -> Step:
+    client = state.client(about.client_id)
+    if not strikes:
+        return Step(
+            state.without_task(about.task_id),
+            (Close(about.task_id, about.client_id, reason, about.attempt),),
+        )
+    client = strike(client)
     after = state.without_task(about.task_id).with_client(about.client_id, client)
     done = Step(after, (Close(about.task_id, about.client_id, reason, about.attempt),))
     if client.strikes != STRIKES:
@@ -130,17 +137,22 @@ def strike(client: ClientState) -> ClientState:
     return replace(client, strikes=client.strikes + 1)
 
 
-def _refused(plan: Plan, state: State, event: Refused) -> Step:
+def _refused(plan: Plan, state: State, event: Refused, now: float) -> Step:
+    """Another worker may have what this one lacks: only a task that nobody can train is closed."""
     task, client = state.tasks.get(event.task_id), plan.clients.get(event.client_id)
     if task is None or client is None or client.site != event.site:
         return Step(state, (Discard("a refusal of a task that is not open at that site"),))
-    if task.client_id != event.client_id or event.attempt != task.attempt:
-        return Step(state, (Discard("a refusal of another client's or an older attempt"),))
+    if task.client_id != event.client_id or event.attempt > task.attempt:
+        return Step(state, (Discard("a refusal of another client's task or of no attempt"),))
+    if event.attempt < task.attempt:
+        return Step(state)  # delivered twice, or overtaken: the task is out again already
     text = f"{event.client_id} cannot train {event.task_id}: {event.reason}"
     refs = (("client", event.client_id), ("task", event.task_id))
-    return _close(state, event, f"refused: {event.reason}"[:500]).then(
-        Note("warning", "refused", text[:500], refs)
-    )
+    told = Note("warning", "refused", text[:500], refs)
+    if task.refusals + 1 < REFUSALS:
+        again = replace(task, refusals=task.refusals + 1, lease_until=now)
+        return Step(state.with_task(again), (told,))  # its lease is over: issued again at once
+    return _close(state, event, f"refused: {event.reason}"[:500]).then(told)
 
 
 def _beats(plan: Plan, state: State, beats: Beats, now: float) -> Step:

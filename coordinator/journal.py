@@ -53,6 +53,8 @@ CREATE TABLE event (
     kind TEXT NOT NULL, text TEXT NOT NULL, refs TEXT NOT NULL);
 """
 
+MAX_EVENTS = 50_000  # a flood of rejected messages must not grow the journal without end
+
 
 @dataclass(frozen=True)
 class Outgoing:
@@ -257,6 +259,9 @@ class Journal:
                 row = (now, action.level, action.kind, action.text, json.dumps(dict(action.refs)))
                 query = "INSERT INTO event (at, level, kind, text, refs) VALUES (?, ?, ?, ?, ?)"
                 self._db.execute(query, row)
+                self._db.execute(
+                    "DELETE FROM event WHERE id <= (SELECT MAX(id) FROM event) - ?", (MAX_EVENTS,)
+                )
             case _:
                 pass  # Discard, Repeat and Finish change no record
 

@@ -26,7 +26,7 @@ from typing import Any, Literal
 from common import config as configuration
 from common.config import FederationConfig
 from common.errors import ConfigError, RunError
-from common.files import sync_dir
+from common.files import sync, sync_tree
 from common.records import BaseRef, VersionSummary
 from common.software import software
 from common.tensors import Tensors
@@ -99,6 +99,7 @@ def create(config: FederationConfig, prepare: Callable[[Path], Origin], now: flo
     except OSError as error:
         raise RunError(f"{partial}: {error.strerror}", "set run.dir to a writable place") from None
     origin = prepare(partial)
+    sync_tree(partial)
     (partial / "federation.toml").write_text(_as_run(config), encoding="utf-8")
     versions = Versions(partial / "versions", origin.adapter_config, config.codec.adapter)
     ref = versions.write(0, origin.adapter)
@@ -107,9 +108,9 @@ def create(config: FederationConfig, prepare: Callable[[Path], Origin], now: flo
         VersionSummary(version=0, phase=0, at=now, sha256=ref.sha256, nbytes=ref.nbytes)
     )
     journal.close()
-    sync_dir(partial)
+    sync(partial)
     partial.rename(directory)
-    sync_dir(directory.parent)
+    sync(directory.parent)
 
 
 def set_aside(config: FederationConfig) -> str | None:

@@ -293,7 +293,7 @@ class Service:
     def _restore(self) -> None:
         in_use = {base for task in self._state.tasks.values() for base in task.bases}
         self._status.restore(self._journal, self._versions, in_use)
-        self._published = in_use | {self._state.version}
+        self._published |= in_use | {self._state.version}
         if self._store_up is False:
             self._listen(_warning(self._clock(), "restored", "the store answers again"))
         self._store_up = True
@@ -356,7 +356,8 @@ class Service:
         for version in stale:
             summary = self._summaries[version]
             self._show(partial(self._status.forget, summary))
-        self._published -= stale
+        if self._store_up:  # else they are still there, and tried again later
+            self._published -= stale
 
     def _end(self, finish: Finish) -> Outcome:
         status: RunStatus = "failed" if finish.failed else "stopped"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from common import codec
 from common.errors import RunError, WireError
-from common.files import sync_dir, write_at
+from common.files import sync, write_at
 from common.records import Update
 from common.tensors import Tensors
 from common.wire import unpack
@@ -46,7 +46,7 @@ class Spool:
         try:
             write_at(path, offset, data)
             if fresh:
-                sync_dir(self._path)
+                sync(self._path)
         except OSError as error:
             raise RunError(f"{path}: {error.strerror}", "make room, then --resume") from None
 

@@ -13,7 +13,8 @@ from common.config import AggregationConfig, PhaseConfig, ScheduleConfig
 from common.records import ContributionStats
 
 NORM_HISTORY = 50  # accepted update norms that the running median looks at
-STRIKES = 3  # refused or rejected updates in a row until a client is quarantined
+STRIKES = 3  # closed tasks and rejected updates in a row until a client is quarantined
+REFUSALS = 3  # of one task, by whichever workers, until it is closed
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class OpenTask:
     bases: tuple[int, ...]
     issued_at: float
     lease_until: float
+    refusals: int = 0
     parked: bool = False
     """Its site is silent: it holds no place among the tasks in flight until the site is back."""
 

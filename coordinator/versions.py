@@ -8,7 +8,6 @@ rename, before its journal row; a start removes directories that no row refers t
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from common import codec
 from common.errors import RunError
-from common.files import sync_dir
+from common.files import sync
 from common.records import Adapter, BlobRef, CodecName
 from common.tensors import Tensors
 from common.wire import pack
@@ -57,7 +56,7 @@ class Versions:
             # A directory left by a crash before its row is complete, but nothing refers to it.
             shutil.rmtree(self.directory(version), ignore_errors=True)
             temporary.rename(self.directory(version))
-            sync_dir(self._path)
+            sync(self._path)
         except (OSError, SafetensorError) as error:
             raise RunError(f"{temporary}: {error}", "make room, then --resume") from None
         return _ref(self._frame(version, decoded))
@@ -68,8 +67,8 @@ class Versions:
         save_file(tensors, directory / WEIGHTS)
         (directory / CONFIG).write_text(self._config, encoding="utf-8")
         for name in (WEIGHTS, CONFIG):
-            _sync(directory / name)
-        sync_dir(directory)
+            sync(directory / name)
+        sync(directory)
 
     def read(self, version: int) -> Tensors:
         """θ of a version.
@@ -111,11 +110,3 @@ class Versions:
 
 def _ref(frame: bytes) -> BlobRef:
     return BlobRef(sha256=codec.digest(frame), nbytes=len(frame))
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -10,6 +10,7 @@ In the data path: the coordinator calls `resolve` before the first task is issue
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -77,7 +78,9 @@ def resolve(name: str, revision: str | None, cache: Path, report: Report) -> Bas
     """
     path = Path(name).expanduser()
     if name.startswith(offline.PREFIX):
-        return _described(name, None, "offline", offline.make(name, cache, report))
+        made = _described(name, None, "offline", offline.make(name, cache, report))
+        _alias(made, cache)
+        return made
     if name and path.is_dir():
         return _described(name, None, "local", path.resolve())
     if not hub.is_hub_id(name):
@@ -87,6 +90,15 @@ def resolve(name: str, revision: str | None, cache: Path, report: Report) -> Bas
         )
     snapshot = hub.download(name, revision, report)
     return _described(name, snapshot.revision, "hub", snapshot.path)
+
+
+def _alias(made: BaseModel, cache: Path) -> None:
+    """Let workers that share this cache find the made model by its digest, without a copy."""
+    link = _installed(made.digest, cache)
+    if link.is_symlink() and not link.is_dir():  # what it pointed to was removed
+        link.unlink(missing_ok=True)
+    with contextlib.suppress(FileExistsError):
+        link.symlink_to(made.path.name)
 
 
 def _described(

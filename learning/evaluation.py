@@ -80,7 +80,7 @@ def generate(
     prompts: Sequence[str],
     max_new_tokens: int,
 ) -> list[str]:
-    """The most likely continuation of each prompt, token by token, up to its end of sequence.
+    """A likely continuation of each prompt, greedily, without repeating four tokens in a row.
 
     Args:
         model: A causal language model, with or without adapter.
@@ -100,6 +100,7 @@ def generate(
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 pad_token_id=tokenizer.eos_token_id,
+                no_repeat_ngram_size=4,  # a small model's most likely text is a loop
             )
             new = out[0, kept.shape[1] :]
             answers.append(str(tokenizer.decode(new, skip_special_tokens=True)).strip())

@@ -35,6 +35,7 @@ from worker.spool import Slot, claim, client_lock
 from worker.trainer import Trainer
 
 TAKE_S = 1.0  # longest wait for a task; bounds the reaction to a stop and to the end of the run
+MAX_REFUSALS = 3  # in a row: then it is this worker that is broken, not the tasks
 DRAIN_S = 15.0  # for publishing what is trained, when asked to stop
 
 
@@ -130,10 +131,15 @@ class Worker:
         self._publisher = Publisher(
             broker, self._store, self._topology, setting.site, self._slot, self._tell
         )
-        self._trained = self._abandoned = 0
+        self._trained = self._abandoned = self._refused = 0
 
     def serve(self, stop: Flag, abandon: Flag) -> Served:
         """Work until the run ends, another run takes its name, or `stop` is set.
+
+        Raises:
+            DataError: Three tasks in a row could not be trained here, for want of rows.
+            ModelError: The same, for want of the base model, or because training diverged.
+            WireError: The same, because what the store holds is damaged.
 
         Args:
             stop: Finish the task at hand, publish, end.
@@ -196,8 +202,14 @@ class Worker:
             abandon.wait(TAKE_S)
             finished = False
         except (DataError, ModelError, WireError) as error:
-            self._refuse(task, error)
             finished = True
+            self._refuse(task, error)
+            if self._refused >= MAX_REFUSALS:
+                self._slot.drop_task()
+                raise
+            abandon.wait(TAKE_S)  # another worker, which may have what is missing, comes first
+        else:
+            self._refused = 0
         finally:
             self._pulse.end()
         if finished:
@@ -273,6 +285,7 @@ class Worker:
         return step
 
     def _refuse(self, task: TrainTask, error: FcclError) -> None:
+        self._refused += 1
         reason = str(error)[:500]
         self._tell("refused", f"{task.task_id} of {task.client_id}: {reason}")
         refusal = Refusal(

@@ -364,6 +364,14 @@ def test_a_task_of_a_client_whose_rows_are_elsewhere_is_refused_with_the_reason(
     assert hall.kept("slots", "0") == ["updates"]
 
 
+def test_a_worker_that_refuses_three_tasks_in_a_row_ends_with_the_reason(hall: Hall) -> None:
+    for name in ("t1", "t2", "t3", "t4"):
+        hall.issue(name, client_id="client_9")
+    with pytest.raises(DataError, match="no rows of client_9"):
+        hall.worker().serve(threading.Event(), threading.Event())
+    assert [unpack(Refusal, hall.received())[0].task_id for _ in range(3)] == ["t1", "t2", "t3"]
+
+
 def test_training_that_diverges_is_refused_and_not_sent(hall: Hall) -> None:
     hall.issue("t1", lr=10.0, steps=50, max_grad_norm=1e30)
     hall.issue("t2")

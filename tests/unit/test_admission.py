@@ -68,7 +68,7 @@ def test_staleness_at_the_limit_is_accepted_and_over_it_is_not() -> None:
         Verdict()
     )
     late = judge(plan(max_staleness=4), state(5), candidate(TASK, attempt=1, base_version=0))
-    assert late == Verdict("staleness 5 is over the limit of 4")
+    assert late == Verdict("staleness 5 is over the limit of 4", strikes=False)
 
 
 def test_a_large_norm_is_clipped_at_one_and_a_half_times_the_running_median() -> None:

@@ -124,6 +124,13 @@ def test_a_digest_is_never_a_path(tmp_path: Path) -> None:
         base.cached("../../etc", tmp_path)
 
 
+def test_a_made_model_is_found_by_its_digest_in_the_cache_that_made_it(
+    micro: base.BaseModel,
+) -> None:
+    found = base.cached(micro.digest, micro.path.parent.parent)
+    assert found is not None and found.resolve() == micro.path.resolve()
+
+
 def test_a_local_directory_resolves_to_the_same_digest(
     micro: base.BaseModel, tmp_path: Path
 ) -> None:

@@ -278,19 +278,54 @@ def refuse(task: OpenTask, site: str = "local", **changed: object) -> Refused:
     return Refused(task.task_id, site=site, reason="no base model", **fields)  # type: ignore[arg-type]
 
 
-def test_three_refusals_in_a_row_quarantine_a_client() -> None:
+def refused_by_all(of: Plan, state: State, task: OpenTask) -> core.Step:
+    """Three workers in turn cannot train it."""
+    for attempt in (1, 2):
+        done = core.step(of, state, refuse(task), 1.0)
+        (again,) = [a.task for a in done.actions if isinstance(a, Issue)]
+        assert (again.task_id, again.attempt) == (task.task_id, attempt + 1)
+        assert done.state.client(task.client_id).strikes == state.client(task.client_id).strikes
+        state, task = done.state, again
+    return core.step(of, state, refuse(task), 1.0)
+
+
+def test_a_refused_task_goes_to_another_worker_and_a_refusal_that_comes_twice_does_nothing() -> (
+    None
+):
+    of = plan(2, versions=20, buffer_size=1, concurrency=1)
+    state, (task,) = begin(of)
+    done = core.step(of, state, refuse(task), 1.0)
+    assert [a.task.attempt for a in done.actions if isinstance(a, Issue)] == [2]
+    assert core.step(of, done.state, refuse(task), 2.0) == core.Step(done.state)
+
+
+def test_a_task_that_nobody_can_train_is_closed_and_three_in_a_row_quarantine_the_client() -> None:
     of = plan(2, versions=20, buffer_size=1, concurrency=1)
     state, (task,) = begin(of)
     for expected in (1, 2, 3):
         while task.client_id != "c0":
             done = core.step(of, state, candidate(task), 1.0)
             state, (task,) = done.state, [a.task for a in done.actions if isinstance(a, Issue)]
-        done = core.step(of, state, refuse(task), 1.0)
+        done = refused_by_all(of, state, task)
         state, (task,) = done.state, [a.task for a in done.actions if isinstance(a, Issue)]
         assert state.client("c0").strikes == expected
     assert any(isinstance(a, Note) and a.kind == "quarantined" for a in done.actions)
     fed = core.step(of, state, candidate(task), 1.0)
     assert [a.task.client_id for a in fed.actions if isinstance(a, Issue)] == ["c1"]
+
+
+def test_a_stale_update_is_rejected_without_a_strike_and_a_bad_one_with_one() -> None:
+    of = plan(3, versions=20, buffer_size=1, concurrency=2, max_staleness=0)
+    state, (one, two) = begin(of, workers=2)
+    state = core.step(of, state, candidate(one), 1.0).state
+    done = core.step(of, state, candidate(two), 2.0)
+    assert [a.reason for a in done.actions if isinstance(a, Close)] == [
+        "staleness 1 is over the limit of 0"
+    ]
+    assert done.state.client(two.client_id).strikes == 0
+    (third,) = [a.task for a in done.actions if isinstance(a, Issue)]
+    bad = core.step(of, done.state, candidate(third, problem="not finite"), 3.0)
+    assert bad.state.client(third.client_id).strikes == 1
 
 
 def test_an_accepted_update_clears_the_strikes() -> None:

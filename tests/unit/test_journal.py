@@ -55,7 +55,9 @@ def buffered(number: int = 1) -> Buffered:
 
 def durable(state: State) -> State:
     """A state without what are facts of the moment."""
-    tasks = {k: replace(t, lease_until=0.0, parked=False) for k, t in state.tasks.items()}
+    tasks = {
+        k: replace(t, lease_until=0.0, refusals=0, parked=False) for k, t in state.tasks.items()
+    }
     return replace(
         state,
         tasks=MappingProxyType(tasks),
