@@ -83,10 +83,15 @@ def finished(
         for worker in workers:
             worker.says("serves")
         run.reaches(1)
-        status = eventually("status --json", run.status)
+        status = eventually("status of version 1", lambda: shows(run.status(), 1))
         codes = [each.end() for each in (coordinator, *workers)]
         dead = read_dead(rabbitmq.url, topology)
         yield Finished(run, codes, workers, status, dead)
+
+
+def shows(status: dict[str, Any] | None, version: int) -> dict[str, Any] | None:
+    """The status, once it shows a version; it is written every second."""
+    return status if status and status["info"]["version"] >= version else None
 
 
 def publish_hostile_updates(url: str, topology: Topology) -> None:
