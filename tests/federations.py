@@ -103,10 +103,11 @@ class Federation:
 
     def training(self) -> Heartbeat:
         """Wait until a worker trains."""
-        return eventually(
-            "a worker trains",
-            lambda: next((h for h in self.beats() if h.state == "training"), None),
-        )
+
+        def look() -> list[Heartbeat]:
+            return [beat for beat in self.beats() if beat.state == "training"]
+
+        return eventually("a worker trains", look)[0]
 
 
 def check_applied_once(federation: Federation) -> None:

@@ -148,7 +148,7 @@ def commands(directory: Path, environment: Mapping[str, str]) -> Iterator[Comman
         place.close()
 
 
-def forked(target: Callable[..., None], *args: object) -> int:
+def forked(target: Callable[..., object], *args: object) -> int:
     """Run a function in a process of its own; its exit code, negative for a signal."""
     process = _forks().Process(target=target, args=args, daemon=True)
     process.start()
