@@ -57,7 +57,8 @@ def describe(run: Run, output: Output) -> None:
     output.say(f"base model {base.name}, digest {base.digest[:12]}")
     output.say(
         f"{len(plan.clients)} clients with {rows} training rows; {mode}, {plan.total_versions}"
-        f" versions of {plan.schedule.buffer} updates, {plan.schedule.concurrency} tasks in flight"
+        f" versions of {plan.schedule.buffer} updates,"
+        f" at most {plan.schedule.concurrency} tasks in flight"
     )
 
 

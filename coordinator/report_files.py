@@ -6,12 +6,15 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from common.files import write_durable
 from common.records import UpdateSummary
 from coordinator.report import Report, Sample
 from learning.evaluation import Evaluation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def write(report: Report) -> Path:
@@ -73,16 +76,24 @@ def picture(report: Report, path: Path) -> None:
     known = sorted(report.federated_loss)
     losses = [report.federated_loss[version] for version in known]
     axes.plot(known, losses, "s--", label="clients' holdouts, before training")
-    for level, label in ((report.base, "base"), (report.federated, "federated")):
-        axes.axhline(level.nats_per_token, linewidth=0.8, color="grey")
-        text = f"{label}, held out: {level.nats_per_token:.3f}"
-        place = (0.99, level.nats_per_token)
-        axes.annotate(text, place, xycoords=("axes fraction", "data"), ha="right", va="bottom")
+    _level(axes, report.base.nats_per_token, "base, held out", right=True)
+    _level(axes, report.federated.nats_per_token, "federated, held out", right=False)
+    axes.margins(y=0.1)
     axes.set_xlabel("version")
     axes.set_ylabel("nats per response token")
     axes.set_title(f"Run {report.name}")
     axes.legend()
     figure.savefig(path, dpi=110)
+
+
+def _level(axes: Axes, nats: float, label: str, *, right: bool) -> None:
+    """A grey line with its value, written where the curves are not."""
+    axes.axhline(nats, linewidth=0.8, color="grey")
+    place = (0.99 if right else 0.01, nats)
+    side = "right" if right else "left"
+    axes.annotate(
+        f"{label}: {nats:.3f}", place, xycoords=("axes fraction", "data"), ha=side, va="bottom"
+    )
 
 
 def _evaluation(report: Report) -> str:
