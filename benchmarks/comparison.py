@@ -4,8 +4,8 @@
 
 Every arm starts from the same base and adapter and takes the same *total* number of local steps of
 the same batch size; all are evaluated on the same held-out rows. The federation runs through
-`fccl demo`. The other arms may choose the best of several learning rates and of two optimizer
-schedules (central) by held-out loss, an advantage that the federation does not have.
+`fccl demo`. The other arms may choose the better of two learning rates, and central training of two
+optimizer schedules, by held-out loss: an advantage that the federation does not have.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -121,7 +122,8 @@ class Bench:
         self, examples: Sequence[Example], settings: Sequence[loop.LocalTraining]
     ) -> Evaluation:
         lora.write_adapter(self.model, self.start)
-        for each in settings:
+        for plain in settings:
+            each = replace(plain, autocast=self._compute.autocast)  # as workers do
             loop.train(self.model, sft, examples, each)
         return self.evaluate(lora.read_adapter(self.model))
 
