@@ -1,7 +1,7 @@
-"""Carries a `Commit` out: the buffer's updates from the spool become a version directory.
+"""Carries a `Commit` out: the buffer's updates from the spool become a version.
 
-Reads, computes, writes files; the journal row follows in `coordinator/service.py`. After
-`contribution` and `staleness` on an update's way, before `journal`.
+Reads, computes, writes files; `coordinator/service.py` journals the row, and then gives the files
+their number. After `contribution` and `staleness` on an update's way, before `journal`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def carry_out(action: Commit, versions: Versions, spool: Spool, now: float) -> V
         RunError: An update cannot be read, the result is not finite, or the disk refused.
     """
     current = versions.read(action.version - 1)
-    ref = versions.write(action.version, factor(current, _deltas(action.parts, spool)))
+    ref = versions.make(action.version, factor(current, _deltas(action.parts, spool)))
     return VersionSummary(
         version=action.version,
         phase=action.phase,

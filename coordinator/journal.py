@@ -139,7 +139,8 @@ class Journal:
             actions: What it decided.
             now: The time of the step.
             frames: The task message of each `Issue`, by task id.
-            summaries: The summary of each `Commit`, by version; its files are durable already.
+            summaries: The summary of each `Commit`, by version. Its files are durable, under the
+                name of their content; only this row entitles them to their number.
             drop_chunks: Uploads that this step has settled.
 
         Raises:
@@ -177,6 +178,16 @@ class Journal:
             self._db.executemany("UPDATE outbox SET sent = 1 WHERE id = ?", [(i,) for i in ids])
             self._db.execute("DELETE FROM outbox WHERE sent = 1")
 
+    @contextmanager
+    def fenced(self) -> Iterator[None]:
+        """A time in which nobody can take over: for removing files by what the rows say.
+
+        Raises:
+            FencedError: Another coordinator took over before.
+        """
+        with self._transaction():
+            yield
+
     # reading
 
     def outbox(self) -> list[Outgoing]:
@@ -198,6 +209,10 @@ class Journal:
         """Summaries of the versions later than one, oldest first."""
         query = "SELECT summary FROM version WHERE version > ? ORDER BY version"
         return [VersionSummary.model_validate_json(s) for (s,) in self._rows(query, after)]
+
+    def contents(self) -> dict[int, str]:
+        """SHA-256 of the broadcast frame of every version."""
+        return {summary.version: summary.sha256 for summary in self.versions()}
 
     def events(self, limit: int) -> list[Event]:
         """The newest events, oldest first."""

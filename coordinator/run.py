@@ -102,11 +102,12 @@ def create(config: FederationConfig, prepare: Callable[[Path], Origin], now: flo
     sync_tree(partial)
     (partial / "federation.toml").write_text(_as_run(config), encoding="utf-8")
     versions = Versions(partial / "versions", origin.adapter_config, config.codec.adapter)
-    ref = versions.write(0, origin.adapter)
+    ref = versions.make(0, origin.adapter)
     journal = Journal.create(partial / "run.db", _meta(config, origin))
     journal.put_version(
         VersionSummary(version=0, phase=0, at=now, sha256=ref.sha256, nbytes=ref.nbytes)
     )
+    versions.place(0, ref.sha256)
     journal.close()
     sync(partial)
     partial.rename(directory)
@@ -148,6 +149,10 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
     base = BaseRef.model_validate_json(meta["base"])
     rows: dict[str, int] = json.loads(meta["clients"])
     run_id = meta["run_id"]
+    versions = Versions(
+        directory / "versions", json.loads(meta["adapter_config"]), config.codec.adapter
+    )
+    versions.roll_forward(journal.contents())  # the report may be written without a new start
     return Run(
         directory=directory,
         name=config.run.name,
@@ -163,9 +168,7 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
         ),
         keep_versions=config.run.keep_versions,
         journal=journal,
-        versions=Versions(
-            directory / "versions", json.loads(meta["adapter_config"]), config.codec.adapter
-        ),
+        versions=versions,
         base_path=find_base(base),
         software=software(),
     )

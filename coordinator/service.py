@@ -1,11 +1,11 @@
 """The live driver of the core: one thread between the update queues, the journal and the store.
 
 Each turn takes one message or one pulse, asks `coordinator/core.py` what follows, makes that
-durable, and only then tells anyone: outbox to the broker, ack of the message, status to the store.
-The embedded demo and the service over RabbitMQ and Redis are this same class.
+durable, and only then tells anyone: outbox to the broker, ack of the message, status to the store
+(`coordinator/board.py`). The embedded demo and the service over RabbitMQ and Redis are this class.
 
 On an update's way: `ingest` → `core` (`admission`, `contribution`, `staleness`) → `commit`
-(`aggregation`) → `journal` → `status`.
+(`aggregation`) → `journal` → `board` and `status`.
 """
 
 from __future__ import annotations
@@ -13,22 +13,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from threading import Event as Flag
 
 from broker.protocol import Broker, Consumer, Delivery, Message, Site, Topology
 from common.clock import Clock
-from common.errors import BrokerError, StoreError, WireError
+from common.errors import BrokerError, RunError, WireError
 from common.records import Event, VersionSummary
 from common.store import Store
-from common.view import Info, RunStatus
 from common.wire import pack
 from coordinator import core, narration, retention, tasks
+from coordinator.board import Board, bases
 from coordinator.commit import carry_out
 from coordinator.events import (
     Accept,
     Action,
-    Beats,
     Close,
     Commit,
     CoordinatorEvent,
@@ -38,17 +36,14 @@ from coordinator.events import (
     Issue,
     Note,
     Repeat,
-    Sign,
 )
 from coordinator.ingest import Arrival, Ingest
 from coordinator.journal import Journal
 from coordinator.ledger import Ledger
 from coordinator.recovery import recover
 from coordinator.run import Run
-from coordinator.serving import BaseServer
 from coordinator.spool import Spool
 from coordinator.state import State
-from coordinator.status import Status
 from coordinator.versions import Versions
 
 PULSE_S = 1.0  # heartbeats are read, time-outs looked at, status written
@@ -85,14 +80,14 @@ class Service:
         Args:
             run: The opened run directory.
             broker: Connected.
-            store: Where status goes; may be out of reach for a while.
+            store: May be out of reach for a while.
             clock: Seconds since the epoch.
             users: The broker user of each site.
             listen: Told every event, in this thread.
             volatile: The broker started empty: whatever was on its queues is lost.
         """
         self._run, self._plan = run, run.plan
-        self._broker, self._store, self._clock = broker, store, clock
+        self._broker, self._clock = broker, clock
         self._users, self._listen = dict(users), listen
         self._journal: Journal = run.journal
         self._journal.take_over()
@@ -104,15 +99,12 @@ class Service:
         self._ledger = Ledger(run.directory)
         manifest = {name: tensor.shape for name, tensor in run.versions.read(0).items()}
         self._ingest = Ingest(self._journal, self._spool, manifest)
-        self._status = Status(store, run.name, run.run_id, run.plan)
-        self._base = BaseServer(store, run.run_id, run.base_path, run.template.base.digest)
+        self._board = Board(run, store, clock, listen)
         lease = 0.0 if volatile else run.plan.schedule.lease_s
         self._state: State = recover(self._journal, clock(), lease)
         self._summaries = self._journal.versions()
-        self._published: set[int] = set()
-        self._store_up: bool | None = None  # unknown until first tried
         self._finished: Finish | None = None
-        self._started = self._pulsed = 0.0
+        self._pulsed = 0.0
 
     def serve(self, stop: Flag) -> Outcome:
         """Run until the plan is complete, or `stop` is set; then commit what is buffered.
@@ -125,14 +117,16 @@ class Service:
         self._sweep()
         self._ledger.catch_up(self._journal)
         self._broker.declare(self._topology)
-        self._started = self._clock()
         consumer = self._broker.consume_updates(self._topology, self._topology.sites, PREFETCH)
         try:
             while self._finished is None:
                 self._turn(consumer, stop)
+        except RunError:
+            self._journal.check()  # a successor removes files that this one was still to read
+            raise
         finally:
             consumer.close()
-        return self._end(self._finished)
+        return self._end(self._finished, stop)
 
     # one turn
 
@@ -171,21 +165,17 @@ class Service:
         self._journal.check()
         self._ingest.expire(now)
         self._flush()
-        self._step(self._beats())
-        self._show(self._live)
+        self._step(self._board.beats(self._state))
+        self._board.live(self._state, self._summaries[-1])
+        if self._board.up:
+            self._depths()
 
-    def _beats(self) -> Beats:
+    def _depths(self) -> None:
         try:
-            # Without its pointer it came back empty, maybe between two pulses.
-            if not self._store_up or self._store.get_version(self._run.run_id) is None:
-                self._restore()
-            heartbeats = self._store.heartbeats(self._run.run_id)
-            self._base.serve(heartbeats)
-        except StoreError as error:
-            self._store_lost(error)
-            return Beats((), store_up=False)
-        signs = (Sign(h.site, h.task_id is not None, h.task_id) for h in heartbeats)
-        return Beats(tuple(signs))
+            depths = self._broker.depths(self._topology)
+        except BrokerError:
+            return  # nothing to show; publishing and receiving say what is wrong
+        self._board.queues(depths)
 
     # one step of the core, made durable, then told
 
@@ -215,6 +205,8 @@ class Service:
                 summaries=made,
                 drop_chunks=[upload] if upload else [],
             )
+        for summary in made.values():  # the row is fenced: from here on the number is its own
+            self._versions.place(summary.version, summary.sha256)
         self._state = after
         self._clean(actions, upload)
         self._tell(actions, made, [narration.event(note, now) for note in notes])
@@ -252,15 +244,15 @@ class Service:
         if made:
             self._ledger.catch_up(self._journal)
         for summary in made.values():  # the adapter is there before a task names it
-            self._show(partial(self._publish, summary))
+            self._board.version(summary)
         self._flush()
         for action in actions:
             if task_id := _settled(action):
-                self._show(partial(self._receipt, task_id))
+                self._board.receipt(task_id)
             if isinstance(action, Finish):
                 self._finished = action
         if events:
-            self._show(partial(self._status.events, events))
+            self._board.events(events)
 
     def _flush(self) -> None:
         """Publish the outbox; what the broker does not confirm stays there."""
@@ -269,102 +261,29 @@ class Service:
             try:
                 self._broker.publish_task(self._topology, Site(entry.site), message)
             except BrokerError as error:
-                self._listen(_warning(self._clock(), "broker", str(error)))
+                note = Note("warning", "broker", str(error)[:500])
+                self._listen(narration.event(note, self._clock()))
                 return
             self._journal.mark_sent([entry.id])
-
-    # the store
-
-    def _show(self, publish: Callable[[], None]) -> None:
-        """Write to the store, unless it is known to be out of reach."""
-        if not self._store_up:
-            return
-        try:
-            publish()
-        except StoreError as error:
-            self._store_lost(error)
-
-    def _store_lost(self, error: StoreError) -> None:
-        if self._store_up is not False:
-            text = f"{error.what}: new tasks wait, updates are still accepted"
-            self._listen(_warning(self._clock(), "degraded", text))
-        self._store_up = False
-
-    def _restore(self) -> None:
-        in_use = {base for task in self._state.tasks.values() for base in task.bases}
-        self._status.restore(self._journal, self._versions, in_use)
-        self._published |= in_use | {self._state.version}
-        if self._store_up is False:
-            self._listen(_warning(self._clock(), "restored", "the store answers again"))
-        self._store_up = True
-
-    def _publish(self, summary: VersionSummary) -> None:
-        self._status.version(summary, self._versions.frame(summary.version))
-        self._published.add(summary.version)
-
-    def _receipt(self, task_id: str) -> None:
-        receipt = self._journal.receipt(task_id)
-        if receipt is not None:
-            self._status.receipt(receipt)
-
-    def _live(self) -> None:
-        self._status.live(self._info(), self._state, self._summaries[-1])
-        try:
-            depths = self._broker.depths(self._topology)
-        except BrokerError:
-            return  # nothing to show; publishing and receiving say what is wrong
-        self._status.queues(depths)
-
-    def _info(self, status: RunStatus | None = None) -> Info:
-        served = [c for c in self._plan.clients.values() if c.site in self._state.sites]
-        waiting = not served
-        detail = f"{len(served)} of {len(self._plan.clients)} clients served"
-        counts = self._journal.counts()
-        return Info(
-            run=self._run.run_id,
-            name=self._run.name,
-            status=status or ("waiting" if waiting else "running"),
-            detail=f"waiting for workers: {detail}" if waiting else detail,
-            version=self._state.version,
-            total_versions=self._plan.total_versions,
-            phase=min(self._plan.phase_of(self._state.version), len(self._plan.phases) - 1),
-            phases=tuple(phase.objective for phase in self._plan.phases),
-            clients=len(self._plan.clients),
-            buffered=len(self._state.buffer),
-            buffer_size=self._plan.schedule.buffer,
-            open_tasks=len(self._state.tasks),
-            accepted=counts.get("accepted", 0),
-            rejected=counts.get("rejected", 0),
-            started_at=self._started,
-            updated_at=self._clock(),
-            max_staleness=self._plan.schedule.max_staleness,
-            software=self._run.software,
-        )
 
     # the disk
 
     def _sweep(self) -> None:
-        """Remove what a crash left without a journal row."""
-        self._versions.sweep(self._state.version)
-        self._spool.sweep(self._journal.waiting() | self._journal.uploads().keys())
+        """Finish the rename that a crash interrupted; remove what it left without a row."""
+        with self._journal.fenced():
+            self._versions.roll_forward(self._journal.contents())
+            self._versions.sweep(self._state.version)
+            self._spool.sweep(self._journal.waiting() | self._journal.uploads().keys())
 
     def _retain(self) -> None:
-        in_use = {base for task in self._state.tasks.values() for base in task.bases}
+        in_use = bases(self._state)
         kept = retention.keep(self._plan, self._summaries, self._run.keep_versions, in_use)
-        self._versions.retain(kept)
-        stale = self._published - in_use - {self._state.version}
-        for version in stale:
-            summary = self._summaries[version]
-            self._show(partial(self._status.forget, summary))
-        if self._store_up:  # else they are still there, and tried again later
-            self._published -= stale
+        with self._journal.fenced():  # else a successor's versions would not be kept
+            self._versions.retain(kept)
+        self._board.forget(in_use | {self._state.version}, self._summaries)
 
-    def _end(self, finish: Finish) -> Outcome:
-        status: RunStatus = "failed" if finish.failed else "stopped"
-        if finish.complete:
-            status = "finished"
-        info = self._info(status).model_copy(update={"detail": finish.reason})
-        self._show(lambda: self._status.live(info, self._state, self._summaries[-1]))
+    def _end(self, finish: Finish, stop: Flag) -> Outcome:
+        self._board.farewell(finish, self._state, self._summaries[-1], stop)
         if finish.complete:
             self._broker.delete(self._topology)
             self._ingest.expire(math.inf)  # nothing can complete them any more
@@ -379,7 +298,3 @@ def _settled(action: Action) -> str | None:
         case Repeat() | Close():
             return action.task_id
     return None
-
-
-def _warning(now: float, kind: str, text: str) -> Event:
-    return Event(at=now, level="warning", kind=kind, text=text[:500])

@@ -1,13 +1,19 @@
 """The adapter of every version, as PEFT directories: `versions/000123/`.
 
 Any of them loads with `PeftModel.from_pretrained(base, directory)`. Version t holds exactly what
-was broadcast (the decoded payload), because deltas start from that. A directory appears by one
-rename, before its journal row; a start removes directories that no row refers to.
+was broadcast (the decoded payload), because deltas start from that.
+
+A version is made durable under the name of its own content, `.made-SHA256`, and gets its number by
+one rename once the journal has its row. The row is fenced and names the content, so whoever renames
+can only put the journaled version in its place: a coordinator that was paused and replaced never
+writes into its successor's directory. A start renames what a crash has kept from it, and removes
+what no row refers to.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +30,8 @@ from common.wire import pack
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
+TEMPORARY = ".tmp-"
+MADE = ".made-"
 
 
 class Versions:
@@ -39,8 +47,11 @@ class Versions:
         """Where a version lies, whether or not it exists."""
         return self._path / f"{version:06d}"
 
-    def write(self, version: int, tensors: Tensors) -> BlobRef:
-        """Make a version durable; returns the reference of its broadcast frame.
+    def make(self, version: int, tensors: Tensors) -> BlobRef:
+        """Make a version durable; its number follows with `place`, once the journal has its row.
+
+        Returns:
+            The reference of its broadcast frame.
 
         Raises:
             RunError: The tensors hold a value that is not finite, or the disk refused.
@@ -50,19 +61,45 @@ class Versions:
         except ValueError as error:
             raise RunError(f"version {version}: {error}", "lower the learning rate") from None
         decoded = codec.decode(self._codec, entries, data)
-        temporary = self._path / f".tmp-{version:06d}"
+        ref = _ref(self._frame(version, decoded))
+        temporary = self._temporary()
         try:
             self._write(temporary, decoded)
-            # A directory left by a crash before its row is complete, but nothing refers to it.
-            shutil.rmtree(self.directory(version), ignore_errors=True)
-            temporary.rename(self.directory(version))
+            _rename(temporary, self._made(ref.sha256))
+            shutil.rmtree(temporary, ignore_errors=True)  # still there if the same was made before
             sync(self._path)
         except (OSError, SafetensorError) as error:
             raise RunError(f"{temporary}: {error}", "make room, then --resume") from None
-        return _ref(self._frame(version, decoded))
+        return ref
+
+    def place(self, version: int, sha256: str) -> None:
+        """Give a made version its number. Never before the journal has its row.
+
+        Nothing made means that a successor has already placed it.
+
+        Raises:
+            RunError: The disk refused.
+        """
+        made = self._made(sha256)
+        try:
+            _rename(made, self.directory(version))
+            sync(self._path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise RunError(f"{made}: {error}", "make room, then --resume") from None
+
+    def roll_forward(self, journaled: Mapping[int, str]) -> None:
+        """Place what is journaled, and was made but not placed. Any process may, at any time.
+
+        Args:
+            journaled: SHA-256 of the broadcast frame by version.
+        """
+        for version, sha256 in journaled.items():
+            if self._made(sha256).exists() and not self.directory(version).exists():
+                self.place(version, sha256)
 
     def _write(self, directory: Path, tensors: Tensors) -> None:
-        shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir()
         save_file(tensors, directory / WEIGHTS)
         (directory / CONFIG).write_text(self._config, encoding="utf-8")
@@ -87,25 +124,57 @@ class Versions:
         return self._frame(version, self.read(version))
 
     def sweep(self, newest: int) -> None:
-        """Remove what a crash left: temporary directories, and versions without a row."""
-        for path in self._path.iterdir():
+        """Remove what a crash left without a row. After `roll_forward`, and inside the fence."""
+        for path in list(self._path.iterdir()):
             stray = path.name.isdigit() and int(path.name) > newest
-            if stray or path.name.startswith(".tmp-"):
-                shutil.rmtree(path)
+            if stray or path.name.startswith((TEMPORARY, MADE)):
+                self._remove(path)
 
     def retain(self, keep: set[int]) -> list[int]:
-        """Remove every version that is not to be kept; returns those removed."""
+        """Remove every version that is not to be kept, inside the fence; returns those removed."""
         present = sorted(int(path.name) for path in self._path.iterdir() if path.name.isdigit())
         removed = [version for version in present if version not in keep]
         for version in removed:
-            shutil.rmtree(self.directory(version))
+            self._remove(self.directory(version))
         return removed
+
+    def _remove(self, path: Path) -> None:
+        """Remove a directory, out of its name first: no name but a temporary one is ever torn.
+
+        A replaced coordinator may be writing in it still; it can then no longer rename it either.
+        """
+        gone = self._temporary()
+        try:
+            path.rename(gone)
+        except FileNotFoundError:
+            return  # a replaced coordinator has just renamed it
+        except OSError as error:
+            raise RunError(f"{path}: {error}", "make versions/ writable") from None
+        shutil.rmtree(gone, ignore_errors=True)  # what stays goes at the next start
+
+    def _temporary(self) -> Path:
+        """A name that no other coordinator takes."""
+        return self._path / f"{TEMPORARY}{secrets.token_hex(8)}"
+
+    def _made(self, sha256: str) -> Path:
+        return self._path / f"{MADE}{sha256}"
 
     def _frame(self, version: int, tensors: Tensors) -> bytes:
         # Safetensors files list tensors by name, whatever order they were given in.
         ordered = {name: tensors[name] for name in sorted(tensors)}
         entries, data = codec.encode(self._codec, ordered)
         return pack(Adapter(version=version, codec=self._codec, tensors=entries), data)
+
+
+def _rename(source: Path, target: Path) -> None:
+    """Rename a directory; what already has the name holds the same, and both stay."""
+    try:
+        source.rename(target)
+    except FileNotFoundError:
+        raise
+    except OSError:  # "not empty" has no class of its own
+        if not target.exists():
+            raise
 
 
 def _ref(frame: bytes) -> BlobRef:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from common import codec
 from common.config import FederationConfig, parse
 from common.errors import ConfigError, FcclError, RunError
 from coordinator import run
@@ -44,8 +45,10 @@ def test_an_opened_run_is_what_was_created(tmp_path: Path) -> None:
     }
     assert found.base_path == Path("base/tiny")
     assert np.array_equal(found.versions.read(0)["b"], np.ones((10, 10)))
+    assert [path.name for path in (tmp_path / "r" / "versions").iterdir()] == ["000000"]
     (version,) = found.journal.versions()
     assert (version.version, version.at) == (0, 5.0)
+    assert codec.digest(found.versions.frame(0)) == version.sha256
     found.journal.close()
 
 

@@ -33,7 +33,7 @@ from common.records import BaseRef, Event, Heartbeat, Refusal, TrainTask, Update
 from common.store import Store
 from common.tensors import Tensors
 from common.wire import pack, unpack
-from coordinator import ingest, run
+from coordinator import board, ingest, retention, run
 from coordinator.journal import Journal
 from coordinator.ledger import Ledger
 from coordinator.service import Outcome, Service
@@ -154,10 +154,12 @@ class World:
         finally:
             journal.close()
 
-    def service(self) -> Service:
-        opened = run.open_run(self.config, lambda _: Path("base"))
+    def open(self) -> run.Run:
+        return run.open_run(self.config, lambda _: Path("base"))
+
+    def service(self, opened: run.Run | None = None) -> Service:
         return Service(
-            opened,
+            opened or self.open(),
             PolledBroker(self.server, self._act),
             self.store,
             lambda: self.now,
@@ -254,7 +256,7 @@ def check_complete(world: World, outcome: Outcome) -> None:
     names = [u.task_id for u in applied]
     assert len(names) == len(set(names)) == journal.counts()["accepted"] == 6
     assert journal.waiting() == set() and journal.outbox() == []
-    opened = run.open_run(world.config, lambda _: Path("base"))
+    opened = world.open()
     expected = {name: tensor.copy() for name, tensor in START.items()}
     for u in applied:
         for name in expected:
@@ -263,13 +265,25 @@ def check_complete(world: World, outcome: Outcome) -> None:
     assert all(np.array_equal(found[name], expected[name]) for name in expected)
     assert journal.uploads() == {} and not list((world.directory / "spool").iterdir())
     assert sorted(path.name for path in (world.directory / "versions").iterdir())[-1] == "000003"
-    assert not list((world.directory / "versions").glob(".tmp-*"))
+    assert not list((world.directory / "versions").glob(".*"))
+    check_versions(world)
     assert lines(world, "progress.jsonl", "version") == [0, 1, 2, 3]
     assert lines(world, "client_metrics.jsonl", "task_id") == names
     for name in names:
         receipt = world.store.get_receipt(world.topology.run, name)
         assert receipt is not None and receipt.state == "accepted"
     journal.close()
+    opened.journal.close()
+
+
+def check_versions(world: World) -> None:
+    """Every directory holds what its row says, and the newest version has one."""
+    opened = world.open()
+    rows = opened.journal.contents()
+    present = [int(p.name) for p in (world.directory / "versions").glob("[0-9]*")]
+    assert max(rows) in present
+    for version in present:
+        assert codec.digest(opened.versions.frame(version)) == rows[version]
     opened.journal.close()
 
 
@@ -296,10 +310,13 @@ POINTS: dict[str, tuple[type, str, bool]] = {
     "inside the transaction, task settled": (Journal, "_settle", True),
     "inside the transaction, version row": (Journal, "_put_version", True),
     "inside the transaction, task issued": (Journal, "_issue", True),
-    "before the checkpoint is written": (Versions, "_write", False),
-    "before the checkpoint's rename": (Versions, "_write", True),
-    "after the rename, before the transaction": (Versions, "write", True),
+    "before the version is written": (Versions, "_write", False),
+    "version written, not made": (Versions, "_write", True),
+    "version made durable, before the transaction": (Versions, "make", True),
     "after the transaction": (Journal, "write", True),
+    "after the transaction, before the version gets its number": (Versions, "place", False),
+    "version has its number": (Versions, "place", True),
+    "before a start sweeps": (Versions, "sweep", False),
     "before the spool is cleaned": (Spool, "drop", False),
     "before versions are retained": (Versions, "retain", False),
     "before the files of lines": (Ledger, "catch_up", False),
@@ -340,11 +357,11 @@ def test_a_run_survives_crashes_at_random_points(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     random, budget = Random(seed), iter(range(15))
+    world = World(tmp_path, seed)
     for kind, method, after in POINTS.values():
         if not after:
             crashing = _crashing(getattr(kind, method), random.random, budget)
             monkeypatch.setattr(kind, method, crashing)
-    world = World(tmp_path, seed)
     outcome, crashes = world.serve_through_crashes()
     monkeypatch.undo()
     assert crashes >= 1
@@ -377,6 +394,114 @@ def test_a_replaced_coordinator_acks_and_publishes_nothing(world: World) -> None
         world.serve()
     world.each_turn = lambda: None
     check_complete(world, other[0].serve(world.stop))
+
+
+def numbered(world: World) -> dict[str, bytes]:
+    """Every file under a version's number."""
+    versions = world.directory / "versions"
+    return {str(p): p.read_bytes() for p in versions.glob("[0-9]*/*")}
+
+
+def replaced_at(
+    monkeypatch: pytest.MonkeyPatch, where: object, name: str, after: bool, act: Callable[[], None]
+) -> None:
+    """The first coordinator that comes here sleeps while `act` replaces it."""
+    original, waiting = getattr(where, name), [act]
+
+    def paused(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs) if after else None
+        if waiting:
+            waiting.pop()()
+        return result if after else original(*args, **kwargs)
+
+    monkeypatch.setattr(where, name, paused)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_coordinator_replaced_before_its_transaction_leaves_its_successors_version_alone(
+    world: World, monkeypatch: pytest.MonkeyPatch, same: bool
+) -> None:
+    seen: list[dict[str, bytes]] = []
+    make = Versions.make
+
+    def successor() -> None:
+        monkeypatch.setattr(Versions, "make", make)
+        world.each_turn = lambda: (
+            world.stop.set() if any(event.kind == "version" for event in world.events) else None
+        )
+        assert world.serve().version >= 1
+        world.each_turn = lambda: None
+        world.stop.clear()
+        seen.append(numbered(world))
+
+    def other(self: Versions, version: int, tensors: Tensors) -> Any:
+        return make(self, version, tensors if same else {n: t + 1 for n, t in tensors.items()})
+
+    monkeypatch.setattr(Versions, "make", other)
+    replaced_at(monkeypatch, Versions, "make", after=True, act=successor)
+    with pytest.raises(FencedError):
+        world.serve()
+    assert any("000001" in path for path in seen[0])
+    assert numbered(world) == seen[0]
+    check_versions(world)
+    check_complete(world, world.serve())
+
+
+PAUSES = {
+    "reading updates": (Spool, "delta", False),
+    "before a version is written": (Versions, "_write", False),
+    "version written, not made": (Versions, "_write", True),
+    "version made": (Versions, "make", True),
+    "before the version gets its number": (Versions, "place", False),
+    "version has its number": (Versions, "place", True),
+    "before versions are retained": (retention, "keep", True),
+    "before a start sweeps": (Journal, "fenced", False),
+}
+
+
+@pytest.mark.parametrize("point", PAUSES)
+def test_a_coordinator_that_wakes_after_its_successor_finished_changes_no_version(
+    world: World, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    seen: list[dict[str, bytes]] = []
+
+    def successor() -> None:
+        assert world.serve().complete
+        seen.append(numbered(world))
+
+    replaced_at(monkeypatch, *PAUSES[point], successor)
+    with pytest.raises(FencedError):
+        world.serve()
+    assert numbered(world) == seen[0]
+    check_complete(world, world.serve())
+
+
+def test_a_version_journaled_after_the_run_was_opened_and_before_it_was_taken_over_is_placed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = world.open()
+
+    def successor() -> None:
+        check_complete(world, world.service(opened).serve(world.stop))
+
+    replaced_at(monkeypatch, Versions, "place", False, successor)
+    with pytest.raises(FencedError):
+        world.serve()
+    check_versions(world)
+
+
+def test_a_version_that_was_not_placed_is_there_for_whoever_opens_the_run(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash() -> None:
+        raise Crash
+
+    replaced_at(monkeypatch, Versions, "place", False, crash)
+    with pytest.raises(Crash):
+        world.serve()
+    monkeypatch.undo()
+    assert not (world.directory / "versions" / "000001").exists()
+    check_versions(world)  # opens it, as `fccl report` does
 
 
 def test_a_stop_commits_what_is_buffered_and_resume_goes_on(world: World) -> None:
@@ -545,6 +670,72 @@ def test_a_coordinator_starts_without_the_store(world: World) -> None:
 
     world.each_turn = begin
     check_complete(world, world.serve())
+
+
+class Ears(list[Event]):
+    """Hears the last event before the store does."""
+
+    def __init__(self, heard: Callable[[Event], None]) -> None:
+        super().__init__()
+        self._heard = heard
+
+    def append(self, event: Event) -> None:
+        super().append(event)
+        self._heard(event)
+
+
+class Patience(threading.Event):
+    """A stop flag that counts instead of waiting."""
+
+    def __init__(self, act: Callable[[int], None]) -> None:
+        super().__init__()
+        self.waits = 0
+        self._act = act
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits += 1
+        self._act(self.waits)
+        return self.is_set()
+
+
+def lost_at_the_end(world: World, act: Callable[[int], None]) -> Patience:
+    """The store goes down with the last version; `act` is told of every wait for it."""
+
+    def hear(event: Event) -> None:
+        if event.refs.get("version") == 3:
+            world.redis.down = True
+
+    world.events = Ears(hear)
+    world.stop = patience = Patience(act)
+    return patience
+
+
+def test_workers_learn_that_the_run_is_finished_from_a_store_that_is_late(world: World) -> None:
+    def returns(waits: int) -> None:
+        world.redis.down = waits < 3
+
+    patience = lost_at_the_end(world, returns)
+    check_complete(world, world.serve())
+    assert patience.waits == 3
+    assert view.read(world.store, "r").info.status == "finished"
+    kinds = [event.kind for event in world.events if event.level == "warning"]
+    assert kinds == ["degraded", "restored"]
+
+
+def test_a_store_that_stays_away_is_given_up_in_an_event(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(board, "FAREWELL_S", 0.05)
+    patience = lost_at_the_end(world, lambda _: None)
+    assert world.serve().complete
+    assert patience.waits >= 1
+    assert world.events[-1].kind == "untold" and "finished" in world.events[-1].text
+
+
+def test_a_stop_ends_the_wait_for_the_store(world: World) -> None:
+    patience = lost_at_the_end(world, lambda waits: world.stop.set() if waits == 2 else None)
+    assert world.serve().complete
+    assert patience.waits == 2 and world.events[-1].kind == "untold"
 
 
 def test_the_view_shows_the_run(world: World) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from common import codec
 from common.errors import RunError
-from common.records import Adapter, CodecName
+from common.records import Adapter, BlobRef, CodecName
 from common.tensors import Tensors
 from common.wire import unpack
 from coordinator.versions import CONFIG, WEIGHTS, Versions
@@ -25,6 +25,13 @@ def versions(path: Path, name: CodecName = "fp32") -> Versions:
     return Versions(path, {"peft_type": "LORA", "r": 2}, name)
 
 
+def write(made: Versions, version: int, tensors: Tensors) -> BlobRef:
+    """As the coordinator does, but for the row between the two."""
+    ref = made.make(version, tensors)
+    made.place(version, ref.sha256)
+    return ref
+
+
 def names(path: Path) -> list[str]:
     return sorted(entry.name for entry in path.iterdir())
 
@@ -32,7 +39,7 @@ def names(path: Path) -> list[str]:
 @pytest.mark.parametrize("name", ["fp32", "bf16"])
 def test_a_version_holds_what_its_broadcast_decodes_to(tmp_path: Path, name: CodecName) -> None:
     made = versions(tmp_path, name)
-    ref = made.write(0, THETA)
+    ref = write(made, 0, THETA)
     frame = made.frame(0)
     assert (ref.sha256, ref.nbytes) == (codec.digest(frame), len(frame))
     adapter, data = unpack(Adapter, frame)
@@ -44,30 +51,55 @@ def test_a_version_holds_what_its_broadcast_decodes_to(tmp_path: Path, name: Cod
 
 
 def test_a_reopened_version_gives_the_same_frame(tmp_path: Path) -> None:
-    ref = versions(tmp_path, "bf16").write(3, THETA)
+    ref = write(versions(tmp_path, "bf16"), 3, THETA)
     assert codec.digest(versions(tmp_path, "bf16").frame(3)) == ref.sha256
 
 
 def test_a_version_is_a_peft_directory(tmp_path: Path) -> None:
-    versions(tmp_path).write(12, THETA)
+    write(versions(tmp_path), 12, THETA)
     assert names(tmp_path) == ["000012"]
     assert names(tmp_path / "000012") == sorted([CONFIG, WEIGHTS])
     assert json.loads((tmp_path / "000012" / CONFIG).read_text()) == {"peft_type": "LORA", "r": 2}
 
 
-def test_what_a_crash_left_is_written_over(tmp_path: Path) -> None:
-    (tmp_path / ".tmp-000001").mkdir()
-    (tmp_path / ".tmp-000001" / "torn").touch()
+def test_a_made_version_carries_the_name_of_its_content_until_it_is_placed(tmp_path: Path) -> None:
     made = versions(tmp_path)
-    made.write(1, {"a": np.zeros(2, np.float32)})
-    made.write(1, THETA)
-    assert names(tmp_path) == ["000001"]
-    assert made.read(1).keys() == THETA.keys()
+    ref = made.make(1, THETA)
+    assert names(tmp_path) == [f".made-{ref.sha256}"]
+    assert made.make(1, THETA) == ref  # by another coordinator, perhaps
+    other = made.make(1, {"a": np.zeros(2, np.float32)})
+    assert names(tmp_path) == sorted([f".made-{ref.sha256}", f".made-{other.sha256}"])
+    made.place(1, ref.sha256)
+    assert names(tmp_path) == [f".made-{other.sha256}", "000001"]
+    assert codec.digest(made.frame(1)) == ref.sha256
+
+
+def test_a_placed_version_is_never_replaced(tmp_path: Path) -> None:
+    made = versions(tmp_path)
+    ref = write(made, 1, THETA)
+    before = (tmp_path / "000001").stat().st_ino
+    made.place(1, ref.sha256)  # nothing is made: a successor has placed it
+    made.make(1, THETA)
+    made.place(1, ref.sha256)  # made once more by a coordinator that was replaced
+    assert (tmp_path / "000001").stat().st_ino == before
+    assert codec.digest(made.frame(1)) == ref.sha256
+
+
+def test_a_journaled_version_that_was_made_is_rolled_forward(tmp_path: Path) -> None:
+    made = versions(tmp_path)
+    journaled = {0: write(made, 0, THETA).sha256, 1: made.make(1, THETA).sha256, 2: "f" * 64}
+    lost = made.make(2, {"a": np.zeros(2, np.float32)}).sha256
+    made.roll_forward(journaled)
+    assert names(tmp_path) == [f".made-{lost}", "000000", "000001"]
+    assert codec.digest(made.frame(1)) == journaled[1]
+    made.roll_forward(journaled)
+    made.sweep(2)
+    assert names(tmp_path) == ["000000", "000001"]
 
 
 def test_a_version_that_is_not_finite_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="version 1: tensor a holds values that are not finite"):
-        versions(tmp_path).write(1, {"a": np.array([np.inf], np.float32)})
+        versions(tmp_path).make(1, {"a": np.array([np.inf], np.float32)})
     assert names(tmp_path) == []
 
 
@@ -75,13 +107,13 @@ def test_a_disk_that_refuses_is_one_line(tmp_path: Path) -> None:
     made = versions(tmp_path / "versions")
     (tmp_path / "versions").rmdir()
     with pytest.raises(RunError, match=r"make room|No such file"):
-        made.write(0, THETA)
+        made.make(0, THETA)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"garbage" * 20])
 def test_a_version_that_does_not_parse_is_named(tmp_path: Path, content: bytes | None) -> None:
     made = versions(tmp_path)
-    made.write(0, THETA)
+    write(made, 0, THETA)
     path = tmp_path / "000000" / WEIGHTS
     path.unlink() if content is None else path.write_bytes(content)
     with pytest.raises(RunError, match="000000"):
@@ -91,8 +123,10 @@ def test_a_version_that_does_not_parse_is_named(tmp_path: Path, content: bytes |
 def test_a_start_removes_temporary_directories_and_versions_without_a_row(tmp_path: Path) -> None:
     made = versions(tmp_path)
     for version in (0, 1, 2):
-        made.write(version, THETA)
+        write(made, version, THETA)
+    made.make(3, THETA)
     (tmp_path / ".tmp-000003").mkdir()
+    (tmp_path / ".tmp-000003" / "torn").touch()
     (tmp_path / "notes.txt").touch()  # somebody's own: left alone
     made.sweep(1)
     assert names(tmp_path) == ["000000", "000001", "notes.txt"]
@@ -101,6 +135,6 @@ def test_a_start_removes_temporary_directories_and_versions_without_a_row(tmp_pa
 def test_only_what_is_to_be_kept_stays(tmp_path: Path) -> None:
     made = versions(tmp_path)
     for version in range(4):
-        made.write(version, THETA)
+        write(made, version, THETA)
     assert made.retain({0, 3, 9}) == [1, 2]
     assert names(tmp_path) == ["000000", "000003"]

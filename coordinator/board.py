@@ -1,0 +1,188 @@
+"""Everything that the coordinator says to the store, and whether the store listens.
+
+The run goes on without it: what cannot be shown is left out, and when the store answers again, or
+came back empty, all of it is filled in from the run directory. Between `journal` and `status` on
+an update's way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from threading import Event as Flag
+
+from broker.protocol import Depth
+from common.clock import Clock
+from common.errors import StoreError
+from common.records import Event, VersionSummary
+from common.store import Store
+from common.view import Info, RunStatus
+from coordinator import narration
+from coordinator.events import Beats, Finish, Note, Sign
+from coordinator.run import Run
+from coordinator.serving import BaseServer
+from coordinator.state import State
+from coordinator.status import Status
+
+FAREWELL_S = 30.0  # workers end when they read that the run has ended: worth some patience
+RETRY_S = 1.0
+
+
+def bases(state: State) -> set[int]:
+    """Versions from which open tasks start."""
+    return {base for task in state.tasks.values() for base in task.bases}
+
+
+class Board:
+    """One run's place in the store. No method raises `StoreError`."""
+
+    def __init__(
+        self, run: Run, store: Store, clock: Clock, listen: Callable[[Event], None]
+    ) -> None:
+        """Nothing is read or written yet.
+
+        Args:
+            run: The opened run directory.
+            store: May be out of reach for a while.
+            clock: Seconds since the epoch.
+            listen: Told when the store is lost, and when it is back.
+        """
+        self._run, self._store, self._clock, self._listen = run, store, clock, listen
+        self._status = Status(store, run.name, run.run_id, run.plan)
+        self._base = BaseServer(store, run.run_id, run.base_path, run.template.base.digest)
+        self._started = clock()
+        self._published: set[int] = set()  # versions whose adapter is in the store
+        self._up: bool | None = None  # unknown until first tried
+
+    @property
+    def up(self) -> bool:
+        """Whether the store answered when it was last asked."""
+        return bool(self._up)
+
+    def beats(self, state: State) -> Beats:
+        """The live workers. Every pulse asks, which is how a store that is back is noticed."""
+        try:
+            self._fill(state)
+            heartbeats = self._store.heartbeats(self._run.run_id)
+            self._base.serve(heartbeats)
+        except StoreError as error:
+            self._lost(error)
+            return Beats((), store_up=False)
+        signs = (Sign(h.site, h.task_id is not None, h.task_id) for h in heartbeats)
+        return Beats(tuple(signs))
+
+    def live(self, state: State, latest: VersionSummary) -> None:
+        """Show how the run stands."""
+        self._show(lambda: self._status.live(self._info(state), state, latest))
+
+    def queues(self, depths: Mapping[str, Depth]) -> None:
+        """Show the depths of the run's queues."""
+        self._show(partial(self._status.queues, depths))
+
+    def version(self, summary: VersionSummary) -> None:
+        """Show a new version, adapter first."""
+        self._show(partial(self._publish, summary))
+
+    def receipt(self, task_id: str) -> None:
+        """Tell the worker what became of a task."""
+        receipt = self._run.journal.receipt(task_id)
+        if receipt is not None:
+            self._show(partial(self._status.receipt, receipt))
+
+    def events(self, events: Sequence[Event]) -> None:
+        """Append to the feed."""
+        self._show(partial(self._status.events, events))
+
+    def forget(self, needed: set[int], summaries: Sequence[VersionSummary]) -> None:
+        """Take the adapters down that are not needed any more.
+
+        Args:
+            needed: Versions whose adapter stays.
+            summaries: Of all versions, from 0.
+        """
+        stale = self._published - needed
+        for version in stale:
+            self._show(partial(self._status.forget, summaries[version]))
+        if self._up:  # else they are still there, and tried again later
+            self._published -= stale
+
+    def farewell(self, finish: Finish, state: State, latest: VersionSummary, stop: Flag) -> None:
+        """Show how the run ended; a store out of reach is tried again, until `stop` is set."""
+        status: RunStatus = "failed" if finish.failed else "stopped"
+        if finish.complete:
+            status = "finished"
+        info = self._info(state, status).model_copy(update={"detail": finish.reason})
+        deadline = time.monotonic() + FAREWELL_S
+        while not self._last(info, state, latest):
+            if time.monotonic() >= deadline or stop.wait(RETRY_S):
+                self._warn("untold", f"the run is {status}, but no worker can read so: store down")
+                return
+
+    def _last(self, info: Info, state: State, latest: VersionSummary) -> bool:
+        try:
+            self._fill(state)
+            self._status.live(info, state, latest)
+        except StoreError as error:
+            self._lost(error)
+            return False
+        return True
+
+    def _show(self, publish: Callable[[], None]) -> None:
+        """Write to the store, unless it is known to be out of reach."""
+        if not self._up:
+            return
+        try:
+            publish()
+        except StoreError as error:
+            self._lost(error)
+
+    def _publish(self, summary: VersionSummary) -> None:
+        self._status.version(summary, self._run.versions.frame(summary.version))
+        self._published.add(summary.version)
+
+    def _fill(self, state: State) -> None:
+        """Fill a store that was out of reach, or has lost what it held."""
+        # Without its pointer it came back empty, maybe between two pulses.
+        if self._up and self._store.get_version(self._run.run_id) is not None:
+            return
+        in_use = bases(state)
+        self._status.restore(self._run.journal, self._run.versions, in_use)
+        self._published |= in_use | {state.version}
+        if self._up is False:
+            self._warn("restored", "the store answers again")
+        self._up = True
+
+    def _lost(self, error: StoreError) -> None:
+        if self._up is not False:
+            self._warn("degraded", f"{error.what}: new tasks wait, updates are still accepted")
+        self._up = False
+
+    def _warn(self, kind: str, text: str) -> None:
+        self._listen(narration.event(Note("warning", kind, text[:500]), self._clock()))
+
+    def _info(self, state: State, status: RunStatus | None = None) -> Info:
+        run, plan = self._run, self._run.plan
+        served = [c for c in plan.clients.values() if c.site in state.sites]
+        detail = f"{len(served)} of {len(plan.clients)} clients served"
+        counts = run.journal.counts()
+        return Info(
+            run=run.run_id,
+            name=run.name,
+            status=status or ("running" if served else "waiting"),
+            detail=detail if served else f"waiting for workers: {detail}",
+            version=state.version,
+            total_versions=plan.total_versions,
+            phase=min(plan.phase_of(state.version), len(plan.phases) - 1),
+            phases=tuple(phase.objective for phase in plan.phases),
+            clients=len(plan.clients),
+            buffered=len(state.buffer),
+            buffer_size=plan.schedule.buffer,
+            open_tasks=len(state.tasks),
+            accepted=counts.get("accepted", 0),
+            rejected=counts.get("rejected", 0),
+            started_at=self._started,
+            updated_at=self._clock(),
+            max_staleness=plan.schedule.max_staleness,
+            software=run.software,
+        )
