@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 from broker.protocol import Broker, Site, Topology
 from cli.console import Output
@@ -14,7 +13,7 @@ from common.config import FederationConfig
 from common.paths import cache_dir
 from coordinator import preparation, report, report_files
 from coordinator import run as runs
-from coordinator.run import Mode, Run
+from coordinator.run import Run
 from coordinator.service import Outcome
 from learning.device import Compute
 
@@ -26,12 +25,11 @@ def open_run(
 
     Args:
         config: Of the run.
-        mode: `start`, `resume` or `new`.
+        mode: `start`, `resume` or `new`; `cli.checks` has found it possible.
         output: Told what is done.
         forget: Called with the id of a run that was set aside: its queues can go.
     """
     cache = cache_dir()
-    runs.check(config, cast(Mode, mode))
     if mode == "new" and (old := runs.set_aside(config)) is not None:
         forget(old)
     if not config.run.path.exists():

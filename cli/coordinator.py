@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 import click
 
 from broker.rabbit import RabbitBroker
-from cli import coordinating
+from cli import checks
 from cli.console import Output
 from cli.options import config_option, find_config, mode_of, mode_options, plain_option
 from cli.stopping import on_signals
@@ -19,8 +19,6 @@ from common import config as configuration
 from common.config import FederationConfig
 from common.store import connect
 from coordinator.run import SITE
-from coordinator.service import Service
-from learning.device import detect
 
 
 @click.command()
@@ -35,9 +33,14 @@ def command(config_path: Path | None, resume: bool, new: bool, plain: bool) -> N
 
 def serve(config: FederationConfig, mode: str, output: Output) -> int:
     """Coordinate until the plan is complete or a stop is asked for; returns the exit code."""
+    checks.check(config, mode)
     store = connect(config.store.url)
     broker = RabbitBroker(config.broker.url, lambda state: output.told("broker", state))
     try:
+        from cli import coordinating
+        from coordinator.service import Service
+        from learning.device import detect
+
         run = coordinating.open_run(
             config, mode, output, lambda old: coordinating.forget_queues(broker, old)
         )

@@ -18,11 +18,11 @@ from cli.options import config_option, find_config
 from cli.stopping import on_signals
 from common import config as configuration
 from common.config import FederationConfig
+from common.errors import DataError
 from common.paths import cache_dir
 from common.software import software
 from common.store import connect
-from learning.device import detect
-from worker.service import Setting, Worker, find_run
+from worker.joining import ended, find_run
 
 
 @click.command()
@@ -38,48 +38,57 @@ from worker.service import Setting, Worker, find_run
     type=click.Path(path_type=Path),
     help="Directory for work in flight [default: .workers/ beside the run directory].",
 )
-@click.option("--workers", default=1, help="Workers on this machine, which share its cores [1].")
-def command(
-    config_path: Path | None, site: str, data: Path | None, state: Path | None, workers: int
-) -> None:
+def command(config_path: Path | None, site: str, data: Path | None, state: Path | None) -> None:
     """Take tasks, train them on local data, publish the deltas; until the run is over."""
     config = configuration.load(find_config(config_path))
-    setting = Setting(
-        name=config.run.name,
-        site=Site(site),
-        data=data or config.run.path / "clients",
-        state=state or Path(config.run.dir) / ".workers",
-        cache=cache_dir(),
-        host=host(),
-        software=software(),
-    )
-    sys.exit(serve(config, setting, max(1, workers)))
+    if data is not None and not data.is_dir():
+        raise DataError(f"{data} is no directory", "name one of client files with --data")
+    place = data or config.run.path / "clients"
+    sys.exit(serve(config, Site(site), place, state or Path(config.run.dir) / ".workers"))
 
 
-def serve(config: FederationConfig, setting: Setting, workers: int) -> int:
+def serve(config: FederationConfig, site: Site, data: Path, state: Path) -> int:
     """Run a worker until its run is over or it is asked to stop; returns the exit code."""
     output = Output(plain=True)
     stop = threading.Event()
     stores = (connect(config.store.url), connect(config.store.url, timeout_s=1.0))
-    broker = RabbitBroker(config.broker.url, lambda state: output.told("broker", state))
+    run: str | None = None
+
+    def tell_broker(state: str) -> None:
+        if state.startswith("waiting") and run and ended(stores[1], config.run.name, run):
+            return  # the queues of a run that is over are deleted
+        output.told("broker", state)
+
+    broker = RabbitBroker(config.broker.url, tell_broker)
     try:
+        from learning.device import detect
+        from worker.service import Setting, Worker
+
         on_signals([stop])
-        run = find_run(stores[0], setting.name, stop, output.told)
+        run = find_run(stores[0], config.run.name, stop, output.told)
         if run is None:
             output.say("stopped before a run began")
             return 0
-        compute = detect(workers=workers)
+        setting = Setting(
+            name=config.run.name,
+            site=site,
+            data=data,
+            state=state,
+            cache=cache_dir(),
+            host=host(),
+            software=software(),
+        )
         worker = Worker(
             setting,
             run,
             broker,
             stores,
-            compute,
+            detect(),
             time.time,
             told=output.told,
             report=output.report,
         )
-        output.say(f"worker {worker.worker_id} serves run {run} as site {setting.site.name}")
+        output.say(f"worker {worker.worker_id} serves run {run} as site {site.name}")
         served = worker.serve(stop, abandon=stop)
     finally:
         broker.close()

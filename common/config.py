@@ -11,7 +11,9 @@ import json
 import os
 import tomllib
 from collections.abc import Mapping
+from itertools import accumulate
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -175,13 +177,20 @@ def load(path: Path | None, environ: Mapping[str, str] | None = None) -> Federat
         ConfigError: The file is missing or no TOML; a key is unknown or has a wrong value.
     """
     table = _read(path) if path is not None else {}
-    _override(table, os.environ if environ is None else environ)
+    variables = _override(table, os.environ if environ is None else environ)
     where = str(path) if path is not None else "configuration"
-    return parse(table, where)
+    return parse(table, where, variables)
 
 
-def parse(table: Mapping[str, Any], where: str) -> FederationConfig:
-    """Validate a table; `where` names its origin in errors.
+def parse(
+    table: Mapping[str, Any], where: str, variables: Mapping[str, str] = MappingProxyType({})
+) -> FederationConfig:
+    """Validate a table.
+
+    Args:
+        table: What a file and the environment's overrides come to.
+        where: Names its origin in errors.
+        variables: Names the environment variable instead, for the keys that one has set.
 
     Raises:
         ConfigError: A key is unknown or has a wrong value.
@@ -190,7 +199,9 @@ def parse(table: Mapping[str, Any], where: str) -> FederationConfig:
         return FederationConfig.model_validate(dict(table))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
+        keys = list(accumulate((str(part) for part in first["loc"]), "{}.{}".format))
+        key = keys[-1] if keys else ""
+        where = next((variables[each] for each in reversed(keys) if each in variables), where)
         if first["type"] == "extra_forbidden":
             raise ConfigError(
                 f"{where}: unknown key {key}", "`fccl init` writes a file with every key"
@@ -238,15 +249,21 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: {error}", "mend the TOML at that place") from None
 
 
-def _override(table: dict[str, Any], environ: Mapping[str, str]) -> None:
+def _override(table: dict[str, Any], environ: Mapping[str, str]) -> dict[str, str]:
+    """Put the environment's values into the table; the variable of every key that one has set."""
+    found: dict[str, str] = {}
     for variable in sorted(environ):
         if not variable.startswith("FCCL_") or "__" not in variable:
             continue
         *parents, leaf = variable.removeprefix("FCCL_").lower().split("__")
         node: Any = table
-        for key in parents:
+        for depth, key in enumerate(parents, 1):
+            if isinstance(node, dict) and key not in node:  # a table that no file speaks of
+                found[".".join(parents[:depth])] = variable
             node = _child(node, key, variable)
         _assign(node, leaf, environ[variable], variable)
+        found[".".join([*parents, leaf])] = variable
+    return found
 
 
 def _child(node: Any, key: str, variable: str) -> Any:

@@ -10,9 +10,6 @@ import warnings
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 MAX_TOPICS = 10
 _ROWS_PER_TOPIC = 20  # fewer rows get fewer topics
@@ -26,6 +23,11 @@ def topics(texts: Sequence[str], seed: int) -> list[str]:
     Texts without words in common form one topic. Instructions should come without their template,
     which all share.
     """
+    # Here, because it takes a second and most data has topics of its own.
+    from sklearn.cluster import KMeans  # noqa: PLC0415
+    from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415
+    from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415
+
     count = max(1, min(MAX_TOPICS, len(texts) // _ROWS_PER_TOPIC))
     try:
         vectorizer = TfidfVectorizer(

@@ -1,8 +1,9 @@
 """What this machine computes with: device, threads, and whether bfloat16 is worth it.
 
-Detected once by a worker when it starts, and passed down. bfloat16 is *measured*, not assumed from
-the processor's name: with matrix units it halves the time of a step, without them (and in
-emulation) it can double it.
+Detected once by a worker when it starts, and passed down; the cores are shared out anew before
+every task, since workers come and go. bfloat16 is *measured*, not assumed from the processor's
+name: with matrix units it halves the time of a step, without them (and in emulation) it can double
+it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Compute:
 
     Attributes:
         device: Where models live.
-        threads: For each process's matrix work on the CPU.
+        threads: For matrix work on the CPU; the processes that train here share them.
         autocast: Whether training runs under bfloat16 autocast.
     """
 
@@ -35,12 +36,11 @@ class Compute:
     autocast: bool
 
 
-def detect(name: str = "auto", workers: int = 1) -> Compute:
-    """Decides what to compute with, and sets this process's thread count.
+def detect(name: str = "auto") -> Compute:
+    """Decides what to compute with, and gives this process all cores.
 
     Args:
         name: `auto` (CUDA where there is one, otherwise the CPU), `cpu`, `cuda` or `cuda:1`.
-        workers: Processes that train on this machine at the same time.
 
     Raises:
         ConfigError: The named device is not there.
@@ -55,9 +55,24 @@ def detect(name: str = "auto", workers: int = 1) -> Compute:
         raise ConfigError(
             f"device {name} cannot be used: {reason}", "set it to auto or cpu"
         ) from None
-    threads = max(1, cores() // max(1, workers))
+    torch.set_num_threads(cores())
+    return Compute(device, cores(), bf16_speedup(device) >= _WORTH)
+
+
+def share(compute: Compute, workers: int) -> int:
+    """Takes this process's part of the threads, and returns how many that is.
+
+    Threads of several processes on one core wait for each other at every matrix product, which
+    slows a small model down many times over. Called by the thread that trains: some of torch's
+    settings hold for the calling thread only.
+
+    Args:
+        compute: From `detect`.
+        workers: Processes that train on this machine, this one included.
+    """
+    threads = max(1, compute.threads // max(1, workers))
     torch.set_num_threads(threads)
-    return Compute(device, threads, bf16_speedup(device) >= _WORTH)
+    return threads
 
 
 def cores() -> int:

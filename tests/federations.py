@@ -60,7 +60,7 @@ class Federation:
         return self._place.fork("coordinator", "--plain", *flags)
 
     def worker(self, *flags: str, **variables: str) -> Command:
-        return self._place.fork("worker", "--workers", "2", *flags, **variables)
+        return self._place.fork("worker", *flags, **variables)
 
     def status(self) -> dict[str, Any] | None:
         """What `fccl status --json` prints; None where it fails."""

@@ -164,7 +164,8 @@ def warm() -> None:
 
 def _forks() -> multiprocessing.context.ForkServerContext:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cli.demo", "cli.coordinator", "cli.worker", "cli.status"])
+    commands = ["cli.demo", "cli.coordinator", "cli.worker", "cli.status"]
+    context.set_forkserver_preload([*commands, "cli.embedded"])  # which imports all the rest
     return context
 
 

@@ -1,4 +1,4 @@
-"""A worker's life: find the run, take a task, train, leave the update to the publisher; again.
+"""A worker's life in a run: take a task, train, leave the update to the publisher; again.
 
 On an update's way: `broker` → here → `worker/trainer.py` → `common/codec.py` → `worker/spool.py` →
 `worker/publisher.py`. A task is on the disk before it is acked, an update before its task is let
@@ -21,17 +21,18 @@ from common.errors import BrokerError, DataError, FcclError, ModelError, StoreEr
 from common.records import Heartbeat, Refusal, TensorEntry, TrainTask, Update
 from common.store import Store
 from common.tensors import Tensors
-from common.view import Info
 from common.wire import unpack
+from learning import device
 from learning.base import Report
 from learning.device import Compute
 from learning.loop import StepReport
-from worker import feedback
+from worker import feedback, joining
 from worker.data import Data
+from worker.feedback import Residual
 from worker.heartbeat import Pulse
 from worker.publisher import Publisher
 from worker.source import Source
-from worker.spool import Slot, claim, client_lock
+from worker.spool import Slot, claim, client_lock, workers
 from worker.trainer import Trainer
 
 TAKE_S = 1.0  # longest wait for a task; bounds the reaction to a stop and to the end of the run
@@ -107,6 +108,7 @@ class Worker:
             on_step: Told of every local step.
         """
         self._setting, self._run, self._told = setting, run, told
+        self._compute = compute
         self._broker, self._store = broker, stores[0]
         self._on_step = on_step
         self._waiting_for = ""
@@ -122,7 +124,7 @@ class Worker:
             site=setting.site.name,
             state="waiting",
             clients=data.clients(),
-            device=f"{compute.device}, {compute.threads} threads",
+            device=self._share(),
             host=setting.host,
             software=setting.software,
         )
@@ -194,6 +196,7 @@ class Worker:
         if any(pending.task_id == task.task_id for pending in self._slot.pending()):
             self._slot.drop_task()  # trained already, in an earlier attempt
             return
+        self._pulse.update(device=self._share())
         self._pulse.begin(task, self._limit())
         try:
             finished = self._train(task, abandon)
@@ -241,8 +244,7 @@ class Worker:
         trained = self._trainer.train(task, base, adapter, self._stepper(task, abandon))
         if trained is None:
             return self._abandon(task, abandon)
-        private = self._setting.state / self._run / "clients" / task.client_id
-        entries, data = _encoded(task, trained.delta, private / "residual.safetensors")
+        entries, data = _encoded(task, trained.delta, self._slot.residual(task))
         update = Update(
             task_id=task.task_id,
             attempt=task.attempt,
@@ -302,27 +304,20 @@ class Worker:
 
     def _ended(self) -> str:
         """Why there will be no more tasks of this run; empty while there may be."""
-        try:
-            if self._store.get_run(self._setting.name) not in (self._run, None):
-                return f"another run is now called {self._setting.name}"
-            info = self._info()
-        except StoreError:
-            return ""
-        if info is not None and info.status in ("finished", "failed"):
-            return f"run {self._setting.name} is {info.status}: {info.detail}"
-        return ""
+        return joining.ended(self._store, self._setting.name, self._run)
 
     def _limit(self) -> int:
         """The staleness over which the coordinator rejects."""
         try:
-            info = self._info()
+            info = joining.info(self._store, self._run)
         except StoreError:
             info = None
         return info.max_staleness if info is not None else 2**31
 
-    def _info(self) -> Info | None:
-        raw = self._store.get_info(self._run)
-        return None if raw is None else unpack(Info, raw)[0]
+    def _share(self) -> str:
+        """Take this worker's part of the cores; what the heartbeat says of it."""
+        threads = device.share(self._compute, workers(self._setting.state))
+        return f"{self._compute.device}, {threads} threads"
 
     def _want(self, digest: str | None) -> None:
         self._pulse.update(wants=digest, now=True)
@@ -330,39 +325,17 @@ class Worker:
     def _tell(self, kind: str, text: str) -> None:
         if kind == "waiting" and text == self._waiting_for:
             return  # said already, and still so
+        if kind == "waiting" and self._ended():
+            return  # the queues of a run that is over are deleted
         self._waiting_for = text if kind == "waiting" else ""
         self._pulse.note(kind, text)
         self._told(kind, text)
 
 
 def _encoded(
-    task: TrainTask, delta: Tensors, residual: Path
+    task: TrainTask, delta: Tensors, residual: Residual
 ) -> tuple[tuple[TensorEntry, ...], bytes]:
     try:
         return feedback.encode(task.update_codec, delta, residual)
     except ValueError as error:
         raise ModelError(f"the delta of {task.task_id}: {error}", "lower phase.lr") from None
-
-
-def find_run(store: Store, name: str, stop: Flag, told: Callable[[str, str], None]) -> str | None:
-    """The id of the run that carries this name and is not over; None if `stop` was set first.
-
-    A store out of reach is waited for: workers may be started before anything else.
-    """
-    said = ""
-    while not stop.is_set():
-        try:
-            run = store.get_run(name)
-            raw = store.get_info(run) if run else None
-            info = unpack(Info, raw)[0] if raw else None
-            if run and info and info.status not in ("finished", "failed"):
-                return run
-            text = f"waiting for the coordinator of run {name}"
-            text += f" (the last one is {info.status})" if info else ""
-        except StoreError as error:
-            text = f"waiting: {error.what}"
-        if text != said:
-            told("waiting", text)
-            said = text
-        stop.wait(TAKE_S)
-    return None

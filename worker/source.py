@@ -20,6 +20,7 @@ from learning import base
 from learning.base import Report
 
 POLL_S = 0.5
+FETCHING = "fetching the base model"
 
 
 class Source:
@@ -88,11 +89,25 @@ class Source:
         while not stop.wait(POLL_S):
             manifest = self._store.get_blob(self._run, wanted.digest, CHUNK)
             if manifest is not None:
-                return base.install(manifest, wanted.digest, self._file, self._cache)
+                return base.install(manifest, wanted.digest, self._files(manifest), self._cache)
         return None
 
+    def _files(self, manifest: bytes) -> Callable[[str, int], bytes]:
+        """Fetches one file after the other, and tells how many of the bytes are here."""
+        total = sum(file.nbytes for file in base.parse_manifest(manifest))
+        done = 0
+
+        def fetch(sha256: str, nbytes: int) -> bytes:
+            nonlocal done
+            self._report(FETCHING, done / max(1, total))
+            data = self._file(sha256, nbytes)
+            done += nbytes
+            self._report(FETCHING, done / max(1, total))
+            return data
+
+        return fetch
+
     def _file(self, sha256: str, nbytes: int) -> bytes:
-        self._report("fetching the base model", 0.0)
         data = self._store.get_blob(self._run, sha256, nbytes)
         if data is None:
             raise StoreError(f"file {sha256[:12]} of the base model is gone", "try again")

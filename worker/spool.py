@@ -1,26 +1,37 @@
 """What a worker must not lose: the task that it acked, and updates without a receipt.
 
+    STATE/<run id>/slots/0/pid             the process that holds the slot
     STATE/<run id>/slots/0/task            the task being trained
     STATE/<run id>/slots/0/updates/…       updates that wait for their receipt
     STATE/<run id>/clients/<client>/       private state of a client, under a file lock
+        residual.safetensors               what its last update left to be sent (error feedback)
+        residual.<slot>.<task>.<attempt>   the same of an update that may not be spooled yet
 
 A slot belongs to one process at a time. A restarted worker takes the first free one, and with it
 the work that its predecessor left there.
+
+A residual counts from the moment when its update appears in the slot. It moves up right after that,
+at the latest before the update leaves the slot; so one that waits without its update belongs to an
+update that never was, and the next user of the client's state removes it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from common.errors import RunError, WireError
-from common.files import write_durable
+from common.files import sync, write_durable
 from common.records import TrainTask, Update
 from common.wire import pack, unpack
+from worker.feedback import Residual
 
 MAX_SLOTS = 1024
+RESIDUAL = "residual.safetensors"
 
 
 @dataclass(frozen=True)
@@ -43,9 +54,13 @@ class Slot:
     def __init__(self, path: Path, number: int, lock: FileLock) -> None:
         self.number = number
         self._lock = lock
+        self._slots = path.parent
+        self._clients = path.parent.with_name("clients")
+        self._pid = path / "pid"
         self._task = path / "task"
         self._updates = path / "updates"
         self._updates.mkdir(parents=True, exist_ok=True)
+        self._pid.write_text(str(os.getpid()))
 
     def put_task(self, task: TrainTask) -> None:
         """Keep a task; once this returns it may be acked."""
@@ -66,9 +81,10 @@ class Slot:
         self._task.unlink(missing_ok=True)
 
     def put_update(self, update: Update, data: bytes) -> Pending:
-        """Keep an update until its receipt comes."""
+        """Keep an update until its receipt comes; from now on its residual is the client's."""
         pending = self._pending(update.task_id, update.attempt)
         write_durable(pending.path, pack(update, data))
+        self._follow(pending)
         return pending
 
     def pending(self) -> list[Pending]:
@@ -82,11 +98,30 @@ class Slot:
 
     def drop_update(self, pending: Pending) -> None:
         """Its receipt has come."""
+        self._follow(pending)
         pending.path.unlink(missing_ok=True)
+
+    def residual(self, task: TrainTask) -> Residual:
+        """The client's residual, as its spooled updates left it; the client's lock is held."""
+        directory = self._clients / task.client_id
+        directory.mkdir(parents=True, exist_ok=True)
+        for waiting in directory.glob("residual.[0-9]*"):
+            _, slot, update_id = waiting.name.split(".", 2)
+            if (self._slots / slot / "updates" / update_id).exists():
+                _move_up(waiting)
+            else:
+                waiting.unlink(missing_ok=True)
+        own = f"residual.{self.number}.{task.task_id}.{task.attempt}"
+        return Residual(directory / RESIDUAL, directory / own)
 
     def release(self) -> None:
         """Leave the slot to another process."""
+        self._pid.unlink(missing_ok=True)
         self._lock.release()
+
+    def _follow(self, pending: Pending) -> None:
+        for waiting in self._clients.glob(f"*/residual.{self.number}.{pending.update_id}"):
+            _move_up(waiting)
 
     def _pending(self, task_id: str, attempt: int) -> Pending:
         return Pending(task_id, attempt, self._updates / f"{task_id}.{attempt}")
@@ -114,6 +149,34 @@ def claim(state: Path, run: str) -> Slot:
             continue
         return Slot(path, number, lock)
     raise RunError(f"{slots} has no free slot", "stop some of the workers")
+
+
+def workers(state: Path) -> int:
+    """Processes that train on this machine: those alive that hold slots here, of any run.
+
+    Their locks are left alone. A killed worker's id counts only if it was given to another process,
+    and then until the slot is taken again: that costs threads, not work.
+    """
+    found = {_alive(path) for path in state.glob("*/slots/*/pid")}
+    return len(found - {None})
+
+
+def _alive(path: Path) -> int | None:
+    """The process of a pid file, while it lives."""
+    try:
+        pid = int(path.read_text())
+        os.kill(pid, 0)  # signal 0 only asks
+    except (FileNotFoundError, ValueError, ProcessLookupError):
+        return None
+    except PermissionError:  # another user's
+        return pid
+    return pid
+
+
+def _move_up(waiting: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):  # the trainer and the publisher both do this
+        waiting.replace(waiting.with_name(RESIDUAL))
+        sync(waiting.parent)
 
 
 def client_lock(state: Path, run: str, client_id: str, timeout_s: float) -> FileLock:

@@ -100,10 +100,12 @@ WRONG = {
         ("status", "--config", "d"), 2, ("d is a directory",), {"d": None}
     ),
     "an unknown variable": Wrong(
-        demo(), 2, ("schedule.concurency",), {}, {"FCCL_SCHEDULE__CONCURENCY": "3"}
+        demo(), 2, ("FCCL_SCHEDULE__CONCURENCY: unknown key schedule.concurency",), {},
+        {"FCCL_SCHEDULE__CONCURENCY": "3"},
     ),
     "a variable of the wrong type": Wrong(
-        demo(), 2, ("schedule.concurrency",), {}, {"FCCL_SCHEDULE__CONCURRENCY": "many"}
+        demo(), 2, ("FCCL_SCHEDULE__CONCURRENCY: schedule.concurrency",), {},
+        {"FCCL_SCHEDULE__CONCURRENCY": "many"},
     ),
     "a variable for a phase that is not there": Wrong(
         demo(), 2, ("FCCL_PHASE__7__LR",), {}, {"FCCL_PHASE__7__LR": "1e-3"}
@@ -153,6 +155,9 @@ WRONG = {
     "a place where nothing can be written": Wrong(
         ("demo", "--plain", "--config", "f.toml", "--out", "f.toml/runs/x"), 7,
         ("f.toml/runs", "run.dir"), FILE,
+    ),
+    "a worker's data directory that is not there": Wrong(
+        ("worker", "--data", "nowhere"), 3, ("nowhere is no directory", "--data")
     ),
     "an unknown command": Wrong(("federate",), 2, ("federate", "--help")),
     "an unknown option": Wrong(demo("--quick"), 2, ("--quick", "fccl demo --help")),
@@ -248,6 +253,40 @@ for flag in ("--help", "-h"):
 
 def test_the_view_loads_neither_model_nor_queue() -> None:
     assert not imported("import tui.panel, tui.lines") & {"torch", "transformers", "pika"}
+
+
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        (demo(), 7),  # the run directory exists
+        (demo("--resume"), 7),  # and holds no run
+        (demo("--new", "--data", "nowhere.jsonl"), 3),
+        (demo("--config", "nowhere.toml"), 2),
+        (("coordinator", "--resume"), 7),
+        (("worker", "--data", "nowhere"), 3),
+        (("worker", "--site", "My Site"), 2),
+    ],
+)
+def test_a_mistake_is_told_before_any_model_code_is_loaded(
+    tmp_path: Path, args: tuple[str, ...], code: int
+) -> None:
+    (tmp_path / "runs" / "x").mkdir(parents=True)
+    loaded = imported(f"""
+import os
+from cli.main import main
+os.chdir({str(tmp_path)!r})
+sys.argv = ["fccl", *{args!r}]
+try:
+    main()
+except SystemExit as end:
+    assert end.code == {code}, end.code
+""")
+    assert "click" in loaded
+    assert not loaded & {"torch", "transformers", "peft", "sklearn", "scipy", "matplotlib"}
+
+
+def test_clusters_are_learned_only_where_they_are_needed() -> None:
+    assert "sklearn" not in imported("import learning.clusters, learning.partition")
 
 
 def test_the_console_script_says_its_version() -> None:

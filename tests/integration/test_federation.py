@@ -73,7 +73,7 @@ def finished(
     elsewhere = str(tmp_path_factory.mktemp("elsewhere"))  # a worker without the base model
     with federation(directory, model_cache, rabbitmq.url, redis_server.url, versions=4) as run:
         coordinator = run.script("coordinator", "--plain")
-        lacking = run.script("worker", "--workers", "2", FCCL_CACHE=elsewhere)
+        lacking = run.script("worker", FCCL_CACHE=elsewhere)
         warm()
         eventually("the coordinator serves", lambda: run.epoch() == 1)
         topology = Topology(run.run_id)
@@ -185,6 +185,7 @@ def test_coordinator_and_workers_run_to_the_end_and_exit_0(finished: Finished) -
 
 
 def test_every_worker_says_what_it_did_and_nothing_waits(finished: Finished) -> None:
+    assert not [worker.out for worker in finished.workers if "NOT_FOUND" in worker.out]
     ends = [worker.out.splitlines()[-1] for worker in finished.workers]
     assert all("run small is finished" in end for end in ends)
     assert all(end.endswith("0 wait for a receipt") for end in ends)

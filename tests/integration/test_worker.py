@@ -36,11 +36,13 @@ from coordinator.serving import BaseServer
 from learning import base, loading, lora
 from learning.device import Compute
 from learning.instructions import write
+from learning.loop import StepReport
 from learning.synthetic import instructions
 from tests.processes import eventually, forked
 from tests.unit.worker_records import task as make_task
 from worker import heartbeat, publisher, service
-from worker.service import Served, Setting, Worker, find_run
+from worker.joining import find_run
+from worker.service import Served, Setting, Worker
 from worker.spool import claim, client_lock
 
 RUN, NAME = "run-1", "small"
@@ -164,16 +166,18 @@ class Hall:
         setting: Setting | None = None,
         broker: EmbeddedBroker | None = None,
         on_step: Callable[..., None] = lambda *_: None,
+        report: base.Report = lambda *_: None,
+        compute: Compute = COMPUTE,
     ) -> Worker:
         return Worker(
             setting or self.setting,
             RUN,
             broker or EmbeddedBroker(self.server),
             (self.stores.open(), self.stores.open()),
-            COMPUTE,
+            compute,
             time.time,
             told=lambda kind, text: self.told.append((kind, text)),
-            report=lambda *_: None,
+            report=report,
             on_step=on_step,
         )
 
@@ -440,13 +444,19 @@ def test_a_worker_that_lacks_the_base_model_fetches_it_from_the_coordinator(hall
     coordinator = BaseServer(hall.store, RUN, hall.model.path, hall.model.ref.digest)
     elsewhere = hall.root / "elsewhere"
     hall.issue("t1")
-    with hall.serving(hall.worker(replace(hall.setting, cache=elsewhere))):
+    told: list[tuple[str, float]] = []
+    setting = replace(hall.setting, cache=elsewhere)
+    with hall.serving(hall.worker(setting, report=lambda *report: told.append(report))):
         beats = eventually("asked for", lambda: [b for b in hall.store.heartbeats(RUN) if b.wants])
         assert beats[0].wants == hall.model.ref.digest
         assert not (elsewhere / "models").exists()
         coordinator.serve(beats)
         assert hall.update().task_id == "t1"
     assert base.cached(hall.model.ref.digest, elsewhere) is not None
+    assert {what for what, _ in told} == {"fetching the base model"}
+    fractions = [fraction for _, fraction in told]
+    assert (fractions[0], fractions[-1]) == (0.0, 1.0)
+    assert fractions == sorted(fractions) and len(set(fractions)) > 2  # file by file
 
 
 def test_workers_share_a_state_directory_and_never_a_slot(hall: Hall) -> None:
@@ -463,6 +473,23 @@ def test_workers_share_a_state_directory_and_never_a_slot(hall: Hall) -> None:
     over = threading.Event()
     over.set()
     third.serve(over, over)
+
+
+def test_a_worker_takes_its_part_of_the_cores_before_every_task(hall: Hall) -> None:
+    compute = replace(COMPUTE, threads=4)
+    place = hall.setting.state / "another-run" / "slots" / "0"
+    place.mkdir(parents=True)
+    steps: list[int] = []
+    on_step = lambda task, step: steps.append(torch.get_num_threads())  # noqa: E731
+    with hall.serving(hall.worker(compute=compute, on_step=on_step)):
+        for task_id, pid in (("t1", "none"), ("t2", os.getppid()), ("t3", "none")):
+            (place / "pid").write_text(str(pid))
+            hall.issue(task_id)
+            assert hall.update().task_id == task_id
+            if task_id == "t2":
+                [beat] = hall.store.heartbeats(RUN)
+                assert beat.device == "cpu, 2 threads"
+    assert steps == [4, 4, 2, 2, 4, 4]
 
 
 def test_a_client_that_another_process_trains_is_waited_for(hall: Hall) -> None:
@@ -506,3 +533,30 @@ def test_a_run_that_is_over_is_not_joined(hall: Hall) -> None:
 
     assert find_run(hall.store, NAME, stop, told) is None
     assert "the last one is finished" in hall.told[0][1]
+
+
+def test_deleted_queues_are_told_of_unless_the_run_is_over(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "DRAIN_S", 0.5)
+
+    def end(task: TrainTask, step: StepReport) -> None:
+        if step.step == step.steps:  # the update will find no queue
+            if task.task_id == "t2":
+                hall.finish()
+            hall.broker.delete(hall.topology)
+
+    for task_id in ("t1", "t2"):
+        hall.told.clear()
+        hall.broker.declare(hall.topology)
+        hall.issue(task_id)
+        with hall.serving(hall.worker(on_step=end)) as serving:
+            hall.says("trained")
+            if task_id == "t1":
+                assert "no queue" in hall.says("waiting")
+                hall.settle("t1", "rejected")
+                hall.says("rejected")
+            else:
+                assert serving.result(60).waiting == 1
+        assert ("waiting" in dict(hall.told)) == (task_id == "t1")
+        hall.store.set_info(RUN, info())

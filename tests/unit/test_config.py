@@ -181,9 +181,17 @@ def test_a_wrong_variable_is_an_error_that_names_it(
     tmp_path: Path, variable: str, value: str, named: str
 ) -> None:
     path = tmp_path / "federation.toml"
-    path.write_text('odd = [1]\n[run]\nname = "x"\n')
-    with pytest.raises(ConfigError, match=named):
+    path.write_text(("odd = [1]\n" if "ODD" in variable else "") + '[run]\nname = "x"\n')
+    with pytest.raises(ConfigError, match=named) as caught:
         load(path, {variable: value})
+    assert str(caught.value).startswith(f"{variable}: ")
+
+
+def test_a_wrong_key_of_the_file_is_not_blamed_on_a_variable(tmp_path: Path) -> None:
+    path = tmp_path / "federation.toml"
+    path.write_text("[schedule]\nlease_s = 0.0\n")
+    with pytest.raises(ConfigError, match=r"federation\.toml: schedule\.lease_s"):
+        load(path, {"FCCL_SCHEDULE__CONCURRENCY": "3"})
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0")))

@@ -12,11 +12,15 @@ from common import codec
 from common.records import CodecName
 from common.tensors import Tensors
 from worker import feedback
+from worker.feedback import Residual
 
 
-def send(name: CodecName, delta: Tensors, residual: Path) -> Tensors:
-    """What the coordinator decodes."""
-    return codec.decode(name, *feedback.encode(name, delta, residual))
+def send(name: CodecName, delta: Tensors, current: Path) -> Tensors:
+    """What the coordinator decodes. The update is spooled: the residual that waits moves up."""
+    residual = Residual(current, current.with_name("waiting"))
+    sent = codec.decode(name, *feedback.encode(name, delta, residual))
+    residual.waiting.replace(current)
+    return sent
 
 
 def test_topk_sends_the_largest_tenth_and_keeps_the_rest(tmp_path: Path) -> None:
@@ -67,8 +71,9 @@ def test_the_error_is_exactly_the_residual(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["fp32", "bf16", "int8"])
 def test_codecs_that_need_no_feedback_keep_nothing(name: CodecName, tmp_path: Path) -> None:
-    feedback.encode(name, {"w": np.ones(10, np.float32)}, tmp_path / "residual")
-    assert not (tmp_path / "residual").exists()
+    residual = Residual(tmp_path / "residual", tmp_path / "waiting")
+    feedback.encode(name, {"w": np.ones(10, np.float32)}, residual)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_torn_residual_costs_only_what_it_held(tmp_path: Path) -> None:
@@ -79,9 +84,10 @@ def test_a_torn_residual_costs_only_what_it_held(tmp_path: Path) -> None:
 
 
 def test_a_delta_that_is_not_finite_changes_no_residual(tmp_path: Path) -> None:
-    residual = tmp_path / "residual"
-    send("topk", {"w": np.arange(10, dtype=np.float32)}, residual)
-    before = residual.read_bytes()
+    residual = Residual(tmp_path / "residual", tmp_path / "waiting")
+    send("topk", {"w": np.arange(10, dtype=np.float32)}, residual.current)
+    before = residual.current.read_bytes()
     with pytest.raises(ValueError, match="not finite"):
         feedback.encode("topk", {"w": np.full(10, np.nan, np.float32)}, residual)
-    assert residual.read_bytes() == before
+    assert residual.current.read_bytes() == before
+    assert not residual.waiting.exists()

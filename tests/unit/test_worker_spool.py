@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from filelock import Timeout
+from safetensors.numpy import load_file
 
+from common import codec
 from common.errors import RunError
 from common.records import Update
+from common.wire import unpack
+from tests.processes import forked
 from tests.unit.worker_records import task, update
-from worker.spool import Slot, claim, client_lock
+from worker import feedback, spool
+from worker.spool import Slot, claim, client_lock, workers
 
 RUN = "run-1"
 
@@ -118,8 +128,125 @@ def test_a_clients_private_state_has_one_user_at_a_time(tmp_path: Path) -> None:
 
 
 def test_an_update_is_on_the_disk_as_it_travels(slot: Slot) -> None:
-    from common.wire import unpack
-
     pending = slot.put_update(update("t1"), b"tensors")
     record, data = unpack(Update, pending.path.read_bytes())
     assert (record, bytes(data)) == (update("t1"), b"tensors")
+
+
+# Who shares the machine
+
+
+def test_workers_are_the_living_processes_that_hold_slots_of_any_run(tmp_path: Path) -> None:
+    assert workers(tmp_path) == 0
+    slots = [claim(tmp_path, RUN), claim(tmp_path, RUN), claim(tmp_path, "another")]
+    assert workers(tmp_path) == 1  # all three are this process
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    for number, pid in ((7, os.getppid()), (8, ended.pid), (9, "no number")):
+        place = tmp_path / RUN / "slots" / str(number)
+        place.mkdir()
+        (place / "pid").write_text(str(pid))
+    assert workers(tmp_path) == 2  # this one and its parent
+    assert claim(tmp_path, RUN).number == 2  # whatever was counted, the locks are as they were
+    for slot in slots:
+        slot.release()
+
+
+def test_a_released_slot_counts_no_more(tmp_path: Path) -> None:
+    slot = claim(tmp_path, RUN)
+    assert workers(tmp_path) == 1
+    slot.release()
+    assert workers(tmp_path) == 0
+
+
+# The residual goes with its update. DELTA is sent by topk, which takes one value of ten: the 5
+# goes out, [0, 1, 2] stay.
+
+DELTA = {"w": np.array([5, 1, 2, 0, 0, 0, 0, 0, 0, 0], np.float32)}
+
+
+def train(slot: Slot, task_id: str) -> None:
+    """What a worker does once a model is trained."""
+    entries, data = feedback.encode("topk", DELTA, slot.residual(task(task_id)))
+    slot.put_update(update(task_id, codec="topk", tensors=entries), data)
+
+
+def sent(slot: Slot) -> np.ndarray:
+    """The sum of the updates that are in a slot."""
+    total = np.zeros(10, np.float32)
+    for pending in slot.pending():
+        record, data = unpack(Update, pending.path.read_bytes())
+        total += codec.decode(record.codec, record.tensors, data)["w"]
+    return total
+
+
+def kept(slot: Slot) -> np.ndarray:
+    """The residual with which the client's next update begins."""
+    path = slot.residual(task("next")).current
+    return load_file(path)["w"] if path.exists() else np.zeros(10, np.float32)
+
+
+def die(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def before_the_update_is_written() -> None:
+    spool.write_durable = die
+
+
+def before_the_residual_moves_up() -> None:
+    spool._move_up = die
+
+
+def nowhere() -> None:
+    pass
+
+
+def train_and_die(state: Path, at: Callable[[], None]) -> None:
+    slot = claim(state, RUN)
+    train(slot, "t1")
+    at()
+    train(slot, "t2")
+    die()
+
+
+@pytest.mark.parametrize(
+    ("point", "updates"),
+    [
+        (before_the_update_is_written, ["t1"]),
+        (before_the_residual_moves_up, ["t1", "t2"]),
+        (nowhere, ["t1", "t2"]),
+    ],
+)
+@pytest.mark.parametrize("other", [False, True], ids=["same slot", "another slot"])
+def test_after_a_kill_the_residual_is_what_the_spooled_updates_left(
+    tmp_path: Path, point: Callable[[], None], updates: list[str], other: bool
+) -> None:
+    assert forked(train_and_die, tmp_path, point) == -signal.SIGKILL
+    left = claim(tmp_path, RUN)
+    user = claim(tmp_path, RUN) if other else left  # who trains the client next
+    assert [pending.task_id for pending in left.pending()] == updates
+    assert (sent(left) + kept(user)).tolist() == (DELTA["w"] * len(updates)).tolist()
+    train(user, "t3")
+    total = sent(left) + (sent(user) if other else 0)
+    assert (total + kept(user)).tolist() == (DELTA["w"] * (len(updates) + 1)).tolist()
+    assert [path.name for path in (tmp_path / RUN / "clients/client_0").iterdir()] == [
+        spool.RESIDUAL
+    ]
+
+
+def test_an_update_that_is_settled_before_its_residual_moved_up_takes_it_along(
+    tmp_path: Path,
+) -> None:
+    assert forked(train_and_die, tmp_path, before_the_residual_moves_up) == -signal.SIGKILL
+    left = claim(tmp_path, RUN)
+    total = sent(left)
+    for pending in left.pending():
+        left.drop_update(pending)  # its receipt comes before the client is trained again
+    assert (total + kept(left)).tolist() == (DELTA["w"] * 2).tolist()
+
+
+def test_codecs_without_feedback_leave_no_residual(slot: Slot, tmp_path: Path) -> None:
+    feedback.encode("fp32", DELTA, slot.residual(task("t1")))
+    slot.put_update(update("t1"), b"")
+    assert list((tmp_path / RUN / "clients" / "client_0").iterdir()) == []
