@@ -18,6 +18,9 @@ import torch
 
 from learning.tokens import IGNORED, Example
 
+GRAIN = 16
+"""Widths are multiples of this. With few shapes, kernels that are made and cached per shape (those
+of oneDNN for bfloat16) are used again, and their cache does not grow without end."""
 _POOL = 32  # batches that are sorted by length together: more pads less and mixes less
 _JITTER = 0.05  # random share of a length when sorting, so that epochs do not repeat their batches
 
@@ -49,12 +52,12 @@ class Batch:
 
 
 def collate(examples: Sequence[Example], device: torch.device | None = None) -> Batch:
-    """Pads examples to the longest of them.
+    """Pads examples to the longest of them, rounded up to a multiple of `GRAIN`.
 
     No padding token is needed: what stands to the right of a causal model's tokens changes
     nothing, and is masked besides.
     """
-    width = max(len(e.input_ids) for e in examples)
+    width = -(-max(len(e.input_ids) for e in examples) // GRAIN) * GRAIN
     ids = [e.input_ids + (0,) * (width - len(e.input_ids)) for e in examples]
     mask = [(1,) * len(e.input_ids) + (0,) * (width - len(e.input_ids)) for e in examples]
     labels = [e.labels + (IGNORED,) * (width - len(e.labels)) for e in examples]

@@ -13,7 +13,7 @@ import torch
 from peft import PeftModel
 from torch.nn.functional import cross_entropy
 
-from learning.batches import Batch
+from learning.batches import GRAIN, Batch
 from learning.tokens import IGNORED
 
 
@@ -30,7 +30,8 @@ def sft(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, dict[str, f
 def response_nats(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     """Sum over a batch of −log p(response token | all before it), in nats, as float32."""
     targets = batch.labels[:, 1:]  # position t predicts token t + 1
-    wanted = (targets != IGNORED).any(dim=0).nonzero().squeeze(1)  # (W,) columns with a response
+    first = int((targets != IGNORED).any(dim=0).nonzero()[0]) // GRAIN * GRAIN
+    wanted = torch.arange(first, targets.shape[1], device=targets.device)  # (W,) from a response on
     inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
     if _can_select(model):
         # The vocabulary projection is a large part of a small model's work: skip it on prompts.
