@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from transformers import PretrainedConfig
 
 from common.config import DataConfig, FederationConfig
-from common.errors import ModelError
+from common.errors import ConfigError, ModelError
 from common.records import BaseRef
 from coordinator.run import Origin
 from learning import base, instructions, lora, shards, synthetic
@@ -45,6 +46,7 @@ def origin(
         )
         model = base.resolve(config.model.name, config.model.revision, cache, report)
         loaded = base.load(model.path, torch.device("cpu"))
+        check_length(config.model.max_length, loaded.model.config)
         adapted = lora.attach(loaded.model, config.model.lora, config.run.seed)
         place = model.name if model.kind == "hub" else str(model.path)
         return Origin(
@@ -58,6 +60,20 @@ def origin(
         )
 
     return prepare
+
+
+def check_length(max_length: int, model: PretrainedConfig) -> None:
+    """Refuse sequences for which the model has no positions.
+
+    Raises:
+        ConfigError: `model.max_length` is over what the model was made for.
+    """
+    positions = getattr(model, "max_position_embeddings", None)
+    if positions is not None and max_length > positions:
+        raise ConfigError(
+            f"model.max_length is {max_length}, but the model has {positions} positions",
+            f"set it to {positions} or less",
+        )
 
 
 def read_rows(data: DataConfig, seed: int, say: Callable[[str], None]) -> Instructions:
