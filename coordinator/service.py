@@ -152,14 +152,21 @@ class Service:
         actions = self._step(arrival.event, arrival) if arrival.event else ()
         reasons = [action.reason for action in actions if isinstance(action, Discard)]
         if reasons:
-            consumer.reject(delivery, reasons[0])
+            self._reject(consumer, delivery, reasons[0])
         else:
             consumer.ack(delivery)
 
     def _dead(self, consumer: Consumer, delivery: Delivery, site: str, reason: str) -> None:
         text = f"a message of site {site} is dead-lettered: {reason}"[:500]
         self._write(self._state, (Note("warning", "dead-letter", text, (("site", site),)),))
-        consumer.reject(delivery, reason)
+        self._reject(consumer, delivery, reason)
+
+    def _reject(self, consumer: Consumer, delivery: Delivery, reason: str) -> None:
+        try:
+            consumer.reject(delivery, reason)
+        except BrokerError as error:  # a broker that restarts must not end the run
+            self._broker_failed(error)
+            consumer.requeue(delivery)
 
     def _pulse(self, now: float) -> None:
         self._journal.check()
@@ -261,10 +268,13 @@ class Service:
             try:
                 self._broker.publish_task(self._topology, Site(entry.site), message)
             except BrokerError as error:
-                note = Note("warning", "broker", str(error)[:500])
-                self._listen(narration.event(note, self._clock()))
+                self._broker_failed(error)
                 return
             self._journal.mark_sent([entry.id])
+
+    def _broker_failed(self, error: BrokerError) -> None:
+        note = Note("warning", "broker", str(error)[:500])
+        self._listen(narration.event(note, self._clock()))
 
     # the disk
 

@@ -28,7 +28,7 @@ from broker.embedded import EmbeddedBroker, EmbeddedConsumer, EmbeddedServer
 from broker.protocol import LOCAL, Consumer, Delivery, Message, Site, Topology
 from common import codec, view
 from common.config import FederationConfig, parse
-from common.errors import FencedError, StoreError
+from common.errors import BrokerError, FencedError, StoreError
 from common.records import BaseRef, Event, Heartbeat, Refusal, TrainTask, Update
 from common.store import Store
 from common.tensors import Tensors
@@ -615,6 +615,26 @@ def test_a_flawed_update_gets_a_rejecting_receipt(world: World) -> None:
     assert receipt is not None and receipt.state == "rejected"
     assert receipt.reason == "base version 7, attempt 1 had 0"
     assert world.dead() == []
+
+
+def test_a_dead_letter_that_the_broker_does_not_take_comes_again_and_the_run_goes_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reject = EmbeddedConsumer.reject
+    failures = [BrokerError("the broker restarts")]
+
+    def failing(self: EmbeddedConsumer, delivery: Delivery, reason: str) -> None:
+        if failures:
+            raise failures.pop()
+        reject(self, delivery, reason)
+
+    monkeypatch.setattr(EmbeddedConsumer, "reject", failing)
+    world.once_issued(
+        lambda: world.mine.publish_update(world.topology, LOCAL, Message(b"no frame"))
+    )
+    check_complete(world, world.serve())
+    assert [message.body for message in world.dead()] == [b"no frame"]
+    assert any(event.kind == "broker" for event in world.events)
 
 
 def test_a_refusal_that_is_delivered_twice_is_no_dead_letter(world: World) -> None:
