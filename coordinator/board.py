@@ -54,6 +54,7 @@ class Board:
         self._started = clock()
         self._published: set[int] = set()  # versions whose adapter is in the store
         self._up: bool | None = None  # unknown until first tried
+        self._waiting = False
 
     @property
     def up(self) -> bool:
@@ -73,8 +74,13 @@ class Board:
         return Beats(tuple(signs))
 
     def live(self, state: State, latest: VersionSummary) -> None:
-        """Show how the run stands."""
-        self._show(lambda: self._status.live(self._info(state), state, latest))
+        """Show how the run stands; say when it begins to wait for workers, and when it goes on."""
+        info = self._info(state)
+        self._show(lambda: self._status.live(info, state, latest))
+        if self._up and (info.status == "waiting") != self._waiting:
+            self._waiting = info.status == "waiting"
+            note = Note("info", "workers", info.detail)
+            self._listen(narration.event(note, self._clock()))
 
     def queues(self, depths: Mapping[str, Depth]) -> None:
         """Show the depths of the run's queues."""

@@ -144,6 +144,7 @@ class World:
         self.now, self.turns, self.events = 0.0, 0, list[Event]()
         self.stop = threading.Event()
         self.each_turn: Callable[[], None] = lambda: None
+        self.absent = False  # the worker is not there
         self._random = Random(seed)
         self._pending: dict[str, tuple[bytes, float]] = {}
 
@@ -202,6 +203,9 @@ class World:
         assert self.turns < 5000, "the run does not end"
         self.each_turn()
         if self.redis.down:
+            return
+        if self.absent:
+            self.store.leave(self.topology.run, "w0")
             return
         heartbeat = Heartbeat(worker_id="w0", site="local", state="waiting")
         self.store.beat(self.topology.run, heartbeat)
@@ -526,6 +530,23 @@ def test_a_stop_commits_what_is_buffered_and_resume_goes_on(world: World) -> Non
     applied = [u.task_id for summary in journal.versions() for u in summary.updates]
     assert len(applied) == len(set(applied)) == journal.counts()["accepted"]
     journal.close()
+
+
+def test_a_coordinator_without_workers_says_what_it_waits_for(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    told: list[tuple[str, str]] = []
+
+    def look() -> None:
+        told[:] = [(event.kind, event.text) for event in world.events if event.kind == "workers"]
+        if world.turns == 8:
+            world.absent = True
+        if world.turns == 60:
+            world.absent = False
+
+    world.each_turn = look
+    check_complete(world, world.serve())
+    assert ("workers", "waiting for workers: 0 of 3 clients served") in told
+    assert told[-1] == ("workers", "3 of 3 clients served")
 
 
 # hostile and broken messages
