@@ -25,6 +25,7 @@ from broker.protocol import (
     TakenTask,
     Topology,
 )
+from broker.single_task import SingleTask
 from common.errors import BrokerError
 
 __all__ = ["EmbeddedBroker", "EmbeddedServer"]
@@ -129,38 +130,6 @@ class EmbeddedConsumer:
             queue.push(stored)
 
 
-class EmbeddedTask:
-    """The one task that `EmbeddedBroker.take_task` took."""
-
-    def __init__(self, consumer: EmbeddedConsumer, delivery: Delivery) -> None:
-        self._consumer = consumer
-        self._delivery = delivery
-
-    @property
-    def message(self) -> Message:
-        """The task's message."""
-        return self._delivery.message
-
-    @property
-    def redelivered(self) -> bool:
-        """Whether it was delivered before."""
-        return self._delivery.redelivered
-
-    def ack(self) -> None:
-        """See `TakenTask.ack`."""
-        self._consumer.ack(self._delivery)
-        self._consumer.close()
-
-    def reject(self, reason: str) -> None:
-        """See `TakenTask.reject`."""
-        self._consumer.reject(self._delivery, reason)
-        self._consumer.close()
-
-    def requeue(self) -> None:
-        """See `TakenTask.requeue`."""
-        self._consumer.close()
-
-
 class EmbeddedBroker:
     """One user's connection to an `EmbeddedServer`; implements `broker.protocol.Broker`.
 
@@ -218,7 +187,7 @@ class EmbeddedBroker:
             consumer.close()
             return None
         consumer.cancel()
-        return EmbeddedTask(consumer, delivery)
+        return SingleTask(consumer, delivery)
 
     def depths(self, topology: Topology) -> Mapping[str, Depth]:
         """See `Broker.depths`."""

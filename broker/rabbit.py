@@ -28,7 +28,8 @@ from broker.protocol import (
     Topology,
     check_publishable,
 )
-from broker.rabbit_consumer import RabbitConsumer, RabbitTask
+from broker.rabbit_consumer import RabbitConsumer
+from broker.single_task import SingleTask
 from broker.subscription import Subscription
 from common.errors import BrokerError
 
@@ -114,7 +115,7 @@ class RabbitBroker:
             consumer.close()
             return None
         consumer.cancel()
-        return RabbitTask(consumer, delivery)
+        return SingleTask(consumer, delivery)
 
     def close(self) -> None:
         """See `Broker.close`."""

@@ -1,4 +1,4 @@
-"""The two ways to receive from RabbitMQ: a stream of updates, or one task.
+"""Receiving from RabbitMQ: a stream of updates, or, through `broker.single_task`, one task.
 
 Both are a `Subscription` on the consuming link. Answers go to the connection's own thread; after
 a lost connection they have no effect, because the broker delivers those messages again.
@@ -66,40 +66,3 @@ class RabbitConsumer:
 
     def _answer(self, delivery: Delivery, answer: Answer) -> Future[object]:
         return self._link.attempt(lambda _: self._subscription.answer(delivery.tag, answer))
-
-
-class RabbitTask:
-    """Implements `broker.protocol.TakenTask`.
-
-    Answering closes the channel, and the broker confirms that only after it has dealt with the
-    answer: when `ack` returns on a live connection, the task is gone from its queue.
-    """
-
-    def __init__(self, consumer: RabbitConsumer, delivery: Delivery) -> None:
-        self._consumer = consumer
-        self._delivery = delivery
-
-    @property
-    def message(self) -> Message:
-        """The task's message."""
-        return self._delivery.message
-
-    @property
-    def redelivered(self) -> bool:
-        """Whether it was delivered before."""
-        return self._delivery.redelivered
-
-    def ack(self) -> None:
-        """See `TakenTask.ack`."""
-        self._consumer.ack(self._delivery)
-        self._consumer.close()
-
-    def reject(self, reason: str) -> None:
-        """See `TakenTask.reject`."""
-        self._consumer.reject(self._delivery, reason)
-        self._consumer.close()
-
-    def requeue(self) -> None:
-        """See `TakenTask.requeue`."""
-        self._consumer.requeue(self._delivery)
-        self._consumer.close()

@@ -47,7 +47,7 @@ CREATE TABLE client (
     strikes INTEGER NOT NULL, last TEXT);
 CREATE TABLE outbox (
     id INTEGER PRIMARY KEY AUTOINCREMENT, site TEXT NOT NULL, task_id TEXT NOT NULL,
-    frame BLOB NOT NULL, sent INTEGER NOT NULL DEFAULT 0);
+    frame BLOB NOT NULL);
 CREATE TABLE event (
     id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, level TEXT NOT NULL,
     kind TEXT NOT NULL, text TEXT NOT NULL, refs TEXT NOT NULL);
@@ -109,7 +109,7 @@ class Journal:
 
     def meta(self) -> dict[str, str]:
         """What was fixed when the run began."""
-        return dict(self._rows("SELECT key, value FROM meta"))
+        return dict(self.rows("SELECT key, value FROM meta"))
 
     def take_over(self) -> int:
         """Begin a new epoch: from now on every other coordinator of this run is fenced off."""
@@ -175,8 +175,7 @@ class Journal:
     def mark_sent(self, ids: Sequence[int]) -> None:
         """The broker confirmed these outbox entries."""
         with self._transaction():
-            self._db.executemany("UPDATE outbox SET sent = 1 WHERE id = ?", [(i,) for i in ids])
-            self._db.execute("DELETE FROM outbox WHERE sent = 1")
+            self._db.executemany("DELETE FROM outbox WHERE id = ?", [(i,) for i in ids])
 
     @contextmanager
     def fenced(self) -> Iterator[None]:
@@ -192,23 +191,23 @@ class Journal:
 
     def outbox(self) -> list[Outgoing]:
         """Task messages to publish, oldest first."""
-        rows = self._rows("SELECT id, site, task_id, frame FROM outbox WHERE sent = 0 ORDER BY id")
+        rows = self.rows("SELECT id, site, task_id, frame FROM outbox ORDER BY id")
         return [Outgoing(*row) for row in rows]
 
     def receipt(self, task_id: str) -> Receipt | None:
         """What became of a task, if it is settled."""
         query = "SELECT task_id, attempt, state, reason FROM receipt WHERE task_id = ?"
-        return next((_receipt(row) for row in self._rows(query, task_id)), None)
+        return next((_receipt(row) for row in self.rows(query, task_id)), None)
 
     def receipts(self, limit: int) -> list[Receipt]:
         """The newest receipts."""
         query = "SELECT task_id, attempt, state, reason FROM receipt ORDER BY at DESC LIMIT ?"
-        return [_receipt(row) for row in self._rows(query, limit)]
+        return [_receipt(row) for row in self.rows(query, limit)]
 
     def versions(self, after: int = -1) -> list[VersionSummary]:
         """Summaries of the versions later than one, oldest first."""
         query = "SELECT summary FROM version WHERE version > ? ORDER BY version"
-        return [VersionSummary.model_validate_json(s) for (s,) in self._rows(query, after)]
+        return [VersionSummary.model_validate_json(s) for (s,) in self.rows(query, after)]
 
     def contents(self) -> dict[int, str]:
         """SHA-256 of the broadcast frame of every version."""
@@ -219,21 +218,21 @@ class Journal:
         query = "SELECT at, level, kind, text, refs FROM event ORDER BY id DESC LIMIT ?"
         return [
             Event(at=at, level=level, kind=kind, text=text, refs=json.loads(refs))
-            for at, level, kind, text, refs in reversed(self._rows(query, limit))
+            for at, level, kind, text, refs in reversed(self.rows(query, limit))
         ]
 
     def uploads(self) -> dict[str, tuple[str, float]]:
         """Unfinished uploads: site and time of the first chunk."""
         query = "SELECT upload, site, MIN(at) FROM chunk GROUP BY upload"
-        return {upload: (site, at) for upload, site, at in self._rows(query)}
+        return {upload: (site, at) for upload, site, at in self.rows(query)}
 
     def waiting(self) -> set[str]:
         """Uploads that are accepted and not applied: their files must not be touched."""
-        return {u for (u,) in self._rows("SELECT upload FROM accepted WHERE version IS NULL")}
+        return {u for (u,) in self.rows("SELECT upload FROM accepted WHERE version IS NULL")}
 
     def counts(self) -> dict[str, int]:
         """Receipts by state."""
-        return dict(self._rows("SELECT state, COUNT(*) FROM receipt GROUP BY state"))
+        return dict(self.rows("SELECT state, COUNT(*) FROM receipt GROUP BY state"))
 
     def check(self) -> None:
         """Raise `FencedError` if another coordinator has taken over."""
@@ -245,8 +244,9 @@ class Journal:
             )
 
     def rows(self, query: str, *values: object) -> list[Any]:
-        """Rows of a query, for `coordinator/recovery.py`."""
-        return self._rows(query, *values)
+        """Rows of a query; `coordinator/recovery.py` asks its own."""
+        with _translated(self._path):
+            return self._db.execute(query, values).fetchall()
 
     # inside
 
@@ -322,12 +322,8 @@ class Journal:
             row,
         )
 
-    def _rows(self, query: str, *values: object) -> list[Any]:
-        with _translated(self._path):
-            return self._db.execute(query, values).fetchall()
-
     def _one(self, query: str, *values: object) -> Any:
-        return self._rows(query, *values)[0][0]
+        return self.rows(query, *values)[0][0]
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
