@@ -21,7 +21,7 @@ MAX_BYTES = 64 << 10
 
 _NAMES = re.compile(
     r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json"
-    r"|(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens"
+    r"|(config|generation_config|pruning|tokenizer|tokenizer_config|special_tokens_map|added_tokens"
     r"|vocab)\.json"
     r"|merges\.txt|vocab\.txt|chat_template\.jinja"
     r"|(tokenizer|spiece|sentencepiece\.bpe)\.model"

@@ -1,0 +1,204 @@
+"""Loading an encoder of the BERT family: with a head for given labels, or without any.
+
+As in `learning/loading`: only safetensors, only local files, never code that a model brings along.
+A directory with a `pruning.json` is rebuilt with its shapes. Weights that the checkpoint lacks may
+only be those of a head or a pooler, and come from a seed: every side starts with the same ones.
+
+In the data path: the worker's trainer and the evaluation get their classifier here;
+`learning/pruning` gets the encoder that it makes smaller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from common.errors import ModelError
+from learning.loading import Loaded, quiet
+from learning.pruned import Pruning, check_shapes, read_pruning, reshape
+
+_REMEDY = "it needs config.json, safetensors weights and a tokenizer of an encoder such as BERT"
+_MAX_LAYERS = 1024  # each costs time to build before its weights are looked for
+_PADS = ("[PAD]", "<pad>")
+
+
+def load_encoder(path: Path, labels: Sequence[str], device: torch.device, seed: int) -> Loaded:
+    """Load an encoder with a classification head for these labels.
+
+    A head in the checkpoint is kept if it has as many labels; otherwise it is made anew.
+
+    Args:
+        path: Directory of a model, as `resolve`, `cached` or `install` returned it.
+        labels: Names of the classes; the head's outputs have their order.
+        device: Where the weights go.
+        seed: What the weights of a new head or pooler are drawn from, on the CPU.
+
+    Raises:
+        ModelError: The files do not make an encoder with a tokenizer.
+    """
+    fields = {
+        "num_labels": len(labels),
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: i for i, label in enumerate(labels)},
+        "problem_type": "single_label_classification",
+    }
+    return _load(path, AutoModelForSequenceClassification, fields, device, seed)
+
+
+def load_backbone(path: Path, device: torch.device) -> Loaded:
+    """Load an encoder without a head.
+
+    Raises:
+        ModelError: The files do not make an encoder with a tokenizer.
+    """
+    return _load(path, AutoModel, {}, device, seed=0)
+
+
+def load_whole(path: Path, device: torch.device) -> Loaded:
+    """Load an encoder with the head that its checkpoint has: of a classifier, a masked LM, or none.
+
+    Raises:
+        ModelError: The files do not make an encoder with a tokenizer.
+    """
+    name = str((_config(path, {}).architectures or ["none"])[0])
+    if name.endswith("ForSequenceClassification"):
+        return _load(path, AutoModelForSequenceClassification, {}, device, seed=0)
+    return _load(path, AutoModelForMaskedLM if "MaskedLM" in name else AutoModel, {}, device, 0)
+
+
+def _load(path: Path, auto: Any, fields: dict[str, Any], device: torch.device, seed: int) -> Loaded:
+    pruning = read_pruning(path)
+    config = _config(path, fields)
+    if pruning:
+        check_shapes(pruning, config)
+    try:
+        with quiet():
+            built = _built(auto, config, pruning)
+            _check_size(built, path)
+            model = _weighted(type(built), config, path, seed)
+            tokenizer = AutoTokenizer.from_pretrained(
+                path, local_files_only=True, trust_remote_code=False
+            )
+    except ModelError:
+        raise
+    except Exception as error:  # as many kinds as in learning/loading
+        raise _unusable(path, error) from None
+    if pruning:
+        model.__class__ = type(built).__bases__[0]  # only its building was special
+    torch.nn.Module.to(model, device)  # transformers wraps `to` in a way that loses its types
+    torch.nn.Module.eval(model)
+    return Loaded(model, _padded(tokenizer, model, path))
+
+
+def _unusable(path: Path, error: Exception) -> ModelError:
+    reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
+    return ModelError(f"model directory {path} cannot be loaded: {reason}", _REMEDY)
+
+
+def _config(path: Path, fields: dict[str, Any]) -> PretrainedConfig:
+    try:
+        with quiet():
+            config = AutoConfig.from_pretrained(
+                path, local_files_only=True, trust_remote_code=False, **fields
+            )
+        layers, names = int(config.num_hidden_layers), [*(config.architectures or ["none"])]
+    except Exception as error:
+        raise _unusable(path, error) from None
+    if str(names[0]).endswith(("CausalLM", "LMHeadModel")):
+        raise ModelError(
+            f"model directory {path} holds a causal language model ({names[0]})",
+            "use an encoder such as BERT",
+        )
+    if not 1 <= layers <= _MAX_LAYERS:
+        raise ModelError(f"{path / 'config.json'} states {layers} layers", _REMEDY)
+    # Any other name may be that of a hub repository with compiled kernels, which would be run.
+    if config._attn_implementation not in (None, "eager", "sdpa"):
+        raise ModelError(f"{path / 'config.json'} asks for foreign attention code", _REMEDY)
+    return config  # type: ignore[no-any-return]
+
+
+def _built(auto: Any, config: PretrainedConfig, pruning: Pruning | None) -> PreTrainedModel:
+    """The model without storage; where it was pruned, of a class that builds itself pruned.
+
+    So that transformers' own loader, with all that it knows of names and formats, fills it.
+    """
+    with torch.device("meta"):
+        plain: PreTrainedModel = auto.from_config(config, trust_remote_code=False)
+        if pruning is None:
+            return plain
+        kind: Any = type(plain)
+
+        def build(self: Any, config: PretrainedConfig, *rest: Any, **options: Any) -> None:
+            kind.__init__(self, config, *rest, **options)
+            reshape(self, pruning)
+
+        pruned: PreTrainedModel = type(kind.__name__, (kind,), {"__init__": build})(config)
+        return pruned
+
+
+def _check_size(built: PreTrainedModel, path: Path) -> None:
+    """Refuse, before memory is taken, a configuration for far more weights than the files hold.
+
+    At least a byte per weight is in them; a head and a pooler, which may be missing, are less than
+    all the rest.
+    """
+    held = sum(file.stat().st_size for file in path.glob("*.safetensors"))
+    if (count := built.num_parameters()) > 2 * held:
+        raise ModelError(
+            f"{path / 'config.json'} describes {count} weights, but the files have {held} bytes",
+            _REMEDY,
+        )
+
+
+def _weighted(kind: Any, config: PretrainedConfig, path: Path, seed: int) -> PreTrainedModel:
+    """The model with its weights in float32: those of the files, the others from the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model, info = kind.from_pretrained(
+            path,
+            config=config,
+            dtype=torch.float32,
+            local_files_only=True,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # the head's, and no other: checked below
+            output_loading_info=True,
+        )
+    lacking = {*info["missing_keys"], *(each[0] for each in info["mismatched_keys"])}
+    prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
+    odd = sorted(each for each in lacking if each.startswith(prefix) and "pooler" not in each)
+    if odd:
+        raise ModelError(
+            f"the weights in {path} lack {odd[0]}, or have it in another shape"
+            f" ({len(odd)} such tensors)",
+            _REMEDY,
+        )
+    return model  # type: ignore[no-any-return]
+
+
+def _padded(
+    tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, path: Path
+) -> PreTrainedTokenizerBase:
+    """See to it that the tokenizer can pad, with a token that the model has an embedding for."""
+    if tokenizer.pad_token is None:
+        known = tokenizer.get_vocab()
+        tokenizer.pad_token = next((each for each in _PADS if each in known), None)
+    rows = int(model.config.vocab_size)
+    if tokenizer.pad_token is None or int(tokenizer.pad_token_id) >= rows:
+        raise ModelError(
+            f"the tokenizer in {path} has no padding token that the model knows",
+            f"add {_PADS[0]} to its vocabulary and resize the model's embeddings",
+        )
+    return tokenizer
