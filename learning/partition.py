@@ -4,7 +4,7 @@ For every label, shares over the clients are drawn from a Dirichlet(α) distribu
 rows dealt out by them (Hsu et al. 2019): small α gives each client few labels and unequal sizes,
 large α makes the clients alike.
 
-Data path: `learning.instructions` (rows) → here → `learning.shards` (files).
+Data path: `learning.rows` → here → `learning.shards` (files).
 """
 
 from __future__ import annotations
@@ -16,33 +16,62 @@ import numpy as np
 from common.errors import ConfigError, DataError
 from learning.clusters import topics
 from learning.instructions import Instruction
+from learning.labelled import Labelled
+from learning.preferences import Preference
+from learning.rows import Row
 
 _LENGTH_BINS = 5
 
 
-def labels(rows: Sequence[Instruction], by: str, seed: int) -> list[str]:
+def labels(rows: Sequence[Row], by: str, seed: int) -> list[str]:
     """The label of each row that a partition is skewed by.
 
+    A labelled text is skewed by its class under `topic` and `label` alike, and rows without classes
+    by their topic, so that one setting serves a run of several kinds.
+
     Args:
-        rows: The rows.
-        by: `topic` (the rows' own where all have one, otherwise word clusters) or `length` (five
-            equal groups by the length of the answer).
+        rows: The rows, all of one kind.
+        by: `topic` or `label` (the class; else the rows' own topic where all have one, else
+            word clusters of instruction or prompt), or `length` (five equal groups by the length
+            of the answer, of the chosen one, of the text).
         seed: Of the clustering.
 
     Raises:
-        ConfigError: `by` is neither.
+        ConfigError: `by` is none of them.
     """
     if by == "length":
-        sizes = np.array([len(row.output) for row in rows])
-        edges = np.quantile(sizes, np.arange(1, _LENGTH_BINS) / _LENGTH_BINS)
-        bins = np.searchsorted(edges, sizes, side="left")
-        tops = [f"up to {int(edge)}" for edge in edges] + ["longer"]
-        return [f"{b}: {tops[b]} characters" for b in bins]
-    if by != "topic":
-        raise ConfigError(f"data.partition is {by!r}", "set it to topic or length")
-    if all(row.topic for row in rows):
-        return [row.topic for row in rows]
-    return topics([row.instruction for row in rows], seed)
+        return _lengths([len(_learned(row)) for row in rows])
+    if by not in ("topic", "label"):
+        raise ConfigError(f"data.partition is {by!r}", "set it to topic, label or length")
+    if all(map(_own, rows)):
+        return [_own(row) for row in rows]
+    return topics([_asked(row) for row in rows], seed)
+
+
+def _lengths(sizes: Sequence[int]) -> list[str]:
+    edges = np.quantile(sizes, np.arange(1, _LENGTH_BINS) / _LENGTH_BINS)
+    bins = np.searchsorted(edges, sizes, side="left")
+    tops = [f"up to {int(edge)} characters" for edge in edges] + ["longer"]
+    return [f"{b}: {tops[b]}" for b in bins]
+
+
+def _own(row: Row) -> str:
+    """The label that a row brings with it; may be empty."""
+    return row.label if isinstance(row, Labelled) else row.topic
+
+
+def _asked(row: Row) -> str:
+    """The words that tell what a row is about."""
+    if isinstance(row, Instruction):
+        return row.instruction
+    return row.prompt if isinstance(row, Preference) else row.text
+
+
+def _learned(row: Row) -> str:
+    """The text whose length tells rows apart."""
+    if isinstance(row, Instruction):
+        return row.output
+    return row.chosen if isinstance(row, Preference) else row.text
 
 
 def dirichlet(
@@ -75,8 +104,11 @@ def dirichlet(
         )
     rng = np.random.default_rng(seed)
     dealt: list[list[int]] = [[] for _ in range(clients)]
-    for label in sorted(set(labels)):
-        rows = rng.permutation([i for i, own in enumerate(labels) if own == label])
+    members: dict[str, list[int]] = {}
+    for i, label in enumerate(labels):
+        members.setdefault(label, []).append(i)
+    for label in sorted(members):
+        rows = rng.permutation(members[label])
         shares = rng.dirichlet([alpha] * clients) if clients > 1 else np.ones(1)
         if not np.isfinite(shares).all():  # α so small that every gamma draw underflows
             shares = np.eye(clients)[rng.integers(clients)]

@@ -5,6 +5,7 @@ Read by people only, before a run: a federation's result means little without it
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 _NAME = 36  # characters of a label that are shown
+_SHOWN = 20  # labels with a colour of their own: as many as the colour table tells apart
+_TALLEST = 12.0  # inches; with more clients than fit, bars become thinner
+_OTHERS = (0.92, 0.92, 0.92)
 
 Counts = Sequence[Mapping[str, int]]
 """Rows by label, one mapping per client."""
@@ -25,7 +29,7 @@ def table(counts: Counts) -> str:
     lines = [head]
     for label in _labels(counts):
         own = [one.get(label, 0) for one in counts]
-        lines.append([label[:_NAME], *map(str, own), str(sum(own))])
+        lines.append([_short(label), *map(str, own), str(sum(own))])
     sums = [sum(one.values()) for one in counts]
     lines.append(["rows", *map(str, sums), str(sum(sums))])
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
@@ -39,38 +43,71 @@ def table(counts: Counts) -> str:
     )
 
 
-def picture(counts: Counts, path: Path) -> None:
-    """Writes a PNG with one stacked bar per client: its rows, coloured by label."""
-    names = _labels(counts)
-    height = 1.6 + 0.42 * max(len(counts), 0.6 * len(names))
-    figure = Figure(figsize=(9, height), layout="constrained")
+def picture(counts: Counts, what: str, path: Path) -> None:
+    """Writes a PNG with one stacked bar per client: its rows, coloured by label.
+
+    Labels beyond the commonest are drawn together, in grey.
+
+    Args:
+        counts: Rows by label.
+        what: The rows and their kind: `instructions (sft)`.
+        path: The file to write.
+    """
+    drawn = _drawn(counts)
+    colours = _colours(len(drawn))
+    clients = [f"client_{i}" for i in range(len(counts))]
+    height = 1.5 + max(0.36 * len(clients), 0.21 * len(drawn))
+    figure = Figure(figsize=(9, min(height, _TALLEST)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    colours = _colours(len(names))
     left = [0] * len(counts)
-    clients = [f"client_{i}" for i in range(len(counts))]
-    for name, colour in zip(names, colours, strict=True):
-        width = [one.get(name, 0) for one in counts]
-        axes.barh(clients, width, left=left, color=colour, label=name[:_NAME], edgecolor="white")
+    for (name, width), colour in zip(drawn.items(), colours, strict=True):
+        axes.barh(
+            clients, width, 0.72, left=left, color=colour, label=name, edgecolor="white", lw=0.5
+        )
         left = [a + b for a, b in zip(left, width, strict=True)]
     for place, total in enumerate(left):
-        axes.text(total, place, f" {total}", va="center", fontsize=9)
+        axes.text(total, place, f"  {total}", va="center", fontsize=9, color="0.3")
     axes.invert_yaxis()
-    axes.margins(x=0.08)
+    axes.margins(x=0.08, y=0.02)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("rows")
-    axes.set_title("Which client holds what", loc="left", fontsize=11)
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
+    axes.set_title(f"Which client holds which {what}", loc="left", fontsize=11)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
     figure.savefig(path, dpi=120)
+
+
+def _drawn(counts: Counts) -> dict[str, list[int]]:
+    """Rows per client of each label that gets a colour, in the order of names, and of the rest."""
+    sizes: Counter[str] = Counter()
+    for one in counts:
+        sizes.update(one)
+    shown = sorted(label for label, _ in sizes.most_common(_SHOWN))
+    drawn = {}
+    for label in shown:
+        # matplotlib hides a legend's entry that begins with _, and takes $ for a formula's begin.
+        name = _short(label).lstrip("_").replace("$", "\\$")
+        while name in drawn:  # two long labels may begin alike
+            name += " "
+        drawn[name] = [one.get(label, 0) for one in counts]
+    if len(sizes) > _SHOWN:
+        rest = [sum(one.values()) - sum(one.get(label, 0) for label in shown) for one in counts]
+        drawn[f"{len(sizes) - _SHOWN} other labels"] = rest
+    return drawn
 
 
 def _labels(counts: Counts) -> list[str]:
     return sorted({label for one in counts for label in one})
 
 
+def _short(label: str) -> str:
+    line = " ".join(label.split())
+    return line if len(line) <= _NAME else line[: _NAME - 1] + "…"
+
+
 def _colours(n: int) -> list[tuple[float, ...]]:
-    """Distinct colours, in an order that puts unlike ones side by side."""
+    """Distinct colours, in an order that puts unlike ones side by side; grey for the rest."""
     wheel = colormaps["tab20"]
     order = [*range(0, 20, 2), *range(1, 20, 2)]
-    return [tuple(wheel(order[i % 20])) for i in range(n)]
+    return [tuple(wheel(order[i])) if i < _SHOWN else _OTHERS for i in range(n)]

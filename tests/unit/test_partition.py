@@ -1,4 +1,5 @@
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -6,7 +7,10 @@ from hypothesis import strategies as st
 
 from common.errors import ConfigError, DataError
 from learning.instructions import Instruction
+from learning.labelled import Labelled
 from learning.partition import dirichlet, labels
+from learning.preferences import Preference
+from learning.rows import Row
 
 
 @given(
@@ -64,8 +68,33 @@ def test_rows_without_common_words_form_one_topic() -> None:
     assert labels([Instruction("?!", "", "y")] * 3, "topic", 0) == ["all"] * 3
 
 
-def test_rows_are_labelled_by_the_length_of_their_answer() -> None:
-    rows = [Instruction("x", "", "y" * n) for n in range(1, 101)]
+def test_a_class_labels_a_text_whether_topics_or_labels_are_asked_for() -> None:
+    rows = [Labelled("good", "positive"), Labelled("bad", "negative")]
+    assert labels(rows, "label", 0) == labels(rows, "topic", 0) == ["positive", "negative"]
+
+
+def test_rows_without_classes_are_labelled_by_topic_where_labels_are_asked_for() -> None:
+    rows = [Preference("x", "y", "z", topic) for topic in ("sums", "words")]
+    assert labels(rows, "label", 0) == ["sums", "words"]
+
+
+def test_preferences_without_topics_are_labelled_by_the_words_of_their_prompts() -> None:
+    rows = [Preference(f"Add apples {i}", "y", "z") for i in range(30)]
+    rows += [Preference(f"Translate sentences {i}", "y", "z") for i in range(30)]
+    found = labels(rows, "topic", 0)
+    assert set(found[:30]).isdisjoint(found[30:])
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        lambda text: Instruction("x", "", text),
+        lambda text: Preference("x", text, "z"),
+        lambda text: Labelled(text, "positive"),
+    ],
+)
+def test_rows_are_labelled_by_the_length_of_what_is_learned(row: Callable[[str], Row]) -> None:
+    rows = [row("y" * n) for n in range(1, 101)]
     found = labels(rows, "length", 0)
     assert sorted(Counter(found).values()) == [20] * 5
     assert found == sorted(found)

@@ -1,3 +1,5 @@
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -6,11 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import ConfigError, DataError
-from learning.instructions import Instruction, read
-from learning.shards import MAX_HELDOUT, Prepared, load, prepare, split
+from learning.instructions import Instruction
+from learning.labelled import Labelled
+from learning.preferences import Preference
+from learning.rows import Kind, Row, read
+from learning.shards import MAX_HELDOUT, Prepared, R, Split, load, prepare, split
 from learning.synthetic import instructions
 
 ROWS = instructions(0, 300)
+PAIRS = [Preference(f"{row.instruction} {row.input}", row.output, "No.", row.topic) for row in ROWS]
+TEXTS = [Labelled(row.output, "short" if len(row.output) < 60 else "long") for row in ROWS[:200]]
+ALL: dict[Kind, Sequence[Row]] = {"sft": ROWS, "va": PAIRS, "cls": TEXTS}
 SETTINGS: dict[str, Any] = {
     "clients": 3, "alpha": 0.5, "by": "topic", "seed": 1, "heldout": 0.1,
 }  # fmt: skip
@@ -18,99 +26,183 @@ SETTINGS: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    return prepare(ROWS, **SETTINGS, out=tmp_path_factory.mktemp("data"))
+    return prepare(ALL, **SETTINGS, out=tmp_path_factory.mktemp("data"))
 
 
-def test_clients_and_the_held_out_set_share_all_rows_among_them(prepared: Prepared) -> None:
-    aside = read(prepared.heldout).rows
-    own = [row for shard in prepared.clients for row in read(shard.path).rows]
-    assert sorted(map(repr, [*aside, *own])) == sorted(map(repr, ROWS))
-    assert prepared.heldout_rows == len(aside)
-    assert 0.05 < len(aside) / len(ROWS) < 0.15
+def sides(parts: Split[R]) -> tuple[set[R], set[R], set[R]]:
+    return set(parts.train), set(parts.validation), set(parts.holdout)
+
+
+@pytest.mark.parametrize("kind", ["sft", "va", "cls"])
+def test_clients_and_the_held_out_set_share_all_rows_of_a_kind_among_them(
+    prepared: Prepared, kind: Kind
+) -> None:
+    aside = read(kind, prepared.heldout[kind]).rows
+    own = [row for s in prepared.shards if s.kind == kind for row in read(kind, s.path).rows]
+    assert sorted(map(repr, [*aside, *own])) == sorted(map(repr, ALL[kind]))
+    assert prepared.heldout_rows[kind] == len(aside)
+    assert 0.05 < len(aside) / len(ALL[kind]) < 0.15
 
 
 def test_a_shard_knows_its_rows_and_topics(prepared: Prepared) -> None:
-    for i, shard in enumerate(prepared.clients):
-        rows = read(shard.path).rows
-        train, holdout = split(rows)
-        assert shard.client_id == f"client_{i}"
-        assert shard.path.name == f"client_{i}_sft.jsonl"
-        assert (shard.rows, shard.train_rows, shard.holdout_rows) == (
-            len(rows),
-            len(train),
-            len(holdout),
-        )
+    assert [(shard.client_id, shard.kind) for shard in prepared.shards] == [
+        (f"client_{i}", kind) for kind in ("sft", "va", "cls") for i in range(3)
+    ]
+    for shard in prepared.shards:
+        rows = read(shard.kind, shard.path).rows
+        parts = split(rows)
+        assert shard.path.name == f"{shard.client_id}_{shard.kind}.jsonl"
+        assert (shard.rows, shard.train_rows, shard.validation_rows, shard.holdout_rows) == (
+            len(rows), len(parts.train), len(parts.validation), len(parts.holdout),
+        )  # fmt: skip
         assert sum(shard.topics.values()) == len(rows)
+        assert set(shard.topics) <= (
+            {"short", "long"} if shard.kind == "cls" else {row.topic for row in ROWS}
+        )
 
 
-def test_the_skew_is_told_in_a_table_and_a_picture(prepared: Prepared) -> None:
-    table = (prepared.folder / "skew.txt").read_text()
-    assert "client_2" in table
-    assert "arithmetic" in table
-    assert (prepared.folder / "skew.png").read_bytes().startswith(b"\x89PNG")
+def test_rows_to_learn_are_told_by_client_and_kind(prepared: Prepared) -> None:
+    found = prepared.rows()
+    assert set(found) == {"client_0", "client_1", "client_2"}
+    assert all(set(of) == {"sft", "va", "cls"} for of in found.values())
+    assert found["client_1"]["va"] == prepared.shards[4].train_rows
+
+
+def test_instructions_are_dealt_as_before_there_were_other_kinds(prepared: Prepared) -> None:
+    files = sorted(prepared.folder.glob("*_sft.jsonl"))
+    outputs = [" ".join(row.output for row in read("sft", path).rows) for path in files]
+    assert [hashlib.sha256(text.encode()).hexdigest()[:12] for text in outputs] == [
+        "2cccf9973cf3", "9706e51cfe66", "cbec76d0d809", "b490bb43dccc",
+    ]  # fmt: skip
+
+
+def test_the_skew_is_told_in_a_table_and_a_picture_of_each_kind(prepared: Prepared) -> None:
+    tables = (prepared.folder / "skew.txt").read_text()
+    assert "client_2" in tables
+    assert "arithmetic" in tables
+    for kind, called in (("sft", "instructions"), ("va", "preferences"), ("cls", "labelled texts")):
+        assert f"{called} ({kind})" in tables
+        assert (prepared.folder / f"skew_{kind}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_kinds_are_dealt_by_draws_of_their_own(prepared: Prepared) -> None:
+    by_kind = {kind: [s.topics for s in prepared.shards if s.kind == kind] for kind in ALL}
+    assert by_kind["sft"] != by_kind["va"]
 
 
 def test_preparing_again_changes_nothing(prepared: Prepared) -> None:
     before = {path: path.stat().st_mtime_ns for path in prepared.folder.iterdir()}
-    assert prepare(ROWS, **SETTINGS, out=prepared.folder) == prepared == load(prepared.folder)
+    assert prepare(ALL, **SETTINGS, out=prepared.folder) == prepared == load(prepared.folder)
     assert {path: path.stat().st_mtime_ns for path in prepared.folder.iterdir()} == before
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
-    [({"alpha": 0.7}, "alpha = 0.5, not 0.7"), ({"clients": 2}, "clients = 3, not 2")],
+    ("rows", "change", "says"),
+    [
+        (ALL, {"alpha": 0.7}, "with alpha = 0.5, not 0.7"),
+        (ALL, {"clients": 2}, "with clients = 3, not 2"),
+        ({"sft": ROWS}, {}, "for sft and va and cls, not for sft"),
+        (ALL | {"va": PAIRS[1:]}, {}, "from 300 rows of preferences, not 299"),
+        (ALL | {"cls": [*TEXTS[1:], TEXTS[1]]}, {}, "from other rows of labelled texts"),
+    ],
 )
 def test_preparing_in_another_way_names_what_differs(
-    prepared: Prepared, change: dict[str, Any], says: str
+    prepared: Prepared, rows: dict[Kind, Sequence[Row]], change: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(DataError, match=says):
-        prepare(ROWS, **SETTINGS | change, out=prepared.folder)
-
-
-def test_preparing_from_other_rows_is_refused(prepared: Prepared) -> None:
-    with pytest.raises(DataError, match="other rows"):
-        prepare([*ROWS[1:], ROWS[1]], **SETTINGS, out=prepared.folder)
+        prepare(rows, **SETTINGS | change, out=prepared.folder)
 
 
 def test_an_unfinished_folder_is_prepared_again(tmp_path: Path, prepared: Prepared) -> None:
     (tmp_path / "client_0_sft.jsonl").write_text("torn")
-    again = prepare(ROWS, **SETTINGS, out=tmp_path)
-    assert again.clients[0].path.read_text() == prepared.clients[0].path.read_text()
+    again = prepare(ALL, **SETTINGS, out=tmp_path)
+    assert again.shards[0].path.read_text() == prepared.shards[0].path.read_text()
 
 
-def test_a_row_stays_on_its_side_when_rows_are_added(prepared: Prepared, tmp_path: Path) -> None:
-    more = prepare([*instructions(9, 100), *ROWS], **SETTINGS, out=tmp_path)
-    assert set(read(prepared.heldout).rows) <= set(read(more.heldout).rows)
+def test_a_held_out_row_stays_so_when_rows_are_added(prepared: Prepared, tmp_path: Path) -> None:
+    more = prepare({"sft": [*instructions(9, 100), *ROWS]}, **SETTINGS, out=tmp_path)
+    before = read("sft", prepared.heldout["sft"]).rows
+    assert set(before) <= set(read("sft", more.heldout["sft"]).rows)
 
 
 def test_the_held_out_set_is_capped(tmp_path: Path) -> None:
     rows = [Instruction("x", "", str(i), "one") for i in range(1200)]
-    found = prepare(rows, **SETTINGS | {"heldout": 0.9}, out=tmp_path)
-    assert found.heldout_rows == MAX_HELDOUT
+    found = prepare({"sft": rows}, **SETTINGS | {"heldout": 0.9}, out=tmp_path)
+    assert found.heldout_rows["sft"] == MAX_HELDOUT
 
 
-def test_too_few_rows_and_a_share_out_of_range_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="too few for 3 clients"):
-        prepare(ROWS[:4], **SETTINGS, out=tmp_path / "a")
-    with pytest.raises(ConfigError, match=r"data\.heldout"):
-        prepare(ROWS, **SETTINGS | {"heldout": 1.0}, out=tmp_path / "b")
+def test_each_client_gets_a_row_for_every_side_however_few_there_are(tmp_path: Path) -> None:
+    few = prepare({"va": PAIRS[:12]}, **SETTINGS | {"alpha": 0.01}, out=tmp_path)
+    assert all(
+        min(shard.train_rows, shard.validation_rows, shard.holdout_rows) >= 1
+        for shard in few.shards
+    )
+
+
+def test_too_few_rows_of_a_kind_are_refused_with_their_number(tmp_path: Path) -> None:
+    says = r"^8 rows of preferences are too few for 3 clients: [5-7] are left"
+    with pytest.raises(DataError, match=says):
+        prepare(ALL | {"va": PAIRS[:8]}, **SETTINGS, out=tmp_path)
+    with pytest.raises(DataError, match="no rows"):
+        prepare({}, **SETTINGS, out=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_was_not_prepared_or_is_damaged_is_named(tmp_path: Path) -> None:
+def test_a_share_out_of_range_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.heldout"):
+        prepare(ALL, **SETTINGS | {"heldout": 1.0}, out=tmp_path / "b")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    ['{"clients": [{}]}', '{"shards": [], "heldout": {"rl": "x"}, "heldout_rows": {}}', "[1]", ""],
+)
+def test_a_folder_that_was_not_prepared_or_is_damaged_is_named(
+    tmp_path: Path, manifest: str
+) -> None:
     with pytest.raises(DataError, match="no prepared data"):
         load(tmp_path)
-    (tmp_path / "manifest.json").write_text('{"clients": [{}]}')
+    (tmp_path / "manifest.json").write_text(manifest)
     with pytest.raises(DataError, match="damaged"):
         load(tmp_path)
 
 
 @given(texts=st.lists(st.text(max_size=3), min_size=2, max_size=40))
-def test_a_split_has_both_sides_and_loses_nothing(texts: list[str]) -> None:
+def test_a_split_loses_nothing_and_has_a_row_on_every_side_that_it_can_fill(
+    texts: list[str],
+) -> None:
     rows = [Instruction("x", "", text) for text in texts]
-    train, holdout = split(rows)
+    parts = split(rows)
+    train, validation, holdout = sides(parts)
+    everywhere = [*parts.train, *parts.validation, *parts.holdout]
+    assert sorted(map(repr, everywhere)) == sorted(map(repr, rows))
     assert train
     assert holdout
-    assert sorted(map(repr, [*train, *holdout])) == sorted(map(repr, rows))
+    assert bool(validation) == (len(set(rows)) > 2)
     if len(set(rows)) > 1:
-        assert set(train).isdisjoint(holdout)
+        assert len(train) + len(validation) + len(holdout) == len(set(rows))
+
+
+def test_a_split_gives_eight_tenths_to_training_and_one_to_each_other_side() -> None:
+    parts = split([Labelled(str(i), "positive") for i in range(3000)])
+    assert 0.78 < len(parts.train) / 3000 < 0.82
+    assert 0.08 < len(parts.validation) / 3000 < 0.12
+    assert 0.08 < len(parts.holdout) / 3000 < 0.12
+
+
+def test_a_row_stays_on_its_side_when_rows_are_added() -> None:
+    before = sides(split(ROWS[:200]))
+    after = sides(split(ROWS))
+    assert all(small <= large for small, large in zip(before, after, strict=True))
+
+
+def test_two_pairs_of_one_prompt_stand_on_the_same_side() -> None:
+    pairs = [Preference(str(i // 2), str(i), "no") for i in range(400)]
+    parts = split(pairs)
+    prompts = [{pair.prompt for pair in side} for side in sides(parts)]
+    assert sum(map(len, prompts)) == 200
+
+
+def test_a_single_row_is_trained_on() -> None:
+    assert split(ROWS[:1]) == Split((ROWS[0],), (), ())
