@@ -49,7 +49,7 @@ def forget_queues(broker: Broker, run_id: str) -> None:
 def describe(run: Run, output: Output) -> None:
     """Say what is about to happen."""
     plan, base = run.plan, run.template.base
-    rows = sum(client.rows for client in plan.clients.values())
+    rows = sum(sum(client.rows.values()) for client in plan.clients.values())
     mode = "asynchronous" if plan.schedule.reissue == "immediate" else "synchronous"
     output.say(f"run {run.name} ({run.run_id}) in {run.directory}")
     output.say(f"base model {base.name}, digest {base.digest[:12]}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from itertools import accumulate
@@ -19,13 +20,25 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from common.errors import ConfigError
-from common.records import CodecName, LoraSpec, Objective, RunName
+from common.records import (
+    KINDS,
+    ClassName,
+    CodecName,
+    DpoSettings,
+    Kind,
+    LoraSpec,
+    Objective,
+    RunName,
+    tuple_of,
+)
 from common.wire import explain
 
 Positive = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Unit = Annotated[float, Field(ge=0, le=1)]
+
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class Section(BaseModel):
@@ -61,23 +74,34 @@ class StoreConfig(Section):
 
 
 class ModelConfig(Section):
-    """[model]: the frozen base and its LoRA factors."""
+    """[model]: the frozen base and its LoRA factors; `lora = false` trains all parameters."""
 
     name: Annotated[str, Field(min_length=1)] = "offline:gpt2-tiny"
     revision: str | None = None
     max_length: Annotated[int, Field(ge=16)] = 256
-    lora: LoraSpec = LoraSpec()
+    lora: Annotated[
+        LoraSpec | None, BeforeValidator(lambda value: None if value is False else value)
+    ] = LoraSpec()
 
 
 class DataConfig(Section):
     """[data]: the rows, and how they are dealt to clients."""
 
     sft: str = "synthetic"
+    va: str = "synthetic"
+    cls: str = "synthetic"
     rows: Annotated[int, Field(ge=8)] = 1500
+    labels: Annotated[tuple[ClassName, ...], BeforeValidator(tuple_of)] = ()
+    columns: dict[str, str] = Field(default_factory=dict)
+    dir: str | None = None
     clients: Positive = 4
     alpha: PositiveFloat = 0.5
-    partition: Literal["topic", "length"] = "topic"
+    partition: Literal["topic", "length", "label"] = "topic"
     heldout: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
+
+    def source(self, kind: Kind) -> str:
+        """Where the rows of a kind come from."""
+        return {"sft": self.sft, "va": self.va, "cls": self.cls}[kind]
 
 
 class PhaseConfig(Section):
@@ -92,6 +116,27 @@ class PhaseConfig(Section):
     batch_size: Positive = 16
     max_grad_norm: PositiveFloat = 1.0
     prox_mu: NonNegativeFloat = 0.0
+    beta: Annotated[float, Field(gt=0, le=100)] = 0.1
+    preference_loss: Literal["sigmoid", "ipo"] = "sigmoid"
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    sft_weight: Annotated[float, Field(ge=0, le=100)] = 0.0
+
+    @property
+    def kind(self) -> Kind:
+        """The rows that this phase learns from."""
+        return KINDS[self.objective]
+
+    @property
+    def dpo(self) -> DpoSettings | None:
+        """The settings of preference optimisation; None for another objective."""
+        if self.objective != "dpo":
+            return None
+        return DpoSettings(
+            beta=self.beta,
+            loss=self.preference_loss,
+            label_smoothing=self.label_smoothing,
+            sft_weight=self.sft_weight,
+        )
 
     @model_validator(mode="after")
     def _one_length(self) -> PhaseConfig:
@@ -169,6 +214,24 @@ class FederationConfig(Section):
     aggregation: AggregationConfig = AggregationConfig()
     codec: CodecConfig = CodecConfig()
 
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of rows that the plan needs, in the order of its phases."""
+        return tuple(dict.fromkeys(phase.kind for phase in self.phase))
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the run trains a classifier (an encoder with a head), not a causal model."""
+        return self.phase[0].objective == "classification"
+
+    @model_validator(mode="after")
+    def _one_family(self) -> FederationConfig:
+        if len({phase.objective == "classification" for phase in self.phase}) > 1:
+            raise ValueError(
+                "phases of classification and of sft or dpo need different models: make two runs"
+            )
+        return self
+
 
 def load(path: Path | None, environ: Mapping[str, str] | None = None) -> FederationConfig:
     """The configuration of a file (defaults without one), with the environment's overrides.
@@ -212,7 +275,9 @@ def parse(
 def dump(config: FederationConfig) -> str:
     """The configuration as TOML, without comments: what a run directory keeps."""
     lines: list[str] = []
-    for name, value in config.model_dump(mode="json", exclude_none=True).items():
+    whole = config.model_dump(mode="json", exclude_none=True)
+    whole["model"].setdefault("lora", False)  # TOML has no null
+    for name, value in whole.items():
         tables = value if isinstance(value, list) else [value]
         for table in tables:
             lines.append(f"[[{name}]]" if isinstance(value, list) else f"[{name}]")
@@ -220,9 +285,13 @@ def dump(config: FederationConfig) -> str:
             lines += [f"{k} = {_literal(v)}" for k, v in table.items() if k not in nested]
             for key, inner in nested.items():
                 lines.append(f"[{name}.{key}]")
-                lines += [f"{k} = {_literal(v)}" for k, v in inner.items()]
+                lines += [f"{_key(k)} = {_literal(v)}" for k, v in inner.items()]
             lines.append("")
     return "\n".join(lines)
+
+
+def _key(name: str) -> str:
+    return name if _BARE_KEY.fullmatch(name) else _literal(name)
 
 
 def _literal(value: object) -> str:

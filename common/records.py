@@ -23,14 +23,21 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Loss = Annotated[float, Field(gt=0, le=1e4, allow_inf_nan=False)]
-"""Nats per response token."""
+"""Mean loss in nats: per response token (sft), per pair (dpo) or per text (classification)."""
+Share = Annotated[float, Field(ge=0, le=1)]
 Text = Annotated[str, Field(max_length=500), AfterValidator(one_line)]
 """For people. Terminal escapes and line breaks become spaces: it ends in logs and on screens."""
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
 RunId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 """A run's name, and its id. No dot: queue names join with dots."""
 CodecName = Literal["fp32", "bf16", "int8", "int4", "topk"]
-Objective = Literal["sft"]
+Objective = Literal["sft", "dpo", "classification"]
+Kind = Literal["sft", "va", "cls"]
+"""What a client's file of rows holds, and how it ends: `client_0_va.jsonl`."""
+KINDS: dict[Objective, Kind] = {"sft": "sft", "dpo": "va", "classification": "cls"}
+"""The rows that an objective learns from."""
+ClassName = Annotated[str, Field(min_length=1, max_length=200)]
+ClassNames = Annotated[tuple[ClassName, ...], Field(max_length=1000)]
 TaskState = Literal["accepted", "rejected"]
 
 
@@ -95,6 +102,22 @@ class LoraSpec(Record):
     )
 
 
+class DpoSettings(Record):
+    """Preference optimisation; `learning/dpo.py` has the formulas.
+
+    Attributes:
+        beta: How strongly the policy is held to its reference (τ of IPO).
+        loss: `sigmoid` (DPO) or `ipo`.
+        label_smoothing: Assumed share of pairs whose preference is the wrong way round (cDPO).
+        sft_weight: λ of an added λ · (mean −log p per token of the chosen answers).
+    """
+
+    beta: Annotated[float, Field(gt=0, le=100)] = 0.1
+    loss: Literal["sigmoid", "ipo"] = "sigmoid"
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    sft_weight: Annotated[float, Field(ge=0, le=100)] = 0.0
+
+
 class LocalTraining(Record):
     """How a client trains on one task. Exactly one of `steps` and `epochs` is positive."""
 
@@ -108,7 +131,14 @@ class LocalTraining(Record):
 
 
 class TrainTask(Record):
-    """Coordinator → site: train `client_id` on `phase` from version `base_version`."""
+    """Coordinator → site: train `client_id` on `phase` from version `base_version`.
+
+    Attributes:
+        lora: The adapter's shape; None trains all parameters.
+        dpo: For the objective `dpo`.
+        reference: The version that a `dpo` phase began with: its π_ref, the same for every client.
+        labels: The class names of `classification`, in the order of the head's outputs.
+    """
 
     task_id: Label
     attempt: Annotated[int, Field(ge=1, le=10_000)]
@@ -120,7 +150,10 @@ class TrainTask(Record):
     base: BaseRef
     base_version: Count
     adapter: BlobRef
-    lora: LoraSpec
+    lora: LoraSpec | None
+    dpo: DpoSettings | None = None
+    reference: BlobRef | None = None
+    labels: Annotated[ClassNames, BeforeValidator(tuple_of)] = ()
     update_codec: CodecName
     seed: Count
     issued_at: Seconds
@@ -130,8 +163,9 @@ class TrainTask(Record):
 class ContributionStats(Record):
     """What a client says about its training; claims, checked by admission.
 
-    Losses are means in nats per response token: `avg_loss` over the local steps, `loss_before`
-    and `loss_after` on the client's own holdout.
+    `avg_loss` is the mean over the local steps; `loss_before` and `loss_after` are measured on the
+    client's own holdout, and so is the accuracy: the share of pairs in which the chosen answer is
+    the likelier one (dpo, against the reference), or of texts that are classified rightly.
     """
 
     num_samples: Count
@@ -143,6 +177,8 @@ class ContributionStats(Record):
     train_seconds: Seconds
     delta_norm: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     incremental_samples: Count = 0
+    accuracy_before: Share | None = None
+    accuracy_after: Share | None = None
 
 
 class Update(Record):
@@ -252,6 +288,8 @@ class UpdateSummary(Record):
     delta_norm: float
     train_seconds: Seconds
     nbytes: Count
+    accuracy_before: Share | None = None
+    accuracy_after: Share | None = None
 
 
 class VersionSummary(Record):
@@ -265,4 +303,6 @@ class VersionSummary(Record):
     train_loss: float | None = None
     holdout_before: float | None = None
     holdout_after: float | None = None
+    accuracy_before: float | None = None
+    accuracy_after: float | None = None
     updates: Annotated[tuple[UpdateSummary, ...], BeforeValidator(tuple_of)] = ()

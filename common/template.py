@@ -22,24 +22,31 @@ url = "redis://127.0.0.1:6379/0"
 [model]
 name = "offline:gpt2-tiny"   # made here, without a download; or a hub id ("gpt2"), or a directory
 # revision = "main"          # hub models: branch, tag or commit; tasks carry the resolved commit
-max_length = 256             # tokens of prompt and response together
+max_length = 256             # tokens of prompt and response together; of a text to classify
 
-[model.lora]
+[model.lora]                 # or lora=false in [model]: all parameters are trained and travel
 r = 16
 alpha = 32
 dropout = 0.05
 targets = "all-linear"       # or a list of module names, e.g. ["c_attn"]
 
 [data]
-sft = "synthetic"        # or a file: Alpaca-form JSON or JSONL (instruction, input, output)
+# A source is "synthetic", a file (.json, .jsonl, .csv, .tsv, .parquet) or a hub data set id. Only
+# those that a phase needs are read.
+sft = "synthetic"        # instruction, input, output            (objective "sft")
+va = "synthetic"         # prompt, chosen, rejected              (objective "dpo")
+cls = "synthetic"        # text, label                           (objective "classification")
 rows = 1500              # rows to make, when synthetic
+labels = []              # classes; empty: those in the data
+columns = {}             # where names differ: { text = "review_body", label = "stars" }
+# dir = "data"           # use, or make, prepared data there (`fccl prepare`), not in the run
 clients = 4
 alpha = 0.5              # Dirichlet concentration: smaller is more skewed
-partition = "topic"      # what is skewed: "topic" or "length"
+partition = "topic"      # what is skewed: "topic" (classification: the class), "length", "label"
 heldout = 0.1            # share of rows set aside, before the partition, to evaluate the result
 
 [[phase]]                # phases run one after another
-objective = "sft"
+objective = "sft"        # or "dpo" (value alignment), or "classification" (of an encoder)
 versions = 16            # commits of the coordinator in this phase
 local_steps = 5          # optimizer steps of one task ...
 local_epochs = 0         # ... or passes over the client's rows; exactly one of the two is above 0
@@ -48,6 +55,10 @@ lr_schedule = "cosine"   # over the phase's versions, down to a tenth; or "const
 batch_size = 16
 max_grad_norm = 1.0
 prox_mu = 0.0            # FedProx
+beta = 0.1               # dpo: how strongly the model is held to the version the phase began with
+preference_loss = "sigmoid"   # dpo: or "ipo"
+label_smoothing = 0.0    # dpo: assumed share of pairs that are the wrong way round
+sft_weight = 0.0         # dpo: adds this times the loss of the chosen answers
 
 [schedule]
 concurrency = 4          # tasks in flight at most; async, no more than live workers

@@ -22,16 +22,18 @@ from coordinator import narration
 from coordinator.events import Beats, Finish, Note, Sign
 from coordinator.run import Run
 from coordinator.serving import BaseServer
-from coordinator.state import State
+from coordinator.state import Plan, State
 from coordinator.status import Status
 
 FAREWELL_S = 30.0  # workers end when they read that the run has ended: worth some patience
 RETRY_S = 1.0
 
 
-def bases(state: State) -> set[int]:
-    """Versions from which open tasks start."""
-    return {base for task in state.tasks.values() for base in task.bases}
+def in_store(plan: Plan, state: State) -> set[int]:
+    """Versions that workers may fetch: the newest, those open tasks start from or compare with."""
+    bases = {base for task in state.tasks.values() for base in task.bases}
+    reference = plan.reference(plan.phase_of(state.version))
+    return bases | {state.version} | (set() if reference is None else {reference})
 
 
 class Board:
@@ -152,9 +154,9 @@ class Board:
         # Without its pointer it came back empty, maybe between two pulses.
         if self._up and self._store.get_version(self._run.run_id) is not None:
             return
-        in_use = bases(state)
+        in_use = in_store(self._run.plan, state)
         self._status.restore(self._run.journal, self._run.versions, in_use)
-        self._published |= in_use | {state.version}
+        self._published |= in_use
         if self._up is False:
             self._warn("restored", "the store answers again")
         self._up = True

@@ -33,6 +33,8 @@ def carry_out(action: Commit, versions: Versions, spool: Spool, now: float) -> V
         train_loss=_mean(action.parts, "avg_loss"),
         holdout_before=_mean(action.parts, "loss_before"),
         holdout_after=_mean(action.parts, "loss_after"),
+        accuracy_before=_mean(action.parts, "accuracy_before"),
+        accuracy_after=_mean(action.parts, "accuracy_after"),
         updates=tuple(_summary(part) for part in action.parts),
     )
 
@@ -42,11 +44,13 @@ def _deltas(parts: Sequence[Part], spool: Spool) -> Iterator[tuple[float, Tensor
         yield part.coefficient, spool.delta(part.update.upload)
 
 
-def _mean(parts: Sequence[Part], name: str) -> float:
-    """Sample-weighted mean of one statistic over the buffer."""
-    total = sum(part.update.stats.num_samples for part in parts)
-    values = ((part.update.stats.num_samples, getattr(part.update.stats, name)) for part in parts)
-    return float(sum(n * value for n, value in values) / total)
+def _mean(parts: Sequence[Part], name: str) -> float | None:
+    """Sample-weighted mean of one statistic over the buffer; None if no update has it."""
+    stats = [part.update.stats for part in parts]
+    known = [(s.num_samples, getattr(s, name)) for s in stats if getattr(s, name) is not None]
+    if not known:
+        return None
+    return float(sum(n * value for n, value in known) / sum(n for n, _ in known))
 
 
 def _summary(part: Part) -> UpdateSummary:
@@ -72,4 +76,6 @@ def _summary(part: Part) -> UpdateSummary:
         delta_norm=stats.delta_norm,
         train_seconds=stats.train_seconds,
         nbytes=part.update.nbytes,
+        accuracy_before=stats.accuracy_before,
+        accuracy_after=stats.accuracy_after,
     )

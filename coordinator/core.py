@@ -90,7 +90,7 @@ def _candidate(plan: Plan, state: State, update: Candidate, now: float) -> Step:
 
 def _accept(plan: Plan, state: State, update: Candidate, clip: float, now: float) -> Step:
     # A client cannot weigh more than the rows that it was assigned, whatever it claims.
-    rows = min(update.stats.num_samples, plan.clients[update.client_id].rows)
+    rows = min(update.stats.num_samples, plan.rows(update.client_id, update.phase))
     accepted = Buffered(
         task_id=update.task_id,
         attempt=update.attempt,

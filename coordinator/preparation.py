@@ -6,23 +6,52 @@ keeps them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from common.config import DataConfig, FederationConfig
-from common.errors import ConfigError, ModelError
-from common.records import BaseRef
+from common.config import FederationConfig
+from common.errors import ConfigError, DataError, ModelError
+from common.files import write_durable
+from common.records import BaseRef, Kind
 from coordinator.run import Origin
-from learning import base, instructions, lora, shards, synthetic
-from learning.base import Report
-from learning.instructions import Instructions
+from learning import base, lora, models, objectives, shards, sources
+from learning.base import BaseModel, Report
+from learning.batches import GRAIN
+from learning.labelled import Labelled
+from learning.loading import load_tokenizer
+from learning.rows import Row
+
+DATA = "data.json"
+"""In a folder of prepared rows: what they were made from, and what became of the others."""
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Dealt:
+    """Rows that lie ready in a folder.
+
+    Attributes:
+        folder: Of client files; see `learning.shards`.
+        rows: Training rows by client and kind.
+        labels: Class names, where the run classifies.
+        sources: What became of each source's rows, by kind: `learning.sources.Usable`.
+    """
+
+    folder: Path
+    rows: Mapping[str, Mapping[Kind, int]]
+    labels: tuple[str, ...]
+    sources: Mapping[str, Any]
 
 
 def origin(
-    config: FederationConfig, cache: Path, report: Report, say: Callable[[str], None]
+    config: FederationConfig, cache: Path, report: Report, say: Say
 ) -> Callable[[Path], Origin]:
     """A function that prepares a run directory and says what the run begins with.
 
@@ -34,19 +63,13 @@ def origin(
     """
 
     def prepare(directory: Path) -> Origin:
-        rows = read_rows(config.data, config.run.seed, say)
-        prepared = shards.prepare(
-            rows.rows,
-            clients=config.data.clients,
-            alpha=config.data.alpha,
-            by=config.data.partition,
-            seed=config.run.seed,
-            heldout=config.data.heldout,
-            out=directory / "clients",
-        )
-        model = base.resolve(config.model.name, config.model.revision, cache, report)
-        loaded = base.load(model.path, torch.device("cpu"))
-        check_length(config.model.max_length, loaded.model.config)
+        model = find_model(config, cache, report)
+        clients = directory / "clients"
+        dealt = deal(config, model, Path(config.data.dir or clients), say)
+        if dealt.folder != clients:
+            shutil.copytree(dealt.folder, clients)
+        objective = config.phase[0].objective
+        loaded = models.load_for(objective, model.path, dealt.labels, torch.device("cpu"))
         adapted = lora.attach(loaded.model, config.model.lora, config.run.seed)
         place = model.name if model.kind == "hub" else str(model.path)
         return Origin(
@@ -54,12 +77,105 @@ def origin(
                 name=model.name, revision=model.revision, kind=model.kind, digest=model.digest
             ),
             base_path=model.path,
-            rows={shard.client_id: shard.train_rows for shard in prepared.clients},
+            rows=dealt.rows,
+            labels=dealt.labels,
+            sources=dealt.sources,
             adapter=lora.read_adapter(adapted),
             adapter_config=lora.adapter_config(adapted, place, model.revision),
         )
 
     return prepare
+
+
+def find_model(config: FederationConfig, cache: Path, report: Report) -> BaseModel:
+    """The base model that the configuration names, of the family that its objective needs."""
+    family = models.family_for(config.phase[0].objective)
+    return base.resolve(config.model.name, config.model.revision, cache, report, family)
+
+
+def deal(config: FederationConfig, model: BaseModel, folder: Path, say: Say) -> Dealt:
+    """The clients' rows in a folder: those that lie there, if they were made for this, or new ones.
+
+    Raises:
+        DataError: A source cannot be used, has too few rows, or the folder holds other rows.
+        ConfigError: `data.columns` or `model.max_length` does not fit.
+    """
+    wanted = _made_for(config, model)
+    if (folder / DATA).exists():
+        return _found(folder, wanted)
+    tokenizer, described = load_tokenizer(model.path)
+    check_length(config.model.max_length, described)
+    kept, labels, summaries = _gather(config, tokenizer, say)
+    prepared = shards.prepare(
+        kept,
+        clients=config.data.clients,
+        alpha=config.data.alpha,
+        by=config.data.partition,
+        seed=config.run.seed,
+        heldout=config.data.heldout,
+        out=folder,
+    )
+    found = {"made_for": wanted, "labels": list(labels), "sources": summaries}
+    write_durable(folder / DATA, json.dumps(found, indent=1).encode())
+    return Dealt(folder, prepared.rows(), labels, summaries)
+
+
+def _gather(
+    config: FederationConfig, tokenizer: PreTrainedTokenizerBase, say: Say
+) -> tuple[dict[Kind, list[Row]], tuple[str, ...], dict[str, Any]]:
+    """The usable rows by kind, the class names, and what became of the others."""
+    data = config.data
+    kept: dict[Kind, list[Row]] = {}
+    labels: tuple[str, ...] = ()
+    summaries: dict[str, Any] = {}
+    for phase in {phase.kind: phase for phase in config.phase}.values():
+        found = sources.gather(
+            phase.kind,
+            data.source(phase.kind),
+            count=data.rows,
+            seed=config.run.seed,
+            columns=data.columns,
+            labels=data.labels,
+            say=say,
+        )
+        if phase.kind == "cls":
+            labels = sources.classes(cast("tuple[Labelled, ...]", found.rows), data.labels)
+        objective = objectives.make(phase.objective, phase.dpo, labels)
+        kept[phase.kind], summary = sources.usable(
+            found, data.source(phase.kind), objective, tokenizer, config.model.max_length
+        )
+        summaries[phase.kind] = summary.fields()
+        say(summary.line())
+    return kept, labels, summaries
+
+
+def _made_for(config: FederationConfig, model: BaseModel) -> dict[str, Any]:
+    """All that prepared rows depend on, as plain JSON values."""
+    data = config.data.model_dump(mode="json", exclude={"dir", "sft", "va", "cls"})
+    named = {kind: config.data.source(kind) for kind in config.kinds}
+    model_keys = {"digest": model.digest, "max_length": config.model.max_length}
+    return {"seed": config.run.seed, "sources": named, **data, **model_keys}
+
+
+def _found(folder: Path, wanted: dict[str, Any]) -> Dealt:
+    """The rows that lie in a folder.
+
+    Raises:
+        DataError: They were made for another configuration, or the file is damaged.
+    """
+    try:
+        found = json.loads((folder / DATA).read_text(encoding="utf-8"))
+        made_for, labels, summaries = found["made_for"], tuple(found["labels"]), found["sources"]
+        different = [key for key in wanted if made_for.get(key) != wanted[key]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise DataError(f"{folder / DATA} is damaged", "remove the folder, prepare again") from None
+    if different:
+        key = different[0]
+        raise DataError(
+            f"{folder} was prepared with {key} = {made_for.get(key)}, not {wanted[key]}",
+            "set it back, or prepare the rows in another folder",
+        )
+    return Dealt(folder, shards.load(folder).rows(), labels, summaries)
 
 
 def check_length(max_length: int, model: PretrainedConfig) -> None:
@@ -69,27 +185,17 @@ def check_length(max_length: int, model: PretrainedConfig) -> None:
         ConfigError: `model.max_length` is over what the model was made for.
     """
     positions = getattr(model, "max_position_embeddings", None)
-    if positions is not None and max_length > positions:
+    if positions is None:
+        return
+    padding = getattr(model, "pad_token_id", None) or 0
+    if "roberta" in str(model.model_type):
+        positions -= padding + 1  # it counts its positions from there
+    most = positions // GRAIN * GRAIN  # batches are padded to multiples
+    if max_length > most:
         raise ConfigError(
             f"model.max_length is {max_length}, but the model has {positions} positions",
-            f"set it to {positions} or less",
+            f"set it to {most} or less",
         )
-
-
-def read_rows(data: DataConfig, seed: int, say: Callable[[str], None]) -> Instructions:
-    """The rows of `data.sft`: a file, or the synthetic instructions.
-
-    Raises:
-        DataError: The file is missing, or no row of it is usable.
-    """
-    if data.sft == "synthetic":
-        return Instructions(tuple(synthetic.instructions(seed, data.rows)), ())
-    rows = instructions.read(Path(data.sft))
-    for skipped in rows.skipped[:5]:
-        say(f"skipped {data.sft}:{skipped.line}: {skipped.reason}")
-    if rows.skipped:
-        say(f"{data.sft}: {len(rows.rows)} rows read, {len(rows.skipped)} skipped")
-    return rows
 
 
 def find_base(config: FederationConfig, cache: Path, report: Report) -> Callable[[BaseRef], Path]:

@@ -10,13 +10,14 @@ from types import MappingProxyType
 
 from common.records import ContributionStats
 from coordinator.journal import Journal
-from coordinator.state import NORM_HISTORY, Buffered, ClientState, OpenTask, State
+from coordinator.state import NORM_HISTORY, Buffered, ClientState, OpenTask, Plan, State
 
 
-def recover(journal: Journal, now: float, lease_s: float) -> State:
+def recover(plan: Plan, journal: Journal, now: float, lease_s: float) -> State:
     """The state that the journal's rows describe.
 
     Args:
+        plan: Of the run.
         journal: Of a run that has at least version 0.
         now: Seconds since the epoch.
         lease_s: Lease of the open tasks from now; 0 where their messages are known to be lost.
@@ -32,7 +33,7 @@ def recover(journal: Journal, now: float, lease_s: float) -> State:
         tasks=MappingProxyType(tasks),
         buffer=tuple(buffer),
         clients=MappingProxyType(_clients(journal)),
-        norms=_norms(journal),
+        norms=_norms(journal, plan.phase_of(version)),
         issued=issued,
         round_at=_newest_issue(journal),
         buffered_at=first or 0.0,
@@ -79,9 +80,12 @@ def _clients(journal: Journal) -> dict[str, ClientState]:
     }
 
 
-def _norms(journal: Journal) -> tuple[float, ...]:
-    query = "SELECT norm * clip FROM accepted ORDER BY seq DESC LIMIT ?"
-    return tuple(norm for (norm,) in reversed(journal.rows(query, NORM_HISTORY)))
+def _norms(journal: Journal, phase: int) -> tuple[float, ...]:
+    query = (
+        "SELECT norm * clip FROM accepted JOIN task USING (task_id) WHERE phase = ?"
+        " ORDER BY seq DESC LIMIT ?"
+    )
+    return tuple(norm for (norm,) in reversed(journal.rows(query, phase, NORM_HISTORY)))
 
 
 def _round_issued(journal: Journal, version: int) -> bool:

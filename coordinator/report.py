@@ -16,7 +16,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from common.records import VersionSummary
 from coordinator import retention
 from coordinator.run import Run
-from learning import instructions, loading, shards, tokens
+from learning import loading, shards, tokens
+from learning import rows as rows_of
 from learning.device import Compute
 from learning.evaluation import Evaluation, evaluate, generate, unigram_entropy
 from learning.instructions import Instruction
@@ -81,7 +82,7 @@ def build(run: Run, compute: Compute, samples: int = 3, new_tokens: int = 40) ->
         ModelError: The base model cannot be loaded.
     """
     versions = tuple(run.journal.versions())
-    rows = instructions.read(shards.load(run.directory / "clients").heldout).rows
+    rows = rows_of.read("sft", shards.load(run.directory / "clients").heldout["sft"]).rows
     loaded = loading.load(run.base_path, compute.device)
     encoded = tokens.encode(loaded.tokenizer, rows, run.template.max_length).examples
     chosen = _spread(rows, samples)

@@ -27,7 +27,7 @@ from common import config as configuration
 from common.config import FederationConfig
 from common.errors import ConfigError, RunError
 from common.files import sync, sync_tree
-from common.records import BaseRef, VersionSummary
+from common.records import BaseRef, Kind, VersionSummary
 from common.software import software
 from common.tensors import Tensors
 from coordinator.journal import Journal
@@ -36,6 +36,7 @@ from coordinator.tasks import TaskTemplate
 from coordinator.versions import Versions
 
 Mode = Literal["start", "resume", "new"]
+_MAY_CHANGE = {"run.dir", "run.keep_versions", "data.dir"}
 SITE = "local"  # a simulation is one site, whose workers share a data directory
 
 
@@ -45,7 +46,9 @@ class Origin:
 
     base: BaseRef
     base_path: Path
-    rows: Mapping[str, int]  # training rows by client id
+    rows: Mapping[str, Mapping[Kind, int]]  # training rows by client id and kind
+    labels: tuple[str, ...]  # class names, where the run classifies
+    sources: Mapping[str, Any]  # what became of each source's rows, by kind
     adapter: Tensors
     adapter_config: Mapping[str, Any]
 
@@ -60,6 +63,7 @@ class Run:
     plan: Plan
     template: TaskTemplate
     keep_versions: int
+    sources: Mapping[str, Any]
     journal: Journal
     versions: Versions
     base_path: Path
@@ -147,7 +151,7 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
     meta = journal.meta()
     _same(config, directory)
     base = BaseRef.model_validate_json(meta["base"])
-    rows: dict[str, int] = json.loads(meta["clients"])
+    rows: dict[str, dict[Kind, int]] = json.loads(meta["clients"])
     run_id = meta["run_id"]
     versions = Versions(
         directory / "versions", json.loads(meta["adapter_config"]), config.codec.adapter
@@ -162,11 +166,13 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
             run=run_id,
             base=base,
             lora=config.model.lora,
+            labels=tuple(json.loads(meta["labels"])),
             max_length=config.model.max_length,
             update_codec=config.codec.update,
             deadline_s=config.schedule.task_deadline_s,
         ),
         keep_versions=config.run.keep_versions,
+        sources=json.loads(meta["sources"]),
         journal=journal,
         versions=versions,
         base_path=find_base(base),
@@ -174,9 +180,9 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
     )
 
 
-def plan(config: FederationConfig, rows: Mapping[str, int]) -> Plan:
-    """The plan of a configuration whose clients hold so many training rows."""
-    clients = {name: Client(name, SITE, count) for name, count in rows.items()}
+def plan(config: FederationConfig, rows: Mapping[str, Mapping[Kind, int]]) -> Plan:
+    """The plan of a configuration whose clients hold so many training rows of each kind."""
+    clients = {name: Client(name, SITE, own) for name, own in rows.items()}
     return Plan(config.phase, config.schedule, config.aggregation, MappingProxyType(clients))
 
 
@@ -198,7 +204,9 @@ def _meta(config: FederationConfig, origin: Origin) -> dict[str, str]:
         "run_id": f"{config.run.name}-{stamp}-{secrets.token_hex(2)}",
         "software": software(),
         "base": origin.base.model_dump_json(),
-        "clients": json.dumps(dict(origin.rows)),
+        "clients": json.dumps({name: dict(own) for name, own in origin.rows.items()}),
+        "labels": json.dumps(origin.labels),
+        "sources": json.dumps(dict(origin.sources)),
         "adapter_config": json.dumps(dict(origin.adapter_config)),
     }
 
@@ -215,7 +223,7 @@ def _same(config: FederationConfig, directory: Path) -> None:
     saved = _flat(saved_config(directory).model_dump(mode="json"))
     given = _flat(config.model_dump(mode="json"))
     for key in given | saved:  # a phase may be missing on either side
-        if key.split(".")[0] in {"broker", "store"} or key in {"run.dir", "run.keep_versions"}:
+        if key.split(".")[0] in {"broker", "store"} or key in _MAY_CHANGE:
             continue
         if saved.get(key) != given.get(key):
             raise ConfigError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from common.records import ContributionStats
 from coordinator.contribution import solo_step, weights
@@ -27,19 +28,25 @@ def commit(plan: Plan, state: State, now: float) -> Scheduled | None:
         return None
     phase = plan.phase_of(state.version)
     action = Commit(state.version + 1, phase, parts(plan, state))
-    after = committed(state, action)
+    after = committed(plan, state, action)
     over = _over(plan, after, phase)
     for closed in over:
         after = after.without_task(closed.task_id)
     return Scheduled(after, (action, *over))
 
 
-def committed(state: State, action: Commit) -> State:
-    """The state after a commit; recovery rebuilds it from the same rule."""
+def committed(plan: Plan, state: State, action: Commit) -> State:
+    """The state after a commit; recovery rebuilds it from the same rule.
+
+    What a phase has taught about losses and norms says nothing of the next one's.
+    """
     for part in action.parts:
         client = state.client(part.update.client_id)
         client = replace(client, participation=client.participation + 1)
         state = state.with_client(part.update.client_id, client)
+    if action.version == plan.phase_end(action.phase):
+        fresh = {name: replace(client, last=None) for name, client in state.clients.items()}
+        state = replace(state, norms=(), clients=MappingProxyType(fresh))
     return replace(state, version=action.version, buffer=(), round_issued=False)
 
 
@@ -65,8 +72,13 @@ def parts(plan: Plan, state: State) -> tuple[Part, ...]:
 
 
 def eligible(plan: Plan, state: State) -> list[str]:
-    """Clients that may be given tasks at all, in the plan's order."""
-    return [client for client in plan.clients if not state.client(client).quarantined]
+    """Clients that may be given tasks in the current phase, in the plan's order."""
+    phase = plan.phase_of(state.version)
+    return [
+        client
+        for client in plan.clients
+        if plan.rows(client, phase) and not state.client(client).quarantined
+    ]
 
 
 def fill(plan: Plan, state: State, now: float) -> Scheduled:

@@ -22,7 +22,7 @@ from common.records import Event, VersionSummary
 from common.store import Store
 from common.wire import pack
 from coordinator import core, narration, retention, tasks
-from coordinator.board import Board, bases
+from coordinator.board import Board, in_store
 from coordinator.commit import carry_out
 from coordinator.events import (
     Accept,
@@ -101,7 +101,7 @@ class Service:
         self._ingest = Ingest(self._journal, self._spool, manifest)
         self._board = Board(run, store, clock, listen)
         lease = 0.0 if volatile else run.plan.schedule.lease_s
-        self._state: State = recover(self._journal, clock(), lease)
+        self._state: State = recover(self._plan, self._journal, clock(), lease)
         self._summaries = self._journal.versions()
         self._finished: Finish | None = None
         self._pulsed = 0.0
@@ -223,9 +223,9 @@ class Service:
         frames = {}
         for action in actions:
             if isinstance(action, Issue):
-                adapter = self._summaries[action.task.base_version]
-                template = self._run.template
-                task = tasks.message(self._plan, template, action.task, adapter, now)
+                task = tasks.message(
+                    self._plan, self._run.template, action.task, self._summaries, now
+                )
                 frames[action.task.task_id] = pack(task)
         return frames
 
@@ -286,11 +286,11 @@ class Service:
             self._spool.sweep(self._journal.waiting() | self._journal.uploads().keys())
 
     def _retain(self) -> None:
-        in_use = bases(self._state)
+        in_use = in_store(self._plan, self._state)
         kept = retention.keep(self._plan, self._summaries, self._run.keep_versions, in_use)
         with self._journal.fenced():  # else a successor's versions would not be kept
             self._versions.retain(kept)
-        self._board.forget(in_use | {self._state.version}, self._summaries)
+        self._board.forget(in_use, self._summaries)
 
     def _end(self, finish: Finish, stop: Flag) -> Outcome:
         self._board.farewell(finish, self._state, self._summaries[-1], stop)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from common.config import AggregationConfig, PhaseConfig, ScheduleConfig
-from common.records import ContributionStats
+from common.records import ContributionStats, Kind
 
 NORM_HISTORY = 50  # accepted update norms that the running median looks at
 STRIKES = 3  # closed tasks and rejected updates in a row until a client is quarantined
@@ -19,11 +19,11 @@ REFUSALS = 3  # of one task, by whichever workers, until it is closed
 
 @dataclass(frozen=True)
 class Client:
-    """An owner of private data: its site, and the training rows that it was assigned."""
+    """An owner of private data: its site, and the training rows of each kind that it has."""
 
     client_id: str
     site: str
-    rows: int
+    rows: Mapping[Kind, int]
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,16 @@ class Plan:
     def phase_end(self, phase: int) -> int:
         """The version that ends a phase."""
         return sum(p.versions for p in self.phases[: phase + 1])
+
+    def reference(self, phase: int) -> int | None:
+        """The version that a phase compares with: where it began, if it learns preferences."""
+        if phase >= len(self.phases) or self.phases[phase].objective != "dpo":
+            return None
+        return self.phase_end(phase - 1) if phase else 0
+
+    def rows(self, client_id: str, phase: int) -> int:
+        """The rows from which a client learns in a phase; 0 if it has none of that kind."""
+        return self.clients[client_id].rows.get(self.phases[phase].kind, 0)
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ class Status:
         Args:
             journal: The run's.
             versions: Its adapters.
-            in_use: Versions from which open tasks start.
+            in_use: Versions that workers may fetch.
         """
         summaries = journal.versions()
         for summary in summaries:
@@ -85,13 +85,14 @@ class Status:
     def _clients(self, state: State, latest: VersionSummary | None) -> dict[str, bytes]:
         weights = {u.client_id: u.weight for u in latest.updates} if latest else {}
         open_tasks = {task.client_id: task for task in state.tasks.values()}
+        phase = min(self._plan.phase_of(state.version), len(self._plan.phases) - 1)
         rows = {}
         for client in self._plan.clients.values():
             seen, task = state.client(client.client_id), open_tasks.get(client.client_id)
             row = ClientRow(
                 client_id=client.client_id,
                 site=client.site,
-                rows=client.rows,
+                rows=self._plan.rows(client.client_id, phase),
                 issued=seen.issued,
                 participation=seen.participation,
                 task_id=task.task_id if task else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from common.config import PhaseConfig
@@ -26,7 +27,8 @@ class TaskTemplate:
 
     run: str
     base: BaseRef
-    lora: LoraSpec
+    lora: LoraSpec | None
+    labels: tuple[str, ...]
     max_length: int
     update_codec: CodecName
     deadline_s: float
@@ -44,9 +46,14 @@ def learning_rate(phase: PhaseConfig, done: int) -> float:
 
 
 def message(
-    plan: Plan, template: TaskTemplate, task: OpenTask, base: VersionSummary, now: float
+    plan: Plan,
+    template: TaskTemplate,
+    task: OpenTask,
+    versions: Sequence[VersionSummary],
+    now: float,
 ) -> TrainTask:
-    """The newest attempt of a task, as its worker receives it; `base` is the version it names."""
+    """The newest attempt of a task, as its worker receives it; `versions` are all, from 0."""
+    reference = plan.reference(task.phase)
     phase = plan.phases[task.phase]
     done = task.base_version - (plan.phase_end(task.phase) - phase.versions)
     return TrainTask(
@@ -67,10 +74,17 @@ def message(
         ),
         base=template.base,
         base_version=task.base_version,
-        adapter=BlobRef(sha256=base.sha256, nbytes=base.nbytes),
+        adapter=_blob(versions[task.base_version]),
         lora=template.lora,
+        dpo=phase.dpo,
+        reference=None if reference is None else _blob(versions[reference]),
+        labels=template.labels if phase.objective == "classification" else (),
         update_codec=template.update_codec,
         seed=task.seed,
         issued_at=now,
         deadline_s=template.deadline_s,
     )
+
+
+def _blob(version: VersionSummary) -> BlobRef:
+    return BlobRef(sha256=version.sha256, nbytes=version.nbytes)

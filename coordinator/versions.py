@@ -1,6 +1,7 @@
 """The adapter of every version, as PEFT directories: `versions/000123/`.
 
-Any of them loads with `PeftModel.from_pretrained(base, directory)`. Version t holds exactly what
+Any of them loads with `PeftModel.from_pretrained(base, directory)`; where all parameters are
+trained, with `AutoModel….from_pretrained(directory)`. Version t holds exactly what
 was broadcast (the decoded payload), because deltas start from that.
 
 A version is made durable under the name of its own content, `.made-SHA256`, and gets its number by
@@ -28,8 +29,8 @@ from common.records import Adapter, BlobRef, CodecName
 from common.tensors import Tensors
 from common.wire import pack
 
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
+MODEL_FILES = ("model.safetensors", "config.json")  # where all parameters are trained
 TEMPORARY = ".tmp-"
 MADE = ".made-"
 
@@ -40,6 +41,7 @@ class Versions:
     def __init__(self, path: Path, adapter_config: Mapping[str, object], name: CodecName) -> None:
         self._path = path
         self._config = json.dumps(adapter_config, indent=2, sort_keys=True)
+        self._names = ADAPTER_FILES if "peft_type" in adapter_config else MODEL_FILES
         self._codec = name
         path.mkdir(parents=True, exist_ok=True)
 
@@ -101,10 +103,11 @@ class Versions:
 
     def _write(self, directory: Path, tensors: Tensors) -> None:
         directory.mkdir()
-        save_file(tensors, directory / WEIGHTS)
-        (directory / CONFIG).write_text(self._config, encoding="utf-8")
-        for name in (WEIGHTS, CONFIG):
-            sync(directory / name)
+        weights, config = (directory / name for name in self._names)
+        save_file(tensors, weights, metadata={"format": "pt"})  # transformers asks for it
+        config.write_text(self._config, encoding="utf-8")
+        for path in (weights, config):
+            sync(path)
         sync(directory)
 
     def read(self, version: int) -> Tensors:
@@ -113,7 +116,7 @@ class Versions:
         Raises:
             RunError: It is not there or does not parse.
         """
-        path = self.directory(version) / WEIGHTS
+        path = self.directory(version) / self._names[0]
         try:
             return dict(load_file(path))
         except (OSError, SafetensorError) as error:

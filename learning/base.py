@@ -11,7 +11,6 @@ In the data path: the coordinator calls `resolve` before the first task is issue
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -22,7 +21,8 @@ from pathlib import Path
 from typing import Literal
 
 from common.errors import ModelError, WireError
-from learning import hub, offline
+from learning import families, hub, offline
+from learning.families import Family
 from learning.loading import Loaded, load
 from learning.manifest import ModelFile, manifest, parse_manifest, sha256
 
@@ -64,7 +64,9 @@ class BaseModel:
     path: Path
 
 
-def resolve(name: str, revision: str | None, cache: Path, report: Report) -> BaseModel:
+def resolve(
+    name: str, revision: str | None, cache: Path, report: Report, family: Family | None = None
+) -> BaseModel:
     """Find, download or make a base model.
 
     Args:
@@ -72,24 +74,25 @@ def resolve(name: str, revision: str | None, cache: Path, report: Report) -> Bas
         revision: Branch, tag or commit on the hub; None takes the newest commit. Others ignore it.
         cache: Folder for made and installed models.
         report: Told of progress.
+        family: What the objective needs; None takes any model that fccl can train.
 
     Raises:
         ModelError: There is no such model, or it cannot be used; says what to do instead.
     """
     path = Path(name).expanduser()
     if name.startswith(offline.PREFIX):
-        made = _described(name, None, "offline", offline.make(name, cache, report))
+        made = _described(name, None, "offline", offline.make(name, cache, report), family)
         _alias(made, cache)
         return made
     if name and path.is_dir():
-        return _described(name, None, "local", path.resolve())
+        return _described(name, None, "local", path.resolve(), family)
     if not hub.is_hub_id(name):
         raise ModelError(
             f"model {name!r} is neither a directory nor a hub id",
             f"check the path, or set model.name to {offline.DEFAULT}",
         )
     snapshot = hub.download(name, revision, report)
-    return _described(name, snapshot.revision, "hub", snapshot.path)
+    return _described(name, snapshot.revision, "hub", snapshot.path, family)
 
 
 def _alias(made: BaseModel, cache: Path) -> None:
@@ -102,38 +105,14 @@ def _alias(made: BaseModel, cache: Path) -> None:
 
 
 def _described(
-    name: str, revision: str | None, kind: Literal["offline", "hub", "local"], path: Path
+    name: str,
+    revision: str | None,
+    kind: Literal["offline", "hub", "local"],
+    path: Path,
+    family: Family | None,
 ) -> BaseModel:
-    check_usable(path, name)
+    families.check(path, name, family)
     return BaseModel(name, revision, kind, sha256(manifest(path)), path)
-
-
-def check_usable(path: Path, name: str) -> None:
-    """Refuse, before anything is loaded, a directory that holds no causal language model.
-
-    Raises:
-        ModelError: No readable `config.json`, no safetensors weights, or another architecture.
-    """
-    try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        config = None
-    if not isinstance(config, dict):
-        raise ModelError(
-            f"{name} is not a model directory: {path} has no readable config.json",
-            "give a directory written by save_pretrained",
-        )
-    if not any(path.glob("*.safetensors")):
-        raise ModelError(
-            f"model {name} has no safetensors weights in {path}",
-            "pickled weights are never loaded: save it again with save_pretrained",
-        )
-    architectures = config.get("architectures") or ["none"]
-    if not any(str(each).endswith(("CausalLM", "LMHeadModel")) for each in architectures):
-        raise ModelError(
-            f"model {name} is not a causal language model (architecture {architectures[0]})",
-            f"use a model such as gpt2 or {offline.DEFAULT}",
-        )
 
 
 def cached(digest: str, cache: Path) -> Path | None:

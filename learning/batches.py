@@ -4,15 +4,17 @@ Padding is paid for in full by the processor, so examples of similar lengths sha
 batch is padded only to its own longest. Measured on mixed instructions this leaves a few percent of
 padding, where padding to a fixed length costs a multiple.
 
-Data path: `learning.tokens` → here → `learning.loop` and `learning.evaluation`.
+Each objective makes its batches with a `collate` of its own; order and padding are those of this
+file. Data path: `learning.tokens` → here → `learning.loop` and `learning.evaluation`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from random import Random
+from typing import Protocol, TypeVar
 
 import torch
 
@@ -23,6 +25,34 @@ GRAIN = 16
 of oneDNN for bfloat16) are used again, and their cache does not grow without end."""
 _POOL = 32  # batches that are sorted by length together: more pads less and mixes less
 _JITTER = 0.05  # random share of a length when sorting, so that epochs do not repeat their batches
+
+
+class Sized(Protocol):
+    """An example of any objective."""
+
+    @property
+    def length(self) -> int:
+        """What it costs, in tokens: examples of similar lengths share a batch."""
+
+
+class Counted(Protocol):
+    """A batch of any objective."""
+
+    @property
+    def size(self) -> int:
+        """Examples."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that are no padding."""
+
+    @property
+    def learned(self) -> int:
+        """What the loss is a mean of: response tokens, pairs or texts."""
+
+
+E = TypeVar("E", bound=Sized)
+B = TypeVar("B")
 
 
 @dataclass(frozen=True)
@@ -57,18 +87,24 @@ def collate(examples: Sequence[Example], device: torch.device | None = None) -> 
     No padding token is needed: what stands to the right of a causal model's tokens changes
     nothing, and is masked besides.
     """
-    width = -(-max(len(e.input_ids) for e in examples) // GRAIN) * GRAIN
-    ids = [e.input_ids + (0,) * (width - len(e.input_ids)) for e in examples]
-    mask = [(1,) * len(e.input_ids) + (0,) * (width - len(e.input_ids)) for e in examples]
-    labels = [e.labels + (IGNORED,) * (width - len(e.labels)) for e in examples]
+    ids, mask = padded([e.input_ids for e in examples])
+    labels = [e.labels + (IGNORED,) * (ids.shape[1] - len(e.labels)) for e in examples]
     return Batch(
-        torch.tensor(ids, device=device),
-        torch.tensor(mask, device=device),
+        ids.to(device),
+        mask.to(device),
         torch.tensor(labels, device=device),
         sum(len(e.input_ids) for e in examples),
         sum(e.learned for e in examples),
         sum(e.response_bytes for e in examples),
     )
+
+
+def padded(sequences: Sequence[tuple[int, ...]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids padded with 0 to a common width that is a multiple of `GRAIN`, and their mask: (B, T)."""
+    width = -(-max(map(len, sequences)) // GRAIN) * GRAIN
+    ids = [ids + (0,) * (width - len(ids)) for ids in sequences]
+    mask = [(1,) * len(ids) + (0,) * (width - len(ids)) for ids in sequences]
+    return torch.tensor(ids), torch.tensor(mask)
 
 
 def per_epoch(n: int, batch_size: int) -> int:
@@ -77,8 +113,8 @@ def per_epoch(n: int, batch_size: int) -> int:
 
 
 def stream(
-    examples: Sequence[Example], batch_size: int, seed: int, device: torch.device | None = None
-) -> Iterator[Batch]:
+    examples: Sequence[E], batch_size: int, seed: int, collate: Callable[[Sequence[E]], B]
+) -> Iterator[B]:
     """Batches without end; each pass holds every example once, in an order of its own.
 
     The batches of a pass have nearly equal sizes, at most `batch_size`: a pass of 17 examples in
@@ -88,17 +124,22 @@ def stream(
         raise ValueError("no examples to batch")
     rng = Random(f"batches {seed}")
     while True:
-        for chosen in _epoch([len(e.input_ids) for e in examples], batch_size, rng):
-            yield collate([examples[i] for i in chosen], device)
+        for chosen in _epoch([e.length for e in examples], batch_size, rng):
+            yield collate([examples[i] for i in chosen])
 
 
 def in_order(
-    examples: Sequence[Example], batch_size: int, device: torch.device | None = None
-) -> Iterator[Batch]:
-    """Every example once, sorted by length: for evaluation, where order does not matter."""
-    ordered = sorted(examples, key=lambda e: len(e.input_ids))
-    for start in range(0, len(ordered), batch_size):
-        yield collate(ordered[start : start + batch_size], device)
+    examples: Sequence[E], batch_size: int, collate: Callable[[Sequence[E]], B]
+) -> Iterator[B]:
+    """Every example once, sorted by length (`by_length`): for evaluation."""
+    order = by_length(examples)
+    for start in range(0, len(order), batch_size):
+        yield collate([examples[i] for i in order[start : start + batch_size]])
+
+
+def by_length(examples: Sequence[Sized]) -> list[int]:
+    """The places of examples, shortest first: the order of `in_order`."""
+    return sorted(range(len(examples)), key=lambda i: examples[i].length)
 
 
 def _epoch(lengths: Sequence[int], batch_size: int, rng: Random) -> list[list[int]]:

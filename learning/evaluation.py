@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -18,7 +18,8 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from common.errors import DataError
-from learning.batches import in_order
+from learning.batches import collate, in_order
+from learning.measuring import inference
 from learning.sft import response_nats
 from learning.tokens import IGNORED, Example, prompt_ids
 
@@ -54,8 +55,8 @@ def evaluate(
         raise DataError("there is nothing to evaluate on", "give rows that fit into max_length")
     device = next(model.parameters()).device
     nats, tokens, size = 0.0, 0, 0
-    with _inference(model), torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-        for batch in in_order(examples, batch_size, device):
+    with inference(model, autocast=autocast):
+        for batch in in_order(examples, batch_size, partial(collate, device=device)):
             nats += float(response_nats(model, batch))
             tokens += batch.learned
             size += batch.response_bytes
@@ -91,7 +92,7 @@ def generate(
     """
     context = getattr(model.config, "max_position_embeddings", None) or 1 << 20
     answers = []
-    with _inference(model):
+    with inference(model):
         for ids in prompt_ids(tokenizer, prompts):
             kept = torch.tensor([ids[-max(1, context - max_new_tokens) :]], device=model.device)
             out: torch.Tensor = cast(Any, model).generate(
@@ -105,14 +106,3 @@ def generate(
             new = out[0, kept.shape[1] :]
             answers.append(str(tokenizer.decode(new, skip_special_tokens=True)).strip())
     return answers
-
-
-@contextmanager
-def _inference(model: torch.nn.Module) -> Iterator[None]:
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(was_training)

@@ -16,8 +16,10 @@ from pathlib import Path
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -73,14 +75,37 @@ def load(path: Path, device: torch.device) -> Loaded:
     # A broken file surfaces as OSError, ValueError, KeyError, RuntimeError or SafetensorError,
     # depending on the library that met it first.
     except Exception as error:
-        reason = str(error).strip().split("\n")[0][:200]
-        raise ModelError(
-            f"model directory {path} cannot be loaded: {reason}",
-            "it needs config.json, safetensors weights and a tokenizer of a causal language model",
-        ) from None
+        raise _unusable(path, error) from None
     torch.nn.Module.to(model, device)  # transformers wraps `to` in a way that loses its types
     torch.nn.Module.eval(model)
     return Loaded(model, _padded(tokenizer, path))
+
+
+def load_tokenizer(path: Path) -> tuple[PreTrainedTokenizerBase, PretrainedConfig]:
+    """A model's tokenizer and configuration, without its weights.
+
+    Raises:
+        ModelError: The files do not make them.
+    """
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(
+                path, local_files_only=True, trust_remote_code=False
+            )
+            config = AutoConfig.from_pretrained(
+                path, local_files_only=True, trust_remote_code=False
+            )
+    except Exception as error:  # as many kinds as in `load`
+        raise _unusable(path, error) from None
+    return tokenizer, config
+
+
+def _unusable(path: Path, error: Exception) -> ModelError:
+    reason = str(error).strip().split("\n")[0][:200]
+    return ModelError(
+        f"model directory {path} cannot be loaded: {reason}",
+        "it needs config.json, safetensors weights and a tokenizer of a causal language model",
+    )
 
 
 def _padded(tokenizer: PreTrainedTokenizerBase, path: Path) -> PreTrainedTokenizerBase:

@@ -13,15 +13,13 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from common.errors import ModelError
-from learning.batches import Batch, per_epoch, stream
-from learning.tokens import Example
-
-Objective = Callable[[torch.nn.Module, Batch], tuple[torch.Tensor, dict[str, float]]]
-"""(model, batch) → (scalar loss with gradient, figures to report)."""
+from learning.batches import Counted, Sized, per_epoch, stream
+from learning.objectives import Objective
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ class TrainResult:
 def train(
     model: torch.nn.Module,
     objective: Objective,
-    examples: Sequence[Example],
+    examples: Sequence[Sized],
     settings: LocalTraining,
     on_step: Callable[[StepReport], bool] = lambda _: True,
 ) -> TrainResult:
@@ -106,7 +104,7 @@ def train(
     random state is left alone.
 
     Args:
-        model: On its device; put into training mode.
+        model: On its device; put into training mode if the objective wants dropout.
         objective: What to minimise.
         examples: At least one.
         settings: How.
@@ -120,9 +118,10 @@ def train(
     anchors = [p.detach().clone() for p in weights] if settings.prox_mu else []
     optimizer = torch.optim.AdamW(weights, lr=settings.lr, betas=settings.betas, weight_decay=0.0)
     device = weights[0].device
-    batches = stream(examples, settings.batch_size, settings.seed, device)
+    collate: Callable[..., Counted] = partial(objective.collate, device=device)
+    batches = stream(examples, settings.batch_size, settings.seed, collate)
     total, done, start = _Totals(), True, time.perf_counter()
-    model.train()
+    model.train(objective.dropout)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(settings.seed)  # dropout
         for step in range(1, steps + 1):
@@ -140,7 +139,7 @@ def train(
 def _gradient(
     model: torch.nn.Module,
     objective: Objective,
-    batch: Batch,
+    batch: Counted,
     settings: LocalTraining,
     *,
     weights: Sequence[torch.Tensor],
@@ -152,9 +151,9 @@ def _gradient(
     """
     for weight in weights:
         weight.grad = None
-    with torch.autocast(batch.input_ids.device.type, torch.bfloat16, enabled=settings.autocast):
-        loss, _ = objective(model, batch)
-    loss.backward()  # type: ignore[no-untyped-call]
+    with torch.autocast(weights[0].device.type, torch.bfloat16, enabled=settings.autocast):
+        loss, _ = objective.loss(model, batch)
+    loss.backward()
     for weight, anchor in zip(weights, anchors, strict=False):  # no anchors without FedProx
         if weight.grad is not None:
             weight.grad.add_(weight.detach() - anchor, alpha=settings.prox_mu)
@@ -177,7 +176,7 @@ class _Totals:
         self.steps = self.samples = self.tokens = self.learned = 0
         self.nats = 0.0
 
-    def add(self, batch: Batch, loss: float) -> None:
+    def add(self, batch: Counted, loss: float) -> None:
         self.steps += 1
         self.samples += batch.size
         self.tokens += batch.tokens

@@ -1,4 +1,7 @@
-"""The adapter: low-rank factors attached to a frozen base model, read and written as plain arrays.
+"""The adapter: what is trained of a model, read and written as plain arrays.
+
+Low-rank factors attached to a frozen base model, with the head where the model classifies; or, for
+a small model and without LoRA, all of its parameters.
 
 LoRA (Hu et al. 2021): a frozen W gets W + (α/r)·B·A with B zero at first. These factors are all
 that a federation moves. Names and shapes are those of PEFT's `adapter_model.safetensors`, so that
@@ -23,22 +26,28 @@ from common.errors import ModelError
 from common.records import LoraSpec
 from common.tensors import Tensors
 
+Adapted = PeftModel | PreTrainedModel
+"""A model with LoRA factors, or one that is trained as a whole."""
 
-def attach(model: PreTrainedModel, settings: LoraSpec, seed: int) -> PeftModel:
+
+def attach(model: PreTrainedModel, settings: LoraSpec | None, seed: int) -> Adapted:
     """Freezes a base model and attaches a fresh adapter, the same one for the same seed.
 
-    The base model is changed in place; with a fresh adapter it computes what it did before.
+    The base model is changed in place; with a fresh adapter it computes what it did before. Without
+    settings all parameters are to be trained. A classifier's head is trained in either case.
 
     Raises:
         ModelError: No module has one of the target names, or the model has none of its kind.
     """
+    if settings is None:
+        return model.requires_grad_(True)
     targets = settings.targets if isinstance(settings.targets, str) else list(settings.targets)
     config = LoraConfig(
         r=settings.r,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=targets,
-        task_type="CAUSAL_LM",
+        task_type="SEQ_CLS" if classifies(model) else "CAUSAL_LM",  # SEQ_CLS adds the head
         fan_in_fan_out=any(isinstance(m, Conv1D) for m in model.modules()),  # GPT-2's transposed W
     )
     # On the CPU whatever the model's device is: generators of devices give different numbers.
@@ -54,7 +63,12 @@ def attach(model: PreTrainedModel, settings: LoraSpec, seed: int) -> PeftModel:
             ) from None
 
 
-def read_adapter(model: PeftModel) -> Tensors:
+def classifies(model: PreTrainedModel) -> bool:
+    """Whether a model has a classification head."""
+    return type(model).__name__.endswith("ForSequenceClassification")
+
+
+def read_adapter(model: Adapted) -> Tensors:
     """Copies the adapter out: float32 by name, in sorted order."""
     return {
         name: np.array(tensor.to("cpu", torch.float32).numpy(), order="C")
@@ -62,7 +76,7 @@ def read_adapter(model: PeftModel) -> Tensors:
     }
 
 
-def write_adapter(model: PeftModel, tensors: Mapping[str, np.ndarray[Any, Any]]) -> None:
+def write_adapter(model: Adapted, tensors: Mapping[str, np.ndarray[Any, Any]]) -> None:
     """Copies an adapter in, as `read_adapter` gave it; nothing is written if anything is wrong.
 
     Raises:
@@ -83,14 +97,18 @@ def write_adapter(model: PeftModel, tensors: Mapping[str, np.ndarray[Any, Any]])
         target.copy_(torch.from_numpy(np.ascontiguousarray(tensors[name])))
 
 
-def adapter_config(model: PeftModel, base_name: str, revision: str | None) -> dict[str, Any]:
+def adapter_config(model: Adapted, base_name: str, revision: str | None) -> dict[str, Any]:
     """The content of `adapter_config.json`, the same for the same adapter.
+
+    For a model that is trained as a whole, that of its `config.json`.
 
     Args:
         model: The model with its adapter.
         base_name: Hub id or path under which the base model is loaded again.
         revision: Revision of the hub's model, None for a directory.
     """
+    if not isinstance(model, PeftModel):
+        return {name: _plain(value) for name, value in sorted(model.config.to_dict().items())}
     fields = model.peft_config["default"].to_dict()
     fields |= {
         "base_model_name_or_path": base_name,
@@ -101,8 +119,10 @@ def adapter_config(model: PeftModel, base_name: str, revision: str | None) -> di
     return {name: _plain(fields[name]) for name in sorted(fields)}
 
 
-def _named(model: PeftModel) -> dict[str, torch.Tensor]:
-    """The adapter's own storage (detached, not copied) by PEFT's names."""
+def _named(model: Adapted) -> dict[str, torch.Tensor]:
+    """The adapter's own storage (detached, not copied) by PEFT's names, or the model's own."""
+    if not isinstance(model, PeftModel):
+        return {name: own.detach() for name, own in sorted(model.named_parameters())}
     # Without the embedding check, which would ask the hub about the base model.
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
     return {name: state[name].detach() for name in sorted(state)}

@@ -7,13 +7,14 @@ end of sequence included; prompts are read but not learned.
 
 from __future__ import annotations
 
-import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
-from peft import PeftModel
 from torch.nn.functional import cross_entropy
 
-from learning.batches import GRAIN, Batch
+from learning.batches import Batch
 from learning.tokens import IGNORED
 
 
@@ -29,23 +30,45 @@ def sft(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, dict[str, f
 
 def response_nats(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     """Sum over a batch of −log p(response token | all before it), in nats, as float32."""
+    return token_nats(model, batch)[0].sum()
+
+
+def token_nats(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """−log p of every response token of a batch, in nats, and the row that each belongs to.
+
+    Returns:
+        Two vectors over the N response tokens in row order: float32 with gradient, and int64.
+    """
     targets = batch.labels[:, 1:]  # position t predicts token t + 1
-    first = int((targets != IGNORED).any(dim=0).nonzero()[0]) // GRAIN * GRAIN
-    wanted = torch.arange(first, targets.shape[1], device=targets.device)  # (W,) from a response on
-    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-    if _can_select(model):
-        # The vocabulary projection is a large part of a small model's work: skip it on prompts.
-        logits = model(**inputs, logits_to_keep=wanted).logits  # (B, W, V)
-    else:
-        logits = model(**inputs).logits[:, wanted]
-    return cross_entropy(
-        logits.float().flatten(0, 1),
-        targets[:, wanted].flatten(),
-        ignore_index=IGNORED,
-        reduction="sum",
+    rows, places = (targets != IGNORED).nonzero(as_tuple=True)  # (N,), (N,)
+    with _only(model, rows, places):
+        logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+    if logits.shape[:2] != (1, len(rows)):  # a model whose head could not be hooked
+        logits = logits[rows, places]
+    nats = cross_entropy(
+        logits.float().view(len(rows), -1), targets[rows, places], reduction="none"
     )
+    return nats, rows
 
 
-def _can_select(model: torch.nn.Module) -> bool:
-    inner = model.get_base_model() if isinstance(model, PeftModel) else model
-    return "logits_to_keep" in inspect.signature(inner.forward).parameters
+@contextmanager
+def _only(model: torch.nn.Module, rows: torch.Tensor, places: torch.Tensor) -> Iterator[None]:
+    """Let the output layer see the positions that are learned, and no other.
+
+    The vocabulary projection is a third of a small model's work. A hook serves every architecture,
+    whatever it does to the logits afterwards (scaling, capping): the layer gets (1, N, D) hidden
+    states where it would get (B, T, D).
+    """
+    head = cast(Any, model).get_output_embeddings()
+    if head is None:
+        yield
+        return
+
+    def select(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (inputs[0][rows, places][None], *inputs[1:])
+
+    hook = head.register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -9,8 +9,9 @@ Data path: `learning.shards` (rows) → here → `learning.batches`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
@@ -37,23 +38,42 @@ class Example:
     response_bytes: int
 
     @property
+    def length(self) -> int:
+        """Tokens of prompt and response."""
+        return len(self.input_ids)
+
+    @property
     def learned(self) -> int:
         """How many positions are learned."""
         return sum(label != IGNORED for label in self.labels)
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """Tokenised rows, and what it took to make them fit."""
+E = TypeVar("E")
 
-    examples: tuple[Example, ...]
-    skipped_count: int
-    truncated_count: int
+
+@dataclass(frozen=True)
+class Encoded(Generic[E]):
+    """Tokenised rows, and what it took to make them fit.
+
+    Attributes:
+        examples: Those that can be learned from, in the order of the rows.
+        kept: The place of each of them among the rows.
+        skipped: Rows left out, by reason.
+        truncated_count: Examples that lost their end.
+    """
+
+    examples: tuple[E, ...]
+    kept: tuple[int, ...]
+    skipped: Mapping[str, int]
+    truncated_count: int = 0
+
+
+NO_ROOM = "prompt leaves no room for a response"
 
 
 def encode(
     tokenizer: PreTrainedTokenizerBase, rows: Sequence[Instruction], max_length: int
-) -> Encoded:
+) -> Encoded[Example]:
     """Tokenises rows to at most `max_length` ids each.
 
     A response that does not fit loses its tail, and then no end of sequence is learned; a row whose
@@ -62,36 +82,56 @@ def encode(
     Raises:
         ModelError: The tokenizer has no end-of-sequence token.
     """
-    end = tokenizer.eos_token_id
-    if not isinstance(end, int):
-        raise ModelError(
-            "the tokenizer has no end-of-sequence token", "use a model made for text generation"
-        )
+    end = end_id(tokenizer)
     prompts = prompt_ids(tokenizer, [prompt(row.instruction, row.input) for row in rows])
     texts = [row.output.strip() for row in rows]
-    responses = _plain(tokenizer, texts)
+    responses = plain_ids(tokenizer, texts)
     examples: list[Example] = []
+    kept: list[int] = []
     truncated = 0
-    for asked, response, text in zip(prompts, responses, texts, strict=True):
+    for place, (asked, response, text) in enumerate(zip(prompts, responses, texts, strict=True)):
         room = max_length - len(asked)
         if room < 1 or not asked:
             continue
+        kept.append(place)
         learned, size = [*response, end], len(text.encode())
         if len(learned) > room:
             truncated += 1
             learned = learned[:room]
             size = min(size, len(str(tokenizer.decode(learned)).encode()))
-        examples.append(Example((*asked, *learned), (IGNORED,) * len(asked) + tuple(learned), size))
-    return Encoded(tuple(examples), len(rows) - len(examples), truncated)
+        examples.append(joined(asked, learned, size))
+    skipped = {NO_ROOM: len(rows) - len(kept)} if len(kept) < len(rows) else {}
+    return Encoded(tuple(examples), tuple(kept), skipped, truncated)
+
+
+def joined(prompt: Sequence[int], response: Sequence[int], response_bytes: int) -> Example:
+    """The example that reads a prompt and learns a response, both token ids."""
+    labels = (IGNORED,) * len(prompt) + tuple(response)
+    return Example((*prompt, *response), labels, response_bytes)
+
+
+def end_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The end-of-sequence token.
+
+    Raises:
+        ModelError: The tokenizer has none.
+    """
+    end = tokenizer.eos_token_id
+    if not isinstance(end, int):
+        raise ModelError(
+            "the tokenizer has no end-of-sequence token", "use a model made for text generation"
+        )
+    return end
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
     """The ids of prompts, after the begin-of-sequence token where this tokenizer sets one."""
     begin = [i for i in tokenizer("").input_ids if i == tokenizer.bos_token_id][:1]
-    return [[*begin, *ids] for ids in _plain(tokenizer, prompts)]
+    return [[*begin, *ids] for ids in plain_ids(tokenizer, prompts)]
 
 
-def _plain(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+def plain_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """The ids of each text by itself, without special tokens."""
     if not texts:
         return []
     ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, verbose=False).input_ids

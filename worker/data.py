@@ -9,24 +9,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, get_args
 
 from transformers import PreTrainedTokenizerBase
 
 from common.errors import DataError
-from learning import instructions, shards, tokens
-from learning.tokens import Example
+from common.records import KINDS, Kind, TrainTask
+from learning import rows, shards
+from learning.objectives import Objective
 
-SUFFIX = "_sft.jsonl"
 HELDOUT = "heldout"
 HOLDOUT_EXAMPLES = 48  # measured before and after every task: enough to compare, quick to do
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One client's tokenised rows."""
+    """One client's tokenised rows: examples of the task's objective."""
 
-    train: Sequence[Example]
-    holdout: Sequence[Example]
+    train: Sequence[Any]
+    holdout: Sequence[Any]
 
 
 class Data:
@@ -34,37 +35,53 @@ class Data:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._shards: dict[tuple[str, int, int], Shard] = {}
+        self._shards: dict[tuple[object, ...], Shard] = {}
 
     def clients(self) -> tuple[str, ...]:
-        """The clients whose rows are here."""
-        return tuple(sorted(self._files()))
+        """The clients of whom there are rows of any kind."""
+        return tuple(sorted({client for kind in get_args(Kind) for client in self._files(kind)}))
 
-    def shard(self, client_id: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Shard:
-        """A client's rows, ready to train on.
+    def shard(
+        self, task: TrainTask, objective: Objective, tokenizer: PreTrainedTokenizerBase
+    ) -> Shard:
+        """The rows that a task is to learn from, ready to train on.
 
         Raises:
-            DataError: This worker has no rows of that client, or none fits the length.
+            DataError: This worker has no such rows of that client, or none can be used.
         """
-        key = (client_id, id(tokenizer), max_length)
+        length = task.training.max_length
+        key = (task.client_id, task.objective, task.labels, length, id(tokenizer))
         if key not in self._shards:
-            self._shards[key] = self._read(client_id, tokenizer, max_length)
+            self._shards[key] = self._read(task, objective, tokenizer)
         return self._shards[key]
 
-    def _read(self, client_id: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Shard:
-        path = self._files().get(client_id)
+    def _read(
+        self, task: TrainTask, objective: Objective, tokenizer: PreTrainedTokenizerBase
+    ) -> Shard:
+        kind = KINDS[task.objective]
+        path = self._files(kind).get(task.client_id)
         if path is None:
-            raise DataError(f"{self._directory} has no rows of {client_id}", "check --data")
-        train, holdout = shards.split(instructions.read(path).rows)
-        learned = tokens.encode(tokenizer, train, max_length).examples
-        measured = tokens.encode(tokenizer, holdout, max_length).examples
-        if not learned or not measured:
-            raise DataError(f"no row of {path} fits {max_length} tokens", "raise model.max_length")
-        return Shard(learned, measured[:HOLDOUT_EXAMPLES])
+            raise DataError(
+                f"{self._directory} has no rows of {task.client_id} for {task.objective}",
+                f"check --data: there must be a file {task.client_id}_{kind}.jsonl",
+            )
+        own = shards.split(rows.read(kind, path).rows)
+        length = task.training.max_length
+        learned = objective.encode(tokenizer, own.train, length)
+        measured = objective.encode(tokenizer, own.holdout, length)
+        if not learned.examples or not measured.examples:
+            lost = {**learned.skipped, **measured.skipped}
+            why = ", ".join(lost) or "there are too few"
+            raise DataError(
+                f"no row of {path} can be used at {length} tokens ({why})",
+                "raise model.max_length, or mend the rows",
+            )
+        return Shard(learned.examples, measured.examples[:HOLDOUT_EXAMPLES])
 
-    def _files(self) -> dict[str, Path]:
+    def _files(self, kind: Kind) -> dict[str, Path]:
+        suffix = f"_{kind}.jsonl"
         files = {
-            path.name.removesuffix(SUFFIX): path for path in self._directory.glob(f"*{SUFFIX}")
+            path.name.removesuffix(suffix): path for path in self._directory.glob(f"*{suffix}")
         }
         files.pop(HELDOUT, None)
         return files

@@ -31,6 +31,7 @@ from worker.data import Data
 from worker.feedback import Residual
 from worker.heartbeat import Pulse
 from worker.publisher import Publisher
+from worker.references import References
 from worker.source import Source
 from worker.spool import Slot, claim, client_lock, workers
 from worker.trainer import Trainer
@@ -241,7 +242,13 @@ class Worker:
 
     def _learn(self, task: TrainTask, base: Path, adapter: Tensors, abandon: Flag) -> bool:
         """Train and leave the update to the publisher; the client's lock is held."""
-        trained = self._trainer.train(task, base, adapter, self._stepper(task, abandon))
+        trained = self._trainer.train(
+            task,
+            base,
+            adapter,
+            References(self._slot.private(task.client_id), lambda: self._source.reference(task)),
+            self._stepper(task, abandon),
+        )
         if trained is None:
             return self._abandon(task, abandon)
         entries, data = _encoded(task, trained.delta, self._slot.residual(task))

@@ -32,6 +32,24 @@ class Source:
         self._cache = cache
         self._report = report
 
+    def reference(self, task: TrainTask) -> Tensors:
+        """θ of the version that a `dpo` phase began with; the coordinator keeps it in the store.
+
+        Raises:
+            StoreError: Out of reach, or the version is not there (yet).
+            WireError: The blob is no adapter.
+        """
+        if task.reference is None:
+            raise WireError(f"task {task.task_id} names no reference")
+        frame = self._store.get_blob(self._run, task.reference.sha256, task.reference.nbytes)
+        if frame is None:
+            raise StoreError(
+                f"the reference {task.reference.sha256[:12]} is not in {self._store.where}",
+                "the coordinator fills it",
+            )
+        header, data = unpack(Adapter, frame)
+        return codec.decode(header.codec, header.tensors, data)
+
     def adapter(self, task: TrainTask) -> Tensors | None:
         """θ of the task's base version; None if no open task starts from that version any more.
 

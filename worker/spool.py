@@ -6,6 +6,7 @@
     STATE/<run id>/clients/<client>/       private state of a client, under a file lock
         residual.safetensors               what its last update left to be sent (error feedback)
         residual.<slot>.<task>.<attempt>   the same of an update that may not be spooled yet
+        reference.<digest>.safetensors     what a version says of its preference pairs
 
 A slot belongs to one process at a time. A restarted worker takes the first free one, and with it
 the work that its predecessor left there.
@@ -101,9 +102,13 @@ class Slot:
         self._follow(pending)
         pending.path.unlink(missing_ok=True)
 
+    def private(self, client_id: str) -> Path:
+        """The client's private directory, which may not exist yet."""
+        return self._clients / client_id
+
     def residual(self, task: TrainTask) -> Residual:
         """The client's residual, as its spooled updates left it; the client's lock is held."""
-        directory = self._clients / task.client_id
+        directory = self.private(task.client_id)
         directory.mkdir(parents=True, exist_ok=True)
         for waiting in directory.glob("residual.[0-9]*"):
             _, slot, update_id = waiting.name.split(".", 2)

@@ -7,25 +7,23 @@ The base model stays loaded between tasks; a task only writes the adapter's tens
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from common.records import ContributionStats, LocalTraining, LoraSpec, TrainTask
 from common.tensors import Tensors
-from learning import loading, loop, lora
+from learning import dpo, loop, lora, models, objectives
 from learning.device import Compute
-from learning.evaluation import evaluate
 from learning.loop import StepReport
-from learning.sft import sft
-from worker.data import Data
+from learning.lora import Adapted
+from worker.data import Data, Shard
+from worker.references import References
 
-OBJECTIVES = {"sft": sft}
-EVALUATION_BATCH = 16
+SMALLEST_LOSS = 1e-9  # in nats; the scores of `contribution` divide by it
 
 
 @dataclass(frozen=True)
@@ -38,9 +36,8 @@ class Trained:
 
 @dataclass(frozen=True)
 class _Loaded:
-    digest: str
-    lora: LoraSpec
-    model: PeftModel
+    key: tuple[str, LoraSpec | None, bool, tuple[str, ...]]
+    model: Adapted
     tokenizer: PreTrainedTokenizerBase
 
 
@@ -57,6 +54,7 @@ class Trainer:
         task: TrainTask,
         base: Path,
         adapter: Tensors,
+        references: References,
         on_step: Callable[[StepReport], bool],
     ) -> Trained | None:
         """Train a task; None if `on_step` abandoned it.
@@ -65,6 +63,7 @@ class Trainer:
             task: What to train.
             base: Directory of the base model that the task names.
             adapter: θ of the task's base version.
+            references: What the pairs of a `dpo` task are compared with; the client's lock is held.
             on_step: Called after each step; False abandons.
 
         Raises:
@@ -72,48 +71,72 @@ class Trainer:
             ModelError: The model does not fit, or training diverged.
         """
         loaded = self._load(task, base)
-        shard = self._data.shard(task.client_id, loaded.tokenizer, task.training.max_length)
+        objective = objectives.make(task.objective, task.dpo, task.labels)
+        shard = self._data.shard(task, objective, loaded.tokenizer)
+        if task.reference is not None:
+            shard = self._compared(loaded.model, shard, task.reference.sha256, references)
         lora.write_adapter(loaded.model, adapter)
         autocast = self._compute.autocast
-        before = evaluate(loaded.model, shard.holdout, EVALUATION_BATCH, autocast=autocast)
+        before = objective.measure(loaded.model, shard.holdout, autocast=autocast)
         result = loop.train(
             loaded.model,
-            OBJECTIVES[task.objective],
+            objective,
             shard.train,
             _settings(task.training, task.seed, autocast),
             on_step,
         )
         if result.stopped:
             return None
-        after = evaluate(loaded.model, shard.holdout, EVALUATION_BATCH, autocast=autocast)
+        after = objective.measure(loaded.model, shard.holdout, autocast=autocast)
         local = lora.read_adapter(loaded.model)
         delta = {name: local[name] - adapter[name] for name in local}
         stats = ContributionStats(
             num_samples=len(shard.train),
             num_tokens=result.tokens,
             steps=result.steps,
-            avg_loss=result.avg_loss,
-            loss_before=before.nats_per_token,
-            loss_after=after.nats_per_token,
+            avg_loss=_told(result.avg_loss),
+            loss_before=_told(before.loss),
+            loss_after=_told(after.loss),
             train_seconds=result.seconds,
             delta_norm=norm(delta),
+            accuracy_before=before.accuracy,
+            accuracy_after=after.accuracy,
         )
         return Trained(delta, stats)
 
+    def _compared(
+        self, model: Adapted, shard: Shard, version: str, references: References
+    ) -> Shard:
+        """The shard with what the reference version says of each pair."""
+
+        def known(pairs: Sequence[dpo.Pair]) -> tuple[dpo.Pair, ...]:
+            def compute(reference: Tensors) -> list[tuple[float, float]]:
+                lora.write_adapter(model, reference)
+                return dpo.log_probabilities(model, pairs, autocast=self._compute.autocast)
+
+            return dpo.with_reference(pairs, references.of(version, pairs, compute))
+
+        return Shard(known(shard.train), known(shard.holdout))
+
     def _load(self, task: TrainTask, base: Path) -> _Loaded:
-        now = self._loaded
-        if now and (now.digest, now.lora) == (task.base.digest, task.lora):
-            return now
+        key = (task.base.digest, task.lora, task.objective == "classification", task.labels)
+        if self._loaded and self._loaded.key == key:
+            return self._loaded
         self._loaded = None  # the old one's memory first
-        found = loading.load(base, self._compute.device)
+        found = models.load_for(task.objective, base, task.labels, self._compute.device)
         model = lora.attach(found.model, task.lora, seed=0)  # its tensors are overwritten
-        self._loaded = _Loaded(task.base.digest, task.lora, model, found.tokenizer)
+        self._loaded = _Loaded(key, model, found.tokenizer)
         return self._loaded
 
 
 def norm(tensors: Tensors) -> float:
     """L2 norm over all tensors."""
     return math.sqrt(sum(float(np.square(t, dtype=np.float64).sum()) for t in tensors.values()))
+
+
+def _told(loss: float) -> float:
+    """A loss as the record has it: a pair that is learned to perfection has none left."""
+    return max(loss, SMALLEST_LOSS)
 
 
 def _settings(training: LocalTraining, seed: int, autocast: bool) -> loop.LocalTraining:

@@ -53,7 +53,7 @@ tables = st.fixed_dictionaries(
     optional={
         "run": st.fixed_dictionaries({"dir": st.text(st.characters(codec="utf-8"), max_size=9)}),
         "data": st.fixed_dictionaries(
-            {"sft": st.text(), "alpha": st.floats(1e-9, 1e9), "clients": st.integers(1, 2**60)}
+            {"sft": st.text(), "columns": st.dictionaries(st.text(), st.text()), "alpha": st.floats(1e-9, 1e9), "clients": st.integers(1, 2**60)}
         ),
         "model": st.fixed_dictionaries(
             {"lora": st.fixed_dictionaries({"targets": st.lists(st.text(), max_size=3)})}
@@ -100,7 +100,10 @@ def test_a_dumped_configuration_parses_to_itself(table: dict[str, Any]) -> None:
         ({"data": {"heldout": 0.5}}, "data.heldout"),
         ({"phase": []}, "phase"),
         ({"phase": {}}, "phase"),
-        ({"phase": [{"objective": "dpo"}]}, "phase.0.objective"),
+        ({"phase": [{"objective": "rlhf"}]}, "phase.0.objective"),
+        ({"phase": [{}, {"objective": "classification"}]}, "need different models"),
+        ({"phase": [{"label_smoothing": 0.5}]}, "phase.0.label_smoothing"),
+        ({"model": {"lora": True}}, "model.lora"),
         ({"phase": [{"lr": float("nan")}]}, "phase.0.lr"),
         ({"phase": [{"prox_mu": float("inf")}]}, "phase.0.prox_mu"),
         ({"phase": [{"local_steps": 5, "local_epochs": 1}]}, "exactly one of local_steps"),

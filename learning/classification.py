@@ -1,0 +1,167 @@
+"""Classification: the objective that learns the class of a text, with an encoder and a head.
+
+The head travels with the adapter; version 0 fixes its initial values. The loss is the mean
+cross-entropy over texts, in nats.
+
+Data path: `learning.labelled` (rows) → here → `learning.batches` → here (`loss`, in
+`learning.loop`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedTokenizerBase
+
+from learning.batches import in_order, padded
+from learning.labelled import Labelled
+from learning.measuring import Measurement, inference
+from learning.tokens import Encoded
+
+UNDECLARED = "label outside the declared set"
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Text:
+    """One tokenised text and the place of its class among the labels."""
+
+    input_ids: tuple[int, ...]
+    label: int
+
+    @property
+    def length(self) -> int:
+        """Tokens, special ones included."""
+        return len(self.input_ids)
+
+
+@dataclass(frozen=True)
+class TextBatch:
+    """Right-padded texts: ids and mask int64 (B, T), labels int64 (B,)."""
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    labels: torch.Tensor
+    tokens: int
+
+    @property
+    def size(self) -> int:
+        """Texts, B."""
+        return self.input_ids.shape[0]
+
+    @property
+    def learned(self) -> int:
+        """The loss is a mean over texts."""
+        return self.size
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The declared classes, in the order of the head's outputs."""
+
+    labels: Sequence[str]
+
+    def encode(
+        self, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Labelled], max_length: int
+    ) -> Encoded[Text]:
+        """Tokenises texts; a longer one loses its end, one of an undeclared class is skipped."""
+        place = {label: i for i, label in enumerate(self.labels)}
+        kept = [i for i, row in enumerate(rows) if row.label in place]
+        if not kept:
+            return Encoded((), (), {UNDECLARED: len(rows)} if rows else {})
+        texts = [rows[i].text.strip() for i in kept]
+        whole = tokenizer(texts, verbose=False).input_ids
+        cut = tokenizer(texts, truncation=True, max_length=max_length, verbose=False).input_ids
+        examples = [
+            Text(tuple(ids), place[rows[i].label]) for i, ids in zip(kept, cut, strict=True)
+        ]
+        odd = len(rows) - len(kept)
+        return Encoded(
+            tuple(examples),
+            tuple(kept),
+            {UNDECLARED: odd} if odd else {},
+            sum(len(a) > len(b) for a, b in zip(whole, cut, strict=True)),
+        )
+
+
+def collate(texts: Sequence[Text], device: torch.device | None = None) -> TextBatch:
+    """Pads texts to the longest of them."""
+    ids, mask = padded([text.input_ids for text in texts])
+    labels = torch.tensor([text.label for text in texts])
+    return TextBatch(
+        ids.to(device), mask.to(device), labels.to(device), sum(text.length for text in texts)
+    )
+
+
+def loss(model: torch.nn.Module, batch: TextBatch) -> tuple[torch.Tensor, dict[str, float]]:
+    """Mean cross-entropy.
+
+    Returns:
+        The loss in nats (a scalar with gradient); `accuracy`, the share classified rightly.
+    """
+    logits = _logits(model, batch)
+    right = (logits.detach().argmax(-1) == batch.labels).float().mean()
+    return cross_entropy(logits, batch.labels), {"accuracy": float(right)}
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of texts: mean loss in nats, predicted and true classes in their order."""
+
+    loss: float
+    predicted: tuple[int, ...]
+    true: tuple[int, ...]
+
+    @property
+    def accuracy(self) -> float:
+        """Share classified rightly."""
+        pairs = zip(self.predicted, self.true, strict=True)
+        return sum(p == t for p, t in pairs) / len(self.true)
+
+    @property
+    def macro_f1(self) -> float:
+        """Mean over the true classes of F1 = 2·TP / (2·TP + FP + FN)."""
+        scores = []
+        pairs = list(zip(self.predicted, self.true, strict=True))
+        for label in sorted(set(self.true)):
+            hits = sum(p == t == label for p, t in pairs)
+            wrong = sum((p == label) != (t == label) for p, t in pairs)
+            scores.append(2 * hits / (2 * hits + wrong))
+        return sum(scores) / len(scores)
+
+
+def predict(
+    model: torch.nn.Module, texts: Sequence[Text], *, autocast: bool = False
+) -> Predictions:
+    """Classify texts, without dropout."""
+    device = next(model.parameters()).device
+    total = 0.0
+    predicted: list[int] = []
+    true: list[int] = []
+    with inference(model, autocast=autocast):
+        for batch in in_order(texts, _BATCH, partial(collate, device=device)):
+            logits = _logits(model, batch)
+            total += float(cross_entropy(logits, batch.labels, reduction="sum"))
+            predicted += logits.argmax(-1).tolist()
+            true += batch.labels.tolist()
+    return Predictions(total / len(texts), tuple(predicted), tuple(true))
+
+
+def measure(
+    model: torch.nn.Module, texts: Sequence[Text], *, autocast: bool = False
+) -> Measurement:
+    """Mean loss and accuracy."""
+    found = predict(model, texts, autocast=autocast)
+    return Measurement(found.loss, found.accuracy)
+
+
+def _logits(model: torch.nn.Module, batch: TextBatch) -> torch.Tensor:
+    """float32 (B, classes)."""
+    logits: torch.Tensor = model(
+        input_ids=batch.input_ids, attention_mask=batch.attention_mask
+    ).logits
+    return logits.float()

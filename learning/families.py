@@ -1,0 +1,77 @@
+"""What kind of model a directory holds, read from its `config.json` alone.
+
+A causal model continues text (sft, dpo); an encoder reads a whole text and gets a head
+(classification). The architecture's name decides, before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from common.errors import ModelError
+from learning import offline
+
+Family = Literal["causal", "encoder"]
+
+_CAUSAL = ("CausalLM", "LMHeadModel")
+_ENCODER = ("ForMaskedLM", "ForPreTraining", "ForSequenceClassification")
+_ENCODER_TYPES = frozenset(
+    ("albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "ernie")
+    + ("mobilebert", "modernbert", "mpnet", "roberta", "roformer", "xlm-roberta")
+)
+_WANTED = {
+    "causal": (
+        "a causal language model",
+        f"sft and dpo need one, such as gpt2 or {offline.DEFAULT}",
+    ),
+    "encoder": (
+        "an encoder",
+        "classification needs one, such as bert-base-uncased or offline:bert-tiny",
+    ),
+}
+
+
+def family(config: dict[str, Any]) -> Family | None:
+    """The family of a model's configuration; None if it is neither."""
+    known = config.get("architectures")
+    names = [str(each) for each in known] if isinstance(known, list) else []
+    if any(name.endswith(_CAUSAL) for name in names):
+        return "causal"
+    encoder = config.get("model_type") in _ENCODER_TYPES
+    if encoder and any(name.endswith((*_ENCODER, "Model")) for name in names):
+        return "encoder"
+    return None
+
+
+def check(path: Path, name: str, wanted: Family | None) -> None:
+    """Refuse a directory whose model cannot be used.
+
+    Args:
+        path: The model's directory.
+        name: What the user calls it.
+        wanted: The family that the objective needs; None takes either.
+
+    Raises:
+        ModelError: No readable `config.json`, no safetensors weights, or the wrong family.
+    """
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        config = None
+    if not isinstance(config, dict):
+        raise ModelError(
+            f"{name} is not a model directory: {path} has no readable config.json",
+            "give a directory written by save_pretrained",
+        )
+    if not any(path.glob("*.safetensors")):
+        raise ModelError(
+            f"model {name} has no safetensors weights in {path}",
+            "pickled weights are never loaded: save it again with save_pretrained",
+        )
+    found = family(config)
+    if found is None or (wanted is not None and found != wanted):
+        architecture = (config.get("architectures") or ["none"])[0]
+        what, remedy = _WANTED[wanted or "causal"]
+        raise ModelError(f"model {name} is not {what} (architecture {architecture})", remedy)

@@ -1,0 +1,38 @@
+"""What a measurement of any objective comes to, and the mode in which models are measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+BATCH = 16
+"""Examples of a measuring batch: enough to keep two cores busy, small in memory."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """How a model does on a set of examples.
+
+    Attributes:
+        loss: Mean of the objective, in nats.
+        accuracy: Share of pairs or texts that it gets right; None where there is no right or wrong.
+    """
+
+    loss: float
+    accuracy: float | None = None
+
+
+@contextmanager
+def inference(model: torch.nn.Module, *, autocast: bool = False) -> Iterator[None]:
+    """Without dropout and gradient; the model's mode is restored."""
+    was_training = model.training
+    device = next(model.parameters()).device
+    model.eval()
+    try:
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+            yield
+    finally:
+        model.train(was_training)

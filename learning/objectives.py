@@ -1,0 +1,78 @@
+"""What can be learned, by name: how rows become examples, examples a loss, a model a measurement.
+
+An objective is a value made of functions, chosen from the table at the end; the worker's trainer,
+the evaluation and the preparation of data all go through it, and none of them knows its name.
+
+Data path: `learning.rows` → `encode` → `learning.batches` → `loss` (in `learning.loop`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from common.records import DpoSettings
+from common.records import Objective as Name
+from learning import batches, classification, dpo, tokens
+from learning.evaluation import evaluate
+from learning.measuring import BATCH, Measurement
+from learning.sft import sft
+from learning.tokens import Encoded, Example
+
+__all__ = ["Measurement", "Objective", "make"]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One way to learn. Examples and batches are of types that only its own functions know.
+
+    Attributes:
+        encode: (tokenizer, rows, max_length) → examples that fit, and what was left out.
+        collate: Examples → a padded batch on a device.
+        loss: (model, batch) → (scalar loss with gradient, figures to report).
+        measure: (model, examples, autocast=…) → loss and accuracy, without dropout.
+        dropout: Whether a model trains with its dropout. Not against a reference, which has none:
+            the difference of their log-probabilities would be noise.
+    """
+
+    encode: Callable[[PreTrainedTokenizerBase, Sequence[Any], int], Encoded[Any]]
+    collate: Callable[..., Any]
+    loss: Callable[[Any, Any], Any]
+    measure: Callable[..., Measurement]
+    dropout: bool = True
+
+
+def make(name: Name, settings: DpoSettings | None = None, labels: Sequence[str] = ()) -> Objective:
+    """The objective of that name.
+
+    Args:
+        name: As a task gives it.
+        settings: Of `dpo`; None takes the defaults.
+        labels: The class names of `classification`.
+    """
+    match name:
+        case "sft":
+            return Objective(tokens.encode, batches.collate, sft, _measure_sft)
+        case "dpo":
+            preference = dpo.Preferring(settings or DpoSettings())
+            return Objective(
+                dpo.encode, dpo.collate, preference.loss, preference.measure, dropout=False
+            )
+        case "classification":
+            classes = classification.Classes(labels)
+            return Objective(
+                classes.encode,
+                classification.collate,
+                classification.loss,
+                classification.measure,
+            )
+
+
+def _measure_sft(
+    model: torch.nn.Module, examples: Sequence[Example], *, autocast: bool = False
+) -> Measurement:
+    return Measurement(evaluate(model, examples, BATCH, autocast=autocast).nats_per_token)

@@ -1,0 +1,143 @@
+"""The rows of a run by kind: read from a file or the hub, or made; and those of them that fit.
+
+First step of the data path. A row that no model of this length can learn from is left out here,
+before rows are dealt, so that no client is dealt rows that it cannot use; how many, and why, is
+kept for the report. Next: `learning.shards`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from common.errors import DataError
+from learning import rows, sentiment, synthetic, synthetic_preferences
+from learning.labelled import Labelled
+from learning.objectives import Objective
+from learning.rows import Kind, Row, Rows
+
+SYNTHETIC = "synthetic"
+_SHOWN = 5  # skipped rows that are named one by one
+
+
+@dataclass(frozen=True)
+class Usable:
+    """What became of the rows of one source.
+
+    Attributes:
+        source: As the configuration names it.
+        read: Rows that the source has.
+        skipped: Rows left out, by reason.
+        truncated: Rows that are used without their end.
+        used: Rows that are dealt to clients or held out.
+    """
+
+    source: str
+    read: int
+    skipped: Mapping[str, int]
+    truncated: int
+    used: int
+
+    def fields(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self)
+
+    def line(self) -> str:
+        """For people."""
+        reasons = "".join(f"; {count}: {reason}" for reason, count in self.skipped.items())
+        cut = f"; {self.truncated} used without their end" if self.truncated else ""
+        return f"{self.source}: {self.used} of {self.read} rows can be used{reasons}{cut}"
+
+
+def gather(
+    kind: Kind,
+    source: str,
+    *,
+    count: int,
+    seed: int,
+    columns: Mapping[str, str],
+    labels: Sequence[str],
+    say: Callable[[str], None],
+) -> Rows[Row]:
+    """The rows of a source.
+
+    Args:
+        kind: What they teach.
+        source: `synthetic`, a file, or a hub data set id.
+        count: Rows to make, when synthetic.
+        seed: Of the making.
+        columns: Field → the source's name of it, where that is not found by itself.
+        labels: The declared classes; empty takes any.
+        say: Told of skipped rows, in a line each.
+
+    Raises:
+        DataError: The source is out of reach, or has no usable row.
+        ConfigError: `columns` names what the source does not have.
+    """
+    if source == SYNTHETIC:
+        made: dict[Kind, Callable[[int, int], Sequence[Row]]] = {
+            "sft": synthetic.instructions,
+            "va": synthetic_preferences.preferences,
+            "cls": sentiment.sentences,
+        }
+        return Rows(tuple(made[kind](seed, count)), ())
+    found = rows.load(kind, source, columns, labels, say=say)
+    for skipped in found.skipped[:_SHOWN]:
+        say(f"skipped {source}:{skipped.line}: {skipped.reason}")
+    return found
+
+
+def classes(found: Sequence[Labelled], declared: Sequence[str]) -> tuple[str, ...]:
+    """The class names of a run: the declared ones, or those in the data, numbers by value.
+
+    Raises:
+        DataError: There are fewer than two.
+    """
+    present = {row.label for row in found}
+    chosen = tuple(declared) or tuple(sorted(present, key=_by_value))
+    if len(chosen) < 2:
+        raise DataError(
+            f"the rows have {len(chosen)} class, classification needs two or more",
+            "check the label column (data.columns) and data.labels",
+        )
+    return chosen
+
+
+def _by_value(name: str) -> tuple[bool, int, str]:
+    """Numbers first, 2 before 10."""
+    number = name.isascii() and name.isdigit()
+    return not number, int(name) if number else 0, name
+
+
+def usable(
+    found: Rows[Row],
+    source: str,
+    objective: Objective,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+) -> tuple[list[Row], Usable]:
+    """The rows that a model of this length can learn from, and what became of the others.
+
+    Raises:
+        DataError: None is left.
+    """
+    encoded = objective.encode(tokenizer, found.rows, max_length)
+    kept = [found.rows[place] for place in encoded.kept]
+    reasons = Counter(each.reason for each in found.skipped) + Counter(encoded.skipped)
+    summary = Usable(
+        source=source,
+        read=len(found.rows) + len(found.skipped),
+        skipped=dict(reasons.most_common()),
+        truncated=encoded.truncated_count,
+        used=len(kept),
+    )
+    if not kept:
+        raise DataError(
+            f"no row of {source} can be used at {max_length} tokens ({', '.join(reasons)})",
+            "raise model.max_length, or give shorter rows",
+        )
+    return kept, summary
