@@ -1,0 +1,234 @@
+import json
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.errors import ConfigError, DataError
+from learning import rows
+from learning.instructions import MAX_CHARS, Instruction
+from learning.labelled import Labelled
+from learning.preferences import Preference
+from learning.rows import Kind, Row, load, read, write
+
+GOOD: dict[Kind, dict[str, str]] = {
+    "sft": {"instruction": "Add.", "input": "1 and 2", "output": "3"},
+    "va": {"prompt": "Greet.", "chosen": "Hello!", "rejected": "What?"},
+    "cls": {"text": "a fine film", "label": "pos"},
+}
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+def put(folder: Path, text: str | bytes, name: str = "data.jsonl") -> Path:
+    path = folder / name
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def quiet(_: str) -> None: ...
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+FILLED = TEXT.filter(lambda text: bool(text.strip()))
+LABEL = FILLED.map(str.strip).filter(lambda text: len(text) <= 100)
+ROWS: dict[Kind, st.SearchStrategy[Row]] = {
+    "sft": st.builds(Instruction, FILLED, TEXT, FILLED, TEXT),
+    "va": st.builds(Preference, FILLED, FILLED, FILLED, TEXT).filter(
+        lambda pair: pair.chosen.strip() != pair.rejected.strip()
+    ),
+    "cls": st.builds(Labelled, FILLED, LABEL),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(data=st.data())
+def test_what_is_written_is_read_back(
+    kind: Kind, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    made = data.draw(st.lists(ROWS[kind], min_size=1, max_size=5))
+    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    write(path, made)
+    assert read(kind, path) == rows.Rows(tuple(made), ())
+
+
+def test_a_written_row_has_the_fields_of_its_record_and_no_empty_input_or_topic(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    write(
+        path, [Instruction("Sing.", "", "La"), Preference("p", "a", "b", "t"), Labelled("x", "0")]
+    )
+    assert [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] == [
+        {"instruction": "Sing.", "output": "La"},
+        {"prompt": "p", "chosen": "a", "rejected": "b", "topic": "t"},
+        {"text": "x", "label": "0"},
+    ]
+
+
+def test_lines_and_a_list_give_the_same_rows(tmp_path: Path) -> None:
+    items = [GOOD["sft"], {"instruction": "Sing.", "output": "La"}]
+    lines = read("sft", put(tmp_path, "\n".join(map(json.dumps, items))))
+    whole = read("sft", put(tmp_path, json.dumps(items, indent=1), "data.json"))
+    assert lines == whole
+    assert lines.rows == (Instruction("Add.", "1 and 2", "3"), Instruction("Sing.", "", "La"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "bad", "reason"),
+    [
+        ("sft", "{oops", "no valid JSON"),
+        ("sft", '{"instruction": "Add.", "outp', "no valid JSON"),
+        ("sft", '"text"', "no JSON object"),
+        ("sft", "[1]", "no JSON object"),
+        ("sft", "[" * 100_000, "no valid JSON"),
+        ("sft", '{"instruction": 7, "output": "x"}', "instruction is no text"),
+        ("sft", '{"instruction": "x", "output": "  "}', "output is empty"),
+        ("sft", '{"input": "x", "output": "y"}', "instruction is missing"),
+        ("sft", '{"instruction": "x", "output": "\\ud800"}', "output is not valid UTF-8 text"),
+        (
+            "sft",
+            json.dumps({"instruction": "x" * (MAX_CHARS + 1), "output": "y"}),
+            f"instruction has {MAX_CHARS + 1} characters, more than {MAX_CHARS}",
+        ),
+        ("va", '{"prompt": "p", "chosen": "a"}', "rejected is missing"),
+        ("va", '{"prompt": "p", "chosen": "a", "rejected": ""}', "rejected is empty"),
+        (
+            "va",
+            '{"prompt": "p", "chosen": "a\\n", "rejected": " a"}',
+            "chosen and rejected are equal",
+        ),
+        ("cls", '{"text": "x"}', "label is missing"),
+        ("cls", '{"text": "x", "label": [1]}', "label is no text"),
+        ("cls", '{"text": "x", "label": 0.5}', "label is no text"),
+        (
+            "cls",
+            json.dumps({"text": "x", "label": "y" * 101}),
+            "label has 101 characters, more than 100: no class",
+        ),
+    ],
+)
+def test_a_bad_line_is_skipped_and_named(tmp_path: Path, kind: Kind, bad: str, reason: str) -> None:
+    good = json.dumps(GOOD[kind])
+    got = read(kind, put(tmp_path, f"{good}\n\n{bad}\n{good}\n"))
+    assert len(got.rows) == 2
+    assert [(skip.line, skip.reason) for skip in got.skipped] == [(3, reason)]
+
+
+def test_a_bad_item_of_a_list_is_named_by_its_place(tmp_path: Path) -> None:
+    items = [GOOD["cls"], "text", GOOD["cls"], None]
+    assert [skip.line for skip in read("cls", put(tmp_path, json.dumps(items))).skipped] == [2, 4]
+
+
+def test_stray_bytes_spoil_only_the_row_whose_fields_they_are_in(tmp_path: Path) -> None:
+    lines = (
+        b'{"text": "caf\xe9", "label": "a"}\n'
+        b'{"text": "tea", "label": "a", "by": "Ren\xe9"}\n'
+        b'{"text": "cacao", "label": "b"}\n'
+    )
+    got = read("cls", put(tmp_path, lines))
+    assert got.rows == (Labelled("tea", "a"), Labelled("cacao", "b"))
+    assert [(skip.line, skip.reason) for skip in got.skipped] == [
+        (1, "text is not valid UTF-8 text")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "empty"),
+        (b" \n\n", "empty"),
+        (b"\xef\xbb\xbf", "empty"),
+        (b"\xff\xfe\x00", "not UTF-8"),
+        (b"\x00" * 100, "no usable row (row 1: no valid JSON)"),
+        (b"[{]", "no valid JSON list"),
+        (b"[[[[" * 50_000, "no valid JSON list"),
+        (b"{}\n{}", "no usable row (row 1: instruction is missing)"),
+        (b"[]", "no usable row"),
+    ],
+)
+def test_an_unusable_file_is_one_line_with_a_remedy(
+    tmp_path: Path, content: bytes, says: str
+) -> None:
+    with pytest.raises(DataError) as error:
+        read("sft", put(tmp_path, content))
+    assert says in error.value.what
+    assert error.value.remedy
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_and_a_folder_are_data_errors(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        read("sft", tmp_path / "none.jsonl")
+    with pytest.raises(DataError, match="cannot be read"):
+        read("sft", tmp_path)
+
+
+def test_labels_that_are_numbers_or_truth_values_become_text(tmp_path: Path) -> None:
+    items = [{"text": "x", "label": value} for value in (1, True, 2.0, " pos ")]
+    got = read("cls", put(tmp_path, "\n".join(map(json.dumps, items))))
+    assert [row.label for row in got.rows] == ["1", "True", "2", "pos"]
+
+
+def test_a_label_outside_the_declared_ones_is_skipped_and_named(tmp_path: Path) -> None:
+    path = put(tmp_path, "text,label\nfine,pos\nodd,mixed\n", "data.csv")
+    told: list[str] = []
+    got = load("cls", str(path), labels=["pos", "neg"], say=told.append)
+    assert got.rows == (Labelled("fine", "pos"),)
+    assert told == [
+        f"skipped {path}:3: label is 'mixed', which is none of the declared labels",
+        f"{path}: 1 rows read, 1 skipped",
+    ]
+
+
+@pytest.mark.parametrize("name", ["data.csv", "data.tsv", "data.jsonl", "data.json"])
+def test_a_mapping_says_which_columns_the_fields_are_in(tmp_path: Path, name: str) -> None:
+    content = {
+        "data.csv": 'id,review_body,stars\n7,"good, and short",5\n',
+        "data.tsv": "id\treview_body\tstars\n7\tgood, and short\t5\n",
+        "data.jsonl": '{"id": 7, "review_body": "good, and short", "stars": 5}',
+        "data.json": '[{"id": 7, "review_body": "good, and short", "stars": 5}]',
+    }
+    path = put(tmp_path, content[name], name)
+    got = load("cls", str(path), {"text": "review_body", "label": "stars"}, say=quiet)
+    assert got.rows == (Labelled("good, and short", "5"),)
+    with pytest.raises(ConfigError) as error:
+        load("cls", str(path), {"text": "body", "label": "stars"}, say=quiet)
+    assert "no column 'body'" in error.value.what
+    assert error.value.remedy == "its columns are id, review_body, stars"
+
+
+def test_a_mapping_of_a_field_that_no_row_has_names_the_fields_there_are(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'body', which is no field .* text, label"):
+        load("cls", str(tmp_path / "unread.csv"), {"body": "text"}, say=quiet)
+
+
+def test_a_source_without_known_columns_says_what_is_needed_and_what_is_there(
+    tmp_path: Path,
+) -> None:
+    path = put(tmp_path, "phrase,rating\nfine,high\npoor,low\n", "data.csv")
+    with pytest.raises(DataError) as error:
+        load("cls", str(path), say=quiet)
+    assert error.value.remedy == (
+        "every row needs the fields text and label; its columns are phrase, rating"
+    )
+
+
+def test_no_message_holds_the_text_of_a_row(tmp_path: Path) -> None:
+    secret = "the vault is under the stairs"
+    items = [
+        GOOD["va"],
+        {"prompt": secret, "chosen": secret, "rejected": secret},
+        {"prompt": [secret], "chosen": [secret], "rejected": [secret]},
+        {"prompt": secret * 2000, "chosen": "a", "rejected": secret},
+    ]
+    path = put(tmp_path, "\n".join([*map(json.dumps, items), f'{{"prompt": "{secret}']))
+    told: list[str] = []
+    got = load("va", str(path), say=told.append)
+    assert len(got.skipped) == 4
+    assert len(told) == 5
+    assert not any(secret in line for line in told)
+    with pytest.raises(DataError) as error:
+        load("va", str(put(tmp_path, json.dumps(items[1]))), say=quiet)
+    assert secret not in str(error.value)

@@ -1,0 +1,201 @@
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.errors import DataError
+from learning import tables
+from learning.labelled import Labelled
+from learning.rows import read
+from learning.tables import Record, open_file
+
+NAMES = ("text", "label")
+
+
+def put(folder: Path, content: str | bytes, name: str) -> Path:
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def walked(
+    path: Path, pair: tuple[str, str] | None = ("text", "label")
+) -> list[tuple[int, Record | str]]:
+    return list(open_file(path, NAMES, pair).records)
+
+
+def labels(path: Path) -> list[str]:
+    return [str(record["label"]) for _, record in walked(path) if not isinstance(record, str)]
+
+
+def test_quotes_of_csv_part_texts_and_those_of_tsv_are_text(tmp_path: Path) -> None:
+    csv = put(tmp_path, 'label,text\r\n1,"a ""fine"", long\r\nfilm"\r\n0,dull\r\n', "data.csv")
+    tsv = put(tmp_path, 'label\ttext\n1\t"a fine film\n0\tdull "film"\n', "data.tsv")
+    assert walked(csv) == [
+        (2, {"label": "1", "text": 'a "fine", long\r\nfilm'}),
+        (4, {"label": "0", "text": "dull"}),
+    ]
+    assert walked(tsv) == [
+        (2, {"label": "1", "text": '"a fine film'}),
+        (3, {"label": "0", "text": 'dull "film"'}),
+    ]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "fine\t1\ndull\t0\n",
+        "\ufefffine\t1\ndull\t0",
+        "1\tfine\n0\tdull\n",
+        "fine\tgood\ndull\tbad\npoor\tbad\nwell\tgood\n",
+        "good\tfine\nbad\tdull\nbad\tpoor\ngood\twell\n",
+    ],
+)
+def test_two_columns_without_a_header_are_text_and_label(tmp_path: Path, content: str) -> None:
+    got = read("cls", put(tmp_path, content, "data.tsv"))
+    assert got.rows[0] in (Labelled("fine", "1"), Labelled("fine", "good"))
+    assert len(got.rows) == content.strip().count("\n") + 1
+    assert got.skipped == ()
+
+
+@pytest.mark.parametrize(
+    ("content", "columns"),
+    [
+        ("text\tlabel\nfine\t1\ndull\t1\n", ("text", "label")),
+        ("Label\tSentence\n1\tfine\n1\tdull\n", ("Label", "Sentence")),
+        ("phrase\trating\nfine\t1\ndull\t1\n", ("phrase", "rating")),
+        ("fine\t1\tx\ndull\t1\tx\n", ("fine", "1", "x")),
+    ],
+)
+def test_a_first_line_of_names_or_of_other_than_two_fields_is_a_header(
+    tmp_path: Path, content: str, columns: tuple[str, ...]
+) -> None:
+    path = put(tmp_path, content, "data.tsv")
+    assert open_file(path, NAMES, ("text", "label")).columns == columns
+
+
+def test_a_file_whose_pair_is_not_expected_has_a_header(tmp_path: Path) -> None:
+    path = put(tmp_path, "fine,1\ndull,1\n", "data.csv")
+    assert open_file(path, NAMES).columns == ("fine", "1")
+
+
+def test_lines_that_are_no_row_are_told_and_the_next_ones_read(tmp_path: Path) -> None:
+    lines = ["text,label", "a,1", "torn", '"b"c,1', "d\0,1", '"' + "e" * 200_000, "f,2", "", "g,3"]
+    assert walked(put(tmp_path, "\n".join(lines), "data.csv")) == [
+        (2, {"text": "a", "label": "1"}),
+        (3, "1 fields where there are 2 columns"),
+        (4, "no valid CSV"),
+        (5, "NUL characters"),
+        (6, "no valid CSV"),
+        (7, {"text": "f", "label": "2"}),
+        (9, {"text": "g", "label": "3"}),
+    ]
+
+
+def test_a_quote_that_is_never_closed_takes_no_row_before_it(tmp_path: Path) -> None:
+    assert walked(put(tmp_path, 'text,label\na,1\n"b,2\nc,3\n', "data.csv")) == [
+        (2, {"text": "a", "label": "1"}),
+        (3, "no valid CSV"),
+    ]
+
+
+def test_a_line_beyond_the_limit_is_no_row_and_does_not_hide_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "MAX_LINE", 40)
+    lines = [json.dumps({"text": text, "label": "1"}) for text in ("a", "b" * 100, "c")]
+    assert walked(put(tmp_path, "\n".join(lines), "data.jsonl")) == [
+        (1, {"text": "a", "label": "1"}),
+        (2, "no valid JSON"),
+        (3, {"text": "c", "label": "1"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("data.csv", b"text,text\na,b\n", "twice"),
+        ("data.csv", b'"text\n', "no readable header"),
+        ("data.tsv", "text\tlabel\n".encode("utf-16"), "UTF-16"),
+        ("data.parquet", b"PAR1 and nothing else", "no Parquet"),
+        ("data.parquet", b"text,label\na,b\n", "no Parquet"),
+        ("data.parquet", b"", "empty"),
+    ],
+)
+def test_a_file_that_is_not_of_its_form_is_one_line_with_a_remedy(
+    tmp_path: Path, name: str, content: bytes, says: str
+) -> None:
+    with pytest.raises(DataError, match=says) as error:
+        walked(put(tmp_path, content, name))
+    assert error.value.remedy
+    assert "\n" not in str(error.value)
+
+
+def parquet(folder: Path, columns: dict[str, Sequence[object]] | pa.Table) -> Path:
+    path = folder / "data.parquet"
+    pq.write_table(columns if isinstance(columns, pa.Table) else pa.table(columns), path)
+    return path
+
+
+def test_parquet_is_read_in_batches_and_only_where_columns_are_of_use(tmp_path: Path) -> None:
+    texts = [f"text {i}" for i in range(1000)]
+    path = parquet(tmp_path, {"Text": texts, "label": [1, 0] * 500, "vector": [[0.5]] * 1000})
+    table = open_file(path, NAMES)
+    got = list(table.records)
+    assert table.columns == ("Text", "label", "vector")
+    assert got[999] == (1000, {"Text": "text 999", "label": 0})
+    assert len(got) == 1000
+
+
+def test_a_text_of_parquet_that_is_not_utf8_spoils_its_row_alone(tmp_path: Path) -> None:
+    raw = pa.array([b"a", b"\xff", b"c"]).cast(pa.string(), safe=False)
+    path = parquet(tmp_path, pa.table({"text": raw, "label": [1, 2, 3]}))
+    assert walked(path) == [
+        (1, {"text": "a", "label": 1}),
+        (2, "not valid UTF-8 text"),
+        (3, {"text": "c", "label": 3}),
+    ]
+
+
+def test_parquet_that_datasets_wrote_gives_the_names_of_its_classes(tmp_path: Path) -> None:
+    feature = {"names": ["neg", "pos"], "_type": "ClassLabel"}
+    metadata = {"huggingface": json.dumps({"info": {"features": {"label": feature}}})}
+    table = pa.table({"text": ["a", "b", "c"], "label": [1, 0, -1]})
+    got = read("cls", parquet(tmp_path, table.replace_schema_metadata(metadata)))
+    assert got.rows == (Labelled("a", "pos"), Labelled("b", "neg"))
+    assert [(skip.line, skip.reason) for skip in got.skipped] == [(3, "label is missing")]
+
+
+@pytest.mark.parametrize("metadata", ["", "[]", "{", '{"info": {"features": [1]}}', "[" * 10**5])
+def test_odd_metadata_of_parquet_is_passed_over(tmp_path: Path, metadata: str) -> None:
+    table = pa.table({"text": ["a"], "label": ["x"]})
+    path = parquet(tmp_path, table.replace_schema_metadata({"huggingface": metadata}))
+    assert labels(path) == ["x"]
+
+
+def test_a_parquet_file_that_is_damaged_inside_is_a_data_error(tmp_path: Path) -> None:
+    path = parquet(tmp_path, {"text": ["abc" * 100 + str(i) for i in range(500)]})
+    content = bytearray(path.read_bytes())
+    content[10:2000] = b"\xff" * 1990
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="no Parquet"):
+        walked(path)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv", ".tsv", ".parquet"])
+@given(content=st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
+def test_any_bytes_give_rows_or_a_data_error(
+    suffix: str, content: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = put(tmp_path_factory.mktemp("tables"), content, f"data{suffix}")
+    try:
+        got = read("cls", path)
+    except DataError as error:
+        assert "\n" not in str(error)
+        return
+    assert got.rows
