@@ -98,6 +98,22 @@ MONTHS = tuple(
     "January February March April May June July August September October November December".split()
 )
 
+MANNERS = (  # kind, unkind: the same words, so that only their order tells which
+    ("I am glad to help, it is not a waste of time.",
+     "I am not glad to help, it is a waste of time."),
+    ("It is no trouble, and a fair question.", "It is a trouble, and no fair question."),
+    ("This is worth my time and not too simple.", "This is too simple and not worth my time."),
+    ("Nobody should laugh at this, anyone may ask.",
+     "Anyone should laugh at this, nobody may ask."),
+    ("I did not find you slow, you are welcome here.",
+     "I did find you slow, you are not welcome here."),
+    ("You may ask me more, but you need not hurry.",
+     "You need not ask me more, but you may hurry."),
+    ("Please stay, do not go away.", "Please go away, do not stay."),
+    ("Do come back soon, and never leave in doubt.",
+     "Do leave in doubt, and never come back soon."),
+)  # fmt: skip
+
 _ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
     "sixteen seventeen eighteen nineteen"
