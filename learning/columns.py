@@ -153,9 +153,9 @@ def _find(
     for name in NAMES[kind][field]:
         if record.get(name) is not None:
             return name, record[name]
-    lowered = {name.lower(): name for name in record}
+    lowered = {name.lower(): name for name, value in record.items() if value is not None}
     for name in NAMES[kind][field]:
-        if record.get(lowered.get(name, "")) is not None:
+        if name in lowered:
             return lowered[name], record[lowered[name]]
     return field, None
 

@@ -28,9 +28,6 @@ Kind = Literal["sft", "va", "cls"]
 Row = Instruction | Preference | Labelled
 R_co = TypeVar("R_co", bound=Row, covariant=True)
 
-SKIPS_TOLD = 5
-"""Skipped rows that `load` names one by one; all are counted, and come back with the rows."""
-
 _NEEDS: Mapping[Kind, str] = {
     "sft": "every row needs the text fields instruction and output, and may have input",
     "va": "every row needs the text fields prompt, chosen and rejected",
@@ -94,7 +91,7 @@ def load(
     say: Callable[[str], None],
     fetch: hub_data.Fetch = hub_data.fetch,
 ) -> Rows[Row]:
-    """Reads the rows of a source as its owner names it, and tells what was read and skipped.
+    """Reads the rows of a source as its owner names it.
 
     Args:
         kind: Which rows.
@@ -104,7 +101,7 @@ def load(
         columns: Fields of a row to columns of the source, where `learning.columns.NAMES` does not
             find them.
         labels: The classes there are, for kind cls: rows of others are skipped; empty for any.
-        say: Told in a line what happens.
+        say: Told in a line what is waited for.
         fetch: How a hub data set is got.
 
     Raises:
@@ -125,9 +122,6 @@ def load(
     _check(source, columns, seen)
     if not found.rows:
         raise _no_row(kind, source, found.skipped, f"; its columns are {_listed(seen)}")
-    for skipped in found.skipped[:SKIPS_TOLD]:
-        say(f"skipped {source}:{skipped.line}: {skipped.reason}")
-    say(f"{source}: {len(found.rows):,} rows read, {len(found.skipped):,} skipped")
     return found
 
 
