@@ -29,7 +29,7 @@ def test_every_pass_holds_every_example_once_in_batches_of_nearly_equal_size(
     n: int, batch_size: int, seed: int
 ) -> None:
     examples = [example(1, i + 1, *[3] * (i % 7)) for i in range(n)]
-    batches = stream(examples, batch_size, seed)
+    batches = stream(examples, batch_size, seed, collate)
     for _ in range(2):
         one_pass = [next(batches) for _ in range(per_epoch(n, batch_size))]
         seen = Counter(int(i) for b in one_pass for i in b.input_ids[:, 1])
@@ -43,7 +43,7 @@ def test_order_follows_the_seed_and_differs_between_passes() -> None:
     examples = [example(1, i, 2) for i in range(40)]
 
     def first(seed: int, n: int) -> list[list[int]]:
-        batches = stream(examples, 4, seed)
+        batches = stream(examples, 4, seed, collate)
         return [next(batches).input_ids[:, 1].tolist() for _ in range(n)]
 
     assert first(1, 20) == first(1, 20)
@@ -55,7 +55,7 @@ def test_padding_is_a_few_percent_of_the_tokens() -> None:
     generator = torch.Generator().manual_seed(0)
     lengths = (torch.rand(1000, generator=generator) ** 3 * 240 + 10).int().tolist()
     examples = [example(*[1] * length) for length in lengths]
-    batches = stream(examples, 16, 0)
+    batches = stream(examples, 16, 0, collate)
     one_pass = [next(batches) for _ in range(per_epoch(1000, 16))]
     padded = sum(b.input_ids.numel() for b in one_pass)
     assert padded < 1.2 * sum(lengths)
@@ -63,4 +63,4 @@ def test_padding_is_a_few_percent_of_the_tokens() -> None:
 
 def test_evaluation_order_is_by_length_and_complete() -> None:
     examples = [example(*[1] * n) for n in (35, 2, 39, 4)]
-    assert [b.input_ids.shape for b in in_order(examples, 2)] == [(2, 16), (2, 48)]
+    assert [b.input_ids.shape for b in in_order(examples, 2, collate)] == [(2, 16), (2, 48)]

@@ -11,11 +11,13 @@ from learning.batches import Batch
 from learning.instructions import Instruction
 from learning.loop import LocalTraining, StepReport, TrainResult, train
 from learning.lora import attach, read_adapter
+from learning.objectives import make
 from learning.sft import sft
 from learning.synthetic import instructions
 from learning.tokens import Example, encode
 from tests.unit.tiny import tiny_model, tiny_tokenizer
 
+SFT = make("sft")
 SETTINGS = LocalTraining(batch_size=4, lr=1e-2, steps=6, seed=3)
 
 
@@ -27,7 +29,7 @@ def examples() -> tuple[Example, ...]:
 
 def run(examples: tuple[Example, ...], settings: LocalTraining) -> tuple[TrainResult, Tensors]:
     model = attach(tiny_model(), LoraSpec(r=4, alpha=8, dropout=0.1), 0)
-    return train(model, sft, examples, settings), read_adapter(model)
+    return train(model, SFT, examples, settings), read_adapter(model)
 
 
 def test_training_lowers_the_loss_and_counts_what_it_saw(examples: tuple[Example, ...]) -> None:
@@ -38,7 +40,7 @@ def test_training_lowers_the_loss_and_counts_what_it_saw(examples: tuple[Example
         return True
 
     settings = LocalTraining(batch_size=8, lr=1e-2, epochs=8)
-    result = train(tiny_model(), sft, examples, settings, note)
+    result = train(tiny_model(), SFT, examples, settings, note)
     assert (result.steps, result.samples, result.stopped) == (24, 160, False)
     assert result.tokens == 8 * sum(len(e.input_ids) for e in examples)
     assert min(losses) < result.avg_loss < max(losses)
@@ -49,7 +51,7 @@ def test_only_what_requires_a_gradient_is_trained(examples: tuple[Example, ...])
     model = attach(tiny_model(), LoraSpec(r=4, alpha=8), 0)
     frozen = {n: p.clone() for n, p in model.named_parameters() if not p.requires_grad}
     before = read_adapter(model)
-    train(model, sft, examples, SETTINGS)
+    train(model, SFT, examples, SETTINGS)
     assert all(not np.array_equal(before[n], t) for n, t in read_adapter(model).items())
     assert all(torch.equal(frozen[n], p) for n, p in model.named_parameters() if n in frozen)
 
@@ -62,7 +64,7 @@ def test_the_same_seed_gives_the_same_bits(examples: tuple[Example, ...]) -> Non
 
 
 def test_a_false_from_the_caller_abandons_the_task(examples: tuple[Example, ...]) -> None:
-    result = train(tiny_model(), sft, examples, SETTINGS, lambda report: report.step < 2)
+    result = train(tiny_model(), SFT, examples, SETTINGS, lambda report: report.step < 2)
     assert (result.steps, result.stopped) == (2, True)
 
 
@@ -85,13 +87,13 @@ def test_the_proximal_term_is_half_mu_times_the_squared_distance() -> None:
     row = Example((1, 1), (-100, 1), 1)
     seen: list[float] = []
 
-    def objective(m: torch.nn.Module, _: Batch) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(m: torch.nn.Module, _: Batch) -> tuple[torch.Tensor, dict[str, float]]:
         weight = next(m.parameters())
         seen.append(float(weight.detach()))
         return 3 * weight.sum(), {}
 
     settings = LocalTraining(1, 0.5, steps=2, max_grad_norm=1e9, prox_mu=12.0)
-    train(model, objective, [row], settings)
+    train(model, replace(SFT, loss=loss), [row], settings)
     assert seen == pytest.approx([1.0, 0.5])  # AdamW's first step is lr · sign(gradient)
     # Second gradient 3 + 12·(0.5 − 1) = −3: m̂ = (0.5·0.5·3 − 0.5·3)/0.75 = −1, v̂ = 9.
     assert float(model.weight.detach()) == pytest.approx(0.5 + 0.5 * 1 / 3, rel=1e-4)
@@ -107,7 +109,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_a_remedy(
     model = attach(tiny_model(), LoraSpec(r=4, alpha=8), 0)
     before = read_adapter(model)
     with pytest.raises(ModelError, match="local step 1") as error:
-        train(model, broken, examples, SETTINGS)
+        train(model, replace(SFT, loss=broken), examples, SETTINGS)
     assert "learning rate" in error.value.remedy
     assert all(np.array_equal(before[n], t) for n, t in read_adapter(model).items())
 

@@ -4,7 +4,7 @@ from transformers import PreTrainedTokenizerFast
 from common.errors import ModelError
 from learning.instructions import Instruction
 from learning.template import prompt
-from learning.tokens import IGNORED, encode, prompt_ids
+from learning.tokens import IGNORED, NO_ROOM, Encoded, encode, prompt_ids
 from tests.unit.tiny import tiny_tokenizer
 
 ROW = Instruction("Add the numbers.", "1, 2", "The sum is three.")
@@ -48,9 +48,19 @@ def test_a_prompt_that_leaves_no_room_is_skipped_and_counted(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     asked = len(prompt_ids(tokenizer, [prompt(ROW.instruction, ROW.input)])[0])
-    assert encode(tokenizer, [ROW], asked).skipped_count == 1
+    assert encode(tokenizer, [ROW, ROW], asked) == Encoded((), (), {NO_ROOM: 2})
     assert encode(tokenizer, [ROW], asked + 1).examples[0].learned == 1
-    assert encode(tokenizer, [], 64).examples == ()
+    assert encode(tokenizer, [], 64) == Encoded((), (), {})
+
+
+def test_what_is_kept_is_known_by_its_place_among_the_rows(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    long = Instruction("Add the numbers. " * 30, "", "three")
+    found = encode(tokenizer, [long, ROW, long, ROW], 100)
+    assert found.kept == (1, 3)
+    assert found.skipped == {NO_ROOM: 2}
+    assert found.examples == encode(tokenizer, [ROW, ROW], 100).examples
 
 
 def test_a_special_token_in_the_data_is_counted_as_bytes_of_the_response(
