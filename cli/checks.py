@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import cast
 
@@ -9,6 +10,8 @@ from common.config import FederationConfig
 from common.errors import DataError
 from coordinator import run as runs
 from coordinator.run import Mode
+
+FILES = {".json", ".jsonl", ".csv", ".tsv", ".parquet", ".txt"}
 
 
 def check(config: FederationConfig, mode: str) -> None:
@@ -23,6 +26,15 @@ def check(config: FederationConfig, mode: str) -> None:
         DataError: A new run has no data file.
     """
     runs.check(config, cast(Mode, mode))
-    made = config.data.sft == "synthetic" or mode == "resume"  # a run keeps its rows
-    if not made and not Path(config.data.sft).exists():
-        raise DataError(f"data file {config.data.sft} does not exist", "check the path")
+    if mode == "resume":  # a run keeps its rows
+        return
+    for kind in config.kinds:
+        source = config.data.source(kind)
+        if source != "synthetic" and not Path(source).exists() and not _maybe_hub(source):
+            raise DataError(f"data file {source} does not exist", f"check data.{kind}")
+
+
+def _maybe_hub(source: str) -> bool:
+    """Whether this may be a data set's id, and no file's name."""
+    named = re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:.+)?", source) is not None
+    return named and Path(source).suffix.lower() not in FILES

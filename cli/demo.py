@@ -17,7 +17,7 @@ from common.config import FederationConfig
 
 @click.command()
 @config_option
-@click.option("--data", type=click.Path(path_type=Path), help="Alpaca-form JSON or JSONL file.")
+@click.option("--data", type=click.Path(path_type=Path), help="Rows of the first phase: a file.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory [runs/demo].")
 @mode_options
 @plain_option
@@ -46,7 +46,7 @@ def configure(config_path: Path | None, data: Path | None, out: Path | None) -> 
     table = config.model_dump()
     table["run"] |= run
     if data is not None:
-        table["data"]["sft"] = str(data)
+        table["data"][config.phase[0].kind] = str(data)
     return configuration.parse(table, "fccl demo")
 
 

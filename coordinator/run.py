@@ -17,7 +17,7 @@ import json
 import secrets
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -47,10 +47,11 @@ class Origin:
     base: BaseRef
     base_path: Path
     rows: Mapping[str, Mapping[Kind, int]]  # training rows by client id and kind
-    labels: tuple[str, ...]  # class names, where the run classifies
-    sources: Mapping[str, Any]  # what became of each source's rows, by kind
     adapter: Tensors
     adapter_config: Mapping[str, Any]
+    labels: tuple[str, ...] = ()  # class names, where the run classifies
+    # What became of each source's rows, by kind.
+    sources: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def plan(
 ) -> Plan:
     if isinstance(clients, int):
         named = [f"c{i}" for i in range(clients)]
-        clients = {name: Client(name, "local", rows) for name in named}
+        clients = {name: Client(name, "local", {"sft": rows}) for name in named}
     spans = [versions] if isinstance(versions, int) else versions
     return Plan(
         tuple(PhaseConfig(versions=span) for span in spans),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import pytest
@@ -170,6 +171,23 @@ def test_an_encoder_is_refused_by_its_architecture(tmp_path: Path) -> None:
     folder = written(tmp_path / "m", architectures=["BertForMaskedLM"], model_type="bert")
     (folder / "model.safetensors").write_bytes(b"")
     with pytest.raises(ModelError, match=r"not a causal language model.*BertForMaskedLM"):
+        base.resolve(str(folder), None, tmp_path, silent, "causal")
+    assert base.resolve(str(folder), None, tmp_path, silent, "encoder").path == folder
+
+
+def test_a_causal_model_is_refused_where_an_encoder_is_needed(tmp_path: Path) -> None:
+    folder = written(tmp_path / "m", architectures=["GPT2LMHeadModel"], model_type="gpt2")
+    (folder / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"not an encoder.*GPT2LMHeadModel") as caught:
+        base.resolve(str(folder), None, tmp_path, silent, "encoder")
+    assert "offline:bert-tiny" in caught.value.remedy
+
+
+@pytest.mark.parametrize("config", [{}, {"architectures": "BertModel"}, {"architectures": [3]}])
+def test_a_model_of_no_known_family_is_refused(tmp_path: Path, config: dict[str, Any]) -> None:
+    folder = written(tmp_path / "m", **config)
+    (folder / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match="is not a"):
         base.resolve(str(folder), None, tmp_path, silent)
 
 

@@ -221,7 +221,7 @@ def test_the_update_of_an_older_attempt_counts_and_the_newer_ones_does_not() -> 
 
 def two_sites() -> Plan:
     clients = {
-        name: Client(name, site, 100)
+        name: Client(name, site, {"sft": 100})
         for name, site in (("c0", "near"), ("c1", "far"), ("c2", "near"))
     }
     return plan(clients, versions=400, buffer_size=1, concurrency=2, lease_s=60)
@@ -414,7 +414,7 @@ def random_plan(random: Random) -> Plan:
     sync = random.random() < 0.4
     sites = ["near", "far"]
     concurrency = random.randint(1, 5)
-    clients = {f"c{i}": Client(f"c{i}", random.choice(sites), 50) for i in range(1, 7)}
+    clients = {f"c{i}": Client(f"c{i}", random.choice(sites), {"sft": 50}) for i in range(1, 7)}
     return plan(
         clients,
         versions=[random.randint(1, 4) for _ in range(random.randint(1, 2))],

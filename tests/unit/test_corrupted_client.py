@@ -17,9 +17,10 @@ from common.records import ContributionStats
 from coordinator.contribution import weights
 from learning import base, loading, lora
 from learning.device import Compute
-from learning.instructions import Instruction, write
+from learning.instructions import Instruction
+from learning.rows import write
 from learning.synthetic import instructions
-from tests.unit.worker_records import task
+from tests.unit.worker_records import no_reference, task
 from worker.data import Data
 from worker.trainer import Trainer
 
@@ -59,7 +60,7 @@ def stats(
     found = {}
     for client in (*CLEAN, CORRUPTED):
         wanted = task(client_id=client, steps=25, batch_size=8, lr=1e-2)
-        trained = trainer.train(wanted, path, adapter, lambda _: True)
+        trained = trainer.train(wanted, path, adapter, no_reference(), lambda _: True)
         assert trained is not None
         # Splits by hash differ by a row or two: equal sizes, so that only the labels speak.
         found[client] = trained.stats.model_copy(update={"num_samples": ROWS})

@@ -20,6 +20,8 @@ from coordinator.state import Buffered, ClientState, OpenTask, State
 from tests.unit.federation import Federation, Worker, plan, stats
 from tests.unit.test_core import Faults, random_plan, random_workers
 
+PLAN = plan(2, buffer_size=1)
+
 
 def summary(version: int, at: float = 0.0) -> VersionSummary:
     return VersionSummary(version=version, phase=0, at=at, sha256="0" * 64, nbytes=0)
@@ -73,6 +75,7 @@ def test_after_every_step_of_a_random_run_recovery_gives_the_state_in_memory(
     journal: Journal, seed: int
 ) -> None:
     random = Random(seed)
+    made_plan = random_plan(random)
 
     def on_step(before: State, after: State, actions: tuple[Action, ...], now: float) -> None:
         if not actions and before.clients is after.clients:
@@ -80,15 +83,13 @@ def test_after_every_step_of_a_random_run_recovery_gives_the_state_in_memory(
         frames = {a.task.task_id: b"frame" for a in actions if isinstance(a, Issue)}
         made = {a.version: summary(a.version, now) for a in actions if isinstance(a, Commit)}
         journal.write(before, after, actions, now, frames=frames, summaries=made)
-        found = recover(journal, now, 0.0)
+        found = recover(made_plan, journal, now, 0.0)
         assert durable(found) == durable(after)
         # Sums over clients must come out the same, bit for bit: their order counts.
         assert list(found.clients) == list(after.clients)
         assert list(found.tasks) == list(after.tasks)
 
-    fed = Federation(
-        random_plan(random), random_workers(random), network=Faults(seed), on_step=on_step
-    ).run()
+    fed = Federation(made_plan, random_workers(random), network=Faults(seed), on_step=on_step).run()
     assert fed.finished is not None and fed.finished.complete
     assert journal.counts().get("accepted", 0) == len(fed.log.accepted)
     assert journal.waiting() == set()
@@ -98,17 +99,17 @@ def test_strikes_are_remembered(journal: Journal) -> None:
     def on_step(before: State, after: State, actions: tuple[Action, ...], now: float) -> None:
         frames = {a.task.task_id: b"frame" for a in actions if isinstance(a, Issue)}
         journal.write(before, after, actions, now, frames=frames, summaries={})
-        assert durable(recover(journal, now, 0.0)) == durable(after)
+        assert durable(recover(PLAN, journal, now, 0.0)) == durable(after)
 
     refusing = [Worker("w0", refuses=True)]
     fed = Federation(plan(2, buffer_size=1), refusing, on_step=on_step).run()
     assert fed.finished is not None and fed.finished.failed
-    assert recover(journal, 0.0, 0.0).client("c1").quarantined
+    assert recover(PLAN, journal, 0.0, 0.0).client("c1").quarantined
 
 
 def test_recovered_tasks_get_a_fresh_lease(journal: Journal) -> None:
     write(journal, Issue(task(), "local"))
-    assert recover(journal, 500.0, 60.0).tasks["t000001"].lease_until == 560.0
+    assert recover(PLAN, journal, 500.0, 60.0).tasks["t000001"].lease_until == 560.0
 
 
 # fencing
@@ -139,7 +140,7 @@ def test_a_task_of_an_older_epoch_stays_open(journal: Journal, path: Path) -> No
     write(journal, Issue(task(), "local"))
     successor = Journal.open(path)
     successor.take_over()
-    assert list(recover(successor, 0.0, 0.0).tasks) == ["t000001"]
+    assert list(recover(PLAN, successor, 0.0, 0.0).tasks) == ["t000001"]
     successor.close()
 
 
@@ -152,7 +153,7 @@ def test_a_step_is_written_whole_or_not_at_all(journal: Journal) -> None:
         write(journal, Issue(task(), "local"), Note("info", "x", "y"), Close("t000009", "c0", "2"))
     assert journal.outbox() == []
     assert journal.events(9) == []
-    assert recover(journal, 0.0, 0.0).tasks == {}
+    assert recover(PLAN, journal, 0.0, 0.0).tasks == {}
     write(journal, Note("info", "x", "it goes on"))
     assert [event.text for event in journal.events(9)] == ["it goes on"]
 
@@ -169,7 +170,7 @@ def test_a_task_has_one_receipt_and_the_first_stands(journal: Journal) -> None:
 def test_an_accepted_update_waits_until_its_commit(journal: Journal) -> None:
     write(journal, Issue(task(), "local"), Accept(buffered(), 2.0), drop_chunks=["local.1"])
     assert journal.waiting() == {"local.1"}
-    state = recover(journal, 9.0, 0.0)
+    state = recover(PLAN, journal, 9.0, 0.0)
     assert state.buffer == (buffered(),)
     assert state.norms == (1.0,)  # clipped
     assert state.tasks == {}
@@ -199,7 +200,7 @@ def test_every_attempt_is_a_message(journal: Journal) -> None:
     write(journal, Issue(task(), "local"))
     write(journal, Issue(task(attempts=2), "local"))
     assert [entry.task_id for entry in journal.outbox()] == ["t000001"] * 2
-    assert recover(journal, 0.0, 0.0).tasks["t000001"].attempt == 2
+    assert recover(PLAN, journal, 0.0, 0.0).tasks["t000001"].attempt == 2
 
 
 # chunks
@@ -221,7 +222,7 @@ def test_a_client_is_written_once_and_changed_in_place(journal: Journal) -> None
     for issued in (1, 2):
         after = State().with_client("c0", ClientState(issued=issued, last=stats()))
         journal.write(State(), after, (), 1.0, frames={}, summaries={})
-    assert recover(journal, 0.0, 0.0).clients == {"c0": ClientState(issued=2, last=stats())}
+    assert recover(PLAN, journal, 0.0, 0.0).clients == {"c0": ClientState(issued=2, last=stats())}
 
 
 @pytest.mark.parametrize("content", [b"", b"no database at all" * 99, b"SQLite format 3\0garbage"])
@@ -249,4 +250,4 @@ def test_a_damaged_page_is_an_error_of_the_run(journal: Journal, path: Path) -> 
     damaged[4096:] = b"\xff" * (len(damaged) - 4096)
     path.write_bytes(damaged)
     with pytest.raises(RunError, match=r"run\.db"):
-        recover(Journal.open(path), 0.0, 0.0)
+        recover(PLAN, Journal.open(path), 0.0, 0.0)

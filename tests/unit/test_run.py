@@ -41,7 +41,7 @@ def test_an_opened_run_is_what_was_created(tmp_path: Path) -> None:
     assert found.run_id.startswith("r-") and found.template.run == found.run_id
     assert found.plan.total_versions == 5
     assert {c.client_id: c.rows for c in found.plan.clients.values()} == {
-        f"client_{i}": 100 for i in range(3)
+        f"client_{i}": {"sft": 100} for i in range(3)
     }
     assert found.base_path == Path("base/tiny")
     assert np.array_equal(found.versions.read(0)["b"], np.ones((10, 10)))

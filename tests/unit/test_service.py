@@ -29,7 +29,7 @@ from broker.protocol import LOCAL, Consumer, Delivery, Message, Site, Topology
 from common import codec, view
 from common.config import FederationConfig, parse
 from common.errors import BrokerError, FencedError, StoreError
-from common.records import BaseRef, Event, Heartbeat, Refusal, TrainTask, Update
+from common.records import BaseRef, Event, Heartbeat, Kind, Refusal, TrainTask, Update
 from common.store import Store
 from common.tensors import Tensors
 from common.wire import pack, unpack
@@ -65,7 +65,7 @@ def config(directory: Path, **schedule: object) -> FederationConfig:
 
 def origin(_: Path) -> run.Origin:
     base = BaseRef(name="tiny", kind="local", digest=SHA)
-    rows = {f"client_{i}": 100 for i in range(3)}
+    rows: dict[str, dict[Kind, int]] = {f"client_{i}": {"sft": 100} for i in range(3)}
     return run.Origin(base, Path("base"), rows, START, {"peft_type": "LORA"})
 
 

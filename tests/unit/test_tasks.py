@@ -11,6 +11,9 @@ from common.records import BaseRef, LoraSpec, VersionSummary
 from coordinator.state import Client, OpenTask, Plan
 from coordinator.tasks import TaskTemplate, learning_rate, message
 
+VERSIONS = [
+    VersionSummary(version=v, phase=0, at=0.0, sha256=f"{v}" * 64, nbytes=v) for v in range(7)
+]
 BASE = BaseRef(name="offline:gpt2-micro", kind="offline", digest="a" * 64)
 
 
@@ -27,13 +30,43 @@ def test_a_constant_rate_stays() -> None:
 
 def test_a_message_names_the_newest_attempt_and_counts_versions_within_its_phase() -> None:
     phases = (PhaseConfig(versions=4), PhaseConfig(versions=2, lr=1.0, local_steps=3))
-    clients = MappingProxyType({"c0": Client("c0", "local", 9)})
+    clients = MappingProxyType({"c0": Client("c0", "local", {"sft": 9})})
     plan = Plan(phases, ScheduleConfig(), AggregationConfig(), clients)
-    template = TaskTemplate("run", BASE, LoraSpec(), 64, "int8", 10.0)
+    template = TaskTemplate("run", BASE, LoraSpec(), (), 64, "int8", 10.0)
     task = OpenTask("t000001", "c0", 1, 7, (4, 5), 0.0, 60.0)
-    base = VersionSummary(version=5, phase=1, at=0.0, sha256="b" * 64, nbytes=3)
-    sent = message(plan, template, task, base, 1.0)
+    sent = message(plan, template, task, VERSIONS, 1.0)
     assert (sent.attempt, sent.base_version, sent.seed) == (2, 5, 7)
-    assert (sent.adapter.sha256, sent.adapter.nbytes) == ("b" * 64, 3)
+    assert (sent.adapter.sha256, sent.adapter.nbytes) == ("5" * 64, 5)
     assert sent.training.steps == 3
     assert sent.training.lr == pytest.approx(0.55)  # halfway through the second phase
+
+
+def test_tasks_of_a_preference_phase_all_name_the_version_it_began_with() -> None:
+    phases = (PhaseConfig(versions=4), PhaseConfig(objective="dpo", versions=2, beta=0.3))
+    clients = MappingProxyType({"c0": Client("c0", "local", {"sft": 9, "va": 5})})
+    plan = Plan(phases, ScheduleConfig(), AggregationConfig(), clients)
+    template = TaskTemplate("run", BASE, LoraSpec(), (), 64, "int8", 10.0)
+    for base in (4, 5):
+        task = OpenTask("t000001", "c0", 1, 7, (base,), 0.0, 60.0)
+        sent = message(plan, template, task, VERSIONS, 1.0)
+        assert sent.reference is not None and sent.reference.sha256 == "4" * 64
+        assert sent.dpo is not None and sent.dpo.beta == 0.3
+    first = message(plan, template, OpenTask("t1", "c0", 0, 7, (2,), 0.0, 60.0), VERSIONS, 1.0)
+    assert first.reference is None and first.dpo is None
+
+
+def test_preferences_without_a_phase_before_them_compare_with_the_base_model() -> None:
+    phases = (PhaseConfig(objective="dpo", versions=4),)
+    plan = Plan(phases, ScheduleConfig(), AggregationConfig(), MappingProxyType({}))
+    assert plan.reference(0) == 0
+    assert plan.reference(1) is None  # the plan is over
+
+
+def test_labels_travel_with_classification_only() -> None:
+    clients = MappingProxyType({"c0": Client("c0", "local", {"cls": 9})})
+    template = TaskTemplate("run", BASE, None, ("no", "yes"), 64, "int8", 10.0)
+    task = OpenTask("t1", "c0", 0, 7, (0,), 0.0, 60.0)
+    phases = (PhaseConfig(objective="classification"),)
+    plan = Plan(phases, ScheduleConfig(), AggregationConfig(), clients)
+    sent = message(plan, template, task, VERSIONS, 1.0)
+    assert sent.labels == ("no", "yes") and sent.lora is None

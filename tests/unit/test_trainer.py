@@ -16,11 +16,11 @@ from common.records import TrainTask
 from common.tensors import Tensors
 from learning import loading, lora
 from learning.device import Compute
-from learning.instructions import write
 from learning.loop import StepReport
+from learning.rows import write
 from learning.synthetic import instructions
 from tests.unit.tiny import tiny_model, tiny_tokenizer
-from tests.unit.worker_records import task
+from tests.unit.worker_records import no_reference, task
 from worker.data import Data
 from worker.trainer import Trained, Trainer, norm
 
@@ -48,7 +48,8 @@ class Place:
         def step(report: StepReport) -> bool:
             return report.step < stop_after
 
-        return Trainer(Data(self.data), COMPUTE).train(wanted, self.base, self.adapter, step)
+        trainer = Trainer(Data(self.data), COMPUTE)
+        return trainer.train(wanted, self.base, self.adapter, no_reference(), step)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def trained(place: Place, **changed: Any) -> Trained:
 
 def test_the_delta_is_the_local_adapter_minus_the_base_versions(place: Place) -> None:
     trainer = Trainer(Data(place.data), COMPUTE)
-    found = trainer.train(task(steps=3), place.base, place.adapter, lambda _: True)
+    found = trainer.train(task(steps=3), place.base, place.adapter, no_reference(), lambda _: True)
     assert found is not None
     loaded = trainer._loaded
     assert loaded is not None
@@ -123,7 +124,7 @@ def test_a_model_stays_loaded_and_remembers_nothing_of_the_task_before(place: Pl
     trainer = Trainer(Data(place.data), COMPUTE)
     deltas = []
     for _ in range(2):
-        found = trainer.train(task(), place.base, place.adapter, lambda _: True)
+        found = trainer.train(task(), place.base, place.adapter, no_reference(), lambda _: True)
         assert found is not None
         deltas.append(found.delta)
     assert all((deltas[0][name] == deltas[1][name]).all() for name in deltas[0])

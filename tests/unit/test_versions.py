@@ -13,7 +13,9 @@ from common.errors import RunError
 from common.records import Adapter, BlobRef, CodecName
 from common.tensors import Tensors
 from common.wire import unpack
-from coordinator.versions import CONFIG, WEIGHTS, Versions
+from coordinator.versions import ADAPTER_FILES, Versions
+
+WEIGHTS, CONFIG = ADAPTER_FILES
 
 THETA: Tensors = {
     "z.lora_B": np.full((3, 2), 1 + 2**-9, np.float32),

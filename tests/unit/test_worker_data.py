@@ -5,12 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from transformers import PreTrainedTokenizerBase
 
 from common.errors import DataError
-from learning.instructions import write
+from learning import objectives
+from learning.preferences import Preference
+from learning.rows import write
 from learning.synthetic import instructions
 from tests.unit.tiny import tiny_tokenizer
-from worker.data import HOLDOUT_EXAMPLES, Data
+from tests.unit.worker_records import task
+from worker.data import HOLDOUT_EXAMPLES, Data, Shard
+
+
+def read(data: Data, client: str, tokenizer: PreTrainedTokenizerBase, length: int = 256) -> Shard:
+    """The client's instructions; its name is taken as it is, however hostile."""
+    wanted = task(max_length=length).model_copy(update={"client_id": client})
+    return data.shard(wanted, objectives.make("sft"), tokenizer)
 
 
 @pytest.fixture
@@ -33,26 +43,26 @@ def test_a_directory_that_is_not_there_has_no_clients(tmp_path: Path) -> None:
 
 
 def test_rows_are_learned_or_measured_by_but_never_both(directory: Path) -> None:
-    shard = Data(directory).shard("client_0", tiny_tokenizer(), 256)
+    shard = read(Data(directory), "client_0", tiny_tokenizer(), 256)
     learned = {tuple(example.input_ids) for example in shard.train}
     measured = {tuple(example.input_ids) for example in shard.holdout}
     assert learned and measured
     assert not learned & measured
-    assert len(shard.train) + len(shard.holdout) == 40
+    assert len(shard.train) + len(shard.holdout) < 40  # `fccl evaluate` has the others
     assert len(shard.holdout) <= HOLDOUT_EXAMPLES
 
 
 def test_rows_are_tokenised_once(directory: Path) -> None:
     data, tokenizer = Data(directory), tiny_tokenizer()
-    first = data.shard("client_0", tokenizer, 256)
+    first = read(data, "client_0", tokenizer)
     (directory / "client_0_sft.jsonl").unlink()
-    assert data.shard("client_0", tokenizer, 256) is first
+    assert read(data, "client_0", tokenizer) is first
 
 
 @pytest.mark.parametrize("name", ["client_9", "heldout"])
 def test_an_unknown_client_is_a_data_error_that_names_it(directory: Path, name: str) -> None:
     with pytest.raises(DataError, match=name) as caught:
-        Data(directory).shard(name, tiny_tokenizer(), 256)
+        read(Data(directory), name, tiny_tokenizer(), 256)
     assert str(directory) in caught.value.what
     assert "--data" in caught.value.remedy
 
@@ -66,10 +76,23 @@ def test_a_label_is_compared_with_files_and_never_made_a_path(directory: Path, l
     (directory / "sub").mkdir()
     write(directory / "sub" / "client_5_sft.jsonl", rows)
     with pytest.raises(DataError, match="no rows of"):
-        Data(directory).shard(label.format(directory.parent), tiny_tokenizer(), 256)
+        read(Data(directory), label.format(directory.parent), tiny_tokenizer(), 256)
 
 
 def test_rows_that_do_not_fit_are_a_data_error_with_the_key_to_change(directory: Path) -> None:
     with pytest.raises(DataError, match="16 tokens") as caught:
-        Data(directory).shard("client_0", tiny_tokenizer(), 16)
+        read(Data(directory), "client_0", tiny_tokenizer(), 16)
     assert "model.max_length" in caught.value.remedy
+
+
+def test_a_client_may_have_rows_of_one_kind_only(directory: Path) -> None:
+    pairs = [Preference(f"Say {i}.", f"Yes, {i}.", f"No {i}!") for i in range(9)]
+    write(directory / "client_7_va.jsonl", pairs)
+    assert Data(directory).clients() == ("client_0", "client_1", "client_7")
+    with pytest.raises(DataError, match="no rows of client_7 for sft") as caught:
+        read(Data(directory), "client_7", tiny_tokenizer())
+    assert "client_7_sft.jsonl" in caught.value.remedy
+    shard = Data(directory).shard(
+        task(client_id="client_7", objective="dpo"), objectives.make("dpo"), tiny_tokenizer()
+    )
+    assert len(shard.train) + len(shard.holdout) < 9  # `fccl evaluate` has the others

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 from common.records import TrainTask, Update
+from worker.references import References
 
 NOTHING = hashlib.sha256(b"").hexdigest()
 
@@ -37,3 +39,12 @@ def update(task_id: str = "t1", **changed: Any) -> Update:
         "stats": counts | losses | {"train_seconds": 1.0, "delta_norm": 1.0},
     }  # fmt: skip
     return Update.model_validate(fields | changed)
+
+
+def no_reference() -> References:
+    """For tasks that compare with nothing: fetching is an error."""
+
+    def fetch() -> NoReturn:
+        raise AssertionError("this task has no reference")
+
+    return References(Path("nowhere"), fetch)

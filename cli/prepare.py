@@ -1,0 +1,45 @@
+"""`fccl prepare`: deal the rows to clients, and look at the skew before a run begins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cli.console import Output
+from cli.options import config_option, find_config, plain_option
+from common import config as configuration
+from common.errors import ConfigError
+from common.paths import cache_dir
+
+
+@click.command()
+@config_option
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder for the clients' files [data.dir of the configuration].",
+)
+@plain_option
+def command(config_path: Path | None, out: Path | None, plain: bool) -> None:
+    """Fetch or make the rows that the plan needs, and deal them to clients.
+
+    Writes client_<i>_{sft,va,cls}.jsonl, held-out rows, and a table and a picture of the skew. A
+    coordinator whose data.dir names the folder begins with these rows.
+    """
+    config = configuration.load(find_config(config_path))
+    folder = out or (Path(config.data.dir) if config.data.dir else None)
+    if folder is None:
+        raise ConfigError("there is no folder to prepare rows in", "set data.dir, or give --out")
+    output = Output(plain)
+    from coordinator import preparation
+
+    model = preparation.find_model(config, cache_dir(), output.report)
+    dealt = preparation.deal(config, model, folder, output.say)
+    output.end_report()
+    output.console.print((folder / "skew.txt").read_text(encoding="utf-8"), markup=False)
+    for client, rows in dealt.rows.items():
+        counts = ", ".join(f"{count} {kind}" for kind, count in rows.items())
+        output.say(f"{client}: {counts} rows to learn")
+    if config.data.dir is None or Path(config.data.dir) != folder:
+        output.say(f'set data.dir = "{folder}" to begin a run with these rows')
