@@ -1,0 +1,143 @@
+"""What `fccl prune` does: resolve, choose, cut, write, load again and compare."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+
+from common.paths import cache_dir
+from learning import base, compared, pruning, rows
+from learning.compared import Size
+from learning.encoders import load_whole
+from learning.importance import Batch, batches
+from learning.labelled import Labelled
+from learning.synthetic import prose
+
+JUDGED = 1536  # texts, at most, that judge the result
+_FEW = 60  # texts, below which the ones that chose must judge as well
+
+
+@dataclass(frozen=True)
+class Job:
+    """The arguments of the command, as its help tells them."""
+
+    model: str
+    out: Path
+    layers: int | tuple[int, ...] | None
+    heads: float
+    ffn: float
+    data: str | None
+    rows: int
+    max_length: int
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What chooses, and what judges: apart, where there are enough."""
+
+    choosing: list[str]
+    judging: list[str]
+    labels: list[str] | None
+
+
+def run(job: Job, report: base.Report, say: Callable[[str], None]) -> dict[str, Any]:
+    """Prune, write and compare; returns the figures as `--json` prints them.
+
+    Args:
+        job: What to do.
+        report: Told of progress, from 0 to 1.
+        say: Told, in lines, what was read.
+
+    Raises:
+        ConfigError: The arguments make no sense for this model, or OUT is taken.
+        ModelError: The model is missing, no encoder, or of an architecture that cannot be pruned.
+        DataError: The data cannot be read.
+    """
+    cpu = torch.device("cpu")
+    pruning.check_free(job.out)
+    plan = pruning.Plan(job.layers, job.heads, job.ffn)
+    source = base.resolve(job.model, None, cache_dir(), report, family="encoder")
+    loaded = load_whole(source.path, cpu)
+    pruning.check(plan, loaded.model.config)
+    texts = _texts(job, say)
+    smaller = copy.deepcopy(loaded.model)
+    kept = pruning.prune(smaller, plan, batches(loaded, texts.choosing, job.max_length), report)
+    record = pruning.record(kept, source.path, source.digest, loaded.model.config)
+    pruning.save(smaller, record, source.path, job.out)
+    again = load_whole(job.out, cpu)  # what was written is what is judged
+    judging = batches(loaded, texts.judging, job.max_length)
+    before, after = loaded.model, again.model
+    figures = _compare(before, after, source.path, job.out, judging, texts.labels, report)
+    digest = base.resolve(str(job.out), None, cache_dir(), report, family="encoder").digest
+    figures["source"] |= {"digest": source.digest}
+    figures["pruned"] |= {"digest": digest, "kept_layers": record.layers}
+    return figures | {"note": _note(texts)}
+
+
+def _texts(job: Job, say: Callable[[str], None]) -> Texts:
+    if job.data is None:
+        return Texts(prose(0, job.rows), prose(1, job.rows), None)
+    read = rows.load("cls", job.data, say=say).rows
+    found = [row for row in read if isinstance(row, Labelled)]
+    Random(0).shuffle(found)  # files may be sorted by label
+    choosing, judging = found[: job.rows], found[job.rows :][:JUDGED]
+    if len(judging) < _FEW:
+        judging = choosing
+    return Texts(
+        [row.text for row in choosing],
+        [row.text for row in judging],
+        [row.label for row in judging],
+    )
+
+
+def _note(texts: Texts) -> str:
+    same = texts.judging == texts.choosing
+    judges = "the same" if same else f"{len(texts.judging)} other"
+    return f"chosen by {len(texts.choosing)} texts, judged by {judges}; batches of 8 × 64 tokens"
+
+
+def _compare(
+    before: Any,
+    after: Any,
+    source: Path,
+    out: Path,
+    judging: list[Batch],
+    labels: list[str] | None,
+    report: base.Report,
+) -> dict[str, Any]:
+    threads = torch.get_num_threads()
+    states = []
+    for i, model in enumerate((before, after)):
+        report("comparing", i / 2)
+        states.append(compared.pooled(model, judging))
+    report("comparing", 1.0)
+    one, every = (compared.race((before, after), n) for n in (1, threads))
+    sizes = compared.size_of(before, source), compared.size_of(after, out)
+    sides = [
+        _side(sizes[i])
+        | {
+            "ms_one_thread": one[i],
+            "ms_all_threads": every[i],
+            "probe_accuracy": compared.probe(states[i], labels) if labels else None,
+            "cosine": compared.closeness(states[i], states[0]),
+        }
+        for i in range(2)
+    ]
+    ratio = {
+        "parameters": sizes[1].parameters / sizes[0].parameters,
+        "one_thread": one[0] / one[1],
+        "all_threads": every[0] / every[1],
+    }
+    return {"source": sides[0], "pruned": sides[1], "ratio": ratio, "threads": threads}
+
+
+def _side(size: Size) -> dict[str, Any]:
+    """Heads as one number where all layers have as many."""
+    alike = len(set(size.heads)) == 1
+    return asdict(size) | {"heads": size.heads[0] if alike else size.heads}
