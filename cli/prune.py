@@ -26,8 +26,20 @@ from common.errors import ConfigError
 @click.option(
     "--data", help="Labelled texts to choose and judge by: file or hub id [default: made ones]."
 )
-@click.option("--rows", type=click.IntRange(min=8), default=256, show_default=True, help="Of data.")
-@click.option("--max-length", type=click.IntRange(min=4), default=128, show_default=True)
+@click.option(
+    "--rows",
+    type=click.IntRange(min=8),
+    default=256,
+    show_default=True,
+    help="Texts that choose; up to 1536 others judge.",
+)
+@click.option(
+    "--max-length",
+    type=click.IntRange(min=4),
+    default=128,
+    show_default=True,
+    help="Tokens per text.",
+)
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 @plain_option
 def command(

@@ -91,9 +91,9 @@ def check(plan: Plan, config: PretrainedConfig) -> None:
         raise ConfigError(f"{plan.layers} layers cannot be kept", remedy)
     if isinstance(plan.layers, tuple):
         if not plan.layers or list(plan.layers) != sorted(set(plan.layers)):
-            raise ConfigError("the layers to keep are not in ascending order", remedy)
-        if plan.layers[0] < 0 or plan.layers[-1] >= have:
-            raise ConfigError(f"layer {plan.layers[-1]} cannot be kept", remedy)
+            raise ConfigError("the layers to keep are not in ascending order, each once", remedy)
+        if odd := [each for each in plan.layers if not 0 <= each < have]:
+            raise ConfigError(f"layer {odd[0]} cannot be kept", remedy)
     limits = (
         (have, MAX_LAYERS), (config.num_attention_heads, MAX_HEADS),
         (getattr(config, layout.width), MAX_FFN),

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, BertForSequenceClassification, GPT2Config, PreTrainedModel
 
 from common.errors import ConfigError, ModelError
+from learning import base
 from learning.encoders import load_backbone, load_encoder, load_whole
 from learning.importance import Moments, batches, compensate, importance, moments, useful_layers
 from learning.loading import Loaded
@@ -221,6 +222,7 @@ def test_at_least_one_head_stays() -> None:
         (Plan(layers=5), "5 layers cannot be kept; the model has 4"),
         (Plan(layers=0), "0 layers cannot be kept"),
         (Plan(layers=(1, 4)), "layer 4 cannot be kept"),
+        (Plan(layers=(-1, 2)), "layer -1 cannot be kept"),
         (Plan(layers=(2, 1)), "not in ascending order"),
         (Plan(layers=(1, 1)), "not in ascending order"),
         (Plan(layers=()), "not in ascending order"),
@@ -256,6 +258,17 @@ def test_its_digest_covers_the_record_and_is_stable(tmp_path: Path) -> None:
     assert b" pruning.json\n" in manifest(first)
     assert all(is_model_file(file.name) for file in first.iterdir())
     assert str(tmp_path).encode() not in b"".join(each.read_bytes() for each in first.iterdir())
+
+
+def test_a_worker_installs_it_by_its_digest(tmp_path: Path) -> None:
+    path = pruned_to(tmp_path)
+    stated = manifest(path)
+    files = {each.sha256: each.name for each in base.parse_manifest(stated)}
+    installed = base.install(
+        stated, sha256(stated), lambda sha, nbytes: (path / files[sha]).read_bytes(), tmp_path
+    )
+    assert torch.equal(states(load_backbone(installed, CPU).model),
+                       states(load_backbone(path, CPU).model))  # fmt: skip
 
 
 def test_without_pruned_heads_transformers_alone_can_load_it(tmp_path: Path) -> None:
