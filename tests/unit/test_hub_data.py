@@ -31,7 +31,7 @@ from learning.hub_data import HubSource, parse
 from learning.instructions import Instruction
 from learning.labelled import Labelled
 from learning.preferences import Preference
-from learning.rows import load
+from learning.rows import Kind, load
 
 ROOT = Path(__file__).parents[2]
 TALK = [{"content": Value("string"), "role": Value("string")}]
@@ -121,6 +121,40 @@ def test_imdb_gives_texts_with_the_names_of_their_classes(data: Dataset | Iterab
 def test_a_mapping_that_names_no_column_of_a_data_set_lists_those_there_are() -> None:
     with pytest.raises(ConfigError, match="its columns are text, label"):
         load("cls", "a/b", {"text": "review"}, say=quiet, fetch=fetching(IMDB))
+
+
+def test_a_file_goes_before_a_data_set_and_a_data_files_suffix_is_never_a_data_set(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("acme").mkdir()
+    Path("acme/reviews").write_text('{"text": "here", "label": "pos"}', encoding="utf-8")
+    fetch = fetching(IMDB)
+    assert load("cls", "acme/reviews", say=quiet, fetch=fetch).rows == (Labelled("here", "pos"),)
+    assert len(load("cls", "acme/others", say=quiet, fetch=fetch).rows) == 2
+    with pytest.raises(DataError, match=r"acme/others\.csv does not exist"):
+        load("cls", "acme/others.csv", say=quiet, fetch=fetch)
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "splits"),
+    [
+        ("sft", ALPACA, ("train", "train_sft")),
+        ("va", ULTRAFEEDBACK, ("train", "train_prefs")),
+        ("cls", IMDB, ("train",)),
+    ],
+)
+def test_each_kind_prefers_the_split_that_its_data_sets_train_on(
+    kind: Kind, data: Dataset, splits: Sequence[str]
+) -> None:
+    asked: list[Sequence[str]] = []
+
+    def fetch(_: HubSource, preferred: Sequence[str], say: Callable[[str], None]) -> Dataset:
+        asked.append(preferred)
+        return data
+
+    load(kind, "a/b", say=quiet, fetch=fetch)
+    assert asked == [splits]
 
 
 def test_columns_that_are_of_no_use_are_not_read() -> None:
