@@ -114,6 +114,31 @@ MANNERS = (  # kind, unkind: the same words, so that only their order tells whic
      "Do leave in doubt, and never come back soon."),
 )  # fmt: skip
 
+REVIEWED = (  # thing, parts of it, what is said of both: (praise, blame)
+    ("film", ("plot", "cast", "ending"),
+     (("gripping", "boring"), ("moving", "dull"), ("clever", "silly"))),
+    ("book", ("story", "first chapter", "style"),
+     (("gripping", "boring"), ("moving", "dull"), ("witty", "clumsy"))),
+    ("meal", ("soup", "dessert", "service"),
+     (("fresh", "stale"), ("tasty", "bland"), ("generous", "mean"))),
+    ("hotel", ("room", "breakfast", "garden"),
+     (("clean", "dirty"), ("quiet", "noisy"), ("friendly", "rude"))),
+    ("drill", ("battery", "handle", "switch"),
+     (("sturdy", "flimsy"), ("handy", "awkward"), ("reliable", "useless"))),
+    ("concert", ("singer", "first song", "sound"),
+     (("lively", "lame"), ("moving", "dull"), ("clear", "muddy"))),
+)  # fmt: skip
+
+VERDICTS = (  # praise, blame: of anything
+    ("excellent", "awful"), ("wonderful", "terrible"), ("good", "bad"), ("superb", "poor"),
+    ("charming", "annoying"), ("great", "horrible"),
+)  # fmt: skip
+
+OUTCOMES = (  # praise, blame: what a thing was
+    ("a success", "a failure"), ("a joy", "a bore"), ("a triumph", "a mess"),
+    ("a treat", "a waste"),
+)  # fmt: skip
+
 _ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
     "sixteen seventeen eighteen nineteen"
