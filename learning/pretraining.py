@@ -77,7 +77,7 @@ def pretrain(recipe: Recipe, folder: Path, report: Report) -> None:
         report: Told of progress, from 0 to 1 over the whole build.
     """
     report("reading the English on this machine", 0.0)
-    found = passages(recipe.packages, _part(report, "reading the English on this machine", 0, 0.2))
+    found = passages(recipe.packages, part(report, "reading the English on this machine", 0, 0.2))
     texts = reading(found, recipe.sizes, recipe.seed)
     report("learning the tokenizer", 0.2)
     tokenizer = learn_pieces(texts, recipe.pieces)
@@ -86,16 +86,16 @@ def pretrain(recipe: Recipe, folder: Path, report: Report) -> None:
         torch.manual_seed(recipe.seed)
         model = empty_model(recipe, tokenizer.get_vocab_size())
         pairs = count(stream, tokenizer.get_vocab_size())
-        told = _part(report, "fitting word pairs", 0.25, 0.4)
+        told = part(report, "fitting word pairs", 0.25, 0.4)
         begin_with_pairs(model, *fit(pairs, recipe.width, recipe.fitting, told))
-        train(model, stream, recipe, _part(report, "training", 0.4, 0.98))
+        train(model, stream, recipe, part(report, "training", 0.4, 0.98))
     with quiet():
         model.save_pretrained(folder)
         packaged(tokenizer, recipe.positions).save_pretrained(folder)
     report("saved", 1.0)
 
 
-def _part(report: Report, message: str, start: float, end: float) -> Callable[[float], None]:
+def part(report: Report, message: str, start: float, end: float) -> Callable[[float], None]:
     """What a part of the build tells its own share 0..1 to; the whole hears from start to end."""
     return lambda done: report(message, start + (end - start) * done)
 

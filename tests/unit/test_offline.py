@@ -58,7 +58,7 @@ def test_of_two_builds_that_start_at_once_one_waits(
         built.append(folder)
         time.sleep(0.3)
 
-    monkeypatch.setattr(offline, "pretrain", slow)
+    monkeypatch.setattr(pretraining, "pretrain", slow)
     with ThreadPoolExecutor(2) as pool:
         paths = list(pool.map(lambda _: offline.make(MICRO, tmp_path, silent), range(2)))
     assert len(built) == 1
@@ -73,7 +73,7 @@ def test_a_build_that_fails_leaves_no_half_model(
         (folder / "config.json").write_text("{}")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(offline, "pretrain", broken)
+    monkeypatch.setattr(pretraining, "pretrain", broken)
     with pytest.raises(KeyboardInterrupt):
         offline.make(MICRO, tmp_path, silent)
     assert [p for p in (tmp_path / "models").iterdir() if p.is_dir()] == []
@@ -103,13 +103,13 @@ def test_the_model_takes_512_positions_and_its_tokenizer_loses_nothing(cache: Pa
 
 
 def test_the_users_model_has_the_promised_size() -> None:
-    recipe = offline.RECIPES["gpt2-tiny"]
+    recipe = offline.CAUSAL["gpt2-tiny"]
     assert recipe.pieces >= 4096
     assert recipe.positions >= 512
 
 
 def test_the_same_text_and_seed_train_the_same_weights() -> None:
-    recipe = replace(offline.RECIPES["gpt2-micro"], steps=3)
+    recipe = replace(offline.CAUSAL["gpt2-micro"], steps=3)
     stream = torch.randint(512, (4000,), generator=torch.Generator().manual_seed(1))
 
     def weights() -> list[torch.Tensor]:
