@@ -57,7 +57,8 @@ def command(
     """Write a smaller form of an encoder to OUT, and compare it with MODEL.
 
     MODEL is a directory, a hub id or offline:bert-tiny; OUT becomes a model directory that a
-    federation can start from. What is kept is chosen by the texts of --data: use some like those to be classified.
+    federation can start from. What is kept is chosen by the texts of --data: use some
+    like those to be classified.
     """
     wanted = parse_layers(layers)
     from cli import pruning
