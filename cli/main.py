@@ -27,6 +27,7 @@ COMMANDS = {
     "coordinator": "Own a run: schedule tasks, aggregate updates, commit versions.",
     "worker": "Train beside the data for a coordinator.",
     "status": "Show the state of a run once.",
+    "export": "A PEFT adapter or a merged model, with a model card.",
 }
 
 

@@ -1,0 +1,283 @@
+"""A trained version as a directory that others can use: a PEFT adapter, or a whole model.
+
+Nothing here needs fccl to be read again: transformers and peft load what is written, but for an
+encoder whose attention heads were pruned, which transformers cannot describe (`learning/pruned`).
+
+After the data path: a version's tensors (`learning.lora`) → here → a directory, to which
+`coordinator/exporting` adds the model card.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from peft import PeftModel
+from safetensors.numpy import save_file
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from common.errors import ConfigError, ModelError
+from common.records import BaseRef, LoraSpec, Objective
+from common.tensors import Tensors
+from learning import lora, models, pruned
+from learning.encoders import load_encoder
+from learning.loading import Loaded, load_tokenizer, quiet
+from learning.manifest import is_model_file
+
+Precision = Literal["float32", "bfloat16"]
+
+BASE = "base"
+"""The folder of an adapter's base model, where that lies beside it."""
+_CPU = torch.device("cpu")
+_HERE = ("is_local", "local_files_only")  # in tokenizer_config.json: of this machine, not of it
+_PROBE = 12  # tokens on which a merged model is compared with the adapted one
+_TOLERANCE = 1e-3  # of the largest logit; a merge in float32 stays far below
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One version of a run.
+
+    Attributes:
+        objective: Of the run's first phase: it decides what kind of model this is.
+        base: What the base model is called.
+        path: Its directory on this machine.
+        labels: Class names, where the run classifies.
+        lora: The adapter's shape; None where all parameters were trained.
+        config: The run's `adapter_config.json`.
+        tensors: What was trained.
+    """
+
+    objective: Objective
+    base: BaseRef
+    path: Path
+    labels: tuple[str, ...]
+    lora: LoraSpec | None
+    config: Mapping[str, Any]
+    tensors: Tensors
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written.
+
+    Attributes:
+        adapter: An adapter; a whole model otherwise.
+        base: The place of an adapter's base model: a hub id, or `./base` beside the adapter.
+        base_included: Whether `base/` was written.
+        precision: Of the weights.
+        plain: Whether transformers' own classes can build the model (or the base).
+        seeded: Weights of the base that no checkpoint has and that are no part of the adapter.
+        trained: Numbers that the federation trained.
+    """
+
+    adapter: bool
+    base: str
+    base_included: bool
+    precision: Precision
+    plain: bool
+    seeded: tuple[str, ...]
+    trained: int
+
+
+def write_model(trained: Trained, out: Path, precision: Precision) -> Written:
+    """Write a plain model directory: the adapter merged into its base, or all that was trained.
+
+    Merged in float32, whatever it is stored as.
+
+    Raises:
+        ModelError: Base and adapter do not fit, or cannot be merged.
+    """
+    loaded = models.load_for(trained.objective, trained.path, trained.labels, _CPU)
+    adapted = lora.attach(loaded.model, trained.lora, seed=0)  # overwritten by the next line
+    lora.write_adapter(adapted, trained.tensors)
+    model = _merged(adapted) if isinstance(adapted, PeftModel) else adapted
+    _save(model, _ready(loaded.tokenizer, trained.objective), trained.path, out, precision)
+    return Written(
+        adapter=False,
+        base="",
+        base_included=False,
+        precision=precision,
+        plain=_plain(trained.path),
+        seeded=(),
+        trained=_size(trained.tensors),
+    )
+
+
+def write_adapter(trained: Trained, out: Path, with_base: bool | None) -> Written:
+    """Write a PEFT adapter directory, with the tokenizer, and with its base where that is needed.
+
+    A base that is on no hub lies beside the adapter unless it is refused: nobody else could get
+    those very bytes. So does one of which a part was drawn from a seed.
+
+    Args:
+        trained: With LoRA.
+        out: An existing directory.
+        with_base: Whether to write the base, too; None decides as above.
+
+    Raises:
+        ConfigError: The base is refused, but nobody could make it again without fccl.
+        ModelError: The base cannot be loaded.
+    """
+    loaded: Loaded | None = None
+    seeded: tuple[str, ...] = ()
+    if trained.objective == "classification":
+        loaded = models.load_for(trained.objective, trained.path, trained.labels, _CPU)
+        seeded = _seeded(trained, loaded)
+    if seeded and with_base is False:
+        raise ConfigError(
+            f"the checkpoint of {base_label(trained.base)} lacks {seeded[0]}, which fccl drew from"
+            " a seed: the adapter is wrong on any other base",
+            "leave --without-base out, or --merge",
+        )
+    included = with_base if with_base is not None else trained.base.kind != "hub" or bool(seeded)
+    elsewhere = trained.base.kind == "hub" and not included
+    base = trained.base.name if elsewhere else f"./{BASE}"  # no hub id has this form
+    fields = {
+        **trained.config,
+        "base_model_name_or_path": base,
+        "revision": trained.base.revision if elsewhere else None,
+    }
+    save_file(trained.tensors, out / "adapter_model.safetensors", metadata={"format": "pt"})
+    (out / "adapter_config.json").write_text(json.dumps(fields, indent=2, sort_keys=True))
+    own = loaded.tokenizer if loaded else load_tokenizer(trained.path)[0]
+    tokenizer = _ready(own, trained.objective)
+    _save_tokenizer(tokenizer, out)
+    if included and loaded:
+        _save(loaded.model, tokenizer, trained.path, out / BASE, "float32")
+    elif included:
+        _copy(trained.path, out / BASE)
+    return Written(
+        adapter=True,
+        base=base,
+        base_included=included,
+        precision="float32",
+        plain=_plain(trained.path),
+        seeded=seeded,
+        trained=_size(trained.tensors),
+    )
+
+
+def base_label(base: BaseRef) -> str:
+    """What a base model is called elsewhere: a local one by its folder's name, without the path."""
+    return Path(base.name).name or "local" if base.kind == "local" else base.name
+
+
+def _size(tensors: Tensors) -> int:
+    return sum(array.size for array in tensors.values())
+
+
+def _plain(path: Path) -> bool:
+    """Whether `config.json` says it all: fewer layers and units can be stated, fewer heads not."""
+    record = pruned.read_pruning(path)
+    return record is None or all(len(heads) == record.source_heads for heads in record.heads)
+
+
+def _merged(adapted: PeftModel) -> PreTrainedModel:
+    """The base with the adapter in its weights.
+
+    Raises:
+        ModelError: The result computes something else: an adapted weight serves two layers.
+    """
+    adapted.eval()
+    before = _logits(adapted)
+    with quiet():
+        model = cast(PreTrainedModel, cast(Any, adapted).merge_and_unload())
+    torch.nn.Module.eval(model)
+    off = float((_logits(model) - before).abs().max() / before.abs().max().clamp(min=1.0))
+    if not off <= _TOLERANCE:
+        raise ModelError(
+            f"the merged model differs from the adapted one by {off:.1e} of its largest logit",
+            "export the adapter without --merge: it changes a weight that the model uses twice",
+        )
+    return model
+
+
+def _logits(model: torch.nn.Module) -> torch.Tensor:
+    """Of the first tokens of the vocabulary: (1, T, V), or (1, classes) of a classifier."""
+    with torch.inference_mode():
+        logits: torch.Tensor = model(input_ids=torch.arange(_PROBE)[None]).logits
+    return logits
+
+
+def _seeded(trained: Trained, loaded: Loaded) -> tuple[str, ...]:
+    """Weights that come from neither the checkpoint nor the adapter, but from fccl's seed.
+
+    A second load with another seed shows them, whatever an architecture calls them.
+    """
+    other = load_encoder(trained.path, trained.labels, _CPU, models.SEED + 1).model
+    found = other.state_dict()
+    drawn = [
+        name
+        for name, tensor in loaded.model.state_dict().items()
+        if not torch.equal(tensor, found[name])
+    ]
+    carried = {name.removeprefix("base_model.model.") for name in trained.tensors}
+    return tuple(name for name in drawn if name not in carried)
+
+
+def _save(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    source: Path,
+    out: Path,
+    precision: Precision,
+) -> None:
+    """A model directory as `from_pretrained` reads it; a pruned one keeps its record."""
+    torch.nn.Module.to(model, getattr(torch, precision))
+    _settle_generation(model, tokenizer)
+    try:
+        with quiet():
+            model.save_pretrained(out)
+    except ValueError as error:  # generation settings of the base that transformers refuses
+        reason = str(error).strip().splitlines()[0][:200]
+        raise ModelError(
+            f"the model cannot be saved: {reason}", "mend the base's generation_config.json"
+        ) from None
+    _save_tokenizer(tokenizer, out)
+    if (source / pruned.FILE).is_file():
+        shutil.copyfile(source / pruned.FILE, out / pruned.FILE)
+
+
+def _settle_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """End and padding tokens, so that `generate` neither guesses nor warns."""
+    if not model.can_generate():
+        return
+    settings: Any = model.generation_config
+    if settings.eos_token_id is None:
+        settings.eos_token_id = tokenizer.eos_token_id
+    if settings.pad_token_id is None:
+        settings.pad_token_id = tokenizer.pad_token_id
+    settings._from_model_config = False  # or config.json, without a pad token, would go before
+
+
+def _ready(tokenizer: PreTrainedTokenizerBase, objective: Objective) -> PreTrainedTokenizerBase:
+    """A tokenizer that pads; on the left where texts are continued: padding must not be."""
+    if objective != "classification":
+        tokenizer.padding_side = "left"
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token  # as in `learning.loading`
+    return tokenizer
+
+
+def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
+    with quiet():
+        tokenizer.save_pretrained(out)
+    file = out / "tokenizer_config.json"
+    fields = json.loads(file.read_text(encoding="utf-8"))
+    kept = {name: value for name, value in fields.items() if name not in _HERE}
+    kept["padding_side"] = tokenizer.padding_side  # which save_pretrained leaves out
+    file.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _copy(source: Path, out: Path) -> None:
+    """The model's files, byte for byte: the copy has the same digest."""
+    out.mkdir()
+    for file in source.iterdir():
+        if is_model_file(file.name) and file.is_file():
+            shutil.copyfile(file, out / file.name)
