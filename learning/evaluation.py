@@ -11,17 +11,22 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from peft import PeftModel
+from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from common.errors import DataError
-from learning.batches import collate, in_order
+from learning import classification, figures
+from learning.batches import Sized, by_length, collate, in_order
+from learning.classification import Text
 from learning.measuring import inference
-from learning.sft import response_nats
+from learning.sft import token_nats
 from learning.tokens import IGNORED, Example, prompt_ids
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -53,16 +58,50 @@ def evaluate(
     """
     if not examples:
         raise DataError("there is nothing to evaluate on", "give rows that fit into max_length")
+    nats = row_nats(model, examples, batch_size, autocast=autocast)
+    found = figures.text(nats, [e.learned for e in examples], [e.response_bytes for e in examples])
+    return Evaluation(
+        found.values["nats_per_token"],
+        found.values["perplexity"],
+        found.values["bits_per_byte"],
+        int(found.values["tokens"]),
+        int(found.values["bytes"]),
+    )
+
+
+def row_nats(
+    model: torch.nn.Module, examples: Sequence[Example], batch_size: int, *, autocast: bool = False
+) -> list[float]:
+    """−log p(response | prompt) of each example, in nats, in the order of the examples."""
     device = next(model.parameters()).device
-    nats, tokens, size = 0.0, 0, 0
+    found: list[float] = []
     with inference(model, autocast=autocast):
         for batch in in_order(examples, batch_size, partial(collate, device=device)):
-            nats += float(response_nats(model, batch))
-            tokens += batch.learned
-            size += batch.response_bytes
-    mean = nats / tokens
-    perplexity = math.exp(mean) if mean < 700 else math.inf
-    return Evaluation(mean, perplexity, nats / math.log(2) / max(1, size), tokens, size)
+            nats, rows = token_nats(model, batch)
+            sums = torch.zeros(batch.size, device=device).index_add(0, rows, nats)
+            found += sums.tolist()
+    return unsorted(found, examples)
+
+
+def class_scores(
+    model: torch.nn.Module, texts: Sequence[Text], batch_size: int, *, autocast: bool = False
+) -> list[tuple[float, int]]:
+    """−log p of the true class, in nats, and the likeliest class of each text, in their order."""
+    device = next(model.parameters()).device
+    found: list[tuple[float, int]] = []
+    with inference(model, autocast=autocast):
+        for batch in in_order(texts, batch_size, partial(classification.collate, device=device)):
+            out = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+            logits: torch.Tensor = out.logits.float()  # (B, classes)
+            nats = cross_entropy(logits, batch.labels, reduction="none")
+            found += zip(nats.tolist(), logits.argmax(-1).tolist(), strict=True)
+    return unsorted(found, texts)
+
+
+def unsorted(found: Sequence[T], examples: Sequence[Sized]) -> list[T]:
+    """What was found in the order of `learning.batches.in_order`, in that of the examples."""
+    places = by_length(examples)
+    return [found[at] for at in sorted(range(len(places)), key=places.__getitem__)]
 
 
 def unigram_entropy(examples: Sequence[Example]) -> float:

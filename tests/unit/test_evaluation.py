@@ -1,15 +1,20 @@
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 from common.errors import DataError
 from learning.batches import collate
-from learning.evaluation import evaluate, generate, unigram_entropy
+from learning.classification import Classes, predict
+from learning.evaluation import class_scores, evaluate, generate, row_nats, unigram_entropy
+from learning.labelled import Labelled
+from learning.models import load_for
 from learning.sft import sft
 from learning.template import prompt
 from learning.tokens import IGNORED, Example
 from tests.unit.tiny import tiny_model, tiny_tokenizer
+from tests.unit.tiny_encoder import encoder, saved
 
 ROWS = [
     Example((1, 2, 3), (IGNORED, 2, 3), 4),
@@ -23,6 +28,9 @@ class Uniform(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(8))
+
+    def get_output_embeddings(self) -> None:
+        """It has none to be hooked."""
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> "Uniform":
         self.logits = self.weight.expand(*input_ids.shape, 8)
@@ -54,6 +62,32 @@ def test_the_loss_agrees_with_the_models_own() -> None:
     batch = collate(ROWS)
     theirs = model(batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss
     assert float(sft(model, batch)[0]) == pytest.approx(float(theirs), rel=1e-5)
+
+
+def test_rows_are_scored_in_their_order_whatever_their_length() -> None:
+    model = tiny_model()
+    rows = [ROWS[1], ROWS[0], ROWS[1]]
+    alone = [evaluate(model, [row], 1) for row in rows]
+    expected = [each.nats_per_token * each.tokens for each in alone]
+    assert row_nats(model, rows, 2) == pytest.approx(expected, rel=1e-5)
+    assert row_nats(model, [], 2) == []
+
+
+def test_texts_are_scored_in_their_order_and_add_up_to_the_prediction(tmp_path: Path) -> None:
+    path = saved(encoder(), tmp_path / "encoder")
+    loaded = load_for("classification", path, ("bad", "good"), torch.device("cpu"))
+    texts = ["a very very bright film", "dull", "a plot"]
+    rows = [
+        Labelled(text, label) for text, label in zip(texts, ("good", "bad", "bad"), strict=True)
+    ]
+    examples = Classes(("bad", "good")).encode(loaded.tokenizer, rows, 16).examples
+    scores = class_scores(loaded.model, examples, 2)
+    for example, (nats, predicted) in zip(examples, scores, strict=True):
+        alone = predict(loaded.model, [example])
+        assert nats == pytest.approx(alone.loss, rel=1e-4)
+        assert (predicted,) == alone.predicted
+    whole = predict(loaded.model, examples)
+    assert sum(nats for nats, _ in scores) / 3 == pytest.approx(whole.loss, rel=1e-4)
 
 
 def test_evaluation_restores_the_mode() -> None:

@@ -1,0 +1,109 @@
+"""How rows of each kind are scored, as values made of functions chosen from a table.
+
+A score is what one model says of one row; figures of any set of rows follow from the scores of its
+rows. So a model sees a row once, however many sets it belongs to.
+
+Data path: `learning.rows` → `encode` → `score` → `figures` (`learning.figures`), for
+`coordinator.assessment`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from common.records import DpoSettings, Kind
+from common.records import Objective as Name
+from learning import dpo, evaluation, figures, objectives
+from learning.classification import Text
+from learning.dpo import Pair
+from learning.figures import Figures
+from learning.measuring import BATCH
+from learning.objectives import Objective
+from learning.tokens import Example
+
+Scores = Sequence[Any]
+"""One entry for each example; of a type that only the functions of its kind know."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How to evaluate one kind of rows.
+
+    Attributes:
+        kind: Of the rows.
+        objective: Whose `encode` makes examples of them.
+        score: (model, examples, autocast) → a score of each, in their order.
+        figures: (examples, scores, scores of the reference) → figures of this set.
+    """
+
+    kind: Kind
+    objective: Objective
+    score: Callable[[torch.nn.Module, Sequence[Any], bool], Scores]
+    figures: Callable[[Sequence[Any], Scores, Scores], Figures]
+
+
+def make(kind: Kind, settings: DpoSettings | None, labels: Sequence[str]) -> Measure:
+    """The measure of a kind.
+
+    Args:
+        kind: Of the rows.
+        settings: Of the phase that learns preferences; None takes the defaults.
+        labels: The class names of `classification`.
+    """
+    name: dict[Kind, Name] = {"sft": "sft", "va": "dpo", "cls": "classification"}
+    objective = objectives.make(name[kind], settings, labels)
+    match kind:
+        case "sft":
+            return Measure(kind, objective, _text_scores, _text)
+        case "va":
+            return Measure(kind, objective, _pair_scores, _Rewarded(settings or DpoSettings()))
+        case "cls":
+            return Measure(kind, objective, _class_scores, _Classified(len(labels)))
+
+
+def _text_scores(
+    model: torch.nn.Module, examples: Sequence[Example], autocast: bool
+) -> list[float]:
+    return evaluation.row_nats(model, examples, BATCH, autocast=autocast)
+
+
+def _text(examples: Sequence[Example], scores: Scores, _: Scores) -> Figures:
+    return figures.text(scores, [e.learned for e in examples], [e.response_bytes for e in examples])
+
+
+def _pair_scores(
+    model: torch.nn.Module, pairs: Sequence[Pair], autocast: bool
+) -> list[tuple[float, float]]:
+    return dpo.log_probabilities(model, pairs, autocast=autocast)
+
+
+@dataclass(frozen=True)
+class _Rewarded:
+    settings: DpoSettings
+
+    def __call__(self, pairs: Sequence[Pair], scores: Scores, reference: Scores) -> Figures:
+        lengths = [(pair.chosen.learned, pair.rejected.learned) for pair in pairs]
+        return figures.preferences(scores, reference, lengths, self.settings.beta)
+
+
+def _class_scores(
+    model: torch.nn.Module, texts: Sequence[Text], autocast: bool
+) -> list[tuple[float, int]]:
+    return evaluation.class_scores(model, texts, BATCH, autocast=autocast)
+
+
+@dataclass(frozen=True)
+class _Classified:
+    classes: int
+
+    def __call__(self, texts: Sequence[Text], scores: Scores, _: Scores) -> Figures:
+        return figures.classes(
+            [nats for nats, _ in scores],
+            [predicted for _, predicted in scores],
+            [text.label for text in texts],
+            self.classes,
+        )
