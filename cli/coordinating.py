@@ -71,7 +71,7 @@ def conclude(
     if not outcome.complete:
         output.say(f"continue with --resume; everything accepted is in {run.directory}")
         return None
-    return report_files.write(report.build(run, compute()))
+    return report_files.write(report.build(run, compute()), run.directory / "report")
 
 
 def exit_code(outcome: Outcome) -> int:

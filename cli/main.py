@@ -24,9 +24,11 @@ INTERRUPTED = 130
 COMMANDS = {
     "demo": "The whole federation on this machine, nothing else needed; ends with a report.",
     "init": "Write a commented federation.toml.",
+    "prepare": "Fetch or make rows, deal them to clients, show the skew.",
     "coordinator": "Own a run: schedule tasks, aggregate updates, commit versions.",
     "worker": "Train beside the data for a coordinator.",
     "status": "Show the state of a run once.",
+    "evaluate": "Measure any version: perplexity, preferences, accuracy, generations.",
     "export": "A PEFT adapter or a merged model, with a model card.",
 }
 

@@ -1,39 +1,26 @@
-"""What a run achieved: base against federated adapter on the held-out rows, and how it got there.
+"""What a run achieved, and how it got there: a version's assessment, and the run's history.
 
-Read from the journal and the version directories after the run; the adapter is loaded the way any
-user of the run would, with `PeftModel.from_pretrained`. `coordinator/report_files.py` writes it.
+The history is read from the journal's summaries; nothing is trained or measured for it. A report is
+a value: `coordinator.report_tables` and `coordinator.report_plots` draw it, and
+`coordinator.report_files` writes it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from peft import PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
+from common.config import PhaseConfig
 from common.records import VersionSummary
-from coordinator import retention
+from coordinator import opening, retention
+from coordinator.assessment import Assessment, assess
+from coordinator.bench import WHOLE, Sizes
+from coordinator.comparison import Comparison
+from coordinator.opening import Opened
 from coordinator.run import Run
-from learning import loading, shards, tokens
-from learning import rows as rows_of
 from learning.device import Compute
-from learning.evaluation import Evaluation, evaluate, generate, unigram_entropy
-from learning.instructions import Instruction
-from learning.template import prompt
-
-BATCH = 32
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One held-out instruction, answered before and after."""
-
-    instruction: str
-    expected: str
-    before: str
-    after: str
 
 
 @dataclass(frozen=True)
@@ -43,89 +30,114 @@ class Report:
     Attributes:
         name: Of the run.
         base_name: Of the base model.
-        adapter: Directory of the last version.
-        rows: Held-out rows that were evaluated.
-        unigram: Nats per token of the held-out responses under their own unigram distribution: what
-            a model must beat to have read anything.
-        base: Evaluation without the adapter.
-        federated: Evaluation with it.
+        adapter: Directory of the evaluated version.
+        phases: Of the plan.
+        assessment: How good that version is.
         versions: Every version's summary.
-        federated_loss: Loss of each version on the clients' own holdouts, before they trained on.
-        samples: Generations side by side.
-        directory: Of the run.
+        sources: What became of each source's rows, by kind: `learning.sources.Usable`.
+        comparison: With another run.
     """
 
     name: str
     base_name: str
     adapter: Path
-    rows: int
-    unigram: float
-    base: Evaluation
-    federated: Evaluation
+    phases: tuple[PhaseConfig, ...]
+    assessment: Assessment
     versions: tuple[VersionSummary, ...]
-    federated_loss: dict[int, float]
-    samples: tuple[Sample, ...]
-    directory: Path
+    sources: Mapping[str, Any]
+    comparison: Comparison | None = None
 
 
-def build(run: Run, compute: Compute, samples: int = 3, new_tokens: int = 40) -> Report:
-    """Evaluate the newest version of a run.
-
-    Args:
-        run: Opened.
-        compute: Where to evaluate.
-        samples: Held-out rows to answer with text.
-        new_tokens: Length of an answer, at most.
+def build(run: Run, compute: Compute) -> Report:
+    """Evaluate the newest version of a run that is open, on every held-out row.
 
     Raises:
-        DataError: The held-out rows are gone.
+        DataError: The prepared rows are gone.
         ModelError: The base model cannot be loaded.
     """
-    versions = tuple(run.journal.versions())
-    rows = rows_of.read("sft", shards.load(run.directory / "clients").heldout["sft"]).rows
-    loaded = loading.load(run.base_path, compute.device)
-    encoded = tokens.encode(loaded.tokenizer, rows, run.template.max_length).examples
-    chosen = _spread(rows, samples)
-    base = evaluate(loaded.model, encoded, BATCH, autocast=compute.autocast)
-    before = _answers(loaded.model, loaded.tokenizer, chosen, new_tokens)
-    adapter = run.versions.directory(versions[-1].version)
-    model = PeftModel.from_pretrained(loaded.model, str(adapter))
-    federated = evaluate(model, encoded, BATCH, autocast=compute.autocast)
-    after = _answers(model, loaded.tokenizer, chosen, new_tokens)
+    opened = opening.of(run)
+    return of(opened, opened.summaries[-1].version, compute, WHOLE)
+
+
+def of(run: Opened, version: int, compute: Compute, sizes: Sizes) -> Report:
+    """Evaluate a version that is on the disk.
+
+    Raises:
+        DataError: The prepared rows are gone.
+        ModelError: The base model cannot be loaded.
+        RunError: A version that is needed is not there.
+    """
     return Report(
         name=run.name,
-        base_name=run.template.base.name,
-        adapter=adapter,
-        rows=len(encoded),
-        unigram=unigram_entropy(encoded),
-        base=base,
-        federated=federated,
-        versions=versions,
-        federated_loss=retention.federated_loss(versions),
-        samples=tuple(
-            Sample(_shown(row), row.output, one, other)
-            for row, one, other in zip(chosen, before, after, strict=True)
-        ),
-        directory=run.directory / "report",
+        base_name=run.base.name,
+        adapter=run.place(version),
+        phases=run.phases,
+        assessment=assess(run, version, compute, sizes),
+        versions=run.summaries,
+        sources=run.sources,
     )
 
 
-def _spread(rows: Sequence[Instruction], count: int) -> list[Instruction]:
-    """Rows from the beginning, middle and end, rather than neighbours."""
-    step = max(1, len(rows) // max(1, count))
-    return list(rows[::step][:count])
+@dataclass(frozen=True)
+class Course:
+    """How one phase went. Losses are of its objective; points are (version, value).
+
+    Attributes:
+        number: Of the phase, from 1.
+        phase: Its settings.
+        begin: The version that it started from.
+        versions: That it made.
+        train: Mean training loss of the updates in a version.
+        holdout: Loss of a version on the clients' own holdouts, before they trained on from it.
+        accuracy: The same for accuracy, where there is one.
+    """
+
+    number: int
+    phase: PhaseConfig
+    begin: int
+    versions: tuple[VersionSummary, ...]
+    train: tuple[tuple[int, float], ...]
+    holdout: tuple[tuple[int, float], ...]
+    accuracy: tuple[tuple[int, float], ...]
 
 
-def _answers(
-    model: PreTrainedModel | PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[Instruction],
-    new_tokens: int,
-) -> list[str]:
-    return generate(
-        model, tokenizer, [prompt(row.instruction, row.input) for row in rows], new_tokens
-    )
+def courses(
+    phases: Sequence[PhaseConfig], versions: Sequence[VersionSummary]
+) -> tuple[Course, ...]:
+    """The history by phase; phases that have made no version are left out."""
+    losses, accuracies = retention.federated_loss(versions), federated_accuracy(versions)
+    found = []
+    begin = 0
+    for index, phase in enumerate(phases):
+        end = begin + phase.versions
+        made = tuple(v for v in versions if begin < v.version <= end)
+        if made:
+            found.append(
+                Course(
+                    number=index + 1,
+                    phase=phase,
+                    begin=begin,
+                    versions=made,
+                    train=tuple((v.version, v.train_loss) for v in made if v.train_loss),
+                    # A phase's end is where the next one begins: it is measured by that one.
+                    holdout=tuple(sorted(p for p in losses.items() if begin <= p[0] < end)),
+                    accuracy=tuple(sorted(p for p in accuracies.items() if begin <= p[0] < end)),
+                )
+            )
+        begin = end
+    return tuple(found)
 
 
-def _shown(row: Instruction) -> str:
-    return f"{row.instruction} {row.input}".strip()
+def federated_accuracy(versions: Sequence[VersionSummary]) -> dict[int, float]:
+    """Accuracy of versions on the clients' own holdouts, before they trained on from them.
+
+    Weighted by sample count, as `coordinator.retention.federated_loss` is.
+    """
+    total: dict[int, float] = {}
+    count: dict[int, int] = {}
+    for update in (update for version in versions for update in version.updates):
+        if update.accuracy_before is not None:
+            base = update.base_version
+            total[base] = total.get(base, 0.0) + update.num_samples * update.accuracy_before
+            count[base] = count.get(base, 0) + update.num_samples
+    return {version: total[version] / count[version] for version in total if count[version]}

@@ -1,166 +1,165 @@
-"""The report on disk: `report.md`, `report.json` and `loss.png` in the run's `report/`."""
+"""A report on the disk: Markdown, JSON, one HTML file, and the pictures.
+
+`report.*` at the end of a run says how it went, too; `evaluation.*` says how good a version is.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from common.errors import RunError
 from common.files import write_durable
-from common.records import UpdateSummary
-from coordinator.report import Report, Sample
-from learning.evaluation import Evaluation
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-
-def write(report: Report) -> Path:
-    """Write all three files; returns the path of the Markdown one."""
-    report.directory.mkdir(parents=True, exist_ok=True)
-    picture(report, report.directory / "loss.png")
-    write_durable(report.directory / "report.json", json.dumps(fields(report), indent=1).encode())
-    path = report.directory / "report.md"
-    write_durable(path, markdown(report).encode())
-    return path
+from coordinator import report_plots, report_tables
+from coordinator.assessment import Assessed
+from coordinator.comparison import Comparison
+from coordinator.document import Block, Heading, Items, Picture, html, markdown
+from coordinator.report import Report, federated_accuracy
+from coordinator.retention import federated_loss
+from learning.figures import METRICS, Figures, spread
 
 
-def fields(report: Report) -> dict[str, Any]:
-    """The report as plain maps and lists."""
-    return {
+def write(report: Report, folder: Path) -> Path:
+    """Write the report of a whole run; returns the path of the Markdown file.
+
+    Raises:
+        RunError: The folder cannot be written.
+    """
+    rest = [*report_tables.history(report, ""), *report_tables.versions(report)]
+    return _write(report, folder, "report", "", rest, fields(report, history=True))
+
+
+def write_evaluation(report: Report, folder: Path) -> Path:
+    """Write the evaluation of one version; returns the path of the Markdown file.
+
+    Raises:
+        RunError: The folder cannot be written.
+    """
+    rest = report_tables.history(report, "evaluation_")
+    return _write(report, folder, "evaluation", "evaluation_", rest, fields(report, history=False))
+
+
+def blocks(report: Report, prefix: str) -> list[Block]:
+    """What both forms say: the comparison, figures, answers, data."""
+    compared = report_tables.comparison(report.comparison) if report.comparison else []
+    return [
+        *report_tables.opening(report),
+        *compared,
+        *report_tables.figures(report.assessment, prefix),
+        *report_tables.answers(report.assessment),
+        *report_tables.data(report),
+    ]
+
+
+def fields(report: Report, *, history: bool) -> dict[str, Any]:
+    """The report as plain JSON values; a number that is not finite is null.
+
+    `base` and `federated` are the held-out figures of the first kind of rows that the run learns.
+    """
+    found = report.assessment
+    first = found.kinds[0]
+    values: dict[str, Any] = {
         "run": report.name,
         "base_model": report.base_name,
+        "version": found.version,
         "adapter": str(report.adapter),
-        "heldout_rows": report.rows,
-        "unigram_nats_per_token": report.unigram,
-        "base": asdict(report.base),
-        "federated": asdict(report.federated),
-        "versions": [version.fields() for version in report.versions],
-        "federated_loss": report.federated_loss,
-        "samples": [asdict(sample) for sample in report.samples],
+        "subjects": [asdict(subject) for subject in found.subjects],
+        "heldout_rows": first.heldout[-1].rows,
+        "unigram_nats_per_token": first.unigram,
+        "base": _figures(first.heldout[0], first),
+        "federated": _figures(first.heldout[-1], first),
+        "kinds": {each.kind: _assessed(each) for each in found.kinds},
+        "labels": list(found.labels),
+        "samples": [asdict(sample) for sample in found.samples],
+        "data": dict(report.sources),
+        "federated_loss": federated_loss(report.versions),
+        "federated_accuracy": federated_accuracy(report.versions),
+    }
+    if history:
+        values["versions"] = [version.fields() for version in report.versions]
+    if report.comparison:
+        values["comparison"] = _comparison(report.comparison)
+    plain: dict[str, Any] = _finite(values)
+    return plain
+
+
+def _write(
+    report: Report,
+    folder: Path,
+    name: str,
+    prefix: str,
+    rest: list[Block],
+    values: Mapping[str, Any],
+) -> Path:
+    text = [*blocks(report, prefix), *rest]
+    pictures = report_plots.pictures(report, prefix)
+    names = [block.name for block in text if isinstance(block, Picture)]
+    files = (f"{name}.html: all of this, in one file", f"{name}.json", *names)
+    text += [Heading("Files"), Items(str(folder), (f"version: {report.adapter}", *files))]
+    title = f"Run {report.name}, version {report.assessment.version}"
+    contents = {
+        **pictures,
+        f"{name}.json": json.dumps(values, indent=1).encode(),
+        f"{name}.html": html(text, title, pictures).encode(),
+        f"{name}.md": markdown(text).encode(),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, content in contents.items():
+            write_durable(folder / file, content)
+    except OSError as error:
+        raise RunError(
+            f"{folder} cannot be written: {error.strerror}", "choose another place with --out"
+        ) from None
+    return folder / f"{name}.md"
+
+
+def _assessed(found: Assessed) -> dict[str, Any]:
+    last = {name: own[-1] for name, own in found.clients.items()}
+    spreads = {metric.key: spread(metric, last) for metric in METRICS[found.kind]}
+    return {
+        "heldout": [_figures(one, found) for one in found.heldout],
+        "all_clients": [_figures(one, found) for one in found.pooled],
+        "clients": {
+            name: [_figures(one, found) for one in own] for name, own in found.clients.items()
+        },
+        "spread": {key: asdict(one) if one else None for key, one in spreads.items()},
+        "unigram_nats_per_token": found.unigram,
+        "reference": found.reference,
+        "beta": found.beta,
     }
 
 
-def markdown(report: Report) -> str:
-    """The report for people."""
-    last = report.versions[-1].version
-    gain = 1 - report.federated.nats_per_token / report.base.nats_per_token
-    parts = [
-        f"# Run {report.name}: {last} versions of {report.base_name}",
-        f"On {report.rows} held-out rows that no client has, response tokens only:",
-        _evaluation(report),
-        f"The federated adapter takes {gain:.1%} off the base model's nats per token.",
-        "## Versions",
-        _versions(report),
-        "## Updates",
-        _updates(update for version in report.versions for update in version.updates),
-        "## Answers to held-out instructions",
-        *(_sample(sample) for sample in report.samples),
-        "## Files",
-        f"- PEFT adapter: `{report.adapter}`\n- picture of the loss: `{report.directory}/loss.png`",
-    ]
-    return "\n\n".join(parts) + "\n"
+def _figures(found: Figures, of: Assessed) -> dict[str, Any]:
+    intervals = {metric.key: found.interval(metric) for metric in METRICS[of.kind]}
+    values: dict[str, Any] = {"rows": found.rows, **found.values}
+    values["intervals"] = {key: list(pair) for key, pair in intervals.items() if pair}
+    return values | ({"confusion": found.confusion} if found.confusion else {})
 
 
-def picture(report: Report, path: Path) -> None:
-    """Training and holdout loss by version, as a PNG."""
-    from matplotlib.figure import Figure  # noqa: PLC0415  # half a second, once per run
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.add_subplot()
-    made = [version for version in report.versions if version.updates]
-    train = [version.train_loss or 0.0 for version in made]
-    axes.plot([v.version for v in made], train, "o-", label="training, mean of the updates")
-    known = sorted(report.federated_loss)
-    losses = [report.federated_loss[version] for version in known]
-    axes.plot(known, losses, "s--", label="clients' holdouts, before training")
-    _level(axes, report.base.nats_per_token, "base, held out", right=True)
-    _level(axes, report.federated.nats_per_token, "federated, held out", right=False)
-    axes.margins(y=0.1)
-    axes.set_xlabel("version")
-    axes.set_ylabel("nats per response token")
-    axes.set_title(f"Run {report.name}")
-    axes.legend()
-    figure.savefig(path, dpi=110)
+def _comparison(found: Comparison) -> dict[str, Any]:
+    return {
+        "sides": [asdict(side) for side in found.sides],
+        "kinds": {
+            each.kind: {
+                "figures": [{"rows": one.rows, **one.values} for one in each.figures],
+                "left_out": each.left_out,
+            }
+            for each in found.kinds
+        },
+    }
 
 
-def _level(axes: Axes, nats: float, label: str, *, right: bool) -> None:
-    """A grey line with its value, written where the curves are not."""
-    axes.axhline(nats, linewidth=0.8, color="grey")
-    place = (0.99 if right else 0.01, nats)
-    side = "right" if right else "left"
-    axes.annotate(
-        f"{label}: {nats:.3f}", place, xycoords=("axes fraction", "data"), ha=side, va="bottom"
-    )
-
-
-def _evaluation(report: Report) -> str:
-    header = ("model", "nats per token", "perplexity", "bits per byte")
-    unigram = ("unigram of the same text", f"{report.unigram:.3f}", "", "")
-    rows = [_row("base", report.base), _row("federated", report.federated)]
-    return _table(header, [unigram, *rows])
-
-
-def _row(name: str, e: Evaluation) -> tuple[str, ...]:
-    return (name, f"{e.nats_per_token:.3f}", f"{e.perplexity:.1f}", f"{e.bits_per_byte:.3f}")
-
-
-def _versions(report: Report) -> str:
-    header = ("version", "updates", "train loss", "clients' holdout before", "after", "bytes up")
-    rows = [
-        (
-            str(v.version),
-            str(len(v.updates)),
-            f"{v.train_loss:.3f}",
-            f"{v.holdout_before:.3f}",
-            f"{v.holdout_after:.3f}",
-            f"{sum(u.nbytes for u in v.updates):,}",
-        )
-        for v in report.versions
-        if v.updates
-    ]
-    return _table(header, rows)
-
-
-def _updates(updates: Iterable[UpdateSummary]) -> str:
-    names = ("task", "client", "rows", "staleness", "FCCL weight", "× staleness", "× balance")
-    header = (*names, "× clip", "step", "train loss")
-    rows = [
-        (
-            u.task_id,
-            u.client_id,
-            str(u.num_samples),
-            str(u.staleness),
-            f"{u.weight:.3f}",
-            f"{u.staleness_factor:.3f}",
-            f"{u.participation_factor:.2f}",
-            f"{u.clip:.2f}",
-            f"{u.coefficient:.3f}",
-            f"{u.avg_loss:.3f}",
-        )
-        for u in updates
-    ]
-    return _table(header, rows)
-
-
-def _sample(sample: Sample) -> str:
-    lines = (
-        f"**{_line(sample.instruction)}**",
-        f"- expected: {_line(sample.expected)}",
-        f"- before: {_line(sample.before)}",
-        f"- after: {_line(sample.after)}",
-    )
-    return "\n".join(lines)
-
-
-def _line(text: str) -> str:
-    """Model output in one line that Markdown takes as text."""
-    flat = " ".join(text.split())[:300]
-    return "".join(f"\\{char}" if char in "\\`*_[]<>#|" else char for char in flat) or "(nothing)"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def _finite(value: Any) -> Any:
+    """The value with null for numbers that JSON has not."""
+    if isinstance(value, Mapping):
+        return {str(key): _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

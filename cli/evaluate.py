@@ -1,0 +1,172 @@
+"""`fccl evaluate`: how good any version of a run is, beside its base; or two runs side by side."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from cli.console import Output
+from common.paths import cache_dir
+from common.records import Kind
+from coordinator import run as runs
+
+if TYPE_CHECKING:
+    from coordinator.document import Block, Table
+    from coordinator.opening import Opened
+    from coordinator.report import Report
+
+_COUNT = click.IntRange(min=1)
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the command line asks for."""
+
+    directory: Path
+    version: int | None
+    rows: tuple[int, int, int]  # sft, va, cls
+    samples: int
+    new_tokens: int
+    other: Path | None
+
+
+@click.command()
+@click.argument("directory", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--version", type=click.IntRange(min=0), help="Which one [default: the newest].")
+@click.option("--sft", type=_COUNT, default=50, show_default=True, help="Instructions, at most.")
+@click.option("--va", type=_COUNT, default=50, show_default=True, help="Preferences, at most.")
+@click.option("--cls", type=_COUNT, default=200, show_default=True, help="Texts, at most.")
+@click.option(
+    "--gen-samples",
+    type=click.IntRange(min=0),
+    default=3,
+    show_default=True,
+    help="Held-out rows to answer.",
+)
+@click.option(
+    "--gen-tokens", type=_COUNT, default=30, show_default=True, help="Length of an answer."
+)
+@click.option(
+    "--compare",
+    "other",
+    metavar="RUN2",
+    type=click.Path(path_type=Path),
+    help="Its newest version on the same rows.",
+)
+@click.option("--json", "as_json", is_flag=True, help="JSON on standard output, nothing else.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Where to write [default: RUN/report]."
+)
+def command(
+    directory: Path,
+    version: int | None,
+    sft: int,
+    va: int,
+    cls: int,
+    gen_samples: int,
+    gen_tokens: int,
+    other: Path | None,
+    as_json: bool,
+    out: Path | None,
+) -> None:
+    """Measure a version of RUN on rows that no task has seen: held out, and of each client.
+
+    RUN is a run directory; it may be running. The limits hold for the held-out rows and for those
+    of each client. Writes evaluation.md, .json and .html.
+    """
+    wanted = Wanted(directory, version, (sft, va, cls), gen_samples, gen_tokens, other)
+    for named in (directory, other):
+        if named is not None:
+            runs.saved_config(named)  # before torch is loaded, which takes seconds
+    sys.exit(serve(wanted, out or directory / "report", as_json))
+
+
+def serve(wanted: Wanted, out: Path, as_json: bool) -> int:
+    """Evaluate, write and show; returns the exit code."""
+    from coordinator import report_files
+
+    output = Output(plain=False)
+    report = evaluate(wanted, (lambda message, done: None) if as_json else output.report)
+    output.end_report()
+    path = report_files.write_evaluation(report, out)
+    if as_json:
+        click.echo(json.dumps(report_files.fields(report, history=False), indent=1))
+        return 0
+    show(report_files.blocks(report, "evaluation_"), output.console)
+    click.echo(f"\nwritten: {path} and {path.with_suffix('.html').name}")
+    return 0
+
+
+def evaluate(wanted: Wanted, told: Progress) -> Report:
+    """The evaluation, and the comparison if one is wanted.
+
+    Args:
+        wanted: What.
+        told: Told of the progress of a base model that is made or fetched.
+    """
+    from coordinator import comparison, report
+    from coordinator.bench import Sizes
+    from learning.device import detect
+
+    found, version = look(wanted.directory, wanted.version, told)
+    sft, va, cls = wanted.rows
+    limits: dict[Kind, int] = {"sft": sft, "va": va, "cls": cls}
+    sizes = Sizes(limits, limits, wanted.samples, wanted.new_tokens)
+    if wanted.other is None:
+        return report.of(found, version, detect(), sizes)
+    other, theirs = look(wanted.other, None, told)
+    comparison.check(found, other)
+    compute = detect()
+    both = comparison.compare(found, version, other, theirs, compute, sizes)
+    return replace(report.of(found, version, compute, sizes), comparison=both)
+
+
+def look(directory: Path, version: int | None, told: Progress) -> tuple[Opened, int]:
+    """A run as it is now, and its version of that number; the newest for None."""
+    from coordinator import opening, preparation, recorded
+
+    found = recorded.read(directory)
+    chosen = found.choose(version)
+    find = preparation.find_base(found.config, cache_dir(), told)
+    return opening.look(found, find(found.base)), chosen
+
+
+def show(blocks: Sequence[Block], console: Console) -> None:
+    """The blocks on a terminal, or their Markdown where it goes into a file or a pipe."""
+    from coordinator.document import Heading, Items, Paragraph, Picture, Table, markdown
+
+    if not console.is_terminal:
+        click.echo(markdown([b for b in blocks if not isinstance(b, Picture)]), nl=False)
+        return
+    for block in blocks:
+        match block:
+            case Heading():
+                style = "bold" if block.level < 3 else "italic"
+                console.print(Text(f"\n{block.text}", style=style))
+            case Paragraph():
+                console.print(Text(block.text, style="dim"))
+            case Items():
+                console.print(Text(f"\n{block.text}"))
+                for point in block.points:
+                    console.print(Text(f"  • {point}", style="dim"))
+            case Table():
+                console.print(_table(block), Text())
+
+
+def _table(block: Table) -> RichTable:
+    table = RichTable(header_style="bold", box=None, pad_edge=False)
+    for place, title in enumerate(block.header):
+        table.add_column(Text(title), justify="right" if place else "left")
+    for row in block.rows:
+        table.add_row(*(Text(text) for text in row))
+    return table

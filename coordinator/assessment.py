@@ -1,0 +1,198 @@
+"""How good a version is: beside the base and the end of each phase before it, on unseen rows.
+
+One attached model takes the tensors of one subject after another, and every row passes through it
+once per subject. What comes out is a value; `coordinator.report` adds how the run went, and
+`coordinator.report_files` writes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from common.config import PhaseConfig
+from common.records import Kind, one_line
+from coordinator.bench import HELDOUT, Bench, Exam, Sizes
+from coordinator.opening import Opened
+from learning.device import Compute
+from learning.evaluation import unigram_entropy
+from learning.figures import Figures
+from learning.instructions import Instruction
+from learning.labelled import Labelled
+from learning.preferences import Preference
+from learning.rows import Row
+from learning.scoring import Scores
+from learning.template import prompt
+from learning.tokens import Example
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A version that is evaluated, and what it is called."""
+
+    version: int
+    title: str
+
+
+@dataclass(frozen=True)
+class Assessed:
+    """Figures on one kind of rows. Figures stand in the order of the subjects.
+
+    Attributes:
+        kind: Of the rows.
+        heldout: On rows that no client has.
+        pooled: On all clients' validation rows together.
+        clients: On each client's own.
+        unigram: sft: nats per token of the held-out responses under their own unigram distribution:
+            what a model must beat to have read anything.
+        reference: va: the version that rewards compare with.
+        beta: va: β of the rewards.
+    """
+
+    kind: Kind
+    heldout: tuple[Figures, ...]
+    pooled: tuple[Figures, ...]
+    clients: Mapping[str, tuple[Figures, ...]]
+    unigram: float | None = None
+    reference: int | None = None
+    beta: float | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A held-out row, and what each subject says of it, each in one line of printable text."""
+
+    asked: str
+    expected: str
+    answers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What is known of a version.
+
+    Attributes:
+        version: The evaluated one, the last of the subjects.
+        subjects: Oldest first.
+        kinds: In the order in which the plan learns them.
+        samples: From the first kind that has text to show.
+        labels: The class names, where the run classifies.
+    """
+
+    version: int
+    subjects: tuple[Subject, ...]
+    kinds: tuple[Assessed, ...]
+    samples: tuple[Sample, ...]
+    labels: tuple[str, ...]
+
+
+def assess(run: Opened, version: int, compute: Compute, sizes: Sizes) -> Assessment:
+    """Evaluate a version that is on the disk.
+
+    Raises:
+        DataError: The prepared rows are gone.
+        ModelError: The base model cannot be loaded.
+        RunError: A version that is needed is not there.
+    """
+    newest = run.tensors(version)  # first: a running coordinator may remove it soon
+    bench = Bench(run, compute)
+    exams = [bench.exam(kind, version, sizes) for kind in kinds(run.phases)]
+    asked = _asked(exams, sizes.samples)
+    subjects = subjects_of(run.phases, version)
+    scores: dict[int, list[Scores]] = {}
+    answers: list[Sequence[str]] = []
+    for subject in subjects:
+        bench.become(newest if subject.version == version else run.tensors(subject.version))
+        scores[subject.version] = [bench.score(exam) for exam in exams]
+        answers.append(bench.generate([_text(row, prompt) for row in asked], sizes.new_tokens))
+    by_exam = [[scores[subject.version][i] for subject in subjects] for i in range(len(exams))]
+    return Assessment(
+        version=version,
+        subjects=subjects,
+        kinds=tuple(
+            _assessed(exam, by_exam[i], scores[exam.reference][i]) for i, exam in enumerate(exams)
+        ),
+        samples=(
+            *_answered(asked, answers),
+            *_classified(exams, by_exam, sizes.samples, run.labels),
+        ),
+        labels=run.labels,
+    )
+
+
+def kinds(phases: Sequence[PhaseConfig]) -> tuple[Kind, ...]:
+    """The kinds of rows that a plan learns from, in its order."""
+    return tuple(dict.fromkeys(phase.kind for phase in phases))
+
+
+def subjects_of(phases: Sequence[PhaseConfig], version: int) -> tuple[Subject, ...]:
+    """The base, the end of each phase before a version, and the version."""
+    found = [Subject(0, "base")]
+    end = 0
+    for phase in phases:
+        end += phase.versions
+        if end < version:
+            found.append(Subject(end, f"version {end} (after {phase.objective})"))
+    return (*found, Subject(version, f"version {version}")) if version else tuple(found)
+
+
+def flat(text: str) -> str:
+    """Rows and model output as one line that no terminal obeys, of bounded length."""
+    return " ".join(one_line(text).split())[:300]
+
+
+def _assessed(exam: Exam, scores: Sequence[Scores], reference: Scores) -> Assessed:
+    def by_subject(owners: Sequence[str]) -> tuple[Figures, ...]:
+        return tuple(exam.figures(owners, one, reference) for one in scores)
+
+    heldout = [cast(Example, exam.examples[i]) for i in exam.places([HELDOUT])]
+    return Assessed(
+        kind=exam.kind,
+        heldout=by_subject([HELDOUT]),
+        pooled=by_subject(exam.clients),
+        clients={name: by_subject([name]) for name in exam.clients},
+        unigram=unigram_entropy(heldout) if exam.kind == "sft" and heldout else None,
+        reference=exam.reference if exam.kind == "va" else None,
+        beta=exam.beta,
+    )
+
+
+def _asked(exams: Sequence[Exam], count: int) -> list[Row]:
+    """Held-out rows to answer: instructions, else preferences; of classes there are none."""
+    for kind in ("sft", "va"):
+        for exam in exams:
+            if exam.kind == kind and (places := exam.spread(count)):
+                return [exam.rows[i] for i in places]
+    return []
+
+
+def _text(row: Row, form: Callable[[str, str], str]) -> str:
+    """What a row asks."""
+    if isinstance(row, Instruction):
+        return form(row.instruction, row.input)
+    return form(cast(Preference, row).prompt, "")
+
+
+def _answered(rows: Sequence[Row], answers: Sequence[Sequence[str]]) -> list[Sample]:
+    return [
+        Sample(
+            flat(_text(row, lambda task, given: f"{task} {given}")),
+            flat(row.output if isinstance(row, Instruction) else cast(Preference, row).chosen),
+            tuple(flat(each[i]) for each in answers),
+        )
+        for i, row in enumerate(rows)
+    ]
+
+
+def _classified(
+    exams: Sequence[Exam], scores: Sequence[Sequence[Scores]], count: int, labels: Sequence[str]
+) -> list[Sample]:
+    """Held-out texts with the class that each subject gives them."""
+    found = []
+    for exam, by_subject in zip(exams, scores, strict=True):
+        for i in exam.spread(count) if exam.kind == "cls" else ():
+            row = cast(Labelled, exam.rows[i])
+            answers = tuple(flat(labels[one[i][1]]) for one in by_subject)
+            found.append(Sample(flat(row.text), flat(row.label), answers))
+    return found

@@ -1,0 +1,190 @@
+"""The rows on which a run is evaluated, and the model that takes one version after another.
+
+The held-out rows are those that no client has; a client's validation rows those of its own that no
+task reads. `coordinator.assessment` and `coordinator.comparison` decide who is examined on what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeVar
+
+from common.config import PhaseConfig
+from common.records import Kind
+from common.tensors import Tensors
+from coordinator.opening import Opened
+from learning import lora, models, scoring, shards
+from learning import rows as rows_of
+from learning.device import Compute
+from learning.evaluation import generate
+from learning.figures import Figures
+from learning.loading import Loaded
+from learning.lora import Adapted
+from learning.rows import Row
+from learning.scoring import Measure, Scores
+from learning.shards import Prepared
+
+HELDOUT = ""
+"""The name of the held-out set among those of the clients."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is evaluated.
+
+    Attributes:
+        heldout: Held-out rows of each kind, at most.
+        client: Validation rows of each client and kind, at most.
+        samples: Rows that are answered with text, or shown with their classes.
+        new_tokens: Length of an answer, at most.
+    """
+
+    heldout: Mapping[Kind, int]
+    client: Mapping[Kind, int]
+    samples: int = 3
+    new_tokens: int = 30
+
+
+WHOLE = Sizes(
+    heldout=dict.fromkeys(("sft", "va", "cls"), shards.MAX_HELDOUT),
+    client={"sft": 50, "va": 50, "cls": 200},
+    new_tokens=40,
+)
+"""What the report at the end of a run looks at: every held-out row."""
+
+
+@dataclass(frozen=True)
+class Exam:
+    """The rows of one kind, as one model reads them.
+
+    Attributes:
+        measure: How to score them.
+        rows: Those that fit.
+        examples: The same, tokenised.
+        owners: The set that each belongs to: a client, or `HELDOUT`.
+        clients: All clients, those without rows too.
+        reference: The version that rewards compare with.
+        beta: Of the rewards.
+    """
+
+    measure: Measure
+    rows: Sequence[Row]
+    examples: Sequence[Any]
+    owners: Sequence[str]
+    clients: tuple[str, ...]
+    reference: int
+    beta: float | None
+
+    @property
+    def kind(self) -> Kind:
+        """Of the rows."""
+        return self.measure.kind
+
+    def places(self, owners: Iterable[str]) -> list[int]:
+        """Where the rows of some sets stand."""
+        wanted = set(owners)
+        return [i for i, owner in enumerate(self.owners) if owner in wanted]
+
+    def spread(self, count: int) -> list[int]:
+        """Places of a few held-out rows."""
+        return evenly(self.places([HELDOUT]), count)
+
+    def figures(self, owners: Iterable[str], scores: Scores, reference: Scores) -> Figures:
+        """The figures of some sets together."""
+        places = self.places(owners)
+        return self.measure.figures(
+            [self.examples[i] for i in places],
+            [scores[i] for i in places],
+            [reference[i] for i in places],
+        )
+
+
+class Bench:
+    """One base model with an adapter's place, and the rows of its run."""
+
+    def __init__(self, run: Opened, compute: Compute) -> None:
+        self._run, self._compute = run, compute
+        labels = run.labels
+        objective = run.phases[0].objective
+        self._loaded: Loaded = models.load_for(objective, run.base_path, labels, compute.device)
+        # Its tensors are overwritten, so the seed does not matter.
+        self.model: Adapted = lora.attach(self._loaded.model, run.lora, seed=0)
+
+    @cached_property
+    def prepared(self) -> Prepared:
+        """The run's rows on the disk."""
+        return shards.load(self._run.directory / "clients")
+
+    def become(self, tensors: Tensors) -> None:
+        """Take the tensors of a version."""
+        lora.write_adapter(self.model, tensors)
+        self.model.eval()
+
+    def score(self, exam: Exam) -> Scores:
+        """What the model, as it is now, says of each row."""
+        return exam.measure.score(self.model, exam.examples, self._compute.autocast)
+
+    def generate(self, prompts: Sequence[str], new_tokens: int) -> list[str]:
+        """What it answers."""
+        return generate(self.model, self._loaded.tokenizer, prompts, new_tokens)
+
+    def exam(self, kind: Kind, version: int, sizes: Sizes) -> Exam:
+        """The held-out rows of a kind, and each client's validation rows."""
+        sets: dict[str, Sequence[Row]] = {HELDOUT: self.heldout(kind, sizes.heldout[kind])}
+        for shard in self.prepared.shards:
+            if shard.kind == kind:
+                validation = shards.split(rows_of.read(kind, shard.path).rows).validation
+                sets[shard.client_id] = evenly(validation, sizes.client[kind])
+        rows = [(name, row) for name, own in sets.items() for row in own]
+        return self.encode(kind, version, rows, tuple(name for name in sets if name != HELDOUT))
+
+    def heldout(self, kind: Kind, count: int) -> list[Row]:
+        """Rows that no client has."""
+        return evenly(rows_of.read(kind, self.prepared.heldout[kind]).rows, count)
+
+    def encode(
+        self,
+        kind: Kind,
+        version: int,
+        rows: Sequence[tuple[str, Row]],
+        clients: tuple[str, ...] = (),
+    ) -> Exam:
+        """Rows of named sets, tokenised by this model; those that do not fit are left out."""
+        reference, phase = compared_with(self._run.phases, version)
+        measure = scoring.make(kind, phase.dpo if phase else None, self._run.labels)
+        encoded = measure.objective.encode(
+            self._loaded.tokenizer, [row for _, row in rows], self._run.max_length
+        )
+        return Exam(
+            measure=measure,
+            rows=[rows[i][1] for i in encoded.kept],
+            examples=encoded.examples,
+            owners=[rows[i][0] for i in encoded.kept],
+            clients=clients,
+            reference=reference if kind == "va" else 0,
+            beta=phase.beta if phase and kind == "va" else None,
+        )
+
+
+def compared_with(phases: Sequence[PhaseConfig], version: int) -> tuple[int, PhaseConfig | None]:
+    """The version that rewards of a version compare with, and the phase that says how.
+
+    That with which the newest phase of preferences began; before any has begun, version 0 with the
+    settings of the first.
+    """
+    began, found = 0, next((phase for phase in phases if phase.objective == "dpo"), None)
+    start = 0
+    for phase in phases:
+        if phase.objective == "dpo" and start <= version:
+            began, found = start, phase
+        start += phase.versions
+    return began, found
+
+
+def evenly(rows: Sequence[T], count: int) -> list[T]:
+    """At most `count` rows from beginning to end, always the same ones, in their order."""
+    kept = min(count, len(rows))
+    return [rows[i * len(rows) // kept] for i in range(kept)]

@@ -1,0 +1,154 @@
+"""The pictures of a report, as PNG bytes: the way there, and each client before and after."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from coordinator.assessment import Assessed, Subject
+from coordinator.report import Course, Report, courses
+from coordinator.report_tables import UNITS
+from learning.figures import MAIN, Figures
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    Draw = Callable[[Axes, Report, Course], None]
+
+_TRAIN, _HOLDOUT, _BEFORE, _AFTER = "#e08a3c", "#2f6fb0", "#b9c4d2", "#2f6fb0"
+_LEVEL = "#7a8493"
+_ACROSS = 3  # panels in a row
+_WIDEST = 40  # clients that a picture shows
+
+
+def pictures(report: Report, prefix: str) -> dict[str, bytes]:
+    """All pictures of a report, by file name."""
+    found = {
+        f"{prefix}clients_{each.kind}.png": _png(_bars(each, report.assessment.subjects))
+        for each in report.assessment.kinds
+        if any(one.rows for one in each.pooled)
+    }
+    if parts := courses(report.phases, report.versions):
+        found[f"{prefix}loss.png"] = _png(_course(report, parts))
+    return found
+
+
+def _course(report: Report, parts: Sequence[Course]) -> Figure:
+    """By version: the loss of each phase, in its own unit, and its accuracy where it has one."""
+    drawn: list[tuple[Draw, Course]] = []
+    for part in parts:
+        drawn += [(_losses, part)] + ([(_accuracies, part)] if part.accuracy else [])
+    columns = min(_ACROSS, len(drawn))
+    rows = -(-len(drawn) // columns)
+    figure = _figure(7.0 if columns == 1 else 4.8 * columns, 4.0 * rows)
+    figure.suptitle(f"Run {report.name}", fontsize=11, color="0.25")
+    for place, (draw, part) in enumerate(drawn, 1):
+        axes = figure.add_subplot(rows, columns, place)
+        axes.set_title(f"phase {part.number}: {part.phase.objective}", loc="left", fontsize=10)
+        draw(axes, report, part)
+    lines, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    return figure
+
+
+def _losses(axes: Axes, report: Report, part: Course) -> None:
+    if part.train:
+        x, y = zip(*part.train, strict=True)
+        axes.plot(x, y, "o-", color=_TRAIN, ms=4, label="training, mean of the updates")
+    if part.holdout:
+        x, y = zip(*part.holdout, strict=True)
+        label = "clients' holdouts, before training"
+        axes.plot(x, y, "s--", color=_HOLDOUT, ms=4, label=label)
+    key = {"sft": "nats_per_token", "cls": "loss"}.get(part.phase.kind)
+    if key:
+        _levels(axes, report, part, key)
+    axes.set_ylabel(UNITS[part.phase.kind])
+    _dress(axes, part)
+
+
+def _accuracies(axes: Axes, report: Report, part: Course) -> None:
+    x, y = zip(*part.accuracy, strict=True)
+    axes.plot(x, y, "s--", color=_HOLDOUT, ms=4, label="clients' holdouts, before training")
+    key = "reward_accuracy" if part.phase.kind == "va" else "accuracy"
+    _levels(axes, report, part, key, before=part.phase.kind != "va")
+    axes.set_ylabel(key.replace("_", " "))
+    _dress(axes, part)
+
+
+def _levels(axes: Axes, report: Report, part: Course, key: str, *, before: bool = True) -> None:
+    """Base and evaluated version on the held-out rows, as grey lines with their values."""
+    found = next(one for one in report.assessment.kinds if one.kind == part.phase.kind)
+    titles = [subject.title for subject in report.assessment.subjects]
+    sides = {len(titles) - 1: ("left", 0.01)} | ({0: ("right", 0.99)} if before else {})
+    for at, (side, place) in sides.items():
+        if not found.heldout[at].rows:
+            continue
+        value = found.heldout[at].values[key]
+        axes.axhline(value, linewidth=0.8, color=_LEVEL, zorder=1)
+        axes.annotate(
+            f"{titles[at]}, held out: {value:.3f}",
+            (place, value),
+            xycoords=("axes fraction", "data"),
+            ha=side,
+            va="bottom",
+            fontsize=8,
+            color="0.35",
+        )
+
+
+def _dress(axes: Axes, part: Course) -> None:
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415  # as in `_figure`
+
+    axes.margins(y=0.12)
+    axes.set_xlabel("version")
+    axes.set_xlim(part.begin - 0.4, part.versions[-1].version + 0.4)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _bars(found: Assessed, subjects: Sequence[Subject]) -> Figure:
+    """The main figure of each client: the base's beside the evaluated version's."""
+    metric = MAIN[found.kind]
+    known = [name for name, own in found.clients.items() if own[-1].rows]
+    shown = known[:_WIDEST]
+    figure = _figure(max(6.0, min(12.0, 1.1 * len(shown) + 2.5)), 3.6)
+    axes = figure.add_subplot()
+    pair = ((0, _BEFORE), (len(subjects) - 1, _AFTER)) if len(subjects) > 1 else ((0, _AFTER),)
+    width = 0.8 / len(pair)
+    for step, (at, colour) in enumerate(pair):
+        places = [i + (step - (len(pair) - 1) / 2) * width for i in range(len(shown))]
+        values = [found.clients[name][at].values[metric.key] for name in shown]
+        label = f"{subjects[at].title} (all: {_pooled(found.pooled[at], metric.key)})"
+        bars = axes.bar(places, values, width * 0.94, color=colour, label=label)
+        if len(shown) <= 12:
+            axes.bar_label(bars, fmt="%.2f", fontsize=8, color="0.35", padding=2)
+    axes.set_xticks(range(len(shown)), shown, rotation=0 if len(shown) <= 8 else 60)
+    axes.set_ylabel(metric.title)
+    if metric.share:
+        axes.axhline(0.5, linewidth=0.8, color=_LEVEL, linestyle=":")
+        axes.set_ylim(0, 1.05)
+    more = f" (first {_WIDEST} of {len(known)})" if len(known) > _WIDEST else ""
+    title = f"{metric.title.capitalize()} on each client's validation rows{more}"
+    axes.set_title(title, loc="left", fontsize=10)
+    axes.margins(y=0.15)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
+    return figure
+
+
+def _pooled(found: Figures, key: str) -> str:
+    return f"{found.values[key]:.3f}"
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure  # noqa: PLC0415  # half a second, once per run
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _png(figure: Figure) -> bytes:
+    out = io.BytesIO()
+    figure.savefig(out, dpi=110, format="png")
+    return out.getvalue()

@@ -1,0 +1,324 @@
+"""A report says what was measured, and nothing in it is taken for markup."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from common.config import PhaseConfig
+from common.errors import RunError
+from common.records import UpdateSummary, VersionSummary
+from coordinator import report_files, report_plots, report_tables
+from coordinator.assessment import Assessed, Assessment, Sample, Subject
+from coordinator.comparison import Compared, Comparison, Side
+from coordinator.document import Heading, Items, Paragraph, Picture, Table, html, markdown
+from coordinator.report import Report, courses, federated_accuracy
+from learning.figures import METRICS, Figures, classes, preferences, text
+
+SFT, DPO = PhaseConfig(versions=2), PhaseConfig(objective="dpo", versions=2)
+CLS = PhaseConfig(objective="classification", versions=4)
+HOSTILE = "<script>alert(1)</script> | [x](javascript:y) ![i](http://z) `c` **b** &lt; \x1b[31m"
+
+
+def update(base: int, samples: int = 1, accuracy: float | None = None) -> UpdateSummary:
+    return UpdateSummary(
+        task_id="t1", client_id="client_0", worker_id="w", base_version=base, staleness=0,
+        score=1.0, weight=1.0, staleness_factor=1.0, participation_factor=1.0, clip=1.0,
+        coefficient=1.0, num_samples=samples, num_tokens=1, steps=1, avg_loss=1.5,
+        loss_before=2.0, loss_after=1.0, delta_norm=1.0, train_seconds=1.0, nbytes=1000,
+        accuracy_before=accuracy, accuracy_after=accuracy,
+    )  # fmt: skip
+
+
+def version(number: int, phase: int, *updates: UpdateSummary) -> VersionSummary:
+    judged = [u.accuracy_before for u in updates if u.accuracy_before is not None]
+    return VersionSummary(
+        version=number, phase=phase, at=0.0, sha256="0" * 64, nbytes=1,
+        train_loss=1.5 if updates else None, holdout_before=2.0 if updates else None,
+        holdout_after=1.0 if updates else None, accuracy_before=judged[0] if judged else None,
+        accuracy_after=judged[0] if judged else None, updates=updates,
+    )  # fmt: skip
+
+
+HISTORY = (
+    version(0, 0),
+    version(1, 0, update(0)),
+    version(2, 0, update(1)),
+    version(3, 1, update(2, 3, 0.5), update(2, 1, 0.9)),
+    version(4, 1, update(3, 1, 0.7)),
+)
+TEXTS = Assessed(
+    kind="sft",
+    heldout=(text([8.0], [4], [4]), text([4.0], [4], [4])),
+    pooled=(text([9.0], [4], [4]), text([5.0], [4], [4])),
+    clients={
+        "client_0": (text([9.0], [4], [4]), text([5.0], [4], [4])),
+        "client_1": (Figures(0),) * 2,
+    },
+    unigram=3.0,
+)
+PAIRS = Assessed(
+    kind="va",
+    heldout=(preferences([(-1.0, -2.0)] * 4, [(-1.0, -2.0)] * 4, [(1, 1)] * 4, 0.1),) * 2,
+    pooled=(Figures(0),) * 2,
+    clients={"client_0": (Figures(0),) * 2},
+    reference=2,
+    beta=0.1,
+)
+LABELS = Assessed(
+    kind="cls",
+    heldout=(classes([0.7, 0.7], [0, 0], [0, 1], 2), classes([0.1, 0.1], [0, 1], [0, 1], 2)),
+    pooled=(classes([0.7], [0], [1], 2), classes([0.1], [1], [1], 2)),
+    clients={"client_0": (classes([0.7], [0], [1], 2), classes([0.1], [1], [1], 2))},
+)  # fmt: skip
+
+
+def report(
+    *kinds: Assessed, phases: tuple[PhaseConfig, ...] = (SFT, DPO), labels: tuple[str, ...] = ()
+) -> Report:
+    return Report(
+        name="r",
+        base_name="base",
+        adapter=Path("runs/r/versions/000004"),
+        phases=phases,
+        assessment=Assessment(
+            version=4,
+            subjects=(Subject(0, "base"), Subject(4, "version 4")),
+            kinds=kinds,
+            samples=(Sample(HOSTILE, "a", (HOSTILE, "")),),
+            labels=labels,
+        ),
+        versions=HISTORY,
+        sources={
+            "sft": {
+                "source": "x.json",
+                "read": 9,
+                "skipped": {"too long": 2},
+                "truncated": 1,
+                "used": 7,
+            }
+        },
+    )
+
+
+BOTH = report(TEXTS, PAIRS)
+ONE = report(LABELS, phases=(CLS,), labels=("no", HOSTILE))
+
+
+# The document
+
+
+class Tags(HTMLParser):
+    """The tags and attributes of a page, and its text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def read(page: str) -> Tags:
+    tags = Tags()
+    tags.feed(page)
+    return tags
+
+
+@given(st.text())
+def test_no_text_is_taken_for_markup(found: str) -> None:
+    blocks = [
+        Heading(f"h{found}"),
+        Paragraph(f"p{found}"),
+        Items(f"i{found}", (f"a: {found}",)),
+        Table(("header", f"c{found}"), (("row", f"d{found}"),)),
+    ]
+    tags = read(html(blocks, found, {}).partition("<body>")[2])
+    expected = "h2 p p strong ul li table thead tr th th tbody tr td td"
+    assert tags.tags == expected.split()
+    assert {name for name, _ in tags.attributes} <= {"style"}
+
+
+def test_text_is_shown_as_it_was_written() -> None:
+    shown = read(html([Paragraph(HOSTILE)], "t", {})).text
+    assert HOSTILE.replace("\x1b", "").replace("  ", " ") in shown.replace("  ", " ")
+
+
+def test_names_with_underscores_stay_readable_in_markdown() -> None:
+    assert markdown([Paragraph("client_0 and _this_")]) == "client_0 and \\_this\\_\n"
+
+
+def test_a_page_loads_nothing_from_anywhere() -> None:
+    page = html([Picture("a.png", "A"), Paragraph('src="a.png"')], "t", {"a.png": b"PNG"})
+    sources = [value for name, value in read(page).attributes if name in ("src", "href")]
+    assert sources == ["data:image/png;base64,UE5H"]
+    assert "default-src 'none'" in page
+
+
+# What it says
+
+
+def cells(blocks: list[report_tables.Block], first: str) -> list[tuple[str, ...]]:
+    """The rows of the table whose header begins with these words."""
+    tables = [block for block in blocks if isinstance(block, Table)]
+    return list(next(table.rows for table in tables if table.header[0].startswith(first)))
+
+
+def words(blocks: list[report_tables.Block]) -> str:
+    return " ".join(block.text for block in blocks if isinstance(block, Paragraph))
+
+
+def test_figures_stand_in_columns_by_subject_with_the_rows_behind_them() -> None:
+    blocks = report_tables.figures(BOTH.assessment, "")
+    rows = cells(blocks, "1 held-out rows")
+    assert rows[0] == ("nats per token", "2.000", "1.000")
+    assert rows[1] == ("perplexity", "7.4", "2.7")
+    assert "takes 50.0% off the base's nats per token" in words(blocks)
+    assert "is 3.000 nats per token" in words(blocks)
+
+
+def test_shares_are_told_with_their_interval_and_noise_is_called_so() -> None:
+    blocks = report_tables.figures(BOTH.assessment, "")
+    assert cells(blocks, "4 held-out rows")[0][1] == "1.000 (0.51 to 1.00)"
+    assert "the intervals overlap: it may be noise" in words(blocks)
+
+
+def test_a_client_without_rows_has_a_dash_and_is_no_worst_client() -> None:
+    rows = cells(report_tables.figures(BOTH.assessment, ""), "nats per token, validation")
+    assert rows[1] == ("client_1", "0", "–", "–")
+    assert ("worst client", "–", "2.250 (client_0)", "1.250 (client_0)") in rows
+    assert "No client has validation rows" in words(report_tables.figures(BOTH.assessment, ""))
+
+
+def test_of_many_clients_those_that_do_worst_are_shown() -> None:
+    many = {f"c{i}": (text([float(i + 1)], [1], [1]),) * 2 for i in range(40)}
+    found = replace(BOTH.assessment, kinds=(replace(TEXTS, clients=many),))
+    rows = cells(report_tables.figures(found, ""), "nats per token, validation")
+    assert [row[0] for row in rows[:2]] == ["c39", "c38"]
+    assert rows[30][0] == "all clients"
+
+
+def test_the_confusion_of_the_evaluated_version_is_shown_by_true_class() -> None:
+    rows = cells(report_tables.figures(ONE.assessment, ""), "true class")
+    assert rows == [("no", "1", "0"), (HOSTILE, "0", "1")]
+
+
+def test_skipped_rows_are_counted_by_reason() -> None:
+    blocks = report_tables.data(BOTH)
+    assert cells(blocks, "kind") == [("sft", "x.json", "9", "7", "2", "1")]
+    assert isinstance(blocks[-1], Items) and blocks[-1].points == ("sft: 2 × too long",)
+
+
+def test_versions_and_updates_have_accuracies_where_their_phase_has_them() -> None:
+    tables = [block for block in report_tables.versions(BOTH) if isinstance(block, Table)]
+    judged = ["accuracy before" in table.header for table in tables]
+    assert judged == [False, True, False, True]
+    units = words(report_tables.versions(BOTH))
+    assert "nats per response token" in units and "nats per preference pair" in units
+
+
+def test_a_comparison_has_differences_and_says_when_only_bytes_can_be_compared() -> None:
+    sides = (Side("a", "x", "1" * 64, 3), Side("b", "y", "2" * 64, 5))
+    pair = (text([8.0], [4], [4]), text([6.0], [4], [4]))
+    blocks = report_tables.comparison(Comparison(sides, (Compared("sft", pair, 2),)))
+    assert cells(blocks, "1 rows")[0] == ("nats per token", "2.000", "1.500", "-0.500")
+    assert "only bits per byte can be compared" in words(blocks)
+    assert "2 rows fit into one model only" in words(blocks)
+    empty = Comparison(sides, (Compared("cls", (Figures(0), Figures(0)), 0),))
+    assert {row[1:] for row in cells(report_tables.comparison(empty), "0 rows")} == {
+        ("–", "–", "–")
+    }
+
+
+# The way there
+
+
+def test_each_phase_has_its_own_curve_from_the_version_that_it_began_with() -> None:
+    sft, dpo = courses((SFT, DPO), HISTORY)
+    assert (sft.begin, dpo.begin) == (0, 2)
+    assert sft.holdout == ((0, 2.0), (1, 2.0))
+    assert dpo.train == ((3, 1.5), (4, 1.5))
+    assert (sft.accuracy, dpo.accuracy) == ((), ((2, 0.6), (3, 0.7)))
+    assert len(courses((SFT, DPO), HISTORY[:2])) == 1
+
+
+def test_the_federated_accuracy_is_weighted_by_samples() -> None:
+    assert federated_accuracy(HISTORY) == {2: pytest.approx(0.6), 3: 0.7}
+
+
+# On the disk
+
+
+@pytest.mark.parametrize("found", [BOTH, ONE], ids=["texts and pairs", "classes"])
+def test_all_files_are_written_and_the_page_holds_every_picture(
+    found: Report, tmp_path: Path
+) -> None:
+    path = report_files.write(found, tmp_path / "report")
+    names = {file.name for file in path.parent.iterdir()}
+    assert {"report.md", "report.json", "report.html", "loss.png"} <= names
+    page = (path.parent / "report.html").read_text()
+    pictures = [name for name in names if name.endswith(".png")]
+    assert page.count("data:image/png;base64,") == len(pictures)
+    assert "<script" not in page
+    assert all(f"]({name})" in path.read_text() for name in pictures)
+    for name in pictures:
+        assert (path.parent / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_evaluation_leaves_the_report_of_the_run_alone(tmp_path: Path) -> None:
+    report_files.write(BOTH, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    report_files.write_evaluation(replace(BOTH, versions=HISTORY[:1]), tmp_path)
+    assert all(path.read_bytes() == content for path, content in before.items())
+    assert (tmp_path / "evaluation.html").exists()
+
+
+def test_json_has_no_number_that_json_does_not_know() -> None:
+    worst = text([1e6], [1], [1])
+    found = report(replace(TEXTS, heldout=(worst, worst)))
+    values = json.loads(json.dumps(report_files.fields(found, history=True), allow_nan=False))
+    assert values["federated"]["perplexity"] is None
+    assert values["federated"]["nats_per_token"] == 1e6
+    assert [v["version"] for v in values["versions"]] == [0, 1, 2, 3, 4]
+    assert "versions" not in report_files.fields(found, history=False)
+
+
+def test_json_tells_rows_intervals_and_spread() -> None:
+    values = report_files.fields(ONE, history=False)["kinds"]["cls"]
+    assert values["heldout"][1]["rows"] == 2
+    assert values["heldout"][1]["confusion"] == [[1, 0], [0, 1]]
+    assert values["heldout"][1]["intervals"]["accuracy"][0] == pytest.approx(0.342, abs=1e-3)
+    assert set(values["spread"]) == {metric.key for metric in METRICS["cls"]}
+    assert values["spread"]["accuracy"]["worst"] == "client_0"
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match=r"cannot be written: .*--out"):
+        report_files.write(BOTH, tmp_path / "file" / "report")
+
+
+def test_a_run_that_has_made_no_version_has_no_curve() -> None:
+    young = replace(BOTH, versions=HISTORY[:1])
+    assert "loss.png" not in report_plots.pictures(young, "")
+    assert report_tables.history(young, "") == []
+
+
+def test_the_markdown_is_read_as_tables_by_others() -> None:
+    whole = markdown(report_files.blocks(BOTH, ""))
+    page = str(MarkdownIt("commonmark").enable("table").render(whole))
+    assert page.count("<table>") == len(re.findall(r"^\| ---", whole, re.MULTILINE))
