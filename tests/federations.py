@@ -42,6 +42,56 @@ flush_s = 60.0
 """
 
 
+PLAN = """\
+[run]
+name = "small"
+[model]
+name = "{model}"
+max_length = {length}
+{lora}
+[data]
+rows = {rows}
+clients = {clients}
+{phases}
+[schedule]
+concurrency = {clients}
+{schedule}
+lease_s = 4.0
+flush_s = 60.0
+"""
+LORA = """\
+[model.lora]
+r = 4
+alpha = 8"""
+
+
+def phase(objective: str, versions: int, *more: str) -> str:
+    """One phase of a plan, with lines of its own."""
+    head = ("[[phase]]", f'objective = "{objective}"', f"versions = {versions}", "batch_size = 8")
+    return "\n".join((*head, *more))
+
+
+def plan(
+    *phases: str,
+    model: str = "offline:gpt2-micro",
+    length: int = 256,  # the micro model has few pieces: its pairs are long
+    lora: str = LORA,
+    rows: int = 60,
+    clients: int = 2,
+    schedule: str = "",
+) -> str:
+    """A configuration of several phases; the servers are named by the environment."""
+    return PLAN.format(
+        model=model,
+        length=length,
+        lora=lora,
+        rows=rows,
+        clients=clients,
+        phases="\n".join(phases),
+        schedule=schedule,
+    )
+
+
 class Federation:
     """One run directory, and the processes that serve it."""
 
@@ -151,4 +201,19 @@ def federation(
     )
     (directory / "federation.toml").write_text(text)
     with commands(directory, {"FCCL_CACHE": str(cache)}) as place:
+        yield Federation(directory, place, store)
+
+
+@contextmanager
+def planned(
+    directory: Path, cache: Path, broker: str, store: str, text: str
+) -> Iterator[Federation]:
+    """The same, with a configuration that `plan` wrote."""
+    (directory / "federation.toml").write_text(text)
+    environment = {
+        "FCCL_CACHE": str(cache),
+        "FCCL_BROKER__URL": broker,
+        "FCCL_STORE__URL": store,
+    }
+    with commands(directory, environment) as place:
         yield Federation(directory, place, store)

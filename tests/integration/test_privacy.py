@@ -1,0 +1,364 @@
+"""What a client's rows say stays with its worker: not on the wire, not on a disk, not on a screen.
+
+A sentence is planted in the private files of workers. Recording proxies stand between every process
+and RabbitMQ, and between every process and Redis. Then the sentence is looked for wherever bytes
+went: as text in several encodings, word by word, and as the token ids that were trained on.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+import pika
+import pytest
+import redis
+from transformers import PreTrainedTokenizerBase
+
+from common.errors import DataError
+from common.records import Kind, Refusal
+from learning import objectives, rows
+from learning.base import resolve
+from learning.instructions import Instruction
+from learning.labelled import Labelled
+from learning.loading import load_tokenizer
+from learning.preferences import Preference
+from learning.rows import Row
+from tests.federations import Federation, check_applied_once, phase, plan, planned
+from tests.processes import Command, eventually
+from tests.recording import Recorder, records
+from tests.servers import Server
+from tests.unit.tiny import tiny_tokenizer
+from tests.unit.worker_records import task
+from worker.data import Data
+
+SENTENCE = "Die Quittenbäume hinter dem Kesselhaus gehören Frau Xyloprax."
+WORDS = ("Quittenbäume", "Kesselhaus", "Xyloprax")
+LONG = 2000  # repetitions: over the length of any model here, under the limit of characters
+LENGTH = 256
+LABELS = ("negative", "positive")
+
+
+def good(kind: Kind) -> list[Row]:
+    """Rows that are learned; so many that some are trained on and some measured by."""
+    made: dict[Kind, Callable[[int], Row]] = {
+        "sft": lambda i: Instruction(f"Frage {i}. {SENTENCE}", "", f"{SENTENCE} Antwort {i}."),
+        "va": lambda i: Preference(f"{i}? {SENTENCE}", f"Ja. {SENTENCE}", f"{SENTENCE} Nein!"),
+        "cls": lambda i: Labelled(f"{i}: {SENTENCE}", LABELS[i % 2]),
+    }
+    return [made[kind](i) for i in range(20)]
+
+
+def unusable(kind: Kind) -> list[dict[str, str]]:
+    """Records that give no row."""
+    return {
+        "sft": [{"instruction": SENTENCE, "output": ""}, {"output": SENTENCE}],
+        "va": [
+            {"prompt": "?", "chosen": SENTENCE, "rejected": SENTENCE},
+            {"prompt": SENTENCE, "chosen": "", "rejected": SENTENCE},
+        ],
+        "cls": [{"text": "", "label": SENTENCE}, {"text": SENTENCE}],
+    }[kind]
+
+
+def too_long(kind: Kind) -> list[Row]:
+    """A row for which no model here has room; a text to classify is only cut."""
+    long = " ".join([SENTENCE] * 400)
+    made: dict[Kind, Row] = {
+        "sft": Instruction(long, "", SENTENCE),
+        "va": Preference(SENTENCE, long, SENTENCE),
+        "cls": Labelled(long, SENTENCE),  # of a class that there is not
+    }
+    return [made[kind]]
+
+
+def lines(kind: Kind, path: Path) -> None:
+    """Add rows of every sort to a client's file."""
+    whole = path.with_name("planted")
+    rows.write(whole, [*good(kind), *too_long(kind)])
+    odd = [json.dumps(each) for each in unusable(kind)]
+    text = "\n".join([*odd, f'{{"text": "{SENTENCE}', ""])  # the last is torn
+    path.write_text(path.read_text() + whole.read_text() + text)
+    whole.unlink()
+
+
+# Looking
+
+
+def forms(ids: Sequence[Sequence[int]] = ()) -> dict[str, bytes]:
+    """Every way in which the sentence might be written; `ids` are those of its words."""
+    found: dict[str, bytes] = {}
+    for text in (SENTENCE, *WORDS):
+        found[f"{text} as UTF-8"] = text.encode()
+        found[f"{text} as JSON"] = json.dumps(text)[1:-1].encode()
+        found[f"{text} as a literal"] = ascii(text)[1:-1].encode()
+        found[f"{text} as UTF-16"] = text.encode("utf-16-le")
+    for word, own in zip(WORDS, ids, strict=False):
+        for kind in ("<i8", "<i4", "<u2", ">i8", ">i4", ">u2"):
+            found[f"{word} as {kind}"] = np.array(own, kind).tobytes()
+        found[f"{word} as msgpack"] = b"".join(msgpack.packb(each) for each in own)
+        found[f"{word} as a list"] = ", ".join(map(str, own)).encode()
+        found[f"{word} as JSON ids"] = ",".join(map(str, own)).encode()
+    return found
+
+
+def seen(data: bytes, wanted: Mapping[str, bytes]) -> list[str]:
+    """What of it is there."""
+    return [name for name, form in wanted.items() if form in data]
+
+
+def word_ids(tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """The ids of each word as they stand in the sentence."""
+    found = []
+    for word in WORDS:
+        ids = tokenizer(f" {word}", add_special_tokens=False).input_ids
+        assert len(ids) > 3, "too few to be told from chance"
+        found.append(ids)
+    return found
+
+
+def contains(ids: Sequence[int], part: Sequence[int]) -> bool:
+    return any(tuple(ids[i : i + len(part)]) == tuple(part) for i in range(len(ids)))
+
+
+# The runs
+
+PLANS = {
+    "sft then dpo": plan(
+        phase("sft", 1, "local_steps = 0", "local_epochs = 1"),
+        phase("dpo", 1, "local_steps = 0", "local_epochs = 1"),
+        clients=3,
+        schedule='reissue = "commit"',
+    ),
+    "classification": plan(
+        phase("classification", 1, "local_steps = 0", "local_epochs = 1"),
+        model="offline:bert-micro",
+        clients=3,
+        schedule='reissue = "commit"',
+    ),
+}
+PLACES = (
+    "the broker", "the store", "what the store keeps", "the run directory", "the workers' state",
+    "what processes print", "the status",
+)  # fmt: skip
+
+
+@dataclass
+class Spied:
+    """A finished run, every byte that it left somewhere, and what must not be among them."""
+
+    run: Federation
+    good: Path
+    refusing: Command
+    serving: Command
+    places: dict[str, bytes]
+    tokenizer: PreTrainedTokenizerBase
+    wanted: dict[str, bytes]
+    recorders: tuple[Recorder, Recorder]
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        names = {path.stem.rpartition("_")[2] for path in self.good.glob("client_0_*.jsonl")}
+        return tuple(kind for kind in ("sft", "va", "cls") if kind in names)
+
+
+@pytest.fixture(scope="module", params=list(PLANS))
+def spied(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    model_cache: Path,
+    rabbitmq: Server,
+    redis_server: Server,
+) -> Iterator[Spied]:
+    place = tmp_path_factory.mktemp("spied")
+    text = PLANS[request.param]
+    with ExitStack() as stack:
+        broker = stack.enter_context(Recorder(rabbitmq.url))
+        store = stack.enter_context(Recorder(redis_server.url))
+        run = stack.enter_context(planned(place, model_cache, broker.url, store.url, text))
+        coordinator = run.coordinator()
+        eventually("the coordinator serves", lambda: run.epoch() == 1 or coordinator.code)
+        own, broken = private(run, place)
+        # Each task is refused once and issued again; then the worker gives up.
+        refusing = run.worker("--data", str(broken))
+        assert refusing.end() == 3, refusing.err
+        serving = run.worker("--data", str(own))
+        assert [coordinator.end(), serving.end()] == [0, 0], coordinator.err + serving.err
+        status = run.status()
+        model = "offline:bert-micro" if "bert" in text else "offline:gpt2-micro"
+        tokenizer, _ = load_tokenizer(resolve(model, None, model_cache, lambda *_: None).path)
+        places = {
+            "the broker": broker.all(),
+            "the store": store.all(),
+            "what the store keeps": kept(redis_server.url, run.run_id),
+            "the run directory": files(run.run),
+            "the workers' state": files(run.run.parent / ".workers"),
+            "what processes print": b"\n".join(
+                path.read_bytes() for end in ("*.out", "*.err") for path in place.glob(end)
+            ),
+            "the status": json.dumps(status, ensure_ascii=False).encode(),
+        }
+        wanted = forms(word_ids(tokenizer))
+        yield Spied(run, own, refusing, serving, places, tokenizer, wanted, (broker, store))
+
+
+def private(run: Federation, place: Path) -> tuple[Path, Path]:
+    """Two private copies of the clients' files: one with planted rows, one of no use at all."""
+    own, broken = place / "own", place / "broken"
+    for folder in (own, broken):
+        shutil.copytree(run.run / "clients", folder)
+    for path in own.glob("client_0_*.jsonl"):
+        lines(kind_of(path), path)
+    for path in broken.glob("client_*.jsonl"):
+        kind = kind_of(path)
+        if path.name.startswith("client_0"):
+            path.write_text("".join(json.dumps(each) + "\n" for each in unusable(kind)))
+        elif path.name.startswith("client_1"):
+            rows.write(path, too_long(kind) * 3)
+        else:
+            path.write_text(f"{SENTENCE}\n" * 3)
+    return own, broken
+
+
+def kind_of(path: Path) -> Kind:
+    kinds: dict[str, Kind] = {"sft": "sft", "va": "va", "cls": "cls"}
+    return kinds[path.stem.rpartition("_")[2]]
+
+
+def kept(url: str, run_id: str) -> bytes:
+    """All keys of a run, and what each holds."""
+    with redis.Redis.from_url(url) as client:
+        return b"\n".join(
+            bytes(key) + b" " + held(client, bytes(key))
+            for key in sorted(client.scan_iter(match="fccl:*", count=1000))
+            if run_id.encode() in key or b":run:" in key
+        )
+
+
+def held(client: Any, key: bytes) -> bytes:
+    match client.type(key):
+        case b"string":
+            return bytes(client.get(key))
+        case b"hash":
+            return b"\n".join(part for pair in client.hgetall(key).items() for part in pair)
+        case b"stream":
+            entries = client.xrange(key)
+            return b"\n".join(v for _, fields in entries for pair in fields.items() for v in pair)
+        case other:
+            raise AssertionError(f"a key of type {other!r}, which this test does not look into")
+
+
+def files(folder: Path) -> bytes:
+    """The names and contents of all files under a folder."""
+    found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    assert found
+    return b"\n".join(str(path).encode() + b"\n" + path.read_bytes() for path in found)
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("place", PLACES)
+def test_no_place_outside_a_worker_has_seen_a_clients_rows(spied: Spied, place: str) -> None:
+    assert spied.places[place]
+    assert seen(spied.places[place], spied.wanted) == []
+
+
+@pytest.mark.servers
+def test_the_planted_rows_were_really_trained_on_and_measured_by(spied: Spied) -> None:
+    data = Data(spied.good)
+    names = {"sft": "sft", "va": "dpo", "cls": "classification"}
+    for kind in spied.kinds:
+        objective = objectives.make(names[kind], None, LABELS)  # type: ignore[arg-type]
+        wanted = task(objective=names[kind], labels=LABELS, max_length=LENGTH)
+        shard = data.shard(wanted, objective, spied.tokenizer)
+        for side in (shard.train, shard.holdout):
+            read = [getattr(each, "chosen", each).input_ids for each in side]
+            for part in word_ids(spied.tokenizer):
+                assert any(contains(ids, part) for ids in read)
+        accepted = spied.run.rows(
+            "SELECT stats FROM accepted JOIN task USING (task_id)"
+            f" WHERE accepted.client_id = 'client_0' AND phase = {spied.kinds.index(kind)}"
+        )
+        assert accepted
+        # One epoch: every row of the training side.
+        assert {json.loads(s)["steps"] for (s,) in accepted} == {-(-len(shard.train) // 8)}
+    check_applied_once(spied.run)
+
+
+@pytest.mark.servers
+def test_a_refusal_travels_with_its_reason_and_without_the_rows(spied: Spied) -> None:
+    refusals = list(records(spied.recorders[0].sent(), Refusal))
+    assert {refusal.client_id for refusal in refusals} == {"client_0", "client_1", "client_2"}
+    for refusal in refusals:
+        kind = spied.kinds[0]
+        assert f"{refusal.client_id}_{kind}.jsonl" in refusal.reason
+        assert re.search("no usable row|no row of .* can be used at 256 tokens", refusal.reason)
+    assert f"client_2_{spied.kinds[0]}.jsonl" in spied.refusing.err
+    assert len(spied.refusing.err.splitlines()) == 1
+
+
+@pytest.mark.servers
+def test_the_proxies_have_seen_what_was_really_sent(spied: Spied) -> None:
+    for place in PLACES:
+        assert b"client_0" in spied.places[place]
+    text = b"no usable row"
+    assert all(text in spied.places[place] for place in ("the broker", "what processes print"))
+    assert text in spied.places["the run directory"]  # the journal's event
+
+
+@pytest.mark.servers
+def test_a_sentence_that_is_sent_on_purpose_is_found_in_every_form(spied: Spied) -> None:
+    broker, store = spied.recorders
+    everything = b"\x00".join(spied.wanted.values())
+    with pika.BlockingConnection(pika.URLParameters(broker.url)) as connection:
+        connection.channel().basic_publish("", "nowhere", everything)
+    key = f"fccl:{spied.run.run_id}:blob:planted"
+    with redis.Redis.from_url(store.url) as client:
+        client.set(key, everything)
+        for found in (broker.all(), store.all(), kept(store.url, spied.run.run_id)):
+            assert seen(found, spied.wanted) == list(spied.wanted)
+        client.delete(key)
+
+
+# Whatever a private file holds, the error about it does not repeat it
+
+BROKEN = {
+    "text": f"{SENTENCE}\n",
+    "a torn line": f'{{"instruction": "{SENTENCE}',
+    "a list": json.dumps([SENTENCE]) + "\n",
+    "a text": json.dumps(SENTENCE) + "\n",
+    "a key": json.dumps({SENTENCE: SENTENCE}) + "\n",
+    "a number": json.dumps({"instruction": SENTENCE, "output": 3, "chosen": 3, "label": []}),
+    "a class": json.dumps({"text": SENTENCE, "label": SENTENCE}) + "\n",
+    "conversations": json.dumps(
+        {name: [{"role": SENTENCE, "content": SENTENCE}] for name in ("messages", "chosen")}
+    ),
+    "a lone surrogate": '{"instruction": "\\ud800' + SENTENCE + '", "output": "\\ud800"}\n',
+    "twice the answer": json.dumps({"prompt": "?", "chosen": SENTENCE, "rejected": SENTENCE}),
+    "too much": json.dumps({"text": SENTENCE * LONG, "label": "positive"}),
+    "another encoding": None,
+}
+
+
+@pytest.mark.parametrize("kind", ["sft", "va", "cls"])
+@pytest.mark.parametrize("text", BROKEN.values(), ids=BROKEN.keys())
+def test_an_error_about_a_private_file_holds_nothing_of_it(
+    tmp_path: Path, kind: Kind, text: str | None
+) -> None:
+    path = tmp_path / f"client_0_{kind}.jsonl"
+    path.write_bytes(SENTENCE.encode("utf-16") if text is None else text.encode("utf-8"))
+    name: Any = {"sft": "sft", "va": "dpo", "cls": "classification"}[kind]
+    wanted = task(objective=name, labels=LABELS, max_length=64)
+    objective = objectives.make(name, None, LABELS)
+    with pytest.raises(DataError) as caught:
+        Data(tmp_path).shard(wanted, objective, tiny_tokenizer())
+    assert path.name in str(caught.value)
+    assert seen(str(caught.value).encode(), forms()) == []
+    assert len(str(caught.value).splitlines()) == 1

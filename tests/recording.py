@@ -1,0 +1,120 @@
+"""A TCP proxy that keeps every byte that passes it: what a broker or a store is really told.
+
+It stands between processes under test and a server. Bytes are kept per connection and direction,
+in the order in which they passed, so that what was sent in one piece is found in one piece.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from threading import Lock, Thread
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from common.errors import WireError
+from common.records import Record
+from common.wire import unpack
+
+PORTS = {"amqp": 5672, "redis": 6379}
+MAGIC = b"FCCL"
+PREFIX = 9  # magic, schema version, length of the header
+
+R = TypeVar("R", bound=Record)
+
+
+@dataclass
+class Stream:
+    """What one connection has carried, to the server and back."""
+
+    sent: bytearray = field(default_factory=bytearray)
+    received: bytearray = field(default_factory=bytearray)
+
+
+class Recorder:
+    """Forwards connections to a server; `url` is to be used in the place of the server's own."""
+
+    def __init__(self, url: str) -> None:
+        """Listen on a loopback port.
+
+        Args:
+            url: Of the server, `amqp://` or `redis://`: what is encrypted cannot be looked into.
+        """
+        parts = urlsplit(url)
+        self._server = (parts.hostname or "127.0.0.1", parts.port or PORTS[parts.scheme])
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        user, at, _ = parts.netloc.rpartition("@")
+        place = f"{user}{at}127.0.0.1:{self._listener.getsockname()[1]}"
+        self.url = parts._replace(netloc=place).geturl()
+        self._lock = Lock()
+        self._streams: list[Stream] = []
+        self._sockets: list[socket.socket] = [self._listener]
+        Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def sent(self) -> list[bytes]:
+        """What each connection has told the server so far."""
+        with self._lock:
+            return [bytes(stream.sent) for stream in self._streams]
+
+    def all(self) -> bytes:
+        """Everything, one stream after the other."""
+        with self._lock:
+            return b"\n".join(bytes(part) for s in self._streams for part in (s.sent, s.received))
+
+    def close(self) -> None:
+        """Cut all connections; what was recorded stays."""
+        with self._lock:
+            sockets, self._sockets = self._sockets, []
+        for each in sockets:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:  # closed
+                return
+            try:
+                server = socket.create_connection(self._server)
+            except OSError:  # down: the client finds its connection closed, and tries again
+                client.close()
+                continue
+            stream = Stream()
+            with self._lock:
+                self._streams.append(stream)
+                self._sockets += [client, server]
+            for source, target, kept in (
+                (client, server, stream.sent),
+                (server, client, stream.received),
+            ):
+                Thread(target=self._pump, args=(source, target, kept), daemon=True).start()
+
+    def _pump(self, source: socket.socket, target: socket.socket, kept: bytearray) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                with self._lock:
+                    kept += data  # before it goes on: what has arrived is always recorded
+                target.sendall(data)
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
+
+
+def records(streams: list[bytes], kind: type[R]) -> Iterator[R]:
+    """The framed records of a kind in recorded streams, in their order; headers only."""
+    for stream in streams:
+        at = stream.find(MAGIC)
+        while at >= 0:
+            size = int.from_bytes(stream[at + 5 : at + PREFIX], "little")
+            with contextlib.suppress(WireError):
+                yield unpack(kind, stream[at : at + PREFIX + size])[0]
+            at = stream.find(MAGIC, at + 1)
