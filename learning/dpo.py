@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from common.records import DpoSettings
 from learning import batches
 from learning.batches import Batch
+from learning.fastpath import fast
 from learning.measuring import BATCH, Measurement, inference
 from learning.preferences import Preference
 from learning.sft import token_nats
@@ -129,7 +130,7 @@ def log_probabilities(
     order = batches.by_length(pairs)
     found: list[tuple[float, float]] = [(0.0, 0.0)] * len(pairs)
     done = 0
-    with inference(model, autocast=autocast):
+    with inference(model, autocast=autocast), fast(model, autocast=autocast):
         for batch in batches.in_order(pairs, BATCH // 2, partial(collate, device=device)):
             sums = _sums(model, batch.rows)[0].view(2, -1).T.tolist()
             for place, (chosen, rejected) in zip(order[done:], sums, strict=False):

@@ -19,6 +19,7 @@ import torch
 
 from common.errors import ModelError
 from learning.batches import Counted, Sized, per_epoch, stream
+from learning.fastpath import fast
 from learning.objectives import Objective
 
 
@@ -122,7 +123,8 @@ def train(
     batches = stream(examples, settings.batch_size, settings.seed, collate)
     total, done, start = _Totals(), True, time.perf_counter()
     model.train(objective.dropout)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    forked = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+    with forked, fast(model, autocast=settings.autocast):
         torch.manual_seed(settings.seed)  # dropout
         for step in range(1, steps + 1):
             batch = next(batches)

@@ -1,0 +1,442 @@
+"""Speed and memory of our local training beside trl's and transformers' trainers.
+
+    python -m benchmarks.training [--steps N] [--runs N] [--only sft|dpo|classification] [--json]
+
+Every variant trains the same randomly initialised model on the same token ids, in a process of its
+own with the same threads; variants alternate within a run, and the table has medians over runs.
+One pass over the data: as many examples as steps times batch size, so that each variant computes
+each example once, in its own order. The first steps warm up and are not counted.
+
+Peak memory is the high-water mark of the resident set (`ru_maxrss`) of that process: libraries,
+model, data and training. Tokens are those that are no padding.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from random import Random
+from statistics import median
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerFast,
+)
+
+from common.records import LoraSpec
+from learning import dpo, loop, lora, objectives
+from learning.classification import Text
+from learning.device import cores, detect
+from learning.tokens import Example, joined
+
+LONGEST = 128  # tokens of an example
+WARM_UP = 2  # steps
+LORA = LoraSpec(r=16, alpha=32, dropout=0.05)
+END = 50256  # GPT-2's end of sequence
+VOCABULARY = {"sft": 50257, "dpo": 50257, "classification": 30522}
+BATCH = {"sft": 4, "dpo": 4, "classification": 16}
+VARIANTS = {
+    "sft": {
+        "ours": "ours",
+        "trl": "trl as it comes (checkpointing, bf16)",
+        "tuned": "trl tuned (no checkpointing, bf16, grouped lengths)",
+    },
+    "dpo": {
+        "ours": "ours",
+        "trl": "trl as it comes (checkpointing, bf16)",
+        "tuned": "trl tuned (no checkpointing, bf16)",
+        "precomputed": "trl tuned, reference precomputed",
+    },
+    "classification": {
+        "ours": "ours",
+        "trainer": "Trainer as it comes (float32)",
+        "tuned": "Trainer tuned (bf16, grouped lengths)",
+    },
+}
+Case = tuple[str, str]
+"""Objective and variant."""
+Times = tuple[float, float]
+"""Wall-clock and processor seconds. With one thread on a busy machine, trust the latter."""
+
+
+@dataclass
+class Steps:
+    """When each step of a process ended, in seconds; and the tokens of each batch."""
+
+    ends: list[Times] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    reference: Times = (0.0, 0.0)  # taken for all pairs, before the first step
+
+
+@dataclass(frozen=True)
+class Result:
+    """One process of one variant, or medians of several."""
+
+    tokens_per_s: float
+    tokens_per_cpu_s: float
+    seconds_per_step: float
+    peak_mib: float
+    tokens: float  # of all batches: the same for all variants
+
+
+def main() -> None:
+    """Run all variants in turn and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=20, help="counted ones")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=cores())
+    parser.add_argument("--only", choices=sorted(VARIANTS))
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--variant", nargs=2, help=argparse.SUPPRESS)  # in a process of its own
+    arguments = parser.parse_args()
+    if arguments.variant:
+        print(json.dumps(asdict(measure((arguments.variant[0], arguments.variant[1]), arguments))))
+        return
+    names = [arguments.only] if arguments.only else list(VARIANTS)
+    cases = [(name, variant) for name in names for variant in VARIANTS[name]]
+    runs: dict[Case, list[Result]] = {case: [] for case in cases}
+    for _ in range(arguments.runs):
+        for case in cases:
+            runs[case].append(apart(case, arguments))
+            print(*case, runs[case][-1], file=sys.stderr, flush=True)
+    for name in names:  # each has seen the same data
+        assert len({r.tokens for case in cases if case[0] == name for r in runs[case]}) == 1
+    medians = {case: middle(results) for case, results in runs.items()}
+    if arguments.json:
+        print(json.dumps({" ".join(case): asdict(r) for case, r in medians.items()}, indent=1))
+    else:
+        show(medians)
+
+
+def apart(case: Case, arguments: argparse.Namespace) -> Result:
+    """A variant in a fresh process, which reports in its last line."""
+    command = [sys.executable, "-m", "benchmarks.training", "--variant", *case]
+    threads = {"OMP_NUM_THREADS": str(arguments.threads)}
+    quiet = {"TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    done = subprocess.run(
+        [*command, "--steps", str(arguments.steps), "--threads", str(arguments.threads)],
+        env=os.environ | threads | quiet,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"{case} failed:\n{done.stderr[-3000:]}")
+    return Result(**json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def middle(results: Sequence[Result]) -> Result:
+    """The median of each figure."""
+    columns = zip(*(asdict(r).values() for r in results), strict=True)
+    return Result(*(median(column) for column in columns))
+
+
+def show(results: dict[Case, Result]) -> None:
+    """Print a table in Markdown; ratios are those of tokens per second."""
+    print("| objective | variant | tokens/s | s/step | peak MiB | ours is | in processor time |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for (name, variant), result in results.items():
+        best = results[name, "ours"]
+        wall = best.tokens_per_s / result.tokens_per_s
+        cpu = best.tokens_per_cpu_s / result.tokens_per_cpu_s
+        print(
+            f"| {name} | {VARIANTS[name][variant]} | {result.tokens_per_s:.0f} | "
+            f"{result.seconds_per_step:.2f} | {result.peak_mib:.0f} | "
+            + ("| |" if variant == "ours" else f"{wall:.2f} × | {cpu:.2f} × |")
+        )
+
+
+def measure(case: Case, arguments: argparse.Namespace) -> Result:
+    """Trains here and takes the figures; the reference's time is shared out over all steps."""
+    name, variant = case
+    torch.set_num_threads(arguments.threads)
+    taken = arguments.steps + WARM_UP
+    examples = MAKERS[name](taken * BATCH[name])
+    with tempfile.TemporaryDirectory() as folder:
+        train = ours if variant == "ours" else PEERS[name]
+        steps = train(name, variant, examples, folder)
+    if len(steps.ends) != taken or len(steps.tokens) < taken:
+        raise SystemExit(f"{case}: {len(steps.ends)} steps, {len(steps.tokens)} batches")
+    share = arguments.steps / taken
+    seconds, cpu = (
+        end - begin + reference * share
+        for begin, end, reference in zip(
+            steps.ends[WARM_UP - 1], steps.ends[-1], steps.reference, strict=True
+        )
+    )
+    tokens = sum(steps.tokens[WARM_UP:taken])
+    return Result(
+        tokens_per_s=tokens / seconds,
+        tokens_per_cpu_s=tokens / cpu,
+        seconds_per_step=seconds / arguments.steps,
+        peak_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        tokens=sum(steps.tokens[:taken]),
+    )
+
+
+def now() -> Times:
+    """Wall-clock and processor seconds of this process."""
+    return time.perf_counter(), time.process_time()
+
+
+def since(start: Times) -> Times:
+    """What has passed of each."""
+    wall, cpu = now()
+    return wall - start[0], cpu - start[1]
+
+
+# Data: ids without meaning, which cost what words cost
+
+
+def sft_examples(n: int) -> list[Example]:
+    """Lengths even from 24 to 128 tokens, of which 30 to 70 % are the prompt."""
+    rng = Random("sft")
+    found = []
+    for _ in range(n):
+        length = rng.randint(24, LONGEST)
+        asked = round(length * rng.uniform(0.3, 0.7))
+        found.append(joined(_ids(rng, asked), [*_ids(rng, length - asked - 1), END], length))
+    return found
+
+
+def dpo_examples(n: int) -> list[dpo.Pair]:
+    """Prompts of 12 to 56 tokens, answers of 12 to 72."""
+    rng = Random("dpo")
+    found = []
+    for _ in range(n):
+        asked = _ids(rng, rng.randint(12, 56))
+        answers = [[*_ids(rng, rng.randint(11, 71)), END] for _ in range(2)]
+        found.append(dpo.Pair(*(joined(asked, answer, len(answer)) for answer in answers)))
+    return found
+
+
+def classification_examples(n: int) -> list[Text]:
+    """Texts of 12 to 128 tokens and two classes."""
+    rng = Random("classification")
+    return [Text(tuple(_ids(rng, rng.randint(12, LONGEST))), rng.randint(0, 1)) for _ in range(n)]
+
+
+def _ids(rng: Random, n: int) -> list[int]:
+    return [rng.randint(1000, 30000) for _ in range(n)]
+
+
+MAKERS: dict[str, Callable[[int], Sequence[Any]]] = {
+    "sft": sft_examples,
+    "dpo": dpo_examples,
+    "classification": classification_examples,
+}
+
+
+# Models and training
+
+
+def model_of(name: str) -> Any:
+    """GPT-2 small (124M), or an encoder of MiniLM's shape (6 layers of 384; 23M)."""
+    torch.manual_seed(0)
+    if name != "classification":
+        return GPT2LMHeadModel(GPT2Config())
+    return BertForSequenceClassification(
+        BertConfig(
+            vocab_size=VOCABULARY[name],
+            hidden_size=384,
+            num_hidden_layers=6,
+            num_attention_heads=12,
+            intermediate_size=1536,
+        )
+    )
+
+
+def ours(name: str, _: str, examples: Sequence[Any], folder: str) -> Steps:
+    """`learning.loop` as workers call it: with what `learning.device` detects."""
+    del folder
+    threads = torch.get_num_threads()
+    compute = detect("cpu")
+    torch.set_num_threads(threads)  # `detect` takes all cores
+    model = lora.attach(model_of(name), None if name == "classification" else LORA, seed=0)
+    steps = Steps()
+    if name == "dpo":
+        start = now()
+        known = dpo.log_probabilities(model, examples, autocast=compute.autocast)
+        examples = dpo.with_reference(examples, known)
+        steps.reference = since(start)
+
+    def note(report: loop.StepReport) -> bool:
+        steps.ends.append(now())
+        steps.tokens.append(report.tokens - sum(steps.tokens))
+        return True
+
+    settings = loop.LocalTraining(BATCH[name], 1e-4, epochs=1, autocast=compute.autocast)
+    labels = ("0", "1") if name == "classification" else ()
+    objective = objectives.make(name, labels=labels)  # type: ignore[arg-type]
+    loop.train(model, objective, examples, settings, note)
+    return steps
+
+
+def train_sft(name: str, variant: str, examples: Sequence[Example], folder: str) -> Steps:
+    """The SFTTrainer of trl."""
+    from trl import SFTConfig, SFTTrainer
+
+    rows = [{"input_ids": list(e.input_ids), "labels": list(e.labels)} for e in examples]
+    grouped = {"train_sampling_strategy": "group_by_length"}
+    arguments = SFTConfig(
+        **_common(folder, name), **_tuned(variant), **(grouped if variant == "tuned" else {})
+    )
+    trainer = SFTTrainer(
+        model=model_of(name),
+        args=arguments,
+        train_dataset=_dataset(rows),
+        processing_class=number_tokenizer(name),
+        peft_config=_peft(),
+    )
+    return _run(trainer, "attention_mask")
+
+
+def train_dpo(name: str, variant: str, pairs: Sequence[dpo.Pair], folder: str) -> Steps:
+    """The DPOTrainer of trl. It reads text only: ids are written as numbers, its words."""
+    from trl import DPOConfig, DPOTrainer
+
+    rows = []
+    for pair in pairs:
+        asked = len(pair.chosen.input_ids) - pair.chosen.learned
+        chosen, rejected = (_text(p.input_ids[asked:-1]) for p in (pair.chosen, pair.rejected))
+        prompt = _text(pair.chosen.input_ids[:asked]) + " "
+        rows.append({"prompt": prompt, "chosen": chosen, "rejected": rejected})
+    steps = Steps()
+
+    class Timed(DPOTrainer):
+        def _precompute_ref_logps(self, *args: Any, **kwargs: Any) -> Any:
+            start = now()
+            found = super()._precompute_ref_logps(*args, **kwargs)
+            steps.reference = since(start)
+            return found
+
+    precompute = {"precompute_ref_log_probs": True, "precompute_ref_batch_size": 8}
+    trainer = Timed(
+        model=model_of(name),
+        args=DPOConfig(
+            **_common(folder, name),
+            **_tuned(variant),
+            **(precompute if variant == "precomputed" else {}),
+        ),
+        train_dataset=_dataset(rows),
+        processing_class=number_tokenizer(name),
+        peft_config=_peft(),
+    )
+    return _run(trainer, "attention_mask", steps)
+
+
+def train_classification(name: str, variant: str, texts: Sequence[Text], folder: str) -> Steps:
+    """The Trainer of transformers."""
+    from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
+
+    rows = [{"input_ids": list(text.input_ids), "labels": text.label} for text in texts]
+    tuned = {"bf16": True, "train_sampling_strategy": "group_by_length"}
+    tokenizer = number_tokenizer(name)
+    trainer = Trainer(
+        model=model_of(name),
+        args=TrainingArguments(**_common(folder, name), **(tuned if variant == "tuned" else {})),
+        train_dataset=_dataset(rows),
+        processing_class=tokenizer,
+        data_collator=DataCollatorWithPadding(tokenizer),
+    )
+    return _run(trainer, "attention_mask")
+
+
+PEERS: dict[str, Callable[..., Steps]] = {
+    "sft": train_sft,
+    "dpo": train_dpo,
+    "classification": train_classification,
+}
+
+
+def _run(trainer: Any, mask: str, steps: Steps | None = None) -> Steps:
+    """Trains one pass, noting the end of each step and the tokens of each batch."""
+    from transformers import TrainerCallback
+
+    steps = steps or Steps()
+    collate = trainer.data_collator
+
+    def counted(rows: Any) -> Any:
+        batch = collate(rows)
+        steps.tokens.append(int(batch[mask].sum()))
+        return batch
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            steps.ends.append(now())
+
+    trainer.data_collator = counted
+    trainer.add_callback(Clock())
+    trainer.train()
+    return steps
+
+
+def _common(folder: str, name: str) -> dict[str, Any]:
+    """What is the same for all; and nothing written or shown, which would cost time."""
+    return {
+        "output_dir": folder,
+        "use_cpu": True,
+        "per_device_train_batch_size": BATCH[name],
+        "num_train_epochs": 1,
+        "learning_rate": 1e-4,
+        "logging_steps": 10_000,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
+def _tuned(variant: str) -> dict[str, Any]:
+    if variant == "trl":
+        return {}
+    return {"gradient_checkpointing": False, "bf16": True, "max_length": LONGEST}
+
+
+def _peft() -> Any:
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=LORA.r,
+        lora_alpha=LORA.alpha,
+        lora_dropout=LORA.dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+        fan_in_fan_out=True,
+    )
+
+
+def _dataset(rows: Sequence[dict[str, Any]]) -> Any:
+    from datasets import Dataset
+
+    return Dataset.from_list(list(rows))
+
+
+def _text(ids: Sequence[int]) -> str:
+    return " ".join(map(str, ids))
+
+
+def number_tokenizer(name: str) -> PreTrainedTokenizerFast:
+    """Its words are the numbers of its ids."""
+    words = {str(i): i for i in range(VOCABULARY[name])}
+    core = Tokenizer(models.WordLevel(words, unk_token="0"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    end = str(min(END, VOCABULARY[name] - 1))
+    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token=end, pad_token=end)
+
+
+if __name__ == "__main__":
+    main()
