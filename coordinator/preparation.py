@@ -24,6 +24,7 @@ from coordinator.run import Origin
 from learning import base, lora, models, objectives, shards, sources
 from learning.base import BaseModel, Report
 from learning.batches import GRAIN
+from learning.columns import NAMES
 from learning.labelled import Labelled
 from learning.loading import load_tokenizer
 from learning.rows import Row
@@ -55,6 +56,8 @@ def origin(
 ) -> Callable[[Path], Origin]:
     """A function that prepares a run directory and says what the run begins with.
 
+    Where it fails, it removes the directory.
+
     Args:
         config: Of the run.
         cache: Folder of base models.
@@ -63,28 +66,38 @@ def origin(
     """
 
     def prepare(directory: Path) -> Origin:
-        model = find_model(config, cache, report)
-        clients = directory / "clients"
-        dealt = deal(config, model, Path(config.data.dir or clients), say)
-        if dealt.folder != clients:
-            shutil.copytree(dealt.folder, clients)
-        objective = config.phase[0].objective
-        loaded = models.load_for(objective, model.path, dealt.labels, torch.device("cpu"))
-        adapted = lora.attach(loaded.model, config.model.lora, config.run.seed)
-        place = model.name if model.kind == "hub" else str(model.path)
-        return Origin(
-            base=BaseRef(
-                name=model.name, revision=model.revision, kind=model.kind, digest=model.digest
-            ),
-            base_path=model.path,
-            rows=dealt.rows,
-            labels=dealt.labels,
-            sources=dealt.sources,
-            adapter=lora.read_adapter(adapted),
-            adapter_config=lora.adapter_config(adapted, place, model.revision),
-        )
+        try:
+            return _origin(config, directory, cache, report, say)
+        except BaseException:  # rows are private: none stay in a run that never was
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
 
     return prepare
+
+
+def _origin(
+    config: FederationConfig, directory: Path, cache: Path, report: Report, say: Say
+) -> Origin:
+    model = find_model(config, cache, report)
+    clients = directory / "clients"
+    dealt = deal(config, model, Path(config.data.dir or clients), say)
+    if dealt.folder != clients:
+        shutil.copytree(dealt.folder, clients)
+    objective = config.phase[0].objective
+    loaded = models.load_for(objective, model.path, dealt.labels, torch.device("cpu"))
+    adapted = lora.attach(loaded.model, config.model.lora, config.run.seed)
+    place = model.name if model.kind == "hub" else str(model.path)
+    return Origin(
+        base=BaseRef(
+            name=model.name, revision=model.revision, kind=model.kind, digest=model.digest
+        ),
+        base_path=model.path,
+        rows=dealt.rows,
+        labels=dealt.labels,
+        sources=dealt.sources,
+        adapter=lora.read_adapter(adapted),
+        adapter_config=lora.adapter_config(adapted, place, model.revision),
+    )
 
 
 def find_model(config: FederationConfig, cache: Path, report: Report) -> BaseModel:
@@ -100,6 +113,7 @@ def deal(config: FederationConfig, model: BaseModel, folder: Path, say: Say) -> 
         DataError: A source cannot be used, has too few rows, or the folder holds other rows.
         ConfigError: `data.columns` or `model.max_length` does not fit.
     """
+    check_columns(config)
     wanted = _made_for(config, model)
     if (folder / DATA).exists():
         return _found(folder, wanted)
@@ -170,12 +184,35 @@ def _found(folder: Path, wanted: dict[str, Any]) -> Dealt:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise DataError(f"{folder / DATA} is damaged", "remove the folder, prepare again") from None
     if different:
-        key = different[0]
         raise DataError(
-            f"{folder} was prepared with {key} = {made_for.get(key)}, not {wanted[key]}",
+            f"{folder} was prepared {_otherwise(different[0], made_for, wanted)}",
             "set it back, or prepare the rows in another folder",
         )
     return Dealt(folder, shards.load(folder).rows(), labels, summaries)
+
+
+def _otherwise(key: str, was: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """How a folder of prepared rows differs from what is wanted, in a few words."""
+    if key == "digest":  # it may count other tokens, and other rows fit
+        return "for another base model (model.name)"
+    if key == "sources":
+        return f"from {was.get(key)}, not from {wanted[key]}"
+    table = {"seed": "run", "max_length": "model"}.get(key, "data")
+    return f"with {table}.{key} = {was.get(key)}, not {wanted[key]}"
+
+
+def check_columns(config: FederationConfig) -> None:
+    """Refuse a field that no row of the plan has; each source takes those of its own kind.
+
+    Raises:
+        ConfigError: `data.columns` names one.
+    """
+    fields = dict.fromkeys(field for kind in config.kinds for field in NAMES[kind])
+    if odd := [field for field in config.data.columns if field not in fields]:
+        raise ConfigError(
+            f"data.columns names {odd[0]!r}, which is no field of this plan's rows",
+            f"their fields are {', '.join(fields)}",
+        )
 
 
 def check_length(max_length: int, model: PretrainedConfig) -> None:

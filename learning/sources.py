@@ -7,6 +7,7 @@ kept for the report. Next: `learning.shards`.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,14 +15,19 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from common.errors import DataError
+from common.errors import ConfigError, DataError
 from learning import rows, sentiment, synthetic, synthetic_preferences
+from learning.columns import NAMES
 from learning.labelled import Labelled
 from learning.objectives import Objective
 from learning.rows import Kind, Row, Rows
 
 SYNTHETIC = "synthetic"
+MAX_CLASSES = 1000
+"""Classes of a run: their names travel with every task."""
+_MAX_NAMES = 32 * 1024  # bytes of all names: half of what a message's header may have
 _SHOWN = 5  # skipped rows that are named one by one
+_VALUE = re.compile(r"""\b(is|has) ('.*'|".*"|\d+)(?=[ ,])""")
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,8 @@ def gather(
         source: `synthetic`, a file, or a hub data set id.
         count: Rows to make, when synthetic.
         seed: Of the making.
-        columns: Field → the source's name of it, where that is not found by itself.
+        columns: Field → the source's name of it, where that is not found by itself; fields of
+            other kinds are for other sources.
         labels: The declared classes; empty takes any.
         say: Told of skipped rows, in a line each.
 
@@ -85,7 +92,8 @@ def gather(
             "cls": sentiment.sentences,
         }
         return Rows(tuple(made[kind](seed, count)), ())
-    found = rows.load(kind, source, columns, labels, say=say)
+    own = {field: column for field, column in columns.items() if field in NAMES[kind]}
+    found = rows.load(kind, source, own, labels, say=say)
     for skipped in found.skipped[:_SHOWN]:
         say(f"skipped {source}:{skipped.line}: {skipped.reason}")
     return found
@@ -95,15 +103,20 @@ def classes(found: Sequence[Labelled], declared: Sequence[str]) -> tuple[str, ..
     """The class names of a run: the declared ones, or those in the data, numbers by value.
 
     Raises:
-        DataError: There are fewer than two.
+        ConfigError: One is declared twice.
+        DataError: The rows have fewer than two, or more than a task can name.
     """
+    if twice := [name for name, count in Counter(declared).items() if count > 1]:
+        raise ConfigError(f"data.labels names {twice[0]!r} twice", "name each class once")
     present = {row.label for row in found}
     chosen = tuple(declared) or tuple(sorted(present, key=_by_value))
-    if len(chosen) < 2:
+    remedy = "check the label column (data.columns) and data.labels"
+    if len(present) < 2:
         raise DataError(
-            f"the rows have {len(chosen)} class, classification needs two or more",
-            "check the label column (data.columns) and data.labels",
+            f"the rows have {len(present)} class, classification needs two or more", remedy
         )
+    if len(chosen) > MAX_CLASSES or sum(len(name.encode()) for name in chosen) > _MAX_NAMES:
+        raise DataError(f"{len(chosen)} classes are too many, or have too long names", remedy)
     return chosen
 
 
@@ -127,7 +140,7 @@ def usable(
     """
     encoded = objective.encode(tokenizer, found.rows, max_length)
     kept = [found.rows[place] for place in encoded.kept]
-    reasons = Counter(each.reason for each in found.skipped) + Counter(encoded.skipped)
+    reasons = Counter(_general(each.reason) for each in found.skipped) + Counter(encoded.skipped)
     summary = Usable(
         source=source,
         read=len(found.rows) + len(found.skipped),
@@ -141,3 +154,8 @@ def usable(
             "raise model.max_length, or give shorter rows",
         )
     return kept, summary
+
+
+def _general(reason: str) -> str:
+    """A reason without what differs from row to row: the summary is journaled and published."""
+    return _VALUE.sub(r"\1 …", reason)

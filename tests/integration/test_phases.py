@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 from transformers import AutoModelForSequenceClassification
 
 from common.records import TrainTask
-from tests.federations import Federation, check_applied_once, phase, plan, planned
+from tests.federations import LORA, Federation, check_applied_once, phase, plan, planned
 from tests.recording import Recorder, records
 from tests.servers import Server
 
@@ -141,9 +141,9 @@ def classified(
     rabbitmq: Server,
     redis_server: Server,
 ) -> Iterator[Finished]:
-    more = {} if request.param == "lora" else {"lora": "lora = false"}
+    lora = LORA if request.param == "lora" else "lora = false"
     steps = phase("classification", 2, STEPS)
-    text = plan(steps, model="offline:bert-micro", length=64, **more)
+    text = plan(steps, model="offline:bert-micro", length=64, lora=lora)
     place = tmp_path_factory.mktemp("classified")
     with ExitStack() as stack:
         broker = stack.enter_context(Recorder(rabbitmq.url))
