@@ -6,11 +6,13 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.numpy import save_file
+from transformers import BertForSequenceClassification
 
 from common.errors import ModelError
 from common.records import LoraSpec
 from learning.lora import adapter_config, attach, read_adapter, write_adapter
 from tests.unit.tiny import tiny_model
+from tests.unit.tiny_encoder import encoder_config
 
 SETTINGS = LoraSpec(r=4, alpha=8, dropout=0.1)
 IDS = torch.arange(1, 21).unsqueeze(0)
@@ -132,3 +134,68 @@ def test_the_config_is_the_same_for_the_same_adapter() -> None:
 def test_unknown_targets_are_a_model_error() -> None:
     with pytest.raises(ModelError, match="no adapter can be attached"):
         attach(tiny_model(), LoraSpec(targets=("nothing",)), 0)
+
+
+def test_without_settings_all_parameters_are_the_adapter() -> None:
+    model = attach(tiny_model(), None, 0)
+    before = read_adapter(model)
+    assert sum(t.size for t in before.values()) == model.num_parameters()
+    assert all(p.requires_grad for p in model.parameters())
+    moved = {name: tensor + np.float32(0.01) for name, tensor in before.items()}
+    write_adapter(model, moved)
+    assert all(np.array_equal(moved[n], t) for n, t in read_adapter(model).items())
+    other = attach(tiny_model(seed=1), None, 0)
+    write_adapter(other, moved)
+    assert torch.equal(logits(other), logits(model))
+    assert not torch.equal(logits(model), logits(tiny_model()))
+
+
+def classifier() -> PeftModel:
+    config = encoder_config()
+    config.num_labels = 3
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = attach(BertForSequenceClassification(config).eval(), SETTINGS, 1)
+    assert isinstance(model, PeftModel)
+    return model
+
+
+def test_the_head_of_a_classifier_travels_with_its_factors() -> None:
+    model = classifier()
+    tensors = read_adapter(model)
+    head = {n: t.shape for n, t in tensors.items() if ".lora_" not in n}
+    assert head == {
+        "base_model.model.classifier.weight": (3, 32),
+        "base_model.model.classifier.bias": (3,),
+    }
+    assert all(np.array_equal(t, tensors[n]) for n, t in read_adapter(classifier()).items())
+    rng = np.random.default_rng(0)
+    moved = {n: rng.standard_normal(t.shape).astype(np.float32) for n, t in tensors.items()}
+    write_adapter(model, moved)
+    assert all(np.array_equal(moved[n], t) for n, t in read_adapter(model).items())
+    ids = torch.arange(4, 14).unsqueeze(0)
+    with torch.no_grad():
+        hidden = model.eval()(input_ids=ids).logits
+        moved["base_model.model.classifier.bias"] += np.float32([1, 0, -1])
+        write_adapter(model, moved)
+        shifted = model(input_ids=ids).logits - hidden
+    assert shifted[0].tolist() == pytest.approx([1, 0, -1], abs=1e-5)
+
+
+def test_the_mean_of_two_heads_is_the_head_of_the_mean() -> None:
+    # What aggregation does: deltas of tensors are added, the head's as any other's.
+    model = classifier()
+    start = read_adapter(model)
+    rng = np.random.default_rng(1)
+    head = "base_model.model.classifier.weight"
+    deltas = [rng.standard_normal(start[head].shape).astype(np.float32) for _ in range(2)]
+    ids = torch.arange(4, 14).unsqueeze(0)
+
+    def answer(delta: np.ndarray) -> torch.Tensor:
+        write_adapter(model, start | {head: start[head] + delta})
+        with torch.no_grad():
+            out: torch.Tensor = model.eval()(input_ids=ids).logits
+            return out
+
+    one, other, mean = answer(deltas[0]), answer(deltas[1]), answer((deltas[0] + deltas[1]) / 2)
+    assert torch.allclose(mean, (one + other) / 2, atol=1e-5)
