@@ -71,7 +71,7 @@ def _load(path: Path) -> np.ndarray[Any, Any] | None:
 def _key(version: str, pairs: Pairs) -> str:
     digest = hashlib.sha256(version.encode())
     for pair in pairs:
-        digest.update(repr((pair.chosen.input_ids, pair.rejected.input_ids)).encode())
+        digest.update(repr((pair.chosen, pair.rejected)).encode())  # tokens, and which are answers
     return digest.hexdigest()[:32]
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from random import Random
+from types import MappingProxyType
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.config import PhaseConfig
+from common.records import Kind
 from coordinator import core
 from coordinator.events import (
     Accept,
@@ -28,7 +32,7 @@ from coordinator.events import (
     Sign,
     Tick,
 )
-from coordinator.state import Client, OpenTask, Plan, State
+from coordinator.state import Client, ClientState, OpenTask, Plan, State
 from tests.unit.federation import Federation, Worker, candidate, plan
 
 IDLE = Sign("local", False, None)
@@ -133,7 +137,68 @@ def test_a_phases_end_closes_its_open_tasks_and_their_updates_count_no_more() ->
     assert len(begin(of)[1]) == 1
 
 
+def test_what_a_phase_taught_of_norms_and_losses_is_forgotten_at_its_end() -> None:
+    """Preferences have other losses and norms than instructions: these would clip those."""
+    of = plan(2, versions=(2, 2), buffer_size=1, concurrency=1)
+    state, (task,) = begin(of)
+    done = core.step(of, state, candidate(task, norm=8.0), 1.0)
+    assert done.state.norms == (8.0,)
+    last = done.state.client(task.client_id).last
+    assert last is not None and last.avg_loss == 2.0
+    (task,) = [a.task for a in done.actions if isinstance(a, Issue)]
+    done = core.step(of, done.state, candidate(task, norm=8.0), 2.0)
+    assert (done.state.version, done.state.norms) == (2, ())
+    clients = [done.state.client(name) for name in of.clients]
+    assert [client.last for client in clients] == [None, None]
+    # What counts over the whole run stays.
+    assert [client.participation for client in clients] == [1, 1]
+    (task,) = [a.task for a in done.actions if isinstance(a, Issue)]
+    assert task.phase == 1
+    done = core.step(of, done.state, candidate(task, norm=0.1), 3.0)
+    assert done.state.norms == (0.1,)
+
+
 # how many tasks
+
+
+def two_kinds() -> Plan:
+    """c1 has no preferences, c2 nothing else."""
+    rows: dict[str, dict[Kind, int]] = {
+        "c0": {"sft": 9, "va": 9}, "c1": {"sft": 9, "va": 0}, "c2": {"va": 9}
+    }  # fmt: skip
+    clients = {name: Client(name, "local", own) for name, own in rows.items()}
+    of = plan(clients, versions=(2, 2), buffer_size=2, concurrency=3)
+    return replace(of, phases=(of.phases[0], PhaseConfig(objective="dpo", versions=2)))
+
+
+def test_a_client_without_rows_of_the_phases_kind_is_not_asked() -> None:
+    fed = Federation(two_kinds(), workers()).run()
+    assert fed.finished == Finish(True, "the plan is complete")
+    asked = {(issue.task.phase, issue.task.client_id) for issue in fed.log.issued}
+    assert asked == {(0, "c0"), (0, "c1"), (1, "c0"), (1, "c2")}
+
+
+def test_a_client_is_counted_for_the_rows_of_the_phases_kind() -> None:
+    clients = {"c0": Client("c0", "local", {"sft": 7, "va": 3})}
+    of = plan(clients, versions=(1, 1), buffer_size=1, concurrency=1)
+    of = replace(of, phases=(of.phases[0], PhaseConfig(objective="dpo", versions=1)))
+    fed = Federation(of, workers(1)).run()
+    parts = [part for commit in fed.log.commits for part in commit.parts]
+    assert [part.update.stats.num_samples for part in parts] == [7, 3]
+
+
+def test_a_phase_for_which_the_only_client_with_rows_is_quarantined_ends_the_run_as_failed() -> (
+    None
+):
+    of = two_kinds()
+    state, _ = begin(of)
+    quarantined = ClientState(strikes=3)
+    state = replace(state, version=2, tasks=MappingProxyType({}))
+    state = state.with_client("c0", quarantined).with_client("c2", quarantined)
+    done = core.step(of, state, Tick(), 1.0)
+    assert [a for a in done.actions if isinstance(a, Finish)] == [
+        Finish(False, "every client is quarantined", failed=True)
+    ]
 
 
 def test_a_client_has_one_open_task_at_a_time() -> None:
