@@ -31,6 +31,7 @@ from learning.rows import Row
 
 DATA = "data.json"
 """In a folder of prepared rows: what they were made from, and what became of the others."""
+_FILES = ("client_*.jsonl", "heldout_*.jsonl", "skew*", "manifest.json", DATA)
 Say = Callable[[str], None]
 
 
@@ -82,7 +83,7 @@ def _origin(
     clients = directory / "clients"
     dealt = deal(config, model, Path(config.data.dir or clients), say)
     if dealt.folder != clients:
-        shutil.copytree(dealt.folder, clients)
+        _copy(dealt.folder, clients)
     objective = config.phase[0].objective
     loaded = models.load_for(objective, model.path, dealt.labels, torch.device("cpu"))
     adapted = lora.attach(loaded.model, config.model.lora, config.run.seed)
@@ -98,6 +99,13 @@ def _origin(
         adapter=lora.read_adapter(adapted),
         adapter_config=lora.adapter_config(adapted, place, model.revision),
     )
+
+
+def _copy(folder: Path, clients: Path) -> None:
+    """Copy prepared rows, and nothing else that lies beside them: a folder may be a whole home."""
+    clients.mkdir()
+    for path in sorted(path for form in _FILES for path in folder.glob(form)):
+        shutil.copyfile(path, clients / path.name)
 
 
 def find_model(config: FederationConfig, cache: Path, report: Report) -> BaseModel:

@@ -117,7 +117,7 @@ def test_dealing_that_was_cut_off_before_its_last_file_is_done_again(
 
 # rows that lie ready for something else
 
-KEYS = {
+KEYS: dict[str, dict[str, dict[str, Any]]] = {
     "run.seed": {"run": {"seed": 9}},
     "data.alpha": {"data": {"alpha": 9.0}},
     "data.partition": {"data": {"partition": "length"}},
@@ -170,6 +170,25 @@ def test_where_rows_are_looked_for_is_not_what_they_were_made_from(
     ready: Path, model: BaseModel
 ) -> None:
     assert deal(config(data={"dir": str(ready)}), model, ready, quiet).rows
+
+
+def test_a_run_takes_the_rows_of_a_folder_and_nothing_that_lies_beside_them(
+    tmp_path: Path, model: BaseModel
+) -> None:
+    """The folder may be the one in which the run directory itself is made."""
+    (tmp_path / "instructions.jsonl").write_text("our own")
+    (tmp_path / "notes").mkdir()
+    partial = tmp_path / "runs" / ".x.partial"
+    partial.mkdir(parents=True)
+    plan = config(data={"dir": str(tmp_path)}, model={"name": str(model.path)})
+    begun = origin(plan, tmp_path, lambda *_: None, quiet)(partial)
+    names = {path.name for path in (partial / "clients").iterdir()}
+    assert names == {
+        "client_0_sft.jsonl", "client_1_sft.jsonl", "heldout_sft.jsonl", "data.json",
+        "manifest.json", "skew.txt", "skew_sft.png",
+    }  # fmt: skip
+    again = deal(plan, model, partial / "clients", quiet)
+    assert again.rows == begun.rows
 
 
 # what fails leaves nothing
