@@ -18,6 +18,7 @@ from common.errors import ConfigError
 
 _WIDTH = 512  # of the trial layer: a small model's hidden size
 _ROWS = 1024  # its tokens: a batch of 16 short instructions
+_TRIALS = 5
 _WORTH = 1.2  # bfloat16 must be this much faster, since it is less exact
 
 
@@ -83,19 +84,29 @@ def cores() -> int:
 
 
 def bf16_speedup(device: torch.device) -> float:
-    """How many times faster a linear layer's forward and backward pass is under autocast."""
-    return _seconds(device, False) / _seconds(device, True)
+    """How many times faster a linear layer's forward and backward pass is under autocast.
+
+    One thread and its processor time: with more, threads that wait for a core on a busy machine
+    (all workers of one start at once) decide the outcome, which was then between 0.8 and 49 where
+    the truth is 4.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        trials = [(_seconds(device, False), _seconds(device, True)) for _ in range(_TRIALS)]
+    finally:
+        torch.set_num_threads(threads)
+    plain, half = zip(*trials, strict=True)  # the first ones warm up; the best was disturbed least
+    return float(min(plain) / min(half))
 
 
 def _seconds(device: torch.device, autocast: bool) -> float:
     layer = torch.nn.Linear(_WIDTH, _WIDTH, device=device)
     x = torch.ones(_ROWS, _WIDTH, device=device, requires_grad=True)
-    best = float("inf")
-    for _ in range(5):  # the first ones warm up; the best one was disturbed least
-        start = time.perf_counter()
-        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-            layer(x).sum().backward()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        best = min(best, time.perf_counter() - start)
-    return best
+    clock = time.perf_counter if device.type == "cuda" else time.thread_time
+    start = clock()
+    with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+        layer(x).sum().backward()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return clock() - start
