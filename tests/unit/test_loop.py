@@ -47,20 +47,33 @@ def test_training_lowers_the_loss_and_counts_what_it_saw(examples: tuple[Example
     assert losses[-1] < losses[0] - 1.0
 
 
-def test_only_what_requires_a_gradient_is_trained(examples: tuple[Example, ...]) -> None:
+@pytest.mark.parametrize("autocast", [False, True])
+def test_only_what_requires_a_gradient_is_trained(
+    autocast: bool, examples: tuple[Example, ...]
+) -> None:
     model = attach(tiny_model(), LoraSpec(r=4, alpha=8), 0)
     frozen = {n: p.clone() for n, p in model.named_parameters() if not p.requires_grad}
     before = read_adapter(model)
-    train(model, SFT, examples, SETTINGS)
+    train(model, SFT, examples, replace(SETTINGS, autocast=autocast))
     assert all(not np.array_equal(before[n], t) for n, t in read_adapter(model).items())
     assert all(torch.equal(frozen[n], p) for n, p in model.named_parameters() if n in frozen)
 
 
-def test_the_same_seed_gives_the_same_bits(examples: tuple[Example, ...]) -> None:
-    (one, a), (two, b), (_, c) = (run(examples, replace(SETTINGS, seed=seed)) for seed in (3, 3, 4))
+@pytest.mark.parametrize("autocast", [False, True])
+def test_the_same_seed_gives_the_same_bits(autocast: bool, examples: tuple[Example, ...]) -> None:
+    (one, a), (two, b), (_, c) = (
+        run(examples, replace(SETTINGS, seed=seed, autocast=autocast)) for seed in (3, 3, 4)
+    )
     assert one.avg_loss == two.avg_loss
     assert all(np.array_equal(a[n], b[n]) for n in a)
     assert any(not np.array_equal(a[n], c[n]) for n in a)
+
+
+def test_bfloat16_trains_as_well_as_float32(examples: tuple[Example, ...]) -> None:
+    settings = replace(SETTINGS, steps=20)
+    (exact, _), (half, _) = (run(examples, replace(settings, autocast=a)) for a in (False, True))
+    assert half.avg_loss == pytest.approx(exact.avg_loss, rel=0.01)
+    assert half.avg_loss != exact.avg_loss
 
 
 def test_a_false_from_the_caller_abandons_the_task(examples: tuple[Example, ...]) -> None:
