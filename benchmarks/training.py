@@ -58,8 +58,8 @@ VARIANTS = {
     "dpo": {
         "ours": "ours",
         "trl": "trl as it comes (checkpointing, bf16)",
-        "tuned": "trl tuned (no checkpointing, bf16)",
-        "precomputed": "trl tuned, reference precomputed",
+        "tuned": "trl tuned (no checkpointing, bf16, grouped lengths)",
+        "precomputed": "trl tuned, and its reference precomputed",
     },
     "classification": {
         "ours": "ours",
@@ -314,7 +314,8 @@ def train_dpo(name: str, variant: str, pairs: Sequence[dpo.Pair], folder: str) -
         asked = len(pair.chosen.input_ids) - pair.chosen.learned
         chosen, rejected = (_text(p.input_ids[asked:-1]) for p in (pair.chosen, pair.rejected))
         prompt = _text(pair.chosen.input_ids[:asked]) + " "
-        rows.append({"prompt": prompt, "chosen": chosen, "rejected": rejected})
+        row = {"prompt": prompt, "chosen": chosen, "rejected": rejected, "length": pair.length}
+        rows.append(row)
     steps = Steps()
 
     class Timed(DPOTrainer):
@@ -324,12 +325,15 @@ def train_dpo(name: str, variant: str, pairs: Sequence[dpo.Pair], folder: str) -
             steps.reference = since(start)
             return found
 
+    # Only with this does the sampler see the lengths; the collator takes what it needs.
+    grouped = {"train_sampling_strategy": "group_by_length", "remove_unused_columns": False}
     precompute = {"precompute_ref_log_probs": True, "precompute_ref_batch_size": 8}
     trainer = Timed(
         model=model_of(name),
         args=DPOConfig(
             **_common(folder, name),
             **_tuned(variant),
+            **({} if variant == "trl" else grouped),
             **(precompute if variant == "precomputed" else {}),
         ),
         train_dataset=_dataset(rows),
