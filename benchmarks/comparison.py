@@ -1,11 +1,13 @@
 """Does federation work? Base, single clients, federation and central training, side by side.
 
-    python -m benchmarks.comparison [--data FILE] [--seeds 0 1 2] [--config FILE]
+    python -m benchmarks.comparison [--data FILE] [--heldout FILE] [--seeds 0 1 2]
+        [--config FILE] [--arms central single]
 
 Every arm starts from the same base and adapter and takes the same *total* number of local steps of
-the same batch size; all are evaluated on the same held-out rows. The federation runs through
-`fccl demo`. The other arms may choose the better of two learning rates, and central training of two
-optimizer schedules, by held-out loss: an advantage that the federation does not have.
+the same batch size; all are evaluated on the same held-out rows, or on those of a file. The plan
+has one phase, of `sft` or `classification`. The federation runs through `fccl demo`. The other arms
+may choose the better of two learning rates, and central training of two optimizer schedules, by
+what is measured on the held-out rows: an advantage that the federation does not have.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from safetensors.numpy import load_file
+
 from cli import demo
 from cli.console import Output
 from common import config as configuration
@@ -26,21 +30,21 @@ from common.config import FederationConfig, PhaseConfig
 from common.paths import cache_dir
 from common.tensors import Tensors
 from coordinator.tasks import learning_rate
-from learning import base, instructions, loading, loop, lora, shards, tokens
+from learning import base, loop, lora, models, objectives, rows, shards
 from learning.device import Compute, detect
-from learning.evaluation import Evaluation, evaluate
-from learning.sft import sft
-from learning.tokens import Example
 
+ARMS = ("central", "single")
 RATES = (0.5, 1.0)  # times the federation's learning rate
 
 
 def main() -> None:
     """Run all arms for every seed and print a table of medians."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="Alpaca-form file; synthetic without")
+    parser.add_argument("--data", type=Path, help="rows; those of the configuration without")
+    parser.add_argument("--heldout", type=Path, help="rows to evaluate on; the run's own without")
     parser.add_argument("--config", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--arms", nargs="*", choices=ARMS, default=ARMS)
     arguments = parser.parse_args()
     results = []
     for seed in arguments.seeds:
@@ -48,24 +52,31 @@ def main() -> None:
             config = demo.configure(arguments.config, arguments.data, Path(folder) / "comparison")
             table = config.model_dump()
             table["run"]["seed"] = seed
-            results.append(compare(configuration.parse(table, "comparison")))
+            config = configuration.parse(table, "comparison")
+            results.append(compare(config, arguments.heldout, arguments.arms))
         print(json.dumps({"seed": seed, **results[-1]}), flush=True)
     show(results)
 
 
-def compare(config: FederationConfig) -> dict[str, Any]:
-    """All arms of one seed: nats per token and bits per byte on the held-out rows."""
+def compare(config: FederationConfig, heldout: Path | None, arms: Sequence[str]) -> dict[str, Any]:
+    """All arms of one seed: loss and accuracy (of classification) on the held-out rows."""
     demo.serve(config, "start", Output(plain=True))
-    report = json.loads((config.run.path / "report" / "report.json").read_text())
-    steps = sum(u["steps"] for version in report["versions"] for u in version["updates"])
-    bench = Bench(config)
+    lines = (config.run.path / "progress.jsonl").read_text().splitlines()
+    versions = [json.loads(line) for line in lines]
+    steps = sum(u["steps"] for version in versions for u in version["updates"])
+    seconds = [u["train_seconds"] for version in versions for u in version["updates"]]
+    bench = Bench(config, heldout)
+    last = config.run.path / "versions" / f"{versions[-1]['version']:06d}"
     result: dict[str, Any] = {
         "steps": steps,
-        "unigram": [report["unigram_nats_per_token"], None],
-        "base": bench.figures(bench.evaluate(bench.start)),
-        "federation": [report["federated"]["nats_per_token"], report["federated"]["bits_per_byte"]],
+        "task_seconds": median(seconds),
+        "base": bench.figures(bench.start),
+        "federation": bench.figures(weights(last)),
     }
-    result["central"] = bench.best(bench.pooled(), steps, resets=True)
+    if "central" in arms:
+        result["central"] = bench.best(bench.pooled(), steps, resets=True)
+    if "single" not in arms:
+        return result
     share = steps // config.data.clients
     alone = [bench.best(shard, steps) for shard in bench.shards]
     result["best client, all the steps"] = min(alone)
@@ -75,63 +86,72 @@ def compare(config: FederationConfig) -> dict[str, Any]:
     return result
 
 
+def weights(version: Path) -> Tensors:
+    """The tensors of a version's directory: an adapter's, or all."""
+    (file,) = version.glob("*.safetensors")
+    return dict(load_file(file))
+
+
 class Bench:
     """Trains on any rows from the run's own start."""
 
-    def __init__(self, config: FederationConfig) -> None:
+    def __init__(self, config: FederationConfig, heldout: Path | None) -> None:
         self._config, self._phase = config, config.phase[0]
         self._compute: Compute = detect()
+        dealt = json.loads((config.run.path / "clients" / "data.json").read_text())
         prepared = shards.load(config.run.path / "clients")
+        name, labels = self._phase.objective, tuple(dealt["labels"])
         found = base.resolve(
             config.model.name, config.model.revision, cache_dir(), lambda message, fraction: None
         )
-        loaded = loading.load(found.path, self._compute.device)
+        loaded = models.load_for(name, found.path, labels, self._compute.device)
+        self._objective = objectives.make(name, None, labels)
         self._tokenizer = loaded.tokenizer
         self.model = lora.attach(loaded.model, config.model.lora, config.run.seed)
         self.start: Tensors = lora.read_adapter(self.model)
-        self.heldout = self._encode(prepared.heldout)
+        self._kind = self._phase.kind
+        self.heldout = self._examples(
+            rows.load(self._kind, str(heldout), say=print).rows
+            if heldout
+            else rows.read(self._kind, prepared.heldout[self._kind]).rows
+        )
         self.shards = [
-            self._examples(shards.split(instructions.read(shard.path).rows)[0])
-            for shard in prepared.clients
+            self._examples(shards.split(rows.read(self._kind, shard.path).rows).train)
+            for shard in prepared.shards
         ]
 
-    def pooled(self) -> Sequence[Example]:
-        """The training rows of all clients together."""
+    def pooled(self) -> Sequence[Any]:
+        """The training examples of all clients together."""
         return [example for shard in self.shards for example in shard]
 
-    def best(self, examples: Sequence[Example], steps: int, *, resets: bool = False) -> list[float]:
-        """The best held-out figures over learning rates, one optimizer throughout.
+    def best(self, examples: Sequence[Any], steps: int, *, resets: bool = False) -> list[float]:
+        """The figures with the lowest loss over learning rates, one optimizer throughout.
 
         With `resets`, the federation's own procedure is tried, too.
         """
         tried = [[local(self._phase, steps, rate * self._phase.lr, 0)] for rate in RATES]
         if resets:
             tried += [list(fresh(self._phase, steps, rate)) for rate in RATES]
-        return min(self.figures(self._trained(examples, settings)) for settings in tried)
+        figures = [self.figures(self._trained(examples, settings)) for settings in tried]
+        # The better accuracy, where there is one: the advantage is central training's.
+        return min(figures, key=lambda each: (-each[1], each[0]))
 
-    def evaluate(self, adapter: Tensors) -> Evaluation:
-        """An adapter on the held-out rows."""
+    def figures(self, adapter: Tensors) -> list[float]:
+        """Loss and accuracy (0 where there is none) of an adapter on the held-out rows."""
         lora.write_adapter(self.model, adapter)
-        return evaluate(self.model, self.heldout, 32, autocast=self._compute.autocast)
+        found = self._objective.measure(self.model, self.heldout, autocast=self._compute.autocast)
+        return [found.loss, found.accuracy or 0.0]
 
-    def figures(self, result: Evaluation) -> list[float]:
-        """Nats per token and bits per byte."""
-        return [result.nats_per_token, result.bits_per_byte]
-
-    def _trained(
-        self, examples: Sequence[Example], settings: Sequence[loop.LocalTraining]
-    ) -> Evaluation:
+    def _trained(self, examples: Sequence[Any], settings: Sequence[loop.LocalTraining]) -> Tensors:
         lora.write_adapter(self.model, self.start)
         for plain in settings:
             each = replace(plain, autocast=self._compute.autocast)  # as workers do
-            loop.train(self.model, sft, examples, each)
-        return self.evaluate(lora.read_adapter(self.model))
+            loop.train(self.model, self._objective, examples, each)
+        return lora.read_adapter(self.model)
 
-    def _encode(self, path: Path) -> Sequence[Example]:
-        return self._examples(instructions.read(path).rows)
-
-    def _examples(self, rows: Sequence[instructions.Instruction]) -> Sequence[Example]:
-        return tokens.encode(self._tokenizer, rows, self._config.model.max_length).examples
+    def _examples(self, found: Sequence[Any]) -> Sequence[Any]:
+        length = self._config.model.max_length
+        return self._objective.encode(self._tokenizer, found, length).examples
 
 
 def fresh(phase: PhaseConfig, steps: int, rate: float) -> Iterator[loop.LocalTraining]:
@@ -150,17 +170,15 @@ def local(phase: PhaseConfig, steps: int, lr: float, seed: int) -> loop.LocalTra
 def show(results: Sequence[dict[str, Any]]) -> None:
     """Medians over the seeds, and what they mean."""
     print(f"\nmedians of {len(results)} seeds, {results[0]['steps']} local steps in every arm\n")
-    print("| arm | nats per token | bits per byte |\n| --- | --- | --- |")
-    for arm in [key for key in results[0] if key != "steps"]:
-        nats, bits = (
-            median(r[arm][i] for r in results) if results[0][arm][i] is not None else None
-            for i in (0, 1)
-        )
-        print(f"| {arm} | {nats:.3f} | {'' if bits is None else f'{bits:.3f}'} |")
+    print("| arm | loss, nats | accuracy |\n| --- | --- | --- |")
+    for arm in [key for key, value in results[0].items() if isinstance(value, list)]:
+        loss, accuracy = (median(r[arm][i] for r in results) for i in (0, 1))
+        print(f"| {arm} | {loss:.3f} | {f'{accuracy:.1%}' if accuracy else ''} |")
+    print(f"\nseconds of a task, median: {median(r['task_seconds'] for r in results):.1f}")
+    if "central" not in results[0]:
+        return
     kept = [(r["base"][0] - r["federation"][0]) / (r["base"][0] - r["central"][0]) for r in results]
-    print(
-        f"\nshare of central training's improvement that the federation keeps: {median(kept):.0%}"
-    )
+    print(f"share of central training's improvement that the federation keeps: {median(kept):.0%}")
 
 
 if __name__ == "__main__":

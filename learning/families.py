@@ -18,8 +18,22 @@ Family = Literal["causal", "encoder"]
 _CAUSAL = ("CausalLM", "LMHeadModel")
 _ENCODER = ("ForMaskedLM", "ForPreTraining", "ForSequenceClassification")
 _ENCODER_TYPES = frozenset(
-    ("albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "ernie")
-    + ("mobilebert", "modernbert", "mpnet", "roberta", "roformer", "xlm-roberta")
+    {
+        "albert",
+        "bert",
+        "camembert",
+        "deberta",
+        "deberta-v2",
+        "distilbert",
+        "electra",
+        "ernie",
+        "mobilebert",
+        "modernbert",
+        "mpnet",
+        "roberta",
+        "roformer",
+        "xlm-roberta",
+    }
 )
 _WANTED = {
     "causal": (

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -261,6 +262,23 @@ def test_a_classifiers_head_is_evaluated_with_each_version(
     assert cls.heldout[1].values["loss"] == pytest.approx(
         predict(bench.model, texts).loss, rel=1e-4
     )
+
+
+def test_a_run_of_preferences_alone_answers_their_prompts_and_compares_with_the_base(
+    place: Path, tmp_path: Path
+) -> None:
+    table = {**causal(place), "phase": [{"objective": "dpo", "versions": 3}]}
+    found = assess(look(make(tmp_path, table)), 3, CPU, FEW)
+    assert [subject.title for subject in found.subjects] == ["base", "version 3"]
+    (va,) = found.kinds
+    assert (va.reference, va.beta) == (0, 0.1)
+    assert va.heldout[0].values["reward_margin"] == 0.0
+    assert all(s.asked.endswith("odd?") and s.expected.startswith("It is") for s in found.samples)
+    assert len(found.samples) == 2
+
+
+def test_no_samples_are_taken_where_none_are_wanted(seen: Opened) -> None:
+    assert assess(seen, 0, CPU, replace(FEW, samples=0)).samples == ()
 
 
 def test_rows_and_model_output_become_one_printable_line() -> None:

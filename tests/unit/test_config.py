@@ -53,7 +53,12 @@ tables = st.fixed_dictionaries(
     optional={
         "run": st.fixed_dictionaries({"dir": st.text(st.characters(codec="utf-8"), max_size=9)}),
         "data": st.fixed_dictionaries(
-            {"sft": st.text(), "columns": st.dictionaries(st.text(), st.text()), "alpha": st.floats(1e-9, 1e9), "clients": st.integers(1, 2**60)}
+            {
+                "sft": st.text(),
+                "columns": st.dictionaries(st.text(), st.text()),
+                "alpha": st.floats(1e-9, 1e9),
+                "clients": st.integers(1, 2**60),
+            }
         ),
         "model": st.fixed_dictionaries(
             {"lora": st.fixed_dictionaries({"targets": st.lists(st.text(), max_size=3)})}
