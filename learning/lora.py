@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.utils.constants import SEQ_CLS_HEAD_NAMES
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -47,6 +48,7 @@ def attach(model: PreTrainedModel, settings: LoraSpec | None, seed: int) -> Adap
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=targets,
+        exclude_modules=_heads(model) if targets == "all-linear" else None,
         task_type="SEQ_CLS" if classifies(model) else "CAUSAL_LM",  # SEQ_CLS adds the head
         fan_in_fan_out=any(isinstance(m, Conv1D) for m in model.modules()),  # GPT-2's transposed W
     )
@@ -55,7 +57,7 @@ def attach(model: PreTrainedModel, settings: LoraSpec | None, seed: int) -> Adap
         torch.manual_seed(seed)
         try:
             return get_peft_model(model, config)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             reason = str(error).splitlines()[0][:200]
             raise ModelError(
                 f"no adapter can be attached to this model: {reason}",
@@ -66,6 +68,17 @@ def attach(model: PreTrainedModel, settings: LoraSpec | None, seed: int) -> Adap
 def classifies(model: PreTrainedModel) -> bool:
     """Whether a model has a classification head."""
     return type(model).__name__.endswith("ForSequenceClassification")
+
+
+def _heads(model: PreTrainedModel) -> list[str] | None:
+    """Parts of a head that PEFT would both adapt and train whole, which it then refuses.
+
+    It trains every module whose name ends as a head's does, DistilBERT's `pre_classifier` too, but
+    keeps factors away from those alone that are called exactly so.
+    """
+    ends = tuple(SEQ_CLS_HEAD_NAMES)
+    names = [name for name, _ in model.named_children() if name.endswith(ends)]
+    return [name for name in names if name not in ends] or None
 
 
 def read_adapter(model: Adapted) -> Tensors:

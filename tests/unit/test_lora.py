@@ -6,7 +6,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.numpy import save_file
-from transformers import BertForSequenceClassification
+from transformers import BertForSequenceClassification, DistilBertForSequenceClassification
 
 from common.errors import ModelError
 from common.records import LoraSpec
@@ -180,6 +180,23 @@ def test_the_head_of_a_classifier_travels_with_its_factors() -> None:
         write_adapter(model, moved)
         shifted = model(input_ids=ids).logits - hidden
     assert shifted[0].tolist() == pytest.approx([1, 0, -1], abs=1e-5)
+
+
+def test_a_head_of_two_layers_is_trained_whole_and_peft_reads_it_back(tmp_path: Path) -> None:
+    base = DistilBertForSequenceClassification(encoder_config("distilbert")).eval()
+    base.save_pretrained(tmp_path / "base")
+    model = attach(base, SETTINGS, 1)
+    tensors = read_adapter(model)
+    layers = ("classifier", "pre_classifier")
+    head = {f"base_model.model.{layer}.{part}" for layer in layers for part in ("bias", "weight")}
+    assert {name for name in tensors if ".lora_" not in name} == head
+    rng = np.random.default_rng(0)
+    moved = {n: rng.standard_normal(t.shape).astype(np.float32) for n, t in tensors.items()}
+    write_adapter(model, moved)
+    save_file(moved, tmp_path / "adapter_model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "adapter_config.json").write_text(json.dumps(adapter_config(model, "base", None)))
+    other = DistilBertForSequenceClassification.from_pretrained(tmp_path / "base")
+    assert torch.equal(logits(PeftModel.from_pretrained(other, tmp_path)), logits(model))
 
 
 def test_the_mean_of_two_heads_is_the_head_of_the_mean() -> None:
