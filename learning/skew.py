@@ -5,6 +5,7 @@ Read by people only, before a run: a federation's result means little without it
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from matplotlib.figure import Figure
 _NAME = 36  # characters of a label that are shown
 _SHOWN = 20  # labels with a colour of their own: as many as the colour table tells apart
 _TALLEST = 12.0  # inches; with more clients than fit, bars become thinner
+_NAMED = 50  # client names that fit below each other; of more, every second (third, …) is drawn
+_WIDE = 100  # columns of a table that a terminal shows without breaking its lines
 _OTHERS = (0.92, 0.92, 0.92)
 
 Counts = Sequence[Mapping[str, int]]
@@ -23,7 +26,7 @@ Counts = Sequence[Mapping[str, int]]
 
 
 def table(counts: Counts) -> str:
-    """Labels down, clients across, with the sums of both."""
+    """Labels down, clients across, with the sums of both; turned where that is wide and helps."""
     clients = range(len(counts))
     head = ["label", *(f"client_{i}" for i in clients), "all"]
     lines = [head]
@@ -32,7 +35,21 @@ def table(counts: Counts) -> str:
         lines.append([_short(label), *map(str, own), str(sum(own))])
     sums = [sum(one.values()) for one in counts]
     lines.append(["rows", *map(str, sums), str(sum(sums))])
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    turned = [list(column) for column in zip(*lines, strict=True)]
+    turned[0][0] = "client"
+    return _aligned(lines if _width(lines) <= max(_WIDE, _width(turned)) else turned)
+
+
+def _widths(lines: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(*lines, strict=True)]
+
+
+def _width(lines: Sequence[Sequence[str]]) -> int:
+    return sum(_widths(lines)) + 2 * (len(lines[0]) - 1)
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> str:
+    widths = _widths(lines)
     return "".join(
         "  ".join(
             [line[0].ljust(widths[0])]
@@ -61,12 +78,15 @@ def picture(counts: Counts, what: str, path: Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     left = [0] * len(counts)
+    step = -(-len(clients) // _NAMED)
+    edge = 0.5 if step == 1 else 0.0  # points: a thin bar would be nothing but its edge
     for (name, width), colour in zip(drawn.items(), colours, strict=True):
         axes.barh(
-            clients, width, 0.72, left=left, color=colour, label=name, edgecolor="white", lw=0.5
+            clients, width, 0.72, left=left, color=colour, label=name, edgecolor="white", lw=edge
         )
         left = [a + b for a, b in zip(left, width, strict=True)]
-    for place, total in enumerate(left):
+    axes.set_yticks(range(0, len(clients), step), clients[::step])
+    for place, total in list(enumerate(left))[::step]:
         axes.text(total, place, f"  {total}", va="center", fontsize=9, color="0.3")
     axes.invert_yaxis()
     axes.margins(x=0.08, y=0.02)
@@ -75,7 +95,9 @@ def picture(counts: Counts, what: str, path: Path) -> None:
     axes.set_xlabel("rows")
     axes.set_title(f"Which client holds which {what}", loc="left", fontsize=11)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
-    figure.savefig(path, dpi=120)
+    with warnings.catch_warnings():  # a script that the font lacks is boxes here; the table has it
+        warnings.filterwarnings("ignore", "Glyph")
+        figure.savefig(path, dpi=120)
 
 
 def _drawn(counts: Counts) -> dict[str, list[int]]:
@@ -87,7 +109,8 @@ def _drawn(counts: Counts) -> dict[str, list[int]]:
     drawn = {}
     for label in shown:
         # matplotlib hides a legend's entry that begins with _, and takes $ for a formula's begin.
-        name = _short(label).lstrip("_").replace("$", "\\$")
+        name = _short(label).replace("$", "\\$")
+        name = f" {name}" if name.startswith("_") else name
         while name in drawn:  # two long labels may begin alike
             name += " "
         drawn[name] = [one.get(label, 0) for one in counts]
