@@ -251,7 +251,7 @@ def _phase(facts: Facts, index: int) -> tuple[str, ...]:
     local = f"{phase.local_steps} steps" if phase.local_steps else f"{phase.local_epochs} epochs"
     versions = f"{done} of {phase.versions}"
     rate = f"{phase.lr:g}, {phase.lr_schedule}"
-    return (str(index), _objective(phase), versions, local, rate, str(phase.batch_size))
+    return (str(index + 1), _objective(phase), versions, local, rate, str(phase.batch_size))
 
 
 def _objective(phase: PhaseConfig) -> str:
@@ -267,7 +267,7 @@ def _losses(facts: Facts) -> str:
     rows = []
     for index, phase in enumerate(facts.run.config.phase):
         if own := [each for each in made if each.phase == index]:
-            rows.append((str(index), _UNITS[phase.objective], *_course(own)))
+            rows.append((str(index + 1), _UNITS[phase.objective], *_course(own)))
     if not rows:
         return "No update was aggregated yet: this is what the run began with."
     header = ("phase", "unit", "updates", "training loss", "holdout loss", "holdout accuracy")

@@ -95,6 +95,7 @@ def _levels(axes: Axes, report: Report, part: Course, key: str, *, before: bool 
             va="bottom",
             fontsize=8,
             color="0.35",
+            bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5},
         )
 
 

@@ -12,7 +12,7 @@ from coordinator.assessment import Assessed, Assessment, Subject
 from coordinator.comparison import Compared, Comparison
 from coordinator.document import Block, Heading, Items, Paragraph, Picture, Table
 from coordinator.report import Course, Report, courses
-from learning.figures import MAIN, METRICS, Figures, Metric, spread
+from learning.figures import BY_CLIENT, MAIN, METRICS, Figures, Metric, spread
 
 TITLES: dict[Kind, str] = {
     "sft": "Instructions (sft)",
@@ -204,16 +204,18 @@ def _change(found: Assessed) -> str:
 
 
 def _clients(found: Assessed, subjects: Sequence[Subject]) -> list[Block]:
-    metric = MAIN[found.kind]
+    """Each client's figures before and after, one table for each of them."""
     names = list(found.clients)
-    header = (f"{metric.title}, validation", "rows", *(subject.title for subject in subjects))
-    note: list[Block] = []
+    blocks: list[Block] = [Heading("Each client's own rows", 3)]
     if len(names) > _CLIENTS:
-        names = _worst(found, metric)[:_CLIENTS]
-        note = [Paragraph(f"The {_CLIENTS} of {len(found.clients)} clients that do worst.")]
-    rows = [_client(metric, name, found.clients[name]) for name in names]
-    rows.append(_client(metric, "all clients", found.pooled))
-    return [*note, Table(header, (*rows, *_spreads(found, metric)))]
+        names = _worst(found, MAIN[found.kind])[:_CLIENTS]
+        blocks.append(Paragraph(f"The {_CLIENTS} of {len(found.clients)} clients that do worst."))
+    for metric in BY_CLIENT[found.kind]:
+        header = (f"{metric.title}, validation", "rows", *(subject.title for subject in subjects))
+        rows = [_client(metric, name, found.clients[name]) for name in names]
+        rows.append(_client(metric, "all clients", found.pooled))
+        blocks.append(Table(header, (*rows, *_spreads(found, metric))))
+    return blocks
 
 
 def _client(metric: Metric, name: str, by_subject: Sequence[Figures]) -> tuple[str, ...]:

@@ -64,6 +64,12 @@ MAIN: Mapping[Kind, Metric] = {
     "cls": METRICS["cls"][1],
 }
 """By which clients are compared."""
+BY_CLIENT: Mapping[Kind, tuple[Metric, ...]] = {
+    "sft": METRICS["sft"][:2],
+    "va": (METRICS["va"][0], METRICS["va"][3]),
+    "cls": METRICS["cls"][1:],
+}
+"""What is told of each client; the main one first."""
 
 
 @dataclass(frozen=True)

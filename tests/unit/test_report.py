@@ -204,6 +204,23 @@ def test_a_client_without_rows_has_a_dash_and_is_no_worst_client() -> None:
     assert "No client has validation rows" in words(report_tables.figures(BOTH.assessment, ""))
 
 
+@pytest.mark.parametrize(
+    ("of", "figures"),
+    [
+        (TEXTS, ["nats per token", "perplexity"]),
+        (replace(PAIRS, pooled=PAIRS.heldout), ["preference accuracy", "reward margin"]),
+        (LABELS, ["accuracy", "macro-F1"]),
+    ],
+)
+def test_each_client_has_all_figures_that_are_promised_under_a_heading_of_their_own(
+    of: Assessed, figures: list[str]
+) -> None:
+    blocks = report_tables.figures(report(of, labels=("no", "yes")).assessment, "")
+    own = blocks[blocks.index(Heading("Each client's own rows", 3)) + 1 :]
+    found = [block.header[0] for block in own if isinstance(block, Table)]
+    assert found == [f"{title}, validation" for title in figures]
+
+
 def test_of_many_clients_those_that_do_worst_are_shown() -> None:
     many = {f"c{i}": (text([float(i + 1)], [1], [1]),) * 2 for i in range(40)}
     found = replace(BOTH.assessment, kinds=(replace(TEXTS, clients=many),))
