@@ -207,6 +207,7 @@ def _translated(source: HubSource, error: Exception) -> DataError:
             told = " ".join(str(error).split("Example of usage")[0].split())
             return DataError(f"data set {source.name}: {told}", "write owner/name:config/split")
     return DataError(
-        f"data set {source.name}: the hub cannot be reached ({type(error).__name__})",
+        f"{source.name}: there is no such file, and for a data set of that name the hub cannot be"
+        f" reached ({type(error).__name__})",
         "give the path of a data file, or synthetic",
     )

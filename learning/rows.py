@@ -121,7 +121,9 @@ def load(
     found = _rows(kind, table, columns, labels, seen)
     _check(source, columns, seen)
     if not found.rows:
-        raise _no_row(kind, source, found.skipped, f"; its columns are {_listed(seen)}")
+        there = f"; its columns are {_listed(seen)}" if seen else ""
+        declared = f"; data.labels are {_listed(labels)}" if labels else ""
+        raise _no_row(kind, source, found.skipped, there + declared)
     return found
 
 
@@ -188,6 +190,6 @@ def _no_row(kind: Kind, source: str, skipped: Sequence[Skipped], columns: str = 
 
 
 def _listed(columns: Iterable[str]) -> str:
-    """Column names on one line: a header line can be anything, the first row of a text as well."""
+    """Names on one line: a header line can be anything, the first row of a text as well."""
     names = [name if len(name) <= 30 else f"{name[:27]}..." for name in islice(columns, 20)]
-    return ", ".join(name if name.isprintable() else ascii(name) for name in names) or "not there"
+    return ", ".join(name if name.isprintable() else ascii(name) for name in names)

@@ -234,8 +234,10 @@ def _deal(
 ) -> _Dealt:
     aside, others = _hold_out(rows, heldout)
     if len(others) < _SIDES * clients:
+        different = len({_rank(row, "all") for row in rows})
+        alike = f" ({different} different)" if different < len(rows) else ""
         raise DataError(
-            f"{len(rows)} rows of {_CALLED[kind]} are too few for {clients} clients:"
+            f"{len(rows)} rows of {_CALLED[kind]}{alike} are too few for {clients} clients:"
             f" {len(others)} are left beside the held-out set, and each client needs {_SIDES}",
             "lower data.clients or data.heldout, or give more rows",
         )

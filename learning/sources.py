@@ -151,9 +151,17 @@ def usable(
     if not kept:
         raise DataError(
             f"no row of {source} can be used at {max_length} tokens ({', '.join(reasons)})",
-            "raise model.max_length, or give shorter rows",
+            _remedy(found.rows),
         )
     return kept, summary
+
+
+def _remedy(unusable: Sequence[Row]) -> str:
+    """What makes rows usable: of a text to classify it is never the length, which is cut."""
+    labels = sorted({row.label for row in unusable if isinstance(row, Labelled)})
+    if labels:
+        return f"set data.labels to the classes of the rows: {', '.join(labels[:_SHOWN])}"
+    return "raise model.max_length, or give shorter rows"
 
 
 def _general(reason: str) -> str:

@@ -180,6 +180,14 @@ def test_a_label_outside_the_declared_ones_is_skipped_and_named(tmp_path: Path) 
     ]
 
 
+def test_a_source_without_a_declared_label_is_refused_with_the_declared_ones(
+    tmp_path: Path,
+) -> None:
+    path = put(tmp_path, "text,label\nfine,1\nodd,0\n", "data.csv")
+    with pytest.raises(DataError, match=r"label is '1'.*; data.labels are pos, neg$"):
+        load("cls", str(path), labels=["pos", "neg"], say=quiet)
+
+
 @pytest.mark.parametrize("name", ["data.csv", "data.tsv", "data.jsonl", "data.json"])
 def test_a_mapping_says_which_columns_the_fields_are_in(tmp_path: Path, name: str) -> None:
     content = {

@@ -143,6 +143,8 @@ def test_too_few_rows_of_a_kind_are_refused_with_their_number(tmp_path: Path) ->
     says = r"^8 rows of preferences are too few for 3 clients: [5-7] are left"
     with pytest.raises(DataError, match=says):
         prepare(ALL | {"va": PAIRS[:8]}, **SETTINGS, out=tmp_path)
+    with pytest.raises(DataError, match=r"^40 rows of preferences \(1 different\) are too few"):
+        prepare(ALL | {"va": PAIRS[:1] * 40}, **SETTINGS, out=tmp_path)
     with pytest.raises(DataError, match="no rows"):
         prepare({}, **SETTINGS, out=tmp_path)
     assert not list(tmp_path.iterdir())

@@ -137,6 +137,13 @@ def test_a_source_of_which_nothing_fits_is_refused_with_the_length_and_the_reaso
     assert "model.max_length" in caught.value.remedy
 
 
+def test_labels_that_no_row_has_are_the_remedy_where_all_rows_have_others() -> None:
+    objective = objectives.make("classification", None, ("x", "y"))
+    with pytest.raises(DataError) as caught:
+        usable(Rows(texts("good", "bad"), ()), "synthetic", objective, encoder_tokenizer(), 16)
+    assert caught.value.remedy == "set data.labels to the classes of the rows: bad, good"
+
+
 NAMES = st.text(min_size=1, max_size=60).filter(lambda name: name.strip() not in ("", "good"))
 
 
