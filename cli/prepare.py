@@ -33,11 +33,15 @@ def command(config_path: Path | None, out: Path | None, plain: bool) -> None:
         raise ConfigError("there is no folder to prepare rows in", "set data.dir, or give --out")
     output = Output(plain)
     from coordinator import preparation
+    from learning import shards
 
+    ready = preparation.lies_ready(folder)
     model = preparation.find_model(config, cache_dir(), output.report)
     dealt = preparation.deal(config, model, folder, output.say)
     output.end_report()
-    output.console.print((folder / "skew.txt").read_text(encoding="utf-8"), markup=False)
+    if ready:
+        output.say(f"{folder} was prepared before, its rows stay as they are")
+    output.console.print(shards.skew(shards.load(folder)), markup=False)
     for client, rows in dealt.rows.items():
         counts = ", ".join(f"{count} {kind}" for kind, count in rows.items())
         output.say(f"{client}: {counts} rows to learn")

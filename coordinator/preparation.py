@@ -6,7 +6,9 @@ keeps them.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -118,28 +120,44 @@ def deal(config: FederationConfig, model: BaseModel, folder: Path, say: Say) -> 
     """The clients' rows in a folder: those that lie there, if they were made for this, or new ones.
 
     Raises:
-        DataError: A source cannot be used, has too few rows, or the folder holds other rows.
+        DataError: A source cannot be used, has too few rows, or the folder holds other rows, is
+            damaged, or cannot be written.
         ConfigError: `data.columns` or `model.max_length` does not fit.
     """
     check_columns(config)
     wanted = _made_for(config, model)
-    if (folder / DATA).exists():
+    if lies_ready(folder):
         return _found(folder, wanted)
+    digests = {kind: _digest(source) for kind, source in wanted["sources"].items()}
     tokenizer, described = load_tokenizer(model.path)
     check_length(config.model.max_length, described)
     kept, labels, summaries = _gather(config, tokenizer, say)
-    prepared = shards.prepare(
-        kept,
-        clients=config.data.clients,
-        alpha=config.data.alpha,
-        by=config.data.partition,
-        seed=config.run.seed,
-        heldout=config.data.heldout,
-        out=folder,
-    )
-    found = {"made_for": wanted, "labels": list(labels), "sources": summaries}
-    write_durable(folder / DATA, json.dumps(found, indent=1).encode())
+    found = {
+        "made_for": wanted, "labels": list(labels), "sources": summaries, "digests": digests
+    }  # fmt: skip
+    try:
+        prepared = shards.prepare(
+            kept,
+            clients=config.data.clients,
+            alpha=config.data.alpha,
+            by=config.data.partition,
+            seed=config.run.seed,
+            heldout=config.data.heldout,
+            out=folder,
+        )
+        write_durable(folder / DATA, json.dumps(found, indent=1).encode())
+    except OSError as error:
+        raise DataError(
+            f"rows cannot be written to {folder}: {error.strerror}",
+            "make room and see to its permissions, or choose another folder",
+        ) from None
     return Dealt(folder, prepared.rows(), labels, summaries)
+
+
+def lies_ready(folder: Path) -> bool:
+    """Whether a folder was prepared to the end; otherwise its rows are dealt again."""
+    # Path.is_file raises where the folder may not be looked into; writing there says so better.
+    return all(os.path.isfile(folder / name) for name in (shards.MANIFEST, DATA))  # noqa: PTH113
 
 
 def _gather(
@@ -179,16 +197,27 @@ def _made_for(config: FederationConfig, model: BaseModel) -> dict[str, Any]:
     return {"seed": config.run.seed, "sources": named, **data, **model_keys}
 
 
+def _digest(source: str) -> str | None:
+    """The digest of a source that is a file; None for one that is not, or not any more."""
+    try:
+        with Path(source).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError):
+        return None
+
+
 def _found(folder: Path, wanted: dict[str, Any]) -> Dealt:
     """The rows that lie in a folder.
 
     Raises:
-        DataError: They were made for another configuration, or the file is damaged.
+        DataError: They were made for another configuration, or from a file that has changed since,
+            or one of the folder's files is damaged.
     """
     try:
         found = json.loads((folder / DATA).read_text(encoding="utf-8"))
         made_for, labels, summaries = found["made_for"], tuple(found["labels"]), found["sources"]
         different = [key for key in wanted if made_for.get(key) != wanted[key]]
+        digests = dict(found.get("digests", {}))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise DataError(f"{folder / DATA} is damaged", "remove the folder, prepare again") from None
     if different:
@@ -196,7 +225,16 @@ def _found(folder: Path, wanted: dict[str, Any]) -> Dealt:
             f"{folder} was prepared {_otherwise(different[0], made_for, wanted)}",
             "set it back, or prepare the rows in another folder",
         )
-    return Dealt(folder, shards.load(folder).rows(), labels, summaries)
+    for kind, source in wanted["sources"].items():
+        now = _digest(source)
+        if None not in (was := digests.get(kind), now) and was != now:
+            raise DataError(
+                f"{folder} was prepared from {source}, and that file has changed since",
+                "remove the folder, or prepare the rows in another folder",
+            )
+    prepared = shards.load(folder)
+    shards.check(prepared)
+    return Dealt(folder, prepared.rows(), labels, summaries)
 
 
 def _otherwise(key: str, was: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

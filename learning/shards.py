@@ -33,9 +33,10 @@ HOLDOUT = 0.1
 """Share of a client's rows that it measures itself by before and after every task."""
 VALIDATION = 0.1
 """Share of a client's rows that only `fccl evaluate` reads: no task trains on them or sees them."""
+MANIFEST = "manifest.json"
+"""In a folder of prepared rows: where each row went, and by which settings."""
 _SIDES = 3  # train, validation, holdout
 _MINIMUM = 20  # rows per client where there are enough for that; never under one a side
-_MANIFEST = "manifest.json"
 _CALLED: dict[Kind, str] = {"sft": "instructions", "va": "preferences", "cls": "labelled texts"}
 
 R = TypeVar("R", bound=Row)
@@ -132,7 +133,7 @@ def prepare(
         "rows": {kind: len(own) for kind, own in rows.items()},
         "data": {kind: _digest(own) for kind, own in rows.items()},
     }  # fmt: skip
-    if (out / _MANIFEST).exists():
+    if (out / MANIFEST).exists():
         return _same(load(out), settings)
     if not 0 <= heldout < 1:
         raise ConfigError(f"data.heldout is {heldout:g}", "set it to a share from 0 to below 1")
@@ -159,7 +160,7 @@ def load(out: Path) -> Prepared:
     Raises:
         DataError: There is no manifest, or it is damaged.
     """
-    path = out / _MANIFEST
+    path = out / MANIFEST
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         shards = tuple(
@@ -179,6 +180,43 @@ def load(out: Path) -> Prepared:
         raise DataError(
             f"{path} is damaged: {error!r}", "remove the folder, prepare again"
         ) from None
+
+
+def check(prepared: Prepared) -> None:
+    """Refuses a folder of which a file of rows was lost, cut or edited since.
+
+    Raises:
+        DataError: A file is missing or has other numbers of rows than the manifest says.
+    """
+    files = {shard.path: shard.rows for shard in prepared.shards}
+    files |= {path: prepared.heldout_rows[kind] for kind, path in prepared.heldout.items()}
+    for path, rows in files.items():
+        try:
+            with path.open("rb") as file:
+                found = sum(1 for _ in file)
+        except OSError as error:
+            raise _changed(f"{path} cannot be read: {error.strerror}") from None
+        if found != rows:
+            raise _changed(f"{path} has {found} rows, not the {rows} that were dealt")
+
+
+def _changed(what: str) -> DataError:
+    return DataError(what, "put the file back, or remove the folder and prepare again")
+
+
+def skew(prepared: Prepared) -> str:
+    """The tables of labels over clients, one for each kind."""
+    return "\n".join(
+        f"{_called(kind)}\n\n{table(_counts(prepared, kind))}" for kind in prepared.heldout
+    )
+
+
+def _called(kind: Kind) -> str:
+    return f"{_CALLED[kind]} ({kind})"
+
+
+def _counts(prepared: Prepared, kind: Kind) -> Counts:
+    return [shard.topics for shard in prepared.shards if shard.kind == kind]
 
 
 def split(rows: Sequence[R]) -> Split[R]:
@@ -332,20 +370,16 @@ def _heldout(out: Path, dealt: _Dealt) -> Path:
 
 def _describe(prepared: Prepared) -> None:
     """Writes tables, pictures and, when all else is there, the manifest."""
-    tables = []
     for kind in prepared.heldout:
-        counts: Counts = [shard.topics for shard in prepared.shards if shard.kind == kind]
-        what = f"{_CALLED[kind]} ({kind})"
-        tables.append(f"{what}\n\n{table(counts)}")
-        picture(counts, what, prepared.folder / f"skew_{kind}.png")
-    (prepared.folder / "skew.txt").write_text("\n".join(tables), encoding="utf-8")
+        picture(_counts(prepared, kind), _called(kind), prepared.folder / f"skew_{kind}.png")
+    (prepared.folder / "skew.txt").write_text(skew(prepared), encoding="utf-8")
     manifest = {
         "settings": prepared.settings,
         "heldout": {kind: path.name for kind, path in prepared.heldout.items()},
         "heldout_rows": prepared.heldout_rows,
         "shards": [{**asdict(shard), "path": shard.path.name} for shard in prepared.shards],
     }
-    write_durable(prepared.folder / _MANIFEST, json.dumps(manifest, indent=1).encode())
+    write_durable(prepared.folder / MANIFEST, json.dumps(manifest, indent=1).encode())
 
 
 def _kind(name: str) -> Kind:

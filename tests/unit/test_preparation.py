@@ -109,7 +109,12 @@ def test_dealing_that_was_cut_off_before_its_last_file_is_done_again(
     tmp_path: Path, model: BaseModel
 ) -> None:
     first = deal(config(), model, tmp_path / "rows", quiet)
-    for lost in ([DATA], [DATA, "manifest.json"], [DATA, "manifest.json", "client_1_sft.jsonl"]):
+    for lost in (
+        [DATA],
+        ["manifest.json"],
+        [DATA, "manifest.json"],
+        [DATA, "manifest.json", "client_1_sft.jsonl"],
+    ):
         for name in lost:
             (tmp_path / "rows" / name).unlink()
         assert same(deal(config(), model, tmp_path / "rows", quiet)) == same(first)
@@ -189,6 +194,46 @@ def test_a_run_takes_the_rows_of_a_folder_and_nothing_that_lies_beside_them(
     }  # fmt: skip
     again = deal(plan, model, partial / "clients", quiet)
     assert again.rows == begun.rows
+
+
+def test_a_folder_is_refused_when_the_file_that_it_was_made_from_has_changed(
+    tmp_path: Path, model: BaseModel
+) -> None:
+    """Otherwise whoever mends a file and prepares again trains on the old rows, and is not told."""
+    source = tmp_path / "i.jsonl"
+    rows = [{"instruction": f"Say {i}.", "output": f"It is {i}."} for i in range(30)]
+    source.write_text("\n".join(map(json.dumps, rows)))
+    plan = config(data={"sft": str(source)})
+    deal(plan, model, tmp_path / "rows", quiet)
+    source.touch()
+    deal(plan, model, tmp_path / "rows", quiet)
+    source.write_text("\n".join(map(json.dumps, rows[:-1])))
+    with pytest.raises(DataError, match=r"rows was prepared from .*i\.jsonl.* has changed since"):
+        deal(plan, model, tmp_path / "rows", quiet)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [(None, "cannot be read: No such file"), ("", "has 0 rows, not the"), ("{}\n", "has 1 rows")],
+)
+def test_a_folder_that_lost_rows_is_refused_with_the_file(
+    tmp_path: Path, model: BaseModel, text: str | None, says: str
+) -> None:
+    deal(config(), model, tmp_path / "rows", quiet)
+    client = tmp_path / "rows" / "client_1_sft.jsonl"
+    client.unlink()
+    if text is not None:
+        client.write_text(text)
+    with pytest.raises(DataError, match=rf"client_1_sft\.jsonl {says}.*; put the file back"):
+        deal(config(), model, tmp_path / "rows", quiet)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_in_a_line(
+    tmp_path: Path, model: BaseModel
+) -> None:
+    (tmp_path / "rows" / "client_0_sft.jsonl").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"rows cannot be written to .*rows: Is a directory"):
+        deal(config(), model, tmp_path / "rows", quiet)
 
 
 # what fails leaves nothing
