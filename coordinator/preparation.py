@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,11 +30,11 @@ from learning.batches import GRAIN
 from learning.columns import NAMES
 from learning.labelled import Labelled
 from learning.loading import load_tokenizer
-from learning.rows import Row
+from learning.rows import Row, Rows
 
 DATA = "data.json"
 """In a folder of prepared rows: what they were made from, and what became of the others."""
-_FILES = ("client_*.jsonl", "heldout_*.jsonl", "skew*", "manifest.json", DATA)
+_ABOUT = (shards.MANIFEST, DATA, "skew.txt", "skew_*.png")  # the rows, beside them
 Say = Callable[[str], None]
 
 
@@ -43,12 +44,14 @@ class Dealt:
 
     Attributes:
         folder: Of client files; see `learning.shards`.
+        model: The base model whose tokens decided which rows fit.
         rows: Training rows by client and kind.
         labels: Class names, where the run classifies.
         sources: What became of each source's rows, by kind: `learning.sources.Usable`.
     """
 
     folder: Path
+    model: BaseModel
     rows: Mapping[str, Mapping[Kind, int]]
     labels: tuple[str, ...]
     sources: Mapping[str, Any]
@@ -81,9 +84,10 @@ def origin(
 def _origin(
     config: FederationConfig, directory: Path, cache: Path, report: Report, say: Say
 ) -> Origin:
-    model = find_model(config, cache, report)
     clients = directory / "clients"
-    dealt = deal(config, model, Path(config.data.dir or clients), say)
+    find = partial(find_model, config, cache, report)
+    dealt = deal(config, find, Path(config.data.dir or clients), say)
+    model = dealt.model
     if dealt.folder != clients:
         _copy(dealt.folder, clients)
     objective = config.phase[0].objective
@@ -104,10 +108,22 @@ def _origin(
 
 
 def _copy(folder: Path, clients: Path) -> None:
-    """Copy prepared rows, and nothing else that lies beside them: a folder may be a whole home."""
-    clients.mkdir()
-    for path in sorted(path for form in _FILES for path in folder.glob(form)):
-        shutil.copyfile(path, clients / path.name)
+    """Copy prepared rows, and nothing else that lies beside them: a folder may be a whole home.
+
+    Rows that the manifest does not name are of a preparation that was cut off, for more clients.
+    """
+    prepared = shards.load(folder)
+    rows = [*(shard.path for shard in prepared.shards), *prepared.heldout.values()]
+    about = [path for form in _ABOUT for path in folder.glob(form) if path.is_file()]
+    try:
+        clients.mkdir()
+        for path in rows + about:
+            shutil.copyfile(path, clients / path.name)
+    except OSError as error:
+        raise DataError(
+            f"the rows of {folder} cannot be copied to {clients}: {error.strerror}",
+            "make room, or set run.dir to another folder",
+        ) from None
 
 
 def find_model(config: FederationConfig, cache: Path, report: Report) -> BaseModel:
@@ -116,8 +132,15 @@ def find_model(config: FederationConfig, cache: Path, report: Report) -> BaseMod
     return base.resolve(config.model.name, config.model.revision, cache, report, family)
 
 
-def deal(config: FederationConfig, model: BaseModel, folder: Path, say: Say) -> Dealt:
+def deal(config: FederationConfig, find: Callable[[], BaseModel], folder: Path, say: Say) -> Dealt:
     """The clients' rows in a folder: those that lie there, if they were made for this, or new ones.
+
+    Args:
+        config: Of the run.
+        find: Finds the base model. Called once the sources have been read: making or fetching a
+            model takes minutes, and a mistake in the data should not take as long to be told.
+        folder: Of the rows.
+        say: Told in a line what was read and skipped.
 
     Raises:
         DataError: A source cannot be used, has too few rows, or the folder holds other rows, is
@@ -125,16 +148,21 @@ def deal(config: FederationConfig, model: BaseModel, folder: Path, say: Say) -> 
         ConfigError: `data.columns` or `model.max_length` does not fit.
     """
     check_columns(config)
-    wanted = _made_for(config, model)
     if lies_ready(folder):
-        return _found(folder, wanted)
-    digests = {kind: _digest(source) for kind, source in wanted["sources"].items()}
+        return _found(folder, config, find())
+    digests = {kind: _digest(config.data.source(kind)) for kind in config.kinds}
+    read = _read(config, say)
+    labels = _classes(config, read)
+    model = find()
     tokenizer, described = load_tokenizer(model.path)
     check_length(config.model.max_length, described)
-    kept, labels, summaries = _gather(config, tokenizer, say)
+    kept, summaries = _usable(config, read, labels, tokenizer, say)
     found = {
-        "made_for": wanted, "labels": list(labels), "sources": summaries, "digests": digests
-    }  # fmt: skip
+        "made_for": _made_for(config, model),
+        "labels": list(labels),
+        "sources": summaries,
+        "digests": digests,
+    }
     try:
         prepared = shards.prepare(
             kept,
@@ -151,7 +179,7 @@ def deal(config: FederationConfig, model: BaseModel, folder: Path, say: Say) -> 
             f"rows cannot be written to {folder}: {error.strerror}",
             "make room and see to its permissions, or choose another folder",
         ) from None
-    return Dealt(folder, prepared.rows(), labels, summaries)
+    return Dealt(folder, model, prepared.rows(), labels, summaries)
 
 
 def lies_ready(folder: Path) -> bool:
@@ -160,33 +188,49 @@ def lies_ready(folder: Path) -> bool:
     return all(os.path.isfile(folder / name) for name in (shards.MANIFEST, DATA))  # noqa: PTH113
 
 
-def _gather(
-    config: FederationConfig, tokenizer: PreTrainedTokenizerBase, say: Say
-) -> tuple[dict[Kind, list[Row]], tuple[str, ...], dict[str, Any]]:
-    """The usable rows by kind, the class names, and what became of the others."""
+def _read(config: FederationConfig, say: Say) -> dict[Kind, Rows[Row]]:
+    """The rows of each kind that the plan needs, as their sources have them."""
     data = config.data
-    kept: dict[Kind, list[Row]] = {}
-    labels: tuple[str, ...] = ()
-    summaries: dict[str, Any] = {}
-    for phase in {phase.kind: phase for phase in config.phase}.values():
-        found = sources.gather(
-            phase.kind,
-            data.source(phase.kind),
+    return {
+        kind: sources.gather(
+            kind,
+            data.source(kind),
             count=data.rows,
             seed=config.run.seed,
             columns=data.columns,
             labels=data.labels,
             say=say,
         )
-        if phase.kind == "cls":
-            labels = sources.classes(cast("tuple[Labelled, ...]", found.rows), data.labels)
+        for kind in config.kinds
+    }
+
+
+def _classes(config: FederationConfig, read: Mapping[Kind, Rows[Row]]) -> tuple[str, ...]:
+    """The class names, where the run classifies."""
+    if "cls" not in read:
+        return ()
+    return sources.classes(cast("tuple[Labelled, ...]", read["cls"].rows), config.data.labels)
+
+
+def _usable(
+    config: FederationConfig,
+    read: Mapping[Kind, Rows[Row]],
+    labels: tuple[str, ...],
+    tokenizer: PreTrainedTokenizerBase,
+    say: Say,
+) -> tuple[dict[Kind, list[Row]], dict[str, Any]]:
+    """The rows by kind that fit the model, and what became of the others."""
+    kept: dict[Kind, list[Row]] = {}
+    summaries: dict[str, Any] = {}
+    for phase in {phase.kind: phase for phase in config.phase}.values():
+        kind, source = phase.kind, config.data.source(phase.kind)
         objective = objectives.make(phase.objective, phase.dpo, labels)
-        kept[phase.kind], summary = sources.usable(
-            found, data.source(phase.kind), objective, tokenizer, config.model.max_length
+        kept[kind], summary = sources.usable(
+            read[kind], source, objective, tokenizer, config.model.max_length
         )
-        summaries[phase.kind] = summary.fields()
+        summaries[kind] = summary.fields()
         say(summary.line())
-    return kept, labels, summaries
+    return kept, summaries
 
 
 def _made_for(config: FederationConfig, model: BaseModel) -> dict[str, Any]:
@@ -206,13 +250,14 @@ def _digest(source: str) -> str | None:
         return None
 
 
-def _found(folder: Path, wanted: dict[str, Any]) -> Dealt:
+def _found(folder: Path, config: FederationConfig, model: BaseModel) -> Dealt:
     """The rows that lie in a folder.
 
     Raises:
         DataError: They were made for another configuration, or from a file that has changed since,
             or one of the folder's files is damaged.
     """
+    wanted = _made_for(config, model)
     try:
         found = json.loads((folder / DATA).read_text(encoding="utf-8"))
         made_for, labels, summaries = found["made_for"], tuple(found["labels"]), found["sources"]
@@ -234,7 +279,7 @@ def _found(folder: Path, wanted: dict[str, Any]) -> Dealt:
             )
     prepared = shards.load(folder)
     shards.check(prepared)
-    return Dealt(folder, prepared.rows(), labels, summaries)
+    return Dealt(folder, model, prepared.rows(), labels, summaries)
 
 
 def _otherwise(key: str, was: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
