@@ -125,7 +125,10 @@ def _labels(counts: Counts) -> list[str]:
 
 
 def _short(label: str) -> str:
-    line = " ".join(label.split())
+    # A label comes from a file: an escape sequence in it would steer the terminal.
+    line = "".join(
+        c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(label.split())
+    )
     return line if len(line) <= _NAME else line[: _NAME - 1] + "…"
 
 

@@ -52,6 +52,10 @@ def test_a_table_of_many_clients_has_a_line_for_each() -> None:
     assert lines[-1].split() == ["all", "30", "435", "465"]
 
 
+def test_a_label_cannot_steer_the_terminal() -> None:
+    assert table([{"a\nb\x1b[31m": 1}]).splitlines()[1].startswith("a b�[31m ")
+
+
 def test_a_table_of_few_clients_has_a_line_for_each_label() -> None:
     assert table([{"a": 1}, {"b": 2}]).splitlines() == [
         "label  client_0  client_1  all",
