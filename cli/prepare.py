@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -36,8 +37,8 @@ def command(config_path: Path | None, out: Path | None, plain: bool) -> None:
     from learning import shards
 
     ready = preparation.lies_ready(folder)
-    model = preparation.find_model(config, cache_dir(), output.report)
-    dealt = preparation.deal(config, model, folder, output.say)
+    find = partial(preparation.find_model, config, cache_dir(), output.report)
+    dealt = preparation.deal(config, find, folder, output.say)
     output.end_report()
     if ready:
         output.say(f"{folder} was prepared before, its rows stay as they are")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import cli.main
 from common import config as configuration
 from common.config import FederationConfig
 from learning.instructions import write
@@ -115,7 +116,7 @@ WRONG = {
     ),
     "a bad run directory": Wrong(("demo", "--plain", "--out", "runs/my run"), 2, ("run.name",)),
     "a data file that is not there": Wrong(
-        demo("--data", "nowhere.jsonl"), 3, ("nowhere.jsonl", "does not exist", "check the path")
+        demo("--data", "nowhere.jsonl"), 3, ("nowhere.jsonl", "does not exist", "data.sft")
     ),
     "an empty data file": Wrong(
         demo("--data", "d.jsonl"), 3, ("d.jsonl", "empty", "at least one row"), {"d.jsonl": " \n"}
@@ -297,6 +298,17 @@ def test_the_console_script_says_its_version() -> None:
     assert "0.1.0" in done.stdout
 
 
+# Commands
+
+
+def test_every_command_module_is_listed() -> None:
+    folder = Path(cli.main.__file__).parent
+    modules = {
+        path.stem for path in folder.glob("*.py") if "\n@click.command()" in path.read_text()
+    }
+    assert modules == set(cli.main.COMMANDS)
+
+
 # init
 
 
@@ -326,7 +338,7 @@ def test_a_malformed_row_is_named_by_file_and_line_and_the_rest_is_learned(
     assert command.end() == 0, command.err
     assert "rows.jsonl:3: " in command.out
     assert "rows.jsonl:4: " in command.out
-    assert "rows.jsonl: 60 rows read, 2 skipped" in command.out
+    assert "rows.jsonl: 53 of 62 rows can be used" in command.out
     assert "report: runs/x/report/report.md" in command.out
     assert counted(command, "version") == 2
     assert "bits per byte" in (tmp_path / "runs/x/report/report.md").read_text()
