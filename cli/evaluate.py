@@ -92,17 +92,21 @@ def command(
 
 
 def serve(wanted: Wanted, out: Path, as_json: bool) -> int:
-    """Evaluate, write and show; returns the exit code."""
+    """Evaluate, show and write; returns the exit code.
+
+    Shown first: what took minutes is not lost where the folder cannot be written.
+    """
     from coordinator import report_files
 
     output = Output(plain=False)
     report = evaluate(wanted, (lambda message, done: None) if as_json else output.report)
     output.end_report()
-    path = report_files.write_evaluation(report, out)
     if as_json:
         click.echo(json.dumps(report_files.fields(report, history=False), indent=1))
+        report_files.write_evaluation(report, out)
         return 0
     show(report_files.blocks(report, "evaluation_"), output.console)
+    path = report_files.write_evaluation(report, out)
     click.echo(f"\nwritten: {path} and {path.with_suffix('.html').name}")
     return 0
 

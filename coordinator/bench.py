@@ -106,7 +106,7 @@ class Bench:
     """One base model with an adapter's place, and the rows of its run."""
 
     def __init__(self, run: Opened, compute: Compute) -> None:
-        self._run, self._compute = run, compute
+        self._run = run
         labels = run.labels
         objective = run.phases[0].objective
         self._loaded: Loaded = models.load_for(objective, run.base_path, labels, compute.device)
@@ -125,7 +125,7 @@ class Bench:
 
     def score(self, exam: Exam) -> Scores:
         """What the model, as it is now, says of each row."""
-        return exam.measure.score(self.model, exam.examples, self._compute.autocast)
+        return exam.measure.score(self.model, exam.examples)
 
     def generate(self, prompts: Sequence[str], new_tokens: int) -> list[str]:
         """What it answers."""

@@ -88,7 +88,9 @@ def compare(
     sides = ((run, version), (other, version2))
     benches = (Bench(run, compute), Bench(other, compute))
     found = tuple(_compared(kind, sides, benches, sizes) for kind in kinds(run.phases))
-    return Comparison((_side(*sides[0]), _side(*sides[1])), found)
+    same = run.name == other.name and run.directory.resolve() != other.directory.resolve()
+    left, right = (_side(*side, by_place=same) for side in sides)
+    return Comparison((left, right), found)
 
 
 def _compared(
@@ -116,9 +118,11 @@ def _compared(
     return Compared(kind, (figures[0], figures[1]), len(rows) - len(common))
 
 
-def _side(run: Opened, version: int) -> Side:
+def _side(run: Opened, version: int, *, by_place: bool) -> Side:
+    """A side; two runs of one name are told apart by where they lie."""
     base = run.base
-    return Side(run.name, base.name, base.digest, version)
+    name = str(run.directory) if by_place else run.name
+    return Side(name, base.name, base.digest, version)
 
 
 def _listed(found: set[Kind]) -> str:

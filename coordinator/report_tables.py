@@ -180,8 +180,8 @@ def _reading(found: Assessed) -> str:
                 "Preference accuracy: how often the chosen answer is the likelier one, by the sum"
                 " of its log-probabilities, and by their mean per token. Rewards are β ="
                 f" {found.beta:g} times the log-probability over that of version"
-                f" {found.reference}, the reference, which itself has accuracy 0.5 and margin 0:"
-                " ties count half."
+                f" {found.reference}, the reference, whose own reward accuracy is 0.5 and"
+                " margin 0: ties count half."
             )
         case "cls":
             return "Macro-F1 is the mean of the F1 of the classes that occur."

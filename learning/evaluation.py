@@ -84,12 +84,12 @@ def row_nats(
 
 
 def class_scores(
-    model: torch.nn.Module, texts: Sequence[Text], batch_size: int, *, autocast: bool = False
+    model: torch.nn.Module, texts: Sequence[Text], batch_size: int
 ) -> list[tuple[float, int]]:
     """−log p of the true class, in nats, and the likeliest class of each text, in their order."""
     device = next(model.parameters()).device
     found: list[tuple[float, int]] = []
-    with inference(model, autocast=autocast):
+    with inference(model):
         for batch in in_order(texts, batch_size, partial(classification.collate, device=device)):
             out = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
             logits: torch.Tensor = out.logits.float()  # (B, classes)

@@ -3,6 +3,10 @@
 A score is what one model says of one row; figures of any set of rows follow from the scores of its
 rows. So a model sees a row once, however many sets it belongs to.
 
+Scored in float32, whatever training computes in: a reward is a small difference of large sums,
+which bfloat16 changes in its second digit, and figures must not depend on the machine's load when
+`learning.device` tried out what is fast.
+
 Data path: `learning.rows` → `encode` → `score` → `figures` (`learning.figures`), for
 `coordinator.assessment`.
 """
@@ -36,13 +40,13 @@ class Measure:
     Attributes:
         kind: Of the rows.
         objective: Whose `encode` makes examples of them.
-        score: (model, examples, autocast) → a score of each, in their order.
+        score: (model, examples) → a score of each, in their order.
         figures: (examples, scores, scores of the reference) → figures of this set.
     """
 
     kind: Kind
     objective: Objective
-    score: Callable[[torch.nn.Module, Sequence[Any], bool], Scores]
+    score: Callable[[torch.nn.Module, Sequence[Any]], Scores]
     figures: Callable[[Sequence[Any], Scores, Scores], Figures]
 
 
@@ -65,20 +69,16 @@ def make(kind: Kind, settings: DpoSettings | None, labels: Sequence[str]) -> Mea
             return Measure(kind, objective, _class_scores, _Classified(len(labels)))
 
 
-def _text_scores(
-    model: torch.nn.Module, examples: Sequence[Example], autocast: bool
-) -> list[float]:
-    return evaluation.row_nats(model, examples, BATCH, autocast=autocast)
+def _text_scores(model: torch.nn.Module, examples: Sequence[Example]) -> list[float]:
+    return evaluation.row_nats(model, examples, BATCH)
 
 
 def _text(examples: Sequence[Example], scores: Scores, _: Scores) -> Figures:
     return figures.text(scores, [e.learned for e in examples], [e.response_bytes for e in examples])
 
 
-def _pair_scores(
-    model: torch.nn.Module, pairs: Sequence[Pair], autocast: bool
-) -> list[tuple[float, float]]:
-    return dpo.log_probabilities(model, pairs, autocast=autocast)
+def _pair_scores(model: torch.nn.Module, pairs: Sequence[Pair]) -> list[tuple[float, float]]:
+    return dpo.log_probabilities(model, pairs)
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,8 @@ class _Rewarded:
         return figures.preferences(scores, reference, lengths, self.settings.beta)
 
 
-def _class_scores(
-    model: torch.nn.Module, texts: Sequence[Text], autocast: bool
-) -> list[tuple[float, int]]:
-    return evaluation.class_scores(model, texts, BATCH, autocast=autocast)
+def _class_scores(model: torch.nn.Module, texts: Sequence[Text]) -> list[tuple[float, int]]:
+    return evaluation.class_scores(model, texts, BATCH)
 
 
 @dataclass(frozen=True)

@@ -118,6 +118,12 @@ def test_an_older_version_is_evaluated_and_json_is_all_that_is_printed(
     assert (last["reward_accuracy"], last["reward_margin"]) == (0.5, 0.0)
 
 
+def test_what_was_measured_is_shown_even_where_it_cannot_be_written(place: Commands) -> None:
+    command = place.fork("evaluate", "runs/x", "--out", "f.toml/report", *QUICK)
+    one_line(command, 7, "f.toml/report cannot be written")
+    assert "reward margin" in command.out
+
+
 def test_a_run_beside_itself_differs_in_nothing(place: Commands, tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     found = values(

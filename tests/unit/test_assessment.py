@@ -230,6 +230,12 @@ def test_the_base_is_measured_without_an_adapters_effect(seen: Opened, found: As
     assert values[1] != values[0] and values[2] != values[1]
 
 
+def test_figures_are_those_of_float32_whatever_trains_faster(
+    seen: Opened, found: Assessment
+) -> None:
+    assert assess(seen, 3, replace(CPU, autocast=True), FEW).kinds == found.kinds
+
+
 def test_preferences_compare_with_the_version_that_the_phase_began_with(found: Assessment) -> None:
     va = found.kinds[1]
     assert (va.reference, va.beta) == (1, 0.5)
@@ -300,6 +306,11 @@ def test_a_run_compared_with_itself_has_the_same_figures_on_both_sides(
         assert each.figures[0] == each.figures[1]
         for key, value in own.heldout[-1].values.items():
             assert each.figures[0].values[key] == pytest.approx(value, rel=1e-4, abs=1e-5)
+
+
+def test_two_runs_of_one_name_are_told_apart_by_their_place(seen: Opened, tmp_path: Path) -> None:
+    both = compare(seen, 3, replace(seen, directory=tmp_path / "x"), 3, CPU, FEW)
+    assert [side.name for side in both.sides] == [str(seen.directory), str(tmp_path / "x")]
 
 
 def test_another_run_is_compared_on_the_rows_that_fit_into_both(
