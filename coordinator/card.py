@@ -296,7 +296,21 @@ def _evaluation(facts: Facts) -> str:
     if not rows:
         return ""
     table = _table(("rows", "figure", "base", "federated"), rows)
-    return f"## Evaluation\n\nOn held-out rows that no client has:\n\n{table}"
+    note = _rewards(facts.evaluation)
+    return f"## Evaluation\n\nOn held-out rows that no client has:\n\n{table}{note}"
+
+
+def _rewards(found: Mapping[str, Any]) -> str:
+    """What rewards compare with: without it, those of the base are a riddle."""
+    kinds = found.get("kinds")
+    of = kinds.get("va") if isinstance(kinds, dict) else None
+    beta, reference = (of.get("beta"), of.get("reference")) if isinstance(of, dict) else (0, 0)
+    if not isinstance(beta, int | float) or not isinstance(reference, int) or not beta:
+        return ""
+    return (
+        f"\n\nRewards are β = {beta:g} times the log-probability over that of version {reference},"
+        " with which the alignment to preferences began."
+    )
 
 
 def _figures(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

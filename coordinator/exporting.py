@@ -75,7 +75,7 @@ def write(run: Recorded, wanted: Wanted, out: Path, cache: Path, report: Report)
             written = _model(trained, wanted, temporary)
             text = card.markdown(_facts(run, wanted.version, written))
             (temporary / "README.md").write_text(text, encoding="utf-8")
-            temporary.chmod(0o755)  # mkdtemp's own mode is for secrets
+            _readable(temporary)
             temporary.rename(out)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -90,6 +90,12 @@ def _model(trained: Trained, wanted: Wanted, out: Path) -> Written:
     if wanted.merge or trained.lora is None:
         return export.write_model(trained, out, wanted.precision or "float32")
     return export.write_adapter(trained, out, wanted.with_base)
+
+
+def _readable(folder: Path) -> None:
+    """Let others read it: mkdtemp and safetensors make what only its owner may."""
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def _facts(run: Recorded, version: int, written: Written) -> card.Facts:

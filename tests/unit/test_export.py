@@ -232,6 +232,12 @@ def test_an_exported_adapter_computes_what_was_trained(causal: Made, tmp_path: P
     assert torch.allclose(logits(found, IDS), causal.logits(IDS), atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("merge", [False, True])
+def test_others_may_read_an_export(causal: Made, tmp_path: Path, merge: bool) -> None:
+    out = export(causal, tmp_path / "out", merge=merge)
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in (out, *out.rglob("*")))
+
+
 def test_a_merged_model_computes_what_was_trained(causal: Made, tmp_path: Path) -> None:
     out = export(causal, tmp_path / "out", merge=True)
     found = AutoModelForCausalLM.from_pretrained(out)
@@ -531,10 +537,12 @@ def test_the_card_has_the_evaluation_of_this_version_and_no_text_of_it(
 
     # By kind of rows, where the report has that: the base first, the version last.
     heldout = [{"accuracy": 0.5, "rows": 8}, {"accuracy": 0.75, "rows": 8}]
-    kinds = {"va": {"heldout": heldout, "clients": {SECRET: heldout}}, SECRET: 3}
+    va = {"heldout": heldout, "clients": {SECRET: heldout}, "reference": 1, "beta": 0.1}
+    kinds = {"va": va, SECRET: 3}
     file.write_text(json.dumps(report | {"kinds": kinds}))
     text = (export(run, tmp_path / "kinds") / "README.md").read_text()
     assert "| preference pairs | accuracy | 0.5 | 0.75 |" in text
+    assert "Rewards are β = 0.1 times the log-probability over that of version 1" in text
     assert "perplexity" not in text and SECRET not in text
 
     file.write_text(json.dumps(report | {"version": 1}))
