@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -70,13 +71,28 @@ def load_backbone(path: Path, device: torch.device) -> Loaded:
 def load_whole(path: Path, device: torch.device) -> Loaded:
     """Load an encoder with the head that its checkpoint has: of a classifier, a masked LM, or none.
 
+    A masked LM has no place for a pooler. Where the checkpoint has one, as BERT's have, it is worth
+    more than the other head: a classifier reads through it.
+
     Raises:
         ModelError: The files do not make an encoder with a tokenizer.
     """
     name = str((_config(path, {}).architectures or ["none"])[0])
     if name.endswith("ForSequenceClassification"):
         return _load(path, AutoModelForSequenceClassification, {}, device, seed=0)
-    return _load(path, AutoModelForMaskedLM if "MaskedLM" in name else AutoModel, {}, device, 0)
+    masked = "MaskedLM" in name and not _has_pooler(path)
+    return _load(path, AutoModelForMaskedLM if masked else AutoModel, {}, device, 0)
+
+
+def _has_pooler(path: Path) -> bool:
+    try:
+        for file in path.glob("*.safetensors"):
+            with safe_open(file, "pt") as weights:
+                if any("pooler." in name for name in weights.keys()):  # noqa: SIM118 (no mapping)
+                    return True
+    except (OSError, SafetensorError) as error:
+        raise _unusable(path, error) from None
+    return False
 
 
 def _load(path: Path, auto: Any, fields: dict[str, Any], device: torch.device, seed: int) -> Loaded:

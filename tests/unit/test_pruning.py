@@ -15,7 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
-from transformers import AutoModel, BertForSequenceClassification, GPT2Config, PreTrainedModel
+from transformers import (
+    AutoModel,
+    BertForPreTraining,
+    BertForSequenceClassification,
+    GPT2Config,
+    PreTrainedModel,
+)
 
 from common.errors import ConfigError, ModelError
 from learning import base
@@ -285,6 +291,20 @@ def test_a_trained_head_survives(tmp_path: Path) -> None:
     save(loaded.model, record(kept, source, ZERO, config), source, tmp_path / "out")
     again = load_encoder(tmp_path / "out", ("a", "b"), CPU, seed=3).model
     assert torch.equal(again.classifier.weight, head)
+
+
+def test_a_pooler_survives_though_the_checkpoint_calls_itself_a_masked_lm(tmp_path: Path) -> None:
+    whole = BertForPreTraining(encoder_config())
+    source = saved(whole, tmp_path / "source")
+    fields = json.loads((source / "config.json").read_text())
+    config = fields | {"architectures": ["BertForMaskedLM"]}  # as that of bert-base-uncased says
+    (source / "config.json").write_text(json.dumps(config))
+    loaded = load_whole(source, CPU)
+    before = deepcopy(loaded.model.config)
+    kept = prune(loaded.model, HALF, seen(loaded.model))
+    save(loaded.model, record(kept, source, ZERO, before), source, tmp_path / "out")
+    again = load_encoder(tmp_path / "out", ("a", "b"), CPU, seed=3).model
+    assert torch.equal(again.bert.pooler.dense.weight, whole.bert.pooler.dense.weight)
 
 
 def test_a_pruned_model_can_be_pruned_again_and_the_record_tells_of_the_first(
