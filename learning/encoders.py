@@ -48,8 +48,10 @@ def load_encoder(path: Path, labels: Sequence[str], device: torch.device, seed: 
         seed: What the weights of a new head or pooler are drawn from, on the CPU.
 
     Raises:
-        ModelError: The files do not make an encoder with a tokenizer.
+        ModelError: The files do not make an encoder with a tokenizer, or their head has these
+            labels in another order.
     """
+    _check_order(path, labels)
     fields = {
         "num_labels": len(labels),
         "id2label": dict(enumerate(labels)),
@@ -93,6 +95,20 @@ def _has_pooler(path: Path) -> bool:
     except (OSError, SafetensorError) as error:
         raise _unusable(path, error) from None
     return False
+
+
+def _check_order(path: Path, labels: Sequence[str]) -> None:
+    """Refuse a head for these very classes in another order: it would answer with wrong names."""
+    config = _config(path, {})
+    if not str((config.architectures or ["none"])[0]).endswith("ForSequenceClassification"):
+        return
+    stated = [str(name).casefold() for _, name in sorted((config.id2label or {}).items())]
+    asked = {label.casefold(): label for label in labels}
+    if stated != list(asked) and sorted(stated) == sorted(asked):
+        raise ModelError(
+            f"the head in {path} has the run's classes in another order",
+            f"set data.labels to {[asked[name] for name in stated]}",
+        )
 
 
 def _load(path: Path, auto: Any, fields: dict[str, Any], device: torch.device, seed: int) -> Loaded:

@@ -78,6 +78,16 @@ def test_a_head_for_as_many_labels_is_kept_and_for_others_made_anew(trained: Pat
     assert torch.equal(fresh.bert.pooler.dense.weight, own.bert.pooler.dense.weight)
 
 
+def test_a_head_for_these_labels_in_another_order_is_refused(trained: Path, tmp_path: Path) -> None:
+    names = {"0": "CONTRADICTION", "1": "NEUTRAL", "2": "ENTAILMENT"}
+    path = changed(trained, tmp_path, id2label=names, label2id={v: k for k, v in names.items()})
+    with pytest.raises(ModelError, match="another order") as error:
+        load_encoder(path, ("contradiction", "entailment", "neutral"), CPU, seed=0)
+    assert "data.labels to ['contradiction', 'neutral', 'entailment']" in error.value.remedy
+    for fitting in ("contradiction", "neutral", "entailment"), ("a", "b", "c"), SIGNS:
+        load_encoder(path, fitting, CPU, seed=0)
+
+
 def test_a_backbone_is_loaded_from_a_checkpoint_with_a_head(trained: Path) -> None:
     own = load_whole(trained, CPU).model.bert
     bare = load_backbone(trained, CPU).model
