@@ -136,6 +136,15 @@ def test_unknown_targets_are_a_model_error() -> None:
         attach(tiny_model(), LoraSpec(targets=("nothing",)), 0)
 
 
+@pytest.mark.parametrize("settings", [SETTINGS, None])
+def test_more_tensors_than_a_message_can_list_are_refused(settings: LoraSpec | None) -> None:
+    deep = encoder_config(layers=60)
+    with pytest.raises(ModelError, match="more than a message can list"):
+        attach(BertForSequenceClassification(deep), settings, 0)
+    few = LoraSpec(r=4, targets=("query", "value"))
+    assert len(read_adapter(attach(BertForSequenceClassification(deep), few, 0))) == 242
+
+
 def test_without_settings_all_parameters_are_the_adapter() -> None:
     model = attach(tiny_model(), None, 0)
     before = read_adapter(model)
