@@ -128,7 +128,8 @@ def _bars(found: Assessed, subjects: Sequence[Subject]) -> Figure:
     axes.set_xticks(range(len(shown)), shown, rotation=0 if len(shown) <= 8 else 60)
     axes.set_ylabel(metric.title)
     if metric.share:
-        axes.axhline(0.5, linewidth=0.8, color=_LEVEL, linestyle=":")
+        chance = 1 / max(2, len(found.pooled[-1].confusion))  # pairs have two sides
+        axes.axhline(chance, linewidth=0.8, color=_LEVEL, linestyle=":")
         axes.set_ylim(0, 1.05)
     more = f" (first {_WIDEST} of {len(known)})" if len(known) > _WIDEST else ""
     title = f"{metric.title.capitalize()} on each client's validation rows{more}"

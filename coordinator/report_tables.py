@@ -128,6 +128,8 @@ def comparison(found: Comparison) -> list[Block]:
             f" The base models differ ({one.base_name}, {two.base_name}): of texts, only bits per"
             " byte can be compared."
         )
+    if any(each.kind == "va" for each in found.kinds):
+        text += " Rewards compare each run with its own reference, by its own β."
     blocks: list[Block] = [Heading(f"{one.title} and {two.title}"), Paragraph(text)]
     for each in found.kinds:
         blocks.append(Heading(TITLES[each.kind], 3))

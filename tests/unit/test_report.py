@@ -255,6 +255,9 @@ def test_a_comparison_has_differences_and_says_when_only_bytes_can_be_compared()
     assert cells(blocks, "1 rows")[0] == ("nats per token", "2.000", "1.500", "-0.500")
     assert "only bits per byte can be compared" in words(blocks)
     assert "2 rows fit into one model only" in words(blocks)
+    assert "own reference" not in words(blocks)
+    pairs = Comparison(sides, (Compared("va", (PAIRS.heldout[0], PAIRS.heldout[1]), 0),))
+    assert "own reference" in words(report_tables.comparison(pairs))
     empty = Comparison(sides, (Compared("cls", (Figures(0), Figures(0)), 0),))
     assert {row[1:] for row in cells(report_tables.comparison(empty), "0 rows")} == {
         ("–", "–", "–")
@@ -327,6 +330,14 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> 
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"cannot be written: .*--out"):
         report_files.write(BOTH, tmp_path / "file" / "report")
+
+
+@pytest.mark.parametrize(("count", "chance"), [(2, 0.5), (4, 0.25)])
+def test_the_line_of_chance_depends_on_the_number_of_classes(count: int, chance: float) -> None:
+    found = classes([0.7], [0], [1], count)
+    judged = replace(LABELS, pooled=(found, found), clients={"client_0": (found, found)})
+    (axes,) = report_plots._bars(judged, ONE.assessment.subjects).axes
+    assert [line.get_ydata() for line in axes.lines] == [[chance, chance]]
 
 
 def test_a_run_that_has_made_no_version_has_no_curve() -> None:
