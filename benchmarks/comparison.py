@@ -30,7 +30,8 @@ from common.config import FederationConfig, PhaseConfig
 from common.paths import cache_dir
 from common.tensors import Tensors
 from coordinator.tasks import learning_rate
-from learning import base, loop, lora, models, objectives, rows, shards
+from learning import base, loop, lora, models, objectives
+from learning.data import rows, shards
 from learning.device import Compute, detect
 
 ARMS = ("central", "single")
@@ -61,12 +62,12 @@ def main() -> None:
 def compare(config: FederationConfig, heldout: Path | None, arms: Sequence[str]) -> dict[str, Any]:
     """All arms of one seed: loss and accuracy (of classification) on the held-out rows."""
     demo.serve(config, "start", Output(plain=True))
-    lines = (config.run.path / "progress.jsonl").read_text().splitlines()
-    versions = [json.loads(line) for line in lines]
-    steps = sum(u["steps"] for version in versions for u in version["updates"])
-    seconds = [u["train_seconds"] for version in versions for u in version["updates"]]
+    updates = lines(config.run.path / "client_metrics.jsonl")
+    steps = sum(update["steps"] for update in updates)
+    seconds = [update["train_seconds"] for update in updates]
+    final = lines(config.run.path / "progress.jsonl")[-1]["version"]
     bench = Bench(config, heldout)
-    last = config.run.path / "versions" / f"{versions[-1]['version']:06d}"
+    last = config.run.path / "versions" / f"{final:06d}"
     result: dict[str, Any] = {
         "steps": steps,
         "task_seconds": median(seconds),
@@ -84,6 +85,11 @@ def compare(config: FederationConfig, heldout: Path | None, arms: Sequence[str])
         bench.best(shard, share) for shard in bench.shards
     )
     return result
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """The records of a JSONL file."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def weights(version: Path) -> Tensors:

@@ -34,7 +34,7 @@ def command(config_path: Path | None, out: Path | None, plain: bool) -> None:
         raise ConfigError("there is no folder to prepare rows in", "set data.dir, or give --out")
     output = Output(plain)
     from coordinator import preparation
-    from learning import shards
+    from learning.data import shards
 
     ready = preparation.lies_ready(folder)
     find = partial(preparation.find_model, config, cache_dir(), output.report)

@@ -12,12 +12,14 @@ from typing import Any
 import torch
 
 from common.paths import cache_dir
-from learning import base, compared, pruning, rows
-from learning.compared import Size
+from learning import base
+from learning.data import rows
+from learning.data.labelled import Labelled
 from learning.encoders import load_whole
-from learning.importance import Batch, batches
-from learning.labelled import Labelled
-from learning.synthetic import prose
+from learning.pruning import compared, pruning
+from learning.pruning.compared import Size
+from learning.pruning.importance import Batch, batches
+from learning.synthetic.instructions import prose
 
 JUDGED = 1536  # texts, at most, that judge the result
 _FEW = 60  # texts, below which the ones that chose must judge as well

@@ -15,13 +15,13 @@ from common.config import PhaseConfig
 from common.records import Kind, one_line
 from coordinator.bench import HELDOUT, Bench, Exam, Sizes
 from coordinator.opening import Opened
+from learning.data.instructions import Instruction
+from learning.data.labelled import Labelled
+from learning.data.preferences import Preference
+from learning.data.rows import Row
 from learning.device import Compute
 from learning.evaluation import unigram_entropy
 from learning.figures import Figures
-from learning.instructions import Instruction
-from learning.labelled import Labelled
-from learning.preferences import Preference
-from learning.rows import Row
 from learning.scoring import Scores
 from learning.template import prompt
 from learning.tokens import Example

@@ -15,16 +15,17 @@ from common.config import PhaseConfig
 from common.records import Kind
 from common.tensors import Tensors
 from coordinator.opening import Opened
-from learning import lora, models, scoring, shards
-from learning import rows as rows_of
+from learning import lora, models, scoring
+from learning.data import rows as rows_of
+from learning.data import shards
+from learning.data.rows import Row
+from learning.data.shards import Prepared
 from learning.device import Compute
 from learning.evaluation import generate
 from learning.figures import Figures
 from learning.loading import Loaded
 from learning.lora import Adapted
-from learning.rows import Row
 from learning.scoring import Measure, Scores
-from learning.shards import Prepared
 
 HELDOUT = ""
 """The name of the held-out set among those of the clients."""

@@ -16,7 +16,7 @@ from common.config import PhaseConfig
 from common.records import Kind, VersionSummary
 from coordinator.recorded import Recorded
 from coordinator.usage import Loading, lm_eval, snippet
-from learning import hub_data
+from learning.data import hub_data
 from learning.export import Written, base_label
 
 FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")

@@ -24,13 +24,14 @@ from common.errors import ConfigError, DataError, ModelError
 from common.files import write_durable
 from common.records import BaseRef, Kind
 from coordinator.run import Origin
-from learning import base, lora, models, objectives, shards, sources
+from learning import base, lora, models, objectives
 from learning.base import BaseModel, Report
 from learning.batches import GRAIN
-from learning.columns import NAMES
-from learning.labelled import Labelled
+from learning.data import shards, sources
+from learning.data.columns import NAMES
+from learning.data.labelled import Labelled
+from learning.data.rows import Row, Rows
 from learning.loading import load_tokenizer
-from learning.rows import Row, Rows
 
 DATA = "data.json"
 """In a folder of prepared rows: what they were made from, and what became of the others."""
@@ -43,11 +44,11 @@ class Dealt:
     """Rows that lie ready in a folder.
 
     Attributes:
-        folder: Of client files; see `learning.shards`.
+        folder: Of client files; see `learning.data.shards`.
         model: The base model whose tokens decided which rows fit.
         rows: Training rows by client and kind.
         labels: Class names, where the run classifies.
-        sources: What became of each source's rows, by kind: `learning.sources.Usable`.
+        sources: What became of each source's rows, by kind: `learning.data.sources.Usable`.
     """
 
     folder: Path

@@ -34,7 +34,7 @@ class Report:
         phases: Of the plan.
         assessment: How good that version is.
         versions: Every version's summary.
-        sources: What became of each source's rows, by kind: `learning.sources.Usable`.
+        sources: What became of each source's rows, by kind: `learning.data.sources.Usable`.
         comparison: With another run.
     """
 

@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Literal
 
 from common.errors import ModelError, WireError
-from learning import families, hub, offline
+from learning import families, hub
 from learning.families import Family
 from learning.loading import Loaded, load
 from learning.manifest import ModelFile, manifest, parse_manifest, sha256
+from learning.offline import made as offline
 
 __all__ = [
     "BaseModel",

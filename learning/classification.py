@@ -3,7 +3,7 @@
 The head travels with the adapter; version 0 fixes its initial values. The loss is the mean
 cross-entropy over texts, in nats.
 
-Data path: `learning.labelled` (rows) → here → `learning.batches` → here (`loss`, in
+Data path: `learning.data.labelled` (rows) → here → `learning.batches` → here (`loss`, in
 `learning.loop`).
 """
 
@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
 
 from learning.batches import in_order, padded
-from learning.labelled import Labelled
+from learning.data.labelled import Labelled
 from learning.measuring import Measurement, inference
 from learning.tokens import Encoded
 

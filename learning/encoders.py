@@ -5,7 +5,7 @@ A directory with a `pruning.json` is rebuilt with its shapes. Weights that the c
 only be those of a head or a pooler, and come from a seed: every side starts with the same ones.
 
 In the data path: the worker's trainer and the evaluation get their classifier here;
-`learning/pruning` gets the encoder that it makes smaller.
+`learning/pruning/pruning` gets the encoder that it makes smaller.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from transformers import (
 
 from common.errors import ModelError
 from learning.loading import Loaded, quiet
-from learning.pruned import Pruning, check_shapes, read_pruning, reshape
+from learning.pruning.pruned import Pruning, check_shapes, read_pruning, reshape
 
 _REMEDY = "it needs config.json, safetensors weights and a tokenizer of an encoder such as BERT"
 _MAX_LAYERS = 1024  # each costs time to build before its weights are looked for

@@ -1,7 +1,8 @@
 """A trained version as a directory that others can use: a PEFT adapter, or a whole model.
 
 Nothing here needs fccl to be read again: transformers and peft load what is written, but for an
-encoder whose attention heads were pruned, which transformers cannot describe (`learning/pruned`).
+encoder whose attention heads were pruned, which transformers cannot describe
+(`learning/pruning/pruned`).
 
 After the data path: a version's tensors (`learning.lora`) → here → a directory, to which
 `coordinator/exporting` adds the model card.
@@ -24,10 +25,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from common.errors import ConfigError, ModelError
 from common.records import BaseRef, LoraSpec, Objective
 from common.tensors import Tensors
-from learning import lora, models, pruned
+from learning import lora, models
 from learning.encoders import load_encoder
 from learning.loading import Loaded, load_tokenizer, quiet
 from learning.manifest import is_model_file
+from learning.pruning import pruned
 
 Precision = Literal["float32", "bfloat16"]
 

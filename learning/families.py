@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.errors import ModelError
-from learning import offline
+from learning.offline import made as offline
 
 Family = Literal["causal", "encoder"]
 

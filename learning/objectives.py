@@ -3,7 +3,7 @@
 An objective is a value made of functions, chosen from the table at the end; the worker's trainer,
 the evaluation and the preparation of data all go through it, and none of them knows its name.
 
-Data path: `learning.rows` → `encode` → `learning.batches` → `loss` (in `learning.loop`).
+Data path: `learning.data.rows` → `encode` → `learning.batches` → `loss` (in `learning.loop`).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ Scored in float32, whatever training computes in: a reward is a small difference
 which bfloat16 changes in its second digit, and figures must not depend on the machine's load when
 `learning.device` tried out what is fast.
 
-Data path: `learning.rows` → `encode` → `score` → `figures` (`learning.figures`), for
+Data path: `learning.data.rows` → `encode` → `score` → `figures` (`learning.figures`), for
 `coordinator.assessment`.
 """
 

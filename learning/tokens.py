@@ -4,7 +4,7 @@ Prompt and response are tokenised by one rule, here and when a model generates: 
 without special tokens, and then joined. So the ids of a prompt in training are exactly the ids
 that the model sees when it is asked (a joint tokenisation can merge across the border).
 
-Data path: `learning.shards` (rows) → here → `learning.batches`.
+Data path: `learning.data.shards` (rows) → here → `learning.batches`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 from transformers import PreTrainedTokenizerBase
 
 from common.errors import ModelError
-from learning.instructions import Instruction
+from learning.data.instructions import Instruction
 from learning.template import prompt
 
 IGNORED = -100

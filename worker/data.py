@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from common.errors import DataError
 from common.records import KINDS, Kind, TrainTask
-from learning import rows, shards
+from learning.data import rows, shards
 from learning.objectives import Objective
 
 HELDOUT = "heldout"

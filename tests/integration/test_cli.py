@@ -16,8 +16,8 @@ import pytest
 import cli.main
 from common import config as configuration
 from common.config import FederationConfig
-from learning.instructions import write
-from learning.synthetic import instructions
+from learning.data.instructions import write
+from learning.synthetic.instructions import instructions
 from tests.processes import SCRIPT, Command, Commands, commands, eventually
 from tests.servers import Server, free_port
 
@@ -287,7 +287,7 @@ except SystemExit as end:
 
 
 def test_clusters_are_learned_only_where_they_are_needed() -> None:
-    assert "sklearn" not in imported("import learning.clusters, learning.partition")
+    assert "sklearn" not in imported("import learning.data.clusters, learning.data.partition")
 
 
 def test_the_console_script_says_its_version() -> None:

@@ -25,13 +25,14 @@ from transformers import PreTrainedTokenizerBase
 
 from common.errors import DataError
 from common.records import Kind, Refusal
-from learning import objectives, rows
+from learning import objectives
 from learning.base import resolve
-from learning.instructions import Instruction
-from learning.labelled import Labelled
+from learning.data import rows
+from learning.data.instructions import Instruction
+from learning.data.labelled import Labelled
+from learning.data.preferences import Preference
+from learning.data.rows import Row
 from learning.loading import load_tokenizer
-from learning.preferences import Preference
-from learning.rows import Row
 from tests.federations import Federation, check_applied_once, phase, plan, planned
 from tests.processes import Command, eventually
 from tests.recording import Recorder, records

@@ -34,10 +34,10 @@ from common.view import Info
 from common.wire import kind_of, pack, unpack
 from coordinator.serving import BaseServer
 from learning import base, loading, lora
+from learning.data.instructions import write
 from learning.device import Compute
-from learning.instructions import write
 from learning.loop import StepReport
-from learning.synthetic import instructions
+from learning.synthetic.instructions import instructions
 from tests.processes import eventually, forked
 from tests.unit.worker_records import task as make_task
 from worker import heartbeat, publisher, service

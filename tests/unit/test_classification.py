@@ -14,7 +14,7 @@ from transformers import (
 
 from common.records import LoraSpec
 from learning.classification import UNDECLARED, Classes, Predictions, Text, collate, predict
-from learning.labelled import Labelled
+from learning.data.labelled import Labelled
 from learning.loop import LocalTraining, train
 from learning.lora import attach, read_adapter
 from learning.objectives import make

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learning.columns import NAMES, Unusable, instruction, known, labelled, preference
-from learning.instructions import Instruction
-from learning.labelled import Labelled
-from learning.preferences import Preference
+from learning.data.columns import NAMES, Unusable, instruction, known, labelled, preference
+from learning.data.instructions import Instruction
+from learning.data.labelled import Labelled
+from learning.data.preferences import Preference
 
 Talk = list[dict[str, object]]
 

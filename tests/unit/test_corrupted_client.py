@@ -16,10 +16,10 @@ from common.config import AggregationConfig
 from common.records import ContributionStats
 from coordinator.contribution import weights
 from learning import base, loading, lora
+from learning.data.instructions import Instruction
+from learning.data.rows import write
 from learning.device import Compute
-from learning.instructions import Instruction
-from learning.rows import write
-from learning.synthetic import instructions
+from learning.synthetic.instructions import instructions
 from tests.unit.worker_records import no_reference, task
 from worker.data import Data
 from worker.trainer import Trainer

@@ -8,11 +8,11 @@ from transformers import PreTrainedTokenizerFast
 
 from common.records import DpoSettings, LoraSpec
 from learning import dpo
+from learning.data.preferences import Preference
 from learning.dpo import ALIKE, TOO_LONG, Pair, collate, preference_loss, with_reference
 from learning.loop import LocalTraining, train
 from learning.lora import Adapted, attach, read_adapter
 from learning.objectives import make
-from learning.preferences import Preference
 from learning.template import prompt
 from learning.tokens import IGNORED, NO_ROOM, joined, prompt_ids
 from tests.unit.tiny import tiny_model, tiny_tokenizer

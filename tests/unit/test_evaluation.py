@@ -7,8 +7,8 @@ import torch
 from common.errors import DataError
 from learning.batches import collate
 from learning.classification import Classes, predict
+from learning.data.labelled import Labelled
 from learning.evaluation import class_scores, evaluate, generate, row_nats, unigram_entropy
-from learning.labelled import Labelled
 from learning.models import load_for
 from learning.sft import sft
 from learning.template import prompt

@@ -38,7 +38,7 @@ from learning.batches import collate
 from learning.encoders import load_whole
 from learning.export import Precision, Trained
 from learning.export import write_model as write_merged
-from learning.pruned import FILE, Pruning, reshape
+from learning.pruning.pruned import FILE, Pruning, reshape
 from learning.sft import response_nats
 from learning.template import prompt
 from learning.tokens import IGNORED, Example

@@ -26,12 +26,12 @@ from huggingface_hub.errors import (
 )
 
 from common.errors import ConfigError, DataError
-from learning import hub_data
-from learning.hub_data import HubSource, parse
-from learning.instructions import Instruction
-from learning.labelled import Labelled
-from learning.preferences import Preference
-from learning.rows import Kind, load
+from learning.data import hub_data
+from learning.data.hub_data import HubSource, parse
+from learning.data.instructions import Instruction
+from learning.data.labelled import Labelled
+from learning.data.preferences import Preference
+from learning.data.rows import Kind, load
 
 ROOT = Path(__file__).parents[2]
 TALK = [{"content": Value("string"), "role": Value("string")}]
@@ -364,7 +364,7 @@ def address() -> Iterator[str]:
 
 PROGRAM = """
 import sys
-from learning.rows import load
+from learning.data.rows import load
 from common.errors import DataError
 for source in sys.argv[1:]:
     try:

@@ -8,12 +8,12 @@ from common.errors import ModelError
 from common.records import LoraSpec
 from common.tensors import Tensors
 from learning.batches import Batch
-from learning.instructions import Instruction
+from learning.data.instructions import Instruction
 from learning.loop import LocalTraining, StepReport, TrainResult, train
 from learning.lora import attach, read_adapter
 from learning.objectives import make
 from learning.sft import sft
-from learning.synthetic import instructions
+from learning.synthetic.instructions import instructions
 from learning.tokens import Example, encode
 from tests.unit.tiny import tiny_model, tiny_tokenizer
 

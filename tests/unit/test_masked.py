@@ -20,11 +20,19 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from learning import masked, offline
-from learning.cooccurrence import company, embed, information
-from learning.opinions import opinions
-from learning.reading import reading
-from learning.wordpieces import BEGIN_ID, END_ID, FIRST_ID, MASK_ID, SPECIAL, learn_wordpieces
+from learning.offline import made as offline
+from learning.offline import masked
+from learning.offline.cooccurrence import company, embed, information
+from learning.offline.opinions import opinions
+from learning.offline.reading import reading
+from learning.offline.wordpieces import (
+    BEGIN_ID,
+    END_ID,
+    FIRST_ID,
+    MASK_ID,
+    SPECIAL,
+    learn_wordpieces,
+)
 
 MICRO = offline.ENCODERS["bert-micro"]
 

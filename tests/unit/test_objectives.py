@@ -13,10 +13,10 @@ from transformers import BertForSequenceClassification, PreTrainedTokenizerBase
 
 from common.records import DpoSettings
 from learning import objectives
-from learning.instructions import Instruction
-from learning.labelled import Labelled
+from learning.data.instructions import Instruction
+from learning.data.labelled import Labelled
+from learning.data.preferences import Preference
 from learning.objectives import Objective
-from learning.preferences import Preference
 from learning.tokens import IGNORED
 from tests.unit.tiny import tiny_model, tiny_tokenizer
 from tests.unit.tiny_encoder import encoder_config, encoder_tokenizer

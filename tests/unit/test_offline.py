@@ -11,16 +11,17 @@ import pytest
 import torch
 
 from common.errors import ModelError
-from learning import offline, pretraining
-from learning.bigrams import count, fit
-from learning.cleaning import paragraphs, plainness
-from learning.corpus import comments, docstrings
 from learning.loading import load
-from learning.pieces import END, END_ID, learn_pieces
-from learning.primer import primer
-from learning.reading import Sizes, reading
-from learning.synthetic import instructions
-from learning.world import world
+from learning.offline import made as offline
+from learning.offline import pretraining
+from learning.offline.bigrams import count, fit
+from learning.offline.cleaning import paragraphs, plainness
+from learning.offline.corpus import comments, docstrings
+from learning.offline.pieces import END, END_ID, learn_pieces
+from learning.offline.primer import primer
+from learning.offline.reading import Sizes, reading
+from learning.offline.world import world
+from learning.synthetic.instructions import instructions
 
 MICRO = "offline:gpt2-micro"
 

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import ConfigError, DataError
-from learning.instructions import Instruction
-from learning.labelled import Labelled
-from learning.partition import dirichlet, labels
-from learning.preferences import Preference
-from learning.rows import Row
+from learning.data.instructions import Instruction
+from learning.data.labelled import Labelled
+from learning.data.partition import dirichlet, labels
+from learning.data.preferences import Preference
+from learning.data.rows import Row
 
 
 @given(

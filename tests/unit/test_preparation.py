@@ -15,7 +15,7 @@ from common.errors import ConfigError, DataError, ModelError
 from coordinator.preparation import DATA, Dealt, check_columns, check_length, deal, origin
 from learning import base
 from learning.base import BaseModel
-from learning.rows import Kind, read
+from learning.data.rows import Kind, read
 from tests.unit.tiny import tiny_model, tiny_tokenizer
 
 DPO = {"objective": "dpo"}

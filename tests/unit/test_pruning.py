@@ -26,11 +26,18 @@ from transformers import (
 from common.errors import ConfigError, ModelError
 from learning import base
 from learning.encoders import load_backbone, load_encoder, load_whole
-from learning.importance import Moments, batches, compensate, importance, moments, useful_layers
 from learning.loading import Loaded
 from learning.manifest import is_model_file, manifest, sha256
-from learning.pruned import Pruning, layers_of, layout_of, linear, read_pruning
-from learning.pruning import Kept, Plan, check, cut, ffn_width, prune, record, save
+from learning.pruning.importance import (
+    Moments,
+    batches,
+    compensate,
+    importance,
+    moments,
+    useful_layers,
+)
+from learning.pruning.pruned import Pruning, layers_of, layout_of, linear, read_pruning
+from learning.pruning.pruning import Kept, Plan, check, cut, ffn_width, prune, record, save
 from tests.unit.tiny_encoder import WORDS, encoder, encoder_config, encoder_tokenizer, saved
 
 CPU = torch.device("cpu")

@@ -16,11 +16,11 @@ import torch
 from common.records import DpoSettings
 from common.tensors import Tensors
 from learning import dpo, loading, lora
+from learning.data.rows import read, write
+from learning.data.shards import split
 from learning.device import Compute
 from learning.dpo import Pair
-from learning.rows import read, write
-from learning.shards import split
-from learning.synthetic_preferences import preferences
+from learning.synthetic.preferences import preferences
 from learning.tokens import joined
 from tests.unit.tiny import tiny_model, tiny_tokenizer
 from tests.unit.worker_records import task

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import ConfigError, DataError
-from learning import rows
-from learning.instructions import MAX_CHARS, Instruction
-from learning.labelled import Labelled
-from learning.preferences import Preference
-from learning.rows import Kind, Row, load, read, write
+from learning.data import rows
+from learning.data.instructions import MAX_CHARS, Instruction
+from learning.data.labelled import Labelled
+from learning.data.preferences import Preference
+from learning.data.rows import Kind, Row, load, read, write
 
 GOOD: dict[Kind, dict[str, str]] = {
     "sft": {"instruction": "Add.", "input": "1 and 2", "output": "3"},

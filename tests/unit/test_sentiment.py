@@ -5,9 +5,9 @@ import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from learning.labelled import Labelled
-from learning.lexicon import OUTCOMES, REVIEWED, VERDICTS
-from learning.sentiment import LABELS, sentences
+from learning.data.labelled import Labelled
+from learning.synthetic.lexicon import OUTCOMES, REVIEWED, VERDICTS
+from learning.synthetic.sentiment import LABELS, sentences
 
 PAIRS = [*VERDICTS, *OUTCOMES, *(pair for _, _, said in REVIEWED for pair in said)]
 SIGN = {word: sign for pair in PAIRS for word, sign in zip(pair, (1, -1), strict=True)}

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import ConfigError, DataError
-from learning.instructions import Instruction
-from learning.labelled import Labelled
-from learning.preferences import Preference
-from learning.rows import Kind, Row, read
-from learning.shards import MAX_HELDOUT, Prepared, R, Split, load, prepare, split
-from learning.synthetic import instructions
+from learning.data.instructions import Instruction
+from learning.data.labelled import Labelled
+from learning.data.preferences import Preference
+from learning.data.rows import Kind, Row, read
+from learning.data.shards import MAX_HELDOUT, Prepared, R, Split, load, prepare, split
+from learning.synthetic.instructions import instructions
 
 ROWS = instructions(0, 300)
 PAIRS = [Preference(f"{row.instruction} {row.input}", row.output, "No.", row.topic) for row in ROWS]

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from learning.skew import picture, table
+from learning.data.skew import picture, table
 
 
 @pytest.fixture

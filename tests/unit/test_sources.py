@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import ConfigError, DataError
-from learning import columns, objectives
-from learning.instructions import Instruction, Skipped
-from learning.labelled import Labelled
-from learning.rows import Kind, Row, Rows
-from learning.sources import Usable, classes, gather, usable
+from learning import objectives
+from learning.data import columns
+from learning.data.instructions import Instruction, Skipped
+from learning.data.labelled import Labelled
+from learning.data.rows import Kind, Row, Rows
+from learning.data.sources import Usable, classes, gather, usable
 from tests.unit.tiny import tiny_tokenizer
 from tests.unit.tiny_encoder import encoder_tokenizer
 

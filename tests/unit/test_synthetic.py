@@ -1,7 +1,6 @@
 from collections import Counter
 
-from learning import lexicon
-from learning.synthetic import TOPICS, instructions, prose
+from learning.synthetic.instructions import TOPICS, instructions, lexicon, prose
 
 
 def test_the_same_seed_gives_the_same_text_and_another_seed_another() -> None:

@@ -9,10 +9,10 @@ import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from learning.lexicon import MANNERS
-from learning.preferences import Preference
-from learning.synthetic import TOPICS, instructions
-from learning.synthetic_preferences import preferences
+from learning.data.preferences import Preference
+from learning.synthetic.instructions import TOPICS, instructions
+from learning.synthetic.lexicon import MANNERS
+from learning.synthetic.preferences import preferences
 
 KIND = [kind for kind, _ in MANNERS]
 UNKIND = [unkind for _, unkind in MANNERS]
@@ -48,7 +48,7 @@ def fault(pair: Preference) -> str:
 
 
 def test_pairs_are_the_same_in_every_process() -> None:
-    script = "from learning.synthetic_preferences import preferences; print(preferences(3, 200))"
+    script = "from learning.synthetic.preferences import preferences; print(preferences(3, 200))"
     told = [
         subprocess.run(  # sets are ordered by the hash seed
             [sys.executable, "-c", script],

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import DataError
-from learning import tables
-from learning.labelled import Labelled
-from learning.rows import read
-from learning.tables import Record, open_file
+from learning.data import tables
+from learning.data.labelled import Labelled
+from learning.data.rows import read
+from learning.data.tables import Record, open_file
 
 NAMES = ("text", "label")
 

@@ -2,7 +2,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from common.errors import ModelError
-from learning.instructions import Instruction
+from learning.data.instructions import Instruction
 from learning.template import prompt
 from learning.tokens import IGNORED, NO_ROOM, Encoded, encode, prompt_ids
 from tests.unit.tiny import tiny_tokenizer

@@ -15,10 +15,10 @@ from common.errors import DataError, ModelError
 from common.records import TrainTask
 from common.tensors import Tensors
 from learning import loading, lora
+from learning.data.rows import write
 from learning.device import Compute
 from learning.loop import StepReport
-from learning.rows import write
-from learning.synthetic import instructions
+from learning.synthetic.instructions import instructions
 from tests.unit.tiny import tiny_model, tiny_tokenizer
 from tests.unit.worker_records import no_reference, task
 from worker.data import Data

@@ -9,9 +9,9 @@ from transformers import PreTrainedTokenizerBase
 
 from common.errors import DataError
 from learning import objectives
-from learning.preferences import Preference
-from learning.rows import write
-from learning.synthetic import instructions
+from learning.data.preferences import Preference
+from learning.data.rows import write
+from learning.synthetic.instructions import instructions
 from tests.unit.tiny import tiny_tokenizer
 from tests.unit.worker_records import task
 from worker.data import HOLDOUT_EXAMPLES, Data, Shard

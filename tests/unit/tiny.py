@@ -4,7 +4,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from learning.synthetic import instructions
+from learning.synthetic.instructions import instructions
 from learning.template import prompt
 
 

@@ -1,0 +1,1 @@
+"""Rows of any source, of three kinds, dealt to clients."""

@@ -1,0 +1,213 @@
+"""Data sets of the Hugging Face hub: data files only, never code of a data set.
+
+The hub is asked for the data set's commit first, with a short timeout: a hub that cannot be
+reached is the normal case on many machines, and `datasets` would try again for half a minute. Then
+`datasets` downloads that commit into its cache, where it is found again without the network.
+
+In the data path: called by `learning/data/rows` for a source that is no file;
+`learning/data/columns` makes rows of the records.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import huggingface_hub
+from huggingface_hub.errors import (
+    GatedRepoError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from common.errors import DataError
+from learning.data.tables import Numbered, Table, with_class_names
+from learning.hub import TIMEOUT
+
+FORM = "owner/name, owner/name:split or owner/name:config/split; a revision goes after the name, @"
+_SOURCE = re.compile(
+    r"(?P<name>[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})"
+    r"(@(?P<revision>[\w.-]{1,100}))?"
+    r"(:((?P<config>[\w.+-]{1,100})/)?(?P<split>[\w.-]{1,100}))?"
+)
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """A data set on the hub; what is None is found.
+
+    Attributes:
+        name: `owner/name`.
+        revision: Branch, tag or commit; the newest commit for None.
+        config: The configuration, needed where the data set has several and no default.
+        split: The part to read; the first of the caller's preferences that exists for None.
+    """
+
+    name: str
+    revision: str | None = None
+    config: str | None = None
+    split: str | None = None
+
+
+Fetch = Callable[[HubSource, Sequence[str], Callable[[str], None]], Any]
+"""From source, preferred splits and a teller to a `datasets.Dataset` or `IterableDataset`."""
+
+
+def parse(source: str) -> HubSource | None:
+    """The data set that a text of the form `FORM` names, or None for a text of another form."""
+    found = _SOURCE.fullmatch(source)
+    if found is None or ".." in source:
+        return None
+    return HubSource(found["name"], found["revision"], found["config"], found["split"])
+
+
+def table(data: Any, name: str, wanted: Collection[str]) -> Table:
+    """The records of a data set.
+
+    Args:
+        data: A `datasets.Dataset` or `IterableDataset`.
+        name: What messages call it.
+        wanted: Column names of use, in lower case: the others may be images, and are not read.
+
+    Raises:
+        DataError: On the way, when a record cannot be read.
+    """
+    features = data.features or {}
+    classes = {
+        column: list(feature.names)
+        for column, feature in features.items()
+        if type(feature).__name__ == "ClassLabel"
+    }
+    columns = tuple(features) or None
+    if columns is not None:
+        data = data.select_columns([column for column in columns if column.lower() in wanted])
+
+    def records() -> Numbered:
+        number = 0
+        try:
+            for number, record in enumerate(data, 1):
+                yield number, with_class_names(record, classes)
+        except DataError:
+            raise
+        except Exception as error:
+            raise DataError(
+                f"{name}: what follows row {number} cannot be read ({type(error).__name__})",
+                "remove it from the cache of datasets, fetch it again",
+            ) from None
+
+    return Table(columns, records())
+
+
+def fetch(source: HubSource, splits: Sequence[str], say: Callable[[str], None]) -> Any:
+    """Downloads a split of a data set, or finds it where it was downloaded before.
+
+    Raises:
+        DataError: The hub cannot be reached, has no such data set, revision, configuration or
+            split, or guards it; or the data set is made by code.
+    """
+    say(f"asking the hub for data set {source.name}")
+    # As in learning/hub.py: the hub's HTTP errors have no common base that lasts.
+    try:
+        info = huggingface_hub.dataset_info(source.name, revision=source.revision, timeout=TIMEOUT)
+    except Exception as error:
+        known = isinstance(error, RepositoryNotFoundError | RevisionNotFoundError)
+        if known or (builder := _downloaded_before(source)) is None:
+            raise _translated(source, error) from None
+        say(f"the hub cannot be reached: data set {source.name} as it was downloaded before")
+        return _split(source, splits, builder)
+    code = f"{source.name.split('/')[1]}.py"
+    if any(file.rfilename == code for file in info.siblings or []):
+        raise DataError(
+            f"data set {source.name} is made by code of its own, which is not run",
+            "give a data set of plain files, or a file",
+        )
+    try:
+        say(f"downloading data set {source.name}")
+        return _split(source, splits, _builder(source, info.sha))
+    except DataError:
+        raise
+    except Exception as error:
+        if info.gated:
+            raise _gated(source) from None
+        raise _translated(source, error) from None
+
+
+def _builder(source: HubSource, commit: str | None) -> Any:
+    import datasets  # noqa: PLC0415 - slow to import, and needed for hub data alone
+
+    datasets.disable_progress_bars()
+    return datasets.load_dataset_builder(source.name, source.config, revision=commit)
+
+
+def _downloaded_before(source: HubSource) -> Any | None:
+    """What `datasets` finds in its own cache, without asking the hub."""
+    # The public functions ask the hub first, five times, with growing pauses.
+    from datasets.packaged_modules.cache.cache import Cache  # noqa: PLC0415
+
+    try:
+        found = Cache(
+            dataset_name=source.name.split("/")[1],
+            repo_id=source.name,
+            config_name=source.config,
+            version="auto",
+            hash="auto",
+        )
+    except Exception:  # whatever the reason: it is not here, and the first error is the one to tell
+        return None
+    return found if source.revision in (None, found.hash) else None
+
+
+def _split(source: HubSource, preferred: Sequence[str], builder: Any) -> Any:
+    """One split of a data set, chosen before anything is downloaded where its splits are told."""
+    splits = tuple(builder.info.splits or builder.config.data_files or ())
+    if splits:
+        _choose(source, preferred, splits)
+    builder.download_and_prepare()
+    return builder.as_dataset(split=_choose(source, preferred, tuple(builder.info.splits)))
+
+
+def _choose(source: HubSource, preferred: Sequence[str], splits: Sequence[str]) -> str:
+    wanted = preferred if source.split is None else [source.split]
+    for name in wanted:
+        if name in splits:
+            return name
+    if source.split is None and len(splits) == 1:
+        return splits[0]
+    raise DataError(
+        f"data set {source.name} has no split {' or '.join(wanted)}",
+        f"write {source.name}:split with one of {', '.join(splits)}",
+    )
+
+
+def _gated(source: HubSource) -> DataError:
+    return DataError(
+        f"data set {source.name} is gated",
+        "accept its terms on the hub and run `hf auth login`, or give a file",
+    )
+
+
+def _translated(source: HubSource, error: Exception) -> DataError:
+    match error:
+        case GatedRepoError():
+            return _gated(source)
+        case RevisionNotFoundError():
+            return DataError(
+                f"data set {source.name} has no revision {source.revision}",
+                "check the part after @",
+            )
+        case RepositoryNotFoundError():
+            return DataError(
+                f"there is no file {source.name}, and the hub has no data set of that name"
+                " (or it is private)",
+                f"check the name; a data set is {FORM}",
+            )
+        case ValueError() if "onfig" in str(error):  # BuilderConfig not found, or none given
+            told = " ".join(str(error).split("Example of usage")[0].split())
+            return DataError(f"data set {source.name}: {told}", "write owner/name:config/split")
+    return DataError(
+        f"{source.name}: there is no such file, and for a data set of that name the hub cannot be"
+        f" reached ({type(error).__name__})",
+        "give the path of a data file, or synthetic",
+    )

@@ -1,0 +1,127 @@
+"""Which client owns which row: skewed on purpose, since the owners of real data are not alike.
+
+For every label, shares over the clients are drawn from a Dirichlet(α) distribution and the label's
+rows dealt out by them (Hsu et al. 2019): small α gives each client few labels and unequal sizes,
+large α makes the clients alike.
+
+Data path: `learning.data.rows` → here → `learning.data.shards` (files).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from common.errors import ConfigError, DataError
+from learning.data.clusters import topics
+from learning.data.instructions import Instruction
+from learning.data.labelled import Labelled
+from learning.data.preferences import Preference
+from learning.data.rows import Row
+
+_LENGTH_BINS = 5
+
+
+def labels(rows: Sequence[Row], by: str, seed: int) -> list[str]:
+    """The label of each row that a partition is skewed by.
+
+    A labelled text is skewed by its class under `topic` and `label` alike, and rows without classes
+    by their topic, so that one setting serves a run of several kinds.
+
+    Args:
+        rows: The rows, all of one kind.
+        by: `topic` or `label` (the class; else the rows' own topic where all have one, else
+            word clusters of instruction or prompt), or `length` (five equal groups by the length
+            of the answer, of the chosen one, of the text).
+        seed: Of the clustering.
+
+    Raises:
+        ConfigError: `by` is none of them.
+    """
+    if by == "length":
+        return _lengths([len(_learned(row)) for row in rows])
+    if by not in ("topic", "label"):
+        raise ConfigError(f"data.partition is {by!r}", "set it to topic, label or length")
+    if all(map(_own, rows)):
+        return [_own(row) for row in rows]
+    return topics([_asked(row) for row in rows], seed)
+
+
+def _lengths(sizes: Sequence[int]) -> list[str]:
+    edges = np.quantile(sizes, np.arange(1, _LENGTH_BINS) / _LENGTH_BINS)
+    bins = np.searchsorted(edges, sizes, side="left")
+    tops = [f"up to {int(edge)} characters" for edge in edges] + ["longer"]
+    return [f"{b}: {tops[b]}" for b in bins]
+
+
+def _own(row: Row) -> str:
+    """The label that a row brings with it; may be empty."""
+    return row.label if isinstance(row, Labelled) else row.topic
+
+
+def _asked(row: Row) -> str:
+    """The words that tell what a row is about."""
+    if isinstance(row, Instruction):
+        return row.instruction
+    return row.prompt if isinstance(row, Preference) else row.text
+
+
+def _learned(row: Row) -> str:
+    """The text whose length tells rows apart."""
+    if isinstance(row, Instruction):
+        return row.output
+    return row.chosen if isinstance(row, Preference) else row.text
+
+
+def dirichlet(
+    labels: Sequence[str], clients: int, alpha: float, seed: int, minimum: int
+) -> list[list[int]]:
+    """Deals the row numbers 0 … len(labels)−1 to clients; each row goes to exactly one.
+
+    Args:
+        labels: One per row.
+        clients: How many to deal to.
+        alpha: Concentration of the Dirichlet distribution, > 0.
+        seed: Of the shares and of the order in which rows are dealt.
+        minimum: Rows that each client gets at least; the largest clients give what others lack.
+
+    Returns:
+        Sorted row numbers, one list per client.
+
+    Raises:
+        ConfigError: `clients` or `alpha` is not positive.
+        DataError: There are fewer than clients × minimum rows.
+    """
+    if clients < 1 or not alpha > 0:
+        raise ConfigError(
+            f"data.clients = {clients}, data.alpha = {alpha:g}", "both must be greater than 0"
+        )
+    if len(labels) < clients * minimum:
+        raise DataError(
+            f"{len(labels)} rows are too few for {clients} clients (at least {minimum} each)",
+            "lower data.clients or give more rows",
+        )
+    rng = np.random.default_rng(seed)
+    dealt: list[list[int]] = [[] for _ in range(clients)]
+    members: dict[str, list[int]] = {}
+    for i, label in enumerate(labels):
+        members.setdefault(label, []).append(i)
+    for label in sorted(members):
+        rows = rng.permutation(members[label])
+        shares = rng.dirichlet([alpha] * clients) if clients > 1 else np.ones(1)
+        if not np.isfinite(shares).all():  # α so small that every gamma draw underflows
+            shares = np.eye(clients)[rng.integers(clients)]
+        cuts = np.round(np.cumsum(shares)[:-1] * len(rows)).astype(int)
+        for own, part in zip(dealt, np.split(rows, cuts), strict=True):
+            own.extend(int(i) for i in part)
+    _fill(dealt, minimum, rng)
+    return [sorted(own) for own in dealt]
+
+
+def _fill(dealt: list[list[int]], minimum: int, rng: np.random.Generator) -> None:
+    """Moves random rows, one by one, from the client that has most to those that lack some."""
+    for own in dealt:
+        while len(own) < minimum:
+            giver = max(dealt, key=len)
+            own.append(giver.pop(int(rng.integers(len(giver)))))

@@ -1,0 +1,195 @@
+"""Rows of the three kinds that can be learned: instructions, preference pairs, labelled texts.
+
+The first step of the data path: a file or a hub data set becomes frozen rows. A row that cannot be
+used is skipped, counted and named by its number, because real data has such rows; a source without
+one usable row is a `DataError`. Rows are private: no message holds their text. Next:
+`learning/data/shards` partitions the rows over clients, whose files `read` reads back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from types import MappingProxyType
+from typing import Generic, Literal, TypeVar, overload
+
+from common.errors import ConfigError, DataError
+from learning.data import columns as of
+from learning.data import hub_data, tables
+from learning.data.instructions import Instruction, Skipped
+from learning.data.labelled import Labelled
+from learning.data.preferences import Preference
+from learning.data.tables import Record, Table
+
+Kind = Literal["sft", "va", "cls"]
+Row = Instruction | Preference | Labelled
+R_co = TypeVar("R_co", bound=Row, covariant=True)
+
+_NEEDS: Mapping[Kind, str] = {
+    "sft": "every row needs the text fields instruction and output, and may have input",
+    "va": "every row needs the text fields prompt, chosen and rejected",
+    "cls": "every row needs the fields text and label",
+}
+_SPLITS: Mapping[Kind, tuple[str, ...]] = {
+    "sft": ("train", "train_sft"),
+    "va": ("train", "train_prefs"),
+    "cls": ("train",),
+}
+_PAIRS: Mapping[Kind, tuple[str, str]] = {"cls": ("text", "label")}
+_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
+_LEFT_OUT_WHEN_EMPTY = ("input", "topic")
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Rows(Generic[R_co]):
+    """What a source held: the usable rows in its order, and what was left out."""
+
+    rows: tuple[R_co, ...]
+    skipped: tuple[Skipped, ...]
+
+
+@overload
+def read(kind: Literal["sft"], path: Path) -> Rows[Instruction]: ...
+@overload
+def read(kind: Literal["va"], path: Path) -> Rows[Preference]: ...
+@overload
+def read(kind: Literal["cls"], path: Path) -> Rows[Labelled]: ...
+@overload
+def read(kind: Kind, path: Path) -> Rows[Row]: ...
+def read(kind: Kind, path: Path) -> Rows[Row]:
+    """Reads the rows of a file: one that `write` wrote, or of any form that `load` takes.
+
+    Raises:
+        DataError: The file is missing, cannot be read, or has no usable row.
+    """
+    table = tables.open_file(path, of.known(kind, _NOTHING), _PAIRS.get(kind))
+    found = _rows(kind, table, _NOTHING, ())
+    if not found.rows:
+        raise _no_row(kind, str(path), found.skipped)
+    return found
+
+
+def write(path: Path, rows: Iterable[Row]) -> None:
+    """Writes rows as JSONL that `read` gives back unchanged, without an empty input or topic."""
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            fields = asdict(row)
+            kept = {k: v for k, v in fields.items() if v or k not in _LEFT_OUT_WHEN_EMPTY}
+            file.write(json.dumps(kept, ensure_ascii=False) + "\n")
+
+
+def load(
+    kind: Kind,
+    source: str,
+    columns: Mapping[str, str] = _NOTHING,
+    labels: Sequence[str] = (),
+    *,
+    say: Callable[[str], None],
+    fetch: hub_data.Fetch = hub_data.fetch,
+) -> Rows[Row]:
+    """Reads the rows of a source as its owner names it.
+
+    Args:
+        kind: Which rows.
+        source: A path (JSON, JSONL, CSV, TSV or Parquet), or a hub data set in the form
+            `hub_data.FORM`. A file goes before a data set of the same name. Without a split, that
+            of training is taken.
+        columns: Fields of a row to columns of the source, where `learning.data.columns.NAMES` does
+            not find them.
+        labels: The classes there are, for kind cls: rows of others are skipped; empty for any.
+        say: Told in a line what is waited for.
+        fetch: How a hub data set is got.
+
+    Raises:
+        ConfigError: `columns` names a field or a column that there is not.
+        DataError: The source is missing, cannot be read or reached, or has no usable row.
+    """
+    for field in columns:
+        if field not in of.NAMES[kind]:
+            raise ConfigError(
+                f"columns names {field!r}, which is no field of a {kind} row",
+                f"its fields are {', '.join(of.NAMES[kind])}",
+            )
+    table = _open(kind, source, of.known(kind, columns), say, fetch)
+    if table.columns is not None:
+        _check(source, columns, table.columns)
+    seen: dict[str, None] = dict.fromkeys(table.columns or ())
+    found = _rows(kind, table, columns, labels, seen)
+    _check(source, columns, seen)
+    if not found.rows:
+        there = f"; its columns are {_listed(seen)}" if seen else ""
+        declared = f"; data.labels are {_listed(labels)}" if labels else ""
+        raise _no_row(kind, source, found.skipped, there + declared)
+    return found
+
+
+def _open(
+    kind: Kind,
+    source: str,
+    names: frozenset[str],
+    say: Callable[[str], None],
+    fetch: hub_data.Fetch,
+) -> Table:
+    path = Path(source)
+    named = None if path.suffix.lower() in _SUFFIXES else hub_data.parse(source)
+    if named is None or path.exists():
+        return tables.open_file(path, names, _PAIRS.get(kind))
+    return hub_data.table(fetch(named, _SPLITS[kind], say), source, names)
+
+
+def _rows(
+    kind: Kind,
+    table: Table,
+    columns: Mapping[str, str],
+    labels: Sequence[str],
+    seen: dict[str, None] | None = None,
+) -> Rows[Row]:
+    """The rows of a table; the names of the columns met are added to `seen`."""
+    rows: list[Row] = []
+    skipped: list[Skipped] = []
+    for line, record in table.records:
+        if isinstance(record, str):
+            skipped.append(Skipped(line, record))
+            continue
+        if seen is not None:
+            seen.update(dict.fromkeys(record))
+        try:
+            rows.append(_row(kind, record, columns, labels))
+        except of.Unusable as reason:
+            skipped.append(Skipped(line, str(reason)))
+    return Rows(tuple(rows), tuple(skipped))
+
+
+def _row(kind: Kind, record: Record, columns: Mapping[str, str], labels: Sequence[str]) -> Row:
+    match kind:
+        case "sft":
+            return of.instruction(record, columns)
+        case "va":
+            return of.preference(record, columns)
+        case "cls":
+            return of.labelled(record, columns, labels)
+
+
+def _check(source: str, columns: Mapping[str, str], there: Iterable[str]) -> None:
+    there = tuple(there)
+    for field, column in columns.items():
+        if there and column not in there:
+            raise ConfigError(
+                f"{source} has no column {column!r}, which columns names for {field}",
+                f"its columns are {_listed(there)}",
+            )
+
+
+def _no_row(kind: Kind, source: str, skipped: Sequence[Skipped], columns: str = "") -> DataError:
+    first = f" (row {skipped[0].line}: {skipped[0].reason})" if skipped else ""
+    return DataError(f"{source} has no usable row{first}", _NEEDS[kind] + columns)
+
+
+def _listed(columns: Iterable[str]) -> str:
+    """Names on one line: a header line can be anything, the first row of a text as well."""
+    names = [name if len(name) <= 30 else f"{name[:27]}..." for name in islice(columns, 20)]
+    return ", ".join(name if name.isprintable() else ascii(name) for name in names)

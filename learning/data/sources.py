@@ -1,0 +1,172 @@
+"""The rows of a run by kind: read from a file or the hub, or made; and those of them that fit.
+
+First step of the data path. A row that no model of this length can learn from is left out here,
+before rows are dealt, so that no client is dealt rows that it cannot use; how many, and why, is
+kept for the report. Next: `learning.data.shards`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from common.errors import ConfigError, DataError
+from learning.data import rows
+from learning.data.columns import NAMES
+from learning.data.labelled import Labelled
+from learning.data.rows import Kind, Row, Rows
+from learning.objectives import Objective
+from learning.synthetic import instructions as synthetic
+from learning.synthetic import preferences as synthetic_preferences
+from learning.synthetic import sentiment
+
+SYNTHETIC = "synthetic"
+MAX_CLASSES = 1000
+"""Classes of a run: their names travel with every task."""
+_MAX_NAMES = 32 * 1024  # bytes of all names: half of what a message's header may have
+_SHOWN = 5  # skipped rows that are named one by one
+_VALUE = re.compile(r"""\b(is|has) ('.*'|".*"|\d+)(?=[ ,])""")
+
+
+@dataclass(frozen=True)
+class Usable:
+    """What became of the rows of one source.
+
+    Attributes:
+        source: As the configuration names it.
+        read: Rows that the source has.
+        skipped: Rows left out, by reason.
+        truncated: Rows that are used without their end.
+        used: Rows that are dealt to clients or held out.
+    """
+
+    source: str
+    read: int
+    skipped: Mapping[str, int]
+    truncated: int
+    used: int
+
+    def fields(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self)
+
+    def line(self) -> str:
+        """For people."""
+        reasons = "".join(f"; {count}: {reason}" for reason, count in self.skipped.items())
+        cut = f"; {self.truncated} used without their end" if self.truncated else ""
+        return f"{self.source}: {self.used} of {self.read} rows can be used{reasons}{cut}"
+
+
+def gather(
+    kind: Kind,
+    source: str,
+    *,
+    count: int,
+    seed: int,
+    columns: Mapping[str, str],
+    labels: Sequence[str],
+    say: Callable[[str], None],
+) -> Rows[Row]:
+    """The rows of a source.
+
+    Args:
+        kind: What they teach.
+        source: `synthetic`, a file, or a hub data set id.
+        count: Rows to make, when synthetic.
+        seed: Of the making.
+        columns: Field → the source's name of it, where that is not found by itself; fields of
+            other kinds are for other sources.
+        labels: The declared classes; empty takes any.
+        say: Told of skipped rows, in a line each.
+
+    Raises:
+        DataError: The source is out of reach, or has no usable row.
+        ConfigError: `columns` names what the source does not have.
+    """
+    if source == SYNTHETIC:
+        made: dict[Kind, Callable[[int, int], Sequence[Row]]] = {
+            "sft": synthetic.instructions,
+            "va": synthetic_preferences.preferences,
+            "cls": sentiment.sentences,
+        }
+        return Rows(tuple(made[kind](seed, count)), ())
+    own = {field: column for field, column in columns.items() if field in NAMES[kind]}
+    found = rows.load(kind, source, own, labels, say=say)
+    for skipped in found.skipped[:_SHOWN]:
+        say(f"skipped {source}:{skipped.line}: {skipped.reason}")
+    return found
+
+
+def classes(found: Sequence[Labelled], declared: Sequence[str]) -> tuple[str, ...]:
+    """The class names of a run: the declared ones, or those in the data, numbers by value.
+
+    Raises:
+        ConfigError: One is declared twice.
+        DataError: The rows have fewer than two, or more than a task can name.
+    """
+    if twice := [name for name, count in Counter(declared).items() if count > 1]:
+        raise ConfigError(f"data.labels names {twice[0]!r} twice", "name each class once")
+    present = {row.label for row in found}
+    chosen = tuple(declared) or tuple(sorted(present, key=_by_value))
+    remedy = "check the label column (data.columns) and data.labels"
+    if len(present) < 2:
+        raise DataError(
+            f"the rows have {len(present)} class, classification needs two or more", remedy
+        )
+    if len(chosen) > MAX_CLASSES or sum(len(name.encode()) for name in chosen) > _MAX_NAMES:
+        raise DataError(f"{len(chosen)} classes are too many, or have too long names", remedy)
+    return chosen
+
+
+def _by_value(name: str) -> tuple[bool, int, str]:
+    """Numbers first, 2 before 10."""
+    number = name.isascii() and name.isdigit()
+    return not number, int(name) if number else 0, name
+
+
+def usable(
+    found: Rows[Row],
+    source: str,
+    objective: Objective,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+) -> tuple[list[Row], Usable]:
+    """The rows that a model of this length can learn from, and what became of the others.
+
+    Raises:
+        DataError: None is left.
+    """
+    encoded = objective.encode(tokenizer, found.rows, max_length)
+    kept = [found.rows[place] for place in encoded.kept]
+    reasons = Counter(_general(each.reason) for each in found.skipped) + Counter(encoded.skipped)
+    summary = Usable(
+        source=source,
+        read=len(found.rows) + len(found.skipped),
+        skipped=dict(reasons.most_common()),
+        truncated=encoded.truncated_count,
+        used=len(kept),
+    )
+    if not kept:
+        raise DataError(
+            f"no row of {source} can be used at {max_length} tokens ({', '.join(reasons)})",
+            _remedy(found.rows),
+        )
+    return kept, summary
+
+
+def _remedy(unusable: Sequence[Row]) -> str:
+    """What makes rows usable: of a text to classify it is never the length, which is cut."""
+    labels = sorted({row.label for row in unusable if isinstance(row, Labelled)})
+    if labels:
+        return f"set data.labels to the classes of the rows: {', '.join(labels[:_SHOWN])}"
+    return "raise model.max_length, or give shorter rows"
+
+
+def _general(reason: str) -> str:
+    """A reason without what differs from row to row: the summary is journaled and published."""
+    return _VALUE.sub(r"\1 …", reason)

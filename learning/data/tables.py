@@ -1,0 +1,265 @@
+"""Files of records: JSON, JSONL, CSV, TSV and Parquet, read as pairs of row number and record.
+
+What a record means is not known here; `learning/data/columns` makes rows of them. Input is hostile:
+a line that is no record comes with the reason in its place, a file that is none is a `DataError`.
+Bytes that are no UTF-8 are kept as lone surrogates, so that they spoil the one field they are in.
+
+In the data path: called by `learning/data/rows`.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+
+from common.errors import DataError
+
+MAX_LINE = 16 * 2**20
+"""Bytes of a line that are looked at: over the longest row that can be used, in any escaping."""
+
+Record = Mapping[str, object]
+Numbered = Iterator[tuple[int, Record | str]]
+"""Row numbers, counted from 1, with a record or the reason why there is none. The number is the
+line where the form has lines (JSONL, CSV, TSV), else the place in the list or table."""
+
+_SAMPLE = 1000  # lines by which a file without a header row is told
+_BATCH = 256  # rows of Parquet in memory at once: long texts of them still fit a small machine
+_Fields = tuple[int, list[str] | str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """An open source of records.
+
+    Attributes:
+        columns: The names that every record has; None where each has its own (JSON).
+        records: Can be walked once.
+    """
+
+    columns: tuple[str, ...] | None
+    records: Numbered
+
+
+def open_file(path: Path, names: Collection[str], pair: tuple[str, str] | None = None) -> Table:
+    """Opens a file of records; its form follows from its suffix, and is JSON for any other.
+
+    A CSV or TSV file has a header row, with one exception, for data such as SST-2: of a file with
+    two columns of which none has one of `names`, the column with fewer different values (in
+    characters, where they tie) is the label, and if the label in the first line is a whole number
+    or comes again below, that line is data.
+
+    Args:
+        path: The file. In TSV, quotes are ordinary characters, as in SST-2.
+        names: Column names of use, in lower case; only these are read from Parquet.
+        pair: What the text and the label of a file without a header row are called; None if such
+            a file is not expected.
+
+    Raises:
+        DataError: The file is missing, empty, or not of its form. Also raised on the way.
+    """
+    head = _head(path)
+    match path.suffix.lower():
+        case ".parquet":
+            return _parquet(path, names)
+        case ".csv":
+            return _named(path, _csv_rows(path), names, pair)
+        case ".tsv":
+            return _named(path, _tsv_rows(path), names, pair)
+    if head.lstrip().startswith(b"["):
+        return Table(None, _json_list(path))
+    return Table(None, _json_lines(path))
+
+
+def with_class_names(record: Record, classes: Mapping[str, Sequence[str]]) -> Record:
+    """A record whose class numbers are replaced by names; one out of range, as -1, is missing."""
+    return {
+        column: _class_name(value, classes[column]) if column in classes else value
+        for column, value in record.items()
+    }
+
+
+def _class_name(value: object, names: Sequence[str]) -> object:
+    if not isinstance(value, int):
+        return value
+    return names[value] if 0 <= value < len(names) else None
+
+
+def _head(path: Path) -> bytes:
+    """The first bytes of a file that can be read, without a byte order mark."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(4096)
+    except FileNotFoundError:
+        raise DataError(f"data file {path} does not exist", "check the path") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}", "check the path") from None
+    except ValueError:  # a NUL in the path
+        raise DataError("the path of the data file is no path", "check the path") from None
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{path} is not UTF-8 but UTF-16 text", "convert it to UTF-8")
+    head = head.removeprefix(b"\xef\xbb\xbf")
+    if not head.strip():
+        raise DataError(f"data file {path} is empty", "give a file with at least one row")
+    return head
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Lines as they are, with their ends. Not universal newlines: texts may hold U+2028 and such.
+
+    A line over `MAX_LINE` is cut off there; what is left is no usable row in any form.
+    """
+    encoding = "utf-8-sig"  # only the first line can begin with a byte order mark
+    try:
+        with path.open("rb") as file:
+            while raw := file.readline(MAX_LINE):
+                yield raw.decode(encoding, errors="surrogateescape")
+                encoding = "utf-8"
+                while len(raw) == MAX_LINE and not raw.endswith(b"\n"):
+                    raw = file.readline(MAX_LINE)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}", "check the disk") from None
+
+
+def _json_lines(path: Path) -> Numbered:
+    for number, line in enumerate(_lines(path), 1):
+        if line.strip():
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError):
+                yield number, "no valid JSON"
+            else:
+                yield number, value if isinstance(value, dict) else "no JSON object"
+
+
+def _json_list(path: Path) -> Numbered:
+    try:
+        text = path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
+        items = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{path} is no valid JSON list: {error}", "repair it, or write one object per line"
+        ) from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}", "check the disk") from None
+    for number, item in enumerate(items, 1):
+        yield number, item if isinstance(item, dict) else "no JSON object"
+
+
+def _tsv_rows(path: Path) -> Iterator[_Fields]:
+    for number, line in enumerate(_lines(path), 1):
+        if line.strip():
+            yield number, line.rstrip("\r\n").split("\t")
+
+
+def _csv_rows(path: Path) -> Iterator[_Fields]:
+    # Strict: a quote that is never closed must not take the rest of the file for one text. The
+    # reader gives up at csv.field_size_limit() and goes on with the next line.
+    reader = csv.reader(_lines(path), strict=True)
+    while True:
+        number = reader.line_num + 1
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error:
+            yield number, "no valid CSV"
+        else:
+            if any(field.strip() for field in fields):
+                yield number, fields
+
+
+def _named(
+    path: Path, rows: Iterator[_Fields], names: Collection[str], pair: tuple[str, str] | None
+) -> Table:
+    """The table of lines that are split into fields."""
+    sample = list(islice(rows, _SAMPLE))
+    first = sample[0][1] if sample else ""
+    if isinstance(first, str):
+        raise DataError(f"{path} has no readable header line", "repair its first line")
+    if pair is not None and (label := _label_without_header(sample, names)) is not None:
+        columns = pair if label == 1 else pair[::-1]
+        return Table(columns, _records(columns, chain(sample, rows)))
+    header = tuple(field.strip() for field in first)
+    if len(set(header)) < len(header):
+        raise DataError(f"{path} names a column twice in its header line", "rename one of them")
+    return Table(header, _records(header, chain(sample[1:], rows)))
+
+
+def _label_without_header(sample: Sequence[_Fields], names: Collection[str]) -> int | None:
+    """Which of two columns holds the label if the first line is data; see `open_file`."""
+    pairs = [fields for _, fields in sample if isinstance(fields, list) and len(fields) == 2]
+    first = sample[0][1]
+    if len(first) != 2 or any(cell.strip().lower() in names for cell in first):
+        return None
+
+    def variety(column: int) -> tuple[int, int]:
+        cells = [pair[column] for pair in pairs]
+        return len(set(cells)), sum(map(len, cells))
+
+    label = min((1, 0), key=variety)
+    value = first[label]
+    again = any(pair[label] == value for pair in pairs[1:])
+    return label if again or value.strip().removeprefix("-").isdecimal() else None
+
+
+def _records(columns: tuple[str, ...], rows: Iterator[_Fields]) -> Numbered:
+    for number, fields in rows:
+        if isinstance(fields, str):
+            yield number, fields
+        elif len(fields) != len(columns):
+            yield number, f"{len(fields)} fields where there are {len(columns)} columns"
+        elif any("\0" in field for field in fields):  # UTF-16 without a mark, or no text at all
+            yield number, "NUL characters"
+        else:
+            yield number, dict(zip(columns, fields, strict=True))
+
+
+def _parquet(path: Path, names: Collection[str]) -> Table:
+    import pyarrow  # noqa: PLC0415 - tens of MB that a worker with JSONL files does without
+    import pyarrow.parquet  # noqa: PLC0415
+
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+        columns = tuple(file.schema_arrow.names)
+        classes = _class_names((file.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
+    except (pyarrow.ArrowException, OSError, ValueError):
+        raise _damaged(path) from None
+    used = [name for name in columns if name.lower() in names]
+
+    def records() -> Numbered:
+        number = 0
+        try:
+            for batch in file.iter_batches(batch_size=_BATCH, columns=used):
+                for i in range(batch.num_rows):
+                    number += 1
+                    try:
+                        (record,) = batch.slice(i, 1).to_pylist()
+                    except ValueError:  # Arrow does not check that its strings are UTF-8
+                        yield number, "not valid UTF-8 text"
+                    else:
+                        yield number, with_class_names(record, classes)
+        except (pyarrow.ArrowException, OSError):
+            raise _damaged(path) from None
+
+    return Table(columns, records())
+
+
+def _damaged(path: Path) -> DataError:
+    return DataError(f"{path} is no Parquet file, or a damaged one", "check it, or fetch it again")
+
+
+def _class_names(metadata: bytes) -> dict[str, list[str]]:
+    """Names of class numbers by column, which `datasets` leaves in the files that it writes."""
+    try:
+        features = json.loads(metadata)["info"]["features"]
+        return {
+            column: [str(name) for name in feature["names"]]
+            for column, feature in features.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+        }
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        return {}

@@ -1,0 +1,61 @@
+"""Which tokens keep company with which: counted over the whole text, and made into embeddings.
+
+The counterpart of `learning/offline/bigrams` for an encoder, which looks to both sides. Positive
+pointwise mutual information in a window, smoothed and factored (Levy, Goldberg and Dagan 2015,
+"Improving distributional similarity with lessons learned from word embeddings"), puts words of like
+use close to each other before the first training step.
+
+In the data path: `learning/offline/masked` starts from what `embed` returns.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_WINDOW = 4  # tokens to each side; a pair at distance k counts 1 / k
+_SMOOTHING = 0.75  # power of the context's frequency: rare contexts say too much otherwise
+_SPARE = 20  # dimensions more than asked for, which make the random projection exact enough
+
+
+def company(stream: Tensor, pieces: int) -> Tensor:
+    """Count the pairs of a token stream (int64, (N,)) within the window; sparse, (V, V)."""
+    near = range(1, min(_WINDOW, len(stream) - 1) + 1)
+    keys = torch.cat([stream[:-k] * pieces + stream[k:] for k in near])
+    weights = torch.cat([torch.full((len(stream) - k,), 1.0 / k) for k in near])
+    pairs, place = torch.unique(keys, return_inverse=True)
+    counts = torch.zeros(len(pairs)).index_add_(0, place, weights)
+    left, right = pairs // pieces, pairs % pieces
+    both = torch.stack((torch.cat((left, right)), torch.cat((right, left))))
+    return _sparse(both, counts.repeat(2), pieces).coalesce()
+
+
+def information(counts: Tensor) -> Tensor:
+    """Positive pointwise mutual information, in nats, of counted pairs; sparse, (V, V)."""
+    (token, context), pairs = counts.indices(), counts.values()
+    often = torch.zeros(counts.shape[0]).index_add_(0, token, pairs)  # (V,)
+    expected = often**_SMOOTHING / (often**_SMOOTHING).sum()
+    gain = (pairs / often[token] / expected[context]).log()
+    kept = gain > 0
+    return _sparse(counts.indices()[:, kept], gain[kept], counts.shape[0]).coalesce()
+
+
+def embed(stream: Tensor, pieces: int, width: int) -> Tensor:
+    """Embeddings of unit length, or zero for a token that does not occur; float32, (V, width).
+
+    Args:
+        stream: Token ids, int64, (N,), below `pieces`.
+        pieces: Size V of the vocabulary, at least `width`.
+        width: Dimensions. Draws from torch's global generator.
+    """
+    known = information(company(stream, pieces))
+    rank = min(width + _SPARE, pieces)
+    left, strength, _ = torch.svd_lowrank(known, q=rank, niter=3)
+    found = (left * strength.sqrt())[:, :width]
+    present = torch.bincount(stream, minlength=pieces) > 0
+    found = torch.where(present[:, None], found - found[present].mean(0), 0.0)
+    return torch.nn.functional.normalize(found)
+
+
+def _sparse(indices: Tensor, values: Tensor, size: int) -> Tensor:
+    return torch.sparse_coo_tensor(indices, values, (size, size), check_invariants=False)

@@ -1,0 +1,203 @@
+"""What in an encoder can go: measured on texts, without labels.
+
+Heads and feed-forward units of a layer meet the residual stream through one linear map each, so the
+loss of a part is what the map's output loses. Both maps are treated alike:
+
+- A part's importance is the expected squared norm of its contribution around its mean,
+  tr(W_p Cov(x_p) W_pᵀ); the fluctuation measure of FLAP (An et al. 2024, arXiv:2312.11983), here
+  with the whole covariance of a head. Head by head as in Michel et al. 2019 (arXiv:1905.10650), who
+  need labels and gradients for it; a base model that is pruned before federation has neither.
+- What the parts that go contributed is then predicted, linearly, from the parts that stay, and
+  that prediction is added to their weights and the bias (least squares after selection, as He et
+  al. 2017, arXiv:1707.06168, do with channels).
+
+Whole layers go one at a time: the one whose absence changes the last hidden states least. ShortGPT
+(Men et al. 2024, arXiv:2403.03853) ranks layers once, by what each does to its own input; asking
+again after every removal, and at the output, is ours.
+
+In the data path: `learning/pruning/pruning` decides by these numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from learning.loading import Loaded
+from learning.pruning.pruned import layers_of, layout_of
+
+Batch = Mapping[str, Tensor]
+"""`input_ids` and `attention_mask`, both (B, T), padded on the right."""
+
+_BATCH = 32  # texts
+_RIDGE = 1e-2  # of the mean variance: holds the prediction back where texts are few
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean (K,) and covariance (K, K) of a linear map's input over all tokens, in float64."""
+
+    mean: Tensor
+    covariance: Tensor
+
+
+def positions(model: PreTrainedModel) -> int:
+    """Tokens of the longest text that an encoder can read."""
+    table = model.base_model.get_submodule("embeddings.position_embeddings")
+    assert isinstance(table, nn.Embedding)
+    first = 0 if table.padding_idx is None else table.padding_idx + 1  # RoBERTa counts from there
+    return table.num_embeddings - first
+
+
+def batches(loaded: Loaded, texts: Sequence[str], max_length: int) -> list[Batch]:
+    """The texts in their order, cut to as many tokens as asked and as the model has positions."""
+    room, device = positions(loaded.model), loaded.model.device
+    return [
+        loaded.tokenizer(
+            list(texts[i : i + _BATCH]),
+            truncation=True,
+            max_length=min(max_length, room),
+            padding=True,
+            padding_side="right",
+            return_token_type_ids=False,
+            return_attention_mask=True,
+            return_tensors="pt",
+        ).to(device)
+        for i in range(0, len(texts), _BATCH)
+    ]
+
+
+@torch.no_grad()
+def moments(
+    model: PreTrainedModel, parts: Sequence[nn.Linear], data: Sequence[Batch]
+) -> list[Moments]:
+    """Mean and covariance of what these linear parts of a model get, padding left out."""
+    sums = [torch.zeros(part.in_features, dtype=torch.float64) for part in parts]
+    grams = [torch.zeros(part.in_features, part.in_features, dtype=torch.float64) for part in parts]
+    real = torch.ones(0, dtype=torch.bool)
+
+    def watch(index: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def look(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            tokens = inputs[0][real]  # (N, K)
+            sums[index] += tokens.sum(0).double().cpu()
+            grams[index] += (tokens.T @ tokens).double().cpu()
+
+        return look
+
+    hooks = [part.register_forward_pre_hook(watch(i)) for i, part in enumerate(parts)]
+    try:
+        for batch in data:
+            real = batch["attention_mask"].bool()
+            model.base_model(**batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    n = sum(int(batch["attention_mask"].sum()) for batch in data)
+    means = [total / n for total in sums]
+    return [Moments(m, g / n - m.outer(m)) for m, g in zip(means, grams, strict=True)]
+
+
+def importance(part: nn.Linear, seen: Moments, size: int) -> Tensor:
+    """Expected squared contribution of each group of inputs, around its mean: (groups,).
+
+    Args:
+        part: The linear map back to the residual stream.
+        seen: The moments of its input.
+        size: Inputs per group: a head's width, or 1 for feed-forward units.
+    """
+    weight = part.weight.detach().double().cpu()  # (H, K)
+    if size == 1:
+        return weight.square().sum(0) * seen.covariance.diagonal()
+    groups = part.in_features // size
+    weight = weight.reshape(-1, groups, size)
+    blocks = seen.covariance.reshape(groups, size, groups, size)
+    own = blocks.diagonal(dim1=0, dim2=2)  # (size, size, groups)
+    return (torch.einsum("hgi,hgj->ijg", weight, weight) * own).sum((0, 1))
+
+
+@torch.no_grad()
+def compensate(part: nn.Linear, seen: Moments, kept: Tensor) -> None:
+    """Let the kept inputs of a linear map stand in, as well as they can, for those that will go.
+
+    In place. Afterwards the weights of the inputs that go are zero: removing them changes nothing.
+
+    Args:
+        part: The linear map back to the residual stream.
+        seen: The moments of its input.
+        kept: Indices of the kept inputs.
+    """
+    gone = torch.ones(part.in_features, dtype=torch.bool)
+    gone[kept] = False
+    if not gone.any():
+        return
+    weight = part.weight.detach().double().cpu()
+    inner = seen.covariance[kept][:, kept]
+    inner.diagonal().add_(max(_RIDGE * float(inner.diagonal().mean()), 1e-12))
+    predicted = torch.linalg.solve(inner, seen.covariance[kept][:, gone])  # (kept, gone)
+    added = weight[:, gone] @ predicted.T  # (H, kept)
+    if part.bias is not None:
+        missing = weight[:, gone] @ seen.mean[gone] - added @ seen.mean[kept]
+        part.bias.add_(missing.to(part.bias))
+    weight[:, kept] += added
+    weight[:, gone] = 0
+    part.weight.copy_(weight)
+
+
+def useful_layers(
+    model: PreTrainedModel,
+    count: int,
+    data: Sequence[Batch],
+    told: Callable[[float], None] = lambda _: None,
+) -> tuple[int, ...]:
+    """The layers that are left when the least missed one is removed until `count` remain.
+
+    A layer is missed as much as its absence turns the last hidden states away from those of the
+    whole model: one minus their cosine, meaned over tokens.
+
+    Args:
+        model: Left as it was.
+        count: Layers to keep.
+        data: Texts to look at; every removal runs them once per layer that is left.
+        told: Progress, from 0 to 1.
+    """
+    kept = list(range(len(layers_of(model))))
+    whole = [_last_states(model, kept, batch) for batch in data]
+    runs, done = sum(range(count + 1, len(kept) + 1)), 0
+
+    def missed(layer: int) -> float:
+        nonlocal done
+        rest = [each for each in kept if each != layer]
+        turned = [
+            1 - torch.cosine_similarity(_last_states(model, rest, batch), then, dim=-1)
+            for batch, then in zip(data, whole, strict=True)
+        ]
+        done += 1
+        told(done / runs)
+        return float(torch.cat(turned).mean())
+
+    while len(kept) > count:
+        kept.remove(min(kept, key=missed))
+    return tuple(kept)
+
+
+@torch.no_grad()
+def _last_states(model: PreTrainedModel, layers: Sequence[int], batch: Batch) -> Tensor:
+    """Last hidden states of the real tokens (N, H) with these layers only."""
+    whole = layers_of(model)
+    keep_layers(model, layers)
+    try:
+        states: Tensor = model.base_model(**batch)[0]
+    finally:
+        model.base_model.set_submodule(layout_of(model.config).layers, whole)
+    return states[batch["attention_mask"].bool()]
+
+
+def keep_layers(model: PreTrainedModel, layers: Sequence[int]) -> None:
+    """Leave an encoder these layers, by index, and no others; in place, weights untouched."""
+    whole = layers_of(model)
+    stack = nn.ModuleList(whole[i] for i in layers)
+    model.base_model.set_submodule(layout_of(model.config).layers, stack)

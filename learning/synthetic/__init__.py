@@ -1,0 +1,1 @@
+"""Text of our own: instructions, preference pairs and sentiment, deterministic by seed."""
