@@ -1,6 +1,7 @@
 from collections import Counter
 
-from learning.synthetic.instructions import TOPICS, instructions, lexicon, prose
+from learning.synthetic import lexicon
+from learning.synthetic.instructions import TOPICS, instructions, prose
 
 
 def test_the_same_seed_gives_the_same_text_and_another_seed_another() -> None:
