@@ -22,11 +22,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from common.errors import ConfigError
 from common.records import (
     KINDS,
+    BatchSize,
     ClassName,
     CodecName,
     DpoSettings,
     Kind,
+    LearningRate,
+    LocalEpochs,
+    LocalSteps,
     LoraSpec,
+    MaxLength,
     Objective,
     RunName,
     tuple_of,
@@ -78,7 +83,7 @@ class ModelConfig(Section):
 
     name: Annotated[str, Field(min_length=1)] = "offline:gpt2-tiny"
     revision: str | None = None
-    max_length: Annotated[int, Field(ge=16)] = 256
+    max_length: MaxLength = 256
     lora: Annotated[
         LoraSpec | None, BeforeValidator(lambda value: None if value is False else value)
     ] = LoraSpec()
@@ -109,11 +114,11 @@ class PhaseConfig(Section):
 
     objective: Objective = "sft"
     versions: Positive = 16
-    local_steps: Annotated[int, Field(ge=0)] = 5
-    local_epochs: Annotated[int, Field(ge=0)] = 0
-    lr: PositiveFloat = 6e-3
+    local_steps: LocalSteps = 5
+    local_epochs: LocalEpochs = 0
+    lr: LearningRate = 6e-3
     lr_schedule: Literal["cosine", "constant"] = "cosine"
-    batch_size: Positive = 16
+    batch_size: BatchSize = 16
     max_grad_norm: PositiveFloat = 1.0
     prox_mu: NonNegativeFloat = 0.0
     beta: Annotated[float, Field(gt=0, le=100)] = 0.1

@@ -22,9 +22,15 @@ Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Loss = Annotated[float, Field(gt=0, le=1e4, allow_inf_nan=False)]
 """Mean loss in nats: per response token (sft), per pair (dpo) or per text (classification)."""
 Share = Annotated[float, Field(ge=0, le=1)]
+MAX_LOSS = 1e4
+Loss = Annotated[float, Field(gt=0, le=MAX_LOSS, allow_inf_nan=False)]
+LocalSteps = Annotated[int, Field(ge=0, le=100_000)]
+LocalEpochs = Annotated[int, Field(ge=0, le=1000)]
+BatchSize = Annotated[int, Field(ge=1, le=4096)]
+LearningRate = Annotated[float, Field(gt=0, le=10)]
+MaxLength = Annotated[int, Field(ge=16, le=131072)]
 Text = Annotated[str, Field(max_length=500), AfterValidator(one_line)]
 """For people. Terminal escapes and line breaks become spaces: it ends in logs and on screens."""
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
@@ -121,13 +127,13 @@ class DpoSettings(Record):
 class LocalTraining(Record):
     """How a client trains on one task. Exactly one of `steps` and `epochs` is positive."""
 
-    steps: Annotated[int, Field(ge=0, le=100_000)]
-    epochs: Annotated[int, Field(ge=0, le=1000)]
-    batch_size: Annotated[int, Field(ge=1, le=4096)]
-    lr: Annotated[float, Field(gt=0, le=10)]
+    steps: LocalSteps
+    epochs: LocalEpochs
+    batch_size: BatchSize
+    lr: LearningRate
     max_grad_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     prox_mu: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    max_length: Annotated[int, Field(ge=16, le=131072)]
+    max_length: MaxLength
 
 
 class TrainTask(Record):

@@ -63,27 +63,17 @@ def origin(
 ) -> Callable[[Path], Origin]:
     """A function that prepares a run directory and says what the run begins with.
 
-    Where it fails, it removes the directory.
-
     Args:
         config: Of the run.
         cache: Folder of base models.
         report: Told of progress.
         say: Told in a line what was read and skipped.
     """
-
-    def prepare(directory: Path) -> Origin:
-        try:
-            return _origin(config, directory, cache, report, say)
-        except BaseException:  # rows are private: none stay in a run that never was
-            shutil.rmtree(directory, ignore_errors=True)
-            raise
-
-    return prepare
+    return partial(_origin, config, cache, report, say)
 
 
 def _origin(
-    config: FederationConfig, directory: Path, cache: Path, report: Report, say: Say
+    config: FederationConfig, cache: Path, report: Report, say: Say, directory: Path
 ) -> Origin:
     clients = directory / "clients"
     find = partial(find_model, config, cache, report)

@@ -103,7 +103,17 @@ def create(config: FederationConfig, prepare: Callable[[Path], Origin], now: flo
         partial.mkdir(parents=True)
     except OSError as error:
         raise RunError(f"{partial}: {error.strerror}", "set run.dir to a writable place") from None
-    origin = prepare(partial)
+    try:
+        _fill(partial, config, prepare(partial), now)
+    except BaseException:  # rows are private: none stay in a run that never was
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    partial.rename(directory)
+    sync(directory.parent)
+
+
+def _fill(partial: Path, config: FederationConfig, origin: Origin, now: float) -> None:
+    """Version 0 and the journal, beside the rows."""
     sync_tree(partial)
     (partial / "federation.toml").write_text(_as_run(config), encoding="utf-8")
     versions = Versions(partial / "versions", origin.adapter_config, config.codec.adapter)
@@ -115,8 +125,6 @@ def create(config: FederationConfig, prepare: Callable[[Path], Origin], now: flo
     versions.place(0, ref.sha256)
     journal.close()
     sync(partial)
-    partial.rename(directory)
-    sync(directory.parent)
 
 
 def set_aside(config: FederationConfig) -> str | None:

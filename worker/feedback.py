@@ -4,6 +4,7 @@ u = Δ + e; send C(u); e ← u − C(u). Source: Seide et al., "1-Bit Stochastic
 Karimireddy et al., "Error Feedback Fixes SignSGD", 2019. The residual e is private to the client
 and lies beside its data; the caller holds the client's lock. The new e waits beside the old one
 until `worker/spool.py` has the update: whichever way a process ends, e matches what was sent.
+An e names the phase of its update, since what one objective left unsent means nothing to the next.
 """
 
 from __future__ import annotations
@@ -11,21 +12,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from common import codec
 from common.files import write_durable
 from common.records import CodecName, TensorEntry
 from common.tensors import Tensors
 
+_PHASE = "phase"
+
 
 @dataclass(frozen=True)
 class Residual:
-    """Where a client's e lies, and where the next one waits until its update is on the disk."""
+    """Where a client's e lies, and where the next one waits until its update is on the disk.
+
+    Attributes:
+        current: The e that counts; that of another phase is dropped.
+        waiting: The next one.
+        phase: Of the update at hand.
+    """
 
     current: Path
     waiting: Path
+    phase: int
 
 
 def encode(
@@ -43,17 +53,21 @@ def encode(
     """
     if name not in codec.NEEDS_FEEDBACK:
         return codec.encode(name, delta)
-    carried = _load(residual.current)
+    carried = _load(residual)
     total = {key: tensor + carried.get(key, 0) for key, tensor in delta.items()}
     entries, data = codec.encode(name, total)
     sent = codec.decode(name, entries, data)
-    write_durable(residual.waiting, save({key: total[key] - sent[key] for key in total}))
+    left = {key: total[key] - sent[key] for key in total}
+    write_durable(residual.waiting, save(left, {_PHASE: str(residual.phase)}))
     return entries, data
 
 
-def _load(path: Path) -> Tensors:
-    """The residual; none where the client has not sent anything yet, or the file was torn."""
+def _load(residual: Residual) -> Tensors:
+    """The e; none where the client has sent nothing in this phase yet, or the file was torn."""
     try:
-        return dict(load_file(path))
+        with safe_open(residual.current, framework="numpy") as file:
+            if (file.metadata() or {}).get(_PHASE) != str(residual.phase):
+                return {}
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
     except (FileNotFoundError, SafetensorError):
         return {}

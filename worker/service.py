@@ -18,7 +18,7 @@ from broker.protocol import Broker, Site, TakenTask, Topology
 from common import codec
 from common.clock import Clock
 from common.errors import BrokerError, DataError, FcclError, ModelError, StoreError, WireError
-from common.records import Heartbeat, Refusal, TensorEntry, TrainTask, Update
+from common.records import MAX_LOSS, Heartbeat, Refusal, TensorEntry, TrainTask, Update
 from common.store import Store
 from common.tensors import Tensors
 from common.wire import unpack
@@ -34,7 +34,7 @@ from worker.publisher import Publisher
 from worker.references import References
 from worker.source import Source
 from worker.spool import Slot, claim, client_lock, workers
-from worker.trainer import Trainer
+from worker.trainer import SMALLEST_LOSS, Trainer
 
 TAKE_S = 1.0  # longest wait for a task; bounds the reaction to a stop and to the end of the run
 MAX_REFUSALS = 3  # in a row: then it is this worker that is broken, not the tasks
@@ -286,7 +286,7 @@ class Worker:
             self._pulse.update(
                 progress=report.step / report.steps,
                 tokens_per_s=report.tokens / max(report.seconds, 1e-9),
-                last_loss=max(report.loss, 1e-9),
+                last_loss=min(max(report.loss, SMALLEST_LOSS), MAX_LOSS),
             )
             self._on_step(task, report)
             return not abandon.is_set() and not self._pulse.unwanted()

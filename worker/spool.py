@@ -117,7 +117,7 @@ class Slot:
             else:
                 waiting.unlink(missing_ok=True)
         own = f"residual.{self.number}.{task.task_id}.{task.attempt}"
-        return Residual(directory / RESIDUAL, directory / own)
+        return Residual(directory / RESIDUAL, directory / own, task.phase)
 
     def release(self) -> None:
         """Leave the slot to another process."""

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from common.records import ContributionStats, LocalTraining, LoraSpec, TrainTask
+from common.errors import ModelError
+from common.records import MAX_LOSS, ContributionStats, LocalTraining, LoraSpec, TrainTask
 from common.tensors import Tensors
 from learning import dpo, loop, lora, models, objectives
 from learning.device import Compute
@@ -135,7 +136,16 @@ def norm(tensors: Tensors) -> float:
 
 
 def _told(loss: float) -> float:
-    """A loss as the record has it: a pair that is learned to perfection has none left."""
+    """A loss as the record has it: a pair that is learned to perfection has none left.
+
+    Raises:
+        ModelError: It is more than a record holds.
+    """
+    if loss > MAX_LOSS:
+        raise ModelError(
+            f"a loss of {loss:.3g} is over {MAX_LOSS:g}, which no update may report",
+            "lower phase.lr; with preference_loss ipo raise phase.beta, the loss begins at 1/(2β)²",
+        )
     return max(loss, SMALLEST_LOSS)
 
 

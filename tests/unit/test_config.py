@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ tables = st.fixed_dictionaries(
             {"lora": st.fixed_dictionaries({"targets": st.lists(st.text(), max_size=3)})}
         ),
         "phase": st.lists(
-            st.fixed_dictionaries({"lr": st.floats(1e-12, 1e3), "versions": st.integers(1, 9)}),
+            st.fixed_dictionaries({"lr": st.floats(1e-12, 10), "versions": st.integers(1, 9)}),
             min_size=1,
             max_size=3,
         ),
@@ -218,3 +219,16 @@ def test_the_buffer_is_half_the_tasks_or_all_of_a_round() -> None:
     assert of(concurrency=1) == 1
     assert of(concurrency=5, reissue="commit") == 5
     assert of(concurrency=5, buffer_size=7) == 7
+
+
+@pytest.mark.parametrize(
+    ("table", "key"),
+    [
+        ({"phase": [{"lr": 11.0}]}, "phase.0.lr"),
+        ({"phase": [{"batch_size": 5000}]}, "phase.0.batch_size"),
+        ({"model": {"max_length": 200_000}}, "model.max_length"),
+    ],
+)
+def test_what_no_task_could_say_is_refused_by_its_key(table: dict[str, Any], key: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(key)):
+        parse(table, "f.toml")

@@ -15,9 +15,9 @@ from worker import feedback
 from worker.feedback import Residual
 
 
-def send(name: CodecName, delta: Tensors, current: Path) -> Tensors:
+def send(name: CodecName, delta: Tensors, current: Path, phase: int = 0) -> Tensors:
     """What the coordinator decodes. The update is spooled: the residual that waits moves up."""
-    residual = Residual(current, current.with_name("waiting"))
+    residual = Residual(current, current.with_name("waiting"), phase)
     sent = codec.decode(name, *feedback.encode(name, delta, residual))
     residual.waiting.replace(current)
     return sent
@@ -71,7 +71,7 @@ def test_the_error_is_exactly_the_residual(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["fp32", "bf16", "int8"])
 def test_codecs_that_need_no_feedback_keep_nothing(name: CodecName, tmp_path: Path) -> None:
-    residual = Residual(tmp_path / "residual", tmp_path / "waiting")
+    residual = Residual(tmp_path / "residual", tmp_path / "waiting", 0)
     feedback.encode(name, {"w": np.ones(10, np.float32)}, residual)
     assert list(tmp_path.iterdir()) == []
 
@@ -84,10 +84,18 @@ def test_a_torn_residual_costs_only_what_it_held(tmp_path: Path) -> None:
 
 
 def test_a_delta_that_is_not_finite_changes_no_residual(tmp_path: Path) -> None:
-    residual = Residual(tmp_path / "residual", tmp_path / "waiting")
+    residual = Residual(tmp_path / "residual", tmp_path / "waiting", 0)
     send("topk", {"w": np.arange(10, dtype=np.float32)}, residual.current)
     before = residual.current.read_bytes()
     with pytest.raises(ValueError, match="not finite"):
         feedback.encode("topk", {"w": np.full(10, np.nan, np.float32)}, residual)
     assert residual.current.read_bytes() == before
     assert not residual.waiting.exists()
+
+
+def test_what_one_phase_left_unsent_is_not_sent_in_the_next(tmp_path: Path) -> None:
+    delta = {"w": np.array([5, 1, 2, 0, 0, 0, 0, 0, 0, 0], np.float32)}
+    residual = tmp_path / "residual"
+    send("topk", delta, residual, phase=0)
+    nothing = {"w": np.zeros(10, np.float32)}
+    assert not send("topk", nothing, residual, phase=1)["w"].any()

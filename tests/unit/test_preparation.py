@@ -12,6 +12,7 @@ from transformers import BertConfig, GPT2Config, RobertaConfig, T5Config
 from common import config as configuration
 from common.config import FederationConfig
 from common.errors import ConfigError, DataError, ModelError
+from coordinator import run as runs
 from coordinator.preparation import DATA, Dealt, check_columns, check_length, deal, origin
 from learning import base
 from learning.base import BaseModel
@@ -267,12 +268,10 @@ def test_a_beginning_that_fails_takes_the_rows_that_it_has_dealt_with_it(
     for path in model.path.iterdir():
         (broken / path.name).write_bytes(path.read_bytes())
     (broken / "model.safetensors").write_bytes(b"no tensors")
-    partial = tmp_path / "run"
-    partial.mkdir()
-    plan = config(model={"name": str(broken)})
+    plan = config(model={"name": str(broken)}, run={"dir": str(tmp_path / "runs")})
     with pytest.raises(ModelError):
-        origin(plan, tmp_path, lambda *_: None, quiet)(partial)
-    assert not partial.exists()
+        runs.create(plan, origin(plan, tmp_path, lambda *_: None, quiet), 0.0)
+    assert list((tmp_path / "runs").iterdir()) == []
 
 
 def test_prepared_rows_of_another_folder_outlive_a_beginning_that_fails(
@@ -282,12 +281,12 @@ def test_prepared_rows_of_another_folder_outlive_a_beginning_that_fails(
     plan = config(
         data={"dir": str(ready)},
         model={"name": str(model.path), "lora": {"targets": ["no_such_layer"]}},
+        run={"dir": str(tmp_path / "runs")},
     )
-    (tmp_path / "run").mkdir()
     with pytest.raises(ModelError, match=r"model\.lora\.targets"):
-        origin(plan, tmp_path, lambda *_: None, quiet)(tmp_path / "run")
+        runs.create(plan, origin(plan, tmp_path, lambda *_: None, quiet), 0.0)
     assert sorted(ready.iterdir()) == before
-    assert not (tmp_path / "run").exists()
+    assert list((tmp_path / "runs").iterdir()) == []
 
 
 # columns
