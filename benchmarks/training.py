@@ -40,11 +40,13 @@ from transformers import (
 from common.records import LoraSpec
 from learning import dpo, loop, lora, objectives
 from learning.classification import Text
+from learning.compiling import compile_blocks
 from learning.device import cores, detect
 from learning.tokens import Example, joined
 
 LONGEST = 128  # tokens of an example
 WARM_UP = 2  # steps
+OURS = ("ours", "compiled")
 LORA = LoraSpec(r=16, alpha=32, dropout=0.05)
 END = 50256  # GPT-2's end of sequence
 VOCABULARY = {"sft": 50257, "dpo": 50257, "classification": 30522}
@@ -52,17 +54,20 @@ BATCH = {"sft": 4, "dpo": 4, "classification": 16}
 VARIANTS = {
     "sft": {
         "ours": "ours",
+        "compiled": "ours, compiled",
         "trl": "trl as it comes (checkpointing, bf16)",
         "tuned": "trl tuned (no checkpointing, bf16, grouped lengths)",
     },
     "dpo": {
         "ours": "ours",
+        "compiled": "ours, compiled",
         "trl": "trl as it comes (checkpointing, bf16)",
         "tuned": "trl tuned (no checkpointing, bf16, grouped lengths)",
         "precomputed": "trl tuned, and its reference precomputed",
     },
     "classification": {
         "ours": "ours",
+        "compiled": "ours, compiled",
         "trainer": "Trainer as it comes (float32)",
         "tuned": "Trainer tuned (bf16, grouped lengths)",
     },
@@ -167,7 +172,7 @@ def measure(case: Case, arguments: argparse.Namespace) -> Result:
     taken = arguments.steps + WARM_UP
     examples = MAKERS[name](taken * BATCH[name])
     with tempfile.TemporaryDirectory() as folder:
-        train = ours if variant == "ours" else PEERS[name]
+        train = ours if variant in OURS else PEERS[name]
         steps = train(name, variant, examples, folder)
     if len(steps.ends) != taken or len(steps.tokens) < taken:
         raise SystemExit(f"{case}: {len(steps.ends)} steps, {len(steps.tokens)} batches")
@@ -260,13 +265,15 @@ def model_of(name: str) -> Any:
     )
 
 
-def ours(name: str, _: str, examples: Sequence[Any], folder: str) -> Steps:
+def ours(name: str, variant: str, examples: Sequence[Any], folder: str) -> Steps:
     """`learning.loop` as workers call it: with what `learning.device` detects."""
     del folder
     threads = torch.get_num_threads()
     compute = detect("cpu")
     torch.set_num_threads(threads)  # `detect` takes all cores
     model = lora.attach(model_of(name), None if name == "classification" else LORA, seed=0)
+    if variant == "compiled":
+        compile_blocks(model)
     steps = Steps()
     if name == "dpo":
         start = now()

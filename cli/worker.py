@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -24,6 +25,9 @@ from common.software import software
 from common.store import connect
 from worker.joining import ended, find_run
 
+if TYPE_CHECKING:
+    from learning.device import Compute
+
 
 @click.command()
 @config_option
@@ -38,16 +42,29 @@ from worker.joining import ended, find_run
     type=click.Path(path_type=Path),
     help="Directory for work in flight [default: .workers/ beside the run directory].",
 )
-def command(config_path: Path | None, site: str, data: Path | None, state: Path | None) -> None:
+@click.option("--device", default="auto", help="cpu, cuda, cuda:1 … [what is there].")
+@click.option("--compile", "compiled", is_flag=True, help="torch.compile: slow start, fast steps.")
+def command(
+    config_path: Path | None,
+    site: str,
+    data: Path | None,
+    state: Path | None,
+    device: str,
+    compiled: bool,
+) -> None:
     """Take tasks, train them on local data, publish the deltas; until the run is over."""
     config = configuration.load(find_config(config_path))
     if data is not None and not data.is_dir():
         raise DataError(f"{data} is no directory", "name one of client files with --data")
     place = data or config.run.path / "clients"
-    sys.exit(serve(config, Site(site), place, state or Path(config.run.dir) / ".workers"))
+    from learning.device import detect
+
+    compute = detect(device, compiled=compiled)
+    kept = state or Path(config.run.dir) / ".workers"
+    sys.exit(serve(config, Site(site), place, kept, compute))
 
 
-def serve(config: FederationConfig, site: Site, data: Path, state: Path) -> int:
+def serve(config: FederationConfig, site: Site, data: Path, state: Path, compute: Compute) -> int:
     """Run a worker until its run is over or it is asked to stop; returns the exit code."""
     output = Output(plain=True)
     stop = threading.Event()
@@ -61,7 +78,6 @@ def serve(config: FederationConfig, site: Site, data: Path, state: Path) -> int:
 
     broker = RabbitBroker(config.broker.url, tell_broker)
     try:
-        from learning.device import detect
         from worker.service import Setting, Worker
 
         on_signals([stop])
@@ -83,7 +99,7 @@ def serve(config: FederationConfig, site: Site, data: Path, state: Path) -> int:
             run,
             broker,
             stores,
-            detect(),
+            compute,
             time.time,
             told=output.told,
             report=output.report,

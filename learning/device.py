@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from common.errors import ConfigError
+from learning.compiling import check_compiler
 
 _WIDTH = 512  # of the trial layer: a small model's hidden size
 _ROWS = 1024  # its tokens: a batch of 16 short instructions
@@ -30,21 +31,25 @@ class Compute:
         device: Where models live.
         threads: For matrix work on the CPU; the processes that train here share them.
         autocast: Whether training runs under bfloat16 autocast.
+        compiled: Whether models are compiled; asked for, never detected: it costs a minute or so
+            at the first task.
     """
 
     device: torch.device
     threads: int
     autocast: bool
+    compiled: bool = False
 
 
-def detect(name: str = "auto") -> Compute:
+def detect(name: str = "auto", *, compiled: bool = False) -> Compute:
     """Decides what to compute with, and gives this process all cores.
 
     Args:
         name: `auto` (CUDA where there is one, otherwise the CPU), `cpu`, `cuda` or `cuda:1`.
+        compiled: Whether models are to be compiled.
 
     Raises:
-        ConfigError: The named device is not there.
+        ConfigError: The named device is not there, or what compiling needs.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -56,8 +61,10 @@ def detect(name: str = "auto") -> Compute:
         raise ConfigError(
             f"device {name} cannot be used: {reason}", "set it to auto or cpu"
         ) from None
+    if compiled:
+        check_compiler(device.type)
     torch.set_num_threads(cores())
-    return Compute(device, cores(), bf16_speedup(device) >= _WORTH)
+    return Compute(device, cores(), bf16_speedup(device) >= _WORTH, compiled)
 
 
 def share(compute: Compute, workers: int) -> int:

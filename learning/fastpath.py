@@ -29,6 +29,8 @@ from torch.nn.functional import gelu
 from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
+from learning.compiling import is_compiled
+
 _DRAWN = 1 << 16  # values that a dropout decision is drawn from
 
 
@@ -40,11 +42,12 @@ def fast(model: nn.Module, *, autocast: bool) -> Iterator[None]:
         model: Left as it was at the end.
         autocast: Whether it runs under bfloat16 autocast there; only then are weights cast.
     """
+    by_hand = not is_compiled(model)  # a compiler fuses these itself
     with ExitStack() as stack:
         for module in model.modules():
-            if isinstance(module, NewGELUActivation):
+            if isinstance(module, NewGELUActivation) and by_hand:
                 stack.enter_context(_computing(module, _gelu))
-            elif isinstance(module, nn.Dropout) and _on_cpu(model):  # CUDA has a quick one
+            elif isinstance(module, nn.Dropout) and by_hand and _on_cpu(model):  # CUDA has one
                 stack.enter_context(_computing(module, _dropout(module)))
             elif isinstance(module, nn.Linear | Conv1D) and autocast:
                 stack.enter_context(_halved(module))

@@ -18,6 +18,7 @@ from common.errors import ModelError
 from common.records import MAX_LOSS, ContributionStats, LocalTraining, LoraSpec, TrainTask
 from common.tensors import Tensors
 from learning import dpo, loop, lora, models, objectives
+from learning.compiling import compile_blocks
 from learning.device import Compute
 from learning.loop import StepReport
 from learning.lora import Adapted
@@ -126,6 +127,8 @@ class Trainer:
         self._loaded = None  # the old one's memory first
         found = models.load_for(task.objective, base, task.labels, self._compute.device)
         model = lora.attach(found.model, task.lora, seed=0)  # its tensors are overwritten
+        if self._compute.compiled:
+            compile_blocks(model)
         self._loaded = _Loaded(key, model, found.tokenizer)
         return self._loaded
 
