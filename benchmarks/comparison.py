@@ -30,7 +30,7 @@ from common.config import FederationConfig, PhaseConfig
 from common.paths import cache_dir
 from common.tensors import Tensors
 from coordinator.tasks import learning_rate
-from learning import base, loop, lora, models, objectives
+from learning import base, classification, loop, lora, models, objectives
 from learning.data import rows, shards
 from learning.device import Compute, detect
 
@@ -112,6 +112,7 @@ class Bench:
         )
         loaded = models.load_for(name, found.path, labels, self._compute.device)
         self._objective = objectives.make(name, None, labels)
+        self._classes = len(labels)
         self._tokenizer = loaded.tokenizer
         self.model = lora.attach(loaded.model, config.model.lora, config.run.seed)
         self.start: Tensors = lora.read_adapter(self.model)
@@ -149,6 +150,9 @@ class Bench:
         return [found.loss, found.accuracy or 0.0]
 
     def _trained(self, examples: Sequence[Any], settings: Sequence[loop.LocalTraining]) -> Tensors:
+        if self._kind == "cls":  # as a client would
+            strength = self._phase.logit_adjustment
+            examples = classification.adjusted(examples, self._classes, strength)
         lora.write_adapter(self.model, self.start)
         for plain in settings:
             each = replace(plain, autocast=self._compute.autocast)  # as workers do

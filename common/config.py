@@ -125,6 +125,7 @@ class PhaseConfig(Section):
     preference_loss: Literal["sigmoid", "ipo"] = "sigmoid"
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     sft_weight: Annotated[float, Field(ge=0, le=100)] = 0.0
+    logit_adjustment: Annotated[float, Field(ge=0, le=10)] = 1.0
 
     @property
     def kind(self) -> Kind:

@@ -125,7 +125,10 @@ class DpoSettings(Record):
 
 
 class LocalTraining(Record):
-    """How a client trains on one task. Exactly one of `steps` and `epochs` is positive."""
+    """How a client trains on one task. Exactly one of `steps` and `epochs` is positive.
+
+    `logit_adjustment` is τ of `learning.classification.adjusted`; other objectives ignore it.
+    """
 
     steps: LocalSteps
     epochs: LocalEpochs
@@ -134,6 +137,7 @@ class LocalTraining(Record):
     max_grad_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     prox_mu: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     max_length: MaxLength
+    logit_adjustment: Annotated[float, Field(ge=0, le=10)] = 0.0
 
 
 class TrainTask(Record):

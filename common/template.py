@@ -59,6 +59,7 @@ beta = 0.1               # dpo: how strongly the model is held to the version th
 preference_loss = "sigmoid"   # dpo: or "ipo"
 label_smoothing = 0.0    # dpo: assumed share of pairs that are the wrong way round
 sft_weight = 0.0         # dpo: adds this times the loss of the chosen answers
+logit_adjustment = 1.0   # classification: corrects for each client's own class frequencies; 0: off
 
 [schedule]
 concurrency = 4          # tasks in flight at most; async, no more than live workers

@@ -71,6 +71,7 @@ def message(
             max_grad_norm=phase.max_grad_norm,
             prox_mu=phase.prox_mu,
             max_length=template.max_length,
+            logit_adjustment=phase.logit_adjustment if phase.kind == "cls" else 0.0,
         ),
         base=template.base,
         base_version=task.base_version,

@@ -3,14 +3,22 @@
 The head travels with the adapter; version 0 fixes its initial values. The loss is the mean
 cross-entropy over texts, in nats.
 
+A client whose texts are nearly all of one class learns first that this class is frequent, and
+learns it in a few steps; averaged over clients that say so of different classes, nothing is left.
+So the logarithm of the client's own class frequencies is added to the logits while it trains (logit
+adjustment: Menon et al. 2021, arXiv:2007.07314, eq. 10; per client FedLC: Zhang et al. 2022,
+arXiv:2209.00189). The frequencies are then explained, and what is left to learn is the texts.
+
 Data path: `learning.data.labelled` (rows) → here → `learning.batches` → here (`loss`, in
 `learning.loop`).
 """
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -28,10 +36,17 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class Text:
-    """One tokenised text and the place of its class among the labels."""
+    """One tokenised text and the place of its class among the labels.
+
+    Attributes:
+        input_ids: With special tokens.
+        label: The place of its class.
+        offsets: Added to the logits in training, one for each class; none where empty.
+    """
 
     input_ids: tuple[int, ...]
     label: int
+    offsets: tuple[float, ...] = ()
 
     @property
     def length(self) -> int:
@@ -41,11 +56,12 @@ class Text:
 
 @dataclass(frozen=True)
 class TextBatch:
-    """Right-padded texts: ids and mask int64 (B, T), labels int64 (B,)."""
+    """Right-padded texts: ids and mask int64 (B, T), labels int64 (B,), offsets (B, C or 0)."""
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     labels: torch.Tensor
+    offsets: torch.Tensor
     tokens: int
 
     @property
@@ -92,19 +108,42 @@ def collate(texts: Sequence[Text], device: torch.device | None = None) -> TextBa
     """Pads texts to the longest of them."""
     ids, mask = padded([text.input_ids for text in texts])
     labels = torch.tensor([text.label for text in texts])
+    offsets = torch.tensor([text.offsets for text in texts])
     return TextBatch(
-        ids.to(device), mask.to(device), labels.to(device), sum(text.length for text in texts)
+        ids.to(device),
+        mask.to(device),
+        labels.to(device),
+        offsets.to(device),
+        sum(text.length for text in texts),
     )
 
 
+def adjusted(texts: Sequence[Text], classes: int, strength: float) -> tuple[Text, ...]:
+    """Texts of one client with offsets τ · log π_c, where π_c = (n_c + 1) / (n + C).
+
+    Args:
+        texts: All that the client trains on, n of them and n_c of class c.
+        classes: C.
+        strength: τ; 0 leaves the texts as they are, 1 explains the frequencies exactly.
+    """
+    if not strength:
+        return tuple(texts)
+    counts = Counter(text.label for text in texts)
+    total = len(texts) + classes
+    offsets = tuple(strength * math.log((counts[c] + 1) / total) for c in range(classes))
+    return tuple(replace(text, offsets=offsets) for text in texts)
+
+
 def loss(model: torch.nn.Module, batch: TextBatch) -> tuple[torch.Tensor, dict[str, float]]:
-    """Mean cross-entropy.
+    """Mean cross-entropy, of logits with their offsets.
 
     Returns:
         The loss in nats (a scalar with gradient); `accuracy`, the share classified rightly.
     """
     logits = _logits(model, batch)
     right = (logits.detach().argmax(-1) == batch.labels).float().mean()
+    if batch.offsets.shape[1]:
+        logits = logits + batch.offsets
     return cross_entropy(logits, batch.labels), {"accuracy": float(right)}
 
 

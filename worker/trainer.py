@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from common.errors import ModelError
 from common.records import MAX_LOSS, ContributionStats, LocalTraining, LoraSpec, TrainTask
 from common.tensors import Tensors
-from learning import dpo, loop, lora, models, objectives
+from learning import classification, dpo, loop, lora, models, objectives
 from learning.compiling import compile_blocks
 from learning.device import Compute
 from learning.loop import StepReport
@@ -77,6 +77,8 @@ class Trainer:
         shard = self._data.shard(task, objective, loaded.tokenizer)
         if task.reference is not None:
             shard = self._compared(loaded.model, shard, task.reference.sha256, references)
+        if task.objective == "classification":
+            shard = _adjusted(shard, task)
         lora.write_adapter(loaded.model, adapter)
         autocast = self._compute.autocast
         before = objective.measure(loaded.model, shard.holdout, autocast=autocast)
@@ -131,6 +133,12 @@ class Trainer:
             compile_blocks(model)
         self._loaded = _Loaded(key, model, found.tokenizer)
         return self._loaded
+
+
+def _adjusted(shard: Shard, task: TrainTask) -> Shard:
+    """The shard with the client's class frequencies explained in what it learns from."""
+    strength = task.training.logit_adjustment
+    return replace(shard, train=classification.adjusted(shard.train, len(task.labels), strength))
 
 
 def norm(tensors: Tensors) -> float:

@@ -1,5 +1,7 @@
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,16 @@ from transformers import (
 )
 
 from common.records import LoraSpec
-from learning.classification import UNDECLARED, Classes, Predictions, Text, collate, predict
+from learning.classification import (
+    UNDECLARED,
+    Classes,
+    Predictions,
+    Text,
+    adjusted,
+    collate,
+    loss,
+    predict,
+)
 from learning.data.labelled import Labelled
 from learning.loop import LocalTraining, train
 from learning.lora import attach, read_adapter
@@ -146,3 +157,31 @@ def test_a_text_is_padded_and_masked_on_the_right() -> None:
     assert batch.input_ids.tolist() == [[2, 5, 3] + [0] * 13, [2, 3] + [0] * 14]
     assert batch.attention_mask.tolist() == [[1] * 3 + [0] * 13, [1] * 2 + [0] * 14]
     assert (batch.labels.tolist(), batch.tokens, batch.learned) == ([1, 0], 5, 2)
+
+
+def test_offsets_are_the_logarithm_of_the_clients_own_frequencies() -> None:
+    texts = [Text((1,), 0), Text((2,), 0), Text((3,), 0)]  # of three classes
+    (offsets,) = {text.offsets for text in adjusted(texts, 3, 1.0)}
+    assert offsets == pytest.approx([math.log(4 / 6), math.log(1 / 6), math.log(1 / 6)])
+    (half,) = {text.offsets for text in adjusted(texts, 3, 0.5)}
+    assert half == pytest.approx([0.5 * each for each in offsets])
+    assert adjusted(texts, 3, 0.0) == tuple(texts)
+
+
+def test_frequencies_alone_teach_nothing() -> None:
+    """A model that knows no text has its least loss with even logits, however skewed a client is."""
+
+    class Constant(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.logits = torch.nn.Parameter(torch.zeros(2))
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
+            return SimpleNamespace(logits=self.logits.expand(len(input_ids), 2))
+
+    texts = [Text((1,), 0)] * 97 + [Text((1,), 1)]  # (97 + 1) : (1 + 1) after smoothing
+    for strength, even in ((0.0, False), (1.0, True)):
+        model = Constant()
+        loss(model, collate(adjusted(texts, 2, strength)))[0].backward()
+        assert model.logits.grad is not None
+        assert (abs(float(model.logits.grad[0])) < 0.02) == even

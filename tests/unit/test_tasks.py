@@ -70,3 +70,4 @@ def test_labels_travel_with_classification_only() -> None:
     plan = Plan(phases, ScheduleConfig(), AggregationConfig(), clients)
     sent = message(plan, template, task, VERSIONS, 1.0)
     assert sent.labels == ("no", "yes") and sent.lora is None
+    assert sent.training.logit_adjustment == 1.0
