@@ -169,7 +169,7 @@ def test_offsets_are_the_logarithm_of_the_clients_own_frequencies() -> None:
 
 
 def test_frequencies_alone_teach_nothing() -> None:
-    """A model that knows no text has its least loss with even logits, however skewed a client is."""
+    """A model that knows no text loses least with even logits, however skewed a client is."""
 
     class Constant(torch.nn.Module):
         def __init__(self) -> None:
