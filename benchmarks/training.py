@@ -1,6 +1,7 @@
 """Speed and memory of our local training beside trl's and transformers' trainers.
 
-    python -m benchmarks.training [--steps N] [--runs N] [--only sft|dpo|classification] [--json]
+    python -m benchmarks.training [--steps N] [--runs N] [--only sft|dpo|classification]
+        [--compiled] [--json]
 
 Every variant trains the same randomly initialised model on the same token ids, in a process of its
 own with the same threads; variants alternate within a run, and the table has medians over runs.
@@ -105,6 +106,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=cores())
     parser.add_argument("--only", choices=sorted(VARIANTS))
+    parser.add_argument("--compiled", action="store_true", help="ours with torch.compile, too")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--variant", nargs=2, help=argparse.SUPPRESS)  # in a process of its own
     arguments = parser.parse_args()
@@ -112,7 +114,12 @@ def main() -> None:
         print(json.dumps(asdict(measure((arguments.variant[0], arguments.variant[1]), arguments))))
         return
     names = [arguments.only] if arguments.only else list(VARIANTS)
-    cases = [(name, variant) for name in names for variant in VARIANTS[name]]
+    cases = [
+        (name, variant)
+        for name in names
+        for variant in VARIANTS[name]
+        if variant != "compiled" or arguments.compiled
+    ]
     runs: dict[Case, list[Result]] = {case: [] for case in cases}
     for _ in range(arguments.runs):
         for case in cases:
