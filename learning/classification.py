@@ -31,6 +31,10 @@ from learning.measuring import Measurement, inference
 from learning.tokens import Encoded
 
 UNDECLARED = "label outside the declared set"
+EPS = 1e-4
+"""ε of AdamW, in units of a gradient's element. A client with texts of one class has next to no
+gradient once its frequencies are explained; with the usual 1e-8 AdamW scales it up to steps of full
+length, all in the direction of that class, and the other clients have to take them back."""
 _BATCH = 32
 
 

@@ -117,7 +117,9 @@ def train(
     steps = settings.total_steps(len(examples))
     weights = [p for p in model.parameters() if p.requires_grad]
     anchors = [p.detach().clone() for p in weights] if settings.prox_mu else []
-    optimizer = torch.optim.AdamW(weights, lr=settings.lr, betas=settings.betas, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(
+        weights, lr=settings.lr, betas=settings.betas, eps=objective.eps, weight_decay=0.0
+    )
     device = weights[0].device
     collate: Callable[..., Counted] = partial(objective.collate, device=device)
     batches = stream(examples, settings.batch_size, settings.seed, collate)

@@ -37,6 +37,7 @@ class Objective:
         measure: (model, examples, autocast=…) → loss and accuracy, without dropout.
         dropout: Whether a model trains with its dropout. Not against a reference, which has none:
             the difference of their log-probabilities would be noise.
+        eps: ε of AdamW: gradients well under it move a weight in proportion, not at full speed.
     """
 
     encode: Callable[[PreTrainedTokenizerBase, Sequence[Any], int], Encoded[Any]]
@@ -44,6 +45,7 @@ class Objective:
     loss: Callable[[Any, Any], Any]
     measure: Callable[..., Measurement]
     dropout: bool = True
+    eps: float = 1e-8
 
 
 def make(name: Name, settings: DpoSettings | None = None, labels: Sequence[str] = ()) -> Objective:
@@ -69,6 +71,7 @@ def make(name: Name, settings: DpoSettings | None = None, labels: Sequence[str] 
                 classification.collate,
                 classification.loss,
                 classification.measure,
+                eps=classification.EPS,
             )
 
 

@@ -16,6 +16,7 @@ from transformers import (
 
 from common.records import LoraSpec
 from learning.classification import (
+    EPS,
     UNDECLARED,
     Classes,
     Predictions,
@@ -98,6 +99,7 @@ def test_two_steps_end_where_those_of_transformers_do(tmp_path: Path) -> None:
         lr_scheduler_type="constant",
         adam_beta1=0.5,
         adam_beta2=0.99,
+        adam_epsilon=EPS,
         max_grad_norm=1.0,
     )
     with torch.random.fork_rng(devices=[]):
