@@ -57,11 +57,10 @@ def command(
     if data is not None and not data.is_dir():
         raise DataError(f"{data} is no directory", "name one of client files with --data")
     place = data or config.run.path / "clients"
+    named, kept = Site(site), state or Path(config.run.dir) / ".workers"
     from learning.device import detect
 
-    compute = detect(device, compiled=compiled)
-    kept = state or Path(config.run.dir) / ".workers"
-    sys.exit(serve(config, Site(site), place, kept, compute))
+    sys.exit(serve(config, named, place, kept, detect(device, compiled=compiled)))
 
 
 def serve(config: FederationConfig, site: Site, data: Path, state: Path, compute: Compute) -> int:
