@@ -179,7 +179,7 @@ class Journal:
 
     @contextmanager
     def fenced(self) -> Iterator[None]:
-        """A time in which nobody can take over: for removing files by what the rows say.
+        """A time in which nobody can take over: for changing files by what the rows say.
 
         Raises:
             FencedError: Another coordinator took over before.

@@ -24,7 +24,18 @@ class Ledger:
         self._metrics = directory / CLIENT_METRICS
 
     def catch_up(self, journal: Journal) -> None:
-        """Append a line for every version and update that is journaled and not yet there."""
+        """Append a line for every version and update that is journaled and not yet there.
+
+        Fenced: a coordinator that was paused and replaced would else append its successor's lines
+        a second time.
+
+        Raises:
+            FencedError: Another coordinator owns the run.
+        """
+        with journal.fenced():
+            self._catch_up(journal)
+
+    def _catch_up(self, journal: Journal) -> None:
         self._append_progress(journal.versions(after=_last(read_lines(self._progress))))
         there = read_lines(self._metrics)
         last = _last(there)

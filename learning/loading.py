@@ -9,6 +9,7 @@ In the data path: the worker's trainer and the evaluation get their frozen base 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from transformers.utils import logging
 
 from common.errors import ModelError
 
+_ALONE = threading.RLock()
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -38,7 +41,18 @@ class Loaded:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence transformers' warnings and progress bars, and restore what was set before."""
+    """Silence transformers' warnings and progress bars, and restore what was set before.
+
+    One thread at a time: what is set holds for the process. So does what transformers itself sets
+    while it loads a model (for that while no model ties its weights): two threads that load at once
+    put each other's settings back, and every later model of the process has lost its tied weights.
+    """
+    with _ALONE, _silenced():
+        yield
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import FencedError
 from coordinator.journal import Journal
 from coordinator.ledger import CLIENT_METRICS, PROGRESS, Ledger
 from tests.unit.test_journal import summary
@@ -62,3 +63,12 @@ def test_a_missing_file_is_written_anew(journal: Journal, tmp_path: Path) -> Non
     (tmp_path / PROGRESS).unlink()
     Ledger(tmp_path).catch_up(journal)
     check(tmp_path)
+
+
+def test_a_replaced_coordinator_appends_nothing(journal: Journal, tmp_path: Path) -> None:
+    successor = Journal.open(tmp_path / "run.db")
+    successor.take_over()
+    with pytest.raises(FencedError):
+        Ledger(tmp_path).catch_up(journal)
+    assert not (tmp_path / PROGRESS).exists()
+    successor.close()
