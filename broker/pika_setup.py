@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import ssl
 
 import pika
 from pika import spec
@@ -32,11 +33,16 @@ class _SafeProperties(pika.BasicProperties):  # type: ignore[misc]  # pika is un
         return self
 
 
-def make_parameters(url: str) -> pika.ConnectionParameters:
+def make_parameters(url: str, ca: str | None = None) -> pika.ConnectionParameters:
     """Connection settings from an amqp:// or amqps:// URL.
+
+    Args:
+        url: Where, and as whom.
+        ca: Certificates (PEM) that may vouch for an amqps:// server; the system's without.
 
     Raises:
         BrokerError: The URL cannot be read; the message does not repeat it, it has a password.
+            Or there are no certificates in `ca`.
     """
     try:
         if not url.startswith(("amqp://", "amqps://")):
@@ -46,11 +52,23 @@ def make_parameters(url: str) -> pika.ConnectionParameters:
         raise BrokerError(
             "the broker URL cannot be read", "write amqp://user:password@host:port/vhost"
         ) from None
+    if url.startswith("amqps://"):
+        parameters.ssl_options = pika.SSLOptions(_trusting(ca), parameters.host)
     parameters.heartbeat = HEARTBEAT_SECONDS
     parameters.blocked_connection_timeout = BLOCKED_SECONDS
     parameters.socket_timeout = parameters.stack_timeout = CONNECT_SECONDS
     parameters.connection_attempts = 1
     return parameters
+
+
+def _trusting(ca: str | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except OSError as error:  # SSLError is one
+        raise BrokerError(
+            f"no certificates can be read from {ca} ({error.strerror or type(error).__name__})",
+            "set broker.ca to the ca.pem of `fccl certs`",
+        ) from None
 
 
 def prepare_pika() -> None:

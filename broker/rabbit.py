@@ -50,6 +50,7 @@ class RabbitBroker:
         on_state: Told of every change: "connected", "lost: …", "waiting: …". Called from the
             connections' threads; must return soon.
         publish_seconds: How long a publish waits for a lost connection to come back.
+        ca: Certificates (PEM file) that may vouch for an amqps:// server; the system's without.
 
     Raises:
         BrokerError: RabbitMQ cannot be reached, or refuses the user; comes within seconds.
@@ -60,9 +61,10 @@ class RabbitBroker:
         url: str,
         on_state: StateListener | None = None,
         publish_seconds: float = PUBLISH_SECONDS,
+        ca: str | None = None,
     ) -> None:
         prepare_pika()
-        parameters = make_parameters(url)
+        parameters = make_parameters(url, ca)
         self._user = str(parameters.credentials.username)
         self._publish_seconds = publish_seconds
         self._states = _States(on_state)

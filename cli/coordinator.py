@@ -34,8 +34,10 @@ def command(config_path: Path | None, resume: bool, new: bool, plain: bool) -> N
 def serve(config: FederationConfig, mode: str, output: Output) -> int:
     """Coordinate until the plan is complete or a stop is asked for; returns the exit code."""
     checks.check(config, mode)
-    store = connect(config.store.url)
-    broker = RabbitBroker(config.broker.url, lambda state: output.told("broker", state))
+    store = connect(config.store.url, ca=config.store.ca)
+    broker = RabbitBroker(
+        config.broker.url, lambda state: output.told("broker", state), ca=config.broker.ca
+    )
     try:
         from cli import coordinating
         from coordinator.service import Service

@@ -30,7 +30,8 @@ def command(config_path: Path | None, directory: Path | None, as_json: bool) -> 
     """Show phase, version, buffer, clients, workers, queues and the last events of a run."""
     config = configuration.load(find_config(config_path))
     url = announced(directory) if directory else config.store.url
-    view = viewing.read(connect(url), directory.name if directory else config.run.name)
+    store = connect(url, ca=config.store.ca)
+    view = viewing.read(store, directory.name if directory else config.run.name)
     if as_json:
         click.echo(json.dumps(view.fields(), indent=2))
     else:

@@ -67,7 +67,10 @@ def serve(config: FederationConfig, site: Site, data: Path, state: Path, compute
     """Run a worker until its run is over or it is asked to stop; returns the exit code."""
     output = Output(plain=True)
     stop = threading.Event()
-    stores = (connect(config.store.url), connect(config.store.url, timeout_s=1.0))
+    stores = (
+        connect(config.store.url, ca=config.store.ca),
+        connect(config.store.url, timeout_s=1.0, ca=config.store.ca),
+    )
     run: str | None = None
 
     def tell_broker(state: str) -> None:
@@ -75,7 +78,7 @@ def serve(config: FederationConfig, site: Site, data: Path, state: Path, compute
             return  # the queues of a run that is over are deleted
         output.told("broker", state)
 
-    broker = RabbitBroker(config.broker.url, tell_broker)
+    broker = RabbitBroker(config.broker.url, tell_broker, ca=config.broker.ca)
     try:
         from worker.service import Setting, Worker
 

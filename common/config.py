@@ -67,15 +67,27 @@ class RunConfig(Section):
 
 
 class BrokerConfig(Section):
-    """[broker]: RabbitMQ."""
+    """[broker]: RabbitMQ; `ca` verifies an amqps:// server, `management` makes sites' users."""
 
     url: str = "amqp://guest:guest@127.0.0.1:5672/"
+    ca: str | None = None
+    management: str | None = None
+    queue_type: Literal["classic", "quorum"] = "classic"
 
 
 class StoreConfig(Section):
-    """[store]: Redis."""
+    """[store]: Redis; `ca` verifies a rediss:// server."""
 
     url: str = "redis://127.0.0.1:6379/0"
+    ca: str | None = None
+
+
+class OperationsConfig(Section):
+    """[operations]: what whoever runs the processes looks at."""
+
+    log: Literal["lines", "json"] = "lines"
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    bind: str = "127.0.0.1"
 
 
 class ModelConfig(Section):
@@ -209,6 +221,7 @@ class FederationConfig(Section):
     run: RunConfig = RunConfig()
     broker: BrokerConfig = BrokerConfig()
     store: StoreConfig = StoreConfig()
+    operations: OperationsConfig = OperationsConfig()
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     phase: Annotated[

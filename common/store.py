@@ -25,12 +25,18 @@ R = TypeVar("R", bound=Record)
 T = TypeVar("T")
 
 
-def connect(url: str, timeout_s: float = 3.0) -> Store:
+def connect(url: str, timeout_s: float = 3.0, ca: str | None = None) -> Store:
     """A store at a redis:// or rediss:// URL.
+
+    Args:
+        url: Where, and as whom.
+        timeout_s: For connecting and for each answer.
+        ca: Certificates (PEM) that may vouch for a rediss:// server; the system's without.
 
     Raises:
         StoreError: Out of reach, or the URL is none.
     """
+    tls = {"ssl_ca_certs": ca} if ca and url.startswith("rediss://") else {}
     try:
         client = redis.Redis.from_url(
             url,
@@ -38,6 +44,7 @@ def connect(url: str, timeout_s: float = 3.0) -> Store:
             socket_connect_timeout=timeout_s,
             retry=None,
             decode_responses=False,
+            **tls,
         )
     except (ValueError, TypeError):  # their text may repeat a part of the password
         raise StoreError("store.url is no Redis URL", "e.g. redis://host:6379/0") from None

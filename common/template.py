@@ -14,10 +14,19 @@ seed = 0                 # partition, adapter initialisation, task seeds
 keep_versions = 10       # newest adapter versions kept; phase ends and the best are always kept
 
 [broker]
-url = "amqp://guest:guest@127.0.0.1:5672/"
+url = "amqp://guest:guest@127.0.0.1:5672/"   # amqps:// for TLS
+# ca = "certs/ca.pem"    # whom amqps:// trusts (`fccl certs`); default: the system's authorities
+# management = "http://127.0.0.1:15672"   # where `fccl invite` makes users; default: port 15672
+queue_type = "classic"   # "quorum": replicated queues, for a cluster of three nodes
 
 [store]
-url = "redis://127.0.0.1:6379/0"
+url = "redis://127.0.0.1:6379/0"   # rediss:// for TLS
+# ca = "certs/ca.pem"
+
+[operations]
+log = "lines"            # "json": an object a line, for a log collector
+metrics_port = 0         # /metrics (Prometheus), /livez, /readyz; 0: none
+bind = "127.0.0.1"       # where they are served
 
 [model]
 name = "offline:gpt2-tiny"   # made here, without a download; or a hub id ("gpt2"), or a directory

@@ -36,6 +36,7 @@ from coordinator.tasks import TaskTemplate
 from coordinator.versions import Versions
 
 Mode = Literal["start", "resume", "new"]
+_ADDRESSES = ("broker", "store", "operations")  # of a start, not of a run
 _MAY_CHANGE = {"run.dir", "run.keep_versions", "data.dir"}
 SITE = "local"  # a simulation is one site, whose workers share a data directory
 
@@ -222,9 +223,7 @@ def _meta(config: FederationConfig, origin: Origin) -> dict[str, str]:
 
 def _as_run(config: FederationConfig) -> str:
     """Without addresses: they may carry passwords, and may change between starts."""
-    kept = config.model_copy(
-        update={"broker": configuration.BrokerConfig(), "store": configuration.StoreConfig()}
-    )
+    kept = config.model_copy(update={name: type(getattr(config, name))() for name in _ADDRESSES})
     return configuration.dump(kept)
 
 
@@ -232,7 +231,7 @@ def _same(config: FederationConfig, directory: Path) -> None:
     saved = _flat(saved_config(directory).model_dump(mode="json"))
     given = _flat(config.model_dump(mode="json"))
     for key in given | saved:  # a phase may be missing on either side
-        if key.split(".")[0] in {"broker", "store"} or key in _MAY_CHANGE:
+        if key.split(".")[0] in _ADDRESSES or key in _MAY_CHANGE:
             continue
         if saved.get(key) != given.get(key):
             raise ConfigError(
