@@ -36,7 +36,7 @@ def connect(url: str, timeout_s: float = 3.0, ca: str | None = None) -> Store:
     Raises:
         StoreError: Out of reach, or the URL is none.
     """
-    tls = {"ssl_ca_certs": ca} if ca and url.startswith("rediss://") else {}
+    tls: dict[str, Any] = {"ssl_ca_certs": ca} if ca and url.startswith("rediss://") else {}
     try:
         client = redis.Redis.from_url(
             url,
