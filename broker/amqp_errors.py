@@ -11,7 +11,7 @@ import ssl
 from pika import exceptions as pika_errors
 
 from broker.protocol import QueueFull, QueueMissing
-from common.errors import BrokerError
+from common.errors import BrokerError, BrokerRefused
 
 _NOT_ALLOWED, _NOT_FOUND, _PRECONDITION_FAILED = 403, 404, 406
 
@@ -37,7 +37,7 @@ def connect_error(error: BaseException, where: str) -> BrokerError:
     """
     inner = _innermost(error)
     if isinstance(inner, pika_errors.ProbableAuthenticationError | pika_errors.AuthenticationError):
-        return BrokerError(
+        return BrokerRefused(
             f"RabbitMQ at {where} refuses this user or password", "check the broker URL"
         )
     if isinstance(inner, pika_errors.ProbableAccessDeniedError):

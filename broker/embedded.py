@@ -187,7 +187,9 @@ class EmbeddedBroker:
             consumer.close()
             return None
         consumer.cancel()
-        return SingleTask(consumer, delivery)
+        return SingleTask(
+            consumer, delivery, lambda message: self.publish_update(topology, site, message)
+        )
 
     def depths(self, topology: Topology) -> Mapping[str, Depth]:
         """See `Broker.depths`."""

@@ -53,7 +53,7 @@ def make_parameters(url: str, ca: str | None = None) -> pika.ConnectionParameter
             "the broker URL cannot be read", "write amqp://user:password@host:port/vhost"
         ) from None
     if url.startswith("amqps://"):
-        parameters.ssl_options = pika.SSLOptions(_trusting(ca), parameters.host)
+        parameters.ssl_options = pika.SSLOptions(trusting(ca), parameters.host)
     parameters.heartbeat = HEARTBEAT_SECONDS
     parameters.blocked_connection_timeout = BLOCKED_SECONDS
     parameters.socket_timeout = parameters.stack_timeout = CONNECT_SECONDS
@@ -61,7 +61,12 @@ def make_parameters(url: str, ca: str | None = None) -> pika.ConnectionParameter
     return parameters
 
 
-def _trusting(ca: str | None) -> ssl.SSLContext:
+def trusting(ca: str | None) -> ssl.SSLContext:
+    """What verifies a server: these certificates (PEM file), or the system's.
+
+    Raises:
+        BrokerError: No certificates can be read from the file.
+    """
     try:
         return ssl.create_default_context(cafile=ca)
     except OSError as error:  # SSLError is one

@@ -260,7 +260,13 @@ class TakenTask(Protocol):
         """The task is safe on this side. If the connection was lost meanwhile, it comes again."""
 
     def reject(self, reason: str) -> None:
-        """Move it to the dead-letter queue; see `Consumer.reject`."""
+        """Hand it to the coordinator, on the site's update queue, with the reason.
+
+        It carries the headers of `broker.dead`, and becomes a dead letter there.
+
+        Raises:
+            BrokerError: It could not be published; the task stays unanswered.
+        """
 
     def requeue(self) -> None:
         """Give it back to the queue."""

@@ -31,7 +31,7 @@ from broker.protocol import (
 from broker.rabbit_consumer import RabbitConsumer
 from broker.single_task import SingleTask
 from broker.subscription import Subscription
-from common.errors import BrokerError
+from common.errors import BrokerError, BrokerRefused
 
 PUBLISH_SECONDS = 60.0
 CONTROL_SECONDS = 10.0
@@ -117,7 +117,9 @@ class RabbitBroker:
             consumer.close()
             return None
         consumer.cancel()
-        return SingleTask(consumer, delivery)
+        return SingleTask(
+            consumer, delivery, lambda message: self.publish_update(topology, site, message)
+        )
 
     def close(self) -> None:
         """See `Broker.close`."""
@@ -171,6 +173,17 @@ class RabbitBroker:
             channel.confirm_delivery()
             self._publish_channel = channel
         return channel
+
+
+def refused(url: str, ca: str | None = None) -> bool:
+    """Whether RabbitMQ refuses the user or password of a URL; False where it is not reached."""
+    try:
+        RabbitBroker(url, ca=ca).close()
+    except BrokerRefused:
+        return True
+    except BrokerError:
+        return False
+    return False
 
 
 class _States:

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
+from broker.management import Management
 from broker.rabbit import RabbitBroker
 from cli import checks
 from cli.console import Output
@@ -17,8 +18,10 @@ from cli.options import config_option, find_config, mode_of, mode_options, plain
 from cli.stopping import on_signals
 from common import config as configuration
 from common.config import FederationConfig
-from common.store import connect
+from common.store import Store, connect
+from coordinator.access import Access
 from coordinator.run import SITE
+from coordinator.sites import Sites
 
 
 @click.command()
@@ -52,6 +55,7 @@ def serve(config: FederationConfig, mode: str, output: Output) -> int:
             store,
             time.time,
             users={SITE: user_of(config.broker.url)},
+            access=access_of(config, store),
             listen=output.event,
         )
         stop = threading.Event()
@@ -64,6 +68,13 @@ def serve(config: FederationConfig, mode: str, output: Output) -> int:
         output.say(path.read_text(encoding="utf-8"))
         output.say(f"report: {path}")
     return coordinating.exit_code(outcome)
+
+
+def access_of(config: FederationConfig, store: Store) -> Access:
+    """The invited sites of a federation, as its coordinator sees them."""
+    broker = config.broker
+    management = Management(broker.url, broker.management, broker.ca)
+    return Access(config.run.name, Sites(config.run.sites), management, store, time.time)
 
 
 def user_of(url: str) -> str:

@@ -3,8 +3,9 @@
 Commands are imported when they are called: `fccl --help` loads neither torch nor redis.
 
 Exit codes: 0 done; 1 unexpected; 2 configuration or usage; 3 data; 4 model; 5 broker; 6 store;
-7 run directory; 8 another coordinator took over; 10 stopped before the plan was complete, resume
-with --resume; 11 the run failed; 130 interrupted twice, ended at once.
+7 run directory; 8 another coordinator took over; 9 a join token, a site or its credentials; 10
+stopped before the plan was complete, resume with --resume; 11 the run failed; 130 interrupted
+twice, ended at once.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ COMMANDS = {
     "prepare": "Fetch or make rows, deal them to clients, show the skew.",
     "coordinator": "Own a run: schedule tasks, aggregate updates, commit versions.",
     "worker": "Train beside the data for a coordinator.",
+    "invite": "Let another organisation take part: make its join token.",
+    "revoke": "End a site's access at once.",
     "status": "Show the state of a run once.",
     "evaluate": "Measure any version: perplexity, preferences, accuracy, generations.",
     "export": "A PEFT adapter or a merged model, with a model card.",

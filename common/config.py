@@ -65,6 +65,11 @@ class RunConfig(Section):
         """The run directory."""
         return Path(self.dir) / self.name
 
+    @property
+    def sites(self) -> Path:
+        """The invited sites: beside the run directory, for they outlive a run."""
+        return Path(self.dir) / f"{self.name}.sites.db"
+
 
 class BrokerConfig(Section):
     """[broker]: RabbitMQ; `ca` verifies an amqps:// server, `management` makes sites' users."""
@@ -72,6 +77,7 @@ class BrokerConfig(Section):
     url: str = "amqp://guest:guest@127.0.0.1:5672/"
     ca: str | None = None
     management: str | None = None
+    public_url: str | None = None
     queue_type: Literal["classic", "quorum"] = "classic"
 
 
@@ -80,6 +86,7 @@ class StoreConfig(Section):
 
     url: str = "redis://127.0.0.1:6379/0"
     ca: str | None = None
+    public_url: str | None = None
 
 
 class OperationsConfig(Section):

@@ -48,10 +48,18 @@ class BrokerError(FcclError):
     exit_code = 5
 
 
+class BrokerRefused(BrokerError):
+    """The message broker is there, and refuses this user or its password."""
+
+
 class StoreError(FcclError):
     """The Redis store refuses, or cannot be reached."""
 
     exit_code = 6
+
+
+class StoreRefused(StoreError):
+    """The store is there, and refuses this user, its password, or what it asks for."""
 
 
 class RunError(FcclError):
@@ -64,6 +72,12 @@ class FencedError(FcclError):
     """Another coordinator took this run over; this one may write nothing more."""
 
     exit_code = 8
+
+
+class JoinError(FcclError):
+    """A join token, a site's name or its credentials are refused."""
+
+    exit_code = 9
 
 
 class WireError(FcclError):

@@ -25,10 +25,17 @@ def sync_tree(path: Path) -> None:
         sync(Path(directory))
 
 
-def write_durable(path: Path, data: bytes) -> None:
-    """Write `path` so that after a crash it holds either its old content or all of `data`."""
+def write_durable(path: Path, data: bytes, mode: int = 0o666) -> None:
+    """Write `path` so that after a crash it holds either its old content or all of `data`.
+
+    Args:
+        path: The file.
+        data: All of it.
+        mode: Of the file, from its first byte on, less the umask: 0o600 for a secret.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -216,6 +216,31 @@ class Refusal(Record):
     reason: Text
 
 
+class Enrolment(Record):
+    """Worker → coordinator: a client of an invited site brings its own rows, so many of each kind.
+
+    Sent until there is a `Membership`, and again whenever the rows have changed.
+    """
+
+    client_id: Label
+    worker_id: Label
+    rows: dict[Kind, Count]
+    nonce: Count
+    software: Text = ""
+
+
+class Membership(Record):
+    """Coordinator → worker: whether a client takes part, and why not.
+
+    `nonce` is that of the `Enrolment` it answers; 0 where it was told again without one.
+    """
+
+    client_id: Label
+    state: Literal["member", "refused", "left"]
+    nonce: Count = 0
+    reason: Text = ""
+
+
 class Adapter(Record):
     """Header of one broadcast version; the tensors follow as raw bytes."""
 

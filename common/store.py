@@ -7,19 +7,23 @@ raises `StoreError` when Redis is out of reach or refuses; callers decide what t
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import redis
 
-from common.errors import StoreError, WireError
-from common.records import Event, Heartbeat, Receipt, Record
-from common.wire import pack, unpack
+from common.errors import StoreError, StoreRefused, WireError
+from common.records import Event, Heartbeat, Membership, Receipt, Record
+from common.wire import MAX_HEADER, pack, unpack
 
 CHUNK = 8 * 1024 * 1024
 HEARTBEAT_TTL_S = 15
 RECEIPT_TTL_S = 7 * 24 * 3600
+JOIN_TTL_S = 90 * 24 * 3600
 FEED_LENGTH = 2000
+MAX_WORKERS_PER_SITE = 256
+MAX_FRAME = MAX_HEADER + 64  # bytes of a record without data
 
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
@@ -65,6 +69,15 @@ class Store:
     def __init__(self, client: Any, where: str) -> None:
         self._redis = client
         self.where = where
+
+    def command(self, *words: str) -> Any:
+        """Any command, for those that only `common/acl.py` and a doctor need."""
+        return self._do(lambda r: r.execute_command(*words))
+
+    def clock(self) -> float:
+        """The server's time, seconds since the epoch."""
+        seconds, micros = self._do(lambda r: r.time())
+        return float(seconds) + float(micros) / 1e6
 
     def ping(self) -> None:
         """Raise `StoreError` unless Redis answers."""
@@ -143,34 +156,84 @@ class Store:
 
     # receipts
 
-    def put_receipt(self, run: str, receipt: Receipt) -> None:
-        """Tell a worker what became of its update; journaled before."""
-        key = f"fccl:{run}:receipt:{receipt.task_id}"
+    def put_receipt(self, run: str, site: str, receipt: Receipt) -> None:
+        """Tell a site's workers what became of an update; journaled before."""
+        key = f"fccl:{run}:receipt:{site}:{receipt.task_id}"
         self._do(lambda r: r.set(key, pack(receipt), ex=RECEIPT_TTL_S))
 
-    def get_receipt(self, run: str, task_id: str) -> Receipt | None:
+    def get_receipt(self, run: str, site: str, task_id: str) -> Receipt | None:
         """The receipt of a task, once there is one."""
-        return self._record(Receipt, f"fccl:{run}:receipt:{task_id}")
+        return self._record(Receipt, f"fccl:{run}:receipt:{site}:{task_id}")
+
+    def put_membership(self, run: str, site: str, membership: Membership) -> None:
+        """Tell a site whether one of its clients takes part."""
+        key = f"fccl:{run}:member:{site}:{membership.client_id}"
+        self._do(lambda r: r.set(key, pack(membership)))
+
+    def get_membership(self, run: str, site: str, client_id: str) -> Membership | None:
+        """Whether a client takes part; None while nothing is decided."""
+        return self._record(Membership, f"fccl:{run}:member:{site}:{client_id}")
+
+    # joining: one token, one request, one answer
+
+    def put_join_request(self, token_id: str, request: bytes) -> None:
+        """Ask to join, as the token's user."""
+        self._do(lambda r: r.set(f"fccl:join:{token_id}:request", request))
+
+    def get_join_request(self, token_id: str) -> bytes | None:
+        """What the holder of a token asks."""
+        start = f"fccl:join:{token_id}:request"
+        value: bytes = self._do(lambda r: r.getrange(start, 0, MAX_FRAME))
+        return value or None
+
+    def put_join_answer(self, token_id: str, answer: bytes) -> None:
+        """Answer the holder of a token."""
+        self._do(lambda r: r.set(f"fccl:join:{token_id}:answer", answer, ex=JOIN_TTL_S))
+
+    def get_join_answer(self, token_id: str) -> bytes | None:
+        """The answer to the holder of a token, once there is one."""
+        value: bytes | None = self._do(lambda r: r.get(f"fccl:join:{token_id}:answer"))
+        return value
 
     # heartbeats
 
     def beat(self, run: str, heartbeat: Heartbeat) -> None:
         """Write a heartbeat; its time to live runs on the server's clock."""
-        key = f"fccl:{run}:heartbeat:{heartbeat.worker_id}"
+        key = f"fccl:{run}:heartbeat:{heartbeat.site}:{heartbeat.worker_id}"
         self._do(lambda r: r.set(key, pack(heartbeat), ex=HEARTBEAT_TTL_S))
 
-    def leave(self, run: str, worker_id: str) -> None:
+    def leave(self, run: str, site: str, worker_id: str) -> None:
         """Remove a heartbeat: the worker says goodbye."""
-        self._do(lambda r: r.delete(f"fccl:{run}:heartbeat:{worker_id}"))
+        self._do(lambda r: r.delete(f"fccl:{run}:heartbeat:{site}:{worker_id}"))
 
     def heartbeats(self, run: str) -> tuple[Heartbeat, ...]:
-        """The live workers, by id. A heartbeat that does not parse is left out: it is a claim."""
+        """The live workers, by site and id.
 
-        def read(r: Any) -> list[bytes | None]:
-            keys = sorted(r.scan_iter(match=f"fccl:{run}:heartbeat:*", count=500))
-            return list(r.mget(keys)) if keys else []
+        A heartbeat is a claim. One that does not parse, or speaks for another site or worker than
+        its key (which the server holds its writer to), is left out; of a large one only as much is
+        read as a true one can have, and of a site's many only the first.
+        """
+        start = f"fccl:{run}:heartbeat:"
 
-        return tuple(_parsed(Heartbeat, self._do(read)))
+        def read(r: Any) -> list[tuple[bytes, bytes]]:
+            found: list[bytes] = []
+            of_site: Counter[bytes] = Counter()
+            for key in r.scan_iter(match=f"{start}*", count=500):
+                site = key[len(start) :].partition(b":")[0]
+                of_site[site] += 1
+                if of_site[site] <= MAX_WORKERS_PER_SITE:
+                    found.append(key)
+            with r.pipeline(transaction=False) as pipe:
+                for key in sorted(found):
+                    pipe.getrange(key, 0, MAX_FRAME)
+                return list(zip(sorted(found), pipe.execute(), strict=True))
+
+        return tuple(
+            beat
+            for key, value in self._do(read)
+            for beat in _parsed(Heartbeat, [value])
+            if key.decode("utf-8", "replace") == f"{start}{beat.site}:{beat.worker_id}"
+        )
 
     # tables that the coordinator rewrites whole, and the feed
 
@@ -225,6 +288,11 @@ class Store:
     def _do(self, call: Callable[[Any], T]) -> T:
         try:
             return call(self._redis)
+        except (redis.AuthenticationError, redis.exceptions.NoPermissionError):
+            raise StoreRefused(
+                f"the store at {self.where} refuses this user or password",
+                "set store.url: redis://user:password@host:port/0",
+            ) from None
         except redis.RedisError as error:
             kind = type(error).__name__
             raise StoreError(

@@ -17,11 +17,13 @@ keep_versions = 10       # newest adapter versions kept; phase ends and the best
 url = "amqp://guest:guest@127.0.0.1:5672/"   # amqps:// for TLS
 # ca = "certs/ca.pem"    # whom amqps:// trusts (`fccl certs`); default: the system's authorities
 # management = "http://127.0.0.1:15672"   # where `fccl invite` makes users; default: port 15672
+# public_url = "amqps://broker.example.org:5671/"   # as invited sites reach it (`fccl invite`)
 queue_type = "classic"   # "quorum": replicated queues, for a cluster of three nodes
 
 [store]
 url = "redis://127.0.0.1:6379/0"   # rediss:// for TLS
 # ca = "certs/ca.pem"
+# public_url = "rediss://broker.example.org:6380/0"
 
 [operations]
 log = "lines"            # "json": an object a line, for a log collector

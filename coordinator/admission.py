@@ -15,7 +15,7 @@ from statistics import median
 import numpy as np
 
 from common.tensors import Tensors
-from coordinator.events import Candidate
+from coordinator.events import Candidate, Enrol
 from coordinator.state import Client, OpenTask, Plan, State
 
 MIN_NORMS = 5  # accepted updates before the running median means anything
@@ -57,7 +57,7 @@ def inspect(tensors: Tensors, manifest: Mapping[str, tuple[int, ...]]) -> tuple[
 
 def judge(plan: Plan, state: State, update: Candidate) -> Verdict:
     """Whether an update is accepted: claims first, then tensors, then norm."""
-    client = plan.clients.get(update.client_id)
+    client = state.members(plan).get(update.client_id)
     task = state.tasks.get(update.task_id)
     if stranger := _stranger(client, task, update):
         return Verdict(stranger, binding=False)
@@ -68,6 +68,24 @@ def judge(plan: Plan, state: State, update: Candidate) -> Verdict:
     if stale := _stale(plan, state, update):
         return Verdict(stale, strikes=False)
     return _norm(plan, state, update)
+
+
+def enrolment(plan: Plan, state: State, event: Enrol) -> str:
+    """Why a client of an invited site may not take part; empty if it may.
+
+    Its rows are a claim, like its losses: the invitation bounds them, and with them its weight.
+    """
+    client, site = event.client_id, event.site
+    if client != site and not client.startswith(f"{site}."):
+        return f"site {site} may not speak for {client}: its clients are {site} or {site}.NAME"
+    if client in plan.clients:
+        return f"{client} is a client of this run already"
+    others = [c for c in state.joined.values() if c.site == site and c.client_id != client]
+    if len(others) >= event.max_clients:
+        return f"site {site} was invited with {event.max_clients} clients, and has as many"
+    if not any(event.rows.get(kind) for kind in plan.kinds):
+        return f"{client} has no training rows of the kinds that this run learns from"
+    return ""
 
 
 def _names(tensors: Tensors, manifest: Mapping[str, tuple[int, ...]]) -> str:

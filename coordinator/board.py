@@ -19,7 +19,7 @@ from common.records import Event, VersionSummary
 from common.store import Store
 from common.view import Info, RunStatus
 from coordinator import narration
-from coordinator.events import Beats, Finish, Note, Sign
+from coordinator.events import Beats, Dismiss, Finish, Join, Note, Sign
 from coordinator.run import Run
 from coordinator.serving import BaseServer
 from coordinator.state import Plan, State
@@ -96,7 +96,16 @@ class Board:
         """Tell the worker what became of a task."""
         receipt = self._run.journal.receipt(task_id)
         if receipt is not None:
-            self._show(partial(self._status.receipt, receipt))
+            site = self._run.journal.site_of(task_id)
+            self._show(partial(self._status.receipt, site, receipt))
+
+    def membership(self, action: Join | Dismiss) -> None:
+        """Tell a site whether its client takes part."""
+        match action:
+            case Join():
+                self._show(partial(self._status.member, action))
+            case Dismiss():
+                self._show(partial(self._status.dismissed, action))
 
     def events(self, events: Sequence[Event]) -> None:
         """Append to the feed."""
@@ -171,8 +180,9 @@ class Board:
 
     def _info(self, state: State, status: RunStatus | None = None) -> Info:
         run, plan = self._run, self._run.plan
-        served = [c for c in plan.clients.values() if c.site in state.sites]
-        detail = f"{len(served)} of {len(plan.clients)} clients served"
+        members = state.members(plan)
+        served = [c for c in members.values() if c.site in state.sites]
+        detail = f"{len(served)} of {len(members)} clients served"
         counts = run.journal.counts()
         return Info(
             run=run.run_id,
@@ -183,7 +193,7 @@ class Board:
             total_versions=plan.total_versions,
             phase=min(plan.phase_of(state.version), len(plan.phases) - 1),
             phases=tuple(phase.objective for phase in plan.phases),
-            clients=len(plan.clients),
+            clients=len(members),
             buffered=len(state.buffer),
             buffer_size=plan.schedule.buffer,
             open_tasks=len(state.tasks),

@@ -24,14 +24,27 @@ from coordinator.events import (
     Close,
     CoordinatorEvent,
     Discard,
+    Dismiss,
     Drain,
+    Enrol,
     Finish,
+    Join,
+    Leave,
     Note,
     Refused,
     Repeat,
     Tick,
 )
-from coordinator.state import NORM_HISTORY, REFUSALS, STRIKES, Buffered, ClientState, Plan, State
+from coordinator.state import (
+    NORM_HISTORY,
+    REFUSALS,
+    STRIKES,
+    Buffered,
+    Client,
+    ClientState,
+    Plan,
+    State,
+)
 
 
 @dataclass(frozen=True)
@@ -57,6 +70,10 @@ def step(plan: Plan, state: State, event: CoordinatorEvent, now: float) -> Step:
             handled = _refused(plan, state, event, now)
         case Beats():
             handled = _beats(plan, state, event, now)
+        case Enrol():
+            handled = _enrol(plan, state, event)
+        case Leave():
+            handled = _leave(state, event)
         case Drain():
             handled = Step(replace(state, draining=True))
         case Tick():
@@ -90,7 +107,8 @@ def _candidate(plan: Plan, state: State, update: Candidate, now: float) -> Step:
 
 def _accept(plan: Plan, state: State, update: Candidate, clip: float, now: float) -> Step:
     # A client cannot weigh more than the rows that it was assigned, whatever it claims.
-    rows = min(update.stats.num_samples, plan.rows(update.client_id, update.phase))
+    client = state.members(plan)[update.client_id]
+    rows = min(update.stats.num_samples, plan.rows(client, update.phase))
     accepted = Buffered(
         task_id=update.task_id,
         attempt=update.attempt,
@@ -139,7 +157,7 @@ def strike(client: ClientState) -> ClientState:
 
 def _refused(plan: Plan, state: State, event: Refused, now: float) -> Step:
     """Another worker may have what this one lacks: only a task that nobody can train is closed."""
-    task, client = state.tasks.get(event.task_id), plan.clients.get(event.client_id)
+    task, client = state.tasks.get(event.task_id), state.members(plan).get(event.client_id)
     if task is None or client is None or client.site != event.site:
         return Step(state, (Discard("a refusal of a task that is not open at that site"),))
     if task.client_id != event.client_id or event.attempt > task.attempt:
@@ -161,9 +179,10 @@ def _beats(plan: Plan, state: State, beats: Beats, now: float) -> Step:
     sites = MappingProxyType(Counter(sign.site for sign in beats.signs))
     busy = {sign.site for sign in beats.signs if sign.busy}
     named = {(sign.site, sign.task_id) for sign in beats.signs}
+    members = state.members(plan)
     returned = not state.store_up  # leases could not be renewed meanwhile: all start afresh
     for task in state.tasks.values():
-        site = plan.clients[task.client_id].site
+        site = members[task.client_id].site
         # A task waits in the queue for as long as a worker of its site is busy with another.
         trained = (site, task.task_id) in named
         if returned or trained or (site in busy and not task.parked):
@@ -171,6 +190,38 @@ def _beats(plan: Plan, state: State, beats: Beats, now: float) -> Step:
             parked = task.parked and not trained
             state = state.with_task(replace(task, lease_until=lease, parked=parked))
     return Step(replace(state, sites=sites, store_up=True))
+
+
+def _enrol(plan: Plan, state: State, event: Enrol) -> Step:
+    if reason := admission.enrolment(plan, state, event):
+        text = f"client {event.client_id} of site {event.site} may not join: {reason}"
+        turned = Dismiss(event.client_id, event.site, reason, nonce=event.nonce)
+        return Step(state, (turned, Note("warning", "join", text[:500])))
+    rows = {kind: min(event.rows.get(kind, 0), event.max_rows) for kind in plan.kinds}
+    client = Client(event.client_id, event.site, MappingProxyType(rows))
+    known = state.joined.get(event.client_id)
+    done = Step(state.with_member(client), (Join(client, event.nonce),))
+    if known == client:
+        return done  # asked again: it has not seen the answer
+    told = ", ".join(f"{count} {kind}" for kind, count in rows.items() if count)
+    verb = "joins" if known is None else "comes back"
+    text = f"{client.client_id} of site {client.site} {verb} with {told} rows"
+    return done.then(Note("info", "join", text, (("client", client.client_id),)))
+
+
+def _leave(state: State, event: Leave) -> Step:
+    """Its open tasks are closed; what it sent before stays accepted, and is applied."""
+    done = Step(state)
+    gone = [client for client in state.joined.values() if client.site == event.site]
+    reason = f"site {event.site} was revoked"
+    for client in gone:
+        for task in state.tasks.values():
+            if task.client_id == client.client_id:
+                closed = Close(task.task_id, task.client_id, reason)
+                done = done.then(closed, state=done.state.without_task(task.task_id))
+        dismissed = Dismiss(client.client_id, client.site, reason, left=True)
+        done = done.then(dismissed, state=done.state.without_member(client.client_id))
+    return done.then(Note("warning", "revoked", reason))
 
 
 def _rejection(update: Candidate, reason: str) -> Note:

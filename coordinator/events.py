@@ -6,10 +6,11 @@ carries the actions out, journal first.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from common.records import ContributionStats
-from coordinator.state import Buffered, OpenTask
+from common.records import ContributionStats, Kind
+from coordinator.state import Buffered, Client, OpenTask
 
 # events
 
@@ -73,11 +74,33 @@ class Refused:
 
 
 @dataclass(frozen=True)
+class Enrol:
+    """A client of an invited site asks to take part, with so many training rows of each kind.
+
+    `max_clients` and `max_rows` are what the invitation of its site allows.
+    """
+
+    client_id: str
+    site: str
+    rows: Mapping[Kind, int]
+    max_clients: int
+    max_rows: int
+    nonce: int = 0
+
+
+@dataclass(frozen=True)
+class Leave:
+    """A site was revoked."""
+
+    site: str
+
+
+@dataclass(frozen=True)
 class Drain:
     """Stop cleanly: issue nothing more, commit what is buffered."""
 
 
-CoordinatorEvent = Tick | Beats | Candidate | Again | Refused | Drain
+CoordinatorEvent = Tick | Beats | Candidate | Again | Refused | Enrol | Leave | Drain
 
 # actions
 
@@ -148,6 +171,25 @@ class Commit:
 
 
 @dataclass(frozen=True)
+class Join:
+    """Journal a client that takes part from now on, or whose rows have changed."""
+
+    client: Client
+    nonce: int = 0
+
+
+@dataclass(frozen=True)
+class Dismiss:
+    """A client may not take part, or (`left`) not any more: tell its site why."""
+
+    client_id: str
+    site: str
+    reason: str
+    left: bool = False
+    nonce: int = 0
+
+
+@dataclass(frozen=True)
 class Note:
     """An entry for the event feed."""
 
@@ -166,4 +208,4 @@ class Finish:
     failed: bool = False
 
 
-Action = Issue | Accept | Close | Discard | Repeat | Commit | Note | Finish
+Action = Issue | Accept | Close | Discard | Repeat | Commit | Join | Dismiss | Note | Finish

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from typing import get_args
 
 from broker.chunks import Chunk, parse_chunk
+from broker.dead import DEAD_REASON
 from broker.protocol import Message
 from common import codec
 from common.errors import WireError
-from common.records import CodecName, Refusal, Update
+from common.records import CodecName, Enrolment, Refusal, Update
 from common.wire import kind_of, unpack
 from coordinator import admission
-from coordinator.events import Again, Candidate, Refused
+from coordinator.events import Again, Candidate, Enrol, Refused
 from coordinator.journal import Journal
 from coordinator.spool import Spool, upload_name
 
@@ -37,8 +38,16 @@ class Arrival:
         upload: The upload that the event settles; empty for a message that is whole by itself.
     """
 
-    event: Candidate | Refused | Again | None = None
+    event: Candidate | Refused | Again | Enrol | None = None
     upload: str = ""
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """What an invitation lets a site bring: clients, and training rows that count of each."""
+
+    max_clients: int
+    max_rows: int
 
 
 class Ingest:
@@ -50,10 +59,15 @@ class Ingest:
         self._journal = journal
         self._spool = spool
         self._manifest = manifest
+        self._allowances: Mapping[str, Allowance] = {}
         # A small tensor is larger as a block of int8 than as fp32. The header has its own limit.
         self._limit = (
             max(codec.payload_bytes(c, manifest) for c in get_args(CodecName)) + 128 * 1024
         )
+
+    def allow(self, allowances: Mapping[str, Allowance]) -> None:
+        """What each invited site may bring, from now on."""
+        self._allowances = dict(allowances)
 
     def take(self, message: Message, site: str, user: str, now: float) -> Arrival:
         """Make a message durable and say what it amounted to.
@@ -71,7 +85,7 @@ class Ingest:
         if message.user_id != user:
             raise WireError("the message does not carry the broker-validated user of its site")
         if "chunk_index" not in message.headers:
-            return Arrival(self._refusal(message, site))
+            return Arrival(self._word(message, site))
         return self._chunk(parse_chunk(message, max_update_bytes=self._limit), site, now)
 
     def expire(self, now: float) -> None:
@@ -85,11 +99,29 @@ class Ingest:
         self._journal.drop_chunks(upload)
         self._spool.drop(upload)
 
-    def _refusal(self, message: Message, site: str) -> Refused | Again:
+    def _word(self, message: Message, site: str) -> Refused | Again | Enrol:
+        """A message without tensors."""
+        if (reason := message.headers.get(DEAD_REASON)) is not None:
+            raise WireError(f"a worker of site {site} cannot read this task: {reason}"[:500])
+        if kind_of(message.body) == "Enrolment":
+            return self._enrolment(unpack(Enrolment, message.body)[0], site)
         refusal, _ = unpack(Refusal, message.body)
         if self._journal.receipt(refusal.task_id):
             return Again(refusal.task_id)  # delivered twice, or settled meanwhile
         return Refused(refusal.task_id, refusal.attempt, refusal.client_id, site, refusal.reason)
+
+    def _enrolment(self, enrolment: Enrolment, site: str) -> Enrol:
+        allowed = self._allowances.get(site)
+        if allowed is None:
+            raise WireError(f"site {site} was not invited to bring clients of its own")
+        return Enrol(
+            client_id=enrolment.client_id,
+            site=site,
+            rows=enrolment.rows,
+            max_clients=allowed.max_clients,
+            max_rows=allowed.max_rows,
+            nonce=enrolment.nonce,
+        )
 
     def _chunk(self, chunk: Chunk, site: str, now: float) -> Arrival:
         if self._journal.receipt(task_id := _task_of(chunk)):

@@ -14,12 +14,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from broker.protocol import LOCAL
 from common.errors import FencedError, RunError
 from common.records import Event, Receipt, VersionSummary
-from coordinator.events import Accept, Action, Close, Commit, Issue, Note
-from coordinator.state import ClientState, State
+from coordinator.events import Accept, Action, Close, Commit, Dismiss, Issue, Join, Note
+from coordinator.state import Client, ClientState, State
 
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -52,6 +54,10 @@ CREATE TABLE event (
     id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, level TEXT NOT NULL,
     kind TEXT NOT NULL, text TEXT NOT NULL, refs TEXT NOT NULL);
 """
+MEMBER = """
+CREATE TABLE IF NOT EXISTS member (
+    client_id TEXT PRIMARY KEY, site TEXT NOT NULL, rows TEXT NOT NULL, left INTEGER NOT NULL)
+"""
 
 MAX_EVENTS = 50_000  # a flood of rejected messages must not grow the journal without end
 
@@ -83,8 +89,9 @@ class Journal:
         """
         with _translated(path):
             journal = cls(_connect(path), path)
-            rows = "".join(f"{line};" for line in SCHEMA.strip().split(";") if line.strip())
-            journal._db.executescript(f"BEGIN; {rows} INSERT INTO epoch VALUES (1, 0); COMMIT;")
+            journal._db.executescript(
+                f"BEGIN; {SCHEMA} {MEMBER}; INSERT INTO epoch VALUES (1, 0); COMMIT;"
+            )
             with journal._transaction():
                 journal._db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
         return journal
@@ -101,6 +108,7 @@ class Journal:
         with _translated(path):
             journal = cls(_connect(path), path)
             journal._db.execute("SELECT value FROM epoch").fetchone()
+            journal._db.execute(MEMBER)  # a run begun before sites could be invited has none
         return journal
 
     def close(self) -> None:
@@ -199,10 +207,28 @@ class Journal:
         query = "SELECT task_id, attempt, state, reason FROM receipt WHERE task_id = ?"
         return next((_receipt(row) for row in self.rows(query, task_id)), None)
 
-    def receipts(self, limit: int) -> list[Receipt]:
-        """The newest receipts."""
-        query = "SELECT task_id, attempt, state, reason FROM receipt ORDER BY at DESC LIMIT ?"
-        return [_receipt(row) for row in self.rows(query, limit)]
+    def receipts(self, limit: int) -> list[tuple[str, Receipt]]:
+        """The newest receipts, each with the site whose workers wait for it."""
+        query = (
+            "SELECT client_id, task_id, attempt, state, reason FROM receipt JOIN task"
+            " USING (task_id) ORDER BY at DESC LIMIT ?"
+        )
+        sites = {client.client_id: client.site for client in self.members(gone=True)}
+        rows = self.rows(query, limit)
+        return [(sites.get(client, LOCAL.name), _receipt(row)) for client, *row in rows]
+
+    def site_of(self, task_id: str) -> str:
+        """The site that a task was issued to."""
+        query = "SELECT site FROM task JOIN member USING (client_id) WHERE task_id = ?"
+        return next((site for (site,) in self.rows(query, task_id)), LOCAL.name)
+
+    def members(self, *, gone: bool = False) -> list[Client]:
+        """Clients that joined, in the order of their joining; with `gone`, also those that left."""
+        query = "SELECT client_id, site, rows FROM member WHERE left <= ? ORDER BY rowid"
+        return [
+            Client(client, site, MappingProxyType(json.loads(rows)))
+            for client, site, rows in self.rows(query, int(gone))
+        ]
 
     def versions(self, after: int = -1) -> list[VersionSummary]:
         """Summaries of the versions later than one, oldest first."""
@@ -270,6 +296,11 @@ class Journal:
                 self._put_version(summaries[action.version])
                 done = [(action.version, part.update.task_id) for part in action.parts]
                 self._db.executemany("UPDATE accepted SET version = ? WHERE task_id = ?", done)
+            case Join():
+                self._put_member(action.client)
+            case Dismiss(left=True):
+                query = "UPDATE member SET left = 1 WHERE client_id = ?"
+                self._db.execute(query, (action.client_id,))
             case Note():
                 row = (now, action.level, action.kind, action.text, json.dumps(dict(action.refs)))
                 query = "INSERT INTO event (at, level, kind, text, refs) VALUES (?, ?, ?, ?, ?)"
@@ -278,7 +309,7 @@ class Journal:
                     "DELETE FROM event WHERE id <= (SELECT MAX(id) FROM event) - ?", (MAX_EVENTS,)
                 )
             case _:
-                pass  # Discard, Repeat and Finish change no record
+                pass  # Discard, Repeat, Finish and a refused Dismiss change no record
 
     def _issue(self, action: Issue, now: float, frame: bytes) -> None:
         task = action.task
@@ -319,6 +350,14 @@ class Journal:
             "INSERT INTO client VALUES (?, ?, ?, ?, ?) ON CONFLICT (client_id) DO UPDATE SET"
             " issued = excluded.issued, participation = excluded.participation,"
             " strikes = excluded.strikes, last = excluded.last",
+            row,
+        )
+
+    def _put_member(self, client: Client) -> None:
+        row = (client.client_id, client.site, json.dumps(dict(client.rows)))
+        self._db.execute(
+            "INSERT INTO member VALUES (?, ?, ?, 0) ON CONFLICT (client_id) DO UPDATE SET"
+            " site = excluded.site, rows = excluded.rows, left = 0",
             row,
         )
 

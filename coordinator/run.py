@@ -27,6 +27,7 @@ from common import config as configuration
 from common.config import FederationConfig
 from common.errors import ConfigError, RunError
 from common.files import sync, sync_tree
+from common.naming import run_id
 from common.records import BaseRef, Kind, VersionSummary
 from common.software import software
 from common.tensors import Tensors
@@ -162,7 +163,7 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
     _same(config, directory)
     base = BaseRef.model_validate_json(meta["base"])
     rows: dict[str, dict[Kind, int]] = json.loads(meta["clients"])
-    run_id = meta["run_id"]
+    own_id = meta["run_id"]
     versions = Versions(
         directory / "versions", json.loads(meta["adapter_config"]), config.codec.adapter
     )
@@ -170,10 +171,10 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
     return Run(
         directory=directory,
         name=config.run.name,
-        run_id=run_id,
+        run_id=own_id,
         plan=plan(config, rows),
         template=TaskTemplate(
-            run=run_id,
+            run=own_id,
             base=base,
             lora=config.model.lora,
             labels=tuple(json.loads(meta["labels"])),
@@ -209,9 +210,8 @@ def saved_config(directory: Path) -> FederationConfig:
 
 
 def _meta(config: FederationConfig, origin: Origin) -> dict[str, str]:
-    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     return {
-        "run_id": f"{config.run.name}-{stamp}-{secrets.token_hex(2)}",
+        "run_id": run_id(config.run.name),
         "software": software(),
         "base": origin.base.model_dump_json(),
         "clients": json.dumps({name: dict(own) for name, own in origin.rows.items()}),

@@ -75,9 +75,9 @@ def eligible(plan: Plan, state: State) -> list[str]:
     """Clients that may be given tasks in the current phase, in the plan's order."""
     phase = plan.phase_of(state.version)
     return [
-        client
-        for client in plan.clients
-        if plan.rows(client, phase) and not state.client(client).quarantined
+        name
+        for name, client in state.members(plan).items()
+        if plan.rows(client, phase) and not state.client(name).quarantined
     ]
 
 
@@ -147,8 +147,9 @@ def _participation(state: State, count: Counter[str]) -> tuple[float, dict[str, 
 
 def _reissue(plan: Plan, state: State, now: float) -> tuple[State, tuple[Action, ...]]:
     actions: list[Action] = []
+    members = state.members(plan)
     for task in state.tasks.values():
-        site = plan.clients[task.client_id].site
+        site = members[task.client_id].site
         late = now - task.issued_at >= plan.schedule.task_deadline_s
         if now < task.lease_until and not late and not (task.parked and site in state.sites):
             continue
@@ -171,6 +172,7 @@ def _reissue(plan: Plan, state: State, now: float) -> tuple[State, tuple[Action,
 
 def _issue(plan: Plan, state: State, now: float) -> tuple[State, tuple[Issue, ...]]:
     issued: list[Issue] = []
+    members = state.members(plan)
     for client in _next_clients(plan, state):
         number = state.issued + 1
         task = OpenTask(
@@ -187,20 +189,19 @@ def _issue(plan: Plan, state: State, now: float) -> tuple[State, tuple[Issue, ..
             state.with_task(task).with_client(client, replace(seen, issued=seen.issued + 1)),
             issued=number,
         )
-        issued.append(Issue(task, plan.clients[client].site))
+        issued.append(Issue(task, members[client].site))
     return state, tuple(issued)
 
 
 def _next_clients(plan: Plan, state: State) -> Iterator[str]:
     """Those with the fewest tasks so far first, at most one open task a client."""
-    running = Counter(
-        plan.clients[task.client_id].site for task in state.tasks.values() if not task.parked
-    )
+    members = state.members(plan)
+    running = Counter(members[t.client_id].site for t in state.tasks.values() if not t.parked)
     places = min(plan.schedule.concurrency - running.total(), _needed(plan, state, running.total()))
     taken = {task.client_id for task in state.tasks.values()}
     free = [client for client in eligible(plan, state) if client not in taken]
     for client in sorted(free, key=lambda client: state.client(client).issued):  # stable
-        site = plan.clients[client].site
+        site = members[client].site
         if places > 0 and running[site] < _room(plan, state, site):
             running[site] += 1
             places -= 1

@@ -11,7 +11,8 @@ On an update's way: `ingest` → `core` (`admission`, `contribution`, `staleness
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from threading import Event as Flag
 
@@ -22,6 +23,7 @@ from common.records import Event, VersionSummary
 from common.store import Store
 from common.wire import pack
 from coordinator import core, narration, retention, tasks
+from coordinator.access import Access
 from coordinator.board import Board, in_store
 from coordinator.commit import carry_out
 from coordinator.events import (
@@ -31,13 +33,16 @@ from coordinator.events import (
     Commit,
     CoordinatorEvent,
     Discard,
+    Dismiss,
     Drain,
     Finish,
     Issue,
+    Join,
+    Leave,
     Note,
     Repeat,
 )
-from coordinator.ingest import Arrival, Ingest
+from coordinator.ingest import Allowance, Arrival, Ingest
 from coordinator.journal import Journal
 from coordinator.ledger import Ledger
 from coordinator.recovery import recover
@@ -49,6 +54,8 @@ from coordinator.versions import Versions
 PULSE_S = 1.0  # heartbeats are read, time-outs looked at, status written
 POLL_S = 0.2  # longest wait for a message; bounds the reaction to a stop
 PREFETCH = 4  # chunks in flight from each site's queue
+MAX_OFFENCES, OFFENCE_S = 50, 60.0  # dead letters of a site in so many seconds: that is a flood
+MUTE_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,7 @@ class Service:
         clock: Clock,
         *,
         users: Mapping[str, str],
+        access: Access | None = None,
         listen: Callable[[Event], None],
         volatile: bool = False,
     ) -> None:
@@ -82,18 +90,22 @@ class Service:
             broker: Connected.
             store: May be out of reach for a while.
             clock: Seconds since the epoch.
-            users: The broker user of each site.
+            users: The broker user of each site whose clients were dealt here.
+            access: To the invited sites; None where nobody can be invited.
             listen: Told every event, in this thread.
             volatile: The broker started empty: whatever was on its queues is lost.
         """
         self._run, self._plan = run, run.plan
         self._broker, self._clock = broker, clock
         self._users, self._listen = dict(users), listen
+        self._own_users, self._access = dict(users), access
+        self._allowances: Mapping[str, Allowance] = {}
+        self._muted: dict[str, float] = {}  # flooding sites, until when
+        self._offences: dict[str, deque[float]] = {}
         self._journal: Journal = run.journal
         self._journal.take_over()
-        sites = tuple(Site(name) for name in sorted(self._users))
-        self._topology = Topology(run.run_id, sites)
-        self._sites = {self._topology.update_queue(site): site.name for site in sites}
+        self._topology = self._of_sites(self._users)
+        self._sites = self._queues()
         self._versions: Versions = run.versions
         self._spool = Spool(run.directory / "spool")
         self._ledger = Ledger(run.directory)
@@ -117,20 +129,20 @@ class Service:
         self._sweep()
         self._ledger.catch_up(self._journal)
         self._broker.declare(self._topology)
-        consumer = self._broker.consume_updates(self._topology, self._topology.sites, PREFETCH)
+        self._consumer = self._consume()
         try:
             while self._finished is None:
-                self._turn(consumer, stop)
+                self._turn(stop)
         except RunError:
             self._journal.check()  # a successor removes files that this one was still to read
             raise
         finally:
-            consumer.close()
+            self._consumer.close()
         return self._end(self._finished, stop)
 
     # one turn
 
-    def _turn(self, consumer: Consumer, stop: Flag) -> None:
+    def _turn(self, stop: Flag) -> None:
         if stop.is_set():
             self._step(Drain())
             return
@@ -138,9 +150,9 @@ class Service:
         if now - self._pulsed >= PULSE_S:
             self._pulsed = now
             self._pulse(now)
-        delivery = None if self._finished else consumer.receive(POLL_S)
+        delivery = None if self._finished else self._consumer.receive(POLL_S)
         if delivery is not None:
-            self._deliver(consumer, delivery)
+            self._deliver(self._consumer, delivery)
 
     def _deliver(self, consumer: Consumer, delivery: Delivery) -> None:
         site = self._sites[delivery.queue]
@@ -160,6 +172,7 @@ class Service:
         text = f"a message of site {site} is dead-lettered: {reason}"[:500]
         self._write(self._state, (Note("warning", "dead-letter", text, (("site", site),)),))
         self._reject(consumer, delivery, reason)
+        self._offend(site)
 
     def _reject(self, consumer: Consumer, delivery: Delivery, reason: str) -> None:
         try:
@@ -171,11 +184,79 @@ class Service:
     def _pulse(self, now: float) -> None:
         self._journal.check()
         self._ingest.expire(now)
+        self._attend(now)
         self._flush()
         self._step(self._board.beats(self._state))
         self._board.live(self._state, self._summaries[-1])
         if self._board.up:
             self._depths()
+
+    # invited sites
+
+    def _attend(self, now: float) -> None:
+        """Serve the sites that have joined, and no more those that were revoked."""
+        if self._access is None:
+            return
+        if notes := tuple(self._access.pulse()):
+            self._write(self._state, notes)
+        current = self._access.active()
+        muted = {site: until for site, until in self._muted.items() if until > now}
+        if current == self._allowances and muted.keys() == self._muted.keys():
+            return
+        self._serve_sites(self._access, current, muted)
+
+    def _serve_sites(
+        self, access: Access, current: Mapping[str, Allowance], muted: dict[str, float]
+    ) -> None:
+        known = {client.site for client in self._state.joined.values()} | self._allowances.keys()
+        gone = known - current.keys()
+        users = self._own_users | {site: access.user(site) for site in current}
+        topology = self._of_sites(users)
+        try:
+            if gone:  # with an empty dead-letter queue, which is then declared again
+                self._broker.delete(self._of_sites(gone))
+            self._broker.declare(topology)
+        except BrokerError as error:  # tried again at the next pulse
+            self._broker_failed(error)
+            return
+        self._consumer.close()
+        self._users, self._topology, self._muted = users, topology, muted
+        self._sites = self._queues()
+        self._consumer = self._consume()
+        self._ingest.allow(current)
+        self._allowances = current
+        for site in sorted(gone):
+            self._step(Leave(site))
+
+    def _offend(self, site: str) -> None:
+        """Count what had to be dead-lettered; a site that floods is not read for a while.
+
+        Its queue then fills up to its limit, and the broker refuses the rest.
+        """
+        if site in self._own_users:
+            return
+        now = self._clock()
+        recent = self._offences.setdefault(site, deque(maxlen=MAX_OFFENCES))
+        recent.append(now)
+        if len(recent) < MAX_OFFENCES or now - recent[0] > OFFENCE_S or site in self._muted:
+            return
+        recent.clear()
+        text = f"site {site} sent {MAX_OFFENCES} messages that had to be dead-lettered: its queue"
+        text += f" is not read for {MUTE_S / 60:.0f} minutes; `fccl revoke {site}` shows it out"
+        self._write(self._state, (Note("error", "flood", text, (("site", site),)),))
+        if self._access is not None:
+            muted = self._muted | {site: now + MUTE_S}
+            self._serve_sites(self._access, self._allowances, muted)
+
+    def _of_sites(self, sites: Iterable[str]) -> Topology:
+        return Topology(self._run.run_id, tuple(Site(name) for name in sorted(sites)))
+
+    def _queues(self) -> dict[str, str]:
+        return {self._topology.update_queue(site): site.name for site in self._topology.sites}
+
+    def _consume(self) -> Consumer:
+        heard = [site for site in self._topology.sites if site.name not in self._muted]
+        return self._broker.consume_updates(self._topology, heard, PREFETCH)
 
     def _depths(self) -> None:
         try:
@@ -256,6 +337,8 @@ class Service:
         for action in actions:
             if task_id := _settled(action):
                 self._board.receipt(task_id)
+            if isinstance(action, Join | Dismiss):
+                self._board.membership(action)
             if isinstance(action, Finish):
                 self._finished = action
         if events:

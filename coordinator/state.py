@@ -28,7 +28,10 @@ class Client:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run sets out to do; does not change while it runs."""
+    """What a run sets out to do; does not change while it runs.
+
+    `clients` are those whose rows the coordinator dealt itself; others join (`State.joined`).
+    """
 
     phases: tuple[PhaseConfig, ...]
     schedule: ScheduleConfig
@@ -59,9 +62,14 @@ class Plan:
             return None
         return self.phase_end(phase - 1) if phase else 0
 
-    def rows(self, client_id: str, phase: int) -> int:
+    def rows(self, client: Client, phase: int) -> int:
         """The rows from which a client learns in a phase; 0 if it has none of that kind."""
-        return self.clients[client_id].rows.get(self.phases[phase].kind, 0)
+        return client.rows.get(self.phases[phase].kind, 0)
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of rows that the phases learn from, in their order."""
+        return tuple(dict.fromkeys(phase.kind for phase in self.phases))
 
 
 @dataclass(frozen=True)
@@ -132,11 +140,26 @@ class State:
     issued: int = 0  # tasks ever issued; numbers the next one
     round_at: float = 0.0  # when the newest tasks were first issued: a round's deadline counts on
     buffered_at: float = 0.0  # when the buffer's first update was accepted
+    joined: Mapping[str, Client] = field(default_factory=lambda: MappingProxyType({}))
+    """Clients of invited sites, who bring their own rows."""
     sites: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     """Live workers by site; silent sites are missing."""
     store_up: bool = True
     draining: bool = False
     round_issued: bool = False  # sync: this version's round is out
+
+    def members(self, plan: Plan) -> Mapping[str, Client]:
+        """Everyone who may train: the plan's clients, then those that joined."""
+        return {**plan.clients, **self.joined} if self.joined else plan.clients
+
+    def with_member(self, client: Client) -> State:
+        """A state in which a client has joined, or has other rows than before."""
+        return replace(self, joined=MappingProxyType({**self.joined, client.client_id: client}))
+
+    def without_member(self, client_id: str) -> State:
+        """A state in which a client that joined has left."""
+        left = {key: client for key, client in self.joined.items() if key != client_id}
+        return replace(self, joined=MappingProxyType(left))
 
     def client(self, client_id: str) -> ClientState:
         """The state of a client, fresh where nothing is known yet."""

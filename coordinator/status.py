@@ -8,12 +8,14 @@ empty is filled again by `restore`. The readers are workers (adapter, receipts, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
 from broker.protocol import Depth
-from common.records import Event, Receipt, VersionSummary
+from common.records import Event, Membership, Receipt, VersionSummary
 from common.store import Store
 from common.view import ClientRow, Info, QueueRow
 from common.wire import pack
+from coordinator.events import Dismiss, Join
 from coordinator.journal import Journal
 from coordinator.state import Plan, State
 from coordinator.versions import Versions
@@ -44,8 +46,10 @@ class Status:
             self._store.put_summary(self._run, summary.version, summary.model_dump_json())
         for version in set(in_use) | {summaries[-1].version}:
             self._store.put_blob(self._run, versions.frame(version))
-        for receipt in journal.receipts(RESTORED_RECEIPTS):
-            self._store.put_receipt(self._run, receipt)
+        for site, receipt in journal.receipts(RESTORED_RECEIPTS):
+            self._store.put_receipt(self._run, site, receipt)
+        for client in journal.members():
+            self.member(Join(client))
         if self._store.get_version(self._run) is None:  # else the feed is there already
             self._store.feed(self._run, journal.events(RESTORED_EVENTS))
         self._store.set_version(self._run, summaries[-1].version)
@@ -61,9 +65,23 @@ class Status:
         """No open task starts from this version any more."""
         self._store.drop_blob(self._run, summary.sha256, summary.nbytes)
 
-    def receipt(self, receipt: Receipt) -> None:
-        """Tell the worker."""
-        self._store.put_receipt(self._run, receipt)
+    def receipt(self, site: str, receipt: Receipt) -> None:
+        """Tell the workers of a site."""
+        self._store.put_receipt(self._run, site, receipt)
+
+    def member(self, action: Join) -> None:
+        """Tell a client's site that it takes part."""
+        client_id, site = action.client.client_id, action.client.site
+        told = Membership(client_id=client_id, state="member", nonce=action.nonce)
+        self._store.put_membership(self._run, site, told)
+
+    def dismissed(self, action: Dismiss) -> None:
+        """Tell a site that its client does not take part."""
+        state: Literal["left", "refused"] = "left" if action.left else "refused"
+        told = Membership(
+            client_id=action.client_id, state=state, nonce=action.nonce, reason=action.reason
+        )
+        self._store.put_membership(self._run, action.site, told)
 
     def events(self, events: Iterable[Event]) -> None:
         """Append to the feed."""
@@ -87,12 +105,12 @@ class Status:
         open_tasks = {task.client_id: task for task in state.tasks.values()}
         phase = min(self._plan.phase_of(state.version), len(self._plan.phases) - 1)
         rows = {}
-        for client in self._plan.clients.values():
+        for client in state.members(self._plan).values():
             seen, task = state.client(client.client_id), open_tasks.get(client.client_id)
             row = ClientRow(
                 client_id=client.client_id,
                 site=client.site,
-                rows=self._plan.rows(client.client_id, phase),
+                rows=self._plan.rows(client, phase),
                 issued=seen.issued,
                 participation=seen.participation,
                 task_id=task.task_id if task else None,

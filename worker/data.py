@@ -33,13 +33,31 @@ class Shard:
 class Data:
     """The data directory of a worker."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, directory: Path, site: str | None = None) -> None:
+        """Nothing is read yet.
+
+        Args:
+            directory: Of the client files.
+            site: Whose clients they are, where it was invited: it may speak for SITE and SITE.NAME.
+        """
+        self._directory, self._site = directory, site
         self._shards: dict[tuple[object, ...], Shard] = {}
 
     def clients(self) -> tuple[str, ...]:
         """The clients of whom there are rows of any kind."""
         return tuple(sorted({client for kind in get_args(Kind) for client in self._files(kind)}))
+
+    def counts(self) -> dict[str, dict[Kind, int]]:
+        """Training rows of each client, by kind.
+
+        Raises:
+            DataError: A file cannot be read.
+        """
+        found: dict[str, dict[Kind, int]] = {client: {} for client in self.clients()}
+        for kind in get_args(Kind):
+            for client, path in self._files(kind).items():
+                found[client][kind] = len(shards.split(rows.read(kind, path).rows).train)
+        return found
 
     def shard(
         self, task: TrainTask, objective: Objective, tokenizer: PreTrainedTokenizerBase
@@ -84,4 +102,9 @@ class Data:
             path.name.removesuffix(suffix): path for path in self._directory.glob(f"*{suffix}")
         }
         files.pop(HELDOUT, None)
-        return files
+        if self._site is None:
+            return files
+        return {
+            name if name == self._site else f"{self._site}.{name}": path
+            for name, path in files.items()
+        }

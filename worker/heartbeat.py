@@ -84,7 +84,7 @@ class Pulse:
         self._stopped.set()
         self._due.set()
         self._thread.join(timeout=10)
-        _try(lambda: self._store.leave(self._run, self._heartbeat.worker_id))
+        _try(lambda: self._store.leave(self._run, self._heartbeat.site, self._heartbeat.worker_id))
 
     def _beat(self) -> None:
         while not self._stopped.is_set():
@@ -103,7 +103,7 @@ class Pulse:
         if task is None:
             return
         version = self._store.get_version(self._run) or 0
-        receipt = self._store.get_receipt(self._run, task.task_id)
+        receipt = self._store.get_receipt(self._run, self._heartbeat.site, task.task_id)
         reason = ""
         if receipt is not None:
             reason = f"settled already: {receipt.reason or receipt.state}"

@@ -96,7 +96,9 @@ class Publisher:
         """Let go of what has its receipt. Without the store, updates are sent all the same."""
         try:
             for pending in self._slot.pending():
-                receipt = self._store.get_receipt(self._topology.run, pending.task_id)
+                receipt = self._store.get_receipt(
+                    self._topology.run, self._site.name, pending.task_id
+                )
                 if receipt is not None:
                     self._settle(pending, receipt)
         except StoreError as error:

@@ -14,7 +14,7 @@ from threading import Event as Flag
 
 from filelock import Timeout
 
-from broker.protocol import Broker, Site, TakenTask, Topology
+from broker.protocol import LOCAL, Broker, Site, TakenTask, Topology
 from common import codec
 from common.clock import Clock
 from common.errors import BrokerError, DataError, FcclError, ModelError, StoreError, WireError
@@ -28,6 +28,7 @@ from learning.device import Compute
 from learning.loop import StepReport
 from worker import feedback, joining
 from worker.data import Data
+from worker.enrolment import Enrolments
 from worker.feedback import Residual
 from worker.heartbeat import Pulse
 from worker.publisher import Publisher
@@ -90,6 +91,7 @@ class Worker:
         told: Callable[[str, str], None],
         report: Report,
         on_step: Callable[[TrainTask, StepReport], None] = lambda task, step: None,
+        refused: Callable[[], bool] = lambda: False,
     ) -> None:
         """Claim a slot and start beating.
 
@@ -107,6 +109,7 @@ class Worker:
             told: Called with the kind and text of what happens, from several threads.
             report: Told of progress when a base model is fetched.
             on_step: Told of every local step.
+            refused: Whether the broker refuses the site's credentials, looked up anew.
         """
         self._setting, self._run, self._told = setting, run, told
         self._compute = compute
@@ -114,7 +117,8 @@ class Worker:
         self._on_step = on_step
         self._waiting_for = ""
         self._topology = Topology(run, (setting.site,))
-        data = Data(setting.data)
+        invited = setting.site != LOCAL
+        data = Data(setting.data, setting.site.name if invited else None)
         if not data.clients():
             raise DataError(f"{setting.data} holds no client's rows", "name them with --data")
         self._slot: Slot = claim(setting.state, run)
@@ -134,6 +138,17 @@ class Worker:
         self._publisher = Publisher(
             broker, self._store, self._topology, setting.site, self._slot, self._tell
         )
+        self._enrolments = Enrolments(
+            broker,
+            self._store,
+            self._topology,
+            setting.site,
+            data.counts() if invited else {},
+            self.worker_id,
+            setting.software,
+            refused=refused,
+            told=self._tell,
+        )
         self._trained = self._abandoned = self._refused = 0
 
     def serve(self, stop: Flag, abandon: Flag) -> Served:
@@ -143,6 +158,7 @@ class Worker:
             DataError: Three tasks in a row could not be trained here, for want of rows.
             ModelError: The same, for want of the base model, or because training diverged.
             WireError: The same, because what the store holds is damaged.
+            JoinError: The coordinator refuses a client of this invited site, or the site is out.
 
         Args:
             stop: Finish the task at hand, publish, end.
@@ -154,6 +170,7 @@ class Worker:
                 if ended := self._ended():
                     reason = ended
                     break
+                self._enrolments.attend()
                 if (task := self._next()) is not None:
                     self._work(task, abandon)
         finally:
@@ -221,7 +238,7 @@ class Worker:
 
     def _train(self, task: TrainTask, abandon: Flag) -> bool:
         """Whether the task is done with; False leaves it on the disk."""
-        if self._store.get_receipt(self._run, task.task_id) is not None:
+        if self._store.get_receipt(self._run, self._setting.site.name, task.task_id) is not None:
             return True
         self._pulse.update(state="fetching")
         base = self._source.base(task.base, self._want, abandon)

@@ -216,8 +216,10 @@ def test_declaring_with_another_limit_is_an_error(broker: Broker, topology: Topo
 
 
 def test_delete_keeps_dead_letters_and_nothing_else(broker: Broker, topology: Topology) -> None:
-    broker.publish_task(topology, LOCAL, Message(b"bad"))
-    taken(broker, topology).reject("bad")
+    broker.publish_update(topology, LOCAL, Message(b"bad"))
+    with_bad = broker.consume_updates(topology, [LOCAL], 1)
+    with_bad.reject(got(with_bad), "bad")
+    with_bad.close()
     broker.publish_task(topology, LOCAL, Message(b"forgotten"))
     broker.delete(topology)
     assert broker.depths(topology) == {topology.dead_queue: Depth(messages=1, consumers=0)}
@@ -430,11 +432,16 @@ def test_a_requeued_task_can_be_taken_again(broker: Broker, topology: Topology) 
     assert taken(broker, topology).redelivered
 
 
-def test_a_rejected_task_is_a_dead_letter(broker: Broker, topology: Topology) -> None:
+def test_a_rejected_task_comes_to_the_coordinator_with_the_reason(
+    broker: Broker, topology: Topology
+) -> None:
     broker.publish_task(topology, LOCAL, Message(b"task"))
     taken(broker, topology).reject("another base model")
-    assert read_dead(broker, topology).headers[dead.DEAD_REASON] == "another base model"
     assert broker.take_task(topology, LOCAL, SHORT) is None
+    complaint = got(broker.consume_updates(topology, [LOCAL], 1)).message
+    assert complaint.body == b"task"
+    assert complaint.headers[dead.DEAD_REASON] == "another base model"
+    assert complaint.headers[dead.DEAD_QUEUE] == topology.task_queue(LOCAL)
 
 
 def test_no_task_and_no_queue_are_no_error(broker: Broker, topology: Topology) -> None:

@@ -109,7 +109,7 @@ def test_a_blob_lives_as_long_as_it_is_told(opened: Opened, run: str) -> None:
 
 def test_a_heartbeat_lives_on_the_servers_clock(opened: Opened, run: str) -> None:
     opened.store.beat(run, heartbeat("w1"))
-    ttl = opened.client.ttl(f"fccl:{run}:heartbeat:w1")
+    ttl = opened.client.ttl(f"fccl:{run}:heartbeat:local:w1")
     assert HEARTBEAT_TTL_S - 5 <= ttl <= HEARTBEAT_TTL_S
 
 
@@ -117,22 +117,22 @@ def test_live_workers_are_listed_by_name(store: Store, run: str) -> None:
     for worker in ("w2", "w1", "w3"):
         store.beat(run, heartbeat(worker))
     store.beat("another-run", heartbeat("w4"))
-    store.leave(run, "w3")
+    store.leave(run, "local", "w3")
     assert [beat.worker_id for beat in store.heartbeats(run)] == ["w1", "w2"]
     assert store.heartbeats("no-run") == ()
 
 
 def test_a_heartbeat_that_does_not_parse_is_left_out(opened: Opened, run: str) -> None:
     opened.store.beat(run, heartbeat("w1"))
-    opened.client.set(f"fccl:{run}:heartbeat:evil", b"\xff" * 100)
+    opened.client.set(f"fccl:{run}:heartbeat:local:evil", b"\xff" * 100)
     assert [beat.worker_id for beat in opened.store.heartbeats(run)] == ["w1"]
 
 
 def test_a_receipt_is_found_by_its_task(store: Store, run: str) -> None:
     receipt = Receipt(task_id="t1", attempt=1, state="accepted")
-    assert store.get_receipt(run, "t1") is None
-    store.put_receipt(run, receipt)
-    assert store.get_receipt(run, "t1") == receipt
+    assert store.get_receipt(run, "local", "t1") is None
+    store.put_receipt(run, "local", receipt)
+    assert store.get_receipt(run, "local", "t1") == receipt
 
 
 # pointers and tables

@@ -136,7 +136,7 @@ class Hall:
 
     def settle(self, task_id: str, state: str = "accepted", reason: str = "") -> None:
         fields = {"task_id": task_id, "attempt": 1, "state": state, "reason": reason}
-        self.store.put_receipt(RUN, Receipt.model_validate(fields))
+        self.store.put_receipt(RUN, "local", Receipt.model_validate(fields))
 
     def received(self) -> bytes:
         """The next message of a worker; of an update, its frame."""

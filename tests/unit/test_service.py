@@ -205,7 +205,7 @@ class World:
         if self.redis.down:
             return
         if self.absent:
-            self.store.leave(self.topology.run, "w0")
+            self.store.leave(self.topology.run, "local", "w0")
             return
         heartbeat = Heartbeat(worker_id="w0", site="local", state="waiting")
         self.store.beat(self.topology.run, heartbeat)
@@ -218,7 +218,7 @@ class World:
 
     def _republish(self) -> None:
         for update_id, (frame, at) in list(self._pending.items()):
-            if self.store.get_receipt(self.topology.run, update_id.partition(".")[0]):
+            if self.store.get_receipt(self.topology.run, "local", update_id.partition(".")[0]):
                 del self._pending[update_id]
             elif self.now - at > 30:
                 self.publish(frame, update_id, self._random)
@@ -274,7 +274,7 @@ def check_complete(world: World, outcome: Outcome) -> None:
     assert lines(world, "progress.jsonl", "version") == [0, 1, 2, 3]
     assert lines(world, "client_metrics.jsonl", "task_id") == names
     for name in names:
-        receipt = world.store.get_receipt(world.topology.run, name)
+        receipt = world.store.get_receipt(world.topology.run, "local", name)
         assert receipt is not None and receipt.state == "accepted"
     journal.close()
     opened.journal.close()
@@ -632,7 +632,7 @@ def test_a_flawed_update_gets_a_rejecting_receipt(world: World) -> None:
     world.once_issued(flawed)
     outcome = world.serve()
     assert outcome.complete
-    receipt = world.store.get_receipt(world.topology.run, "t000001")
+    receipt = world.store.get_receipt(world.topology.run, "local", "t000001")
     assert receipt is not None and receipt.state == "rejected"
     assert receipt.reason == "base version 7, attempt 1 had 0"
     assert world.dead() == []
@@ -669,7 +669,7 @@ def test_a_refusal_that_is_delivered_twice_is_no_dead_letter(world: World) -> No
     world.once_issued(refuse)
     assert world.serve().complete
     assert world.dead() == []
-    receipt = world.store.get_receipt(world.topology.run, "t000001")
+    receipt = world.store.get_receipt(world.topology.run, "local", "t000001")
     assert receipt is not None and receipt.state == "accepted"  # the next attempt was trained
 
 

@@ -1,0 +1,130 @@
+"""RabbitMQ's management API: the users of invited sites, and nothing else.
+
+A site's user may read its own task queue and write its own update exchange, in the runs of one
+name; it may declare, bind and read nothing. The queue's byte limit is its quota
+(`broker/protocol.py`), and the number of its connections is limited here.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+import httpx
+
+from broker.pika_setup import trusting
+from common.errors import BrokerError
+from common.naming import runs_regex
+
+TIMEOUT_S = 5.0
+MAX_CONNECTIONS = 64  # two for each worker
+MAX_CHANNELS = 256
+PORT, TLS_PORT = 15672, 15671
+
+
+@dataclass(frozen=True)
+class Permission:
+    """Regular expressions of what a user may configure, write and read."""
+
+    configure: str
+    write: str
+    read: str
+
+
+def permission(name: str, site: str) -> Permission:
+    """What a site's user needs, in all runs of a name; see `broker.protocol.Topology`."""
+    runs, own = runs_regex(name), re.escape(site)
+    return Permission("^$", rf"^fccl\.{runs}\.updates\.{own}$", rf"^fccl\.{runs}\.tasks\.{own}$")
+
+
+class Management:
+    """The API, as the user of the broker's URL.
+
+    Args:
+        broker_url: Of AMQP, with user and password.
+        url: Of the API; None: port 15672 of the broker's host (15671 with TLS).
+        ca: Certificates (PEM file) that may vouch for an https:// API.
+    """
+
+    def __init__(self, broker_url: str, url: str | None = None, ca: str | None = None) -> None:
+        parts = urlsplit(broker_url)
+        tls = parts.scheme == "amqps"
+        default = f"{'https' if tls else 'http'}://{parts.hostname}:{TLS_PORT if tls else PORT}"
+        self.url = (url or default).rstrip("/")
+        self._vhost = unquote(parts.path[1:]) or "/"
+        verify: ssl.SSLContext | bool = trusting(ca) if self.url.startswith("https://") else True
+        self._http = httpx.Client(
+            base_url=f"{self.url}/api/",
+            auth=(unquote(parts.username or "guest"), unquote(parts.password or "guest")),
+            timeout=TIMEOUT_S,
+            verify=verify,
+            trust_env=False,  # the API is ours: no proxy stands between
+        )
+
+    def version(self) -> str:
+        """Of RabbitMQ.
+
+        Raises:
+            BrokerError: The API does not answer, or refuses this user.
+        """
+        return str(self._call("GET", "overview").get("rabbitmq_version", "?"))
+
+    def users(self) -> set[str]:
+        """The names of all users; only an administrator may ask."""
+        return {str(user["name"]) for user in self._call("GET", "users")}
+
+    def put_user(self, user: str, password_hash: str, allowed: Permission) -> None:
+        """Make a user, or replace its password and what it may do.
+
+        Args:
+            user: Its name.
+            password_hash: See `common.invitation.broker_hash`.
+            allowed: On the broker's virtual host.
+        """
+        name, vhost = quote(user, safe=""), quote(self._vhost, safe="")
+        algorithm = "rabbit_password_hashing_sha256"
+        fields = {"password_hash": password_hash, "hashing_algorithm": algorithm, "tags": ""}
+        self._call("PUT", f"users/{name}", fields)
+        granted = {"configure": allowed.configure, "write": allowed.write, "read": allowed.read}
+        self._call("PUT", f"permissions/{vhost}/{name}", granted)
+        for limit, value in (("max-connections", MAX_CONNECTIONS), ("max-channels", MAX_CHANNELS)):
+            self._call("PUT", f"user-limits/{name}/{limit}", {"value": value})
+
+    def delete_user(self, user: str) -> None:
+        """Remove a user and end its connections; one that is not there is no error."""
+        self._call("DELETE", f"users/{quote(user, safe='')}", missing_ok=True)
+        self.disconnect(user)
+
+    def disconnect(self, user: str) -> None:
+        """End a user's connections."""
+        self._call("DELETE", f"connections/username/{quote(user, safe='')}", missing_ok=True)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._http.close()
+
+    def _call(self, method: str, path: str, fields: Any = None, *, missing_ok: bool = False) -> Any:
+        try:
+            answer = self._http.request(method, path, json=fields)
+        except httpx.HTTPError as error:
+            raise BrokerError(
+                f"RabbitMQ's management API at {self.url} does not answer ({type(error).__name__})",
+                "run `rabbitmq-plugins enable rabbitmq_management`, or set broker.management",
+            ) from None
+        if answer.status_code in {401, 403}:
+            raise BrokerError(
+                f"RabbitMQ's management API at {self.url} refuses the user of broker.url",
+                "give it the tag `administrator`",
+            )
+        if answer.status_code == 404 and missing_ok:
+            return None
+        if answer.is_error:
+            reason = answer.text[:200].replace("\n", " ")
+            raise BrokerError(
+                f"RabbitMQ's management API refused {method} {path}: {answer.status_code} {reason}",
+                "check broker.management",
+            )
+        return answer.json() if answer.content else None

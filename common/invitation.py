@@ -1,0 +1,155 @@
+"""The join token: all that another machine needs to take part, in one line of text.
+
+    fccl1.<base64url of JSON>.<first 8 hex digits of its SHA-256>
+
+It is a secret. The password in it can only ask the store to let the site join, once; the worker
+then makes the credentials that it uses itself, and only their hashes leave its machine
+(`worker/identity.py`, `coordinator/access.py`).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import secrets
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from common.errors import JoinError
+from common.naming import SiteName
+from common.records import Record, RunName, Seconds, Sha256, Text
+from common.wire import explain
+
+MARK = "fccl"
+FORMAT = 1
+MAX_TOKEN = 16 * 1024
+PROTOCOL = 1
+"""Of everything that coordinator and workers say to each other; both must have the same."""
+
+TokenId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+
+
+class Invitation(Record):
+    """What a token says.
+
+    Attributes:
+        token_id: Names the token.
+        site: Whom it invites.
+        name: Of the runs that the site takes part in.
+        broker: amqp:// or amqps:// URL without credentials.
+        store: redis:// or rediss:// URL without credentials.
+        ca: Certificates (PEM) that vouch for both servers; None: those of the system.
+        secret: The password of the store's user who asks to join.
+        expires_at: By the coordinator's clock.
+    """
+
+    token_id: TokenId
+    site: SiteName
+    name: RunName
+    broker: Annotated[str, Field(pattern=r"^amqps?://[^@\s]+$", max_length=500)]
+    store: Annotated[str, Field(pattern=r"^rediss?://[^@\s]+$", max_length=500)]
+    ca: Annotated[str, Field(max_length=8192)] | None = None
+    secret: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{43}$")]
+    expires_at: Seconds
+
+
+class _Word(BaseModel):
+    """One half of the handshake: JSON, so that a later version can still read and refuse it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class JoinRequest(_Word):
+    """Worker → coordinator, once: these are the hashes of the password that I made."""
+
+    broker_hash: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{48}$")]
+    store_hash: Sha256
+    host: Text = ""
+    software: Text = ""
+    protocol: int
+
+
+class JoinAnswer(_Word):
+    """Coordinator → worker. `request` is the SHA-256 of the request that was admitted."""
+
+    state: Literal["admitted", "refused", "expired", "revoked"]
+    request: str = ""
+    reason: Text = ""
+
+
+def new_secret() -> str:
+    """A password of 256 random bits."""
+    return secrets.token_urlsafe(32)
+
+
+def store_hash(password: str) -> str:
+    """How Redis keeps a password."""
+    return hashlib.sha256(password.encode()).hexdigest()
+
+
+def broker_hash(password: str) -> str:
+    """How RabbitMQ keeps a password: base64(salt ‖ SHA-256(salt ‖ password)), 4 bytes of salt."""
+    salt = secrets.token_bytes(4)
+    digest = hashlib.sha256(salt + password.encode()).digest()
+    return base64.b64encode(salt + digest).decode()
+
+
+def encode(invitation: Invitation) -> str:
+    """The token."""
+    body = base64.urlsafe_b64encode(invitation.model_dump_json().encode()).decode().rstrip("=")
+    return f"{MARK}{FORMAT}.{body}.{_checksum(body)}"
+
+
+def decode(token: str, now: float) -> Invitation:
+    """What a token says.
+
+    Args:
+        token: As it was pasted; white space in it is left out.
+        now: Seconds since the epoch.
+
+    Raises:
+        JoinError: It is none, of another version, cut short, damaged, or has expired.
+    """
+    text = "".join(token.split())
+    mark, *parts = text.split(".")
+    if len(text) > MAX_TOKEN or not mark.startswith(MARK) or not mark[len(MARK) :].isdigit():
+        raise JoinError("this is no join token of fccl", "paste what `fccl invite` printed")
+    if mark != f"{MARK}{FORMAT}":
+        raise JoinError(
+            f"the join token has format {mark[len(MARK) :][:9]}, this fccl reads {FORMAT}",
+            "install the fccl that the coordinator runs",
+        )
+    if len(parts) != 2 or parts[1] != _checksum(parts[0]):
+        raise JoinError(
+            f"the join token is cut short or was changed ({len(text)} characters)",
+            "copy it whole, or ask for a new one",
+        )
+    invitation = _parsed(parts[0])
+    if now >= invitation.expires_at:
+        raise JoinError(
+            f"the join token of site {invitation.site} expired on {day(invitation.expires_at)}",
+            f"ask for a new one (`fccl invite {invitation.site} --again`), or set this machine's"
+            " clock right",
+        )
+    return invitation
+
+
+def day(at: float) -> str:
+    """A moment, for people."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _parsed(body: str) -> Invitation:
+    try:
+        raw = base64.urlsafe_b64decode(body + "=" * (-len(body) % 4))
+        return Invitation.model_validate_json(raw)
+    except (binascii.Error, ValueError) as error:
+        why = explain(error) if isinstance(error, ValidationError) else type(error).__name__
+        raise JoinError(f"the join token cannot be read ({why})", "ask for a new one") from None
+
+
+def _checksum(body: str) -> str:
+    return hashlib.sha256(body.encode()).hexdigest()[:8]

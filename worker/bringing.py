@@ -1,0 +1,78 @@
+"""The rows that an invited site brings: any file, in the form that tasks are trained on.
+
+`--data` names files (JSON, JSONL, CSV, TSV, Parquet) or a directory of client files. Files together
+are one client, called like the site; a directory's clients are called SITE.NAME. The copies lie
+beside the identity, on this machine only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import get_args
+
+from common.errors import DataError, FcclError
+from common.records import Kind
+from learning.data import rows
+from learning.data.rows import Row
+
+
+def bring(sources: Sequence[Path], site: str, out: Path, say: Callable[[str], None]) -> Path:
+    """The directory of client files to serve.
+
+    Args:
+        sources: From the command line; none: those of last time.
+        site: Whose rows they are.
+        out: Where to write them, unless a directory is served as it is.
+        say: Told in a line what was read.
+
+    Raises:
+        DataError: There are none, or none that can be used, or they cannot be written.
+    """
+    if len(sources) == 1 and sources[0].is_dir():
+        return sources[0]
+    if not sources and any(out.glob("*.jsonl")):
+        return out
+    if not sources:
+        raise DataError(f"site {site} has no rows yet", "name a file with --data")
+    found: dict[Kind, list[Row]] = {}
+    for source in sources:
+        for kind, some in _read(source, say).items():
+            found.setdefault(kind, []).extend(some)
+    try:
+        out.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for old in out.glob("*.jsonl"):
+            old.unlink()
+        for kind, some in found.items():
+            rows.write(out / f"{site}_{kind}.jsonl", some)
+    except OSError as error:
+        raise DataError(f"{out} cannot be written ({error.strerror})", "make room there") from None
+    return out
+
+
+def _read(source: Path, say: Callable[[str], None]) -> dict[Kind, Sequence[Row]]:
+    """The rows of one file, of every kind that it has."""
+    if source.is_dir():
+        raise DataError(f"{source} is a directory", "name one directory, or files, with --data")
+    if not source.is_file():
+        raise DataError(f"data file {source} does not exist", "check --data")
+    found: dict[Kind, Sequence[Row]] = {}
+    why: FcclError | None = None
+    for kind in get_args(Kind):
+        with contextlib.suppress(DataError):
+            loaded = rows.load(kind, str(source), say=lambda line: None)
+            found[kind] = loaded.rows
+            left = f", {len(loaded.skipped)} skipped" if loaded.skipped else ""
+            say(f"{source}: {len(loaded.rows)} {kind} rows{left}")
+    if not found:
+        for kind in get_args(Kind):
+            try:
+                rows.load(kind, str(source), say=lambda line: None)
+            except DataError as error:
+                why = why or error
+        raise DataError(
+            f"{source} has no row that can be learned from ({why.what if why else 'no rows'})",
+            "rows need instruction and output; or prompt, chosen and rejected; or text and label",
+        )
+    return found
