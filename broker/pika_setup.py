@@ -9,6 +9,7 @@ import pika
 from pika import spec
 
 from common.errors import BrokerError
+from common.tls import trusting, unreadable
 
 HEARTBEAT_SECONDS = 20
 CONNECT_SECONDS = 5.0
@@ -63,12 +64,9 @@ def make_parameters(url: str, ca: str | None = None) -> pika.ConnectionParameter
 
 def _trusting(ca: str | None) -> ssl.SSLContext:
     try:
-        return ssl.create_default_context(cafile=ca)
-    except OSError as error:  # SSLError is one
-        raise BrokerError(
-            f"no certificates can be read from {ca} ({error.strerror or type(error).__name__})",
-            "set broker.ca to the ca.pem of `fccl certs`",
-        ) from None
+        return trusting(ca)
+    except OSError as error:
+        raise BrokerError(*unreadable(ca, error, "broker")) from None
 
 
 def prepare_pika() -> None:
