@@ -6,12 +6,11 @@ holds a password, so only host and port are ever named.
 
 from __future__ import annotations
 
-import ssl
-
 from pika import exceptions as pika_errors
 
 from broker.protocol import QueueFull, QueueMissing
 from common.errors import BrokerError, BrokerRefused
+from common.tls import fault
 
 _NOT_ALLOWED, _NOT_FOUND, _PRECONDITION_FAILED = 403, 404, 406
 
@@ -44,11 +43,8 @@ def connect_error(error: BaseException, where: str) -> BrokerError:
         return BrokerError(
             f"RabbitMQ at {where} refuses this virtual host", "check the end of the broker URL"
         )
-    if isinstance(inner, ssl.SSLError):
-        return BrokerError(
-            f"no TLS connection to RabbitMQ at {where}: {describe(error)}",
-            "check the certificate authority, and amqps:// against the port",
-        )
+    if tls := fault(error, "broker"):
+        return BrokerError(f"RabbitMQ at {where} {tls[0]}", tls[1])
     return BrokerError(
         f"cannot reach RabbitMQ at {where}: {describe(error)}",
         "start it, or set the broker URL (amqp://user:password@host:port/vhost)",

@@ -8,6 +8,7 @@ import ssl
 import pika
 from pika import spec
 
+from common import tls
 from common.errors import BrokerError
 
 HEARTBEAT_SECONDS = 20
@@ -68,12 +69,9 @@ def trusting(ca: str | None) -> ssl.SSLContext:
         BrokerError: No certificates can be read from the file.
     """
     try:
-        return ssl.create_default_context(cafile=ca)
-    except OSError as error:  # SSLError is one
-        raise BrokerError(
-            f"no certificates can be read from {ca} ({error.strerror or type(error).__name__})",
-            "set broker.ca to the ca.pem of `fccl certs`",
-        ) from None
+        return tls.trusting(ca)
+    except OSError as error:
+        raise BrokerError(*tls.unreadable(ca, error, "broker")) from None
 
 
 def prepare_pika() -> None:

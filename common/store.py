@@ -15,6 +15,7 @@ import redis
 
 from common.errors import StoreError, StoreRefused, WireError
 from common.records import Event, Heartbeat, Membership, Receipt, Record
+from common.tls import fault, trusting, unreadable
 from common.wire import MAX_HEADER, pack, unpack
 
 CHUNK = 8 * 1024 * 1024
@@ -38,9 +39,16 @@ def connect(url: str, timeout_s: float = 3.0, ca: str | None = None) -> Store:
         ca: Certificates (PEM) that may vouch for a rediss:// server; the system's without.
 
     Raises:
-        StoreError: Out of reach, or the URL is none.
+        StoreError: Out of reach, or it refuses us, or we its certificate; the URL is none, or
+            there are no certificates in `ca`.
     """
-    tls: dict[str, Any] = {"ssl_ca_certs": ca} if ca and url.startswith("rediss://") else {}
+    tls: dict[str, Any] = {}
+    if ca and url.startswith("rediss://"):
+        try:
+            trusting(ca)
+        except OSError as error:
+            raise StoreError(*unreadable(ca, error, "store")) from None
+        tls["ssl_ca_certs"] = ca
     try:
         client = redis.Redis.from_url(
             url,
@@ -288,17 +296,35 @@ class Store:
     def _do(self, call: Callable[[Any], T]) -> T:
         try:
             return call(self._redis)
-        except (redis.AuthenticationError, redis.exceptions.NoPermissionError):
-            raise StoreRefused(
-                f"the store at {self.where} refuses this user or password",
-                "set store.url: redis://user:password@host:port/0",
-            ) from None
         except redis.RedisError as error:
-            kind = type(error).__name__
-            raise StoreError(
-                f"the store at {self.where} does not answer ({kind})",
+            raise _explained(error, self.where) from None
+
+
+def _explained(error: redis.RedisError, where: str) -> StoreError:
+    """Redis' errors in our words; those about reach or login may repeat parts of a URL."""
+    what = f"the store at {where}"
+    if tls := fault(error, "store"):
+        return StoreError(f"{what} {tls[0]}", tls[1])
+    match error:
+        case redis.AuthenticationError():
+            return StoreRefused(
+                f"{what} refuses this user or password",
+                "set store.url: redis://user:password@host:port/0",
+            )
+        case redis.exceptions.NoPermissionError():
+            return StoreRefused(
+                f"{what} gives this user no permission ({str(error)[:120]})",
+                "use the credentials that were made for this site",
+            )
+        case redis.ResponseError() if "maxmemory" in str(error):
+            return StoreError(f"{what} is full", "raise its maxmemory")
+        case redis.BusyLoadingError():
+            return StoreError(f"{what} is still loading", "wait until it is ready")
+        case _:
+            return StoreError(
+                f"{what} does not answer ({type(error).__name__})",
                 "start Redis there, or set store.url",
-            ) from None
+            )
 
 
 def _parsed(kind: type[R], values: Iterable[bytes | None]) -> Iterator[R]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -42,9 +43,18 @@ def restartable_rabbitmq(rabbitmq: servers.Server) -> Iterator[servers.Server]:
 
 
 def _serve(start: Callable[[], servers.Server]) -> Iterator[servers.Server]:
+    with needed():
+        server = start()
+    yield server
+    server.close()
+
+
+@contextmanager
+def needed() -> Iterator[None]:
+    """Around what needs a server's binaries: without them, skip on a laptop and fail in CI."""
     missing = ""
     try:
-        server = start()
+        yield
     except servers.ServerMissing as error:
         missing = str(error)
     # Outside the handler, so that the line stands alone, without the error that it repeats.
@@ -52,8 +62,6 @@ def _serve(start: Callable[[], servers.Server]) -> Iterator[servers.Server]:
         pytest.fail(missing, pytrace=False)
     if missing:
         pytest.skip(missing)
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope="session")

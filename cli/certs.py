@@ -1,0 +1,158 @@
+"""`fccl certs`: the files that let RabbitMQ and Redis prove who they are.
+
+The folder is closed to other users (0700), and the authority's key in it is 0600: whoever has
+that one can pose as the servers. The servers' keys are 0644 all the same: containers run as users
+of their own and are given these single files, which they could not read otherwise; on this
+machine nobody gets past the folder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from common import certificates
+from common.certificates import Pair
+from common.errors import ConfigError
+from common.files import sync
+
+SERVERS = ("rabbitmq", "redis")
+ALWAYS = ("localhost", "127.0.0.1")
+
+
+@click.command()
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path),
+    default=Path("certs"),
+    help="Where the files are, or are to be [certs].",
+)
+@click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    metavar="NAME_OR_IP",
+    help="What workers call this machine; may be repeated [those of the last time].",
+)
+@click.option(
+    "--days",
+    type=click.IntRange(1, certificates.CA_DAYS),
+    default=certificates.SERVER_DAYS,
+    help=f"How long the servers' certificates are valid [{certificates.SERVER_DAYS}].",
+)
+@click.option("--new-ca", is_flag=True, help="Replace the authority; workers need its ca.pem anew.")
+def command(folder: Path, hosts: tuple[str, ...], days: int, new_ca: bool) -> None:
+    """Make a private certificate authority, and certificates for RabbitMQ and Redis.
+
+    A second call keeps the authority, and makes the servers' certificates anew: for other hosts,
+    or before they end. Restart the servers afterwards.
+    """
+    now = datetime.now(UTC)
+    certificates.check_hosts(hosts)
+    with _explained(folder):
+        _open(folder)
+        ca, kept = _authority(folder, now, new_ca)
+        issued = {
+            server: certificates.issue(ca, server, _hosts(folder, server, hosts), now, days)
+            for server in SERVERS
+        }
+        if not kept:
+            _write(folder / "ca.key", ca.key, 0o600)
+            _write(folder / "ca.pem", ca.certificate, 0o644)
+        for server, pair in issued.items():
+            _write(folder / f"{server}.key", pair.key, 0o644)
+            _write(folder / f"{server}.pem", pair.certificate, 0o644)
+        sync(folder)
+    _tell(folder, ca, kept, issued)
+
+
+def _tell(folder: Path, ca: Pair, kept: bool, issued: dict[str, Pair]) -> None:
+    state = "kept" if kept else "wrote"
+    click.echo(f"{state} the authority {folder / 'ca.pem'}, valid until {_day(ca)}")
+    click.echo(f"  fingerprint (SHA-256) {certificates.fingerprint(ca.certificate)}")
+    for server, pair in issued.items():
+        names = ", ".join(certificates.hosts_of(pair.certificate))
+        click.echo(f"wrote {folder / server}.pem and .key, valid until {_day(pair)}, for {names}")
+    click.echo("next:")
+    click.echo("  servers  docker compose -f docker-compose.yml -f docker-compose.tls.yml up -d")
+    click.echo(f'  config   broker.ca and store.ca = "{folder / "ca.pem"}"')
+    click.echo("           broker.url = amqps://…:5671/, store.url = rediss://…")
+    click.echo(f"  secret   {folder / 'ca.key'}: never leaves this machine; ca.pem may go anywhere")
+
+
+def _day(pair: Pair) -> str:
+    return f"{certificates.ends(pair.certificate):%Y-%m-%d}"
+
+
+def _open(folder: Path) -> None:
+    """Make the folder, or see that it is one that others cannot look into."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if folder.stat().st_mode & 0o077 and any(folder.iterdir()):
+        raise ConfigError(
+            f"{folder} is open to other users, and is to hold private keys",
+            f"name another folder, or `chmod 700 {folder}`",
+        )
+    folder.chmod(0o700)  # an empty one is ours to close; umask may have opened or closed it more
+
+
+def _authority(folder: Path, now: datetime, new: bool) -> tuple[Pair, bool]:
+    """The folder's authority and True, or a new one and False."""
+    paths = certificate, key = folder / "ca.pem", folder / "ca.key"
+    there = [path for path in paths if path.exists()]
+    if new or not there:
+        return certificates.make_ca(now), False
+    if len(there) == 1:
+        missing = key if there == [certificate] else certificate
+        raise ConfigError(
+            f"{there[0]} is there, but {missing.name} is not",
+            "restore it from a copy; `fccl certs --new-ca` makes another authority",
+        )
+    ca = Pair(certificate.read_bytes(), key.read_bytes())
+    try:
+        certificates.check_ca(ca, now)
+    except ConfigError as error:
+        raise ConfigError(f"{folder}/ca.*: {error.what}", error.remedy) from None
+    return ca, True
+
+
+def _hosts(folder: Path, server: str, hosts: tuple[str, ...]) -> tuple[str, ...]:
+    """The names for a certificate: its service in the compose file, this machine, and `hosts`."""
+    present = folder / f"{server}.pem"
+    if not hosts and present.exists():
+        try:
+            hosts = certificates.hosts_of(present.read_bytes())
+        except ConfigError as error:
+            raise ConfigError(f"{present}: {error.what}", "name its hosts with --host") from None
+    return (server, *ALWAYS, *hosts)
+
+
+def _write(path: Path, data: bytes, mode: int) -> None:
+    """Replace a file whole; its bytes are never under a wider mode than `mode`."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fchmod(fd, mode)  # whatever the umask
+        os.fsync(fd)
+    temporary.replace(path)
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileExistsError:
+        raise ConfigError(f"{folder} is no directory", "name another with --dir") from None
+    except OSError as error:
+        where = error.filename or folder
+        raise ConfigError(
+            f"{where}: {error.strerror}", "name a writable place with --dir"
+        ) from None

@@ -1,0 +1,158 @@
+"""`fccl certs` against servers that use its files: RabbitMQ and Redis, over TLS."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from broker.rabbit import RabbitBroker
+from cli import servers
+from cli.certs import command
+from common.errors import BrokerError, FcclError, StoreError
+from common.store import connect
+from tests.conftest import needed
+from tests.servers import Server, find_binaries
+
+OTHER = "127.1"
+"""Reaches 127.0.0.1 as well, and is not in any certificate."""
+SECRET = "sesame"
+
+
+@dataclass(frozen=True)
+class Secured:
+    """The two servers over TLS, and their authority."""
+
+    folder: Path
+    amqps: str
+    rediss: str
+
+    @property
+    def ca(self) -> str:
+        return str(self.folder / "ca.pem")
+
+
+def certs(folder: Path, *args: str) -> None:
+    result = CliRunner().invoke(command, ["--dir", str(folder), *args], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    with needed():
+        find_binaries()
+    place = tmp_path_factory.mktemp("tls")
+    folder = place / "certs"
+    certs(folder)
+
+    def tls(server: str) -> servers.Tls:
+        pair = folder / f"{server}.pem", folder / f"{server}.key"
+        return servers.Tls(servers.free_port(), folder / "ca.pem", *pair)
+
+    amqps, rediss = tls("rabbitmq"), tls("redis")
+    rabbitmq = servers.PrivateRabbitMQ(place / "rabbitmq", servers.free_port(), tls=amqps)
+    redis = servers.PrivateRedis(place / "redis", servers.free_port(), tls=rediss)
+    try:
+        servers.start(rabbitmq)
+        servers.start(redis)
+        yield Secured(
+            folder,
+            f"amqps://guest:guest@localhost:{amqps.port}/",
+            f"rediss://localhost:{rediss.port}/0",
+        )
+    finally:
+        servers.stop(rabbitmq)
+        servers.stop(redis)
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> str:
+    """An authority that the servers do not have."""
+    certs(tmp_path / "foreign")
+    return str(tmp_path / "foreign/ca.pem")
+
+
+def broker_error(url: str, ca: str | None) -> str:
+    with pytest.raises(BrokerError) as caught:
+        RabbitBroker(url, ca=ca)
+    return one_line(caught.value)
+
+
+def store_error(url: str, ca: str | None) -> str:
+    with pytest.raises(StoreError) as caught:
+        connect(url, ca=ca)
+    return one_line(caught.value)
+
+
+def one_line(error: FcclError) -> str:
+    text = str(error)
+    assert "\n" not in text and SECRET not in text
+    return text
+
+
+def test_a_broker_with_these_files_is_reached_over_tls(secured: Secured) -> None:
+    states: list[str] = []
+    RabbitBroker(secured.amqps, states.append, ca=secured.ca).close()
+    assert states[0] == "connected"
+
+
+def test_a_store_with_these_files_is_reached_over_tls(secured: Secured) -> None:
+    connect(secured.rediss, ca=secured.ca).ping()
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_the_certificates_pass_the_strictest_verification(secured: Secured, host: str) -> None:
+    context = ssl.create_default_context(cafile=secured.ca)
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    for url in (secured.amqps, secured.rediss):
+        port = int(url.rpartition(":")[2].partition("/")[0])
+        with (
+            servers.socket.create_connection(("127.0.0.1", port)) as plain,
+            context.wrap_socket(plain, server_hostname=host) as tls,
+        ):
+            assert tls.version() == "TLSv1.3"
+
+
+def test_an_authority_that_did_not_sign_is_named_as_the_reason(
+    secured: Secured, foreign: str
+) -> None:
+    for ca in (foreign, None):
+        said = broker_error(secured.amqps, ca)
+        assert "not from this authority" in said and "set broker.ca" in said
+        said = store_error(secured.rediss, ca)
+        assert "not from this authority" in said and "set store.ca" in said
+
+
+def test_a_host_that_the_certificate_does_not_name_is_the_reason(secured: Secured) -> None:
+    for said in (
+        broker_error(secured.amqps.replace("localhost", OTHER), secured.ca),
+        store_error(secured.rediss.replace("localhost", OTHER), secured.ca),
+    ):
+        assert f"at {OTHER}:" in said and "for another host" in said
+        assert "fccl certs --host" in said
+
+
+def test_a_plain_port_is_no_tls_port(secured: Secured, rabbitmq: Server) -> None:
+    said = broker_error(rabbitmq.url.replace("amqp://", "amqps://"), secured.ca)
+    assert "speaks no TLS at this port" in said and "broker.url" in said
+
+
+def test_a_wrong_password_over_tls_is_told_apart(secured: Secured) -> None:
+    said = broker_error(secured.amqps.replace(":guest@", f":{SECRET}@"), secured.ca)
+    assert "refuses this user or password" in said
+    said = store_error(secured.rediss.replace("://", f"://nobody:{SECRET}@"), secured.ca)
+    assert "refuses this user or password" in said
+
+
+def test_a_file_without_certificates_is_named(secured: Secured, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.pem"
+    empty.write_text("nothing")
+    assert "empty.pem (no PEM); set broker.ca" in broker_error(secured.amqps, str(empty))
+    assert "empty.pem (no PEM); set store.ca" in store_error(secured.rediss, str(empty))
+    gone = str(tmp_path / "gone.pem")
+    assert "gone.pem (No such file" in store_error(secured.rediss, gone)
