@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 
 from tests import servers
+from tests.guarded import Guarded, guarded
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("fccl", deadline=None)
@@ -40,6 +41,15 @@ def restartable_rabbitmq(rabbitmq: servers.Server) -> Iterator[servers.Server]:
         pytest.skip("FCCL_TEST_RABBITMQ_URL names a server that is not ours to restart")
     yield rabbitmq
     rabbitmq.start()
+
+
+@pytest.fixture(scope="session")
+def guarded_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """A RabbitMQ with its management API and a Redis, over TLS. Use run names of your own."""
+    with needed():
+        servers.find_binaries()
+    with guarded(tmp_path_factory.mktemp("guarded")) as found:
+        yield found
 
 
 def _serve(start: Callable[[], servers.Server]) -> Iterator[servers.Server]:

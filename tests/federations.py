@@ -97,24 +97,24 @@ class Federation:
 
     def __init__(self, directory: Path, place: Commands, store_url: str) -> None:
         self.run = directory / "runs" / "small"
-        self._place = place
+        self.place = place
         self._store_url = store_url
 
     # processes
 
     def script(self, *args: str, **variables: str) -> Command:
         """A command by the console script; the others are forked."""
-        return self._place.script(*args, **variables)
+        return self.place.script(*args, **variables)
 
     def coordinator(self, *flags: str) -> Command:
-        return self._place.fork("coordinator", "--plain", *flags)
+        return self.place.fork("coordinator", "--plain", *flags)
 
     def worker(self, *flags: str, **variables: str) -> Command:
-        return self._place.fork("worker", *flags, **variables)
+        return self.place.fork("worker", *flags, **variables)
 
     def status(self) -> dict[str, Any] | None:
         """What `fccl status --json` prints; None where it fails."""
-        command = self._place.fork("status", "--json")
+        command = self.place.fork("status", "--json")
         found: dict[str, Any] | None = json.loads(command.out) if command.end() == 0 else None
         return found
 

@@ -28,6 +28,7 @@ from pydantic import ValidationError
 
 from broker.amqp_errors import connect_error
 from broker.pika_setup import trusting
+from common.clock import Clock
 from common.config import BrokerConfig, FederationConfig, RunConfig, StoreConfig
 from common.errors import JoinError, StoreError, StoreRefused
 from common.files import write_durable
@@ -129,11 +130,27 @@ def config_of(identity: Identity, place: Path) -> FederationConfig:
 
 
 def join(
-    invitation: Invitation, place: Path, *, host: str, software: str, stop: Flag, told: Told
+    invitation: Invitation,
+    place: Path,
+    *,
+    host: str,
+    software: str,
+    stop: Flag,
+    told: Told,
+    clock: Clock = time.time,
 ) -> Identity | None:
     """Become the site that a token invites; None if `stop` was set while waiting for the answer.
 
     Again with the same token on the same machine is harmless: it has its identity already.
+
+    Args:
+        invitation: What the token says.
+        place: Folder of the identity.
+        host: This machine's name; only informs.
+        software: What this is; only informs.
+        stop: Ends the waiting.
+        told: Called with the kind and text of what is waited for.
+        clock: Seconds since the epoch.
 
     Raises:
         JoinError: The token was used elsewhere, revoked, or is of another federation; or this
@@ -146,7 +163,7 @@ def join(
         return known
     pending = _pending(invitation, place, host, software)
     store = _door(invitation, place)
-    _check_clock(store)
+    _check_clock(store, clock)
     _reach(invitation.broker, str(place / "ca.pem") if invitation.ca else None)
     answer = _ask(store, pending, stop, told)
     if answer is None:
@@ -222,8 +239,8 @@ def _door(invitation: Invitation, place: Path) -> Store:
         ) from None
 
 
-def _check_clock(store: Store) -> None:
-    skew = time.time() - store.clock()
+def _check_clock(store: Store, clock: Clock) -> None:
+    skew = clock() - store.clock()
     if abs(skew) > MAX_SKEW_S:
         way = "ahead of" if skew > 0 else "behind"
         raise JoinError(

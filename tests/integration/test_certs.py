@@ -3,70 +3,25 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from broker.rabbit import RabbitBroker
 from cli import servers
-from cli.certs import command
 from common.errors import BrokerError, FcclError, StoreError
 from common.store import connect
-from tests.conftest import needed
-from tests.servers import Server, find_binaries
+from tests.guarded import Guarded, certs
+from tests.servers import Server
 
 OTHER = "127.1"
 """Reaches 127.0.0.1 as well, and is not in any certificate."""
 SECRET = "sesame"
 
 
-@dataclass(frozen=True)
-class Secured:
-    """The two servers over TLS, and their authority."""
-
-    folder: Path
-    amqps: str
-    rediss: str
-
-    @property
-    def ca(self) -> str:
-        return str(self.folder / "ca.pem")
-
-
-def certs(folder: Path, *args: str) -> None:
-    result = CliRunner().invoke(command, ["--dir", str(folder), *args], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-
-
-@pytest.fixture(scope="module")
-def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
-    with needed():
-        find_binaries()
-    place = tmp_path_factory.mktemp("tls")
-    folder = place / "certs"
-    certs(folder)
-
-    def tls(server: str) -> servers.Tls:
-        pair = folder / f"{server}.pem", folder / f"{server}.key"
-        return servers.Tls(servers.free_port(), folder / "ca.pem", *pair)
-
-    amqps, rediss = tls("rabbitmq"), tls("redis")
-    rabbitmq = servers.PrivateRabbitMQ(place / "rabbitmq", servers.free_port(), tls=amqps)
-    redis = servers.PrivateRedis(place / "redis", servers.free_port(), tls=rediss)
-    try:
-        servers.start(rabbitmq)
-        servers.start(redis)
-        yield Secured(
-            folder,
-            f"amqps://guest:guest@localhost:{amqps.port}/",
-            f"rediss://localhost:{rediss.port}/0",
-        )
-    finally:
-        servers.stop(rabbitmq)
-        servers.stop(redis)
+@pytest.fixture
+def secured(guarded_servers: Guarded) -> Guarded:
+    return guarded_servers
 
 
 @pytest.fixture
@@ -94,18 +49,18 @@ def one_line(error: FcclError) -> str:
     return text
 
 
-def test_a_broker_with_these_files_is_reached_over_tls(secured: Secured) -> None:
+def test_a_broker_with_these_files_is_reached_over_tls(secured: Guarded) -> None:
     states: list[str] = []
     RabbitBroker(secured.amqps, states.append, ca=secured.ca).close()
     assert states[0] == "connected"
 
 
-def test_a_store_with_these_files_is_reached_over_tls(secured: Secured) -> None:
+def test_a_store_with_these_files_is_reached_over_tls(secured: Guarded) -> None:
     connect(secured.rediss, ca=secured.ca).ping()
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
-def test_the_certificates_pass_the_strictest_verification(secured: Secured, host: str) -> None:
+def test_the_certificates_pass_the_strictest_verification(secured: Guarded, host: str) -> None:
     context = ssl.create_default_context(cafile=secured.ca)
     context.verify_flags |= ssl.VERIFY_X509_STRICT
     context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -119,7 +74,7 @@ def test_the_certificates_pass_the_strictest_verification(secured: Secured, host
 
 
 def test_an_authority_that_did_not_sign_is_named_as_the_reason(
-    secured: Secured, foreign: str
+    secured: Guarded, foreign: str
 ) -> None:
     for ca in (foreign, None):
         said = broker_error(secured.amqps, ca)
@@ -128,7 +83,7 @@ def test_an_authority_that_did_not_sign_is_named_as_the_reason(
         assert "not from this authority" in said and "set store.ca" in said
 
 
-def test_a_host_that_the_certificate_does_not_name_is_the_reason(secured: Secured) -> None:
+def test_a_host_that_the_certificate_does_not_name_is_the_reason(secured: Guarded) -> None:
     for said in (
         broker_error(secured.amqps.replace("localhost", OTHER), secured.ca),
         store_error(secured.rediss.replace("localhost", OTHER), secured.ca),
@@ -137,19 +92,19 @@ def test_a_host_that_the_certificate_does_not_name_is_the_reason(secured: Secure
         assert "fccl certs --host" in said
 
 
-def test_a_plain_port_is_no_tls_port(secured: Secured, rabbitmq: Server) -> None:
+def test_a_plain_port_is_no_tls_port(secured: Guarded, rabbitmq: Server) -> None:
     said = broker_error(rabbitmq.url.replace("amqp://", "amqps://"), secured.ca)
     assert "speaks no TLS at this port" in said and "broker.url" in said
 
 
-def test_a_wrong_password_over_tls_is_told_apart(secured: Secured) -> None:
+def test_a_wrong_password_over_tls_is_told_apart(secured: Guarded) -> None:
     said = broker_error(secured.amqps.replace(":guest@", f":{SECRET}@"), secured.ca)
     assert "refuses this user or password" in said
     said = store_error(secured.rediss.replace("://", f"://nobody:{SECRET}@"), secured.ca)
     assert "refuses this user or password" in said
 
 
-def test_a_file_without_certificates_is_named(secured: Secured, tmp_path: Path) -> None:
+def test_a_file_without_certificates_is_named(secured: Guarded, tmp_path: Path) -> None:
     empty = tmp_path / "empty.pem"
     empty.write_text("nothing")
     assert "empty.pem (no PEM); set broker.ca" in broker_error(secured.amqps, str(empty))

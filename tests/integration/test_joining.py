@@ -1,0 +1,304 @@
+"""Every way in which a join token does not open the door; each has its own line."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from broker.management import Management
+from broker.rabbit import RabbitBroker
+from common import acl
+from common.errors import BrokerError, FcclError, JoinError, StoreError, StoreRefused
+from common.invitation import Invitation
+from common.naming import site_user
+from common.store import connect
+from coordinator.access import Access, Terms
+from coordinator.events import Note
+from coordinator.sites import Sites
+from tests.guarded import Guarded, certs
+from tests.processes import eventually
+from worker import identity
+from worker.identity import Identity
+
+pytestmark = pytest.mark.servers
+
+
+class Desk:
+    """A coordinator's access to sites, asked again and again as its pulse does."""
+
+    def __init__(self, servers: Guarded, folder: Path) -> None:
+        self.name = f"run{uuid4().hex[:8]}"
+        self.servers = servers
+        self.now = 0.0  # added to the clock
+        self.sites = Sites(folder / "sites.db")
+        self.store = connect(servers.store)
+        management = Management(servers.broker, servers.management)
+        self.access = Access(self.name, self.sites, management, self.store, self.clock)
+        self.management = management
+        self.notes: list[Note] = []
+        self._stop = threading.Event()
+
+    def clock(self) -> float:
+        return time.time() + self.now
+
+    def invite(self, site: str = "hospital-a", *, again: bool = False) -> Invitation:
+        servers = self.servers
+        terms = Terms(
+            hours=1.0,
+            broker=servers.amqps.replace("guest:guest@", ""),
+            store=servers.rediss,
+            ca=Path(servers.ca).read_text(),
+            max_clients=1,
+            max_rows=100,
+        )
+        return self.access.invite(site, terms, again=again)
+
+    def pulse(self) -> None:
+        while not self._stop.wait(0.05):
+            self.notes += self.access.pulse()
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """While a coordinator runs."""
+        thread = threading.Thread(target=self.pulse)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            thread.join()
+            self._stop.clear()
+
+
+@pytest.fixture
+def desk(guarded_servers: Guarded, tmp_path: Path) -> Desk:
+    return Desk(guarded_servers, tmp_path)
+
+
+def join(invitation: Invitation, place: Path, host: str = "ward7", skew: float = 0.0) -> Identity:
+    found = identity.join(
+        invitation,
+        place,
+        host=host,
+        software="fccl test",
+        stop=threading.Event(),
+        told=lambda kind, text: None,
+        clock=lambda: time.time() + skew,
+    )
+    assert found is not None
+    return found
+
+
+def refused(invitation: Invitation, place: Path, skew: float = 0.0) -> str:
+    """The one line with which joining ends."""
+    with pytest.raises(FcclError) as caught:
+        join(invitation, place, "other", skew)
+    text = str(caught.value)
+    assert "\n" not in text and invitation.secret not in text
+    assert not (place / "identity.json").exists()
+    return text
+
+
+def test_a_token_becomes_credentials_that_both_servers_take(desk: Desk, tmp_path: Path) -> None:
+    place = tmp_path / "a"
+    with desk.open():
+        mine = join(desk.invite(), place)
+    config = identity.config_of(mine, place)
+    RabbitBroker(config.broker.url, ca=config.broker.ca).close()
+    connect(config.store.url, ca=config.store.ca).ping()
+    assert (place / "identity.json").stat().st_mode & 0o77 == 0
+    assert mine.password not in desk.sites.path.read_bytes().decode("latin-1")
+    assert dict(desk.access.active())["hospital-a"].max_rows == 100
+    assert "joined from ward7" in desk.notes[0].text
+
+
+def test_the_same_machine_may_say_its_token_again(desk: Desk, tmp_path: Path) -> None:
+    invitation = desk.invite()
+    with desk.open():
+        mine = join(invitation, tmp_path / "a")
+    assert join(invitation, tmp_path / "a") == mine  # nobody is asked
+
+
+def test_a_machine_that_died_while_it_asked_asks_again_with_the_same_password(
+    desk: Desk, tmp_path: Path
+) -> None:
+    invitation, stop = desk.invite(), threading.Event()
+    stop.set()
+    asked = identity.join(
+        invitation, tmp_path / "a", host="h", software="s", stop=stop, told=lambda *_: None
+    )
+    assert asked is None
+    with desk.open():
+        eventually("admitted", desk.access.active)  # while nobody waits for it
+    mine = join(invitation, tmp_path / "a")
+    config = identity.config_of(mine, tmp_path / "a")
+    RabbitBroker(config.broker.url, ca=config.broker.ca).close()
+
+
+def test_a_used_token_says_when_and_by_whom(desk: Desk, tmp_path: Path) -> None:
+    invitation = desk.invite()
+    with desk.open():
+        join(invitation, tmp_path / "a")
+        text = refused(invitation, tmp_path / "b")
+    assert "token of site hospital-a was used on" in text and "by ward7" in text
+    assert "fccl invite hospital-a --again" in text
+
+
+def test_a_used_token_cannot_ask_for_other_credentials(desk: Desk, tmp_path: Path) -> None:
+    invitation = desk.invite()
+    with desk.open():
+        join(invitation, tmp_path / "a")
+    door = identity._door(invitation, tmp_path / "a")
+    with pytest.raises(StoreRefused):
+        door.put_join_request(invitation.token_id, b"{}")
+
+
+def test_a_replaced_token_is_not_known(desk: Desk, tmp_path: Path) -> None:
+    old = desk.invite()
+    new = desk.invite(again=True)
+    assert "does not know this token" in refused(old, tmp_path / "a")
+    with desk.open():
+        join(new, tmp_path / "b")
+
+
+def test_a_second_token_ends_the_first_machines_credentials_once_it_is_used(
+    desk: Desk, tmp_path: Path
+) -> None:
+    with desk.open():
+        first = join(desk.invite(), tmp_path / "a")
+        config = identity.config_of(first, tmp_path / "a")
+        second = desk.invite(again=True)
+        RabbitBroker(config.broker.url, ca=config.broker.ca).close()  # not used: nothing changes
+        join(second, tmp_path / "b")
+    with pytest.raises(BrokerError, match="refuses this user"):
+        RabbitBroker(config.broker.url, ca=config.broker.ca)
+    with pytest.raises(StoreRefused):
+        connect(config.store.url, ca=config.store.ca)
+
+
+def test_a_token_that_was_revoked_before_it_was_used(desk: Desk, tmp_path: Path) -> None:
+    invitation = desk.invite()
+    desk.access.revoke("hospital-a")
+    with desk.open():
+        assert "site hospital-a was revoked on" in refused(invitation, tmp_path / "a")
+
+
+def test_a_token_that_nobody_used_in_time(desk: Desk, tmp_path: Path) -> None:
+    invitation = desk.invite()
+    desk.now = 3601.0  # the coordinator's clock, an hour later
+    with desk.open():
+        assert "expired on" in refused(invitation, tmp_path / "a")
+    assert "nobody used it" in desk.notes[-1].text
+
+
+def test_a_token_of_another_federation(desk: Desk, tmp_path: Path) -> None:
+    foreign = desk.invite().model_copy(update={"token_id": "0" * 16})
+    text = refused(foreign, tmp_path / "a")
+    assert "does not know this token" in text and "another federation" in text
+
+
+def test_an_authority_that_did_not_sign_the_servers(desk: Desk, tmp_path: Path) -> None:
+    certs(tmp_path / "foreign")
+    other = (tmp_path / "foreign/ca.pem").read_text()
+    invitation = desk.invite().model_copy(update={"ca": other})
+    assert "certificate that is not from this authority" in refused(invitation, tmp_path / "a")
+
+
+@pytest.mark.parametrize(("skew", "way"), [(1000.0, "ahead of"), (-1000.0, "behind")])
+def test_a_clock_that_is_far_off(desk: Desk, tmp_path: Path, skew: float, way: str) -> None:
+    text = refused(desk.invite(), tmp_path / "a", skew)
+    assert f"clock is 1000 s {way} the store's" in text or f"999 s {way}" in text
+
+
+def test_a_worker_of_another_protocol_may_come_back_with_the_right_one(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    invitation = desk.invite()
+    with desk.open():
+        monkeypatch.setattr(identity, "PROTOCOL", 2)
+        text = refused(invitation, tmp_path / "a")
+        assert "speaks protocol 2, this federation 1" in text
+        monkeypatch.undo()
+        join(invitation, tmp_path / "a")
+
+
+def test_a_broker_that_is_not_there(desk: Desk, tmp_path: Path) -> None:
+    invitation = desk.invite().model_copy(update={"broker": "amqps://localhost:1/"})
+    assert "cannot reach RabbitMQ at localhost:1" in refused(invitation, tmp_path / "a")
+
+
+def test_a_store_that_is_not_there(desk: Desk, tmp_path: Path) -> None:
+    invitation = desk.invite().model_copy(update={"store": "rediss://localhost:1/0"})
+    assert "store at localhost:1/0 does not answer" in refused(invitation, tmp_path / "a")
+
+
+def test_a_name_is_taken(desk: Desk) -> None:
+    desk.invite()
+    with pytest.raises(JoinError, match="site hospital-a is taken: invited on"):
+        desk.invite()
+
+
+def test_a_site_that_was_never_invited_cannot_be_revoked(desk: Desk) -> None:
+    desk.invite("hospital-b")
+    with pytest.raises(JoinError, match="no site hospital-a was invited; invited: hospital-b"):
+        desk.access.revoke("hospital-a")
+
+
+def test_without_its_management_api_nobody_is_invited(desk: Desk) -> None:
+    management = Management(desk.servers.broker, "http://127.0.0.1:1")
+    closed = Access(desk.name, desk.sites, management, desk.store, desk.clock)
+    desk.access = closed
+    with pytest.raises(BrokerError, match=r"management API at .* does not answer"):
+        desk.invite()
+    assert desk.sites.all() == []
+
+
+def test_a_revoked_site_is_out_on_both_servers_at_once(desk: Desk, tmp_path: Path) -> None:
+    with desk.open():
+        mine = join(desk.invite(), tmp_path / "a")
+    config = identity.config_of(mine, tmp_path / "a")
+    states: list[str] = []
+    broker = RabbitBroker(config.broker.url, states.append, ca=config.broker.ca)
+    store = connect(config.store.url, ca=config.store.ca)
+    desk.access.revoke("hospital-a")
+    with pytest.raises(StoreError):
+        store.ping()
+    eventually("the connection is closed", lambda: [s for s in states if s.startswith("lost")])
+    eventually("and refused", lambda: [s for s in states if "refuses this user" in s])
+    broker.close()
+    assert not desk.access.active()
+
+
+def test_servers_that_forget_their_users_are_told_again(desk: Desk, tmp_path: Path) -> None:
+    invitation = desk.invite()
+    pending = desk.invite("hospital-b")
+    with desk.open():
+        mine = join(invitation, tmp_path / "a")
+    user = site_user(desk.name, "hospital-a")
+    acl.revoke(desk.store, user)
+    acl.revoke(desk.store, f"join.{pending.token_id}")
+    desk.management.delete_user(user)
+    desk.now = 61.0  # RabbitMQ's users are looked at once a minute
+    with desk.open():
+        join(pending, tmp_path / "b")
+        config = identity.config_of(mine, tmp_path / "a")
+        RabbitBroker(config.broker.url, ca=config.broker.ca).close()
+        connect(config.store.url, ca=config.store.ca).ping()
+
+
+def test_an_answer_of_no_known_form_is_no_traceback(desk: Desk, tmp_path: Path) -> None:
+    invitation = desk.invite()
+    desk.store.put_join_answer(invitation.token_id, b"\xff")
+    assert "answer cannot be read" in refused(invitation, tmp_path / "a")
+
+
+def test_a_damaged_identity_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "identity.json").write_text("{")
+    with pytest.raises(JoinError, match="cannot be read"):
+        identity.load(tmp_path)
