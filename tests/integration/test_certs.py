@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 from broker.rabbit import RabbitBroker
 from cli import servers
 from cli.certs import command
+from cli.ports import free_port
 from common.errors import BrokerError, FcclError, StoreError
 from common.store import connect
 from tests.conftest import needed
@@ -51,11 +53,11 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
 
     def tls(server: str) -> servers.Tls:
         pair = folder / f"{server}.pem", folder / f"{server}.key"
-        return servers.Tls(servers.free_port(), folder / "ca.pem", *pair)
+        return servers.Tls(free_port(), folder / "ca.pem", *pair)
 
     amqps, rediss = tls("rabbitmq"), tls("redis")
-    rabbitmq = servers.PrivateRabbitMQ(place / "rabbitmq", servers.free_port(), tls=amqps)
-    redis = servers.PrivateRedis(place / "redis", servers.free_port(), tls=rediss)
+    rabbitmq = servers.PrivateRabbitMQ(place / "rabbitmq", free_port(), tls=amqps)
+    redis = servers.PrivateRedis(place / "redis", free_port(), tls=rediss)
     try:
         servers.start(rabbitmq)
         servers.start(redis)
@@ -112,7 +114,7 @@ def test_the_certificates_pass_the_strictest_verification(secured: Secured, host
     for url in (secured.amqps, secured.rediss):
         port = int(url.rpartition(":")[2].partition("/")[0])
         with (
-            servers.socket.create_connection(("127.0.0.1", port)) as plain,
+            socket.create_connection(("127.0.0.1", port)) as plain,
             context.wrap_socket(plain, server_hostname=host) as tls,
         ):
             assert tls.version() == "TLSv1.3"
