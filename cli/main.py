@@ -33,6 +33,7 @@ COMMANDS = {
     "status": "Show the state of a run once.",
     "evaluate": "Measure any version: perplexity, preferences, accuracy, generations.",
     "export": "A PEFT adapter or a merged model, with a model card.",
+    "services": "A private RabbitMQ and Redis on this machine, without Docker.",
     "certs": "A private authority, and certificates for RabbitMQ and Redis.",
     "prune": "A smaller encoder: fewer layers, heads and feed-forward units, with its manifest.",
 }

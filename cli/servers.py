@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 from broker.probe import probe
+from cli.ports import HOST, free_port
 from cli.processes import Process, Record, known, load, spawn, wait_gone
 from common.errors import BrokerError, ConfigError, FcclError, StoreError
 from common.store import connect
 
-HOST = "127.0.0.1"
 START_SECONDS = 90.0
 STOP_SECONDS = 30.0
 POLL_SECONDS = 0.05
@@ -54,6 +54,7 @@ class Server(Protocol):
 
     name: ClassVar[str]
     home: Path
+    port: int
     error: ClassVar[type[FcclError]]
 
     @property
@@ -101,7 +102,7 @@ class PrivateRedis:
         options: Mapping[str, str] | None = None,
     ) -> None:
         self.home = home.absolute()
-        self._port = port
+        self.port = port
         self._tls = tls
         self._durable = durable
         self._more = dict(options or {})
@@ -109,7 +110,7 @@ class PrivateRedis:
     @property
     def url(self) -> str:
         """See `Server.url`."""
-        return f"redis://{HOST}:{self._port}/0"
+        return f"redis://{HOST}:{self.port}/0"
 
     @property
     def log(self) -> Path:
@@ -122,7 +123,7 @@ class PrivateRedis:
         _make(self.home)
         words = [word for key, value in self._options().items() for word in (f"--{key}", value)]
         process = spawn("redis-server", [binary, *words], os.environ, self.log)
-        Record({"main": self._port}, (process,)).save(record_of(self.home))
+        Record({"main": self.port}, (process,)).save(record_of(self.home))
 
     @classmethod
     def find(cls) -> str:
@@ -139,7 +140,7 @@ class PrivateRedis:
 
     def _options(self) -> dict[str, str]:
         options = {
-            "port": str(self._port),
+            "port": str(self.port),
             "bind": HOST,
             "dir": str(self.home),
             "save": "",
@@ -192,7 +193,7 @@ class PrivateRabbitMQ:
         free_bytes: int = 256 << 20,
     ) -> None:
         self.home = home.absolute()
-        self._port = port
+        self.port = port
         self._management = management
         self._tls = tls
         self._free_bytes = free_bytes
@@ -200,7 +201,7 @@ class PrivateRabbitMQ:
     @property
     def url(self) -> str:
         """See `Server.url`."""
-        return f"amqp://guest:guest@{HOST}:{self._port}/"
+        return f"amqp://guest:guest@{HOST}:{self.port}/"
 
     @property
     def management_url(self) -> str | None:
@@ -219,7 +220,7 @@ class PrivateRabbitMQ:
         # A node of its own name would meet itself, were it not for a port mapper of its own.
         mapper_port, node_port = free_port(), free_port()
         environment = self._environment(mapper_port, node_port, self._write_settings(script))
-        ports = {"main": self._port}
+        ports = {"main": self.port}
         if self._management is not None:
             ports["management"] = self._management
         pid_file = self.home / "pid"
@@ -286,7 +287,7 @@ class PrivateRabbitMQ:
             "ERL_EPMD_ADDRESS": HOST,
             "RABBITMQ_NODENAME": "fccl@localhost",  # its data lies under this name
             "RABBITMQ_NODE_IP_ADDRESS": HOST,
-            "RABBITMQ_NODE_PORT": str(self._port),
+            "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(node_port),
             "RABBITMQ_MNESIA_BASE": str(home / "data"),
             "RABBITMQ_LOG_BASE": str(home / "log"),
@@ -308,7 +309,7 @@ class PrivateRabbitMQ:
     def answers(self) -> bool:
         """See `Server.answers`; its port opens before it takes anyone in."""
         try:
-            with socket.create_connection((HOST, self._port), timeout=1.0):
+            with socket.create_connection((HOST, self.port), timeout=1.0):
                 pass
             probe(self.url, timeout_s=2.0)
         except (OSError, BrokerError):
@@ -392,30 +393,6 @@ def tail(log: Path, lines: int = TAIL_LINES) -> str:
     except OSError:
         return "(no log)"
     return "\n".join(f"  {line}" for line in text.splitlines()[-lines:])
-
-
-def free_port() -> int:
-    """A loopback port that was free a moment ago."""
-    with socket.socket() as probe_socket:
-        probe_socket.bind((HOST, 0))
-        return int(probe_socket.getsockname()[1])
-
-
-def is_free(port: int) -> bool:
-    """Whether a server could listen on a loopback port."""
-    try:
-        with socket.create_connection((HOST, port), timeout=1.0):
-            return False
-    except OSError:
-        pass
-    with socket.socket() as listener:
-        # As servers do: a connection that ended a moment ago is no hindrance.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((HOST, port))
-        except OSError:
-            return False
-    return True
 
 
 def _make(home: Path) -> None:

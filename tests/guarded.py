@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from cli import servers
 from cli.certs import command
+from cli.ports import free_port
 from tests.servers import find_binaries
 
 
@@ -54,14 +55,14 @@ def guarded(place: Path) -> Iterator[Guarded]:
 
     def tls(server: str) -> servers.Tls:
         pair = folder / f"{server}.pem", folder / f"{server}.key"
-        return servers.Tls(servers.free_port(), folder / "ca.pem", *pair)
+        return servers.Tls(free_port(), folder / "ca.pem", *pair)
 
     amqps, rediss = tls("rabbitmq"), tls("redis")
-    api = servers.free_port()
+    api = free_port()
     rabbitmq = servers.PrivateRabbitMQ(
-        place / "rabbitmq", servers.free_port(), management=api, tls=amqps, free_bytes=16 << 20
+        place / "rabbitmq", free_port(), management=api, tls=amqps, free_bytes=16 << 20
     )
-    redis = servers.PrivateRedis(place / "redis", servers.free_port(), tls=rediss)
+    redis = servers.PrivateRedis(place / "redis", free_port(), tls=rediss)
     try:
         servers.start(rabbitmq)
         servers.start(redis)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cli import servers
-from cli.servers import free_port
+from cli.ports import free_port
 from common.errors import FcclError
 
 __all__ = ["PrivateRabbitMQ", "PrivateRedis", "Server", "ServerMissing", "free_port"]

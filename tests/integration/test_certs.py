@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from pathlib import Path
 
 import pytest
 
 from broker.rabbit import RabbitBroker
-from cli import servers
 from common.errors import BrokerError, FcclError, StoreError
 from common.store import connect
 from tests.guarded import Guarded, certs
@@ -67,7 +67,7 @@ def test_the_certificates_pass_the_strictest_verification(secured: Guarded, host
     for url in (secured.amqps, secured.rediss):
         port = int(url.rpartition(":")[2].partition("/")[0])
         with (
-            servers.socket.create_connection(("127.0.0.1", port)) as plain,
+            socket.create_connection(("127.0.0.1", port)) as plain,
             context.wrap_socket(plain, server_hostname=host) as tls,
         ):
             assert tls.version() == "TLSv1.3"

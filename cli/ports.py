@@ -1,0 +1,72 @@
+"""Ports of this machine: which are free, and who has those that are not."""
+
+from __future__ import annotations
+
+import random
+import socket
+from pathlib import Path
+
+HOST = "127.0.0.1"
+
+# Below those from which Linux, macOS and Windows give outgoing connections theirs. A client that
+# keeps trying to reach a server which is not up yet would else take its port one day.
+_FIRST, _LAST = 20_000, 32_000
+_TRIALS = 200
+_LISTENS = "0A"
+
+
+def free_port() -> int:
+    """A loopback port that was free a moment ago.
+
+    Raises:
+        OSError: Hundreds of attempts found none.
+    """
+    for _ in range(_TRIALS):
+        port = random.randint(_FIRST, _LAST)
+        if is_free(port):
+            return port
+    raise OSError("no free port")
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on a loopback port."""
+    try:
+        with socket.create_connection((HOST, port), timeout=1.0):
+            return False
+    except OSError:
+        pass
+    with socket.socket() as listener:
+        # As servers do: a connection that ended a moment ago is no hindrance.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def holder(port: int) -> str:
+    """Who listens on a port, as far as one can see: `redis-server (process 812)`, or nothing."""
+    sockets = _listening(port)
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            links = {str(link.readlink()) for link in (process / "fd").iterdir()}
+            if sockets & links:
+                return f"{(process / 'comm').read_text().strip()} (process {process.name})"
+        except OSError:  # it ended, or is another user's
+            continue
+    return ""
+
+
+def _listening(port: int) -> set[str]:
+    found = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            lines = Path(table).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            _, local, _, state, *_, inode = line.split()[:10]
+            if state == _LISTENS and int(local.rpartition(":")[2], 16) == port:
+                found.add(f"socket:[{inode}]")
+    return found

@@ -1,0 +1,156 @@
+"""`fccl services` as a user meets it: real servers, started and stopped by separate processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from broker.protocol import LOCAL, Message, Topology
+from broker.rabbit import RabbitBroker
+from cli import processes, servers
+from cli.processes import Process, load
+from cli.servers import record_of
+from common.store import connect
+from tests.conftest import needed
+from tests.processes import Command, Commands, commands
+from tests.servers import find_binaries
+
+ANY = ("--broker-port", "0", "--store-port", "0")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Commands]:
+    """An empty directory; what was started in it is stopped at the end."""
+    with needed():
+        find_binaries()
+    with commands(tmp_path, {}) as place:
+        yield place
+        place.script("services", "down").end()
+
+
+def run(place: Commands, *args: str, code: int = 0) -> Command:
+    command = place.script("services", *args)
+    assert command.end() == code, command.out + command.err
+    return command
+
+
+def started(directory: Path) -> tuple[Process, ...]:
+    """All processes that the records name."""
+    homes = (directory / ".services/redis", directory / ".services/rabbitmq")
+    return tuple(process for home in homes for process in load(record_of(home)).processes)
+
+
+def states(place: Commands, code: int) -> dict[str, dict[str, object]]:
+    found: dict[str, dict[str, object]] = json.loads(run(place, "status", "--json", code=code).out)
+    return found
+
+
+def test_the_two_servers_come_up_serve_keep_queues_and_leave_nothing(
+    place: Commands, tmp_path: Path
+) -> None:
+    said = run(place, "up", *ANY).out
+    assert "waiting for RabbitMQ" in said and "RabbitMQ is ready" in said
+    found = states(place, 0)
+    assert f"export FCCL_BROKER__URL={found['rabbitmq']['url']}" in said
+    assert f"export FCCL_STORE__URL={found['redis']['url']}" in said
+
+    # Again is harmless: the same processes, the same places.
+    before = started(tmp_path)
+    assert {process.role for process in before} >= {"redis-server", "epmd", "node"}
+    assert all(process.alive for process in before)
+    assert "runs already" in run(place, "up").out
+    assert started(tmp_path) == before
+
+    connect(str(found["redis"]["url"])).set_run("name", "id")
+    answer = httpx.get(f"{found['rabbitmq']['management']}/api/whoami", auth=("guest", "guest"))
+    assert answer.json()["name"] == "guest"
+    topology = Topology("kept")
+    broker = RabbitBroker(str(found["rabbitmq"]["url"]))
+    broker.declare(topology)
+    broker.publish_task(topology, LOCAL, Message(b"task"))
+    broker.close()
+
+    said = run(place, "down").out
+    assert "stopped RabbitMQ" in said and "stopped Redis" in said
+    assert not any(process.alive for process in before)
+    assert {each["state"] for each in states(place, 1).values()} == {"stopped"}
+    assert "nothing runs" in run(place, "down").out
+
+    # On other ports, with its queues.
+    run(place, "up", *ANY)
+    broker = RabbitBroker(str(states(place, 0)["rabbitmq"]["url"]))
+    assert broker.depths(topology)[topology.task_queue(LOCAL)].messages == 1
+    broker.close()
+
+
+def test_a_port_that_is_taken_is_named_with_its_holder_and_nothing_is_started(
+    place: Commands, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        said = run(place, "up", "--broker-port", port, "--store-port", "0", code=2).err
+    assert f"port {port} is taken by" in said and "--broker-port 0" in said
+    assert "process" in said  # this one: it is ours to see
+    assert started(tmp_path) == ()
+
+
+def test_an_up_that_is_interrupted_takes_back_what_it_started(
+    place: Commands, tmp_path: Path
+) -> None:
+    command = place.script("services", "up", *ANY)
+    command.says("waiting for RabbitMQ")
+    redis = load(record_of(tmp_path / ".services/redis")).processes
+    command.signal(signal.SIGINT)
+    assert command.end() == 130
+    assert redis and not any(process.alive for process in (*redis, *started(tmp_path)))
+
+
+def test_a_server_that_cannot_start_shows_the_end_of_its_log(
+    place: Commands, tmp_path: Path
+) -> None:
+    (tmp_path / ".services/rabbitmq").mkdir(parents=True)
+    (tmp_path / ".services/rabbitmq/data").write_text("no directory")
+    said = run(place, "up", *ANY, code=5).err
+    assert "RabbitMQ did not become ready" in said and "rabbitmq.log" in said
+    assert said.count("\n") > 3  # the tail of the log
+    assert started(tmp_path) == ()
+
+
+def test_a_second_command_in_the_same_folder_waits_its_turn(
+    place: Commands, tmp_path: Path
+) -> None:
+    first = place.script("services", "up", *ANY)
+    first.says("waiting for RabbitMQ")
+    assert "another `fccl services`" in run(place, "up", *ANY, code=2).err
+    assert first.end() == 0
+
+
+def test_binaries_that_are_missing_are_named_with_the_ways_to_get_them(
+    place: Commands, tmp_path: Path
+) -> None:
+    command = place.script("services", "up", *ANY, PATH=str(tmp_path))
+    assert command.end() == 6
+    assert "redis-server is not on PATH" in command.err
+    assert all(way in command.err for way in ("apt-get", "brew", "docker compose"))
+
+
+def test_a_process_that_only_has_the_same_id_is_left_alone(tmp_path: Path) -> None:
+    home = tmp_path / "redis"
+    home.mkdir()
+    stranger = processes.spawn("sleep", ["sleep", "600"], os.environ, tmp_path / "log")
+    try:
+        earlier = replace(stranger, role="redis-server", began="another:1")
+        processes.Record({"main": 1}, (earlier,)).save(record_of(home))
+        assert not servers.stop(servers.PrivateRedis(home, 1))
+        assert stranger.alive
+    finally:
+        stranger.signal(signal.SIGKILL)
+        assert processes.wait_gone((stranger,), 30.0)
