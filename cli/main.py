@@ -29,6 +29,7 @@ COMMANDS = {
     "worker": "Train beside the data for a coordinator.",
     "status": "Show the state of a run once.",
     "tui": "Watch a run live, in this terminal or (--web) in a browser.",
+    "health": "Ask a coordinator or worker whether it is ready: for container health checks.",
     "evaluate": "Measure any version: perplexity, preferences, accuracy, generations.",
     "export": "A PEFT adapter or a merged model, with a model card.",
     "prune": "A smaller encoder: fewer layers, heads and feed-forward units, with its manifest.",

@@ -15,7 +15,8 @@ import click
 from broker.protocol import Site
 from broker.rabbit import RabbitBroker
 from cli.console import Output
-from cli.options import config_option, find_config
+from cli.operating import WORKER_LIMIT_S, Operated, operated
+from cli.options import config_option, find_config, metrics_option, with_metrics_port
 from cli.stopping import on_signals
 from common import config as configuration
 from common.config import FederationConfig
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 )
 @click.option("--device", default="auto", help="cpu, cuda, cuda:1 … [what is there].")
 @click.option("--compile", "compiled", is_flag=True, help="torch.compile: slow start, fast steps.")
+@metrics_option
 def command(
     config_path: Path | None,
     site: str,
@@ -51,19 +53,29 @@ def command(
     state: Path | None,
     device: str,
     compiled: bool,
+    metrics_port: int | None,
 ) -> None:
     """Take tasks, train them on local data, publish the deltas; until the run is over."""
-    config = configuration.load(find_config(config_path))
+    config = with_metrics_port(configuration.load(find_config(config_path)), metrics_port)
     if data is not None and not data.is_dir():
         raise DataError(f"{data} is no directory", "name one of client files with --data")
     place = data or config.run.path / "clients"
     named, kept = Site(site), state or Path(config.run.dir) / ".workers"
-    from learning.device import detect
+    with operated(config.operations, WORKER_LIMIT_S) as shown:
+        from learning.device import detect
 
-    sys.exit(serve(config, named, place, kept, detect(device, compiled=compiled)))
+        compute = detect(device, compiled=compiled)
+        sys.exit(serve(config, named, place, kept, compute, shown))
 
 
-def serve(config: FederationConfig, site: Site, data: Path, state: Path, compute: Compute) -> int:
+def serve(
+    config: FederationConfig,
+    site: Site,
+    data: Path,
+    state: Path,
+    compute: Compute,
+    shown: Operated,
+) -> int:
     """Run a worker until its run is over or it is asked to stop; returns the exit code."""
     output = Output(plain=True)
     stop = threading.Event()
@@ -74,16 +86,26 @@ def serve(config: FederationConfig, site: Site, data: Path, state: Path, compute
     run: str | None = None
 
     def tell_broker(state: str) -> None:
+        shown.broker(state)
         if state.startswith("waiting") and run and ended(stores[1], config.run.name, run):
             return  # the queues of a run that is over are deleted
         output.told("broker", state)
 
+    def tell_waiting(kind: str, text: str) -> None:
+        shown.health.part("run", text)
+        output.told(kind, text)
+
+    def report(message: str, fraction: float) -> None:
+        shown.health.turned()
+        output.report(message, fraction)
+
     broker = RabbitBroker(config.broker.url, tell_broker, ca=config.broker.ca)
     try:
+        from worker.metrics import Metrics
         from worker.service import Setting, Worker
 
         on_signals([stop])
-        run = find_run(stores[0], config.run.name, stop, output.told)
+        run = find_run(stores[0], config.run.name, stop, tell_waiting)
         if run is None:
             output.say("stopped before a run began")
             return 0
@@ -96,6 +118,7 @@ def serve(config: FederationConfig, site: Site, data: Path, state: Path, compute
             host=host(),
             software=software(),
         )
+        metrics = Metrics(shown.registry, shown.health)
         worker = Worker(
             setting,
             run,
@@ -104,10 +127,14 @@ def serve(config: FederationConfig, site: Site, data: Path, state: Path, compute
             compute,
             time.time,
             told=output.told,
-            report=output.report,
+            report=report,
+            observe=metrics,
         )
+        metrics.watch(worker)
+        shown.health.part("run")
         output.say(f"worker {worker.worker_id} serves run {run} as site {site.name}")
         served = worker.serve(stop, abandon=stop)
+        shown.over()
     finally:
         broker.close()
     output.say(

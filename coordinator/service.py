@@ -40,6 +40,7 @@ from coordinator.events import (
 from coordinator.ingest import Arrival, Ingest
 from coordinator.journal import Journal
 from coordinator.ledger import Ledger
+from coordinator.observer import Nobody, Observer
 from coordinator.recovery import recover
 from coordinator.run import Run
 from coordinator.spool import Spool
@@ -74,6 +75,7 @@ class Service:
         users: Mapping[str, str],
         listen: Callable[[Event], None],
         volatile: bool = False,
+        observe: Observer | None = None,
     ) -> None:
         """Take the run over; the constructor returns with the journal's state loaded.
 
@@ -85,10 +87,12 @@ class Service:
             users: The broker user of each site.
             listen: Told every event, in this thread.
             volatile: The broker started empty: whatever was on its queues is lost.
+            observe: Told what was done, in this thread.
         """
         self._run, self._plan = run, run.plan
         self._broker, self._clock = broker, clock
         self._users, self._listen = dict(users), listen
+        self._observe = observe or Nobody()
         self._journal: Journal = run.journal
         self._journal.take_over()
         sites = tuple(Site(name) for name in sorted(self._users))
@@ -131,6 +135,7 @@ class Service:
     # one turn
 
     def _turn(self, consumer: Consumer, stop: Flag) -> None:
+        self._observe.turned()
         if stop.is_set():
             self._step(Drain())
             return
@@ -174,15 +179,16 @@ class Service:
         self._flush()
         self._step(self._board.beats(self._state))
         self._board.live(self._state, self._summaries[-1])
-        if self._board.up:
-            self._depths()
+        self._observe.pulsed(self._state, self._board.up)
+        self._depths()
 
     def _depths(self) -> None:
         try:
             depths = self._broker.depths(self._topology)
         except BrokerError:
             return  # nothing to show; publishing and receiving say what is wrong
-        self._board.queues(depths)
+        self._board.queues(depths)  # which knows whether the store listens
+        self._observe.queues(depths)
 
     # one step of the core, made durable, then told
 
@@ -215,6 +221,7 @@ class Service:
         for summary in made.values():  # the row is fenced: from here on the number is its own
             self._versions.place(summary.version, summary.sha256)
         self._state = after
+        self._observe.stepped(before, after, actions, made, self._clock() - now)
         self._clean(actions, upload)
         self._tell(actions, made, [narration.event(note, now) for note in notes])
 
