@@ -73,6 +73,7 @@ def _serve(config: FederationConfig, mode: str, output: Output, shown: Operated)
             time.time,
             users={SITE: user_of(config.broker.url)},
             listen=output.event,
+            queue_type=config.broker.queue_type,
             observe=Metrics(shown.registry, shown.health, run),
         )
         stop = threading.Event()

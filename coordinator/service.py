@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Event as Flag
 
-from broker.protocol import Broker, Consumer, Delivery, Message, Site, Topology
+from broker.protocol import Broker, Consumer, Delivery, Message, QueueType, Site, Topology
 from common.clock import Clock
 from common.errors import BrokerError, RunError, WireError
 from common.records import Event, VersionSummary
@@ -75,6 +75,7 @@ class Service:
         users: Mapping[str, str],
         listen: Callable[[Event], None],
         volatile: bool = False,
+        queue_type: QueueType = "classic",
         observe: Observer | None = None,
     ) -> None:
         """Take the run over; the constructor returns with the journal's state loaded.
@@ -87,6 +88,7 @@ class Service:
             users: The broker user of each site.
             listen: Told every event, in this thread.
             volatile: The broker started empty: whatever was on its queues is lost.
+            queue_type: Of the queues that it declares.
             observe: Told what was done, in this thread.
         """
         self._run, self._plan = run, run.plan
@@ -96,7 +98,7 @@ class Service:
         self._journal: Journal = run.journal
         self._journal.take_over()
         sites = tuple(Site(name) for name in sorted(self._users))
-        self._topology = Topology(run.run_id, sites)
+        self._topology = Topology(run.run_id, sites, queue_type=queue_type)
         self._sites = {self._topology.update_queue(site): site.name for site in sites}
         self._versions: Versions = run.versions
         self._spool = Spool(run.directory / "spool")

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from cli.health import ask
-from tests.federations import Federation, federation
+from tests.federations import Federation, check_applied_once, federation
 from tests.integration.test_federation import Make
 from tests.processes import eventually
 from tests.servers import PrivateRedis, Server, ServerMissing, free_port
@@ -118,3 +118,24 @@ def test_health_without_a_port_says_so(make: Make) -> None:
     command = make().script("health")
     assert command.end() == 2
     assert "operations.metrics_port is 0" in command.err
+
+
+# Quorum queues
+
+
+def test_a_run_over_quorum_queues_completes_and_keeps_its_type_of_queue(make: Make) -> None:
+    run = make(versions=4)
+    quorum = {"FCCL_BROKER__QUEUE_TYPE": "quorum"}
+    coordinator = run.script("coordinator", "--plain", **quorum)
+    eventually("the coordinator serves", lambda: run.epoch() == 1)
+    worker = run.worker()
+    run.reaches(1)
+    coordinator.kill()
+    other = run.coordinator("--resume")
+    assert other.end() == 5
+    assert "x-queue-type" in other.err
+    assert "keep the run's settings" in other.err
+    coordinator = run.script("coordinator", "--plain", "--resume", **quorum)
+    assert (coordinator.end(), worker.end()) == (0, 0), coordinator.err
+    assert run.version() == 4
+    check_applied_once(run)
