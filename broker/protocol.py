@@ -15,11 +15,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from common.errors import BrokerError, ConfigError, WireError
 
 Headers = Mapping[str, str | int]
+QueueType = Literal["classic", "quorum"]
 StateListener = Callable[[str], None]
 """Told in words when a broker's connection changes: "connected", "lost: …", "waiting: …"."""
 
@@ -168,6 +169,9 @@ class Topology:
             can be another run's.
         sites: Whom the run serves.
         update_bytes: Ready bytes that one site's update queue may hold before it refuses more.
+            A quorum queue refuses a moment late, and then until a fifth of it is free again.
+        queue_type: `quorum` replicates every queue over the nodes of a cluster. Only declaring
+            looks at it.
 
     Raises:
         ConfigError: The run's id is not valid, a site is named twice, or the limit is not
@@ -177,6 +181,7 @@ class Topology:
     run: str
     sites: tuple[Site, ...] = (LOCAL,)
     update_bytes: int = UPDATE_QUEUE_BYTES
+    queue_type: QueueType = "classic"
 
     def __post_init__(self) -> None:
         if not _RUN.match(self.run):

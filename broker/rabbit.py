@@ -2,7 +2,7 @@
 
 Publishing and consuming have a connection each (`broker.connection`), consumers are
 subscriptions that outlive connections (`broker.subscription`). Works alike on RabbitMQ 3.10 to
-4.x: classic durable queues, prefetch per consumer, no argument that one of them lacks.
+4.x: classic durable or quorum queues, prefetch per consumer, no argument that one of them lacks.
 """
 
 from __future__ import annotations
@@ -36,8 +36,7 @@ from common.errors import BrokerError, BrokerRefused
 PUBLISH_SECONDS = 60.0
 CONTROL_SECONDS = 10.0
 
-_CLASSIC = {"x-queue-type": "classic"}
-_NOT_FOUND, _PRECONDITION_FAILED = 404, 406
+_NOT_FOUND = 404
 
 T = TypeVar("T")
 
@@ -222,14 +221,17 @@ class _States:
 
 
 def _declare(connection: BlockingConnection, topology: Topology) -> None:
+    # No x-delivery-limit: 4.x has 20 for quorum queues, 3.x none, and -1 is refused by 3.x. What is
+    # dropped there comes again: an unacked task is issued anew, an update without a receipt resent.
+    kind = {"x-queue-type": topology.queue_type}
     limited = {"x-max-length-bytes": topology.update_bytes, "x-overflow": "reject-publish"}
     with connection.channel() as channel:
-        channel.queue_declare(topology.dead_queue, durable=True, arguments=_CLASSIC)
+        channel.queue_declare(topology.dead_queue, durable=True, arguments=kind)
         for site in topology.sites:
-            channel.queue_declare(topology.task_queue(site), durable=True, arguments=_CLASSIC)
+            channel.queue_declare(topology.task_queue(site), durable=True, arguments=kind)
             exchange, queue = topology.update_exchange(site), topology.update_queue(site)
             channel.exchange_declare(exchange, "fanout", durable=True)
-            channel.queue_declare(queue, durable=True, arguments=_CLASSIC | limited)
+            channel.queue_declare(queue, durable=True, arguments=kind | limited)
             channel.queue_bind(queue, exchange)
 
 
@@ -239,27 +241,24 @@ def _delete(connection: BlockingConnection, topology: Topology) -> None:
             channel.exchange_delete(topology.update_exchange(site))
             channel.queue_delete(topology.task_queue(site))
             channel.queue_delete(topology.update_queue(site))
-    channel = connection.channel()
-    try:
-        channel.queue_delete(topology.dead_queue, if_empty=True)
-    except pika_errors.ChannelClosedByBroker as error:
-        if error.reply_code != _PRECONDITION_FAILED:
-            raise
-    else:
-        channel.close()
+    # Not if_empty: a quorum queue answers that by closing the connection.
+    if (depth := _depth(connection, topology.dead_queue)) is not None and not depth.messages:
+        with connection.channel() as channel:
+            channel.queue_delete(topology.dead_queue)
 
 
 def _depths(connection: BlockingConnection, topology: Topology) -> dict[str, Depth]:
-    depths: dict[str, Depth] = {}
+    found = {queue: _depth(connection, queue) for queue in topology.queues}
+    return {queue: depth for queue, depth in found.items() if depth is not None}
+
+
+def _depth(connection: BlockingConnection, queue: str) -> Depth | None:
     channel = connection.channel()
-    for queue in topology.queues:
-        try:
-            found = channel.queue_declare(queue, passive=True).method
-        except pika_errors.ChannelClosedByBroker as error:
-            if error.reply_code != _NOT_FOUND:
-                raise
-            channel = connection.channel()
-        else:
-            depths[queue] = Depth(int(found.message_count), int(found.consumer_count))
+    try:
+        found = channel.queue_declare(queue, passive=True).method
+    except pika_errors.ChannelClosedByBroker as error:
+        if error.reply_code != _NOT_FOUND:
+            raise
+        return None
     channel.close()
-    return depths
+    return Depth(int(found.message_count), int(found.consumer_count))

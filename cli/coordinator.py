@@ -14,7 +14,16 @@ from broker.management import Management
 from broker.rabbit import RabbitBroker
 from cli import checks
 from cli.console import Output
-from cli.options import config_option, find_config, mode_of, mode_options, plain_option
+from cli.operating import COORDINATOR_LIMIT_S, Operated, operated
+from cli.options import (
+    config_option,
+    find_config,
+    metrics_option,
+    mode_of,
+    mode_options,
+    plain_option,
+    with_metrics_port,
+)
 from cli.stopping import on_signals
 from common import config as configuration
 from common.config import FederationConfig
@@ -28,21 +37,32 @@ from coordinator.sites import Sites
 @config_option
 @mode_options
 @plain_option
-def command(config_path: Path | None, resume: bool, new: bool, plain: bool) -> None:
+@metrics_option
+def command(
+    config_path: Path | None, resume: bool, new: bool, plain: bool, metrics_port: int | None
+) -> None:
     """Own a run: prepare data and model where needed, schedule, aggregate, commit, report."""
-    config = configuration.load(find_config(config_path))
+    config = with_metrics_port(configuration.load(find_config(config_path)), metrics_port)
     sys.exit(serve(config, mode_of(resume, new), Output(plain)))
 
 
 def serve(config: FederationConfig, mode: str, output: Output) -> int:
     """Coordinate until the plan is complete or a stop is asked for; returns the exit code."""
     checks.check(config, mode)
+    with operated(config.operations, COORDINATOR_LIMIT_S) as shown:
+        return _serve(config, mode, output, shown)
+
+
+def _serve(config: FederationConfig, mode: str, output: Output, shown: Operated) -> int:
+    def tell_broker(state: str) -> None:
+        shown.broker(state)
+        output.told("broker", state)
+
     store = connect(config.store.url, ca=config.store.ca)
-    broker = RabbitBroker(
-        config.broker.url, lambda state: output.told("broker", state), ca=config.broker.ca
-    )
+    broker = RabbitBroker(config.broker.url, tell_broker, ca=config.broker.ca)
     try:
         from cli import coordinating
+        from coordinator.metrics import Metrics
         from coordinator.service import Service
         from learning.device import detect
 
@@ -57,10 +77,13 @@ def serve(config: FederationConfig, mode: str, output: Output) -> int:
             users={SITE: user_of(config.broker.url)},
             access=access_of(config, store),
             listen=output.event,
+            queue_type=config.broker.queue_type,
+            observe=Metrics(shown.registry, shown.health, run),
         )
         stop = threading.Event()
         on_signals([stop])
         outcome = service.serve(stop)
+        shown.over()
         path = coordinating.conclude(run, outcome, detect, output)
     finally:
         broker.close()

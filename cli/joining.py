@@ -23,12 +23,32 @@ RETRY_S = 1.0
 
 
 @dataclass(frozen=True)
-class Invited:
-    """An invited site on its machine: how it reaches its federation, and where it keeps things."""
+class Wanted:
+    """The site that a worker is to be, and where its identity is or will be.
 
-    config: FederationConfig
+    `invitation` is None for one that has joined before.
+    """
+
     site: str
     place: Path
+    invitation: Invitation | None = None
+
+
+def wanted(join: str | None, site: str, name: str) -> Wanted:
+    """What the command line asks for.
+
+    Args:
+        join: What `--join` says, if it was given.
+        site: What `--site` says.
+        name: Of the runs, where this machine is that site of several federations.
+
+    Raises:
+        JoinError: The token cannot be used, or this machine has not joined.
+    """
+    if join is None:
+        return Wanted(site, _known(site, name))
+    found = invitation(join)
+    return Wanted(found.site, identity.folder(state_dir(), found.name, found.site), found)
 
 
 def invitation(word: str) -> Invitation:
@@ -54,38 +74,34 @@ def check_files(data: Sequence[Path]) -> None:
             raise DataError(f"data file {path} does not exist", "check --data")
 
 
-def place_of(found: Invitation) -> Path:
-    """Where the site's identity is, or will be."""
-    return identity.folder(state_dir(), found.name, found.site)
-
-
 def become(
-    found: Invitation, stop: Flag, host: str, told: Callable[[str, str], None]
-) -> Invited | None:
-    """Ask to join, unless that was done before; None if `stop` was set first."""
-    place = place_of(found)
-    mine = identity.join(found, place, host=host, software=software(), stop=stop, told=told)
-    if mine is None:
-        return None
-    return Invited(identity.config_of(mine, place), mine.site, place)
+    wanted: Wanted, stop: Flag, host: str, told: Callable[[str, str], None]
+) -> FederationConfig | None:
+    """Ask to join, unless that was done before; None if `stop` was set first.
 
-
-def known(site: str, name: str) -> Invited:
-    """A site that joined before.
-
-    Raises:
-        JoinError: This machine is not that site.
+    Returns:
+        How the site reaches its federation.
     """
-    place: Path | None = identity.folder(state_dir(), name, site)
-    mine = identity.load(place) if place else None
-    if mine is None and (place := identity.find(state_dir(), site)) is not None:
-        mine = identity.load(place)
-    if mine is None or place is None:
-        raise JoinError(
-            f"this machine has not joined as site {site}",
-            f"fccl worker --join TOKEN, with the token that `fccl invite {site}` prints",
+    if wanted.invitation is None:
+        mine = identity.load(wanted.place)
+    else:
+        mine = identity.join(
+            wanted.invitation, wanted.place, host=host, software=software(), stop=stop, told=told
         )
-    return Invited(identity.config_of(mine, place), site, place)
+    return None if mine is None else identity.config_of(mine, wanted.place)
+
+
+def _known(site: str, name: str) -> Path:
+    """The identity of a site that joined before."""
+    place = identity.folder(state_dir(), name, site)
+    if identity.load(place) is not None:
+        return place
+    if (found := identity.find(state_dir(), site)) is not None:
+        return found
+    raise JoinError(
+        f"this machine has not joined as site {site}",
+        f"fccl worker --join TOKEN, with the token that `fccl invite {site}` prints",
+    )
 
 
 def stores(

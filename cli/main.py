@@ -31,6 +31,8 @@ COMMANDS = {
     "invite": "Let another organisation take part: make its join token.",
     "revoke": "End a site's access at once.",
     "status": "Show the state of a run once.",
+    "tui": "Watch a run live, in this terminal or (--web) in a browser.",
+    "health": "Ask a coordinator or worker whether it is ready: for container health checks.",
     "evaluate": "Measure any version: perplexity, preferences, accuracy, generations.",
     "export": "A PEFT adapter or a merged model, with a model card.",
     "services": "A private RabbitMQ and Redis on this machine, without Docker.",

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
+from common.config import FederationConfig
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_CONFIG = Path("federation.toml")
@@ -52,3 +54,17 @@ def mode_of(resume: bool, new: bool) -> str:
     if resume and new:
         raise click.UsageError("--resume and --new exclude each other")
     return "resume" if resume else "new" if new else "start"
+
+
+def metrics_option(function: F) -> F:
+    """`--metrics-port N`."""
+    text = "Serve /metrics, /livez and /readyz there; 0 for none [operations.metrics_port]."
+    return click.option("--metrics-port", type=click.IntRange(0, 65535), help=text)(function)
+
+
+def with_metrics_port(config: FederationConfig, port: int | None) -> FederationConfig:
+    """The configuration, with the port of `--metrics-port` where that was given."""
+    if port is None:
+        return config
+    operations = config.operations.model_copy(update={"metrics_port": port})
+    return config.model_copy(update={"operations": operations})

@@ -7,7 +7,7 @@ import socket
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,18 +17,37 @@ from broker.protocol import LOCAL, Site
 from broker.rabbit import RabbitBroker, refused
 from cli import joining
 from cli.console import Output
-from cli.options import config_option, find_config
+from cli.operating import WORKER_LIMIT_S, Operated, operated
+from cli.options import config_option, find_config, metrics_option, with_metrics_port
 from cli.stopping import on_signals
 from common import config as configuration
 from common.config import FederationConfig
 from common.errors import BrokerRefused, DataError
 from common.paths import cache_dir
 from common.software import software
+from common.store import Store
 from worker.enrolment import out
-from worker.joining import ended, find_run
+from worker.joining import ended, runs
 
 if TYPE_CHECKING:
     from learning.device import Compute
+    from worker.metrics import Metrics
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker process serves, and from where."""
+
+    config: FederationConfig
+    site: Site
+    data: Path
+    state: Path
+    forever: bool = False
+
+    @property
+    def invited(self) -> str | None:
+        """The name of the site, unless it is the coordinator's own."""
+        return None if self.site == LOCAL else self.site.name
 
 
 @click.command()
@@ -53,6 +72,10 @@ if TYPE_CHECKING:
 )
 @click.option("--device", default="auto", help="cpu, cuda, cuda:1 … [what is there].")
 @click.option("--compile", "compiled", is_flag=True, help="torch.compile: slow start, fast steps.")
+@click.option(
+    "--forever", is_flag=True, help="When the run is over, wait for the next of its name."
+)
+@metrics_option
 def command(
     config_path: Path | None,
     site: str,
@@ -61,35 +84,25 @@ def command(
     state: Path | None,
     device: str,
     compiled: bool,
+    forever: bool,
+    metrics_port: int | None,
 ) -> None:
     """Take tasks, train them on local data, publish the deltas; until the run is over."""
+    config = with_metrics_port(configuration.load(find_config(config_path)), metrics_port)
     output = Output(plain=True)
     stop = threading.Event()
-    if join is not None or Site(site) != LOCAL:
-        job = _invited(join, site, config_path, data, state, output, stop)
-    else:
-        job = _local(configuration.load(find_config(config_path)), data, state)
-    if job is None:
-        output.say("stopped before it had joined")
-        sys.exit(0)
-    from learning.device import detect
+    with operated(config.operations, WORKER_LIMIT_S) as shown:
+        if join is not None or Site(site) != LOCAL:
+            job = _invited(joining.wanted(join, site, config.run.name), data, state, output, stop)
+        else:
+            job = _local(config, data, state)
+        if job is None:
+            output.say("stopped before it had joined")
+            sys.exit(0)
+        from learning.device import detect
 
-    sys.exit(serve(job, detect(device, compiled=compiled), output, stop))
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a worker process serves, and from where."""
-
-    config: FederationConfig
-    site: Site
-    data: Path
-    state: Path
-
-    @property
-    def invited(self) -> str | None:
-        """The name of the site, unless it is the coordinator's own."""
-        return None if self.site == LOCAL else self.site.name
+        compute = detect(device, compiled=compiled)
+        sys.exit(serve(replace(job, forever=forever), compute, output, stop, shown))
 
 
 def _local(config: FederationConfig, data: tuple[Path, ...], state: Path | None) -> Job:
@@ -102,9 +115,7 @@ def _local(config: FederationConfig, data: tuple[Path, ...], state: Path | None)
 
 
 def _invited(
-    join: str | None,
-    site: str,
-    config_path: Path | None,
+    wanted: joining.Wanted,
     data: tuple[Path, ...],
     state: Path | None,
     output: Output,
@@ -112,37 +123,36 @@ def _invited(
 ) -> Job | None:
     """Data first, then the network: a token is not used up for rows that cannot be read."""
     joining.check_files(data)
-    found = joining.invitation(join) if join is not None else None
-    if found is None:
-        name = configuration.load(find_config(config_path)).run.name
-        invited: joining.Invited | None = joining.known(site, name)
-        place, named = invited.place, site  # type: ignore[union-attr]
-    else:
-        invited, place, named = None, joining.place_of(found), found.site
     from worker.bringing import bring
 
-    rows = bring(data, named, place / "data", output.say)
+    rows = bring(data, wanted.site, wanted.place / "data", output.say)
     on_signals([stop])
-    if found is not None:
-        invited = joining.become(found, stop, host(), output.told)
-    if invited is None:
+    config = joining.become(wanted, stop, host(), output.told)
+    if config is None:
         return None
-    return Job(invited.config, Site(named), rows, state or place / "work")
+    return Job(config, Site(wanted.site), rows, state or wanted.place / "work")
 
 
-def serve(job: Job, compute: Compute, output: Output, stop: threading.Event) -> int:
+def serve(
+    job: Job, compute: Compute, output: Output, stop: threading.Event, shown: Operated
+) -> int:
     """Run a worker until its run is over or it is asked to stop; returns the exit code."""
     on_signals([stop])
-    config, site = job.config, job.site
+    config = job.config
     stores = joining.stores(config, job.invited, stop, output.told)
     if stores is None:
         return 0
     run: str | None = None
 
     def tell_broker(state: str) -> None:
+        shown.broker(state)
         if state.startswith("waiting") and run and ended(stores[1], config.run.name, run):
             return  # the queues of a run that is over are deleted
         output.told("broker", state)
+
+    def tell_waiting(kind: str, text: str) -> None:
+        shown.health.part("run", text)
+        output.told(kind, text)
 
     try:
         broker = RabbitBroker(config.broker.url, tell_broker, ca=config.broker.ca)
@@ -150,42 +160,66 @@ def serve(job: Job, compute: Compute, output: Output, stop: threading.Event) -> 
         if job.invited is None:
             raise
         raise out(job.invited) from None
-    try:
-        from worker.service import Setting, Worker
+    from worker.metrics import Metrics
 
-        run = find_run(stores[0], config.run.name, stop, output.told)
-        if run is None:
-            output.say("stopped before a run began")
-            return 0
-        setting = Setting(
-            name=config.run.name,
-            site=site,
-            data=job.data,
-            state=job.state,
-            cache=cache_dir(),
-            host=host(),
-            software=software(),
-        )
-        worker = Worker(
-            setting,
-            run,
-            broker,
-            stores,
-            compute,
-            time.time,
-            told=output.told,
-            report=output.report,
-            refused=lambda: refused(config.broker.url, config.broker.ca),
-        )
-        output.say(f"worker {worker.worker_id} serves run {run} as site {site.name}")
-        served = worker.serve(stop, abandon=stop)
+    metrics = Metrics(shown.registry, shown.health)
+    try:
+        for run in runs(stores[0], config.run.name, stop, tell_waiting, forever=job.forever):
+            _serve(job, run, broker, stores, compute, output, stop, metrics)
+        shown.over()
     finally:
         broker.close()
+    if run is None:
+        output.say("stopped before a run began")
+    return 0
+
+
+def _serve(
+    job: Job,
+    run: str,
+    broker: RabbitBroker,
+    stores: tuple[Store, Store],
+    compute: Compute,
+    output: Output,
+    stop: threading.Event,
+    metrics: Metrics,
+) -> None:
+    """One run, from now to its end, or until `stop`."""
+    from worker.service import Setting, Worker
+
+    def report(message: str, fraction: float) -> None:
+        metrics.turned()
+        output.report(message, fraction)
+
+    config = job.config
+    setting = Setting(
+        name=config.run.name,
+        site=job.site,
+        data=job.data,
+        state=job.state,
+        cache=cache_dir(),
+        host=host(),
+        software=software(),
+    )
+    worker = Worker(
+        setting,
+        run,
+        broker,
+        stores,
+        compute,
+        time.time,
+        told=output.told,
+        report=report,
+        refused=lambda: refused(config.broker.url, config.broker.ca),
+        observe=metrics,
+    )
+    metrics.begun(worker)
+    output.say(f"worker {worker.worker_id} serves run {run} as site {job.site.name}")
+    served = worker.serve(stop, abandon=stop)
     output.say(
         f"{served.reason}: trained {served.trained} tasks, abandoned {served.abandoned},"
         f" {served.settled} updates settled, {served.waiting} wait for a receipt"
     )
-    return 0
 
 
 def host() -> str:

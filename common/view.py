@@ -30,6 +30,10 @@ from common.wire import explain, unpack
 RunStatus = Literal["starting", "waiting", "running", "stopped", "finished", "failed"]
 
 
+class RunUnknown(StoreError):
+    """The store answers, but no coordinator has told it of such a run."""
+
+
 class Info(Record):
     """What the coordinator says about the run as a whole."""
 
@@ -99,13 +103,13 @@ def read(store: Store, name: str) -> FederationView:
     """The run that carries this name now.
 
     Raises:
-        StoreError: No such run is in the store, it speaks another protocol, or the store is out
-            of reach.
+        RunUnknown: No such run is in the store.
+        StoreError: The run speaks another protocol, or the store is out of reach.
     """
     run = store.get_run(name)
     raw = store.read(run) if run else {"info": None}
     if run is None or raw["info"] is None:
-        raise StoreError(
+        raise RunUnknown(
             f"no run {name!r} is known at {store.where}", "start it with `fccl coordinator`"
         )
     try:

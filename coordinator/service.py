@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from threading import Event as Flag
 
-from broker.protocol import Broker, Consumer, Delivery, Message, Site, Topology
+from broker.protocol import Broker, Consumer, Delivery, Message, QueueType, Site, Topology
 from common.clock import Clock
 from common.errors import BrokerError, RunError, WireError
 from common.records import Event, VersionSummary
@@ -45,6 +45,7 @@ from coordinator.events import (
 from coordinator.ingest import Allowance, Arrival, Ingest
 from coordinator.journal import Journal
 from coordinator.ledger import Ledger
+from coordinator.observer import Nobody, Observer
 from coordinator.recovery import recover
 from coordinator.run import Run
 from coordinator.spool import Spool
@@ -82,6 +83,8 @@ class Service:
         access: Access | None = None,
         listen: Callable[[Event], None],
         volatile: bool = False,
+        queue_type: QueueType = "classic",
+        observe: Observer | None = None,
     ) -> None:
         """Take the run over; the constructor returns with the journal's state loaded.
 
@@ -94,10 +97,14 @@ class Service:
             access: To the invited sites; None where nobody can be invited.
             listen: Told every event, in this thread.
             volatile: The broker started empty: whatever was on its queues is lost.
+            queue_type: Of the queues that it declares.
+            observe: Told what was done, in this thread.
         """
         self._run, self._plan = run, run.plan
         self._broker, self._clock = broker, clock
         self._users, self._listen = dict(users), listen
+        self._observe = observe or Nobody()
+        self._queue_type: QueueType = queue_type
         self._own_users, self._access = dict(users), access
         self._allowances: Mapping[str, Allowance] = {}
         self._muted: dict[str, float] = {}  # flooding sites, until when
@@ -143,6 +150,7 @@ class Service:
     # one turn
 
     def _turn(self, stop: Flag) -> None:
+        self._observe.turned()
         if stop.is_set():
             self._step(Drain())
             return
@@ -188,8 +196,8 @@ class Service:
         self._flush()
         self._step(self._board.beats(self._state))
         self._board.live(self._state, self._summaries[-1])
-        if self._board.up:
-            self._depths()
+        self._observe.pulsed(self._state, self._board.up)
+        self._depths()
 
     # invited sites
 
@@ -249,7 +257,8 @@ class Service:
             self._serve_sites(self._access, self._allowances, muted)
 
     def _of_sites(self, sites: Iterable[str]) -> Topology:
-        return Topology(self._run.run_id, tuple(Site(name) for name in sorted(sites)))
+        named = tuple(Site(name) for name in sorted(sites))
+        return Topology(self._run.run_id, named, queue_type=self._queue_type)
 
     def _queues(self) -> dict[str, str]:
         return {self._topology.update_queue(site): site.name for site in self._topology.sites}
@@ -263,7 +272,8 @@ class Service:
             depths = self._broker.depths(self._topology)
         except BrokerError:
             return  # nothing to show; publishing and receiving say what is wrong
-        self._board.queues(depths)
+        self._board.queues(depths)  # which knows whether the store listens
+        self._observe.queues(depths)
 
     # one step of the core, made durable, then told
 
@@ -296,6 +306,7 @@ class Service:
         for summary in made.values():  # the row is fenced: from here on the number is its own
             self._versions.place(summary.version, summary.sha256)
         self._state = after
+        self._observe.stepped(before, after, actions, made, self._clock() - now)
         self._clean(actions, upload)
         self._tell(actions, made, [narration.event(note, now) for note in notes])
 

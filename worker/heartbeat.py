@@ -6,10 +6,10 @@ it is settled, a version too far ahead that its update would be rejected as stal
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from common.clock import Clock
@@ -23,7 +23,14 @@ BEAT_S = 5.0  # a third of the heartbeat's time to live
 class Pulse:
     """Writes heartbeats of one worker on one run until it is stopped."""
 
-    def __init__(self, store: Store, run: str, first: Heartbeat, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: Store,
+        run: str,
+        first: Heartbeat,
+        clock: Clock,
+        beaten: Callable[[bool], None] = lambda arrived: None,
+    ) -> None:
         """Start beating.
 
         Args:
@@ -31,8 +38,10 @@ class Pulse:
             run: The run's id.
             first: The heartbeat to begin with; `update` changes its fields.
             clock: Seconds since the epoch.
+            beaten: Told whether each heartbeat has arrived.
         """
         self._store, self._run, self._clock = store, run, clock
+        self._beaten = beaten
         self._lock = threading.Lock()
         self._heartbeat = first
         self._events: deque[LocalEvent] = deque(maxlen=20)
@@ -69,6 +78,12 @@ class Pulse:
             self._task = None
         self.update(now=True, state="waiting", task_id=None, client_id=None, progress=0.0)
 
+    @property
+    def heartbeat(self) -> Heartbeat:
+        """What the next one will say."""
+        with self._lock:
+            return self._heartbeat
+
     def unwanted(self) -> str:
         """Why the task at hand need not be finished; empty while it should be."""
         with self._lock:
@@ -92,7 +107,8 @@ class Pulse:
                 events = tuple(self._events)
                 fields = {"sent_at": self._clock(), "events": events}
                 heartbeat = self._heartbeat.model_copy(update=fields)
-            _try(lambda beat=heartbeat: self._store.beat(self._run, beat))  # type: ignore[misc]
+            beat = partial(self._store.beat, self._run, heartbeat)
+            self._beaten(_try(beat))
             _try(self._look)
             self._due.wait(BEAT_S)
             self._due.clear()
@@ -114,7 +130,10 @@ class Pulse:
                 self._unwanted = reason
 
 
-def _try(call: Callable[[], None]) -> None:
+def _try(call: Callable[[], None]) -> bool:
     """Without the store a worker goes on; the next beat tries again."""
-    with contextlib.suppress(StoreError):
+    try:
         call()
+    except StoreError:
+        return False
+    return True

@@ -16,6 +16,7 @@ from common.errors import BrokerError, StoreError
 from common.records import Receipt, Refusal
 from common.store import Store
 from common.wire import pack
+from worker.observer import Nobody, Observer
 from worker.spool import Pending, Slot
 
 REPUBLISH_S = 60.0
@@ -33,6 +34,7 @@ class Publisher:
         site: Site,
         slot: Slot,
         told: Callable[[str, str], None],
+        observe: Observer | None = None,
     ) -> None:
         """Start publishing whatever the slot holds.
 
@@ -43,10 +45,12 @@ class Publisher:
             site: Whose exchange to write to.
             slot: Where the updates lie.
             told: Called with the kind and text of what happened.
+            observe: Told what was sent, and what became of it.
         """
         self._broker, self._store = broker, store
         self._topology, self._site, self._slot = topology, site, slot
         self._told = told
+        self._observe = observe or Nobody()
         self._published: dict[str, float] = {}  # update id → monotonic time
         self.settled = 0
         self._wake = threading.Event()
@@ -112,17 +116,20 @@ class Publisher:
         since = self._published.get(pending.update_id)
         if since is not None and time.monotonic() - since < REPUBLISH_S:
             return
+        frame = pending.path.read_bytes()
         try:
-            for message in split_update(pending.update_id, pending.path.read_bytes()):
+            for message in split_update(pending.update_id, frame):
                 self._broker.publish_update(self._topology, self._site, message)
         except QueueFull:
             self._told("waiting", "this site's update queue is full")
             return
         self._published[pending.update_id] = time.monotonic()
+        self._observe.published(len(frame))
 
     def _settle(self, pending: Pending, receipt: Receipt) -> None:
         self._slot.drop_update(pending)
         self._published.pop(pending.update_id, None)
         self.settled += 1
+        self._observe.settled(receipt.state)
         reason = f": {receipt.reason}" if receipt.reason else ""
         self._told(receipt.state, f"update {pending.update_id} {receipt.state}{reason}")

@@ -31,6 +31,7 @@ from worker.data import Data
 from worker.enrolment import Enrolments
 from worker.feedback import Residual
 from worker.heartbeat import Pulse
+from worker.observer import Nobody, Observer
 from worker.publisher import Publisher
 from worker.references import References
 from worker.source import Source
@@ -92,6 +93,7 @@ class Worker:
         report: Report,
         on_step: Callable[[TrainTask, StepReport], None] = lambda task, step: None,
         refused: Callable[[], bool] = lambda: False,
+        observe: Observer | None = None,
     ) -> None:
         """Claim a slot and start beating.
 
@@ -110,11 +112,13 @@ class Worker:
             report: Told of progress when a base model is fetched.
             on_step: Told of every local step.
             refused: Whether the broker refuses the site's credentials, looked up anew.
+            observe: Told what was done, from several threads.
         """
         self._setting, self._run, self._told = setting, run, told
         self._compute = compute
         self._broker, self._store = broker, stores[0]
         self._on_step = on_step
+        self._observe = observe or Nobody()
         self._waiting_for = ""
         self._topology = Topology(run, (setting.site,))
         invited = setting.site != LOCAL
@@ -134,9 +138,9 @@ class Worker:
             software=setting.software,
         )
         self.worker_id = first.worker_id
-        self._pulse = Pulse(stores[1], run, first, clock)
+        self._pulse = Pulse(stores[1], run, first, clock, self._observe.beaten)
         self._publisher = Publisher(
-            broker, self._store, self._topology, setting.site, self._slot, self._tell
+            broker, self._store, self._topology, setting.site, self._slot, self._tell, self._observe
         )
         self._enrolments = Enrolments(
             broker,
@@ -150,6 +154,16 @@ class Worker:
             told=self._tell,
         )
         self._trained = self._abandoned = self._refused = 0
+
+    @property
+    def heartbeat(self) -> Heartbeat:
+        """What it does now."""
+        return self._pulse.heartbeat
+
+    @property
+    def waiting(self) -> int:
+        """Updates without a receipt."""
+        return len(self._slot.pending())
 
     def serve(self, stop: Flag, abandon: Flag) -> Served:
         """Work until the run ends, another run takes its name, or `stop` is set.
@@ -167,6 +181,7 @@ class Worker:
         reason = "stopped"
         try:
             while not stop.is_set():
+                self._observe.turned()
                 if ended := self._ended():
                     reason = ended
                     break
@@ -248,6 +263,7 @@ class Worker:
         if adapter is None:
             self._tell("abandoned", f"{task.task_id}: version {task.base_version} is gone")
             self._abandoned += 1
+            self._observe.ended("abandoned")
             return True
         self._pulse.update(state="training", now=True)
         try:
@@ -285,6 +301,7 @@ class Worker:
         self._publisher.wake()
         self._trained += 1
         stats = trained.stats
+        self._observe.ended("trained", stats)
         text = f"{task.task_id} of {task.client_id} from version {task.base_version}:"
         self._tell("trained", f"{text} loss {stats.avg_loss:.3f}, {stats.train_seconds:.1f} s")
         return True
@@ -292,6 +309,7 @@ class Worker:
     def _abandon(self, task: TrainTask, abandon: Flag) -> bool:
         """After a stop the task stays on the disk; one that nobody wants any more goes."""
         self._abandoned += 1
+        self._observe.ended("abandoned")
         if abandon.is_set():
             self._tell("abandoned", f"{task.task_id} is left for the next start")
             return False
@@ -305,6 +323,7 @@ class Worker:
                 tokens_per_s=report.tokens / max(report.seconds, 1e-9),
                 last_loss=min(max(report.loss, SMALLEST_LOSS), MAX_LOSS),
             )
+            self._observe.turned()
             self._on_step(task, report)
             return not abandon.is_set() and not self._pulse.unwanted()
 
@@ -312,6 +331,7 @@ class Worker:
 
     def _refuse(self, task: TrainTask, error: FcclError) -> None:
         self._refused += 1
+        self._observe.ended("refused")
         reason = str(error)[:500]
         self._tell("refused", f"{task.task_id} of {task.client_id}: {reason}")
         refusal = Refusal(

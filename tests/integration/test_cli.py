@@ -164,6 +164,7 @@ WRONG = {
     "an unknown option": Wrong(demo("--quick"), 2, ("--quick", "fccl demo --help")),
     "a bad site name": Wrong(("worker", "--site", "My Site"), 2, ("My Site", "a-z")),
     "init over a file": Wrong(("init", "f.toml"), 2, ("f.toml exists", "another file"), FILE),
+    "a live view without a terminal": Wrong(("tui",), 2, ("terminal", "fccl status", "--web")),
     "status of no run": Wrong(("status", "--run", "runs/x"), 6, ("runs/x",), {"runs/x": None}),
 }  # fmt: skip
 
@@ -253,7 +254,7 @@ for flag in ("--help", "-h"):
 
 
 def test_the_view_loads_neither_model_nor_queue() -> None:
-    assert not imported("import tui.panel, tui.lines") & {"torch", "transformers", "pika"}
+    assert not imported("import tui.app, cli.tui") & {"torch", "transformers", "pika"}
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ from common.wire import pack, unpack
 from coordinator import board, ingest, retention, run
 from coordinator.journal import Journal
 from coordinator.ledger import Ledger
+from coordinator.observer import Observer
 from coordinator.service import Outcome, Service
 from coordinator.spool import Spool
 from coordinator.versions import Versions
@@ -145,6 +146,7 @@ class World:
         self.stop = threading.Event()
         self.each_turn: Callable[[], None] = lambda: None
         self.absent = False  # the worker is not there
+        self.observe: Observer | None = None
         self._random = Random(seed)
         self._pending: dict[str, tuple[bytes, float]] = {}
 
@@ -166,6 +168,7 @@ class World:
             lambda: self.now,
             users={"local": "local"},
             listen=self.events.append,
+            observe=self.observe,
         )
 
     def serve(self) -> Outcome:

@@ -1,0 +1,50 @@
+"""`fccl health`: what a container's health check runs. Loads no model code; needs no curl."""
+
+from __future__ import annotations
+
+import http.client
+import sys
+from pathlib import Path
+
+import click
+
+from cli.options import config_option, find_config
+from common import config as configuration
+from common.errors import ConfigError
+
+TIMEOUT_S = 5.0
+ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
+
+
+@click.command()
+@config_option
+@click.option("--port", type=click.IntRange(1, 65535), help="[default: operations.metrics_port]")
+@click.option("--host", help="[default: operations.bind]")
+@click.option("--live", is_flag=True, help="Only whether it is alive: restart it if not.")
+def command(config_path: Path | None, port: int | None, host: str | None, live: bool) -> None:
+    """Ask a coordinator or worker whether it is ready. Exit code 0 if so, 1 with reasons if not."""
+    operations = configuration.load(find_config(config_path)).operations
+    port = port or operations.metrics_port
+    if not port:
+        raise ConfigError(
+            "operations.metrics_port is 0: no health is served", "set it, or name a --port"
+        )
+    host = host or operations.bind
+    well, text = ask(ANYWHERE.get(host, host), port, "/livez" if live else "/readyz")
+    click.echo(text, nl=False, err=not well)
+    sys.exit(0 if well else 1)
+
+
+def ask(host: str, port: int, path: str) -> tuple[bool, str]:
+    """Whether a process is well, and what it said."""
+    connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        text = answer.read(10_000).decode("utf-8", "replace")
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        return False, f"no answer from {host}:{port}: {reason}\n"
+    finally:
+        connection.close()
+    return answer.status == http.client.OK, text

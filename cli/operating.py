@@ -1,0 +1,51 @@
+"""What whoever operates a long-running command looks at: its metrics and its health."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry
+
+from broker.connection import CONNECTED
+from common import telemetry
+from common.config import OperationsConfig
+from common.health import Health
+
+COORDINATOR_LIMIT_S = 180.0  # a turn waits a minute for a lost broker, and may write a large model
+WORKER_LIMIT_S = 600.0  # the longest that one step, or measuring one holdout, may take
+PARTS = ("broker", "store", "run")
+
+
+@dataclass(frozen=True)
+class Operated:
+    """What this process shows of itself."""
+
+    registry: CollectorRegistry
+    health: Health
+
+    def broker(self, state: str) -> None:
+        """Pass on what the broker's connection has come to."""
+        self.health.part("broker", "" if state == CONNECTED else state)
+
+    def over(self) -> None:
+        """The main loop has ended."""
+        self.health.rested()
+        self.health.part("run", "over")
+
+
+@contextlib.contextmanager
+def operated(operations: OperationsConfig, limit_s: float) -> Iterator[Operated]:
+    """A registry and the health of this process, served while the block runs.
+
+    Args:
+        operations: Where to serve them, if anywhere.
+        limit_s: The longest that a turn of the main loop may take.
+
+    Raises:
+        ConfigError: The port is taken.
+    """
+    shown = Operated(telemetry.registry(), Health(PARTS, limit_s))
+    with telemetry.served(operations, shown.registry, shown.health):
+        yield shown

@@ -1,0 +1,218 @@
+"""The coordinator's figures for Prometheus; an observer of the service.
+
+Counters count since this process started. What the state already knows is derived when it is
+scraped, from the newest frozen state. Labels are sites, phases and categories of reasons: as many
+as the configuration names, never free text. docs/operations.md says what to watch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
+
+from broker.protocol import Depth
+from common.health import Health
+from common.records import VersionSummary
+from common.telemetry import Derived, gauge
+from coordinator.events import Accept, Action, Close, Discard, Issue, Note
+from coordinator.run import Run
+from coordinator.state import Buffered, State
+
+STALENESS = (0, 1, 2, 3, 5, 8, 13, 20, 50)
+SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
+
+_CATEGORIES = (  # how the reasons of `admission`, `core` and `schedule` begin
+    ("staleness ", "stale"),
+    ("update norm ", "norm"),
+    ("the update holds values", "not finite"),
+    ("statistics ", "statistics"),
+    ("tensor", "tensors"),
+    ("phase over", "phase over"),
+    ("round over", "round over"),
+    ("phase ", "attempt"),
+    ("attempt ", "attempt"),
+    ("base version ", "attempt"),
+    ("refused: ", "refused"),
+    ("a refusal ", "identity"),
+    ("unknown client ", "identity"),
+    ("site ", "identity"),
+    ("task ", "identity"),
+)
+
+
+def category(reason: str) -> str:
+    """The kind of a rejection or closing, of which there are few."""
+    for start, name in _CATEGORIES:
+        if reason.startswith(start):
+            return name
+    return "tensors" if "tensor" in reason or "topk" in reason else "other"
+
+
+@dataclass
+class _Seen:
+    """The newest of what the service told."""
+
+    state: State
+    summary: VersionSummary
+    depths: Mapping[str, Depth] = field(default_factory=dict)
+
+
+class Metrics:
+    """One coordinator's; see `coordinator.observer.Observer`."""
+
+    def __init__(self, registry: CollectorRegistry, health: Health, run: Run) -> None:
+        """Register everything.
+
+        Args:
+            registry: Of this process.
+            health: Told that the loop turns and whether the store answers.
+            run: The opened run directory.
+        """
+        self._health, self._run = health, run
+        newest = run.journal.versions()[-1]
+        self._seen = _Seen(State(version=newest.version), newest)
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, registry=registry)
+
+        self._issued = counter("fccl_tasks_issued", "Tasks sent out, again or not", "site")
+        self._reissued = counter("fccl_tasks_reissued", "Tasks sent out again", "site")
+        self._accepted = counter("fccl_updates_accepted", "Updates accepted", "site")
+        self._bytes = counter("fccl_update_bytes", "Bytes of accepted updates", "site")
+        self._rejected = counter("fccl_updates_rejected", "Updates rejected", "reason")
+        self._closed = counter("fccl_tasks_closed", "Tasks closed without an update", "reason")
+        self._dead = counter("fccl_dead_letters", "Messages dead-lettered")
+        self._staleness = Histogram(
+            "fccl_update_staleness",
+            "Versions that an accepted update lags behind",
+            buckets=STALENESS,
+            registry=registry,
+        )
+        self._commit = Histogram(
+            "fccl_commit_seconds",
+            "Aggregating, writing and journaling a version",
+            buckets=SECONDS,
+            registry=registry,
+        )
+        for site in sorted({client.site for client in run.plan.clients.values()}):
+            for each in (self._issued, self._reissued, self._accepted, self._bytes):
+                each.labels(site)  # 0 from the start, so that rates see the first
+        registry.register(Derived(self._derive))
+
+    def turned(self) -> None:
+        """See `Observer.turned`."""
+        self._health.turned()
+
+    def pulsed(self, state: State, store_up: bool) -> None:
+        """See `Observer.pulsed`."""
+        self._seen.state = state
+        self._health.part("store", "" if store_up else "does not answer")
+        self._health.part("run")
+
+    def queues(self, depths: Mapping[str, Depth]) -> None:
+        """See `Observer.queues`."""
+        self._seen.depths = depths
+
+    def stepped(
+        self,
+        before: State,
+        after: State,
+        actions: tuple[Action, ...],
+        made: Mapping[int, VersionSummary],
+        seconds: float,
+    ) -> None:
+        """See `Observer.stepped`."""
+        self._seen.state = after
+        for action in actions:
+            self._count(action, before)
+        for summary in made.values():
+            self._seen.summary = summary
+            self._commit.observe(seconds)
+
+    def _count(self, action: Action, before: State) -> None:
+        match action:
+            case Issue():
+                self._issued.labels(action.site).inc()
+                if action.task.attempt > 1:
+                    self._reissued.labels(action.site).inc()
+            case Accept():
+                self._count_accepted(action.update, before)
+            case Close(attempt=0):
+                self._closed.labels(category(action.reason)).inc()
+            case Close() | Discard():
+                self._rejected.labels(category(action.reason)).inc()
+        if isinstance(action, Discard) or _is_dead_letter(action):
+            self._dead.inc()
+
+    def _count_accepted(self, update: Buffered, before: State) -> None:
+        site = before.members(self._run.plan)[update.client_id].site
+        self._accepted.labels(site).inc()
+        self._bytes.labels(site).inc(update.nbytes)
+        self._staleness.observe(before.version - update.base_version)
+
+    def _derive(self) -> Iterator[Metric]:
+        state, plan, health = self._seen.state, self._run.plan, self._health
+        phase = min(plan.phase_of(state.version), len(plan.phases) - 1)
+        parked = sum(task.parked for task in state.tasks.values())
+        members = state.members(plan)
+        quarantined = sum(state.client(name).quarantined for name in members)
+        yield InfoMetricFamily(
+            "fccl_run",
+            "Which run, and by which software",
+            value={
+                "name": self._run.name,
+                "run": self._run.run_id,
+                "objective": plan.phases[phase].objective,
+                "software": self._run.software,
+            },
+        )
+        yield gauge("fccl_epoch", "Coordinators of this run so far", self._run.journal.epoch)
+        yield gauge("fccl_version", "Newest version", state.version)
+        yield gauge("fccl_versions_planned", "Version that ends the run", plan.total_versions)
+        yield gauge("fccl_phase", "Index of the phase", phase)
+        yield gauge("fccl_buffer_updates", "Updates that wait for a commit", len(state.buffer))
+        yield gauge("fccl_buffer_size", "Updates that fill the buffer", plan.schedule.buffer)
+        yield gauge("fccl_open_tasks", "Tasks without a receipt", len(state.tasks))
+        yield gauge("fccl_parked_tasks", "Those whose site is silent", parked)
+        yield gauge("fccl_clients", "Clients of the run", len(members))
+        yield gauge("fccl_quarantined_clients", "Clients given no more tasks", quarantined)
+        yield gauge("fccl_store_up", "1: Redis answers", health.well("store"))
+        yield gauge("fccl_broker_up", "1: RabbitMQ is connected", health.well("broker"))
+        yield from self._derive_losses()
+        yield from self._derive_sites(state)
+
+    def _derive_losses(self) -> Iterator[Metric]:
+        summary = self._seen.summary
+        if summary.train_loss is not None:
+            text = "Mean training loss of the newest version's updates, nats"
+            yield gauge("fccl_train_loss", text, summary.train_loss)
+        holdout = GaugeMetricFamily(
+            "fccl_holdout_loss",
+            "Loss on the clients' own holdouts, before and after they trained, nats",
+            labels=["when"],
+        )
+        for when in ("before", "after"):
+            if (loss := getattr(summary, f"holdout_{when}")) is not None:
+                holdout.add_metric([when], loss)
+        yield holdout
+
+    def _derive_sites(self, state: State) -> Iterator[Metric]:
+        workers = GaugeMetricFamily("fccl_workers", "Live workers", labels=["site"])
+        # Not the heartbeats' own names: those are claims, and would be labels without bound.
+        for site in sorted({client.site for client in self._run.plan.clients.values()}):
+            workers.add_metric([site], state.sites.get(site, 0))
+        yield workers
+        depths = GaugeMetricFamily(
+            "fccl_queue_messages", "Messages ready on a queue", labels=["queue", "site"]
+        )
+        for name, depth in self._seen.depths.items():
+            _, _, kind, *rest = name.split(".")  # fccl.RUN.KIND[.SITE]
+            depths.add_metric([kind, *(rest or [""])], depth.messages)
+        yield depths
+
+
+def _is_dead_letter(action: Action) -> bool:
+    return isinstance(action, Note) and action.kind == "dead-letter"

@@ -1,0 +1,220 @@
+"""The live screen over a real Redis, as its user meets it: keys in, text out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterator
+
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import Static
+
+from common.records import Event, VersionSummary
+from common.store import Store, connect
+from common.view import ClientRow, Info
+from common.wire import pack
+from tests.servers import PrivateRedis, Server, ServerMissing
+from tui.app import Help, Watch
+from tui.feed import Feed
+
+pytestmark = pytest.mark.servers
+
+LONG = 20.0
+"""Bounds a wait for something that must come; seconds."""
+
+Script = Callable[[Pilot[None], Watch], Awaitable[None]]
+
+
+@pytest.fixture
+def run() -> str:
+    """A run's name; its id is the same."""
+    return "r" + uuid.uuid4().hex[:30]
+
+
+@pytest.fixture
+def own_redis() -> Iterator[PrivateRedis]:
+    """A Redis that the test may stop."""
+    try:
+        server = PrivateRedis()
+    except ServerMissing as error:
+        pytest.skip(str(error))
+    server.start()
+    yield server
+    server.close()
+
+
+def info(run: str, **changed: object) -> Info:
+    fields: dict[str, object] = {
+        "run": run,
+        "name": run,
+        "status": "running",
+        "detail": "1 of 1 clients served",
+        "version": 1,
+        "total_versions": 9,
+        "phase": 0,
+        "phases": ("sft",),
+        "clients": 1,
+        "buffered": 0,
+        "buffer_size": 2,
+        "open_tasks": 1,
+        "accepted": 2,
+        "rejected": 0,
+        "started_at": 1.0,
+        "updated_at": time.time(),
+        "max_staleness": 20,
+    }
+    return Info.model_validate({**fields, **changed})
+
+
+def publish(store: Store, run: str, **changed: object) -> None:
+    """What a coordinator writes."""
+    row = ClientRow(client_id="client_0", site="local", rows=7, issued=1, participation=1)
+    summary = VersionSummary(version=1, phase=0, at=1.0, sha256="0" * 64, nbytes=1, train_loss=2.5)
+    store.put_summary(run, 1, summary.model_dump_json())
+    store.put_table(run, "clients", {"client_0": pack(row)})
+    store.set_info(run, pack(info(run, **changed)))
+    store.feed(run, [Event(at=1.0, level="info", kind="version", text="version 1: fine")])
+    store.set_run(run, run)
+
+
+def screen(app: Watch) -> str:
+    """What the view shows, as text."""
+    with app.console.capture() as capture:
+        app.console.print(app.screen_stack[0].query_one("#run", Static).content)
+    return capture.get()
+
+
+def said(app: Watch) -> str:
+    """The line on top."""
+    return str(app.screen_stack[0].query_one("#banner", Static).content)
+
+
+async def shows(pilot: Pilot[None], what: str, look: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LONG
+    while not look():
+        assert time.monotonic() < deadline, f"did not happen: {what}"
+        await pilot.pause(0.02)
+
+
+def watch(url: str, run: str, script: Script) -> None:
+    async def drive() -> None:
+        app = Watch(Feed(lambda: connect(url, 1.0), run))
+        async with app.run_test(size=(120, 35)) as pilot:
+            await script(pilot, app)
+
+    asyncio.run(drive())
+
+
+def test_a_run_that_is_not_there_yet_is_waited_for(redis_server: Server, run: str) -> None:
+    store = connect(redis_server.url)
+
+    async def script(pilot: Pilot[None], app: Watch) -> None:
+        await shows(pilot, "waiting", lambda: said(app) == f"waiting for run {run}")
+        publish(store, run)
+        await shows(pilot, "the run", lambda: "version 1: fine" in screen(app))
+        assert "client_0" in screen(app)
+        assert "2.500" in screen(app)
+        assert said(app) == ""
+
+    watch(redis_server.url, run, script)
+
+
+def test_what_the_coordinator_writes_appears_by_itself(redis_server: Server, run: str) -> None:
+    store = connect(redis_server.url)
+    publish(store, run)
+
+    async def script(pilot: Pilot[None], app: Watch) -> None:
+        await shows(pilot, "version 1", lambda: "1 of 9" in screen(app))
+        store.set_info(run, pack(info(run, version=2)))
+        await shows(pilot, "version 2", lambda: "2 of 9" in screen(app))
+
+    watch(redis_server.url, run, script)
+
+
+@pytest.mark.parametrize("status", ["finished", "stopped", "failed"])
+def test_the_end_of_a_run_is_told_with_its_reason(
+    redis_server: Server, run: str, status: str
+) -> None:
+    publish(connect(redis_server.url), run, status=status, detail="that was all")
+
+    async def script(pilot: Pilot[None], app: Watch) -> None:
+        await shows(pilot, status, lambda: said(app).endswith(f"{status}: that was all"))
+
+    watch(redis_server.url, run, script)
+
+
+def test_a_frozen_view_stays_until_space_lets_it_go_on(redis_server: Server, run: str) -> None:
+    store = connect(redis_server.url)
+    publish(store, run)
+
+    async def script(pilot: Pilot[None], app: Watch) -> None:
+        await shows(pilot, "version 1", lambda: "1 of 9" in screen(app))
+        await pilot.press("space")
+        store.set_info(run, pack(info(run, version=2)))
+        feed = app._feed
+        await shows(pilot, "it is read", lambda: (v := feed.look().view) and v.info.version == 2)
+        app._refresh()
+        assert "1 of 9" in screen(app)
+        assert "held still" in said(app)
+        await pilot.press("space")
+        await shows(pilot, "version 2", lambda: "2 of 9" in screen(app))
+        assert said(app) == ""
+
+    watch(redis_server.url, run, script)
+
+
+def test_a_lost_store_leaves_the_last_view_with_its_age_and_comes_back(
+    own_redis: PrivateRedis, run: str
+) -> None:
+    publish(connect(own_redis.url), run)
+
+    async def script(pilot: Pilot[None], app: Watch) -> None:
+        await shows(pilot, "version 1", lambda: "1 of 9" in screen(app))
+        own_redis.kill()
+        await shows(pilot, "the loss", lambda: "s ago, trying again" in said(app))
+        assert "does not answer" in said(app)
+        assert "1 of 9" in screen(app)
+        own_redis.start()
+        publish(connect(own_redis.url), run, version=3)
+        await shows(pilot, "it is back", lambda: "3 of 9" in screen(app))
+        assert said(app) == ""
+
+    watch(own_redis.url, run, script)
+
+
+def test_a_store_that_lost_the_run_is_told(own_redis: PrivateRedis, run: str) -> None:
+    publish(connect(own_redis.url), run)
+
+    async def script(pilot: Pilot[None], app: Watch) -> None:
+        await shows(pilot, "version 1", lambda: "1 of 9" in screen(app))
+        own_redis.restart(wipe=True)
+        await shows(pilot, "the loss", lambda: f"the store has lost run {run}" in said(app))
+        assert "1 of 9" in screen(app)
+
+    watch(own_redis.url, run, script)
+
+
+def test_a_store_that_was_never_there_is_tried_again(own_redis: PrivateRedis, run: str) -> None:
+    own_redis.kill()
+
+    async def script(pilot: Pilot[None], app: Watch) -> None:
+        await shows(pilot, "no answer", lambda: "; trying again" in said(app))
+        own_redis.start()
+        await shows(pilot, "waiting", lambda: said(app) == f"waiting for run {run}")
+
+    watch(own_redis.url, run, script)
+
+
+def test_help_says_what_the_keys_do_and_q_quits(redis_server: Server, run: str) -> None:
+    async def script(pilot: Pilot[None], app: Watch) -> None:
+        await pilot.press("question_mark")
+        assert isinstance(app.screen, Help)
+        await pilot.press("q")
+        assert not isinstance(app.screen, Help)
+        assert app.is_running
+        await pilot.press("q")
+        await shows(pilot, "the end", lambda: app._exit)
+
+    watch(redis_server.url, run, script)

@@ -1,0 +1,60 @@
+"""What the line over the live view says, and when it keeps quiet."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from common.view import FederationView, Info, RunStatus
+from tui.banner import OLD_S, SILENT_S, banner
+from tui.feed import Look
+
+NOW = 1000.0
+
+
+def view(status: RunStatus = "running") -> FederationView:
+    info = Info(
+        run="r", name="r", status=status, detail="why", version=0, total_versions=1, phase=0,
+        phases=("sft",), clients=1, buffered=0, buffer_size=1, open_tasks=0, accepted=0,
+        rejected=0, started_at=0.0, updated_at=0.0, max_staleness=1,
+    )  # fmt: skip
+    return FederationView(info, (), (), (), (), ())
+
+
+LIVE = Look("live", view(), seen=NOW, moved=NOW)
+
+
+def test_a_run_that_is_well_needs_no_words() -> None:
+    assert banner(LIVE, "r", NOW + OLD_S) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("look", "level", "says"),
+    [
+        (Look(), "note", "connecting"),
+        (Look("waiting"), "note", "waiting for run r"),
+        (replace(LIVE, state="waiting"), "warning", "lost run r; shown as 5 s ago"),
+        (Look("lost", detail="no Redis"), "error", "no Redis; trying again"),
+        (replace(LIVE, state="lost", detail="no Redis"), "error", "no Redis; shown as 5 s ago"),
+        (LIVE, "warning", "no answer from the store for 5 s"),
+        (replace(LIVE, view=view("finished")), "note", "finished: why"),
+        (replace(LIVE, view=view("failed")), "error", "failed: why"),
+    ],
+)
+def test_what_is_not_as_it_should_be_is_said(look: Look, level: str, says: str) -> None:
+    found, text = banner(look, "r", NOW + 5)
+    assert found == level
+    assert says in text
+
+
+def test_a_coordinator_that_stopped_writing_is_noticed_by_the_viewers_own_clock() -> None:
+    later = replace(LIVE, seen=NOW + SILENT_S + 1)
+    assert banner(later, "r", NOW + SILENT_S + 1) == (
+        "warning",
+        "the coordinator has said nothing for 11 s",
+    )
+
+
+def test_a_frozen_view_says_so_whatever_happens() -> None:
+    assert banner(replace(LIVE, state="lost"), "r", NOW + 5, frozen=True)[1].startswith("held")

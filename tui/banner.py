@@ -1,0 +1,52 @@
+"""The one line over the view that says what is wrong, or over. Pure."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from tui.feed import Look
+
+SILENT_S = 10.0  # the coordinator writes every second
+OLD_S = 2.0  # what is shown is read twice a second
+
+Level = Literal["", "note", "warning", "error"]
+
+
+def banner(look: Look, name: str, now: float, frozen: bool = False) -> tuple[Level, str]:
+    """How serious it is, and what to say; empty while all is as it should be.
+
+    Args:
+        look: What is shown.
+        name: Of the run.
+        now: On the monotonic clock.
+        frozen: The view is held still, whatever happens.
+    """
+    age = now - look.seen
+    if frozen and look.view is not None:
+        return "note", f"held still {age:.0f} s ago; space goes on"
+    match look.state:
+        case "connecting":
+            return "note", "connecting"
+        case "waiting" if look.view is None:
+            return "note", f"waiting for run {name}"
+        case "waiting":
+            return "warning", f"the store has lost run {name}; shown as {age:.0f} s ago"
+        case "lost" if look.view is None:
+            return "error", f"{look.detail}; trying again"
+        case "lost":
+            return "error", f"{look.detail}; shown as {age:.0f} s ago, trying again"
+    return _live(look, now)
+
+
+def _live(look: Look, now: float) -> tuple[Level, str]:
+    assert look.view is not None
+    info, age, silent = look.view.info, now - look.seen, now - look.moved
+    if info.status in ("finished", "stopped"):
+        return "note", f"the run is {info.status}: {info.detail}"
+    if info.status == "failed":
+        return "error", f"the run has failed: {info.detail}"
+    if age > OLD_S:
+        return "warning", f"no answer from the store for {age:.0f} s"
+    if silent > SILENT_S:
+        return "warning", f"the coordinator has said nothing for {silent:.0f} s"
+    return "", ""

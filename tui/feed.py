@@ -1,0 +1,90 @@
+"""Reads a run again and again, in a thread of its own, so that no screen ever waits for Redis.
+
+After `coordinator/status.py` on an update's way; `tui/app.py` shows what the thread last saw. A
+store that is lost leaves the last view standing, with its age, and is tried again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from common import view as viewing
+from common.errors import StoreError
+from common.store import Store
+from common.view import FederationView, RunUnknown
+
+PERIOD_S = 0.5
+
+State = Literal["connecting", "waiting", "live", "lost"]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is known of a run.
+
+    Attributes:
+        state: `connecting` before the first answer, `waiting` for a run of that name, `live`, or
+            `lost`: the store does not answer.
+        view: The last one read; stays when the store is lost.
+        seen: When it was read, on the monotonic clock.
+        moved: When the coordinator last changed it, likewise. Seen from here: the clocks of two
+            machines may differ.
+        detail: What the store said instead of a view.
+    """
+
+    state: State = "connecting"
+    view: FederationView | None = None
+    seen: float = 0.0
+    moved: float = 0.0
+    detail: str = ""
+
+
+class Feed:
+    """The reader. `look` returns at once, from any thread."""
+
+    def __init__(self, connect: Callable[[], Store], name: str) -> None:
+        """Nothing is read before `start`.
+
+        Args:
+            connect: Opens the store, or raises `StoreError`; called again after every loss.
+            name: Of the run.
+        """
+        self._connect = connect
+        self.name = name
+        self._look = Look()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="feed", daemon=True)
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Read no more. Does not wait for an answer that is still to come."""
+        self._stopped.set()
+
+    def look(self) -> Look:
+        """What is known now."""
+        return self._look
+
+    def _work(self) -> None:
+        store: Store | None = None
+        while not self._stopped.is_set():
+            try:
+                store = store or self._connect()
+                self._saw(viewing.read(store, self.name))
+            except RunUnknown:
+                self._look = replace(self._look, state="waiting", detail="")
+            except StoreError as error:
+                store = None
+                self._look = replace(self._look, state="lost", detail=error.what)
+            self._stopped.wait(PERIOD_S)
+
+    def _saw(self, view: FederationView) -> None:
+        now, before = time.monotonic(), self._look
+        same = before.view is not None and before.view.info == view.info
+        self._look = Look("live", view, seen=now, moved=before.moved if same else now)
