@@ -25,10 +25,10 @@ from coordinator.run import SITE
 @config_option
 @mode_options
 @plain_option
-def command(config_path: Path | None, resume: bool, new: bool, plain: bool) -> None:
+def command(config_path: Path | None, resume: bool, new: bool, either: bool, plain: bool) -> None:
     """Own a run: prepare data and model where needed, schedule, aggregate, commit, report."""
     config = configuration.load(find_config(config_path))
-    sys.exit(serve(config, mode_of(resume, new), Output(plain)))
+    sys.exit(serve(config, mode_of(resume, new, either), Output(plain)))
 
 
 def serve(config: FederationConfig, mode: str, output: Output) -> int:

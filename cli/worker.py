@@ -22,11 +22,12 @@ from common.config import FederationConfig
 from common.errors import DataError
 from common.paths import cache_dir
 from common.software import software
-from common.store import connect
-from worker.joining import ended, find_run
+from common.store import Store, connect
+from worker.joining import ended, runs
 
 if TYPE_CHECKING:
     from learning.device import Compute
+    from worker.service import Setting
 
 
 @click.command()
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 )
 @click.option("--device", default="auto", help="cpu, cuda, cuda:1 … [what is there].")
 @click.option("--compile", "compiled", is_flag=True, help="torch.compile: slow start, fast steps.")
+@click.option(
+    "--forever", is_flag=True, help="When the run is over, wait for the next of its name."
+)
 def command(
     config_path: Path | None,
     site: str,
@@ -51,6 +55,7 @@ def command(
     state: Path | None,
     device: str,
     compiled: bool,
+    forever: bool,
 ) -> None:
     """Take tasks, train them on local data, publish the deltas; until the run is over."""
     config = configuration.load(find_config(config_path))
@@ -60,10 +65,19 @@ def command(
     named, kept = Site(site), state or Path(config.run.dir) / ".workers"
     from learning.device import detect
 
-    sys.exit(serve(config, named, place, kept, detect(device, compiled=compiled)))
+    compute = detect(device, compiled=compiled)
+    sys.exit(serve(config, named, place, kept, compute, forever=forever))
 
 
-def serve(config: FederationConfig, site: Site, data: Path, state: Path, compute: Compute) -> int:
+def serve(
+    config: FederationConfig,
+    site: Site,
+    data: Path,
+    state: Path,
+    compute: Compute,
+    *,
+    forever: bool = False,
+) -> int:
     """Run a worker until its run is over or it is asked to stop; returns the exit code."""
     output = Output(plain=True)
     stop = threading.Event()
@@ -78,43 +92,57 @@ def serve(config: FederationConfig, site: Site, data: Path, state: Path, compute
             return  # the queues of a run that is over are deleted
         output.told("broker", state)
 
+    from worker.service import Setting
+
+    setting = Setting(
+        name=config.run.name,
+        site=site,
+        data=data,
+        state=state,
+        cache=cache_dir(),
+        host=host(),
+        software=software(),
+    )
     broker = RabbitBroker(config.broker.url, tell_broker, ca=config.broker.ca)
     try:
-        from worker.service import Setting, Worker
-
         on_signals([stop])
-        run = find_run(stores[0], config.run.name, stop, output.told)
-        if run is None:
-            output.say("stopped before a run began")
-            return 0
-        setting = Setting(
-            name=config.run.name,
-            site=site,
-            data=data,
-            state=state,
-            cache=cache_dir(),
-            host=host(),
-            software=software(),
-        )
-        worker = Worker(
-            setting,
-            run,
-            broker,
-            stores,
-            compute,
-            time.time,
-            told=output.told,
-            report=output.report,
-        )
-        output.say(f"worker {worker.worker_id} serves run {run} as site {site.name}")
-        served = worker.serve(stop, abandon=stop)
+        for run in runs(stores[0], config.run.name, stop, output.told, forever=forever):
+            _serve(setting, run, broker, stores, compute, stop, output)
     finally:
         broker.close()
+    if run is None:
+        output.say("stopped before a run began")
+    return 0
+
+
+def _serve(
+    setting: Setting,
+    run: str,
+    broker: RabbitBroker,
+    stores: tuple[Store, Store],
+    compute: Compute,
+    stop: threading.Event,
+    output: Output,
+) -> None:
+    """One run, from now to its end, or until `stop`."""
+    from worker.service import Worker
+
+    worker = Worker(
+        setting,
+        run,
+        broker,
+        stores,
+        compute,
+        time.time,
+        told=output.told,
+        report=output.report,
+    )
+    output.say(f"worker {worker.worker_id} serves run {run} as site {setting.site.name}")
+    served = worker.serve(stop, abandon=stop)
     output.say(
         f"{served.reason}: trained {served.trained} tasks, abandoned {served.abandoned},"
         f" {served.settled} updates settled, {served.waiting} wait for a receipt"
     )
-    return 0
 
 
 def host() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from threading import Event as Flag
 
 from common.errors import StoreError
@@ -56,3 +56,21 @@ def find_run(store: Store, name: str, stop: Flag, told: Callable[[str, str], Non
             said = text
         stop.wait(POLL_S)
     return None
+
+
+def runs(
+    store: Store, name: str, stop: Flag, told: Callable[[str, str], None], *, forever: bool
+) -> Iterator[str]:
+    """The ids of the runs to serve, each when the one before is over; none after `stop`.
+
+    Args:
+        store: Where coordinators announce runs.
+        name: Of the run.
+        stop: Ends the waiting, and the runs.
+        told: Called with the kind and text of what is waited for.
+        forever: Go on with the next run of that name, whenever it may begin.
+    """
+    while (run := find_run(store, name, stop, told)) is not None:
+        yield run
+        if not forever:
+            return
