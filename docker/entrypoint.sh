@@ -3,8 +3,8 @@
 # image's default), it is the command at once.
 #
 # runs/ is a folder of the host, and what is written there should belong to whoever cloned the
-# project, whatever that user's number is. So docker-compose.yml starts as root, with the three
-# capabilities that this script needs, and no process of fccl ever runs as root. If root owns the
+# project, whatever that user's number is. So docker-compose.yml starts as root, with the few
+# capabilities that this needs, and no process of fccl ever runs as root. If root owns the
 # folder (Docker makes missing ones so), the owner of the configuration says who cloned; if that is
 # root, too, the folder is given to the image's own user.
 set -eu
