@@ -5,6 +5,10 @@ set -eu
 place=/etc/rabbitmq/tls
 install -d -o rabbitmq -g rabbitmq -m 700 "$place" /etc/rabbitmq/conf.d
 for file in ca.pem rabbitmq.pem rabbitmq.key; do
+    if [ ! -f "/certs/$file" ]; then
+        echo "certs/$file is missing: fccl certs makes it" >&2
+        exit 2
+    fi
     install -o rabbitmq -g rabbitmq -m 400 "/certs/$file" "$place/$file"
 done
 cat >/etc/rabbitmq/conf.d/20-tls.conf <<CONF

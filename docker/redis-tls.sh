@@ -5,6 +5,10 @@ set -eu
 place=/run/redis-tls
 install -d -o redis -g redis -m 700 "$place"
 for file in ca.pem redis.pem redis.key; do
+    if [ ! -f "/certs/$file" ]; then
+        echo "certs/$file is missing: fccl certs makes it" >&2
+        exit 2
+    fi
     install -o redis -g redis -m 400 "/certs/$file" "$place/$file"
 done
 exec setpriv --reuid redis --regid redis --clear-groups -- redis-server - <<CONF
