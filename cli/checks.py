@@ -19,14 +19,14 @@ def check(config: FederationConfig, mode: str) -> None:
 
     Args:
         config: Of the run.
-        mode: `start`, `resume` or `new`.
+        mode: One of `coordinator.run.Mode`.
 
     Raises:
         RunError: The run directory is there, or is not, against the mode.
         DataError: A new run has no data file.
     """
     runs.check(config, cast(Mode, mode))
-    if mode == "resume":  # a run keeps its rows
+    if mode == "resume" or (mode == "continue" and runs.begun(config)):  # a run keeps its rows
         return
     for kind in config.kinds:
         source = config.data.source(kind)

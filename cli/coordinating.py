@@ -25,7 +25,7 @@ def open_run(
 
     Args:
         config: Of the run.
-        mode: `start`, `resume` or `new`; `cli.checks` has found it possible.
+        mode: One of `coordinator.run.Mode`; `cli.checks` has found it possible.
         output: Told what is done.
         forget: Called with the id of a run that was set aside: its queues can go.
     """
@@ -33,6 +33,7 @@ def open_run(
     if mode == "new" and (old := runs.set_aside(config)) is not None:
         forget(old)
     if not config.run.path.exists():
+        config = preparation.settled(config, output.say)
         prepare = preparation.origin(config, cache, output.report, output.say)
         runs.create(config, prepare, time.time())
     run = runs.open_run(config, preparation.find_base(config, cache, output.report))
@@ -71,6 +72,8 @@ def conclude(
     if not outcome.complete:
         output.say(f"continue with --resume; everything accepted is in {run.directory}")
         return None
+    if outcome.before and (path := run.directory / "report" / "report.md").exists():
+        return path  # written last of its files, so that all of them are there
     return report_files.write(report.build(run, compute()), run.directory / "report")
 
 

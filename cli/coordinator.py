@@ -39,11 +39,16 @@ from coordinator.sites import Sites
 @plain_option
 @metrics_option
 def command(
-    config_path: Path | None, resume: bool, new: bool, plain: bool, metrics_port: int | None
+    config_path: Path | None,
+    resume: bool,
+    new: bool,
+    either: bool,
+    plain: bool,
+    metrics_port: int | None,
 ) -> None:
     """Own a run: prepare data and model where needed, schedule, aggregate, commit, report."""
     config = with_metrics_port(configuration.load(find_config(config_path)), metrics_port)
-    sys.exit(serve(config, mode_of(resume, new), Output(plain)))
+    sys.exit(serve(config, mode_of(resume, new, either), Output(plain)))
 
 
 def serve(config: FederationConfig, mode: str, output: Output) -> int:

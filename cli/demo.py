@@ -27,6 +27,7 @@ def command(
     out: Path | None,
     resume: bool,
     new: bool,
+    either: bool,
     plain: bool,
 ) -> None:
     """Run a whole federation in this process: nothing to install, nothing to start.
@@ -34,7 +35,7 @@ def command(
     Without --data it learns from synthetic instructions. Ctrl-C stops it cleanly; --resume goes on.
     """
     config = configure(config_path, data, out)
-    sys.exit(serve(config, mode_of(resume, new), Output(plain)))
+    sys.exit(serve(config, mode_of(resume, new, either), Output(plain)))
 
 
 def configure(config_path: Path | None, data: Path | None, out: Path | None) -> FederationConfig:

@@ -26,10 +26,16 @@ def config_option(function: F) -> F:
 
 
 def mode_options(function: F) -> F:
-    """`--resume` and `--new`."""
+    """`--resume`, `--new` and `--continue`."""
     resume = click.option("--resume", is_flag=True, help="Continue the existing run.")
     new = click.option("--new", is_flag=True, help="Set an existing run aside and start over.")
-    return resume(new(function))
+    either = click.option(
+        "--continue",
+        "either",
+        is_flag=True,
+        help="Continue the run if it exists, start it otherwise: for containers and services.",
+    )
+    return resume(new(either(function)))
 
 
 def plain_option(function: F) -> F:
@@ -45,15 +51,17 @@ def find_config(path: Path | None) -> Path | None:
     return DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None
 
 
-def mode_of(resume: bool, new: bool) -> str:
+def mode_of(resume: bool, new: bool, either: bool) -> str:
     """The mode of `coordinator.run`.
 
     Raises:
-        click.UsageError: Both flags are given.
+        click.UsageError: More than one flag is given.
     """
-    if resume and new:
-        raise click.UsageError("--resume and --new exclude each other")
-    return "resume" if resume else "new" if new else "start"
+    modes = {"resume": resume, "new": new, "continue": either}
+    given = [mode for mode, is_given in modes.items() if is_given]
+    if len(given) > 1:
+        raise click.UsageError(f"--{given[0]} and --{given[1]} exclude each other")
+    return given[0] if given else "start"
 
 
 def metrics_option(function: F) -> F:

@@ -36,6 +36,7 @@ def command(config_path: Path | None, out: Path | None, plain: bool) -> None:
     from coordinator import preparation
     from learning.data import shards
 
+    config = preparation.settled(config, output.say)
     ready = preparation.lies_ready(folder)
     find = partial(preparation.find_model, config, cache_dir(), output.report)
     dealt = preparation.deal(config, find, folder, output.say)

@@ -42,7 +42,9 @@ Positive = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Unit = Annotated[float, Field(ge=0, le=1)]
+Override = str | int | float | bool | list[Any]
 
+_FIXED = {"run", "broker", "store", "operations", "offline"}  # no matter of the model hub
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -222,6 +224,17 @@ class CodecConfig(Section):
     adapter: Literal["fp32", "bf16"] = "fp32"
 
 
+def _dotted(value: Any, prefix: str = "") -> Any:
+    """Tables in tables as one table: `model.name` without quotation marks means the same."""
+    if not isinstance(value, dict):
+        return value
+    pairs: dict[str, Any] = {}
+    for key, inner in value.items():
+        flat = isinstance(inner, dict) and inner
+        pairs |= _dotted(inner, f"{prefix}{key}.") if flat else {f"{prefix}{key}": inner}
+    return pairs
+
+
 class FederationConfig(Section):
     """The whole of `federation.toml`."""
 
@@ -239,6 +252,8 @@ class FederationConfig(Section):
     schedule: ScheduleConfig = ScheduleConfig()
     aggregation: AggregationConfig = AggregationConfig()
     codec: CodecConfig = CodecConfig()
+    # Dotted keys and what they are while the model hub is out of reach: see `without_hub`.
+    offline: Annotated[dict[str, Override], BeforeValidator(_dotted)] = Field(default_factory=dict)
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -285,7 +300,7 @@ def parse(
         ConfigError: A key is unknown or has a wrong value.
     """
     try:
-        return FederationConfig.model_validate(dict(table))
+        config = FederationConfig.model_validate(dict(table))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         keys = list(accumulate((str(part) for part in first["loc"]), "{}.{}".format))
@@ -296,6 +311,23 @@ def parse(
                 f"{where}: unknown key {key}", "`fccl init` writes a file with every key"
             ) from None
         raise ConfigError(f"{where}: {explain(error)}", "see the comments of `fccl init`") from None
+    without_hub(config, where)  # said now, and not on the day when the hub is out of reach
+    return config
+
+
+def without_hub(config: FederationConfig, where: str = "configuration") -> FederationConfig:
+    """The configuration with the overrides of [offline] applied.
+
+    Raises:
+        ConfigError: One of them names no key, or has a wrong value.
+    """
+    if not config.offline:
+        return config
+    where = f"{where}: [offline]"
+    table = config.model_dump(mode="json")
+    for key, value in config.offline.items():
+        _put(table, key, value, f'{where}: "{key}"')
+    return parse(table | {"offline": {}}, where)
 
 
 def dump(config: FederationConfig) -> str:
@@ -361,6 +393,19 @@ def _override(table: dict[str, Any], environ: Mapping[str, str]) -> dict[str, st
     return found
 
 
+def _put(table: dict[str, Any], dotted: str, value: Any, where: str) -> None:
+    """Set one key of a whole configuration; `phase.0.lr` is a key of the first phase."""
+    *parents, leaf = dotted.split(".")
+    if (parents or [leaf])[0] in _FIXED:
+        raise ConfigError(f"{where} does not depend on the hub", "set it in its own table")
+    node: Any = table
+    for key in parents:
+        node = _child(node, key, where)
+    if not isinstance(node, dict):
+        raise ConfigError(f"{where}: an entry number is missing", 'e.g. "phase.0.lr"')
+    node[leaf] = value
+
+
 def _child(node: Any, key: str, variable: str) -> Any:
     if isinstance(node, list):
         if not key.isdigit() or int(key) >= len(node):
@@ -370,7 +415,7 @@ def _child(node: Any, key: str, variable: str) -> Any:
         raise ConfigError(f"{variable}: there is no table above {key}", "check the file")
     child = node.setdefault(key, [{}] if key == "phase" else {})
     if not isinstance(child, dict | list):
-        raise ConfigError(f"{variable}: {key} is no table", "check the variable's name")
+        raise ConfigError(f"{variable}: {key} is no table", "check the name")
     return child
 
 

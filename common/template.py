@@ -99,4 +99,7 @@ over_norm = "clip"               # or "reject"
 [codec]
 update = "int8"          # client to coordinator: fp32, bf16, int8, int4, topk
 adapter = "fp32"         # coordinator to clients: fp32 or bf16
+
+[offline]                # what a new run has instead while the model hub is out of reach, e.g.
+                         # "model.name"="offline:gpt2-tiny" and "phase.0.lr"=6e-3
 """

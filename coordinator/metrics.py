@@ -202,7 +202,7 @@ class Metrics:
     def _derive_sites(self, state: State) -> Iterator[Metric]:
         workers = GaugeMetricFamily("fccl_workers", "Live workers", labels=["site"])
         # Not the heartbeats' own names: those are claims, and would be labels without bound.
-        for site in sorted({client.site for client in self._run.plan.clients.values()}):
+        for site in sorted({c.site for c in state.members(self._run.plan).values()}):
             workers.add_metric([site], state.sites.get(site, 0))
         yield workers
         depths = GaugeMetricFamily(

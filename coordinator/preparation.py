@@ -19,12 +19,12 @@ from typing import Any, cast
 import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from common.config import FederationConfig
+from common.config import FederationConfig, without_hub
 from common.errors import ConfigError, DataError, ModelError
 from common.files import write_durable
 from common.records import BaseRef, Kind
 from coordinator.run import Origin
-from learning import base, lora, models, objectives
+from learning import base, hub, lora, models, objectives
 from learning.base import BaseModel, Report
 from learning.batches import GRAIN
 from learning.data import shards, sources
@@ -115,6 +115,31 @@ def _copy(folder: Path, clients: Path) -> None:
             f"the rows of {folder} cannot be copied to {clients}: {error.strerror}",
             "make room, or set run.dir to another folder",
         ) from None
+
+
+def settled(
+    config: FederationConfig, say: Say, available: Callable[[str, str | None], bool] | None = None
+) -> FederationConfig:
+    """The configuration that a new run begins with: what [offline] says, if it has to be.
+
+    Args:
+        config: As it was written.
+        say: Told in a line what is changed.
+        available: Whether the hub has a model for us; `learning.hub.available` without.
+    """
+    if not config.offline or not _asks_hub(config):
+        return config
+    if (available or hub.available)(config.model.name, config.model.revision):
+        return config
+    changed = ", ".join(f"{key} = {value}" for key, value in config.offline.items())
+    say(f"the model hub is out of reach: {changed}")
+    return without_hub(config)
+
+
+def _asks_hub(config: FederationConfig) -> bool:
+    """Whether the base model is the hub's, as `learning.base.resolve` decides it."""
+    name = config.model.name
+    return hub.is_hub_id(name) and not Path(name).expanduser().is_dir()
 
 
 def find_model(config: FederationConfig, cache: Path, report: Report) -> BaseModel:

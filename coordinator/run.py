@@ -24,7 +24,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from common import config as configuration
-from common.config import FederationConfig
+from common.config import FederationConfig, without_hub
 from common.errors import ConfigError, RunError
 from common.files import sync, sync_tree
 from common.naming import run_id
@@ -36,8 +36,8 @@ from coordinator.state import Client, Plan
 from coordinator.tasks import TaskTemplate
 from coordinator.versions import Versions
 
-Mode = Literal["start", "resume", "new"]
-_ADDRESSES = ("broker", "store", "operations")  # of a start, not of a run
+Mode = Literal["start", "resume", "new", "continue"]  # the last: resume what is there, or start
+_OF_A_START = ("broker", "store", "operations", "offline")
 _MAY_CHANGE = {"run.dir", "run.keep_versions", "data.dir"}
 SITE = "local"  # a simulation is one site, whose workers share a data directory
 
@@ -85,8 +85,14 @@ def check(config: FederationConfig, mode: Mode) -> None:
             f"the run directory {directory} exists",
             "--resume continues that run, --new sets it aside and starts over",
         )
-    if mode == "resume" and not (directory / "run.db").exists():
+    wanted = mode == "resume" or (mode == "continue" and directory.exists())
+    if wanted and not begun(config):
         raise RunError(f"{directory} holds no run to resume", "start one without --resume")
+
+
+def begun(config: FederationConfig) -> bool:
+    """Whether the run that the configuration names is there, to be continued."""
+    return (config.run.path / "run.db").exists()
 
 
 def create(config: FederationConfig, prepare: Callable[[Path], Origin], now: float) -> None:
@@ -160,6 +166,7 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
     directory = config.run.path
     journal = Journal.open(directory / "run.db")
     meta = journal.meta()
+    config = as_begun(config, directory)
     _same(config, directory)
     base = BaseRef.model_validate_json(meta["base"])
     rows: dict[str, dict[Kind, int]] = json.loads(meta["clients"])
@@ -209,6 +216,22 @@ def saved_config(directory: Path) -> FederationConfig:
     return configuration.load(path, {})
 
 
+def as_begun(config: FederationConfig, directory: Path) -> FederationConfig:
+    """The configuration with what was decided about the hub when the run began.
+
+    The run directory keeps the outcome. If that has every value of [offline] which is not the
+    configuration's own, the run began without the hub, and stays so.
+    """
+    if not config.offline:
+        return config
+    without = without_hub(config)
+    given, changed = _keys(config), _keys(without)
+    saved = _keys(saved_config(directory))
+    decisive = [key for key, value in changed.items() if given.get(key) != value]
+    began = decisive and all(saved.get(key) == changed[key] for key in decisive)
+    return without if began else config
+
+
 def _meta(config: FederationConfig, origin: Origin) -> dict[str, str]:
     return {
         "run_id": run_id(config.run.name),
@@ -222,22 +245,28 @@ def _meta(config: FederationConfig, origin: Origin) -> dict[str, str]:
 
 
 def _as_run(config: FederationConfig) -> str:
-    """Without addresses: they may carry passwords, and may change between starts."""
-    kept = config.model_copy(update={name: type(getattr(config, name))() for name in _ADDRESSES})
+    """Without addresses: they may carry passwords, and may change between starts.
+
+    Nor with [offline]: whether that holds is decided by now.
+    """
+    kept = config.model_copy(update={name: type(getattr(config, name))() for name in _OF_A_START})
     return configuration.dump(kept)
 
 
 def _same(config: FederationConfig, directory: Path) -> None:
-    saved = _flat(saved_config(directory).model_dump(mode="json"))
-    given = _flat(config.model_dump(mode="json"))
+    saved, given = _keys(saved_config(directory)), _keys(config)
     for key in given | saved:  # a phase may be missing on either side
-        if key.split(".")[0] in _ADDRESSES or key in _MAY_CHANGE:
-            continue
         if saved.get(key) != given.get(key):
             raise ConfigError(
                 f"{key} is {given.get(key)!r}, but {directory} began with {saved.get(key)!r}",
                 "set it back to resume, or start over with --new",
             )
+
+
+def _keys(config: FederationConfig) -> dict[str, Any]:
+    """Every key that stays what it was when the run began."""
+    flat = _flat(config.model_dump(mode="json", exclude=set(_OF_A_START)))
+    return {key: value for key, value in flat.items() if key not in _MAY_CHANGE}
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -61,12 +61,21 @@ MUTE_S = 600.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a coordinator ended."""
+    """How a coordinator ended.
+
+    Attributes:
+        complete: The plan is fulfilled.
+        reason: For people.
+        version: The newest.
+        failed: The run cannot go on.
+        before: The plan was fulfilled when this coordinator came.
+    """
 
     complete: bool
     reason: str
     version: int
     failed: bool = False
+    before: bool = False
 
 
 class Service:
@@ -121,6 +130,7 @@ class Service:
         self._board = Board(run, store, clock, listen)
         lease = 0.0 if volatile else run.plan.schedule.lease_s
         self._state: State = recover(self._plan, self._journal, clock(), lease)
+        self._complete = self._state.version >= self._plan.total_versions
         self._summaries = self._journal.versions()
         self._finished: Finish | None = None
         self._pulsed = 0.0
@@ -391,7 +401,8 @@ class Service:
         if finish.complete:
             self._broker.delete(self._topology)
             self._ingest.expire(math.inf)  # nothing can complete them any more
-        return Outcome(finish.complete, finish.reason, self._state.version, finish.failed)
+        version = self._state.version
+        return Outcome(finish.complete, finish.reason, version, finish.failed, self._complete)
 
 
 def _settled(action: Action) -> str | None:

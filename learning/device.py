@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -20,6 +21,8 @@ from learning.compiling import check_compiler
 _WIDTH = 512  # of the trial layer: a small model's hidden size
 _ROWS = 1024  # its tokens: a batch of 16 short instructions
 _TRIALS = 5
+_CGROUPS = Path("/sys/fs/cgroup")
+_NO_LIMIT = 2**20
 _WORTH = 1.2  # bfloat16 must be this much faster, since it is less exact
 
 
@@ -86,8 +89,30 @@ def share(compute: Compute, workers: int) -> int:
 def cores() -> int:
     """Cores that this process may use, which in a container are fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
+        return max(1, min(len(os.sched_getaffinity(0)), quota(_CGROUPS)))
     return os.cpu_count() or 1
+
+
+def quota(root: Path) -> int:
+    """Whole cores of processor time that a container's limit comes to; very many without one.
+
+    Such a limit (`docker run --cpus 2`) leaves every core in sight: a thread for each of them
+    would spend most of its time suspended.
+
+    Args:
+        root: Where the kernel shows control groups, of version 2 or 1.
+    """
+    try:
+        if (both := root / "cpu.max").exists():
+            allowed, period = both.read_text().split()
+        else:
+            allowed, period = (
+                (root / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")
+            )
+        cores = int(allowed) // int(period)
+    except (OSError, ValueError):  # "max" is no number
+        return _NO_LIMIT
+    return _NO_LIMIT if int(allowed) < 0 else cores
 
 
 def bf16_speedup(device: torch.device) -> float:

@@ -44,6 +44,20 @@ def is_hub_id(name: str) -> bool:
     return _HUB_ID.fullmatch(name) is not None and ".." not in name and "--" not in name
 
 
+def available(name: str, revision: str | None) -> bool:
+    """Whether the hub answers, or a model lies here since it did.
+
+    An answer that there is no such model, or that it is guarded, is one: `download` tells it.
+    """
+    try:
+        huggingface_hub.model_info(name, revision=revision, timeout=TIMEOUT)
+    except (GatedRepoError, RevisionNotFoundError, RepositoryNotFoundError):
+        return True
+    except Exception:  # see `download`
+        return _downloaded_before(name, revision) is not None
+    return True
+
+
 def download(name: str, revision: str | None, report: Callable[[str, float], None]) -> Snapshot:
     """Download a model at one commit, or find it where it was downloaded before.
 

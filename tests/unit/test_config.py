@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.config import FederationConfig, PhaseConfig, dump, load, parse
+from common.config import FederationConfig, PhaseConfig, dump, load, parse, without_hub
 from common.errors import ConfigError
 from common.template import TEMPLATE
 
@@ -232,3 +232,59 @@ def test_the_buffer_is_half_the_tasks_or_all_of_a_round() -> None:
 def test_what_no_task_could_say_is_refused_by_its_key(table: dict[str, Any], key: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(key)):
         parse(table, "f.toml")
+
+
+# without the hub
+
+PHASES = [{}, {"objective": "dpo"}]
+
+
+def test_without_the_hub_a_run_has_what_offline_says_and_no_further_question() -> None:
+    offline = {"model.name": "offline:gpt2-tiny", "phase.1.lr": 1e-3, "data.labels": ["a", "b"]}
+    config = parse({"model": {"name": "gpt2"}, "phase": PHASES, "offline": offline}, "test")
+    assert config.model.name == "gpt2"
+    without = without_hub(config)
+    assert (without.model.name, without.phase[1].lr) == ("offline:gpt2-tiny", 1e-3)
+    assert without.phase[0] == config.phase[0]
+    assert without.data.labels == ("a", "b")
+    assert without.offline == {}
+    assert without_hub(without) == without
+
+
+def test_a_key_of_offline_may_be_quoted_or_dotted_or_in_a_table(tmp_path: Path) -> None:
+    written = (
+        '[offline]\n"model.name" = "x"\n"phase.0.lr" = 0.5',
+        '[offline]\nmodel.name = "x"\nphase.0.lr = 0.5',
+        '[offline.model]\nname = "x"\n[offline.phase.0]\nlr = 0.5',
+    )
+    configs = [parse(tomllib.loads(text), "test") for text in written]
+    assert configs[0].offline == {"model.name": "x", "phase.0.lr": 0.5}
+    assert configs.count(configs[0]) == 3
+    assert parse(tomllib.loads(dump(configs[0])), "dump") == configs[0]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "named"),
+    [
+        ("model.nam", "x", "unknown key model.nam"),
+        ("modle.name", "x", "unknown key modle"),
+        ("model", "x", "model"),
+        ("phase.0.lr", "much", "phase.0.lr"),
+        ("phase.0.lr", 11.0, "phase.0.lr"),
+        ("phase.9.lr", 1.0, "no entry 9"),
+        ("phase.lr", 1.0, "entry number is missing"),
+        ("model.name.x", "x", "name is no table"),
+        ("phase.1.objective", "classification", "need different models"),
+        ("run.name", "x", "does not depend on the hub"),
+        ("store.url", "x", "does not depend on the hub"),
+        ("offline.model", "x", "does not depend on the hub"),
+        ("", "x", "unknown key"),
+        ("model.name", {}, "offline.model.name"),
+    ],
+)
+def test_a_wrong_key_of_offline_is_named_at_once_and_not_when_the_hub_is_away(
+    key: str, value: object, named: str
+) -> None:
+    what = refused({"phase": PHASES, "offline": {key: value}})
+    assert what.startswith("federation.toml: ") and named in what
+    assert "offline" in what

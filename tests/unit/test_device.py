@@ -1,10 +1,11 @@
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
 from common.errors import ConfigError
-from learning.device import Compute, bf16_speedup, cores, detect, share
+from learning.device import Compute, bf16_speedup, cores, detect, quota, share
 
 
 @pytest.fixture
@@ -38,3 +39,39 @@ def test_the_speed_of_bfloat16_is_measured() -> None:
 def test_a_device_that_is_not_there_is_named(name: str) -> None:
     with pytest.raises(ConfigError, match=name):
         detect(name)
+
+
+@pytest.mark.parametrize(
+    ("files", "whole"),
+    [
+        ({"cpu.max": "200000 100000\n"}, 2),
+        ({"cpu.max": "250000 100000\n"}, 2),
+        ({"cpu.max": "50000 100000\n"}, 0),
+        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
+    ],
+)
+def test_a_containers_limit_is_counted_in_whole_cores(
+    tmp_path: Path, files: dict[str, str], whole: int
+) -> None:
+    write(tmp_path, files)
+    assert quota(tmp_path) == whole
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {},
+        {"cpu.max": "max 100000\n"},
+        {"cpu.max": "?"},
+        {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"},
+    ],
+)
+def test_without_a_limit_every_core_is_ours(tmp_path: Path, files: dict[str, str]) -> None:
+    write(tmp_path, files)
+    assert quota(tmp_path) > 4096
+
+
+def write(root: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text(text)

@@ -13,7 +13,15 @@ from common import config as configuration
 from common.config import FederationConfig
 from common.errors import ConfigError, DataError, ModelError
 from coordinator import run as runs
-from coordinator.preparation import DATA, Dealt, check_columns, check_length, deal, origin
+from coordinator.preparation import (
+    DATA,
+    Dealt,
+    check_columns,
+    check_length,
+    deal,
+    origin,
+    settled,
+)
 from learning import base
 from learning.base import BaseModel
 from learning.data.rows import Kind, read
@@ -330,3 +338,45 @@ def test_batches_are_padded_to_multiples_so_the_last_odd_positions_are_of_no_use
 
 def test_a_model_without_a_limit_takes_any_length() -> None:
     check_length(100_000, T5Config())
+
+
+# without the hub
+
+OFFLINE = {"model.name": "offline:gpt2-tiny", "phase.0.lr": 6e-3}
+
+
+def test_a_hub_out_of_reach_is_said_in_one_line_and_its_run_changed() -> None:
+    said: list[str] = []
+    asked: list[object] = []
+
+    def away(*model: object) -> bool:
+        asked.append(model)
+        return False
+
+    given = config({"lr": 2e-4}, model={"name": "gpt2", "revision": "main"}, offline=OFFLINE)
+    found = settled(given, said.append, away)
+    assert asked == [("gpt2", "main")]
+    assert found == configuration.without_hub(given)
+    assert said == [
+        "the model hub is out of reach: model.name = offline:gpt2-tiny, phase.0.lr = 0.006"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "offline", "here"),
+    [("gpt2", OFFLINE, True), ("gpt2", {}, False), ("offline:gpt2-micro", OFFLINE, False)],
+)
+def test_nothing_is_changed_where_the_hub_answers_or_is_not_needed(
+    name: str, offline: dict[str, Any], here: bool
+) -> None:
+    said: list[str] = []
+    given = config(model={"name": name}, offline=offline)
+    assert settled(given, said.append, lambda *_: here) == given
+    assert said == []
+
+
+def test_a_model_directory_needs_no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gpt2").mkdir()
+    monkeypatch.chdir(tmp_path)
+    given = config(model={"name": "gpt2"}, offline=OFFLINE)
+    assert settled(given, quiet, lambda *_: False) == given

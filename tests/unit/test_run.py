@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from common import codec
-from common.config import FederationConfig, parse
+from common.config import FederationConfig, PhaseConfig, parse, without_hub
 from common.errors import ConfigError, FcclError, RunError
 from coordinator import run
 from tests.unit.test_service import origin
@@ -147,6 +147,57 @@ def test_addresses_and_retention_may_change(tmp_path: Path) -> None:
     found = opened(changed)
     assert found.keep_versions == 3
     found.journal.close()
+
+
+# continue
+
+
+def test_continue_starts_a_run_or_goes_on_with_it(tmp_path: Path) -> None:
+    run.check(config(tmp_path), "continue")
+    assert not run.begun(config(tmp_path))
+    run.create(config(tmp_path), origin, 0.0)
+    assert run.begun(config(tmp_path))
+    run.check(config(tmp_path), "continue")
+
+
+def test_continue_leaves_a_directory_alone_that_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "r").mkdir()
+    with pytest.raises(RunError, match="holds no run to resume") as caught:
+        run.check(config(tmp_path), "continue")
+    one_line(caught.value)
+
+
+# without the hub
+
+OFFLINE = {"model": {"name": "gpt2"}, "offline": {"model.name": "tiny", "phase.0.lr": 0.5}}
+
+
+def test_a_run_that_began_without_the_hub_stays_so(tmp_path: Path) -> None:
+    given = config(tmp_path, **OFFLINE)
+    run.create(without_hub(given), origin, 0.0)
+    assert run.saved_config(tmp_path / "r").model.name == "tiny"
+    found = opened(given)
+    assert [phase.lr for phase in found.plan.phases] == [0.5, PhaseConfig().lr]
+    found.journal.close()
+
+
+def test_a_run_that_began_with_the_hub_stays_so(tmp_path: Path) -> None:
+    given = config(tmp_path, **OFFLINE)
+    run.create(given, origin, 0.0)
+    saved = run.saved_config(tmp_path / "r")
+    assert (saved.model.name, saved.offline) == ("gpt2", {})
+    found = opened(given)
+    assert {phase.lr for phase in found.plan.phases} == {PhaseConfig().lr}
+    found.journal.close()
+
+
+@pytest.mark.parametrize("began", ["with", "without"])
+def test_another_key_that_changed_is_named_whatever_the_hub_did(tmp_path: Path, began: str) -> None:
+    given = config(tmp_path, **OFFLINE)
+    run.create(given if began == "with" else without_hub(given), origin, 0.0)
+    changed = config(tmp_path, **OFFLINE, schedule={"max_staleness": 3})
+    with pytest.raises(ConfigError, match=r"^schedule\.max_staleness is 3"):
+        opened(changed)
 
 
 def test_a_directory_without_a_run_has_no_saved_configuration(tmp_path: Path) -> None:

@@ -300,7 +300,19 @@ def lines(world: World, file: str, key: str) -> list[object]:
 
 
 def test_a_run_without_faults_completes(world: World) -> None:
-    check_complete(world, world.serve())
+    outcome = world.serve()
+    check_complete(world, outcome)
+    assert not outcome.before
+
+
+def test_a_run_that_was_complete_before_is_told_again_and_changes_nothing(world: World) -> None:
+    world.serve()
+    world.redis.client.flushall()
+    outcome = world.serve()
+    assert outcome.before
+    check_complete(world, outcome)
+    info = view.read(world.store, "r").info
+    assert info is not None and info.status == "finished"
     assert world.dead() == []
     assert {event.level for event in world.events} == {"info"}
 

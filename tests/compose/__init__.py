@@ -1,0 +1,1 @@
+"""The compose file, against a real Docker engine: `python -m tests.compose.run`."""

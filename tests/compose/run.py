@@ -1,0 +1,166 @@
+"""Kills every container of a federation in the middle of a run, and looks whether anything is lost.
+
+    python -m tests.compose.run [--build] [--keep]
+
+Needs a Docker engine and nothing else. Prints a line for everything that it did; ends with 0 if
+the run came to its end with every accepted update applied once, and with 1 otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from tests.compose.engine import LONG, Failed, Project, docker, say, until
+from tests.compose.journal import check_applied_once
+
+VERSIONS = 60  # of federation.toml
+IMAGE = "fccl:local"
+SERVICES = ("worker", "redis", "rabbitmq", "coordinator")
+
+
+def main() -> int:
+    """Run all of it; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, prog="python -m tests.compose.run")
+    parser.add_argument("--build", action="store_true", help="Build the image in any case.")
+    parser.add_argument("--keep", action="store_true", help="Keep containers and files.")
+    options = parser.parse_args()
+    directory = Path(tempfile.mkdtemp(prefix="fccl-compose-"))
+    directory.chmod(0o755)
+    try:
+        project = Project(directory, f"fccl-test-{secrets.token_hex(3)}")
+    except Failed as failed:
+        say(f"compose: {failed}")
+        return 1
+    try:
+        _scenario(project, options.build)
+    except Failed as failed:
+        project.compose("logs", "--no-color", "--tail", "30")
+        say(f"FAILED: {failed}")
+        say(_tail(project.log, 160))
+        return 1
+    finally:
+        if options.keep:
+            say(f"kept: {directory}")
+        else:
+            project.compose("down", "--volumes", "--timeout", "5")
+            shutil.rmtree(directory, ignore_errors=True)
+    return 0
+
+
+def _scenario(project: Project, build: bool) -> None:
+    say(f"{'what':<44} {'seconds':>8} {'version':>8}")
+    if build or not docker("images", "--quiet", IMAGE):
+        _line(project, "the image is built", lambda: project.must("build"))
+    _line(project, "up, to the first version", lambda: _begin(project))
+    for service in SERVICES:
+        text = f"{service}: process killed, policy restarts"
+        _line(project, text, partial(_crash, project, service))
+    for service in SERVICES:
+        text = f"{service}: docker kill, then up"
+        _line(project, text, partial(_kill, project, service))
+    _line(project, "stop: coordinator 10, workers 0", lambda: _stop(project))
+    _line(project, "up, Ctrl-C, the same", lambda: _interrupt(project))
+    end = ("up", "--exit-code-from", "coordinator")
+    _line(project, "up --exit-code-from coordinator: 0", lambda: project.must(*end))
+    report = project.run / "report" / "report.md"
+    written = until("a report", lambda: report.exists() and report.stat().st_mtime_ns, 1.0)
+    _line(project, "the same again: 0", lambda: project.must(*end))
+    if report.stat().st_mtime_ns != written:
+        raise Failed("the report of a finished run was written again")
+    _owner(project)
+    counted = check_applied_once(project.run)
+    if counted["versions"] != VERSIONS:
+        raise Failed(f"{counted['versions']} versions instead of {VERSIONS}")
+    say(
+        "every accepted update was applied once: "
+        + ", ".join(f"{n} {k}" for k, n in counted.items())
+    )
+
+
+def _line(project: Project, what: str, do: Callable[[], None]) -> None:
+    """One step, and a line when it has succeeded."""
+    begun = time.monotonic()
+    do()
+    say(f"{what:<44} {time.monotonic() - begun:>8.1f} {project.version():>8}")
+
+
+def _begin(project: Project) -> None:
+    project.must("up", "-d")
+    project.reaches(1)
+
+
+def _crash(project: Project, service: str) -> None:
+    """The process dies by itself, as when memory runs out: every process but the init."""
+    _in_the_middle(project)
+    container = project.container(service)
+    before = project.restarts(container)
+    docker("exec", "--user", "0", container, "sh", "-c", "kill -9 -1")
+    until(f"{service} is restarted", lambda: project.restarts(container) > before)
+    _goes_on(project)
+
+
+def _kill(project: Project, service: str) -> None:
+    """Somebody kills the container: the engine leaves it dead until it is told otherwise."""
+    _in_the_middle(project)
+    container = project.container(service)
+    docker("kill", "--signal", "KILL", container)
+    until(f"{service} is dead", lambda: not project.state(container)["Running"])
+    project.must("up", "-d")
+    _goes_on(project)
+
+
+def _in_the_middle(project: Project) -> None:
+    if project.version() >= VERSIONS - 2:
+        raise Failed("the run was over too soon: raise `versions` in tests/compose/federation.toml")
+
+
+def _goes_on(project: Project) -> None:
+    project.reaches(project.version() + 1)
+
+
+def _stop(project: Project) -> None:
+    _in_the_middle(project)
+    containers = {name: project.container(name) for name in ("coordinator", "worker")}
+    project.must("stop")
+    codes = {name: project.state(each)["ExitCode"] for name, each in containers.items()}
+    if codes != {"coordinator": 10, "worker": 0}:
+        raise Failed(f"not a clean stop: exit codes {codes}")
+
+
+def _interrupt(project: Project) -> None:
+    """`up` in the foreground, and Ctrl-C once it has got further."""
+    before = project.version()
+    up = project.begin("up")
+    project.reaches(before + 1)
+    up.send_signal(signal.SIGINT)
+    until("up ends", lambda: up.poll() is not None, LONG)
+    containers = [project.container(name) for name in ("coordinator", "worker")]
+    until("all are stopped", lambda: not any(project.state(c)["Running"] for c in containers))
+    codes = [project.state(container)["ExitCode"] for container in containers]
+    if codes != [10, 0]:
+        raise Failed(f"not a clean stop: exit codes {codes}")
+
+
+def _owner(project: Project) -> None:
+    """What is written belongs to whoever owns the folder; never to root."""
+    owners = {path.stat().st_uid for path in (project.run, *project.run.rglob("*"))}
+    if 0 in owners or (os.getuid() and owners != {os.getuid()}):
+        raise Failed(f"files of the run belong to the users {owners}")
+
+
+def _tail(path: Path, lines: int) -> str:
+    return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""Which runs a worker serves: one, or with --forever each that comes to carry the name."""
+
+from __future__ import annotations
+
+import threading
+
+import fakeredis
+import pytest
+
+from common.store import Store
+from common.view import Info, RunStatus
+from common.wire import pack
+from worker.joining import runs
+
+NAME = "r"
+
+
+@pytest.fixture
+def store() -> Store:
+    return Store(fakeredis.FakeRedis(), "nowhere")
+
+
+def announce(store: Store, run: str, status: RunStatus) -> None:
+    info = Info(
+        run=run,
+        name=NAME,
+        status=status,
+        version=0,
+        total_versions=1,
+        phase=0,
+        phases=("sft",),
+        clients=1,
+        buffered=0,
+        buffer_size=1,
+        open_tasks=0,
+        accepted=0,
+        rejected=0,
+        started_at=0.0,
+        updated_at=0.0,
+        max_staleness=1,
+    )
+    store.set_info(run, pack(info))
+    store.set_run(NAME, run)
+
+
+def quiet(kind: str, text: str) -> None: ...
+
+
+def test_a_worker_serves_one_run(store: Store) -> None:
+    announce(store, "first", "running")
+    assert list(runs(store, NAME, threading.Event(), quiet, forever=False)) == ["first"]
+
+
+def test_a_worker_forever_serves_the_next_run_of_the_name_and_no_run_twice(store: Store) -> None:
+    told: list[str] = []
+    stop = threading.Event()
+
+    def next_begins(kind: str, text: str) -> None:
+        told.append(text)
+        announce(store, "second", "waiting")
+
+    announce(store, "first", "running")
+    served = []
+    for run in runs(store, NAME, stop, next_begins, forever=True):
+        served.append(run)
+        announce(store, run, "finished")  # as its coordinator does
+        if run == "second":
+            stop.set()
+    assert served == ["first", "second"]
+    assert told == ["waiting for the coordinator of run r (the last one is finished)"]
+
+
+def test_a_stop_ends_the_waiting(store: Store) -> None:
+    stop = threading.Event()
+    announce(store, "first", "finished")
+    waits = runs(store, NAME, stop, lambda kind, text: stop.set(), forever=True)
+    assert list(waits) == []
