@@ -15,6 +15,7 @@ from coordinator import preparation, report, report_files
 from coordinator import run as runs
 from coordinator.run import Run
 from coordinator.service import Outcome
+from coordinator.sites import Sites
 from learning.device import Compute
 
 
@@ -42,9 +43,10 @@ def open_run(
     return run
 
 
-def forget_queues(broker: Broker, run_id: str) -> None:
-    """Remove the queues of a run that was set aside."""
-    broker.delete(Topology(run_id, (Site(runs.SITE),)))
+def forget_queues(config: FederationConfig, broker: Broker, run_id: str) -> None:
+    """Remove the queues of a run that was set aside, those of its invited sites included."""
+    invited = (site.name for site in Sites(config.run.sites).all())
+    broker.delete(Topology(run_id, tuple(Site(name) for name in (runs.SITE, *invited))))
 
 
 def describe(run: Run, output: Output) -> None:

@@ -72,7 +72,7 @@ def _serve(config: FederationConfig, mode: str, output: Output, shown: Operated)
         from learning.device import detect
 
         run = coordinating.open_run(
-            config, mode, output, lambda old: coordinating.forget_queues(broker, old)
+            config, mode, output, lambda old: coordinating.forget_queues(config, broker, old)
         )
         service = Service(
             run,
@@ -83,6 +83,7 @@ def _serve(config: FederationConfig, mode: str, output: Output, shown: Operated)
             access=access_of(config, store),
             listen=output.event,
             queue_type=config.broker.queue_type,
+            update_bytes=config.broker.site_mib << 20,
             observe=Metrics(shown.registry, shown.health, run),
         )
         stop = threading.Event()

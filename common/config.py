@@ -81,6 +81,7 @@ class BrokerConfig(Section):
     management: str | None = None
     public_url: str | None = None
     queue_type: Literal["classic", "quorum"] = "classic"
+    site_mib: Annotated[int, Field(ge=1)] = 1024
 
 
 class StoreConfig(Section):

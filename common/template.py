@@ -18,6 +18,7 @@ url = "amqp://guest:guest@127.0.0.1:5672/"   # amqps:// for TLS
 # ca = "certs/ca.pem"    # whom amqps:// trusts (`fccl certs`); default: the system's authorities
 # management = "http://127.0.0.1:15672"   # where `fccl invite` makes users; default: port 15672
 # public_url = "amqps://broker.example.org:5671/"   # as invited sites reach it (`fccl invite`)
+site_mib = 1024          # updates that wait, of one site, in MiB: its quota; for all of a run
 queue_type = "classic"   # "quorum": replicated queues, for a cluster of three nodes
 
 [store]

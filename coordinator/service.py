@@ -16,7 +16,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from threading import Event as Flag
 
-from broker.protocol import Broker, Consumer, Delivery, Message, QueueType, Site, Topology
+from broker.protocol import (
+    UPDATE_QUEUE_BYTES,
+    Broker,
+    Consumer,
+    Delivery,
+    Message,
+    QueueType,
+    Site,
+    Topology,
+)
 from common.clock import Clock
 from common.errors import BrokerError, RunError, WireError
 from common.records import Event, VersionSummary
@@ -93,6 +102,7 @@ class Service:
         listen: Callable[[Event], None],
         volatile: bool = False,
         queue_type: QueueType = "classic",
+        update_bytes: int = UPDATE_QUEUE_BYTES,
         observe: Observer | None = None,
     ) -> None:
         """Take the run over; the constructor returns with the journal's state loaded.
@@ -107,6 +117,7 @@ class Service:
             listen: Told every event, in this thread.
             volatile: The broker started empty: whatever was on its queues is lost.
             queue_type: Of the queues that it declares.
+            update_bytes: That may wait on one site's update queue: its quota.
             observe: Told what was done, in this thread.
         """
         self._run, self._plan = run, run.plan
@@ -114,6 +125,7 @@ class Service:
         self._users, self._listen = dict(users), listen
         self._observe = observe or Nobody()
         self._queue_type: QueueType = queue_type
+        self._update_bytes = update_bytes
         self._own_users, self._access = dict(users), access
         self._allowances: Mapping[str, Allowance] = {}
         self._muted: dict[str, float] = {}  # flooding sites, until when
@@ -268,7 +280,7 @@ class Service:
 
     def _of_sites(self, sites: Iterable[str]) -> Topology:
         named = tuple(Site(name) for name in sorted(sites))
-        return Topology(self._run.run_id, named, queue_type=self._queue_type)
+        return Topology(self._run.run_id, named, self._update_bytes, self._queue_type)
 
     def _queues(self) -> dict[str, str]:
         return {self._topology.update_queue(site): site.name for site in self._topology.sites}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -13,8 +14,16 @@ import redis
 from common import view
 from common.embedded import EmbeddedStore
 from common.errors import StoreError
-from common.records import Event, Heartbeat, Receipt, VersionSummary
-from common.store import CHUNK, FEED_LENGTH, HEARTBEAT_TTL_S, Store, connect, place
+from common.records import Event, Heartbeat, Membership, Receipt, VersionSummary
+from common.store import (
+    CHUNK,
+    FEED_LENGTH,
+    HEARTBEAT_TTL_S,
+    MAX_WORKERS_PER_SITE,
+    Store,
+    connect,
+    place,
+)
 from common.view import ClientRow, Info, QueueRow
 from common.wire import pack
 
@@ -126,6 +135,40 @@ def test_a_heartbeat_that_does_not_parse_is_left_out(opened: Opened, run: str) -
     opened.store.beat(run, heartbeat("w1"))
     opened.client.set(f"fccl:{run}:heartbeat:local:evil", b"\xff" * 100)
     assert [beat.worker_id for beat in opened.store.heartbeats(run)] == ["w1"]
+
+
+def test_a_heartbeat_speaks_for_the_site_and_worker_of_its_key(opened: Opened, run: str) -> None:
+    opened.store.beat(run, heartbeat("w1"))
+    for key in ("hospital-b:w1", "local:w2", "local:w1:x"):
+        opened.client.set(f"fccl:{run}:heartbeat:{key}", pack(heartbeat("w1")))
+    assert len(opened.store.heartbeats(run)) == 1
+
+
+def test_a_site_cannot_have_workers_without_end(opened: Opened, run: str) -> None:
+    for i in range(MAX_WORKERS_PER_SITE + 5):
+        opened.store.beat(run, heartbeat(f"w{i:03d}"))
+    opened.client.set(f"fccl:{run}:heartbeat:hospital-a:big", b"x" * (1 << 20))
+    assert len(opened.store.heartbeats(run)) == MAX_WORKERS_PER_SITE
+
+
+def test_a_site_is_told_whether_its_client_takes_part(store: Store, run: str) -> None:
+    told = Membership(client_id="hospital-a", state="refused", nonce=3, reason="no rows")
+    assert store.get_membership(run, "hospital-a", "hospital-a") is None
+    store.put_membership(run, "hospital-a", told)
+    assert store.get_membership(run, "hospital-a", "hospital-a") == told
+    assert store.get_membership(run, "hospital-b", "hospital-a") is None
+
+
+def test_one_question_to_join_has_one_answer(store: Store, run: str) -> None:
+    assert store.get_join_request(run) is None and store.get_join_answer(run) is None
+    store.put_join_request(run, b"may I?")
+    store.put_join_answer(run, b"yes")
+    assert store.get_join_request(run) == b"may I?"
+    assert store.get_join_answer(run) == b"yes"
+
+
+def test_the_clock_is_the_servers(store: Store) -> None:
+    assert store.clock() == pytest.approx(time.time(), abs=60)
 
 
 def test_a_receipt_is_found_by_its_task(store: Store, run: str) -> None:

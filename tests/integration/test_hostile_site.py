@@ -22,7 +22,7 @@ from pika.adapters.blocking_connection import BlockingChannel, BlockingConnectio
 from broker.chunks import split_update
 from broker.management import Management, permission
 from broker.pika_setup import make_parameters
-from broker.protocol import LOCAL, Message, Site, Topology
+from broker.protocol import LOCAL, Message, QueueFull, Site, Topology
 from broker.rabbit import RabbitBroker
 from common import codec
 from common.invitation import decode
@@ -95,6 +95,7 @@ def siege(
     found = guarded_servers
     text = plan(phase("sft", 5000, "local_steps = 1"), clients=2)
     text += TLS.format(ca=found.ca, management=found.management)
+    text = text.replace("[broker]", "[broker]\nsite_mib = 1")
     with planned(place, model_cache, found.amqps, found.rediss, text) as federation:
         headquarters = Headquarters(place, federation.place, found.store)
         coordinator, worker = headquarters.coordinator(), headquarters.worker()
@@ -350,14 +351,16 @@ def test_its_permissions_are_two(siege: Siege) -> None:
 
 def test_a_flood_is_not_read_any_more_and_the_run_goes_on(siege: Siege) -> None:
     # The last one: afterwards its queue is not read.
-    flooding = siege.broker()
+    hq, queue = siege.headquarters, siege.topology.update_queue(Site(B))
+    owner, flooding = RabbitBroker(siege.servers.broker), siege.broker()
     for i in range(120):
         flooding.publish_update(siege.topology, Site(B), Message(b"flood" * 100, {"n": i}))
-    flooding.close()
-    hq = siege.headquarters
     eventually("it is noticed", lambda: hq.rows("SELECT 1 FROM event WHERE kind = 'flood'"))
-    broker = RabbitBroker(siege.servers.broker)
-    depth = broker.depths(siege.topology)[siege.topology.update_queue(Site(B))]
-    broker.close()
-    assert depth.consumers == 0 and depth.messages > 0
+    eventually("it is not read", lambda: owner.depths(siege.topology)[queue].consumers == 0)
+    with pytest.raises(QueueFull):  # its quota is 1 MiB here
+        for _ in range(30):
+            flooding.publish_update(siege.topology, Site(B), Message(b"f" * (100 << 10)))
+    assert owner.depths(siege.topology)[siege.topology.dead_queue].messages < 200
+    for broker in (owner, flooding):
+        broker.close()
     hq.reaches(hq.version() + 2)

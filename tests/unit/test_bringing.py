@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from common.errors import DataError
+from learning.data import rows
+from worker.bringing import bring
+from worker.data import Data
+
+SFT = {"instruction": "Say hello.", "output": "Hello."}
+VA = {"prompt": "Say hello.", "chosen": "Hello!", "rejected": "No."}
+CLS = {"text": "A fine film.", "label": "positive"}
+
+
+def file(path: Path, *records: object) -> Path:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def brought(tmp_path: Path, *sources: Path) -> tuple[Path, list[str]]:
+    said: list[str] = []
+    return bring(sources, "hospital-a", tmp_path / "out", said.append), said
+
+
+@pytest.mark.parametrize(("kind", "row"), [("sft", SFT), ("va", VA), ("cls", CLS)])
+def test_the_kind_of_rows_is_seen_from_their_columns(
+    tmp_path: Path, kind: str, row: object
+) -> None:
+    out, said = brought(tmp_path, file(tmp_path / "mine.jsonl", row, row | {"x": 1}))  # type: ignore[operator]
+    assert [path.name for path in out.iterdir()] == [f"hospital-a_{kind}.jsonl"]
+    assert said == [f"{tmp_path}/mine.jsonl: 2 {kind} rows"]
+    assert out.stat().st_mode & 0o77 == 0
+
+
+def test_files_are_one_client(tmp_path: Path) -> None:
+    first = file(tmp_path / "a.jsonl", *[SFT] * 3)
+    second = file(tmp_path / "b.jsonl", *[SFT] * 2)
+    prefs = file(tmp_path / "c.jsonl", VA)
+    out, _ = brought(tmp_path, first, second, prefs)
+    assert len(rows.read("sft", out / "hospital-a_sft.jsonl").rows) == 5
+    assert Data(out, "hospital-a").clients() == ("hospital-a",)
+
+
+def test_without_a_file_the_rows_of_last_time_are_served(tmp_path: Path) -> None:
+    out, _ = brought(tmp_path, file(tmp_path / "a.jsonl", SFT))
+    again, said = brought(tmp_path)
+    assert again == out and not said and list(out.iterdir())
+
+
+def test_other_files_take_their_place(tmp_path: Path) -> None:
+    brought(tmp_path, file(tmp_path / "a.jsonl", SFT))
+    out, _ = brought(tmp_path, file(tmp_path / "b.jsonl", CLS))
+    assert [path.name for path in out.iterdir()] == ["hospital-a_cls.jsonl"]
+
+
+def test_a_directory_is_served_as_it_is(tmp_path: Path) -> None:
+    for name in ("ward1", "ward2", "hospital-a", "heldout"):
+        file(tmp_path / f"{name}_sft.jsonl", *[SFT] * 9)
+    out, _ = brought(tmp_path, tmp_path)
+    assert out == tmp_path
+    found = Data(out, "hospital-a")
+    assert found.clients() == ("hospital-a", "hospital-a.ward1", "hospital-a.ward2")
+    assert found.counts()["hospital-a.ward1"]["sft"] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("absent.jsonl", None, "absent.jsonl does not exist"),
+        ("empty.jsonl", "", "empty.jsonl has no row that can be learned from"),
+        ("odd.jsonl", '{"a": 1}\n', "odd.jsonl has no row that can be learned from"),
+        ("bytes.jsonl", "\x00\x01", "bytes.jsonl has no row that can be learned from"),
+    ],
+)
+def test_rows_that_cannot_be_used(
+    tmp_path: Path, name: str, content: str | None, line: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=line) as caught:
+        brought(tmp_path, tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_at_all(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="site hospital-a has no rows yet; name a file"):
+        brought(tmp_path)
