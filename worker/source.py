@@ -85,16 +85,20 @@ class Source:
         """
         if (path := base.cached(wanted.digest, self._cache)) is not None:
             return path
-        if wanted.kind == "hub":
-            return self._hub(wanted)
+        if wanted.kind == "hub" and (path := self._hub(wanted)) is not None:
+            return path
         want(wanted.digest)
         try:
             return self._fetch(wanted, stop)
         finally:
             want(None)
 
-    def _hub(self, wanted: BaseRef) -> Path:
-        found = base.resolve(wanted.name, wanted.revision, self._cache, self._report)
+    def _hub(self, wanted: BaseRef) -> Path | None:
+        """From the hub; None where it cannot be had from there, as behind a hospital's firewall."""
+        try:
+            found = base.resolve(wanted.name, wanted.revision, self._cache, self._report)
+        except ModelError:
+            return None  # the coordinator has it
         if found.digest != wanted.digest:
             raise ModelError(
                 f"{wanted.name} at {wanted.revision} has digest {found.digest[:12]} here,"

@@ -27,13 +27,13 @@ from broker.embedded import EmbeddedBroker, EmbeddedServer
 from broker.protocol import LOCAL, Message, Site, TakenTask, Topology
 from common import codec
 from common.embedded import EmbeddedStore
-from common.errors import DataError
+from common.errors import DataError, ModelError
 from common.records import Adapter, BaseRef, BlobRef, Receipt, Refusal, TrainTask, Update
 from common.store import Store
 from common.view import Info
 from common.wire import kind_of, pack, unpack
 from coordinator.serving import BaseServer
-from learning import base, loading, lora
+from learning import base, hub, loading, lora
 from learning.data.instructions import write
 from learning.device import Compute
 from learning.loop import StepReport
@@ -146,6 +146,13 @@ class Hall:
         if "chunk_index" not in delivery.message.headers:
             return delivery.message.body
         return assemble([parse_chunk(delivery.message)])
+
+    def complaint(self) -> str:
+        """Why a worker handed a message of its task queue back."""
+        delivery = self.updates.receive(60)
+        assert delivery is not None, f"nothing came; {self.told}"
+        self.updates.ack(delivery)
+        return str(delivery.message.headers[DEAD_REASON])
 
     def update(self) -> Update:
         return unpack(Update, self.received())[0]
@@ -422,19 +429,17 @@ def test_a_store_that_came_back_empty_is_waited_for(hall: Hall) -> None:
         assert hall.update().task_id == "t1"
 
 
-def test_what_is_no_task_of_this_run_is_dead_lettered_and_the_next_one_is_trained(
+def test_what_is_no_task_of_this_run_is_handed_back_and_the_next_one_is_trained(
     hall: Hall,
 ) -> None:
     hall.broker.publish_task(hall.topology, LOCAL, Message(b"train this"))
     hall.issue("t0", run="another")
     hall.issue("t1")
     with hall.serving(hall.worker()):
+        reasons = [hall.complaint() for _ in range(2)]
+        assert "frame" in reasons[0]
+        assert reasons[1] == "a task of run another"
         assert hall.update().task_id == "t1"
-    dead = hall.server.queues[hall.topology.dead_queue]
-    reasons = [str(dead.pop().message().headers[DEAD_REASON]) for _ in range(2)]
-    assert "frame" in reasons[0]
-    assert reasons[1] == "a task of run another"
-    assert not dead.ready
 
 
 # Base model, several workers, the run's end
@@ -457,6 +462,22 @@ def test_a_worker_that_lacks_the_base_model_fetches_it_from_the_coordinator(hall
     fractions = [fraction for _, fraction in told]
     assert (fractions[0], fractions[-1]) == (0.0, 1.0)
     assert fractions == sorted(fractions) and len(set(fractions)) > 2  # file by file
+
+
+def test_a_worker_that_cannot_reach_the_hub_fetches_the_model_from_the_coordinator(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: object) -> None:
+        raise ModelError("the hub does not answer")
+
+    monkeypatch.setattr(hub, "download", unreachable)
+    ref = hall.model.ref.model_copy(update={"kind": "hub", "name": "org/model"})
+    hall.issue("t1", base=ref.fields())
+    setting = replace(hall.setting, cache=hall.root / "elsewhere")
+    with hall.serving(hall.worker(setting)):
+        beats = eventually("asked for", lambda: [b for b in hall.store.heartbeats(RUN) if b.wants])
+        BaseServer(hall.store, RUN, hall.model.path, hall.model.ref.digest).serve(beats)
+        assert hall.update().task_id == "t1"
 
 
 def test_workers_share_a_state_directory_and_never_a_slot(hall: Hall) -> None:
