@@ -15,6 +15,7 @@ import warnings
 
 import click
 
+from cli import jsonlog
 from common.errors import FcclError
 
 STOPPED = 10
@@ -66,6 +67,7 @@ def main() -> None:
     """The console script."""
     # Deprecation notes between libraries are for us, at test time, not for whoever runs a command.
     warnings.filterwarnings("ignore", category=FutureWarning)
+    jsonlog.asked()
     try:
         fccl.main(standalone_mode=False)
     except FcclError as error:
@@ -80,5 +82,6 @@ def main() -> None:
 
 
 def _end(line: str, code: int) -> None:
-    click.echo(line, err=True)
+    if not jsonlog.fail(line, code):
+        click.echo(line, err=True)
     sys.exit(code)

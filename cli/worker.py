@@ -14,7 +14,9 @@ import click
 
 from broker.protocol import Site
 from broker.rabbit import RabbitBroker
+from cli import jsonlog
 from cli.console import Output
+from cli.jsonlog import JsonLog
 from cli.operating import WORKER_LIMIT_S, Operated, operated
 from cli.options import config_option, find_config, metrics_option, with_metrics_port
 from cli.stopping import on_signals
@@ -57,6 +59,7 @@ def command(
 ) -> None:
     """Take tasks, train them on local data, publish the deltas; until the run is over."""
     config = with_metrics_port(configuration.load(find_config(config_path)), metrics_port)
+    log = jsonlog.install("worker") if config.operations.log == "json" else None
     if data is not None and not data.is_dir():
         raise DataError(f"{data} is no directory", "name one of client files with --data")
     place = data or config.run.path / "clients"
@@ -65,7 +68,7 @@ def command(
         from learning.device import detect
 
         compute = detect(device, compiled=compiled)
-        sys.exit(serve(config, named, place, kept, compute, shown))
+        sys.exit(serve(config, named, place, kept, compute, shown, log))
 
 
 def serve(
@@ -75,9 +78,10 @@ def serve(
     state: Path,
     compute: Compute,
     shown: Operated,
+    log: JsonLog | None,
 ) -> int:
     """Run a worker until its run is over or it is asked to stop; returns the exit code."""
-    output = Output(plain=True)
+    output = Output(plain=True, log=log)
     stop = threading.Event()
     stores = (
         connect(config.store.url, ca=config.store.ca),
@@ -132,6 +136,7 @@ def serve(
         )
         metrics.watch(worker)
         shown.health.part("run")
+        output.about(run=run, site=site.name, worker=worker.worker_id)
         output.say(f"worker {worker.worker_id} serves run {run} as site {site.name}")
         served = worker.serve(stop, abandon=stop)
         shown.over()
