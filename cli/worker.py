@@ -134,7 +134,7 @@ def serve(
             report=report,
             observe=metrics,
         )
-        metrics.watch(worker)
+        metrics.watch(worker.heartbeat, worker.waiting)
         shown.health.part("run")
         output.about(run=run, site=site.name, worker=worker.worker_id)
         output.say(f"worker {worker.worker_id} serves run {run} as site {site.name}")

@@ -6,7 +6,7 @@ it is scraped.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -16,7 +16,6 @@ from common.health import Health
 from common.records import ContributionStats, Heartbeat, TaskState
 from common.telemetry import Derived, gauge
 from worker.observer import Outcome
-from worker.service import Worker
 
 SECONDS = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000)
 STATES: tuple[str, ...] = get_args(Heartbeat.model_fields["state"].annotation)
@@ -47,9 +46,14 @@ class Metrics:
         for state in get_args(TaskState):
             self._settled.labels(state)
 
-    def watch(self, worker: Worker) -> None:
-        """Show what the worker says of itself."""
-        self._registry.register(Derived(lambda: _derived(worker, self._health)))
+    def watch(self, heartbeat: Callable[[], Heartbeat], waiting: Callable[[], int]) -> None:
+        """Show what the worker says of itself.
+
+        Args:
+            heartbeat: What it does now.
+            waiting: Its updates without a receipt.
+        """
+        self._registry.register(Derived(lambda: _derived(heartbeat(), waiting(), self._health)))
 
     def turned(self) -> None:
         """See `Observer.turned`."""
@@ -75,8 +79,7 @@ class Metrics:
         self._health.part("store", "" if arrived else "does not answer")
 
 
-def _derived(worker: Worker, health: Health) -> Iterator[Metric]:
-    beat = worker.heartbeat
+def _derived(beat: Heartbeat, waiting: int, health: Health) -> Iterator[Metric]:
     yield InfoMetricFamily(
         "fccl_worker",
         "Which worker, and by which software",
@@ -93,6 +96,6 @@ def _derived(worker: Worker, health: Health) -> Iterator[Metric]:
         beat.tokens_per_s if training else 0.0,
     )
     yield gauge("fccl_worker_progress_ratio", "Of the task at hand", beat.progress)
-    yield gauge("fccl_worker_updates_waiting", "Updates without a receipt", worker.waiting)
+    yield gauge("fccl_worker_updates_waiting", "Updates without a receipt", waiting)
     yield gauge("fccl_worker_store_up", "1: Redis answers", health.well("store"))
     yield gauge("fccl_worker_broker_up", "1: RabbitMQ is connected", health.well("broker"))
