@@ -1,4 +1,4 @@
-"""What long commands print: a progress bar on a terminal, plain lines elsewhere."""
+"""What long commands print: a progress bar on a terminal, plain lines elsewhere, or JSON."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from cli.jsonlog import JsonLog
 from common.records import Event
 from tui.lines import line
 
@@ -17,28 +18,39 @@ STEP = 0.25  # plain lines tell of progress in quarters
 class Output:
     """One command's output. Methods may be called from several threads."""
 
-    def __init__(self, plain: bool) -> None:
+    def __init__(self, plain: bool, log: JsonLog | None = None) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
-        self.live = not plain and self.console.is_terminal
+        self._log = log
+        self.live = not plain and log is None and self.console.is_terminal
         self._progress: Progress | None = None
         self._task = TaskID(0)
         self._told: tuple[str, int] = ("", -1)
 
     def say(self, text: str) -> None:
         """One line."""
-        if self.live:
+        if self._log is not None:
+            self._log.write("info", "text", text)
+        elif self.live:
             self.console.print(text, markup=False)
         else:
             print(text, flush=True)
 
     def event(self, event: Event) -> None:
         """One event of the feed as a line."""
-        self.say(line(event))
+        if self._log is None:
+            self.say(line(event))
+        else:
+            self._log.write(event.level, event.kind, event.text, event.refs, event.at)
+
+    def about(self, **names: object) -> None:
+        """Name the run, the site … in every line of JSON from now on."""
+        if self._log is not None:
+            self._log.about(**names)
 
     def told(self, kind: str, text: str) -> None:
         """Something that happened in this process, in the feed's form."""
         level = "warning" if kind in ("waiting", "refused", "rejected") else "info"
-        self.say(line(Event.model_validate(_event(level, kind, text))))
+        self.event(Event.model_validate(_event(level, kind, text)))
 
     def report(self, message: str, fraction: float) -> None:
         """Progress of something long: a model that is made or fetched."""
@@ -48,7 +60,10 @@ class Output:
         quarter = int(fraction / STEP)
         if self._told != (message, quarter):
             self._told = (message, quarter)
-            self.say(f"{message}: {fraction:.0%}")
+            if self._log is None:
+                self.say(f"{message}: {fraction:.0%}")
+            else:
+                self._log.write("info", "progress", message, {"progress": round(fraction, 3)})
 
     def end_report(self) -> None:
         """Leave the last state of the progress bar on the screen."""

@@ -12,7 +12,7 @@ import click
 
 from broker.management import Management
 from broker.rabbit import RabbitBroker
-from cli import checks
+from cli import checks, jsonlog
 from cli.console import Output
 from cli.operating import COORDINATOR_LIMIT_S, Operated, operated
 from cli.options import (
@@ -48,7 +48,8 @@ def command(
 ) -> None:
     """Own a run: prepare data and model where needed, schedule, aggregate, commit, report."""
     config = with_metrics_port(configuration.load(find_config(config_path)), metrics_port)
-    sys.exit(serve(config, mode_of(resume, new, either), Output(plain)))
+    log = jsonlog.install("coordinator") if config.operations.log == "json" else None
+    sys.exit(serve(config, mode_of(resume, new, either), Output(plain, log)))
 
 
 def serve(config: FederationConfig, mode: str, output: Output) -> int:
@@ -74,6 +75,7 @@ def _serve(config: FederationConfig, mode: str, output: Output, shown: Operated)
         run = coordinating.open_run(
             config, mode, output, lambda old: coordinating.forget_queues(config, broker, old)
         )
+        output.about(run=run.run_id)
         service = Service(
             run,
             broker,

@@ -16,6 +16,7 @@ import warnings
 
 import click
 
+from cli import jsonlog
 from common.errors import FcclError
 
 STOPPED = 10
@@ -71,6 +72,7 @@ def main() -> None:
     """The console script."""
     # Deprecation notes between libraries are for us, at test time, not for whoever runs a command.
     warnings.filterwarnings("ignore", category=FutureWarning)
+    jsonlog.asked()
     try:
         fccl.main(standalone_mode=False)
     except FcclError as error:
@@ -85,5 +87,6 @@ def main() -> None:
 
 
 def _end(line: str, code: int) -> None:
-    click.echo(line, err=True)
+    if not jsonlog.fail(line, code):
+        click.echo(line, err=True)
     sys.exit(code)

@@ -15,7 +15,7 @@ import click
 
 from broker.protocol import LOCAL, Site
 from broker.rabbit import RabbitBroker, refused
-from cli import joining
+from cli import joining, jsonlog
 from cli.console import Output
 from cli.operating import WORKER_LIMIT_S, Operated, operated
 from cli.options import config_option, find_config, metrics_option, with_metrics_port
@@ -89,7 +89,8 @@ def command(
 ) -> None:
     """Take tasks, train them on local data, publish the deltas; until the run is over."""
     config = with_metrics_port(configuration.load(find_config(config_path)), metrics_port)
-    output = Output(plain=True)
+    log = jsonlog.install("worker") if config.operations.log == "json" else None
+    output = Output(plain=True, log=log)
     stop = threading.Event()
     with operated(config.operations, WORKER_LIMIT_S) as shown:
         if join is not None or Site(site) != LOCAL:
@@ -165,6 +166,7 @@ def serve(
     metrics = Metrics(shown.registry, shown.health)
     try:
         for run in runs(stores[0], config.run.name, stop, tell_waiting, forever=job.forever):
+            shown.health.part("run")
             _serve(job, run, broker, stores, compute, output, stop, metrics)
         shown.over()
     finally:
@@ -213,7 +215,8 @@ def _serve(
         refused=lambda: refused(config.broker.url, config.broker.ca),
         observe=metrics,
     )
-    metrics.begun(worker)
+    metrics.watch(worker.heartbeat, worker.waiting)
+    output.about(run=run, site=job.site.name, worker=worker.worker_id)
     output.say(f"worker {worker.worker_id} serves run {run} as site {job.site.name}")
     served = worker.serve(stop, abandon=stop)
     output.say(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from common.view import Info
 from tui.feed import Look
 
 SILENT_S = 10.0  # the coordinator writes every second
@@ -24,6 +25,8 @@ def banner(look: Look, name: str, now: float, frozen: bool = False) -> tuple[Lev
     age = now - look.seen
     if frozen and look.view is not None:
         return "note", f"held still {age:.0f} s ago; space goes on"
+    if look.view is not None and look.view.info.status in ("finished", "failed"):
+        return _over(look.view.info)  # nothing can change, so it does not matter who answers
     match look.state:
         case "connecting":
             return "note", "connecting"
@@ -41,12 +44,15 @@ def banner(look: Look, name: str, now: float, frozen: bool = False) -> tuple[Lev
 def _live(look: Look, now: float) -> tuple[Level, str]:
     assert look.view is not None
     info, age, silent = look.view.info, now - look.seen, now - look.moved
-    if info.status in ("finished", "stopped"):
-        return "note", f"the run is {info.status}: {info.detail}"
-    if info.status == "failed":
-        return "error", f"the run has failed: {info.detail}"
+    if info.status == "stopped":
+        return _over(info)
     if age > OLD_S:
         return "warning", f"no answer from the store for {age:.0f} s"
     if silent > SILENT_S:
         return "warning", f"the coordinator has said nothing for {silent:.0f} s"
     return "", ""
+
+
+def _over(info: Info) -> tuple[Level, str]:
+    level: Level = "error" if info.status == "failed" else "note"
+    return level, f"the run is over, {info.status}: {info.detail}"

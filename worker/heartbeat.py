@@ -78,7 +78,6 @@ class Pulse:
             self._task = None
         self.update(now=True, state="waiting", task_id=None, client_id=None, progress=0.0)
 
-    @property
     def heartbeat(self) -> Heartbeat:
         """What the next one will say."""
         with self._lock:

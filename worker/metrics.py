@@ -6,7 +6,7 @@ it is scraped.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -16,7 +16,6 @@ from common.health import Health
 from common.records import ContributionStats, Heartbeat, TaskState
 from common.telemetry import Derived, gauge
 from worker.observer import Outcome
-from worker.service import Worker
 
 SECONDS = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000)
 STATES: tuple[str, ...] = get_args(Heartbeat.model_fields["state"].annotation)
@@ -26,14 +25,14 @@ class Metrics:
     """One worker's; see `worker.observer.Observer`."""
 
     def __init__(self, registry: CollectorRegistry, health: Health) -> None:
-        """Register the counters; `begun` adds what the worker itself knows.
+        """Register the counters; `watch` adds what the worker itself knows.
 
         Args:
             registry: Of this process.
             health: Told that the worker gets on, and whether the store answers.
         """
         self._registry, self._health = registry, health
-        self._worker: Worker | None = None
+        self._seen: tuple[Callable[[], Heartbeat], Callable[[], int]] | None = None
         self._ended = Counter("fccl_worker_tasks", "Tasks", ["outcome"], registry=registry)
         self._settled = Counter("fccl_worker_receipts", "Receipts", ["state"], registry=registry)
         self._tokens = Counter("fccl_worker_tokens", "Tokens trained on", registry=registry)
@@ -48,16 +47,23 @@ class Metrics:
         for state in get_args(TaskState):
             self._settled.labels(state)
 
-    def begun(self, worker: Worker) -> None:
-        """A worker serves a run: show what it says of itself, instead of the one before it."""
-        first = self._worker is None
-        self._worker = worker
-        self._health.part("run")
+    def watch(self, heartbeat: Callable[[], Heartbeat], waiting: Callable[[], int]) -> None:
+        """Show what a worker says of itself, instead of the one before it.
+
+        Args:
+            heartbeat: What it does now.
+            waiting: Its updates without a receipt.
+        """
+        first = self._seen is None
+        self._seen = heartbeat, waiting
         if first:
             self._registry.register(Derived(self._derived))
 
     def _derived(self) -> Iterator[Metric]:
-        return iter(()) if self._worker is None else _derived(self._worker, self._health)
+        if self._seen is None:
+            return iter(())
+        heartbeat, waiting = self._seen
+        return _derived(heartbeat(), waiting(), self._health)
 
     def turned(self) -> None:
         """See `Observer.turned`."""
@@ -83,8 +89,7 @@ class Metrics:
         self._health.part("store", "" if arrived else "does not answer")
 
 
-def _derived(worker: Worker, health: Health) -> Iterator[Metric]:
-    beat = worker.heartbeat
+def _derived(beat: Heartbeat, waiting: int, health: Health) -> Iterator[Metric]:
     yield InfoMetricFamily(
         "fccl_worker",
         "Which worker, and by which software",
@@ -101,6 +106,6 @@ def _derived(worker: Worker, health: Health) -> Iterator[Metric]:
         beat.tokens_per_s if training else 0.0,
     )
     yield gauge("fccl_worker_progress_ratio", "Of the task at hand", beat.progress)
-    yield gauge("fccl_worker_updates_waiting", "Updates without a receipt", worker.waiting)
+    yield gauge("fccl_worker_updates_waiting", "Updates without a receipt", waiting)
     yield gauge("fccl_worker_store_up", "1: Redis answers", health.well("store"))
     yield gauge("fccl_worker_broker_up", "1: RabbitMQ is connected", health.well("broker"))

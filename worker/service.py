@@ -155,12 +155,10 @@ class Worker:
         )
         self._trained = self._abandoned = self._refused = 0
 
-    @property
     def heartbeat(self) -> Heartbeat:
         """What it does now."""
-        return self._pulse.heartbeat
+        return self._pulse.heartbeat()
 
-    @property
     def waiting(self) -> int:
         """Updates without a receipt."""
         return len(self._slot.pending())

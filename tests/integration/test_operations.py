@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -139,3 +142,54 @@ def test_a_run_over_quorum_queues_completes_and_keeps_its_type_of_queue(make: Ma
     assert (coordinator.end(), worker.end()) == (0, 0), coordinator.err
     assert run.version() == 4
     check_applied_once(run)
+
+
+# JSON logs
+
+JSON = {"FCCL_OPERATIONS__LOG": "json"}
+
+
+def entries(text: str) -> list[dict[str, Any]]:
+    """Every line, which must be an object with the keys that collectors look for."""
+    found = [json.loads(line) for line in text.splitlines()]
+    for entry in found:
+        assert {"ts", "level", "kind", "message", "component"} <= entry.keys()
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", entry["ts"])
+    return found
+
+
+def test_every_line_of_both_sides_is_json_to_the_end(make: Make) -> None:
+    run = make(versions=2)
+    coordinator = run.script("coordinator", **JSON)
+    eventually("the coordinator serves", lambda: run.epoch() == 1)
+    worker = run.script("worker", **JSON)
+    assert (coordinator.end(), worker.end()) == (0, 0)
+    told = entries(coordinator.out) + entries(coordinator.err)
+    assert {entry["component"] for entry in told} == {"coordinator"}
+    accepted = [entry for entry in told if entry["kind"] == "accepted"]
+    assert all(entry["run"] == run.run_id and entry["task"] for entry in accepted)
+    assert {entry["version"] for entry in told if entry["kind"] == "version"} == {1, 2}
+    mine = entries(worker.out) + entries(worker.err)
+    trained = [entry for entry in mine if entry["kind"] == "trained"]
+    assert trained
+    assert all(entry["site"] == "local" and entry["worker"] for entry in trained)
+
+
+@pytest.mark.parametrize("name", ["coordinator", "worker"])
+def test_errors_at_the_end_and_signals_are_json_too(make: Make, name: str) -> None:
+    run = make()
+    url = f"redis://:sesame@{HERE}:{free_port()}/0"
+    wrong = run.script(name, "--no-such-option", **JSON)
+    lost = run.script(name, FCCL_STORE__URL=url, FCCL_RUN__DIR="elsewhere", **JSON)
+    unread = run.script(name, FCCL_SCHEDULE__CONCURRENCY="many", **JSON)
+    for command, code in ((wrong, 2), (lost, 6), (unread, 2)):
+        assert command.end() == code
+        [entry] = entries(command.err)
+        assert (entry["level"], entry["kind"], entry["exit_code"]) == ("error", "error", code)
+        assert "sesame" not in command.err + command.out
+    waiting = run.script("worker", FCCL_RUN__NAME="nobody", **JSON)
+    waiting.says("waiting for the coordinator")
+    waiting.signal(signal.SIGTERM)
+    assert waiting.end() == 0
+    assert "Ctrl-C" in entries(waiting.err)[0]["message"]
+    assert entries(waiting.out)[-1]["message"] == "stopped before a run began"

@@ -40,6 +40,9 @@ def test_a_run_that_is_well_needs_no_words() -> None:
         (LIVE, "warning", "no answer from the store for 5 s"),
         (replace(LIVE, view=view("finished")), "note", "finished: why"),
         (replace(LIVE, view=view("failed")), "error", "failed: why"),
+        (replace(LIVE, view=view("stopped"), seen=NOW + 5), "note", "stopped: why"),
+        (replace(LIVE, view=view("finished"), state="lost"), "note", "finished: why"),
+        (replace(LIVE, view=view("stopped"), state="lost"), "error", "trying again"),
     ],
 )
 def test_what_is_not_as_it_should_be_is_said(look: Look, level: str, says: str) -> None:
