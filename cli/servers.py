@@ -194,7 +194,7 @@ class PrivateRabbitMQ:
     ) -> None:
         self.home = home.absolute()
         self.port = port
-        self._management = management
+        self.management = management
         self._tls = tls
         self._free_bytes = free_bytes
 
@@ -206,7 +206,7 @@ class PrivateRabbitMQ:
     @property
     def management_url(self) -> str | None:
         """Where `fccl invite` finds the management API."""
-        return None if self._management is None else f"http://{HOST}:{self._management}"
+        return None if self.management is None else f"http://{HOST}:{self.management}"
 
     @property
     def log(self) -> Path:
@@ -221,8 +221,8 @@ class PrivateRabbitMQ:
         mapper_port, node_port = free_port(), free_port()
         environment = self._environment(mapper_port, node_port, self._write_settings(script))
         ports = {"main": self.port}
-        if self._management is not None:
-            ports["management"] = self._management
+        if self.management is not None:
+            ports["management"] = self.management
         pid_file = self.home / "pid"
         pid_file.unlink(missing_ok=True)
         mapper = spawn(
@@ -259,10 +259,10 @@ class PrivateRabbitMQ:
 
     def _write_settings(self, script: str) -> Path:
         lines = [f"disk_free_limit.absolute = {self._free_bytes}"]
-        if self._management is not None and not _has_management(Path(script)):
-            self._management = None
-        if self._management is not None:
-            lines += [f"management.tcp.ip = {HOST}", f"management.tcp.port = {self._management}"]
+        if self.management is not None and not _has_management(Path(script)):
+            self.management = None
+        if self.management is not None:
+            lines += [f"management.tcp.ip = {HOST}", f"management.tcp.port = {self.management}"]
         if self._tls is not None:
             lines += [
                 f"listeners.ssl.default = {HOST}:{self._tls.port}",
@@ -271,7 +271,7 @@ class PrivateRabbitMQ:
                 f"ssl_options.keyfile = {self._tls.key}",
                 "ssl_options.verify = verify_none",  # users prove themselves by password
             ]
-        plugins = "rabbitmq_management" if self._management is not None else ""
+        plugins = "rabbitmq_management" if self.management is not None else ""
         (self.home / "enabled_plugins").write_text(f"[{plugins}].\n")
         path = self.home / "rabbitmq.conf"
         path.write_text("\n".join(lines) + "\n")
