@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import statistics
 import time
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import httpx
 
@@ -20,6 +20,7 @@ from worker.joining import OVER, info
 
 PREFIX = "fccl."
 """Of the queues and exchanges of every run."""
+RIGHTS = r"^fccl\..*"
 PINGS = 5
 SLOW_MS = 200.0
 SKEW_WARN_S, SKEW_FAIL_S = 5.0, 60.0
@@ -39,7 +40,7 @@ def check_broker(situation: Situation) -> Check:
     if seen.may_declare is False:
         return Check(
             "broker", "fail", f"{text}, who may not declare queues",
-            f"give it permission to configure ^{PREFIX}.*, or set broker.url to a user who has it",
+            f"give it permission to configure {RIGHTS}, or set broker.url to a user who has it",
         )  # fmt: skip
     if text_and_remedy := _open_door(broker.url, broker.ca, "broker", "amqps"):
         return Check("broker", "warn", f"{text}; {text_and_remedy[0]}", text_and_remedy[1])
@@ -56,7 +57,7 @@ def check_management(situation: Situation) -> Check:
     try:
         answer = httpx.get(
             f"{url}/api/whoami",
-            auth=(parts.username or "guest", parts.password or "guest"),
+            auth=(unquote(parts.username or "guest"), unquote(parts.password or "guest")),
             timeout=MANAGEMENT_SECONDS,
             verify=trusting(broker.ca),
             trust_env=False,  # it is a server of ours: no proxy stands before it

@@ -341,30 +341,36 @@ def start(server: Server, waiting: Callable[[float], None] = lambda seconds: Non
     """Start a server, and return when it takes a login.
 
     Args:
-        server: Which; nothing is done where it runs already.
+        server: Which; one that runs already is only waited for.
         waiting: Told again and again how many seconds it has taken.
 
     Raises:
-        FcclError: It did not become ready; ends with the last lines of its log.
+        FcclError: It did not become ready; has the last lines of its log. It is stopped again,
+            if it was started here.
     """
-    if load(record_of(server.home)).alive and server.answers():
+    if load(record_of(server.home)).alive:
+        _wait(server, waiting)
         return
     stop(server)  # what is left of it
-    began = time.monotonic()
     try:
         server.launch()
-        while not server.answers():
-            passed = time.monotonic() - began
-            if passed > START_SECONDS or not load(record_of(server.home)).alive:
-                raise server.error(
-                    f"{server.name} did not become ready:\n{tail(server.log)}",
-                    f"the whole log is {server.log}",
-                )
-            waiting(passed)
-            time.sleep(POLL_SECONDS)
+        _wait(server, waiting)
     except BaseException:
         stop(server, signal.SIGKILL)
         raise
+
+
+def _wait(server: Server, waiting: Callable[[float], None]) -> None:
+    began = time.monotonic()
+    while not server.answers():
+        passed = time.monotonic() - began
+        if passed > START_SECONDS or not load(record_of(server.home)).alive:
+            raise server.error(
+                f"{server.name} did not become ready:\n{tail(server.log)}",
+                f"the whole log is {server.log}",
+            )
+        waiting(passed)
+        time.sleep(POLL_SECONDS)
 
 
 def stop(server: Server, how: signal.Signals = signal.SIGTERM) -> bool:

@@ -302,6 +302,13 @@ def _explained(error: redis.RedisError, where: str) -> StoreError:
             )
         case redis.ResponseError() if "maxmemory" in str(error):
             return StoreError(f"{what} is full", "raise its maxmemory")
+        case redis.ResponseError() if "protected mode" in str(error):
+            return StoreError(
+                f"{what} is in protected mode: it refuses other machines",
+                "give it users or a password, or call it from its own machine",
+            )
+        case redis.ResponseError():  # what follows a comma may be arguments, of AUTH as well
+            return StoreError(f"{what} refuses ({str(error).partition(',')[0][:120]})")
         case redis.BusyLoadingError():
             return StoreError(f"{what} is still loading", "wait until it is ready")
         case redis.ConnectionError() if any(word in str(error) for word in ("closed by", "reset")):
