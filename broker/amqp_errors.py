@@ -45,6 +45,11 @@ def connect_error(error: BaseException, where: str) -> BrokerError:
         )
     if tls := fault(error, "broker"):
         return BrokerError(f"RabbitMQ at {where} {tls[0]}", tls[1])
+    if isinstance(inner, pika_errors.IncompatibleProtocolError | pika_errors.StreamLostError):
+        return BrokerError(
+            f"what listens at {where} does not answer as RabbitMQ does",
+            "check the broker URL: amqps:// for a TLS port; or wait until it is ready",
+        )
     return BrokerError(
         f"cannot reach RabbitMQ at {where}: {describe(error)}",
         "start it, or set the broker URL (amqp://user:password@host:port/vhost)",

@@ -2,10 +2,10 @@
 
 Commands are imported when they are called: `fccl --help` loads neither torch nor redis.
 
-Exit codes: 0 done; 1 unexpected; 2 configuration or usage; 3 data; 4 model; 5 broker; 6 store;
-7 run directory; 8 another coordinator took over; 9 a join token, a site or its credentials; 10
-stopped before the plan was complete, resume with --resume; 11 the run failed; 130 interrupted
-twice, ended at once.
+Exit codes: 0 done; 1 unexpected, or a check of `doctor` failed, or `services status` found a server
+that does not run; 2 configuration or usage; 3 data; 4 model; 5 broker; 6 store; 7 run directory; 8
+another coordinator took over; 9 a join token, a site or its credentials; 10 stopped before the plan
+was complete, resume with --resume; 11 the run failed; 130 interrupted twice, ended at once.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ COMMANDS = {
     "health": "Ask a coordinator or worker whether it is ready: for container health checks.",
     "evaluate": "Measure any version: perplexity, preferences, accuracy, generations.",
     "export": "A PEFT adapter or a merged model, with a model card.",
+    "doctor": "What is reachable, installed and fast; what to mend.",
     "services": "A private RabbitMQ and Redis on this machine, without Docker.",
     "certs": "A private authority, and certificates for RabbitMQ and Redis.",
     "prune": "A smaller encoder: fewer layers, heads and feed-forward units, with its manifest.",

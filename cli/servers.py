@@ -194,7 +194,7 @@ class PrivateRabbitMQ:
     ) -> None:
         self.home = home.absolute()
         self.port = port
-        self._management = management
+        self.management = management
         self._tls = tls
         self._free_bytes = free_bytes
 
@@ -206,7 +206,7 @@ class PrivateRabbitMQ:
     @property
     def management_url(self) -> str | None:
         """Where `fccl invite` finds the management API."""
-        return None if self._management is None else f"http://{HOST}:{self._management}"
+        return None if self.management is None else f"http://{HOST}:{self.management}"
 
     @property
     def log(self) -> Path:
@@ -221,8 +221,8 @@ class PrivateRabbitMQ:
         mapper_port, node_port = free_port(), free_port()
         environment = self._environment(mapper_port, node_port, self._write_settings(script))
         ports = {"main": self.port}
-        if self._management is not None:
-            ports["management"] = self._management
+        if self.management is not None:
+            ports["management"] = self.management
         pid_file = self.home / "pid"
         pid_file.unlink(missing_ok=True)
         mapper = spawn(
@@ -259,10 +259,10 @@ class PrivateRabbitMQ:
 
     def _write_settings(self, script: str) -> Path:
         lines = [f"disk_free_limit.absolute = {self._free_bytes}"]
-        if self._management is not None and not _has_management(Path(script)):
-            self._management = None
-        if self._management is not None:
-            lines += [f"management.tcp.ip = {HOST}", f"management.tcp.port = {self._management}"]
+        if self.management is not None and not _has_management(Path(script)):
+            self.management = None
+        if self.management is not None:
+            lines += [f"management.tcp.ip = {HOST}", f"management.tcp.port = {self.management}"]
         if self._tls is not None:
             lines += [
                 f"listeners.ssl.default = {HOST}:{self._tls.port}",
@@ -271,7 +271,7 @@ class PrivateRabbitMQ:
                 f"ssl_options.keyfile = {self._tls.key}",
                 "ssl_options.verify = verify_none",  # users prove themselves by password
             ]
-        plugins = "rabbitmq_management" if self._management is not None else ""
+        plugins = "rabbitmq_management" if self.management is not None else ""
         (self.home / "enabled_plugins").write_text(f"[{plugins}].\n")
         path = self.home / "rabbitmq.conf"
         path.write_text("\n".join(lines) + "\n")
@@ -341,30 +341,36 @@ def start(server: Server, waiting: Callable[[float], None] = lambda seconds: Non
     """Start a server, and return when it takes a login.
 
     Args:
-        server: Which; nothing is done where it runs already.
+        server: Which; one that runs already is only waited for.
         waiting: Told again and again how many seconds it has taken.
 
     Raises:
-        FcclError: It did not become ready; ends with the last lines of its log.
+        FcclError: It did not become ready; has the last lines of its log. It is stopped again,
+            if it was started here.
     """
-    if load(record_of(server.home)).alive and server.answers():
+    if load(record_of(server.home)).alive:
+        _wait(server, waiting)
         return
     stop(server)  # what is left of it
-    began = time.monotonic()
     try:
         server.launch()
-        while not server.answers():
-            passed = time.monotonic() - began
-            if passed > START_SECONDS or not load(record_of(server.home)).alive:
-                raise server.error(
-                    f"{server.name} did not become ready:\n{tail(server.log)}",
-                    f"the whole log is {server.log}",
-                )
-            waiting(passed)
-            time.sleep(POLL_SECONDS)
+        _wait(server, waiting)
     except BaseException:
         stop(server, signal.SIGKILL)
         raise
+
+
+def _wait(server: Server, waiting: Callable[[float], None]) -> None:
+    began = time.monotonic()
+    while not server.answers():
+        passed = time.monotonic() - began
+        if passed > START_SECONDS or not load(record_of(server.home)).alive:
+            raise server.error(
+                f"{server.name} did not become ready:\n{tail(server.log)}",
+                f"the whole log is {server.log}",
+            )
+        waiting(passed)
+        time.sleep(POLL_SECONDS)
 
 
 def stop(server: Server, how: signal.Signals = signal.SIGTERM) -> bool:

@@ -62,24 +62,30 @@ def _folder_option(function: F) -> F:
 @_folder_option
 @click.option("--broker-port", type=click.IntRange(0, 65535), help="RabbitMQ's; 0: any free one.")
 @click.option("--store-port", type=click.IntRange(0, 65535), help="Redis'; 0: any free one.")
+@click.option(
+    "--management-port",
+    type=click.IntRange(0, 65535),
+    help="Of RabbitMQ's management API; 0: any free one [15672, or the next free].",
+)
 def up(
-    config_path: Path | None, folder: Path, broker_port: int | None, store_port: int | None
+    config_path: Path | None,
+    folder: Path,
+    broker_port: int | None,
+    store_port: int | None,
+    management_port: int | None,
 ) -> None:
     """Start both, on the ports of broker.url and store.url; again is harmless."""
     config = configuration.load(find_config(config_path))
-    chosen = _chosen(config.broker.url, "amqp", AMQP_PORT, broker_port)
-    store = PrivateRedis(
-        folder / "redis", _chosen(config.store.url, "redis", REDIS_PORT, store_port)
-    )
-    broker = PrivateRabbitMQ(folder / "rabbitmq", chosen, _management(config))
-    sections: dict[str, Server] = {"store": store, "broker": broker}
+    amqp = _chosen(config.broker.url, "amqp", AMQP_PORT, broker_port)
+    redis = _chosen(config.store.url, "redis", REDIS_PORT, store_port)
     with _alone(folder):
+        sections = _servers(folder, redis, amqp, _management(config, management_port))
         missing = {name: each for name, each in sections.items() if _running(each) is None}
         for server in missing.values():
             server.find()
         for name, server in missing.items():
             _check_port(name, server.port)
-        found = _start_both((store, broker))
+        found = _start_both(tuple(sections.values()))
     _tell_urls(config, found)
 
 
@@ -89,6 +95,7 @@ def _start_both(both: tuple[Server, ...]) -> dict[str, Record]:
     try:
         for server in both:
             if (record := _running(server)) is not None:
+                servers.start(server)  # an earlier `up` may have been killed before it was ready
                 click.echo(f"{server.name} runs already (process {record.processes[-1].pid})")
                 continue
             started.append(server)
@@ -120,7 +127,9 @@ def down(folder: Path) -> None:
         return
     with _alone(folder):
         for server in reversed(both):
-            if servers.stop(server):
+            with Console().status(f"stopping {server.name} …"):
+                stopped = servers.stop(server)
+            if stopped:
                 click.echo(f"stopped {server.name}")
 
 
@@ -181,17 +190,23 @@ def _state(server: Server) -> State:
     return State(word, server.url, record.processes[-1].pid, url, server.log)
 
 
-def _both(folder: Path) -> tuple[Server, Server]:
+def _both(folder: Path) -> tuple[Server, ...]:
     """The two as they were started."""
+    return tuple(_servers(folder, REDIS_PORT, AMQP_PORT, None).values())
 
-    def port(home: Path, default: int) -> int:
-        return load(record_of(home)).ports.get("main", default)
 
-    redis, rabbitmq = folder / "redis", folder / "rabbitmq"
-    return (
-        PrivateRedis(redis, port(redis, REDIS_PORT)),
-        PrivateRabbitMQ(rabbitmq, port(rabbitmq, AMQP_PORT)),
-    )
+def _servers(folder: Path, redis: int, amqp: int, management: int | None) -> dict[str, Server]:
+    """The two, by section of the configuration; on these ports, unless they run on others."""
+
+    def port(home: Path, chosen: int) -> int:
+        record = load(record_of(home))
+        return record.ports.get("main", chosen) if record.left else chosen
+
+    store, broker = folder / "redis", folder / "rabbitmq"
+    return {
+        "store": PrivateRedis(store, port(store, redis)),
+        "broker": PrivateRabbitMQ(broker, port(broker, amqp), management),
+    }
 
 
 def _running(server: Server) -> Record | None:
@@ -221,8 +236,10 @@ def _is_loopback(host: str) -> bool:
     return host in LOOPBACK or host.startswith("127.")
 
 
-def _management(config: FederationConfig) -> int | None:
-    """A port for the management API: the configured one, or a free one near the usual."""
+def _management(config: FederationConfig, option: int | None) -> int | None:
+    """A port for the management API: the one asked for or configured, or the next free one."""
+    if option is not None:
+        return option or ports.free_port()
     parts, port = _split(config.broker.management or "")
     first = port if port and _is_loopback(parts.hostname or "") else MANAGEMENT_PORT
     return next((p for p in range(first, first + NEAR) if ports.is_free(p)), None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import redis
@@ -27,6 +28,29 @@ MAX_WORKERS_PER_SITE = 256
 MAX_FRAME = MAX_HEADER + 64  # bytes of a record without data
 
 R = TypeVar("R", bound=Record)
+
+
+class StoreDenied(StoreRefused):
+    """The store answers, and this user may not do that."""
+
+
+@dataclass(frozen=True)
+class About:
+    """A Redis server, as it describes itself.
+
+    Attributes:
+        version: Of its software.
+        used: Bytes in memory.
+        limit: Bytes that it may use; 0 for all there are.
+        policy: What it does when it is full.
+    """
+
+    version: str
+    used: int
+    limit: int
+    policy: str
+
+
 T = TypeVar("T")
 
 
@@ -90,6 +114,29 @@ class Store:
     def ping(self) -> None:
         """Raise `StoreError` unless Redis answers."""
         self._do(lambda r: r.ping())
+
+    def about(self) -> About:
+        """What the server says of itself.
+
+        Raises:
+            StoreDenied: This user may not ask.
+        """
+        info = self._do(lambda r: {**r.info("server"), **r.info("memory")})
+        return About(
+            version=str(info.get("redis_version", "unknown")),
+            used=int(info.get("used_memory", 0)),
+            limit=int(info.get("maxmemory", 0)),
+            policy=str(info.get("maxmemory_policy", "unknown")),
+        )
+
+    def clock(self) -> float:
+        """The server's time, seconds since 1970.
+
+        Raises:
+            StoreDenied: This user may not ask.
+        """
+        seconds, microseconds = self._do(lambda r: r.time())
+        return float(seconds + microseconds / 1e6)
 
     # the run
 
@@ -312,14 +359,26 @@ def _explained(error: redis.RedisError, where: str) -> StoreError:
                 "set store.url: redis://user:password@host:port/0",
             )
         case redis.exceptions.NoPermissionError():
-            return StoreRefused(
+            return StoreDenied(
                 f"{what} gives this user no permission ({str(error)[:120]})",
                 "use the credentials that were made for this site",
             )
         case redis.ResponseError() if "maxmemory" in str(error):
             return StoreError(f"{what} is full", "raise its maxmemory")
+        case redis.ResponseError() if "protected mode" in str(error):
+            return StoreError(
+                f"{what} is in protected mode: it refuses other machines",
+                "give it users or a password, or call it from its own machine",
+            )
+        case redis.ResponseError():  # what follows a comma may be arguments, of AUTH as well
+            return StoreError(f"{what} refuses ({str(error).partition(',')[0][:120]})")
         case redis.BusyLoadingError():
             return StoreError(f"{what} is still loading", "wait until it is ready")
+        case redis.ConnectionError() if any(word in str(error) for word in ("closed by", "reset")):
+            return StoreError(
+                f"{what} closed the connection",
+                "see whether it still runs; a TLS port wants rediss:// in store.url",
+            )
         case _:
             return StoreError(
                 f"{what} does not answer ({type(error).__name__})",

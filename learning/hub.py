@@ -73,7 +73,7 @@ def download(name: str, revision: str | None, report: Callable[[str, float], Non
     except ModelError:
         raise
     except Exception as error:
-        if (found := _downloaded_before(name, revision)) is not None:
+        if (found := downloaded_before(name, revision)) is not None:
             return found
         raise _translated(name, revision, error) from None
 
@@ -92,7 +92,21 @@ def _download(name: str, revision: str | None, report: Callable[[str, float], No
     return Snapshot(info.sha, Path(path))
 
 
-def _downloaded_before(name: str, revision: str | None) -> Snapshot | None:
+def commit(name: str, revision: str | None) -> str:
+    """The commit that a download would take now.
+
+    Raises:
+        ModelError: The hub cannot be reached, has no such model or revision, or guards it.
+    """
+    try:
+        found = huggingface_hub.model_info(name, revision=revision, timeout=TIMEOUT)
+    except Exception as error:  # as above
+        raise _translated(name, revision, error) from None
+    return str(found.sha)
+
+
+def downloaded_before(name: str, revision: str | None) -> Snapshot | None:
+    """A model that was downloaded before, without asking the hub; None where it was not."""
     try:
         path = huggingface_hub.snapshot_download(name, revision=revision, local_files_only=True)
     except Exception:  # whatever the reason: it is not here, and the first error is the one to tell

@@ -45,7 +45,7 @@ class Data:
 
     def clients(self) -> tuple[str, ...]:
         """The clients of whom there are rows of any kind."""
-        return tuple(sorted({client for kind in get_args(Kind) for client in self._files(kind)}))
+        return tuple(sorted({client for kind in get_args(Kind) for client in self.files(kind)}))
 
     def counts(self) -> dict[str, dict[Kind, int]]:
         """Training rows of each client, by kind.
@@ -77,7 +77,7 @@ class Data:
         self, task: TrainTask, objective: Objective, tokenizer: PreTrainedTokenizerBase
     ) -> Shard:
         kind = KINDS[task.objective]
-        path = self._files(kind).get(task.client_id)
+        path = self.files(kind).get(task.client_id)
         if path is None:
             raise DataError(
                 f"{self._directory} has no rows of {task.client_id} for {task.objective}",
@@ -96,7 +96,8 @@ class Data:
             )
         return Shard(learned.examples, measured.examples[:HOLDOUT_EXAMPLES])
 
-    def _files(self, kind: Kind) -> dict[str, Path]:
+    def files(self, kind: Kind) -> dict[str, Path]:
+        """The files of rows of a kind, by client."""
         suffix = f"_{kind}.jsonl"
         files = {
             path.name.removesuffix(suffix): path for path in self._directory.glob(f"*{suffix}")

@@ -113,7 +113,7 @@ def fetch(source: HubSource, splits: Sequence[str], say: Callable[[str], None]) 
         info = huggingface_hub.dataset_info(source.name, revision=source.revision, timeout=TIMEOUT)
     except Exception as error:
         known = isinstance(error, RepositoryNotFoundError | RevisionNotFoundError)
-        if known or (builder := _downloaded_before(source)) is None:
+        if known or (builder := downloaded_before(source)) is None:
             raise _translated(source, error) from None
         say(f"the hub cannot be reached: data set {source.name} as it was downloaded before")
         return _split(source, splits, builder)
@@ -134,6 +134,24 @@ def fetch(source: HubSource, splits: Sequence[str], say: Callable[[str], None]) 
         raise _translated(source, error) from None
 
 
+def look(source: HubSource) -> str:
+    """Whether the hub has a data set, in a few words; nothing is downloaded.
+
+    Raises:
+        DataError: The hub cannot be reached, has no such data set or revision, or guards it; and
+            it was not downloaded before.
+    """
+    try:
+        info = huggingface_hub.dataset_info(source.name, revision=source.revision, timeout=TIMEOUT)
+    except Exception as error:
+        if downloaded_before(source) is None:
+            raise _translated(source, error) from None
+        return "downloaded before; the hub does not answer"
+    if info.gated:
+        return "on the hub, gated: its terms must be accepted there"
+    return f"on the hub at commit {str(info.sha)[:12]}"
+
+
 def _builder(source: HubSource, commit: str | None) -> Any:
     import datasets  # noqa: PLC0415 - slow to import, and needed for hub data alone
 
@@ -141,7 +159,7 @@ def _builder(source: HubSource, commit: str | None) -> Any:
     return datasets.load_dataset_builder(source.name, source.config, revision=commit)
 
 
-def _downloaded_before(source: HubSource) -> Any | None:
+def downloaded_before(source: HubSource) -> Any | None:
     """What `datasets` finds in its own cache, without asking the hub."""
     # The public functions ask the hub first, five times, with growing pauses.
     from datasets.packaged_modules.cache.cache import Cache  # noqa: PLC0415

@@ -127,6 +127,13 @@ def load(
     return found
 
 
+def on_hub(source: str) -> hub_data.HubSource | None:
+    """The hub data set that a source names; None for a file, which goes before one."""
+    path = Path(source)
+    named = None if path.suffix.lower() in _SUFFIXES else hub_data.parse(source)
+    return None if path.exists() else named
+
+
 def _open(
     kind: Kind,
     source: str,
@@ -134,10 +141,9 @@ def _open(
     say: Callable[[str], None],
     fetch: hub_data.Fetch,
 ) -> Table:
-    path = Path(source)
-    named = None if path.suffix.lower() in _SUFFIXES else hub_data.parse(source)
-    if named is None or path.exists():
-        return tables.open_file(path, names, _PAIRS.get(kind))
+    named = on_hub(source)
+    if named is None:
+        return tables.open_file(Path(source), names, _PAIRS.get(kind))
     return hub_data.table(fetch(named, _SPLITS[kind], say), source, names)
 
 

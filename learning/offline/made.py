@@ -77,6 +77,16 @@ def _folder(name: str, decided: tuple[object, ...]) -> str:
     return f"{name}-{hashlib.sha256(repr(decided).encode()).hexdigest()[:12]}"
 
 
+def find(name: str, cache: Path) -> Path | None:
+    """The directory of an offline model that was built before; None where it was not.
+
+    Raises:
+        ModelError: No recipe has this name.
+    """
+    target, _ = _place(name, cache)
+    return target if target.is_dir() else None
+
+
 def make(name: str, cache: Path, report: Callable[[str, float], None]) -> Path:
     """Return the directory of an offline model, and build it first if it is not cached.
 
@@ -89,12 +99,7 @@ def make(name: str, cache: Path, report: Callable[[str, float], None]) -> Path:
     Raises:
         ModelError: No recipe has this name, or the cache cannot be written.
     """
-    short = name.removeprefix(PREFIX)
-    plan = _plan(short)
-    if plan is None:
-        known = ", ".join(PREFIX + each for each in (*CAUSAL, *ENCODERS))
-        raise ModelError(f"there is no offline model {name!r}", f"known are {known}")
-    target = cache / "models" / _folder(short, plan.decided)
+    target, plan = _place(name, cache)
     if target.is_dir():
         return target
     try:
@@ -108,6 +113,17 @@ def make(name: str, cache: Path, report: Callable[[str, float], None]) -> Path:
             "free space there, or choose another cache folder",
         ) from None
     return target
+
+
+def _place(name: str, cache: Path) -> tuple[Path, _Plan]:
+    """Where a model of this name is built, and how."""
+    short = name.removeprefix(PREFIX)
+    plan = _plan(short)
+    if plan is None:
+        known = ", ".join(PREFIX + each for each in (*CAUSAL, *ENCODERS))
+        raise ModelError(f"there is no offline model {name!r}", f"known are {known}")
+    target = cache / "models" / _folder(short, plan.decided)
+    return target, plan
 
 
 def build(plan: _Plan, target: Path, report: Callable[[str, float], None]) -> None:

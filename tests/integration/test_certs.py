@@ -97,6 +97,13 @@ def test_a_plain_port_is_no_tls_port(secured: Guarded, rabbitmq: Server) -> None
     assert "speaks no TLS at this port" in said and "broker.url" in said
 
 
+def test_a_tls_port_is_no_plain_port(secured: Guarded) -> None:
+    said = broker_error(secured.amqps.replace("amqps://", "amqp://"), None)
+    assert "does not answer as RabbitMQ does" in said and "amqps:// for a TLS port" in said
+    said = store_error(secured.rediss.replace("rediss://", "redis://"), None)
+    assert "a TLS port wants rediss://" in said
+
+
 def test_a_wrong_password_over_tls_is_told_apart(secured: Guarded) -> None:
     said = broker_error(secured.amqps.replace(":guest@", f":{SECRET}@"), secured.ca)
     assert "refuses this user or password" in said

@@ -23,7 +23,7 @@ from tests.conftest import needed
 from tests.processes import Command, Commands, commands
 from tests.servers import find_binaries
 
-ANY = ("--broker-port", "0", "--store-port", "0")
+ANY = ("--broker-port", "0", "--store-port", "0", "--management-port", "0")
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_a_port_that_is_taken_is_named_with_its_holder_and_nothing_is_started(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        said = run(place, "up", "--broker-port", port, "--store-port", "0", code=2).err
+        said = run(place, "up", *ANY, "--broker-port", port, code=2).err
     assert f"port {port} is taken by" in said and "--broker-port 0" in said
     assert "process" in said  # this one: it is ours to see
     assert started(tmp_path) == ()
