@@ -106,11 +106,6 @@ class Store:
         """Any command, for those that only `common/acl.py` and a doctor need."""
         return self._do(lambda r: r.execute_command(*words))
 
-    def clock(self) -> float:
-        """The server's time, seconds since the epoch."""
-        seconds, micros = self._do(lambda r: r.time())
-        return float(seconds) + float(micros) / 1e6
-
     def ping(self) -> None:
         """Raise `StoreError` unless Redis answers."""
         self._do(lambda r: r.ping())

@@ -54,7 +54,7 @@ def available(name: str, revision: str | None) -> bool:
     except (GatedRepoError, RevisionNotFoundError, RepositoryNotFoundError):
         return True
     except Exception:  # see `download`
-        return _downloaded_before(name, revision) is not None
+        return downloaded_before(name, revision) is not None
     return True
 
 

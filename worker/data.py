@@ -55,7 +55,7 @@ class Data:
         """
         found: dict[str, dict[Kind, int]] = {client: {} for client in self.clients()}
         for kind in get_args(Kind):
-            for client, path in self._files(kind).items():
+            for client, path in self.files(kind).items():
                 found[client][kind] = len(shards.split(rows.read(kind, path).rows).train)
         return found
 

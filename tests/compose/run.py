@@ -23,7 +23,7 @@ from pathlib import Path
 from tests.compose.engine import LONG, Failed, Project, docker, say, until
 from tests.compose.journal import check_applied_once
 
-VERSIONS = 60  # of federation.toml
+VERSIONS = 30  # of federation.toml
 IMAGE = "fccl:local"
 SERVICES = ("worker", "redis", "rabbitmq", "coordinator")
 

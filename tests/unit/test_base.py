@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import huggingface_hub
 import pytest
 import torch
+from huggingface_hub.errors import RepositoryNotFoundError
 
 from common.errors import ModelError, WireError
-from learning import base, manifest
+from learning import base, hub, manifest
 
 
 def silent(message: str, fraction: float) -> None:
@@ -220,6 +222,30 @@ def test_an_unreachable_hub_suggests_an_offline_model(
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
     with pytest.raises(ModelError, match=r"cannot be reached.*offline:gpt2-tiny"):
         base.resolve("gpt2", None, tmp_path, silent)
+
+
+def raising(error: Exception) -> Callable[..., None]:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise error
+
+    return fail
+
+
+def test_a_hub_that_does_not_answer_is_out_of_reach_unless_the_model_is_here(
+    micro: base.BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub, "model_info", raising(ConnectionError("no route")))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", raising(FileNotFoundError()))
+    assert not hub.available("gpt2", None)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **k: str(micro.path))
+    assert hub.available("gpt2", None)
+
+
+def test_a_hub_that_has_no_such_model_is_within_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    response = httpx.Response(404, request=httpx.Request("GET", "https://hub"))
+    missing = RepositoryNotFoundError("no such model", response=response)
+    monkeypatch.setattr(huggingface_hub, "model_info", raising(missing))
+    assert hub.available("gpt9", None)
 
 
 def test_a_hub_model_is_pinned_to_the_commit_and_downloads_only_model_files(
