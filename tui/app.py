@@ -11,12 +11,15 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Footer, Static
 
+from common.view import FederationView
 from tui.banner import banner
 from tui.feed import Feed, Look
 from tui.panel import panel
 
 REFRESH_S = 0.5
-EVENTS = 20
+EVENTS = 20  # at most, and at least the few that say what goes on
+FEW_EVENTS = 6
+OTHER_LINES = 12  # of the panel and around it, beside a line for each client and worker
 
 HELP = """\
 [b]q[/b]       quit; the run goes on
@@ -92,7 +95,13 @@ class Watch(App[None]):
         top.set_classes(level)
         top.update(text)
         if look.view is not None and self._frozen is None:
-            self._line("#run").update(panel(look.view, time.time(), events=EVENTS))
+            shown = panel(look.view, time.time(), events=self._room(look.view))
+            self._line("#run").update(shown)
+
+    def _room(self, view: FederationView) -> int:
+        """Events that fit below the tables, so that the newest is seen without scrolling."""
+        left = self.size.height - OTHER_LINES - len(view.clients) - len(view.workers)
+        return max(FEW_EVENTS, min(EVENTS, left))
 
     def _line(self, selector: str) -> Static:
         # The help screen may lie on top; the view is on the first one.
