@@ -12,8 +12,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,20 +65,32 @@ class Project:
     Args:
         directory: For the run and for what the commands print.
         name: Of the project; its containers, networks and volumes carry it.
+        config: Its plan.
+        files: Compose files beside the first.
+        variables: More of their variables.
     """
 
-    def __init__(self, directory: Path, name: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        config: Path = CONFIG,
+        files: Sequence[str] = (),
+        variables: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.runs = directory / "runs"
         self.runs.mkdir()
         self.run = self.runs / "small"
         self.log = directory / "compose.log"
         self._name = name
-        self._compose = [*compose_command(), "-p", name]
+        chosen = [word for file in ("docker-compose.yml", *files) for word in ("-f", file)]
+        self._compose = [*compose_command(), "-p", name, *chosen]
         self._environment = os.environ | {
-            "FCCL_CONFIG": str(CONFIG),
+            "FCCL_CONFIG": str(config),
             "FCCL_RUNS": str(self.runs),
-            "FCCL_BROKER_PORT": str(_free_port()),
-            "FCCL_STORE_PORT": str(_free_port()),
+            "FCCL_BROKER_PORT": str(free_port()),
+            "FCCL_STORE_PORT": str(free_port()),
+            **variables,
         }
 
     def begin(self, *words: str) -> subprocess.Popen[bytes]:
@@ -106,6 +119,25 @@ class Project:
         """
         if code := self.compose(*words):
             raise Failed(f"compose {' '.join(words)} ended with {code}")
+
+    def output(self, *words: str) -> str:
+        """What a compose command prints to its standard output.
+
+        Raises:
+            Failed: The exit code is not 0.
+        """
+        done = subprocess.run(
+            [*self._compose, *words],
+            check=False,
+            cwd=ROOT,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise Failed(f"compose {' '.join(words)}: {done.stderr.strip()[-300:]}")
+        return done.stdout.strip()
 
     # containers
 
@@ -137,8 +169,8 @@ class Project:
         until(f"version {version}", lambda: self.version() >= version)
 
 
-def docker(*words: str) -> str:
-    """A docker command; its output.
+def docker(*words: str, both: bool = False) -> str:
+    """A docker command; its output, with `both` also what it prints to standard error.
 
     Raises:
         Failed: The exit code is not 0.
@@ -146,7 +178,7 @@ def docker(*words: str) -> str:
     done = subprocess.run(["docker", *words], check=False, capture_output=True, text=True)
     if done.returncode:
         raise Failed(f"docker {' '.join(words)}: {done.stderr.strip()[-300:]}")
-    return done.stdout.strip()
+    return (done.stdout + done.stderr if both else done.stdout).strip()
 
 
 def _succeeds(*words: str) -> bool:
@@ -162,7 +194,7 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
