@@ -10,9 +10,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
+import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from signal import Signals
@@ -54,6 +57,26 @@ class Process:
         if self.alive:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, how)
+
+
+@contextmanager
+def unbroken() -> Iterator[None]:
+    """Hold back a Ctrl-C until the end of the block.
+
+    Otherwise it can come between the start of a process and the moment when it is remembered, and
+    that process would stay behind. A handler, no mask: the process would inherit a mask.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Ctrl-C goes to the main thread only
+        return
+    held: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if held:
+            raise KeyboardInterrupt
 
 
 def spawn(role: str, command: Sequence[str], environment: Mapping[str, str], log: Path) -> Process:

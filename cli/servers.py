@@ -19,7 +19,7 @@ from typing import ClassVar, Protocol
 
 from broker.probe import probe
 from cli.ports import HOST, free_port
-from cli.processes import Process, Record, known, load, spawn, wait_gone
+from cli.processes import Process, Record, known, load, spawn, unbroken, wait_gone
 from common.errors import BrokerError, ConfigError, FcclError, StoreError
 from common.store import connect
 
@@ -122,8 +122,9 @@ class PrivateRedis:
         binary = self.find()
         _make(self.home)
         words = [word for key, value in self._options().items() for word in (f"--{key}", value)]
-        process = spawn("redis-server", [binary, *words], os.environ, self.log)
-        Record({"main": self.port}, (process,)).save(record_of(self.home))
+        with unbroken():
+            process = spawn("redis-server", [binary, *words], os.environ, self.log)
+            Record({"main": self.port}, (process,)).save(record_of(self.home))
 
     @classmethod
     def find(cls) -> str:
@@ -225,20 +226,23 @@ class PrivateRabbitMQ:
             ports["management"] = self.management
         pid_file = self.home / "pid"
         pid_file.unlink(missing_ok=True)
-        mapper = spawn(
-            "epmd", [epmd, "-port", str(mapper_port), "-address", HOST], environment, self.log
-        )
-        Record(ports, (mapper,)).save(record_of(self.home))
-        starter = spawn("rabbitmq-server", [script], environment, self.log)
-        Record(ports, (mapper, starter)).save(record_of(self.home))
-        # The script starts the node as its child; the node writes down who it is.
-        deadline = time.monotonic() + START_SECONDS
-        node = None
-        while node is None and starter.alive and time.monotonic() < deadline:
-            time.sleep(POLL_SECONDS)
-            node = _node(pid_file)
-        if node is not None:
-            Record(ports, (mapper, starter, node)).save(record_of(self.home))
+        started: list[Process] = []
+        try:
+            mapping = [epmd, "-port", str(mapper_port), "-address", HOST]
+            with unbroken():
+                started.append(spawn("epmd", mapping, environment, self.log))
+                starter = spawn("rabbitmq-server", [script], environment, self.log)
+                started.append(starter)
+            # The script starts the node as its child; the node writes down who it is.
+            deadline = time.monotonic() + START_SECONDS
+            node = None
+            while node is None and starter.alive and time.monotonic() < deadline:
+                Record(ports, tuple(started)).save(record_of(self.home))
+                time.sleep(POLL_SECONDS)
+                node = _node(pid_file)
+            started += [] if node is None else [node]
+        finally:  # an interruption must not make us forget one
+            Record(ports, tuple(started)).save(record_of(self.home))
 
     @classmethod
     def find(cls) -> tuple[str, str]:
@@ -285,6 +289,9 @@ class PrivateRabbitMQ:
             "HOME": str(home),  # the cookie lives there
             "ERL_EPMD_PORT": str(mapper_port),
             "ERL_EPMD_ADDRESS": HOST,
+            # Erlang starts a port mapper that stays behind wherever it finds none, as when it is
+            # stopped while it starts; ours is there already.
+            "ERL_FLAGS": "-start_epmd false",
             "RABBITMQ_NODENAME": "fccl@localhost",  # its data lies under this name
             "RABBITMQ_NODE_IP_ADDRESS": HOST,
             "RABBITMQ_NODE_PORT": str(self.port),

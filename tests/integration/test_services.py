@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -20,7 +21,7 @@ from cli.processes import Process, load
 from cli.servers import record_of
 from common.store import connect
 from tests.conftest import needed
-from tests.processes import Command, Commands, commands
+from tests.processes import Command, Commands, commands, eventually
 from tests.servers import find_binaries
 
 ANY = ("--broker-port", "0", "--store-port", "0", "--management-port", "0")
@@ -46,6 +47,17 @@ def started(directory: Path) -> tuple[Process, ...]:
     """All processes that the records name."""
     homes = (directory / ".services/redis", directory / ".services/rabbitmq")
     return tuple(process for home in homes for process in load(record_of(home)).processes)
+
+
+def kin(directory: Path) -> list[str]:
+    """Processes that have inherited the environment of a private RabbitMQ here, recorded or not."""
+    mark = f"RABBITMQ_PID_FILE={directory / '.services/rabbitmq/pid'}".encode()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if mark in (process / "environ").read_bytes().split(b"\0"):
+                found.append((process / "comm").read_text().strip())
+    return found
 
 
 def states(place: Commands, code: int) -> dict[str, dict[str, object]]:
@@ -81,6 +93,7 @@ def test_the_two_servers_come_up_serve_keep_queues_and_leave_nothing(
     said = run(place, "down").out
     assert "stopped RabbitMQ" in said and "stopped Redis" in said
     assert not any(process.alive for process in before)
+    eventually("nothing of it is left", lambda: not kin(tmp_path))
     assert {each["state"] for each in states(place, 1).values()} == {"stopped"}
     assert "nothing runs" in run(place, "down").out
 
@@ -111,6 +124,8 @@ def test_an_up_that_is_interrupted_takes_back_what_it_started(
     command.signal(signal.SIGINT)
     assert command.end() == 130
     assert redis and not any(process.alive for process in (*redis, *started(tmp_path)))
+    if Path("/proc/self/environ").exists():
+        eventually("nothing of it is left", lambda: not kin(tmp_path))
 
 
 def test_a_server_that_cannot_start_shows_the_end_of_its_log(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,12 @@ def test_this_process_is_alive_and_another_of_its_id_is_not() -> None:
 
 def test_free_ports_are_none_that_outgoing_connections_get() -> None:
     assert all(20_000 <= ports.free_port() <= 32_000 for _ in range(20))
+
+
+def test_a_ctrl_c_waits_until_what_was_started_is_remembered() -> None:
+    remembered = []
+    with pytest.raises(KeyboardInterrupt), processes.unbroken():
+        signal.raise_signal(signal.SIGINT)
+        remembered.append("process")
+    assert remembered == ["process"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
