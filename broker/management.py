@@ -19,7 +19,7 @@ from broker.pika_setup import trusting
 from common.errors import BrokerError
 from common.naming import runs_regex
 
-TIMEOUT_S = 5.0
+TIMEOUT_S = 10.0
 MAX_CONNECTIONS = 64  # two for each worker
 MAX_CHANNELS = 256
 PORT, TLS_PORT = 15672, 15671
@@ -94,9 +94,8 @@ class Management:
             self._call("PUT", f"user-limits/{name}/{limit}", {"value": value})
 
     def delete_user(self, user: str) -> None:
-        """Remove a user and end its connections; one that is not there is no error."""
+        """Remove a user; one that is not there is no error. RabbitMQ ends its connections."""
         self._call("DELETE", f"users/{quote(user, safe='')}", missing_ok=True)
-        self.disconnect(user)
 
     def disconnect(self, user: str) -> None:
         """End a user's connections."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import secrets
 import shutil
 import sys
@@ -46,10 +47,10 @@ def main() -> int:
         _scenario(project, hospital, thief)
     except Failed as failed:
         project.compose("logs", "--no-color", "--tail", "30")
-        say(f"FAILED: {failed}")
         say("\n".join(project.log.read_text(errors="replace").splitlines()[-100:]))
         for machine in (hospital, thief):
             say(f"{machine.name}:\n{machine.said()}")
+        say(f"FAILED: {failed}")
         return 1
     finally:
         if options.keep:
@@ -132,8 +133,9 @@ def _project(directory: Path, name: str) -> Project:
     text = "".join(json.dumps(row) + "\n" for row in rows)
     (directory / "rows" / "mine.jsonl").write_text(text)
     docker(
-        *("run", "--rm", "--user", "0", "--volume", f"{directory}:/out", IMAGE),
-        *("fccl", "certs", "--dir", "/out/certs", "--host", HOST),
+        *("run", "--rm", "--user", f"{os.getuid()}", "--entrypoint", "fccl"),
+        *("--volume", f"{directory}:/out", IMAGE),
+        *("certs", "--dir", "/out/certs", "--host", HOST),
     )
     return Project(
         directory,
