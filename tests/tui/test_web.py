@@ -1,0 +1,65 @@
+"""The same screen in a browser: what `fccl tui --web` serves."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from common.store import connect
+from tests.processes import LONG, Commands, commands
+from tests.servers import Server, free_port
+from tests.tui.test_app import publish
+
+pytestmark = pytest.mark.servers
+
+
+@pytest.fixture
+def place(tmp_path: Path, redis_server: Server) -> Iterator[Commands]:
+    # A name that a shell would take apart: the command line is handed to one.
+    directory = tmp_path / "it's $(here); really"
+    directory.mkdir()
+    with commands(directory, {"FCCL_STORE__URL": redis_server.url}) as place:
+        yield place
+
+
+async def seen(port: int, text: bytes) -> None:
+    """Read what a browser is sent until the text is there."""
+    url = f"http://127.0.0.1:{port}"
+    async with aiohttp.ClientSession() as session, asyncio.timeout(LONG):
+        async with session.get(url) as page:
+            assert page.status == 200
+        async with session.ws_connect(f"{url}/ws?width=120&height=40") as socket:
+            sent = b""
+            async for message in socket:
+                sent += message.data if isinstance(message.data, bytes) else b""
+                if text in sent:
+                    return
+    raise AssertionError(sent[-2000:])
+
+
+def test_a_browser_sees_the_run(place: Commands, redis_server: Server, tmp_path: Path) -> None:
+    run = "r" + uuid.uuid4().hex[:30]
+    config = tmp_path / "it's $(here); really" / "my run.toml"
+    config.write_text(f'[run]\nname = "{run}"\n')
+    publish(connect(redis_server.url), run)
+    port = free_port()
+    command = place.script("tui", "--web", "--port", str(port), "--config", config.name)
+    command.says("Ctrl-C ends it")
+    asyncio.run(seen(port, b"version 1: fine"))
+    command.signal(signal.SIGINT)
+    assert command.end() == 0
+
+
+def test_a_taken_port_is_one_line(place: Commands) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        command = place.script("tui", "--web", "--port", str(taken.getsockname()[1]))
+        assert command.end() == 2
+    assert len(command.err.splitlines()) == 1, command.err
+    assert "choose another --port" in command.err
