@@ -13,12 +13,16 @@ import click
 from rich.console import Console
 from rich.text import Text
 
+from broker.protocol import LOCAL, Site
 from cli import diagnose_machine as machine
 from cli import diagnose_servers as servers
+from cli import joining
 from cli.diagnosis import Check, Examination, Side, Situation, examine
 from cli.options import config_option, find_config, plain_option
 from common import config as configuration
+from common.config import FederationConfig
 from common.paths import cache_dir
+from worker import identity
 
 FOUND_FAULT = 1
 
@@ -49,7 +53,11 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
     default="coordinator",
     help="Whose machine this is: a worker may do less, and needs less [coordinator].",
 )
-@click.option("--site", default="local", help="The site of a worker [local].")
+@click.option(
+    "--site",
+    default="local",
+    help="The site of a worker; an invited one is asked as itself [local].",
+)
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
@@ -65,6 +73,9 @@ def command(
     Nothing is written, downloaded or made. Exit code 1 where a check failed; warnings do not count.
     """
     config = configuration.load(find_config(config_path))
+    if Site(site) != LOCAL:
+        side = "worker"
+        config, data = _invited(site, config.run.name, data)
     situation = Situation(config, cast(Side, side), data, cache_dir(), site)
     wanted = [each for each in CHECKS if side == "coordinator" or each.name not in COORDINATORS]
     console = Console(highlight=False, soft_wrap=True)
@@ -77,6 +88,18 @@ def command(
         found = _shown(console, wanted, situation)
     if any(check.status == "fail" for check in found):
         sys.exit(FOUND_FAULT)
+
+
+def _invited(site: str, name: str, data: Path | None) -> tuple[FederationConfig, Path]:
+    """How an invited site reaches its federation, and the rows that it serves.
+
+    Raises:
+        JoinError: This machine has not joined as that site.
+    """
+    wanted = joining.wanted(None, site, name)
+    mine = identity.load(wanted.place)
+    assert mine is not None  # `wanted` has found it
+    return identity.config_of(mine, wanted.place), data or wanted.place / "data"
 
 
 def _printed(checks: Iterable[Check]) -> list[Check]:

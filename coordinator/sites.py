@@ -156,8 +156,9 @@ class Sites:
         """The database, in one transaction."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            if not self.path.exists():
+                self.path.touch(mode=0o600)
             with closing(sqlite3.connect(self.path, timeout=10.0)) as db:
-                self.path.chmod(0o600)
                 db.executescript(SCHEMA)
                 with db:
                     db.execute("BEGIN IMMEDIATE")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -10,9 +11,11 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from click.testing import CliRunner
 
 from broker.management import Management
 from broker.rabbit import RabbitBroker
+from cli.doctor import command as doctor
 from common import acl
 from common.errors import BrokerError, FcclError, JoinError, StoreError, StoreRefused
 from common.invitation import Invitation
@@ -290,6 +293,20 @@ def test_servers_that_forget_their_users_are_told_again(desk: Desk, tmp_path: Pa
         config = identity.config_of(mine, tmp_path / "a")
         RabbitBroker(config.broker.url, ca=config.broker.ca).close()
         connect(config.store.url, ca=config.store.ca).ping()
+
+
+def test_a_doctor_asks_as_the_site_itself(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FCCL_STATE", str(tmp_path))
+    with desk.open():
+        join(desk.invite(), identity.folder(tmp_path, desk.name, "hospital-a"))
+    found = CliRunner().invoke(doctor, ["--site", "hospital-a", "--json"])
+    checks = {check["name"]: check for check in json.loads(found.output)["checks"]}
+    assert [checks[name]["status"] for name in ("broker", "store", "clock")] == ["ok"] * 3
+    assert "management" not in checks and desk.name in checks["run"]["text"]
+    other = CliRunner().invoke(doctor, ["--site", "hospital-z"])
+    assert "has not joined as site hospital-z" in str(other.exception)
 
 
 def test_an_answer_of_no_known_form_is_no_traceback(desk: Desk, tmp_path: Path) -> None:
