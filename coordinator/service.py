@@ -49,6 +49,7 @@ from coordinator.events import (
     Join,
     Leave,
     Note,
+    Order,
     Repeat,
 )
 from coordinator.ingest import Allowance, Arrival, Ingest
@@ -217,9 +218,17 @@ class Service:
         self._attend(now)
         self._flush()
         self._step(self._board.beats(self._state))
+        self._obey()
         self._board.live(self._state, self._summaries[-1])
         self._observe.pulsed(self._state, self._board.up)
         self._depths()
+
+    def _obey(self) -> None:
+        """Carry out what operators ask; what was done before a crash is only answered again."""
+        for command in self._board.commands():
+            if self._finished is None and self._journal.answer(command.command_id) is None:
+                self._step(Order(command))
+            self._board.answered(command)
 
     # invited sites
 
