@@ -11,14 +11,15 @@ from typing import Any, TypeVar
 import click
 
 from cli.options import config_option, find_config
-from common import commands
+from common import commands, view
 from common import config as configuration
-from common.commands import Action
+from common.commands import Action, Command
 from common.embedded import announced
 from common.errors import ConfigError, RunError, StoreError
 from common.store import Store, connect
 
 WAIT_S = 15.0
+ENDED = ("stopped", "finished", "failed")
 POLL_S = 0.2
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -70,6 +71,9 @@ def control(
         raise StoreError(
             f"no run {name!r} is known at {store.where}", "start it with `fccl coordinator`"
         )
+    told = view.read(store, name).info.status
+    if told in ENDED:
+        raise RunError(f"run {name} is {told}: no coordinator serves it", "see `fccl status`")
     if ask is not None and not _agreed(f"{ask} run {name}?"):
         click.echo("nothing was asked")
         return
@@ -77,7 +81,7 @@ def control(
         command = commands.send(store, run, action, target)
     except ValueError:
         raise ConfigError(f"{target!r:.80} is no name", "see `fccl status`") from None
-    click.echo(_answered(store, run, command.command_id, action, target))
+    click.echo(_answered(store, run, command))
 
 
 def _agreed(question: str) -> bool:
@@ -86,16 +90,17 @@ def _agreed(question: str) -> bool:
     return click.confirm(question)
 
 
-def _answered(store: Store, run: str, command_id: str, action: Action, target: str) -> str:
+def _answered(store: Store, run: str, command: Command) -> str:
     deadline = time.monotonic() + WAIT_S
     while time.monotonic() < deadline:
-        answer = commands.answer(store, run, command_id)
+        answer = commands.answer(store, run, command.command_id)
         if answer is not None and answer.state == "refused":
             raise RunError(f"the coordinator refuses: {answer.reason}")
         if answer is not None:
-            return f"{action} {target}".strip() + ": done"
+            return f"{command.action} {command.target}".strip() + ": done"
         time.sleep(POLL_S)
+    commands.withdraw(store, run, command)
     raise RunError(
-        f"{action} is requested, but the coordinator has not answered in {WAIT_S:.0f} s",
-        "it will, once it runs again; see `fccl status`",
+        f"the coordinator has not answered in {WAIT_S:.0f} s, and {command.action} is withdrawn",
+        "see whether it runs: `fccl status`",
     )

@@ -69,6 +69,15 @@ def send(store: Store, run: str, action: Action, target: str = "") -> Command:
     return command
 
 
+def withdraw(store: Store, run: str, command: Command) -> None:
+    """Ask no more for what nobody has answered: it must not happen hours later.
+
+    Raises:
+        StoreError: Out of reach.
+    """
+    store.remove_command(run, pack(command))
+
+
 def answer(store: Store, run: str, command_id: str) -> Answer | None:
     """What the coordinator said; None while it has not.
 

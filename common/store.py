@@ -261,6 +261,10 @@ class Store:
         """Take the oldest away."""
         self._do(lambda r: r.ltrim(f"fccl:{run}:commands", count, -1))
 
+    def remove_command(self, run: str, command: bytes) -> None:
+        """Take one back, if it is still there."""
+        self._do(lambda r: r.lrem(f"fccl:{run}:commands", 0, command))
+
     def put_answer(self, run: str, command_id: str, answer: bytes) -> None:
         """What became of a command."""
         self._do(lambda r: r.set(f"fccl:{run}:answer:{command_id}", answer, ex=ANSWER_TTL_S))

@@ -20,8 +20,9 @@ from broker.chunks import split_update
 from broker.dead import DEAD_QUEUE, DEAD_REASON
 from broker.protocol import LOCAL, Message, QueueMissing, Topology
 from broker.rabbit import RabbitBroker
-from common import codec
+from common import codec, commands
 from common.records import Refusal, TrainTask, Update
+from common.store import connect
 from common.wire import pack
 from tests.federations import Federation, check_applied_once, federation
 from tests.processes import Command, eventually, warm
@@ -380,7 +381,9 @@ def attempts_of_epoch_1(run: Federation) -> list[tuple[Any, ...]]:
     return run.rows("SELECT task_id, attempt FROM attempt WHERE epoch = 1 ORDER BY 1, 2")
 
 
-def test_an_operator_pauses_resumes_kicks_and_drains_a_run(make: Make) -> None:
+def test_an_operator_pauses_resumes_kicks_and_drains_a_run(
+    make: Make, redis_server: Server
+) -> None:
     """The whole way of a command: console, store, coordinator, journal, answer."""
     small = make(versions=400)
     coordinator, worker = small.coordinator(), small.worker("--forever")
@@ -407,5 +410,16 @@ def test_an_operator_pauses_resumes_kicks_and_drains_a_run(make: Make) -> None:
     assert small.order("drain", "--yes").out == "drain: done\n"
     assert coordinator.end() == 10
     assert "drained on request" in coordinator.out
+    over = small.order("stop", "--yes", code=7)
+    assert over.err == "fccl: run small is stopped: no coordinator serves it; see `fccl status`\n"
+    store = connect(redis_server.url)
+    commands.send(store, small.run_id, "stop")  # as one that nobody has withdrawn
+    coordinator = small.coordinator("--resume")
+    eventually("it is refused", lambda: not store.commands(small.run_id))
+    worker.says("serves")
+    before = small.version()
+    small.reaches(before + 1)
+    coordinator.signal(signal.SIGTERM)
+    assert coordinator.end() == 10
     worker.kill()
     check_applied_once(small)
