@@ -180,6 +180,8 @@ class Watch(App[None]):
 
     def on_tabbed_content_tab_activated(self) -> None:
         """The pane shows what there is at once, and takes the keys."""
+        if not self.is_running:
+            return
         self.refresh_bindings()
         self._show(self._frozen or self._feed.look())
         within = self._tabs.get_pane(self._tabs.active).query("*")
@@ -199,6 +201,8 @@ class Watch(App[None]):
         return self.screen_stack[0].query_one("#panes", TabbedContent)
 
     def _refresh(self) -> None:
+        if not self.is_running:  # a last tick, while the widgets go one by one
+            return
         look = self._frozen or self._feed.look()
         now = time.monotonic()
         level, text = banner(look, self._feed.name, now, self._frozen is not None)

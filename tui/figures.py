@@ -145,7 +145,7 @@ def healthy(view: FederationView) -> Answer:
         return Answer(False, "no live workers")
     out = sum(client.quarantined for client in view.clients)
     if out:
-        return Answer(None, f"{out} of {info.clients} clients quarantined")
+        return Answer(None, f"{out} of {len(view.clients)} clients quarantined")
     text = f"{at_work} live worker{'' if at_work == 1 else 's'}, {info.detail}"
     return Answer(True, text)
 

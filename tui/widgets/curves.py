@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -92,14 +93,23 @@ class Curves(Container):
             "train": ("cyan", HiResMode.BRAILLE),
             "holdout before": ("yellow", HiResMode.QUADRANT),
         }
+        borders = boundaries(self._versions)
+        starts = [0, *(version for version, _ in borders)]
+        ends = [*starts[1:], sys.maxsize]
         for name, curve in found.items():
-            points = curve[:: max(1, len(curve) // POINTS)]
             style, mode = looks[name]
-            x, y = [at for at, _ in points], [loss for _, loss in points]
-            plot.plot(x, y, line_style=style, hires_mode=mode, label=name)
-        for version, phase in boundaries(self._versions):
-            label = f"{self._phases[phase]} begins" if phase < len(self._phases) else None
-            plot.add_v_line(version, line_style="magenta", label=label)
+            label: str | None = name
+            # Two objectives have two kinds of loss: no line leads from one to the other.
+            for start, end in zip(starts, ends, strict=True):
+                part = [point for point in curve if start <= point[0] < end]
+                points = part[:: -max(1, len(part) // POINTS)]  # the newest is always there
+                if points:
+                    x, y = zip(*points, strict=True)
+                    plot.plot(x, y, line_style=style, hires_mode=mode, label=label)
+                    label = None
+        for version, phase in borders:
+            begun = f"{self._phases[phase]} begins" if phase < len(self._phases) else None
+            plot.add_v_line(version, line_style="magenta", label=begun)
         plot.set_xlabel("version")
         plot.show_legend(LegendLocation.TOPRIGHT)
 
