@@ -80,7 +80,7 @@ class Watch(App[None]):
         Binding("D", "control('drain')", "drain"),
         Binding("S", "control('stop')", "stop"),
         Binding("k", "control('kick')", "kick"),
-        Binding("u", "control('pardon')", "pardon"),
+        Binding("u", "control('pardon')", "pardon", show=False),  # 80 columns are full
         Binding("r", "control('reissue')", "reissue"),
     ]
 

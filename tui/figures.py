@@ -93,6 +93,8 @@ def by_worker(versions: Sequence[VersionSummary]) -> Mapping[str, Sequence[Done]
 
 def weights(done: Sequence[Done], newest: int, count: int = RECENT) -> tuple[float | None, ...]:
     """FCCL weight in each of the last versions; None where the client was not in it."""
+    if not done or done[-1][0] <= newest - count:
+        return (None,) * min(count, newest)
     found: dict[int, float] = {}
     for version, update in done[-4 * count :]:  # a client may be in a version more than once
         found[version] = found.get(version, 0.0) + update.weight

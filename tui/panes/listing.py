@@ -27,6 +27,7 @@ class History:
         self._last: VersionSummary | None = None
         self._clients: Mapping[str, Sequence[Done]] = {}
         self._workers: Mapping[str, Sequence[Done]] = {}
+        self._totals: Mapping[str, float] = {}
 
     def by_client(self, versions: Sequence[VersionSummary]) -> Mapping[str, Sequence[Done]]:
         """See `figures.by_client`."""
@@ -38,11 +39,19 @@ class History:
         self._count(versions)
         return self._workers
 
+    def total(self, client: str) -> float:
+        """The sum of a client's weights, over all versions counted."""
+        return self._totals.get(client, 0.0)
+
     def _count(self, versions: Sequence[VersionSummary]) -> None:
         if versions and versions[-1] != self._last:
             self._last = versions[-1]
             self._clients = figures.by_client(versions)
             self._workers = figures.by_worker(versions)
+            self._totals = {
+                name: sum(update.weight for _, update in done)
+                for name, done in self._clients.items()
+            }
 
 
 class Listing(Vertical):
@@ -52,7 +61,7 @@ class Listing(Vertical):
     NOUN: ClassVar[str] = ""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "sort", "sort"),
-        Binding("slash", "filter", "filter", key_display="/"),
+        Binding("slash", "filter", "find", key_display="/"),
         Binding("escape", "unfilter", "no filter", show=False),
     ]
 
@@ -88,7 +97,7 @@ class Listing(Vertical):
         """Put a look on the screen."""
         self._look = look
         rows, wanted = self.rows(look), self.query_one(Input).value.strip().lower()
-        kept = {key: cells for key, cells in rows.items() if matches(cells, wanted)}
+        kept = {k: cells for k, cells in rows.items() if matches(cells, wanted)} if wanted else rows
         table = self.query_one(LiveTable)
         table.fill(kept)
         count = f"{len(kept):,} of {len(rows):,} {self.NOUN}s" if rows else f"no {self.NOUN}s yet"
@@ -145,4 +154,4 @@ class Listing(Vertical):
 
 def matches(cells: Mapping[str, Cell], wanted: str) -> bool:
     """Whether any cell contains the text."""
-    return not wanted or any(wanted in cell.text.lower() for cell in cells.values())
+    return any(wanted in cell.text.lower() for cell in cells.values())

@@ -134,7 +134,7 @@ class LiveTable(DataTable[Cell]):
             before = self._rows.get(key)
             if before is None:
                 self.add_row(*(cells[column.key] for column in self._shown), key=key)
-            elif before != cells:
+            elif before is not cells and before != cells:
                 for column in self._shown:
                     if before[column.key] != cells[column.key]:
                         self.update_cell(key, column.key, cells[column.key])
