@@ -36,6 +36,8 @@ WEB_DRIVER = "TEXTUAL_DRIVER"  # set by textual-serve: the terminal is then a br
     help="Where --web listens. Whoever reaches it can watch.",
 )
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--read-only", is_flag=True, help="No keys that change the run.")
+@click.option("--controls", is_flag=True, help="With --web: whoever reaches it can also steer.")
 @click.option("--public-url", help="How browsers reach --web, if not as http://HOST:PORT.")
 def command(
     config_path: Path | None,
@@ -43,14 +45,18 @@ def command(
     web: bool,
     host: str,
     port: int,
+    read_only: bool,
+    controls: bool,
     public_url: str | None,
 ) -> None:
-    """Watch a run: clients, workers, queues, versions, events. Changes nothing."""
+    """Watch a run, and steer it: pause, resume, drain, stop; kick a client, reissue its task."""
+    if controls and (read_only or not web):
+        raise click.UsageError("--controls goes with --web, and not with --read-only")
     found = find_config(config_path)
     config = configuration.load(found)
     name = directory.name if directory else config.run.name
     if web:
-        _serve(_arguments(found, directory), name, host, port, public_url)
+        _serve(_arguments(found, directory, controls), name, host, port, public_url)
         return
     if not (sys.stdin.isatty() and sys.stdout.isatty()) and WEB_DRIVER not in os.environ:
         raise ConfigError(
@@ -58,9 +64,13 @@ def command(
             "use `fccl status` for one look, `fccl tui --web` for a browser",
         )
     from tui.app import Watch
+    from tui.controls import Controls
     from tui.feed import Feed
 
-    Watch(Feed(lambda: _store(config, directory), name)).run()
+    def connected() -> Store:
+        return _store(config, directory)
+
+    Watch(Feed(connected, name), None if read_only else Controls(connected)).run()
 
 
 def _store(config: FederationConfig, directory: Path | None) -> Store:
@@ -69,11 +79,12 @@ def _store(config: FederationConfig, directory: Path | None) -> Store:
     return connect(config.store.url, TIMEOUT_S, config.store.ca)
 
 
-def _arguments(config: Path | None, directory: Path | None) -> list[str]:
+def _arguments(config: Path | None, directory: Path | None, controls: bool) -> list[str]:
     """The command that shows the same in a terminal."""
     # -P: what lies in the working directory is no part of the program.
     words = [sys.executable, "-P", "-m", "cli", "tui"]
     words += ["--config", str(config)] if config else []
+    words += [] if controls else ["--read-only"]
     return words + (["--run", str(directory)] if directory else [])
 
 

@@ -1,1 +1,1 @@
-"""Shows the federation: reads the store through `common`, and nothing else."""
+"""Shows the federation, and sends orders to it: through the store in `common`, and nothing else."""

@@ -1,83 +1,136 @@
-"""`fccl tui`: one run, live. Shows what `tui/feed.py` reads; changes nothing, and never waits."""
+"""`fccl tui`: one run, live. Shows what `tui/feed.py` reads, and never waits.
+
+A thin shell: panes draw (`tui/panes/`), `tui/controls.py` sends what the keys order.
+"""
 
 from __future__ import annotations
 
 import time
-from typing import ClassVar
+from collections.abc import Iterator
+from functools import partial
+from typing import ClassVar, Protocol
 
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
-from textual.screen import ModalScreen
-from textual.widgets import Footer, Static
+from textual.widgets import Footer, Static, TabbedContent, TabPane
 
-from common.view import FederationView
+from common.commands import Action
+from common.view import ClientRow
 from tui.banner import banner
+from tui.controls import DESTRUCTIVE, Controls
 from tui.feed import Feed, Look
-from tui.panel import panel
+from tui.help import Help
+from tui.palette import Commands, Entry
+from tui.panes.aggregation import Aggregation
+from tui.panes.clients import Clients
+from tui.panes.detail import Detail
+from tui.panes.listing import Listing
+from tui.panes.log import Log
+from tui.panes.overview import Overview
+from tui.panes.queues import Queues
+from tui.panes.workers import Workers
+from tui.widgets.confirm import Confirm
 
 REFRESH_S = 0.5
-EVENTS = 20  # at most, and at least the few that say what goes on
-FEW_EVENTS = 6
-OTHER_LINES = 12  # of the panel and around it, beside a line for each client and worker
+NARROW, LOW = 100, 30  # columns and rows: below, there is less to see
+PANES = {
+    "overview": Overview,
+    "workers": Workers,
+    "clients": Clients,
+    "aggregation": Aggregation,
+    "queues": Queues,
+    "log": Log,
+}
+CONTROLS: dict[str, tuple[Action, str]] = {
+    "Pause": ("pause", "No new tasks until it is resumed"),
+    "Resume": ("resume", "Go on after a pause"),
+    "Drain": ("drain", "Finish what is open, then end the run"),
+    "Stop": ("stop", "End the run now; it can be resumed"),
+    "Kick the selected client": ("kick", "Its updates count no more"),
+    "Pardon the selected client": ("pardon", "It takes part again"),
+    "Reissue the selected client's task": ("reissue", "Somebody else may train it"),
+}
 
-HELP = """\
-[b]q[/b]       quit; the run goes on
-[b]space[/b]   hold the view still, and let it go on
-[b]↑ ↓[/b]     scroll, as do Page Up and Page Down
-[b]?[/b]       this
 
-A line on top says when the view is old: without the store the
-last view stays, and this screen reconnects by itself."""
+class Pane(Protocol):
+    """What the app asks of a pane."""
 
-
-class Help(ModalScreen[None]):
-    """What the keys do."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,question_mark,q,space", "dismiss", "close")
-    ]
-
-    def compose(self) -> ComposeResult:
-        """One box."""
-        yield Static(HELP)
+    def show(self, look: Look) -> None:
+        """Put a look on the screen."""
 
 
 class Watch(App[None]):
     """The screen of one run."""
 
     CSS_PATH = "app.tcss"
-    ENABLE_COMMAND_PALETTE = False  # it would offer to write files, also to a browser far away
+    # Textual declares these three as variables of an instance, and reads them from the class.
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (NARROW, "-wide")]  # noqa: RUF012
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (LOW, "-high")]  # noqa: RUF012
+    COMMANDS = {Commands}  # noqa: RUF012 - in place of Textual's own, which would write files
+    COMMAND_PALETTE_DISPLAY = "ctrl+p"
     BINDINGS: ClassVar[list[BindingType]] = [
+        *(
+            Binding(str(number), f"tab({name!r})", name, show=False)
+            for number, name in enumerate(PANES, 1)
+        ),
         Binding("q", "quit", "quit"),
-        Binding("space", "freeze", "freeze", priority=False),
+        Binding("space", "freeze", "freeze"),
         Binding("question_mark", "help", "help", key_display="?"),
+        Binding("p", "pause", "pause"),
+        Binding("D", "control('drain')", "drain"),
+        Binding("S", "control('stop')", "stop"),
+        Binding("k", "control('kick')", "kick"),
+        Binding("u", "control('pardon')", "pardon", show=False),  # 80 columns are full
+        Binding("r", "control('reissue')", "reissue"),
     ]
 
-    def __init__(self, feed: Feed) -> None:
-        """Show what a feed reads; it is started and stopped with the screen."""
+    def __init__(self, feed: Feed, controls: Controls | None = None) -> None:
+        """Show what a feed reads; it is started and stopped with the screen.
+
+        Args:
+            feed: Reads the run.
+            controls: Changes it; None for a screen that only shows.
+        """
         super().__init__()
         self.title = f"fccl {feed.name}"
         self._feed = feed
+        self._controls = controls
         self._frozen: Look | None = None
 
     def compose(self) -> ComposeResult:
-        """A banner, which is there when there is something to say; the view; the keys."""
+        """What is to be said, if anything; the panes; the keys."""
         yield Static(id="banner", markup=False)
-        with VerticalScroll(id="body"):
-            yield Static(id="run")
-        yield Footer()
+        yield Static(id="orders", markup=False)
+        with TabbedContent(id="panes"):
+            for number, (name, kind) in enumerate(PANES.items(), 1):
+                with TabPane(f"{number} {name.capitalize()}", id=name):
+                    yield kind(classes="pane")
+        yield Footer(show_command_palette=False, compact=True)
 
     def on_mount(self) -> None:
         """Begin to read, and to show."""
         self._feed.start()
-        self.query_one("#body").focus()
         self.set_interval(REFRESH_S, self._refresh)
         self._refresh()
 
     def on_unmount(self) -> None:
         """The reader ends with the screen."""
         self._feed.stop()
+        if self._controls is not None:
+            self._controls.close()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Keys that would do nothing here are not offered."""
+        if action not in ("pause", "control"):
+            return True
+        if self._controls is None:
+            return False
+        of_client = bool(parameters) and parameters[0] in ("kick", "pardon", "reissue")
+        return not of_client or (self._is_mounted and self._tabs.active == "clients")
+
+    def action_tab(self, name: str) -> None:
+        """Show a pane."""
+        self._tabs.active = name
 
     def action_freeze(self) -> None:
         """Hold the view still, or let it go on."""
@@ -86,23 +139,104 @@ class Watch(App[None]):
 
     def action_help(self) -> None:
         """Say what the keys do."""
-        self.push_screen(Help())
+        self.push_screen(Help(self._controls is not None))
+
+    def action_pause(self) -> None:
+        """Pause; where it is paused, resume."""
+        view = self._feed.look().view
+        paused = view is not None and str(view.info.status) == "paused"
+        self.action_control("resume" if paused else "pause")
+
+    def action_control(self, action: Action) -> None:
+        """Order something of the coordinator; what cannot be taken back is confirmed first."""
+        view = self._feed.look().view
+        if self._controls is None or view is None:
+            return
+        run, name, target = view.info.run, view.info.name, self._target(action)
+        if target is None:
+            self.notify(f"nothing to {action}: select a client first", severity="warning")
+            return
+        order = partial(self._controls.order, run, action, target)
+        if action not in DESTRUCTIVE:
+            order()
+            self._refresh()
+            return
+        what = f"client {target} of run {name}" if target else f"run {name}"
+        question = Confirm(f"{action.capitalize()} {what}?")
+        self.push_screen(question, lambda yes: order() if yes else None)
+
+    def entries(self) -> Iterator[Entry]:
+        """What the palette offers."""
+        for name in PANES:
+            yield Entry(name.capitalize(), "Show this pane", partial(self.action_tab, name))
+        if self._controls is not None:
+            for title, (action, reason) in CONTROLS.items():
+                if self.check_action("control", (action,)):
+                    yield Entry(title, reason, partial(self.action_control, action))
+        yield Entry("Freeze", "Hold the view still, or let it go on", self.action_freeze)
+        yield Entry("Theme", "Other colours", self.action_change_theme)
+        yield Entry("Help", "What the keys do", self.action_help)
+        yield Entry("Quit", "The run goes on", self.action_quit)
+
+    def on_tabbed_content_tab_activated(self) -> None:
+        """The pane shows what there is at once, and takes the keys."""
+        if not self.is_running:
+            return
+        self.refresh_bindings()
+        self._show(self._frozen or self._feed.look())
+        within = self._tabs.get_pane(self._tabs.active).query("*")
+        first = next((widget for widget in within if widget.focusable), None)
+        if first is not None:
+            first.focus()
+
+    def on_listing_chosen(self, event: Listing.Chosen) -> None:
+        """Open the history of a client or worker."""
+        detail = Detail(event.noun, event.key)
+        self.push_screen(detail)
+        self.call_after_refresh(lambda: detail.show(self._frozen or self._feed.look()))
+
+    @property
+    def _tabs(self) -> TabbedContent:
+        # Another screen may lie on top; the panes are on the first one.
+        return self.screen_stack[0].query_one("#panes", TabbedContent)
 
     def _refresh(self) -> None:
+        if not self.is_running:  # a last tick, while the widgets go one by one
+            return
         look = self._frozen or self._feed.look()
-        level, text = banner(look, self._feed.name, time.monotonic(), self._frozen is not None)
-        top = self._line("#banner")
-        top.set_classes(level)
-        top.update(text)
-        if look.view is not None and self._frozen is None:
-            shown = panel(look.view, time.time(), events=self._room(look.view))
-            self._line("#run").update(shown)
+        now = time.monotonic()
+        level, text = banner(look, self._feed.name, now, self._frozen is not None)
+        self._line("#banner", level, text)
+        lines = self._controls.lines(now) if self._controls is not None else []
+        self._line("#orders", lines[-1][0] if lines else "", "\n".join(text for _, text in lines))
+        if self._frozen is None:
+            self._show(look)
 
-    def _room(self, view: FederationView) -> int:
-        """Events that fit below the tables, so that the newest is seen without scrolling."""
-        left = self.size.height - OTHER_LINES - len(view.clients) - len(view.workers)
-        return max(FEW_EVENTS, min(EVENTS, left))
+    def _show(self, look: Look) -> None:
+        top = self.screen
+        if isinstance(top, Detail):  # covers the pane
+            top.show(look)
+            return
+        pane: Pane = self._tabs.get_pane(self._tabs.active).query_one(".pane")  # type: ignore[assignment]
+        pane.show(look)
 
-    def _line(self, selector: str) -> Static:
-        # The help screen may lie on top; the view is on the first one.
-        return self.screen_stack[0].query_one(selector, Static)
+    def _line(self, selector: str, level: str, text: str) -> None:
+        line = self.screen_stack[0].query_one(selector, Static)
+        if str(line.content) != text:
+            line.set_classes(level)
+            line.update(text)
+
+    def _client(self) -> ClientRow | None:
+        view = self._feed.look().view
+        selected = self._tabs.query_one(Clients).selected
+        rows = view.clients if view is not None else ()
+        return next((row for row in rows if row.client_id == selected), None)
+
+    def _target(self, action: Action) -> str | None:
+        """Of what an order is about; None where there is no such thing."""
+        if action in ("pause", "resume", "drain", "stop"):
+            return ""
+        client = self._client()
+        if client is None:
+            return None
+        return client.task_id if action == "reissue" else client.client_id

@@ -34,6 +34,7 @@ class Look:
         moved: When the coordinator last changed it, likewise. Seen from here: the clocks of two
             machines may differ.
         detail: What the store said instead of a view.
+        clock: When it was read, seconds since the epoch: ages of what it shows end here.
     """
 
     state: State = "connecting"
@@ -41,6 +42,7 @@ class Look:
     seen: float = 0.0
     moved: float = 0.0
     detail: str = ""
+    clock: float = 0.0
 
 
 class Feed:
@@ -87,4 +89,5 @@ class Feed:
     def _saw(self, view: FederationView) -> None:
         now, before = time.monotonic(), self._look
         same = before.view is not None and before.view.info == view.info
-        self._look = Look("live", view, seen=now, moved=before.moved if same else now)
+        moved = before.moved if same else now
+        self._look = Look("live", view, seen=now, moved=moved, clock=time.time())

@@ -15,7 +15,7 @@ import pytest
 from common.store import connect
 from tests.processes import LONG, Commands, commands
 from tests.servers import Server, free_port
-from tests.tui.test_app import publish
+from tests.tui.stage import publish
 
 pytestmark = pytest.mark.servers
 

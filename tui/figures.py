@@ -1,0 +1,180 @@
+"""What the panes derive from a view: rates, what is left, who is slow. Pure.
+
+Time is the coordinator's (`at` of versions, `updated_at`): clocks of two machines may differ.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
+
+from common.records import Heartbeat, UpdateSummary, VersionSummary
+from common.view import FederationView
+
+RECENT = 10  # versions that a rate, or a trend, is taken over
+
+Done = tuple[int, UpdateSummary]
+"""An update, and the version that it went into."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast the run goes, over the last versions up to now.
+
+    Attributes:
+        updates: Applied per minute.
+        versions: Committed per minute.
+    """
+
+    updates: float
+    versions: float
+
+
+def pace(versions: Sequence[VersionSummary], now: float) -> Pace | None:
+    """The pace; falls while nothing is committed. None until there are two versions.
+
+    Args:
+        versions: By number.
+        now: On the coordinator's clock.
+    """
+    window = versions[-RECENT - 1 :]
+    if len(window) < 2:
+        return None
+    elapsed = max(now, window[-1].at) - window[0].at
+    if elapsed <= 0:
+        return None
+    updates = sum(len(version.updates) for version in window[1:])
+    return Pace(60 * updates / elapsed, 60 * (len(window) - 1) / elapsed)
+
+
+def seconds_left(version: int, total: int, speed: Pace | None) -> float | None:
+    """Until the last version, should the pace stay as it is."""
+    if speed is None or speed.versions <= 0:
+        return None
+    return 60 * max(0, total - version) / speed.versions
+
+
+def tokens_per_s(workers: Sequence[Heartbeat]) -> float:
+    """Of all that train now: a worker that waits repeats its last figure."""
+    return sum(worker.tokens_per_s for worker in workers if worker.state == "training")
+
+
+def bytes_up(versions: Sequence[VersionSummary]) -> int:
+    """Of the updates that were applied."""
+    return sum(update.nbytes for version in versions for update in version.updates)
+
+
+def bytes_down(versions: Sequence[VersionSummary]) -> int:
+    """Of the adapters that those updates began from, each fetched once per update."""
+    sizes = {version.version: version.nbytes for version in versions}
+    return sum(sizes.get(u.base_version, 0) for version in versions for u in version.updates)
+
+
+def by_client(versions: Sequence[VersionSummary]) -> Mapping[str, Sequence[Done]]:
+    """Every client's applied updates, oldest first."""
+    found: dict[str, list[Done]] = {}
+    for version in versions:
+        for update in version.updates:
+            found.setdefault(update.client_id, []).append((version.version, update))
+    return found
+
+
+def by_worker(versions: Sequence[VersionSummary]) -> Mapping[str, Sequence[Done]]:
+    """Every worker's applied updates, oldest first."""
+    found: dict[str, list[Done]] = {}
+    for version in versions:
+        for update in version.updates:
+            found.setdefault(update.worker_id, []).append((version.version, update))
+    return found
+
+
+def weights(done: Sequence[Done], newest: int, count: int = RECENT) -> tuple[float | None, ...]:
+    """FCCL weight in each of the last versions; None where the client was not in it."""
+    if not done or done[-1][0] <= newest - count:
+        return (None,) * min(count, newest)
+    found: dict[int, float] = {}
+    for version, update in done[-4 * count :]:  # a client may be in a version more than once
+        found[version] = found.get(version, 0.0) + update.weight
+    return tuple(found.get(version) for version in range(max(1, newest - count + 1), newest + 1))
+
+
+def slowest(versions: Sequence[VersionSummary], count: int = 3) -> tuple[tuple[str, float], ...]:
+    """Clients with the longest training, as the median of their last updates, in seconds."""
+    times = {
+        client: median(update.train_seconds for _, update in done[-RECENT:])
+        for client, done in by_client(versions).items()
+    }
+    return tuple(sorted(times.items(), key=lambda entry: (-entry[1], entry[0]))[:count])
+
+
+def usual_seconds(versions: Sequence[VersionSummary]) -> float | None:
+    """The median training time of the updates in the last versions."""
+    times = [u.train_seconds for version in versions[-RECENT:] for u in version.updates]
+    return median(times) if times else None
+
+
+def states(workers: Sequence[Heartbeat]) -> Mapping[str, int]:
+    """How many workers are in each state."""
+    return Counter(worker.state for worker in workers)
+
+
+def boundaries(versions: Sequence[VersionSummary]) -> tuple[tuple[int, int], ...]:
+    """(version, phase) of the first version that each later phase made."""
+    return tuple(
+        (b.version, b.phase) for a, b in pairwise(versions) if b.phase != a.phase and a.version > 0
+    )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """To one of the three questions that a glance asks: good, or not, and why."""
+
+    good: bool | None
+    text: str
+
+
+def healthy(view: FederationView) -> Answer:
+    """Whether the run goes on as it should."""
+    info, at_work = view.info, len(view.workers)
+    if str(info.status) not in ("running", "finished"):
+        return Answer(False if info.status == "failed" else None, info.detail or info.status)
+    if info.status == "finished":
+        return Answer(True, "the run is over")
+    if not at_work:
+        return Answer(False, "no live workers")
+    out = sum(client.quarantined for client in view.clients)
+    if out:
+        return Answer(None, f"{out} of {len(view.clients)} clients quarantined")
+    text = f"{at_work} live worker{'' if at_work == 1 else 's'}, {info.detail}"
+    return Answer(True, text)
+
+
+def learning(versions: Sequence[VersionSummary]) -> Answer:
+    """Whether the loss on the clients' holdouts falls: the last versions of this phase, in halves.
+
+    The measure is the loss before each client trained: that of the shared model.
+    """
+    phase = versions[-1].phase if versions else 0
+    seen = [v for v in versions if v.phase == phase and v.holdout_before is not None]
+    losses = [v.holdout_before for v in seen[-2 * RECENT :] if v.holdout_before is not None]
+    if len(losses) < 4:
+        return Answer(None, "too early to tell")
+    half = len(losses) // 2
+    before, after = median(losses[:half]), median(losses[half:])
+    text = f"holdout {before:.3f} → {after:.3f}, last {len(losses)} versions"
+    if after < before:
+        return Answer(True, f"{text}")
+    return Answer(False, f"{text}: not falling")
+
+
+def slow(versions: Sequence[VersionSummary]) -> Answer:
+    """Whether somebody takes far longer than is usual."""
+    usual, worst = usual_seconds(versions), slowest(versions, 1)
+    if usual is None or not worst:
+        return Answer(None, "no update yet")
+    client, seconds = worst[0]
+    text = f"{client} {seconds:.1f} s per update, usual {usual:.1f} s"
+    return Answer(seconds <= 3 * usual, text)

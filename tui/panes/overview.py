@@ -1,0 +1,129 @@
+"""The first pane: is it healthy, is it learning, who is slow? One glance must do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.table import Table
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.widgets import Static
+
+from common.view import FederationView
+from tui import figures
+from tui.feed import Look
+from tui.figures import Answer
+from tui.lines import line
+from tui.widgets.badge import badge
+from tui.widgets.bar import bar
+from tui.widgets.curves import Curves
+from tui.words import duration, plural, size
+
+SIGNS = {True: ("✓ yes", "green"), False: ("✗ no ", "red"), None: ("? -  ", "yellow")}
+SLOWEST = 3
+STYLES = {"info": "", "warning": "yellow", "error": "red"}
+
+
+class Overview(Vertical):
+    """Answers above, curves and people in the middle, what happened below."""
+
+    def compose(self) -> ComposeResult:
+        """The four parts."""
+        yield Static(id="run")
+        with Horizontal(id="middle"):
+            yield Curves(id="curves")
+            yield Static(id="people")
+        with VerticalScroll(id="happened"):
+            yield Static(id="events")
+
+    def show(self, look: Look) -> None:
+        """Put a look on the screen."""
+        view = look.view
+        if view is None:
+            return
+        width = self.size.width
+        self.query_one("#run", Static).update(head(view, width))
+        self.query_one(Curves).show(view.versions, view.info.phases)
+        compact = not self.query_one(Curves).plotted
+        self.query_one("#people", Static).update(people(view, "  " if compact else "\n  "))
+        # The newest on top: it is seen without scrolling, whatever the height.
+        lines = [Text(line(event), STYLES[event.level]) for event in reversed(view.events)]
+        self.query_one("#events", Static).update(Text("\n").join(lines))
+
+
+def head(view: FederationView, width: int) -> Table:
+    """Name and state, the three answers, how far it is, and how fast it goes."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column(no_wrap=True, overflow="ellipsis")
+    for name, text in _lines(view, max(10, min(40, width // 4))):
+        grid.add_row(Text(name, "bold"), text)
+    return grid
+
+
+def _lines(view: FederationView, width: int) -> Iterator[tuple[str, Text]]:
+    info, versions = view.info, view.versions
+    yield info.name[:12], Text("  ").join([badge(info.status), Text(info.detail)])
+    yield "healthy", answer(figures.healthy(view))
+    yield "learning", answer(figures.learning(versions))
+    yield "in step", answer(figures.slow(versions))
+    yield "phase", phases(info.phases, info.phase, info.status == "finished")
+    progress = f"{bar(info.version, info.total_versions, width)} {info.version}"
+    yield "version", Text(f"{progress} of {info.total_versions}")
+    buffered = f"{bar(info.buffered, info.buffer_size, width)} {info.buffered}"
+    counts = f"{plural(info.open_tasks, 'task')} open, {info.accepted} accepted"
+    rest = f", {counts}, {info.rejected} rejected"
+    yield "buffer", Text(f"{buffered} of {info.buffer_size}{rest}")
+    yield "pace", Text(_pace(view))
+
+
+def answer(given: Answer) -> Text:
+    """A sign, a word, and the reason."""
+    sign, style = SIGNS[given.good]
+    return Text.assemble((sign, style), "  ", given.text)
+
+
+def phases(names: tuple[str, ...], now: int, over: bool) -> Text:
+    """All phases in a row: done, in progress, to come."""
+    text = Text()
+    for at, name in enumerate(names):
+        if at < now or over:
+            text.append(f"✓ {name}   ", "green")
+        elif at == now:
+            text.append(f"▶ {name}   ", "bold")
+        else:
+            text.append(f"○ {name}   ", "dim")
+    text.append(f"{now + 1} of {len(names)}")
+    return text
+
+
+def _pace(view: FederationView) -> str:
+    info, versions = view.info, view.versions
+    speed = figures.pace(versions, info.updated_at)
+    left = figures.seconds_left(info.version, info.total_versions, speed)
+    parts = [f"↑ {size(figures.bytes_up(versions))}", f"↓ {size(figures.bytes_down(versions))}"]
+    over = info.status in ("finished", "stopped", "failed")
+    if speed is not None and not over:
+        parts.insert(0, f"{speed.updates:.1f} updates/min")
+        parts.insert(1, f"{figures.tokens_per_s(view.workers):,.0f} tokens/s")
+    if left is not None and not over:
+        parts.insert(2, f"{duration(left)} left")
+    return ", ".join(parts)
+
+
+def people(view: FederationView, between: str) -> Text:
+    """Workers by state, and the slowest clients.
+
+    Args:
+        view: What to show.
+        between: Stands before each entry: a line break, or not.
+    """
+    text = Text.assemble((plural(len(view.workers), "worker"), "bold"))
+    for state, count in sorted(figures.states(view.workers).items()):
+        text.append(between).append_text(badge(state)).append(f" {count}")
+    worst = figures.slowest(view.versions, SLOWEST)
+    text.append("\nslowest clients" if worst else "", "bold")
+    for client, seconds in worst:
+        text.append(f"{between}{client} {seconds:.1f} s")
+    return text

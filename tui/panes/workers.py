@@ -1,0 +1,79 @@
+"""The second pane: every live worker, from its heartbeat."""
+
+from __future__ import annotations
+
+from common.records import Heartbeat
+from common.view import FederationView
+from tui.feed import Look
+from tui.panes.listing import Listing
+from tui.widgets.bar import bar
+from tui.widgets.cell import LEAST, Cell, number, state, word
+from tui.widgets.table import Column
+from tui.words import MISSING
+
+COLUMNS = (
+    Column("worker", "worker", 16),
+    Column("state", "state", 12),
+    Column("beat", "beat", 5, 1, right=True),
+    Column("client", "client", 12),
+    Column("progress", "progress", 12, 0),
+    Column("base", "from", 5, 3, right=True),
+    Column("staleness", "stale", 5, 2, right=True),
+    Column("tokens", "tokens/s", 9, 0, right=True),
+    Column("loss", "loss", 7, 1, right=True),
+    Column("done", "applied", 7, 4, right=True),
+    Column("site", "site", 10, 5),
+    Column("device", "device", 20, 6),
+    Column("host", "host", 16, 7),
+)
+
+
+class Workers(Listing):
+    """One row per heartbeat."""
+
+    COLUMNS = COLUMNS
+    NOUN = "worker"
+
+    def rows(self, look: Look) -> dict[str, dict[str, Cell]]:
+        """By site and id."""
+        if look.view is None:
+            return {}
+        done = self.history.by_worker(look.view.versions)
+        return {
+            f"{worker.site}/{worker.worker_id}": _row(
+                look.view, worker, look.clock, len(done.get(worker.worker_id, ()))
+            )
+            for worker in look.view.workers
+        }
+
+
+def progress(share: float, shown: bool) -> Cell:
+    """How far a task is, as a bar and in percent."""
+    if not shown:
+        return Cell(MISSING, LEAST)
+    return Cell(f"{bar(share, 1, 7)} {share:4.0%}", share)
+
+
+def _staleness(view: FederationView, base: int | None) -> int | None:
+    # A heartbeat may be read after the version that it knows of.
+    return None if base is None else max(0, view.info.version - base)
+
+
+def _row(view: FederationView, worker: Heartbeat, now: float, done: int) -> dict[str, Cell]:
+    base, busy = worker.base_version, worker.task_id is not None
+    return {
+        # A name may occur at two sites: the order must not.
+        "worker": Cell(worker.worker_id, f"{worker.worker_id} {worker.site}"),
+        "state": state(worker.state),
+        "beat": number(max(0.0, now - worker.sent_at), suffix=" s"),
+        "client": word(worker.client_id),
+        "progress": progress(worker.progress, busy),
+        "base": number(base if busy else None),
+        "staleness": number(_staleness(view, base) if busy else None),
+        "tokens": number(worker.tokens_per_s if worker.state == "training" else None),
+        "loss": number(worker.last_loss, 3),
+        "done": number(done),
+        "site": word(worker.site),
+        "device": word(worker.device),
+        "host": word(worker.host),
+    }

@@ -1,0 +1,30 @@
+"""A state as a symbol, a word and a colour: the colour never stands alone. Pure."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+BADGES = {
+    "starting": ("…", "cyan"),
+    "waiting": ("○", "yellow"),
+    "fetching": ("▼", "cyan"),
+    "training": ("●", "green"),
+    "publishing": ("▲", "cyan"),
+    "stopping": ("■", "yellow"),
+    "running": ("●", "green"),
+    "paused": ("‖", "yellow"),
+    "draining": ("◐", "yellow"),
+    "stopped": ("■", "yellow"),
+    "finished": ("✓", "green"),
+    "failed": ("✗", "red"),
+    "idle": ("○", ""),
+    "queued": ("◌", "cyan"),
+    "away": ("?", "yellow"),
+    "quarantined": ("✗", "red"),
+}
+
+
+def badge(state: str) -> Text:
+    """`● training`."""
+    symbol, style = BADGES.get(state, (" ", ""))
+    return Text(f"{symbol} {state}", style=style)
