@@ -12,10 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from common import view as viewing
 from common.errors import StoreError
 from common.store import Store
-from common.view import FederationView, RunUnknown
+from common.view import FederationView, Reader, RunUnknown
 
 PERIOD_S = 0.5
 
@@ -73,10 +72,11 @@ class Feed:
 
     def _work(self) -> None:
         store: Store | None = None
+        reader = Reader(self.name)
         while not self._stopped.is_set():
             try:
                 store = store or self._connect()
-                self._saw(viewing.read(store, self.name))
+                self._saw(reader.read(store))
             except RunUnknown:
                 self._look = replace(self._look, state="waiting", detail="")
             except StoreError as error:
