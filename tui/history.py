@@ -9,7 +9,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 from common.records import Event, VersionSummary
@@ -235,16 +234,6 @@ def _site(name: str, rows: Mapping[Kind, QueueRow], samples: Sequence[Sample]) -
         issued=rate(samples, lambda each: each.issued.get(name)),
         applied=rate(samples, lambda each: each.applied.get(name)),
     )
-
-
-# versions
-
-
-def pace(versions: Sequence[VersionSummary], last: int = 10) -> float | None:
-    """Mean seconds from one version to the next over the newest few; None while unknown."""
-    times = [each.at for each in versions[-last - 1 :]]
-    steps = [later - earlier for earlier, later in pairwise(times)]
-    return sum(steps) / len(steps) if steps else None
 
 
 def size(nbytes: int) -> str:
