@@ -13,7 +13,7 @@ from textual.widgets import Footer, Static
 
 from common.view import FederationView
 from tui.banner import banner
-from tui.feed import Feed, Look
+from tui.feed import Look, Source
 from tui.panel import panel
 
 REFRESH_S = 0.5
@@ -54,7 +54,7 @@ class Watch(App[None]):
         Binding("question_mark", "help", "help", key_display="?"),
     ]
 
-    def __init__(self, feed: Feed) -> None:
+    def __init__(self, feed: Source) -> None:
         """Show what a feed reads; it is started and stopped with the screen."""
         super().__init__()
         self.title = f"fccl {feed.name}"
@@ -95,7 +95,7 @@ class Watch(App[None]):
         top.set_classes(level)
         top.update(text)
         if look.view is not None and self._frozen is None:
-            shown = panel(look.view, time.time(), events=self._room(look.view))
+            shown = panel(look.view, look.now(), events=self._room(look.view))
             self._line("#run").update(shown)
 
     def _room(self, view: FederationView) -> int:

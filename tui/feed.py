@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 from common.errors import StoreError
 from common.store import Store
@@ -18,7 +18,7 @@ from common.view import FederationView, Reader, RunUnknown
 
 PERIOD_S = 0.5
 
-State = Literal["connecting", "waiting", "live", "lost"]
+State = Literal["connecting", "waiting", "live", "lost", "replay"]
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,13 @@ class Look:
 
     Attributes:
         state: `connecting` before the first answer, `waiting` for a run of that name, `live`, or
-            `lost`: the store does not answer.
+            `lost`: the store does not answer; `replay` of a recording (`tui/replay.py`).
         view: The last one read; stays when the store is lost.
         seen: When it was read, on the monotonic clock.
         moved: When the coordinator last changed it, likewise. Seen from here: the clocks of two
             machines may differ.
-        detail: What the store said instead of a view.
+        detail: What the store said instead of a view; of a replay, where it stands.
+        clock: The time that a replay shows, seconds since the epoch; None for a live run.
     """
 
     state: State = "connecting"
@@ -40,6 +41,26 @@ class Look:
     seen: float = 0.0
     moved: float = 0.0
     detail: str = ""
+    clock: float | None = None
+
+    def now(self) -> float:
+        """The time from which what is shown has its age, seconds since the epoch."""
+        return time.time() if self.clock is None else self.clock
+
+
+class Source(Protocol):
+    """Where the screen gets its looks from: a live run, or a recorded one."""
+
+    name: str
+
+    def start(self) -> None:
+        """Begin."""
+
+    def stop(self) -> None:
+        """End, without waiting."""
+
+    def look(self) -> Look:
+        """What is known now; at once."""
 
 
 class Feed:
