@@ -144,3 +144,18 @@ def test_nothing_known_is_said() -> None:
         await until(pilot, "empty", lambda: "no events" in screen(host))
 
     drive(host, script, (80, 24))
+
+
+def test_a_click_moves_the_cursor_and_another_one_chooses() -> None:
+    host = LogHost(Log())
+
+    async def script(pilot: Pilot[None]) -> None:
+        host.pane.show(look(events=EVENTS))
+        await pilot.pause()
+        await pilot.click(Rows, offset=(5, 1))
+        await until(pilot, "the second", lambda: "stale" in screen(host).splitlines()[-1])
+        assert not host.heard
+        await pilot.click(Rows, offset=(5, 1))
+        await until(pilot, "it is chosen", lambda: len(host.heard) == 1)
+
+    drive(host, script)

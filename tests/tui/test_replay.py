@@ -14,7 +14,7 @@ from common import recording
 from common.view import FederationView
 from tests.tui.recordings import record
 from tests.tui.views import screen, until
-from tui import replay
+from tui import picture, replay
 from tui.player import Player
 from tui.replay import FASTEST, SLOWEST, Clock, Replay
 
@@ -172,3 +172,12 @@ def test_a_mistake_is_one_line(
         main()
     assert ended.value.code == code
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_picture_is_drawn_without_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = tmp_path / "it.svg"
+    monkeypatch.setattr("sys.argv", ["picture", str(record(tmp_path / "r")), str(drawn)])
+    picture.main()
+    assert "mine" in drawn.read_text() and drawn.read_text().startswith("<svg")

@@ -15,7 +15,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import Static
 
-from common.records import Event, UpdateSummary, VersionSummary
+from common.records import Event, UpdateSummary, VersionSummary, one_line
 from common.view import FederationView
 from tui import history
 from tui.feed import Look
@@ -144,7 +144,10 @@ def _ages(ages: Sequence[tuple[str, int]]) -> Text:
 
 def _rejected(events: Sequence[Event]) -> Text:
     rejected = history.rejections(events)[:REJECTED]
-    lines = [f"! {event.refs.get('client', '?')}: {history.reason(event)}" for event in rejected]
+    lines = [
+        f"! {one_line(str(event.refs.get('client', '?')))}: {history.reason(event)}"
+        for event in rejected
+    ]
     return _titled(f"rejected: {len(rejected)} of late", lines or ["none"])
 
 
