@@ -316,7 +316,7 @@ class Store:
         last = entries[-1][0].decode() if entries else after
         return last, tuple(_parsed(Event, [fields.get(b"e") for _, fields in entries]))
 
-    def read(self, run: str, events: int) -> dict[str, Any]:
+    def read(self, run: str, events: int = 20) -> dict[str, Any]:
         """One pipelined read of everything that `common.view` shows, as raw bytes.
 
         Args:
