@@ -211,6 +211,7 @@ def main() -> None:
         return
     there = importlib.util.find_spec("tui.panes.clients") is not None
     panes = options.pane or ["clients" if there else "app"]
+    print("python -m benchmarks.tui", *(f"--pane {pane}" for pane in panes))
     print(f"| {CLIENTS} clients, {VERSIONS} versions, {EVENTS} events, at 2 Hz | of one core |")
     print("| --- | --- |")
     for pane in panes:

@@ -59,10 +59,14 @@ class Log(Vertical):
         yield Rows(arrivals="bottom", empty="no events", id="log-rows")
         yield Static(id="log-event", markup=False)
 
+    def on_mount(self) -> None:
+        """Say that there is nothing yet."""
+        self._fill()
+
     def show(self, look: Look) -> None:
         """Take in what is new."""
         events = look.view.events if look.view else ()
-        if events is not self._events or not self._shown:
+        if events is not self._events:
             self._events = events
             self._fill()
 
