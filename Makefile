@@ -8,7 +8,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 PIP = $(VENV)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint types imports check picture comparison clean
+.PHONY: demo test lint types imports check picture screenshot comparison clean
 
 demo: $(VENV)/.run  ## the whole federation on this machine, with a report
 	$(VENV)/bin/fccl demo --new
@@ -32,6 +32,10 @@ imports: $(VENV)/.dev
 picture: $(VENV)/.run  ## the picture of the README
 	$(VENV)/bin/fccl demo --new --plain --out runs/picture
 	cp runs/picture/report/loss.png docs/loss.png
+
+screenshot: $(VENV)/.run  ## the screen of the README, from a replay
+	test -d runs/picture || $(VENV)/bin/fccl demo --plain --out runs/picture
+	$(VENV)/bin/python -m tui.picture runs/picture docs/tui.svg
 
 comparison: $(VENV)/.run  ## base, single clients, federation, central: docs/benchmarks.md
 	$(VENV)/bin/python -m benchmarks.comparison

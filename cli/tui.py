@@ -1,20 +1,28 @@
-"""`fccl tui`: watch a run, in this terminal or in a browser."""
+"""`fccl tui`: watch a run, or play a recorded one, in this terminal or in a browser."""
 
 from __future__ import annotations
 
 import os
 import shlex
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cli.options import config_option, find_config
 from common import config as configuration
+from common import recording
 from common.config import FederationConfig
 from common.embedded import announced
 from common.errors import ConfigError
 from common.store import Store, connect
+from tui.replay import FASTEST, SLOWEST, SPEED, Replay
+
+if TYPE_CHECKING:
+    from textual.app import App
 
 TIMEOUT_S = 2.0  # for one answer of the store; the screen goes on meanwhile
 WEB_DRIVER = "TEXTUAL_DRIVER"  # set by textual-serve: the terminal is then a browser
@@ -27,6 +35,18 @@ WEB_DRIVER = "TEXTUAL_DRIVER"  # set by textual-serve: the terminal is then a br
     "directory",
     type=click.Path(path_type=Path),
     help="Directory of a demo that runs in another terminal, e.g. runs/demo.",
+)
+@click.option(
+    "--replay",
+    "recorded",
+    type=click.Path(path_type=Path),
+    help="Play a run from its directory instead; needs no server.",
+)
+@click.option(
+    "--speed",
+    type=click.FloatRange(SLOWEST, FASTEST),
+    metavar="N",
+    help=f"Of --replay: seconds of the run per second [{SPEED:g}]. + and - change it.",
 )
 @click.option("--web", is_flag=True, help="Serve it to browsers instead, until Ctrl-C.")
 @click.option(
@@ -42,6 +62,8 @@ WEB_DRIVER = "TEXTUAL_DRIVER"  # set by textual-serve: the terminal is then a br
 def command(
     config_path: Path | None,
     directory: Path | None,
+    recorded: Path | None,
+    speed: float | None,
     web: bool,
     host: str,
     port: int,
@@ -49,43 +71,91 @@ def command(
     controls: bool,
     public_url: str | None,
 ) -> None:
-    """Watch a run, and steer it: pause, resume, drain, stop; kick a client, reissue its task."""
+    """Watch a run, and steer it; or play one again.
+
+    Pause, resume, drain, stop; kick a client, reissue its task. A replay changes nothing.
+    """
     if controls and (read_only or not web):
         raise click.UsageError("--controls goes with --web, and not with --read-only")
-    found = find_config(config_path)
-    config = configuration.load(found)
-    name = directory.name if directory else config.run.name
+    steers = controls if web else not read_only
+    shown = _chosen(config_path, directory, recorded, speed, steers)
     if web:
-        _serve(_arguments(found, directory, controls), name, host, port, public_url)
+        _serve(shown.words, shown.name, host, port, public_url)
         return
     if not (sys.stdin.isatty() and sys.stdout.isatty()) and WEB_DRIVER not in os.environ:
         raise ConfigError(
             "`fccl tui` needs a terminal",
             "use `fccl status` for one look, `fccl tui --web` for a browser",
         )
-    from tui.app import Watch
-    from tui.controls import Controls
-    from tui.feed import Feed
+    shown.screen().run()
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What is watched: its name, the options that name it again, and its screen."""
+
+    name: str
+    options: tuple[str, ...]
+    screen: Callable[[], App[None]]
+
+    @property
+    def words(self) -> list[str]:
+        """The command that shows the same in a terminal."""
+        # -P: what lies in the working directory is no part of the program.
+        return [sys.executable, "-P", "-m", "cli", "tui", *self.options]
+
+
+def _chosen(
+    config_path: Path | None,
+    directory: Path | None,
+    recorded: Path | None,
+    speed: float | None,
+    steers: bool,
+) -> _Shown:
+    if recorded is None:
+        if speed is not None:
+            raise click.UsageError("--speed goes with --replay")
+        return _live(find_config(config_path), directory, steers)
+    if directory is not None:
+        raise click.UsageError("--run and --replay exclude each other")
+    return _replay(recorded, SPEED if speed is None else speed)
+
+
+def _live(found: Path | None, directory: Path | None, steers: bool) -> _Shown:
+    config = configuration.load(found)
+    name = directory.name if directory else config.run.name
+    options = ["--config", str(found)] if found else []
+    options += ["--run", str(directory)] if directory else []
+    options += [] if steers else ["--read-only"]
 
     def connected() -> Store:
         return _store(config, directory)
 
-    Watch(Feed(connected, name), None if read_only else Controls(connected)).run()
+    def screen() -> App[None]:
+        from tui.app import Watch
+        from tui.controls import Controls
+        from tui.feed import Feed
+
+        return Watch(Feed(connected, name), Controls(connected) if steers else None)
+
+    return _Shown(name, tuple(options), screen)
+
+
+def _replay(directory: Path, speed: float) -> _Shown:
+    replay = Replay(recording.read(directory), speed)
+
+    def screen() -> App[None]:
+        from tui.player import Player
+
+        return Player(replay)
+
+    return _Shown(replay.name, ("--replay", str(directory), "--speed", str(speed)), screen)
 
 
 def _store(config: FederationConfig, directory: Path | None) -> Store:
     if directory is not None:
         return connect(announced(directory), TIMEOUT_S)
     return connect(config.store.url, TIMEOUT_S, config.store.ca)
-
-
-def _arguments(config: Path | None, directory: Path | None, controls: bool) -> list[str]:
-    """The command that shows the same in a terminal."""
-    # -P: what lies in the working directory is no part of the program.
-    words = [sys.executable, "-P", "-m", "cli", "tui"]
-    words += ["--config", str(config)] if config else []
-    words += [] if controls else ["--read-only"]
-    return words + (["--run", str(directory)] if directory else [])
 
 
 def _serve(words: list[str], name: str, host: str, port: int, public_url: str | None) -> None:

@@ -344,8 +344,13 @@ class Store:
         last = entries[-1][0].decode() if entries else after
         return last, tuple(_parsed(Event, [fields.get(b"e") for _, fields in entries]))
 
-    def read(self, run: str) -> dict[str, Any]:
-        """One pipelined read of everything that `common.view` shows, as raw bytes."""
+    def read(self, run: str, events: int = 20) -> dict[str, Any]:
+        """One pipelined read of everything that `common.view` shows, as raw bytes.
+
+        Args:
+            run: Its id.
+            events: At most so many of the feed's newest entries.
+        """
 
         def pipelined(r: Any) -> list[Any]:
             with r.pipeline(transaction=False) as pipe:
@@ -353,7 +358,7 @@ class Store:
                 pipe.get(f"fccl:{run}:version")
                 for name in ("clients", "queues", "summaries"):
                     pipe.hgetall(f"fccl:{run}:{name}")
-                pipe.xrevrange(f"fccl:{run}:events", count=20)
+                pipe.xrevrange(f"fccl:{run}:events", count=events)
                 return list(pipe.execute())
 
         names = ("info", "version", "clients", "queues", "summaries", "events")

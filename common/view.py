@@ -5,9 +5,9 @@ Written by `coordinator/status.py`, read in one pipelined request; nothing here 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError
 
@@ -26,6 +26,11 @@ from common.records import (
 )
 from common.store import Store
 from common.wire import explain, unpack
+
+FEW_EVENTS = 20
+MANY_EVENTS = 500
+
+R = TypeVar("R")
 
 RunStatus = Literal[
     "starting", "waiting", "running", "paused", "draining", "stopped", "finished", "failed"
@@ -102,38 +107,106 @@ class FederationView:
 
 
 def read(store: Store, name: str) -> FederationView:
-    """The run that carries this name now.
+    """One look at the run that carries this name now, with the last few events.
 
     Raises:
         RunUnknown: No such run is in the store.
         StoreError: The run speaks another protocol, or the store is out of reach.
     """
-    run = store.get_run(name)
-    raw = store.read(run) if run else {"info": None}
-    if run is None or raw["info"] is None:
-        raise RunUnknown(
-            f"no run {name!r} is known at {store.where}", "start it with `fccl coordinator`"
+    return Reader(name, FEW_EVENTS).read(store)
+
+
+class Reader:
+    """Looks at a run again and again, and decodes only what it has not seen before.
+
+    What has not changed since the last look is the same object: a view that is shown may compare
+    with `is`, and a run of a thousand versions costs no more than a young one.
+    """
+
+    def __init__(self, name: str, events: int = MANY_EVENTS) -> None:
+        """Nothing is read yet.
+
+        Args:
+            name: Of the run.
+            events: At most so many of the feed's newest entries.
+        """
+        self._name, self._events = name, events
+        self._run = ""
+        self._parts = _Parts()
+
+    def read(self, store: Store) -> FederationView:
+        """The run that carries the name now.
+
+        Raises:
+            RunUnknown: No such run is in the store.
+            StoreError: The run speaks another protocol, or the store is out of reach.
+        """
+        run = store.get_run(self._name)
+        raw = store.read(run, self._events) if run else {"info": None}
+        if run is None or raw["info"] is None:
+            raise RunUnknown(
+                f"no run {self._name!r} is known at {store.where}",
+                "start it with `fccl coordinator`",
+            )
+        if run != self._run:  # ids of events and numbers of versions mean something else now
+            self._run, self._parts = run, _Parts()
+        try:
+            return self._parts.view(raw, store.heartbeats(run))
+        except WireError as error:
+            raise StoreError(
+                f"the status of run {self._name!r}: {error}", "upgrade fccl here"
+            ) from None
+        except ValidationError as error:
+            reason = f"the status of run {self._name!r}: {explain(error)}"
+            raise StoreError(reason, "upgrade fccl here") from None
+
+
+class _Parts:
+    """The tables of one run, each with what was last decoded of it."""
+
+    def __init__(self) -> None:
+        self._clients = _Table(lambda value: unpack(ClientRow, value)[0])
+        self._queues = _Table(lambda value: unpack(QueueRow, value)[0])
+        self._versions = _Table(VersionSummary.model_validate_json, key=int)
+        self._feed = _Table(lambda value: unpack(Event, value)[0], key=_stream_order)
+
+    def view(self, raw: Mapping[str, Any], workers: tuple[Heartbeat, ...]) -> FederationView:
+        return FederationView(
+            info=unpack(Info, raw["info"])[0],
+            clients=self._clients.rows(raw["clients"]),
+            workers=workers,
+            queues=self._queues.rows(raw["queues"]),
+            versions=self._versions.rows(raw["summaries"]),
+            events=self._feed.rows({key: entry[b"e"] for key, entry in raw["events"]}),
         )
-    try:
-        return _view(raw, store.heartbeats(run))
-    except WireError as error:
-        raise StoreError(f"the status of run {name!r}: {error}", "upgrade fccl here") from None
-    except ValidationError as error:
-        reason = f"the status of run {name!r}: {explain(error)}"
-        raise StoreError(reason, "upgrade fccl here") from None
 
 
-def _view(raw: Mapping[str, Any], workers: tuple[Heartbeat, ...]) -> FederationView:
-    summaries = [VersionSummary.model_validate_json(line) for line in raw["summaries"].values()]
-    return FederationView(
-        info=unpack(Info, raw["info"])[0],
-        clients=_rows(ClientRow, raw["clients"]),
-        workers=workers,
-        queues=_rows(QueueRow, raw["queues"]),
-        versions=tuple(sorted(summaries, key=lambda summary: summary.version)),
-        events=tuple(unpack(Event, entry[b"e"])[0] for _, entry in reversed(raw["events"])),
-    )
+class _Table(Generic[R]):
+    """One table as records in the order of their keys; a value seen before is not decoded again."""
+
+    def __init__(
+        self, decode: Callable[[bytes], R], key: Callable[[bytes], Any] = lambda key: key
+    ) -> None:
+        self._decode, self._key = decode, key
+        self._raw: dict[bytes, bytes] = {}
+        self._records: dict[bytes, R] = {}
+        self._rows: tuple[R, ...] = ()
+
+    def rows(self, raw: Mapping[bytes, bytes]) -> tuple[R, ...]:
+        """The records of a table as it is now; the same tuple while nothing changes."""
+        if raw == self._raw:
+            return self._rows
+        known = self._raw
+        self._records = {
+            key: self._records[key] if known.get(key) == value else self._decode(value)
+            for key, value in raw.items()
+        }
+        self._raw = dict(raw)
+        self._rows = tuple(self._records[key] for key in sorted(raw, key=self._key))
+        return self._rows
 
 
-def _rows(kind: Any, table: Mapping[bytes, bytes]) -> Any:
-    return tuple(unpack(kind, table[key])[0] for key in sorted(table))
+def _stream_order(key: bytes) -> tuple[int, int]:
+    """A stream's id is milliseconds and a count within them."""
+    milliseconds, _, count = key.partition(b"-")
+    return int(milliseconds), int(count)

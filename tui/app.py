@@ -18,7 +18,7 @@ from common.commands import Action
 from common.view import ClientRow
 from tui.banner import banner
 from tui.controls import DESTRUCTIVE, Controls
-from tui.feed import Feed, Look
+from tui.feed import Look, Source
 from tui.help import Help
 from tui.palette import Commands, Entry
 from tui.panes.aggregation import Aggregation
@@ -84,7 +84,7 @@ class Watch(App[None]):
         Binding("r", "control('reissue')", "reissue"),
     ]
 
-    def __init__(self, feed: Feed, controls: Controls | None = None) -> None:
+    def __init__(self, feed: Source, controls: Controls | None = None) -> None:
         """Show what a feed reads; it is started and stopped with the screen.
 
         Args:
@@ -194,6 +194,15 @@ class Watch(App[None]):
         detail = Detail(event.noun, event.key)
         self.push_screen(detail)
         self.call_after_refresh(lambda: detail.show(self._frozen or self._feed.look()))
+
+    def on_log_jump(self, event: Log.Jump) -> None:
+        """Go where an event leads: to a client's history, or to a version's updates."""
+        if event.kind == "client":
+            self._tabs.active = "clients"
+            self.post_message(Listing.Chosen("client", event.name))
+            return
+        self._tabs.active = "aggregation"
+        self._tabs.query_one(Aggregation).select(int(event.name))
 
     @property
     def _tabs(self) -> TabbedContent:

@@ -25,6 +25,8 @@ def banner(look: Look, name: str, now: float, frozen: bool = False) -> tuple[Lev
     age = now - look.seen
     if frozen and look.view is not None:
         return "note", f"held still {age:.0f} s ago; space goes on"
+    if look.state == "replay":
+        return "note", look.detail
     if look.view is not None and look.view.info.status in ("finished", "failed"):
         return _over(look.view.info)  # nothing can change, so it does not matter who answers
     match look.state:

@@ -10,16 +10,15 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
-from common import view as viewing
 from common.errors import StoreError
 from common.store import Store
-from common.view import FederationView, RunUnknown
+from common.view import FederationView, Reader, RunUnknown
 
 PERIOD_S = 0.5
 
-State = Literal["connecting", "waiting", "live", "lost"]
+State = Literal["connecting", "waiting", "live", "lost", "replay"]
 
 
 @dataclass(frozen=True)
@@ -28,13 +27,14 @@ class Look:
 
     Attributes:
         state: `connecting` before the first answer, `waiting` for a run of that name, `live`, or
-            `lost`: the store does not answer.
+            `lost`: the store does not answer; `replay` of a recording (`tui/replay.py`).
         view: The last one read; stays when the store is lost.
         seen: When it was read, on the monotonic clock.
         moved: When the coordinator last changed it, likewise. Seen from here: the clocks of two
             machines may differ.
-        detail: What the store said instead of a view.
-        clock: When it was read, seconds since the epoch: ages of what it shows end here.
+        detail: What the store said instead of a view; of a replay, where it stands.
+        clock: When it was read, seconds since the epoch, or the time that a replay shows: ages of
+            what is shown end here.
     """
 
     state: State = "connecting"
@@ -43,6 +43,21 @@ class Look:
     moved: float = 0.0
     detail: str = ""
     clock: float = 0.0
+
+
+class Source(Protocol):
+    """Where the screen gets its looks from: a live run, or a recorded one."""
+
+    name: str
+
+    def start(self) -> None:
+        """Begin."""
+
+    def stop(self) -> None:
+        """End, without waiting."""
+
+    def look(self) -> Look:
+        """What is known now; at once."""
 
 
 class Feed:
@@ -75,10 +90,11 @@ class Feed:
 
     def _work(self) -> None:
         store: Store | None = None
+        reader = Reader(self.name)
         while not self._stopped.is_set():
             try:
                 store = store or self._connect()
-                self._saw(viewing.read(store, self.name))
+                self._saw(reader.read(store))
             except RunUnknown:
                 self._look = replace(self._look, state="waiting", detail="")
             except StoreError as error:

@@ -278,6 +278,38 @@ def test_the_view_is_everything_in_one_value(store: Store, run: str) -> None:
     assert seen.fields()["clients"][0]["rows"] == 9
 
 
+def test_a_reader_decodes_only_what_has_changed(store: Store, run: str) -> None:
+    def publish(version: int) -> None:
+        summary = VersionSummary(version=version, phase=0, at=1.0, sha256=SHA, nbytes=1)
+        store.put_summary(run, version, summary.model_dump_json())
+
+    store.set_run(run, run)
+    store.set_info(run, pack(info(run)))
+    publish(0)
+    store.feed(run, [event(str(i)) for i in range(30)])
+    reader = view.Reader(run, events=25)
+    first = reader.read(store)
+    assert [e.text for e in first.events] == [str(i) for i in range(5, 30)]
+    again = reader.read(store)
+    assert again.versions is first.versions and again.events is first.events
+    publish(1)
+    store.feed(run, [event("new")])
+    later = reader.read(store)
+    assert [v.version for v in later.versions] == [0, 1]
+    assert later.versions[0] is first.versions[0]
+    assert later.events[:-1] == first.events[1:] and later.events[0] is first.events[1]
+    assert later.events[-1].text == "new"
+
+
+def test_a_reader_forgets_the_run_that_had_the_name_before(store: Store, run: str) -> None:
+    reader = view.Reader(run)
+    for name in (run, f"{run}2"):
+        store.set_info(name, pack(info(name)))
+        store.feed(name, [event(name)])
+        store.set_run(run, name)
+        assert [e.text for e in reader.read(store).events] == [name]
+
+
 def test_a_run_that_nobody_knows_is_one_line(store: Store, run: str) -> None:
     with pytest.raises(StoreError, match=f"no run '{run}'"):
         view.read(store, run)

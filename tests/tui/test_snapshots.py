@@ -1,0 +1,120 @@
+"""What the screens look like. Clock, time zone and feed stand still; `pictures.py` compares."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+
+from common import recording
+from common.records import Event, Heartbeat
+from tests.tui.pictures import compare
+from tests.tui.recordings import record
+from tests.tui.test_aggregation import REJECTED, history
+from tests.tui.views import Host, client, event, look, queue
+from tui.app import Watch
+from tui.feed import Look
+from tui.panes.aggregation import Aggregation
+from tui.panes.log import Log
+from tui.panes.queues import Queues
+from tui.player import Player
+from tui.replay import Replay
+
+NARROW, MIDDLE, WIDE = (80, 24), (120, 36), (200, 50)
+NOW = 2000.0
+
+
+@pytest.fixture(autouse=True)
+def standing_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+class Still:
+    """A feed that always sees the same, as long ago."""
+
+    name = "demo"
+
+    def __init__(self, seen: Look, age_s: float = 0.0) -> None:
+        self._look, self._age = seen, age_s
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def look(self) -> Look:
+        at = time.monotonic() - self._age
+        return replace(self._look, seen=at, moved=at, clock=NOW)
+
+
+EVENTS: list[Event] = [
+    event("t1 to client_0 from version 11", kind="issued", at=1700.0, client="client_0"),
+    *REJECTED,
+    event("version 12: 2 updates", kind="version", at=1720.0, version=12),
+    event(
+        "client_2 is quarantined: 3 refusals in a row", "error", "quarantined", client="client_2"
+    ),
+]
+
+
+def run(**changed: Any) -> Look:
+    """A run in its twelfth version."""
+    rows = [client(f"client_{i}", issued=9, participation=8, weight=0.25 * i) for i in range(4)]
+    worker = Heartbeat(
+        worker_id="w1", site="local", state="training", task_id="t1", client_id="client_0",
+        progress=0.4, tokens_per_s=5200.0, device="cpu", sent_at=NOW - 2,
+    )  # fmt: skip
+    return look(
+        **{"name": "demo", "version": 12, "total_versions": 24, "updated_at": NOW - 1, **changed},
+        clients=rows,
+        workers=[worker],
+        queues=[queue("tasks.local", 2, 4), queue("updates.local", 0, 1), queue("dead", 1, 0)],
+        versions=history(12),
+        events=EVENTS,
+    )
+
+
+LOST = "the store at 127.0.0.1:6379 does not answer (ConnectionError)"
+STATES: dict[str, tuple[Look, tuple[int, int]]] = {
+    "connecting": (Look(), NARROW),
+    "waiting": (Look("waiting"), NARROW),
+    "live-narrow": (run(), NARROW),
+    "live": (run(), MIDDLE),
+    "live-wide": (run(), WIDE),
+    "lost": (replace(run(), state="lost", detail=LOST), MIDDLE),
+    "finished": (run(status="finished", detail="the plan is complete", version=24), MIDDLE),
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_the_screen_of_a_state(state: str, tmp_path: Path) -> None:
+    seen, size = STATES[state]
+    feed = Still(seen, age_s=7.2 if state == "lost" else 0.0)
+    compare(Watch(feed), state, size, tmp_path)
+
+
+def test_a_replay(tmp_path: Path) -> None:
+    source = Replay(recording.read(record(tmp_path / "r")), monotonic=lambda: 0.0)
+    compare(Player(source), "replay", NARROW, tmp_path)
+
+
+@pytest.mark.parametrize("pane", [Aggregation, Queues, Log])
+@pytest.mark.parametrize("size", [NARROW, MIDDLE], ids=["narrow", "middle"])
+def test_a_pane(pane: Any, size: tuple[int, int], tmp_path: Path) -> None:
+    host = Host(pane())
+
+    async def script(pilot: Pilot[Any]) -> None:
+        for second in (1.0, 3.0):  # two looks: rates need them
+            host.pane.show(replace(run(), seen=second))
+            await pilot.pause()
+
+    name = f"{pane.__name__.lower()}-{'narrow' if size == NARROW else 'middle'}"
+    compare(host, name, size, tmp_path, script)

@@ -1,0 +1,208 @@
+"""A long table of which only the lines in sight are drawn: for logs and a thousand versions.
+
+Rows have keys. New rows leave the cursor and the scroll position on the row where they were, unless
+the cursor rests on the end where rows arrive: then it goes with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import ClassVar, Literal
+
+from rich.style import Style
+from rich.text import Text
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.geometry import Size
+from textual.message import Message
+from textual.reactive import reactive
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+Arrivals = Literal["top", "bottom"]
+
+CURSOR = Style(reverse=True)
+HELD = Style(bold=True, underline=True)  # the cursor while something else has the focus
+
+
+class Rows(ScrollView, can_focus=True):
+    """Lines with a cursor."""
+
+    DEFAULT_CSS = """
+    Rows { height: 1fr; scrollbar-gutter: stable; scrollbar-size-horizontal: 0; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up", "move(-1)", "up", show=False),
+        Binding("down", "move(1)", "down", show=False),
+        Binding("pageup", "page(-1)", "page up", show=False),
+        Binding("pagedown", "page(1)", "page down", show=False),
+        Binding("home", "end(0)", "first", show=False),
+        Binding("end", "end(-1)", "last", show=False),
+        Binding("enter", "choose", "choose", show=False),
+    ]
+
+    cursor: reactive[int] = reactive(0, init=False)
+
+    class Moved(Message):
+        """The cursor is on another row."""
+
+        def __init__(self, rows: Rows, key: Hashable) -> None:
+            """`key` of the row, None without rows."""
+            super().__init__()
+            self.rows, self.key = rows, key
+
+        @property
+        def control(self) -> Rows:
+            """The table."""
+            return self.rows
+
+    class Chosen(Moved):
+        """Enter, or a second click, on a row."""
+
+    def __init__(
+        self,
+        *,
+        header: str = "",
+        arrivals: Arrivals = "top",
+        empty: str = "",
+        id: str | None = None,
+        classes: str | None = None,
+    ) -> None:
+        """No rows.
+
+        Args:
+            header: Stays above the rows; none without.
+            arrivals: The end at which new rows come.
+            empty: Said while there are none.
+            id: Textual's.
+            classes: Textual's.
+        """
+        super().__init__(id=id, classes=classes)
+        self._header, self._arrivals, self._empty = header, arrivals, empty
+        self._keys: Sequence[Hashable] = ()
+        self._draw: Callable[[int], Text] = lambda _: Text()
+
+    @property
+    def key(self) -> Hashable:
+        """Of the row under the cursor; None without rows."""
+        return self._keys[self.cursor] if self._keys else None
+
+    @property
+    def follows(self) -> bool:
+        """Whether the cursor goes with the rows that arrive."""
+        return not self._keys or self.cursor == self._arriving(len(self._keys))
+
+    def put(self, keys: Sequence[Hashable], draw: Callable[[int], Text]) -> None:
+        """Show other rows.
+
+        Args:
+            keys: One for each row, all different.
+            draw: The line of the row at an index; called for those in sight.
+        """
+        before, follows, key = self.cursor, self.follows, self.key
+        self._keys, self._draw = keys, draw
+        index = self._arriving(len(keys)) if follows else self._place(key, before)
+        shift = index - before
+        self.virtual_size = Size(self.size.width, len(keys) + bool(self._header))
+        self.set_reactive(Rows.cursor, index)
+        if self.key != key:
+            self.post_message(self.Moved(self, self.key))
+        if follows:
+            self._reveal()
+        elif shift:
+            self.scroll_to(y=self.scroll_offset.y + shift, animate=False, immediate=True)
+        self.refresh()
+
+    def select(self, key: Hashable) -> None:
+        """Put the cursor on a row, if it is there."""
+        if key in self._keys:
+            self.cursor = self._keys.index(key)
+
+    def render_line(self, y: int) -> Strip:
+        """One line on the screen."""
+        width = self.scrollable_content_region.width
+        if self._header and y == 0:
+            return self._strip(Text(self._header, style="bold"), width)
+        row = y - bool(self._header) + self.scroll_offset.y
+        if not self._keys and row == 0:
+            return self._strip(Text(self._empty, style="dim"), width)
+        if not 0 <= row < len(self._keys):
+            return Strip.blank(width, self.rich_style)
+        strip = self._strip(self._draw(row), width)
+        if row != self.cursor:
+            return strip
+        return strip.apply_style(CURSOR if self.has_focus else HELD)
+
+    def watch_cursor(self) -> None:
+        """Keep it in sight, and tell."""
+        self._reveal()
+        self.post_message(self.Moved(self, self.key))
+        self.refresh()
+
+    def validate_cursor(self, value: int) -> int:
+        """Within the rows."""
+        return max(0, min(value, len(self._keys) - 1))
+
+    def action_move(self, rows: int) -> None:
+        """Up or down."""
+        self.cursor += rows
+
+    def action_page(self, pages: int) -> None:
+        """Up or down by what is in sight."""
+        self.cursor += pages * max(1, self._height() - 1)
+
+    def action_end(self, index: int) -> None:
+        """To the first row, or the last."""
+        self.cursor = 0 if index == 0 else len(self._keys) - 1
+
+    def action_choose(self) -> None:
+        """Tell that this row is meant."""
+        if self._keys:
+            self.post_message(self.Chosen(self, self.key))
+
+    def on_click(self, event: events.Click) -> None:
+        """The cursor goes to the row; a click on the cursor chooses it."""
+        row = event.y - bool(self._header) + self.scroll_offset.y
+        if not 0 <= row < len(self._keys) or (self._header and event.y == 0):
+            return
+        if row == self.cursor:
+            self.action_choose()
+        self.cursor = row
+
+    def on_focus(self) -> None:
+        """The cursor looks different."""
+        self.refresh()
+
+    def on_blur(self) -> None:
+        """The cursor looks different."""
+        self.refresh()
+
+    def on_resize(self) -> None:
+        """Other lines are in sight."""
+        self.virtual_size = Size(self.size.width, len(self._keys) + bool(self._header))
+        self._reveal()
+
+    def _arriving(self, count: int) -> int:
+        return 0 if self._arrivals == "top" else max(0, count - 1)
+
+    def _place(self, key: Hashable, before: int) -> int:
+        if key in self._keys:
+            return self._keys.index(key)
+        return self.validate_cursor(before)
+
+    def _height(self) -> int:
+        return self.scrollable_content_region.height - bool(self._header)
+
+    def _reveal(self) -> None:
+        top, height = self.scroll_offset.y, self._height()
+        if height <= 0:
+            return
+        if not top <= self.cursor < top + height:
+            y = self.cursor if self.cursor < top else self.cursor - height + 1
+            self.scroll_to(y=y, animate=False, immediate=True)
+
+    def _strip(self, text: Text, width: int) -> Strip:
+        line = text.copy()
+        line.truncate(width, overflow="ellipsis", pad=True)
+        segments = line.render(self.app.console)
+        return Strip([s for s in segments if s.text != "\n"]).apply_style(self.rich_style)

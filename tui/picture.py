@@ -1,0 +1,52 @@
+"""Draws the screen of a replay as SVG, without a terminal: `python -m tui.picture RUN FILE`.
+
+`make screenshot` makes docs/tui.svg with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from common import recording
+from common.errors import FcclError
+from common.recording import Recording
+from tui.player import Player
+from tui.replay import Replay
+
+SHARE = 0.6  # of the run's time that is over in the picture
+SIZE = (120, 36)
+PAUSE_S = 1.0  # the screen takes a look twice a second
+
+
+def draw(recorded: Recording) -> str:
+    """The screen in the middle of the run."""
+    return asyncio.run(_drawn(recorded))
+
+
+async def _drawn(recorded: Recording) -> str:
+    now = 0.0
+    replay = Replay(recorded, speed=1.0, monotonic=lambda: now)
+    replay.start()
+    now = SHARE * (recorded.ended - recorded.began)
+    app = Player(replay)
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.pause(PAUSE_S)
+        return app.export_screenshot()
+
+
+def main() -> None:
+    """The command."""
+    if len(sys.argv) != 3:
+        sys.exit("use: python -m tui.picture RUN FILE")
+    run, file = map(Path, sys.argv[1:])
+    try:
+        svg = draw(recording.read(run))
+    except FcclError as error:
+        sys.exit(f"fccl: {error}")
+    file.write_text(svg, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,316 @@
+"""Plays a recorded run: views as from `tui/feed.py`, from a run directory and a clock of its own.
+
+No server is needed. What the coordinator shows and the journal does not keep is left out: queues
+are empty. Workers are shown by what their updates say: who trained, for how long, how fast.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
+
+from common.recording import LOCAL, Accepted, Issued, Recording
+from common.records import Heartbeat
+from common.view import MANY_EVENTS, ClientRow, FederationView, Info, RunStatus
+from tui.feed import Look
+
+SPEED = 60.0  # seconds of the run per second
+SLOWEST, FASTEST = 0.125, 2.0**16
+
+
+class Timed(Protocol):
+    """Something that happened."""
+
+    @property
+    def at(self) -> float:
+        """When, in seconds since the epoch."""
+
+
+T = TypeVar("T", bound=Timed)
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Virtual time that runs `speed` times as fast as the monotonic clock, until its end.
+
+    Attributes:
+        since: On the monotonic clock.
+        at: The virtual time then.
+        end: The last virtual time.
+        speed: Virtual seconds per second.
+        held: Stands still.
+    """
+
+    since: float
+    at: float
+    end: float
+    speed: float
+    held: bool = False
+
+    def time(self, now: float) -> float:
+        """The virtual time at a moment of the monotonic clock."""
+        passed = 0.0 if self.held else max(0.0, now - self.since) * self.speed
+        return min(self.end, self.at + passed)
+
+    def changed(self, now: float, speed: float, held: bool) -> Clock:
+        """A clock that goes on from here in another way."""
+        speed = max(SLOWEST, min(FASTEST, speed))
+        return replace(self, since=now, at=self.time(now), speed=speed, held=held)
+
+
+class Replay:
+    """Takes the place of a `Feed`."""
+
+    def __init__(
+        self,
+        recording: Recording,
+        speed: float = SPEED,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Stands at the beginning until `start`.
+
+        Args:
+            recording: What to play.
+            speed: Seconds of the run per second.
+            monotonic: The clock of this process.
+        """
+        self.name = recording.config.run.name
+        self._recording, self._monotonic = recording, monotonic
+        self._clock = Clock(monotonic(), recording.began, recording.ended, speed, held=True)
+        self._known = _Known(recording)
+
+    def start(self) -> None:
+        """Let time run."""
+        self._change(self._clock.speed, held=False)
+
+    def stop(self) -> None:
+        """Time stands still."""
+        self._change(self._clock.speed, held=True)
+
+    def faster(self) -> None:
+        """Twice as fast."""
+        self._change(self._clock.speed * 2, self._clock.held)
+
+    def slower(self) -> None:
+        """Half as fast."""
+        self._change(self._clock.speed / 2, self._clock.held)
+
+    def hold(self) -> None:
+        """Stand still, or go on."""
+        self._change(self._clock.speed, not self._clock.held)
+
+    def look(self) -> Look:
+        """The run as it was at the virtual time."""
+        now = self._monotonic()
+        at = self._clock.time(now)
+        shown = time.strftime("%H:%M:%S", time.localtime(at))
+        state = ", held" if self._clock.held else ""
+        state = ", at the end" if at >= self._clock.end else state
+        detail = f"replay {shown} ×{self._clock.speed:g}{state}"
+        return Look("replay", self._known.view(at), seen=now, moved=now, detail=detail, clock=at)
+
+    def _change(self, speed: float, held: bool) -> None:
+        self._clock = self._clock.changed(self._monotonic(), speed, held)
+
+
+class _Known:
+    """Remembers the last view: tables that have not changed since are the same objects."""
+
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+        self._workers = by_worker(recording)
+        self._mark: tuple[int, ...] = ()
+        self._view: FederationView | None = None
+
+    def view(self, at: float) -> FederationView:
+        r = self._recording
+        parts = (r.versions, r.events, r.issued, r.settled, r.accepted)
+        mark = tuple(count(part, at) for part in parts)
+        if self._view is None or mark != self._mark:
+            before, self._view, self._mark = self._view, view_at(r, at), mark
+            for name in ("versions", "events", "clients"):
+                if before and getattr(before, name) == getattr(self._view, name):
+                    self._view = replace(self._view, **{name: getattr(before, name)})
+        info = self._view.info.model_copy(update={"updated_at": at})
+        return replace(self._view, info=info, workers=workers_at(r, self._workers, at))
+
+
+def count(things: Sequence[Timed], at: float) -> int:
+    """How many of them have happened, in their order."""
+    return bisect_right(things, at, key=lambda thing: thing.at)
+
+
+def until(things: Sequence[T], at: float) -> Sequence[T]:
+    """Those that have happened."""
+    return things[: count(things, at)]
+
+
+def view_at(recording: Recording, at: float) -> FederationView:
+    """The run as it was at a time: what the coordinator would have shown."""
+    versions = tuple(until(recording.versions, at)) or recording.versions[:1]
+    events = tuple(until(recording.events, at)[-MANY_EVENTS:])
+    open_tasks = open_at(recording, at)
+    return FederationView(
+        info=_info(recording, at, versions[-1].version, len(open_tasks)),
+        clients=_clients(recording, at, open_tasks),
+        workers=workers_at(recording, by_worker(recording), at),
+        queues=(),
+        versions=versions,
+        events=events,
+    )
+
+
+def open_at(recording: Recording, at: float) -> dict[str, Issued]:
+    """The newest attempt of every task that has no receipt yet, by client."""
+    settled = {each.task_id for each in until(recording.settled, at)}
+    issued = until(recording.issued, at)
+    return {each.client_id: each for each in issued if each.task_id not in settled}
+
+
+def by_worker(recording: Recording) -> dict[str, list[Accepted]]:
+    """The accepted updates of each worker, by its id, in their order."""
+    found: dict[str, list[Accepted]] = {}
+    for each in recording.accepted:
+        found.setdefault(each.worker_id, []).append(each)
+    return {name: found[name] for name in sorted(found)}
+
+
+def workers_at(
+    recording: Recording, updates: Mapping[str, Sequence[Accepted]], at: float
+) -> tuple[Heartbeat, ...]:
+    """The workers whose updates were accepted, from their first task until the recording's end.
+
+    A worker trains for as long as its update says, until the update is accepted.
+
+    Args:
+        recording: The run.
+        updates: By worker.
+        at: The time.
+    """
+    beats = (_worker(recording, at, name, own) for name, own in updates.items())
+    return tuple(beat for beat in beats if beat is not None)
+
+
+def _worker(
+    recording: Recording, at: float, name: str, updates: Sequence[Accepted]
+) -> Heartbeat | None:
+    if at < _start(updates[0]):
+        return None
+    done = count(updates, at)
+    last = updates[done - 1] if done else None
+    current = updates[done] if done < len(updates) and _start(updates[done]) <= at else None
+    member = recording.members.get(updates[0].client_id)
+    beat = Heartbeat(
+        worker_id=name,
+        site=member.site if member else LOCAL,
+        state="waiting",
+        clients=tuple(dict.fromkeys(each.client_id for each in updates)),
+        last_loss=last.stats.avg_loss if last else None,
+        device="recorded",
+        software=recording.software,
+        sent_at=at,
+    )
+    if current is None:
+        return beat
+    seconds = max(current.stats.train_seconds, 1e-3)
+    return beat.model_copy(
+        update={
+            "state": "training",
+            "task_id": current.task_id,
+            "client_id": current.client_id,
+            "base_version": current.base_version,
+            "progress": min(1.0, (at - _start(current)) / seconds),
+            "tokens_per_s": current.stats.num_tokens / seconds,
+        }
+    )
+
+
+def _start(update: Accepted) -> float:
+    return update.at - update.stats.train_seconds
+
+
+def _clients(recording: Recording, at: float, tasks: dict[str, Issued]) -> tuple[ClientRow, ...]:
+    versions = until(recording.versions, at) or recording.versions[:1]
+    newest, phase = versions[-1], _phase(recording, versions[-1].version)
+    kind = recording.config.phase[phase].kind
+    issued = Counter(e.client_id for e in until(recording.issued, at) if e.attempt == 1)
+    applied = Counter(u.client_id for version in versions for u in version.updates)
+    losses = {each.client_id: each.stats.avg_loss for each in until(recording.accepted, at)}
+    weights = {update.client_id: update.weight for update in newest.updates}
+    lost = _named(recording, at, "quarantined")
+    rows = []
+    for name, member in recording.members.items():
+        task = tasks.get(name)
+        row = ClientRow(
+            client_id=name,
+            site=member.site,
+            rows=member.rows.get(kind, 0),
+            issued=issued[name],
+            participation=applied[name],
+            task_id=task.task_id if task else None,
+            base_version=task.base_version if task else None,
+            staleness=max(0, newest.version - task.base_version) if task else None,
+            last_loss=losses.get(name),
+            weight=weights.get(name),
+            quarantined=name in lost,
+        )
+        rows.append(row)
+    return tuple(sorted(rows, key=lambda row: row.client_id))
+
+
+def _named(recording: Recording, at: float, kind: str) -> set[str]:
+    """Clients that an event of a kind was about."""
+    events = (event for event in until(recording.events, at) if event.kind == kind)
+    return {str(event.refs.get("client")) for event in events}
+
+
+def _info(recording: Recording, at: float, version: int, open_tasks: int) -> Info:
+    config, settled = recording.config, until(recording.settled, at)
+    accepted = sum(1 for each in settled if each.accepted)
+    applied = sum(len(each.updates) for each in until(recording.versions, at))
+    status, detail = _status(recording, at)
+    return Info(
+        run=recording.run,
+        name=config.run.name,
+        status=status,
+        detail=detail,
+        version=version,
+        total_versions=sum(phase.versions for phase in config.phase),
+        phase=_phase(recording, version),
+        phases=tuple(phase.objective for phase in config.phase),
+        clients=len(recording.members),
+        buffered=max(0, accepted - applied),
+        buffer_size=config.schedule.buffer,
+        open_tasks=open_tasks,
+        accepted=accepted,
+        rejected=len(settled) - accepted,
+        started_at=recording.began,
+        updated_at=at,
+        max_staleness=config.schedule.max_staleness,
+        software=recording.software,
+    )
+
+
+def _status(recording: Recording, at: float) -> tuple[RunStatus, str]:
+    if at < recording.ended:
+        return "running", "as recorded"
+    last = recording.events[-1] if recording.events else None
+    if last is not None and last.kind == "finished":
+        return "finished", last.text
+    if last is not None and last.kind == "stopped":
+        return "stopped", last.text
+    return "stopped", "the recording ends here"
+
+
+def _phase(recording: Recording, version: int) -> int:
+    """The phase in which tasks from a version train; the last one from its end on."""
+    ends: Iterable[int] = (
+        sum(phase.versions for phase in recording.config.phase[: index + 1])
+        for index in range(len(recording.config.phase))
+    )
+    last = len(recording.config.phase) - 1
+    return next((index for index, end in enumerate(ends) if version < end), last)
