@@ -140,7 +140,8 @@ def healthy(view: FederationView) -> Answer:
     """Whether the run goes on as it should."""
     info, at_work = view.info, len(view.workers)
     if str(info.status) not in ("running", "finished"):
-        return Answer(False if info.status == "failed" else None, info.detail or info.status)
+        stuck = info.status in ("failed", "waiting")
+        return Answer(False if stuck else None, info.detail or info.status)
     if info.status == "finished":
         return Answer(True, "the run is over")
     if not at_work:
