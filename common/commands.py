@@ -1,49 +1,95 @@
-"""What an operator asks of a coordinator, through the store. A stub: the transport is to come."""
+"""What an operator asks of a running coordinator, and what it answers.
+
+A command lies in the store until the coordinator has journaled it; only then is there an answer.
+`fccl pause|resume|drain|stop|kick|reissue` and the controls of `fccl tui` come this way. Whoever
+may write the store's keys may command; an invited site may not (`common/acl.py`).
+"""
 
 from __future__ import annotations
 
-import uuid
-from typing import Literal
+import getpass
+import secrets
+import socket
+import time
+from typing import Annotated, Literal, get_args
 
-from common.records import Label, Record, Text
+from pydantic import Field
+
+from common.records import Label, Record, Seconds, Text
 from common.store import Store
-from common.wire import pack, unpack
+from common.wire import pack
 
 Action = Literal["pause", "resume", "drain", "stop", "kick", "pardon", "reissue"]
+ACTIONS: tuple[Action, ...] = get_args(Action)
+TARGETED: tuple[Action, ...] = ("kick", "pardon", "reissue")
 
 
 class Command(Record):
-    """One request. `target` names a client (kick, pardon) or a task (reissue)."""
+    """One thing that is asked.
+
+    Attributes:
+        command_id: Names it; the same one is carried out once.
+        action: What.
+        target: A client (kick, pardon), or a client or task (reissue); empty for the others.
+        by: Who asks; only informs.
+        at: When, on the asker's clock; only informs.
+    """
 
     command_id: Label
     action: Action
-    target: str = ""
+    target: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{0,64}$")] = ""
     by: Text = ""
+    at: Seconds = 0.0
 
 
 class Answer(Record):
-    """What the coordinator did."""
+    """What became of a command; journaled before."""
 
+    command_id: Label
     state: Literal["done", "refused"]
     reason: Text = ""
 
 
 def send(store: Store, run: str, action: Action, target: str = "") -> Command:
-    """Ask.
+    """Ask the coordinator of a run.
 
-    Raises:
-        StoreError: Out of reach, or not allowed.
-    """
-    command = Command(command_id=uuid.uuid4().hex, action=action, target=target, by="stub")
-    store.command("RPUSH", f"fccl:{run}:commands", pack(command))  # type: ignore[arg-type]
-    return command
-
-
-def answer(store: Store, run: str, command_id: str) -> Answer | None:
-    """What became of it; None while nothing is decided.
+    Args:
+        store: As a user who may write its keys.
+        run: The run's id.
+        action: What is asked.
+        target: Of what, where the action has one.
 
     Raises:
         StoreError: Out of reach.
     """
-    value = store.command("GET", f"fccl:{run}:answer:{command_id}")
-    return None if value is None else unpack(Answer, value)[0]
+    command = Command(
+        command_id=secrets.token_hex(8), action=action, target=target, by=_who(), at=time.time()
+    )
+    store.put_command(run, pack(command))
+    return command
+
+
+def withdraw(store: Store, run: str, command: Command) -> None:
+    """Ask no more for what nobody has answered: it must not happen hours later.
+
+    Raises:
+        StoreError: Out of reach.
+    """
+    store.remove_command(run, pack(command))
+
+
+def answer(store: Store, run: str, command_id: str) -> Answer | None:
+    """What the coordinator said; None while it has not.
+
+    Raises:
+        StoreError: Out of reach.
+    """
+    return store.get_answer(Answer, run, command_id)
+
+
+def _who() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        user = "someone"
+    return f"{user}@{socket.gethostname()}"

@@ -24,6 +24,8 @@ HEARTBEAT_TTL_S = 15
 RECEIPT_TTL_S = 7 * 24 * 3600
 JOIN_TTL_S = 90 * 24 * 3600
 FEED_LENGTH = 2000
+MAX_COMMANDS = 100  # looked at in one go
+ANSWER_TTL_S = 24 * 3600
 MAX_WORKERS_PER_SITE = 256
 MAX_FRAME = MAX_HEADER + 64  # bytes of a record without data
 
@@ -244,6 +246,32 @@ class Store:
         """The answer to the holder of a token, once there is one."""
         value: bytes | None = self._do(lambda r: r.get(f"fccl:join:{token_id}:answer"))
         return value
+
+    # commands of an operator, and the coordinator's answers
+
+    def put_command(self, run: str, command: bytes) -> None:
+        """Ask the coordinator for something."""
+        self._do(lambda r: r.rpush(f"fccl:{run}:commands", command))
+
+    def commands(self, run: str) -> list[bytes]:
+        """What is asked, the oldest first; stays until `drop_commands`."""
+        return list(self._do(lambda r: r.lrange(f"fccl:{run}:commands", 0, MAX_COMMANDS - 1)))
+
+    def drop_commands(self, run: str, count: int) -> None:
+        """Take the oldest away."""
+        self._do(lambda r: r.ltrim(f"fccl:{run}:commands", count, -1))
+
+    def remove_command(self, run: str, command: bytes) -> None:
+        """Take one back, if it is still there."""
+        self._do(lambda r: r.lrem(f"fccl:{run}:commands", 0, command))
+
+    def put_answer(self, run: str, command_id: str, answer: bytes) -> None:
+        """What became of a command."""
+        self._do(lambda r: r.set(f"fccl:{run}:answer:{command_id}", answer, ex=ANSWER_TTL_S))
+
+    def get_answer(self, kind: type[R], run: str, command_id: str) -> R | None:
+        """What became of a command, once the coordinator has said so."""
+        return self._record(kind, f"fccl:{run}:answer:{command_id}")
 
     # heartbeats
 

@@ -27,7 +27,9 @@ from common.records import (
 from common.store import Store
 from common.wire import explain, unpack
 
-RunStatus = Literal["starting", "waiting", "running", "stopped", "finished", "failed"]
+RunStatus = Literal[
+    "starting", "waiting", "running", "paused", "draining", "stopped", "finished", "failed"
+]
 
 
 class RunUnknown(StoreError):

@@ -14,10 +14,12 @@ from threading import Event as Flag
 
 from broker.protocol import Depth
 from common.clock import Clock
-from common.errors import StoreError
+from common.commands import Command
+from common.errors import StoreError, WireError
 from common.records import Event, VersionSummary
 from common.store import Store
 from common.view import Info, RunStatus
+from common.wire import pack, unpack
 from coordinator import narration
 from coordinator.events import Beats, Dismiss, Finish, Join, Note, Sign
 from coordinator.run import Run
@@ -74,6 +76,31 @@ class Board:
             return Beats((), store_up=False)
         signs = (Sign(h.site, h.task_id is not None, h.task_id) for h in heartbeats)
         return Beats(tuple(signs))
+
+    def commands(self) -> list[Command]:
+        """What operators ask for; stays in the store until `answered`."""
+        found: list[Command] = []
+        try:
+            for raw in self._store.commands(self._run.run_id) if self._up else ():
+                try:
+                    found.append(unpack(Command, raw)[0])
+                except WireError as error:
+                    self._warn("command", f"a command cannot be read: {error.what}")
+                    self._store.drop_commands(self._run.run_id, 1)
+                    return found  # what stands behind it comes at the next look
+        except StoreError as error:
+            self._lost(error)
+        return found
+
+    def answered(self, command: Command) -> None:
+        """Tell who asked for the oldest command what became of it, and take it away."""
+        answer = self._run.journal.answer(command.command_id)
+        if answer is None:
+            return
+        self._show(
+            lambda: self._store.put_answer(self._run.run_id, command.command_id, pack(answer))
+        )
+        self._show(lambda: self._store.drop_commands(self._run.run_id, 1))
 
     def live(self, state: State, latest: VersionSummary) -> None:
         """Show how the run stands; say when it begins to wait for workers, and when it goes on."""
@@ -187,7 +214,7 @@ class Board:
         return Info(
             run=run.run_id,
             name=run.name,
-            status=status or ("running" if served else "waiting"),
+            status=status or _status(state, bool(served)),
             detail=detail if served else f"waiting for workers: {detail}",
             version=state.version,
             total_versions=plan.total_versions,
@@ -204,3 +231,11 @@ class Board:
             max_staleness=plan.schedule.max_staleness,
             software=run.software,
         )
+
+
+def _status(state: State, served: bool) -> RunStatus:
+    if state.closing or state.draining:
+        return "draining"
+    if state.paused:
+        return "paused"
+    return "running" if served else "waiting"

@@ -11,13 +11,12 @@ with immediate reissue is FedBuff; K = concurrency with reissue after the commit
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 
-from coordinator import admission, schedule
+from coordinator import admission, orders, schedule
 from coordinator.events import (
     Accept,
-    Action,
     Again,
     Beats,
     Candidate,
@@ -31,6 +30,7 @@ from coordinator.events import (
     Join,
     Leave,
     Note,
+    Order,
     Refused,
     Repeat,
     Tick,
@@ -45,18 +45,7 @@ from coordinator.state import (
     Plan,
     State,
 )
-
-
-@dataclass(frozen=True)
-class Step:
-    """A state, and the actions that led to it."""
-
-    state: State
-    actions: tuple[Action, ...] = ()
-
-    def then(self, *actions: Action, state: State | None = None) -> Step:
-        """This step, followed by more."""
-        return Step(state or self.state, self.actions + actions)
+from coordinator.step import Step
 
 
 def step(plan: Plan, state: State, event: CoordinatorEvent, now: float) -> Step:
@@ -74,6 +63,8 @@ def step(plan: Plan, state: State, event: CoordinatorEvent, now: float) -> Step:
             handled = _enrol(plan, state, event)
         case Leave():
             handled = _leave(state, event)
+        case Order():
+            handled = orders.carry_out(plan, state, event.command, now)
         case Drain():
             handled = Step(replace(state, draining=True))
         case Tick():
@@ -83,12 +74,15 @@ def step(plan: Plan, state: State, event: CoordinatorEvent, now: float) -> Step:
 
 def _advance(plan: Plan, done: Step, now: float) -> Step:
     """Commit if the buffer is ripe, finish if the plan is fulfilled, else fill the free places."""
+    if done.state.closing and all(task.parked for task in done.state.tasks.values()):
+        done = done.then(state=replace(done.state, draining=True))
     if ready := schedule.commit(plan, done.state, now):
         done = done.then(*ready.actions, state=ready.state)
     if done.state.version >= plan.total_versions:
         return done.then(Finish(complete=True, reason="the plan is complete"))
     if done.state.draining:
-        return done.then(Finish(complete=False, reason="stopped on request"))
+        reason = "drained on request" if done.state.closing else "stopped on request"
+        return done.then(Finish(complete=False, reason=reason))
     if not schedule.eligible(plan, done.state):
         return done.then(Finish(complete=False, reason="every client is quarantined", failed=True))
     filled = schedule.fill(plan, done.state, now)

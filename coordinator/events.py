@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from common.commands import Command
 from common.records import ContributionStats, Kind
 from coordinator.state import Buffered, Client, OpenTask
 
@@ -96,11 +97,18 @@ class Leave:
 
 
 @dataclass(frozen=True)
+class Order:
+    """An operator asks for something; see `common.commands`."""
+
+    command: Command
+
+
+@dataclass(frozen=True)
 class Drain:
     """Stop cleanly: issue nothing more, commit what is buffered."""
 
 
-CoordinatorEvent = Tick | Beats | Candidate | Again | Refused | Enrol | Leave | Drain
+CoordinatorEvent = Tick | Beats | Candidate | Again | Refused | Enrol | Leave | Order | Drain
 
 # actions
 
@@ -190,6 +198,15 @@ class Dismiss:
 
 
 @dataclass(frozen=True)
+class Reply:
+    """Journal what became of a command, and tell who asked; `paused` where that has changed."""
+
+    command: Command
+    refused: str = ""
+    paused: bool | None = None
+
+
+@dataclass(frozen=True)
 class Note:
     """An entry for the event feed."""
 
@@ -208,4 +225,4 @@ class Finish:
     failed: bool = False
 
 
-Action = Issue | Accept | Close | Discard | Repeat | Commit | Join | Dismiss | Note | Finish
+Action = Issue | Accept | Close | Discard | Repeat | Commit | Join | Dismiss | Reply | Note | Finish

@@ -15,12 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from broker.protocol import LOCAL
+from common.commands import Answer
 from common.errors import FencedError, RunError
 from common.records import Event, Receipt, VersionSummary
-from coordinator.events import Accept, Action, Close, Commit, Dismiss, Issue, Join, Note
+from coordinator.events import Accept, Action, Close, Commit, Dismiss, Issue, Join, Note, Reply
 from coordinator.state import Client, ClientState, State
 
 SCHEMA = """
@@ -54,10 +55,13 @@ CREATE TABLE event (
     id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, level TEXT NOT NULL,
     kind TEXT NOT NULL, text TEXT NOT NULL, refs TEXT NOT NULL);
 """
-MEMBER = """
-CREATE TABLE IF NOT EXISTS member (
-    client_id TEXT PRIMARY KEY, site TEXT NOT NULL, rows TEXT NOT NULL, left INTEGER NOT NULL)
-"""
+LATER = (  # tables that a run may lack which an older version began
+    "CREATE TABLE IF NOT EXISTS member (client_id TEXT PRIMARY KEY, site TEXT NOT NULL,"
+    " rows TEXT NOT NULL, left INTEGER NOT NULL);",
+    "CREATE TABLE IF NOT EXISTS command (command_id TEXT PRIMARY KEY, action TEXT NOT NULL,"
+    " target TEXT NOT NULL, by TEXT NOT NULL, at REAL NOT NULL, refused TEXT NOT NULL,"
+    " paused INTEGER);",
+)
 
 MAX_EVENTS = 50_000  # a flood of rejected messages must not grow the journal without end
 
@@ -89,8 +93,9 @@ class Journal:
         """
         with _translated(path):
             journal = cls(_connect(path), path)
+            tables = " ".join(LATER)
             journal._db.executescript(
-                f"BEGIN; {SCHEMA} {MEMBER}; INSERT INTO epoch VALUES (1, 0); COMMIT;"
+                f"BEGIN; {SCHEMA} {tables} INSERT INTO epoch VALUES (1, 0); COMMIT;"
             )
             with journal._transaction():
                 journal._db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
@@ -108,7 +113,8 @@ class Journal:
         with _translated(path):
             journal = cls(_connect(path), path)
             journal._db.execute("SELECT value FROM epoch").fetchone()
-            journal._db.execute(MEMBER)  # a run begun before sites could be invited has none
+            for table in LATER:
+                journal._db.execute(table)
         return journal
 
     def close(self) -> None:
@@ -217,6 +223,19 @@ class Journal:
         rows = self.rows(query, limit)
         return [(sites.get(client, LOCAL.name), _receipt(row)) for client, *row in rows]
 
+    def answer(self, command_id: str) -> Answer | None:
+        """What became of a command, if it was carried out or refused."""
+        query = "SELECT refused FROM command WHERE command_id = ?"
+        for (refused,) in self.rows(query, command_id):
+            state: Literal["done", "refused"] = "refused" if refused else "done"
+            return Answer(command_id=command_id, state=state, reason=refused)
+        return None
+
+    def paused(self) -> bool:
+        """Whether an operator holds the run."""
+        query = "SELECT paused FROM command WHERE paused IS NOT NULL ORDER BY rowid DESC LIMIT 1"
+        return any(paused for (paused,) in self.rows(query))
+
     def site_of(self, task_id: str) -> str:
         """The site that a task was issued to."""
         query = "SELECT site FROM task JOIN member USING (client_id) WHERE task_id = ?"
@@ -301,6 +320,11 @@ class Journal:
             case Dismiss(left=True):
                 query = "UPDATE member SET left = 1 WHERE client_id = ?"
                 self._db.execute(query, (action.client_id,))
+            case Reply():
+                command = action.command
+                asked = (command.command_id, command.action, command.target, command.by, now)
+                query = "INSERT INTO command VALUES (?, ?, ?, ?, ?, ?, ?)"
+                self._db.execute(query, (*asked, action.refused, action.paused))
             case Note():
                 row = (now, action.level, action.kind, action.text, json.dumps(dict(action.refs)))
                 query = "INSERT INTO event (at, level, kind, text, refs) VALUES (?, ?, ?, ?, ?)"

@@ -34,6 +34,7 @@ def recover(plan: Plan, journal: Journal, now: float, lease_s: float) -> State:
         buffer=tuple(buffer),
         clients=MappingProxyType(_clients(journal)),
         joined=MappingProxyType({client.client_id: client for client in journal.members()}),
+        paused=journal.paused(),
         norms=_norms(journal, plan.phase_of(version)),
         issued=issued,
         round_at=_newest_issue(journal),

@@ -84,9 +84,10 @@ def eligible(plan: Plan, state: State) -> list[str]:
 def fill(plan: Plan, state: State, now: float) -> Scheduled:
     """Issue tasks into the free places, and again where a lease ran out.
 
-    Nothing is issued while the store is out of reach: workers could not fetch the adapter.
+    Nothing is issued while the store is out of reach (workers could not fetch the adapter), nor
+    while the run is paused or drained.
     """
-    if not state.store_up:
+    if not state.store_up or state.paused or state.closing:
         return Scheduled(state)
     state, reissued = _reissue(plan, state, now)
     waiting = state.tasks or state.buffer  # a round whose every update was refused starts again

@@ -49,7 +49,9 @@ from coordinator.events import (
     Join,
     Leave,
     Note,
+    Order,
     Repeat,
+    Reply,
 )
 from coordinator.ingest import Allowance, Arrival, Ingest
 from coordinator.journal import Journal
@@ -66,6 +68,7 @@ POLL_S = 0.2  # longest wait for a message; bounds the reaction to a stop
 PREFETCH = 4  # chunks in flight from each site's queue
 MAX_OFFENCES, OFFENCE_S = 50, 60.0  # dead letters of a site in so many seconds: that is a flood
 MUTE_S = 600.0
+TOO_EARLY = "the coordinator had not started yet: ask again"
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,7 @@ class Service:
         self._summaries = self._journal.versions()
         self._finished: Finish | None = None
         self._pulsed = 0.0
+        self._obeys = False
 
     def serve(self, stop: Flag) -> Outcome:
         """Run until the plan is complete, or `stop` is set; then commit what is buffered.
@@ -217,9 +221,24 @@ class Service:
         self._attend(now)
         self._flush()
         self._step(self._board.beats(self._state))
+        self._obey()
         self._board.live(self._state, self._summaries[-1])
         self._observe.pulsed(self._state, self._board.up)
         self._depths()
+
+    def _obey(self) -> None:
+        """Carry out what operators ask; what was done before a crash is only answered again.
+
+        What was asked before this coordinator came may be hours old: nobody waits for it any more.
+        """
+        for command in self._board.commands():
+            if self._finished is None and self._journal.answer(command.command_id) is None:
+                if self._obeys:
+                    self._step(Order(command))
+                else:
+                    self._write(self._state, (Reply(command, TOO_EARLY),))
+            self._board.answered(command)
+        self._obeys = self._obeys or self._board.up
 
     # invited sites
 

@@ -146,6 +146,11 @@ class State:
     """Live workers by site; silent sites are missing."""
     store_up: bool = True
     draining: bool = False
+    """A stop: nothing more is issued, what is buffered is committed at once."""
+    closing: bool = False
+    """A drain: nothing more is issued; it becomes a stop once no task is open."""
+    paused: bool = False
+    """Nothing is issued until an operator says so; updates are taken as ever."""
     round_issued: bool = False  # sync: this version's round is out
 
     def members(self, plan: Plan) -> Mapping[str, Client]:

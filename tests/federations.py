@@ -112,6 +112,12 @@ class Federation:
     def worker(self, *flags: str, **variables: str) -> Command:
         return self.place.fork("worker", *flags, **variables)
 
+    def order(self, *words: str, code: int = 0) -> Command:
+        """A command that controls the run, to its end."""
+        command = self.place.fork(*words)
+        assert command.end() == code, command.err
+        return command
+
     def status(self) -> dict[str, Any] | None:
         """What `fccl status --json` prints; None where it fails."""
         command = self.place.fork("status", "--json")

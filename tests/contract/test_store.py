@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import redis
 
-from common import view
+from common import commands, view
+from common.commands import Action, Answer, Command
 from common.embedded import EmbeddedStore
 from common.errors import StoreError
 from common.records import Event, Heartbeat, Membership, Receipt, VersionSummary
@@ -25,7 +26,7 @@ from common.store import (
     place,
 )
 from common.view import ClientRow, Info, QueueRow
-from common.wire import pack
+from common.wire import pack, unpack
 
 SHA = "0" * 64
 
@@ -165,6 +166,25 @@ def test_one_question_to_join_has_one_answer(store: Store, run: str) -> None:
     store.put_join_answer(run, b"yes")
     assert store.get_join_request(run) == b"may I?"
     assert store.get_join_answer(run) == b"yes"
+
+
+def test_commands_wait_in_order_until_they_are_taken(store: Store, run: str) -> None:
+    wanted: tuple[Action, ...] = ("pause", "resume", "stop")
+    asked = [commands.send(store, run, action) for action in wanted]
+    assert [unpack(Command, raw)[0] for raw in store.commands(run)] == asked
+    commands.withdraw(store, run, asked[1])
+    store.drop_commands(run, 1)
+    assert [unpack(Command, raw)[0] for raw in store.commands(run)] == [asked[2]]
+    assert commands.answer(store, run, asked[0].command_id) is None
+    done = Answer(command_id=asked[0].command_id, state="done")
+    store.put_answer(run, done.command_id, pack(done))
+    assert commands.answer(store, run, done.command_id) == done
+
+
+def test_a_command_for_no_name_is_not_sent(store: Store, run: str) -> None:
+    with pytest.raises(ValueError, match="target"):
+        commands.send(store, run, "kick", "client 0\n")
+    assert store.commands(run) == []
 
 
 def test_the_clock_is_the_servers(store: Store) -> None:

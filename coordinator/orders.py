@@ -1,0 +1,96 @@
+"""What an operator may ask of a run, decided without I/O. Part of `coordinator/core.py`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from common.commands import Command
+from coordinator import schedule
+from coordinator.events import Close, Note, Reply
+from coordinator.state import STRIKES, OpenTask, Plan, State
+from coordinator.step import Step
+
+
+def carry_out(plan: Plan, state: State, command: Command, now: float) -> Step:
+    """Do it, or say why not; either way there is one `Reply`."""
+    match command.action:
+        case "pause" | "resume":
+            return _hold(state, command)
+        case "drain":
+            return _done(replace(state, closing=True, paused=False), command, "the run is drained")
+        case "stop":
+            return _done(replace(state, draining=True), command, "the run is stopped")
+        case "kick":
+            return _kick(plan, state, command)
+        case "pardon":
+            return _pardon(plan, state, command)
+        case "reissue":
+            return _reissue(state, command, now)
+
+
+def _hold(state: State, command: Command) -> Step:
+    wanted = command.action == "pause"
+    if state.paused == wanted:
+        return _refused(state, command, f"the run is {'' if wanted else 'not '}paused")
+    text = "the run is paused: no task is issued" if wanted else "the run goes on"
+    done = _done(replace(state, paused=wanted), command, text)
+    reply = replace(_reply(done), paused=wanted)
+    return Step(done.state, (reply, *done.actions[1:]))
+
+
+def _kick(plan: Plan, state: State, command: Command) -> Step:
+    name = command.target
+    if name not in state.members(plan):
+        return _refused(state, command, f"there is no client {name}")
+    if state.client(name).quarantined:
+        return _refused(state, command, f"{name} gets no more tasks already")
+    if schedule.eligible(plan, state) == [name]:
+        return _refused(state, command, f"{name} is the last client; `fccl stop` ends the run")
+    after = state.with_client(name, replace(state.client(name), strikes=STRIKES))
+    closed = [
+        Close(task.task_id, name, f"{name} was kicked by {command.by}"[:500])
+        for task in state.tasks.values()
+        if task.client_id == name
+    ]
+    for each in closed:
+        after = after.without_task(each.task_id)
+    return _done(after, command, f"{name} gets no more tasks").then(*closed)
+
+
+def _pardon(plan: Plan, state: State, command: Command) -> Step:
+    name = command.target
+    if name not in state.members(plan):
+        return _refused(state, command, f"there is no client {name}")
+    if not state.client(name).quarantined:
+        return _refused(state, command, f"{name} gets tasks as it is")
+    after = state.with_client(name, replace(state.client(name), strikes=0))
+    return _done(after, command, f"{name} gets tasks again")
+
+
+def _reissue(state: State, command: Command, now: float) -> Step:
+    task = _task(state, command.target)
+    if task is None:
+        return _refused(state, command, f"{command.target} is no open task, nor a client with one")
+    if state.paused:
+        return _refused(state, command, "the run is paused")
+    after = state.with_task(replace(task, lease_until=now))
+    return _done(after, command, f"{task.task_id} of {task.client_id} is issued again")
+
+
+def _task(state: State, name: str) -> OpenTask | None:
+    found = state.tasks.get(name)
+    return found or next((t for t in state.tasks.values() if t.client_id == name), None)
+
+
+def _done(state: State, command: Command, text: str) -> Step:
+    by = f" (by {command.by})" if command.by else ""
+    refs = (("client", command.target),) if command.target else ()
+    return Step(state, (Reply(command), Note("warning", "command", f"{text}{by}"[:500], refs)))
+
+
+def _refused(state: State, command: Command, why: str) -> Step:
+    return Step(state, (Reply(command, why),))
+
+
+def _reply(done: Step) -> Reply:
+    return next(action for action in done.actions if isinstance(action, Reply))

@@ -1,0 +1,20 @@
+"""A state and what is to be done about it: what each part of the core returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from coordinator.events import Action
+from coordinator.state import State
+
+
+@dataclass(frozen=True)
+class Step:
+    """A state, and the actions that led to it."""
+
+    state: State
+    actions: tuple[Action, ...] = ()
+
+    def then(self, *actions: Action, state: State | None = None) -> Step:
+        """This step, followed by more."""
+        return Step(state or self.state, self.actions + actions)
