@@ -142,7 +142,7 @@ class Answer:
 def healthy(view: FederationView) -> Answer:
     """Whether the run goes on as it should."""
     info, at_work = view.info, len(view.workers)
-    if str(info.status) not in ("running", "finished"):
+    if info.status not in ("running", "finished"):
         stuck = info.status in ("failed", "waiting")
         return Answer(False if stuck else None, info.detail or info.status)
     if info.status == "finished":
