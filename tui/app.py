@@ -51,7 +51,7 @@ CONTROLS: dict[str, tuple[Action, str]] = {
     "Pardon the selected client": ("pardon", "It gets tasks again"),
     "Reissue the selected client's task": (
         "reissue",
-        "Its worker, or another one, begins it again",
+        "It is handed out once more",
     ),
 }
 
@@ -161,7 +161,9 @@ class Watch(App[None]):
             return
         run, name, target = view.info.run, view.info.name, self._target(action)
         if target is None:
-            self.notify(f"nothing to {action}: select a client first", severity="warning")
+            client = self._client()
+            lacks = f"{client.client_id} has no open task" if client else "no client is selected"
+            self.notify(f"nothing to {action}: {lacks}", severity="warning")
             return
         order = partial(self._controls.order, run, action, target)
         if action not in DESTRUCTIVE:

@@ -144,7 +144,9 @@ def healthy(view: FederationView) -> Answer:
     info, at_work = view.info, len(view.workers)
     if info.status not in ("running", "finished"):
         stuck = info.status in ("failed", "waiting")
-        return Answer(False if stuck else None, info.detail or info.status)
+        said = info.detail.startswith(info.status)  # "waiting for workers: …"
+        text = info.detail if said else f"{info.status}: {info.detail}"
+        return Answer(False if stuck else None, text)
     if info.status == "finished":
         return Answer(True, "the run is over")
     if not at_work:
