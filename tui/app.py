@@ -33,6 +33,7 @@ from tui.widgets.confirm import Confirm
 
 REFRESH_S = 0.5
 NARROW, LOW = 100, 30  # columns and rows: below, there is less to see
+ENDED = ("stopped", "finished", "failed")
 PANES = {
     "overview": Overview,
     "workers": Workers,
@@ -46,9 +47,12 @@ CONTROLS: dict[str, tuple[Action, str]] = {
     "Resume": ("resume", "Go on after a pause"),
     "Drain": ("drain", "Finish what is open, then end the run"),
     "Stop": ("stop", "End the run now; it can be resumed"),
-    "Kick the selected client": ("kick", "Its updates count no more"),
-    "Pardon the selected client": ("pardon", "It takes part again"),
-    "Reissue the selected client's task": ("reissue", "Somebody else may train it"),
+    "Kick the selected client": ("kick", "It gets no more tasks"),
+    "Pardon the selected client": ("pardon", "It gets tasks again"),
+    "Reissue the selected client's task": (
+        "reissue",
+        "It is handed out once more",
+    ),
 }
 
 
@@ -144,7 +148,7 @@ class Watch(App[None]):
     def action_pause(self) -> None:
         """Pause; where it is paused, resume."""
         view = self._feed.look().view
-        paused = view is not None and str(view.info.status) == "paused"
+        paused = view is not None and view.info.status == "paused"
         self.action_control("resume" if paused else "pause")
 
     def action_control(self, action: Action) -> None:
@@ -152,9 +156,14 @@ class Watch(App[None]):
         view = self._feed.look().view
         if self._controls is None or view is None:
             return
+        if view.info.status in ENDED:
+            self.notify("the run is over: no coordinator serves it", severity="warning")
+            return
         run, name, target = view.info.run, view.info.name, self._target(action)
         if target is None:
-            self.notify(f"nothing to {action}: select a client first", severity="warning")
+            client = self._client()
+            lacks = f"{client.client_id} has no open task" if client else "no client is selected"
+            self.notify(f"nothing to {action}: {lacks}", severity="warning")
             return
         order = partial(self._controls.order, run, action, target)
         if action not in DESTRUCTIVE:

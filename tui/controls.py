@@ -5,6 +5,7 @@ An order is *requested* until the coordinator has answered: nothing here pretend
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -12,14 +13,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from common import commands
-from common.commands import Action
+from common.commands import Action, Command
 from common.errors import StoreError
 from common.store import Store
 from tui.banner import Level
 
 POLL_S = 0.25
 PATIENCE_S = 15.0  # the coordinator looks every second
-FOLLOWED_S = 120.0  # a late answer is an answer, too
+FOLLOWED_S = 60.0  # a late answer is an answer, too; then it is withdrawn
 SHOWN_S = 8.0  # how long an outcome stays on the screen
 
 DESTRUCTIVE: frozenset[Action] = frozenset({"stop", "drain", "kick"})
@@ -69,7 +70,7 @@ def told(order: Order, now: float) -> tuple[Level, str] | None:
         case "unsent":
             return "error", f"{name}: not sent: {order.reason}"
         case _:
-            return "warning", f"{name}: no answer from the coordinator"
+            return "warning", f"{name}: withdrawn, no answer from the coordinator"
 
 
 class Controls:
@@ -120,7 +121,15 @@ class Controls:
             if answer is not None:
                 self._became(number, answer.state, answer.reason)
                 return
-        self._became(number, "unanswered", "")
+        if not self._closed.is_set():
+            self._withdraw(store, run, command)
+            self._became(number, "unanswered", "")
+
+    def _withdraw(self, store: Store, run: str, command: Command) -> None:
+        # Left there, it would be carried out whenever a coordinator comes back. Who quits this
+        # screen right after an order still wants it.
+        with contextlib.suppress(StoreError):
+            commands.withdraw(store, run, command)
 
     def _became(
         self, number: int, state: Literal["done", "refused", "unsent", "unanswered"], reason: str

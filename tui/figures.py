@@ -6,13 +6,14 @@ Time is the coordinator's (`at` of versions, `updated_at`): clocks of two machin
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
 from common.records import Heartbeat, UpdateSummary, VersionSummary
 from common.view import FederationView
+from tui.words import plural
 
 RECENT = 10  # versions that a rate, or a trend, is taken over
 
@@ -75,19 +76,21 @@ def bytes_down(versions: Sequence[VersionSummary]) -> int:
 
 def by_client(versions: Sequence[VersionSummary]) -> Mapping[str, Sequence[Done]]:
     """Every client's applied updates, oldest first."""
-    found: dict[str, list[Done]] = {}
-    for version in versions:
-        for update in version.updates:
-            found.setdefault(update.client_id, []).append((version.version, update))
-    return found
+    return _grouped(versions, lambda update: update.client_id)
 
 
 def by_worker(versions: Sequence[VersionSummary]) -> Mapping[str, Sequence[Done]]:
-    """Every worker's applied updates, oldest first."""
+    """Every worker's applied updates, oldest first; an update does not say of which site."""
+    return _grouped(versions, lambda update: update.worker_id)
+
+
+def _grouped(
+    versions: Sequence[VersionSummary], name: Callable[[UpdateSummary], str]
+) -> Mapping[str, Sequence[Done]]:
     found: dict[str, list[Done]] = {}
     for version in versions:
         for update in version.updates:
-            found.setdefault(update.worker_id, []).append((version.version, update))
+            found.setdefault(name(update), []).append((version.version, update))
     return found
 
 
@@ -139,8 +142,11 @@ class Answer:
 def healthy(view: FederationView) -> Answer:
     """Whether the run goes on as it should."""
     info, at_work = view.info, len(view.workers)
-    if str(info.status) not in ("running", "finished"):
-        return Answer(False if info.status == "failed" else None, info.detail or info.status)
+    if info.status not in ("running", "finished"):
+        stuck = info.status in ("failed", "waiting")
+        said = info.detail.startswith(info.status)  # "waiting for workers: …"
+        text = info.detail if said else f"{info.status}: {info.detail}"
+        return Answer(False if stuck else None, text)
     if info.status == "finished":
         return Answer(True, "the run is over")
     if not at_work:
@@ -148,8 +154,7 @@ def healthy(view: FederationView) -> Answer:
     out = sum(client.quarantined for client in view.clients)
     if out:
         return Answer(None, f"{out} of {len(view.clients)} clients quarantined")
-    text = f"{at_work} live worker{'' if at_work == 1 else 's'}, {info.detail}"
-    return Answer(True, text)
+    return Answer(True, f"{plural(at_work, 'live worker')}, {info.detail}")
 
 
 def learning(versions: Sequence[VersionSummary]) -> Answer:
@@ -166,7 +171,7 @@ def learning(versions: Sequence[VersionSummary]) -> Answer:
     before, after = median(losses[:half]), median(losses[half:])
     text = f"holdout {before:.3f} → {after:.3f}, last {len(losses)} versions"
     if after < before:
-        return Answer(True, f"{text}")
+        return Answer(True, text)
     return Answer(False, f"{text}: not falling")
 
 

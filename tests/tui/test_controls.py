@@ -16,18 +16,21 @@ from tui.widgets.confirm import Confirm
 pytestmark = pytest.mark.servers
 
 
+def asked(store: Store, run: str) -> list[Command]:
+    """What a coordinator reads."""
+    return [unpack(Command, frame)[0] for frame in store.commands(run)]
+
+
 def sent(store: Store, run: str) -> list[tuple[str, str]]:
-    """What a coordinator would read: action and target."""
-    frames = store.command("LRANGE", f"fccl:{run}:commands", "0", "-1")
-    return [(c.action, c.target) for c in (unpack(Command, frame)[0] for frame in frames)]
+    """The same as action and target."""
+    return [(command.action, command.target) for command in asked(store, run)]
 
 
 def settle(store: Store, run: str, state: str, reason: str = "") -> None:
     """Answer the newest as a coordinator does."""
-    frame = store.command("LINDEX", f"fccl:{run}:commands", "-1")
-    command = unpack(Command, frame)[0]
-    given = Answer.model_validate({"state": state, "reason": reason})
-    store.command("SET", f"fccl:{run}:answer:{command.command_id}", pack(given))  # type: ignore[arg-type]
+    command_id = asked(store, run)[-1].command_id
+    fields = {"command_id": command_id, "state": state, "reason": reason}
+    store.put_answer(run, command_id, pack(Answer.model_validate(fields)))
 
 
 def test_a_pause_is_requested_until_it_is_answered(redis_server: Server, run: str) -> None:
@@ -136,6 +139,19 @@ def test_a_read_only_screen_offers_nothing_and_sends_nothing(
         assert not {"Pause", "Stop"} & {entry.name for entry in app.entries()}
 
     watch(redis_server.url, run, script, controls=False)
+
+
+def test_a_run_that_is_over_takes_no_orders(redis_server: Server, run: str) -> None:
+    store = connect(redis_server.url)
+    publish(store, run, status="stopped")
+
+    async def script(pilot: Pilot[None], app: Watch) -> None:
+        await shows(pilot, "the run", lambda: "1 of 9" in screen(app))
+        await pilot.press("S")
+        await shows(pilot, "the reason", lambda: "the run is over: no coord" in screen(app))
+        assert sent(store, run) == []
+
+    watch(redis_server.url, run, script)
 
 
 def test_a_store_that_takes_no_orders_is_told(own_redis: PrivateRedis, run: str) -> None:

@@ -111,6 +111,9 @@ def test_clients_can_be_sorted_filtered_and_looked_into(redis_server: Server, ru
         assert (table.cursor_row, table.selected) == (0, "client_1"), "the cursor keeps its row"
         await pilot.press("s")
         assert table.sorting == "weight ↓"
+        await pilot.click("#clients LiveTable", offset=(3, 0))
+        await shows(pilot, "the header", lambda: table.sorting == "client ↑")
+        table.sort_by("weight")
         await pilot.press("slash", *"quar")
         await shows(pilot, "one row", lambda: table.row_count == 1)
         assert "1 of 2 clients, by weight ↓, with 'quar'" in screen(app)

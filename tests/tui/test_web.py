@@ -12,6 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from cli.tui import _arguments
 from common.store import connect
 from tests.processes import LONG, Commands, commands
 from tests.servers import Server, free_port
@@ -55,6 +56,11 @@ def test_a_browser_sees_the_run(place: Commands, redis_server: Server, tmp_path:
     asyncio.run(seen(port, b"version 1: fine"))
     command.signal(signal.SIGINT)
     assert command.end() == 0
+
+
+def test_a_browser_can_steer_only_where_that_was_asked_for() -> None:
+    assert "--read-only" in _arguments(None, None, controls=False)
+    assert "--read-only" not in _arguments(None, None, controls=True)
 
 
 def test_a_taken_port_is_one_line(place: Commands) -> None:

@@ -104,8 +104,8 @@ class Detail(ModalScreen[None]):
                 if f"{worker.site}/{worker.worker_id}" == self.key:
                     clients = ", ".join(worker.clients[:8]) or "no client"
                     more = f" and {len(worker.clients) - 8} more" if worker.clients[8:] else ""
-                    where = " on ".join(filter(None, (worker.device, worker.host)))
-                    return f"{worker.state}, {where}; serves {clients}{more}"
+                    where = "".join(f", {part}" for part in (worker.device, worker.host) if part)
+                    return f"{worker.state}{where}; serves {clients}{more}"
             return "no heartbeat any more"
         for row in view.clients:
             if row.client_id == self.key:

@@ -100,8 +100,9 @@ class Listing(Vertical):
         kept = {k: cells for k, cells in rows.items() if matches(cells, wanted)} if wanted else rows
         table = self.query_one(LiveTable)
         table.fill(kept)
-        count = f"{len(kept):,} of {len(rows):,} {self.NOUN}s" if rows else f"no {self.NOUN}s yet"
-        shown = f"{count}, by {table.sorting}" + (f", with {wanted!r}" if wanted else "")
+        shown = f"{len(kept):,} of {len(rows):,} {self.NOUN}s, by {table.sorting}"
+        shown += f", with {wanted!r}" if wanted else ""
+        shown = shown if rows else f"no {self.NOUN}s"
         self.query_one(".summary", Static).update(shown)
 
     def action_sort(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 from rich.table import Table
@@ -12,16 +13,18 @@ from textual.widgets import Static
 
 from common.view import FederationView
 from tui import figures
+from tui.banner import banner
 from tui.feed import Look
-from tui.figures import Answer
+from tui.figures import Answer, healthy
 from tui.lines import line
 from tui.widgets.badge import badge
 from tui.widgets.bar import bar
 from tui.widgets.curves import Curves
 from tui.words import duration, plural, size
 
-SIGNS = {True: ("✓ yes", "green"), False: ("✗ no ", "red"), None: ("? -  ", "yellow")}
+SIGNS = {True: ("✓ yes", "green"), False: ("✗ no ", "red"), None: ("?    ", "yellow")}
 SLOWEST = 3
+LONG_S = 30 * 24 * 3600.0  # beyond, a guess from the last few versions is none
 STYLES = {"info": "", "warning": "yellow", "error": "red"}
 
 
@@ -43,7 +46,10 @@ class Overview(Vertical):
         if view is None:
             return
         width = self.size.width
-        self.query_one("#run", Static).update(head(view, width))
+        # What the banner warns of is no health, whatever the last view said.
+        level, trouble = banner(look, view.info.name, time.monotonic())
+        well = healthy(view) if level in ("", "note") else Answer(False, trouble)
+        self.query_one("#run", Static).update(head(view, well, width))
         self.query_one(Curves).show(view.versions, view.info.phases)
         compact = not self.query_one(Curves).plotted
         self.query_one("#people", Static).update(people(view, "  " if compact else "\n  "))
@@ -52,20 +58,21 @@ class Overview(Vertical):
         self.query_one("#events", Static).update(Text("\n").join(lines))
 
 
-def head(view: FederationView, width: int) -> Table:
+def head(view: FederationView, well: Answer, width: int) -> Table:
     """Name and state, the three answers, how far it is, and how fast it goes."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
     grid.add_column(no_wrap=True, overflow="ellipsis")
-    for name, text in _lines(view, max(10, min(40, width // 4))):
+    for name, text in _lines(view, well, max(10, min(40, width // 4))):
         grid.add_row(Text(name, "bold"), text)
     return grid
 
 
-def _lines(view: FederationView, width: int) -> Iterator[tuple[str, Text]]:
+def _lines(view: FederationView, well: Answer, width: int) -> Iterator[tuple[str, Text]]:
     info, versions = view.info, view.versions
-    yield info.name[:12], Text("  ").join([badge(info.status), Text(info.detail)])
-    yield "healthy", answer(figures.healthy(view))
+    named = Text.assemble((info.name, "bold"))
+    yield "run", Text("  ").join([badge(info.status), named, Text(info.detail)])
+    yield "healthy", answer(well)
     yield "learning", answer(figures.learning(versions))
     yield "in step", answer(figures.slow(versions))
     yield "phase", phases(info.phases, info.phase, info.status == "finished")
@@ -108,7 +115,7 @@ def _pace(view: FederationView) -> str:
         parts.insert(0, f"{speed.updates:.1f} updates/min")
         parts.insert(1, f"{figures.tokens_per_s(view.workers):,.0f} tokens/s")
     if left is not None and not over:
-        parts.insert(2, f"{duration(left)} left")
+        parts.insert(2, f"{duration(left)} left" if left < LONG_S else "more than a month left")
     return ", ".join(parts)
 
 

@@ -60,6 +60,7 @@ class Curves(Container):
         last = self._versions[-1] if self._versions else None
         if versions and versions[-1] != last:
             self._versions, self._phases = versions, phases
+            self._choose()
             self._draw()
 
     def on_resize(self, _: events.Resize) -> None:
@@ -69,8 +70,10 @@ class Curves(Container):
 
     @property
     def plotted(self) -> bool:
-        """Whether there is room for a plot."""
-        return self.size.width >= LEAST_WIDTH and self.size.height >= LEAST_HEIGHT
+        """Whether there is something to plot, and room for it."""
+        roomy = self.size.width >= LEAST_WIDTH and self.size.height >= LEAST_HEIGHT
+        # One point has no scale.
+        return roomy and any(len(curve) > 1 for curve in curves(self._versions[-3:]).values())
 
     def _choose(self) -> None:
         self.query_one(_Plot).display = self.plotted
