@@ -95,7 +95,7 @@ class Watch(App[None]):
         top.set_classes(level)
         top.update(text)
         if look.view is not None and self._frozen is None:
-            shown = panel(look.view, look.now(), events=self._room(look.view))
+            shown = panel(look.view, look.clock, events=self._room(look.view))
             self._line("#run").update(shown)
 
     def _room(self, view: FederationView) -> int:

@@ -33,7 +33,8 @@ class Look:
         moved: When the coordinator last changed it, likewise. Seen from here: the clocks of two
             machines may differ.
         detail: What the store said instead of a view; of a replay, where it stands.
-        clock: The time that a replay shows, seconds since the epoch; None for a live run.
+        clock: When it was read, seconds since the epoch: ages of what it shows end here. A replay
+            has the time that it shows.
     """
 
     state: State = "connecting"
@@ -41,11 +42,7 @@ class Look:
     seen: float = 0.0
     moved: float = 0.0
     detail: str = ""
-    clock: float | None = None
-
-    def now(self) -> float:
-        """The time from which what is shown has its age, seconds since the epoch."""
-        return time.time() if self.clock is None else self.clock
+    clock: float = 0.0
 
 
 class Source(Protocol):
@@ -108,4 +105,5 @@ class Feed:
     def _saw(self, view: FederationView) -> None:
         now, before = time.monotonic(), self._look
         same = before.view is not None and before.view.info == view.info
-        self._look = Look("live", view, seen=now, moved=before.moved if same else now)
+        moved = before.moved if same else now
+        self._look = Look("live", view, seen=now, moved=moved, clock=time.time())
