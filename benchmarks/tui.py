@@ -123,15 +123,15 @@ def _info(looks: int) -> Info:
 
 
 def _app(pane: str) -> Any:
-    """The app, or one pane of it alone."""
+    """The app, and one pane in front; the pane alone where the app has no tabs."""
+    from textual.app import App
+
+    from tui.app import Watch
     from tui.feed import Feed
 
     feed = Feed(lambda: cast(Store, Frames()), "r")
-    if pane == "app":
-        from tui.app import Watch
-
+    if pane == "app" or hasattr(Watch, "action_tab"):
         return Watch(feed)
-    from textual.app import App
 
     module = importlib.import_module(f"tui.panes.{pane}")
     widget = getattr(module, pane.capitalize())
@@ -151,6 +151,11 @@ def _child(pane: str, seconds: float, result: Path) -> None:
     """Run in the terminal, and write the seconds that went by and that were computed."""
     app = _app(pane)
 
+    def ready() -> None:
+        if pane != "app" and hasattr(app, "action_tab"):
+            app.action_tab(pane)
+        app.set_timer(WARM_UP_S, begin)
+
     def begin() -> None:
         wall, used = time.monotonic(), time.process_time()
 
@@ -161,7 +166,7 @@ def _child(pane: str, seconds: float, result: Path) -> None:
 
         app.set_timer(seconds, end)
 
-    app.call_later(lambda: app.set_timer(WARM_UP_S, begin))
+    app.call_later(ready)
     app.run()
 
 

@@ -100,17 +100,18 @@ class Recording:
 
     @property
     def began(self) -> float:
-        """The time of the first entry, seconds since the epoch."""
-        return min(self._times(0))
+        """The time of the first event or task, seconds since the epoch.
+
+        Version 0 is older: it may have waited for a base model, or for a worker.
+        """
+        parts = (self.events, self.issued)
+        return min((part[0].at for part in parts if part), default=self.versions[0].at)
 
     @property
     def ended(self) -> float:
-        """The time of the last one."""
-        return max(self._times(-1))
-
-    def _times(self, index: int) -> list[float]:
+        """The time of the last entry."""
         parts = (self.versions, self.events, self.issued, self.settled, self.accepted)
-        return [part[index].at for part in parts if part]
+        return max(part[-1].at for part in parts if part)
 
 
 def read(directory: Path) -> Recording:

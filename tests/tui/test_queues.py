@@ -46,7 +46,7 @@ def test_versions_have_size_digest_losses_and_phase() -> None:
         host.pane.show(at(1.0, 0, 0))
         await until(pilot, "versions", lambda: bool(line(host, "      1")))
         row = line(host, "      1")
-        assert [row[0], row[1], *row[3:7]] == ["1", "sft", "2.0", "KiB", "000100010001", "3.900"]
+        assert [row[0], row[1], *row[3:7]] == ["1", "sft", "2.0", "KiB", "0001000100", "3.900"]
 
     drive(host, script, (80, 20))
 

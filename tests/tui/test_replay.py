@@ -68,19 +68,19 @@ def test_no_key_makes_time_jump_or_go_back(presses: list[tuple[float, float, boo
 def test_a_replay_says_when_it_is_and_how_fast(run: recording.Recording) -> None:
     time = Time()
     source = Replay(run, speed=2.0, monotonic=time)
-    assert source.look().clock == 99.0
+    assert source.look().clock == 100.0
     source.start()
     time.now += 3.0
     look = source.look()
-    assert (look.state, look.clock) == ("replay", 105.0)
-    assert look.detail.endswith(":01:45 ×2")
+    assert (look.state, look.clock) == ("replay", 106.0)
+    assert look.detail.endswith(":01:46 ×2")
     source.faster()
     time.now += 1.0
-    assert source.look().clock == 109.0
+    assert source.look().clock == 110.0
     source.hold()
     source.slower()
     time.now += 60.0
-    assert source.look().clock == 109.0
+    assert source.look().clock == 110.0
     assert source.look().detail.endswith("×2, held")
     source.hold()
     time.now += 60.0
@@ -120,7 +120,7 @@ def test_what_has_not_changed_is_the_same_object(run: recording.Recording) -> No
     time = Time()
     source = Replay(run, speed=1.0, monotonic=time)
     source.start()
-    time.now += 11.5
+    time.now += 10.5
     first = view(source)
     time.now += 3.0  # nothing has happened but time
     second = view(source)

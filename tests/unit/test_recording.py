@@ -28,7 +28,7 @@ def change(run: Path, *statements: str) -> None:
 def test_it_has_the_times_of_everything_and_no_file_is_touched(run: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in run.iterdir()}
     found = recording.read(run)
-    assert (found.run, found.began, found.ended) == ("mine-1", 99.0, 140.0)
+    assert (found.run, found.began, found.ended) == ("mine-1", 100.0, 140.0)
     assert [(m.client_id, m.site) for m in found.members.values()] == [("a", "local"), ("b", "far")]
     assert [(i.task_id, i.attempt, i.at) for i in found.issued] == [
         ("t1", 1, 100.0),

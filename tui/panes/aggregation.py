@@ -22,7 +22,7 @@ from tui.feed import Look
 from tui.panes.heat import Heat
 from tui.panes.rows import Rows
 
-VERSIONS = "version  phase time     updates  loss   holdout"
+VERSIONS = "version  phase time     upd.   loss  holdout"
 UPDATES = "client         task      score weight  age  s(age) share  clip  coeff  loss"
 BAR = 16  # columns of the longest bar
 AGES = 6  # lines of the histogram
@@ -121,7 +121,7 @@ class Aggregation(Vertical):
         clock = time.strftime("%H:%M:%S", time.localtime(summary.at))
         before, after = _loss(summary.holdout_before), _loss(summary.holdout_after)
         return Text(
-            f"{summary.version:>7}  {phase[:5]:<5} {clock} {len(summary.updates):>7} "
+            f"{summary.version:>7}  {phase[:5]:<5} {clock} {len(summary.updates):>4} "
             f"{_loss(summary.train_loss):>6}  {before} → {after}"
         )
 

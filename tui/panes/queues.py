@@ -21,10 +21,10 @@ from tui.history import SiteQueues
 from tui.panes.rows import Rows
 
 SITES = (
-    "                 tasks                        updates",
-    "site             waiting takers  +/s issued/s waiting takers  +/s applied/s",
+    "               tasks                        updates",
+    "site           waiting takers  +/s issued/s waiting takers  +/s applied/s",
 )
-VERSIONS = "version  phase time         size  digest        train  holdout        updates"
+VERSIONS = "version  phase time         size  digest      train  holdout        updates"
 
 
 class Queues(Vertical):
@@ -89,7 +89,7 @@ class Queues(Vertical):
 def _site(site: SiteQueues) -> Text:
     tasks, updates = _queue(site.tasks), _queue(site.updates)
     name = Text(site.site)
-    name.truncate(16, overflow="ellipsis", pad=True)
+    name.truncate(14, overflow="ellipsis", pad=True)
     taken = f"{tasks} {_rate(site.tasks_growth, signed=True):>5} {_rate(site.issued):>8}"
     given = f"{updates} {_rate(site.updates_growth, signed=True):>5} {_rate(site.applied):>9}"
     return Text(f"{name.plain} {taken} {given}")
@@ -107,7 +107,7 @@ def _version(summary: VersionSummary, phases: tuple[str, ...]) -> Text:
     holdout = f"{_loss(summary.holdout_before)} → {_loss(summary.holdout_after)}"
     return Text(
         f"{summary.version:>7}  {phase[:5]:<5} {clock} {history.size(summary.nbytes):>9}"
-        f"  {summary.sha256[:12]}  {_loss(summary.train_loss):>5}  {holdout:<14} "
+        f"  {summary.sha256[:10]}  {_loss(summary.train_loss):>5}  {holdout:<14} "
         f"{len(summary.updates):>6}"
     )
 
