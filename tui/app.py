@@ -207,10 +207,10 @@ class Watch(App[None]):
     def on_log_jump(self, event: Log.Jump) -> None:
         """Go where an event leads: to a client's history, or to a version's updates."""
         if event.kind == "client":
-            self._tabs.active = "clients"
-            self.post_message(Listing.Chosen("client", event.name))
+            self.on_listing_chosen(Listing.Chosen("client", event.name))
             return
-        self._tabs.active = "aggregation"
+        self.action_tab("aggregation")
+        self._show(self._frozen or self._feed.look())
         self._tabs.query_one(Aggregation).select(int(event.name))
 
     @property
@@ -233,7 +233,8 @@ class Watch(App[None]):
     def _show(self, look: Look) -> None:
         top = self.screen
         if isinstance(top, Detail):  # covers the pane
-            top.show(look)
+            if top.query("#about"):  # not yet, or no more, while the screen comes or goes
+                top.show(look)
             return
         pane: Pane = self._tabs.get_pane(self._tabs.active).query_one(".pane")  # type: ignore[assignment]
         pane.show(look)

@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from cli.tui import _arguments
+from cli.tui import _chosen
 from common.store import connect
 from tests.processes import LONG, Commands, commands
 from tests.servers import Server, free_port
@@ -59,8 +59,8 @@ def test_a_browser_sees_the_run(place: Commands, redis_server: Server, tmp_path:
 
 
 def test_a_browser_can_steer_only_where_that_was_asked_for() -> None:
-    assert "--read-only" in _arguments(None, None, controls=False)
-    assert "--read-only" not in _arguments(None, None, controls=True)
+    assert "--read-only" in _chosen(None, None, None, None, steers=False).words
+    assert "--read-only" not in _chosen(None, None, None, None, steers=True).words
 
 
 def test_a_taken_port_is_one_line(place: Commands) -> None:
