@@ -15,7 +15,8 @@ demo: $(VENV)/.run  ## the whole federation on this machine, with a report
 
 test: $(VENV)/.dev  ## every test, real RabbitMQ and Redis included
 	@scripts/install-servers
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
+	@# Two processes; torch's threads must not spin while the other one works.
+	OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 check: lint types imports
 
