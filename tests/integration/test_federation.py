@@ -271,6 +271,8 @@ def test_a_killed_coordinator_is_resumed_and_applies_every_update_once(make: Mak
 def test_the_task_of_a_killed_worker_is_issued_again_and_trained_by_another(make: Make) -> None:
     run = make(versions=2, steps=250)  # long enough that the task is not done when it is killed
     coordinator, workers = run.coordinator(), [run.worker(), run.worker()]
+    for each in workers:  # one that came later would take the place of the killed one, and its task
+        each.says("serves")
     beat = run.training()
     victim = next(w for w in workers if f"worker {beat.worker_id} serves" in w.out)
     victim.kill()
