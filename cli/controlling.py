@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from cli.options import config_option, find_config
+from cli.options import config_option, find_config, run_option
 from common import commands, view
 from common import config as configuration
 from common.commands import Action, Command
@@ -27,13 +27,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def options(function: F) -> F:
     """`--config FILE` and `--run DIR`."""
-    run = click.option(
-        "--run",
-        "directory",
-        type=click.Path(path_type=Path),
-        help="Directory of a demo that runs in another terminal, e.g. runs/demo.",
-    )
-    return config_option(run(function))
+    return config_option(run_option(function))
 
 
 def sure(function: F) -> F:

@@ -38,6 +38,16 @@ def mode_options(function: F) -> F:
     return resume(new(either(function)))
 
 
+def run_option(function: F) -> F:
+    """`--run DIR`: an embedded run instead of the configured one."""
+    return click.option(
+        "--run",
+        "directory",
+        type=click.Path(path_type=Path),
+        help="Directory of a demo that runs in another terminal, e.g. runs/demo.",
+    )(function)
+
+
 def plain_option(function: F) -> F:
     """`--plain`."""
     text = "Plain lines instead of a live display."

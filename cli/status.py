@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from cli.options import config_option, find_config
+from cli.options import config_option, find_config, run_option
 from common import config as configuration
 from common import view as viewing
 from common.embedded import announced
@@ -19,12 +19,7 @@ from tui.panel import panel
 
 @click.command()
 @config_option
-@click.option(
-    "--run",
-    "directory",
-    type=click.Path(path_type=Path),
-    help="Directory of a demo that runs in another terminal, e.g. runs/demo.",
-)
+@run_option
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def command(config_path: Path | None, directory: Path | None, as_json: bool) -> None:
     """Show phase, version, buffer, clients, workers, queues and the last events of a run."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.options import config_option, find_config
+from cli.options import config_option, find_config, run_option
 from common import config as configuration
 from common import recording
 from common.config import FederationConfig
@@ -30,12 +30,7 @@ WEB_DRIVER = "TEXTUAL_DRIVER"  # set by textual-serve: the terminal is then a br
 
 @click.command()
 @config_option
-@click.option(
-    "--run",
-    "directory",
-    type=click.Path(path_type=Path),
-    help="Directory of a demo that runs in another terminal, e.g. runs/demo.",
-)
+@run_option
 @click.option(
     "--replay",
     "recorded",
