@@ -17,6 +17,7 @@ from pika.adapters.blocking_connection import BlockingConnection
 
 from broker.amqp_errors import channel_error, connect_error
 from broker.pika_setup import make_parameters, prepare_pika
+from common.errors import BrokerError, BrokerRefused
 
 _NOT_ALLOWED, _NOT_FOUND = 403, 404
 
@@ -80,6 +81,17 @@ def probe(
         raise channel_error(error) from None
     finally:
         _close(connection)
+
+
+def refused(url: str, ca: str | None = None) -> bool:
+    """Whether RabbitMQ refuses the user or password of a URL; False where it is not reached."""
+    try:
+        probe(url, ca)
+    except BrokerRefused:
+        return True
+    except BrokerError:
+        return False
+    return False
 
 
 def _server(connection: BlockingConnection) -> tuple[str, str]:

@@ -31,7 +31,7 @@ from broker.protocol import (
 from broker.rabbit_consumer import RabbitConsumer
 from broker.single_task import SingleTask
 from broker.subscription import Subscription
-from common.errors import BrokerError, BrokerRefused
+from common.errors import BrokerError
 
 PUBLISH_SECONDS = 60.0
 CONTROL_SECONDS = 10.0
@@ -172,17 +172,6 @@ class RabbitBroker:
             channel.confirm_delivery()
             self._publish_channel = channel
         return channel
-
-
-def refused(url: str, ca: str | None = None) -> bool:
-    """Whether RabbitMQ refuses the user or password of a URL; False where it is not reached."""
-    try:
-        RabbitBroker(url, ca=ca).close()
-    except BrokerRefused:
-        return True
-    except BrokerError:
-        return False
-    return False
 
 
 class _States:

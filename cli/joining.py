@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event as Flag
 
-from broker.rabbit import refused
+from broker.probe import refused
 from common.config import FederationConfig
 from common.errors import DataError, JoinError, StoreRefused
 from common.invitation import Invitation, decode

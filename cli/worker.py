@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from broker.probe import refused
 from broker.protocol import LOCAL, Site
-from broker.rabbit import RabbitBroker, refused
+from broker.rabbit import RabbitBroker
 from cli import joining, jsonlog
 from cli.console import Output
 from cli.operating import WORKER_LIMIT_S, Operated, operated
