@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -400,10 +401,14 @@ def test_an_operator_pauses_resumes_kicks_and_drains_a_run(
     refused = small.order("pause", code=7)
     assert refused.err == "fccl: the coordinator refuses: the run is paused\n"
     coordinator.kill()  # a pause outlives its coordinator
+    killed = time.time()
     coordinator = small.coordinator("--resume")
-    eventually(
-        "it is back", lambda: (small.status() or {"info": {}})["info"].get("status") == "paused"
-    )
+
+    def paused_again() -> bool:
+        info = (small.status() or {"info": {}})["info"]
+        return info.get("status") == "paused" and info["updated_at"] > killed
+
+    eventually("it is back", paused_again)
     assert small.order("kick", "client_0", "--yes").out == "kick client_0: done\n"
     assert "there is no client nobody" in small.order("kick", "nobody", "--yes", code=7).err
     assert small.order("resume").out == "resume: done\n"

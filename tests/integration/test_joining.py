@@ -19,7 +19,7 @@ from cli.doctor import command as doctor
 from common import acl
 from common.errors import BrokerError, FcclError, JoinError, StoreError, StoreRefused
 from common.invitation import Invitation
-from common.naming import site_user
+from common.naming import join_user, site_user
 from common.store import connect
 from coordinator.access import Access, Terms
 from coordinator.events import Note
@@ -283,12 +283,14 @@ def test_servers_that_forget_their_users_are_told_again(desk: Desk, tmp_path: Pa
     pending = desk.invite("hospital-b")
     with desk.open():
         mine = join(invitation, tmp_path / "a")
-    user = site_user(desk.name, "hospital-a")
+    user, door = site_user(desk.name, "hospital-a"), join_user(pending.token_id)
     acl.revoke(desk.store, user)
-    acl.revoke(desk.store, f"join.{pending.token_id}")
+    acl.revoke(desk.store, door)
     desk.management.delete_user(user)
     desk.now = 61.0  # RabbitMQ's users are looked at once a minute
     with desk.open():
+        eventually("the store is told", lambda: {user, door} <= acl.users(desk.store))
+        eventually("the broker is told", lambda: user in desk.management.users())
         join(pending, tmp_path / "b")
         config = identity.config_of(mine, tmp_path / "a")
         RabbitBroker(config.broker.url, ca=config.broker.ca).close()
