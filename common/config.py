@@ -236,6 +236,26 @@ def _dotted(value: Any, prefix: str = "") -> Any:
     return pairs
 
 
+class IncrementalConfig(Section):
+    """[incremental]: learning from users between rounds; read by workers and front doors."""
+
+    enabled: bool = True
+    push: bool = False
+    steps: Annotated[int, Field(ge=1, le=1000)] = 20
+    lr: LearningRate | None = None
+    batch_size: BatchSize = 8
+    replay: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    reservoir: Annotated[int, Field(ge=0, le=100_000)] = 500
+    gate: bool = True
+    anchor_tolerance: Annotated[float, Field(ge=1, le=10)] = 1.02
+    max_norm: PositiveFloat = 0.5
+    validator: str = ""
+    validator_timeout_s: Annotated[float, Field(gt=0, le=600)] = 10.0
+    items_per_minute: Positive = 600
+    max_chars: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
+    max_waiting: Positive = 10_000
+
+
 class FederationConfig(Section):
     """The whole of `federation.toml`."""
 
@@ -253,6 +273,7 @@ class FederationConfig(Section):
     schedule: ScheduleConfig = ScheduleConfig()
     aggregation: AggregationConfig = AggregationConfig()
     codec: CodecConfig = CodecConfig()
+    incremental: IncrementalConfig = IncrementalConfig()
     # Dotted keys and what they are while the model hub is out of reach: see `without_hub`.
     offline: Annotated[dict[str, Override], BeforeValidator(_dotted)] = Field(default_factory=dict)
 

@@ -261,6 +261,49 @@ class Receipt(Record):
     reason: Text = ""
 
 
+class CurrentModel(Record):
+    """Coordinator → anyone: the newest version, for who has no task: inboxes and `fccl try`.
+
+    Attributes:
+        labels: The class names of `classification`, in the order of the head's outputs.
+    """
+
+    run: RunId
+    version: Count
+    phase: Annotated[int, Field(ge=0, le=1000)]
+    objective: Objective
+    base: BaseRef
+    adapter: BlobRef
+    lora: LoraSpec | None
+    max_length: MaxLength
+    dpo: DpoSettings | None = None
+    labels: Annotated[ClassNames, BeforeValidator(tuple_of)] = ()
+
+
+class InboxRow(Record):
+    """What a client's inbox holds and what became of it, in figures. Never user text.
+
+    Losses are in nats, before and after the newest batch: on the new items that were held out, and
+    on the anchors. `forgetting` and `backward_transfer` are of accuracy where there is one, else of
+    loss; `worker/incremental/stream.py` has the formulas.
+    """
+
+    client_id: Label
+    waiting: Count
+    learned: Count
+    settled: Count
+    rejected: Count
+    verdict: Literal["", "accepted", "rejected"] = ""
+    reason: Text = ""
+    at: Seconds = 0.0
+    new_before: Loss | None = None
+    new_after: Loss | None = None
+    anchor_before: Loss | None = None
+    anchor_after: Loss | None = None
+    forgetting: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    backward_transfer: Annotated[float, Field(allow_inf_nan=False)] | None = None
+
+
 class LocalEvent(Record):
     """Something that happened at a worker, told through its heartbeat. Never user text."""
 
@@ -270,7 +313,12 @@ class LocalEvent(Record):
 
 
 class Heartbeat(Record):
-    """Worker → store, every few seconds under a TTL: a claim about what it does."""
+    """Worker → store, every few seconds under a TTL: a claim about what it does.
+
+    Attributes:
+        inbox: Of clients with live input, the busiest first.
+        wishes: Clients that have learned something and would like to send it soon.
+    """
 
     worker_id: Label
     site: Label
@@ -287,6 +335,8 @@ class Heartbeat(Record):
     host: Text = ""
     software: Text = ""
     sent_at: Seconds = 0.0
+    inbox: Annotated[tuple[InboxRow, ...], Field(max_length=64), BeforeValidator(tuple_of)] = ()
+    wishes: Annotated[tuple[Label, ...], Field(max_length=64), BeforeValidator(tuple_of)] = ()
     events: Annotated[tuple[LocalEvent, ...], Field(max_length=20), BeforeValidator(tuple_of)] = ()
 
 

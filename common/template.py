@@ -101,6 +101,23 @@ over_norm = "clip"               # or "reject"
 update = "int8"          # client to coordinator: fp32, bf16, int8, int4, topk
 adapter = "fp32"         # coordinator to clients: fp32 or bf16
 
+[incremental]            # learning from users between rounds: `fccl learn`, `fccl try`
+enabled = true           # of a worker: whether it learns from its clients' inboxes
+push = false             # what was learned waits for the client's next task; true asks for one
+steps = 20               # optimizer steps for what came in, at most
+# lr = 5e-4              # default: 5e-4 with LoRA, 1e-5 for all parameters
+batch_size = 8
+replay = 0.5             # share of old rows in what is trained, against forgetting
+reservoir = 500          # old rows to draw them from, each class alike
+gate = true              # false accepts whatever was learned: for experiments only
+anchor_tolerance = 1.02  # the loss on the client's own holdout may rise to so many times
+max_norm = 0.5           # of what was learned, as a part of the adapter's own norm
+validator = ""           # may say no: a command, or an http(s) URL
+validator_timeout_s = 10.0
+items_per_minute = 600   # of one client; more has to wait
+max_chars = 20000        # of one item
+max_waiting = 10000      # items of one client
+
 [offline]                # what a new run has instead while the model hub is out of reach, e.g.
                          # "model.name"="offline:gpt2-tiny" and "phase.0.lr"=6e-3
 """

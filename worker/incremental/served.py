@@ -1,0 +1,81 @@
+"""What a worker tells the front doors on its machine: which clients it serves, and of which model.
+
+    STATE/inbox/served.json      run, clients, classes
+    STATE/<run id>/model         the newest version that a worker of this machine has seen
+
+A front door needs them to name a client, to refuse a class that there is not, and to answer.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, ValidationError
+
+from common import codec
+from common.errors import DataError, WireError
+from common.files import write_durable
+from common.records import Adapter, ClassNames, CurrentModel, Kind, Label, Record, RunId, tuple_of
+from common.tensors import Tensors
+from common.wire import pack, unpack
+
+FILE = "served.json"
+
+
+class Served(Record):
+    """What a worker of this machine serves, or served last."""
+
+    run: RunId
+    name: Label
+    clients: Annotated[tuple[Label, ...], Field(max_length=4096), BeforeValidator(tuple_of)]
+    kinds: Annotated[tuple[Kind, ...], BeforeValidator(tuple_of)] = ()
+    labels: Annotated[ClassNames, BeforeValidator(tuple_of)] = ()
+
+
+def write(state: Path, served: Served) -> None:
+    """Tell it; whoever comes last is believed."""
+    folder = state / "inbox"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_durable(folder / FILE, served.model_dump_json().encode(), 0o600)
+
+
+def read(state: Path) -> Served | None:
+    """What a worker told last; None where none ever ran.
+
+    Raises:
+        DataError: The file is not one of these.
+    """
+    path = state / "inbox" / FILE
+    try:
+        return Served.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError):
+        raise DataError(
+            f"{path} cannot be read", "start `fccl worker` once: it is written anew"
+        ) from None
+
+
+def keep_model(state: Path, model: CurrentModel, frame: bytes) -> None:
+    """Keep the newest version: its description, and the frame that the store had."""
+    write_durable(state / model.run / "model", pack(model, frame), 0o600)
+
+
+def model(state: Path, run: str) -> tuple[CurrentModel, Tensors] | None:
+    """The newest version that was kept, and its θ; None where there is none.
+
+    Raises:
+        DataError: The file is damaged.
+    """
+    path = state / run / "model"
+    try:
+        found, frame = unpack(CurrentModel, path.read_bytes())
+        header, data = unpack(Adapter, bytes(frame))
+        return found, codec.decode(header.codec, header.tensors, data)
+    except FileNotFoundError:
+        return None
+    except WireError as error:
+        raise DataError(
+            f"{path}: {error.what}", "remove it: the next task brings it back"
+        ) from None
