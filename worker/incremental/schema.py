@@ -54,6 +54,7 @@ CREATE TABLE IF NOT EXISTS batch (
     seconds REAL NOT NULL,
     verdict TEXT NOT NULL,          -- accepted, rejected
     reason TEXT NOT NULL,
+    ride TEXT NOT NULL DEFAULT '',  -- <task>.<attempt> of the update that carries it
     figures TEXT NOT NULL           -- JSON: before and after, on new items and anchors; the norm
 ) STRICT;
 CREATE TABLE IF NOT EXISTS measure (
@@ -68,9 +69,7 @@ CREATE TABLE IF NOT EXISTS local (
     role TEXT PRIMARY KEY,          -- unsent, riding, personal: differences; current: a model
     run TEXT NOT NULL,
     version INTEGER NOT NULL,       -- the global version that it belongs to
-    task_id TEXT NOT NULL DEFAULT '',  -- riding: the task whose update carries it
-    attempt INTEGER NOT NULL DEFAULT 0,
-    samples INTEGER NOT NULL DEFAULT 0,
+    ride TEXT NOT NULL DEFAULT '',  -- riding: <task>.<attempt> of the update that carries it
     tensors BLOB NOT NULL           -- safetensors
 ) STRICT;
 """
