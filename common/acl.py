@@ -24,7 +24,7 @@ def site_rules(name: str, site: str, password_sha256: str) -> tuple[str, ...]:
         password_sha256: In hex.
     """
     runs = f"fccl:{runs_glob(name)}"
-    readable = ("info", "version", "blob:*", f"receipt:{site}:*", f"member:{site}:*")
+    readable = ("info", "version", "model", "blob:*", f"receipt:{site}:*", f"member:{site}:*")
     return (
         *(*_FRESH, _CLOCK, f"#{password_sha256}", f"%R~fccl:run:{name}"),
         *(f"%R~{runs}:{each}" for each in readable),

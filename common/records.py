@@ -375,6 +375,7 @@ class UpdateSummary(Record):
     nbytes: Count
     accuracy_before: Share | None = None
     accuracy_after: Share | None = None
+    incremental_samples: Count = 0
 
 
 class VersionSummary(Record):

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import redis
 
 from common.errors import StoreError, StoreRefused, WireError
-from common.records import Event, Heartbeat, Membership, Receipt, Record
+from common.records import CurrentModel, Event, Heartbeat, Membership, Receipt, Record
 from common.tls import fault, trusting, unreadable
 from common.wire import MAX_HEADER, pack, unpack
 
@@ -163,6 +163,14 @@ class Store:
         """The newest version published, if any."""
         value = self._do(lambda r: r.get(f"fccl:{run}:version"))
         return None if value is None else int(value)
+
+    def set_model(self, run: str, model: bytes) -> None:
+        """What the newest version is: a `CurrentModel`."""
+        self._do(lambda r: r.set(f"fccl:{run}:model", model))
+
+    def get_model(self, run: str) -> CurrentModel | None:
+        """What the newest version is, once there is one."""
+        return self._record(CurrentModel, f"fccl:{run}:model")
 
     def put_summary(self, run: str, version: int, line: str) -> None:
         """One permanent JSON line per version."""

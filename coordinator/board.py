@@ -20,7 +20,7 @@ from common.records import Event, VersionSummary
 from common.store import Store
 from common.view import Info, RunStatus
 from common.wire import pack, unpack
-from coordinator import narration
+from coordinator import narration, tasks
 from coordinator.events import Beats, Dismiss, Finish, Join, Note, Sign
 from coordinator.run import Run
 from coordinator.serving import BaseServer
@@ -53,7 +53,9 @@ class Board:
             listen: Told when the store is lost, and when it is back.
         """
         self._run, self._store, self._clock, self._listen = run, store, clock, listen
-        self._status = Status(store, run.name, run.run_id, run.plan)
+        self._status = Status(
+            store, run.name, run.run_id, run.plan, partial(tasks.current, run.plan, run.template)
+        )
         self._base = BaseServer(store, run.run_id, run.base_path, run.template.base.digest)
         self._started = clock()
         self._published: set[int] = set()  # versions whose adapter is in the store
@@ -74,7 +76,7 @@ class Board:
         except StoreError as error:
             self._lost(error)
             return Beats((), store_up=False)
-        signs = (Sign(h.site, h.task_id is not None, h.task_id) for h in heartbeats)
+        signs = (Sign(h.site, h.task_id is not None, h.task_id, h.wishes) for h in heartbeats)
         return Beats(tuple(signs))
 
     def commands(self) -> list[Command]:

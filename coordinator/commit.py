@@ -78,4 +78,5 @@ def _summary(part: Part) -> UpdateSummary:
         nbytes=part.update.nbytes,
         accuracy_before=stats.accuracy_before,
         accuracy_after=stats.accuracy_after,
+        incremental_samples=stats.incremental_samples,
     )

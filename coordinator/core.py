@@ -183,7 +183,9 @@ def _beats(plan: Plan, state: State, beats: Beats, now: float) -> Step:
             lease = now + plan.schedule.lease_s
             parked = task.parked and not trained
             state = state.with_task(replace(task, lease_until=lease, parked=parked))
-    return Step(replace(state, sites=sites, store_up=True))
+    asked = {(sign.site, client) for sign in beats.signs for client in sign.wishes}
+    wishes = frozenset(c for site, c in asked if c in members and members[c].site == site)
+    return Step(replace(state, sites=sites, wishes=wishes, store_up=True))
 
 
 def _enrol(plan: Plan, state: State, event: Enrol) -> Step:

@@ -28,6 +28,7 @@ class Sign:
     site: str
     busy: bool
     task_id: str | None
+    wishes: tuple[str, ...] = ()  # clients that have learned something to be sent
 
 
 @dataclass(frozen=True)

@@ -144,6 +144,8 @@ class State:
     """Clients of invited sites, who bring their own rows."""
     sites: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     """Live workers by site; silent sites are missing."""
+    wishes: frozenset[str] = frozenset()
+    """Clients that ask for a task, to send what they have learned from their users."""
     store_up: bool = True
     draining: bool = False
     """A stop: nothing more is issued, what is buffered is committed at once."""

@@ -7,11 +7,11 @@ empty is filled again by `restore`. The readers are workers (adapter, receipts, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 from broker.protocol import Depth
-from common.records import Event, Membership, Receipt, VersionSummary
+from common.records import CurrentModel, Event, Membership, Receipt, VersionSummary
 from common.store import Store
 from common.view import ClientRow, Info, QueueRow
 from common.wire import pack
@@ -27,8 +27,16 @@ RESTORED_EVENTS = 200
 class Status:
     """Publishes one run. Every method raises `StoreError` when the store is out of reach."""
 
-    def __init__(self, store: Store, name: str, run: str, plan: Plan) -> None:
+    def __init__(
+        self,
+        store: Store,
+        name: str,
+        run: str,
+        plan: Plan,
+        model: Callable[[VersionSummary], CurrentModel],
+    ) -> None:
         self._store = store
+        self._model = model
         self._name = name
         self._run = run
         self._plan = plan
@@ -52,12 +60,14 @@ class Status:
             self.member(Join(client))
         if self._store.get_version(self._run) is None:  # else the feed is there already
             self._store.feed(self._run, journal.events(RESTORED_EVENTS))
+        self._store.set_model(self._run, pack(self._model(summaries[-1])))
         self._store.set_version(self._run, summaries[-1].version)
         self._store.set_run(self._name, self._run)
 
     def version(self, summary: VersionSummary, frame: bytes) -> None:
         """A new version: payload first, then the pointer to it."""
         self._store.put_blob(self._run, frame)
+        self._store.set_model(self._run, pack(self._model(summary)))
         self._store.put_summary(self._run, summary.version, summary.model_dump_json())
         self._store.set_version(self._run, summary.version)
 

@@ -11,6 +11,7 @@ from common.records import (
     BaseRef,
     BlobRef,
     CodecName,
+    CurrentModel,
     LocalTraining,
     LoraSpec,
     TrainTask,
@@ -84,6 +85,24 @@ def message(
         seed=task.seed,
         issued_at=now,
         deadline_s=template.deadline_s,
+    )
+
+
+def current(plan: Plan, template: TaskTemplate, version: VersionSummary) -> CurrentModel:
+    """What the newest version is, for workers that learn between tasks; of the phase to come."""
+    number = min(plan.phase_of(version.version), len(plan.phases) - 1)
+    phase = plan.phases[number]
+    return CurrentModel(
+        run=template.run,
+        version=version.version,
+        phase=number,
+        objective=phase.objective,
+        base=template.base,
+        adapter=_blob(version),
+        lora=template.lora,
+        max_length=template.max_length,
+        dpo=phase.dpo,
+        labels=template.labels if phase.objective == "classification" else (),
     )
 
 
