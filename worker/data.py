@@ -30,6 +30,16 @@ class Shard:
     holdout: Sequence[Any]
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """Which rows, and what makes examples of them; `labels` only where texts are classified."""
+
+    client_id: str
+    kind: Kind
+    labels: tuple[str, ...]
+    max_length: int
+
+
 class Data:
     """The data directory of a worker."""
 
@@ -41,7 +51,7 @@ class Data:
             site: Whose clients they are, where it was invited: it may speak for SITE and SITE.NAME.
         """
         self._directory, self._site = directory, site
-        self._shards: dict[tuple[object, ...], Shard] = {}
+        self._shards: dict[tuple[Wanted, int], Shard] = {}
 
     def clients(self) -> tuple[str, ...]:
         """The clients of whom there are rows of any kind."""
@@ -67,24 +77,33 @@ class Data:
         Raises:
             DataError: This worker has no such rows of that client, or none can be used.
         """
-        length = task.training.max_length
-        key = (task.client_id, task.objective, task.labels, length, id(tokenizer))
+        wanted = Wanted(
+            task.client_id, KINDS[task.objective], task.labels, task.training.max_length
+        )
+        return self.of(wanted, objective, tokenizer)
+
+    def of(self, wanted: Wanted, objective: Objective, tokenizer: PreTrainedTokenizerBase) -> Shard:
+        """The rows of a client, ready to train on.
+
+        Raises:
+            DataError: This worker has no such rows of that client, or none can be used.
+        """
+        key = (wanted, id(tokenizer))
         if key not in self._shards:
-            self._shards[key] = self._read(task, objective, tokenizer)
+            self._shards[key] = self._read(wanted, objective, tokenizer)
         return self._shards[key]
 
     def _read(
-        self, task: TrainTask, objective: Objective, tokenizer: PreTrainedTokenizerBase
+        self, wanted: Wanted, objective: Objective, tokenizer: PreTrainedTokenizerBase
     ) -> Shard:
-        kind = KINDS[task.objective]
-        path = self.files(kind).get(task.client_id)
+        client, kind, length = wanted.client_id, wanted.kind, wanted.max_length
+        path = self.files(kind).get(client)
         if path is None:
             raise DataError(
-                f"{self._directory} has no rows of {task.client_id} for {task.objective}",
-                f"check --data: there must be a file {task.client_id}_{kind}.jsonl",
+                f"{self._directory} has no {kind} rows of {client}",
+                f"check --data: there must be a file {client}_{kind}.jsonl",
             )
         own = shards.split(rows.read(kind, path).rows)
-        length = task.training.max_length
         learned = objective.encode(tokenizer, own.train, length)
         measured = objective.encode(tokenizer, own.holdout, length)
         if not learned.examples or not measured.examples:

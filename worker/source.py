@@ -12,7 +12,7 @@ from threading import Event as Flag
 
 from common import codec
 from common.errors import ModelError, StoreError, WireError
-from common.records import Adapter, BaseRef, TrainTask
+from common.records import Adapter, BaseRef, CurrentModel, TrainTask
 from common.store import CHUNK, Store
 from common.tensors import Tensors
 from common.wire import unpack
@@ -70,6 +70,27 @@ class Source:
         if header.version != task.base_version:
             raise WireError(f"the adapter is of version {header.version}, not {task.base_version}")
         return codec.decode(header.codec, header.tensors, data)
+
+    def newest(self, known: int | None) -> tuple[CurrentModel, Tensors] | None:
+        """The newest version; None if it is `known`, or cannot be had just now.
+
+        Raises:
+            StoreError: Out of reach.
+            WireError: What the store holds is no adapter of that version.
+        """
+        version = self._store.get_version(self._run)
+        if version is None or (known is not None and version <= known):
+            return None
+        model = self._store.get_model(self._run)
+        if model is None or (known is not None and model.version <= known):
+            return None
+        frame = self._store.get_blob(self._run, model.adapter.sha256, model.adapter.nbytes)
+        if frame is None:
+            return None
+        header, data = unpack(Adapter, frame)
+        if header.version != model.version:
+            raise WireError(f"the adapter is of version {header.version}, not {model.version}")
+        return model, codec.decode(header.codec, header.tensors, data)
 
     def base(self, wanted: BaseRef, want: Callable[[str | None], None], stop: Flag) -> Path | None:
         """The directory of the base model; None if `stop` was set while it was fetched.

@@ -97,6 +97,10 @@ class Slot:
                 found.append(Pending(task_id, int(attempt), path))
         return found
 
+    def spooled(self, update_id: str) -> bool:
+        """Whether an update is on the disk, of any slot of this run."""
+        return any(self._slots.glob(f"*/updates/{update_id}"))
+
     def drop_update(self, pending: Pending) -> None:
         """Its receipt has come."""
         self._follow(pending)

@@ -10,19 +10,18 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from common.errors import ModelError
-from common.records import MAX_LOSS, ContributionStats, LocalTraining, LoraSpec, TrainTask
+from common.records import MAX_LOSS, ContributionStats, LocalTraining, TrainTask
 from common.tensors import Tensors
-from learning import classification, dpo, loop, lora, models, objectives
-from learning.compiling import compile_blocks
-from learning.device import Compute
+from learning import classification, dpo, loop, lora, objectives
 from learning.loop import StepReport
 from learning.lora import Adapted
 from worker.data import Data, Shard
+from worker.models import Models
 from worker.references import References
 
 SMALLEST_LOSS = 1e-9  # in nats; the scores of `contribution` divide by it
@@ -37,19 +36,29 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class _Loaded:
-    key: tuple[str, LoraSpec | None, bool, tuple[str, ...]]
-    model: Adapted
-    tokenizer: PreTrainedTokenizerBase
+class Start:
+    """What a client has learned from its users since its last update.
+
+    Attributes:
+        unsent: What its own model has on top of the base version; None where that is nothing.
+        samples: Items behind it.
+        learned: Rows of the task's kind that are the client's from now on.
+    """
+
+    unsent: Tensors | None = None
+    samples: int = 0
+    learned: Sequence[Any] = ()
+
+
+NOTHING = Start()
 
 
 class Trainer:
     """Trains tasks one after another on one device."""
 
-    def __init__(self, data: Data, compute: Compute) -> None:
-        self._data = data
-        self._compute = compute
-        self._loaded: _Loaded | None = None
+    def __init__(self, data: Data, models: Models) -> None:
+        self._data, self._models = data, models
+        self._compute = models.compute
 
     def train(
         self,
@@ -58,8 +67,12 @@ class Trainer:
         adapter: Tensors,
         references: References,
         on_step: Callable[[StepReport], bool],
+        start: Start = NOTHING,
     ) -> Trained | None:
         """Train a task; None if `on_step` abandoned it.
+
+        What a client has learned meanwhile is where its training begins, so that it is a part of
+        the delta; the loss before is measured without it, as of every client.
 
         Args:
             task: What to train.
@@ -67,14 +80,19 @@ class Trainer:
             adapter: θ of the task's base version.
             references: What the pairs of a `dpo` task are compared with; the client's lock is held.
             on_step: Called after each step; False abandons.
+            start: What the client has learned from its users.
 
         Raises:
             DataError: The client's rows are not here.
             ModelError: The model does not fit, or training diverged.
         """
-        loaded = self._load(task, base)
+        loaded = self._models.load(task.objective, base, task.base.digest, task.lora, task.labels)
         objective = objectives.make(task.objective, task.dpo, task.labels)
         shard = self._data.shard(task, objective, loaded.tokenizer)
+        if start.learned:
+            length = task.training.max_length
+            more = objective.encode(loaded.tokenizer, start.learned, length).examples
+            shard = replace(shard, train=[*shard.train, *more])
         if task.reference is not None:
             shard = self._compared(loaded.model, shard, task.reference.sha256, references)
         if task.objective == "classification":
@@ -82,6 +100,9 @@ class Trainer:
         lora.write_adapter(loaded.model, adapter)
         autocast = self._compute.autocast
         before = objective.measure(loaded.model, shard.holdout, autocast=autocast)
+        if start.unsent is not None:
+            begun = {name: adapter[name] + start.unsent[name] for name in adapter}
+            lora.write_adapter(loaded.model, begun)
         result = loop.train(
             loaded.model,
             objective,
@@ -105,6 +126,7 @@ class Trainer:
             delta_norm=norm(delta),
             accuracy_before=before.accuracy,
             accuracy_after=after.accuracy,
+            incremental_samples=start.samples,
         )
         return Trained(delta, stats)
 
@@ -121,18 +143,6 @@ class Trainer:
             return dpo.with_reference(pairs, references.of(version, pairs, compute))
 
         return Shard(known(shard.train), known(shard.holdout))
-
-    def _load(self, task: TrainTask, base: Path) -> _Loaded:
-        key = (task.base.digest, task.lora, task.objective == "classification", task.labels)
-        if self._loaded and self._loaded.key == key:
-            return self._loaded
-        self._loaded = None  # the old one's memory first
-        found = models.load_for(task.objective, base, task.labels, self._compute.device)
-        model = lora.attach(found.model, task.lora, seed=0)  # its tensors are overwritten
-        if self._compute.compiled:
-            compile_blocks(model)
-        self._loaded = _Loaded(key, model, found.tokenizer)
-        return self._loaded
 
 
 def _adjusted(shard: Shard, task: TrainTask) -> Shard:

@@ -56,7 +56,7 @@ def stats(
     adapter = lora.read_adapter(
         lora.attach(loading.load(path, compute.device).model, task().lora, seed=0)
     )
-    trainer = Trainer(Data(root), compute)
+    trainer = Trainer(Data(root), Models(compute))
     found = {}
     for client in (*CLEAN, CORRUPTED):
         wanted = task(client_id=client, steps=25, batch_size=8, lr=1e-2)

@@ -128,7 +128,7 @@ class Place:
     begun: Tensors
 
     def train(self, adapter: Tensors, fetch: Callable[[], Tensors]) -> Trained:
-        trainer = Trainer(Data(self.root / "rows"), Compute(torch.device("cpu"), 1, False))
+        trainer = Trainer(Data(self.root / "rows"), Models(Compute(torch.device("cpu"), 1, False)))
         reference = {"sha256": ONE, "nbytes": 1}
         wanted = task(objective="dpo", reference=reference, max_length=256, steps=1)
         known = References(self.root / "private", fetch)

@@ -48,7 +48,7 @@ class Place:
         def step(report: StepReport) -> bool:
             return report.step < stop_after
 
-        trainer = Trainer(Data(self.data), COMPUTE)
+        trainer = Trainer(Data(self.data), Models(COMPUTE))
         return trainer.train(wanted, self.base, self.adapter, no_reference(), step)
 
 
@@ -71,7 +71,7 @@ def trained(place: Place, **changed: Any) -> Trained:
 
 
 def test_the_delta_is_the_local_adapter_minus_the_base_versions(place: Place) -> None:
-    trainer = Trainer(Data(place.data), COMPUTE)
+    trainer = Trainer(Data(place.data), Models(COMPUTE))
     found = trainer.train(task(steps=3), place.base, place.adapter, no_reference(), lambda _: True)
     assert found is not None
     loaded = trainer._loaded
@@ -121,7 +121,7 @@ def test_the_same_task_gives_the_same_delta(place: Place) -> None:
 
 
 def test_a_model_stays_loaded_and_remembers_nothing_of_the_task_before(place: Place) -> None:
-    trainer = Trainer(Data(place.data), COMPUTE)
+    trainer = Trainer(Data(place.data), Models(COMPUTE))
     deltas = []
     for _ in range(2):
         found = trainer.train(task(), place.base, place.adapter, no_reference(), lambda _: True)

@@ -57,8 +57,10 @@ def read(state: Path) -> Served | None:
         ) from None
 
 
-def keep_model(state: Path, model: CurrentModel, frame: bytes) -> None:
-    """Keep the newest version: its description, and the frame that the store had."""
+def keep_model(state: Path, model: CurrentModel, adapter: Tensors) -> None:
+    """Keep the newest version: its description, and θ."""
+    entries, data = codec.encode("fp32", adapter)
+    frame = pack(Adapter(version=model.version, codec="fp32", tensors=entries), data)
     write_durable(state / model.run / "model", pack(model, frame), 0o600)
 
 

@@ -1,0 +1,231 @@
+"""What is to be learned, what it is measured by, and how an attempt went.
+
+Gathers examples from the inbox (`book`) and from the client's own rows (`worker/data.py`), lets
+`shadow` train and measure, and asks `gate`. Nothing is written here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from common.config import IncrementalConfig
+from common.errors import DataError
+from common.records import KINDS, CurrentModel, Kind
+from common.tensors import Tensors
+from learning.measuring import Measurement
+from worker.data import HOLDOUT_EXAMPLES, Data, Shard, Wanted
+from worker.incremental import mixing
+from worker.incremental.book import Book, Entry
+from worker.incremental.gate import Figures, refusal
+from worker.incremental.shadow import Exam, Lesson, Shadow, label_of
+
+PERSONAL_GAIN = 0.98  # of the global version's loss on settled items, for what is kept beside it
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Some items, ready to learn.
+
+    Attributes:
+        train: Those to train on.
+        held: Those that measure and are never trained on.
+        lessons: Examples of `train` among old rows, of each kind.
+        exams: Examples of `held`, or of `train` where too few came to hold any out.
+        anchors: What the model could before.
+        unusable: Those that make no example, with the reason.
+    """
+
+    train: tuple[Entry, ...]
+    held: tuple[Entry, ...]
+    lessons: tuple[Lesson, ...]
+    exams: tuple[Exam, ...]
+    anchors: tuple[Exam, ...]
+    unusable: tuple[Entry, ...]
+
+
+class Desk:
+    """One client's rows and items, for one model."""
+
+    def __init__(
+        self,
+        client: str,
+        book: Book,
+        shadow: Shadow,
+        data: Data,
+        model: CurrentModel,
+        config: IncrementalConfig,
+    ) -> None:
+        self._client, self._book, self._shadow = client, book, shadow
+        self._data, self._model, self._config = data, model, config
+
+    def prepared(self, entries: Sequence[Entry], adapter: Tensors, *, split: bool) -> Prepared:
+        """Items and what they are learned with.
+
+        Args:
+            entries: Of any kinds.
+            adapter: The model that pairs are compared with.
+            split: Hold some out; False where that was done before.
+        """
+        train: list[Entry] = []
+        held: list[Entry] = []
+        lessons: list[Lesson] = []
+        exams: list[Exam] = []
+        usable: set[int] = set()
+        for kind in dict.fromkeys(entry.kind for entry in entries):
+            of_kind = [entry for entry in entries if entry.kind == kind]
+            examples, places = self._examples(kind, of_kind, adapter)
+            kept = [of_kind[place] for place in places]
+            usable |= {entry.id for entry in kept}
+            trained, measured = _parted(kept, split=split)
+            train += [kept[place] for place in trained]
+            held += [kept[place] for place in measured]
+            new = [examples[place] for place in trained]
+            if new:
+                lessons.append(Lesson(kind, new, self._old(kind, entries, len(new), adapter)))
+            exams.append(Exam(kind, [examples[place] for place in measured] or new))
+        kinds = {entry.kind for entry in entries}
+        return Prepared(
+            tuple(train),
+            tuple(held),
+            tuple(lessons),
+            tuple(exams),
+            self._anchors(kinds, entries, adapter),
+            tuple(entry for entry in entries if entry.id not in usable),
+        )
+
+    def compare(self, prepared: Prepared, before: Tensors, after: Tensors, own: Tensors) -> Figures:
+        """What is known of a shadow copy.
+
+        Args:
+            prepared: With its exams.
+            before: The model as it was.
+            after: The copy.
+            own: All that the client then has on top of the global version.
+        """
+        shadow = self._shadow
+        new, old = prepared.exams, prepared.anchors
+        base = difference_norm(after, own)
+        return Figures(
+            new_before=_measured(shadow.measure(before, new)),
+            new_after=_measured(shadow.measure(after, new)),
+            anchor_before=shadow.measure(before, old),
+            anchor_after=shadow.measure(after, old),
+            norm=norm(own),
+            limit=self._config.max_norm * base,
+        )
+
+    def refusal(self, figures: Figures) -> str:
+        """What the gate says; empty where it lets pass."""
+        return refusal(figures, self._config)
+
+    def stream(self, prepared: Prepared, adapter: Tensors) -> dict[str, tuple[Measurement, int]]:
+        """The model on each task of the stream that it can do, and on the client's own rows."""
+        kinds = {entry.kind for entry in (*prepared.train, *prepared.held)}
+        found: dict[str, tuple[Measurement, int]] = {}
+        for kind in kinds:
+            self._measure(found, "", adapter, Exam(kind, self._own_holdout(kind)))
+            known = self._book.entries("learned", "settled", kind=kind)
+            fresh = [entry for entry in prepared.train if entry.kind == kind]
+            held = [entry for entry in prepared.held if entry.kind == kind]
+            for task in dict.fromkeys(entry.task for entry in (*known, *fresh, *held)):
+                here = [e for e in (*known, *held) if e.task == task and (e.held or e in held)]
+                chosen = here or [e for e in (*known, *fresh) if e.task == task]
+                examples, _ = self._examples(kind, chosen[-HOLDOUT_EXAMPLES:], adapter)
+                self._measure(found, task, adapter, Exam(kind, examples))
+        return found
+
+    def _measure(
+        self,
+        found: dict[str, tuple[Measurement, int]],
+        task: str,
+        adapter: Tensors,
+        exam: Exam,
+    ) -> None:
+        if (measured := self._shadow.measure(adapter, [exam])) is not None:
+            found[task] = measured, len(exam.examples)
+
+    def _examples(
+        self, kind: Kind, entries: Sequence[Entry], adapter: Tensors
+    ) -> tuple[list[Any], list[int]]:
+        if not entries or not self._shadow.learns(kind):
+            return [], []
+        examples, places = self._shadow.encode(kind, entries)
+        return self._shadow.compared(kind, examples, adapter), places
+
+    def _old(self, kind: Kind, without: Sequence[Entry], new: int, adapter: Tensors) -> list[Any]:
+        """Old rows for a lesson, each class alike: the client's own, and what it learned before."""
+        config = self._config
+        if not config.replay or not config.reservoir:
+            return []
+        steps = mixing.steps(new, config.batch_size, config.replay, config.steps)
+        wanted = min(config.reservoir, round(steps * config.batch_size * config.replay))
+        ids = {entry.id for entry in without}
+        before = self._book.entries(
+            "learned", "settled", kind=kind, held=False, newest=config.reservoir
+        )
+        learned, _ = self._shadow.encode(kind, [e for e in before if e.id not in ids])
+        own = self._own(kind)
+        rows = [*(own.train if own else ()), *learned]
+        chosen = mixing.reservoir(rows, wanted, len(rows), label_of)
+        return self._shadow.compared(kind, chosen, adapter)
+
+    def _anchors(
+        self, kinds: set[Kind], without: Sequence[Entry], adapter: Tensors
+    ) -> tuple[Exam, ...]:
+        """The client's holdout, and held out items that it has learned before.
+
+        A client without rows of the items' kind is measured on those of the phase.
+        """
+        ids = {entry.id for entry in without}
+        exams = []
+        for kind in kinds if any(self._own(k) for k in kinds) else {KINDS[self._model.objective]}:
+            known = self._book.entries(
+                "learned", "settled", kind=kind, held=True, newest=HOLDOUT_EXAMPLES
+            )
+            held, _ = self._examples(kind, [e for e in known if e.id not in ids], adapter)
+            own = self._shadow.compared(kind, self._own_holdout(kind), adapter)
+            exams.append(Exam(kind, [*own, *held]))
+        return tuple(exams)
+
+    def _own_holdout(self, kind: Kind) -> Sequence[Any]:
+        own = self._own(kind)
+        return own.holdout if own else ()
+
+    def _own(self, kind: Kind) -> Shard | None:
+        wanted = Wanted(self._client, kind, self._model.labels, self._model.max_length)
+        try:
+            return self._shadow.shard(kind, lambda o, t: self._data.of(wanted, o, t))
+        except DataError:
+            return None
+
+
+def helps(figures: Figures) -> bool:
+    """Whether what the federation has already is still worth keeping beside it."""
+    return figures.new_after.loss < PERSONAL_GAIN * figures.new_before.loss
+
+
+def norm(tensors: Tensors) -> float:
+    """L2 norm over all tensors."""
+    return math.sqrt(sum(float(np.square(t, dtype=np.float64).sum()) for t in tensors.values()))
+
+
+def difference_norm(after: Tensors, own: Tensors) -> float:
+    """L2 norm of the global version under a model: of after − own."""
+    return norm({name: after[name] - own[name] for name in after})
+
+
+def _parted(entries: Sequence[Entry], *, split: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    if split:
+        return mixing.hold([entry.key for entry in entries])
+    places = range(len(entries))
+    held = tuple(place for place in places if entries[place].held)
+    return tuple(place for place in places if not entries[place].held), held
+
+
+def _measured(found: Measurement | None) -> Measurement:
+    return found if found is not None else Measurement(math.inf)

@@ -1,0 +1,186 @@
+"""Trains and measures a shadow copy of a client's model. The model that serves is not touched.
+
+After `mixing` on an item's way, before `gate`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from common.config import IncrementalConfig
+from common.records import KINDS, CurrentModel, Kind, Objective
+from common.tensors import Tensors
+from learning import classification, dpo, loop, lora, objectives
+from learning.data.instructions import Instruction
+from learning.data.labelled import Labelled
+from learning.data.preferences import Preference
+from learning.evaluation import unsorted
+from learning.measuring import Measurement
+from worker.data import Shard
+from worker.incremental import mixing
+from worker.incremental.book import Entry
+from worker.models import Loaded
+
+LR_LORA, LR_FULL = 5e-4, 1e-5
+OBJECTIVES: Mapping[Kind, Objective] = {kind: name for name, kind in KINDS.items()}
+_ROWS: Mapping[Kind, Callable[..., Any]] = {
+    "sft": Instruction,
+    "va": Preference,
+    "cls": Labelled,
+}
+
+
+@dataclass(frozen=True)
+class Exam:
+    """Examples of one kind to measure by."""
+
+    kind: Kind
+    examples: Sequence[Any]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Examples of one kind to learn.
+
+    Attributes:
+        kind: Of all of them.
+        new: From the inbox.
+        old: Rows that the client had before; empty where it has none of the kind.
+    """
+
+    kind: Kind
+    new: Sequence[Any]
+    old: Sequence[Any]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A shadow copy, and what it took."""
+
+    adapter: Tensors
+    steps: int
+    seconds: float
+
+
+class Shadow:
+    """A loaded model, borrowed: its own adapter is overwritten."""
+
+    def __init__(
+        self, loaded: Loaded, model: CurrentModel, config: IncrementalConfig, *, autocast: bool
+    ) -> None:
+        self._model, self._tokenizer = loaded.model, loaded.tokenizer
+        self._about, self._config, self._autocast = model, config, autocast
+
+    def learns(self, kind: Kind) -> bool:
+        """Whether this model can learn items of a kind."""
+        return (kind == "cls") == (self._about.objective == "classification")
+
+    def encode(self, kind: Kind, entries: Sequence[Entry]) -> tuple[list[Any], list[int]]:
+        """Examples of those items that can be used, and their places."""
+        rows = [row(entry) for entry in entries]
+        found = self._objective(kind).encode(self._tokenizer, rows, self._about.max_length)
+        return list(found.examples), list(found.kept)
+
+    def shard(self, kind: Kind, read: Callable[[Any, Any], Shard]) -> Shard:
+        """The client's own rows of a kind, by a reader that wants objective and tokenizer."""
+        return read(self._objective(kind), self._tokenizer)
+
+    def compared(self, kind: Kind, examples: Sequence[Any], adapter: Tensors) -> list[Any]:
+        """Preference pairs are compared with the model as it was; others with nothing."""
+        if kind != "va" or not examples:
+            return list(examples)
+        lora.write_adapter(self._model, adapter)
+        nats = dpo.log_probabilities(self._model, examples, autocast=self._autocast)
+        return list(dpo.with_reference(examples, nats))
+
+    def measure(self, adapter: Tensors, exams: Sequence[Exam]) -> Measurement | None:
+        """Mean loss and accuracy over the examples of all exams; None where there are none."""
+        lora.write_adapter(self._model, adapter)
+        found = [
+            (
+                len(exam.examples),
+                self._objective(exam.kind).measure(
+                    self._model, exam.examples, autocast=self._autocast
+                ),
+            )
+            for exam in exams
+            if exam.examples
+        ]
+        total = sum(count for count, _ in found)
+        if not total:
+            return None
+        loss = sum(count * m.loss for count, m in found) / total
+        known = [(count, m.accuracy) for count, m in found if m.accuracy is not None]
+        counted = sum(count for count, _ in known)
+        right = sum(count * accuracy for count, accuracy in known)
+        return Measurement(loss, right / counted if counted else None)
+
+    def train(
+        self,
+        adapter: Tensors,
+        lessons: Sequence[Lesson],
+        seed: int,
+        on_step: Callable[[loop.StepReport], bool],
+    ) -> Trained | None:
+        """A copy of the adapter that has learned; None if `on_step` ended it.
+
+        Raises:
+            ModelError: Training diverged.
+        """
+        config = self._config
+        lr = config.lr or (LR_FULL if self._about.lora is None else LR_LORA)
+        lora.write_adapter(self._model, adapter)
+        steps, seconds = 0, 0.0
+        for lesson in lessons:
+            replay = config.replay if lesson.old else 0.0
+            count = mixing.steps(len(lesson.new), config.batch_size, replay, config.steps)
+            examples = mixing.mixed(lesson.new, lesson.old, count * config.batch_size, replay)
+            if lesson.kind == "cls":  # a correction says nothing of how frequent its class is
+                classes = len(self._about.labels)
+                examples = list(classification.adjusted(examples, classes, 1.0))
+            settings = loop.LocalTraining(
+                batch_size=config.batch_size,
+                lr=lr,
+                steps=count,
+                seed=seed,
+                autocast=self._autocast,
+            )
+            objective = self._objective(lesson.kind)
+            result = loop.train(self._model, objective, examples, settings, on_step)
+            if result.stopped:
+                return None
+            steps, seconds = steps + result.steps, seconds + result.seconds
+        return Trained(lora.read_adapter(self._model), steps, seconds)
+
+    def answers(self, adapter: Tensors, kind: Kind, entries: Sequence[Entry]) -> list[str]:
+        """What the model says of a few items: a class, or (sft) nothing that is cheap to have."""
+        if kind != "cls" or not entries:
+            return ["" for _ in entries]
+        lora.write_adapter(self._model, adapter)
+        texts, places = self.encode(kind, entries)
+        found = classification.predict(self._model, texts, autocast=self._autocast)
+        names = ["" for _ in entries]
+        # `predict` goes by length, and so does what it found.
+        for place, label in zip(places, unsorted(found.predicted, texts), strict=True):
+            names[place] = self._about.labels[label]
+        return names
+
+    def _objective(self, kind: Kind) -> objectives.Objective:
+        return objectives.make(OBJECTIVES[kind], self._about.dpo, self._about.labels)
+
+
+def row(entry: Entry) -> Any:
+    """An item as a row of its kind."""
+    return _ROWS[entry.kind](**entry.fields)
+
+
+def label_of(example: object) -> object:
+    """What a reservoir is balanced by: the class of a text; other examples are all alike."""
+    return getattr(example, "label", None)
+
+
+def difference(new: Tensors, old: Tensors) -> Tensors:
+    """New − old, by name."""
+    return {name: new[name] - old[name] for name in new}

@@ -1,0 +1,70 @@
+"""The base model with an adapter attached, loaded once and kept between tasks.
+
+Whoever uses it writes the adapter's tensors into it first (`learning.lora.write_adapter`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from common.records import LoraSpec, Objective
+from learning import lora, models
+from learning.compiling import compile_blocks
+from learning.device import Compute
+from learning.lora import Adapted
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in memory."""
+
+    model: Adapted
+    tokenizer: PreTrainedTokenizerBase
+
+
+class Models:
+    """Keeps the model that was used last."""
+
+    def __init__(self, compute: Compute) -> None:
+        self.compute = compute
+        self._key: tuple[object, ...] = ()
+        self._loaded: Loaded | None = None
+
+    @property
+    def at_hand(self) -> Loaded | None:
+        """What is loaded now."""
+        return self._loaded
+
+    def load(
+        self,
+        objective: Objective,
+        base: Path,
+        digest: str,
+        settings: LoraSpec | None,
+        labels: Sequence[str],
+    ) -> Loaded:
+        """The model for an objective; the one at hand, if it is that.
+
+        Args:
+            objective: Classification has a head, the others do not.
+            base: Directory of the base model.
+            digest: Its identity.
+            settings: The adapter's shape; None trains all parameters.
+            labels: Class names, for `classification`.
+
+        Raises:
+            ModelError: It cannot be loaded, or takes no such adapter.
+        """
+        key = (digest, settings, objective == "classification", tuple(labels))
+        if self._loaded is None or self._key != key:
+            self._loaded = None  # the old one's memory first
+            found = models.load_for(objective, base, labels, self.compute.device)
+            model = lora.attach(found.model, settings, seed=0)  # its tensors are overwritten
+            if self.compute.compiled:
+                compile_blocks(model)
+            self._key, self._loaded = key, Loaded(model, found.tokenizer)
+        return self._loaded
