@@ -262,6 +262,7 @@ class SamplesConfig(Section):
     prompts: Annotated[int, Field(ge=0, le=20)] = 3
     new_tokens: Annotated[int, Field(ge=1, le=1000)] = 40
     every: Positive | None = None
+    model_mb: Positive = 2000
 
 
 class FederationConfig(Section):

@@ -26,6 +26,7 @@ PARTS = 8  # of a plan, each of which ends with samples, where the configuration
 PATIENCE_S = 30.0  # for the last version, once the plan is complete
 CLOSING_S = 5.0  # for a model that is being loaded
 POLL_S = 0.1
+MB = 10**6
 
 
 def lasting(plan: Plan) -> set[int]:
@@ -116,11 +117,18 @@ class Sampler:
             self._work(self._settings)
         except Exception as error:  # whatever it is, the run goes on
             reason = error.what if isinstance(error, FcclError) else repr(error)
-            text = f"no more samples of versions: {reason}"
-            with self._changed:
-                self._notes.append(Note("warning", "samples", text[:500]))
+            self._say("warning", f"no more samples of versions: {reason}")
+
+    def _say(self, level: str, text: str) -> None:
+        with self._changed:
+            self._notes.append(Note(level, "samples", text[:500]))
 
     def _work(self, settings: SamplesConfig) -> None:
+        size = sum(file.stat().st_size for file in self._run.base_path.glob("*.safetensors"))
+        if size > settings.model_mb * MB:
+            text = f"no samples of versions: the base model has {size / MB:,.0f} MB"
+            self._say("info", f"{text}, samples.model_mb allows {settings.model_mb:,}")
+            return
         answering = Answering(self._run, settings, self._clock, self._closed.is_set)
         while (version := self._next()) is not None:
             for sample in answering.answers(version, self._known):

@@ -114,13 +114,20 @@ def test_who_is_too_slow_skips_to_the_newest_but_for_phase_ends(
     assert asked == [0, 1, 3]
 
 
-def test_a_failure_is_one_warning_and_no_prompts_are_no_thread(place: Path, tmp_path: Path) -> None:
+def test_a_failure_is_one_warning_and_no_prompts_are_no_thread(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = opened(tmp_path, causal(place), prompts=1)
     (run.directory / "clients" / "heldout_sft.jsonl").unlink()
     [note] = sampled(run, 1, 3)
     assert isinstance(note, Note)
     assert (note.level, note.kind) == ("warning", "samples")
     assert note.text.startswith("no more samples of versions: ")
+    heavy = opened(tmp_path / "heavy", causal(place), prompts=1, model_mb=1)
+    monkeypatch.setattr(sampling, "MB", 1000)
+    [note] = sampled(heavy)
+    assert isinstance(note, Note) and note.level == "info"
+    assert note.text.endswith("samples.model_mb allows 1")
     before = threading.active_count()
     again = opened(tmp_path / "none", causal(place), prompts=0)
     Sampler(again, lambda: NOW, ()).start(0)

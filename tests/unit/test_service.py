@@ -33,7 +33,7 @@ from common.records import BaseRef, Event, Heartbeat, Kind, Refusal, Sample, Tra
 from common.store import Store
 from common.tensors import Tensors
 from common.wire import pack, unpack
-from coordinator import answering, board, ingest, retention, run, sampling
+from coordinator import board, ingest, retention, run, sampling
 from coordinator.journal import Journal
 from coordinator.ledger import Ledger
 from coordinator.observer import Observer
@@ -866,8 +866,13 @@ def test_answers_that_never_come_hold_nothing_up(
 def test_a_model_that_cannot_answer_is_one_warning(
     asking: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sampling, "Answering", answering.Answering)  # and there is no model
+    def broken(*_: object) -> Iterator[Sample]:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(Parrot, "answers", broken)
     check_complete(asking, asking.serve())
     [warning] = [event for event in asking.events if event.level == "warning"]
-    assert warning.kind == "samples"
-    assert warning.text.startswith("no more samples of versions: model directory base")
+    assert (warning.kind, warning.text) == (
+        "samples",
+        "no more samples of versions: MemoryError('no room')",
+    )
