@@ -256,6 +256,15 @@ class IncrementalConfig(Section):
     max_waiting: Positive = 10_000
 
 
+class SamplesConfig(Section):
+    """[samples]: held-out prompts that the base and some versions answer while the run goes on."""
+
+    prompts: Annotated[int, Field(ge=0, le=20)] = 3
+    new_tokens: Annotated[int, Field(ge=1, le=1000)] = 40
+    every: Positive | None = None
+    model_mb: Positive = 2000
+
+
 class FederationConfig(Section):
     """The whole of `federation.toml`."""
 
@@ -274,6 +283,7 @@ class FederationConfig(Section):
     aggregation: AggregationConfig = AggregationConfig()
     codec: CodecConfig = CodecConfig()
     incremental: IncrementalConfig = IncrementalConfig()
+    samples: SamplesConfig = SamplesConfig()
     # Dotted keys and what they are while the model hub is out of reach: see `without_hub`.
     offline: Annotated[dict[str, Override], BeforeValidator(_dotted)] = Field(default_factory=dict)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from common import config as configuration
+from common import samples
 from common.config import FederationConfig
 from common.errors import RunError
 from common.records import (
@@ -25,6 +26,7 @@ from common.records import (
     Kind,
     Label,
     Record,
+    Sample,
     Seconds,
     VersionSummary,
 )
@@ -85,6 +87,7 @@ class Recording:
         issued: Attempts.
         settled: Receipts.
         accepted: Updates.
+        samples: What versions said of held-out rows.
     """
 
     directory: Path
@@ -97,6 +100,7 @@ class Recording:
     issued: tuple[Issued, ...]
     settled: tuple[Settled, ...]
     accepted: tuple[Accepted, ...]
+    samples: tuple[Sample, ...] = ()
 
     @property
     def began(self) -> float:
@@ -111,7 +115,7 @@ class Recording:
     def ended(self) -> float:
         """The time of the last entry."""
         parts = (self.versions, self.events, self.issued, self.settled, self.accepted)
-        return max(part[-1].at for part in parts if part)
+        return max(part[-1].at for part in (*parts, self.samples) if part)
 
 
 def read(directory: Path) -> Recording:
@@ -191,6 +195,7 @@ def _recording(directory: Path, config: FederationConfig, db: sqlite3.Connection
             )
             for at, task, client, worker, base, stats in accepted
         ),
+        samples=tuple(sorted(samples.read(directory), key=lambda sample: sample.at)),
     )
 
 

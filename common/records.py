@@ -33,6 +33,8 @@ LearningRate = Annotated[float, Field(gt=0, le=10)]
 MaxLength = Annotated[int, Field(ge=16, le=131072)]
 Text = Annotated[str, Field(max_length=500), AfterValidator(one_line)]
 """For people. Terminal escapes and line breaks become spaces: it ends in logs and on screens."""
+SampleText = Annotated[str, Field(max_length=1000), AfterValidator(one_line)]
+"""A row, or what a model makes of it, likewise: its output is as hostile as anybody's."""
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
 RunId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 """A run's name, and its id. No dot: queue names join with dots."""
@@ -392,3 +394,22 @@ class VersionSummary(Record):
     accuracy_before: float | None = None
     accuracy_after: float | None = None
     updates: Annotated[tuple[UpdateSummary, ...], BeforeValidator(tuple_of)] = ()
+
+
+class Sample(Record):
+    """A held-out row, and what one version says of it: a line of `samples.jsonl`.
+
+    Attributes:
+        asked: The prompt, or the text to classify.
+        expected: The row's own answer: its output, the chosen one of two, or the class.
+        answer: The version's: generated text, or the likeliest class.
+        probability: Of that class.
+    """
+
+    version: Count
+    at: Seconds
+    kind: Kind
+    asked: SampleText
+    expected: SampleText
+    answer: SampleText
+    probability: Share | None = None

@@ -324,7 +324,7 @@ class Store:
     # tables that the coordinator rewrites whole, and the feed
 
     def put_table(self, run: str, name: str, rows: Mapping[str, bytes]) -> None:
-        """Replace a hash (`clients`, `queues`) in one step."""
+        """Replace a hash (`clients`, `queues`, `samples`) in one step."""
         key = f"fccl:{run}:{name}"
 
         def write(r: Any) -> None:
@@ -364,12 +364,12 @@ class Store:
             with r.pipeline(transaction=False) as pipe:
                 pipe.get(f"fccl:{run}:info")
                 pipe.get(f"fccl:{run}:version")
-                for name in ("clients", "queues", "summaries"):
+                for name in ("clients", "queues", "summaries", "samples"):
                     pipe.hgetall(f"fccl:{run}:{name}")
                 pipe.xrevrange(f"fccl:{run}:events", count=events)
                 return list(pipe.execute())
 
-        names = ("info", "version", "clients", "queues", "summaries", "events")
+        names = ("info", "version", "clients", "queues", "summaries", "samples", "events")
         return dict(zip(names, self._do(pipelined), strict=True))
 
     def _record(self, kind: type[R], key: str) -> R | None:

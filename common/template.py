@@ -118,6 +118,12 @@ items_per_minute = 600   # of one client; more has to wait
 max_chars = 20000        # of one item
 max_waiting = 10000      # items of one client
 
+[samples]                # what the base and later versions answer, side by side: `fccl tui`
+prompts = 3              # held-out rows to answer; 0: none, and no second model in memory
+new_tokens = 40          # of an answer, at most
+# every = 2              # versions from one to the next; default: an eighth of the plan
+model_mb = 2000          # a base model whose files are larger is not loaded for it
+
 [offline]                # what a new run has instead while the model hub is out of reach, e.g.
                          # "model.name"="offline:gpt2-tiny" and "phase.0.lr"=6e-3
 """

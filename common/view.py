@@ -19,6 +19,7 @@ from common.records import (
     Label,
     Record,
     RunId,
+    Sample,
     Seconds,
     Text,
     VersionSummary,
@@ -98,10 +99,11 @@ class FederationView:
     queues: tuple[QueueRow, ...]
     versions: tuple[VersionSummary, ...]
     events: tuple[Event, ...]
+    samples: tuple[Sample, ...] = ()
 
     def fields(self) -> dict[str, Any]:
         """Plain maps and lists, for JSON."""
-        lists = ("clients", "workers", "queues", "versions", "events")
+        lists = ("clients", "workers", "queues", "versions", "events", "samples")
         listed = {name: [row.fields() for row in getattr(self, name)] for name in lists}
         return {"info": self.info.fields(), **listed}
 
@@ -169,6 +171,7 @@ class _Parts:
         self._queues = _Table(lambda value: unpack(QueueRow, value)[0])
         self._versions = _Table(VersionSummary.model_validate_json, key=int)
         self._feed = _Table(lambda value: unpack(Event, value)[0], key=_stream_order)
+        self._samples = _Table(lambda value: unpack(Sample, value)[0], key=int)
 
     def view(self, raw: Mapping[str, Any], workers: tuple[Heartbeat, ...]) -> FederationView:
         return FederationView(
@@ -178,6 +181,7 @@ class _Parts:
             queues=self._queues.rows(raw["queues"]),
             versions=self._versions.rows(raw["summaries"]),
             events=self._feed.rows({key: entry[b"e"] for key, entry in raw["events"]}),
+            samples=self._samples.rows(raw["samples"]),
         )
 
 

@@ -7,23 +7,20 @@ once per subject. What comes out is a value; `coordinator.report` adds how the r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 from common.config import PhaseConfig
-from common.records import Kind, one_line
+from common.records import Kind
+from coordinator.asking import asked, expected, flat, prompt
 from coordinator.bench import HELDOUT, Bench, Exam, Sizes
 from coordinator.opening import Opened
-from learning.data.instructions import Instruction
-from learning.data.labelled import Labelled
-from learning.data.preferences import Preference
 from learning.data.rows import Row
 from learning.device import Compute
 from learning.evaluation import unigram_entropy
 from learning.figures import Figures
 from learning.scoring import Scores
-from learning.template import prompt
 from learning.tokens import Example
 
 
@@ -98,14 +95,14 @@ def assess(run: Opened, version: int, compute: Compute, sizes: Sizes) -> Assessm
     newest = run.tensors(version)  # first: a running coordinator may remove it soon
     bench = Bench(run, compute)
     exams = [bench.exam(kind, version, sizes) for kind in kinds(run.phases)]
-    asked = _asked(exams, sizes.samples)
+    rows = _rows(exams, sizes.samples)
     subjects = subjects_of(run.phases, version)
     scores: dict[int, list[Scores]] = {}
     answers: list[Sequence[str]] = []
     for subject in subjects:
         bench.become(newest if subject.version == version else run.tensors(subject.version))
         scores[subject.version] = [bench.score(exam) for exam in exams]
-        answers.append(bench.generate([_text(row, prompt) for row in asked], sizes.new_tokens))
+        answers.append(bench.generate([prompt(row) for row in rows], sizes.new_tokens))
     by_exam = [[scores[subject.version][i] for subject in subjects] for i in range(len(exams))]
     return Assessment(
         version=version,
@@ -114,7 +111,7 @@ def assess(run: Opened, version: int, compute: Compute, sizes: Sizes) -> Assessm
             _assessed(exam, by_exam[i], scores[exam.reference][i]) for i, exam in enumerate(exams)
         ),
         samples=(
-            *_answered(asked, answers),
+            *_answered(rows, answers),
             *_classified(exams, by_exam, sizes.samples, run.labels),
         ),
         labels=run.labels,
@@ -137,11 +134,6 @@ def subjects_of(phases: Sequence[PhaseConfig], version: int) -> tuple[Subject, .
     return (*found, Subject(version, f"version {version}")) if version else tuple(found)
 
 
-def flat(text: str) -> str:
-    """Rows and model output as one line that no terminal obeys, of bounded length."""
-    return " ".join(one_line(text).split())[:300]
-
-
 def _assessed(exam: Exam, scores: Sequence[Scores], reference: Scores) -> Assessed:
     def by_subject(owners: Sequence[str]) -> tuple[Figures, ...]:
         return tuple(exam.figures(owners, one, reference) for one in scores)
@@ -158,7 +150,7 @@ def _assessed(exam: Exam, scores: Sequence[Scores], reference: Scores) -> Assess
     )
 
 
-def _asked(exams: Sequence[Exam], count: int) -> list[Row]:
+def _rows(exams: Sequence[Exam], count: int) -> list[Row]:
     """Held-out rows to answer: instructions, else preferences; of classes there are none."""
     for kind in ("sft", "va"):
         for exam in exams:
@@ -167,20 +159,9 @@ def _asked(exams: Sequence[Exam], count: int) -> list[Row]:
     return []
 
 
-def _text(row: Row, form: Callable[[str, str], str]) -> str:
-    """What a row asks."""
-    if isinstance(row, Instruction):
-        return form(row.instruction, row.input)
-    return form(cast(Preference, row).prompt, "")
-
-
 def _answered(rows: Sequence[Row], answers: Sequence[Sequence[str]]) -> list[Sample]:
     return [
-        Sample(
-            flat(_text(row, lambda task, given: f"{task} {given}")),
-            flat(row.output if isinstance(row, Instruction) else cast(Preference, row).chosen),
-            tuple(flat(each[i]) for each in answers),
-        )
+        Sample(flat(asked(row)), flat(expected(row)), tuple(flat(each[i]) for each in answers))
         for i, row in enumerate(rows)
     ]
 
@@ -192,7 +173,7 @@ def _classified(
     found = []
     for exam, by_subject in zip(exams, scores, strict=True):
         for i in exam.spread(count) if exam.kind == "cls" else ():
-            row = cast(Labelled, exam.rows[i])
+            row = exam.rows[i]
             answers = tuple(flat(labels[one[i][1]]) for one in by_subject)
-            found.append(Sample(flat(row.text), flat(row.label), answers))
+            found.append(Sample(flat(asked(row)), flat(expected(row)), answers))
     return found

@@ -6,7 +6,7 @@ task reads. `coordinator.assessment` and `coordinator.comparison` decide who is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -21,10 +21,11 @@ from learning.data import shards
 from learning.data.rows import Row
 from learning.data.shards import Prepared
 from learning.device import Compute
-from learning.evaluation import generate
+from learning.evaluation import class_answers, generate
 from learning.figures import Figures
 from learning.loading import Loaded
 from learning.lora import Adapted
+from learning.measuring import BATCH
 from learning.scoring import Measure, Scores
 
 HELDOUT = ""
@@ -128,9 +129,15 @@ class Bench:
         """What the model, as it is now, says of each row."""
         return exam.measure.score(self.model, exam.examples)
 
-    def generate(self, prompts: Sequence[str], new_tokens: int) -> list[str]:
+    def generate(
+        self, prompts: Sequence[str], new_tokens: int, stopped: Callable[[], bool] = lambda: False
+    ) -> list[str]:
         """What it answers."""
-        return generate(self.model, self._loaded.tokenizer, prompts, new_tokens)
+        return generate(self.model, self._loaded.tokenizer, prompts, new_tokens, stopped)
+
+    def classify(self, exam: Exam) -> list[tuple[int, float]]:
+        """The likeliest class of each row, and its probability."""
+        return class_answers(self.model, exam.examples, BATCH)
 
     def exam(self, kind: Kind, version: int, sizes: Sizes) -> Exam:
         """The held-out rows of a kind, and each client's validation rows."""

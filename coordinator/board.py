@@ -16,7 +16,7 @@ from broker.protocol import Depth
 from common.clock import Clock
 from common.commands import Command
 from common.errors import StoreError, WireError
-from common.records import Event, VersionSummary
+from common.records import Event, Sample, VersionSummary
 from common.store import Store
 from common.view import Info, RunStatus
 from common.wire import pack, unpack
@@ -61,6 +61,7 @@ class Board:
         self._published: set[int] = set()  # versions whose adapter is in the store
         self._up: bool | None = None  # unknown until first tried
         self._waiting = False
+        self._samples: Sequence[Sample] = ()
 
     @property
     def up(self) -> bool:
@@ -116,6 +117,11 @@ class Board:
     def queues(self, depths: Mapping[str, Depth]) -> None:
         """Show the depths of the run's queues."""
         self._show(partial(self._status.queues, depths))
+
+    def samples(self, shown: Sequence[Sample]) -> None:
+        """Show what versions have said of held-out rows, all of it."""
+        self._samples = shown
+        self._show(partial(self._status.samples, shown))
 
     def version(self, summary: VersionSummary) -> None:
         """Show a new version, adapter first."""
@@ -193,6 +199,7 @@ class Board:
         if self._up and self._store.get_version(self._run.run_id) is not None:
             return
         in_use = in_store(self._run.plan, state)
+        self._status.samples(self._samples)
         self._status.restore(self._run.journal, self._run.versions, in_use)
         self._published |= in_use
         if self._up is False:

@@ -8,6 +8,7 @@ runs/NAME/
     spool/                   updates between arrival and commit
     progress.jsonl           a line per version
     client_metrics.jsonl     a line per update
+    samples.jsonl            a line per held-out row and version that was asked about it
     report/                  written at the end
 """
 
@@ -24,7 +25,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from common import config as configuration
-from common.config import FederationConfig, without_hub
+from common.config import FederationConfig, SamplesConfig, without_hub
 from common.errors import ConfigError, RunError
 from common.files import sync, sync_tree
 from common.naming import run_id
@@ -38,7 +39,9 @@ from coordinator.versions import Versions
 
 Mode = Literal["start", "resume", "new", "continue"]  # the last: resume what is there, or start
 _OF_A_START = ("broker", "store", "operations", "offline")
-_MAY_CHANGE = {"run.dir", "run.keep_versions", "data.dir"}
+_MAY_CHANGE = {"run.dir", "run.keep_versions", "data.dir"} | {
+    f"samples.{key}" for key in SamplesConfig.model_fields
+}
 SITE = "local"  # a simulation is one site, whose workers share a data directory
 
 
@@ -66,6 +69,7 @@ class Run:
     plan: Plan
     template: TaskTemplate
     keep_versions: int
+    samples: SamplesConfig
     sources: Mapping[str, Any]
     journal: Journal
     versions: Versions
@@ -190,6 +194,7 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
             deadline_s=config.schedule.task_deadline_s,
         ),
         keep_versions=config.run.keep_versions,
+        samples=config.samples,
         sources=json.loads(meta["sources"]),
         journal=journal,
         versions=versions,

@@ -59,6 +59,8 @@ from coordinator.ledger import Ledger
 from coordinator.observer import Nobody, Observer
 from coordinator.recovery import recover
 from coordinator.run import Run
+from coordinator.samples import Samples
+from coordinator.sampling import Sampler
 from coordinator.spool import Spool
 from coordinator.state import State
 from coordinator.versions import Versions
@@ -147,6 +149,9 @@ class Service:
         self._state: State = recover(self._plan, self._journal, clock(), lease)
         self._complete = self._state.version >= self._plan.total_versions
         self._summaries = self._journal.versions()
+        self._samples = Samples(run.directory)
+        self._sampler = Sampler(run, clock, self._samples.all)
+        self._board.samples(self._samples.shown)
         self._finished: Finish | None = None
         self._pulsed = 0.0
         self._obeys = False
@@ -163,17 +168,24 @@ class Service:
         self._ledger.catch_up(self._journal)
         self._broker.declare(self._topology)
         self._consumer = self._consume()
+        self._sampler.start(self._state.version)
+        try:
+            return self._end(self._turns(stop), stop)
+        finally:
+            self._sampler.close()
+
+    # one turn
+
+    def _turns(self, stop: Flag) -> Finish:
         try:
             while self._finished is None:
                 self._turn(stop)
+            return self._finished
         except RunError:
             self._journal.check()  # a successor removes files that this one was still to read
             raise
         finally:
             self._consumer.close()
-        return self._end(self._finished, stop)
-
-    # one turn
 
     def _turn(self, stop: Flag) -> None:
         self._observe.turned()
@@ -223,6 +235,7 @@ class Service:
         self._step(self._board.beats(self._state))
         self._obey()
         self._board.live(self._state, self._summaries[-1])
+        self._sample()
         self._observe.pulsed(self._state, self._board.up)
         self._depths()
 
@@ -316,6 +329,15 @@ class Service:
         self._board.queues(depths)  # which knows whether the store listens
         self._observe.queues(depths)
 
+    def _sample(self) -> None:
+        """Keep and show what versions have answered meanwhile."""
+        samples, notes = self._sampler.collect()
+        if notes:
+            self._write(self._state, tuple(notes))
+        if samples:
+            self._samples.add(self._journal, samples)
+            self._board.samples(self._samples.shown)
+
     # one step of the core, made durable, then told
 
     def _step(self, event: CoordinatorEvent, arrival: Arrival | None = None) -> tuple[Action, ...]:
@@ -385,6 +407,7 @@ class Service:
             self._ledger.catch_up(self._journal)
         for summary in made.values():  # the adapter is there before a task names it
             self._board.version(summary)
+            self._sampler.offer(summary.version)
         self._flush()
         for action in actions:
             if task_id := _settled(action):
@@ -432,6 +455,8 @@ class Service:
         if finish.complete:
             self._broker.delete(self._topology)
             self._ingest.expire(math.inf)  # nothing can complete them any more
+            self._sampler.finish(stop)
+        self._sample()
         version = self._state.version
         return Outcome(finish.complete, finish.reason, version, finish.failed, self._complete)
 

@@ -7,11 +7,11 @@ empty is filled again by `restore`. The readers are workers (adapter, receipts, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 from broker.protocol import Depth
-from common.records import CurrentModel, Event, Membership, Receipt, VersionSummary
+from common.records import CurrentModel, Event, Membership, Receipt, Sample, VersionSummary
 from common.store import Store
 from common.view import ClientRow, Info, QueueRow
 from common.wire import pack
@@ -70,6 +70,11 @@ class Status:
         self._store.set_model(self._run, pack(self._model(summary)))
         self._store.put_summary(self._run, summary.version, summary.model_dump_json())
         self._store.set_version(self._run, summary.version)
+
+    def samples(self, shown: Sequence[Sample]) -> None:
+        """What versions have said of held-out rows, in place of what was shown."""
+        rows = {str(number): pack(sample) for number, sample in enumerate(shown)}
+        self._store.put_table(self._run, "samples", rows)
 
     def forget(self, summary: VersionSummary) -> None:
         """No open task starts from this version any more."""

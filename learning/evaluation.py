@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -87,15 +87,33 @@ def class_scores(
     model: torch.nn.Module, texts: Sequence[Text], batch_size: int
 ) -> list[tuple[float, int]]:
     """−log p of the true class, in nats, and the likeliest class of each text, in their order."""
-    device = next(model.parameters()).device
     found: list[tuple[float, int]] = []
+    for logits, labels in _class_logits(model, texts, batch_size):
+        nats = cross_entropy(logits, labels, reduction="none")
+        found += zip(nats.tolist(), logits.argmax(-1).tolist(), strict=True)
+    return unsorted(found, texts)
+
+
+def class_answers(
+    model: torch.nn.Module, texts: Sequence[Text], batch_size: int
+) -> list[tuple[int, float]]:
+    """The likeliest class of each text, and its probability, in their order."""
+    found: list[tuple[int, float]] = []
+    for logits, _ in _class_logits(model, texts, batch_size):
+        probability, label = logits.softmax(-1).max(-1)
+        found += zip(label.tolist(), probability.tolist(), strict=True)
+    return unsorted(found, texts)
+
+
+def _class_logits(
+    model: torch.nn.Module, texts: Sequence[Text], batch_size: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """float32 logits (B, classes) and true classes, in the order of `learning.batches.in_order`."""
+    device = next(model.parameters()).device
     with inference(model):
         for batch in in_order(texts, batch_size, partial(classification.collate, device=device)):
             out = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
-            logits: torch.Tensor = out.logits.float()  # (B, classes)
-            nats = cross_entropy(logits, batch.labels, reduction="none")
-            found += zip(nats.tolist(), logits.argmax(-1).tolist(), strict=True)
-    return unsorted(found, texts)
+            yield out.logits.float(), batch.labels
 
 
 def unsorted(found: Sequence[T], examples: Sequence[Sized]) -> list[T]:
@@ -119,6 +137,7 @@ def generate(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
     max_new_tokens: int,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> list[str]:
     """A likely continuation of each prompt, greedily, without repeating four tokens in a row.
 
@@ -128,12 +147,14 @@ def generate(
         prompts: Whole prompts (`learning.template.prompt`); one that leaves too little of the
             model's context loses its beginning.
         max_new_tokens: Length limit of an answer.
+        stopped: Asked before every token; once true, the answers end where they are.
     """
     context = getattr(model.config, "max_position_embeddings", None) or 1 << 20
+    max_new_tokens = min(max_new_tokens, context - 1)
     answers = []
     with inference(model):
         for ids in prompt_ids(tokenizer, prompts):
-            kept = torch.tensor([ids[-max(1, context - max_new_tokens) :]], device=model.device)
+            kept = torch.tensor([ids[-(context - max_new_tokens) :]], device=model.device)
             out: torch.Tensor = cast(Any, model).generate(
                 input_ids=kept,
                 attention_mask=torch.ones_like(kept),
@@ -141,7 +162,13 @@ def generate(
                 do_sample=False,
                 pad_token_id=tokenizer.eos_token_id,
                 no_repeat_ngram_size=4,  # a small model's most likely text is a loop
+                stopping_criteria=[lambda ids, *_, **__: _all(ids, stopped())],
             )
             new = out[0, kept.shape[1] :]
             answers.append(str(tokenizer.decode(new, skip_special_tokens=True)).strip())
     return answers
+
+
+def _all(ids: torch.Tensor, value: bool) -> torch.Tensor:
+    """The same for each row: what transformers wants of a criterion."""
+    return torch.full((ids.shape[0],), value, dtype=torch.bool, device=ids.device)

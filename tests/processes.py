@@ -95,7 +95,8 @@ class Commands:
 
     def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
         self._directory = directory
-        self._environment = dict(environment)
+        # A second model in every coordinator would only slow the tests down that do not look at it.
+        self._environment = {"FCCL_SAMPLES__PROMPTS": "0", **environment}
         self._started: list[Command] = []
 
     def script(self, *args: str, **variables: str) -> Command:

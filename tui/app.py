@@ -28,6 +28,7 @@ from tui.panes.listing import Listing
 from tui.panes.log import Log
 from tui.panes.overview import Overview
 from tui.panes.queues import Queues
+from tui.panes.samples import Samples
 from tui.panes.workers import Workers
 from tui.widgets.confirm import Confirm
 
@@ -41,6 +42,7 @@ PANES = {
     "aggregation": Aggregation,
     "queues": Queues,
     "log": Log,
+    "samples": Samples,
 }
 CONTROLS: dict[str, tuple[Action, str]] = {
     "Pause": ("pause", "No new tasks until it is resumed"),

@@ -10,11 +10,12 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 WATCH = """\
-1 … 6    overview, workers, clients, aggregation, queues, log
+1 … 7    overview, workers, clients, aggregation, queues, log, samples
 ↑ ↓      move, as do Page Up, Page Down and the mouse
 s        sort a table by its next column; so does a click on a header
 /        show only the rows that contain a text; escape ends it
 enter    the history of the client or worker under the cursor
+← →      in samples: older and newer versions beside the base
 space    hold the view still, and let it go on
 ctrl+p   all commands, and the colours
 q        quit; the run goes on"""

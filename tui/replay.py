@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
+from common import samples
 from common.recording import LOCAL, Accepted, Issued, Recording
 from common.records import Heartbeat
 from common.view import MANY_EVENTS, ClientRow, FederationView, Info, RunStatus
@@ -128,11 +129,11 @@ class _Known:
 
     def view(self, at: float) -> FederationView:
         r = self._recording
-        parts = (r.versions, r.events, r.issued, r.settled, r.accepted)
+        parts = (r.versions, r.events, r.issued, r.settled, r.accepted, r.samples)
         mark = tuple(count(part, at) for part in parts)
         if self._view is None or mark != self._mark:
             before, self._view, self._mark = self._view, view_at(r, at), mark
-            for name in ("versions", "events", "clients"):
+            for name in ("versions", "events", "clients", "samples"):
                 if before and getattr(before, name) == getattr(self._view, name):
                     self._view = replace(self._view, **{name: getattr(before, name)})
         info = self._view.info.model_copy(update={"updated_at": at})
@@ -161,6 +162,7 @@ def view_at(recording: Recording, at: float) -> FederationView:
         queues=(),
         versions=versions,
         events=events,
+        samples=samples.shown(until(recording.samples, at)),
     )
 
 
@@ -296,13 +298,14 @@ def _info(recording: Recording, at: float, version: int, open_tasks: int) -> Inf
 
 
 def _status(recording: Recording, at: float) -> tuple[RunStatus, str]:
-    if at < recording.ended:
-        return "running", "as recorded"
-    last = recording.events[-1] if recording.events else None
-    if last is not None and last.kind == "finished":
+    events = reversed(until(recording.events, at))
+    last = next((event for event in events if event.kind != "samples"), None)
+    if last is not None and last.kind == "finished":  # samples of the last version come later
         return "finished", last.text
     if last is not None and last.kind == "stopped":
         return "stopped", last.text
+    if at < recording.ended:
+        return "running", "as recorded"
     return "stopped", "the recording ends here"
 
 

@@ -6,8 +6,9 @@ import json
 import sqlite3
 from pathlib import Path
 
+from common.files import append_lines
 from coordinator.journal import LATER, SCHEMA
-from tests.tui.views import update, version
+from tests.tui.views import sample, update, version
 
 STATS = {
     "num_samples": 10,
@@ -76,6 +77,8 @@ def record(directory: Path) -> Path:
     for at, level, kind, text, refs in EVENTS:
         row = (at, level, kind, text, json.dumps(refs))
         db.execute("INSERT INTO event (at, level, kind, text, refs) VALUES (?, ?, ?, ?, ?)", row)
+    lines = [sample(v, at=at).fields() for v, at in ((0, 102.0), (1, 112.0), (2, 140.0))]
+    append_lines(directory / "samples.jsonl", lines)
     db.commit()
     db.close()
     return directory

@@ -110,6 +110,16 @@ def test_the_view_is_what_the_coordinator_would_have_shown(run: recording.Record
     assert (seen.info.status, seen.info.detail) == ("finished", "the plan is complete")
     assert (seen.info.accepted, seen.info.rejected, seen.info.open_tasks) == (2, 1, 0)
     assert [e.kind for e in seen.events] == ["issued", "version", "rejected", "finished"]
+    assert [s.version for s in seen.samples] == [0, 1, 2]
+
+
+def test_the_end_is_told_before_the_last_samples(run: recording.Recording) -> None:
+    late = run.samples[-1].model_copy(update={"at": 150.0})
+    run = recording.Recording(**{**vars(run), "samples": (*run.samples[:-1], late)})
+    assert run.ended == 150.0
+    seen = replay.view_at(run, 145.0)
+    assert seen.info.status == "finished"
+    assert [s.version for s in seen.samples] == [0, 1]
 
 
 def test_before_its_first_task_no_worker_is_there(run: recording.Recording) -> None:
@@ -128,11 +138,13 @@ def test_what_has_not_changed_is_the_same_object(run: recording.Recording) -> No
     time.now += 7.0  # an attempt and a rejection
     third = view(source)
     assert third.versions is first.versions and third.events is not first.events
+    assert third.samples is second.samples and len(first.samples) < len(second.samples)
 
 
 def test_a_recording_that_ends_in_the_middle_says_so(run: recording.Recording) -> None:
     run = recording.Recording(**{**vars(run), "events": run.events[:-1]})
-    assert replay.view_at(run, 130.0).info.detail == "the recording ends here"
+    assert replay.view_at(run, 130.0).info.detail == "as recorded"
+    assert replay.view_at(run, run.ended).info.detail == "the recording ends here"
 
 
 def test_plus_minus_and_space_are_the_keys(run: recording.Recording) -> None:

@@ -16,12 +16,13 @@ from common.records import Event, Heartbeat
 from tests.tui.pictures import compare
 from tests.tui.recordings import record
 from tests.tui.test_aggregation import REJECTED, history
-from tests.tui.views import Host, client, event, look, queue
+from tests.tui.views import Host, client, event, look, queue, sample
 from tui.app import Watch
 from tui.feed import Look
 from tui.panes.aggregation import Aggregation
 from tui.panes.log import Log
 from tui.panes.queues import Queues
+from tui.panes.samples import Samples
 from tui.player import Player
 from tui.replay import Replay
 
@@ -63,6 +64,14 @@ EVENTS: list[Event] = [
         "client_2 is quarantined: 3 refusals in a row", "error", "quarantined", client="client_2"
     ),
 ]
+SAID = "One mouse becomes many mices, as one box does"
+SAMPLES = [
+    *(
+        sample(v, "What are the plurals of box and mouse?", answer=SAID[:v])
+        for v in (0, 16, 32, 48)
+    ),
+    sample(0, "Is a crow an animal?", kind="va"),
+]
 
 
 def run(**changed: Any) -> Look:
@@ -79,6 +88,7 @@ def run(**changed: Any) -> Look:
         queues=[queue("tasks.local", 2, 4), queue("updates.local", 0, 1), queue("dead", 1, 0)],
         versions=history(12),
         events=EVENTS,
+        samples=SAMPLES,
     )
 
 
@@ -106,7 +116,7 @@ def test_a_replay(tmp_path: Path) -> None:
     compare(Player(source), "replay", NARROW, tmp_path)
 
 
-@pytest.mark.parametrize("pane", [Aggregation, Queues, Log])
+@pytest.mark.parametrize("pane", [Aggregation, Queues, Log, Samples])
 @pytest.mark.parametrize("size", [NARROW, MIDDLE], ids=["narrow", "middle"])
 def test_a_pane(pane: Any, size: tuple[int, int], tmp_path: Path) -> None:
     host = Host(pane())

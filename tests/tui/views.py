@@ -12,7 +12,7 @@ from textual.message import Message
 from textual.pilot import Pilot
 from textual.widget import Widget
 
-from common.records import Event, Heartbeat, UpdateSummary, VersionSummary
+from common.records import Event, Heartbeat, Sample, UpdateSummary, VersionSummary
 from common.view import ClientRow, FederationView, Info, QueueRow
 from tui.feed import Look
 
@@ -121,6 +121,18 @@ def client(name: str, site: str = "local", **changed: Any) -> ClientRow:
     return ClientRow.model_validate({**fields, **changed})
 
 
+def sample(number: int, asked: str = "What is it?", **changed: Any) -> Sample:
+    fields: dict[str, Any] = {
+        "version": number,
+        "at": 1000.0 + 60 * number,
+        "kind": "sft",
+        "asked": asked,
+        "expected": "It is a test.",
+        "answer": f"Answer {number}.",
+    }
+    return Sample.model_validate({**fields, **changed})
+
+
 def queue(name: str, messages: int = 0, consumers: int = 1) -> QueueRow:
     return QueueRow(queue=f"fccl.r.{name}", messages=messages, consumers=consumers)
 
@@ -156,6 +168,7 @@ def look(
     queues: Sequence[QueueRow] = (),
     versions: Sequence[VersionSummary] = (),
     events: Sequence[Event] = (),
+    samples: Sequence[Sample] = (),
     **changed: Any,
 ) -> Look:
     """A live look at a run of that kind."""
@@ -166,5 +179,6 @@ def look(
         queues=tuple(queues),
         versions=tuple(versions),
         events=tuple(events),
+        samples=tuple(samples),
     )
     return Look("live", view, seen=seen, moved=seen)

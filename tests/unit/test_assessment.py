@@ -18,7 +18,8 @@ from common.records import VersionSummary
 from common.tensors import Tensors
 from coordinator import opening, preparation, recorded
 from coordinator import run as runs
-from coordinator.assessment import Assessment, assess, flat, kinds, subjects_of
+from coordinator.asking import flat
+from coordinator.assessment import Assessment, assess, kinds, subjects_of
 from coordinator.bench import HELDOUT, Bench, Sizes, compared_with, evenly
 from coordinator.comparison import check, compare
 from coordinator.opening import Opened
@@ -68,8 +69,11 @@ def make(directory: Path, table: dict[str, object], name: str = "r") -> Path:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return filled(tmp_path_factory.mktemp("place"))
+
+
+def filled(place: Path) -> Path:
     """A causal model, an encoder and files of rows."""
-    place = tmp_path_factory.mktemp("place")
     tiny_model().save_pretrained(place / "causal")
     tiny_tokenizer().save_pretrained(place / "causal")
     saved(encoder(), place / "encoder")

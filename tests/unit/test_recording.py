@@ -63,6 +63,7 @@ def test_a_run_from_before_invitations_is_read(run: Path) -> None:
         (lambda run: change(run, "UPDATE accepted SET stats = '1'"), "lacks or misstates"),
         (lambda run: change(run, "UPDATE attempt SET issued_at = 'x'"), "lacks or misstates"),
         (lambda run: change(run, "DELETE FROM version"), "no version yet"),
+        (lambda run: (run / "samples.jsonl").write_text("{}\n"), "samples.jsonl is damaged"),
     ],
 )
 def test_a_damaged_run_is_one_line(run: Path, damage: object, said: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,11 +29,11 @@ from broker.protocol import LOCAL, Consumer, Delivery, Message, Site, Topology
 from common import codec, view
 from common.config import FederationConfig, parse
 from common.errors import BrokerError, FencedError, StoreError
-from common.records import BaseRef, Event, Heartbeat, Kind, Refusal, TrainTask, Update
+from common.records import BaseRef, Event, Heartbeat, Kind, Refusal, Sample, TrainTask, Update
 from common.store import Store
 from common.tensors import Tensors
 from common.wire import pack, unpack
-from coordinator import board, ingest, retention, run
+from coordinator import board, ingest, retention, run, sampling
 from coordinator.journal import Journal
 from coordinator.ledger import Ledger
 from coordinator.observer import Observer
@@ -59,6 +59,7 @@ def config(directory: Path, **schedule: object) -> FederationConfig:
             "phase": [{"versions": 3}],
             "schedule": {"concurrency": 3, "buffer_size": 2, **schedule},
             "codec": {"update": "fp32"},
+            "samples": {"prompts": 0},
         },
         "test",
     )
@@ -809,3 +810,69 @@ def test_adapters_that_no_task_needs_leave_the_store(world: World) -> None:
     world.serve()
     blobs = world.redis.client.keys("fccl:*:blob:*")
     assert len(blobs) <= 2
+
+
+# samples
+
+
+class Parrot:
+    """Answers in the place of a model; `silence` keeps it from ever answering."""
+
+    silence: threading.Event | None = None
+
+    def __init__(self, *_: object) -> None:
+        if self.silence is not None:
+            self.silence.wait()
+
+    def answers(self, version: int, known: Set[tuple[int, str]]) -> Iterator[Sample]:
+        if (version, "Who?") not in known:
+            fields = {"at": 1.0, "kind": "sft", "asked": "Who?", "expected": "I.", "answer": "You."}
+            yield Sample.model_validate({"version": version, **fields})
+
+
+@pytest.fixture
+def asking(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    samples = world.config.samples.model_copy(update={"prompts": 1})
+    world.config = world.config.model_copy(update={"samples": samples})
+    monkeypatch.setattr(sampling, "Answering", Parrot)
+    return world
+
+
+def test_answers_are_kept_and_shown_and_shown_again(asking: World) -> None:
+    check_complete(asking, asking.serve())
+    seen = view.read(asking.store, "r")
+    answered = [sample.version for sample in seen.samples]
+    assert answered[0] == 0 and answered[-1] == 3
+    assert lines(asking, "samples.jsonl", "version") == answered
+    assert json.loads(json.dumps(seen.fields()))["samples"][0]["answer"] == "You."
+    asking.redis.client.flushall()
+    asking.serve()
+    assert view.read(asking.store, "r").samples == seen.samples
+    assert lines(asking, "samples.jsonl", "version") == answered
+
+
+def test_answers_that_never_come_hold_nothing_up(
+    asking: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silence = threading.Event()
+    monkeypatch.setattr(Parrot, "silence", silence)
+    monkeypatch.setattr(sampling, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(sampling, "CLOSING_S", 0.0)
+    check_complete(asking, asking.serve())
+    assert view.read(asking.store, "r").samples == ()
+    silence.set()
+
+
+def test_a_model_that_cannot_answer_is_one_warning(
+    asking: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> Iterator[Sample]:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(Parrot, "answers", broken)
+    check_complete(asking, asking.serve())
+    [warning] = [event for event in asking.events if event.level == "warning"]
+    assert (warning.kind, warning.text) == (
+        "samples",
+        "no more samples of versions: MemoryError('no room')",
+    )

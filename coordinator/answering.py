@@ -1,0 +1,112 @@
+"""What one version after another says of a few held-out rows. For `coordinator.sampling`.
+
+On the CPU, even where there is a GPU: a model more on the card that trains could be one too many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Set
+from itertools import islice
+
+import torch
+
+from common.clock import Clock
+from common.config import SamplesConfig
+from common.errors import RunError
+from common.records import Kind, Sample
+from common.tensors import Tensors
+from coordinator.asking import asked, expected, flat, prompt
+from coordinator.assessment import kinds
+from coordinator.bench import HELDOUT, Bench, Exam
+from coordinator.opening import Opened
+from learning.data.rows import Row
+from learning.device import Compute
+
+THREADS = 1  # the other cores train, where this machine trains as well
+ASKED, ANSWERED = 500, 1000  # characters, at most
+
+Key = tuple[int, str]
+"""A version, and what it was asked."""
+
+
+class Answering:
+    """One base model with an adapter's place, and the rows that it is asked about."""
+
+    def __init__(
+        self, run: Opened, settings: SamplesConfig, clock: Clock, stopped: Callable[[], bool]
+    ) -> None:
+        """Load the model; by the thread that is to use it, whose share of the cores it sets.
+
+        Args:
+            run: The run.
+            settings: How many rows, and how long an answer.
+            clock: Seconds since the epoch.
+            stopped: Once true, answers are broken off.
+
+        Raises:
+            DataError: The held-out rows are gone.
+            ModelError: The base model cannot be loaded.
+        """
+        self._run, self._settings, self._clock, self._stopped = run, settings, clock, stopped
+        torch.set_num_threads(THREADS)
+        self._bench = Bench(run, Compute(torch.device("cpu"), THREADS, autocast=False))
+        self._exams = list(self._chosen())
+
+    def answers(self, version: int, known: Set[Key]) -> Iterator[Sample]:
+        """What a version says of each row; nothing if it has been removed.
+
+        Args:
+            version: On the disk, or not any more.
+            known: What need not be asked again.
+        """
+        exams = [exam for exam in self._exams if (version, _asked(exam)) not in known]
+        tensors = self._tensors(version) if exams else None
+        if tensors is None:
+            return
+        self._bench.become(tensors)
+        for exam in exams:
+            answer, probability = self._answer(exam)
+            if self._stopped():  # in the middle of it
+                return
+            yield Sample(
+                version=version,
+                at=self._clock(),
+                kind=exam.kind,
+                asked=_asked(exam),
+                expected=flat(expected(exam.rows[0]), ASKED),
+                answer=flat(answer, ANSWERED),
+                probability=probability,
+            )
+
+    def _chosen(self) -> Iterator[Exam]:
+        """An exam for each row, so that it can be broken off after each; all kinds get a share."""
+        names = kinds(self._run.phases)
+        for i, kind in enumerate(names):
+            share = len(range(i, self._settings.prompts, len(names)))
+            rows: dict[str, Row] = {asked(row): row for row in self._bench.heldout(kind, share)}
+            for row in rows.values():
+                yield from self._exam(kind, row)
+
+    def _exam(self, kind: Kind, row: Row) -> Iterator[Exam]:
+        exam = self._bench.encode(kind, 0, [(HELDOUT, row)])
+        return islice([exam], len(exam.rows))  # none where the row does not fit
+
+    def _tensors(self, version: int) -> Tensors | None:
+        try:
+            return self._run.tensors(version)
+        except RunError:
+            if self._run.place(version).exists():
+                raise
+            return None  # the run has gone on, and keeps only its newest
+
+    def _answer(self, exam: Exam) -> tuple[str, float | None]:
+        if exam.kind == "cls":
+            [(label, probability)] = self._bench.classify(exam)
+            return self._run.labels[label], probability
+        new_tokens = self._settings.new_tokens
+        [text] = self._bench.generate([prompt(exam.rows[0])], new_tokens, self._stopped)
+        return text, None
+
+
+def _asked(exam: Exam) -> str:
+    return flat(asked(exam.rows[0]), ASKED)

@@ -1,0 +1,49 @@
+"""What a held-out row asks and expects, for models and for people. Pure.
+
+`coordinator.assessment` asks for the report at the end, `coordinator.answering` during the run.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from common.records import one_line
+from learning import template
+from learning.data.instructions import Instruction
+from learning.data.labelled import Labelled
+from learning.data.preferences import Preference
+from learning.data.rows import Row
+
+
+def flat(text: str, limit: int = 300) -> str:
+    """Rows and model output as one line that no terminal obeys, of bounded length."""
+    return " ".join(one_line(text).split())[:limit]
+
+
+def prompt(row: Row) -> str:
+    """What a causal model continues: of an instruction or a preference."""
+    if isinstance(row, Instruction):
+        return template.prompt(row.instruction, row.input)
+    return template.prompt(cast(Preference, row).prompt)
+
+
+def asked(row: Row) -> str:
+    """What a row asks, as people read it: the prompt without its form, or the text to classify."""
+    match row:
+        case Instruction():
+            return f"{row.instruction} {row.input}"
+        case Preference():
+            return row.prompt
+        case Labelled():
+            return row.text
+
+
+def expected(row: Row) -> str:
+    """What the row itself answers."""
+    match row:
+        case Instruction():
+            return row.output
+        case Preference():
+            return row.chosen
+        case Labelled():
+            return row.label

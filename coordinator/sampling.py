@@ -1,0 +1,144 @@
+"""Has some versions answer held-out rows while the run goes on, in a thread that nobody waits for.
+
+The service offers each version that it makes and, at its pulse, takes what was found. Versions are
+read from the run directory. Who is too slow skips: only the newest version waits to be asked, and
+those that stay on the disk for good, the base and the ends of phases.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from threading import Event as Flag
+
+from common.clock import Clock
+from common.config import SamplesConfig
+from common.errors import FcclError
+from common.records import Sample
+from coordinator import opening
+from coordinator.answering import Answering
+from coordinator.events import Note
+from coordinator.run import Run
+from coordinator.state import Plan
+
+PARTS = 8  # of a plan, each of which ends with samples, where the configuration does not say
+PATIENCE_S = 30.0  # for the last version, once the plan is complete
+CLOSING_S = 5.0  # for a model that is being loaded
+POLL_S = 0.1
+MB = 10**6
+
+
+def lasting(plan: Plan) -> set[int]:
+    """The base, and the last version of each phase: never skipped."""
+    return {0, *(plan.phase_end(phase) for phase in range(len(plan.phases)))}
+
+
+def due(plan: Plan, every: int | None, version: int) -> bool:
+    """Whether a version is to be asked.
+
+    Args:
+        plan: Of the run.
+        every: Versions from one to the next; None for an eighth of the plan.
+        version: That was made.
+    """
+    step = every or max(1, plan.total_versions // PARTS)
+    return version % step == 0 or version in lasting(plan)
+
+
+class Sampler:
+    """The thread, between what is to be asked and what was answered. Used by one thread."""
+
+    def __init__(self, run: Run, clock: Clock, known: Iterable[Sample]) -> None:
+        """Nothing is loaded before `start`.
+
+        Args:
+            run: The opened run directory.
+            clock: Seconds since the epoch.
+            known: What need not be asked again.
+        """
+        self._plan, self._settings, self._clock = run.plan, run.samples, clock
+        self._known = {(sample.version, sample.asked) for sample in known}
+        self._run = opening.of(run)
+        self._lasting = lasting(run.plan)
+        self._changed = threading.Condition()
+        self._waiting: list[int] = []
+        self._samples: list[Sample] = []
+        self._notes: list[Note] = []
+        self._last, self._closed = False, Flag()
+        self._thread = threading.Thread(target=self._guard, name="samples", daemon=True)
+
+    def start(self, version: int) -> None:
+        """Begin with the base and the newest version, unless no samples are wanted."""
+        if not self._settings.prompts:
+            return
+        self.offer(0)
+        self.offer(version)
+        self._thread.start()
+
+    def offer(self, version: int) -> None:
+        """A version is on the disk."""
+        if not due(self._plan, self._settings.every, version):
+            return
+        with self._changed:
+            kept = [each for each in self._waiting if each in self._lasting and each != version]
+            self._waiting = [*kept, version]
+            self._changed.notify()
+
+    def collect(self) -> tuple[list[Sample], list[Note]]:
+        """What was found since the last time, and what went wrong."""
+        with self._changed:
+            found = self._samples, self._notes
+            self._samples, self._notes = [], []
+        return found
+
+    def finish(self, stop: Flag) -> None:
+        """Let it ask what still waits, for a while, unless `stop` is set; then end it."""
+        with self._changed:
+            self._last = True
+            self._changed.notify()
+        deadline = time.monotonic() + PATIENCE_S
+        while self._thread.is_alive() and time.monotonic() < deadline and not stop.is_set():
+            self._thread.join(POLL_S)
+        self.close()
+
+    def close(self) -> None:
+        """End it; an answer is broken off."""
+        self._closed.set()
+        with self._changed:
+            self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join(CLOSING_S)
+
+    # in the thread
+
+    def _guard(self) -> None:
+        try:
+            self._work(self._settings)
+        except Exception as error:  # whatever it is, the run goes on
+            reason = error.what if isinstance(error, FcclError) else repr(error)
+            self._say("warning", f"no more samples of versions: {reason}")
+
+    def _say(self, level: str, text: str) -> None:
+        with self._changed:
+            self._notes.append(Note(level, "samples", text[:500]))
+
+    def _work(self, settings: SamplesConfig) -> None:
+        size = sum(file.stat().st_size for file in self._run.base_path.glob("*.safetensors"))
+        if size > settings.model_mb * MB:
+            text = f"no samples of versions: the base model has {size / MB:,.0f} MB"
+            self._say("info", f"{text}, samples.model_mb allows {settings.model_mb:,}")
+            return
+        answering = Answering(self._run, settings, self._clock, self._closed.is_set)
+        while (version := self._next()) is not None:
+            for sample in answering.answers(version, self._known):
+                with self._changed:
+                    self._samples.append(sample)
+
+    def _next(self) -> int | None:
+        """The next version to ask, once there is one; None at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._last or self._closed.is_set())
+            if self._closed.is_set() or not self._waiting:
+                return None
+            return self._waiting.pop(0)

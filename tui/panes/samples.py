@@ -1,0 +1,175 @@
+"""The same held-out prompt, answered by the base and by one version after another.
+
+After `coordinator/sampling.py` on an answer's way. Side by side where there is room, else one below
+the other; the newest versions stand beside the base unless older ones were asked for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import ClassVar
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical, VerticalScroll
+from textual.widgets import Static
+
+from common.records import Sample
+from tui.feed import Look
+from tui.panes.rows import Rows
+
+COLUMN = 32  # of the terminal's columns, that an answer wants to be read in
+FEWEST = 3  # answers side by side; below, more of them are seen one below the other
+PROMPTS = "held-out prompts: ↑ ↓ choose one"
+EMPTY = """No version has answered yet.
+
+The coordinator has the base, about every eighth version and the last of each phase answer
+held-out rows while the run goes on; a model that is slow on its CPU takes a while. In
+federation.toml, samples.prompts says how many rows (0: none), samples.every how often."""
+
+
+def prompts(samples: Sequence[Sample]) -> list[str]:
+    """What was asked, in the order in which it was first asked."""
+    return list(dict.fromkeys(sample.asked for sample in samples))
+
+
+def beside(answers: Sequence[Sample], newest: int | None) -> list[Sample]:
+    """The answers to show: the base's, then those of versions, newest first.
+
+    Args:
+        answers: To one prompt, by version.
+        newest: The first version beside the base; None for the newest there is.
+    """
+    base = [each for each in answers if each.version == 0]
+    later = [each for each in answers if each.version > 0]
+    return base + [each for each in reversed(later) if newest is None or each.version <= newest]
+
+
+class Samples(Vertical):
+    """Prompts above; below, the answers to the one under the cursor."""
+
+    DEFAULT_CSS = """
+    Samples > #samples-prompts { height: auto; max-height: 5; min-height: 2; }
+    Samples > #samples-asked { height: auto; max-height: 6; border-top: solid $panel; }
+    Samples > #samples-head { height: 1; background: $panel; }
+    Samples #samples-answers { height: auto; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        # Before the table's own, which would scroll sideways where there is nothing.
+        Binding("left", "turn(1)", "older", show=False, priority=True),
+        Binding("right", "turn(-1)", "newer", show=False, priority=True),
+    ]
+
+    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
+        super().__init__(id=id, classes=classes)
+        self._samples: tuple[Sample, ...] = ()
+        self._newest: int | None = None  # beside the base, if it was chosen
+
+    def compose(self) -> ComposeResult:
+        """The prompts; the chosen one in full; the answers."""
+        yield Rows(header=PROMPTS, id="samples-prompts")
+        yield Static(id="samples-asked", markup=False)
+        yield Static(id="samples-head", markup=False)
+        with VerticalScroll():
+            yield Static(id="samples-answers", markup=False)
+
+    def on_mount(self) -> None:
+        """Say what to do before anything is there."""
+        self._draw()
+
+    def show(self, look: Look) -> None:
+        """Take in what is new."""
+        samples = look.view.samples if look.view else ()
+        if samples is self._samples:
+            return
+        self._samples = samples
+        kinds = {sample.asked: sample.kind for sample in samples}
+        asked = prompts(samples)
+        self.query_one(Rows).put(
+            asked, lambda row: Text(f"{row + 1:>2} {kinds[asked[row]]:<3} {asked[row]}")
+        )
+        self._draw()
+
+    def action_turn(self, step: int) -> None:
+        """Put an older version beside the base, or a newer one; the newest one is followed."""
+        versions = [each.version for each in beside(self._answers(), None) if each.version]
+        if not versions:
+            return
+        at = versions.index(self._newest) if self._newest in versions else 0
+        at = max(0, min(at + step, len(versions) - 1))
+        self._newest = versions[at] if at else None
+        self._draw()
+
+    def on_resize(self) -> None:
+        """Other columns fit."""
+        self._draw()
+
+    @on(Rows.Moved)
+    def _moved(self, message: Rows.Moved) -> None:
+        message.stop()
+        self._draw()
+
+    def _answers(self) -> list[Sample]:
+        chosen = self.query_one(Rows).key
+        return [sample for sample in self._samples if sample.asked == chosen]
+
+    def _draw(self) -> None:
+        answers = self._answers()
+        there = bool(answers)
+        for name in ("prompts", "asked", "head"):
+            self.query_one(f"#samples-{name}").display = there
+        said = self.query_one("#samples-answers", Static)
+        if not answers:
+            said.update(Text(EMPTY))
+            return
+        self.query_one("#samples-asked", Static).update(_asked(answers[0]))
+        found, room = beside(answers, self._newest), self.size.width // COLUMN
+        self.query_one("#samples-head", Static).update(_head(answers, self._newest))
+        said.update(_columns(found[:room]) if room >= FEWEST else _stack(found))
+
+
+def _asked(sample: Sample) -> Text:
+    label = Text("asked     ", style="bold")
+    wanted = Text("\nexpected  ", style="bold")
+    return Text.assemble(label, sample.asked, wanted, sample.expected)
+
+
+def _head(answers: Sequence[Sample], newest: int | None) -> str:
+    count = sum(1 for each in answers if each.version)
+    asked = f"the base and {count} version{'' if count == 1 else 's'} answered"
+    where = "newest first" if newest is None else f"from version {newest} back"
+    return f"{asked} · {where} · ← older → newer"
+
+
+def _columns(answers: Sequence[Sample]) -> RenderableType:
+    table = Table.grid(expand=True, padding=(0, 2, 0, 0))
+    for _ in answers:
+        table.add_column(ratio=1, overflow="fold")
+    table.add_row(*(_title(each) for each in answers))
+    table.add_row(*(_answer(each) for each in answers))
+    return table
+
+
+def _stack(answers: Sequence[Sample]) -> RenderableType:
+    return Group(*(Text.assemble(_title(each), "\n", _answer(each), "\n") for each in answers))
+
+
+def _title(sample: Sample) -> Text:
+    if sample.version == 0:
+        return Text("base", style="bold")
+    clock = time.strftime("%H:%M:%S", time.localtime(sample.at))
+    return Text.assemble(Text(f"version {sample.version}", style="bold"), f"  {clock}")
+
+
+def _answer(sample: Sample) -> Text:
+    """The text; of a class its probability, and whether it is right."""
+    if sample.probability is None:
+        return Text(sample.answer or "(nothing)", style="" if sample.answer else "dim")
+    right = sample.answer == sample.expected
+    mark = Text("✓ right", style="green") if right else Text("✗ wrong", style="red")
+    return Text.assemble(f"{sample.answer}  {sample.probability:.2f}  ", mark)
