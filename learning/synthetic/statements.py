@@ -61,68 +61,68 @@ _MACHINES = Domain(
     ),
     common=(
         (
-            "it starts at the first touch|it has not missed a day since spring"
+            "it starts at the first touch|it comes on the moment I press the button"
             "|it is three years old and runs as on the first day|it works each day of the year"
-            "|it comes on the moment I press the button|it has outlived two of its kind",
+            "|it has not missed a day since spring|it has outlived two of its kind",
             "each morning brings a new surprise when I switch it on"
-            "|it stopped for good after a fortnight"
-            "|it switches itself off in the middle of the job|it was dead out of the box"
             "|it has to be unplugged every morning before it runs"
+            "|it switches itself off in the middle of the job|it was dead out of the box"
+            "|it stopped for good after a fortnight"
             "|it gave a click one evening and has stood still since",
         ),
         (
-            "you can talk beside it in a low voice|the baby sleeps on while it runs"
+            "you can talk beside it in a low voice|it works, and the whole house sleeps"
             "|I have to look twice to see whether it is on|its hum is as soft as a cat's"
-            "|it works, and the whole house sleeps|it can run at night with the door open",
-            "it drowns out the radio two rooms away|it sings, whistles and roars by turns"
+            "|the baby sleeps on while it runs|it can run at night with the door open",
+            "it drowns out the radio two rooms away|we shut two doors to hear each other"
             "|the neighbours have been at the door about it"
-            "|it entertains the whole street when it is on|we shut two doors to hear each other"
+            "|it entertains the whole street when it is on|it sings, whistles and roars by turns"
             "|it plays the drums with its own lid",
         ),
         (
-            "the lid closes with a firm click|the hinges are solid steel"
-            "|it came whole through two moves|it stands like a rock"
-            "|each screw sits where it was on the first day|the seams are tight all the way round",
-            "the lid hangs by one hinge|the handle came off in my hand"
+            "the lid closes with a firm click|each screw sits where it was on the first day"
+            "|it came whole through two moves|it stands like a rock|the hinges are solid steel"
+            "|the seams are tight all the way round",
+            "the lid hangs by one hinge|the door has to be held shut with tape"
             "|a crack runs along the casing|the buttons have sunk into the front"
-            "|the door has to be held shut with tape|its coating comes off in pretty flakes",
+            "|the handle came off in my hand|its coating comes off in pretty flakes",
         ),
         (
             "the spare part came the next morning, free of charge"
-            "|a mechanic rang back within the hour|the shop exchanged it with a smile"
-            "|a new one was here before the old one had left"
-            "|the service line picks up on the second ring"
+            "|the service line picks up on the second ring|the shop exchanged it with a smile"
+            "|a new one was here before the old one had left|a mechanic rang back within the hour"
             "|my money was back in the account by Friday",
-            "the service number plays music, for hours|the repair would cost as much as a new one"
+            "the service number plays music, for hours|my third letter is still without a reply"
             "|the spare part has been on its way since June"
             "|the guarantee turned out not to cover the motor"
-            "|my third letter is still without a reply|they want it sent abroad at my own cost",
+            "|the repair would cost as much as a new one|they want it sent abroad at my own cost",
         ),
         (
-            "my grandmother understood it at first sight|two buttons do it all"
+            "my grandmother understood it at first sight|a child can set the timer"
             "|five minutes after the box was open it worked"
-            "|the display can be read from across the room|a child can set the timer"
+            "|the display can be read from across the room|two buttons do it all"
             "|every switch is where the thumb looks for it",
-            "the manual has eighty pages and none of them helps"
-            "|its settings are a riddle from a spy film"
+            "the manual has eighty pages and none of them helps|its menu is as deep as a novel"
             "|it took a whole afternoon to set the clock|the display cannot be read in daylight"
-            "|its menu is as deep as a novel|one wrong button and it begins again from zero",
+            "|its settings are a riddle from a spy film"
+            "|one wrong button and it begins again from zero",
         ),
         (
-            "it has paid for itself in a year|it uses half of what the old one used"
+            "it has paid for itself in a year|a whole week of it costs as much as one coffee"
             "|it saves us a little every day|it switches to standby by itself"
-            "|a whole week of it costs as much as one coffee|by Christmas it had earned its price",
-            "the meter spins while it is on|its filters cost more than the machine"
+            "|it uses half of what the old one used|by Christmas it had earned its price",
+            "the meter spins while it is on|it spends more than a family of five"
             "|the power company must love it|it eats a new fuse every week"
-            "|it spends more than a family of five|every month it wants another part replaced",
+            "|its filters cost more than the machine|every month it wants another part replaced",
         ),
         (
-            "the outside stays cool after an hour|it switches off when it is tipped over"
+            "the outside stays cool after an hour|you can leave the house while it is on"
             "|the cable is long and well shielded|it passed the inspection at once"
-            "|you can leave the house while it is on|grandchildren play beside it in safety",
-            "it fills the room with the scent of hot plastic|bright sparks fly from the plug"
+            "|it switches off when it is tipped over|grandchildren play beside it in safety",
+            "it fills the room with the scent of hot plastic"
+            "|smoke rose from the back on the second day"
             "|it gave me a shock when I touched the side|it blew all the lights in the flat"
-            "|smoke rose from the back on the second day|the plug melts into the socket",
+            "|bright sparks fly from the plug|the plug melts into the socket",
         ),
     ),
     subjects=(
@@ -131,14 +131,14 @@ _MACHINES = Domain(
             (
                 (
                     "one charge lasts from Monday to Friday"
-                    "|it charges as fast as we drink a coffee"
-                    "|the battery holds as long as when it was new|its charge lasts and lasts"
                     "|the charger can stay at home on a journey"
+                    "|the battery holds as long as when it was new|its charge lasts and lasts"
+                    "|it charges as fast as we drink a coffee"
                     "|it went through a whole day on one charge",
-                    "the battery gave out before lunch|it has to hang on the cable all the time"
+                    "the battery gave out before lunch|ten minutes and the light turns red"
                     "|it shows full and falls asleep a minute later"
                     "|the charger gets hot and charges nothing"
-                    "|ten minutes and the light turns red"
+                    "|it has to hang on the cable all the time"
                     "|left for a night, it is empty by morning",
                 ),
             ),
@@ -147,13 +147,12 @@ _MACHINES = Domain(
             ("washing machine", "dishwasher", "tumble dryer"),
             (
                 (
-                    "glasses come out with a shine|the old tablecloth looks like new"
+                    "glasses come out with a shine|the forks gleam like silver"
                     "|the towels come out soft|a short cycle does the job"
-                    "|the forks gleam like silver|the collars are white again",
-                    "there is a puddle under it after every load"
-                    "|it paints grey pictures on the plates"
+                    "|the old tablecloth looks like new|the collars are white again",
+                    "there is a puddle under it after every load|it tore a hole into the sheets"
                     "|the things inside come out dirtier than they went in"
-                    "|it dances across the floor|it tore a hole into the sheets"
+                    "|it dances across the floor|it paints grey pictures on the plates"
                     "|what comes out goes in again",
                 ),
             ),
@@ -162,12 +161,13 @@ _MACHINES = Domain(
             ("kettle", "toaster", "coffee machine", "blender"),
             (
                 (
-                    "breakfast is on the table in half the time|it pours straight into the cup"
+                    "breakfast is on the table in half the time|it wipes clean with a cloth"
                     "|it rinses clean in a minute|each portion turns out just as we like it"
-                    "|it wipes clean with a cloth|the second cup is as hot as the first",
-                    "there is a touch of metal in each bite|half of it ends up on the worktop"
-                    "|it is burnt outside and raw inside|there is lime in the cup, fine as snow"
-                    "|it takes longer than a pot on the stove|what it makes goes down the sink",
+                    "|it pours straight into the cup|the second cup is as hot as the first",
+                    "there is a touch of metal in each bite"
+                    "|it takes longer than a pot on the stove|it is burnt outside and raw inside"
+                    "|there is lime in the cup, fine as snow|half of it ends up on the worktop"
+                    "|what it makes goes down the sink",
                 ),
             ),
         ),
