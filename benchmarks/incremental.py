@@ -1,7 +1,7 @@
 """Does learning from users between rounds help, and does it forget? Three arms over one stream.
 
     python -m benchmarks.incremental --data DIR --model MODEL [--arms none ungated gated]
-        [--base-versions 12] [--settle 4] [--lr 2e-4] [--replay 0.75] [--seed 0] [--json FILE]
+        [--base-versions 12] [--settle 4] [--lr 1e-4] [--replay 0.75] [--seed 0] [--json FILE]
 
 Five clients train a classifier of film reviews up to a fixed version. From a copy of that very run
 each arm goes on, and two of the clients are told reviews by their users, fifty at a time: more
@@ -252,7 +252,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--base-versions", type=int, default=12)
     parser.add_argument("--later-lr", type=float, default=3e-4, help="of tasks during the stream")
     parser.add_argument("--settle", type=int, default=4, help="versions to wait after a domain")
-    parser.add_argument("--lr", type=float, default=2e-4, help="of learning from users")
+    parser.add_argument("--lr", type=float, default=1e-4, help="of learning from users")
     parser.add_argument("--batch-size", type=int, default=32, help="of learning from users")
     parser.add_argument("--replay", type=float, default=0.75, help="share of old rows in a batch")
     parser.add_argument("--push", action="store_true", help="learning causes an update of its own")
