@@ -70,8 +70,7 @@ def tell(
     begun = time.monotonic()
     for lesson in lessons:
         items = [
-            Item("cls", {"text": row.text, "label": row.label}, lesson.domain)
-            for row in lesson.rows
+            Item("cls", {"text": row.text, "label": row.label}, lesson.task) for row in lesson.rows
         ]
         inboxes[lesson.client].put(items, "learn")
     told = []
