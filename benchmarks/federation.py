@@ -1,0 +1,167 @@
+"""A federation in this process that an experiment watches while it runs.
+
+As `fccl demo` runs one (`cli.embedded`): coordinator, broker and store, and a worker that serves
+all clients, each on a thread. Here nothing is shown, and the caller looks on and stops it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+from broker.embedded import EmbeddedBroker, EmbeddedServer
+from broker.protocol import LOCAL
+from cli.worker import host
+from common.config import IncrementalConfig
+from common.embedded import EmbeddedStore
+from common.errors import RunError
+from common.paths import cache_dir
+from common.software import software
+from common.store import Store
+from coordinator.run import SITE, Run
+from coordinator.service import Service
+from learning.device import Compute, detect
+from worker.service import Setting, Worker
+
+LOOK_S = 0.1
+USER = "local"
+
+
+class Federation:
+    """Runs from the beginning of a `with` block to its end."""
+
+    def __init__(
+        self, run: Run, incremental: IncrementalConfig, say: Callable[[str], None]
+    ) -> None:
+        self._run, self._incremental, self._say = run, incremental, say
+        self._server, self._store = EmbeddedServer(), EmbeddedStore()
+        self._compute: Compute = detect()
+        self._stop, self._over = threading.Event(), threading.Event()
+        self._abandon = threading.Event()
+        self._errors: list[BaseException] = []
+        self._view = self._store.open()
+        self._threads = [
+            threading.Thread(target=self._guarded, args=(self._coordinate,)),
+            threading.Thread(target=self._guarded, args=(self._work,)),
+        ]
+
+    @property
+    def state(self) -> Path:
+        """The worker's state directory: inboxes are in there."""
+        return self._run.directory.parent / ".workers"
+
+    def version(self) -> int:
+        """The newest version."""
+        return self._view.get_version(self._run.run_id) or 0
+
+    def until(self, done: Callable[[], bool], what: str, limit_s: float) -> float:
+        """Wait for a condition, and say how many seconds it took.
+
+        Raises:
+            RunError: It did not come true in time, or the federation has ended.
+        """
+        begun = time.monotonic()
+        while not done():
+            if self._errors:
+                raise self._errors[0]
+            if self._over.is_set() and not done():
+                raise RunError(f"the run ended before {what}", "give it more versions")
+            if time.monotonic() - begun > limit_s:
+                raise RunError(f"waited {limit_s:.0f} s in vain for {what}", "see its events")
+            time.sleep(LOOK_S)
+        return time.monotonic() - begun
+
+    def __enter__(self) -> Federation:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._abandon.set()
+        for thread in self._threads:
+            thread.join()
+        self._store.close(self._run.directory)
+        self._run.journal.close()
+        if error is None and self._errors:
+            raise self._errors[0]
+
+    def _guarded(self, target: Callable[[], None]) -> None:
+        try:
+            target()
+        except BaseException as error:  # raised again where the caller waits
+            self._errors.append(error)
+            self._stop.set()
+        finally:
+            if target == self._coordinate:
+                self._abandon.set()
+                self._over.set()
+
+    def _coordinate(self) -> None:
+        service = Service(
+            self._run,
+            EmbeddedBroker(self._server, USER),
+            self._store.open(),
+            time.time,
+            users={SITE: USER},
+            listen=lambda event: self._say(f"{event.kind}: {event.text}"),
+            volatile=True,
+        )
+        service.serve(self._stop)
+
+    def _work(self) -> None:
+        setting = Setting(
+            name=self._run.name,
+            site=LOCAL,
+            data=self._run.directory / "clients",
+            state=self.state,
+            cache=cache_dir(),
+            host=host(),
+            software=software(),
+        )
+        worker = learning_worker(
+            setting,
+            self._run.run_id,
+            EmbeddedBroker(self._server, USER),
+            (self._store.open(), self._store.open()),
+            self._compute,
+            self._incremental,
+            lambda kind, text: self._say(f"worker {kind}: {text}"),
+        )
+        worker.serve(self._over, abandon=self._abandon)
+
+
+def learning_worker(
+    setting: Setting,
+    run: str,
+    broker: EmbeddedBroker,
+    stores: tuple[Store, Store],
+    compute: Compute,
+    incremental: IncrementalConfig,
+    told: Callable[[str, str], None],
+) -> Worker:
+    """The worker of an arm: the one place that hands it how to learn from its users.
+
+    Raises:
+        RunError: It was asked to learn, and this version's worker cannot yet.
+    """
+    if incremental.enabled:
+        raise RunError("this worker does not learn from an inbox yet", "run --arms none")
+    return Worker(
+        setting,
+        run,
+        broker,
+        stores,
+        compute,
+        time.time,
+        told=told,
+        report=lambda message, fraction: None,
+    )

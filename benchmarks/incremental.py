@@ -1,0 +1,270 @@
+"""Does learning from users between rounds help, and does it forget? Three arms over one stream.
+
+    python -m benchmarks.incremental --data DIR --model MODEL [--arms none ungated gated]
+        [--base-versions 12] [--settle 4] [--lr 1e-4] [--replay 0.75] [--seed 0] [--json FILE]
+
+Five clients train a classifier of film reviews up to a fixed version. From a copy of that very run
+each arm goes on, and two of the clients are told reviews by their users, fifty at a time: more
+films, household machines, stays in hospital, at last a burst of reviews with the wrong label.
+
+    none       nothing is learned from users
+    ungated    whatever comes is learned, without gate and replay
+    gated      with both
+
+Measured, after each domain: the models of the two who learn, at once, and the global version that
+everybody has `--settle` versions later. A verdict must come first, so each step waits for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from benchmarks import streams
+from benchmarks.federation import Federation
+from benchmarks.streams import LIES, Amounts, Course
+from benchmarks.users import LIMIT_S, Snapshot, Told, newest, own, tell
+from cli import coordinating
+from cli.console import Output
+from common import config as configuration
+from common.config import FederationConfig, IncrementalConfig
+from common.errors import FcclError
+from coordinator.run import Run
+from learning import lora, models, objectives
+from learning.data import rows
+from learning.device import detect
+from learning.synthetic.sentiment import LABELS
+
+ARMS = ("none", "ungated", "gated")
+LEARNERS = ("client_0", "client_1")
+WAY = 400  # versions of the second phase: more than any stream lasts
+
+
+@dataclass
+class Trace:
+    """What an arm went through."""
+
+    snapshots: list[Snapshot] = field(default_factory=list)
+    told: list[Told] = field(default_factory=list)
+
+
+def main() -> None:
+    """Run the arms and print a table."""
+    arguments = _arguments()
+    amounts = Amounts(
+        arguments.dealt, arguments.tests, arguments.batches, arguments.batch, arguments.lies
+    )
+    try:
+        course = streams.course(arguments.data, LEARNERS, amounts, arguments.seed)
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = arguments.out or Path(temporary)
+            results = experiment(arguments, course, folder)
+    except FcclError as error:
+        raise SystemExit(f"error: {error}") from None
+    show(results)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def experiment(arguments: argparse.Namespace, course: Course, folder: Path) -> dict[str, Any]:
+    """All arms: by arm the figures of each snapshot, and what became of each lesson."""
+    config = base_config(arguments, course, folder)
+    say = print if arguments.verbose else _silent
+    base(config, arguments.base_versions, say)
+    results: dict[str, Any] = {}
+    measure = Meter(config, course)
+    for arm in arguments.arms:
+        begun = time.monotonic()
+        trace = run_arm(config, arm, course, arguments, say)
+        results[arm] = {
+            "seconds": round(time.monotonic() - begun, 1),
+            "figures": [measure.figures(snapshot) for snapshot in trace.snapshots],
+            "told": [asdict(told) for told in trace.told],
+        }
+        print(json.dumps({arm: results[arm]}), flush=True)
+    return results
+
+
+def base_config(arguments: argparse.Namespace, course: Course, folder: Path) -> FederationConfig:
+    """The federation of film reviews, with its rows on the disk."""
+    folder.mkdir(parents=True, exist_ok=True)
+    reviews = folder / "films.jsonl"
+    rows.write(reviews, course.dealt)
+    rest = {"objective": "classification", "local_steps": 5, "batch_size": 16}
+    return configuration.parse(
+        {
+            "run": {
+                "name": "films", "dir": str(folder / "base"), "seed": arguments.seed,
+                "keep_versions": WAY,
+            },
+            "model": {"name": arguments.model, "max_length": 64},
+            "data": {
+                "cls": str(reviews), "labels": list(LABELS), "clients": 5,
+                "alpha": arguments.alpha,
+            },
+            "phase": [
+                {
+                    "objective": "classification", "versions": arguments.base_versions,
+                    "local_steps": 10, "batch_size": 32, "lr": 2e-3,
+                },
+                {**rest, "versions": WAY, "lr": arguments.later_lr, "lr_schedule": "constant"},
+            ],
+            "schedule": {"concurrency": 4},
+            "aggregation": {"contribution_mode": "size"},
+        },
+        "benchmarks.incremental",
+    )  # fmt: skip
+
+
+def base(config: FederationConfig, version: int, say: Callable[[str], None]) -> None:
+    """Train the version that every arm begins with."""
+    if config.run.path.exists():
+        print(f"going on from {config.run.path}")
+        return
+    run = _open(config, "start")
+    with Federation(run, IncrementalConfig(enabled=False), say) as federation:
+        federation.until(
+            lambda: federation.version() >= version, f"version {version}", version * 60 + LIMIT_S
+        )
+
+
+def run_arm(
+    config: FederationConfig,
+    arm: str,
+    course: Course,
+    arguments: argparse.Namespace,
+    say: Callable[[str], None],
+) -> Trace:
+    """One arm over the whole stream, from a copy of the base run."""
+    place = config.run.path.parent.with_name(arm)
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(config.run.path.parent, place, ignore=shutil.ignore_patterns(".workers"))
+    table = config.model_dump()
+    table["run"]["dir"] = str(place)
+    run = _open(configuration.parse(table, arm), "resume")
+    settings = incremental(arm, arguments)
+    trace = Trace()
+    with Federation(run, settings, say) as federation:
+        begun = federation.version
+        federation.until(lambda: begun() > 0, "the first version", LIMIT_S)
+        trace.snapshots.append(newest(run, federation, ""))
+        for domain, steps in groupby(course.steps, key=lambda step: step[0].domain):
+            for lessons in steps:
+                if settings.enabled:
+                    trace.told += tell(federation, settings, lessons)
+            if settings.enabled:
+                trace.snapshots += [own(federation, domain, client) for client in LEARNERS]
+            later = federation.version() + arguments.settle
+            federation.until(
+                lambda later=later: federation.version() >= later,  # type: ignore[misc]
+                f"version {later}",
+                LIMIT_S,
+            )
+            trace.snapshots.append(newest(run, federation, domain))
+    return trace
+
+
+def incremental(arm: str, arguments: argparse.Namespace) -> IncrementalConfig:
+    """How an arm learns from its users."""
+    common = {"lr": arguments.lr, "batch_size": arguments.batch_size, "push": arguments.push}
+    match arm:
+        case "none":
+            return IncrementalConfig(enabled=False)
+        case "ungated":
+            few = max(1, round(arguments.batch_size * (1 - arguments.replay)))  # as many new ones
+            common["batch_size"] = few
+            return IncrementalConfig(gate=False, replay=0.0, **common)
+        case _:
+            return IncrementalConfig(replay=arguments.replay, **common)
+
+
+class Meter:
+    """Measures any model of the run on the three domains."""
+
+    def __init__(self, config: FederationConfig, course: Course) -> None:
+        self._compute = detect()
+        run = _open(config, "resume")
+        run.journal.close()
+        loaded = models.load_for("classification", run.base_path, LABELS, self._compute.device)
+        self._objective = objectives.make("classification", None, LABELS)
+        self._model = lora.attach(loaded.model, config.model.lora, config.run.seed)
+        self._tests: Mapping[str, Sequence[Any]] = {
+            domain: self._objective.encode(
+                loaded.tokenizer, tests, config.model.max_length
+            ).examples
+            for domain, tests in course.tests.items()
+        }
+
+    def figures(self, snapshot: Snapshot) -> dict[str, Any]:
+        """Accuracy and loss by domain."""
+        lora.write_adapter(self._model, snapshot.adapter)
+        found: dict[str, Any] = {
+            "after": snapshot.after, "who": snapshot.who, "version": snapshot.version,
+        }  # fmt: skip
+        for domain, tests in self._tests.items():
+            measured = self._objective.measure(self._model, tests, autocast=self._compute.autocast)
+            found[domain] = {"accuracy": measured.accuracy, "loss": round(measured.loss, 4)}
+        return found
+
+
+def show(results: Mapping[str, Any]) -> None:
+    """Accuracy of every snapshot, and what became of the lessons."""
+    print("\n| arm | after | model | version | " + " | ".join(streams.DOMAINS) + " |")
+    print("| --- | --- | --- | --- |" + " --- |" * len(streams.DOMAINS))
+    for arm, result in results.items():
+        for each in result["figures"]:
+            accuracies = " | ".join(f"{each[d]['accuracy']:.1%}" for d in streams.DOMAINS)
+            after = each["after"] or "base"
+            print(f"| {arm} | {after} | {each['who']} | {each['version']} | {accuracies} |")
+    for arm, result in results.items():
+        for domain in (*streams.DOMAINS, LIES):
+            told = [each for each in result["told"] if each["domain"] == domain]
+            if told:
+                kept = sum(each["verdict"] == "accepted" for each in told)
+                longest = max(each["seconds"] for each in told)
+                print(f"{arm}, {domain}: {kept} of {len(told)} learned, {longest:.0f} s at most")
+
+
+def _open(config: FederationConfig, mode: str) -> Run:
+    return coordinating.open_run(config, mode, Output(plain=True), forget=lambda run: None)
+
+
+def _silent(text: str) -> None:
+    del text
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder with the film reviews")
+    parser.add_argument("--model", required=True, help="encoder: hub id or directory")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--out", type=Path, help="keep the runs here; goes on from a base there")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--alpha", type=float, default=5.0, help="skew of the film reviews")
+    parser.add_argument("--base-versions", type=int, default=12)
+    parser.add_argument("--later-lr", type=float, default=3e-4, help="of tasks during the stream")
+    parser.add_argument("--settle", type=int, default=4, help="versions to wait after a domain")
+    parser.add_argument("--lr", type=float, default=1e-4, help="of learning from users")
+    parser.add_argument("--batch-size", type=int, default=32, help="of learning from users")
+    parser.add_argument("--replay", type=float, default=0.75, help="share of old rows in a batch")
+    parser.add_argument("--push", action="store_true", help="learning causes an update of its own")
+    parser.add_argument("--dealt", type=int, default=0, help="film reviews for the federation")
+    parser.add_argument("--tests", type=int, default=400)
+    parser.add_argument("--batches", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=50)
+    parser.add_argument("--lies", type=int, default=100)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--verbose", action="store_true", help="print the events of the run")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
