@@ -20,7 +20,7 @@ from common.records import Kind
 from coordinator import run as runs
 
 if TYPE_CHECKING:
-    from coordinator.document import Block, Table
+    from common.document import Block, Table
     from coordinator.opening import Opened
     from coordinator.report import Report
 
@@ -147,7 +147,7 @@ def look(directory: Path, version: int | None, told: Progress) -> tuple[Opened, 
 
 def show(blocks: Sequence[Block], console: Console) -> None:
     """The blocks on a terminal, or their Markdown where it goes into a file or a pipe."""
-    from coordinator.document import Heading, Items, Paragraph, Picture, Table, markdown
+    from common.document import Heading, Items, Paragraph, Picture, Table, markdown
 
     if not console.is_terminal:
         click.echo(markdown([b for b in blocks if not isinstance(b, Picture)]), nl=False)

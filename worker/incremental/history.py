@@ -176,7 +176,7 @@ def _measures(
 
 
 def _batch(row: tuple[Any, ...]) -> Batch:
-    return Batch(*row[:-1], figures=json.loads(row[-1]))
+    return Batch(*(*row[:-1], json.loads(row[-1])))
 
 
 _BATCHES = (
