@@ -11,11 +11,13 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError
 
+from common import inboxes
 from common.errors import StoreError, WireError
 from common.records import (
     Count,
     Event,
     Heartbeat,
+    InboxRow,
     Label,
     Record,
     RunId,
@@ -99,9 +101,14 @@ class FederationView:
     versions: tuple[VersionSummary, ...]
     events: tuple[Event, ...]
 
+    @property
+    def inbox(self) -> tuple[InboxRow, ...]:
+        """Of the clients with live input, one row each."""
+        return inboxes.newest(self.workers)
+
     def fields(self) -> dict[str, Any]:
         """Plain maps and lists, for JSON."""
-        lists = ("clients", "workers", "queues", "versions", "events")
+        lists = ("clients", "workers", "queues", "versions", "events", "inbox")
         listed = {name: [row.fields() for row in getattr(self, name)] for name in lists}
         return {"info": self.info.fields(), **listed}
 
