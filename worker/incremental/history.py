@@ -105,22 +105,22 @@ def read(state: Path, client: str) -> History:
             db.execute("BEGIN")  # a worker that learns meanwhile changes nothing of what is seen
             counts = dict(db.execute("SELECT state, count(*) FROM item GROUP BY state").fetchall())
             refused = db.execute(_REFUSED).fetchall()
-            batches = [_batch(row) for row in db.execute(_BATCHES).fetchall()]
-            rows = db.execute(_MEASURES).fetchall()
+            found = streams(db)
             db.execute("COMMIT")
         except (sqlite3.Error, ValueError) as error:
             raise schema.unusable(path, error) from None
     items = {name: counts.get(name, 0) for name in STATES}
-    return History(client, items, dict(refused), streams(batches, rows))
+    return History(client, items, dict(refused), found)
 
 
-def streams(batches: Sequence[Batch], rows: Sequence[tuple[Any, ...]]) -> tuple[Stream, ...]:
-    """Batches and what was measured after them, by run and kind.
+def streams(db: sqlite3.Connection) -> tuple[Stream, ...]:
+    """Batches and what was measured after them, by run and kind; the one that goes on comes last.
 
     Args:
-        batches: In order.
-        rows: Of table `measure`.
+        db: An open inbox.
     """
+    batches = [_batch(row) for row in db.execute(_BATCHES).fetchall()]
+    rows = db.execute(_MEASURES).fetchall()
     after: dict[int, list[tuple[Any, ...]]] = {}
     for row in rows:
         after.setdefault(row[0], []).append(row)
