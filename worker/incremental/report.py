@@ -105,7 +105,7 @@ def _stream(client: str, stream: Stream) -> list[Block]:
         known = figures(stream.measures)
         text = (
             f"In {TITLES[known.metric]}. Forgetting {signed(known.forgetting)}, backward transfer"
-            f" {signed(known.backward_transfer)}, forward transfer {signed(known.forward_transfer)}."
+            f" {signed(known.backward_transfer)}, forward {signed(known.forward_transfer)}."
             f" A {NOTHING} stands for what was not measured."
         )
         found += [Paragraph(text), _matrix(known), Picture(picture(client, stream), "Over time")]
