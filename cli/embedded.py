@@ -17,7 +17,7 @@ from cli.console import Output
 from cli.stopping import on_signals
 from cli.worker import host
 from common import view as viewing
-from common.config import FederationConfig
+from common.config import FederationConfig, IncrementalConfig
 from common.embedded import EmbeddedStore
 from common.errors import StoreError
 from common.paths import cache_dir
@@ -41,7 +41,7 @@ def serve(config: FederationConfig, mode: str, output: Output) -> int:
     store.announce(run.directory)
     output.say(f"watch it from another terminal: fccl status --run {run.directory}")
     try:
-        outcome = _Federation(run, store, compute, output).serve()
+        outcome = _Federation(run, store, compute, output, config.incremental).serve()
     finally:
         store.close(run.directory)
     path = coordinating.conclude(run, outcome, lambda: compute, output)
@@ -64,7 +64,15 @@ class _Ended:
 class _Federation:
     """One coordinator thread, one training thread, and the view on the main thread."""
 
-    def __init__(self, run: Run, store: EmbeddedStore, compute: Compute, output: Output) -> None:
+    def __init__(
+        self,
+        run: Run,
+        store: EmbeddedStore,
+        compute: Compute,
+        output: Output,
+        incremental: IncrementalConfig,
+    ) -> None:
+        self._incremental = incremental
         self._run, self._store, self._compute, self._output = run, store, compute, output
         self._server = EmbeddedServer()
         self._stop = threading.Event()
@@ -132,6 +140,7 @@ class _Federation:
             time.time,
             told=lambda kind, text: None,
             report=self._output.report,
+            incremental=self._incremental,
         )
         worker.serve(self._over, abandon=self._abandon)
 

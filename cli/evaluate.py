@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.table import Table as RichTable
-from rich.text import Text
+from click.core import ParameterSource
 
 from cli.console import Output
+from cli.showing import show
 from common.paths import cache_dir
 from common.records import Kind
 from coordinator import run as runs
 
 if TYPE_CHECKING:
-    from coordinator.document import Block, Table
     from coordinator.opening import Opened
     from coordinator.report import Report
 
@@ -41,7 +39,7 @@ class Wanted:
 
 
 @click.command()
-@click.argument("directory", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("directory", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
 @click.option("--version", type=click.IntRange(min=0), help="Which one [default: the newest].")
 @click.option("--sft", type=_COUNT, default=50, show_default=True, help="Instructions, at most.")
 @click.option("--va", type=_COUNT, default=50, show_default=True, help="Preferences, at most.")
@@ -65,10 +63,25 @@ class Wanted:
 )
 @click.option("--json", "as_json", is_flag=True, help="JSON on standard output, nothing else.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Where to write [default: RUN/report]."
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Where to write [default: RUN/report, or STATE/report].",
 )
+@click.option(
+    "--incremental",
+    is_flag=True,
+    help="Instead of a run: what clients of this machine learned from live input.",
+)
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path),
+    help="With --incremental: the worker's [default: .workers/ beside the run directory].",
+)
+@click.option("--client", help="With --incremental: this one only [default: all].")
+@click.pass_context
 def command(
-    directory: Path,
+    context: click.Context,
+    directory: Path | None,
     version: int | None,
     sft: int,
     va: int,
@@ -78,17 +91,47 @@ def command(
     other: Path | None,
     as_json: bool,
     out: Path | None,
+    incremental: bool,
+    state: Path | None,
+    client: str | None,
 ) -> None:
     """Measure a version of RUN on rows that no task has seen: held out, and of each client.
 
     RUN is a run directory; it may be running. The limits hold for the held-out rows and for those
     of each client. Writes evaluation.md, .json and .html.
+
+    With --incremental, tell how well clients learned from live input, and what they forgot, from
+    their inboxes; measures nothing anew. Writes incremental.md, .json and .html.
     """
+    _check(context, directory, incremental)
+    if directory is None:
+        from cli import streams
+
+        sys.exit(streams.serve(state, client, out, as_json))
     wanted = Wanted(directory, version, (sft, va, cls), gen_samples, gen_tokens, other)
     for named in (directory, other):
         if named is not None:
             runs.saved_config(named)  # before torch is loaded, which takes seconds
     sys.exit(serve(wanted, out or directory / "report", as_json))
+
+
+def _check(context: click.Context, directory: Path | None, incremental: bool) -> None:
+    """Options that would do nothing are refused.
+
+    Raises:
+        click.UsageError: They do not go together.
+    """
+    if directory is None and not incremental:
+        raise click.MissingParameter(ctx=context, param_hint="'RUN'", param_type="argument")
+    if directory is not None and incremental:
+        raise click.UsageError("RUN and --incremental exclude each other", context)
+    shared = ("directory", "as_json", "out", "incremental")
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        given = context.get_parameter_source(name) is not ParameterSource.DEFAULT
+        if given and name not in shared and (name in ("state", "client")) != incremental:
+            other = "a RUN" if incremental else "--incremental"
+            raise click.UsageError(f"{parameter.opts[0]} goes with {other}", context)
 
 
 def serve(wanted: Wanted, out: Path, as_json: bool) -> int:
@@ -143,34 +186,3 @@ def look(directory: Path, version: int | None, told: Progress) -> tuple[Opened, 
     chosen = found.choose(version)
     find = preparation.find_base(found.config, cache_dir(), told)
     return opening.look(found, find(found.base)), chosen
-
-
-def show(blocks: Sequence[Block], console: Console) -> None:
-    """The blocks on a terminal, or their Markdown where it goes into a file or a pipe."""
-    from coordinator.document import Heading, Items, Paragraph, Picture, Table, markdown
-
-    if not console.is_terminal:
-        click.echo(markdown([b for b in blocks if not isinstance(b, Picture)]), nl=False)
-        return
-    for block in blocks:
-        match block:
-            case Heading():
-                style = "bold" if block.level < 3 else "italic"
-                console.print(Text(f"\n{block.text}", style=style))
-            case Paragraph():
-                console.print(Text(block.text, style="dim"))
-            case Items():
-                console.print(Text(f"\n{block.text}"))
-                for point in block.points:
-                    console.print(Text(f"  • {point}", style="dim"))
-            case Table():
-                console.print(_table(block), Text())
-
-
-def _table(block: Table) -> RichTable:
-    table = RichTable(header_style="bold", box=None, pad_edge=False)
-    for place, title in enumerate(block.header):
-        table.add_column(Text(title), justify="right" if place else "left")
-    for row in block.rows:
-        table.add_row(*(Text(text) for text in row))
-    return table

@@ -215,6 +215,7 @@ def _serve(
         report=report,
         refused=lambda: refused(config.broker.url, config.broker.ca),
         observe=metrics,
+        incremental=config.incremental,
     )
     metrics.watch(worker.heartbeat, worker.waiting)
     output.about(run=run, site=job.site.name, worker=worker.worker_id)

@@ -11,11 +11,13 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError
 
+from common import inboxes
 from common.errors import StoreError, WireError
 from common.records import (
     Count,
     Event,
     Heartbeat,
+    InboxRow,
     Label,
     Record,
     RunId,
@@ -101,9 +103,14 @@ class FederationView:
     events: tuple[Event, ...]
     samples: tuple[Sample, ...] = ()
 
+    @property
+    def inbox(self) -> tuple[InboxRow, ...]:
+        """Of the clients with live input, one row each."""
+        return inboxes.newest(self.workers)
+
     def fields(self) -> dict[str, Any]:
         """Plain maps and lists, for JSON."""
-        lists = ("clients", "workers", "queues", "versions", "events", "samples")
+        lists = ("clients", "workers", "queues", "versions", "events", "samples", "inbox")
         listed = {name: [row.fields() for row in getattr(self, name)] for name in lists}
         return {"info": self.info.fields(), **listed}
 

@@ -6,18 +6,16 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from common.errors import RunError
-from common.files import write_durable
+from common.document import Block, Heading, Items, Picture, finite, html, markdown
+from common.document import write as write_files
 from coordinator import report_plots, report_tables
 from coordinator.assessment import Assessed
 from coordinator.comparison import Comparison
-from coordinator.document import Block, Heading, Items, Picture, html, markdown
 from coordinator.report import Report, federated_accuracy
 from coordinator.retention import federated_loss
 from learning.figures import METRICS, Figures, spread
@@ -83,7 +81,7 @@ def fields(report: Report, *, history: bool) -> dict[str, Any]:
         values["versions"] = [version.fields() for version in report.versions]
     if report.comparison:
         values["comparison"] = _comparison(report.comparison)
-    plain: dict[str, Any] = _finite(values)
+    plain: dict[str, Any] = finite(values)
     return plain
 
 
@@ -107,14 +105,7 @@ def _write(
         f"{name}.html": html(text, title, pictures).encode(),
         f"{name}.md": markdown(text).encode(),
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for file, content in contents.items():
-            write_durable(folder / file, content)
-    except OSError as error:
-        raise RunError(
-            f"{folder} cannot be written: {error.strerror}", "choose another place with --out"
-        ) from None
+    write_files(folder, contents)
     return folder / f"{name}.md"
 
 
@@ -152,14 +143,3 @@ def _comparison(found: Comparison) -> dict[str, Any]:
             for each in found.kinds
         },
     }
-
-
-def _finite(value: Any) -> Any:
-    """The value with null for numbers that JSON has not."""
-    if isinstance(value, Mapping):
-        return {str(key): _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

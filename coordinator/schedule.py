@@ -13,7 +13,6 @@ from coordinator.events import Action, Close, Commit, Issue, Note, Part
 from coordinator.staleness import participation, polynomial
 from coordinator.state import OpenTask, Plan, State
 
-
 AHEAD = 2  # tasks by which a client that has learned something may go before its turn
 
 

@@ -24,6 +24,7 @@ from tui.palette import Commands, Entry
 from tui.panes.aggregation import Aggregation
 from tui.panes.clients import Clients
 from tui.panes.detail import Detail
+from tui.panes.inbox import Inbox
 from tui.panes.listing import Listing
 from tui.panes.log import Log
 from tui.panes.overview import Overview
@@ -41,6 +42,7 @@ PANES = {
     "clients": Clients,
     "aggregation": Aggregation,
     "queues": Queues,
+    "inbox": Inbox,
     "log": Log,
     "samples": Samples,
 }

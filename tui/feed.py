@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from common.errors import StoreError
+from common.inboxes import Past, remember
 from common.store import Store
 from common.view import FederationView, Reader, RunUnknown
 
@@ -35,6 +36,7 @@ class Look:
         detail: What the store said instead of a view; of a replay, where it stands.
         clock: When it was read, seconds since the epoch, or the time that a replay shows: ages of
             what is shown end here.
+        inbox: By client, what was seen of the batches that it learned, on whatever pane.
     """
 
     state: State = "connecting"
@@ -43,6 +45,7 @@ class Look:
     moved: float = 0.0
     detail: str = ""
     clock: float = 0.0
+    inbox: Mapping[str, Past] = field(default_factory=dict)
 
 
 class Source(Protocol):
@@ -106,4 +109,6 @@ class Feed:
         now, before = time.monotonic(), self._look
         same = before.view is not None and before.view.info == view.info
         moved = before.moved if same else now
-        self._look = Look("live", view, seen=now, moved=moved, clock=time.time())
+        known = before.view is not None and before.view.info.run == view.info.run
+        past = remember(before.inbox if known else {}, view.inbox)
+        self._look = Look("live", view, seen=now, moved=moved, clock=time.time(), inbox=past)

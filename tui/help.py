@@ -10,7 +10,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 WATCH = """\
-1 … 7    overview, workers, clients, aggregation, queues, log, samples
+1 … 8    overview, workers, clients, aggregation, queues, inbox, log, samples
 ↑ ↓      move, as do Page Up, Page Down and the mouse
 s        sort a table by its next column; so does a click on a header
 /        show only the rows that contain a text; escape ends it

@@ -35,6 +35,7 @@ class Publisher:
         slot: Slot,
         told: Callable[[str, str], None],
         observe: Observer | None = None,
+        settled: Callable[[Pending, Receipt], None] = lambda pending, receipt: None,
     ) -> None:
         """Start publishing whatever the slot holds.
 
@@ -46,11 +47,13 @@ class Publisher:
             slot: Where the updates lie.
             told: Called with the kind and text of what happened.
             observe: Told what was sent, and what became of it.
+            settled: Told of a receipt while the update is still on the disk; maybe more than once.
         """
         self._broker, self._store = broker, store
         self._topology, self._site, self._slot = topology, site, slot
         self._told = told
         self._observe = observe or Nobody()
+        self._told_settled = settled
         self._published: dict[str, float] = {}  # update id → monotonic time
         self.settled = 0
         self._wake = threading.Event()
@@ -127,6 +130,7 @@ class Publisher:
         self._observe.published(len(frame))
 
     def _settle(self, pending: Pending, receipt: Receipt) -> None:
+        self._told_settled(pending, receipt)
         self._slot.drop_update(pending)
         self._published.pop(pending.update_id, None)
         self.settled += 1

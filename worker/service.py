@@ -17,6 +17,7 @@ from filelock import Timeout
 from broker.protocol import LOCAL, Broker, Site, TakenTask, Topology
 from common import codec
 from common.clock import Clock
+from common.config import IncrementalConfig
 from common.errors import BrokerError, DataError, FcclError, ModelError, StoreError, WireError
 from common.records import MAX_LOSS, Heartbeat, Refusal, TensorEntry, TrainTask, Update
 from common.store import Store
@@ -31,12 +32,14 @@ from worker.data import Data
 from worker.enrolment import Enrolments
 from worker.feedback import Residual
 from worker.heartbeat import Pulse
+from worker.incremental.learner import Learner, Place, Voice
+from worker.models import Models
 from worker.observer import Nobody, Observer
 from worker.publisher import Publisher
 from worker.references import References
 from worker.source import Source
 from worker.spool import Slot, claim, client_lock, workers
-from worker.trainer import SMALLEST_LOSS, Trainer
+from worker.trainer import NOTHING, SMALLEST_LOSS, Trainer
 
 TAKE_S = 1.0  # longest wait for a task; bounds the reaction to a stop and to the end of the run
 MAX_REFUSALS = 3  # in a row: then it is this worker that is broken, not the tasks
@@ -94,6 +97,7 @@ class Worker:
         on_step: Callable[[TrainTask, StepReport], None] = lambda task, step: None,
         refused: Callable[[], bool] = lambda: False,
         observe: Observer | None = None,
+        incremental: IncrementalConfig | None = None,
     ) -> None:
         """Claim a slot and start beating.
 
@@ -113,6 +117,7 @@ class Worker:
             on_step: Told of every local step.
             refused: Whether the broker refuses the site's credentials, looked up anew.
             observe: Told what was done, from several threads.
+            incremental: How clients learn from their users between tasks; None: not at all.
         """
         self._setting, self._run, self._told = setting, run, told
         self._compute = compute
@@ -127,7 +132,8 @@ class Worker:
             raise DataError(f"{setting.data} holds no client's rows", "name them with --data")
         self._slot: Slot = claim(setting.state, run)
         self._source = Source(self._store, run, setting.cache, report)
-        self._trainer = Trainer(data, compute)
+        self._models = Models(compute)
+        self._trainer = Trainer(data, self._models)
         first = Heartbeat(
             worker_id=f"{setting.host}-{self._slot.number}",
             site=setting.site.name,
@@ -139,8 +145,31 @@ class Worker:
         )
         self.worker_id = first.worker_id
         self._pulse = Pulse(stores[1], run, first, clock, self._observe.beaten)
+        self._learner: Learner | None = None
+        if incremental is not None and incremental.enabled:
+            self._learner = Learner(
+                Place(setting.state, run, setting.name, data.clients()),
+                incremental,
+                data,
+                self._models,
+                self._source,
+                self._slot,
+                clock,
+                Voice(
+                    self._tell,
+                    lambda rows, wishes: self._pulse.update(inbox=rows, wishes=wishes, now=True),
+                    self._want,
+                ),
+            )
         self._publisher = Publisher(
-            broker, self._store, self._topology, setting.site, self._slot, self._tell, self._observe
+            broker,
+            self._store,
+            self._topology,
+            setting.site,
+            self._slot,
+            self._tell,
+            self._observe,
+            settled=self._learner.settle if self._learner else lambda pending, receipt: None,
         )
         self._enrolments = Enrolments(
             broker,
@@ -184,11 +213,15 @@ class Worker:
                     reason = ended
                     break
                 self._enrolments.attend()
+                if self._learner is not None:
+                    self._learner.attend(stop)
                 if (task := self._next()) is not None:
                     self._work(task, abandon)
         finally:
             self._pulse.update(state="stopping", now=True)
             self._publisher.stop(DRAIN_S)
+            if self._learner is not None:
+                self._learner.close()
             self._pulse.stop()
             waiting = len(self._slot.pending())
             self._slot.release()
@@ -273,13 +306,17 @@ class Worker:
 
     def _learn(self, task: TrainTask, base: Path, adapter: Tensors, abandon: Flag) -> bool:
         """Train and leave the update to the publisher; the client's lock is held."""
-        trained = self._trainer.train(
-            task,
-            base,
-            adapter,
-            References(self._slot.private(task.client_id), lambda: self._source.reference(task)),
-            self._stepper(task, abandon),
-        )
+        learner, start, references = self._learner, NOTHING, self._references(task)
+        if learner is not None:
+            learner.seen(task, adapter)
+            start = learner.prepare(task, base, adapter, abandon)
+        trained = None
+        try:
+            step = self._stepper(task, abandon)
+            trained = self._trainer.train(task, base, adapter, references, step, start)
+        finally:
+            if trained is None and learner is not None:
+                learner.left(task)
         if trained is None:
             return self._abandon(task, abandon)
         entries, data = _encoded(task, trained.delta, self._slot.residual(task))
@@ -304,6 +341,10 @@ class Worker:
         self._tell("trained", f"{text} loss {stats.avg_loss:.3f}, {stats.train_seconds:.1f} s")
         return True
 
+    def _references(self, task: TrainTask) -> References:
+        folder = self._slot.private(task.client_id)
+        return References(folder, lambda: self._source.reference(task))
+
     def _abandon(self, task: TrainTask, abandon: Flag) -> bool:
         """After a stop the task stays on the disk; one that nobody wants any more goes."""
         self._abandoned += 1
@@ -323,6 +364,8 @@ class Worker:
             )
             self._observe.turned()
             self._on_step(task, report)
+            if self._learner is not None:
+                self._learner.between_steps(task, abandon)
             return not abandon.is_set() and not self._pulse.unwanted()
 
         return step

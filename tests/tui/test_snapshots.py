@@ -12,14 +12,19 @@ import pytest
 from textual.pilot import Pilot
 
 from common import recording
+from common.inboxes import Past
 from common.records import Event, Heartbeat
 from tests.tui.pictures import compare
 from tests.tui.recordings import record
+from tests.tui.stage import heartbeat
 from tests.tui.test_aggregation import REJECTED, history
+from tests.tui.test_inbox import ACCEPTED, Styled
+from tests.tui.test_inbox import REJECTED as FORGETS
 from tests.tui.views import Host, client, event, look, queue, sample
 from tui.app import Watch
 from tui.feed import Look
 from tui.panes.aggregation import Aggregation
+from tui.panes.inbox import Inbox
 from tui.panes.log import Log
 from tui.panes.queues import Queues
 from tui.panes.samples import Samples
@@ -128,3 +133,15 @@ def test_a_pane(pane: Any, size: tuple[int, int], tmp_path: Path) -> None:
 
     name = f"{pane.__name__.lower()}-{'narrow' if size == NARROW else 'middle'}"
     compare(host, name, size, tmp_path, script)
+
+
+def test_the_inbox(tmp_path: Path) -> None:
+    workers = [heartbeat("w1", sent_at=NOW, inbox=(ACCEPTED, FORGETS))]
+    past = {"client_0": Past(1950.0, (0.93, 0.7, 0.72, 0.5, 0.41))}
+    host = Styled(Inbox())
+
+    async def script(pilot: Pilot[Any]) -> None:
+        host.pane.show(replace(look(workers=workers), clock=NOW, inbox=past))
+        await pilot.pause()
+
+    compare(host, "inbox", MIDDLE, tmp_path, script)

@@ -111,7 +111,7 @@ async def palette(pilot: Pilot[None], words: str, line: str) -> None:
 
 def test_what_the_base_answers_is_shown(steered: Steered) -> None:
     async def script(pilot: Pilot[None], app: Watch) -> None:
-        await pilot.press("7")
+        await pilot.press("8")
         await shows(pilot, "the base", lambda: "the base and 0 versions answered" in screen(app))
         [sample] = view(app).samples
         assert sample.version == 0

@@ -22,6 +22,7 @@ from learning.device import Compute
 from learning.synthetic.instructions import instructions
 from tests.unit.worker_records import no_reference, task
 from worker.data import Data
+from worker.models import Models
 from worker.trainer import Trainer
 
 ROWS = 60

@@ -25,6 +25,7 @@ from learning.tokens import joined
 from tests.unit.tiny import tiny_model, tiny_tokenizer
 from tests.unit.worker_records import task
 from worker.data import Data
+from worker.models import Models
 from worker.references import Nats, References
 from worker.trainer import Trained, Trainer
 

@@ -22,6 +22,7 @@ from learning.synthetic.instructions import instructions
 from tests.unit.tiny import tiny_model, tiny_tokenizer
 from tests.unit.worker_records import no_reference, task
 from worker.data import Data
+from worker.models import Models
 from worker.trainer import Trained, Trainer, norm
 
 COMPUTE = Compute(torch.device("cpu"), threads=1, autocast=False)

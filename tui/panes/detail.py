@@ -17,6 +17,7 @@ from common.view import FederationView
 from tui import figures
 from tui.feed import Look
 from tui.figures import Done
+from tui.panes.inbox import about
 from tui.widgets.cell import Cell, number, word
 from tui.widgets.spark import spark, squeezed
 from tui.widgets.table import Column, LiveTable
@@ -76,7 +77,7 @@ class Detail(ModalScreen[None]):
         name = self.key.rpartition("/")[2]
         table = figures.by_client if self.noun == "client" else figures.by_worker
         done = table(look.view.versions).get(name, ())
-        self.query_one("#about", Static).update(self._about(look.view, done))
+        self.query_one("#about", Static).update(self._about(look.view, done, look.clock))
         rows = {f"{version}/{u.task_id}": self._row(version, u) for version, u in done}
         self.query_one(LiveTable).fill(rows)
 
@@ -84,7 +85,7 @@ class Detail(ModalScreen[None]):
         """Enter, on a row: there is nothing below."""
         self.dismiss()
 
-    def _about(self, view: FederationView, done: Sequence[Done]) -> Text:
+    def _about(self, view: FederationView, done: Sequence[Done], now: float) -> Text:
         lines = [f"{self.key}: {self._now(view)}"]
         if done:
             losses = [update.avg_loss for _, update in done]
@@ -96,6 +97,8 @@ class Detail(ModalScreen[None]):
             lines.append(f"loss {losses[0]:.3f} {curve} {losses[-1]:.3f}")
         else:
             lines.append("no update applied yet")
+        if self.noun == "client":
+            lines += [about(row, now) for row in view.inbox if row.client_id == self.key]
         return Text("\n".join([*lines, "escape closes"]))
 
     def _now(self, view: FederationView) -> str:

@@ -103,7 +103,16 @@ class Listing(Vertical):
         shown = f"{len(kept):,} of {len(rows):,} {self.NOUN}s, by {table.sorting}"
         shown += f", with {wanted!r}" if wanted else ""
         shown = shown if rows else f"no {self.NOUN}s"
-        self.query_one(".summary", Static).update(shown)
+        self.query_one(".summary", Static).update(self.heading(look, shown))
+
+    def heading(self, look: Look, shown: str) -> str:
+        """What stands above the table.
+
+        Args:
+            look: What is shown.
+            shown: Of it: how many rows, in which order, with which filter.
+        """
+        return shown
 
     def action_sort(self) -> None:
         """By the next column."""

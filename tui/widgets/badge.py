@@ -21,6 +21,8 @@ BADGES = {
     "queued": ("◌", "cyan"),
     "away": ("?", "yellow"),
     "quarantined": ("✗", "red"),
+    "accepted": ("✓", "green"),
+    "rejected": ("✗", "red"),
 }
 
 

@@ -23,7 +23,7 @@ from safetensors.numpy import load, save
 from common.records import InboxRow, Kind
 from common.tensors import Tensors
 from learning.measuring import Measurement
-from worker.incremental import schema, stream
+from worker.incremental import history, schema, stream
 
 PARTS = ("unsent", "riding", "personal")
 _ENTRY = "SELECT id, key, kind, fields, task, held, batch FROM item"
@@ -278,12 +278,9 @@ class Book:
         )
 
     def measures(self) -> list[stream.Measure]:
-        """The stream as it was measured, in order."""
-        rows = self._all(
-            "SELECT m.batch, b.task, m.task, m.loss, m.accuracy, m.examples FROM measure m"
-            " JOIN batch b ON b.id = m.batch ORDER BY m.batch, m.task"
-        )
-        return [stream.Measure(*row) for row in rows]
+        """The newest stream as it was measured, in order."""
+        found = history.streams(self._db)
+        return list(found[-1].measures) if found else []
 
     # the file
 

@@ -1,19 +1,25 @@
-"""A document as blocks, and the forms in which it is read: Markdown, and one HTML file. Pure.
+"""A document as blocks, and the forms in which it is read: Markdown, and one HTML file.
 
 Texts of blocks are plain: rows, model output and names are hostile, and only the renderers here
-know what a form would take for markup. `coordinator.report_tables` makes the blocks.
+know what a form would take for markup. `coordinator/report_tables.py` makes the blocks of a run's
+report, `worker/incremental/report.py` those of what clients learned from their users.
 """
 
 from __future__ import annotations
 
 import base64
 import html as escaping
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from markdown_it import MarkdownIt
 
+from common.errors import RunError
+from common.files import write_durable
 from common.records import one_line
 
 _MARKUP = re.compile(r"[\\`*\[\]<>#|&~]|(?<![^\W_])_|_(?![^\W_])")
@@ -86,6 +92,33 @@ def html(blocks: Sequence[Block], title: str, pictures: Mapping[str, bytes]) -> 
 def escaped(text: str) -> str:
     """Text in one line that Markdown takes for nothing but text."""
     return _MARKUP.sub(lambda found: f"\\{found[0]}", " ".join(one_line(text).split()))
+
+
+def write(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write a document's files, by name; the last one is there when all are.
+
+    Raises:
+        RunError: The folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            write_durable(folder / name, content)
+    except OSError as error:
+        raise RunError(
+            f"{folder} cannot be written: {error.strerror}", "choose another place with --out"
+        ) from None
+
+
+def finite(value: Any) -> Any:
+    """Plain values with null for numbers that JSON has not."""
+    if isinstance(value, Mapping):
+        return {str(key): finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def _block(block: Block) -> str:

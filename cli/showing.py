@@ -1,0 +1,41 @@
+"""A document on a terminal, or its Markdown where it goes into a file or a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from common.document import Block, Heading, Items, Paragraph, Picture, Table, markdown
+
+
+def show(blocks: Sequence[Block], console: Console) -> None:
+    """The blocks on a terminal, or their Markdown where it goes into a file or a pipe."""
+    if not console.is_terminal:
+        click.echo(markdown([b for b in blocks if not isinstance(b, Picture)]), nl=False)
+        return
+    for block in blocks:
+        match block:
+            case Heading():
+                style = "bold" if block.level < 3 else "italic"
+                console.print(Text(f"\n{block.text}", style=style))
+            case Paragraph():
+                console.print(Text(block.text, style="dim"))
+            case Items():
+                console.print(Text(f"\n{block.text}"))
+                for point in block.points:
+                    console.print(Text(f"  • {point}", style="dim"))
+            case Table():
+                console.print(_table(block), Text())
+
+
+def _table(block: Table) -> RichTable:
+    table = RichTable(header_style="bold", box=None, pad_edge=False)
+    for place, title in enumerate(block.header):
+        table.add_column(Text(title), justify="right" if place else "left")
+    for row in block.rows:
+        table.add_row(*(Text(text) for text in row))
+    return table

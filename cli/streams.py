@@ -1,0 +1,78 @@
+"""`fccl evaluate --incremental`: how well the clients of this machine learned from live input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from cli.console import Output
+from cli.options import find_config
+from cli.showing import show
+from common import config as configuration
+from common import document
+from common.errors import DataError
+from worker.incremental import history, report, report_plots
+from worker.incremental.history import History
+
+NAME = "incremental"
+
+
+def serve(state: Path | None, client: str | None, out: Path | None, as_json: bool) -> int:
+    """Read, show and write; returns the exit code.
+
+    Args:
+        state: The worker's state directory; None for that of the configured run.
+        client: One client only.
+        out: Where to write.
+        as_json: JSON on standard output, and nothing else.
+
+    Raises:
+        DataError: There is no such inbox, or nothing was learned yet.
+        RunError: The folder cannot be written.
+    """
+    place = state or Path(configuration.load(find_config(None)).run.dir) / ".workers"
+    found = look(place, client)
+    values = json.dumps({"state": str(place), **report.fields(found)}, indent=1)
+    blocks = report.blocks(found)
+    if as_json:
+        click.echo(values)
+    else:
+        show(blocks, Output(plain=False).console)
+    folder = out or place / "report"
+    pictures = report_plots.pictures(found)
+    contents = {
+        **pictures,
+        f"{NAME}.json": values.encode(),
+        f"{NAME}.html": document.html(blocks, "Learned from live input", pictures).encode(),
+        f"{NAME}.md": document.markdown(blocks).encode(),
+    }
+    document.write(folder, contents)
+    if not as_json:
+        click.echo(f"\nwritten: {folder / f'{NAME}.md'} and {NAME}.html")
+    return 0
+
+
+def look(state: Path, client: str | None) -> list[History]:
+    """The histories that are asked for.
+
+    Raises:
+        DataError: There is no such inbox, or nothing was learned yet.
+    """
+    there = history.clients(state)
+    if not there:
+        raise DataError(
+            f"{state} holds no inbox",
+            "give a client something to learn with `fccl learn`, or name the worker's --state",
+        )
+    if client is not None and client not in there:
+        raise DataError(f"{state} holds no inbox of {client!r}", f"there are: {', '.join(there)}")
+    found = [history.read(state, each) for each in there if client in (None, each)]
+    if not any(each.batches for each in found):
+        waiting = sum(each.items["waiting"] for each in found)
+        raise DataError(
+            f"nothing was learned yet from live input: {waiting} items wait in {state}",
+            "a worker that serves their clients learns them: `fccl worker`",
+        )
+    return found

@@ -1,0 +1,210 @@
+"""What clients learned from their users, as a document and as plain values. Pure; figures only.
+
+After `history`; `report_plots` draws the pictures, `common/document.py` renders the blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from common.document import Block, Heading, Items, Paragraph, Picture, Table, finite
+from worker.incremental.history import Batch, History, Stream
+from worker.incremental.stream import OWN, Learned, StreamFigures, course, figures
+
+NOTHING = "–"
+_BATCHES = 30  # of which a table tells; the JSON file has all
+_REASONS = 20
+
+TITLES = {"accuracy": "accuracy, higher is better", "loss": "loss in nats, lower is better"}
+
+
+def blocks(histories: Sequence[History]) -> list[Block]:
+    """The whole document.
+
+    Args:
+        histories: By client; at least one.
+    """
+    return [
+        Heading("What was learned from live input", 1),
+        Paragraph(
+            "Figures of the inboxes on this machine. Forgetting: how far a task fell from its best;"
+            " backward transfer: how far it is above where it was when it was learned. Both are"
+            " means over all tasks but the last; the client's own data are the first one."
+        ),
+        _overview(histories),
+        *(block for history in histories for block in _client(history)),
+    ]
+
+
+def fields(histories: Sequence[History]) -> dict[str, Any]:
+    """The same and more, as plain JSON values; a number that is not finite is null."""
+    values: dict[str, Any] = finite({"clients": {each.client: _fields(each) for each in histories}})
+    return values
+
+
+def shown(history: History) -> tuple[Stream, ...]:
+    """The streams of the run that learned last, one for each kind of rows."""
+    return tuple(each for each in history.streams if each.run == history.streams[-1].run)
+
+
+def picture(client: str, stream: Stream) -> str:
+    """The name of a stream's picture."""
+    return f"incremental_{client}_{stream.kind}.png"
+
+
+def name(task: str) -> str:
+    """Of a task."""
+    return task if task != OWN else "own data"
+
+
+def _overview(histories: Sequence[History]) -> Table:
+    header = ("client", "waiting", "learned", "settled", "rejected")
+    rows = []
+    for history in histories:
+        items = history.items
+        counts = [str(items[state]) for state in ("waiting", "learned", "settled", "rejected")]
+        accepted = sum(batch.accepted for each in history.streams for batch in each.batches)
+        found = [figures(stream.measures) for stream in shown(history)] if history.streams else []
+        forgotten = ", ".join(signed(each.forgetting) for each in found) or NOTHING
+        transfer = ", ".join(signed(each.backward_transfer) for each in found) or NOTHING
+        batches = (str(accepted), str(history.batches - accepted))
+        rows.append((history.client, *counts, *batches, forgotten, transfer))
+    more = ("batches accepted", "rejected", "forgetting", "backward transfer")
+    return Table((*header, *more), tuple(rows))
+
+
+def _client(history: History) -> list[Block]:
+    found: list[Block] = [Heading(history.client)]
+    if not history.streams:
+        found.append(Paragraph("Nothing was tried yet."))
+    else:
+        for stream in shown(history):
+            found += _stream(history.client, stream)
+        earlier = sum(len(s.batches) for s in history.streams) - sum(
+            len(s.batches) for s in shown(history)
+        )
+        if earlier:
+            found.append(Paragraph(f"{earlier} batches of earlier runs: in the JSON file."))
+    refused = [f"{count} × {reason}" for reason, count in history.refused.items()]
+    if refused:
+        found.append(Items("Items of no use", tuple(refused[:_REASONS])))
+    return found
+
+
+def _stream(client: str, stream: Stream) -> list[Block]:
+    accepted = [batch for batch in stream.batches if batch.accepted]
+    rejected = [batch for batch in stream.batches if not batch.accepted]
+    found: list[Block] = [
+        Heading(f"Run {stream.run}, {stream.kind} rows", 3),
+        Paragraph(f"{len(accepted)} batches accepted, {len(rejected)} rejected."),
+    ]
+    if stream.measures:
+        known = figures(stream.measures)
+        text = (
+            f"In {TITLES[known.metric]}. Forgetting {signed(known.forgetting)}, backward transfer"
+            f" {signed(known.backward_transfer)}, forward {signed(known.forward_transfer)}."
+            f" A {NOTHING} stands for what was not measured."
+        )
+        found += [Paragraph(text), _matrix(known), Picture(picture(client, stream), "Over time")]
+        found.append(_course(stream, known))
+    found.append(_batches(stream.batches))
+    if rejected:
+        points = [
+            f"batch {batch.number} ({name(batch.task)}, {batch.items} items): {batch.reason}"
+            for batch in rejected[::-1]
+        ]
+        more = len(points) - _REASONS
+        points = [*points[:_REASONS], *([f"and {more} more"] if more > 0 else [])]
+        found.append(Items("Rejected, the newest first", tuple(points)))
+    return found
+
+
+def _matrix(known: StreamFigures) -> Table:
+    header = ("learned, down; measured, across", *(name(each.task) for each in known.tasks))
+    rows = [
+        (learned(each), *(number(value) for value in row))
+        for each, row in zip(known.tasks, known.matrix, strict=True)
+    ]
+    rows.append(("forgotten", *(signed(value) for value in known.forgotten)))
+    rows.append(("transferred back", *(signed(value) for value in known.transferred)))
+    return Table(header, tuple(rows))
+
+
+def learned(task: Learned) -> str:
+    """What a row of the matrix is."""
+    if task.task == OWN:
+        return "before the stream"
+    one = task.first == task.last
+    which = f"batch {task.first}" if one else f"batches {task.first} to {task.last}"
+    return f"{task.task} ({which})"
+
+
+def _course(stream: Stream, known: StreamFigures) -> Table:
+    found = {task: dict(points) for task, points in course(stream.measures).items()}
+    tasks = [each.task for each in known.tasks]
+    numbers = sorted({measure.batch for measure in stream.measures})[-_BATCHES:]
+    of = {batch.number: batch.task for batch in stream.batches}
+    rows = tuple(
+        (
+            f"{batch} ({name(of[batch])})" if batch in of else "before the stream",
+            *(number(found.get(task, {}).get(batch)) for task in tasks),
+        )
+        for batch in numbers
+    )
+    return Table((f"{known.metric} after batch", *(name(task) for task in tasks)), rows)
+
+
+def _batches(batches: Sequence[Batch]) -> Table:
+    header = ("batch", "at (UTC)", "task", "items", "held out", "verdict", "new items' loss")
+    rows = tuple(
+        (
+            str(batch.number),
+            datetime.fromtimestamp(batch.at, UTC).strftime("%Y-%m-%d %H:%M:%S"),
+            name(batch.task),
+            str(batch.items),
+            str(batch.held),
+            batch.verdict,
+            _change(batch, "new"),
+            _change(batch, "anchor"),
+            str(batch.steps),
+            f"{batch.seconds:.1f}",
+        )
+        for batch in batches[-_BATCHES:]
+    )
+    return Table((*header, "anchors' loss", "steps", "seconds"), rows)
+
+
+def _change(batch: Batch, what: str) -> str:
+    before, after = (number(batch.figure(f"{what}_{when}")) for when in ("before", "after"))
+    return NOTHING if before == after == NOTHING else f"{before} → {after}"
+
+
+def number(value: float | None) -> str:
+    """A performance."""
+    return NOTHING if value is None else f"{value:.3f}"
+
+
+def signed(value: float | None) -> str:
+    """A difference."""
+    return NOTHING if value is None else f"{value:+.3f}"
+
+
+def _fields(history: History) -> dict[str, Any]:
+    return {
+        "items": dict(history.items),
+        "refused": dict(history.refused),
+        "streams": [_stream_fields(stream) for stream in history.streams],
+    }
+
+
+def _stream_fields(stream: Stream) -> dict[str, Any]:
+    return {
+        "run": stream.run,
+        "kind": stream.kind,
+        **asdict(figures(stream.measures)),
+        "measures": [asdict(measure) for measure in stream.measures],
+        "batches": [asdict(batch) for batch in stream.batches],
+    }
