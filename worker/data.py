@@ -30,6 +30,9 @@ class Shard:
     holdout: Sequence[Any]
 
 
+_LEARNED = {kind: objective for objective, kind in KINDS.items()}
+
+
 @dataclass(frozen=True)
 class Wanted:
     """Which rows, and what makes examples of them; `labels` only where texts are classified."""
@@ -100,7 +103,7 @@ class Data:
         path = self.files(kind).get(client)
         if path is None:
             raise DataError(
-                f"{self._directory} has no {kind} rows of {client}",
+                f"{self._directory} has no rows of {client} for {_LEARNED[kind]}",
                 f"check --data: there must be a file {client}_{kind}.jsonl",
             )
         own = shards.split(rows.read(kind, path).rows)

@@ -75,7 +75,7 @@ def test_the_delta_is_the_local_adapter_minus_the_base_versions(place: Place) ->
     trainer = Trainer(Data(place.data), Models(COMPUTE))
     found = trainer.train(task(steps=3), place.base, place.adapter, no_reference(), lambda _: True)
     assert found is not None
-    loaded = trainer._loaded
+    loaded = trainer._models.at_hand
     assert loaded is not None
     local = lora.read_adapter(loaded.model)
     assert found.delta.keys() == place.adapter.keys()

@@ -1,0 +1,71 @@
+"""Whether what was learned may be kept, and what it was learned from."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from common.config import IncrementalConfig
+from learning.measuring import Measurement
+from worker.incremental import mixing
+from worker.incremental.gate import Figures, refusal
+
+CONFIG = IncrementalConfig()
+
+
+def figures(
+    new: tuple[float, float], anchor: tuple[float, float] | None, norm: float = 1.0
+) -> Figures:
+    anchors = [Measurement(loss) for loss in anchor] if anchor else [None, None]
+    return Figures(Measurement(new[0]), Measurement(new[1]), anchors[0], anchors[1], norm, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (figures((1.0, 0.9), (1.0, 1.02)), ""),
+        (figures((1.0, 0.9), (1.0, 1.03)), "it forgets: anchor loss 1.000 to 1.030, over 1.020"),
+        (figures((1.0, 0.9), (0.1, 0.109)), ""),  # 0.01 nats are no forgetting
+        (figures((1.0, 0.9), None), ""),
+        (figures((1.0, 1.0), (1.0, 1.0)), "it is no better"),
+        (figures((1.0, 0.9), (1.0, 1.0), 2.1), "its norm is 2.1, over 2"),
+        (figures((1.0, math.nan), (1.0, 1.0)), "it is not finite"),
+        (figures((1.0, 0.9), (1.0, math.inf)), "it is not finite"),
+    ],
+)
+def test_the_gate(found: Figures, reason: str) -> None:
+    assert refusal(found, CONFIG)[: len(reason)] == reason
+    assert bool(refusal(found, CONFIG)) == bool(reason)
+
+
+def test_without_a_gate_only_what_is_not_finite_is_refused() -> None:
+    off = CONFIG.model_copy(update={"gate": False})
+    assert not refusal(figures((1.0, 2.0), (1.0, 9.0), 99.0), off)
+    assert refusal(figures((1.0, math.nan), None), off)
+
+
+def test_a_fifth_is_held_out_and_of_a_few_none() -> None:
+    keys = [f"{n:02d}" for n in (7, 3, 9, 1, 5, 8, 2, 6, 4, 0)]
+    train, held = mixing.hold(keys)
+    assert held == (3, 9)  # "01" and "00" have the smallest hashes
+    assert sorted((*train, *held)) == list(range(10))
+    assert mixing.hold(keys[:4]) == ((0, 1, 2, 3), ())
+
+
+def test_a_reservoir_has_its_groups_alike_as_far_as_they_go() -> None:
+    rows = ["a1", "a2", "a3", "a4", "a5", "b1", "b2", "c1"]
+    chosen = mixing.reservoir(rows, 6, 0, lambda row: row[0])
+    assert len(chosen) == 6 and len(set(chosen)) == 6
+    assert [sum(row[0] == group for row in chosen) for group in "abc"] == [3, 2, 1]
+
+
+def test_half_of_what_is_trained_on_is_new() -> None:
+    mix = mixing.mixed(["n1", "n2"], ["o1", "o2", "o3"], 8, 0.5)
+    assert sorted(mix) == ["n1", "n1", "n2", "n2", "o1", "o1", "o2", "o3"]
+    assert mixing.mixed(["n"], [], 3, 0.5) == ["n"] * 3
+
+
+@pytest.mark.parametrize(("new", "expected"), [(1, 5), (4, 10), (100, 20)])
+def test_more_items_get_more_steps_up_to_the_limit(new: int, expected: int) -> None:
+    assert mixing.steps(new, 8, 0.5, 20) == expected
