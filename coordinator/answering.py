@@ -5,7 +5,7 @@ On the CPU, even where there is a GPU: a model more on the card that trains coul
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from itertools import islice
 
 import torch
@@ -64,10 +64,10 @@ class Answering:
         if tensors is None:
             return
         self._bench.become(tensors)
-        for exam in exams:
-            answer, probability = self._answer(exam)
-            if self._stopped():  # in the middle of it
-                return
+        found = self._answers(exams)
+        if self._stopped():  # in the middle of it
+            return
+        for exam, (answer, probability) in zip(exams, found, strict=True):
             yield Sample(
                 version=version,
                 at=self._clock(),
@@ -79,7 +79,7 @@ class Answering:
             )
 
     def _chosen(self) -> Iterator[Exam]:
-        """An exam for each row, so that it can be broken off after each; all kinds get a share."""
+        """An exam for each row; all kinds get a share."""
         names = kinds(self._run.phases)
         for i, kind in enumerate(names):
             share = len(range(i, self._settings.prompts, len(names)))
@@ -99,13 +99,14 @@ class Answering:
                 raise
             return None  # the run has gone on, and keeps only its newest
 
-    def _answer(self, exam: Exam) -> tuple[str, float | None]:
-        if exam.kind == "cls":
-            [(label, probability)] = self._bench.classify(exam)
-            return self._run.labels[label], probability
-        new_tokens = self._settings.new_tokens
-        [text] = self._bench.generate([prompt(exam.rows[0])], new_tokens, self._stopped)
-        return text, None
+    def _answers(self, exams: Sequence[Exam]) -> list[tuple[str, float | None]]:
+        """Text, or a class with its probability: a run has rows for one kind of model."""
+        if self._run.labels:
+            found = [answer for exam in exams for answer in self._bench.classify(exam)]
+            return [(self._run.labels[label], probability) for label, probability in found]
+        asked = [prompt(exam.rows[0]) for exam in exams]
+        texts = self._bench.generate(asked, self._settings.new_tokens, self._stopped)
+        return [(text, None) for text in texts]
 
 
 def _asked(exam: Exam) -> str:

@@ -149,24 +149,27 @@ def generate(
         max_new_tokens: Length limit of an answer.
         stopped: Asked before every token; once true, the answers end where they are.
     """
+    if not prompts:
+        return []
     context = getattr(model.config, "max_position_embeddings", None) or 1 << 20
-    max_new_tokens = min(max_new_tokens, context - 1)
-    answers = []
+    new_tokens = min(max_new_tokens, context - 1)
+    kept = [ids[-(context - new_tokens) :] for ids in prompt_ids(tokenizer, prompts)]
+    width, end = max(map(len, kept)), tokenizer.eos_token_id
+    # All at once, padded at the left: a token of three answers costs hardly more than of one.
+    ids = torch.tensor([[end] * (width - len(row)) + row for row in kept], device=model.device)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in kept])
     with inference(model):
-        for ids in prompt_ids(tokenizer, prompts):
-            kept = torch.tensor([ids[-(context - max_new_tokens) :]], device=model.device)
-            out: torch.Tensor = cast(Any, model).generate(
-                input_ids=kept,
-                attention_mask=torch.ones_like(kept),
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                pad_token_id=tokenizer.eos_token_id,
-                no_repeat_ngram_size=4,  # a small model's most likely text is a loop
-                stopping_criteria=[lambda ids, *_, **__: _all(ids, stopped())],
-            )
-            new = out[0, kept.shape[1] :]
-            answers.append(str(tokenizer.decode(new, skip_special_tokens=True)).strip())
-    return answers
+        out: torch.Tensor = cast(Any, model).generate(
+            input_ids=ids,
+            attention_mask=mask.to(model.device),
+            max_new_tokens=new_tokens,
+            do_sample=False,
+            pad_token_id=end,
+            no_repeat_ngram_size=4,  # a small model's most likely text is a loop
+            stopping_criteria=[lambda ids, *_, **__: _all(ids, stopped())],
+        )
+    texts = (tokenizer.decode(row, skip_special_tokens=True) for row in out[:, width:])
+    return [str(text).strip() for text in texts]
 
 
 def _all(ids: torch.Tensor, value: bool) -> torch.Tensor:

@@ -72,8 +72,8 @@ EVENTS: list[Event] = [
 SAID = "One mouse becomes many mices, as one box does"
 SAMPLES = [
     *(
-        sample(v, "What are the plurals of box and mouse?", answer=SAID[:v])
-        for v in (0, 16, 32, 48)
+        sample(v, "What are the plurals of box and mouse?", answer=SAID[: 4 * v])
+        for v in (0, 4, 8, 12)
     ),
     sample(0, "Is a crow an animal?", kind="va"),
 ]

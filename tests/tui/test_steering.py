@@ -21,7 +21,7 @@ from tests.federations import Federation, federation
 from tests.processes import Command, eventually
 from tests.servers import Server
 from tests.tui.stage import Script, heartbeat, ordered, said, screen, shows, watch
-from tui.app import Watch
+from tui.app import PANES, Watch
 from tui.panes.clients import Clients
 from tui.widgets.confirm import Confirm
 from tui.widgets.table import LiveTable
@@ -89,13 +89,18 @@ def status(app: Watch) -> str:
     return found if f" {found} " in screen(app) else ""
 
 
+def tab(name: str) -> str:
+    """The key of a pane."""
+    return str(list(PANES).index(name) + 1)
+
+
 def row(app: Watch, name: str) -> ClientRow:
     return next(each for each in view(app).clients if each.client_id == name)
 
 
 async def on_client(pilot: Pilot[None], app: Watch, name: str) -> None:
     """Put the cursor on a client."""
-    await pilot.press("3")
+    await pilot.press(tab("clients"))
     table = app.query_one(Clients).query_one(LiveTable)
     await shows(pilot, "the clients", lambda: table.row_count == 3)
     await pilot.press("ctrl+home", *["down"] * int(name[-1]))
@@ -111,7 +116,7 @@ async def palette(pilot: Pilot[None], words: str, line: str) -> None:
 
 def test_what_the_base_answers_is_shown(steered: Steered) -> None:
     async def script(pilot: Pilot[None], app: Watch) -> None:
-        await pilot.press("8")
+        await pilot.press(tab("samples"))
         await shows(pilot, "the base", lambda: "the base and 0 versions answered" in screen(app))
         [sample] = view(app).samples
         assert sample.version == 0
@@ -164,7 +169,7 @@ def test_a_client_is_kicked_and_pardoned_and_its_task_is_reissued(steered: Steer
         task = row(app, busy).task_id
         await steered.order(pilot, app, f"reissue {task}", "r")
         again = f"task {task} of {busy} "
-        await pilot.press("6")
+        await pilot.press(tab("log"))
         await shows(pilot, "issued again", lambda: f"{again}is issued again" in screen(app))
 
     steered.watch(script)

@@ -112,4 +112,9 @@ def test_generation_is_greedy_repeatable_and_bounded() -> None:
     asked = [prompt("Add.", "1, 2"), prompt("Sing."), prompt("word " * 400)]
     first = generate(model, tokenizer, asked, 5)
     assert first == generate(model, tokenizer, asked, 5)
-    assert len(first) == 3
+    assert first == [generate(model, tokenizer, [one], 5)[0] for one in asked]
+    assert generate(model, tokenizer, asked[:1], 1000), "no more than the model has positions"
+    assert len(first) == 3 and all(first)
+    stops = iter([False, False, True])  # asked once more, it fails
+    [short] = generate(model, tokenizer, asked[:1], 50, lambda: next(stops))
+    assert generate(model, tokenizer, asked[:1], 3) == [short]

@@ -69,6 +69,7 @@ class Samples(Vertical):
         super().__init__(id=id, classes=classes)
         self._samples: tuple[Sample, ...] = ()
         self._newest: int | None = None  # beside the base, if it was chosen
+        self._objectives: dict[int, str] = {}  # of the phases that made versions
 
     def compose(self) -> ComposeResult:
         """The prompts; the chosen one in full; the answers."""
@@ -84,10 +85,14 @@ class Samples(Vertical):
 
     def show(self, look: Look) -> None:
         """Take in what is new."""
-        samples = look.view.samples if look.view else ()
-        if samples is self._samples:
+        view = look.view
+        samples = view.samples if view else ()
+        if view is None or samples is self._samples:
             return
-        self._samples = samples
+        self._samples, phases = samples, view.info.phases
+        self._objectives = {
+            made.version: phases[made.phase] for made in view.versions if made.phase < len(phases)
+        }
         kinds = {sample.asked: sample.kind for sample in samples}
         asked = prompts(samples)
         self.query_one(Rows).put(
@@ -130,7 +135,16 @@ class Samples(Vertical):
         self.query_one("#samples-asked", Static).update(_asked(answers[0]))
         found, room = beside(answers, self._newest), self.size.width // COLUMN
         self.query_one("#samples-head", Static).update(_head(answers, self._newest))
-        said.update(_columns(found[:room]) if room >= FEWEST else _stack(found))
+        shown = found[:room] if room >= FEWEST else found
+        cells = [(self._title(each), _answer(each)) for each in shown]
+        said.update(_columns(cells) if room >= FEWEST else _stack(cells))
+
+    def _title(self, sample: Sample) -> Text:
+        if sample.version == 0:
+            return Text("base", style="bold")
+        clock = time.strftime("%H:%M:%S", time.localtime(sample.at))
+        about = f"  {self._objectives.get(sample.version, '')[:5]}  {clock}"
+        return Text.assemble((f"version {sample.version}", "bold"), about)
 
 
 def _asked(sample: Sample) -> Text:
@@ -146,24 +160,17 @@ def _head(answers: Sequence[Sample], newest: int | None) -> str:
     return f"{asked} · {where} · ← older → newer"
 
 
-def _columns(answers: Sequence[Sample]) -> RenderableType:
+def _columns(cells: Sequence[tuple[Text, Text]]) -> RenderableType:
     table = Table.grid(expand=True, padding=(0, 2, 0, 0))
-    for _ in answers:
+    for _ in cells:
         table.add_column(ratio=1, overflow="fold")
-    table.add_row(*(_title(each) for each in answers))
-    table.add_row(*(_answer(each) for each in answers))
+    table.add_row(*(title for title, _ in cells))
+    table.add_row(*(answer for _, answer in cells))
     return table
 
 
-def _stack(answers: Sequence[Sample]) -> RenderableType:
-    return Group(*(Text.assemble(_title(each), "\n", _answer(each), "\n") for each in answers))
-
-
-def _title(sample: Sample) -> Text:
-    if sample.version == 0:
-        return Text("base", style="bold")
-    clock = time.strftime("%H:%M:%S", time.localtime(sample.at))
-    return Text.assemble(Text(f"version {sample.version}", style="bold"), f"  {clock}")
+def _stack(cells: Sequence[tuple[Text, Text]]) -> RenderableType:
+    return Group(*(Text.assemble(title, "\n", answer, "\n") for title, answer in cells))
 
 
 def _answer(sample: Sample) -> Text:
