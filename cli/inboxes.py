@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 import click
 from pydantic import TypeAdapter, ValidationError
 
-from cli import joining
 from cli.options import config_option, find_config, run_option
 from common import config as configuration
 from common.config import FederationConfig, IncrementalConfig
@@ -108,6 +107,8 @@ def _place(config: FederationConfig, directory: Path | None, site: str) -> Path:
     if directory is not None:
         return directory.absolute().parent / ".workers"
     if site != LOCAL:
+        from cli import joining
+
         return joining.wanted(None, site, config.run.name).place / "work"
     return Path(config.run.dir) / ".workers"
 
