@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import sys
 import threading
@@ -54,6 +55,27 @@ def test_a_command_is_told_the_case_and_its_word_counts() -> None:
     assert validate(spec, CASE, LONG_S) == Verdict(True, "1 6 None bad")
     worse = replace(CASE, new_after=Measurement(2.0))
     assert validate(spec, worse, LONG_S) == Verdict(False, "the validator says no: 1 6 None bad")
+
+
+def test_the_documented_program_understands_the_documented_case(tmp_path: Path) -> None:
+    whole = (Path(__file__).parents[2] / "docs" / "incremental.md").read_text()
+    text = whole.partition("\n## Validator\n")[2].partition("\n## ")[0]
+    [program] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    told, _ = (json.loads(block) for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL))
+    measured = {
+        name: Measurement(**value)
+        for name, value in told.items()
+        if name.endswith(("_before", "_after"))
+    }
+    samples = tuple(Sample(**sample) for sample in told["samples"])
+    kept = {name: told[name] for name in ("client_id", "kind", "task", "items", "norm")}
+    case = Case(**kept, **measured, samples=samples)
+    assert json.loads(json.dumps(case.fields())) == told
+    (tmp_path / "check.py").write_text(program)
+    spec = shlex.join([sys.executable, "-I", "-S", str(tmp_path / "check.py")])
+    assert validate(spec, case, LONG_S) == Verdict(True, "")
+    worse = replace(case, anchor_after=Measurement(0.3, 0.81))
+    assert validate(spec, worse, LONG_S).reason.endswith("accuracy fell by 10 points")
 
 
 def test_a_loss_that_is_not_finite_reaches_it_as_null() -> None:
