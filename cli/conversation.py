@@ -45,7 +45,8 @@ class Conversation:
         """Until the user ends it, with Ctrl-D or Ctrl-C."""
         with suppress(EOFError, KeyboardInterrupt):
             while True:
-                if text := self._ask("\n> ").strip():
+                click.echo()
+                if text := self._ask("> ").strip():
                     self._turn(text)
         click.echo()
 
@@ -58,10 +59,12 @@ class Conversation:
             if item is None:
                 return
             with closing(Inbox(self._door.path, self._door.limits)) as inbox:
-                inbox.put([item], source="try")
+                taken = inbox.put([item], source="try")
         except DataError as error:  # what was typed is refused, or the inbox is full
             click.echo(f"not taken: {error}")
             return
+        if not taken.new:
+            click.echo("the inbox has it already")
         if self._learned(item):
             show(self._answer(text))
 
@@ -71,8 +74,9 @@ class Conversation:
         if said.model.objective == "classification":
             label = self._label(said)
             return None if label is None else self._item(said, text=said.asked, label=label)
-        ways = "1 or 2 if that is better, or what is better" if said.second else "or what is better"
-        word = self._ask(f"[Enter] if it is right, {ways}: ").strip()
+        ways = "1 or 2: that is better; or" if said.second else "or"
+        click.echo(f"[Enter]: it is right; {ways} a better answer:")
+        word = self._ask("? ").strip()
         if said.second and word in ("1", "2"):
             better, worse = said.mine.text, said.second.text
             if word == "2":
@@ -82,8 +86,8 @@ class Conversation:
 
     def _label(self, said: Said) -> str | None:
         labels = said.model.labels
-        ask = f"[Enter] if it is right, or what is right ({numbered(labels)}): "
-        while word := self._ask(ask).strip():
+        click.echo(f"[Enter]: it is right; or what is right: {numbered(labels)}")
+        while word := self._ask("? ").strip():
             if (label := chosen(word, labels)) is not None:
                 return label
             click.echo("there is no such class")

@@ -16,10 +16,11 @@ import torch
 from click.testing import CliRunner, Result
 
 from cli import conversation, trying
+from cli.inboxes import door
 from cli.main import fccl
 from cli.replies import Said, blocks, chosen, line
 from common.config import IncrementalConfig
-from common.errors import DataError, FcclError, ModelError
+from common.errors import DataError, FcclError, JoinError, ModelError
 from common.records import BaseRef, BlobRef, CurrentModel, LoraSpec, Objective
 from common.tensors import Tensors
 from learning import lora, models
@@ -200,6 +201,21 @@ def test_a_correction_that_the_gate_refuses_is_told_with_the_reason(
     assert "now:" not in found.output
 
 
+def test_ctrl_c_ends_the_waiting_and_not_the_conversation(
+    classifier: Site, seated: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    classifier.alive()
+    monkeypatch.setattr(conversation, "pause", interrupt)
+    found = classifier.invoke(typed="dull\n1\ngood\n")
+    assert found.exit_code == 0
+    assert found.output.partition("not waited for")[2].count("positive 88%") == 1
+    monkeypatch.setattr(conversation, "pause", classifier.rejected("no"))
+    assert "the inbox has it already" in classifier.invoke(typed="dull\n1\n").output
+
+
 def test_without_a_worker_a_correction_waits_and_nobody_is_kept_waiting(
     classifier: Site, seated: None
 ) -> None:
@@ -272,6 +288,32 @@ def test_what_is_missing_is_named_with_what_to_do(
     empty = Site(tmp_path / "nothing", classifier.model, {})
     with pytest.raises(DataError, match=r"fccl worker"):
         invoke_raw(empty, "x")
+
+
+def test_the_state_directory_is_found_as_the_worker_chooses_it(
+    classifier: Site, tmp_path: Path
+) -> None:
+    run = tmp_path / "runs" / "demo"
+    run.mkdir(parents=True)
+    (run / "federation.toml").write_text("[incremental]\nmax_chars = 7\n")
+    classifier.state.rename(tmp_path / "runs" / ".workers")
+    opened = door(None, Path("runs/demo"), "local", None, None)
+    assert (opened.client, opened.limits.max_chars) == (CLIENT, 7)
+    assert opened.path == tmp_path / "runs" / ".workers" / "inbox" / CLIENT / "inbox.db"
+    assert door(None, None, "local", None, None).state == Path("runs/.workers")
+    with pytest.raises(click.UsageError, match="exclude each other"):
+        door(None, run, "hospital-a", None, None)
+    with pytest.raises(DataError, match="no client's name"):
+        door(None, None, "local", tmp_path / "nothing", "../x")
+
+
+def test_an_invited_sites_state_is_beside_its_identity(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FCCL_STATE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(JoinError, match="has not joined as site hospital-a"):
+        door(None, None, "hospital-a", None, None)
 
 
 def test_a_model_gives_a_terminal_no_orders() -> None:
