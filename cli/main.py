@@ -38,6 +38,7 @@ COMMANDS = {
     "stop": "Stop the coordinator now, with what it has committed.",
     "kick": "Give a client no more tasks, or (--undo) again.",
     "reissue": "Issue an open task again, now.",
+    "try": "Ask a client's model, as it is now, and correct it.",
     "tui": "Watch a run live, in this terminal or (--web) in a browser.",
     "health": "Ask a coordinator or worker whether it is ready: for container health checks.",
     "evaluate": "Measure any version: perplexity, preferences, accuracy, generations.",
@@ -47,6 +48,9 @@ COMMANDS = {
     "certs": "A private authority, and certificates for RabbitMQ and Redis.",
     "prune": "A smaller encoder: fewer layers, heads and feed-forward units, with its manifest.",
 }
+
+MODULES = {"try": "trying"}
+"""Of commands whose name is no name of a module."""
 
 
 class Commands(click.Group):
@@ -60,7 +64,8 @@ class Commands(click.Group):
         """Import the module of a command."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"cli.{cmd_name}").command
+        module = MODULES.get(cmd_name, cmd_name)
+        command: click.Command = importlib.import_module(f"cli.{module}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -105,6 +106,16 @@ def class_answers(
     return unsorted(found, texts)
 
 
+def class_probabilities(
+    model: torch.nn.Module, texts: Sequence[Text], batch_size: int
+) -> list[tuple[float, ...]]:
+    """The probability of every class, for each text in their order."""
+    found: list[tuple[float, ...]] = []
+    for logits, _ in _class_logits(model, texts, batch_size):
+        found += map(tuple, logits.softmax(-1).tolist())
+    return unsorted(found, texts)
+
+
 def _class_logits(
     model: torch.nn.Module, texts: Sequence[Text], batch_size: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -132,14 +143,30 @@ def unigram_entropy(examples: Sequence[Example]) -> float:
     return -sum(n / total * math.log(n / total) for n in counts.values())
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """An answer that is drawn, not the likeliest: nucleus sampling (Holtzman et al. 2020).
+
+    Attributes:
+        seed: Of the draw, on the model's device.
+        temperature: Divides the logits.
+        top_p: The likeliest tokens that together are so probable are drawn from.
+    """
+
+    seed: int
+    temperature: float = 0.9
+    top_p: float = 0.95
+
+
 def generate(
     model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
     max_new_tokens: int,
     stopped: Callable[[], bool] = lambda: False,
+    drawn: Drawn | None = None,
 ) -> list[str]:
-    """A likely continuation of each prompt, greedily, without repeating four tokens in a row.
+    """A likely continuation of each prompt, without repeating four tokens in a row.
 
     Args:
         model: A causal language model, with or without adapter.
@@ -148,6 +175,7 @@ def generate(
             model's context loses its beginning.
         max_new_tokens: Length limit of an answer.
         stopped: Asked before every token; once true, the answers end where they are.
+        drawn: How to draw one; None takes the likeliest token each time.
     """
     if not prompts:
         return []
@@ -158,15 +186,15 @@ def generate(
     # All at once, padded at the left: a token of three answers costs hardly more than of one.
     ids = torch.tensor([[end] * (width - len(row)) + row for row in kept], device=model.device)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in kept])
-    with inference(model):
+    with inference(model), _choice(drawn, model.device) as choice:
         out: torch.Tensor = cast(Any, model).generate(
             input_ids=ids,
             attention_mask=mask.to(model.device),
             max_new_tokens=new_tokens,
-            do_sample=False,
             pad_token_id=end,
             no_repeat_ngram_size=4,  # a small model's most likely text is a loop
             stopping_criteria=[lambda ids, *_, **__: _all(ids, stopped())],
+            **choice,
         )
     texts = (tokenizer.decode(row, skip_special_tokens=True) for row in out[:, width:])
     return [str(text).strip() for text in texts]
@@ -175,3 +203,19 @@ def generate(
 def _all(ids: torch.Tensor, value: bool) -> torch.Tensor:
     """The same for each row: what transformers wants of a criterion."""
     return torch.full((ids.shape[0],), value, dtype=torch.bool, device=ids.device)
+
+
+@contextmanager
+def _choice(drawn: Drawn | None, device: torch.device) -> Iterator[dict[str, Any]]:
+    """How transformers is to choose tokens; a draw leaves torch's random numbers as they were."""
+    if drawn is None:
+        yield {"do_sample": False}
+        return
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(drawn.seed)
+        yield {
+            "do_sample": True,
+            "temperature": drawn.temperature,
+            "top_p": drawn.top_p,
+            "top_k": 0,
+        }
