@@ -1,4 +1,4 @@
-"""A client's inbox as the front doors use it: what is put there is on the disk, or not at all.
+"""A client's inbox as the front doors use it: what is put is on the disk, once, or not at all.
 
 `fccl learn`, `fccl try` and the endpoint are processes of their own, and several of them write at
 the same time: each change is one transaction that holds SQLite's write lock from its first look.
@@ -105,12 +105,13 @@ class Inbox:
         self._lock = threading.Lock()
         made = not path.exists()
         self._db = schema.connect(path)
-        if made:
-            try:
+        try:
+            self._db.execute("PRAGMA secure_delete = ON")  # what is forgotten leaves no bytes
+            if made:
                 sync(path.parent.parent)  # SQLite sees to the folder itself
-            except OSError as error:
-                self._db.close()
-                raise schema.unusable(path, error) from None
+        except (OSError, sqlite3.Error) as error:
+            self._db.close()
+            raise schema.unusable(path, error) from None
 
     def put(self, items: Sequence[Item], source: str) -> Taken:
         """Take items, all of them or none; they are on the disk when this returns.
@@ -191,9 +192,9 @@ class Inbox:
             DataError: The file cannot be used.
         """
         with self._write() as db:
-            db.execute("PRAGMA secure_delete = ON")
             changed = _change(db, "DELETE FROM item WHERE true", ids)
-        with self._read() as db:  # else the log still has the pages as they were
+        # The log has the pages as they were. With a reader in the way, the next checkpoint does it.
+        with self._read() as db:
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         return changed
 
@@ -229,8 +230,7 @@ class Inbox:
         (waiting,) = db.execute("SELECT count(*) FROM item WHERE state = 'waiting'").fetchone()
         if new and waiting > limit:
             raise Full(
-                f"{waiting - new} items wait, and no more than {limit} may"
-                " (incremental.max_waiting)",
+                f"{waiting} items would wait, and {limit} may at most (incremental.max_waiting)",
                 "a running `fccl worker` learns them; `fccl inbox` shows them, and can forget some",
             )
 

@@ -15,6 +15,7 @@ learned or settled belongs to the client's data from then on.
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from pathlib import Path
@@ -24,9 +25,20 @@ from common.errors import DataError
 FILE = "inbox.db"
 FORMAT = 1
 
+
+class DiskFull(DataError):
+    """There is no room for an item; none was taken."""
+
+
+class Busy(DataError):
+    """Another process has held the file for too long; nothing was taken."""
+
+
+_NO_WRITE = (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_FSYNC)
+
 _TABLES = """
 CREATE TABLE IF NOT EXISTS item (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used again: a worker may be learning one
     key TEXT NOT NULL UNIQUE,       -- SHA-256 of kind and fields: the same item counts once
     input_key TEXT NOT NULL,        -- the same of what is asked, without the answer
     kind TEXT NOT NULL,             -- sft, va, cls
@@ -109,7 +121,15 @@ def connect(path: Path) -> sqlite3.Connection:
 
 def unusable(path: Path, error: Exception) -> DataError:
     """What an error of the disk or of SQLite means to whoever gave the item."""
-    text = str(error)
-    if "full" in text or "No space" in text:
-        return DataError(f"{path}: the disk is full, nothing was taken", "make room, then again")
+    text, code = str(error), getattr(error, "sqlite_errorcode", None)
+    number = getattr(error, "errno", None)
+    if code == sqlite3.SQLITE_FULL or number == errno.ENOSPC:
+        return DiskFull(f"{path}: the disk is full, nothing was taken", "make room, then again")
+    if code in _NO_WRITE or number in (errno.EDQUOT, errno.EFBIG):
+        return DiskFull(
+            f"{path}: the disk does not take it, nothing was taken",
+            "see whether it is full, or over a quota",
+        )
+    if "locked" in text:
+        return Busy(f"{path}: another process holds it, nothing was taken", "try again")
     return DataError(f"{path} cannot be used: {text}", "see its folder's owner and permissions")
