@@ -1,6 +1,6 @@
 """Which client's inbox a front door puts items into, and where the worker beside it keeps state.
 
-`fccl learn`, `fccl try` and `fccl inbox` name both in the same way: by what a worker of this
+Front doors such as `fccl try` name both in the same way: by what a worker of this
 machine serves (`worker/incremental/served.py`), in the directory that it uses for work in flight.
 """
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -15,6 +17,7 @@ import torch
 from common import files
 from common.config import IncrementalConfig
 from common.embedded import EmbeddedStore
+from common.errors import ConfigError
 from common.records import InboxRow, Receipt, TrainTask
 from common.tensors import Tensors
 from learning import lora, models
@@ -288,3 +291,54 @@ def test_the_model_of_a_task_is_left_as_it_was_between_its_steps(stage: Stage) -
     with spool.client_lock(stage.state, "run-1", "client_0", 1):
         eventually("it looks", learned)
     assert same(lora.read_adapter(loaded.model), half)
+
+
+def test_a_validator_can_say_no_and_what_it_says_stays_with_the_client(
+    stage: Stage, tmp_path: Path
+) -> None:
+    """Its reason may repeat what users wrote, so nobody else is told it."""
+    judge = tmp_path / "judge.py"
+    judge.write_text(
+        "import json, sys\n"
+        "case = json.load(sys.stdin)\n"
+        "seen = case['samples'][0]\n"
+        "print(json.dumps({'accept': False, 'reason': 'I saw ' + seen['input']}))\n"
+    )
+    stage.start(CONFIG.model_copy(update={"validator": f"{sys.executable} {judge}"}))
+    stage.seen()
+    stage.put(items("good", "dull"))
+    stage.attend("unlearned")
+    assert stage.counts() == {"rejected": 12} and stage.local() is None
+    with Inbox(schema.inbox_path(stage.state, "client_0"), CONFIG) as inbox:
+        [reason] = inbox.reasons()
+    assert "I saw" in reason and "film" in reason
+    told = f"{stage.rows} {stage.told}"
+    assert "the validator did not accept it" in told and "I saw" not in told
+
+
+def test_a_validator_that_there_is_not_is_found_at_the_start(stage: Stage) -> None:
+    with pytest.raises(ConfigError, match="there is no command nowhere"):
+        stage.start(CONFIG.model_copy(update={"validator": "nowhere --strict"}))
+
+
+def test_items_that_no_longer_fit_the_model_are_given_up_with_the_reason(stage: Stage) -> None:
+    """A class that went away, as no version of one run can; a damaged row is alike."""
+    stage.seen()
+    stage.put(items("good", "dull"))
+    stage.attend("learned")
+    with sqlite3.connect(schema.inbox_path(stage.state, "client_0")) as db:
+        db.execute("""UPDATE item SET fields = '{"text": "a film", "label": "gone"}'""")
+    stage.seen(1)
+    stage.attend("unlearned")
+    assert stage.counts() == {"rejected": 12} and stage.local() is None
+
+
+def test_what_a_user_takes_back_while_it_is_learned_stays_taken_back(stage: Stage) -> None:
+    stage.seen()
+    stage.put(items("good", "dull"))
+    with stage.book() as book:
+        waiting = [entry.id for entry in book.entries("waiting")]
+        with Inbox(schema.inbox_path(stage.state, "client_0"), CONFIG) as inbox:
+            inbox.put([Item("cls", {"text": "a good film", "label": "bad"}, "films")], "learn")
+        book.refuse(waiting, "tried")
+    assert stage.counts() == {"rejected": 11, "superseded": 1, "waiting": 1}

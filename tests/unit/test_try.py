@@ -29,7 +29,8 @@ from tests.unit.tiny import tiny_model, tiny_tokenizer
 from tests.unit.tiny_encoder import encoder, saved
 from worker.incremental import schema, served
 from worker.incremental.asking import Reply
-from worker.incremental.book import Batch, Book
+from worker.incremental.book import Book
+from worker.incremental.history import Batch
 from worker.incremental.inbox import Inbox
 from worker.incremental.served import Served
 
@@ -74,13 +75,13 @@ class Site:
         def work(_: float) -> None:
             with Book(self.inbox) as book:
                 ids = [entry.id for entry in book.entries("waiting")]
-                book.reject(self._batch("rejected", reason), ids)
+                book.reject(self._batch("rejected", reason), ids, reason)
 
         return work
 
     def _batch(self, verdict: str, reason: str = "") -> Batch:
         return Batch(
-            self.model.run, 3, "cls", "feedback", 1.0, 1, 0, 5, 0.1, verdict, reason, {}
+            0, self.model.run, 3, "cls", "feedback", 1.0, 1, 0, 5, 0.1, verdict, reason, {}
         )  # fmt: skip
 
     def invoke(self, *words: str, typed: str = "") -> Result:

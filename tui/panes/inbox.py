@@ -16,8 +16,8 @@ from tui.words import MISSING, decimals, duration
 
 SPARK = 8  # batches
 EMPTY = (
-    "no live input yet. Beside a client's worker, `fccl learn` gives the client something to"
-    " learn; `fccl try` asks its model and takes corrections"
+    "no live input yet. Beside a client's worker, `fccl try` asks the client's model and takes"
+    " corrections, from which it learns"
 )
 
 # At 80 columns up to the loss on new items, at 120 up to its trend.

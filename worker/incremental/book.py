@@ -24,6 +24,7 @@ from common.records import InboxRow, Kind
 from common.tensors import Tensors
 from learning.measuring import Measurement
 from worker.incremental import history, schema, stream
+from worker.incremental.history import Batch
 
 PARTS = ("unsent", "riding", "personal")
 _ENTRY = "SELECT id, key, kind, fields, task, held, batch FROM item"
@@ -51,27 +52,17 @@ class Local:
     current: Tensors
     ride: str
 
-    def total(self, *names: str) -> Tensors | None:
-        """The sum of some parts; None where there is none of them."""
-        return added(*(self.parts[name] for name in names if name in self.parts))
 
-
-@dataclass(frozen=True)
-class Batch:
-    """One attempt to learn: what the verdict was, and on which figures."""
-
-    run: str
-    version: int
-    kind: Kind
-    task: str
-    at: float
-    items: int
-    held: int
-    steps: int
-    seconds: float
-    verdict: str
-    reason: str
-    figures: Mapping[str, Any]
+def said(entry: Entry) -> tuple[str, str]:
+    """What an item asks, and the answer that it gives."""
+    fields = entry.fields
+    match entry.kind:
+        case "cls":
+            return fields["text"], fields["label"]
+        case "va":
+            return fields["prompt"], fields["chosen"]
+        case "sft":
+            return f"{fields['instruction']}\n{fields['input']}".strip(), fields["output"]
 
 
 def added(*tensors: Tensors) -> Tensors | None:
@@ -165,10 +156,16 @@ class Book:
                     *(number, task, found.loss, found.accuracy, count),
                 )
 
-    def reject(self, batch: Batch, items: Sequence[int]) -> None:
-        """Keep the items with the reason, and the model as it was."""
+    def reject(self, batch: Batch, items: Sequence[int], reason: str) -> None:
+        """Keep the items with the reason, and the model as it was.
+
+        Args:
+            batch: Its reason is told to others.
+            items: That it was to learn.
+            reason: For the client alone.
+        """
         with self._write():
-            self._mark(items, "rejected", self._batch(batch), batch.reason)
+            self._mark(items, "rejected", self._batch(batch), reason)
 
     # what was learned
 
@@ -194,7 +191,7 @@ class Book:
                 for role, tensors in parts.items():
                     self._put(role, run, version, tensors)
 
-    def drop(self, run: str, batch: Batch) -> None:
+    def drop(self, batch: Batch) -> None:
         """The newest version leaves no way to keep what was learned and not sent."""
         with self._write():
             number = self._batch(batch)
@@ -285,20 +282,20 @@ class Book:
     # the file
 
     def _batch(self, batch: Batch) -> int:
-        cursor = self._db.execute(
+        self._all(
             "INSERT INTO batch (run, version, kind, task, at, items, held, steps, seconds, verdict,"
             " reason, figures) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                *(batch.run, batch.version, batch.kind, batch.task, batch.at, batch.items),
-                *(batch.held, batch.steps, batch.seconds, batch.verdict, batch.reason),
-                json.dumps(dict(batch.figures)),
-            ),
+            *(batch.run, batch.version, batch.kind, batch.task, batch.at, batch.items),
+            *(batch.held, batch.steps, batch.seconds, batch.verdict, batch.reason),
+            json.dumps(dict(batch.figures)),
         )
-        return int(cursor.lastrowid or 0)
+        return int(self._all("SELECT last_insert_rowid()")[0][0])
 
     def _mark(self, items: Sequence[int], state: str, batch: int | None, reason: str) -> None:
+        """Only those that still wait: what the user took back meanwhile stays taken back."""
         self._all(
-            f"UPDATE item SET state = ?, batch = ?, reason = ? WHERE id IN ({_list(items)})",
+            "UPDATE item SET state = ?, batch = ?, reason = ?"
+            f" WHERE state = 'waiting' AND id IN ({_list(items)})",
             *(state, batch, reason),
         )
 

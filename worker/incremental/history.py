@@ -26,6 +26,8 @@ class Batch:
     """One attempt to learn.
 
     Attributes:
+        number: In the inbox; 0 until it is written there.
+        reason: Why it was rejected. Told to others: never user text.
         figures: Those that the gate saw, by name (`worker/incremental/gate.py`); measurements are
             maps of `loss` and `accuracy`, or None.
     """

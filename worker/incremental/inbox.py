@@ -1,6 +1,6 @@
 """A client's inbox as the front doors use it: what is put is on the disk, once, or not at all.
 
-`fccl learn`, `fccl try` and the endpoint are processes of their own, and several of them write at
+Front doors such as `fccl try` are processes of their own, and several of them write at
 the same time: each change is one transaction that holds SQLite's write lock from its first look.
 The limits of `[incremental]` are kept here, by what the file says, so that they hold over all of
 them. The worker takes the items from the same file (`worker/incremental/schema.py`).
@@ -231,7 +231,7 @@ class Inbox:
         if new and waiting > limit:
             raise Full(
                 f"{waiting} items would wait, and {limit} may at most (incremental.max_waiting)",
-                "a running `fccl worker` learns them; `fccl inbox` shows them, and can forget some",
+                "a running `fccl worker` learns them",
             )
 
     @contextmanager

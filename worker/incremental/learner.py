@@ -28,11 +28,11 @@ from common.tensors import Tensors
 from learning import lora
 from learning.loop import StepReport
 from worker.data import Data
-from worker.incremental import schema, served
-from worker.incremental.book import Batch, Book, Entry, Local, added
-from worker.incremental.gate import Figures
-from worker.incremental.lessons import Desk, Prepared, helps
+from worker.incremental import schema, served, validator
+from worker.incremental.book import Book, Entry, added, said
+from worker.incremental.lessons import Desk, helps
 from worker.incremental.shadow import Shadow, difference, row
+from worker.incremental.trial import Trial
 from worker.incremental.watch import Watch
 from worker.models import Models
 from worker.source import Source
@@ -42,8 +42,10 @@ from worker.trainer import NOTHING, Start
 BATCH = 256  # items that are learned in one go
 KEEP_S = 5.0  # between two writes of the newest version to the disk
 TOLD = 64  # clients in a heartbeat
+BY_VALIDATOR = "by the validator:"
+VETO = "the validator did not accept it"  # all that others are told
+SAMPLES = 5  # items that a validator sees
 RECENT = 96  # settled items by which it is judged whether the federation knows them
-NEVER = Flag()
 
 
 @dataclass(frozen=True)
@@ -105,11 +107,13 @@ class Learner:
         """Nothing is learned yet.
 
         Raises:
+            ConfigError: The validator is neither a command that is here nor a URL.
             DataError: The state directory cannot be written.
         """
         self._place, self._config, self._data = place, config, data
         self._models, self._source, self._slot = models, source, slot
         self._clock, self._voice = clock, voice
+        validator.check(config.validator)
         self._paths = {client: schema.inbox_path(place.state, client) for client in place.clients}
         self._watch = Watch(self._paths, time.monotonic)
         self._known: dict[str, _Known] = {}
@@ -117,6 +121,7 @@ class Learner:
         self._rides: dict[str, str] = {}  # update id → client
         self._newest: tuple[CurrentModel, Tensors] | None = None
         self._kept: tuple[int, float] = (-1, 0.0)
+        self._announced: served.Served | None = None
         self._announce()
 
     # between tasks, between steps
@@ -125,7 +130,7 @@ class Learner:
         """Look into the inboxes that have changed, and follow the newest version."""
         try:
             self._follow()
-        except (StoreError, WireError, ModelError) as error:
+        except (StoreError, WireError, ModelError, DataError) as error:
             self._voice.told("waiting", error.what)
         self._each([*dict.fromkeys([*self._watch.due(), *self._behind()])], abandon)
 
@@ -146,9 +151,9 @@ class Learner:
         """The worker leaves this run: the newest version stays on the disk."""
         try:
             self._follow()
-        except (StoreError, WireError, ModelError):
-            return  # the version before it is there
-        self._keep(0.0)
+            self._keep(0.0)
+        except (StoreError, WireError, ModelError, DataError) as error:
+            self._voice.told("waiting", error.what)  # an earlier version is there
 
     # on the way of an update
 
@@ -156,8 +161,11 @@ class Learner:
         """A task has brought a version."""
         if self._newest is None or task.base_version > self._newest[0].version:
             self._newest = _model_of(task), adapter
-            self._announce()
-            self._keep(KEEP_S)
+            try:
+                self._announce()
+                self._keep(KEEP_S)
+            except DataError as error:  # the task goes on
+                self._voice.told("waiting", str(error)[:500])
 
     def prepare(self, task: TrainTask, base: Path, adapter: Tensors, abandon: Flag) -> Start:
         """Where a task begins: what the client learned meanwhile goes with its update.
@@ -268,7 +276,7 @@ class Learner:
             book.refuse([entry.id for entry in prepared.unusable], reason)
         if not prepared.lessons:
             return True
-        trial = _Trial(model, local, prepared, self._clock())
+        trial = Trial(model, local, prepared, self._clock())
         try:
             done = shadow.train(begun, prepared.lessons, group[-1].id, _unless(abandon))
         except ModelError as error:
@@ -280,7 +288,9 @@ class Learner:
         own = added(learned, *(local.parts.values() if local else ())) or learned
         figures = desk.compare(prepared, begun, done.adapter, own)
         trial = replace(trial, figures=figures, steps=done.steps, seconds=done.seconds)
-        if reason := desk.refusal(figures):
+        if reason := desk.refusal(figures) or self._vetoed(
+            client, shadow, trial, begun, done.adapter
+        ):
             self._reject(client, book, trial, reason)
             return True
         book.accept(
@@ -294,10 +304,39 @@ class Learner:
         self._voice.told("learned", f"{client}: {trial.text()}")
         return True
 
-    def _reject(self, client: str, book: Book, trial: _Trial, reason: str) -> None:
-        entries = (*trial.prepared.train, *trial.prepared.held)
-        book.reject(trial.batch("rejected", reason), [entry.id for entry in entries])
-        self._voice.told("unlearned", f"{client}: {len(entries)} items are not learned: {reason}")
+    def _reject(self, client: str, book: Book, trial: Trial, reason: str) -> None:
+        entries = trial.prepared.entries
+        told = VETO if reason.startswith(BY_VALIDATOR) else reason  # it may repeat what users wrote
+        book.reject(trial.batch("rejected", told), [entry.id for entry in entries], reason)
+        self._voice.told("unlearned", f"{client}: {len(entries)} items are not learned: {told}")
+
+    def _vetoed(
+        self, client: str, shadow: Shadow, trial: Trial, before: Tensors, after: Tensors
+    ) -> str:
+        """Why the external validator does not accept; empty where it does, or there is none."""
+        config, figures, entries = self._config, trial.figures, trial.prepared.entries
+        if not config.validator.strip() or figures is None:
+            return ""
+        few = (trial.prepared.held or trial.prepared.train)[:SAMPLES]
+        answers = [shadow.answers(model, entries[0].kind, few) for model in (before, after)]
+        asked = [said(entry) for entry in few]
+        case = validator.Case(
+            client_id=client,
+            kind=entries[0].kind,
+            task=entries[0].task,
+            items=len(entries),
+            new_before=figures.new_before,
+            new_after=figures.new_after,
+            anchor_before=figures.anchor_before,
+            anchor_after=figures.anchor_after,
+            norm=figures.norm,
+            samples=tuple(
+                validator.Sample(text, expected, old, new)
+                for (text, expected), old, new in zip(asked, *answers, strict=True)
+            ),
+        )
+        verdict = validator.validate(config.validator, case, config.validator_timeout_s)
+        return "" if verdict.accepted else f"{BY_VALIDATOR} {verdict.reason}"
 
     def _rebase(
         self,
@@ -321,7 +360,7 @@ class Learner:
         entries = learned or book.entries("settled", newest=RECENT)
         desk = self._desk(client, book, shadow, model)
         prepared = desk.prepared(entries, adapter, split=False)
-        trial = _Trial(model, None, prepared, self._clock())
+        trial = Trial(model, None, prepared, self._clock())
         own = added(*local.parts.values()) or {}
         moved = added(adapter, own) if own else None
         if moved is not None and prepared.exams:
@@ -334,7 +373,11 @@ class Learner:
             return
         reason = "none of them can be used any more"
         if prepared.lessons:
-            done = shadow.train(adapter, prepared.lessons, model.version, _unless(abandon))
+            try:
+                done = shadow.train(adapter, prepared.lessons, model.version, _unless(abandon))
+            except ModelError as error:
+                self._give_up(client, book, trial, f"after version {model.version}: {error.what}")
+                return
             if done is None:
                 return
             again = difference(done.adapter, adapter)
@@ -346,9 +389,12 @@ class Learner:
                 text = f"{len(learned)} items are learned again on version {model.version}"
                 self._voice.told("rebased", f"{client}: {text}")
                 return
-        reason = f"after version {model.version}: {reason}"
-        book.drop(model.run, trial.batch("rejected", reason))
-        self._voice.told("unlearned", f"{client}: {len(learned)} items are given up {reason}")
+        self._give_up(client, book, trial, f"after version {model.version}: {reason}")
+
+    def _give_up(self, client: str, book: Book, trial: Trial, reason: str) -> None:
+        book.drop(trial.batch("rejected", reason))
+        count = len(trial.prepared.entries)
+        self._voice.told("unlearned", f"{client}: {count} items are given up {reason}")
 
     def _start(
         self, client: str, book: Book, shadow: Shadow, task: TrainTask, adapter: Tensors
@@ -387,7 +433,9 @@ class Learner:
                 self._rides[local.ride] = client
 
     def _follow(self) -> None:
-        """Know the newest version, where there is anybody to use it."""
+        """Know the newest version, where there is anybody to use it; tasks bring it to others."""
+        if not self._watch.there():
+            return
         known = self._newest[0].version if self._newest else None
         found = self._source.newest(known)
         if found is not None:
@@ -415,12 +463,9 @@ class Learner:
         about = served.Served(
             run=place.run, name=place.name, clients=place.clients, kinds=kinds, labels=labels
         )
-        try:
+        if about != self._announced:
             served.write(place.state, about)
-        except OSError as error:
-            raise DataError(
-                f"{place.state}: {error.strerror}", "set --state to a writable place"
-            ) from None
+            self._announced = about
 
     def _keep(self, pause_s: float) -> None:
         if self._newest is None:
@@ -457,49 +502,6 @@ class Learner:
         self._voice.shown(
             tuple(known.row for known in newest[:TOLD]), wishes[:TOLD] if self._config.push else ()
         )
-
-
-@dataclass(frozen=True)
-class _Trial:
-    """An attempt to learn, as it is written down."""
-
-    model: CurrentModel
-    local: Local | None
-    prepared: Prepared
-    at: float
-    figures: Figures | None = None
-    steps: int = 0
-    seconds: float = 0.0
-
-    def batch(self, verdict: str, reason: str = "") -> Batch:
-        """For the book."""
-        entries = (*self.prepared.train, *self.prepared.held)
-        return Batch(
-            run=self.model.run,
-            version=self.local.version if self.local else self.model.version,
-            kind=entries[0].kind,
-            task=entries[0].task,
-            at=self.at,
-            items=len(entries),
-            held=len(self.prepared.held),
-            steps=self.steps,
-            seconds=self.seconds,
-            verdict=verdict,
-            reason=reason[:500],
-            figures=self.figures.fields() if self.figures else {},
-        )
-
-    def text(self) -> str:
-        """In figures, for the event feed."""
-        entries = (*self.prepared.train, *self.prepared.held)
-        text = f"{len(entries)} items are learned in {self.steps} steps, {self.seconds:.1f} s"
-        if (found := self.figures) is None:
-            return text
-        text += f": loss {found.new_before.loss:.3f} to {found.new_after.loss:.3f}"
-        if found.anchor_before is not None and found.anchor_after is not None:
-            before, after = found.anchor_before.loss, found.anchor_after.loss
-            text += f", anchors {before:.3f} to {after:.3f}"
-        return text
 
 
 def _model_of(task: TrainTask) -> CurrentModel:

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from common.config import IncrementalConfig
 from common.errors import DataError
 from common.records import KINDS, CurrentModel, Kind
@@ -23,6 +21,7 @@ from worker.incremental import mixing
 from worker.incremental.book import Book, Entry
 from worker.incremental.gate import Figures, refusal
 from worker.incremental.shadow import Exam, Lesson, Shadow, label_of
+from worker.trainer import norm
 
 PERSONAL_GAIN = 0.98  # of the global version's loss on settled items, for what is kept beside it
 
@@ -46,6 +45,11 @@ class Prepared:
     exams: tuple[Exam, ...]
     anchors: tuple[Exam, ...]
     unusable: tuple[Entry, ...]
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """The items that the attempt is about: those of no use only where there are no others."""
+        return (*self.train, *self.held) or self.unusable
 
 
 class Desk:
@@ -207,11 +211,6 @@ class Desk:
 def helps(figures: Figures) -> bool:
     """Whether what the federation has already is still worth keeping beside it."""
     return figures.new_after.loss < PERSONAL_GAIN * figures.new_before.loss
-
-
-def norm(tensors: Tensors) -> float:
-    """L2 norm over all tensors."""
-    return math.sqrt(sum(float(np.square(t, dtype=np.float64).sum()) for t in tensors.values()))
 
 
 def difference_norm(after: Tensors, own: Tensors) -> float:

@@ -34,10 +34,12 @@ class Served(Record):
 
 
 def write(state: Path, served: Served) -> None:
-    """Tell it; whoever comes last is believed."""
-    folder = state / "inbox"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_durable(folder / FILE, served.model_dump_json().encode(), 0o600)
+    """Tell it; whoever comes last is believed.
+
+    Raises:
+        DataError: The disk refuses.
+    """
+    _durable(state / "inbox" / FILE, served.model_dump_json().encode())
 
 
 def read(state: Path) -> Served | None:
@@ -58,10 +60,24 @@ def read(state: Path) -> Served | None:
 
 
 def keep_model(state: Path, model: CurrentModel, adapter: Tensors) -> None:
-    """Keep the newest version: its description, and θ."""
+    """Keep the newest version: its description, and θ.
+
+    Raises:
+        DataError: The disk refuses.
+    """
     entries, data = codec.encode("fp32", adapter)
     frame = pack(Adapter(version=model.version, codec="fp32", tensors=entries), data)
-    write_durable(state / model.run / "model", pack(model, frame), 0o600)
+    _durable(state / model.run / "model", pack(model, frame))
+
+
+def _durable(path: Path, data: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_durable(path, data, 0o600)
+    except OSError as error:
+        raise DataError(
+            f"{path}: {error.strerror}", "make room, or set --state to a writable place"
+        ) from None
 
 
 def model(state: Path, run: str) -> tuple[CurrentModel, Tensors] | None:

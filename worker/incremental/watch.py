@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 QUIET_S = 0.25  # after the last item: what comes together is learned together
+LOOK_S = 0.2  # between two looks, however often it is asked
 PATIENCE_S = 2.0  # after the first one, however many follow
 
 _Mark = tuple[tuple[int, int], ...]
@@ -24,11 +25,15 @@ class Watch:
         self._paths, self._clock = paths, clock
         self._seen: dict[str, _Mark] = {}
         self._done: dict[str, _Mark] = {}
+        self._looked = -LOOK_S
         self._since: dict[str, tuple[float, float]] = {}  # first and last change
 
     def due(self) -> list[str]:
         """Clients whose inbox has changed and is quiet again, or has changed for long."""
-        now, found = self._clock(), []
+        now, found = self._clock(), list[str]()
+        if now - self._looked < LOOK_S:
+            return found
+        self._looked = now
         for client, path in self._paths.items():
             mark = _mark(path)
             if not mark or mark == self._done.get(client):
