@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sqlite3
 import sys
 import threading
@@ -29,7 +30,7 @@ from tests.unit.tiny_encoder import encoder, saved
 from tests.unit.worker_records import NOTHING, task
 from worker import spool
 from worker.data import Data
-from worker.incremental import schema
+from worker.incremental import schema, served
 from worker.incremental.book import Book, Local
 from worker.incremental.current import load_current
 from worker.incremental.inbox import Inbox
@@ -174,6 +175,23 @@ def test_what_users_say_is_learned_at_once_and_shows(stage: Stage) -> None:
     assert local is not None and current.local
     assert same(current.adapter, plus(stage.adapter, local.parts["unsent"]))
     assert not stage.wishes  # without incremental.push
+
+
+def tell(state: Path, number: int) -> None:
+    for _ in range(60):
+        served.write(state, served.Served(run="r", name="r", clients=(f"client_{number}",) * 500))
+
+
+def test_workers_of_one_machine_tell_what_they_serve_at_once(tmp_path: Path) -> None:
+    fork = multiprocessing.get_context("fork")
+    workers = [fork.Process(target=tell, args=(tmp_path, number)) for number in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0, 0, 0]
+    found = served.read(tmp_path)
+    assert found is not None and len(set(found.clients)) == 1 and len(found.clients) == 500
 
 
 def test_items_before_any_version_wait(stage: Stage) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+from filelock import FileLock
 from pydantic import BeforeValidator, Field, ValidationError
 
 from common import codec
@@ -21,6 +22,7 @@ from common.tensors import Tensors
 from common.wire import pack, unpack
 
 FILE = "served.json"
+LOCK_S = 30.0
 
 
 class Served(Record):
@@ -71,12 +73,14 @@ def keep_model(state: Path, model: CurrentModel, adapter: Tensors) -> None:
 
 
 def _durable(path: Path, data: bytes) -> None:
+    """Several workers of one machine write the same file: one after the other."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_durable(path, data, 0o600)
-    except OSError as error:
+        with FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_S):
+            write_durable(path, data, 0o600)
+    except OSError as error:  # a `Timeout` of the lock is one too
         raise DataError(
-            f"{path}: {error.strerror}", "make room, or set --state to a writable place"
+            f"{path}: {error.strerror or error}", "make room, or set --state to a writable place"
         ) from None
 
 
