@@ -99,6 +99,7 @@ class Federation:
         self.run = directory / "runs" / "small"
         self.place = place
         self._store_url = store_url
+        self.started: list[Command] = []
 
     # processes
 
@@ -107,10 +108,14 @@ class Federation:
         return self.place.script(*args, **variables)
 
     def coordinator(self, *flags: str) -> Command:
-        return self.place.fork("coordinator", "--plain", *flags)
+        return self._start("coordinator", "--plain", *flags)
 
     def worker(self, *flags: str, **variables: str) -> Command:
-        return self.place.fork("worker", *flags, **variables)
+        return self._start("worker", *flags, **variables)
+
+    def _start(self, *args: str, **variables: str) -> Command:
+        self.started.append(self.place.fork(*args, **variables))
+        return self.started[-1]
 
     def order(self, *words: str, code: int = 0) -> Command:
         """A command that controls the run, to its end."""
@@ -147,8 +152,12 @@ class Federation:
         return int(rows[0][0]) if rows and rows[0][0] is not None else -1
 
     def reaches(self, version: int) -> None:
-        """Wait for a version."""
-        eventually(f"version {version}", lambda: self.version() >= version)
+        """Wait for a version; what its processes said meanwhile tells why it does not come."""
+        try:
+            eventually(f"version {version}", lambda: self.version() >= version)
+        except AssertionError as error:
+            said = [f"process {p.pid}, exit {p.code}:\n{p.out}\n{p.err}" for p in self.started]
+            raise AssertionError("\n\n".join([str(error), *said])) from None
 
     def epoch(self) -> int:
         rows = self.rows("SELECT value FROM epoch")

@@ -6,7 +6,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
@@ -65,9 +65,10 @@ class Traffic:
                 lambda: len(self.confirmed) >= confirmed and len(self.received) >= received, LONG
             ), "the traffic did not go on"
 
-    def finish(self) -> None:
-        """Stop publishing, and receive all that was confirmed."""
+    def finish(self, publishing: Future[None]) -> None:
+        """Stop publishing, and receive all that was confirmed, the last one included."""
         self._published_enough.set()
+        publishing.result(LONG)  # it may still wait for a confirmation
         with self._changed:
             self._changed.wait_for(lambda: self.confirmed <= self.received, LONG)
         self._received_enough.set()
@@ -107,7 +108,7 @@ def test_publisher_and_consumer_go_on_and_no_confirmed_message_is_lost(
             traffic.wait_for_more()
             restartable_rabbitmq.restart(kill=kill)
             traffic.wait_for_more()
-            traffic.finish()
+            traffic.finish(work[0])
             traffic.wait_until_connected()
             for each in work:
                 each.result(LONG)
