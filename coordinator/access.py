@@ -154,14 +154,13 @@ class Access:
     def _attend(self, token: Token, now: float) -> list[Note]:
         if token.answer:
             return []
-        raw = self._store.get_join_request(token.token_id)
-        if raw is not None:
-            return self._admit(token, raw, now)
+        # Before its request is looked at: who asked in time cannot be told from who did not.
         if now >= token.expires_at:
             reason = f"the join token of site {token.site} expired on {day(token.expires_at)}"
             self._answer(token, JoinAnswer(state="expired", reason=reason))
-            return [Note("info", "sites", f"{reason}: nobody used it")]
-        return []
+            return [Note("info", "sites", f"{reason}: nobody joined with it")]
+        raw = self._store.get_join_request(token.token_id)
+        return [] if raw is None else self._admit(token, raw, now)
 
     def _admit(self, token: Token, raw: bytes, now: float) -> list[Note]:
         digest = hashlib.sha256(raw).hexdigest()

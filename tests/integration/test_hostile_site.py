@@ -98,7 +98,9 @@ def siege(
     text = text.replace("[broker]", "[broker]\nsite_mib = 1")
     with planned(place, model_cache, found.amqps, found.rediss, text) as federation:
         headquarters = Headquarters(place, federation.place, found.store)
-        coordinator, worker = headquarters.coordinator(), headquarters.worker()
+        coordinator = headquarters.coordinator()
+        coordinator.says("waiting for workers")  # else the store still has the run of another test
+        worker = headquarters.worker()
         headquarters.reaches(1)
         joined = {}
         for site in (A, B):

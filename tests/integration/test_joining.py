@@ -197,7 +197,21 @@ def test_a_token_that_nobody_used_in_time(desk: Desk, tmp_path: Path) -> None:
     desk.now = 3601.0  # the coordinator's clock, an hour later
     with desk.open():
         assert "expired on" in refused(invitation, tmp_path / "a")
-    assert "nobody used it" in desk.notes[-1].text
+    assert "nobody joined with it" in desk.notes[-1].text
+
+
+def test_a_token_that_was_used_while_no_coordinator_looked_expires_all_the_same(
+    desk: Desk, tmp_path: Path
+) -> None:
+    invitation, stop = desk.invite(), threading.Event()
+    stop.set()  # it asks, and does not wait
+    identity.join(
+        invitation, tmp_path / "a", host="h", software="s", stop=stop, told=lambda *_: None
+    )
+    assert desk.store.get_join_request(invitation.token_id) is not None
+    desk.now = 3601.0
+    assert "nobody joined with it" in desk.access.pulse()[-1].text
+    assert "hospital-a" not in desk.access.active()
 
 
 def test_a_token_of_another_federation(desk: Desk, tmp_path: Path) -> None:

@@ -99,6 +99,7 @@ def test_a_site_joins_contributes_leaves_comes_back_and_is_shown_out(
     headquarters: Headquarters, hospital: Hospital
 ) -> None:
     coordinator = headquarters.coordinator()
+    coordinator.says("waiting for workers")  # else the store still has the run of another test
     local = headquarters.worker()
     headquarters.reaches(1)
 
