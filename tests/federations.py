@@ -216,14 +216,17 @@ def federation(
     )
     (directory / "federation.toml").write_text(text)
     with commands(directory, {"FCCL_CACHE": str(cache)}) as place:
-        yield Federation(directory, place, store)
+        yield _alone(directory, place, store)
 
 
 @contextmanager
 def planned(
-    directory: Path, cache: Path, broker: str, store: str, text: str
+    directory: Path, cache: Path, broker: str, store: str, text: str, admin: str = ""
 ) -> Iterator[Federation]:
-    """The same, with a configuration that `plan` wrote."""
+    """The same, with a configuration that `plan` wrote.
+
+    This process reaches the store at `admin`, where its commands need other credentials.
+    """
     (directory / "federation.toml").write_text(text)
     environment = {
         "FCCL_CACHE": str(cache),
@@ -231,4 +234,10 @@ def planned(
         "FCCL_STORE__URL": store,
     }
     with commands(directory, environment) as place:
-        yield Federation(directory, place, store)
+        yield _alone(directory, place, admin or store)
+
+
+def _alone(directory: Path, place: Commands, store: str) -> Federation:
+    """A federation whose workers cannot find the run of an earlier test: all have one name."""
+    connect(store).command("DEL", "fccl:run:small")
+    return Federation(directory, place, store)

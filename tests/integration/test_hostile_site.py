@@ -96,11 +96,9 @@ def siege(
     text = plan(phase("sft", 5000, "local_steps = 1"), clients=2)
     text += TLS.format(ca=found.ca, management=found.management)
     text = text.replace("[broker]", "[broker]\nsite_mib = 1")
-    with planned(place, model_cache, found.amqps, found.rediss, text) as federation:
+    with planned(place, model_cache, found.amqps, found.rediss, text, found.store) as federation:
         headquarters = Headquarters(place, federation.place, found.store)
-        coordinator = headquarters.coordinator()
-        coordinator.says("waiting for workers")  # else the store still has the run of another test
-        worker = headquarters.worker()
+        coordinator, worker = headquarters.coordinator(), headquarters.worker()
         headquarters.reaches(1)
         joined = {}
         for site in (A, B):

@@ -91,7 +91,9 @@ def headquarters(
     found = guarded_servers
     text = plan(phase("sft", 400, "local_steps = 2"), clients=2)
     text += TLS.format(ca=found.ca, management=found.management)
-    with planned(directory, model_cache, found.amqps, found.rediss, text) as federation:
+    with planned(
+        directory, model_cache, found.amqps, found.rediss, text, found.store
+    ) as federation:
         yield Headquarters(directory, federation.place, found.store)
 
 
@@ -99,7 +101,6 @@ def test_a_site_joins_contributes_leaves_comes_back_and_is_shown_out(
     headquarters: Headquarters, hospital: Hospital
 ) -> None:
     coordinator = headquarters.coordinator()
-    coordinator.says("waiting for workers")  # else the store still has the run of another test
     local = headquarters.worker()
     headquarters.reaches(1)
 
