@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import importlib
-import importlib.util
 import json
 import os
 import pty
@@ -29,6 +27,8 @@ from common.records import Event, UpdateSummary, VersionSummary
 from common.store import Store
 from common.view import ClientRow, Info
 from common.wire import pack
+from tui.app import PANES, Watch
+from tui.feed import Feed
 
 CLIENTS, VERSIONS, EVENTS = 1000, 1000, 500
 WARM_UP_S, SECONDS = 3.0, 20.0
@@ -66,6 +66,7 @@ class Frames:
             "clients": dict(self._clients),
             "queues": {},
             "summaries": self._summaries,
+            "samples": {},
             "events": self._events[::-1][:events],
         }
 
@@ -122,41 +123,19 @@ def _info(looks: int) -> Info:
     )  # fmt: skip
 
 
-def _app(pane: str) -> Any:
-    """The app, and one pane in front; the pane alone where the app has no tabs."""
-    from textual.app import App
-
-    from tui.app import Watch
-    from tui.feed import Feed
-
-    feed = Feed(lambda: cast(Store, Frames()), "r")
-    if pane == "app" or hasattr(Watch, "action_tab"):
-        return Watch(feed)
-
-    module = importlib.import_module(f"tui.panes.{pane}")
-    widget = getattr(module, pane.capitalize())
-
-    class Alone(App[None]):
-        def compose(self) -> Any:
-            yield widget()
-
-        def on_mount(self) -> None:
-            feed.start()
-            self.set_interval(0.5, lambda: self.query_one(widget).show(feed.look()))
-
-    return Alone()
-
-
 def _child(pane: str, seconds: float, result: Path) -> None:
     """Run in the terminal, and write the seconds that went by and that were computed."""
-    app = _app(pane)
+    feed = Feed(lambda: cast(Store, Frames()), "r")
+    app = Watch(feed)
 
     def ready() -> None:
-        if pane != "app" and hasattr(app, "action_tab"):
-            app.action_tab(pane)
+        app.action_tab(pane)
         app.set_timer(WARM_UP_S, begin)
 
     def begin() -> None:
+        if feed.look().state != "live":  # an empty screen costs nothing
+            app.exit(return_code=1, message=f"nothing is shown: {feed.look()}")
+            return
         wall, used = time.monotonic(), time.process_time()
 
         def end() -> None:
@@ -168,6 +147,7 @@ def _child(pane: str, seconds: float, result: Path) -> None:
 
     app.call_later(ready)
     app.run()
+    sys.exit(app.return_code)
 
 
 def measure(pane: str, seconds: float) -> float:
@@ -207,15 +187,14 @@ def _drain(terminal: int) -> None:
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m benchmarks.tui")
-    parser.add_argument("--pane", action="append", help="app, clients, log, aggregation, …")
+    parser.add_argument("--pane", action="append", choices=tuple(PANES))
     parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         _child(options.pane[0], options.seconds, options.child)
         return
-    there = importlib.util.find_spec("tui.panes.clients") is not None
-    panes = options.pane or ["clients" if there else "app"]
+    panes = options.pane or ["clients", "overview"]
     print("python -m benchmarks.tui", *(f"--pane {pane}" for pane in panes))
     print(f"| {CLIENTS} clients, {VERSIONS} versions, {EVENTS} events, at 2 Hz | of one core |")
     print("| --- | --- |")

@@ -45,7 +45,10 @@ class RunUnknown(StoreError):
 
 
 class Info(Record):
-    """What the coordinator says about the run as a whole."""
+    """What the coordinator says about the run as a whole.
+
+    Each phase ends with the version of `phase_ends` in its place.
+    """
 
     run: RunId
     name: Label
@@ -55,6 +58,7 @@ class Info(Record):
     total_versions: Count
     phase: Count
     phases: Annotated[tuple[Label, ...], BeforeValidator(tuple_of)]
+    phase_ends: Annotated[tuple[Count, ...], BeforeValidator(tuple_of)] = ()
     clients: Count
     buffered: Count
     buffer_size: Count

@@ -229,6 +229,7 @@ class Board:
             total_versions=plan.total_versions,
             phase=min(plan.phase_of(state.version), len(plan.phases) - 1),
             phases=tuple(phase.objective for phase in plan.phases),
+            phase_ends=tuple(plan.phase_end(phase) for phase in range(len(plan.phases))),
             clients=len(members),
             buffered=len(state.buffer),
             buffer_size=plan.schedule.buffer,

@@ -12,7 +12,7 @@ from itertools import pairwise
 from statistics import median
 
 from common.records import Heartbeat, UpdateSummary, VersionSummary
-from common.view import FederationView
+from common.view import ClientRow, FederationView, Info
 from tui.words import plural
 
 RECENT = 10  # versions that a rate, or a trend, is taken over
@@ -58,6 +58,27 @@ def seconds_left(version: int, total: int, speed: Pace | None) -> float | None:
     return 60 * max(0, total - version) / speed.versions
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How far the current phase is, in versions."""
+
+    done: int
+    total: int
+
+    @property
+    def share(self) -> float:
+        """Between 0 and 1."""
+        return min(1.0, self.done / self.total) if self.total else 1.0
+
+
+def phase_progress(info: Info) -> Progress | None:
+    """How far the current phase is; None where the coordinator does not say how long it is."""
+    if info.phase >= len(info.phase_ends):
+        return None
+    begin = info.phase_ends[info.phase - 1] if info.phase else 0
+    return Progress(max(0, info.version - begin), max(0, info.phase_ends[info.phase] - begin))
+
+
 def tokens_per_s(workers: Sequence[Heartbeat]) -> float:
     """Of all that train now: a worker that waits repeats its last figure."""
     return sum(worker.tokens_per_s for worker in workers if worker.state == "training")
@@ -79,9 +100,25 @@ def by_client(versions: Sequence[VersionSummary]) -> Mapping[str, Sequence[Done]
     return _grouped(versions, lambda update: update.client_id)
 
 
-def by_worker(versions: Sequence[VersionSummary]) -> Mapping[str, Sequence[Done]]:
-    """Every worker's applied updates, oldest first; an update does not say of which site."""
-    return _grouped(versions, lambda update: update.worker_id)
+def sites(clients: Sequence[ClientRow]) -> Mapping[str, str]:
+    """The site of each client."""
+    return {row.client_id: row.site for row in clients}
+
+
+def by_worker(
+    versions: Sequence[VersionSummary], sites: Mapping[str, str]
+) -> Mapping[str, Sequence[Done]]:
+    """Every worker's applied updates, oldest first.
+
+    Args:
+        versions: By number.
+        sites: By client. Two sites may have a worker of the same name, and an update does not say
+            which of them it is from; but a client's rows are at one site only.
+
+    Returns:
+        By site and worker, as in `site/worker`.
+    """
+    return _grouped(versions, lambda u: f"{sites.get(u.client_id, '')}/{u.worker_id}")
 
 
 def _grouped(
@@ -104,13 +141,18 @@ def weights(done: Sequence[Done], newest: int, count: int = RECENT) -> tuple[flo
     return tuple(found.get(version) for version in range(max(1, newest - count + 1), newest + 1))
 
 
-def slowest(versions: Sequence[VersionSummary], count: int = 3) -> tuple[tuple[str, float], ...]:
-    """Clients with the longest training, as the median of their last updates, in seconds."""
+def slowest(clients: Mapping[str, Sequence[Done]], count: int = 3) -> Sequence[tuple[str, float]]:
+    """Clients with the longest training, as the median of their last updates, in seconds.
+
+    Args:
+        clients: As `by_client` has them.
+        count: At most so many.
+    """
     times = {
         client: median(update.train_seconds for _, update in done[-RECENT:])
-        for client, done in by_client(versions).items()
+        for client, done in clients.items()
     }
-    return tuple(sorted(times.items(), key=lambda entry: (-entry[1], entry[0]))[:count])
+    return sorted(times.items(), key=lambda entry: (-entry[1], entry[0]))[:count]
 
 
 def usual_seconds(versions: Sequence[VersionSummary]) -> float | None:
@@ -175,9 +217,14 @@ def learning(versions: Sequence[VersionSummary]) -> Answer:
     return Answer(False, f"{text}: not falling")
 
 
-def slow(versions: Sequence[VersionSummary]) -> Answer:
-    """Whether somebody takes far longer than is usual."""
-    usual, worst = usual_seconds(versions), slowest(versions, 1)
+def slow(versions: Sequence[VersionSummary], worst: Sequence[tuple[str, float]]) -> Answer:
+    """Whether somebody takes far longer than is usual.
+
+    Args:
+        versions: By number.
+        worst: As `slowest` has them.
+    """
+    usual = usual_seconds(versions)
     if usual is None or not worst:
         return Answer(None, "no update yet")
     client, seconds = worst[0]

@@ -9,8 +9,9 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Protocol, TypeVar
 
 from common import samples
@@ -237,7 +238,7 @@ def _start(update: Accepted) -> float:
 
 def _clients(recording: Recording, at: float, tasks: dict[str, Issued]) -> tuple[ClientRow, ...]:
     versions = until(recording.versions, at) or recording.versions[:1]
-    newest, phase = versions[-1], _phase(recording, versions[-1].version)
+    newest, phase = versions[-1], _phase(_ends(recording), versions[-1].version)
     kind = recording.config.phase[phase].kind
     issued = Counter(e.client_id for e in until(recording.issued, at) if e.attempt == 1)
     applied = Counter(u.client_id for version in versions for u in version.updates)
@@ -272,6 +273,7 @@ def _named(recording: Recording, at: float, kind: str) -> set[str]:
 
 def _info(recording: Recording, at: float, version: int, open_tasks: int) -> Info:
     config, settled = recording.config, until(recording.settled, at)
+    ends = _ends(recording)
     accepted = sum(1 for each in settled if each.accepted)
     applied = sum(len(each.updates) for each in until(recording.versions, at))
     status, detail = _status(recording, at)
@@ -281,9 +283,10 @@ def _info(recording: Recording, at: float, version: int, open_tasks: int) -> Inf
         status=status,
         detail=detail,
         version=version,
-        total_versions=sum(phase.versions for phase in config.phase),
-        phase=_phase(recording, version),
+        total_versions=ends[-1],
+        phase=_phase(ends, version),
         phases=tuple(phase.objective for phase in config.phase),
+        phase_ends=ends,
         clients=len(recording.members),
         buffered=max(0, accepted - applied),
         buffer_size=config.schedule.buffer,
@@ -309,11 +312,11 @@ def _status(recording: Recording, at: float) -> tuple[RunStatus, str]:
     return "stopped", "the recording ends here"
 
 
-def _phase(recording: Recording, version: int) -> int:
+def _ends(recording: Recording) -> tuple[int, ...]:
+    """The version that each phase ends with."""
+    return tuple(accumulate(phase.versions for phase in recording.config.phase))
+
+
+def _phase(ends: Sequence[int], version: int) -> int:
     """The phase in which tasks from a version train; the last one from its end on."""
-    ends: Iterable[int] = (
-        sum(phase.versions for phase in recording.config.phase[: index + 1])
-        for index in range(len(recording.config.phase))
-    )
-    last = len(recording.config.phase) - 1
-    return next((index for index, end in enumerate(ends) if version < end), last)
+    return next((at for at, end in enumerate(ends) if version < end), len(ends) - 1)

@@ -33,6 +33,7 @@ def info(run: str, **changed: object) -> Info:
         "total_versions": 9,
         "phase": 0,
         "phases": ("sft",),
+        "phase_ends": (changed.get("total_versions", 9),),
         "clients": 1,
         "buffered": 0,
         "buffer_size": 2,

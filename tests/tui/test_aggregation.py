@@ -9,7 +9,7 @@ from common.records import Event, VersionSummary
 from tests.tui.views import Host, drive, event, look, screen, until, update, version
 from tui.panes.aggregation import Aggregation
 from tui.panes.heat import Heat
-from tui.panes.rows import Rows
+from tui.widgets.rows import Rows
 
 SIZES = [(80, 20), (120, 30), (200, 50)]
 

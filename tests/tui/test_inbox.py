@@ -99,7 +99,7 @@ def test_the_pane_of_a_run(redis_server: Server, run: str) -> None:
         await pilot.press("s")
         assert table.sorting == "new items ↓"
         await shows(pilot, "the order", lambda: table.selected == "client_0")
-        table.move_cursor(row=0)
+        table.cursor = 0
         await shows(pilot, "the worst", lambda: table.selected == "client_1")
         await pilot.press("enter")
         await shows(pilot, "its detail", lambda: isinstance(app.screen, Detail))

@@ -8,7 +8,7 @@ from common.records import Event
 from tests.tui.views import Host, drive, event, look, screen, until
 from tui.feed import Look
 from tui.panes.log import Log
-from tui.panes.rows import Rows
+from tui.widgets.rows import Rows
 
 
 class LogHost(Host):

@@ -6,8 +6,8 @@ import pytest
 from textual.pilot import Pilot
 
 from tests.tui.views import Host, drive, look, sample, screen, until
-from tui.panes.rows import Rows
 from tui.panes.samples import Samples
+from tui.widgets.rows import Rows
 
 VERSIONS = (0, 2, 4, 6, 8)
 BOTH = [sample(v, asked) for v in VERSIONS for asked in ("What is it?", "Why?")]

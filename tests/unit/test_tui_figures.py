@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from common.records import VersionSummary
 from common.view import FederationView
 from tests.tui.stage import client, heartbeat, info, update, version
 from tui import figures
@@ -57,7 +58,7 @@ def test_the_slowest_come_first_by_their_median() -> None:
         version(n, update("a", train_seconds=seconds), update("b", train_seconds=2.0))
         for n, seconds in enumerate([1.0, 1.0, 60.0], 1)
     ]
-    assert figures.slowest(versions) == (("b", 2.0), ("a", 1.0))
+    assert figures.slowest(figures.by_client(versions)) == [("b", 2.0), ("a", 1.0)]
 
 
 @pytest.mark.parametrize(
@@ -92,10 +93,34 @@ def test_a_run_is_healthy_while_workers_live_and_nobody_is_out() -> None:
 
 def test_one_far_slower_than_usual_is_named() -> None:
     quick = [update(name, train_seconds=1.0) for name in "abc"]
-    assert figures.slow([version(1, *quick)]).good is True
-    late = figures.slow([version(1, *quick, update("d", train_seconds=4.0))])
+
+    def slow(versions: list[VersionSummary]) -> figures.Answer:
+        return figures.slow(versions, figures.slowest(figures.by_client(versions)))
+
+    assert slow([version(1, *quick)]).good is True
+    late = slow([version(1, *quick, update("d", train_seconds=4.0))])
     assert late.good is False
     assert late.text.startswith("d 4.0 s")
+
+
+def test_workers_of_one_name_at_two_sites_are_two() -> None:
+    versions = [version(1, update("a"), update("b")), version(2, update("a"))]
+    done = figures.by_worker(
+        versions, figures.sites([client(0, client_id="a", site="x"), client(1, client_id="b")])
+    )
+    assert {name: [number for number, _ in each] for name, each in done.items()} == {
+        "x/w": [1, 2],
+        "local/w": [1],
+    }
+
+
+@pytest.mark.parametrize(
+    ("phase", "at", "expected"), [(0, 3, (3, 4)), (1, 4, (0, 6)), (1, 10, (6, 6))]
+)
+def test_a_phase_is_as_far_as_its_versions(phase: int, at: int, expected: tuple[int, int]) -> None:
+    now = info("r", phase=phase, version=at, phases=("sft", "dpo"), phase_ends=(4, 10))
+    assert figures.phase_progress(now) == figures.Progress(*expected)
+    assert figures.phase_progress(info("r", phase_ends=())) is None, "an older coordinator"
 
 
 def test_bars_say_how_much() -> None:

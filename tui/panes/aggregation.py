@@ -20,7 +20,7 @@ from common.view import FederationView
 from tui import history
 from tui.feed import Look
 from tui.panes.heat import Heat
-from tui.panes.rows import Rows
+from tui.widgets.rows import Rows
 
 VERSIONS = "version  phase time     upd.   loss  holdout"
 UPDATES = "client         task      score weight  age  s(age) share  clip  coeff  loss"

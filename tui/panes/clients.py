@@ -59,7 +59,7 @@ class Clients(Listing):
         view = look.view
         if view is None:
             return {}
-        done = self.history.by_client(view.versions)
+        done = self.tally.by_client(view)
         at_work = {w.client_id: w for w in view.workers if w.client_id and w.task_id}
         served = {client for worker in view.workers for client in worker.clients}
         made, self._made = self._made, {}
@@ -71,7 +71,7 @@ class Clients(Listing):
                 worker=worker,
                 age=round(max(0.0, look.clock - worker.sent_at)) if worker else None,
                 served=name in served,
-                total=self.history.total(name),
+                total=self.tally.total(name),
                 recent=figures.weights(done.get(name, ()), view.info.version),
             )
             known = made.get(name)

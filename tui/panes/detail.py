@@ -14,10 +14,10 @@ from textual.widgets import Static
 
 from common.records import UpdateSummary
 from common.view import FederationView
-from tui import figures
 from tui.feed import Look
 from tui.figures import Done
 from tui.panes.inbox import about
+from tui.tally import Tally
 from tui.widgets.cell import Cell, number, word
 from tui.widgets.spark import spark, squeezed
 from tui.widgets.table import Column, LiveTable
@@ -57,6 +57,7 @@ class Detail(ModalScreen[None]):
         super().__init__()
         self.noun = noun
         self.key = key
+        self._tally = Tally()
 
     def compose(self) -> ComposeResult:
         """What it is now, and what it did."""
@@ -74,14 +75,13 @@ class Detail(ModalScreen[None]):
         """Put a look on the screen."""
         if look.view is None:
             return
-        name = self.key.rpartition("/")[2]
-        table = figures.by_client if self.noun == "client" else figures.by_worker
-        done = table(look.view.versions).get(name, ())
+        table = self._tally.by_client if self.noun == "client" else self._tally.by_worker
+        done = table(look.view).get(self.key, ())
         self.query_one("#about", Static).update(self._about(look.view, done, look.clock))
         rows = {f"{version}/{u.task_id}": self._row(version, u) for version, u in done}
         self.query_one(LiveTable).fill(rows)
 
-    def on_data_table_row_selected(self) -> None:
+    def on_rows_chosen(self) -> None:
         """Enter, on a row: there is nothing below."""
         self.dismiss()
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from textual import on
 from textual.app import ComposeResult
-from textual.widgets import DataTable, Static
+from textual.widgets import Static
 
 from common.inboxes import Past, totals
 from common.records import InboxRow
@@ -11,7 +12,7 @@ from tui.feed import Look
 from tui.panes.listing import Listing
 from tui.widgets.cell import LEAST, Cell, number, state, word
 from tui.widgets.spark import spark
-from tui.widgets.table import Column
+from tui.widgets.table import Column, LiveTable
 from tui.words import MISSING, decimals, duration
 
 SPARK = 8  # batches
@@ -68,9 +69,10 @@ class Inbox(Listing):
         rows = look.view.inbox if look.view is not None else ()
         return f"{totals(rows).text()}\n{shown}" if rows else EMPTY
 
-    def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
+    @on(LiveTable.Moved)
+    def _moved(self, message: LiveTable.Moved) -> None:
         """The cursor is on another client."""
-        event.stop()
+        message.stop()
         self._tell()
 
     def _tell(self) -> None:
@@ -78,7 +80,9 @@ class Inbox(Listing):
         rows = look.view.inbox if look is not None and look.view is not None else ()
         row = next((row for row in rows if row.client_id == self.selected), None)
         text = "" if row is None or look is None else f"{row.client_id}: {about(row, look.clock)}"
-        self.query_one("#verdict", Static).update(text)
+        line = self.query_one("#verdict", Static)
+        if str(line.content) != text:
+            line.update(text)
 
 
 def about(row: InboxRow, now: float) -> str:

@@ -2,56 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from textual import events
+from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.message import Message
-from textual.widgets import DataTable, Input, Static
+from textual.widgets import Input, Static
 
-from common.records import VersionSummary
-from tui import figures
 from tui.feed import Look
-from tui.figures import Done
+from tui.tally import Tally
 from tui.widgets.cell import Cell
 from tui.widgets.table import Column, LiveTable
-
-
-class History:
-    """Updates by client and by worker; counted anew only when there is a new version."""
-
-    def __init__(self) -> None:
-        self._last: VersionSummary | None = None
-        self._clients: Mapping[str, Sequence[Done]] = {}
-        self._workers: Mapping[str, Sequence[Done]] = {}
-        self._totals: Mapping[str, float] = {}
-
-    def by_client(self, versions: Sequence[VersionSummary]) -> Mapping[str, Sequence[Done]]:
-        """See `figures.by_client`."""
-        self._count(versions)
-        return self._clients
-
-    def by_worker(self, versions: Sequence[VersionSummary]) -> Mapping[str, Sequence[Done]]:
-        """See `figures.by_worker`."""
-        self._count(versions)
-        return self._workers
-
-    def total(self, client: str) -> float:
-        """The sum of a client's weights, over all versions counted."""
-        return self._totals.get(client, 0.0)
-
-    def _count(self, versions: Sequence[VersionSummary]) -> None:
-        if versions and versions[-1] != self._last:
-            self._last = versions[-1]
-            self._clients = figures.by_client(versions)
-            self._workers = figures.by_worker(versions)
-            self._totals = {
-                name: sum(update.weight for _, update in done)
-                for name, done in self._clients.items()
-            }
 
 
 class Listing(Vertical):
@@ -75,7 +39,7 @@ class Listing(Vertical):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self.history = History()
+        self.tally = Tally()
         self._look: Look | None = None
 
     def compose(self) -> ComposeResult:
@@ -103,7 +67,9 @@ class Listing(Vertical):
         shown = f"{len(kept):,} of {len(rows):,} {self.NOUN}s, by {table.sorting}"
         shown += f", with {wanted!r}" if wanted else ""
         shown = shown if rows else f"no {self.NOUN}s"
-        self.query_one(".summary", Static).update(self.heading(look, shown))
+        summary, heading = self.query_one(".summary", Static), self.heading(look, shown)
+        if str(summary.content) != heading:  # every update lays out the whole screen anew
+            summary.update(heading)
 
     def heading(self, look: Look, shown: str) -> str:
         """What stands above the table.
@@ -117,7 +83,6 @@ class Listing(Vertical):
     def action_sort(self) -> None:
         """By the next column."""
         self.query_one(LiveTable).next_sort()
-        self._again()
 
     def action_filter(self) -> None:
         """Open the line, with what is in it."""
@@ -142,15 +107,16 @@ class Listing(Vertical):
         event.stop()
         self.query_one(LiveTable).focus()
 
-    def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
+    @on(LiveTable.Chosen)
+    def _chosen(self, message: LiveTable.Chosen) -> None:
         """Enter, or a second click."""
-        event.stop()
-        if event.row_key.value is not None:
-            self.post_message(self.Chosen(self.NOUN, event.row_key.value))
+        message.stop()
+        self.post_message(self.Chosen(self.NOUN, str(message.key)))
 
-    def on_data_table_header_selected(self, event: DataTable.HeaderSelected) -> None:
-        """The table has sorted itself; say so."""
-        event.stop()
+    @on(LiveTable.Sorted)
+    def _sorted(self, message: LiveTable.Sorted) -> None:
+        """Say so above the table."""
+        message.stop()
         self._again()
 
     def on_resize(self, _: events.Resize) -> None:

@@ -16,7 +16,7 @@ from common.records import Event
 from tui import history
 from tui.feed import Look
 from tui.lines import line
-from tui.panes.rows import Rows
+from tui.widgets.rows import Rows
 
 STYLE = {"info": "", "warning": "yellow", "error": "bold red"}  # beside the mark of tui/lines.py
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -11,25 +12,32 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import Static
 
-from common.view import FederationView
+from common.view import FederationView, Info
 from tui import figures
 from tui.banner import banner
 from tui.feed import Look
-from tui.figures import Answer, healthy
+from tui.figures import Answer, Progress, healthy
 from tui.lines import line
+from tui.tally import Tally
 from tui.widgets.badge import badge
 from tui.widgets.bar import bar
 from tui.widgets.curves import Curves
 from tui.words import duration, plural, size
 
 SIGNS = {True: ("✓ yes", "green"), False: ("✗ no ", "red"), None: ("?    ", "yellow")}
-SLOWEST = 3
+EVENTS = 100  # all that are known are in the log
 LONG_S = 30 * 24 * 3600.0  # beyond, a guess from the last few versions is none
+Slowest = Sequence[tuple[str, float]]
+
 STYLES = {"info": "", "warning": "yellow", "error": "red"}
 
 
 class Overview(Vertical):
     """Answers above, curves and people in the middle, what happened below."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._tally = Tally()
 
     def compose(self) -> ComposeResult:
         """The four parts."""
@@ -49,33 +57,37 @@ class Overview(Vertical):
         # What the banner warns of is no health, whatever the last view said.
         level, trouble = banner(look, view.info.name, time.monotonic())
         well = healthy(view) if level in ("", "note") else Answer(False, trouble)
-        self.query_one("#run", Static).update(head(view, well, width))
+        slowest = self._tally.slowest(view)
+        self.query_one("#run", Static).update(head(view, well, slowest, width))
         self.query_one(Curves).show(view.versions, view.info.phases)
         compact = not self.query_one(Curves).plotted
-        self.query_one("#people", Static).update(people(view, "  " if compact else "\n  "))
+        self.query_one("#people", Static).update(people(view, slowest, "  " if compact else "\n  "))
         # The newest on top: it is seen without scrolling, whatever the height.
-        lines = [Text(line(event), STYLES[event.level]) for event in reversed(view.events)]
+        newest = reversed(view.events[-EVENTS:])
+        lines = [Text(line(event), STYLES[event.level]) for event in newest]
         self.query_one("#events", Static).update(Text("\n").join(lines))
 
 
-def head(view: FederationView, well: Answer, width: int) -> Table:
+def head(view: FederationView, well: Answer, slowest: Slowest, width: int) -> Table:
     """Name and state, the three answers, how far it is, and how fast it goes."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
     grid.add_column(no_wrap=True, overflow="ellipsis")
-    for name, text in _lines(view, well, max(10, min(40, width // 4))):
+    for name, text in _lines(view, well, slowest, max(10, min(40, width // 4))):
         grid.add_row(Text(name, "bold"), text)
     return grid
 
 
-def _lines(view: FederationView, well: Answer, width: int) -> Iterator[tuple[str, Text]]:
+def _lines(
+    view: FederationView, well: Answer, slowest: Slowest, width: int
+) -> Iterator[tuple[str, Text]]:
     info, versions = view.info, view.versions
     named = Text.assemble((info.name, "bold"))
     yield "run", Text("  ").join([badge(info.status), named, Text(info.detail)])
     yield "healthy", answer(well)
     yield "learning", answer(figures.learning(versions))
-    yield "in step", answer(figures.slow(versions))
-    yield "phase", phases(info.phases, info.phase, info.status == "finished")
+    yield "in step", answer(figures.slow(versions, slowest))
+    yield "phase", phases(info, figures.phase_progress(info))
     progress = f"{bar(info.version, info.total_versions, width)} {info.version}"
     yield "version", Text(f"{progress} of {info.total_versions}")
     buffered = f"{bar(info.buffered, info.buffer_size, width)} {info.buffered}"
@@ -91,14 +103,15 @@ def answer(given: Answer) -> Text:
     return Text.assemble((sign, style), "  ", given.text)
 
 
-def phases(names: tuple[str, ...], now: int, over: bool) -> Text:
-    """All phases in a row: done, in progress, to come."""
-    text = Text()
+def phases(info: Info, progress: Progress | None) -> Text:
+    """All phases in a row: done, in progress and how far, to come."""
+    text, names, now = Text(), info.phases, info.phase
     for at, name in enumerate(names):
-        if at < now or over:
+        if at < now or info.status == "finished":
             text.append(f"✓ {name}   ", "green")
         elif at == now:
-            text.append(f"▶ {name}   ", "bold")
+            far = f" {progress.share:.0%}" if progress is not None else ""
+            text.append(f"▶ {name}{far}   ", "bold")
         else:
             text.append(f"○ {name}   ", "dim")
     text.append(f"{now + 1} of {len(names)}")
@@ -109,7 +122,7 @@ def _pace(view: FederationView) -> str:
     info, versions = view.info, view.versions
     speed = figures.pace(versions, info.updated_at)
     left = figures.seconds_left(info.version, info.total_versions, speed)
-    parts = [f"↑ {size(figures.bytes_up(versions))}", f"↓ {size(figures.bytes_down(versions))}"]
+    parts = [f"↑ {size(figures.bytes_up(versions))}", f"↓ ≈{size(figures.bytes_down(versions))}"]
     over = info.status in ("finished", "stopped", "failed")
     if speed is not None and not over:
         parts.insert(0, f"{speed.updates:.1f} updates/min")
@@ -119,18 +132,18 @@ def _pace(view: FederationView) -> str:
     return ", ".join(parts)
 
 
-def people(view: FederationView, between: str) -> Text:
+def people(view: FederationView, slowest: Slowest, between: str) -> Text:
     """Workers by state, and the slowest clients.
 
     Args:
         view: What to show.
+        slowest: Clients and their seconds.
         between: Stands before each entry: a line break, or not.
     """
     text = Text.assemble((plural(len(view.workers), "worker"), "bold"))
     for state, count in sorted(figures.states(view.workers).items()):
         text.append(between).append_text(badge(state)).append(f" {count}")
-    worst = figures.slowest(view.versions, SLOWEST)
-    text.append("\nslowest clients" if worst else "", "bold")
-    for client, seconds in worst:
+    text.append("\nslowest clients" if slowest else "", "bold")
+    for client, seconds in slowest:
         text.append(f"{between}{client} {seconds:.1f} s")
     return text

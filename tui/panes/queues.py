@@ -18,7 +18,7 @@ from common.view import FederationView, QueueRow
 from tui import history
 from tui.feed import Look
 from tui.history import SiteQueues
-from tui.panes.rows import Rows
+from tui.widgets.rows import Rows
 
 SITES = (
     "               tasks                        updates",

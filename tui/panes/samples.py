@@ -21,7 +21,7 @@ from textual.widgets import Static
 
 from common.records import Sample
 from tui.feed import Look
-from tui.panes.rows import Rows
+from tui.widgets.rows import Rows
 
 COLUMN = 32  # of the terminal's columns, that an answer wants to be read in
 FEWEST = 3  # answers side by side; below, more of them are seen one below the other

@@ -38,10 +38,10 @@ class Workers(Listing):
         """By site and id."""
         if look.view is None:
             return {}
-        done = self.history.by_worker(look.view.versions)
+        done = self.tally.by_worker(look.view)
         return {
-            f"{worker.site}/{worker.worker_id}": _row(
-                look.view, worker, look.clock, len(done.get(worker.worker_id, ()))
+            (key := f"{worker.site}/{worker.worker_id}"): _row(
+                look.view, worker, look.clock, len(done.get(key, ()))
             )
             for worker in look.view.workers
         }

@@ -1,7 +1,8 @@
 """A long table of which only the lines in sight are drawn: for logs and a thousand versions.
 
 Rows have keys. New rows leave the cursor and the scroll position on the row where they were, unless
-the cursor rests on the end where rows arrive: then it goes with them.
+the cursor rests on the end where rows arrive: then it goes with them. Sorted rows come anywhere:
+there the cursor stays on its row, and the window where it is.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from rich.style import Style
 from rich.text import Text
 from textual import events
 from textual.binding import Binding, BindingType
-from textual.geometry import Size
+from textual.geometry import Region, Size
 from textual.message import Message
 from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-Arrivals = Literal["top", "bottom"]
+Arrivals = Literal["top", "bottom", "anywhere"]
 
 CURSOR = Style(reverse=True)
 HELD = Style(bold=True, underline=True)  # the cursor while something else has the focus
@@ -36,8 +37,8 @@ class Rows(ScrollView, can_focus=True):
         Binding("down", "move(1)", "down", show=False),
         Binding("pageup", "page(-1)", "page up", show=False),
         Binding("pagedown", "page(1)", "page down", show=False),
-        Binding("home", "end(0)", "first", show=False),
-        Binding("end", "end(-1)", "last", show=False),
+        Binding("home,ctrl+home", "end(0)", "first", show=False),
+        Binding("end,ctrl+end", "end(-1)", "last", show=False),
         Binding("enter", "choose", "choose", show=False),
     ]
 
@@ -81,6 +82,7 @@ class Rows(ScrollView, can_focus=True):
         self._header, self._arrivals, self._empty = header, arrivals, empty
         self._keys: Sequence[Hashable] = ()
         self._draw: Callable[[int], Text] = lambda _: Text()
+        self._base = Style()
 
     @property
     def key(self) -> Hashable:
@@ -90,7 +92,14 @@ class Rows(ScrollView, can_focus=True):
     @property
     def follows(self) -> bool:
         """Whether the cursor goes with the rows that arrive."""
-        return not self._keys or self.cursor == self._arriving(len(self._keys))
+        if not self._keys:
+            return True
+        return self._arrivals != "anywhere" and self.cursor == self._arriving(len(self._keys))
+
+    @property
+    def row_count(self) -> int:
+        """How many rows there are."""
+        return len(self._keys)
 
     def put(self, keys: Sequence[Hashable], draw: Callable[[int], Text]) -> None:
         """Show other rows.
@@ -109,7 +118,7 @@ class Rows(ScrollView, can_focus=True):
             self.post_message(self.Moved(self, self.key))
         if follows:
             self._reveal()
-        elif shift:
+        elif shift and self._arrivals != "anywhere":
             self.scroll_to(y=self.scroll_offset.y + shift, animate=False, immediate=True)
         self.refresh()
 
@@ -118,20 +127,36 @@ class Rows(ScrollView, can_focus=True):
         if key in self._keys:
             self.cursor = self._keys.index(key)
 
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """The lines of a region; what they lie on is looked up once for all of them."""
+        self._base = self.rich_style
+        return super().render_lines(crop)
+
     def render_line(self, y: int) -> Strip:
         """One line on the screen."""
         width = self.scrollable_content_region.width
         if self._header and y == 0:
-            return self._strip(Text(self._header, style="bold"), width)
+            return self.heading(width).apply_style(self._base)
         row = y - bool(self._header) + self.scroll_offset.y
         if not self._keys and row == 0:
-            return self._strip(Text(self._empty, style="dim"), width)
+            return _strip(self, Text(self._empty, style="dim"), width).apply_style(self._base)
         if not 0 <= row < len(self._keys):
-            return Strip.blank(width, self.rich_style)
-        strip = self._strip(self._draw(row), width)
+            return Strip.blank(width, self._base)
+        strip = self.line(row, width).apply_style(self._base)
         if row != self.cursor:
             return strip
         return strip.apply_style(CURSOR if self.has_focus else HELD)
+
+    def heading(self, width: int) -> Strip:
+        """The line above the rows."""
+        return _strip(self, Text(self._header, style="bold"), width)
+
+    def line(self, row: int, width: int) -> Strip:
+        """The line of the row at an index."""
+        return _strip(self, self._draw(row), width)
+
+    def heading_clicked(self, x: int) -> None:
+        """Somebody clicked on the line above the rows, so many characters from its left."""
 
     def watch_cursor(self) -> None:
         """Keep it in sight, and tell."""
@@ -162,8 +187,11 @@ class Rows(ScrollView, can_focus=True):
 
     def on_click(self, event: events.Click) -> None:
         """The cursor goes to the row; a click on the cursor chooses it."""
+        if self._header and event.y == 0:
+            self.heading_clicked(event.x)
+            return
         row = event.y - bool(self._header) + self.scroll_offset.y
-        if not 0 <= row < len(self._keys) or (self._header and event.y == 0):
+        if not 0 <= row < len(self._keys):
             return
         if row == self.cursor:
             self.action_choose()
@@ -183,7 +211,7 @@ class Rows(ScrollView, can_focus=True):
         self._reveal()
 
     def _arriving(self, count: int) -> int:
-        return 0 if self._arrivals == "top" else max(0, count - 1)
+        return max(0, count - 1) if self._arrivals == "bottom" else 0
 
     def _place(self, key: Hashable, before: int) -> int:
         if key in self._keys:
@@ -201,8 +229,9 @@ class Rows(ScrollView, can_focus=True):
             y = self.cursor if self.cursor < top else self.cursor - height + 1
             self.scroll_to(y=y, animate=False, immediate=True)
 
-    def _strip(self, text: Text, width: int) -> Strip:
-        line = text.copy()
-        line.truncate(width, overflow="ellipsis", pad=True)
-        segments = line.render(self.app.console)
-        return Strip([s for s in segments if s.text != "\n"]).apply_style(self.rich_style)
+
+def _strip(widget: Rows, text: Text, width: int) -> Strip:
+    line = text.copy()
+    line.truncate(width, overflow="ellipsis", pad=True)
+    segments = line.render(widget.app.console)
+    return Strip([s for s in segments if s.text != "\n"])
