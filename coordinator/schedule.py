@@ -87,11 +87,14 @@ def fill(plan: Plan, state: State, now: float) -> Scheduled:
     """Issue tasks into the free places, and again where a lease ran out.
 
     Nothing is issued while the store is out of reach (workers could not fetch the adapter), nor
-    while the run is paused or drained.
+    while the run is paused. A run that is drained only finishes what is open: a task whose worker
+    has died is issued again, or the drain would wait for it forever.
     """
-    if not state.store_up or state.paused or state.closing:
+    if not state.store_up or state.paused:
         return Scheduled(state)
     state, reissued = _reissue(plan, state, now)
+    if state.closing:
+        return Scheduled(state, reissued)
     waiting = state.tasks or state.buffer  # a round whose every update was refused starts again
     if plan.schedule.reissue == "commit" and state.round_issued and waiting:
         return Scheduled(state, reissued)

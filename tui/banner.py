@@ -33,13 +33,13 @@ def banner(look: Look, name: str, now: float, frozen: bool = False) -> tuple[Lev
         case "connecting":
             return "note", "connecting"
         case "waiting" if look.view is None:
-            return "note", f"waiting for run {name}"
+            return "note", f"waiting for run {name}: `fccl coordinator` begins it"
         case "waiting":
-            return "warning", f"the store has lost run {name}; shown as {age:.0f} s ago"
+            return "warning", f"the store has lost run {name}; what is shown is {age:.0f} s old"
         case "lost" if look.view is None:
             return "error", f"{look.detail}; trying again"
         case "lost":
-            return "error", f"{look.detail}; shown as {age:.0f} s ago, trying again"
+            return "error", f"{look.detail}; trying again; what is shown is {age:.0f} s old"
     return _live(look, now)
 
 
@@ -51,7 +51,8 @@ def _live(look: Look, now: float) -> tuple[Level, str]:
     if age > OLD_S:
         return "warning", f"no answer from the store for {age:.0f} s"
     if silent > SILENT_S:
-        return "warning", f"the coordinator has said nothing for {silent:.0f} s"
+        how = "if it has died, `fccl coordinator --resume` goes on"
+        return "warning", f"the coordinator has said nothing for {silent:.0f} s; {how}"
     return "", ""
 
 

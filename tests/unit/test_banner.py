@@ -34,9 +34,13 @@ def test_a_run_that_is_well_needs_no_words() -> None:
     [
         (Look(), "note", "connecting"),
         (Look("waiting"), "note", "waiting for run r"),
-        (replace(LIVE, state="waiting"), "warning", "lost run r; shown as 5 s ago"),
+        (replace(LIVE, state="waiting"), "warning", "lost run r; what is shown is 5 s old"),
         (Look("lost", detail="no Redis"), "error", "no Redis; trying again"),
-        (replace(LIVE, state="lost", detail="no Redis"), "error", "no Redis; shown as 5 s ago"),
+        (
+            replace(LIVE, state="lost", detail="no Redis"),
+            "error",
+            "no Redis; trying again; what is shown is 5 s old",
+        ),
         (LIVE, "warning", "no answer from the store for 5 s"),
         (replace(LIVE, view=view("finished")), "note", "finished: why"),
         (replace(LIVE, view=view("failed")), "error", "failed: why"),
@@ -55,7 +59,8 @@ def test_a_coordinator_that_stopped_writing_is_noticed_by_the_viewers_own_clock(
     later = replace(LIVE, seen=NOW + SILENT_S + 1)
     assert banner(later, "r", NOW + SILENT_S + 1) == (
         "warning",
-        "the coordinator has said nothing for 11 s",
+        "the coordinator has said nothing for 11 s; if it has died, `fccl coordinator --resume`"
+        " goes on",
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 from common.commands import Action, Answer, Command
 from common.records import VersionSummary
 from coordinator import core
-from coordinator.events import Beats, Close, Commit, Finish, Issue, Note, Order, Reply, Sign
+from coordinator.events import Beats, Close, Commit, Finish, Issue, Note, Order, Reply, Sign, Tick
 from coordinator.journal import Journal
 from coordinator.recovery import recover
 from coordinator.state import State
@@ -85,6 +85,18 @@ def test_a_drain_waits_for_the_open_tasks_and_commits_them() -> None:
     last = answer(one.state)
     assert [a.version for a in last.actions if isinstance(a, Commit)] == [1]
     assert [a.reason for a in last.actions if isinstance(a, Finish)] == ["drained on request"]
+
+
+def test_a_drain_issues_a_task_again_whose_worker_has_died() -> None:
+    """Its site lives: another worker there can finish it, and the drain ends."""
+    drained = order(alive(State()).state, "drain").state
+    open_tasks = set(drained.tasks)
+    later = next(iter(drained.tasks.values())).lease_until
+    again = core.step(OF, drained, Tick(), later)
+    tasks = [action.task for action in again.actions if isinstance(action, Issue)]
+    assert {task.task_id for task in tasks} == open_tasks, "these, and no new ones"
+    assert all(task.attempt == 2 for task in tasks)
+    assert not [action for action in again.actions if isinstance(action, Finish)]
 
 
 def test_a_drain_does_not_wait_for_a_silent_site() -> None:

@@ -60,7 +60,7 @@ class Overview(Vertical):
         slowest = self._tally.slowest(view)
         self.query_one("#run", Static).update(head(view, well, slowest, width))
         self.query_one(Curves).show(view.versions, view.info.phases)
-        compact = not self.query_one(Curves).plotted
+        compact = self.screen.has_class("-narrow") or self.screen.has_class("-low")
         self.query_one("#people", Static).update(people(view, slowest, "  " if compact else "\n  "))
         # The newest on top: it is seen without scrolling, whatever the height.
         newest = reversed(view.events[-EVENTS:])
