@@ -38,6 +38,7 @@ COMMANDS = {
     "stop": "Stop the coordinator now, with what it has committed.",
     "kick": "Give a client no more tasks, or (--undo) again.",
     "reissue": "Issue an open task again, now.",
+    "learn": "Tell a client's model something: a text, a file or a pipe.",
     "try": "Ask a client's model, as it is now, and correct it.",
     "tui": "Watch a run live, in this terminal or (--web) in a browser.",
     "health": "Ask a coordinator or worker whether it is ready: for container health checks.",
