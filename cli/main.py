@@ -40,6 +40,7 @@ COMMANDS = {
     "reissue": "Issue an open task again, now.",
     "learn": "Tell a client's model something: a text, a file or a pipe.",
     "try": "Ask a client's model, as it is now, and correct it.",
+    "inbox": "What clients were told, and what became of it; retry it, or forget it.",
     "tui": "Watch a run live, in this terminal or (--web) in a browser.",
     "health": "Ask a coordinator or worker whether it is ready: for container health checks.",
     "evaluate": "Measure any version: perplexity, preferences, accuracy, generations.",
