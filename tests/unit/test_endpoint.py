@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common.config import IncrementalConfig
+from broker.protocol import LOCAL
+from cli.console import Output
+from cli.inboxes import door
+from cli.joining import Wanted
+from cli.main import fccl
+from cli.worker import Job, _answering, _invited, _listening
+from common.config import FederationConfig, IncrementalConfig
 from common.errors import ConfigError, DataError
 from tests.unit.test_items import JSON, NAMED
+from worker.identity import Identity
 from worker.incremental import endpoint, listener, schema, served
 from worker.incremental.endpoint import Endpoint
 from worker.incremental.inbox import Inbox
@@ -376,3 +383,58 @@ def test_the_token_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="--state"):
         token(tmp_path / "file")
+
+
+def test_a_worker_names_the_port_that_it_cannot_have_before_it_does_anything(
+    site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["worker", "--inbox-port", str(site.listener.port)]
+    with pytest.raises(ConfigError, match=f"{site.listener.port}: Address already in use"):
+        fccl.main(words, standalone_mode=False)
+    monkeypatch.setenv("FCCL_INCREMENTAL__ENABLED", "false")
+    with pytest.raises(ConfigError, match=r"incremental\.enabled is false"):
+        fccl.main(["worker", "--inbox-port", "0"], standalone_mode=False)
+
+
+def test_a_worker_says_where_it_listens_and_never_the_token(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served.write(tmp_path, SERVED)
+    job = Job(FederationConfig(), LOCAL, tmp_path, tmp_path)
+    with _listening(0, job.config.incremental) as opened:
+        assert opened is not None
+        with _answering(opened, job, Output(plain=True)):
+            site = Site(tmp_path, opened)
+            assert site.post(ONE)[0] == 200
+        said = capsys.readouterr().out
+        assert f"at http://127.0.0.1:{opened.port}/learn\n" in said
+        assert f"the token in {token_path(tmp_path)}\n" in said
+        assert token(tmp_path) not in said
+        port = opened.port
+    with Listener(port), _listening(None, job.config.incremental) as opened:
+        assert opened is None, "and the port is free again"
+
+
+def test_an_invited_site_learns_as_the_configuration_of_its_own_machine_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    place = tmp_path / "sites" / "run.hospital-a"
+    place.mkdir(parents=True)
+    mine = Identity(
+        "hospital-a", "run", "amqp://b/", "redis://s/0", None, "secret", "t", "{}", admitted=True
+    )
+    (place / "identity.json").write_text(json.dumps(asdict(mine)))
+    (tmp_path / "rows").mkdir()
+    monkeypatch.setattr("cli.worker.on_signals", lambda flags: None)  # they are the test runner's
+    wanted, own = Wanted("hospital-a", place), IncrementalConfig(validator="true", max_chars=7)
+    rows = (tmp_path / "rows",)
+    job = _invited(wanted, rows, None, own, Output(plain=True), threading.Event())
+    assert job is not None
+    assert (job.config.incremental, job.state) == (own, place / "work")
+    monkeypatch.setenv("FCCL_STATE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    served.write(job.state, SERVED)
+    Path("federation.toml").write_text('[incremental]\nvalidator = "true"\nmax_chars = 7\n')
+    found = door(None, None, "hospital-a", None, "client_0")
+    assert (found.limits, found.state) == (own, job.state), "front doors read the same"
