@@ -16,7 +16,6 @@ from worker.incremental import fate, items
 from worker.incremental.fate import Fate
 from worker.incremental.inbox import Inbox
 from worker.incremental.items import Item
-from worker.spool import workers
 
 WAIT_S = 120.0
 """For an item that a running worker has not come to: a long step, or other clients' items."""
@@ -31,15 +30,16 @@ pause = time.sleep
 class Conversation:
     """With one client's model."""
 
-    def __init__(self, door: Door, answer: Callable[[str], Said], ask: Ask) -> None:
+    def __init__(self, door: Door, answer: Callable[[str], Said], ask: Ask, task: str) -> None:
         """Nothing is said yet.
 
         Args:
             door: Whose inbox takes corrections.
             answer: Asks the model, as it is by then.
             ask: Reads a line.
+            task: The stream of the corrections.
         """
-        self._door, self._answer, self._ask = door, answer, ask
+        self._door, self._answer, self._ask, self._task = door, answer, ask, task
 
     def hold(self) -> None:
         """Until the user ends it, with Ctrl-D or Ctrl-C."""
@@ -96,7 +96,8 @@ class Conversation:
     def _item(self, said: Said, **record: str) -> Item:
         fields: Mapping[str, object] = record
         limit = self._door.limits.max_chars
-        return items.parse(fields, max_chars=limit, labels=said.model.labels)
+        labels = said.model.labels
+        return items.parse(fields, max_chars=limit, labels=labels, task=self._task)
 
     # what becomes of it
 
@@ -117,7 +118,7 @@ class Conversation:
             found = fate.look(self._door.path, item.key)
             if found is None or found.decided or time.monotonic() > until:
                 return found
-            if self._why_waiting() != SLOW:
+            if self._door.why_waiting():
                 return found
             pause(POLL_S)
 
@@ -125,17 +126,10 @@ class Conversation:
         if found is None:
             return "somebody has removed it from the inbox"
         if not found.decided:
-            return f"in the inbox: {self._why_waiting()}"
+            return f"in the inbox: {self._door.why_waiting() or SLOW}"
         if found.learned:
             return "learned; now:"
         return clean(f"not learned: {found.reason or found.state}")
-
-    def _why_waiting(self) -> str:
-        if not self._door.limits.enabled:
-            return "it is not learned, for incremental.enabled is false"
-        if not workers(self._door.state):
-            return "no worker runs here; it is learned when one does (`fccl worker`)"
-        return SLOW
 
 
 def show(said: Said) -> None:

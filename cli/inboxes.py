@@ -1,6 +1,6 @@
 """Which client's inbox a front door puts items into, and where the worker beside it keeps state.
 
-Front doors such as `fccl try` name both in the same way: by what a worker of this
+`fccl learn`, `fccl try` and `fccl inbox` name both in the same way: by what a worker of this
 machine serves (`worker/incremental/served.py`), in the directory that it uses for work in flight.
 """
 
@@ -21,7 +21,9 @@ from common.errors import DataError
 from common.records import Label
 from coordinator import run as runs
 from worker.incremental import schema, served
+from worker.incremental.items import TASK
 from worker.incremental.served import Served
+from worker.spool import workers
 
 LOCAL = "local"
 _LISTED = 12  # clients in one message
@@ -30,20 +32,37 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
-class Door:
-    """Whose inbox, and where.
+class Place:
+    """Where a worker keeps its state.
 
     Attributes:
-        state: The state directory of the worker.
-        client: Whose.
-        limits: How much the inbox takes.
+        state: The directory.
+        limits: How much an inbox there takes.
         served: What a worker of this machine told last; None where none ever ran.
     """
 
     state: Path
-    client: str
     limits: IncrementalConfig
     served: Served | None
+
+    def why_waiting(self) -> str:
+        """Why an item is not learned at once; empty where a worker runs that will."""
+        if not self.limits.enabled:
+            return "it is not learned, for incremental.enabled is false"
+        if not workers(self.state):
+            return "no worker runs here; it is learned when one does (`fccl worker`)"
+        return ""
+
+
+@dataclass(frozen=True)
+class Door(Place):
+    """Whose inbox, and where.
+
+    Attributes:
+        client: Whose.
+    """
+
+    client: str
 
     @property
     def path(self) -> Path:
@@ -65,6 +84,16 @@ def inbox_options(function: F) -> F:
         "--site", default=LOCAL, help="The invited site that the worker here belongs to [local]."
     )
     return client(state(site(run_option(config_option(function)))))
+
+
+def task_option(function: F) -> F:
+    """`--task`: the stream of what is given."""
+    return click.option(
+        "--task",
+        default=TASK,
+        show_default=True,
+        help="The stream that it belongs to: a domain, a product; each is measured on its own.",
+    )(function)
 
 
 def door(
@@ -90,6 +119,13 @@ def door(
         RunError: `--run` is no run directory.
         click.UsageError: Options exclude each other.
     """
+    found = place(config_path, directory, site, state)
+    name = _client(client, found.served, found.state)
+    return Door(found.state, found.limits, found.served, name)
+
+
+def place(config_path: Path | None, directory: Path | None, site: str, state: Path | None) -> Place:
+    """The part of `door` that is of no client; see there."""
     if directory is not None and site != LOCAL:
         raise click.UsageError("--run and --site exclude each other: an invited site has no run")
     config = (
@@ -97,12 +133,11 @@ def door(
         if directory is None
         else runs.saved_config(directory)
     )
-    place = state or _place(config, directory, site)
-    told = served.read(place)
-    return Door(place, _client(client, told, place), config.incremental, told)
+    found = state or _folder(config, directory, site)
+    return Place(found, config.incremental, served.read(found))
 
 
-def _place(config: FederationConfig, directory: Path | None, site: str) -> Path:
+def _folder(config: FederationConfig, directory: Path | None, site: str) -> Path:
     """Where the worker keeps its state, if nobody says otherwise; as `cli/worker.py` has it."""
     if directory is not None:
         return directory.absolute().parent / ".workers"

@@ -64,7 +64,7 @@ def look(state: Path, client: str | None) -> list[History]:
     if not there:
         raise DataError(
             f"{state} holds no inbox",
-            "give a client something to learn with `fccl try`, or name the worker's --state",
+            "give a client something with `fccl learn` or `fccl try`, or name the worker's --state",
         )
     if client is not None and client not in there:
         raise DataError(f"{state} holds no inbox of {client!r}", f"there are: {', '.join(there)}")

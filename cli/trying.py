@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from cli.inboxes import Door, door, inbox_options
+from cli.inboxes import Door, door, inbox_options, task_option
 from cli.replies import Said, blocks, fields, line
 from common.paths import cache_dir
-from worker.incremental import served
+from worker.incremental import items, served
 
 if TYPE_CHECKING:
     from worker.incremental.asking import Respondent
@@ -41,6 +41,7 @@ DRAWS = 3  # until an answer is another one than the likeliest
     show_default=True,
     help="Length of an answer.",
 )
+@task_option
 @inbox_options
 def command(
     text: str | None,
@@ -48,6 +49,7 @@ def command(
     common: bool,
     as_json: bool,
     gen_tokens: int,
+    task: str,
     client: str | None,
     state: Path | None,
     site: str,
@@ -67,12 +69,13 @@ def command(
         raise click.UsageError("--json answers a TEXT, or the lines of a pipe")
     if text is not None and not text.strip():
         raise click.UsageError("TEXT is empty")
+    items.check_task(task)
     opened = door(config_path, directory, site, state, client)
     _check_compare(opened, compare)
     with _loading():
         asking = Asking(_respondent(opened), compare, common, gen_tokens)
     if talks:
-        _talk(opened, asking)
+        _talk(opened, asking, task)
         return
     texts: Iterable[str] = sys.stdin if text is None else [text]
     for each in texts:
@@ -117,7 +120,7 @@ def terminal() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
-def _talk(opened: Door, asking: Asking) -> None:
+def _talk(opened: Door, asking: Asking, task: str) -> None:
     from cli.conversation import Conversation
 
     with suppress(ImportError):  # lines can be edited where Python was built with it
@@ -126,7 +129,7 @@ def _talk(opened: Door, asking: Asking) -> None:
     learned = " and what was learned here" if now.local else ""
     click.echo(f"{opened.client} of {now.model.run}: version {now.model.version}{learned}")
     click.echo("Type a text. Ctrl-D ends.")
-    Conversation(opened, asking, lambda prompt: _plain(input(prompt))).hold()
+    Conversation(opened, asking, lambda prompt: _plain(input(prompt)), task).hold()
 
 
 def _respondent(opened: Door) -> Respondent:

@@ -7,6 +7,8 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +24,8 @@ from cli.operating import WORKER_LIMIT_S, Operated, operated
 from cli.options import config_option, find_config, metrics_option, with_metrics_port
 from cli.stopping import on_signals
 from common import config as configuration
-from common.config import FederationConfig
-from common.errors import BrokerRefused, DataError
+from common.config import FederationConfig, IncrementalConfig
+from common.errors import BrokerRefused, ConfigError, DataError
 from common.paths import cache_dir
 from common.software import software
 from common.store import Store
@@ -32,6 +34,7 @@ from worker.joining import ended, runs
 
 if TYPE_CHECKING:
     from learning.device import Compute
+    from worker.incremental.listener import Listener
     from worker.metrics import Metrics
 
 
@@ -76,6 +79,11 @@ class Job:
 @click.option(
     "--forever", is_flag=True, help="When the run is over, wait for the next of its name."
 )
+@click.option(
+    "--inbox-port",
+    type=click.IntRange(0, 65535),
+    help="Let applications of this machine tell clients something, at 127.0.0.1 there; 0: any.",
+)
 @metrics_option
 def command(
     config_path: Path | None,
@@ -86,6 +94,7 @@ def command(
     device: str,
     compiled: bool,
     forever: bool,
+    inbox_port: int | None,
     metrics_port: int | None,
 ) -> None:
     """Take tasks, train them on local data, publish the deltas; until the run is over."""
@@ -93,9 +102,13 @@ def command(
     log = jsonlog.install("worker") if config.operations.log == "json" else None
     output = Output(plain=True, log=log)
     stop = threading.Event()
-    with operated(config.operations, WORKER_LIMIT_S) as shown:
+    with (
+        operated(config.operations, WORKER_LIMIT_S) as shown,
+        _listening(inbox_port, config.incremental) as listener,
+    ):
         if join is not None or Site(site) != LOCAL:
-            job = _invited(joining.wanted(join, site, config.run.name), data, state, output, stop)
+            wanted = joining.wanted(join, site, config.run.name)
+            job = _invited(wanted, data, state, config.incremental, output, stop)
         else:
             job = _local(config, data, state)
         if job is None:
@@ -104,7 +117,41 @@ def command(
         from learning.device import detect
 
         compute = detect(device, compiled=compiled)
-        sys.exit(serve(replace(job, forever=forever), compute, output, stop, shown))
+        job = replace(job, forever=forever)
+        with _answering(listener, job, output):
+            sys.exit(serve(job, compute, output, stop, shown, listener))
+
+
+@contextmanager
+def _listening(port: int | None, limits: IncrementalConfig) -> Iterator[Listener | None]:
+    """The port of `--inbox-port`, taken before anything slow is done."""
+    if port is None:
+        yield None
+        return
+    if not limits.enabled:
+        raise ConfigError("--inbox-port: incremental.enabled is false", "set one of them otherwise")
+    from worker.incremental.listener import Listener
+
+    with Listener(port) as listener:
+        yield listener
+
+
+@contextmanager
+def _answering(listener: Listener | None, job: Job, output: Output) -> Iterator[None]:
+    """Answer there while the block runs, and say where, and where the token is."""
+    if listener is None:
+        yield
+        return
+    from worker.incremental.endpoint import Endpoint
+    from worker.incremental.listener import HOST
+    from worker.incremental.token import token, token_path
+
+    endpoint = Endpoint(job.state, job.config.incremental, token(job.state))
+    with listener.serving(endpoint):
+        where = f"http://{HOST}:{listener.port}/learn"
+        output.say(f"applications tell clients something at {where}")
+        output.say(f"with the token in {token_path(job.state)}")
+        yield
 
 
 def _local(config: FederationConfig, data: tuple[Path, ...], state: Path | None) -> Job:
@@ -120,6 +167,7 @@ def _invited(
     wanted: joining.Wanted,
     data: tuple[Path, ...],
     state: Path | None,
+    incremental: IncrementalConfig,
     output: Output,
     stop: threading.Event,
 ) -> Job | None:
@@ -132,11 +180,19 @@ def _invited(
     config = joining.become(wanted, stop, host(), output.told)
     if config is None:
         return None
+    # How its clients learn from their users is the site's own affair: the configuration of this
+    # machine says it, as it says where metrics are served.
+    config = config.model_copy(update={"incremental": incremental})
     return Job(config, Site(wanted.site), rows, state or wanted.place / "work")
 
 
 def serve(
-    job: Job, compute: Compute, output: Output, stop: threading.Event, shown: Operated
+    job: Job,
+    compute: Compute,
+    output: Output,
+    stop: threading.Event,
+    shown: Operated,
+    listener: Listener | None = None,
 ) -> int:
     """Run a worker until its run is over or it is asked to stop; returns the exit code."""
     on_signals([stop])
@@ -165,6 +221,8 @@ def serve(
     from worker.metrics import Metrics
 
     metrics = Metrics(shown.registry, shown.health)
+    if listener is not None:
+        listener.counted = metrics.asked
     try:
         for run in runs(stores[0], config.run.name, stop, tell_waiting, forever=job.forever):
             shown.health.part("run")

@@ -101,7 +101,7 @@ over_norm = "clip"               # or "reject"
 update = "int8"          # client to coordinator: fp32, bf16, int8, int4, topk
 adapter = "fp32"         # coordinator to clients: fp32 or bf16
 
-[incremental]            # learning from users between rounds: `fccl try`
+[incremental]            # learning from users between rounds: `fccl learn`, `fccl try`
 enabled = true           # of a worker: whether it learns from its clients' inboxes
 push = false             # what was learned waits for the client's next task; true asks for one
 steps = 20               # optimizer steps for what came in, at most

@@ -13,11 +13,13 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 
 from common.health import Health
+from common.inboxes import totals
 from common.records import ContributionStats, Heartbeat, TaskState
 from common.telemetry import Derived, gauge
 from worker.observer import Outcome
 
 SECONDS = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000)
+ITEMS = ("waiting", "learned", "settled", "rejected")
 STATES: tuple[str, ...] = get_args(Heartbeat.model_fields["state"].annotation)
 
 
@@ -41,6 +43,9 @@ class Metrics:
         )
         self._seconds = Histogram(
             "fccl_worker_train_seconds", "Training one task", buckets=SECONDS, registry=registry
+        )
+        self._asked = Counter(
+            "fccl_worker_inbox_requests", "Answers of --inbox-port", ["status"], registry=registry
         )
         for outcome in get_args(Outcome):
             self._ended.labels(outcome)  # 0 from the start, so that rates see the first
@@ -84,6 +89,10 @@ class Metrics:
         """See `Observer.settled`."""
         self._settled.labels(state).inc()
 
+    def asked(self, status: int) -> None:
+        """The endpoint of `--inbox-port` has answered, with a status of HTTP."""
+        self._asked.labels(str(int(status))).inc()
+
     def beaten(self, arrived: bool) -> None:
         """See `Observer.beaten`."""
         self._health.part("store", "" if arrived else "does not answer")
@@ -107,5 +116,12 @@ def _derived(beat: Heartbeat, waiting: int, health: Health) -> Iterator[Metric]:
     )
     yield gauge("fccl_worker_progress_ratio", "Of the task at hand", beat.progress)
     yield gauge("fccl_worker_updates_waiting", "Updates without a receipt", waiting)
+    found = totals(beat.inbox)
+    items = GaugeMetricFamily(
+        "fccl_worker_inbox_items", "What users told its clients", labels=["state"]
+    )
+    for state in ITEMS:
+        items.add_metric([state], float(getattr(found, state)))
+    yield items
     yield gauge("fccl_worker_store_up", "1: Redis answers", health.well("store"))
     yield gauge("fccl_worker_broker_up", "1: RabbitMQ is connected", health.well("broker"))

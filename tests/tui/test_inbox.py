@@ -87,7 +87,7 @@ def test_the_pane_of_a_run(redis_server: Server, run: str) -> None:
     async def script(pilot: Pilot[None], app: Watch) -> None:
         assert "Inbox" in [entry.name for entry in app.entries()]
         await pilot.press(KEY)
-        await shows(pilot, "how to begin", lambda: "`fccl try` asks the client" in terminal(app))
+        await shows(pilot, "how to begin", lambda: "`fccl learn` tells the client" in terminal(app))
         await pilot.press("1")  # what comes while another pane is open is remembered
         for at, loss in enumerate((0.4, 0.8, 0.1)):
             beat(loss, at)

@@ -142,7 +142,7 @@ def test_the_command_writes_every_form_and_prints_json_alone(
 
 
 def test_what_is_not_there_is_told_in_one_line(state: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nowhere holds no inbox; .*`fccl try`"):
+    with pytest.raises(DataError, match=r"nowhere holds no inbox; .*`fccl learn` or `fccl try`"):
         streams.look(tmp_path / "nowhere", None)
     with pytest.raises(DataError, match=r"no inbox of 'x'; there are: client_0, client_1"):
         streams.look(state, "x")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from common.health import Health
-from common.records import Heartbeat
+from common.records import Heartbeat, InboxRow
 from tests.unit.federation import stats
 from tests.unit.test_service import World
 from worker.metrics import Metrics
@@ -35,6 +36,8 @@ def test_what_a_worker_did_is_counted(registry: CollectorRegistry, health: Healt
     metrics.published(100)
     metrics.published(100)
     metrics.settled("accepted")
+    metrics.asked(HTTPStatus.UNAUTHORIZED)
+    assert figure("fccl_worker_inbox_requests_total", {"status": "401"}) == 1
     assert figure("fccl_worker_tasks_total", {"outcome": "trained"}) == 1
     assert figure("fccl_worker_tasks_total", {"outcome": "abandoned"}) == 1
     assert figure("fccl_worker_receipts_total", {"state": "accepted"}) == 1
@@ -52,7 +55,15 @@ def test_what_a_worker_does_now_is_looked_up_when_scraped(
     assert figure("fccl_worker_state", {"state": "waiting"}) == 1
     assert figure("fccl_worker_tokens_per_second") == 0  # of a task that is over
     assert figure("fccl_worker_updates_waiting") == 3
-    beats.append(beats[0].model_copy(update={"state": "training", "progress": 0.5}))
+    assert figure("fccl_worker_inbox_items", {"state": "waiting"}) == 0
+    rows = tuple(
+        InboxRow(client_id=client, waiting=2, learned=3, settled=4, rejected=1) for client in "ab"
+    )
+    changed = {"state": "training", "progress": 0.5, "inbox": rows}
+    beats.append(beats[0].model_copy(update=changed))
+    found = {"waiting": 4, "learned": 6, "settled": 8, "rejected": 2}
+    for state, count in found.items():
+        assert figure("fccl_worker_inbox_items", {"state": state}) == count
     assert figure("fccl_worker_state", {"state": "waiting"}) == 0
     assert figure("fccl_worker_state", {"state": "training"}) == 1
     assert figure("fccl_worker_tokens_per_second") == 70

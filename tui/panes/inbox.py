@@ -17,8 +17,8 @@ from tui.words import MISSING, decimals, duration
 
 SPARK = 8  # batches
 EMPTY = (
-    "no live input yet. Beside a client's worker, `fccl try` asks the client's model and takes"
-    " corrections, from which it learns"
+    "no live input yet. Beside a client's worker, `fccl learn` tells the client's model something,"
+    " and `fccl try` asks and corrects it"
 )
 
 # At 80 columns up to the loss on new items, at 120 up to its trend.

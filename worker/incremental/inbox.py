@@ -1,7 +1,8 @@
 """A client's inbox as the front doors use it: what is put is on the disk, once, or not at all.
 
-Front doors such as `fccl try` are processes of their own, and several of them write at
-the same time: each change is one transaction that holds SQLite's write lock from its first look.
+Front doors (`fccl learn`, `fccl try`, HTTP) are processes and threads of their own, and several of
+them write at once: each change is one transaction that holds SQLite's write lock from its first
+look.
 The limits of `[incremental]` are kept here, by what the file says, so that they hold over all of
 them. The worker takes the items from the same file (`worker/incremental/schema.py`).
 """
@@ -46,6 +47,10 @@ class Flooded(DataError):
 
 class Full(DataError):
     """So many items wait that no more are taken."""
+
+
+class TooMany(Full):
+    """So many items at once never have room."""
 
 
 @dataclass(frozen=True)
@@ -125,13 +130,15 @@ class Inbox:
             Full: Too many wait; none was taken.
             DataError: The disk is full, or the file cannot be used; none was taken.
         """
+        return sum(self.put_each(items, source), Taken())
+
+    def put_each(self, items: Sequence[Item], source: str) -> tuple[Taken, ...]:
+        """As `put`, all of them or none; what became of each, in their order."""
         now = self._clock()
-        taken = Taken()
         with self._write() as db:
-            for item in items:
-                taken += _put(db, item, source, now)
-            if taken.new:
-                self._check(db, taken.new, now)
+            taken = tuple(_put(db, item, source, now) for item in items)
+            if new := sum(each.new for each in taken):
+                self._check(db, new, now)
         return taken
 
     def counts(self) -> dict[str, int]:
@@ -213,7 +220,7 @@ class Inbox:
         """Whether so many new ones, which are in the table already, are within the limits."""
         limit = self._limits.items_per_minute
         if new > limit:
-            raise Full(
+            raise TooMany(
                 f"{new} items at once, more than {limit} (incremental.items_per_minute)",
                 "send fewer at a time",
             )

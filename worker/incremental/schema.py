@@ -4,8 +4,8 @@
 
 Items, what was learned from them and the learned difference itself share one file, so that one
 transaction moves all three: a crash leaves either the old model with waiting items, or the new
-model with learned ones. Front doors (`fccl try`) only add items; the worker that
-holds the client's lock does everything else.
+model with learned ones. Front doors (`fccl learn`, `fccl try`, the endpoint) only add items; the
+worker that holds the client's lock does everything else.
 
 An item is `waiting` until a worker takes it, then `learned` (in the client's own model, not yet in
 an accepted update), `settled` (its update was accepted), `rejected` (the gate or a validator said
