@@ -71,7 +71,7 @@ class Overview(Vertical):
 def head(view: FederationView, well: Answer, slowest: Slowest, width: int) -> Table:
     """Name and state, the three answers, how far it is, and how fast it goes."""
     grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True)
+    grid.add_column(no_wrap=True, min_width=8)  # whatever the other one wants
     grid.add_column(no_wrap=True, overflow="ellipsis")
     for name, text in _lines(view, well, slowest, max(10, min(40, width // 4))):
         grid.add_row(Text(name, "bold"), text)
