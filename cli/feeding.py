@@ -7,8 +7,9 @@ feeder waits and goes on. Whatever was told as accepted is on the disk.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import BinaryIO, Literal
 
@@ -48,6 +49,17 @@ class Tally:
     refused: int = 0
     superseded: int = 0
     rejected: int = 0
+
+    def after(self, outcomes: Iterable[Outcome], taken: Taken) -> Tally:
+        """With some more, whose items came to `taken`."""
+        states = Counter(each.state for each in outcomes)
+        return Tally(
+            self.accepted + states["accepted"],
+            self.duplicate + states["duplicate"],
+            self.refused + states["refused"],
+            self.superseded + taken.superseded,
+            self.rejected + taken.rejected,
+        )
 
     def text(self) -> str:
         """`3 accepted, 1 duplicate, 2 refused`, and what follows from it, a sentence a line."""
@@ -131,16 +143,22 @@ class Feeder:
         while some := list(islice(each, chunk)):
             self.line = some[0][0]
             self._feed(some)
-            self.line = 0
 
     def _feed(self, some: Sequence[tuple[int, bytes | None]]) -> None:
         read = [(number, self._read(data)) for number, data in some]
-        taken = iter(self._put([found for _, found in read if isinstance(found, Item)]))
-        for number, found in read:
-            if isinstance(found, Item):
-                self._count(outcome(one := next(taken), number), one)
-            else:
-                self._count(Outcome(number, "refused", str(found)), Taken())
+        taken = self._put([found for _, found in read if isinstance(found, Item)])
+        self.line = 0
+        rest = iter(taken)
+        outcomes = [
+            outcome(next(rest), number)
+            if isinstance(found, Item)
+            else Outcome(number, "refused", str(found))
+            for number, found in read
+        ]
+        # Counted before they are told: an interruption while telling changes nothing of the sum.
+        self.tally = self.tally.after(outcomes, sum(taken, Taken()))
+        for each in outcomes:
+            self._told(each)
 
     def _read(self, data: bytes | None) -> Item | DataError:
         try:
@@ -166,13 +184,3 @@ class Feeder:
             self._waited.add(type(error))
             self._said(f"waits, and goes on by itself: {text}")
         self._pause(seconds)
-
-    def _count(self, told: Outcome, taken: Taken) -> None:
-        count = getattr(self.tally, told.state) + 1
-        self.tally = replace(
-            self.tally,
-            **{told.state: count},
-            superseded=self.tally.superseded + taken.superseded,
-            rejected=self.tally.rejected + taken.rejected,
-        )
-        self._told(told)

@@ -102,10 +102,15 @@ def _list(
                 click.echo(_text(each.client, stored))
     else:
         console = Console(highlight=False)
-        if not console.is_terminal:
-            console.width = PIPED
-        for each in every:
-            _print(each, console)
+        if console.is_terminal:
+            for each in every:
+                _print(each, console)
+            return
+        console.width = PIPED
+        with console.capture() as printed:
+            for each in every:
+                _print(each, console)
+        click.echo("\n".join(line.rstrip() for line in printed.get().splitlines()))
 
 
 def _retry(found: Place, client: str | None, word: str) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import click
+from rich.console import Console
 
 from cli.feeding import CHUNK, Feeder, Outcome, Tally, lines, outcome
 from cli.inboxes import Door, door, inbox_options, task_option
@@ -146,11 +149,12 @@ def _one(opened: Door, intake: Intake, record: Mapping[str, str], as_json: bool)
 def _many(opened: Door, intake: Intake, what: str, as_json: bool) -> int:
     with _stream(what) as source, Inbox(opened.path, opened.limits) as inbox:
         voice = _Voice(opened, as_json, each=source.live)
-        feeder = Feeder(inbox, intake, voice.told, voice.warned)
+        feeder = Feeder(inbox, intake, voice.told, voice.warned, lambda s: _wait(feeder.line, s))
         most = 1 if source.live else CHUNK
         chunk = min(most, opened.limits.items_per_minute, opened.limits.max_waiting)
         try:
-            feeder.feed(lines(source.file, max_bytes(opened.limits)), chunk)
+            with _ended_by_signals():
+                feeder.feed(lines(source.file, max_bytes(opened.limits)), chunk)
         except DataError as error:
             voice.warned(f"stopped at line {feeder.line}: {error}")
             voice.summed(feeder.tally)
@@ -170,6 +174,21 @@ def _many(opened: Door, intake: Intake, what: str, as_json: bool) -> int:
         raise DataError(f"{what} has no lines", "a JSON object on each")
     voice.summed(feeder.tally)
     return DataError.exit_code if feeder.tally.refused else 0
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM ends it as Ctrl-C does, with the summary."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _wait(line: int, seconds: float) -> None:
+    with Console(stderr=True).status(f"line {line} waits for room …"):
+        time.sleep(seconds)
 
 
 @dataclass(frozen=True)

@@ -149,8 +149,7 @@ def _answering(listener: Listener | None, job: Job, output: Output) -> Iterator[
     endpoint = Endpoint(job.state, job.config.incremental, token(job.state))
     with listener.serving(endpoint):
         where = f"http://{HOST}:{listener.port}/learn"
-        output.say(f"applications tell clients something at {where}")
-        output.say(f"with the token in {token_path(job.state)}")
+        output.say(f"live input: POST to {where}, with the token in {token_path(job.state)}")
         yield
 
 

@@ -45,7 +45,7 @@ def test_what_an_application_posts_is_learned_while_training_goes_on(
     eventually("the coordinator serves", lambda: run.epoch() == 1)
     worker = run.worker("--inbox-port", "0", "--metrics-port", str(metrics))
     worker.says("with the token in ")
-    found = re.search(r"127\.0\.0\.1:(\d+)/learn\n.*token in (.*)\n", worker.out)
+    found = re.search(r"127\.0\.0\.1:(\d+)/learn, .*token in (.*)\n", worker.out)
     assert found is not None
     port, token = int(found[1]), (run.run.parents[1] / found[2]).read_text().strip()
     run.reaches(2)

@@ -408,8 +408,8 @@ def test_a_worker_says_where_it_listens_and_never_the_token(
             site = Site(tmp_path, opened)
             assert site.post(ONE)[0] == 200
         said = capsys.readouterr().out
-        assert f"at http://127.0.0.1:{opened.port}/learn\n" in said
-        assert f"the token in {token_path(tmp_path)}\n" in said
+        where = f"http://127.0.0.1:{opened.port}/learn"
+        assert said == f"live input: POST to {where}, with the token in {token_path(tmp_path)}\n"
         assert token(tmp_path) not in said
         port = opened.port
     with Listener(port), _listening(None, job.config.incremental) as opened:

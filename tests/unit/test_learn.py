@@ -376,10 +376,13 @@ def test_kill_9_after_an_acknowledgement_loses_nothing(state: Path, process: Sta
     assert [fields[0] for _, fields, _, _ in items(state)] == [f"text {n}" for n in range(20)]
 
 
-def test_ctrl_c_ends_a_pipe_with_what_was_taken(state: Path, process: Start) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_pipe_with_what_was_taken(
+    state: Path, process: Start, number: signal.Signals
+) -> None:
     running = process("-")
     acknowledged(running, "a", "b")
-    running.send_signal(signal.SIGINT)
+    running.send_signal(number)
     out, err = running.communicate()
     assert (running.returncode, err) == (130, b"fccl learn: interrupted\n")
     assert out.startswith(b"client_0: 2 accepted, 0 duplicates, 0 refused\n")

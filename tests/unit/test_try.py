@@ -226,6 +226,14 @@ def test_without_a_worker_a_correction_waits_and_nobody_is_kept_waiting(
     assert [state for _, _, _, state in classifier.items()] == ["waiting"]
 
 
+def test_a_correction_belongs_to_the_stream_that_is_named(classifier: Site, seated: None) -> None:
+    classifier.invoke("--task", "films", typed="dull\n1\n")
+    with Inbox(classifier.inbox, IncrementalConfig()) as inbox:
+        assert [stored.item.task for stored in inbox.items()] == ["films"]
+    with pytest.raises(DataError, match="the task is no name"):
+        invoke_raw(classifier, "x", "--task", "two words")
+
+
 def test_the_better_of_two_answers_is_a_preference_and_a_better_one_an_instruction(
     causal: Site, seated: None
 ) -> None:
