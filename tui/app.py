@@ -16,7 +16,7 @@ from textual.widgets import Footer, Static, TabbedContent, TabPane
 
 from common.commands import Action
 from common.view import ClientRow
-from tui.banner import banner
+from tui.banner import Level, banner
 from tui.controls import DESTRUCTIVE, Controls
 from tui.feed import Look, Source
 from tui.help import WATCH, Help, Key
@@ -77,6 +77,7 @@ class Watch(App[None]):
     COMMANDS = {Commands}  # noqa: RUF012 - in place of Textual's own, which would write files
     KEYS: ClassVar[tuple[Key, ...]] = WATCH
     """What the help says of them."""
+    QUITTING = "The run goes on"
     COMMAND_PALETTE_DISPLAY = "ctrl+p"
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
@@ -197,7 +198,7 @@ class Watch(App[None]):
         yield Entry("Freeze", "Hold the view still, or let it go on", self.action_freeze)
         yield Entry("Theme", "Other colours", self.action_change_theme)
         yield Entry("Help", "What the keys do", self.action_help)
-        yield Entry("Quit", "The run goes on", self.action_quit)
+        yield Entry("Quit", self.QUITTING, self.action_quit)
 
     def on_tabbed_content_tab_activated(self) -> None:
         """The pane shows what there is at once, and takes the keys."""
@@ -235,13 +236,16 @@ class Watch(App[None]):
             return
         look = self._frozen or self._feed.look()
         now = time.monotonic()
-        level, text = banner(look, self._feed.name, now, self._frozen is not None)
-        self._line("#banner", level, text)
+        self._line("#banner", *self._top(look))
         lines = self._controls.lines(now) if self._controls is not None else []
         self._line("#orders", lines[-1][0] if lines else "", "\n".join(text for _, text in lines))
         self._offer()
         if self._frozen is None:
             self._show(look)
+
+    def _top(self, look: Look) -> tuple[Level, str]:
+        """The line on top."""
+        return banner(look, self._feed.name, time.monotonic(), self._frozen is not None)
 
     def _offer(self) -> None:
         """The footer names what `p` does now, held still or not."""
