@@ -35,6 +35,7 @@ POLL_S = 0.1
 TIMEOUT_S = 2.0  # for one answer of the store; the screen goes on meanwhile
 COLUMNS, ROWS = 60, 16  # below, there is nothing to see
 LOG = "demo.log"
+STARTING = "starting the federation: PyTorch takes some seconds to load"
 STOPPING = "stopping: what has come in is committed; Ctrl-C again ends at once"
 
 
@@ -80,6 +81,7 @@ class _Session:
     def serve(self) -> int:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
+        self._output.say(STARTING)
         while self._going() and self._directory is None:
             time.sleep(POLL_S)
         if self._directory is not None and self._error is None:
@@ -156,6 +158,8 @@ class _Session:
                 self._event(told)
             case "progress":
                 self._output.report(told.message, float(told.more.get("progress", 0.0)))
+            case "progressed":
+                self._output.end_report()
             case _:
                 click.echo(told.message, err=True)
 

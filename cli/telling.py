@@ -53,6 +53,10 @@ class Telling(Output):
             self._percent = (message, percent)
             self._objects.write("info", "progress", message, {"progress": percent / 100})
 
+    def end_report(self) -> None:
+        """Nothing more of that progress."""
+        self._objects.write("info", "progressed", "")
+
     def document(self, text: str) -> None:
         """A Markdown text."""
         self._objects.write("info", "document", text)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from rich.table import Table
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
@@ -34,14 +36,17 @@ CONTROL: tuple[Key, ...] = (
     ("k", "kick the client under the cursor; u: pardon it"),
     ("r", "issue the open task of that client again"),
 )
-LEGEND = """
-A line on top says when the view is old: without the store the
-last view stays, and this screen reconnects by itself."""
+LEGEND = """\
+A line on top says when the view is old: without the store the last view stays, and \
+this screen reconnects by itself."""
 
 
-def text(keys: Sequence[Key]) -> str:
-    """One line each."""
-    return "\n".join(f"{key:<9}{does}" for key, does in keys)
+def table(keys: Sequence[Key]) -> Table:
+    """A line for each, or more where space is short."""
+    grid = Table.grid(padding=(0, 2))
+    for key, does in keys:
+        grid.add_row(key, does)
+    return grid
 
 
 class Help(ModalScreen[None]):
@@ -59,9 +64,10 @@ class Help(ModalScreen[None]):
             controls: Whether it may change the run.
         """
         super().__init__()
-        parts = [text(keys), *(["", text(CONTROL)] if controls else []), LEGEND]
-        self._text = "\n".join(parts)
+        self._keys = (*keys, *((("", ""), *CONTROL) if controls else ()))
 
     def compose(self) -> ComposeResult:
-        """One box."""
-        yield Static(self._text, markup=False)
+        """One box; a low terminal shows a part of it."""
+        with VerticalScroll():
+            yield Static(table(self._keys))
+            yield Static(LEGEND, id="legend", markup=False)

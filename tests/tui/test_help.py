@@ -57,7 +57,7 @@ def test_every_key_is_in_the_help(part: type[DOMNode]) -> None:
     if part in BOXES:
         return
     screen = part if issubclass(part, Watch) else Watch
-    text = help.text((*screen.KEYS, *help.CONTROL))
+    text = "\n".join(f"{key} {does}" for key, does in (*screen.KEYS, *help.CONTROL))
     words = re.split(r"[\s,;:]+", text)
     assert [key for key in keys(part) if key not in (text if " " in key else words)] == []
 
