@@ -70,7 +70,7 @@ class _Session:
         self._child, self._output = child, output
         self._directory: Path | None = None
         self._url = ""
-        self._screen = False  # is up: nothing may be printed
+        self._screen = False  # is up, or about to be: nothing may be printed
         self._kept: list[Told] = []  # to be printed once it is down
         self._noise = 0  # lines of libraries, put aside meanwhile
         self._summary: str | None = None  # of a run that is over
@@ -84,7 +84,7 @@ class _Session:
         self._output.say(STARTING)
         while self._going() and self._directory is None:
             time.sleep(POLL_S)
-        if self._directory is not None and self._error is None:
+        if self._directory is not None:
             self._output.end_report()
             self._look(self._directory)
         while self._going():
@@ -134,13 +134,15 @@ class _Session:
         match told.kind:
             case "announced":
                 self._url, self._directory = told.message, Path(str(told.more.get("directory")))
+                self._screen = True
             case "ended":
                 self._summary = told.message
             case "error" | "crash":
                 self._error = self._error or told
             case "stdout" | "stderr" if self._screen:
                 if told.message != ASKED:
-                    self._put_aside(told.message)
+                    self._noise += 1
+                    self._log(told.message)
             case "event" if self._screen:
                 pass
             case _ if self._screen:
@@ -169,14 +171,25 @@ class _Session:
         except ValidationError:  # cannot be: the other side is this program
             self._output.say(told.message)
 
-    def _put_aside(self, text: str) -> None:
-        self._noise += 1
+    def _log(self, text: str) -> None:
         assert self._directory is not None
         with (self._directory / LOG).open("a", encoding="utf-8") as log:
             log.write(text + "\n")
 
     def _look(self, directory: Path) -> None:
-        """Show the screen, until somebody leaves it or there is nothing behind it."""
+        """Show the screen, until somebody leaves it or there is nothing behind it; say the rest."""
+        if self._error is None and self._child.code is None:
+            self._draw(directory)
+        self._screen = False
+        if self._noise:
+            click.echo(f"{self._noise} lines of libraries are in {directory / LOG}", err=True)
+        for told in self._kept:
+            self._print(told)
+        if self._summary is None and self._error is None and self._child.code is None:
+            asked = ASKED if self._stopping else "the run goes on, in lines; Ctrl-C stops it"
+            click.echo(asked, err=True)
+
+    def _draw(self, directory: Path) -> None:
         from tui.attended import Attended
         from tui.controls import Controls
         from tui.feed import Feed
@@ -188,24 +201,15 @@ class _Session:
         trace = io.StringIO()
         app.error_console = Console(file=trace, width=120)  # it would be printed over the lines
         self._child.view(os.ttyname(sys.stdin.fileno()))
-        self._screen = True
         try:
             app.run()
         finally:
-            self._screen = False
             self._child.view(None)
         if app.failure is not None:
-            self._put_aside(trace.getvalue())
+            self._log(trace.getvalue())
             name = type(app.failure).__name__
             what = f"fccl: the view has failed ({name}: {app.failure}); see {directory / LOG}"
             click.echo(what, err=True)
-        elif self._noise:
-            click.echo(f"{self._noise} lines of libraries are in {directory / LOG}", err=True)
-        for told in self._kept:
-            self._print(told)
-        if self._summary is None and self._error is None and self._child.code is None:
-            asked = ASKED if self._stopping else "the run goes on, in lines; Ctrl-C stops it"
-            click.echo(asked, err=True)
 
     def _conclude(self) -> int:
         code, error = self._child.code, self._error
@@ -227,5 +231,5 @@ class _Session:
         if self._directory is None:
             click.echo(trace or error.message, err=True)
             return
-        self._put_aside(trace)
+        self._log(trace)
         click.echo(f"fccl: {error.message}; see {self._directory / LOG}", err=True)

@@ -47,7 +47,8 @@ def command(
     mode = mode_of(resume, new, either)
     config = configure(config_path, data, out)
     if told:
-        sys.exit(serve(config, mode, Telling()))
+        # All is written and told. Taking torch down in an orderly way keeps the prompt for seconds.
+        os._exit(serve(config, mode, Telling()))
     if plain or not attending.fits(os.environ):
         sys.exit(serve(config, mode, Output(plain=True)))
     checks.check(config, mode)

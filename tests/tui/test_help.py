@@ -21,6 +21,7 @@ from tests.servers import Server
 from tests.tui.stage import info, publish, shows, watch
 from tui import help
 from tui.app import Watch
+from tui.attended import Leaving
 from tui.help import Help
 from tui.player import Player
 from tui.widgets.confirm import Confirm
@@ -32,7 +33,7 @@ WRITTEN = {
 }  # fmt: skip
 """Keys that have another name on the keyboard, or in the help."""
 
-BOXES = (Help, Confirm)
+BOXES = (Help, Confirm, Leaving)
 """They say themselves what their keys do."""
 
 
