@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 from pydantic import ValidationError
@@ -39,13 +39,19 @@ STARTING = "starting the federation: PyTorch takes some seconds to load"
 STOPPING = "stopping: what has come in is committed; Ctrl-C again ends at once"
 
 
-def fits(environment: Mapping[str, str]) -> bool:
-    """Whether somebody sits at a terminal on which a screen can be drawn."""
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+def fits(environment: Mapping[str, str], keys: IO[Any], drawn: IO[Any]) -> bool:
+    """Whether somebody sits at a terminal on which a screen can be drawn.
+
+    Args:
+        environment: The process's variables.
+        keys: Standard input.
+        drawn: Standard output.
+    """
+    if not (keys.isatty() and drawn.isatty()):
         return False
     if environment.get("CI") or environment.get("TERM", "dumb") == "dumb":
         return False
-    size = os.get_terminal_size(sys.stdout.fileno())
+    size = os.get_terminal_size(drawn.fileno())
     return size.columns >= COLUMNS and size.lines >= ROWS
 
 

@@ -40,7 +40,7 @@ def command(
     """Run a whole federation on this machine: nothing to install, nothing to start.
 
     On a terminal it opens the view of `fccl tui`: ? tells the keys, q leaves. With --plain, in a
-    pipe and where CI is set it prints lines instead.
+    pipe, and where CI is set, it prints lines instead.
 
     Without --data it learns from synthetic instructions. Ctrl-C stops it cleanly; --resume goes on.
     """
@@ -49,7 +49,7 @@ def command(
     if told:
         # All is written and told. Taking torch down in an orderly way keeps the prompt for seconds.
         os._exit(serve(config, mode, Telling()))
-    if plain or not attending.fits(os.environ):
+    if plain or not attending.fits(os.environ, sys.stdin, sys.stdout):
         sys.exit(serve(config, mode, Output(plain=True)))
     checks.check(config, mode)
     arguments = again(config_path, data, out, mode)

@@ -76,9 +76,9 @@ class Terminal:
         """What it does with keys and lines."""
         return list(termios.tcgetattr(self._its))
 
-    def shows(self, text: str) -> None:
+    def shows(self, text: str, deadline_s: float = LONG) -> None:
         """Wait until it has shown something."""
-        eventually(f"{text!r} in {self.text[-3000:]}", lambda: self._shown(text))
+        eventually(f"{text!r} shown", lambda: self._shown(text), deadline_s)
 
     def press(self, keys: str) -> None:
         """Type."""
@@ -95,9 +95,9 @@ class Terminal:
             for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         ]
 
-    def end(self) -> int:
+    def end(self, deadline_s: float = LONG) -> int:
         """Wait until it ends; its exit code."""
-        code = self._process.wait(LONG)
+        code = self._process.wait(deadline_s)
         eventually("all of it is read", lambda: not self._pending())
         return code
 

@@ -165,15 +165,62 @@ def test_a_view_that_is_killed_leaves_a_sane_terminal_and_a_run_that_ends_cleanl
         eventually("the run has ended", lambda: not announced.exists())
 
 
-@pytest.mark.parametrize(
-    ("changed", "size"),
-    [({"CI": "true"}, (100, 30)), ({"TERM": "dumb"}, (100, 30)), ({}, (40, 10))],
-    ids=["CI", "a dumb terminal", "a tiny one"],
-)
-def test_elsewhere_there_are_lines(
-    start: Start, variables: dict[str, str], changed: dict[str, str], size: tuple[int, int]
+# Imported by the interpreter before anything else: a mistake of ours, in one of the two processes.
+BROKEN = """\
+import os, sys
+told = "--told" in sys.orig_argv
+if told and {there}:
+    from coordinator.board import Board as Part
+elif not told and not {there}:
+    from tui.panes.overview import Overview as Part
+else:
+    Part = None
+if Part is not None:
+    before = Part.{method}
+    def fail(*args, **kwargs):
+        if os.path.exists("now"):
+            raise RuntimeError("no such luck")
+        return before(*args, **kwargs)
+    Part.{method} = fail
+"""
+
+
+def broken(tmp_path: Path, variables: dict[str, str], there: bool, method: str) -> dict[str, str]:
+    (tmp_path / "broken").mkdir()
+    text = BROKEN.format(there=there, method=method)
+    (tmp_path / "broken/sitecustomize.py").write_text(text)
+    path = f"{tmp_path / 'broken'}{os.pathsep}{variables['PYTHONPATH']}"
+    return variables | {"PYTHONPATH": path}
+
+
+def test_a_mistake_in_the_view_is_one_line_and_the_run_goes_on(
+    start: Start, tmp_path: Path, variables: dict[str, str]
 ) -> None:
-    with start(variables=variables | changed, size=size) as place:
+    with start(variables=broken(tmp_path, variables, False, "show")) as place:
+        viewed(place)
+        (tmp_path / "now").touch()
+        place.shows("the run goes on, in lines")
+        restored(place)
+        assert "fccl: the view has failed (RuntimeError: no such luck)" in place.left
+        assert "no such luck" in (tmp_path / "runs/x/demo.log").read_text()
+        place.signal(signal.SIGINT)
+        assert place.end() == 10
+
+
+def test_a_mistake_in_the_federation_is_one_line(
+    start: Start, tmp_path: Path, variables: dict[str, str]
+) -> None:
+    with start(variables=broken(tmp_path, variables, True, "live")) as place:
+        viewed(place)
+        (tmp_path / "now").touch()
+        assert place.end() == 1
+        restored(place)
+        assert "fccl: RuntimeError: no such luck; see runs/x/demo.log" in place.left
+        assert "Traceback" in (tmp_path / "runs/x/demo.log").read_text()
+
+
+def test_where_ci_is_set_there_are_lines(start: Start, variables: dict[str, str]) -> None:
+    with start(variables=variables | {"CI": "true"}) as place:
         place.shows("issued")
         place.signal(signal.SIGINT)
         assert place.end() == 10
