@@ -2,7 +2,8 @@
 
 The view runs on a pseudo-terminal of 120 × 35. Seconds are the coordinator's, from the first
 version to the last; tokens per second are the worker's own, over its training time; processor
-seconds are those of the whole command. Medians, and the single runs.
+seconds are those of the process that trains, from its start to its end, and of the view. Medians,
+and the single runs.
 
     python -m benchmarks.view --runs 3
 """
@@ -11,9 +12,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import tempfile
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -30,16 +32,18 @@ class Cost:
 
     seconds: float
     tokens_per_s: float
-    processor: float
+    training: float
+    view: float
 
 
 def measure(view: bool, config: list[str], folder: Path) -> Cost:
     """Run the demo once."""
     args = ["demo", "--out", "runs/x", *config, *([] if view else ["--plain"])]
-    before = _processor()
+    before, drawn = _processor(), 0.0
     with terminal(*args, directory=folder, variables={}, size=SIZE) as place:
         if view:
             place.shows("; q leaves", LONG)
+            drawn = _processor_of(place.pid)  # its child is not counted before it has ended
             place.press("q")
         if place.end(LONG) != 0:
             raise SystemExit(place.text)
@@ -49,7 +53,8 @@ def measure(view: bool, config: list[str], folder: Path) -> Cost:
         seconds=versions[-1]["at"] - versions[0]["at"],
         tokens_per_s=sum(u["num_tokens"] for u in updates)
         / sum(u["train_seconds"] for u in updates),
-        processor=_processor() - before,
+        training=_processor() - before - drawn,
+        view=drawn,
     )
 
 
@@ -60,6 +65,11 @@ def _sum(updates: list[dict[str, Any]], key: str) -> float:
 def _processor() -> float:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
+
+
+def _processor_of(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
@@ -75,9 +85,10 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 costs.append(measure(name == "view", config, Path(folder)))
             print(name, costs[-1], flush=True)
-    print("| | seconds | tokens/s | processor seconds |\n| --- | --- | --- | --- |")
+    print("| | seconds | tokens/s | processor s, training | processor s, view |")
+    print("| --- | --- | --- | --- | --- |")
     for name, costs in found.items():
-        rows = zip(*((c.seconds, c.tokens_per_s, c.processor) for c in costs), strict=True)
+        rows = zip(*(astuple(cost) for cost in costs), strict=True)
         cells = (f"{median(row):,.1f} ({', '.join(f'{v:,.0f}' for v in row)})" for row in rows)
         print(f"| {name} | {' | '.join(cells)} |")
 
