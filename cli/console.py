@@ -6,6 +6,7 @@ import sys
 import time
 
 from rich.console import Console
+from rich.markdown import Markdown
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from cli.jsonlog import JsonLog
@@ -41,6 +42,13 @@ class Output:
             self.say(line(event))
         else:
             self._log.write(event.level, event.kind, event.text, event.refs, event.at)
+
+    def document(self, text: str) -> None:
+        """A text in Markdown."""
+        if self.live:
+            self.console.print(Markdown(text))
+        else:
+            self.say(text)
 
     def about(self, **names: object) -> None:
         """Name the run, the site … in every line of JSON from now on."""

@@ -1,16 +1,21 @@
-"""`fccl demo`: coordinator, workers, broker and store in one process, ending with a report."""
+"""`fccl demo`: coordinator, worker, broker and store in one process, ending with a report.
+
+On a terminal that process is the child of another one, which shows it: `cli/attending.py`.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from cli import checks
+from cli import attending, checks
 from cli.console import Output
 from cli.options import config_option, mode_of, mode_options, plain_option
+from cli.telling import Telling
 from common import config as configuration
 from common.config import FederationConfig
 
@@ -21,6 +26,7 @@ from common.config import FederationConfig
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory [runs/demo].")
 @mode_options
 @plain_option
+@click.option("--told", is_flag=True, hidden=True)  # of the process behind the view
 def command(
     config_path: Path | None,
     data: Path | None,
@@ -29,13 +35,32 @@ def command(
     new: bool,
     either: bool,
     plain: bool,
+    told: bool,
 ) -> None:
-    """Run a whole federation in this process: nothing to install, nothing to start.
+    """Run a whole federation on this machine: nothing to install, nothing to start.
+
+    On a terminal it opens the view of `fccl tui`: ? tells the keys, q leaves. With --plain, in a
+    pipe, and where CI is set, it prints lines instead.
 
     Without --data it learns from synthetic instructions. Ctrl-C stops it cleanly; --resume goes on.
     """
+    mode = mode_of(resume, new, either)
     config = configure(config_path, data, out)
-    sys.exit(serve(config, mode_of(resume, new, either), Output(plain)))
+    if told:
+        # All is written and told. Taking torch down in an orderly way keeps the prompt for seconds.
+        os._exit(serve(config, mode, Telling()))
+    if plain or not attending.fits(os.environ, sys.stdin, sys.stdout):
+        sys.exit(serve(config, mode, Output(plain=True)))
+    checks.check(config, mode)
+    arguments = again(config_path, data, out, mode)
+    sys.exit(attending.serve(arguments, Output(plain=False)))
+
+
+def again(config_path: Path | None, data: Path | None, out: Path | None, mode: str) -> list[str]:
+    """The same command, for the process behind the view."""
+    named = {"--config": config_path, "--data": data, "--out": out}
+    options = [word for name, path in named.items() if path for word in (name, str(path))]
+    return ["demo", "--told", *options, *([] if mode == "start" else [f"--{mode}"])]
 
 
 def configure(config_path: Path | None, data: Path | None, out: Path | None) -> FederationConfig:

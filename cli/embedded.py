@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
-
-from rich.live import Live
-from rich.markdown import Markdown
 
 from broker.embedded import EmbeddedBroker, EmbeddedServer
 from broker.protocol import LOCAL
 from cli import coordinating
 from cli.console import Output
 from cli.stopping import on_signals
+from cli.telling import Telling
 from cli.worker import host
-from common import view as viewing
 from common.config import FederationConfig, IncrementalConfig
 from common.embedded import EmbeddedStore
-from common.errors import StoreError
 from common.paths import cache_dir
+from common.records import Kind
 from common.software import software
 from coordinator.run import SITE, Run
 from coordinator.service import Outcome, Service
 from learning.device import Compute, detect
-from tui.panel import panel
+from learning.figures import MAIN, METRICS
 from worker.service import Setting, Worker
 
-REFRESH_S = 0.5
+AWAKE_S = 0.5
 USER = "local"
+SUMMED_UP = {**MAIN, "sft": METRICS["sft"][1]}  # perplexity is what people have heard of
 
 
 def serve(config: FederationConfig, mode: str, output: Output) -> int:
@@ -39,18 +40,46 @@ def serve(config: FederationConfig, mode: str, output: Output) -> int:
     compute = detect()
     store = EmbeddedStore()
     store.announce(run.directory)
-    output.say(f"watch it from another terminal: fccl status --run {run.directory}")
+    output.say(f"watch it from another terminal: fccl tui --run {run.directory}")
+    if isinstance(output, Telling):
+        output.announced(store.url, run.directory)
     try:
         outcome = _Federation(run, store, compute, output, config.incremental).serve()
+        path = coordinating.conclude(run, outcome, lambda: compute, output)
+        if path is not None:
+            _tell(run.directory, path, output)
+        output.say(f"took {time.time() - begun:.0f} s")
+        if isinstance(output, Telling):
+            output.ended(_summary(outcome, path))
     finally:
         store.close(run.directory)
-    path = coordinating.conclude(run, outcome, lambda: compute, output)
-    if path is not None:
-        text = path.read_text(encoding="utf-8")
-        output.console.print(Markdown(text) if output.live else text, markup=False)
-        output.say(f"report: {path}")
-    output.say(f"took {time.time() - begun:.0f} s")
     return coordinating.exit_code(outcome)
+
+
+def _tell(directory: Path, path: Path, output: Output) -> None:
+    output.document(path.read_text(encoding="utf-8"))
+    output.say(f"report: {path}")
+    output.say(f"play it again: fccl tui --replay {directory}")
+    output.say(f"a model of it: fccl export {directory} exported --merge")
+
+
+def _summary(outcome: Outcome, path: Path | None) -> str:
+    """The end in a line: figures and files of a run with a report, else why there is none."""
+    if path is None:
+        word = "failed" if outcome.failed else "stopped"
+        return f"the run is over, {word}: {outcome.reason}; go on with --resume"
+    kinds = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["kinds"]
+    changes = (change for kind in kinds.items() if (change := _change(*kind)))
+    return "; ".join(["the run is over", *changes, f"report: {path}"])
+
+
+def _change(kind: Kind, found: Mapping[str, Any]) -> str:
+    metric = SUMMED_UP[kind]
+    values = [one.get(metric.key) for one in found["heldout"]]
+    if len(values) < 2 or None in values:  # no such rows, or a model that has lost its numbers
+        return ""
+    before, *_, after = (f"{value:.{metric.decimals}f}" for value in values)
+    return f"{metric.title} {before} → {after} on unseen rows"
 
 
 @dataclass
@@ -62,7 +91,7 @@ class _Ended:
 
 
 class _Federation:
-    """One coordinator thread, one training thread, and the view on the main thread."""
+    """One coordinator thread, one training thread; the main thread waits, and takes signals."""
 
     def __init__(
         self,
@@ -88,7 +117,6 @@ class _Federation:
         ]
         for thread in threads:
             thread.start()
-        self._watch(threads[0])
         for thread in threads:
             _join(thread)
         for ended in (coordinator, worker):
@@ -116,7 +144,7 @@ class _Federation:
             self._store.open(),
             time.time,
             users={SITE: USER},
-            listen=(lambda event: None) if self._output.live else self._output.event,
+            listen=self._output.event,
             volatile=True,
         )
         return service.serve(self._stop)
@@ -144,22 +172,8 @@ class _Federation:
         )
         worker.serve(self._over, abandon=self._abandon)
 
-    def _watch(self, coordinator: threading.Thread) -> None:
-        store = self._store.open()
-        if not self._output.live:
-            _join(coordinator)
-            return
-        with Live(console=self._output.console, auto_refresh=False, transient=True) as live:
-            while coordinator.is_alive():
-                try:
-                    view = viewing.read(store, self._run.name)
-                    live.update(panel(view, time.time()), refresh=True)
-                except StoreError:
-                    pass  # the coordinator has not published anything yet
-                coordinator.join(REFRESH_S)
-
 
 def _join(thread: threading.Thread) -> None:
     """Wait for a thread, and wake often: a signal that another thread took is handled here."""
     while thread.is_alive():
-        thread.join(REFRESH_S)
+        thread.join(AWAKE_S)

@@ -24,7 +24,7 @@ FAILED = 11
 INTERRUPTED = 130
 
 COMMANDS = {
-    "demo": "The whole federation on this machine, nothing else needed; ends with a report.",
+    "demo": "The whole federation on this machine, with a live view; ends with a report.",
     "init": "Write a commented federation.toml.",
     "prepare": "Fetch or make rows, deal them to clients, show the skew.",
     "coordinator": "Own a run: schedule tasks, aggregate updates, commit versions.",

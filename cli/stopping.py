@@ -11,6 +11,8 @@ from types import FrameType
 
 from cli.main import INTERRUPTED
 
+ASKED = "stopping: press Ctrl-C again to end at once"
+
 
 def on_signals(flags: Iterable[threading.Event]) -> None:
     """Set the flags on the first SIGINT or SIGTERM; leave the process on the second."""
@@ -20,7 +22,7 @@ def on_signals(flags: Iterable[threading.Event]) -> None:
         if any(flag.is_set() for flag in wanted):
             # Everything durable is written in transactions: leaving now loses no accepted work.
             os._exit(INTERRUPTED)
-        print("stopping: press Ctrl-C again to end at once", file=sys.stderr, flush=True)
+        print(ASKED, file=sys.stderr, flush=True)
         for flag in wanted:
             flag.set()
 

@@ -16,10 +16,10 @@ from textual.widgets import Footer, Static, TabbedContent, TabPane
 
 from common.commands import Action
 from common.view import ClientRow
-from tui.banner import banner
+from tui.banner import Level, banner
 from tui.controls import DESTRUCTIVE, Controls
 from tui.feed import Look, Source
-from tui.help import Help
+from tui.help import WATCH, Help, Key
 from tui.palette import Commands, Entry
 from tui.panes.aggregation import Aggregation
 from tui.panes.clients import Clients
@@ -75,6 +75,9 @@ class Watch(App[None]):
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (NARROW, "-wide")]  # noqa: RUF012
     VERTICAL_BREAKPOINTS = [(0, "-low"), (LOW, "-high")]  # noqa: RUF012
     COMMANDS = {Commands}  # noqa: RUF012 - in place of Textual's own, which would write files
+    KEYS: ClassVar[tuple[Key, ...]] = WATCH
+    """What the help says of them."""
+    QUITTING = "The run goes on"
     COMMAND_PALETTE_DISPLAY = "ctrl+p"
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
@@ -85,6 +88,7 @@ class Watch(App[None]):
         Binding("space", "freeze", "freeze"),
         Binding("question_mark", "help", "help", key_display="?"),
         Binding("p", "pause", "pause"),
+        Binding("p", "resume", "resume"),  # one of the two is offered
         Binding("D", "control('drain')", "drain"),
         Binding("S", "control('stop')", "stop"),
         Binding("k", "control('kick')", "kick"),
@@ -104,6 +108,7 @@ class Watch(App[None]):
         self._feed = feed
         self._controls = controls
         self._frozen: Look | None = None
+        self._paused = False  # what the footer was told
 
     def compose(self) -> ComposeResult:
         """What is to be said, if anything; the panes; the keys."""
@@ -129,10 +134,12 @@ class Watch(App[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Keys that would do nothing here are not offered."""
-        if action not in ("pause", "control"):
+        if action not in ("pause", "resume", "control"):
             return True
         if self._controls is None:
             return False
+        if action in ("pause", "resume"):
+            return self._paused == (action == "resume")
         of_client = bool(parameters) and parameters[0] in ("kick", "pardon", "reissue")
         return not of_client or (self._is_mounted and self._tabs.active == "clients")
 
@@ -147,13 +154,15 @@ class Watch(App[None]):
 
     def action_help(self) -> None:
         """Say what the keys do."""
-        self.push_screen(Help(self._controls is not None))
+        self.push_screen(Help(self.KEYS, self._controls is not None))
 
     def action_pause(self) -> None:
         """Pause; where it is paused, resume."""
-        view = self._feed.look().view
+        view = self._feed.look().view  # newer than the footer
         paused = view is not None and view.info.status == "paused"
         self.action_control("resume" if paused else "pause")
+
+    action_resume = action_pause
 
     def action_control(self, action: Action) -> None:
         """Order something of the coordinator; what cannot be taken back is confirmed first."""
@@ -189,7 +198,7 @@ class Watch(App[None]):
         yield Entry("Freeze", "Hold the view still, or let it go on", self.action_freeze)
         yield Entry("Theme", "Other colours", self.action_change_theme)
         yield Entry("Help", "What the keys do", self.action_help)
-        yield Entry("Quit", "The run goes on", self.action_quit)
+        yield Entry("Quit", self.QUITTING, self.action_quit)
 
     def on_tabbed_content_tab_activated(self) -> None:
         """The pane shows what there is at once, and takes the keys."""
@@ -227,12 +236,24 @@ class Watch(App[None]):
             return
         look = self._frozen or self._feed.look()
         now = time.monotonic()
-        level, text = banner(look, self._feed.name, now, self._frozen is not None)
-        self._line("#banner", level, text)
+        self._line("#banner", *self._top(look))
         lines = self._controls.lines(now) if self._controls is not None else []
         self._line("#orders", lines[-1][0] if lines else "", "\n".join(text for _, text in lines))
+        self._offer()
         if self._frozen is None:
             self._show(look)
+
+    def _top(self, look: Look) -> tuple[Level, str]:
+        """The line on top."""
+        return banner(look, self._feed.name, time.monotonic(), self._frozen is not None)
+
+    def _offer(self) -> None:
+        """The footer names what `p` does now, held still or not."""
+        view = self._feed.look().view
+        paused = view is not None and view.info.status == "paused"
+        if paused != self._paused:
+            self._paused = paused
+            self.refresh_bindings()
 
     def _show(self, look: Look) -> None:
         top = self.screen

@@ -7,12 +7,24 @@ from typing import ClassVar
 from textual.binding import Binding, BindingType
 
 from tui.app import Watch
+from tui.help import WATCH, Key
 from tui.replay import Replay
+
+TIME: tuple[Key, ...] = (
+    ("+ -", "twice as fast, half as fast; = is +, too"),
+    ("space", "hold the time, and let it run on"),
+)
 
 
 class Player(Watch):
     """`+` and `-` change how fast time runs, space holds it."""
 
+    # Those of the time, before the rest.
+    KEYS = (
+        *TIME,
+        *(key for key in WATCH if key[0] not in ("space", "q")),
+        ("q", "quit, as does ctrl+q"),
+    )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("plus,equals_sign", "faster", "faster", key_display="+"),
         Binding("minus", "slower", "slower", key_display="-"),

@@ -58,7 +58,8 @@ class Overview(Vertical):
         level, trouble = banner(look, view.info.name, time.monotonic())
         well = healthy(view) if level in ("", "note") else Answer(False, trouble)
         slowest = self._tally.slowest(view)
-        self.query_one("#run", Static).update(head(view, well, slowest, width))
+        health = recorded(view) if look.state == "replay" else answer(well)
+        self.query_one("#run", Static).update(head(view, health, slowest, width))
         self.query_one(Curves).show(view.versions, view.info.phases)
         compact = self.screen.has_class("-narrow") or self.screen.has_class("-low")
         self.query_one("#people", Static).update(people(view, slowest, "  " if compact else "\n  "))
@@ -68,23 +69,23 @@ class Overview(Vertical):
         self.query_one("#events", Static).update(Text("\n").join(lines))
 
 
-def head(view: FederationView, well: Answer, slowest: Slowest, width: int) -> Table:
+def head(view: FederationView, health: Text, slowest: Slowest, width: int) -> Table:
     """Name and state, the three answers, how far it is, and how fast it goes."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True, min_width=8)  # whatever the other one wants
     grid.add_column(no_wrap=True, overflow="ellipsis")
-    for name, text in _lines(view, well, slowest, max(10, min(40, width // 4))):
+    for name, text in _lines(view, health, slowest, max(10, min(40, width // 4))):
         grid.add_row(Text(name, "bold"), text)
     return grid
 
 
 def _lines(
-    view: FederationView, well: Answer, slowest: Slowest, width: int
+    view: FederationView, health: Text, slowest: Slowest, width: int
 ) -> Iterator[tuple[str, Text]]:
     info, versions = view.info, view.versions
     named = Text.assemble((info.name, "bold"))
     yield "run", Text("  ").join([badge(info.status), named, Text(info.detail)])
-    yield "healthy", answer(well)
+    yield "healthy", health
     yield "learning", answer(figures.learning(versions))
     yield "in step", answer(figures.slow(versions, slowest))
     yield "phase", phases(info, figures.phase_progress(info))
@@ -101,6 +102,16 @@ def answer(given: Answer) -> Text:
     """A sign, a word, and the reason."""
     sign, style = SIGNS[given.good]
     return Text.assemble((sign, style), "  ", given.text)
+
+
+def recorded(view: FederationView) -> Text:
+    """In the place of a health: what is over cannot be well or ill, but it was somewhere."""
+    info = view.info
+    phase = f"{info.phases[info.phase]}, phase {info.phase + 1} of {len(info.phases)}"
+    out = sum(client.quarantined for client in view.clients)
+    parts = [phase, f"version {info.version} of {info.total_versions}"]
+    parts += [f"{out} of {len(view.clients)} clients quarantined"] if out else []
+    return Text.assemble(("⏵ recorded", "cyan"), "  ", ", ".join(parts))
 
 
 def phases(info: Info, progress: Progress | None) -> Text:
