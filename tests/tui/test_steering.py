@@ -103,7 +103,7 @@ async def on_client(pilot: Pilot[None], app: Watch, name: str) -> None:
     await pilot.press(tab("clients"))
     table = app.query_one(Clients).query_one(LiveTable)
     await shows(pilot, "the clients", lambda: table.row_count == 3)
-    await pilot.press("ctrl+home", *["down"] * int(name[-1]))
+    await pilot.press("home", *["down"] * int(name[-1]))
     await shows(pilot, name, lambda: table.selected == name)
 
 

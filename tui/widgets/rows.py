@@ -37,8 +37,8 @@ class Rows(ScrollView, can_focus=True):
         Binding("down", "move(1)", "down", show=False),
         Binding("pageup", "page(-1)", "page up", show=False),
         Binding("pagedown", "page(1)", "page down", show=False),
-        Binding("home,ctrl+home", "end(0)", "first", show=False),
-        Binding("end,ctrl+end", "end(-1)", "last", show=False),
+        Binding("home", "end(0)", "first", show=False),
+        Binding("end", "end(-1)", "last", show=False),
         Binding("enter", "choose", "choose", show=False),
     ]
 
