@@ -24,6 +24,9 @@ from worker.incremental.book import Entry
 from worker.models import Loaded
 
 LR_LORA, LR_FULL = 5e-4, 1e-5
+SMOOTHING = 0.1
+"""Of the classes that users name. A few dozen texts, seen again and again, are soon right and then
+only make the model surer of itself, which is what anchors pay for: docs/log.md has the figures."""
 OBJECTIVES: Mapping[Kind, Objective] = {kind: name for name, kind in KINDS.items()}
 _ROWS: Mapping[Kind, Callable[..., Any]] = {
     "sft": Instruction,
@@ -147,7 +150,7 @@ class Shadow:
                 seed=seed,
                 autocast=self._autocast,
             )
-            objective = self._objective(lesson.kind)
+            objective = self._objective(lesson.kind, SMOOTHING)
             result = loop.train(self._model, objective, examples, settings, on_step)
             if result.stopped:
                 return None
@@ -167,8 +170,9 @@ class Shadow:
             names[place] = self._about.labels[label]
         return names
 
-    def _objective(self, kind: Kind) -> objectives.Objective:
-        return objectives.make(OBJECTIVES[kind], self._about.dpo, self._about.labels)
+    def _objective(self, kind: Kind, smoothing: float = 0.0) -> objectives.Objective:
+        about = self._about
+        return objectives.make(OBJECTIVES[kind], about.dpo, about.labels, smoothing)
 
 
 def row(entry: Entry) -> Any:
