@@ -149,6 +149,7 @@ class Shadow:
                 steps=count,
                 seed=seed,
                 autocast=self._autocast,
+                decay=True,
             )
             objective = self._objective(lesson.kind, SMOOTHING)
             result = loop.train(self._model, objective, examples, settings, on_step)
