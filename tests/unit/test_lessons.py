@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +17,7 @@ from learning import lora
 from learning.data.labelled import Labelled
 from learning.data.rows import write
 from learning.device import Compute
+from learning.measuring import Measurement
 from tests.unit.tiny_encoder import encoder, saved
 from tests.unit.worker_records import NOTHING, task
 from worker.data import Data
@@ -29,7 +32,9 @@ from worker.incremental.shadow import Shadow
 from worker.models import Models
 
 LABELS = ("bad", "fine")
-CONFIG = IncrementalConfig(batch_size=4, steps=4)  # two of four are old: eight old rows in all
+CONFIG = IncrementalConfig(
+    batch_size=4, steps=4, max_norm=9.0
+)  # two of four are old: eight old rows in all
 DULL, BRIGHT, SLOW = 14, 15, 16  # ids of the first words of texts, which tell where they are from
 WORDS = ("a", "good", "bad", "film", "plot", "was", "it", "and", "not", "very", "dull", "bright")
 
@@ -102,3 +107,41 @@ def test_no_task_drops_out_of_the_anchors(client: Client, monkeypatch: pytest.Mo
     words = [example.input_ids[1] for example in anchors.examples]
     assert (words.count(BRIGHT), words.count(DULL)) == (2, 2)  # of 2 and of 10
     assert words.count(SLOW) > 4  # the client's own holdout, as whole as it is
+
+
+class Curve:
+    """A model of one number x: what is new loses by x, the anchors by a curve."""
+
+    def __init__(self, anchors: Callable[[float], float]) -> None:
+        self._anchors, self.seen = anchors, list[float]()
+
+    def measure(self, adapter: Tensors, exams: Sequence[object]) -> Measurement:
+        x = float(adapter["x"][0])
+        self.seen.append(x)
+        return Measurement(self._anchors(x) if exams == ("anchors",) else 2 - x)
+
+
+@pytest.mark.parametrize(
+    ("anchors", "share", "reason"),
+    [
+        (lambda x: 1 + 0.01 * x, 1.0, ""),
+        (lambda x: 1 + 0.06 * x**2, 0.5, ""),  # 1.06, then 1.015: the limit is 1.02
+        (lambda x: 1 + 0.3 * x, 1.0, "it forgets: anchor loss 1.000 to 1.300, over 1.020"),
+    ],
+    ids=["whole", "half", "nothing"],
+)
+def test_as_much_of_a_lesson_is_kept_as_the_gate_lets_pass(
+    anchors: Callable[[float], float], share: float, reason: str
+) -> None:
+    shadow: Any = Curve(anchors)
+    nobody: Any = None
+    desk = Desk("client_0", nobody, shadow, nobody, nobody, CONFIG)
+    exams: Any = ("new",), ("anchors",)
+    prepared = lessons.Prepared((), (), (), *exams, ())
+    theta, learned, before = ({"x": np.array([x])} for x in (0.0, 1.0, 100.0))
+    found = desk.judge(prepared, theta, learned, [before])
+    assert (found.share, found.reason) == (share, reason)
+    assert found.learned["x"] == found.after["x"] == share
+    assert found.figures.new_after.loss == 2 - share
+    assert found.figures.norm == 100 + share  # with what was learned before
+    assert shadow.seen.count(0.0) == 2  # the model as it was is measured once by each

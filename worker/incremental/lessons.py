@@ -18,12 +18,16 @@ from common.tensors import Tensors
 from learning.measuring import Measurement
 from worker.data import HOLDOUT_EXAMPLES, Data, Shard, Wanted
 from worker.incremental import mixing
-from worker.incremental.book import Book, Entry
+from worker.incremental.book import Book, Entry, added
 from worker.incremental.gate import Figures, refusal
 from worker.incremental.shadow import Exam, Lesson, Shadow, label_of
 from worker.trainer import norm
 
 ANCHORS = 128  # rows of the client's own: on 48, chance alone moves the mean loss by over 2 %
+SHARES = (1.0, 0.5, 0.25)
+"""Of a lesson, tried in turn. Near a model that is good at its anchors their loss rises with the
+square of a step, and what is new is learned in proportion to it: half of a lesson that forgets too
+much is worth half of it at a quarter of the price. What contradicts the anchors stays bad."""
 PERSONAL_GAIN = 0.98  # of the global version's loss on settled items, for what is kept beside it
 
 
@@ -51,6 +55,25 @@ class Prepared:
     def entries(self) -> tuple[Entry, ...]:
         """The items that the attempt is about: those of no use only where there are no others."""
         return (*self.train, *self.held) or self.unusable
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the gate says of a lesson.
+
+    Attributes:
+        learned: The part of it that may be kept; all of it where none may.
+        after: The model with that.
+        figures: What is known of it.
+        share: How much of the lesson that is.
+        reason: Why it may not be kept; empty where it may.
+    """
+
+    learned: Tensors
+    after: Tensors
+    figures: Figures
+    share: float
+    reason: str
 
 
 class Desk:
@@ -103,7 +126,39 @@ class Desk:
             tuple(entry for entry in entries if entry.id not in usable),
         )
 
-    def compare(self, prepared: Prepared, before: Tensors, after: Tensors, own: Tensors) -> Figures:
+    def judge(
+        self, prepared: Prepared, begun: Tensors, learned: Tensors, parts: Sequence[Tensors]
+    ) -> Judged:
+        """The largest of `SHARES` of what was learned that the gate lets pass.
+
+        Args:
+            prepared: With its exams.
+            begun: The model as it was.
+            learned: What the shadow copy has on top of it.
+            parts: What the client had learned before, on top of the global version.
+        """
+        whole: Judged | None = None
+        for share in SHARES:
+            part = {name: share * tensor for name, tensor in learned.items()}
+            after = added(begun, part) or begun
+            own = added(part, *parts) or part
+            known = whole.figures if whole else None
+            figures = self.compare(prepared, begun, after, own, known)
+            found = Judged(part, after, figures, share, self.refusal(figures))
+            if not found.reason:
+                return found
+            whole = whole or found
+        assert whole is not None
+        return whole
+
+    def compare(
+        self,
+        prepared: Prepared,
+        before: Tensors,
+        after: Tensors,
+        own: Tensors,
+        known: Figures | None = None,
+    ) -> Figures:
         """What is known of a shadow copy.
 
         Args:
@@ -111,14 +166,15 @@ class Desk:
             before: The model as it was.
             after: The copy.
             own: All that the client then has on top of the global version.
+            known: Of another copy, by which the model as it was need not be measured again.
         """
         shadow = self._shadow
         new, old = prepared.exams, prepared.anchors
         base = difference_norm(after, own)
         return Figures(
-            new_before=_measured(shadow.measure(before, new)),
+            new_before=known.new_before if known else _measured(shadow.measure(before, new)),
             new_after=_measured(shadow.measure(after, new)),
-            anchor_before=shadow.measure(before, old),
+            anchor_before=known.anchor_before if known else shadow.measure(before, old),
             anchor_after=shadow.measure(after, old),
             norm=norm(own),
             limit=self._config.max_norm * base,
