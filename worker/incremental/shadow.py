@@ -23,7 +23,10 @@ from worker.incremental import mixing
 from worker.incremental.book import Entry
 from worker.models import Loaded
 
-LR_LORA, LR_FULL = 5e-4, 1e-5
+LR_LORA: Mapping[Kind, float] = {"cls": 3e-4, "sft": 5e-4, "va": 5e-4}
+"""AdamW's, at the first step of a lesson. Of a pretrained encoder 5e-4 makes a client forget more
+than its gate allows (docs/log.md)."""
+LR_FULL = 1e-5
 SMOOTHING = 0.1
 """Of the classes that users name. A few dozen texts, seen again and again, are soon right and then
 only make the model surer of itself, which is what anchors pay for: docs/log.md has the figures."""
@@ -133,7 +136,6 @@ class Shadow:
             ModelError: Training diverged.
         """
         config = self._config
-        lr = config.lr or (LR_FULL if self._about.lora is None else LR_LORA)
         lora.write_adapter(self._model, adapter)
         steps, seconds = 0, 0.0
         for lesson in lessons:
@@ -145,7 +147,7 @@ class Shadow:
                 examples = list(classification.adjusted(examples, classes, 1.0))
             settings = loop.LocalTraining(
                 batch_size=config.batch_size,
-                lr=lr,
+                lr=rate(config, lesson.kind, full=self._about.lora is None),
                 steps=count,
                 seed=seed,
                 autocast=self._autocast,
@@ -179,6 +181,11 @@ class Shadow:
 def row(entry: Entry) -> Any:
     """An item as a row of its kind."""
     return _ROWS[entry.kind](**entry.fields)
+
+
+def rate(config: IncrementalConfig, kind: Kind, *, full: bool) -> float:
+    """The learning rate of a lesson; `full` where all parameters are trained."""
+    return config.lr or (LR_FULL if full else LR_LORA[kind])
 
 
 def label_of(example: object) -> object:
