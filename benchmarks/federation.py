@@ -20,7 +20,6 @@ from common.embedded import EmbeddedStore
 from common.errors import RunError
 from common.paths import cache_dir
 from common.software import software
-from common.store import Store
 from coordinator.run import SITE, Run
 from coordinator.service import Service
 from learning.device import Compute, detect
@@ -127,41 +126,15 @@ class Federation:
             host=host(),
             software=software(),
         )
-        worker = learning_worker(
+        worker = Worker(
             setting,
             self._run.run_id,
             EmbeddedBroker(self._server, USER),
             (self._store.open(), self._store.open()),
             self._compute,
-            self._incremental,
-            lambda kind, text: self._say(f"worker {kind}: {text}"),
+            time.time,
+            told=lambda kind, text: self._say(f"worker {kind}: {text}"),
+            report=lambda message, fraction: None,
+            incremental=self._incremental,
         )
         worker.serve(self._over, abandon=self._abandon)
-
-
-def learning_worker(
-    setting: Setting,
-    run: str,
-    broker: EmbeddedBroker,
-    stores: tuple[Store, Store],
-    compute: Compute,
-    incremental: IncrementalConfig,
-    told: Callable[[str, str], None],
-) -> Worker:
-    """The worker of an arm: the one place that hands it how to learn from its users.
-
-    Raises:
-        RunError: It was asked to learn, and this version's worker cannot yet.
-    """
-    if incremental.enabled:
-        raise RunError("this worker does not learn from an inbox yet", "run --arms none")
-    return Worker(
-        setting,
-        run,
-        broker,
-        stores,
-        compute,
-        time.time,
-        told=told,
-        report=lambda message, fraction: None,
-    )

@@ -1,7 +1,7 @@
 """Does learning from users between rounds help, and does it forget? Three arms over one stream.
 
     python -m benchmarks.incremental --data DIR --model MODEL [--arms none ungated gated]
-        [--base-versions 12] [--settle 4] [--lr 1e-4] [--replay 0.75] [--seed 0] [--json FILE]
+        [--base-versions 12] [--settle 4] [--films 50] [--batches 4] [--seed 0] [--json FILE]
 
 Five clients train a classifier of film reviews up to a fixed version. From a copy of that very run
 each arm goes on, and two of the clients are told reviews by their users, fifty at a time: more
@@ -60,7 +60,12 @@ def main() -> None:
     """Run the arms and print a table."""
     arguments = _arguments()
     amounts = Amounts(
-        arguments.dealt, arguments.tests, arguments.batches, arguments.batch, arguments.lies
+        dealt=arguments.dealt,
+        tests=arguments.tests,
+        films=arguments.films,
+        batches=arguments.batches,
+        batch=arguments.batch,
+        lies=arguments.lies,
     )
     try:
         course = streams.course(arguments.data, LEARNERS, amounts, arguments.seed)
@@ -118,7 +123,7 @@ def base_config(arguments: argparse.Namespace, course: Course, folder: Path) -> 
                 {**rest, "versions": WAY, "lr": arguments.later_lr, "lr_schedule": "constant"},
             ],
             "schedule": {"concurrency": 4},
-            "aggregation": {"contribution_mode": "size"},
+            "aggregation": {"contribution_mode": "size", "clip": arguments.clip},
         },
         "benchmarks.incremental",
     )  # fmt: skip
@@ -252,12 +257,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--base-versions", type=int, default=12)
     parser.add_argument("--later-lr", type=float, default=3e-4, help="of tasks during the stream")
     parser.add_argument("--settle", type=int, default=4, help="versions to wait after a domain")
-    parser.add_argument("--lr", type=float, default=1e-4, help="of learning from users")
-    parser.add_argument("--batch-size", type=int, default=32, help="of learning from users")
-    parser.add_argument("--replay", type=float, default=0.75, help="share of old rows in a batch")
+    parser.add_argument("--lr", type=float, help="of learning from users [default: the product's]")
+    parser.add_argument("--batch-size", type=int, default=8, help="of learning from users")
+    parser.add_argument("--replay", type=float, default=0.5, help="share of old rows in a batch")
     parser.add_argument("--push", action="store_true", help="learning causes an update of its own")
+    parser.add_argument("--clip", type=float, default=4.0, help="aggregation.clip of the run")
     parser.add_argument("--dealt", type=int, default=0, help="film reviews for the federation")
     parser.add_argument("--tests", type=int, default=400)
+    parser.add_argument("--films", type=int, default=50, help="film reviews told to each client")
     parser.add_argument("--batches", type=int, default=4)
     parser.add_argument("--batch", type=int, default=50)
     parser.add_argument("--lies", type=int, default=100)

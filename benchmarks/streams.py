@@ -68,13 +68,15 @@ class Amounts:
     Attributes:
         dealt: Film reviews for the federation; 0 for all that the stream leaves.
         tests: Reviews of each domain to measure by, at most.
-        batches: Steps in each domain.
+        films: Film reviews that each client is told, in steps.
+        batches: Steps in each made domain.
         batch: Reviews in a step, for each client.
         lies: Reviews of the burst, for each client.
     """
 
     dealt: int = 0
     tests: int = 400
+    films: int = 50
     batches: int = 4
     batch: int = 50
     lies: int = 100
@@ -97,19 +99,19 @@ def course(folder: Path, clients: Sequence[str], amounts: Amounts, seed: int) ->
     rng.shuffle(train)
     rng.shuffle(dev)
     each = amounts.batches * amounts.batch
-    told = each * len(clients)
+    told = amounts.films * len(clients)
     if len(train) < told + max(amounts.dealt, 100 * len(clients)):
         raise DataError(
             f"{folder / FILES[0]} has {len(train)} reviews, too few", "use smaller amounts"
         )
-    films = {client: train[i * each : (i + 1) * each] for i, client in enumerate(clients)}
+    films = {client: train[i : told : len(clients)] for i, client in enumerate(clients)}
     tests = {FILMS: tuple(dev[: amounts.tests])}
     for name in domains.NAMES:
         tests[name] = tuple(domains.reviews(name, _MEASURED_BY, amounts.tests, unheard=True))
     steps: list[tuple[Lesson, ...]] = []
     for name in DOMAINS:
         pool = films if name == FILMS else _made(name, clients, each, seed)
-        for start in range(0, each, amounts.batch):
+        for start in range(0, amounts.films if name == FILMS else each, amounts.batch):
             part = slice(start, start + amounts.batch)
             steps.append(tuple(Lesson(name, c, tuple(pool[c][part])) for c in clients))
     if amounts.lies:

@@ -105,10 +105,11 @@ adapter = "fp32"         # coordinator to clients: fp32 or bf16
 enabled = true           # of a worker: whether it learns from its clients' inboxes
 push = false             # what was learned waits for the client's next task; true asks for one
 steps = 20               # optimizer steps for what came in, at most
-# lr = 5e-4              # default: 5e-4 with LoRA, 1e-5 for all parameters
+# lr = 5e-4              # at first, then less; default with LoRA 3e-4 for classes, else 5e-4;
+                         # 1e-5 for all parameters
 batch_size = 8
 replay = 0.5             # share of old rows in what is trained, against forgetting
-reservoir = 500          # old rows to draw them from, each class alike
+reservoir = 500          # old rows to draw them from, each class of each task alike
 gate = true              # false accepts whatever was learned: for experiments only
 anchor_tolerance = 1.02  # the loss on the client's own holdout may rise to so many times
 max_norm = 0.5           # of what was learned, as a part of the adapter's own norm

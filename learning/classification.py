@@ -138,8 +138,15 @@ def adjusted(texts: Sequence[Text], classes: int, strength: float) -> tuple[Text
     return tuple(replace(text, offsets=offsets) for text in texts)
 
 
-def loss(model: torch.nn.Module, batch: TextBatch) -> tuple[torch.Tensor, dict[str, float]]:
+def loss(
+    model: torch.nn.Module, batch: TextBatch, smoothing: float = 0.0
+) -> tuple[torch.Tensor, dict[str, float]]:
     """Mean cross-entropy, of logits with their offsets.
+
+    Args:
+        model: An encoder with its head.
+        batch: Texts with their classes.
+        smoothing: ε: the target is 1 − ε + ε/C for the true class and ε/C for each other one.
 
     Returns:
         The loss in nats (a scalar with gradient); `accuracy`, the share classified rightly.
@@ -148,7 +155,8 @@ def loss(model: torch.nn.Module, batch: TextBatch) -> tuple[torch.Tensor, dict[s
     right = (logits.detach().argmax(-1) == batch.labels).float().mean()
     if batch.offsets.shape[1]:
         logits = logits + batch.offsets
-    return cross_entropy(logits, batch.labels), {"accuracy": float(right)}
+    nats = cross_entropy(logits, batch.labels, label_smoothing=smoothing)
+    return nats, {"accuracy": float(right)}
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ class LocalTraining:
 
     Attributes:
         batch_size: Examples per step, at most.
-        lr: Learning rate of AdamW (no weight decay), constant within the task.
+        lr: Learning rate of AdamW (no weight decay).
         steps: Optimizer steps.
         epochs: Passes over the examples.
         max_grad_norm: The gradient is scaled down to this Euclidean norm.
@@ -39,6 +39,9 @@ class LocalTraining:
             steps that starts without moments would end before those averages mean anything.
             Measured on four skewed clients, this is worth a tenth of central training's gain.
         autocast: Compute in bfloat16 where torch deems it safe; see `learning.device`.
+        decay: The learning rate falls linearly, to lr/steps at the last step; else it is constant.
+            The end of a task is then no longer as noisy as its last batches, which is good where
+            the outcome is judged by itself and not averaged with others'.
     """
 
     batch_size: int
@@ -50,6 +53,7 @@ class LocalTraining:
     seed: int = 0
     autocast: bool = False
     betas: tuple[float, float] = (0.5, 0.99)
+    decay: bool = False
 
     def total_steps(self, examples: int) -> int:
         """Optimizer steps that a task with so many examples takes."""
@@ -132,6 +136,8 @@ def train(
             batch = next(batches)
             loss = _gradient(model, objective, batch, settings, weights=weights, anchors=anchors)
             _check(loss, step, settings)
+            if settings.decay:
+                optimizer.param_groups[0]["lr"] = settings.lr * (steps - step + 1) / steps
             optimizer.step()
             total.add(batch, loss)
             report = StepReport(step, steps, loss, total.tokens, time.perf_counter() - start)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -48,13 +49,19 @@ class Objective:
     eps: float = 1e-8
 
 
-def make(name: Name, settings: DpoSettings | None = None, labels: Sequence[str] = ()) -> Objective:
+def make(
+    name: Name,
+    settings: DpoSettings | None = None,
+    labels: Sequence[str] = (),
+    smoothing: float = 0.0,
+) -> Objective:
     """The objective of that name.
 
     Args:
         name: As a task gives it.
         settings: Of `dpo`; None takes the defaults.
         labels: The class names of `classification`.
+        smoothing: Of its targets, in training; from 0 to under 1.
     """
     match name:
         case "sft":
@@ -69,7 +76,7 @@ def make(name: Name, settings: DpoSettings | None = None, labels: Sequence[str] 
             return Objective(
                 classes.encode,
                 classification.collate,
-                classification.loss,
+                partial(classification.loss, smoothing=smoothing),
                 classification.measure,
                 eps=classification.EPS,
             )

@@ -75,7 +75,7 @@ class Data:
     def shard(
         self, task: TrainTask, objective: Objective, tokenizer: PreTrainedTokenizerBase
     ) -> Shard:
-        """The rows that a task is to learn from, ready to train on.
+        """The rows that a task is to learn from, ready to train on; of the holdout a part.
 
         Raises:
             DataError: This worker has no such rows of that client, or none can be used.
@@ -83,10 +83,11 @@ class Data:
         wanted = Wanted(
             task.client_id, KINDS[task.objective], task.labels, task.training.max_length
         )
-        return self.of(wanted, objective, tokenizer)
+        whole = self.of(wanted, objective, tokenizer)
+        return Shard(whole.train, whole.holdout[:HOLDOUT_EXAMPLES])
 
     def of(self, wanted: Wanted, objective: Objective, tokenizer: PreTrainedTokenizerBase) -> Shard:
-        """The rows of a client, ready to train on.
+        """The rows of a client, ready to train on, with all of its holdout.
 
         Raises:
             DataError: This worker has no such rows of that client, or none can be used.
@@ -116,7 +117,7 @@ class Data:
                 f"no row of {path} can be used at {length} tokens ({why})",
                 "raise model.max_length, or mend the rows",
             )
-        return Shard(learned.examples, measured.examples[:HOLDOUT_EXAMPLES])
+        return Shard(learned.examples, measured.examples)
 
     def files(self, kind: Kind) -> dict[str, Path]:
         """The files of rows of a kind, by client."""

@@ -13,6 +13,7 @@ from transformers import (
     Trainer,
     TrainingArguments,
 )
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 from common.records import LoraSpec
 from learning.classification import (
@@ -187,3 +188,15 @@ def test_frequencies_alone_teach_nothing() -> None:
         loss(model, collate(adjusted(texts, 2, strength)))[0].backward()
         assert model.logits.grad is not None
         assert (abs(float(model.logits.grad[0])) < 0.02) == even
+
+
+def test_smoothed_targets_by_hand() -> None:
+    class Fixed(torch.nn.Module):
+        def forward(self, **_: torch.Tensor) -> SequenceClassifierOutput:
+            return SequenceClassifierOutput(logits=torch.tensor([[math.log(9.0), 0.0]]))
+
+    batch = collate([Text((2, 4, 3), 0)])
+    assert float(loss(Fixed(), batch)[0]) == pytest.approx(-math.log(0.9))
+    # p = (0.9, 0.1), and with ε = 0.2 so is the target: what is left is its entropy.
+    entropy = -0.9 * math.log(0.9) - 0.1 * math.log(0.1)
+    assert float(loss(Fixed(), batch, 0.2)[0]) == pytest.approx(entropy)

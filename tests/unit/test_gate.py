@@ -7,9 +7,11 @@ import math
 import pytest
 
 from common.config import IncrementalConfig
+from common.records import Kind
 from learning.measuring import Measurement
 from worker.incremental import mixing
 from worker.incremental.gate import Figures, refusal
+from worker.incremental.shadow import rate
 
 CONFIG = IncrementalConfig()
 
@@ -69,3 +71,18 @@ def test_half_of_what_is_trained_on_is_new() -> None:
 @pytest.mark.parametrize(("new", "expected"), [(1, 5), (4, 10), (100, 20)])
 def test_more_items_get_more_steps_up_to_the_limit(new: int, expected: int) -> None:
     assert mixing.steps(new, 8, 0.5, 20) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "full", "lr", "expected"),
+    [
+        ("cls", False, None, 3e-4),
+        ("va", False, None, 5e-4),
+        ("cls", True, None, 1e-5),
+        ("cls", False, 0.5, 0.5),
+    ],
+)
+def test_the_rate_of_a_lesson_goes_by_its_kind_where_none_is_given(
+    kind: Kind, full: bool, lr: float | None, expected: float
+) -> None:
+    assert rate(IncrementalConfig(lr=lr), kind, full=full) == expected

@@ -112,6 +112,21 @@ def test_the_proximal_term_is_half_mu_times_the_squared_distance() -> None:
     assert float(model.weight.detach()) == pytest.approx(0.5 + 0.5 * 1 / 3, rel=1e-4)
 
 
+@pytest.mark.parametrize(("decay", "moved"), [(False, 4.0), (True, 1.0 + 0.75 + 0.5 + 0.25)])
+def test_a_learning_rate_that_decays_ends_at_its_last_part(*, decay: bool, moved: float) -> None:
+    # Loss θ: the gradient is 1 throughout, and so each step of AdamW is as long as its rate.
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(model.weight)
+    row = Example((1, 1), (-100, 1), 1)
+
+    def loss(m: torch.nn.Module, _: Batch) -> tuple[torch.Tensor, dict[str, float]]:
+        return next(m.parameters()).sum(), {}
+
+    settings = LocalTraining(1, 1.0, steps=4, decay=decay)
+    train(model, replace(SFT, loss=loss), [row], settings)
+    assert float(model.weight.detach()) == pytest.approx(-moved, rel=1e-5)
+
+
 def test_a_loss_that_is_not_finite_stops_with_the_step_and_a_remedy(
     examples: tuple[Example, ...],
 ) -> None:

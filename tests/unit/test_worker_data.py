@@ -14,13 +14,14 @@ from learning.data.rows import write
 from learning.synthetic.instructions import instructions
 from tests.unit.tiny import tiny_tokenizer
 from tests.unit.worker_records import task
-from worker.data import HOLDOUT_EXAMPLES, Data, Shard
+from worker import data
+from worker.data import HOLDOUT_EXAMPLES, Data, Shard, Wanted
 
 
-def read(data: Data, client: str, tokenizer: PreTrainedTokenizerBase, length: int = 256) -> Shard:
+def read(rows: Data, client: str, tokenizer: PreTrainedTokenizerBase, length: int = 256) -> Shard:
     """The client's instructions; its name is taken as it is, however hostile."""
     wanted = task(max_length=length).model_copy(update={"client_id": client})
-    return data.shard(wanted, objectives.make("sft"), tokenizer)
+    return rows.shard(wanted, objectives.make("sft"), tokenizer)
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def test_rows_are_tokenised_once(directory: Path) -> None:
     data, tokenizer = Data(directory), tiny_tokenizer()
     first = read(data, "client_0", tokenizer)
     (directory / "client_0_sft.jsonl").unlink()
-    assert read(data, "client_0", tokenizer) is first
+    assert read(data, "client_0", tokenizer).train is first.train
 
 
 @pytest.mark.parametrize("name", ["client_9", "heldout"])
@@ -96,3 +97,15 @@ def test_a_client_may_have_rows_of_one_kind_only(directory: Path) -> None:
         task(client_id="client_7", objective="dpo"), objectives.make("dpo"), tiny_tokenizer()
     )
     assert len(shard.train) + len(shard.holdout) < 9  # `fccl evaluate` has the others
+
+
+def test_a_task_measures_by_a_part_of_what_is_held_out(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "HOLDOUT_EXAMPLES", 2)
+    rows, tokenizer = Data(directory), tiny_tokenizer()
+    wanted = Wanted("client_0", "sft", (), 256)
+    whole = rows.of(wanted, objectives.make("sft"), tokenizer)
+    shard = read(rows, "client_0", tokenizer)
+    assert len(whole.holdout) > 2 and list(shard.holdout) == list(whole.holdout[:2])
+    assert shard.train == whole.train

@@ -284,22 +284,25 @@ class Learner:
             return True
         if done is None:
             return False
-        learned = difference(done.adapter, begun)
-        own = added(learned, *(local.parts.values() if local else ())) or learned
-        figures = desk.compare(prepared, begun, done.adapter, own)
-        trial = replace(trial, figures=figures, steps=done.steps, seconds=done.seconds)
-        if reason := desk.refusal(figures) or self._vetoed(
-            client, shadow, trial, begun, done.adapter
-        ):
+        parts = tuple(local.parts.values()) if local else ()
+        found = desk.judge(prepared, begun, difference(done.adapter, begun), parts)
+        trial = replace(
+            trial,
+            figures=found.figures,
+            steps=done.steps,
+            seconds=done.seconds,
+            share=found.share,
+        )
+        if reason := found.reason or self._vetoed(client, shadow, trial, begun, found.after):
             self._reject(client, book, trial, reason)
             return True
         book.accept(
             trial.batch("accepted"),
             [entry.id for entry in prepared.train],
             [entry.id for entry in prepared.held],
-            learned,
-            done.adapter,
-            desk.stream(prepared, done.adapter),
+            found.learned,
+            found.after,
+            desk.stream(prepared, found.after),
         )
         self._voice.told("learned", f"{client}: {trial.text()}")
         return True

@@ -18,11 +18,16 @@ from common.tensors import Tensors
 from learning.measuring import Measurement
 from worker.data import HOLDOUT_EXAMPLES, Data, Shard, Wanted
 from worker.incremental import mixing
-from worker.incremental.book import Book, Entry
+from worker.incremental.book import Book, Entry, added
 from worker.incremental.gate import Figures, refusal
 from worker.incremental.shadow import Exam, Lesson, Shadow, label_of
 from worker.trainer import norm
 
+ANCHORS = 128  # rows of the client's own: on 48, chance alone moves the mean loss by over 2 %
+SHARES = (1.0, 0.5, 0.25)
+"""Of a lesson, tried in turn. Near a model that is good at its anchors their loss rises with the
+square of a step, and what is new is learned in proportion to it: half of a lesson that forgets too
+much is worth half of it at a quarter of the price. What contradicts the anchors stays bad."""
 PERSONAL_GAIN = 0.98  # of the global version's loss on settled items, for what is kept beside it
 
 
@@ -50,6 +55,25 @@ class Prepared:
     def entries(self) -> tuple[Entry, ...]:
         """The items that the attempt is about: those of no use only where there are no others."""
         return (*self.train, *self.held) or self.unusable
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the gate says of a lesson.
+
+    Attributes:
+        learned: The part of it that may be kept; all of it where none may.
+        after: The model with that.
+        figures: What is known of it.
+        share: How much of the lesson that is.
+        reason: Why it may not be kept; empty where it may.
+    """
+
+    learned: Tensors
+    after: Tensors
+    figures: Figures
+    share: float
+    reason: str
 
 
 class Desk:
@@ -102,7 +126,39 @@ class Desk:
             tuple(entry for entry in entries if entry.id not in usable),
         )
 
-    def compare(self, prepared: Prepared, before: Tensors, after: Tensors, own: Tensors) -> Figures:
+    def judge(
+        self, prepared: Prepared, begun: Tensors, learned: Tensors, parts: Sequence[Tensors]
+    ) -> Judged:
+        """The largest of `SHARES` of what was learned that the gate lets pass.
+
+        Args:
+            prepared: With its exams.
+            begun: The model as it was.
+            learned: What the shadow copy has on top of it.
+            parts: What the client had learned before, on top of the global version.
+        """
+        whole: Judged | None = None
+        for share in SHARES:
+            part = {name: share * tensor for name, tensor in learned.items()}
+            after = added(begun, part) or begun
+            own = added(part, *parts) or part
+            known = whole.figures if whole else None
+            figures = self.compare(prepared, begun, after, own, known)
+            found = Judged(part, after, figures, share, self.refusal(figures))
+            if not found.reason:
+                return found
+            whole = whole or found
+        assert whole is not None
+        return whole
+
+    def compare(
+        self,
+        prepared: Prepared,
+        before: Tensors,
+        after: Tensors,
+        own: Tensors,
+        known: Figures | None = None,
+    ) -> Figures:
         """What is known of a shadow copy.
 
         Args:
@@ -110,14 +166,15 @@ class Desk:
             before: The model as it was.
             after: The copy.
             own: All that the client then has on top of the global version.
+            known: Of another copy, by which the model as it was need not be measured again.
         """
         shadow = self._shadow
         new, old = prepared.exams, prepared.anchors
         base = difference_norm(after, own)
         return Figures(
-            new_before=_measured(shadow.measure(before, new)),
+            new_before=known.new_before if known else _measured(shadow.measure(before, new)),
             new_after=_measured(shadow.measure(after, new)),
-            anchor_before=shadow.measure(before, old),
+            anchor_before=known.anchor_before if known else shadow.measure(before, old),
             anchor_after=shadow.measure(after, old),
             norm=norm(own),
             limit=self._config.max_norm * base,
@@ -162,43 +219,53 @@ class Desk:
         return self._shadow.compared(kind, examples, adapter), places
 
     def _old(self, kind: Kind, without: Sequence[Entry], new: int, adapter: Tensors) -> list[Any]:
-        """Old rows for a lesson, each class alike: the client's own, and what it learned before."""
+        """Old rows for a lesson: the client's own, and what it learned before.
+
+        Each class of each task alike: balanced by class alone, the first tasks of a stream are lost
+        among the client's own rows, which are many more.
+        """
         config = self._config
         if not config.replay or not config.reservoir:
             return []
         steps = mixing.steps(new, config.batch_size, config.replay, config.steps)
         wanted = min(config.reservoir, round(steps * config.batch_size * config.replay))
-        ids = {entry.id for entry in without}
-        before = self._book.entries(
-            "learned", "settled", kind=kind, held=False, newest=config.reservoir
-        )
-        learned, _ = self._shadow.encode(kind, [e for e in before if e.id not in ids])
+        before = self._before(kind, without, held=False, newest=config.reservoir)
+        learned, places = self._shadow.encode(kind, before)
         own = self._own(kind)
-        rows = [*(own.train if own else ()), *learned]
-        chosen = mixing.reservoir(rows, wanted, len(rows), label_of)
-        return self._shadow.compared(kind, chosen, adapter)
+        rows = [("", example) for example in (own.train if own else ())]
+        tasks = [before[place].task for place in places]
+        rows += zip(tasks, learned, strict=True)
+        chosen = mixing.reservoir(rows, wanted, len(rows), lambda row: (row[0], label_of(row[1])))
+        return self._shadow.compared(kind, [example for _, example in chosen], adapter)
 
     def _anchors(
         self, kinds: set[Kind], without: Sequence[Entry], adapter: Tensors
     ) -> tuple[Exam, ...]:
-        """The client's holdout, and held out items that it has learned before.
+        """The client's holdout, and held out items that it has learned before, each task alike.
 
-        A client without rows of the items' kind is measured on those of the phase.
+        What lies about a task is seen by what is known of that task, so none may drop out. A client
+        without rows of the items' kind is measured on those of the phase.
         """
-        ids = {entry.id for entry in without}
         exams = []
         for kind in kinds if any(self._own(k) for k in kinds) else {KINDS[self._model.objective]}:
-            known = self._book.entries(
-                "learned", "settled", kind=kind, held=True, newest=HOLDOUT_EXAMPLES
-            )
-            held, _ = self._examples(kind, [e for e in known if e.id not in ids], adapter)
-            own = self._shadow.compared(kind, self._own_holdout(kind), adapter)
+            known = self._before(kind, without, held=True)
+            chosen = mixing.reservoir(known, HOLDOUT_EXAMPLES, len(known), lambda e: e.task)
+            held, _ = self._examples(kind, chosen, adapter)
+            own = self._shadow.compared(kind, self._own_holdout(kind, ANCHORS), adapter)
             exams.append(Exam(kind, [*own, *held]))
         return tuple(exams)
 
-    def _own_holdout(self, kind: Kind) -> Sequence[Any]:
+    def _before(
+        self, kind: Kind, without: Sequence[Entry], *, held: bool, newest: int | None = None
+    ) -> list[Entry]:
+        """What was learned before and is none of these."""
+        ids = {entry.id for entry in without}
+        found = self._book.entries("learned", "settled", kind=kind, held=held, newest=newest)
+        return [entry for entry in found if entry.id not in ids]
+
+    def _own_holdout(self, kind: Kind, most: int = HOLDOUT_EXAMPLES) -> Sequence[Any]:
         own = self._own(kind)
-        return own.holdout if own else ()
+        return own.holdout[:most] if own else ()
 
     def _own(self, kind: Kind) -> Shard | None:
         wanted = Wanted(self._client, kind, self._model.labels, self._model.max_length)

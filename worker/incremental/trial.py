@@ -22,6 +22,7 @@ class Trial:
     figures: Figures | None = None
     steps: int = 0
     seconds: float = 0.0
+    share: float = 1.0  # of what was learned, that is kept
 
     def batch(self, verdict: str, reason: str = "") -> Batch:
         """For the book."""
@@ -46,6 +47,8 @@ class Trial:
         """In figures, for the event feed."""
         text = f"{len(self.prepared.entries)} items are learned in {self.steps} steps,"
         text += f" {self.seconds:.1f} s"
+        if self.share < 1:
+            text += f", {self.share:.0%} of it kept"
         if (found := self.figures) is None:
             return text
         text += f": loss {found.new_before.loss:.3f} to {found.new_after.loss:.3f}"
