@@ -14,22 +14,24 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from threading import Event as Flag
 from typing import IO
 
-from worker.incremental.unanswered import MAX_ANSWER, Unanswered, late, too_long
+from worker.incremental.unanswered import MAX_ANSWER, NEVER, Unanswered, late, stopped, too_long
 
 _PRIVATE = "FCCL_"
 _CHUNK = 64 * 1024
 _LOOK_S = 0.05  # between two looks whether a command has ended whose output stays open
 
 
-def run(words: Sequence[str], asked: bytes, timeout_s: float) -> bytes:
+def run(words: Sequence[str], asked: bytes, timeout_s: float, stop: Flag = NEVER) -> bytes:
     """What a command answers.
 
     Args:
         words: Program and arguments.
         asked: Its input; it need not read it.
         timeout_s: In which it must have ended.
+        stop: Wait no longer.
 
     Raises:
         Unanswered: It cannot be started, took too long, wrote too much, or failed.
@@ -48,9 +50,9 @@ def run(words: Sequence[str], asked: bytes, timeout_s: float) -> bytes:
         raise Unanswered(f"cannot be started: {reason}") from None
     until = time.monotonic() + timeout_s
     try:
-        answer = _talk(process, asked, until)
-        process.wait(max(0.0, until - time.monotonic()))
-    except (TimeoutError, subprocess.TimeoutExpired):
+        answer = _talk(process, asked, until, stop)
+        _wait(process, until, stop)
+    except TimeoutError:
         raise late(timeout_s) from None
     finally:
         _kill(process)
@@ -61,7 +63,7 @@ def run(words: Sequence[str], asked: bytes, timeout_s: float) -> bytes:
     return answer
 
 
-def _talk(process: subprocess.Popen[bytes], asked: bytes, until: float) -> bytes:
+def _talk(process: subprocess.Popen[bytes], asked: bytes, until: float, stop: Flag) -> bytes:
     """Write and read at the same time, until the output ends; `TimeoutError` where that is late."""
     assert process.stdin is not None and process.stdout is not None
     answer, rest = bytearray(), memoryview(asked)
@@ -70,8 +72,7 @@ def _talk(process: subprocess.Popen[bytes], asked: bytes, until: float) -> bytes
         selector.register(stdin, selectors.EVENT_WRITE)
         selector.register(stdout, selectors.EVENT_READ)
         while True:
-            if (left := until - time.monotonic()) <= 0:
-                raise TimeoutError
+            left = _left(until, stop)
             ended = process.poll() is not None
             ready = [key.fileobj for key, _ in selector.select(0 if ended else min(left, _LOOK_S))]
             if stdin in ready and not (rest := _write(stdin, rest)):
@@ -86,6 +87,24 @@ def _talk(process: subprocess.Popen[bytes], asked: bytes, until: float) -> bytes
                     return bytes(answer)
             elif ended:  # something that it has started holds the output open
                 return bytes(answer)
+
+
+def _wait(process: subprocess.Popen[bytes], until: float, stop: Flag) -> None:
+    while True:
+        try:
+            process.wait(min(_left(until, stop), _LOOK_S))
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _left(until: float, stop: Flag) -> float:
+    """Seconds; `TimeoutError` where there are none."""
+    if stop.is_set():
+        raise stopped()
+    if (left := until - time.monotonic()) <= 0:
+        raise TimeoutError
+    return left
 
 
 def _write(stdin: IO[bytes], data: memoryview) -> memoryview:

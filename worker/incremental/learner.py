@@ -26,13 +26,11 @@ from common.errors import DataError, ModelError, StoreError, WireError
 from common.records import KINDS, CurrentModel, InboxRow, Receipt, TrainTask
 from common.tensors import Tensors
 from learning import lora
-from learning.loop import StepReport
 from worker.data import Data
-from worker.incremental import schema, served, validator
-from worker.incremental.book import Book, Entry, added, said
-from worker.incremental.lessons import Desk, helps
-from worker.incremental.shadow import Shadow, difference, row
-from worker.incremental.trial import Trial
+from worker.incremental import schema, served
+from worker.incremental.book import Book, Entry
+from worker.incremental.shadow import Shadow, row
+from worker.incremental.tutor import Pupil, Tutor
 from worker.incremental.watch import Watch
 from worker.models import Models
 from worker.source import Source
@@ -42,10 +40,6 @@ from worker.trainer import NOTHING, Start
 BATCH = 256  # items that are learned in one go
 KEEP_S = 5.0  # between two writes of the newest version to the disk
 TOLD = 64  # clients in a heartbeat
-BY_VALIDATOR = "by the validator:"
-VETO = "the validator did not accept it"  # all that others are told
-SAMPLES = 5  # items that a validator sees
-RECENT = 96  # settled items by which it is judged whether the federation knows them
 
 
 @dataclass(frozen=True)
@@ -110,10 +104,10 @@ class Learner:
             ConfigError: The validator is neither a command that is here nor a URL.
             DataError: The state directory cannot be written.
         """
-        self._place, self._config, self._data = place, config, data
+        self._place, self._config = place, config
         self._models, self._source, self._slot = models, source, slot
-        self._clock, self._voice = clock, voice
-        validator.check(config.validator)
+        self._voice = voice
+        self._tutor = Tutor(config, data, clock, voice.told)
         self._paths = {client: schema.inbox_path(place.state, client) for client in place.clients}
         self._watch = Watch(self._paths, time.monotonic)
         self._known: dict[str, _Known] = {}
@@ -132,11 +126,12 @@ class Learner:
             self._follow()
         except (StoreError, WireError, ModelError, DataError) as error:
             self._voice.told("waiting", error.what)
-        self._each([*dict.fromkeys([*self._watch.due(), *self._behind()])], abandon)
+        due = [*self._watch.due(), *self._tutor.answered(), *self._behind()]
+        self._each(dict.fromkeys(due), abandon)
 
     def between_steps(self, task: TrainTask, abandon: Flag) -> None:
         """Look into them while a task trains, and leave its model as it was."""
-        due = self._watch.due()
+        due = dict.fromkeys([*self._watch.due(), *self._tutor.answered()])
         loaded = self._models.at_hand
         if not due or loaded is None:
             return
@@ -149,6 +144,7 @@ class Learner:
 
     def close(self) -> None:
         """The worker leaves this run: the newest version stays on the disk."""
+        self._tutor.close()
         try:
             self._follow()
             self._keep(0.0)
@@ -180,9 +176,9 @@ class Learner:
         try:
             with Book(path) as book:
                 self._enter(client, book)
-                shadow = self._shadow(model, base)
-                self._rebase(client, book, shadow, model, adapter, abandon)
-                start = self._start(client, book, shadow, task, adapter)
+                pupil = Pupil(client, book, self._shadow(model, base), model, adapter)
+                self._tutor.rebase(pupil, abandon)
+                start = self._start(pupil, task)
                 self._remember(client, book)
         except DataError as error:
             self._voice.told("waiting", f"the inbox of {client}: {error}"[:500])
@@ -249,159 +245,17 @@ class Learner:
         base = self._source.base(model.base, self._voice.wanted, abandon)
         if base is None:
             return
-        shadow = self._shadow(model, base)
+        pupil = Pupil(client, book, self._shadow(model, base), model, adapter)
         if not mine:
-            self._rebase(client, book, shadow, model, adapter, abandon)
+            self._tutor.rebase(pupil, abandon)
+        if not self._tutor.conclude(pupil):
+            return
         while group := _group(book.entries("waiting")[:BATCH]):
-            if not self._learn(client, book, shadow, (model, adapter), group, abandon):
+            if not self._tutor.learn(pupil, group, abandon):
                 return
 
-    def _learn(
-        self,
-        client: str,
-        book: Book,
-        shadow: Shadow,
-        newest: tuple[CurrentModel, Tensors],
-        group: Sequence[Entry],
-        abandon: Flag,
-    ) -> bool:
-        """Try to learn some items of one kind; False if `abandon` came between."""
-        model, adapter = newest
-        local = book.local(model.run)
-        begun = local.current if local else adapter
-        desk = self._desk(client, book, shadow, model)
-        prepared = desk.prepared(group, begun, split=True)
-        if prepared.unusable:
-            reason = _unusable(prepared.unusable, shadow)
-            book.refuse([entry.id for entry in prepared.unusable], reason)
-        if not prepared.lessons:
-            return True
-        trial = Trial(model, local, prepared, self._clock())
-        try:
-            done = shadow.train(begun, prepared.lessons, group[-1].id, _unless(abandon))
-        except ModelError as error:
-            self._reject(client, book, trial, error.what)
-            return True
-        if done is None:
-            return False
-        parts = tuple(local.parts.values()) if local else ()
-        found = desk.judge(prepared, begun, difference(done.adapter, begun), parts)
-        trial = replace(
-            trial,
-            figures=found.figures,
-            steps=done.steps,
-            seconds=done.seconds,
-            share=found.share,
-        )
-        if reason := found.reason or self._vetoed(client, shadow, trial, begun, found.after):
-            self._reject(client, book, trial, reason)
-            return True
-        book.accept(
-            trial.batch("accepted"),
-            [entry.id for entry in prepared.train],
-            [entry.id for entry in prepared.held],
-            found.learned,
-            found.after,
-            desk.stream(prepared, found.after),
-        )
-        self._voice.told("learned", f"{client}: {trial.text()}")
-        return True
-
-    def _reject(self, client: str, book: Book, trial: Trial, reason: str) -> None:
-        entries = trial.prepared.entries
-        told = VETO if reason.startswith(BY_VALIDATOR) else reason  # it may repeat what users wrote
-        book.reject(trial.batch("rejected", told), [entry.id for entry in entries], reason)
-        self._voice.told("unlearned", f"{client}: {len(entries)} items are not learned: {told}")
-
-    def _vetoed(
-        self, client: str, shadow: Shadow, trial: Trial, before: Tensors, after: Tensors
-    ) -> str:
-        """Why the external validator does not accept; empty where it does, or there is none."""
-        config, figures, entries = self._config, trial.figures, trial.prepared.entries
-        if not config.validator.strip() or figures is None:
-            return ""
-        few = (trial.prepared.held or trial.prepared.train)[:SAMPLES]
-        answers = [shadow.answers(model, entries[0].kind, few) for model in (before, after)]
-        asked = [said(entry) for entry in few]
-        case = validator.Case(
-            client_id=client,
-            kind=entries[0].kind,
-            task=entries[0].task,
-            items=len(entries),
-            new_before=figures.new_before,
-            new_after=figures.new_after,
-            anchor_before=figures.anchor_before,
-            anchor_after=figures.anchor_after,
-            norm=figures.norm,
-            samples=tuple(
-                validator.Sample(text, expected, old, new)
-                for (text, expected), old, new in zip(asked, *answers, strict=True)
-            ),
-        )
-        verdict = validator.validate(config.validator, case, config.validator_timeout_s)
-        return "" if verdict.accepted else f"{BY_VALIDATOR} {verdict.reason}"
-
-    def _rebase(
-        self,
-        client: str,
-        book: Book,
-        shadow: Shadow,
-        model: CurrentModel,
-        adapter: Tensors,
-        abandon: Flag,
-    ) -> None:
-        """Bring what was learned onto a newer version, and ask the gate again.
-
-        First as it is; where that no longer does, by learning the items anew from the new version;
-        where that does not either, the items are rejected, with the reason. What is under way in an
-        update is waited for: the new version may hold a part of it already.
-        """
-        local = book.local(model.run)
-        if local is None or local.version >= model.version or "riding" in local.parts:
-            return
-        learned = book.entries("learned")
-        entries = learned or book.entries("settled", newest=RECENT)
-        desk = self._desk(client, book, shadow, model)
-        prepared = desk.prepared(entries, adapter, split=False)
-        trial = Trial(model, None, prepared, self._clock())
-        own = added(*local.parts.values()) or {}
-        moved = added(adapter, own) if own else None
-        if moved is not None and prepared.exams:
-            figures = desk.compare(prepared, adapter, moved, own)
-            if not desk.refusal(figures) and (learned or helps(figures)):
-                book.rebase(model.run, model.version, moved, local.parts)
-                return
-        if not learned:  # the federation knows by now what this client taught it
-            book.rebase(model.run, model.version, None, {})
-            return
-        reason = "none of them can be used any more"
-        if prepared.lessons:
-            try:
-                done = shadow.train(adapter, prepared.lessons, model.version, _unless(abandon))
-            except ModelError as error:
-                self._give_up(client, book, trial, f"after version {model.version}: {error.what}")
-                return
-            if done is None:
-                return
-            found = desk.judge(prepared, adapter, difference(done.adapter, adapter), ())
-            trial = replace(trial, figures=found.figures, steps=done.steps, seconds=done.seconds)
-            reason = found.reason
-            if not reason:
-                book.rebase(model.run, model.version, found.after, {"unsent": found.learned})
-                text = f"{len(learned)} items are learned again on version {model.version}"
-                self._voice.told("rebased", f"{client}: {text}")
-                return
-        self._give_up(client, book, trial, f"after version {model.version}: {reason}")
-
-    def _give_up(self, client: str, book: Book, trial: Trial, reason: str) -> None:
-        book.drop(trial.batch("rejected", reason))
-        count = len(trial.prepared.entries)
-        self._voice.told("unlearned", f"{client}: {count} items are given up {reason}")
-
-    def _start(
-        self, client: str, book: Book, shadow: Shadow, task: TrainTask, adapter: Tensors
-    ) -> Start:
-        kind = KINDS[task.objective]
+    def _start(self, pupil: Pupil, task: TrainTask) -> Start:
+        book, kind = pupil.book, KINDS[task.objective]
         rows = book.entries(
             "learned", "settled", kind=kind, held=False, newest=self._config.reservoir
         )
@@ -410,14 +264,11 @@ class Learner:
         if local is None or "unsent" not in local.parts or "riding" in local.parts:
             return start
         unsent = local.parts["unsent"]
-        if local.version != task.base_version:  # the task is older than what the client has seen
-            desk = self._desk(client, book, shadow, _model_of(task))
-            prepared = desk.prepared(book.entries("learned"), adapter, split=False)
-            moved = added(adapter, unsent) or adapter
-            if not prepared.exams or desk.refusal(desk.compare(prepared, adapter, moved, unsent)):
-                return start  # it rides in the next one
+        # The task may be older than what the client has seen.
+        if local.version != task.base_version and not self._tutor.rides(pupil, unsent):
+            return start  # it rides in the next one
         ride = f"{task.task_id}.{task.attempt}"
-        self._rides[ride] = client
+        self._rides[ride] = pupil.client
         return replace(start, unsent=unsent, samples=book.ride(ride))
 
     def _enter(self, client: str, book: Book, *, recover: bool = True) -> None:
@@ -485,9 +336,6 @@ class Learner:
         )
         return Shadow(loaded, model, self._config, autocast=self._models.compute.autocast)
 
-    def _desk(self, client: str, book: Book, shadow: Shadow, model: CurrentModel) -> Desk:
-        return Desk(client, book, shadow, self._data, model, self._config)
-
     def _remember(self, client: str, book: Book) -> None:
         local = book.local(self._place.run)
         parts = local.parts if local else {}
@@ -524,13 +372,3 @@ def _model_of(task: TrainTask) -> CurrentModel:
 def _group(entries: Sequence[Entry]) -> list[Entry]:
     """Items of the oldest one's kind and task."""
     return [e for e in entries if (e.kind, e.task) == (entries[0].kind, entries[0].task)]
-
-
-def _unusable(entries: Sequence[Entry], shadow: Shadow) -> str:
-    if not shadow.learns(entries[0].kind):
-        return f"this run's model learns no {entries[0].kind} rows"
-    return "it is too long for this model, or its label is none of the run's classes"
-
-
-def _unless(abandon: Flag) -> Callable[[StepReport], bool]:
-    return lambda _: not abandon.is_set()

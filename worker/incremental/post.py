@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections.abc import Coroutine
+from threading import Event as Flag
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
 from common.records import one_line
 from common.tls import trusting
-from worker.incremental.unanswered import MAX_ANSWER, Unanswered, late, too_long
+from worker.incremental.unanswered import MAX_ANSWER, NEVER, Unanswered, late, stopped, too_long
+
+_LOOK_S = 0.05  # between two looks whether anybody still waits
 
 
-def post(url: str, asked: bytes, timeout_s: float) -> bytes:
+def post(url: str, asked: bytes, timeout_s: float, stop: Flag = NEVER) -> bytes:
     """What a server answers.
 
     In an event loop of its own: only so does the time-out hold for the whole, with the look-up of
@@ -24,19 +29,34 @@ def post(url: str, asked: bytes, timeout_s: float) -> bytes:
         url: http or https; a user and password in it are sent as such.
         asked: JSON.
         timeout_s: In which all of the answer must be here.
+        stop: Wait no longer.
 
     Raises:
         Unanswered: It cannot be reached, took too long, wrote too much, or refused.
     """
     loop = asyncio.new_event_loop()
     try:
-        return loop.run_until_complete(asyncio.wait_for(_answer(url, asked), timeout_s))
+        return loop.run_until_complete(_within(_answer(url, asked), timeout_s, stop))
     except TimeoutError:
         raise late(timeout_s) from None
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
         raise Unanswered(f"at {_host(url)}: {_fault(error)}") from None
     finally:
         loop.close()
+
+
+async def _within(answer: Coroutine[Any, Any, bytes], timeout_s: float, stop: Flag) -> bytes:
+    task = asyncio.ensure_future(answer)
+    try:
+        async with asyncio.timeout(timeout_s):
+            while not task.done():
+                if stop.is_set():
+                    raise stopped()
+                await asyncio.wait([task], timeout=_LOOK_S)
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+    return task.result()
 
 
 async def _answer(url: str, asked: bytes) -> bytes:

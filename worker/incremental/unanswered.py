@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from threading import Event
+
 MAX_ANSWER = 64 * 1024
 """Bytes; a verdict is a line."""
+
+
+NEVER = Event()
+"""Of those who wait until the time is up."""
 
 
 class Unanswered(Exception):
@@ -13,6 +19,11 @@ class Unanswered(Exception):
 def late(timeout_s: float) -> Unanswered:
     """It took too long."""
     return Unanswered(f"gave no answer within {timeout_s:g} s")
+
+
+def stopped() -> Unanswered:
+    """Nobody waits for it any more."""
+    return Unanswered("was not waited for")
 
 
 def too_long() -> Unanswered:

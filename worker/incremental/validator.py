@@ -16,6 +16,7 @@ import math
 import shlex
 import shutil
 from dataclasses import asdict, dataclass
+from threading import Event as Flag
 from typing import Any
 
 import httpx
@@ -25,7 +26,7 @@ from common.records import Kind, one_line
 from learning.measuring import Measurement
 from worker.incremental import command
 from worker.incremental.post import post
-from worker.incremental.unanswered import Unanswered
+from worker.incremental.unanswered import NEVER, Unanswered
 
 FORMAT = 1
 MAX_REASON = 300
@@ -104,13 +105,14 @@ def check(spec: str) -> None:
         )
 
 
-def validate(spec: str, case: Case, timeout_s: float) -> Verdict:
-    """Ask the validator.
+def validate(spec: str, case: Case, timeout_s: float, stop: Flag = NEVER) -> Verdict:
+    """Ask the validator, and wait.
 
     Args:
         spec: Of `incremental.validator`.
         case: What it is about.
         timeout_s: In which all of it must be done.
+        stop: Wait no longer; whatever was asked is ended.
 
     Returns:
         Its verdict; *not accepted* for any fault of the validator, which is then the reason.
@@ -118,9 +120,9 @@ def validate(spec: str, case: Case, timeout_s: float) -> Verdict:
     asked = json.dumps(case.fields()).encode()
     try:
         answer = (
-            post(spec.strip(), asked, timeout_s)
+            post(spec.strip(), asked, timeout_s, stop)
             if _is_url(spec)
-            else command.run(_words(spec), asked, timeout_s)
+            else command.run(_words(spec), asked, timeout_s, stop)
         )
         return _read(answer)
     except Unanswered as fault:
