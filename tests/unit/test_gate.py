@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from common.records import Kind
 from learning.measuring import Measurement
 from worker.incremental import mixing
 from worker.incremental.gate import Figures, refusal
+from worker.incremental.lessons import helps
 from worker.incremental.shadow import rate
 
 CONFIG = IncrementalConfig()
@@ -39,6 +41,24 @@ def figures(
 def test_the_gate(found: Figures, reason: str) -> None:
     assert refusal(found, CONFIG)[: len(reason)] == reason
     assert bool(refusal(found, CONFIG)) == bool(reason)
+
+
+@pytest.mark.parametrize(
+    ("task", "reason"),
+    [
+        ((0.5, 0.55), ""),
+        ((0.5, 0.56), "it contradicts what its task has taught: loss 0.500 to 0.560, over 0.550"),
+        ((0.1, 0.13), ""),
+        ((0.1, 0.14), "it contradicts what its task has taught: loss 0.100 to 0.140, over 0.130"),
+        ((0.1, math.nan), "it contradicts what its task has taught: loss 0.100 to nan, over 0.130"),
+    ],
+)
+def test_a_better_loss_on_all_else_hides_no_contradiction(
+    task: tuple[float, float], reason: str
+) -> None:
+    old, new = (Measurement(loss) for loss in task)
+    found = replace(figures((1.0, 0.5), (1.0, 0.9)), task_before=old, task_after=new)
+    assert refusal(found, CONFIG) == reason
 
 
 def test_without_a_gate_only_what_is_not_finite_is_refused() -> None:
@@ -86,3 +106,26 @@ def test_the_rate_of_a_lesson_goes_by_its_kind_where_none_is_given(
     kind: Kind, full: bool, lr: float | None, expected: float
 ) -> None:
     assert rate(IncrementalConfig(lr=lr), kind, full=full) == expected
+
+
+def test_groups_are_alike_unless_that_leaves_too_few() -> None:
+    rows = ["a1", "b1", "a2", "a3", "b2", "a4", "a5"]
+    assert mixing.alike(rows, 0, lambda row: row[0]) == ["a1", "b1", "a2", "b2"]
+    assert mixing.alike(rows, 6, lambda row: row[0]) == ["a1", "b1", "a2", "b2", "a3", "a4"]
+    assert mixing.alike(rows, 99, lambda row: row[0]) == ["a1", "b1", "a2", "b2", "a3", "a4", "a5"]
+    assert mixing.alike([], 5) == []
+
+
+@pytest.mark.parametrize(
+    ("new", "anchor", "kept"),
+    [
+        ((1.0, 0.97), (0.50, 0.50), True),
+        ((1.0, 0.97), (0.50, 0.51), False),  # the gate itself would let this pass
+        ((1.0, 0.99), (0.50, 0.40), False),
+        ((1.0, 0.97), None, True),
+    ],
+)
+def test_what_the_federation_has_is_kept_beside_it_only_where_nothing_is_worse(
+    *, new: tuple[float, float], anchor: tuple[float, float] | None, kept: bool
+) -> None:
+    assert helps(figures(new, anchor)) is kept

@@ -24,10 +24,12 @@ from worker.incremental.shadow import Exam, Lesson, Shadow, label_of
 from worker.trainer import norm
 
 ANCHORS = 128  # rows of the client's own: on 48, chance alone moves the mean loss by over 2 %
-SHARES = (1.0, 0.5, 0.25)
+FEWEST = 24  # of them: better skewed than so few that chance decides
+SHARES = (1.0, 0.5)
 """Of a lesson, tried in turn. Near a model that is good at its anchors their loss rises with the
 square of a step, and what is new is learned in proportion to it: half of a lesson that forgets too
-much is worth half of it at a quarter of the price. What contradicts the anchors stays bad."""
+much is worth half of it at a quarter of the price. No smaller part: what contradicts the anchors
+harms them in proportion, and a quarter of flipped labels was hardly more than they tolerate."""
 PERSONAL_GAIN = 0.98  # of the global version's loss on settled items, for what is kept beside it
 
 
@@ -42,6 +44,7 @@ class Prepared:
         exams: Examples of `held`, or of `train` where too few came to hold any out.
         anchors: What the model could before.
         unusable: Those that make no example, with the reason.
+        known: Items of the same tasks that were learned before and are held out.
     """
 
     train: tuple[Entry, ...]
@@ -50,6 +53,7 @@ class Prepared:
     exams: tuple[Exam, ...]
     anchors: tuple[Exam, ...]
     unusable: tuple[Entry, ...]
+    known: tuple[Exam, ...] = ()
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -124,6 +128,7 @@ class Desk:
             tuple(exams),
             self._anchors(kinds, entries, adapter),
             tuple(entry for entry in entries if entry.id not in usable),
+            self._known(kinds, entries, adapter),
         )
 
     def judge(
@@ -178,6 +183,8 @@ class Desk:
             anchor_after=shadow.measure(after, old),
             norm=norm(own),
             limit=self._config.max_norm * base,
+            task_before=known.task_before if known else shadow.measure(before, prepared.known),
+            task_after=shadow.measure(after, prepared.known),
         )
 
     def refusal(self, figures: Figures) -> str:
@@ -189,7 +196,9 @@ class Desk:
         kinds = {entry.kind for entry in (*prepared.train, *prepared.held)}
         found: dict[str, tuple[Measurement, int]] = {}
         for kind in kinds:
-            self._measure(found, "", adapter, Exam(kind, self._own_holdout(kind)))
+            self._measure(
+                found, "", adapter, Exam(kind, self._own_holdout(kind)[:HOLDOUT_EXAMPLES])
+            )
             known = self._book.entries("learned", "settled", kind=kind)
             fresh = [entry for entry in prepared.train if entry.kind == kind]
             held = [entry for entry in prepared.held if entry.kind == kind]
@@ -243,6 +252,9 @@ class Desk:
     ) -> tuple[Exam, ...]:
         """The client's holdout, and held out items that it has learned before, each task alike.
 
+        Of the holdout each class alike, as in what is learned: a client whose rows are nearly all
+        of one class would call a model good that calls everything so.
+
         What lies about a task is seen by what is known of that task, so none may drop out. A client
         without rows of the items' kind is measured on those of the phase.
         """
@@ -251,8 +263,20 @@ class Desk:
             known = self._before(kind, without, held=True)
             chosen = mixing.reservoir(known, HOLDOUT_EXAMPLES, len(known), lambda e: e.task)
             held, _ = self._examples(kind, chosen, adapter)
-            own = self._shadow.compared(kind, self._own_holdout(kind, ANCHORS), adapter)
+            rows = mixing.alike(self._own_holdout(kind), FEWEST, label_of)[:ANCHORS]
+            own = self._shadow.compared(kind, rows, adapter)
             exams.append(Exam(kind, [*own, *held]))
+        return tuple(exams)
+
+    def _known(
+        self, kinds: set[Kind], entries: Sequence[Entry], adapter: Tensors
+    ) -> tuple[Exam, ...]:
+        tasks = {(entry.kind, entry.task) for entry in entries}
+        exams = []
+        for kind in kinds:
+            before = self._before(kind, entries, held=True)
+            same = [entry for entry in before if (kind, entry.task) in tasks][-HOLDOUT_EXAMPLES:]
+            exams.append(Exam(kind, self._examples(kind, same, adapter)[0]))
         return tuple(exams)
 
     def _before(
@@ -263,9 +287,9 @@ class Desk:
         found = self._book.entries("learned", "settled", kind=kind, held=held, newest=newest)
         return [entry for entry in found if entry.id not in ids]
 
-    def _own_holdout(self, kind: Kind, most: int = HOLDOUT_EXAMPLES) -> Sequence[Any]:
+    def _own_holdout(self, kind: Kind) -> Sequence[Any]:
         own = self._own(kind)
-        return own.holdout[:most] if own else ()
+        return own.holdout if own else ()
 
     def _own(self, kind: Kind) -> Shard | None:
         wanted = Wanted(self._client, kind, self._model.labels, self._model.max_length)
@@ -276,7 +300,14 @@ class Desk:
 
 
 def helps(figures: Figures) -> bool:
-    """Whether what the federation has already is still worth keeping beside it."""
+    """Whether what the federation has already is still worth keeping beside it.
+
+    The version may hold most of it by now: then the same again goes too far, which makes the loss
+    on these very items better still, and is paid for elsewhere.
+    """
+    old, new = figures.anchor_before, figures.anchor_after
+    if old is not None and new is not None and new.loss > old.loss:
+        return False
     return figures.new_after.loss < PERSONAL_GAIN * figures.new_before.loss
 
 
