@@ -39,6 +39,7 @@ from worker.incremental.learner import Learner, Place, Voice
 from worker.models import Models
 from worker.source import Source
 from worker.spool import Pending, claim
+from worker.trainer import norm
 
 LABELS = ("bad", "fine")
 COMPUTE = Compute(torch.device("cpu"), threads=1, autocast=False)
@@ -289,6 +290,23 @@ def test_a_newer_version_is_learned_on_top_of_and_nothing_is_lost(stage: Stage) 
     local = stage.local()
     assert local is not None and local.version == 1
     assert same(local.current, plus(moved, local.parts["unsent"]))
+    assert stage.counts() == {"learned": 12}
+
+
+def test_what_is_too_much_for_a_newer_version_is_kept_in_part(stage: Stage) -> None:
+    stage.seen()
+    stage.put(items("good", "dull"))
+    stage.attend("learned")
+    local = stage.local()
+    assert local is not None
+    whole = norm(local.parts["unsent"])
+    part = 0.7 * whole / norm(stage.adapter)  # the whole is over it, half is under it
+    stage.start(CONFIG.model_copy(update={"max_norm": part}))
+    stage.seen(1, stage.adapter)
+    stage.attend("rebased", "unlearned")
+    after = stage.local()
+    assert after is not None and after.version == 1
+    assert norm(after.parts["unsent"]) == pytest.approx(whole / 2, rel=0.2)  # it is learned anew
     assert stage.counts() == {"learned": 12}
 
 

@@ -383,12 +383,11 @@ class Learner:
                 return
             if done is None:
                 return
-            again = difference(done.adapter, adapter)
-            figures = desk.compare(prepared, adapter, done.adapter, again)
-            trial = replace(trial, figures=figures, steps=done.steps, seconds=done.seconds)
-            reason = desk.refusal(figures)
+            found = desk.judge(prepared, adapter, difference(done.adapter, adapter), ())
+            trial = replace(trial, figures=found.figures, steps=done.steps, seconds=done.seconds)
+            reason = found.reason
             if not reason:
-                book.rebase(model.run, model.version, done.adapter, {"unsent": again})
+                book.rebase(model.run, model.version, found.after, {"unsent": found.learned})
                 text = f"{len(learned)} items are learned again on version {model.version}"
                 self._voice.told("rebased", f"{client}: {text}")
                 return
