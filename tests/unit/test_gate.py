@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -39,6 +40,24 @@ def figures(
 def test_the_gate(found: Figures, reason: str) -> None:
     assert refusal(found, CONFIG)[: len(reason)] == reason
     assert bool(refusal(found, CONFIG)) == bool(reason)
+
+
+@pytest.mark.parametrize(
+    ("task", "reason"),
+    [
+        ((0.5, 0.55), ""),
+        ((0.5, 0.56), "it contradicts what its task has taught: loss 0.500 to 0.560, over 0.550"),
+        ((0.1, 0.13), ""),
+        ((0.1, 0.14), "it contradicts what its task has taught: loss 0.100 to 0.140, over 0.130"),
+        ((0.1, math.nan), "it contradicts what its task has taught: loss 0.100 to nan, over 0.130"),
+    ],
+)
+def test_a_better_loss_on_all_else_hides_no_contradiction(
+    task: tuple[float, float], reason: str
+) -> None:
+    old, new = (Measurement(loss) for loss in task)
+    found = replace(figures((1.0, 0.5), (1.0, 0.9)), task_before=old, task_after=new)
+    assert refusal(found, CONFIG) == reason
 
 
 def test_without_a_gate_only_what_is_not_finite_is_refused() -> None:

@@ -103,10 +103,20 @@ def test_no_task_drops_out_of_the_anchors(client: Client, monkeypatch: pytest.Mo
     client.learned("first", first, held=2)
     client.learned("then", then, held=10)
     client.put("new", texts("not", 10))
-    (anchors,) = client.prepared().anchors
+    prepared = client.prepared()
+    assert [len(exam.examples) for exam in prepared.known] == [0]  # none of this task is known
+    (anchors,) = prepared.anchors
     words = [example.input_ids[1] for example in anchors.examples]
     assert (words.count(BRIGHT), words.count(DULL)) == (2, 2)  # of 2 and of 10
     assert words.count(SLOW) > 4  # the client's own holdout, as whole as it is
+
+
+def test_new_items_are_measured_against_what_is_held_out_of_their_task(client: Client) -> None:
+    client.learned("first", texts("bright", 6), held=2)
+    client.learned("then", texts("dull", 20), held=10)
+    client.put("first", texts("not", 10))
+    (known,) = client.prepared().known
+    assert [example.input_ids[1] for example in known.examples] == [BRIGHT, BRIGHT]
 
 
 class Curve:
@@ -117,7 +127,7 @@ class Curve:
 
     def measure(self, adapter: Tensors, exams: Sequence[object]) -> Measurement:
         x = float(adapter["x"][0])
-        self.seen.append(x)
+        self.seen += [x] if exams else []
         return Measurement(self._anchors(x) if exams == ("anchors",) else 2 - x)
 
 

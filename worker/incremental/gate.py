@@ -13,6 +13,10 @@ from typing import Any
 from common.config import IncrementalConfig
 from learning.measuring import Measurement
 
+TASK_TOLERANCE, TASK_SLACK = 1.1, 0.03
+"""The same of the task that new items are of: so many times, or so many nats. More than of all
+anchors, since these are few; what contradicts them makes their loss twice what it was and more,
+which a better loss on everything else may hide."""
 SLACK = 0.01
 """Nats by which the anchor loss may rise in any case: 1.02 × next to nothing would be nothing."""
 
@@ -29,6 +33,9 @@ class Figures:
         anchor_after: The same by the shadow copy.
         norm: L2 norm of all that was learned here and is not in the global version.
         limit: What that may be.
+        task_before: On what is held out of the new items' own task since earlier, by the model as
+            it was; None where there is none.
+        task_after: The same by the shadow copy.
     """
 
     new_before: Measurement
@@ -37,6 +44,8 @@ class Figures:
     anchor_after: Measurement | None
     norm: float
     limit: float
+    task_before: Measurement | None = None
+    task_after: Measurement | None = None
 
     def fields(self) -> dict[str, Any]:
         """Plain maps and numbers, for JSON."""
@@ -57,6 +66,12 @@ def refusal(figures: Figures, config: IncrementalConfig) -> str:
         limit = max(config.anchor_tolerance * old.loss, old.loss + SLACK)
         if new.loss > limit:
             return f"it forgets: anchor loss {old.loss:.3f} to {new.loss:.3f}, over {limit:.3f}"
+    old, new = figures.task_before, figures.task_after
+    if old is not None and new is not None:
+        limit = max(TASK_TOLERANCE * old.loss, old.loss + TASK_SLACK)
+        if not new.loss <= limit:
+            change = f"{old.loss:.3f} to {new.loss:.3f}, over {limit:.3f}"
+            return f"it contradicts what its task has taught: loss {change}"
     if not figures.new_after.loss < figures.new_before.loss:
         before, after = figures.new_before.loss, figures.new_after.loss
         return f"it is no better at the new items: loss {before:.3f} to {after:.3f}"

@@ -24,10 +24,11 @@ from worker.incremental.shadow import Exam, Lesson, Shadow, label_of
 from worker.trainer import norm
 
 ANCHORS = 128  # rows of the client's own: on 48, chance alone moves the mean loss by over 2 %
-SHARES = (1.0, 0.5, 0.25)
+SHARES = (1.0, 0.5)
 """Of a lesson, tried in turn. Near a model that is good at its anchors their loss rises with the
 square of a step, and what is new is learned in proportion to it: half of a lesson that forgets too
-much is worth half of it at a quarter of the price. What contradicts the anchors stays bad."""
+much is worth half of it at a quarter of the price. No smaller part: what contradicts the anchors
+harms them in proportion, and a quarter of flipped labels was hardly more than they tolerate."""
 PERSONAL_GAIN = 0.98  # of the global version's loss on settled items, for what is kept beside it
 
 
@@ -42,6 +43,7 @@ class Prepared:
         exams: Examples of `held`, or of `train` where too few came to hold any out.
         anchors: What the model could before.
         unusable: Those that make no example, with the reason.
+        known: Items of the same tasks that were learned before and are held out.
     """
 
     train: tuple[Entry, ...]
@@ -50,6 +52,7 @@ class Prepared:
     exams: tuple[Exam, ...]
     anchors: tuple[Exam, ...]
     unusable: tuple[Entry, ...]
+    known: tuple[Exam, ...] = ()
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -124,6 +127,7 @@ class Desk:
             tuple(exams),
             self._anchors(kinds, entries, adapter),
             tuple(entry for entry in entries if entry.id not in usable),
+            self._known(kinds, entries, adapter),
         )
 
     def judge(
@@ -178,6 +182,8 @@ class Desk:
             anchor_after=shadow.measure(after, old),
             norm=norm(own),
             limit=self._config.max_norm * base,
+            task_before=known.task_before if known else shadow.measure(before, prepared.known),
+            task_after=shadow.measure(after, prepared.known),
         )
 
     def refusal(self, figures: Figures) -> str:
@@ -253,6 +259,17 @@ class Desk:
             held, _ = self._examples(kind, chosen, adapter)
             own = self._shadow.compared(kind, self._own_holdout(kind, ANCHORS), adapter)
             exams.append(Exam(kind, [*own, *held]))
+        return tuple(exams)
+
+    def _known(
+        self, kinds: set[Kind], entries: Sequence[Entry], adapter: Tensors
+    ) -> tuple[Exam, ...]:
+        tasks = {(entry.kind, entry.task) for entry in entries}
+        exams = []
+        for kind in kinds:
+            before = self._before(kind, entries, held=True)
+            same = [entry for entry in before if (kind, entry.task) in tasks][-HOLDOUT_EXAMPLES:]
+            exams.append(Exam(kind, self._examples(kind, same, adapter)[0]))
         return tuple(exams)
 
     def _before(
