@@ -12,6 +12,7 @@ from common.records import Kind
 from learning.measuring import Measurement
 from worker.incremental import mixing
 from worker.incremental.gate import Figures, refusal
+from worker.incremental.lessons import helps
 from worker.incremental.shadow import rate
 
 CONFIG = IncrementalConfig()
@@ -105,3 +106,26 @@ def test_the_rate_of_a_lesson_goes_by_its_kind_where_none_is_given(
     kind: Kind, full: bool, lr: float | None, expected: float
 ) -> None:
     assert rate(IncrementalConfig(lr=lr), kind, full=full) == expected
+
+
+def test_groups_are_alike_unless_that_leaves_too_few() -> None:
+    rows = ["a1", "b1", "a2", "a3", "b2", "a4", "a5"]
+    assert mixing.alike(rows, 0, lambda row: row[0]) == ["a1", "b1", "a2", "b2"]
+    assert mixing.alike(rows, 6, lambda row: row[0]) == ["a1", "b1", "a2", "b2", "a3", "a4"]
+    assert mixing.alike(rows, 99, lambda row: row[0]) == ["a1", "b1", "a2", "b2", "a3", "a4", "a5"]
+    assert mixing.alike([], 5) == []
+
+
+@pytest.mark.parametrize(
+    ("new", "anchor", "kept"),
+    [
+        ((1.0, 0.97), (0.50, 0.50), True),
+        ((1.0, 0.97), (0.50, 0.51), False),  # the gate itself would let this pass
+        ((1.0, 0.99), (0.50, 0.40), False),
+        ((1.0, 0.97), None, True),
+    ],
+)
+def test_what_the_federation_has_is_kept_beside_it_only_where_nothing_is_worse(
+    *, new: tuple[float, float], anchor: tuple[float, float] | None, kept: bool
+) -> None:
+    assert helps(figures(new, anchor)) is kept

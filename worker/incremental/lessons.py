@@ -24,6 +24,7 @@ from worker.incremental.shadow import Exam, Lesson, Shadow, label_of
 from worker.trainer import norm
 
 ANCHORS = 128  # rows of the client's own: on 48, chance alone moves the mean loss by over 2 %
+FEWEST = 24  # of them: better skewed than so few that chance decides
 SHARES = (1.0, 0.5)
 """Of a lesson, tried in turn. Near a model that is good at its anchors their loss rises with the
 square of a step, and what is new is learned in proportion to it: half of a lesson that forgets too
@@ -195,7 +196,9 @@ class Desk:
         kinds = {entry.kind for entry in (*prepared.train, *prepared.held)}
         found: dict[str, tuple[Measurement, int]] = {}
         for kind in kinds:
-            self._measure(found, "", adapter, Exam(kind, self._own_holdout(kind)))
+            self._measure(
+                found, "", adapter, Exam(kind, self._own_holdout(kind)[:HOLDOUT_EXAMPLES])
+            )
             known = self._book.entries("learned", "settled", kind=kind)
             fresh = [entry for entry in prepared.train if entry.kind == kind]
             held = [entry for entry in prepared.held if entry.kind == kind]
@@ -249,6 +252,9 @@ class Desk:
     ) -> tuple[Exam, ...]:
         """The client's holdout, and held out items that it has learned before, each task alike.
 
+        Of the holdout each class alike, as in what is learned: a client whose rows are nearly all
+        of one class would call a model good that calls everything so.
+
         What lies about a task is seen by what is known of that task, so none may drop out. A client
         without rows of the items' kind is measured on those of the phase.
         """
@@ -257,7 +263,8 @@ class Desk:
             known = self._before(kind, without, held=True)
             chosen = mixing.reservoir(known, HOLDOUT_EXAMPLES, len(known), lambda e: e.task)
             held, _ = self._examples(kind, chosen, adapter)
-            own = self._shadow.compared(kind, self._own_holdout(kind, ANCHORS), adapter)
+            rows = mixing.alike(self._own_holdout(kind), FEWEST, label_of)[:ANCHORS]
+            own = self._shadow.compared(kind, rows, adapter)
             exams.append(Exam(kind, [*own, *held]))
         return tuple(exams)
 
@@ -280,9 +287,9 @@ class Desk:
         found = self._book.entries("learned", "settled", kind=kind, held=held, newest=newest)
         return [entry for entry in found if entry.id not in ids]
 
-    def _own_holdout(self, kind: Kind, most: int = HOLDOUT_EXAMPLES) -> Sequence[Any]:
+    def _own_holdout(self, kind: Kind) -> Sequence[Any]:
         own = self._own(kind)
-        return own.holdout[:most] if own else ()
+        return own.holdout if own else ()
 
     def _own(self, kind: Kind) -> Shard | None:
         wanted = Wanted(self._client, kind, self._model.labels, self._model.max_length)
@@ -293,7 +300,14 @@ class Desk:
 
 
 def helps(figures: Figures) -> bool:
-    """Whether what the federation has already is still worth keeping beside it."""
+    """Whether what the federation has already is still worth keeping beside it.
+
+    The version may hold most of it by now: then the same again goes too far, which makes the loss
+    on these very items better still, and is paid for elsewhere.
+    """
+    old, new = figures.anchor_before, figures.anchor_after
+    if old is not None and new is not None and new.loss > old.loss:
+        return False
     return figures.new_after.loss < PERSONAL_GAIN * figures.new_before.loss
 
 

@@ -46,6 +46,26 @@ def reservoir(
     return chosen[:size]
 
 
+def alike(
+    rows: Sequence[T], fewest: int, group: Callable[[T], Hashable] = lambda row: None
+) -> list[T]:
+    """The first rows of each group, as many of each as the smallest has; groups take turns.
+
+    Where that is fewer than `fewest` in all, larger groups go on by themselves up to that many.
+    """
+    groups: dict[Hashable, list[T]] = {}
+    for row in rows:
+        groups.setdefault(group(row), []).append(row)
+    smallest = min(map(len, groups.values()), default=0)
+    turns = max(map(len, groups.values()), default=0)
+    chosen: list[T] = []
+    for place in range(turns):
+        if place >= smallest and len(chosen) >= fewest:
+            break
+        chosen += [members[place] for members in groups.values() if place < len(members)]
+    return chosen
+
+
 def steps(new: int, batch_size: int, replay: float, most: int) -> int:
     """Optimizer steps for so many new items: `PASSES` over them, `FEWEST` at least, `most` at most.
 
