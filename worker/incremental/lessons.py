@@ -23,7 +23,7 @@ from worker.incremental.gate import Figures, refusal
 from worker.incremental.shadow import Exam, Lesson, Shadow, label_of
 from worker.trainer import norm
 
-ANCHORS = 128  # rows of the client's own: on 48, chance alone moves the mean loss by over 2 %
+ANCHORS = 128  # rows of the client's own: on few, chance moves the mean loss by what it may rise
 FEWEST = 24  # of them: better skewed than so few that chance decides
 SHARES = (1.0, 0.5)
 """Of a lesson, tried in turn. Near a model that is good at its anchors their loss rises with the
