@@ -8,7 +8,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 PIP = $(VENV)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint types imports check picture screenshot comparison clean
+.PHONY: demo test test-terminal lint types imports check picture screenshot comparison clean
 
 demo: $(VENV)/.run  ## the whole federation on this machine, with a report
 	$(VENV)/bin/fccl demo --new
@@ -17,6 +17,9 @@ test: $(VENV)/.dev  ## every test, real RabbitMQ and Redis included
 	@scripts/install-servers
 	@# Two processes; torch's threads must not spin while the other one works.
 	OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest -n 2 --dist loadfile
+
+test-terminal: $(VENV)/.dev  ## every further way to leave the view of `fccl demo`
+	OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest -n 2 -m terminal
 
 check: lint types imports
 

@@ -98,6 +98,7 @@ def test_ctrl_c_in_the_view_ends_the_run_cleanly(start: Start) -> None:
         assert "continue with --resume" in place.left
 
 
+@pytest.mark.terminal
 def test_q_asks_and_the_run_can_go_on_in_lines_and_end_by_a_signal(start: Start) -> None:
     with start() as place:
         viewed(place)
@@ -113,6 +114,7 @@ def test_q_asks_and_the_run_can_go_on_in_lines_and_end_by_a_signal(start: Start)
         assert "stopped on request" in place.left
 
 
+@pytest.mark.terminal
 def test_q_can_stop_the_run(start: Start) -> None:
     with start() as place:
         viewed(place)
@@ -124,6 +126,7 @@ def test_q_can_stop_the_run(start: Start) -> None:
         assert "stopped on request" in place.left
 
 
+@pytest.mark.terminal
 def test_a_federation_that_is_killed_is_one_line_on_a_sane_terminal(start: Start) -> None:
     with start() as place:
         viewed(place)
@@ -134,6 +137,7 @@ def test_a_federation_that_is_killed_is_one_line_on_a_sane_terminal(start: Start
         assert "ended by SIGKILL; go on with --resume" in place.left
 
 
+@pytest.mark.terminal
 def test_an_error_of_the_coordinator_closes_the_view_with_its_line_and_code(
     start: Start, tmp_path: Path, variables: dict[str, str]
 ) -> None:
@@ -193,6 +197,7 @@ def broken(tmp_path: Path, variables: dict[str, str], there: bool, method: str) 
     return variables | {"PYTHONPATH": path}
 
 
+@pytest.mark.terminal
 def test_a_mistake_in_the_view_is_one_line_and_the_run_goes_on(
     start: Start, tmp_path: Path, variables: dict[str, str]
 ) -> None:
@@ -207,6 +212,7 @@ def test_a_mistake_in_the_view_is_one_line_and_the_run_goes_on(
         assert place.end() == 10
 
 
+@pytest.mark.terminal
 def test_a_mistake_in_the_federation_is_one_line(
     start: Start, tmp_path: Path, variables: dict[str, str]
 ) -> None:
