@@ -18,6 +18,8 @@ from tests.processes import eventually
 from tests.unit.test_learner import COMPUTE, CONFIG, LABELS, NEVER, Stage, items, plus, same
 from tests.unit.tiny_encoder import encoder, saved
 from tests.unit.worker_records import task
+from worker.incremental import schema
+from worker.incremental.inbox import Inbox
 from worker.spool import client_lock
 
 JUDGE = """\
@@ -135,6 +137,25 @@ def test_a_yes_about_a_model_that_is_no_more_is_asked_for_again(
     local = judged.local()
     assert judged.counts() == {"learned": 24} and local is not None
     assert same(local.current, plus(newer, local.parts["unsent"])), "each was applied once"
+
+
+def test_a_yes_does_not_bring_back_what_was_taken_back(judged: Stage, judge: Judge) -> None:
+    judged.seen()
+    judged.put(items("good", "dull"))
+    attend_until_asked(judged, judge, 1)
+    with Inbox(schema.inbox_path(judged.state, "client_0"), CONFIG) as inbox:
+        inbox.forget([one.id for one in inbox.items()])
+    judge.say("yes")
+    learner = judged.learner
+
+    def heard() -> bool:
+        learner.attend(NEVER)
+        return not learner._tutor.asks("client_0")
+
+    eventually("the answer is taken", heard)
+    assert judged.local() is None and judged.counts() == {}
+    judged.put(items("good", "dull"))
+    attend_until_asked(judged, judge, 2)
 
 
 def test_a_worker_that_ends_leaves_no_validator_and_keeps_the_items(

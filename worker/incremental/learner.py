@@ -236,7 +236,7 @@ class Learner:
         self._enter(client, book, recover=not mine)
         waiting = book.count("waiting")
         local = book.local(self._place.run)
-        if not waiting and local is None:
+        if not waiting and local is None and not self._tutor.asks(client):
             return
         if self._newest is None:
             self._voice.told("waiting", f"the inbox of {client}: no version was seen yet")

@@ -142,8 +142,9 @@ class Tutor:
     def conclude(self, pupil: Pupil) -> bool:
         """Do what the validator has decided; False while it still thinks.
 
-        Where the client has meanwhile learned something else, or the same on another version, a yes
-        is about a model that is no more: the items wait, and are learned anew.
+        Where the client has meanwhile learned something else, or the same on another version, or
+        its user has taken items back, a yes is about a model that must not be: what is left of the
+        items waits, and is learned anew.
         """
         if pupil.client not in self._claims:
             return True
@@ -153,7 +154,7 @@ class Tutor:
         claim = self._claims.pop(pupil.client)
         if not verdict.accepted:
             self._reject(pupil, claim.trial, f"{BY_VALIDATOR} {verdict.reason}")
-        elif _same(claim.trial.local, pupil.book.local(pupil.model.run)):
+        elif self._holds(pupil, claim.trial):
             self._accept(pupil, claim)
         return True
 
@@ -210,6 +211,16 @@ class Tutor:
             return False
         moved = added(adapter, unsent) or adapter
         return not desk.refusal(desk.compare(prepared, adapter, moved, unsent))
+
+    def asks(self, client: str) -> bool:
+        """Whether a lesson of this client is with the validator, or has its answer."""
+        return client in self._claims
+
+    def _holds(self, pupil: Pupil, trial: Trial) -> bool:
+        """Whether client and items are what they were when the lesson began."""
+        waiting = {entry.id for entry in pupil.book.entries("waiting")}
+        left = waiting.issuperset(entry.id for entry in trial.prepared.entries)
+        return left and _same(trial.local, pupil.book.local(pupil.model.run))
 
     def _accept(self, pupil: Pupil, claim: _Claim) -> None:
         prepared, found = claim.trial.prepared, claim.found
