@@ -18,7 +18,6 @@ import tempfile
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from tests.terminal import terminal
 
@@ -56,10 +55,6 @@ def measure(view: bool, config: list[str], folder: Path) -> Cost:
         training=_processor() - before - drawn,
         view=drawn,
     )
-
-
-def _sum(updates: list[dict[str, Any]], key: str) -> float:
-    return float(sum(update[key] for update in updates))
 
 
 def _processor() -> float:

@@ -22,9 +22,7 @@ from tests.processes import LONG, eventually
 ENTERED, LEFT = "\x1b[?1049h", "\x1b[?1049l"
 """The screen that programs draw on, in place of the one with the lines."""
 
-_CODES = re.compile(
-    r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\\\)|P[^\x1b]*\x1b\\\\|[@-_])"
-)
+_CODES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|P[^\x1b]*\x1b\\|[@-_])")
 
 
 class Terminal:

@@ -3,7 +3,8 @@
 It gets a `Case` as JSON (figures, and what the model said of a few items before and after) and
 answers `{"accept": true}` or `{"accept": false, "reason": "…"}`. Whatever else happens (no answer
 in time, a crash, an answer that cannot be read) means *not accepted*: a broken validator must not
-let pass what a working one would have stopped. After the gate on an item's way; `learner` asks.
+let pass what a working one would have stopped. After the gate on an item's way; `tutor`
+asks, through `verdicts`.
 
 The samples are user text. They go to the command's standard input or into the body of the request,
 and into no reason of ours: reasons are shown on other machines.
