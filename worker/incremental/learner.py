@@ -1,6 +1,6 @@
 """Learns from the inboxes of the clients that a worker serves, between its tasks and its steps.
 
-On an item's way: `inbox` → here → `tutor`, which asks `lessons` and `shadow` (trains a copy), `gate`
+On an item's way: `inbox` → here → `tutor`, which asks `lessons`, `shadow` (trains a copy), `gate`
 and `validator` (may say no) → `book` (keeps it, in one transaction). What was kept goes on in
 `worker/service.py`: it is where the client's next task begins (`prepare`), rides in that task's
 update, and is settled by its receipt (`settle`).
