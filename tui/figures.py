@@ -35,13 +35,15 @@ class Pace:
 
 
 def pace(versions: Sequence[VersionSummary], now: float) -> Pace | None:
-    """The pace; falls while nothing is committed. None until there are two versions.
+    """The pace; falls while nothing is committed. None until two versions are committed.
+
+    Version 0 is not: from there on a model was made, or workers were waited for.
 
     Args:
         versions: By number.
         now: On the coordinator's clock.
     """
-    window = versions[-RECENT - 1 :]
+    window = [version for version in versions[-RECENT - 1 :] if version.version > 0]
     if len(window) < 2:
         return None
     elapsed = max(now, window[-1].at) - window[0].at

@@ -14,14 +14,16 @@ from tui.widgets.spark import spark, squeezed
 from tui.words import duration, size
 
 # Two updates each at 0 s, 30 s and 60 s.
-THREE = [version(n, update("a"), update("b"), at=30.0 * n) for n in range(3)]
+THREE = [version(n + 1, update("a"), update("b"), at=30.0 * n) for n in range(3)]
 
 
 def test_pace_counts_what_was_committed_since_the_first_of_the_window() -> None:
     assert figures.pace(THREE, now=60.0) == figures.Pace(updates=4.0, versions=2.0)
     assert figures.pace(THREE, now=120.0) == figures.Pace(updates=2.0, versions=1.0)
     assert figures.pace(THREE[:1], now=60.0) is None
-    assert figures.pace([version(0, at=1.0), version(1, at=1.0)], now=1.0) is None
+    late = [version(n + 1, update("a"), update("b"), at=3600 + 30.0 * n) for n in range(3)]
+    assert figures.pace([version(0), *late], now=3660.0) == figures.Pace(updates=4.0, versions=2.0)
+    assert figures.pace([version(1, at=1.0), version(2, at=1.0)], now=1.0) is None
 
 
 def test_what_is_left_follows_from_the_pace() -> None:
