@@ -25,10 +25,10 @@ from safetensors.numpy import load_file
 
 from cli import demo
 from cli.console import Output
-from common import config as configuration
-from common.config import FederationConfig, PhaseConfig
+from common.config import config as configuration
+from common.config.config import FederationConfig, PhaseConfig
 from common.paths import cache_dir
-from common.tensors import Tensors
+from common.protocol.tensors import Tensors
 from coordinator.tasks import learning_rate
 from learning import base, classification, loop, lora, models, objectives
 from learning.data import rows, shards

@@ -15,11 +15,11 @@ from types import TracebackType
 from broker.embedded import EmbeddedBroker, EmbeddedServer
 from broker.protocol import LOCAL
 from cli.worker import host
-from common.config import IncrementalConfig
-from common.embedded import EmbeddedStore
+from common.config.config import IncrementalConfig
 from common.errors import RunError
 from common.paths import cache_dir
 from common.software import software
+from common.store.embedded import EmbeddedStore
 from coordinator.run import SITE, Run
 from coordinator.service import Service
 from learning.device import Compute, detect

@@ -34,8 +34,8 @@ from benchmarks.streams import LIES, Amounts, Course
 from benchmarks.users import LIMIT_S, Snapshot, Told, newest, own, tell
 from cli import coordinating
 from cli.console import Output
-from common import config as configuration
-from common.config import FederationConfig, IncrementalConfig
+from common.config import config as configuration
+from common.config.config import FederationConfig, IncrementalConfig
 from common.errors import FcclError
 from coordinator.run import Run
 from learning import lora, models, objectives

@@ -38,7 +38,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from common.records import LoraSpec
+from common.protocol.records import LoraSpec
 from learning import dpo, loop, lora, objectives
 from learning.classification import Text
 from learning.compiling import compile_blocks

@@ -23,10 +23,10 @@ import time
 from pathlib import Path
 from typing import Any, cast
 
-from common.records import Event, UpdateSummary, VersionSummary
-from common.store import Store
-from common.view import ClientRow, Info
-from common.wire import pack
+from common.protocol.records import Event, UpdateSummary, VersionSummary
+from common.protocol.wire import pack
+from common.store.store import Store
+from common.store.view import ClientRow, Info
 from tui.app import PANES, Watch
 from tui.feed import Feed
 

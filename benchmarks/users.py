@@ -13,8 +13,8 @@ from safetensors.numpy import load_file
 
 from benchmarks.federation import Federation
 from benchmarks.streams import Lesson
-from common.config import IncrementalConfig
-from common.tensors import Tensors
+from common.config.config import IncrementalConfig
+from common.protocol.tensors import Tensors
 from coordinator.run import Run
 from worker.incremental import schema
 from worker.incremental.current import load_current

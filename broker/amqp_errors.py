@@ -10,7 +10,7 @@ from pika import exceptions as pika_errors
 
 from broker.protocol import QueueFull, QueueMissing
 from common.errors import BrokerError, BrokerRefused
-from common.tls import fault
+from common.tls.tls import fault
 
 _NOT_ALLOWED, _NOT_FOUND, _PRECONDITION_FAILED = 403, 404, 406
 

@@ -17,7 +17,7 @@ import httpx
 
 from broker.pika_setup import trusting
 from common.errors import BrokerError
-from common.naming import runs_regex
+from common.protocol.naming import runs_regex
 
 TIMEOUT_S = 10.0
 MAX_CONNECTIONS = 64  # two for each worker
@@ -81,7 +81,7 @@ class Management:
 
         Args:
             user: Its name.
-            password_hash: See `common.invitation.broker_hash`.
+            password_hash: See `common.protocol.invitation.broker_hash`.
             allowed: On the broker's virtual host.
         """
         name, vhost = quote(user, safe=""), quote(self._vhost, safe="")

@@ -8,8 +8,8 @@ import ssl
 import pika
 from pika import spec
 
-from common import tls
 from common.errors import BrokerError
+from common.tls import tls
 
 HEARTBEAT_SECONDS = 20
 CONNECT_SECONDS = 5.0

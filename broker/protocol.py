@@ -3,7 +3,7 @@
 The coordinator and the workers speak only to these types. Two modules implement them:
 `broker.embedded` inside one process, `broker.rabbit` over RabbitMQ; `tests/contract` holds both
 to the same promises. A broker knows bytes and flat headers, never records: what a body means is
-decided by `common.wire`, and a large update is cut into messages by `broker.chunks`.
+decided by `common.protocol.wire`, and a large update is cut into messages by `broker.chunks`.
 
 Delivery is *at least once*. A publish returns when the broker has made the message safe; when
 the connection is lost before that, it is published again, so receivers recognise duplicates by

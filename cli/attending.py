@@ -25,8 +25,8 @@ from cli.child import Child, Told
 from cli.console import Output
 from cli.main import INTERRUPTED
 from cli.stopping import ASKED
-from common.records import Event
-from common.store import Store, connect
+from common.protocol.records import Event
+from common.store.store import Store, connect
 
 if TYPE_CHECKING:
     from tui.attended import Standing

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import click
 
-from common import certificates
-from common.certificates import Pair
 from common.errors import ConfigError
 from common.files import sync
+from common.tls import certificates
+from common.tls.certificates import Pair
 
 SERVERS = ("rabbitmq", "redis")
 ALWAYS = ("localhost", "127.0.0.1")

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import cast
 
-from common.config import FederationConfig
+from common.config.config import FederationConfig
 from common.errors import DataError
 from coordinator import run as runs
 from coordinator.run import Mode

@@ -10,7 +10,7 @@ from rich.markdown import Markdown
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from cli.jsonlog import JsonLog
-from common.records import Event
+from common.protocol.records import Event
 from tui.lines import line
 
 STEP = 0.25  # plain lines tell of progress in quarters

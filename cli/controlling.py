@@ -11,12 +11,13 @@ from typing import Any, TypeVar
 import click
 
 from cli.options import config_option, find_config, run_option
-from common import commands, view
-from common import config as configuration
-from common.commands import Action, Command
-from common.embedded import announced
+from common.config import config as configuration
 from common.errors import ConfigError, RunError, StoreError
-from common.store import Store, connect
+from common.protocol import commands
+from common.protocol.commands import Action, Command
+from common.store import view
+from common.store.embedded import announced
+from common.store.store import Store, connect
 
 WAIT_S = 15.0
 ENDED = ("stopped", "finished", "failed")

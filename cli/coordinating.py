@@ -9,7 +9,7 @@ from pathlib import Path
 from broker.protocol import Broker, Site, Topology
 from cli.console import Output
 from cli.main import FAILED, STOPPED
-from common.config import FederationConfig
+from common.config.config import FederationConfig
 from common.paths import cache_dir
 from coordinator import preparation, report, report_files
 from coordinator import run as runs

@@ -25,9 +25,9 @@ from cli.options import (
     with_metrics_port,
 )
 from cli.stopping import on_signals
-from common import config as configuration
-from common.config import FederationConfig
-from common.store import Store, connect
+from common.config import config as configuration
+from common.config.config import FederationConfig
+from common.store.store import Store, connect
 from coordinator.access import Access
 from coordinator.run import SITE
 from coordinator.sites import Sites

@@ -16,8 +16,8 @@ from cli import attending, checks
 from cli.console import Output
 from cli.options import config_option, mode_of, mode_options, plain_option
 from cli.telling import Telling
-from common import config as configuration
-from common.config import FederationConfig
+from common.config import config as configuration
+from common.config.config import FederationConfig
 
 
 @click.command()

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import get_args
 
 from cli.diagnosis import Check, Situation
-from common.config import FederationConfig
+from common.config.config import FederationConfig
 from common.errors import DataError
-from common.records import Kind
+from common.protocol.records import Kind
+from common.protocol.wire import SCHEMA
 from common.software import software
-from common.wire import SCHEMA
 
 PACKAGES = ("torch", "transformers", "peft", "pika", "redis")
 GIB = 1 << 30

@@ -14,8 +14,8 @@ from broker.protocol import Site, Topology
 from cli.diagnosis import Check, Situation
 from common.errors import BrokerError, StoreError
 from common.software import software
-from common.store import Store, StoreDenied, connect, place
-from common.tls import trusting
+from common.store.store import Store, StoreDenied, connect, place
+from common.tls.tls import trusting
 from worker.joining import OVER, info
 
 PREFIX = "fccl."

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from common.config import FederationConfig
+from common.config.config import FederationConfig
 from common.errors import FcclError
 
 Status = Literal["ok", "warn", "fail"]

@@ -19,8 +19,8 @@ from cli import diagnose_servers as servers
 from cli import joining
 from cli.diagnosis import Check, Examination, Side, Situation, examine
 from cli.options import config_option, find_config, plain_option
-from common import config as configuration
-from common.config import FederationConfig
+from common.config import config as configuration
+from common.config.config import FederationConfig
 from common.paths import cache_dir
 from worker import identity
 

@@ -17,11 +17,11 @@ from cli.console import Output
 from cli.stopping import on_signals
 from cli.telling import Telling
 from cli.worker import host
-from common.config import FederationConfig, IncrementalConfig
-from common.embedded import EmbeddedStore
+from common.config.config import FederationConfig, IncrementalConfig
 from common.paths import cache_dir
-from common.records import Kind
+from common.protocol.records import Kind
 from common.software import software
+from common.store.embedded import EmbeddedStore
 from coordinator.run import SITE, Run
 from coordinator.service import Outcome, Service
 from learning.device import Compute, detect

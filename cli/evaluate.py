@@ -15,7 +15,7 @@ from click.core import ParameterSource
 from cli.console import Output
 from cli.showing import show
 from common.paths import cache_dir
-from common.records import Kind
+from common.protocol.records import Kind
 from coordinator import run as runs
 
 if TYPE_CHECKING:

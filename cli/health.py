@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from cli.options import config_option, find_config
-from common import config as configuration
+from common.config import config as configuration
 from common.errors import ConfigError
 
 TIMEOUT_S = 5.0

@@ -23,7 +23,7 @@ from rich.text import Text
 from cli.inboxes import Place, inbox_options, place
 from cli.replies import clean
 from common.errors import DataError
-from common.records import one_line
+from common.protocol.records import one_line
 from tui.words import duration
 from worker.incremental import history, schema
 from worker.incremental.inbox import Inbox, Stored

@@ -15,10 +15,10 @@ import click
 from pydantic import TypeAdapter, ValidationError
 
 from cli.options import config_option, find_config, run_option
-from common import config as configuration
-from common.config import FederationConfig, IncrementalConfig
+from common.config import config as configuration
+from common.config.config import FederationConfig, IncrementalConfig
 from common.errors import DataError
-from common.records import Label
+from common.protocol.records import Label
 from coordinator import run as runs
 from worker.incremental import schema, served
 from worker.incremental.items import TASK

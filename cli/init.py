@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from common.config.template import TEMPLATE
 from common.errors import ConfigError
-from common.template import TEMPLATE
 
 
 @click.command()

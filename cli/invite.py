@@ -14,11 +14,11 @@ from rich.table import Table
 from broker.protocol import LOCAL, Site
 from cli.coordinator import access_of
 from cli.options import config_option, find_config
-from common import config as configuration
-from common.config import FederationConfig
+from common.config import config as configuration
+from common.config.config import FederationConfig
 from common.errors import ConfigError, JoinError
-from common.invitation import day, encode
-from common.store import connect
+from common.protocol.invitation import day, encode
+from common.store.store import connect
 from coordinator.access import Terms
 from coordinator.sites import Sites
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from threading import Event as Flag
 
 from broker.probe import refused
-from common.config import FederationConfig
+from common.config.config import FederationConfig
 from common.errors import DataError, JoinError, StoreRefused
-from common.invitation import Invitation, decode
 from common.paths import state_dir
+from common.protocol.invitation import Invitation, decode
 from common.software import software
-from common.store import Store, connect
+from common.store.store import Store, connect
 from worker import identity
 from worker.enrolment import out
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry
 
 from broker.connection import CONNECTED
-from common import telemetry
-from common.config import OperationsConfig
-from common.health import Health
+from common.config.config import OperationsConfig
+from common.operations import telemetry
+from common.operations.health import Health
 
 COORDINATOR_LIMIT_S = 180.0  # a turn waits a minute for a lost broker, and may write a large model
 WORKER_LIMIT_S = 600.0  # the longest that one step, or measuring one holdout, may take

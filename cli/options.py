@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from common.config import FederationConfig
+from common.config.config import FederationConfig
 
 F = TypeVar("F", bound=Callable[..., Any])
 

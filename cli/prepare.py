@@ -9,7 +9,7 @@ import click
 
 from cli.console import Output
 from cli.options import config_option, find_config, plain_option
-from common import config as configuration
+from common.config import config as configuration
 from common.errors import ConfigError
 from common.paths import cache_dir
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from common.records import CurrentModel, one_line
+from common.protocol.records import CurrentModel, one_line
 
 if TYPE_CHECKING:
     from worker.incremental.asking import Reply

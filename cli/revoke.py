@@ -8,8 +8,8 @@ import click
 
 from cli.coordinator import access_of
 from cli.options import config_option, find_config
-from common import config as configuration
-from common.store import connect
+from common.config import config as configuration
+from common.store.store import connect
 
 
 @click.command()

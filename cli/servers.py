@@ -21,7 +21,7 @@ from broker.probe import probe
 from cli.ports import HOST, free_port
 from cli.processes import Process, Record, known, load, spawn, unbroken, wait_gone
 from common.errors import BrokerError, ConfigError, FcclError, StoreError
-from common.store import connect
+from common.store.store import connect
 
 START_SECONDS = 90.0
 STOP_SECONDS = 30.0

@@ -26,10 +26,10 @@ from cli import ports, servers
 from cli.options import config_option, find_config
 from cli.processes import Record, load
 from cli.servers import PrivateRabbitMQ, PrivateRedis, Server, record_of
-from common import config as configuration
-from common.config import FederationConfig
+from common.config import config as configuration
+from common.config.config import FederationConfig
 from common.errors import ConfigError, FcclError
-from common.store import connect
+from common.store.store import connect
 
 AMQP_PORT, REDIS_PORT, MANAGEMENT_PORT = 5672, 6379, 15672
 NEAR = 20  # ports above 15672 that are tried for the management API

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from common.document import Block, Heading, Items, Paragraph, Picture, Table, markdown
+from common.document.blocks import Block, Heading, Items, Paragraph, Picture, Table, markdown
 
 
 def show(blocks: Sequence[Block], console: Console) -> None:

@@ -10,10 +10,10 @@ import click
 from rich.console import Console
 
 from cli.options import config_option, find_config, run_option
-from common import config as configuration
-from common import view as viewing
-from common.embedded import announced
-from common.store import connect
+from common.config import config as configuration
+from common.store import view as viewing
+from common.store.embedded import announced
+from common.store.store import connect
 from tui.panel import panel
 
 

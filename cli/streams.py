@@ -10,8 +10,7 @@ import click
 from cli.console import Output
 from cli.options import find_config
 from cli.showing import show
-from common import config as configuration
-from common import document
+from common.config import config as configuration
 from common.errors import DataError
 from worker.incremental import history, report, report_plots
 from worker.incremental.history import History
@@ -45,10 +44,10 @@ def serve(state: Path | None, client: str | None, out: Path | None, as_json: boo
     contents = {
         **pictures,
         f"{NAME}.json": values.encode(),
-        f"{NAME}.html": document.html(blocks, "Learned from live input", pictures).encode(),
-        f"{NAME}.md": document.markdown(blocks).encode(),
+        f"{NAME}.html": blocks.html(blocks, "Learned from live input", pictures).encode(),
+        f"{NAME}.md": blocks.markdown(blocks).encode(),
     }
-    document.write(folder, contents)
+    blocks.write(folder, contents)
     if not as_json:
         click.echo(f"\nwritten: {folder / f'{NAME}.md'} and {NAME}.html")
     return 0

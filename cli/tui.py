@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.options import config_option, find_config, run_option
-from common import config as configuration
-from common import recording
-from common.config import FederationConfig
-from common.embedded import announced
+from common.config import config as configuration
+from common.config.config import FederationConfig
 from common.errors import ConfigError
-from common.store import Store, connect
+from common.run_directory import recording
+from common.store.embedded import announced
+from common.store.store import Store, connect
 from tui.replay import FASTEST, SLOWEST, SPEED, Replay
 
 if TYPE_CHECKING:

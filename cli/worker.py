@@ -23,12 +23,12 @@ from cli.console import Output
 from cli.operating import WORKER_LIMIT_S, Operated, operated
 from cli.options import config_option, find_config, metrics_option, with_metrics_port
 from cli.stopping import on_signals
-from common import config as configuration
-from common.config import FederationConfig, IncrementalConfig
+from common.config import config as configuration
+from common.config.config import FederationConfig, IncrementalConfig
 from common.errors import BrokerRefused, ConfigError, DataError
 from common.paths import cache_dir
 from common.software import software
-from common.store import Store
+from common.store.store import Store
 from worker.enrolment import out
 from worker.joining import ended, runs
 

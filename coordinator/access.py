@@ -16,10 +16,9 @@ from types import MappingProxyType
 from pydantic import ValidationError
 
 from broker.management import Management, permission
-from common import acl
 from common.clock import Clock
 from common.errors import BrokerError, StoreError
-from common.invitation import (
+from common.protocol.invitation import (
     PROTOCOL,
     Invitation,
     JoinAnswer,
@@ -28,8 +27,9 @@ from common.invitation import (
     new_secret,
     store_hash,
 )
-from common.naming import join_user, site_user
-from common.store import Store
+from common.protocol.naming import join_user, site_user
+from common.store import acl
+from common.store.store import Store
 from coordinator.events import Note
 from coordinator.ingest import Allowance
 from coordinator.sites import InvitedSite, Sites, Token

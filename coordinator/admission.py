@@ -14,7 +14,7 @@ from statistics import median
 
 import numpy as np
 
-from common.tensors import Tensors
+from common.protocol.tensors import Tensors
 from coordinator.events import Candidate, Enrol
 from coordinator.state import Client, OpenTask, Plan, State
 

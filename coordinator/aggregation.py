@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from common.tensors import Tensors
+from common.protocol.tensors import Tensors
 
 
 def factor(current: Tensors, deltas: Iterable[tuple[float, Tensors]]) -> Tensors:

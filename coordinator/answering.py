@@ -11,10 +11,10 @@ from itertools import islice
 import torch
 
 from common.clock import Clock
-from common.config import SamplesConfig
+from common.config.config import SamplesConfig
 from common.errors import RunError
-from common.records import Kind, Sample
-from common.tensors import Tensors
+from common.protocol.records import Kind, Sample
+from common.protocol.tensors import Tensors
 from coordinator.asking import asked, expected, flat, prompt
 from coordinator.assessment import kinds
 from coordinator.bench import HELDOUT, Bench, Exam

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from common.records import one_line
+from common.protocol.records import one_line
 from learning import template
 from learning.data.instructions import Instruction
 from learning.data.labelled import Labelled

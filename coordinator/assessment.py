@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from common.config import PhaseConfig
-from common.records import Kind
+from common.config.config import PhaseConfig
+from common.protocol.records import Kind
 from coordinator.asking import asked, expected, flat, prompt
 from coordinator.bench import HELDOUT, Bench, Exam, Sizes
 from coordinator.opening import Opened

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
-from common.config import PhaseConfig
-from common.records import Kind
-from common.tensors import Tensors
+from common.config.config import PhaseConfig
+from common.protocol.records import Kind
+from common.protocol.tensors import Tensors
 from coordinator.opening import Opened
 from learning import lora, models, scoring
 from learning.data import rows as rows_of

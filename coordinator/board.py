@@ -14,12 +14,12 @@ from threading import Event as Flag
 
 from broker.protocol import Depth
 from common.clock import Clock
-from common.commands import Command
 from common.errors import StoreError, WireError
-from common.records import Event, Sample, VersionSummary
-from common.store import Store
-from common.view import Info, RunStatus
-from common.wire import pack, unpack
+from common.protocol.commands import Command
+from common.protocol.records import Event, Sample, VersionSummary
+from common.protocol.wire import pack, unpack
+from common.store.store import Store
+from common.store.view import Info, RunStatus
 from coordinator import narration, tasks
 from coordinator.events import Beats, Dismiss, Finish, Join, Note, Sign
 from coordinator.run import Run

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from common.config import PhaseConfig
-from common.records import Kind, VersionSummary
+from common.config.config import PhaseConfig
+from common.protocol.records import Kind, VersionSummary
 from coordinator.recorded import Recorded
 from coordinator.usage import Loading, lm_eval, snippet
 from learning.data import hub_data

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from common.records import UpdateSummary, VersionSummary
-from common.tensors import Tensors
+from common.protocol.records import UpdateSummary, VersionSummary
+from common.protocol.tensors import Tensors
 from coordinator.aggregation import factor
 from coordinator.events import Commit, Part
 from coordinator.spool import Spool

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from common.errors import RunError
-from common.records import Kind
+from common.protocol.records import Kind
 from coordinator.assessment import kinds
 from coordinator.bench import HELDOUT, Bench, Sizes
 from coordinator.opening import Opened

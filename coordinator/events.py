@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from common.commands import Command
-from common.records import ContributionStats, Kind
+from common.protocol.commands import Command
+from common.protocol.records import ContributionStats, Kind
 from coordinator.state import Buffered, Client, OpenTask
 
 # events
@@ -99,7 +99,7 @@ class Leave:
 
 @dataclass(frozen=True)
 class Order:
-    """An operator asks for something; see `common.commands`."""
+    """An operator asks for something; see `common.protocol.commands`."""
 
     command: Command
 

@@ -15,10 +15,10 @@ from typing import get_args
 from broker.chunks import Chunk, parse_chunk
 from broker.dead import DEAD_REASON
 from broker.protocol import Message
-from common import codec
 from common.errors import WireError
-from common.records import CodecName, Enrolment, Refusal, Update
-from common.wire import kind_of, unpack
+from common.protocol import codec
+from common.protocol.records import CodecName, Enrolment, Refusal, Update
+from common.protocol.wire import kind_of, unpack
 from coordinator import admission
 from coordinator.events import Again, Candidate, Enrol, Refused
 from coordinator.journal import Journal

@@ -18,9 +18,9 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from broker.protocol import LOCAL
-from common.commands import Answer
 from common.errors import FencedError, RunError
-from common.records import Event, Receipt, VersionSummary
+from common.protocol.commands import Answer
+from common.protocol.records import Event, Receipt, VersionSummary
 from coordinator.events import Accept, Action, Close, Commit, Dismiss, Issue, Join, Note, Reply
 from coordinator.state import Client, ClientState, State
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from common.files import append_lines, read_lines
-from common.records import VersionSummary
+from common.protocol.records import VersionSummary
 from coordinator.journal import Journal
 
 PROGRESS = "progress.jsonl"

@@ -14,9 +14,9 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 
 from broker.protocol import Depth
-from common.health import Health
-from common.records import VersionSummary
-from common.telemetry import Derived, gauge
+from common.operations.health import Health
+from common.operations.telemetry import Derived, gauge
+from common.protocol.records import VersionSummary
 from coordinator.events import Accept, Action, Close, Discard, Issue, Note
 from coordinator.run import Run
 from coordinator.state import Buffered, State

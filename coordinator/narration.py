@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from common.records import Event, VersionSummary
+from common.protocol.records import Event, VersionSummary
 from coordinator.events import Accept, Action, Close, Commit, Finish, Issue, Note
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from broker.protocol import Depth
-from common.records import VersionSummary
+from common.protocol.records import VersionSummary
 from coordinator.events import Action
 from coordinator.state import State
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.config import PhaseConfig
-from common.records import BaseRef, LoraSpec, VersionSummary
-from common.tensors import Tensors
+from common.config.config import PhaseConfig
+from common.protocol.records import BaseRef, LoraSpec, VersionSummary
+from common.protocol.tensors import Tensors
 from coordinator.recorded import Recorded
 from coordinator.run import Run
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from common.commands import Command
+from common.protocol.commands import Command
 from coordinator import schedule
 from coordinator.events import Close, Note, Reply
 from coordinator.state import STRIKES, OpenTask, Plan, State

@@ -19,10 +19,10 @@ from typing import Any, cast
 import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from common.config import FederationConfig, without_hub
+from common.config.config import FederationConfig, without_hub
 from common.errors import ConfigError, DataError, ModelError
 from common.files import write_durable
-from common.records import BaseRef, Kind
+from common.protocol.records import BaseRef, Kind
 from coordinator.run import Origin
 from learning import base, hub, lora, models, objectives
 from learning.base import BaseModel, Report

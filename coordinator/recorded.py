@@ -15,11 +15,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from common import codec
-from common.config import FederationConfig
+from common.config.config import FederationConfig
 from common.errors import RunError
-from common.records import BaseRef, Kind, VersionSummary
-from common.tensors import Tensors
+from common.protocol import codec
+from common.protocol.records import BaseRef, Kind, VersionSummary
+from common.protocol.tensors import Tensors
 from coordinator import run as runs
 from coordinator.journal import Journal
 from coordinator.state import Plan

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from common.records import ContributionStats
+from common.protocol.records import ContributionStats
 from coordinator.journal import Journal
 from coordinator.state import NORM_HISTORY, Buffered, ClientState, OpenTask, Plan, State
 

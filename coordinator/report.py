@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.config import PhaseConfig
-from common.records import VersionSummary
+from common.config.config import PhaseConfig
+from common.protocol.records import VersionSummary
 from coordinator import opening, retention
 from coordinator.assessment import Assessment, assess
 from coordinator.bench import WHOLE, Sizes

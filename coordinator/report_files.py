@@ -11,8 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from common.document import Block, Heading, Items, Picture, finite, html, markdown
-from common.document import write as write_files
+from common.document.blocks import Block, Heading, Items, Picture, finite, html, markdown
+from common.document.blocks import write as write_files
 from coordinator import report_plots, report_tables
 from coordinator.assessment import Assessed
 from coordinator.comparison import Comparison

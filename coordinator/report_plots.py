@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from common import drawing
+from common.document import drawing
 from coordinator.assessment import Assessed, Subject
 from coordinator.report import Course, Report, courses
 from coordinator.report_tables import UNITS
@@ -100,7 +100,7 @@ def _levels(axes: Axes, report: Report, part: Course, key: str, *, before: bool 
 
 
 def _dress(axes: Axes, part: Course) -> None:
-    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415  # as in `common.drawing`
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415  # as in `common.document.drawing`
 
     axes.margins(y=0.12)
     axes.set_xlabel("version")

@@ -1,14 +1,14 @@
 """What a report says, as blocks: figures, clients, history, answers. Pure.
 
-After `coordinator.report`; `common.document` renders the blocks.
+After `coordinator.report`; `common.document.blocks` renders the blocks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from common.document import Block, Heading, Items, Paragraph, Picture, Table
-from common.records import Kind, UpdateSummary, VersionSummary
+from common.document.blocks import Block, Heading, Items, Paragraph, Picture, Table
+from common.protocol.records import Kind, UpdateSummary, VersionSummary
 from coordinator.assessment import Assessed, Assessment, Subject
 from coordinator.comparison import Compared, Comparison
 from coordinator.report import Course, Report, courses

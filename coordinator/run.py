@@ -24,14 +24,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from common import config as configuration
-from common.config import FederationConfig, SamplesConfig, without_hub
+from common.config import config as configuration
+from common.config.config import FederationConfig, SamplesConfig, without_hub
 from common.errors import ConfigError, RunError
 from common.files import sync, sync_tree
-from common.naming import run_id
-from common.records import BaseRef, Kind, VersionSummary
+from common.protocol.naming import run_id
+from common.protocol.records import BaseRef, Kind, VersionSummary
+from common.protocol.tensors import Tensors
 from common.software import software
-from common.tensors import Tensors
 from coordinator.journal import Journal
 from coordinator.state import Client, Plan
 from coordinator.tasks import TaskTemplate

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from common import samples
 from common.files import append_lines
-from common.records import Sample
+from common.protocol.records import Sample
+from common.run_directory import samples
 from coordinator.journal import Journal
 
 

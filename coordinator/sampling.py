@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from threading import Event as Flag
 
 from common.clock import Clock
-from common.config import SamplesConfig
+from common.config.config import SamplesConfig
 from common.errors import FcclError
-from common.records import Sample
+from common.protocol.records import Sample
 from coordinator import opening
 from coordinator.answering import Answering
 from coordinator.events import Note

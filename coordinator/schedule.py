@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from common.records import ContributionStats
+from common.protocol.records import ContributionStats
 from coordinator.contribution import solo_step, weights
 from coordinator.events import Action, Close, Commit, Issue, Note, Part
 from coordinator.staleness import participation, polynomial

@@ -28,9 +28,9 @@ from broker.protocol import (
 )
 from common.clock import Clock
 from common.errors import BrokerError, RunError, WireError
-from common.records import Event, VersionSummary
-from common.store import Store
-from common.wire import pack
+from common.protocol.records import Event, VersionSummary
+from common.protocol.wire import pack
+from common.store.store import Store
 from coordinator import core, narration, retention, tasks
 from coordinator.access import Access
 from coordinator.board import Board, in_store

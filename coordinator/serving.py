@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from common.records import Heartbeat
-from common.store import Store
+from common.protocol.records import Heartbeat
+from common.store.store import Store
 from learning import base
 
 TTL_S = 600  # long enough to fetch; short enough that the store does not keep the model

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 from common.errors import JoinError, RunError
-from common.invitation import day
-from common.records import one_line
+from common.protocol.invitation import day
+from common.protocol.records import one_line
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS site (

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Set
 from pathlib import Path
 
-from common import codec
 from common.errors import RunError, WireError
 from common.files import sync, write_at
-from common.records import Update
-from common.tensors import Tensors
-from common.wire import unpack
+from common.protocol import codec
+from common.protocol.records import Update
+from common.protocol.tensors import Tensors
+from common.protocol.wire import unpack
 
 
 def upload_name(site: str, sha256: str) -> str:

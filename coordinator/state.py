@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from common.config import AggregationConfig, PhaseConfig, ScheduleConfig
-from common.records import ContributionStats, Kind
+from common.config.config import AggregationConfig, PhaseConfig, ScheduleConfig
+from common.protocol.records import ContributionStats, Kind
 
 NORM_HISTORY = 50  # accepted update norms that the running median looks at
 STRIKES = 3  # closed tasks and rejected updates in a row until a client is quarantined

@@ -2,7 +2,7 @@
 
 All of it can be rebuilt from the journal and the version directories, so a store that comes back
 empty is filled again by `restore`. The readers are workers (adapter, receipts, version) and
-`common/view.py`.
+`common/store/view.py`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 from broker.protocol import Depth
-from common.records import CurrentModel, Event, Membership, Receipt, Sample, VersionSummary
-from common.store import Store
-from common.view import ClientRow, Info, QueueRow
-from common.wire import pack
+from common.protocol.records import CurrentModel, Event, Membership, Receipt, Sample, VersionSummary
+from common.protocol.wire import pack
+from common.store.store import Store
+from common.store.view import ClientRow, Info, QueueRow
 from coordinator.events import Dismiss, Join
 from coordinator.journal import Journal
 from coordinator.state import Plan, State

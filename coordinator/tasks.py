@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from common.config import PhaseConfig
-from common.records import (
+from common.config.config import PhaseConfig
+from common.protocol.records import (
     BaseRef,
     BlobRef,
     CodecName,

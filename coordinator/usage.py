@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from common.records import Objective
+from common.protocol.records import Objective
 from learning.export import BASE, Written
 from learning.template import prompt
 

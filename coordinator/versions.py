@@ -22,12 +22,12 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from common import codec
 from common.errors import RunError
 from common.files import sync
-from common.records import Adapter, BlobRef, CodecName
-from common.tensors import Tensors
-from common.wire import pack
+from common.protocol import codec
+from common.protocol.records import Adapter, BlobRef, CodecName
+from common.protocol.tensors import Tensors
+from common.protocol.wire import pack
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 MODEL_FILES = ("model.safetensors", "config.json")  # where all parameters are trained

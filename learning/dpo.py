@@ -19,7 +19,7 @@ import torch
 from torch.nn.functional import logsigmoid
 from transformers import PreTrainedTokenizerBase
 
-from common.records import DpoSettings
+from common.protocol.records import DpoSettings
 from learning import batches
 from learning.batches import Batch
 from learning.data.preferences import Preference

@@ -23,8 +23,8 @@ from safetensors.numpy import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from common.errors import ConfigError, ModelError
-from common.records import BaseRef, LoraSpec, Objective
-from common.tensors import Tensors
+from common.protocol.records import BaseRef, LoraSpec, Objective
+from common.protocol.tensors import Tensors
 from learning import lora, models
 from learning.encoders import load_encoder
 from learning.loading import Loaded, load_tokenizer, quiet

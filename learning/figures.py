@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, pstdev
 
-from common.records import Kind
+from common.protocol.records import Kind
 from learning.classification import Predictions
 
 Z = 1.959964

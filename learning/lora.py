@@ -7,7 +7,7 @@ LoRA (Hu et al. 2021): a frozen W gets W + (α/r)·B·A with B zero at first. Th
 that a federation moves. Names and shapes are those of PEFT's `adapter_model.safetensors`, so that
 every version is a directory which `PeftModel.from_pretrained` loads.
 
-Data path: `learning.base` (base model) → here → `learning.loop`, and back as `common.tensors`.
+Data path: `learning.base` (base model) → here → `learning.loop`, and back as `common.protocol.tensors`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from common.errors import ModelError, WireError
-from common.records import Adapter, LoraSpec, TensorEntry
-from common.tensors import Tensors
-from common.wire import MAX_HEADER, pack
+from common.protocol.records import Adapter, LoraSpec, TensorEntry
+from common.protocol.tensors import Tensors
+from common.protocol.wire import MAX_HEADER, pack
 
 Adapted = PeftModel | PreTrainedModel
 """A model with LoRA factors, or one that is trained as a whole."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from common.records import Objective
+from common.protocol.records import Objective
 from learning.encoders import load_encoder
 from learning.families import Family
 from learning.loading import Loaded, load

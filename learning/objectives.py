@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from common.records import DpoSettings
-from common.records import Objective as Name
+from common.protocol.records import DpoSettings
+from common.protocol.records import Objective as Name
 from learning import batches, classification, dpo, tokens
 from learning.evaluation import evaluate
 from learning.measuring import BATCH, Measurement

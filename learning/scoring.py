@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
-from common.records import DpoSettings, Kind
-from common.records import Objective as Name
+from common.protocol.records import DpoSettings, Kind
+from common.protocol.records import Objective as Name
 from learning import dpo, evaluation, figures, objectives
 from learning.classification import Text
 from learning.dpo import Pair

@@ -10,8 +10,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from common.records import Heartbeat
-from common.store import connect
+from common.protocol.records import Heartbeat
+from common.store.store import connect
 from tests.processes import Command, Commands, commands, eventually
 
 CONFIG = """\

@@ -15,8 +15,8 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from common.errors import WireError
-from common.records import Record
-from common.wire import unpack
+from common.protocol.records import Record
+from common.protocol.wire import unpack
 
 PORTS = {"amqp": 5672, "redis": 6379}
 MAGIC = b"FCCL"

@@ -14,8 +14,8 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Footer, Static, TabbedContent, TabPane
 
-from common.commands import Action
-from common.view import ClientRow
+from common.protocol.commands import Action
+from common.store.view import ClientRow
 from tui.banner import Level, banner
 from tui.controls import DESTRUCTIVE, Controls
 from tui.feed import Look, Source

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from common.view import Info
+from common.store.view import Info
 from tui.feed import Look
 
 SILENT_S = 10.0  # the coordinator writes every second

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from common import commands
-from common.commands import Action, Command
 from common.errors import StoreError
-from common.store import Store
+from common.protocol import commands
+from common.protocol.commands import Action, Command
+from common.store.store import Store
 from tui.banner import Level
 
 POLL_S = 0.25

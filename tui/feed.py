@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from common.errors import StoreError
-from common.inboxes import Past, remember
-from common.store import Store
-from common.view import FederationView, Reader, RunUnknown
+from common.store.inbox_totals import Past, remember
+from common.store.store import Store
+from common.store.view import FederationView, Reader, RunUnknown
 
 PERIOD_S = 0.5
 

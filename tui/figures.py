@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
-from common.records import Heartbeat, UpdateSummary, VersionSummary
-from common.view import ClientRow, FederationView, Info
+from common.protocol.records import Heartbeat, UpdateSummary, VersionSummary
+from common.store.view import ClientRow, FederationView, Info
 from tui.words import plural
 
 RECENT = 10  # versions that a rate, or a trend, is taken over

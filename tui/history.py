@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from common.records import Event, VersionSummary
-from common.view import ClientRow, QueueRow
+from common.protocol.records import Event, VersionSummary
+from common.store.view import ClientRow, QueueRow
 
 Kind = Literal["tasks", "updates", "dead", "other"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from common.records import Event
+from common.protocol.records import Event
 
 MARK = {"info": " ", "warning": "!", "error": "x"}
 

@@ -7,8 +7,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from common.inboxes import totals
-from common.view import FederationView
+from common.store.inbox_totals import totals
+from common.store.view import FederationView
 from tui.lines import line
 
 STYLE = {"running": "green", "finished": "green", "waiting": "yellow", "stopped": "yellow"}

@@ -9,9 +9,9 @@ import asyncio
 import sys
 from pathlib import Path
 
-from common import recording
 from common.errors import FcclError
-from common.recording import Recording
+from common.run_directory import recording
+from common.run_directory.recording import Recording
 from tui.player import Player
 from tui.replay import Replay
 

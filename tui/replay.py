@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Protocol, TypeVar
 
-from common import samples
-from common.recording import LOCAL, Accepted, Issued, Recording
-from common.records import Heartbeat
-from common.view import MANY_EVENTS, ClientRow, FederationView, Info, RunStatus
+from common.protocol.records import Heartbeat
+from common.run_directory import samples
+from common.run_directory.recording import LOCAL, Accepted, Issued, Recording
+from common.store.view import MANY_EVENTS, ClientRow, FederationView, Info, RunStatus
 from tui.feed import Look
 
 SPEED = 60.0  # seconds of the run per second

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from common.records import VersionSummary
-from common.view import FederationView
+from common.protocol.records import VersionSummary
+from common.store.view import FederationView
 from tui import figures
 from tui.figures import Done
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import get_args
 
 from common.errors import DataError, FcclError
-from common.records import Kind
+from common.protocol.records import Kind
 from learning.data import rows
 from learning.data.rows import Row
 

@@ -14,7 +14,7 @@ from typing import Any, get_args
 from transformers import PreTrainedTokenizerBase
 
 from common.errors import DataError
-from common.records import KINDS, Kind, TrainTask
+from common.protocol.records import KINDS, Kind, TrainTask
 from learning.data import rows, shards
 from learning.objectives import Objective
 

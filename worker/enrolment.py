@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 
 from broker.protocol import Broker, Message, Site, Topology
 from common.errors import BrokerError, JoinError, StoreError, StoreRefused
-from common.records import Enrolment, Kind
-from common.store import Store
-from common.wire import pack
+from common.protocol.records import Enrolment, Kind
+from common.protocol.wire import pack
+from common.store.store import Store
 
 ASK_S = 10.0  # until the coordinator answers
 DOUBT_S = 5.0  # refused by the store for so long: then the broker is asked, too

@@ -15,10 +15,10 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from common import codec
 from common.files import write_durable
-from common.records import CodecName, TensorEntry
-from common.tensors import Tensors
+from common.protocol import codec
+from common.protocol.records import CodecName, TensorEntry
+from common.protocol.tensors import Tensors
 
 _PHASE = "phase"
 

@@ -29,10 +29,10 @@ from pydantic import ValidationError
 from broker.amqp_errors import connect_error
 from broker.pika_setup import trusting
 from common.clock import Clock
-from common.config import BrokerConfig, FederationConfig, RunConfig, StoreConfig
+from common.config.config import BrokerConfig, FederationConfig, RunConfig, StoreConfig
 from common.errors import JoinError, StoreError, StoreRefused
 from common.files import write_durable
-from common.invitation import (
+from common.protocol.invitation import (
     PROTOCOL,
     Invitation,
     JoinAnswer,
@@ -41,8 +41,8 @@ from common.invitation import (
     new_secret,
     store_hash,
 )
-from common.naming import join_user, site_user
-from common.store import Store, connect
+from common.protocol.naming import join_user, site_user
+from common.store.store import Store, connect
 
 Told = Callable[[str, str], None]
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from threading import Event as Flag
 
 from common.errors import StoreError
-from common.store import Store
-from common.view import Info
-from common.wire import unpack
+from common.protocol.wire import unpack
+from common.store.store import Store
+from common.store.view import Info
 
 POLL_S = 1.0
 OVER = ("finished", "failed")

@@ -12,10 +12,10 @@ from typing import get_args
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 
-from common.health import Health
-from common.inboxes import totals
-from common.records import ContributionStats, Heartbeat, TaskState
-from common.telemetry import Derived, gauge
+from common.operations.health import Health
+from common.operations.telemetry import Derived, gauge
+from common.protocol.records import ContributionStats, Heartbeat, TaskState
+from common.store.inbox_totals import totals
 from worker.observer import Outcome
 
 SECONDS = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from common.records import LoraSpec, Objective
+from common.protocol.records import LoraSpec, Objective
 from learning import lora, models
 from learning.compiling import compile_blocks
 from learning.device import Compute

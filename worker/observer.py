@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Protocol
 
-from common.records import ContributionStats, TaskState
+from common.protocol.records import ContributionStats, TaskState
 
 Outcome = Literal["trained", "abandoned", "refused"]
 

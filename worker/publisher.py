@@ -1,7 +1,7 @@
 """Brings updates to the coordinator and waits for their receipts, in a thread of its own.
 
 An update stays on the disk until its receipt is there; without one it is published again after a
-minute. After `common/wire.py` on an update's way, before `broker`.
+minute. After `common/protocol/wire.py` on an update's way, before `broker`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Callable
 from broker.chunks import split_update
 from broker.protocol import Broker, BrokerClosed, Message, QueueFull, Site, Topology
 from common.errors import BrokerError, StoreError
-from common.records import Receipt, Refusal
-from common.store import Store
-from common.wire import pack
+from common.protocol.records import Receipt, Refusal
+from common.protocol.wire import pack
+from common.store.store import Store
 from worker.observer import Nobody, Observer
 from worker.spool import Pending, Slot
 

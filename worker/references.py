@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from common.files import write_durable
-from common.tensors import Tensors
+from common.protocol.tensors import Tensors
 from learning.dpo import Pair
 
 _PREFIX = "reference."

@@ -1,6 +1,6 @@
 """A worker's life in a run: take a task, train, leave the update to the publisher; again.
 
-On an update's way: `broker` → here → `worker/trainer.py` → `common/codec.py` → `worker/spool.py` →
+On an update's way: `broker` → here → `worker/trainer.py` → `common/protocol/codec.py` → `worker/spool.py` →
 `worker/publisher.py`. A task is on the disk before it is acked, an update before its task is let
 go; a killed worker goes on where it was.
 """
@@ -15,14 +15,14 @@ from threading import Event as Flag
 from filelock import Timeout
 
 from broker.protocol import LOCAL, Broker, Site, TakenTask, Topology
-from common import codec
 from common.clock import Clock
-from common.config import IncrementalConfig
+from common.config.config import IncrementalConfig
 from common.errors import BrokerError, DataError, FcclError, ModelError, StoreError, WireError
-from common.records import MAX_LOSS, Heartbeat, Refusal, TensorEntry, TrainTask, Update
-from common.store import Store
-from common.tensors import Tensors
-from common.wire import unpack
+from common.protocol import codec
+from common.protocol.records import MAX_LOSS, Heartbeat, Refusal, TensorEntry, TrainTask, Update
+from common.protocol.tensors import Tensors
+from common.protocol.wire import unpack
+from common.store.store import Store
 from learning import device
 from learning.base import Report
 from learning.device import Compute

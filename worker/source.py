@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Event as Flag
 
-from common import codec
 from common.errors import ModelError, StoreError, WireError
-from common.records import Adapter, BaseRef, CurrentModel, TrainTask
-from common.store import CHUNK, Store
-from common.tensors import Tensors
-from common.wire import unpack
+from common.protocol import codec
+from common.protocol.records import Adapter, BaseRef, CurrentModel, TrainTask
+from common.protocol.tensors import Tensors
+from common.protocol.wire import unpack
+from common.store.store import CHUNK, Store
 from learning import base
 from learning.base import Report
 

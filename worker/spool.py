@@ -27,8 +27,8 @@ from filelock import FileLock, Timeout
 
 from common.errors import RunError, WireError
 from common.files import sync, write_durable
-from common.records import TrainTask, Update
-from common.wire import pack, unpack
+from common.protocol.records import TrainTask, Update
+from common.protocol.wire import pack, unpack
 from worker.feedback import Residual
 
 MAX_SLOTS = 1024

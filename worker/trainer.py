@@ -1,7 +1,7 @@
 """From a task and the adapter of its base version to a delta with statistics.
 
 The base model stays loaded between tasks; a task only writes the adapter's tensors into it. After
-`worker/service.py` on an update's way, before `common/codec.py`.
+`worker/service.py` on an update's way, before `common/protocol/codec.py`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from common.errors import ModelError
-from common.records import MAX_LOSS, ContributionStats, LocalTraining, TrainTask
-from common.tensors import Tensors
+from common.protocol.records import MAX_LOSS, ContributionStats, LocalTraining, TrainTask
+from common.protocol.tensors import Tensors
 from learning import classification, dpo, loop, lora, objectives
 from learning.loop import StepReport
 from learning.lora import Adapted

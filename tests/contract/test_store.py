@@ -1,4 +1,4 @@
-"""What `common.store` and `common.view` promise, on the embedded store and on a real Redis."""
+"""What `common.store.store` and `common.store.view` promise, on the embedded store and on a real Redis."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 import redis
 
-from common import commands, view
-from common.commands import Action, Answer, Command
-from common.embedded import EmbeddedStore
 from common.errors import StoreError
-from common.records import Event, Heartbeat, Membership, Receipt, VersionSummary
-from common.store import (
+from common.protocol import commands
+from common.protocol.commands import Action, Answer, Command
+from common.protocol.records import Event, Heartbeat, Membership, Receipt, VersionSummary
+from common.protocol.wire import pack, unpack
+from common.store import view
+from common.store.embedded import EmbeddedStore
+from common.store.store import (
     CHUNK,
     FEED_LENGTH,
     HEARTBEAT_TTL_S,
@@ -25,8 +27,7 @@ from common.store import (
     connect,
     place,
 )
-from common.view import ClientRow, Info, QueueRow
-from common.wire import pack, unpack
+from common.store.view import ClientRow, Info, QueueRow
 
 SHA = "0" * 64
 

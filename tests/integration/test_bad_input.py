@@ -14,7 +14,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import GPT2LMHeadModel
 
-from common import config as configuration
+from common.config import config as configuration
 from coordinator.journal import Journal
 from learning.base import resolve
 from learning.models import family_for

@@ -10,7 +10,7 @@ import pytest
 
 from broker.rabbit import RabbitBroker
 from common.errors import BrokerError, FcclError, StoreError
-from common.store import connect
+from common.store.store import connect
 from tests.guarded import Guarded, certs
 from tests.servers import Server
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 import cli.main
-from common import config as configuration
-from common.config import FederationConfig
+from common.config import config as configuration
+from common.config.config import FederationConfig
 from learning.data.instructions import write
 from learning.synthetic.instructions import instructions
 from tests.processes import SCRIPT, Command, Commands, commands, eventually

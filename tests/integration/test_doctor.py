@@ -17,9 +17,9 @@ from cli import servers
 from cli.diagnosis import Check, Situation
 from cli.doctor import command
 from cli.ports import free_port
-from common.config import parse
+from common.config.config import parse
 from common.errors import BrokerError, StoreError
-from common.store import StoreDenied, connect
+from common.store.store import StoreDenied, connect
 from tests.conftest import needed
 from tests.servers import find_binaries
 

@@ -21,10 +21,10 @@ from broker.chunks import split_update
 from broker.dead import DEAD_QUEUE, DEAD_REASON
 from broker.protocol import LOCAL, Message, QueueMissing, Topology
 from broker.rabbit import RabbitBroker
-from common import codec, commands
-from common.records import Refusal, TrainTask, Update
-from common.store import connect
-from common.wire import pack
+from common.protocol import codec, commands
+from common.protocol.records import Refusal, TrainTask, Update
+from common.protocol.wire import pack
+from common.store.store import connect
 from tests.federations import Federation, check_applied_once, federation
 from tests.processes import Command, eventually, warm
 from tests.servers import PrivateRedis, Server, ServerMissing

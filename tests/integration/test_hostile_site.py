@@ -24,11 +24,11 @@ from broker.management import Management, permission
 from broker.pika_setup import make_parameters
 from broker.protocol import LOCAL, Message, QueueFull, Site, Topology
 from broker.rabbit import RabbitBroker
-from common import codec
-from common.invitation import decode
-from common.records import Enrolment, Heartbeat, Refusal, Update
-from common.store import connect
-from common.wire import pack
+from common.protocol import codec
+from common.protocol.invitation import decode
+from common.protocol.records import Enrolment, Heartbeat, Refusal, Update
+from common.protocol.wire import pack
+from common.store.store import connect
 from tests.federations import check_applied_once, phase, plan, planned
 from tests.guarded import Guarded
 from tests.integration.test_sites import TLS, Headquarters

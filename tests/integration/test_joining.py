@@ -16,11 +16,11 @@ from click.testing import CliRunner
 from broker.management import Management
 from broker.rabbit import RabbitBroker
 from cli.doctor import command as doctor
-from common import acl
 from common.errors import BrokerError, FcclError, JoinError, StoreError, StoreRefused
-from common.invitation import Invitation
-from common.naming import join_user, site_user
-from common.store import connect
+from common.protocol.invitation import Invitation
+from common.protocol.naming import join_user, site_user
+from common.store import acl
+from common.store.store import connect
 from coordinator.access import Access, Terms
 from coordinator.events import Note
 from coordinator.sites import Sites

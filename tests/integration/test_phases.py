@@ -17,7 +17,7 @@ import torch
 from safetensors.numpy import load_file
 from transformers import AutoModelForSequenceClassification
 
-from common.records import TrainTask
+from common.protocol.records import TrainTask
 from tests.federations import LORA, Federation, check_applied_once, phase, plan, planned
 from tests.recording import Recorder, records
 from tests.servers import Server

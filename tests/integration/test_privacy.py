@@ -24,7 +24,7 @@ import redis
 from transformers import PreTrainedTokenizerBase
 
 from common.errors import DataError
-from common.records import Kind, Refusal
+from common.protocol.records import Kind, Refusal
 from learning import objectives
 from learning.base import resolve
 from learning.data import rows

@@ -19,7 +19,7 @@ from broker.rabbit import RabbitBroker
 from cli import processes, servers
 from cli.processes import Process, load
 from cli.servers import record_of
-from common.store import connect
+from common.store.store import connect
 from tests.conftest import needed
 from tests.processes import Command, Commands, commands, eventually
 from tests.servers import find_binaries

@@ -25,13 +25,13 @@ from broker.chunks import assemble, parse_chunk
 from broker.dead import DEAD_REASON
 from broker.embedded import EmbeddedBroker, EmbeddedServer
 from broker.protocol import LOCAL, Message, Site, TakenTask, Topology
-from common import codec
-from common.embedded import EmbeddedStore
 from common.errors import DataError, ModelError
-from common.records import Adapter, BaseRef, BlobRef, Receipt, Refusal, TrainTask, Update
-from common.store import Store
-from common.view import Info
-from common.wire import kind_of, pack, unpack
+from common.protocol import codec
+from common.protocol.records import Adapter, BaseRef, BlobRef, Receipt, Refusal, TrainTask, Update
+from common.protocol.wire import kind_of, pack, unpack
+from common.store.embedded import EmbeddedStore
+from common.store.store import Store
+from common.store.view import Info
 from coordinator.serving import BaseServer
 from learning import base, hub, loading, lora
 from learning.data.instructions import write

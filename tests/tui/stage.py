@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable
 from textual.pilot import Pilot
 from textual.widgets import Static
 
-from common.records import Event, Heartbeat, UpdateSummary, VersionSummary
-from common.store import Store, connect
-from common.view import ClientRow, Info
-from common.wire import pack
+from common.protocol.records import Event, Heartbeat, UpdateSummary, VersionSummary
+from common.protocol.wire import pack
+from common.store.store import Store, connect
+from common.store.view import ClientRow, Info
 from tui.app import Watch
 from tui.controls import Controls
 from tui.feed import Feed

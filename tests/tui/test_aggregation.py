@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from textual.pilot import Pilot
 
-from common.records import Event, VersionSummary
+from common.protocol.records import Event, VersionSummary
 from tests.tui.views import Host, drive, event, look, screen, until, update, version
 from tui.panes.aggregation import Aggregation
 from tui.panes.heat import Heat

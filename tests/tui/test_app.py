@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from textual.pilot import Pilot
 
-from common.store import connect
-from common.wire import pack
+from common.protocol.wire import pack
+from common.store.store import connect
 from tests.servers import PrivateRedis, Server
 from tests.tui.stage import info, publish, said, screen, shows, watch
 from tui.app import Watch

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from textual.pilot import Pilot
 
-from common.store import connect
+from common.store.store import connect
 from tests.servers import PrivateRedis, Server
 from tests.tui.stage import ordered, publish, screen, shows, watch
 from tui.app import Watch

@@ -15,8 +15,8 @@ from textual.widgets import Footer
 from textual.widgets._footer import FooterKey
 
 import tui
-from common.store import connect
-from common.wire import pack
+from common.protocol.wire import pack
+from common.store.store import connect
 from tests.servers import Server
 from tests.tui.stage import info, publish, shows, watch
 from tui import help

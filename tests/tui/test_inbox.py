@@ -10,8 +10,8 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Static
 
-from common.records import InboxRow
-from common.store import connect
+from common.protocol.records import InboxRow
+from common.store.store import connect
 from tests.servers import Server
 from tests.tui.stage import heartbeat, publish, shows, watch
 from tests.tui.stage import screen as terminal

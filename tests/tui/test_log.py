@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textual.pilot import Pilot
 
-from common.records import Event
+from common.protocol.records import Event
 from tests.tui.views import Host, drive, event, look, screen, until
 from tui.feed import Look
 from tui.panes.log import Log

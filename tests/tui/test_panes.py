@@ -6,8 +6,8 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from common.store import Store, connect
-from common.view import FederationView
+from common.store.store import Store, connect
+from common.store.view import FederationView
 from tests.servers import Server
 from tests.tui.stage import (
     client,

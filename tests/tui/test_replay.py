@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cli.main import main
-from common import recording
-from common.view import FederationView
+from common.run_directory import recording
+from common.store.view import FederationView
 from tests.tui.recordings import record
 from tests.tui.views import screen, until
 from tui import picture, replay

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from textual.pilot import Pilot
 
-from common import recording
-from common.inboxes import Past
-from common.records import Event, Heartbeat
+from common.protocol.records import Event, Heartbeat
+from common.run_directory import recording
+from common.store.inbox_totals import Past
 from tests.tui.pictures import compare
 from tests.tui.recordings import record
 from tests.tui.stage import heartbeat

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
-from common.store import connect
-from common.view import ClientRow, FederationView
+from common.store.store import connect
+from common.store.view import ClientRow, FederationView
 from tests.federations import Federation, federation
 from tests.processes import Command, eventually
 from tests.servers import Server

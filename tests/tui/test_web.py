@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from cli.tui import _chosen
-from common.store import connect
+from common.store.store import connect
 from tests.processes import LONG, Commands, commands
 from tests.servers import Server, free_port
 from tests.tui.stage import publish

@@ -12,8 +12,8 @@ from textual.message import Message
 from textual.pilot import Pilot
 from textual.widget import Widget
 
-from common.records import Event, Heartbeat, Sample, UpdateSummary, VersionSummary
-from common.view import ClientRow, FederationView, Info, QueueRow
+from common.protocol.records import Event, Heartbeat, Sample, UpdateSummary, VersionSummary
+from common.store.view import ClientRow, FederationView, Info, QueueRow
 from tui.feed import Look
 
 LONG = 20.0

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from common.config import AggregationConfig, PhaseConfig, ScheduleConfig
-from common.records import ContributionStats
+from common.config.config import AggregationConfig, PhaseConfig, ScheduleConfig
+from common.protocol.records import ContributionStats
 from coordinator import core
 from coordinator.events import (
     Accept,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from common.config import AggregationConfig
+from common.config.config import AggregationConfig
 from coordinator.admission import MAX_NORM, MIN_NORMS, Verdict, inspect, judge
 from coordinator.state import OpenTask, Plan, State
 from tests.unit.federation import candidate, plan, stats

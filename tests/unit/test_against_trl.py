@@ -17,7 +17,7 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerFast
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from common.records import DpoSettings, LoraSpec
+from common.protocol.records import DpoSettings, LoraSpec
 from learning.batches import collate
 from learning.dpo import Pair, log_probabilities, with_reference
 from learning.dpo import collate as collate_pairs

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from common.tensors import Tensors
+from common.protocol.tensors import Tensors
 from coordinator.aggregation import factor
 from coordinator.events import Commit
 from coordinator.schedule import parts

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.config import PhaseConfig, parse
+from common.config.config import PhaseConfig, parse
 from common.errors import RunError
-from common.records import VersionSummary
-from common.tensors import Tensors
+from common.protocol.records import VersionSummary
+from common.protocol.tensors import Tensors
 from coordinator import opening, preparation, recorded
 from coordinator import run as runs
 from coordinator.asking import flat

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from common.view import FederationView, Info, RunStatus
+from common.store.view import FederationView, Info, RunStatus
 from tui.banner import OLD_S, SILENT_S, banner
 from tui.feed import Look
 

@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from cli.certs import command
-from common import certificates
-from common.certificates import Pair
 from common.errors import ConfigError
+from common.tls import certificates
+from common.tls.certificates import Pair
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 ALL = {"ca.key", "ca.pem", "rabbitmq.key", "rabbitmq.pem", "redis.key", "redis.pem"}

@@ -15,7 +15,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from common.records import LoraSpec
+from common.protocol.records import LoraSpec
 from learning.classification import (
     EPS,
     UNDECLARED,

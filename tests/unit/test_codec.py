@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from common.codec import BLOCK, decode, digest, encode, payload_bytes
 from common.errors import WireError
-from common.records import CodecName, TensorEntry
-from common.tensors import Array
+from common.protocol.codec import BLOCK, decode, digest, encode, payload_bytes
+from common.protocol.records import CodecName, TensorEntry
+from common.protocol.tensors import Array
 
 CODECS: tuple[CodecName, ...] = get_args(CodecName)
 deltas = arrays.arrays(

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from common.errors import ConfigError
-from common.records import LoraSpec
+from common.protocol.records import LoraSpec
 from learning import lora
 from learning.compiling import check_compiler, compile_blocks, is_compiled
 from learning.encoders import load_encoder

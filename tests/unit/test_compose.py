@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from common import config as configuration
+from common.config import config as configuration
 from tests.compose.run import VERSIONS
 from tests.unit.test_packaging import own_packages
 

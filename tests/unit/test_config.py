@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.config import FederationConfig, PhaseConfig, dump, load, parse, without_hub
+from common.config.config import FederationConfig, PhaseConfig, dump, load, parse, without_hub
+from common.config.template import TEMPLATE
 from common.errors import ConfigError
-from common.template import TEMPLATE
 
 
 def refused(table: dict[str, Any]) -> str:

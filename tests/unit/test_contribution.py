@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.config import AggregationConfig
-from common.records import ContributionStats
+from common.config.config import AggregationConfig
+from common.protocol.records import ContributionStats
 from coordinator.contribution import (
     capped,
     clamp_losses,

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from broker.chunks import parse_chunk
 from broker.protocol import LOCAL, Message
-from common.health import Health
+from common.operations.health import Health
 from coordinator import ingest
 from coordinator.core import step
 from coordinator.events import Beats, Close, Discard, Refused, Sign

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.config import PhaseConfig
-from common.records import Kind
+from common.config.config import PhaseConfig
+from common.protocol.records import Kind
 from coordinator import core
 from coordinator.events import (
     Accept,

@@ -12,8 +12,8 @@ from random import Random
 import pytest
 import torch
 
-from common.config import AggregationConfig
-from common.records import ContributionStats
+from common.config.config import AggregationConfig
+from common.protocol.records import ContributionStats
 from coordinator.contribution import weights
 from learning import base, loading, lora
 from learning.data.instructions import Instruction

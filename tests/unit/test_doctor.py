@@ -14,7 +14,7 @@ from cli import diagnose_machine as machine
 from cli import diagnose_servers as servers
 from cli import doctor
 from cli.diagnosis import Check, Examination, Situation, examine
-from common.config import FederationConfig, parse
+from common.config.config import FederationConfig, parse
 from common.errors import DataError, FcclError, ModelError
 from learning.data import instructions
 from learning.synthetic.instructions import instructions as made

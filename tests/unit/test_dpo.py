@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from common.records import DpoSettings, LoraSpec
+from common.protocol.records import DpoSettings, LoraSpec
 from learning import dpo
 from learning.data.preferences import Preference
 from learning.dpo import ALIKE, TOO_LONG, Pair, collate, preference_loss, with_reference

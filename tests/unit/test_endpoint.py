@@ -23,7 +23,7 @@ from cli.inboxes import door
 from cli.joining import Wanted
 from cli.main import fccl
 from cli.worker import Job, _answering, _invited, _listening
-from common.config import FederationConfig, IncrementalConfig
+from common.config.config import FederationConfig, IncrementalConfig
 from common.errors import ConfigError, DataError
 from tests.unit.test_items import JSON, NAMED
 from worker.identity import Identity

@@ -25,9 +25,16 @@ from transformers import (
     BertForSequenceClassification,
 )
 
-from common.config import parse
+from common.config.config import parse
 from common.errors import ConfigError, ModelError, RunError
-from common.records import BaseRef, Kind, LoraSpec, Objective, UpdateSummary, VersionSummary
+from common.protocol.records import (
+    BaseRef,
+    Kind,
+    LoraSpec,
+    Objective,
+    UpdateSummary,
+    VersionSummary,
+)
 from coordinator import card, exporting, recorded
 from coordinator import run as runs
 from coordinator.journal import Journal

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from transformers.activations import NewGELUActivation
 
-from common.records import LoraSpec
+from common.protocol.records import LoraSpec
 from learning.fastpath import dropped, fast
 from learning.lora import attach
 from tests.unit.tiny import tiny_model

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from common import codec
-from common.records import CodecName
-from common.tensors import Tensors
+from common.protocol import codec
+from common.protocol.records import CodecName
+from common.protocol.tensors import Tensors
 from worker import feedback
 from worker.feedback import Residual
 

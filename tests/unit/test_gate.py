@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from common.config import IncrementalConfig
-from common.records import Kind
+from common.config.config import IncrementalConfig
+from common.protocol.records import Kind
 from learning.measuring import Measurement
 from worker.incremental import mixing
 from worker.incremental.gate import Figures, refusal

@@ -9,10 +9,10 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 
 from cli.health import ask
-from common.config import OperationsConfig
+from common.config.config import OperationsConfig
 from common.errors import ConfigError
-from common.health import Health
-from common.telemetry import served
+from common.operations.health import Health
+from common.operations.telemetry import served
 from tests.servers import free_port
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.config import IncrementalConfig
+from common.config.config import IncrementalConfig
 from common.errors import DataError
 from worker.incremental import schema
 from worker.incremental.inbox import Flooded, Full, Inbox, Taken
@@ -173,7 +173,7 @@ def test_writers_at_the_same_time_take_every_item_once(path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from common.config import IncrementalConfig
+from common.config.config import IncrementalConfig
 from worker.incremental.inbox import Inbox
 from worker.incremental.items import Item
 inbox = Inbox(Path(sys.argv[1]), IncrementalConfig(items_per_minute=10**6, max_waiting=10**6))
@@ -202,7 +202,7 @@ def test_kill_9_loses_nothing_that_was_acknowledged(path: Path) -> None:
 FILLER = """
 import resource, sys
 from pathlib import Path
-from common.config import IncrementalConfig
+from common.config.config import IncrementalConfig
 from common.errors import DataError
 from worker.incremental.inbox import Inbox
 from worker.incremental.items import Item

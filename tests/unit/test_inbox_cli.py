@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from cli.main import fccl
-from common.config import IncrementalConfig
+from common.config.config import IncrementalConfig
 from common.errors import DataError, FcclError
 from worker.incremental import schema, served
 from worker.incremental.inbox import Inbox

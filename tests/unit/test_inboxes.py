@@ -6,9 +6,9 @@ from typing import Any
 
 from rich.console import Console
 
-from common.inboxes import REMEMBERED, Past, Totals, newest, remember, totals
-from common.records import InboxRow
-from common.view import FederationView
+from common.protocol.records import InboxRow
+from common.store.inbox_totals import REMEMBERED, Past, Totals, newest, remember, totals
+from common.store.view import FederationView
 from tests.tui.stage import heartbeat, info
 from tui.panel import panel
 

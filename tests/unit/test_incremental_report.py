@@ -14,7 +14,7 @@ import pytest
 
 from cli import streams
 from cli.main import fccl
-from common.document import markdown
+from common.document.blocks import markdown
 from common.errors import DataError
 from worker.incremental import history, report, schema
 from worker.incremental.stream import figures

@@ -13,10 +13,10 @@ import pytest
 
 from broker.chunks import parse_chunk, split_update
 from broker.protocol import Message
-from common import codec
 from common.errors import RunError, WireError
-from common.records import Refusal, Update
-from common.wire import pack
+from common.protocol import codec
+from common.protocol.records import Refusal, Update
+from common.protocol.wire import pack
 from coordinator import ingest
 from coordinator.events import Accept, Again, Candidate, Close, Refused
 from coordinator.ingest import UPLOAD_TTL_S, UPLOADS_PER_SITE, Arrival, Ingest

@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import JoinError
-from common.invitation import Invitation, broker_hash, decode, encode, new_secret, store_hash
+from common.protocol.invitation import (
+    Invitation,
+    broker_hash,
+    decode,
+    encode,
+    new_secret,
+    store_hash,
+)
 
 INVITATION = Invitation(
     token_id="0123456789abcdef",

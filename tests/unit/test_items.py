@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import DataError
-from common.records import Kind
+from common.protocol.records import Kind
 from learning.data.columns import NAMES
 from worker.incremental.items import FIELDS, Item, parse
 

@@ -7,9 +7,9 @@ import threading
 import fakeredis
 import pytest
 
-from common.store import Store
-from common.view import Info, RunStatus
-from common.wire import pack
+from common.protocol.wire import pack
+from common.store.store import Store
+from common.store.view import Info, RunStatus
 from worker.joining import runs
 
 NAME = "r"

@@ -12,7 +12,7 @@ from types import MappingProxyType
 import pytest
 
 from common.errors import FencedError, RunError
-from common.records import VersionSummary
+from common.protocol.records import VersionSummary
 from coordinator.events import Accept, Action, Close, Commit, Issue, Note
 from coordinator.journal import Journal
 from coordinator.recovery import recover

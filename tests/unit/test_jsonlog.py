@@ -11,7 +11,7 @@ import pytest
 
 from cli.console import Output
 from cli.jsonlog import JsonLog, JsonStream
-from common.records import Event
+from common.protocol.records import Event
 
 
 @pytest.fixture

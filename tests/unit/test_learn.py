@@ -19,9 +19,9 @@ from click.testing import CliRunner, Result
 from cli import feeding
 from cli.feeding import Feeder, Outcome, Tally, lines
 from cli.main import fccl
-from common.config import IncrementalConfig
+from common.config.config import IncrementalConfig
 from common.errors import DataError, FcclError
-from common.records import Kind
+from common.protocol.records import Kind
 from worker.incremental import schema, served
 from worker.incremental.inbox import Inbox
 from worker.incremental.intake import Intake, max_bytes, parsed

@@ -16,11 +16,11 @@ import pytest
 import torch
 
 from common import files
-from common.config import IncrementalConfig
-from common.embedded import EmbeddedStore
+from common.config.config import IncrementalConfig
 from common.errors import ConfigError
-from common.records import InboxRow, Receipt, TrainTask
-from common.tensors import Tensors
+from common.protocol.records import InboxRow, Receipt, TrainTask
+from common.protocol.tensors import Tensors
+from common.store.embedded import EmbeddedStore
 from learning import lora, models
 from learning.data.labelled import Labelled
 from learning.data.rows import write

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.records import KINDS, Kind, LoraSpec, Objective, TrainTask
+from common.protocol.records import KINDS, Kind, LoraSpec, Objective, TrainTask
 from learning import lora, models
 from learning.data.instructions import Instruction
 from learning.data.preferences import Preference

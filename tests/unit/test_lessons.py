@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from common.config import IncrementalConfig
-from common.tensors import Tensors
+from common.config.config import IncrementalConfig
+from common.protocol.tensors import Tensors
 from learning import lora
 from learning.data.labelled import Labelled
 from learning.data.rows import write

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from common.errors import ModelError
-from common.records import LoraSpec
-from common.tensors import Tensors
+from common.protocol.records import LoraSpec
+from common.protocol.tensors import Tensors
 from learning.batches import Batch
 from learning.data.instructions import Instruction
 from learning.loop import LocalTraining, StepReport, TrainResult, train

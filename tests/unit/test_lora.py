@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 from transformers import BertForSequenceClassification, DistilBertForSequenceClassification
 
 from common.errors import ModelError
-from common.records import LoraSpec
+from common.protocol.records import LoraSpec
 from learning.lora import adapter_config, attach, read_adapter, write_adapter
 from tests.unit.tiny import tiny_model
 from tests.unit.tiny_encoder import encoder_config

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from broker.management import permission
 from broker.protocol import Site, Topology
-from common.acl import site_rules
-from common.naming import run_id, runs_glob, runs_regex
+from common.protocol.naming import run_id, runs_glob, runs_regex
+from common.store.acl import site_rules
 
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}", fullmatch=True)
 sites = st.from_regex(r"[a-z0-9-]{1,32}", fullmatch=True).filter(lambda site: site != "local")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import BertForSequenceClassification, PreTrainedTokenizerBase
 
-from common.records import DpoSettings
+from common.protocol.records import DpoSettings
 from learning import objectives
 from learning.data.instructions import Instruction
 from learning.data.labelled import Labelled

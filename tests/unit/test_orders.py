@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from common.commands import Action, Answer, Command
-from common.records import VersionSummary
+from common.protocol.commands import Action, Answer, Command
+from common.protocol.records import VersionSummary
 from coordinator import core
 from coordinator.events import Beats, Close, Commit, Finish, Issue, Note, Order, Reply, Sign, Tick
 from coordinator.journal import Journal

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from transformers import BertConfig, GPT2Config, RobertaConfig, T5Config
 
-from common import config as configuration
-from common.config import FederationConfig
+from common.config import config as configuration
+from common.config.config import FederationConfig
 from common.errors import ConfigError, DataError, ModelError
 from coordinator import run as runs
 from coordinator.preparation import (

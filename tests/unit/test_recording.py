@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from common import recording
 from common.errors import RunError
+from common.run_directory import recording
 from tests.tui.recordings import record
 
 

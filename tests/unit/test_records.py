@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from common.records import (
+from common.protocol.records import (
     Adapter,
     BaseRef,
     BlobRef,

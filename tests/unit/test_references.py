@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from common.records import DpoSettings
-from common.tensors import Tensors
+from common.protocol.records import DpoSettings
+from common.protocol.tensors import Tensors
 from learning import dpo, loading, lora
 from learning.data.rows import read, write
 from learning.data.shards import split

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from common.config import PhaseConfig
-from common.document import Heading, Items, Paragraph, Picture, Table, html, markdown
+from common.config.config import PhaseConfig
+from common.document.blocks import Heading, Items, Paragraph, Picture, Table, html, markdown
 from common.errors import RunError
-from common.records import UpdateSummary, VersionSummary
+from common.protocol.records import UpdateSummary, VersionSummary
 from coordinator import report_files, report_plots, report_tables
 from coordinator.assessment import Assessed, Assessment, Sample, Subject
 from coordinator.comparison import Compared, Comparison, Side

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from common.records import UpdateSummary, VersionSummary
+from common.protocol.records import UpdateSummary, VersionSummary
 from coordinator.retention import best, federated_loss, keep
 from tests.unit.federation import plan
 

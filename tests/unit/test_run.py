@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common import codec
-from common.config import FederationConfig, PhaseConfig, parse, without_hub
+from common.config.config import FederationConfig, PhaseConfig, parse, without_hub
 from common.errors import ConfigError, FcclError, RunError
+from common.protocol import codec
 from coordinator import run
 from tests.unit.test_service import origin
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from common import samples
 from common.errors import RunError
 from common.files import append_lines
-from common.records import Sample
+from common.protocol.records import Sample
+from common.run_directory import samples
 from coordinator import run as runs
 from coordinator import sampling
 from coordinator.events import Note

@@ -26,13 +26,23 @@ from broker.chunks import parse_chunk, split_update
 from broker.dead import DEAD_REASON
 from broker.embedded import EmbeddedBroker, EmbeddedConsumer, EmbeddedServer
 from broker.protocol import LOCAL, Consumer, Delivery, Message, Site, Topology
-from common import codec, view
-from common.config import FederationConfig, parse
+from common.config.config import FederationConfig, parse
 from common.errors import BrokerError, FencedError, StoreError
-from common.records import BaseRef, Event, Heartbeat, Kind, Refusal, Sample, TrainTask, Update
-from common.store import Store
-from common.tensors import Tensors
-from common.wire import pack, unpack
+from common.protocol import codec
+from common.protocol.records import (
+    BaseRef,
+    Event,
+    Heartbeat,
+    Kind,
+    Refusal,
+    Sample,
+    TrainTask,
+    Update,
+)
+from common.protocol.tensors import Tensors
+from common.protocol.wire import pack, unpack
+from common.store import view
+from common.store.store import Store
 from coordinator import board, ingest, retention, run, sampling
 from coordinator.journal import Journal
 from coordinator.ledger import Ledger

@@ -6,8 +6,8 @@ from types import MappingProxyType
 
 import pytest
 
-from common.config import AggregationConfig, PhaseConfig, ScheduleConfig
-from common.records import BaseRef, LoraSpec, VersionSummary
+from common.config.config import AggregationConfig, PhaseConfig, ScheduleConfig
+from common.protocol.records import BaseRef, LoraSpec, VersionSummary
 from coordinator.state import Client, OpenTask, Plan
 from coordinator.tasks import TaskTemplate, learning_rate, message
 

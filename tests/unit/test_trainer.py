@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from common.errors import DataError, ModelError
-from common.records import TrainTask
-from common.tensors import Tensors
+from common.protocol.records import TrainTask
+from common.protocol.tensors import Tensors
 from learning import loading, lora
 from learning.data.rows import write
 from learning.device import Compute

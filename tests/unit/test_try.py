@@ -19,10 +19,10 @@ from cli import conversation, trying
 from cli.inboxes import door
 from cli.main import fccl
 from cli.replies import Said, blocks, chosen, line
-from common.config import IncrementalConfig
+from common.config.config import IncrementalConfig
 from common.errors import DataError, FcclError, JoinError, ModelError
-from common.records import BaseRef, BlobRef, CurrentModel, LoraSpec, Objective
-from common.tensors import Tensors
+from common.protocol.records import BaseRef, BlobRef, CurrentModel, LoraSpec, Objective
+from common.protocol.tensors import Tensors
 from learning import lora, models
 from learning.manifest import manifest, sha256
 from tests.unit.tiny import tiny_model, tiny_tokenizer

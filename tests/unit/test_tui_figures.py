@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from common.records import VersionSummary
-from common.view import FederationView
+from common.protocol.records import VersionSummary
+from common.store.view import FederationView
 from tests.tui.stage import client, heartbeat, info, update, version
 from tui import figures
 from tui.controls import Order, told

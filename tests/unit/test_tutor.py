@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from common.tensors import Tensors
+from common.protocol.tensors import Tensors
 from learning import lora, models
 from tests.processes import eventually
 from tests.unit.test_learner import COMPUTE, CONFIG, LABELS, NEVER, Stage, items, plus, same

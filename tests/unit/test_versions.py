@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common import codec
 from common.errors import RunError
-from common.records import Adapter, BlobRef, CodecName
-from common.tensors import Tensors
-from common.wire import unpack
+from common.protocol import codec
+from common.protocol.records import Adapter, BlobRef, CodecName
+from common.protocol.tensors import Tensors
+from common.protocol.wire import unpack
 from coordinator.versions import ADAPTER_FILES, Versions
 
 WEIGHTS, CONFIG = ADAPTER_FILES

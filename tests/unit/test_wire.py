@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import WireError
-from common.records import Heartbeat, Receipt, Record, Refusal, TrainTask, Update
-from common.wire import MAX_HEADER, SCHEMA, kind_of, pack, unpack
+from common.protocol.records import Heartbeat, Receipt, Record, Refusal, TrainTask, Update
+from common.protocol.wire import MAX_HEADER, SCHEMA, kind_of, pack, unpack
 from tests.unit.test_records import EXAMPLES, RECEIPT, UPDATE
 
 Header = Callable[[object], bytes]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from common.health import Health
-from common.records import Heartbeat, InboxRow
+from common.operations.health import Health
+from common.protocol.records import Heartbeat, InboxRow
 from tests.unit.federation import stats
 from tests.unit.test_service import World
 from worker.metrics import Metrics

@@ -14,10 +14,10 @@ import pytest
 from filelock import Timeout
 from safetensors.numpy import load_file
 
-from common import codec
 from common.errors import RunError
-from common.records import Update
-from common.wire import unpack
+from common.protocol import codec
+from common.protocol.records import Update
+from common.protocol.wire import unpack
 from tests.processes import forked
 from tests.unit.worker_records import task, update
 from worker import feedback, spool

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any, NoReturn
 
-from common.records import TrainTask, Update
+from common.protocol.records import TrainTask, Update
 from worker.references import References
 
 NOTHING = hashlib.sha256(b"").hexdigest()

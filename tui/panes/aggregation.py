@@ -15,8 +15,8 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import Static
 
-from common.records import Event, UpdateSummary, VersionSummary, one_line
-from common.view import FederationView
+from common.protocol.records import Event, UpdateSummary, VersionSummary, one_line
+from common.store.view import FederationView
 from tui import history
 from tui.feed import Look
 from tui.panes.heat import Heat

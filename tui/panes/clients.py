@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from common.records import Heartbeat
-from common.view import ClientRow
+from common.protocol.records import Heartbeat
+from common.store.view import ClientRow
 from tui import figures
 from tui.feed import Look
 from tui.panes.listing import Listing

@@ -12,8 +12,8 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from common.records import UpdateSummary
-from common.view import FederationView
+from common.protocol.records import UpdateSummary
+from common.store.view import FederationView
 from tui.feed import Look
 from tui.figures import Done
 from tui.panes.inbox import about

@@ -6,8 +6,8 @@ from textual import on
 from textual.app import ComposeResult
 from textual.widgets import Static
 
-from common.inboxes import Past, totals
-from common.records import InboxRow
+from common.protocol.records import InboxRow
+from common.store.inbox_totals import Past, totals
 from tui.feed import Look
 from tui.panes.listing import Listing
 from tui.widgets.cell import LEAST, Cell, number, state, word

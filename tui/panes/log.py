@@ -12,7 +12,7 @@ from textual.containers import Vertical
 from textual.message import Message
 from textual.widgets import Input, Static
 
-from common.records import Event
+from common.protocol.records import Event
 from tui import history
 from tui.feed import Look
 from tui.lines import line

@@ -12,7 +12,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import Static
 
-from common.view import FederationView, Info
+from common.store.view import FederationView, Info
 from tui import figures
 from tui.banner import banner
 from tui.feed import Look

@@ -13,8 +13,8 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.widgets import Static
 
-from common.records import VersionSummary
-from common.view import FederationView, QueueRow
+from common.protocol.records import VersionSummary
+from common.store.view import FederationView, QueueRow
 from tui import history
 from tui.feed import Look
 from tui.history import SiteQueues

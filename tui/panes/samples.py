@@ -19,7 +19,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.widgets import Static
 
-from common.records import Sample
+from common.protocol.records import Sample
 from tui.feed import Look
 from tui.widgets.rows import Rows
 

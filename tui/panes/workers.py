@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from common.records import Heartbeat
-from common.view import FederationView
+from common.protocol.records import Heartbeat
+from common.store.view import FederationView
 from tui.feed import Look
 from tui.panes.listing import Listing
 from tui.widgets.bar import bar

@@ -13,7 +13,7 @@ from textual.containers import Container
 from textual.widgets import Static
 from textual_plot import HiResMode, LegendLocation, PlotWidget
 
-from common.records import VersionSummary
+from common.protocol.records import VersionSummary
 from tui.figures import boundaries
 from tui.widgets.spark import spark, squeezed
 

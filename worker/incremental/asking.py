@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from common.errors import DataError, ModelError
-from common.records import CurrentModel
-from common.tensors import Tensors
+from common.protocol.records import CurrentModel
+from common.protocol.tensors import Tensors
 from learning import base, lora
 from learning.classification import Classes
 from learning.data.labelled import Labelled

@@ -20,8 +20,8 @@ from typing import Any
 
 from safetensors.numpy import load, save
 
-from common.records import InboxRow, Kind
-from common.tensors import Tensors
+from common.protocol.records import InboxRow, Kind
+from common.protocol.tensors import Tensors
 from learning.measuring import Measurement
 from worker.incremental import history, schema, stream
 from worker.incremental.history import Batch

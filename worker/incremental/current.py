@@ -12,8 +12,8 @@ from pathlib import Path
 from safetensors.numpy import load
 
 from common.errors import DataError
-from common.records import CurrentModel
-from common.tensors import Tensors
+from common.protocol.records import CurrentModel
+from common.protocol.tensors import Tensors
 from worker.incremental import schema, served
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
-from common.config import IncrementalConfig
+from common.config.config import IncrementalConfig
 from common.errors import DataError
 from worker.incremental import items, schema, served
 from worker.incremental.inbox import STATES, Flooded, Full, Inbox, Taken, TooMany

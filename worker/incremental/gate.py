@@ -10,7 +10,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from common.config import IncrementalConfig
+from common.config.config import IncrementalConfig
 from learning.measuring import Measurement
 
 TASK_TOLERANCE, TASK_SLACK = 1.1, 0.03

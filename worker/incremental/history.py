@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.records import Kind
+from common.protocol.records import Kind
 from worker.incremental import schema
 from worker.incremental.stream import BEFORE, OWN, Measure
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.clock import Clock, wall
-from common.config import IncrementalConfig
+from common.config.config import IncrementalConfig
 from common.errors import DataError
 from common.files import sync
 from worker.incremental import schema

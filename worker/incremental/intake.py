@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from common.config import IncrementalConfig
+from common.config.config import IncrementalConfig
 from common.errors import DataError
 from worker.incremental import items
 from worker.incremental.items import Item

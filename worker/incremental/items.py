@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from common.errors import DataError
-from common.records import Kind
+from common.protocol.records import Kind
 from learning.data import columns
 
 TASK = "feedback"

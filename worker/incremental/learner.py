@@ -21,10 +21,10 @@ from typing import Literal
 from filelock import Timeout
 
 from common.clock import Clock
-from common.config import IncrementalConfig
+from common.config.config import IncrementalConfig
 from common.errors import DataError, ModelError, StoreError, WireError
-from common.records import KINDS, CurrentModel, InboxRow, Receipt, TrainTask
-from common.tensors import Tensors
+from common.protocol.records import KINDS, CurrentModel, InboxRow, Receipt, TrainTask
+from common.protocol.tensors import Tensors
 from learning import lora
 from worker.data import Data
 from worker.incremental import schema, served

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from common.config import IncrementalConfig
+from common.config.config import IncrementalConfig
 from common.errors import DataError
-from common.records import KINDS, CurrentModel, Kind
-from common.tensors import Tensors
+from common.protocol.records import KINDS, CurrentModel, Kind
+from common.protocol.tensors import Tensors
 from learning.measuring import Measurement
 from worker.data import HOLDOUT_EXAMPLES, Data, Shard, Wanted
 from worker.incremental import mixing

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from common.records import one_line
-from common.tls import trusting
+from common.protocol.records import one_line
+from common.tls.tls import trusting
 from worker.incremental.unanswered import MAX_ANSWER, NEVER, Unanswered, late, stopped, too_long
 
 _LOOK_S = 0.05  # between two looks whether anybody still waits

@@ -1,6 +1,6 @@
 """What clients learned from their users, as a document and as plain values. Pure; figures only.
 
-After `history`; `report_plots` draws the pictures, `common/document.py` renders the blocks.
+After `history`; `report_plots` draws the pictures, `common/document/blocks.py` renders the blocks.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from common.document import Block, Heading, Items, Paragraph, Picture, Table, finite
+from common.document.blocks import Block, Heading, Items, Paragraph, Picture, Table, finite
 from worker.incremental.history import Batch, History, Stream
 from worker.incremental.stream import OWN, Learned, StreamFigures, course, figures
 

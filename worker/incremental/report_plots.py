@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from common import drawing
+from common.document import drawing
 from worker.incremental import report
 from worker.incremental.history import History, Stream
 from worker.incremental.stream import OWN, StreamFigures, course, figures
@@ -89,6 +89,6 @@ def _matrix(axes: Axes, known: StreamFigures) -> None:
 
 
 def _whole_numbers(axes: Axes) -> None:
-    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415  # as in `common.drawing`
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415  # as in `common.document.drawing`
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -14,12 +14,21 @@ from typing import Annotated
 from filelock import FileLock
 from pydantic import BeforeValidator, Field, ValidationError
 
-from common import codec
 from common.errors import DataError, WireError
 from common.files import write_durable
-from common.records import Adapter, ClassNames, CurrentModel, Kind, Label, Record, RunId, tuple_of
-from common.tensors import Tensors
-from common.wire import pack, unpack
+from common.protocol import codec
+from common.protocol.records import (
+    Adapter,
+    ClassNames,
+    CurrentModel,
+    Kind,
+    Label,
+    Record,
+    RunId,
+    tuple_of,
+)
+from common.protocol.tensors import Tensors
+from common.protocol.wire import pack, unpack
 
 FILE = "served.json"
 LOCK_S = 30.0

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from common.config import IncrementalConfig
-from common.records import KINDS, CurrentModel, Kind, Objective
-from common.tensors import Tensors
+from common.config.config import IncrementalConfig
+from common.protocol.records import KINDS, CurrentModel, Kind, Objective
+from common.protocol.tensors import Tensors
 from learning import classification, dpo, loop, lora, objectives
 from learning.data.instructions import Instruction
 from learning.data.labelled import Labelled

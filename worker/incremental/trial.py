@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from common.records import CurrentModel
+from common.protocol.records import CurrentModel
 from worker.incremental.book import Local
 from worker.incremental.gate import Figures
 from worker.incremental.history import Batch

@@ -14,10 +14,10 @@ from threading import Event as Flag
 import numpy as np
 
 from common.clock import Clock
-from common.config import IncrementalConfig
+from common.config.config import IncrementalConfig
 from common.errors import ModelError
-from common.records import CurrentModel
-from common.tensors import Tensors
+from common.protocol.records import CurrentModel
+from common.protocol.tensors import Tensors
 from learning.loop import StepReport
 from learning.measuring import Measurement
 from worker.data import Data

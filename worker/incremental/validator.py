@@ -23,7 +23,7 @@ from typing import Any
 import httpx
 
 from common.errors import ConfigError
-from common.records import Kind, one_line
+from common.protocol.records import Kind, one_line
 from learning.measuring import Measurement
 from worker.incremental import command
 from worker.incremental.post import post

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from common.records import Heartbeat, InboxRow
+from common.protocol.records import Heartbeat, InboxRow
 
 REMEMBERED = 40  # batches of a client
 

@@ -1,6 +1,6 @@
 """The records that cross a border, and the limits of their fields.
 
-Frozen and strict: a record that exists is valid. `common.wire` turns them into bytes and back;
+Frozen and strict: a record that exists is valid. `common.protocol.wire` turns them into bytes and back;
 `docs/protocol.md` says who writes each one and where it travels. Times are seconds since the Unix
 epoch on the writer's clock; they inform, and decide nothing on another machine.
 """

@@ -5,7 +5,7 @@ A frame is
     b"FCCL"  schema (1 byte)  header length (4 bytes, little endian)  header  data
 
 The header is msgpack, at most 64 KiB, and is unpacked under tight limits; tensors are raw bytes
-in `data` at offsets that the header declares (see `common.codec`). A record without tensors has
+in `data` at offsets that the header declares (see `common.protocol.codec`). A record without tensors has
 no data. Anything else raises `WireError`, and whoever consumed it dead-letters the message.
 """
 
@@ -18,7 +18,7 @@ import msgpack
 from pydantic import ValidationError
 
 from common.errors import WireError
-from common.records import Record
+from common.protocol.records import Record
 
 SCHEMA = 1
 MAX_HEADER = 64 * 1024

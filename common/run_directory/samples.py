@@ -10,7 +10,7 @@ from pathlib import Path
 
 from common.errors import RunError
 from common.files import read_lines
-from common.records import Sample
+from common.protocol.records import Sample
 
 FILE = "samples.jsonl"
 MAX_SHOWN = 100  # every viewer reads all that is shown, twice a second

@@ -19,9 +19,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from common.errors import JoinError
-from common.naming import SiteName
-from common.records import Record, RunName, Seconds, Sha256, Text
-from common.wire import explain
+from common.protocol.naming import SiteName
+from common.protocol.records import Record, RunName, Seconds, Sha256, Text
+from common.protocol.wire import explain
 
 MARK = "fccl"
 FORMAT = 1

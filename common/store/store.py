@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 import redis
 
 from common.errors import StoreError, StoreRefused, WireError
-from common.records import CurrentModel, Event, Heartbeat, Membership, Receipt, Record
-from common.tls import fault, trusting, unreadable
-from common.wire import MAX_HEADER, pack, unpack
+from common.protocol.records import CurrentModel, Event, Heartbeat, Membership, Receipt, Record
+from common.protocol.wire import MAX_HEADER, pack, unpack
+from common.tls.tls import fault, trusting, unreadable
 
 CHUNK = 8 * 1024 * 1024
 HEARTBEAT_TTL_S = 15
@@ -105,7 +105,7 @@ class Store:
         self.where = where
 
     def command(self, *words: str) -> Any:
-        """Any command, for those that only `common/acl.py` and a doctor need."""
+        """Any command, for those that only `common/store/acl.py` and a doctor need."""
         return self._do(lambda r: r.execute_command(*words))
 
     def ping(self) -> None:
@@ -147,7 +147,7 @@ class Store:
         return None if value is None else value.decode()
 
     def set_info(self, run: str, info: bytes) -> None:
-        """The coordinator's status record (see `common.view`)."""
+        """The coordinator's status record (see `common.store.view`)."""
         self._do(lambda r: r.set(f"fccl:{run}:info", info))
 
     def get_info(self, run: str) -> bytes | None:
@@ -353,7 +353,7 @@ class Store:
         return last, tuple(_parsed(Event, [fields.get(b"e") for _, fields in entries]))
 
     def read(self, run: str, events: int = 20) -> dict[str, Any]:
-        """One pipelined read of everything that `common.view` shows, as raw bytes.
+        """One pipelined read of everything that `common.store.view` shows, as raw bytes.
 
         Args:
             run: Its id.

@@ -12,7 +12,7 @@ from pathlib import Path
 import fakeredis
 
 from common.errors import StoreError
-from common.store import Store
+from common.store.store import Store
 
 ADDRESS_FILE = "store.url"
 

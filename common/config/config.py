@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from common.errors import ConfigError
-from common.records import (
+from common.protocol.records import (
     KINDS,
     BatchSize,
     ClassName,
@@ -36,7 +36,7 @@ from common.records import (
     RunName,
     tuple_of,
 )
-from common.wire import explain
+from common.protocol.wire import explain
 
 Positive = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]

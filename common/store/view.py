@@ -11,9 +11,8 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError
 
-from common import inboxes
 from common.errors import StoreError, WireError
-from common.records import (
+from common.protocol.records import (
     Count,
     Event,
     Heartbeat,
@@ -27,8 +26,9 @@ from common.records import (
     VersionSummary,
     tuple_of,
 )
-from common.store import Store
-from common.wire import explain, unpack
+from common.protocol.wire import explain, unpack
+from common.store import inbox_totals
+from common.store.store import Store
 
 FEW_EVENTS = 20
 MANY_EVENTS = 500
@@ -110,7 +110,7 @@ class FederationView:
     @property
     def inbox(self) -> tuple[InboxRow, ...]:
         """Of the clients with live input, one row each."""
-        return inboxes.newest(self.workers)
+        return inbox_totals.newest(self.workers)
 
     def fields(self) -> dict[str, Any]:
         """Plain maps and lists, for JSON."""

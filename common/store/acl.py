@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from common.naming import runs_glob
-from common.store import Store
+from common.protocol.naming import runs_glob
+from common.store.store import Store
 
 _FRESH = ("reset", "on", "resetchannels", "-@all", "+ping", "+get", "+set", "+del", "+exists")
 _CLOCK = "+time"

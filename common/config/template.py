@@ -1,6 +1,6 @@
 """The commented `federation.toml` that `fccl init` writes: every key, with its default.
 
-A test holds it against `common.config`: it parses to the defaults, and no key is missing.
+A test holds it against `common.config.config`: it parses to the defaults, and no key is missing.
 """
 
 TEMPLATE = """\

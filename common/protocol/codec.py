@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import WireError
-from common.records import CodecName, TensorEntry
-from common.tensors import Array, Tensors
+from common.protocol.records import CodecName, TensorEntry
+from common.protocol.tensors import Array, Tensors
 
 BLOCK = 64  # values that share one scale in int8 and int4
 TOPK_FRACTION = 0.1

@@ -2,7 +2,7 @@
 
 A command lies in the store until the coordinator has journaled it; only then is there an answer.
 `fccl pause|resume|drain|stop|kick|reissue` and the controls of `fccl tui` come this way. Whoever
-may write the store's keys may command; an invited site may not (`common/acl.py`).
+may write the store's keys may command; an invited site may not (`common/store/acl.py`).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from common.records import Label, Record, Seconds, Text
-from common.store import Store
-from common.wire import pack
+from common.protocol.records import Label, Record, Seconds, Text
+from common.protocol.wire import pack
+from common.store.store import Store
 
 Action = Literal["pause", "resume", "drain", "stop", "kick", "pardon", "reissue"]
 ACTIONS: tuple[Action, ...] = get_args(Action)

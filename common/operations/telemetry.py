@@ -19,9 +19,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from common.config import OperationsConfig
+from common.config.config import OperationsConfig
 from common.errors import ConfigError
-from common.health import Health
+from common.operations.health import Health
 
 REQUEST_S = 10.0  # a client that sends nothing is cut off
 

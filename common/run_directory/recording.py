@@ -15,11 +15,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from common import config as configuration
-from common import samples
-from common.config import FederationConfig
+from common.config import config as configuration
+from common.config.config import FederationConfig
 from common.errors import RunError
-from common.records import (
+from common.protocol.records import (
     ContributionStats,
     Count,
     Event,
@@ -30,6 +29,7 @@ from common.records import (
     Seconds,
     VersionSummary,
 )
+from common.run_directory import samples
 
 LOCAL = "local"  # the site of the clients whose rows the coordinator dealt itself
 
