@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from broker.embedded import EmbeddedBroker, EmbeddedServer
+from broker.embedded.broker import EmbeddedBroker, EmbeddedServer
 from broker.protocol import LOCAL
 from cli.worker import host
 from common.config.config import IncrementalConfig

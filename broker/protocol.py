@@ -1,7 +1,7 @@
 """What a message broker does for a run, whichever broker it is.
 
 The coordinator and the workers speak only to these types. Two modules implement them:
-`broker.embedded` inside one process, `broker.rabbit` over RabbitMQ; `tests/contract` holds both
+`broker.embedded.broker` inside one process, `broker.rabbit.broker` over RabbitMQ; `tests/contract` holds both
 to the same promises. A broker knows bytes and flat headers, never records: what a body means is
 decided by `common.protocol.wire`, and a large update is cut into messages by `broker.chunks`.
 

@@ -10,8 +10,8 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
-from broker.management import Management
-from broker.rabbit import RabbitBroker
+from broker.rabbit.broker import RabbitBroker
+from broker.rabbit.management import Management
 from cli import checks, jsonlog
 from cli.console import Output
 from cli.operating import COORDINATOR_LIMIT_S, Operated, operated

@@ -9,8 +9,8 @@ from urllib.parse import unquote, urlsplit
 
 import httpx
 
-from broker.probe import probe
 from broker.protocol import Site, Topology
+from broker.rabbit.probe import probe
 from cli.diagnosis import Check, Situation
 from common.errors import BrokerError, StoreError
 from common.software import software

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from broker.embedded import EmbeddedBroker, EmbeddedServer
+from broker.embedded.broker import EmbeddedBroker, EmbeddedServer
 from broker.protocol import LOCAL
 from cli import coordinating
 from cli.console import Output

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event as Flag
 
-from broker.probe import refused
+from broker.rabbit.probe import refused
 from common.config.config import FederationConfig
 from common.errors import DataError, JoinError, StoreRefused
 from common.paths import state_dir

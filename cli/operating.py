@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
-from broker.connection import CONNECTED
+from broker.rabbit.connection import CONNECTED
 from common.config.config import OperationsConfig
 from common.operations import telemetry
 from common.operations.health import Health

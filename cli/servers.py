@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
 
-from broker.probe import probe
+from broker.rabbit.probe import probe
 from cli.ports import HOST, free_port
 from cli.processes import Process, Record, known, load, spawn, unbroken, wait_gone
 from common.errors import BrokerError, ConfigError, FcclError, StoreError

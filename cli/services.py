@@ -21,7 +21,7 @@ import click
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from broker.probe import probe
+from broker.rabbit.probe import probe
 from cli import ports, servers
 from cli.options import config_option, find_config
 from cli.processes import Record, load

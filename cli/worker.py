@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from broker.probe import refused
 from broker.protocol import LOCAL, Site
-from broker.rabbit import RabbitBroker
+from broker.rabbit.broker import RabbitBroker
+from broker.rabbit.probe import refused
 from cli import joining, jsonlog
 from cli.console import Output
 from cli.operating import WORKER_LIMIT_S, Operated, operated

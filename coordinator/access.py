@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from pydantic import ValidationError
 
-from broker.management import Management, permission
+from broker.rabbit.management import Management, permission
 from common.clock import Clock
 from common.errors import BrokerError, StoreError
 from common.protocol.invitation import (

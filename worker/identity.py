@@ -26,8 +26,8 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from pydantic import ValidationError
 
-from broker.amqp_errors import connect_error
-from broker.pika_setup import trusting
+from broker.rabbit.errors import connect_error
+from broker.rabbit.pika_setup import trusting
 from common.clock import Clock
 from common.config.config import BrokerConfig, FederationConfig, RunConfig, StoreConfig
 from common.errors import JoinError, StoreError, StoreRefused

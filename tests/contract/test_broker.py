@@ -15,7 +15,7 @@ import pytest
 
 from broker import dead
 from broker.chunks import assemble, parse_chunk, split_update
-from broker.embedded import EmbeddedBroker, EmbeddedServer
+from broker.embedded.broker import EmbeddedBroker, EmbeddedServer
 from broker.protocol import (
     LOCAL,
     Broker,
@@ -31,7 +31,7 @@ from broker.protocol import (
     TakenTask,
     Topology,
 )
-from broker.rabbit import RabbitBroker
+from broker.rabbit.broker import RabbitBroker
 from common.errors import BrokerError
 
 LONG = 20.0

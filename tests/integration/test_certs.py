@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.rabbit import RabbitBroker
+from broker.rabbit.broker import RabbitBroker
 from common.errors import BrokerError, FcclError, StoreError
 from common.store.store import connect
 from tests.guarded import Guarded, certs

@@ -20,7 +20,7 @@ import pytest
 from broker.chunks import split_update
 from broker.dead import DEAD_QUEUE, DEAD_REASON
 from broker.protocol import LOCAL, Message, QueueMissing, Topology
-from broker.rabbit import RabbitBroker
+from broker.rabbit.broker import RabbitBroker
 from common.protocol import codec, commands
 from common.protocol.records import Refusal, TrainTask, Update
 from common.protocol.wire import pack

@@ -20,10 +20,10 @@ from pika import exceptions as amqp
 from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 
 from broker.chunks import split_update
-from broker.management import Management, permission
-from broker.pika_setup import make_parameters
 from broker.protocol import LOCAL, Message, QueueFull, Site, Topology
-from broker.rabbit import RabbitBroker
+from broker.rabbit.broker import RabbitBroker
+from broker.rabbit.management import Management, permission
+from broker.rabbit.pika_setup import make_parameters
 from common.protocol import codec
 from common.protocol.invitation import decode
 from common.protocol.records import Enrolment, Heartbeat, Refusal, Update

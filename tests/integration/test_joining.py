@@ -13,8 +13,8 @@ from uuid import uuid4
 import pytest
 from click.testing import CliRunner
 
-from broker.management import Management
-from broker.rabbit import RabbitBroker
+from broker.rabbit.broker import RabbitBroker
+from broker.rabbit.management import Management
 from cli.doctor import command as doctor
 from common.errors import BrokerError, FcclError, JoinError, StoreError, StoreRefused
 from common.protocol.invitation import Invitation

@@ -10,7 +10,7 @@ import pika
 import pytest
 
 from broker.protocol import LOCAL, Message, Topology
-from broker.rabbit import RabbitBroker
+from broker.rabbit.broker import RabbitBroker
 from common.errors import BrokerError
 from tests.servers import Server, free_port
 

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from broker.protocol import LOCAL, Message, Topology
-from broker.rabbit import RabbitBroker
+from broker.rabbit.broker import RabbitBroker
 from tests.servers import Server
 
 pytestmark = pytest.mark.servers

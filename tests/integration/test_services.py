@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from broker.protocol import LOCAL, Message, Topology
-from broker.rabbit import RabbitBroker
+from broker.rabbit.broker import RabbitBroker
 from cli import processes, servers
 from cli.processes import Process, load
 from cli.servers import record_of

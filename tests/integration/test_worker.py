@@ -23,7 +23,7 @@ import torch
 
 from broker.chunks import assemble, parse_chunk
 from broker.dead import DEAD_REASON
-from broker.embedded import EmbeddedBroker, EmbeddedServer
+from broker.embedded.broker import EmbeddedBroker, EmbeddedServer
 from broker.protocol import LOCAL, Message, Site, TakenTask, Topology
 from common.errors import DataError, ModelError
 from common.protocol import codec

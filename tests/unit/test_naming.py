@@ -8,8 +8,8 @@ from fnmatch import fnmatchcase
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.management import permission
 from broker.protocol import Site, Topology
+from broker.rabbit.management import permission
 from common.protocol.naming import run_id, runs_glob, runs_regex
 from common.store.acl import site_rules
 

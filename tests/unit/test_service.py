@@ -24,7 +24,7 @@ import redis
 
 from broker.chunks import parse_chunk, split_update
 from broker.dead import DEAD_REASON
-from broker.embedded import EmbeddedBroker, EmbeddedConsumer, EmbeddedServer
+from broker.embedded.broker import EmbeddedBroker, EmbeddedConsumer, EmbeddedServer
 from broker.protocol import LOCAL, Consumer, Delivery, Message, Site, Topology
 from common.config.config import FederationConfig, parse
 from common.errors import BrokerError, FencedError, StoreError

@@ -1,6 +1,6 @@
 """One stream of deliveries over whatever connection there is at the moment.
 
-`broker.connection.Link` owns the connection and its thread; it attaches each subscription after
+`broker.rabbit.connection.Link` owns the connection and its thread; it attaches each subscription after
 every reconnect and calls `tend` in between. Other threads wait in `receive`. What belongs to the
 connection's thread says so; everything else is guarded by `_changed`.
 """
@@ -19,8 +19,8 @@ import pika
 from pika import exceptions as pika_errors
 from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 
-from broker.amqp_errors import channel_error
 from broker.protocol import MAX_HEADERS, BrokerClosed, Delivery, Message, Tag, header_fits
+from broker.rabbit.errors import channel_error
 
 MAX_RETRY_SECONDS = 1.0
 """A missing queue appears when the coordinator comes up; asking costs one small round trip."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from broker.connection import Link
 from broker.dead import dead_letter
 from broker.protocol import Delivery, Message
-from broker.subscription import Answer, Subscription
+from broker.rabbit.connection import Link
+from broker.rabbit.subscription import Answer, Subscription
 
 
 class RabbitConsumer:

@@ -1,6 +1,6 @@
 """pika's errors, in our words: what was refused, where, and what to do about it.
 
-`broker.connection` and `broker.rabbit` let no pika error out; they pass each through here. A URL
+`broker.rabbit.connection` and `broker.rabbit.broker` let no pika error out; they pass each through here. A URL
 holds a password, so only host and port are ever named.
 """
 

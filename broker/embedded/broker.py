@@ -4,7 +4,7 @@ It keeps the promises of RabbitMQ that the rest of the code relies on: messages 
 bytes and read anew at each delivery, an unanswered message goes back to its place when its
 consumer closes, a full queue refuses, every message is stamped with its sender. What passes a
 test here means something over the wire. Nothing survives the process. The queues themselves are
-in `broker.embedded_server`.
+in `broker.embedded.server`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from broker.dead import dead_letter
-from broker.embedded_server import EmbeddedServer, Stored, StoredQueue
+from broker.embedded.server import EmbeddedServer, Stored, StoredQueue
 from broker.protocol import (
     BrokerClosed,
     Consumer,

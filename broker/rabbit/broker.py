@@ -1,7 +1,7 @@
 """RabbitMQ, behind the protocol that the rest of the code knows.
 
-Publishing and consuming have a connection each (`broker.connection`), consumers are
-subscriptions that outlive connections (`broker.subscription`). Works alike on RabbitMQ 3.10 to
+Publishing and consuming have a connection each (`broker.rabbit.connection`), consumers are
+subscriptions that outlive connections (`broker.rabbit.subscription`). Works alike on RabbitMQ 3.10 to
 4.x: classic durable or quorum queues, prefetch per consumer, no argument that one of them lacks.
 """
 
@@ -15,8 +15,6 @@ import pika
 from pika import exceptions as pika_errors
 from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 
-from broker.connection import CONNECTED, Link
-from broker.pika_setup import make_parameters, prepare_pika
 from broker.protocol import (
     BrokerClosed,
     Consumer,
@@ -28,9 +26,11 @@ from broker.protocol import (
     Topology,
     check_publishable,
 )
-from broker.rabbit_consumer import RabbitConsumer
+from broker.rabbit.connection import CONNECTED, Link
+from broker.rabbit.consumer import RabbitConsumer
+from broker.rabbit.pika_setup import make_parameters, prepare_pika
+from broker.rabbit.subscription import Subscription
 from broker.single_task import SingleTask
-from broker.subscription import Subscription
 from common.errors import BrokerError
 
 PUBLISH_SECONDS = 60.0

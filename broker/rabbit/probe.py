@@ -15,8 +15,8 @@ import pika
 from pika import exceptions as pika_errors
 from pika.adapters.blocking_connection import BlockingConnection
 
-from broker.amqp_errors import channel_error, connect_error
-from broker.pika_setup import make_parameters, prepare_pika
+from broker.rabbit.errors import channel_error, connect_error
+from broker.rabbit.pika_setup import make_parameters, prepare_pika
 from common.errors import BrokerError, BrokerRefused
 
 _NOT_ALLOWED, _NOT_FOUND = 403, 404

@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import httpx
 
-from broker.pika_setup import trusting
+from broker.rabbit.pika_setup import trusting
 from common.errors import BrokerError
 from common.protocol.naming import runs_regex
 

@@ -2,7 +2,7 @@
 
 pika's connections are not thread-safe, and one whose owner is busy misses heartbeats and is
 closed. So no caller ever touches the connection: they hand jobs to its thread, which runs them
-between reads of the socket. `broker.rabbit` uses one link for publishing and another for
+between reads of the socket. `broker.rabbit.broker` uses one link for publishing and another for
 consuming, because a broker in alarm stops reading from connections that publish.
 """
 
@@ -23,9 +23,9 @@ import pika
 from pika import exceptions as pika_errors
 from pika.adapters.blocking_connection import BlockingConnection
 
-from broker.amqp_errors import channel_error, connect_error, describe
 from broker.protocol import BrokerClosed
-from broker.subscription import Subscription
+from broker.rabbit.errors import channel_error, connect_error, describe
+from broker.rabbit.subscription import Subscription
 from common.errors import BrokerError
 
 FIRST_BACKOFF_SECONDS = 0.2
@@ -59,7 +59,7 @@ class Link:
     """A connection that comes back.
 
     Args:
-        parameters: Where and as whom, from `broker.pika_setup`.
+        parameters: Where and as whom, from `broker.rabbit.pika_setup`.
         name: Of its thread.
         on_state: Called from its thread with "connected" or "lost: …".
     """

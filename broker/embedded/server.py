@@ -1,4 +1,4 @@
-"""The queues of the embedded broker: what several `broker.embedded.EmbeddedBroker`s share."""
+"""The queues of the embedded broker: what several `broker.embedded.broker.EmbeddedBroker`s share."""
 
 from __future__ import annotations
 
