@@ -30,9 +30,11 @@ from common.config.config import FederationConfig, PhaseConfig
 from common.paths import cache_dir
 from common.protocol.tensors import Tensors
 from coordinator.tasks import learning_rate
-from learning import base, classification, loop, lora, models, objectives
 from learning.data import rows, shards
-from learning.device import Compute, detect
+from learning.models import base, for_objective, lora
+from learning.objectives import classification, objective
+from learning.training import loop
+from learning.training.device import Compute, detect
 
 ARMS = ("central", "single")
 RATES = (0.5, 1.0)  # times the federation's learning rate
@@ -110,8 +112,8 @@ class Bench:
         found = base.resolve(
             config.model.name, config.model.revision, cache_dir(), lambda message, fraction: None
         )
-        loaded = models.load_for(name, found.path, labels, self._compute.device)
-        self._objective = objectives.make(name, None, labels)
+        loaded = for_objective.load_for(name, found.path, labels, self._compute.device)
+        self._objective = objective.make(name, None, labels)
         self._classes = len(labels)
         self._tokenizer = loaded.tokenizer
         self.model = lora.attach(loaded.model, config.model.lora, config.run.seed)

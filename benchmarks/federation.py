@@ -22,7 +22,7 @@ from common.software import software
 from common.store.embedded import EmbeddedStore
 from coordinator.run import SITE, Run
 from coordinator.service import Service
-from learning.device import Compute, detect
+from learning.training.device import Compute, detect
 from worker.service import Setting, Worker
 
 LOOK_S = 0.1

@@ -38,10 +38,11 @@ from common.config import config as configuration
 from common.config.config import FederationConfig, IncrementalConfig
 from common.errors import FcclError
 from coordinator.run import Run
-from learning import lora, models, objectives
 from learning.data import rows
-from learning.device import detect
+from learning.models import for_objective, lora
+from learning.objectives import objective
 from learning.synthetic.sentiment import LABELS
+from learning.training.device import detect
 
 ARMS = ("none", "ungated", "gated")
 LEARNERS = ("client_0", "client_1")
@@ -198,8 +199,10 @@ class Meter:
         self._compute = detect()
         run = _open(config, "resume")
         run.journal.close()
-        loaded = models.load_for("classification", run.base_path, LABELS, self._compute.device)
-        self._objective = objectives.make("classification", None, LABELS)
+        loaded = for_objective.load_for(
+            "classification", run.base_path, LABELS, self._compute.device
+        )
+        self._objective = objective.make("classification", None, LABELS)
         self._model = lora.attach(loaded.model, config.model.lora, config.run.seed)
         self._tests: Mapping[str, Sequence[Any]] = {
             domain: self._objective.encode(

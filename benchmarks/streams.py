@@ -2,7 +2,7 @@
 
 Film reviews are read from a folder with `sentiment_train.tsv` and `sentiment_dev.tsv` (a sentence,
 a tab, 0 or 1: the binary Stanford Sentiment Treebank has this form). The other domains are made
-(`learning.synthetic.domains`). Nothing that is learned is in what measures.
+(`benchmarks.domains`). Nothing that is learned is in what measures.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from benchmarks import domains
 from common.errors import DataError
 from learning.data import rows
 from learning.data.labelled import Labelled
-from learning.synthetic import domains
 from learning.synthetic.sentiment import LABELS
 
 FILMS = "films"

@@ -39,11 +39,13 @@ from transformers import (
 )
 
 from common.protocol.records import LoraSpec
-from learning import dpo, loop, lora, objectives
-from learning.classification import Text
-from learning.compiling import compile_blocks
-from learning.device import cores, detect
-from learning.tokens import Example, joined
+from learning.models import lora
+from learning.objectives import dpo, objective
+from learning.objectives.classification import Text
+from learning.objectives.tokens import Example, joined
+from learning.training import loop
+from learning.training.compiling import compile_blocks
+from learning.training.device import cores, detect
 
 LONGEST = 128  # tokens of an example
 WARM_UP = 2  # steps
@@ -273,7 +275,7 @@ def model_of(name: str) -> Any:
 
 
 def ours(name: str, variant: str, examples: Sequence[Any], folder: str) -> Steps:
-    """`learning.loop` as workers call it: with what `learning.device` detects."""
+    """`learning.training.loop` as workers call it: with what `learning.training.device` detects."""
     del folder
     threads = torch.get_num_threads()
     compute = detect("cpu")
@@ -295,7 +297,7 @@ def ours(name: str, variant: str, examples: Sequence[Any], folder: str) -> Steps
 
     settings = loop.LocalTraining(BATCH[name], 1e-4, epochs=1, autocast=compute.autocast)
     labels = ("0", "1") if name == "classification" else ()
-    objective = objectives.make(name, labels=labels)  # type: ignore[arg-type]
+    objective = objective.make(name, labels=labels)  # type: ignore[arg-type]
     loop.train(model, objective, examples, settings, note)
     return steps
 

@@ -16,7 +16,7 @@ from coordinator import run as runs
 from coordinator.run import Run
 from coordinator.service import Outcome
 from coordinator.sites import Sites
-from learning.device import Compute
+from learning.training.device import Compute
 
 
 def open_run(

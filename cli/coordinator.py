@@ -70,7 +70,7 @@ def _serve(config: FederationConfig, mode: str, output: Output, shown: Operated)
         from cli import coordinating
         from coordinator.metrics import Metrics
         from coordinator.service import Service
-        from learning.device import detect
+        from learning.training.device import detect
 
         run = coordinating.open_run(
             config, mode, output, lambda old: coordinating.forget_queues(config, broker, old)

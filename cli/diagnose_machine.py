@@ -39,8 +39,8 @@ def check_software(situation: Situation) -> Check:
 
 def check_model(situation: Situation) -> Check:
     """Whether the base model is here or can be had; nothing is downloaded or made."""
-    from learning import base, hub
-    from learning.manifest import manifest, sha256
+    from common.protocol.manifest import manifest, sha256
+    from learning.models import base, hub
     from learning.offline import made
 
     model, name = situation.config.model, situation.config.model.name
@@ -191,7 +191,7 @@ def check_compute(situation: Situation) -> Check:
     """What trains here: cores, GPU, and whether bfloat16 is fast, measured."""
     import torch
 
-    from learning.device import cores, detect
+    from learning.training.device import cores, detect
 
     found = detect()
     texts = [f"{cores()} cores"]

@@ -24,8 +24,8 @@ from common.software import software
 from common.store.embedded import EmbeddedStore
 from coordinator.run import SITE, Run
 from coordinator.service import Outcome, Service
-from learning.device import Compute, detect
-from learning.figures import MAIN, METRICS
+from learning.evaluation.figures import MAIN, METRICS
+from learning.training.device import Compute, detect
 from worker.service import Setting, Worker
 
 AWAKE_S = 0.5

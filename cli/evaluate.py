@@ -163,7 +163,7 @@ def evaluate(wanted: Wanted, told: Progress) -> Report:
     """
     from coordinator import comparison, report
     from coordinator.bench import Sizes
-    from learning.device import detect
+    from learning.training.device import detect
 
     found, version = look(wanted.directory, wanted.version, told)
     sft, va, cls = wanted.rows

@@ -14,7 +14,7 @@ from common.paths import cache_dir
 from coordinator import recorded
 
 if TYPE_CHECKING:
-    from learning.export import Precision, Written
+    from learning.models.export import Precision, Written
 
 
 @click.command()

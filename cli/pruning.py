@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from common.paths import cache_dir
-from learning import base
 from learning.data import rows
 from learning.data.labelled import Labelled
-from learning.encoders import load_whole
+from learning.models import base
+from learning.models.encoders import load_whole
 from learning.pruning import compared, pruning
 from learning.pruning.compared import Size
 from learning.pruning.importance import Batch, batches

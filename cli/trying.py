@@ -104,7 +104,7 @@ class Asking:
         said = Said(text, model, mine, common=common)
         if not self.compare:
             return said
-        from learning.evaluation import Drawn
+        from learning.evaluation.evaluate import Drawn
 
         for _ in range(DRAWS):
             drawn = Drawn(secrets.randbelow(2**31))

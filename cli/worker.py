@@ -33,7 +33,7 @@ from worker.enrolment import out
 from worker.joining import ended, runs
 
 if TYPE_CHECKING:
-    from learning.device import Compute
+    from learning.training.device import Compute
     from worker.incremental.listener import Listener
     from worker.metrics import Metrics
 
@@ -114,7 +114,7 @@ def command(
         if job is None:
             output.say("stopped before it had joined")
             sys.exit(0)
-        from learning.device import detect
+        from learning.training.device import detect
 
         compute = detect(device, compiled=compiled)
         job = replace(job, forever=forever)

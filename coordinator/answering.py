@@ -20,7 +20,7 @@ from coordinator.assessment import kinds
 from coordinator.bench import HELDOUT, Bench, Exam
 from coordinator.opening import Opened
 from learning.data.rows import Row
-from learning.device import Compute
+from learning.training.device import Compute
 
 THREADS = 1  # the other cores train, where this machine trains as well
 ASKED, ANSWERED = 500, 1000  # characters, at most

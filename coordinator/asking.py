@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import cast
 
 from common.protocol.records import one_line
-from learning import template
 from learning.data.instructions import Instruction
 from learning.data.labelled import Labelled
 from learning.data.preferences import Preference
 from learning.data.rows import Row
+from learning.objectives import template
 
 
 def flat(text: str, limit: int = 300) -> str:

@@ -17,11 +17,11 @@ from coordinator.asking import asked, expected, flat, prompt
 from coordinator.bench import HELDOUT, Bench, Exam, Sizes
 from coordinator.opening import Opened
 from learning.data.rows import Row
-from learning.device import Compute
-from learning.evaluation import unigram_entropy
-from learning.figures import Figures
-from learning.scoring import Scores
-from learning.tokens import Example
+from learning.evaluation.evaluate import unigram_entropy
+from learning.evaluation.figures import Figures
+from learning.evaluation.scoring import Scores
+from learning.objectives.tokens import Example
+from learning.training.device import Compute
 
 
 @dataclass(frozen=True)

@@ -15,18 +15,19 @@ from common.config.config import PhaseConfig
 from common.protocol.records import Kind
 from common.protocol.tensors import Tensors
 from coordinator.opening import Opened
-from learning import lora, models, scoring
 from learning.data import rows as rows_of
 from learning.data import shards
 from learning.data.rows import Row
 from learning.data.shards import Prepared
-from learning.device import Compute
-from learning.evaluation import class_answers, generate
-from learning.figures import Figures
-from learning.loading import Loaded
-from learning.lora import Adapted
-from learning.measuring import BATCH
-from learning.scoring import Measure, Scores
+from learning.evaluation import scoring
+from learning.evaluation.evaluate import class_answers, generate
+from learning.evaluation.figures import Figures
+from learning.evaluation.measuring import BATCH
+from learning.evaluation.scoring import Measure, Scores
+from learning.models import for_objective, lora
+from learning.models.loading import Loaded
+from learning.models.lora import Adapted
+from learning.training.device import Compute
 
 HELDOUT = ""
 """The name of the held-out set among those of the clients."""
@@ -111,7 +112,9 @@ class Bench:
         self._run = run
         labels = run.labels
         objective = run.phases[0].objective
-        self._loaded: Loaded = models.load_for(objective, run.base_path, labels, compute.device)
+        self._loaded: Loaded = for_objective.load_for(
+            objective, run.base_path, labels, compute.device
+        )
         # Its tensors are overwritten, so the seed does not matter.
         self.model: Adapted = lora.attach(self._loaded.model, run.lora, seed=0)
 

@@ -17,7 +17,7 @@ from common.protocol.records import Kind, VersionSummary
 from coordinator.recorded import Recorded
 from coordinator.usage import Loading, lm_eval, snippet
 from learning.data import hub_data
-from learning.export import Written, base_label
+from learning.models.export import Written, base_label
 
 FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
 """A source that ends so is a file, even where it has the form of a hub id."""

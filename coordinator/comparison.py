@@ -14,8 +14,8 @@ from common.protocol.records import Kind
 from coordinator.assessment import kinds
 from coordinator.bench import HELDOUT, Bench, Sizes
 from coordinator.opening import Opened
-from learning.device import Compute
-from learning.figures import Figures
+from learning.evaluation.figures import Figures
+from learning.training.device import Compute
 
 
 @dataclass(frozen=True)

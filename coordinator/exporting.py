@@ -18,9 +18,9 @@ from common.errors import ConfigError
 from common.software import software
 from coordinator import card, preparation
 from coordinator.recorded import Recorded
-from learning import export
-from learning.base import Report
-from learning.export import Precision, Trained, Written
+from learning.models import export
+from learning.models.base import Report
+from learning.models.export import Precision, Trained, Written
 
 _REPORTS = ("evaluation.json", "report/evaluation.json", "report/report.json")
 _MAX_REPORT = 16 << 20  # bytes; no report of ours comes near

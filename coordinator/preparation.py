@@ -24,14 +24,15 @@ from common.errors import ConfigError, DataError, ModelError
 from common.files import write_durable
 from common.protocol.records import BaseRef, Kind
 from coordinator.run import Origin
-from learning import base, hub, lora, models, objectives
-from learning.base import BaseModel, Report
-from learning.batches import GRAIN
 from learning.data import shards, sources
 from learning.data.columns import NAMES
 from learning.data.labelled import Labelled
 from learning.data.rows import Row, Rows
-from learning.loading import load_tokenizer
+from learning.models import base, for_objective, hub, lora
+from learning.models.base import BaseModel, Report
+from learning.models.loading import load_tokenizer
+from learning.objectives import objective
+from learning.training.batches import GRAIN
 
 DATA = "data.json"
 """In a folder of prepared rows: what they were made from, and what became of the others."""
@@ -82,7 +83,7 @@ def _origin(
     if dealt.folder != clients:
         _copy(dealt.folder, clients)
     objective = config.phase[0].objective
-    loaded = models.load_for(objective, model.path, dealt.labels, torch.device("cpu"))
+    loaded = for_objective.load_for(objective, model.path, dealt.labels, torch.device("cpu"))
     adapted = lora.attach(loaded.model, config.model.lora, config.run.seed)
     place = model.name if model.kind == "hub" else str(model.path)
     return Origin(
@@ -125,7 +126,7 @@ def settled(
     Args:
         config: As it was written.
         say: Told in a line what is changed.
-        available: Whether the hub has a model for us; `learning.hub.available` without.
+        available: Whether the hub has a model for us; `learning.models.hub.available` without.
     """
     if not config.offline or not _asks_hub(config):
         return config
@@ -137,14 +138,14 @@ def settled(
 
 
 def _asks_hub(config: FederationConfig) -> bool:
-    """Whether the base model is the hub's, as `learning.base.resolve` decides it."""
+    """Whether the base model is the hub's, as `learning.models.base.resolve` decides it."""
     name = config.model.name
     return hub.is_hub_id(name) and not Path(name).expanduser().is_dir()
 
 
 def find_model(config: FederationConfig, cache: Path, report: Report) -> BaseModel:
     """The base model that the configuration names, of the family that its objective needs."""
-    family = models.family_for(config.phase[0].objective)
+    family = for_objective.family_for(config.phase[0].objective)
     return base.resolve(config.model.name, config.model.revision, cache, report, family)
 
 
@@ -240,7 +241,7 @@ def _usable(
     summaries: dict[str, Any] = {}
     for phase in {phase.kind: phase for phase in config.phase}.values():
         kind, source = phase.kind, config.data.source(phase.kind)
-        objective = objectives.make(phase.objective, phase.dpo, labels)
+        objective = objective.make(phase.objective, phase.dpo, labels)
         kept[kind], summary = sources.usable(
             read[kind], source, objective, tokenizer, config.model.max_length
         )

@@ -20,7 +20,7 @@ from coordinator.bench import WHOLE, Sizes
 from coordinator.comparison import Comparison
 from coordinator.opening import Opened
 from coordinator.run import Run
-from learning.device import Compute
+from learning.training.device import Compute
 
 
 @dataclass(frozen=True)

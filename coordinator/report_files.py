@@ -18,7 +18,7 @@ from coordinator.assessment import Assessed
 from coordinator.comparison import Comparison
 from coordinator.report import Report, federated_accuracy
 from coordinator.retention import federated_loss
-from learning.figures import METRICS, Figures, spread
+from learning.evaluation.figures import METRICS, Figures, spread
 
 
 def write(report: Report, folder: Path) -> Path:

@@ -9,7 +9,7 @@ from common.document import drawing
 from coordinator.assessment import Assessed, Subject
 from coordinator.report import Course, Report, courses
 from coordinator.report_tables import UNITS
-from learning.figures import MAIN, Figures
+from learning.evaluation.figures import MAIN, Figures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

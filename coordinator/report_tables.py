@@ -12,7 +12,7 @@ from common.protocol.records import Kind, UpdateSummary, VersionSummary
 from coordinator.assessment import Assessed, Assessment, Subject
 from coordinator.comparison import Compared, Comparison
 from coordinator.report import Course, Report, courses
-from learning.figures import BY_CLIENT, MAIN, METRICS, Figures, Metric, spread
+from learning.evaluation.figures import BY_CLIENT, MAIN, METRICS, Figures, Metric, spread
 
 TITLES: dict[Kind, str] = {
     "sft": "Instructions (sft)",

@@ -1,7 +1,7 @@
 """Gives the base model to workers that lack it: a made, pruned or local one has no other source.
 
 A worker's heartbeat says that it `wants` a digest; the files then lie in the store for a while, by
-content, with the manifest under the base digest itself (see `learning/base.py`).
+content, with the manifest under the base digest itself (see `learning/models/base.py`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from common.protocol.records import Heartbeat
 from common.store.store import Store
-from learning import base
+from learning.models import base
 
 TTL_S = 600  # long enough to fetch; short enough that the store does not keep the model
 

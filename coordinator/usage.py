@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from common.protocol.records import Objective
-from learning.export import BASE, Written
-from learning.template import prompt
+from learning.models.export import BASE, Written
+from learning.objectives.template import prompt
 
 _PROMPT = f"""\
 WITH_INPUT = {prompt("{instruction}", "{input}")!r}
@@ -97,7 +97,7 @@ def _auto(of: Loading) -> str:
 def _imports(of: Loading) -> str:
     if not of.written.plain:
         first = "from pathlib import Path\n\n"
-        ours = "from learning.encoders import load_whole  # of fccl: heads were pruned\n"
+        ours = "from learning.models.encoders import load_whole  # of fccl: heads were pruned\n"
         peft = "from peft import PeftModel\n" if of.written.adapter else ""
         return f"{first}import torch\n{ours}{peft}"
     peft = "from peft import PeftModel\n" if of.written.adapter else ""

@@ -77,7 +77,7 @@ def needed() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache folder that holds `offline:gpt2-micro`, made once per session."""
-    from learning import base
+    from learning.models import base
 
     cache = tmp_path_factory.mktemp("cache")
     base.resolve("offline:gpt2-micro", None, cache, lambda message, fraction: None)

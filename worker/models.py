@@ -1,6 +1,6 @@
 """The base model with an adapter attached, loaded once and kept between tasks.
 
-Whoever uses it writes the adapter's tensors into it first (`learning.lora.write_adapter`).
+Whoever uses it writes the adapter's tensors into it first (`learning.models.lora.write_adapter`).
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from common.protocol.records import LoraSpec, Objective
-from learning import lora, models
-from learning.compiling import compile_blocks
-from learning.device import Compute
-from learning.lora import Adapted
+from learning.models import for_objective, lora
+from learning.models.lora import Adapted
+from learning.training.compiling import compile_blocks
+from learning.training.device import Compute
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Models:
         key = (digest, settings, objective == "classification", tuple(labels))
         if self._loaded is None or self._key != key:
             self._loaded = None  # the old one's memory first
-            found = models.load_for(objective, base, labels, self.compute.device)
+            found = for_objective.load_for(objective, base, labels, self.compute.device)
             model = lora.attach(found.model, settings, seed=0)  # its tensors are overwritten
             if self.compute.compiled:
                 compile_blocks(model)

@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save
 
 from common.files import write_durable
 from common.protocol.tensors import Tensors
-from learning.dpo import Pair
+from learning.objectives.dpo import Pair
 
 _PREFIX = "reference."
 _KEPT = 4  # of training and holdout pairs, of this phase and of one before it

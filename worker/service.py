@@ -23,10 +23,10 @@ from common.protocol.records import MAX_LOSS, Heartbeat, Refusal, TensorEntry, T
 from common.protocol.tensors import Tensors
 from common.protocol.wire import unpack
 from common.store.store import Store
-from learning import device
-from learning.base import Report
-from learning.device import Compute
-from learning.loop import StepReport
+from learning.models.base import Report
+from learning.training import device
+from learning.training.device import Compute
+from learning.training.loop import StepReport
 from worker import feedback, joining
 from worker.data import Data
 from worker.enrolment import Enrolments
@@ -110,7 +110,7 @@ class Worker:
             run: The run's id.
             broker: Connected as the site's user.
             stores: Two connections: one to work with, one for heartbeats.
-            compute: From `learning.device.detect`.
+            compute: From `learning.training.device.detect`.
             clock: Seconds since the epoch.
             told: Called with the kind and text of what happens, from several threads.
             report: Told of progress when a base model is fetched.

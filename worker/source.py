@@ -16,8 +16,8 @@ from common.protocol.records import Adapter, BaseRef, CurrentModel, TrainTask
 from common.protocol.tensors import Tensors
 from common.protocol.wire import unpack
 from common.store.store import CHUNK, Store
-from learning import base
-from learning.base import Report
+from learning.models import base
+from learning.models.base import Report
 
 POLL_S = 0.5
 FETCHING = "fetching the base model"

@@ -17,9 +17,11 @@ import numpy as np
 from common.errors import ModelError
 from common.protocol.records import MAX_LOSS, ContributionStats, LocalTraining, TrainTask
 from common.protocol.tensors import Tensors
-from learning import classification, dpo, loop, lora, objectives
-from learning.loop import StepReport
-from learning.lora import Adapted
+from learning.models import lora
+from learning.models.lora import Adapted
+from learning.objectives import classification, dpo, objective
+from learning.training import loop
+from learning.training.loop import StepReport
 from worker.data import Data, Shard
 from worker.models import Models
 from worker.references import References
@@ -87,7 +89,7 @@ class Trainer:
             ModelError: The model does not fit, or training diverged.
         """
         loaded = self._models.load(task.objective, base, task.base.digest, task.lora, task.labels)
-        objective = objectives.make(task.objective, task.dpo, task.labels)
+        objective = objective.make(task.objective, task.dpo, task.labels)
         shard = self._data.shard(task, objective, loaded.tokenizer)
         if start.learned:
             length = task.training.max_length

@@ -111,7 +111,7 @@ class LoraSpec(Record):
 
 
 class DpoSettings(Record):
-    """Preference optimisation; `learning/dpo.py` has the formulas.
+    """Preference optimisation; `learning/objectives/dpo.py` has the formulas.
 
     Attributes:
         beta: How strongly the policy is held to its reference (τ of IPO).
@@ -129,7 +129,7 @@ class DpoSettings(Record):
 class LocalTraining(Record):
     """How a client trains on one task. Exactly one of `steps` and `epochs` is positive.
 
-    `logit_adjustment` is τ of `learning.classification.adjusted`; other objectives ignore it.
+    `logit_adjustment` is τ of `learning.objectives.classification.adjusted`; other objectives ignore it.
     """
 
     steps: LocalSteps

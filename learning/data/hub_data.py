@@ -24,7 +24,7 @@ from huggingface_hub.errors import (
 
 from common.errors import DataError
 from learning.data.tables import Numbered, Table, with_class_names
-from learning.hub import TIMEOUT
+from learning.models.hub import TIMEOUT
 
 FORM = "owner/name, owner/name:split or owner/name:config/split; a revision goes after the name, @"
 _SOURCE = re.compile(
@@ -108,7 +108,7 @@ def fetch(source: HubSource, splits: Sequence[str], say: Callable[[str], None]) 
             split, or guards it; or the data set is made by code.
     """
     say(f"asking the hub for data set {source.name}")
-    # As in learning/hub.py: the hub's HTTP errors have no common base that lasts.
+    # As in learning/models/hub.py: the hub's HTTP errors have no common base that lasts.
     try:
         info = huggingface_hub.dataset_info(source.name, revision=source.revision, timeout=TIMEOUT)
     except Exception as error:

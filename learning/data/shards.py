@@ -5,7 +5,7 @@ which no client does. Splits go by a hash of a row's text, so that equal rows ne
 sides and a row stays on its side when the data set grows. The manifest is written last: a folder
 without one was never finished, and is simply prepared again.
 
-Data path: `learning.data.rows` → `learning.data.partition` → here → `learning.tokens` (in a
+Data path: `learning.data.rows` → `learning.data.partition` → here → `learning.objectives.tokens` (in a
 worker).
 """
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
-from learning.loading import quiet
+from learning.models.loading import quiet
 from learning.offline.bigrams import autocast
 from learning.offline.cooccurrence import embed
 from learning.offline.corpus import PACKAGES, Passage, passages

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from learning.loading import quiet
+from learning.models.loading import quiet
 from learning.offline.bigrams import autocast, count, fit
 from learning.offline.corpus import PACKAGES, passages
 from learning.offline.pieces import END_ID, PAD_ID, learn_pieces, packaged

@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
+from learning.objectives.template import prompt
 from learning.offline.cleaning import plainness, sentences
 from learning.offline.corpus import Passage
 from learning.offline.primer import primer
 from learning.offline.world import world
 from learning.synthetic.instructions import prose
-from learning.template import prompt
 
 _TEMPLATE_SHARE = (
     0.12  # of the found paragraphs; the template's fixed words cost much and teach little

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from learning.loading import Loaded
+from learning.models.loading import Loaded
 from learning.pruning.pruned import layers_of, layout_of
 
 Batch = Mapping[str, Tensor]

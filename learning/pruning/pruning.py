@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from common.errors import ConfigError
-from learning.loading import quiet
-from learning.manifest import is_model_file
+from common.protocol.manifest import is_model_file
+from learning.models.loading import quiet
 from learning.pruning.importance import (
     Batch,
     compensate,

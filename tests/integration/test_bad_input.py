@@ -16,8 +16,8 @@ from transformers import GPT2LMHeadModel
 
 from common.config import config as configuration
 from coordinator.journal import Journal
-from learning.base import resolve
-from learning.models import family_for
+from learning.models.base import resolve
+from learning.models.for_objective import family_for
 from tests.federations import phase, plan
 from tests.integration.test_cli import one_line
 from tests.processes import Command, Commands, commands

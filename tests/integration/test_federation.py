@@ -215,7 +215,7 @@ def test_the_last_version_loads_with_peft(finished: Finished, model_cache: Path)
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    from learning import base
+    from learning.models import base
 
     path = base.resolve("offline:gpt2-micro", None, model_cache, lambda *_: None).path
     model = AutoModelForCausalLM.from_pretrained(path)

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from cli.prune import command, parse_layers
 from common.errors import ConfigError, ModelError
-from learning.encoders import load_encoder
+from learning.models.encoders import load_encoder
 from tests.unit.tiny import tiny_model, tiny_tokenizer
 from tests.unit.tiny_encoder import WORDS, encoder, saved
 

@@ -33,11 +33,11 @@ from common.store.embedded import EmbeddedStore
 from common.store.store import Store
 from common.store.view import Info
 from coordinator.serving import BaseServer
-from learning import base, hub, loading, lora
 from learning.data.instructions import write
-from learning.device import Compute
-from learning.loop import StepReport
+from learning.models import base, hub, loading, lora
 from learning.synthetic.instructions import instructions
+from learning.training.device import Compute
+from learning.training.loop import StepReport
 from tests.processes import eventually, forked
 from tests.unit.worker_records import task as make_task
 from worker import heartbeat, publisher, service

@@ -18,12 +18,12 @@ from transformers import PreTrainedTokenizerFast
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from common.protocol.records import DpoSettings, LoraSpec
-from learning.batches import collate
-from learning.dpo import Pair, log_probabilities, with_reference
-from learning.dpo import collate as collate_pairs
-from learning.lora import attach, read_adapter, write_adapter
-from learning.objectives import make
-from learning.tokens import IGNORED, Example, joined
+from learning.models.lora import attach, read_adapter, write_adapter
+from learning.objectives.dpo import Pair, log_probabilities, with_reference
+from learning.objectives.dpo import collate as collate_pairs
+from learning.objectives.objective import make
+from learning.objectives.tokens import IGNORED, Example, joined
+from learning.training.batches import collate
 from tests.unit.tiny import tiny_model, tiny_tokenizer
 
 LORA = LoraSpec(r=4, alpha=8, dropout=0.0)

@@ -23,13 +23,13 @@ from coordinator.assessment import Assessment, assess, kinds, subjects_of
 from coordinator.bench import HELDOUT, Bench, Sizes, compared_with, evenly
 from coordinator.comparison import check, compare
 from coordinator.opening import Opened
-from learning.classification import predict
 from learning.data import rows as rows_of
 from learning.data.instructions import Instruction
 from learning.data.labelled import Labelled
 from learning.data.preferences import Preference
-from learning.device import Compute
-from learning.evaluation import evaluate
+from learning.evaluation.evaluate import evaluate
+from learning.objectives.classification import predict
+from learning.training.device import Compute
 from tests.unit.tiny import tiny_model, tiny_tokenizer
 from tests.unit.tiny_encoder import encoder, saved
 

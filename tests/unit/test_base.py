@@ -14,7 +14,8 @@ import torch
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from common.errors import ModelError, WireError
-from learning import base, hub, manifest
+from common.protocol import manifest
+from learning.models import base, hub
 
 
 def silent(message: str, fraction: float) -> None:

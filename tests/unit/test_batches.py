@@ -4,8 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learning.batches import collate, in_order, per_epoch, stream
-from learning.tokens import IGNORED, Example
+from learning.objectives.tokens import IGNORED, Example
+from learning.training.batches import collate, in_order, per_epoch, stream
 
 
 def example(*ids: int, asked: int = 1) -> Example:

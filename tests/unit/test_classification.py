@@ -16,7 +16,9 @@ from transformers import (
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from common.protocol.records import LoraSpec
-from learning.classification import (
+from learning.data.labelled import Labelled
+from learning.models.lora import attach, read_adapter
+from learning.objectives.classification import (
     EPS,
     UNDECLARED,
     Classes,
@@ -27,10 +29,8 @@ from learning.classification import (
     loss,
     predict,
 )
-from learning.data.labelled import Labelled
-from learning.loop import LocalTraining, train
-from learning.lora import attach, read_adapter
-from learning.objectives import make
+from learning.objectives.objective import make
+from learning.training.loop import LocalTraining, train
 from tests.unit.tiny_encoder import encoder_config, encoder_tokenizer
 
 ROWS = [

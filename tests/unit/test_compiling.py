@@ -12,10 +12,10 @@ from torch import nn
 
 from common.errors import ConfigError
 from common.protocol.records import LoraSpec
-from learning import lora
-from learning.compiling import check_compiler, compile_blocks, is_compiled
-from learning.encoders import load_encoder
-from learning.fastpath import fast
+from learning.models import lora
+from learning.models.encoders import load_encoder
+from learning.training.compiling import check_compiler, compile_blocks, is_compiled
+from learning.training.fastpath import fast
 from tests.unit.tiny import tiny_model
 from tests.unit.tiny_encoder import encoder, saved
 

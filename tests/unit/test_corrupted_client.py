@@ -15,11 +15,11 @@ import torch
 from common.config.config import AggregationConfig
 from common.protocol.records import ContributionStats
 from coordinator.contribution import weights
-from learning import base, loading, lora
 from learning.data.instructions import Instruction
 from learning.data.rows import write
-from learning.device import Compute
+from learning.models import base, loading, lora
 from learning.synthetic.instructions import instructions
+from learning.training.device import Compute
 from tests.unit.worker_records import no_reference, task
 from worker.data import Data
 from worker.models import Models

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import streams
+from benchmarks import domains, streams
 from benchmarks.streams import Amounts
 from common.errors import DataError
-from learning.synthetic import domains
 
 CLIENTS = ("client_0", "client_1")
 AMOUNTS = Amounts(tests=6, films=15, batches=2, batch=10, lies=4)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from common.errors import ConfigError
-from learning.device import Compute, bf16_speedup, cores, detect, quota, share
+from learning.training.device import Compute, bf16_speedup, cores, detect, quota, share
 
 
 @pytest.fixture

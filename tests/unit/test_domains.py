@@ -4,10 +4,10 @@ import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
+from benchmarks.domains import NAMES, flipped, reviews, statements
+from benchmarks.statements import DOMAINS, Aspect
 from learning.data.labelled import Labelled
-from learning.synthetic.domains import NAMES, flipped, reviews, statements
 from learning.synthetic.sentiment import LABELS
-from learning.synthetic.statements import DOMAINS, Aspect
 
 
 def aspects(name: str) -> list[Aspect]:

@@ -7,14 +7,14 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from common.protocol.records import DpoSettings, LoraSpec
-from learning import dpo
 from learning.data.preferences import Preference
-from learning.dpo import ALIKE, TOO_LONG, Pair, collate, preference_loss, with_reference
-from learning.loop import LocalTraining, train
-from learning.lora import Adapted, attach, read_adapter
-from learning.objectives import make
-from learning.template import prompt
-from learning.tokens import IGNORED, NO_ROOM, joined, prompt_ids
+from learning.models.lora import Adapted, attach, read_adapter
+from learning.objectives import dpo
+from learning.objectives.dpo import ALIKE, TOO_LONG, Pair, collate, preference_loss, with_reference
+from learning.objectives.objective import make
+from learning.objectives.template import prompt
+from learning.objectives.tokens import IGNORED, NO_ROOM, joined, prompt_ids
+from learning.training.loop import LocalTraining, train
 from tests.unit.tiny import tiny_model, tiny_tokenizer
 
 ROW = Preference("Which is larger, 2 or 3?", "3 is larger.", "2.")

@@ -10,7 +10,7 @@ import torch
 from transformers import BertForSequenceClassification, BertLMHeadModel
 
 from common.errors import ModelError
-from learning.encoders import load_backbone, load_encoder, load_whole
+from learning.models.encoders import load_backbone, load_encoder, load_whole
 from tests.unit.tiny_encoder import encoder, encoder_config, saved
 
 CPU = torch.device("cpu")

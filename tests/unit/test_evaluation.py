@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from common.errors import DataError
-from learning.batches import collate
-from learning.classification import Classes, predict
 from learning.data.labelled import Labelled
-from learning.evaluation import class_scores, evaluate, generate, row_nats, unigram_entropy
-from learning.models import load_for
-from learning.sft import sft
-from learning.template import prompt
-from learning.tokens import IGNORED, Example
+from learning.evaluation.evaluate import class_scores, evaluate, generate, row_nats, unigram_entropy
+from learning.models.for_objective import load_for
+from learning.objectives.classification import Classes, predict
+from learning.objectives.sft import sft
+from learning.objectives.template import prompt
+from learning.objectives.tokens import IGNORED, Example
+from learning.training.batches import collate
 from tests.unit.tiny import tiny_model, tiny_tokenizer
 from tests.unit.tiny_encoder import encoder, saved
 

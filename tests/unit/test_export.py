@@ -39,16 +39,16 @@ from coordinator import card, exporting, recorded
 from coordinator import run as runs
 from coordinator.journal import Journal
 from coordinator.versions import Versions
-from learning import base, lora, models
-from learning.base import Report
-from learning.batches import collate
-from learning.encoders import load_whole
-from learning.export import Precision, Trained
-from learning.export import write_model as write_merged
+from learning.models import base, for_objective, lora
+from learning.models.base import Report
+from learning.models.encoders import load_whole
+from learning.models.export import Precision, Trained
+from learning.models.export import write_model as write_merged
+from learning.objectives.sft import response_nats
+from learning.objectives.template import prompt
+from learning.objectives.tokens import IGNORED, Example
 from learning.pruning.pruned import FILE, Pruning, reshape
-from learning.sft import response_nats
-from learning.template import prompt
-from learning.tokens import IGNORED, Example
+from learning.training.batches import collate
 from tests.unit.tiny import tiny_model, tiny_tokenizer
 from tests.unit.tiny_encoder import encoder, encoder_config, saved
 
@@ -96,7 +96,7 @@ def made(
     **data: Any,
 ) -> Made:
     """A run over a base, as its coordinator would have left it after two versions."""
-    loaded = models.load_for(objective, path, labels, CPU)
+    loaded = for_objective.load_for(objective, path, labels, CPU)
     adapted = lora.attach(loaded.model, settings, 0)
     first = lora.read_adapter(adapted)
     rng = np.random.default_rng(5)
@@ -228,7 +228,7 @@ def pruned(folder: Path, heads: tuple[tuple[int, ...], ...]) -> Path:
 def test_the_trained_version_is_no_longer_the_base(causal: Made, classifier: Made) -> None:
     plain = AutoModelForCausalLM.from_pretrained(causal.base)
     assert (causal.logits(IDS) - logits(plain, IDS)).abs().max() > 0.1
-    untrained = models.load_for("classification", classifier.base, SIGNS, CPU).model
+    untrained = for_objective.load_for("classification", classifier.base, SIGNS, CPU).model
     assert (classifier.logits(WORDS) - logits(untrained, WORDS)).abs().max() > 0.1
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from common.errors import ModelError
-from learning.families import Family, check, family
-from learning.models import family_for
+from learning.models.families import Family, check, family
+from learning.models.for_objective import family_for
 
 GPT2 = {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2"}
 BERT = {"architectures": ["BertForMaskedLM"], "model_type": "bert"}

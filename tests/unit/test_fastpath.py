@@ -4,8 +4,8 @@ from torch import nn
 from transformers.activations import NewGELUActivation
 
 from common.protocol.records import LoraSpec
-from learning.fastpath import dropped, fast
-from learning.lora import attach
+from learning.models.lora import attach
+from learning.training.fastpath import dropped, fast
 from tests.unit.tiny import tiny_model
 
 IDS = torch.arange(1, 41).view(2, 20)

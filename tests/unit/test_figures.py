@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learning.figures import MAIN, METRICS, Figures, classes, preferences, spread, text, wilson
+from learning.evaluation.figures import (
+    MAIN,
+    METRICS,
+    Figures,
+    classes,
+    preferences,
+    spread,
+    text,
+    wilson,
+)
 
 
 def test_text_figures_are_over_tokens_and_bytes_not_over_rows() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from common.config.config import IncrementalConfig
 from common.protocol.records import Kind
-from learning.measuring import Measurement
+from learning.evaluation.measuring import Measurement
 from worker.incremental import mixing
 from worker.incremental.gate import Figures, refusal
 from worker.incremental.lessons import helps

@@ -21,10 +21,10 @@ from common.errors import ConfigError
 from common.protocol.records import InboxRow, Receipt, TrainTask
 from common.protocol.tensors import Tensors
 from common.store.embedded import EmbeddedStore
-from learning import lora, models
 from learning.data.labelled import Labelled
 from learning.data.rows import write
-from learning.device import Compute
+from learning.models import for_objective, lora
+from learning.training.device import Compute
 from tests.processes import eventually
 from tests.unit.tiny_encoder import encoder, saved
 from tests.unit.worker_records import NOTHING, task
@@ -151,7 +151,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def stage(tmp_path: Path, base: Path) -> Stage:
-    found = models.load_for("classification", base, LABELS, COMPUTE.device)
+    found = for_objective.load_for("classification", base, LABELS, COMPUTE.device)
     adapter = lora.read_adapter(lora.attach(found.model, task().lora, seed=7))
     return Stage(tmp_path, base, adapter)
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from common.protocol.records import KINDS, Kind, LoraSpec, Objective, TrainTask
-from learning import lora, models
 from learning.data.instructions import Instruction
 from learning.data.preferences import Preference
 from learning.data.rows import write
+from learning.models import for_objective, lora
 from tests.unit.test_learner import COMPUTE, NEVER, Stage, plus, same
 from tests.unit.tiny import tiny_model, tiny_tokenizer
 from tests.unit.worker_records import task
@@ -63,7 +63,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def writer(tmp_path: Path, base: Path, objective: Objective) -> Writer:
-    found = models.load_for(objective, base, (), COMPUTE.device)
+    found = for_objective.load_for(objective, base, (), COMPUTE.device)
     adapter = lora.read_adapter(lora.attach(found.model, SPEC, seed=7))
     return Writer(tmp_path, base, adapter, objective=objective)
 

@@ -13,11 +13,11 @@ import torch
 
 from common.config.config import IncrementalConfig
 from common.protocol.tensors import Tensors
-from learning import lora
 from learning.data.labelled import Labelled
 from learning.data.rows import write
-from learning.device import Compute
-from learning.measuring import Measurement
+from learning.evaluation.measuring import Measurement
+from learning.models import lora
+from learning.training.device import Compute
 from tests.unit.tiny_encoder import encoder, saved
 from tests.unit.worker_records import NOTHING, task
 from worker.data import Data

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from learning.loading import load
+from learning.models.loading import load
 from tests.unit.tiny import tiny_model, tiny_tokenizer
 
 

@@ -7,14 +7,14 @@ import torch
 from common.errors import ModelError
 from common.protocol.records import LoraSpec
 from common.protocol.tensors import Tensors
-from learning.batches import Batch
 from learning.data.instructions import Instruction
-from learning.loop import LocalTraining, StepReport, TrainResult, train
-from learning.lora import attach, read_adapter
-from learning.objectives import make
-from learning.sft import sft
+from learning.models.lora import attach, read_adapter
+from learning.objectives.objective import make
+from learning.objectives.sft import sft
+from learning.objectives.tokens import Example, encode
 from learning.synthetic.instructions import instructions
-from learning.tokens import Example, encode
+from learning.training.batches import Batch
+from learning.training.loop import LocalTraining, StepReport, TrainResult, train
 from tests.unit.tiny import tiny_model, tiny_tokenizer
 
 SFT = make("sft")

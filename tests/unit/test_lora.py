@@ -10,7 +10,7 @@ from transformers import BertForSequenceClassification, DistilBertForSequenceCla
 
 from common.errors import ModelError
 from common.protocol.records import LoraSpec
-from learning.lora import adapter_config, attach, read_adapter, write_adapter
+from learning.models.lora import adapter_config, attach, read_adapter, write_adapter
 from tests.unit.tiny import tiny_model
 from tests.unit.tiny_encoder import encoder_config
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from common.errors import ModelError
-from learning.loading import load
+from learning.models.loading import load
 from learning.offline import made as offline
 from learning.offline import pretraining
 from learning.offline.bigrams import count, fit

@@ -22,9 +22,9 @@ from coordinator.preparation import (
     origin,
     settled,
 )
-from learning import base
-from learning.base import BaseModel
 from learning.data.rows import Kind, read
+from learning.models import base
+from learning.models.base import BaseModel
 from tests.unit.tiny import tiny_model, tiny_tokenizer
 
 DPO = {"objective": "dpo"}

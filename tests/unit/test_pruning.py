@@ -24,10 +24,10 @@ from transformers import (
 )
 
 from common.errors import ConfigError, ModelError
-from learning import base
-from learning.encoders import load_backbone, load_encoder, load_whole
-from learning.loading import Loaded
-from learning.manifest import is_model_file, manifest, sha256
+from common.protocol.manifest import is_model_file, manifest, sha256
+from learning.models import base
+from learning.models.encoders import load_backbone, load_encoder, load_whole
+from learning.models.loading import Loaded
 from learning.pruning.importance import (
     Moments,
     batches,

@@ -15,13 +15,14 @@ import torch
 
 from common.protocol.records import DpoSettings
 from common.protocol.tensors import Tensors
-from learning import dpo, loading, lora
 from learning.data.rows import read, write
 from learning.data.shards import split
-from learning.device import Compute
-from learning.dpo import Pair
+from learning.models import loading, lora
+from learning.objectives import dpo
+from learning.objectives.dpo import Pair
+from learning.objectives.tokens import joined
 from learning.synthetic.preferences import preferences
-from learning.tokens import joined
+from learning.training.device import Compute
 from tests.unit.tiny import tiny_model, tiny_tokenizer
 from tests.unit.worker_records import task
 from worker.data import Data
@@ -170,7 +171,7 @@ def test_a_task_is_measured_against_its_reference_and_not_against_its_own_base_v
 
 
 @pytest.mark.xfail(
-    reason="dpo.log_probabilities computes on learning.fastpath and Preferring.measure does not:"
+    reason="dpo.log_probabilities computes on learning.training.fastpath and Preferring.measure does not:"
     " rounding breaks the ties"
 )
 def test_at_its_reference_a_model_prefers_nothing(place: Place) -> None:

@@ -21,7 +21,7 @@ from coordinator import report_files, report_plots, report_tables
 from coordinator.assessment import Assessed, Assessment, Sample, Subject
 from coordinator.comparison import Compared, Comparison, Side
 from coordinator.report import Report, courses, federated_accuracy
-from learning.figures import METRICS, Figures, classes, preferences, text
+from learning.evaluation.figures import METRICS, Figures, classes, preferences, text
 
 SFT, DPO = PhaseConfig(versions=2), PhaseConfig(objective="dpo", versions=2)
 CLS = PhaseConfig(objective="classification", versions=4)

@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from learning.batches import Batch, collate
-from learning.sft import response_nats, sft, token_nats
-from learning.tokens import Example, joined
+from learning.objectives.sft import response_nats, sft, token_nats
+from learning.objectives.tokens import Example, joined
+from learning.training.batches import Batch, collate
 from tests.unit.tiny import tiny_model
 
 MODEL = tiny_model()

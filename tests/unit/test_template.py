@@ -1,4 +1,4 @@
-from learning.template import prompt
+from learning.objectives.template import prompt
 
 
 def test_the_prompt_ends_where_the_response_begins() -> None:

@@ -3,8 +3,8 @@ from transformers import PreTrainedTokenizerFast
 
 from common.errors import ModelError
 from learning.data.instructions import Instruction
-from learning.template import prompt
-from learning.tokens import IGNORED, NO_ROOM, Encoded, encode, prompt_ids
+from learning.objectives.template import prompt
+from learning.objectives.tokens import IGNORED, NO_ROOM, Encoded, encode, prompt_ids
 from tests.unit.tiny import tiny_tokenizer
 
 ROW = Instruction("Add the numbers.", "1, 2", "The sum is three.")

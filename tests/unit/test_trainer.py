@@ -14,11 +14,11 @@ import torch
 from common.errors import DataError, ModelError
 from common.protocol.records import TrainTask
 from common.protocol.tensors import Tensors
-from learning import loading, lora
 from learning.data.rows import write
-from learning.device import Compute
-from learning.loop import StepReport
+from learning.models import loading, lora
 from learning.synthetic.instructions import instructions
+from learning.training.device import Compute
+from learning.training.loop import StepReport
 from tests.unit.tiny import tiny_model, tiny_tokenizer
 from tests.unit.worker_records import no_reference, task
 from worker.data import Data

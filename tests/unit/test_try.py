@@ -21,10 +21,10 @@ from cli.main import fccl
 from cli.replies import Said, blocks, chosen, line
 from common.config.config import IncrementalConfig
 from common.errors import DataError, FcclError, JoinError, ModelError
+from common.protocol.manifest import manifest, sha256
 from common.protocol.records import BaseRef, BlobRef, CurrentModel, LoraSpec, Objective
 from common.protocol.tensors import Tensors
-from learning import lora, models
-from learning.manifest import manifest, sha256
+from learning.models import for_objective, lora
 from tests.unit.tiny import tiny_model, tiny_tokenizer
 from tests.unit.tiny_encoder import encoder, saved
 from worker.incremental import schema, served
@@ -112,7 +112,7 @@ def site(folder: Path, monkeypatch: pytest.MonkeyPatch, objective: Objective, fi
         labels=labels,
     )
     path = folder / "cache" / "models" / digest
-    loaded = models.load_for(objective, path, labels, torch.device("cpu"))
+    loaded = for_objective.load_for(objective, path, labels, torch.device("cpu"))
     found = Site(folder / "state", model, lora.read_adapter(lora.attach(loaded.model, LORA, 0)))
     (found.state / "run-1").mkdir(parents=True)
     found.serve(CLIENT)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from common.protocol.tensors import Tensors
-from learning import lora, models
+from learning.models import for_objective, lora
 from tests.processes import eventually
 from tests.unit.test_learner import COMPUTE, CONFIG, LABELS, NEVER, Stage, items, plus, same
 from tests.unit.tiny_encoder import encoder, saved
@@ -71,7 +71,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def judged(tmp_path: Path, base: Path, judge: Judge) -> Iterator[Stage]:
-    found = models.load_for("classification", base, LABELS, COMPUTE.device)
+    found = for_objective.load_for("classification", base, LABELS, COMPUTE.device)
     adapter = lora.read_adapter(lora.attach(found.model, task().lora, seed=7))
     stage = Stage(tmp_path, base, adapter)
     stage.start(

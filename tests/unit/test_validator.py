@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import ConfigError
-from learning.measuring import Measurement
+from learning.evaluation.measuring import Measurement
 from tests.processes import eventually
 from worker.incremental.validator import Case, Sample, Verdict, check, validate
 

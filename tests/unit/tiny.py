@@ -4,8 +4,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from learning.objectives.template import prompt
 from learning.synthetic.instructions import instructions
-from learning.template import prompt
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:

@@ -15,12 +15,12 @@ import torch
 from common.errors import DataError, ModelError
 from common.protocol.records import CurrentModel
 from common.protocol.tensors import Tensors
-from learning import base, lora
-from learning.classification import Classes
 from learning.data.labelled import Labelled
-from learning.device import Compute, cores
-from learning.evaluation import Drawn, class_probabilities, generate
-from learning.template import prompt
+from learning.evaluation.evaluate import Drawn, class_probabilities, generate
+from learning.models import base, lora
+from learning.objectives.classification import Classes
+from learning.objectives.template import prompt
+from learning.training.device import Compute, cores
 from worker.incremental import served
 from worker.incremental.current import Current, load_current
 from worker.models import Loaded, Models

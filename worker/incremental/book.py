@@ -22,7 +22,7 @@ from safetensors.numpy import load, save
 
 from common.protocol.records import InboxRow, Kind
 from common.protocol.tensors import Tensors
-from learning.measuring import Measurement
+from learning.evaluation.measuring import Measurement
 from worker.incremental import history, schema, stream
 from worker.incremental.history import Batch
 

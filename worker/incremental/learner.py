@@ -25,7 +25,7 @@ from common.config.config import IncrementalConfig
 from common.errors import DataError, ModelError, StoreError, WireError
 from common.protocol.records import KINDS, CurrentModel, InboxRow, Receipt, TrainTask
 from common.protocol.tensors import Tensors
-from learning import lora
+from learning.models import lora
 from worker.data import Data
 from worker.incremental import schema, served
 from worker.incremental.book import Book, Entry

@@ -15,7 +15,7 @@ from common.config.config import IncrementalConfig
 from common.errors import DataError
 from common.protocol.records import KINDS, CurrentModel, Kind
 from common.protocol.tensors import Tensors
-from learning.measuring import Measurement
+from learning.evaluation.measuring import Measurement
 from worker.data import HOLDOUT_EXAMPLES, Data, Shard, Wanted
 from worker.incremental import mixing
 from worker.incremental.book import Book, Entry, added

@@ -12,12 +12,14 @@ from typing import Any
 from common.config.config import IncrementalConfig
 from common.protocol.records import KINDS, CurrentModel, Kind, Objective
 from common.protocol.tensors import Tensors
-from learning import classification, dpo, loop, lora, objectives
 from learning.data.instructions import Instruction
 from learning.data.labelled import Labelled
 from learning.data.preferences import Preference
-from learning.evaluation import unsorted
-from learning.measuring import Measurement
+from learning.evaluation.evaluate import unsorted
+from learning.evaluation.measuring import Measurement
+from learning.models import lora
+from learning.objectives import classification, dpo, objective
+from learning.training import loop
 from worker.data import Shard
 from worker.incremental import mixing
 from worker.incremental.book import Entry
@@ -173,9 +175,9 @@ class Shadow:
             names[place] = self._about.labels[label]
         return names
 
-    def _objective(self, kind: Kind, smoothing: float = 0.0) -> objectives.Objective:
+    def _objective(self, kind: Kind, smoothing: float = 0.0) -> objective.Objective:
         about = self._about
-        return objectives.make(OBJECTIVES[kind], about.dpo, about.labels, smoothing)
+        return objective.make(OBJECTIVES[kind], about.dpo, about.labels, smoothing)
 
 
 def row(entry: Entry) -> Any:

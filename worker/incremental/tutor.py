@@ -18,8 +18,8 @@ from common.config.config import IncrementalConfig
 from common.errors import ModelError
 from common.protocol.records import CurrentModel
 from common.protocol.tensors import Tensors
-from learning.loop import StepReport
-from learning.measuring import Measurement
+from learning.evaluation.measuring import Measurement
+from learning.training.loop import StepReport
 from worker.data import Data
 from worker.incremental import validator
 from worker.incremental.book import Book, Entry, Local, added, said

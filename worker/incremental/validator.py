@@ -24,7 +24,7 @@ import httpx
 
 from common.errors import ConfigError
 from common.protocol.records import Kind, one_line
-from learning.measuring import Measurement
+from learning.evaluation.measuring import Measurement
 from worker.incremental import command
 from worker.incremental.post import post
 from worker.incremental.unanswered import NEVER, Unanswered

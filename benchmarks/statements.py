@@ -6,7 +6,7 @@ surprise and dance are praise, cannot know.
 
 Each aspect is a pair, praise and blame, of statements parted by `|`. Of each, the last `UNHEARD`
 are for measuring only, so that a model that was taught the others is asked what it has not read.
-`learning.synthetic.domains` makes reviews of them.
+`benchmarks.domains` makes reviews of them.
 """
 
 from __future__ import annotations

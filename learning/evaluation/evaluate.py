@@ -20,12 +20,13 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from common.errors import DataError
-from learning import classification, figures
-from learning.batches import Sized, by_length, collate, in_order
-from learning.classification import Text
-from learning.measuring import inference
-from learning.sft import token_nats
-from learning.tokens import IGNORED, Example, prompt_ids
+from learning.evaluation import figures
+from learning.evaluation.measuring import inference
+from learning.objectives import classification
+from learning.objectives.classification import Text
+from learning.objectives.sft import token_nats
+from learning.objectives.tokens import IGNORED, Example, prompt_ids
+from learning.training.batches import Sized, by_length, collate, in_order
 
 T = TypeVar("T")
 
@@ -119,7 +120,7 @@ def class_probabilities(
 def _class_logits(
     model: torch.nn.Module, texts: Sequence[Text], batch_size: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """float32 logits (B, classes) and true classes, in the order of `learning.batches.in_order`."""
+    """float32 logits (B, classes) and true classes, in the order of `learning.training.batches.in_order`."""
     device = next(model.parameters()).device
     with inference(model):
         for batch in in_order(texts, batch_size, partial(classification.collate, device=device)):
@@ -128,7 +129,7 @@ def _class_logits(
 
 
 def unsorted(found: Sequence[T], examples: Sequence[Sized]) -> list[T]:
-    """What was found in the order of `learning.batches.in_order`, in that of the examples."""
+    """What was found in the order of `learning.training.batches.in_order`, in that of the examples."""
     places = by_length(examples)
     return [found[at] for at in sorted(range(len(places)), key=places.__getitem__)]
 
@@ -171,7 +172,7 @@ def generate(
     Args:
         model: A causal language model, with or without adapter.
         tokenizer: Its tokenizer.
-        prompts: Whole prompts (`learning.template.prompt`); one that leaves too little of the
+        prompts: Whole prompts (`learning.objectives.template.prompt`); one that leaves too little of the
             model's context loses its beginning.
         max_new_tokens: Length limit of an answer.
         stopped: Asked before every token; once true, the answers end where they are.

@@ -4,7 +4,7 @@ It is the Alpaca form (Taori et al. 2023), because that is what public instructi
 and their tools expect: an adapter trained here answers the same prompts as theirs. The response
 follows the prompt directly and ends with the tokenizer's end-of-sequence token.
 
-Data path: `learning.data.instructions` (rows) → here → `learning.tokens` (token ids).
+Data path: `learning.data.instructions` (rows) → here → `learning.objectives.tokens` (token ids).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Prompt and response are tokenised by one rule, here and when a model generates: 
 without special tokens, and then joined. So the ids of a prompt in training are exactly the ids
 that the model sees when it is asked (a joint tokenisation can merge across the border).
 
-Data path: `learning.data.shards` (rows) → here → `learning.batches`.
+Data path: `learning.data.shards` (rows) → here → `learning.training.batches`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from common.errors import ModelError
 from learning.data.instructions import Instruction
-from learning.template import prompt
+from learning.objectives.template import prompt
 
 IGNORED = -100
 """The label of a position that is not learned; what torch's cross entropy ignores by default."""

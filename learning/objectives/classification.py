@@ -9,8 +9,8 @@ So the logarithm of the client's own class frequencies is added to the logits wh
 adjustment: Menon et al. 2021, arXiv:2007.07314, eq. 10; per client FedLC: Zhang et al. 2022,
 arXiv:2209.00189). The frequencies are then explained, and what is left to learn is the texts.
 
-Data path: `learning.data.labelled` (rows) → here → `learning.batches` → here (`loss`, in
-`learning.loop`).
+Data path: `learning.data.labelled` (rows) → here → `learning.training.batches` → here (`loss`, in
+`learning.training.loop`).
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
 
-from learning.batches import in_order, padded
 from learning.data.labelled import Labelled
-from learning.measuring import Measurement, inference
-from learning.tokens import Encoded
+from learning.evaluation.measuring import Measurement, inference
+from learning.objectives.tokens import Encoded
+from learning.training.batches import in_order, padded
 
 UNDECLARED = "label outside the declared set"
 EPS = 1e-4

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from common.errors import ConfigError
-from learning.compiling import check_compiler
+from learning.training.compiling import check_compiler
 
 _WIDTH = 512  # of the trial layer: a small model's hidden size
 _ROWS = 1024  # its tokens: a batch of 16 short instructions

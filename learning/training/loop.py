@@ -3,7 +3,7 @@
 A task is short (tens of steps), starts from the global adapter and ends in a delta. The optimizer
 is therefore fresh for every task: moments of another version would not belong to these weights.
 
-Data path: `learning.lora.write_adapter` (version in) → here → `learning.lora.read_adapter` (delta
+Data path: `learning.models.lora.write_adapter` (version in) → here → `learning.models.lora.read_adapter` (delta
 out), all called by `worker.trainer`.
 """
 
@@ -18,9 +18,9 @@ from functools import partial
 import torch
 
 from common.errors import ModelError
-from learning.batches import Counted, Sized, per_epoch, stream
-from learning.fastpath import fast
-from learning.objectives import Objective
+from learning.objectives.objective import Objective
+from learning.training.batches import Counted, Sized, per_epoch, stream
+from learning.training.fastpath import fast
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class LocalTraining:
         betas: Decay of AdamW's moments. Shorter than the usual (0.9, 0.999): a task of 5 to 10
             steps that starts without moments would end before those averages mean anything.
             Measured on four skewed clients, this is worth a tenth of central training's gain.
-        autocast: Compute in bfloat16 where torch deems it safe; see `learning.device`.
+        autocast: Compute in bfloat16 where torch deems it safe; see `learning.training.device`.
         decay: The learning rate falls linearly, to lr/steps at the last step; else it is constant.
             The end of a task is then no longer as noisy as its last batches, which is good where
             the outcome is judged by itself and not averaged with others'.

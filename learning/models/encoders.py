@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from common.errors import ModelError
-from learning.loading import Loaded, quiet
+from learning.models.loading import Loaded, quiet
 from learning.pruning.pruned import Pruning, check_shapes, read_pruning, reshape
 
 _REMEDY = "it needs config.json, safetensors weights and a tokenizer of an encoder such as BERT"

@@ -4,7 +4,7 @@ Nothing here needs fccl to be read again: transformers and peft load what is wri
 encoder whose attention heads were pruned, which transformers cannot describe
 (`learning/pruning/pruned`).
 
-After the data path: a version's tensors (`learning.lora`) → here → a directory, to which
+After the data path: a version's tensors (`learning.models.lora`) → here → a directory, to which
 `coordinator/exporting` adds the model card.
 """
 
@@ -23,12 +23,12 @@ from safetensors.numpy import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from common.errors import ConfigError, ModelError
+from common.protocol.manifest import is_model_file
 from common.protocol.records import BaseRef, LoraSpec, Objective
 from common.protocol.tensors import Tensors
-from learning import lora, models
-from learning.encoders import load_encoder
-from learning.loading import Loaded, load_tokenizer, quiet
-from learning.manifest import is_model_file
+from learning.models import for_objective, lora
+from learning.models.encoders import load_encoder
+from learning.models.loading import Loaded, load_tokenizer, quiet
 from learning.pruning import pruned
 
 Precision = Literal["float32", "bfloat16"]
@@ -95,7 +95,7 @@ def write_model(trained: Trained, out: Path, precision: Precision) -> Written:
     Raises:
         ModelError: Base and adapter do not fit, or cannot be merged.
     """
-    loaded = models.load_for(trained.objective, trained.path, trained.labels, _CPU)
+    loaded = for_objective.load_for(trained.objective, trained.path, trained.labels, _CPU)
     adapted = lora.attach(loaded.model, trained.lora, seed=0)  # overwritten by the next line
     lora.write_adapter(adapted, trained.tensors)
     model = _merged(adapted) if isinstance(adapted, PeftModel) else adapted
@@ -129,7 +129,7 @@ def write_adapter(trained: Trained, out: Path, with_base: bool | None) -> Writte
     loaded: Loaded | None = None
     seeded: tuple[str, ...] = ()
     if trained.objective == "classification":
-        loaded = models.load_for(trained.objective, trained.path, trained.labels, _CPU)
+        loaded = for_objective.load_for(trained.objective, trained.path, trained.labels, _CPU)
         seeded = _seeded(trained, loaded)
     if seeded and with_base is False:
         raise ConfigError(
@@ -212,7 +212,7 @@ def _seeded(trained: Trained, loaded: Loaded) -> tuple[str, ...]:
 
     A second load with another seed shows them, whatever an architecture calls them.
     """
-    other = load_encoder(trained.path, trained.labels, _CPU, models.SEED + 1).model
+    other = load_encoder(trained.path, trained.labels, _CPU, for_objective.SEED + 1).model
     found = other.state_dict()
     drawn = [
         name
@@ -263,7 +263,7 @@ def _ready(tokenizer: PreTrainedTokenizerBase, objective: Objective) -> PreTrain
     if objective != "classification":
         tokenizer.padding_side = "left"
         if tokenizer.pad_token is None:
-            tokenizer.pad_token = tokenizer.eos_token  # as in `learning.loading`
+            tokenizer.pad_token = tokenizer.eos_token  # as in `learning.models.loading`
     return tokenizer
 
 

@@ -13,7 +13,7 @@ Measured on GPT-2 small with LoRA, batch 4 × 128, one core (seconds of processo
 
 Nothing here outlasts the context: weights and modules are then what they were.
 
-Data path: around the steps of `learning.loop` and the reference of `learning.dpo`.
+Data path: around the steps of `learning.training.loop` and the reference of `learning.objectives.dpo`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from torch.nn.functional import gelu
 from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
-from learning.compiling import is_compiled
+from learning.training.compiling import is_compiled
 
 _DRAWN = 1 << 16  # values that a dropout decision is drawn from
 

@@ -5,7 +5,7 @@ batch is padded only to its own longest. Measured on mixed instructions this lea
 padding, where padding to a fixed length costs a multiple.
 
 Each objective makes its batches with a `collate` of its own; order and padding are those of this
-file. Data path: `learning.tokens` → here → `learning.loop` and `learning.evaluation`.
+file. Data path: `learning.objectives.tokens` → here → `learning.training.loop` and `learning.evaluation.evaluate`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Protocol, TypeVar
 
 import torch
 
-from learning.tokens import IGNORED, Example
+from learning.objectives.tokens import IGNORED, Example
 
 GRAIN = 16
 """Widths are multiples of this. With few shapes, kernels that are made and cached per shape (those

@@ -1,6 +1,6 @@
 """Supervised fine-tuning: the objective that learns responses to prompts.
 
-An objective is a function (model, batch) → (loss, metrics), so that `learning.loop` trains any of
+An objective is a function (model, batch) → (loss, metrics), so that `learning.training.loop` trains any of
 them. This one is the mean negative log-likelihood, in nats, of the response tokens of a batch, the
 end of sequence included; prompts are read but not learned.
 """
@@ -14,8 +14,8 @@ from typing import Any, cast
 import torch
 from torch.nn.functional import cross_entropy
 
-from learning.batches import Batch
-from learning.tokens import IGNORED
+from learning.objectives.tokens import IGNORED
+from learning.training.batches import Batch
 
 
 def sft(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:

@@ -5,9 +5,9 @@ rows. So a model sees a row once, however many sets it belongs to.
 
 Scored in float32, whatever training computes in: a reward is a small difference of large sums,
 which bfloat16 changes in its second digit, and figures must not depend on the machine's load when
-`learning.device` tried out what is fast.
+`learning.training.device` tried out what is fast.
 
-Data path: `learning.data.rows` → `encode` → `score` → `figures` (`learning.figures`), for
+Data path: `learning.data.rows` → `encode` → `score` → `figures` (`learning.evaluation.figures`), for
 `coordinator.assessment`.
 """
 
@@ -21,13 +21,14 @@ import torch
 
 from common.protocol.records import DpoSettings, Kind
 from common.protocol.records import Objective as Name
-from learning import dpo, evaluation, figures, objectives
-from learning.classification import Text
-from learning.dpo import Pair
-from learning.figures import Figures
-from learning.measuring import BATCH
-from learning.objectives import Objective
-from learning.tokens import Example
+from learning.evaluation import evaluate, figures
+from learning.evaluation.figures import Figures
+from learning.evaluation.measuring import BATCH
+from learning.objectives import dpo, objective
+from learning.objectives.classification import Text
+from learning.objectives.dpo import Pair
+from learning.objectives.objective import Objective
+from learning.objectives.tokens import Example
 
 Scores = Sequence[Any]
 """One entry for each example; of a type that only the functions of its kind know."""
@@ -59,7 +60,7 @@ def make(kind: Kind, settings: DpoSettings | None, labels: Sequence[str]) -> Mea
         labels: The class names of `classification`.
     """
     name: dict[Kind, Name] = {"sft": "sft", "va": "dpo", "cls": "classification"}
-    objective = objectives.make(name[kind], settings, labels)
+    objective = objective.make(name[kind], settings, labels)
     match kind:
         case "sft":
             return Measure(kind, objective, _text_scores, _text)
@@ -70,7 +71,7 @@ def make(kind: Kind, settings: DpoSettings | None, labels: Sequence[str]) -> Mea
 
 
 def _text_scores(model: torch.nn.Module, examples: Sequence[Example]) -> list[float]:
-    return evaluation.row_nats(model, examples, BATCH)
+    return evaluate.row_nats(model, examples, BATCH)
 
 
 def _text(examples: Sequence[Example], scores: Scores, _: Scores) -> Figures:
@@ -91,7 +92,7 @@ class _Rewarded:
 
 
 def _class_scores(model: torch.nn.Module, texts: Sequence[Text]) -> list[tuple[float, int]]:
-    return evaluation.class_scores(model, texts, BATCH)
+    return evaluate.class_scores(model, texts, BATCH)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ LoRA (Hu et al. 2021): a frozen W gets W + (α/r)·B·A with B zero at first. Th
 that a federation moves. Names and shapes are those of PEFT's `adapter_model.safetensors`, so that
 every version is a directory which `PeftModel.from_pretrained` loads.
 
-Data path: `learning.base` (base model) → here → `learning.loop`, and back as `common.protocol.tensors`.
+Data path: `learning.models.base` (base model) → here → `learning.training.loop`, and back as `common.protocol.tensors`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The model that an objective trains: a causal one, or an encoder with a head for the classes.
 
-In the data path: `learning.base` (a directory) → here → `learning.lora.attach`.
+In the data path: `learning.models.base` (a directory) → here → `learning.models.lora.attach`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 from common.protocol.records import Objective
-from learning.encoders import load_encoder
-from learning.families import Family
-from learning.loading import Loaded, load
+from learning.models.encoders import load_encoder
+from learning.models.families import Family
+from learning.models.loading import Loaded, load
 
 SEED = 0
 """Of weights that a checkpoint lacks (a head, a pooler): every side must draw the same ones."""

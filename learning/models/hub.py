@@ -23,7 +23,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from common.errors import ModelError
-from learning.manifest import is_model_file
+from common.protocol.manifest import is_model_file
 
 TIMEOUT = 5.0
 """Seconds without an answer after which the hub counts as unreachable."""

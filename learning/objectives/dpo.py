@@ -4,8 +4,8 @@ The policy π is held to a reference π_ref, the adapter version with which the 
 for all clients. Its log-probabilities are constants, computed once per client and carried in the
 examples, so that a training step runs one model, not two.
 
-Data path: `learning.data.preferences` (rows) → here → `learning.batches` → here (`Preferring.loss`,
-in `learning.loop`).
+Data path: `learning.data.preferences` (rows) → here → `learning.training.batches` → here (`Preferring.loss`,
+in `learning.training.loop`).
 """
 
 from __future__ import annotations
@@ -20,14 +20,22 @@ from torch.nn.functional import logsigmoid
 from transformers import PreTrainedTokenizerBase
 
 from common.protocol.records import DpoSettings
-from learning import batches
-from learning.batches import Batch
 from learning.data.preferences import Preference
-from learning.fastpath import fast
-from learning.measuring import BATCH, Measurement, inference
-from learning.sft import token_nats
-from learning.template import prompt
-from learning.tokens import NO_ROOM, Encoded, Example, end_id, joined, plain_ids, prompt_ids
+from learning.evaluation.measuring import BATCH, Measurement, inference
+from learning.objectives.sft import token_nats
+from learning.objectives.template import prompt
+from learning.objectives.tokens import (
+    NO_ROOM,
+    Encoded,
+    Example,
+    end_id,
+    joined,
+    plain_ids,
+    prompt_ids,
+)
+from learning.training import batches
+from learning.training.batches import Batch
+from learning.training.fastpath import fast
 
 TOO_LONG = "an answer does not fit beside its prompt"
 ALIKE = "both answers have the same tokens"

@@ -3,7 +3,7 @@
 An objective is a value made of functions, chosen from the table at the end; the worker's trainer,
 the evaluation and the preparation of data all go through it, and none of them knows its name.
 
-Data path: `learning.data.rows` → `encode` → `learning.batches` → `loss` (in `learning.loop`).
+Data path: `learning.data.rows` → `encode` → `learning.training.batches` → `loss` (in `learning.training.loop`).
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from transformers import PreTrainedTokenizerBase
 
 from common.protocol.records import DpoSettings
 from common.protocol.records import Objective as Name
-from learning import batches, classification, dpo, tokens
-from learning.evaluation import evaluate
-from learning.measuring import BATCH, Measurement
-from learning.sft import sft
-from learning.tokens import Encoded, Example
+from learning.evaluation.evaluate import evaluate
+from learning.evaluation.measuring import BATCH, Measurement
+from learning.objectives import classification, dpo, tokens
+from learning.objectives.sft import sft
+from learning.objectives.tokens import Encoded, Example
+from learning.training import batches
 
 __all__ = ["Measurement", "Objective", "make"]
 

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from random import Random
 
+from benchmarks.statements import DOMAINS, UNHEARD, Aspect, Domain
 from learning.data.labelled import Labelled
 from learning.synthetic import lexicon as words
 from learning.synthetic.sentiment import LABELS
-from learning.synthetic.statements import DOMAINS, UNHEARD, Aspect, Domain
 
 NAMES = tuple(DOMAINS)
 """The domains that there are."""

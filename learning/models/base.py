@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Literal
 
 from common.errors import ModelError, WireError
-from learning import families, hub
-from learning.families import Family
-from learning.loading import Loaded, load
-from learning.manifest import ModelFile, manifest, parse_manifest, sha256
+from common.protocol.manifest import ModelFile, manifest, parse_manifest, sha256
+from learning.models import families, hub
+from learning.models.families import Family
+from learning.models.loading import Loaded, load
 from learning.offline import made as offline
 
 __all__ = [

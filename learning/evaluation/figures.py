@@ -3,7 +3,7 @@
 The scores of one pass over many rows serve every set that the rows belong to: the held-out set,
 each client, all clients together.
 
-Data path: `learning.scoring` (scores by row) → here → `coordinator.assessment`.
+Data path: `learning.evaluation.scoring` (scores by row) → here → `coordinator.assessment`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, pstdev
 
 from common.protocol.records import Kind
-from learning.classification import Predictions
+from learning.objectives.classification import Predictions
 
 Z = 1.959964
 """Standard normal quantile of a two-sided 95 % interval."""
