@@ -11,12 +11,13 @@ from cli.console import Output
 from cli.main import FAILED, STOPPED
 from common.config.config import FederationConfig
 from common.paths import cache_dir
-from coordinator import preparation, report, report_files
 from coordinator import run as runs
 from coordinator.run import Run
 from coordinator.service import Outcome
 from coordinator.sites import Sites
+from evaluation.report import files, report
 from learning.training.device import Compute
+from preparation import run
 
 
 def open_run(
@@ -34,10 +35,10 @@ def open_run(
     if mode == "new" and (old := runs.set_aside(config)) is not None:
         forget(old)
     if not config.run.path.exists():
-        config = preparation.settled(config, output.say)
-        prepare = preparation.origin(config, cache, output.report, output.say)
+        config = run.settled(config, output.say)
+        prepare = run.origin(config, cache, output.report, output.say)
         runs.create(config, prepare, time.time())
-    run = runs.open_run(config, preparation.find_base(config, cache, output.report))
+    run = runs.open_run(config, run.find_base(config, cache, output.report))
     output.end_report()
     describe(run, output)
     return run
@@ -76,7 +77,7 @@ def conclude(
         return None
     if outcome.before and (path := run.directory / "report" / "report.md").exists():
         return path  # written last of its files, so that all of them are there
-    return report_files.write(report.build(run, compute()), run.directory / "report")
+    return files.write(report.build(run, compute()), run.directory / "report")
 
 
 def exit_code(outcome: Outcome) -> int:

@@ -82,7 +82,7 @@ def check_data(situation: Situation) -> Check:
     clients = config.run.path / "clients"
     if situation.side == "worker":
         return _files(data or clients, asked=data is not None)
-    from coordinator.preparation import lies_ready
+    from preparation.run import lies_ready
 
     folder = data or (Path(config.data.dir) if config.data.dir else clients)
     if lies_ready(folder):

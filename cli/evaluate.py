@@ -19,8 +19,8 @@ from common.protocol.records import Kind
 from coordinator import run as runs
 
 if TYPE_CHECKING:
-    from coordinator.opening import Opened
-    from coordinator.report import Report
+    from evaluation.opening import Opened
+    from evaluation.report.report import Report
 
 _COUNT = click.IntRange(min=1)
 Progress = Callable[[str, float], None]
@@ -139,17 +139,17 @@ def serve(wanted: Wanted, out: Path, as_json: bool) -> int:
 
     Shown first: what took minutes is not lost where the folder cannot be written.
     """
-    from coordinator import report_files
+    from evaluation.report import files
 
     output = Output(plain=False)
     report = evaluate(wanted, (lambda message, done: None) if as_json else output.report)
     output.end_report()
     if as_json:
-        click.echo(json.dumps(report_files.fields(report, history=False), indent=1))
-        report_files.write_evaluation(report, out)
+        click.echo(json.dumps(files.fields(report, history=False), indent=1))
+        files.write_evaluation(report, out)
         return 0
-    show(report_files.blocks(report, "evaluation_"), output.console)
-    path = report_files.write_evaluation(report, out)
+    show(files.blocks(report, "evaluation_"), output.console)
+    path = files.write_evaluation(report, out)
     click.echo(f"\nwritten: {path} and {path.with_suffix('.html').name}")
     return 0
 
@@ -161,8 +161,9 @@ def evaluate(wanted: Wanted, told: Progress) -> Report:
         wanted: What.
         told: Told of the progress of a base model that is made or fetched.
     """
-    from coordinator import comparison, report
-    from coordinator.bench import Sizes
+    from evaluation import comparison
+    from evaluation.evaluator import Sizes
+    from evaluation.report import report
     from learning.training.device import detect
 
     found, version = look(wanted.directory, wanted.version, told)
@@ -180,9 +181,10 @@ def evaluate(wanted: Wanted, told: Progress) -> Report:
 
 def look(directory: Path, version: int | None, told: Progress) -> tuple[Opened, int]:
     """A run as it is now, and its version of that number; the newest for None."""
-    from coordinator import opening, preparation, recorded
+    from evaluation import opening, run_record
+    from preparation import run
 
-    found = recorded.read(directory)
+    found = run_record.read(directory)
     chosen = found.choose(version)
-    find = preparation.find_base(found.config, cache_dir(), told)
+    find = run.find_base(found.config, cache_dir(), told)
     return opening.look(found, find(found.base)), chosen

@@ -11,7 +11,7 @@ from cli.console import Output
 from cli.options import plain_option
 from common.errors import ConfigError
 from common.paths import cache_dir
-from coordinator import recorded
+from evaluation import run_record
 
 if TYPE_CHECKING:
     from learning.models.export import Precision, Written
@@ -48,15 +48,15 @@ def command(
     trained all parameters gives a whole model, with --merge and without.
     """
     check_place(out)
-    found = recorded.read(run)
+    found = run_record.read(run)
     chosen = found.choose(version)
     whole = merge or found.config.model.lora is None
     check_options(whole, dtype, with_base)
-    from coordinator import exporting
+    from evaluation.export import export
 
     output = Output(plain)
-    wanted = exporting.Wanted(chosen, merge, cast("Precision | None", dtype), with_base)
-    written = exporting.write(found, wanted, out, cache_dir(), output.report)
+    wanted = export.Wanted(chosen, merge, cast("Precision | None", dtype), with_base)
+    written = export.write(found, wanted, out, cache_dir(), output.report)
     output.end_report()
     output.say(f"version {chosen} of {run} is in {out}: {described(written)}")
     output.say(f"how to use it: {out / 'README.md'}")

@@ -33,13 +33,13 @@ def command(config_path: Path | None, out: Path | None, plain: bool) -> None:
     if folder is None:
         raise ConfigError("there is no folder to prepare rows in", "set data.dir, or give --out")
     output = Output(plain)
-    from coordinator import preparation
     from learning.data import shards
+    from preparation import run
 
-    config = preparation.settled(config, output.say)
-    ready = preparation.lies_ready(folder)
-    find = partial(preparation.find_model, config, cache_dir(), output.report)
-    dealt = preparation.deal(config, find, folder, output.say)
+    config = run.settled(config, output.say)
+    ready = run.lies_ready(folder)
+    find = partial(run.find_model, config, cache_dir(), output.report)
+    dealt = run.deal(config, find, folder, output.say)
     output.end_report()
     if ready:
         output.say(f"{folder} was prepared before, its rows stay as they are")

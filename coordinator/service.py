@@ -60,10 +60,10 @@ from coordinator.observer import Nobody, Observer
 from coordinator.recovery import recover
 from coordinator.run import Run
 from coordinator.samples import Samples
-from coordinator.sampling import Sampler
 from coordinator.spool import Spool
 from coordinator.state import State
 from coordinator.versions import Versions
+from evaluation.live_samples import Sampler
 
 PULSE_S = 1.0  # heartbeats are read, time-outs looked at, status written
 POLL_S = 0.2  # longest wait for a message; bounds the reaction to a stop

@@ -1,7 +1,7 @@
 """A document as blocks, and the forms in which it is read: Markdown, and one HTML file.
 
 Texts of blocks are plain: rows, model output and names are hostile, and only the renderers here
-know what a form would take for markup. `coordinator/report_tables.py` makes the blocks of a run's
+know what a form would take for markup. `evaluation/report/tables.py` makes the blocks of a run's
 report, `worker/incremental/report.py` those of what clients learned from their users.
 """
 

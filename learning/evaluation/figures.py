@@ -3,7 +3,7 @@
 The scores of one pass over many rows serve every set that the rows belong to: the held-out set,
 each client, all clients together.
 
-Data path: `learning.evaluation.scoring` (scores by row) → here → `coordinator.assessment`.
+Data path: `learning.evaluation.scoring` (scores by row) → here → `evaluation.assessment`.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ which bfloat16 changes in its second digit, and figures must not depend on the m
 `learning.training.device` tried out what is fast.
 
 Data path: `learning.data.rows` → `encode` → `score` → `figures` (`learning.evaluation.figures`), for
-`coordinator.assessment`.
+`evaluation.assessment`.
 """
 
 from __future__ import annotations

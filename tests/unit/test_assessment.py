@@ -16,13 +16,13 @@ from common.config.config import PhaseConfig, parse
 from common.errors import RunError
 from common.protocol.records import VersionSummary
 from common.protocol.tensors import Tensors
-from coordinator import opening, preparation, recorded
 from coordinator import run as runs
-from coordinator.asking import flat
-from coordinator.assessment import Assessment, assess, kinds, subjects_of
-from coordinator.bench import HELDOUT, Bench, Sizes, compared_with, evenly
-from coordinator.comparison import check, compare
-from coordinator.opening import Opened
+from evaluation import opening, run_record
+from evaluation.assessment import Assessment, assess, kinds, subjects_of
+from evaluation.comparison import check, compare
+from evaluation.evaluator import HELDOUT, Bench, Sizes, compared_with, evenly
+from evaluation.opening import Opened
+from evaluation.prompts import flat
 from learning.data import rows as rows_of
 from learning.data.instructions import Instruction
 from learning.data.labelled import Labelled
@@ -30,6 +30,7 @@ from learning.data.preferences import Preference
 from learning.evaluation.evaluate import evaluate
 from learning.objectives.classification import predict
 from learning.training.device import Compute
+from preparation import run
 from tests.unit.tiny import tiny_model, tiny_tokenizer
 from tests.unit.tiny_encoder import encoder, saved
 
@@ -40,7 +41,7 @@ TWO = (PhaseConfig(versions=1), PhaseConfig(objective="dpo", versions=2, beta=0.
 
 
 def look(directory: Path) -> Opened:
-    found = recorded.read(directory)
+    found = run_record.read(directory)
     return opening.look(found, Path(found.base.name))
 
 
@@ -52,7 +53,7 @@ def make(directory: Path, table: dict[str, object], name: str = "r") -> Path:
     """A run with versions 0 to 3, of which retention has removed version 2."""
     config = parse({"run": {"name": name, "dir": str(directory)}, **table}, "test")
     cache = directory / "cache"
-    origin = preparation.origin(config, cache, lambda message, done: None, lambda line: None)
+    origin = run.origin(config, cache, lambda message, done: None, lambda line: None)
     runs.create(config, origin, 0.0)
     run = runs.open_run(config, lambda base: Path(base.name))
     start = run.versions.read(0)
@@ -137,7 +138,7 @@ def test_looking_at_a_run_changes_nothing_in_its_directory(seen: Opened) -> None
         return {str(p): (p.stat().st_mtime_ns, p.stat().st_size) for p in paths if p.is_file()}
 
     before = state()
-    assert recorded.read(directory).present == (0, 1, 3)
+    assert run_record.read(directory).present == (0, 1, 3)
     assert state() == before
 
 
@@ -157,7 +158,7 @@ def test_a_running_coordinators_last_commit_is_seen_and_its_epoch_stays(
     seen: Opened, running: sqlite3.Connection
 ) -> None:
     epoch = running.execute("SELECT value FROM epoch").fetchone()
-    now = recorded.read(seen.directory)
+    now = run_record.read(seen.directory)
     assert [summary.version for summary in now.summaries] == [0, 1, 2, 3, 4]
     assert now.choose(None) == 3  # version 4 has a row, and no directory yet
     assert running.execute("SELECT value FROM epoch").fetchone() == epoch
@@ -165,7 +166,7 @@ def test_a_running_coordinators_last_commit_is_seen_and_its_epoch_stays(
 
 def test_a_directory_that_holds_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="holds no run"):
-        recorded.read(tmp_path)
+        run_record.read(tmp_path)
 
 
 def test_a_run_is_found_where_it_was_moved_to(place: Path, tmp_path: Path) -> None:

@@ -35,10 +35,11 @@ from common.protocol.records import (
     UpdateSummary,
     VersionSummary,
 )
-from coordinator import card, exporting, recorded
 from coordinator import run as runs
 from coordinator.journal import Journal
 from coordinator.versions import Versions
+from evaluation import run_record
+from evaluation.export import card, export
 from learning.models import base, for_objective, lora
 from learning.models.base import Report
 from learning.models.encoders import load_whole
@@ -163,9 +164,9 @@ def export(
     precision: Precision | None = None,
     with_base: bool | None = None,
 ) -> Path:
-    run = recorded.read(of.directory)
-    wanted = exporting.Wanted(version, merge, precision, with_base)
-    exporting.write(run, wanted, out, of.directory.parent / "cache", quietly)
+    run = run_record.read(of.directory)
+    wanted = export.Wanted(version, merge, precision, with_base)
+    export.write(run, wanted, out, of.directory.parent / "cache", quietly)
     return out
 
 
@@ -285,7 +286,7 @@ def test_a_run_over_all_parameters_gives_the_same_model_with_merge_and_without(
 def test_the_base_beside_an_adapter_is_the_base_byte_for_byte(causal: Made, tmp_path: Path) -> None:
     out = export(causal, tmp_path / "out")
     found = base.resolve(str(out / "base"), None, tmp_path, quietly).digest
-    assert found == recorded.read(causal.directory).base.digest
+    assert found == run_record.read(causal.directory).base.digest
     assert found in (out / "README.md").read_text()
 
 
@@ -521,7 +522,7 @@ def test_an_export_names_no_client_and_no_path_of_this_machine(
 def test_only_hub_data_sets_are_named(
     causal: Made, tmp_path: Path, source: str, named: tuple[str, ...]
 ) -> None:
-    run = recorded.read(made(tmp_path, causal.base, "sft", sft=source).directory)
+    run = run_record.read(made(tmp_path, causal.base, "sft", sft=source).directory)
     assert card.datasets(run) == named
 
 
@@ -579,7 +580,7 @@ def test_a_run_is_read_while_its_coordinator_writes(causal: Made, tmp_path: Path
     epoch = journal.take_over()
     (run.directory / "versions" / "000003").mkdir()
     journal.put_version(summary(3, "3" * 64, 1))  # so far in the write-ahead log alone
-    found = recorded.read(run.directory)
+    found = run_record.read(run.directory)
     assert found.present == (0, 1, 2, 3)
     journal.check()  # nobody has taken over since
     assert journal.rows("SELECT value FROM epoch") == [(epoch,)]
@@ -591,7 +592,7 @@ def test_a_run_that_was_moved_and_renamed_is_read(causal: Made, tmp_path: Path) 
     moved = tmp_path / "else where" / "small.old#1?"
     moved.parent.mkdir()
     run.directory.rename(moved)
-    assert recorded.read(moved).choose(None) == 2
+    assert run_record.read(moved).choose(None) == 2
 
 
 def test_a_version_that_is_gone_is_refused_with_those_that_are_there(
@@ -599,14 +600,14 @@ def test_a_version_that_is_gone_is_refused_with_those_that_are_there(
 ) -> None:
     run = made(tmp_path, causal.base, "sft")
     (run.directory / "versions" / "000001").rename(tmp_path / "gone")
-    found = recorded.read(run.directory)
+    found = run_record.read(run.directory)
     for version in (1, 7):
         with pytest.raises(RunError, match=f"version {version} .*choose one of 0, 2$"):
             found.choose(version)
 
 
 def test_numbers_are_told_in_spans() -> None:
-    assert recorded.spans([0, 4, 7, 8, 9, 11, 12]) == "0, 4, 7 to 9, 11, 12"
+    assert run_record.spans([0, 4, 7, 8, 9, 11, 12]) == "0, 4, 7 to 9, 11, 12"
 
 
 def test_a_version_that_was_changed_on_the_disk_is_refused(causal: Made, tmp_path: Path) -> None:
@@ -616,9 +617,9 @@ def test_a_version_that_was_changed_on_the_disk_is_refused(causal: Made, tmp_pat
         (versions / name / "adapter_model.safetensors").rename(tmp_path / name)
     (tmp_path / "000000").rename(versions / "000002" / "adapter_model.safetensors")
     with pytest.raises(RunError, match="not what the journal says"):
-        recorded.read(run.directory).tensors(2)
+        run_record.read(run.directory).tensors(2)
     with pytest.raises(RunError, match="000000"):
-        recorded.read(run.directory).tensors(0)
+        run_record.read(run.directory).tensors(0)
 
 
 def test_a_journal_of_another_release_is_refused_in_one_line(causal: Made, tmp_path: Path) -> None:
@@ -628,12 +629,12 @@ def test_a_journal_of_another_release_is_refused_in_one_line(causal: Made, tmp_p
     db.commit()
     db.close()
     with pytest.raises(RunError, match=r"'sources'.*release") as error:
-        recorded.read(run.directory)
+        run_record.read(run.directory)
     assert "\n" not in str(error.value)
 
 
 def test_an_adapter_of_another_shape_is_refused(causal: Made, tmp_path: Path) -> None:
-    run = recorded.read(causal.directory)
+    run = run_record.read(causal.directory)
     trained = Trained(
         "sft", run.base, causal.base, (), LoraSpec(r=3), run.adapter_config, run.tensors(2)
     )

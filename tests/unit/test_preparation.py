@@ -13,18 +13,10 @@ from common.config import config as configuration
 from common.config.config import FederationConfig
 from common.errors import ConfigError, DataError, ModelError
 from coordinator import run as runs
-from coordinator.preparation import (
-    DATA,
-    Dealt,
-    check_columns,
-    check_length,
-    deal,
-    origin,
-    settled,
-)
 from learning.data.rows import Kind, read
 from learning.models import base
 from learning.models.base import BaseModel
+from preparation.run import DATA, Dealt, check_columns, check_length, deal, origin, settled
 from tests.unit.tiny import tiny_model, tiny_tokenizer
 
 DPO = {"objective": "dpo"}

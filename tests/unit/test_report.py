@@ -17,10 +17,10 @@ from common.config.config import PhaseConfig
 from common.document.blocks import Heading, Items, Paragraph, Picture, Table, html, markdown
 from common.errors import RunError
 from common.protocol.records import UpdateSummary, VersionSummary
-from coordinator import report_files, report_plots, report_tables
-from coordinator.assessment import Assessed, Assessment, Sample, Subject
-from coordinator.comparison import Compared, Comparison, Side
-from coordinator.report import Report, courses, federated_accuracy
+from evaluation.assessment import Assessed, Assessment, Sample, Subject
+from evaluation.comparison import Compared, Comparison, Side
+from evaluation.report import files, plots, tables
+from evaluation.report.report import Report, courses, federated_accuracy
 from learning.evaluation.figures import METRICS, Figures, classes, preferences, text
 
 SFT, DPO = PhaseConfig(versions=2), PhaseConfig(objective="dpo", versions=2)
@@ -172,18 +172,18 @@ def test_a_page_loads_nothing_from_anywhere() -> None:
 # What it says
 
 
-def cells(blocks: list[report_tables.Block], first: str) -> list[tuple[str, ...]]:
+def cells(blocks: list[tables.Block], first: str) -> list[tuple[str, ...]]:
     """The rows of the table whose header begins with these words."""
     tables = [block for block in blocks if isinstance(block, Table)]
     return list(next(table.rows for table in tables if table.header[0].startswith(first)))
 
 
-def words(blocks: list[report_tables.Block]) -> str:
+def words(blocks: list[tables.Block]) -> str:
     return " ".join(block.text for block in blocks if isinstance(block, Paragraph))
 
 
 def test_figures_stand_in_columns_by_subject_with_the_rows_behind_them() -> None:
-    blocks = report_tables.figures(BOTH.assessment, "")
+    blocks = tables.figures(BOTH.assessment, "")
     rows = cells(blocks, "1 held-out rows")
     assert rows[0] == ("nats per token", "2.000", "1.000")
     assert rows[1] == ("perplexity", "7.4", "2.7")
@@ -192,16 +192,16 @@ def test_figures_stand_in_columns_by_subject_with_the_rows_behind_them() -> None
 
 
 def test_shares_are_told_with_their_interval_and_noise_is_called_so() -> None:
-    blocks = report_tables.figures(BOTH.assessment, "")
+    blocks = tables.figures(BOTH.assessment, "")
     assert cells(blocks, "4 held-out rows")[0][1] == "1.000 (0.51 to 1.00)"
     assert "the intervals overlap: it may be noise" in words(blocks)
 
 
 def test_a_client_without_rows_has_a_dash_and_is_no_worst_client() -> None:
-    rows = cells(report_tables.figures(BOTH.assessment, ""), "nats per token, validation")
+    rows = cells(tables.figures(BOTH.assessment, ""), "nats per token, validation")
     assert rows[1] == ("client_1", "0", "–", "–")
     assert ("worst client", "–", "2.250 (client_0)", "1.250 (client_0)") in rows
-    assert "No client has validation rows" in words(report_tables.figures(BOTH.assessment, ""))
+    assert "No client has validation rows" in words(tables.figures(BOTH.assessment, ""))
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_a_client_without_rows_has_a_dash_and_is_no_worst_client() -> None:
 def test_each_client_has_all_figures_that_are_promised_under_a_heading_of_their_own(
     of: Assessed, figures: list[str]
 ) -> None:
-    blocks = report_tables.figures(report(of, labels=("no", "yes")).assessment, "")
+    blocks = tables.figures(report(of, labels=("no", "yes")).assessment, "")
     own = blocks[blocks.index(Heading("Each client's own rows", 3)) + 1 :]
     found = [block.header[0] for block in own if isinstance(block, Table)]
     assert found == [f"{title}, validation" for title in figures]
@@ -224,44 +224,42 @@ def test_each_client_has_all_figures_that_are_promised_under_a_heading_of_their_
 def test_of_many_clients_those_that_do_worst_are_shown() -> None:
     many = {f"c{i}": (text([float(i + 1)], [1], [1]),) * 2 for i in range(40)}
     found = replace(BOTH.assessment, kinds=(replace(TEXTS, clients=many),))
-    rows = cells(report_tables.figures(found, ""), "nats per token, validation")
+    rows = cells(tables.figures(found, ""), "nats per token, validation")
     assert [row[0] for row in rows[:2]] == ["c39", "c38"]
     assert rows[30][0] == "all clients"
 
 
 def test_the_confusion_of_the_evaluated_version_is_shown_by_true_class() -> None:
-    rows = cells(report_tables.figures(ONE.assessment, ""), "true class")
+    rows = cells(tables.figures(ONE.assessment, ""), "true class")
     assert rows == [("no", "1", "0"), (HOSTILE, "0", "1")]
 
 
 def test_skipped_rows_are_counted_by_reason() -> None:
-    blocks = report_tables.data(BOTH)
+    blocks = tables.data(BOTH)
     assert cells(blocks, "kind") == [("sft", "x.json", "9", "7", "2", "1")]
     assert isinstance(blocks[-1], Items) and blocks[-1].points == ("sft: 2 × too long",)
 
 
 def test_versions_and_updates_have_accuracies_where_their_phase_has_them() -> None:
-    tables = [block for block in report_tables.versions(BOTH) if isinstance(block, Table)]
+    tables = [block for block in tables.versions(BOTH) if isinstance(block, Table)]
     judged = ["accuracy before" in table.header for table in tables]
     assert judged == [False, True, False, True]
-    units = words(report_tables.versions(BOTH))
+    units = words(tables.versions(BOTH))
     assert "nats per response token" in units and "nats per preference pair" in units
 
 
 def test_a_comparison_has_differences_and_says_when_only_bytes_can_be_compared() -> None:
     sides = (Side("a", "x", "1" * 64, 3), Side("b", "y", "2" * 64, 5))
     pair = (text([8.0], [4], [4]), text([6.0], [4], [4]))
-    blocks = report_tables.comparison(Comparison(sides, (Compared("sft", pair, 2),)))
+    blocks = tables.comparison(Comparison(sides, (Compared("sft", pair, 2),)))
     assert cells(blocks, "1 rows")[0] == ("nats per token", "2.000", "1.500", "-0.500")
     assert "only bits per byte can be compared" in words(blocks)
     assert "2 rows fit into one model only" in words(blocks)
     assert "own reference" not in words(blocks)
     pairs = Comparison(sides, (Compared("va", (PAIRS.heldout[0], PAIRS.heldout[1]), 0),))
-    assert "own reference" in words(report_tables.comparison(pairs))
+    assert "own reference" in words(tables.comparison(pairs))
     empty = Comparison(sides, (Compared("cls", (Figures(0), Figures(0)), 0),))
-    assert {row[1:] for row in cells(report_tables.comparison(empty), "0 rows")} == {
-        ("–", "–", "–")
-    }
+    assert {row[1:] for row in cells(tables.comparison(empty), "0 rows")} == {("–", "–", "–")}
 
 
 # The way there
@@ -287,7 +285,7 @@ def test_the_federated_accuracy_is_weighted_by_samples() -> None:
 def test_all_files_are_written_and_the_page_holds_every_picture(
     found: Report, tmp_path: Path
 ) -> None:
-    path = report_files.write(found, tmp_path / "report")
+    path = files.write(found, tmp_path / "report")
     names = {file.name for file in path.parent.iterdir()}
     assert {"report.md", "report.json", "report.html", "loss.png"} <= names
     page = (path.parent / "report.html").read_text()
@@ -300,9 +298,9 @@ def test_all_files_are_written_and_the_page_holds_every_picture(
 
 
 def test_an_evaluation_leaves_the_report_of_the_run_alone(tmp_path: Path) -> None:
-    report_files.write(BOTH, tmp_path)
+    files.write(BOTH, tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    report_files.write_evaluation(replace(BOTH, versions=HISTORY[:1]), tmp_path)
+    files.write_evaluation(replace(BOTH, versions=HISTORY[:1]), tmp_path)
     assert all(path.read_bytes() == content for path, content in before.items())
     assert (tmp_path / "evaluation.html").exists()
 
@@ -310,15 +308,15 @@ def test_an_evaluation_leaves_the_report_of_the_run_alone(tmp_path: Path) -> Non
 def test_json_has_no_number_that_json_does_not_know() -> None:
     worst = text([1e6], [1], [1])
     found = report(replace(TEXTS, heldout=(worst, worst)))
-    values = json.loads(json.dumps(report_files.fields(found, history=True), allow_nan=False))
+    values = json.loads(json.dumps(files.fields(found, history=True), allow_nan=False))
     assert values["federated"]["perplexity"] is None
     assert values["federated"]["nats_per_token"] == 1e6
     assert [v["version"] for v in values["versions"]] == [0, 1, 2, 3, 4]
-    assert "versions" not in report_files.fields(found, history=False)
+    assert "versions" not in files.fields(found, history=False)
 
 
 def test_json_tells_rows_intervals_and_spread() -> None:
-    values = report_files.fields(ONE, history=False)["kinds"]["cls"]
+    values = files.fields(ONE, history=False)["kinds"]["cls"]
     assert values["heldout"][1]["rows"] == 2
     assert values["heldout"][1]["confusion"] == [[1, 0], [0, 1]]
     assert values["heldout"][1]["intervals"]["accuracy"][0] == pytest.approx(0.342, abs=1e-3)
@@ -329,24 +327,24 @@ def test_json_tells_rows_intervals_and_spread() -> None:
 def test_a_folder_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"cannot be written: .*--out"):
-        report_files.write(BOTH, tmp_path / "file" / "report")
+        files.write(BOTH, tmp_path / "file" / "report")
 
 
 @pytest.mark.parametrize(("count", "chance"), [(2, 0.5), (4, 0.25)])
 def test_the_line_of_chance_depends_on_the_number_of_classes(count: int, chance: float) -> None:
     found = classes([0.7], [0], [1], count)
     judged = replace(LABELS, pooled=(found, found), clients={"client_0": (found, found)})
-    (axes,) = report_plots._bars(judged, ONE.assessment.subjects).axes
+    (axes,) = plots._bars(judged, ONE.assessment.subjects).axes
     assert [line.get_ydata() for line in axes.lines] == [[chance, chance]]
 
 
 def test_a_run_that_has_made_no_version_has_no_curve() -> None:
     young = replace(BOTH, versions=HISTORY[:1])
-    assert "loss.png" not in report_plots.pictures(young, "")
-    assert report_tables.history(young, "") == []
+    assert "loss.png" not in plots.pictures(young, "")
+    assert tables.history(young, "") == []
 
 
 def test_the_markdown_is_read_as_tables_by_others() -> None:
-    whole = markdown(report_files.blocks(BOTH, ""))
+    whole = markdown(files.blocks(BOTH, ""))
     page = str(MarkdownIt("commonmark").enable("table").render(whole))
     assert page.count("<table>") == len(re.findall(r"^\| ---", whole, re.MULTILINE))

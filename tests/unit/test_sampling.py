@@ -13,10 +13,10 @@ from common.files import append_lines
 from common.protocol.records import Sample
 from common.run_directory import samples
 from coordinator import run as runs
-from coordinator import sampling
 from coordinator.events import Note
 from coordinator.run import Run
-from coordinator.sampling import Sampler, due
+from evaluation import live_samples
+from evaluation.live_samples import Sampler, due
 from tests.unit.federation import plan
 from tests.unit.test_assessment import causal, classifying, filled, make
 
@@ -104,7 +104,7 @@ def test_who_is_too_slow_skips_to_the_newest_but_for_phase_ends(
             asked.append(version)
             yield from ()
 
-    monkeypatch.setattr(sampling, "Answering", Slow)
+    monkeypatch.setattr(live_samples, "Answering", Slow)
     sampler = Sampler(run, lambda: NOW, ())
     sampler.start(0)
     for version in range(1, 4):  # the phases end at 1 and 3
@@ -124,7 +124,7 @@ def test_a_failure_is_one_warning_and_no_prompts_are_no_thread(
     assert (note.level, note.kind) == ("warning", "samples")
     assert note.text.startswith("no more samples of versions: ")
     heavy = opened(tmp_path / "heavy", causal(place), prompts=1, model_mb=1)
-    monkeypatch.setattr(sampling, "MB", 1000)
+    monkeypatch.setattr(live_samples, "MB", 1000)
     [note] = sampled(heavy)
     assert isinstance(note, Note) and note.level == "info"
     assert note.text.endswith("samples.model_mb allows 1")

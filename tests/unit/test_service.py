@@ -43,13 +43,14 @@ from common.protocol.tensors import Tensors
 from common.protocol.wire import pack, unpack
 from common.store import view
 from common.store.store import Store
-from coordinator import board, ingest, retention, run, sampling
+from coordinator import board, ingest, retention, run
 from coordinator.journal import Journal
 from coordinator.ledger import Ledger
 from coordinator.observer import Observer
 from coordinator.service import Outcome, Service
 from coordinator.spool import Spool
 from coordinator.versions import Versions
+from evaluation import live_samples
 from tests.unit.federation import stats
 
 CHUNK = 512  # so that an update of some hundred bytes is several chunks
@@ -844,7 +845,7 @@ class Parrot:
 def asking(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     samples = world.config.samples.model_copy(update={"prompts": 1})
     world.config = world.config.model_copy(update={"samples": samples})
-    monkeypatch.setattr(sampling, "Answering", Parrot)
+    monkeypatch.setattr(live_samples, "Answering", Parrot)
     return world
 
 
@@ -866,8 +867,8 @@ def test_answers_that_never_come_hold_nothing_up(
 ) -> None:
     silence = threading.Event()
     monkeypatch.setattr(Parrot, "silence", silence)
-    monkeypatch.setattr(sampling, "PATIENCE_S", 0.0)
-    monkeypatch.setattr(sampling, "CLOSING_S", 0.0)
+    monkeypatch.setattr(live_samples, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(live_samples, "CLOSING_S", 0.0)
     check_complete(asking, asking.serve())
     assert view.read(asking.store, "r").samples == ()
     silence.set()

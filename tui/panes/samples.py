@@ -1,6 +1,6 @@
 """The same held-out prompt, answered by the base and by one version after another.
 
-After `coordinator/sampling.py` on an answer's way. Side by side where there is room, else one below
+After `evaluation/live_samples.py` on an answer's way. Side by side where there is room, else one below
 the other; the newest versions stand beside the base unless older ones were asked for.
 """
 

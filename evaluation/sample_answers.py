@@ -1,4 +1,4 @@
-"""What one version after another says of a few held-out rows. For `coordinator.sampling`.
+"""What one version after another says of a few held-out rows. For `evaluation.live_samples`.
 
 On the CPU, even where there is a GPU: a model more on the card that trains could be one too many.
 """
@@ -15,10 +15,10 @@ from common.config.config import SamplesConfig
 from common.errors import RunError
 from common.protocol.records import Kind, Sample
 from common.protocol.tensors import Tensors
-from coordinator.asking import asked, expected, flat, prompt
-from coordinator.assessment import kinds
-from coordinator.bench import HELDOUT, Bench, Exam
-from coordinator.opening import Opened
+from evaluation.assessment import kinds
+from evaluation.evaluator import HELDOUT, Bench, Exam
+from evaluation.opening import Opened
+from evaluation.prompts import asked, expected, flat, prompt
 from learning.data.rows import Row
 from learning.training.device import Compute
 

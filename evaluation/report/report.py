@@ -1,8 +1,8 @@
 """What a run achieved, and how it got there: a version's assessment, and the run's history.
 
 The history is read from the journal's summaries; nothing is trained or measured for it. A report is
-a value: `coordinator.report_tables` and `coordinator.report_plots` draw it, and
-`coordinator.report_files` writes it.
+a value: `evaluation.report.tables` and `evaluation.report.plots` draw it, and
+`evaluation.report.files` writes it.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from typing import Any
 
 from common.config.config import PhaseConfig
 from common.protocol.records import VersionSummary
-from coordinator import opening, retention
-from coordinator.assessment import Assessment, assess
-from coordinator.bench import WHOLE, Sizes
-from coordinator.comparison import Comparison
-from coordinator.opening import Opened
+from coordinator import retention
 from coordinator.run import Run
+from evaluation import opening
+from evaluation.assessment import Assessment, assess
+from evaluation.comparison import Comparison
+from evaluation.evaluator import WHOLE, Sizes
+from evaluation.opening import Opened
 from learning.training.device import Compute
 
 

@@ -13,11 +13,11 @@ from typing import Any
 
 from common.document.blocks import Block, Heading, Items, Picture, finite, html, markdown
 from common.document.blocks import write as write_files
-from coordinator import report_plots, report_tables
-from coordinator.assessment import Assessed
-from coordinator.comparison import Comparison
-from coordinator.report import Report, federated_accuracy
 from coordinator.retention import federated_loss
+from evaluation.assessment import Assessed
+from evaluation.comparison import Comparison
+from evaluation.report import plots, tables
+from evaluation.report.report import Report, federated_accuracy
 from learning.evaluation.figures import METRICS, Figures, spread
 
 
@@ -27,7 +27,7 @@ def write(report: Report, folder: Path) -> Path:
     Raises:
         RunError: The folder cannot be written.
     """
-    rest = [*report_tables.history(report, ""), *report_tables.versions(report)]
+    rest = [*tables.history(report, ""), *tables.versions(report)]
     return _write(report, folder, "report", "", rest, fields(report, history=True))
 
 
@@ -37,19 +37,19 @@ def write_evaluation(report: Report, folder: Path) -> Path:
     Raises:
         RunError: The folder cannot be written.
     """
-    rest = report_tables.history(report, "evaluation_")
+    rest = tables.history(report, "evaluation_")
     return _write(report, folder, "evaluation", "evaluation_", rest, fields(report, history=False))
 
 
 def blocks(report: Report, prefix: str) -> list[Block]:
     """What both forms say: the comparison, figures, answers, data."""
-    compared = report_tables.comparison(report.comparison) if report.comparison else []
+    compared = tables.comparison(report.comparison) if report.comparison else []
     return [
-        *report_tables.opening(report),
+        *tables.opening(report),
         *compared,
-        *report_tables.figures(report.assessment, prefix),
-        *report_tables.answers(report.assessment),
-        *report_tables.data(report),
+        *tables.figures(report.assessment, prefix),
+        *tables.answers(report.assessment),
+        *tables.data(report),
     ]
 
 
@@ -94,7 +94,7 @@ def _write(
     values: Mapping[str, Any],
 ) -> Path:
     text = [*blocks(report, prefix), *rest]
-    pictures = report_plots.pictures(report, prefix)
+    pictures = plots.pictures(report, prefix)
     names = [block.name for block in text if isinstance(block, Picture)]
     files = (f"{name}.html: all of this, in one file", f"{name}.json", *names)
     text += [Heading("Files"), Items(str(folder), (f"version: {report.adapter}", *files))]

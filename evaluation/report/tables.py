@@ -1,6 +1,6 @@
 """What a report says, as blocks: figures, clients, history, answers. Pure.
 
-After `coordinator.report`; `common.document.blocks` renders the blocks.
+After `evaluation.report.report`; `common.document.blocks` renders the blocks.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from common.document.blocks import Block, Heading, Items, Paragraph, Picture, Table
 from common.protocol.records import Kind, UpdateSummary, VersionSummary
-from coordinator.assessment import Assessed, Assessment, Subject
-from coordinator.comparison import Compared, Comparison
-from coordinator.report import Course, Report, courses
+from evaluation.assessment import Assessed, Assessment, Subject
+from evaluation.comparison import Compared, Comparison
+from evaluation.report.report import Course, Report, courses
 from learning.evaluation.figures import BY_CLIENT, MAIN, METRICS, Figures, Metric, spread
 
 TITLES: dict[Kind, str] = {

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from common.errors import RunError
 from common.protocol.records import Kind
-from coordinator.assessment import kinds
-from coordinator.bench import HELDOUT, Bench, Sizes
-from coordinator.opening import Opened
+from evaluation.assessment import kinds
+from evaluation.evaluator import HELDOUT, Bench, Sizes
+from evaluation.opening import Opened
 from learning.evaluation.figures import Figures
 from learning.training.device import Compute
 

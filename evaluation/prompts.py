@@ -1,6 +1,6 @@
 """What a held-out row asks and expects, for models and for people. Pure.
 
-`coordinator.assessment` asks for the report at the end, `coordinator.answering` during the run.
+`evaluation.assessment` asks for the report at the end, `evaluation.sample_answers` during the run.
 """
 
 from __future__ import annotations

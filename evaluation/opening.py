@@ -13,8 +13,8 @@ from typing import Any
 from common.config.config import PhaseConfig
 from common.protocol.records import BaseRef, LoraSpec, VersionSummary
 from common.protocol.tensors import Tensors
-from coordinator.recorded import Recorded
 from coordinator.run import Run
+from evaluation.run_record import Recorded
 
 
 @dataclass(frozen=True)

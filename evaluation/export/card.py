@@ -14,8 +14,8 @@ from typing import Any
 
 from common.config.config import PhaseConfig
 from common.protocol.records import Kind, VersionSummary
-from coordinator.recorded import Recorded
-from coordinator.usage import Loading, lm_eval, snippet
+from evaluation.export.loading_snippets import Loading, lm_eval, snippet
+from evaluation.run_record import Recorded
 from learning.data import hub_data
 from learning.models.export import Written, base_label
 

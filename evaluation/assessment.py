@@ -1,8 +1,8 @@
 """How good a version is: beside the base and the end of each phase before it, on unseen rows.
 
 One attached model takes the tensors of one subject after another, and every row passes through it
-once per subject. What comes out is a value; `coordinator.report` adds how the run went, and
-`coordinator.report_files` writes it.
+once per subject. What comes out is a value; `evaluation.report.report` adds how the run went, and
+`evaluation.report.files` writes it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import cast
 
 from common.config.config import PhaseConfig
 from common.protocol.records import Kind
-from coordinator.asking import asked, expected, flat, prompt
-from coordinator.bench import HELDOUT, Bench, Exam, Sizes
-from coordinator.opening import Opened
+from evaluation.evaluator import HELDOUT, Bench, Exam, Sizes
+from evaluation.opening import Opened
+from evaluation.prompts import asked, expected, flat, prompt
 from learning.data.rows import Row
 from learning.evaluation.evaluate import unigram_entropy
 from learning.evaluation.figures import Figures

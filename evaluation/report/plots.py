@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from common.document import drawing
-from coordinator.assessment import Assessed, Subject
-from coordinator.report import Course, Report, courses
-from coordinator.report_tables import UNITS
+from evaluation.assessment import Assessed, Subject
+from evaluation.report.report import Course, Report, courses
+from evaluation.report.tables import UNITS
 from learning.evaluation.figures import MAIN, Figures
 
 if TYPE_CHECKING:

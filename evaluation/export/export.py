@@ -16,8 +16,8 @@ from typing import Any
 
 from common.errors import ConfigError
 from common.software import software
-from coordinator import card, preparation
-from coordinator.recorded import Recorded
+from evaluation.export import card
+from evaluation.run_record import Recorded
 from learning.models import export
 from learning.models.base import Report
 from learning.models.export import Precision, Trained, Written
@@ -62,7 +62,7 @@ def write(run: Recorded, wanted: Wanted, out: Path, cache: Path, report: Report)
     trained = Trained(
         objective=run.config.phase[0].objective,
         base=run.base,
-        path=preparation.find_base(run.config, cache, report)(run.base),
+        path=run.find_base(run.config, cache, report)(run.base),
         labels=run.labels,
         lora=run.config.model.lora,
         config=run.adapter_config,

@@ -1,7 +1,7 @@
 """The rows on which a run is evaluated, and the model that takes one version after another.
 
 The held-out rows are those that no client has; a client's validation rows those of its own that no
-task reads. `coordinator.assessment` and `coordinator.comparison` decide who is examined on what.
+task reads. `evaluation.assessment` and `evaluation.comparison` decide who is examined on what.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from common.config.config import PhaseConfig
 from common.protocol.records import Kind
 from common.protocol.tensors import Tensors
-from coordinator.opening import Opened
+from evaluation.opening import Opened
 from learning.data import rows as rows_of
 from learning.data import shards
 from learning.data.rows import Row

@@ -16,11 +16,11 @@ from common.clock import Clock
 from common.config.config import SamplesConfig
 from common.errors import FcclError
 from common.protocol.records import Sample
-from coordinator import opening
-from coordinator.answering import Answering
 from coordinator.events import Note
 from coordinator.run import Run
 from coordinator.state import Plan
+from evaluation import opening
+from evaluation.sample_answers import Answering
 
 PARTS = 8  # of a plan, each of which ends with samples, where the configuration does not say
 PATIENCE_S = 30.0  # for the last version, once the plan is complete
