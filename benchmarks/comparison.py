@@ -29,7 +29,7 @@ from common.config import config as configuration
 from common.config.config import FederationConfig, PhaseConfig
 from common.paths import cache_dir
 from common.protocol.tensors import Tensors
-from coordinator.tasks import learning_rate
+from coordinator.core.tasks import learning_rate
 from learning.data import rows, shards
 from learning.models import base, for_objective, lora
 from learning.objectives import classification, objective

@@ -20,8 +20,8 @@ from common.errors import RunError
 from common.paths import cache_dir
 from common.software import software
 from common.store.embedded import EmbeddedStore
-from coordinator.run import SITE, Run
 from coordinator.service import Service
+from coordinator.storage.run import SITE, Run
 from learning.training.device import Compute, detect
 from worker.service import Setting, Worker
 

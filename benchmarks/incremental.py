@@ -37,7 +37,7 @@ from cli.console import Output
 from common.config import config as configuration
 from common.config.config import FederationConfig, IncrementalConfig
 from common.errors import FcclError
-from coordinator.run import Run
+from coordinator.storage.run import Run
 from learning.data import rows
 from learning.models import for_objective, lora
 from learning.objectives import objective

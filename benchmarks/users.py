@@ -15,7 +15,7 @@ from benchmarks.federation import Federation
 from benchmarks.streams import Lesson
 from common.config.config import IncrementalConfig
 from common.protocol.tensors import Tensors
-from coordinator.run import Run
+from coordinator.storage.run import Run
 from worker.incremental import schema
 from worker.incremental.current import load_current
 

@@ -8,8 +8,8 @@ from typing import cast
 
 from common.config.config import FederationConfig
 from common.errors import DataError
-from coordinator import run as runs
-from coordinator.run import Mode
+from coordinator.storage import run as runs
+from coordinator.storage.run import Mode
 
 FILES = {".json", ".jsonl", ".csv", ".tsv", ".parquet", ".txt"}
 
@@ -19,7 +19,7 @@ def check(config: FederationConfig, mode: str) -> None:
 
     Args:
         config: Of the run.
-        mode: One of `coordinator.run.Mode`.
+        mode: One of `coordinator.storage.run.Mode`.
 
     Raises:
         RunError: The run directory is there, or is not, against the mode.

@@ -11,10 +11,10 @@ from cli.console import Output
 from cli.main import FAILED, STOPPED
 from common.config.config import FederationConfig
 from common.paths import cache_dir
-from coordinator import run as runs
-from coordinator.run import Run
 from coordinator.service import Outcome
-from coordinator.sites import Sites
+from coordinator.sites.registry import Sites
+from coordinator.storage import run as runs
+from coordinator.storage.run import Run
 from evaluation.report import files, report
 from learning.training.device import Compute
 from preparation import run
@@ -27,7 +27,7 @@ def open_run(
 
     Args:
         config: Of the run.
-        mode: One of `coordinator.run.Mode`; `cli.checks` has found it possible.
+        mode: One of `coordinator.storage.run.Mode`; `cli.checks` has found it possible.
         output: Told what is done.
         forget: Called with the id of a run that was set aside: its queues can go.
     """

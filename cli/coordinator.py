@@ -28,9 +28,9 @@ from cli.stopping import on_signals
 from common.config import config as configuration
 from common.config.config import FederationConfig
 from common.store.store import Store, connect
-from coordinator.access import Access
-from coordinator.run import SITE
-from coordinator.sites import Sites
+from coordinator.sites.credentials import Access
+from coordinator.sites.registry import Sites
+from coordinator.storage.run import SITE
 
 
 @click.command()

@@ -22,8 +22,8 @@ from common.paths import cache_dir
 from common.protocol.records import Kind
 from common.software import software
 from common.store.embedded import EmbeddedStore
-from coordinator.run import SITE, Run
 from coordinator.service import Outcome, Service
+from coordinator.storage.run import SITE, Run
 from learning.evaluation.figures import MAIN, METRICS
 from learning.training.device import Compute, detect
 from worker.service import Setting, Worker

@@ -16,7 +16,7 @@ from cli.console import Output
 from cli.showing import show
 from common.paths import cache_dir
 from common.protocol.records import Kind
-from coordinator import run as runs
+from coordinator.storage import run as runs
 
 if TYPE_CHECKING:
     from evaluation.opening import Opened

@@ -19,7 +19,7 @@ from common.config import config as configuration
 from common.config.config import FederationConfig, IncrementalConfig
 from common.errors import DataError
 from common.protocol.records import Label
-from coordinator import run as runs
+from coordinator.storage import run as runs
 from worker.incremental import schema, served
 from worker.incremental.items import TASK
 from worker.incremental.served import Served

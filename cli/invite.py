@@ -19,8 +19,8 @@ from common.config.config import FederationConfig
 from common.errors import ConfigError, JoinError
 from common.protocol.invitation import day, encode
 from common.store.store import connect
-from coordinator.access import Terms
-from coordinator.sites import Sites
+from coordinator.sites.credentials import Terms
+from coordinator.sites.registry import Sites
 
 PORTS = {"amqp": 5672, "amqps": 5671, "redis": 6379, "rediss": 6380}
 

@@ -62,7 +62,7 @@ def find_config(path: Path | None) -> Path | None:
 
 
 def mode_of(resume: bool, new: bool, either: bool) -> str:
-    """The mode of `coordinator.run`.
+    """The mode of `coordinator.storage.run`.
 
     Raises:
         click.UsageError: More than one flag is given.

@@ -17,9 +17,9 @@ from broker.protocol import Depth
 from common.operations.health import Health
 from common.operations.telemetry import Derived, gauge
 from common.protocol.records import VersionSummary
-from coordinator.events import Accept, Action, Close, Discard, Issue, Note
-from coordinator.run import Run
-from coordinator.state import Buffered, State
+from coordinator.core.events import Accept, Action, Close, Discard, Issue, Note
+from coordinator.core.state import Buffered, State
+from coordinator.storage.run import Run
 
 STALENESS = (0, 1, 2, 3, 5, 8, 13, 20, 50)
 SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)

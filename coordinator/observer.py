@@ -7,8 +7,8 @@ from typing import Protocol
 
 from broker.protocol import Depth
 from common.protocol.records import VersionSummary
-from coordinator.events import Action
-from coordinator.state import State
+from coordinator.core.events import Action
+from coordinator.core.state import State
 
 
 class Observer(Protocol):

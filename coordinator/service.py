@@ -1,8 +1,8 @@
 """The live driver of the core: one thread between the update queues, the journal and the store.
 
-Each turn takes one message or one pulse, asks `coordinator/core.py` what follows, makes that
+Each turn takes one message or one pulse, asks `coordinator/core/machine.py` what follows, makes that
 durable, and only then tells anyone: outbox to the broker, ack of the message, status to the store
-(`coordinator/board.py`). The embedded demo and the service over RabbitMQ and Redis are this class.
+(`coordinator/publish/store_publisher.py`). The embedded demo and the service over RabbitMQ and Redis are this class.
 
 On an update's way: `ingest` → `core` (`admission`, `contribution`, `staleness`) → `commit`
 (`aggregation`) → `journal` → `board` and `status`.
@@ -31,11 +31,8 @@ from common.errors import BrokerError, RunError, WireError
 from common.protocol.records import Event, VersionSummary
 from common.protocol.wire import pack
 from common.store.store import Store
-from coordinator import core, narration, retention, tasks
-from coordinator.access import Access
-from coordinator.board import Board, in_store
-from coordinator.commit import carry_out
-from coordinator.events import (
+from coordinator.core import event_text, machine, tasks
+from coordinator.core.events import (
     Accept,
     Action,
     Close,
@@ -53,16 +50,20 @@ from coordinator.events import (
     Repeat,
     Reply,
 )
-from coordinator.ingest import Allowance, Arrival, Ingest
-from coordinator.journal import Journal
-from coordinator.ledger import Ledger
+from coordinator.core.state import State
+from coordinator.ingest.ingest import Allowance, Arrival, Ingest
 from coordinator.observer import Nobody, Observer
-from coordinator.recovery import recover
-from coordinator.run import Run
-from coordinator.samples import Samples
-from coordinator.spool import Spool
-from coordinator.state import State
-from coordinator.versions import Versions
+from coordinator.publish.store_publisher import Board, in_store
+from coordinator.sites.credentials import Access
+from coordinator.storage import retention
+from coordinator.storage.commit import carry_out
+from coordinator.storage.journal import Journal
+from coordinator.storage.jsonl import Ledger
+from coordinator.storage.recovery import recover
+from coordinator.storage.run import Run
+from coordinator.storage.samples import Samples
+from coordinator.storage.spool import Spool
+from coordinator.storage.versions import Versions
 from evaluation.live_samples import Sampler
 
 PULSE_S = 1.0  # heartbeats are read, time-outs looked at, status written
@@ -341,7 +342,7 @@ class Service:
     # one step of the core, made durable, then told
 
     def _step(self, event: CoordinatorEvent, arrival: Arrival | None = None) -> tuple[Action, ...]:
-        done = core.step(self._plan, self._state, event, self._clock())
+        done = machine.step(self._plan, self._state, event, self._clock())
         self._write(done.state, done.actions, arrival)
         return done.actions
 
@@ -352,7 +353,7 @@ class Service:
         commits = [action for action in actions if isinstance(action, Commit)]
         made = {c.version: carry_out(c, self._versions, self._spool, now) for c in commits}
         self._summaries += made.values()
-        told = [narration.narrate(action, before.version, made) for action in actions]
+        told = [event_text.narrate(action, before.version, made) for action in actions]
         notes = tuple(note for note in told if note is not None)
         records = tuple(a for a in actions if not isinstance(a, Note)) + notes
         upload = arrival.upload if arrival else ""
@@ -371,7 +372,7 @@ class Service:
         self._state = after
         self._observe.stepped(before, after, actions, made, self._clock() - now)
         self._clean(actions, upload)
-        self._tell(actions, made, [narration.event(note, now) for note in notes])
+        self._tell(actions, made, [event_text.event(note, now) for note in notes])
 
     def _frames(self, actions: tuple[Action, ...], now: float) -> dict[str, bytes]:
         """The message of every task that is issued."""
@@ -432,7 +433,7 @@ class Service:
 
     def _broker_failed(self, error: BrokerError) -> None:
         note = Note("warning", "broker", str(error)[:500])
-        self._listen(narration.event(note, self._clock()))
+        self._listen(event_text.event(note, self._clock()))
 
     # the disk
 

@@ -16,9 +16,9 @@ from common.clock import Clock
 from common.config.config import SamplesConfig
 from common.errors import FcclError
 from common.protocol.records import Sample
-from coordinator.events import Note
-from coordinator.run import Run
-from coordinator.state import Plan
+from coordinator.core.events import Note
+from coordinator.core.state import Plan
+from coordinator.storage.run import Run
 from evaluation import opening
 from evaluation.sample_answers import Answering
 

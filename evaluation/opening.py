@@ -13,7 +13,7 @@ from typing import Any
 from common.config.config import PhaseConfig
 from common.protocol.records import BaseRef, LoraSpec, VersionSummary
 from common.protocol.tensors import Tensors
-from coordinator.run import Run
+from coordinator.storage.run import Run
 from evaluation.run_record import Recorded
 
 

@@ -20,10 +20,10 @@ from common.errors import RunError
 from common.protocol import codec
 from common.protocol.records import BaseRef, Kind, VersionSummary
 from common.protocol.tensors import Tensors
-from coordinator import run as runs
-from coordinator.journal import Journal
-from coordinator.state import Plan
-from coordinator.versions import Versions
+from coordinator.core.state import Plan
+from coordinator.storage import run as runs
+from coordinator.storage.journal import Journal
+from coordinator.storage.versions import Versions
 
 
 @dataclass(frozen=True)

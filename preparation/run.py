@@ -1,6 +1,6 @@
 """What a run begins with: rows dealt to clients, the base model, the adapter of version 0.
 
-First step of an update's way: `learning` makes the shards and the adapter, `coordinator/run.py`
+First step of an update's way: `learning` makes the shards and the adapter, `coordinator/storage/run.py`
 keeps them.
 """
 
@@ -23,7 +23,7 @@ from common.config.config import FederationConfig, without_hub
 from common.errors import ConfigError, DataError, ModelError
 from common.files import write_durable
 from common.protocol.records import BaseRef, Kind
-from coordinator.run import Origin
+from coordinator.storage.run import Origin
 from learning.data import shards, sources
 from learning.data.columns import NAMES
 from learning.data.labelled import Labelled

@@ -7,7 +7,7 @@
         work/            tasks and updates in flight, private state of the clients
 
 The token is needed once. It lets the worker ask; the password that it then uses is made here, and
-only its hashes are sent (`coordinator/access.py` answers). Whoever finds the token later finds it
+only its hashes are sent (`coordinator/sites/credentials.py` answers). Whoever finds the token later finds it
 used.
 """
 

@@ -1,6 +1,6 @@
 """What a run directory remembers of a run, as frozen records: for those who look at it afterwards.
 
-The tables are the coordinator's: `coordinator/journal.py` has the schema, and writes them. They are
+The tables are the coordinator's: `coordinator/storage/journal.py` has the schema, and writes them. They are
 read here by their names, because a viewer may not load the coordinator. No file is changed.
 """
 

@@ -1,6 +1,6 @@
 """What versions said of held-out rows, as a run directory keeps it: `samples.jsonl`.
 
-Written by `coordinator/samples.py`, line by line; read again by `coordinator` and `recording`.
+Written by `coordinator/storage/samples.py`, line by line; read again by `coordinator` and `recording`.
 """
 
 from __future__ import annotations

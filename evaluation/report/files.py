@@ -13,7 +13,7 @@ from typing import Any
 
 from common.document.blocks import Block, Heading, Items, Picture, finite, html, markdown
 from common.document.blocks import write as write_files
-from coordinator.retention import federated_loss
+from coordinator.storage.retention import federated_loss
 from evaluation.assessment import Assessed
 from evaluation.comparison import Comparison
 from evaluation.report import plots, tables

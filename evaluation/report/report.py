@@ -14,8 +14,8 @@ from typing import Any
 
 from common.config.config import PhaseConfig
 from common.protocol.records import VersionSummary
-from coordinator import retention
-from coordinator.run import Run
+from coordinator.storage import retention
+from coordinator.storage.run import Run
 from evaluation import opening
 from evaluation.assessment import Assessment, assess
 from evaluation.comparison import Comparison
@@ -132,7 +132,7 @@ def courses(
 def federated_accuracy(versions: Sequence[VersionSummary]) -> dict[int, float]:
     """Accuracy of versions on the clients' own holdouts, before they trained on from them.
 
-    Weighted by sample count, as `coordinator.retention.federated_loss` is.
+    Weighted by sample count, as `coordinator.storage.retention.federated_loss` is.
     """
     total: dict[int, float] = {}
     count: dict[int, int] = {}

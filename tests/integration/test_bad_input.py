@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from transformers import GPT2LMHeadModel
 
 from common.config import config as configuration
-from coordinator.journal import Journal
+from coordinator.storage.journal import Journal
 from learning.models.base import resolve
 from learning.models.for_objective import family_for
 from tests.federations import phase, plan

@@ -174,7 +174,7 @@ BROKEN = """\
 import os, sys
 told = "--told" in sys.orig_argv
 if told and {there}:
-    from coordinator.board import Board as Part
+    from coordinator.publish.store_publisher import Board as Part
 elif not told and not {there}:
     from tui.panes.overview import Overview as Part
 else:

@@ -21,9 +21,9 @@ from common.protocol.invitation import Invitation
 from common.protocol.naming import join_user, site_user
 from common.store import acl
 from common.store.store import connect
-from coordinator.access import Access, Terms
-from coordinator.events import Note
-from coordinator.sites import Sites
+from coordinator.core.events import Note
+from coordinator.sites.credentials import Access, Terms
+from coordinator.sites.registry import Sites
 from tests.guarded import Guarded, certs
 from tests.processes import eventually
 from worker import identity

@@ -32,7 +32,7 @@ from common.protocol.wire import kind_of, pack, unpack
 from common.store.embedded import EmbeddedStore
 from common.store.store import Store
 from common.store.view import Info
-from coordinator.serving import BaseServer
+from coordinator.publish.base_model_server import BaseServer
 from learning.data.instructions import write
 from learning.models import base, hub, loading, lora
 from learning.synthetic.instructions import instructions

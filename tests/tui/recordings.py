@@ -7,7 +7,7 @@ import sqlite3
 from pathlib import Path
 
 from common.files import append_lines
-from coordinator.journal import LATER, SCHEMA
+from coordinator.storage.journal import LATER, SCHEMA
 from tests.tui.views import sample, update, version
 
 STATS = {

@@ -1,6 +1,6 @@
 """A federation in virtual time: the coordinator's core, workers with speeds and faults, a heap.
 
-No broker, no clock, no training. `Federation` drives `coordinator.core.step` as the service does:
+No broker, no clock, no training. `Federation` drives `coordinator.core.machine.step` as the service does:
 tasks go to a site's queue, live workers take them, their updates come back after a while, late,
 twice or never, and go on coming until there is a receipt.
 """
@@ -16,8 +16,8 @@ from types import MappingProxyType
 
 from common.config.config import AggregationConfig, PhaseConfig, ScheduleConfig
 from common.protocol.records import ContributionStats
-from coordinator import core
-from coordinator.events import (
+from coordinator.core import machine
+from coordinator.core.events import (
     Accept,
     Action,
     Beats,
@@ -32,7 +32,7 @@ from coordinator.events import (
     Refused,
     Sign,
 )
-from coordinator.state import Client, OpenTask, Plan, State
+from coordinator.core.state import Client, OpenTask, Plan, State
 
 REPUBLISH_S = 60.0
 PULSE_S = 1.0
@@ -175,7 +175,7 @@ class Federation:
     def feed(self, event: CoordinatorEvent) -> tuple[Action, ...]:
         if self.finished is not None:
             return ()
-        done = core.step(self.plan, self.state, event, self.now)
+        done = machine.step(self.plan, self.state, event, self.now)
         if self._on_step:
             self._on_step(self.state, done.state, done.actions, self.now)
         self.state = done.state

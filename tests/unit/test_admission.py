@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from common.config.config import AggregationConfig
-from coordinator.admission import MAX_NORM, MIN_NORMS, Verdict, inspect, judge
-from coordinator.state import OpenTask, Plan, State
+from coordinator.core.admission import MAX_NORM, MIN_NORMS, Verdict, inspect, judge
+from coordinator.core.state import OpenTask, Plan, State
 from tests.unit.federation import candidate, plan, stats
 
 TASK = OpenTask("t000001", "c0", 0, 1, bases=(0, 3), issued_at=0.0, lease_until=60.0)

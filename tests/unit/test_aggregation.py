@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from common.protocol.tensors import Tensors
-from coordinator.aggregation import factor
-from coordinator.events import Commit
-from coordinator.schedule import parts
-from coordinator.state import Buffered, State
+from coordinator.aggregation.factor import factor
+from coordinator.core.events import Commit
+from coordinator.core.schedule import parts
+from coordinator.core.state import Buffered, State
 from tests.unit.federation import plan, stats
 
 

@@ -16,7 +16,7 @@ from common.config.config import PhaseConfig, parse
 from common.errors import RunError
 from common.protocol.records import VersionSummary
 from common.protocol.tensors import Tensors
-from coordinator import run as runs
+from coordinator.storage import run as runs
 from evaluation import opening, run_record
 from evaluation.assessment import Assessment, assess, kinds, subjects_of
 from evaluation.comparison import check, compare

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from common.config.config import AggregationConfig
 from common.protocol.records import ContributionStats
-from coordinator.contribution import (
+from coordinator.aggregation.contribution import (
     capped,
     clamp_losses,
     floored,

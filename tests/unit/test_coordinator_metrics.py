@@ -11,11 +11,11 @@ from prometheus_client import CollectorRegistry, generate_latest
 from broker.chunks import parse_chunk
 from broker.protocol import LOCAL, Message
 from common.operations.health import Health
-from coordinator import ingest
-from coordinator.core import step
-from coordinator.events import Beats, Close, Discard, Refused, Sign
+from coordinator.core.events import Beats, Close, Discard, Refused, Sign
+from coordinator.core.machine import step
+from coordinator.core.state import State
+from coordinator.ingest import ingest
 from coordinator.metrics import Metrics, category
-from coordinator.state import State
 from tests.unit.federation import candidate, plan, stats
 from tests.unit.test_service import CHUNK, World
 

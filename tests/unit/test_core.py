@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from common.config.config import PhaseConfig
 from common.protocol.records import Kind
-from coordinator import core
-from coordinator.events import (
+from coordinator.core import machine
+from coordinator.core.events import (
     Accept,
     Again,
     Beats,
@@ -32,7 +32,7 @@ from coordinator.events import (
     Sign,
     Tick,
 )
-from coordinator.state import Client, ClientState, OpenTask, Plan, State
+from coordinator.core.state import Client, ClientState, OpenTask, Plan, State
 from tests.unit.federation import Federation, Worker, candidate, plan
 
 IDLE = Sign("local", False, None)
@@ -40,11 +40,11 @@ IDLE = Sign("local", False, None)
 
 def begin(of: Plan, workers: int = 4, now: float = 0.0) -> tuple[State, list[OpenTask]]:
     """The state after the first tasks went out, and those tasks."""
-    done = core.step(of, State(), Beats((IDLE,) * workers), now)
+    done = machine.step(of, State(), Beats((IDLE,) * workers), now)
     return done.state, [action.task for action in done.actions if isinstance(action, Issue)]
 
 
-def kinds(done: core.Step) -> list[type]:
+def kinds(done: machine.Step) -> list[type]:
     return [type(action) for action in done.actions]
 
 
@@ -109,17 +109,17 @@ def test_a_round_below_its_quorum_waits_past_the_deadline() -> None:
 def test_a_rounds_deadline_counts_from_its_tasks_and_not_from_when_the_run_was_made() -> None:
     of = plan(versions=1, reissue="commit", quorum=1, round_deadline_s=100)
     state, tasks = begin(of, now=5000.0)
-    done = core.step(of, state, candidate(tasks[0]), 5010.0)
+    done = machine.step(of, state, candidate(tasks[0]), 5010.0)
     assert Commit not in kinds(done)
-    assert Commit in kinds(core.step(of, done.state, Tick(), 5100.0))
+    assert Commit in kinds(machine.step(of, done.state, Tick(), 5100.0))
 
 
 def test_a_part_filled_buffer_is_flushed_after_its_time() -> None:
     of = plan(versions=1, buffer_size=2, concurrency=2, flush_s=120)
     state, tasks = begin(of)
-    state = core.step(of, state, candidate(tasks[0]), 10.0).state
-    assert Commit not in kinds(core.step(of, state, Tick(), 129.0))
-    done = core.step(of, state, Tick(), 130.0)
+    state = machine.step(of, state, candidate(tasks[0]), 10.0).state
+    assert Commit not in kinds(machine.step(of, state, Tick(), 129.0))
+    done = machine.step(of, state, Tick(), 130.0)
     assert kinds(done) == [Commit, Close, Finish]
 
 
@@ -128,10 +128,10 @@ def test_a_phases_end_closes_its_open_tasks_and_their_updates_count_no_more() ->
     # The core asks for no more than a phase needs, so the second task must come from a lost one.
     of_wide = plan(versions=(1, 1), buffer_size=2, concurrency=2, flush_s=5)
     state, tasks = begin(of_wide)
-    state = core.step(of_wide, state, candidate(tasks[0]), 1.0).state
-    done = core.step(of_wide, state, Tick(), 6.0)
+    state = machine.step(of_wide, state, candidate(tasks[0]), 1.0).state
+    done = machine.step(of_wide, state, Tick(), 6.0)
     assert Close(tasks[1].task_id, tasks[1].client_id, "phase over") in done.actions
-    late = core.step(of_wide, done.state, candidate(tasks[1]), 7.0)
+    late = machine.step(of_wide, done.state, candidate(tasks[1]), 7.0)
     assert Discard in kinds(late) and Accept not in kinds(late)
     assert {i.task.phase for i in done.actions if isinstance(i, Issue)} == {1}
     assert len(begin(of)[1]) == 1
@@ -141,12 +141,12 @@ def test_what_a_phase_taught_of_norms_and_losses_is_forgotten_at_its_end() -> No
     """Preferences have other losses and norms than instructions: these would clip those."""
     of = plan(2, versions=(2, 2), buffer_size=1, concurrency=1)
     state, (task,) = begin(of)
-    done = core.step(of, state, candidate(task, norm=8.0), 1.0)
+    done = machine.step(of, state, candidate(task, norm=8.0), 1.0)
     assert done.state.norms == (8.0,)
     last = done.state.client(task.client_id).last
     assert last is not None and last.avg_loss == 2.0
     (task,) = [a.task for a in done.actions if isinstance(a, Issue)]
-    done = core.step(of, done.state, candidate(task, norm=8.0), 2.0)
+    done = machine.step(of, done.state, candidate(task, norm=8.0), 2.0)
     assert (done.state.version, done.state.norms) == (2, ())
     clients = [done.state.client(name) for name in of.clients]
     assert [client.last for client in clients] == [None, None]
@@ -154,7 +154,7 @@ def test_what_a_phase_taught_of_norms_and_losses_is_forgotten_at_its_end() -> No
     assert [client.participation for client in clients] == [1, 1]
     (task,) = [a.task for a in done.actions if isinstance(a, Issue)]
     assert task.phase == 1
-    done = core.step(of, done.state, candidate(task, norm=0.1), 3.0)
+    done = machine.step(of, done.state, candidate(task, norm=0.1), 3.0)
     assert done.state.norms == (0.1,)
 
 
@@ -195,7 +195,7 @@ def test_a_phase_for_which_the_only_client_with_rows_is_quarantined_ends_the_run
     quarantined = ClientState(strikes=3)
     state = replace(state, version=2, tasks=MappingProxyType({}))
     state = state.with_client("c0", quarantined).with_client("c2", quarantined)
-    done = core.step(of, state, Tick(), 1.0)
+    done = machine.step(of, state, Tick(), 1.0)
     assert [a for a in done.actions if isinstance(a, Finish)] == [
         Finish(False, "every client is quarantined", failed=True)
     ]
@@ -240,7 +240,7 @@ def test_a_dead_workers_task_is_issued_again_from_the_current_version() -> None:
 def test_a_heartbeat_that_names_the_task_renews_its_lease() -> None:
     of = plan(1, buffer_size=1, lease_s=60)
     state, (task,) = begin(of)
-    state = core.step(of, state, Beats((Sign("local", True, task.task_id),)), 50.0).state
+    state = machine.step(of, state, Beats((Sign("local", True, task.task_id),)), 50.0).state
     assert state.tasks[task.task_id].lease_until == 110.0
 
 
@@ -248,7 +248,7 @@ def test_another_sites_heartbeat_renews_nothing() -> None:
     of = plan(1, buffer_size=1, lease_s=60)
     state, (task,) = begin(of)
     signs = (Sign("elsewhere", True, task.task_id), IDLE)
-    state = core.step(of, state, Beats(signs), 50.0).state
+    state = machine.step(of, state, Beats(signs), 50.0).state
     assert state.tasks[task.task_id].lease_until == 60.0
 
 
@@ -261,7 +261,7 @@ def test_a_queued_task_does_not_expire_while_a_worker_of_its_site_is_busy() -> N
 def test_a_task_that_idle_workers_do_not_name_was_lost_and_is_issued_again() -> None:
     of = plan(1, buffer_size=1, lease_s=60)
     state, _ = begin(of)
-    done = core.step(of, state, Beats((IDLE,)), 60.0)
+    done = machine.step(of, state, Beats((IDLE,)), 60.0)
     (again,) = [action.task for action in done.actions if isinstance(action, Issue)]
     assert (again.attempt, again.task_id) == (2, "t000001")
 
@@ -269,18 +269,18 @@ def test_a_task_that_idle_workers_do_not_name_was_lost_and_is_issued_again() -> 
 def test_a_task_past_its_deadline_is_issued_again_whatever_its_worker_says() -> None:
     of = plan(1, buffer_size=1, lease_s=60, task_deadline_s=600)
     state, (task,) = begin(of)
-    done = core.step(of, state, Beats((Sign("local", True, task.task_id),)), 600.0)
+    done = machine.step(of, state, Beats((Sign("local", True, task.task_id),)), 600.0)
     assert Issue in kinds(done)
 
 
 def test_the_update_of_an_older_attempt_counts_and_the_newer_ones_does_not() -> None:
     of = plan(1, versions=2, buffer_size=1, lease_s=60)
     state, (task,) = begin(of)
-    state = core.step(of, state, Beats((IDLE,)), 60.0).state
+    state = machine.step(of, state, Beats((IDLE,)), 60.0).state
     newer = state.tasks[task.task_id]
-    first = core.step(of, state, candidate(task), 61.0)
+    first = machine.step(of, state, candidate(task), 61.0)
     assert kinds(first)[:2] == [Accept, Commit]
-    second = core.step(of, first.state, candidate(newer), 62.0)
+    second = machine.step(of, first.state, candidate(newer), 62.0)
     assert Accept not in kinds(second)
 
 
@@ -295,15 +295,15 @@ def two_sites() -> Plan:
 def test_a_silent_sites_task_is_parked_and_gives_its_place_to_others() -> None:
     of = two_sites()
     signs = (Sign("near", False, None), Sign("far", False, None))
-    state = core.step(of, State(), Beats(signs), 0.0).state
+    state = machine.step(of, State(), Beats(signs), 0.0).state
     assert {task.client_id for task in state.tasks.values()} == {"c0", "c1"}
     near = (Sign("near", True, "t000001"), Sign("near", False, None))
-    done = core.step(of, state, Beats(near), 60.0)
+    done = machine.step(of, state, Beats(near), 60.0)
     assert done.state.tasks["t000002"].parked
     assert [a.task.client_id for a in done.actions if isinstance(a, Issue)] == ["c2"]
     assert any(isinstance(a, Note) and "silent" in a.text for a in done.actions)
     # It is said once.
-    assert core.step(of, done.state, Tick(), 61.0).actions == ()
+    assert machine.step(of, done.state, Tick(), 61.0).actions == ()
 
 
 def test_a_parked_task_is_issued_again_when_its_site_is_back() -> None:
@@ -318,10 +318,10 @@ def test_a_parked_task_is_issued_again_when_its_site_is_back() -> None:
 def test_a_parked_task_that_its_worker_still_trains_is_not_issued_again() -> None:
     of = two_sites()
     signs = (Sign("near", False, None), Sign("far", False, None))
-    state = core.step(of, State(), Beats(signs), 0.0).state
-    state = core.step(of, state, Beats((Sign("near", True, "t000001"),)), 60.0).state
+    state = machine.step(of, State(), Beats(signs), 0.0).state
+    state = machine.step(of, state, Beats((Sign("near", True, "t000001"),)), 60.0).state
     back = Beats((Sign("near", True, "t000001"), Sign("far", True, "t000002")))
-    done = core.step(of, state, back, 70.0)
+    done = machine.step(of, state, back, 70.0)
     assert Issue not in kinds(done)
     assert not done.state.tasks["t000002"].parked
 
@@ -343,15 +343,15 @@ def refuse(task: OpenTask, site: str = "local", **changed: object) -> Refused:
     return Refused(task.task_id, site=site, reason="no base model", **fields)  # type: ignore[arg-type]
 
 
-def refused_by_all(of: Plan, state: State, task: OpenTask) -> core.Step:
+def refused_by_all(of: Plan, state: State, task: OpenTask) -> machine.Step:
     """Three workers in turn cannot train it."""
     for attempt in (1, 2):
-        done = core.step(of, state, refuse(task), 1.0)
+        done = machine.step(of, state, refuse(task), 1.0)
         (again,) = [a.task for a in done.actions if isinstance(a, Issue)]
         assert (again.task_id, again.attempt) == (task.task_id, attempt + 1)
         assert done.state.client(task.client_id).strikes == state.client(task.client_id).strikes
         state, task = done.state, again
-    return core.step(of, state, refuse(task), 1.0)
+    return machine.step(of, state, refuse(task), 1.0)
 
 
 def test_a_refused_task_goes_to_another_worker_and_a_refusal_that_comes_twice_does_nothing() -> (
@@ -359,9 +359,9 @@ def test_a_refused_task_goes_to_another_worker_and_a_refusal_that_comes_twice_do
 ):
     of = plan(2, versions=20, buffer_size=1, concurrency=1)
     state, (task,) = begin(of)
-    done = core.step(of, state, refuse(task), 1.0)
+    done = machine.step(of, state, refuse(task), 1.0)
     assert [a.task.attempt for a in done.actions if isinstance(a, Issue)] == [2]
-    assert core.step(of, done.state, refuse(task), 2.0) == core.Step(done.state)
+    assert machine.step(of, done.state, refuse(task), 2.0) == machine.Step(done.state)
 
 
 def test_a_task_that_nobody_can_train_is_closed_and_three_in_a_row_quarantine_the_client() -> None:
@@ -369,36 +369,36 @@ def test_a_task_that_nobody_can_train_is_closed_and_three_in_a_row_quarantine_th
     state, (task,) = begin(of)
     for expected in (1, 2, 3):
         while task.client_id != "c0":
-            done = core.step(of, state, candidate(task), 1.0)
+            done = machine.step(of, state, candidate(task), 1.0)
             state, (task,) = done.state, [a.task for a in done.actions if isinstance(a, Issue)]
         done = refused_by_all(of, state, task)
         state, (task,) = done.state, [a.task for a in done.actions if isinstance(a, Issue)]
         assert state.client("c0").strikes == expected
     assert any(isinstance(a, Note) and a.kind == "quarantined" for a in done.actions)
-    fed = core.step(of, state, candidate(task), 1.0)
+    fed = machine.step(of, state, candidate(task), 1.0)
     assert [a.task.client_id for a in fed.actions if isinstance(a, Issue)] == ["c1"]
 
 
 def test_a_stale_update_is_rejected_without_a_strike_and_a_bad_one_with_one() -> None:
     of = plan(3, versions=20, buffer_size=1, concurrency=2, max_staleness=0)
     state, (one, two) = begin(of, workers=2)
-    state = core.step(of, state, candidate(one), 1.0).state
-    done = core.step(of, state, candidate(two), 2.0)
+    state = machine.step(of, state, candidate(one), 1.0).state
+    done = machine.step(of, state, candidate(two), 2.0)
     assert [a.reason for a in done.actions if isinstance(a, Close)] == [
         "staleness 1 is over the limit of 0"
     ]
     assert done.state.client(two.client_id).strikes == 0
     (third,) = [a.task for a in done.actions if isinstance(a, Issue)]
-    bad = core.step(of, done.state, candidate(third, problem="not finite"), 3.0)
+    bad = machine.step(of, done.state, candidate(third, problem="not finite"), 3.0)
     assert bad.state.client(third.client_id).strikes == 1
 
 
 def test_an_accepted_update_clears_the_strikes() -> None:
     of = plan(1, versions=20, buffer_size=1, concurrency=1)
     state, (task,) = begin(of)
-    done = core.step(of, state, refuse(task), 1.0)
+    done = machine.step(of, state, refuse(task), 1.0)
     (task,) = [a.task for a in done.actions if isinstance(a, Issue)]
-    done = core.step(of, done.state, candidate(task), 1.0)
+    done = machine.step(of, done.state, candidate(task), 1.0)
     assert done.state.client("c0").strikes == 0
 
 
@@ -415,7 +415,7 @@ def test_a_refusal_settles_nothing_unless_it_is_of_the_tasks_own_site_client_and
     changed: dict[str, object],
 ) -> None:
     state, tasks = begin(plan())
-    done = core.step(plan(), state, refuse(tasks[0], **changed), 1.0)  # type: ignore[arg-type]
+    done = machine.step(plan(), state, refuse(tasks[0], **changed), 1.0)  # type: ignore[arg-type]
     assert kinds(done) == [Discard]
     assert done.state == state
 
@@ -426,37 +426,37 @@ def test_a_refusal_settles_nothing_unless_it_is_of_the_tasks_own_site_client_and
 def test_a_drain_commits_the_buffer_and_stops() -> None:
     of = plan(versions=4, buffer_size=3)
     state, tasks = begin(of)
-    state = core.step(of, state, candidate(tasks[0]), 1.0).state
-    done = core.step(of, state, Drain(), 2.0)
+    state = machine.step(of, state, candidate(tasks[0]), 1.0).state
+    done = machine.step(of, state, Drain(), 2.0)
     assert kinds(done) == [Commit, Finish]
     assert done.actions[-1] == Finish(False, "stopped on request")
 
 
 def test_a_drain_of_an_empty_buffer_only_stops() -> None:
     state, _ = begin(plan())
-    assert kinds(core.step(plan(), state, Drain(), 2.0)) == [Finish]
+    assert kinds(machine.step(plan(), state, Drain(), 2.0)) == [Finish]
 
 
 def test_a_settled_task_gets_its_receipt_again() -> None:
     state, _ = begin(plan())
-    assert core.step(plan(), state, Again("t000009"), 1.0).actions == (Repeat("t000009"),)
+    assert machine.step(plan(), state, Again("t000009"), 1.0).actions == (Repeat("t000009"),)
 
 
 def test_a_clients_claim_of_rows_is_cut_to_what_it_was_assigned() -> None:
     of = plan(rows=7, buffer_size=3)
     state, tasks = begin(of)
-    done = core.step(of, state, candidate(tasks[0]), 1.0)
+    done = machine.step(of, state, candidate(tasks[0]), 1.0)
     assert done.state.buffer[0].stats.num_samples == 7
 
 
 def test_two_updates_of_one_client_in_a_buffer_share_its_weight() -> None:
     of = plan(2, versions=9, buffer_size=3, concurrency=2)
     state, (one, two) = begin(of, workers=2)
-    done = core.step(of, state, candidate(one), 1.0)
+    done = machine.step(of, state, candidate(one), 1.0)
     (third,) = [a.task for a in done.actions if isinstance(a, Issue)]
     assert third.client_id == one.client_id
-    state = core.step(of, done.state, candidate(third), 2.0).state
-    done = core.step(of, state, candidate(two), 3.0)
+    state = machine.step(of, done.state, candidate(third), 2.0).state
+    done = machine.step(of, state, candidate(two), 3.0)
     (commit,) = [a for a in done.actions if isinstance(a, Commit)]
     assert [part.weight for part in commit.parts] == pytest.approx([0.25, 0.25, 0.5])
 

@@ -14,7 +14,7 @@ import torch
 
 from common.config.config import AggregationConfig
 from common.protocol.records import ContributionStats
-from coordinator.contribution import weights
+from coordinator.aggregation.contribution import weights
 from learning.data.instructions import Instruction
 from learning.data.rows import write
 from learning.models import base, loading, lora

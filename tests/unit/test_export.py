@@ -35,9 +35,9 @@ from common.protocol.records import (
     UpdateSummary,
     VersionSummary,
 )
-from coordinator import run as runs
-from coordinator.journal import Journal
-from coordinator.versions import Versions
+from coordinator.storage import run as runs
+from coordinator.storage.journal import Journal
+from coordinator.storage.versions import Versions
 from evaluation import run_record
 from evaluation.export import card, export
 from learning.models import base, for_objective, lora

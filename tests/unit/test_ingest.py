@@ -17,12 +17,12 @@ from common.errors import RunError, WireError
 from common.protocol import codec
 from common.protocol.records import Refusal, Update
 from common.protocol.wire import pack
-from coordinator import ingest
-from coordinator.events import Accept, Again, Candidate, Close, Refused
-from coordinator.ingest import UPLOAD_TTL_S, UPLOADS_PER_SITE, Arrival, Ingest
-from coordinator.journal import Journal
-from coordinator.spool import Spool
-from coordinator.state import Buffered, State
+from coordinator.core.events import Accept, Again, Candidate, Close, Refused
+from coordinator.core.state import Buffered, State
+from coordinator.ingest import ingest
+from coordinator.ingest.ingest import UPLOAD_TTL_S, UPLOADS_PER_SITE, Arrival, Ingest
+from coordinator.storage.journal import Journal
+from coordinator.storage.spool import Spool
 from tests.unit.federation import stats
 from tests.unit.test_journal import summary
 

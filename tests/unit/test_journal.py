@@ -13,10 +13,10 @@ import pytest
 
 from common.errors import FencedError, RunError
 from common.protocol.records import VersionSummary
-from coordinator.events import Accept, Action, Close, Commit, Issue, Note
-from coordinator.journal import Journal
-from coordinator.recovery import recover
-from coordinator.state import Buffered, ClientState, OpenTask, State
+from coordinator.core.events import Accept, Action, Close, Commit, Issue, Note
+from coordinator.core.state import Buffered, ClientState, OpenTask, State
+from coordinator.storage.journal import Journal
+from coordinator.storage.recovery import recover
 from tests.unit.federation import Federation, Worker, plan, stats
 from tests.unit.test_core import Faults, random_plan, random_workers
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from common.errors import FencedError
-from coordinator.journal import Journal
-from coordinator.ledger import CLIENT_METRICS, PROGRESS, Ledger
+from coordinator.storage.journal import Journal
+from coordinator.storage.jsonl import CLIENT_METRICS, PROGRESS, Ledger
 from tests.unit.test_journal import summary
 from tests.unit.test_retention import update
 

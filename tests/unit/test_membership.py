@@ -8,8 +8,8 @@ from types import MappingProxyType
 
 import pytest
 
-from coordinator import core
-from coordinator.events import (
+from coordinator.core import machine
+from coordinator.core.events import (
     Accept,
     Beats,
     Close,
@@ -21,9 +21,9 @@ from coordinator.events import (
     Leave,
     Sign,
 )
-from coordinator.journal import Journal
-from coordinator.recovery import recover
-from coordinator.state import Client, Plan, State
+from coordinator.core.state import Client, Plan, State
+from coordinator.storage.journal import Journal
+from coordinator.storage.recovery import recover
 from tests.unit.federation import candidate, plan
 
 SITE = "hospital-a"
@@ -36,17 +36,17 @@ def enrol(client: str = SITE, site: str = SITE, rows: int = 60, most: int = 1) -
 def joined(of: Plan, *events: Enrol) -> State:
     state = State()
     for event in events or (enrol(),):
-        state = core.step(of, state, event, 0.0).state
+        state = machine.step(of, state, event, 0.0).state
     return state
 
 
-def alive(of: Plan, state: State, *sites: str) -> core.Step:
-    return core.step(of, state, Beats(tuple(Sign(site, False, None) for site in sites)), 1.0)
+def alive(of: Plan, state: State, *sites: str) -> machine.Step:
+    return machine.step(of, state, Beats(tuple(Sign(site, False, None) for site in sites)), 1.0)
 
 
 def test_a_client_that_joins_is_given_tasks_of_its_site() -> None:
     of = plan(2, concurrency=4)
-    done = core.step(of, State(), enrol(), 0.0)
+    done = machine.step(of, State(), enrol(), 0.0)
     assert [a for a in done.actions if isinstance(a, Join)] == [
         Join(Client(SITE, SITE, MappingProxyType({"sft": 50})), 7)  # the invitation's limit
     ]
@@ -58,7 +58,7 @@ def test_its_rows_count_up_to_what_it_was_invited_with() -> None:
     of = plan(1, buffer_size=2, concurrency=4)
     state = alive(of, joined(of), SITE).state
     task = next(iter(state.tasks.values()))
-    done = core.step(of, state, candidate(task, SITE), 2.0)
+    done = machine.step(of, state, candidate(task, SITE), 2.0)
     accepted = [a.update for a in done.actions if isinstance(a, Accept)]
     assert [update.stats.num_samples for update in accepted] == [50]  # it claims 100
 
@@ -73,7 +73,7 @@ def test_its_rows_count_up_to_what_it_was_invited_with() -> None:
     ],
 )
 def test_who_may_not_join_is_told_why(event: Enrol, reason: str) -> None:
-    done = core.step(plan(2), State(), event, 0.0)
+    done = machine.step(plan(2), State(), event, 0.0)
     dismissed = [a for a in done.actions if isinstance(a, Dismiss)]
     assert [(a.nonce, reason in a.reason) for a in dismissed] == [(7, True)]
     assert not done.state.joined
@@ -83,7 +83,7 @@ def test_a_site_may_bring_as_many_as_it_was_invited_with() -> None:
     of = plan(1)
     wards = [enrol(f"{SITE}.{name}", most=2) for name in "abc"]
     assert list(joined(of, *wards).joined) == [f"{SITE}.a", f"{SITE}.b"]
-    again = core.step(of, joined(of, *wards), wards[0], 1.0)  # no second place for the same
+    again = machine.step(of, joined(of, *wards), wards[0], 1.0)  # no second place for the same
     assert [type(a) for a in again.actions if not isinstance(a, Issue)] == [Join]
 
 
@@ -91,18 +91,18 @@ def test_who_leaves_has_no_open_task_and_what_it_sent_stays() -> None:
     of = plan(1, buffer_size=9, concurrency=4)
     state = alive(of, joined(of), SITE).state
     first = next(iter(state.tasks.values()))
-    state = core.step(of, state, candidate(first, SITE), 2.0).state
+    state = machine.step(of, state, candidate(first, SITE), 2.0).state
     assert state.tasks and len(state.buffer) == 1  # the next one is open
-    left = core.step(of, state, Leave(SITE), 3.0)
+    left = machine.step(of, state, Leave(SITE), 3.0)
     reasons = [a.reason for a in left.actions if isinstance(a, Close)]
     assert reasons == [f"site {SITE} was revoked"]
     assert not left.state.joined and not left.state.tasks and len(left.state.buffer) == 1
-    late = core.step(of, left.state, candidate(next(iter(state.tasks.values())), SITE), 4.0)
+    late = machine.step(of, left.state, candidate(next(iter(state.tasks.values())), SITE), 4.0)
     assert [a.reason for a in late.actions if isinstance(a, Discard)] == [f"unknown client {SITE}"]
 
 
 def write(journal: Journal, of: Plan, before: State, event: Enrol | Leave) -> State:
-    done = core.step(of, before, event, 0.0)
+    done = machine.step(of, before, event, 0.0)
     kept = [a for a in done.actions if isinstance(a, Join | Dismiss)]
     journal.write(before, done.state, kept, 0.0, frames={}, summaries={})
     return done.state

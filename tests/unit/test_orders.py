@@ -9,12 +9,23 @@ import pytest
 
 from common.protocol.commands import Action, Answer, Command
 from common.protocol.records import VersionSummary
-from coordinator import core
-from coordinator.events import Beats, Close, Commit, Finish, Issue, Note, Order, Reply, Sign, Tick
-from coordinator.journal import Journal
-from coordinator.recovery import recover
-from coordinator.state import State
-from coordinator.step import Step
+from coordinator.core import machine
+from coordinator.core.events import (
+    Beats,
+    Close,
+    Commit,
+    Finish,
+    Issue,
+    Note,
+    Order,
+    Reply,
+    Sign,
+    Tick,
+)
+from coordinator.core.state import State
+from coordinator.core.step import Step
+from coordinator.storage.journal import Journal
+from coordinator.storage.recovery import recover
 from tests.unit.federation import candidate, plan
 
 OF = plan(3, buffer_size=2, concurrency=2, lease_s=60)
@@ -24,16 +35,16 @@ def order(
     state: State, action: Action, target: str = "", number: int = 1, now: float = 1.0
 ) -> Step:
     command = Command(command_id=f"c{number}", action=action, target=target, by="ann@desk")
-    return core.step(OF, state, Order(command), now)
+    return machine.step(OF, state, Order(command), now)
 
 
 def alive(state: State, now: float = 0.0) -> Step:
-    return core.step(OF, state, Beats((Sign("local", False, None),) * 3), now)
+    return machine.step(OF, state, Beats((Sign("local", False, None),) * 3), now)
 
 
 def answer(state: State, now: float = 2.0) -> Step:
     """The oldest open task is done."""
-    return core.step(OF, state, candidate(next(iter(state.tasks.values()))), now)
+    return machine.step(OF, state, candidate(next(iter(state.tasks.values()))), now)
 
 
 def reply(done: Step) -> Reply:
@@ -92,7 +103,7 @@ def test_a_drain_issues_a_task_again_whose_worker_has_died() -> None:
     drained = order(alive(State()).state, "drain").state
     open_tasks = set(drained.tasks)
     later = next(iter(drained.tasks.values())).lease_until
-    again = core.step(OF, drained, Tick(), later)
+    again = machine.step(OF, drained, Tick(), later)
     tasks = [action.task for action in again.actions if isinstance(action, Issue)]
     assert {task.task_id for task in tasks} == open_tasks, "these, and no new ones"
     assert all(task.attempt == 2 for task in tasks)

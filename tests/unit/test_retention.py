@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from common.protocol.records import UpdateSummary, VersionSummary
-from coordinator.retention import best, federated_loss, keep
+from coordinator.storage.retention import best, federated_loss, keep
 from tests.unit.federation import plan
 
 

@@ -11,7 +11,7 @@ import pytest
 from common.config.config import FederationConfig, PhaseConfig, parse, without_hub
 from common.errors import ConfigError, FcclError, RunError
 from common.protocol import codec
-from coordinator import run
+from coordinator.storage import run
 from tests.unit.test_service import origin
 
 

@@ -12,9 +12,9 @@ from common.errors import RunError
 from common.files import append_lines
 from common.protocol.records import Sample
 from common.run_directory import samples
-from coordinator import run as runs
-from coordinator.events import Note
-from coordinator.run import Run
+from coordinator.core.events import Note
+from coordinator.storage import run as runs
+from coordinator.storage.run import Run
 from evaluation import live_samples
 from evaluation.live_samples import Sampler, due
 from tests.unit.federation import plan

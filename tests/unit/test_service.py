@@ -43,13 +43,15 @@ from common.protocol.tensors import Tensors
 from common.protocol.wire import pack, unpack
 from common.store import view
 from common.store.store import Store
-from coordinator import board, ingest, retention, run
-from coordinator.journal import Journal
-from coordinator.ledger import Ledger
+from coordinator.ingest import ingest
 from coordinator.observer import Observer
+from coordinator.publish import store_publisher
 from coordinator.service import Outcome, Service
-from coordinator.spool import Spool
-from coordinator.versions import Versions
+from coordinator.storage import retention, run
+from coordinator.storage.journal import Journal
+from coordinator.storage.jsonl import Ledger
+from coordinator.storage.spool import Spool
+from coordinator.storage.versions import Versions
 from evaluation import live_samples
 from tests.unit.federation import stats
 
@@ -793,7 +795,7 @@ def test_workers_learn_that_the_run_is_finished_from_a_store_that_is_late(world:
 def test_a_store_that_stays_away_is_given_up_in_an_event(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(board, "FAREWELL_S", 0.05)
+    monkeypatch.setattr(store_publisher, "FAREWELL_S", 0.05)
     patience = lost_at_the_end(world, lambda _: None)
     assert world.serve().complete
     assert patience.waits >= 1

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from common.errors import RunError, WireError
-from coordinator.spool import Spool, upload_name
+from coordinator.storage.spool import Spool, upload_name
 from tests.unit.test_ingest import frame
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.staleness import participation, polynomial
+from coordinator.aggregation.staleness import participation, polynomial
 
 
 def test_a_fresh_update_counts_whole() -> None:

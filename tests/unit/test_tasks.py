@@ -8,8 +8,8 @@ import pytest
 
 from common.config.config import AggregationConfig, PhaseConfig, ScheduleConfig
 from common.protocol.records import BaseRef, LoraSpec, VersionSummary
-from coordinator.state import Client, OpenTask, Plan
-from coordinator.tasks import TaskTemplate, learning_rate, message
+from coordinator.core.state import Client, OpenTask, Plan
+from coordinator.core.tasks import TaskTemplate, learning_rate, message
 
 VERSIONS = [
     VersionSummary(version=v, phase=0, at=0.0, sha256=f"{v}" * 64, nbytes=v) for v in range(7)

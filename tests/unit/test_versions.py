@@ -13,7 +13,7 @@ from common.protocol import codec
 from common.protocol.records import Adapter, BlobRef, CodecName
 from common.protocol.tensors import Tensors
 from common.protocol.wire import unpack
-from coordinator.versions import ADAPTER_FILES, Versions
+from coordinator.storage.versions import ADAPTER_FILES, Versions
 
 WEIGHTS, CONFIG = ADAPTER_FILES
 

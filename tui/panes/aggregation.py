@@ -1,6 +1,6 @@
 """What each version is made of: its updates with every factor, weights over time, rejections.
 
-After `coordinator/contribution.py` and `staleness.py` on an update's way, through the summaries;
+After `coordinator/aggregation/contribution.py` and `staleness.py` on an update's way, through the summaries;
 docs/algorithms.md explains the columns.
 """
 

@@ -14,8 +14,8 @@ from collections import Counter
 from dataclasses import replace
 from types import MappingProxyType
 
-from coordinator import admission, orders, schedule
-from coordinator.events import (
+from coordinator.core import admission, commands, schedule
+from coordinator.core.events import (
     Accept,
     Again,
     Beats,
@@ -35,7 +35,7 @@ from coordinator.events import (
     Repeat,
     Tick,
 )
-from coordinator.state import (
+from coordinator.core.state import (
     NORM_HISTORY,
     REFUSALS,
     STRIKES,
@@ -45,7 +45,7 @@ from coordinator.state import (
     Plan,
     State,
 )
-from coordinator.step import Step
+from coordinator.core.step import Step
 
 
 def step(plan: Plan, state: State, event: CoordinatorEvent, now: float) -> Step:
@@ -64,7 +64,7 @@ def step(plan: Plan, state: State, event: CoordinatorEvent, now: float) -> Step:
         case Leave():
             handled = _leave(state, event)
         case Order():
-            handled = orders.carry_out(plan, state, event.command, now)
+            handled = commands.carry_out(plan, state, event.command, now)
         case Drain():
             handled = Step(replace(state, draining=True))
         case Tick():

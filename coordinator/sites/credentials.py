@@ -30,9 +30,9 @@ from common.protocol.invitation import (
 from common.protocol.naming import join_user, site_user
 from common.store import acl
 from common.store.store import Store
-from coordinator.events import Note
-from coordinator.ingest import Allowance
-from coordinator.sites import InvitedSite, Sites, Token
+from coordinator.core.events import Note
+from coordinator.ingest.ingest import Allowance
+from coordinator.sites.registry import InvitedSite, Sites, Token
 
 LOOK_S = 60.0  # whether RabbitMQ still knows every site: it forgets only with its disk
 RETRY_S = 15.0  # after a server that refused or did not answer

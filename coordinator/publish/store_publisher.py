@@ -20,12 +20,12 @@ from common.protocol.records import Event, Sample, VersionSummary
 from common.protocol.wire import pack, unpack
 from common.store.store import Store
 from common.store.view import Info, RunStatus
-from coordinator import narration, tasks
-from coordinator.events import Beats, Dismiss, Finish, Join, Note, Sign
-from coordinator.run import Run
-from coordinator.serving import BaseServer
-from coordinator.state import Plan, State
-from coordinator.status import Status
+from coordinator.core import event_text, tasks
+from coordinator.core.events import Beats, Dismiss, Finish, Join, Note, Sign
+from coordinator.core.state import Plan, State
+from coordinator.publish.base_model_server import BaseServer
+from coordinator.publish.status import Status
+from coordinator.storage.run import Run
 
 FAREWELL_S = 30.0  # workers end when they read that the run has ended: worth some patience
 RETRY_S = 1.0
@@ -112,7 +112,7 @@ class Board:
         if self._up and (info.status == "waiting") != self._waiting:
             self._waiting = info.status == "waiting"
             note = Note("info", "workers", info.detail)
-            self._listen(narration.event(note, self._clock()))
+            self._listen(event_text.event(note, self._clock()))
 
     def queues(self, depths: Mapping[str, Depth]) -> None:
         """Show the depths of the run's queues."""
@@ -212,7 +212,7 @@ class Board:
         self._up = False
 
     def _warn(self, kind: str, text: str) -> None:
-        self._listen(narration.event(Note("warning", kind, text[:500]), self._clock()))
+        self._listen(event_text.event(Note("warning", kind, text[:500]), self._clock()))
 
     def _info(self, state: State, status: RunStatus | None = None) -> Info:
         run, plan = self._run, self._run.plan

@@ -1,6 +1,6 @@
 """What the coordinator knows: the plan, fixed for a run, and the state, which events change.
 
-Both are frozen. The journal rebuilds the same state after a crash (`coordinator/recovery.py`).
+Both are frozen. The journal rebuilds the same state after a crash (`coordinator/storage/recovery.py`).
 """
 
 from __future__ import annotations

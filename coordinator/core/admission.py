@@ -2,7 +2,7 @@
 
 Two steps: `inspect` looks at the tensors against the manifest of the base version, `judge` at the
 claims against plan and state. Both are pure. After `worker` and `broker`, before `contribution` on
-an update's way; `coordinator/ingest.py` calls the first, `coordinator/core.py` the second.
+an update's way; `coordinator/ingest/ingest.py` calls the first, `coordinator/core/machine.py` the second.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from statistics import median
 import numpy as np
 
 from common.protocol.tensors import Tensors
-from coordinator.events import Candidate, Enrol
-from coordinator.state import Client, OpenTask, Plan, State
+from coordinator.core.events import Candidate, Enrol
+from coordinator.core.state import Client, OpenTask, Plan, State
 
 MIN_NORMS = 5  # accepted updates before the running median means anything
 MAX_NORM = 1e4  # until then; far over any training, far under what overflows a version

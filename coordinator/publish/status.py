@@ -15,10 +15,10 @@ from common.protocol.records import CurrentModel, Event, Membership, Receipt, Sa
 from common.protocol.wire import pack
 from common.store.store import Store
 from common.store.view import ClientRow, Info, QueueRow
-from coordinator.events import Dismiss, Join
-from coordinator.journal import Journal
-from coordinator.state import Plan, State
-from coordinator.versions import Versions
+from coordinator.core.events import Dismiss, Join
+from coordinator.core.state import Plan, State
+from coordinator.storage.journal import Journal
+from coordinator.storage.versions import Versions
 
 RESTORED_RECEIPTS = 1000
 RESTORED_EVENTS = 200

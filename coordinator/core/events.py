@@ -1,6 +1,6 @@
 """What happens to the coordinator (events), and what it then wants done (actions).
 
-`coordinator/core.py` maps one to the other and does nothing itself; a driver feeds it events and
+`coordinator/core/machine.py` maps one to the other and does nothing itself; a driver feeds it events and
 carries the actions out, journal first.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from common.protocol.commands import Command
 from common.protocol.records import ContributionStats, Kind
-from coordinator.state import Buffered, Client, OpenTask
+from coordinator.core.state import Buffered, Client, OpenTask
 
 # events
 

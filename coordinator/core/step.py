@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coordinator.events import Action
-from coordinator.state import State
+from coordinator.core.events import Action
+from coordinator.core.state import State
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The next version from the current one and the buffer: `factor` aggregation.
 
-Last pure step of an update's way; `coordinator/commit.py` feeds it from the spool and
-`coordinator/journal.py` records what came of it.
+Last pure step of an update's way; `coordinator/storage/commit.py` feeds it from the spool and
+`coordinator/storage/journal.py` records what came of it.
 """
 
 from __future__ import annotations

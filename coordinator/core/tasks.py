@@ -17,7 +17,7 @@ from common.protocol.records import (
     TrainTask,
     VersionSummary,
 )
-from coordinator.state import OpenTask, Plan
+from coordinator.core.state import OpenTask, Plan
 
 FINAL_LR = 0.1  # of the phase's learning rate, where the cosine ends
 

@@ -2,7 +2,7 @@
 
 Chunks are made durable one by one, so that each can be acked at once and any prefetch works; the
 last one turns the whole into a `Candidate`. Nothing here accepts anything: that is admission's
-(`coordinator/admission.py`), through the core. After `broker` on an update's way.
+(`coordinator/core/admission.py`), through the core. After `broker` on an update's way.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from common.errors import WireError
 from common.protocol import codec
 from common.protocol.records import CodecName, Enrolment, Refusal, Update
 from common.protocol.wire import kind_of, unpack
-from coordinator import admission
-from coordinator.events import Again, Candidate, Enrol, Refused
-from coordinator.journal import Journal
-from coordinator.spool import Spool, upload_name
+from coordinator.core import admission
+from coordinator.core.events import Again, Candidate, Enrol, Refused
+from coordinator.storage.journal import Journal
+from coordinator.storage.spool import Spool, upload_name
 
 UPLOADS_PER_SITE = 64  # unfinished ones: bounds the disk that one site can fill
 UPLOAD_TTL_S = 3600.0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from common.files import append_lines, read_lines
 from common.protocol.records import VersionSummary
-from coordinator.journal import Journal
+from coordinator.storage.journal import Journal
 
 PROGRESS = "progress.jsonl"
 CLIENT_METRICS = "client_metrics.jsonl"

@@ -21,8 +21,8 @@ from broker.protocol import LOCAL
 from common.errors import FencedError, RunError
 from common.protocol.commands import Answer
 from common.protocol.records import Event, Receipt, VersionSummary
-from coordinator.events import Accept, Action, Close, Commit, Dismiss, Issue, Join, Note, Reply
-from coordinator.state import Client, ClientState, State
+from coordinator.core.events import Accept, Action, Close, Commit, Dismiss, Issue, Join, Note, Reply
+from coordinator.core.state import Client, ClientState, State
 
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -289,7 +289,7 @@ class Journal:
             )
 
     def rows(self, query: str, *values: object) -> list[Any]:
-        """Rows of a query; `coordinator/recovery.py` asks its own."""
+        """Rows of a query; `coordinator/storage/recovery.py` asks its own."""
         with _translated(self._path):
             return self._db.execute(query, values).fetchall()
 

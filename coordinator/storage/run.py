@@ -32,10 +32,10 @@ from common.protocol.naming import run_id
 from common.protocol.records import BaseRef, Kind, VersionSummary
 from common.protocol.tensors import Tensors
 from common.software import software
-from coordinator.journal import Journal
-from coordinator.state import Client, Plan
-from coordinator.tasks import TaskTemplate
-from coordinator.versions import Versions
+from coordinator.core.state import Client, Plan
+from coordinator.core.tasks import TaskTemplate
+from coordinator.storage.journal import Journal
+from coordinator.storage.versions import Versions
 
 Mode = Literal["start", "resume", "new", "continue"]  # the last: resume what is there, or start
 _OF_A_START = ("broker", "store", "operations", "offline")

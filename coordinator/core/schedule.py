@@ -1,4 +1,4 @@
-"""Who trains next, and when the buffer becomes a version. Pure; part of `coordinator/core.py`."""
+"""Who trains next, and when the buffer becomes a version. Pure; part of `coordinator/core/machine.py`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from common.protocol.records import ContributionStats
-from coordinator.contribution import solo_step, weights
-from coordinator.events import Action, Close, Commit, Issue, Note, Part
-from coordinator.staleness import participation, polynomial
-from coordinator.state import OpenTask, Plan, State
+from coordinator.aggregation.contribution import solo_step, weights
+from coordinator.aggregation.staleness import participation, polynomial
+from coordinator.core.events import Action, Close, Commit, Issue, Note, Part
+from coordinator.core.state import OpenTask, Plan, State
 
 AHEAD = 2  # tasks by which a client that has learned something may go before its turn
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from common.protocol.records import ContributionStats
-from coordinator.journal import Journal
-from coordinator.state import NORM_HISTORY, Buffered, ClientState, OpenTask, Plan, State
+from coordinator.core.state import NORM_HISTORY, Buffered, ClientState, OpenTask, Plan, State
+from coordinator.storage.journal import Journal
 
 
 def recover(plan: Plan, journal: Journal, now: float, lease_s: float) -> State:

@@ -1,14 +1,14 @@
-"""What an operator may ask of a run, decided without I/O. Part of `coordinator/core.py`."""
+"""What an operator may ask of a run, decided without I/O. Part of `coordinator/core/machine.py`."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from common.protocol.commands import Command
-from coordinator import schedule
-from coordinator.events import Close, Note, Reply
-from coordinator.state import STRIKES, OpenTask, Plan, State
-from coordinator.step import Step
+from coordinator.core import schedule
+from coordinator.core.events import Close, Note, Reply
+from coordinator.core.state import STRIKES, OpenTask, Plan, State
+from coordinator.core.step import Step
 
 
 def carry_out(plan: Plan, state: State, command: Command, now: float) -> Step:

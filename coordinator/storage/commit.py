@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 
 from common.protocol.records import UpdateSummary, VersionSummary
 from common.protocol.tensors import Tensors
-from coordinator.aggregation import factor
-from coordinator.events import Commit, Part
-from coordinator.spool import Spool
-from coordinator.versions import Versions
+from coordinator.aggregation.factor import factor
+from coordinator.core.events import Commit, Part
+from coordinator.storage.spool import Spool
+from coordinator.storage.versions import Versions
 
 
 def carry_out(action: Commit, versions: Versions, spool: Spool, now: float) -> VersionSummary:

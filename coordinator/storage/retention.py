@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from common.protocol.records import VersionSummary
-from coordinator.state import Plan
+from coordinator.core.state import Plan
 
 
 def federated_loss(summaries: Sequence[VersionSummary]) -> dict[int, float]:

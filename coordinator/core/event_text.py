@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from common.protocol.records import Event, VersionSummary
-from coordinator.events import Accept, Action, Close, Commit, Finish, Issue, Note
+from coordinator.core.events import Accept, Action, Close, Commit, Finish, Issue, Note
 
 
 def narrate(action: Action, version: int, summaries: Mapping[int, VersionSummary]) -> Note | None:

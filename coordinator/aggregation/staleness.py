@@ -21,7 +21,7 @@ def participation(mine: float, mean: float) -> float:
     by the inverse of its arrivals undoes the drift, within bounds.
 
     Args:
-        mine: The client's updates so far, above 0; see `coordinator.schedule` for how those of the
+        mine: The client's updates so far, above 0; see `coordinator.core.schedule` for how those of the
             buffer at hand count.
         mean: The same, over the clients that took part.
     """

@@ -8,7 +8,7 @@ from pathlib import Path
 from common.files import append_lines
 from common.protocol.records import Sample
 from common.run_directory import samples
-from coordinator.journal import Journal
+from coordinator.storage.journal import Journal
 
 
 class Samples:
