@@ -16,8 +16,8 @@ from benchmarks.streams import Lesson
 from common.config.config import IncrementalConfig
 from common.protocol.tensors import Tensors
 from coordinator.storage.run import Run
-from worker.incremental import schema
-from worker.incremental.current import load_current
+from worker.incremental.inbox import schema
+from worker.incremental.serving.current_model import load_current
 
 GLOBAL = "global"
 LIMIT_S = 900.0  # for any one thing to happen
@@ -58,8 +58,8 @@ def tell(
 
     Ended once no item waits any more: each was learned or refused.
     """
-    from worker.incremental.inbox import Inbox
-    from worker.incremental.items import Item
+    from worker.incremental.inbox.inbox import Inbox
+    from worker.incremental.inbox.items import Item
 
     inboxes = {
         lesson.client: Inbox(

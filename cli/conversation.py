@@ -12,10 +12,10 @@ from rich.console import Console
 from cli.inboxes import Door
 from cli.replies import Said, blocks, chosen, clean, numbered
 from common.errors import DataError
-from worker.incremental import fate, items
-from worker.incremental.fate import Fate
-from worker.incremental.inbox import Inbox
-from worker.incremental.items import Item
+from worker.incremental.inbox import item_status, items
+from worker.incremental.inbox.inbox import Inbox
+from worker.incremental.inbox.item_status import Fate
+from worker.incremental.inbox.items import Item
 
 WAIT_S = 120.0
 """For an item that a running worker has not come to: a long step, or other clients' items."""
@@ -115,7 +115,7 @@ class Conversation:
     def _fate(self, item: Item) -> Fate | None:
         until = time.monotonic() + WAIT_S
         while True:
-            found = fate.look(self._door.path, item.key)
+            found = item_status.look(self._door.path, item.key)
             if found is None or found.decided or time.monotonic() > until:
                 return found
             if self._door.why_waiting():

@@ -133,7 +133,7 @@ def _prepared(folder: Path) -> Check:
 def _files(folder: Path, *, asked: bool) -> Check:
     """The clients' files beside which a worker trains."""
     from learning.data import rows
-    from worker.data import Data
+    from worker.data.shards import Data
 
     counts: dict[str, dict[Kind, int]] = {}
     skipped: list[tuple[int, str]] = []

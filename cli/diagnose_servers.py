@@ -16,7 +16,7 @@ from common.errors import BrokerError, StoreError
 from common.software import software
 from common.store.store import Store, StoreDenied, connect, place
 from common.tls.tls import trusting
-from worker.joining import OVER, info
+from worker.site.run_discovery import OVER, info
 
 PREFIX = "fccl."
 """Of the queues and exchanges of every run."""

@@ -22,7 +22,7 @@ from cli.options import config_option, find_config, plain_option
 from common.config import config as configuration
 from common.config.config import FederationConfig
 from common.paths import cache_dir
-from worker import identity
+from worker.site import identity
 
 FOUND_FAULT = 1
 

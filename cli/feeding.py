@@ -14,9 +14,9 @@ from itertools import islice
 from typing import BinaryIO, Literal
 
 from common.errors import DataError
-from worker.incremental.inbox import Flooded, Full, Inbox, Taken, TooMany
-from worker.incremental.intake import Intake, parsed
-from worker.incremental.items import Item
+from worker.incremental.inbox.inbox import Flooded, Full, Inbox, Taken, TooMany
+from worker.incremental.inbox.intake import Intake, parsed
+from worker.incremental.inbox.items import Item
 
 FULL_S = 1.0  # between two looks whether there is room in a full inbox
 CHUNK = 64  # lines of a file that are made durable together

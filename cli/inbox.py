@@ -25,9 +25,10 @@ from cli.replies import clean
 from common.errors import DataError
 from common.protocol.records import one_line
 from tui.words import duration
-from worker.incremental import history, schema
-from worker.incremental.inbox import Inbox, Stored
-from worker.incremental.items import listed
+from worker.incremental.inbox import schema
+from worker.incremental.inbox.inbox import Inbox, Stored
+from worker.incremental.inbox.items import listed
+from worker.incremental.report import history
 
 ALL = "all"
 LISTED = 20

@@ -1,7 +1,7 @@
 """Which client's inbox a front door puts items into, and where the worker beside it keeps state.
 
 `fccl learn`, `fccl try` and `fccl inbox` name both in the same way: by what a worker of this
-machine serves (`worker/incremental/served.py`), in the directory that it uses for work in flight.
+machine serves (`worker/incremental/serving/served.py`), in the directory that it uses for work in flight.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from common.config.config import FederationConfig, IncrementalConfig
 from common.errors import DataError
 from common.protocol.records import Label
 from coordinator.storage import run as runs
-from worker.incremental import schema, served
-from worker.incremental.items import TASK
-from worker.incremental.served import Served
+from worker.incremental.inbox import schema
+from worker.incremental.inbox.items import TASK
+from worker.incremental.serving import served
+from worker.incremental.serving.served import Served
 from worker.spool import workers
 
 LOCAL = "local"

@@ -16,8 +16,8 @@ from common.paths import state_dir
 from common.protocol.invitation import Invitation, decode
 from common.software import software
 from common.store.store import Store, connect
-from worker import identity
-from worker.enrolment import out
+from worker.site import identity
+from worker.site.enrolment import out
 
 RETRY_S = 1.0
 

@@ -21,9 +21,9 @@ from cli.feeding import CHUNK, Feeder, Outcome, Tally, lines, outcome
 from cli.inboxes import Door, door, inbox_options, task_option
 from cli.main import INTERRUPTED
 from common.errors import DataError
-from worker.incremental import fate, items
-from worker.incremental.inbox import Inbox
-from worker.incremental.intake import Intake, max_bytes
+from worker.incremental.inbox import item_status, items
+from worker.incremental.inbox.inbox import Inbox
+from worker.incremental.inbox.intake import Intake, max_bytes
 
 PIPE = "-"
 FORMS: tuple[tuple[str, ...], ...] = (
@@ -131,7 +131,7 @@ def _one(opened: Door, intake: Intake, record: Mapping[str, str], as_json: bool)
     item = intake.item(record)
     with Inbox(opened.path, opened.limits) as inbox:
         taken = inbox.put([item], "learn")
-    known = None if taken.new else fate.look(opened.path, item.key)
+    known = None if taken.new else item_status.look(opened.path, item.key)
     if as_json:
         click.echo(_json(outcome(taken, 1), opened.client))
         return

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from common.protocol.records import CurrentModel, one_line
 
 if TYPE_CHECKING:
-    from worker.incremental.asking import Reply
+    from worker.incremental.serving.answers import Reply
 
 SHOWN = 5  # classes in one line
 

@@ -12,8 +12,8 @@ from cli.options import find_config
 from cli.showing import show
 from common.config import config as configuration
 from common.errors import DataError
-from worker.incremental import history, report, report_plots
-from worker.incremental.history import History
+from worker.incremental.report import history, plots, report
+from worker.incremental.report.history import History
 
 NAME = "incremental"
 
@@ -40,7 +40,7 @@ def serve(state: Path | None, client: str | None, out: Path | None, as_json: boo
     else:
         show(blocks, Output(plain=False).console)
     folder = out or place / "report"
-    pictures = report_plots.pictures(found)
+    pictures = plots.pictures(found)
     contents = {
         **pictures,
         f"{NAME}.json": values.encode(),

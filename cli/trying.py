@@ -21,10 +21,11 @@ from rich.console import Console
 from cli.inboxes import Door, door, inbox_options, task_option
 from cli.replies import Said, blocks, fields, line
 from common.paths import cache_dir
-from worker.incremental import items, served
+from worker.incremental.inbox import items
+from worker.incremental.serving import served
 
 if TYPE_CHECKING:
-    from worker.incremental.asking import Respondent
+    from worker.incremental.serving.answers import Respondent
 
 DRAWS = 3  # until an answer is another one than the likeliest
 
@@ -133,7 +134,7 @@ def _talk(opened: Door, asking: Asking, task: str) -> None:
 
 
 def _respondent(opened: Door) -> Respondent:
-    from worker.incremental.asking import Respondent
+    from worker.incremental.serving.answers import Respondent
 
     found = Respondent(opened.state, opened.client, cache_dir())
     found.follow()

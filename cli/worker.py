@@ -29,12 +29,12 @@ from common.errors import BrokerRefused, ConfigError, DataError
 from common.paths import cache_dir
 from common.software import software
 from common.store.store import Store
-from worker.enrolment import out
-from worker.joining import ended, runs
+from worker.site.enrolment import out
+from worker.site.run_discovery import ended, runs
 
 if TYPE_CHECKING:
     from learning.training.device import Compute
-    from worker.incremental.listener import Listener
+    from worker.incremental.http.listener import Listener
     from worker.metrics import Metrics
 
 
@@ -130,7 +130,7 @@ def _listening(port: int | None, limits: IncrementalConfig) -> Iterator[Listener
         return
     if not limits.enabled:
         raise ConfigError("--inbox-port: incremental.enabled is false", "set one of them otherwise")
-    from worker.incremental.listener import Listener
+    from worker.incremental.http.listener import Listener
 
     with Listener(port) as listener:
         yield listener
@@ -142,9 +142,9 @@ def _answering(listener: Listener | None, job: Job, output: Output) -> Iterator[
     if listener is None:
         yield
         return
-    from worker.incremental.endpoint import Endpoint
-    from worker.incremental.listener import HOST
-    from worker.incremental.token import token, token_path
+    from worker.incremental.http.endpoint import Endpoint
+    from worker.incremental.http.listener import HOST
+    from worker.incremental.http.token import token, token_path
 
     endpoint = Endpoint(job.state, job.config.incremental, token(job.state))
     with listener.serving(endpoint):
@@ -172,7 +172,7 @@ def _invited(
 ) -> Job | None:
     """Data first, then the network: a token is not used up for rows that cannot be read."""
     joining.check_files(data)
-    from worker.bringing import bring
+    from worker.data.import_rows import bring
 
     rows = bring(data, wanted.site, wanted.place / "data", output.say)
     on_signals([stop])

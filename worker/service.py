@@ -27,17 +27,18 @@ from learning.models.base import Report
 from learning.training import device
 from learning.training.device import Compute
 from learning.training.loop import StepReport
-from worker import feedback, joining
-from worker.data import Data
-from worker.enrolment import Enrolments
-from worker.feedback import Residual
+from worker import error_feedback
+from worker.data.references import References
+from worker.data.shards import Data
+from worker.error_feedback import Residual
 from worker.heartbeat import Pulse
 from worker.incremental.learner import Learner, Place, Voice
-from worker.models import Models
+from worker.models.loaded import Models
+from worker.models.source import Source
 from worker.observer import Nobody, Observer
 from worker.publisher import Publisher
-from worker.references import References
-from worker.source import Source
+from worker.site import run_discovery
+from worker.site.enrolment import Enrolments
 from worker.spool import Slot, claim, client_lock, workers
 from worker.trainer import NOTHING, SMALLEST_LOSS, Trainer
 
@@ -389,12 +390,12 @@ class Worker:
 
     def _ended(self) -> str:
         """Why there will be no more tasks of this run; empty while there may be."""
-        return joining.ended(self._store, self._setting.name, self._run)
+        return run_discovery.ended(self._store, self._setting.name, self._run)
 
     def _limit(self) -> int:
         """The staleness over which the coordinator rejects."""
         try:
-            info = joining.info(self._store, self._run)
+            info = run_discovery.info(self._store, self._run)
         except StoreError:
             info = None
         return info.max_staleness if info is not None else 2**31
@@ -421,6 +422,6 @@ def _encoded(
     task: TrainTask, delta: Tensors, residual: Residual
 ) -> tuple[tuple[TensorEntry, ...], bytes]:
     try:
-        return feedback.encode(task.update_codec, delta, residual)
+        return error_feedback.encode(task.update_codec, delta, residual)
     except ValueError as error:
         raise ModelError(f"the delta of {task.task_id}: {error}", "lower phase.lr") from None

@@ -29,7 +29,7 @@ from common.errors import RunError, WireError
 from common.files import sync, write_durable
 from common.protocol.records import TrainTask, Update
 from common.protocol.wire import pack, unpack
-from worker.feedback import Residual
+from worker.error_feedback import Residual
 
 MAX_SLOTS = 1024
 RESIDUAL = "residual.safetensors"

@@ -22,9 +22,9 @@ from learning.models.lora import Adapted
 from learning.objectives import classification, dpo, objective
 from learning.training import loop
 from learning.training.loop import StepReport
-from worker.data import Data, Shard
-from worker.models import Models
-from worker.references import References
+from worker.data.references import References
+from worker.data.shards import Data, Shard
+from worker.models.loaded import Models
 
 SMALLEST_LOSS = 1e-9  # in nats; the scores of `contribution` divide by it
 

@@ -2,7 +2,7 @@
 
 Texts of blocks are plain: rows, model output and names are hostile, and only the renderers here
 know what a form would take for markup. `evaluation/report/tables.py` makes the blocks of a run's
-report, `worker/incremental/report.py` those of what clients learned from their users.
+report, `worker/incremental/report/report.py` those of what clients learned from their users.
 """
 
 from __future__ import annotations

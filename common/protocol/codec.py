@@ -3,7 +3,7 @@
 Every codec fixes the payload size from the shape alone, so the size of hostile input is checked
 before anything is allocated. Relative errors on Gaussian values (ours, docs/algorithms.md):
 bf16 0.2 %, int8 0.6 %, int4 11 %, topk (a tenth) 75 %. The last two need error feedback
-(`worker/feedback.py`) and are only sound where deltas are averaged linearly.
+(`worker/error_feedback.py`) and are only sound where deltas are averaged linearly.
 """
 
 from __future__ import annotations

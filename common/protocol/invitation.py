@@ -4,7 +4,7 @@
 
 It is a secret. The password in it can only ask the store to let the site join, once; the worker
 then makes the credentials that it uses itself, and only their hashes leave its machine
-(`worker/identity.py`, `coordinator/sites/credentials.py`).
+(`worker/site/identity.py`, `coordinator/sites/credentials.py`).
 """
 
 from __future__ import annotations

@@ -287,7 +287,7 @@ class InboxRow(Record):
 
     Losses are in nats, before and after the newest batch: on the new items that were held out, and
     on the anchors. `forgetting` and `backward_transfer` are of accuracy where there is one, else of
-    loss; `worker/incremental/stream.py` has the formulas.
+    loss; `worker/incremental/report/stream.py` has the formulas.
     """
 
     client_id: Label

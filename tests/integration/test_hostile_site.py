@@ -34,7 +34,7 @@ from tests.guarded import Guarded
 from tests.integration.test_sites import TLS, Headquarters
 from tests.processes import eventually
 from tests.unit.federation import stats
-from worker import identity
+from worker.site import identity
 
 pytestmark = pytest.mark.servers
 

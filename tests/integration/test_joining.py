@@ -26,8 +26,8 @@ from coordinator.sites.credentials import Access, Terms
 from coordinator.sites.registry import Sites
 from tests.guarded import Guarded, certs
 from tests.processes import eventually
-from worker import identity
-from worker.identity import Identity
+from worker.site import identity
+from worker.site.identity import Identity
 
 pytestmark = pytest.mark.servers
 

@@ -39,7 +39,7 @@ from tests.recording import Recorder, records
 from tests.servers import Server
 from tests.unit.tiny import tiny_tokenizer
 from tests.unit.worker_records import task
-from worker.data import Data
+from worker.data.shards import Data
 
 SENTENCE = "Die Quittenbäume hinter dem Kesselhaus gehören Frau Xyloprax."
 WORDS = ("Quittenbäume", "Kesselhaus", "Xyloprax")

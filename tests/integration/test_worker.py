@@ -41,8 +41,8 @@ from learning.training.loop import StepReport
 from tests.processes import eventually, forked
 from tests.unit.worker_records import task as make_task
 from worker import heartbeat, publisher, service
-from worker.joining import find_run
 from worker.service import Served, Setting, Worker
+from worker.site.run_discovery import find_run
 from worker.spool import claim, client_lock
 
 RUN, NAME = "run-1", "small"

@@ -7,8 +7,8 @@ import pytest
 
 from common.errors import DataError
 from learning.data import rows
-from worker.bringing import bring
-from worker.data import Data
+from worker.data.import_rows import bring
+from worker.data.shards import Data
 
 SFT = {"instruction": "Say hello.", "output": "Hello."}
 VA = {"prompt": "Say hello.", "chosen": "Hello!", "rejected": "No."}

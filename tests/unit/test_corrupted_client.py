@@ -21,8 +21,8 @@ from learning.models import base, loading, lora
 from learning.synthetic.instructions import instructions
 from learning.training.device import Compute
 from tests.unit.worker_records import no_reference, task
-from worker.data import Data
-from worker.models import Models
+from worker.data.shards import Data
+from worker.models.loaded import Models
 from worker.trainer import Trainer
 
 ROWS = 60

@@ -26,13 +26,15 @@ from cli.worker import Job, _answering, _invited, _listening
 from common.config.config import FederationConfig, IncrementalConfig
 from common.errors import ConfigError, DataError
 from tests.unit.test_items import JSON, NAMED
-from worker.identity import Identity
-from worker.incremental import endpoint, listener, schema, served
-from worker.incremental.endpoint import Endpoint
-from worker.incremental.inbox import Inbox
-from worker.incremental.listener import Listener
-from worker.incremental.served import Served
-from worker.incremental.token import token, token_path
+from worker.incremental.http import endpoint, listener
+from worker.incremental.http.endpoint import Endpoint
+from worker.incremental.http.listener import Listener
+from worker.incremental.http.token import token, token_path
+from worker.incremental.inbox import schema
+from worker.incremental.inbox.inbox import Inbox
+from worker.incremental.serving import served
+from worker.incremental.serving.served import Served
+from worker.site.identity import Identity
 
 SECRET = "my neighbour's secret"
 SERVED = Served(

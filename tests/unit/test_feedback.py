@@ -11,14 +11,14 @@ from safetensors.numpy import load_file
 from common.protocol import codec
 from common.protocol.records import CodecName
 from common.protocol.tensors import Tensors
-from worker import feedback
-from worker.feedback import Residual
+from worker import error_feedback
+from worker.error_feedback import Residual
 
 
 def send(name: CodecName, delta: Tensors, current: Path, phase: int = 0) -> Tensors:
     """What the coordinator decodes. The update is spooled: the residual that waits moves up."""
     residual = Residual(current, current.with_name("waiting"), phase)
-    sent = codec.decode(name, *feedback.encode(name, delta, residual))
+    sent = codec.decode(name, *error_feedback.encode(name, delta, residual))
     residual.waiting.replace(current)
     return sent
 
@@ -72,7 +72,7 @@ def test_the_error_is_exactly_the_residual(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["fp32", "bf16", "int8"])
 def test_codecs_that_need_no_feedback_keep_nothing(name: CodecName, tmp_path: Path) -> None:
     residual = Residual(tmp_path / "residual", tmp_path / "waiting", 0)
-    feedback.encode(name, {"w": np.ones(10, np.float32)}, residual)
+    error_feedback.encode(name, {"w": np.ones(10, np.float32)}, residual)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -88,7 +88,7 @@ def test_a_delta_that_is_not_finite_changes_no_residual(tmp_path: Path) -> None:
     send("topk", {"w": np.arange(10, dtype=np.float32)}, residual.current)
     before = residual.current.read_bytes()
     with pytest.raises(ValueError, match="not finite"):
-        feedback.encode("topk", {"w": np.full(10, np.nan, np.float32)}, residual)
+        error_feedback.encode("topk", {"w": np.full(10, np.nan, np.float32)}, residual)
     assert residual.current.read_bytes() == before
     assert not residual.waiting.exists()
 

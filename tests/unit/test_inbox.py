@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from common.config.config import IncrementalConfig
 from common.errors import DataError
-from worker.incremental import schema
-from worker.incremental.inbox import Flooded, Full, Inbox, Taken
-from worker.incremental.items import Item
+from worker.incremental.inbox import schema
+from worker.incremental.inbox.inbox import Flooded, Full, Inbox, Taken
+from worker.incremental.inbox.items import Item
 
 CONFIG = IncrementalConfig(items_per_minute=1000)
 
@@ -174,8 +174,8 @@ WRITER = """
 import sys
 from pathlib import Path
 from common.config.config import IncrementalConfig
-from worker.incremental.inbox import Inbox
-from worker.incremental.items import Item
+from worker.incremental.inbox.inbox import Inbox
+from worker.incremental.inbox.items import Item
 inbox = Inbox(Path(sys.argv[1]), IncrementalConfig(items_per_minute=10**6, max_waiting=10**6))
 n = 0
 while True:
@@ -204,8 +204,8 @@ import resource, sys
 from pathlib import Path
 from common.config.config import IncrementalConfig
 from common.errors import DataError
-from worker.incremental.inbox import Inbox
-from worker.incremental.items import Item
+from worker.incremental.inbox.inbox import Inbox
+from worker.incremental.inbox.items import Item
 inbox = Inbox(Path(sys.argv[1]), IncrementalConfig())
 resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
 n = 0

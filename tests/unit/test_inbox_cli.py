@@ -13,10 +13,11 @@ from click.testing import CliRunner
 from cli.main import fccl
 from common.config.config import IncrementalConfig
 from common.errors import DataError, FcclError
-from worker.incremental import schema, served
-from worker.incremental.inbox import Inbox
-from worker.incremental.items import Item
-from worker.incremental.served import Served
+from worker.incremental.inbox import schema
+from worker.incremental.inbox.inbox import Inbox
+from worker.incremental.inbox.items import Item
+from worker.incremental.serving import served
+from worker.incremental.serving.served import Served
 
 SERVED = Served(run="run-1", name="run", clients=("a", "b", "c"), kinds=("cls",), labels=("x",))
 

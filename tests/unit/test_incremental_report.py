@@ -16,8 +16,9 @@ from cli import streams
 from cli.main import fccl
 from common.document.blocks import markdown
 from common.errors import DataError
-from worker.incremental import history, report, schema
-from worker.incremental.stream import figures
+from worker.incremental.inbox import schema
+from worker.incremental.report import history, report
+from worker.incremental.report.stream import figures
 
 Measured = tuple[float, float | None]
 

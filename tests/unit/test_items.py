@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from common.errors import DataError
 from common.protocol.records import Kind
 from learning.data.columns import NAMES
-from worker.incremental.items import FIELDS, Item, parse
+from worker.incremental.inbox.items import FIELDS, Item, parse
 
 SECRET = "my neighbour's secret"
 LABELS = ("negative", "positive")

@@ -10,7 +10,7 @@ import pytest
 from common.protocol.wire import pack
 from common.store.store import Store
 from common.store.view import Info, RunStatus
-from worker.joining import runs
+from worker.site.run_discovery import runs
 
 NAME = "r"
 

@@ -29,15 +29,16 @@ from tests.processes import eventually
 from tests.unit.tiny_encoder import encoder, saved
 from tests.unit.worker_records import NOTHING, task
 from worker import spool
-from worker.data import Data
-from worker.incremental import schema, served
-from worker.incremental.book import Book, Local
-from worker.incremental.current import load_current
-from worker.incremental.inbox import Inbox
-from worker.incremental.items import Item
+from worker.data.shards import Data
+from worker.incremental.inbox import schema
+from worker.incremental.inbox.inbox import Inbox
+from worker.incremental.inbox.items import Item
+from worker.incremental.inbox.learning_store import Book, Local
 from worker.incremental.learner import Learner, Place, Voice
-from worker.models import Models
-from worker.source import Source
+from worker.incremental.serving import served
+from worker.incremental.serving.current_model import load_current
+from worker.models.loaded import Models
+from worker.models.source import Source
 from worker.spool import Pending, claim
 from worker.trainer import norm
 

@@ -19,8 +19,8 @@ from learning.models import for_objective, lora
 from tests.unit.test_learner import COMPUTE, NEVER, Stage, plus, same
 from tests.unit.tiny import tiny_model, tiny_tokenizer
 from tests.unit.worker_records import task
-from worker.incremental.current import load_current
-from worker.incremental.items import Item
+from worker.incremental.inbox.items import Item
+from worker.incremental.serving.current_model import load_current
 
 THINGS = ("sky", "sea", "ice", "lake", "rain", "wave", "tear", "pond", "river", "cloud")
 SPEC = LoraSpec(r=2, alpha=4)

@@ -20,16 +20,17 @@ from learning.models import lora
 from learning.training.device import Compute
 from tests.unit.tiny_encoder import encoder, saved
 from tests.unit.worker_records import NOTHING, task
-from worker.data import Data
-from worker.incremental import lessons, schema
-from worker.incremental.book import Book
-from worker.incremental.history import Batch
-from worker.incremental.inbox import Inbox
-from worker.incremental.items import Item
+from worker.data.shards import Data
+from worker.incremental.inbox import schema
+from worker.incremental.inbox.inbox import Inbox
+from worker.incremental.inbox.items import Item
+from worker.incremental.inbox.learning_store import Book
 from worker.incremental.learner import _model_of
-from worker.incremental.lessons import Desk
-from worker.incremental.shadow import Shadow
-from worker.models import Models
+from worker.incremental.report.history import Batch
+from worker.incremental.training import batches
+from worker.incremental.training.batches import Desk
+from worker.incremental.training.shadow import Shadow
+from worker.models.loaded import Models
 
 LABELS = ("bad", "fine")
 CONFIG = IncrementalConfig(
@@ -76,7 +77,7 @@ class Client:
         batch = Batch(0, "run-1", 0, "cls", name, 0.0, len(ids), held, 1, 0.0, "accepted", "", {})
         self.book.accept(batch, ids[held:], ids[:held], self.adapter, self.adapter, {})
 
-    def prepared(self) -> lessons.Prepared:
+    def prepared(self) -> batches.Prepared:
         return self.desk.prepared(self.book.entries("waiting"), self.adapter, split=True)
 
 
@@ -98,7 +99,7 @@ def test_each_class_of_each_task_is_alike_among_old_rows(client: Client) -> None
 
 
 def test_no_task_drops_out_of_the_anchors(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lessons, "HOLDOUT_EXAMPLES", 4)
+    monkeypatch.setattr(batches, "HOLDOUT_EXAMPLES", 4)
     first, then = texts("bright", 6), texts("dull", 20)
     client.learned("first", first, held=2)
     client.learned("then", then, held=10)
@@ -147,7 +148,7 @@ def test_as_much_of_a_lesson_is_kept_as_the_gate_lets_pass(
     nobody: Any = None
     desk = Desk("client_0", nobody, shadow, nobody, nobody, CONFIG)
     exams: Any = ("new",), ("anchors",)
-    prepared = lessons.Prepared((), (), (), *exams, ())
+    prepared = batches.Prepared((), (), (), *exams, ())
     theta, learned, before = ({"x": np.array([x])} for x in (0.0, 1.0, 100.0))
     found = desk.judge(prepared, theta, learned, [before])
     assert (found.share, found.reason) == (share, reason)

@@ -25,9 +25,9 @@ from learning.synthetic.preferences import preferences
 from learning.training.device import Compute
 from tests.unit.tiny import tiny_model, tiny_tokenizer
 from tests.unit.worker_records import task
-from worker.data import Data
-from worker.models import Models
-from worker.references import Nats, References
+from worker.data.references import Nats, References
+from worker.data.shards import Data
+from worker.models.loaded import Models
 from worker.trainer import Trained, Trainer
 
 ONE, OTHER = "a" * 64, "b" * 64

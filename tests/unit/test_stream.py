@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from worker.incremental.stream import BEFORE, OWN, Learned, Measure, course, figures
+from worker.incremental.report.stream import BEFORE, OWN, Learned, Measure, course, figures
 
 
 def measures(rows: dict[tuple[int, str], dict[str, float]], *, loss: bool = False) -> list[Measure]:

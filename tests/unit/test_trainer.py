@@ -21,8 +21,8 @@ from learning.training.device import Compute
 from learning.training.loop import StepReport
 from tests.unit.tiny import tiny_model, tiny_tokenizer
 from tests.unit.worker_records import no_reference, task
-from worker.data import Data
-from worker.models import Models
+from worker.data.shards import Data
+from worker.models.loaded import Models
 from worker.trainer import Trained, Trainer, norm
 
 COMPUTE = Compute(torch.device("cpu"), threads=1, autocast=False)

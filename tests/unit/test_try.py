@@ -27,12 +27,13 @@ from common.protocol.tensors import Tensors
 from learning.models import for_objective, lora
 from tests.unit.tiny import tiny_model, tiny_tokenizer
 from tests.unit.tiny_encoder import encoder, saved
-from worker.incremental import schema, served
-from worker.incremental.asking import Reply
-from worker.incremental.book import Book
-from worker.incremental.history import Batch
-from worker.incremental.inbox import Inbox
-from worker.incremental.served import Served
+from worker.incremental.inbox import schema
+from worker.incremental.inbox.inbox import Inbox
+from worker.incremental.inbox.learning_store import Book
+from worker.incremental.report.history import Batch
+from worker.incremental.serving import served
+from worker.incremental.serving.answers import Reply
+from worker.incremental.serving.served import Served
 
 LABELS = ("negative", "positive")
 LORA = LoraSpec(r=2, alpha=4)

@@ -18,8 +18,8 @@ from tests.processes import eventually
 from tests.unit.test_learner import COMPUTE, CONFIG, LABELS, NEVER, Stage, items, plus, same
 from tests.unit.tiny_encoder import encoder, saved
 from tests.unit.worker_records import task
-from worker.incremental import schema
-from worker.incremental.inbox import Inbox
+from worker.incremental.inbox import schema
+from worker.incremental.inbox.inbox import Inbox
 from worker.spool import client_lock
 
 JUDGE = """\

@@ -18,7 +18,7 @@ import pytest
 from common.errors import ConfigError
 from learning.evaluation.measuring import Measurement
 from tests.processes import eventually
-from worker.incremental.validator import Case, Sample, Verdict, check, validate
+from worker.incremental.validation.validator import Case, Sample, Verdict, check, validate
 
 CASE = Case(
     client_id="client_0",

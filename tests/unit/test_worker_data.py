@@ -14,8 +14,8 @@ from learning.objectives import objective
 from learning.synthetic.instructions import instructions
 from tests.unit.tiny import tiny_tokenizer
 from tests.unit.worker_records import task
-from worker import data
-from worker.data import HOLDOUT_EXAMPLES, Data, Shard, Wanted
+from worker.data import shards
+from worker.data.shards import HOLDOUT_EXAMPLES, Data, Shard, Wanted
 
 
 def read(rows: Data, client: str, tokenizer: PreTrainedTokenizerBase, length: int = 256) -> Shard:
@@ -55,9 +55,9 @@ def test_rows_are_learned_or_measured_by_but_never_both(directory: Path) -> None
 
 def test_rows_are_tokenised_once(directory: Path) -> None:
     data, tokenizer = Data(directory), tiny_tokenizer()
-    first = read(data, "client_0", tokenizer)
+    first = read(shards, "client_0", tokenizer)
     (directory / "client_0_sft.jsonl").unlink()
-    assert read(data, "client_0", tokenizer).train is first.train
+    assert read(shards, "client_0", tokenizer).train is first.train
 
 
 @pytest.mark.parametrize("name", ["client_9", "heldout"])
@@ -102,7 +102,7 @@ def test_a_client_may_have_rows_of_one_kind_only(directory: Path) -> None:
 def test_a_task_measures_by_a_part_of_what_is_held_out(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data, "HOLDOUT_EXAMPLES", 2)
+    monkeypatch.setattr(shards, "HOLDOUT_EXAMPLES", 2)
     rows, tokenizer = Data(directory), tiny_tokenizer()
     wanted = Wanted("client_0", "sft", (), 256)
     whole = rows.of(wanted, objective.make("sft"), tokenizer)

@@ -20,7 +20,7 @@ from common.protocol.records import Update
 from common.protocol.wire import unpack
 from tests.processes import forked
 from tests.unit.worker_records import task, update
-from worker import feedback, spool
+from worker import error_feedback, spool
 from worker.spool import Slot, claim, client_lock, workers
 
 RUN = "run-1"
@@ -167,7 +167,7 @@ DELTA = {"w": np.array([5, 1, 2, 0, 0, 0, 0, 0, 0, 0], np.float32)}
 
 def train(slot: Slot, task_id: str) -> None:
     """What a worker does once a model is trained."""
-    entries, data = feedback.encode("topk", DELTA, slot.residual(task(task_id)))
+    entries, data = error_feedback.encode("topk", DELTA, slot.residual(task(task_id)))
     slot.put_update(update(task_id, codec="topk", tensors=entries), data)
 
 
@@ -247,6 +247,6 @@ def test_an_update_that_is_settled_before_its_residual_moved_up_takes_it_along(
 
 
 def test_codecs_without_feedback_leave_no_residual(slot: Slot, tmp_path: Path) -> None:
-    feedback.encode("fp32", DELTA, slot.residual(task("t1")))
+    error_feedback.encode("fp32", DELTA, slot.residual(task("t1")))
     slot.put_update(update("t1"), b"")
     assert list((tmp_path / RUN / "clients" / "client_0").iterdir()) == []

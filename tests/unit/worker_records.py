@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from common.protocol.records import TrainTask, Update
-from worker.references import References
+from worker.data.references import References
 
 NOTHING = hashlib.sha256(b"").hexdigest()
 

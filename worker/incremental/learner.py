@@ -26,14 +26,15 @@ from common.errors import DataError, ModelError, StoreError, WireError
 from common.protocol.records import KINDS, CurrentModel, InboxRow, Receipt, TrainTask
 from common.protocol.tensors import Tensors
 from learning.models import lora
-from worker.data import Data
-from worker.incremental import schema, served
-from worker.incremental.book import Book, Entry
-from worker.incremental.shadow import Shadow, row
-from worker.incremental.tutor import Pupil, Tutor
-from worker.incremental.watch import Watch
-from worker.models import Models
-from worker.source import Source
+from worker.data.shards import Data
+from worker.incremental.inbox import schema
+from worker.incremental.inbox.learning_store import Book, Entry
+from worker.incremental.inbox.watch import Watch
+from worker.incremental.serving import served
+from worker.incremental.training.shadow import Shadow, row
+from worker.incremental.training.trainer import Pupil, Tutor
+from worker.models.loaded import Models
+from worker.models.source import Source
 from worker.spool import Pending, Slot, client_lock
 from worker.trainer import NOTHING, Start
 

@@ -21,9 +21,9 @@ from learning.models import base, lora
 from learning.objectives.classification import Classes
 from learning.objectives.template import prompt
 from learning.training.device import Compute, cores
-from worker.incremental import served
-from worker.incremental.current import Current, load_current
-from worker.models import Loaded, Models
+from worker.incremental.serving import served
+from worker.incremental.serving.current_model import Current, load_current
+from worker.models.loaded import Loaded, Models
 
 
 @dataclass(frozen=True)

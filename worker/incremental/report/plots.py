@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from common.document import drawing
-from worker.incremental import report
-from worker.incremental.history import History, Stream
-from worker.incremental.stream import OWN, StreamFigures, course, figures
+from worker.incremental.report import report
+from worker.incremental.report.history import History, Stream
+from worker.incremental.report.stream import OWN, StreamFigures, course, figures
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

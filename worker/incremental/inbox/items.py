@@ -2,7 +2,7 @@
 
 Pure. Whatever comes through a front door, from JSON or from a command line, becomes an item here or
 is refused with a reason. Items are private: no reason holds any of their text, not even a label
-that there is not, which may be a text in the wrong place. Next: `worker/incremental/inbox.py`.
+that there is not, which may be a text in the wrong place. Next: `worker/incremental/inbox/inbox.py`.
 """
 
 from __future__ import annotations

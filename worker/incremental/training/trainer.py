@@ -20,13 +20,13 @@ from common.protocol.records import CurrentModel
 from common.protocol.tensors import Tensors
 from learning.evaluation.measuring import Measurement
 from learning.training.loop import StepReport
-from worker.data import Data
-from worker.incremental import validator
-from worker.incremental.book import Book, Entry, Local, added, said
-from worker.incremental.lessons import Desk, Judged, helps
-from worker.incremental.shadow import Shadow, difference
-from worker.incremental.trial import Trial
-from worker.incremental.verdicts import Verdicts
+from worker.data.shards import Data
+from worker.incremental.inbox.learning_store import Book, Entry, Local, added, said
+from worker.incremental.training.attempt import Trial
+from worker.incremental.training.batches import Desk, Judged, helps
+from worker.incremental.training.shadow import Shadow, difference
+from worker.incremental.validation import validator
+from worker.incremental.validation.verdicts import Verdicts
 
 BY_VALIDATOR = "by the validator:"
 VETO = "the validator did not accept it"  # all that others are told

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from common.document.blocks import Block, Heading, Items, Paragraph, Picture, Table, finite
-from worker.incremental.history import Batch, History, Stream
-from worker.incremental.stream import OWN, Learned, StreamFigures, course, figures
+from worker.incremental.report.history import Batch, History, Stream
+from worker.incremental.report.stream import OWN, Learned, StreamFigures, course, figures
 
 NOTHING = "–"
 _BATCHES = 30  # of which a table tells; the JSON file has all

@@ -4,7 +4,7 @@ Front doors (`fccl learn`, `fccl try`, HTTP) are processes and threads of their 
 them write at once: each change is one transaction that holds SQLite's write lock from its first
 look.
 The limits of `[incremental]` are kept here, by what the file says, so that they hold over all of
-them. The worker takes the items from the same file (`worker/incremental/schema.py`).
+them. The worker takes the items from the same file (`worker/incremental/inbox/schema.py`).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from common.clock import Clock, wall
 from common.config.config import IncrementalConfig
 from common.errors import DataError
 from common.files import sync
-from worker.incremental import schema
-from worker.incremental.items import Item
+from worker.incremental.inbox import schema
+from worker.incremental.inbox.items import Item
 
 STATES = ("waiting", "learned", "settled", "rejected", "superseded")
 WINDOW_S = 60.0

@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from common.errors import DataError
 from common.files import write_durable
-from worker.incremental.served import LOCK_S
+from worker.incremental.serving.served import LOCK_S
 
 FILE = "token"
 _BYTES = 32

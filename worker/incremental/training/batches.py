@@ -1,6 +1,6 @@
 """What is to be learned, what it is measured by, and how an attempt went.
 
-Gathers examples from the inbox (`book`) and from the client's own rows (`worker/data.py`), lets
+Gathers examples from the inbox (`book`) and from the client's own rows (`worker/data/shards.py`), lets
 `shadow` train and measure, and asks `gate`. Nothing is written here.
 """
 
@@ -16,11 +16,11 @@ from common.errors import DataError
 from common.protocol.records import KINDS, CurrentModel, Kind
 from common.protocol.tensors import Tensors
 from learning.evaluation.measuring import Measurement
-from worker.data import HOLDOUT_EXAMPLES, Data, Shard, Wanted
-from worker.incremental import mixing
-from worker.incremental.book import Book, Entry, added
-from worker.incremental.gate import Figures, refusal
-from worker.incremental.shadow import Exam, Lesson, Shadow, label_of
+from worker.data.shards import HOLDOUT_EXAMPLES, Data, Shard, Wanted
+from worker.incremental.inbox.learning_store import Book, Entry, added
+from worker.incremental.training import replay
+from worker.incremental.training.gate import Figures, refusal
+from worker.incremental.training.shadow import Exam, Lesson, Shadow, label_of
 from worker.trainer import norm
 
 ANCHORS = 128  # rows of the client's own: on few, chance moves the mean loss by what it may rise
@@ -236,7 +236,7 @@ class Desk:
         config = self._config
         if not config.replay or not config.reservoir:
             return []
-        steps = mixing.steps(new, config.batch_size, config.replay, config.steps)
+        steps = replay.steps(new, config.batch_size, config.replay, config.steps)
         wanted = min(config.reservoir, round(steps * config.batch_size * config.replay))
         before = self._before(kind, without, held=False, newest=config.reservoir)
         learned, places = self._shadow.encode(kind, before)
@@ -244,7 +244,7 @@ class Desk:
         rows = [("", example) for example in (own.train if own else ())]
         tasks = [before[place].task for place in places]
         rows += zip(tasks, learned, strict=True)
-        chosen = mixing.reservoir(rows, wanted, len(rows), lambda row: (row[0], label_of(row[1])))
+        chosen = replay.reservoir(rows, wanted, len(rows), lambda row: (row[0], label_of(row[1])))
         return self._shadow.compared(kind, [example for _, example in chosen], adapter)
 
     def _anchors(
@@ -261,9 +261,9 @@ class Desk:
         exams = []
         for kind in kinds if any(self._own(k) for k in kinds) else {KINDS[self._model.objective]}:
             known = self._before(kind, without, held=True)
-            chosen = mixing.reservoir(known, HOLDOUT_EXAMPLES, len(known), lambda e: e.task)
+            chosen = replay.reservoir(known, HOLDOUT_EXAMPLES, len(known), lambda e: e.task)
             held, _ = self._examples(kind, chosen, adapter)
-            rows = mixing.alike(self._own_holdout(kind), FEWEST, label_of)[:ANCHORS]
+            rows = replay.alike(self._own_holdout(kind), FEWEST, label_of)[:ANCHORS]
             own = self._shadow.compared(kind, rows, adapter)
             exams.append(Exam(kind, [*own, *held]))
         return tuple(exams)
@@ -318,7 +318,7 @@ def difference_norm(after: Tensors, own: Tensors) -> float:
 
 def _parted(entries: Sequence[Entry], *, split: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
     if split:
-        return mixing.hold([entry.key for entry in entries])
+        return replay.hold([entry.key for entry in entries])
     places = range(len(entries))
     held = tuple(place for place in places if entries[place].held)
     return tuple(place for place in places if not entries[place].held), held

@@ -23,8 +23,9 @@ from safetensors.numpy import load, save
 from common.protocol.records import InboxRow, Kind
 from common.protocol.tensors import Tensors
 from learning.evaluation.measuring import Measurement
-from worker.incremental import history, schema, stream
-from worker.incremental.history import Batch
+from worker.incremental.inbox import schema
+from worker.incremental.report import history, stream
+from worker.incremental.report.history import Batch
 
 PARTS = ("unsent", "riding", "personal")
 _ENTRY = "SELECT id, key, kind, fields, task, held, batch FROM item"

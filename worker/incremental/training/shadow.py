@@ -20,10 +20,9 @@ from learning.evaluation.measuring import Measurement
 from learning.models import lora
 from learning.objectives import classification, dpo, objective
 from learning.training import loop
-from worker.data import Shard
-from worker.incremental import mixing
-from worker.incremental.book import Entry
-from worker.models import Loaded
+from worker.data.shards import Shard
+from worker.incremental.inbox.learning_store import Entry
+from worker.models.loaded import Loaded
 
 LR_LORA: Mapping[Kind, float] = {"cls": 3e-4, "sft": 5e-4, "va": 5e-4}
 """AdamW's, at the first step of a lesson. Of a pretrained encoder 5e-4 makes a client forget more
@@ -142,8 +141,8 @@ class Shadow:
         steps, seconds = 0, 0.0
         for lesson in lessons:
             replay = config.replay if lesson.old else 0.0
-            count = mixing.steps(len(lesson.new), config.batch_size, replay, config.steps)
-            examples = mixing.mixed(lesson.new, lesson.old, count * config.batch_size, replay)
+            count = replay.steps(len(lesson.new), config.batch_size, replay, config.steps)
+            examples = replay.mixed(lesson.new, lesson.old, count * config.batch_size, replay)
             if lesson.kind == "cls":  # a correction says nothing of how frequent its class is
                 classes = len(self._about.labels)
                 examples = list(classification.adjusted(examples, classes, 1.0))

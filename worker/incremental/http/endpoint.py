@@ -3,7 +3,7 @@
     POST /learn[?client=NAME][&task=NAME]   an item, an array of items, or a line of JSON for each
     GET  /inbox[?client=NAME]               how many items are in which state
 
-Both want `Authorization: Bearer TOKEN` (`worker/incremental/token.py`). It listens on loopback, and
+Both want `Authorization: Bearer TOKEN` (`worker/incremental/http/token.py`). It listens on loopback, and
 refuses what a web page of a browser on this machine could send: a request with an `Origin`, or for
 another host's name. What `listener` reads is answered here, by functions of the request alone and
 of what is on the disk; nothing of it is kept in memory, and nothing of a text is told or logged.
@@ -23,11 +23,12 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from common.config.config import IncrementalConfig
 from common.errors import DataError
-from worker.incremental import items, schema, served
-from worker.incremental.inbox import STATES, Flooded, Full, Inbox, Taken, TooMany
-from worker.incremental.intake import Intake, max_bytes, parsed
-from worker.incremental.items import Item
-from worker.incremental.schema import Busy, DiskFull
+from worker.incremental.inbox import items, schema
+from worker.incremental.inbox.inbox import STATES, Flooded, Full, Inbox, Taken, TooMany
+from worker.incremental.inbox.intake import Intake, max_bytes, parsed
+from worker.incremental.inbox.items import Item
+from worker.incremental.inbox.schema import Busy, DiskFull
+from worker.incremental.serving import served
 
 LOCALHOST = ("127.0.0.1", "localhost", "[::1]")
 METHODS: Mapping[str, str] = {"/learn": "POST", "/inbox": "GET"}

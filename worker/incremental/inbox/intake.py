@@ -1,4 +1,4 @@
-"""What people and programs hand in becomes items here, on its way to `worker/incremental/inbox.py`.
+"""What people and programs hand in becomes items here, on its way to `worker/incremental/inbox/inbox.py`.
 
 `fccl learn` and the endpoint of a worker take the same JSON: an object is an item, whose fields
 have the names that data sets give them; its `task`, if there is one, names the stream. No reason
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from common.config.config import IncrementalConfig
 from common.errors import DataError
-from worker.incremental import items
-from worker.incremental.items import Item
-from worker.incremental.served import Served
+from worker.incremental.inbox import items
+from worker.incremental.inbox.items import Item
+from worker.incremental.serving.served import Served
 
 STREAM = "task"  # the field that names it
 _ESCAPED = 12  # bytes of JSON for a character at most: a pair of surrogates, each as \uXXXX

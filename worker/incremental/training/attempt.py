@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from common.protocol.records import CurrentModel
-from worker.incremental.book import Local
-from worker.incremental.gate import Figures
-from worker.incremental.history import Batch
-from worker.incremental.lessons import Prepared
+from worker.incremental.inbox.learning_store import Local
+from worker.incremental.report.history import Batch
+from worker.incremental.training.batches import Prepared
+from worker.incremental.training.gate import Figures
 
 
 @dataclass(frozen=True)

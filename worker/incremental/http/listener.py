@@ -1,4 +1,4 @@
-"""Listens on loopback for `worker/incremental/endpoint.py`, in threads of its own.
+"""Listens on loopback for `worker/incremental/http/endpoint.py`, in threads of its own.
 
 Whoever connects can cost the worker little: so many connections at a time, one request each, that
 must have come within seconds, and a body of bounded size. An error is counted, and ends nothing.
@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 from common.errors import ConfigError
-from worker.incremental.endpoint import Answer, Endpoint, Refusal, Request, encoded
+from worker.incremental.http.endpoint import Answer, Endpoint, Refusal, Request, encoded
 
 HOST = "127.0.0.1"
 CONNECTIONS = 16  # at a time

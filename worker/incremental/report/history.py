@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from common.protocol.records import Kind
-from worker.incremental import schema
-from worker.incremental.stream import BEFORE, OWN, Measure
+from worker.incremental.inbox import schema
+from worker.incremental.report.stream import BEFORE, OWN, Measure
 
 STATES = ("waiting", "learned", "settled", "rejected", "superseded")
 
@@ -28,7 +28,7 @@ class Batch:
     Attributes:
         number: In the inbox; 0 until it is written there.
         reason: Why it was rejected. Told to others: never user text.
-        figures: Those that the gate saw, by name (`worker/incremental/gate.py`); measurements are
+        figures: Those that the gate saw, by name (`worker/incremental/training/gate.py`); measurements are
             maps of `loss` and `accuracy`, or None.
     """
 

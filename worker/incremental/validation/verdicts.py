@@ -8,8 +8,8 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
-from worker.incremental import validator
-from worker.incremental.validator import Case, Verdict
+from worker.incremental.validation import validator
+from worker.incremental.validation.validator import Case, Verdict
 
 AT_ONCE = 4  # of a worker of many clients: the others wait for their turn, and for the time-out
 

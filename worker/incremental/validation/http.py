@@ -14,7 +14,14 @@ import httpx
 
 from common.protocol.records import one_line
 from common.tls.tls import trusting
-from worker.incremental.unanswered import MAX_ANSWER, NEVER, Unanswered, late, stopped, too_long
+from worker.incremental.validation.unanswered import (
+    MAX_ANSWER,
+    NEVER,
+    Unanswered,
+    late,
+    stopped,
+    too_long,
+)
 
 _LOOK_S = 0.05  # between two looks whether anybody still waits
 

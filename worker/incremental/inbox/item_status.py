@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from worker.incremental import schema
+from worker.incremental.inbox import schema
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,14 @@ from contextlib import suppress
 from threading import Event as Flag
 from typing import IO
 
-from worker.incremental.unanswered import MAX_ANSWER, NEVER, Unanswered, late, stopped, too_long
+from worker.incremental.validation.unanswered import (
+    MAX_ANSWER,
+    NEVER,
+    Unanswered,
+    late,
+    stopped,
+    too_long,
+)
 
 _PRIVATE = "FCCL_"
 _CHUNK = 64 * 1024

@@ -25,9 +25,9 @@ import httpx
 from common.errors import ConfigError
 from common.protocol.records import Kind, one_line
 from learning.evaluation.measuring import Measurement
-from worker.incremental import command
-from worker.incremental.post import post
-from worker.incremental.unanswered import NEVER, Unanswered
+from worker.incremental.validation import command
+from worker.incremental.validation.http import post
+from worker.incremental.validation.unanswered import NEVER, Unanswered
 
 FORMAT = 1
 MAX_REASON = 300

@@ -14,7 +14,8 @@ from safetensors.numpy import load
 from common.errors import DataError
 from common.protocol.records import CurrentModel
 from common.protocol.tensors import Tensors
-from worker.incremental import schema, served
+from worker.incremental.inbox import schema
+from worker.incremental.serving import served
 
 
 @dataclass(frozen=True)
