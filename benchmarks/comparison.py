@@ -23,8 +23,8 @@ from typing import Any
 
 from safetensors.numpy import load_file
 
-from cli import demo
 from cli.console import Output
+from cli.demo import command
 from common.config import config as configuration
 from common.config.config import FederationConfig, PhaseConfig
 from common.paths import cache_dir
@@ -52,7 +52,9 @@ def main() -> None:
     results = []
     for seed in arguments.seeds:
         with tempfile.TemporaryDirectory() as folder:
-            config = demo.configure(arguments.config, arguments.data, Path(folder) / "comparison")
+            config = command.configure(
+                arguments.config, arguments.data, Path(folder) / "comparison"
+            )
             table = config.model_dump()
             table["run"]["seed"] = seed
             config = configuration.parse(table, "comparison")
@@ -63,7 +65,7 @@ def main() -> None:
 
 def compare(config: FederationConfig, heldout: Path | None, arms: Sequence[str]) -> dict[str, Any]:
     """All arms of one seed: loss and accuracy (of classification) on the held-out rows."""
-    demo.serve(config, "start", Output(plain=True))
+    command.serve(config, "start", Output(plain=True))
     updates = lines(config.run.path / "client_metrics.jsonl")
     steps = sum(update["steps"] for update in updates)
     seconds = [update["train_seconds"] for update in updates]

@@ -1,6 +1,6 @@
 """A federation in this process that an experiment watches while it runs.
 
-As `fccl demo` runs one (`cli.embedded`): coordinator, broker and store, and a worker that serves
+As `fccl demo` runs one (`cli.demo.federation`): coordinator, broker and store, and a worker that serves
 all clients, each on a thread. Here nothing is shown, and the caller looks on and stops it.
 """
 
@@ -14,7 +14,7 @@ from types import TracebackType
 
 from broker.embedded.broker import EmbeddedBroker, EmbeddedServer
 from broker.protocol import LOCAL
-from cli.worker import host
+from cli.run.worker import host
 from common.config.config import IncrementalConfig
 from common.errors import RunError
 from common.paths import cache_dir

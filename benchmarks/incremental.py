@@ -32,8 +32,8 @@ from benchmarks import streams
 from benchmarks.federation import Federation
 from benchmarks.streams import LIES, Amounts, Course
 from benchmarks.users import LIMIT_S, Snapshot, Told, newest, own, tell
-from cli import coordinating
 from cli.console import Output
+from cli.run import session
 from common.config import config as configuration
 from common.config.config import FederationConfig, IncrementalConfig
 from common.errors import FcclError
@@ -242,7 +242,7 @@ def show(results: Mapping[str, Any]) -> None:
 
 
 def _open(config: FederationConfig, mode: str) -> Run:
-    return coordinating.open_run(config, mode, Output(plain=True), forget=lambda run: None)
+    return session.open_run(config, mode, Output(plain=True), forget=lambda run: None)
 
 
 def _silent(text: str) -> None:

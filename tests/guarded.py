@@ -10,9 +10,9 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from cli import servers
-from cli.certs import command
-from cli.ports import free_port
+from cli.services import servers
+from cli.services.ports import free_port
+from cli.sites.certs import command
 from tests.servers import find_binaries
 
 

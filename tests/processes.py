@@ -165,8 +165,8 @@ def warm() -> None:
 
 def _forks() -> multiprocessing.context.ForkServerContext:
     context = multiprocessing.get_context("forkserver")
-    commands = ["cli.demo", "cli.coordinator", "cli.worker", "cli.status"]
-    context.set_forkserver_preload([*commands, "cli.embedded"])  # which imports all the rest
+    commands = ["cli.demo.command", "cli.run.coordinator", "cli.run.worker", "cli.control.status"]
+    context.set_forkserver_preload([*commands, "cli.demo.federation"])  # which imports all the rest
     return context
 
 

@@ -17,8 +17,8 @@ import tempfile
 from pathlib import Path
 from typing import Protocol
 
-from cli import servers
-from cli.ports import free_port
+from cli.services import servers
+from cli.services.ports import free_port
 from common.errors import FcclError
 
 __all__ = ["PrivateRabbitMQ", "PrivateRedis", "Server", "ServerMissing", "free_port"]

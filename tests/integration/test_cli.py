@@ -254,7 +254,7 @@ for flag in ("--help", "-h"):
 
 
 def test_the_view_loads_neither_model_nor_queue() -> None:
-    assert not imported("import tui.app, cli.tui") & {"torch", "transformers", "pika"}
+    assert not imported("import tui.app, cli.control.tui") & {"torch", "transformers", "pika"}
 
 
 @pytest.mark.parametrize(

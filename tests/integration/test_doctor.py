@@ -12,11 +12,11 @@ import pytest
 import redis
 from click.testing import CliRunner
 
-from cli import diagnose_servers as look
-from cli import servers
-from cli.diagnosis import Check, Situation
-from cli.doctor import command
-from cli.ports import free_port
+from cli.doctor import servers as look
+from cli.doctor.checks import Check, Situation
+from cli.doctor.command import command
+from cli.services import servers
+from cli.services.ports import free_port
 from common.config.config import parse
 from common.errors import BrokerError, StoreError
 from common.store.store import StoreDenied, connect

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from broker.rabbit.broker import RabbitBroker
 from broker.rabbit.management import Management
-from cli.doctor import command as doctor
+from cli.doctor.command import command as doctor
 from common.errors import BrokerError, FcclError, JoinError, StoreError, StoreRefused
 from common.protocol.invitation import Invitation
 from common.protocol.naming import join_user, site_user

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from cli.health import ask
+from cli.control.health import ask
 from tests.federations import Federation, check_applied_once, federation
 from tests.integration.test_federation import Make
 from tests.processes import eventually

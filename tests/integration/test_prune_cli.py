@@ -9,7 +9,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from cli.prune import command, parse_layers
+from cli.models.prune import command, parse_layers
 from common.errors import ConfigError, ModelError
 from learning.models.encoders import load_encoder
 from tests.unit.tiny import tiny_model, tiny_tokenizer

@@ -16,9 +16,9 @@ import pytest
 
 from broker.protocol import LOCAL, Message, Topology
 from broker.rabbit.broker import RabbitBroker
-from cli import processes, servers
-from cli.processes import Process, load
-from cli.servers import record_of
+from cli.services import processes, servers
+from cli.services.processes import Process, load
+from cli.services.servers import record_of
 from common.store.store import connect
 from tests.conftest import needed
 from tests.processes import Command, Commands, commands, eventually

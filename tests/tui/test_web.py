@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from cli.tui import _chosen
+from cli.control.tui import _chosen
 from common.store.store import connect
 from tests.processes import LONG, Commands, commands
 from tests.servers import Server, free_port

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from cli.certs import command
+from cli.sites.certs import command
 from common.errors import ConfigError
 from common.tls import certificates
 from common.tls.certificates import Pair

@@ -10,10 +10,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from cli import diagnose_machine as machine
-from cli import diagnose_servers as servers
-from cli import doctor
-from cli.diagnosis import Check, Examination, Situation, examine
+from cli.doctor import command, machine, servers
+from cli.doctor.checks import Check, Examination, Situation, examine
 from common.config.config import FederationConfig, parse
 from common.errors import DataError, FcclError, ModelError
 from learning.data import instructions
@@ -66,9 +64,9 @@ def test_a_check_that_raises_or_hangs_hides_no_other(situation: Situation) -> No
 
 
 def run(monkeypatch: pytest.MonkeyPatch, checks: tuple[Examination, ...], *args: str) -> Result:
-    monkeypatch.setattr(doctor, "CHECKS", checks)
+    monkeypatch.setattr(command, "CHECKS", checks)
     monkeypatch.chdir("/")  # no federation.toml: doctor works without
-    return CliRunner().invoke(doctor.command, args, catch_exceptions=False)
+    return CliRunner().invoke(command.command, args, catch_exceptions=False)
 
 
 def test_the_report_says_its_status_in_words_and_fails_only_with_a_failed_check(

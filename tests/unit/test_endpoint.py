@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 from broker.protocol import LOCAL
 from cli.console import Output
-from cli.inboxes import door
-from cli.joining import Wanted
+from cli.learn.location import door
 from cli.main import fccl
-from cli.worker import Job, _answering, _invited, _listening
+from cli.run.join_site import Wanted
+from cli.run.worker import Job, _answering, _invited, _listening
 from common.config.config import FederationConfig, IncrementalConfig
 from common.errors import ConfigError, DataError
 from tests.unit.test_items import JSON, NAMED
@@ -428,7 +428,9 @@ def test_an_invited_site_learns_as_the_configuration_of_its_own_machine_says(
     )
     (place / "identity.json").write_text(json.dumps(asdict(mine)))
     (tmp_path / "rows").mkdir()
-    monkeypatch.setattr("cli.worker.on_signals", lambda flags: None)  # they are the test runner's
+    monkeypatch.setattr(
+        "cli.run.worker.on_signals", lambda flags: None
+    )  # they are the test runner's
     wanted, own = Wanted("hospital-a", place), IncrementalConfig(validator="true", max_chars=7)
     rows = (tmp_path / "rows",)
     job = _invited(wanted, rows, None, own, Output(plain=True), threading.Event())

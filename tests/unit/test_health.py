@@ -8,7 +8,7 @@ import socket
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from cli.health import ask
+from cli.control.health import ask
 from common.config.config import OperationsConfig
 from common.errors import ConfigError
 from common.operations.health import Health

@@ -12,8 +12,8 @@ from typing import Any
 import click
 import pytest
 
-from cli import streams
 from cli.main import fccl
+from cli.models import incremental
 from common.document.blocks import markdown
 from common.errors import DataError
 from worker.incremental.inbox import schema
@@ -129,7 +129,7 @@ def test_a_loss_that_is_not_finite_is_not_known(state: Path) -> None:
 def test_the_command_writes_every_form_and_prints_json_alone(
     state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert streams.serve(state, None, tmp_path / "out", as_json=True) == 0
+    assert incremental.serve(state, None, tmp_path / "out", as_json=True) == 0
     found = json.loads(capsys.readouterr().out)
     assert found == json.loads((tmp_path / "out" / "incremental.json").read_text())
     assert set(found["clients"]) == {"client_0", "client_1"}
@@ -144,11 +144,11 @@ def test_the_command_writes_every_form_and_prints_json_alone(
 
 def test_what_is_not_there_is_told_in_one_line(state: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere holds no inbox; .*`fccl learn` or `fccl try`"):
-        streams.look(tmp_path / "nowhere", None)
+        incremental.look(tmp_path / "nowhere", None)
     with pytest.raises(DataError, match=r"no inbox of 'x'; there are: client_0, client_1"):
-        streams.look(state, "x")
+        incremental.look(state, "x")
     with pytest.raises(DataError, match="nothing was learned yet from live input: 1 items wait"):
-        streams.look(state, "client_1")
+        incremental.look(state, "client_1")
 
 
 @pytest.mark.parametrize(

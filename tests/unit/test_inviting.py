@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from cli.invite import _address
+from cli.sites.invite import _address
 from common.errors import ConfigError
 
 

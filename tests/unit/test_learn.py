@@ -16,8 +16,8 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from cli import feeding
-from cli.feeding import Feeder, Outcome, Tally, lines
+from cli.learn import ingest
+from cli.learn.ingest import Feeder, Outcome, Tally, lines
 from cli.main import fccl
 from common.config.config import IncrementalConfig
 from common.errors import DataError, FcclError
@@ -312,7 +312,7 @@ def test_a_full_inbox_is_waited_for_until_the_worker_has_learned_some(tmp_path: 
     with line.inbox:
         line.feed([f"text {n}" for n in range(6)])
         assert line.inbox.counts()["learned"] == 4 and line.inbox.counts()["waiting"] == 2
-    assert line.pauses == [feeding.FULL_S] * 4
+    assert line.pauses == [ingest.FULL_S] * 4
     assert len(line.said) == 1 and "2 may at most (incremental.max_waiting)" in line.said[0]
 
 

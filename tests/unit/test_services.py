@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cli import ports, processes, services
-from cli.processes import Process, Record
+from cli.services import command, ports, processes
+from cli.services.processes import Process, Record
 
 
 @pytest.mark.parametrize(
@@ -23,8 +23,8 @@ from cli.processes import Process, Record
     ],
 )
 def test_the_port_is_that_of_a_plain_loopback_url(url: str, port: int) -> None:
-    assert services._chosen(url, "amqp", 5672, None) == port
-    assert services._chosen(url, "amqp", 5672, 7000) == 7000
+    assert command._chosen(url, "amqp", 5672, None) == port
+    assert command._chosen(url, "amqp", 5672, 7000) == 7000
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_the_port_is_that_of_a_plain_loopback_url(url: str, port: int) -> None:
 def test_urls_of_one_server_are_recognised_however_written(
     one: str, other: str, same: bool
 ) -> None:
-    assert (services._same(one) == services._same(other)) is same
+    assert (command._same(one) == command._same(other)) is same
 
 
 def test_a_record_is_read_back_and_a_torn_one_names_no_process(tmp_path: Path) -> None:

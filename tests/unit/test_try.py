@@ -15,10 +15,10 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from cli import conversation, trying
-from cli.inboxes import door
+from cli.learn import conversation, try_model
+from cli.learn.location import door
+from cli.learn.replies import Said, blocks, chosen, line
 from cli.main import fccl
-from cli.replies import Said, blocks, chosen, line
 from common.config.config import IncrementalConfig
 from common.errors import DataError, FcclError, JoinError, ModelError
 from common.protocol.manifest import manifest, sha256
@@ -175,7 +175,7 @@ def test_lines_from_a_pipe_are_answered_line_by_line_without_a_prompt(classifier
 @pytest.fixture
 def seated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody sits before the terminal."""
-    monkeypatch.setattr(trying, "terminal", lambda: True)
+    monkeypatch.setattr(try_model, "terminal", lambda: True)
 
 
 def test_a_label_is_corrected_and_the_next_answer_is_the_new_models(

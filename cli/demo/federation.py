@@ -1,0 +1,179 @@
+"""A whole federation in this process; `cli/demo/command.py` imports it once the arguments are right."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from broker.embedded.broker import EmbeddedBroker, EmbeddedServer
+from broker.protocol import LOCAL
+from cli.console import Output
+from cli.demo.remote_output import Telling
+from cli.run import session
+from cli.run.worker import host
+from cli.signals import on_signals
+from common.config.config import FederationConfig, IncrementalConfig
+from common.paths import cache_dir
+from common.protocol.records import Kind
+from common.software import software
+from common.store.embedded import EmbeddedStore
+from coordinator.service import Outcome, Service
+from coordinator.storage.run import SITE, Run
+from learning.evaluation.figures import MAIN, METRICS
+from learning.training.device import Compute, detect
+from worker.service import Setting, Worker
+
+AWAKE_S = 0.5
+USER = "local"
+SUMMED_UP = {**MAIN, "sft": METRICS["sft"][1]}  # perplexity is what people have heard of
+
+
+def serve(config: FederationConfig, mode: str, output: Output) -> int:
+    """Run the federation; returns the exit code."""
+    begun = time.time()
+    run = session.open_run(config, mode, output, forget=lambda old: None)
+    compute = detect()
+    store = EmbeddedStore()
+    store.announce(run.directory)
+    output.say(f"watch it from another terminal: fccl tui --run {run.directory}")
+    if isinstance(output, Telling):
+        output.announced(store.url, run.directory)
+    try:
+        outcome = _Federation(run, store, compute, output, config.incremental).serve()
+        path = session.conclude(run, outcome, lambda: compute, output)
+        if path is not None:
+            _tell(run.directory, path, output)
+        output.say(f"took {time.time() - begun:.0f} s")
+        if isinstance(output, Telling):
+            output.ended(_summary(outcome, path))
+    finally:
+        store.close(run.directory)
+    return session.exit_code(outcome)
+
+
+def _tell(directory: Path, path: Path, output: Output) -> None:
+    output.document(path.read_text(encoding="utf-8"))
+    output.say(f"report: {path}")
+    output.say(f"play it again: fccl tui --replay {directory}")
+    output.say(f"a model of it: fccl export {directory} exported --merge")
+
+
+def _summary(outcome: Outcome, path: Path | None) -> str:
+    """The end in a line: figures and files of a run with a report, else why there is none."""
+    if path is None:
+        word = "failed" if outcome.failed else "stopped"
+        return f"the run is over, {word}: {outcome.reason}; go on with --resume"
+    kinds = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["kinds"]
+    changes = (change for kind in kinds.items() if (change := _change(*kind)))
+    return "; ".join(["the run is over", *changes, f"report: {path}"])
+
+
+def _change(kind: Kind, found: Mapping[str, Any]) -> str:
+    metric = SUMMED_UP[kind]
+    values = [one.get(metric.key) for one in found["heldout"]]
+    if len(values) < 2 or None in values:  # no such rows, or a model that has lost its numbers
+        return ""
+    before, *_, after = (f"{value:.{metric.decimals}f}" for value in values)
+    return f"{metric.title} {before} → {after} on unseen rows"
+
+
+@dataclass
+class _Ended:
+    """What a thread came to."""
+
+    value: Any = None
+    error: BaseException | None = None
+
+
+class _Federation:
+    """One coordinator thread, one training thread; the main thread waits, and takes signals."""
+
+    def __init__(
+        self,
+        run: Run,
+        store: EmbeddedStore,
+        compute: Compute,
+        output: Output,
+        incremental: IncrementalConfig,
+    ) -> None:
+        self._incremental = incremental
+        self._run, self._store, self._compute, self._output = run, store, compute, output
+        self._server = EmbeddedServer()
+        self._stop = threading.Event()
+        self._over = threading.Event()  # the coordinator has ended, so the worker may
+        self._abandon = threading.Event()  # nobody waits for the task at hand any more
+
+    def serve(self) -> Outcome:
+        on_signals([self._stop, self._abandon])
+        coordinator, worker = _Ended(), _Ended()
+        threads = [
+            threading.Thread(target=self._guard, args=(self._coordinate, coordinator)),
+            threading.Thread(target=self._guard, args=(self._work, worker)),
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            _join(thread)
+        for ended in (coordinator, worker):
+            if ended.error is not None:
+                raise ended.error
+        outcome: Outcome = coordinator.value
+        return outcome
+
+    def _guard(self, target: Any, ended: _Ended) -> None:
+        try:
+            ended.value = target()
+        except BaseException as error:  # raised again in the main thread
+            ended.error = error
+            self._stop.set()
+        finally:
+            if target == self._coordinate:
+                self._abandon.set()
+                self._over.set()
+
+    def _coordinate(self) -> Outcome:
+        broker = EmbeddedBroker(self._server, USER)
+        service = Service(
+            self._run,
+            broker,
+            self._store.open(),
+            time.time,
+            users={SITE: USER},
+            listen=self._output.event,
+            volatile=True,
+        )
+        return service.serve(self._stop)
+
+    def _work(self) -> None:
+        setting = Setting(
+            name=self._run.name,
+            site=LOCAL,
+            data=self._run.directory / "clients",
+            state=self._run.directory.parent / ".workers",
+            cache=cache_dir(),
+            host=host(),
+            software=software(),
+        )
+        worker = Worker(
+            setting,
+            self._run.run_id,
+            EmbeddedBroker(self._server, USER),
+            (self._store.open(), self._store.open()),
+            self._compute,
+            time.time,
+            told=lambda kind, text: None,
+            report=self._output.report,
+            incremental=self._incremental,
+        )
+        worker.serve(self._over, abandon=self._abandon)
+
+
+def _join(thread: threading.Thread) -> None:
+    """Wait for a thread, and wake often: a signal that another thread took is handled here."""
+    while thread.is_alive():
+        thread.join(AWAKE_S)

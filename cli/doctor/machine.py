@@ -1,0 +1,204 @@
+"""Checks of what is on this machine: software, model, rows, disk, processors."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import get_args
+
+from cli.doctor.checks import Check, Situation
+from common.config.config import FederationConfig
+from common.errors import DataError
+from common.protocol.records import Kind
+from common.protocol.wire import SCHEMA
+from common.software import software
+
+PACKAGES = ("torch", "transformers", "peft", "pika", "redis")
+GIB = 1 << 30
+DISK_WARN, DISK_FAIL = 5 * GIB, GIB
+
+
+def check_software(situation: Situation) -> Check:
+    """Which software this is."""
+    found, missing = [software(), f"protocol {SCHEMA}", f"Python {platform.python_version()}"], []
+    for package in PACKAGES:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            missing.append(package)
+    if missing:
+        remedy = "install fccl with its dependencies: pip install -c constraints.txt ."
+        return Check("software", "fail", f"without {', '.join(missing)}", remedy)
+    return Check("software", "ok", ", ".join(found))
+
+
+def check_model(situation: Situation) -> Check:
+    """Whether the base model is here or can be had; nothing is downloaded or made."""
+    from common.protocol.manifest import manifest, sha256
+    from learning.models import base, hub
+    from learning.offline import made
+
+    model, name = situation.config.model, situation.config.model.name
+
+    def digest(path: Path) -> str:
+        return f"digest {sha256(manifest(path))[:12]}"
+
+    if name.startswith(made.PREFIX):
+        if (path := made.find(name, situation.cache)) is not None:
+            return Check("model", "ok", f"{name} in {situation.cache}, {digest(path)}")
+        make = "the coordinator makes it, in about a minute"
+        fetch = "workers fetch it from the coordinator"
+        text = fetch if situation.side == "worker" else make
+        return Check("model", "ok", f"{name} is not there yet: {text}")
+    if Path(name).expanduser().is_dir():
+        found = base.resolve(name, None, situation.cache, lambda message, fraction: None)
+        return Check("model", "ok", f"{name}, digest {found.digest[:12]}")
+    if not hub.is_hub_id(name) and situation.side == "worker":
+        text = f"{name} is not on this machine: it is fetched from the coordinator"
+        return Check("model", "ok", text)
+    if not hub.is_hub_id(name):  # says what a model's name can be
+        base.resolve(name, None, situation.cache, lambda message, fraction: None)
+    if (snapshot := hub.downloaded_before(name, model.revision)) is not None:
+        text = f"{name} at commit {snapshot.revision[:12]}, downloaded, {digest(snapshot.path)}"
+        return Check("model", "ok", text)
+    commit = hub.commit(name, model.revision)
+    return Check(
+        "model", "ok", f"{name} is on the hub, at commit {commit[:12]}; not downloaded yet"
+    )
+
+
+def check_data(situation: Situation) -> Check:
+    """The rows: how many there are, for whom, and what cannot be used."""
+    config, data = situation.config, situation.data
+    if data is not None and not data.exists():
+        raise DataError(f"{data} does not exist", "check --data")
+    if data is not None and data.is_file():
+        return _source(config, config.kinds[0], str(data))
+    clients = config.run.path / "clients"
+    if situation.side == "worker":
+        return _files(data or clients, asked=data is not None)
+    from preparation.run import lies_ready
+
+    folder = data or (Path(config.data.dir) if config.data.dir else clients)
+    if lies_ready(folder):
+        return _prepared(folder)
+    if data is not None:
+        return _files(data, asked=True)
+    found = [_source(config, kind, config.data.source(kind)) for kind in config.kinds]
+    worst = max(found, key=lambda check: ("ok", "warn", "fail").index(check.status))
+    return Check("data", worst.status, "; ".join(check.text for check in found), worst.remedy)
+
+
+def _source(config: FederationConfig, kind: Kind, source: str) -> Check:
+    """Rows that are still to be dealt."""
+    from learning.data import hub_data, rows, sources
+
+    if source != sources.SYNTHETIC and (named := rows.on_hub(source)) is not None:
+        return Check("data", "ok", f"{kind}: data set {source}, {hub_data.look(named)}")
+    data = config.data
+    found = sources.gather(
+        kind, source, count=data.rows, seed=config.run.seed, columns=data.columns,
+        labels=data.labels, say=lambda line: None,
+    )  # fmt: skip
+    text = f"{kind}: {len(found.rows)} rows of {source} for {data.clients} clients"
+    check = _with_skipped(text, [(skip.line, skip.reason) for skip in found.skipped])
+    if len(found.rows) <= 3 * data.clients:  # each client needs three, and one is held out
+        remedy = "lower data.clients, or give more rows"
+        return Check("data", "fail", f"too few rows: {check.text}", remedy)
+    return check
+
+
+def _with_skipped(text: str, skipped: Sequence[tuple[int, str]]) -> Check:
+    if not skipped:
+        return Check("data", "ok", text)
+    line, reason = skipped[0]
+    text += f"; {len(skipped)} cannot be used (the first in line {line}: {reason})"
+    return Check("data", "warn", text, "mend them, or name the fields with data.columns")
+
+
+def _prepared(folder: Path) -> Check:
+    """Rows that `fccl prepare` or a coordinator has dealt."""
+    from learning.data import shards
+
+    prepared = shards.load(folder)
+    shards.check(prepared)
+    return Check("data", "ok", f"{folder}, prepared: {_per_client(prepared.rows())}")
+
+
+def _files(folder: Path, *, asked: bool) -> Check:
+    """The clients' files beside which a worker trains."""
+    from learning.data import rows
+    from worker.data.shards import Data
+
+    counts: dict[str, dict[Kind, int]] = {}
+    skipped: list[tuple[int, str]] = []
+    for kind in get_args(Kind):
+        for client, path in Data(folder).files(kind).items():
+            found = rows.read(kind, path)
+            counts.setdefault(client, {})[kind] = len(found.rows)
+            skipped += [(skip.line, f"{path.name}: {skip.reason}") for skip in found.skipped]
+    if counts:
+        return _with_skipped(f"{folder}: {_per_client(counts)}", skipped)
+    if asked:
+        raise DataError(
+            f"{folder} has no client's rows", "a client's file is called client_0_sft.jsonl"
+        )
+    text = f"no rows in {folder}: the coordinator deals them when it begins"
+    return Check("data", "warn", text, "where they are elsewhere, name their folder with --data")
+
+
+def _per_client(counts: dict[str, dict[Kind, int]]) -> str:
+    shown = [
+        f"{client} {', '.join(f'{count} {kind}' for kind, count in kinds.items())}"
+        for client, kinds in sorted(counts.items())[:8]
+    ]
+    more = len(counts) - len(shown)
+    total = sum((Counter(kinds) for kinds in counts.values()), Counter[Kind]())
+    rows = " and ".join(f"{count} {kind}" for kind, count in total.items())
+    also = f"; and {more} more" if more else ""
+    return f"{len(counts)} clients, {rows} rows to learn ({'; '.join(shown)}{also})"
+
+
+def check_disk(situation: Situation) -> Check:
+    """Whether runs and models have room, and may be written."""
+    places = {"runs": Path(situation.config.run.dir), "cache": situation.cache}
+    texts, least = [], DISK_WARN
+    for name, wanted in places.items():
+        path = _existing(wanted.absolute())
+        free = shutil.disk_usage(path).free
+        texts.append(f"{name} {free / GIB:.1f} GiB free")
+        least = min(least, free)
+        if not os.access(path, os.W_OK | os.X_OK):
+            setting = "run.dir" if name == "runs" else "FCCL_CACHE"
+            remedy = f"set {setting} to a folder of yours"
+            return Check("disk", "fail", f"{wanted} cannot be written", remedy)
+    text = ", ".join(texts)
+    if least < DISK_WARN:
+        return Check("disk", "fail" if least < DISK_FAIL else "warn", text, "make room")
+    return Check("disk", "ok", text)
+
+
+def _existing(path: Path) -> Path:
+    return path if path.exists() else _existing(path.parent)
+
+
+def check_compute(situation: Situation) -> Check:
+    """What trains here: cores, GPU, and whether bfloat16 is fast, measured."""
+    import torch
+
+    from learning.training.device import cores, detect
+
+    found = detect()
+    texts = [f"{cores()} cores"]
+    if found.device.type == "cuda":
+        properties = torch.cuda.get_device_properties(found.device)
+        texts.append(f"{properties.name} with {properties.total_memory / GIB:.0f} GiB")
+    else:
+        texts.append("no GPU")
+    texts.append("bfloat16 is fast and used" if found.autocast else "bfloat16 is no faster here")
+    return Check("compute", "ok", ", ".join(texts))

@@ -1,0 +1,205 @@
+"""Checks of what is reached over the network: RabbitMQ, Redis, the clock, the run."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import time
+from urllib.parse import unquote, urlsplit
+
+import httpx
+
+from broker.protocol import Site, Topology
+from broker.rabbit.probe import probe
+from cli.doctor.checks import Check, Situation
+from common.errors import BrokerError, StoreError
+from common.software import software
+from common.store.store import Store, StoreDenied, connect, place
+from common.tls.tls import trusting
+from worker.site.run_discovery import OVER, info
+
+PREFIX = "fccl."
+"""Of the queues and exchanges of every run."""
+RIGHTS = r"^fccl\..*"
+PINGS = 5
+SLOW_MS = 200.0
+SKEW_WARN_S, SKEW_FAIL_S = 5.0, 60.0
+FULL = 0.8
+MANAGEMENT_PORT = 15672
+MANAGEMENT_SECONDS = 5.0
+_UNTOLD = "cannot be told without the store"
+
+
+def check_broker(situation: Situation) -> Check:
+    """RabbitMQ: reach, TLS, login, version, and on the coordinator's side the right to declare."""
+    broker = situation.config.broker
+    coordinator = situation.side == "coordinator"
+    seen = probe(broker.url, broker.ca, prefix=PREFIX if coordinator else "")
+    text = f"{seen.product} {seen.version} at {_where(broker.url)}, user {seen.user}"
+    text += ", over TLS" if broker.url.startswith("amqps://") else ""
+    if seen.may_declare is False:
+        return Check(
+            "broker", "fail", f"{text}, who may not declare queues",
+            f"give it permission to configure {RIGHTS}, or set broker.url to a user who has it",
+        )  # fmt: skip
+    if text_and_remedy := _open_door(broker.url, broker.ca, "broker", "amqps"):
+        return Check("broker", "warn", f"{text}; {text_and_remedy[0]}", text_and_remedy[1])
+    return Check("broker", "ok", text)
+
+
+def check_management(situation: Situation) -> Check:
+    """RabbitMQ's management API, with which `fccl invite` makes users."""
+    name, remedy = "management", "only `fccl invite` needs it: set broker.management"
+    broker = situation.config.broker
+    parts = urlsplit(broker.url)
+    url = (broker.management or f"http://{parts.hostname}:{MANAGEMENT_PORT}").rstrip("/")
+    where = place(url).rpartition("//")[2]
+    try:
+        answer = httpx.get(
+            f"{url}/api/whoami",
+            auth=(unquote(parts.username or "guest"), unquote(parts.password or "guest")),
+            timeout=MANAGEMENT_SECONDS,
+            verify=trusting(broker.ca),
+            trust_env=False,  # it is a server of ours: no proxy stands before it
+        )
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        kind = type(error).__name__
+        return Check(name, "warn", f"no management API answers at {where} ({kind})", remedy)
+    if answer.status_code in (401, 403):
+        return Check(name, "warn", f"{where} refuses the user of broker.url", remedy)
+    tags = _tags(answer)
+    if tags is None:
+        return Check(name, "warn", f"what answers at {where} is no management API", remedy)
+    if "administrator" not in tags:
+        return Check(
+            name, "warn", f"{where} answers, but this user is no administrator",
+            "only `fccl invite` needs it: `rabbitmqctl set_user_tags USER administrator`",
+        )  # fmt: skip
+    return Check(name, "ok", f"{where} answers, the user is an administrator")
+
+
+def _tags(answer: httpx.Response) -> list[str] | None:
+    try:
+        tags = answer.json()["tags"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return tags.split(",") if isinstance(tags, str) else list(tags)
+
+
+def check_store(situation: Situation) -> Check:
+    """Redis: reach, TLS, login, version, memory, and how soon it answers."""
+    config = situation.config.store
+    store = connect(config.url, ca=config.ca)
+    latency = _latency_ms(store)
+    text = f"at {store.where}, answers in {latency:.1f} ms"
+    text += ", over TLS" if config.url.startswith("rediss://") else ""
+    text = f"Redis {text}"
+    with contextlib.suppress(StoreDenied):  # a site's user may not ask
+        about = store.about()
+        of = f" of {about.limit >> 20}" if about.limit else ""
+        text = text.replace("Redis", f"Redis {about.version}", 1)
+        text += f", {about.used >> 20}{of} MiB in use"
+        if about.limit and about.used > FULL * about.limit:
+            return Check("store", "warn", f"{text}: nearly full", "raise its maxmemory")
+        if about.limit and about.policy != "noeviction":
+            return Check(
+                "store", "warn", f"{text}; when full it forgets keys ({about.policy})",
+                "set its maxmemory-policy to noeviction: a forgotten adapter stops workers",
+            )  # fmt: skip
+    if latency > SLOW_MS:
+        return Check("store", "warn", text, "workers fetch adapters from it: move it nearer")
+    if text_and_remedy := _open_door(config.url, config.ca, "store", "rediss"):
+        return Check("store", "warn", f"{text}; {text_and_remedy[0]}", text_and_remedy[1])
+    return Check("store", "ok", text)
+
+
+def _latency_ms(store: Store) -> float:
+    def ping() -> float:
+        start = time.perf_counter()
+        store.ping()
+        return time.perf_counter() - start
+
+    return statistics.median(ping() for _ in range(PINGS)) * 1000
+
+
+def check_clock(situation: Situation) -> Check:
+    """This machine's clock against that of Redis."""
+    config = situation.config.store
+    try:
+        store = connect(config.url, ca=config.ca)
+    except StoreError:
+        return Check("clock", "warn", _UNTOLD)
+    before = time.time()
+    try:
+        there = store.clock()
+    except StoreDenied:
+        text = "cannot be compared: this user may not ask the store's time"
+        return Check("clock", "ok", text)
+    return judge_skew((before + time.time()) / 2 - there)
+
+
+def judge_skew(seconds: float) -> Check:
+    """What a difference of clocks means: task deadlines and receipts go by both."""
+    size, way = abs(seconds), "ahead of" if seconds > 0 else "behind"
+    text = f"{size:.1f} s {way} the store's"
+    remedy = "keep the time with NTP: on Linux `timedatectl set-ntp true`"
+    if size > SKEW_FAIL_S:
+        return Check("clock", "fail", text, remedy)
+    if size > SKEW_WARN_S:
+        return Check("clock", "warn", text, remedy)
+    return Check("clock", "ok", text)
+
+
+def check_run(situation: Situation) -> Check:
+    """What the coordinator says of the run of this name; a worker's queue of tasks."""
+    config, name = situation.config, situation.config.run.name
+    try:
+        store = connect(config.store.url, ca=config.store.ca)
+    except StoreError:
+        return Check("run", "warn", _UNTOLD)
+    run = store.get_run(name)
+    found = info(store, run) if run else None
+    if run is None or found is None:
+        text, remedy = f"no run {name} yet", "start `fccl coordinator`; workers wait for it"
+        worker = situation.side == "worker"
+        return Check("run", "warn", text, remedy) if worker else Check("run", "ok", text)
+    text = f"run {name} ({run}) is {found.status}, version {found.version}/{found.total_versions}"
+    if found.software and found.software != software():
+        return Check(
+            "run", "warn", f"{text}, by {found.software}; here is {software()}",
+            "install the same version on both sides",
+        )  # fmt: skip
+    if situation.side == "worker" and found.status not in OVER:
+        queue = Topology(run).task_queue(Site(situation.site))
+        try:
+            there = probe(config.broker.url, config.broker.ca, queues=[queue]).queues
+        except BrokerError:
+            return Check("run", "ok", text)  # the broker's own line says why
+        if queue not in there:
+            return Check(
+                "run", "fail", f"{text}, and has no task queue for site {situation.site}",
+                "check the site's name; `fccl invite` makes a site",
+            )  # fmt: skip
+    return Check("run", "ok", text)
+
+
+def _open_door(url: str, ca: str | None, section: str, secure: str) -> tuple[str, str] | None:
+    """What is wrong with how the connection is protected, and the remedy."""
+    parts = urlsplit(url)
+    if parts.scheme == secure:
+        return None
+    if ca is not None:
+        return f"{section}.ca is set but not used", f"write {section}.url with {secure}://"
+    host = parts.hostname or "127.0.0.1"
+    if host in ("localhost", "::1") or host.startswith("127."):
+        return None
+    return (
+        "passwords and updates are readable on the way",
+        f"use TLS: `fccl certs`, and {section}.url with {secure}://",
+    )
+
+
+def _where(url: str) -> str:
+    """host:port, without the credentials."""
+    parts = urlsplit(url)
+    return f"{parts.hostname}:{parts.port or (5671 if parts.scheme == 'amqps' else 5672)}"

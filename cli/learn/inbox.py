@@ -1,0 +1,272 @@
+"""`fccl inbox`: what clients were told, what became of it, and why.
+
+Texts are shown on request only, and only here: on the machine whose they are.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from cli.learn.location import Place, inbox_options, place
+from cli.learn.replies import clean
+from common.errors import DataError
+from common.protocol.records import one_line
+from tui.words import duration
+from worker.incremental.inbox import schema
+from worker.incremental.inbox.inbox import Inbox, Stored
+from worker.incremental.inbox.items import listed
+from worker.incremental.report import history
+
+ALL = "all"
+LISTED = 20
+PIPED = 250  # columns, where nobody's terminal is the measure: a line for an item
+
+
+@dataclass(frozen=True)
+class Contents:
+    """One client's inbox, or the items of it that were asked for; the newest first."""
+
+    client: str
+    counts: dict[str, int]
+    items: tuple[Stored, ...]
+
+
+@click.command()
+@click.option("--show", "shown", metavar="ID|all", help="With the texts; 3,7 for several.")
+@click.option(
+    "--retry", is_flag=False, flag_value=ALL, metavar="[ID]", help="Let rejected items wait again."
+)
+@click.option("--forget", metavar="ID|all", help="Delete items, in whatever state.")
+@click.option("--yes", is_flag=True, help="With --forget: do not ask.")
+@click.option("--limit", type=click.IntRange(min=1), help=f"Items of each client [{LISTED}].")
+@click.option("--json", "as_json", is_flag=True, help="For scripts; all items, unless --limit.")
+@inbox_options
+def command(
+    shown: str | None,
+    retry: str | None,
+    forget: str | None,
+    yes: bool,
+    limit: int | None,
+    as_json: bool,
+    client: str | None,
+    state: Path | None,
+    site: str,
+    directory: Path | None,
+    config_path: Path | None,
+) -> None:
+    """Show what waits in the inboxes of this machine, what was learned, and what was rejected.
+
+    An item waits; is learned (by the client's own model), then settled (in an accepted update); or
+    is rejected, with the reason; or superseded by a later one about the same input.
+    """
+    if sum(word is not None for word in (shown, retry, forget)) > 1:
+        raise click.UsageError("--show, --retry and --forget exclude each other")
+    if yes and forget is None:
+        raise click.UsageError("--yes goes with --forget")
+    if as_json and (retry is not None or forget is not None):
+        raise click.UsageError("--json lists items")
+    found = place(config_path, directory, site, state)
+    if retry is not None:
+        _retry(found, client, retry)
+    elif forget is not None:
+        _forget(found, client, forget, yes)
+    else:
+        most = limit or (None if shown or as_json else LISTED)
+        _list(found, client, shown, most, as_json)
+
+
+def _list(
+    found: Place, client: str | None, shown: str | None, limit: int | None, as_json: bool
+) -> None:
+    ids = None if shown is None else _ids(shown)
+    names = [_one(found, client)] if client or ids else _clients(found)
+    every = [_contents(found, name, ids, limit) for name in names]
+    if as_json:
+        values = {each.client: _fields(each, texts=shown is not None) for each in every}
+        click.echo(json.dumps(values, indent=1))
+    elif shown is not None:
+        for each in every:
+            for stored in each.items:
+                click.echo(_text(each.client, stored))
+    else:
+        console = Console(highlight=False)
+        if console.is_terminal:
+            for each in every:
+                _print(each, console)
+            return
+        console.width = PIPED
+        with console.capture() as printed:
+            for each in every:
+                _print(each, console)
+        click.echo("\n".join(line.rstrip() for line in printed.get().splitlines()))
+
+
+def _retry(found: Place, client: str | None, word: str) -> None:
+    ids, name = _ids(word), _one(found, client)
+    with _inbox(found, name) as inbox:
+        if ids:
+            _check(inbox, name, ids, "rejected")
+        count = inbox.retry(ids)
+    click.echo(f"{name}: {count:,} rejected {_noun(count)} wait{'s' * (count == 1)} again")
+    if count and (why := found.why_waiting()):
+        click.echo(why)
+
+
+def _forget(found: Place, client: str | None, word: str, yes: bool) -> None:
+    ids, name = _ids(word), _one(found, client)
+    with _inbox(found, name) as inbox:
+        stored = _check(inbox, name, ids) if ids else inbox.items()
+        text = f"{len(stored):,} {_noun(len(stored))} of {name}"
+        if not yes and not (sys.stdin.isatty() and sys.stdout.isatty()):
+            raise click.UsageError(f"--forget deletes {text}: confirm with --yes")
+        if not yes and not click.confirm(f"delete {text}?"):
+            return
+        count = inbox.forget([one.id for one in stored])
+    click.echo(f"{name}: {count:,} {_noun(count)} deleted; what a model has learned it keeps")
+
+
+def _clients(found: Place) -> tuple[str, ...]:
+    """That have an inbox here.
+
+    Raises:
+        DataError: There is none.
+    """
+    names = history.clients(found.state)
+    if names:
+        return names
+    if found.served is None:
+        raise DataError(
+            f"no worker has served a client from {found.state} yet, and it holds no inbox",
+            "start `fccl worker` (or `fccl demo`), or name its --state",
+        )
+    raise DataError(
+        f"nobody has told the clients of {found.state} anything yet", "`fccl learn` or `fccl try`"
+    )
+
+
+def _one(found: Place, client: str | None) -> str:
+    names = _clients(found)
+    if client is None and len(names) == 1:
+        return names[0]
+    if client is None:
+        raise DataError(f"there are inboxes of {listed(names)}", "choose one: --client")
+    if client not in names:
+        raise DataError("there is no inbox of that client", f"there are those of {listed(names)}")
+    return client
+
+
+def _ids(word: str) -> tuple[int, ...] | None:
+    """The items that a word names; None for all."""
+    if word == ALL:
+        return None
+    parts = [part.strip() for part in word.split(",")]
+    if not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts):
+        raise click.UsageError("name items by their numbers (3 or 3,7), or all")
+    return tuple(dict.fromkeys(int(part) for part in parts))
+
+
+def _inbox(found: Place, client: str) -> closing[Inbox]:
+    return closing(Inbox(schema.inbox_path(found.state, client), found.limits))
+
+
+def _check(
+    inbox: Inbox, client: str, ids: Sequence[int], state: str | None = None
+) -> tuple[Stored, ...]:
+    """Those items, the newest first; all of them must be there, in that state."""
+    there = {stored.id: stored for stored in inbox.items(newest=True)}
+    for number in ids:
+        if number not in there:
+            raise DataError(f"{client} has no item {number}", "`fccl inbox` lists them")
+        if state is not None and there[number].state != state:
+            raise DataError(f"item {number} of {client} is not {state}: {there[number].state}")
+    return tuple(stored for number, stored in there.items() if number in ids)
+
+
+def _contents(found: Place, client: str, ids: Sequence[int] | None, limit: int | None) -> Contents:
+    with _inbox(found, client) as inbox:
+        items = _check(inbox, client, ids) if ids else inbox.items(limit=limit, newest=True)
+        return Contents(client, inbox.counts(), items)
+
+
+def _print(found: Contents, console: Console) -> None:
+    counts = ", ".join(f"{count:,} {state}" for state, count in found.counts.items())
+    console.print(Text(f"{found.client}: {counts}"))
+    if found.items:
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for name in ("id", "age", "state", "kind", "task", "from", "reason"):
+            table.add_column(name, justify="right" if name in ("id", "age") else "left")
+        for stored in found.items:
+            table.add_row(*(Text(text) for text in _row(stored)))
+        console.print(Padding(table, (0, 0, 0, 2)))
+    if more := sum(found.counts.values()) - len(found.items):
+        console.print(Text(f"  and {more:,} older: --limit"))
+
+
+def _row(stored: Stored) -> tuple[str, ...]:
+    item = stored.item
+    return (
+        str(stored.id),
+        _age(stored),
+        _state(stored),
+        item.kind,
+        item.task,
+        stored.source,
+        one_line(stored.reason),
+    )
+
+
+def _text(client: str, stored: Stored) -> str:
+    reason = f": {one_line(stored.reason)}" if stored.reason else ""
+    head = f"{client} {stored.id}, {_state(stored)}, {_age(stored)} old, {stored.item.task}{reason}"
+    fields = [
+        f"  {name}: " + clean(value).replace("\n", "\n    ")
+        for name, value in stored.item.fields.items()
+        if value
+    ]
+    return "\n".join([head, *fields])
+
+
+def _fields(found: Contents, *, texts: bool) -> dict[str, Any]:
+    return {
+        "counts": found.counts,
+        "items": [
+            {
+                "id": stored.id,
+                "at": stored.at,
+                "state": stored.state,
+                "held_out": stored.held,
+                "kind": stored.item.kind,
+                "task": stored.item.task,
+                "source": stored.source,
+                "reason": stored.reason,
+                **({"item": dict(stored.item.fields)} if texts else {}),
+            }
+            for stored in found.items
+        ],
+    }
+
+
+def _state(stored: Stored) -> str:
+    """What became of it; what is held out measures, and is not trained on."""
+    return stored.state + ", held out" * stored.held
+
+
+def _age(stored: Stored) -> str:
+    return duration(max(0.0, time.time() - stored.at))
+
+
+def _noun(count: int) -> str:
+    return "item" if count == 1 else "items"

@@ -1,0 +1,121 @@
+"""`fccl prune`: a smaller encoder, and what became of its size, speed and quality."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli.console import Output
+from cli.options import plain_option
+from common.errors import ConfigError
+
+
+@click.command()
+@click.argument("model")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--layers",
+    metavar="COUNT|LIST",
+    help="Layers to keep: how many, or which, counted from 0, e.g. 0,2,4 [default: all].",
+)
+@click.option("--heads", default=1.0, show_default=True, help="Share of attention heads to KEEP.")
+@click.option("--ffn", default=1.0, show_default=True, help="Share of feed-forward units to KEEP.")
+@click.option(
+    "--data", help="Labelled texts to choose and judge by: file or hub id [default: made ones]."
+)
+@click.option(
+    "--rows",
+    type=click.IntRange(min=8),
+    default=256,
+    show_default=True,
+    help="Texts that choose; up to 1536 others judge.",
+)
+@click.option(
+    "--max-length",
+    type=click.IntRange(min=4),
+    default=128,
+    show_default=True,
+    help="Tokens per text.",
+)
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@plain_option
+def command(
+    model: str,
+    out: Path,
+    layers: str | None,
+    heads: float,
+    ffn: float,
+    data: str | None,
+    rows: int,
+    max_length: int,
+    as_json: bool,
+    plain: bool,
+) -> None:
+    """Write a smaller form of an encoder to OUT, and compare it with MODEL.
+
+    MODEL is a directory, a hub id or offline:bert-tiny; OUT becomes a model directory that a
+    federation can start from. What is kept is chosen by the texts of --data: use some
+    like those to be classified.
+    """
+    wanted = parse_layers(layers)
+    from cli.models import prune_job
+
+    job = prune_job.Job(model, out, wanted, heads, ffn, data, rows, max_length)
+    output = Output(plain)
+    if as_json:
+        found = prune_job.run(job, lambda text, done: None, lambda line: None)
+    else:
+        found = prune_job.run(job, output.report, output.say)
+        output.end_report()
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        output.console.print(_table(found))
+        output.say(f"wrote {out}, model digest {found['pruned']['digest'][:12]}")
+
+
+def parse_layers(text: str | None) -> int | tuple[int, ...] | None:
+    """`6` is a count, `0,2,4` are layers; a single layer is written with a comma, `3,`.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    if text is None:
+        return None
+    numbers = [each.strip() for each in text.split(",")]
+    if len(numbers) > 1 and not numbers[-1]:
+        numbers.pop()
+    if not all(each.isascii() and each.isdigit() and len(each) < 6 for each in numbers):
+        raise ConfigError(f"--layers {text!r} is not understood", "give a count, or a list: 0,2,4")
+    return tuple(map(int, numbers)) if "," in text else int(text)
+
+
+def _table(found: dict[str, Any]) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    before, after, ratio = found["source"], found["pruned"], found["ratio"]
+    table = Table("", "before", "after", "", box=box.SIMPLE_HEAD)
+    for column in table.columns[1:]:
+        column.justify = "right"
+
+    def row(name: str, key: str, form: str, note: str = "") -> None:
+        if before[key] is not None:
+            table.add_row(name, form.format(before[key]), form.format(after[key]), note)
+
+    row("parameters", "parameters", "{:,}", f"{ratio['parameters']:.0%}")
+    row("weights on disk, MB", "megabytes", "{:.1f}")
+    row("layers", "layers", "{}", "kept " + ", ".join(map(str, after["kept_layers"])))
+    row("heads per layer", "heads", "{}")
+    row("feed-forward units", "ffn", "{}")
+    row("ms per batch, 1 thread", "ms_one_thread", "{:.1f}", f"{ratio['one_thread']:.2f} × faster")
+    name = f"ms per batch, {found['threads']} threads"
+    if found["threads"] > 1:
+        row(name, "ms_all_threads", "{:.1f}", f"{ratio['all_threads']:.2f} × faster")
+    row("accuracy of a linear probe", "probe_accuracy", "{:.3f}")
+    row("cosine to the source", "cosine", "{:.3f}")
+    table.caption = found["note"]
+    return table

@@ -1,0 +1,113 @@
+"""`fccl coordinator`: owns one run over RabbitMQ and Redis."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import click
+
+from broker.rabbit.broker import RabbitBroker
+from broker.rabbit.management import Management
+from cli import checks, jsonlog
+from cli.console import Output
+from cli.options import (
+    config_option,
+    find_config,
+    metrics_option,
+    mode_of,
+    mode_options,
+    plain_option,
+    with_metrics_port,
+)
+from cli.run.health_server import COORDINATOR_LIMIT_S, Operated, operated
+from cli.signals import on_signals
+from common.config import config as configuration
+from common.config.config import FederationConfig
+from common.store.store import Store, connect
+from coordinator.sites.credentials import Access
+from coordinator.sites.registry import Sites
+from coordinator.storage.run import SITE
+
+
+@click.command()
+@config_option
+@mode_options
+@plain_option
+@metrics_option
+def command(
+    config_path: Path | None,
+    resume: bool,
+    new: bool,
+    either: bool,
+    plain: bool,
+    metrics_port: int | None,
+) -> None:
+    """Own a run: prepare data and model where needed, schedule, aggregate, commit, report."""
+    config = with_metrics_port(configuration.load(find_config(config_path)), metrics_port)
+    log = jsonlog.install("coordinator") if config.operations.log == "json" else None
+    sys.exit(serve(config, mode_of(resume, new, either), Output(plain, log)))
+
+
+def serve(config: FederationConfig, mode: str, output: Output) -> int:
+    """Coordinate until the plan is complete or a stop is asked for; returns the exit code."""
+    checks.check(config, mode)
+    with operated(config.operations, COORDINATOR_LIMIT_S) as shown:
+        return _serve(config, mode, output, shown)
+
+
+def _serve(config: FederationConfig, mode: str, output: Output, shown: Operated) -> int:
+    def tell_broker(state: str) -> None:
+        shown.broker(state)
+        output.told("broker", state)
+
+    store = connect(config.store.url, ca=config.store.ca)
+    broker = RabbitBroker(config.broker.url, tell_broker, ca=config.broker.ca)
+    try:
+        from cli.run import session
+        from coordinator.metrics import Metrics
+        from coordinator.service import Service
+        from learning.training.device import detect
+
+        run = session.open_run(
+            config, mode, output, lambda old: session.forget_queues(config, broker, old)
+        )
+        output.about(run=run.run_id)
+        service = Service(
+            run,
+            broker,
+            store,
+            time.time,
+            users={SITE: user_of(config.broker.url)},
+            access=access_of(config, store),
+            listen=output.event,
+            queue_type=config.broker.queue_type,
+            update_bytes=config.broker.site_mib << 20,
+            observe=Metrics(shown.registry, shown.health, run),
+        )
+        stop = threading.Event()
+        on_signals([stop])
+        outcome = service.serve(stop)
+        shown.over()
+        path = session.conclude(run, outcome, detect, output)
+    finally:
+        broker.close()
+    if path is not None:
+        output.say(path.read_text(encoding="utf-8"))
+        output.say(f"report: {path}")
+    return session.exit_code(outcome)
+
+
+def access_of(config: FederationConfig, store: Store) -> Access:
+    """The invited sites of a federation, as its coordinator sees them."""
+    broker = config.broker
+    management = Management(broker.url, broker.management, broker.ca)
+    return Access(config.run.name, Sites(config.run.sites), management, store, time.time)
+
+
+def user_of(url: str) -> str:
+    """The user of an AMQP URL; RabbitMQ's own default where it names none."""
+    return unquote(urlsplit(url).username or "guest")

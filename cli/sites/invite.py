@@ -1,0 +1,160 @@
+"""`fccl invite`: a join token for another organisation."""
+
+from __future__ import annotations
+
+import ipaddress
+import sys
+from pathlib import Path
+from urllib.parse import SplitResult, urlsplit, urlunsplit
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from broker.protocol import LOCAL, Site
+from cli.options import config_option, find_config
+from cli.run.coordinator import access_of
+from common.config import config as configuration
+from common.config.config import FederationConfig
+from common.errors import ConfigError, JoinError
+from common.protocol.invitation import day, encode
+from common.store.store import connect
+from coordinator.sites.credentials import Terms
+from coordinator.sites.registry import Sites
+
+PORTS = {"amqp": 5672, "amqps": 5671, "redis": 6379, "rediss": 6380}
+
+
+@click.command()
+@click.argument("name", required=False)
+@config_option
+@click.option("--hours", default=72.0, show_default=True, help="How long the token can be used.")
+@click.option("--clients", default=1, show_default=True, help="Clients that the site may bring.")
+@click.option(
+    "--rows", default=100_000, show_default=True, help="Training rows that count of each client."
+)
+@click.option("--again", is_flag=True, help="A new token for a site that has one, or has joined.")
+@click.option("--broker", help="The broker as the site reaches it [broker.public_url].")
+@click.option("--store", help="The store as the site reaches it [store.public_url].")
+@click.option("--insecure", is_flag=True, help="Allow addresses without TLS.")
+@click.option("--list", "listing", is_flag=True, help="Show the invited sites.")
+def command(
+    name: str | None,
+    config_path: Path | None,
+    hours: float,
+    clients: int,
+    rows: int,
+    again: bool,
+    broker: str | None,
+    store: str | None,
+    insecure: bool,
+    listing: bool,
+) -> None:
+    """Make the credentials of site NAME and print its join token, once.
+
+    The other machine needs nothing else: `fccl worker --join TOKEN --data FILE`. A token is a
+    secret and can be used once. The site's clients are NAME, or NAME.SOMETHING.
+    """
+    config = configuration.load(find_config(config_path))
+    if listing:
+        show(Sites(config.run.sites))
+        return
+    if name is None:
+        raise click.UsageError("Missing argument 'NAME'.")
+    if Site(name) == LOCAL:
+        raise JoinError("site local is the coordinator's own", "choose another name")
+    for option, value in (("--hours", hours), ("--clients", clients), ("--rows", rows)):
+        if value <= 0:
+            raise ConfigError(f"{option} is {value}", "give a number above 0")
+    terms = Terms(
+        hours=hours,
+        broker=_address(
+            "broker", broker or config.broker.public_url or config.broker.url, insecure
+        ),
+        store=_address("store", store or config.store.public_url or config.store.url, insecure),
+        ca=_ca(config),
+        max_clients=clients,
+        max_rows=rows,
+    )
+    access = access_of(config, connect(config.store.url, ca=config.store.ca))
+    invitation = access.invite(name, terms, again=again)
+    say = Console(stderr=True, highlight=False).print
+    say(f"site {name} is invited until {day(invitation.expires_at)}. On its machine, once:")
+    say("")
+    say("  fccl worker --join TOKEN --data FILE", markup=False)
+    say("")
+    if _loopback(invitation.broker) or _loopback(invitation.store):
+        say("note: these addresses are of this machine only; set broker.public_url and")
+        say("store.public_url for sites elsewhere")
+    say("The token is a secret, for this site only:")
+    # Alone on standard output, unwrapped: it can be piped.
+    click.echo(encode(invitation))
+
+
+def show(sites: Sites) -> None:
+    """A table of the invited sites."""
+    table = Table("site", "state", "since", "host", "clients", "rows of each, at most", box=None)
+    for site in sites.all():
+        numbers = (str(site.max_clients), str(site.max_rows))
+        table.add_row(site.name, site.state, day(site.changed_at), site.host or "-", *numbers)
+    if not table.row_count:
+        click.echo("no site was invited")
+        return
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def _address(part: str, url: str, insecure: bool) -> str:
+    """A URL without its credentials, fit to be given away.
+
+    Raises:
+        ConfigError: It is none, or it is not encrypted.
+    """
+    schemes = ("amqp", "amqps") if part == "broker" else ("redis", "rediss")
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        parts, host, port = SplitResult("", "", "", "", ""), None, None
+    if parts.scheme not in schemes or not host:
+        raise ConfigError(
+            f"the address of the {part} for sites cannot be read",
+            f"give --{part} {schemes[1]}://HOST:{PORTS[schemes[1]]}/, or set {part}.public_url",
+        )
+    shown = f"[{host}]" if ":" in host else host
+    address = urlunsplit(
+        (parts.scheme, f"{shown}:{port or PORTS[parts.scheme]}", parts.path or "/", "", "")
+    )
+    if parts.scheme == schemes[0] and not insecure and not _loopback(address):
+        raise ConfigError(
+            f"{address} is not encrypted",
+            f"give --{part} {schemes[1]}://… (`fccl certs`, docs/operations.md), or --insecure",
+        )
+    return address
+
+
+def _loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _ca(config: FederationConfig) -> str | None:
+    """The certificates that vouch for both servers, as text.
+
+    Raises:
+        ConfigError: The two sections name different ones, or the file cannot be read.
+    """
+    paths = dict.fromkeys(path for path in (config.broker.ca, config.store.ca) if path)
+    if len(paths) > 1:
+        raise ConfigError("broker.ca and store.ca differ", "put both certificates into one file")
+    if not paths:
+        return None
+    path = Path(next(iter(paths)))
+    try:
+        return path.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read ({error})", "set broker.ca, store.ca") from None
