@@ -19,7 +19,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from statistics import median
 
-from tests.terminal import terminal
+from tests.support.terminal import terminal
 
 SIZE = (120, 35)
 LONG = 1200.0  # bounds a run, in seconds

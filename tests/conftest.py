@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests import servers
-from tests.guarded import Guarded, guarded
+from tests.support import servers
+from tests.support.tls_servers import Guarded, guarded
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("fccl", deadline=None)

@@ -1,6 +1,6 @@
 """What a run directory says: every accepted update in exactly one version, and no version missing.
 
-The same as `tests.federations.check_applied_once`, with nothing but the standard library.
+The same as `tests.support.federations.check_applied_once`, with nothing but the standard library.
 """
 
 from __future__ import annotations

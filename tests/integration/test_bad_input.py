@@ -18,10 +18,10 @@ from common.config import config as configuration
 from coordinator.storage.journal import Journal
 from learning.models.base import resolve
 from learning.models.for_objective import family_for
-from tests.federations import phase, plan
 from tests.integration.test_cli import one_line
-from tests.processes import Command, Commands, commands
-from tests.unit.tiny_encoder import encoder, saved
+from tests.support.federations import phase, plan
+from tests.support.processes import Command, Commands, commands
+from tests.support.tiny_encoder import encoder, saved
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
 STEP = "local_steps = 1"

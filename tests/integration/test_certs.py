@@ -11,8 +11,8 @@ import pytest
 from broker.rabbit.broker import RabbitBroker
 from common.errors import BrokerError, FcclError, StoreError
 from common.store.store import connect
-from tests.guarded import Guarded, certs
-from tests.servers import Server
+from tests.support.servers import Server
+from tests.support.tls_servers import Guarded, certs
 
 OTHER = "127.1"
 """Reaches 127.0.0.1 as well, and is not in any certificate."""

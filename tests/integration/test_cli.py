@@ -18,8 +18,8 @@ from common.config import config as configuration
 from common.config.config import FederationConfig
 from learning.data.instructions import write
 from learning.synthetic.instructions import instructions
-from tests.processes import SCRIPT, Command, Commands, commands, eventually
-from tests.servers import Server, free_port
+from tests.support.processes import SCRIPT, Command, Commands, commands, eventually
+from tests.support.servers import Server, free_port
 
 SECRET = "sesame"
 

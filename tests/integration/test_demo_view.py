@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import commands, eventually
-from tests.terminal import ENTERED, LEFT, Terminal, terminal
+from tests.support.processes import commands, eventually
+from tests.support.terminal import ENTERED, LEFT, Terminal, terminal
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 

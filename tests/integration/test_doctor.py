@@ -21,7 +21,7 @@ from common.config.config import parse
 from common.errors import BrokerError, StoreError
 from common.store.store import StoreDenied, connect
 from tests.conftest import needed
-from tests.servers import find_binaries
+from tests.support.servers import find_binaries
 
 SECRET = "sesame"
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.processes import Command, Commands, commands
+from tests.support.processes import Command, Commands, commands
 
 CONFIG = """\
 [run]

@@ -14,7 +14,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from tests.processes import Command, Commands, commands
+from tests.support.processes import Command, Commands, commands
 
 SMALL = """\
 [model]

@@ -25,9 +25,9 @@ from common.protocol import codec, commands
 from common.protocol.records import Refusal, TrainTask, Update
 from common.protocol.wire import pack
 from common.store.store import connect
-from tests.federations import Federation, check_applied_once, federation
-from tests.processes import Command, eventually, warm
-from tests.servers import PrivateRedis, Server, ServerMissing
+from tests.support.federations import Federation, check_applied_once, federation
+from tests.support.processes import Command, eventually, warm
+from tests.support.servers import PrivateRedis, Server, ServerMissing
 
 pytestmark = pytest.mark.servers
 

@@ -29,11 +29,11 @@ from common.protocol.invitation import decode
 from common.protocol.records import Enrolment, Heartbeat, Refusal, Update
 from common.protocol.wire import pack
 from common.store.store import connect
-from tests.federations import check_applied_once, phase, plan, planned
-from tests.guarded import Guarded
 from tests.integration.test_sites import TLS, Headquarters
-from tests.processes import eventually
-from tests.unit.federation import stats
+from tests.support.federations import check_applied_once, phase, plan, planned
+from tests.support.processes import eventually
+from tests.support.tls_servers import Guarded
+from tests.support.virtual_federation import stats
 from worker.site import identity
 
 pytestmark = pytest.mark.servers

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import redis
 
-from tests.federations import Federation, federation
 from tests.integration.test_operations import figures
-from tests.processes import eventually
-from tests.servers import Server, free_port
+from tests.support.federations import Federation, federation
+from tests.support.processes import eventually
+from tests.support.servers import Server, free_port
 
 pytestmark = pytest.mark.servers
 WORD = "Quittenmus"

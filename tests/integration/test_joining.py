@@ -24,8 +24,8 @@ from common.store.store import connect
 from coordinator.core.events import Note
 from coordinator.sites.credentials import Access, Terms
 from coordinator.sites.registry import Sites
-from tests.guarded import Guarded, certs
-from tests.processes import eventually
+from tests.support.processes import eventually
+from tests.support.tls_servers import Guarded, certs
 from worker.site import identity
 from worker.site.identity import Identity
 

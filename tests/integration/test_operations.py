@@ -15,10 +15,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from cli.control.health import ask
-from tests.federations import Federation, check_applied_once, federation
 from tests.integration.test_federation import Make
-from tests.processes import eventually
-from tests.servers import PrivateRedis, Server, ServerMissing, free_port
+from tests.support.federations import Federation, check_applied_once, federation
+from tests.support.processes import eventually
+from tests.support.servers import PrivateRedis, Server, ServerMissing, free_port
 
 pytestmark = pytest.mark.servers
 HERE = "127.0.0.1"

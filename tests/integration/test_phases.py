@@ -18,9 +18,9 @@ from safetensors.numpy import load_file
 from transformers import AutoModelForSequenceClassification
 
 from common.protocol.records import TrainTask
-from tests.federations import LORA, Federation, check_applied_once, phase, plan, planned
-from tests.recording import Recorder, records
-from tests.servers import Server
+from tests.support.federations import LORA, Federation, check_applied_once, phase, plan, planned
+from tests.support.servers import Server
+from tests.support.tcp_proxy import Recorder, records
 
 pytestmark = pytest.mark.servers
 

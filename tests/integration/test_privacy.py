@@ -33,12 +33,12 @@ from learning.data.rows import Row
 from learning.models.base import resolve
 from learning.models.loading import load_tokenizer
 from learning.objectives import objective
-from tests.federations import Federation, check_applied_once, phase, plan, planned
-from tests.processes import Command, eventually
-from tests.recording import Recorder, records
-from tests.servers import Server
-from tests.unit.tiny import tiny_tokenizer
-from tests.unit.worker_records import task
+from tests.support.federations import Federation, check_applied_once, phase, plan, planned
+from tests.support.processes import Command, eventually
+from tests.support.servers import Server
+from tests.support.tcp_proxy import Recorder, records
+from tests.support.tiny_model import tiny_tokenizer
+from tests.support.worker_records import task
 from worker.data.shards import Data
 
 SENTENCE = "Die Quittenbäume hinter dem Kesselhaus gehören Frau Xyloprax."

@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 from cli.models.prune import command, parse_layers
 from common.errors import ConfigError, ModelError
 from learning.models.encoders import load_encoder
-from tests.unit.tiny import tiny_model, tiny_tokenizer
-from tests.unit.tiny_encoder import WORDS, encoder, saved
+from tests.support.tiny_encoder import WORDS, encoder, saved
+from tests.support.tiny_model import tiny_model, tiny_tokenizer
 
 
 @pytest.fixture

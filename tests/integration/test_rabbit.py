@@ -12,7 +12,7 @@ import pytest
 from broker.protocol import LOCAL, Message, Topology
 from broker.rabbit.broker import RabbitBroker
 from common.errors import BrokerError
-from tests.servers import Server, free_port
+from tests.support.servers import Server, free_port
 
 LONG = 20.0
 SECRET = "sesame"

@@ -12,7 +12,7 @@ import pytest
 
 from broker.protocol import LOCAL, Message, Topology
 from broker.rabbit.broker import RabbitBroker
-from tests.servers import Server
+from tests.support.servers import Server
 
 pytestmark = pytest.mark.servers
 

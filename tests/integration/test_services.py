@@ -21,8 +21,8 @@ from cli.services.processes import Process, load
 from cli.services.servers import record_of
 from common.store.store import connect
 from tests.conftest import needed
-from tests.processes import Command, Commands, commands, eventually
-from tests.servers import find_binaries
+from tests.support.processes import Command, Commands, commands, eventually
+from tests.support.servers import find_binaries
 
 ANY = ("--broker-port", "0", "--store-port", "0", "--management-port", "0")
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.federations import Federation, check_applied_once, phase, plan, planned
-from tests.guarded import Guarded
-from tests.processes import Command, Commands, commands, eventually
+from tests.support.federations import Federation, check_applied_once, phase, plan, planned
+from tests.support.processes import Command, Commands, commands, eventually
+from tests.support.tls_servers import Guarded
 
 pytestmark = pytest.mark.servers
 

@@ -38,8 +38,8 @@ from learning.models import base, hub, loading, lora
 from learning.synthetic.instructions import instructions
 from learning.training.device import Compute
 from learning.training.loop import StepReport
-from tests.processes import eventually, forked
-from tests.unit.worker_records import task as make_task
+from tests.support.processes import eventually, forked
+from tests.support.worker_records import task as make_task
 from worker import heartbeat, publisher, service
 from worker.service import Served, Setting, Worker
 from worker.site.run_discovery import find_run

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.servers import PrivateRedis, ServerMissing
+from tests.support.servers import PrivateRedis, ServerMissing
 
 
 @pytest.fixture

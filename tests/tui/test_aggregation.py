@@ -6,7 +6,7 @@ import pytest
 from textual.pilot import Pilot
 
 from common.protocol.records import Event, VersionSummary
-from tests.tui.views import Host, drive, event, look, screen, until, update, version
+from tests.support.tui.views import Host, drive, event, look, screen, until, update, version
 from tui.panes.aggregation import Aggregation
 from tui.panes.heat import Heat
 from tui.widgets.rows import Rows

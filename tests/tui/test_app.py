@@ -7,8 +7,8 @@ from textual.pilot import Pilot
 
 from common.protocol.wire import pack
 from common.store.store import connect
-from tests.servers import PrivateRedis, Server
-from tests.tui.stage import info, publish, said, screen, shows, watch
+from tests.support.servers import PrivateRedis, Server
+from tests.support.tui.stage import info, publish, said, screen, shows, watch
 from tui.app import Watch
 from tui.help import Help
 

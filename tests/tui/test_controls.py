@@ -9,8 +9,8 @@ import pytest
 from textual.pilot import Pilot
 
 from common.store.store import connect
-from tests.servers import PrivateRedis, Server
-from tests.tui.stage import ordered, publish, screen, shows, watch
+from tests.support.servers import PrivateRedis, Server
+from tests.support.tui.stage import ordered, publish, screen, shows, watch
 from tui.app import Watch
 from tui.widgets.confirm import Confirm
 

@@ -17,8 +17,8 @@ from textual.widgets._footer import FooterKey
 import tui
 from common.protocol.wire import pack
 from common.store.store import connect
-from tests.servers import Server
-from tests.tui.stage import info, publish, shows, watch
+from tests.support.servers import Server
+from tests.support.tui.stage import info, publish, shows, watch
 from tui import help
 from tui.app import Watch
 from tui.attended import Leaving

@@ -12,10 +12,10 @@ from textual.widgets import Static
 
 from common.protocol.records import InboxRow
 from common.store.store import connect
-from tests.servers import Server
-from tests.tui.stage import heartbeat, publish, shows, watch
-from tests.tui.stage import screen as terminal
-from tests.tui.views import Host, drive, look, screen, until
+from tests.support.servers import Server
+from tests.support.tui.stage import heartbeat, publish, shows, watch
+from tests.support.tui.stage import screen as terminal
+from tests.support.tui.views import Host, drive, look, screen, until
 from tui import app as app_module
 from tui.app import PANES, Watch
 from tui.panes.detail import Detail

@@ -5,7 +5,7 @@ from __future__ import annotations
 from textual.pilot import Pilot
 
 from common.protocol.records import Event
-from tests.tui.views import Host, drive, event, look, screen, until
+from tests.support.tui.views import Host, drive, event, look, screen, until
 from tui.feed import Look
 from tui.panes.log import Log
 from tui.widgets.rows import Rows

@@ -8,8 +8,8 @@ from textual.widgets import Input
 
 from common.store.store import Store, connect
 from common.store.view import FederationView
-from tests.servers import Server
-from tests.tui.stage import (
+from tests.support.servers import Server
+from tests.support.tui.stage import (
     client,
     heartbeat,
     info,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from textual.pilot import Pilot
 
-from tests.tui.views import Host, client, drive, look, queue, screen, until, update, version
+from tests.support.tui.views import Host, client, drive, look, queue, screen, until, update, version
 from tui.feed import Look
 from tui.panes.queues import Queues
 

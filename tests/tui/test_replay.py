@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from cli.main import main
 from common.run_directory import recording
 from common.store.view import FederationView
-from tests.tui.recordings import record
-from tests.tui.views import screen, until
+from tests.support.tui.recordings import record
+from tests.support.tui.views import screen, until
 from tui import picture, replay
 from tui.player import Player
 from tui.replay import FASTEST, SLOWEST, Clock, Replay

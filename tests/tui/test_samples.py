@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from textual.pilot import Pilot
 
-from tests.tui.views import Host, drive, look, sample, screen, until
+from tests.support.tui.views import Host, drive, look, sample, screen, until
 from tui.panes.samples import Samples
 from tui.widgets.rows import Rows
 

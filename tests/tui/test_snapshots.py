@@ -14,13 +14,13 @@ from textual.pilot import Pilot
 from common.protocol.records import Event, Heartbeat
 from common.run_directory import recording
 from common.store.inbox_totals import Past
-from tests.tui.pictures import compare
-from tests.tui.recordings import record
-from tests.tui.stage import heartbeat
+from tests.support.tui.pictures import compare
+from tests.support.tui.recordings import record
+from tests.support.tui.stage import heartbeat
+from tests.support.tui.views import Host, client, event, look, queue, sample
 from tests.tui.test_aggregation import REJECTED, history
 from tests.tui.test_inbox import ACCEPTED, Styled
 from tests.tui.test_inbox import REJECTED as FORGETS
-from tests.tui.views import Host, client, event, look, queue, sample
 from tui.app import Watch
 from tui.feed import Look
 from tui.panes.aggregation import Aggregation

@@ -17,10 +17,10 @@ from textual.pilot import Pilot
 
 from common.store.store import connect
 from common.store.view import ClientRow, FederationView
-from tests.federations import Federation, federation
-from tests.processes import Command, eventually
-from tests.servers import Server
-from tests.tui.stage import Script, heartbeat, ordered, said, screen, shows, watch
+from tests.support.federations import Federation, federation
+from tests.support.processes import Command, eventually
+from tests.support.servers import Server
+from tests.support.tui.stage import Script, heartbeat, ordered, said, screen, shows, watch
 from tui.app import PANES, Watch
 from tui.panes.clients import Clients
 from tui.widgets.confirm import Confirm

@@ -14,9 +14,9 @@ import pytest
 
 from cli.control.tui import _chosen
 from common.store.store import connect
-from tests.processes import LONG, Commands, commands
-from tests.servers import Server, free_port
-from tests.tui.stage import publish
+from tests.support.processes import LONG, Commands, commands
+from tests.support.servers import Server, free_port
+from tests.support.tui.stage import publish
 
 pytestmark = pytest.mark.servers
 

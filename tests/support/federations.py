@@ -1,0 +1,243 @@
+"""A small federation in a directory of its own, over real servers, and what its journal says."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from common.protocol.records import Heartbeat
+from common.store.store import connect
+from tests.support.processes import Command, Commands, commands, eventually
+
+CONFIG = """\
+[run]
+name = "small"
+[broker]
+url = "{broker}"
+[store]
+url = "{store}"
+[model]
+name = "offline:gpt2-micro"
+max_length = 128
+[model.lora]
+r = 4
+alpha = 8
+[data]
+rows = 90
+clients = {clients}
+[[phase]]
+versions = {versions}
+local_steps = {steps}
+batch_size = 4
+[schedule]
+concurrency = {clients}
+buffer_size = {buffer}
+lease_s = 4.0
+flush_s = 60.0
+"""
+
+
+PLAN = """\
+[run]
+name = "small"
+[model]
+name = "{model}"
+max_length = {length}
+{lora}
+[data]
+rows = {rows}
+clients = {clients}
+{phases}
+[schedule]
+concurrency = {clients}
+{schedule}
+lease_s = 4.0
+flush_s = 60.0
+"""
+LORA = """\
+[model.lora]
+r = 4
+alpha = 8"""
+
+
+def phase(objective: str, versions: int, *more: str) -> str:
+    """One phase of a plan, with lines of its own."""
+    head = ("[[phase]]", f'objective = "{objective}"', f"versions = {versions}", "batch_size = 8")
+    return "\n".join((*head, *more))
+
+
+def plan(
+    *phases: str,
+    model: str = "offline:gpt2-micro",
+    length: int = 256,  # the micro model has few pieces: its pairs are long
+    lora: str = LORA,
+    rows: int = 60,
+    clients: int = 2,
+    schedule: str = "",
+) -> str:
+    """A configuration of several phases; the servers are named by the environment."""
+    return PLAN.format(
+        model=model,
+        length=length,
+        lora=lora,
+        rows=rows,
+        clients=clients,
+        phases="\n".join(phases),
+        schedule=schedule,
+    )
+
+
+class Federation:
+    """One run directory, and the processes that serve it."""
+
+    def __init__(self, directory: Path, place: Commands, store_url: str) -> None:
+        self.run = directory / "runs" / "small"
+        self.place = place
+        self._store_url = store_url
+        self.started: list[Command] = []
+
+    # processes
+
+    def script(self, *args: str, **variables: str) -> Command:
+        """A command by the console script; the others are forked."""
+        return self.place.script(*args, **variables)
+
+    def coordinator(self, *flags: str) -> Command:
+        return self._start("coordinator", "--plain", *flags)
+
+    def worker(self, *flags: str, **variables: str) -> Command:
+        return self._start("worker", *flags, **variables)
+
+    def _start(self, *args: str, **variables: str) -> Command:
+        self.started.append(self.place.fork(*args, **variables))
+        return self.started[-1]
+
+    def order(self, *words: str, code: int = 0) -> Command:
+        """A command that controls the run, to its end."""
+        command = self.place.fork(*words)
+        assert command.end() == code, command.err
+        return command
+
+    def status(self) -> dict[str, Any] | None:
+        """What `fccl status --json` prints; None where it fails."""
+        command = self.place.fork("status", "--json")
+        found: dict[str, Any] | None = json.loads(command.out) if command.end() == 0 else None
+        return found
+
+    # what is known of the run
+
+    @property
+    def run_id(self) -> str:
+        return str(self.rows("SELECT value FROM meta WHERE key = 'run_id'")[0][0])
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """Rows of the journal, read beside the coordinator; none before there is one."""
+        if not (self.run / "run.db").exists():
+            return []
+        with closing(sqlite3.connect(f"file:{self.run}/run.db?mode=ro", uri=True)) as db:
+            return db.execute(query).fetchall()
+
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        """The lines of `progress.jsonl` or `client_metrics.jsonl`."""
+        return [json.loads(line) for line in (self.run / name).read_text().splitlines()]
+
+    def version(self) -> int:
+        """The newest version that is journaled; -1 before there is any."""
+        rows = self.rows("SELECT MAX(version) FROM version")
+        return int(rows[0][0]) if rows and rows[0][0] is not None else -1
+
+    def reaches(self, version: int) -> None:
+        """Wait for a version; what its processes said meanwhile tells why it does not come."""
+        try:
+            eventually(f"version {version}", lambda: self.version() >= version)
+        except AssertionError as error:
+            said = [f"process {p.pid}, exit {p.code}:\n{p.out}\n{p.err}" for p in self.started]
+            raise AssertionError("\n\n".join([str(error), *said])) from None
+
+    def epoch(self) -> int:
+        rows = self.rows("SELECT value FROM epoch")
+        return int(rows[0][0]) if rows else 0
+
+    def beats(self) -> tuple[Heartbeat, ...]:
+        return connect(self._store_url).heartbeats(self.run_id) if self.epoch() else ()
+
+    def training(self) -> Heartbeat:
+        """Wait until a worker trains."""
+
+        def look() -> list[Heartbeat]:
+            return [beat for beat in self.beats() if beat.state == "training"]
+
+        return eventually("a worker trains", look)[0]
+
+
+def check_applied_once(federation: Federation) -> None:
+    """Every accepted update is in exactly one version, and all that is written says the same."""
+    accepted = federation.rows("SELECT task_id, client_id, version FROM accepted ORDER BY seq")
+    assert all(version is not None for _, _, version in accepted)
+    assert len({task for task, _, _ in accepted}) == len(accepted)
+    receipts = federation.rows("SELECT task_id FROM receipt WHERE state = 'accepted'")
+    assert sorted(task for (task,) in receipts) == sorted(task for task, _, _ in accepted)
+
+    applied = {version: Counter[str]() for version in range(federation.version() + 1)}
+    for task, _, version in accepted:
+        applied[version][task] += 1
+    progress = federation.lines("progress.jsonl")
+    assert [line["version"] for line in progress] == list(applied)
+    assert [Counter(line["updates"]) for line in progress] == list(applied.values())
+    metrics = federation.lines("client_metrics.jsonl")
+    assert Counter((m["task_id"], m["client_id"], m["version"]) for m in metrics) == Counter(
+        accepted
+    )
+    summaries = [json.loads(text) for (text,) in federation.rows("SELECT summary FROM version")]
+    assert [line["sha256"] for line in progress] == [s["sha256"] for s in summaries]
+    assert not list((federation.run / "spool").iterdir())
+
+
+@contextmanager
+def federation(
+    directory: Path,
+    cache: Path,
+    broker: str,
+    store: str,
+    *,
+    clients: int = 3,
+    versions: int = 4,
+    steps: int = 4,
+    buffer: int = 2,
+) -> Iterator[Federation]:
+    """A configured directory; whatever was started in it is killed at the end."""
+    text = CONFIG.format(
+        broker=broker, store=store, clients=clients, versions=versions, steps=steps, buffer=buffer
+    )
+    (directory / "federation.toml").write_text(text)
+    with commands(directory, {"FCCL_CACHE": str(cache)}) as place:
+        yield _alone(directory, place, store)
+
+
+@contextmanager
+def planned(
+    directory: Path, cache: Path, broker: str, store: str, text: str, admin: str = ""
+) -> Iterator[Federation]:
+    """The same, with a configuration that `plan` wrote.
+
+    This process reaches the store at `admin`, where its commands need other credentials.
+    """
+    (directory / "federation.toml").write_text(text)
+    environment = {
+        "FCCL_CACHE": str(cache),
+        "FCCL_BROKER__URL": broker,
+        "FCCL_STORE__URL": store,
+    }
+    with commands(directory, environment) as place:
+        yield _alone(directory, place, admin or store)
+
+
+def _alone(directory: Path, place: Commands, store: str) -> Federation:
+    """A federation whose workers cannot find the run of an earlier test: all have one name."""
+    connect(store).command("DEL", "fccl:run:small")
+    return Federation(directory, place, store)

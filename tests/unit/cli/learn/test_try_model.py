@@ -1,0 +1,342 @@
+"""`fccl try` beside what a worker leaves on the disk: answers, corrections, what comes of them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from cli.learn import conversation, try_model
+from cli.learn.location import door
+from cli.learn.replies import Said, blocks, chosen, line
+from cli.main import fccl
+from common.config.config import IncrementalConfig
+from common.errors import DataError, FcclError, JoinError, ModelError
+from common.protocol.manifest import manifest, sha256
+from common.protocol.records import BaseRef, BlobRef, CurrentModel, LoraSpec, Objective
+from common.protocol.tensors import Tensors
+from learning.models import for_objective, lora
+from tests.support.tiny_encoder import encoder, saved
+from tests.support.tiny_model import tiny_model, tiny_tokenizer
+from worker.incremental.inbox import schema
+from worker.incremental.inbox.inbox import Inbox
+from worker.incremental.inbox.learning_store import Book
+from worker.incremental.report.history import Batch
+from worker.incremental.serving import served
+from worker.incremental.serving.answers import Reply
+from worker.incremental.serving.served import Served
+
+LABELS = ("negative", "positive")
+LORA = LoraSpec(r=2, alpha=4)
+CLIENT = "client_0"
+
+
+@dataclass
+class Site:
+    """What a worker leaves: its state directory, and the base model in the cache."""
+
+    state: Path
+    model: CurrentModel
+    adapter: Tensors
+
+    @property
+    def inbox(self) -> Path:
+        return schema.inbox_path(self.state, CLIENT)
+
+    def serve(self, *clients: str) -> None:
+        told = Served(run=self.model.run, name="run", clients=clients, labels=self.model.labels)
+        served.write(self.state, told)
+
+    def alive(self) -> None:
+        """As if a worker ran: this very process."""
+        slot = self.state / self.model.run / "slots" / "0"
+        slot.mkdir(parents=True)
+        (slot / "pid").write_text(str(os.getpid()))
+
+    def learned(self, current: Tensors) -> Callable[[float], None]:
+        """What the worker does next: learns all that waits, and has this model by then."""
+
+        def work(_: float) -> None:
+            with Book(self.inbox) as book:
+                ids = [entry.id for entry in book.entries("waiting")]
+                book.accept(self._batch("accepted"), ids, [], current, current, {})
+
+        return work
+
+    def rejected(self, reason: str) -> Callable[[float], None]:
+        def work(_: float) -> None:
+            with Book(self.inbox) as book:
+                ids = [entry.id for entry in book.entries("waiting")]
+                book.reject(self._batch("rejected", reason), ids, reason)
+
+        return work
+
+    def _batch(self, verdict: str, reason: str = "") -> Batch:
+        return Batch(
+            0, self.model.run, 3, "cls", "feedback", 1.0, 1, 0, 5, 0.1, verdict, reason, {}
+        )  # fmt: skip
+
+    def invoke(self, *words: str, typed: str = "") -> Result:
+        arguments = ["try", *words, "--state", str(self.state)]
+        return CliRunner().invoke(fccl, arguments, input=typed, catch_exceptions=False)
+
+    def items(self) -> list[tuple[str, Mapping[str, str], str, str]]:
+        with closing(Inbox(self.inbox, IncrementalConfig())) as inbox:
+            return [(s.item.kind, s.item.fields, s.source, s.state) for s in inbox.items()]
+
+
+def site(folder: Path, monkeypatch: pytest.MonkeyPatch, objective: Objective, files: Path) -> Site:
+    monkeypatch.setenv("FCCL_CACHE", str(folder / "cache"))
+    monkeypatch.chdir(folder)
+    digest = sha256(manifest(files))
+    (folder / "cache" / "models").mkdir(parents=True)
+    files.rename(folder / "cache" / "models" / digest)
+    labels = LABELS if objective == "classification" else ()
+    model = CurrentModel(
+        run="run-1",
+        version=3,
+        phase=0,
+        objective=objective,
+        base=BaseRef(name="tiny", kind="local", digest=digest),
+        adapter=BlobRef(sha256="0" * 64, nbytes=1),
+        lora=LORA,
+        max_length=32,
+        labels=labels,
+    )
+    path = folder / "cache" / "models" / digest
+    loaded = for_objective.load_for(objective, path, labels, torch.device("cpu"))
+    found = Site(folder / "state", model, lora.read_adapter(lora.attach(loaded.model, LORA, 0)))
+    (found.state / "run-1").mkdir(parents=True)
+    found.serve(CLIENT)
+    return found
+
+
+@pytest.fixture
+def classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """Says that any text is positive, with probability 1 / (1 + e⁻²)."""
+    found = site(tmp_path, monkeypatch, "classification", saved(encoder(layers=1), tmp_path / "b"))
+    found.adapter = always(found.adapter, 0.0, 2.0)
+    served.keep_model(found.state, found.model, found.adapter)
+    return found
+
+
+@pytest.fixture
+def causal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    tiny_model().save_pretrained(tmp_path / "b")
+    tiny_tokenizer().save_pretrained(tmp_path / "b")
+    found = site(tmp_path, monkeypatch, "sft", tmp_path / "b")
+    served.keep_model(found.state, found.model, found.adapter)
+    return found
+
+
+def always(adapter: Tensors, *logits: float) -> Tensors:
+    """A classifier whose head looks at nothing."""
+    return {
+        name: np.array(logits, np.float32)
+        if name.endswith("classifier.bias")
+        else np.zeros_like(tensor)
+        for name, tensor in adapter.items()
+    }
+
+
+def test_one_text_is_answered_by_what_the_client_has_learned(classifier: Site) -> None:
+    assert classifier.invoke("a good film").output == "positive 88% (negative 12%)\n"
+    with closing(Inbox(classifier.inbox, IncrementalConfig())):
+        pass
+    classifier.learned(always(classifier.adapter, 3.0, 0.0))(0.0)
+    assert classifier.invoke("a good film", "--base").output == (
+        "mine (version 3 and what was learned here): negative 95% (positive 5%)\n"
+        "global (version 3): positive 88% (negative 12%)\n"
+    )
+
+
+def test_lines_from_a_pipe_are_answered_line_by_line_without_a_prompt(classifier: Site) -> None:
+    found = classifier.invoke(typed="good\n\nbad \x1b[2J\n")
+    assert found.output == 2 * "positive 88% (negative 12%)\n"
+    told = [
+        json.loads(line)
+        for line in classifier.invoke("--json", typed="a\nb\n").output.split("\n")[:-1]
+    ]
+    assert [each["input"] for each in told] == ["a", "b"]
+    assert told[0]["label"] == "positive"
+    assert told[0]["probabilities"] == pytest.approx({"positive": 0.880797, "negative": 0.119203})
+    assert (told[0]["client"], told[0]["version"], told[0]["local"]) == (CLIENT, 3, False)
+
+
+@pytest.fixture
+def seated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody sits before the terminal."""
+    monkeypatch.setattr(try_model, "terminal", lambda: True)
+
+
+def test_a_label_is_corrected_and_the_next_answer_is_the_new_models(
+    classifier: Site, seated: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier.alive()
+    work = classifier.learned(always(classifier.adapter, 3.0, 0.0))
+    monkeypatch.setattr(conversation, "pause", work)
+    # A text that is right; one that is not, corrected in the third attempt; and Ctrl-D.
+    found = classifier.invoke(typed="good film\n\ndull\nneutral\n3\nNegative\n")
+    before, _, after = found.output.partition("learned; now:")
+    assert before.count("positive 88% (negative 12%)") == 2
+    assert before.count("there is no such class") == 2
+    assert after.startswith("\n  negative 95% (positive 5%)\n")
+    assert classifier.items() == [("cls", {"text": "dull", "label": "negative"}, "try", "learned")]
+
+
+def test_a_correction_that_the_gate_refuses_is_told_with_the_reason(
+    classifier: Site, seated: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier.alive()
+    monkeypatch.setattr(conversation, "pause", classifier.rejected("it forgets: \x1b[2J"))
+    found = classifier.invoke(typed="dull\n1\n")
+    assert "not learned: it forgets:  [2J\n" in found.output
+    assert "now:" not in found.output
+
+
+def test_ctrl_c_ends_the_waiting_and_not_the_conversation(
+    classifier: Site, seated: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    classifier.alive()
+    monkeypatch.setattr(conversation, "pause", interrupt)
+    found = classifier.invoke(typed="dull\n1\ngood\n")
+    assert found.exit_code == 0
+    assert found.output.partition("not waited for")[2].count("positive 88%") == 1
+    monkeypatch.setattr(conversation, "pause", classifier.rejected("no"))
+    assert "the inbox has it already" in classifier.invoke(typed="dull\n1\n").output
+
+
+def test_without_a_worker_a_correction_waits_and_nobody_is_kept_waiting(
+    classifier: Site, seated: None
+) -> None:
+    found = classifier.invoke(typed="dull\n1\n" + "x" * 30_000 + "\n1\n")
+    assert "in the inbox: no worker runs here" in found.output
+    assert "not taken: the item has 30008 characters" in found.output
+    assert [state for _, _, _, state in classifier.items()] == ["waiting"]
+
+
+def test_a_correction_belongs_to_the_stream_that_is_named(classifier: Site, seated: None) -> None:
+    classifier.invoke("--task", "films", typed="dull\n1\n")
+    with Inbox(classifier.inbox, IncrementalConfig()) as inbox:
+        assert [stored.item.task for stored in inbox.items()] == ["films"]
+    with pytest.raises(DataError, match="the task is no name"):
+        invoke_raw(classifier, "x", "--task", "two words")
+
+
+def test_the_better_of_two_answers_is_a_preference_and_a_better_one_an_instruction(
+    causal: Site, seated: None
+) -> None:
+    found = causal.invoke("--compare", "--gen-tokens", "4", typed="Add 1.\n2\nAdd 2.\nIt is 4.\n")
+    assert found.output.count("no worker runs here") == 2
+    (first, pair, *_), (second, taught, *_) = causal.items()
+    assert (first, pair["prompt"]) == ("va", "Add 1.")
+    assert (
+        pair["rejected"]
+        == json.loads(causal.invoke("Add 1.", "--gen-tokens", "4", "--json").output)["answer"]
+    )
+    assert pair["chosen"] != pair["rejected"]
+    assert (second, taught) == ("sft", {"instruction": "Add 2.", "input": "", "output": "It is 4."})
+
+
+def test_the_global_answer_leaves_the_clients_model_as_it_was(causal: Site) -> None:
+    with closing(Inbox(causal.inbox, IncrementalConfig())):
+        pass
+    rng = np.random.default_rng(0)
+    mine = {name: t + rng.normal(size=t.shape).astype("f4") for name, t in causal.adapter.items()}
+    alone = causal.invoke("Add 1.", "--gen-tokens", "8").output
+    causal.learned(mine)(0.0)
+    own = causal.invoke("Add 1.", "--gen-tokens", "8").output
+    assert own != alone
+    both = causal.invoke("--base", "--gen-tokens", "8", "--json", typed="Add 1.\nAdd 1.\n").output
+    for told in map(json.loads, both.splitlines()):
+        assert " ".join(told["answer"].split()) == " ".join(own.split())
+        assert " ".join(told["global"]["answer"].split()) == " ".join(alone.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "typed", "said"),
+    [
+        (("--client", "nobody", "x"), "", "it serves client_0"),
+        (("--client", "../x", "x"), "", "it serves client_0"),
+        (("",), "", "TEXT is empty"),
+        (("--compare", "x"), "", "this one classifies"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(
+    classifier: Site, words: tuple[str, ...], typed: str, said: str
+) -> None:
+    with pytest.raises((FcclError, click.UsageError)) as raised:
+        invoke_raw(classifier, *words)
+    assert said in str(raised.value)
+
+
+def invoke_raw(found: Site, *words: str) -> None:
+    fccl.main(["try", *words, "--state", str(found.state)], standalone_mode=False)
+
+
+def test_what_is_missing_is_named_with_what_to_do(
+    classifier: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    classifier.serve("a", "b")
+    with pytest.raises(DataError, match=r"serves a, b; choose one: --client"):
+        invoke_raw(classifier, "x")
+    monkeypatch.setenv("FCCL_CACHE", str(tmp_path / "elsewhere"))
+    with pytest.raises(ModelError, match=r"is not in .*elsewhere.*FCCL_CACHE"):
+        invoke_raw(classifier, "x", "--client", "a")
+    empty = Site(tmp_path / "nothing", classifier.model, {})
+    with pytest.raises(DataError, match=r"fccl worker"):
+        invoke_raw(empty, "x")
+
+
+def test_the_state_directory_is_found_as_the_worker_chooses_it(
+    classifier: Site, tmp_path: Path
+) -> None:
+    run = tmp_path / "runs" / "demo"
+    run.mkdir(parents=True)
+    (run / "federation.toml").write_text("[incremental]\nmax_chars = 7\n")
+    classifier.state.rename(tmp_path / "runs" / ".workers")
+    opened = door(None, Path("runs/demo"), "local", None, None)
+    assert (opened.client, opened.limits.max_chars) == (CLIENT, 7)
+    assert opened.path == tmp_path / "runs" / ".workers" / "inbox" / CLIENT / "inbox.db"
+    assert door(None, None, "local", None, None).state == Path("runs/.workers")
+    with pytest.raises(click.UsageError, match="exclude each other"):
+        door(None, run, "hospital-a", None, None)
+    with pytest.raises(DataError, match="no client's name"):
+        door(None, None, "local", tmp_path / "nothing", "../x")
+
+
+def test_an_invited_sites_state_is_beside_its_identity(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FCCL_STATE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(JoinError, match="has not joined as site hospital-a"):
+        door(None, None, "hospital-a", None, None)
+
+
+def test_a_model_gives_a_terminal_no_orders() -> None:
+    reply = Reply(1, False, "a\x1b[2J\nb\x9bc")
+    said = Said("x", None, reply, other=Reply(1, False, "other"))  # type: ignore[arg-type]
+    assert blocks(said) == ["1: a [2J\nb c", "2: other"]
+    assert line(said) == "1: a [2J b c\t2: other"
+
+
+def test_a_class_is_named_by_its_name_before_its_number() -> None:
+    assert chosen("2", ("2", "1")) == "2"
+    assert chosen(" POSITIVE ", LABELS) == "positive"
+    assert chosen("1", LABELS) == "negative"
+    assert chosen("a", ("A", "a")) == "a"
+    assert [chosen(word, LABELS) for word in ("0", "3", "²", "neutral", "")] == [None] * 5
+    assert chosen("x", ("X", "x ")) == "X"

@@ -1,0 +1,544 @@
+"""The coordinator's logic in virtual time: modes, leases, quarantine, and nothing counted twice."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from random import Random
+from types import MappingProxyType
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.config.config import PhaseConfig
+from common.protocol.records import Kind
+from coordinator.core import machine
+from coordinator.core.events import (
+    Accept,
+    Again,
+    Beats,
+    Candidate,
+    Close,
+    Commit,
+    Discard,
+    Drain,
+    Finish,
+    Issue,
+    Note,
+    Refused,
+    Repeat,
+    Sign,
+    Tick,
+)
+from coordinator.core.state import Client, ClientState, OpenTask, Plan, State
+from tests.support.virtual_federation import Federation, Worker, candidate, plan
+
+IDLE = Sign("local", False, None)
+
+
+def begin(of: Plan, workers: int = 4, now: float = 0.0) -> tuple[State, list[OpenTask]]:
+    """The state after the first tasks went out, and those tasks."""
+    done = machine.step(of, State(), Beats((IDLE,) * workers), now)
+    return done.state, [action.task for action in done.actions if isinstance(action, Issue)]
+
+
+def kinds(done: machine.Step) -> list[type]:
+    return [type(action) for action in done.actions]
+
+
+def workers(count: int = 4, **more: object) -> list[Worker]:
+    return [Worker(f"w{i}", **more) for i in range(count)]  # type: ignore[arg-type]
+
+
+# the modes
+
+
+def test_fedasync_commits_every_update_at_once() -> None:
+    fed = Federation(plan(versions=5, buffer_size=1), workers()).run()
+    assert fed.finished == Finish(True, "the plan is complete")
+    assert [len(commit.parts) for commit in fed.log.commits] == [1] * 5
+
+
+def test_fedbuff_commits_every_k_updates_and_issues_meanwhile() -> None:
+    fed = Federation(plan(versions=3, buffer_size=2), workers()).run()
+    assert [len(commit.parts) for commit in fed.log.commits] == [2, 2, 2]
+    first = fed.log.times[1]
+    assert any(issue.task.issued_at == first for issue in fed.log.issued)
+
+
+def test_a_slow_worker_of_fedbuff_delivers_a_stale_update() -> None:
+    mixed = [Worker("fast", 5), Worker("fast2", 5), Worker("slow", 18)]
+    fed = Federation(plan(versions=6, buffer_size=1, concurrency=3), mixed).run()
+    late = [p for c in fed.log.commits for p in c.parts if p.update.worker_id == "slow"]
+    assert late[0].staleness == 5
+    assert late[0].staleness_factor == pytest.approx(6**-0.5)
+
+
+def test_fedavg_issues_the_next_round_only_after_the_commit() -> None:
+    fed = Federation(plan(versions=3, reissue="commit"), [Worker("a", 5), Worker("b", 9)]).run()
+    assert [len(commit.parts) for commit in fed.log.commits] == [4, 4, 4]
+    assert {p.staleness for c in fed.log.commits for p in c.parts} == {0}
+    assert Counter(issue.task.base_version for issue in fed.log.issued) == {0: 4, 1: 4, 2: 4}
+
+
+def test_fedavg_commits_with_its_quorum_at_the_deadline_and_closes_the_straggler() -> None:
+    of = plan(versions=1, reissue="commit", quorum=3, round_deadline_s=100)
+    fed = Federation(of, [*workers(3), Worker("slow", 5000)]).run()
+    assert fed.log.times == {1: 100.0}
+    assert [len(commit.parts) for commit in fed.log.commits] == [3]
+    assert [close.reason for close in fed.log.closed] == ["phase over"]
+
+
+def test_a_straggler_of_an_inner_round_is_closed_as_round_over() -> None:
+    of = plan(versions=2, reissue="commit", quorum=3, round_deadline_s=100)
+    fed = Federation(of, [*workers(3), Worker("slow", 150)]).run()
+    assert fed.log.closed[0].reason == "round over: version 1 was committed without it"
+    assert len(fed.log.discarded) == 0 or "never issued" in fed.log.discarded[0].reason
+    assert fed.finished is not None and fed.finished.complete
+
+
+def test_a_round_below_its_quorum_waits_past_the_deadline() -> None:
+    of = plan(versions=1, reissue="commit", quorum=3, round_deadline_s=50)
+    fed = Federation(of, [Worker("a", 90), Worker("b", 90), Worker("slow", 200)]).run()
+    # The third update of four: the first two workers bring it with their second tasks.
+    assert fed.log.times[1] > 180
+
+
+def test_a_rounds_deadline_counts_from_its_tasks_and_not_from_when_the_run_was_made() -> None:
+    of = plan(versions=1, reissue="commit", quorum=1, round_deadline_s=100)
+    state, tasks = begin(of, now=5000.0)
+    done = machine.step(of, state, candidate(tasks[0]), 5010.0)
+    assert Commit not in kinds(done)
+    assert Commit in kinds(machine.step(of, done.state, Tick(), 5100.0))
+
+
+def test_a_part_filled_buffer_is_flushed_after_its_time() -> None:
+    of = plan(versions=1, buffer_size=2, concurrency=2, flush_s=120)
+    state, tasks = begin(of)
+    state = machine.step(of, state, candidate(tasks[0]), 10.0).state
+    assert Commit not in kinds(machine.step(of, state, Tick(), 129.0))
+    done = machine.step(of, state, Tick(), 130.0)
+    assert kinds(done) == [Commit, Close, Finish]
+
+
+def test_a_phases_end_closes_its_open_tasks_and_their_updates_count_no_more() -> None:
+    of = plan(versions=(1, 1), buffer_size=1, concurrency=2, max_staleness=20)
+    # The core asks for no more than a phase needs, so the second task must come from a lost one.
+    of_wide = plan(versions=(1, 1), buffer_size=2, concurrency=2, flush_s=5)
+    state, tasks = begin(of_wide)
+    state = machine.step(of_wide, state, candidate(tasks[0]), 1.0).state
+    done = machine.step(of_wide, state, Tick(), 6.0)
+    assert Close(tasks[1].task_id, tasks[1].client_id, "phase over") in done.actions
+    late = machine.step(of_wide, done.state, candidate(tasks[1]), 7.0)
+    assert Discard in kinds(late) and Accept not in kinds(late)
+    assert {i.task.phase for i in done.actions if isinstance(i, Issue)} == {1}
+    assert len(begin(of)[1]) == 1
+
+
+def test_what_a_phase_taught_of_norms_and_losses_is_forgotten_at_its_end() -> None:
+    """Preferences have other losses and norms than instructions: these would clip those."""
+    of = plan(2, versions=(2, 2), buffer_size=1, concurrency=1)
+    state, (task,) = begin(of)
+    done = machine.step(of, state, candidate(task, norm=8.0), 1.0)
+    assert done.state.norms == (8.0,)
+    last = done.state.client(task.client_id).last
+    assert last is not None and last.avg_loss == 2.0
+    (task,) = [a.task for a in done.actions if isinstance(a, Issue)]
+    done = machine.step(of, done.state, candidate(task, norm=8.0), 2.0)
+    assert (done.state.version, done.state.norms) == (2, ())
+    clients = [done.state.client(name) for name in of.clients]
+    assert [client.last for client in clients] == [None, None]
+    # What counts over the whole run stays.
+    assert [client.participation for client in clients] == [1, 1]
+    (task,) = [a.task for a in done.actions if isinstance(a, Issue)]
+    assert task.phase == 1
+    done = machine.step(of, done.state, candidate(task, norm=0.1), 3.0)
+    assert done.state.norms == (0.1,)
+
+
+# how many tasks
+
+
+def two_kinds() -> Plan:
+    """c1 has no preferences, c2 nothing else."""
+    rows: dict[str, dict[Kind, int]] = {
+        "c0": {"sft": 9, "va": 9}, "c1": {"sft": 9, "va": 0}, "c2": {"va": 9}
+    }  # fmt: skip
+    clients = {name: Client(name, "local", own) for name, own in rows.items()}
+    of = plan(clients, versions=(2, 2), buffer_size=2, concurrency=3)
+    return replace(of, phases=(of.phases[0], PhaseConfig(objective="dpo", versions=2)))
+
+
+def test_a_client_without_rows_of_the_phases_kind_is_not_asked() -> None:
+    fed = Federation(two_kinds(), workers()).run()
+    assert fed.finished == Finish(True, "the plan is complete")
+    asked = {(issue.task.phase, issue.task.client_id) for issue in fed.log.issued}
+    assert asked == {(0, "c0"), (0, "c1"), (1, "c0"), (1, "c2")}
+
+
+def test_a_client_is_counted_for_the_rows_of_the_phases_kind() -> None:
+    clients = {"c0": Client("c0", "local", {"sft": 7, "va": 3})}
+    of = plan(clients, versions=(1, 1), buffer_size=1, concurrency=1)
+    of = replace(of, phases=(of.phases[0], PhaseConfig(objective="dpo", versions=1)))
+    fed = Federation(of, workers(1)).run()
+    parts = [part for commit in fed.log.commits for part in commit.parts]
+    assert [part.update.stats.num_samples for part in parts] == [7, 3]
+
+
+def test_a_phase_for_which_the_only_client_with_rows_is_quarantined_ends_the_run_as_failed() -> (
+    None
+):
+    of = two_kinds()
+    state, _ = begin(of)
+    quarantined = ClientState(strikes=3)
+    state = replace(state, version=2, tasks=MappingProxyType({}))
+    state = state.with_client("c0", quarantined).with_client("c2", quarantined)
+    done = machine.step(of, state, Tick(), 1.0)
+    assert [a for a in done.actions if isinstance(a, Finish)] == [
+        Finish(False, "every client is quarantined", failed=True)
+    ]
+
+
+def test_a_client_has_one_open_task_at_a_time() -> None:
+    of = plan(2, versions=9, concurrency=4, buffer_size=1)
+    assert len(begin(of)[1]) == 2
+
+
+def test_asynchronously_a_site_holds_as_many_tasks_as_it_has_workers() -> None:
+    of = plan(8, versions=9, concurrency=8)
+    assert len(begin(of, workers=2)[1]) == 2
+    assert begin(of, workers=0)[1] == []
+
+
+def test_a_synchronous_round_goes_out_whole_even_to_one_worker() -> None:
+    assert len(begin(plan(8, concurrency=6, reissue="commit"), workers=1)[1]) == 6
+
+
+def test_no_more_tasks_are_issued_than_the_phase_can_use() -> None:
+    assert len(begin(plan(8, versions=1, concurrency=6, buffer_size=2), workers=6)[1]) == 2
+
+
+def test_clients_take_turns() -> None:
+    fed = Federation(plan(6, versions=12, buffer_size=2, concurrency=2), workers(2)).run()
+    issued = Counter(issue.task.client_id for issue in fed.log.issued)
+    assert max(issued.values()) - min(issued.values()) <= 1
+
+
+# leases
+
+
+def test_a_dead_workers_task_is_issued_again_from_the_current_version() -> None:
+    of = plan(2, versions=4, buffer_size=1, concurrency=2, lease_s=60)
+    fed = Federation(of, [Worker("dies", 30, away=[(5, 10**9)]), Worker("works", 15)]).run()
+    again = [issue.task for issue in fed.log.issued if issue.task.attempt == 2]
+    assert again[0].bases[0] == 0 < again[0].bases[1]
+    assert fed.finished is not None and fed.finished.complete
+
+
+def test_a_heartbeat_that_names_the_task_renews_its_lease() -> None:
+    of = plan(1, buffer_size=1, lease_s=60)
+    state, (task,) = begin(of)
+    state = machine.step(of, state, Beats((Sign("local", True, task.task_id),)), 50.0).state
+    assert state.tasks[task.task_id].lease_until == 110.0
+
+
+def test_another_sites_heartbeat_renews_nothing() -> None:
+    of = plan(1, buffer_size=1, lease_s=60)
+    state, (task,) = begin(of)
+    signs = (Sign("elsewhere", True, task.task_id), IDLE)
+    state = machine.step(of, state, Beats(signs), 50.0).state
+    assert state.tasks[task.task_id].lease_until == 60.0
+
+
+def test_a_queued_task_does_not_expire_while_a_worker_of_its_site_is_busy() -> None:
+    of = plan(2, versions=1, buffer_size=2, concurrency=2, lease_s=60)
+    fed = Federation(of, [Worker("only", 500)]).run()
+    assert {issue.task.attempt for issue in fed.log.issued} == {1}
+
+
+def test_a_task_that_idle_workers_do_not_name_was_lost_and_is_issued_again() -> None:
+    of = plan(1, buffer_size=1, lease_s=60)
+    state, _ = begin(of)
+    done = machine.step(of, state, Beats((IDLE,)), 60.0)
+    (again,) = [action.task for action in done.actions if isinstance(action, Issue)]
+    assert (again.attempt, again.task_id) == (2, "t000001")
+
+
+def test_a_task_past_its_deadline_is_issued_again_whatever_its_worker_says() -> None:
+    of = plan(1, buffer_size=1, lease_s=60, task_deadline_s=600)
+    state, (task,) = begin(of)
+    done = machine.step(of, state, Beats((Sign("local", True, task.task_id),)), 600.0)
+    assert Issue in kinds(done)
+
+
+def test_the_update_of_an_older_attempt_counts_and_the_newer_ones_does_not() -> None:
+    of = plan(1, versions=2, buffer_size=1, lease_s=60)
+    state, (task,) = begin(of)
+    state = machine.step(of, state, Beats((IDLE,)), 60.0).state
+    newer = state.tasks[task.task_id]
+    first = machine.step(of, state, candidate(task), 61.0)
+    assert kinds(first)[:2] == [Accept, Commit]
+    second = machine.step(of, first.state, candidate(newer), 62.0)
+    assert Accept not in kinds(second)
+
+
+def two_sites() -> Plan:
+    clients = {
+        name: Client(name, site, {"sft": 100})
+        for name, site in (("c0", "near"), ("c1", "far"), ("c2", "near"))
+    }
+    return plan(clients, versions=400, buffer_size=1, concurrency=2, lease_s=60)
+
+
+def test_a_silent_sites_task_is_parked_and_gives_its_place_to_others() -> None:
+    of = two_sites()
+    signs = (Sign("near", False, None), Sign("far", False, None))
+    state = machine.step(of, State(), Beats(signs), 0.0).state
+    assert {task.client_id for task in state.tasks.values()} == {"c0", "c1"}
+    near = (Sign("near", True, "t000001"), Sign("near", False, None))
+    done = machine.step(of, state, Beats(near), 60.0)
+    assert done.state.tasks["t000002"].parked
+    assert [a.task.client_id for a in done.actions if isinstance(a, Issue)] == ["c2"]
+    assert any(isinstance(a, Note) and "silent" in a.text for a in done.actions)
+    # It is said once.
+    assert machine.step(of, done.state, Tick(), 61.0).actions == ()
+
+
+def test_a_parked_task_is_issued_again_when_its_site_is_back() -> None:
+    fed = Federation(two_sites(), [Worker("n", 9, "near"), Worker("f", 9, "far", [(5, 700)])]).run(
+        800
+    )
+    again = [issue.task for issue in fed.log.issued if issue.task.attempt == 2]
+    assert [(task.client_id, task.issued_at) for task in again] == [("c1", 700.0)]
+    assert "c1" in {part.update.client_id for c in fed.log.commits for part in c.parts}
+
+
+def test_a_parked_task_that_its_worker_still_trains_is_not_issued_again() -> None:
+    of = two_sites()
+    signs = (Sign("near", False, None), Sign("far", False, None))
+    state = machine.step(of, State(), Beats(signs), 0.0).state
+    state = machine.step(of, state, Beats((Sign("near", True, "t000001"),)), 60.0).state
+    back = Beats((Sign("near", True, "t000001"), Sign("far", True, "t000002")))
+    done = machine.step(of, state, back, 70.0)
+    assert Issue not in kinds(done)
+    assert not done.state.tasks["t000002"].parked
+
+
+def test_without_the_store_updates_count_and_nothing_is_issued_or_expires() -> None:
+    of = plan(2, versions=8, buffer_size=1, concurrency=2, lease_s=60)
+    fed = Federation(of, workers(2), store_down=[(5, 400)]).run()
+    assert not [i for i in fed.log.issued if 5 <= i.task.issued_at < 400]
+    assert [t for t in fed.log.times.values() if 5 < t < 400]
+    assert {issue.task.attempt for issue in fed.log.issued} == {1}
+    assert fed.finished is not None and fed.finished.complete
+
+
+# refusals
+
+
+def refuse(task: OpenTask, site: str = "local", **changed: object) -> Refused:
+    fields = {"attempt": task.attempt, "client_id": task.client_id} | changed
+    return Refused(task.task_id, site=site, reason="no base model", **fields)  # type: ignore[arg-type]
+
+
+def refused_by_all(of: Plan, state: State, task: OpenTask) -> machine.Step:
+    """Three workers in turn cannot train it."""
+    for attempt in (1, 2):
+        done = machine.step(of, state, refuse(task), 1.0)
+        (again,) = [a.task for a in done.actions if isinstance(a, Issue)]
+        assert (again.task_id, again.attempt) == (task.task_id, attempt + 1)
+        assert done.state.client(task.client_id).strikes == state.client(task.client_id).strikes
+        state, task = done.state, again
+    return machine.step(of, state, refuse(task), 1.0)
+
+
+def test_a_refused_task_goes_to_another_worker_and_a_refusal_that_comes_twice_does_nothing() -> (
+    None
+):
+    of = plan(2, versions=20, buffer_size=1, concurrency=1)
+    state, (task,) = begin(of)
+    done = machine.step(of, state, refuse(task), 1.0)
+    assert [a.task.attempt for a in done.actions if isinstance(a, Issue)] == [2]
+    assert machine.step(of, done.state, refuse(task), 2.0) == machine.Step(done.state)
+
+
+def test_a_task_that_nobody_can_train_is_closed_and_three_in_a_row_quarantine_the_client() -> None:
+    of = plan(2, versions=20, buffer_size=1, concurrency=1)
+    state, (task,) = begin(of)
+    for expected in (1, 2, 3):
+        while task.client_id != "c0":
+            done = machine.step(of, state, candidate(task), 1.0)
+            state, (task,) = done.state, [a.task for a in done.actions if isinstance(a, Issue)]
+        done = refused_by_all(of, state, task)
+        state, (task,) = done.state, [a.task for a in done.actions if isinstance(a, Issue)]
+        assert state.client("c0").strikes == expected
+    assert any(isinstance(a, Note) and a.kind == "quarantined" for a in done.actions)
+    fed = machine.step(of, state, candidate(task), 1.0)
+    assert [a.task.client_id for a in fed.actions if isinstance(a, Issue)] == ["c1"]
+
+
+def test_a_stale_update_is_rejected_without_a_strike_and_a_bad_one_with_one() -> None:
+    of = plan(3, versions=20, buffer_size=1, concurrency=2, max_staleness=0)
+    state, (one, two) = begin(of, workers=2)
+    state = machine.step(of, state, candidate(one), 1.0).state
+    done = machine.step(of, state, candidate(two), 2.0)
+    assert [a.reason for a in done.actions if isinstance(a, Close)] == [
+        "staleness 1 is over the limit of 0"
+    ]
+    assert done.state.client(two.client_id).strikes == 0
+    (third,) = [a.task for a in done.actions if isinstance(a, Issue)]
+    bad = machine.step(of, done.state, candidate(third, problem="not finite"), 3.0)
+    assert bad.state.client(third.client_id).strikes == 1
+
+
+def test_an_accepted_update_clears_the_strikes() -> None:
+    of = plan(1, versions=20, buffer_size=1, concurrency=1)
+    state, (task,) = begin(of)
+    done = machine.step(of, state, refuse(task), 1.0)
+    (task,) = [a.task for a in done.actions if isinstance(a, Issue)]
+    done = machine.step(of, done.state, candidate(task), 1.0)
+    assert done.state.client("c0").strikes == 0
+
+
+def test_a_run_whose_clients_are_all_quarantined_ends_as_failed() -> None:
+    fed = Federation(plan(2, buffer_size=1), workers(2, refuses=True)).run()
+    assert fed.finished == Finish(False, "every client is quarantined", failed=True)
+    assert fed.log.commits == []
+
+
+@pytest.mark.parametrize(
+    "changed", [{"site": "elsewhere"}, {"client_id": "c1"}, {"client_id": "?"}, {"attempt": 7}]
+)
+def test_a_refusal_settles_nothing_unless_it_is_of_the_tasks_own_site_client_and_attempt(
+    changed: dict[str, object],
+) -> None:
+    state, tasks = begin(plan())
+    done = machine.step(plan(), state, refuse(tasks[0], **changed), 1.0)  # type: ignore[arg-type]
+    assert kinds(done) == [Discard]
+    assert done.state == state
+
+
+# ends
+
+
+def test_a_drain_commits_the_buffer_and_stops() -> None:
+    of = plan(versions=4, buffer_size=3)
+    state, tasks = begin(of)
+    state = machine.step(of, state, candidate(tasks[0]), 1.0).state
+    done = machine.step(of, state, Drain(), 2.0)
+    assert kinds(done) == [Commit, Finish]
+    assert done.actions[-1] == Finish(False, "stopped on request")
+
+
+def test_a_drain_of_an_empty_buffer_only_stops() -> None:
+    state, _ = begin(plan())
+    assert kinds(machine.step(plan(), state, Drain(), 2.0)) == [Finish]
+
+
+def test_a_settled_task_gets_its_receipt_again() -> None:
+    state, _ = begin(plan())
+    assert machine.step(plan(), state, Again("t000009"), 1.0).actions == (Repeat("t000009"),)
+
+
+def test_a_clients_claim_of_rows_is_cut_to_what_it_was_assigned() -> None:
+    of = plan(rows=7, buffer_size=3)
+    state, tasks = begin(of)
+    done = machine.step(of, state, candidate(tasks[0]), 1.0)
+    assert done.state.buffer[0].stats.num_samples == 7
+
+
+def test_two_updates_of_one_client_in_a_buffer_share_its_weight() -> None:
+    of = plan(2, versions=9, buffer_size=3, concurrency=2)
+    state, (one, two) = begin(of, workers=2)
+    done = machine.step(of, state, candidate(one), 1.0)
+    (third,) = [a.task for a in done.actions if isinstance(a, Issue)]
+    assert third.client_id == one.client_id
+    state = machine.step(of, done.state, candidate(third), 2.0).state
+    done = machine.step(of, state, candidate(two), 3.0)
+    (commit,) = [a for a in done.actions if isinstance(a, Commit)]
+    assert [part.weight for part in commit.parts] == pytest.approx([0.25, 0.25, 0.5])
+
+
+# whatever happens
+
+
+class Faults:
+    """A network that loses, doubles and delays, from a seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = Random(seed)
+
+    def __call__(self, _: Candidate) -> Sequence[float]:
+        copies = self._random.choice([0, 1, 1, 1, 2, 3])
+        return [self._random.choice([0.1, 1.0, 30.0, 200.0]) for _ in range(copies)]
+
+
+def random_plan(random: Random) -> Plan:
+    sync = random.random() < 0.4
+    sites = ["near", "far"]
+    concurrency = random.randint(1, 5)
+    clients = {f"c{i}": Client(f"c{i}", random.choice(sites), {"sft": 50}) for i in range(1, 7)}
+    return plan(
+        clients,
+        versions=[random.randint(1, 4) for _ in range(random.randint(1, 2))],
+        concurrency=concurrency,
+        buffer_size=random.randint(1, concurrency),
+        reissue="commit" if sync else "immediate",
+        quorum=1 if sync else None,
+        round_deadline_s=200.0,
+        flush_s=random.choice([20.0, 120.0]),
+        lease_s=random.choice([10.0, 60.0]),
+        task_deadline_s=900.0,
+    )
+
+
+def random_workers(random: Random) -> list[Worker]:
+    result = []
+    for i in range(4):
+        away, at = [], 0.0
+        for _ in range(random.randint(0, 3)):
+            at += random.uniform(1, 100)
+            away.append((at, at := at + random.uniform(1, 200)))
+        seconds = random.choice([1.0, 7.0, 30.0, 100.0])
+        result.append(Worker(f"w{i}", seconds, ("near", "far")[i % 2], away))
+    return result
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32))
+def test_every_accepted_update_is_applied_once_and_a_run_with_live_workers_ends(seed: int) -> None:
+    random = Random(seed)
+    of = random_plan(random)
+
+    def check(_: State, state: State, __: object, ___: float) -> None:
+        clients = [task.client_id for task in state.tasks.values()]
+        assert len(clients) == len(set(clients)), "one open task a client"
+        assert {u.task_id for u in state.buffer}.isdisjoint(state.tasks)
+
+    down = [(at, at + 40.0) for at in (random.uniform(0, 300),)]
+    fed = Federation(
+        of, random_workers(random), network=Faults(seed), store_down=down, on_step=check
+    ).run()
+    assert fed.finished == Finish(True, "the plan is complete")
+    assert fed.log.versions() == list(range(1, of.total_versions + 1))
+    applied = fed.log.applied()
+    assert len(applied) == len(set(applied))
+    assert applied == [accepted.update.task_id for accepted in fed.log.accepted]
+    closed = [close.task_id for close in fed.log.closed]
+    assert set(closed).isdisjoint(applied) and len(closed) == len(set(closed))
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 2**32))
+def test_the_same_events_lead_to_the_same_decisions(seed: int) -> None:
+    def log() -> object:
+        random = Random(seed)
+        return (
+            Federation(random_plan(random), random_workers(random), network=Faults(seed))
+            .run(500)
+            .log
+        )
+
+    assert log() == log()

@@ -1,0 +1,266 @@
+"""From messages to events: chunks in any order, forgeries, and limits on what a site may leave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+
+from broker.chunks import parse_chunk, split_update
+from broker.protocol import Message
+from common.errors import RunError, WireError
+from common.protocol import codec
+from common.protocol.records import Refusal, Update
+from common.protocol.wire import pack
+from coordinator.core.events import Accept, Again, Candidate, Close, Refused
+from coordinator.core.state import Buffered, State
+from coordinator.ingest import ingest
+from coordinator.ingest.ingest import UPLOAD_TTL_S, UPLOADS_PER_SITE, Arrival, Ingest
+from coordinator.storage.journal import Journal
+from coordinator.storage.spool import Spool
+from tests.support.virtual_federation import stats
+from tests.unit.coordinator.storage.test_journal import summary
+
+CHUNK = 160
+MANIFEST = {"a": (2, 3)}
+
+
+def frame(value: float = 1.0, name: str = "a", **changed: object) -> bytes:
+    entries, data = codec.encode("fp32", {name: np.full((2, 3), value, np.float32)})
+    record = Update(
+        task_id="t000001",
+        attempt=1,
+        client_id="c0",
+        worker_id="w0",
+        phase=0,
+        base_version=0,
+        stats=stats(),
+        codec="fp32",
+        tensors=entries,
+        sha256=codec.digest(data),
+    )
+    return pack(record.model_copy(update=changed), data)
+
+
+def messages(content: bytes, update_id: str = "t000001.1", user: str = "u") -> list[Message]:
+    return [replace(m, user_id=user) for m in split_update(update_id, content, CHUNK)]
+
+
+class Bench:
+    """An ingest with its journal and spool."""
+
+    def __init__(self, path: Path) -> None:
+        self.journal = Journal.create(path / "run.db", {})
+        self.journal.take_over()
+        self.journal.put_version(summary(0))
+        self.path = path / "spool"
+        self.spool = Spool(self.path)
+        self.ingest = Ingest(self.journal, self.spool, MANIFEST)
+
+    def take(self, message: Message, site: str = "s", now: float = 1.0) -> Arrival:
+        return self.ingest.take(message, site, "u", now)
+
+    def files(self) -> set[str]:
+        return {path.name for path in self.path.iterdir()}
+
+    def accept(self, candidate: Candidate) -> None:
+        c = candidate
+        update = Buffered(c.task_id, 1, c.client_id, "w0", 0, c.stats, 1.0, c.nbytes, c.upload)
+        actions, drop = (Accept(update, c.norm),), [c.upload]
+        self.journal.write(
+            State(), State(), actions, 1.0, frames={}, summaries={}, drop_chunks=drop
+        )
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    monkeypatch.setattr(ingest, "parse_chunk", partial(parse_chunk, chunk_bytes=CHUNK))
+    made = Bench(tmp_path)
+    yield made
+    made.journal.close()
+
+
+def arrived(bench: Bench, content: bytes, site: str = "s") -> Arrival:
+    """What the last chunk amounts to."""
+    *first, last = messages(content)
+    assert first, "the update is to have several chunks"
+    for message in first:
+        assert bench.take(message, site) == Arrival()
+    return bench.take(last, site)
+
+
+def test_the_last_chunk_makes_the_candidate(bench: Bench) -> None:
+    found = arrived(bench, frame(2.0)).event
+    assert isinstance(found, Candidate)
+    assert (found.task_id, found.site, found.problem) == ("t000001", "s", "")
+    assert found.norm == pytest.approx(24**0.5)
+    assert found.nbytes == len(frame(2.0))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_chunks_may_come_in_any_order_and_twice(bench: Bench, seed: int) -> None:
+    content = frame()
+    parts = messages(content)
+    mixed = parts[1:] * 2
+    Random(seed).shuffle(mixed)
+    for message in mixed:
+        assert bench.take(message).event is None
+    assert isinstance(bench.take(parts[0]).event, Candidate)
+
+
+def test_a_redelivered_last_chunk_makes_the_candidate_again(bench: Bench) -> None:
+    first = arrived(bench, frame())
+    assert bench.take(messages(frame())[-1]) == first
+
+
+def test_the_same_update_of_two_sites_are_two_files(bench: Bench) -> None:
+    arrived(bench, frame(), "s")
+    arrived(bench, frame(), "other")
+    assert len(bench.files()) == 2
+
+
+@pytest.mark.parametrize("user", ["mallory", None])
+def test_a_message_without_the_sites_own_user_is_a_forgery(bench: Bench, user: str | None) -> None:
+    for message in messages(frame()):
+        with pytest.raises(WireError, match="user of its site"):
+            bench.take(replace(message, user_id=user))
+    assert bench.files() == set()
+
+
+@pytest.mark.parametrize(
+    "update_id", ["t1", "t1.x", "a.b.1", "t1.1.1", "x" * 65 + ".1", "t1.123456"]
+)
+def test_an_update_id_names_a_task_and_an_attempt(bench: Bench, update_id: str) -> None:
+    with pytest.raises(WireError, match=r"TASK\.ATTEMPT"):
+        bench.take(messages(frame(), update_id)[0])
+
+
+def test_an_upload_may_not_be_larger_than_any_update_can_be(bench: Bench) -> None:
+    with pytest.raises(WireError, match="total_size"):
+        bench.take(messages(b"x" * 200_000)[0])
+    assert bench.files() == set()
+
+
+def test_every_codec_fits_the_limit_even_for_tensors_smaller_than_a_block(tmp_path: Path) -> None:
+    manifest = {f"t{i}": (1,) for i in range(4000)}
+    made = Ingest(None, None, manifest)  # type: ignore[arg-type]
+    assert made._limit > codec.payload_bytes("int8", manifest)
+
+
+def bad_frames() -> dict[str, bytes]:
+    heartbeat = Refusal(task_id="t", attempt=1, client_id="c", worker_id="w", reason="x" * 500)
+    return {
+        "no fccl frame": b"\x00" * 600,
+        "expected an Update": pack(heartbeat, bytes(600)),
+        "SHA-256 that the header declares": frame(sha256="0" * 64),
+        "cut short": b"FCCL\x01\xff\xff\x00\x00" + bytes(600),
+    }
+
+
+@pytest.mark.parametrize("reason", bad_frames())
+def test_a_whole_that_is_no_update_is_refused_and_removed(bench: Bench, reason: str) -> None:
+    with pytest.raises(WireError, match=reason):
+        arrived(bench, bad_frames()[reason])
+    assert bench.files() == set()
+    assert bench.journal.uploads() == {}
+
+
+def test_chunks_whose_whole_has_another_hash_are_removed(bench: Bench) -> None:
+    honest, other = messages(frame(1.0)), messages(frame(2.0))
+    lying = replace(
+        other[-1], headers={**other[-1].headers, "total_sha256": honest[0].headers["total_sha256"]}
+    )
+    for message in honest[:-1]:
+        bench.take(message)
+    with pytest.raises(WireError, match="SHA-256 that its chunks claim"):
+        bench.take(lying)
+    assert bench.files() == set()
+    assert isinstance(arrived(bench, frame(1.0)).event, Candidate)  # and may come again
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (frame(name="b"), "tensor a is missing"),
+        (frame(codec="bf16"), "does not fit its shape"),
+        (frame(tensors=()), "bytes follow the last tensor"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_the_candidates_problem(
+    bench: Bench, content: bytes, problem: str
+) -> None:
+    found = arrived(bench, content).event
+    assert isinstance(found, Candidate)
+    assert problem in found.problem
+
+
+def test_values_that_are_not_finite_are_the_candidates_problem(bench: Bench) -> None:
+    # An honest encoder refuses them, so the bytes are forged, with the digest to match.
+    data = np.full((2, 3), np.nan, "<f4").tobytes()
+    content = frame(sha256=codec.digest(data))[:-24] + data
+    found = arrived(bench, content).event
+    assert isinstance(found, Candidate)
+    assert found.problem == "the update holds values that are not finite"
+
+
+def test_a_settled_update_needs_no_disk(bench: Bench) -> None:
+    close = (Close("t000001", "c0", "phase over"),)
+    bench.journal.write(State(), State(), close, 1.0, frames={}, summaries={})
+    for message in messages(frame()):
+        assert bench.take(message) == Arrival(Again("t000001"))
+    assert bench.files() == set()
+
+
+def test_an_accepted_updates_file_cannot_be_written_by_anybody(bench: Bench) -> None:
+    content = frame()
+    candidate = arrived(bench, content).event
+    assert isinstance(candidate, Candidate)
+    bench.accept(candidate)
+    # The same bytes under another task's name, which has no receipt.
+    for message in messages(content, "t000002.1"):
+        with pytest.raises(WireError, match="accepted already"):
+            bench.take(message)
+    lie = {"total_sha256": messages(content)[0].headers["total_sha256"]}
+    forged = messages(frame(9.0), "t000003.1")[0]
+    with pytest.raises(WireError, match="accepted already"):
+        bench.take(replace(forged, headers={**forged.headers, **lie}))
+    assert bench.spool.frame(candidate.upload) == content
+    bench.ingest.expire(1e9)
+    assert bench.files() == {candidate.upload}
+
+
+def test_a_site_may_leave_so_many_updates_unfinished_and_no_more(bench: Bench) -> None:
+    for i in range(UPLOADS_PER_SITE):
+        bench.take(messages(frame(i), f"t{i}.1")[0])
+    with pytest.raises(WireError, match="unfinished updates"):
+        bench.take(messages(frame(999.0), "t999.1")[0])
+    *_, last = [bench.take(message) for message in messages(frame(0), "t0.1")[1:]]
+    assert last.event is not None  # those may be finished
+    assert bench.take(messages(frame(999.0), "t999.1")[0], site="other").event is None
+
+
+def test_unfinished_updates_are_forgotten_after_their_time(bench: Bench) -> None:
+    bench.take(messages(frame())[0], now=1.0)
+    bench.ingest.expire(UPLOAD_TTL_S)
+    assert len(bench.files()) == 1
+    bench.ingest.expire(UPLOAD_TTL_S + 2)
+    assert bench.files() == set()
+    assert bench.journal.uploads() == {}
+
+
+def test_a_refusal_is_whole_by_itself(bench: Bench) -> None:
+    refusal = Refusal(task_id="t1", attempt=2, client_id="c0", worker_id="w", reason="no disk")
+    found = bench.take(Message(pack(refusal), user_id="u"))
+    assert found == Arrival(Refused("t1", 2, "c0", "s", "no disk"))
+
+
+def test_a_disk_that_refuses_is_no_fault_of_the_message(bench: Bench) -> None:
+    bench.path.rmdir()
+    with pytest.raises(RunError, match="spool"):
+        bench.take(messages(frame())[0])
+    bench.path.mkdir()

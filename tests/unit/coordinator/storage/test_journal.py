@@ -1,0 +1,253 @@
+"""The journal is the truth: after any step of any run it gives back the state, and it fences."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from types import MappingProxyType
+
+import pytest
+
+from common.errors import FencedError, RunError
+from common.protocol.records import VersionSummary
+from coordinator.core.events import Accept, Action, Close, Commit, Issue, Note
+from coordinator.core.state import Buffered, ClientState, OpenTask, State
+from coordinator.storage.journal import Journal
+from coordinator.storage.recovery import recover
+from tests.support.virtual_federation import Federation, Worker, plan, stats
+from tests.unit.coordinator.core.test_machine import Faults, random_plan, random_workers
+
+PLAN = plan(2, buffer_size=1)
+
+
+def summary(version: int, at: float = 0.0) -> VersionSummary:
+    return VersionSummary(version=version, phase=0, at=at, sha256="0" * 64, nbytes=0)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "run.db"
+
+
+@pytest.fixture
+def journal(path: Path) -> Iterator[Journal]:
+    made = Journal.create(path, {"run_id": "r1"})
+    made.put_version(summary(0))
+    made.take_over()
+    yield made
+    made.close()
+
+
+def write(journal: Journal, *actions: Action, now: float = 1.0, **more: object) -> None:
+    frames = {a.task.task_id: b"frame" for a in actions if isinstance(a, Issue)}
+    made = {a.version: summary(a.version, now) for a in actions if isinstance(a, Commit)}
+    journal.write(State(), State(), actions, now, frames=frames, summaries=made, **more)  # type: ignore[arg-type]
+
+
+def task(number: int = 1, attempts: int = 1) -> OpenTask:
+    return OpenTask(f"t{number:06d}", "c0", 0, number, (0,) * attempts, 1.0, 61.0)
+
+
+def buffered(number: int = 1) -> Buffered:
+    return Buffered(f"t{number:06d}", 1, "c0", "w0", 0, stats(), 0.5, 100, f"local.{number}")
+
+
+def durable(state: State) -> State:
+    """A state without what are facts of the moment."""
+    tasks = {
+        k: replace(t, lease_until=0.0, refusals=0, parked=False) for k, t in state.tasks.items()
+    }
+    return replace(
+        state,
+        tasks=MappingProxyType(tasks),
+        sites=MappingProxyType({}),
+        store_up=True,
+        draining=False,
+        buffered_at=state.buffered_at if state.buffer else 0.0,
+    )
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_after_every_step_of_a_random_run_recovery_gives_the_state_in_memory(
+    journal: Journal, seed: int
+) -> None:
+    random = Random(seed)
+    made_plan = random_plan(random)
+
+    def on_step(before: State, after: State, actions: tuple[Action, ...], now: float) -> None:
+        if not actions and before.clients is after.clients:
+            return  # nothing durable changed, so nothing is written
+        frames = {a.task.task_id: b"frame" for a in actions if isinstance(a, Issue)}
+        made = {a.version: summary(a.version, now) for a in actions if isinstance(a, Commit)}
+        journal.write(before, after, actions, now, frames=frames, summaries=made)
+        found = recover(made_plan, journal, now, 0.0)
+        assert durable(found) == durable(after)
+        # Sums over clients must come out the same, bit for bit: their order counts.
+        assert list(found.clients) == list(after.clients)
+        assert list(found.tasks) == list(after.tasks)
+
+    fed = Federation(made_plan, random_workers(random), network=Faults(seed), on_step=on_step).run()
+    assert fed.finished is not None and fed.finished.complete
+    assert journal.counts().get("accepted", 0) == len(fed.log.accepted)
+    assert journal.waiting() == set()
+
+
+def test_strikes_are_remembered(journal: Journal) -> None:
+    def on_step(before: State, after: State, actions: tuple[Action, ...], now: float) -> None:
+        frames = {a.task.task_id: b"frame" for a in actions if isinstance(a, Issue)}
+        journal.write(before, after, actions, now, frames=frames, summaries={})
+        assert durable(recover(PLAN, journal, now, 0.0)) == durable(after)
+
+    refusing = [Worker("w0", refuses=True)]
+    fed = Federation(plan(2, buffer_size=1), refusing, on_step=on_step).run()
+    assert fed.finished is not None and fed.finished.failed
+    assert recover(PLAN, journal, 0.0, 0.0).client("c1").quarantined
+
+
+def test_recovered_tasks_get_a_fresh_lease(journal: Journal) -> None:
+    write(journal, Issue(task(), "local"))
+    assert recover(PLAN, journal, 500.0, 60.0).tasks["t000001"].lease_until == 560.0
+
+
+# fencing
+
+
+def test_a_replaced_coordinator_can_write_nothing(journal: Journal, path: Path) -> None:
+    successor = Journal.open(path)
+    assert successor.take_over() == journal.epoch + 1
+    for attempt in (
+        lambda: write(journal, Issue(task(), "local")),
+        lambda: journal.put_version(summary(1)),
+        lambda: journal.put_chunk("local.x", 0, 1, "local", 1.0),
+        lambda: journal.drop_chunks("local.x"),
+        lambda: journal.mark_sent([1]),
+        journal.check,
+    ):
+        with pytest.raises(FencedError, match="another coordinator has taken over"):
+            attempt()
+    assert successor.outbox() == []
+    assert successor.uploads() == {}
+    assert len(successor.versions()) == 1
+    write(successor, Issue(task(), "local"))
+    assert len(successor.outbox()) == 1
+    successor.close()
+
+
+def test_a_task_of_an_older_epoch_stays_open(journal: Journal, path: Path) -> None:
+    write(journal, Issue(task(), "local"))
+    successor = Journal.open(path)
+    successor.take_over()
+    assert list(recover(PLAN, successor, 0.0, 0.0).tasks) == ["t000001"]
+    successor.close()
+
+
+# one transaction
+
+
+def test_a_step_is_written_whole_or_not_at_all(journal: Journal) -> None:
+    write(journal, Close("t000009", "c0", "first"))
+    with pytest.raises(RunError):  # the second receipt of one task breaks the last action
+        write(journal, Issue(task(), "local"), Note("info", "x", "y"), Close("t000009", "c0", "2"))
+    assert journal.outbox() == []
+    assert journal.events(9) == []
+    assert recover(PLAN, journal, 0.0, 0.0).tasks == {}
+    write(journal, Note("info", "x", "it goes on"))
+    assert [event.text for event in journal.events(9)] == ["it goes on"]
+
+
+def test_a_task_has_one_receipt_and_the_first_stands(journal: Journal) -> None:
+    write(journal, Issue(task(), "local"), Accept(buffered(), 2.0))
+    with pytest.raises(RunError):
+        write(journal, Accept(buffered(), 2.0))
+    receipt = journal.receipt("t000001")
+    assert receipt is not None and (receipt.state, receipt.attempt) == ("accepted", 1)
+    assert journal.receipt("t000002") is None
+
+
+def test_an_accepted_update_waits_until_its_commit(journal: Journal) -> None:
+    write(journal, Issue(task(), "local"), Accept(buffered(), 2.0), drop_chunks=["local.1"])
+    assert journal.waiting() == {"local.1"}
+    state = recover(PLAN, journal, 9.0, 0.0)
+    assert state.buffer == (buffered(),)
+    assert state.norms == (1.0,)  # clipped
+    assert state.tasks == {}
+
+
+# outbox
+
+
+def test_a_message_stays_in_the_outbox_until_it_is_sent(journal: Journal, path: Path) -> None:
+    write(journal, Issue(task(1), "local"), Issue(task(2), "local"))
+    other = Journal.open(path)
+    other.take_over()
+    first, second = other.outbox()
+    assert (first.task_id, first.site, first.frame) == ("t000001", "local", b"frame")
+    other.mark_sent([first.id])
+    assert other.outbox() == [second]
+    other.close()
+
+
+def test_a_settled_tasks_message_is_not_sent_any_more(journal: Journal) -> None:
+    write(journal, Issue(task(1), "local"), Issue(task(2), "local"))
+    write(journal, Close("t000001", "c0", "phase over"))
+    assert [entry.task_id for entry in journal.outbox()] == ["t000002"]
+
+
+def test_every_attempt_is_a_message(journal: Journal) -> None:
+    write(journal, Issue(task(), "local"))
+    write(journal, Issue(task(attempts=2), "local"))
+    assert [entry.task_id for entry in journal.outbox()] == ["t000001"] * 2
+    assert recover(PLAN, journal, 0.0, 0.0).tasks["t000001"].attempt == 2
+
+
+# chunks
+
+
+def test_a_chunk_that_comes_twice_counts_once(journal: Journal) -> None:
+    assert journal.put_chunk("local.x", 0, 8, "local", 1.0) == 1
+    assert journal.put_chunk("local.x", 0, 8, "local", 2.0) == 1
+    assert journal.put_chunk("local.x", 2, 8, "local", 3.0) == 2
+    assert journal.uploads() == {"local.x": ("local", 1.0)}
+    journal.drop_chunks("local.x")
+    assert journal.uploads() == {}
+
+
+# files
+
+
+def test_a_client_is_written_once_and_changed_in_place(journal: Journal) -> None:
+    for issued in (1, 2):
+        after = State().with_client("c0", ClientState(issued=issued, last=stats()))
+        journal.write(State(), after, (), 1.0, frames={}, summaries={})
+    assert recover(PLAN, journal, 0.0, 0.0).clients == {"c0": ClientState(issued=2, last=stats())}
+
+
+@pytest.mark.parametrize("content", [b"", b"no database at all" * 99, b"SQLite format 3\0garbage"])
+def test_a_file_that_is_no_journal_is_named_in_one_line(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    with pytest.raises(RunError, match=r"run\.db") as caught:
+        Journal.open(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_journal_is_not_made(path: Path) -> None:
+    with pytest.raises(RunError, match="does not exist"):
+        Journal.open(path)
+    assert not path.exists()
+
+
+def test_a_damaged_page_is_an_error_of_the_run(journal: Journal, path: Path) -> None:
+    for number in range(200):
+        write(journal, Note("info", "x", "y" * 200, (("n", number),)))
+    journal.close()
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    db.close()
+    damaged = bytearray(path.read_bytes())
+    damaged[4096:] = b"\xff" * (len(damaged) - 4096)
+    path.write_bytes(damaged)
+    with pytest.raises(RunError, match=r"run\.db"):
+        recover(PLAN, Journal.open(path), 0.0, 0.0)

@@ -1,0 +1,164 @@
+"""Versions answer held-out rows beside the run: which, what, and what is kept and shown of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from common.errors import RunError
+from common.files import append_lines
+from common.protocol.records import Sample
+from common.run_directory import samples
+from coordinator.core.events import Note
+from coordinator.storage import run as runs
+from coordinator.storage.run import Run
+from evaluation import live_samples
+from evaluation.live_samples import Sampler, due
+from tests.support.virtual_federation import plan
+from tests.unit.evaluation.test_assessment import causal, classifying, filled, make
+
+NOW = 5.0
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return filled(tmp_path_factory.mktemp("place"))
+
+
+def opened(directory: Path, table: dict[str, object], **settings: object) -> Run:
+    """A run with versions 0, 1 and 3: what is left of four."""
+    made = make(directory, {**table, "samples": settings})
+    return runs.open_run(runs.saved_config(made), lambda base: Path(base.name))
+
+
+def sampled(run: Run, *versions: int, known: tuple[Sample, ...] = ()) -> Iterator[Sample | Note]:
+    """What is found, once everything was asked."""
+    sampler = Sampler(run, lambda: NOW, known)
+    sampler.start(0)
+    for version in versions:
+        sampler.offer(version)
+    sampler.finish(threading.Event())
+    found, notes = sampler.collect()
+    run.journal.close()
+    yield from found
+    yield from notes
+
+
+def sample(version: int, asked: str = "Why?", **changed: object) -> Sample:
+    fields = {"version": version, "at": NOW, "kind": "sft", "asked": asked}
+    return Sample.model_validate({**fields, "expected": "Because.", "answer": "So.", **changed})
+
+
+def test_the_base_every_eighth_of_the_plan_and_each_phases_last_are_due() -> None:
+    long = plan(versions=[30, 3])
+    assert [v for v in range(34) if due(long, None, v)] == [*range(0, 29, 4), 30, 32, 33]
+    assert [v for v in range(34) if due(long, 20, v)] == [0, 20, 30, 33]
+    assert all(due(plan(versions=3), None, v) for v in range(4))
+
+
+def test_each_version_answers_rows_of_both_kinds(place: Path, tmp_path: Path) -> None:
+    run = opened(tmp_path, causal(place), prompts=3, new_tokens=3)
+    found = list(sampled(run, 1, 2, 3))
+    assert all(isinstance(each, Sample) for each in found), found
+    asked = [(each.version, each.kind) for each in found if isinstance(each, Sample)]
+    three = ("sft", "sft", "va")  # version 2 was removed before it could be asked
+    assert asked == [(version, kind) for version in (0, 1, 3) for kind in three]
+    first = found[0]
+    assert isinstance(first, Sample)
+    assert first.asked.startswith("Say ") and first.expected.startswith("Number ")
+    assert first.at == NOW and first.probability is None
+
+
+def test_a_text_gets_its_likeliest_class_with_the_probability(place: Path, tmp_path: Path) -> None:
+    found = list(sampled(opened(tmp_path, classifying(place), prompts=2)))
+    assert len(found) == 2
+    for each in found:
+        assert isinstance(each, Sample)
+        assert {each.expected, each.answer} <= {"good", "bad"}
+        assert each.probability is not None and 0.5 <= each.probability <= 1
+
+
+def test_what_is_known_is_not_asked_again(place: Path, tmp_path: Path) -> None:
+    run = opened(tmp_path, causal(place), prompts=1, new_tokens=1)
+    known = tuple(each for each in sampled(run) if isinstance(each, Sample))
+    assert [each.version for each in known] == [0]
+    again = runs.open_run(runs.saved_config(run.directory), lambda base: Path(base.name))
+    versions = [e.version for e in sampled(again, 1, known=known) if isinstance(e, Sample)]
+    assert versions == [1]
+
+
+def test_who_is_too_slow_skips_to_the_newest_but_for_phase_ends(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = opened(tmp_path, causal(place), prompts=1, new_tokens=1)
+    slow, asked = threading.Event(), list[int]()
+
+    class Slow:
+        def __init__(self, *_: object) -> None:
+            slow.wait()
+
+        def answers(self, version: int, _: object) -> Iterator[Sample]:
+            asked.append(version)
+            yield from ()
+
+    monkeypatch.setattr(live_samples, "Answering", Slow)
+    sampler = Sampler(run, lambda: NOW, ())
+    sampler.start(0)
+    for version in range(1, 4):  # the phases end at 1 and 3
+        sampler.offer(version)
+    slow.set()
+    sampler.finish(threading.Event())
+    assert asked == [0, 1, 3]
+
+
+def test_a_failure_is_one_warning_and_no_prompts_are_no_thread(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = opened(tmp_path, causal(place), prompts=1)
+    (run.directory / "clients" / "heldout_sft.jsonl").unlink()
+    [note] = sampled(run, 1, 3)
+    assert isinstance(note, Note)
+    assert (note.level, note.kind) == ("warning", "samples")
+    assert note.text.startswith("no more samples of versions: ")
+    heavy = opened(tmp_path / "heavy", causal(place), prompts=1, model_mb=1)
+    monkeypatch.setattr(live_samples, "MB", 1000)
+    [note] = sampled(heavy)
+    assert isinstance(note, Note) and note.level == "info"
+    assert note.text.endswith("samples.model_mb allows 1")
+    before = threading.active_count()
+    again = opened(tmp_path / "none", causal(place), prompts=0)
+    Sampler(again, lambda: NOW, ()).start(0)
+    assert threading.active_count() == before
+
+
+# what is kept and shown
+
+
+def test_the_file_is_read_without_repetitions_or_a_torn_end(tmp_path: Path) -> None:
+    assert samples.read(tmp_path) == ()
+    path = tmp_path / samples.FILE
+    append_lines(path, [sample(v).fields() for v in (0, 1)])
+    append_lines(path, [sample(1, answer="No.").fields()])
+    with path.open("a") as file:
+        file.write('{"version": 2, "as')
+    assert [(s.version, s.answer) for s in samples.read(tmp_path)] == [(0, "So."), (1, "No.")]
+    path.write_text('{"version": -1}\n')
+    with pytest.raises(RunError, match="is damaged"):
+        samples.read(tmp_path)
+
+
+def test_the_base_and_the_newest_are_shown() -> None:
+    many = [sample(version, asked) for version in range(80) for asked in "ab"]
+    shown = samples.shown(reversed(many))
+    assert len(shown) == samples.MAX_SHOWN
+    assert [s.version for s in shown[:3]] == [0, 0, 31]
+    assert shown[-1].version == 79
+    assert samples.shown(many[:3]) == tuple(many[:3])
+
+
+def test_what_a_model_says_cannot_steer_a_terminal() -> None:
+    said = sample(0, answer="\x1b[2J\x07two\nlines \u202egnol").answer
+    assert said == " [2J two lines  gnol"

@@ -1,0 +1,168 @@
+"""Our losses and gradients against those of trl's trainers: same weights, same batch, float32.
+
+trl tokenises, masks, pads and computes by itself; what it made of the rows is what we compute on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from transformers import PreTrainedTokenizerFast
+from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+from common.protocol.records import DpoSettings, LoraSpec
+from learning.models.lora import attach, read_adapter, write_adapter
+from learning.objectives.dpo import Pair, log_probabilities, with_reference
+from learning.objectives.dpo import collate as collate_pairs
+from learning.objectives.objective import make
+from learning.objectives.tokens import IGNORED, Example, joined
+from learning.training.batches import collate
+from tests.support.tiny_model import tiny_model, tiny_tokenizer
+
+LORA = LoraSpec(r=4, alpha=8, dropout=0.0)
+ROWS = [
+    ("Add the numbers. 1, 2\n", "The sum is three.", "No."),
+    ("Say it.\n", "It.", "A much longer answer that nobody has asked for at all."),
+    ("Which is the largest of 3, 8 and 5? Answer with a number.\n", "8", "5 is the largest."),
+    ("Name a colour.\n", "Green is a colour.", "Green is a number."),
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    made = tiny_tokenizer()
+    made.pad_token = made.eos_token
+    return made
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> Iterator[None]:
+    """trl seeds the process; other tests do not notice."""
+    with torch.random.fork_rng(devices=[]):
+        yield
+
+
+def adapted(seed: int) -> PeftModel:
+    """The model of every test, its adapter filled with numbers of this seed.
+
+    Its output weights are enlarged: a random model's predictions hardly depend on anything.
+    """
+    base = tiny_model()
+    base.transformer.wte.weight.data *= 10
+    model = attach(base, LORA, 0)
+    rng = np.random.default_rng(seed)
+    filled = {n: 0.2 * rng.standard_normal(t.shape) for n, t in read_adapter(model).items()}
+    write_adapter(model, {n: t.astype(np.float32) for n, t in filled.items()})
+    assert isinstance(model, PeftModel)
+    return model.eval()
+
+
+def gradients(model: torch.nn.Module, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    loss.backward()
+    return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_equal(
+    ours: tuple[torch.nn.Module, torch.Tensor], theirs: tuple[torch.nn.Module, torch.Tensor]
+) -> None:
+    """Loss and the gradient of every factor agree to 1e-4, where gradients are not tiny."""
+    assert ours[1].item() == pytest.approx(theirs[1].item(), abs=1e-4)
+    mine, other = gradients(*ours), gradients(*theirs)
+    assert mine.keys() == other.keys()
+    assert len(mine) == 16
+    largest = max(1.0, *(float(g.abs().max()) for g in mine.values()))
+    assert max(float((mine[n] - other[n]).abs().max()) for n in mine) < 1e-4 * largest
+    assert min(float(g.abs().max()) for g in mine.values()) > 1e-3
+
+
+def arguments(folder: Path) -> dict[str, Any]:
+    return {
+        "output_dir": str(folder),
+        "use_cpu": True,
+        "bf16": False,
+        "report_to": "none",
+        "per_device_train_batch_size": len(ROWS),
+        "gradient_checkpointing": False,
+        "max_length": 200,
+    }
+
+
+def rows_of(batch: Mapping[str, torch.Tensor], labels: torch.Tensor) -> list[Example]:
+    """The examples of a padded batch, as we hold them."""
+    found = []
+    for ids, mask, row in zip(batch["input_ids"], batch["attention_mask"], labels, strict=True):
+        length = int(mask.sum())
+        asked = int((row[:length] == IGNORED).sum())
+        found.append(joined(ids[:asked].tolist(), ids[asked:length].tolist(), 1))
+    return found
+
+
+def test_sft_is_that_of_trl(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    rows = [{"prompt": asked, "completion": good} for asked, good, _ in ROWS]
+    trainer = SFTTrainer(
+        model=adapted(1),
+        args=SFTConfig(**arguments(tmp_path)),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+    )
+    batch = next(iter(trainer.get_train_dataloader()))
+    examples = rows_of(batch, batch["labels"])
+    theirs = trainer.model.eval()
+    expected = trainer.compute_loss(theirs, dict(batch))
+
+    model = adapted(1)
+    loss, _ = make("sft").loss(model, collate(examples))
+    assert_equal((model, loss), (theirs, expected))
+
+
+@pytest.mark.parametrize(
+    ("settings", "theirs"),
+    [
+        (DpoSettings(beta=0.3), {"loss_type": ["sigmoid"]}),
+        (DpoSettings(beta=0.3, loss="ipo"), {"loss_type": ["ipo"]}),
+        (
+            DpoSettings(beta=0.3, sft_weight=0.7),
+            {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.7]},
+        ),
+    ],
+    ids=["sigmoid", "ipo", "sigmoid + λ·sft"],
+)
+@pytest.mark.parametrize("precompute", [False, True])
+def test_dpo_is_that_of_trl(
+    settings: DpoSettings,
+    theirs: dict[str, Any],
+    precompute: bool,
+    tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+) -> None:
+    rows = [{"prompt": a, "chosen": good, "rejected": bad} for a, good, bad in ROWS]
+    start, moved = adapted(1), read_adapter(adapted(2))
+    trainer = DPOTrainer(
+        model=start,  # trl keeps a copy of its adapter as the reference
+        args=DPOConfig(
+            **arguments(tmp_path), beta=0.3, precompute_ref_log_probs=precompute, **theirs
+        ),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+    )
+    batch = next(iter(trainer.get_train_dataloader()))
+    policy = trainer.model.eval()
+    write_adapter(policy, moved)
+    expected = trainer.compute_loss(policy, dict(batch))
+
+    answers = rows_of(batch, batch["input_ids"].masked_fill(batch["completion_mask"] == 0, IGNORED))
+    pairs = [Pair(*both) for both in zip(answers[: len(ROWS)], answers[len(ROWS) :], strict=True)]
+    reference = log_probabilities(adapted(1), pairs)
+    assert np.abs(np.subtract(reference, log_probabilities(adapted(2), pairs))).max() > 1
+    pairs = list(with_reference(pairs, reference))
+    model = adapted(2)
+    loss, _ = make("dpo", settings).loss(model, collate_pairs(pairs))
+    assert_equal((model, loss), (policy, expected))

@@ -1,0 +1,78 @@
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from common.errors import ModelError
+from learning.data.instructions import Instruction
+from learning.objectives.template import prompt
+from learning.objectives.tokens import IGNORED, NO_ROOM, Encoded, encode, prompt_ids
+from tests.support.tiny_model import tiny_tokenizer
+
+ROW = Instruction("Add the numbers.", "1, 2", "The sum is three.")
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return tiny_tokenizer()
+
+
+def test_only_the_response_and_its_end_are_learned(tokenizer: PreTrainedTokenizerFast) -> None:
+    (example,) = encode(tokenizer, [ROW], 256).examples
+    asked = prompt_ids(tokenizer, [prompt(ROW.instruction, ROW.input)])[0]
+    assert example.labels[: len(asked)] == (IGNORED,) * len(asked)
+    learned = example.input_ids[len(asked) :]
+    assert example.labels[len(asked) :] == learned
+    assert learned[-1] == tokenizer.eos_token_id
+    assert tokenizer.decode(learned[:-1]) == ROW.output
+    assert example.learned == len(learned)
+    assert example.response_bytes == len(ROW.output)
+
+
+def test_the_prompt_has_the_ids_that_it_has_when_a_model_is_asked(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    (example,) = encode(tokenizer, [ROW], 256).examples
+    asked = prompt_ids(tokenizer, [prompt(ROW.instruction, ROW.input)])[0]
+    assert list(example.input_ids[: len(asked)]) == asked
+
+
+def test_a_long_response_loses_its_tail_and_its_end(tokenizer: PreTrainedTokenizerFast) -> None:
+    whole = encode(tokenizer, [ROW], 256).examples[0]
+    cut = encode(tokenizer, [ROW], len(whole.input_ids) - 3)
+    assert cut.truncated_count == 1
+    assert cut.examples[0].input_ids == whole.input_ids[:-3]
+    assert cut.examples[0].input_ids[-1] != tokenizer.eos_token_id
+    assert 0 < cut.examples[0].response_bytes < whole.response_bytes
+
+
+def test_a_prompt_that_leaves_no_room_is_skipped_and_counted(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    asked = len(prompt_ids(tokenizer, [prompt(ROW.instruction, ROW.input)])[0])
+    assert encode(tokenizer, [ROW, ROW], asked) == Encoded((), (), {NO_ROOM: 2})
+    assert encode(tokenizer, [ROW], asked + 1).examples[0].learned == 1
+    assert encode(tokenizer, [], 64) == Encoded((), (), {})
+
+
+def test_what_is_kept_is_known_by_its_place_among_the_rows(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    long = Instruction("Add the numbers. " * 30, "", "three")
+    found = encode(tokenizer, [long, ROW, long, ROW], 100)
+    assert found.kept == (1, 3)
+    assert found.skipped == {NO_ROOM: 2}
+    assert found.examples == encode(tokenizer, [ROW, ROW], 100).examples
+
+
+def test_a_special_token_in_the_data_is_counted_as_bytes_of_the_response(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    odd = Instruction("Say hé.", "", "héé ☂")
+    (example,) = encode(tokenizer, [odd], 256).examples
+    assert example.response_bytes == len("héé ☂".encode())
+
+
+def test_a_tokenizer_without_an_end_is_refused() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.eos_token = None
+    with pytest.raises(ModelError, match="end-of-sequence"):
+        encode(tokenizer, [ROW], 64)

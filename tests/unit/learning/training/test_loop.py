@@ -1,0 +1,158 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from common.errors import ModelError
+from common.protocol.records import LoraSpec
+from common.protocol.tensors import Tensors
+from learning.data.instructions import Instruction
+from learning.models.lora import attach, read_adapter
+from learning.objectives.objective import make
+from learning.objectives.sft import sft
+from learning.objectives.tokens import Example, encode
+from learning.synthetic.instructions import instructions
+from learning.training.batches import Batch
+from learning.training.loop import LocalTraining, StepReport, TrainResult, train
+from tests.support.tiny_model import tiny_model, tiny_tokenizer
+
+SFT = make("sft")
+SETTINGS = LocalTraining(batch_size=4, lr=1e-2, steps=6, seed=3)
+
+
+@pytest.fixture(scope="module")
+def examples() -> tuple[Example, ...]:
+    rows: list[Instruction] = instructions(0, 20)
+    return encode(tiny_tokenizer(), rows, 200).examples
+
+
+def run(examples: tuple[Example, ...], settings: LocalTraining) -> tuple[TrainResult, Tensors]:
+    model = attach(tiny_model(), LoraSpec(r=4, alpha=8, dropout=0.1), 0)
+    return train(model, SFT, examples, settings), read_adapter(model)
+
+
+def test_training_lowers_the_loss_and_counts_what_it_saw(examples: tuple[Example, ...]) -> None:
+    losses = []
+
+    def note(report: StepReport) -> bool:
+        losses.append(report.loss)
+        return True
+
+    settings = LocalTraining(batch_size=8, lr=1e-2, epochs=8)
+    result = train(tiny_model(), SFT, examples, settings, note)
+    assert (result.steps, result.samples, result.stopped) == (24, 160, False)
+    assert result.tokens == 8 * sum(len(e.input_ids) for e in examples)
+    assert min(losses) < result.avg_loss < max(losses)
+    assert losses[-1] < losses[0] - 1.0
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_only_what_requires_a_gradient_is_trained(
+    autocast: bool, examples: tuple[Example, ...]
+) -> None:
+    model = attach(tiny_model(), LoraSpec(r=4, alpha=8), 0)
+    frozen = {n: p.clone() for n, p in model.named_parameters() if not p.requires_grad}
+    before = read_adapter(model)
+    train(model, SFT, examples, replace(SETTINGS, autocast=autocast))
+    assert all(not np.array_equal(before[n], t) for n, t in read_adapter(model).items())
+    assert all(torch.equal(frozen[n], p) for n, p in model.named_parameters() if n in frozen)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_the_same_seed_gives_the_same_bits(autocast: bool, examples: tuple[Example, ...]) -> None:
+    (one, a), (two, b), (_, c) = (
+        run(examples, replace(SETTINGS, seed=seed, autocast=autocast)) for seed in (3, 3, 4)
+    )
+    assert one.avg_loss == two.avg_loss
+    assert all(np.array_equal(a[n], b[n]) for n in a)
+    assert any(not np.array_equal(a[n], c[n]) for n in a)
+
+
+def test_bfloat16_trains_as_well_as_float32(examples: tuple[Example, ...]) -> None:
+    settings = replace(SETTINGS, steps=20)
+    (exact, _), (half, _) = (run(examples, replace(settings, autocast=a)) for a in (False, True))
+    assert half.avg_loss == pytest.approx(exact.avg_loss, rel=0.01)
+    assert half.avg_loss != exact.avg_loss
+
+
+def test_a_false_from_the_caller_abandons_the_task(examples: tuple[Example, ...]) -> None:
+    result = train(tiny_model(), SFT, examples, SETTINGS, lambda report: report.step < 2)
+    assert (result.steps, result.stopped) == (2, True)
+
+
+def test_a_strong_proximal_term_keeps_the_weights_near_their_start(
+    examples: tuple[Example, ...],
+) -> None:
+    _, start = run(examples, replace(SETTINGS, steps=0))
+
+    def drift(mu: float) -> float:
+        _, end = run(examples, replace(SETTINGS, steps=20, prox_mu=mu))
+        return sum(float(np.square(end[n] - start[n]).sum()) for n in start) ** 0.5
+
+    assert drift(100.0) < 0.8 * drift(0.0)
+
+
+def test_the_proximal_term_is_half_mu_times_the_squared_distance() -> None:
+    # Loss 3θ from θ = 1; the second gradient is 3 + μ(θ − 1), and SGD-like steps show its sign.
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.ones_(model.weight)
+    row = Example((1, 1), (-100, 1), 1)
+    seen: list[float] = []
+
+    def loss(m: torch.nn.Module, _: Batch) -> tuple[torch.Tensor, dict[str, float]]:
+        weight = next(m.parameters())
+        seen.append(float(weight.detach()))
+        return 3 * weight.sum(), {}
+
+    settings = LocalTraining(1, 0.5, steps=2, max_grad_norm=1e9, prox_mu=12.0)
+    train(model, replace(SFT, loss=loss), [row], settings)
+    assert seen == pytest.approx([1.0, 0.5])  # AdamW's first step is lr · sign(gradient)
+    # Second gradient 3 + 12·(0.5 − 1) = −3: m̂ = (0.5·0.5·3 − 0.5·3)/0.75 = −1, v̂ = 9.
+    assert float(model.weight.detach()) == pytest.approx(0.5 + 0.5 * 1 / 3, rel=1e-4)
+
+
+@pytest.mark.parametrize(("decay", "moved"), [(False, 4.0), (True, 1.0 + 0.75 + 0.5 + 0.25)])
+def test_a_learning_rate_that_decays_ends_at_its_last_part(*, decay: bool, moved: float) -> None:
+    # Loss θ: the gradient is 1 throughout, and so each step of AdamW is as long as its rate.
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(model.weight)
+    row = Example((1, 1), (-100, 1), 1)
+
+    def loss(m: torch.nn.Module, _: Batch) -> tuple[torch.Tensor, dict[str, float]]:
+        return next(m.parameters()).sum(), {}
+
+    settings = LocalTraining(1, 1.0, steps=4, decay=decay)
+    train(model, replace(SFT, loss=loss), [row], settings)
+    assert float(model.weight.detach()) == pytest.approx(-moved, rel=1e-5)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_step_and_a_remedy(
+    examples: tuple[Example, ...],
+) -> None:
+    def broken(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
+        loss, metrics = sft(model, batch)
+        return loss * float("nan"), metrics
+
+    model = attach(tiny_model(), LoraSpec(r=4, alpha=8), 0)
+    before = read_adapter(model)
+    with pytest.raises(ModelError, match="local step 1") as error:
+        train(model, replace(SFT, loss=broken), examples, SETTINGS)
+    assert "learning rate" in error.value.remedy
+    assert all(np.array_equal(before[n], t) for n, t in read_adapter(model).items())
+
+
+def test_steps_or_epochs_but_not_both() -> None:
+    assert LocalTraining(8, 0.1, epochs=2).total_steps(17) == 6
+    assert LocalTraining(8, 0.1, steps=5).total_steps(17) == 5
+    with pytest.raises(ValueError, match="exactly one"):
+        LocalTraining(8, 0.1).total_steps(17)
+
+
+def test_the_callers_random_state_is_left_alone(examples: tuple[Example, ...]) -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    run(examples, SETTINGS)
+    # `run` makes models, which fork the generator too.
+    assert torch.equal(torch.rand(3), expected)

@@ -1,0 +1,374 @@
+"""What a run begins with: rows that are dealt once, found again, and refused where they differ."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import BertConfig, GPT2Config, RobertaConfig, T5Config
+
+from common.config import config as configuration
+from common.config.config import FederationConfig
+from common.errors import ConfigError, DataError, ModelError
+from coordinator.storage import run as runs
+from learning.data.rows import Kind, read
+from learning.models import base
+from learning.models.base import BaseModel
+from preparation.run import DATA, Dealt, check_columns, check_length, deal, origin, settled
+from tests.support.tiny_model import tiny_model, tiny_tokenizer
+
+DPO = {"objective": "dpo"}
+LONG = "again and " * 200
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
+    path = tmp_path_factory.mktemp("model")
+    tiny_model().save_pretrained(path)
+    tiny_tokenizer().save_pretrained(path)
+    return base.resolve(str(path), None, path, lambda *_: None)
+
+
+def config(*phases: dict[str, Any], **tables: dict[str, Any]) -> FederationConfig:
+    """A plan of sft unless it says otherwise, over two clients."""
+    data = {"rows": 60, "clients": 2} | tables.pop("data", {})
+    whole = {"phase": list(phases) or [{}], "data": data, **tables}
+    return configuration.parse(whole, "test")
+
+
+def quiet(_: str) -> None: ...
+
+
+# dealing
+
+
+def test_every_client_is_dealt_rows_of_each_kind_that_the_plan_learns(
+    tmp_path: Path, model: BaseModel
+) -> None:
+    said: list[str] = []
+    dealt = deal(config({}, DPO), lambda: model, tmp_path / "rows", said.append)
+    assert list(dealt.rows) == ["client_0", "client_1"]
+    assert all(set(own) == {"sft", "va"} for own in dealt.rows.values())
+    assert min(n for own in dealt.rows.values() for n in own.values()) >= 1
+    assert not list((tmp_path / "rows").glob("*_cls.jsonl"))
+    assert said == ["synthetic: 60 of 60 rows can be used"] * 2
+    assert dealt.labels == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("nowhere.tsv", None), ("one.tsv", "text\tlabel\ngood\tyes\nfine\tyes\n")],
+    ids=["no such file", "one class"],
+)
+def test_a_mistake_in_the_data_is_told_before_a_model_is_made(
+    tmp_path: Path, name: str, text: str | None
+) -> None:
+    def find() -> BaseModel:
+        raise AssertionError("the model is looked for first")
+
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    plan = config({"objective": "classification"}, data={"cls": str(tmp_path / name)})
+    with pytest.raises(DataError):
+        deal(plan, find, tmp_path / "rows", quiet)
+
+
+def test_a_kind_that_two_phases_learn_is_read_once(tmp_path: Path, model: BaseModel) -> None:
+    said: list[str] = []
+    deal(config({}, DPO, {}), lambda: model, tmp_path / "rows", said.append)
+    assert len(said) == 2
+
+
+def test_clients_are_dealt_only_rows_that_the_model_has_room_for(
+    tmp_path: Path, model: BaseModel
+) -> None:
+    """Otherwise a client would be weighed by rows that it never uses."""
+    rows = [{"instruction": f"Say {i}.", "output": f"It is {i}."} for i in range(30)]
+    long = [{"instruction": f"{i}: {LONG}", "output": "Yes."} for i in range(10)]
+    (tmp_path / "i.jsonl").write_text("\n".join(map(json.dumps, [*long, *rows])))
+    said: list[str] = []
+    plan = config(data={"sft": str(tmp_path / "i.jsonl")})
+    dealt = deal(plan, lambda: model, tmp_path / "rows", said.append)
+    assert said[-1].endswith("30 of 40 rows can be used; 10: prompt leaves no room for a response")
+    assert dealt.sources["sft"]["used"] == 30
+    everything = [
+        row for path in (tmp_path / "rows").glob("*_sft.jsonl") for row in read("sft", path).rows
+    ]
+    assert len(everything) == 30
+    assert not any(LONG in row.instruction for row in everything)
+
+
+def test_what_lies_ready_is_taken_as_it_is_without_reading_a_source(
+    tmp_path: Path, model: BaseModel
+) -> None:
+    source = tmp_path / "i.jsonl"
+    rows = [{"instruction": f"Say {i}.", "output": f"It is {i}."} for i in range(30)]
+    source.write_text("\n".join(map(json.dumps, rows)))
+    plan = config(data={"sft": str(source)})
+    first = deal(plan, lambda: model, tmp_path / "rows", quiet)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "rows").iterdir()}
+    source.unlink()
+
+    def loud(line: str) -> None:
+        raise AssertionError(line)
+
+    again = deal(plan, lambda: model, tmp_path / "rows", loud)
+    assert same(again) == same(first)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "rows").iterdir()} == before
+
+
+def same(dealt: Dealt) -> tuple[Any, ...]:
+    rows = {client: dict(own) for client, own in dealt.rows.items()}
+    return dealt.folder, rows, dealt.labels, dict(dealt.sources)
+
+
+def test_dealing_that_was_cut_off_before_its_last_file_is_done_again(
+    tmp_path: Path, model: BaseModel
+) -> None:
+    first = deal(config(), lambda: model, tmp_path / "rows", quiet)
+    for lost in (
+        [DATA],
+        ["manifest.json"],
+        [DATA, "manifest.json"],
+        [DATA, "manifest.json", "client_1_sft.jsonl"],
+    ):
+        for name in lost:
+            (tmp_path / "rows" / name).unlink()
+        assert same(deal(config(), lambda: model, tmp_path / "rows", quiet)) == same(first)
+
+
+# rows that lie ready for something else
+
+KEYS: dict[str, dict[str, dict[str, Any]]] = {
+    "run.seed": {"run": {"seed": 9}},
+    "data.alpha": {"data": {"alpha": 9.0}},
+    "data.partition": {"data": {"partition": "length"}},
+    "data.clients": {"data": {"clients": 3}},
+    "data.heldout": {"data": {"heldout": 0.2}},
+    "data.rows": {"data": {"rows": 90}},
+    "data.labels": {"data": {"labels": ["a", "b"]}},
+    "data.columns": {"data": {"columns": {"input": "context"}}},
+    "model.max_length": {"model": {"max_length": 128}},
+}
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory: pytest.TempPathFactory, model: BaseModel) -> Path:
+    folder = tmp_path_factory.mktemp("ready") / "rows"
+    deal(config(), lambda: model, folder, quiet)
+    return folder
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_folder_of_other_rows_is_refused_with_the_key_that_differs(
+    ready: Path, model: BaseModel, key: str
+) -> None:
+    with pytest.raises(DataError) as caught:
+        deal(config(**KEYS[key]), lambda: model, ready, quiet)
+    assert f"{ready} was prepared with {key} = " in caught.value.what
+    assert "another folder" in caught.value.remedy
+
+
+def test_a_folder_for_other_phases_or_sources_is_refused_with_both(
+    ready: Path, model: BaseModel
+) -> None:
+    with pytest.raises(DataError, match=r"from {'sft': 'synthetic'}, not from .*'va': 'synthetic'"):
+        deal(config({}, DPO), lambda: model, ready, quiet)
+    with pytest.raises(DataError, match=r"from {'sft': 'synthetic'}, not from {'sft': 'mine"):
+        deal(config(data={"sft": "mine.jsonl"}), lambda: model, ready, quiet)
+
+
+def test_a_folder_for_another_model_is_refused(ready: Path, model: BaseModel) -> None:
+    other = BaseModel(model.name, None, "local", "0" * 64, model.path)
+    with pytest.raises(DataError, match=r"for another base model \(model\.name\)"):
+        deal(config(), lambda: other, ready, quiet)
+
+
+def test_a_source_that_is_not_needed_may_have_any_name(ready: Path, model: BaseModel) -> None:
+    assert deal(config(data={"va": "nowhere.jsonl"}), lambda: model, ready, quiet).rows
+
+
+def test_where_rows_are_looked_for_is_not_what_they_were_made_from(
+    ready: Path, model: BaseModel
+) -> None:
+    assert deal(config(data={"dir": str(ready)}), lambda: model, ready, quiet).rows
+
+
+def test_a_run_takes_the_rows_of_a_folder_and_nothing_that_lies_beside_them(
+    tmp_path: Path, model: BaseModel
+) -> None:
+    """The folder may be the one in which the run directory itself is made."""
+    (tmp_path / "instructions.jsonl").write_text("our own")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "skew_notes.png").mkdir()
+    (tmp_path / "client_9_sft.jsonl").write_text("of a preparation that was cut off")
+    partial = tmp_path / "runs" / ".x.partial"
+    partial.mkdir(parents=True)
+    plan = config(data={"dir": str(tmp_path)}, model={"name": str(model.path)})
+    begun = origin(plan, tmp_path, lambda *_: None, quiet)(partial)
+    names = {path.name for path in (partial / "clients").iterdir()}
+    assert names == {
+        "client_0_sft.jsonl", "client_1_sft.jsonl", "heldout_sft.jsonl", "data.json",
+        "manifest.json", "skew.txt", "skew_sft.png",
+    }  # fmt: skip
+    again = deal(plan, lambda: model, partial / "clients", quiet)
+    assert again.rows == begun.rows
+
+
+def test_a_folder_is_refused_when_the_file_that_it_was_made_from_has_changed(
+    tmp_path: Path, model: BaseModel
+) -> None:
+    """Otherwise whoever mends a file and prepares again trains on the old rows, and is not told."""
+    source = tmp_path / "i.jsonl"
+    rows = [{"instruction": f"Say {i}.", "output": f"It is {i}."} for i in range(30)]
+    source.write_text("\n".join(map(json.dumps, rows)))
+    plan = config(data={"sft": str(source)})
+    deal(plan, lambda: model, tmp_path / "rows", quiet)
+    source.touch()
+    deal(plan, lambda: model, tmp_path / "rows", quiet)
+    source.write_text("\n".join(map(json.dumps, rows[:-1])))
+    with pytest.raises(DataError, match=r"rows was prepared from .*i\.jsonl.* has changed since"):
+        deal(plan, lambda: model, tmp_path / "rows", quiet)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [(None, "cannot be read: No such file"), ("", "has 0 rows, not the"), ("{}\n", "has 1 rows")],
+)
+def test_a_folder_that_lost_rows_is_refused_with_the_file(
+    tmp_path: Path, model: BaseModel, text: str | None, says: str
+) -> None:
+    deal(config(), lambda: model, tmp_path / "rows", quiet)
+    client = tmp_path / "rows" / "client_1_sft.jsonl"
+    client.unlink()
+    if text is not None:
+        client.write_text(text)
+    with pytest.raises(DataError, match=rf"client_1_sft\.jsonl {says}.*; put the file back"):
+        deal(config(), lambda: model, tmp_path / "rows", quiet)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_in_a_line(
+    tmp_path: Path, model: BaseModel
+) -> None:
+    (tmp_path / "rows" / "client_0_sft.jsonl").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"rows cannot be written to .*rows: Is a directory"):
+        deal(config(), lambda: model, tmp_path / "rows", quiet)
+
+
+# what fails leaves nothing
+
+
+def test_a_beginning_that_fails_takes_the_rows_that_it_has_dealt_with_it(
+    tmp_path: Path, model: BaseModel
+) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for path in model.path.iterdir():
+        (broken / path.name).write_bytes(path.read_bytes())
+    (broken / "model.safetensors").write_bytes(b"no tensors")
+    plan = config(model={"name": str(broken)}, run={"dir": str(tmp_path / "runs")})
+    with pytest.raises(ModelError):
+        runs.create(plan, origin(plan, tmp_path, lambda *_: None, quiet), 0.0)
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_prepared_rows_of_another_folder_outlive_a_beginning_that_fails(
+    tmp_path: Path, model: BaseModel, ready: Path
+) -> None:
+    before = sorted(ready.iterdir())
+    plan = config(
+        data={"dir": str(ready)},
+        model={"name": str(model.path), "lora": {"targets": ["no_such_layer"]}},
+        run={"dir": str(tmp_path / "runs")},
+    )
+    with pytest.raises(ModelError, match=r"model\.lora\.targets"):
+        runs.create(plan, origin(plan, tmp_path, lambda *_: None, quiet), 0.0)
+    assert sorted(ready.iterdir()) == before
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+# columns
+
+
+@pytest.mark.parametrize("field", ["instruction", "prompt", "topic"])
+def test_a_plan_of_two_kinds_takes_the_fields_of_both(field: str) -> None:
+    check_columns(config({}, DPO, data={"columns": {field: "x"}}))
+
+
+@pytest.mark.parametrize(("kind", "field"), [("sft", "chosen"), ("sft", "text"), ("va", "output")])
+def test_a_field_that_no_row_of_the_plan_has_is_refused(kind: Kind, field: str) -> None:
+    phase = {"sft": {}, "va": DPO}[kind]
+    with pytest.raises(ConfigError, match=rf"data\.columns names '{field}'"):
+        check_columns(config(phase, data={"columns": {field: "x"}}))
+
+
+# lengths
+
+
+def test_a_length_that_the_model_has_positions_for_is_fine() -> None:
+    check_length(512, GPT2Config(n_positions=512))
+    check_length(512, BertConfig(max_position_embeddings=512))
+
+
+def test_a_longer_one_is_refused_by_its_key() -> None:
+    with pytest.raises(ConfigError, match=r"model.max_length is 513, but the model has 512"):
+        check_length(513, GPT2Config(n_positions=512))
+
+
+def test_positions_that_roberta_keeps_for_padding_do_not_count() -> None:
+    check_length(512, RobertaConfig(max_position_embeddings=514, pad_token_id=1))
+    with pytest.raises(ConfigError, match="has 512 positions"):
+        check_length(513, RobertaConfig(max_position_embeddings=514, pad_token_id=1))
+
+
+def test_batches_are_padded_to_multiples_so_the_last_odd_positions_are_of_no_use() -> None:
+    with pytest.raises(ConfigError, match="set it to 96 or less"):
+        check_length(100, GPT2Config(n_positions=100))
+
+
+def test_a_model_without_a_limit_takes_any_length() -> None:
+    check_length(100_000, T5Config())
+
+
+# without the hub
+
+OFFLINE = {"model.name": "offline:gpt2-tiny", "phase.0.lr": 6e-3}
+
+
+def test_a_hub_out_of_reach_is_said_in_one_line_and_its_run_changed() -> None:
+    said: list[str] = []
+    asked: list[object] = []
+
+    def away(*model: object) -> bool:
+        asked.append(model)
+        return False
+
+    given = config({"lr": 2e-4}, model={"name": "gpt2", "revision": "main"}, offline=OFFLINE)
+    found = settled(given, said.append, away)
+    assert asked == [("gpt2", "main")]
+    assert found == configuration.without_hub(given)
+    assert said == [
+        "the model hub is out of reach: model.name = offline:gpt2-tiny, phase.0.lr = 0.006"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "offline", "here"),
+    [("gpt2", OFFLINE, True), ("gpt2", {}, False), ("offline:gpt2-micro", OFFLINE, False)],
+)
+def test_nothing_is_changed_where_the_hub_answers_or_is_not_needed(
+    name: str, offline: dict[str, Any], here: bool
+) -> None:
+    said: list[str] = []
+    given = config(model={"name": name}, offline=offline)
+    assert settled(given, said.append, lambda *_: here) == given
+    assert said == []
+
+
+def test_a_model_directory_needs_no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gpt2").mkdir()
+    monkeypatch.chdir(tmp_path)
+    given = config(model={"name": "gpt2"}, offline=OFFLINE)
+    assert settled(given, quiet, lambda *_: False) == given

@@ -1,0 +1,111 @@
+"""The rows of the clients that a worker serves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from transformers import PreTrainedTokenizerBase
+
+from common.errors import DataError
+from learning.data.preferences import Preference
+from learning.data.rows import write
+from learning.objectives import objective
+from learning.synthetic.instructions import instructions
+from tests.support.tiny_model import tiny_tokenizer
+from tests.support.worker_records import task
+from worker.data import shards
+from worker.data.shards import HOLDOUT_EXAMPLES, Data, Shard, Wanted
+
+
+def read(rows: Data, client: str, tokenizer: PreTrainedTokenizerBase, length: int = 256) -> Shard:
+    """The client's instructions; its name is taken as it is, however hostile."""
+    wanted = task(max_length=length).model_copy(update={"client_id": client})
+    return rows.shard(wanted, objective.make("sft"), tokenizer)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    rows = tuple(instructions(0, 90))
+    path = tmp_path / "clients"
+    path.mkdir()
+    write(path / "client_0_sft.jsonl", rows[:40])
+    write(path / "client_1_sft.jsonl", rows[40:80])
+    write(path / "heldout_sft.jsonl", rows[80:])
+    return path
+
+
+def test_clients_are_the_files_that_are_there_without_the_held_out_rows(directory: Path) -> None:
+    assert Data(directory).clients() == ("client_0", "client_1")
+
+
+def test_a_directory_that_is_not_there_has_no_clients(tmp_path: Path) -> None:
+    assert Data(tmp_path / "nowhere").clients() == ()
+
+
+def test_rows_are_learned_or_measured_by_but_never_both(directory: Path) -> None:
+    shard = read(Data(directory), "client_0", tiny_tokenizer(), 256)
+    learned = {tuple(example.input_ids) for example in shard.train}
+    measured = {tuple(example.input_ids) for example in shard.holdout}
+    assert learned and measured
+    assert not learned & measured
+    assert len(shard.train) + len(shard.holdout) < 40  # `fccl evaluate` has the others
+    assert len(shard.holdout) <= HOLDOUT_EXAMPLES
+
+
+def test_rows_are_tokenised_once(directory: Path) -> None:
+    data, tokenizer = Data(directory), tiny_tokenizer()
+    first = read(shards, "client_0", tokenizer)
+    (directory / "client_0_sft.jsonl").unlink()
+    assert read(shards, "client_0", tokenizer).train is first.train
+
+
+@pytest.mark.parametrize("name", ["client_9", "heldout"])
+def test_an_unknown_client_is_a_data_error_that_names_it(directory: Path, name: str) -> None:
+    with pytest.raises(DataError, match=name) as caught:
+        read(Data(directory), name, tiny_tokenizer(), 256)
+    assert str(directory) in caught.value.what
+    assert "--data" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "label", ["../secret", "../clients/client_0", "./client_0", "{}/secret", "sub/client_5", "*"]
+)
+def test_a_label_is_compared_with_files_and_never_made_a_path(directory: Path, label: str) -> None:
+    rows = tuple(instructions(1, 20))
+    write(directory.parent / "secret_sft.jsonl", rows)
+    (directory / "sub").mkdir()
+    write(directory / "sub" / "client_5_sft.jsonl", rows)
+    with pytest.raises(DataError, match="no rows of"):
+        read(Data(directory), label.format(directory.parent), tiny_tokenizer(), 256)
+
+
+def test_rows_that_do_not_fit_are_a_data_error_with_the_key_to_change(directory: Path) -> None:
+    with pytest.raises(DataError, match="16 tokens") as caught:
+        read(Data(directory), "client_0", tiny_tokenizer(), 16)
+    assert "model.max_length" in caught.value.remedy
+
+
+def test_a_client_may_have_rows_of_one_kind_only(directory: Path) -> None:
+    pairs = [Preference(f"Say {i}.", f"Yes, {i}.", f"No {i}!") for i in range(9)]
+    write(directory / "client_7_va.jsonl", pairs)
+    assert Data(directory).clients() == ("client_0", "client_1", "client_7")
+    with pytest.raises(DataError, match="no rows of client_7 for sft") as caught:
+        read(Data(directory), "client_7", tiny_tokenizer())
+    assert "client_7_sft.jsonl" in caught.value.remedy
+    shard = Data(directory).shard(
+        task(client_id="client_7", objective="dpo"), objective.make("dpo"), tiny_tokenizer()
+    )
+    assert len(shard.train) + len(shard.holdout) < 9  # `fccl evaluate` has the others
+
+
+def test_a_task_measures_by_a_part_of_what_is_held_out(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "HOLDOUT_EXAMPLES", 2)
+    rows, tokenizer = Data(directory), tiny_tokenizer()
+    wanted = Wanted("client_0", "sft", (), 256)
+    whole = rows.of(wanted, objective.make("sft"), tokenizer)
+    shard = read(rows, "client_0", tokenizer)
+    assert len(whole.holdout) > 2 and list(shard.holdout) == list(whole.holdout[:2])
+    assert shard.train == whole.train

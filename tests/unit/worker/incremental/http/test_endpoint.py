@@ -1,0 +1,444 @@
+"""The endpoint of a worker, over real HTTP: what it takes, and all that it refuses."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from broker.protocol import LOCAL
+from cli.console import Output
+from cli.learn.location import door
+from cli.main import fccl
+from cli.run.join_site import Wanted
+from cli.run.worker import Job, _answering, _invited, _listening
+from common.config.config import FederationConfig, IncrementalConfig
+from common.errors import ConfigError, DataError
+from tests.unit.worker.incremental.inbox.test_items import JSON, NAMED
+from worker.incremental.http import endpoint, listener
+from worker.incremental.http.endpoint import Endpoint
+from worker.incremental.http.listener import Listener
+from worker.incremental.http.token import token, token_path
+from worker.incremental.inbox import schema
+from worker.incremental.inbox.inbox import Inbox
+from worker.incremental.serving import served
+from worker.incremental.serving.served import Served
+from worker.site.identity import Identity
+
+SECRET = "my neighbour's secret"
+SERVED = Served(
+    run="run-1",
+    name="run",
+    clients=("client_0", "client_1"),
+    kinds=("cls",),
+    labels=("negative", "positive"),
+)
+ONE = {"text": "a dull plot", "label": "negative"}
+LEARN = "/learn?client=client_0"
+
+
+@dataclass
+class Site:
+    """A worker's endpoint, and what asks it."""
+
+    state: Path
+    listener: Listener
+    statuses: Counter[int] = field(default_factory=Counter)
+
+    def ask(
+        self,
+        body: bytes | str | None = None,
+        path: str = LEARN,
+        method: str | None = None,
+        headers: Mapping[str, str | None] | None = None,
+    ) -> tuple[int, Any, Mapping[str, str]]:
+        """Status, JSON and headers; a header that is None is not sent."""
+        data = body.encode() if isinstance(body, str) else body
+        wanted: dict[str, str | None] = {
+            "Host": f"127.0.0.1:{self.listener.port}",
+            "Authorization": f"Bearer {token(self.state)}",
+            "Content-Length": None if data is None else str(len(data)),
+        }
+        connection = http.client.HTTPConnection("127.0.0.1", self.listener.port, timeout=20)
+        with closing(connection):
+            connection.putrequest(
+                method or ("GET" if data is None else "POST"), path, skip_host=True
+            )
+            for name, text in (wanted | dict(headers or {})).items():
+                if text is not None:
+                    connection.putheader(name, text)
+            connection.endheaders(data)
+            answer = connection.getresponse()
+            said = answer.read()
+            assert SECRET.encode() not in said and answer.getheader("Connection") == "close"
+            return answer.status, json.loads(said) if said else None, dict(answer.getheaders())
+
+    def post(self, value: object, path: str = LEARN) -> tuple[int, Any, Mapping[str, str]]:
+        return self.ask(json.dumps(value), path)
+
+    def texts(self, client: str = "client_0") -> list[str]:
+        with Inbox(schema.inbox_path(self.state, client), IncrementalConfig()) as inbox:
+            return [stored.item.fields["text"] for stored in inbox.items()]
+
+    def limit(self, **limits: int) -> None:
+        found = IncrementalConfig.model_validate(limits)
+        self.listener.endpoint = Endpoint(self.state, found, token(self.state))
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    served.write(tmp_path, SERVED)
+    with Listener(0) as opened:
+        found = Site(tmp_path, opened)
+        opened.counted = lambda status: found.statuses.update([int(status)])
+        with opened.serving(Endpoint(tmp_path, IncrementalConfig(), token(tmp_path))):
+            yield found
+
+
+def test_an_item_is_in_the_inbox_when_it_is_answered(site: Site) -> None:
+    said = {"client": "client_0", "accepted": 1, "duplicate": 0, "refused": 0}
+    assert site.post(ONE)[:2] == (200, {**said, "items": [{"state": "accepted"}]})
+    again = {**said, "accepted": 0, "duplicate": 1, "items": [{"state": "duplicate"}]}
+    assert site.post(ONE)[:2] == (200, again)
+    with Inbox(schema.inbox_path(site.state, "client_0"), IncrementalConfig()) as inbox:
+        (stored,) = inbox.items()
+    assert (dict(stored.item.fields), stored.item.task, stored.source) == (ONE, "feedback", "http")
+    counts = dict.fromkeys(("learned", "settled", "rejected", "superseded"), 0)
+    assert site.ask(path="/inbox")[:2] == (
+        200, {"client_0": {"waiting": 1} | counts, "client_1": {"waiting": 0} | counts},
+    )  # fmt: skip
+    assert list(site.ask(path="/inbox?client=client_1")[1]) == ["client_1"]
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (json.dumps([ONE, {"text": "b", "label": "positive"}]), "application/json"),
+        (json.dumps(ONE) + "\n\n" + json.dumps({"text": "b", "label": "positive"}), "text/plain"),
+        (json.dumps(ONE) + "\r\n" + '{"text": "b", "label": "positive"}\n', "application/x-ndjson"),
+        ("\ufeff" + json.dumps([ONE, {"text": "b", "label": "positive"}], indent=2), ""),
+    ],
+)
+def test_several_come_as_an_array_or_as_lines(site: Site, body: str, kind: str) -> None:
+    status, said, _ = site.ask(body, LEARN + "&task=films", headers={"Content-Type": kind})
+    assert (status, said["accepted"]) == (200, 2)
+    assert site.texts() == ["a dull plot", "b"]
+    with Inbox(schema.inbox_path(site.state, "client_0"), IncrementalConfig()) as inbox:
+        assert {stored.item.task for stored in inbox.items()} == {"films"}
+
+
+def test_each_item_has_its_answer_and_the_good_ones_are_kept(site: Site) -> None:
+    bad = [{"text": SECRET, "label": SECRET}, {"text": " ", "label": "positive"}, 3, [ONE]]
+    status, said, _ = site.post([ONE, *bad, ONE, {**ONE, "text": "b", "task": "films"}])
+    assert status == 207
+    assert [item["state"] for item in said["items"]] == (
+        ["accepted", *["refused"] * 4, "duplicate", "accepted"]
+    )  # fmt: skip
+    assert said["items"][1]["reason"] == (
+        "the label is none of the classes; they are negative, positive"
+    )
+    assert (said["accepted"], said["duplicate"], said["refused"]) == (2, 1, 4)
+    assert site.texts() == ["a dull plot", "b"]
+    status, said, _ = site.ask(f'{json.dumps({**ONE, "text": "c"})}\n{{"text": "{SECRET}\n')
+    assert (status, said["items"][0]["state"], said["items"][1]["state"]) == (
+        207, "accepted", "refused",
+    )  # fmt: skip
+    assert site.post(bad)[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("", "it is no JSON"),
+        ("nonsense", "it is no JSON"),
+        ("3", "give an item"),
+        ("[]", "give an item"),
+        ('"' + SECRET + '"', "give an item"),
+        ("{", "it is no JSON"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{\n"text":\n' + SECRET, "it is no JSON (Expecting value: line 3, column 1)"),
+        (b"\xff\xfe{}", "it is not UTF-8"),
+        ('{"text": ' + "1" * 5000 + "}", "no JSON that can be read"),
+    ],
+)
+def test_a_body_that_is_none_is_refused(site: Site, body: str | bytes, says: str) -> None:
+    status, said, _ = site.ask(body)
+    assert status == 400 and says in said["error"]
+    assert site.texts() == []
+
+
+REFUSED: list[tuple[dict[str, Any], int, str]] = [
+    ({"headers": {"Authorization": None}}, 401, "the token is missing, or another"),
+    ({"headers": {"Authorization": "Bearer " + "x" * 43}}, 401, "the token is missing"),
+    ({"headers": {"Authorization": "Bearer \xff\xfe"}}, 401, "the token is missing"),
+    ({"headers": {"Authorization": "Basic Og=="}}, 401, "the token is missing"),
+    ({"headers": {"Origin": "http://127.0.0.1"}}, 403, "web pages"),
+    ({"headers": {"Origin": "null"}}, 403, "web pages"),
+    ({"headers": {"Host": "evil.example"}}, 403, "Host must be"),
+    ({"headers": {"Host": "127.0.0.1.evil.example:80"}}, 403, "Host must be"),
+    ({"headers": {"Host": None}}, 403, "Host must be"),
+    ({"path": "/"}, 404, "there are /learn and /inbox"),
+    ({"path": "http://["}, 400, "the path is none"),
+    ({"path": "/learn/client_0"}, 404, "there are"),
+    ({"path": "/learn?client=nobody"}, 404, "it serves client_0, client_1"),
+    ({"path": "/learn?client=../x"}, 404, "it serves client_0, client_1"),
+    ({"path": "/learn"}, 400, "choose one with ?client=: client_0, client_1"),
+    ({"path": "/learn?client="}, 404, "no such client"),
+    ({"path": "/learn?clent=client_0"}, 400, "the query may have client and task, each once"),
+    ({"path": LEARN + "&client=client_1"}, 400, "each once"),
+    ({"path": LEARN + "&task=two%20words"}, 400, "the task is no name"),
+    ({"path": LEARN + "&x=" * 50}, 400, "too many parts"),
+    ({"method": "GET"}, 405, "/learn takes POST"),
+    ({"method": "OPTIONS"}, 405, "/learn takes POST"),
+    ({"method": "POST", "path": "/inbox"}, 405, "/inbox takes GET"),
+    ({"method": "BREW"}, 501, "Not Implemented"),
+    ({"headers": {"Content-Length": None}}, 411, "Content-Length is missing"),
+    ({"headers": {"Transfer-Encoding": "chunked"}}, 411, "Content-Length is missing"),
+    ({"headers": {"Content-Length": "-1"}}, 400, "no number"),
+    ({"headers": {"Content-Length": "9" * 30}}, 413, "send fewer items"),
+    ({"headers": {"X": "y" * 70_000}}, 431, "Request Header Fields Too Large"),
+]
+
+
+@pytest.mark.parametrize(("asked", "status", "says"), REFUSED)
+def test_a_request_that_may_not_be_is_refused_before_anything_is_done(
+    site: Site, asked: dict[str, Any], status: int, says: str
+) -> None:
+    found, said, headers = site.ask(json.dumps(ONE), **asked)
+    assert (found, says in said["error"]) == (status, True), said
+    assert headers["Content-Type"] == "application/json"
+    assert ("WWW-Authenticate" in headers, "Allow" in headers) == (status == 401, status == 405)
+    assert not any(site.state.glob("inbox/*/inbox.db"))
+    assert site.statuses == {status: 1}
+
+
+def test_a_body_that_is_too_long_is_refused_and_the_answer_arrives(site: Site) -> None:
+    limit = Endpoint(site.state, IncrementalConfig(), "x").max_body
+    status, said, _ = site.ask(b"x" * (limit + 1))
+    assert status == 413 and f"more than {limit} bytes" in said["error"]
+    assert site.ask(b" " * (limit - 500) + json.dumps(ONE).encode())[0] == 200
+
+
+def test_a_flood_says_when_to_come_again_and_a_full_inbox_too(site: Site) -> None:
+    site.limit(items_per_minute=2)
+    rows = [{"text": f"text {n}", "label": "positive"} for n in range(5)]
+    assert site.post(rows[:2])[0] == 200
+    status, said, headers = site.post(rows[:3])
+    assert (status, "in a minute" in said["error"]) == (429, True)
+    assert 0 < int(headers["Retry-After"]) <= 60
+    assert site.post(rows[:2])[1]["duplicate"] == 2, "what is there may always come again"
+    status, said, _ = site.post(rows[2:])
+    assert (status, "3 items at once" in said["error"]) == (413, True)
+    site.limit(max_waiting=3)
+    status, said, headers = site.post(rows)
+    assert (status, "5 items would wait" in said["error"]) == (503, True)
+    assert headers["Retry-After"] == str(endpoint.FULL_S)
+    assert site.texts() == ["text 0", "text 1"], "a request is taken whole, or not at all"
+
+
+def test_a_full_disk_and_a_file_that_is_held_or_broken_are_told(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = schema.inbox_path(site.state, "client_0")
+    assert site.post(ONE)[0] == 200
+    connect = schema.connect
+
+    def small(path: Path) -> schema.sqlite3.Connection:
+        db = connect(path)
+        db.execute("PRAGMA busy_timeout = 1")
+        (pages,) = db.execute("PRAGMA page_count").fetchone()
+        db.execute(f"PRAGMA max_page_count = {pages}")
+        return db
+
+    monkeypatch.setattr(schema, "connect", small)
+    status, said, _ = site.post({"text": "x" * 19_000, "label": "positive"})
+    assert (status, "the disk is full" in said["error"]) == (507, True)
+    with closing(connect(path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        status, said, headers = site.post({**ONE, "text": "b"})
+        assert (status, headers["Retry-After"]) == (503, "1")
+        assert "another process holds it" in said["error"]
+        other.execute("ROLLBACK")
+    assert site.texts() == ["a dull plot"]
+    path.with_name("inbox.db-wal").unlink(missing_ok=True)
+    path.write_bytes(b"no database" * 1000)
+    status, said, _ = site.ask(path="/inbox")
+    assert (status, "cannot be used" in said["error"]) == (503, True)
+    (site.state / "inbox" / served.FILE).unlink()
+    status, said, _ = site.post(ONE)
+    assert (status, "serves no client yet" in said["error"]) == (503, True)
+
+
+def test_an_error_of_ours_is_an_answer_too_and_tells_nothing(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError(SECRET)
+
+    monkeypatch.setattr(Endpoint, "_learn", broken)
+    assert site.post(ONE)[:2] == (500, {"error": "unexpected"})
+    monkeypatch.undo()
+    assert site.post(ONE)[0] == 200
+    assert site.statuses == {500: 1, 200: 1}
+    assert capfd.readouterr() == ("", ""), "nothing of a request is logged"
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(value=JSON | st.lists(st.dictionaries(st.sampled_from([*NAMED, "task"]), JSON, max_size=4)))
+def test_any_json_is_taken_or_refused_in_good_order(site: Site, value: object) -> None:
+    status, said, _ = site.post(value)
+    assert status in (200, 207, 400)
+    if "items" in said:
+        states = Counter(item["state"] for item in said["items"])
+        assert {state: said[state] for state in endpoint.COUNTED if said[state]} == states
+        assert all("reason" in item for item in said["items"] if item["state"] == "refused")
+    else:
+        assert status == 400 and isinstance(said["error"], str)
+    assert not site.statuses.keys() - {200, 207, 400}
+
+
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(body=st.binary(max_size=60))
+def test_any_bytes_are_answered(site: Site, body: bytes) -> None:
+    assert site.ask(body)[0] in (200, 207, 400)
+
+
+def test_so_many_connections_at_a_time_and_a_slow_one_is_cut_off(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect(stack: ExitStack) -> socket.socket:
+        address = ("127.0.0.1", site.listener.port)
+        return stack.enter_context(socket.create_connection(address, timeout=20))
+
+    with ExitStack() as stack:
+        slow = [connect(stack) for _ in range(listener.CONNECTIONS)]
+        slow[0].sendall(b"POST /learn HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ")
+        refused = connect(stack).recv(1000)
+        assert refused.startswith(b"HTTP/1.1 503") and b"too many connections" in refused
+        monkeypatch.setattr(listener, "REQUEST_S", 0.0)
+        # The half-written one has no token; the silent ones are closed without a word.
+        assert slow[0].recv(1000).startswith(b"HTTP/1.1 401")
+        assert [one.recv(1000) for one in slow[1:]] == [b""] * (listener.CONNECTIONS - 1)
+    monkeypatch.undo()
+    assert site.post(ONE)[0] == 200
+
+
+def test_a_body_that_ends_too_soon_is_not_taken(site: Site) -> None:
+    with socket.create_connection(("127.0.0.1", site.listener.port), timeout=20) as plain:
+        head = f"POST {LEARN} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
+        plain.sendall(f"{head}Authorization: Bearer {token(site.state)}\r\n\r\n".encode())
+        plain.sendall(json.dumps(ONE).encode())
+        plain.shutdown(socket.SHUT_WR)
+        assert plain.recv(1000).startswith(b"HTTP/1.1 408")
+    assert not any(site.state.glob("inbox/*/inbox.db"))
+
+
+def test_many_at_once_are_taken_once_each(site: Site) -> None:
+    texts = [f"text {n}" for n in range(10)]
+
+    def send() -> None:
+        for text in texts:
+            assert site.post({**ONE, "text": text})[0] == 200
+
+    threads = [threading.Thread(target=send) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(site.texts()) == texts and site.statuses == {200: 40}
+
+
+def test_a_port_that_is_taken_is_named(site: Site) -> None:
+    port = site.listener.port
+    with pytest.raises(ConfigError, match=rf"127\.0\.0\.1:{port}: Address already in use; choose"):
+        Listener(port)
+
+
+def test_the_token_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:
+    first = token(tmp_path)
+    path = token_path(tmp_path)
+    assert (token(tmp_path), path.stat().st_mode & 0o777) == (first, 0o600)
+    assert first != token(tmp_path / "other") and len(first) >= 43
+    path.chmod(0o644)
+    with pytest.raises(DataError, match="not yours alone") as caught:
+        token(tmp_path)
+    assert first not in str(caught.value)
+    path.chmod(0o600)
+    path.write_text("short")
+    with pytest.raises(DataError, match="holds no token; remove it"):
+        token(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="--state"):
+        token(tmp_path / "file")
+
+
+def test_a_worker_names_the_port_that_it_cannot_have_before_it_does_anything(
+    site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["worker", "--inbox-port", str(site.listener.port)]
+    with pytest.raises(ConfigError, match=f"{site.listener.port}: Address already in use"):
+        fccl.main(words, standalone_mode=False)
+    monkeypatch.setenv("FCCL_INCREMENTAL__ENABLED", "false")
+    with pytest.raises(ConfigError, match=r"incremental\.enabled is false"):
+        fccl.main(["worker", "--inbox-port", "0"], standalone_mode=False)
+
+
+def test_a_worker_says_where_it_listens_and_never_the_token(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served.write(tmp_path, SERVED)
+    job = Job(FederationConfig(), LOCAL, tmp_path, tmp_path)
+    with _listening(0, job.config.incremental) as opened:
+        assert opened is not None
+        with _answering(opened, job, Output(plain=True)):
+            site = Site(tmp_path, opened)
+            assert site.post(ONE)[0] == 200
+        said = capsys.readouterr().out
+        where = f"http://127.0.0.1:{opened.port}/learn"
+        assert said == f"live input: POST to {where}, with the token in {token_path(tmp_path)}\n"
+        assert token(tmp_path) not in said
+        port = opened.port
+    with Listener(port), _listening(None, job.config.incremental) as opened:
+        assert opened is None, "and the port is free again"
+
+
+def test_an_invited_site_learns_as_the_configuration_of_its_own_machine_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    place = tmp_path / "sites" / "run.hospital-a"
+    place.mkdir(parents=True)
+    mine = Identity(
+        "hospital-a", "run", "amqp://b/", "redis://s/0", None, "secret", "t", "{}", admitted=True
+    )
+    (place / "identity.json").write_text(json.dumps(asdict(mine)))
+    (tmp_path / "rows").mkdir()
+    monkeypatch.setattr(
+        "cli.run.worker.on_signals", lambda flags: None
+    )  # they are the test runner's
+    wanted, own = Wanted("hospital-a", place), IncrementalConfig(validator="true", max_chars=7)
+    rows = (tmp_path / "rows",)
+    job = _invited(wanted, rows, None, own, Output(plain=True), threading.Event())
+    assert job is not None
+    assert (job.config.incremental, job.state) == (own, place / "work")
+    monkeypatch.setenv("FCCL_STATE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    served.write(job.state, SERVED)
+    Path("federation.toml").write_text('[incremental]\nvalidator = "true"\nmax_chars = 7\n')
+    found = door(None, None, "hospital-a", None, "client_0")
+    assert (found.limits, found.state) == (own, job.state), "front doors read the same"

@@ -1,0 +1,95 @@
+"""A model that writes learns answers and preferences from its users as a classifier learns classes.
+
+That one learns classes is in `test_learner`, whose stage this is with another model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common.protocol.records import KINDS, Kind, LoraSpec, Objective, TrainTask
+from learning.data.instructions import Instruction
+from learning.data.preferences import Preference
+from learning.data.rows import write
+from learning.models import for_objective, lora
+from tests.support.tiny_model import tiny_model, tiny_tokenizer
+from tests.support.worker_records import task
+from tests.unit.worker.incremental.test_learner import COMPUTE, NEVER, Stage, plus, same
+from worker.incremental.inbox.items import Item
+from worker.incremental.serving.current_model import load_current
+
+THINGS = ("sky", "sea", "ice", "lake", "rain", "wave", "tear", "pond", "river", "cloud")
+SPEC = LoraSpec(r=2, alpha=4)
+OWN = {
+    "sft": [Instruction(f"Name thing {n}.", "", f"It is thing {n}.") for n in range(40)],
+    "va": [Preference(f"Name thing {n}.", f"It is {n}.", f"No, not {n}!") for n in range(40)],
+}
+
+
+def items(kind: Kind) -> list[Item]:
+    """Ten items that say the same of ten things."""
+    good, bad = "It is blue.", "No, not so!"
+    asked = [f"Which colour has the {thing}?" for thing in THINGS]
+    if kind == "sft":
+        return [Item("sft", {"instruction": a, "input": "", "output": good}, "it") for a in asked]
+    return [Item("va", {"prompt": a, "chosen": good, "rejected": bad}, "it") for a in asked]
+
+
+@dataclass
+class Writer(Stage):
+    """A client whose model writes, in a phase of one objective, with rows of that kind."""
+
+    objective: Objective = "sft"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        kind = KINDS[self.objective]
+        write(self.root / "clients" / f"client_0_{kind}.jsonl", OWN[kind])
+
+    def task(self, version: int = 0, task_id: str = "t1") -> TrainTask:
+        return task(task_id, objective=self.objective, base_version=version, max_length=256)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("writer")
+    tiny_model().save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def writer(tmp_path: Path, base: Path, objective: Objective) -> Writer:
+    found = for_objective.load_for(objective, base, (), COMPUTE.device)
+    adapter = lora.read_adapter(lora.attach(found.model, SPEC, seed=7))
+    return Writer(tmp_path, base, adapter, objective=objective)
+
+
+# A pair may be taught while answers are learned, and the other way round.
+@pytest.mark.parametrize("objective", ["sft", "dpo"])
+@pytest.mark.parametrize("kind", ["sft", "va"])
+def test_items_move_the_loss_and_pass_the_gate(
+    tmp_path: Path, base: Path, objective: Objective, kind: Kind
+) -> None:
+    stage = writer(tmp_path, base, objective)
+    wanted = stage.seen()
+    stage.put(items(kind))
+    stage.attend("learned", "unlearned")
+    assert stage.counts() == {"learned": 10}, stage.rows
+    [row] = stage.rows
+    assert row.verdict == "accepted"
+    assert row.new_before and row.new_after and row.anchor_before and row.anchor_after
+    if kind == "va":  # compared with itself, a model prefers nothing: log 2
+        assert row.new_before == pytest.approx(np.log(2.0), abs=1e-4)
+    assert row.new_after < row.new_before - 0.02
+    local = stage.local()
+    assert local is not None and set(local.parts) == {"unsent"}
+    shown = load_current(stage.state, "client_0").adapter
+    assert same(shown, plus(stage.adapter, local.parts["unsent"]))
+    start = stage.learner.prepare(wanted, stage.base, stage.adapter, NEVER)
+    assert start.samples == 10 and start.unsent is not None
+    of_the_phase = (kind == "va") == (objective == "dpo")
+    assert len(start.learned) == (8 if of_the_phase else 0)  # two of ten are held out

@@ -1,0 +1,158 @@
+"""What new items are learned among, and what the gate measures by."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from common.config.config import IncrementalConfig
+from common.protocol.tensors import Tensors
+from learning.data.labelled import Labelled
+from learning.data.rows import write
+from learning.evaluation.measuring import Measurement
+from learning.models import lora
+from learning.training.device import Compute
+from tests.support.tiny_encoder import encoder, saved
+from tests.support.worker_records import NOTHING, task
+from worker.data.shards import Data
+from worker.incremental.inbox import schema
+from worker.incremental.inbox.inbox import Inbox
+from worker.incremental.inbox.items import Item
+from worker.incremental.inbox.learning_store import Book
+from worker.incremental.learner import _model_of
+from worker.incremental.report.history import Batch
+from worker.incremental.training import batches
+from worker.incremental.training.batches import Desk
+from worker.incremental.training.shadow import Shadow
+from worker.models.loaded import Models
+
+LABELS = ("bad", "fine")
+CONFIG = IncrementalConfig(
+    batch_size=4, steps=4, max_norm=9.0
+)  # two of four are old: eight old rows in all
+DULL, BRIGHT, SLOW = 14, 15, 16  # ids of the first words of texts, which tell where they are from
+WORDS = ("a", "good", "bad", "film", "plot", "was", "it", "and", "not", "very", "dull", "bright")
+
+
+def texts(first: str, count: int) -> list[Labelled]:
+    """Distinct ones, half of each class."""
+    pairs = [f"{first} {one} {other}" for one in WORDS for other in WORDS]
+    return [Labelled(text, LABELS[i % 2]) for i, text in enumerate(pairs[:count])]
+
+
+class Client:
+    """One with rows of its own, a model and an inbox."""
+
+    def __init__(self, root: Path) -> None:
+        (root / "clients").mkdir()
+        write(root / "clients" / "client_0_cls.jsonl", texts("slow", 140))
+        self.path = schema.inbox_path(root, "client_0")
+        about = _model_of(task(objective="classification", labels=LABELS, max_length=32))
+        base = saved(encoder(layers=2), root / "base")
+        models = Models(Compute(torch.device("cpu"), threads=1, autocast=False))
+        loaded = models.load("classification", base, NOTHING, about.lora, LABELS)
+        self.adapter: Tensors = lora.read_adapter(loaded.model)
+        self.book = Book(self.put("", ()))
+        self.shadow = Shadow(loaded, about, CONFIG, autocast=False)
+        data = Data(root / "clients")
+        self.desk = Desk("client_0", self.book, self.shadow, data, about, CONFIG)
+
+    def put(self, name: str, rows: Sequence[Labelled]) -> Path:
+        with Inbox(self.path, CONFIG) as inbox:
+            inbox.put(
+                [Item("cls", {"text": r.text, "label": r.label}, name) for r in rows], "learn"
+            )
+        return self.path
+
+    def learned(self, name: str, rows: Sequence[Labelled], held: int) -> None:
+        """Items that were accepted before, the first of them held out."""
+        self.put(name, rows)
+        ids = [entry.id for entry in self.book.entries("waiting")]
+        batch = Batch(0, "run-1", 0, "cls", name, 0.0, len(ids), held, 1, 0.0, "accepted", "", {})
+        self.book.accept(batch, ids[held:], ids[:held], self.adapter, self.adapter, {})
+
+    def prepared(self) -> batches.Prepared:
+        return self.desk.prepared(self.book.entries("waiting"), self.adapter, split=True)
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Client:
+    return Client(tmp_path)
+
+
+def test_each_class_of_each_task_is_alike_among_old_rows(client: Client) -> None:
+    first, then = texts("bright", 12), texts("dull", 4)
+    client.learned("first", first, held=0)
+    client.learned("then", then, held=0)
+    client.put("new", texts("not", 10))
+    (lesson,) = client.prepared().lessons
+    found = Counter((example.input_ids[1], example.label) for example in lesson.old)
+    assert len(lesson.old) == 8
+    assert min(found.values()) == 1 and max(found.values()) == 2  # eight over six groups
+    assert {word for word, _ in found} == {BRIGHT, DULL, SLOW} and len(found) == 6
+
+
+def test_no_task_drops_out_of_the_anchors(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "HOLDOUT_EXAMPLES", 4)
+    first, then = texts("bright", 6), texts("dull", 20)
+    client.learned("first", first, held=2)
+    client.learned("then", then, held=10)
+    client.put("new", texts("not", 10))
+    prepared = client.prepared()
+    assert [len(exam.examples) for exam in prepared.known] == [0]  # none of this task is known
+    (anchors,) = prepared.anchors
+    words = [example.input_ids[1] for example in anchors.examples]
+    assert (words.count(BRIGHT), words.count(DULL)) == (2, 2)  # of 2 and of 10
+    assert words.count(SLOW) > 4  # the client's own holdout, as whole as it is
+
+
+def test_new_items_are_measured_against_what_is_held_out_of_their_task(client: Client) -> None:
+    client.learned("first", texts("bright", 6), held=2)
+    client.learned("then", texts("dull", 20), held=10)
+    client.put("first", texts("not", 10))
+    (known,) = client.prepared().known
+    assert [example.input_ids[1] for example in known.examples] == [BRIGHT, BRIGHT]
+
+
+class Curve:
+    """A model of one number x: what is new loses by x, the anchors by a curve."""
+
+    def __init__(self, anchors: Callable[[float], float]) -> None:
+        self._anchors, self.seen = anchors, list[float]()
+
+    def measure(self, adapter: Tensors, exams: Sequence[object]) -> Measurement:
+        x = float(adapter["x"][0])
+        self.seen += [x] if exams else []
+        return Measurement(self._anchors(x) if exams == ("anchors",) else 2 - x)
+
+
+@pytest.mark.parametrize(
+    ("anchors", "share", "reason"),
+    [
+        (lambda x: 1 + 0.01 * x, 1.0, ""),
+        (lambda x: 1 + 0.06 * x**2, 0.5, ""),  # 1.06, then 1.015: the limit is 1.02
+        (lambda x: 1 + 0.3 * x, 1.0, "it forgets: anchor loss 1.000 to 1.300, over 1.020"),
+    ],
+    ids=["whole", "half", "nothing"],
+)
+def test_as_much_of_a_lesson_is_kept_as_the_gate_lets_pass(
+    anchors: Callable[[float], float], share: float, reason: str
+) -> None:
+    shadow: Any = Curve(anchors)
+    nobody: Any = None
+    desk = Desk("client_0", nobody, shadow, nobody, nobody, CONFIG)
+    exams: Any = ("new",), ("anchors",)
+    prepared = batches.Prepared((), (), (), *exams, ())
+    theta, learned, before = ({"x": np.array([x])} for x in (0.0, 1.0, 100.0))
+    found = desk.judge(prepared, theta, learned, [before])
+    assert (found.share, found.reason) == (share, reason)
+    assert found.learned["x"] == found.after["x"] == share
+    assert found.figures.new_after.loss == 2 - share
+    assert found.figures.norm == 100 + share  # with what was learned before
+    assert shadow.seen.count(0.0) == 2  # the model as it was is measured once by each

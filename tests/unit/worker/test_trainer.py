@@ -1,0 +1,145 @@
+"""From a task to a delta with statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from common.errors import DataError, ModelError
+from common.protocol.records import TrainTask
+from common.protocol.tensors import Tensors
+from learning.data.rows import write
+from learning.models import loading, lora
+from learning.synthetic.instructions import instructions
+from learning.training.device import Compute
+from learning.training.loop import StepReport
+from tests.support.tiny_model import tiny_model, tiny_tokenizer
+from tests.support.worker_records import no_reference, task
+from worker.data.shards import Data
+from worker.models.loaded import Models
+from worker.trainer import Trained, Trainer, norm
+
+COMPUTE = Compute(torch.device("cpu"), threads=1, autocast=False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads that wait for each other cost a tiny model more than they bring."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@dataclass
+class Place:
+    """A base model and rows on the disk, and the adapter of version 0."""
+
+    base: Path
+    data: Path
+    adapter: Tensors
+
+    def train(self, wanted: TrainTask, stop_after: int = 10**6) -> Trained | None:
+        def step(report: StepReport) -> bool:
+            return report.step < stop_after
+
+        trainer = Trainer(Data(self.data), Models(COMPUTE))
+        return trainer.train(wanted, self.base, self.adapter, no_reference(), step)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    root = tmp_path_factory.mktemp("trainer")
+    tiny_model().save_pretrained(root / "base")
+    tiny_tokenizer().save_pretrained(root / "base")
+    (root / "clients").mkdir()
+    write(root / "clients" / "client_0_sft.jsonl", tuple(instructions(0, 40)))
+    loaded = loading.load(root / "base", COMPUTE.device)
+    adapter = lora.read_adapter(lora.attach(loaded.model, task().lora, seed=7))
+    return Place(root / "base", root / "clients", adapter)
+
+
+def trained(place: Place, **changed: Any) -> Trained:
+    found = place.train(task(**changed))
+    assert found is not None
+    return found
+
+
+def test_the_delta_is_the_local_adapter_minus_the_base_versions(place: Place) -> None:
+    trainer = Trainer(Data(place.data), Models(COMPUTE))
+    found = trainer.train(task(steps=3), place.base, place.adapter, no_reference(), lambda _: True)
+    assert found is not None
+    loaded = trainer._models.at_hand
+    assert loaded is not None
+    local = lora.read_adapter(loaded.model)
+    assert found.delta.keys() == place.adapter.keys()
+    for name, change in found.delta.items():
+        np.testing.assert_allclose(place.adapter[name] + change, local[name], atol=1e-7)
+
+
+def test_every_b_factor_moves_and_nothing_of_the_base_model_travels(place: Place) -> None:
+    delta = trained(place, steps=2).delta
+    assert all("lora_" in name for name in delta)
+    assert all(np.abs(change).max() > 0 for name, change in delta.items() if "lora_B" in name)
+
+
+def test_statistics_say_what_was_done(place: Place) -> None:
+    stats = trained(place, steps=3, batch_size=4).stats
+    assert stats.steps == 3
+    assert 30 < stats.num_samples < 40  # the rest is the client's holdout
+    assert 3 * 4 * 10 < stats.num_tokens < 3 * 4 * 128
+    assert 5.0 < stats.avg_loss < 8.0  # untrained, ln 600 = 6.4
+    assert 5.0 < stats.loss_before < 8.0
+    assert stats.train_seconds > 0
+
+
+def test_the_reported_norm_is_the_deltas(place: Place) -> None:
+    found = trained(place)
+    squares = sum(float((change.astype(np.float64) ** 2).sum()) for change in found.delta.values())
+    assert found.stats.delta_norm == pytest.approx(squares**0.5)
+    assert norm({"a": np.array([3.0]), "b": np.array([[4.0]])}) == 5.0
+
+
+def test_training_lowers_the_loss_on_the_clients_own_holdout(place: Place) -> None:
+    stats = trained(place, steps=12, lr=2e-2).stats
+    assert stats.loss_after < stats.loss_before
+
+
+def test_epochs_cover_every_row(place: Place) -> None:
+    stats = trained(place, steps=0, epochs=1, batch_size=8).stats
+    assert stats.steps == -(-stats.num_samples // 8)
+
+
+def test_the_same_task_gives_the_same_delta(place: Place) -> None:
+    first, second = trained(place).delta, trained(place).delta
+    assert all((first[name] == second[name]).all() for name in first)
+
+
+def test_a_model_stays_loaded_and_remembers_nothing_of_the_task_before(place: Place) -> None:
+    trainer = Trainer(Data(place.data), Models(COMPUTE))
+    deltas = []
+    for _ in range(2):
+        found = trainer.train(task(), place.base, place.adapter, no_reference(), lambda _: True)
+        assert found is not None
+        deltas.append(found.delta)
+    assert all((deltas[0][name] == deltas[1][name]).all() for name in deltas[0])
+
+
+def test_an_abandoned_task_gives_nothing(place: Place) -> None:
+    assert place.train(task(steps=50), stop_after=2) is None
+
+
+def test_an_unknown_client_is_a_data_error(place: Place) -> None:
+    with pytest.raises(DataError, match="client_7"):
+        place.train(task(client_id="client_7"))
+
+
+def test_an_adapter_of_another_rank_is_a_model_error(place: Place) -> None:
+    with pytest.raises(ModelError, match="shape"):
+        place.train(task(lora={"r": 3, "alpha": 4}))
