@@ -32,7 +32,7 @@ from common.protocol.tensors import Tensors
 from coordinator.core.tasks import learning_rate
 from learning.data import rows, shards
 from learning.models import base, for_objective, lora
-from learning.objectives import classification, objective
+from learning.objectives import classification, registry
 from learning.training import loop
 from learning.training.device import Compute, detect
 
@@ -115,7 +115,7 @@ class Bench:
             config.model.name, config.model.revision, cache_dir(), lambda message, fraction: None
         )
         loaded = for_objective.load_for(name, found.path, labels, self._compute.device)
-        self._objective = objective.make(name, None, labels)
+        self._objective = registry.make(name, None, labels)
         self._classes = len(labels)
         self._tokenizer = loaded.tokenizer
         self.model = lora.attach(loaded.model, config.model.lora, config.run.seed)

@@ -40,7 +40,7 @@ from common.errors import FcclError
 from coordinator.storage.run import Run
 from learning.data import rows
 from learning.models import for_objective, lora
-from learning.objectives import objective
+from learning.objectives import registry
 from learning.synthetic.sentiment import LABELS
 from learning.training.device import detect
 
@@ -202,7 +202,7 @@ class Meter:
         loaded = for_objective.load_for(
             "classification", run.base_path, LABELS, self._compute.device
         )
-        self._objective = objective.make("classification", None, LABELS)
+        self._objective = registry.make("classification", None, LABELS)
         self._model = lora.attach(loaded.model, config.model.lora, config.run.seed)
         self._tests: Mapping[str, Sequence[Any]] = {
             domain: self._objective.encode(

@@ -40,7 +40,7 @@ from transformers import (
 
 from common.protocol.records import LoraSpec
 from learning.models import lora
-from learning.objectives import dpo, objective
+from learning.objectives import dpo, registry
 from learning.objectives.classification import Text
 from learning.objectives.tokens import Example, joined
 from learning.training import loop
@@ -297,7 +297,7 @@ def ours(name: str, variant: str, examples: Sequence[Any], folder: str) -> Steps
 
     settings = loop.LocalTraining(BATCH[name], 1e-4, epochs=1, autocast=compute.autocast)
     labels = ("0", "1") if name == "classification" else ()
-    objective = objective.make(name, labels=labels)  # type: ignore[arg-type]
+    objective = registry.make(name, labels=labels)  # type: ignore[arg-type]
     loop.train(model, objective, examples, settings, note)
     return steps
 

@@ -51,8 +51,34 @@ COMMANDS = {
     "prune": "A smaller encoder: fewer layers, heads and feed-forward units, with its manifest.",
 }
 
-MODULES = {"try": "trying"}
-"""Of commands whose name is no name of a module."""
+MODULES = {
+    "demo": "cli.demo.command",
+    "init": "cli.run.init",
+    "prepare": "cli.run.prepare",
+    "coordinator": "cli.run.coordinator",
+    "worker": "cli.run.worker",
+    "invite": "cli.sites.invite",
+    "revoke": "cli.sites.revoke",
+    "status": "cli.control.status",
+    "pause": "cli.control.pause",
+    "resume": "cli.control.resume",
+    "drain": "cli.control.drain",
+    "stop": "cli.control.stop",
+    "kick": "cli.control.kick",
+    "reissue": "cli.control.reissue",
+    "learn": "cli.learn.learn",
+    "try": "cli.learn.try_model",
+    "inbox": "cli.learn.inbox",
+    "tui": "cli.control.tui",
+    "health": "cli.control.health",
+    "evaluate": "cli.models.evaluate",
+    "export": "cli.models.export",
+    "doctor": "cli.doctor.command",
+    "services": "cli.services.command",
+    "certs": "cli.sites.certs",
+    "prune": "cli.models.prune",
+}
+"""The module that defines each command."""
 
 
 class Commands(click.Group):
@@ -66,8 +92,7 @@ class Commands(click.Group):
         """Import the module of a command."""
         if cmd_name not in COMMANDS:
             return None
-        module = MODULES.get(cmd_name, cmd_name)
-        command: click.Command = importlib.import_module(f"cli.{module}").command
+        command: click.Command = importlib.import_module(MODULES[cmd_name]).command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

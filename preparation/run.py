@@ -31,7 +31,7 @@ from learning.data.rows import Row, Rows
 from learning.models import base, for_objective, hub, lora
 from learning.models.base import BaseModel, Report
 from learning.models.loading import load_tokenizer
-from learning.objectives import objective
+from learning.objectives import registry
 from learning.training.batches import GRAIN
 
 DATA = "data.json"
@@ -241,7 +241,7 @@ def _usable(
     summaries: dict[str, Any] = {}
     for phase in {phase.kind: phase for phase in config.phase}.values():
         kind, source = phase.kind, config.data.source(phase.kind)
-        objective = objective.make(phase.objective, phase.dpo, labels)
+        objective = registry.make(phase.objective, phase.dpo, labels)
         kept[kind], summary = sources.usable(
             read[kind], source, objective, tokenizer, config.model.max_length
         )

@@ -19,7 +19,7 @@ from common.protocol.records import MAX_LOSS, ContributionStats, LocalTraining, 
 from common.protocol.tensors import Tensors
 from learning.models import lora
 from learning.models.lora import Adapted
-from learning.objectives import classification, dpo, objective
+from learning.objectives import classification, dpo, registry
 from learning.training import loop
 from learning.training.loop import StepReport
 from worker.data.references import References
@@ -89,7 +89,7 @@ class Trainer:
             ModelError: The model does not fit, or training diverged.
         """
         loaded = self._models.load(task.objective, base, task.base.digest, task.lora, task.labels)
-        objective = objective.make(task.objective, task.dpo, task.labels)
+        objective = registry.make(task.objective, task.dpo, task.labels)
         shard = self._data.shard(task, objective, loaded.tokenizer)
         if start.learned:
             length = task.training.max_length

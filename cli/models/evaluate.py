@@ -105,9 +105,9 @@ def command(
     """
     _check(context, directory, incremental)
     if directory is None:
-        from cli.models import incremental
+        from cli.models import incremental as incremental_report
 
-        sys.exit(incremental.serve(state, client, out, as_json))
+        sys.exit(incremental_report.serve(state, client, out, as_json))
     wanted = Wanted(directory, version, (sft, va, cls), gen_samples, gen_tokens, other)
     for named in (directory, other):
         if named is not None:

@@ -11,6 +11,7 @@ from cli.console import Output
 from cli.options import find_config
 from cli.render import show
 from common.config import config as configuration
+from common.document import blocks as document
 from common.errors import DataError
 from worker.incremental.report import history, plots, report
 from worker.incremental.report.history import History
@@ -44,10 +45,10 @@ def serve(state: Path | None, client: str | None, out: Path | None, as_json: boo
     contents = {
         **pictures,
         f"{NAME}.json": values.encode(),
-        f"{NAME}.html": blocks.html(blocks, "Learned from live input", pictures).encode(),
-        f"{NAME}.md": blocks.markdown(blocks).encode(),
+        f"{NAME}.html": document.html(blocks, "Learned from live input", pictures).encode(),
+        f"{NAME}.md": document.markdown(blocks).encode(),
     }
-    blocks.write(folder, contents)
+    document.write(folder, contents)
     if not as_json:
         click.echo(f"\nwritten: {folder / f'{NAME}.md'} and {NAME}.html")
     return 0

@@ -17,7 +17,7 @@ from coordinator.storage import run as runs
 from coordinator.storage.run import Run
 from evaluation.report import files, report
 from learning.training.device import Compute
-from preparation import run
+from preparation import run as preparation
 
 
 def open_run(
@@ -35,10 +35,10 @@ def open_run(
     if mode == "new" and (old := runs.set_aside(config)) is not None:
         forget(old)
     if not config.run.path.exists():
-        config = run.settled(config, output.say)
-        prepare = run.origin(config, cache, output.report, output.say)
+        config = preparation.settled(config, output.say)
+        prepare = preparation.origin(config, cache, output.report, output.say)
         runs.create(config, prepare, time.time())
-    run = runs.open_run(config, run.find_base(config, cache, output.report))
+    run = runs.open_run(config, preparation.find_base(config, cache, output.report))
     output.end_report()
     describe(run, output)
     return run

@@ -21,6 +21,7 @@ from evaluation.run_record import Recorded
 from learning.models import export
 from learning.models.base import Report
 from learning.models.export import Precision, Trained, Written
+from preparation import run as preparation
 
 _REPORTS = ("evaluation.json", "report/evaluation.json", "report/report.json")
 _MAX_REPORT = 16 << 20  # bytes; no report of ours comes near
@@ -62,7 +63,7 @@ def write(run: Recorded, wanted: Wanted, out: Path, cache: Path, report: Report)
     trained = Trained(
         objective=run.config.phase[0].objective,
         base=run.base,
-        path=run.find_base(run.config, cache, report)(run.base),
+        path=preparation.find_base(run.config, cache, report)(run.base),
         labels=run.labels,
         lora=run.config.model.lora,
         config=run.adapter_config,

@@ -20,7 +20,7 @@ from learning.data import rows
 from learning.data.columns import NAMES
 from learning.data.labelled import Labelled
 from learning.data.rows import Kind, Row, Rows
-from learning.objectives.objective import Objective
+from learning.objectives.registry import Objective
 from learning.synthetic import instructions as synthetic
 from learning.synthetic import preferences as synthetic_preferences
 from learning.synthetic import sentiment

@@ -24,10 +24,10 @@ from common.protocol.records import Objective as Name
 from learning.evaluation import evaluate, figures
 from learning.evaluation.figures import Figures
 from learning.evaluation.measuring import BATCH
-from learning.objectives import dpo, objective
+from learning.objectives import dpo, registry
 from learning.objectives.classification import Text
 from learning.objectives.dpo import Pair
-from learning.objectives.objective import Objective
+from learning.objectives.registry import Objective
 from learning.objectives.tokens import Example
 
 Scores = Sequence[Any]
@@ -60,7 +60,7 @@ def make(kind: Kind, settings: DpoSettings | None, labels: Sequence[str]) -> Mea
         labels: The class names of `classification`.
     """
     name: dict[Kind, Name] = {"sft": "sft", "va": "dpo", "cls": "classification"}
-    objective = objective.make(name[kind], settings, labels)
+    objective = registry.make(name[kind], settings, labels)
     match kind:
         case "sft":
             return Measure(kind, objective, _text_scores, _text)

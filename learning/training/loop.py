@@ -18,7 +18,7 @@ from functools import partial
 import torch
 
 from common.errors import ModelError
-from learning.objectives.objective import Objective
+from learning.objectives.registry import Objective
 from learning.training.batches import Counted, Sized, per_epoch, stream
 from learning.training.fastpath import fast
 

@@ -20,10 +20,11 @@ from learning.models.base import resolve
 from learning.models.for_objective import family_for
 from tests.integration.test_cli import one_line
 from tests.support.federations import phase, plan
+from tests.support.paths import ROOT
 from tests.support.processes import Command, Commands, commands
 from tests.support.tiny_encoder import encoder, saved
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
+CONFIGS = sorted(ROOT.glob("configs/*.toml"))
 STEP = "local_steps = 1"
 SFT, DPO, CLS = (phase(name, 1, STEP) for name in ("sft", "dpo", "classification"))
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.paths import ROOT
 from tests.support.processes import commands, eventually
 from tests.support.terminal import ENTERED, LEFT, Terminal, terminal
 
@@ -43,7 +44,7 @@ Start = Callable[..., AbstractContextManager[Terminal]]
 
 @pytest.fixture
 def variables(model_cache: Path) -> dict[str, str]:
-    root = str(Path(__file__).resolve().parents[2])
+    root = str(ROOT)
     return {"FCCL_CACHE": str(model_cache), "HF_HUB_OFFLINE": "1", "PYTHONPATH": root}
 
 

@@ -32,7 +32,7 @@ from learning.data.preferences import Preference
 from learning.data.rows import Row
 from learning.models.base import resolve
 from learning.models.loading import load_tokenizer
-from learning.objectives import objective
+from learning.objectives import registry
 from tests.support.federations import Federation, check_applied_once, phase, plan, planned
 from tests.support.processes import Command, eventually
 from tests.support.servers import Server
@@ -276,7 +276,7 @@ def test_the_planted_rows_were_really_trained_on_and_measured_by(spied: Spied) -
     data = Data(spied.good)
     names = {"sft": "sft", "va": "dpo", "cls": "classification"}
     for kind in spied.kinds:
-        objective = objective.make(names[kind], None, LABELS)  # type: ignore[arg-type]
+        objective = registry.make(names[kind], None, LABELS)  # type: ignore[arg-type]
         wanted = task(objective=names[kind], labels=LABELS, max_length=LENGTH)
         shard = data.shard(wanted, objective, spied.tokenizer)
         for side in (shard.train, shard.holdout):
@@ -357,7 +357,7 @@ def test_an_error_about_a_private_file_holds_nothing_of_it(
     path.write_bytes(SENTENCE.encode("utf-16") if text is None else text.encode("utf-8"))
     name: Any = {"sft": "sft", "va": "dpo", "cls": "classification"}[kind]
     wanted = task(objective=name, labels=LABELS, max_length=64)
-    objective = objective.make(name, None, LABELS)
+    objective = registry.make(name, None, LABELS)
     with pytest.raises(DataError) as caught:
         Data(tmp_path).shard(wanted, objective, tiny_tokenizer())
     assert path.name in str(caught.value)

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from common.errors import DataError
 from common.protocol.records import KINDS, Kind, TrainTask
 from learning.data import rows, shards
-from learning.objectives.objective import Objective
+from learning.objectives.registry import Objective
 
 HELDOUT = "heldout"
 HOLDOUT_EXAMPLES = 48  # measured before and after every task: enough to compare, quick to do

@@ -16,9 +16,10 @@ from typing import Any
 from textual.app import App
 from textual.pilot import Pilot
 
+from tests.support.paths import ROOT
 from tests.support.tui.views import screen
 
-PLACE = Path(__file__).parent / "snapshots"
+PLACE = ROOT / "tests" / "tui" / "snapshots"
 UPDATE = "FCCL_UPDATE_SNAPSHOTS"
 
 Script = Callable[[Pilot[Any]], Awaitable[None]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +10,9 @@ import yaml
 
 from common.config import config as configuration
 from tests.compose.run import VERSIONS
+from tests.support.paths import ROOT
 from tests.unit.cli.test_packaging import own_packages
 
-ROOT = Path(__file__).parents[2]
 BASE, TLS, GPU = (f"docker-compose{part}.yml" for part in ("", ".tls", ".gpu"))
 LOOPBACK = "127.0.0.1:"
 

@@ -10,8 +10,8 @@ import click
 import pytest
 
 from cli.main import COMMANDS, fccl
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 

@@ -6,7 +6,8 @@ import tomllib
 from importlib import import_module, metadata
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.support.paths import ROOT
+
 NOT_INSTALLED = {"tests", "benchmarks"}
 
 

@@ -30,7 +30,7 @@ from learning.data.preferences import Preference
 from learning.evaluation.evaluate import evaluate
 from learning.objectives.classification import predict
 from learning.training.device import Compute
-from preparation import run
+from preparation import run as preparation
 from tests.support.tiny_encoder import encoder, saved
 from tests.support.tiny_model import tiny_model, tiny_tokenizer
 
@@ -53,7 +53,7 @@ def make(directory: Path, table: dict[str, object], name: str = "r") -> Path:
     """A run with versions 0 to 3, of which retention has removed version 2."""
     config = parse({"run": {"name": name, "dir": str(directory)}, **table}, "test")
     cache = directory / "cache"
-    origin = run.origin(config, cache, lambda message, done: None, lambda line: None)
+    origin = preparation.origin(config, cache, lambda message, done: None, lambda line: None)
     runs.create(config, origin, 0.0)
     run = runs.open_run(config, lambda base: Path(base.name))
     start = run.versions.read(0)

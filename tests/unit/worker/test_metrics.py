@@ -11,11 +11,12 @@ from prometheus_client import CollectorRegistry
 
 from common.operations.health import Health
 from common.protocol.records import Heartbeat, InboxRow
+from tests.support.paths import DOCS
 from tests.support.virtual_federation import stats
 from tests.unit.coordinator.test_service import World
 from worker.metrics import Metrics
 
-OPERATIONS = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
+OPERATIONS = DOCS / "operations.md"
 
 
 @pytest.fixture

@@ -18,10 +18,11 @@ from learning.data.preferences import Preference
 from learning.evaluation.evaluate import unsorted
 from learning.evaluation.measuring import Measurement
 from learning.models import lora
-from learning.objectives import classification, dpo, objective
+from learning.objectives import classification, dpo, registry
 from learning.training import loop
 from worker.data.shards import Shard
 from worker.incremental.inbox.learning_store import Entry
+from worker.incremental.training import replay
 from worker.models.loaded import Loaded
 
 LR_LORA: Mapping[Kind, float] = {"cls": 3e-4, "sft": 5e-4, "va": 5e-4}
@@ -140,9 +141,9 @@ class Shadow:
         lora.write_adapter(self._model, adapter)
         steps, seconds = 0, 0.0
         for lesson in lessons:
-            replay = config.replay if lesson.old else 0.0
-            count = replay.steps(len(lesson.new), config.batch_size, replay, config.steps)
-            examples = replay.mixed(lesson.new, lesson.old, count * config.batch_size, replay)
+            share = config.replay if lesson.old else 0.0
+            count = replay.steps(len(lesson.new), config.batch_size, share, config.steps)
+            examples = replay.mixed(lesson.new, lesson.old, count * config.batch_size, share)
             if lesson.kind == "cls":  # a correction says nothing of how frequent its class is
                 classes = len(self._about.labels)
                 examples = list(classification.adjusted(examples, classes, 1.0))
@@ -174,9 +175,9 @@ class Shadow:
             names[place] = self._about.labels[label]
         return names
 
-    def _objective(self, kind: Kind, smoothing: float = 0.0) -> objective.Objective:
+    def _objective(self, kind: Kind, smoothing: float = 0.0) -> registry.Objective:
         about = self._about
-        return objective.make(OBJECTIVES[kind], about.dpo, about.labels, smoothing)
+        return registry.make(OBJECTIVES[kind], about.dpo, about.labels, smoothing)
 
 
 def row(entry: Entry) -> Any:

@@ -13,9 +13,9 @@ from typing import IO
 
 import pytest
 
-from cli.demo import terminal
 from cli.demo.child import Told, parse
 from cli.demo.command import again
+from cli.demo.terminal import fits
 
 GOOD = {"TERM": "xterm-256color"}
 
@@ -36,12 +36,12 @@ def resize(terminal: IO[bytes], columns: int, rows: int) -> None:
 
 
 def test_a_terminal_gets_a_screen(terminal: IO[bytes]) -> None:
-    assert terminal.fits(GOOD, terminal, terminal)
+    assert fits(GOOD, terminal, terminal)
 
 
 @pytest.mark.parametrize("environment", [GOOD | {"CI": "true"}, {"TERM": "dumb"}, {}])
 def test_who_cannot_look_gets_lines(terminal: IO[bytes], environment: dict[str, str]) -> None:
-    assert not terminal.fits(environment, terminal, terminal)
+    assert not fits(environment, terminal, terminal)
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(59, 24), (80, 15)])
@@ -49,13 +49,13 @@ def test_a_terminal_that_is_too_small_gets_lines(
     terminal: IO[bytes], columns: int, rows: int
 ) -> None:
     resize(terminal, columns, rows)
-    assert not terminal.fits(GOOD, terminal, terminal)
+    assert not fits(GOOD, terminal, terminal)
 
 
 def test_a_pipe_gets_lines(terminal: IO[bytes], tmp_path: Path) -> None:
     with (tmp_path / "f").open("wb") as file:
-        assert not terminal.fits(GOOD, file, terminal)
-        assert not terminal.fits(GOOD, terminal, file)
+        assert not fits(GOOD, file, terminal)
+        assert not fits(GOOD, terminal, file)
 
 
 def test_what_is_no_object_was_printed_by_something_else() -> None:

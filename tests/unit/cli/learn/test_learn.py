@@ -22,13 +22,13 @@ from cli.main import fccl
 from common.config.config import IncrementalConfig
 from common.errors import DataError, FcclError
 from common.protocol.records import Kind
+from tests.support.paths import ROOT
 from worker.incremental.inbox import schema
 from worker.incremental.inbox.inbox import Inbox
 from worker.incremental.inbox.intake import Intake, max_bytes, parsed
 from worker.incremental.serving import served
 from worker.incremental.serving.served import Served
 
-ROOT = Path(__file__).resolve().parents[2]
 SECRET = "my neighbour's secret"
 LABELS = ("negative", "positive")
 CLASSES = Served(

@@ -39,7 +39,8 @@ from coordinator.storage import run as runs
 from coordinator.storage.journal import Journal
 from coordinator.storage.versions import Versions
 from evaluation import run_record
-from evaluation.export import card, export
+from evaluation.export import card
+from evaluation.export.export import Wanted, write
 from learning.models import base, for_objective, lora
 from learning.models.base import Report
 from learning.models.encoders import load_whole
@@ -165,8 +166,8 @@ def export(
     with_base: bool | None = None,
 ) -> Path:
     run = run_record.read(of.directory)
-    wanted = export.Wanted(version, merge, precision, with_base)
-    export.write(run, wanted, out, of.directory.parent / "cache", quietly)
+    wanted = Wanted(version, merge, precision, with_base)
+    write(run, wanted, out, of.directory.parent / "cache", quietly)
     return out
 
 

@@ -174,8 +174,8 @@ def test_a_page_loads_nothing_from_anywhere() -> None:
 
 def cells(blocks: list[tables.Block], first: str) -> list[tuple[str, ...]]:
     """The rows of the table whose header begins with these words."""
-    tables = [block for block in blocks if isinstance(block, Table)]
-    return list(next(table.rows for table in tables if table.header[0].startswith(first)))
+    found = [block for block in blocks if isinstance(block, Table)]
+    return list(next(table.rows for table in found if table.header[0].startswith(first)))
 
 
 def words(blocks: list[tables.Block]) -> str:
@@ -241,8 +241,8 @@ def test_skipped_rows_are_counted_by_reason() -> None:
 
 
 def test_versions_and_updates_have_accuracies_where_their_phase_has_them() -> None:
-    tables = [block for block in tables.versions(BOTH) if isinstance(block, Table)]
-    judged = ["accuracy before" in table.header for table in tables]
+    found = [block for block in tables.versions(BOTH) if isinstance(block, Table)]
+    judged = ["accuracy before" in table.header for table in found]
     assert judged == [False, True, False, True]
     units = words(tables.versions(BOTH))
     assert "nats per response token" in units and "nats per preference pair" in units

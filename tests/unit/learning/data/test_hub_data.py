@@ -32,8 +32,8 @@ from learning.data.instructions import Instruction
 from learning.data.labelled import Labelled
 from learning.data.preferences import Preference
 from learning.data.rows import Kind, load
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 TALK = [{"content": Value("string"), "role": Value("string")}]
 
 ALPACA = Dataset.from_list(

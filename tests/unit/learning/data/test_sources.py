@@ -15,7 +15,7 @@ from learning.data.instructions import Instruction, Skipped
 from learning.data.labelled import Labelled
 from learning.data.rows import Kind, Row, Rows
 from learning.data.sources import Usable, classes, gather, usable
-from learning.objectives import objective
+from learning.objectives import registry
 from tests.support.tiny_encoder import encoder_tokenizer
 from tests.support.tiny_model import tiny_tokenizer
 
@@ -112,7 +112,7 @@ def test_rows_that_do_not_fit_are_left_out_and_counted_beside_those_that_were_un
         ),
         (Skipped(2, "output is empty"), Skipped(5, "output is empty")),
     )
-    kept, summary = usable(rows, "d.jsonl", objective.make("sft"), tiny_tokenizer(), 128)
+    kept, summary = usable(rows, "d.jsonl", registry.make("sft"), tiny_tokenizer(), 128)
     assert kept == [rows.rows[0], rows.rows[2]]
     reasons = {"output is empty": 2, "prompt leaves no room for a response": 1}
     assert summary == Usable("d.jsonl", 5, reasons, 1, 2)
@@ -125,21 +125,21 @@ def test_rows_that_do_not_fit_are_left_out_and_counted_beside_those_that_were_un
 
 def test_a_source_of_which_all_can_be_used_is_told_in_one_clause() -> None:
     rows = Rows[Row]((Instruction("Say yes.", "", "Yes."),), ())
-    _, summary = usable(rows, "d.jsonl", objective.make("sft"), tiny_tokenizer(), 128)
+    _, summary = usable(rows, "d.jsonl", registry.make("sft"), tiny_tokenizer(), 128)
     assert summary.line() == "d.jsonl: 1 of 1 rows can be used"
 
 
 def test_a_source_of_which_nothing_fits_is_refused_with_the_length_and_the_reasons() -> None:
     rows = Rows[Row]((Instruction(LONG, "", "Yes."),), (Skipped(2, "output is empty"),))
     with pytest.raises(DataError) as caught:
-        usable(rows, "d.jsonl", objective.make("sft"), tiny_tokenizer(), 64)
+        usable(rows, "d.jsonl", registry.make("sft"), tiny_tokenizer(), 64)
     assert "no row of d.jsonl can be used at 64 tokens" in caught.value.what
     assert "output is empty, prompt leaves no room" in caught.value.what
     assert "model.max_length" in caught.value.remedy
 
 
 def test_labels_that_no_row_has_are_the_remedy_where_all_rows_have_others() -> None:
-    objective = objective.make("classification", None, ("x", "y"))
+    objective = registry.make("classification", None, ("x", "y"))
     with pytest.raises(DataError) as caught:
         usable(Rows(texts("good", "bad"), ()), "synthetic", objective, encoder_tokenizer(), 16)
     assert caught.value.remedy == "set data.labels to the classes of the rows: bad, good"
@@ -156,7 +156,7 @@ def test_a_summary_never_repeats_an_undeclared_label(name: str) -> None:
     except columns.Unusable as reason:
         skipped = Skipped(2, str(reason))
     rows = Rows[Row]((Labelled("a film", "good"),), (skipped,))
-    objective = objective.make("classification", None, ("good", "bad"))
+    objective = registry.make("classification", None, ("good", "bad"))
     _, summary = usable(rows, "d.csv", objective, encoder_tokenizer(), 16)
     assert summary.skipped in (
         {"label is …, which is none of the declared labels": 1},
@@ -171,5 +171,5 @@ def test_rows_that_are_too_long_by_different_lengths_count_as_one_reason() -> No
             columns.instruction({"instruction": "x" * line, "output": "y"}, {})
         skipped.append(Skipped(line, str(caught.value)))
     rows = Rows[Row]((Instruction("Say yes.", "", "Yes."),), tuple(skipped))
-    _, summary = usable(rows, "d", objective.make("sft"), tiny_tokenizer(), 128)
+    _, summary = usable(rows, "d", registry.make("sft"), tiny_tokenizer(), 128)
     assert list(summary.skipped.values()) == [2]

@@ -21,7 +21,7 @@ from common.protocol.records import DpoSettings, LoraSpec
 from learning.models.lora import attach, read_adapter, write_adapter
 from learning.objectives.dpo import Pair, log_probabilities, with_reference
 from learning.objectives.dpo import collate as collate_pairs
-from learning.objectives.objective import make
+from learning.objectives.registry import make
 from learning.objectives.tokens import IGNORED, Example, joined
 from learning.training.batches import collate
 from tests.support.tiny_model import tiny_model, tiny_tokenizer

@@ -29,7 +29,7 @@ from learning.objectives.classification import (
     loss,
     predict,
 )
-from learning.objectives.objective import make
+from learning.objectives.registry import make
 from learning.training.loop import LocalTraining, train
 from tests.support.tiny_encoder import encoder_config, encoder_tokenizer
 

@@ -11,7 +11,7 @@ from learning.data.preferences import Preference
 from learning.models.lora import Adapted, attach, read_adapter
 from learning.objectives import dpo
 from learning.objectives.dpo import ALIKE, TOO_LONG, Pair, collate, preference_loss, with_reference
-from learning.objectives.objective import make
+from learning.objectives.registry import make
 from learning.objectives.template import prompt
 from learning.objectives.tokens import IGNORED, NO_ROOM, joined, prompt_ids
 from learning.training.loop import LocalTraining, train

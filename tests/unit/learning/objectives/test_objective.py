@@ -15,8 +15,8 @@ from common.protocol.records import DpoSettings
 from learning.data.instructions import Instruction
 from learning.data.labelled import Labelled
 from learning.data.preferences import Preference
-from learning.objectives import objective
-from learning.objectives.objective import Objective
+from learning.objectives import registry
+from learning.objectives.registry import Objective
 from learning.objectives.tokens import IGNORED
 from tests.support.tiny_encoder import encoder_config, encoder_tokenizer
 from tests.support.tiny_model import tiny_model, tiny_tokenizer
@@ -48,14 +48,14 @@ def classifier() -> BertForSequenceClassification:
 def case(name: str) -> Case:
     if name == "classification":
         rows = [Labelled("a good film", "good"), *[Labelled("a dull plot", "bad")] * 3]
-        objective = objective.make(name, None, LABELS)
+        objective = registry.make(name, None, LABELS)
         return Case(objective, classifier(), encoder_tokenizer(), rows, 0.75)
     tokenizer, model = tiny_tokenizer(), tiny_model()
     if name == "sft":
         made = [Instruction(f"Say {i}.", "", f"It is {i}.") for i in range(4)]
-        return Case(objective.make("sft"), model, tokenizer, made, None)
+        return Case(registry.make("sft"), model, tokenizer, made, None)
     pairs = [Preference(f"Say {i}.", f"It is {i}.", "No.") for i in range(4)]
-    return Case(objective.make("dpo"), model, tokenizer, pairs, 0.0)
+    return Case(registry.make("dpo"), model, tokenizer, pairs, 0.0)
 
 
 NAMES = ("sft", "dpo", "classification")
@@ -102,7 +102,7 @@ def test_the_settings_of_a_preference_task_decide_its_loss() -> None:
         None, DpoSettings(), DpoSettings(beta=0.5), DpoSettings(loss="ipo"),
         DpoSettings(label_smoothing=0.2), DpoSettings(sft_weight=1.0),
     )  # fmt: skip
-    losses = [objective.make("dpo", each).loss(of.model, batch)[0].item() for each in settings]
+    losses = [registry.make("dpo", each).loss(of.model, batch)[0].item() for each in settings]
     assert losses[0] == losses[1]
     assert len(set(losses)) == 5
 
@@ -110,7 +110,7 @@ def test_the_settings_of_a_preference_task_decide_its_loss() -> None:
 def test_the_labels_of_a_task_are_the_outputs_of_the_head_in_their_order() -> None:
     rows = [Labelled("a good film", "good")]
     for labels, place in ((LABELS, 1), (LABELS[::-1], 0)):
-        objective = objective.make("classification", None, labels)
+        objective = registry.make("classification", None, labels)
         [text] = objective.encode(encoder_tokenizer(), rows, 16).examples
         assert text.label == place
 

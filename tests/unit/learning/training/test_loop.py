@@ -9,7 +9,7 @@ from common.protocol.records import LoraSpec
 from common.protocol.tensors import Tensors
 from learning.data.instructions import Instruction
 from learning.models.lora import attach, read_adapter
-from learning.objectives.objective import make
+from learning.objectives.registry import make
 from learning.objectives.sft import sft
 from learning.objectives.tokens import Example, encode
 from learning.synthetic.instructions import instructions

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from common.errors import DataError
 from learning.data.preferences import Preference
 from learning.data.rows import write
-from learning.objectives import objective
+from learning.objectives import registry
 from learning.synthetic.instructions import instructions
 from tests.support.tiny_model import tiny_tokenizer
 from tests.support.worker_records import task
@@ -21,7 +21,7 @@ from worker.data.shards import HOLDOUT_EXAMPLES, Data, Shard, Wanted
 def read(rows: Data, client: str, tokenizer: PreTrainedTokenizerBase, length: int = 256) -> Shard:
     """The client's instructions; its name is taken as it is, however hostile."""
     wanted = task(max_length=length).model_copy(update={"client_id": client})
-    return rows.shard(wanted, objective.make("sft"), tokenizer)
+    return rows.shard(wanted, registry.make("sft"), tokenizer)
 
 
 @pytest.fixture
@@ -55,9 +55,9 @@ def test_rows_are_learned_or_measured_by_but_never_both(directory: Path) -> None
 
 def test_rows_are_tokenised_once(directory: Path) -> None:
     data, tokenizer = Data(directory), tiny_tokenizer()
-    first = read(shards, "client_0", tokenizer)
+    first = read(data, "client_0", tokenizer)
     (directory / "client_0_sft.jsonl").unlink()
-    assert read(shards, "client_0", tokenizer).train is first.train
+    assert read(data, "client_0", tokenizer).train is first.train
 
 
 @pytest.mark.parametrize("name", ["client_9", "heldout"])
@@ -94,7 +94,7 @@ def test_a_client_may_have_rows_of_one_kind_only(directory: Path) -> None:
         read(Data(directory), "client_7", tiny_tokenizer())
     assert "client_7_sft.jsonl" in caught.value.remedy
     shard = Data(directory).shard(
-        task(client_id="client_7", objective="dpo"), objective.make("dpo"), tiny_tokenizer()
+        task(client_id="client_7", objective="dpo"), registry.make("dpo"), tiny_tokenizer()
     )
     assert len(shard.train) + len(shard.holdout) < 9  # `fccl evaluate` has the others
 
@@ -105,7 +105,7 @@ def test_a_task_measures_by_a_part_of_what_is_held_out(
     monkeypatch.setattr(shards, "HOLDOUT_EXAMPLES", 2)
     rows, tokenizer = Data(directory), tiny_tokenizer()
     wanted = Wanted("client_0", "sft", (), 256)
-    whole = rows.of(wanted, objective.make("sft"), tokenizer)
+    whole = rows.of(wanted, registry.make("sft"), tokenizer)
     shard = read(rows, "client_0", tokenizer)
     assert len(whole.holdout) > 2 and list(shard.holdout) == list(whole.holdout[:2])
     assert shard.train == whole.train

@@ -17,6 +17,7 @@ import pytest
 
 from common.errors import ConfigError
 from learning.evaluation.measuring import Measurement
+from tests.support.paths import DOCS
 from tests.support.processes import eventually
 from worker.incremental.validation.validator import Case, Sample, Verdict, check, validate
 
@@ -58,7 +59,7 @@ def test_a_command_is_told_the_case_and_its_word_counts() -> None:
 
 
 def test_the_documented_program_understands_the_documented_case(tmp_path: Path) -> None:
-    whole = (Path(__file__).parents[2] / "docs" / "incremental.md").read_text()
+    whole = (DOCS / "incremental.md").read_text()
     text = whole.partition("\n## Validator\n")[2].partition("\n## ")[0]
     [program] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     told, _ = (json.loads(block) for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL))
