@@ -23,7 +23,7 @@ from common.store.embedded import EmbeddedStore
 from coordinator.service import Service
 from coordinator.storage.run import SITE, Run
 from learning.training.device import Compute, detect
-from worker.service import Setting, Worker
+from worker.service import Worker, WorkerSettings
 
 LOOK_S = 0.1
 USER = "local"
@@ -117,7 +117,7 @@ class Federation:
         service.serve(self._stop)
 
     def _work(self) -> None:
-        setting = Setting(
+        setting = WorkerSettings(
             name=self._run.name,
             site=LOCAL,
             data=self._run.directory / "clients",

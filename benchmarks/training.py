@@ -227,14 +227,14 @@ def sft_examples(n: int) -> list[Example]:
     return found
 
 
-def dpo_examples(n: int) -> list[dpo.Pair]:
+def dpo_examples(n: int) -> list[dpo.TokenisedPair]:
     """Prompts of 12 to 56 tokens, answers of 12 to 72."""
     rng = Random("dpo")
     found = []
     for _ in range(n):
         asked = _ids(rng, rng.randint(12, 56))
         answers = [[*_ids(rng, rng.randint(11, 71)), END] for _ in range(2)]
-        found.append(dpo.Pair(*(joined(asked, answer, len(answer)) for answer in answers)))
+        found.append(dpo.TokenisedPair(*(joined(asked, answer, len(answer)) for answer in answers)))
     return found
 
 
@@ -321,7 +321,7 @@ def train_sft(name: str, variant: str, examples: Sequence[Example], folder: str)
     return _run(trainer, "attention_mask")
 
 
-def train_dpo(name: str, variant: str, pairs: Sequence[dpo.Pair], folder: str) -> Steps:
+def train_dpo(name: str, variant: str, pairs: Sequence[dpo.TokenisedPair], folder: str) -> Steps:
     """The DPOTrainer of trl. It reads text only: ids are written as numbers, its words."""
     from trl import DPOConfig, DPOTrainer
 

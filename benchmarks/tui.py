@@ -26,7 +26,7 @@ from typing import Any, cast
 from common.protocol.records import Event, UpdateSummary, VersionSummary
 from common.protocol.wire import pack
 from common.store.store import Store
-from common.store.view import ClientRow, Info
+from common.store.view import ClientRow, RunInfo
 from tui.app import PANES, Watch
 from tui.feed import Feed
 
@@ -114,8 +114,8 @@ def _summary(version: int) -> str:
     return summary.model_dump_json()
 
 
-def _info(looks: int) -> Info:
-    return Info(
+def _info(looks: int) -> RunInfo:
+    return RunInfo(
         run="r", name="r", status="running", detail="1000 of 1000 clients served", version=999,
         total_versions=2000, phase=0, phases=("sft",), clients=CLIENTS, buffered=1, buffer_size=2,
         open_tasks=CLIENTS, accepted=looks, rejected=0, started_at=1.0, updated_at=float(looks),

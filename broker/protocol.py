@@ -133,7 +133,7 @@ class Delivery:
 
 
 @dataclass(frozen=True)
-class Depth:
+class QueueDepth:
     """Messages that are ready (those delivered and not acked do not count), and consumers."""
 
     messages: int
@@ -330,7 +330,7 @@ class Broker(Protocol):
             BrokerClosed: The broker was closed.
         """
 
-    def depths(self, topology: Topology) -> Mapping[str, Depth]:
+    def depths(self, topology: Topology) -> Mapping[str, QueueDepth]:
         """The depth of each of the run's queues that exists, by queue name."""
 
     def close(self) -> None:

@@ -13,12 +13,19 @@ from dataclasses import dataclass, field
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 
-from broker.protocol import Depth
+from broker.protocol import QueueDepth
 from common.operations.health import Health
 from common.operations.telemetry import Derived, gauge
 from common.protocol.records import VersionSummary
-from coordinator.core.events import Accept, Action, Close, Discard, Issue, Note
-from coordinator.core.state import Buffered, State
+from coordinator.core.events import (
+    AcceptUpdate,
+    Action,
+    CloseTask,
+    DiscardMessage,
+    IssueTask,
+    LogEvent,
+)
+from coordinator.core.state import BufferedUpdate, CoordinatorState
 from coordinator.storage.run import Run
 
 STALENESS = (0, 1, 2, 3, 5, 8, 13, 20, 50)
@@ -55,9 +62,9 @@ def category(reason: str) -> str:
 class _Seen:
     """The newest of what the service told."""
 
-    state: State
+    state: CoordinatorState
     summary: VersionSummary
-    depths: Mapping[str, Depth] = field(default_factory=dict)
+    depths: Mapping[str, QueueDepth] = field(default_factory=dict)
 
 
 class Metrics:
@@ -73,7 +80,7 @@ class Metrics:
         """
         self._health, self._run = health, run
         newest = run.journal.versions()[-1]
-        self._seen = _Seen(State(version=newest.version), newest)
+        self._seen = _Seen(CoordinatorState(version=newest.version), newest)
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(name, text, labels, registry=registry)
@@ -106,20 +113,20 @@ class Metrics:
         """See `Observer.turned`."""
         self._health.turned()
 
-    def pulsed(self, state: State, store_up: bool) -> None:
+    def pulsed(self, state: CoordinatorState, store_up: bool) -> None:
         """See `Observer.pulsed`."""
         self._seen.state = state
         self._health.part("store", "" if store_up else "does not answer")
         self._health.part("run")
 
-    def queues(self, depths: Mapping[str, Depth]) -> None:
+    def queues(self, depths: Mapping[str, QueueDepth]) -> None:
         """See `Observer.queues`."""
         self._seen.depths = depths
 
     def stepped(
         self,
-        before: State,
-        after: State,
+        before: CoordinatorState,
+        after: CoordinatorState,
         actions: tuple[Action, ...],
         made: Mapping[int, VersionSummary],
         seconds: float,
@@ -132,22 +139,22 @@ class Metrics:
             self._seen.summary = summary
             self._commit.observe(seconds)
 
-    def _count(self, action: Action, before: State) -> None:
+    def _count(self, action: Action, before: CoordinatorState) -> None:
         match action:
-            case Issue():
+            case IssueTask():
                 self._issued.labels(action.site).inc()
                 if action.task.attempt > 1:
                     self._reissued.labels(action.site).inc()
-            case Accept():
+            case AcceptUpdate():
                 self._count_accepted(action.update, before)
-            case Close(attempt=0):
+            case CloseTask(attempt=0):
                 self._closed.labels(category(action.reason)).inc()
-            case Close() | Discard():
+            case CloseTask() | DiscardMessage():
                 self._rejected.labels(category(action.reason)).inc()
-        if isinstance(action, Discard) or _is_dead_letter(action):
+        if isinstance(action, DiscardMessage) or _is_dead_letter(action):
             self._dead.inc()
 
-    def _count_accepted(self, update: Buffered, before: State) -> None:
+    def _count_accepted(self, update: BufferedUpdate, before: CoordinatorState) -> None:
         site = before.members(self._run.plan)[update.client_id].site
         self._accepted.labels(site).inc()
         self._bytes.labels(site).inc(update.nbytes)
@@ -199,7 +206,7 @@ class Metrics:
                 holdout.add_metric([when], loss)
         yield holdout
 
-    def _derive_sites(self, state: State) -> Iterator[Metric]:
+    def _derive_sites(self, state: CoordinatorState) -> Iterator[Metric]:
         workers = GaugeMetricFamily("fccl_workers", "Live workers", labels=["site"])
         # Not the heartbeats' own names: those are claims, and would be labels without bound.
         for site in sorted({c.site for c in state.members(self._run.plan).values()}):
@@ -215,4 +222,4 @@ class Metrics:
 
 
 def _is_dead_letter(action: Action) -> bool:
-    return isinstance(action, Note) and action.kind == "dead-letter"
+    return isinstance(action, LogEvent) and action.kind == "dead-letter"

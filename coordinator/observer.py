@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from broker.protocol import Depth
+from broker.protocol import QueueDepth
 from common.protocol.records import VersionSummary
 from coordinator.core.events import Action
-from coordinator.core.state import State
+from coordinator.core.state import CoordinatorState
 
 
 class Observer(Protocol):
@@ -19,8 +19,8 @@ class Observer(Protocol):
 
     def stepped(
         self,
-        before: State,
-        after: State,
+        before: CoordinatorState,
+        after: CoordinatorState,
         actions: tuple[Action, ...],
         made: Mapping[int, VersionSummary],
         seconds: float,
@@ -35,10 +35,10 @@ class Observer(Protocol):
             seconds: How long it took to make it durable, aggregation included.
         """
 
-    def pulsed(self, state: State, store_up: bool) -> None:
+    def pulsed(self, state: CoordinatorState, store_up: bool) -> None:
         """About once a second: how the run stands, and whether the store answers."""
 
-    def queues(self, depths: Mapping[str, Depth]) -> None:
+    def queues(self, depths: Mapping[str, QueueDepth]) -> None:
         """The queues' depths, by name, as often as the broker tells them."""
 
 
@@ -50,16 +50,16 @@ class Nobody:
 
     def stepped(
         self,
-        before: State,
-        after: State,
+        before: CoordinatorState,
+        after: CoordinatorState,
         actions: tuple[Action, ...],
         made: Mapping[int, VersionSummary],
         seconds: float,
     ) -> None:
         """Nothing."""
 
-    def pulsed(self, state: State, store_up: bool) -> None:
+    def pulsed(self, state: CoordinatorState, store_up: bool) -> None:
         """Nothing."""
 
-    def queues(self, depths: Mapping[str, Depth]) -> None:
+    def queues(self, depths: Mapping[str, QueueDepth]) -> None:
         """Nothing."""

@@ -33,28 +33,28 @@ from common.protocol.wire import pack
 from common.store.store import Store
 from coordinator.core import event_text, machine, tasks
 from coordinator.core.events import (
-    Accept,
+    AcceptUpdate,
     Action,
-    Close,
-    Commit,
+    AdmitClient,
+    CloseTask,
+    CommandReceived,
+    CommitVersion,
     CoordinatorEvent,
-    Discard,
-    Dismiss,
-    Drain,
-    Finish,
-    Issue,
-    Join,
-    Leave,
-    Note,
-    Order,
-    Repeat,
-    Reply,
+    DiscardMessage,
+    DismissClient,
+    FinishRun,
+    IssueTask,
+    LogEvent,
+    RepeatReceipt,
+    ReplyToCommand,
+    SiteRevoked,
+    StopRequested,
 )
-from coordinator.core.state import State
+from coordinator.core.state import CoordinatorState
 from coordinator.ingest.ingest import Allowance, Arrival, Ingest
 from coordinator.observer import Nobody, Observer
 from coordinator.publish.store_publisher import Board, in_store
-from coordinator.sites.credentials import Access
+from coordinator.sites.credentials import SiteAccess
 from coordinator.storage import retention
 from coordinator.storage.commit import carry_out
 from coordinator.storage.journal import Journal
@@ -75,7 +75,7 @@ TOO_EARLY = "the coordinator had not started yet: ask again"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """How a coordinator ended.
 
     Attributes:
@@ -104,7 +104,7 @@ class Service:
         clock: Clock,
         *,
         users: Mapping[str, str],
-        access: Access | None = None,
+        access: SiteAccess | None = None,
         listen: Callable[[Event], None],
         volatile: bool = False,
         queue_type: QueueType = "classic",
@@ -147,17 +147,17 @@ class Service:
         self._ingest = Ingest(self._journal, self._spool, manifest)
         self._board = Board(run, store, clock, listen)
         lease = 0.0 if volatile else run.plan.schedule.lease_s
-        self._state: State = recover(self._plan, self._journal, clock(), lease)
+        self._state: CoordinatorState = recover(self._plan, self._journal, clock(), lease)
         self._complete = self._state.version >= self._plan.total_versions
         self._summaries = self._journal.versions()
         self._samples = Samples(run.directory)
         self._sampler = Sampler(run, clock, self._samples.all)
         self._board.samples(self._samples.shown)
-        self._finished: Finish | None = None
+        self._finished: FinishRun | None = None
         self._pulsed = 0.0
         self._obeys = False
 
-    def serve(self, stop: Flag) -> Outcome:
+    def serve(self, stop: Flag) -> RunOutcome:
         """Run until the plan is complete, or `stop` is set; then commit what is buffered.
 
         Raises:
@@ -177,7 +177,7 @@ class Service:
 
     # one turn
 
-    def _turns(self, stop: Flag) -> Finish:
+    def _turns(self, stop: Flag) -> FinishRun:
         try:
             while self._finished is None:
                 self._turn(stop)
@@ -191,7 +191,7 @@ class Service:
     def _turn(self, stop: Flag) -> None:
         self._observe.turned()
         if stop.is_set():
-            self._step(Drain())
+            self._step(StopRequested())
             return
         now = self._clock()
         if now - self._pulsed >= PULSE_S:
@@ -209,7 +209,7 @@ class Service:
             self._dead(consumer, delivery, site, error.what)
             return
         actions = self._step(arrival.event, arrival) if arrival.event else ()
-        reasons = [action.reason for action in actions if isinstance(action, Discard)]
+        reasons = [action.reason for action in actions if isinstance(action, DiscardMessage)]
         if reasons:
             self._reject(consumer, delivery, reasons[0])
         else:
@@ -217,7 +217,7 @@ class Service:
 
     def _dead(self, consumer: Consumer, delivery: Delivery, site: str, reason: str) -> None:
         text = f"a message of site {site} is dead-lettered: {reason}"[:500]
-        self._write(self._state, (Note("warning", "dead-letter", text, (("site", site),)),))
+        self._write(self._state, (LogEvent("warning", "dead-letter", text, (("site", site),)),))
         self._reject(consumer, delivery, reason)
         self._offend(site)
 
@@ -248,9 +248,9 @@ class Service:
         for command in self._board.commands():
             if self._finished is None and self._journal.answer(command.command_id) is None:
                 if self._obeys:
-                    self._step(Order(command))
+                    self._step(CommandReceived(command))
                 else:
-                    self._write(self._state, (Reply(command, TOO_EARLY),))
+                    self._write(self._state, (ReplyToCommand(command, TOO_EARLY),))
             self._board.answered(command)
         self._obeys = self._obeys or self._board.up
 
@@ -269,7 +269,7 @@ class Service:
         self._serve_sites(self._access, current, muted)
 
     def _serve_sites(
-        self, access: Access, current: Mapping[str, Allowance], muted: dict[str, float]
+        self, access: SiteAccess, current: Mapping[str, Allowance], muted: dict[str, float]
     ) -> None:
         known = {client.site for client in self._state.joined.values()} | self._allowances.keys()
         gone = known - current.keys()
@@ -289,7 +289,7 @@ class Service:
         self._ingest.allow(current)
         self._allowances = current
         for site in sorted(gone):
-            self._step(Leave(site))
+            self._step(SiteRevoked(site))
 
     def _offend(self, site: str) -> None:
         """Count what had to be dead-lettered; a site that floods is not read for a while.
@@ -306,7 +306,7 @@ class Service:
         recent.clear()
         text = f"site {site} sent {MAX_OFFENCES} messages that had to be dead-lettered: its queue"
         text += f" is not read for {MUTE_S / 60:.0f} minutes; `fccl revoke {site}` shows it out"
-        self._write(self._state, (Note("error", "flood", text, (("site", site),)),))
+        self._write(self._state, (LogEvent("error", "flood", text, (("site", site),)),))
         if self._access is not None:
             muted = self._muted | {site: now + MUTE_S}
             self._serve_sites(self._access, self._allowances, muted)
@@ -347,15 +347,15 @@ class Service:
         return done.actions
 
     def _write(
-        self, after: State, actions: tuple[Action, ...], arrival: Arrival | None = None
+        self, after: CoordinatorState, actions: tuple[Action, ...], arrival: Arrival | None = None
     ) -> None:
         now, before = self._clock(), self._state
-        commits = [action for action in actions if isinstance(action, Commit)]
+        commits = [action for action in actions if isinstance(action, CommitVersion)]
         made = {c.version: carry_out(c, self._versions, self._spool, now) for c in commits}
         self._summaries += made.values()
         told = [event_text.narrate(action, before.version, made) for action in actions]
         notes = tuple(note for note in told if note is not None)
-        records = tuple(a for a in actions if not isinstance(a, Note)) + notes
+        records = tuple(a for a in actions if not isinstance(a, LogEvent)) + notes
         upload = arrival.upload if arrival else ""
         if records or upload or before.clients is not after.clients:
             self._journal.write(
@@ -378,7 +378,7 @@ class Service:
         """The message of every task that is issued."""
         frames = {}
         for action in actions:
-            if isinstance(action, Issue):
+            if isinstance(action, IssueTask):
                 task = tasks.message(
                     self._plan, self._run.template, action.task, self._summaries, now
                 )
@@ -387,11 +387,11 @@ class Service:
 
     def _clean(self, actions: tuple[Action, ...], upload: str) -> None:
         """Remove the files that the transaction has made superfluous."""
-        accepted = {a.update.upload for a in actions if isinstance(a, Accept)}
+        accepted = {a.update.upload for a in actions if isinstance(a, AcceptUpdate)}
         if upload and upload not in accepted:
             self._spool.drop(upload)
         for action in actions:
-            if isinstance(action, Commit):
+            if isinstance(action, CommitVersion):
                 for part in action.parts:
                     self._spool.drop(part.update.upload)
                 self._retain()
@@ -413,9 +413,9 @@ class Service:
         for action in actions:
             if task_id := _settled(action):
                 self._board.receipt(task_id)
-            if isinstance(action, Join | Dismiss):
+            if isinstance(action, AdmitClient | DismissClient):
                 self._board.membership(action)
-            if isinstance(action, Finish):
+            if isinstance(action, FinishRun):
                 self._finished = action
         if events:
             self._board.events(events)
@@ -432,7 +432,7 @@ class Service:
             self._journal.mark_sent([entry.id])
 
     def _broker_failed(self, error: BrokerError) -> None:
-        note = Note("warning", "broker", str(error)[:500])
+        note = LogEvent("warning", "broker", str(error)[:500])
         self._listen(event_text.event(note, self._clock()))
 
     # the disk
@@ -451,7 +451,7 @@ class Service:
             self._versions.retain(kept)
         self._board.forget(in_use, self._summaries)
 
-    def _end(self, finish: Finish, stop: Flag) -> Outcome:
+    def _end(self, finish: FinishRun, stop: Flag) -> RunOutcome:
         self._board.farewell(finish, self._state, self._summaries[-1], stop)
         if finish.complete:
             self._broker.delete(self._topology)
@@ -459,14 +459,14 @@ class Service:
             self._sampler.finish(stop)
         self._sample()
         version = self._state.version
-        return Outcome(finish.complete, finish.reason, version, finish.failed, self._complete)
+        return RunOutcome(finish.complete, finish.reason, version, finish.failed, self._complete)
 
 
 def _settled(action: Action) -> str | None:
     """The task whose receipt an action has made, or asks to publish again."""
     match action:
-        case Accept():
+        case AcceptUpdate():
             return action.update.task_id
-        case Repeat() | Close():
+        case RepeatReceipt() | CloseTask():
             return action.task_id
     return None

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import cast
 
 from common.config.config import PhaseConfig
-from common.protocol.records import Kind
+from common.protocol.records import RowKind
 from evaluation.evaluator import HELDOUT, Bench, Exam, Sizes
 from evaluation.opening import Opened
 from evaluation.prompts import asked, expected, flat, prompt
 from learning.data.rows import Row
 from learning.evaluation.evaluate import unigram_entropy
-from learning.evaluation.figures import Figures
+from learning.evaluation.figures import Metrics
 from learning.evaluation.scoring import Scores
 from learning.objectives.tokens import Example
 from learning.training.device import Compute
@@ -47,10 +47,10 @@ class Assessed:
         beta: va: β of the rewards.
     """
 
-    kind: Kind
-    heldout: tuple[Figures, ...]
-    pooled: tuple[Figures, ...]
-    clients: Mapping[str, tuple[Figures, ...]]
+    kind: RowKind
+    heldout: tuple[Metrics, ...]
+    pooled: tuple[Metrics, ...]
+    clients: Mapping[str, tuple[Metrics, ...]]
     unigram: float | None = None
     reference: int | None = None
     beta: float | None = None
@@ -118,7 +118,7 @@ def assess(run: Opened, version: int, compute: Compute, sizes: Sizes) -> Assessm
     )
 
 
-def kinds(phases: Sequence[PhaseConfig]) -> tuple[Kind, ...]:
+def kinds(phases: Sequence[PhaseConfig]) -> tuple[RowKind, ...]:
     """The kinds of rows that a plan learns from, in its order."""
     return tuple(dict.fromkeys(phase.kind for phase in phases))
 
@@ -135,7 +135,7 @@ def subjects_of(phases: Sequence[PhaseConfig], version: int) -> tuple[Subject, .
 
 
 def _assessed(exam: Exam, scores: Sequence[Scores], reference: Scores) -> Assessed:
-    def by_subject(owners: Sequence[str]) -> tuple[Figures, ...]:
+    def by_subject(owners: Sequence[str]) -> tuple[Metrics, ...]:
         return tuple(exam.figures(owners, one, reference) for one in scores)
 
     heldout = [cast(Example, exam.examples[i]) for i in exam.places([HELDOUT])]

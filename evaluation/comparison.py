@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from common.errors import RunError
-from common.protocol.records import Kind
+from common.protocol.records import RowKind
 from evaluation.assessment import kinds
 from evaluation.evaluator import HELDOUT, Bench, Sizes
 from evaluation.opening import Opened
-from learning.evaluation.figures import Figures
+from learning.evaluation.figures import Metrics
 from learning.training.device import Compute
 
 
@@ -37,8 +37,8 @@ class Side:
 class Compared:
     """Figures of both on the same rows; `left_out` fit into one of the models only."""
 
-    kind: Kind
-    figures: tuple[Figures, Figures]
+    kind: RowKind
+    figures: tuple[Metrics, Metrics]
     left_out: int
 
 
@@ -94,7 +94,7 @@ def compare(
 
 
 def _compared(
-    kind: Kind,
+    kind: RowKind,
     sides: tuple[tuple[Opened, int], tuple[Opened, int]],
     benches: tuple[Bench, Bench],
     sizes: Sizes,
@@ -125,5 +125,5 @@ def _side(run: Opened, version: int, *, by_place: bool) -> Side:
     return Side(name, base.name, base.digest, version)
 
 
-def _listed(found: set[Kind]) -> str:
+def _listed(found: set[RowKind]) -> str:
     return " and ".join(sorted(found))

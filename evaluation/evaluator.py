@@ -12,20 +12,20 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from common.config.config import PhaseConfig
-from common.protocol.records import Kind
+from common.protocol.records import RowKind
 from common.protocol.tensors import Tensors
 from evaluation.opening import Opened
 from learning.data import rows as rows_of
 from learning.data import shards
 from learning.data.rows import Row
-from learning.data.shards import Prepared
+from learning.data.shards import PreparedData
 from learning.evaluation import scoring
 from learning.evaluation.evaluate import class_answers, generate
-from learning.evaluation.figures import Figures
+from learning.evaluation.figures import Metrics
 from learning.evaluation.measuring import BATCH
-from learning.evaluation.scoring import Measure, Scores
+from learning.evaluation.scoring import RowScorer, Scores
 from learning.models import for_objective, lora
-from learning.models.loading import Loaded
+from learning.models.loading import LoadedModel
 from learning.models.lora import Adapted
 from learning.training.device import Compute
 
@@ -45,8 +45,8 @@ class Sizes:
         new_tokens: Length of an answer, at most.
     """
 
-    heldout: Mapping[Kind, int]
-    client: Mapping[Kind, int]
+    heldout: Mapping[RowKind, int]
+    client: Mapping[RowKind, int]
     samples: int = 3
     new_tokens: int = 30
 
@@ -73,7 +73,7 @@ class Exam:
         beta: Of the rewards.
     """
 
-    measure: Measure
+    measure: RowScorer
     rows: Sequence[Row]
     examples: Sequence[Any]
     owners: Sequence[str]
@@ -82,7 +82,7 @@ class Exam:
     beta: float | None
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> RowKind:
         """Of the rows."""
         return self.measure.kind
 
@@ -95,7 +95,7 @@ class Exam:
         """Places of a few held-out rows."""
         return evenly(self.places([HELDOUT]), count)
 
-    def figures(self, owners: Iterable[str], scores: Scores, reference: Scores) -> Figures:
+    def figures(self, owners: Iterable[str], scores: Scores, reference: Scores) -> Metrics:
         """The figures of some sets together."""
         places = self.places(owners)
         return self.measure.figures(
@@ -112,14 +112,14 @@ class Bench:
         self._run = run
         labels = run.labels
         objective = run.phases[0].objective
-        self._loaded: Loaded = for_objective.load_for(
+        self._loaded: LoadedModel = for_objective.load_for(
             objective, run.base_path, labels, compute.device
         )
         # Its tensors are overwritten, so the seed does not matter.
         self.model: Adapted = lora.attach(self._loaded.model, run.lora, seed=0)
 
     @cached_property
-    def prepared(self) -> Prepared:
+    def prepared(self) -> PreparedData:
         """The run's rows on the disk."""
         return shards.load(self._run.directory / "clients")
 
@@ -142,7 +142,7 @@ class Bench:
         """The likeliest class of each row, and its probability."""
         return class_answers(self.model, exam.examples, BATCH)
 
-    def exam(self, kind: Kind, version: int, sizes: Sizes) -> Exam:
+    def exam(self, kind: RowKind, version: int, sizes: Sizes) -> Exam:
         """The held-out rows of a kind, and each client's validation rows."""
         sets: dict[str, Sequence[Row]] = {HELDOUT: self.heldout(kind, sizes.heldout[kind])}
         for shard in self.prepared.shards:
@@ -152,13 +152,13 @@ class Bench:
         rows = [(name, row) for name, own in sets.items() for row in own]
         return self.encode(kind, version, rows, tuple(name for name in sets if name != HELDOUT))
 
-    def heldout(self, kind: Kind, count: int) -> list[Row]:
+    def heldout(self, kind: RowKind, count: int) -> list[Row]:
         """Rows that no client has."""
         return evenly(rows_of.read(kind, self.prepared.heldout[kind]).rows, count)
 
     def encode(
         self,
-        kind: Kind,
+        kind: RowKind,
         version: int,
         rows: Sequence[tuple[str, Row]],
         clients: tuple[str, ...] = (),

@@ -15,8 +15,8 @@ from threading import Event as Flag
 from common.clock import Clock
 from common.config.config import SamplesConfig
 from common.errors import FcclError
-from common.protocol.records import Sample
-from coordinator.core.events import Note
+from common.protocol.records import SampleAnswer
+from coordinator.core.events import LogEvent
 from coordinator.core.state import Plan
 from coordinator.storage.run import Run
 from evaluation import opening
@@ -49,7 +49,7 @@ def due(plan: Plan, every: int | None, version: int) -> bool:
 class Sampler:
     """The thread, between what is to be asked and what was answered. Used by one thread."""
 
-    def __init__(self, run: Run, clock: Clock, known: Iterable[Sample]) -> None:
+    def __init__(self, run: Run, clock: Clock, known: Iterable[SampleAnswer]) -> None:
         """Nothing is loaded before `start`.
 
         Args:
@@ -63,8 +63,8 @@ class Sampler:
         self._lasting = lasting(run.plan)
         self._changed = threading.Condition()
         self._waiting: list[int] = []
-        self._samples: list[Sample] = []
-        self._notes: list[Note] = []
+        self._samples: list[SampleAnswer] = []
+        self._notes: list[LogEvent] = []
         self._last, self._closed = False, Flag()
         self._thread = threading.Thread(target=self._guard, name="samples", daemon=True)
 
@@ -85,7 +85,7 @@ class Sampler:
             self._waiting = [*kept, version]
             self._changed.notify()
 
-    def collect(self) -> tuple[list[Sample], list[Note]]:
+    def collect(self) -> tuple[list[SampleAnswer], list[LogEvent]]:
         """What was found since the last time, and what went wrong."""
         with self._changed:
             found = self._samples, self._notes
@@ -121,7 +121,7 @@ class Sampler:
 
     def _say(self, level: str, text: str) -> None:
         with self._changed:
-            self._notes.append(Note(level, "samples", text[:500]))
+            self._notes.append(LogEvent(level, "samples", text[:500]))
 
     def _work(self, settings: SamplesConfig) -> None:
         size = sum(file.stat().st_size for file in self._run.base_path.glob("*.safetensors"))

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from common.config.config import FederationConfig
 from common.errors import RunError
 from common.protocol import codec
-from common.protocol.records import BaseRef, Kind, VersionSummary
+from common.protocol.records import BaseRef, RowKind, VersionSummary
 from common.protocol.tensors import Tensors
 from coordinator.core.state import Plan
 from coordinator.storage import run as runs
@@ -50,7 +50,7 @@ class Recorded:
     software: str
     base: BaseRef
     labels: tuple[str, ...]
-    rows: Mapping[str, Mapping[Kind, int]]
+    rows: Mapping[str, Mapping[RowKind, int]]
     sources: Mapping[str, Any]
     adapter_config: Mapping[str, Any]
     summaries: tuple[VersionSummary, ...]

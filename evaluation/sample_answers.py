@@ -13,7 +13,7 @@ import torch
 from common.clock import Clock
 from common.config.config import SamplesConfig
 from common.errors import RunError
-from common.protocol.records import Kind, Sample
+from common.protocol.records import RowKind, SampleAnswer
 from common.protocol.tensors import Tensors
 from evaluation.assessment import kinds
 from evaluation.evaluator import HELDOUT, Bench, Exam
@@ -52,7 +52,7 @@ class Answering:
         self._bench = Bench(run, Compute(torch.device("cpu"), THREADS, autocast=False))
         self._exams = list(self._chosen())
 
-    def answers(self, version: int, known: Set[Key]) -> Iterator[Sample]:
+    def answers(self, version: int, known: Set[Key]) -> Iterator[SampleAnswer]:
         """What a version says of each row; nothing if it has been removed.
 
         Args:
@@ -68,7 +68,7 @@ class Answering:
         if self._stopped():  # in the middle of it
             return
         for exam, (answer, probability) in zip(exams, found, strict=True):
-            yield Sample(
+            yield SampleAnswer(
                 version=version,
                 at=self._clock(),
                 kind=exam.kind,
@@ -87,7 +87,7 @@ class Answering:
             for row in rows.values():
                 yield from self._exam(kind, row)
 
-    def _exam(self, kind: Kind, row: Row) -> Iterator[Exam]:
+    def _exam(self, kind: RowKind, row: Row) -> Iterator[Exam]:
         exam = self._bench.encode(kind, 0, [(HELDOUT, row)])
         return islice([exam], len(exam.rows))  # none where the row does not fit
 

@@ -22,14 +22,14 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from common.config.config import FederationConfig, without_hub
 from common.errors import ConfigError, DataError, ModelError
 from common.files import write_durable
-from common.protocol.records import BaseRef, Kind
+from common.protocol.records import BaseRef, RowKind
 from coordinator.storage.run import Origin
 from learning.data import shards, sources
 from learning.data.columns import NAMES
 from learning.data.labelled import Labelled
 from learning.data.rows import Row, Rows
 from learning.models import base, for_objective, hub, lora
-from learning.models.base import BaseModel, Report
+from learning.models.base import BaseModel, ProgressCallback
 from learning.models.loading import load_tokenizer
 from learning.objectives import registry
 from learning.training.batches import GRAIN
@@ -54,13 +54,13 @@ class Dealt:
 
     folder: Path
     model: BaseModel
-    rows: Mapping[str, Mapping[Kind, int]]
+    rows: Mapping[str, Mapping[RowKind, int]]
     labels: tuple[str, ...]
     sources: Mapping[str, Any]
 
 
 def origin(
-    config: FederationConfig, cache: Path, report: Report, say: Say
+    config: FederationConfig, cache: Path, report: ProgressCallback, say: Say
 ) -> Callable[[Path], Origin]:
     """A function that prepares a run directory and says what the run begins with.
 
@@ -74,7 +74,7 @@ def origin(
 
 
 def _origin(
-    config: FederationConfig, cache: Path, report: Report, say: Say, directory: Path
+    config: FederationConfig, cache: Path, report: ProgressCallback, say: Say, directory: Path
 ) -> Origin:
     clients = directory / "clients"
     find = partial(find_model, config, cache, report)
@@ -143,7 +143,7 @@ def _asks_hub(config: FederationConfig) -> bool:
     return hub.is_hub_id(name) and not Path(name).expanduser().is_dir()
 
 
-def find_model(config: FederationConfig, cache: Path, report: Report) -> BaseModel:
+def find_model(config: FederationConfig, cache: Path, report: ProgressCallback) -> BaseModel:
     """The base model that the configuration names, of the family that its objective needs."""
     family = for_objective.family_for(config.phase[0].objective)
     return base.resolve(config.model.name, config.model.revision, cache, report, family)
@@ -205,7 +205,7 @@ def lies_ready(folder: Path) -> bool:
     return all(os.path.isfile(folder / name) for name in (shards.MANIFEST, DATA))  # noqa: PTH113
 
 
-def _read(config: FederationConfig, say: Say) -> dict[Kind, Rows[Row]]:
+def _read(config: FederationConfig, say: Say) -> dict[RowKind, Rows[Row]]:
     """The rows of each kind that the plan needs, as their sources have them."""
     data = config.data
     return {
@@ -222,7 +222,7 @@ def _read(config: FederationConfig, say: Say) -> dict[Kind, Rows[Row]]:
     }
 
 
-def _classes(config: FederationConfig, read: Mapping[Kind, Rows[Row]]) -> tuple[str, ...]:
+def _classes(config: FederationConfig, read: Mapping[RowKind, Rows[Row]]) -> tuple[str, ...]:
     """The class names, where the run classifies."""
     if "cls" not in read:
         return ()
@@ -231,13 +231,13 @@ def _classes(config: FederationConfig, read: Mapping[Kind, Rows[Row]]) -> tuple[
 
 def _usable(
     config: FederationConfig,
-    read: Mapping[Kind, Rows[Row]],
+    read: Mapping[RowKind, Rows[Row]],
     labels: tuple[str, ...],
     tokenizer: PreTrainedTokenizerBase,
     say: Say,
-) -> tuple[dict[Kind, list[Row]], dict[str, Any]]:
+) -> tuple[dict[RowKind, list[Row]], dict[str, Any]]:
     """The rows by kind that fit the model, and what became of the others."""
-    kept: dict[Kind, list[Row]] = {}
+    kept: dict[RowKind, list[Row]] = {}
     summaries: dict[str, Any] = {}
     for phase in {phase.kind: phase for phase in config.phase}.values():
         kind, source = phase.kind, config.data.source(phase.kind)
@@ -343,7 +343,9 @@ def check_length(max_length: int, model: PretrainedConfig) -> None:
         )
 
 
-def find_base(config: FederationConfig, cache: Path, report: Report) -> Callable[[BaseRef], Path]:
+def find_base(
+    config: FederationConfig, cache: Path, report: ProgressCallback
+) -> Callable[[BaseRef], Path]:
     """A function that finds the base model of an existing run on this machine."""
 
     def find(wanted: BaseRef) -> Path:

@@ -14,7 +14,7 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Footer, Static, TabbedContent, TabPane
 
-from common.protocol.commands import Action
+from common.protocol.commands import CommandName
 from common.store.view import ClientRow
 from tui.banner import Level, banner
 from tui.controls import DESTRUCTIVE, Controls
@@ -46,7 +46,7 @@ PANES = {
     "log": Log,
     "samples": Samples,
 }
-CONTROLS: dict[str, tuple[Action, str]] = {
+CONTROLS: dict[str, tuple[CommandName, str]] = {
     "Pause": ("pause", "No new tasks until it is resumed"),
     "Resume": ("resume", "Go on after a pause"),
     "Drain": ("drain", "Finish what is open, then end the run"),
@@ -164,7 +164,7 @@ class Watch(App[None]):
 
     action_resume = action_pause
 
-    def action_control(self, action: Action) -> None:
+    def action_control(self, action: CommandName) -> None:
         """Order something of the coordinator; what cannot be taken back is confirmed first."""
         view = self._feed.look().view
         if self._controls is None or view is None:
@@ -276,7 +276,7 @@ class Watch(App[None]):
         rows = view.clients if view is not None else ()
         return next((row for row in rows if row.client_id == selected), None)
 
-    def _target(self, action: Action) -> str | None:
+    def _target(self, action: CommandName) -> str | None:
         """Of what an order is about; None where there is no such thing."""
         if action in ("pause", "resume", "drain", "stop"):
             return ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from common.store.view import Info
+from common.store.view import RunInfo
 from tui.feed import Look
 
 SILENT_S = 10.0  # the coordinator writes every second
@@ -56,6 +56,6 @@ def _live(look: Look, now: float) -> tuple[Level, str]:
     return "", ""
 
 
-def _over(info: Info) -> tuple[Level, str]:
+def _over(info: RunInfo) -> tuple[Level, str]:
     level: Level = "error" if info.status == "failed" else "note"
     return level, f"the run is over, {info.status}: {info.detail}"

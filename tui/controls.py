@@ -14,7 +14,7 @@ from typing import Literal
 
 from common.errors import StoreError
 from common.protocol import commands
-from common.protocol.commands import Action, Command
+from common.protocol.commands import Command, CommandName
 from common.store.store import Store
 from tui.banner import Level
 
@@ -23,7 +23,7 @@ PATIENCE_S = 15.0  # the coordinator looks every second
 FOLLOWED_S = 60.0  # a late answer is an answer, too; then it is withdrawn
 SHOWN_S = 8.0  # how long an outcome stays on the screen
 
-DESTRUCTIVE: frozenset[Action] = frozenset({"stop", "drain", "kick"})
+DESTRUCTIVE: frozenset[CommandName] = frozenset({"stop", "drain", "kick"})
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Order:
         reason: The coordinator's, or the store's.
     """
 
-    action: Action
+    action: CommandName
     target: str
     asked: float
     state: Literal["requested", "done", "refused", "unsent", "unanswered"] = "requested"
@@ -87,7 +87,7 @@ class Controls:
         self._lock = threading.Lock()
         self._closed = threading.Event()
 
-    def order(self, run: str, action: Action, target: str = "") -> None:
+    def order(self, run: str, action: CommandName, target: str = "") -> None:
         """Send an order to the coordinator of a run."""
         with self._lock:
             number = max(self._orders, default=0) + 1

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from common.errors import StoreError
-from common.store.inbox_totals import Past, remember
+from common.store.inbox_totals import InboxHistory, remember
 from common.store.store import Store
-from common.store.view import FederationView, Reader, RunUnknown
+from common.store.view import FederationView, RunUnknown, ViewReader
 
 PERIOD_S = 0.5
 
@@ -45,7 +45,7 @@ class Look:
     moved: float = 0.0
     detail: str = ""
     clock: float = 0.0
-    inbox: Mapping[str, Past] = field(default_factory=dict)
+    inbox: Mapping[str, InboxHistory] = field(default_factory=dict)
 
 
 class Source(Protocol):
@@ -93,7 +93,7 @@ class Feed:
 
     def _work(self) -> None:
         store: Store | None = None
-        reader = Reader(self.name)
+        reader = ViewReader(self.name)
         while not self._stopped.is_set():
             try:
                 store = store or self._connect()

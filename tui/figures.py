@@ -12,7 +12,7 @@ from itertools import pairwise
 from statistics import median
 
 from common.protocol.records import Heartbeat, UpdateSummary, VersionSummary
-from common.store.view import ClientRow, FederationView, Info
+from common.store.view import ClientRow, FederationView, RunInfo
 from tui.words import plural
 
 RECENT = 10  # versions that a rate, or a trend, is taken over
@@ -73,7 +73,7 @@ class Progress:
         return min(1.0, self.done / self.total) if self.total else 1.0
 
 
-def phase_progress(info: Info) -> Progress | None:
+def phase_progress(info: RunInfo) -> Progress | None:
     """How far the current phase is; None where the coordinator does not say how long it is."""
     if info.phase >= len(info.phase_ends):
         return None

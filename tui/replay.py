@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 from common.protocol.records import Heartbeat
 from common.run_directory import samples
 from common.run_directory.recording import LOCAL, Accepted, Issued, Recording
-from common.store.view import MANY_EVENTS, ClientRow, FederationView, Info, RunStatus
+from common.store.view import MANY_EVENTS, ClientRow, FederationView, RunInfo, RunStatus
 from tui.feed import Look
 
 SPEED = 60.0  # seconds of the run per second
@@ -271,13 +271,13 @@ def _named(recording: Recording, at: float, kind: str) -> set[str]:
     return {str(event.refs.get("client")) for event in events}
 
 
-def _info(recording: Recording, at: float, version: int, open_tasks: int) -> Info:
+def _info(recording: Recording, at: float, version: int, open_tasks: int) -> RunInfo:
     config, settled = recording.config, until(recording.settled, at)
     ends = _ends(recording)
     accepted = sum(1 for each in settled if each.accepted)
     applied = sum(len(each.updates) for each in until(recording.versions, at))
     status, detail = _status(recording, at)
-    return Info(
+    return RunInfo(
         run=recording.run,
         name=config.run.name,
         status=status,

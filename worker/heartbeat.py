@@ -20,7 +20,7 @@ from common.store.store import Store
 BEAT_S = 5.0  # a third of the heartbeat's time to live
 
 
-class Pulse:
+class HeartbeatSender:
     """Writes heartbeats of one worker on one run until it is stopped."""
 
     def __init__(

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from broker.chunks import split_update
 from broker.protocol import Broker, BrokerClosed, Message, QueueFull, Site, Topology
 from common.errors import BrokerError, StoreError
-from common.protocol.records import Receipt, Refusal
+from common.protocol.records import Receipt, TaskRefusal
 from common.protocol.wire import pack
 from common.store.store import Store
 from worker.observer import Nobody, Observer
@@ -61,7 +61,7 @@ class Publisher:
         self._thread = threading.Thread(target=self._work, name="publisher", daemon=True)
         self._thread.start()
 
-    def refuse(self, refusal: Refusal) -> None:
+    def refuse(self, refusal: TaskRefusal) -> None:
         """Tell the coordinator that a task cannot be trained here.
 
         Raises:

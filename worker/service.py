@@ -19,22 +19,22 @@ from common.clock import Clock
 from common.config.config import IncrementalConfig
 from common.errors import BrokerError, DataError, FcclError, ModelError, StoreError, WireError
 from common.protocol import codec
-from common.protocol.records import MAX_LOSS, Heartbeat, Refusal, TensorEntry, TrainTask, Update
+from common.protocol.records import MAX_LOSS, Heartbeat, TaskRefusal, TensorEntry, TrainTask, Update
 from common.protocol.tensors import Tensors
 from common.protocol.wire import unpack
 from common.store.store import Store
-from learning.models.base import Report
+from learning.models.base import ProgressCallback
 from learning.training import device
 from learning.training.device import Compute
 from learning.training.loop import StepReport
 from worker import error_feedback
 from worker.data.references import References
-from worker.data.shards import Data
+from worker.data.shards import ClientData
 from worker.error_feedback import Residual
-from worker.heartbeat import Pulse
+from worker.heartbeat import HeartbeatSender
 from worker.incremental.learner import Learner, Place, Voice
-from worker.models.loaded import Models
-from worker.models.source import Source
+from worker.models.loaded import ModelCache
+from worker.models.source import ArtifactSource
 from worker.observer import Nobody, Observer
 from worker.publisher import Publisher
 from worker.site import run_discovery
@@ -48,7 +48,7 @@ DRAIN_S = 15.0  # for publishing what is trained, when asked to stop
 
 
 @dataclass(frozen=True)
-class Setting:
+class WorkerSettings:
     """What a worker is given.
 
     Attributes:
@@ -71,7 +71,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Served:
+class WorkerSummary:
     """What a worker did until it ended."""
 
     trained: int
@@ -86,7 +86,7 @@ class Worker:
 
     def __init__(
         self,
-        setting: Setting,
+        setting: WorkerSettings,
         run: str,
         broker: Broker,
         stores: tuple[Store, Store],
@@ -94,7 +94,7 @@ class Worker:
         clock: Clock,
         *,
         told: Callable[[str, str], None],
-        report: Report,
+        report: ProgressCallback,
         on_step: Callable[[TrainTask, StepReport], None] = lambda task, step: None,
         refused: Callable[[], bool] = lambda: False,
         observe: Observer | None = None,
@@ -128,12 +128,12 @@ class Worker:
         self._waiting_for = ""
         self._topology = Topology(run, (setting.site,))
         invited = setting.site != LOCAL
-        data = Data(setting.data, setting.site.name if invited else None)
+        data = ClientData(setting.data, setting.site.name if invited else None)
         if not data.clients():
             raise DataError(f"{setting.data} holds no client's rows", "name them with --data")
         self._slot: Slot = claim(setting.state, run)
-        self._source = Source(self._store, run, setting.cache, report)
-        self._models = Models(compute)
+        self._source = ArtifactSource(self._store, run, setting.cache, report)
+        self._models = ModelCache(compute)
         self._trainer = Trainer(data, self._models)
         first = Heartbeat(
             worker_id=f"{setting.host}-{self._slot.number}",
@@ -145,7 +145,7 @@ class Worker:
             software=setting.software,
         )
         self.worker_id = first.worker_id
-        self._pulse = Pulse(stores[1], run, first, clock, self._observe.beaten)
+        self._pulse = HeartbeatSender(stores[1], run, first, clock, self._observe.beaten)
         self._learner: Learner | None = None
         if incremental is not None and incremental.enabled:
             self._learner = Learner(
@@ -193,7 +193,7 @@ class Worker:
         """Updates without a receipt."""
         return len(self._slot.pending())
 
-    def serve(self, stop: Flag, abandon: Flag) -> Served:
+    def serve(self, stop: Flag, abandon: Flag) -> WorkerSummary:
         """Work until the run ends, another run takes its name, or `stop` is set.
 
         Raises:
@@ -227,7 +227,7 @@ class Worker:
             waiting = len(self._slot.pending())
             self._slot.release()
         settled = self._publisher.settled
-        return Served(self._trained, self._abandoned, settled, waiting, reason)
+        return WorkerSummary(self._trained, self._abandoned, settled, waiting, reason)
 
     def _next(self) -> TrainTask | None:
         """The task left on the disk, or one from the queue."""
@@ -376,7 +376,7 @@ class Worker:
         self._observe.ended("refused")
         reason = str(error)[:500]
         self._tell("refused", f"{task.task_id} of {task.client_id}: {reason}")
-        refusal = Refusal(
+        refusal = TaskRefusal(
             task_id=task.task_id,
             attempt=task.attempt,
             client_id=task.client_id,

@@ -23,14 +23,14 @@ from learning.objectives import classification, dpo, registry
 from learning.training import loop
 from learning.training.loop import StepReport
 from worker.data.references import References
-from worker.data.shards import Data, Shard
-from worker.models.loaded import Models
+from worker.data.shards import ClientData, TokenisedShard
+from worker.models.loaded import ModelCache
 
 SMALLEST_LOSS = 1e-9  # in nats; the scores of `contribution` divide by it
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedTask:
     """What a task produced: Δ = θ_local − θ_base, and what is told about it."""
 
     delta: Tensors
@@ -38,7 +38,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Start:
+class IncrementalStart:
     """What a client has learned from its users since its last update.
 
     Attributes:
@@ -52,13 +52,13 @@ class Start:
     learned: Sequence[Any] = ()
 
 
-NOTHING = Start()
+NOTHING = IncrementalStart()
 
 
 class Trainer:
     """Trains tasks one after another on one device."""
 
-    def __init__(self, data: Data, models: Models) -> None:
+    def __init__(self, data: ClientData, models: ModelCache) -> None:
         self._data, self._models = data, models
         self._compute = models.compute
 
@@ -69,8 +69,8 @@ class Trainer:
         adapter: Tensors,
         references: References,
         on_step: Callable[[StepReport], bool],
-        start: Start = NOTHING,
-    ) -> Trained | None:
+        start: IncrementalStart = NOTHING,
+    ) -> TrainedTask | None:
         """Train a task; None if `on_step` abandoned it.
 
         What a client has learned meanwhile is where its training begins, so that it is a part of
@@ -130,24 +130,24 @@ class Trainer:
             accuracy_after=after.accuracy,
             incremental_samples=start.samples,
         )
-        return Trained(delta, stats)
+        return TrainedTask(delta, stats)
 
     def _compared(
-        self, model: Adapted, shard: Shard, version: str, references: References
-    ) -> Shard:
+        self, model: Adapted, shard: TokenisedShard, version: str, references: References
+    ) -> TokenisedShard:
         """The shard with what the reference version says of each pair."""
 
-        def known(pairs: Sequence[dpo.Pair]) -> tuple[dpo.Pair, ...]:
+        def known(pairs: Sequence[dpo.TokenisedPair]) -> tuple[dpo.TokenisedPair, ...]:
             def compute(reference: Tensors) -> list[tuple[float, float]]:
                 lora.write_adapter(model, reference)
                 return dpo.log_probabilities(model, pairs, autocast=self._compute.autocast)
 
             return dpo.with_reference(pairs, references.of(version, pairs, compute))
 
-        return Shard(known(shard.train), known(shard.holdout))
+        return TokenisedShard(known(shard.train), known(shard.holdout))
 
 
-def _adjusted(shard: Shard, task: TrainTask) -> Shard:
+def _adjusted(shard: TokenisedShard, task: TrainTask) -> TokenisedShard:
     """The shard with the client's class frequencies explained in what it learns from."""
     strength = task.training.logit_adjustment
     return replace(shard, train=classification.adjusted(shard.train, len(task.labels), strength))

@@ -13,13 +13,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from broker.dead import dead_letter
-from broker.embedded.server import EmbeddedServer, Stored, StoredQueue
+from broker.embedded.server import EmbeddedServer, StoredMessage, StoredQueue
 from broker.protocol import (
     BrokerClosed,
     Consumer,
     Delivery,
-    Depth,
     Message,
+    QueueDepth,
     Site,
     Tag,
     TakenTask,
@@ -47,7 +47,7 @@ class EmbeddedConsumer:
         self._prefetch = prefetch
         self._dead_queue = dead_queue
         self._user = user
-        self._unanswered: dict[int, tuple[str, StoredQueue, Stored]] = {}
+        self._unanswered: dict[int, tuple[str, StoredQueue, StoredMessage]] = {}
         self._closed = False
         with server.changed:
             server.consumers.add(self)
@@ -191,11 +191,11 @@ class EmbeddedBroker:
             consumer, delivery, lambda message: self.publish_update(topology, site, message)
         )
 
-    def depths(self, topology: Topology) -> Mapping[str, Depth]:
+    def depths(self, topology: Topology) -> Mapping[str, QueueDepth]:
         """See `Broker.depths`."""
         with self._open() as queues:
             return {
-                name: Depth(
+                name: QueueDepth(
                     messages=len(queues[name].ready),
                     consumers=sum(name in each.queues for each in self._server.consumers),
                 )

@@ -21,7 +21,7 @@ class Receiver(Protocol):
 
 
 @dataclass(order=True)
-class Stored:
+class StoredMessage:
     """A message as bytes; ordered by arrival, so that a returned one finds its old place."""
 
     number: int
@@ -40,15 +40,15 @@ class StoredQueue:
     """Ready messages (a heap by arrival) and the limit of their bytes, 0 for none."""
 
     limit: int
-    ready: list[Stored] = field(default_factory=list)
+    ready: list[StoredMessage] = field(default_factory=list)
     ready_bytes: int = 0
 
-    def push(self, stored: Stored) -> None:
+    def push(self, stored: StoredMessage) -> None:
         """Put a message at its place by arrival."""
         heapq.heappush(self.ready, stored)
         self.ready_bytes += len(stored.body)
 
-    def pop(self) -> Stored:
+    def pop(self) -> StoredMessage:
         """Take the oldest message."""
         stored = heapq.heappop(self.ready)
         self.ready_bytes -= len(stored.body)
@@ -83,5 +83,5 @@ class EmbeddedServer:
                 raise QueueMissing(f"no queue {queue_name}", "start the coordinator of this run")
             if queue.limit and queue.ready_bytes + len(message.body) > queue.limit:
                 raise QueueFull(f"queue {queue_name} holds its limit of {queue.limit} bytes")
-            queue.push(Stored(next(self.numbers), properties, bytes(message.body)))
+            queue.push(StoredMessage(next(self.numbers), properties, bytes(message.body)))
             self.changed.notify_all()

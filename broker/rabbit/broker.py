@@ -18,15 +18,15 @@ from pika.adapters.blocking_connection import BlockingChannel, BlockingConnectio
 from broker.protocol import (
     BrokerClosed,
     Consumer,
-    Depth,
     Message,
+    QueueDepth,
     Site,
     StateListener,
     TakenTask,
     Topology,
     check_publishable,
 )
-from broker.rabbit.connection import CONNECTED, Link
+from broker.rabbit.connection import CONNECTED, RabbitConnection
 from broker.rabbit.consumer import RabbitConsumer
 from broker.rabbit.pika_setup import make_parameters, prepare_pika
 from broker.rabbit.subscription import Subscription
@@ -69,8 +69,8 @@ class RabbitBroker:
         self._states = _States(on_state)
         self._publish_channel: BlockingChannel | None = None
         self._closed = False
-        self._publishing = Link(parameters, "publish", self._states.of("publish"))
-        self._consuming = Link(parameters, "consume", self._states.of("consume"))
+        self._publishing = RabbitConnection(parameters, "publish", self._states.of("publish"))
+        self._consuming = RabbitConnection(parameters, "consume", self._states.of("consume"))
         self._consumers: set[RabbitConsumer] = set()
         self._lock = threading.Lock()
         self._consuming.start()
@@ -88,7 +88,7 @@ class RabbitBroker:
         """See `Broker.delete`."""
         self._control(lambda connection: _delete(connection, topology))
 
-    def depths(self, topology: Topology) -> Mapping[str, Depth]:
+    def depths(self, topology: Topology) -> Mapping[str, QueueDepth]:
         """See `Broker.depths`."""
         return self._control(lambda connection: _depths(connection, topology))
 
@@ -236,12 +236,12 @@ def _delete(connection: BlockingConnection, topology: Topology) -> None:
             channel.queue_delete(topology.dead_queue)
 
 
-def _depths(connection: BlockingConnection, topology: Topology) -> dict[str, Depth]:
+def _depths(connection: BlockingConnection, topology: Topology) -> dict[str, QueueDepth]:
     found = {queue: _depth(connection, queue) for queue in topology.queues}
     return {queue: depth for queue, depth in found.items() if depth is not None}
 
 
-def _depth(connection: BlockingConnection, queue: str) -> Depth | None:
+def _depth(connection: BlockingConnection, queue: str) -> QueueDepth | None:
     channel = connection.channel()
     try:
         found = channel.queue_declare(queue, passive=True).method
@@ -250,4 +250,4 @@ def _depth(connection: BlockingConnection, queue: str) -> Depth | None:
             raise
         return None
     channel.close()
-    return Depth(int(found.message_count), int(found.consumer_count))
+    return QueueDepth(int(found.message_count), int(found.consumer_count))

@@ -55,7 +55,7 @@ class _Job:
     tried: bool = False
 
 
-class Link:
+class RabbitConnection:
     """A connection that comes back.
 
     Args:

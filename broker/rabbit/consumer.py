@@ -11,7 +11,7 @@ from concurrent.futures import Future
 
 from broker.dead import dead_letter
 from broker.protocol import Delivery, Message
-from broker.rabbit.connection import Link
+from broker.rabbit.connection import RabbitConnection
 from broker.rabbit.subscription import Answer, Subscription
 
 
@@ -27,7 +27,7 @@ class RabbitConsumer:
 
     def __init__(
         self,
-        link: Link,
+        link: RabbitConnection,
         subscription: Subscription,
         publish_dead: Callable[[Message], None],
         on_close: Callable[[RabbitConsumer], None],

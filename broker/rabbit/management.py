@@ -40,7 +40,7 @@ def permission(name: str, site: str) -> Permission:
     return Permission("^$", rf"^fccl\.{runs}\.updates\.{own}$", rf"^fccl\.{runs}\.tasks\.{own}$")
 
 
-class Management:
+class ManagementApi:
     """The API, as the user of the broker's URL.
 
     Args:

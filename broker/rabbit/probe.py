@@ -23,7 +23,7 @@ _NOT_ALLOWED, _NOT_FOUND = 403, 404
 
 
 @dataclass(frozen=True)
-class Seen:
+class ProbeResult:
     """What a login shows.
 
     Attributes:
@@ -47,7 +47,7 @@ def probe(
     timeout_s: float = 5.0,
     prefix: str = "",
     queues: Iterable[str] = (),
-) -> Seen:
+) -> ProbeResult:
     """Log in, look, and leave.
 
     Args:
@@ -70,7 +70,7 @@ def probe(
         raise connect_error(error, f"{parameters.host}:{parameters.port}") from None
     try:
         product, version = _server(connection)
-        return Seen(
+        return ProbeResult(
             product,
             version,
             str(parameters.credentials.username),

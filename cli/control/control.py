@@ -14,7 +14,7 @@ from cli.options import config_option, find_config, run_option
 from common.config import config as configuration
 from common.errors import ConfigError, RunError, StoreError
 from common.protocol import commands
-from common.protocol.commands import Action, Command
+from common.protocol.commands import Command, CommandName
 from common.store import view
 from common.store.embedded import announced
 from common.store.store import Store, connect
@@ -37,7 +37,7 @@ def sure(function: F) -> F:
 
 
 def control(
-    action: Action,
+    action: CommandName,
     config_path: Path | None,
     directory: Path | None,
     target: str = "",

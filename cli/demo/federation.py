@@ -19,14 +19,14 @@ from cli.run.worker import host
 from cli.signals import on_signals
 from common.config.config import FederationConfig, IncrementalConfig
 from common.paths import cache_dir
-from common.protocol.records import Kind
+from common.protocol.records import RowKind
 from common.software import software
 from common.store.embedded import EmbeddedStore
-from coordinator.service import Outcome, Service
+from coordinator.service import RunOutcome, Service
 from coordinator.storage.run import SITE, Run
 from learning.evaluation.figures import MAIN, METRICS
 from learning.training.device import Compute, detect
-from worker.service import Setting, Worker
+from worker.service import Worker, WorkerSettings
 
 AWAKE_S = 0.5
 USER = "local"
@@ -63,7 +63,7 @@ def _tell(directory: Path, path: Path, output: Output) -> None:
     output.say(f"a model of it: fccl export {directory} exported --merge")
 
 
-def _summary(outcome: Outcome, path: Path | None) -> str:
+def _summary(outcome: RunOutcome, path: Path | None) -> str:
     """The end in a line: figures and files of a run with a report, else why there is none."""
     if path is None:
         word = "failed" if outcome.failed else "stopped"
@@ -73,7 +73,7 @@ def _summary(outcome: Outcome, path: Path | None) -> str:
     return "; ".join(["the run is over", *changes, f"report: {path}"])
 
 
-def _change(kind: Kind, found: Mapping[str, Any]) -> str:
+def _change(kind: RowKind, found: Mapping[str, Any]) -> str:
     metric = SUMMED_UP[kind]
     values = [one.get(metric.key) for one in found["heldout"]]
     if len(values) < 2 or None in values:  # no such rows, or a model that has lost its numbers
@@ -108,7 +108,7 @@ class _Federation:
         self._over = threading.Event()  # the coordinator has ended, so the worker may
         self._abandon = threading.Event()  # nobody waits for the task at hand any more
 
-    def serve(self) -> Outcome:
+    def serve(self) -> RunOutcome:
         on_signals([self._stop, self._abandon])
         coordinator, worker = _Ended(), _Ended()
         threads = [
@@ -122,7 +122,7 @@ class _Federation:
         for ended in (coordinator, worker):
             if ended.error is not None:
                 raise ended.error
-        outcome: Outcome = coordinator.value
+        outcome: RunOutcome = coordinator.value
         return outcome
 
     def _guard(self, target: Any, ended: _Ended) -> None:
@@ -136,7 +136,7 @@ class _Federation:
                 self._abandon.set()
                 self._over.set()
 
-    def _coordinate(self) -> Outcome:
+    def _coordinate(self) -> RunOutcome:
         broker = EmbeddedBroker(self._server, USER)
         service = Service(
             self._run,
@@ -150,7 +150,7 @@ class _Federation:
         return service.serve(self._stop)
 
     def _work(self) -> None:
-        setting = Setting(
+        setting = WorkerSettings(
             name=self._run.name,
             site=LOCAL,
             data=self._run.directory / "clients",

@@ -14,7 +14,7 @@ from typing import get_args
 from cli.doctor.checks import Check, Situation
 from common.config.config import FederationConfig
 from common.errors import DataError
-from common.protocol.records import Kind
+from common.protocol.records import RowKind
 from common.protocol.wire import SCHEMA
 from common.software import software
 
@@ -94,7 +94,7 @@ def check_data(situation: Situation) -> Check:
     return Check("data", worst.status, "; ".join(check.text for check in found), worst.remedy)
 
 
-def _source(config: FederationConfig, kind: Kind, source: str) -> Check:
+def _source(config: FederationConfig, kind: RowKind, source: str) -> Check:
     """Rows that are still to be dealt."""
     from learning.data import hub_data, rows, sources
 
@@ -133,12 +133,12 @@ def _prepared(folder: Path) -> Check:
 def _files(folder: Path, *, asked: bool) -> Check:
     """The clients' files beside which a worker trains."""
     from learning.data import rows
-    from worker.data.shards import Data
+    from worker.data.shards import ClientData
 
-    counts: dict[str, dict[Kind, int]] = {}
+    counts: dict[str, dict[RowKind, int]] = {}
     skipped: list[tuple[int, str]] = []
-    for kind in get_args(Kind):
-        for client, path in Data(folder).files(kind).items():
+    for kind in get_args(RowKind):
+        for client, path in ClientData(folder).files(kind).items():
             found = rows.read(kind, path)
             counts.setdefault(client, {})[kind] = len(found.rows)
             skipped += [(skip.line, f"{path.name}: {skip.reason}") for skip in found.skipped]
@@ -152,13 +152,13 @@ def _files(folder: Path, *, asked: bool) -> Check:
     return Check("data", "warn", text, "where they are elsewhere, name their folder with --data")
 
 
-def _per_client(counts: dict[str, dict[Kind, int]]) -> str:
+def _per_client(counts: dict[str, dict[RowKind, int]]) -> str:
     shown = [
         f"{client} {', '.join(f'{count} {kind}' for kind, count in kinds.items())}"
         for client, kinds in sorted(counts.items())[:8]
     ]
     more = len(counts) - len(shown)
-    total = sum((Counter(kinds) for kinds in counts.values()), Counter[Kind]())
+    total = sum((Counter(kinds) for kinds in counts.values()), Counter[RowKind]())
     rows = " and ".join(f"{count} {kind}" for kind, count in total.items())
     also = f"; and {more} more" if more else ""
     return f"{len(counts)} clients, {rows} rows to learn ({'; '.join(shown)}{also})"

@@ -15,7 +15,7 @@ from click.core import ParameterSource
 from cli.console import Output
 from cli.render import show
 from common.paths import cache_dir
-from common.protocol.records import Kind
+from common.protocol.records import RowKind
 from coordinator.storage import run as runs
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def evaluate(wanted: Wanted, told: Progress) -> Report:
 
     found, version = look(wanted.directory, wanted.version, told)
     sft, va, cls = wanted.rows
-    limits: dict[Kind, int] = {"sft": sft, "va": va, "cls": cls}
+    limits: dict[RowKind, int] = {"sft": sft, "va": va, "cls": cls}
     sizes = Sizes(limits, limits, wanted.samples, wanted.new_tokens)
     if wanted.other is None:
         return report.of(found, version, detect(), sizes)

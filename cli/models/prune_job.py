@@ -48,7 +48,7 @@ class Texts:
     labels: list[str] | None
 
 
-def run(job: Job, report: base.Report, say: Callable[[str], None]) -> dict[str, Any]:
+def run(job: Job, report: base.ProgressCallback, say: Callable[[str], None]) -> dict[str, Any]:
     """Prune, write and compare; returns the figures as `--json` prints them.
 
     Args:
@@ -63,7 +63,7 @@ def run(job: Job, report: base.Report, say: Callable[[str], None]) -> dict[str, 
     """
     cpu = torch.device("cpu")
     pruning.check_free(job.out)
-    plan = pruning.Plan(job.layers, job.heads, job.ffn)
+    plan = pruning.PruningPlan(job.layers, job.heads, job.ffn)
     source = base.resolve(job.model, None, cache_dir(), report, family="encoder")
     loaded = load_whole(source.path, cpu)
     pruning.check(plan, loaded.model.config)
@@ -111,7 +111,7 @@ def _compare(
     out: Path,
     judging: list[Batch],
     labels: list[str] | None,
-    report: base.Report,
+    report: base.ProgressCallback,
 ) -> dict[str, Any]:
     threads = torch.get_num_threads()
     states = []

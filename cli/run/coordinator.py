@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 import click
 
 from broker.rabbit.broker import RabbitBroker
-from broker.rabbit.management import Management
+from broker.rabbit.management import ManagementApi
 from cli import checks, jsonlog
 from cli.console import Output
 from cli.options import (
@@ -28,8 +28,8 @@ from cli.signals import on_signals
 from common.config import config as configuration
 from common.config.config import FederationConfig
 from common.store.store import Store, connect
-from coordinator.sites.credentials import Access
-from coordinator.sites.registry import Sites
+from coordinator.sites.credentials import SiteAccess
+from coordinator.sites.registry import SiteRegistry
 from coordinator.storage.run import SITE
 
 
@@ -101,11 +101,11 @@ def _serve(config: FederationConfig, mode: str, output: Output, shown: Operated)
     return session.exit_code(outcome)
 
 
-def access_of(config: FederationConfig, store: Store) -> Access:
+def access_of(config: FederationConfig, store: Store) -> SiteAccess:
     """The invited sites of a federation, as its coordinator sees them."""
     broker = config.broker
-    management = Management(broker.url, broker.management, broker.ca)
-    return Access(config.run.name, Sites(config.run.sites), management, store, time.time)
+    management = ManagementApi(broker.url, broker.management, broker.ca)
+    return SiteAccess(config.run.name, SiteRegistry(config.run.sites), management, store, time.time)
 
 
 def user_of(url: str) -> str:

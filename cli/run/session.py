@@ -11,8 +11,8 @@ from cli.console import Output
 from cli.main import FAILED, STOPPED
 from common.config.config import FederationConfig
 from common.paths import cache_dir
-from coordinator.service import Outcome
-from coordinator.sites.registry import Sites
+from coordinator.service import RunOutcome
+from coordinator.sites.registry import SiteRegistry
 from coordinator.storage import run as runs
 from coordinator.storage.run import Run
 from evaluation.report import files, report
@@ -46,7 +46,7 @@ def open_run(
 
 def forget_queues(config: FederationConfig, broker: Broker, run_id: str) -> None:
     """Remove the queues of a run that was set aside, those of its invited sites included."""
-    invited = (site.name for site in Sites(config.run.sites).all())
+    invited = (site.name for site in SiteRegistry(config.run.sites).all())
     broker.delete(Topology(run_id, tuple(Site(name) for name in (runs.SITE, *invited))))
 
 
@@ -65,7 +65,7 @@ def describe(run: Run, output: Output) -> None:
 
 
 def conclude(
-    run: Run, outcome: Outcome, compute: Callable[[], Compute], output: Output
+    run: Run, outcome: RunOutcome, compute: Callable[[], Compute], output: Output
 ) -> Path | None:
     """Say how it ended, and write the report of a run that has learned something."""
     output.say(
@@ -80,7 +80,7 @@ def conclude(
     return files.write(report.build(run, compute()), run.directory / "report")
 
 
-def exit_code(outcome: Outcome) -> int:
+def exit_code(outcome: RunOutcome) -> int:
     """0 complete, 10 stopped, 11 failed."""
     if outcome.complete:
         return 0

@@ -246,14 +246,14 @@ def _serve(
     metrics: Metrics,
 ) -> None:
     """One run, from now to its end, or until `stop`."""
-    from worker.service import Setting, Worker
+    from worker.service import Worker, WorkerSettings
 
     def report(message: str, fraction: float) -> None:
         metrics.turned()
         output.report(message, fraction)
 
     config = job.config
-    setting = Setting(
+    setting = WorkerSettings(
         name=config.run.name,
         site=job.site,
         data=job.data,

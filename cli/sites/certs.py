@@ -19,7 +19,7 @@ import click
 from common.errors import ConfigError
 from common.files import sync
 from common.tls import certificates
-from common.tls.certificates import Pair
+from common.tls.certificates import CertificatePair
 
 SERVERS = ("rabbitmq", "redis")
 ALWAYS = ("localhost", "127.0.0.1")
@@ -72,7 +72,9 @@ def command(folder: Path, hosts: tuple[str, ...], days: int, new_ca: bool) -> No
     _tell(folder, ca, kept, issued)
 
 
-def _tell(folder: Path, ca: Pair, kept: bool, issued: dict[str, Pair]) -> None:
+def _tell(
+    folder: Path, ca: CertificatePair, kept: bool, issued: dict[str, CertificatePair]
+) -> None:
     state = "kept" if kept else "wrote"
     click.echo(f"{state} the authority {folder / 'ca.pem'}, valid until {_day(ca)}")
     click.echo(f"  fingerprint (SHA-256) {certificates.fingerprint(ca.certificate)}")
@@ -86,7 +88,7 @@ def _tell(folder: Path, ca: Pair, kept: bool, issued: dict[str, Pair]) -> None:
     click.echo(f"  secret   {folder / 'ca.key'}: never leaves this machine; ca.pem may go anywhere")
 
 
-def _day(pair: Pair) -> str:
+def _day(pair: CertificatePair) -> str:
     return f"{certificates.ends(pair.certificate):%Y-%m-%d}"
 
 
@@ -101,7 +103,7 @@ def _open(folder: Path) -> None:
     folder.chmod(0o700)  # an empty one is ours to close; umask may have opened or closed it more
 
 
-def _authority(folder: Path, now: datetime, new: bool) -> tuple[Pair, bool]:
+def _authority(folder: Path, now: datetime, new: bool) -> tuple[CertificatePair, bool]:
     """The folder's authority and True, or a new one and False."""
     paths = certificate, key = folder / "ca.pem", folder / "ca.key"
     there = [path for path in paths if path.exists()]
@@ -113,7 +115,7 @@ def _authority(folder: Path, now: datetime, new: bool) -> tuple[Pair, bool]:
             f"{there[0]} is there, but {missing.name} is not",
             "restore it from a copy; `fccl certs --new-ca` makes another authority",
         )
-    ca = Pair(certificate.read_bytes(), key.read_bytes())
+    ca = CertificatePair(certificate.read_bytes(), key.read_bytes())
     try:
         certificates.check_ca(ca, now)
     except ConfigError as error:

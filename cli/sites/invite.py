@@ -19,8 +19,8 @@ from common.config.config import FederationConfig
 from common.errors import ConfigError, JoinError
 from common.protocol.invitation import day, encode
 from common.store.store import connect
-from coordinator.sites.credentials import Terms
-from coordinator.sites.registry import Sites
+from coordinator.sites.credentials import InvitationTerms
+from coordinator.sites.registry import SiteRegistry
 
 PORTS = {"amqp": 5672, "amqps": 5671, "redis": 6379, "rediss": 6380}
 
@@ -57,7 +57,7 @@ def command(
     """
     config = configuration.load(find_config(config_path))
     if listing:
-        show(Sites(config.run.sites))
+        show(SiteRegistry(config.run.sites))
         return
     if name is None:
         raise click.UsageError("Missing argument 'NAME'.")
@@ -66,7 +66,7 @@ def command(
     for option, value in (("--hours", hours), ("--clients", clients), ("--rows", rows)):
         if value <= 0:
             raise ConfigError(f"{option} is {value}", "give a number above 0")
-    terms = Terms(
+    terms = InvitationTerms(
         hours=hours,
         broker=_address(
             "broker", broker or config.broker.public_url or config.broker.url, insecure
@@ -91,7 +91,7 @@ def command(
     click.echo(encode(invitation))
 
 
-def show(sites: Sites) -> None:
+def show(sites: SiteRegistry) -> None:
     """A table of the invited sites."""
     table = Table("site", "state", "since", "host", "clients", "rows of each, at most", box=None)
     for site in sites.all():

@@ -26,13 +26,13 @@ from common.protocol.records import (
     ClassName,
     CodecName,
     DpoSettings,
-    Kind,
     LearningRate,
     LocalEpochs,
     LocalSteps,
     LoraSpec,
     MaxLength,
-    Objective,
+    ObjectiveName,
+    RowKind,
     RunName,
     tuple_of,
 )
@@ -126,7 +126,7 @@ class DataConfig(Section):
     partition: Literal["topic", "length", "label"] = "topic"
     heldout: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
 
-    def source(self, kind: Kind) -> str:
+    def source(self, kind: RowKind) -> str:
         """Where the rows of a kind come from."""
         return {"sft": self.sft, "va": self.va, "cls": self.cls}[kind]
 
@@ -134,7 +134,7 @@ class DataConfig(Section):
 class PhaseConfig(Section):
     """[[phase]]: a span of versions with one objective."""
 
-    objective: Objective = "sft"
+    objective: ObjectiveName = "sft"
     versions: Positive = 16
     local_steps: LocalSteps = 5
     local_epochs: LocalEpochs = 0
@@ -150,7 +150,7 @@ class PhaseConfig(Section):
     logit_adjustment: Annotated[float, Field(ge=0, le=10)] = 1.0
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> RowKind:
         """The rows that this phase learns from."""
         return KINDS[self.objective]
 
@@ -288,7 +288,7 @@ class FederationConfig(Section):
     offline: Annotated[dict[str, Override], BeforeValidator(_dotted)] = Field(default_factory=dict)
 
     @property
-    def kinds(self) -> tuple[Kind, ...]:
+    def kinds(self) -> tuple[RowKind, ...]:
         """The kinds of rows that the plan needs, in the order of its phases."""
         return tuple(dict.fromkeys(phase.kind for phase in self.phase))
 

@@ -15,13 +15,13 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from common.protocol.records import Label, Record, Seconds, Text
+from common.protocol.records import Label, Record, Seconds, ShortText
 from common.protocol.wire import pack
 from common.store.store import Store
 
-Action = Literal["pause", "resume", "drain", "stop", "kick", "pardon", "reissue"]
-ACTIONS: tuple[Action, ...] = get_args(Action)
-TARGETED: tuple[Action, ...] = ("kick", "pardon", "reissue")
+CommandName = Literal["pause", "resume", "drain", "stop", "kick", "pardon", "reissue"]
+ACTIONS: tuple[CommandName, ...] = get_args(CommandName)
+TARGETED: tuple[CommandName, ...] = ("kick", "pardon", "reissue")
 
 
 class Command(Record):
@@ -36,21 +36,21 @@ class Command(Record):
     """
 
     command_id: Label
-    action: Action
+    action: CommandName
     target: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{0,64}$")] = ""
-    by: Text = ""
+    by: ShortText = ""
     at: Seconds = 0.0
 
 
-class Answer(Record):
+class CommandReply(Record):
     """What became of a command; journaled before."""
 
     command_id: Label
     state: Literal["done", "refused"]
-    reason: Text = ""
+    reason: ShortText = ""
 
 
-def send(store: Store, run: str, action: Action, target: str = "") -> Command:
+def send(store: Store, run: str, action: CommandName, target: str = "") -> Command:
     """Ask the coordinator of a run.
 
     Args:
@@ -78,13 +78,13 @@ def withdraw(store: Store, run: str, command: Command) -> None:
     store.remove_command(run, pack(command))
 
 
-def answer(store: Store, run: str, command_id: str) -> Answer | None:
+def answer(store: Store, run: str, command_id: str) -> CommandReply | None:
     """What the coordinator said; None while it has not.
 
     Raises:
         StoreError: Out of reach.
     """
-    return store.get_answer(Answer, run, command_id)
+    return store.get_answer(CommandReply, run, command_id)
 
 
 def _who() -> str:

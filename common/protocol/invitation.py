@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from common.errors import JoinError
 from common.protocol.naming import SiteName
-from common.protocol.records import Record, RunName, Seconds, Sha256, Text
+from common.protocol.records import Record, RunName, Seconds, Sha256, ShortText
 from common.protocol.wire import explain
 
 MARK = "fccl"
@@ -67,8 +67,8 @@ class JoinRequest(_Word):
 
     broker_hash: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{48}$")]
     store_hash: Sha256
-    host: Text = ""
-    software: Text = ""
+    host: ShortText = ""
+    software: ShortText = ""
     protocol: int
 
 
@@ -77,7 +77,7 @@ class JoinAnswer(_Word):
 
     state: Literal["admitted", "refused", "expired", "revoked"]
     request: str = ""
-    reason: Text = ""
+    reason: ShortText = ""
 
 
 def new_secret() -> str:

@@ -31,7 +31,7 @@ LocalEpochs = Annotated[int, Field(ge=0, le=1000)]
 BatchSize = Annotated[int, Field(ge=1, le=4096)]
 LearningRate = Annotated[float, Field(gt=0, le=10)]
 MaxLength = Annotated[int, Field(ge=16, le=131072)]
-Text = Annotated[str, Field(max_length=500), AfterValidator(one_line)]
+ShortText = Annotated[str, Field(max_length=500), AfterValidator(one_line)]
 """For people. Terminal escapes and line breaks become spaces: it ends in logs and on screens."""
 SampleText = Annotated[str, Field(max_length=1000), AfterValidator(one_line)]
 """A row, or what a model makes of it, likewise: its output is as hostile as anybody's."""
@@ -39,10 +39,10 @@ RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
 RunId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 """A run's name, and its id. No dot: queue names join with dots."""
 CodecName = Literal["fp32", "bf16", "int8", "int4", "topk"]
-Objective = Literal["sft", "dpo", "classification"]
-Kind = Literal["sft", "va", "cls"]
+ObjectiveName = Literal["sft", "dpo", "classification"]
+RowKind = Literal["sft", "va", "cls"]
 """What a client's file of rows holds, and how it ends: `client_0_va.jsonl`."""
-KINDS: dict[Objective, Kind] = {"sft": "sft", "dpo": "va", "classification": "cls"}
+KINDS: dict[ObjectiveName, RowKind] = {"sft": "sft", "dpo": "va", "classification": "cls"}
 """The rows that an objective learns from."""
 ClassName = Annotated[str, Field(min_length=1, max_length=200)]
 ClassNames = Annotated[tuple[ClassName, ...], Field(max_length=1000)]
@@ -157,7 +157,7 @@ class TrainTask(Record):
     run: RunId
     client_id: Label
     phase: Annotated[int, Field(ge=0, le=1000)]
-    objective: Objective
+    objective: ObjectiveName
     training: LocalTraining
     base: BaseRef
     base_version: Count
@@ -208,14 +208,14 @@ class Update(Record):
     sha256: Sha256
 
 
-class Refusal(Record):
+class TaskRefusal(Record):
     """Worker → coordinator: this task cannot be trained here, and why."""
 
     task_id: Label
     attempt: Annotated[int, Field(ge=1, le=10_000)]
     client_id: Label
     worker_id: Label
-    reason: Text
+    reason: ShortText
 
 
 class Enrolment(Record):
@@ -226,9 +226,9 @@ class Enrolment(Record):
 
     client_id: Label
     worker_id: Label
-    rows: dict[Kind, Count]
+    rows: dict[RowKind, Count]
     nonce: Count
-    software: Text = ""
+    software: ShortText = ""
 
 
 class Membership(Record):
@@ -240,7 +240,7 @@ class Membership(Record):
     client_id: Label
     state: Literal["member", "refused", "left"]
     nonce: Count = 0
-    reason: Text = ""
+    reason: ShortText = ""
 
 
 class Adapter(Record):
@@ -260,7 +260,7 @@ class Receipt(Record):
     task_id: Label
     attempt: Annotated[int, Field(ge=0, le=10_000)]
     state: TaskState
-    reason: Text = ""
+    reason: ShortText = ""
 
 
 class CurrentModel(Record):
@@ -273,7 +273,7 @@ class CurrentModel(Record):
     run: RunId
     version: Count
     phase: Annotated[int, Field(ge=0, le=1000)]
-    objective: Objective
+    objective: ObjectiveName
     base: BaseRef
     adapter: BlobRef
     lora: LoraSpec | None
@@ -282,7 +282,7 @@ class CurrentModel(Record):
     labels: Annotated[ClassNames, BeforeValidator(tuple_of)] = ()
 
 
-class InboxRow(Record):
+class InboxFigures(Record):
     """What a client's inbox holds and what became of it, in figures. Never user text.
 
     Losses are in nats, before and after the newest batch: on the new items that were held out, and
@@ -296,7 +296,7 @@ class InboxRow(Record):
     settled: Count
     rejected: Count
     verdict: Literal["", "accepted", "rejected"] = ""
-    reason: Text = ""
+    reason: ShortText = ""
     at: Seconds = 0.0
     new_before: Loss | None = None
     new_after: Loss | None = None
@@ -311,7 +311,7 @@ class LocalEvent(Record):
 
     at: Seconds
     kind: Label
-    text: Text
+    text: ShortText
 
 
 class Heartbeat(Record):
@@ -333,11 +333,11 @@ class Heartbeat(Record):
     tokens_per_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     last_loss: Loss | None = None
     base_version: Count | None = None
-    device: Text = ""
-    host: Text = ""
-    software: Text = ""
+    device: ShortText = ""
+    host: ShortText = ""
+    software: ShortText = ""
     sent_at: Seconds = 0.0
-    inbox: Annotated[tuple[InboxRow, ...], Field(max_length=64), BeforeValidator(tuple_of)] = ()
+    inbox: Annotated[tuple[InboxFigures, ...], Field(max_length=64), BeforeValidator(tuple_of)] = ()
     wishes: Annotated[tuple[Label, ...], Field(max_length=64), BeforeValidator(tuple_of)] = ()
     events: Annotated[tuple[LocalEvent, ...], Field(max_length=20), BeforeValidator(tuple_of)] = ()
 
@@ -348,7 +348,7 @@ class Event(Record):
     at: Seconds
     level: Literal["info", "warning", "error"]
     kind: Label
-    text: Text
+    text: ShortText
     refs: dict[str, str | int | float] = Field(default_factory=dict)
 
 
@@ -396,7 +396,7 @@ class VersionSummary(Record):
     updates: Annotated[tuple[UpdateSummary, ...], BeforeValidator(tuple_of)] = ()
 
 
-class Sample(Record):
+class SampleAnswer(Record):
     """A held-out row, and what one version says of it: a line of `samples.jsonl`.
 
     Attributes:
@@ -408,7 +408,7 @@ class Sample(Record):
 
     version: Count
     at: Seconds
-    kind: Kind
+    kind: RowKind
     asked: SampleText
     expected: SampleText
     answer: SampleText

@@ -22,10 +22,10 @@ from common.protocol.records import (
     ContributionStats,
     Count,
     Event,
-    Kind,
     Label,
     Record,
-    Sample,
+    RowKind,
+    SampleAnswer,
     Seconds,
     VersionSummary,
 )
@@ -39,7 +39,7 @@ class Member(Record):
 
     client_id: Label
     site: Label
-    rows: dict[Kind, Count]
+    rows: dict[RowKind, Count]
 
 
 class Issued(Record):
@@ -100,7 +100,7 @@ class Recording:
     issued: tuple[Issued, ...]
     settled: tuple[Settled, ...]
     accepted: tuple[Accepted, ...]
-    samples: tuple[Sample, ...] = ()
+    samples: tuple[SampleAnswer, ...] = ()
 
     @property
     def began(self) -> float:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from common.protocol.records import Heartbeat, InboxRow
+from common.protocol.records import Heartbeat, InboxFigures
 
 REMEMBERED = 40  # batches of a client
 
 
 @dataclass(frozen=True)
-class Totals:
+class InboxTotals:
     """Items of all clients by what became of them."""
 
     clients: int
@@ -28,20 +28,20 @@ class Totals:
 
 
 @dataclass(frozen=True)
-class Past:
+class InboxHistory:
     """What was seen of a client's inbox over time: the loss on new items after each batch."""
 
     at: float
     losses: tuple[float, ...]
 
 
-def newest(workers: Iterable[Heartbeat]) -> tuple[InboxRow, ...]:
+def newest(workers: Iterable[Heartbeat]) -> tuple[InboxFigures, ...]:
     """One row for each client, by name.
 
     Of two workers that serve it, the one that knows of the newer batch is right: the other has not
     looked since, however young its heartbeat. Else the younger heartbeat is.
     """
-    found: dict[str, tuple[tuple[float, float, str], InboxRow]] = {}
+    found: dict[str, tuple[tuple[float, float, str], InboxFigures]] = {}
     for worker in workers:
         for row in worker.inbox:
             age = (row.at, worker.sent_at, worker.worker_id)
@@ -50,10 +50,10 @@ def newest(workers: Iterable[Heartbeat]) -> tuple[InboxRow, ...]:
     return tuple(found[client][1] for client in sorted(found))
 
 
-def totals(rows: Iterable[InboxRow]) -> Totals:
+def totals(rows: Iterable[InboxFigures]) -> InboxTotals:
     """Over all clients."""
     known = tuple(rows)
-    return Totals(
+    return InboxTotals(
         clients=len(known),
         waiting=sum(row.waiting for row in known),
         learned=sum(row.learned for row in known),
@@ -62,12 +62,14 @@ def totals(rows: Iterable[InboxRow]) -> Totals:
     )
 
 
-def remember(past: Mapping[str, Past], rows: Iterable[InboxRow]) -> Mapping[str, Past]:
+def remember(
+    past: Mapping[str, InboxHistory], rows: Iterable[InboxFigures]
+) -> Mapping[str, InboxHistory]:
     """What was seen, with the batches that are new in these rows; the same where none is."""
     added = {}
     for row in rows:
-        before = past.get(row.client_id, Past(0.0, ()))
+        before = past.get(row.client_id, InboxHistory(0.0, ()))
         if row.new_after is not None and row.at > before.at:
             losses = (*before.losses, row.new_after)[-REMEMBERED:]
-            added[row.client_id] = Past(row.at, losses)
+            added[row.client_id] = InboxHistory(row.at, losses)
     return {**past, **added} if added else past

@@ -37,7 +37,7 @@ class StoreDenied(StoreRefused):
 
 
 @dataclass(frozen=True)
-class About:
+class ServerInfo:
     """A Redis server, as it describes itself.
 
     Attributes:
@@ -112,14 +112,14 @@ class Store:
         """Raise `StoreError` unless Redis answers."""
         self._do(lambda r: r.ping())
 
-    def about(self) -> About:
+    def about(self) -> ServerInfo:
         """What the server says of itself.
 
         Raises:
             StoreDenied: This user may not ask.
         """
         info = self._do(lambda r: {**r.info("server"), **r.info("memory")})
-        return About(
+        return ServerInfo(
             version=str(info.get("redis_version", "unknown")),
             used=int(info.get("used_memory", 0)),
             limit=int(info.get("maxmemory", 0)),

@@ -16,13 +16,13 @@ from common.protocol.records import (
     Count,
     Event,
     Heartbeat,
-    InboxRow,
+    InboxFigures,
     Label,
     Record,
     RunId,
-    Sample,
+    SampleAnswer,
     Seconds,
-    Text,
+    ShortText,
     VersionSummary,
     tuple_of,
 )
@@ -44,7 +44,7 @@ class RunUnknown(StoreError):
     """The store answers, but no coordinator has told it of such a run."""
 
 
-class Info(Record):
+class RunInfo(Record):
     """What the coordinator says about the run as a whole.
 
     Each phase ends with the version of `phase_ends` in its place.
@@ -53,7 +53,7 @@ class Info(Record):
     run: RunId
     name: Label
     status: RunStatus
-    detail: Text = ""
+    detail: ShortText = ""
     version: Count
     total_versions: Count
     phase: Count
@@ -68,7 +68,7 @@ class Info(Record):
     started_at: Seconds
     updated_at: Seconds
     max_staleness: Count
-    software: Text = ""
+    software: ShortText = ""
 
 
 class ClientRow(Record):
@@ -99,16 +99,16 @@ class QueueRow(Record):
 class FederationView:
     """One look at a run."""
 
-    info: Info
+    info: RunInfo
     clients: tuple[ClientRow, ...]
     workers: tuple[Heartbeat, ...]
     queues: tuple[QueueRow, ...]
     versions: tuple[VersionSummary, ...]
     events: tuple[Event, ...]
-    samples: tuple[Sample, ...] = ()
+    samples: tuple[SampleAnswer, ...] = ()
 
     @property
-    def inbox(self) -> tuple[InboxRow, ...]:
+    def inbox(self) -> tuple[InboxFigures, ...]:
         """Of the clients with live input, one row each."""
         return inbox_totals.newest(self.workers)
 
@@ -126,10 +126,10 @@ def read(store: Store, name: str) -> FederationView:
         RunUnknown: No such run is in the store.
         StoreError: The run speaks another protocol, or the store is out of reach.
     """
-    return Reader(name, FEW_EVENTS).read(store)
+    return ViewReader(name, FEW_EVENTS).read(store)
 
 
-class Reader:
+class ViewReader:
     """Looks at a run again and again, and decodes only what it has not seen before.
 
     What has not changed since the last look is the same object: a view that is shown may compare
@@ -182,11 +182,11 @@ class _Parts:
         self._queues = _Table(lambda value: unpack(QueueRow, value)[0])
         self._versions = _Table(VersionSummary.model_validate_json, key=int)
         self._feed = _Table(lambda value: unpack(Event, value)[0], key=_stream_order)
-        self._samples = _Table(lambda value: unpack(Sample, value)[0], key=int)
+        self._samples = _Table(lambda value: unpack(SampleAnswer, value)[0], key=int)
 
     def view(self, raw: Mapping[str, Any], workers: tuple[Heartbeat, ...]) -> FederationView:
         return FederationView(
-            info=unpack(Info, raw["info"])[0],
+            info=unpack(RunInfo, raw["info"])[0],
             clients=self._clients.rows(raw["clients"]),
             workers=workers,
             queues=self._queues.rows(raw["queues"]),

@@ -34,14 +34,14 @@ _NEW_CA = "`fccl certs --new-ca` makes another, which every worker then needs"
 
 
 @dataclass(frozen=True)
-class Pair:
+class CertificatePair:
     """A certificate and its private key, both PEM."""
 
     certificate: bytes
     key: bytes
 
 
-def make_ca(now: datetime, days: int = CA_DAYS) -> Pair:
+def make_ca(now: datetime, days: int = CA_DAYS) -> CertificatePair:
     """A new certificate authority."""
     key = ec.generate_private_key(ec.SECP256R1())
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
@@ -56,12 +56,12 @@ def make_ca(now: datetime, days: int = CA_DAYS) -> Pair:
         .add_extension(identifier, critical=False)
         .add_extension(_authority(identifier), critical=False)
     )
-    return Pair(_pem(builder.sign(key, hashes.SHA256())), _key_pem(key))
+    return CertificatePair(_pem(builder.sign(key, hashes.SHA256())), _key_pem(key))
 
 
 def issue(
-    ca: Pair, service: str, hosts: Iterable[str], now: datetime, days: int = SERVER_DAYS
-) -> Pair:
+    ca: CertificatePair, service: str, hosts: Iterable[str], now: datetime, days: int = SERVER_DAYS
+) -> CertificatePair:
     """A certificate for one server; it does not outlive its authority.
 
     Args:
@@ -88,10 +88,10 @@ def issue(
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(_authority(identifier), critical=False)
     )
-    return Pair(_pem(builder.sign(signer, hashes.SHA256())), _key_pem(key))
+    return CertificatePair(_pem(builder.sign(signer, hashes.SHA256())), _key_pem(key))
 
 
-def check_ca(ca: Pair, now: datetime) -> None:
+def check_ca(ca: CertificatePair, now: datetime) -> None:
     """Refuse an authority that cannot sign.
 
     Raises:
@@ -142,7 +142,9 @@ def check_hosts(hosts: Sequence[str]) -> None:
         _general_name(host)
 
 
-def _open_ca(ca: Pair, now: datetime) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+def _open_ca(
+    ca: CertificatePair, now: datetime
+) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     authority = _read(ca.certificate)
     try:
         key = serialization.load_pem_private_key(ca.key, None)

@@ -15,15 +15,15 @@ from statistics import median
 import numpy as np
 
 from common.protocol.tensors import Tensors
-from coordinator.core.events import Candidate, Enrol
-from coordinator.core.state import Client, OpenTask, Plan, State
+from coordinator.core.events import EnrolmentRequested, UpdateArrived
+from coordinator.core.state import Client, CoordinatorState, OpenTask, Plan
 
 MIN_NORMS = 5  # accepted updates before the running median means anything
 MAX_NORM = 1e4  # until then; far over any training, far under what overflows a version
 
 
 @dataclass(frozen=True)
-class Verdict:
+class AdmissionDecision:
     """The outcome: `reason` empty means accepted, with the factor that clips its norm.
 
     `binding` tells whether a rejection settles the task. A message from a site that may not speak
@@ -55,22 +55,22 @@ def inspect(tensors: Tensors, manifest: Mapping[str, tuple[int, ...]]) -> tuple[
     return math.sqrt(squares), ""
 
 
-def judge(plan: Plan, state: State, update: Candidate) -> Verdict:
+def judge(plan: Plan, state: CoordinatorState, update: UpdateArrived) -> AdmissionDecision:
     """Whether an update is accepted: claims first, then tensors, then norm."""
     client = state.members(plan).get(update.client_id)
     task = state.tasks.get(update.task_id)
     if stranger := _stranger(client, task, update):
-        return Verdict(stranger, binding=False)
+        return AdmissionDecision(stranger, binding=False)
     assert client is not None and task is not None  # strangers are gone
     reason = _attempt(task, update) or _implausible(update) or update.problem
     if reason:
-        return Verdict(reason)
+        return AdmissionDecision(reason)
     if stale := _stale(plan, state, update):
-        return Verdict(stale, strikes=False)
+        return AdmissionDecision(stale, strikes=False)
     return _norm(plan, state, update)
 
 
-def enrolment(plan: Plan, state: State, event: Enrol) -> str:
+def enrolment(plan: Plan, state: CoordinatorState, event: EnrolmentRequested) -> str:
     """Why a client of an invited site may not take part; empty if it may.
 
     Its rows are a claim, like its losses: the invitation bounds them, and with them its weight.
@@ -96,7 +96,7 @@ def _names(tensors: Tensors, manifest: Mapping[str, tuple[int, ...]]) -> str:
     return ""
 
 
-def _stranger(client: Client | None, task: OpenTask | None, update: Candidate) -> str:
+def _stranger(client: Client | None, task: OpenTask | None, update: UpdateArrived) -> str:
     if client is None:
         return f"unknown client {update.client_id}"
     if client.site != update.site:
@@ -108,7 +108,7 @@ def _stranger(client: Client | None, task: OpenTask | None, update: Candidate) -
     return ""
 
 
-def _attempt(task: OpenTask, update: Candidate) -> str:
+def _attempt(task: OpenTask, update: UpdateArrived) -> str:
     if update.phase != task.phase:
         return f"phase {update.phase}, the task is of phase {task.phase}"
     if update.attempt > task.attempt:
@@ -119,13 +119,13 @@ def _attempt(task: OpenTask, update: Candidate) -> str:
     return ""
 
 
-def _stale(plan: Plan, state: State, update: Candidate) -> str:
+def _stale(plan: Plan, state: CoordinatorState, update: UpdateArrived) -> str:
     staleness = state.version - update.base_version
     limit = plan.schedule.max_staleness
     return f"staleness {staleness} is over the limit of {limit}" if staleness > limit else ""
 
 
-def _implausible(update: Candidate) -> str:
+def _implausible(update: UpdateArrived) -> str:
     # Losses are finite and positive by the record's own rules; n is capped, not judged (core).
     stats = update.stats
     if stats.num_samples == 0 or stats.steps == 0 or stats.num_tokens == 0:
@@ -133,14 +133,14 @@ def _implausible(update: Candidate) -> str:
     return ""
 
 
-def _norm(plan: Plan, state: State, update: Candidate) -> Verdict:
+def _norm(plan: Plan, state: CoordinatorState, update: UpdateArrived) -> AdmissionDecision:
     usual = median(state.norms) if len(state.norms) >= MIN_NORMS else 0.0
     if not usual:  # too few, or all of them zero: nothing to compare with
         bad = f"update norm {update.norm:.3g} is over the bound of {MAX_NORM:.3g}"
-        return Verdict(bad if update.norm > MAX_NORM else "")
+        return AdmissionDecision(bad if update.norm > MAX_NORM else "")
     limit = plan.aggregation.clip * usual
     if update.norm <= limit:
-        return Verdict()
+        return AdmissionDecision()
     if plan.aggregation.over_norm == "reject":
-        return Verdict(f"update norm {update.norm:.3g} is over the bound of {limit:.3g}")
-    return Verdict(clip=limit / update.norm)
+        return AdmissionDecision(f"update norm {update.norm:.3g} is over the bound of {limit:.3g}")
+    return AdmissionDecision(clip=limit / update.norm)

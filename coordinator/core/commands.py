@@ -6,13 +6,13 @@ from dataclasses import replace
 
 from common.protocol.commands import Command
 from coordinator.core import schedule
-from coordinator.core.events import Close, Note, Reply
-from coordinator.core.state import STRIKES, OpenTask, Plan, State
+from coordinator.core.events import CloseTask, LogEvent, ReplyToCommand
+from coordinator.core.state import STRIKES, CoordinatorState, OpenTask, Plan
 from coordinator.core.step import Step
 
 
-def carry_out(plan: Plan, state: State, command: Command, now: float) -> Step:
-    """Do it, or say why not; either way there is one `Reply`."""
+def carry_out(plan: Plan, state: CoordinatorState, command: Command, now: float) -> Step:
+    """Do it, or say why not; either way there is one `ReplyToCommand`."""
     match command.action:
         case "pause" | "resume":
             return _hold(state, command)
@@ -28,7 +28,7 @@ def carry_out(plan: Plan, state: State, command: Command, now: float) -> Step:
             return _reissue(state, command, now)
 
 
-def _hold(state: State, command: Command) -> Step:
+def _hold(state: CoordinatorState, command: Command) -> Step:
     wanted = command.action == "pause"
     if state.paused == wanted:
         return _refused(state, command, f"the run is {'' if wanted else 'not '}paused")
@@ -38,7 +38,7 @@ def _hold(state: State, command: Command) -> Step:
     return Step(done.state, (reply, *done.actions[1:]))
 
 
-def _kick(plan: Plan, state: State, command: Command) -> Step:
+def _kick(plan: Plan, state: CoordinatorState, command: Command) -> Step:
     name = command.target
     if name not in state.members(plan):
         return _refused(state, command, f"there is no client {name}")
@@ -48,7 +48,7 @@ def _kick(plan: Plan, state: State, command: Command) -> Step:
         return _refused(state, command, f"{name} is the last client; `fccl stop` ends the run")
     after = state.with_client(name, replace(state.client(name), strikes=STRIKES))
     closed = [
-        Close(task.task_id, name, f"{name} was kicked by {command.by}"[:500])
+        CloseTask(task.task_id, name, f"{name} was kicked by {command.by}"[:500])
         for task in state.tasks.values()
         if task.client_id == name
     ]
@@ -57,7 +57,7 @@ def _kick(plan: Plan, state: State, command: Command) -> Step:
     return _done(after, command, f"{name} gets no more tasks").then(*closed)
 
 
-def _pardon(plan: Plan, state: State, command: Command) -> Step:
+def _pardon(plan: Plan, state: CoordinatorState, command: Command) -> Step:
     name = command.target
     if name not in state.members(plan):
         return _refused(state, command, f"there is no client {name}")
@@ -67,7 +67,7 @@ def _pardon(plan: Plan, state: State, command: Command) -> Step:
     return _done(after, command, f"{name} gets tasks again")
 
 
-def _reissue(state: State, command: Command, now: float) -> Step:
+def _reissue(state: CoordinatorState, command: Command, now: float) -> Step:
     task = _task(state, command.target)
     if task is None:
         return _refused(state, command, f"{command.target} is no open task, nor a client with one")
@@ -77,20 +77,22 @@ def _reissue(state: State, command: Command, now: float) -> Step:
     return _done(after, command, f"{task.task_id} of {task.client_id} is issued again")
 
 
-def _task(state: State, name: str) -> OpenTask | None:
+def _task(state: CoordinatorState, name: str) -> OpenTask | None:
     found = state.tasks.get(name)
     return found or next((t for t in state.tasks.values() if t.client_id == name), None)
 
 
-def _done(state: State, command: Command, text: str) -> Step:
+def _done(state: CoordinatorState, command: Command, text: str) -> Step:
     by = f" (by {command.by})" if command.by else ""
     refs = (("client", command.target),) if command.target else ()
-    return Step(state, (Reply(command), Note("warning", "command", f"{text}{by}"[:500], refs)))
+    return Step(
+        state, (ReplyToCommand(command), LogEvent("warning", "command", f"{text}{by}"[:500], refs))
+    )
 
 
-def _refused(state: State, command: Command, why: str) -> Step:
-    return Step(state, (Reply(command, why),))
+def _refused(state: CoordinatorState, command: Command, why: str) -> Step:
+    return Step(state, (ReplyToCommand(command, why),))
 
 
-def _reply(done: Step) -> Reply:
-    return next(action for action in done.actions if isinstance(action, Reply))
+def _reply(done: Step) -> ReplyToCommand:
+    return next(action for action in done.actions if isinstance(action, ReplyToCommand))

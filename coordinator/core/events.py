@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from common.protocol.commands import Command
-from common.protocol.records import ContributionStats, Kind
-from coordinator.core.state import Buffered, Client, OpenTask
+from common.protocol.records import ContributionStats, RowKind
+from coordinator.core.state import BufferedUpdate, Client, OpenTask
 
 # events
 
@@ -22,7 +22,7 @@ class Tick:
 
 
 @dataclass(frozen=True)
-class Sign:
+class WorkerSignal:
     """What one live heartbeat says: a claim that may renew a lease, never accept anything."""
 
     site: str
@@ -32,15 +32,15 @@ class Sign:
 
 
 @dataclass(frozen=True)
-class Beats:
+class HeartbeatsRead:
     """All live heartbeats, or the news that the store is out of reach (`store_up` False)."""
 
-    signs: tuple[Sign, ...]
+    signs: tuple[WorkerSignal, ...]
     store_up: bool = True
 
 
 @dataclass(frozen=True)
-class Candidate:
+class UpdateArrived:
     """An update that arrived whole and whose tensors were inspected, but is not yet admitted."""
 
     task_id: str
@@ -58,14 +58,14 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Again:
+class DuplicateArrived:
     """An update of a task that has its receipt in the journal."""
 
     task_id: str
 
 
 @dataclass(frozen=True)
-class Refused:
+class TaskRefused:
     """A worker says that it cannot train a task."""
 
     task_id: str
@@ -76,7 +76,7 @@ class Refused:
 
 
 @dataclass(frozen=True)
-class Enrol:
+class EnrolmentRequested:
     """A client of an invited site asks to take part, with so many training rows of each kind.
 
     `max_clients` and `max_rows` are what the invitation of its site allows.
@@ -84,38 +84,48 @@ class Enrol:
 
     client_id: str
     site: str
-    rows: Mapping[Kind, int]
+    rows: Mapping[RowKind, int]
     max_clients: int
     max_rows: int
     nonce: int = 0
 
 
 @dataclass(frozen=True)
-class Leave:
+class SiteRevoked:
     """A site was revoked."""
 
     site: str
 
 
 @dataclass(frozen=True)
-class Order:
+class CommandReceived:
     """An operator asks for something; see `common.protocol.commands`."""
 
     command: Command
 
 
 @dataclass(frozen=True)
-class Drain:
+class StopRequested:
     """Stop cleanly: issue nothing more, commit what is buffered."""
 
 
-CoordinatorEvent = Tick | Beats | Candidate | Again | Refused | Enrol | Leave | Order | Drain
+CoordinatorEvent = (
+    Tick
+    | HeartbeatsRead
+    | UpdateArrived
+    | DuplicateArrived
+    | TaskRefused
+    | EnrolmentRequested
+    | SiteRevoked
+    | CommandReceived
+    | StopRequested
+)
 
 # actions
 
 
 @dataclass(frozen=True)
-class Issue:
+class IssueTask:
     """Journal a task's newest attempt and put it on its site's queue."""
 
     task: OpenTask
@@ -123,15 +133,15 @@ class Issue:
 
 
 @dataclass(frozen=True)
-class Accept:
+class AcceptUpdate:
     """Journal an update as accepted, with its receipt: from here on it will be applied."""
 
-    update: Buffered
+    update: BufferedUpdate
     norm: float
 
 
 @dataclass(frozen=True)
-class Close:
+class CloseTask:
     """Journal a rejecting receipt and close the task; attempt 0 where no update caused it."""
 
     task_id: str
@@ -141,27 +151,27 @@ class Close:
 
 
 @dataclass(frozen=True)
-class Discard:
+class DiscardMessage:
     """The message settles nothing: dead-letter it with the reason."""
 
     reason: str
 
 
 @dataclass(frozen=True)
-class Repeat:
+class RepeatReceipt:
     """The task has its receipt: publish that again."""
 
     task_id: str
 
 
 @dataclass(frozen=True)
-class Part:
+class CommitPart:
     """One update's share of a commit: coefficient = weight · staleness · participation · clip · η.
 
     `score` is the contribution score s_i, `weight` w_i after scale, softmax, floor and cap.
     """
 
-    update: Buffered
+    update: BufferedUpdate
     staleness: int
     score: float
     weight: float
@@ -171,16 +181,16 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Commit:
+class CommitVersion:
     """Make the next version: θ + Σ coefficient_i · Δ_i."""
 
     version: int
     phase: int
-    parts: tuple[Part, ...]
+    parts: tuple[CommitPart, ...]
 
 
 @dataclass(frozen=True)
-class Join:
+class AdmitClient:
     """Journal a client that takes part from now on, or whose rows have changed."""
 
     client: Client
@@ -188,7 +198,7 @@ class Join:
 
 
 @dataclass(frozen=True)
-class Dismiss:
+class DismissClient:
     """A client may not take part, or (`left`) not any more: tell its site why."""
 
     client_id: str
@@ -199,7 +209,7 @@ class Dismiss:
 
 
 @dataclass(frozen=True)
-class Reply:
+class ReplyToCommand:
     """Journal what became of a command, and tell who asked; `paused` where that has changed."""
 
     command: Command
@@ -208,7 +218,7 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class Note:
+class LogEvent:
     """An entry for the event feed."""
 
     level: str
@@ -218,7 +228,7 @@ class Note:
 
 
 @dataclass(frozen=True)
-class Finish:
+class FinishRun:
     """Nothing is left to do: `complete` when the plan is fulfilled, `failed` if it cannot be."""
 
     complete: bool
@@ -226,4 +236,16 @@ class Finish:
     failed: bool = False
 
 
-Action = Issue | Accept | Close | Discard | Repeat | Commit | Join | Dismiss | Reply | Note | Finish
+Action = (
+    IssueTask
+    | AcceptUpdate
+    | CloseTask
+    | DiscardMessage
+    | RepeatReceipt
+    | CommitVersion
+    | AdmitClient
+    | DismissClient
+    | ReplyToCommand
+    | LogEvent
+    | FinishRun
+)

@@ -16,56 +16,56 @@ from types import MappingProxyType
 
 from coordinator.core import admission, commands, schedule
 from coordinator.core.events import (
-    Accept,
-    Again,
-    Beats,
-    Candidate,
-    Close,
+    AcceptUpdate,
+    AdmitClient,
+    CloseTask,
+    CommandReceived,
     CoordinatorEvent,
-    Discard,
-    Dismiss,
-    Drain,
-    Enrol,
-    Finish,
-    Join,
-    Leave,
-    Note,
-    Order,
-    Refused,
-    Repeat,
+    DiscardMessage,
+    DismissClient,
+    DuplicateArrived,
+    EnrolmentRequested,
+    FinishRun,
+    HeartbeatsRead,
+    LogEvent,
+    RepeatReceipt,
+    SiteRevoked,
+    StopRequested,
+    TaskRefused,
     Tick,
+    UpdateArrived,
 )
 from coordinator.core.state import (
     NORM_HISTORY,
     REFUSALS,
     STRIKES,
-    Buffered,
+    BufferedUpdate,
     Client,
     ClientState,
+    CoordinatorState,
     Plan,
-    State,
 )
 from coordinator.core.step import Step
 
 
-def step(plan: Plan, state: State, event: CoordinatorEvent, now: float) -> Step:
+def step(plan: Plan, state: CoordinatorState, event: CoordinatorEvent, now: float) -> Step:
     """What an event changes, and what is to be done about it."""
     match event:
-        case Candidate():
+        case UpdateArrived():
             handled = _candidate(plan, state, event, now)
-        case Again():
-            handled = Step(state, (Repeat(event.task_id),))
-        case Refused():
+        case DuplicateArrived():
+            handled = Step(state, (RepeatReceipt(event.task_id),))
+        case TaskRefused():
             handled = _refused(plan, state, event, now)
-        case Beats():
+        case HeartbeatsRead():
             handled = _beats(plan, state, event, now)
-        case Enrol():
+        case EnrolmentRequested():
             handled = _enrol(plan, state, event)
-        case Leave():
+        case SiteRevoked():
             handled = _leave(state, event)
-        case Order():
+        case CommandReceived():
             handled = commands.carry_out(plan, state, event.command, now)
-        case Drain():
+        case StopRequested():
             handled = Step(replace(state, draining=True))
         case Tick():
             handled = Step(state)
@@ -79,31 +79,35 @@ def _advance(plan: Plan, done: Step, now: float) -> Step:
     if ready := schedule.commit(plan, done.state, now):
         done = done.then(*ready.actions, state=ready.state)
     if done.state.version >= plan.total_versions:
-        return done.then(Finish(complete=True, reason="the plan is complete"))
+        return done.then(FinishRun(complete=True, reason="the plan is complete"))
     if done.state.draining:
         reason = "drained on request" if done.state.closing else "stopped on request"
-        return done.then(Finish(complete=False, reason=reason))
+        return done.then(FinishRun(complete=False, reason=reason))
     if not schedule.eligible(plan, done.state):
-        return done.then(Finish(complete=False, reason="every client is quarantined", failed=True))
+        return done.then(
+            FinishRun(complete=False, reason="every client is quarantined", failed=True)
+        )
     filled = schedule.fill(plan, done.state, now)
     return done.then(*filled.actions, state=filled.state)
 
 
-def _candidate(plan: Plan, state: State, update: Candidate, now: float) -> Step:
+def _candidate(plan: Plan, state: CoordinatorState, update: UpdateArrived, now: float) -> Step:
     verdict = admission.judge(plan, state, update)
     if verdict.reason and not verdict.binding:
-        return Step(state, (Discard(verdict.reason), _rejection(update, verdict.reason)))
+        return Step(state, (DiscardMessage(verdict.reason), _rejection(update, verdict.reason)))
     if verdict.reason:
         closed = _close(state, update, verdict.reason, strikes=verdict.strikes)
         return closed.then(_rejection(update, verdict.reason))
     return _accept(plan, state, update, verdict.clip, now)
 
 
-def _accept(plan: Plan, state: State, update: Candidate, clip: float, now: float) -> Step:
+def _accept(
+    plan: Plan, state: CoordinatorState, update: UpdateArrived, clip: float, now: float
+) -> Step:
     # A client cannot weigh more than the rows that it was assigned, whatever it claims.
     client = state.members(plan)[update.client_id]
     rows = min(update.stats.num_samples, plan.rows(client, update.phase))
-    accepted = Buffered(
+    accepted = BufferedUpdate(
         task_id=update.task_id,
         attempt=update.attempt,
         client_id=update.client_id,
@@ -114,10 +118,12 @@ def _accept(plan: Plan, state: State, update: Candidate, clip: float, now: float
         nbytes=update.nbytes,
         upload=update.upload,
     )
-    return Step(accept(state, accepted, update.norm, now), (Accept(accepted, update.norm),))
+    return Step(accept(state, accepted, update.norm, now), (AcceptUpdate(accepted, update.norm),))
 
 
-def accept(state: State, update: Buffered, norm: float, now: float) -> State:
+def accept(
+    state: CoordinatorState, update: BufferedUpdate, norm: float, now: float
+) -> CoordinatorState:
     """The state after an update was accepted; recovery rebuilds it from the same rule."""
     client = replace(state.client(update.client_id), last=update.stats, strikes=0)
     return replace(
@@ -128,20 +134,26 @@ def accept(state: State, update: Buffered, norm: float, now: float) -> State:
     )
 
 
-def _close(state: State, about: Candidate | Refused, reason: str, *, strikes: bool = True) -> Step:
+def _close(
+    state: CoordinatorState,
+    about: UpdateArrived | TaskRefused,
+    reason: str,
+    *,
+    strikes: bool = True,
+) -> Step:
     client = state.client(about.client_id)
     if not strikes:
         return Step(
             state.without_task(about.task_id),
-            (Close(about.task_id, about.client_id, reason, about.attempt),),
+            (CloseTask(about.task_id, about.client_id, reason, about.attempt),),
         )
     client = strike(client)
     after = state.without_task(about.task_id).with_client(about.client_id, client)
-    done = Step(after, (Close(about.task_id, about.client_id, reason, about.attempt),))
+    done = Step(after, (CloseTask(about.task_id, about.client_id, reason, about.attempt),))
     if client.strikes != STRIKES:
         return done
     text = f"{about.client_id} is quarantined: {STRIKES} refusals in a row, last: {reason}"
-    return done.then(Note("error", "quarantined", text[:500], (("client", about.client_id),)))
+    return done.then(LogEvent("error", "quarantined", text[:500], (("client", about.client_id),)))
 
 
 def strike(client: ClientState) -> ClientState:
@@ -149,25 +161,25 @@ def strike(client: ClientState) -> ClientState:
     return replace(client, strikes=client.strikes + 1)
 
 
-def _refused(plan: Plan, state: State, event: Refused, now: float) -> Step:
+def _refused(plan: Plan, state: CoordinatorState, event: TaskRefused, now: float) -> Step:
     """Another worker may have what this one lacks: only a task that nobody can train is closed."""
     task, client = state.tasks.get(event.task_id), state.members(plan).get(event.client_id)
     if task is None or client is None or client.site != event.site:
-        return Step(state, (Discard("a refusal of a task that is not open at that site"),))
+        return Step(state, (DiscardMessage("a refusal of a task that is not open at that site"),))
     if task.client_id != event.client_id or event.attempt > task.attempt:
-        return Step(state, (Discard("a refusal of another client's task or of no attempt"),))
+        return Step(state, (DiscardMessage("a refusal of another client's task or of no attempt"),))
     if event.attempt < task.attempt:
         return Step(state)  # delivered twice, or overtaken: the task is out again already
     text = f"{event.client_id} cannot train {event.task_id}: {event.reason}"
     refs = (("client", event.client_id), ("task", event.task_id))
-    told = Note("warning", "refused", text[:500], refs)
+    told = LogEvent("warning", "refused", text[:500], refs)
     if task.refusals + 1 < REFUSALS:
         again = replace(task, refusals=task.refusals + 1, lease_until=now)
         return Step(state.with_task(again), (told,))  # its lease is over: issued again at once
     return _close(state, event, f"refused: {event.reason}"[:500]).then(told)
 
 
-def _beats(plan: Plan, state: State, beats: Beats, now: float) -> Step:
+def _beats(plan: Plan, state: CoordinatorState, beats: HeartbeatsRead, now: float) -> Step:
     if not beats.store_up:
         return Step(replace(state, store_up=False))
     sites = MappingProxyType(Counter(sign.site for sign in beats.signs))
@@ -188,24 +200,24 @@ def _beats(plan: Plan, state: State, beats: Beats, now: float) -> Step:
     return Step(replace(state, sites=sites, wishes=wishes, store_up=True))
 
 
-def _enrol(plan: Plan, state: State, event: Enrol) -> Step:
+def _enrol(plan: Plan, state: CoordinatorState, event: EnrolmentRequested) -> Step:
     if reason := admission.enrolment(plan, state, event):
         text = f"client {event.client_id} of site {event.site} may not join: {reason}"
-        turned = Dismiss(event.client_id, event.site, reason, nonce=event.nonce)
-        return Step(state, (turned, Note("warning", "join", text[:500])))
+        turned = DismissClient(event.client_id, event.site, reason, nonce=event.nonce)
+        return Step(state, (turned, LogEvent("warning", "join", text[:500])))
     rows = {kind: min(event.rows.get(kind, 0), event.max_rows) for kind in plan.kinds}
     client = Client(event.client_id, event.site, MappingProxyType(rows))
     known = state.joined.get(event.client_id)
-    done = Step(state.with_member(client), (Join(client, event.nonce),))
+    done = Step(state.with_member(client), (AdmitClient(client, event.nonce),))
     if known == client:
         return done  # asked again: it has not seen the answer
     told = ", ".join(f"{count} {kind}" for kind, count in rows.items() if count)
     verb = "joins" if known is None else "comes back"
     text = f"{client.client_id} of site {client.site} {verb} with {told} rows"
-    return done.then(Note("info", "join", text, (("client", client.client_id),)))
+    return done.then(LogEvent("info", "join", text, (("client", client.client_id),)))
 
 
-def _leave(state: State, event: Leave) -> Step:
+def _leave(state: CoordinatorState, event: SiteRevoked) -> Step:
     """Its open tasks are closed; what it sent before stays accepted, and is applied."""
     done = Step(state)
     gone = [client for client in state.joined.values() if client.site == event.site]
@@ -213,15 +225,15 @@ def _leave(state: State, event: Leave) -> Step:
     for client in gone:
         for task in state.tasks.values():
             if task.client_id == client.client_id:
-                closed = Close(task.task_id, task.client_id, reason)
+                closed = CloseTask(task.task_id, task.client_id, reason)
                 done = done.then(closed, state=done.state.without_task(task.task_id))
-        dismissed = Dismiss(client.client_id, client.site, reason, left=True)
+        dismissed = DismissClient(client.client_id, client.site, reason, left=True)
         done = done.then(dismissed, state=done.state.without_member(client.client_id))
-    return done.then(Note("warning", "revoked", reason))
+    return done.then(LogEvent("warning", "revoked", reason))
 
 
-def _rejection(update: Candidate, reason: str) -> Note:
+def _rejection(update: UpdateArrived, reason: str) -> LogEvent:
     text = f"update of {update.client_id} rejected: {reason}"
-    return Note(
+    return LogEvent(
         "warning", "rejected", text[:500], (("client", update.client_id), ("task", update.task_id))
     )

@@ -10,8 +10,15 @@ from types import MappingProxyType
 from common.protocol.records import ContributionStats
 from coordinator.aggregation.contribution import solo_step, weights
 from coordinator.aggregation.staleness import participation, polynomial
-from coordinator.core.events import Action, Close, Commit, Issue, Note, Part
-from coordinator.core.state import OpenTask, Plan, State
+from coordinator.core.events import (
+    Action,
+    CloseTask,
+    CommitPart,
+    CommitVersion,
+    IssueTask,
+    LogEvent,
+)
+from coordinator.core.state import CoordinatorState, OpenTask, Plan
 
 AHEAD = 2  # tasks by which a client that has learned something may go before its turn
 
@@ -20,16 +27,16 @@ AHEAD = 2  # tasks by which a client that has learned something may go before it
 class Scheduled:
     """A state, and the actions that led to it."""
 
-    state: State
+    state: CoordinatorState
     actions: tuple[Action, ...] = ()
 
 
-def commit(plan: Plan, state: State, now: float) -> Scheduled | None:
+def commit(plan: Plan, state: CoordinatorState, now: float) -> Scheduled | None:
     """The next version, if the buffer is full or its time is up; None while it is not."""
     if not state.buffer or not _ripe(plan, state, now):
         return None
     phase = plan.phase_of(state.version)
-    action = Commit(state.version + 1, phase, parts(plan, state))
+    action = CommitVersion(state.version + 1, phase, parts(plan, state))
     after = committed(plan, state, action)
     over = _over(plan, after, phase)
     for closed in over:
@@ -37,7 +44,7 @@ def commit(plan: Plan, state: State, now: float) -> Scheduled | None:
     return Scheduled(after, (action, *over))
 
 
-def committed(plan: Plan, state: State, action: Commit) -> State:
+def committed(plan: Plan, state: CoordinatorState, action: CommitVersion) -> CoordinatorState:
     """The state after a commit; recovery rebuilds it from the same rule.
 
     What a phase has taught about losses and norms says nothing of the next one's.
@@ -52,7 +59,7 @@ def committed(plan: Plan, state: State, action: Commit) -> State:
     return replace(state, version=action.version, buffer=(), round_issued=False)
 
 
-def parts(plan: Plan, state: State) -> tuple[Part, ...]:
+def parts(plan: Plan, state: CoordinatorState) -> tuple[CommitPart, ...]:
     """Every buffered update with its share of the step.
 
     A client's weight is shared by its updates in the buffer; its score is that of the newest.
@@ -69,11 +76,11 @@ def parts(plan: Plan, state: State) -> tuple[Part, ...]:
         balance = participation(mine[update.client_id], mean)
         share = weight / count[update.client_id]
         step = share * discount * balance * update.clip * plan.aggregation.server_lr
-        result.append(Part(update, staleness, score, share, discount, balance, step))
+        result.append(CommitPart(update, staleness, score, share, discount, balance, step))
     return tuple(result)
 
 
-def eligible(plan: Plan, state: State) -> list[str]:
+def eligible(plan: Plan, state: CoordinatorState) -> list[str]:
     """Clients that may be given tasks in the current phase, in the plan's order."""
     phase = plan.phase_of(state.version)
     return [
@@ -83,7 +90,7 @@ def eligible(plan: Plan, state: State) -> list[str]:
     ]
 
 
-def fill(plan: Plan, state: State, now: float) -> Scheduled:
+def fill(plan: Plan, state: CoordinatorState, now: float) -> Scheduled:
     """Issue tasks into the free places, and again where a lease ran out.
 
     Nothing is issued while the store is out of reach (workers could not fetch the adapter), nor
@@ -104,7 +111,7 @@ def fill(plan: Plan, state: State, now: float) -> Scheduled:
     return Scheduled(state, (*reissued, *issued))
 
 
-def _ripe(plan: Plan, state: State, now: float) -> bool:
+def _ripe(plan: Plan, state: CoordinatorState, now: float) -> bool:
     schedule = plan.schedule
     if state.draining:
         return True
@@ -117,7 +124,7 @@ def _ripe(plan: Plan, state: State, now: float) -> bool:
     return late and len(state.buffer) >= (schedule.quorum or schedule.buffer)
 
 
-def _over(plan: Plan, state: State, phase: int) -> list[Close]:
+def _over(plan: Plan, state: CoordinatorState, phase: int) -> list[CloseTask]:
     """Tasks that the commit leaves without a purpose, closed with the reason."""
     if state.version >= plan.phase_end(phase):
         reason = "phase over"
@@ -125,11 +132,11 @@ def _over(plan: Plan, state: State, phase: int) -> list[Close]:
         reason = f"round over: version {state.version} was committed without it"
     else:
         return []
-    return [Close(t.task_id, t.client_id, reason) for t in state.tasks.values()]
+    return [CloseTask(t.task_id, t.client_id, reason) for t in state.tasks.values()]
 
 
 def _shares(
-    plan: Plan, state: State, newest: dict[str, ContributionStats]
+    plan: Plan, state: CoordinatorState, newest: dict[str, ContributionStats]
 ) -> dict[str, tuple[float, float]]:
     if len(newest) > 1:
         return weights(newest, plan.aggregation)
@@ -138,7 +145,7 @@ def _shares(
     return {client: solo_step(client, known | newest, plan.aggregation)}
 
 
-def _participation(state: State, count: Counter[str]) -> tuple[float, dict[str, float]]:
+def _participation(state: CoordinatorState, count: Counter[str]) -> tuple[float, dict[str, float]]:
     """Mean participation of the clients that took part, and each one's.
 
     An update of the buffer counts half: counted whole, clients that merely come first in a turn
@@ -151,7 +158,9 @@ def _participation(state: State, count: Counter[str]) -> tuple[float, dict[str, 
     return sum(seen.values()) / len(seen), seen
 
 
-def _reissue(plan: Plan, state: State, now: float) -> tuple[State, tuple[Action, ...]]:
+def _reissue(
+    plan: Plan, state: CoordinatorState, now: float
+) -> tuple[CoordinatorState, tuple[Action, ...]]:
     actions: list[Action] = []
     members = state.members(plan)
     for task in state.tasks.values():
@@ -172,12 +181,17 @@ def _reissue(plan: Plan, state: State, now: float) -> tuple[State, tuple[Action,
             parked=False,
         )
         state = state.with_task(again)
-        actions += [Issue(again, site), _note(again, f"is issued again, attempt {again.attempt}")]
+        actions += [
+            IssueTask(again, site),
+            _note(again, f"is issued again, attempt {again.attempt}"),
+        ]
     return state, tuple(actions)
 
 
-def _issue(plan: Plan, state: State, now: float) -> tuple[State, tuple[Issue, ...]]:
-    issued: list[Issue] = []
+def _issue(
+    plan: Plan, state: CoordinatorState, now: float
+) -> tuple[CoordinatorState, tuple[IssueTask, ...]]:
+    issued: list[IssueTask] = []
     members = state.members(plan)
     for client in _next_clients(plan, state):
         number = state.issued + 1
@@ -195,11 +209,11 @@ def _issue(plan: Plan, state: State, now: float) -> tuple[State, tuple[Issue, ..
             state.with_task(task).with_client(client, replace(seen, issued=seen.issued + 1)),
             issued=number,
         )
-        issued.append(Issue(task, members[client].site))
+        issued.append(IssueTask(task, members[client].site))
     return state, tuple(issued)
 
 
-def _next_clients(plan: Plan, state: State) -> Iterator[str]:
+def _next_clients(plan: Plan, state: CoordinatorState) -> Iterator[str]:
     """Those with the fewest tasks so far first, at most one open task a client.
 
     Who asks for a task counts as if it had had `AHEAD` fewer: it comes sooner, and however often it
@@ -222,7 +236,7 @@ def _next_clients(plan: Plan, state: State) -> Iterator[str]:
             yield client
 
 
-def _room(plan: Plan, state: State, site: str) -> int:
+def _room(plan: Plan, state: CoordinatorState, site: str) -> int:
     """Tasks that a site may hold at once.
 
     Asynchronously no more than it has workers: what waits in a queue only grows stale, and the gap
@@ -234,12 +248,12 @@ def _room(plan: Plan, state: State, site: str) -> int:
     return workers
 
 
-def _needed(plan: Plan, state: State, running: int) -> int:
+def _needed(plan: Plan, state: CoordinatorState, running: int) -> int:
     """Tasks that the phase can still use: no client trains for nothing at its end."""
     left = plan.phase_end(plan.phase_of(state.version)) - state.version
     return left * plan.schedule.buffer - len(state.buffer) - running
 
 
-def _note(task: OpenTask, text: str) -> Note:
+def _note(task: OpenTask, text: str) -> LogEvent:
     refs = (("task", task.task_id), ("client", task.client_id))
-    return Note("warning", "lease", f"task {task.task_id} of {task.client_id} {text}", refs)
+    return LogEvent("warning", "lease", f"task {task.task_id} of {task.client_id} {text}", refs)

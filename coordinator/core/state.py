@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from common.config.config import AggregationConfig, PhaseConfig, ScheduleConfig
-from common.protocol.records import ContributionStats, Kind
+from common.protocol.records import ContributionStats, RowKind
 
 NORM_HISTORY = 50  # accepted update norms that the running median looks at
 STRIKES = 3  # closed tasks and rejected updates in a row until a client is quarantined
@@ -23,7 +23,7 @@ class Client:
 
     client_id: str
     site: str
-    rows: Mapping[Kind, int]
+    rows: Mapping[RowKind, int]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Plan:
         return client.rows.get(self.phases[phase].kind, 0)
 
     @property
-    def kinds(self) -> tuple[Kind, ...]:
+    def kinds(self) -> tuple[RowKind, ...]:
         """The kinds of rows that the phases learn from, in their order."""
         return tuple(dict.fromkeys(phase.kind for phase in self.phases))
 
@@ -99,7 +99,7 @@ class OpenTask:
 
 
 @dataclass(frozen=True)
-class Buffered:
+class BufferedUpdate:
     """An accepted update that waits for the next commit."""
 
     task_id: str
@@ -129,12 +129,12 @@ class ClientState:
 
 
 @dataclass(frozen=True)
-class State:
+class CoordinatorState:
     """Everything that decides what happens next."""
 
     version: int = 0
     tasks: Mapping[str, OpenTask] = field(default_factory=lambda: MappingProxyType({}))
-    buffer: tuple[Buffered, ...] = ()
+    buffer: tuple[BufferedUpdate, ...] = ()
     clients: Mapping[str, ClientState] = field(default_factory=lambda: MappingProxyType({}))
     norms: tuple[float, ...] = ()
     issued: int = 0  # tasks ever issued; numbers the next one
@@ -159,11 +159,11 @@ class State:
         """Everyone who may train: the plan's clients, then those that joined."""
         return {**plan.clients, **self.joined} if self.joined else plan.clients
 
-    def with_member(self, client: Client) -> State:
+    def with_member(self, client: Client) -> CoordinatorState:
         """A state in which a client has joined, or has other rows than before."""
         return replace(self, joined=MappingProxyType({**self.joined, client.client_id: client}))
 
-    def without_member(self, client_id: str) -> State:
+    def without_member(self, client_id: str) -> CoordinatorState:
         """A state in which a client that joined has left."""
         left = {key: client for key, client in self.joined.items() if key != client_id}
         return replace(self, joined=MappingProxyType(left))
@@ -172,15 +172,15 @@ class State:
         """The state of a client, fresh where nothing is known yet."""
         return self.clients.get(client_id, ClientState())
 
-    def with_client(self, client_id: str, client: ClientState) -> State:
+    def with_client(self, client_id: str, client: ClientState) -> CoordinatorState:
         """A state in which one client's is replaced."""
         return replace(self, clients=MappingProxyType({**self.clients, client_id: client}))
 
-    def with_task(self, task: OpenTask) -> State:
+    def with_task(self, task: OpenTask) -> CoordinatorState:
         """A state in which one open task is added or replaced."""
         return replace(self, tasks=MappingProxyType({**self.tasks, task.task_id: task}))
 
-    def without_task(self, task_id: str) -> State:
+    def without_task(self, task_id: str) -> CoordinatorState:
         """A state in which a task is no longer open."""
         left = {key: task for key, task in self.tasks.items() if key != task_id}
         return replace(self, tasks=MappingProxyType(left))

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from coordinator.core.events import Action
-from coordinator.core.state import State
+from coordinator.core.state import CoordinatorState
 
 
 @dataclass(frozen=True)
 class Step:
     """A state, and the actions that led to it."""
 
-    state: State
+    state: CoordinatorState
     actions: tuple[Action, ...] = ()
 
-    def then(self, *actions: Action, state: State | None = None) -> Step:
+    def then(self, *actions: Action, state: CoordinatorState | None = None) -> Step:
         """This step, followed by more."""
         return Step(state or self.state, self.actions + actions)

@@ -1,7 +1,7 @@
 """From a message on an update queue to an event for the core.
 
 Chunks are made durable one by one, so that each can be acked at once and any prefetch works; the
-last one turns the whole into a `Candidate`. Nothing here accepts anything: that is admission's
+last one turns the whole into a `UpdateArrived`. Nothing here accepts anything: that is admission's
 (`coordinator/core/admission.py`), through the core. After `broker` on an update's way.
 """
 
@@ -17,10 +17,10 @@ from broker.dead import DEAD_REASON
 from broker.protocol import Message
 from common.errors import WireError
 from common.protocol import codec
-from common.protocol.records import CodecName, Enrolment, Refusal, Update
+from common.protocol.records import CodecName, Enrolment, TaskRefusal, Update
 from common.protocol.wire import kind_of, unpack
 from coordinator.core import admission
-from coordinator.core.events import Again, Candidate, Enrol, Refused
+from coordinator.core.events import DuplicateArrived, EnrolmentRequested, TaskRefused, UpdateArrived
 from coordinator.storage.journal import Journal
 from coordinator.storage.spool import Spool, upload_name
 
@@ -38,7 +38,7 @@ class Arrival:
         upload: The upload that the event settles; empty for a message that is whole by itself.
     """
 
-    event: Candidate | Refused | Again | Enrol | None = None
+    event: UpdateArrived | TaskRefused | DuplicateArrived | EnrolmentRequested | None = None
     upload: str = ""
 
 
@@ -99,22 +99,26 @@ class Ingest:
         self._journal.drop_chunks(upload)
         self._spool.drop(upload)
 
-    def _word(self, message: Message, site: str) -> Refused | Again | Enrol:
+    def _word(
+        self, message: Message, site: str
+    ) -> TaskRefused | DuplicateArrived | EnrolmentRequested:
         """A message without tensors."""
         if (reason := message.headers.get(DEAD_REASON)) is not None:
             raise WireError(f"a worker of site {site} cannot read this task: {reason}"[:500])
         if kind_of(message.body) == "Enrolment":
             return self._enrolment(unpack(Enrolment, message.body)[0], site)
-        refusal, _ = unpack(Refusal, message.body)
+        refusal, _ = unpack(TaskRefusal, message.body)
         if self._journal.receipt(refusal.task_id):
-            return Again(refusal.task_id)  # delivered twice, or settled meanwhile
-        return Refused(refusal.task_id, refusal.attempt, refusal.client_id, site, refusal.reason)
+            return DuplicateArrived(refusal.task_id)  # delivered twice, or settled meanwhile
+        return TaskRefused(
+            refusal.task_id, refusal.attempt, refusal.client_id, site, refusal.reason
+        )
 
-    def _enrolment(self, enrolment: Enrolment, site: str) -> Enrol:
+    def _enrolment(self, enrolment: Enrolment, site: str) -> EnrolmentRequested:
         allowed = self._allowances.get(site)
         if allowed is None:
             raise WireError(f"site {site} was not invited to bring clients of its own")
-        return Enrol(
+        return EnrolmentRequested(
             client_id=enrolment.client_id,
             site=site,
             rows=enrolment.rows,
@@ -125,7 +129,7 @@ class Ingest:
 
     def _chunk(self, chunk: Chunk, site: str, now: float) -> Arrival:
         if self._journal.receipt(task_id := _task_of(chunk)):
-            return Arrival(Again(task_id))  # a repeated update needs no disk
+            return Arrival(DuplicateArrived(task_id))  # a repeated update needs no disk
         upload = upload_name(site, chunk.total_sha256)
         self._check_room(upload, site)
         self._spool.write(upload, chunk.offset, chunk.data)
@@ -145,7 +149,7 @@ class Ingest:
         if upload not in mine and len(mine) >= UPLOADS_PER_SITE:
             raise WireError(f"site {site} has {len(mine)} unfinished updates")
 
-    def _candidate(self, upload: str, site: str) -> Candidate | Again:
+    def _candidate(self, upload: str, site: str) -> UpdateArrived | DuplicateArrived:
         frame = self._spool.frame(upload)
         if (kind := kind_of(frame)) != "Update":
             raise WireError(f"expected an Update, the chunks hold {kind[:40]!r}")
@@ -153,9 +157,9 @@ class Ingest:
         if update.sha256 != codec.digest(data):
             raise WireError("the tensors do not have the SHA-256 that the header declares")
         if self._journal.receipt(update.task_id):
-            return Again(update.task_id)
+            return DuplicateArrived(update.task_id)
         norm, problem = self._inspect(update, data)
-        return Candidate(
+        return UpdateArrived(
             task_id=update.task_id,
             attempt=update.attempt,
             client_id=update.client_id,

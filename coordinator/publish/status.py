@@ -10,13 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
-from broker.protocol import Depth
-from common.protocol.records import CurrentModel, Event, Membership, Receipt, Sample, VersionSummary
+from broker.protocol import QueueDepth
+from common.protocol.records import (
+    CurrentModel,
+    Event,
+    Membership,
+    Receipt,
+    SampleAnswer,
+    VersionSummary,
+)
 from common.protocol.wire import pack
 from common.store.store import Store
-from common.store.view import ClientRow, Info, QueueRow
-from coordinator.core.events import Dismiss, Join
-from coordinator.core.state import Plan, State
+from common.store.view import ClientRow, QueueRow, RunInfo
+from coordinator.core.events import AdmitClient, DismissClient
+from coordinator.core.state import CoordinatorState, Plan
 from coordinator.storage.journal import Journal
 from coordinator.storage.versions import Versions
 
@@ -57,7 +64,7 @@ class Status:
         for site, receipt in journal.receipts(RESTORED_RECEIPTS):
             self._store.put_receipt(self._run, site, receipt)
         for client in journal.members():
-            self.member(Join(client))
+            self.member(AdmitClient(client))
         if self._store.get_version(self._run) is None:  # else the feed is there already
             self._store.feed(self._run, journal.events(RESTORED_EVENTS))
         self._store.set_model(self._run, pack(self._model(summaries[-1])))
@@ -71,7 +78,7 @@ class Status:
         self._store.put_summary(self._run, summary.version, summary.model_dump_json())
         self._store.set_version(self._run, summary.version)
 
-    def samples(self, shown: Sequence[Sample]) -> None:
+    def samples(self, shown: Sequence[SampleAnswer]) -> None:
         """What versions have said of held-out rows, in place of what was shown."""
         rows = {str(number): pack(sample) for number, sample in enumerate(shown)}
         self._store.put_table(self._run, "samples", rows)
@@ -84,13 +91,13 @@ class Status:
         """Tell the workers of a site."""
         self._store.put_receipt(self._run, site, receipt)
 
-    def member(self, action: Join) -> None:
+    def member(self, action: AdmitClient) -> None:
         """Tell a client's site that it takes part."""
         client_id, site = action.client.client_id, action.client.site
         told = Membership(client_id=client_id, state="member", nonce=action.nonce)
         self._store.put_membership(self._run, site, told)
 
-    def dismissed(self, action: Dismiss) -> None:
+    def dismissed(self, action: DismissClient) -> None:
         """Tell a site that its client does not take part."""
         state: Literal["left", "refused"] = "left" if action.left else "refused"
         told = Membership(
@@ -102,12 +109,12 @@ class Status:
         """Append to the feed."""
         self._store.feed(self._run, events)
 
-    def live(self, info: Info, state: State, latest: VersionSummary | None) -> None:
+    def live(self, info: RunInfo, state: CoordinatorState, latest: VersionSummary | None) -> None:
         """The tables that change all the time."""
         self._store.set_info(self._run, pack(info))
         self._store.put_table(self._run, "clients", self._clients(state, latest))
 
-    def queues(self, depths: Mapping[str, Depth]) -> None:
+    def queues(self, depths: Mapping[str, QueueDepth]) -> None:
         """Depths of the run's queues."""
         rows = {
             name: pack(QueueRow(queue=name, messages=d.messages, consumers=d.consumers))
@@ -115,7 +122,7 @@ class Status:
         }
         self._store.put_table(self._run, "queues", rows)
 
-    def _clients(self, state: State, latest: VersionSummary | None) -> dict[str, bytes]:
+    def _clients(self, state: CoordinatorState, latest: VersionSummary | None) -> dict[str, bytes]:
         weights = {u.client_id: u.weight for u in latest.updates} if latest else {}
         open_tasks = {task.client_id: task for task in state.tasks.values()}
         phase = min(self._plan.phase_of(state.version), len(self._plan.phases) - 1)

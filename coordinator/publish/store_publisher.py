@@ -12,17 +12,24 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from threading import Event as Flag
 
-from broker.protocol import Depth
+from broker.protocol import QueueDepth
 from common.clock import Clock
 from common.errors import StoreError, WireError
 from common.protocol.commands import Command
-from common.protocol.records import Event, Sample, VersionSummary
+from common.protocol.records import Event, SampleAnswer, VersionSummary
 from common.protocol.wire import pack, unpack
 from common.store.store import Store
-from common.store.view import Info, RunStatus
+from common.store.view import RunInfo, RunStatus
 from coordinator.core import event_text, tasks
-from coordinator.core.events import Beats, Dismiss, Finish, Join, Note, Sign
-from coordinator.core.state import Plan, State
+from coordinator.core.events import (
+    AdmitClient,
+    DismissClient,
+    FinishRun,
+    HeartbeatsRead,
+    LogEvent,
+    WorkerSignal,
+)
+from coordinator.core.state import CoordinatorState, Plan
 from coordinator.publish.base_model_server import BaseServer
 from coordinator.publish.status import Status
 from coordinator.storage.run import Run
@@ -31,7 +38,7 @@ FAREWELL_S = 30.0  # workers end when they read that the run has ended: worth so
 RETRY_S = 1.0
 
 
-def in_store(plan: Plan, state: State) -> set[int]:
+def in_store(plan: Plan, state: CoordinatorState) -> set[int]:
     """Versions that workers may fetch: the newest, those open tasks start from or compare with."""
     bases = {base for task in state.tasks.values() for base in task.bases}
     reference = plan.reference(plan.phase_of(state.version))
@@ -61,14 +68,14 @@ class Board:
         self._published: set[int] = set()  # versions whose adapter is in the store
         self._up: bool | None = None  # unknown until first tried
         self._waiting = False
-        self._samples: Sequence[Sample] = ()
+        self._samples: Sequence[SampleAnswer] = ()
 
     @property
     def up(self) -> bool:
         """Whether the store answered when it was last asked."""
         return bool(self._up)
 
-    def beats(self, state: State) -> Beats:
+    def beats(self, state: CoordinatorState) -> HeartbeatsRead:
         """The live workers. Every pulse asks, which is how a store that is back is noticed."""
         try:
             self._fill(state)
@@ -76,9 +83,11 @@ class Board:
             self._base.serve(heartbeats)
         except StoreError as error:
             self._lost(error)
-            return Beats((), store_up=False)
-        signs = (Sign(h.site, h.task_id is not None, h.task_id, h.wishes) for h in heartbeats)
-        return Beats(tuple(signs))
+            return HeartbeatsRead((), store_up=False)
+        signs = (
+            WorkerSignal(h.site, h.task_id is not None, h.task_id, h.wishes) for h in heartbeats
+        )
+        return HeartbeatsRead(tuple(signs))
 
     def commands(self) -> list[Command]:
         """What operators ask for; stays in the store until `answered`."""
@@ -105,20 +114,20 @@ class Board:
         )
         self._show(lambda: self._store.drop_commands(self._run.run_id, 1))
 
-    def live(self, state: State, latest: VersionSummary) -> None:
+    def live(self, state: CoordinatorState, latest: VersionSummary) -> None:
         """Show how the run stands; say when it begins to wait for workers, and when it goes on."""
         info = self._info(state)
         self._show(lambda: self._status.live(info, state, latest))
         if self._up and (info.status == "waiting") != self._waiting:
             self._waiting = info.status == "waiting"
-            note = Note("info", "workers", info.detail)
+            note = LogEvent("info", "workers", info.detail)
             self._listen(event_text.event(note, self._clock()))
 
-    def queues(self, depths: Mapping[str, Depth]) -> None:
+    def queues(self, depths: Mapping[str, QueueDepth]) -> None:
         """Show the depths of the run's queues."""
         self._show(partial(self._status.queues, depths))
 
-    def samples(self, shown: Sequence[Sample]) -> None:
+    def samples(self, shown: Sequence[SampleAnswer]) -> None:
         """Show what versions have said of held-out rows, all of it."""
         self._samples = shown
         self._show(partial(self._status.samples, shown))
@@ -134,12 +143,12 @@ class Board:
             site = self._run.journal.site_of(task_id)
             self._show(partial(self._status.receipt, site, receipt))
 
-    def membership(self, action: Join | Dismiss) -> None:
+    def membership(self, action: AdmitClient | DismissClient) -> None:
         """Tell a site whether its client takes part."""
         match action:
-            case Join():
+            case AdmitClient():
                 self._show(partial(self._status.member, action))
-            case Dismiss():
+            case DismissClient():
                 self._show(partial(self._status.dismissed, action))
 
     def events(self, events: Sequence[Event]) -> None:
@@ -159,7 +168,9 @@ class Board:
         if self._up:  # else they are still there, and tried again later
             self._published -= stale
 
-    def farewell(self, finish: Finish, state: State, latest: VersionSummary, stop: Flag) -> None:
+    def farewell(
+        self, finish: FinishRun, state: CoordinatorState, latest: VersionSummary, stop: Flag
+    ) -> None:
         """Show how the run ended; a store out of reach is tried again, until `stop` is set."""
         status: RunStatus = "failed" if finish.failed else "stopped"
         if finish.complete:
@@ -171,7 +182,7 @@ class Board:
                 self._warn("untold", f"the run is {status}, but no worker can read so: store down")
                 return
 
-    def _last(self, info: Info, state: State, latest: VersionSummary) -> bool:
+    def _last(self, info: RunInfo, state: CoordinatorState, latest: VersionSummary) -> bool:
         try:
             self._fill(state)
             self._status.live(info, state, latest)
@@ -193,7 +204,7 @@ class Board:
         self._status.version(summary, self._run.versions.frame(summary.version))
         self._published.add(summary.version)
 
-    def _fill(self, state: State) -> None:
+    def _fill(self, state: CoordinatorState) -> None:
         """Fill a store that was out of reach, or has lost what it held."""
         # Without its pointer it came back empty, maybe between two pulses.
         if self._up and self._store.get_version(self._run.run_id) is not None:
@@ -212,15 +223,15 @@ class Board:
         self._up = False
 
     def _warn(self, kind: str, text: str) -> None:
-        self._listen(event_text.event(Note("warning", kind, text[:500]), self._clock()))
+        self._listen(event_text.event(LogEvent("warning", kind, text[:500]), self._clock()))
 
-    def _info(self, state: State, status: RunStatus | None = None) -> Info:
+    def _info(self, state: CoordinatorState, status: RunStatus | None = None) -> RunInfo:
         run, plan = self._run, self._run.plan
         members = state.members(plan)
         served = [c for c in members.values() if c.site in state.sites]
         detail = f"{len(served)} of {len(members)} clients served"
         counts = run.journal.counts()
-        return Info(
+        return RunInfo(
             run=run.run_id,
             name=run.name,
             status=status or _status(state, bool(served)),
@@ -243,7 +254,7 @@ class Board:
         )
 
 
-def _status(state: State, served: bool) -> RunStatus:
+def _status(state: CoordinatorState, served: bool) -> RunStatus:
     if state.closing or state.draining:
         return "draining"
     if state.paused:

@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from pydantic import ValidationError
 
-from broker.rabbit.management import Management, permission
+from broker.rabbit.management import ManagementApi, permission
 from common.clock import Clock
 from common.errors import BrokerError, StoreError
 from common.protocol.invitation import (
@@ -30,16 +30,16 @@ from common.protocol.invitation import (
 from common.protocol.naming import join_user, site_user
 from common.store import acl
 from common.store.store import Store
-from coordinator.core.events import Note
+from coordinator.core.events import LogEvent
 from coordinator.ingest.ingest import Allowance
-from coordinator.sites.registry import InvitedSite, Sites, Token
+from coordinator.sites.registry import InvitedSite, SiteRegistry, Token
 
 LOOK_S = 60.0  # whether RabbitMQ still knows every site: it forgets only with its disk
 RETRY_S = 15.0  # after a server that refused or did not answer
 
 
 @dataclass(frozen=True)
-class Terms:
+class InvitationTerms:
     """What an invitation offers: how long, where, and what the site may bring."""
 
     hours: float
@@ -50,11 +50,11 @@ class Terms:
     max_rows: int
 
 
-class Access:
+class SiteAccess:
     """The sites of one federation, on its file and on both servers."""
 
     def __init__(
-        self, name: str, sites: Sites, management: Management, store: Store, clock: Clock
+        self, name: str, sites: SiteRegistry, management: ManagementApi, store: Store, clock: Clock
     ) -> None:
         """Nothing is read or written yet.
 
@@ -72,7 +72,7 @@ class Access:
 
     # said by an operator
 
-    def invite(self, site: str, terms: Terms, *, again: bool) -> Invitation:
+    def invite(self, site: str, terms: InvitationTerms, *, again: bool) -> Invitation:
         """Make a token for a site.
 
         Raises:
@@ -134,7 +134,7 @@ class Access:
         """The broker's user of a site."""
         return site_user(self._name, site)
 
-    def pulse(self) -> list[Note]:
+    def pulse(self) -> list[LogEvent]:
         """Answer who asks to join, and give the servers back the users that they have lost."""
         now = self._clock()
         if now - self._failed < RETRY_S or not self._sites.all():
@@ -147,22 +147,22 @@ class Access:
             if error.what == self._trouble:
                 return []
             self._trouble = error.what
-            return [Note("warning", "sites", f"invited sites have to wait: {error}"[:500])]
+            return [LogEvent("warning", "sites", f"invited sites have to wait: {error}"[:500])]
         self._trouble = ""
         return notes
 
-    def _attend(self, token: Token, now: float) -> list[Note]:
+    def _attend(self, token: Token, now: float) -> list[LogEvent]:
         if token.answer:
             return []
         # Before its request is looked at: who asked in time cannot be told from who did not.
         if now >= token.expires_at:
             reason = f"the join token of site {token.site} expired on {day(token.expires_at)}"
             self._answer(token, JoinAnswer(state="expired", reason=reason))
-            return [Note("info", "sites", f"{reason}: nobody joined with it")]
+            return [LogEvent("info", "sites", f"{reason}: nobody joined with it")]
         raw = self._store.get_join_request(token.token_id)
         return [] if raw is None else self._admit(token, raw, now)
 
-    def _admit(self, token: Token, raw: bytes, now: float) -> list[Note]:
+    def _admit(self, token: Token, raw: bytes, now: float) -> list[LogEvent]:
         digest = hashlib.sha256(raw).hexdigest()
         try:
             request = JoinRequest.model_validate_json(raw)
@@ -183,16 +183,16 @@ class Access:
         reason = f"the join token of site {token.site} was used{where}"
         self._answer(token, JoinAnswer(state="admitted", request=digest, reason=reason))
         text = f"site {token.site} has joined from {request.host} ({request.software})"
-        return [Note("info", "sites", text[:500])]
+        return [LogEvent("info", "sites", text[:500])]
 
-    def _refuse(self, token: Token, digest: str, why: str) -> list[Note]:
+    def _refuse(self, token: Token, digest: str, why: str) -> list[LogEvent]:
         reason = f"site {token.site} cannot join: {why}"[:500]
         # Not written down as an answer: the same token may be tried again with the right software.
         told = JoinAnswer(state="refused", request=digest, reason=reason)
         if self._store.get_join_answer(token.token_id) == (raw := told.model_dump_json().encode()):
             return []
         self._store.put_join_answer(token.token_id, raw)
-        return [Note("warning", "sites", reason)]
+        return [LogEvent("warning", "sites", reason)]
 
     def _answer(self, token: Token, answer: JoinAnswer) -> None:
         """Tell the holder of a token, who from now on can only read that."""

@@ -57,7 +57,7 @@ class Token:
     answer: str
 
 
-class Sites:
+class SiteRegistry:
     """The file. Every method opens it anew: several processes share it."""
 
     def __init__(self, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Carries a `Commit` out: the buffer's updates from the spool become a version.
+"""Carries a `CommitVersion` out: the buffer's updates from the spool become a version.
 
 Reads, computes, writes files; `coordinator/service.py` journals the row, and then gives the files
 their number. After `contribution` and `staleness` on an update's way, before `journal`.
@@ -11,12 +11,14 @@ from collections.abc import Iterator, Sequence
 from common.protocol.records import UpdateSummary, VersionSummary
 from common.protocol.tensors import Tensors
 from coordinator.aggregation.factor import factor
-from coordinator.core.events import Commit, Part
+from coordinator.core.events import CommitPart, CommitVersion
 from coordinator.storage.spool import Spool
 from coordinator.storage.versions import Versions
 
 
-def carry_out(action: Commit, versions: Versions, spool: Spool, now: float) -> VersionSummary:
+def carry_out(
+    action: CommitVersion, versions: Versions, spool: Spool, now: float
+) -> VersionSummary:
     """Make the version durable; returns the summary that the journal is to record.
 
     Raises:
@@ -39,12 +41,12 @@ def carry_out(action: Commit, versions: Versions, spool: Spool, now: float) -> V
     )
 
 
-def _deltas(parts: Sequence[Part], spool: Spool) -> Iterator[tuple[float, Tensors]]:
+def _deltas(parts: Sequence[CommitPart], spool: Spool) -> Iterator[tuple[float, Tensors]]:
     for part in parts:
         yield part.coefficient, spool.delta(part.update.upload)
 
 
-def _mean(parts: Sequence[Part], name: str) -> float | None:
+def _mean(parts: Sequence[CommitPart], name: str) -> float | None:
     """Sample-weighted mean of one statistic over the buffer; None if no update has it."""
     stats = [part.update.stats for part in parts]
     known = [(s.num_samples, getattr(s, name)) for s in stats if getattr(s, name) is not None]
@@ -53,7 +55,7 @@ def _mean(parts: Sequence[Part], name: str) -> float | None:
     return float(sum(n * value for n, value in known) / sum(n for n, _ in known))
 
 
-def _summary(part: Part) -> UpdateSummary:
+def _summary(part: CommitPart) -> UpdateSummary:
     stats = part.update.stats
     return UpdateSummary(
         task_id=part.update.task_id,

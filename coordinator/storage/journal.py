@@ -19,10 +19,20 @@ from typing import Any, Literal
 
 from broker.protocol import LOCAL
 from common.errors import FencedError, RunError
-from common.protocol.commands import Answer
+from common.protocol.commands import CommandReply
 from common.protocol.records import Event, Receipt, VersionSummary
-from coordinator.core.events import Accept, Action, Close, Commit, Dismiss, Issue, Join, Note, Reply
-from coordinator.core.state import Client, ClientState, State
+from coordinator.core.events import (
+    AcceptUpdate,
+    Action,
+    AdmitClient,
+    CloseTask,
+    CommitVersion,
+    DismissClient,
+    IssueTask,
+    LogEvent,
+    ReplyToCommand,
+)
+from coordinator.core.state import Client, ClientState, CoordinatorState
 
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -136,8 +146,8 @@ class Journal:
 
     def write(
         self,
-        before: State,
-        after: State,
+        before: CoordinatorState,
+        after: CoordinatorState,
         actions: Sequence[Action],
         now: float,
         *,
@@ -152,8 +162,8 @@ class Journal:
             after: The state that it led to.
             actions: What it decided.
             now: The time of the step.
-            frames: The task message of each `Issue`, by task id.
-            summaries: The summary of each `Commit`, by version. Its files are durable, under the
+            frames: The task message of each `IssueTask`, by task id.
+            summaries: The summary of each `CommitVersion`, by version. Its files are durable, under the
                 name of their content; only this row entitles them to their number.
             drop_chunks: Uploads that this step has settled.
 
@@ -223,12 +233,12 @@ class Journal:
         rows = self.rows(query, limit)
         return [(sites.get(client, LOCAL.name), _receipt(row)) for client, *row in rows]
 
-    def answer(self, command_id: str) -> Answer | None:
+    def answer(self, command_id: str) -> CommandReply | None:
         """What became of a command, if it was carried out or refused."""
         query = "SELECT refused FROM command WHERE command_id = ?"
         for (refused,) in self.rows(query, command_id):
             state: Literal["done", "refused"] = "refused" if refused else "done"
-            return Answer(command_id=command_id, state=state, reason=refused)
+            return CommandReply(command_id=command_id, state=state, reason=refused)
         return None
 
     def paused(self) -> bool:
@@ -303,29 +313,29 @@ class Journal:
         summaries: Mapping[int, VersionSummary],
     ) -> None:
         match action:
-            case Issue():
+            case IssueTask():
                 self._issue(action, now, frames[action.task.task_id])
-            case Accept():
+            case AcceptUpdate():
                 self._accept(action, now)
                 task = action.update
                 self._settle(task.task_id, task.attempt, "accepted", "", now)
-            case Close():
+            case CloseTask():
                 self._settle(action.task_id, action.attempt, "rejected", action.reason, now)
-            case Commit():
+            case CommitVersion():
                 self._put_version(summaries[action.version])
                 done = [(action.version, part.update.task_id) for part in action.parts]
                 self._db.executemany("UPDATE accepted SET version = ? WHERE task_id = ?", done)
-            case Join():
+            case AdmitClient():
                 self._put_member(action.client)
-            case Dismiss(left=True):
+            case DismissClient(left=True):
                 query = "UPDATE member SET left = 1 WHERE client_id = ?"
                 self._db.execute(query, (action.client_id,))
-            case Reply():
+            case ReplyToCommand():
                 command = action.command
                 asked = (command.command_id, command.action, command.target, command.by, now)
                 query = "INSERT INTO command VALUES (?, ?, ?, ?, ?, ?, ?)"
                 self._db.execute(query, (*asked, action.refused, action.paused))
-            case Note():
+            case LogEvent():
                 row = (now, action.level, action.kind, action.text, json.dumps(dict(action.refs)))
                 query = "INSERT INTO event (at, level, kind, text, refs) VALUES (?, ?, ?, ?, ?)"
                 self._db.execute(query, row)
@@ -335,7 +345,7 @@ class Journal:
             case _:
                 pass  # Discard, Repeat, Finish and a refused Dismiss change no record
 
-    def _issue(self, action: Issue, now: float, frame: bytes) -> None:
+    def _issue(self, action: IssueTask, now: float, frame: bytes) -> None:
         task = action.task
         self._db.execute(
             "INSERT OR IGNORE INTO task (task_id, client_id, phase, seed) VALUES (?, ?, ?, ?)",
@@ -346,7 +356,7 @@ class Journal:
         entry = (action.site, task.task_id, frame)
         self._db.execute("INSERT INTO outbox (site, task_id, frame) VALUES (?, ?, ?)", entry)
 
-    def _accept(self, action: Accept, now: float) -> None:
+    def _accept(self, action: AcceptUpdate, now: float) -> None:
         u = action.update
         self._db.execute(
             "INSERT INTO accepted (task_id, attempt, client_id, worker_id, base_version, stats,"

@@ -9,11 +9,18 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from common.protocol.records import ContributionStats
-from coordinator.core.state import NORM_HISTORY, Buffered, ClientState, OpenTask, Plan, State
+from coordinator.core.state import (
+    NORM_HISTORY,
+    BufferedUpdate,
+    ClientState,
+    CoordinatorState,
+    OpenTask,
+    Plan,
+)
 from coordinator.storage.journal import Journal
 
 
-def recover(plan: Plan, journal: Journal, now: float, lease_s: float) -> State:
+def recover(plan: Plan, journal: Journal, now: float, lease_s: float) -> CoordinatorState:
     """The state that the journal's rows describe.
 
     Args:
@@ -28,7 +35,7 @@ def recover(plan: Plan, journal: Journal, now: float, lease_s: float) -> State:
     issued = journal.rows("SELECT COUNT(*) FROM task")[0][0]
     version = versions[-1].version
     first = journal.rows("SELECT MIN(at) FROM accepted WHERE version IS NULL")[0][0]
-    return State(
+    return CoordinatorState(
         version=version,
         tasks=MappingProxyType(tasks),
         buffer=tuple(buffer),
@@ -63,13 +70,13 @@ def _tasks(journal: Journal, lease_until: float) -> dict[str, OpenTask]:
     return tasks
 
 
-def _buffer(journal: Journal) -> list[Buffered]:
+def _buffer(journal: Journal) -> list[BufferedUpdate]:
     query = (
         "SELECT task_id, attempt, client_id, worker_id, base_version, stats, clip, nbytes, upload"
         " FROM accepted WHERE version IS NULL ORDER BY seq"
     )
     return [
-        Buffered(task, attempt, client, worker, base, _stats(stats), clip, nbytes, upload)
+        BufferedUpdate(task, attempt, client, worker, base, _stats(stats), clip, nbytes, upload)
         for task, attempt, client, worker, base, stats, clip, nbytes, upload in journal.rows(query)
     ]
 

@@ -29,7 +29,7 @@ from common.config.config import FederationConfig, SamplesConfig, without_hub
 from common.errors import ConfigError, RunError
 from common.files import sync, sync_tree
 from common.protocol.naming import run_id
-from common.protocol.records import BaseRef, Kind, VersionSummary
+from common.protocol.records import BaseRef, RowKind, VersionSummary
 from common.protocol.tensors import Tensors
 from common.software import software
 from coordinator.core.state import Client, Plan
@@ -51,7 +51,7 @@ class Origin:
 
     base: BaseRef
     base_path: Path
-    rows: Mapping[str, Mapping[Kind, int]]  # training rows by client id and kind
+    rows: Mapping[str, Mapping[RowKind, int]]  # training rows by client id and kind
     adapter: Tensors
     adapter_config: Mapping[str, Any]
     labels: tuple[str, ...] = ()  # class names, where the run classifies
@@ -173,7 +173,7 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
     config = as_begun(config, directory)
     _same(config, directory)
     base = BaseRef.model_validate_json(meta["base"])
-    rows: dict[str, dict[Kind, int]] = json.loads(meta["clients"])
+    rows: dict[str, dict[RowKind, int]] = json.loads(meta["clients"])
     own_id = meta["run_id"]
     versions = Versions(
         directory / "versions", json.loads(meta["adapter_config"]), config.codec.adapter
@@ -203,7 +203,7 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
     )
 
 
-def plan(config: FederationConfig, rows: Mapping[str, Mapping[Kind, int]]) -> Plan:
+def plan(config: FederationConfig, rows: Mapping[str, Mapping[RowKind, int]]) -> Plan:
     """The plan of a configuration whose clients hold so many training rows of each kind."""
     clients = {name: Client(name, SITE, own) for name, own in rows.items()}
     return Plan(config.phase, config.schedule, config.aggregation, MappingProxyType(clients))

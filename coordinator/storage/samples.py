@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.files import append_lines
-from common.protocol.records import Sample
+from common.protocol.records import SampleAnswer
 from common.run_directory import samples
 from coordinator.storage.journal import Journal
 
@@ -24,11 +24,11 @@ class Samples:
         self.all = samples.read(directory)
 
     @property
-    def shown(self) -> tuple[Sample, ...]:
+    def shown(self) -> tuple[SampleAnswer, ...]:
         """Those that viewers get."""
         return samples.shown(self.all)
 
-    def add(self, journal: Journal, found: Sequence[Sample]) -> None:
+    def add(self, journal: Journal, found: Sequence[SampleAnswer]) -> None:
         """Append; fenced, for a coordinator that was replaced must not write among others' lines.
 
         Raises:

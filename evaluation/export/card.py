@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.config.config import PhaseConfig
-from common.protocol.records import Kind, VersionSummary
+from common.protocol.records import RowKind, VersionSummary
 from evaluation.export.loading_snippets import Loading, lm_eval, snippet
 from evaluation.run_record import Recorded
 from learning.data import hub_data
@@ -21,7 +21,7 @@ from learning.models.export import Written, base_label
 
 FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
 """A source that ends so is a file, even where it has the form of a hub id."""
-_KINDS: dict[Kind, str] = {
+_KINDS: dict[RowKind, str] = {
     "sft": "instructions with answers",
     "va": "preference pairs",
     "cls": "labelled texts",

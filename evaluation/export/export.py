@@ -19,8 +19,8 @@ from common.software import software
 from evaluation.export import card
 from evaluation.run_record import Recorded
 from learning.models import export
-from learning.models.base import Report
-from learning.models.export import Precision, Trained, Written
+from learning.models.base import ProgressCallback
+from learning.models.export import ExportedModel, Precision, Written
 from preparation import run as preparation
 
 _REPORTS = ("evaluation.json", "report/evaluation.json", "report/report.json")
@@ -45,7 +45,9 @@ class Wanted:
     with_base: bool | None
 
 
-def write(run: Recorded, wanted: Wanted, out: Path, cache: Path, report: Report) -> Written:
+def write(
+    run: Recorded, wanted: Wanted, out: Path, cache: Path, report: ProgressCallback
+) -> Written:
     """Write an export with its card.
 
     Args:
@@ -60,7 +62,7 @@ def write(run: Recorded, wanted: Wanted, out: Path, cache: Path, report: Report)
         RunError: The version is damaged.
         ModelError: The base model is gone, or is not what the run began with.
     """
-    trained = Trained(
+    trained = ExportedModel(
         objective=run.config.phase[0].objective,
         base=run.base,
         path=preparation.find_base(run.config, cache, report)(run.base),
@@ -87,7 +89,7 @@ def write(run: Recorded, wanted: Wanted, out: Path, cache: Path, report: Report)
     return written
 
 
-def _model(trained: Trained, wanted: Wanted, out: Path) -> Written:
+def _model(trained: ExportedModel, wanted: Wanted, out: Path) -> Written:
     if wanted.merge or trained.lora is None:
         return export.write_model(trained, out, wanted.precision or "float32")
     return export.write_adapter(trained, out, wanted.with_base)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from common.protocol.records import Objective
+from common.protocol.records import ObjectiveName
 from learning.models.export import BASE, Written
 from learning.objectives.template import prompt
 
@@ -53,7 +53,7 @@ class Loading:
         revision: Of a base on the hub.
     """
 
-    objective: Objective
+    objective: ObjectiveName
     labels: tuple[str, ...]
     max_length: int
     written: Written

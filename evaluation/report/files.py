@@ -18,7 +18,7 @@ from evaluation.assessment import Assessed
 from evaluation.comparison import Comparison
 from evaluation.report import plots, tables
 from evaluation.report.report import Report, federated_accuracy
-from learning.evaluation.figures import METRICS, Figures, spread
+from learning.evaluation.figures import METRICS, Metrics, spread
 
 
 def write(report: Report, folder: Path) -> Path:
@@ -125,7 +125,7 @@ def _assessed(found: Assessed) -> dict[str, Any]:
     }
 
 
-def _figures(found: Figures, of: Assessed) -> dict[str, Any]:
+def _figures(found: Metrics, of: Assessed) -> dict[str, Any]:
     intervals = {metric.key: found.interval(metric) for metric in METRICS[of.kind]}
     values: dict[str, Any] = {"rows": found.rows, **found.values}
     values["intervals"] = {key: list(pair) for key, pair in intervals.items() if pair}

@@ -9,7 +9,7 @@ from common.document import drawing
 from evaluation.assessment import Assessed, Subject
 from evaluation.report.report import Course, Report, courses
 from evaluation.report.tables import UNITS
-from learning.evaluation.figures import MAIN, Figures
+from learning.evaluation.figures import MAIN, Metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -140,5 +140,5 @@ def _bars(found: Assessed, subjects: Sequence[Subject]) -> Figure:
     return figure
 
 
-def _pooled(found: Figures, key: str) -> str:
+def _pooled(found: Metrics, key: str) -> str:
     return f"{found.values[key]:.3f}"

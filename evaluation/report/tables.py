@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from common.document.blocks import Block, Heading, Items, Paragraph, Picture, Table
-from common.protocol.records import Kind, UpdateSummary, VersionSummary
+from common.protocol.records import RowKind, UpdateSummary, VersionSummary
 from evaluation.assessment import Assessed, Assessment, Subject
 from evaluation.comparison import Compared, Comparison
 from evaluation.report.report import Course, Report, courses
-from learning.evaluation.figures import BY_CLIENT, MAIN, METRICS, Figures, Metric, spread
+from learning.evaluation.figures import BY_CLIENT, MAIN, METRICS, MetricInfo, Metrics, spread
 
-TITLES: dict[Kind, str] = {
+TITLES: dict[RowKind, str] = {
     "sft": "Instructions (sft)",
     "va": "Preferences (va)",
     "cls": "Classification (cls)",
 }
-UNITS: dict[Kind, str] = {
+UNITS: dict[RowKind, str] = {
     "sft": "nats per response token",
     "va": "nats per preference pair",
     "cls": "nats per text",
@@ -139,7 +139,7 @@ def comparison(found: Comparison) -> list[Block]:
     return blocks
 
 
-def cell(metric: Metric, found: Figures) -> str:
+def cell(metric: MetricInfo, found: Metrics) -> str:
     """A figure with its interval."""
     if not found.rows:
         return NOTHING
@@ -220,17 +220,17 @@ def _clients(found: Assessed, subjects: Sequence[Subject]) -> list[Block]:
     return blocks
 
 
-def _client(metric: Metric, name: str, by_subject: Sequence[Figures]) -> tuple[str, ...]:
+def _client(metric: MetricInfo, name: str, by_subject: Sequence[Metrics]) -> tuple[str, ...]:
     return (name, str(by_subject[-1].rows), *(cell(metric, one) for one in by_subject))
 
 
-def _worst(found: Assessed, metric: Metric) -> list[str]:
+def _worst(found: Assessed, metric: MetricInfo) -> list[str]:
     known = [name for name, by_subject in found.clients.items() if by_subject[-1].rows]
     sign = 1 if metric.higher else -1
     return sorted(known, key=lambda name: sign * found.clients[name][-1].values[metric.key])
 
 
-def _spreads(found: Assessed, metric: Metric) -> list[tuple[str, ...]]:
+def _spreads(found: Assessed, metric: MetricInfo) -> list[tuple[str, ...]]:
     """Worst client, range and deviation of each subject."""
     each = [
         spread(metric, {name: own[i] for name, own in found.clients.items()})
@@ -251,7 +251,7 @@ def _spreads(found: Assessed, metric: Metric) -> list[tuple[str, ...]]:
     ]
 
 
-def _confusion(found: Figures, labels: Sequence[str]) -> list[Block]:
+def _confusion(found: Metrics, labels: Sequence[str]) -> list[Block]:
     if len(labels) > _CLASSES:
         return [Paragraph(f"Who is taken for whom among {len(labels)} classes: in the JSON file.")]
     rows = tuple(

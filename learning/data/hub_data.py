@@ -23,7 +23,7 @@ from huggingface_hub.errors import (
 )
 
 from common.errors import DataError
-from learning.data.tables import Numbered, Table, with_class_names
+from learning.data.tables import ColumnTable, Numbered, with_class_names
 from learning.models.hub import TIMEOUT
 
 FORM = "owner/name, owner/name:split or owner/name:config/split; a revision goes after the name, @"
@@ -63,7 +63,7 @@ def parse(source: str) -> HubSource | None:
     return HubSource(found["name"], found["revision"], found["config"], found["split"])
 
 
-def table(data: Any, name: str, wanted: Collection[str]) -> Table:
+def table(data: Any, name: str, wanted: Collection[str]) -> ColumnTable:
     """The records of a data set.
 
     Args:
@@ -97,7 +97,7 @@ def table(data: Any, name: str, wanted: Collection[str]) -> Table:
                 "remove it from the cache of datasets, fetch it again",
             ) from None
 
-    return Table(columns, records())
+    return ColumnTable(columns, records())
 
 
 def fetch(source: HubSource, splits: Sequence[str], say: Callable[[str], None]) -> Any:

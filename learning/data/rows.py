@@ -22,7 +22,7 @@ from learning.data import hub_data, tables
 from learning.data.instructions import Instruction, Skipped
 from learning.data.labelled import Labelled
 from learning.data.preferences import Preference
-from learning.data.tables import Record, Table
+from learning.data.tables import ColumnTable, Record
 
 Kind = Literal["sft", "va", "cls"]
 Row = Instruction | Preference | Labelled
@@ -140,7 +140,7 @@ def _open(
     names: frozenset[str],
     say: Callable[[str], None],
     fetch: hub_data.Fetch,
-) -> Table:
+) -> ColumnTable:
     named = on_hub(source)
     if named is None:
         return tables.open_file(Path(source), names, _PAIRS.get(kind))
@@ -149,7 +149,7 @@ def _open(
 
 def _rows(
     kind: Kind,
-    table: Table,
+    table: ColumnTable,
     columns: Mapping[str, str],
     labels: Sequence[str],
     seen: dict[str, None] | None = None,

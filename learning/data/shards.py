@@ -69,7 +69,7 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedData:
     """A folder of prepared data.
 
     Attributes:
@@ -112,7 +112,7 @@ def prepare(
     seed: int,
     heldout: float,
     out: Path,
-) -> Prepared:
+) -> PreparedData:
     """Sets held-out rows aside, partitions the others, and writes all files.
 
     Args:
@@ -144,7 +144,7 @@ def prepare(
         _deal(kind, rows[kind], clients, alpha, by, seed, heldout) for kind in settings["kinds"]
     ]
     _make(out)
-    prepared = Prepared(
+    prepared = PreparedData(
         folder=out,
         shards=tuple(shard for one in dealt for shard in _shards(out, one)),
         heldout={one.kind: _heldout(out, one) for one in dealt},
@@ -155,7 +155,7 @@ def prepare(
     return prepared
 
 
-def load(out: Path) -> Prepared:
+def load(out: Path) -> PreparedData:
     """Reads what `prepare` wrote.
 
     Raises:
@@ -168,7 +168,7 @@ def load(out: Path) -> Prepared:
             Shard(**{**shard, "kind": _kind(shard["kind"]), "path": out / shard["path"]})
             for shard in found["shards"]
         )
-        return Prepared(
+        return PreparedData(
             folder=out,
             shards=shards,
             heldout={_kind(kind): out / name for kind, name in found["heldout"].items()},
@@ -183,7 +183,7 @@ def load(out: Path) -> Prepared:
         ) from None
 
 
-def check(prepared: Prepared) -> None:
+def check(prepared: PreparedData) -> None:
     """Refuses a folder of which a file of rows was lost, cut or edited since.
 
     Raises:
@@ -205,7 +205,7 @@ def _changed(what: str) -> DataError:
     return DataError(what, "put the file back, or remove the folder and prepare again")
 
 
-def skew(prepared: Prepared) -> str:
+def skew(prepared: PreparedData) -> str:
     """The tables of labels over clients, one for each kind."""
     return "\n".join(
         f"{_called(kind)}\n\n{table(_counts(prepared, kind))}" for kind in prepared.heldout
@@ -216,7 +216,7 @@ def _called(kind: Kind) -> str:
     return f"{_CALLED[kind]} ({kind})"
 
 
-def _counts(prepared: Prepared, kind: Kind) -> Counts:
+def _counts(prepared: PreparedData, kind: Kind) -> Counts:
     return [shard.topics for shard in prepared.shards if shard.kind == kind]
 
 
@@ -369,7 +369,7 @@ def _heldout(out: Path, dealt: _Dealt) -> Path:
     return path
 
 
-def _describe(prepared: Prepared) -> None:
+def _describe(prepared: PreparedData) -> None:
     """Writes tables, pictures and, when all else is there, the manifest."""
     for kind in prepared.heldout:
         picture(_counts(prepared, kind), _called(kind), prepared.folder / f"skew_{kind}.png")
@@ -390,7 +390,7 @@ def _kind(name: str) -> Kind:
     raise ValueError(f"{name!r} is no kind of row")
 
 
-def _same(found: Prepared, settings: dict[str, Any]) -> Prepared:
+def _same(found: PreparedData, settings: dict[str, Any]) -> PreparedData:
     """The folder as found, where it was prepared with these settings."""
     for name, value in settings.items():
         was = found.settings.get(name)

@@ -32,7 +32,7 @@ _Fields = tuple[int, list[str] | str]
 
 
 @dataclass(frozen=True)
-class Table:
+class ColumnTable:
     """An open source of records.
 
     Attributes:
@@ -44,7 +44,9 @@ class Table:
     records: Numbered
 
 
-def open_file(path: Path, names: Collection[str], pair: tuple[str, str] | None = None) -> Table:
+def open_file(
+    path: Path, names: Collection[str], pair: tuple[str, str] | None = None
+) -> ColumnTable:
     """Opens a file of records; its form follows from its suffix, and is JSON for any other.
 
     A CSV or TSV file has a header row, with one exception, for data such as SST-2: of a file with
@@ -70,8 +72,8 @@ def open_file(path: Path, names: Collection[str], pair: tuple[str, str] | None =
         case ".tsv":
             return _named(path, _tsv_rows(path), names, pair)
     if head.lstrip().startswith(b"["):
-        return Table(None, _json_list(path))
-    return Table(None, _json_lines(path))
+        return ColumnTable(None, _json_list(path))
+    return ColumnTable(None, _json_lines(path))
 
 
 def with_class_names(record: Record, classes: Mapping[str, Sequence[str]]) -> Record:
@@ -174,7 +176,7 @@ def _csv_rows(path: Path) -> Iterator[_Fields]:
 
 def _named(
     path: Path, rows: Iterator[_Fields], names: Collection[str], pair: tuple[str, str] | None
-) -> Table:
+) -> ColumnTable:
     """The table of lines that are split into fields."""
     sample = list(islice(rows, _SAMPLE))
     first = sample[0][1] if sample else ""
@@ -182,11 +184,11 @@ def _named(
         raise DataError(f"{path} has no readable header line", "repair its first line")
     if pair is not None and (label := _label_without_header(sample, names)) is not None:
         columns = pair if label == 1 else pair[::-1]
-        return Table(columns, _records(columns, chain(sample, rows)))
+        return ColumnTable(columns, _records(columns, chain(sample, rows)))
     header = tuple(field.strip() for field in first)
     if len(set(header)) < len(header):
         raise DataError(f"{path} names a column twice in its header line", "rename one of them")
-    return Table(header, _records(header, chain(sample[1:], rows)))
+    return ColumnTable(header, _records(header, chain(sample[1:], rows)))
 
 
 def _label_without_header(sample: Sequence[_Fields], names: Collection[str]) -> int | None:
@@ -218,7 +220,7 @@ def _records(columns: tuple[str, ...], rows: Iterator[_Fields]) -> Numbered:
             yield number, dict(zip(columns, fields, strict=True))
 
 
-def _parquet(path: Path, names: Collection[str]) -> Table:
+def _parquet(path: Path, names: Collection[str]) -> ColumnTable:
     import pyarrow  # noqa: PLC0415 - tens of MB that a worker with JSONL files does without
     import pyarrow.parquet  # noqa: PLC0415
 
@@ -245,7 +247,7 @@ def _parquet(path: Path, names: Collection[str]) -> Table:
         except (pyarrow.ArrowException, OSError):
             raise _damaged(path) from None
 
-    return Table(columns, records())
+    return ColumnTable(columns, records())
 
 
 def _damaged(path: Path) -> DataError:

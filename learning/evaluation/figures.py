@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, pstdev
 
-from common.protocol.records import Kind
+from common.protocol.records import RowKind
 from learning.objectives.classification import Predictions
 
 Z = 1.959964
@@ -21,7 +21,7 @@ Z = 1.959964
 
 
 @dataclass(frozen=True)
-class Metric:
+class MetricInfo:
     """One figure: its key, its name for people, and how to read it.
 
     Attributes:
@@ -39,32 +39,32 @@ class Metric:
     decimals: int = 3
 
 
-METRICS: Mapping[Kind, tuple[Metric, ...]] = {
+METRICS: Mapping[RowKind, tuple[MetricInfo, ...]] = {
     "sft": (
-        Metric("nats_per_token", "nats per token", higher=False),
-        Metric("perplexity", "perplexity", higher=False, decimals=1),
-        Metric("bits_per_byte", "bits per byte", higher=False),
+        MetricInfo("nats_per_token", "nats per token", higher=False),
+        MetricInfo("perplexity", "perplexity", higher=False, decimals=1),
+        MetricInfo("bits_per_byte", "bits per byte", higher=False),
     ),
     "va": (
-        Metric("accuracy", "preference accuracy", higher=True, share=True),
-        Metric("accuracy_per_token", "preference accuracy per token", higher=True, share=True),
-        Metric("reward_accuracy", "reward accuracy", higher=True, share=True),
-        Metric("reward_margin", "reward margin", higher=True),
+        MetricInfo("accuracy", "preference accuracy", higher=True, share=True),
+        MetricInfo("accuracy_per_token", "preference accuracy per token", higher=True, share=True),
+        MetricInfo("reward_accuracy", "reward accuracy", higher=True, share=True),
+        MetricInfo("reward_margin", "reward margin", higher=True),
     ),
     "cls": (
-        Metric("loss", "loss (nats per text)", higher=False),
-        Metric("accuracy", "accuracy", higher=True, share=True),
-        Metric("macro_f1", "macro-F1", higher=True),
+        MetricInfo("loss", "loss (nats per text)", higher=False),
+        MetricInfo("accuracy", "accuracy", higher=True, share=True),
+        MetricInfo("macro_f1", "macro-F1", higher=True),
     ),
 }
 """What is told of each kind of rows, in this order."""
-MAIN: Mapping[Kind, Metric] = {
+MAIN: Mapping[RowKind, MetricInfo] = {
     "sft": METRICS["sft"][0],
     "va": METRICS["va"][0],
     "cls": METRICS["cls"][1],
 }
 """By which clients are compared."""
-BY_CLIENT: Mapping[Kind, tuple[Metric, ...]] = {
+BY_CLIENT: Mapping[RowKind, tuple[MetricInfo, ...]] = {
     "sft": METRICS["sft"][:2],
     "va": (METRICS["va"][0], METRICS["va"][3]),
     "cls": METRICS["cls"][1:],
@@ -73,7 +73,7 @@ BY_CLIENT: Mapping[Kind, tuple[Metric, ...]] = {
 
 
 @dataclass(frozen=True)
-class Figures:
+class Metrics:
     """How one model does on one set of rows; an empty set has no values.
 
     Attributes:
@@ -86,7 +86,7 @@ class Figures:
     values: Mapping[str, float] = field(default_factory=dict)
     confusion: tuple[tuple[int, ...], ...] = ()
 
-    def interval(self, metric: Metric) -> tuple[float, float] | None:
+    def interval(self, metric: MetricInfo) -> tuple[float, float] | None:
         """The 95 % interval of a share; None for what is none, or without rows."""
         if not metric.share or not self.rows:
             return None
@@ -103,7 +103,7 @@ def wilson(share: float, rows: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def text(nats: Sequence[float], tokens: Sequence[int], sizes: Sequence[int]) -> Figures:
+def text(nats: Sequence[float], tokens: Sequence[int], sizes: Sequence[int]) -> Metrics:
     """Perplexity and its relatives, over response tokens, ends of sequence included.
 
     Args:
@@ -112,7 +112,7 @@ def text(nats: Sequence[float], tokens: Sequence[int], sizes: Sequence[int]) -> 
         sizes: UTF-8 bytes of each row's response.
     """
     if not nats:
-        return Figures(0)
+        return Metrics(0)
     mean = sum(nats) / sum(tokens)
     values = {
         "nats_per_token": mean,
@@ -121,14 +121,14 @@ def text(nats: Sequence[float], tokens: Sequence[int], sizes: Sequence[int]) -> 
         "tokens": sum(tokens),
         "bytes": sum(sizes),
     }
-    return Figures(len(nats), values)
+    return Metrics(len(nats), values)
 
 
 Pairs = Sequence[tuple[float, float]]
 """One number of the chosen answer and one of the rejected, for each pair."""
 
 
-def preferences(policy: Pairs, reference: Pairs, lengths: Pairs, beta: float) -> Figures:
+def preferences(policy: Pairs, reference: Pairs, lengths: Pairs, beta: float) -> Metrics:
     """How often the chosen answer is the likelier one, by itself and against the reference.
 
     A reward is β·(log π − log π_ref), as in DPO (Rafailov et al. 2023, section 4); the margin is
@@ -142,7 +142,7 @@ def preferences(policy: Pairs, reference: Pairs, lengths: Pairs, beta: float) ->
         beta: Of the phase.
     """
     if not policy:
-        return Figures(0)
+        return Metrics(0)
     per_token = [
         (chosen / n, rejected / m)
         for (chosen, rejected), (n, m) in zip(policy, lengths, strict=True)
@@ -157,12 +157,12 @@ def preferences(policy: Pairs, reference: Pairs, lengths: Pairs, beta: float) ->
         "reward_accuracy": _likelier(rewards),
         "reward_margin": fmean(chosen - rejected for chosen, rejected in rewards),
     }
-    return Figures(len(policy), values)
+    return Metrics(len(policy), values)
 
 
 def classes(
     nats: Sequence[float], predicted: Sequence[int], true: Sequence[int], count: int
-) -> Figures:
+) -> Metrics:
     """Loss, accuracy, macro-F1 and who is taken for whom.
 
     Args:
@@ -172,13 +172,13 @@ def classes(
         count: Number of classes.
     """
     if not nats:
-        return Figures(0)
+        return Metrics(0)
     found = Predictions(fmean(nats), tuple(predicted), tuple(true))
     confusion = [[0] * count for _ in range(count)]
     for guess, right in zip(predicted, true, strict=True):
         confusion[right][guess] += 1
     values = {"loss": found.loss, "accuracy": found.accuracy, "macro_f1": found.macro_f1}
-    return Figures(len(nats), values, tuple(map(tuple, confusion)))
+    return Metrics(len(nats), values, tuple(map(tuple, confusion)))
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ class Spread:
     deviation: float
 
 
-def spread(metric: Metric, figures: Mapping[str, Figures]) -> Spread | None:
+def spread(metric: MetricInfo, figures: Mapping[str, Metrics]) -> Spread | None:
     """The spread of a metric over clients; None if none of them has rows."""
     values = {name: one.values[metric.key] for name, one in figures.items() if one.rows}
     if not values:

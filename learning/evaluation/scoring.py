@@ -19,14 +19,14 @@ from typing import Any
 
 import torch
 
-from common.protocol.records import DpoSettings, Kind
-from common.protocol.records import Objective as Name
+from common.protocol.records import DpoSettings, RowKind
+from common.protocol.records import ObjectiveName as Name
 from learning.evaluation import evaluate, figures
-from learning.evaluation.figures import Figures
+from learning.evaluation.figures import Metrics
 from learning.evaluation.measuring import BATCH
 from learning.objectives import dpo, registry
 from learning.objectives.classification import Text
-from learning.objectives.dpo import Pair
+from learning.objectives.dpo import TokenisedPair
 from learning.objectives.registry import Objective
 from learning.objectives.tokens import Example
 
@@ -35,7 +35,7 @@ Scores = Sequence[Any]
 
 
 @dataclass(frozen=True)
-class Measure:
+class RowScorer:
     """How to evaluate one kind of rows.
 
     Attributes:
@@ -45,13 +45,13 @@ class Measure:
         figures: (examples, scores, scores of the reference) → figures of this set.
     """
 
-    kind: Kind
+    kind: RowKind
     objective: Objective
     score: Callable[[torch.nn.Module, Sequence[Any]], Scores]
-    figures: Callable[[Sequence[Any], Scores, Scores], Figures]
+    figures: Callable[[Sequence[Any], Scores, Scores], Metrics]
 
 
-def make(kind: Kind, settings: DpoSettings | None, labels: Sequence[str]) -> Measure:
+def make(kind: RowKind, settings: DpoSettings | None, labels: Sequence[str]) -> RowScorer:
     """The measure of a kind.
 
     Args:
@@ -59,26 +59,28 @@ def make(kind: Kind, settings: DpoSettings | None, labels: Sequence[str]) -> Mea
         settings: Of the phase that learns preferences; None takes the defaults.
         labels: The class names of `classification`.
     """
-    name: dict[Kind, Name] = {"sft": "sft", "va": "dpo", "cls": "classification"}
+    name: dict[RowKind, Name] = {"sft": "sft", "va": "dpo", "cls": "classification"}
     objective = registry.make(name[kind], settings, labels)
     match kind:
         case "sft":
-            return Measure(kind, objective, _text_scores, _text)
+            return RowScorer(kind, objective, _text_scores, _text)
         case "va":
-            return Measure(kind, objective, _pair_scores, _Rewarded(settings or DpoSettings()))
+            return RowScorer(kind, objective, _pair_scores, _Rewarded(settings or DpoSettings()))
         case "cls":
-            return Measure(kind, objective, _class_scores, _Classified(len(labels)))
+            return RowScorer(kind, objective, _class_scores, _Classified(len(labels)))
 
 
 def _text_scores(model: torch.nn.Module, examples: Sequence[Example]) -> list[float]:
     return evaluate.row_nats(model, examples, BATCH)
 
 
-def _text(examples: Sequence[Example], scores: Scores, _: Scores) -> Figures:
+def _text(examples: Sequence[Example], scores: Scores, _: Scores) -> Metrics:
     return figures.text(scores, [e.learned for e in examples], [e.response_bytes for e in examples])
 
 
-def _pair_scores(model: torch.nn.Module, pairs: Sequence[Pair]) -> list[tuple[float, float]]:
+def _pair_scores(
+    model: torch.nn.Module, pairs: Sequence[TokenisedPair]
+) -> list[tuple[float, float]]:
     return dpo.log_probabilities(model, pairs)
 
 
@@ -86,7 +88,9 @@ def _pair_scores(model: torch.nn.Module, pairs: Sequence[Pair]) -> list[tuple[fl
 class _Rewarded:
     settings: DpoSettings
 
-    def __call__(self, pairs: Sequence[Pair], scores: Scores, reference: Scores) -> Figures:
+    def __call__(
+        self, pairs: Sequence[TokenisedPair], scores: Scores, reference: Scores
+    ) -> Metrics:
         lengths = [(pair.chosen.learned, pair.rejected.learned) for pair in pairs]
         return figures.preferences(scores, reference, lengths, self.settings.beta)
 
@@ -99,7 +103,7 @@ def _class_scores(model: torch.nn.Module, texts: Sequence[Text]) -> list[tuple[f
 class _Classified:
     classes: int
 
-    def __call__(self, texts: Sequence[Text], scores: Scores, _: Scores) -> Figures:
+    def __call__(self, texts: Sequence[Text], scores: Scores, _: Scores) -> Metrics:
         return figures.classes(
             [nats for nats, _ in scores],
             [predicted for _, predicted in scores],

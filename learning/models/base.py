@@ -24,14 +24,14 @@ from common.errors import ModelError, WireError
 from common.protocol.manifest import ModelFile, manifest, parse_manifest, sha256
 from learning.models import families, hub
 from learning.models.families import Family
-from learning.models.loading import Loaded, load
+from learning.models.loading import LoadedModel, load
 from learning.offline import made as offline
 
 __all__ = [
     "BaseModel",
-    "Loaded",
+    "LoadedModel",
     "ModelFile",
-    "Report",
+    "ProgressCallback",
     "cached",
     "install",
     "load",
@@ -40,7 +40,7 @@ __all__ = [
     "resolve",
 ]
 
-Report = Callable[[str, float], None]
+ProgressCallback = Callable[[str, float], None]
 """Told (what is being done, how much of it is done from 0 to 1); drives a progress bar."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -66,7 +66,11 @@ class BaseModel:
 
 
 def resolve(
-    name: str, revision: str | None, cache: Path, report: Report, family: Family | None = None
+    name: str,
+    revision: str | None,
+    cache: Path,
+    report: ProgressCallback,
+    family: Family | None = None,
 ) -> BaseModel:
     """Find, download or make a base model.
 

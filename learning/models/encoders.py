@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from common.errors import ModelError
-from learning.models.loading import Loaded, quiet
+from learning.models.loading import LoadedModel, quiet
 from learning.pruning.pruned import Pruning, check_shapes, read_pruning, reshape
 
 _REMEDY = "it needs config.json, safetensors weights and a tokenizer of an encoder such as BERT"
@@ -36,7 +36,7 @@ _MAX_LAYERS = 1024  # each costs time to build before its weights are looked for
 _PADS = ("[PAD]", "<pad>")
 
 
-def load_encoder(path: Path, labels: Sequence[str], device: torch.device, seed: int) -> Loaded:
+def load_encoder(path: Path, labels: Sequence[str], device: torch.device, seed: int) -> LoadedModel:
     """Load an encoder with a classification head for these labels.
 
     A head in the checkpoint is kept if it has as many labels; otherwise it is made anew.
@@ -61,7 +61,7 @@ def load_encoder(path: Path, labels: Sequence[str], device: torch.device, seed: 
     return _load(path, AutoModelForSequenceClassification, fields, device, seed)
 
 
-def load_backbone(path: Path, device: torch.device) -> Loaded:
+def load_backbone(path: Path, device: torch.device) -> LoadedModel:
     """Load an encoder without a head.
 
     Raises:
@@ -70,7 +70,7 @@ def load_backbone(path: Path, device: torch.device) -> Loaded:
     return _load(path, AutoModel, {}, device, seed=0)
 
 
-def load_whole(path: Path, device: torch.device) -> Loaded:
+def load_whole(path: Path, device: torch.device) -> LoadedModel:
     """Load an encoder with the head that its checkpoint has: of a classifier, a masked LM, or none.
 
     A masked LM has no place for a pooler. Where the checkpoint has one, as BERT's have, it is worth
@@ -111,7 +111,9 @@ def _check_order(path: Path, labels: Sequence[str]) -> None:
         )
 
 
-def _load(path: Path, auto: Any, fields: dict[str, Any], device: torch.device, seed: int) -> Loaded:
+def _load(
+    path: Path, auto: Any, fields: dict[str, Any], device: torch.device, seed: int
+) -> LoadedModel:
     pruning = read_pruning(path)
     config = _config(path, fields)
     if pruning:
@@ -132,7 +134,7 @@ def _load(path: Path, auto: Any, fields: dict[str, Any], device: torch.device, s
         model.__class__ = type(built).__bases__[0]  # only its building was special
     torch.nn.Module.to(model, device)  # transformers wraps `to` in a way that loses its types
     torch.nn.Module.eval(model)
-    return Loaded(model, _padded(tokenizer, model, path))
+    return LoadedModel(model, _padded(tokenizer, model, path))
 
 
 def _unusable(path: Path, error: Exception) -> ModelError:

@@ -24,11 +24,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from common.errors import ConfigError, ModelError
 from common.protocol.manifest import is_model_file
-from common.protocol.records import BaseRef, LoraSpec, Objective
+from common.protocol.records import BaseRef, LoraSpec, ObjectiveName
 from common.protocol.tensors import Tensors
 from learning.models import for_objective, lora
 from learning.models.encoders import load_encoder
-from learning.models.loading import Loaded, load_tokenizer, quiet
+from learning.models.loading import LoadedModel, load_tokenizer, quiet
 from learning.pruning import pruned
 
 Precision = Literal["float32", "bfloat16"]
@@ -42,7 +42,7 @@ _TOLERANCE = 1e-3  # of the largest logit; a merge in float32 stays far below
 
 
 @dataclass(frozen=True)
-class Trained:
+class ExportedModel:
     """One version of a run.
 
     Attributes:
@@ -55,7 +55,7 @@ class Trained:
         tensors: What was trained.
     """
 
-    objective: Objective
+    objective: ObjectiveName
     base: BaseRef
     path: Path
     labels: tuple[str, ...]
@@ -87,7 +87,7 @@ class Written:
     trained: int
 
 
-def write_model(trained: Trained, out: Path, precision: Precision) -> Written:
+def write_model(trained: ExportedModel, out: Path, precision: Precision) -> Written:
     """Write a plain model directory: the adapter merged into its base, or all that was trained.
 
     Merged in float32, whatever it is stored as.
@@ -111,7 +111,7 @@ def write_model(trained: Trained, out: Path, precision: Precision) -> Written:
     )
 
 
-def write_adapter(trained: Trained, out: Path, with_base: bool | None) -> Written:
+def write_adapter(trained: ExportedModel, out: Path, with_base: bool | None) -> Written:
     """Write a PEFT adapter directory, with the tokenizer, and with its base where that is needed.
 
     A base that is on no hub lies beside the adapter unless it is refused: nobody else could get
@@ -126,7 +126,7 @@ def write_adapter(trained: Trained, out: Path, with_base: bool | None) -> Writte
         ConfigError: The base is refused, but nobody could make it again without fccl.
         ModelError: The base cannot be loaded.
     """
-    loaded: Loaded | None = None
+    loaded: LoadedModel | None = None
     seeded: tuple[str, ...] = ()
     if trained.objective == "classification":
         loaded = for_objective.load_for(trained.objective, trained.path, trained.labels, _CPU)
@@ -207,7 +207,7 @@ def _logits(model: torch.nn.Module) -> torch.Tensor:
     return logits
 
 
-def _seeded(trained: Trained, loaded: Loaded) -> tuple[str, ...]:
+def _seeded(trained: ExportedModel, loaded: LoadedModel) -> tuple[str, ...]:
     """Weights that come from neither the checkpoint nor the adapter, but from fccl's seed.
 
     A second load with another seed shows them, whatever an architecture calls them.
@@ -258,7 +258,7 @@ def _settle_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBas
     settings._from_model_config = False  # or config.json, without a pad token, would go before
 
 
-def _ready(tokenizer: PreTrainedTokenizerBase, objective: Objective) -> PreTrainedTokenizerBase:
+def _ready(tokenizer: PreTrainedTokenizerBase, objective: ObjectiveName) -> PreTrainedTokenizerBase:
     """A tokenizer that pads; on the left where texts are continued: padding must not be."""
     if objective != "classification":
         tokenizer.padding_side = "left"

@@ -10,23 +10,23 @@ from pathlib import Path
 
 import torch
 
-from common.protocol.records import Objective
+from common.protocol.records import ObjectiveName
 from learning.models.encoders import load_encoder
 from learning.models.families import Family
-from learning.models.loading import Loaded, load
+from learning.models.loading import LoadedModel, load
 
 SEED = 0
 """Of weights that a checkpoint lacks (a head, a pooler): every side must draw the same ones."""
 
 
-def family_for(objective: Objective) -> Family:
+def family_for(objective: ObjectiveName) -> Family:
     """What kind of model an objective needs."""
     return "encoder" if objective == "classification" else "causal"
 
 
 def load_for(
-    objective: Objective, path: Path, labels: Sequence[str], device: torch.device
-) -> Loaded:
+    objective: ObjectiveName, path: Path, labels: Sequence[str], device: torch.device
+) -> LoadedModel:
     """Load a base model for an objective, in float32 and evaluation mode.
 
     Args:

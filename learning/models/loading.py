@@ -32,7 +32,7 @@ _ALONE = threading.RLock()
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedModel:
     """A base model in memory: float32, in evaluation mode; its tokenizer can pad."""
 
     model: PreTrainedModel
@@ -64,7 +64,7 @@ def _silenced() -> Iterator[None]:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-def load(path: Path, device: torch.device) -> Loaded:
+def load(path: Path, device: torch.device) -> LoadedModel:
     """Load the causal language model in a directory.
 
     Args:
@@ -92,7 +92,7 @@ def load(path: Path, device: torch.device) -> Loaded:
         raise _unusable(path, error) from None
     torch.nn.Module.to(model, device)  # transformers wraps `to` in a way that loses its types
     torch.nn.Module.eval(model)
-    return Loaded(model, _padded(tokenizer, path))
+    return LoadedModel(model, _padded(tokenizer, path))
 
 
 def load_tokenizer(path: Path) -> tuple[PreTrainedTokenizerBase, PretrainedConfig]:

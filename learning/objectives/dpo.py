@@ -42,7 +42,7 @@ ALIKE = "both answers have the same tokens"
 
 
 @dataclass(frozen=True)
-class Pair:
+class TokenisedPair:
     """One tokenised preference pair; `reference` is log π_ref of chosen and rejected, in nats."""
 
     chosen: Example
@@ -87,7 +87,7 @@ class PairBatch:
 
 def encode(
     tokenizer: PreTrainedTokenizerBase, rows: Sequence[Preference], max_length: int
-) -> Encoded[Pair]:
+) -> Encoded[TokenisedPair]:
     """Tokenises pairs; one of which any part does not fit into `max_length` is skipped, not cut.
 
     A cut answer has lost its end, and the preference was for the whole: π would learn lengths.
@@ -99,7 +99,7 @@ def encode(
     prompts = prompt_ids(tokenizer, [prompt(row.prompt) for row in rows])
     chosen = plain_ids(tokenizer, [row.chosen.strip() for row in rows])
     rejected = plain_ids(tokenizer, [row.rejected.strip() for row in rows])
-    pairs: list[Pair] = []
+    pairs: list[TokenisedPair] = []
     kept: list[int] = []
     skipped: Counter[str] = Counter()
     for place, (asked, good, bad) in enumerate(zip(prompts, chosen, rejected, strict=True)):
@@ -113,12 +113,12 @@ def encode(
         else:
             one = joined(asked, [*good, end], len(rows[place].chosen.strip().encode()))
             other = joined(asked, [*bad, end], len(rows[place].rejected.strip().encode()))
-            pairs.append(Pair(one, other))
+            pairs.append(TokenisedPair(one, other))
             kept.append(place)
     return Encoded(tuple(pairs), tuple(kept), dict(skipped))
 
 
-def collate(pairs: Sequence[Pair], device: torch.device | None = None) -> PairBatch:
+def collate(pairs: Sequence[TokenisedPair], device: torch.device | None = None) -> PairBatch:
     """Pads pairs to the longest of all answers. Pairs without a reference count as zero."""
     answers = [p.chosen for p in pairs] + [p.rejected for p in pairs]
     known = [p.reference or (0.0, 0.0) for p in pairs]
@@ -131,7 +131,7 @@ def collate(pairs: Sequence[Pair], device: torch.device | None = None) -> PairBa
 
 
 def log_probabilities(
-    model: torch.nn.Module, pairs: Sequence[Pair], *, autocast: bool = False
+    model: torch.nn.Module, pairs: Sequence[TokenisedPair], *, autocast: bool = False
 ) -> list[tuple[float, float]]:
     """Log π(answer | prompt) of chosen and rejected, summed over response tokens, in nats."""
     device = next(model.parameters()).device
@@ -148,8 +148,8 @@ def log_probabilities(
 
 
 def with_reference(
-    pairs: Sequence[Pair], reference: Sequence[tuple[float, float]]
-) -> tuple[Pair, ...]:
+    pairs: Sequence[TokenisedPair], reference: Sequence[tuple[float, float]]
+) -> tuple[TokenisedPair, ...]:
     """Pairs that carry their reference's log-probabilities."""
     return tuple(
         replace(pair, reference=known) for pair, known in zip(pairs, reference, strict=True)
@@ -212,7 +212,7 @@ class Preferring:
         return loss, figures
 
     def measure(
-        self, model: torch.nn.Module, pairs: Sequence[Pair], *, autocast: bool = False
+        self, model: torch.nn.Module, pairs: Sequence[TokenisedPair], *, autocast: bool = False
     ) -> Measurement:
         """Mean loss, and the share of pairs whose chosen answer has the higher reward.
 

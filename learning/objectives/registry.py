@@ -17,7 +17,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from common.protocol.records import DpoSettings
-from common.protocol.records import Objective as Name
+from common.protocol.records import ObjectiveName as Name
 from learning.evaluation.evaluate import evaluate
 from learning.evaluation.measuring import BATCH, Measurement
 from learning.objectives import classification, dpo, tokens

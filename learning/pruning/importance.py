@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from learning.models.loading import Loaded
+from learning.models.loading import LoadedModel
 from learning.pruning.pruned import layers_of, layout_of
 
 Batch = Mapping[str, Tensor]
@@ -53,7 +53,7 @@ def positions(model: PreTrainedModel) -> int:
     return table.num_embeddings - first
 
 
-def batches(loaded: Loaded, texts: Sequence[str], max_length: int) -> list[Batch]:
+def batches(loaded: LoadedModel, texts: Sequence[str], max_length: int) -> list[Batch]:
     """The texts in their order, cut to as many tokens as asked and as the model has positions."""
     room, device = positions(loaded.model), loaded.model.device
     return [

@@ -52,12 +52,12 @@ MULTIPLE = 16
 
 _LAYER_TEXTS = 2  # batches that choose layers: they are run once per candidate
 
-Told = Callable[[str, float], None]
+OnProgress = Callable[[str, float], None]
 """Told (what is being done, how much of it is done from 0 to 1)."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class PruningPlan:
     """What to keep.
 
     Attributes:
@@ -80,7 +80,7 @@ class Kept:
     ffn: int
 
 
-def check(plan: Plan, config: PretrainedConfig) -> None:
+def check(plan: PruningPlan, config: PretrainedConfig) -> None:
     """Refuse a plan that makes no sense, or none for this model.
 
     Raises:
@@ -111,9 +111,9 @@ def check(plan: Plan, config: PretrainedConfig) -> None:
 
 def prune(
     model: PreTrainedModel,
-    plan: Plan,
+    plan: PruningPlan,
     data: Sequence[Batch],
-    told: Told = lambda text, fraction: None,
+    told: OnProgress = lambda text, fraction: None,
 ) -> Kept:
     """Make an encoder smaller, in place, by what matters least on these texts.
 
@@ -140,7 +140,10 @@ def prune(
 
 
 def _layers(
-    model: PreTrainedModel, wanted: int | tuple[int, ...] | None, data: Sequence[Batch], told: Told
+    model: PreTrainedModel,
+    wanted: int | tuple[int, ...] | None,
+    data: Sequence[Batch],
+    told: OnProgress,
 ) -> tuple[int, ...]:
     have = len(layers_of(model))
     if isinstance(wanted, tuple):

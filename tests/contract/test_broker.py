@@ -22,8 +22,8 @@ from broker.protocol import (
     BrokerClosed,
     Consumer,
     Delivery,
-    Depth,
     Message,
+    QueueDepth,
     QueueFull,
     QueueMissing,
     QueueType,
@@ -138,9 +138,9 @@ def read_dead(broker: Broker, topology: Topology) -> Message:
 def test_a_confirmed_task_is_in_its_queue(broker: Broker, topology: Topology) -> None:
     broker.publish_task(topology, LOCAL, Message(b"task"))
     assert broker.depths(topology) == {
-        topology.task_queue(LOCAL): Depth(messages=1, consumers=0),
-        topology.update_queue(LOCAL): Depth(messages=0, consumers=0),
-        topology.dead_queue: Depth(messages=0, consumers=0),
+        topology.task_queue(LOCAL): QueueDepth(messages=1, consumers=0),
+        topology.update_queue(LOCAL): QueueDepth(messages=0, consumers=0),
+        topology.dead_queue: QueueDepth(messages=0, consumers=0),
     }
 
 
@@ -279,7 +279,7 @@ def test_delete_keeps_dead_letters_and_nothing_else(broker: Broker, topology: To
     with_bad.close()
     broker.publish_task(topology, LOCAL, Message(b"forgotten"))
     broker.delete(topology)
-    assert broker.depths(topology) == {topology.dead_queue: Depth(messages=1, consumers=0)}
+    assert broker.depths(topology) == {topology.dead_queue: QueueDepth(messages=1, consumers=0)}
     read_dead(broker, topology)
     broker.delete(topology)
     assert broker.depths(topology) == {}
@@ -456,9 +456,9 @@ def test_taking_a_task_leaves_the_others_in_the_queue(broker: Broker, topology: 
     # Quorum queues count a consumer that was cancelled until its delivery is answered.
     held = 1 if topology.queue_type == "quorum" else 0
     queue = topology.task_queue(LOCAL)
-    eventually(lambda: broker.depths(topology)[queue] == Depth(messages=2, consumers=held))
+    eventually(lambda: broker.depths(topology)[queue] == QueueDepth(messages=2, consumers=held))
     task.ack()
-    eventually(lambda: broker.depths(topology)[queue] == Depth(messages=2, consumers=0))
+    eventually(lambda: broker.depths(topology)[queue] == QueueDepth(messages=2, consumers=0))
 
 
 def test_two_workers_take_different_tasks(

@@ -13,7 +13,7 @@ import redis
 
 from common.errors import StoreError
 from common.protocol import commands
-from common.protocol.commands import Action, Answer, Command
+from common.protocol.commands import Command, CommandName, CommandReply
 from common.protocol.records import Event, Heartbeat, Membership, Receipt, VersionSummary
 from common.protocol.wire import pack, unpack
 from common.store import view
@@ -27,7 +27,7 @@ from common.store.store import (
     connect,
     place,
 )
-from common.store.view import ClientRow, Info, QueueRow
+from common.store.view import ClientRow, QueueRow, RunInfo
 
 SHA = "0" * 64
 
@@ -170,14 +170,14 @@ def test_one_question_to_join_has_one_answer(store: Store, run: str) -> None:
 
 
 def test_commands_wait_in_order_until_they_are_taken(store: Store, run: str) -> None:
-    wanted: tuple[Action, ...] = ("pause", "resume", "stop")
+    wanted: tuple[CommandName, ...] = ("pause", "resume", "stop")
     asked = [commands.send(store, run, action) for action in wanted]
     assert [unpack(Command, raw)[0] for raw in store.commands(run)] == asked
     commands.withdraw(store, run, asked[1])
     store.drop_commands(run, 1)
     assert [unpack(Command, raw)[0] for raw in store.commands(run)] == [asked[2]]
     assert commands.answer(store, run, asked[0].command_id) is None
-    done = Answer(command_id=asked[0].command_id, state="done")
+    done = CommandReply(command_id=asked[0].command_id, state="done")
     store.put_answer(run, done.command_id, pack(done))
     assert commands.answer(store, run, done.command_id) == done
 
@@ -250,8 +250,8 @@ def test_the_feed_is_bounded(opened: Opened, run: str) -> None:
 # the view
 
 
-def info(run: str) -> Info:
-    return Info(
+def info(run: str) -> RunInfo:
+    return RunInfo(
         run=run, name="n", status="running", version=2, total_versions=8, phase=0, phases=("sft",),
         clients=1, buffered=0, buffer_size=2, open_tasks=1, accepted=4, rejected=0, started_at=1.0,
         updated_at=2.0, max_staleness=20,
@@ -288,7 +288,7 @@ def test_a_reader_decodes_only_what_has_changed(store: Store, run: str) -> None:
     store.set_info(run, pack(info(run)))
     publish(0)
     store.feed(run, [event(str(i)) for i in range(30)])
-    reader = view.Reader(run, events=25)
+    reader = view.ViewReader(run, events=25)
     first = reader.read(store)
     assert [e.text for e in first.events] == [str(i) for i in range(5, 30)]
     again = reader.read(store)
@@ -303,7 +303,7 @@ def test_a_reader_decodes_only_what_has_changed(store: Store, run: str) -> None:
 
 
 def test_a_reader_forgets_the_run_that_had_the_name_before(store: Store, run: str) -> None:
-    reader = view.Reader(run)
+    reader = view.ViewReader(run)
     for name in (run, f"{run}2"):
         store.set_info(name, pack(info(name)))
         store.feed(name, [event(name)])

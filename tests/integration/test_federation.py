@@ -22,7 +22,7 @@ from broker.dead import DEAD_QUEUE, DEAD_REASON
 from broker.protocol import LOCAL, Message, QueueMissing, Topology
 from broker.rabbit.broker import RabbitBroker
 from common.protocol import codec, commands
-from common.protocol.records import Refusal, TrainTask, Update
+from common.protocol.records import TaskRefusal, TrainTask, Update
 from common.protocol.wire import pack
 from common.store.store import connect
 from tests.support.federations import Federation, check_applied_once, federation
@@ -118,7 +118,7 @@ def publish_hostile_updates(url: str, topology: Topology) -> None:
         broker.publish_update(topology, LOCAL, forged)
         for message in split_update("t000001.1", stranger()):
             broker.publish_update(topology, LOCAL, message)
-        foreign = Refusal(
+        foreign = TaskRefusal(
             task_id="t000001", attempt=1, client_id="mallory", worker_id="m", reason="no"
         )
         broker.publish_update(topology, LOCAL, Message(pack(foreign)))

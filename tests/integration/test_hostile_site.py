@@ -22,11 +22,11 @@ from pika.adapters.blocking_connection import BlockingChannel, BlockingConnectio
 from broker.chunks import split_update
 from broker.protocol import LOCAL, Message, QueueFull, Site, Topology
 from broker.rabbit.broker import RabbitBroker
-from broker.rabbit.management import Management, permission
+from broker.rabbit.management import ManagementApi, permission
 from broker.rabbit.pika_setup import make_parameters
 from common.protocol import codec
 from common.protocol.invitation import decode
-from common.protocol.records import Enrolment, Heartbeat, Refusal, Update
+from common.protocol.records import Enrolment, Heartbeat, TaskRefusal, Update
 from common.protocol.wire import pack
 from common.store.store import connect
 from tests.integration.test_sites import TLS, Headquarters
@@ -247,7 +247,7 @@ def test_an_update_for_another_sites_client_is_discarded(siege: Siege) -> None:
 
 def test_a_refusal_of_another_sites_task_closes_nothing(siege: Siege) -> None:
     task, client = siege.headquarters.rows("SELECT task_id, client_id FROM task WHERE open")[0]
-    refusal = Refusal(task_id=task, attempt=1, client_id=client, worker_id="w", reason="no")
+    refusal = TaskRefusal(task_id=task, attempt=1, client_id=client, worker_id="w", reason="no")
     for _ in range(3):
         siege.send(Message(pack(refusal)))
     query = f"SELECT state FROM receipt WHERE task_id = '{task}'"
@@ -346,7 +346,7 @@ def test_its_permissions_are_two(siege: Siege) -> None:
         (wanted.configure, wanted.write, wanted.read)
     ]
     assert limits[0]["value"]["max-connections"] == 64
-    Management(siege.servers.broker, siege.servers.management).close()
+    ManagementApi(siege.servers.broker, siege.servers.management).close()
 
 
 def test_a_flood_is_not_read_any_more_and_the_run_goes_on(siege: Siege) -> None:

@@ -14,16 +14,16 @@ import pytest
 from click.testing import CliRunner
 
 from broker.rabbit.broker import RabbitBroker
-from broker.rabbit.management import Management
+from broker.rabbit.management import ManagementApi
 from cli.doctor.command import command as doctor
 from common.errors import BrokerError, FcclError, JoinError, StoreError, StoreRefused
 from common.protocol.invitation import Invitation
 from common.protocol.naming import join_user, site_user
 from common.store import acl
 from common.store.store import connect
-from coordinator.core.events import Note
-from coordinator.sites.credentials import Access, Terms
-from coordinator.sites.registry import Sites
+from coordinator.core.events import LogEvent
+from coordinator.sites.credentials import InvitationTerms, SiteAccess
+from coordinator.sites.registry import SiteRegistry
 from tests.support.processes import eventually
 from tests.support.tls_servers import Guarded, certs
 from worker.site import identity
@@ -39,12 +39,12 @@ class Desk:
         self.name = f"run{uuid4().hex[:8]}"
         self.servers = servers
         self.now = 0.0  # added to the clock
-        self.sites = Sites(folder / "sites.db")
+        self.sites = SiteRegistry(folder / "sites.db")
         self.store = connect(servers.store)
-        management = Management(servers.broker, servers.management)
-        self.access = Access(self.name, self.sites, management, self.store, self.clock)
+        management = ManagementApi(servers.broker, servers.management)
+        self.access = SiteAccess(self.name, self.sites, management, self.store, self.clock)
         self.management = management
-        self.notes: list[Note] = []
+        self.notes: list[LogEvent] = []
         self._stop = threading.Event()
 
     def clock(self) -> float:
@@ -52,7 +52,7 @@ class Desk:
 
     def invite(self, site: str = "hospital-a", *, again: bool = False) -> Invitation:
         servers = self.servers
-        terms = Terms(
+        terms = InvitationTerms(
             hours=1.0,
             broker=servers.amqps.replace("guest:guest@", ""),
             store=servers.rediss,
@@ -268,8 +268,8 @@ def test_a_site_that_was_never_invited_cannot_be_revoked(desk: Desk) -> None:
 
 
 def test_without_its_management_api_nobody_is_invited(desk: Desk) -> None:
-    management = Management(desk.servers.broker, "http://127.0.0.1:1")
-    closed = Access(desk.name, desk.sites, management, desk.store, desk.clock)
+    management = ManagementApi(desk.servers.broker, "http://127.0.0.1:1")
+    closed = SiteAccess(desk.name, desk.sites, management, desk.store, desk.clock)
     desk.access = closed
     with pytest.raises(BrokerError, match=r"management API at .* does not answer"):
         desk.invite()

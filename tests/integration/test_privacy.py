@@ -24,7 +24,7 @@ import redis
 from transformers import PreTrainedTokenizerBase
 
 from common.errors import DataError
-from common.protocol.records import Kind, Refusal
+from common.protocol.records import RowKind, TaskRefusal
 from learning.data import rows
 from learning.data.instructions import Instruction
 from learning.data.labelled import Labelled
@@ -39,7 +39,7 @@ from tests.support.servers import Server
 from tests.support.tcp_proxy import Recorder, records
 from tests.support.tiny_model import tiny_tokenizer
 from tests.support.worker_records import task
-from worker.data.shards import Data
+from worker.data.shards import ClientData
 
 SENTENCE = "Die Quittenbäume hinter dem Kesselhaus gehören Frau Xyloprax."
 WORDS = ("Quittenbäume", "Kesselhaus", "Xyloprax")
@@ -48,9 +48,9 @@ LENGTH = 256
 LABELS = ("negative", "positive")
 
 
-def good(kind: Kind) -> list[Row]:
+def good(kind: RowKind) -> list[Row]:
     """Rows that are learned; so many that some are trained on and some measured by."""
-    made: dict[Kind, Callable[[int], Row]] = {
+    made: dict[RowKind, Callable[[int], Row]] = {
         "sft": lambda i: Instruction(f"Frage {i}. {SENTENCE}", "", f"{SENTENCE} Antwort {i}."),
         "va": lambda i: Preference(f"{i}? {SENTENCE}", f"Ja. {SENTENCE}", f"{SENTENCE} Nein!"),
         "cls": lambda i: Labelled(f"{i}: {SENTENCE}", LABELS[i % 2]),
@@ -58,7 +58,7 @@ def good(kind: Kind) -> list[Row]:
     return [made[kind](i) for i in range(20)]
 
 
-def unusable(kind: Kind) -> list[dict[str, str]]:
+def unusable(kind: RowKind) -> list[dict[str, str]]:
     """Records that give no row."""
     return {
         "sft": [{"instruction": SENTENCE, "output": ""}, {"output": SENTENCE}],
@@ -70,10 +70,10 @@ def unusable(kind: Kind) -> list[dict[str, str]]:
     }[kind]
 
 
-def too_long(kind: Kind) -> list[Row]:
+def too_long(kind: RowKind) -> list[Row]:
     """A row for which no model here has room; a text to classify is only cut."""
     long = " ".join([SENTENCE] * 400)
-    made: dict[Kind, Row] = {
+    made: dict[RowKind, Row] = {
         "sft": Instruction(long, "", SENTENCE),
         "va": Preference(SENTENCE, long, SENTENCE),
         "cls": Labelled(long, SENTENCE),  # of a class that there is not
@@ -81,7 +81,7 @@ def too_long(kind: Kind) -> list[Row]:
     return [made[kind]]
 
 
-def lines(kind: Kind, path: Path) -> None:
+def lines(kind: RowKind, path: Path) -> None:
     """Add rows of every sort to a client's file."""
     whole = path.with_name("planted")
     rows.write(whole, [*good(kind), *too_long(kind)])
@@ -166,7 +166,7 @@ class Spied:
     recorders: tuple[Recorder, Recorder]
 
     @property
-    def kinds(self) -> tuple[Kind, ...]:
+    def kinds(self) -> tuple[RowKind, ...]:
         names = {path.stem.rpartition("_")[2] for path in self.good.glob("client_0_*.jsonl")}
         return tuple(kind for kind in ("sft", "va", "cls") if kind in names)
 
@@ -229,8 +229,8 @@ def private(run: Federation, place: Path) -> tuple[Path, Path]:
     return own, broken
 
 
-def kind_of(path: Path) -> Kind:
-    kinds: dict[str, Kind] = {"sft": "sft", "va": "va", "cls": "cls"}
+def kind_of(path: Path) -> RowKind:
+    kinds: dict[str, RowKind] = {"sft": "sft", "va": "va", "cls": "cls"}
     return kinds[path.stem.rpartition("_")[2]]
 
 
@@ -273,7 +273,7 @@ def test_no_place_outside_a_worker_has_seen_a_clients_rows(spied: Spied, place: 
 
 @pytest.mark.servers
 def test_the_planted_rows_were_really_trained_on_and_measured_by(spied: Spied) -> None:
-    data = Data(spied.good)
+    data = ClientData(spied.good)
     names = {"sft": "sft", "va": "dpo", "cls": "classification"}
     for kind in spied.kinds:
         objective = registry.make(names[kind], None, LABELS)  # type: ignore[arg-type]
@@ -295,7 +295,7 @@ def test_the_planted_rows_were_really_trained_on_and_measured_by(spied: Spied) -
 
 @pytest.mark.servers
 def test_a_refusal_travels_with_its_reason_and_without_the_rows(spied: Spied) -> None:
-    refusals = list(records(spied.recorders[0].sent(), Refusal))
+    refusals = list(records(spied.recorders[0].sent(), TaskRefusal))
     assert {refusal.client_id for refusal in refusals} == {"client_0", "client_1", "client_2"}
     for refusal in refusals:
         kind = spied.kinds[0]
@@ -351,7 +351,7 @@ BROKEN = {
 @pytest.mark.parametrize("kind", ["sft", "va", "cls"])
 @pytest.mark.parametrize("text", BROKEN.values(), ids=BROKEN.keys())
 def test_an_error_about_a_private_file_holds_nothing_of_it(
-    tmp_path: Path, kind: Kind, text: str | None
+    tmp_path: Path, kind: RowKind, text: str | None
 ) -> None:
     path = tmp_path / f"client_0_{kind}.jsonl"
     path.write_bytes(SENTENCE.encode("utf-16") if text is None else text.encode("utf-8"))
@@ -359,7 +359,7 @@ def test_an_error_about_a_private_file_holds_nothing_of_it(
     wanted = task(objective=name, labels=LABELS, max_length=64)
     objective = registry.make(name, None, LABELS)
     with pytest.raises(DataError) as caught:
-        Data(tmp_path).shard(wanted, objective, tiny_tokenizer())
+        ClientData(tmp_path).shard(wanted, objective, tiny_tokenizer())
     assert path.name in str(caught.value)
     assert seen(str(caught.value).encode(), forms()) == []
     assert len(str(caught.value).splitlines()) == 1

@@ -27,11 +27,19 @@ from broker.embedded.broker import EmbeddedBroker, EmbeddedServer
 from broker.protocol import LOCAL, Message, Site, TakenTask, Topology
 from common.errors import DataError, ModelError
 from common.protocol import codec
-from common.protocol.records import Adapter, BaseRef, BlobRef, Receipt, Refusal, TrainTask, Update
+from common.protocol.records import (
+    Adapter,
+    BaseRef,
+    BlobRef,
+    Receipt,
+    TaskRefusal,
+    TrainTask,
+    Update,
+)
 from common.protocol.wire import kind_of, pack, unpack
 from common.store.embedded import EmbeddedStore
 from common.store.store import Store
-from common.store.view import Info
+from common.store.view import RunInfo
 from coordinator.publish.base_model_server import BaseServer
 from learning.data.instructions import write
 from learning.models import base, hub, loading, lora
@@ -41,7 +49,7 @@ from learning.training.loop import StepReport
 from tests.support.processes import eventually, forked
 from tests.support.worker_records import task as make_task
 from worker import heartbeat, publisher, service
-from worker.service import Served, Setting, Worker
+from worker.service import Worker, WorkerSettings, WorkerSummary
 from worker.site.run_discovery import find_run
 from worker.spool import claim, client_lock
 
@@ -98,7 +106,7 @@ def info(status: str = "running", max_staleness: int = 20) -> bytes:
     )  # fmt: skip
     fields = dict.fromkeys(counts, 0) | {"started_at": 0.0, "updated_at": 0.0, "phases": ["sft"]}
     fields |= {"run": RUN, "name": NAME, "status": status, "max_staleness": max_staleness}
-    return pack(Info.model_validate(fields))
+    return pack(RunInfo.model_validate(fields))
 
 
 @dataclass
@@ -162,18 +170,18 @@ class Hall:
         assert self.broker.depths(self.topology)[self.topology.task_queue(LOCAL)].messages == 0
 
     @property
-    def setting(self) -> Setting:
-        return Setting(
+    def setting(self) -> WorkerSettings:
+        return WorkerSettings(
             name=NAME, site=LOCAL, data=self.root / "clients", state=self.root / "state",
             cache=self.model.cache, host="host", software="test",
         )  # fmt: skip
 
     def worker(
         self,
-        setting: Setting | None = None,
+        setting: WorkerSettings | None = None,
         broker: EmbeddedBroker | None = None,
         on_step: Callable[..., None] = lambda *_: None,
-        report: base.Report = lambda *_: None,
+        report: base.ProgressCallback = lambda *_: None,
         compute: Compute = COMPUTE,
     ) -> Worker:
         return Worker(
@@ -192,7 +200,7 @@ class Hall:
         self.store.set_info(RUN, info("finished"))
 
     @contextmanager
-    def serving(self, worker: Worker) -> Iterator[Future[Served]]:
+    def serving(self, worker: Worker) -> Iterator[Future[WorkerSummary]]:
         """A worker at work; at the end of the block the run is over, and so is the worker."""
         over = threading.Event()
         with ThreadPoolExecutor(1) as threads:
@@ -369,7 +377,7 @@ def test_a_stopped_worker_leaves_its_task_for_the_next_start(hall: Hall) -> None
 def test_a_task_of_a_client_whose_rows_are_elsewhere_is_refused_with_the_reason(hall: Hall) -> None:
     hall.issue("t1", client_id="client_9", attempt=2)
     with hall.serving(hall.worker()):
-        refusal, _ = unpack(Refusal, hall.received())
+        refusal, _ = unpack(TaskRefusal, hall.received())
     assert (refusal.task_id, refusal.attempt, refusal.client_id) == ("t1", 2, "client_9")
     assert "no rows of client_9" in refusal.reason
     assert hall.kept("slots", "0") == ["updates"]
@@ -380,7 +388,7 @@ def test_a_worker_that_refuses_three_tasks_in_a_row_ends_with_the_reason(hall: H
         hall.issue(name, client_id="client_9")
     with pytest.raises(DataError, match="no rows of client_9"):
         hall.worker().serve(threading.Event(), threading.Event())
-    assert [unpack(Refusal, hall.received())[0].task_id for _ in range(3)] == ["t1", "t2", "t3"]
+    assert [unpack(TaskRefusal, hall.received())[0].task_id for _ in range(3)] == ["t1", "t2", "t3"]
 
 
 def test_training_that_diverges_is_refused_and_not_sent(hall: Hall) -> None:
@@ -388,7 +396,10 @@ def test_training_that_diverges_is_refused_and_not_sent(hall: Hall) -> None:
     hall.issue("t2")
     with hall.serving(hall.worker()):
         first = hall.received()
-        assert kind_of(first) in ("Refusal", "Update")  # a huge rate need not diverge everywhere
+        assert kind_of(first) in (
+            "TaskRefusal",
+            "Update",
+        )  # a huge rate need not diverge everywhere
         assert hall.update().task_id == "t2"
 
 

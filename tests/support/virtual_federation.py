@@ -18,21 +18,21 @@ from common.config.config import AggregationConfig, PhaseConfig, ScheduleConfig
 from common.protocol.records import ContributionStats
 from coordinator.core import machine
 from coordinator.core.events import (
-    Accept,
+    AcceptUpdate,
     Action,
-    Beats,
-    Candidate,
-    Close,
-    Commit,
+    CloseTask,
+    CommitVersion,
     CoordinatorEvent,
-    Discard,
-    Finish,
-    Issue,
-    Note,
-    Refused,
-    Sign,
+    DiscardMessage,
+    FinishRun,
+    HeartbeatsRead,
+    IssueTask,
+    LogEvent,
+    TaskRefused,
+    UpdateArrived,
+    WorkerSignal,
 )
-from coordinator.core.state import Client, OpenTask, Plan, State
+from coordinator.core.state import Client, CoordinatorState, OpenTask, Plan
 
 REPUBLISH_S = 60.0
 PULSE_S = 1.0
@@ -71,7 +71,7 @@ def plan(
     )
 
 
-def candidate(task: OpenTask, site: str = "local", **changed: object) -> Candidate:
+def candidate(task: OpenTask, site: str = "local", **changed: object) -> UpdateArrived:
     """A flawless answer to the newest attempt of a task, with changes."""
     fields: dict[str, object] = {
         "task_id": task.task_id,
@@ -87,7 +87,7 @@ def candidate(task: OpenTask, site: str = "local", **changed: object) -> Candida
         "nbytes": 100,
         "upload": f"{site}.{task.task_id}.{task.attempt}",
     }
-    return Candidate(**{**fields, **changed})  # type: ignore[arg-type]
+    return UpdateArrived(**{**fields, **changed})  # type: ignore[arg-type]
 
 
 @dataclass
@@ -105,7 +105,7 @@ class Worker:
         return not any(start <= now < end for start, end in self.away)
 
 
-def on_time(_: Candidate) -> Sequence[float]:
+def on_time(_: UpdateArrived) -> Sequence[float]:
     """A network without faults: every update arrives once, after a tenth of a second."""
     return (0.1,)
 
@@ -114,12 +114,12 @@ def on_time(_: Candidate) -> Sequence[float]:
 class Log:
     """What the coordinator decided, in order."""
 
-    issued: list[Issue] = field(default_factory=list)
-    accepted: list[Accept] = field(default_factory=list)
-    closed: list[Close] = field(default_factory=list)
-    discarded: list[Discard] = field(default_factory=list)
-    commits: list[Commit] = field(default_factory=list)
-    notes: list[Note] = field(default_factory=list)
+    issued: list[IssueTask] = field(default_factory=list)
+    accepted: list[AcceptUpdate] = field(default_factory=list)
+    closed: list[CloseTask] = field(default_factory=list)
+    discarded: list[DiscardMessage] = field(default_factory=list)
+    commits: list[CommitVersion] = field(default_factory=list)
+    notes: list[LogEvent] = field(default_factory=list)
     times: dict[int, float] = field(default_factory=dict)  # when each version was committed
 
     def applied(self) -> list[str]:
@@ -129,7 +129,7 @@ class Log:
         return [commit.version for commit in self.commits]
 
 
-OnStep = Callable[[State, State, tuple[Action, ...], float], None]
+OnStep = Callable[[CoordinatorState, CoordinatorState, tuple[Action, ...], float], None]
 
 
 class Federation:
@@ -140,7 +140,7 @@ class Federation:
         plan: Plan,
         workers: Sequence[Worker],
         *,
-        network: Callable[[Candidate], Sequence[float]] = on_time,
+        network: Callable[[UpdateArrived], Sequence[float]] = on_time,
         store_down: Sequence[tuple[float, float]] = (),
         on_step: OnStep | None = None,
     ) -> None:
@@ -154,8 +154,8 @@ class Federation:
             on_step: Told the state before and after every step, what it decided, and the time.
         """
         self.plan, self.workers = plan, workers
-        self.state, self.log, self.now = State(), Log(), 0.0
-        self.finished: Finish | None = None
+        self.state, self.log, self.now = CoordinatorState(), Log(), 0.0
+        self.finished: FinishRun | None = None
         self._network, self._store_down, self._on_step = network, store_down, on_step
         self._queues: dict[str, deque[OpenTask]] = defaultdict(deque)
         self._receipts: set[str] = set()
@@ -185,23 +185,23 @@ class Federation:
 
     def _carry_out(self, action: Action) -> None:
         match action:
-            case Issue():
+            case IssueTask():
                 self.log.issued.append(action)
                 self._queues[action.site].append(action.task)
-            case Accept():
+            case AcceptUpdate():
                 self.log.accepted.append(action)
                 self._receipts.add(action.update.task_id)
-            case Close():
+            case CloseTask():
                 self.log.closed.append(action)
                 self._receipts.add(action.task_id)
-            case Commit():
+            case CommitVersion():
                 self.log.commits.append(action)
                 self.log.times[action.version] = self.now
-            case Discard():
+            case DiscardMessage():
                 self.log.discarded.append(action)
-            case Note():
+            case LogEvent():
                 self.log.notes.append(action)
-            case Finish():
+            case FinishRun():
                 self.finished = action
 
     def _pulse(self) -> None:
@@ -212,11 +212,11 @@ class Federation:
             elif up and worker.task is None and self._queues[worker.site]:
                 self._begin(worker, self._queues[worker.site].popleft())
         signs = tuple(
-            Sign(w.site, w.task is not None, w.task.task_id if w.task else None)
+            WorkerSignal(w.site, w.task is not None, w.task.task_id if w.task else None)
             for w in self.workers
             if w.alive(self.now)
         )
-        self.feed(Beats(signs) if up else Beats((), store_up=False))
+        self.feed(HeartbeatsRead(signs) if up else HeartbeatsRead((), store_up=False))
         self.at(self.now + PULSE_S, self._pulse)
 
     def _begin(self, worker: Worker, task: OpenTask) -> None:
@@ -229,11 +229,11 @@ class Federation:
         worker.task = None
         if worker.refuses:
             refused = (task.task_id, task.attempt, task.client_id, worker.site, "no base model")
-            self.feed(Refused(*refused))
+            self.feed(TaskRefused(*refused))
             return
         self._send(candidate(task, worker.site, worker_id=worker.name))
 
-    def _send(self, update: Candidate) -> None:
+    def _send(self, update: UpdateArrived) -> None:
         """What a worker does with an update on its disk: again and again until the receipt."""
         if update.task_id in self._receipts:
             return

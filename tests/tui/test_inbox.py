@@ -10,7 +10,7 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Static
 
-from common.protocol.records import InboxRow
+from common.protocol.records import InboxFigures
 from common.store.store import connect
 from tests.support.servers import Server
 from tests.support.tui.stage import heartbeat, publish, shows, watch
@@ -25,9 +25,9 @@ from tui.widgets.table import LiveTable
 KEY = str(list(PANES).index("inbox") + 1)
 
 
-def row(client: str = "client_0", **changed: Any) -> InboxRow:
+def row(client: str = "client_0", **changed: Any) -> InboxFigures:
     counts = {"waiting": 4, "learned": 30, "settled": 250, "rejected": 7}
-    return InboxRow.model_validate({"client_id": client, **counts, **changed})
+    return InboxFigures.model_validate({"client_id": client, **counts, **changed})
 
 
 ACCEPTED = row(

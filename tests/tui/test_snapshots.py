@@ -13,7 +13,7 @@ from textual.pilot import Pilot
 
 from common.protocol.records import Event, Heartbeat
 from common.run_directory import recording
-from common.store.inbox_totals import Past
+from common.store.inbox_totals import InboxHistory
 from tests.support.tui.pictures import compare
 from tests.support.tui.recordings import record
 from tests.support.tui.stage import heartbeat
@@ -137,7 +137,7 @@ def test_a_pane(pane: Any, size: tuple[int, int], tmp_path: Path) -> None:
 
 def test_the_inbox(tmp_path: Path) -> None:
     workers = [heartbeat("w1", sent_at=NOW, inbox=(ACCEPTED, FORGETS))]
-    past = {"client_0": Past(1950.0, (0.93, 0.7, 0.72, 0.5, 0.41))}
+    past = {"client_0": InboxHistory(1950.0, (0.93, 0.7, 0.72, 0.5, 0.41))}
     host = Styled(Inbox())
 
     async def script(pilot: Pilot[Any]) -> None:

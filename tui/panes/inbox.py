@@ -6,8 +6,8 @@ from textual import on
 from textual.app import ComposeResult
 from textual.widgets import Static
 
-from common.protocol.records import InboxRow
-from common.store.inbox_totals import Past, totals
+from common.protocol.records import InboxFigures
+from common.store.inbox_totals import InboxHistory, totals
 from tui.feed import Look
 from tui.panes.listing import Listing
 from tui.widgets.cell import LEAST, Cell, number, state, word
@@ -85,7 +85,7 @@ class Inbox(Listing):
             line.update(text)
 
 
-def about(row: InboxRow, now: float) -> str:
+def about(row: InboxFigures, now: float) -> str:
     """A client's last batch, in a few sentences.
 
     Args:
@@ -118,7 +118,7 @@ def change(before: float | None, after: float | None) -> str:
     return f"{decimals(before)} → {decimals(after)}"
 
 
-def _row(row: InboxRow, past: Past | None, now: float) -> dict[str, Cell]:
+def _row(row: InboxFigures, past: InboxHistory | None, now: float) -> dict[str, Cell]:
     losses = past.losses[-SPARK:] if past is not None else ()
     curve = spark(losses, min(losses, default=0.0), max(losses, default=0.0))
     return {

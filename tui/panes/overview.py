@@ -12,7 +12,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import Static
 
-from common.store.view import FederationView, Info
+from common.store.view import FederationView, RunInfo
 from tui import figures
 from tui.banner import banner
 from tui.feed import Look
@@ -114,7 +114,7 @@ def recorded(view: FederationView) -> Text:
     return Text.assemble(("⏵ recorded", "cyan"), "  ", ", ".join(parts))
 
 
-def phases(info: Info, progress: Progress | None) -> Text:
+def phases(info: RunInfo, progress: Progress | None) -> Text:
     """All phases in a row: done, in progress and how far, to come."""
     text, names, now = Text(), info.phases, info.phase
     for at, name in enumerate(names):

@@ -19,7 +19,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.widgets import Static
 
-from common.protocol.records import Sample
+from common.protocol.records import SampleAnswer
 from tui.feed import Look
 from tui.widgets.rows import Rows
 
@@ -33,12 +33,12 @@ held-out rows while the run goes on; a model that is slow on its CPU takes a whi
 federation.toml, samples.prompts says how many rows (0: none), samples.every how often."""
 
 
-def prompts(samples: Sequence[Sample]) -> list[str]:
+def prompts(samples: Sequence[SampleAnswer]) -> list[str]:
     """What was asked, in the order in which it was first asked."""
     return list(dict.fromkeys(sample.asked for sample in samples))
 
 
-def beside(answers: Sequence[Sample], newest: int | None) -> list[Sample]:
+def beside(answers: Sequence[SampleAnswer], newest: int | None) -> list[SampleAnswer]:
     """The answers to show: the base's, then those of versions, newest first.
 
     Args:
@@ -67,7 +67,7 @@ class Samples(Vertical):
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
-        self._samples: tuple[Sample, ...] = ()
+        self._samples: tuple[SampleAnswer, ...] = ()
         self._newest: int | None = None  # beside the base, if it was chosen
         self._objectives: dict[int, str] = {}  # of the phases that made versions
 
@@ -119,7 +119,7 @@ class Samples(Vertical):
         message.stop()
         self._draw()
 
-    def _answers(self) -> list[Sample]:
+    def _answers(self) -> list[SampleAnswer]:
         chosen = self.query_one(Rows).key
         return [sample for sample in self._samples if sample.asked == chosen]
 
@@ -139,7 +139,7 @@ class Samples(Vertical):
         cells = [(self._title(each), _answer(each)) for each in shown]
         said.update(_columns(cells) if room >= FEWEST else _stack(cells))
 
-    def _title(self, sample: Sample) -> Text:
+    def _title(self, sample: SampleAnswer) -> Text:
         if sample.version == 0:
             return Text("base", style="bold")
         clock = time.strftime("%H:%M:%S", time.localtime(sample.at))
@@ -147,13 +147,13 @@ class Samples(Vertical):
         return Text.assemble((f"version {sample.version}", "bold"), about)
 
 
-def _asked(sample: Sample) -> Text:
+def _asked(sample: SampleAnswer) -> Text:
     label = Text("asked     ", style="bold")
     wanted = Text("\nexpected  ", style="bold")
     return Text.assemble(label, sample.asked, wanted, sample.expected)
 
 
-def _head(answers: Sequence[Sample], newest: int | None) -> str:
+def _head(answers: Sequence[SampleAnswer], newest: int | None) -> str:
     count = sum(1 for each in answers if each.version)
     asked = f"the base and {count} version{'' if count == 1 else 's'} answered"
     where = "newest first" if newest is None else f"from version {newest} back"
@@ -173,7 +173,7 @@ def _stack(cells: Sequence[tuple[Text, Text]]) -> RenderableType:
     return Group(*(Text.assemble(title, "\n", answer, "\n") for title, answer in cells))
 
 
-def _answer(sample: Sample) -> Text:
+def _answer(sample: SampleAnswer) -> Text:
     """The text; of a class its probability, and whether it is right."""
     if sample.probability is None:
         return Text(sample.answer or "(nothing)", style="" if sample.answer else "dim")

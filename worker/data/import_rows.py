@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import get_args
 
 from common.errors import DataError, FcclError
-from common.protocol.records import Kind
+from common.protocol.records import RowKind
 from learning.data import rows
 from learning.data.rows import Row
 
@@ -36,7 +36,7 @@ def bring(sources: Sequence[Path], site: str, out: Path, say: Callable[[str], No
         return out
     if not sources:
         raise DataError(f"site {site} has no rows yet", "name a file with --data")
-    found: dict[Kind, list[Row]] = {}
+    found: dict[RowKind, list[Row]] = {}
     for source in sources:
         for kind, some in _read(source, say).items():
             found.setdefault(kind, []).extend(some)
@@ -51,22 +51,22 @@ def bring(sources: Sequence[Path], site: str, out: Path, say: Callable[[str], No
     return out
 
 
-def _read(source: Path, say: Callable[[str], None]) -> dict[Kind, Sequence[Row]]:
+def _read(source: Path, say: Callable[[str], None]) -> dict[RowKind, Sequence[Row]]:
     """The rows of one file, of every kind that it has."""
     if source.is_dir():
         raise DataError(f"{source} is a directory", "name one directory, or files, with --data")
     if not source.is_file():
         raise DataError(f"data file {source} does not exist", "check --data")
-    found: dict[Kind, Sequence[Row]] = {}
+    found: dict[RowKind, Sequence[Row]] = {}
     why: FcclError | None = None
-    for kind in get_args(Kind):
+    for kind in get_args(RowKind):
         with contextlib.suppress(DataError):
             loaded = rows.load(kind, str(source), say=lambda line: None)
             found[kind] = loaded.rows
             left = f", {len(loaded.skipped)} skipped" if loaded.skipped else ""
             say(f"{source}: {len(loaded.rows)} {kind} rows{left}")
     if not found:
-        for kind in get_args(Kind):
+        for kind in get_args(RowKind):
             try:
                 rows.load(kind, str(source), say=lambda line: None)
             except DataError as error:

@@ -21,12 +21,12 @@ from safetensors.numpy import load_file, save
 
 from common.files import write_durable
 from common.protocol.tensors import Tensors
-from learning.objectives.dpo import Pair
+from learning.objectives.dpo import TokenisedPair
 
 _PREFIX = "reference."
 _KEPT = 4  # of training and holdout pairs, of this phase and of one before it
 
-Pairs = Sequence[Pair]
+Pairs = Sequence[TokenisedPair]
 Nats = list[tuple[float, float]]
 
 

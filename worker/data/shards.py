@@ -14,7 +14,7 @@ from typing import Any, get_args
 from transformers import PreTrainedTokenizerBase
 
 from common.errors import DataError
-from common.protocol.records import KINDS, Kind, TrainTask
+from common.protocol.records import KINDS, RowKind, TrainTask
 from learning.data import rows, shards
 from learning.objectives.registry import Objective
 
@@ -23,7 +23,7 @@ HOLDOUT_EXAMPLES = 48  # measured before and after every task: enough to compare
 
 
 @dataclass(frozen=True)
-class Shard:
+class TokenisedShard:
     """One client's tokenised rows: examples of the task's objective."""
 
     train: Sequence[Any]
@@ -34,16 +34,16 @@ _LEARNED = {kind: objective for objective, kind in KINDS.items()}
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ShardRequest:
     """Which rows, and what makes examples of them; `labels` only where texts are classified."""
 
     client_id: str
-    kind: Kind
+    kind: RowKind
     labels: tuple[str, ...]
     max_length: int
 
 
-class Data:
+class ClientData:
     """The data directory of a worker."""
 
     def __init__(self, directory: Path, site: str | None = None) -> None:
@@ -54,39 +54,41 @@ class Data:
             site: Whose clients they are, where it was invited: it may speak for SITE and SITE.NAME.
         """
         self._directory, self._site = directory, site
-        self._shards: dict[tuple[Wanted, int], Shard] = {}
+        self._shards: dict[tuple[ShardRequest, int], TokenisedShard] = {}
 
     def clients(self) -> tuple[str, ...]:
         """The clients of whom there are rows of any kind."""
-        return tuple(sorted({client for kind in get_args(Kind) for client in self.files(kind)}))
+        return tuple(sorted({client for kind in get_args(RowKind) for client in self.files(kind)}))
 
-    def counts(self) -> dict[str, dict[Kind, int]]:
+    def counts(self) -> dict[str, dict[RowKind, int]]:
         """Training rows of each client, by kind.
 
         Raises:
             DataError: A file cannot be read.
         """
-        found: dict[str, dict[Kind, int]] = {client: {} for client in self.clients()}
-        for kind in get_args(Kind):
+        found: dict[str, dict[RowKind, int]] = {client: {} for client in self.clients()}
+        for kind in get_args(RowKind):
             for client, path in self.files(kind).items():
                 found[client][kind] = len(shards.split(rows.read(kind, path).rows).train)
         return found
 
     def shard(
         self, task: TrainTask, objective: Objective, tokenizer: PreTrainedTokenizerBase
-    ) -> Shard:
+    ) -> TokenisedShard:
         """The rows that a task is to learn from, ready to train on; of the holdout a part.
 
         Raises:
             DataError: This worker has no such rows of that client, or none can be used.
         """
-        wanted = Wanted(
+        wanted = ShardRequest(
             task.client_id, KINDS[task.objective], task.labels, task.training.max_length
         )
         whole = self.of(wanted, objective, tokenizer)
-        return Shard(whole.train, whole.holdout[:HOLDOUT_EXAMPLES])
+        return TokenisedShard(whole.train, whole.holdout[:HOLDOUT_EXAMPLES])
 
-    def of(self, wanted: Wanted, objective: Objective, tokenizer: PreTrainedTokenizerBase) -> Shard:
+    def of(
+        self, wanted: ShardRequest, objective: Objective, tokenizer: PreTrainedTokenizerBase
+    ) -> TokenisedShard:
         """The rows of a client, ready to train on, with all of its holdout.
 
         Raises:
@@ -98,8 +100,8 @@ class Data:
         return self._shards[key]
 
     def _read(
-        self, wanted: Wanted, objective: Objective, tokenizer: PreTrainedTokenizerBase
-    ) -> Shard:
+        self, wanted: ShardRequest, objective: Objective, tokenizer: PreTrainedTokenizerBase
+    ) -> TokenisedShard:
         client, kind, length = wanted.client_id, wanted.kind, wanted.max_length
         path = self.files(kind).get(client)
         if path is None:
@@ -117,9 +119,9 @@ class Data:
                 f"no row of {path} can be used at {length} tokens ({why})",
                 "raise model.max_length, or mend the rows",
             )
-        return Shard(learned.examples, measured.examples)
+        return TokenisedShard(learned.examples, measured.examples)
 
-    def files(self, kind: Kind) -> dict[str, Path]:
+    def files(self, kind: RowKind) -> dict[str, Path]:
         """The files of rows of a kind, by client."""
         suffix = f"_{kind}.jsonl"
         files = {

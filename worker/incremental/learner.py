@@ -23,20 +23,20 @@ from filelock import Timeout
 from common.clock import Clock
 from common.config.config import IncrementalConfig
 from common.errors import DataError, ModelError, StoreError, WireError
-from common.protocol.records import KINDS, CurrentModel, InboxRow, Receipt, TrainTask
+from common.protocol.records import KINDS, CurrentModel, InboxFigures, Receipt, TrainTask
 from common.protocol.tensors import Tensors
 from learning.models import lora
-from worker.data.shards import Data
+from worker.data.shards import ClientData
 from worker.incremental.inbox import schema
 from worker.incremental.inbox.learning_store import Book, Entry
 from worker.incremental.inbox.watch import Watch
 from worker.incremental.serving import served
 from worker.incremental.training.shadow import Shadow, row
 from worker.incremental.training.trainer import Pupil, Tutor
-from worker.models.loaded import Models
-from worker.models.source import Source
+from worker.models.loaded import ModelCache
+from worker.models.source import ArtifactSource
 from worker.spool import Pending, Slot, client_lock
-from worker.trainer import NOTHING, Start
+from worker.trainer import NOTHING, IncrementalStart
 
 BATCH = 256  # items that are learned in one go
 KEEP_S = 5.0  # between two writes of the newest version to the disk
@@ -71,7 +71,7 @@ class Voice:
     """
 
     told: Callable[[str, str], None]
-    shown: Callable[[tuple[InboxRow, ...], tuple[str, ...]], None]
+    shown: Callable[[tuple[InboxFigures, ...], tuple[str, ...]], None]
     wanted: Callable[[str | None], None]
 
 
@@ -79,7 +79,7 @@ class Voice:
 class _Known:
     """What is remembered of an inbox between two looks."""
 
-    row: InboxRow
+    row: InboxFigures
     version: int | None  # of what the client has learned on top of it
     unsent: bool
     riding: bool
@@ -92,9 +92,9 @@ class Learner:
         self,
         place: Place,
         config: IncrementalConfig,
-        data: Data,
-        models: Models,
-        source: Source,
+        data: ClientData,
+        models: ModelCache,
+        source: ArtifactSource,
         slot: Slot,
         clock: Clock,
         voice: Voice,
@@ -164,7 +164,9 @@ class Learner:
             except DataError as error:  # the task goes on
                 self._voice.told("waiting", str(error)[:500])
 
-    def prepare(self, task: TrainTask, base: Path, adapter: Tensors, abandon: Flag) -> Start:
+    def prepare(
+        self, task: TrainTask, base: Path, adapter: Tensors, abandon: Flag
+    ) -> IncrementalStart:
         """Where a task begins: what the client learned meanwhile goes with its update.
 
         The client's lock is held. Whatever becomes of the task, `settle` or `left` must follow.
@@ -255,12 +257,12 @@ class Learner:
             if not self._tutor.learn(pupil, group, abandon):
                 return
 
-    def _start(self, pupil: Pupil, task: TrainTask) -> Start:
+    def _start(self, pupil: Pupil, task: TrainTask) -> IncrementalStart:
         book, kind = pupil.book, KINDS[task.objective]
         rows = book.entries(
             "learned", "settled", kind=kind, held=False, newest=self._config.reservoir
         )
-        start = Start(learned=[row(entry) for entry in rows])
+        start = IncrementalStart(learned=[row(entry) for entry in rows])
         local = book.local(task.run)
         if local is None or "unsent" not in local.parts or "riding" in local.parts:
             return start

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from common.protocol.records import LoraSpec, Objective
+from common.protocol.records import LoraSpec, ObjectiveName
 from learning.models import for_objective, lora
 from learning.models.lora import Adapted
 from learning.training.compiling import compile_blocks
@@ -26,7 +26,7 @@ class Loaded:
     tokenizer: PreTrainedTokenizerBase
 
 
-class Models:
+class ModelCache:
     """Keeps the model that was used last."""
 
     def __init__(self, compute: Compute) -> None:
@@ -41,7 +41,7 @@ class Models:
 
     def load(
         self,
-        objective: Objective,
+        objective: ObjectiveName,
         base: Path,
         digest: str,
         settings: LoraSpec | None,

@@ -17,16 +17,16 @@ from common.protocol.tensors import Tensors
 from common.protocol.wire import unpack
 from common.store.store import CHUNK, Store
 from learning.models import base
-from learning.models.base import Report
+from learning.models.base import ProgressCallback
 
 POLL_S = 0.5
 FETCHING = "fetching the base model"
 
 
-class Source:
+class ArtifactSource:
     """Finds models for one run."""
 
-    def __init__(self, store: Store, run: str, cache: Path, report: Report) -> None:
+    def __init__(self, store: Store, run: str, cache: Path, report: ProgressCallback) -> None:
         self._store = store
         self._run = run
         self._cache = cache

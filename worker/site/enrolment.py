@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from broker.protocol import Broker, Message, Site, Topology
 from common.errors import BrokerError, JoinError, StoreError, StoreRefused
-from common.protocol.records import Enrolment, Kind
+from common.protocol.records import Enrolment, RowKind
 from common.protocol.wire import pack
 from common.store.store import Store
 
@@ -25,7 +25,7 @@ class Enrolments:
         store: Store,
         topology: Topology,
         site: Site,
-        rows: Mapping[str, Mapping[Kind, int]],
+        rows: Mapping[str, Mapping[RowKind, int]],
         worker_id: str,
         software: str,
         *,

@@ -8,20 +8,20 @@ from threading import Event as Flag
 from common.errors import StoreError
 from common.protocol.wire import unpack
 from common.store.store import Store
-from common.store.view import Info
+from common.store.view import RunInfo
 
 POLL_S = 1.0
 OVER = ("finished", "failed")
 
 
-def info(store: Store, run: str) -> Info | None:
+def info(store: Store, run: str) -> RunInfo | None:
     """What the coordinator last told about a run.
 
     Raises:
         StoreError: Out of reach.
     """
     raw = store.get_info(run)
-    return None if raw is None else unpack(Info, raw)[0]
+    return None if raw is None else unpack(RunInfo, raw)[0]
 
 
 def ended(store: Store, name: str, run: str) -> str:

@@ -12,7 +12,7 @@ from textual.widgets import Static
 from common.protocol.records import Event, Heartbeat, UpdateSummary, VersionSummary
 from common.protocol.wire import pack
 from common.store.store import Store, connect
-from common.store.view import ClientRow, Info
+from common.store.view import ClientRow, RunInfo
 from tui.app import Watch
 from tui.controls import Controls
 from tui.feed import Feed
@@ -23,7 +23,7 @@ LONG = 20.0
 Script = Callable[[Pilot[None], Watch], Awaitable[None]]
 
 
-def info(run: str, **changed: object) -> Info:
+def info(run: str, **changed: object) -> RunInfo:
     fields: dict[str, object] = {
         "run": run,
         "name": run,
@@ -44,7 +44,7 @@ def info(run: str, **changed: object) -> Info:
         "updated_at": time.time(),
         "max_staleness": 20,
     }
-    return Info.model_validate({**fields, **changed})
+    return RunInfo.model_validate({**fields, **changed})
 
 
 def publish(store: Store, run: str, **changed: object) -> None:

@@ -12,8 +12,8 @@ from textual.message import Message
 from textual.pilot import Pilot
 from textual.widget import Widget
 
-from common.protocol.records import Event, Heartbeat, Sample, UpdateSummary, VersionSummary
-from common.store.view import ClientRow, FederationView, Info, QueueRow
+from common.protocol.records import Event, Heartbeat, SampleAnswer, UpdateSummary, VersionSummary
+from common.store.view import ClientRow, FederationView, QueueRow, RunInfo
 from tui.feed import Look
 
 LONG = 20.0
@@ -121,7 +121,7 @@ def client(name: str, site: str = "local", **changed: Any) -> ClientRow:
     return ClientRow.model_validate({**fields, **changed})
 
 
-def sample(number: int, asked: str = "What is it?", **changed: Any) -> Sample:
+def sample(number: int, asked: str = "What is it?", **changed: Any) -> SampleAnswer:
     fields: dict[str, Any] = {
         "version": number,
         "at": 1000.0 + 60 * number,
@@ -130,14 +130,14 @@ def sample(number: int, asked: str = "What is it?", **changed: Any) -> Sample:
         "expected": "It is a test.",
         "answer": f"Answer {number}.",
     }
-    return Sample.model_validate({**fields, **changed})
+    return SampleAnswer.model_validate({**fields, **changed})
 
 
 def queue(name: str, messages: int = 0, consumers: int = 1) -> QueueRow:
     return QueueRow(queue=f"fccl.r.{name}", messages=messages, consumers=consumers)
 
 
-def info(**changed: Any) -> Info:
+def info(**changed: Any) -> RunInfo:
     fields: dict[str, Any] = {
         "run": "r",
         "name": "r",
@@ -157,7 +157,7 @@ def info(**changed: Any) -> Info:
         "updated_at": 1000.0,
         "max_staleness": 20,
     }
-    return Info.model_validate({**fields, **changed})
+    return RunInfo.model_validate({**fields, **changed})
 
 
 def look(
@@ -168,7 +168,7 @@ def look(
     queues: Sequence[QueueRow] = (),
     versions: Sequence[VersionSummary] = (),
     events: Sequence[Event] = (),
-    samples: Sequence[Sample] = (),
+    samples: Sequence[SampleAnswer] = (),
     **changed: Any,
 ) -> Look:
     """A live look at a run of that kind."""

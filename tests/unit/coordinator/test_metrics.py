@@ -11,9 +11,15 @@ from prometheus_client import CollectorRegistry, generate_latest
 from broker.chunks import parse_chunk
 from broker.protocol import LOCAL, Message
 from common.operations.health import Health
-from coordinator.core.events import Beats, Close, Discard, Refused, Sign
+from coordinator.core.events import (
+    CloseTask,
+    DiscardMessage,
+    HeartbeatsRead,
+    TaskRefused,
+    WorkerSignal,
+)
 from coordinator.core.machine import step
-from coordinator.core.state import State
+from coordinator.core.state import CoordinatorState
 from coordinator.ingest import ingest
 from coordinator.metrics import Metrics, category
 from tests.support.virtual_federation import candidate, plan, stats
@@ -137,15 +143,19 @@ REJECTED = {
 @pytest.mark.parametrize(("changed", "expected"), REJECTED.values(), ids=REJECTED.keys())
 def test_a_rejection_falls_into_a_category(changed: dict[str, object], expected: str) -> None:
     made = plan()
-    signs = Beats((Sign("local", False, None),) * 2)
-    state = step(made, State(), signs, 0.0).state
+    signs = HeartbeatsRead((WorkerSignal("local", False, None),) * 2)
+    state = step(made, CoordinatorState(), signs, 0.0).state
     task = next(iter(state.tasks.values()))
     actions = step(made, state, candidate(task, **changed), 1.0).actions
-    assert [category(a.reason) for a in actions if isinstance(a, Close | Discard)] == [expected]
+    assert [category(a.reason) for a in actions if isinstance(a, CloseTask | DiscardMessage)] == [
+        expected
+    ]
 
 
 def test_a_stale_update_and_a_strange_refusal_fall_into_a_category() -> None:
     assert category("staleness 21 is over the limit of 20") == "stale"
-    refused = step(plan(), State(), Refused("t1", 1, "c0", "local", "no"), 0.0).actions
-    assert [category(a.reason) for a in refused if isinstance(a, Discard)] == ["identity"]
+    refused = step(
+        plan(), CoordinatorState(), TaskRefused("t1", 1, "c0", "local", "no"), 0.0
+    ).actions
+    assert [category(a.reason) for a in refused if isinstance(a, DiscardMessage)] == ["identity"]
     assert category("something new") == "other"

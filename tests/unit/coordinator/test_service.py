@@ -33,9 +33,9 @@ from common.protocol.records import (
     BaseRef,
     Event,
     Heartbeat,
-    Kind,
-    Refusal,
-    Sample,
+    RowKind,
+    SampleAnswer,
+    TaskRefusal,
     TrainTask,
     Update,
 )
@@ -46,7 +46,7 @@ from common.store.store import Store
 from coordinator.ingest import ingest
 from coordinator.observer import Observer
 from coordinator.publish import store_publisher
-from coordinator.service import Outcome, Service
+from coordinator.service import RunOutcome, Service
 from coordinator.storage import retention, run
 from coordinator.storage.journal import Journal
 from coordinator.storage.jsonl import Ledger
@@ -80,7 +80,7 @@ def config(directory: Path, **schedule: object) -> FederationConfig:
 
 def origin(_: Path) -> run.Origin:
     base = BaseRef(name="tiny", kind="local", digest=SHA)
-    rows: dict[str, dict[Kind, int]] = {f"client_{i}": {"sft": 100} for i in range(3)}
+    rows: dict[str, dict[RowKind, int]] = {f"client_{i}": {"sft": 100} for i in range(3)}
     return run.Origin(base, Path("base"), rows, START, {"peft_type": "LORA"})
 
 
@@ -185,10 +185,10 @@ class World:
             observe=self.observe,
         )
 
-    def serve(self) -> Outcome:
+    def serve(self) -> RunOutcome:
         return self.service().serve(self.stop)
 
-    def serve_through_crashes(self) -> tuple[Outcome, int]:
+    def serve_through_crashes(self) -> tuple[RunOutcome, int]:
         crashes = 0
         while True:
             try:
@@ -267,7 +267,7 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
-def check_complete(world: World, outcome: Outcome) -> None:
+def check_complete(world: World, outcome: RunOutcome) -> None:
     """Every accepted update was applied once, and nothing was left behind."""
     assert (outcome.complete, outcome.version) == (True, 3)
     journal = Journal.open(world.directory / "run.db")
@@ -587,7 +587,7 @@ def hostile(world: World) -> list[Message]:
     whole = update(task)
     good = next(iter(split_update("t000001.1", whole, CHUNK)))
     alone = partial(split_update, chunk_bytes=CHUNK)
-    refusal = Refusal(
+    refusal = TaskRefusal(
         task_id="t000099", attempt=1, client_id="client_0", worker_id="w", reason="x\x1b[2J"
     )
     garbage = pack(refusal)[: CHUNK // 2]
@@ -689,7 +689,7 @@ def test_a_dead_letter_that_the_broker_does_not_take_comes_again_and_the_run_goe
 
 def test_a_refusal_that_is_delivered_twice_is_no_dead_letter(world: World) -> None:
     def refuse() -> None:
-        refusal = Refusal(
+        refusal = TaskRefusal(
             task_id="t000001", attempt=1, client_id="client_0", worker_id="w", reason="no disk"
         )
         for _ in range(2):
@@ -837,10 +837,10 @@ class Parrot:
         if self.silence is not None:
             self.silence.wait()
 
-    def answers(self, version: int, known: Set[tuple[int, str]]) -> Iterator[Sample]:
+    def answers(self, version: int, known: Set[tuple[int, str]]) -> Iterator[SampleAnswer]:
         if (version, "Who?") not in known:
             fields = {"at": 1.0, "kind": "sft", "asked": "Who?", "expected": "I.", "answer": "You."}
-            yield Sample.model_validate({"version": version, **fields})
+            yield SampleAnswer.model_validate({"version": version, **fields})
 
 
 @pytest.fixture
@@ -879,7 +879,7 @@ def test_answers_that_never_come_hold_nothing_up(
 def test_a_model_that_cannot_answer_is_one_warning(
     asking: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: object) -> Iterator[Sample]:
+    def broken(*_: object) -> Iterator[SampleAnswer]:
         raise MemoryError("no room")
 
     monkeypatch.setattr(Parrot, "answers", broken)

@@ -10,9 +10,9 @@ import pytest
 
 from common.errors import RunError
 from common.files import append_lines
-from common.protocol.records import Sample
+from common.protocol.records import SampleAnswer
 from common.run_directory import samples
-from coordinator.core.events import Note
+from coordinator.core.events import LogEvent
 from coordinator.storage import run as runs
 from coordinator.storage.run import Run
 from evaluation import live_samples
@@ -34,7 +34,9 @@ def opened(directory: Path, table: dict[str, object], **settings: object) -> Run
     return runs.open_run(runs.saved_config(made), lambda base: Path(base.name))
 
 
-def sampled(run: Run, *versions: int, known: tuple[Sample, ...] = ()) -> Iterator[Sample | Note]:
+def sampled(
+    run: Run, *versions: int, known: tuple[SampleAnswer, ...] = ()
+) -> Iterator[SampleAnswer | LogEvent]:
     """What is found, once everything was asked."""
     sampler = Sampler(run, lambda: NOW, known)
     sampler.start(0)
@@ -47,9 +49,11 @@ def sampled(run: Run, *versions: int, known: tuple[Sample, ...] = ()) -> Iterato
     yield from notes
 
 
-def sample(version: int, asked: str = "Why?", **changed: object) -> Sample:
+def sample(version: int, asked: str = "Why?", **changed: object) -> SampleAnswer:
     fields = {"version": version, "at": NOW, "kind": "sft", "asked": asked}
-    return Sample.model_validate({**fields, "expected": "Because.", "answer": "So.", **changed})
+    return SampleAnswer.model_validate(
+        {**fields, "expected": "Because.", "answer": "So.", **changed}
+    )
 
 
 def test_the_base_every_eighth_of_the_plan_and_each_phases_last_are_due() -> None:
@@ -62,12 +66,12 @@ def test_the_base_every_eighth_of_the_plan_and_each_phases_last_are_due() -> Non
 def test_each_version_answers_rows_of_both_kinds(place: Path, tmp_path: Path) -> None:
     run = opened(tmp_path, causal(place), prompts=3, new_tokens=3)
     found = list(sampled(run, 1, 2, 3))
-    assert all(isinstance(each, Sample) for each in found), found
-    asked = [(each.version, each.kind) for each in found if isinstance(each, Sample)]
+    assert all(isinstance(each, SampleAnswer) for each in found), found
+    asked = [(each.version, each.kind) for each in found if isinstance(each, SampleAnswer)]
     three = ("sft", "sft", "va")  # version 2 was removed before it could be asked
     assert asked == [(version, kind) for version in (0, 1, 3) for kind in three]
     first = found[0]
-    assert isinstance(first, Sample)
+    assert isinstance(first, SampleAnswer)
     assert first.asked.startswith("Say ") and first.expected.startswith("Number ")
     assert first.at == NOW and first.probability is None
 
@@ -76,17 +80,17 @@ def test_a_text_gets_its_likeliest_class_with_the_probability(place: Path, tmp_p
     found = list(sampled(opened(tmp_path, classifying(place), prompts=2)))
     assert len(found) == 2
     for each in found:
-        assert isinstance(each, Sample)
+        assert isinstance(each, SampleAnswer)
         assert {each.expected, each.answer} <= {"good", "bad"}
         assert each.probability is not None and 0.5 <= each.probability <= 1
 
 
 def test_what_is_known_is_not_asked_again(place: Path, tmp_path: Path) -> None:
     run = opened(tmp_path, causal(place), prompts=1, new_tokens=1)
-    known = tuple(each for each in sampled(run) if isinstance(each, Sample))
+    known = tuple(each for each in sampled(run) if isinstance(each, SampleAnswer))
     assert [each.version for each in known] == [0]
     again = runs.open_run(runs.saved_config(run.directory), lambda base: Path(base.name))
-    versions = [e.version for e in sampled(again, 1, known=known) if isinstance(e, Sample)]
+    versions = [e.version for e in sampled(again, 1, known=known) if isinstance(e, SampleAnswer)]
     assert versions == [1]
 
 
@@ -100,7 +104,7 @@ def test_who_is_too_slow_skips_to_the_newest_but_for_phase_ends(
         def __init__(self, *_: object) -> None:
             slow.wait()
 
-        def answers(self, version: int, _: object) -> Iterator[Sample]:
+        def answers(self, version: int, _: object) -> Iterator[SampleAnswer]:
             asked.append(version)
             yield from ()
 
@@ -120,13 +124,13 @@ def test_a_failure_is_one_warning_and_no_prompts_are_no_thread(
     run = opened(tmp_path, causal(place), prompts=1)
     (run.directory / "clients" / "heldout_sft.jsonl").unlink()
     [note] = sampled(run, 1, 3)
-    assert isinstance(note, Note)
+    assert isinstance(note, LogEvent)
     assert (note.level, note.kind) == ("warning", "samples")
     assert note.text.startswith("no more samples of versions: ")
     heavy = opened(tmp_path / "heavy", causal(place), prompts=1, model_mb=1)
     monkeypatch.setattr(live_samples, "MB", 1000)
     [note] = sampled(heavy)
-    assert isinstance(note, Note) and note.level == "info"
+    assert isinstance(note, LogEvent) and note.level == "info"
     assert note.text.endswith("samples.model_mb allows 1")
     before = threading.active_count()
     again = opened(tmp_path / "none", causal(place), prompts=0)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from common.store.view import FederationView, Info, RunStatus
+from common.store.view import FederationView, RunInfo, RunStatus
 from tui.banner import OLD_S, SILENT_S, banner
 from tui.feed import Look
 
@@ -14,7 +14,7 @@ NOW = 1000.0
 
 
 def view(status: RunStatus = "running") -> FederationView:
-    info = Info(
+    info = RunInfo(
         run="r", name="r", status=status, detail="why", version=0, total_versions=1, phase=0,
         phases=("sft",), clients=1, buffered=0, buffer_size=1, open_tasks=0, accepted=0,
         rejected=0, started_at=0.0, updated_at=0.0, max_staleness=1,

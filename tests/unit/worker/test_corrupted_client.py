@@ -21,8 +21,8 @@ from learning.models import base, loading, lora
 from learning.synthetic.instructions import instructions
 from learning.training.device import Compute
 from tests.support.worker_records import no_reference, task
-from worker.data.shards import Data
-from worker.models.loaded import Models
+from worker.data.shards import ClientData
+from worker.models.loaded import ModelCache
 from worker.trainer import Trainer
 
 ROWS = 60
@@ -57,7 +57,7 @@ def stats(
     adapter = lora.read_adapter(
         lora.attach(loading.load(path, compute.device).model, task().lora, seed=0)
     )
-    trainer = Trainer(Data(root), Models(compute))
+    trainer = Trainer(ClientData(root), ModelCache(compute))
     found = {}
     for client in (*CLEAN, CORRUPTED):
         wanted = task(client_id=client, steps=25, batch_size=8, lr=1e-2)

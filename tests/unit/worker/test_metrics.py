@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from common.operations.health import Health
-from common.protocol.records import Heartbeat, InboxRow
+from common.protocol.records import Heartbeat, InboxFigures
 from tests.support.paths import DOCS
 from tests.support.virtual_federation import stats
 from tests.unit.coordinator.test_service import World
@@ -58,7 +58,8 @@ def test_what_a_worker_does_now_is_looked_up_when_scraped(
     assert figure("fccl_worker_updates_waiting") == 3
     assert figure("fccl_worker_inbox_items", {"state": "waiting"}) == 0
     rows = tuple(
-        InboxRow(client_id=client, waiting=2, learned=3, settled=4, rejected=1) for client in "ab"
+        InboxFigures(client_id=client, waiting=2, learned=3, settled=4, rejected=1)
+        for client in "ab"
     )
     changed = {"state": "training", "progress": 0.5, "inbox": rows}
     beats.append(beats[0].model_copy(update=changed))

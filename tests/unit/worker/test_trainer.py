@@ -21,9 +21,9 @@ from learning.training.device import Compute
 from learning.training.loop import StepReport
 from tests.support.tiny_model import tiny_model, tiny_tokenizer
 from tests.support.worker_records import no_reference, task
-from worker.data.shards import Data
-from worker.models.loaded import Models
-from worker.trainer import Trained, Trainer, norm
+from worker.data.shards import ClientData
+from worker.models.loaded import ModelCache
+from worker.trainer import TrainedTask, Trainer, norm
 
 COMPUTE = Compute(torch.device("cpu"), threads=1, autocast=False)
 
@@ -45,11 +45,11 @@ class Place:
     data: Path
     adapter: Tensors
 
-    def train(self, wanted: TrainTask, stop_after: int = 10**6) -> Trained | None:
+    def train(self, wanted: TrainTask, stop_after: int = 10**6) -> TrainedTask | None:
         def step(report: StepReport) -> bool:
             return report.step < stop_after
 
-        trainer = Trainer(Data(self.data), Models(COMPUTE))
+        trainer = Trainer(ClientData(self.data), ModelCache(COMPUTE))
         return trainer.train(wanted, self.base, self.adapter, no_reference(), step)
 
 
@@ -65,14 +65,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     return Place(root / "base", root / "clients", adapter)
 
 
-def trained(place: Place, **changed: Any) -> Trained:
+def trained(place: Place, **changed: Any) -> TrainedTask:
     found = place.train(task(**changed))
     assert found is not None
     return found
 
 
 def test_the_delta_is_the_local_adapter_minus_the_base_versions(place: Place) -> None:
-    trainer = Trainer(Data(place.data), Models(COMPUTE))
+    trainer = Trainer(ClientData(place.data), ModelCache(COMPUTE))
     found = trainer.train(task(steps=3), place.base, place.adapter, no_reference(), lambda _: True)
     assert found is not None
     loaded = trainer._models.at_hand
@@ -122,7 +122,7 @@ def test_the_same_task_gives_the_same_delta(place: Place) -> None:
 
 
 def test_a_model_stays_loaded_and_remembers_nothing_of_the_task_before(place: Place) -> None:
-    trainer = Trainer(Data(place.data), Models(COMPUTE))
+    trainer = Trainer(ClientData(place.data), ModelCache(COMPUTE))
     deltas = []
     for _ in range(2):
         found = trainer.train(task(), place.base, place.adapter, no_reference(), lambda _: True)

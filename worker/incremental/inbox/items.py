@@ -15,31 +15,31 @@ from dataclasses import dataclass
 from typing import get_args
 
 from common.errors import DataError
-from common.protocol.records import Kind
+from common.protocol.records import RowKind
 from learning.data import columns
 
 TASK = "feedback"
 """The stream of an item that names none."""
 
-FIELDS: Mapping[Kind, tuple[str, ...]] = {
+FIELDS: Mapping[RowKind, tuple[str, ...]] = {
     "sft": ("instruction", "input", "output"),
     "va": ("prompt", "chosen", "rejected"),
     "cls": ("text", "label"),
 }
 """What an item of a kind holds: the row of `learning/data`, without its topic."""
 
-_ORDER: tuple[Kind, ...] = ("va", "sft", "cls")  # a pair often has an answer's columns, too
-_FORMS: Mapping[Kind, tuple[tuple[str, ...], ...]] = {
+_ORDER: tuple[RowKind, ...] = ("va", "sft", "cls")  # a pair often has an answer's columns, too
+_FORMS: Mapping[RowKind, tuple[tuple[str, ...], ...]] = {
     "va": (("chosen", "rejected"),),
     "sft": (("instruction", "output"), ("messages",)),
     "cls": (("text", "label"),),
 }
-_CALLED: Mapping[Kind, str] = {
+_CALLED: Mapping[RowKind, str] = {
     "sft": "an instruction with its answer",
     "va": "a prompt with a better and a worse answer",
     "cls": "a text with its label",
 }
-_GIVE: Mapping[Kind, str] = {
+_GIVE: Mapping[RowKind, str] = {
     "sft": "instruction and response",
     "va": "prompt, chosen and rejected",
     "cls": "text and label",
@@ -58,7 +58,7 @@ class Item:
         task: The stream that it belongs to: a domain, a product, a ward.
     """
 
-    kind: Kind
+    kind: RowKind
     fields: Mapping[str, str]
     task: str = TASK
 
@@ -93,7 +93,7 @@ def parse(
     *,
     max_chars: int,
     labels: Sequence[str] = (),
-    kinds: Sequence[Kind] = (),
+    kinds: Sequence[RowKind] = (),
     task: str = TASK,
 ) -> Item:
     """An item from a record, whose fields have the names that data sets give them.
@@ -142,16 +142,16 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(shown) + more
 
 
-def _kind(record: Mapping[str, object], kinds: tuple[Kind, ...]) -> Kind:
+def _kind(record: Mapping[str, object], kinds: tuple[RowKind, ...]) -> RowKind:
     """What a record is meant to be; columns tell what is wrong with one that lacks something."""
     there = {name.lower() for name, value in record.items() if value is not None}
-    every: tuple[Kind, ...] = get_args(Kind)
+    every: tuple[RowKind, ...] = get_args(RowKind)
     wanted = [kind for kind in _ORDER if kind in (kinds or every)]
 
-    def has(kind: Kind, field: str) -> bool:
+    def has(kind: RowKind, field: str) -> bool:
         return not there.isdisjoint(columns.NAMES[kind][field])
 
-    def whole(kind: Kind) -> bool:
+    def whole(kind: RowKind) -> bool:
         return any(all(has(kind, field) for field in form) for form in _FORMS[kind])
 
     if found := [kind for kind in wanted if whole(kind)]:
@@ -168,7 +168,7 @@ def _kind(record: Mapping[str, object], kinds: tuple[Kind, ...]) -> Kind:
     return nearest
 
 
-def _row(kind: Kind, record: Mapping[str, object]) -> tuple[Kind, dict[str, str]]:
+def _row(kind: RowKind, record: Mapping[str, object]) -> tuple[RowKind, dict[str, str]]:
     match kind:
         case "sft":
             task = columns.instruction(record, {})

@@ -20,7 +20,7 @@ from typing import Any
 
 from safetensors.numpy import load, save
 
-from common.protocol.records import InboxRow, Kind
+from common.protocol.records import InboxFigures, RowKind
 from common.protocol.tensors import Tensors
 from learning.evaluation.measuring import Measurement
 from worker.incremental.inbox import schema
@@ -37,7 +37,7 @@ class Entry:
 
     id: int
     key: str
-    kind: Kind
+    kind: RowKind
     fields: Mapping[str, str]
     task: str
     held: bool
@@ -98,7 +98,7 @@ class Book:
 
     # items
 
-    def entries(self, *states: str, kind: Kind | None = None, held: bool | None = None,
+    def entries(self, *states: str, kind: RowKind | None = None, held: bool | None = None,
                 newest: int | None = None) -> list[Entry]:  # fmt: skip
         """Items in these states, the oldest first; of many, the `newest`."""
         marks = ", ".join("?" * len(states))
@@ -251,7 +251,7 @@ class Book:
 
     # figures
 
-    def row(self, client_id: str) -> InboxRow:
+    def row(self, client_id: str) -> InboxFigures:
         """What the heartbeat tells of it."""
         counts = dict(self._all("SELECT state, count(*) FROM item GROUP BY state"))
         newest = self._all(
@@ -261,7 +261,7 @@ class Book:
         verdict, reason, at, text = row
         figures = json.loads(text)
         found = stream.figures(self.measures())
-        return InboxRow(
+        return InboxFigures(
             client_id=client_id,
             waiting=counts.get("waiting", 0),
             learned=counts.get("learned", 0),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.protocol.records import Kind
+from common.protocol.records import RowKind
 from worker.incremental.inbox import schema
 from worker.incremental.report.stream import BEFORE, OWN, Measure
 
@@ -35,7 +35,7 @@ class Batch:
     number: int
     run: str
     version: int
-    kind: Kind
+    kind: RowKind
     task: str
     at: float
     items: int
@@ -63,7 +63,7 @@ class Stream:
     """What one run learned from items of one kind: its losses can be compared."""
 
     run: str
-    kind: Kind
+    kind: RowKind
     batches: tuple[Batch, ...]
     measures: tuple[Measure, ...]
 
@@ -127,7 +127,7 @@ def streams(db: sqlite3.Connection) -> tuple[Stream, ...]:
     for row in rows:
         after.setdefault(row[0], []).append(row)
     new = _new(batches)
-    of: dict[tuple[str, Kind], list[Batch]] = {}
+    of: dict[tuple[str, RowKind], list[Batch]] = {}
     for batch in batches:
         of.setdefault((batch.run, batch.kind), []).append(batch)
     found = (
@@ -142,7 +142,7 @@ def _new(batches: Sequence[Batch]) -> dict[int, set[str]]:
     What the gate measured before such a batch can be compared with what was measured after it:
     neither the new items nor the anchors had others of an earlier batch among them.
     """
-    known: dict[Kind, set[str]] = {}
+    known: dict[RowKind, set[str]] = {}
     found = {}
     for batch in batches:
         if batch.accepted:

@@ -23,7 +23,7 @@ from learning.objectives.template import prompt
 from learning.training.device import Compute, cores
 from worker.incremental.serving import served
 from worker.incremental.serving.current_model import Current, load_current
-from worker.models.loaded import Loaded, Models
+from worker.models.loaded import Loaded, ModelCache
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Respondent:
         self._state, self._client, self._cache = state, client_id, cache
         compute = Compute(torch.device("cpu"), cores(), autocast=False)
         torch.set_num_threads(compute.threads)
-        self._models = Models(compute)
+        self._models = ModelCache(compute)
         self._now: Current | None = None
 
     def follow(self) -> Current:

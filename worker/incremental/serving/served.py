@@ -21,9 +21,9 @@ from common.protocol.records import (
     Adapter,
     ClassNames,
     CurrentModel,
-    Kind,
     Label,
     Record,
+    RowKind,
     RunId,
     tuple_of,
 )
@@ -40,7 +40,7 @@ class Served(Record):
     run: RunId
     name: Label
     clients: Annotated[tuple[Label, ...], Field(max_length=4096), BeforeValidator(tuple_of)]
-    kinds: Annotated[tuple[Kind, ...], BeforeValidator(tuple_of)] = ()
+    kinds: Annotated[tuple[RowKind, ...], BeforeValidator(tuple_of)] = ()
     labels: Annotated[ClassNames, BeforeValidator(tuple_of)] = ()
 
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from common.config.config import IncrementalConfig
 from common.errors import DataError
-from common.protocol.records import KINDS, CurrentModel, Kind
+from common.protocol.records import KINDS, CurrentModel, RowKind
 from common.protocol.tensors import Tensors
 from learning.evaluation.measuring import Measurement
-from worker.data.shards import HOLDOUT_EXAMPLES, Data, Shard, Wanted
+from worker.data.shards import HOLDOUT_EXAMPLES, ClientData, ShardRequest, TokenisedShard
 from worker.incremental.inbox.learning_store import Book, Entry, added
 from worker.incremental.training import replay
 from worker.incremental.training.gate import Figures, refusal
@@ -88,7 +88,7 @@ class Desk:
         client: str,
         book: Book,
         shadow: Shadow,
-        data: Data,
+        data: ClientData,
         model: CurrentModel,
         config: IncrementalConfig,
     ) -> None:
@@ -220,14 +220,16 @@ class Desk:
             found[task] = measured, len(exam.examples)
 
     def _examples(
-        self, kind: Kind, entries: Sequence[Entry], adapter: Tensors
+        self, kind: RowKind, entries: Sequence[Entry], adapter: Tensors
     ) -> tuple[list[Any], list[int]]:
         if not entries or not self._shadow.learns(kind):
             return [], []
         examples, places = self._shadow.encode(kind, entries)
         return self._shadow.compared(kind, examples, adapter), places
 
-    def _old(self, kind: Kind, without: Sequence[Entry], new: int, adapter: Tensors) -> list[Any]:
+    def _old(
+        self, kind: RowKind, without: Sequence[Entry], new: int, adapter: Tensors
+    ) -> list[Any]:
         """Old rows for a lesson: the client's own, and what it learned before.
 
         Each class of each task alike: balanced by class alone, the first tasks of a stream are lost
@@ -248,7 +250,7 @@ class Desk:
         return self._shadow.compared(kind, [example for _, example in chosen], adapter)
 
     def _anchors(
-        self, kinds: set[Kind], without: Sequence[Entry], adapter: Tensors
+        self, kinds: set[RowKind], without: Sequence[Entry], adapter: Tensors
     ) -> tuple[Exam, ...]:
         """The client's holdout, and held out items that it has learned before, each task alike.
 
@@ -269,7 +271,7 @@ class Desk:
         return tuple(exams)
 
     def _known(
-        self, kinds: set[Kind], entries: Sequence[Entry], adapter: Tensors
+        self, kinds: set[RowKind], entries: Sequence[Entry], adapter: Tensors
     ) -> tuple[Exam, ...]:
         tasks = {(entry.kind, entry.task) for entry in entries}
         exams = []
@@ -280,19 +282,19 @@ class Desk:
         return tuple(exams)
 
     def _before(
-        self, kind: Kind, without: Sequence[Entry], *, held: bool, newest: int | None = None
+        self, kind: RowKind, without: Sequence[Entry], *, held: bool, newest: int | None = None
     ) -> list[Entry]:
         """What was learned before and is none of these."""
         ids = {entry.id for entry in without}
         found = self._book.entries("learned", "settled", kind=kind, held=held, newest=newest)
         return [entry for entry in found if entry.id not in ids]
 
-    def _own_holdout(self, kind: Kind) -> Sequence[Any]:
+    def _own_holdout(self, kind: RowKind) -> Sequence[Any]:
         own = self._own(kind)
         return own.holdout if own else ()
 
-    def _own(self, kind: Kind) -> Shard | None:
-        wanted = Wanted(self._client, kind, self._model.labels, self._model.max_length)
+    def _own(self, kind: RowKind) -> TokenisedShard | None:
+        wanted = ShardRequest(self._client, kind, self._model.labels, self._model.max_length)
         try:
             return self._shadow.shard(kind, lambda o, t: self._data.of(wanted, o, t))
         except DataError:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.config.config import IncrementalConfig
-from common.protocol.records import KINDS, CurrentModel, Kind, Objective
+from common.protocol.records import KINDS, CurrentModel, ObjectiveName, RowKind
 from common.protocol.tensors import Tensors
 from learning.data.instructions import Instruction
 from learning.data.labelled import Labelled
@@ -20,20 +20,20 @@ from learning.evaluation.measuring import Measurement
 from learning.models import lora
 from learning.objectives import classification, dpo, registry
 from learning.training import loop
-from worker.data.shards import Shard
+from worker.data.shards import TokenisedShard
 from worker.incremental.inbox.learning_store import Entry
 from worker.incremental.training import replay
 from worker.models.loaded import Loaded
 
-LR_LORA: Mapping[Kind, float] = {"cls": 3e-4, "sft": 5e-4, "va": 5e-4}
+LR_LORA: Mapping[RowKind, float] = {"cls": 3e-4, "sft": 5e-4, "va": 5e-4}
 """AdamW's, at the first step of a lesson. Of a pretrained encoder 5e-4 makes a client forget more
 than its gate allows (docs/log.md)."""
 LR_FULL = 1e-5
 SMOOTHING = 0.1
 """Of the classes that users name. A few dozen texts, seen again and again, are soon right and then
 only make the model surer of itself, which is what anchors pay for: docs/log.md has the figures."""
-OBJECTIVES: Mapping[Kind, Objective] = {kind: name for name, kind in KINDS.items()}
-_ROWS: Mapping[Kind, Callable[..., Any]] = {
+OBJECTIVES: Mapping[RowKind, ObjectiveName] = {kind: name for name, kind in KINDS.items()}
+_ROWS: Mapping[RowKind, Callable[..., Any]] = {
     "sft": Instruction,
     "va": Preference,
     "cls": Labelled,
@@ -44,7 +44,7 @@ _ROWS: Mapping[Kind, Callable[..., Any]] = {
 class Exam:
     """Examples of one kind to measure by."""
 
-    kind: Kind
+    kind: RowKind
     examples: Sequence[Any]
 
 
@@ -58,7 +58,7 @@ class Lesson:
         old: Rows that the client had before; empty where it has none of the kind.
     """
 
-    kind: Kind
+    kind: RowKind
     new: Sequence[Any]
     old: Sequence[Any]
 
@@ -81,21 +81,21 @@ class Shadow:
         self._model, self._tokenizer = loaded.model, loaded.tokenizer
         self._about, self._config, self._autocast = model, config, autocast
 
-    def learns(self, kind: Kind) -> bool:
+    def learns(self, kind: RowKind) -> bool:
         """Whether this model can learn items of a kind."""
         return (kind == "cls") == (self._about.objective == "classification")
 
-    def encode(self, kind: Kind, entries: Sequence[Entry]) -> tuple[list[Any], list[int]]:
+    def encode(self, kind: RowKind, entries: Sequence[Entry]) -> tuple[list[Any], list[int]]:
         """Examples of those items that can be used, and their places."""
         rows = [row(entry) for entry in entries]
         found = self._objective(kind).encode(self._tokenizer, rows, self._about.max_length)
         return list(found.examples), list(found.kept)
 
-    def shard(self, kind: Kind, read: Callable[[Any, Any], Shard]) -> Shard:
+    def shard(self, kind: RowKind, read: Callable[[Any, Any], TokenisedShard]) -> TokenisedShard:
         """The client's own rows of a kind, by a reader that wants objective and tokenizer."""
         return read(self._objective(kind), self._tokenizer)
 
-    def compared(self, kind: Kind, examples: Sequence[Any], adapter: Tensors) -> list[Any]:
+    def compared(self, kind: RowKind, examples: Sequence[Any], adapter: Tensors) -> list[Any]:
         """Preference pairs are compared with the model as it was; others with nothing."""
         if kind != "va" or not examples:
             return list(examples)
@@ -162,7 +162,7 @@ class Shadow:
             steps, seconds = steps + result.steps, seconds + result.seconds
         return Trained(lora.read_adapter(self._model), steps, seconds)
 
-    def answers(self, adapter: Tensors, kind: Kind, entries: Sequence[Entry]) -> list[str]:
+    def answers(self, adapter: Tensors, kind: RowKind, entries: Sequence[Entry]) -> list[str]:
         """What the model says of a few items: a class, or (sft) nothing that is cheap to have."""
         if kind != "cls" or not entries:
             return ["" for _ in entries]
@@ -175,7 +175,7 @@ class Shadow:
             names[place] = self._about.labels[label]
         return names
 
-    def _objective(self, kind: Kind, smoothing: float = 0.0) -> registry.Objective:
+    def _objective(self, kind: RowKind, smoothing: float = 0.0) -> registry.Objective:
         about = self._about
         return registry.make(OBJECTIVES[kind], about.dpo, about.labels, smoothing)
 
@@ -185,7 +185,7 @@ def row(entry: Entry) -> Any:
     return _ROWS[entry.kind](**entry.fields)
 
 
-def rate(config: IncrementalConfig, kind: Kind, *, full: bool) -> float:
+def rate(config: IncrementalConfig, kind: RowKind, *, full: bool) -> float:
     """The learning rate of a lesson; `full` where all parameters are trained."""
     return config.lr or (LR_FULL if full else LR_LORA[kind])
 

@@ -20,7 +20,7 @@ from common.protocol.records import CurrentModel
 from common.protocol.tensors import Tensors
 from learning.evaluation.measuring import Measurement
 from learning.training.loop import StepReport
-from worker.data.shards import Data
+from worker.data.shards import ClientData
 from worker.incremental.inbox.learning_store import Book, Entry, Local, added, said
 from worker.incremental.training.attempt import Trial
 from worker.incremental.training.batches import Desk, Judged, helps
@@ -76,7 +76,9 @@ class _Claim:
 class Tutor:
     """Of the clients of one worker on one run."""
 
-    def __init__(self, config: IncrementalConfig, data: Data, clock: Clock, told: Told) -> None:
+    def __init__(
+        self, config: IncrementalConfig, data: ClientData, clock: Clock, told: Told
+    ) -> None:
         """Nothing is learned yet.
 
         Raises:

@@ -23,7 +23,7 @@ from typing import Any
 import httpx
 
 from common.errors import ConfigError
-from common.protocol.records import Kind, one_line
+from common.protocol.records import RowKind, one_line
 from learning.evaluation.measuring import Measurement
 from worker.incremental.validation import command
 from worker.incremental.validation.http import post
@@ -62,7 +62,7 @@ class Case:
     """
 
     client_id: str
-    kind: Kind
+    kind: RowKind
     task: str
     items: int
     new_before: Measurement

@@ -21,7 +21,7 @@ from cli.learn.ingest import Feeder, Outcome, Tally, lines
 from cli.main import fccl
 from common.config.config import IncrementalConfig
 from common.errors import DataError, FcclError
-from common.protocol.records import Kind
+from common.protocol.records import RowKind
 from tests.support.paths import ROOT
 from worker.incremental.inbox import schema
 from worker.incremental.inbox.inbox import Inbox
@@ -93,7 +93,7 @@ def test_a_text_with_its_label_waits_and_once_only(state: Path) -> None:
     ],
 )  # fmt: skip
 def test_an_answer_and_a_preference_are_told_by_their_parts(
-    state: Path, words: tuple[str, ...], kind: Kind, fields: tuple[str, ...]
+    state: Path, words: tuple[str, ...], kind: RowKind, fields: tuple[str, ...]
 ) -> None:
     served.write(state, WRITES)
     assert learn(state, *words).output.startswith("accepted")

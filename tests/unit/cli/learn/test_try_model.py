@@ -22,7 +22,7 @@ from cli.main import fccl
 from common.config.config import IncrementalConfig
 from common.errors import DataError, FcclError, JoinError, ModelError
 from common.protocol.manifest import manifest, sha256
-from common.protocol.records import BaseRef, BlobRef, CurrentModel, LoraSpec, Objective
+from common.protocol.records import BaseRef, BlobRef, CurrentModel, LoraSpec, ObjectiveName
 from common.protocol.tensors import Tensors
 from learning.models import for_objective, lora
 from tests.support.tiny_encoder import encoder, saved
@@ -94,7 +94,9 @@ class Site:
             return [(s.item.kind, s.item.fields, s.source, s.state) for s in inbox.items()]
 
 
-def site(folder: Path, monkeypatch: pytest.MonkeyPatch, objective: Objective, files: Path) -> Site:
+def site(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, objective: ObjectiveName, files: Path
+) -> Site:
     monkeypatch.setenv("FCCL_CACHE", str(folder / "cache"))
     monkeypatch.chdir(folder)
     digest = sha256(manifest(files))

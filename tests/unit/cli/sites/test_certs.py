@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cli.sites.certs import command
 from common.errors import ConfigError
 from common.tls import certificates
-from common.tls.certificates import Pair
+from common.tls.certificates import CertificatePair
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 ALL = {"ca.key", "ca.pem", "rabbitmq.key", "rabbitmq.pem", "redis.key", "redis.pem"}
@@ -84,15 +84,21 @@ def rsa_key() -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-SPOILED: dict[str, tuple[Callable[[Pair], Pair], str]] = {
-    "a torn key": (lambda ca: Pair(ca.certificate, ca.key[:60]), "key cannot be read"),
-    "an empty key": (lambda ca: Pair(ca.certificate, b""), "key cannot be read"),
-    "a torn certificate": (lambda ca: Pair(ca.certificate[:90], ca.key), "certificate cannot be"),
+SPOILED: dict[str, tuple[Callable[[CertificatePair], CertificatePair], str]] = {
+    "a torn key": (lambda ca: CertificatePair(ca.certificate, ca.key[:60]), "key cannot be read"),
+    "an empty key": (lambda ca: CertificatePair(ca.certificate, b""), "key cannot be read"),
+    "a torn certificate": (
+        lambda ca: CertificatePair(ca.certificate[:90], ca.key),
+        "certificate cannot be",
+    ),
     "another authority's key": (
-        lambda ca: Pair(ca.certificate, certificates.make_ca(NOW).key),
+        lambda ca: CertificatePair(ca.certificate, certificates.make_ca(NOW).key),
         "does not belong",
     ),
-    "a key of another kind": (lambda ca: Pair(ca.certificate, rsa_key()), "does not belong"),
+    "a key of another kind": (
+        lambda ca: CertificatePair(ca.certificate, rsa_key()),
+        "does not belong",
+    ),
     "a server's certificate": (
         lambda ca: certificates.issue(ca, "redis", ["a"], NOW),
         "no authority's",

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import WireError
-from common.protocol.records import Heartbeat, Receipt, Record, Refusal, TrainTask, Update
+from common.protocol.records import Heartbeat, Receipt, Record, TaskRefusal, TrainTask, Update
 from common.protocol.wire import MAX_HEADER, SCHEMA, kind_of, pack, unpack
 from tests.unit.common.protocol.test_records import EXAMPLES, RECEIPT, UPDATE
 
@@ -155,7 +155,9 @@ def test_reasons_do_not_repeat_hostile_values_at_length() -> None:
     assert len(refused(frame(["Receipt", {**FIELDS, "state": "y" * 4000}]))) < 200
 
 
-@given(st.binary(max_size=300), st.sampled_from([Receipt, Update, TrainTask, Heartbeat, Refusal]))
+@given(
+    st.binary(max_size=300), st.sampled_from([Receipt, Update, TrainTask, Heartbeat, TaskRefusal])
+)
 def test_random_bytes_raise_wire_errors_only(junk: bytes, kind: type[Record]) -> None:
     for bad in (junk, raw(junk), b"FCCL\x01" + junk):
         with pytest.raises(WireError):

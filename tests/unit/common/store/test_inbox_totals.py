@@ -6,16 +6,23 @@ from typing import Any
 
 from rich.console import Console
 
-from common.protocol.records import InboxRow
-from common.store.inbox_totals import REMEMBERED, Past, Totals, newest, remember, totals
+from common.protocol.records import InboxFigures
+from common.store.inbox_totals import (
+    REMEMBERED,
+    InboxHistory,
+    InboxTotals,
+    newest,
+    remember,
+    totals,
+)
 from common.store.view import FederationView
 from tests.support.tui.stage import heartbeat, info
 from tui.panel import panel
 
 
-def row(client: str = "a", **changed: Any) -> InboxRow:
+def row(client: str = "a", **changed: Any) -> InboxFigures:
     counts = {"waiting": 1, "learned": 2, "settled": 3, "rejected": 4}
-    return InboxRow.model_validate({"client_id": client, **counts, **changed})
+    return InboxFigures.model_validate({"client_id": client, **counts, **changed})
 
 
 def test_the_youngest_heartbeat_that_knows_the_newest_batch_is_right() -> None:
@@ -32,21 +39,21 @@ def test_the_youngest_heartbeat_that_knows_the_newest_batch_is_right() -> None:
 
 def test_totals_are_over_all_clients() -> None:
     found = totals([row("a"), row("b", waiting=1000)])
-    assert found == Totals(clients=2, waiting=1001, learned=4, settled=6, rejected=8)
+    assert found == InboxTotals(clients=2, waiting=1001, learned=4, settled=6, rejected=8)
     assert found.text() == "2 clients: 1,001 waiting, 4 learned, 6 settled, 8 rejected"
 
 
 def test_every_batch_is_remembered_once_and_not_for_ever() -> None:
     past = remember({}, [row(at=1.0, new_after=0.5), row("b")])
-    assert past == {"a": Past(1.0, (0.5,))}
+    assert past == {"a": InboxHistory(1.0, (0.5,))}
     assert remember(past, [row(at=1.0, new_after=0.5)]) is past
     for step in range(50):
         past = remember(past, [row(at=2.0 + step, new_after=1.0 + step)])
-    assert past["a"] == Past(51.0, tuple(float(n) for n in range(51 - REMEMBERED, 51)))
+    assert past["a"] == InboxHistory(51.0, tuple(float(n) for n in range(51 - REMEMBERED, 51)))
 
 
 def test_status_has_a_line_for_live_input_where_there_is_any() -> None:
-    def shown(*rows: InboxRow) -> str:
+    def shown(*rows: InboxFigures) -> str:
         console = Console(width=100)
         view = FederationView(info("r"), (), (heartbeat("w", inbox=rows),), (), (), ())
         with console.capture() as captured:

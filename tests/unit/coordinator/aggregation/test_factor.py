@@ -9,9 +9,9 @@ import pytest
 
 from common.protocol.tensors import Tensors
 from coordinator.aggregation.factor import factor
-from coordinator.core.events import Commit
+from coordinator.core.events import CommitVersion
 from coordinator.core.schedule import parts
-from coordinator.core.state import Buffered, State
+from coordinator.core.state import BufferedUpdate, CoordinatorState
 from tests.support.virtual_federation import plan, stats
 
 
@@ -19,13 +19,13 @@ def theta(a: float, b: float) -> Tensors:
     return {"A": np.array([a], np.float32), "B": np.array([[b]], np.float32)}
 
 
-def buffer(version: int, *bases: int) -> State:
+def buffer(version: int, *bases: int) -> CoordinatorState:
     """A buffer with an update of each of some clients, equal but for their bases."""
     updates = tuple(
-        Buffered(f"t{i}", 1, f"c{i}", "w", base, stats(), 1.0, 1, f"u{i}")
+        BufferedUpdate(f"t{i}", 1, f"c{i}", "w", base, stats(), 1.0, 1, f"u{i}")
         for i, base in enumerate(bases)
     )
-    return State(version=version, buffer=updates)
+    return CoordinatorState(version=version, buffer=updates)
 
 
 def test_deltas_are_added_with_their_coefficients_to_each_factor() -> None:
@@ -57,7 +57,7 @@ def test_deltas_are_consumed_one_at_a_time() -> None:
     assert len(alive) == 3
 
 
-def coefficients(state: State) -> list[float]:
+def coefficients(state: CoordinatorState) -> list[float]:
     return [part.coefficient for part in parts(plan(), state)]
 
 
@@ -75,13 +75,13 @@ def test_clip_and_server_learning_rate_scale_the_step() -> None:
     clipped = state.buffer[0].__class__(**{**vars(state.buffer[0]), "clip": 0.1})
     of = plan()
     of = plan(aggregation=of.aggregation.model_copy(update={"server_lr": 2.0}))
-    found = parts(of, State(buffer=(clipped, state.buffer[1])))
+    found = parts(of, CoordinatorState(buffer=(clipped, state.buffer[1])))
     assert [part.coefficient for part in found] == pytest.approx([0.1, 1.0])
 
 
 def test_a_commit_names_every_update_with_the_factors_that_made_it() -> None:
     found = parts(plan(), buffer(3, 3, 0))
-    commit = Commit(4, 0, found)
+    commit = CommitVersion(4, 0, found)
     assert [part.staleness for part in commit.parts] == [0, 3]
     for part in commit.parts:
         product = part.weight * part.staleness_factor * part.participation_factor

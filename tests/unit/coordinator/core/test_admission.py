@@ -6,28 +6,30 @@ import numpy as np
 import pytest
 
 from common.config.config import AggregationConfig
-from coordinator.core.admission import MAX_NORM, MIN_NORMS, Verdict, inspect, judge
-from coordinator.core.state import OpenTask, Plan, State
+from coordinator.core.admission import MAX_NORM, MIN_NORMS, AdmissionDecision, inspect, judge
+from coordinator.core.state import CoordinatorState, OpenTask, Plan
 from tests.support.virtual_federation import candidate, plan, stats
 
 TASK = OpenTask("t000001", "c0", 0, 1, bases=(0, 3), issued_at=0.0, lease_until=60.0)
 MANIFEST = {"a": (2, 3), "b": (1,)}
 
 
-def state(version: int = 4, norms: tuple[float, ...] = ()) -> State:
-    return State(version=version, norms=norms).with_task(TASK)
+def state(version: int = 4, norms: tuple[float, ...] = ()) -> CoordinatorState:
+    return CoordinatorState(version=version, norms=norms).with_task(TASK)
 
 
-def verdict(of: Plan | None = None, norms: tuple[float, ...] = (), **changed: object) -> Verdict:
+def verdict(
+    of: Plan | None = None, norms: tuple[float, ...] = (), **changed: object
+) -> AdmissionDecision:
     return judge(of or plan(), state(norms=norms), candidate(TASK, **changed))  # type: ignore[arg-type]
 
 
 def test_a_flawless_update_is_accepted_whole() -> None:
-    assert verdict() == Verdict()
+    assert verdict() == AdmissionDecision()
 
 
 def test_an_update_of_an_older_attempt_is_accepted() -> None:
-    assert verdict(attempt=1, base_version=0) == Verdict()
+    assert verdict(attempt=1, base_version=0) == AdmissionDecision()
 
 
 @pytest.mark.parametrize(
@@ -40,7 +42,7 @@ def test_an_update_of_an_older_attempt_is_accepted() -> None:
     ],
 )
 def test_a_stranger_settles_nothing(changed: dict[str, object], reason: str) -> None:
-    assert verdict(**changed) == Verdict(reason, binding=False)  # type: ignore[arg-type]
+    assert verdict(**changed) == AdmissionDecision(reason, binding=False)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -60,37 +62,37 @@ def test_a_stranger_settles_nothing(changed: dict[str, object], reason: str) -> 
     ],
 )
 def test_a_flawed_update_settles_its_task(changed: dict[str, object], reason: str) -> None:
-    assert verdict(**changed) == Verdict(reason)  # type: ignore[arg-type]
+    assert verdict(**changed) == AdmissionDecision(reason)  # type: ignore[arg-type]
 
 
 def test_staleness_at_the_limit_is_accepted_and_over_it_is_not() -> None:
     assert judge(plan(max_staleness=4), state(4), candidate(TASK, attempt=1, base_version=0)) == (
-        Verdict()
+        AdmissionDecision()
     )
     late = judge(plan(max_staleness=4), state(5), candidate(TASK, attempt=1, base_version=0))
-    assert late == Verdict("staleness 5 is over the limit of 4", strikes=False)
+    assert late == AdmissionDecision("staleness 5 is over the limit of 4", strikes=False)
 
 
 def test_a_large_norm_is_clipped_at_one_and_a_half_times_the_running_median() -> None:
     norms = (1.0, 2.0, 2.0, 2.0, 9.0)
-    assert verdict(norms=norms, norm=3.0) == Verdict()
-    assert verdict(norms=norms, norm=6.0) == Verdict(clip=0.5)
+    assert verdict(norms=norms, norm=3.0) == AdmissionDecision()
+    assert verdict(norms=norms, norm=6.0) == AdmissionDecision(clip=0.5)
 
 
 def test_a_large_norm_is_rejected_where_that_is_the_rule() -> None:
     of = plan(aggregation=AggregationConfig(over_norm="reject"))
-    assert verdict(of, norms=(2.0,) * 5, norm=6.0) == Verdict(
+    assert verdict(of, norms=(2.0,) * 5, norm=6.0) == AdmissionDecision(
         "update norm 6 is over the bound of 3"
     )
 
 
 def test_the_running_median_means_nothing_before_it_has_seen_five_updates() -> None:
-    assert verdict(norms=(1.0,) * (MIN_NORMS - 1), norm=6.0) == Verdict()
+    assert verdict(norms=(1.0,) * (MIN_NORMS - 1), norm=6.0) == AdmissionDecision()
 
 
 def test_a_median_of_zero_clips_nothing() -> None:
     # Or a few empty updates would set every later one to nothing.
-    assert verdict(norms=(0.0,) * 5, norm=1.0) == Verdict()
+    assert verdict(norms=(0.0,) * 5, norm=1.0) == AdmissionDecision()
 
 
 def tensors(**changed: np.ndarray) -> dict[str, np.ndarray]:

@@ -7,22 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from common.protocol.commands import Action, Answer, Command
+from common.protocol.commands import Command, CommandName, CommandReply
 from common.protocol.records import VersionSummary
 from coordinator.core import machine
 from coordinator.core.events import (
-    Beats,
-    Close,
-    Commit,
-    Finish,
-    Issue,
-    Note,
-    Order,
-    Reply,
-    Sign,
+    CloseTask,
+    CommandReceived,
+    CommitVersion,
+    FinishRun,
+    HeartbeatsRead,
+    IssueTask,
+    LogEvent,
+    ReplyToCommand,
     Tick,
+    WorkerSignal,
 )
-from coordinator.core.state import State
+from coordinator.core.state import CoordinatorState
 from coordinator.core.step import Step
 from coordinator.storage.journal import Journal
 from coordinator.storage.recovery import recover
@@ -32,38 +32,43 @@ OF = plan(3, buffer_size=2, concurrency=2, lease_s=60)
 
 
 def order(
-    state: State, action: Action, target: str = "", number: int = 1, now: float = 1.0
+    state: CoordinatorState,
+    action: CommandName,
+    target: str = "",
+    number: int = 1,
+    now: float = 1.0,
 ) -> Step:
     command = Command(command_id=f"c{number}", action=action, target=target, by="ann@desk")
-    return machine.step(OF, state, Order(command), now)
+    return machine.step(OF, state, CommandReceived(command), now)
 
 
-def alive(state: State, now: float = 0.0) -> Step:
-    return machine.step(OF, state, Beats((Sign("local", False, None),) * 3), now)
+def alive(state: CoordinatorState, now: float = 0.0) -> Step:
+    return machine.step(OF, state, HeartbeatsRead((WorkerSignal("local", False, None),) * 3), now)
 
 
-def answer(state: State, now: float = 2.0) -> Step:
+def answer(state: CoordinatorState, now: float = 2.0) -> Step:
     """The oldest open task is done."""
     return machine.step(OF, state, candidate(next(iter(state.tasks.values()))), now)
 
 
-def reply(done: Step) -> Reply:
-    return next(action for action in done.actions if isinstance(action, Reply))
+def reply(done: Step) -> ReplyToCommand:
+    return next(action for action in done.actions if isinstance(action, ReplyToCommand))
 
 
 def issued(done: Step) -> list[str]:
-    return [action.task.client_id for action in done.actions if isinstance(action, Issue)]
+    return [action.task.client_id for action in done.actions if isinstance(action, IssueTask)]
 
 
 def test_a_paused_run_takes_updates_and_issues_nothing() -> None:
-    paused = order(alive(State()).state, "pause")
+    paused = order(alive(CoordinatorState()).state, "pause")
     assert reply(paused).paused is True and not reply(paused).refused
     assert any(
-        isinstance(a, Note) and "paused" in a.text and "ann@desk" in a.text for a in paused.actions
+        isinstance(a, LogEvent) and "paused" in a.text and "ann@desk" in a.text
+        for a in paused.actions
     )
     state = answer(paused.state).state
     done = answer(state)
-    assert [a.version for a in done.actions if isinstance(a, Commit)] == [1]
+    assert [a.version for a in done.actions if isinstance(a, CommitVersion)] == [1]
     assert not issued(done) and not issued(alive(done.state, 99.0))
     again = order(done.state, "resume", now=100.0)
     assert reply(again).paused is False and len(issued(again)) == 2
@@ -80,55 +85,55 @@ def test_a_paused_run_takes_updates_and_issues_nothing() -> None:
     ],
 )
 def test_what_makes_no_sense_is_refused_and_changes_nothing(
-    action: Action, target: str, why: str
+    action: CommandName, target: str, why: str
 ) -> None:
-    state = alive(State()).state
+    state = alive(CoordinatorState()).state
     done = order(state, action, target)
     assert why in reply(done).refused
     assert done.state == state and len(done.actions) == 1
 
 
 def test_a_drain_waits_for_the_open_tasks_and_commits_them() -> None:
-    drained = order(alive(State()).state, "drain")
-    assert not [a for a in drained.actions if isinstance(a, Finish)]
+    drained = order(alive(CoordinatorState()).state, "drain")
+    assert not [a for a in drained.actions if isinstance(a, FinishRun)]
     one = answer(drained.state)
-    assert not issued(one) and not [a for a in one.actions if isinstance(a, Finish)]
+    assert not issued(one) and not [a for a in one.actions if isinstance(a, FinishRun)]
     last = answer(one.state)
-    assert [a.version for a in last.actions if isinstance(a, Commit)] == [1]
-    assert [a.reason for a in last.actions if isinstance(a, Finish)] == ["drained on request"]
+    assert [a.version for a in last.actions if isinstance(a, CommitVersion)] == [1]
+    assert [a.reason for a in last.actions if isinstance(a, FinishRun)] == ["drained on request"]
 
 
 def test_a_drain_issues_a_task_again_whose_worker_has_died() -> None:
     """Its site lives: another worker there can finish it, and the drain ends."""
-    drained = order(alive(State()).state, "drain").state
+    drained = order(alive(CoordinatorState()).state, "drain").state
     open_tasks = set(drained.tasks)
     later = next(iter(drained.tasks.values())).lease_until
     again = machine.step(OF, drained, Tick(), later)
-    tasks = [action.task for action in again.actions if isinstance(action, Issue)]
+    tasks = [action.task for action in again.actions if isinstance(action, IssueTask)]
     assert {task.task_id for task in tasks} == open_tasks, "these, and no new ones"
     assert all(task.attempt == 2 for task in tasks)
-    assert not [action for action in again.actions if isinstance(action, Finish)]
+    assert not [action for action in again.actions if isinstance(action, FinishRun)]
 
 
 def test_a_drain_does_not_wait_for_a_silent_site() -> None:
-    state = alive(State()).state
+    state = alive(CoordinatorState()).state
     parked = {name: replace(task, parked=True) for name, task in state.tasks.items()}
     done = order(replace(state, tasks=parked), "drain")
-    assert [a.complete for a in done.actions if isinstance(a, Finish)] == [False]
+    assert [a.complete for a in done.actions if isinstance(a, FinishRun)] == [False]
 
 
 def test_a_stop_commits_what_is_buffered_at_once() -> None:
-    state = answer(alive(State()).state).state
+    state = answer(alive(CoordinatorState()).state).state
     done = order(state, "stop")
-    assert [a.version for a in done.actions if isinstance(a, Commit)] == [1]
-    assert [a.reason for a in done.actions if isinstance(a, Finish)] == ["stopped on request"]
+    assert [a.version for a in done.actions if isinstance(a, CommitVersion)] == [1]
+    assert [a.reason for a in done.actions if isinstance(a, FinishRun)] == ["stopped on request"]
 
 
 def test_a_kicked_client_gets_no_more_tasks_until_it_is_pardoned() -> None:
-    state = alive(State()).state
+    state = alive(CoordinatorState()).state
     name = next(iter(state.tasks.values())).client_id
     kicked = order(state, "kick", name)
-    assert [a.reason for a in kicked.actions if isinstance(a, Close)] == [
+    assert [a.reason for a in kicked.actions if isinstance(a, CloseTask)] == [
         f"{name} was kicked by ann@desk"
     ]
     assert name not in issued(kicked) and kicked.state.client(name).quarantined
@@ -138,7 +143,7 @@ def test_a_kicked_client_gets_no_more_tasks_until_it_is_pardoned() -> None:
 
 
 def test_the_last_client_is_not_kicked() -> None:
-    state = alive(State()).state
+    state = alive(CoordinatorState()).state
     for number, name in enumerate(("c0", "c1")):
         state = order(state, "kick", name, number).state
     assert "c2 is the last client" in reply(order(state, "kick", "c2", 9)).refused
@@ -146,10 +151,10 @@ def test_the_last_client_is_not_kicked() -> None:
 
 @pytest.mark.parametrize("by", ["task", "client"])
 def test_a_task_is_issued_again_when_somebody_says_so(by: str) -> None:
-    state = alive(State()).state
+    state = alive(CoordinatorState()).state
     task = next(iter(state.tasks.values()))
     done = order(state, "reissue", task.task_id if by == "task" else task.client_id)
-    again = [a.task for a in done.actions if isinstance(a, Issue)]
+    again = [a.task for a in done.actions if isinstance(a, IssueTask)]
     assert [(t.task_id, t.attempt) for t in again] == [(task.task_id, 2)]
 
 
@@ -157,14 +162,14 @@ def test_the_journal_remembers_commands_and_the_pause(tmp_path: Path) -> None:
     journal = Journal.create(tmp_path / "run.db", {})
     journal.take_over()
     journal.put_version(VersionSummary(version=0, phase=0, at=0.0, sha256="0" * 64, nbytes=1))
-    state = State()
+    state = CoordinatorState()
     for number, action in enumerate(("pause", "pause", "resume", "pause")):
         done = order(state, action, number=number)  # type: ignore[arg-type]
-        kept = [a for a in done.actions if isinstance(a, Reply | Note)]
+        kept = [a for a in done.actions if isinstance(a, ReplyToCommand | LogEvent)]
         journal.write(state, done.state, kept, 0.0, frames={}, summaries={})
         state = done.state
-    assert journal.answer("c0") == Answer(command_id="c0", state="done")
-    assert journal.answer("c1") == Answer(
+    assert journal.answer("c0") == CommandReply(command_id="c0", state="done")
+    assert journal.answer("c1") == CommandReply(
         command_id="c1", state="refused", reason="the run is paused"
     )
     assert journal.answer("c7") is None

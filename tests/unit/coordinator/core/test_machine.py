@@ -13,35 +13,35 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.config.config import PhaseConfig
-from common.protocol.records import Kind
+from common.protocol.records import RowKind
 from coordinator.core import machine
 from coordinator.core.events import (
-    Accept,
-    Again,
-    Beats,
-    Candidate,
-    Close,
-    Commit,
-    Discard,
-    Drain,
-    Finish,
-    Issue,
-    Note,
-    Refused,
-    Repeat,
-    Sign,
+    AcceptUpdate,
+    CloseTask,
+    CommitVersion,
+    DiscardMessage,
+    DuplicateArrived,
+    FinishRun,
+    HeartbeatsRead,
+    IssueTask,
+    LogEvent,
+    RepeatReceipt,
+    StopRequested,
+    TaskRefused,
     Tick,
+    UpdateArrived,
+    WorkerSignal,
 )
-from coordinator.core.state import Client, ClientState, OpenTask, Plan, State
+from coordinator.core.state import Client, ClientState, CoordinatorState, OpenTask, Plan
 from tests.support.virtual_federation import Federation, Worker, candidate, plan
 
-IDLE = Sign("local", False, None)
+IDLE = WorkerSignal("local", False, None)
 
 
-def begin(of: Plan, workers: int = 4, now: float = 0.0) -> tuple[State, list[OpenTask]]:
+def begin(of: Plan, workers: int = 4, now: float = 0.0) -> tuple[CoordinatorState, list[OpenTask]]:
     """The state after the first tasks went out, and those tasks."""
-    done = machine.step(of, State(), Beats((IDLE,) * workers), now)
-    return done.state, [action.task for action in done.actions if isinstance(action, Issue)]
+    done = machine.step(of, CoordinatorState(), HeartbeatsRead((IDLE,) * workers), now)
+    return done.state, [action.task for action in done.actions if isinstance(action, IssueTask)]
 
 
 def kinds(done: machine.Step) -> list[type]:
@@ -57,7 +57,7 @@ def workers(count: int = 4, **more: object) -> list[Worker]:
 
 def test_fedasync_commits_every_update_at_once() -> None:
     fed = Federation(plan(versions=5, buffer_size=1), workers()).run()
-    assert fed.finished == Finish(True, "the plan is complete")
+    assert fed.finished == FinishRun(True, "the plan is complete")
     assert [len(commit.parts) for commit in fed.log.commits] == [1] * 5
 
 
@@ -110,17 +110,17 @@ def test_a_rounds_deadline_counts_from_its_tasks_and_not_from_when_the_run_was_m
     of = plan(versions=1, reissue="commit", quorum=1, round_deadline_s=100)
     state, tasks = begin(of, now=5000.0)
     done = machine.step(of, state, candidate(tasks[0]), 5010.0)
-    assert Commit not in kinds(done)
-    assert Commit in kinds(machine.step(of, done.state, Tick(), 5100.0))
+    assert CommitVersion not in kinds(done)
+    assert CommitVersion in kinds(machine.step(of, done.state, Tick(), 5100.0))
 
 
 def test_a_part_filled_buffer_is_flushed_after_its_time() -> None:
     of = plan(versions=1, buffer_size=2, concurrency=2, flush_s=120)
     state, tasks = begin(of)
     state = machine.step(of, state, candidate(tasks[0]), 10.0).state
-    assert Commit not in kinds(machine.step(of, state, Tick(), 129.0))
+    assert CommitVersion not in kinds(machine.step(of, state, Tick(), 129.0))
     done = machine.step(of, state, Tick(), 130.0)
-    assert kinds(done) == [Commit, Close, Finish]
+    assert kinds(done) == [CommitVersion, CloseTask, FinishRun]
 
 
 def test_a_phases_end_closes_its_open_tasks_and_their_updates_count_no_more() -> None:
@@ -130,10 +130,10 @@ def test_a_phases_end_closes_its_open_tasks_and_their_updates_count_no_more() ->
     state, tasks = begin(of_wide)
     state = machine.step(of_wide, state, candidate(tasks[0]), 1.0).state
     done = machine.step(of_wide, state, Tick(), 6.0)
-    assert Close(tasks[1].task_id, tasks[1].client_id, "phase over") in done.actions
+    assert CloseTask(tasks[1].task_id, tasks[1].client_id, "phase over") in done.actions
     late = machine.step(of_wide, done.state, candidate(tasks[1]), 7.0)
-    assert Discard in kinds(late) and Accept not in kinds(late)
-    assert {i.task.phase for i in done.actions if isinstance(i, Issue)} == {1}
+    assert DiscardMessage in kinds(late) and AcceptUpdate not in kinds(late)
+    assert {i.task.phase for i in done.actions if isinstance(i, IssueTask)} == {1}
     assert len(begin(of)[1]) == 1
 
 
@@ -145,14 +145,14 @@ def test_what_a_phase_taught_of_norms_and_losses_is_forgotten_at_its_end() -> No
     assert done.state.norms == (8.0,)
     last = done.state.client(task.client_id).last
     assert last is not None and last.avg_loss == 2.0
-    (task,) = [a.task for a in done.actions if isinstance(a, Issue)]
+    (task,) = [a.task for a in done.actions if isinstance(a, IssueTask)]
     done = machine.step(of, done.state, candidate(task, norm=8.0), 2.0)
     assert (done.state.version, done.state.norms) == (2, ())
     clients = [done.state.client(name) for name in of.clients]
     assert [client.last for client in clients] == [None, None]
     # What counts over the whole run stays.
     assert [client.participation for client in clients] == [1, 1]
-    (task,) = [a.task for a in done.actions if isinstance(a, Issue)]
+    (task,) = [a.task for a in done.actions if isinstance(a, IssueTask)]
     assert task.phase == 1
     done = machine.step(of, done.state, candidate(task, norm=0.1), 3.0)
     assert done.state.norms == (0.1,)
@@ -163,7 +163,7 @@ def test_what_a_phase_taught_of_norms_and_losses_is_forgotten_at_its_end() -> No
 
 def two_kinds() -> Plan:
     """c1 has no preferences, c2 nothing else."""
-    rows: dict[str, dict[Kind, int]] = {
+    rows: dict[str, dict[RowKind, int]] = {
         "c0": {"sft": 9, "va": 9}, "c1": {"sft": 9, "va": 0}, "c2": {"va": 9}
     }  # fmt: skip
     clients = {name: Client(name, "local", own) for name, own in rows.items()}
@@ -173,7 +173,7 @@ def two_kinds() -> Plan:
 
 def test_a_client_without_rows_of_the_phases_kind_is_not_asked() -> None:
     fed = Federation(two_kinds(), workers()).run()
-    assert fed.finished == Finish(True, "the plan is complete")
+    assert fed.finished == FinishRun(True, "the plan is complete")
     asked = {(issue.task.phase, issue.task.client_id) for issue in fed.log.issued}
     assert asked == {(0, "c0"), (0, "c1"), (1, "c0"), (1, "c2")}
 
@@ -196,8 +196,8 @@ def test_a_phase_for_which_the_only_client_with_rows_is_quarantined_ends_the_run
     state = replace(state, version=2, tasks=MappingProxyType({}))
     state = state.with_client("c0", quarantined).with_client("c2", quarantined)
     done = machine.step(of, state, Tick(), 1.0)
-    assert [a for a in done.actions if isinstance(a, Finish)] == [
-        Finish(False, "every client is quarantined", failed=True)
+    assert [a for a in done.actions if isinstance(a, FinishRun)] == [
+        FinishRun(False, "every client is quarantined", failed=True)
     ]
 
 
@@ -240,15 +240,17 @@ def test_a_dead_workers_task_is_issued_again_from_the_current_version() -> None:
 def test_a_heartbeat_that_names_the_task_renews_its_lease() -> None:
     of = plan(1, buffer_size=1, lease_s=60)
     state, (task,) = begin(of)
-    state = machine.step(of, state, Beats((Sign("local", True, task.task_id),)), 50.0).state
+    state = machine.step(
+        of, state, HeartbeatsRead((WorkerSignal("local", True, task.task_id),)), 50.0
+    ).state
     assert state.tasks[task.task_id].lease_until == 110.0
 
 
 def test_another_sites_heartbeat_renews_nothing() -> None:
     of = plan(1, buffer_size=1, lease_s=60)
     state, (task,) = begin(of)
-    signs = (Sign("elsewhere", True, task.task_id), IDLE)
-    state = machine.step(of, state, Beats(signs), 50.0).state
+    signs = (WorkerSignal("elsewhere", True, task.task_id), IDLE)
+    state = machine.step(of, state, HeartbeatsRead(signs), 50.0).state
     assert state.tasks[task.task_id].lease_until == 60.0
 
 
@@ -261,27 +263,29 @@ def test_a_queued_task_does_not_expire_while_a_worker_of_its_site_is_busy() -> N
 def test_a_task_that_idle_workers_do_not_name_was_lost_and_is_issued_again() -> None:
     of = plan(1, buffer_size=1, lease_s=60)
     state, _ = begin(of)
-    done = machine.step(of, state, Beats((IDLE,)), 60.0)
-    (again,) = [action.task for action in done.actions if isinstance(action, Issue)]
+    done = machine.step(of, state, HeartbeatsRead((IDLE,)), 60.0)
+    (again,) = [action.task for action in done.actions if isinstance(action, IssueTask)]
     assert (again.attempt, again.task_id) == (2, "t000001")
 
 
 def test_a_task_past_its_deadline_is_issued_again_whatever_its_worker_says() -> None:
     of = plan(1, buffer_size=1, lease_s=60, task_deadline_s=600)
     state, (task,) = begin(of)
-    done = machine.step(of, state, Beats((Sign("local", True, task.task_id),)), 600.0)
-    assert Issue in kinds(done)
+    done = machine.step(
+        of, state, HeartbeatsRead((WorkerSignal("local", True, task.task_id),)), 600.0
+    )
+    assert IssueTask in kinds(done)
 
 
 def test_the_update_of_an_older_attempt_counts_and_the_newer_ones_does_not() -> None:
     of = plan(1, versions=2, buffer_size=1, lease_s=60)
     state, (task,) = begin(of)
-    state = machine.step(of, state, Beats((IDLE,)), 60.0).state
+    state = machine.step(of, state, HeartbeatsRead((IDLE,)), 60.0).state
     newer = state.tasks[task.task_id]
     first = machine.step(of, state, candidate(task), 61.0)
-    assert kinds(first)[:2] == [Accept, Commit]
+    assert kinds(first)[:2] == [AcceptUpdate, CommitVersion]
     second = machine.step(of, first.state, candidate(newer), 62.0)
-    assert Accept not in kinds(second)
+    assert AcceptUpdate not in kinds(second)
 
 
 def two_sites() -> Plan:
@@ -294,14 +298,14 @@ def two_sites() -> Plan:
 
 def test_a_silent_sites_task_is_parked_and_gives_its_place_to_others() -> None:
     of = two_sites()
-    signs = (Sign("near", False, None), Sign("far", False, None))
-    state = machine.step(of, State(), Beats(signs), 0.0).state
+    signs = (WorkerSignal("near", False, None), WorkerSignal("far", False, None))
+    state = machine.step(of, CoordinatorState(), HeartbeatsRead(signs), 0.0).state
     assert {task.client_id for task in state.tasks.values()} == {"c0", "c1"}
-    near = (Sign("near", True, "t000001"), Sign("near", False, None))
-    done = machine.step(of, state, Beats(near), 60.0)
+    near = (WorkerSignal("near", True, "t000001"), WorkerSignal("near", False, None))
+    done = machine.step(of, state, HeartbeatsRead(near), 60.0)
     assert done.state.tasks["t000002"].parked
-    assert [a.task.client_id for a in done.actions if isinstance(a, Issue)] == ["c2"]
-    assert any(isinstance(a, Note) and "silent" in a.text for a in done.actions)
+    assert [a.task.client_id for a in done.actions if isinstance(a, IssueTask)] == ["c2"]
+    assert any(isinstance(a, LogEvent) and "silent" in a.text for a in done.actions)
     # It is said once.
     assert machine.step(of, done.state, Tick(), 61.0).actions == ()
 
@@ -317,12 +321,16 @@ def test_a_parked_task_is_issued_again_when_its_site_is_back() -> None:
 
 def test_a_parked_task_that_its_worker_still_trains_is_not_issued_again() -> None:
     of = two_sites()
-    signs = (Sign("near", False, None), Sign("far", False, None))
-    state = machine.step(of, State(), Beats(signs), 0.0).state
-    state = machine.step(of, state, Beats((Sign("near", True, "t000001"),)), 60.0).state
-    back = Beats((Sign("near", True, "t000001"), Sign("far", True, "t000002")))
+    signs = (WorkerSignal("near", False, None), WorkerSignal("far", False, None))
+    state = machine.step(of, CoordinatorState(), HeartbeatsRead(signs), 0.0).state
+    state = machine.step(
+        of, state, HeartbeatsRead((WorkerSignal("near", True, "t000001"),)), 60.0
+    ).state
+    back = HeartbeatsRead(
+        (WorkerSignal("near", True, "t000001"), WorkerSignal("far", True, "t000002"))
+    )
     done = machine.step(of, state, back, 70.0)
-    assert Issue not in kinds(done)
+    assert IssueTask not in kinds(done)
     assert not done.state.tasks["t000002"].parked
 
 
@@ -338,16 +346,16 @@ def test_without_the_store_updates_count_and_nothing_is_issued_or_expires() -> N
 # refusals
 
 
-def refuse(task: OpenTask, site: str = "local", **changed: object) -> Refused:
+def refuse(task: OpenTask, site: str = "local", **changed: object) -> TaskRefused:
     fields = {"attempt": task.attempt, "client_id": task.client_id} | changed
-    return Refused(task.task_id, site=site, reason="no base model", **fields)  # type: ignore[arg-type]
+    return TaskRefused(task.task_id, site=site, reason="no base model", **fields)  # type: ignore[arg-type]
 
 
-def refused_by_all(of: Plan, state: State, task: OpenTask) -> machine.Step:
+def refused_by_all(of: Plan, state: CoordinatorState, task: OpenTask) -> machine.Step:
     """Three workers in turn cannot train it."""
     for attempt in (1, 2):
         done = machine.step(of, state, refuse(task), 1.0)
-        (again,) = [a.task for a in done.actions if isinstance(a, Issue)]
+        (again,) = [a.task for a in done.actions if isinstance(a, IssueTask)]
         assert (again.task_id, again.attempt) == (task.task_id, attempt + 1)
         assert done.state.client(task.client_id).strikes == state.client(task.client_id).strikes
         state, task = done.state, again
@@ -360,7 +368,7 @@ def test_a_refused_task_goes_to_another_worker_and_a_refusal_that_comes_twice_do
     of = plan(2, versions=20, buffer_size=1, concurrency=1)
     state, (task,) = begin(of)
     done = machine.step(of, state, refuse(task), 1.0)
-    assert [a.task.attempt for a in done.actions if isinstance(a, Issue)] == [2]
+    assert [a.task.attempt for a in done.actions if isinstance(a, IssueTask)] == [2]
     assert machine.step(of, done.state, refuse(task), 2.0) == machine.Step(done.state)
 
 
@@ -370,13 +378,13 @@ def test_a_task_that_nobody_can_train_is_closed_and_three_in_a_row_quarantine_th
     for expected in (1, 2, 3):
         while task.client_id != "c0":
             done = machine.step(of, state, candidate(task), 1.0)
-            state, (task,) = done.state, [a.task for a in done.actions if isinstance(a, Issue)]
+            state, (task,) = done.state, [a.task for a in done.actions if isinstance(a, IssueTask)]
         done = refused_by_all(of, state, task)
-        state, (task,) = done.state, [a.task for a in done.actions if isinstance(a, Issue)]
+        state, (task,) = done.state, [a.task for a in done.actions if isinstance(a, IssueTask)]
         assert state.client("c0").strikes == expected
-    assert any(isinstance(a, Note) and a.kind == "quarantined" for a in done.actions)
+    assert any(isinstance(a, LogEvent) and a.kind == "quarantined" for a in done.actions)
     fed = machine.step(of, state, candidate(task), 1.0)
-    assert [a.task.client_id for a in fed.actions if isinstance(a, Issue)] == ["c1"]
+    assert [a.task.client_id for a in fed.actions if isinstance(a, IssueTask)] == ["c1"]
 
 
 def test_a_stale_update_is_rejected_without_a_strike_and_a_bad_one_with_one() -> None:
@@ -384,11 +392,11 @@ def test_a_stale_update_is_rejected_without_a_strike_and_a_bad_one_with_one() ->
     state, (one, two) = begin(of, workers=2)
     state = machine.step(of, state, candidate(one), 1.0).state
     done = machine.step(of, state, candidate(two), 2.0)
-    assert [a.reason for a in done.actions if isinstance(a, Close)] == [
+    assert [a.reason for a in done.actions if isinstance(a, CloseTask)] == [
         "staleness 1 is over the limit of 0"
     ]
     assert done.state.client(two.client_id).strikes == 0
-    (third,) = [a.task for a in done.actions if isinstance(a, Issue)]
+    (third,) = [a.task for a in done.actions if isinstance(a, IssueTask)]
     bad = machine.step(of, done.state, candidate(third, problem="not finite"), 3.0)
     assert bad.state.client(third.client_id).strikes == 1
 
@@ -397,14 +405,14 @@ def test_an_accepted_update_clears_the_strikes() -> None:
     of = plan(1, versions=20, buffer_size=1, concurrency=1)
     state, (task,) = begin(of)
     done = machine.step(of, state, refuse(task), 1.0)
-    (task,) = [a.task for a in done.actions if isinstance(a, Issue)]
+    (task,) = [a.task for a in done.actions if isinstance(a, IssueTask)]
     done = machine.step(of, done.state, candidate(task), 1.0)
     assert done.state.client("c0").strikes == 0
 
 
 def test_a_run_whose_clients_are_all_quarantined_ends_as_failed() -> None:
     fed = Federation(plan(2, buffer_size=1), workers(2, refuses=True)).run()
-    assert fed.finished == Finish(False, "every client is quarantined", failed=True)
+    assert fed.finished == FinishRun(False, "every client is quarantined", failed=True)
     assert fed.log.commits == []
 
 
@@ -416,7 +424,7 @@ def test_a_refusal_settles_nothing_unless_it_is_of_the_tasks_own_site_client_and
 ) -> None:
     state, tasks = begin(plan())
     done = machine.step(plan(), state, refuse(tasks[0], **changed), 1.0)  # type: ignore[arg-type]
-    assert kinds(done) == [Discard]
+    assert kinds(done) == [DiscardMessage]
     assert done.state == state
 
 
@@ -427,19 +435,21 @@ def test_a_drain_commits_the_buffer_and_stops() -> None:
     of = plan(versions=4, buffer_size=3)
     state, tasks = begin(of)
     state = machine.step(of, state, candidate(tasks[0]), 1.0).state
-    done = machine.step(of, state, Drain(), 2.0)
-    assert kinds(done) == [Commit, Finish]
-    assert done.actions[-1] == Finish(False, "stopped on request")
+    done = machine.step(of, state, StopRequested(), 2.0)
+    assert kinds(done) == [CommitVersion, FinishRun]
+    assert done.actions[-1] == FinishRun(False, "stopped on request")
 
 
 def test_a_drain_of_an_empty_buffer_only_stops() -> None:
     state, _ = begin(plan())
-    assert kinds(machine.step(plan(), state, Drain(), 2.0)) == [Finish]
+    assert kinds(machine.step(plan(), state, StopRequested(), 2.0)) == [FinishRun]
 
 
 def test_a_settled_task_gets_its_receipt_again() -> None:
     state, _ = begin(plan())
-    assert machine.step(plan(), state, Again("t000009"), 1.0).actions == (Repeat("t000009"),)
+    assert machine.step(plan(), state, DuplicateArrived("t000009"), 1.0).actions == (
+        RepeatReceipt("t000009"),
+    )
 
 
 def test_a_clients_claim_of_rows_is_cut_to_what_it_was_assigned() -> None:
@@ -453,11 +463,11 @@ def test_two_updates_of_one_client_in_a_buffer_share_its_weight() -> None:
     of = plan(2, versions=9, buffer_size=3, concurrency=2)
     state, (one, two) = begin(of, workers=2)
     done = machine.step(of, state, candidate(one), 1.0)
-    (third,) = [a.task for a in done.actions if isinstance(a, Issue)]
+    (third,) = [a.task for a in done.actions if isinstance(a, IssueTask)]
     assert third.client_id == one.client_id
     state = machine.step(of, done.state, candidate(third), 2.0).state
     done = machine.step(of, state, candidate(two), 3.0)
-    (commit,) = [a for a in done.actions if isinstance(a, Commit)]
+    (commit,) = [a for a in done.actions if isinstance(a, CommitVersion)]
     assert [part.weight for part in commit.parts] == pytest.approx([0.25, 0.25, 0.5])
 
 
@@ -470,7 +480,7 @@ class Faults:
     def __init__(self, seed: int) -> None:
         self._random = Random(seed)
 
-    def __call__(self, _: Candidate) -> Sequence[float]:
+    def __call__(self, _: UpdateArrived) -> Sequence[float]:
         copies = self._random.choice([0, 1, 1, 1, 2, 3])
         return [self._random.choice([0.1, 1.0, 30.0, 200.0]) for _ in range(copies)]
 
@@ -512,7 +522,7 @@ def test_every_accepted_update_is_applied_once_and_a_run_with_live_workers_ends(
     random = Random(seed)
     of = random_plan(random)
 
-    def check(_: State, state: State, __: object, ___: float) -> None:
+    def check(_: CoordinatorState, state: CoordinatorState, __: object, ___: float) -> None:
         clients = [task.client_id for task in state.tasks.values()]
         assert len(clients) == len(set(clients)), "one open task a client"
         assert {u.task_id for u in state.buffer}.isdisjoint(state.tasks)
@@ -521,7 +531,7 @@ def test_every_accepted_update_is_applied_once_and_a_run_with_live_workers_ends(
     fed = Federation(
         of, random_workers(random), network=Faults(seed), store_down=down, on_step=check
     ).run()
-    assert fed.finished == Finish(True, "the plan is complete")
+    assert fed.finished == FinishRun(True, "the plan is complete")
     assert fed.log.versions() == list(range(1, of.total_versions + 1))
     applied = fed.log.applied()
     assert len(applied) == len(set(applied))

@@ -10,18 +10,18 @@ import pytest
 
 from coordinator.core import machine
 from coordinator.core.events import (
-    Accept,
-    Beats,
-    Close,
-    Discard,
-    Dismiss,
-    Enrol,
-    Issue,
-    Join,
-    Leave,
-    Sign,
+    AcceptUpdate,
+    AdmitClient,
+    CloseTask,
+    DiscardMessage,
+    DismissClient,
+    EnrolmentRequested,
+    HeartbeatsRead,
+    IssueTask,
+    SiteRevoked,
+    WorkerSignal,
 )
-from coordinator.core.state import Client, Plan, State
+from coordinator.core.state import Client, CoordinatorState, Plan
 from coordinator.storage.journal import Journal
 from coordinator.storage.recovery import recover
 from tests.support.virtual_federation import candidate, plan
@@ -29,28 +29,32 @@ from tests.support.virtual_federation import candidate, plan
 SITE = "hospital-a"
 
 
-def enrol(client: str = SITE, site: str = SITE, rows: int = 60, most: int = 1) -> Enrol:
-    return Enrol(client, site, {"sft": rows}, max_clients=most, max_rows=50, nonce=7)
+def enrol(
+    client: str = SITE, site: str = SITE, rows: int = 60, most: int = 1
+) -> EnrolmentRequested:
+    return EnrolmentRequested(client, site, {"sft": rows}, max_clients=most, max_rows=50, nonce=7)
 
 
-def joined(of: Plan, *events: Enrol) -> State:
-    state = State()
+def joined(of: Plan, *events: EnrolmentRequested) -> CoordinatorState:
+    state = CoordinatorState()
     for event in events or (enrol(),):
         state = machine.step(of, state, event, 0.0).state
     return state
 
 
-def alive(of: Plan, state: State, *sites: str) -> machine.Step:
-    return machine.step(of, state, Beats(tuple(Sign(site, False, None) for site in sites)), 1.0)
+def alive(of: Plan, state: CoordinatorState, *sites: str) -> machine.Step:
+    return machine.step(
+        of, state, HeartbeatsRead(tuple(WorkerSignal(site, False, None) for site in sites)), 1.0
+    )
 
 
 def test_a_client_that_joins_is_given_tasks_of_its_site() -> None:
     of = plan(2, concurrency=4)
-    done = machine.step(of, State(), enrol(), 0.0)
-    assert [a for a in done.actions if isinstance(a, Join)] == [
-        Join(Client(SITE, SITE, MappingProxyType({"sft": 50})), 7)  # the invitation's limit
+    done = machine.step(of, CoordinatorState(), enrol(), 0.0)
+    assert [a for a in done.actions if isinstance(a, AdmitClient)] == [
+        AdmitClient(Client(SITE, SITE, MappingProxyType({"sft": 50})), 7)  # the invitation's limit
     ]
-    issued = [a for a in alive(of, done.state, SITE).actions if isinstance(a, Issue)]
+    issued = [a for a in alive(of, done.state, SITE).actions if isinstance(a, IssueTask)]
     assert [(a.task.client_id, a.site) for a in issued] == [(SITE, SITE)]
 
 
@@ -59,7 +63,7 @@ def test_its_rows_count_up_to_what_it_was_invited_with() -> None:
     state = alive(of, joined(of), SITE).state
     task = next(iter(state.tasks.values()))
     done = machine.step(of, state, candidate(task, SITE), 2.0)
-    accepted = [a.update for a in done.actions if isinstance(a, Accept)]
+    accepted = [a.update for a in done.actions if isinstance(a, AcceptUpdate)]
     assert [update.stats.num_samples for update in accepted] == [50]  # it claims 100
 
 
@@ -72,9 +76,9 @@ def test_its_rows_count_up_to_what_it_was_invited_with() -> None:
         (enrol(rows=0), "no training rows"),
     ],
 )
-def test_who_may_not_join_is_told_why(event: Enrol, reason: str) -> None:
-    done = machine.step(plan(2), State(), event, 0.0)
-    dismissed = [a for a in done.actions if isinstance(a, Dismiss)]
+def test_who_may_not_join_is_told_why(event: EnrolmentRequested, reason: str) -> None:
+    done = machine.step(plan(2), CoordinatorState(), event, 0.0)
+    dismissed = [a for a in done.actions if isinstance(a, DismissClient)]
     assert [(a.nonce, reason in a.reason) for a in dismissed] == [(7, True)]
     assert not done.state.joined
 
@@ -84,7 +88,7 @@ def test_a_site_may_bring_as_many_as_it_was_invited_with() -> None:
     wards = [enrol(f"{SITE}.{name}", most=2) for name in "abc"]
     assert list(joined(of, *wards).joined) == [f"{SITE}.a", f"{SITE}.b"]
     again = machine.step(of, joined(of, *wards), wards[0], 1.0)  # no second place for the same
-    assert [type(a) for a in again.actions if not isinstance(a, Issue)] == [Join]
+    assert [type(a) for a in again.actions if not isinstance(a, IssueTask)] == [AdmitClient]
 
 
 def test_who_leaves_has_no_open_task_and_what_it_sent_stays() -> None:
@@ -93,17 +97,21 @@ def test_who_leaves_has_no_open_task_and_what_it_sent_stays() -> None:
     first = next(iter(state.tasks.values()))
     state = machine.step(of, state, candidate(first, SITE), 2.0).state
     assert state.tasks and len(state.buffer) == 1  # the next one is open
-    left = machine.step(of, state, Leave(SITE), 3.0)
-    reasons = [a.reason for a in left.actions if isinstance(a, Close)]
+    left = machine.step(of, state, SiteRevoked(SITE), 3.0)
+    reasons = [a.reason for a in left.actions if isinstance(a, CloseTask)]
     assert reasons == [f"site {SITE} was revoked"]
     assert not left.state.joined and not left.state.tasks and len(left.state.buffer) == 1
     late = machine.step(of, left.state, candidate(next(iter(state.tasks.values())), SITE), 4.0)
-    assert [a.reason for a in late.actions if isinstance(a, Discard)] == [f"unknown client {SITE}"]
+    assert [a.reason for a in late.actions if isinstance(a, DiscardMessage)] == [
+        f"unknown client {SITE}"
+    ]
 
 
-def write(journal: Journal, of: Plan, before: State, event: Enrol | Leave) -> State:
+def write(
+    journal: Journal, of: Plan, before: CoordinatorState, event: EnrolmentRequested | SiteRevoked
+) -> CoordinatorState:
     done = machine.step(of, before, event, 0.0)
-    kept = [a for a in done.actions if isinstance(a, Join | Dismiss)]
+    kept = [a for a in done.actions if isinstance(a, AdmitClient | DismissClient)]
     journal.write(before, done.state, kept, 0.0, frames={}, summaries={})
     return done.state
 
@@ -111,10 +119,10 @@ def write(journal: Journal, of: Plan, before: State, event: Enrol | Leave) -> St
 def test_the_journal_remembers_who_is_there(tmp_path: Path) -> None:
     journal = Journal.create(tmp_path / "run.db", {})
     journal.take_over()
-    of, state = plan(1), State()
+    of, state = plan(1), CoordinatorState()
     for event in (enrol(f"{SITE}.a", most=2), enrol(f"{SITE}.b", most=2), enrol("h", "h")):
         state = write(journal, of, state, event)
-    state = write(journal, of, state, Leave("h"))
+    state = write(journal, of, state, SiteRevoked("h"))
     assert {c.client_id: c for c in journal.members()} == dict(state.joined)
     assert [c.client_id for c in journal.members(gone=True)] == [f"{SITE}.a", f"{SITE}.b", "h"]
     assert write(journal, of, state, enrol("h", "h")).joined["h"] in journal.members()
@@ -134,7 +142,7 @@ def test_recovery_brings_them_back(tmp_path: Path) -> None:
     journal.take_over()
     journal.put_version(VersionSummary(version=0, phase=0, at=0.0, sha256="0" * 64, nbytes=1))
     of = plan(1)
-    state = write(journal, of, State(), enrol())
+    state = write(journal, of, CoordinatorState(), enrol())
     found = recover(of, journal, 0.0, 60.0)
     assert found.joined == state.joined
     assert replace(found, joined=MappingProxyType({})).members(of) == of.clients

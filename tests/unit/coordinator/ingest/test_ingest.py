@@ -15,10 +15,16 @@ from broker.chunks import parse_chunk, split_update
 from broker.protocol import Message
 from common.errors import RunError, WireError
 from common.protocol import codec
-from common.protocol.records import Refusal, Update
+from common.protocol.records import TaskRefusal, Update
 from common.protocol.wire import pack
-from coordinator.core.events import Accept, Again, Candidate, Close, Refused
-from coordinator.core.state import Buffered, State
+from coordinator.core.events import (
+    AcceptUpdate,
+    CloseTask,
+    DuplicateArrived,
+    TaskRefused,
+    UpdateArrived,
+)
+from coordinator.core.state import BufferedUpdate, CoordinatorState
 from coordinator.ingest import ingest
 from coordinator.ingest.ingest import UPLOAD_TTL_S, UPLOADS_PER_SITE, Arrival, Ingest
 from coordinator.storage.journal import Journal
@@ -68,12 +74,20 @@ class Bench:
     def files(self) -> set[str]:
         return {path.name for path in self.path.iterdir()}
 
-    def accept(self, candidate: Candidate) -> None:
+    def accept(self, candidate: UpdateArrived) -> None:
         c = candidate
-        update = Buffered(c.task_id, 1, c.client_id, "w0", 0, c.stats, 1.0, c.nbytes, c.upload)
-        actions, drop = (Accept(update, c.norm),), [c.upload]
+        update = BufferedUpdate(
+            c.task_id, 1, c.client_id, "w0", 0, c.stats, 1.0, c.nbytes, c.upload
+        )
+        actions, drop = (AcceptUpdate(update, c.norm),), [c.upload]
         self.journal.write(
-            State(), State(), actions, 1.0, frames={}, summaries={}, drop_chunks=drop
+            CoordinatorState(),
+            CoordinatorState(),
+            actions,
+            1.0,
+            frames={},
+            summaries={},
+            drop_chunks=drop,
         )
 
 
@@ -96,7 +110,7 @@ def arrived(bench: Bench, content: bytes, site: str = "s") -> Arrival:
 
 def test_the_last_chunk_makes_the_candidate(bench: Bench) -> None:
     found = arrived(bench, frame(2.0)).event
-    assert isinstance(found, Candidate)
+    assert isinstance(found, UpdateArrived)
     assert (found.task_id, found.site, found.problem) == ("t000001", "s", "")
     assert found.norm == pytest.approx(24**0.5)
     assert found.nbytes == len(frame(2.0))
@@ -110,7 +124,7 @@ def test_chunks_may_come_in_any_order_and_twice(bench: Bench, seed: int) -> None
     Random(seed).shuffle(mixed)
     for message in mixed:
         assert bench.take(message).event is None
-    assert isinstance(bench.take(parts[0]).event, Candidate)
+    assert isinstance(bench.take(parts[0]).event, UpdateArrived)
 
 
 def test_a_redelivered_last_chunk_makes_the_candidate_again(bench: Bench) -> None:
@@ -153,7 +167,7 @@ def test_every_codec_fits_the_limit_even_for_tensors_smaller_than_a_block(tmp_pa
 
 
 def bad_frames() -> dict[str, bytes]:
-    heartbeat = Refusal(task_id="t", attempt=1, client_id="c", worker_id="w", reason="x" * 500)
+    heartbeat = TaskRefusal(task_id="t", attempt=1, client_id="c", worker_id="w", reason="x" * 500)
     return {
         "no fccl frame": b"\x00" * 600,
         "expected an Update": pack(heartbeat, bytes(600)),
@@ -180,7 +194,7 @@ def test_chunks_whose_whole_has_another_hash_are_removed(bench: Bench) -> None:
     with pytest.raises(WireError, match="SHA-256 that its chunks claim"):
         bench.take(lying)
     assert bench.files() == set()
-    assert isinstance(arrived(bench, frame(1.0)).event, Candidate)  # and may come again
+    assert isinstance(arrived(bench, frame(1.0)).event, UpdateArrived)  # and may come again
 
 
 @pytest.mark.parametrize(
@@ -195,7 +209,7 @@ def test_tensors_that_do_not_fit_are_the_candidates_problem(
     bench: Bench, content: bytes, problem: str
 ) -> None:
     found = arrived(bench, content).event
-    assert isinstance(found, Candidate)
+    assert isinstance(found, UpdateArrived)
     assert problem in found.problem
 
 
@@ -204,22 +218,22 @@ def test_values_that_are_not_finite_are_the_candidates_problem(bench: Bench) -> 
     data = np.full((2, 3), np.nan, "<f4").tobytes()
     content = frame(sha256=codec.digest(data))[:-24] + data
     found = arrived(bench, content).event
-    assert isinstance(found, Candidate)
+    assert isinstance(found, UpdateArrived)
     assert found.problem == "the update holds values that are not finite"
 
 
 def test_a_settled_update_needs_no_disk(bench: Bench) -> None:
-    close = (Close("t000001", "c0", "phase over"),)
-    bench.journal.write(State(), State(), close, 1.0, frames={}, summaries={})
+    close = (CloseTask("t000001", "c0", "phase over"),)
+    bench.journal.write(CoordinatorState(), CoordinatorState(), close, 1.0, frames={}, summaries={})
     for message in messages(frame()):
-        assert bench.take(message) == Arrival(Again("t000001"))
+        assert bench.take(message) == Arrival(DuplicateArrived("t000001"))
     assert bench.files() == set()
 
 
 def test_an_accepted_updates_file_cannot_be_written_by_anybody(bench: Bench) -> None:
     content = frame()
     candidate = arrived(bench, content).event
-    assert isinstance(candidate, Candidate)
+    assert isinstance(candidate, UpdateArrived)
     bench.accept(candidate)
     # The same bytes under another task's name, which has no receipt.
     for message in messages(content, "t000002.1"):
@@ -254,9 +268,9 @@ def test_unfinished_updates_are_forgotten_after_their_time(bench: Bench) -> None
 
 
 def test_a_refusal_is_whole_by_itself(bench: Bench) -> None:
-    refusal = Refusal(task_id="t1", attempt=2, client_id="c0", worker_id="w", reason="no disk")
+    refusal = TaskRefusal(task_id="t1", attempt=2, client_id="c0", worker_id="w", reason="no disk")
     found = bench.take(Message(pack(refusal), user_id="u"))
-    assert found == Arrival(Refused("t1", 2, "c0", "s", "no disk"))
+    assert found == Arrival(TaskRefused("t1", 2, "c0", "s", "no disk"))
 
 
 def test_a_disk_that_refuses_is_no_fault_of_the_message(bench: Bench) -> None:

@@ -13,8 +13,15 @@ import pytest
 
 from common.errors import FencedError, RunError
 from common.protocol.records import VersionSummary
-from coordinator.core.events import Accept, Action, Close, Commit, Issue, Note
-from coordinator.core.state import Buffered, ClientState, OpenTask, State
+from coordinator.core.events import (
+    AcceptUpdate,
+    Action,
+    CloseTask,
+    CommitVersion,
+    IssueTask,
+    LogEvent,
+)
+from coordinator.core.state import BufferedUpdate, ClientState, CoordinatorState, OpenTask
 from coordinator.storage.journal import Journal
 from coordinator.storage.recovery import recover
 from tests.support.virtual_federation import Federation, Worker, plan, stats
@@ -42,20 +49,22 @@ def journal(path: Path) -> Iterator[Journal]:
 
 
 def write(journal: Journal, *actions: Action, now: float = 1.0, **more: object) -> None:
-    frames = {a.task.task_id: b"frame" for a in actions if isinstance(a, Issue)}
-    made = {a.version: summary(a.version, now) for a in actions if isinstance(a, Commit)}
-    journal.write(State(), State(), actions, now, frames=frames, summaries=made, **more)  # type: ignore[arg-type]
+    frames = {a.task.task_id: b"frame" for a in actions if isinstance(a, IssueTask)}
+    made = {a.version: summary(a.version, now) for a in actions if isinstance(a, CommitVersion)}
+    journal.write(
+        CoordinatorState(), CoordinatorState(), actions, now, frames=frames, summaries=made, **more
+    )  # type: ignore[arg-type]
 
 
 def task(number: int = 1, attempts: int = 1) -> OpenTask:
     return OpenTask(f"t{number:06d}", "c0", 0, number, (0,) * attempts, 1.0, 61.0)
 
 
-def buffered(number: int = 1) -> Buffered:
-    return Buffered(f"t{number:06d}", 1, "c0", "w0", 0, stats(), 0.5, 100, f"local.{number}")
+def buffered(number: int = 1) -> BufferedUpdate:
+    return BufferedUpdate(f"t{number:06d}", 1, "c0", "w0", 0, stats(), 0.5, 100, f"local.{number}")
 
 
-def durable(state: State) -> State:
+def durable(state: CoordinatorState) -> CoordinatorState:
     """A state without what are facts of the moment."""
     tasks = {
         k: replace(t, lease_until=0.0, refusals=0, parked=False) for k, t in state.tasks.items()
@@ -77,11 +86,13 @@ def test_after_every_step_of_a_random_run_recovery_gives_the_state_in_memory(
     random = Random(seed)
     made_plan = random_plan(random)
 
-    def on_step(before: State, after: State, actions: tuple[Action, ...], now: float) -> None:
+    def on_step(
+        before: CoordinatorState, after: CoordinatorState, actions: tuple[Action, ...], now: float
+    ) -> None:
         if not actions and before.clients is after.clients:
             return  # nothing durable changed, so nothing is written
-        frames = {a.task.task_id: b"frame" for a in actions if isinstance(a, Issue)}
-        made = {a.version: summary(a.version, now) for a in actions if isinstance(a, Commit)}
+        frames = {a.task.task_id: b"frame" for a in actions if isinstance(a, IssueTask)}
+        made = {a.version: summary(a.version, now) for a in actions if isinstance(a, CommitVersion)}
         journal.write(before, after, actions, now, frames=frames, summaries=made)
         found = recover(made_plan, journal, now, 0.0)
         assert durable(found) == durable(after)
@@ -96,8 +107,10 @@ def test_after_every_step_of_a_random_run_recovery_gives_the_state_in_memory(
 
 
 def test_strikes_are_remembered(journal: Journal) -> None:
-    def on_step(before: State, after: State, actions: tuple[Action, ...], now: float) -> None:
-        frames = {a.task.task_id: b"frame" for a in actions if isinstance(a, Issue)}
+    def on_step(
+        before: CoordinatorState, after: CoordinatorState, actions: tuple[Action, ...], now: float
+    ) -> None:
+        frames = {a.task.task_id: b"frame" for a in actions if isinstance(a, IssueTask)}
         journal.write(before, after, actions, now, frames=frames, summaries={})
         assert durable(recover(PLAN, journal, now, 0.0)) == durable(after)
 
@@ -108,7 +121,7 @@ def test_strikes_are_remembered(journal: Journal) -> None:
 
 
 def test_recovered_tasks_get_a_fresh_lease(journal: Journal) -> None:
-    write(journal, Issue(task(), "local"))
+    write(journal, IssueTask(task(), "local"))
     assert recover(PLAN, journal, 500.0, 60.0).tasks["t000001"].lease_until == 560.0
 
 
@@ -119,7 +132,7 @@ def test_a_replaced_coordinator_can_write_nothing(journal: Journal, path: Path) 
     successor = Journal.open(path)
     assert successor.take_over() == journal.epoch + 1
     for attempt in (
-        lambda: write(journal, Issue(task(), "local")),
+        lambda: write(journal, IssueTask(task(), "local")),
         lambda: journal.put_version(summary(1)),
         lambda: journal.put_chunk("local.x", 0, 1, "local", 1.0),
         lambda: journal.drop_chunks("local.x"),
@@ -131,13 +144,13 @@ def test_a_replaced_coordinator_can_write_nothing(journal: Journal, path: Path) 
     assert successor.outbox() == []
     assert successor.uploads() == {}
     assert len(successor.versions()) == 1
-    write(successor, Issue(task(), "local"))
+    write(successor, IssueTask(task(), "local"))
     assert len(successor.outbox()) == 1
     successor.close()
 
 
 def test_a_task_of_an_older_epoch_stays_open(journal: Journal, path: Path) -> None:
-    write(journal, Issue(task(), "local"))
+    write(journal, IssueTask(task(), "local"))
     successor = Journal.open(path)
     successor.take_over()
     assert list(recover(PLAN, successor, 0.0, 0.0).tasks) == ["t000001"]
@@ -148,27 +161,34 @@ def test_a_task_of_an_older_epoch_stays_open(journal: Journal, path: Path) -> No
 
 
 def test_a_step_is_written_whole_or_not_at_all(journal: Journal) -> None:
-    write(journal, Close("t000009", "c0", "first"))
+    write(journal, CloseTask("t000009", "c0", "first"))
     with pytest.raises(RunError):  # the second receipt of one task breaks the last action
-        write(journal, Issue(task(), "local"), Note("info", "x", "y"), Close("t000009", "c0", "2"))
+        write(
+            journal,
+            IssueTask(task(), "local"),
+            LogEvent("info", "x", "y"),
+            CloseTask("t000009", "c0", "2"),
+        )
     assert journal.outbox() == []
     assert journal.events(9) == []
     assert recover(PLAN, journal, 0.0, 0.0).tasks == {}
-    write(journal, Note("info", "x", "it goes on"))
+    write(journal, LogEvent("info", "x", "it goes on"))
     assert [event.text for event in journal.events(9)] == ["it goes on"]
 
 
 def test_a_task_has_one_receipt_and_the_first_stands(journal: Journal) -> None:
-    write(journal, Issue(task(), "local"), Accept(buffered(), 2.0))
+    write(journal, IssueTask(task(), "local"), AcceptUpdate(buffered(), 2.0))
     with pytest.raises(RunError):
-        write(journal, Accept(buffered(), 2.0))
+        write(journal, AcceptUpdate(buffered(), 2.0))
     receipt = journal.receipt("t000001")
     assert receipt is not None and (receipt.state, receipt.attempt) == ("accepted", 1)
     assert journal.receipt("t000002") is None
 
 
 def test_an_accepted_update_waits_until_its_commit(journal: Journal) -> None:
-    write(journal, Issue(task(), "local"), Accept(buffered(), 2.0), drop_chunks=["local.1"])
+    write(
+        journal, IssueTask(task(), "local"), AcceptUpdate(buffered(), 2.0), drop_chunks=["local.1"]
+    )
     assert journal.waiting() == {"local.1"}
     state = recover(PLAN, journal, 9.0, 0.0)
     assert state.buffer == (buffered(),)
@@ -180,7 +200,7 @@ def test_an_accepted_update_waits_until_its_commit(journal: Journal) -> None:
 
 
 def test_a_message_stays_in_the_outbox_until_it_is_sent(journal: Journal, path: Path) -> None:
-    write(journal, Issue(task(1), "local"), Issue(task(2), "local"))
+    write(journal, IssueTask(task(1), "local"), IssueTask(task(2), "local"))
     other = Journal.open(path)
     other.take_over()
     first, second = other.outbox()
@@ -191,14 +211,14 @@ def test_a_message_stays_in_the_outbox_until_it_is_sent(journal: Journal, path: 
 
 
 def test_a_settled_tasks_message_is_not_sent_any_more(journal: Journal) -> None:
-    write(journal, Issue(task(1), "local"), Issue(task(2), "local"))
-    write(journal, Close("t000001", "c0", "phase over"))
+    write(journal, IssueTask(task(1), "local"), IssueTask(task(2), "local"))
+    write(journal, CloseTask("t000001", "c0", "phase over"))
     assert [entry.task_id for entry in journal.outbox()] == ["t000002"]
 
 
 def test_every_attempt_is_a_message(journal: Journal) -> None:
-    write(journal, Issue(task(), "local"))
-    write(journal, Issue(task(attempts=2), "local"))
+    write(journal, IssueTask(task(), "local"))
+    write(journal, IssueTask(task(attempts=2), "local"))
     assert [entry.task_id for entry in journal.outbox()] == ["t000001"] * 2
     assert recover(PLAN, journal, 0.0, 0.0).tasks["t000001"].attempt == 2
 
@@ -220,8 +240,8 @@ def test_a_chunk_that_comes_twice_counts_once(journal: Journal) -> None:
 
 def test_a_client_is_written_once_and_changed_in_place(journal: Journal) -> None:
     for issued in (1, 2):
-        after = State().with_client("c0", ClientState(issued=issued, last=stats()))
-        journal.write(State(), after, (), 1.0, frames={}, summaries={})
+        after = CoordinatorState().with_client("c0", ClientState(issued=issued, last=stats()))
+        journal.write(CoordinatorState(), after, (), 1.0, frames={}, summaries={})
     assert recover(PLAN, journal, 0.0, 0.0).clients == {"c0": ClientState(issued=2, last=stats())}
 
 
@@ -241,7 +261,7 @@ def test_a_missing_journal_is_not_made(path: Path) -> None:
 
 def test_a_damaged_page_is_an_error_of_the_run(journal: Journal, path: Path) -> None:
     for number in range(200):
-        write(journal, Note("info", "x", "y" * 200, (("n", number),)))
+        write(journal, LogEvent("info", "x", "y" * 200, (("n", number),)))
     journal.close()
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -29,9 +29,9 @@ from common.config.config import parse
 from common.errors import ConfigError, ModelError, RunError
 from common.protocol.records import (
     BaseRef,
-    Kind,
     LoraSpec,
-    Objective,
+    ObjectiveName,
+    RowKind,
     UpdateSummary,
     VersionSummary,
 )
@@ -42,9 +42,9 @@ from evaluation import run_record
 from evaluation.export import card
 from evaluation.export.export import Wanted, write
 from learning.models import base, for_objective, lora
-from learning.models.base import Report
+from learning.models.base import ProgressCallback
 from learning.models.encoders import load_whole
-from learning.models.export import Precision, Trained
+from learning.models.export import ExportedModel, Precision
 from learning.models.export import write_model as write_merged
 from learning.objectives.sft import response_nats
 from learning.objectives.template import prompt
@@ -67,7 +67,7 @@ def ignore(message: str, fraction: float) -> None:
     """Progress of a base that is fetched."""
 
 
-quietly: Report = ignore
+quietly: ProgressCallback = ignore
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def logits(model: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
 def made(
     place: Path,
     path: Path,
-    objective: Objective,
+    objective: ObjectiveName,
     settings: LoraSpec | None = LORA,
     labels: Sequence[str] = (),
     kind: Any = "local",
@@ -109,7 +109,7 @@ def made(
     lora.write_adapter(adapted, trained)
     digest = base.resolve(str(path), None, place / "cache", quietly).digest
     name, revision = ("owner/tiny", "abc123") if kind == "hub" else (str(path), None)
-    row: Kind = "cls" if objective == "classification" else "sft"
+    row: RowKind = "cls" if objective == "classification" else "sft"
     config = parse(
         {
             "run": {"name": "small", "dir": str(place)},
@@ -392,7 +392,7 @@ def test_an_adapter_of_a_hub_model_names_it_with_its_revision(
     classifier: Made,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    objective: Objective,
+    objective: ObjectiveName,
 ) -> None:
     source = classifier if objective == "classification" else causal
     labels = SIGNS if objective == "classification" else ()
@@ -636,7 +636,7 @@ def test_a_journal_of_another_release_is_refused_in_one_line(causal: Made, tmp_p
 
 def test_an_adapter_of_another_shape_is_refused(causal: Made, tmp_path: Path) -> None:
     run = run_record.read(causal.directory)
-    trained = Trained(
+    trained = ExportedModel(
         "sft", run.base, causal.base, (), LoraSpec(r=3), run.adapter_config, run.tensors(2)
     )
     with pytest.raises(ModelError, match="shape"):

@@ -21,7 +21,7 @@ from evaluation.assessment import Assessed, Assessment, Sample, Subject
 from evaluation.comparison import Compared, Comparison, Side
 from evaluation.report import files, plots, tables
 from evaluation.report.report import Report, courses, federated_accuracy
-from learning.evaluation.figures import METRICS, Figures, classes, preferences, text
+from learning.evaluation.figures import METRICS, Metrics, classes, preferences, text
 
 SFT, DPO = PhaseConfig(versions=2), PhaseConfig(objective="dpo", versions=2)
 CLS = PhaseConfig(objective="classification", versions=4)
@@ -61,15 +61,15 @@ TEXTS = Assessed(
     pooled=(text([9.0], [4], [4]), text([5.0], [4], [4])),
     clients={
         "client_0": (text([9.0], [4], [4]), text([5.0], [4], [4])),
-        "client_1": (Figures(0),) * 2,
+        "client_1": (Metrics(0),) * 2,
     },
     unigram=3.0,
 )
 PAIRS = Assessed(
     kind="va",
     heldout=(preferences([(-1.0, -2.0)] * 4, [(-1.0, -2.0)] * 4, [(1, 1)] * 4, 0.1),) * 2,
-    pooled=(Figures(0),) * 2,
-    clients={"client_0": (Figures(0),) * 2},
+    pooled=(Metrics(0),) * 2,
+    clients={"client_0": (Metrics(0),) * 2},
     reference=2,
     beta=0.1,
 )
@@ -258,7 +258,7 @@ def test_a_comparison_has_differences_and_says_when_only_bytes_can_be_compared()
     assert "own reference" not in words(blocks)
     pairs = Comparison(sides, (Compared("va", (PAIRS.heldout[0], PAIRS.heldout[1]), 0),))
     assert "own reference" in words(tables.comparison(pairs))
-    empty = Comparison(sides, (Compared("cls", (Figures(0), Figures(0)), 0),))
+    empty = Comparison(sides, (Compared("cls", (Metrics(0), Metrics(0)), 0),))
     assert {row[1:] for row in cells(tables.comparison(empty), "0 rows")} == {("–", "–", "–")}
 
 

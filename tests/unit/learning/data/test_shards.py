@@ -12,7 +12,7 @@ from learning.data.instructions import Instruction
 from learning.data.labelled import Labelled
 from learning.data.preferences import Preference
 from learning.data.rows import Kind, Row, read
-from learning.data.shards import MAX_HELDOUT, Prepared, R, Split, load, prepare, split
+from learning.data.shards import MAX_HELDOUT, PreparedData, R, Split, load, prepare, split
 from learning.synthetic.instructions import instructions
 
 ROWS = instructions(0, 300)
@@ -25,7 +25,7 @@ SETTINGS: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
     return prepare(ALL, **SETTINGS, out=tmp_path_factory.mktemp("data"))
 
 
@@ -35,7 +35,7 @@ def sides(parts: Split[R]) -> tuple[set[R], set[R], set[R]]:
 
 @pytest.mark.parametrize("kind", ["sft", "va", "cls"])
 def test_clients_and_the_held_out_set_share_all_rows_of_a_kind_among_them(
-    prepared: Prepared, kind: Kind
+    prepared: PreparedData, kind: Kind
 ) -> None:
     aside = read(kind, prepared.heldout[kind]).rows
     own = [row for s in prepared.shards if s.kind == kind for row in read(kind, s.path).rows]
@@ -44,7 +44,7 @@ def test_clients_and_the_held_out_set_share_all_rows_of_a_kind_among_them(
     assert 0.05 < len(aside) / len(ALL[kind]) < 0.15
 
 
-def test_a_shard_knows_its_rows_and_topics(prepared: Prepared) -> None:
+def test_a_shard_knows_its_rows_and_topics(prepared: PreparedData) -> None:
     assert [(shard.client_id, shard.kind) for shard in prepared.shards] == [
         (f"client_{i}", kind) for kind in ("sft", "va", "cls") for i in range(3)
     ]
@@ -61,14 +61,14 @@ def test_a_shard_knows_its_rows_and_topics(prepared: Prepared) -> None:
         )
 
 
-def test_rows_to_learn_are_told_by_client_and_kind(prepared: Prepared) -> None:
+def test_rows_to_learn_are_told_by_client_and_kind(prepared: PreparedData) -> None:
     found = prepared.rows()
     assert set(found) == {"client_0", "client_1", "client_2"}
     assert all(set(of) == {"sft", "va", "cls"} for of in found.values())
     assert found["client_1"]["va"] == prepared.shards[4].train_rows
 
 
-def test_instructions_are_dealt_as_before_there_were_other_kinds(prepared: Prepared) -> None:
+def test_instructions_are_dealt_as_before_there_were_other_kinds(prepared: PreparedData) -> None:
     files = sorted(prepared.folder.glob("*_sft.jsonl"))
     outputs = [" ".join(row.output for row in read("sft", path).rows) for path in files]
     assert [hashlib.sha256(text.encode()).hexdigest()[:12] for text in outputs] == [
@@ -76,7 +76,7 @@ def test_instructions_are_dealt_as_before_there_were_other_kinds(prepared: Prepa
     ]  # fmt: skip
 
 
-def test_the_skew_is_told_in_a_table_and_a_picture_of_each_kind(prepared: Prepared) -> None:
+def test_the_skew_is_told_in_a_table_and_a_picture_of_each_kind(prepared: PreparedData) -> None:
     tables = (prepared.folder / "skew.txt").read_text()
     assert "client_2" in tables
     assert "arithmetic" in tables
@@ -85,12 +85,12 @@ def test_the_skew_is_told_in_a_table_and_a_picture_of_each_kind(prepared: Prepar
         assert (prepared.folder / f"skew_{kind}.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_kinds_are_dealt_by_draws_of_their_own(prepared: Prepared) -> None:
+def test_kinds_are_dealt_by_draws_of_their_own(prepared: PreparedData) -> None:
     by_kind = {kind: [s.topics for s in prepared.shards if s.kind == kind] for kind in ALL}
     assert by_kind["sft"] != by_kind["va"]
 
 
-def test_preparing_again_changes_nothing(prepared: Prepared) -> None:
+def test_preparing_again_changes_nothing(prepared: PreparedData) -> None:
     before = {path: path.stat().st_mtime_ns for path in prepared.folder.iterdir()}
     assert prepare(ALL, **SETTINGS, out=prepared.folder) == prepared == load(prepared.folder)
     assert {path: path.stat().st_mtime_ns for path in prepared.folder.iterdir()} == before
@@ -107,19 +107,21 @@ def test_preparing_again_changes_nothing(prepared: Prepared) -> None:
     ],
 )
 def test_preparing_in_another_way_names_what_differs(
-    prepared: Prepared, rows: dict[Kind, Sequence[Row]], change: dict[str, Any], says: str
+    prepared: PreparedData, rows: dict[Kind, Sequence[Row]], change: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(DataError, match=says):
         prepare(rows, **SETTINGS | change, out=prepared.folder)
 
 
-def test_an_unfinished_folder_is_prepared_again(tmp_path: Path, prepared: Prepared) -> None:
+def test_an_unfinished_folder_is_prepared_again(tmp_path: Path, prepared: PreparedData) -> None:
     (tmp_path / "client_0_sft.jsonl").write_text("torn")
     again = prepare(ALL, **SETTINGS, out=tmp_path)
     assert again.shards[0].path.read_text() == prepared.shards[0].path.read_text()
 
 
-def test_a_held_out_row_stays_so_when_rows_are_added(prepared: Prepared, tmp_path: Path) -> None:
+def test_a_held_out_row_stays_so_when_rows_are_added(
+    prepared: PreparedData, tmp_path: Path
+) -> None:
     more = prepare({"sft": [*instructions(9, 100), *ROWS]}, **SETTINGS, out=tmp_path)
     before = read("sft", prepared.heldout["sft"]).rows
     assert set(before) <= set(read("sft", more.heldout["sft"]).rows)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from learning.evaluation.figures import (
     MAIN,
     METRICS,
-    Figures,
+    Metrics,
     classes,
     preferences,
     spread,
@@ -68,8 +68,8 @@ def test_classes_are_counted_by_true_class_and_by_prediction() -> None:
 @pytest.mark.parametrize(
     "found", [text([], [], []), preferences([], [], [], 0.1), classes([], [], [], 2)]
 )
-def test_an_empty_set_has_no_values_and_divides_by_nothing(found: Figures) -> None:
-    assert found == Figures(0)
+def test_an_empty_set_has_no_values_and_divides_by_nothing(found: Metrics) -> None:
+    assert found == Metrics(0)
     assert all(found.interval(metric) is None for of in METRICS.values() for metric in of)
 
 
@@ -99,7 +99,7 @@ def test_only_shares_have_an_interval() -> None:
 
 
 def test_the_worst_client_has_the_highest_loss_or_the_lowest_accuracy() -> None:
-    losses = {"a": text([2.0], [1], [1]), "b": text([4.0], [1], [1]), "none": Figures(0)}
+    losses = {"a": text([2.0], [1], [1]), "b": text([4.0], [1], [1]), "none": Metrics(0)}
     found = spread(MAIN["sft"], losses)
     assert found is not None
     assert (found.clients, found.worst, found.worst_value) == (2, "b", 4.0)
@@ -108,4 +108,4 @@ def test_the_worst_client_has_the_highest_loss_or_the_lowest_accuracy() -> None:
     wrong = classes([0.9], [1], [0], 2)
     judged = spread(MAIN["cls"], {"a": right, "b": wrong, "c": wrong})
     assert judged is not None and (judged.worst, judged.range) == ("b", 1.0)
-    assert spread(MAIN["cls"], {"none": Figures(0)}) is None
+    assert spread(MAIN["cls"], {"none": Metrics(0)}) is None

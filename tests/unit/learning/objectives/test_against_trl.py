@@ -19,7 +19,7 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from common.protocol.records import DpoSettings, LoraSpec
 from learning.models.lora import attach, read_adapter, write_adapter
-from learning.objectives.dpo import Pair, log_probabilities, with_reference
+from learning.objectives.dpo import TokenisedPair, log_probabilities, with_reference
 from learning.objectives.dpo import collate as collate_pairs
 from learning.objectives.registry import make
 from learning.objectives.tokens import IGNORED, Example, joined
@@ -159,7 +159,10 @@ def test_dpo_is_that_of_trl(
     expected = trainer.compute_loss(policy, dict(batch))
 
     answers = rows_of(batch, batch["input_ids"].masked_fill(batch["completion_mask"] == 0, IGNORED))
-    pairs = [Pair(*both) for both in zip(answers[: len(ROWS)], answers[len(ROWS) :], strict=True)]
+    pairs = [
+        TokenisedPair(*both)
+        for both in zip(answers[: len(ROWS)], answers[len(ROWS) :], strict=True)
+    ]
     reference = log_probabilities(adapted(1), pairs)
     assert np.abs(np.subtract(reference, log_probabilities(adapted(2), pairs))).max() > 1
     pairs = list(with_reference(pairs, reference))

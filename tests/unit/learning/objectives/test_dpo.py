@@ -10,7 +10,14 @@ from common.protocol.records import DpoSettings, LoraSpec
 from learning.data.preferences import Preference
 from learning.models.lora import Adapted, attach, read_adapter
 from learning.objectives import dpo
-from learning.objectives.dpo import ALIKE, TOO_LONG, Pair, collate, preference_loss, with_reference
+from learning.objectives.dpo import (
+    ALIKE,
+    TOO_LONG,
+    TokenisedPair,
+    collate,
+    preference_loss,
+    with_reference,
+)
 from learning.objectives.registry import make
 from learning.objectives.template import prompt
 from learning.objectives.tokens import IGNORED, NO_ROOM, joined, prompt_ids
@@ -19,9 +26,9 @@ from tests.support.tiny_model import tiny_model, tiny_tokenizer
 
 ROW = Preference("Which is larger, 2 or 3?", "3 is larger.", "2.")
 PAIRS = (
-    Pair(joined([5, 6], [7, 8, 9], 3), joined([5, 6], [10], 1)),
-    Pair(joined([11], [12, 13], 2), joined([11], [14, 15, 16, 17], 4)),
-    Pair(joined([3] * 20, [4], 1), joined([3] * 20, [5, 6], 2)),
+    TokenisedPair(joined([5, 6], [7, 8, 9], 3), joined([5, 6], [10], 1)),
+    TokenisedPair(joined([11], [12, 13], 2), joined([11], [14, 15, 16, 17], 4)),
+    TokenisedPair(joined([3] * 20, [4], 1), joined([3] * 20, [5, 6], 2)),
 )
 
 

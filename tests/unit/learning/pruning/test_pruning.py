@@ -27,7 +27,7 @@ from common.errors import ConfigError, ModelError
 from common.protocol.manifest import is_model_file, manifest, sha256
 from learning.models import base
 from learning.models.encoders import load_backbone, load_encoder, load_whole
-from learning.models.loading import Loaded
+from learning.models.loading import LoadedModel
 from learning.pruning.importance import (
     Moments,
     batches,
@@ -37,12 +37,12 @@ from learning.pruning.importance import (
     useful_layers,
 )
 from learning.pruning.pruned import Pruning, layers_of, layout_of, linear, read_pruning
-from learning.pruning.pruning import Kept, Plan, check, cut, ffn_width, prune, record, save
+from learning.pruning.pruning import Kept, PruningPlan, check, cut, ffn_width, prune, record, save
 from tests.support.tiny_encoder import WORDS, encoder, encoder_config, encoder_tokenizer, saved
 
 CPU = torch.device("cpu")
 KINDS = ("bert", "roberta", "distilbert")
-HALF = Plan(layers=(0, 2), heads=0.5, ffn=0.5)
+HALF = PruningPlan(layers=(0, 2), heads=0.5, ffn=0.5)
 ZERO = "0" * 64
 
 
@@ -52,7 +52,7 @@ def texts(n: int = 48) -> list[str]:
 
 
 def seen(model: PreTrainedModel) -> list[dict[str, Tensor]]:
-    return batches(Loaded(model, encoder_tokenizer()), texts(), 16)  # type: ignore[return-value]
+    return batches(LoadedModel(model, encoder_tokenizer()), texts(), 16)  # type: ignore[return-value]
 
 
 @torch.no_grad()
@@ -68,7 +68,7 @@ def model(request: pytest.FixtureRequest) -> PreTrainedModel:
     return encoder(request.param)
 
 
-def pruned_to(folder: Path, plan: Plan = HALF, kind: str = "bert") -> Path:
+def pruned_to(folder: Path, plan: PruningPlan = HALF, kind: str = "bert") -> Path:
     """A source and a pruned model under a folder; returns the latter's directory."""
     source = saved(encoder(kind), folder / "source")
     loaded = load_whole(source, CPU)
@@ -122,7 +122,7 @@ def test_pruning_narrows_every_layer_and_says_what_it_kept(model: PreTrainedMode
 
 def test_keeping_everything_changes_nothing(model: PreTrainedModel) -> None:
     before = states(model)
-    kept = prune(model, Plan(), seen(model))
+    kept = prune(model, PruningPlan(), seen(model))
     assert kept == Kept((0, 1, 2, 3), ((0, 1, 2, 3),) * 4, 64)
     assert torch.equal(states(model), before)
 
@@ -186,7 +186,7 @@ def test_heads_and_units_without_effect_are_the_first_to_go(model: PreTrainedMod
         linear(layer, layout.joined).weight.data[:, 8:24] = 0  # heads 1 and 2
         linear(layer, layout.down).weight.data[:, 16:48] = 0
     before = states(model)
-    kept = prune(model, Plan(heads=0.5, ffn=0.5), seen(model))
+    kept = prune(model, PruningPlan(heads=0.5, ffn=0.5), seen(model))
     assert kept.heads == ((0, 3),) * 4
     torch.testing.assert_close(states(model), before, atol=1e-5, rtol=0)
 
@@ -194,7 +194,7 @@ def test_heads_and_units_without_effect_are_the_first_to_go(model: PreTrainedMod
 def test_compensation_keeps_the_states_closer_than_masking_alone() -> None:
     whole = encoder(layers=1)
     masked, repaired, layout = deepcopy(whole), deepcopy(whole), layout_of(whole.config)
-    kept = prune(repaired, Plan(heads=0.5, ffn=0.5), seen(whole))
+    kept = prune(repaired, PruningPlan(heads=0.5, ffn=0.5), seen(whole))
     down = linear(layers_of(whole)[0], layout.down)
     units = importance(down, moments(whole, [down], seen(whole))[0], 1).topk(32).indices
     cut(layers_of(masked)[0], layout, torch.tensor(kept.heads[0]), units.sort().values, size=8)
@@ -223,32 +223,34 @@ def test_widths_are_multiples_of_sixteen(have: int, share: float, width: int) ->
 
 def test_at_least_one_head_stays() -> None:
     model = encoder()
-    assert [len(each) for each in prune(model, Plan(heads=0.01), seen(model)).heads] == [1] * 4
+    assert [len(each) for each in prune(model, PruningPlan(heads=0.01), seen(model)).heads] == [
+        1
+    ] * 4
 
 
 @pytest.mark.parametrize(
     ("plan", "says"),
     [
-        (Plan(heads=0), "--heads 0 is not a share"),
-        (Plan(ffn=1.5), "--ffn 1.5 is not a share"),
-        (Plan(ffn=float("nan")), "--ffn nan is not a share"),
-        (Plan(layers=5), "5 layers cannot be kept; the model has 4"),
-        (Plan(layers=0), "0 layers cannot be kept"),
-        (Plan(layers=(1, 4)), "layer 4 cannot be kept"),
-        (Plan(layers=(-1, 2)), "layer -1 cannot be kept"),
-        (Plan(layers=(2, 1)), "not in ascending order"),
-        (Plan(layers=(1, 1)), "not in ascending order"),
-        (Plan(layers=()), "not in ascending order"),
+        (PruningPlan(heads=0), "--heads 0 is not a share"),
+        (PruningPlan(ffn=1.5), "--ffn 1.5 is not a share"),
+        (PruningPlan(ffn=float("nan")), "--ffn nan is not a share"),
+        (PruningPlan(layers=5), "5 layers cannot be kept; the model has 4"),
+        (PruningPlan(layers=0), "0 layers cannot be kept"),
+        (PruningPlan(layers=(1, 4)), "layer 4 cannot be kept"),
+        (PruningPlan(layers=(-1, 2)), "layer -1 cannot be kept"),
+        (PruningPlan(layers=(2, 1)), "not in ascending order"),
+        (PruningPlan(layers=(1, 1)), "not in ascending order"),
+        (PruningPlan(layers=()), "not in ascending order"),
     ],
 )
-def test_a_plan_without_sense_is_refused(plan: Plan, says: str) -> None:
+def test_a_plan_without_sense_is_refused(plan: PruningPlan, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         check(plan, encoder_config())
 
 
 def test_another_architecture_is_refused_by_name() -> None:
     with pytest.raises(ModelError, match="type gpt2 cannot be pruned"):
-        check(Plan(), GPT2Config())
+        check(PruningPlan(), GPT2Config())
 
 
 # What is written
@@ -285,7 +287,7 @@ def test_a_worker_installs_it_by_its_digest(tmp_path: Path) -> None:
 
 
 def test_without_pruned_heads_transformers_alone_can_load_it(tmp_path: Path) -> None:
-    path = pruned_to(tmp_path, Plan(layers=(1, 3), ffn=0.5))
+    path = pruned_to(tmp_path, PruningPlan(layers=(1, 3), ffn=0.5))
     plain = AutoModel.from_pretrained(path).eval()
     torch.testing.assert_close(states(plain), states(load_backbone(path, CPU).model))
 
@@ -317,10 +319,10 @@ def test_a_pooler_survives_though_the_checkpoint_calls_itself_a_masked_lm(tmp_pa
 def test_a_pruned_model_can_be_pruned_again_and_the_record_tells_of_the_first(
     tmp_path: Path,
 ) -> None:
-    once = pruned_to(tmp_path, Plan(layers=(1, 3), heads=0.5))
+    once = pruned_to(tmp_path, PruningPlan(layers=(1, 3), heads=0.5))
     loaded, before = load_whole(once, CPU), read_pruning(once)
     config = deepcopy(loaded.model.config)
-    kept = prune(loaded.model, Plan(layers=(1,), heads=0.5), seen(loaded.model))
+    kept = prune(loaded.model, PruningPlan(layers=(1,), heads=0.5), seen(loaded.model))
     after = record(kept, once, ZERO, config)
     save(loaded.model, after, once, tmp_path / "twice")
     assert before is not None

@@ -8,7 +8,7 @@ import pytest
 from common.errors import DataError
 from learning.data import rows
 from worker.data.import_rows import bring
-from worker.data.shards import Data
+from worker.data.shards import ClientData
 
 SFT = {"instruction": "Say hello.", "output": "Hello."}
 VA = {"prompt": "Say hello.", "chosen": "Hello!", "rejected": "No."}
@@ -41,7 +41,7 @@ def test_files_are_one_client(tmp_path: Path) -> None:
     prefs = file(tmp_path / "c.jsonl", VA)
     out, _ = brought(tmp_path, first, second, prefs)
     assert len(rows.read("sft", out / "hospital-a_sft.jsonl").rows) == 5
-    assert Data(out, "hospital-a").clients() == ("hospital-a",)
+    assert ClientData(out, "hospital-a").clients() == ("hospital-a",)
 
 
 def test_without_a_file_the_rows_of_last_time_are_served(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_directory_is_served_as_it_is(tmp_path: Path) -> None:
         file(tmp_path / f"{name}_sft.jsonl", *[SFT] * 9)
     out, _ = brought(tmp_path, tmp_path)
     assert out == tmp_path
-    found = Data(out, "hospital-a")
+    found = ClientData(out, "hospital-a")
     assert found.clients() == ("hospital-a", "hospital-a.ward1", "hospital-a.ward2")
     assert found.counts()["hospital-a.ward1"]["sft"] > 0
 

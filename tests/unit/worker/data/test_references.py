@@ -19,23 +19,23 @@ from learning.data.rows import read, write
 from learning.data.shards import split
 from learning.models import loading, lora
 from learning.objectives import dpo
-from learning.objectives.dpo import Pair
+from learning.objectives.dpo import TokenisedPair
 from learning.objectives.tokens import joined
 from learning.synthetic.preferences import preferences
 from learning.training.device import Compute
 from tests.support.tiny_model import tiny_model, tiny_tokenizer
 from tests.support.worker_records import task
 from worker.data.references import Nats, References
-from worker.data.shards import Data
-from worker.models.loaded import Models
-from worker.trainer import Trained, Trainer
+from worker.data.shards import ClientData
+from worker.models.loaded import ModelCache
+from worker.trainer import TrainedTask, Trainer
 
 ONE, OTHER = "a" * 64, "b" * 64
 THETA: Tensors = {"w": np.array([2.0], np.float32)}
 
 
-def pair(*ids: int) -> Pair:
-    return Pair(joined(ids, [7], 1), joined(ids, [8], 1))
+def pair(*ids: int) -> TokenisedPair:
+    return TokenisedPair(joined(ids, [7], 1), joined(ids, [8], 1))
 
 
 PAIRS = (pair(1, 2), pair(3))
@@ -77,7 +77,7 @@ def test_what_a_version_says_is_computed_once_and_exactly(tmp_path: Path) -> Non
     ids=["another version", "another order", "another answer", "another border"],
 )
 def test_anything_else_is_computed_anew(
-    tmp_path: Path, version: str, pairs: tuple[Pair, ...]
+    tmp_path: Path, version: str, pairs: tuple[TokenisedPair, ...]
 ) -> None:
     model = Model()
     known = References(tmp_path, lambda: THETA)
@@ -129,8 +129,10 @@ class Place:
     adapted: lora.Adapted
     begun: Tensors
 
-    def train(self, adapter: Tensors, fetch: Callable[[], Tensors]) -> Trained:
-        trainer = Trainer(Data(self.root / "rows"), Models(Compute(torch.device("cpu"), 1, False)))
+    def train(self, adapter: Tensors, fetch: Callable[[], Tensors]) -> TrainedTask:
+        trainer = Trainer(
+            ClientData(self.root / "rows"), ModelCache(Compute(torch.device("cpu"), 1, False))
+        )
         reference = {"sha256": ONE, "nbytes": 1}
         wanted = task(objective="dpo", reference=reference, max_length=256, steps=1)
         known = References(self.root / "private", fetch)

@@ -15,10 +15,12 @@ from learning.synthetic.instructions import instructions
 from tests.support.tiny_model import tiny_tokenizer
 from tests.support.worker_records import task
 from worker.data import shards
-from worker.data.shards import HOLDOUT_EXAMPLES, Data, Shard, Wanted
+from worker.data.shards import HOLDOUT_EXAMPLES, ClientData, ShardRequest, TokenisedShard
 
 
-def read(rows: Data, client: str, tokenizer: PreTrainedTokenizerBase, length: int = 256) -> Shard:
+def read(
+    rows: ClientData, client: str, tokenizer: PreTrainedTokenizerBase, length: int = 256
+) -> TokenisedShard:
     """The client's instructions; its name is taken as it is, however hostile."""
     wanted = task(max_length=length).model_copy(update={"client_id": client})
     return rows.shard(wanted, registry.make("sft"), tokenizer)
@@ -36,15 +38,15 @@ def directory(tmp_path: Path) -> Path:
 
 
 def test_clients_are_the_files_that_are_there_without_the_held_out_rows(directory: Path) -> None:
-    assert Data(directory).clients() == ("client_0", "client_1")
+    assert ClientData(directory).clients() == ("client_0", "client_1")
 
 
 def test_a_directory_that_is_not_there_has_no_clients(tmp_path: Path) -> None:
-    assert Data(tmp_path / "nowhere").clients() == ()
+    assert ClientData(tmp_path / "nowhere").clients() == ()
 
 
 def test_rows_are_learned_or_measured_by_but_never_both(directory: Path) -> None:
-    shard = read(Data(directory), "client_0", tiny_tokenizer(), 256)
+    shard = read(ClientData(directory), "client_0", tiny_tokenizer(), 256)
     learned = {tuple(example.input_ids) for example in shard.train}
     measured = {tuple(example.input_ids) for example in shard.holdout}
     assert learned and measured
@@ -54,7 +56,7 @@ def test_rows_are_learned_or_measured_by_but_never_both(directory: Path) -> None
 
 
 def test_rows_are_tokenised_once(directory: Path) -> None:
-    data, tokenizer = Data(directory), tiny_tokenizer()
+    data, tokenizer = ClientData(directory), tiny_tokenizer()
     first = read(data, "client_0", tokenizer)
     (directory / "client_0_sft.jsonl").unlink()
     assert read(data, "client_0", tokenizer).train is first.train
@@ -63,7 +65,7 @@ def test_rows_are_tokenised_once(directory: Path) -> None:
 @pytest.mark.parametrize("name", ["client_9", "heldout"])
 def test_an_unknown_client_is_a_data_error_that_names_it(directory: Path, name: str) -> None:
     with pytest.raises(DataError, match=name) as caught:
-        read(Data(directory), name, tiny_tokenizer(), 256)
+        read(ClientData(directory), name, tiny_tokenizer(), 256)
     assert str(directory) in caught.value.what
     assert "--data" in caught.value.remedy
 
@@ -77,23 +79,23 @@ def test_a_label_is_compared_with_files_and_never_made_a_path(directory: Path, l
     (directory / "sub").mkdir()
     write(directory / "sub" / "client_5_sft.jsonl", rows)
     with pytest.raises(DataError, match="no rows of"):
-        read(Data(directory), label.format(directory.parent), tiny_tokenizer(), 256)
+        read(ClientData(directory), label.format(directory.parent), tiny_tokenizer(), 256)
 
 
 def test_rows_that_do_not_fit_are_a_data_error_with_the_key_to_change(directory: Path) -> None:
     with pytest.raises(DataError, match="16 tokens") as caught:
-        read(Data(directory), "client_0", tiny_tokenizer(), 16)
+        read(ClientData(directory), "client_0", tiny_tokenizer(), 16)
     assert "model.max_length" in caught.value.remedy
 
 
 def test_a_client_may_have_rows_of_one_kind_only(directory: Path) -> None:
     pairs = [Preference(f"Say {i}.", f"Yes, {i}.", f"No {i}!") for i in range(9)]
     write(directory / "client_7_va.jsonl", pairs)
-    assert Data(directory).clients() == ("client_0", "client_1", "client_7")
+    assert ClientData(directory).clients() == ("client_0", "client_1", "client_7")
     with pytest.raises(DataError, match="no rows of client_7 for sft") as caught:
-        read(Data(directory), "client_7", tiny_tokenizer())
+        read(ClientData(directory), "client_7", tiny_tokenizer())
     assert "client_7_sft.jsonl" in caught.value.remedy
-    shard = Data(directory).shard(
+    shard = ClientData(directory).shard(
         task(client_id="client_7", objective="dpo"), registry.make("dpo"), tiny_tokenizer()
     )
     assert len(shard.train) + len(shard.holdout) < 9  # `fccl evaluate` has the others
@@ -103,8 +105,8 @@ def test_a_task_measures_by_a_part_of_what_is_held_out(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shards, "HOLDOUT_EXAMPLES", 2)
-    rows, tokenizer = Data(directory), tiny_tokenizer()
-    wanted = Wanted("client_0", "sft", (), 256)
+    rows, tokenizer = ClientData(directory), tiny_tokenizer()
+    wanted = ShardRequest("client_0", "sft", (), 256)
     whole = rows.of(wanted, registry.make("sft"), tokenizer)
     shard = read(rows, "client_0", tokenizer)
     assert len(whole.holdout) > 2 and list(shard.holdout) == list(whole.holdout[:2])

@@ -18,7 +18,7 @@ import torch
 from common import files
 from common.config.config import IncrementalConfig
 from common.errors import ConfigError
-from common.protocol.records import InboxRow, Receipt, TrainTask
+from common.protocol.records import InboxFigures, Receipt, TrainTask
 from common.protocol.tensors import Tensors
 from common.store.embedded import EmbeddedStore
 from learning.data.labelled import Labelled
@@ -29,7 +29,7 @@ from tests.support.processes import eventually
 from tests.support.tiny_encoder import encoder, saved
 from tests.support.worker_records import NOTHING, task
 from worker import spool
-from worker.data.shards import Data
+from worker.data.shards import ClientData
 from worker.incremental.inbox import schema
 from worker.incremental.inbox.inbox import Inbox
 from worker.incremental.inbox.items import Item
@@ -37,8 +37,8 @@ from worker.incremental.inbox.learning_store import Book, Local
 from worker.incremental.learner import Learner, Place, Voice
 from worker.incremental.serving import served
 from worker.incremental.serving.current_model import load_current
-from worker.models.loaded import Models
-from worker.models.source import Source
+from worker.models.loaded import ModelCache
+from worker.models.source import ArtifactSource
 from worker.spool import Pending, claim
 from worker.trainer import norm
 
@@ -72,7 +72,7 @@ class Stage:
     base: Path
     adapter: Tensors
     told: list[tuple[str, str]] = field(default_factory=list)
-    rows: tuple[InboxRow, ...] = ()
+    rows: tuple[InboxFigures, ...] = ()
     wishes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -91,15 +91,17 @@ class Stage:
     def start(self, config: IncrementalConfig = CONFIG) -> None:
         """A worker begins, or begins again."""
 
-        def shown(rows: tuple[InboxRow, ...], wishes: tuple[str, ...]) -> None:
+        def shown(rows: tuple[InboxFigures, ...], wishes: tuple[str, ...]) -> None:
             self.rows, self.wishes = rows, wishes
 
         self.learner = Learner(
             Place(self.state, "run-1", "run", ("client_0",)),
             config,
-            Data(self.root / "clients"),
-            Models(COMPUTE),
-            Source(self.store.open(), "run-1", self.root / "cache", lambda text, part: None),
+            ClientData(self.root / "clients"),
+            ModelCache(COMPUTE),
+            ArtifactSource(
+                self.store.open(), "run-1", self.root / "cache", lambda text, part: None
+            ),
             self.slot,
             time.time,
             Voice(lambda kind, text: self.told.append((kind, text)), shown, lambda digest: None),

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.protocol.records import KINDS, Kind, LoraSpec, Objective, TrainTask
+from common.protocol.records import KINDS, LoraSpec, ObjectiveName, RowKind, TrainTask
 from learning.data.instructions import Instruction
 from learning.data.preferences import Preference
 from learning.data.rows import write
@@ -30,7 +30,7 @@ OWN = {
 }
 
 
-def items(kind: Kind) -> list[Item]:
+def items(kind: RowKind) -> list[Item]:
     """Ten items that say the same of ten things."""
     good, bad = "It is blue.", "No, not so!"
     asked = [f"Which colour has the {thing}?" for thing in THINGS]
@@ -43,7 +43,7 @@ def items(kind: Kind) -> list[Item]:
 class Writer(Stage):
     """A client whose model writes, in a phase of one objective, with rows of that kind."""
 
-    objective: Objective = "sft"
+    objective: ObjectiveName = "sft"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,7 +62,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def writer(tmp_path: Path, base: Path, objective: Objective) -> Writer:
+def writer(tmp_path: Path, base: Path, objective: ObjectiveName) -> Writer:
     found = for_objective.load_for(objective, base, (), COMPUTE.device)
     adapter = lora.read_adapter(lora.attach(found.model, SPEC, seed=7))
     return Writer(tmp_path, base, adapter, objective=objective)
@@ -72,7 +72,7 @@ def writer(tmp_path: Path, base: Path, objective: Objective) -> Writer:
 @pytest.mark.parametrize("objective", ["sft", "dpo"])
 @pytest.mark.parametrize("kind", ["sft", "va"])
 def test_items_move_the_loss_and_pass_the_gate(
-    tmp_path: Path, base: Path, objective: Objective, kind: Kind
+    tmp_path: Path, base: Path, objective: ObjectiveName, kind: RowKind
 ) -> None:
     stage = writer(tmp_path, base, objective)
     wanted = stage.seen()

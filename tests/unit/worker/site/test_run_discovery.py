@@ -9,7 +9,7 @@ import pytest
 
 from common.protocol.wire import pack
 from common.store.store import Store
-from common.store.view import Info, RunStatus
+from common.store.view import RunInfo, RunStatus
 from worker.site.run_discovery import runs
 
 NAME = "r"
@@ -21,7 +21,7 @@ def store() -> Store:
 
 
 def announce(store: Store, run: str, status: RunStatus) -> None:
-    info = Info(
+    info = RunInfo(
         run=run,
         name=NAME,
         status=status,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import DataError
-from common.protocol.records import Kind
+from common.protocol.records import RowKind
 from learning.data.columns import NAMES
 from worker.incremental.inbox.items import FIELDS, Item, parse
 
@@ -18,7 +18,7 @@ SECRET = "my neighbour's secret"
 LABELS = ("negative", "positive")
 
 
-def take(record: Mapping[str, object], *kinds: Kind, chars: int = 100) -> Item:
+def take(record: Mapping[str, object], *kinds: RowKind, chars: int = 100) -> Item:
     return parse(record, max_chars=chars, labels=LABELS, kinds=kinds)
 
 
@@ -39,7 +39,7 @@ def take(record: Mapping[str, object], *kinds: Kind, chars: int = 100) -> Item:
     ],
 )
 def test_a_record_becomes_an_item_of_the_kind_that_its_fields_say(
-    record: dict[str, object], kind: Kind, fields: tuple[str, ...]
+    record: dict[str, object], kind: RowKind, fields: tuple[str, ...]
 ) -> None:
     assert take(record) == Item(kind, dict(zip(FIELDS[kind], fields, strict=True)), "feedback")
 
@@ -68,7 +68,7 @@ def test_a_record_becomes_an_item_of_the_kind_that_its_fields_say(
     ],
 )
 def test_what_is_none_is_refused_with_a_reason_that_does_not_hold_it(
-    record: dict[str, object], kinds: tuple[Kind, ...], says: str
+    record: dict[str, object], kinds: tuple[RowKind, ...], says: str
 ) -> None:
     with pytest.raises(DataError) as caught:
         take(record, *kinds)

@@ -20,7 +20,7 @@ from learning.models import lora
 from learning.training.device import Compute
 from tests.support.tiny_encoder import encoder, saved
 from tests.support.worker_records import NOTHING, task
-from worker.data.shards import Data
+from worker.data.shards import ClientData
 from worker.incremental.inbox import schema
 from worker.incremental.inbox.inbox import Inbox
 from worker.incremental.inbox.items import Item
@@ -30,7 +30,7 @@ from worker.incremental.report.history import Batch
 from worker.incremental.training import batches
 from worker.incremental.training.batches import Desk
 from worker.incremental.training.shadow import Shadow
-from worker.models.loaded import Models
+from worker.models.loaded import ModelCache
 
 LABELS = ("bad", "fine")
 CONFIG = IncrementalConfig(
@@ -55,12 +55,12 @@ class Client:
         self.path = schema.inbox_path(root, "client_0")
         about = _model_of(task(objective="classification", labels=LABELS, max_length=32))
         base = saved(encoder(layers=2), root / "base")
-        models = Models(Compute(torch.device("cpu"), threads=1, autocast=False))
+        models = ModelCache(Compute(torch.device("cpu"), threads=1, autocast=False))
         loaded = models.load("classification", base, NOTHING, about.lora, LABELS)
         self.adapter: Tensors = lora.read_adapter(loaded.model)
         self.book = Book(self.put("", ()))
         self.shadow = Shadow(loaded, about, CONFIG, autocast=False)
-        data = Data(root / "clients")
+        data = ClientData(root / "clients")
         self.desk = Desk("client_0", self.book, self.shadow, data, about, CONFIG)
 
     def put(self, name: str, rows: Sequence[Labelled]) -> Path:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from common.config.config import IncrementalConfig
-from common.protocol.records import Kind
+from common.protocol.records import RowKind
 from learning.evaluation.measuring import Measurement
 from worker.incremental.training import replay
 from worker.incremental.training.batches import helps
@@ -103,7 +103,7 @@ def test_more_items_get_more_steps_up_to_the_limit(new: int, expected: int) -> N
     ],
 )
 def test_the_rate_of_a_lesson_goes_by_its_kind_where_none_is_given(
-    kind: Kind, full: bool, lr: float | None, expected: float
+    kind: RowKind, full: bool, lr: float | None, expected: float
 ) -> None:
     assert rate(IncrementalConfig(lr=lr), kind, full=full) == expected
 
