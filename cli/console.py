@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from cli.jsonlog import JsonLog
 from common.protocol.records import Event
-from tui.lines import line
+from tui.event_line import format_event
 
 STEP = 0.25  # plain lines tell of progress in quarters
 
@@ -39,7 +39,7 @@ class Output:
     def event(self, event: Event) -> None:
         """One event of the feed as a line."""
         if self._log is None:
-            self.say(line(event))
+            self.say(format_event(event))
         else:
             self._log.write(event.level, event.kind, event.text, event.refs, event.at)
 

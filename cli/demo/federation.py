@@ -13,7 +13,7 @@ from typing import Any
 from broker.embedded.broker import EmbeddedBroker, EmbeddedServer
 from broker.protocol import LOCAL
 from cli.console import Output
-from cli.demo.remote_output import Telling
+from cli.demo.messages import Telling
 from cli.run import session
 from cli.run.worker import host
 from cli.signals import on_signals

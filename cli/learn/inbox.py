@@ -24,7 +24,7 @@ from cli.learn.location import Place, inbox_options, place
 from cli.learn.replies import clean
 from common.errors import DataError
 from common.protocol.records import one_line
-from tui.words import duration
+from tui.formatting import format_duration
 from worker.incremental.inbox import schema
 from worker.incremental.inbox.inbox import Inbox, Stored
 from worker.incremental.inbox.items import listed
@@ -265,7 +265,7 @@ def _state(stored: Stored) -> str:
 
 
 def _age(stored: Stored) -> str:
-    return duration(max(0.0, time.time() - stored.at))
+    return format_duration(max(0.0, time.time() - stored.at))
 
 
 def _noun(count: int) -> str:
