@@ -24,13 +24,13 @@ from common.software import software
 from common.store.embedded import EmbeddedStore
 from coordinator.service import RunOutcome, Service
 from coordinator.storage.run import SITE, Run
-from learning.evaluation.figures import MAIN, METRICS
+from learning.evaluation.metrics import MAIN_METRIC, METRICS
 from learning.training.device import Compute, detect
 from worker.service import Worker, WorkerSettings
 
 AWAKE_S = 0.5
 USER = "local"
-SUMMED_UP = {**MAIN, "sft": METRICS["sft"][1]}  # perplexity is what people have heard of
+SUMMED_UP = {**MAIN_METRIC, "sft": METRICS["sft"][1]}  # perplexity is what people have heard of
 
 
 def serve(config: FederationConfig, mode: str, output: Output) -> int:

@@ -20,7 +20,7 @@ from evaluation.export import card
 from evaluation.run_record import Recorded
 from learning.models import export
 from learning.models.base import ProgressCallback
-from learning.models.export import ExportedModel, Precision, Written
+from learning.models.export import ExportedModel, ExportSummary, Precision
 from preparation import run as preparation
 
 _REPORTS = ("evaluation.json", "report/evaluation.json", "report/report.json")
@@ -47,7 +47,7 @@ class Wanted:
 
 def write(
     run: Recorded, wanted: Wanted, out: Path, cache: Path, report: ProgressCallback
-) -> Written:
+) -> ExportSummary:
     """Write an export with its card.
 
     Args:
@@ -89,7 +89,7 @@ def write(
     return written
 
 
-def _model(trained: ExportedModel, wanted: Wanted, out: Path) -> Written:
+def _model(trained: ExportedModel, wanted: Wanted, out: Path) -> ExportSummary:
     if wanted.merge or trained.lora is None:
         return export.write_model(trained, out, wanted.precision or "float32")
     return export.write_adapter(trained, out, wanted.with_base)
@@ -101,7 +101,7 @@ def _readable(folder: Path) -> None:
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def _facts(run: Recorded, version: int, written: Written) -> card.Facts:
+def _facts(run: Recorded, version: int, written: ExportSummary) -> card.Facts:
     made_by = (software(), *(f"{name} {installed(name)}" for name in _LIBRARIES))
     return card.Facts(run, version, written, evaluation(run, version), made_by)
 

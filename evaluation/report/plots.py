@@ -9,7 +9,7 @@ from common.document import drawing
 from evaluation.assessment import Assessed, Subject
 from evaluation.report.report import Course, Report, courses
 from evaluation.report.tables import UNITS
-from learning.evaluation.figures import MAIN, Metrics
+from learning.evaluation.metrics import MAIN_METRIC, EvalMetrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -111,7 +111,7 @@ def _dress(axes: Axes, part: Course) -> None:
 
 def _bars(found: Assessed, subjects: Sequence[Subject]) -> Figure:
     """The main figure of each client: the base's beside the evaluated version's."""
-    metric = MAIN[found.kind]
+    metric = MAIN_METRIC[found.kind]
     known = [name for name, own in found.clients.items() if own[-1].rows]
     shown = known[:_WIDEST]
     figure = drawing.figure(max(6.0, min(12.0, 1.1 * len(shown) + 2.5)), 3.6)
@@ -140,5 +140,5 @@ def _bars(found: Assessed, subjects: Sequence[Subject]) -> Figure:
     return figure
 
 
-def _pooled(found: Metrics, key: str) -> str:
+def _pooled(found: EvalMetrics, key: str) -> str:
     return f"{found.values[key]:.3f}"

@@ -4,7 +4,7 @@ Block by block, not the model as a whole: the blocks of a model are alike, so on
 all use it, and what changes with every batch (the objectives read only some positions of the head)
 stays outside. Lengths are symbolic from the start, so that no batch width costs a compilation.
 
-Data path: `worker/trainer` calls this once per loaded model; `learning.training.fastpath` then leaves to
+Data path: `worker/trainer` calls this once per loaded model; `learning.training.fast_path` then leaves to
 the compiler what it would do by hand.
 """
 

@@ -21,11 +21,11 @@ _NAMED = 50  # client names that fit below each other; of more, every second (th
 _WIDE = 100  # columns of a table that a terminal shows without breaking its lines
 _OTHERS = (0.92, 0.92, 0.92)
 
-Counts = Sequence[Mapping[str, int]]
+LabelCounts = Sequence[Mapping[str, int]]
 """Rows by label, one mapping per client."""
 
 
-def table(counts: Counts) -> str:
+def skew_table(counts: LabelCounts) -> str:
     """Labels down, clients across, with the sums of both; turned where that is wide and helps."""
     clients = range(len(counts))
     head = ["label", *(f"client_{i}" for i in clients), "all"]
@@ -60,7 +60,7 @@ def _aligned(lines: Sequence[Sequence[str]]) -> str:
     )
 
 
-def picture(counts: Counts, what: str, path: Path) -> None:
+def plot_skew(counts: LabelCounts, what: str, path: Path) -> None:
     """Writes a PNG with one stacked bar per client: its rows, coloured by label.
 
     Labels beyond the commonest are drawn together, in grey.
@@ -100,7 +100,7 @@ def picture(counts: Counts, what: str, path: Path) -> None:
         figure.savefig(path, dpi=120)
 
 
-def _drawn(counts: Counts) -> dict[str, list[int]]:
+def _drawn(counts: LabelCounts) -> dict[str, list[int]]:
     """Rows per client of each label that gets a colour, in the order of names, and of the rest."""
     sizes: Counter[str] = Counter()
     for one in counts:
@@ -120,7 +120,7 @@ def _drawn(counts: Counts) -> dict[str, list[int]]:
     return drawn
 
 
-def _labels(counts: Counts) -> list[str]:
+def _labels(counts: LabelCounts) -> list[str]:
     return sorted({label for one in counts for label in one})
 
 

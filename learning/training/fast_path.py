@@ -29,13 +29,13 @@ from torch.nn.functional import gelu
 from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
-from learning.training.compiling import is_compiled
+from learning.training.compilation import is_compiled
 
 _DRAWN = 1 << 16  # values that a dropout decision is drawn from
 
 
 @contextmanager
-def fast(model: nn.Module, *, autocast: bool) -> Iterator[None]:
+def fast_path(model: nn.Module, *, autocast: bool) -> Iterator[None]:
     """Compute quicker within the context; contexts may be nested.
 
     Args:
@@ -56,7 +56,7 @@ def fast(model: nn.Module, *, autocast: bool) -> Iterator[None]:
         yield
 
 
-def dropped(x: torch.Tensor, p: float) -> torch.Tensor:
+def fast_dropout(x: torch.Tensor, p: float) -> torch.Tensor:
     """Zero a share p of the elements (to 2⁻¹⁶) and scale the others by 1/(1 − p).
 
     A decision takes 16 of the 64 bits that the generator makes at a time; torch's own takes all.
@@ -73,7 +73,7 @@ def _dropout(module: nn.Dropout) -> Callable[[torch.Tensor], torch.Tensor]:
 
     def forward(x: torch.Tensor) -> torch.Tensor:
         quick = module.training and 0 < module.p < 1 and not module.inplace
-        return dropped(x, module.p) if quick else usual(x)
+        return fast_dropout(x, module.p) if quick else usual(x)
 
     return forward
 

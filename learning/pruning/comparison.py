@@ -18,8 +18,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from learning.pruning.importance import Batch, positions
-from learning.pruning.pruned import head_size, layers_of, layout_of, linear
+from learning.pruning.importance import EncoderInputs, positions
+from learning.pruning.record import head_size, layers_of, layout_of, linear
 
 TEXTS, TOKENS = 8, 64
 """The batch that speed is measured with."""
@@ -29,7 +29,7 @@ _STRENGTH = 0.01  # inverse of the probe's penalty: as many weights as texts wou
 
 
 @dataclass(frozen=True)
-class Size:
+class EncoderSize:
     """How large an encoder is.
 
     Attributes:
@@ -47,11 +47,11 @@ class Size:
     ffn: int
 
 
-def size_of(model: PreTrainedModel, path: Path) -> Size:
+def measure_size(model: PreTrainedModel, path: Path) -> EncoderSize:
     """The size of a model that was loaded from this directory."""
     layout, width = layout_of(model.config), head_size(model.config)
     stack = layers_of(model)
-    return Size(
+    return EncoderSize(
         parameters=int(model.num_parameters()),
         megabytes=sum(file.stat().st_size for file in path.glob("*.safetensors")) / 1e6,
         layers=len(stack),
@@ -61,7 +61,7 @@ def size_of(model: PreTrainedModel, path: Path) -> Size:
 
 
 @torch.inference_mode()
-def race(models: Sequence[PreTrainedModel], threads: int) -> list[float]:
+def time_batches(models: Sequence[PreTrainedModel], threads: int) -> list[float]:
     """Milliseconds per batch of each model, dense and in float32: of its quickest turn.
 
     The models take turns. What else a machine does only ever slows a turn, and a long one more than
@@ -86,7 +86,7 @@ def race(models: Sequence[PreTrainedModel], threads: int) -> list[float]:
 
 
 @torch.no_grad()
-def pooled(model: PreTrainedModel, data: Sequence[Batch]) -> Tensor:
+def pooled_states(model: PreTrainedModel, data: Sequence[EncoderInputs]) -> Tensor:
     """Mean of the last hidden states over each text's tokens: (texts, H)."""
     means = []
     for batch in data:
@@ -96,12 +96,12 @@ def pooled(model: PreTrainedModel, data: Sequence[Batch]) -> Tensor:
     return torch.cat(means)
 
 
-def closeness(states: Tensor, source: Tensor) -> float:
+def mean_cosine(states: Tensor, source: Tensor) -> float:
     """Mean cosine similarity of two models' representations of the same texts."""
     return float(torch.cosine_similarity(states, source, dim=1).mean())
 
 
-def probe(states: Tensor, labels: Sequence[str]) -> float | None:
+def probe_accuracy(states: Tensor, labels: Sequence[str]) -> float | None:
     """Accuracy of a logistic regression on pooled states: how much of the labels they show.
 
     It learns from the first two thirds, and is judged on the rest.

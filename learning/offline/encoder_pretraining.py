@@ -23,20 +23,20 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
-from learning.models.loading import quiet
+from learning.models.loader import quiet
 from learning.offline.bigrams import autocast
+from learning.offline.causal_pretraining import Report, part, schedule
 from learning.offline.cooccurrence import embed
 from learning.offline.corpus import PACKAGES, Passage, passages
-from learning.offline.opinions import opinions
-from learning.offline.pretraining import Report, part, schedule
-from learning.offline.reading import Sizes, reading
-from learning.offline.wordpieces import (
+from learning.offline.opinions import make_opinions
+from learning.offline.training_texts import CorpusSizes, training_texts
+from learning.offline.wordpiece_tokenizer import (
     BEGIN_ID,
     END_ID,
     FIRST_ID,
     MASK_ID,
     PAD_ID,
-    learn_wordpieces,
+    train_wordpiece,
 )
 
 _SCALE = 0.04  # standard deviation of the embeddings; they are the output weights, too
@@ -45,7 +45,7 @@ _MASKED, _RANDOM = 0.8, 0.1  # of the chosen tokens: masked, replaced by any; th
 
 
 @dataclass(frozen=True)
-class Recipe:
+class EncoderPretrainingConfig:
     """All that decides what encoder comes out, given this machine's texts.
 
     Attributes:
@@ -82,12 +82,12 @@ class Recipe:
     rate: float = 4e-3
     fine: float = 3e-3
     opinions: int = 5000
-    sizes: Sizes = Sizes(tasks=0.0)  # noqa: RUF009 (frozen); a prompt template teaches nothing here
+    sizes: CorpusSizes = CorpusSizes(tasks=0.0)  # noqa: RUF009 (frozen); a prompt template teaches nothing here
     packages: tuple[str, ...] = PACKAGES
     seed: int = 0
 
 
-def pretrain(recipe: Recipe, folder: Path, report: Report) -> None:
+def pretrain(recipe: EncoderPretrainingConfig, folder: Path, report: Report) -> None:
     """Make an encoder and its tokenizer, and save both into a folder.
 
     Args:
@@ -97,9 +97,9 @@ def pretrain(recipe: Recipe, folder: Path, report: Report) -> None:
     """
     report("reading the English on this machine", 0.0)
     found = passages(recipe.packages, part(report, "reading the English on this machine", 0, 0.2))
-    texts = written(recipe, found)
+    texts = encoder_texts(recipe, found)
     report("learning the tokenizer", 0.2)
-    tokenizer = learn_wordpieces(texts, recipe.pieces, recipe.positions)
+    tokenizer = train_wordpiece(texts, recipe.pieces, recipe.positions)
     stream = encoded(tokenizer, texts)
     with torch.random.fork_rng(devices=[]):  # the caller's randomness is not ours to move
         torch.manual_seed(recipe.seed)
@@ -113,9 +113,11 @@ def pretrain(recipe: Recipe, folder: Path, report: Report) -> None:
     report("saved", 1.0)
 
 
-def written(recipe: Recipe, found: list[Passage]) -> list[str]:
+def encoder_texts(recipe: EncoderPretrainingConfig, found: list[Passage]) -> list[str]:
     """The texts to learn from, shuffled: passages of this machine, and the project's own."""
-    texts = reading(found, recipe.sizes, recipe.seed) + opinions(recipe.seed, recipe.opinions)
+    texts = training_texts(found, recipe.sizes, recipe.seed) + make_opinions(
+        recipe.seed, recipe.opinions
+    )
     Random(recipe.seed).shuffle(texts)
     return texts
 
@@ -128,7 +130,7 @@ def encoded(tokenizer: BertTokenizer, texts: list[str]) -> Tensor:
     return torch.tensor(ids, dtype=torch.int64)
 
 
-def empty_model(recipe: Recipe, pieces: int) -> BertForMaskedLM:
+def empty_model(recipe: EncoderPretrainingConfig, pieces: int) -> BertForMaskedLM:
     """A BERT of the recipe's size with random weights, as its configuration makes them.
 
     Its configuration asks for dropout, for the sake of those who fine-tune it on a few rows.
@@ -202,7 +204,10 @@ def _look_around(model: BertForMaskedLM, speeds: Tensor) -> None:
 
 
 def train(
-    model: BertForMaskedLM, stream: Tensor, recipe: Recipe, done: Callable[[float], None]
+    model: BertForMaskedLM,
+    stream: Tensor,
+    recipe: EncoderPretrainingConfig,
+    done: Callable[[float], None],
 ) -> None:
     """Train in place on sequences cut from a token stream, each pass in a new order.
 

@@ -26,7 +26,7 @@ _CONTINUES = "##"
 _RARE = 20  # occurrences below which a character is unknown
 
 
-def learn_wordpieces(texts: Sequence[str], pieces: int, positions: int) -> BertTokenizer:
+def train_wordpiece(texts: Sequence[str], pieces: int, positions: int) -> BertTokenizer:
     """Learn a vocabulary of at most `pieces` pieces, for a model of `positions` positions."""
     normalizer = normalizers.BertNormalizer(lowercase=True)
     found: Counter[str] = Counter()

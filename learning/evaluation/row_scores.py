@@ -7,7 +7,7 @@ Scored in float32, whatever training computes in: a reward is a small difference
 which bfloat16 changes in its second digit, and figures must not depend on the machine's load when
 `learning.training.device` tried out what is fast.
 
-Data path: `learning.data.rows` → `encode` → `score` → `figures` (`learning.evaluation.figures`), for
+Data path: `learning.data.rows` → `encode` → `score` → `figures` (`learning.evaluation.metrics`), for
 `evaluation.assessment`.
 """
 
@@ -21,14 +21,14 @@ import torch
 
 from common.protocol.records import DpoSettings, RowKind
 from common.protocol.records import ObjectiveName as Name
-from learning.evaluation import evaluate, figures
-from learning.evaluation.figures import Metrics
-from learning.evaluation.measuring import BATCH
+from learning.evaluation import evaluate, metrics
+from learning.evaluation.measurement import BATCH
+from learning.evaluation.metrics import EvalMetrics
 from learning.objectives import dpo, registry
-from learning.objectives.classification import Text
+from learning.objectives.classification import TokenisedText
 from learning.objectives.dpo import TokenisedPair
 from learning.objectives.registry import Objective
-from learning.objectives.tokens import Example
+from learning.objectives.tokens import TokenisedExample
 
 Scores = Sequence[Any]
 """One entry for each example; of a type that only the functions of its kind know."""
@@ -48,10 +48,10 @@ class RowScorer:
     kind: RowKind
     objective: Objective
     score: Callable[[torch.nn.Module, Sequence[Any]], Scores]
-    figures: Callable[[Sequence[Any], Scores, Scores], Metrics]
+    figures: Callable[[Sequence[Any], Scores, Scores], EvalMetrics]
 
 
-def make(kind: RowKind, settings: DpoSettings | None, labels: Sequence[str]) -> RowScorer:
+def make_scorer(kind: RowKind, settings: DpoSettings | None, labels: Sequence[str]) -> RowScorer:
     """The measure of a kind.
 
     Args:
@@ -60,7 +60,7 @@ def make(kind: RowKind, settings: DpoSettings | None, labels: Sequence[str]) -> 
         labels: The class names of `classification`.
     """
     name: dict[RowKind, Name] = {"sft": "sft", "va": "dpo", "cls": "classification"}
-    objective = registry.make(name[kind], settings, labels)
+    objective = registry.make_objective(name[kind], settings, labels)
     match kind:
         case "sft":
             return RowScorer(kind, objective, _text_scores, _text)
@@ -70,12 +70,14 @@ def make(kind: RowKind, settings: DpoSettings | None, labels: Sequence[str]) -> 
             return RowScorer(kind, objective, _class_scores, _Classified(len(labels)))
 
 
-def _text_scores(model: torch.nn.Module, examples: Sequence[Example]) -> list[float]:
+def _text_scores(model: torch.nn.Module, examples: Sequence[TokenisedExample]) -> list[float]:
     return evaluate.row_nats(model, examples, BATCH)
 
 
-def _text(examples: Sequence[Example], scores: Scores, _: Scores) -> Metrics:
-    return figures.text(scores, [e.learned for e in examples], [e.response_bytes for e in examples])
+def _text(examples: Sequence[TokenisedExample], scores: Scores, _: Scores) -> EvalMetrics:
+    return metrics.text_metrics(
+        scores, [e.learned for e in examples], [e.response_bytes for e in examples]
+    )
 
 
 def _pair_scores(
@@ -90,12 +92,14 @@ class _Rewarded:
 
     def __call__(
         self, pairs: Sequence[TokenisedPair], scores: Scores, reference: Scores
-    ) -> Metrics:
+    ) -> EvalMetrics:
         lengths = [(pair.chosen.learned, pair.rejected.learned) for pair in pairs]
-        return figures.preferences(scores, reference, lengths, self.settings.beta)
+        return metrics.preference_metrics(scores, reference, lengths, self.settings.beta)
 
 
-def _class_scores(model: torch.nn.Module, texts: Sequence[Text]) -> list[tuple[float, int]]:
+def _class_scores(
+    model: torch.nn.Module, texts: Sequence[TokenisedText]
+) -> list[tuple[float, int]]:
     return evaluate.class_scores(model, texts, BATCH)
 
 
@@ -103,8 +107,8 @@ def _class_scores(model: torch.nn.Module, texts: Sequence[Text]) -> list[tuple[f
 class _Classified:
     classes: int
 
-    def __call__(self, texts: Sequence[Text], scores: Scores, _: Scores) -> Metrics:
-        return figures.classes(
+    def __call__(self, texts: Sequence[TokenisedText], scores: Scores, _: Scores) -> EvalMetrics:
+        return metrics.class_metrics(
             [nats for nats, _ in scores],
             [predicted for _, predicted in scores],
             [text.label for text in texts],

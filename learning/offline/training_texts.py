@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from learning.objectives.template import prompt
+from learning.objectives.template import format_prompt
 from learning.offline.cleaning import plainness, sentences
 from learning.offline.corpus import Passage
-from learning.offline.primer import primer
-from learning.offline.world import world
-from learning.synthetic.instructions import prose
+from learning.offline.primer import read_primer
+from learning.offline.world import make_world_texts
+from learning.synthetic.instructions import make_prose
 
 _TEMPLATE_SHARE = (
     0.12  # of the found paragraphs; the template's fixed words cost much and teach little
@@ -38,7 +38,7 @@ _FIRST = ("Summarize the following text.", "Give the main point of the text.")
 
 
 @dataclass(frozen=True)
-class Sizes:
+class CorpusSizes:
     """How much the model reads of what.
 
     Attributes:
@@ -76,13 +76,13 @@ def _as_task(subject: str, text: str, rng: Random) -> str:
     first, *rest = sentences(text)
     kind = rng.randrange(4)
     if kind == 0 and rest:
-        return prompt(rng.choice(_CONTINUE), first) + " ".join(rest)
+        return format_prompt(rng.choice(_CONTINUE), first) + " ".join(rest)
     if kind == 1 and rest:
-        return prompt(rng.choice(_FIRST), text) + first
-    return prompt(rng.choice(_ABOUT).format(subject), "") + text
+        return format_prompt(rng.choice(_FIRST), text) + first
+    return format_prompt(rng.choice(_ABOUT).format(subject), "") + text
 
 
-def reading(found: Sequence[Passage], sizes: Sizes, seed: int) -> list[str]:
+def training_texts(found: Sequence[Passage], sizes: CorpusSizes, seed: int) -> list[str]:
     """The texts to learn from, shuffled; each is to be ended by the end-of-text token.
 
     Args:
@@ -92,7 +92,7 @@ def reading(found: Sequence[Passage], sizes: Sizes, seed: int) -> list[str]:
     """
     rng = Random(seed)
     pairs = [(_subject(p.subject), p.text) for p in plainest(found, sizes.found)]
-    pairs += [("the people", text) for text in prose(seed, sizes.prose)]
-    pairs += world(seed, sizes.world) + primer() * sizes.primer
+    pairs += [("the people", text) for text in make_prose(seed, sizes.prose)]
+    pairs += make_world_texts(seed, sizes.world) + read_primer() * sizes.primer
     rng.shuffle(pairs)
     return [_as_task(*pair, rng) if rng.random() < sizes.tasks else pair[1] for pair in pairs]

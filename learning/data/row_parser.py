@@ -2,7 +2,7 @@
 
 Pure functions from a record and a mapping to a row of one kind. The mapping says in which column
 a field is, `{"text": "review_body", "label": "stars"}`; the other fields are found under the names
-in `NAMES`, the likeliest first, in lower or upper case. They are those of well-known data sets:
+in `COLUMN_NAMES`, the likeliest first, in lower or upper case. They are those of well-known data sets:
 tatsu-lab/alpaca, HuggingFaceH4/ultrafeedback_binarized, Anthropic/hh-rlhf, stanfordnlp/imdb and
 stanfordnlp/sst2, and the forms that trl documents.
 
@@ -14,17 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from learning.data.instructions import MAX_CHARS, Instruction
-from learning.data.labelled import Labelled
-from learning.data.preferences import Preference
+from learning.data.row_types import MAX_CHARS, Instruction, LabelledText, PreferencePair
 
-Columns = Mapping[str, str]
+ColumnMapping = Mapping[str, str]
 """Fields of a row to columns of the source."""
 
 MAX_LABEL = 100
 """Longest name of a class, in characters; what is longer is a text in the wrong column."""
 
-NAMES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+COLUMN_NAMES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "sft": {
         "instruction": ("instruction", "prompt", "question", "query"),
         "input": ("input", "context"),
@@ -53,17 +51,17 @@ _SPEAKERS = {
 _ANSWER, _ASKED = "\n\nAssistant:", "\n\nHuman:"
 
 
-class Unusable(Exception):
+class UnusableRow(Exception):
     """A record that gives no row; says why in a few words, without the record's text."""
 
 
-def known(kind: str, columns: Columns) -> frozenset[str]:
+def known_columns(kind: str, columns: ColumnMapping) -> frozenset[str]:
     """Every column name of use for a kind, in lower case."""
-    found = {name for names in NAMES[kind].values() for name in names}
+    found = {name for names in COLUMN_NAMES[kind].values() for name in names}
     return frozenset(found | {name.lower() for name in columns.values()})
 
 
-def instruction(record: Mapping[str, object], columns: Columns) -> Instruction:
+def parse_instruction(record: Mapping[str, object], columns: ColumnMapping) -> Instruction:
     """An instruction with its answer, or the first exchange of a conversation.
 
     Raises:
@@ -88,7 +86,7 @@ def instruction(record: Mapping[str, object], columns: Columns) -> Instruction:
     )
 
 
-def preference(record: Mapping[str, object], columns: Columns) -> Preference:
+def parse_preference(record: Mapping[str, object], columns: ColumnMapping) -> PreferencePair:
     """A preference pair, from texts or from conversations of one exchange.
 
     Without a prompt column, the prompt is the user's turn, or, in texts of Anthropic's form, the
@@ -106,7 +104,7 @@ def preference(record: Mapping[str, object], columns: Columns) -> Preference:
         asked, chosen = _last_answer(chosen_name, _turns(chosen_name, chosen))
         asked_too, rejected = _last_answer(rejected_name, _turns(rejected_name, rejected))
         if asked != asked_too:
-            raise Unusable(f"{chosen_name} and {rejected_name} answer different prompts")
+            raise UnusableRow(f"{chosen_name} and {rejected_name} answer different prompts")
         prompt = asked if prompt is None else prompt
     elif prompt is None and isinstance(chosen, str) and isinstance(rejected, str):
         prompt, chosen, rejected = _dialogues(chosen, rejected)
@@ -114,13 +112,13 @@ def preference(record: Mapping[str, object], columns: Columns) -> Preference:
     question = _text(prompt_name, prompt)
     better, worse = _text(chosen_name, chosen), _text(rejected_name, rejected)
     if better.strip() == worse.strip():
-        raise Unusable("chosen and rejected are equal")
-    return Preference(question, better, worse, topic)
+        raise UnusableRow("chosen and rejected are equal")
+    return PreferencePair(question, better, worse, topic)
 
 
-def labelled(
-    record: Mapping[str, object], columns: Columns, labels: Collection[str] = ()
-) -> Labelled:
+def parse_labelled_text(
+    record: Mapping[str, object], columns: ColumnMapping, labels: Collection[str] = ()
+) -> LabelledText:
     """A text and its class; a class that is a number or a truth value becomes its text.
 
     Args:
@@ -138,23 +136,23 @@ def labelled(
         value = int(value)
     label = _text(name, str(value) if isinstance(value, int) else value).strip()
     if len(label) > MAX_LABEL:
-        raise Unusable(f"{name} has {len(label)} characters, more than {MAX_LABEL}: no class")
+        raise UnusableRow(f"{name} has {len(label)} characters, more than {MAX_LABEL}: no class")
     if labels and label not in labels:
-        raise Unusable(f"{name} is {label!r}, which is none of the declared labels")
-    return Labelled(text, label)
+        raise UnusableRow(f"{name} is {label!r}, which is none of the declared labels")
+    return LabelledText(text, label)
 
 
 def _find(
-    kind: str, field: str, record: Mapping[str, object], columns: Columns
+    kind: str, field: str, record: Mapping[str, object], columns: ColumnMapping
 ) -> tuple[str, object]:
     """The column that holds a field, for messages, and its value; None where there is none."""
     if field in columns:
         return columns[field], record.get(columns[field])
-    for name in NAMES[kind][field]:
+    for name in COLUMN_NAMES[kind][field]:
         if record.get(name) is not None:
             return name, record[name]
     lowered = {name.lower(): name for name, value in record.items() if value is not None}
-    for name in NAMES[kind][field]:
+    for name in COLUMN_NAMES[kind][field]:
         if name in lowered:
             return lowered[name], record[lowered[name]]
     return field, None
@@ -162,10 +160,10 @@ def _find(
 
 def _text(name: str, value: object) -> str:
     if value is None:
-        raise Unusable(f"{name} is missing")
+        raise UnusableRow(f"{name} is missing")
     text = _optional(name, value)
     if not text.strip():
-        raise Unusable(f"{name} is empty")
+        raise UnusableRow(f"{name} is empty")
     return text
 
 
@@ -173,11 +171,11 @@ def _optional(name: str, value: object) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise Unusable(f"{name} is no text")
+        raise UnusableRow(f"{name} is no text")
     if len(value) > MAX_CHARS:
-        raise Unusable(f"{name} has {len(value)} characters, more than {MAX_CHARS}")
+        raise UnusableRow(f"{name} has {len(value)} characters, more than {MAX_CHARS}")
     if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
-        raise Unusable(f"{name} is not valid UTF-8 text")  # a lone surrogate, or a stray byte
+        raise UnusableRow(f"{name} is not valid UTF-8 text")  # a lone surrogate, or a stray byte
     return value
 
 
@@ -187,30 +185,32 @@ _Turns = list[tuple[str, object]]
 def _turns(name: str, value: object) -> _Turns:
     """Speaker and text of each turn, in the form of OpenAI or of ShareGPT, without the system's."""
     if not isinstance(value, list):
-        raise Unusable(f"{name} is no list of messages")
+        raise UnusableRow(f"{name} is no list of messages")
     return [turn for turn in _spoken(name, value) if turn[0] != "system"]
 
 
 def _spoken(name: str, value: list[object]) -> Iterator[tuple[str, object]]:
     for message in value:
         if not isinstance(message, dict):
-            raise Unusable(f"{name} is no list of messages")
+            raise UnusableRow(f"{name} is no list of messages")
         speaker = message.get("role") or message.get("from")
         if not isinstance(speaker, str) or speaker not in _SPEAKERS:
-            raise Unusable(f"{name} has a message that is neither the user's nor the assistant's")
+            raise UnusableRow(
+                f"{name} has a message that is neither the user's nor the assistant's"
+            )
         text = message.get("content")
         yield _SPEAKERS[speaker], message.get("value") if text is None else text
 
 
 def _first_exchange(name: str, turns: _Turns) -> tuple[object, object]:
     if [speaker for speaker, _ in turns[:2]] != ["user", "assistant"]:
-        raise Unusable(f"{name} does not begin with the user and an answer")
+        raise UnusableRow(f"{name} does not begin with the user and an answer")
     return turns[0][1], turns[1][1]
 
 
 def _only_question(name: str, turns: _Turns) -> object:
     if [speaker for speaker, _ in turns] != ["user"]:
-        raise Unusable(f"{name} is not one message of the user")
+        raise UnusableRow(f"{name} is not one message of the user")
     return turns[0][1]
 
 
@@ -221,7 +221,7 @@ def _last_answer(name: str, turns: _Turns) -> tuple[object, object]:
             return None, turns[0][1]
         case ["user", "assistant"]:
             return turns[0][1], turns[1][1]
-    raise Unusable(f"{name} is not one exchange of user and assistant")
+    raise UnusableRow(f"{name} is not one exchange of user and assistant")
 
 
 def _dialogues(chosen: str, rejected: str) -> tuple[str, str, str]:
@@ -230,9 +230,11 @@ def _dialogues(chosen: str, rejected: str) -> tuple[str, str, str]:
     shared = next((i for i, (a, b) in pairs if a != b), min(len(chosen), len(rejected)))
     cut = chosen[:shared].rfind(_ANSWER)
     if cut < 0:
-        raise Unusable("prompt is missing, and chosen and rejected are no dialogues that share it")
+        raise UnusableRow(
+            "prompt is missing, and chosen and rejected are no dialogues that share it"
+        )
     prompt = chosen[:cut].removeprefix(_ASKED).strip()
     better, worse = chosen[cut + len(_ANSWER) :], rejected[cut + len(_ANSWER) :]
     if _ASKED in better or _ASKED in worse:
-        raise Unusable("chosen and rejected differ before their last answer")
+        raise UnusableRow("chosen and rejected differ before their last answer")
     return prompt, better.strip(), worse.strip()

@@ -21,11 +21,11 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from learning.models.loading import quiet
+from learning.models.loader import quiet
 from learning.offline.bigrams import autocast, count, fit
+from learning.offline.bpe_tokenizer import END_ID, PAD_ID, as_fast_tokenizer, train_bpe
 from learning.offline.corpus import PACKAGES, passages
-from learning.offline.pieces import END_ID, PAD_ID, learn_pieces, packaged
-from learning.offline.reading import Sizes, reading
+from learning.offline.training_texts import CorpusSizes, training_texts
 
 Report = Callable[[str, float], None]
 
@@ -33,7 +33,7 @@ _WAVE = 0.2  # height of the position waves; the fitted embeddings have standard
 
 
 @dataclass(frozen=True)
-class Recipe:
+class CausalPretrainingConfig:
     """All that decides what model comes out, given this machine's texts.
 
     Attributes:
@@ -64,12 +64,12 @@ class Recipe:
     length: int = 128
     rate: float = 2e-3
     fine: float = 3e-4
-    sizes: Sizes = Sizes()  # noqa: RUF009 (frozen)
+    sizes: CorpusSizes = CorpusSizes()  # noqa: RUF009 (frozen)
     packages: tuple[str, ...] = PACKAGES
     seed: int = 0
 
 
-def pretrain(recipe: Recipe, folder: Path, report: Report) -> None:
+def pretrain(recipe: CausalPretrainingConfig, folder: Path, report: Report) -> None:
     """Make a model and its tokenizer, and save both into a folder.
 
     Args:
@@ -79,9 +79,9 @@ def pretrain(recipe: Recipe, folder: Path, report: Report) -> None:
     """
     report("reading the English on this machine", 0.0)
     found = passages(recipe.packages, part(report, "reading the English on this machine", 0, 0.2))
-    texts = reading(found, recipe.sizes, recipe.seed)
+    texts = training_texts(found, recipe.sizes, recipe.seed)
     report("learning the tokenizer", 0.2)
-    tokenizer = learn_pieces(texts, recipe.pieces)
+    tokenizer = train_bpe(texts, recipe.pieces)
     stream = encoded(tokenizer, texts)
     with torch.random.fork_rng(devices=[]):  # the caller's randomness is not ours to move
         torch.manual_seed(recipe.seed)
@@ -92,7 +92,7 @@ def pretrain(recipe: Recipe, folder: Path, report: Report) -> None:
         train(model, stream, recipe, part(report, "training", 0.4, 0.98))
     with quiet():
         model.save_pretrained(folder)
-        packaged(tokenizer, recipe.positions).save_pretrained(folder)
+        as_fast_tokenizer(tokenizer, recipe.positions).save_pretrained(folder)
     report("saved", 1.0)
 
 
@@ -109,7 +109,7 @@ def encoded(tokenizer: Tokenizer, texts: list[str]) -> Tensor:
     return torch.tensor(ids, dtype=torch.int64)
 
 
-def empty_model(recipe: Recipe, pieces: int) -> GPT2LMHeadModel:
+def empty_model(recipe: CausalPretrainingConfig, pieces: int) -> GPT2LMHeadModel:
     """A GPT-2 of the recipe's size with random weights; no dropout, since it sees little twice."""
     config = GPT2Config(
         vocab_size=pieces,
@@ -150,7 +150,10 @@ def schedule(step: int, steps: int) -> float:
 
 
 def train(
-    model: GPT2LMHeadModel, stream: Tensor, recipe: Recipe, done: Callable[[float], None]
+    model: GPT2LMHeadModel,
+    stream: Tensor,
+    recipe: CausalPretrainingConfig,
+    done: Callable[[float], None],
 ) -> None:
     """Train in place on sequences cut from a token stream, each pass in a new order.
 

@@ -13,18 +13,18 @@ import torch
 from common.protocol.records import ObjectiveName
 from learning.models.encoders import load_encoder
 from learning.models.families import Family
-from learning.models.loading import LoadedModel, load
+from learning.models.loader import LoadedModel, load
 
-SEED = 0
+HEAD_SEED = 0
 """Of weights that a checkpoint lacks (a head, a pooler): every side must draw the same ones."""
 
 
-def family_for(objective: ObjectiveName) -> Family:
+def family_for_objective(objective: ObjectiveName) -> Family:
     """What kind of model an objective needs."""
     return "encoder" if objective == "classification" else "causal"
 
 
-def load_for(
+def load_for_objective(
     objective: ObjectiveName, path: Path, labels: Sequence[str], device: torch.device
 ) -> LoadedModel:
     """Load a base model for an objective, in float32 and evaluation mode.
@@ -39,5 +39,5 @@ def load_for(
         ModelError: The files do not make such a model with a tokenizer.
     """
     if objective == "classification":
-        return load_encoder(path, labels, device, SEED)
+        return load_encoder(path, labels, device, HEAD_SEED)
     return load(path, device)

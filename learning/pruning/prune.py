@@ -24,16 +24,16 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from common.errors import ConfigError
 from common.protocol.manifest import is_model_file
-from learning.models.loading import quiet
+from learning.models.loader import quiet
 from learning.pruning.importance import (
-    Batch,
+    EncoderInputs,
     compensate,
     importance,
+    input_moments,
     keep_layers,
-    moments,
-    useful_layers,
+    select_layers,
 )
-from learning.pruning.pruned import (
+from learning.pruning.record import (
     FILE,
     MAX_FFN,
     MAX_HEADS,
@@ -47,7 +47,7 @@ from learning.pruning.pruned import (
     read_pruning,
 )
 
-MULTIPLE = 16
+WIDTH_MULTIPLE = 16
 """Feed-forward widths are multiples of this, so that dense kernels have no ragged edge."""
 
 _LAYER_TEXTS = 2  # batches that choose layers: they are run once per candidate
@@ -72,7 +72,7 @@ class PruningPlan:
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptParts:
     """What was kept of the model at hand; indices count from 0 in it."""
 
     layers: tuple[int, ...]
@@ -80,7 +80,7 @@ class Kept:
     ffn: int
 
 
-def check(plan: PruningPlan, config: PretrainedConfig) -> None:
+def check_plan(plan: PruningPlan, config: PretrainedConfig) -> None:
     """Refuse a plan that makes no sense, or none for this model.
 
     Raises:
@@ -112,14 +112,14 @@ def check(plan: PruningPlan, config: PretrainedConfig) -> None:
 def prune(
     model: PreTrainedModel,
     plan: PruningPlan,
-    data: Sequence[Batch],
+    data: Sequence[EncoderInputs],
     told: OnProgress = lambda text, fraction: None,
-) -> Kept:
+) -> KeptParts:
     """Make an encoder smaller, in place, by what matters least on these texts.
 
     Args:
         model: An encoder with or without a head, whole or pruned before.
-        plan: What to keep; `check` has passed.
+        plan: What to keep; `check_plan` has passed.
         data: Texts like those that the model will meet.
         told: Told of progress.
     """
@@ -136,13 +136,13 @@ def prune(
     told("choosing heads and units", 1.0)
     model.config.num_hidden_layers = len(layers)
     setattr(model.config, layout.width, ffn)
-    return Kept(layers, tuple(heads), ffn)
+    return KeptParts(layers, tuple(heads), ffn)
 
 
 def _layers(
     model: PreTrainedModel,
     wanted: int | tuple[int, ...] | None,
-    data: Sequence[Batch],
+    data: Sequence[EncoderInputs],
     told: OnProgress,
 ) -> tuple[int, ...]:
     have = len(layers_of(model))
@@ -150,7 +150,7 @@ def _layers(
         return wanted
     if wanted is None or wanted == have:
         return tuple(range(have))
-    return useful_layers(
+    return select_layers(
         model, wanted, data[:_LAYER_TEXTS], lambda done: told("choosing layers", done)
     )
 
@@ -159,7 +159,7 @@ def ffn_width(have: int, share: float) -> int:
     """Feed-forward units to keep: the share, to the nearest multiple, and never more than all."""
     if share == 1:
         return have
-    return min(have, max(1, round(have * share / MULTIPLE)) * MULTIPLE)
+    return min(have, max(1, round(have * share / WIDTH_MULTIPLE)) * WIDTH_MULTIPLE)
 
 
 def _narrow(
@@ -169,7 +169,7 @@ def _narrow(
     size: int,
     share: float,
     ffn: int,
-    data: Sequence[Batch],
+    data: Sequence[EncoderInputs],
 ) -> tuple[int, ...]:
     """Cut the heads and units of one layer down; returns the kept heads."""
     joined, down = linear(layer, layout.joined), linear(layer, layout.down)
@@ -177,12 +177,12 @@ def _narrow(
     wanted = max(1, round(have * share))
     if wanted == have and ffn == down.in_features:
         return tuple(range(have))
-    at_heads, at_units = moments(model, (joined, down), data)
+    at_heads, at_units = input_moments(model, (joined, down), data)
     heads = _best(importance(joined, at_heads, size), wanted)
     units = _best(importance(down, at_units, 1), ffn)
     compensate(joined, at_heads, _inputs(heads, size))
     compensate(down, at_units, units)
-    cut(layer, layout, heads, units, size)
+    cut_layer(layer, layout, heads, units, size)
     return tuple(heads.tolist())
 
 
@@ -195,7 +195,7 @@ def _inputs(heads: Tensor, size: int) -> Tensor:
     return (heads[:, None] * size + torch.arange(size)).flatten()
 
 
-def cut(layer: nn.Module, layout: Layout, heads: Tensor, units: Tensor, size: int) -> None:
+def cut_layer(layer: nn.Module, layout: Layout, heads: Tensor, units: Tensor, size: int) -> None:
     """Leave a layer these heads and units only, in place: smaller matrices, the same numbers."""
     mine = _inputs(heads, size)
     for name in (layout.query, layout.key, layout.value):
@@ -223,7 +223,7 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     return new
 
 
-def record(kept: Kept, source: Path, digest: str, config: PretrainedConfig) -> Pruning:
+def make_record(kept: KeptParts, source: Path, digest: str, config: PretrainedConfig) -> Pruning:
     """The record of what was kept of a source model.
 
     Of a source that was pruned itself, it tells what is left of the first one.
@@ -258,7 +258,7 @@ def _unpruned(digest: str, config: PretrainedConfig) -> Pruning:
     )
 
 
-def save(model: PreTrainedModel, pruning: Pruning, source: Path, out: Path) -> None:
+def save_pruned(model: PreTrainedModel, pruning: Pruning, source: Path, out: Path) -> None:
     """Write a model directory: weights and configuration new, the tokenizer's files as they were.
 
     The same model and record give the same bytes. A write that fails leaves nothing behind.

@@ -6,7 +6,7 @@ and a fixed number of training steps from a fixed seed. Built models lie in the 
 recipe's name; a build that is killed leaves nothing behind, and of two builds that start at once
 one waits.
 
-In the data path: `learning/base` calls `make` for a name that begins with `offline:`. Training
+In the data path: `learning/base` calls `find_or_build` for a name that begins with `offline:`. Training
 itself is `learning/offline/pretraining` for the GPT-2 and `learning/offline/masked` for the BERT.
 """
 
@@ -23,52 +23,52 @@ from pathlib import Path
 from filelock import FileLock
 
 from common.errors import ModelError
-from learning.offline import masked, pretraining
-from learning.offline.reading import Sizes, reading
+from learning.offline import causal_pretraining, encoder_pretraining
+from learning.offline.training_texts import CorpusSizes, training_texts
 
 PREFIX = "offline:"
-DEFAULT = "offline:gpt2-tiny"
+DEFAULT_CAUSAL = "offline:gpt2-tiny"
 DEFAULT_ENCODER = "offline:bert-tiny"
 
 CAUSAL = {
-    "gpt2-tiny": pretraining.Recipe(),
+    "gpt2-tiny": causal_pretraining.CausalPretrainingConfig(),
     # For tests: made in a few seconds, real in every part, and good for nothing else.
-    "gpt2-micro": pretraining.Recipe(
+    "gpt2-micro": causal_pretraining.CausalPretrainingConfig(
         pieces=512, positions=512, layers=1, width=64, heads=2, fitting=10, steps=10, batch=8,
-        length=64, sizes=Sizes(found=400, prose=100, world=100, primer=1), packages=(),
+        length=64, sizes=CorpusSizes(found=400, prose=100, world=100, primer=1), packages=(),
     ),
 }  # fmt: skip
 ENCODERS = {
-    "bert-tiny": masked.Recipe(),
+    "bert-tiny": encoder_pretraining.EncoderPretrainingConfig(),
     # For tests, likewise.
-    "bert-micro": masked.Recipe(
+    "bert-micro": encoder_pretraining.EncoderPretrainingConfig(
         pieces=1024, positions=512, layers=2, width=64, heads=2, waves=16, steps=10, batch=8,
-        length=64, opinions=300, sizes=Sizes(found=400, prose=100, world=100, primer=1, tasks=0.0),
+        length=64, opinions=300, sizes=CorpusSizes(found=400, prose=100, world=100, primer=1, tasks=0.0),
         packages=(),
     ),
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _BuildPlan:
     """How a model is made into a folder, and what of ours decides it: recipe and texts."""
 
     pretrain: Callable[[Path, Callable[[str, float], None]], None]
     decided: tuple[object, ...]
 
 
-def _plan(name: str) -> _Plan | None:
+def _plan(name: str) -> _BuildPlan | None:
     """The plan of a name in either table of recipes, or None.
 
     What other packages say is left out of what decides on purpose: an upgrade of one must not make
     a new base.
     """
     if causal := CAUSAL.get(name):
-        texts = reading([], causal.sizes, causal.seed)
-        return _Plan(partial(pretraining.pretrain, causal), (astuple(causal), texts))
+        texts = training_texts([], causal.sizes, causal.seed)
+        return _BuildPlan(partial(causal_pretraining.pretrain, causal), (astuple(causal), texts))
     if encoder := ENCODERS.get(name):
-        texts = masked.written(encoder, [])
-        return _Plan(partial(masked.pretrain, encoder), (astuple(encoder), texts))
+        texts = encoder_pretraining.encoder_texts(encoder, [])
+        return _BuildPlan(partial(encoder_pretraining.pretrain, encoder), (astuple(encoder), texts))
     return None
 
 
@@ -77,7 +77,7 @@ def _folder(name: str, decided: tuple[object, ...]) -> str:
     return f"{name}-{hashlib.sha256(repr(decided).encode()).hexdigest()[:12]}"
 
 
-def find(name: str, cache: Path) -> Path | None:
+def find_built(name: str, cache: Path) -> Path | None:
     """The directory of an offline model that was built before; None where it was not.
 
     Raises:
@@ -87,7 +87,7 @@ def find(name: str, cache: Path) -> Path | None:
     return target if target.is_dir() else None
 
 
-def make(name: str, cache: Path, report: Callable[[str, float], None]) -> Path:
+def find_or_build(name: str, cache: Path, report: Callable[[str, float], None]) -> Path:
     """Return the directory of an offline model, and build it first if it is not cached.
 
     Args:
@@ -115,7 +115,7 @@ def make(name: str, cache: Path, report: Callable[[str, float], None]) -> Path:
     return target
 
 
-def _place(name: str, cache: Path) -> tuple[Path, _Plan]:
+def _place(name: str, cache: Path) -> tuple[Path, _BuildPlan]:
     """Where a model of this name is built, and how."""
     short = name.removeprefix(PREFIX)
     plan = _plan(short)
@@ -126,7 +126,7 @@ def _place(name: str, cache: Path) -> tuple[Path, _Plan]:
     return target, plan
 
 
-def build(plan: _Plan, target: Path, report: Callable[[str, float], None]) -> None:
+def build(plan: _BuildPlan, target: Path, report: Callable[[str, float], None]) -> None:
     """Build into a temporary directory beside `target`, then rename it into place."""
     temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=target.parent))
     try:

@@ -14,8 +14,8 @@ from common.errors import ConfigError
 from common.protocol.records import LoraSpec
 from learning.models import lora
 from learning.models.encoders import load_encoder
-from learning.training.compiling import check_compiler, compile_blocks, is_compiled
-from learning.training.fastpath import fast
+from learning.training.compilation import check_compiler, compile_blocks, is_compiled
+from learning.training.fast_path import fast_path
 from tests.support.tiny_encoder import encoder, saved
 from tests.support.tiny_model import tiny_model
 
@@ -41,7 +41,7 @@ def test_compiled_blocks_give_the_same_output_and_keep_every_name(
     assert not is_compiled(model)
     assert compile_blocks(model, EAGER) == model.config.num_hidden_layers
     assert is_compiled(model)
-    with fast(model, autocast=False):
+    with fast_path(model, autocast=False):
         found = [model(input_ids=ids[:, :n]).logits for n in (16, 8)]
     torch.testing.assert_close(found, plain, atol=1e-5, rtol=1e-4)
     found[0].sum().backward()

@@ -20,18 +20,18 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from learning.offline import made as offline
-from learning.offline import masked
-from learning.offline.cooccurrence import company, embed, information
-from learning.offline.opinions import opinions
-from learning.offline.reading import reading
-from learning.offline.wordpieces import (
+from learning.offline import builder as offline
+from learning.offline import encoder_pretraining
+from learning.offline.cooccurrence import count_cooccurrences, embed, positive_pmi
+from learning.offline.opinions import make_opinions
+from learning.offline.training_texts import training_texts
+from learning.offline.wordpiece_tokenizer import (
     BEGIN_ID,
     END_ID,
     FIRST_ID,
     MASK_ID,
     SPECIAL,
-    learn_wordpieces,
+    train_wordpiece,
 )
 
 MICRO = offline.ENCODERS["bert-micro"]
@@ -56,7 +56,9 @@ def told() -> list[float]:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, told: list[float]) -> Path:
     folder = tmp_path_factory.mktemp("cache")
-    return offline.make("offline:bert-micro", folder, lambda message, done: told.append(done))
+    return offline.find_or_build(
+        "offline:bert-micro", folder, lambda message, done: told.append(done)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +122,7 @@ def test_the_users_encoder_has_enough_to_prune() -> None:
 def test_a_recipe_or_a_text_of_ours_that_changes_makes_another_model() -> None:
     more = replace(MICRO, steps=MICRO.steps + 1)
     folders = {
-        offline._folder("x", (recipe, masked.written(recipe, [])))
+        offline._folder("x", (recipe, encoder_pretraining.encoder_texts(recipe, [])))
         for recipe in (MICRO, more, replace(MICRO, opinions=1))
     }
     assert len(folders) == 3
@@ -129,14 +131,14 @@ def test_a_recipe_or_a_text_of_ours_that_changes_makes_another_model() -> None:
 def test_a_causal_models_folder_depends_on_its_own_recipe_and_reading_alone() -> None:
     causal, plan = offline.CAUSAL["gpt2-micro"], offline._plan("gpt2-micro")
     assert plan is not None
-    assert plan.decided == (astuple(causal), reading([], causal.sizes, causal.seed))
+    assert plan.decided == (astuple(causal), training_texts([], causal.sizes, causal.seed))
 
 
 @pytest.mark.parametrize("head", [0, 1])
 def test_heads_of_the_first_block_begin_by_looking_at_a_neighbor(head: int) -> None:
     with seeded(0):
-        model = masked.empty_model(MICRO, 50)
-        masked.begin(model, torch.randint(FIRST_ID, 50, (2000,)), MICRO.waves)
+        model = encoder_pretraining.empty_model(MICRO, 50)
+        encoder_pretraining.begin(model, torch.randint(FIRST_ID, 50, (2000,)), MICRO.waves)
     model.eval()
     model.set_attn_implementation("eager")
     with torch.no_grad():
@@ -148,13 +150,13 @@ def test_heads_of_the_first_block_begin_by_looking_at_a_neighbor(head: int) -> N
 def test_before_training_a_masked_token_is_guessed_about_as_well_as_from_frequencies() -> None:
     with seeded(0):
         stream = torch.multinomial(1 / torch.arange(1.0, 101), 5000, replacement=True) + FIRST_ID
-        model = masked.empty_model(MICRO, 105)
-        masked.begin(model, stream, MICRO.waves)
-    batch = masked.sequences(stream, 32)[:50]
+        model = encoder_pretraining.empty_model(MICRO, 105)
+        encoder_pretraining.begin(model, stream, MICRO.waves)
+    batch = encoder_pretraining.sequences(stream, 32)[:50]
     hidden = batch >= FIRST_ID
     with torch.no_grad():
-        states = masked.encode(model, torch.where(hidden, MASK_ID, batch), 0)
-        got = masked.loss(model, states, batch, hidden).item()
+        states = encoder_pretraining.encode(model, torch.where(hidden, MASK_ID, batch), 0)
+        got = encoder_pretraining.loss(model, states, batch, hidden).item()
     shares = torch.bincount(stream) / len(stream)
     entropy = -(shares * shares.clamp(min=1e-9).log()).sum().item()
     assert got == pytest.approx(entropy, abs=0.25)
@@ -166,18 +168,20 @@ def test_training_learns_what_a_neighbor_tells() -> None:
     with seeded(0):
         first = torch.randint(FIRST_ID, 15, (4000, 1))
         stream = torch.cat((first, first + 10), dim=1).flatten()  # each even token tells the next
-        model = masked.empty_model(recipe, 100)
-        masked.begin(model, stream, recipe.waves)
-        batch = masked.sequences(stream, 34)[:64]
+        model = encoder_pretraining.empty_model(recipe, 100)
+        encoder_pretraining.begin(model, stream, recipe.waves)
+        batch = encoder_pretraining.sequences(stream, 34)[:64]
         hidden = torch.zeros_like(batch, dtype=torch.bool)
         hidden[:, 2::8] = True
 
         def error() -> float:
             shown = torch.where(hidden, MASK_ID, batch)
             with torch.no_grad():
-                return masked.loss(model, masked.encode(model, shown, 0), batch, hidden).item()
+                return encoder_pretraining.loss(
+                    model, encoder_pretraining.encode(model, shown, 0), batch, hidden
+                ).item()
 
-        masked.train(model, stream, recipe, lambda done: None)
+        encoder_pretraining.train(model, stream, recipe, lambda done: None)
         assert error() < 0.5 * math.log(10)  # log 10: what its place alone, even or odd, tells
 
 
@@ -187,22 +191,22 @@ def test_the_same_text_and_seed_train_the_same_weights() -> None:
 
     def weights() -> list[torch.Tensor]:
         with seeded(3):
-            model = masked.empty_model(recipe, 100)
-            masked.begin(model, stream, recipe.waves)
-            masked.train(model, stream, recipe, lambda done: None)
+            model = encoder_pretraining.empty_model(recipe, 100)
+            encoder_pretraining.begin(model, stream, recipe.waves)
+            encoder_pretraining.train(model, stream, recipe, lambda done: None)
         return list(model.parameters())
 
     assert all(torch.equal(a, b) for a, b in zip(weights(), weights(), strict=True))
 
 
 def test_rows_are_framed_and_lose_only_the_rest_of_the_stream() -> None:
-    rows = masked.sequences(torch.tensor([5, 6, 7, 8, 9]), 4)
+    rows = encoder_pretraining.sequences(torch.tensor([5, 6, 7, 8, 9]), 4)
     assert rows.tolist() == [[BEGIN_ID, 5, 6, END_ID], [BEGIN_ID, 7, 8, END_ID]]
 
 
 def test_of_the_chosen_tokens_four_fifths_are_masked_and_a_tenth_is_left() -> None:
     batch = torch.full((100, 1000), FIRST_ID)
-    shown, hidden = masked.masked(batch, 0.3, 10_000, torch.Generator().manual_seed(0))
+    shown, hidden = encoder_pretraining.masked(batch, 0.3, 10_000, torch.Generator().manual_seed(0))
     assert hidden.float().mean().item() == pytest.approx(0.3, abs=0.01)
     chosen = shown[hidden]
     assert (chosen == MASK_ID).float().mean().item() == pytest.approx(0.8, abs=0.01)
@@ -217,14 +221,14 @@ def test_only_text_is_ever_hidden_and_the_rest_is_shown_as_it_is(
     rows: list[list[int]], chosen: float
 ) -> None:
     batch = torch.tensor(rows)
-    shown, hidden = masked.masked(batch, chosen, 20, torch.Generator().manual_seed(0))
+    shown, hidden = encoder_pretraining.masked(batch, chosen, 20, torch.Generator().manual_seed(0))
     assert (batch[hidden] >= FIRST_ID).all()
     assert torch.equal(shown[~hidden], batch[~hidden])
     assert ((shown[hidden] == MASK_ID) | (shown[hidden] >= FIRST_ID)).all()
 
 
 def test_company_counts_both_sides_and_near_tokens_more() -> None:
-    counts = company(torch.tensor([0, 1, 2]), 3).to_dense()
+    counts = count_cooccurrences(torch.tensor([0, 1, 2]), 3).to_dense()
     assert counts.tolist() == [[0, 1, 0.5], [1, 0, 1], [0.5, 1, 0]]
 
 
@@ -232,7 +236,7 @@ def test_information_is_what_a_neighbor_says_beyond_frequency() -> None:
     # Tokens 0 and 1 meet only each other, as do 2 and 3: each halves the choice, so log 2.
     counts = torch.zeros(4, 4)
     counts[0, 1] = counts[1, 0] = counts[2, 3] = counts[3, 2] = 5.0
-    known = information(counts.to_sparse().coalesce()).to_dense()
+    known = positive_pmi(counts.to_sparse().coalesce()).to_dense()
     assert known[0, 1].item() == pytest.approx(math.log(4))
     assert known[0, 2].item() == 0.0
 
@@ -248,28 +252,28 @@ def test_tokens_in_like_company_begin_alike_and_absent_ones_at_nothing() -> None
 
 
 def test_the_same_texts_give_the_same_pieces() -> None:
-    texts = opinions(0, 200)
-    first, second = (learn_wordpieces(texts, 600, 64) for _ in range(2))
+    texts = make_opinions(0, 200)
+    first, second = (train_wordpiece(texts, 600, 64) for _ in range(2))
     assert first.get_vocab() == second.get_vocab()
     assert first.convert_ids_to_tokens(list(range(FIRST_ID))) == list(SPECIAL)
 
 
 def test_pieces_put_together_are_the_lower_cased_text() -> None:
-    known = learn_wordpieces(["the cat sat on the mat"] * 50, 60, 64)
+    known = train_wordpiece(["the cat sat on the mat"] * 50, 60, 64)
     ids = known("The cat")["input_ids"]
     assert known.decode(ids, skip_special_tokens=True) == "the cat"
     assert len(ids) == 4
 
 
 def test_opinions_repeat_by_seed_and_fill_every_slot() -> None:
-    texts = opinions(3, 500)
-    assert texts == opinions(3, 500)
-    assert texts != opinions(4, 500)
+    texts = make_opinions(3, 500)
+    assert texts == make_opinions(3, 500)
+    assert texts != make_opinions(4, 500)
     assert not any("{" in text or "  " in text for text in texts)
 
 
 def test_verdicts_keep_company_with_words_of_their_own_side() -> None:
-    texts = [text.lower() for text in opinions(0, 4000)]
+    texts = [text.lower() for text in make_opinions(0, 4000)]
     praise, blame = ("wonderful", "brilliant", "charming"), ("stupid", "tedious", "boring")
 
     def together(words: tuple[str, ...], verdicts: tuple[str, ...]) -> int:

@@ -4,10 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learning.data.columns import NAMES, Unusable, instruction, known, labelled, preference
-from learning.data.instructions import Instruction
-from learning.data.labelled import Labelled
-from learning.data.preferences import Preference
+from learning.data.row_parser import (
+    COLUMN_NAMES,
+    UnusableRow,
+    known_columns,
+    parse_instruction,
+    parse_labelled_text,
+    parse_preference,
+)
+from learning.data.row_types import Instruction, LabelledText, PreferencePair
 
 Talk = list[dict[str, object]]
 
@@ -37,7 +42,7 @@ SYSTEM = {"role": "system", "content": "Be kind."}
     ],
 )
 def test_an_instruction_is_found_in_each_common_form(record: Mapping[str, object]) -> None:
-    assert instruction(record, {}) == Instruction("Add.", "", "3")
+    assert parse_instruction(record, {}) == Instruction("Add.", "", "3")
 
 
 @pytest.mark.parametrize(
@@ -55,8 +60,8 @@ def test_an_instruction_is_found_in_each_common_form(record: Mapping[str, object
     ],
 )
 def test_another_form_of_conversation_says_why_it_is_skipped(turns: object, reason: str) -> None:
-    with pytest.raises(Unusable, match=reason):
-        instruction({"messages": turns}, {})
+    with pytest.raises(UnusableRow, match=reason):
+        parse_instruction({"messages": turns}, {})
 
 
 @pytest.mark.parametrize(
@@ -75,14 +80,14 @@ def test_another_form_of_conversation_says_why_it_is_skipped(turns: object, reas
     ],
 )
 def test_a_preference_is_found_in_each_common_form(record: Mapping[str, object]) -> None:
-    assert preference(record, {}) == Preference("Hi", "Yes", "No")
+    assert parse_preference(record, {}) == PreferencePair("Hi", "Yes", "No")
 
 
 def test_the_prompt_of_a_longer_dialogue_is_all_that_both_share() -> None:
     start = "\n\nHuman: Hi\n\nAssistant: Hello.\n\nHuman: Tea?\n\nAssistant:"
-    got = preference({"chosen": f"{start} Yes, please", "rejected": f"{start} Yes"}, {})
+    got = parse_preference({"chosen": f"{start} Yes, please", "rejected": f"{start} Yes"}, {})
     prompt = "Hi\n\nAssistant: Hello.\n\nHuman: Tea?"
-    assert got == Preference(prompt, "Yes, please", "Yes")
+    assert got == PreferencePair(prompt, "Yes, please", "Yes")
 
 
 @pytest.mark.parametrize(
@@ -111,8 +116,8 @@ def test_the_prompt_of_a_longer_dialogue_is_all_that_both_share() -> None:
     ],
 )
 def test_a_pair_that_cannot_be_used_says_why(record: Mapping[str, object], reason: str) -> None:
-    with pytest.raises(Unusable, match=reason):
-        preference(record, {})
+    with pytest.raises(UnusableRow, match=reason):
+        parse_preference(record, {})
 
 
 @pytest.mark.parametrize(
@@ -126,25 +131,27 @@ def test_a_pair_that_cannot_be_used_says_why(record: Mapping[str, object], reaso
     ],
 )
 def test_a_labelled_text_is_found_in_each_common_form(record: Mapping[str, object]) -> None:
-    assert labelled(record, {}) == Labelled("fine", "1")
+    assert parse_labelled_text(record, {}) == LabelledText("fine", "1")
 
 
 def test_a_mapping_goes_before_the_known_names() -> None:
     record = {"text": "title", "body": "fine", "label": 0, "stars": 5, "q": "Q", "a": "A", "t": "T"}
-    assert labelled(record, {"text": "body", "label": "stars"}) == Labelled("fine", "5")
-    assert labelled(record, {"text": "body"}) == Labelled("fine", "0")
+    assert parse_labelled_text(record, {"text": "body", "label": "stars"}) == LabelledText(
+        "fine", "5"
+    )
+    assert parse_labelled_text(record, {"text": "body"}) == LabelledText("fine", "0")
     columns = {"instruction": "q", "output": "a", "topic": "t"}
-    assert instruction(record, columns) == Instruction("Q", "", "A", "T")
-    assert instruction(record | {"messages": said("x", "y")}, columns).instruction == "Q"
+    assert parse_instruction(record, columns) == Instruction("Q", "", "A", "T")
+    assert parse_instruction(record | {"messages": said("x", "y")}, columns).instruction == "Q"
     talk = record | {"talk": said("x", "y"), "instruction": "i", "output": "o"}
-    assert instruction(talk, {"messages": "talk"}) == Instruction("x", "", "y")
-    with pytest.raises(Unusable, match="talk is no list of messages"):
-        instruction(record, {"messages": "talk"})
+    assert parse_instruction(talk, {"messages": "talk"}) == Instruction("x", "", "y")
+    with pytest.raises(UnusableRow, match="talk is no list of messages"):
+        parse_instruction(record, {"messages": "talk"})
 
 
 def test_the_columns_of_use_are_the_known_ones_and_the_mapped_ones_in_lower_case() -> None:
-    assert {"text", "label", "reviewbody"} <= known("cls", {"text": "ReviewBody"})
-    assert "prompt" not in known("cls", {})
+    assert {"text", "label", "reviewbody"} <= known_columns("cls", {"text": "ReviewBody"})
+    assert "prompt" not in known_columns("cls", {})
 
 
 VALUES = st.recursive(
@@ -159,13 +166,15 @@ VALUES = st.recursive(
     ),
     max_leaves=12,
 )
-FIELDS = sorted({name for names in NAMES.values() for found in names.values() for name in found})
+FIELDS = sorted(
+    {name for names in COLUMN_NAMES.values() for found in names.values() for name in found}
+)
 
 
 @given(record=st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=3), VALUES, max_size=8))
 def test_any_record_gives_a_row_or_a_reason_of_one_line(record: dict[str, object]) -> None:
-    for made in (instruction, preference, labelled):
+    for made in (parse_instruction, parse_preference, parse_labelled_text):
         try:
             made(record, {})
-        except Unusable as reason:
+        except UnusableRow as reason:
             assert str(reason).isprintable()

@@ -11,17 +11,17 @@ import pytest
 import torch
 
 from common.errors import ModelError
-from learning.models.loading import load
-from learning.offline import made as offline
-from learning.offline import pretraining
+from learning.models.loader import load
+from learning.offline import builder as offline
+from learning.offline import causal_pretraining
 from learning.offline.bigrams import count, fit
+from learning.offline.bpe_tokenizer import END, END_ID, train_bpe
 from learning.offline.cleaning import paragraphs, plainness
 from learning.offline.corpus import comments, docstrings
-from learning.offline.pieces import END, END_ID, learn_pieces
-from learning.offline.primer import primer
-from learning.offline.reading import Sizes, reading
-from learning.offline.world import world
-from learning.synthetic.instructions import instructions
+from learning.offline.primer import read_primer
+from learning.offline.training_texts import CorpusSizes, training_texts
+from learning.offline.world import make_world_texts
+from learning.synthetic.instructions import make_instructions
 
 MICRO = "offline:gpt2-micro"
 
@@ -38,7 +38,7 @@ def told() -> list[float]:
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory, told: list[float]) -> Path:
     folder = tmp_path_factory.mktemp("cache")
-    offline.make(MICRO, folder, lambda message, fraction: told.append(fraction))
+    offline.find_or_build(MICRO, folder, lambda message, fraction: told.append(fraction))
     return folder
 
 
@@ -46,7 +46,7 @@ def test_a_made_model_is_found_again_without_a_build(cache: Path) -> None:
     def refuse(message: str, fraction: float) -> None:
         raise AssertionError("built again")
 
-    path = offline.make(MICRO, cache, refuse)
+    path = offline.find_or_build(MICRO, cache, refuse)
     assert (path / "model.safetensors").is_file()
 
 
@@ -55,13 +55,17 @@ def test_of_two_builds_that_start_at_once_one_waits(
 ) -> None:
     built: list[Path] = []
 
-    def slow(recipe: pretraining.Recipe, folder: Path, report: pretraining.Report) -> None:
+    def slow(
+        recipe: causal_pretraining.CausalPretrainingConfig,
+        folder: Path,
+        report: causal_pretraining.Report,
+    ) -> None:
         built.append(folder)
         time.sleep(0.3)
 
-    monkeypatch.setattr(pretraining, "pretrain", slow)
+    monkeypatch.setattr(causal_pretraining, "pretrain", slow)
     with ThreadPoolExecutor(2) as pool:
-        paths = list(pool.map(lambda _: offline.make(MICRO, tmp_path, silent), range(2)))
+        paths = list(pool.map(lambda _: offline.find_or_build(MICRO, tmp_path, silent), range(2)))
     assert len(built) == 1
     assert paths[0] == paths[1]
     assert paths[0].is_dir()
@@ -70,20 +74,24 @@ def test_of_two_builds_that_start_at_once_one_waits(
 def test_a_build_that_fails_leaves_no_half_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(recipe: pretraining.Recipe, folder: Path, report: pretraining.Report) -> None:
+    def broken(
+        recipe: causal_pretraining.CausalPretrainingConfig,
+        folder: Path,
+        report: causal_pretraining.Report,
+    ) -> None:
         (folder / "config.json").write_text("{}")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pretraining, "pretrain", broken)
+    monkeypatch.setattr(causal_pretraining, "pretrain", broken)
     with pytest.raises(KeyboardInterrupt):
-        offline.make(MICRO, tmp_path, silent)
+        offline.find_or_build(MICRO, tmp_path, silent)
     assert [p for p in (tmp_path / "models").iterdir() if p.is_dir()] == []
 
 
 def test_a_cache_that_is_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("")
     with pytest.raises(ModelError, match="cannot be written"):
-        offline.make(MICRO, tmp_path / "cache", silent)
+        offline.find_or_build(MICRO, tmp_path / "cache", silent)
 
 
 def test_progress_rises_from_nothing_to_all(cache: Path, told: list[float]) -> None:
@@ -92,7 +100,7 @@ def test_progress_rises_from_nothing_to_all(cache: Path, told: list[float]) -> N
 
 
 def test_the_model_takes_512_positions_and_its_tokenizer_loses_nothing(cache: Path) -> None:
-    loaded = load(offline.make(MICRO, cache, silent), torch.device("cpu"))
+    loaded = load(offline.find_or_build(MICRO, cache, silent), torch.device("cpu"))
     text = "Grüße, 42 naïve\n\tcafés: 你好"
     assert loaded.tokenizer.decode(loaded.tokenizer(text)["input_ids"]) == text
     assert loaded.tokenizer.eos_token == END
@@ -115,8 +123,8 @@ def test_the_same_text_and_seed_train_the_same_weights() -> None:
 
     def weights() -> list[torch.Tensor]:
         torch.manual_seed(3)
-        model = pretraining.empty_model(recipe, 512)
-        pretraining.train(model, stream, recipe, lambda done: None)
+        model = causal_pretraining.empty_model(recipe, 512)
+        causal_pretraining.train(model, stream, recipe, lambda done: None)
         return list(model.parameters())
 
     assert all(torch.equal(a, b) for a, b in zip(weights(), weights(), strict=True))
@@ -171,21 +179,21 @@ def test_comment_blocks_are_found_and_single_remarks_are_not() -> None:
 
 
 def test_the_tokenizer_learns_whole_words_and_keeps_its_special_tokens_first() -> None:
-    tokenizer = learn_pieces(["the cat sat on the mat"] * 50, 300)
+    tokenizer = train_bpe(["the cat sat on the mat"] * 50, 300)
     assert tokenizer.token_to_id(END) == END_ID
     assert len(tokenizer.encode(" the cat").ids) == 2
 
 
 def test_the_project_s_own_reading_is_the_same_every_time() -> None:
-    sizes = Sizes(found=0, prose=5, world=20, primer=1)
-    assert reading([], sizes, 0) == reading([], sizes, 0)
-    assert len(reading([], sizes, 0)) == 25 + len(primer())
+    sizes = CorpusSizes(found=0, prose=5, world=20, primer=1)
+    assert training_texts([], sizes, 0) == training_texts([], sizes, 0)
+    assert len(training_texts([], sizes, 0)) == 25 + len(read_primer())
 
 
 def test_the_reader_names_a_subject_for_every_paragraph() -> None:
-    assert all(subject and text and "\n" not in text for subject, text in primer())
+    assert all(subject and text and "\n" not in text for subject, text in read_primer())
 
 
 def test_no_answer_of_a_synthetic_task_is_read() -> None:
-    read = "\n".join(text for _, text in world(0, 5000))
-    assert not any(row.output in read for row in instructions(0, 1000))
+    read = "\n".join(text for _, text in make_world_texts(0, 5000))
+    assert not any(row.output in read for row in make_instructions(0, 1000))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from learning.models.loading import load
+from learning.models.loader import load
 from tests.support.tiny_model import tiny_model, tiny_tokenizer
 
 

@@ -3,7 +3,7 @@
 The scores of one pass over many rows serve every set that the rows belong to: the held-out set,
 each client, all clients together.
 
-Data path: `learning.evaluation.scoring` (scores by row) → here → `evaluation.assessment`.
+Data path: `learning.evaluation.row_scores` (scores by row) → here → `evaluation.assessment`.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ METRICS: Mapping[RowKind, tuple[MetricInfo, ...]] = {
     ),
 }
 """What is told of each kind of rows, in this order."""
-MAIN: Mapping[RowKind, MetricInfo] = {
+MAIN_METRIC: Mapping[RowKind, MetricInfo] = {
     "sft": METRICS["sft"][0],
     "va": METRICS["va"][0],
     "cls": METRICS["cls"][1],
 }
 """By which clients are compared."""
-BY_CLIENT: Mapping[RowKind, tuple[MetricInfo, ...]] = {
+CLIENT_METRICS: Mapping[RowKind, tuple[MetricInfo, ...]] = {
     "sft": METRICS["sft"][:2],
     "va": (METRICS["va"][0], METRICS["va"][3]),
     "cls": METRICS["cls"][1:],
@@ -73,7 +73,7 @@ BY_CLIENT: Mapping[RowKind, tuple[MetricInfo, ...]] = {
 
 
 @dataclass(frozen=True)
-class Metrics:
+class EvalMetrics:
     """How one model does on one set of rows; an empty set has no values.
 
     Attributes:
@@ -103,7 +103,7 @@ def wilson(share: float, rows: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def text(nats: Sequence[float], tokens: Sequence[int], sizes: Sequence[int]) -> Metrics:
+def text_metrics(nats: Sequence[float], tokens: Sequence[int], sizes: Sequence[int]) -> EvalMetrics:
     """Perplexity and its relatives, over response tokens, ends of sequence included.
 
     Args:
@@ -112,7 +112,7 @@ def text(nats: Sequence[float], tokens: Sequence[int], sizes: Sequence[int]) -> 
         sizes: UTF-8 bytes of each row's response.
     """
     if not nats:
-        return Metrics(0)
+        return EvalMetrics(0)
     mean = sum(nats) / sum(tokens)
     values = {
         "nats_per_token": mean,
@@ -121,14 +121,16 @@ def text(nats: Sequence[float], tokens: Sequence[int], sizes: Sequence[int]) -> 
         "tokens": sum(tokens),
         "bytes": sum(sizes),
     }
-    return Metrics(len(nats), values)
+    return EvalMetrics(len(nats), values)
 
 
-Pairs = Sequence[tuple[float, float]]
+PairValues = Sequence[tuple[float, float]]
 """One number of the chosen answer and one of the rejected, for each pair."""
 
 
-def preferences(policy: Pairs, reference: Pairs, lengths: Pairs, beta: float) -> Metrics:
+def preference_metrics(
+    policy: PairValues, reference: PairValues, lengths: PairValues, beta: float
+) -> EvalMetrics:
     """How often the chosen answer is the likelier one, by itself and against the reference.
 
     A reward is β·(log π − log π_ref), as in DPO (Rafailov et al. 2023, section 4); the margin is
@@ -142,7 +144,7 @@ def preferences(policy: Pairs, reference: Pairs, lengths: Pairs, beta: float) ->
         beta: Of the phase.
     """
     if not policy:
-        return Metrics(0)
+        return EvalMetrics(0)
     per_token = [
         (chosen / n, rejected / m)
         for (chosen, rejected), (n, m) in zip(policy, lengths, strict=True)
@@ -157,12 +159,12 @@ def preferences(policy: Pairs, reference: Pairs, lengths: Pairs, beta: float) ->
         "reward_accuracy": _likelier(rewards),
         "reward_margin": fmean(chosen - rejected for chosen, rejected in rewards),
     }
-    return Metrics(len(policy), values)
+    return EvalMetrics(len(policy), values)
 
 
-def classes(
+def class_metrics(
     nats: Sequence[float], predicted: Sequence[int], true: Sequence[int], count: int
-) -> Metrics:
+) -> EvalMetrics:
     """Loss, accuracy, macro-F1 and who is taken for whom.
 
     Args:
@@ -172,17 +174,17 @@ def classes(
         count: Number of classes.
     """
     if not nats:
-        return Metrics(0)
+        return EvalMetrics(0)
     found = Predictions(fmean(nats), tuple(predicted), tuple(true))
     confusion = [[0] * count for _ in range(count)]
     for guess, right in zip(predicted, true, strict=True):
         confusion[right][guess] += 1
     values = {"loss": found.loss, "accuracy": found.accuracy, "macro_f1": found.macro_f1}
-    return Metrics(len(nats), values, tuple(map(tuple, confusion)))
+    return EvalMetrics(len(nats), values, tuple(map(tuple, confusion)))
 
 
 @dataclass(frozen=True)
-class Spread:
+class ClientSpread:
     """How unequally one metric falls on clients.
 
     Attributes:
@@ -200,14 +202,14 @@ class Spread:
     deviation: float
 
 
-def spread(metric: MetricInfo, figures: Mapping[str, Metrics]) -> Spread | None:
+def client_spread(metric: MetricInfo, figures: Mapping[str, EvalMetrics]) -> ClientSpread | None:
     """The spread of a metric over clients; None if none of them has rows."""
     values = {name: one.values[metric.key] for name, one in figures.items() if one.rows}
     if not values:
         return None
     pick = min if metric.higher else max
     worst = pick(sorted(values), key=values.__getitem__)
-    return Spread(
+    return ClientSpread(
         len(values),
         worst,
         values[worst],
@@ -216,5 +218,5 @@ def spread(metric: MetricInfo, figures: Mapping[str, Metrics]) -> Spread | None:
     )
 
 
-def _likelier(pairs: Pairs) -> float:
+def _likelier(pairs: PairValues) -> float:
     return fmean(1.0 if a > b else 0.5 if a == b else 0.0 for a, b in pairs)

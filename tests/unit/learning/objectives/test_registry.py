@@ -12,9 +12,7 @@ import torch
 from transformers import BertForSequenceClassification, PreTrainedTokenizerBase
 
 from common.protocol.records import DpoSettings
-from learning.data.instructions import Instruction
-from learning.data.labelled import Labelled
-from learning.data.preferences import Preference
+from learning.data.row_types import Instruction, LabelledText, PreferencePair
 from learning.objectives import registry
 from learning.objectives.registry import Objective
 from learning.objectives.tokens import IGNORED
@@ -47,15 +45,15 @@ def classifier() -> BertForSequenceClassification:
 
 def case(name: str) -> Case:
     if name == "classification":
-        rows = [Labelled("a good film", "good"), *[Labelled("a dull plot", "bad")] * 3]
-        objective = registry.make(name, None, LABELS)
+        rows = [LabelledText("a good film", "good"), *[LabelledText("a dull plot", "bad")] * 3]
+        objective = registry.make_objective(name, None, LABELS)
         return Case(objective, classifier(), encoder_tokenizer(), rows, 0.75)
     tokenizer, model = tiny_tokenizer(), tiny_model()
     if name == "sft":
         made = [Instruction(f"Say {i}.", "", f"It is {i}.") for i in range(4)]
-        return Case(registry.make("sft"), model, tokenizer, made, None)
-    pairs = [Preference(f"Say {i}.", f"It is {i}.", "No.") for i in range(4)]
-    return Case(registry.make("dpo"), model, tokenizer, pairs, 0.0)
+        return Case(registry.make_objective("sft"), model, tokenizer, made, None)
+    pairs = [PreferencePair(f"Say {i}.", f"It is {i}.", "No.") for i in range(4)]
+    return Case(registry.make_objective("dpo"), model, tokenizer, pairs, 0.0)
 
 
 NAMES = ("sft", "dpo", "classification")
@@ -102,15 +100,17 @@ def test_the_settings_of_a_preference_task_decide_its_loss() -> None:
         None, DpoSettings(), DpoSettings(beta=0.5), DpoSettings(loss="ipo"),
         DpoSettings(label_smoothing=0.2), DpoSettings(sft_weight=1.0),
     )  # fmt: skip
-    losses = [registry.make("dpo", each).loss(of.model, batch)[0].item() for each in settings]
+    losses = [
+        registry.make_objective("dpo", each).loss(of.model, batch)[0].item() for each in settings
+    ]
     assert losses[0] == losses[1]
     assert len(set(losses)) == 5
 
 
 def test_the_labels_of_a_task_are_the_outputs_of_the_head_in_their_order() -> None:
-    rows = [Labelled("a good film", "good")]
+    rows = [LabelledText("a good film", "good")]
     for labels, place in ((LABELS, 1), (LABELS[::-1], 0)):
-        objective = registry.make("classification", None, labels)
+        objective = registry.make_objective("classification", None, labels)
         [text] = objective.encode(encoder_tokenizer(), rows, 16).examples
         assert text.label == place
 

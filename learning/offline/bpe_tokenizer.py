@@ -20,7 +20,7 @@ END_ID, PAD_ID = 0, 1
 """The special tokens are the first pieces."""
 
 
-def learn_pieces(texts: Iterable[str], pieces: int) -> Tokenizer:
+def train_bpe(texts: Iterable[str], pieces: int) -> Tokenizer:
     """Learn a vocabulary of at most `pieces` pieces (at least 258: bytes, end and pad)."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -36,7 +36,7 @@ def learn_pieces(texts: Iterable[str], pieces: int) -> Tokenizer:
     return tokenizer
 
 
-def packaged(tokenizer: Tokenizer, positions: int) -> PreTrainedTokenizerFast:
+def as_fast_tokenizer(tokenizer: Tokenizer, positions: int) -> PreTrainedTokenizerFast:
     """The tokenizer as transformers knows it, for a model of `positions` positions."""
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
