@@ -36,10 +36,10 @@ def command(config_path: Path | None, out: Path | None, plain: bool) -> None:
     from learning.data import shards
     from preparation import run
 
-    config = run.settled(config, output.say)
-    ready = run.lies_ready(folder)
-    find = partial(run.find_model, config, cache_dir(), output.report)
-    dealt = run.deal(config, find, folder, output.say)
+    config = run.apply_offline_fallback(config, output.say)
+    ready = run.is_prepared(folder)
+    find = partial(run.resolve_base_model, config, cache_dir(), output.report)
+    dealt = run.prepare_rows(config, find, folder, output.say)
     output.end_report()
     if ready:
         output.say(f"{folder} was prepared before, its rows stay as they are")

@@ -35,10 +35,10 @@ def open_run(
     if mode == "new" and (old := runs.set_aside(config)) is not None:
         forget(old)
     if not config.run.path.exists():
-        config = preparation.settled(config, output.say)
+        config = preparation.apply_offline_fallback(config, output.say)
         prepare = preparation.origin(config, cache, output.report, output.say)
         runs.create(config, prepare, time.time())
-    run = runs.open_run(config, preparation.find_base(config, cache, output.report))
+    run = runs.open_run(config, preparation.find_base_model(config, cache, output.report))
     output.end_report()
     describe(run, output)
     return run
