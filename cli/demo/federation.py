@@ -40,7 +40,7 @@ def serve(config: FederationConfig, mode: str, output: Output) -> int:
     compute = detect()
     store = EmbeddedStore()
     store.announce(run.directory)
-    output.say(f"watch it from another terminal: fccl tui --run {run.directory}")
+    output.print(f"watch it from another terminal: fccl tui --run {run.directory}")
     if isinstance(output, Telling):
         output.announced(store.url, run.directory)
     try:
@@ -48,7 +48,7 @@ def serve(config: FederationConfig, mode: str, output: Output) -> int:
         path = session.conclude(run, outcome, lambda: compute, output)
         if path is not None:
             _tell(run.directory, path, output)
-        output.say(f"took {time.time() - begun:.0f} s")
+        output.print(f"took {time.time() - begun:.0f} s")
         if isinstance(output, Telling):
             output.ended(_summary(outcome, path))
     finally:
@@ -57,10 +57,10 @@ def serve(config: FederationConfig, mode: str, output: Output) -> int:
 
 
 def _tell(directory: Path, path: Path, output: Output) -> None:
-    output.document(path.read_text(encoding="utf-8"))
-    output.say(f"report: {path}")
-    output.say(f"play it again: fccl tui --replay {directory}")
-    output.say(f"a model of it: fccl export {directory} exported --merge")
+    output.print_markdown(path.read_text(encoding="utf-8"))
+    output.print(f"report: {path}")
+    output.print(f"play it again: fccl tui --replay {directory}")
+    output.print(f"a model of it: fccl export {directory} exported --merge")
 
 
 def _summary(outcome: RunOutcome, path: Path | None) -> str:
@@ -144,7 +144,7 @@ class _Federation:
             self._store.open(),
             time.time,
             users={SITE: USER},
-            listen=self._output.event,
+            listen=self._output.print_event,
             volatile=True,
         )
         return service.serve(self._stop)
@@ -167,7 +167,7 @@ class _Federation:
             self._compute,
             time.time,
             told=lambda kind, text: None,
-            report=self._output.report,
+            report=self._output.progress,
             incremental=self._incremental,
         )
         worker.serve(self._over, abandon=self._abandon)

@@ -142,8 +142,8 @@ def serve(wanted: Wanted, out: Path, as_json: bool) -> int:
     from evaluation.report import files
 
     output = Output(plain=False)
-    report = evaluate(wanted, (lambda message, done: None) if as_json else output.report)
-    output.end_report()
+    report = evaluate(wanted, (lambda message, done: None) if as_json else output.progress)
+    output.end_progress()
     if as_json:
         click.echo(json.dumps(files.fields(report, history=False), indent=1))
         files.write_evaluation(report, out)
