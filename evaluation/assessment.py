@@ -13,9 +13,9 @@ from typing import cast
 
 from common.config.config import PhaseConfig
 from common.protocol.records import RowKind
-from evaluation.evaluator import HELDOUT, Evaluator, EvaluationSet, EvaluationLimits
+from evaluation.evaluator import HELDOUT, EvaluationLimits, EvaluationSet, Evaluator
 from evaluation.opening import Opened
-from evaluation.prompts import question, expected_answer, printable_line, prompt
+from evaluation.prompts import expected_answer, printable_line, prompt, question
 from learning.data.rows import Row
 from learning.evaluation.evaluate import unigram_entropy
 from learning.evaluation.figures import Metrics
@@ -123,7 +123,9 @@ def kinds(phases: Sequence[PhaseConfig]) -> tuple[RowKind, ...]:
     return tuple(dict.fromkeys(phase.kind for phase in phases))
 
 
-def versions_to_evaluate(phases: Sequence[PhaseConfig], version: int) -> tuple[EvaluatedVersion, ...]:
+def versions_to_evaluate(
+    phases: Sequence[PhaseConfig], version: int
+) -> tuple[EvaluatedVersion, ...]:
     """The base, the end of each phase before a version, and the version."""
     found = [EvaluatedVersion(0, "base")]
     end = 0
@@ -161,13 +163,20 @@ def _rows(exams: Sequence[EvaluationSet], count: int) -> list[Row]:
 
 def _answered(rows: Sequence[Row], answers: Sequence[Sequence[str]]) -> list[AnsweredRow]:
     return [
-        AnsweredRow(printable_line(question(row)), printable_line(expected_answer(row)), tuple(printable_line(each[i]) for each in answers))
+        AnsweredRow(
+            printable_line(question(row)),
+            printable_line(expected_answer(row)),
+            tuple(printable_line(each[i]) for each in answers),
+        )
         for i, row in enumerate(rows)
     ]
 
 
 def _classified(
-    exams: Sequence[EvaluationSet], scores: Sequence[Sequence[Scores]], count: int, labels: Sequence[str]
+    exams: Sequence[EvaluationSet],
+    scores: Sequence[Sequence[Scores]],
+    count: int,
+    labels: Sequence[str],
 ) -> list[AnsweredRow]:
     """Held-out texts with the class that each subject gives them."""
     found = []
@@ -175,5 +184,9 @@ def _classified(
         for i in exam.spread(count) if exam.kind == "cls" else ():
             row = exam.rows[i]
             answers = tuple(printable_line(labels[one[i][1]]) for one in by_subject)
-            found.append(AnsweredRow(printable_line(question(row)), printable_line(expected_answer(row)), answers))
+            found.append(
+                AnsweredRow(
+                    printable_line(question(row)), printable_line(expected_answer(row)), answers
+                )
+            )
     return found

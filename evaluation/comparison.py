@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from common.errors import RunError
 from common.protocol.records import RowKind
 from evaluation.assessment import kinds
-from evaluation.evaluator import HELDOUT, Evaluator, EvaluationLimits
+from evaluation.evaluator import HELDOUT, EvaluationLimits, Evaluator
 from evaluation.opening import Opened
 from learning.evaluation.figures import Metrics
 from learning.training.device import Compute
@@ -75,7 +75,12 @@ def check_comparable(run: Opened, other: Opened) -> None:
 
 
 def compare(
-    run: Opened, version: int, other: Opened, version2: int, compute: Compute, sizes: EvaluationLimits
+    run: Opened,
+    version: int,
+    other: Opened,
+    version2: int,
+    compute: Compute,
+    sizes: EvaluationLimits,
 ) -> Comparison:
     """Evaluate two versions on the first run's held-out rows.
 

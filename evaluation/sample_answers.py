@@ -16,9 +16,9 @@ from common.errors import RunError
 from common.protocol.records import RowKind, SampleAnswer
 from common.protocol.tensors import Tensors
 from evaluation.assessment import kinds
-from evaluation.evaluator import HELDOUT, Evaluator, EvaluationSet
+from evaluation.evaluator import HELDOUT, EvaluationSet, Evaluator
 from evaluation.opening import Opened
-from evaluation.prompts import question, expected_answer, printable_line, prompt
+from evaluation.prompts import expected_answer, printable_line, prompt, question
 from learning.data.rows import Row
 from learning.training.device import Compute
 

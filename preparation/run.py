@@ -143,13 +143,17 @@ def _asks_hub(config: FederationConfig) -> bool:
     return hub.is_hub_id(name) and not Path(name).expanduser().is_dir()
 
 
-def resolve_base_model(config: FederationConfig, cache: Path, report: ProgressCallback) -> BaseModel:
+def resolve_base_model(
+    config: FederationConfig, cache: Path, report: ProgressCallback
+) -> BaseModel:
     """The base model that the configuration names, of the family that its objective needs."""
     family = for_objective.family_for(config.phase[0].objective)
     return base.resolve(config.model.name, config.model.revision, cache, report, family)
 
 
-def prepare_rows(config: FederationConfig, find: Callable[[], BaseModel], folder: Path, say: Say) -> PreparedRows:
+def prepare_rows(
+    config: FederationConfig, find: Callable[[], BaseModel], folder: Path, say: Say
+) -> PreparedRows:
     """The clients' rows in a folder: those that lie there, if they were made for this, or new ones.
 
     Args:
@@ -281,7 +285,9 @@ def _found(folder: Path, config: FederationConfig, model: BaseModel) -> Prepared
         different = [key for key in wanted if made_for.get(key) != wanted[key]]
         digests = dict(found.get("digests", {}))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise DataError(f"{folder / PREPARED_FILE} is damaged", "remove the folder, prepare again") from None
+        raise DataError(
+            f"{folder / PREPARED_FILE} is damaged", "remove the folder, prepare again"
+        ) from None
     if different:
         raise DataError(
             f"{folder} was prepared {_otherwise(different[0], made_for, wanted)}",

@@ -236,7 +236,9 @@ def _start(update: AcceptedUpdate) -> float:
     return update.at - update.stats.train_seconds
 
 
-def _clients(recording: RecordedRun, at: float, tasks: dict[str, AttemptRecord]) -> tuple[ClientRow, ...]:
+def _clients(
+    recording: RecordedRun, at: float, tasks: dict[str, AttemptRecord]
+) -> tuple[ClientRow, ...]:
     versions = until(recording.versions, at) or recording.versions[:1]
     newest, phase = versions[-1], _phase(_ends(recording), versions[-1].version)
     kind = recording.config.phase[phase].kind

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from common.document import drawing
-from evaluation.assessment import KindAssessment, EvaluatedVersion
+from evaluation.assessment import EvaluatedVersion, KindAssessment
 from evaluation.report.report import PhaseHistory, Report, phase_histories
 from evaluation.report.tables import UNITS
 from learning.evaluation.figures import MAIN, Metrics
@@ -77,7 +77,9 @@ def _accuracies(axes: Axes, report: Report, part: PhaseHistory) -> None:
     _dress(axes, part)
 
 
-def _levels(axes: Axes, report: Report, part: PhaseHistory, key: str, *, before: bool = True) -> None:
+def _levels(
+    axes: Axes, report: Report, part: PhaseHistory, key: str, *, before: bool = True
+) -> None:
     """Base and evaluated version on the held-out rows, as grey lines with their values."""
     found = next(one for one in report.assessment.kinds if one.kind == part.phase.kind)
     titles = [subject.title for subject in report.assessment.subjects]

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from common.document.blocks import Block, Heading, Items, Paragraph, Picture, Table
 from common.protocol.records import RowKind, UpdateSummary, VersionSummary
-from evaluation.assessment import KindAssessment, Assessment, EvaluatedVersion
-from evaluation.comparison import KindComparison, Comparison
+from evaluation.assessment import Assessment, EvaluatedVersion, KindAssessment
+from evaluation.comparison import Comparison, KindComparison
 from evaluation.report.report import PhaseHistory, Report, phase_histories
 from learning.evaluation.figures import BY_CLIENT, MAIN, METRICS, MetricInfo, Metrics, spread
 

@@ -20,7 +20,7 @@ from coordinator.storage import run as runs
 from evaluation import opening, run_record
 from evaluation.assessment import Assessment, assess, kinds, versions_to_evaluate
 from evaluation.comparison import check_comparable, compare
-from evaluation.evaluator import HELDOUT, Evaluator, EvaluationLimits, reward_reference, pick_evenly
+from evaluation.evaluator import HELDOUT, EvaluationLimits, Evaluator, pick_evenly, reward_reference
 from evaluation.opening import Opened
 from evaluation.prompts import printable_line
 from learning.data import rows as rows_of

@@ -16,7 +16,15 @@ from coordinator.storage import run as runs
 from learning.data.rows import Kind, read
 from learning.models import base
 from learning.models.base import BaseModel
-from preparation.run import PREPARED_FILE, PreparedRows, check_columns, check_length, prepare_rows, origin, apply_offline_fallback
+from preparation.run import (
+    PREPARED_FILE,
+    PreparedRows,
+    apply_offline_fallback,
+    check_columns,
+    check_length,
+    origin,
+    prepare_rows,
+)
 from tests.support.tiny_model import tiny_model, tiny_tokenizer
 
 DPO = {"objective": "dpo"}

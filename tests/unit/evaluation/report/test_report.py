@@ -17,10 +17,10 @@ from common.config.config import PhaseConfig
 from common.document.blocks import Heading, Items, Paragraph, Picture, Table, html, markdown
 from common.errors import RunError
 from common.protocol.records import UpdateSummary, VersionSummary
-from evaluation.assessment import KindAssessment, Assessment, AnsweredRow, EvaluatedVersion
-from evaluation.comparison import KindComparison, Comparison, ComparedVersion
+from evaluation.assessment import AnsweredRow, Assessment, EvaluatedVersion, KindAssessment
+from evaluation.comparison import ComparedVersion, Comparison, KindComparison
 from evaluation.report import files, plots, tables
-from evaluation.report.report import Report, phase_histories, federated_accuracy
+from evaluation.report.report import Report, federated_accuracy, phase_histories
 from learning.evaluation.figures import METRICS, Metrics, classes, preferences, text
 
 SFT, DPO = PhaseConfig(versions=2), PhaseConfig(objective="dpo", versions=2)
@@ -82,7 +82,9 @@ LABELS = KindAssessment(
 
 
 def report(
-    *kinds: KindAssessment, phases: tuple[PhaseConfig, ...] = (SFT, DPO), labels: tuple[str, ...] = ()
+    *kinds: KindAssessment,
+    phases: tuple[PhaseConfig, ...] = (SFT, DPO),
+    labels: tuple[str, ...] = (),
 ) -> Report:
     return Report(
         name="r",
