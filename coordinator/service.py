@@ -56,7 +56,7 @@ from coordinator.observer import Nobody, Observer
 from coordinator.publish.store_publisher import Board, in_store
 from coordinator.sites.credentials import SiteAccess
 from coordinator.storage import retention
-from coordinator.storage.commit import carry_out
+from coordinator.storage.commit import write_version
 from coordinator.storage.journal import Journal
 from coordinator.storage.jsonl import Ledger
 from coordinator.storage.recovery import recover
@@ -183,7 +183,7 @@ class Service:
                 self._turn(stop)
             return self._finished
         except RunError:
-            self._journal.check()  # a successor removes files that this one was still to read
+            self._journal.check_epoch()  # a successor removes files that this one was still to read
             raise
         finally:
             self._consumer.close()
@@ -229,7 +229,7 @@ class Service:
             consumer.requeue(delivery)
 
     def _pulse(self, now: float) -> None:
-        self._journal.check()
+        self._journal.check_epoch()
         self._ingest.expire(now)
         self._attend(now)
         self._flush()
@@ -246,7 +246,7 @@ class Service:
         What was asked before this coordinator came may be hours old: nobody waits for it any more.
         """
         for command in self._board.commands():
-            if self._finished is None and self._journal.answer(command.command_id) is None:
+            if self._finished is None and self._journal.command_reply(command.command_id) is None:
                 if self._obeys:
                     self._step(CommandReceived(command))
                 else:
@@ -351,9 +351,9 @@ class Service:
     ) -> None:
         now, before = self._clock(), self._state
         commits = [action for action in actions if isinstance(action, CommitVersion)]
-        made = {c.version: carry_out(c, self._versions, self._spool, now) for c in commits}
+        made = {c.version: write_version(c, self._versions, self._spool, now) for c in commits}
         self._summaries += made.values()
-        told = [event_text.narrate(action, before.version, made) for action in actions]
+        told = [event_text.describe(action, before.version, made) for action in actions]
         notes = tuple(note for note in told if note is not None)
         records = tuple(a for a in actions if not isinstance(a, LogEvent)) + notes
         upload = arrival.upload if arrival else ""
@@ -372,14 +372,14 @@ class Service:
         self._state = after
         self._observe.stepped(before, after, actions, made, self._clock() - now)
         self._clean(actions, upload)
-        self._tell(actions, made, [event_text.event(note, now) for note in notes])
+        self._tell(actions, made, [event_text.to_event(note, now) for note in notes])
 
     def _frames(self, actions: tuple[Action, ...], now: float) -> dict[str, bytes]:
         """The message of every task that is issued."""
         frames = {}
         for action in actions:
             if isinstance(action, IssueTask):
-                task = tasks.message(
+                task = tasks.task_message(
                     self._plan, self._run.template, action.task, self._summaries, now
                 )
                 frames[action.task.task_id] = pack(task)
@@ -433,20 +433,24 @@ class Service:
 
     def _broker_failed(self, error: BrokerError) -> None:
         note = LogEvent("warning", "broker", str(error)[:500])
-        self._listen(event_text.event(note, self._clock()))
+        self._listen(event_text.to_event(note, self._clock()))
 
     # the disk
 
     def _sweep(self) -> None:
         """Finish the rename that a crash interrupted; remove what it left without a row."""
         with self._journal.fenced():
-            self._versions.roll_forward(self._journal.contents())
+            self._versions.roll_forward(self._journal.version_digests())
             self._versions.sweep(self._state.version)
-            self._spool.sweep(self._journal.waiting() | self._journal.uploads().keys())
+            self._spool.sweep(
+                self._journal.unapplied_uploads() | self._journal.unfinished_uploads().keys()
+            )
 
     def _retain(self) -> None:
         in_use = in_store(self._plan, self._state)
-        kept = retention.keep(self._plan, self._summaries, self._run.keep_versions, in_use)
+        kept = retention.versions_to_keep(
+            self._plan, self._summaries, self._run.keep_versions, in_use
+        )
         with self._journal.fenced():  # else a successor's versions would not be kept
             self._versions.retain(kept)
         self._board.forget(in_use, self._summaries)
