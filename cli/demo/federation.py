@@ -23,6 +23,7 @@ from common.protocol.records import RowKind
 from common.software import software
 from common.store.embedded import EmbeddedStore
 from coordinator.service import RunOutcome, Service
+from evaluation.live_samples import Sampler
 from coordinator.storage.run import SITE, Run
 from learning.evaluation.figures import MAIN, METRICS
 from learning.training.device import Compute, detect
@@ -146,6 +147,7 @@ class _Federation:
             users={SITE: USER},
             listen=self._output.print_event,
             volatile=True,
+            samples=Sampler(self._run, time.time),
         )
         return service.serve(self._stop)
 
