@@ -21,7 +21,7 @@ from coordinator.core.state import Plan
 from coordinator.samples_source import SamplesSource
 from coordinator.storage.run import Run
 from evaluation import opening
-from evaluation.sample_answers import Answering
+from evaluation.sample_answers import SampleAnswerer
 
 PARTS = 8  # of a plan, each of which ends with samples, where the configuration does not say
 PATIENCE_S = 30.0  # for the last version, once the plan is complete
@@ -30,12 +30,12 @@ POLL_S = 0.1
 MB = 10**6
 
 
-def lasting(plan: Plan) -> set[int]:
+def permanent_versions(plan: Plan) -> set[int]:
     """The base, and the last version of each phase: never skipped."""
     return {0, *(plan.phase_end(phase) for phase in range(len(plan.phases)))}
 
 
-def due(plan: Plan, every: int | None, version: int) -> bool:
+def is_due(plan: Plan, every: int | None, version: int) -> bool:
     """Whether a version is to be asked.
 
     Args:
@@ -44,7 +44,7 @@ def due(plan: Plan, every: int | None, version: int) -> bool:
         version: That was made.
     """
     step = every or max(1, plan.total_versions // PARTS)
-    return version % step == 0 or version in lasting(plan)
+    return version % step == 0 or version in permanent_versions(plan)
 
 
 class Sampler(SamplesSource):
@@ -60,7 +60,7 @@ class Sampler(SamplesSource):
         self._plan, self._settings, self._clock = run.plan, run.samples, clock
         self._known: set[tuple[int, str]] = set()
         self._run = opening.of(run)
-        self._lasting = lasting(run.plan)
+        self._lasting = permanent_versions(run.plan)
         self._changed = threading.Condition()
         self._waiting: list[int] = []
         self._samples: list[SampleAnswer] = []
@@ -79,7 +79,7 @@ class Sampler(SamplesSource):
 
     def offer(self, version: int) -> None:
         """A version is on the disk."""
-        if not due(self._plan, self._settings.every, version):
+        if not is_due(self._plan, self._settings.every, version):
             return
         with self._changed:
             kept = [each for each in self._waiting if each in self._lasting and each != version]
@@ -130,7 +130,7 @@ class Sampler(SamplesSource):
             text = f"no samples of versions: the base model has {size / MB:,.0f} MB"
             self._say("info", f"{text}, samples.model_mb allows {settings.model_mb:,}")
             return
-        answering = Answering(self._run, settings, self._clock, self._closed.is_set)
+        answering = SampleAnswerer(self._run, settings, self._clock, self._closed.is_set)
         while (version := self._next()) is not None:
             for sample in answering.answers(version, self._known):
                 with self._changed:

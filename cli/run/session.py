@@ -35,10 +35,10 @@ def open_run(
     if mode == "new" and (old := runs.set_aside(config)) is not None:
         forget(old)
     if not config.run.path.exists():
-        config = preparation.settled(config, output.print)
+        config = preparation.apply_offline_fallback(config, output.print)
         prepare = preparation.origin(config, cache, output.progress, output.print)
         runs.create(config, prepare, time.time())
-    run = runs.open_run(config, preparation.find_base(config, cache, output.progress))
+    run = runs.open_run(config, preparation.find_base_model(config, cache, output.progress))
     output.end_progress()
     describe(run, output)
     return run
