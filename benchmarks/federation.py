@@ -21,8 +21,8 @@ from common.paths import cache_dir
 from common.software import software
 from common.store.embedded import EmbeddedStore
 from coordinator.service import Service
-from evaluation.live_samples import Sampler
 from coordinator.storage.run import SITE, Run
+from evaluation.live_samples import Sampler
 from learning.training.device import Compute, detect
 from worker.service import Worker, WorkerSettings
 

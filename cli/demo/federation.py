@@ -23,8 +23,8 @@ from common.protocol.records import RowKind
 from common.software import software
 from common.store.embedded import EmbeddedStore
 from coordinator.service import RunOutcome, Service
-from evaluation.live_samples import Sampler
 from coordinator.storage.run import SITE, Run
+from evaluation.live_samples import Sampler
 from learning.evaluation.figures import MAIN, METRICS
 from learning.training.device import Compute, detect
 from worker.service import Worker, WorkerSettings
