@@ -54,6 +54,7 @@ from coordinator.core.state import CoordinatorState
 from coordinator.ingest.ingest import Allowance, Arrival, Ingest
 from coordinator.observer import Nobody, Observer
 from coordinator.publish.store_publisher import Board, in_store
+from coordinator.samples_source import SamplesSource
 from coordinator.sites.credentials import SiteAccess
 from coordinator.storage import retention
 from coordinator.storage.commit import write_version
@@ -64,7 +65,6 @@ from coordinator.storage.run import Run
 from coordinator.storage.samples import Samples
 from coordinator.storage.spool import Spool
 from coordinator.storage.versions import Versions
-from evaluation.live_samples import Sampler
 
 PULSE_S = 1.0  # heartbeats are read, time-outs looked at, status written
 POLL_S = 0.2  # longest wait for a message; bounds the reaction to a stop
@@ -110,6 +110,7 @@ class Service:
         queue_type: QueueType = "classic",
         update_bytes: int = UPDATE_QUEUE_BYTES,
         observe: Observer | None = None,
+        samples: SamplesSource | None = None,
     ) -> None:
         """Take the run over; the constructor returns with the journal's state loaded.
 
@@ -125,6 +126,7 @@ class Service:
             queue_type: Of the queues that it declares.
             update_bytes: That may wait on one site's update queue: its quota.
             observe: Told what was done, in this thread.
+            samples: Source of live samples; without one the run has none.
         """
         self._run, self._plan = run, run.plan
         self._broker, self._clock = broker, clock
@@ -151,7 +153,7 @@ class Service:
         self._complete = self._state.version >= self._plan.total_versions
         self._summaries = self._journal.versions()
         self._samples = Samples(run.directory)
-        self._sampler = Sampler(run, clock, self._samples.all)
+        self._sampler = samples or SamplesSource()
         self._board.samples(self._samples.shown)
         self._finished: FinishRun | None = None
         self._pulsed = 0.0
@@ -169,7 +171,7 @@ class Service:
         self._ledger.catch_up(self._journal)
         self._broker.declare(self._topology)
         self._consumer = self._consume()
-        self._sampler.start(self._state.version)
+        self._sampler.start(self._state.version, self._samples.all)
         try:
             return self._end(self._turns(stop), stop)
         finally:

@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 
 from common.protocol.records import Heartbeat
 from common.run_directory import samples
-from common.run_directory.recording import LOCAL, Accepted, Issued, Recording
+from common.run_directory.recorded_run import LOCAL, AcceptedUpdate, AttemptRecord, RecordedRun
 from common.store.view import MANY_EVENTS, ClientRow, FederationView, RunInfo, RunStatus
 from tui.feed import Look
 
@@ -69,7 +69,7 @@ class Replay:
 
     def __init__(
         self,
-        recording: Recording,
+        recording: RecordedRun,
         speed: float = SPEED,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -122,7 +122,7 @@ class Replay:
 class _Known:
     """Remembers the last view: tables that have not changed since are the same objects."""
 
-    def __init__(self, recording: Recording) -> None:
+    def __init__(self, recording: RecordedRun) -> None:
         self._recording = recording
         self._workers = by_worker(recording)
         self._mark: tuple[int, ...] = ()
@@ -151,7 +151,7 @@ def until(things: Sequence[T], at: float) -> Sequence[T]:
     return things[: count(things, at)]
 
 
-def view_at(recording: Recording, at: float) -> FederationView:
+def view_at(recording: RecordedRun, at: float) -> FederationView:
     """The run as it was at a time: what the coordinator would have shown."""
     versions = tuple(until(recording.versions, at)) or recording.versions[:1]
     events = tuple(until(recording.events, at)[-MANY_EVENTS:])
@@ -167,23 +167,23 @@ def view_at(recording: Recording, at: float) -> FederationView:
     )
 
 
-def open_at(recording: Recording, at: float) -> dict[str, Issued]:
+def open_at(recording: RecordedRun, at: float) -> dict[str, AttemptRecord]:
     """The newest attempt of every task that has no receipt yet, by client."""
     settled = {each.task_id for each in until(recording.settled, at)}
     issued = until(recording.issued, at)
     return {each.client_id: each for each in issued if each.task_id not in settled}
 
 
-def by_worker(recording: Recording) -> dict[str, list[Accepted]]:
+def by_worker(recording: RecordedRun) -> dict[str, list[AcceptedUpdate]]:
     """The accepted updates of each worker, by its id, in their order."""
-    found: dict[str, list[Accepted]] = {}
+    found: dict[str, list[AcceptedUpdate]] = {}
     for each in recording.accepted:
         found.setdefault(each.worker_id, []).append(each)
     return {name: found[name] for name in sorted(found)}
 
 
 def workers_at(
-    recording: Recording, updates: Mapping[str, Sequence[Accepted]], at: float
+    recording: RecordedRun, updates: Mapping[str, Sequence[AcceptedUpdate]], at: float
 ) -> tuple[Heartbeat, ...]:
     """The workers whose updates were accepted, from their first task until the recording's end.
 
@@ -199,7 +199,7 @@ def workers_at(
 
 
 def _worker(
-    recording: Recording, at: float, name: str, updates: Sequence[Accepted]
+    recording: RecordedRun, at: float, name: str, updates: Sequence[AcceptedUpdate]
 ) -> Heartbeat | None:
     if at < _start(updates[0]):
         return None
@@ -232,11 +232,13 @@ def _worker(
     )
 
 
-def _start(update: Accepted) -> float:
+def _start(update: AcceptedUpdate) -> float:
     return update.at - update.stats.train_seconds
 
 
-def _clients(recording: Recording, at: float, tasks: dict[str, Issued]) -> tuple[ClientRow, ...]:
+def _clients(
+    recording: RecordedRun, at: float, tasks: dict[str, AttemptRecord]
+) -> tuple[ClientRow, ...]:
     versions = until(recording.versions, at) or recording.versions[:1]
     newest, phase = versions[-1], _phase(_ends(recording), versions[-1].version)
     kind = recording.config.phase[phase].kind
@@ -265,13 +267,13 @@ def _clients(recording: Recording, at: float, tasks: dict[str, Issued]) -> tuple
     return tuple(sorted(rows, key=lambda row: row.client_id))
 
 
-def _named(recording: Recording, at: float, kind: str) -> set[str]:
+def _named(recording: RecordedRun, at: float, kind: str) -> set[str]:
     """Clients that an event of a kind was about."""
     events = (event for event in until(recording.events, at) if event.kind == kind)
     return {str(event.refs.get("client")) for event in events}
 
 
-def _info(recording: Recording, at: float, version: int, open_tasks: int) -> RunInfo:
+def _info(recording: RecordedRun, at: float, version: int, open_tasks: int) -> RunInfo:
     config, settled = recording.config, until(recording.settled, at)
     ends = _ends(recording)
     accepted = sum(1 for each in settled if each.accepted)
@@ -300,7 +302,7 @@ def _info(recording: Recording, at: float, version: int, open_tasks: int) -> Run
     )
 
 
-def _status(recording: Recording, at: float) -> tuple[RunStatus, str]:
+def _status(recording: RecordedRun, at: float) -> tuple[RunStatus, str]:
     events = reversed(until(recording.events, at))
     last = next((event for event in events if event.kind != "samples"), None)
     if last is not None and last.kind == "finished":  # samples of the last version come later
@@ -312,7 +314,7 @@ def _status(recording: Recording, at: float) -> tuple[RunStatus, str]:
     return "stopped", "the recording ends here"
 
 
-def _ends(recording: Recording) -> tuple[int, ...]:
+def _ends(recording: RecordedRun) -> tuple[int, ...]:
     """The version that each phase ends with."""
     return tuple(accumulate(phase.versions for phase in recording.config.phase))
 

@@ -175,14 +175,16 @@ class World:
         return run.open_run(self.config, lambda _: Path("base"))
 
     def service(self, opened: run.Run | None = None) -> Service:
+        opened = opened or self.open()
         return Service(
-            opened or self.open(),
+            opened,
             PolledBroker(self.server, self._act),
             self.store,
             lambda: self.now,
             users={"local": "local"},
             listen=self.events.append,
             observe=self.observe,
+            samples=live_samples.Sampler(opened, lambda: self.now),
         )
 
     def serve(self) -> RunOutcome:
@@ -487,7 +489,7 @@ PAUSES = {
     "version made": (Versions, "stage", True),
     "before the version gets its number": (Versions, "place", False),
     "version has its number": (Versions, "place", True),
-    "before versions are retained": (retention, "keep", True),
+    "before versions are retained": (retention, "versions_to_keep", True),
     "before a start sweeps": (Journal, "fenced", False),
 }
 

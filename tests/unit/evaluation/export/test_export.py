@@ -40,7 +40,7 @@ from coordinator.storage.journal import Journal
 from coordinator.storage.versions import Versions
 from evaluation import run_record
 from evaluation.export import card
-from evaluation.export.export import Wanted, write
+from evaluation.export.export import ExportOptions, export_version
 from learning.models import base, for_objective, lora
 from learning.models.base import ProgressCallback
 from learning.models.encoders import load_whole
@@ -166,8 +166,8 @@ def export(
     with_base: bool | None = None,
 ) -> Path:
     run = run_record.read(of.directory)
-    wanted = Wanted(version, merge, precision, with_base)
-    write(run, wanted, out, of.directory.parent / "cache", quietly)
+    wanted = ExportOptions(version, merge, precision, with_base)
+    export_version(run, wanted, out, of.directory.parent / "cache", quietly)
     return out
 
 

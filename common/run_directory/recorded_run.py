@@ -34,7 +34,7 @@ from common.run_directory import samples
 LOCAL = "local"  # the site of the clients whose rows the coordinator dealt itself
 
 
-class Member(Record):
+class ClientRecord(Record):
     """One client: its site, and how many training rows of each kind it has."""
 
     client_id: Label
@@ -42,7 +42,7 @@ class Member(Record):
     rows: dict[RowKind, Count]
 
 
-class Issued(Record):
+class AttemptRecord(Record):
     """One attempt of a task, when it was handed out."""
 
     at: Seconds
@@ -52,7 +52,7 @@ class Issued(Record):
     base_version: Count
 
 
-class Settled(Record):
+class ReceiptRecord(Record):
     """The receipt of a task."""
 
     at: Seconds
@@ -61,7 +61,7 @@ class Settled(Record):
     accepted: bool
 
 
-class Accepted(Record):
+class AcceptedUpdate(Record):
     """An update that was or will be applied, when it was accepted."""
 
     at: Seconds
@@ -73,7 +73,7 @@ class Accepted(Record):
 
 
 @dataclass(frozen=True)
-class Recording:
+class RecordedRun:
     """A run. Everything that has a time is in its order.
 
     Attributes:
@@ -94,12 +94,12 @@ class Recording:
     config: FederationConfig
     run: str
     software: str
-    members: Mapping[str, Member]
+    members: Mapping[str, ClientRecord]
     versions: tuple[VersionSummary, ...]
     events: tuple[Event, ...]
-    issued: tuple[Issued, ...]
-    settled: tuple[Settled, ...]
-    accepted: tuple[Accepted, ...]
+    issued: tuple[AttemptRecord, ...]
+    settled: tuple[ReceiptRecord, ...]
+    accepted: tuple[AcceptedUpdate, ...]
     samples: tuple[SampleAnswer, ...] = ()
 
     @property
@@ -118,7 +118,7 @@ class Recording:
         return max(part[-1].at for part in (*parts, self.samples) if part)
 
 
-def read(directory: Path) -> Recording:
+def read_run(directory: Path) -> RecordedRun:
     """Read a run directory: of a run that is over, or still goes on.
 
     Raises:
@@ -145,10 +145,10 @@ def read(directory: Path) -> Recording:
     return recording
 
 
-def _recording(directory: Path, config: FederationConfig, db: sqlite3.Connection) -> Recording:
+def _recording(directory: Path, config: FederationConfig, db: sqlite3.Connection) -> RecordedRun:
     meta = dict(db.execute("SELECT key, value FROM meta"))
     dealt = {
-        name: Member(client_id=name, site=LOCAL, rows=rows)
+        name: ClientRecord(client_id=name, site=LOCAL, rows=rows)
         for name, rows in json.loads(meta["clients"]).items()
     }
     summaries = db.execute("SELECT summary FROM version ORDER BY version")
@@ -165,7 +165,7 @@ def _recording(directory: Path, config: FederationConfig, db: sqlite3.Connection
         "SELECT at, task_id, client_id, worker_id, base_version, stats FROM accepted"
         " ORDER BY at, seq"
     )
-    return Recording(
+    return RecordedRun(
         directory=directory,
         config=config,
         run=meta["run_id"],
@@ -177,15 +177,15 @@ def _recording(directory: Path, config: FederationConfig, db: sqlite3.Connection
             for at, level, kind, text, refs in events
         ),
         issued=tuple(
-            Issued(at=at, task_id=task, attempt=attempt, client_id=client, base_version=base)
+            AttemptRecord(at=at, task_id=task, attempt=attempt, client_id=client, base_version=base)
             for at, task, attempt, client, base in issued
         ),
         settled=tuple(
-            Settled(at=at, task_id=task, client_id=client, accepted=bool(good))
+            ReceiptRecord(at=at, task_id=task, client_id=client, accepted=bool(good))
             for at, task, client, good in settled
         ),
         accepted=tuple(
-            Accepted(
+            AcceptedUpdate(
                 at=at,
                 task_id=task,
                 client_id=client,
@@ -199,13 +199,13 @@ def _recording(directory: Path, config: FederationConfig, db: sqlite3.Connection
     )
 
 
-def _joined(db: sqlite3.Connection) -> dict[str, Member]:
+def _joined(db: sqlite3.Connection) -> dict[str, ClientRecord]:
     there = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'member'").fetchone()
     if there is None:  # a run begun before sites could be invited
         return {}
     rows = db.execute("SELECT client_id, site, rows FROM member ORDER BY rowid")
     return {
-        client: Member(client_id=client, site=site, rows=json.loads(counts))
+        client: ClientRecord(client_id=client, site=site, rows=json.loads(counts))
         for client, site, counts in rows
     }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import RunError
-from common.run_directory import recording
+from common.run_directory import recorded_run
 from tests.support.tui.recordings import record
 
 
@@ -27,7 +27,7 @@ def change(run: Path, *statements: str) -> None:
 
 def test_it_has_the_times_of_everything_and_no_file_is_touched(run: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in run.iterdir()}
-    found = recording.read(run)
+    found = recorded_run.read_run(run)
     assert (found.run, found.began, found.ended) == ("mine-1", 100.0, 140.0)
     assert [(m.client_id, m.site) for m in found.members.values()] == [("a", "local"), ("b", "far")]
     assert [(i.task_id, i.attempt, i.at) for i in found.issued] == [
@@ -47,7 +47,7 @@ def test_it_has_the_times_of_everything_and_no_file_is_touched(run: Path) -> Non
 
 def test_a_run_from_before_invitations_is_read(run: Path) -> None:
     change(run, "DROP TABLE member", "DELETE FROM receipt WHERE task_id = 't2'")
-    assert list(recording.read(run).members) == ["a"]
+    assert list(recorded_run.read_run(run).members) == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -70,5 +70,5 @@ def test_a_damaged_run_is_one_line(run: Path, damage: object, said: str) -> None
     assert callable(damage)
     damage(run)
     with pytest.raises(RunError, match=said) as caught:
-        recording.read(run)
+        recorded_run.read_run(run)
     assert "\n" not in str(caught.value)
