@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from threading import Event as Flag
 
 from common.clock import Clock
@@ -18,6 +18,7 @@ from common.errors import FcclError
 from common.protocol.records import SampleAnswer
 from coordinator.core.events import LogEvent
 from coordinator.core.state import Plan
+from coordinator.samples_source import SamplesSource
 from coordinator.storage.run import Run
 from evaluation import opening
 from evaluation.sample_answers import SampleAnswerer
@@ -46,19 +47,18 @@ def is_due(plan: Plan, every: int | None, version: int) -> bool:
     return version % step == 0 or version in permanent_versions(plan)
 
 
-class Sampler:
+class Sampler(SamplesSource):
     """The thread, between what is to be asked and what was answered. Used by one thread."""
 
-    def __init__(self, run: Run, clock: Clock, known: Iterable[SampleAnswer]) -> None:
+    def __init__(self, run: Run, clock: Clock) -> None:
         """Nothing is loaded before `start`.
 
         Args:
             run: The opened run directory.
             clock: Seconds since the epoch.
-            known: What need not be asked again.
         """
         self._plan, self._settings, self._clock = run.plan, run.samples, clock
-        self._known = {(sample.version, sample.asked) for sample in known}
+        self._known: set[tuple[int, str]] = set()
         self._run = opening.of(run)
         self._lasting = permanent_versions(run.plan)
         self._changed = threading.Condition()
@@ -68,10 +68,11 @@ class Sampler:
         self._last, self._closed = False, Flag()
         self._thread = threading.Thread(target=self._guard, name="samples", daemon=True)
 
-    def start(self, version: int) -> None:
+    def start(self, version: int, answers: Sequence[SampleAnswer]) -> None:
         """Begin with the base and the newest version, unless no samples are wanted."""
         if not self._settings.prompts:
             return
+        self._known = {(sample.version, sample.asked) for sample in answers}
         self.offer(0)
         self.offer(version)
         self._thread.start()

@@ -23,7 +23,7 @@ from common.config.config import FederationConfig, without_hub
 from common.errors import ConfigError, DataError, ModelError
 from common.files import write_durable
 from common.protocol.records import BaseRef, RowKind
-from coordinator.storage.run import Origin
+from coordinator.storage.run import PreparedRun
 from learning.data import shards, sources
 from learning.data.columns import NAMES
 from learning.data.labelled import Labelled
@@ -61,7 +61,7 @@ class PreparedRows:
 
 def origin(
     config: FederationConfig, cache: Path, report: ProgressCallback, say: Say
-) -> Callable[[Path], Origin]:
+) -> Callable[[Path], PreparedRun]:
     """A function that prepares a run directory and says what the run begins with.
 
     Args:
@@ -75,7 +75,7 @@ def origin(
 
 def _origin(
     config: FederationConfig, cache: Path, report: ProgressCallback, say: Say, directory: Path
-) -> Origin:
+) -> PreparedRun:
     clients = directory / "clients"
     find = partial(resolve_base_model, config, cache, report)
     dealt = prepare_rows(config, find, Path(config.data.dir or clients), say)
@@ -86,7 +86,7 @@ def _origin(
     loaded = for_objective.load_for(objective, model.path, dealt.labels, torch.device("cpu"))
     adapted = lora.attach(loaded.model, config.model.lora, config.run.seed)
     place = model.name if model.kind == "hub" else str(model.path)
-    return Origin(
+    return PreparedRun(
         base=BaseRef(
             name=model.name, revision=model.revision, kind=model.kind, digest=model.digest
         ),

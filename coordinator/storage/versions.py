@@ -30,7 +30,7 @@ from common.protocol.tensors import Tensors
 from common.run_directory.version_files import encode_frame, file_names, read_tensors
 
 TEMPORARY = ".tmp-"
-MADE = ".made-"
+STAGED = ".made-"
 
 
 class Versions:
@@ -47,7 +47,7 @@ class Versions:
         """Where a version lies, whether or not it exists."""
         return self._path / f"{version:06d}"
 
-    def make(self, version: int, tensors: Tensors) -> BlobRef:
+    def stage(self, version: int, tensors: Tensors) -> BlobRef:
         """Make a version durable; its number follows with `place`, once the journal has its row.
 
         Returns:
@@ -65,7 +65,7 @@ class Versions:
         temporary = self._temporary()
         try:
             self._write(temporary, decoded)
-            _rename(temporary, self._made(ref.sha256))
+            _rename(temporary, self._staged(ref.sha256))
             shutil.rmtree(temporary, ignore_errors=True)  # still there if the same was made before
             sync(self._path)
         except (OSError, SafetensorError) as error:
@@ -80,7 +80,7 @@ class Versions:
         Raises:
             RunError: The disk refused.
         """
-        made = self._made(sha256)
+        made = self._staged(sha256)
         try:
             _rename(made, self.directory(version))
             sync(self._path)
@@ -96,7 +96,7 @@ class Versions:
             journaled: SHA-256 of the broadcast frame by version.
         """
         for version, sha256 in journaled.items():
-            if self._made(sha256).exists() and not self.directory(version).exists():
+            if self._staged(sha256).exists() and not self.directory(version).exists():
                 self.place(version, sha256)
 
     def _write(self, directory: Path, tensors: Tensors) -> None:
@@ -124,7 +124,7 @@ class Versions:
         """Remove what a crash left without a row. After `roll_forward`, and inside the fence."""
         for path in list(self._path.iterdir()):
             stray = path.name.isdigit() and int(path.name) > newest
-            if stray or path.name.startswith((TEMPORARY, MADE)):
+            if stray or path.name.startswith((TEMPORARY, STAGED)):
                 self._remove(path)
 
     def retain(self, keep: set[int]) -> list[int]:
@@ -153,8 +153,8 @@ class Versions:
         """A name that no other coordinator takes."""
         return self._path / f"{TEMPORARY}{secrets.token_hex(8)}"
 
-    def _made(self, sha256: str) -> Path:
-        return self._path / f"{MADE}{sha256}"
+    def _staged(self, sha256: str) -> Path:
+        return self._path / f"{STAGED}{sha256}"
 
     def _frame(self, version: int, tensors: Tensors) -> bytes:
         return encode_frame(version, tensors, self._codec)

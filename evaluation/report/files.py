@@ -13,7 +13,7 @@ from typing import Any
 
 from common.document.blocks import Block, Heading, Items, Picture, finite, html, markdown
 from common.document.blocks import write as write_files
-from coordinator.storage.retention import federated_loss
+from coordinator.storage.retention import federated_losses
 from evaluation.assessment import KindAssessment
 from evaluation.comparison import Comparison
 from evaluation.report import plots, tables
@@ -74,7 +74,7 @@ def fields(report: Report, *, history: bool) -> dict[str, Any]:
         "labels": list(found.labels),
         "samples": [asdict(sample) for sample in found.samples],
         "data": dict(report.sources),
-        "federated_loss": federated_loss(report.versions),
+        "federated_loss": federated_losses(report.versions),
         "federated_accuracy": federated_accuracy(report.versions),
     }
     if history:

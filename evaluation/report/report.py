@@ -106,7 +106,7 @@ def phase_histories(
     phases: Sequence[PhaseConfig], versions: Sequence[VersionSummary]
 ) -> tuple[PhaseHistory, ...]:
     """The history by phase; phases that have made no version are left out."""
-    losses, accuracies = retention.federated_loss(versions), federated_accuracy(versions)
+    losses, accuracies = retention.federated_losses(versions), federated_accuracy(versions)
     found = []
     begin = 0
     for index, phase in enumerate(phases):
@@ -132,7 +132,7 @@ def phase_histories(
 def federated_accuracy(versions: Sequence[VersionSummary]) -> dict[int, float]:
     """Accuracy of versions on the clients' own holdouts, before they trained on from them.
 
-    Weighted by sample count, as `coordinator.storage.retention.federated_loss` is.
+    Weighted by sample count, as `coordinator.storage.retention.federated_losses` is.
     """
     total: dict[int, float] = {}
     count: dict[int, int] = {}

@@ -54,11 +54,11 @@ def make(directory: Path, table: dict[str, object], name: str = "r") -> Path:
     config = parse({"run": {"name": name, "dir": str(directory)}, **table}, "test")
     cache = directory / "cache"
     origin = preparation.origin(config, cache, lambda message, done: None, lambda line: None)
-    runs.create(config, origin, 0.0)
+    runs.create_run(config, origin, 0.0)
     run = runs.open_run(config, lambda base: Path(base.name))
     start = run.versions.read(0)
     for version in range(1, 4):
-        ref = run.versions.make(version, moved(start, 0.01 * version))
+        ref = run.versions.stage(version, moved(start, 0.01 * version))
         run.journal.put_version(
             VersionSummary(version=version, phase=0, at=0.0, sha256=ref.sha256, nbytes=ref.nbytes)
         )

@@ -38,8 +38,8 @@ def sampled(
     run: Run, *versions: int, known: tuple[SampleAnswer, ...] = ()
 ) -> Iterator[SampleAnswer | LogEvent]:
     """What is found, once everything was asked."""
-    sampler = Sampler(run, lambda: NOW, known)
-    sampler.start(0)
+    sampler = Sampler(run, lambda: NOW)
+    sampler.start(0, known)
     for version in versions:
         sampler.offer(version)
     sampler.finish(threading.Event())
@@ -109,8 +109,8 @@ def test_who_is_too_slow_skips_to_the_newest_but_for_phase_ends(
             yield from ()
 
     monkeypatch.setattr(live_samples, "Answering", Slow)
-    sampler = Sampler(run, lambda: NOW, ())
-    sampler.start(0)
+    sampler = Sampler(run, lambda: NOW)
+    sampler.start(0, ())
     for version in range(1, 4):  # the phases end at 1 and 3
         sampler.offer(version)
     slow.set()
@@ -134,7 +134,7 @@ def test_a_failure_is_one_warning_and_no_prompts_are_no_thread(
     assert note.text.endswith("samples.model_mb allows 1")
     before = threading.active_count()
     again = opened(tmp_path / "none", causal(place), prompts=0)
-    Sampler(again, lambda: NOW, ()).start(0)
+    Sampler(again, lambda: NOW).start(0, ())
     assert threading.active_count() == before
 
 

@@ -278,7 +278,7 @@ def test_a_beginning_that_fails_takes_the_rows_that_it_has_dealt_with_it(
     (broken / "model.safetensors").write_bytes(b"no tensors")
     plan = config(model={"name": str(broken)}, run={"dir": str(tmp_path / "runs")})
     with pytest.raises(ModelError):
-        runs.create(plan, origin(plan, tmp_path, lambda *_: None, quiet), 0.0)
+        runs.create_run(plan, origin(plan, tmp_path, lambda *_: None, quiet), 0.0)
     assert list((tmp_path / "runs").iterdir()) == []
 
 
@@ -292,7 +292,7 @@ def test_prepared_rows_of_another_folder_outlive_a_beginning_that_fails(
         run={"dir": str(tmp_path / "runs")},
     )
     with pytest.raises(ModelError, match=r"model\.lora\.targets"):
-        runs.create(plan, origin(plan, tmp_path, lambda *_: None, quiet), 0.0)
+        runs.create_run(plan, origin(plan, tmp_path, lambda *_: None, quiet), 0.0)
     assert sorted(ready.iterdir()) == before
     assert list((tmp_path / "runs").iterdir()) == []
 

@@ -119,7 +119,7 @@ def made(
         },
         "test",
     )
-    origin = runs.Origin(
+    origin = runs.PreparedRun(
         base=BaseRef(name=name, revision=revision, kind=kind, digest=digest),
         base_path=path,
         rows={SECRET: {row: 30}, "b": {row: 12}},
@@ -128,7 +128,7 @@ def made(
         adapter=first,
         adapter_config=lora.adapter_config(adapted, str(path), revision),
     )
-    runs.create(config, lambda directory: origin, 1.0)
+    runs.create_run(config, lambda directory: origin, 1.0)
     directory = config.run.path
     if kind == "hub":  # as if it had been downloaded before
         (place / "cache" / "models").mkdir(parents=True)
@@ -136,7 +136,7 @@ def made(
     versions = Versions(directory / "versions", origin.adapter_config, config.codec.adapter)
     journal = Journal.open(directory / "run.db")
     for number, tensors in ((1, first), (2, trained)):
-        ref = versions.make(number, tensors)
+        ref = versions.stage(number, tensors)
         journal.put_version(summary(number, ref.sha256, ref.nbytes))
         versions.place(number, ref.sha256)
     journal.close()
@@ -583,7 +583,7 @@ def test_a_run_is_read_while_its_coordinator_writes(causal: Made, tmp_path: Path
     journal.put_version(summary(3, "3" * 64, 1))  # so far in the write-ahead log alone
     found = run_record.read(run.directory)
     assert found.present == (0, 1, 2, 3)
-    journal.check()  # nobody has taken over since
+    journal.check_epoch()  # nobody has taken over since
     assert journal.rows("SELECT value FROM epoch") == [(epoch,)]
     journal.close()
 
