@@ -198,9 +198,7 @@ def format_ranges(numbers: Sequence[int]) -> str:
 def _recorded_run(directory: Path, config: FederationConfig, db: sqlite3.Connection) -> RecordedRun:
     meta = dict(db.execute("SELECT key, value FROM meta"))
     rows: dict[str, dict[RowKind, int]] = json.loads(meta["clients"])
-    dealt = {
-        name: ClientRecord(client_id=name, site=LOCAL, rows=own) for name, own in rows.items()
-    }
+    dealt = {name: ClientRecord(client_id=name, site=LOCAL, rows=own) for name, own in rows.items()}
     summaries = db.execute("SELECT summary FROM version ORDER BY version")
     return RecordedRun(
         directory=directory,
