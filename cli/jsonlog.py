@@ -31,11 +31,11 @@ class JsonLog:
     def __init__(self, stream: TextIO, component: str) -> None:
         self._stream = stream
         self._lock = threading.RLock()  # a signal handler may interrupt its own thread
-        self._about: dict[str, object] = {"component": component}
+        self._context: dict[str, object] = {"component": component}
 
-    def about(self, **names: object) -> None:
+    def set_context(self, **names: object) -> None:
         """Name the run, the worker … in every line from now on."""
-        self._about |= names
+        self._context |= names
 
     def write(
         self,
@@ -61,7 +61,7 @@ class JsonLog:
             "kind": kind,
             "message": _CREDENTIALS.sub("***", message),
         }
-        line = json.dumps({**entry, **self._about, **(more or {}), **entry})
+        line = json.dumps({**entry, **self._context, **(more or {}), **entry})
         with self._lock:
             # One call: lines of several threads and processes do not mix.
             self._stream.write(line + "\n")
@@ -108,7 +108,7 @@ def install(component: str) -> JsonLog:
     if isinstance(sys.stdout, JsonStream):
         return sys.stdout.log
     log, errors = JsonLog(sys.stdout, component), JsonLog(sys.stderr, component)
-    errors._about = log._about  # both name the same run
+    errors._context = log._context  # both name the same run
     sys.stdout = JsonStream(log, "info", "stdout")
     sys.stderr = JsonStream(errors, "warning", "stderr")
     sys.excepthook = lambda kind, error, trace: crash(error)

@@ -12,7 +12,7 @@ from learning.data.row_types import Instruction, LabelledText, PreferencePair, R
 from learning.objectives import template
 
 
-def flat(text: str, limit: int = 300) -> str:
+def printable_line(text: str, limit: int = 300) -> str:
     """Rows and model output as one line that no terminal obeys, of bounded length."""
     return " ".join(one_line(text).split())[:limit]
 
@@ -24,7 +24,7 @@ def prompt(row: Row) -> str:
     return template.format_prompt(cast(PreferencePair, row).prompt)
 
 
-def asked(row: Row) -> str:
+def question(row: Row) -> str:
     """What a row asks, as people read it: the prompt without its form, or the text to classify."""
     match row:
         case Instruction():
@@ -35,7 +35,7 @@ def asked(row: Row) -> str:
             return row.text
 
 
-def expected(row: Row) -> str:
+def expected_answer(row: Row) -> str:
     """What the row itself answers."""
     match row:
         case Instruction():

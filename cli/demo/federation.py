@@ -24,6 +24,7 @@ from common.software import software
 from common.store.embedded import EmbeddedStore
 from coordinator.service import RunOutcome, Service
 from coordinator.storage.run import SITE, Run
+from evaluation.live_samples import Sampler
 from learning.evaluation.metrics import MAIN_METRIC, METRICS
 from learning.training.device import Compute, detect
 from worker.service import Worker, WorkerSettings
@@ -40,7 +41,7 @@ def serve(config: FederationConfig, mode: str, output: Output) -> int:
     compute = detect()
     store = EmbeddedStore()
     store.announce(run.directory)
-    output.say(f"watch it from another terminal: fccl tui --run {run.directory}")
+    output.print(f"watch it from another terminal: fccl tui --run {run.directory}")
     if isinstance(output, Telling):
         output.announced(store.url, run.directory)
     try:
@@ -48,7 +49,7 @@ def serve(config: FederationConfig, mode: str, output: Output) -> int:
         path = session.conclude(run, outcome, lambda: compute, output)
         if path is not None:
             _tell(run.directory, path, output)
-        output.say(f"took {time.time() - begun:.0f} s")
+        output.print(f"took {time.time() - begun:.0f} s")
         if isinstance(output, Telling):
             output.ended(_summary(outcome, path))
     finally:
@@ -57,10 +58,10 @@ def serve(config: FederationConfig, mode: str, output: Output) -> int:
 
 
 def _tell(directory: Path, path: Path, output: Output) -> None:
-    output.document(path.read_text(encoding="utf-8"))
-    output.say(f"report: {path}")
-    output.say(f"play it again: fccl tui --replay {directory}")
-    output.say(f"a model of it: fccl export {directory} exported --merge")
+    output.print_markdown(path.read_text(encoding="utf-8"))
+    output.print(f"report: {path}")
+    output.print(f"play it again: fccl tui --replay {directory}")
+    output.print(f"a model of it: fccl export {directory} exported --merge")
 
 
 def _summary(outcome: RunOutcome, path: Path | None) -> str:
@@ -144,8 +145,9 @@ class _Federation:
             self._store.open(),
             time.time,
             users={SITE: USER},
-            listen=self._output.event,
+            listen=self._output.print_event,
             volatile=True,
+            samples=Sampler(self._run, time.time),
         )
         return service.serve(self._stop)
 
@@ -167,7 +169,7 @@ class _Federation:
             self._compute,
             time.time,
             told=lambda kind, text: None,
-            report=self._output.report,
+            report=self._output.progress,
             incremental=self._incremental,
         )
         worker.serve(self._over, abandon=self._abandon)

@@ -62,7 +62,7 @@ def serve(config: FederationConfig, mode: str, output: Output) -> int:
 def _serve(config: FederationConfig, mode: str, output: Output, shown: Operated) -> int:
     def tell_broker(state: str) -> None:
         shown.broker(state)
-        output.told("broker", state)
+        output.event("broker", state)
 
     store = connect(config.store.url, ca=config.store.ca)
     broker = RabbitBroker(config.broker.url, tell_broker, ca=config.broker.ca)
@@ -70,12 +70,13 @@ def _serve(config: FederationConfig, mode: str, output: Output, shown: Operated)
         from cli.run import session
         from coordinator.metrics import Metrics
         from coordinator.service import Service
+        from evaluation.live_samples import Sampler
         from learning.training.device import detect
 
         run = session.open_run(
             config, mode, output, lambda old: session.forget_queues(config, broker, old)
         )
-        output.about(run=run.run_id)
+        output.set_context(run=run.run_id)
         service = Service(
             run,
             broker,
@@ -83,10 +84,11 @@ def _serve(config: FederationConfig, mode: str, output: Output, shown: Operated)
             time.time,
             users={SITE: user_of(config.broker.url)},
             access=access_of(config, store),
-            listen=output.event,
+            listen=output.print_event,
             queue_type=config.broker.queue_type,
             update_bytes=config.broker.site_mib << 20,
             observe=Metrics(shown.registry, shown.health, run),
+            samples=Sampler(run, time.time),
         )
         stop = threading.Event()
         on_signals([stop])
@@ -96,8 +98,8 @@ def _serve(config: FederationConfig, mode: str, output: Output, shown: Operated)
     finally:
         broker.close()
     if path is not None:
-        output.say(path.read_text(encoding="utf-8"))
-        output.say(f"report: {path}")
+        output.print(path.read_text(encoding="utf-8"))
+        output.print(f"report: {path}")
     return session.exit_code(outcome)
 
 

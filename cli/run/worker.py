@@ -113,7 +113,7 @@ def command(
         else:
             job = _local(config, data, state)
         if job is None:
-            output.say("stopped before it had joined")
+            output.print("stopped before it had joined")
             sys.exit(0)
         from learning.training.device import detect
 
@@ -150,7 +150,7 @@ def _answering(listener: Listener | None, job: Job, output: Output) -> Iterator[
     endpoint = Endpoint(job.state, job.config.incremental, token(job.state))
     with listener.serving(endpoint):
         where = f"http://{HOST}:{listener.port}/learn"
-        output.say(f"live input: POST to {where}, with the token in {token_path(job.state)}")
+        output.print(f"live input: POST to {where}, with the token in {token_path(job.state)}")
         yield
 
 
@@ -175,9 +175,9 @@ def _invited(
     join_site.check_files(data)
     from worker.data.import_rows import bring
 
-    rows = bring(data, wanted.site, wanted.place / "data", output.say)
+    rows = bring(data, wanted.site, wanted.place / "data", output.print)
     on_signals([stop])
-    config = join_site.become(wanted, stop, host(), output.told)
+    config = join_site.become(wanted, stop, host(), output.event)
     if config is None:
         return None
     # How its clients learn from their users is the site's own affair: the configuration of this
@@ -197,7 +197,7 @@ def serve(
     """Run a worker until its run is over or it is asked to stop; returns the exit code."""
     on_signals([stop])
     config = job.config
-    stores = join_site.stores(config, job.invited, stop, output.told)
+    stores = join_site.stores(config, job.invited, stop, output.event)
     if stores is None:
         return 0
     run: str | None = None
@@ -206,11 +206,11 @@ def serve(
         shown.broker(state)
         if state.startswith("waiting") and run and ended(stores[1], config.run.name, run):
             return  # the queues of a run that is over are deleted
-        output.told("broker", state)
+        output.event("broker", state)
 
     def tell_waiting(kind: str, text: str) -> None:
         shown.health.part("run", text)
-        output.told(kind, text)
+        output.event(kind, text)
 
     try:
         broker = RabbitBroker(config.broker.url, tell_broker, ca=config.broker.ca)
@@ -231,7 +231,7 @@ def serve(
     finally:
         broker.close()
     if run is None:
-        output.say("stopped before a run began")
+        output.print("stopped before a run began")
     return 0
 
 
@@ -250,7 +250,7 @@ def _serve(
 
     def report(message: str, fraction: float) -> None:
         metrics.turned()
-        output.report(message, fraction)
+        output.progress(message, fraction)
 
     config = job.config
     setting = WorkerSettings(
@@ -269,17 +269,17 @@ def _serve(
         stores,
         compute,
         time.time,
-        told=output.told,
+        told=output.event,
         report=report,
         refused=lambda: refused(config.broker.url, config.broker.ca),
         observe=metrics,
         incremental=config.incremental,
     )
     metrics.watch(worker.heartbeat, worker.waiting)
-    output.about(run=run, site=job.site.name, worker=worker.worker_id)
-    output.say(f"worker {worker.worker_id} serves run {run} as site {job.site.name}")
+    output.set_context(run=run, site=job.site.name, worker=worker.worker_id)
+    output.print(f"worker {worker.worker_id} serves run {run} as site {job.site.name}")
     served = worker.serve(stop, abandon=stop)
-    output.say(
+    output.print(
         f"{served.reason}: trained {served.trained} tasks, abandoned {served.abandoned},"
         f" {served.settled} updates settled, {served.waiting} wait for a receipt"
     )
