@@ -359,7 +359,8 @@ class Learner:
         newest = sorted(self._known.values(), key=lambda known: -known.row.at)
         wishes = tuple(known.row.client_id for known in newest if known.unsent)
         self._voice.shown(
-            tuple(known.row for known in newest[:MAX_HEARTBEAT_CLIENTS]), wishes[:MAX_HEARTBEAT_CLIENTS] if self._config.push else ()
+            tuple(known.row for known in newest[:MAX_HEARTBEAT_CLIENTS]),
+            wishes[:MAX_HEARTBEAT_CLIENTS] if self._config.push else (),
         )
 
 

@@ -113,7 +113,9 @@ def connect(path: Path) -> sqlite3.Connection:
                 "update fccl on this machine",
             )
         if found < SCHEMA_VERSION:
-            db.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+            db.executescript(
+                f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+            )
     except (OSError, sqlite3.Error) as error:
         raise unusable(path, error) from None
     return db

@@ -343,7 +343,9 @@ def test_so_many_connections_at_a_time_and_a_slow_one_is_cut_off(
 def test_a_body_that_ends_too_soon_is_not_taken(site: Site) -> None:
     with socket.create_connection(("127.0.0.1", site.listener.port), timeout=20) as plain:
         head = f"POST {LEARN} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
-        plain.sendall(f"{head}Authorization: Bearer {load_or_create_token(site.state)}\r\n\r\n".encode())
+        plain.sendall(
+            f"{head}Authorization: Bearer {load_or_create_token(site.state)}\r\n\r\n".encode()
+        )
         plain.sendall(json.dumps(ONE).encode())
         plain.shutdown(socket.SHUT_WR)
         assert plain.recv(1000).startswith(b"HTTP/1.1 408")
