@@ -118,7 +118,7 @@ def _assessed(found: KindAssessment) -> dict[str, Any]:
         "clients": {
             name: [_figures(one, found) for one in own] for name, own in found.clients.items()
         },
-        "client_spread": {key: asdict(one) if one else None for key, one in spreads.items()},
+        "spread": {key: asdict(one) if one else None for key, one in spreads.items()},
         "unigram_nats_per_token": found.unigram,
         "reference": found.reference,
         "beta": found.beta,

@@ -289,7 +289,7 @@ def test_the_federated_accuracy_is_weighted_by_samples() -> None:
 # On the disk
 
 
-@pytest.mark.parametrize("found", [BOTH, ONE], ids=["texts and pairs", "class_metrics"])
+@pytest.mark.parametrize("found", [BOTH, ONE], ids=["texts and pairs", "classes"])
 def test_all_files_are_written_and_the_page_holds_every_picture(
     found: Report, tmp_path: Path
 ) -> None:
