@@ -22,7 +22,7 @@ from common.protocol.records import (
     ContributionStats,
     Count,
     Event,
-    Label,
+    Identifier,
     Record,
     RowKind,
     SampleAnswer,
@@ -37,8 +37,8 @@ LOCAL = "local"  # the site of the clients whose rows the coordinator dealt itse
 class Member(Record):
     """One client: its site, and how many training rows of each kind it has."""
 
-    client_id: Label
-    site: Label
+    client_id: Identifier
+    site: Identifier
     rows: dict[RowKind, Count]
 
 
@@ -46,9 +46,9 @@ class Issued(Record):
     """One attempt of a task, when it was handed out."""
 
     at: Seconds
-    task_id: Label
+    task_id: Identifier
     attempt: Count
-    client_id: Label
+    client_id: Identifier
     base_version: Count
 
 
@@ -56,8 +56,8 @@ class Settled(Record):
     """The receipt of a task."""
 
     at: Seconds
-    task_id: Label
-    client_id: Label
+    task_id: Identifier
+    client_id: Identifier
     accepted: bool
 
 
@@ -65,9 +65,9 @@ class Accepted(Record):
     """An update that was or will be applied, when it was accepted."""
 
     at: Seconds
-    task_id: Label
-    client_id: Label
-    worker_id: Label
+    task_id: Identifier
+    client_id: Identifier
+    worker_id: Identifier
     base_version: Count
     stats: ContributionStats
 

@@ -34,7 +34,7 @@ class BaseServer:
         wanted = any(heartbeat.wants == self._digest for heartbeat in heartbeats)
         if not wanted or self._store.has_blob(self._run, self._digest):
             return
-        manifest = base.manifest(self._path)
+        manifest = base.make_manifest(self._path)
         for file in base.parse_manifest(manifest):
             self._store.put_blob(self._run, (self._path / file.name).read_bytes(), TTL_S)
         # The manifest comes last, and expires first: whoever finds it finds the files.

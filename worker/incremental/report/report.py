@@ -10,7 +10,15 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from common.document.blocks import Block, Heading, Items, Paragraph, Picture, Table, finite
+from common.document.blocks import (
+    Block,
+    BulletList,
+    Heading,
+    Paragraph,
+    Picture,
+    Table,
+    replace_non_finite,
+)
 from worker.incremental.report.history import Batch, History, Stream
 from worker.incremental.report.stream import OWN, Learned, StreamFigures, course, figures
 
@@ -41,7 +49,9 @@ def blocks(histories: Sequence[History]) -> list[Block]:
 
 def fields(histories: Sequence[History]) -> dict[str, Any]:
     """The same and more, as plain JSON values; a number that is not finite is null."""
-    values: dict[str, Any] = finite({"clients": {each.client: _fields(each) for each in histories}})
+    values: dict[str, Any] = replace_non_finite(
+        {"clients": {each.client: _fields(each) for each in histories}}
+    )
     return values
 
 
@@ -90,7 +100,7 @@ def _client(history: History) -> list[Block]:
             found.append(Paragraph(f"{earlier} batches of earlier runs: in the JSON file."))
     refused = [f"{count} × {reason}" for reason, count in history.refused.items()]
     if refused:
-        found.append(Items("Items of no use", tuple(refused[:_REASONS])))
+        found.append(BulletList("Items of no use", tuple(refused[:_REASONS])))
     return found
 
 
@@ -118,7 +128,7 @@ def _stream(client: str, stream: Stream) -> list[Block]:
         ]
         more = len(points) - _REASONS
         points = [*points[:_REASONS], *([f"and {more} more"] if more > 0 else [])]
-        found.append(Items("Rejected, the newest first", tuple(points)))
+        found.append(BulletList("Rejected, the newest first", tuple(points)))
     return found
 
 

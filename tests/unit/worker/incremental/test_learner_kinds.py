@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.protocol.records import KINDS, LoraSpec, ObjectiveName, RowKind, TrainTask
+from common.protocol.records import ROW_KINDS, LoraSpec, ObjectiveName, RowKind, TrainTask
 from learning.data.instructions import Instruction
 from learning.data.preferences import Preference
 from learning.data.rows import write
@@ -47,7 +47,7 @@ class Writer(Stage):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        kind = KINDS[self.objective]
+        kind = ROW_KINDS[self.objective]
         write(self.root / "clients" / f"client_0_{kind}.jsonl", OWN[kind])
 
     def task(self, version: int = 0, task_id: str = "t1") -> TrainTask:
