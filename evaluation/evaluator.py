@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Sizes:
+class EvaluationLimits:
     """How much is evaluated.
 
     Attributes:
@@ -51,7 +51,7 @@ class Sizes:
     new_tokens: int = 30
 
 
-WHOLE = Sizes(
+FULL_LIMITS = EvaluationLimits(
     heldout=dict.fromkeys(("sft", "va", "cls"), shards.MAX_HELDOUT),
     client={"sft": 50, "va": 50, "cls": 200},
     new_tokens=40,
@@ -60,7 +60,7 @@ WHOLE = Sizes(
 
 
 @dataclass(frozen=True)
-class Exam:
+class EvaluationSet:
     """The rows of one kind, as one model reads them.
 
     Attributes:
@@ -93,7 +93,7 @@ class Exam:
 
     def spread(self, count: int) -> list[int]:
         """Places of a few held-out rows."""
-        return evenly(self.places([HELDOUT]), count)
+        return pick_evenly(self.places([HELDOUT]), count)
 
     def figures(self, owners: Iterable[str], scores: Scores, reference: Scores) -> Metrics:
         """The figures of some sets together."""
@@ -105,7 +105,7 @@ class Exam:
         )
 
 
-class Bench:
+class Evaluator:
     """One base model with an adapter's place, and the rows of its run."""
 
     def __init__(self, run: Opened, compute: Compute) -> None:
@@ -128,7 +128,7 @@ class Bench:
         lora.write_adapter(self.model, tensors)
         self.model.eval()
 
-    def score(self, exam: Exam) -> Scores:
+    def score(self, exam: EvaluationSet) -> Scores:
         """What the model, as it is now, says of each row."""
         return exam.measure.score(self.model, exam.examples)
 
@@ -138,23 +138,23 @@ class Bench:
         """What it answers."""
         return generate(self.model, self._loaded.tokenizer, prompts, new_tokens, stopped)
 
-    def classify(self, exam: Exam) -> list[tuple[int, float]]:
+    def classify(self, exam: EvaluationSet) -> list[tuple[int, float]]:
         """The likeliest class of each row, and its probability."""
         return class_answers(self.model, exam.examples, BATCH)
 
-    def exam(self, kind: RowKind, version: int, sizes: Sizes) -> Exam:
+    def exam(self, kind: RowKind, version: int, sizes: EvaluationLimits) -> EvaluationSet:
         """The held-out rows of a kind, and each client's validation rows."""
         sets: dict[str, Sequence[Row]] = {HELDOUT: self.heldout(kind, sizes.heldout[kind])}
         for shard in self.prepared.shards:
             if shard.kind == kind:
                 validation = shards.split(rows_of.read(kind, shard.path).rows).validation
-                sets[shard.client_id] = evenly(validation, sizes.client[kind])
+                sets[shard.client_id] = pick_evenly(validation, sizes.client[kind])
         rows = [(name, row) for name, own in sets.items() for row in own]
         return self.encode(kind, version, rows, tuple(name for name in sets if name != HELDOUT))
 
     def heldout(self, kind: RowKind, count: int) -> list[Row]:
         """Rows that no client has."""
-        return evenly(rows_of.read(kind, self.prepared.heldout[kind]).rows, count)
+        return pick_evenly(rows_of.read(kind, self.prepared.heldout[kind]).rows, count)
 
     def encode(
         self,
@@ -162,14 +162,14 @@ class Bench:
         version: int,
         rows: Sequence[tuple[str, Row]],
         clients: tuple[str, ...] = (),
-    ) -> Exam:
+    ) -> EvaluationSet:
         """Rows of named sets, tokenised by this model; those that do not fit are left out."""
-        reference, phase = compared_with(self._run.phases, version)
+        reference, phase = reward_reference(self._run.phases, version)
         measure = scoring.make(kind, phase.dpo if phase else None, self._run.labels)
         encoded = measure.objective.encode(
             self._loaded.tokenizer, [row for _, row in rows], self._run.max_length
         )
-        return Exam(
+        return EvaluationSet(
             measure=measure,
             rows=[rows[i][1] for i in encoded.kept],
             examples=encoded.examples,
@@ -180,7 +180,7 @@ class Bench:
         )
 
 
-def compared_with(phases: Sequence[PhaseConfig], version: int) -> tuple[int, PhaseConfig | None]:
+def reward_reference(phases: Sequence[PhaseConfig], version: int) -> tuple[int, PhaseConfig | None]:
     """The version that rewards of a version compare with, and the phase that says how.
 
     That with which the newest phase of preferences began; before any has begun, version 0 with the
@@ -195,7 +195,7 @@ def compared_with(phases: Sequence[PhaseConfig], version: int) -> tuple[int, Pha
     return began, found
 
 
-def evenly(rows: Sequence[T], count: int) -> list[T]:
+def pick_evenly(rows: Sequence[T], count: int) -> list[T]:
     """At most `count` rows from beginning to end, always the same ones, in their order."""
     kept = min(count, len(rows))
     return [rows[i * len(rows) // kept] for i in range(kept)]

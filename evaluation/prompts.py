@@ -15,7 +15,7 @@ from learning.data.rows import Row
 from learning.objectives import template
 
 
-def flat(text: str, limit: int = 300) -> str:
+def printable_line(text: str, limit: int = 300) -> str:
     """Rows and model output as one line that no terminal obeys, of bounded length."""
     return " ".join(one_line(text).split())[:limit]
 
@@ -27,7 +27,7 @@ def prompt(row: Row) -> str:
     return template.prompt(cast(Preference, row).prompt)
 
 
-def asked(row: Row) -> str:
+def question(row: Row) -> str:
     """What a row asks, as people read it: the prompt without its form, or the text to classify."""
     match row:
         case Instruction():
@@ -38,7 +38,7 @@ def asked(row: Row) -> str:
             return row.text
 
 
-def expected(row: Row) -> str:
+def expected_answer(row: Row) -> str:
     """What the row itself answers."""
     match row:
         case Instruction():

@@ -23,7 +23,7 @@ from common.config.config import FederationConfig, without_hub
 from common.errors import ConfigError, DataError, ModelError
 from common.files import write_durable
 from common.protocol.records import BaseRef, RowKind
-from coordinator.storage.run import Origin
+from coordinator.storage.run import PreparedRun
 from learning.data import shards, sources
 from learning.data.columns import NAMES
 from learning.data.labelled import Labelled
@@ -34,14 +34,14 @@ from learning.models.loading import load_tokenizer
 from learning.objectives import registry
 from learning.training.batches import GRAIN
 
-DATA = "data.json"
+PREPARED_FILE = "data.json"
 """In a folder of prepared rows: what they were made from, and what became of the others."""
-_ABOUT = (shards.MANIFEST, DATA, "skew.txt", "skew_*.png")  # the rows, beside them
+_ABOUT = (shards.MANIFEST, PREPARED_FILE, "skew.txt", "skew_*.png")  # the rows, beside them
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Dealt:
+class PreparedRows:
     """Rows that lie ready in a folder.
 
     Attributes:
@@ -61,7 +61,7 @@ class Dealt:
 
 def origin(
     config: FederationConfig, cache: Path, report: ProgressCallback, say: Say
-) -> Callable[[Path], Origin]:
+) -> Callable[[Path], PreparedRun]:
     """A function that prepares a run directory and says what the run begins with.
 
     Args:
@@ -75,10 +75,10 @@ def origin(
 
 def _origin(
     config: FederationConfig, cache: Path, report: ProgressCallback, say: Say, directory: Path
-) -> Origin:
+) -> PreparedRun:
     clients = directory / "clients"
-    find = partial(find_model, config, cache, report)
-    dealt = deal(config, find, Path(config.data.dir or clients), say)
+    find = partial(resolve_base_model, config, cache, report)
+    dealt = prepare_rows(config, find, Path(config.data.dir or clients), say)
     model = dealt.model
     if dealt.folder != clients:
         _copy(dealt.folder, clients)
@@ -86,7 +86,7 @@ def _origin(
     loaded = for_objective.load_for(objective, model.path, dealt.labels, torch.device("cpu"))
     adapted = lora.attach(loaded.model, config.model.lora, config.run.seed)
     place = model.name if model.kind == "hub" else str(model.path)
-    return Origin(
+    return PreparedRun(
         base=BaseRef(
             name=model.name, revision=model.revision, kind=model.kind, digest=model.digest
         ),
@@ -118,7 +118,7 @@ def _copy(folder: Path, clients: Path) -> None:
         ) from None
 
 
-def settled(
+def apply_offline_fallback(
     config: FederationConfig, say: Say, available: Callable[[str, str | None], bool] | None = None
 ) -> FederationConfig:
     """The configuration that a new run begins with: what [offline] says, if it has to be.
@@ -143,13 +143,17 @@ def _asks_hub(config: FederationConfig) -> bool:
     return hub.is_hub_id(name) and not Path(name).expanduser().is_dir()
 
 
-def find_model(config: FederationConfig, cache: Path, report: ProgressCallback) -> BaseModel:
+def resolve_base_model(
+    config: FederationConfig, cache: Path, report: ProgressCallback
+) -> BaseModel:
     """The base model that the configuration names, of the family that its objective needs."""
     family = for_objective.family_for(config.phase[0].objective)
     return base.resolve(config.model.name, config.model.revision, cache, report, family)
 
 
-def deal(config: FederationConfig, find: Callable[[], BaseModel], folder: Path, say: Say) -> Dealt:
+def prepare_rows(
+    config: FederationConfig, find: Callable[[], BaseModel], folder: Path, say: Say
+) -> PreparedRows:
     """The clients' rows in a folder: those that lie there, if they were made for this, or new ones.
 
     Args:
@@ -165,7 +169,7 @@ def deal(config: FederationConfig, find: Callable[[], BaseModel], folder: Path, 
         ConfigError: `data.columns` or `model.max_length` does not fit.
     """
     check_columns(config)
-    if lies_ready(folder):
+    if is_prepared(folder):
         return _found(folder, config, find())
     digests = {kind: _digest(config.data.source(kind)) for kind in config.kinds}
     read = _read(config, say)
@@ -190,19 +194,19 @@ def deal(config: FederationConfig, find: Callable[[], BaseModel], folder: Path, 
             heldout=config.data.heldout,
             out=folder,
         )
-        write_durable(folder / DATA, json.dumps(found, indent=1).encode())
+        write_durable(folder / PREPARED_FILE, json.dumps(found, indent=1).encode())
     except OSError as error:
         raise DataError(
             f"rows cannot be written to {folder}: {error.strerror}",
             "make room and see to its permissions, or choose another folder",
         ) from None
-    return Dealt(folder, model, prepared.rows(), labels, summaries)
+    return PreparedRows(folder, model, prepared.rows(), labels, summaries)
 
 
-def lies_ready(folder: Path) -> bool:
+def is_prepared(folder: Path) -> bool:
     """Whether a folder was prepared to the end; otherwise its rows are dealt again."""
     # Path.is_file raises where the folder may not be looked into; writing there says so better.
-    return all(os.path.isfile(folder / name) for name in (shards.MANIFEST, DATA))  # noqa: PTH113
+    return all(os.path.isfile(folder / name) for name in (shards.MANIFEST, PREPARED_FILE))  # noqa: PTH113
 
 
 def _read(config: FederationConfig, say: Say) -> dict[RowKind, Rows[Row]]:
@@ -267,7 +271,7 @@ def _digest(source: str) -> str | None:
         return None
 
 
-def _found(folder: Path, config: FederationConfig, model: BaseModel) -> Dealt:
+def _found(folder: Path, config: FederationConfig, model: BaseModel) -> PreparedRows:
     """The rows that lie in a folder.
 
     Raises:
@@ -276,12 +280,14 @@ def _found(folder: Path, config: FederationConfig, model: BaseModel) -> Dealt:
     """
     wanted = _made_for(config, model)
     try:
-        found = json.loads((folder / DATA).read_text(encoding="utf-8"))
+        found = json.loads((folder / PREPARED_FILE).read_text(encoding="utf-8"))
         made_for, labels, summaries = found["made_for"], tuple(found["labels"]), found["sources"]
         different = [key for key in wanted if made_for.get(key) != wanted[key]]
         digests = dict(found.get("digests", {}))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise DataError(f"{folder / DATA} is damaged", "remove the folder, prepare again") from None
+        raise DataError(
+            f"{folder / PREPARED_FILE} is damaged", "remove the folder, prepare again"
+        ) from None
     if different:
         raise DataError(
             f"{folder} was prepared {_otherwise(different[0], made_for, wanted)}",
@@ -296,7 +302,7 @@ def _found(folder: Path, config: FederationConfig, model: BaseModel) -> Dealt:
             )
     prepared = shards.load(folder)
     shards.check(prepared)
-    return Dealt(folder, model, prepared.rows(), labels, summaries)
+    return PreparedRows(folder, model, prepared.rows(), labels, summaries)
 
 
 def _otherwise(key: str, was: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
@@ -343,7 +349,7 @@ def check_length(max_length: int, model: PretrainedConfig) -> None:
         )
 
 
-def find_base(
+def find_base_model(
     config: FederationConfig, cache: Path, report: ProgressCallback
 ) -> Callable[[BaseRef], Path]:
     """A function that finds the base model of an existing run on this machine."""

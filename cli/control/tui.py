@@ -16,7 +16,7 @@ from cli.options import config_option, find_config, run_option
 from common.config import config as configuration
 from common.config.config import FederationConfig
 from common.errors import ConfigError
-from common.run_directory import recording
+from common.run_directory import recorded_run
 from common.store.embedded import read_address
 from common.store.store import Store, connect
 from tui.replay import FASTEST, SLOWEST, SPEED, Replay
@@ -137,7 +137,7 @@ def _live(found: Path | None, directory: Path | None, steers: bool) -> _Shown:
 
 
 def _replay(directory: Path, speed: float) -> _Shown:
-    replay = Replay(recording.read(directory), speed)
+    replay = Replay(recorded_run.read_run(directory), speed)
 
     def screen() -> App[None]:
         from tui.player import Player

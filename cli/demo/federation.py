@@ -24,6 +24,7 @@ from common.software import software_version
 from common.store.embedded import EmbeddedStore
 from coordinator.service import RunOutcome, Service
 from coordinator.storage.run import SITE, Run
+from evaluation.live_samples import Sampler
 from learning.evaluation.figures import MAIN, METRICS
 from learning.training.device import Compute, detect
 from worker.service import Worker, WorkerSettings
@@ -146,6 +147,7 @@ class _Federation:
             users={SITE: USER},
             listen=self._output.print_event,
             volatile=True,
+            samples=Sampler(self._run, time.time),
         )
         return service.serve(self._stop)
 

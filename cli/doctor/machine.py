@@ -85,10 +85,10 @@ def check_data(situation: Situation) -> Check:
     clients = config.run.path / "clients"
     if situation.side == "worker":
         return _files(data or clients, asked=data is not None)
-    from preparation.run import lies_ready
+    from preparation.run import is_prepared
 
     folder = data or (Path(config.data.dir) if config.data.dir else clients)
-    if lies_ready(folder):
+    if is_prepared(folder):
         return _prepared(folder)
     if data is not None:
         return _files(data, asked=True)

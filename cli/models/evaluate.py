@@ -162,21 +162,21 @@ def evaluate(wanted: Wanted, told: Progress) -> Report:
         told: Told of the progress of a base model that is made or fetched.
     """
     from evaluation import comparison
-    from evaluation.evaluator import Sizes
+    from evaluation.evaluator import EvaluationLimits
     from evaluation.report import report
     from learning.training.device import detect
 
     found, version = look(wanted.directory, wanted.version, told)
     sft, va, cls = wanted.rows
     limits: dict[RowKind, int] = {"sft": sft, "va": va, "cls": cls}
-    sizes = Sizes(limits, limits, wanted.samples, wanted.new_tokens)
+    sizes = EvaluationLimits(limits, limits, wanted.samples, wanted.new_tokens)
     if wanted.other is None:
-        return report.of(found, version, detect(), sizes)
+        return report.build_report(found, version, detect(), sizes)
     other, theirs = look(wanted.other, None, told)
-    comparison.check(found, other)
+    comparison.check_comparable(found, other)
     compute = detect()
     both = comparison.compare(found, version, other, theirs, compute, sizes)
-    return replace(report.of(found, version, compute, sizes), comparison=both)
+    return replace(report.build_report(found, version, compute, sizes), comparison=both)
 
 
 def look(directory: Path, version: int | None, told: Progress) -> tuple[Opened, int]:
@@ -186,5 +186,5 @@ def look(directory: Path, version: int | None, told: Progress) -> tuple[Opened, 
 
     found = run_record.read(directory)
     chosen = found.choose(version)
-    find = run.find_base(found.config, cache_dir(), told)
+    find = run.find_base_model(found.config, cache_dir(), told)
     return opening.look(found, find(found.base)), chosen

@@ -55,8 +55,8 @@ def command(
     from evaluation.export import export
 
     output = Output(plain)
-    wanted = export.Wanted(chosen, merge, cast("Precision | None", dtype), with_base)
-    written = export.write(found, wanted, out, cache_dir(), output.progress)
+    wanted = export.ExportOptions(chosen, merge, cast("Precision | None", dtype), with_base)
+    written = export.export_version(found, wanted, out, cache_dir(), output.progress)
     output.end_progress()
     output.print(f"version {chosen} of {run} is in {out}: {described(written)}")
     output.print(f"how to use it: {out / 'README.md'}")

@@ -70,6 +70,7 @@ def _serve(config: FederationConfig, mode: str, output: Output, shown: Operated)
         from cli.run import session
         from coordinator.metrics import Metrics
         from coordinator.service import Service
+        from evaluation.live_samples import Sampler
         from learning.training.device import detect
 
         run = session.open_run(
@@ -87,6 +88,7 @@ def _serve(config: FederationConfig, mode: str, output: Output, shown: Operated)
             queue_type=config.broker.queue_type,
             update_bytes=config.broker.site_mib << 20,
             observe=Metrics(shown.registry, shown.health, run),
+            samples=Sampler(run, time.time),
         )
         stop = threading.Event()
         handle_signals([stop])

@@ -36,10 +36,10 @@ def command(config_path: Path | None, out: Path | None, plain: bool) -> None:
     from learning.data import shards
     from preparation import run
 
-    config = run.settled(config, output.print)
-    ready = run.lies_ready(folder)
-    find = partial(run.find_model, config, cache_dir(), output.progress)
-    dealt = run.deal(config, find, folder, output.print)
+    config = run.apply_offline_fallback(config, output.print)
+    ready = run.is_prepared(folder)
+    find = partial(run.resolve_base_model, config, cache_dir(), output.progress)
+    dealt = run.prepare_rows(config, find, folder, output.print)
     output.end_progress()
     if ready:
         output.print(f"{folder} was prepared before, its rows stay as they are")

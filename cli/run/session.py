@@ -27,7 +27,7 @@ def open_run(
 
     Args:
         config: Of the run.
-        mode: One of `coordinator.storage.run.Mode`; `cli.checks` has found it possible.
+        mode: One of `coordinator.storage.run.StartMode`; `cli.checks` has found it possible.
         output: Told what is done.
         forget: Called with the id of a run that was set aside: its queues can go.
     """
@@ -35,10 +35,10 @@ def open_run(
     if mode == "new" and (old := runs.set_aside(config)) is not None:
         forget(old)
     if not config.run.path.exists():
-        config = preparation.settled(config, output.print)
+        config = preparation.apply_offline_fallback(config, output.print)
         prepare = preparation.origin(config, cache, output.progress, output.print)
-        runs.create(config, prepare, time.time())
-    run = runs.open_run(config, preparation.find_base(config, cache, output.progress))
+        runs.create_run(config, prepare, time.time())
+    run = runs.open_run(config, preparation.find_base_model(config, cache, output.progress))
     output.end_progress()
     describe(run, output)
     return run

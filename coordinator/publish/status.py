@@ -63,7 +63,7 @@ class Status:
             self._store.put_blob(self._run, versions.frame(version))
         for site, receipt in journal.receipts(RESTORED_RECEIPTS):
             self._store.put_receipt(self._run, site, receipt)
-        for client in journal.members():
+        for client in journal.joined_clients():
             self.member(AdmitClient(client))
         if self._store.get_version(self._run) is None:  # else the feed is there already
             self._store.append_events(self._run, journal.events(RESTORED_EVENTS))

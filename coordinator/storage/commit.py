@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 
 from common.protocol.records import UpdateSummary, VersionSummary
 from common.protocol.tensors import Tensors
-from coordinator.aggregation.factor import factor
+from coordinator.aggregation.factor import aggregate_factors
 from coordinator.core.events import CommitPart, CommitVersion
 from coordinator.storage.spool import Spool
 from coordinator.storage.versions import Versions
 
 
-def carry_out(
+def write_version(
     action: CommitVersion, versions: Versions, spool: Spool, now: float
 ) -> VersionSummary:
     """Make the version durable; returns the summary that the journal is to record.
@@ -25,7 +25,7 @@ def carry_out(
         RunError: An update cannot be read, the result is not finite, or the disk refused.
     """
     current = versions.read(action.version - 1)
-    ref = versions.make(action.version, factor(current, _deltas(action.parts, spool)))
+    ref = versions.stage(action.version, aggregate_factors(current, _deltas(action.parts, spool)))
     return VersionSummary(
         version=action.version,
         phase=action.phase,

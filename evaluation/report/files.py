@@ -21,8 +21,8 @@ from common.document.blocks import (
     to_markdown,
     write_files,
 )
-from coordinator.storage.retention import federated_loss
-from evaluation.assessment import Assessed
+from coordinator.storage.retention import federated_losses
+from evaluation.assessment import KindAssessment
 from evaluation.comparison import Comparison
 from evaluation.report import plots, tables
 from evaluation.report.report import Report, federated_accuracy
@@ -82,7 +82,7 @@ def fields(report: Report, *, history: bool) -> dict[str, Any]:
         "labels": list(found.labels),
         "samples": [asdict(sample) for sample in found.samples],
         "data": dict(report.sources),
-        "federated_loss": federated_loss(report.versions),
+        "federated_loss": federated_losses(report.versions),
         "federated_accuracy": federated_accuracy(report.versions),
     }
     if history:
@@ -117,7 +117,7 @@ def _write(
     return folder / f"{name}.md"
 
 
-def _assessed(found: Assessed) -> dict[str, Any]:
+def _assessed(found: KindAssessment) -> dict[str, Any]:
     last = {name: own[-1] for name, own in found.clients.items()}
     spreads = {metric.key: spread(metric, last) for metric in METRICS[found.kind]}
     return {
@@ -133,7 +133,7 @@ def _assessed(found: Assessed) -> dict[str, Any]:
     }
 
 
-def _figures(found: Metrics, of: Assessed) -> dict[str, Any]:
+def _figures(found: Metrics, of: KindAssessment) -> dict[str, Any]:
     intervals = {metric.key: found.interval(metric) for metric in METRICS[of.kind]}
     values: dict[str, Any] = {"rows": found.rows, **found.values}
     values["intervals"] = {key: list(pair) for key, pair in intervals.items() if pair}

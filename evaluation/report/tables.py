@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from common.document.blocks import Block, BulletList, Heading, Paragraph, Picture, Table
 from common.protocol.records import RowKind, UpdateSummary, VersionSummary
-from evaluation.assessment import Assessed, Assessment, Subject
-from evaluation.comparison import Compared, Comparison
-from evaluation.report.report import Course, Report, courses
+from evaluation.assessment import Assessment, EvaluatedVersion, KindAssessment
+from evaluation.comparison import Comparison, KindComparison
+from evaluation.report.report import PhaseHistory, Report, phase_histories
 from learning.evaluation.figures import BY_CLIENT, MAIN, METRICS, MetricInfo, Metrics, spread
 
 TITLES: dict[RowKind, str] = {
@@ -109,7 +109,7 @@ def history(report: Report, prefix: str) -> list[Block]:
 def versions(report: Report) -> list[Block]:
     """Every version and every update, phase by phase: each has a loss of its own."""
     blocks: list[Block] = [Heading("Versions")]
-    parts = courses(report.phases, report.versions)
+    parts = phase_histories(report.phases, report.versions)
     for part in parts:
         blocks += [_phase(part), _versions(part.versions)]
     blocks.append(Heading("Updates"))
@@ -148,7 +148,7 @@ def cell(metric: MetricInfo, found: Metrics) -> str:
     return text if interval is None else f"{text} ({interval[0]:.2f} to {interval[1]:.2f})"
 
 
-def _heldout(found: Assessed, assessment: Assessment) -> list[Block]:
+def _heldout(found: KindAssessment, assessment: Assessment) -> list[Block]:
     rows = found.heldout[-1].rows
     if not rows:
         return [Paragraph("There are no held-out rows of this kind.")]
@@ -168,7 +168,7 @@ def _heldout(found: Assessed, assessment: Assessment) -> list[Block]:
     return blocks
 
 
-def _reading(found: Assessed) -> str:
+def _reading(found: KindAssessment) -> str:
     """How to read the figures of a kind."""
     match found.kind:
         case "sft":
@@ -189,7 +189,7 @@ def _reading(found: Assessed) -> str:
             return "Macro-F1 is the mean of the F1 of the classes that occur."
 
 
-def _change(found: Assessed) -> str:
+def _change(found: KindAssessment) -> str:
     """Before and after, in a sentence."""
     metric = MAIN[found.kind]
     before, after = found.heldout[0], found.heldout[-1]
@@ -205,7 +205,7 @@ def _change(found: Assessed) -> str:
     )
 
 
-def _clients(found: Assessed, subjects: Sequence[Subject]) -> list[Block]:
+def _clients(found: KindAssessment, subjects: Sequence[EvaluatedVersion]) -> list[Block]:
     """Each client's figures before and after, one table for each of them."""
     names = list(found.clients)
     blocks: list[Block] = [Heading("Each client's own rows", 3)]
@@ -224,13 +224,13 @@ def _client(metric: MetricInfo, name: str, by_subject: Sequence[Metrics]) -> tup
     return (name, str(by_subject[-1].rows), *(cell(metric, one) for one in by_subject))
 
 
-def _worst(found: Assessed, metric: MetricInfo) -> list[str]:
+def _worst(found: KindAssessment, metric: MetricInfo) -> list[str]:
     known = [name for name, by_subject in found.clients.items() if by_subject[-1].rows]
     sign = 1 if metric.higher else -1
     return sorted(known, key=lambda name: sign * found.clients[name][-1].values[metric.key])
 
 
-def _spreads(found: Assessed, metric: MetricInfo) -> list[tuple[str, ...]]:
+def _spreads(found: KindAssessment, metric: MetricInfo) -> list[tuple[str, ...]]:
     """Worst client, range and deviation of each subject."""
     each = [
         spread(metric, {name: own[i] for name, own in found.clients.items()})
@@ -262,7 +262,7 @@ def _confusion(found: Metrics, labels: Sequence[str]) -> list[Block]:
     return [Heading("Who is taken for whom", 3), Table(header, rows)]
 
 
-def _compared(found: Compared, titles: tuple[str, str]) -> Table:
+def _compared(found: KindComparison, titles: tuple[str, str]) -> Table:
     one, two = found.figures
     rows = []
     for metric in METRICS[found.kind]:
@@ -273,7 +273,7 @@ def _compared(found: Compared, titles: tuple[str, str]) -> Table:
     return Table((f"{one.rows} rows", *titles, "difference"), tuple(rows))
 
 
-def _phase(part: Course) -> Paragraph:
+def _phase(part: PhaseHistory) -> Paragraph:
     phase = part.phase
     return Paragraph(
         f"Phase {part.number}, {phase.objective}: losses in {UNITS[phase.kind]},"

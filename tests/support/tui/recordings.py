@@ -52,7 +52,16 @@ def record(directory: Path) -> Path:
     db = sqlite3.connect(directory / "run.db")
     db.executescript(SCHEMA + " ".join(LATER))
     clients = {"a": {"sft": 7, "va": 3}}
-    meta = {"run_id": "mine-1", "software": "fccl 0", "clients": json.dumps(clients)}
+    base = {"name": "offline:gpt2-tiny", "kind": "offline", "digest": "0" * 64}
+    meta = {
+        "run_id": "mine-1",
+        "software": "fccl 0",
+        "base": json.dumps(base),
+        "clients": json.dumps(clients),
+        "labels": "[]",
+        "sources": "{}",
+        "adapter_config": "{}",
+    }
     db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
     db.execute("INSERT INTO member VALUES ('b', 'far', '{\"sft\": 5}', 0)")
     for task, client, attempts in TASKS:

@@ -143,8 +143,8 @@ REJECTED = {
 @pytest.mark.parametrize(("changed", "expected"), REJECTED.values(), ids=REJECTED.keys())
 def test_a_rejection_falls_into_a_category(changed: dict[str, object], expected: str) -> None:
     made = plan()
-    signs = HeartbeatsRead((WorkerSignal("local", False, None),) * 2)
-    state = step(made, CoordinatorState(), signs, 0.0).state
+    signals = HeartbeatsRead((WorkerSignal("local", False, None),) * 2)
+    state = step(made, CoordinatorState(), signals, 0.0).state
     task = next(iter(state.tasks.values()))
     actions = step(made, state, candidate(task, **changed), 1.0).actions
     assert [category(a.reason) for a in actions if isinstance(a, CloseTask | DiscardMessage)] == [

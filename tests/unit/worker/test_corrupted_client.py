@@ -14,7 +14,7 @@ import torch
 
 from common.config.config import AggregationConfig
 from common.protocol.records import ContributionStats
-from coordinator.aggregation.contribution import weights
+from coordinator.aggregation.contribution import contribution_weights
 from learning.data.instructions import Instruction
 from learning.data.rows import write
 from learning.models import base, loading, lora
@@ -77,11 +77,13 @@ def test_a_client_with_corrupted_labels_weighs_less_than_clean_peers_of_equal_si
     config = AggregationConfig.model_validate(
         {"contribution_mode": mode, "contribution_source": source}
     )
-    found = {client: weight for client, (_, weight) in weights(stats, config).items()}
+    found = {client: weight for client, (_, weight) in contribution_weights(stats, config).items()}
     assert sum(found.values()) == pytest.approx(1)
     assert found[CORRUPTED] < 0.95 * min(found[client] for client in CLEAN)
 
 
 def test_size_alone_cannot_tell_them_apart(stats: dict[str, ContributionStats]) -> None:
     config = AggregationConfig(contribution_mode="size")
-    assert {round(weight, 9) for _, weight in weights(stats, config).values()} == {0.25}
+    assert {round(weight, 9) for _, weight in contribution_weights(stats, config).values()} == {
+        0.25
+    }

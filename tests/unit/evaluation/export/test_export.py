@@ -40,7 +40,7 @@ from coordinator.storage.journal import Journal
 from coordinator.storage.versions import Versions
 from evaluation import run_record
 from evaluation.export import card
-from evaluation.export.export import Wanted, write
+from evaluation.export.export import ExportOptions, export_version
 from learning.models import base, for_objective, lora
 from learning.models.base import ProgressCallback
 from learning.models.encoders import load_whole
@@ -119,7 +119,7 @@ def made(
         },
         "test",
     )
-    origin = runs.Origin(
+    origin = runs.PreparedRun(
         base=BaseRef(name=name, revision=revision, kind=kind, digest=digest),
         base_path=path,
         rows={SECRET: {row: 30}, "b": {row: 12}},
@@ -128,7 +128,7 @@ def made(
         adapter=first,
         adapter_config=lora.adapter_config(adapted, str(path), revision),
     )
-    runs.create(config, lambda directory: origin, 1.0)
+    runs.create_run(config, lambda directory: origin, 1.0)
     directory = config.run.path
     if kind == "hub":  # as if it had been downloaded before
         (place / "cache" / "models").mkdir(parents=True)
@@ -136,7 +136,7 @@ def made(
     versions = Versions(directory / "versions", origin.adapter_config, config.codec.adapter)
     journal = Journal.open(directory / "run.db")
     for number, tensors in ((1, first), (2, trained)):
-        ref = versions.make(number, tensors)
+        ref = versions.stage(number, tensors)
         journal.put_version(summary(number, ref.sha256, ref.nbytes))
         versions.place(number, ref.sha256)
     journal.close()
@@ -166,8 +166,8 @@ def export(
     with_base: bool | None = None,
 ) -> Path:
     run = run_record.read(of.directory)
-    wanted = Wanted(version, merge, precision, with_base)
-    write(run, wanted, out, of.directory.parent / "cache", quietly)
+    wanted = ExportOptions(version, merge, precision, with_base)
+    export_version(run, wanted, out, of.directory.parent / "cache", quietly)
     return out
 
 
@@ -583,7 +583,7 @@ def test_a_run_is_read_while_its_coordinator_writes(causal: Made, tmp_path: Path
     journal.put_version(summary(3, "3" * 64, 1))  # so far in the write-ahead log alone
     found = run_record.read(run.directory)
     assert found.present == (0, 1, 2, 3)
-    journal.check()  # nobody has taken over since
+    journal.check_epoch()  # nobody has taken over since
     assert journal.rows("SELECT value FROM epoch") == [(epoch,)]
     journal.close()
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
-from html.parser import HTMLParser
 
 from common.config.config import PhaseConfig
 from common.document.blocks import (
@@ -25,10 +25,10 @@ from common.document.blocks import (
 )
 from common.errors import RunError
 from common.protocol.records import UpdateSummary, VersionSummary
-from evaluation.assessment import Assessed, Assessment, Sample, Subject
-from evaluation.comparison import Compared, Comparison, Side
+from evaluation.assessment import AnsweredRow, Assessment, EvaluatedVersion, KindAssessment
+from evaluation.comparison import ComparedVersion, Comparison, KindComparison
 from evaluation.report import files, plots, tables
-from evaluation.report.report import Report, courses, federated_accuracy
+from evaluation.report.report import Report, federated_accuracy, phase_histories
 from learning.evaluation.figures import METRICS, Metrics, classes, preferences, text
 
 SFT, DPO = PhaseConfig(versions=2), PhaseConfig(objective="dpo", versions=2)
@@ -63,7 +63,7 @@ HISTORY = (
     version(3, 1, update(2, 3, 0.5), update(2, 1, 0.9)),
     version(4, 1, update(3, 1, 0.7)),
 )
-TEXTS = Assessed(
+TEXTS = KindAssessment(
     kind="sft",
     heldout=(text([8.0], [4], [4]), text([4.0], [4], [4])),
     pooled=(text([9.0], [4], [4]), text([5.0], [4], [4])),
@@ -73,7 +73,7 @@ TEXTS = Assessed(
     },
     unigram=3.0,
 )
-PAIRS = Assessed(
+PAIRS = KindAssessment(
     kind="va",
     heldout=(preferences([(-1.0, -2.0)] * 4, [(-1.0, -2.0)] * 4, [(1, 1)] * 4, 0.1),) * 2,
     pooled=(Metrics(0),) * 2,
@@ -81,7 +81,7 @@ PAIRS = Assessed(
     reference=2,
     beta=0.1,
 )
-LABELS = Assessed(
+LABELS = KindAssessment(
     kind="cls",
     heldout=(classes([0.7, 0.7], [0, 0], [0, 1], 2), classes([0.1, 0.1], [0, 1], [0, 1], 2)),
     pooled=(classes([0.7], [0], [1], 2), classes([0.1], [1], [1], 2)),
@@ -90,7 +90,9 @@ LABELS = Assessed(
 
 
 def report(
-    *kinds: Assessed, phases: tuple[PhaseConfig, ...] = (SFT, DPO), labels: tuple[str, ...] = ()
+    *kinds: KindAssessment,
+    phases: tuple[PhaseConfig, ...] = (SFT, DPO),
+    labels: tuple[str, ...] = (),
 ) -> Report:
     return Report(
         name="r",
@@ -99,9 +101,9 @@ def report(
         phases=phases,
         assessment=Assessment(
             version=4,
-            subjects=(Subject(0, "base"), Subject(4, "version 4")),
+            subjects=(EvaluatedVersion(0, "base"), EvaluatedVersion(4, "version 4")),
             kinds=kinds,
-            samples=(Sample(HOSTILE, "a", (HOSTILE, "")),),
+            samples=(AnsweredRow(HOSTILE, "a", (HOSTILE, "")),),
             labels=labels,
         ),
         versions=HISTORY,
@@ -221,7 +223,7 @@ def test_a_client_without_rows_has_a_dash_and_is_no_worst_client() -> None:
     ],
 )
 def test_each_client_has_all_figures_that_are_promised_under_a_heading_of_their_own(
-    of: Assessed, figures: list[str]
+    of: KindAssessment, figures: list[str]
 ) -> None:
     blocks = tables.figures(report(of, labels=("no", "yes")).assessment, "")
     own = blocks[blocks.index(Heading("Each client's own rows", 3)) + 1 :]
@@ -257,16 +259,16 @@ def test_versions_and_updates_have_accuracies_where_their_phase_has_them() -> No
 
 
 def test_a_comparison_has_differences_and_says_when_only_bytes_can_be_compared() -> None:
-    sides = (Side("a", "x", "1" * 64, 3), Side("b", "y", "2" * 64, 5))
+    sides = (ComparedVersion("a", "x", "1" * 64, 3), ComparedVersion("b", "y", "2" * 64, 5))
     pair = (text([8.0], [4], [4]), text([6.0], [4], [4]))
-    blocks = tables.comparison(Comparison(sides, (Compared("sft", pair, 2),)))
+    blocks = tables.comparison(Comparison(sides, (KindComparison("sft", pair, 2),)))
     assert cells(blocks, "1 rows")[0] == ("nats per token", "2.000", "1.500", "-0.500")
     assert "only bits per byte can be compared" in words(blocks)
     assert "2 rows fit into one model only" in words(blocks)
     assert "own reference" not in words(blocks)
-    pairs = Comparison(sides, (Compared("va", (PAIRS.heldout[0], PAIRS.heldout[1]), 0),))
+    pairs = Comparison(sides, (KindComparison("va", (PAIRS.heldout[0], PAIRS.heldout[1]), 0),))
     assert "own reference" in words(tables.comparison(pairs))
-    empty = Comparison(sides, (Compared("cls", (Metrics(0), Metrics(0)), 0),))
+    empty = Comparison(sides, (KindComparison("cls", (Metrics(0), Metrics(0)), 0),))
     assert {row[1:] for row in cells(tables.comparison(empty), "0 rows")} == {("–", "–", "–")}
 
 
@@ -274,12 +276,12 @@ def test_a_comparison_has_differences_and_says_when_only_bytes_can_be_compared()
 
 
 def test_each_phase_has_its_own_curve_from_the_version_that_it_began_with() -> None:
-    sft, dpo = courses((SFT, DPO), HISTORY)
+    sft, dpo = phase_histories((SFT, DPO), HISTORY)
     assert (sft.begin, dpo.begin) == (0, 2)
     assert sft.holdout == ((0, 2.0), (1, 2.0))
     assert dpo.train == ((3, 1.5), (4, 1.5))
     assert (sft.accuracy, dpo.accuracy) == ((), ((2, 0.6), (3, 0.7)))
-    assert len(courses((SFT, DPO), HISTORY[:2])) == 1
+    assert len(phase_histories((SFT, DPO), HISTORY[:2])) == 1
 
 
 def test_the_federated_accuracy_is_weighted_by_samples() -> None:

@@ -9,12 +9,12 @@ from coordinator.core.state import CoordinatorState
 
 
 @dataclass(frozen=True)
-class Step:
+class Transition:
     """A state, and the actions that led to it."""
 
     state: CoordinatorState
     actions: tuple[Action, ...] = ()
 
-    def then(self, *actions: Action, state: CoordinatorState | None = None) -> Step:
+    def then(self, *actions: Action, state: CoordinatorState | None = None) -> Transition:
         """This step, followed by more."""
-        return Step(state or self.state, self.actions + actions)
+        return Transition(state or self.state, self.actions + actions)
