@@ -14,7 +14,7 @@ from common.config import config as configuration
 from common.document import blocks as document
 from common.errors import DataError
 from worker.incremental.report import history, plots, report
-from worker.incremental.report.history import History
+from worker.incremental.report.history import ClientHistory
 
 NAME = "incremental"
 
@@ -54,7 +54,7 @@ def serve(state: Path | None, client: str | None, out: Path | None, as_json: boo
     return 0
 
 
-def look(state: Path, client: str | None) -> list[History]:
+def look(state: Path, client: str | None) -> list[ClientHistory]:
     """The histories that are asked for.
 
     Raises:

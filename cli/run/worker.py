@@ -145,9 +145,9 @@ def _answering(listener: Listener | None, job: Job, output: Output) -> Iterator[
         return
     from worker.incremental.http.endpoint import Endpoint
     from worker.incremental.http.listener import HOST
-    from worker.incremental.http.token import token, token_path
+    from worker.incremental.http.token import load_or_create_token, token_path
 
-    endpoint = Endpoint(job.state, job.config.incremental, token(job.state))
+    endpoint = Endpoint(job.state, job.config.incremental, load_or_create_token(job.state))
     with listener.serving(endpoint):
         where = f"http://{HOST}:{listener.port}/learn"
         output.print(f"live input: POST to {where}, with the token in {token_path(job.state)}")

@@ -18,7 +18,7 @@ from common.document.blocks import to_markdown
 from common.errors import DataError
 from worker.incremental.inbox import schema
 from worker.incremental.report import history, report
-from worker.incremental.report.stream import figures
+from worker.incremental.report.stream import stream_figures
 
 Measured = tuple[float, float | None]
 
@@ -82,7 +82,7 @@ def state(tmp_path: Path) -> Path:
 
 def test_what_the_gate_saw_before_a_first_batch_completes_the_stream(state: Path) -> None:
     (stream,) = history.read(state, "client_0").streams
-    found = figures(stream.measures)
+    found = stream_figures(stream.measures)
     assert [task.task for task in found.tasks] == ["", "a", "b"]
     # Before the stream, the own data by the anchors and `a` by its new items; `b` after `a`.
     assert found.matrix == ((0.9, 0.5, None), (0.85, 0.75, 0.25), (0.8, 0.7, 1.0))
@@ -111,8 +111,8 @@ def test_another_run_is_another_stream_and_knows_its_own_data_only_when_measured
     found = history.read(state, "client_0")
     assert [stream.run for stream in found.streams] == ["r-1", "r-2"]
     # Its anchors hold items that the first run learned, so they are not the own data alone.
-    assert figures(found.streams[1].measures).matrix == ((None, None), (0.6, 1.0))
-    assert [stream.run for stream in report.shown(found)] == ["r-2"]
+    assert stream_figures(found.streams[1].measures).matrix == ((None, None), (0.6, 1.0))
+    assert [stream.run for stream in report.latest_streams(found)] == ["r-2"]
     assert "3 batches of earlier runs" in to_markdown(report.blocks([found]))
 
 

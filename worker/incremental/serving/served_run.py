@@ -34,7 +34,7 @@ FILE = "served.json"
 LOCK_S = 30.0
 
 
-class Served(Record):
+class ServedRun(Record):
     """What a worker of this machine serves, or served last."""
 
     run: RunId
@@ -46,7 +46,7 @@ class Served(Record):
     labels: Annotated[ClassNames, BeforeValidator(list_to_tuple)] = ()
 
 
-def write(state: Path, served: Served) -> None:
+def write(state: Path, served: ServedRun) -> None:
     """Tell it; whoever comes last is believed.
 
     Raises:
@@ -55,7 +55,7 @@ def write(state: Path, served: Served) -> None:
     _durable(state / "inbox" / FILE, served.model_dump_json().encode())
 
 
-def read(state: Path) -> Served | None:
+def read(state: Path) -> ServedRun | None:
     """What a worker told last; None where none ever ran.
 
     Raises:
@@ -63,7 +63,7 @@ def read(state: Path) -> Served | None:
     """
     path = state / "inbox" / FILE
     try:
-        return Served.model_validate_json(path.read_bytes())
+        return ServedRun.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValidationError):
