@@ -18,7 +18,7 @@ from cli.options import config_option, find_config, run_option
 from common.config import config as configuration
 from common.config.config import FederationConfig, IncrementalConfig
 from common.errors import DataError
-from common.protocol.records import Label
+from common.protocol.records import Identifier
 from coordinator.storage import run as runs
 from worker.incremental.inbox import schema
 from worker.incremental.inbox.items import TASK
@@ -164,7 +164,7 @@ def _client(name: str | None, told: ServedRun | None, state: Path) -> str:
     if told is not None and name not in told.clients:
         raise DataError("the worker serves no such client", f"it serves {_listed(told.clients)}")
     try:
-        return TypeAdapter(Label).validate_python(name)
+        return TypeAdapter(Identifier).validate_python(name)
     except ValidationError:
         raise DataError(
             "--client is no client's name", "letters, digits, and then also _ . -"

@@ -23,7 +23,7 @@ from filelock import Timeout
 from common.clock import Clock
 from common.config.config import IncrementalConfig
 from common.errors import DataError, ModelError, StoreError, WireError
-from common.protocol.records import KINDS, CurrentModel, InboxFigures, Receipt, TrainTask
+from common.protocol.records import ROW_KINDS, CurrentModel, InboxFigures, Receipt, TrainTask
 from common.protocol.tensors import Tensors
 from learning.models import lora
 from worker.data.shards import ClientData
@@ -264,7 +264,7 @@ class Learner:
                 return
 
     def _start(self, pupil: ClientContext, task: TrainTask) -> IncrementalStart:
-        book, kind = pupil.book, KINDS[task.objective]
+        book, kind = pupil.book, ROW_KINDS[task.objective]
         rows = book.entries(
             "learned", "settled", kind=kind, held=False, newest=self._config.reservoir
         )

@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.clock import Clock, wall
+from common.clock import Clock, wall_clock
 from common.config.config import IncrementalConfig
 from common.errors import DataError
-from common.files import sync
+from common.files import sync_path
 from worker.incremental.inbox import schema
 from worker.incremental.inbox.items import Item
 
@@ -95,7 +95,7 @@ class StoredItem:
 class Inbox:
     """One client's. Methods may be called from any thread."""
 
-    def __init__(self, path: Path, limits: IncrementalConfig, clock: Clock = wall) -> None:
+    def __init__(self, path: Path, limits: IncrementalConfig, clock: Clock = wall_clock) -> None:
         """Open it, made where there is none.
 
         Args:
@@ -113,7 +113,7 @@ class Inbox:
         try:
             self._db.execute("PRAGMA secure_delete = ON")  # what is forgotten leaves no bytes
             if made:
-                sync(path.parent.parent)  # SQLite sees to the folder itself
+                sync_path(path.parent.parent)  # SQLite sees to the folder itself
         except (OSError, sqlite3.Error) as error:
             self._db.close()
             raise schema.unusable(path, error) from None

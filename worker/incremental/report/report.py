@@ -10,7 +10,15 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from common.document.blocks import Block, Heading, Items, Paragraph, Picture, Table, finite
+from common.document.blocks import (
+    Block,
+    BulletList,
+    Heading,
+    Paragraph,
+    Picture,
+    Table,
+    replace_non_finite,
+)
 from worker.incremental.report.history import BatchRecord, ClientHistory, LearningStream
 from worker.incremental.report.stream import (
     OWN,
@@ -47,7 +55,9 @@ def blocks(histories: Sequence[ClientHistory]) -> list[Block]:
 
 def fields(histories: Sequence[ClientHistory]) -> dict[str, Any]:
     """The same and more, as plain JSON values; a number that is not finite is null."""
-    values: dict[str, Any] = finite({"clients": {each.client: _fields(each) for each in histories}})
+    values: dict[str, Any] = replace_non_finite(
+        {"clients": {each.client: _fields(each) for each in histories}}
+    )
     return values
 
 
@@ -100,7 +110,7 @@ def _client(history: ClientHistory) -> list[Block]:
             found.append(Paragraph(f"{earlier} batches of earlier runs: in the JSON file."))
     refused = [f"{count} × {reason}" for reason, count in history.refused.items()]
     if refused:
-        found.append(Items("Items of no use", tuple(refused[:_REASONS])))
+        found.append(BulletList("Items of no use", tuple(refused[:_REASONS])))
     return found
 
 
@@ -132,7 +142,7 @@ def _stream(client: str, stream: LearningStream) -> list[Block]:
         ]
         more = len(points) - _REASONS
         points = [*points[:_REASONS], *([f"and {more} more"] if more > 0 else [])]
-        found.append(Items("Rejected, the newest first", tuple(points)))
+        found.append(BulletList("Rejected, the newest first", tuple(points)))
     return found
 
 

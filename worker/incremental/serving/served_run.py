@@ -21,11 +21,11 @@ from common.protocol.records import (
     Adapter,
     ClassNames,
     CurrentModel,
-    Label,
+    Identifier,
     Record,
     RowKind,
     RunId,
-    tuple_of,
+    list_to_tuple,
 )
 from common.protocol.tensors import Tensors
 from common.protocol.wire import pack, unpack
@@ -38,10 +38,12 @@ class ServedRun(Record):
     """What a worker of this machine serves, or served last."""
 
     run: RunId
-    name: Label
-    clients: Annotated[tuple[Label, ...], Field(max_length=4096), BeforeValidator(tuple_of)]
-    kinds: Annotated[tuple[RowKind, ...], BeforeValidator(tuple_of)] = ()
-    labels: Annotated[ClassNames, BeforeValidator(tuple_of)] = ()
+    name: Identifier
+    clients: Annotated[
+        tuple[Identifier, ...], Field(max_length=4096), BeforeValidator(list_to_tuple)
+    ]
+    kinds: Annotated[tuple[RowKind, ...], BeforeValidator(list_to_tuple)] = ()
+    labels: Annotated[ClassNames, BeforeValidator(list_to_tuple)] = ()
 
 
 def write(state: Path, served: ServedRun) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from common.config.config import IncrementalConfig
 from common.errors import DataError
-from common.protocol.records import KINDS, CurrentModel, RowKind
+from common.protocol.records import ROW_KINDS, CurrentModel, RowKind
 from common.protocol.tensors import Tensors
 from learning.evaluation.measurement import Measurement
 from worker.data.shards import HOLDOUT_EXAMPLES, ClientData, ShardRequest, TokenisedShard
@@ -267,7 +267,9 @@ class BatchBuilder:
         without rows of the items' kind is measured on those of the phase.
         """
         exams = []
-        for kind in kinds if any(self._own(k) for k in kinds) else {KINDS[self._model.objective]}:
+        for kind in (
+            kinds if any(self._own(k) for k in kinds) else {ROW_KINDS[self._model.objective]}
+        ):
             known = self._before(kind, without, held=True)
             chosen = replay.balanced_sample(known, HOLDOUT_EXAMPLES, len(known), lambda e: e.task)
             held, _ = self._examples(kind, chosen, adapter)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.config.config import IncrementalConfig
-from common.protocol.records import KINDS, CurrentModel, ObjectiveName, RowKind
+from common.protocol.records import ROW_KINDS, CurrentModel, ObjectiveName, RowKind
 from common.protocol.tensors import Tensors
 from learning.data.row_types import Instruction, LabelledText, PreferencePair
 from learning.evaluation.evaluate import restore_order
@@ -30,7 +30,7 @@ LR_FULL = 1e-5
 SMOOTHING = 0.1
 """Of the classes that users name. A few dozen texts, seen again and again, are soon right and then
 only make the model surer of itself, which is what anchors pay for: docs/log.md has the figures."""
-OBJECTIVES: Mapping[RowKind, ObjectiveName] = {kind: name for name, kind in KINDS.items()}
+OBJECTIVES: Mapping[RowKind, ObjectiveName] = {kind: name for name, kind in ROW_KINDS.items()}
 _ROWS: Mapping[RowKind, Callable[..., Any]] = {
     "sft": Instruction,
     "va": PreferencePair,

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from common.protocol.records import one_line
-from common.tls.tls import trusting
+from common.tls.verification import verifying_context
 from worker.incremental.validation.errors import (
     MAX_ANSWER,
     NEVER,
@@ -68,7 +68,7 @@ async def _within(answer: Coroutine[Any, Any, bytes], timeout_s: float, stop: Fl
 
 async def _answer(url: str, asked: bytes) -> bytes:
     headers = {"content-type": "application/json", "accept-encoding": "identity"}
-    verify: ssl.SSLContext | bool = trusting(None) if url.startswith("https:") else True
+    verify: ssl.SSLContext | bool = verifying_context(None) if url.startswith("https:") else True
     client = httpx.AsyncClient(timeout=None, trust_env=False, verify=verify)
     answer = bytearray()
     async with client, client.stream("POST", url, content=asked, headers=headers) as response:

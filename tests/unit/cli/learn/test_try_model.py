@@ -21,7 +21,7 @@ from cli.learn.location import locate_inbox
 from cli.main import fccl
 from common.config.config import IncrementalConfig
 from common.errors import DataError, FcclError, JoinError, ModelError
-from common.protocol.manifest import manifest, sha256
+from common.protocol.manifest import make_manifest, sha256_hex
 from common.protocol.records import BaseRef, BlobRef, CurrentModel, LoraSpec, ObjectiveName
 from common.protocol.tensors import Tensors
 from learning.models import lora, objective_model
@@ -99,7 +99,7 @@ def site(
 ) -> Site:
     monkeypatch.setenv("FCCL_CACHE", str(folder / "cache"))
     monkeypatch.chdir(folder)
-    digest = sha256(manifest(files))
+    digest = sha256_hex(make_manifest(files))
     (folder / "cache" / "models").mkdir(parents=True)
     files.rename(folder / "cache" / "models" / digest)
     labels = LABELS if objective == "classification" else ()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.protocol.records import KINDS, LoraSpec, ObjectiveName, RowKind, TrainTask
+from common.protocol.records import ROW_KINDS, LoraSpec, ObjectiveName, RowKind, TrainTask
 from learning.data.row_types import Instruction, PreferencePair
 from learning.data.rows import write
 from learning.models import lora, objective_model
@@ -46,7 +46,7 @@ class Writer(Stage):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        kind = KINDS[self.objective]
+        kind = ROW_KINDS[self.objective]
         write(self.root / "clients" / f"client_0_{kind}.jsonl", OWN[kind])
 
     def task(self, version: int = 0, task_id: str = "t1") -> TrainTask:
