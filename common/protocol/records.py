@@ -9,7 +9,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 
 def one_line(text: str) -> str:
@@ -361,7 +370,12 @@ class Event(Record):
 
 
 class UpdateSummary(Record):
-    """What one update was worth in its commit; see docs/algorithms.md for each factor."""
+    """One update's share of a commit, and the statistics that its client reported.
+
+    The serialised form is flat: the fields of `stats` stand beside the others, as columns of
+    `client_metrics.jsonl` and in the summaries of run directories of every release so far.
+    `docs/algorithms.md` explains each factor.
+    """
 
     task_id: Identifier
     client_id: Identifier
@@ -374,18 +388,22 @@ class UpdateSummary(Record):
     participation_factor: float
     clip: float
     coefficient: float
-    num_samples: Count
-    num_tokens: Count
-    steps: Count
-    avg_loss: Loss
-    loss_before: Loss
-    loss_after: Loss
-    delta_norm: float
-    train_seconds: Seconds
+    stats: ContributionStats
     nbytes: Count
-    accuracy_before: Fraction | None = None
-    accuracy_after: Fraction | None = None
-    incremental_samples: Count = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nest_stats(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or "stats" in value:
+            return value
+        stats = {key: value[key] for key in ContributionStats.model_fields if key in value}
+        return {key: value[key] for key in value if key not in stats} | {"stats": stats}
+
+    @model_serializer(mode="wrap")
+    def _flatten_stats(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = serialize(self)
+        stats: dict[str, Any] = fields.pop("stats")
+        return fields | stats
 
 
 class VersionSummary(Record):

@@ -307,13 +307,19 @@ def _versions(made: Sequence[VersionSummary]) -> Table:
 
 def _updates(updates: Sequence[UpdateSummary]) -> Table:
     names = ("task", "client", "rows", "staleness", "FCCL weight", "× staleness", "× balance")
-    judged = any(update.accuracy_before is not None for update in updates)
+    judged = any(update.stats.accuracy_before is not None for update in updates)
     extra = ("accuracy before", "after") if judged else ()
     rows = []
     for u in updates:
-        row = [u.task_id, u.client_id, str(u.num_samples), str(u.staleness), f"{u.weight:.3f}"]
+        row = [
+            u.task_id,
+            u.client_id,
+            str(u.stats.num_samples),
+            str(u.staleness),
+            f"{u.weight:.3f}",
+        ]
         row += [f"{u.staleness_factor:.3f}", f"{u.participation_factor:.2f}", f"{u.clip:.2f}"]
-        row += [f"{u.coefficient:.3f}", f"{u.avg_loss:.3f}"]
-        row += [_number(u.accuracy_before), _number(u.accuracy_after)] if judged else []
+        row += [f"{u.coefficient:.3f}", f"{u.stats.avg_loss:.3f}"]
+        row += [_number(u.stats.accuracy_before), _number(u.stats.accuracy_after)] if judged else []
         rows.append(tuple(row))
     return Table((*names, "× clip", "step", "train loss", *extra), tuple(rows))

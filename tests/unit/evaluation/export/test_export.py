@@ -29,6 +29,7 @@ from common.config.config import parse
 from common.errors import ConfigError, ModelError, RunError
 from common.protocol.records import (
     BaseRef,
+    ContributionStats,
     LoraSpec,
     ObjectiveName,
     RowKind,
@@ -147,8 +148,11 @@ def summary(version: int, sha256: str, nbytes: int) -> VersionSummary:
     update = UpdateSummary(
         task_id=f"t{version}", client_id=SECRET, worker_id="w", base_version=version - 1,
         staleness=0, score=1.0, weight=1.0, staleness_factor=1.0, participation_factor=1.0,
-        clip=1.0, coefficient=1.0, num_samples=30, num_tokens=100, steps=2, avg_loss=4.0,
-        loss_before=5.0, loss_after=3.0, delta_norm=1.0, train_seconds=1.0, nbytes=10,
+        clip=1.0, coefficient=1.0, nbytes=10,
+        stats=ContributionStats(
+            num_samples=30, num_tokens=100, steps=2, avg_loss=4.0, loss_before=5.0,
+            loss_after=3.0, delta_norm=1.0, train_seconds=1.0,
+        ),
     )  # fmt: skip
     return VersionSummary(
         version=version, phase=0, at=2.0, sha256=sha256, nbytes=nbytes, updates=(update,),

@@ -24,7 +24,7 @@ from common.document.blocks import (
     to_markdown,
 )
 from common.errors import RunError
-from common.protocol.records import UpdateSummary, VersionSummary
+from common.protocol.records import ContributionStats, UpdateSummary, VersionSummary
 from evaluation.assessment import AnsweredRow, Assessment, EvaluatedVersion, KindAssessment
 from evaluation.comparison import ComparedVersion, Comparison, KindComparison
 from evaluation.report import files, plots, tables
@@ -46,14 +46,17 @@ def update(base: int, samples: int = 1, accuracy: float | None = None) -> Update
     return UpdateSummary(
         task_id="t1", client_id="client_0", worker_id="w", base_version=base, staleness=0,
         score=1.0, weight=1.0, staleness_factor=1.0, participation_factor=1.0, clip=1.0,
-        coefficient=1.0, num_samples=samples, num_tokens=1, steps=1, avg_loss=1.5,
-        loss_before=2.0, loss_after=1.0, delta_norm=1.0, train_seconds=1.0, nbytes=1000,
-        accuracy_before=accuracy, accuracy_after=accuracy,
+        coefficient=1.0, nbytes=1000,
+        stats=ContributionStats(
+            num_samples=samples, num_tokens=1, steps=1, avg_loss=1.5, loss_before=2.0,
+            loss_after=1.0, delta_norm=1.0, train_seconds=1.0, accuracy_before=accuracy,
+            accuracy_after=accuracy,
+        ),
     )  # fmt: skip
 
 
 def version(number: int, phase: int, *updates: UpdateSummary) -> VersionSummary:
-    judged = [u.accuracy_before for u in updates if u.accuracy_before is not None]
+    judged = [u.stats.accuracy_before for u in updates if u.stats.accuracy_before is not None]
     return VersionSummary(
         version=number, phase=phase, at=0.0, sha256="0" * 64, nbytes=1,
         train_loss=1.5 if updates else None, holdout_before=2.0 if updates else None,
