@@ -19,8 +19,8 @@ import torch
 
 from common.errors import ModelError
 from learning.objectives.registry import Objective
-from learning.training.batches import Counted, Sized, per_epoch, stream
-from learning.training.fastpath import fast
+from learning.training.batches import Batch, Example, batches_per_epoch, shuffled_batches
+from learning.training.fast_path import fast_path
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class LocalTraining:
             raise ValueError("set exactly one of steps and epochs")
         if self.steps is not None:
             return self.steps
-        return (self.epochs or 0) * per_epoch(examples, self.batch_size)
+        return (self.epochs or 0) * batches_per_epoch(examples, self.batch_size)
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class TrainResult:
 def train(
     model: torch.nn.Module,
     objective: Objective,
-    examples: Sequence[Sized],
+    examples: Sequence[Example],
     settings: LocalTraining,
     on_step: Callable[[StepReport], bool] = lambda _: True,
 ) -> TrainResult:
@@ -125,12 +125,12 @@ def train(
         weights, lr=settings.lr, betas=settings.betas, eps=objective.eps, weight_decay=0.0
     )
     device = weights[0].device
-    collate: Callable[..., Counted] = partial(objective.collate, device=device)
-    batches = stream(examples, settings.batch_size, settings.seed, collate)
+    collate: Callable[..., Batch] = partial(objective.collate, device=device)
+    batches = shuffled_batches(examples, settings.batch_size, settings.seed, collate)
     total, done, start = _Totals(), True, time.perf_counter()
     model.train(objective.dropout)
     forked = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
-    with forked, fast(model, autocast=settings.autocast):
+    with forked, fast_path(model, autocast=settings.autocast):
         torch.manual_seed(settings.seed)  # dropout
         for step in range(1, steps + 1):
             batch = next(batches)
@@ -149,7 +149,7 @@ def train(
 def _gradient(
     model: torch.nn.Module,
     objective: Objective,
-    batch: Counted,
+    batch: Batch,
     settings: LocalTraining,
     *,
     weights: Sequence[torch.Tensor],
@@ -186,7 +186,7 @@ class _Totals:
         self.steps = self.samples = self.tokens = self.learned = 0
         self.nats = 0.0
 
-    def add(self, batch: Counted, loss: float) -> None:
+    def add(self, batch: Batch, loss: float) -> None:
         self.steps += 1
         self.samples += batch.size
         self.tokens += batch.tokens

@@ -12,7 +12,7 @@ import pytest
 from textual.pilot import Pilot
 
 from common.protocol.records import Event, Heartbeat
-from common.run_directory import recording
+from common.run_directory import recorded_run
 from common.store.inbox_totals import InboxHistory
 from tests.support.tui.live_app import heartbeat
 from tests.support.tui.recordings import record
@@ -117,7 +117,7 @@ def test_the_screen_of_a_state(state: str, tmp_path: Path) -> None:
 
 
 def test_a_replay(tmp_path: Path) -> None:
-    source = Replay(recording.read(record(tmp_path / "r")), monotonic=lambda: 0.0)
+    source = Replay(recorded_run.read_run(record(tmp_path / "r")), monotonic=lambda: 0.0)
     compare(ReplayApp(source), "replay", NARROW, tmp_path)
 
 
@@ -131,7 +131,9 @@ def test_a_pane(pane: Any, size: tuple[int, int], tmp_path: Path) -> None:
             host.pane.show(replace(run(), read_at=second))
             await pilot.pause()
 
-    name = f"{pane.__name__.removesuffix('Pane').lower()}-{'narrow' if size == NARROW else 'middle'}"
+    name = (
+        f"{pane.__name__.removesuffix('Pane').lower()}-{'narrow' if size == NARROW else 'middle'}"
+    )
     compare(host, name, size, tmp_path, script)
 
 

@@ -155,7 +155,7 @@ def slowest(
         count: At most so many.
     """
     times = {
-        client: median(update.train_seconds for _, update in done[-RECENT:])
+        client: median(update.stats.train_seconds for _, update in done[-RECENT:])
         for client, done in clients.items()
     }
     return sorted(times.items(), key=lambda entry: (-entry[1], entry[0]))[:count]
@@ -163,7 +163,7 @@ def slowest(
 
 def usual_seconds(versions: Sequence[VersionSummary]) -> float | None:
     """The median training time of the updates in the last versions."""
-    times = [u.train_seconds for version in versions[-RECENT:] for u in version.updates]
+    times = [u.stats.train_seconds for version in versions[-RECENT:] for u in version.updates]
     return median(times) if times else None
 
 

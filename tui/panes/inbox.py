@@ -7,7 +7,7 @@ from textual.app import ComposeResult
 from textual.widgets import Static
 
 from common.protocol.records import InboxFigures
-from common.store.inbox_totals import InboxHistory, totals
+from common.store.inbox_totals import InboxHistory, add_up
 from tui.data.reader import Snapshot
 from tui.formatting import MISSING, format_duration, format_number
 from tui.panes.table_pane import TablePane
@@ -67,7 +67,7 @@ class InboxPane(TablePane):
     def heading(self, snapshot: Snapshot, shown: str) -> str:
         """Totals come first."""
         rows = snapshot.view.inbox if snapshot.view is not None else ()
-        return f"{totals(rows).text()}\n{shown}" if rows else EMPTY
+        return f"{add_up(rows).text()}\n{shown}" if rows else EMPTY
 
     @on(LiveTable.CursorMoved)
     def _moved(self, message: LiveTable.CursorMoved) -> None:
