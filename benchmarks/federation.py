@@ -18,15 +18,15 @@ from cli.run.worker import host
 from common.config.config import IncrementalConfig
 from common.errors import RunError
 from common.paths import cache_dir
+from common.protocol.naming import LOCAL_SITE
 from common.software import software
 from common.store.embedded import EmbeddedStore
 from coordinator.service import Service
-from coordinator.storage.run import SITE, Run
+from coordinator.storage.run import Run
 from learning.training.device import Compute, detect
 from worker.service import Worker, WorkerSettings
 
 LOOK_S = 0.1
-USER = "local"
 
 
 class Federation:
@@ -107,10 +107,10 @@ class Federation:
     def _coordinate(self) -> None:
         service = Service(
             self._run,
-            EmbeddedBroker(self._server, USER),
+            EmbeddedBroker(self._server),
             self._store.open(),
             time.time,
-            users={SITE: USER},
+            users={LOCAL_SITE: LOCAL_SITE},
             listen=lambda event: self._say(f"{event.kind}: {event.text}"),
             volatile=True,
         )
@@ -129,7 +129,7 @@ class Federation:
         worker = Worker(
             setting,
             self._run.run_id,
-            EmbeddedBroker(self._server, USER),
+            EmbeddedBroker(self._server),
             (self._store.open(), self._store.open()),
             self._compute,
             time.time,

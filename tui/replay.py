@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Protocol, TypeVar
 
+from common.protocol.naming import LOCAL_SITE
 from common.protocol.records import Heartbeat
 from common.run_directory import samples
-from common.run_directory.recording import LOCAL, Accepted, Issued, Recording
+from common.run_directory.recording import Accepted, Issued, Recording
 from common.store.view import MANY_EVENTS, ClientRow, FederationView, RunInfo, RunStatus
 from tui.feed import Look
 
@@ -209,7 +210,7 @@ def _worker(
     member = recording.members.get(updates[0].client_id)
     beat = Heartbeat(
         worker_id=name,
-        site=member.site if member else LOCAL,
+        site=member.site if member else LOCAL_SITE,
         state="waiting",
         clients=tuple(dict.fromkeys(each.client_id for each in updates)),
         last_loss=last.stats.avg_loss if last else None,

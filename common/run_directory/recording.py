@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from common.config import config as configuration
 from common.config.config import FederationConfig
 from common.errors import RunError
+from common.protocol.naming import LOCAL_SITE
 from common.protocol.records import (
     ContributionStats,
     Count,
@@ -30,8 +31,6 @@ from common.protocol.records import (
     VersionSummary,
 )
 from common.run_directory import samples
-
-LOCAL = "local"  # the site of the clients whose rows the coordinator dealt itself
 
 
 class Member(Record):
@@ -148,7 +147,7 @@ def read(directory: Path) -> Recording:
 def _recording(directory: Path, config: FederationConfig, db: sqlite3.Connection) -> Recording:
     meta = dict(db.execute("SELECT key, value FROM meta"))
     dealt = {
-        name: Member(client_id=name, site=LOCAL, rows=rows)
+        name: Member(client_id=name, site=LOCAL_SITE, rows=rows)
         for name, rows in json.loads(meta["clients"]).items()
     }
     summaries = db.execute("SELECT summary FROM version ORDER BY version")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.config.config import IncrementalConfig
-from common.protocol.records import KINDS, CurrentModel, ObjectiveName, RowKind
+from common.protocol.records import KINDS, CurrentModel, LocalTraining, ObjectiveName, RowKind
 from common.protocol.tensors import Tensors
 from learning.data.instructions import Instruction
 from learning.data.labelled import Labelled
@@ -147,16 +147,23 @@ class Shadow:
             if lesson.kind == "cls":  # a correction says nothing of how frequent its class is
                 classes = len(self._about.labels)
                 examples = list(classification.adjusted(examples, classes, 1.0))
-            settings = loop.LocalTraining(
+            training = LocalTraining(
                 batch_size=config.batch_size,
                 lr=rate(config, lesson.kind, full=self._about.lora is None),
                 steps=count,
+                max_length=self._about.max_length,
+            )
+            objective = self._objective(lesson.kind, SMOOTHING)
+            result = loop.train(
+                self._model,
+                objective,
+                examples,
+                training,
+                on_step,
                 seed=seed,
                 autocast=self._autocast,
                 decay=True,
             )
-            objective = self._objective(lesson.kind, SMOOTHING)
-            result = loop.train(self._model, objective, examples, settings, on_step)
             if result.stopped:
                 return None
             steps, seconds = steps + result.steps, seconds + result.seconds
