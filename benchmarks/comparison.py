@@ -31,7 +31,7 @@ from common.protocol.records import LocalTraining
 from common.protocol.tensors import Tensors
 from coordinator.core.tasks import learning_rate
 from learning.data import rows, shards
-from learning.models import base, for_objective, lora
+from learning.models import base, lora, objective_model
 from learning.objectives import classification, registry
 from learning.training import loop
 from learning.training.device import Compute, detect
@@ -109,13 +109,13 @@ class Bench:
         self._config, self._phase = config, config.phase[0]
         self._compute: Compute = detect()
         dealt = json.loads((config.run.path / "clients" / "data.json").read_text())
-        prepared = shards.load(config.run.path / "clients")
+        prepared = shards.load_prepared(config.run.path / "clients")
         name, labels = self._phase.objective, tuple(dealt["labels"])
         found = base.resolve(
             config.model.name, config.model.revision, cache_dir(), lambda message, fraction: None
         )
-        loaded = for_objective.load_for(name, found.path, labels, self._compute.device)
-        self._objective = registry.make(name, None, labels)
+        loaded = objective_model.load_for_objective(name, found.path, labels, self._compute.device)
+        self._objective = registry.make_objective(name, None, labels)
         self._classes = len(labels)
         self._tokenizer = loaded.tokenizer
         self.model = lora.attach(loaded.model, config.model.lora, config.run.seed)
@@ -127,7 +127,7 @@ class Bench:
             else rows.read(self._kind, prepared.heldout[self._kind]).rows
         )
         self.shards = [
-            self._examples(shards.split(rows.read(self._kind, shard.path).rows).train)
+            self._examples(shards.split_rows(rows.read(self._kind, shard.path).rows).train)
             for shard in prepared.shards
         ]
 
@@ -157,7 +157,7 @@ class Bench:
     def _trained(self, examples: Sequence[Any], stretches: Sequence[LocalTraining]) -> Tensors:
         if self._kind == "cls":  # as a client would
             strength = self._phase.logit_adjustment
-            examples = classification.adjusted(examples, self._classes, strength)
+            examples = classification.with_logit_adjustment(examples, self._classes, strength)
         lora.write_adapter(self.model, self.start)
         autocast = self._compute.autocast  # as workers do
         for seed, training in enumerate(stretches):

@@ -19,10 +19,11 @@ from common.config.config import IncrementalConfig
 from common.errors import RunError
 from common.paths import cache_dir
 from common.protocol.naming import LOCAL_SITE
-from common.software import software
+from common.software import software_version
 from common.store.embedded import EmbeddedStore
 from coordinator.service import Service
 from coordinator.storage.run import Run
+from evaluation.live_samples import Sampler
 from learning.training.device import Compute, detect
 from worker.service import Worker, WorkerSettings
 
@@ -113,6 +114,7 @@ class Federation:
             users={LOCAL_SITE: LOCAL_SITE},
             listen=lambda event: self._say(f"{event.kind}: {event.text}"),
             volatile=True,
+            samples=Sampler(self._run, time.time),
         )
         service.serve(self._stop)
 
@@ -124,7 +126,7 @@ class Federation:
             state=self.state,
             cache=cache_dir(),
             host=host(),
-            software=software(),
+            software=software_version(),
         )
         worker = Worker(
             setting,

@@ -9,24 +9,24 @@ from typing import cast
 from common.config.config import FederationConfig
 from common.errors import DataError
 from coordinator.storage import run as runs
-from coordinator.storage.run import Mode
+from coordinator.storage.run import StartMode
 
 FILES = {".json", ".jsonl", ".csv", ".tsv", ".parquet", ".txt"}
 
 
-def check(config: FederationConfig, mode: str) -> None:
+def check_can_start(config: FederationConfig, mode: str) -> None:
     """Refuse a run that cannot begin.
 
     Args:
         config: Of the run.
-        mode: One of `coordinator.storage.run.Mode`.
+        mode: One of `coordinator.storage.run.StartMode`.
 
     Raises:
         RunError: The run directory is there, or is not, against the mode.
         DataError: A new run has no data file.
     """
-    runs.check(config, cast(Mode, mode))
-    if mode == "resume" or (mode == "continue" and runs.begun(config)):  # a run keeps its rows
+    runs.check_mode(config, cast(StartMode, mode))
+    if mode == "resume" or (mode == "continue" and runs.run_exists(config)):  # a run keeps its rows
         return
     for kind in config.kinds:
         source = config.data.source(kind)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
 from rich.console import Console
@@ -27,7 +26,7 @@ class Output:
         self._task = TaskID(0)
         self._told: tuple[str, int] = ("", -1)
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """One line."""
         if self._log is not None:
             self._log.write("info", "text", text)
@@ -36,31 +35,31 @@ class Output:
         else:
             print(text, flush=True)
 
-    def event(self, event: Event) -> None:
+    def print_event(self, event: Event) -> None:
         """One event of the feed as a line."""
         if self._log is None:
-            self.say(line(event))
+            self.print(line(event))
         else:
             self._log.write(event.level, event.kind, event.text, event.refs, event.at)
 
-    def document(self, text: str) -> None:
+    def print_markdown(self, text: str) -> None:
         """A text in Markdown."""
         if self.live:
             self.console.print(Markdown(text))
         else:
-            self.say(text)
+            self.print(text)
 
-    def about(self, **names: object) -> None:
+    def set_context(self, **names: object) -> None:
         """Name the run, the site … in every line of JSON from now on."""
         if self._log is not None:
-            self._log.about(**names)
+            self._log.set_context(**names)
 
-    def told(self, kind: str, text: str) -> None:
+    def event(self, kind: str, text: str) -> None:
         """Something that happened in this process, in the feed's form."""
         level = "warning" if kind in ("waiting", "refused", "rejected") else "info"
-        self.event(Event.model_validate(_event(level, kind, text)))
+        self.print_event(Event.model_validate(_event(level, kind, text)))
 
-    def report(self, message: str, fraction: float) -> None:
+    def progress(self, message: str, fraction: float) -> None:
         """Progress of something long: a model that is made or fetched."""
         if self.live:
             self._bar(message, fraction)
@@ -69,11 +68,11 @@ class Output:
         if self._told != (message, quarter):
             self._told = (message, quarter)
             if self._log is None:
-                self.say(f"{message}: {fraction:.0%}")
+                self.print(f"{message}: {fraction:.0%}")
             else:
                 self._log.write("info", "progress", message, {"progress": round(fraction, 3)})
 
-    def end_report(self) -> None:
+    def end_progress(self) -> None:
         """Leave the last state of the progress bar on the screen."""
         if self._progress is not None:
             self._progress.stop()
@@ -90,9 +89,3 @@ class Output:
 
 def _event(level: str, kind: str, text: str) -> dict[str, object]:
     return {"at": time.time(), "level": level, "kind": kind, "text": text[:500]}
-
-
-def fail_early(output: Output) -> None:
-    """Make sure that what was printed is seen before the process ends."""
-    output.end_report()
-    sys.stdout.flush()

@@ -54,9 +54,10 @@ from coordinator.core.state import CoordinatorState
 from coordinator.ingest.ingest import Allowance, Arrival, Ingest
 from coordinator.observer import Nobody, Observer
 from coordinator.publish.store_publisher import Board, in_store
+from coordinator.samples_source import SamplesSource
 from coordinator.sites.credentials import SiteAccess
 from coordinator.storage import retention
-from coordinator.storage.commit import carry_out
+from coordinator.storage.commit import write_version
 from coordinator.storage.journal import Journal
 from coordinator.storage.jsonl import Ledger
 from coordinator.storage.recovery import recover
@@ -64,7 +65,6 @@ from coordinator.storage.run import Run
 from coordinator.storage.samples import Samples
 from coordinator.storage.spool import Spool
 from coordinator.storage.versions import Versions
-from evaluation.live_samples import Sampler
 
 PULSE_S = 1.0  # heartbeats are read, time-outs looked at, status written
 POLL_S = 0.2  # longest wait for a message; bounds the reaction to a stop
@@ -110,6 +110,7 @@ class Service:
         queue_type: QueueType = "classic",
         update_bytes: int = UPDATE_QUEUE_BYTES,
         observe: Observer | None = None,
+        samples: SamplesSource | None = None,
     ) -> None:
         """Take the run over; the constructor returns with the journal's state loaded.
 
@@ -125,6 +126,7 @@ class Service:
             queue_type: Of the queues that it declares.
             update_bytes: That may wait on one site's update queue: its quota.
             observe: Told what was done, in this thread.
+            samples: Source of live samples; without one the run has none.
         """
         self._run, self._plan = run, run.plan
         self._broker, self._clock = broker, clock
@@ -151,7 +153,7 @@ class Service:
         self._complete = self._state.version >= self._plan.total_versions
         self._summaries = self._journal.versions()
         self._samples = Samples(run.directory)
-        self._sampler = Sampler(run, clock, self._samples.all)
+        self._sampler = samples or SamplesSource()
         self._board.samples(self._samples.shown)
         self._finished: FinishRun | None = None
         self._pulsed = 0.0
@@ -169,7 +171,7 @@ class Service:
         self._ledger.catch_up(self._journal)
         self._broker.declare(self._topology)
         self._consumer = self._consume()
-        self._sampler.start(self._state.version)
+        self._sampler.start(self._state.version, self._samples.all)
         try:
             return self._end(self._turns(stop), stop)
         finally:
@@ -183,7 +185,7 @@ class Service:
                 self._turn(stop)
             return self._finished
         except RunError:
-            self._journal.check()  # a successor removes files that this one was still to read
+            self._journal.check_epoch()  # a successor removes files that this one was still to read
             raise
         finally:
             self._consumer.close()
@@ -229,7 +231,7 @@ class Service:
             consumer.requeue(delivery)
 
     def _pulse(self, now: float) -> None:
-        self._journal.check()
+        self._journal.check_epoch()
         self._ingest.expire(now)
         self._attend(now)
         self._flush()
@@ -246,7 +248,7 @@ class Service:
         What was asked before this coordinator came may be hours old: nobody waits for it any more.
         """
         for command in self._board.commands():
-            if self._finished is None and self._journal.answer(command.command_id) is None:
+            if self._finished is None and self._journal.command_reply(command.command_id) is None:
                 if self._obeys:
                     self._step(CommandReceived(command))
                 else:
@@ -351,9 +353,9 @@ class Service:
     ) -> None:
         now, before = self._clock(), self._state
         commits = [action for action in actions if isinstance(action, CommitVersion)]
-        made = {c.version: carry_out(c, self._versions, self._spool, now) for c in commits}
+        made = {c.version: write_version(c, self._versions, self._spool, now) for c in commits}
         self._summaries += made.values()
-        told = [event_text.narrate(action, before.version, made) for action in actions]
+        told = [event_text.describe(action, before.version, made) for action in actions]
         notes = tuple(note for note in told if note is not None)
         records = tuple(a for a in actions if not isinstance(a, LogEvent)) + notes
         upload = arrival.upload if arrival else ""
@@ -372,14 +374,14 @@ class Service:
         self._state = after
         self._observe.stepped(before, after, actions, made, self._clock() - now)
         self._clean(actions, upload)
-        self._tell(actions, made, [event_text.event(note, now) for note in notes])
+        self._tell(actions, made, [event_text.to_event(note, now) for note in notes])
 
     def _frames(self, actions: tuple[Action, ...], now: float) -> dict[str, bytes]:
         """The message of every task that is issued."""
         frames = {}
         for action in actions:
             if isinstance(action, IssueTask):
-                task = tasks.message(
+                task = tasks.task_message(
                     self._plan, self._run.template, action.task, self._summaries, now
                 )
                 frames[action.task.task_id] = pack(task)
@@ -433,20 +435,24 @@ class Service:
 
     def _broker_failed(self, error: BrokerError) -> None:
         note = LogEvent("warning", "broker", str(error)[:500])
-        self._listen(event_text.event(note, self._clock()))
+        self._listen(event_text.to_event(note, self._clock()))
 
     # the disk
 
     def _sweep(self) -> None:
         """Finish the rename that a crash interrupted; remove what it left without a row."""
         with self._journal.fenced():
-            self._versions.roll_forward(self._journal.contents())
+            self._versions.roll_forward(self._journal.version_digests())
             self._versions.sweep(self._state.version)
-            self._spool.sweep(self._journal.waiting() | self._journal.uploads().keys())
+            self._spool.sweep(
+                self._journal.unapplied_uploads() | self._journal.unfinished_uploads().keys()
+            )
 
     def _retain(self) -> None:
         in_use = in_store(self._plan, self._state)
-        kept = retention.keep(self._plan, self._summaries, self._run.keep_versions, in_use)
+        kept = retention.versions_to_keep(
+            self._plan, self._summaries, self._run.keep_versions, in_use
+        )
         with self._journal.fenced():  # else a successor's versions would not be kept
             self._versions.retain(kept)
         self._board.forget(in_use, self._summaries)

@@ -13,19 +13,19 @@ from typing import cast
 
 from common.config.config import PhaseConfig
 from common.protocol.records import RowKind
-from evaluation.evaluator import HELDOUT, Bench, Exam, Sizes
+from evaluation.evaluator import HELDOUT, EvaluationLimits, EvaluationSet, Evaluator
 from evaluation.opening import Opened
-from evaluation.prompts import asked, expected, flat, prompt
-from learning.data.rows import Row
+from evaluation.prompts import expected_answer, printable_line, prompt, question
+from learning.data.row_types import Row
 from learning.evaluation.evaluate import unigram_entropy
-from learning.evaluation.figures import Metrics
-from learning.evaluation.scoring import Scores
-from learning.objectives.tokens import Example
+from learning.evaluation.metrics import EvalMetrics
+from learning.evaluation.row_scores import Scores
+from learning.objectives.tokens import TokenisedExample
 from learning.training.device import Compute
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvaluatedVersion:
     """A version that is evaluated, and what it is called."""
 
     version: int
@@ -33,7 +33,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Assessed:
+class KindAssessment:
     """Figures on one kind of rows. Figures stand in the order of the subjects.
 
     Attributes:
@@ -48,16 +48,16 @@ class Assessed:
     """
 
     kind: RowKind
-    heldout: tuple[Metrics, ...]
-    pooled: tuple[Metrics, ...]
-    clients: Mapping[str, tuple[Metrics, ...]]
+    heldout: tuple[EvalMetrics, ...]
+    pooled: tuple[EvalMetrics, ...]
+    clients: Mapping[str, tuple[EvalMetrics, ...]]
     unigram: float | None = None
     reference: int | None = None
     beta: float | None = None
 
 
 @dataclass(frozen=True)
-class Sample:
+class AnsweredRow:
     """A held-out row, and what each subject says of it, each in one line of printable text."""
 
     asked: str
@@ -78,13 +78,13 @@ class Assessment:
     """
 
     version: int
-    subjects: tuple[Subject, ...]
-    kinds: tuple[Assessed, ...]
-    samples: tuple[Sample, ...]
+    subjects: tuple[EvaluatedVersion, ...]
+    kinds: tuple[KindAssessment, ...]
+    samples: tuple[AnsweredRow, ...]
     labels: tuple[str, ...]
 
 
-def assess(run: Opened, version: int, compute: Compute, sizes: Sizes) -> Assessment:
+def assess(run: Opened, version: int, compute: Compute, sizes: EvaluationLimits) -> Assessment:
     """Evaluate a version that is on the disk.
 
     Raises:
@@ -93,10 +93,10 @@ def assess(run: Opened, version: int, compute: Compute, sizes: Sizes) -> Assessm
         RunError: A version that is needed is not there.
     """
     newest = run.tensors(version)  # first: a running coordinator may remove it soon
-    bench = Bench(run, compute)
+    bench = Evaluator(run, compute)
     exams = [bench.exam(kind, version, sizes) for kind in kinds(run.phases)]
     rows = _rows(exams, sizes.samples)
-    subjects = subjects_of(run.phases, version)
+    subjects = versions_to_evaluate(run.phases, version)
     scores: dict[int, list[Scores]] = {}
     answers: list[Sequence[str]] = []
     for subject in subjects:
@@ -123,23 +123,25 @@ def kinds(phases: Sequence[PhaseConfig]) -> tuple[RowKind, ...]:
     return tuple(dict.fromkeys(phase.kind for phase in phases))
 
 
-def subjects_of(phases: Sequence[PhaseConfig], version: int) -> tuple[Subject, ...]:
+def versions_to_evaluate(
+    phases: Sequence[PhaseConfig], version: int
+) -> tuple[EvaluatedVersion, ...]:
     """The base, the end of each phase before a version, and the version."""
-    found = [Subject(0, "base")]
+    found = [EvaluatedVersion(0, "base")]
     end = 0
     for phase in phases:
         end += phase.versions
         if end < version:
-            found.append(Subject(end, f"version {end} (after {phase.objective})"))
-    return (*found, Subject(version, f"version {version}")) if version else tuple(found)
+            found.append(EvaluatedVersion(end, f"version {end} (after {phase.objective})"))
+    return (*found, EvaluatedVersion(version, f"version {version}")) if version else tuple(found)
 
 
-def _assessed(exam: Exam, scores: Sequence[Scores], reference: Scores) -> Assessed:
-    def by_subject(owners: Sequence[str]) -> tuple[Metrics, ...]:
+def _assessed(exam: EvaluationSet, scores: Sequence[Scores], reference: Scores) -> KindAssessment:
+    def by_subject(owners: Sequence[str]) -> tuple[EvalMetrics, ...]:
         return tuple(exam.figures(owners, one, reference) for one in scores)
 
-    heldout = [cast(Example, exam.examples[i]) for i in exam.places([HELDOUT])]
-    return Assessed(
+    heldout = [cast(TokenisedExample, exam.examples[i]) for i in exam.places([HELDOUT])]
+    return KindAssessment(
         kind=exam.kind,
         heldout=by_subject([HELDOUT]),
         pooled=by_subject(exam.clients),
@@ -150,7 +152,7 @@ def _assessed(exam: Exam, scores: Sequence[Scores], reference: Scores) -> Assess
     )
 
 
-def _rows(exams: Sequence[Exam], count: int) -> list[Row]:
+def _rows(exams: Sequence[EvaluationSet], count: int) -> list[Row]:
     """Held-out rows to answer: instructions, else preferences; of classes there are none."""
     for kind in ("sft", "va"):
         for exam in exams:
@@ -159,21 +161,32 @@ def _rows(exams: Sequence[Exam], count: int) -> list[Row]:
     return []
 
 
-def _answered(rows: Sequence[Row], answers: Sequence[Sequence[str]]) -> list[Sample]:
+def _answered(rows: Sequence[Row], answers: Sequence[Sequence[str]]) -> list[AnsweredRow]:
     return [
-        Sample(flat(asked(row)), flat(expected(row)), tuple(flat(each[i]) for each in answers))
+        AnsweredRow(
+            printable_line(question(row)),
+            printable_line(expected_answer(row)),
+            tuple(printable_line(each[i]) for each in answers),
+        )
         for i, row in enumerate(rows)
     ]
 
 
 def _classified(
-    exams: Sequence[Exam], scores: Sequence[Sequence[Scores]], count: int, labels: Sequence[str]
-) -> list[Sample]:
+    exams: Sequence[EvaluationSet],
+    scores: Sequence[Sequence[Scores]],
+    count: int,
+    labels: Sequence[str],
+) -> list[AnsweredRow]:
     """Held-out texts with the class that each subject gives them."""
     found = []
     for exam, by_subject in zip(exams, scores, strict=True):
         for i in exam.spread(count) if exam.kind == "cls" else ():
             row = exam.rows[i]
-            answers = tuple(flat(labels[one[i][1]]) for one in by_subject)
-            found.append(Sample(flat(asked(row)), flat(expected(row)), answers))
+            answers = tuple(printable_line(labels[one[i][1]]) for one in by_subject)
+            found.append(
+                AnsweredRow(
+                    printable_line(question(row)), printable_line(expected_answer(row)), answers
+                )
+            )
     return found

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from common.errors import RunError
 from common.protocol.records import RowKind
 from evaluation.assessment import kinds
-from evaluation.evaluator import HELDOUT, Bench, Sizes
+from evaluation.evaluator import HELDOUT, EvaluationLimits, Evaluator
 from evaluation.opening import Opened
-from learning.evaluation.figures import Metrics
+from learning.evaluation.metrics import EvalMetrics
 from learning.training.device import Compute
 
 
 @dataclass(frozen=True)
-class Side:
+class ComparedVersion:
     """One of the two."""
 
     name: str
@@ -34,11 +34,11 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Compared:
+class KindComparison:
     """Figures of both on the same rows; `left_out` fit into one of the models only."""
 
     kind: RowKind
-    figures: tuple[Metrics, Metrics]
+    figures: tuple[EvalMetrics, EvalMetrics]
     left_out: int
 
 
@@ -46,8 +46,8 @@ class Compared:
 class Comparison:
     """Both runs, and their figures by kind."""
 
-    sides: tuple[Side, Side]
-    kinds: tuple[Compared, ...]
+    sides: tuple[ComparedVersion, ComparedVersion]
+    kinds: tuple[KindComparison, ...]
 
     @property
     def same_base(self) -> bool:
@@ -55,7 +55,7 @@ class Comparison:
         return self.sides[0].digest == self.sides[1].digest
 
 
-def check(run: Opened, other: Opened) -> None:
+def check_comparable(run: Opened, other: Opened) -> None:
     """Refuse to compare what learned different things.
 
     Raises:
@@ -75,7 +75,12 @@ def check(run: Opened, other: Opened) -> None:
 
 
 def compare(
-    run: Opened, version: int, other: Opened, version2: int, compute: Compute, sizes: Sizes
+    run: Opened,
+    version: int,
+    other: Opened,
+    version2: int,
+    compute: Compute,
+    sizes: EvaluationLimits,
 ) -> Comparison:
     """Evaluate two versions on the first run's held-out rows.
 
@@ -84,9 +89,9 @@ def compare(
         DataError: The first run's prepared rows are gone.
         ModelError: A base model cannot be loaded.
     """
-    check(run, other)
+    check_comparable(run, other)
     sides = ((run, version), (other, version2))
-    benches = (Bench(run, compute), Bench(other, compute))
+    benches = (Evaluator(run, compute), Evaluator(other, compute))
     found = tuple(_compared(kind, sides, benches, sizes) for kind in kinds(run.phases))
     same = run.name == other.name and run.directory.resolve() != other.directory.resolve()
     left, right = (_side(*side, by_place=same) for side in sides)
@@ -96,9 +101,9 @@ def compare(
 def _compared(
     kind: RowKind,
     sides: tuple[tuple[Opened, int], tuple[Opened, int]],
-    benches: tuple[Bench, Bench],
-    sizes: Sizes,
-) -> Compared:
+    benches: tuple[Evaluator, Evaluator],
+    sizes: EvaluationLimits,
+) -> KindComparison:
     rows = benches[0].heldout(kind, sizes.heldout[kind])
     fit = [
         set(bench.encode(kind, version, [(HELDOUT, row) for row in rows]).rows)
@@ -115,14 +120,14 @@ def _compared(
             bench.become(run.tensors(exam.reference))
             reference = bench.score(exam)
         figures.append(exam.figures([HELDOUT], scores, reference))
-    return Compared(kind, (figures[0], figures[1]), len(rows) - len(common))
+    return KindComparison(kind, (figures[0], figures[1]), len(rows) - len(common))
 
 
-def _side(run: Opened, version: int, *, by_place: bool) -> Side:
+def _side(run: Opened, version: int, *, by_place: bool) -> ComparedVersion:
     """A side; two runs of one name are told apart by where they lie."""
     base = run.base
     name = str(run.directory) if by_place else run.name
-    return Side(name, base.name, base.digest, version)
+    return ComparedVersion(name, base.name, base.digest, version)
 
 
 def _listed(found: set[RowKind]) -> str:

@@ -17,16 +17,16 @@ from common.protocol.tensors import Tensors
 from evaluation.opening import Opened
 from learning.data import rows as rows_of
 from learning.data import shards
-from learning.data.rows import Row
+from learning.data.row_types import Row
 from learning.data.shards import PreparedData
-from learning.evaluation import scoring
+from learning.evaluation import row_scores
 from learning.evaluation.evaluate import class_answers, generate
-from learning.evaluation.figures import Metrics
-from learning.evaluation.measuring import BATCH
-from learning.evaluation.scoring import RowScorer, Scores
-from learning.models import for_objective, lora
-from learning.models.loading import LoadedModel
-from learning.models.lora import Adapted
+from learning.evaluation.measurement import BATCH
+from learning.evaluation.metrics import EvalMetrics
+from learning.evaluation.row_scores import RowScorer, Scores
+from learning.models import lora, objective_model
+from learning.models.loader import LoadedModel
+from learning.models.lora import AdaptedModel
 from learning.training.device import Compute
 
 HELDOUT = ""
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Sizes:
+class EvaluationLimits:
     """How much is evaluated.
 
     Attributes:
@@ -51,7 +51,7 @@ class Sizes:
     new_tokens: int = 30
 
 
-WHOLE = Sizes(
+FULL_LIMITS = EvaluationLimits(
     heldout=dict.fromkeys(("sft", "va", "cls"), shards.MAX_HELDOUT),
     client={"sft": 50, "va": 50, "cls": 200},
     new_tokens=40,
@@ -60,7 +60,7 @@ WHOLE = Sizes(
 
 
 @dataclass(frozen=True)
-class Exam:
+class EvaluationSet:
     """The rows of one kind, as one model reads them.
 
     Attributes:
@@ -93,9 +93,9 @@ class Exam:
 
     def spread(self, count: int) -> list[int]:
         """Places of a few held-out rows."""
-        return evenly(self.places([HELDOUT]), count)
+        return pick_evenly(self.places([HELDOUT]), count)
 
-    def figures(self, owners: Iterable[str], scores: Scores, reference: Scores) -> Metrics:
+    def figures(self, owners: Iterable[str], scores: Scores, reference: Scores) -> EvalMetrics:
         """The figures of some sets together."""
         places = self.places(owners)
         return self.measure.figures(
@@ -105,30 +105,30 @@ class Exam:
         )
 
 
-class Bench:
+class Evaluator:
     """One base model with an adapter's place, and the rows of its run."""
 
     def __init__(self, run: Opened, compute: Compute) -> None:
         self._run = run
         labels = run.labels
         objective = run.phases[0].objective
-        self._loaded: LoadedModel = for_objective.load_for(
+        self._loaded: LoadedModel = objective_model.load_for_objective(
             objective, run.base_path, labels, compute.device
         )
         # Its tensors are overwritten, so the seed does not matter.
-        self.model: Adapted = lora.attach(self._loaded.model, run.lora, seed=0)
+        self.model: AdaptedModel = lora.attach(self._loaded.model, run.lora, seed=0)
 
     @cached_property
     def prepared(self) -> PreparedData:
         """The run's rows on the disk."""
-        return shards.load(self._run.directory / "clients")
+        return shards.load_prepared(self._run.directory / "clients")
 
     def become(self, tensors: Tensors) -> None:
         """Take the tensors of a version."""
         lora.write_adapter(self.model, tensors)
         self.model.eval()
 
-    def score(self, exam: Exam) -> Scores:
+    def score(self, exam: EvaluationSet) -> Scores:
         """What the model, as it is now, says of each row."""
         return exam.measure.score(self.model, exam.examples)
 
@@ -138,23 +138,23 @@ class Bench:
         """What it answers."""
         return generate(self.model, self._loaded.tokenizer, prompts, new_tokens, stopped)
 
-    def classify(self, exam: Exam) -> list[tuple[int, float]]:
+    def classify(self, exam: EvaluationSet) -> list[tuple[int, float]]:
         """The likeliest class of each row, and its probability."""
         return class_answers(self.model, exam.examples, BATCH)
 
-    def exam(self, kind: RowKind, version: int, sizes: Sizes) -> Exam:
+    def exam(self, kind: RowKind, version: int, sizes: EvaluationLimits) -> EvaluationSet:
         """The held-out rows of a kind, and each client's validation rows."""
         sets: dict[str, Sequence[Row]] = {HELDOUT: self.heldout(kind, sizes.heldout[kind])}
         for shard in self.prepared.shards:
             if shard.kind == kind:
-                validation = shards.split(rows_of.read(kind, shard.path).rows).validation
-                sets[shard.client_id] = evenly(validation, sizes.client[kind])
+                validation = shards.split_rows(rows_of.read(kind, shard.path).rows).validation
+                sets[shard.client_id] = pick_evenly(validation, sizes.client[kind])
         rows = [(name, row) for name, own in sets.items() for row in own]
         return self.encode(kind, version, rows, tuple(name for name in sets if name != HELDOUT))
 
     def heldout(self, kind: RowKind, count: int) -> list[Row]:
         """Rows that no client has."""
-        return evenly(rows_of.read(kind, self.prepared.heldout[kind]).rows, count)
+        return pick_evenly(rows_of.read(kind, self.prepared.heldout[kind]).rows, count)
 
     def encode(
         self,
@@ -162,14 +162,14 @@ class Bench:
         version: int,
         rows: Sequence[tuple[str, Row]],
         clients: tuple[str, ...] = (),
-    ) -> Exam:
+    ) -> EvaluationSet:
         """Rows of named sets, tokenised by this model; those that do not fit are left out."""
-        reference, phase = compared_with(self._run.phases, version)
-        measure = scoring.make(kind, phase.dpo if phase else None, self._run.labels)
+        reference, phase = reward_reference(self._run.phases, version)
+        measure = row_scores.make_scorer(kind, phase.dpo if phase else None, self._run.labels)
         encoded = measure.objective.encode(
             self._loaded.tokenizer, [row for _, row in rows], self._run.max_length
         )
-        return Exam(
+        return EvaluationSet(
             measure=measure,
             rows=[rows[i][1] for i in encoded.kept],
             examples=encoded.examples,
@@ -180,7 +180,7 @@ class Bench:
         )
 
 
-def compared_with(phases: Sequence[PhaseConfig], version: int) -> tuple[int, PhaseConfig | None]:
+def reward_reference(phases: Sequence[PhaseConfig], version: int) -> tuple[int, PhaseConfig | None]:
     """The version that rewards of a version compare with, and the phase that says how.
 
     That with which the newest phase of preferences began; before any has begun, version 0 with the
@@ -195,7 +195,7 @@ def compared_with(phases: Sequence[PhaseConfig], version: int) -> tuple[int, Pha
     return began, found
 
 
-def evenly(rows: Sequence[T], count: int) -> list[T]:
+def pick_evenly(rows: Sequence[T], count: int) -> list[T]:
     """At most `count` rows from beginning to end, always the same ones, in their order."""
     kept = min(count, len(rows))
     return [rows[i * len(rows) // kept] for i in range(kept)]

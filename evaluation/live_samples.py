@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from threading import Event as Flag
 
 from common.clock import Clock
@@ -18,9 +18,10 @@ from common.errors import FcclError
 from common.protocol.records import SampleAnswer
 from coordinator.core.events import LogEvent
 from coordinator.core.state import Plan
+from coordinator.samples_source import SamplesSource
 from coordinator.storage.run import Run
 from evaluation import opening
-from evaluation.sample_answers import Answering
+from evaluation.sample_answers import SampleAnswerer
 
 PARTS = 8  # of a plan, each of which ends with samples, where the configuration does not say
 PATIENCE_S = 30.0  # for the last version, once the plan is complete
@@ -29,12 +30,12 @@ POLL_S = 0.1
 MB = 10**6
 
 
-def lasting(plan: Plan) -> set[int]:
+def permanent_versions(plan: Plan) -> set[int]:
     """The base, and the last version of each phase: never skipped."""
     return {0, *(plan.phase_end(phase) for phase in range(len(plan.phases)))}
 
 
-def due(plan: Plan, every: int | None, version: int) -> bool:
+def is_due(plan: Plan, every: int | None, version: int) -> bool:
     """Whether a version is to be asked.
 
     Args:
@@ -43,24 +44,23 @@ def due(plan: Plan, every: int | None, version: int) -> bool:
         version: That was made.
     """
     step = every or max(1, plan.total_versions // PARTS)
-    return version % step == 0 or version in lasting(plan)
+    return version % step == 0 or version in permanent_versions(plan)
 
 
-class Sampler:
+class Sampler(SamplesSource):
     """The thread, between what is to be asked and what was answered. Used by one thread."""
 
-    def __init__(self, run: Run, clock: Clock, known: Iterable[SampleAnswer]) -> None:
+    def __init__(self, run: Run, clock: Clock) -> None:
         """Nothing is loaded before `start`.
 
         Args:
             run: The opened run directory.
             clock: Seconds since the epoch.
-            known: What need not be asked again.
         """
         self._plan, self._settings, self._clock = run.plan, run.samples, clock
-        self._known = {(sample.version, sample.asked) for sample in known}
+        self._known: set[tuple[int, str]] = set()
         self._run = opening.of(run)
-        self._lasting = lasting(run.plan)
+        self._lasting = permanent_versions(run.plan)
         self._changed = threading.Condition()
         self._waiting: list[int] = []
         self._samples: list[SampleAnswer] = []
@@ -68,17 +68,18 @@ class Sampler:
         self._last, self._closed = False, Flag()
         self._thread = threading.Thread(target=self._guard, name="samples", daemon=True)
 
-    def start(self, version: int) -> None:
+    def start(self, version: int, answers: Sequence[SampleAnswer]) -> None:
         """Begin with the base and the newest version, unless no samples are wanted."""
         if not self._settings.prompts:
             return
+        self._known = {(sample.version, sample.asked) for sample in answers}
         self.offer(0)
         self.offer(version)
         self._thread.start()
 
     def offer(self, version: int) -> None:
         """A version is on the disk."""
-        if not due(self._plan, self._settings.every, version):
+        if not is_due(self._plan, self._settings.every, version):
             return
         with self._changed:
             kept = [each for each in self._waiting if each in self._lasting and each != version]
@@ -129,7 +130,7 @@ class Sampler:
             text = f"no samples of versions: the base model has {size / MB:,.0f} MB"
             self._say("info", f"{text}, samples.model_mb allows {settings.model_mb:,}")
             return
-        answering = Answering(self._run, settings, self._clock, self._closed.is_set)
+        answering = SampleAnswerer(self._run, settings, self._clock, self._closed.is_set)
         while (version := self._next()) is not None:
             for sample in answering.answers(version, self._known):
                 with self._changed:

@@ -8,14 +8,11 @@ from __future__ import annotations
 from typing import cast
 
 from common.protocol.records import one_line
-from learning.data.instructions import Instruction
-from learning.data.labelled import Labelled
-from learning.data.preferences import Preference
-from learning.data.rows import Row
+from learning.data.row_types import Instruction, LabelledText, PreferencePair, Row
 from learning.objectives import template
 
 
-def flat(text: str, limit: int = 300) -> str:
+def printable_line(text: str, limit: int = 300) -> str:
     """Rows and model output as one line that no terminal obeys, of bounded length."""
     return " ".join(one_line(text).split())[:limit]
 
@@ -23,27 +20,27 @@ def flat(text: str, limit: int = 300) -> str:
 def prompt(row: Row) -> str:
     """What a causal model continues: of an instruction or a preference."""
     if isinstance(row, Instruction):
-        return template.prompt(row.instruction, row.input)
-    return template.prompt(cast(Preference, row).prompt)
+        return template.format_prompt(row.instruction, row.input)
+    return template.format_prompt(cast(PreferencePair, row).prompt)
 
 
-def asked(row: Row) -> str:
+def question(row: Row) -> str:
     """What a row asks, as people read it: the prompt without its form, or the text to classify."""
     match row:
         case Instruction():
             return f"{row.instruction} {row.input}"
-        case Preference():
+        case PreferencePair():
             return row.prompt
-        case Labelled():
+        case LabelledText():
             return row.text
 
 
-def expected(row: Row) -> str:
+def expected_answer(row: Row) -> str:
     """What the row itself answers."""
     match row:
         case Instruction():
             return row.output
-        case Preference():
+        case PreferencePair():
             return row.chosen
-        case Labelled():
+        case LabelledText():
             return row.label

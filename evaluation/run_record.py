@@ -59,7 +59,7 @@ class Recorded:
     @property
     def plan(self) -> Plan:
         """What the run set out to do."""
-        return runs.plan(self.config, self.rows)
+        return runs.build_plan(self.config, self.rows)
 
     def choose(self, version: int | None) -> int:
         """A version that is on the disk; the newest for None.

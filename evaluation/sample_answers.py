@@ -16,20 +16,20 @@ from common.errors import RunError
 from common.protocol.records import RowKind, SampleAnswer
 from common.protocol.tensors import Tensors
 from evaluation.assessment import kinds
-from evaluation.evaluator import HELDOUT, Bench, Exam
+from evaluation.evaluator import HELDOUT, EvaluationSet, Evaluator
 from evaluation.opening import Opened
-from evaluation.prompts import asked, expected, flat, prompt
-from learning.data.rows import Row
+from evaluation.prompts import expected_answer, printable_line, prompt, question
+from learning.data.row_types import Row
 from learning.training.device import Compute
 
 THREADS = 1  # the other cores train, where this machine trains as well
-ASKED, ANSWERED = 500, 1000  # characters, at most
+MAX_QUESTION, MAX_ANSWER = 500, 1000  # characters, at most
 
 Key = tuple[int, str]
 """A version, and what it was asked."""
 
 
-class Answering:
+class SampleAnswerer:
     """One base model with an adapter's place, and the rows that it is asked about."""
 
     def __init__(
@@ -49,7 +49,7 @@ class Answering:
         """
         self._run, self._settings, self._clock, self._stopped = run, settings, clock, stopped
         torch.set_num_threads(THREADS)
-        self._bench = Bench(run, Compute(torch.device("cpu"), THREADS, autocast=False))
+        self._bench = Evaluator(run, Compute(torch.device("cpu"), THREADS, autocast=False))
         self._exams = list(self._chosen())
 
     def answers(self, version: int, known: Set[Key]) -> Iterator[SampleAnswer]:
@@ -73,21 +73,21 @@ class Answering:
                 at=self._clock(),
                 kind=exam.kind,
                 asked=_asked(exam),
-                expected=flat(expected(exam.rows[0]), ASKED),
-                answer=flat(answer, ANSWERED),
+                expected=printable_line(expected_answer(exam.rows[0]), MAX_QUESTION),
+                answer=printable_line(answer, MAX_ANSWER),
                 probability=probability,
             )
 
-    def _chosen(self) -> Iterator[Exam]:
+    def _chosen(self) -> Iterator[EvaluationSet]:
         """An exam for each row; all kinds get a share."""
         names = kinds(self._run.phases)
         for i, kind in enumerate(names):
             share = len(range(i, self._settings.prompts, len(names)))
-            rows: dict[str, Row] = {asked(row): row for row in self._bench.heldout(kind, share)}
+            rows: dict[str, Row] = {question(row): row for row in self._bench.heldout(kind, share)}
             for row in rows.values():
                 yield from self._exam(kind, row)
 
-    def _exam(self, kind: RowKind, row: Row) -> Iterator[Exam]:
+    def _exam(self, kind: RowKind, row: Row) -> Iterator[EvaluationSet]:
         exam = self._bench.encode(kind, 0, [(HELDOUT, row)])
         return islice([exam], len(exam.rows))  # none where the row does not fit
 
@@ -99,15 +99,15 @@ class Answering:
                 raise
             return None  # the run has gone on, and keeps only its newest
 
-    def _answers(self, exams: Sequence[Exam]) -> list[tuple[str, float | None]]:
+    def _answers(self, exams: Sequence[EvaluationSet]) -> list[tuple[str, float | None]]:
         """Text, or a class with its probability: a run has rows for one kind of model."""
         if self._run.labels:
             found = [answer for exam in exams for answer in self._bench.classify(exam)]
             return [(self._run.labels[label], probability) for label, probability in found]
-        asked = [prompt(exam.rows[0]) for exam in exams]
-        texts = self._bench.generate(asked, self._settings.new_tokens, self._stopped)
+        prompts = [prompt(exam.rows[0]) for exam in exams]
+        texts = self._bench.generate(prompts, self._settings.new_tokens, self._stopped)
         return [(text, None) for text in texts]
 
 
-def _asked(exam: Exam) -> str:
-    return flat(asked(exam.rows[0]), ASKED)
+def _asked(exam: EvaluationSet) -> str:
+    return printable_line(question(exam.rows[0]), MAX_QUESTION)

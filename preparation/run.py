@@ -23,25 +23,25 @@ from common.config.config import FederationConfig, without_hub
 from common.errors import ConfigError, DataError, ModelError
 from common.files import write_durable
 from common.protocol.records import BaseRef, RowKind
-from coordinator.storage.run import Origin
+from coordinator.storage.run import PreparedRun
 from learning.data import shards, sources
-from learning.data.columns import NAMES
-from learning.data.labelled import Labelled
-from learning.data.rows import Row, Rows
-from learning.models import base, for_objective, hub, lora
+from learning.data.row_parser import COLUMN_NAMES
+from learning.data.row_types import LabelledText, Row
+from learning.data.rows import LoadedRows
+from learning.models import base, hub, lora, objective_model
 from learning.models.base import BaseModel, ProgressCallback
-from learning.models.loading import load_tokenizer
+from learning.models.loader import load_tokenizer
 from learning.objectives import registry
-from learning.training.batches import GRAIN
+from learning.training.batches import WIDTH_MULTIPLE
 
-DATA = "data.json"
+PREPARED_FILE = "data.json"
 """In a folder of prepared rows: what they were made from, and what became of the others."""
-_ABOUT = (shards.MANIFEST, DATA, "skew.txt", "skew_*.png")  # the rows, beside them
+_ABOUT = (shards.MANIFEST, PREPARED_FILE, "skew.txt", "skew_*.png")  # the rows, beside them
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Dealt:
+class PreparedRows:
     """Rows that lie ready in a folder.
 
     Attributes:
@@ -49,7 +49,7 @@ class Dealt:
         model: The base model whose tokens decided which rows fit.
         rows: Training rows by client and kind.
         labels: Class names, where the run classifies.
-        sources: What became of each source's rows, by kind: `learning.data.sources.Usable`.
+        sources: What became of each source's rows, by kind: `learning.data.sources.SourceSummary`.
     """
 
     folder: Path
@@ -61,7 +61,7 @@ class Dealt:
 
 def origin(
     config: FederationConfig, cache: Path, report: ProgressCallback, say: Say
-) -> Callable[[Path], Origin]:
+) -> Callable[[Path], PreparedRun]:
     """A function that prepares a run directory and says what the run begins with.
 
     Args:
@@ -75,18 +75,20 @@ def origin(
 
 def _origin(
     config: FederationConfig, cache: Path, report: ProgressCallback, say: Say, directory: Path
-) -> Origin:
+) -> PreparedRun:
     clients = directory / "clients"
-    find = partial(find_model, config, cache, report)
-    dealt = deal(config, find, Path(config.data.dir or clients), say)
+    find = partial(resolve_base_model, config, cache, report)
+    dealt = prepare_rows(config, find, Path(config.data.dir or clients), say)
     model = dealt.model
     if dealt.folder != clients:
         _copy(dealt.folder, clients)
     objective = config.phase[0].objective
-    loaded = for_objective.load_for(objective, model.path, dealt.labels, torch.device("cpu"))
+    loaded = objective_model.load_for_objective(
+        objective, model.path, dealt.labels, torch.device("cpu")
+    )
     adapted = lora.attach(loaded.model, config.model.lora, config.run.seed)
     place = model.name if model.kind == "hub" else str(model.path)
-    return Origin(
+    return PreparedRun(
         base=BaseRef(
             name=model.name, revision=model.revision, kind=model.kind, digest=model.digest
         ),
@@ -104,7 +106,7 @@ def _copy(folder: Path, clients: Path) -> None:
 
     Rows that the manifest does not name are of a preparation that was cut off, for more clients.
     """
-    prepared = shards.load(folder)
+    prepared = shards.load_prepared(folder)
     rows = [*(shard.path for shard in prepared.shards), *prepared.heldout.values()]
     about = [path for form in _ABOUT for path in folder.glob(form) if path.is_file()]
     try:
@@ -118,7 +120,7 @@ def _copy(folder: Path, clients: Path) -> None:
         ) from None
 
 
-def settled(
+def apply_offline_fallback(
     config: FederationConfig, say: Say, available: Callable[[str, str | None], bool] | None = None
 ) -> FederationConfig:
     """The configuration that a new run begins with: what [offline] says, if it has to be.
@@ -126,11 +128,11 @@ def settled(
     Args:
         config: As it was written.
         say: Told in a line what is changed.
-        available: Whether the hub has a model for us; `learning.models.hub.available` without.
+        available: Whether the hub has a model for us; `learning.models.hub.is_available` without.
     """
     if not config.offline or not _asks_hub(config):
         return config
-    if (available or hub.available)(config.model.name, config.model.revision):
+    if (available or hub.is_available)(config.model.name, config.model.revision):
         return config
     changed = ", ".join(f"{key} = {value}" for key, value in config.offline.items())
     say(f"the model hub is out of reach: {changed}")
@@ -143,13 +145,17 @@ def _asks_hub(config: FederationConfig) -> bool:
     return hub.is_hub_id(name) and not Path(name).expanduser().is_dir()
 
 
-def find_model(config: FederationConfig, cache: Path, report: ProgressCallback) -> BaseModel:
+def resolve_base_model(
+    config: FederationConfig, cache: Path, report: ProgressCallback
+) -> BaseModel:
     """The base model that the configuration names, of the family that its objective needs."""
-    family = for_objective.family_for(config.phase[0].objective)
+    family = objective_model.family_for_objective(config.phase[0].objective)
     return base.resolve(config.model.name, config.model.revision, cache, report, family)
 
 
-def deal(config: FederationConfig, find: Callable[[], BaseModel], folder: Path, say: Say) -> Dealt:
+def prepare_rows(
+    config: FederationConfig, find: Callable[[], BaseModel], folder: Path, say: Say
+) -> PreparedRows:
     """The clients' rows in a folder: those that lie there, if they were made for this, or new ones.
 
     Args:
@@ -165,7 +171,7 @@ def deal(config: FederationConfig, find: Callable[[], BaseModel], folder: Path, 
         ConfigError: `data.columns` or `model.max_length` does not fit.
     """
     check_columns(config)
-    if lies_ready(folder):
+    if is_prepared(folder):
         return _found(folder, config, find())
     digests = {kind: _digest(config.data.source(kind)) for kind in config.kinds}
     read = _read(config, say)
@@ -181,7 +187,7 @@ def deal(config: FederationConfig, find: Callable[[], BaseModel], folder: Path, 
         "digests": digests,
     }
     try:
-        prepared = shards.prepare(
+        prepared = shards.prepare_shards(
             kept,
             clients=config.data.clients,
             alpha=config.data.alpha,
@@ -190,26 +196,26 @@ def deal(config: FederationConfig, find: Callable[[], BaseModel], folder: Path, 
             heldout=config.data.heldout,
             out=folder,
         )
-        write_durable(folder / DATA, json.dumps(found, indent=1).encode())
+        write_durable(folder / PREPARED_FILE, json.dumps(found, indent=1).encode())
     except OSError as error:
         raise DataError(
             f"rows cannot be written to {folder}: {error.strerror}",
             "make room and see to its permissions, or choose another folder",
         ) from None
-    return Dealt(folder, model, prepared.rows(), labels, summaries)
+    return PreparedRows(folder, model, prepared.rows(), labels, summaries)
 
 
-def lies_ready(folder: Path) -> bool:
+def is_prepared(folder: Path) -> bool:
     """Whether a folder was prepared to the end; otherwise its rows are dealt again."""
     # Path.is_file raises where the folder may not be looked into; writing there says so better.
-    return all(os.path.isfile(folder / name) for name in (shards.MANIFEST, DATA))  # noqa: PTH113
+    return all(os.path.isfile(folder / name) for name in (shards.MANIFEST, PREPARED_FILE))  # noqa: PTH113
 
 
-def _read(config: FederationConfig, say: Say) -> dict[RowKind, Rows[Row]]:
+def _read(config: FederationConfig, say: Say) -> dict[RowKind, LoadedRows[Row]]:
     """The rows of each kind that the plan needs, as their sources have them."""
     data = config.data
     return {
-        kind: sources.gather(
+        kind: sources.load_source(
             kind,
             data.source(kind),
             count=data.rows,
@@ -222,16 +228,18 @@ def _read(config: FederationConfig, say: Say) -> dict[RowKind, Rows[Row]]:
     }
 
 
-def _classes(config: FederationConfig, read: Mapping[RowKind, Rows[Row]]) -> tuple[str, ...]:
+def _classes(config: FederationConfig, read: Mapping[RowKind, LoadedRows[Row]]) -> tuple[str, ...]:
     """The class names, where the run classifies."""
     if "cls" not in read:
         return ()
-    return sources.classes(cast("tuple[Labelled, ...]", read["cls"].rows), config.data.labels)
+    return sources.class_names(
+        cast("tuple[LabelledText, ...]", read["cls"].rows), config.data.labels
+    )
 
 
 def _usable(
     config: FederationConfig,
-    read: Mapping[RowKind, Rows[Row]],
+    read: Mapping[RowKind, LoadedRows[Row]],
     labels: tuple[str, ...],
     tokenizer: PreTrainedTokenizerBase,
     say: Say,
@@ -241,8 +249,8 @@ def _usable(
     summaries: dict[str, Any] = {}
     for phase in {phase.kind: phase for phase in config.phase}.values():
         kind, source = phase.kind, config.data.source(phase.kind)
-        objective = registry.make(phase.objective, phase.dpo, labels)
-        kept[kind], summary = sources.usable(
+        objective = registry.make_objective(phase.objective, phase.dpo, labels)
+        kept[kind], summary = sources.select_usable(
             read[kind], source, objective, tokenizer, config.model.max_length
         )
         summaries[kind] = summary.fields()
@@ -267,7 +275,7 @@ def _digest(source: str) -> str | None:
         return None
 
 
-def _found(folder: Path, config: FederationConfig, model: BaseModel) -> Dealt:
+def _found(folder: Path, config: FederationConfig, model: BaseModel) -> PreparedRows:
     """The rows that lie in a folder.
 
     Raises:
@@ -276,12 +284,14 @@ def _found(folder: Path, config: FederationConfig, model: BaseModel) -> Dealt:
     """
     wanted = _made_for(config, model)
     try:
-        found = json.loads((folder / DATA).read_text(encoding="utf-8"))
+        found = json.loads((folder / PREPARED_FILE).read_text(encoding="utf-8"))
         made_for, labels, summaries = found["made_for"], tuple(found["labels"]), found["sources"]
         different = [key for key in wanted if made_for.get(key) != wanted[key]]
         digests = dict(found.get("digests", {}))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise DataError(f"{folder / DATA} is damaged", "remove the folder, prepare again") from None
+        raise DataError(
+            f"{folder / PREPARED_FILE} is damaged", "remove the folder, prepare again"
+        ) from None
     if different:
         raise DataError(
             f"{folder} was prepared {_otherwise(different[0], made_for, wanted)}",
@@ -294,9 +304,9 @@ def _found(folder: Path, config: FederationConfig, model: BaseModel) -> Dealt:
                 f"{folder} was prepared from {source}, and that file has changed since",
                 "remove the folder, or prepare the rows in another folder",
             )
-    prepared = shards.load(folder)
-    shards.check(prepared)
-    return Dealt(folder, model, prepared.rows(), labels, summaries)
+    prepared = shards.load_prepared(folder)
+    shards.check_files(prepared)
+    return PreparedRows(folder, model, prepared.rows(), labels, summaries)
 
 
 def _otherwise(key: str, was: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
@@ -315,7 +325,7 @@ def check_columns(config: FederationConfig) -> None:
     Raises:
         ConfigError: `data.columns` names one.
     """
-    fields = dict.fromkeys(field for kind in config.kinds for field in NAMES[kind])
+    fields = dict.fromkeys(field for kind in config.kinds for field in COLUMN_NAMES[kind])
     if odd := [field for field in config.data.columns if field not in fields]:
         raise ConfigError(
             f"data.columns names {odd[0]!r}, which is no field of this plan's rows",
@@ -335,7 +345,7 @@ def check_length(max_length: int, model: PretrainedConfig) -> None:
     padding = getattr(model, "pad_token_id", None) or 0
     if "roberta" in str(model.model_type):
         positions -= padding + 1  # it counts its positions from there
-    most = positions // GRAIN * GRAIN  # batches are padded to multiples
+    most = positions // WIDTH_MULTIPLE * WIDTH_MULTIPLE  # batches are padded to multiples
     if max_length > most:
         raise ConfigError(
             f"model.max_length is {max_length}, but the model has {positions} positions",
@@ -343,7 +353,7 @@ def check_length(max_length: int, model: PretrainedConfig) -> None:
         )
 
 
-def find_base(
+def find_base_model(
     config: FederationConfig, cache: Path, report: ProgressCallback
 ) -> Callable[[BaseRef], Path]:
     """A function that finds the base model of an existing run on this machine."""

@@ -151,7 +151,7 @@ def slowest(clients: Mapping[str, Sequence[Done]], count: int = 3) -> Sequence[t
         count: At most so many.
     """
     times = {
-        client: median(update.train_seconds for _, update in done[-RECENT:])
+        client: median(update.stats.train_seconds for _, update in done[-RECENT:])
         for client, done in clients.items()
     }
     return sorted(times.items(), key=lambda entry: (-entry[1], entry[0]))[:count]
@@ -159,7 +159,7 @@ def slowest(clients: Mapping[str, Sequence[Done]], count: int = 3) -> Sequence[t
 
 def usual_seconds(versions: Sequence[VersionSummary]) -> float | None:
     """The median training time of the updates in the last versions."""
-    times = [u.train_seconds for version in versions[-RECENT:] for u in version.updates]
+    times = [u.stats.train_seconds for version in versions[-RECENT:] for u in version.updates]
     return median(times) if times else None
 
 

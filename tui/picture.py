@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from common.errors import FcclError
-from common.run_directory import recording
-from common.run_directory.recording import Recording
+from common.run_directory import recorded_run
+from common.run_directory.recorded_run import RecordedRun
 from tui.player import Player
 from tui.replay import Replay
 
@@ -20,16 +20,16 @@ SIZE = (120, 36)
 PAUSE_S = 1.0  # the screen takes a look twice a second
 
 
-def draw(recorded: Recording) -> str:
+def draw(recorded: RecordedRun) -> str:
     """The screen in the middle of the run."""
     return asyncio.run(_drawn(recorded))
 
 
-async def _drawn(recorded: Recording) -> str:
+async def _drawn(recorded: RecordedRun) -> str:
     now = 0.0
     replay = Replay(recorded, speed=1.0, monotonic=lambda: now)
     replay.start()
-    now = SHARE * (recorded.ended - recorded.began)
+    now = SHARE * (recorded.ended_at - recorded.started_at)
     app = Player(replay)
     async with app.run_test(size=SIZE) as pilot:
         await pilot.pause(PAUSE_S)
@@ -42,7 +42,7 @@ def main() -> None:
         sys.exit("use: python -m tui.picture RUN FILE")
     run, file = map(Path, sys.argv[1:])
     try:
-        svg = draw(recording.read(run))
+        svg = draw(recorded_run.read_run(run))
     except FcclError as error:
         sys.exit(f"fccl: {error}")
     file.write_text(svg, encoding="utf-8")

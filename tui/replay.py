@@ -17,7 +17,8 @@ from typing import Protocol, TypeVar
 from common.protocol.naming import LOCAL_SITE
 from common.protocol.records import Heartbeat
 from common.run_directory import samples
-from common.run_directory.recording import Accepted, Issued, Recording
+from common.run_directory.recorded_run import RecordedRun
+from common.run_directory.records import AcceptedUpdate, AttemptRecord
 from common.store.view import MANY_EVENTS, ClientRow, FederationView, RunInfo, RunStatus
 from tui.feed import Look
 
@@ -70,7 +71,7 @@ class Replay:
 
     def __init__(
         self,
-        recording: Recording,
+        recording: RecordedRun,
         speed: float = SPEED,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -83,7 +84,7 @@ class Replay:
         """
         self.name = recording.config.run.name
         self._recording, self._monotonic = recording, monotonic
-        self._clock = Clock(monotonic(), recording.began, recording.ended, speed, held=True)
+        self._clock = Clock(monotonic(), recording.started_at, recording.ended_at, speed, held=True)
         self._known = _Known(recording)
 
     def start(self) -> None:
@@ -123,7 +124,7 @@ class Replay:
 class _Known:
     """Remembers the last view: tables that have not changed since are the same objects."""
 
-    def __init__(self, recording: Recording) -> None:
+    def __init__(self, recording: RecordedRun) -> None:
         self._recording = recording
         self._workers = by_worker(recording)
         self._mark: tuple[int, ...] = ()
@@ -131,7 +132,7 @@ class _Known:
 
     def view(self, at: float) -> FederationView:
         r = self._recording
-        parts = (r.versions, r.events, r.issued, r.settled, r.accepted, r.samples)
+        parts = (r.versions, r.events, r.attempts, r.receipts, r.updates, r.samples)
         mark = tuple(count(part, at) for part in parts)
         if self._view is None or mark != self._mark:
             before, self._view, self._mark = self._view, view_at(r, at), mark
@@ -152,7 +153,7 @@ def until(things: Sequence[T], at: float) -> Sequence[T]:
     return things[: count(things, at)]
 
 
-def view_at(recording: Recording, at: float) -> FederationView:
+def view_at(recording: RecordedRun, at: float) -> FederationView:
     """The run as it was at a time: what the coordinator would have shown."""
     versions = tuple(until(recording.versions, at)) or recording.versions[:1]
     events = tuple(until(recording.events, at)[-MANY_EVENTS:])
@@ -168,23 +169,23 @@ def view_at(recording: Recording, at: float) -> FederationView:
     )
 
 
-def open_at(recording: Recording, at: float) -> dict[str, Issued]:
+def open_at(recording: RecordedRun, at: float) -> dict[str, AttemptRecord]:
     """The newest attempt of every task that has no receipt yet, by client."""
-    settled = {each.task_id for each in until(recording.settled, at)}
-    issued = until(recording.issued, at)
+    settled = {each.task_id for each in until(recording.receipts, at)}
+    issued = until(recording.attempts, at)
     return {each.client_id: each for each in issued if each.task_id not in settled}
 
 
-def by_worker(recording: Recording) -> dict[str, list[Accepted]]:
+def by_worker(recording: RecordedRun) -> dict[str, list[AcceptedUpdate]]:
     """The accepted updates of each worker, by its id, in their order."""
-    found: dict[str, list[Accepted]] = {}
-    for each in recording.accepted:
+    found: dict[str, list[AcceptedUpdate]] = {}
+    for each in recording.updates:
         found.setdefault(each.worker_id, []).append(each)
     return {name: found[name] for name in sorted(found)}
 
 
 def workers_at(
-    recording: Recording, updates: Mapping[str, Sequence[Accepted]], at: float
+    recording: RecordedRun, updates: Mapping[str, Sequence[AcceptedUpdate]], at: float
 ) -> tuple[Heartbeat, ...]:
     """The workers whose updates were accepted, from their first task until the recording's end.
 
@@ -200,14 +201,14 @@ def workers_at(
 
 
 def _worker(
-    recording: Recording, at: float, name: str, updates: Sequence[Accepted]
+    recording: RecordedRun, at: float, name: str, updates: Sequence[AcceptedUpdate]
 ) -> Heartbeat | None:
     if at < _start(updates[0]):
         return None
     done = count(updates, at)
     last = updates[done - 1] if done else None
     current = updates[done] if done < len(updates) and _start(updates[done]) <= at else None
-    member = recording.members.get(updates[0].client_id)
+    member = recording.clients.get(updates[0].client_id)
     beat = Heartbeat(
         worker_id=name,
         site=member.site if member else LOCAL_SITE,
@@ -233,21 +234,23 @@ def _worker(
     )
 
 
-def _start(update: Accepted) -> float:
+def _start(update: AcceptedUpdate) -> float:
     return update.at - update.stats.train_seconds
 
 
-def _clients(recording: Recording, at: float, tasks: dict[str, Issued]) -> tuple[ClientRow, ...]:
+def _clients(
+    recording: RecordedRun, at: float, tasks: dict[str, AttemptRecord]
+) -> tuple[ClientRow, ...]:
     versions = until(recording.versions, at) or recording.versions[:1]
     newest, phase = versions[-1], _phase(_ends(recording), versions[-1].version)
     kind = recording.config.phase[phase].kind
-    issued = Counter(e.client_id for e in until(recording.issued, at) if e.attempt == 1)
+    issued = Counter(e.client_id for e in until(recording.attempts, at) if e.attempt == 1)
     applied = Counter(u.client_id for version in versions for u in version.updates)
-    losses = {each.client_id: each.stats.avg_loss for each in until(recording.accepted, at)}
+    losses = {each.client_id: each.stats.avg_loss for each in until(recording.updates, at)}
     weights = {update.client_id: update.weight for update in newest.updates}
     lost = _named(recording, at, "quarantined")
     rows = []
-    for name, member in recording.members.items():
+    for name, member in recording.clients.items():
         task = tasks.get(name)
         row = ClientRow(
             client_id=name,
@@ -266,20 +269,20 @@ def _clients(recording: Recording, at: float, tasks: dict[str, Issued]) -> tuple
     return tuple(sorted(rows, key=lambda row: row.client_id))
 
 
-def _named(recording: Recording, at: float, kind: str) -> set[str]:
+def _named(recording: RecordedRun, at: float, kind: str) -> set[str]:
     """Clients that an event of a kind was about."""
     events = (event for event in until(recording.events, at) if event.kind == kind)
     return {str(event.refs.get("client")) for event in events}
 
 
-def _info(recording: Recording, at: float, version: int, open_tasks: int) -> RunInfo:
-    config, settled = recording.config, until(recording.settled, at)
+def _info(recording: RecordedRun, at: float, version: int, open_tasks: int) -> RunInfo:
+    config, settled = recording.config, until(recording.receipts, at)
     ends = _ends(recording)
     accepted = sum(1 for each in settled if each.accepted)
     applied = sum(len(each.updates) for each in until(recording.versions, at))
     status, detail = _status(recording, at)
     return RunInfo(
-        run=recording.run,
+        run=recording.run_id,
         name=config.run.name,
         status=status,
         detail=detail,
@@ -288,32 +291,32 @@ def _info(recording: Recording, at: float, version: int, open_tasks: int) -> Run
         phase=_phase(ends, version),
         phases=tuple(phase.objective for phase in config.phase),
         phase_ends=ends,
-        clients=len(recording.members),
+        clients=len(recording.clients),
         buffered=max(0, accepted - applied),
         buffer_size=config.schedule.buffer,
         open_tasks=open_tasks,
         accepted=accepted,
         rejected=len(settled) - accepted,
-        started_at=recording.began,
+        started_at=recording.started_at,
         updated_at=at,
         max_staleness=config.schedule.max_staleness,
         software=recording.software,
     )
 
 
-def _status(recording: Recording, at: float) -> tuple[RunStatus, str]:
+def _status(recording: RecordedRun, at: float) -> tuple[RunStatus, str]:
     events = reversed(until(recording.events, at))
     last = next((event for event in events if event.kind != "samples"), None)
     if last is not None and last.kind == "finished":  # samples of the last version come later
         return "finished", last.text
     if last is not None and last.kind == "stopped":
         return "stopped", last.text
-    if at < recording.ended:
+    if at < recording.ended_at:
         return "running", "as recorded"
     return "stopped", "the recording ends here"
 
 
-def _ends(recording: Recording) -> tuple[int, ...]:
+def _ends(recording: RecordedRun) -> tuple[int, ...]:
     """The version that each phase ends with."""
     return tuple(accumulate(phase.versions for phase in recording.config.phase))
 

@@ -16,21 +16,22 @@ from cli.console import Output
 from cli.demo.remote_output import Telling
 from cli.run import session
 from cli.run.worker import host
-from cli.signals import on_signals
+from cli.signals import handle_signals
 from common.config.config import FederationConfig, IncrementalConfig
 from common.paths import cache_dir
 from common.protocol.naming import LOCAL_SITE
 from common.protocol.records import RowKind
-from common.software import software
+from common.software import software_version
 from common.store.embedded import EmbeddedStore
 from coordinator.service import RunOutcome, Service
 from coordinator.storage.run import Run
-from learning.evaluation.figures import MAIN, METRICS
+from evaluation.live_samples import Sampler
+from learning.evaluation.metrics import MAIN_METRIC, METRICS
 from learning.training.device import Compute, detect
 from worker.service import Worker, WorkerSettings
 
 AWAKE_S = 0.5
-SUMMED_UP = {**MAIN, "sft": METRICS["sft"][1]}  # perplexity is what people have heard of
+SUMMED_UP = {**MAIN_METRIC, "sft": METRICS["sft"][1]}  # perplexity is what people have heard of
 
 
 def serve(config: FederationConfig, mode: str, output: Output) -> int:
@@ -40,7 +41,7 @@ def serve(config: FederationConfig, mode: str, output: Output) -> int:
     compute = detect()
     store = EmbeddedStore()
     store.announce(run.directory)
-    output.say(f"watch it from another terminal: fccl tui --run {run.directory}")
+    output.print(f"watch it from another terminal: fccl tui --run {run.directory}")
     if isinstance(output, Telling):
         output.announced(store.url, run.directory)
     try:
@@ -48,7 +49,7 @@ def serve(config: FederationConfig, mode: str, output: Output) -> int:
         path = session.conclude(run, outcome, lambda: compute, output)
         if path is not None:
             _tell(run.directory, path, output)
-        output.say(f"took {time.time() - begun:.0f} s")
+        output.print(f"took {time.time() - begun:.0f} s")
         if isinstance(output, Telling):
             output.ended(_summary(outcome, path))
     finally:
@@ -57,10 +58,10 @@ def serve(config: FederationConfig, mode: str, output: Output) -> int:
 
 
 def _tell(directory: Path, path: Path, output: Output) -> None:
-    output.document(path.read_text(encoding="utf-8"))
-    output.say(f"report: {path}")
-    output.say(f"play it again: fccl tui --replay {directory}")
-    output.say(f"a model of it: fccl export {directory} exported --merge")
+    output.print_markdown(path.read_text(encoding="utf-8"))
+    output.print(f"report: {path}")
+    output.print(f"play it again: fccl tui --replay {directory}")
+    output.print(f"a model of it: fccl export {directory} exported --merge")
 
 
 def _summary(outcome: RunOutcome, path: Path | None) -> str:
@@ -109,7 +110,7 @@ class _Federation:
         self._abandon = threading.Event()  # nobody waits for the task at hand any more
 
     def serve(self) -> RunOutcome:
-        on_signals([self._stop, self._abandon])
+        handle_signals([self._stop, self._abandon])
         coordinator, worker = _Ended(), _Ended()
         threads = [
             threading.Thread(target=self._guard, args=(self._coordinate, coordinator)),
@@ -144,8 +145,9 @@ class _Federation:
             self._store.open(),
             time.time,
             users={LOCAL_SITE: LOCAL_SITE},
-            listen=self._output.event,
+            listen=self._output.print_event,
             volatile=True,
+            samples=Sampler(self._run, time.time),
         )
         return service.serve(self._stop)
 
@@ -157,7 +159,7 @@ class _Federation:
             state=self._run.directory.parent / ".workers",
             cache=cache_dir(),
             host=host(),
-            software=software(),
+            software=software_version(),
         )
         worker = Worker(
             setting,
@@ -167,7 +169,7 @@ class _Federation:
             self._compute,
             time.time,
             told=lambda kind, text: None,
-            report=self._output.report,
+            report=self._output.progress,
             incremental=self._incremental,
         )
         worker.serve(self._over, abandon=self._abandon)

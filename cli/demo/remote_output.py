@@ -42,22 +42,22 @@ class Telling(Output):
         self._released = threading.Event()
         threading.Thread(target=self._attend, name="lifeline", daemon=True).start()
 
-    def event(self, event: Event) -> None:
+    def print_event(self, event: Event) -> None:
         """One event of the feed, whole."""
         self._objects.write(event.level, "event", event.text, {"event": event.fields()})
 
-    def report(self, message: str, fraction: float) -> None:
+    def progress(self, message: str, fraction: float) -> None:
         """Progress, in percent."""
         percent = int(fraction * 100)
         if self._percent != (message, percent):
             self._percent = (message, percent)
             self._objects.write("info", "progress", message, {"progress": percent / 100})
 
-    def end_report(self) -> None:
+    def end_progress(self) -> None:
         """Nothing more of that progress."""
         self._objects.write("info", "progressed", "")
 
-    def document(self, text: str) -> None:
+    def print_markdown(self, text: str) -> None:
         """A Markdown text."""
         self._objects.write("info", "document", text)
 

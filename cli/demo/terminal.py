@@ -87,17 +87,17 @@ class _Session:
     def serve(self) -> int:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
-        self._output.say(STARTING)
+        self._output.print(STARTING)
         while self._going() and self._directory is None:
             time.sleep(POLL_S)
         if self._directory is not None:
-            self._output.end_report()
+            self._output.end_progress()
             self._look(self._directory)
         while self._going():
             if self._summary is not None:
                 self._child.release()
             time.sleep(POLL_S)
-        self._output.end_report()
+        self._output.end_progress()
         return self._conclude()
 
     # What the screen asks (`tui.attended.Host`)
@@ -159,23 +159,23 @@ class _Session:
     def _print(self, told: Told) -> None:
         match told.kind:
             case "text":
-                self._output.say(told.message)
+                self._output.print(told.message)
             case "document":
-                self._output.document(told.message)
+                self._output.print_markdown(told.message)
             case "event":
                 self._event(told)
             case "progress":
-                self._output.report(told.message, float(told.more.get("progress", 0.0)))
+                self._output.progress(told.message, float(told.more.get("progress", 0.0)))
             case "progressed":
-                self._output.end_report()
+                self._output.end_progress()
             case _:
                 click.echo(told.message, err=True)
 
     def _event(self, told: Told) -> None:
         try:
-            self._output.event(Event.model_validate(told.more.get("event")))
+            self._output.print_event(Event.model_validate(told.more.get("event")))
         except ValidationError:  # cannot be: the other side is this program
-            self._output.say(told.message)
+            self._output.print(told.message)
 
     def _log(self, text: str) -> None:
         assert self._directory is not None

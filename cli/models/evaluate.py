@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 from cli.console import Output
-from cli.render import show
+from cli.render import render
 from common.paths import cache_dir
 from common.protocol.records import RowKind
 from coordinator.storage import run as runs
@@ -142,13 +142,13 @@ def serve(wanted: Wanted, out: Path, as_json: bool) -> int:
     from evaluation.report import files
 
     output = Output(plain=False)
-    report = evaluate(wanted, (lambda message, done: None) if as_json else output.report)
-    output.end_report()
+    report = evaluate(wanted, (lambda message, done: None) if as_json else output.progress)
+    output.end_progress()
     if as_json:
         click.echo(json.dumps(files.fields(report, history=False), indent=1))
         files.write_evaluation(report, out)
         return 0
-    show(files.blocks(report, "evaluation_"), output.console)
+    render(files.blocks(report, "evaluation_"), output.console)
     path = files.write_evaluation(report, out)
     click.echo(f"\nwritten: {path} and {path.with_suffix('.html').name}")
     return 0
@@ -162,21 +162,21 @@ def evaluate(wanted: Wanted, told: Progress) -> Report:
         told: Told of the progress of a base model that is made or fetched.
     """
     from evaluation import comparison
-    from evaluation.evaluator import Sizes
+    from evaluation.evaluator import EvaluationLimits
     from evaluation.report import report
     from learning.training.device import detect
 
     found, version = look(wanted.directory, wanted.version, told)
     sft, va, cls = wanted.rows
     limits: dict[RowKind, int] = {"sft": sft, "va": va, "cls": cls}
-    sizes = Sizes(limits, limits, wanted.samples, wanted.new_tokens)
+    sizes = EvaluationLimits(limits, limits, wanted.samples, wanted.new_tokens)
     if wanted.other is None:
-        return report.of(found, version, detect(), sizes)
+        return report.build_report(found, version, detect(), sizes)
     other, theirs = look(wanted.other, None, told)
-    comparison.check(found, other)
+    comparison.check_comparable(found, other)
     compute = detect()
     both = comparison.compare(found, version, other, theirs, compute, sizes)
-    return replace(report.of(found, version, compute, sizes), comparison=both)
+    return replace(report.build_report(found, version, compute, sizes), comparison=both)
 
 
 def look(directory: Path, version: int | None, told: Progress) -> tuple[Opened, int]:
@@ -186,5 +186,5 @@ def look(directory: Path, version: int | None, told: Progress) -> tuple[Opened, 
 
     found = run_record.read(directory)
     chosen = found.choose(version)
-    find = run.find_base(found.config, cache_dir(), told)
+    find = run.find_base_model(found.config, cache_dir(), told)
     return opening.look(found, find(found.base)), chosen

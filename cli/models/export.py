@@ -14,7 +14,7 @@ from common.paths import cache_dir
 from evaluation import run_record
 
 if TYPE_CHECKING:
-    from learning.models.export import Precision, Written
+    from learning.models.export import ExportSummary, Precision
 
 
 @click.command()
@@ -55,11 +55,11 @@ def command(
     from evaluation.export import export
 
     output = Output(plain)
-    wanted = export.Wanted(chosen, merge, cast("Precision | None", dtype), with_base)
-    written = export.write(found, wanted, out, cache_dir(), output.report)
-    output.end_report()
-    output.say(f"version {chosen} of {run} is in {out}: {described(written)}")
-    output.say(f"how to use it: {out / 'README.md'}")
+    wanted = export.ExportOptions(chosen, merge, cast("Precision | None", dtype), with_base)
+    written = export.export_version(found, wanted, out, cache_dir(), output.progress)
+    output.end_progress()
+    output.print(f"version {chosen} of {run} is in {out}: {described(written)}")
+    output.print(f"how to use it: {out / 'README.md'}")
 
 
 def check_place(out: Path) -> None:
@@ -94,7 +94,7 @@ def check_options(whole: bool, dtype: str | None, with_base: bool | None) -> Non
         )
 
 
-def described(written: Written) -> str:
+def described(written: ExportSummary) -> str:
     """What was written, in a few words."""
     if not written.adapter:
         return f"a whole model in {written.precision}"

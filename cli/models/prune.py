@@ -68,13 +68,13 @@ def command(
     if as_json:
         found = prune_job.run(job, lambda text, done: None, lambda line: None)
     else:
-        found = prune_job.run(job, output.report, output.say)
-        output.end_report()
+        found = prune_job.run(job, output.progress, output.print)
+        output.end_progress()
     if as_json:
         click.echo(json.dumps(found, indent=2))
     else:
         output.console.print(_table(found))
-        output.say(f"wrote {out}, model digest {found['pruned']['digest'][:12]}")
+        output.print(f"wrote {out}, model digest {found['pruned']['digest'][:12]}")
 
 
 def parse_layers(text: str | None) -> int | tuple[int, ...] | None:

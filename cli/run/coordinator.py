@@ -18,13 +18,13 @@ from cli.options import (
     config_option,
     find_config,
     metrics_option,
-    mode_of,
+    mode_from_flags,
     mode_options,
     plain_option,
     with_metrics_port,
 )
 from cli.run.health_server import COORDINATOR_LIMIT_S, Operated, operated
-from cli.signals import on_signals
+from cli.signals import handle_signals
 from common.config import config as configuration
 from common.config.config import FederationConfig
 from common.protocol.naming import LOCAL_SITE
@@ -49,12 +49,12 @@ def command(
     """Own a run: prepare data and model where needed, schedule, aggregate, commit, report."""
     config = with_metrics_port(configuration.load(find_config(config_path)), metrics_port)
     log = jsonlog.install("coordinator") if config.operations.log == "json" else None
-    sys.exit(serve(config, mode_of(resume, new, either), Output(plain, log)))
+    sys.exit(serve(config, mode_from_flags(resume, new, either), Output(plain, log)))
 
 
 def serve(config: FederationConfig, mode: str, output: Output) -> int:
     """Coordinate until the plan is complete or a stop is asked for; returns the exit code."""
-    checks.check(config, mode)
+    checks.check_can_start(config, mode)
     with operated(config.operations, COORDINATOR_LIMIT_S) as shown:
         return _serve(config, mode, output, shown)
 
@@ -62,7 +62,7 @@ def serve(config: FederationConfig, mode: str, output: Output) -> int:
 def _serve(config: FederationConfig, mode: str, output: Output, shown: Operated) -> int:
     def tell_broker(state: str) -> None:
         shown.broker(state)
-        output.told("broker", state)
+        output.event("broker", state)
 
     store = connect(config.store.url, ca=config.store.ca)
     broker = RabbitBroker(config.broker.url, tell_broker, ca=config.broker.ca)
@@ -70,12 +70,13 @@ def _serve(config: FederationConfig, mode: str, output: Output, shown: Operated)
         from cli.run import session
         from coordinator.metrics import Metrics
         from coordinator.service import Service
+        from evaluation.live_samples import Sampler
         from learning.training.device import detect
 
         run = session.open_run(
             config, mode, output, lambda old: session.forget_queues(config, broker, old)
         )
-        output.about(run=run.run_id)
+        output.set_context(run=run.run_id)
         service = Service(
             run,
             broker,
@@ -83,21 +84,22 @@ def _serve(config: FederationConfig, mode: str, output: Output, shown: Operated)
             time.time,
             users={LOCAL_SITE: user_of(config.broker.url)},
             access=access_of(config, store),
-            listen=output.event,
+            listen=output.print_event,
             queue_type=config.broker.queue_type,
             update_bytes=config.broker.site_mib << 20,
             observe=Metrics(shown.registry, shown.health, run),
+            samples=Sampler(run, time.time),
         )
         stop = threading.Event()
-        on_signals([stop])
+        handle_signals([stop])
         outcome = service.serve(stop)
         shown.over()
         path = session.conclude(run, outcome, detect, output)
     finally:
         broker.close()
     if path is not None:
-        output.say(path.read_text(encoding="utf-8"))
-        output.say(f"report: {path}")
+        output.print(path.read_text(encoding="utf-8"))
+        output.print(f"report: {path}")
     return session.exit_code(outcome)
 
 

@@ -36,16 +36,16 @@ def command(config_path: Path | None, out: Path | None, plain: bool) -> None:
     from learning.data import shards
     from preparation import run
 
-    config = run.settled(config, output.say)
-    ready = run.lies_ready(folder)
-    find = partial(run.find_model, config, cache_dir(), output.report)
-    dealt = run.deal(config, find, folder, output.say)
-    output.end_report()
+    config = run.apply_offline_fallback(config, output.print)
+    ready = run.is_prepared(folder)
+    find = partial(run.resolve_base_model, config, cache_dir(), output.progress)
+    dealt = run.prepare_rows(config, find, folder, output.print)
+    output.end_progress()
     if ready:
-        output.say(f"{folder} was prepared before, its rows stay as they are")
-    output.console.print(shards.skew(shards.load(folder)), markup=False)
+        output.print(f"{folder} was prepared before, its rows stay as they are")
+    output.console.print(shards.skew_tables(shards.load_prepared(folder)), markup=False)
     for client, rows in dealt.rows.items():
         counts = ", ".join(f"{count} {kind}" for kind, count in rows.items())
-        output.say(f"{client}: {counts} rows to learn")
+        output.print(f"{client}: {counts} rows to learn")
     if config.data.dir is None or Path(config.data.dir) != folder:
-        output.say(f'set data.dir = "{folder}" to begin a run with these rows')
+        output.print(f'set data.dir = "{folder}" to begin a run with these rows')

@@ -28,7 +28,7 @@ def open_run(
 
     Args:
         config: Of the run.
-        mode: One of `coordinator.storage.run.Mode`; `cli.checks` has found it possible.
+        mode: One of `coordinator.storage.run.StartMode`; `cli.checks` has found it possible.
         output: Told what is done.
         forget: Called with the id of a run that was set aside: its queues can go.
     """
@@ -36,11 +36,11 @@ def open_run(
     if mode == "new" and (old := runs.set_aside(config)) is not None:
         forget(old)
     if not config.run.path.exists():
-        config = preparation.settled(config, output.say)
-        prepare = preparation.origin(config, cache, output.report, output.say)
-        runs.create(config, prepare, time.time())
-    run = runs.open_run(config, preparation.find_base(config, cache, output.report))
-    output.end_report()
+        config = preparation.apply_offline_fallback(config, output.print)
+        prepare = preparation.origin(config, cache, output.progress, output.print)
+        runs.create_run(config, prepare, time.time())
+    run = runs.open_run(config, preparation.find_base_model(config, cache, output.progress))
+    output.end_progress()
     describe(run, output)
     return run
 
@@ -56,9 +56,9 @@ def describe(run: Run, output: Output) -> None:
     plan, base = run.plan, run.template.base
     rows = sum(sum(client.rows.values()) for client in plan.clients.values())
     mode = "asynchronous" if plan.schedule.reissue == "immediate" else "synchronous"
-    output.say(f"run {run.name} ({run.run_id}) in {run.directory}")
-    output.say(f"base model {base.name}, digest {base.digest[:12]}")
-    output.say(
+    output.print(f"run {run.name} ({run.run_id}) in {run.directory}")
+    output.print(f"base model {base.name}, digest {base.digest[:12]}")
+    output.print(
         f"{len(plan.clients)} clients with {rows} training rows; {mode}, {plan.total_versions}"
         f" versions of {plan.schedule.buffer} updates,"
         f" at most {plan.schedule.concurrency} tasks in flight"
@@ -69,12 +69,12 @@ def conclude(
     run: Run, outcome: RunOutcome, compute: Callable[[], Compute], output: Output
 ) -> Path | None:
     """Say how it ended, and write the report of a run that has learned something."""
-    output.say(
+    output.print(
         f"{outcome.reason}: version {outcome.version} of {run.plan.total_versions}"
         f" in {run.versions.directory(outcome.version)}"
     )
     if not outcome.complete:
-        output.say(f"continue with --resume; everything accepted is in {run.directory}")
+        output.print(f"continue with --resume; everything accepted is in {run.directory}")
         return None
     if outcome.before and (path := run.directory / "report" / "report.md").exists():
         return path  # written last of its files, so that all of them are there

@@ -17,19 +17,19 @@ import click
 
 from broker.protocol import LOCAL, Site
 from broker.rabbit.broker import RabbitBroker
-from broker.rabbit.probe import refused
+from broker.rabbit.probe import login_refused
 from cli import jsonlog
 from cli.console import Output
 from cli.options import config_option, find_config, metrics_option, with_metrics_port
 from cli.run import join_site
 from cli.run.health_server import WORKER_LIMIT_S, Operated, operated
-from cli.signals import on_signals
+from cli.signals import handle_signals
 from common.config import config as configuration
 from common.config.config import FederationConfig, IncrementalConfig
-from common.errors import BrokerRefused, ConfigError, DataError
+from common.errors import BrokerLoginError, ConfigError, DataError
 from common.paths import cache_dir
 from common.protocol.naming import LOCAL_SITE
-from common.software import software
+from common.software import software_version
 from common.store.store import Store
 from worker.site.enrolment import out
 from worker.site.run_discovery import ended, runs
@@ -114,7 +114,7 @@ def command(
         else:
             job = _local(config, data, state)
         if job is None:
-            output.say("stopped before it had joined")
+            output.print("stopped before it had joined")
             sys.exit(0)
         from learning.training.device import detect
 
@@ -146,12 +146,12 @@ def _answering(listener: Listener | None, job: Job, output: Output) -> Iterator[
         return
     from worker.incremental.http.endpoint import Endpoint
     from worker.incremental.http.listener import HOST
-    from worker.incremental.http.token import token, token_path
+    from worker.incremental.http.token import load_or_create_token, token_path
 
-    endpoint = Endpoint(job.state, job.config.incremental, token(job.state))
+    endpoint = Endpoint(job.state, job.config.incremental, load_or_create_token(job.state))
     with listener.serving(endpoint):
         where = f"http://{HOST}:{listener.port}/learn"
-        output.say(f"live input: POST to {where}, with the token in {token_path(job.state)}")
+        output.print(f"live input: POST to {where}, with the token in {token_path(job.state)}")
         yield
 
 
@@ -176,9 +176,9 @@ def _invited(
     join_site.check_files(data)
     from worker.data.import_rows import bring
 
-    rows = bring(data, wanted.site, wanted.place / "data", output.say)
-    on_signals([stop])
-    config = join_site.become(wanted, stop, host(), output.told)
+    rows = bring(data, wanted.site, wanted.place / "data", output.print)
+    handle_signals([stop])
+    config = join_site.become(wanted, stop, host(), output.event)
     if config is None:
         return None
     # How its clients learn from their users is the site's own affair: the configuration of this
@@ -196,9 +196,9 @@ def serve(
     listener: Listener | None = None,
 ) -> int:
     """Run a worker until its run is over or it is asked to stop; returns the exit code."""
-    on_signals([stop])
+    handle_signals([stop])
     config = job.config
-    stores = join_site.stores(config, job.invited, stop, output.told)
+    stores = join_site.stores(config, job.invited, stop, output.event)
     if stores is None:
         return 0
     run: str | None = None
@@ -207,15 +207,15 @@ def serve(
         shown.broker(state)
         if state.startswith("waiting") and run and ended(stores[1], config.run.name, run):
             return  # the queues of a run that is over are deleted
-        output.told("broker", state)
+        output.event("broker", state)
 
     def tell_waiting(kind: str, text: str) -> None:
-        shown.health.part("run", text)
-        output.told(kind, text)
+        shown.health.set_problem("run", text)
+        output.event(kind, text)
 
     try:
         broker = RabbitBroker(config.broker.url, tell_broker, ca=config.broker.ca)
-    except BrokerRefused:
+    except BrokerLoginError:
         if job.invited is None:
             raise
         raise out(job.invited) from None
@@ -226,13 +226,13 @@ def serve(
         listener.counted = metrics.asked
     try:
         for run in runs(stores[0], config.run.name, stop, tell_waiting, forever=job.forever):
-            shown.health.part("run")
+            shown.health.set_problem("run")
             _serve(job, run, broker, stores, compute, output, stop, metrics)
         shown.over()
     finally:
         broker.close()
     if run is None:
-        output.say("stopped before a run began")
+        output.print("stopped before a run began")
     return 0
 
 
@@ -251,7 +251,7 @@ def _serve(
 
     def report(message: str, fraction: float) -> None:
         metrics.turned()
-        output.report(message, fraction)
+        output.progress(message, fraction)
 
     config = job.config
     setting = WorkerSettings(
@@ -261,7 +261,7 @@ def _serve(
         state=job.state,
         cache=cache_dir(),
         host=host(),
-        software=software(),
+        software=software_version(),
     )
     worker = Worker(
         setting,
@@ -270,17 +270,17 @@ def _serve(
         stores,
         compute,
         time.time,
-        told=output.told,
+        told=output.event,
         report=report,
-        refused=lambda: refused(config.broker.url, config.broker.ca),
+        refused=lambda: login_refused(config.broker.url, config.broker.ca),
         observe=metrics,
         incremental=config.incremental,
     )
     metrics.watch(worker.heartbeat, worker.waiting)
-    output.about(run=run, site=job.site.name, worker=worker.worker_id)
-    output.say(f"worker {worker.worker_id} serves run {run} as site {job.site.name}")
+    output.set_context(run=run, site=job.site.name, worker=worker.worker_id)
+    output.print(f"worker {worker.worker_id} serves run {run} as site {job.site.name}")
     served = worker.serve(stop, abandon=stop)
-    output.say(
+    output.print(
         f"{served.reason}: trained {served.trained} tasks, abandoned {served.abandoned},"
         f" {served.settled} updates settled, {served.waiting} wait for a receipt"
     )

@@ -18,7 +18,7 @@ LEAST_LOSS = 1e-6  # nats per token; 1/l of a claim near 0 would overflow
 STEP_RANGE = (0.5, 2.0)  # for a buffer of one client
 
 
-def loss_of(stats: ContributionStats, source: str) -> float:
+def contribution_loss(stats: ContributionStats, source: str) -> float:
     """ℓ: the mean training loss (`train`), or the loss after training on the client's holdout."""
     return stats.avg_loss if source == "train" else stats.loss_after
 
@@ -30,7 +30,7 @@ def clamp_losses(losses: Sequence[float]) -> list[float]:
     return [min(high, max(low, loss)) for loss in losses]
 
 
-def score(loss: float, samples: int, mode: str) -> float:
+def contribution_score(loss: float, samples: int, mode: str) -> float:
     """1/ℓ (`loss`), n (`size`) or n/ℓ (`combined`). The sample count enters once."""
     loss = max(loss, LEAST_LOSS)
     return {"loss": 1 / loss, "size": float(samples), "combined": samples / loss}[mode]
@@ -53,12 +53,12 @@ def scaled_softmax(scores: Sequence[float], scale: str, temperature: float) -> l
     return softmax([value / temperature for value in values])
 
 
-def floored(weights: Sequence[float], floor: float) -> list[float]:
+def apply_floor(weights: Sequence[float], floor: float) -> list[float]:
     """(1 − ε) w + ε/K: nobody's data is without a voice."""
     return [(1 - floor) * weight + floor / len(weights) for weight in weights]
 
 
-def capped(weights: Sequence[float], cap: float) -> list[float]:
+def apply_cap(weights: Sequence[float], cap: float) -> list[float]:
     """No weight over cap/K; the excess goes to the others in proportion to their weights.
 
     A cap at or under 1/K means equal weights.
@@ -79,7 +79,7 @@ def capped(weights: Sequence[float], cap: float) -> list[float]:
     return result
 
 
-def weights(
+def contribution_weights(
     stats: Mapping[str, ContributionStats], config: AggregationConfig
 ) -> dict[str, tuple[float, float]]:
     """Score and weight of every client; the weights sum to 1.
@@ -92,19 +92,22 @@ def weights(
     Returns:
         (score, weight) by client id.
     """
-    losses = [loss_of(s, config.contribution_source) for s in stats.values()]
+    losses = [contribution_loss(s, config.contribution_source) for s in stats.values()]
     raw = config.score_scale == "raw"
     if not raw:
         losses = clamp_losses(losses)
     pairs = zip(losses, stats.values(), strict=True)
-    scores = [score(loss, max(1, s.num_samples), config.contribution_mode) for loss, s in pairs]
+    scores = [
+        contribution_score(loss, max(1, s.num_samples), config.contribution_mode)
+        for loss, s in pairs
+    ]
     result = scaled_softmax(scores, config.score_scale, config.temperature)
     if not raw:
-        result = capped(floored(result, config.floor), config.cap)
+        result = apply_cap(apply_floor(result, config.floor), config.cap)
     return {client: (s, w) for client, s, w in zip(stats, scores, result, strict=True)}
 
 
-def solo_step(
+def single_client_step(
     client: str, last: Mapping[str, ContributionStats], config: AggregationConfig
 ) -> tuple[float, float]:
     """Score and step size of a buffer that holds one client: clip(N · w, 0.5, 2).
@@ -112,5 +115,5 @@ def solo_step(
     A softmax over one score is always 1, so w is taken over the last statistics of the N active
     clients (which include this one).
     """
-    value, weight = weights(last, config)[client]
+    value, weight = contribution_weights(last, config)[client]
     return value, min(STEP_RANGE[1], max(STEP_RANGE[0], len(last) * weight))

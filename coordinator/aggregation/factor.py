@@ -13,7 +13,7 @@ import numpy as np
 from common.protocol.tensors import Tensors
 
 
-def factor(current: Tensors, deltas: Iterable[tuple[float, Tensors]]) -> Tensors:
+def aggregate_factors(current: Tensors, deltas: Iterable[tuple[float, Tensors]]) -> Tensors:
     """θ_{t+1} = θ_t + Σ c_i Δ_i, tensor by tensor: the LoRA factors A and B separately.
 
     The coefficients c_i carry weight, staleness, participation, clip and server learning rate; the

@@ -6,7 +6,7 @@ Between `admission` and `aggregation` on an update's way.
 from __future__ import annotations
 
 
-def polynomial(staleness: int, exponent: float) -> float:
+def staleness_factor(staleness: int, exponent: float) -> float:
     """s(τ) = (1 + τ)^(−a): 1 for a fresh update; a = 0 switches the discount off.
 
     Source: Xie, Koyejo, Gupta, "Asynchronous Federated Optimization" (FedAsync), section 5.

@@ -1,6 +1,6 @@
 """Whether an update counts, decided before anything of it is journaled as accepted.
 
-Two steps: `inspect` looks at the tensors against the manifest of the base version, `judge` at the
+Two steps: `check_tensors` looks at the tensors against the manifest of the base version, `decide` at the
 claims against plan and state. Both are pure. After `worker` and `broker`, before `contribution` on
 an update's way; `coordinator/ingest/ingest.py` calls the first, `coordinator/core/machine.py` the second.
 """
@@ -37,7 +37,7 @@ class AdmissionDecision:
     """Whether a rejection counts against the client; being slow does not."""
 
 
-def inspect(tensors: Tensors, manifest: Mapping[str, tuple[int, ...]]) -> tuple[float, str]:
+def check_tensors(tensors: Tensors, manifest: Mapping[str, tuple[int, ...]]) -> tuple[float, str]:
     """The L2 norm over all tensors, and what is wrong with them ("" if nothing).
 
     Args:
@@ -55,7 +55,7 @@ def inspect(tensors: Tensors, manifest: Mapping[str, tuple[int, ...]]) -> tuple[
     return math.sqrt(squares), ""
 
 
-def judge(plan: Plan, state: CoordinatorState, update: UpdateArrived) -> AdmissionDecision:
+def decide(plan: Plan, state: CoordinatorState, update: UpdateArrived) -> AdmissionDecision:
     """Whether an update is accepted: claims first, then tensors, then norm."""
     client = state.members(plan).get(update.client_id)
     task = state.tasks.get(update.task_id)
@@ -70,7 +70,7 @@ def judge(plan: Plan, state: CoordinatorState, update: UpdateArrived) -> Admissi
     return _norm(plan, state, update)
 
 
-def enrolment(plan: Plan, state: CoordinatorState, event: EnrolmentRequested) -> str:
+def check_enrolment(plan: Plan, state: CoordinatorState, event: EnrolmentRequested) -> str:
     """Why a client of an invited site may not take part; empty if it may.
 
     Its rows are a claim, like its losses: the invitation bounds them, and with them its weight.

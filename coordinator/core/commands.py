@@ -8,18 +8,18 @@ from common.protocol.commands import Command
 from coordinator.core import schedule
 from coordinator.core.events import CloseTask, LogEvent, ReplyToCommand
 from coordinator.core.state import STRIKES, CoordinatorState, OpenTask, Plan
-from coordinator.core.step import Step
+from coordinator.core.transition import Transition
 
 
-def carry_out(plan: Plan, state: CoordinatorState, command: Command, now: float) -> Step:
+def carry_out(plan: Plan, state: CoordinatorState, command: Command, now: float) -> Transition:
     """Do it, or say why not; either way there is one `ReplyToCommand`."""
     match command.action:
         case "pause" | "resume":
             return _hold(state, command)
         case "drain":
-            return _done(replace(state, closing=True, paused=False), command, "the run is drained")
+            return _done(replace(state, draining=True, paused=False), command, "the run is drained")
         case "stop":
-            return _done(replace(state, draining=True), command, "the run is stopped")
+            return _done(replace(state, stopping=True), command, "the run is stopped")
         case "kick":
             return _kick(plan, state, command)
         case "pardon":
@@ -28,23 +28,23 @@ def carry_out(plan: Plan, state: CoordinatorState, command: Command, now: float)
             return _reissue(state, command, now)
 
 
-def _hold(state: CoordinatorState, command: Command) -> Step:
+def _hold(state: CoordinatorState, command: Command) -> Transition:
     wanted = command.action == "pause"
     if state.paused == wanted:
         return _refused(state, command, f"the run is {'' if wanted else 'not '}paused")
     text = "the run is paused: no task is issued" if wanted else "the run goes on"
     done = _done(replace(state, paused=wanted), command, text)
     reply = replace(_reply(done), paused=wanted)
-    return Step(done.state, (reply, *done.actions[1:]))
+    return Transition(done.state, (reply, *done.actions[1:]))
 
 
-def _kick(plan: Plan, state: CoordinatorState, command: Command) -> Step:
+def _kick(plan: Plan, state: CoordinatorState, command: Command) -> Transition:
     name = command.target
     if name not in state.members(plan):
         return _refused(state, command, f"there is no client {name}")
     if state.client(name).quarantined:
         return _refused(state, command, f"{name} gets no more tasks already")
-    if schedule.eligible(plan, state) == [name]:
+    if schedule.eligible_clients(plan, state) == [name]:
         return _refused(state, command, f"{name} is the last client; `fccl stop` ends the run")
     after = state.with_client(name, replace(state.client(name), strikes=STRIKES))
     closed = [
@@ -57,7 +57,7 @@ def _kick(plan: Plan, state: CoordinatorState, command: Command) -> Step:
     return _done(after, command, f"{name} gets no more tasks").then(*closed)
 
 
-def _pardon(plan: Plan, state: CoordinatorState, command: Command) -> Step:
+def _pardon(plan: Plan, state: CoordinatorState, command: Command) -> Transition:
     name = command.target
     if name not in state.members(plan):
         return _refused(state, command, f"there is no client {name}")
@@ -67,7 +67,7 @@ def _pardon(plan: Plan, state: CoordinatorState, command: Command) -> Step:
     return _done(after, command, f"{name} gets tasks again")
 
 
-def _reissue(state: CoordinatorState, command: Command, now: float) -> Step:
+def _reissue(state: CoordinatorState, command: Command, now: float) -> Transition:
     task = _task(state, command.target)
     if task is None:
         return _refused(state, command, f"{command.target} is no open task, nor a client with one")
@@ -82,17 +82,17 @@ def _task(state: CoordinatorState, name: str) -> OpenTask | None:
     return found or next((t for t in state.tasks.values() if t.client_id == name), None)
 
 
-def _done(state: CoordinatorState, command: Command, text: str) -> Step:
+def _done(state: CoordinatorState, command: Command, text: str) -> Transition:
     by = f" (by {command.by})" if command.by else ""
     refs = (("client", command.target),) if command.target else ()
-    return Step(
+    return Transition(
         state, (ReplyToCommand(command), LogEvent("warning", "command", f"{text}{by}"[:500], refs))
     )
 
 
-def _refused(state: CoordinatorState, command: Command, why: str) -> Step:
-    return Step(state, (ReplyToCommand(command, why),))
+def _refused(state: CoordinatorState, command: Command, why: str) -> Transition:
+    return Transition(state, (ReplyToCommand(command, why),))
 
 
-def _reply(done: Step) -> ReplyToCommand:
+def _reply(done: Transition) -> ReplyToCommand:
     return next(action for action in done.actions if isinstance(action, ReplyToCommand))

@@ -16,7 +16,7 @@ from coordinator.core.events import (
 )
 
 
-def narrate(
+def describe(
     action: Action, version: int, summaries: Mapping[int, VersionSummary]
 ) -> LogEvent | None:
     """What to say about an action, if anything.
@@ -50,7 +50,7 @@ def narrate(
     return None
 
 
-def event(note: LogEvent, now: float) -> Event:
+def to_event(note: LogEvent, now: float) -> Event:
     """A note as it enters the feed."""
     levels = {"info": "info", "warning": "warning", "error": "error"}
     fields = {"at": now, "level": levels[note.level], "kind": note.kind, "text": note.text}

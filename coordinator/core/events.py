@@ -35,7 +35,7 @@ class WorkerSignal:
 class HeartbeatsRead:
     """All live heartbeats, or the news that the store is out of reach (`store_up` False)."""
 
-    signs: tuple[WorkerSignal, ...]
+    signals: tuple[WorkerSignal, ...]
     store_up: bool = True
 
 

@@ -45,16 +45,16 @@ from coordinator.core.state import (
     CoordinatorState,
     Plan,
 )
-from coordinator.core.step import Step
+from coordinator.core.transition import Transition
 
 
-def step(plan: Plan, state: CoordinatorState, event: CoordinatorEvent, now: float) -> Step:
+def step(plan: Plan, state: CoordinatorState, event: CoordinatorEvent, now: float) -> Transition:
     """What an event changes, and what is to be done about it."""
     match event:
         case UpdateArrived():
             handled = _candidate(plan, state, event, now)
         case DuplicateArrived():
-            handled = Step(state, (RepeatReceipt(event.task_id),))
+            handled = Transition(state, (RepeatReceipt(event.task_id),))
         case TaskRefused():
             handled = _refused(plan, state, event, now)
         case HeartbeatsRead():
@@ -66,35 +66,39 @@ def step(plan: Plan, state: CoordinatorState, event: CoordinatorEvent, now: floa
         case CommandReceived():
             handled = commands.carry_out(plan, state, event.command, now)
         case StopRequested():
-            handled = Step(replace(state, draining=True))
+            handled = Transition(replace(state, stopping=True))
         case Tick():
-            handled = Step(state)
+            handled = Transition(state)
     return _advance(plan, handled, now)
 
 
-def _advance(plan: Plan, done: Step, now: float) -> Step:
+def _advance(plan: Plan, done: Transition, now: float) -> Transition:
     """Commit if the buffer is ripe, finish if the plan is fulfilled, else fill the free places."""
-    if done.state.closing and all(task.parked for task in done.state.tasks.values()):
-        done = done.then(state=replace(done.state, draining=True))
-    if ready := schedule.commit(plan, done.state, now):
+    if done.state.draining and all(task.parked for task in done.state.tasks.values()):
+        done = done.then(state=replace(done.state, stopping=True))
+    if ready := schedule.commit_if_ready(plan, done.state, now):
         done = done.then(*ready.actions, state=ready.state)
     if done.state.version >= plan.total_versions:
         return done.then(FinishRun(complete=True, reason="the plan is complete"))
-    if done.state.draining:
-        reason = "drained on request" if done.state.closing else "stopped on request"
+    if done.state.stopping:
+        reason = "drained on request" if done.state.draining else "stopped on request"
         return done.then(FinishRun(complete=False, reason=reason))
-    if not schedule.eligible(plan, done.state):
+    if not schedule.eligible_clients(plan, done.state):
         return done.then(
             FinishRun(complete=False, reason="every client is quarantined", failed=True)
         )
-    filled = schedule.fill(plan, done.state, now)
+    filled = schedule.issue_tasks(plan, done.state, now)
     return done.then(*filled.actions, state=filled.state)
 
 
-def _candidate(plan: Plan, state: CoordinatorState, update: UpdateArrived, now: float) -> Step:
-    verdict = admission.judge(plan, state, update)
+def _candidate(
+    plan: Plan, state: CoordinatorState, update: UpdateArrived, now: float
+) -> Transition:
+    verdict = admission.decide(plan, state, update)
     if verdict.reason and not verdict.binding:
-        return Step(state, (DiscardMessage(verdict.reason), _rejection(update, verdict.reason)))
+        return Transition(
+            state, (DiscardMessage(verdict.reason), _rejection(update, verdict.reason))
+        )
     if verdict.reason:
         closed = _close(state, update, verdict.reason, strikes=verdict.strikes)
         return closed.then(_rejection(update, verdict.reason))
@@ -103,7 +107,7 @@ def _candidate(plan: Plan, state: CoordinatorState, update: UpdateArrived, now: 
 
 def _accept(
     plan: Plan, state: CoordinatorState, update: UpdateArrived, clip: float, now: float
-) -> Step:
+) -> Transition:
     # A client cannot weigh more than the rows that it was assigned, whatever it claims.
     client = state.members(plan)[update.client_id]
     rows = min(update.stats.num_samples, plan.rows(client, update.phase))
@@ -118,7 +122,9 @@ def _accept(
         nbytes=update.nbytes,
         upload=update.upload,
     )
-    return Step(accept(state, accepted, update.norm, now), (AcceptUpdate(accepted, update.norm),))
+    return Transition(
+        accept(state, accepted, update.norm, now), (AcceptUpdate(accepted, update.norm),)
+    )
 
 
 def accept(
@@ -140,16 +146,16 @@ def _close(
     reason: str,
     *,
     strikes: bool = True,
-) -> Step:
+) -> Transition:
     client = state.client(about.client_id)
     if not strikes:
-        return Step(
+        return Transition(
             state.without_task(about.task_id),
             (CloseTask(about.task_id, about.client_id, reason, about.attempt),),
         )
     client = strike(client)
     after = state.without_task(about.task_id).with_client(about.client_id, client)
-    done = Step(after, (CloseTask(about.task_id, about.client_id, reason, about.attempt),))
+    done = Transition(after, (CloseTask(about.task_id, about.client_id, reason, about.attempt),))
     if client.strikes != STRIKES:
         return done
     text = f"{about.client_id} is quarantined: {STRIKES} refusals in a row, last: {reason}"
@@ -161,30 +167,36 @@ def strike(client: ClientState) -> ClientState:
     return replace(client, strikes=client.strikes + 1)
 
 
-def _refused(plan: Plan, state: CoordinatorState, event: TaskRefused, now: float) -> Step:
+def _refused(plan: Plan, state: CoordinatorState, event: TaskRefused, now: float) -> Transition:
     """Another worker may have what this one lacks: only a task that nobody can train is closed."""
     task, client = state.tasks.get(event.task_id), state.members(plan).get(event.client_id)
     if task is None or client is None or client.site != event.site:
-        return Step(state, (DiscardMessage("a refusal of a task that is not open at that site"),))
+        return Transition(
+            state, (DiscardMessage("a refusal of a task that is not open at that site"),)
+        )
     if task.client_id != event.client_id or event.attempt > task.attempt:
-        return Step(state, (DiscardMessage("a refusal of another client's task or of no attempt"),))
+        return Transition(
+            state, (DiscardMessage("a refusal of another client's task or of no attempt"),)
+        )
     if event.attempt < task.attempt:
-        return Step(state)  # delivered twice, or overtaken: the task is out again already
+        return Transition(state)  # delivered twice, or overtaken: the task is out again already
     text = f"{event.client_id} cannot train {event.task_id}: {event.reason}"
     refs = (("client", event.client_id), ("task", event.task_id))
     told = LogEvent("warning", "refused", text[:500], refs)
     if task.refusals + 1 < REFUSALS:
         again = replace(task, refusals=task.refusals + 1, lease_until=now)
-        return Step(state.with_task(again), (told,))  # its lease is over: issued again at once
+        return Transition(
+            state.with_task(again), (told,)
+        )  # its lease is over: issued again at once
     return _close(state, event, f"refused: {event.reason}"[:500]).then(told)
 
 
-def _beats(plan: Plan, state: CoordinatorState, beats: HeartbeatsRead, now: float) -> Step:
+def _beats(plan: Plan, state: CoordinatorState, beats: HeartbeatsRead, now: float) -> Transition:
     if not beats.store_up:
-        return Step(replace(state, store_up=False))
-    sites = MappingProxyType(Counter(sign.site for sign in beats.signs))
-    busy = {sign.site for sign in beats.signs if sign.busy}
-    named = {(sign.site, sign.task_id) for sign in beats.signs}
+        return Transition(replace(state, store_up=False))
+    sites = MappingProxyType(Counter(signal.site for signal in beats.signals))
+    busy = {signal.site for signal in beats.signals if signal.busy}
+    named = {(signal.site, signal.task_id) for signal in beats.signals}
     members = state.members(plan)
     returned = not state.store_up  # leases could not be renewed meanwhile: all start afresh
     for task in state.tasks.values():
@@ -195,20 +207,20 @@ def _beats(plan: Plan, state: CoordinatorState, beats: HeartbeatsRead, now: floa
             lease = now + plan.schedule.lease_s
             parked = task.parked and not trained
             state = state.with_task(replace(task, lease_until=lease, parked=parked))
-    asked = {(sign.site, client) for sign in beats.signs for client in sign.wishes}
+    asked = {(signal.site, client) for signal in beats.signals for client in signal.wishes}
     wishes = frozenset(c for site, c in asked if c in members and members[c].site == site)
-    return Step(replace(state, sites=sites, wishes=wishes, store_up=True))
+    return Transition(replace(state, sites=sites, wishes=wishes, store_up=True))
 
 
-def _enrol(plan: Plan, state: CoordinatorState, event: EnrolmentRequested) -> Step:
-    if reason := admission.enrolment(plan, state, event):
+def _enrol(plan: Plan, state: CoordinatorState, event: EnrolmentRequested) -> Transition:
+    if reason := admission.check_enrolment(plan, state, event):
         text = f"client {event.client_id} of site {event.site} may not join: {reason}"
         turned = DismissClient(event.client_id, event.site, reason, nonce=event.nonce)
-        return Step(state, (turned, LogEvent("warning", "join", text[:500])))
+        return Transition(state, (turned, LogEvent("warning", "join", text[:500])))
     rows = {kind: min(event.rows.get(kind, 0), event.max_rows) for kind in plan.kinds}
     client = Client(event.client_id, event.site, MappingProxyType(rows))
     known = state.joined.get(event.client_id)
-    done = Step(state.with_member(client), (AdmitClient(client, event.nonce),))
+    done = Transition(state.with_member(client), (AdmitClient(client, event.nonce),))
     if known == client:
         return done  # asked again: it has not seen the answer
     told = ", ".join(f"{count} {kind}" for kind, count in rows.items() if count)
@@ -217,9 +229,9 @@ def _enrol(plan: Plan, state: CoordinatorState, event: EnrolmentRequested) -> St
     return done.then(LogEvent("info", "join", text, (("client", client.client_id),)))
 
 
-def _leave(state: CoordinatorState, event: SiteRevoked) -> Step:
+def _leave(state: CoordinatorState, event: SiteRevoked) -> Transition:
     """Its open tasks are closed; what it sent before stays accepted, and is applied."""
-    done = Step(state)
+    done = Transition(state)
     gone = [client for client in state.joined.values() if client.site == event.site]
     reason = f"site {event.site} was revoked"
     for client in gone:

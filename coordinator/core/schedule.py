@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 
 from common.protocol.records import ContributionStats
-from coordinator.aggregation.contribution import solo_step, weights
-from coordinator.aggregation.staleness import participation, polynomial
+from coordinator.aggregation.contribution import contribution_weights, single_client_step
+from coordinator.aggregation.staleness import participation, staleness_factor
 from coordinator.core.events import (
     Action,
     CloseTask,
@@ -19,19 +19,12 @@ from coordinator.core.events import (
     LogEvent,
 )
 from coordinator.core.state import CoordinatorState, OpenTask, Plan
+from coordinator.core.transition import Transition
 
 AHEAD = 2  # tasks by which a client that has learned something may go before its turn
 
 
-@dataclass(frozen=True)
-class Scheduled:
-    """A state, and the actions that led to it."""
-
-    state: CoordinatorState
-    actions: tuple[Action, ...] = ()
-
-
-def commit(plan: Plan, state: CoordinatorState, now: float) -> Scheduled | None:
+def commit_if_ready(plan: Plan, state: CoordinatorState, now: float) -> Transition | None:
     """The next version, if the buffer is full or its time is up; None while it is not."""
     if not state.buffer or not _ripe(plan, state, now):
         return None
@@ -41,7 +34,7 @@ def commit(plan: Plan, state: CoordinatorState, now: float) -> Scheduled | None:
     over = _over(plan, after, phase)
     for closed in over:
         after = after.without_task(closed.task_id)
-    return Scheduled(after, (action, *over))
+    return Transition(after, (action, *over))
 
 
 def committed(plan: Plan, state: CoordinatorState, action: CommitVersion) -> CoordinatorState:
@@ -72,7 +65,7 @@ def parts(plan: Plan, state: CoordinatorState) -> tuple[CommitPart, ...]:
     for update in state.buffer:
         score, weight = shares[update.client_id]
         staleness = state.version - update.base_version
-        discount = polynomial(staleness, plan.aggregation.staleness_exponent)
+        discount = staleness_factor(staleness, plan.aggregation.staleness_exponent)
         balance = participation(mine[update.client_id], mean)
         share = weight / count[update.client_id]
         step = share * discount * balance * update.clip * plan.aggregation.server_lr
@@ -80,7 +73,7 @@ def parts(plan: Plan, state: CoordinatorState) -> tuple[CommitPart, ...]:
     return tuple(result)
 
 
-def eligible(plan: Plan, state: CoordinatorState) -> list[str]:
+def eligible_clients(plan: Plan, state: CoordinatorState) -> list[str]:
     """Clients that may be given tasks in the current phase, in the plan's order."""
     phase = plan.phase_of(state.version)
     return [
@@ -90,7 +83,7 @@ def eligible(plan: Plan, state: CoordinatorState) -> list[str]:
     ]
 
 
-def fill(plan: Plan, state: CoordinatorState, now: float) -> Scheduled:
+def issue_tasks(plan: Plan, state: CoordinatorState, now: float) -> Transition:
     """Issue tasks into the free places, and again where a lease ran out.
 
     Nothing is issued while the store is out of reach (workers could not fetch the adapter), nor
@@ -98,22 +91,22 @@ def fill(plan: Plan, state: CoordinatorState, now: float) -> Scheduled:
     has died is issued again, or the drain would wait for it forever.
     """
     if not state.store_up or state.paused:
-        return Scheduled(state)
+        return Transition(state)
     state, reissued = _reissue(plan, state, now)
-    if state.closing:
-        return Scheduled(state, reissued)
+    if state.draining:
+        return Transition(state, reissued)
     waiting = state.tasks or state.buffer  # a round whose every update was refused starts again
     if plan.schedule.reissue == "commit" and state.round_issued and waiting:
-        return Scheduled(state, reissued)
+        return Transition(state, reissued)
     state, issued = _issue(plan, state, now)
     if issued:
         state = replace(state, round_issued=True, round_at=now)
-    return Scheduled(state, (*reissued, *issued))
+    return Transition(state, (*reissued, *issued))
 
 
 def _ripe(plan: Plan, state: CoordinatorState, now: float) -> bool:
     schedule = plan.schedule
-    if state.draining:
+    if state.stopping:
         return True
     if schedule.reissue == "immediate":
         waited = now - state.buffered_at
@@ -139,10 +132,10 @@ def _shares(
     plan: Plan, state: CoordinatorState, newest: dict[str, ContributionStats]
 ) -> dict[str, tuple[float, float]]:
     if len(newest) > 1:
-        return weights(newest, plan.aggregation)
+        return contribution_weights(newest, plan.aggregation)
     client = next(iter(newest))
     known = {name: c.last for name, c in state.clients.items() if c.last is not None}
-    return {client: solo_step(client, known | newest, plan.aggregation)}
+    return {client: single_client_step(client, known | newest, plan.aggregation)}
 
 
 def _participation(state: CoordinatorState, count: Counter[str]) -> tuple[float, dict[str, float]]:
@@ -223,7 +216,7 @@ def _next_clients(plan: Plan, state: CoordinatorState) -> Iterator[str]:
     running = Counter(members[t.client_id].site for t in state.tasks.values() if not t.parked)
     places = min(plan.schedule.concurrency - running.total(), _needed(plan, state, running.total()))
     taken = {task.client_id for task in state.tasks.values()}
-    free = [client for client in eligible(plan, state) if client not in taken]
+    free = [client for client in eligible_clients(plan, state) if client not in taken]
 
     def turn(client: str) -> int:
         return state.client(client).issued - (AHEAD if client in state.wishes else 0)

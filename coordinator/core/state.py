@@ -147,9 +147,9 @@ class CoordinatorState:
     wishes: frozenset[str] = frozenset()
     """Clients that ask for a task, to send what they have learned from their users."""
     store_up: bool = True
-    draining: bool = False
+    stopping: bool = False
     """A stop: nothing more is issued, what is buffered is committed at once."""
-    closing: bool = False
+    draining: bool = False
     """A drain: nothing more is issued; it becomes a stop once no task is open."""
     paused: bool = False
     """Nothing is issued until an operator says so; updates are taken as ever."""

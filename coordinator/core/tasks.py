@@ -46,7 +46,7 @@ def learning_rate(phase: PhaseConfig, done: int) -> float:
     return phase.lr * (FINAL_LR + (1 - FINAL_LR) * wave)
 
 
-def message(
+def task_message(
     plan: Plan,
     template: TaskTemplate,
     task: OpenTask,
@@ -88,7 +88,7 @@ def message(
     )
 
 
-def current(plan: Plan, template: TaskTemplate, version: VersionSummary) -> CurrentModel:
+def current_model(plan: Plan, template: TaskTemplate, version: VersionSummary) -> CurrentModel:
     """What the newest version is, for workers that learn between tasks; of the phase to come."""
     number = min(plan.phase_of(version.version), len(plan.phases) - 1)
     phase = plan.phases[number]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from broker.chunks import Chunk, parse_chunk
-from broker.dead import DEAD_REASON
+from broker.dead_letter import DEAD_REASON
 from broker.protocol import Message
 from common.errors import WireError
 from common.protocol import codec
@@ -90,7 +90,7 @@ class Ingest:
 
     def expire(self, now: float) -> None:
         """Forget uploads that were never finished."""
-        for upload, (_, since) in self._journal.uploads().items():
+        for upload, (_, since) in self._journal.unfinished_uploads().items():
             if now - since > UPLOAD_TTL_S:
                 self.forget(upload)
 
@@ -143,9 +143,11 @@ class Ingest:
             raise
 
     def _check_room(self, upload: str, site: str) -> None:
-        if upload in self._journal.waiting():
+        if upload in self._journal.unapplied_uploads():
             raise WireError("the chunk belongs to an update that is accepted already")
-        mine = [name for name, (owner, _) in self._journal.uploads().items() if owner == site]
+        mine = [
+            name for name, (owner, _) in self._journal.unfinished_uploads().items() if owner == site
+        ]
         if upload not in mine and len(mine) >= UPLOADS_PER_SITE:
             raise WireError(f"site {site} has {len(mine)} unfinished updates")
 
@@ -179,7 +181,7 @@ class Ingest:
             tensors = codec.decode(update.codec, update.tensors, data)
         except WireError as error:
             return 0.0, error.what
-        return admission.inspect(tensors, self._manifest)
+        return admission.check_tensors(tensors, self._manifest)
 
 
 def _task_of(chunk: Chunk) -> str:

@@ -1,7 +1,7 @@
 """Gives the base model to workers that lack it: a made, pruned or local one has no other source.
 
 A worker's heartbeat says that it `wants` a digest; the files then lie in the store for a while, by
-content, with the manifest under the base digest itself (see `learning/models/base.py`).
+content, with the manifest under the base digest itself (`common/protocol/manifest.py`).
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from common.protocol.manifest import make_manifest, parse_manifest
 from common.protocol.records import Heartbeat
 from common.store.store import Store
-from learning.models import base
 
 TTL_S = 600  # long enough to fetch; short enough that the store does not keep the model
 
@@ -34,8 +34,8 @@ class BaseServer:
         wanted = any(heartbeat.wants == self._digest for heartbeat in heartbeats)
         if not wanted or self._store.has_blob(self._run, self._digest):
             return
-        manifest = base.manifest(self._path)
-        for file in base.parse_manifest(manifest):
+        listing = make_manifest(self._path)
+        for file in parse_manifest(listing):
             self._store.put_blob(self._run, (self._path / file.name).read_bytes(), TTL_S)
         # The manifest comes last, and expires first: whoever finds it finds the files.
-        self._store.put_blob(self._run, manifest, TTL_S // 2)
+        self._store.put_blob(self._run, listing, TTL_S // 2)

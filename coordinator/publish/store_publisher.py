@@ -61,7 +61,11 @@ class Board:
         """
         self._run, self._store, self._clock, self._listen = run, store, clock, listen
         self._status = Status(
-            store, run.name, run.run_id, run.plan, partial(tasks.current, run.plan, run.template)
+            store,
+            run.name,
+            run.run_id,
+            run.plan,
+            partial(tasks.current_model, run.plan, run.template),
         )
         self._base = BaseServer(store, run.run_id, run.base_path, run.template.base.digest)
         self._started = clock()
@@ -84,10 +88,10 @@ class Board:
         except StoreError as error:
             self._lost(error)
             return HeartbeatsRead((), store_up=False)
-        signs = (
+        signals = (
             WorkerSignal(h.site, h.task_id is not None, h.task_id, h.wishes) for h in heartbeats
         )
-        return HeartbeatsRead(tuple(signs))
+        return HeartbeatsRead(tuple(signals))
 
     def commands(self) -> list[Command]:
         """What operators ask for; stays in the store until `answered`."""
@@ -106,11 +110,11 @@ class Board:
 
     def answered(self, command: Command) -> None:
         """Tell who asked for the oldest command what became of it, and take it away."""
-        answer = self._run.journal.answer(command.command_id)
+        answer = self._run.journal.command_reply(command.command_id)
         if answer is None:
             return
         self._show(
-            lambda: self._store.put_answer(self._run.run_id, command.command_id, pack(answer))
+            lambda: self._store.put_reply(self._run.run_id, command.command_id, pack(answer))
         )
         self._show(lambda: self._store.drop_commands(self._run.run_id, 1))
 
@@ -121,7 +125,7 @@ class Board:
         if self._up and (info.status == "waiting") != self._waiting:
             self._waiting = info.status == "waiting"
             note = LogEvent("info", "workers", info.detail)
-            self._listen(event_text.event(note, self._clock()))
+            self._listen(event_text.to_event(note, self._clock()))
 
     def queues(self, depths: Mapping[str, QueueDepth]) -> None:
         """Show the depths of the run's queues."""
@@ -223,14 +227,14 @@ class Board:
         self._up = False
 
     def _warn(self, kind: str, text: str) -> None:
-        self._listen(event_text.event(LogEvent("warning", kind, text[:500]), self._clock()))
+        self._listen(event_text.to_event(LogEvent("warning", kind, text[:500]), self._clock()))
 
     def _info(self, state: CoordinatorState, status: RunStatus | None = None) -> RunInfo:
         run, plan = self._run, self._run.plan
         members = state.members(plan)
         served = [c for c in members.values() if c.site in state.sites]
         detail = f"{len(served)} of {len(members)} clients served"
-        counts = run.journal.counts()
+        counts = run.journal.receipt_counts()
         return RunInfo(
             run=run.run_id,
             name=run.name,
@@ -255,7 +259,7 @@ class Board:
 
 
 def _status(state: CoordinatorState, served: bool) -> RunStatus:
-    if state.closing or state.draining:
+    if state.draining or state.stopping:
         return "draining"
     if state.paused:
         return "paused"

@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 
 from common.protocol.records import UpdateSummary, VersionSummary
 from common.protocol.tensors import Tensors
-from coordinator.aggregation.factor import factor
+from coordinator.aggregation.factor import aggregate_factors
 from coordinator.core.events import CommitPart, CommitVersion
 from coordinator.storage.spool import Spool
 from coordinator.storage.versions import Versions
 
 
-def carry_out(
+def write_version(
     action: CommitVersion, versions: Versions, spool: Spool, now: float
 ) -> VersionSummary:
     """Make the version durable; returns the summary that the journal is to record.
@@ -25,7 +25,7 @@ def carry_out(
         RunError: An update cannot be read, the result is not finite, or the disk refused.
     """
     current = versions.read(action.version - 1)
-    ref = versions.make(action.version, factor(current, _deltas(action.parts, spool)))
+    ref = versions.stage(action.version, aggregate_factors(current, _deltas(action.parts, spool)))
     return VersionSummary(
         version=action.version,
         phase=action.phase,
@@ -56,7 +56,6 @@ def _mean(parts: Sequence[CommitPart], name: str) -> float | None:
 
 
 def _summary(part: CommitPart) -> UpdateSummary:
-    stats = part.update.stats
     return UpdateSummary(
         task_id=part.update.task_id,
         client_id=part.update.client_id,
@@ -69,16 +68,6 @@ def _summary(part: CommitPart) -> UpdateSummary:
         participation_factor=part.participation_factor,
         clip=part.update.clip,
         coefficient=part.coefficient,
-        num_samples=stats.num_samples,
-        num_tokens=stats.num_tokens,
-        steps=stats.steps,
-        avg_loss=stats.avg_loss,
-        loss_before=stats.loss_before,
-        loss_after=stats.loss_after,
-        delta_norm=stats.delta_norm,
-        train_seconds=stats.train_seconds,
+        stats=part.update.stats,
         nbytes=part.update.nbytes,
-        accuracy_before=stats.accuracy_before,
-        accuracy_after=stats.accuracy_after,
-        incremental_samples=stats.incremental_samples,
     )

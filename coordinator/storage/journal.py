@@ -229,11 +229,11 @@ class Journal:
             "SELECT client_id, task_id, attempt, state, reason FROM receipt JOIN task"
             " USING (task_id) ORDER BY at DESC LIMIT ?"
         )
-        sites = {client.client_id: client.site for client in self.members(gone=True)}
+        sites = {client.client_id: client.site for client in self.joined_clients(include_left=True)}
         rows = self.rows(query, limit)
         return [(sites.get(client, LOCAL.name), _receipt(row)) for client, *row in rows]
 
-    def answer(self, command_id: str) -> CommandReply | None:
+    def command_reply(self, command_id: str) -> CommandReply | None:
         """What became of a command, if it was carried out or refused."""
         query = "SELECT refused FROM command WHERE command_id = ?"
         for (refused,) in self.rows(query, command_id):
@@ -251,12 +251,12 @@ class Journal:
         query = "SELECT site FROM task JOIN member USING (client_id) WHERE task_id = ?"
         return next((site for (site,) in self.rows(query, task_id)), LOCAL.name)
 
-    def members(self, *, gone: bool = False) -> list[Client]:
+    def joined_clients(self, *, include_left: bool = False) -> list[Client]:
         """Clients that joined, in the order of their joining; with `gone`, also those that left."""
         query = "SELECT client_id, site, rows FROM member WHERE left <= ? ORDER BY rowid"
         return [
             Client(client, site, MappingProxyType(json.loads(rows)))
-            for client, site, rows in self.rows(query, int(gone))
+            for client, site, rows in self.rows(query, int(include_left))
         ]
 
     def versions(self, after: int = -1) -> list[VersionSummary]:
@@ -264,7 +264,7 @@ class Journal:
         query = "SELECT summary FROM version WHERE version > ? ORDER BY version"
         return [VersionSummary.model_validate_json(s) for (s,) in self.rows(query, after)]
 
-    def contents(self) -> dict[int, str]:
+    def version_digests(self) -> dict[int, str]:
         """SHA-256 of the broadcast frame of every version."""
         return {summary.version: summary.sha256 for summary in self.versions()}
 
@@ -276,20 +276,20 @@ class Journal:
             for at, level, kind, text, refs in reversed(self.rows(query, limit))
         ]
 
-    def uploads(self) -> dict[str, tuple[str, float]]:
+    def unfinished_uploads(self) -> dict[str, tuple[str, float]]:
         """Unfinished uploads: site and time of the first chunk."""
         query = "SELECT upload, site, MIN(at) FROM chunk GROUP BY upload"
         return {upload: (site, at) for upload, site, at in self.rows(query)}
 
-    def waiting(self) -> set[str]:
+    def unapplied_uploads(self) -> set[str]:
         """Uploads that are accepted and not applied: their files must not be touched."""
         return {u for (u,) in self.rows("SELECT upload FROM accepted WHERE version IS NULL")}
 
-    def counts(self) -> dict[str, int]:
+    def receipt_counts(self) -> dict[str, int]:
         """Receipts by state."""
         return dict(self.rows("SELECT state, COUNT(*) FROM receipt GROUP BY state"))
 
-    def check(self) -> None:
+    def check_epoch(self) -> None:
         """Raise `FencedError` if another coordinator has taken over."""
         current = self._one("SELECT value FROM epoch")
         if current != self.epoch:
@@ -402,7 +402,7 @@ class Journal:
     def _transaction(self) -> Iterator[None]:
         """A write transaction of this epoch, or `FencedError` and no write."""
         with _translated(self._path), self._immediate():
-            self.check()
+            self.check_epoch()
             yield
 
     @contextmanager

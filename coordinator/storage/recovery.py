@@ -40,7 +40,7 @@ def recover(plan: Plan, journal: Journal, now: float, lease_s: float) -> Coordin
         tasks=MappingProxyType(tasks),
         buffer=tuple(buffer),
         clients=MappingProxyType(_clients(journal)),
-        joined=MappingProxyType({client.client_id: client for client in journal.members()}),
+        joined=MappingProxyType({client.client_id: client for client in journal.joined_clients()}),
         paused=journal.paused(),
         norms=_norms(journal, plan.phase_of(version)),
         issued=issued,

@@ -27,17 +27,19 @@ from typing import Any, Literal
 from common.config import config as configuration
 from common.config.config import FederationConfig, SamplesConfig, without_hub
 from common.errors import ConfigError, RunError
-from common.files import sync, sync_tree
-from common.protocol.naming import LOCAL_SITE, run_id
+from common.files import sync_path, sync_tree
+from common.protocol.naming import LOCAL_SITE, new_run_id
 from common.protocol.records import BaseRef, RowKind, VersionSummary
 from common.protocol.tensors import Tensors
-from common.software import software
+from common.software import software_version
 from coordinator.core.state import Client, Plan
 from coordinator.core.tasks import TaskTemplate
 from coordinator.storage.journal import Journal
 from coordinator.storage.versions import Versions
 
-Mode = Literal["start", "resume", "new", "continue"]  # the last: resume what is there, or start
+StartMode = Literal[
+    "start", "resume", "new", "continue"
+]  # the last: resume what is there, or start
 _OF_A_START = ("broker", "store", "operations", "offline")
 _MAY_CHANGE = {"run.dir", "run.keep_versions", "data.dir"} | {
     f"samples.{key}" for key in SamplesConfig.model_fields
@@ -45,7 +47,7 @@ _MAY_CHANGE = {"run.dir", "run.keep_versions", "data.dir"} | {
 
 
 @dataclass(frozen=True)
-class Origin:
+class PreparedRun:
     """What a run begins with: the base model, the clients' rows and the adapter of version 0."""
 
     base: BaseRef
@@ -76,7 +78,7 @@ class Run:
     software: str
 
 
-def check(config: FederationConfig, mode: Mode) -> None:
+def check_mode(config: FederationConfig, mode: StartMode) -> None:
     """Refuse, before anything costly is done, to start over an existing run or resume none.
 
     Raises:
@@ -89,16 +91,18 @@ def check(config: FederationConfig, mode: Mode) -> None:
             "--resume continues that run, --new sets it aside and starts over",
         )
     wanted = mode == "resume" or (mode == "continue" and directory.exists())
-    if wanted and not begun(config):
+    if wanted and not run_exists(config):
         raise RunError(f"{directory} holds no run to resume", "start one without --resume")
 
 
-def begun(config: FederationConfig) -> bool:
+def run_exists(config: FederationConfig) -> bool:
     """Whether the run that the configuration names is there, to be continued."""
     return (config.run.path / "run.db").exists()
 
 
-def create(config: FederationConfig, prepare: Callable[[Path], Origin], now: float) -> None:
+def create_run(
+    config: FederationConfig, prepare: Callable[[Path], PreparedRun], now: float
+) -> None:
     """Make the run directory: prepared beside its place, then renamed into it.
 
     Args:
@@ -120,22 +124,22 @@ def create(config: FederationConfig, prepare: Callable[[Path], Origin], now: flo
         shutil.rmtree(partial, ignore_errors=True)
         raise
     partial.rename(directory)
-    sync(directory.parent)
+    sync_path(directory.parent)
 
 
-def _fill(partial: Path, config: FederationConfig, origin: Origin, now: float) -> None:
+def _fill(partial: Path, config: FederationConfig, origin: PreparedRun, now: float) -> None:
     """Version 0 and the journal, beside the rows."""
     sync_tree(partial)
     (partial / "federation.toml").write_text(_as_run(config), encoding="utf-8")
     versions = Versions(partial / "versions", origin.adapter_config, config.codec.adapter)
-    ref = versions.make(0, origin.adapter)
+    ref = versions.stage(0, origin.adapter)
     journal = Journal.create(partial / "run.db", _meta(config, origin))
     journal.put_version(
         VersionSummary(version=0, phase=0, at=now, sha256=ref.sha256, nbytes=ref.nbytes)
     )
     versions.place(0, ref.sha256)
     journal.close()
-    sync(partial)
+    sync_path(partial)
 
 
 def set_aside(config: FederationConfig) -> str | None:
@@ -169,7 +173,7 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
     directory = config.run.path
     journal = Journal.open(directory / "run.db")
     meta = journal.meta()
-    config = as_begun(config, directory)
+    config = with_recorded_offline_choice(config, directory)
     _same(config, directory)
     base = BaseRef.model_validate_json(meta["base"])
     rows: dict[str, dict[RowKind, int]] = json.loads(meta["clients"])
@@ -177,12 +181,14 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
     versions = Versions(
         directory / "versions", json.loads(meta["adapter_config"]), config.codec.adapter
     )
-    versions.roll_forward(journal.contents())  # the report may be written without a new start
+    versions.roll_forward(
+        journal.version_digests()
+    )  # the report may be written without a new start
     return Run(
         directory=directory,
         name=config.run.name,
         run_id=own_id,
-        plan=plan(config, rows),
+        plan=build_plan(config, rows),
         template=TaskTemplate(
             run=own_id,
             base=base,
@@ -198,11 +204,11 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
         journal=journal,
         versions=versions,
         base_path=find_base(base),
-        software=software(),
+        software=software_version(),
     )
 
 
-def plan(config: FederationConfig, rows: Mapping[str, Mapping[RowKind, int]]) -> Plan:
+def build_plan(config: FederationConfig, rows: Mapping[str, Mapping[RowKind, int]]) -> Plan:
     """The plan of a configuration whose clients hold so many training rows of each kind."""
     clients = {name: Client(name, LOCAL_SITE, own) for name, own in rows.items()}
     return Plan(config.phase, config.schedule, config.aggregation, MappingProxyType(clients))
@@ -220,7 +226,7 @@ def saved_config(directory: Path) -> FederationConfig:
     return configuration.load(path, {})
 
 
-def as_begun(config: FederationConfig, directory: Path) -> FederationConfig:
+def with_recorded_offline_choice(config: FederationConfig, directory: Path) -> FederationConfig:
     """The configuration with what was decided about the hub when the run began.
 
     The run directory keeps the outcome. If that has every value of [offline] which is not the
@@ -236,10 +242,10 @@ def as_begun(config: FederationConfig, directory: Path) -> FederationConfig:
     return without if began else config
 
 
-def _meta(config: FederationConfig, origin: Origin) -> dict[str, str]:
+def _meta(config: FederationConfig, origin: PreparedRun) -> dict[str, str]:
     return {
-        "run_id": run_id(config.run.name),
-        "software": software(),
+        "run_id": new_run_id(config.run.name),
+        "software": software_version(),
         "base": origin.base.model_dump_json(),
         "clients": json.dumps({name: dict(own) for name, own in origin.rows.items()}),
         "labels": json.dumps(origin.labels),

@@ -20,19 +20,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from common.errors import RunError
-from common.files import sync
+from common.files import sync_path
 from common.protocol import codec
-from common.protocol.records import Adapter, BlobRef, CodecName
+from common.protocol.records import BlobRef, CodecName
 from common.protocol.tensors import Tensors
-from common.protocol.wire import pack
+from common.run_directory.version_files import encode_frame, file_names, read_tensors
 
-ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
-MODEL_FILES = ("model.safetensors", "config.json")  # where all parameters are trained
 TEMPORARY = ".tmp-"
-MADE = ".made-"
+STAGED = ".made-"
 
 
 class Versions:
@@ -41,7 +39,7 @@ class Versions:
     def __init__(self, path: Path, adapter_config: Mapping[str, object], name: CodecName) -> None:
         self._path = path
         self._config = json.dumps(adapter_config, indent=2, sort_keys=True)
-        self._names = ADAPTER_FILES if "peft_type" in adapter_config else MODEL_FILES
+        self._names = file_names(adapter_config)
         self._codec = name
         path.mkdir(parents=True, exist_ok=True)
 
@@ -49,7 +47,7 @@ class Versions:
         """Where a version lies, whether or not it exists."""
         return self._path / f"{version:06d}"
 
-    def make(self, version: int, tensors: Tensors) -> BlobRef:
+    def stage(self, version: int, tensors: Tensors) -> BlobRef:
         """Make a version durable; its number follows with `place`, once the journal has its row.
 
         Returns:
@@ -67,9 +65,9 @@ class Versions:
         temporary = self._temporary()
         try:
             self._write(temporary, decoded)
-            _rename(temporary, self._made(ref.sha256))
+            _rename(temporary, self._staged(ref.sha256))
             shutil.rmtree(temporary, ignore_errors=True)  # still there if the same was made before
-            sync(self._path)
+            sync_path(self._path)
         except (OSError, SafetensorError) as error:
             raise RunError(f"{temporary}: {error}", "make room, then --resume") from None
         return ref
@@ -82,10 +80,10 @@ class Versions:
         Raises:
             RunError: The disk refused.
         """
-        made = self._made(sha256)
+        made = self._staged(sha256)
         try:
             _rename(made, self.directory(version))
-            sync(self._path)
+            sync_path(self._path)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -98,7 +96,7 @@ class Versions:
             journaled: SHA-256 of the broadcast frame by version.
         """
         for version, sha256 in journaled.items():
-            if self._made(sha256).exists() and not self.directory(version).exists():
+            if self._staged(sha256).exists() and not self.directory(version).exists():
                 self.place(version, sha256)
 
     def _write(self, directory: Path, tensors: Tensors) -> None:
@@ -107,8 +105,8 @@ class Versions:
         save_file(tensors, weights, metadata={"format": "pt"})  # transformers asks for it
         config.write_text(self._config, encoding="utf-8")
         for path in (weights, config):
-            sync(path)
-        sync(directory)
+            sync_path(path)
+        sync_path(directory)
 
     def read(self, version: int) -> Tensors:
         """θ of a version.
@@ -116,11 +114,7 @@ class Versions:
         Raises:
             RunError: It is not there or does not parse.
         """
-        path = self.directory(version) / self._names[0]
-        try:
-            return dict(load_file(path))
-        except (OSError, SafetensorError) as error:
-            raise RunError(f"{path}: {error}", "restore the run from a backup") from None
+        return read_tensors(self.directory(version) / self._names[0])
 
     def frame(self, version: int) -> bytes:
         """The broadcast frame of a version: the same bytes each time."""
@@ -130,7 +124,7 @@ class Versions:
         """Remove what a crash left without a row. After `roll_forward`, and inside the fence."""
         for path in list(self._path.iterdir()):
             stray = path.name.isdigit() and int(path.name) > newest
-            if stray or path.name.startswith((TEMPORARY, MADE)):
+            if stray or path.name.startswith((TEMPORARY, STAGED)):
                 self._remove(path)
 
     def retain(self, keep: set[int]) -> list[int]:
@@ -159,14 +153,11 @@ class Versions:
         """A name that no other coordinator takes."""
         return self._path / f"{TEMPORARY}{secrets.token_hex(8)}"
 
-    def _made(self, sha256: str) -> Path:
-        return self._path / f"{MADE}{sha256}"
+    def _staged(self, sha256: str) -> Path:
+        return self._path / f"{STAGED}{sha256}"
 
     def _frame(self, version: int, tensors: Tensors) -> bytes:
-        # Safetensors files list tensors by name, whatever order they were given in.
-        ordered = {name: tensors[name] for name in sorted(tensors)}
-        entries, data = codec.encode(self._codec, ordered)
-        return pack(Adapter(version=version, codec=self._codec, tensors=entries), data)
+        return encode_frame(version, tensors, self._codec)
 
 
 def _rename(source: Path, target: Path) -> None:

@@ -14,10 +14,10 @@ from typing import Any
 
 from common.config.config import PhaseConfig
 from common.protocol.records import RowKind, VersionSummary
-from evaluation.export.loading_snippets import Loading, lm_eval, snippet
+from evaluation.export.loading_snippets import LoadingInfo, lm_eval_command, loading_snippet
 from evaluation.run_record import Recorded
 from learning.data import hub_data
-from learning.models.export import Written, base_label
+from learning.models.export import ExportSummary, base_label
 
 FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
 """A source that ends so is a file, even where it has the form of a hub id."""
@@ -39,7 +39,7 @@ _FIGURES = (
 
 
 @dataclass(frozen=True)
-class Facts:
+class CardData:
     """What a card is made of.
 
     Attributes:
@@ -52,14 +52,14 @@ class Facts:
 
     run: Recorded
     version: int
-    written: Written
+    written: ExportSummary
     evaluation: Mapping[str, Any]
     software: Sequence[str]
 
     @property
-    def loading(self) -> Loading:
+    def loading(self) -> LoadingInfo:
         """What the snippets need to know."""
-        return Loading(
+        return LoadingInfo(
             objective=self.run.config.phase[0].objective,
             labels=self.run.labels,
             max_length=self.run.config.model.max_length,
@@ -73,7 +73,7 @@ class Facts:
         return self.run.base.kind == "hub"
 
 
-def markdown(facts: Facts) -> str:
+def markdown(facts: CardData) -> str:
     """The whole card."""
     sections = (
         f"# {_title(facts)}",
@@ -90,7 +90,7 @@ def markdown(facts: Facts) -> str:
     return front_matter(facts) + "\n" + "\n\n".join(each for each in sections if each) + "\n"
 
 
-def front_matter(facts: Facts) -> str:
+def front_matter(facts: CardData) -> str:
     """The hub's metadata, as YAML; strings as JSON has them, which YAML reads alike."""
     config, written = facts.run.config, facts.written
     lines = ["license: unknown", f"library_name: {'peft' if written.adapter else 'transformers'}"]
@@ -114,16 +114,16 @@ def datasets(run: Recorded) -> tuple[str, ...]:
 
 
 def _dataset(source: str) -> str | None:
-    named = hub_data.parse(source)
+    named = hub_data.parse_source(source)
     return named.name if named and not source.lower().endswith(FILES) else None
 
 
-def _title(facts: Facts) -> str:
+def _title(facts: CardData) -> str:
     kind = "adapter" if facts.written.adapter else "model"
     return f"{facts.run.config.run.name}, version {facts.version}: a federated {kind}"
 
 
-def _what(facts: Facts) -> str:
+def _what(facts: CardData) -> str:
     run, config = facts.run, facts.run.config
     count = f"{facts.written.trained:,}"
     if config.model.lora is None:
@@ -148,7 +148,7 @@ def _targets(targets: str | tuple[str, ...]) -> str:
     return targets if isinstance(targets, str) else ", ".join(map(_code, targets))
 
 
-def _form(facts: Facts) -> str:
+def _form(facts: CardData) -> str:
     if facts.written.adapter:
         return "This directory is a PEFT adapter: it works on that base model and on no other."
     stored = f"stored as {facts.written.precision}"
@@ -157,7 +157,7 @@ def _form(facts: Facts) -> str:
     return f"This directory is the whole model, the adapter merged into its weights, {stored}."
 
 
-def _base(facts: Facts) -> str:
+def _base(facts: CardData) -> str:
     base, written = facts.run.base, facts.written
     lines = [f"- base model: {_code(base_label(base))}{_origin(facts)}"]
     lines.append(f"- SHA-256 over the base's weights, configuration and tokenizer: `{base.digest}`")
@@ -181,7 +181,7 @@ def _base(facts: Facts) -> str:
     return "\n".join(lines)
 
 
-def _origin(facts: Facts) -> str:
+def _origin(facts: CardData) -> str:
     base = facts.run.base
     if facts.on_hub:
         return f" on the Hugging Face hub, revision `{base.revision}`"
@@ -191,15 +191,15 @@ def _origin(facts: Facts) -> str:
     return f", {where}: it is on no hub, so that a merged model (`--merge`) is easier to pass on"
 
 
-def _use(facts: Facts) -> str:
+def _use(facts: CardData) -> str:
     of = facts.loading
-    parts = ["Run in this directory:", f"```python\n{snippet(of)}```"]
+    parts = ["Run in this directory:", f"```python\n{loading_snippet(of)}```"]
     if not of.classifies:
         parts.append(
             "Prompts have the Alpaca form, and an answer ends with the end-of-text token. Prompt"
             " and answer are tokenised apart, without special tokens."
         )
-    if (command := lm_eval(of)) is not None:
+    if (command := lm_eval_command(of)) is not None:
         parts.append(
             "With EleutherAI's lm-evaluation-harness (`pip install lm_eval[hf]`), here, too:"
         )
@@ -207,7 +207,7 @@ def _use(facts: Facts) -> str:
     return "\n\n".join(parts)
 
 
-def _training(facts: Facts) -> str:
+def _training(facts: CardData) -> str:
     run, config = facts.run, facts.run.config
     aggregation, schedule = config.aggregation, config.schedule
     mode = "asynchronous" if schedule.reissue == "immediate" else "synchronous"
@@ -244,7 +244,7 @@ def _rows(run: Recorded) -> list[tuple[str, ...]]:
     return rows
 
 
-def _phase(facts: Facts, index: int) -> tuple[str, ...]:
+def _phase(facts: CardData, index: int) -> tuple[str, ...]:
     phase = facts.run.config.phase[index]
     begin = facts.run.plan.phase_end(index - 1) if index else 0
     done = min(max(facts.version - begin, 0), phase.versions)
@@ -261,7 +261,7 @@ def _objective(phase: PhaseConfig) -> str:
     return f"dpo (β {phase.beta:g}, {phase.preference_loss}{extra})"
 
 
-def _losses(facts: Facts) -> str:
+def _losses(facts: CardData) -> str:
     """By phase: training loss and the clients' own holdouts, at its first and newest version."""
     made = [each for each in facts.run.summaries if each.updates and each.version <= facts.version]
     rows = []
@@ -291,7 +291,7 @@ def _change(before: float | None, after: float | None) -> str:
     return "" if before is None or after is None else f"{before:.3f} to {after:.3f}"
 
 
-def _evaluation(facts: Facts) -> str:
+def _evaluation(facts: CardData) -> str:
     rows = list(_figures(facts.evaluation))
     if not rows:
         return ""
@@ -334,7 +334,7 @@ def _heldout(of: Any) -> tuple[Any, Any] | None:
     return (found[0], found[-1]) if isinstance(found, list) and len(found) > 1 else None
 
 
-def _software(facts: Facts) -> str:
+def _software(facts: CardData) -> str:
     (summary,) = (each for each in facts.run.summaries if each.version == facts.version)
     return (
         f"Trained by {facts.run.software}. Exported by {', '.join(facts.software)}. SHA-256 of the"

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError
-from common.software import software
+from common.software import software_version
 from evaluation.export import card
 from evaluation.run_record import Recorded
 from learning.models import export
 from learning.models.base import ProgressCallback
-from learning.models.export import ExportedModel, Precision, Written
+from learning.models.export import ExportedModel, ExportSummary, Precision
 from preparation import run as preparation
 
 _REPORTS = ("evaluation.json", "report/evaluation.json", "report/report.json")
@@ -29,7 +29,7 @@ _LIBRARIES = ("torch", "transformers", "peft")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ExportOptions:
     """What to export.
 
     Attributes:
@@ -45,9 +45,9 @@ class Wanted:
     with_base: bool | None
 
 
-def write(
-    run: Recorded, wanted: Wanted, out: Path, cache: Path, report: ProgressCallback
-) -> Written:
+def export_version(
+    run: Recorded, wanted: ExportOptions, out: Path, cache: Path, report: ProgressCallback
+) -> ExportSummary:
     """Write an export with its card.
 
     Args:
@@ -65,7 +65,7 @@ def write(
     trained = ExportedModel(
         objective=run.config.phase[0].objective,
         base=run.base,
-        path=preparation.find_base(run.config, cache, report)(run.base),
+        path=preparation.find_base_model(run.config, cache, report)(run.base),
         labels=run.labels,
         lora=run.config.model.lora,
         config=run.adapter_config,
@@ -89,7 +89,7 @@ def write(
     return written
 
 
-def _model(trained: ExportedModel, wanted: Wanted, out: Path) -> Written:
+def _model(trained: ExportedModel, wanted: ExportOptions, out: Path) -> ExportSummary:
     if wanted.merge or trained.lora is None:
         return export.write_model(trained, out, wanted.precision or "float32")
     return export.write_adapter(trained, out, wanted.with_base)
@@ -101,12 +101,12 @@ def _readable(folder: Path) -> None:
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def _facts(run: Recorded, version: int, written: Written) -> card.Facts:
-    made_by = (software(), *(f"{name} {installed(name)}" for name in _LIBRARIES))
-    return card.Facts(run, version, written, evaluation(run, version), made_by)
+def _facts(run: Recorded, version: int, written: ExportSummary) -> card.CardData:
+    made_by = (software_version(), *(f"{name} {installed(name)}" for name in _LIBRARIES))
+    return card.CardData(run, version, written, find_evaluation(run, version), made_by)
 
 
-def evaluation(run: Recorded, version: int) -> Mapping[str, Any]:
+def find_evaluation(run: Recorded, version: int) -> Mapping[str, Any]:
     """The evaluation of a version that lies in the run directory; empty where there is none."""
     for name in _REPORTS:
         found = _read(run.directory / name)

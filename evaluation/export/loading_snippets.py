@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from common.protocol.records import ObjectiveName
-from learning.models.export import BASE, Written
-from learning.objectives.template import prompt
+from learning.models.export import BASE_FOLDER, ExportSummary
+from learning.objectives.template import format_prompt
 
 _PROMPT = f"""\
-WITH_INPUT = {prompt("{instruction}", "{input}")!r}
-WITHOUT_INPUT = {prompt("{instruction}")!r}
+WITH_INPUT = {format_prompt("{instruction}", "{input}")!r}
+WITHOUT_INPUT = {format_prompt("{instruction}")!r}
 """
 
 _GENERATE = """\
@@ -42,7 +42,7 @@ print(answer, float(shares.max()))
 
 
 @dataclass(frozen=True)
-class Loading:
+class LoadingInfo:
     """What the snippets depend on.
 
     Attributes:
@@ -56,7 +56,7 @@ class Loading:
     objective: ObjectiveName
     labels: tuple[str, ...]
     max_length: int
-    written: Written
+    written: ExportSummary
     revision: str | None
 
     @property
@@ -65,14 +65,14 @@ class Loading:
         return self.objective == "classification"
 
 
-def snippet(of: Loading) -> str:
+def loading_snippet(of: LoadingInfo) -> str:
     """Python that loads the export and asks it something."""
     if of.classifies:
         return f"{_imports(of)}\n{_load(of)}\n{_CLASSIFY.format(max_length=of.max_length)}"
     return f"{_imports(of)}\n{_load(of)}\n{_PROMPT}\n{_GENERATE}"
 
 
-def lm_eval(of: Loading) -> str | None:
+def lm_eval_command(of: LoadingInfo) -> str | None:
     """The command of EleutherAI's harness; None for what it cannot measure."""
     if of.classifies:
         return None
@@ -86,15 +86,15 @@ def lm_eval(of: Loading) -> str | None:
     )
 
 
-def _on_hub(written: Written) -> bool:
+def _on_hub(written: ExportSummary) -> bool:
     return written.adapter and not written.base.startswith("./")
 
 
-def _auto(of: Loading) -> str:
+def _auto(of: LoadingInfo) -> str:
     return "AutoModelForSequenceClassification" if of.classifies else "AutoModelForCausalLM"
 
 
-def _imports(of: Loading) -> str:
+def _imports(of: LoadingInfo) -> str:
     if not of.written.plain:
         first = "from pathlib import Path\n\n"
         ours = "from learning.models.encoders import load_whole  # of fccl: heads were pruned\n"
@@ -104,12 +104,12 @@ def _imports(of: Loading) -> str:
     return f"import torch\n{peft}from transformers import {_auto(of)}, AutoTokenizer\n"
 
 
-def _load(of: Loading) -> str:
+def _load(of: LoadingInfo) -> str:
     written = of.written
     start = 'folder = "."  # where this file lies\n'
-    place = f"{{folder}}/{BASE}" if written.base.startswith("./") else written.base
+    place = f"{{folder}}/{BASE_FOLDER}" if written.base.startswith("./") else written.base
     if not written.plain:
-        where = f'Path(folder) / "{BASE}"' if written.adapter else "Path(folder)"
+        where = f'Path(folder) / "{BASE_FOLDER}"' if written.adapter else "Path(folder)"
         lines = f'loaded = load_whole({where}, torch.device("cpu"))\n'
         lines += "model, tokenizer = loaded.model, loaded.tokenizer\n"
     else:
@@ -121,7 +121,7 @@ def _load(of: Loading) -> str:
     return f"{start}{lines}model.eval()\n"
 
 
-def _options(of: Loading) -> str:
+def _options(of: LoadingInfo) -> str:
     """What a base needs to be told; a merged model knows."""
     if not of.written.adapter:
         return ""

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from common.document import drawing
-from evaluation.assessment import Assessed, Subject
-from evaluation.report.report import Course, Report, courses
+from common.document import plotting
+from evaluation.assessment import EvaluatedVersion, KindAssessment
+from evaluation.report.report import PhaseHistory, Report, phase_histories
 from evaluation.report.tables import UNITS
-from learning.evaluation.figures import MAIN, Metrics
+from learning.evaluation.metrics import MAIN_METRIC, EvalMetrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    Draw = Callable[[Axes, Report, Course], None]
+    Draw = Callable[[Axes, Report, PhaseHistory], None]
 
 _TRAIN, _HOLDOUT, _BEFORE, _AFTER = "#e08a3c", "#2f6fb0", "#b9c4d2", "#2f6fb0"
 _LEVEL = "#7a8493"
@@ -26,23 +26,23 @@ _WIDEST = 40  # clients that a picture shows
 def pictures(report: Report, prefix: str) -> dict[str, bytes]:
     """All pictures of a report, by file name."""
     found = {
-        f"{prefix}clients_{each.kind}.png": drawing.png(_bars(each, report.assessment.subjects))
+        f"{prefix}clients_{each.kind}.png": plotting.to_png(_bars(each, report.assessment.subjects))
         for each in report.assessment.kinds
         if any(one.rows for one in each.pooled)
     }
-    if parts := courses(report.phases, report.versions):
-        found[f"{prefix}loss.png"] = drawing.png(_course(report, parts))
+    if parts := phase_histories(report.phases, report.versions):
+        found[f"{prefix}loss.png"] = plotting.to_png(_course(report, parts))
     return found
 
 
-def _course(report: Report, parts: Sequence[Course]) -> Figure:
+def _course(report: Report, parts: Sequence[PhaseHistory]) -> Figure:
     """By version: the loss of each phase, in its own unit, and its accuracy where it has one."""
-    drawn: list[tuple[Draw, Course]] = []
+    drawn: list[tuple[Draw, PhaseHistory]] = []
     for part in parts:
         drawn += [(_losses, part)] + ([(_accuracies, part)] if part.accuracy else [])
     columns = min(_ACROSS, len(drawn))
     rows = -(-len(drawn) // columns)
-    figure = drawing.figure(7.0 if columns == 1 else 4.8 * columns, 4.0 * rows)
+    figure = plotting.new_figure(7.0 if columns == 1 else 4.8 * columns, 4.0 * rows)
     figure.suptitle(f"Run {report.name}", fontsize=11, color="0.25")
     for place, (draw, part) in enumerate(drawn, 1):
         axes = figure.add_subplot(rows, columns, place)
@@ -53,7 +53,7 @@ def _course(report: Report, parts: Sequence[Course]) -> Figure:
     return figure
 
 
-def _losses(axes: Axes, report: Report, part: Course) -> None:
+def _losses(axes: Axes, report: Report, part: PhaseHistory) -> None:
     if part.train:
         x, y = zip(*part.train, strict=True)
         axes.plot(x, y, "o-", color=_TRAIN, ms=4, label="training, mean of the updates")
@@ -68,7 +68,7 @@ def _losses(axes: Axes, report: Report, part: Course) -> None:
     _dress(axes, part)
 
 
-def _accuracies(axes: Axes, report: Report, part: Course) -> None:
+def _accuracies(axes: Axes, report: Report, part: PhaseHistory) -> None:
     x, y = zip(*part.accuracy, strict=True)
     axes.plot(x, y, "s--", color=_HOLDOUT, ms=4, label="clients' holdouts, before training")
     key = "reward_accuracy" if part.phase.kind == "va" else "accuracy"
@@ -77,7 +77,9 @@ def _accuracies(axes: Axes, report: Report, part: Course) -> None:
     _dress(axes, part)
 
 
-def _levels(axes: Axes, report: Report, part: Course, key: str, *, before: bool = True) -> None:
+def _levels(
+    axes: Axes, report: Report, part: PhaseHistory, key: str, *, before: bool = True
+) -> None:
     """Base and evaluated version on the held-out rows, as grey lines with their values."""
     found = next(one for one in report.assessment.kinds if one.kind == part.phase.kind)
     titles = [subject.title for subject in report.assessment.subjects]
@@ -99,8 +101,8 @@ def _levels(axes: Axes, report: Report, part: Course, key: str, *, before: bool 
         )
 
 
-def _dress(axes: Axes, part: Course) -> None:
-    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415  # as in `common.document.drawing`
+def _dress(axes: Axes, part: PhaseHistory) -> None:
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415  # as in `common.document.plotting`
 
     axes.margins(y=0.12)
     axes.set_xlabel("version")
@@ -109,12 +111,12 @@ def _dress(axes: Axes, part: Course) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _bars(found: Assessed, subjects: Sequence[Subject]) -> Figure:
+def _bars(found: KindAssessment, subjects: Sequence[EvaluatedVersion]) -> Figure:
     """The main figure of each client: the base's beside the evaluated version's."""
-    metric = MAIN[found.kind]
+    metric = MAIN_METRIC[found.kind]
     known = [name for name, own in found.clients.items() if own[-1].rows]
     shown = known[:_WIDEST]
-    figure = drawing.figure(max(6.0, min(12.0, 1.1 * len(shown) + 2.5)), 3.6)
+    figure = plotting.new_figure(max(6.0, min(12.0, 1.1 * len(shown) + 2.5)), 3.6)
     axes = figure.add_subplot()
     pair = ((0, _BEFORE), (len(subjects) - 1, _AFTER)) if len(subjects) > 1 else ((0, _AFTER),)
     width = 0.8 / len(pair)
@@ -140,5 +142,5 @@ def _bars(found: Assessed, subjects: Sequence[Subject]) -> Figure:
     return figure
 
 
-def _pooled(found: Metrics, key: str) -> str:
+def _pooled(found: EvalMetrics, key: str) -> str:
     return f"{found.values[key]:.3f}"

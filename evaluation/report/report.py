@@ -19,7 +19,7 @@ from coordinator.storage.run import Run
 from evaluation import opening
 from evaluation.assessment import Assessment, assess
 from evaluation.comparison import Comparison
-from evaluation.evaluator import WHOLE, Sizes
+from evaluation.evaluator import FULL_LIMITS, EvaluationLimits
 from evaluation.opening import Opened
 from learning.training.device import Compute
 
@@ -57,10 +57,10 @@ def build(run: Run, compute: Compute) -> Report:
         ModelError: The base model cannot be loaded.
     """
     opened = opening.of(run)
-    return of(opened, opened.summaries[-1].version, compute, WHOLE)
+    return build_report(opened, opened.summaries[-1].version, compute, FULL_LIMITS)
 
 
-def of(run: Opened, version: int, compute: Compute, sizes: Sizes) -> Report:
+def build_report(run: Opened, version: int, compute: Compute, sizes: EvaluationLimits) -> Report:
     """Evaluate a version that is on the disk.
 
     Raises:
@@ -80,7 +80,7 @@ def of(run: Opened, version: int, compute: Compute, sizes: Sizes) -> Report:
 
 
 @dataclass(frozen=True)
-class Course:
+class PhaseHistory:
     """How one phase went. Losses are of its objective; points are (version, value).
 
     Attributes:
@@ -102,11 +102,11 @@ class Course:
     accuracy: tuple[tuple[int, float], ...]
 
 
-def courses(
+def phase_histories(
     phases: Sequence[PhaseConfig], versions: Sequence[VersionSummary]
-) -> tuple[Course, ...]:
+) -> tuple[PhaseHistory, ...]:
     """The history by phase; phases that have made no version are left out."""
-    losses, accuracies = retention.federated_loss(versions), federated_accuracy(versions)
+    losses, accuracies = retention.federated_losses(versions), federated_accuracy(versions)
     found = []
     begin = 0
     for index, phase in enumerate(phases):
@@ -114,7 +114,7 @@ def courses(
         made = tuple(v for v in versions if begin < v.version <= end)
         if made:
             found.append(
-                Course(
+                PhaseHistory(
                     number=index + 1,
                     phase=phase,
                     begin=begin,
@@ -132,13 +132,15 @@ def courses(
 def federated_accuracy(versions: Sequence[VersionSummary]) -> dict[int, float]:
     """Accuracy of versions on the clients' own holdouts, before they trained on from them.
 
-    Weighted by sample count, as `coordinator.storage.retention.federated_loss` is.
+    Weighted by sample count, as `coordinator.storage.retention.federated_losses` is.
     """
     total: dict[int, float] = {}
     count: dict[int, int] = {}
     for update in (update for version in versions for update in version.updates):
-        if update.accuracy_before is not None:
+        if update.stats.accuracy_before is not None:
             base = update.base_version
-            total[base] = total.get(base, 0.0) + update.num_samples * update.accuracy_before
-            count[base] = count.get(base, 0) + update.num_samples
+            total[base] = (
+                total.get(base, 0.0) + update.stats.num_samples * update.stats.accuracy_before
+            )
+            count[base] = count.get(base, 0) + update.stats.num_samples
     return {version: total[version] / count[version] for version in total if count[version]}

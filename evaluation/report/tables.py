@@ -7,12 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from common.document.blocks import Block, Heading, Items, Paragraph, Picture, Table
+from common.document.blocks import Block, BulletList, Heading, Paragraph, Picture, Table
 from common.protocol.records import RowKind, UpdateSummary, VersionSummary
-from evaluation.assessment import Assessed, Assessment, Subject
-from evaluation.comparison import Compared, Comparison
-from evaluation.report.report import Course, Report, courses
-from learning.evaluation.figures import BY_CLIENT, MAIN, METRICS, MetricInfo, Metrics, spread
+from evaluation.assessment import Assessment, EvaluatedVersion, KindAssessment
+from evaluation.comparison import Comparison, KindComparison
+from evaluation.report.report import PhaseHistory, Report, phase_histories
+from learning.evaluation.metrics import (
+    CLIENT_METRICS,
+    MAIN_METRIC,
+    METRICS,
+    EvalMetrics,
+    MetricInfo,
+    client_spread,
+)
 
 TITLES: dict[RowKind, str] = {
     "sft": "Instructions (sft)",
@@ -68,7 +75,7 @@ def answers(assessment: Assessment) -> list[Block]:
     return [
         Heading("Answers to held-out rows"),
         *(
-            Items(
+            BulletList(
                 sample.asked,
                 (
                     f"expected: {sample.expected}",
@@ -95,7 +102,7 @@ def data(report: Report) -> list[Block]:
         reasons += [f"{kind}: {n:,} × {reason}" for reason, n in found["skipped"].items()]
     header = ("kind", "source", "rows read", "usable", "skipped", "used without their end")
     blocks: list[Block] = [Heading("Data"), Table(header, tuple(rows))]
-    return [*blocks, Items("Skipped", tuple(reasons))] if reasons else blocks
+    return [*blocks, BulletList("Skipped", tuple(reasons))] if reasons else blocks
 
 
 def history(report: Report, prefix: str) -> list[Block]:
@@ -109,7 +116,7 @@ def history(report: Report, prefix: str) -> list[Block]:
 def versions(report: Report) -> list[Block]:
     """Every version and every update, phase by phase: each has a loss of its own."""
     blocks: list[Block] = [Heading("Versions")]
-    parts = courses(report.phases, report.versions)
+    parts = phase_histories(report.phases, report.versions)
     for part in parts:
         blocks += [_phase(part), _versions(part.versions)]
     blocks.append(Heading("Updates"))
@@ -139,7 +146,7 @@ def comparison(found: Comparison) -> list[Block]:
     return blocks
 
 
-def cell(metric: MetricInfo, found: Metrics) -> str:
+def cell(metric: MetricInfo, found: EvalMetrics) -> str:
     """A figure with its interval."""
     if not found.rows:
         return NOTHING
@@ -148,7 +155,7 @@ def cell(metric: MetricInfo, found: Metrics) -> str:
     return text if interval is None else f"{text} ({interval[0]:.2f} to {interval[1]:.2f})"
 
 
-def _heldout(found: Assessed, assessment: Assessment) -> list[Block]:
+def _heldout(found: KindAssessment, assessment: Assessment) -> list[Block]:
     rows = found.heldout[-1].rows
     if not rows:
         return [Paragraph("There are no held-out rows of this kind.")]
@@ -168,7 +175,7 @@ def _heldout(found: Assessed, assessment: Assessment) -> list[Block]:
     return blocks
 
 
-def _reading(found: Assessed) -> str:
+def _reading(found: KindAssessment) -> str:
     """How to read the figures of a kind."""
     match found.kind:
         case "sft":
@@ -189,9 +196,9 @@ def _reading(found: Assessed) -> str:
             return "Macro-F1 is the mean of the F1 of the classes that occur."
 
 
-def _change(found: Assessed) -> str:
+def _change(found: KindAssessment) -> str:
     """Before and after, in a sentence."""
-    metric = MAIN[found.kind]
+    metric = MAIN_METRIC[found.kind]
     before, after = found.heldout[0], found.heldout[-1]
     was, now = before.values[metric.key], after.values[metric.key]
     if found.kind == "sft":
@@ -205,14 +212,14 @@ def _change(found: Assessed) -> str:
     )
 
 
-def _clients(found: Assessed, subjects: Sequence[Subject]) -> list[Block]:
+def _clients(found: KindAssessment, subjects: Sequence[EvaluatedVersion]) -> list[Block]:
     """Each client's figures before and after, one table for each of them."""
     names = list(found.clients)
     blocks: list[Block] = [Heading("Each client's own rows", 3)]
     if len(names) > _CLIENTS:
-        names = _worst(found, MAIN[found.kind])[:_CLIENTS]
+        names = _worst(found, MAIN_METRIC[found.kind])[:_CLIENTS]
         blocks.append(Paragraph(f"The {_CLIENTS} of {len(found.clients)} clients that do worst."))
-    for metric in BY_CLIENT[found.kind]:
+    for metric in CLIENT_METRICS[found.kind]:
         header = (f"{metric.title}, validation", "rows", *(subject.title for subject in subjects))
         rows = [_client(metric, name, found.clients[name]) for name in names]
         rows.append(_client(metric, "all clients", found.pooled))
@@ -220,20 +227,20 @@ def _clients(found: Assessed, subjects: Sequence[Subject]) -> list[Block]:
     return blocks
 
 
-def _client(metric: MetricInfo, name: str, by_subject: Sequence[Metrics]) -> tuple[str, ...]:
+def _client(metric: MetricInfo, name: str, by_subject: Sequence[EvalMetrics]) -> tuple[str, ...]:
     return (name, str(by_subject[-1].rows), *(cell(metric, one) for one in by_subject))
 
 
-def _worst(found: Assessed, metric: MetricInfo) -> list[str]:
+def _worst(found: KindAssessment, metric: MetricInfo) -> list[str]:
     known = [name for name, by_subject in found.clients.items() if by_subject[-1].rows]
     sign = 1 if metric.higher else -1
     return sorted(known, key=lambda name: sign * found.clients[name][-1].values[metric.key])
 
 
-def _spreads(found: Assessed, metric: MetricInfo) -> list[tuple[str, ...]]:
+def _spreads(found: KindAssessment, metric: MetricInfo) -> list[tuple[str, ...]]:
     """Worst client, range and deviation of each subject."""
     each = [
-        spread(metric, {name: own[i] for name, own in found.clients.items()})
+        client_spread(metric, {name: own[i] for name, own in found.clients.items()})
         for i in range(len(found.pooled))
     ]
     known = [one for one in each if one is not None]
@@ -251,7 +258,7 @@ def _spreads(found: Assessed, metric: MetricInfo) -> list[tuple[str, ...]]:
     ]
 
 
-def _confusion(found: Metrics, labels: Sequence[str]) -> list[Block]:
+def _confusion(found: EvalMetrics, labels: Sequence[str]) -> list[Block]:
     if len(labels) > _CLASSES:
         return [Paragraph(f"Who is taken for whom among {len(labels)} classes: in the JSON file.")]
     rows = tuple(
@@ -262,7 +269,7 @@ def _confusion(found: Metrics, labels: Sequence[str]) -> list[Block]:
     return [Heading("Who is taken for whom", 3), Table(header, rows)]
 
 
-def _compared(found: Compared, titles: tuple[str, str]) -> Table:
+def _compared(found: KindComparison, titles: tuple[str, str]) -> Table:
     one, two = found.figures
     rows = []
     for metric in METRICS[found.kind]:
@@ -273,7 +280,7 @@ def _compared(found: Compared, titles: tuple[str, str]) -> Table:
     return Table((f"{one.rows} rows", *titles, "difference"), tuple(rows))
 
 
-def _phase(part: Course) -> Paragraph:
+def _phase(part: PhaseHistory) -> Paragraph:
     phase = part.phase
     return Paragraph(
         f"Phase {part.number}, {phase.objective}: losses in {UNITS[phase.kind]},"
@@ -300,13 +307,19 @@ def _versions(made: Sequence[VersionSummary]) -> Table:
 
 def _updates(updates: Sequence[UpdateSummary]) -> Table:
     names = ("task", "client", "rows", "staleness", "FCCL weight", "× staleness", "× balance")
-    judged = any(update.accuracy_before is not None for update in updates)
+    judged = any(update.stats.accuracy_before is not None for update in updates)
     extra = ("accuracy before", "after") if judged else ()
     rows = []
     for u in updates:
-        row = [u.task_id, u.client_id, str(u.num_samples), str(u.staleness), f"{u.weight:.3f}"]
+        row = [
+            u.task_id,
+            u.client_id,
+            str(u.stats.num_samples),
+            str(u.staleness),
+            f"{u.weight:.3f}",
+        ]
         row += [f"{u.staleness_factor:.3f}", f"{u.participation_factor:.2f}", f"{u.clip:.2f}"]
-        row += [f"{u.coefficient:.3f}", f"{u.avg_loss:.3f}"]
-        row += [_number(u.accuracy_before), _number(u.accuracy_after)] if judged else []
+        row += [f"{u.coefficient:.3f}", f"{u.stats.avg_loss:.3f}"]
+        row += [_number(u.stats.accuracy_before), _number(u.stats.accuracy_after)] if judged else []
         rows.append(tuple(row))
     return Table((*names, "× clip", "step", "train loss", *extra), tuple(rows))

@@ -20,8 +20,8 @@ import torch
 from common.errors import ModelError
 from common.protocol.records import LocalTraining
 from learning.objectives.registry import Objective
-from learning.training.batches import Counted, Sized, per_epoch, stream
-from learning.training.fastpath import fast
+from learning.training.batches import Batch, Example, batches_per_epoch, shuffled_batches
+from learning.training.fast_path import fast_path
 
 BETAS = (0.5, 0.99)
 """Decay of AdamW's moments.
@@ -67,7 +67,7 @@ class TrainResult:
 def train(
     model: torch.nn.Module,
     objective: Objective,
-    examples: Sequence[Sized],
+    examples: Sequence[Example],
     training: LocalTraining,
     on_step: Callable[[StepReport], bool] = lambda _: True,
     *,
@@ -102,12 +102,12 @@ def train(
         weights, lr=training.lr, betas=BETAS, eps=objective.eps, weight_decay=0.0
     )
     device = weights[0].device
-    collate: Callable[..., Counted] = partial(objective.collate, device=device)
-    batches = stream(examples, training.batch_size, seed, collate)
+    collate: Callable[..., Batch] = partial(objective.collate, device=device)
+    batches = shuffled_batches(examples, training.batch_size, seed, collate)
     total, done, start = _Totals(), True, time.perf_counter()
     model.train(objective.dropout)
     forked = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
-    with forked, fast(model, autocast=autocast):
+    with forked, fast_path(model, autocast=autocast):
         torch.manual_seed(seed)  # dropout
         for step in range(1, steps + 1):
             batch = next(batches)
@@ -127,7 +127,7 @@ def train(
 
 def total_steps(training: LocalTraining, examples: int) -> int:
     """Return the number of optimizer steps that a task with so many examples takes."""
-    return training.steps or training.epochs * per_epoch(examples, training.batch_size)
+    return training.steps or training.epochs * batches_per_epoch(examples, training.batch_size)
 
 
 def _gradient(
@@ -166,7 +166,7 @@ class _Totals:
         self.steps = self.samples = self.tokens = self.learned = 0
         self.nats = 0.0
 
-    def add(self, batch: Counted, loss: float) -> None:
+    def add(self, batch: Batch, loss: float) -> None:
         self.steps += 1
         self.samples += batch.size
         self.tokens += batch.tokens

@@ -211,12 +211,12 @@ class Federation:
                 worker.task = None
             elif up and worker.task is None and self._queues[worker.site]:
                 self._begin(worker, self._queues[worker.site].popleft())
-        signs = tuple(
+        signals = tuple(
             WorkerSignal(w.site, w.task is not None, w.task.task_id if w.task else None)
             for w in self.workers
             if w.alive(self.now)
         )
-        self.feed(HeartbeatsRead(signs) if up else HeartbeatsRead((), store_up=False))
+        self.feed(HeartbeatsRead(signals) if up else HeartbeatsRead((), store_up=False))
         self.at(self.now + PULSE_S, self._pulse)
 
     def _begin(self, worker: Worker, task: OpenTask) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cli.main import main
-from common.run_directory import recording
+from common.run_directory import recorded_run
 from common.store.view import FederationView
 from tests.support.tui.recordings import record
 from tests.support.tui.views import screen, until
@@ -30,8 +30,8 @@ class Time:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> recording.Recording:
-    return recording.read(record(tmp_path / "r"))
+def run(tmp_path: Path) -> recorded_run.RecordedRun:
+    return recorded_run.read_run(record(tmp_path / "r"))
 
 
 def top(app: Player) -> str:
@@ -65,7 +65,7 @@ def test_no_key_makes_time_jump_or_go_back(presses: list[tuple[float, float, boo
         before = at
 
 
-def test_a_replay_says_when_it_is_and_how_fast(run: recording.Recording) -> None:
+def test_a_replay_says_when_it_is_and_how_fast(run: recorded_run.RecordedRun) -> None:
     time = Time()
     source = Replay(run, speed=2.0, monotonic=time)
     assert source.look().clock == 100.0
@@ -87,7 +87,7 @@ def test_a_replay_says_when_it_is_and_how_fast(run: recording.Recording) -> None
     assert source.look().detail.endswith(":02:20 ×2, at the end")
 
 
-def test_the_view_is_what_the_coordinator_would_have_shown(run: recording.Recording) -> None:
+def test_the_view_is_what_the_coordinator_would_have_shown(run: recorded_run.RecordedRun) -> None:
     seen = replay.view_at(run, 105.0)
     assert [v.version for v in seen.versions] == [0]
     assert (seen.info.version, seen.info.open_tasks, seen.info.status) == (0, 2, "running")
@@ -113,20 +113,20 @@ def test_the_view_is_what_the_coordinator_would_have_shown(run: recording.Record
     assert [s.version for s in seen.samples] == [0, 1, 2]
 
 
-def test_the_end_is_told_before_the_last_samples(run: recording.Recording) -> None:
+def test_the_end_is_told_before_the_last_samples(run: recorded_run.RecordedRun) -> None:
     late = run.samples[-1].model_copy(update={"at": 150.0})
-    run = recording.Recording(**{**vars(run), "samples": (*run.samples[:-1], late)})
+    run = recorded_run.RecordedRun(**{**vars(run), "samples": (*run.samples[:-1], late)})
     assert run.ended == 150.0
     seen = replay.view_at(run, 145.0)
     assert seen.info.status == "finished"
     assert [s.version for s in seen.samples] == [0, 1]
 
 
-def test_before_its_first_task_no_worker_is_there(run: recording.Recording) -> None:
+def test_before_its_first_task_no_worker_is_there(run: recorded_run.RecordedRun) -> None:
     assert replay.view_at(run, 101.0).workers == ()
 
 
-def test_what_has_not_changed_is_the_same_object(run: recording.Recording) -> None:
+def test_what_has_not_changed_is_the_same_object(run: recorded_run.RecordedRun) -> None:
     time = Time()
     source = Replay(run, speed=1.0, monotonic=time)
     source.start()
@@ -141,13 +141,13 @@ def test_what_has_not_changed_is_the_same_object(run: recording.Recording) -> No
     assert third.samples is second.samples and len(first.samples) < len(second.samples)
 
 
-def test_a_recording_that_ends_in_the_middle_says_so(run: recording.Recording) -> None:
-    run = recording.Recording(**{**vars(run), "events": run.events[:-1]})
+def test_a_recording_that_ends_in_the_middle_says_so(run: recorded_run.RecordedRun) -> None:
+    run = recorded_run.RecordedRun(**{**vars(run), "events": run.events[:-1]})
     assert replay.view_at(run, 130.0).info.detail == "as recorded"
     assert replay.view_at(run, run.ended).info.detail == "the recording ends here"
 
 
-def test_plus_minus_and_space_are_the_keys(run: recording.Recording) -> None:
+def test_plus_minus_and_space_are_the_keys(run: recorded_run.RecordedRun) -> None:
     time = Time()
 
     async def script() -> None:

@@ -12,7 +12,7 @@ import pytest
 from textual.pilot import Pilot
 
 from common.protocol.records import Event, Heartbeat
-from common.run_directory import recording
+from common.run_directory import recorded_run
 from common.store.inbox_totals import InboxHistory
 from tests.support.tui.pictures import compare
 from tests.support.tui.recordings import record
@@ -117,7 +117,7 @@ def test_the_screen_of_a_state(state: str, tmp_path: Path) -> None:
 
 
 def test_a_replay(tmp_path: Path) -> None:
-    source = Replay(recording.read(record(tmp_path / "r")), monotonic=lambda: 0.0)
+    source = Replay(recorded_run.read_run(record(tmp_path / "r")), monotonic=lambda: 0.0)
     compare(Player(source), "replay", NARROW, tmp_path)
 
 

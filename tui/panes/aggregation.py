@@ -132,7 +132,7 @@ def _update(update: UpdateSummary) -> str:
     return (
         f"{name.plain} {update.task_id[:9]:<9} {update.score:5.3g} {update.weight:6.3f}"
         f" {update.staleness:>4} {update.staleness_factor:7.3f} {update.participation_factor:5.2f}"
-        f" {update.clip:5.2f} {update.coefficient:6.3f} {update.avg_loss:5.3f}"
+        f" {update.clip:5.2f} {update.coefficient:6.3f} {update.stats.avg_loss:5.3f}"
     )
 
 

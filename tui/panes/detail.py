@@ -88,7 +88,7 @@ class Detail(ModalScreen[None]):
     def _about(self, view: FederationView, done: Sequence[Done], now: float) -> Text:
         lines = [f"{self.key}: {self._now(view)}"]
         if done:
-            losses = [update.avg_loss for _, update in done]
+            losses = [update.stats.avg_loss for _, update in done]
             low, high = min(losses), max(losses)
             curve = spark(squeezed(losses, 40), low, high)
             total = sum(update.weight for _, update in done)
@@ -124,15 +124,15 @@ class Detail(ModalScreen[None]):
             "who": word(update.worker_id if self.noun == "client" else update.client_id),
             "base": number(update.base_version),
             "staleness": number(update.staleness),
-            "loss": number(update.avg_loss, 3),
-            "before": number(update.loss_before, 3),
-            "after": number(update.loss_after, 3),
+            "loss": number(update.stats.avg_loss, 3),
+            "before": number(update.stats.loss_before, 3),
+            "after": number(update.stats.loss_after, 3),
             "score": number(update.score, 3),
             "weight": number(update.weight, 2),
             "coefficient": number(update.coefficient, 3),
-            "norm": number(update.delta_norm, 3),
-            "steps": number(update.steps),
-            "seconds": number(update.train_seconds, 1),
+            "norm": number(update.stats.delta_norm, 3),
+            "steps": number(update.stats.steps),
+            "seconds": number(update.stats.train_seconds, 1),
             "nbytes": Cell(size(update.nbytes), update.nbytes, right=True),
             "task": word(update.task_id),
         }

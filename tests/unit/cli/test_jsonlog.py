@@ -32,9 +32,9 @@ def test_an_event_keeps_its_time_level_kind_and_references(
     stream: io.StringIO, log: JsonLog
 ) -> None:
     output = Output(plain=False, log=log)
-    output.about(run="r1")
+    output.set_context(run="r1")
     refs: dict[str, str | int | float] = {"client": "client_0", "version": 3, "level": "forged"}
-    output.event(Event(at=0.25, level="warning", kind="lease", text="again", refs=refs))
+    output.print_event(Event(at=0.25, level="warning", kind="lease", text="again", refs=refs))
     assert lines(stream) == [
         {
             "ts": "1970-01-01T00:00:00.250Z",
@@ -50,14 +50,14 @@ def test_an_event_keeps_its_time_level_kind_and_references(
 
 
 def test_text_of_several_lines_is_one_object(stream: io.StringIO, log: JsonLog) -> None:
-    Output(plain=True, log=log).say("one\ntwo\u2028three")
+    Output(plain=True, log=log).print("one\ntwo\u2028three")
     assert [entry["message"] for entry in lines(stream)] == ["one\ntwo\u2028three"]
 
 
 def test_progress_is_told_in_quarters(stream: io.StringIO, log: JsonLog) -> None:
     output = Output(plain=True, log=log)
     for percent in range(101):
-        output.report("training the base", percent / 100)
+        output.progress("training the base", percent / 100)
     assert [entry["progress"] for entry in lines(stream)] == [0.0, 0.25, 0.5, 0.75, 1.0]
 
 

@@ -23,7 +23,7 @@ import pytest
 import redis
 
 from broker.chunks import parse_chunk, split_update
-from broker.dead import DEAD_REASON
+from broker.dead_letter import DEAD_REASON
 from broker.embedded.broker import EmbeddedBroker, EmbeddedConsumer, EmbeddedServer
 from broker.protocol import LOCAL, Consumer, Delivery, Message, Site, Topology
 from common.config.config import FederationConfig, parse
@@ -78,10 +78,10 @@ def config(directory: Path, **schedule: object) -> FederationConfig:
     )
 
 
-def origin(_: Path) -> run.Origin:
+def origin(_: Path) -> run.PreparedRun:
     base = BaseRef(name="tiny", kind="local", digest=SHA)
     rows: dict[str, dict[RowKind, int]] = {f"client_{i}": {"sft": 100} for i in range(3)}
-    return run.Origin(base, Path("base"), rows, START, {"peft_type": "LORA"})
+    return run.PreparedRun(base, Path("base"), rows, START, {"peft_type": "LORA"})
 
 
 def delta(task_id: str) -> Tensors:
@@ -150,7 +150,7 @@ class World:
 
     def __init__(self, directory: Path, seed: int = 0, **schedule: object) -> None:
         self.config = config(directory, **schedule)
-        run.create(self.config, origin, 0.0)
+        run.create_run(self.config, origin, 0.0)
         self.directory = self.config.run.path
         self.server, self.redis = EmbeddedServer(), Unreliable()
         self.store = Store(self.redis, "test")
@@ -175,14 +175,16 @@ class World:
         return run.open_run(self.config, lambda _: Path("base"))
 
     def service(self, opened: run.Run | None = None) -> Service:
+        opened = opened or self.open()
         return Service(
-            opened or self.open(),
+            opened,
             PolledBroker(self.server, self._act),
             self.store,
             lambda: self.now,
             users={"local": "local"},
             listen=self.events.append,
             observe=self.observe,
+            samples=live_samples.Sampler(opened, lambda: self.now),
         )
 
     def serve(self) -> RunOutcome:
@@ -222,10 +224,10 @@ class World:
         if self.redis.down:
             return
         if self.absent:
-            self.store.leave(self.topology.run, "local", "w0")
+            self.store.remove_heartbeat(self.topology.run, "local", "w0")
             return
         heartbeat = Heartbeat(worker_id="w0", site="local", state="waiting")
-        self.store.beat(self.topology.run, heartbeat)
+        self.store.put_heartbeat(self.topology.run, heartbeat)
         taken = self.mine.take_task(self.topology, LOCAL, 0)
         if taken is not None:
             task, _ = unpack(TrainTask, taken.message.body)
@@ -275,8 +277,8 @@ def check_complete(world: World, outcome: RunOutcome) -> None:
     assert [summary.version for summary in summaries] == [0, 1, 2, 3]
     applied = [u for summary in summaries for u in summary.updates]
     names = [u.task_id for u in applied]
-    assert len(names) == len(set(names)) == journal.counts()["accepted"] == 6
-    assert journal.waiting() == set() and journal.outbox() == []
+    assert len(names) == len(set(names)) == journal.receipt_counts()["accepted"] == 6
+    assert journal.unapplied_uploads() == set() and journal.outbox() == []
     opened = world.open()
     expected = {name: tensor.copy() for name, tensor in START.items()}
     for u in applied:
@@ -284,7 +286,7 @@ def check_complete(world: World, outcome: RunOutcome) -> None:
             expected[name] += np.float32(u.coefficient) * delta(u.task_id)[name]
     found = opened.versions.read(3)
     assert all(np.array_equal(found[name], expected[name]) for name in expected)
-    assert journal.uploads() == {} and not list((world.directory / "spool").iterdir())
+    assert journal.unfinished_uploads() == {} and not list((world.directory / "spool").iterdir())
     assert sorted(path.name for path in (world.directory / "versions").iterdir())[-1] == "000003"
     assert not list((world.directory / "versions").glob(".*"))
     check_versions(world)
@@ -300,7 +302,7 @@ def check_complete(world: World, outcome: RunOutcome) -> None:
 def check_versions(world: World) -> None:
     """Every directory holds what its row says, and the newest version has one."""
     opened = world.open()
-    rows = opened.journal.contents()
+    rows = opened.journal.version_digests()
     present = [int(p.name) for p in (world.directory / "versions").glob("[0-9]*")]
     assert max(rows) in present
     for version in present:
@@ -345,7 +347,7 @@ POINTS: dict[str, tuple[type, str, bool]] = {
     "inside the transaction, task issued": (Journal, "_issue", True),
     "before the version is written": (Versions, "_write", False),
     "version written, not made": (Versions, "_write", True),
-    "version made durable, before the transaction": (Versions, "make", True),
+    "version made durable, before the transaction": (Versions, "stage", True),
     "after the transaction": (Journal, "write", True),
     "after the transaction, before the version gets its number": (Versions, "place", False),
     "version has its number": (Versions, "place", True),
@@ -455,10 +457,10 @@ def test_a_coordinator_replaced_before_its_transaction_leaves_its_successors_ver
     world: World, monkeypatch: pytest.MonkeyPatch, same: bool
 ) -> None:
     seen: list[dict[str, bytes]] = []
-    make = Versions.make
+    make = Versions.stage
 
     def successor() -> None:
-        monkeypatch.setattr(Versions, "make", make)
+        monkeypatch.setattr(Versions, "stage", make)
         world.each_turn = lambda: (
             world.stop.set() if any(event.kind == "version" for event in world.events) else None
         )
@@ -470,8 +472,8 @@ def test_a_coordinator_replaced_before_its_transaction_leaves_its_successors_ver
     def other(self: Versions, version: int, tensors: Tensors) -> Any:
         return make(self, version, tensors if same else {n: t + 1 for n, t in tensors.items()})
 
-    monkeypatch.setattr(Versions, "make", other)
-    replaced_at(monkeypatch, Versions, "make", after=True, act=successor)
+    monkeypatch.setattr(Versions, "stage", other)
+    replaced_at(monkeypatch, Versions, "stage", after=True, act=successor)
     with pytest.raises(FencedError):
         world.serve()
     assert any("000001" in path for path in seen[0])
@@ -484,10 +486,10 @@ PAUSES = {
     "reading updates": (Spool, "delta", False),
     "before a version is written": (Versions, "_write", False),
     "version written, not made": (Versions, "_write", True),
-    "version made": (Versions, "make", True),
+    "version made": (Versions, "stage", True),
     "before the version gets its number": (Versions, "place", False),
     "version has its number": (Versions, "place", True),
-    "before versions are retained": (retention, "keep", True),
+    "before versions are retained": (retention, "versions_to_keep", True),
     "before a start sweeps": (Journal, "fenced", False),
 }
 
@@ -557,7 +559,7 @@ def test_a_stop_commits_what_is_buffered_and_resume_goes_on(world: World) -> Non
     assert (finished.complete, finished.version) == (True, 3)
     journal = Journal.open(world.directory / "run.db")
     applied = [u.task_id for summary in journal.versions() for u in summary.updates]
-    assert len(applied) == len(set(applied)) == journal.counts()["accepted"]
+    assert len(applied) == len(set(applied)) == journal.receipt_counts()["accepted"]
     journal.close()
 
 

@@ -18,15 +18,13 @@ from common.protocol.records import VersionSummary
 from common.protocol.tensors import Tensors
 from coordinator.storage import run as runs
 from evaluation import opening, run_record
-from evaluation.assessment import Assessment, assess, kinds, subjects_of
-from evaluation.comparison import check, compare
-from evaluation.evaluator import HELDOUT, Bench, Sizes, compared_with, evenly
+from evaluation.assessment import Assessment, assess, kinds, versions_to_evaluate
+from evaluation.comparison import check_comparable, compare
+from evaluation.evaluator import HELDOUT, EvaluationLimits, Evaluator, pick_evenly, reward_reference
 from evaluation.opening import Opened
-from evaluation.prompts import flat
+from evaluation.prompts import printable_line
 from learning.data import rows as rows_of
-from learning.data.instructions import Instruction
-from learning.data.labelled import Labelled
-from learning.data.preferences import Preference
+from learning.data.row_types import Instruction, LabelledText, PreferencePair
 from learning.evaluation.evaluate import evaluate
 from learning.objectives.classification import predict
 from learning.training.device import Compute
@@ -36,7 +34,7 @@ from tests.support.tiny_model import tiny_model, tiny_tokenizer
 
 CPU = Compute(torch.device("cpu"), 1, autocast=False)
 LIMITS = {"sft": 4, "va": 4, "cls": 4}
-FEW = Sizes(heldout=LIMITS, client=LIMITS, samples=2, new_tokens=3)
+FEW = EvaluationLimits(heldout=LIMITS, client=LIMITS, samples=2, new_tokens=3)
 TWO = (PhaseConfig(versions=1), PhaseConfig(objective="dpo", versions=2, beta=0.5))
 
 
@@ -54,11 +52,11 @@ def make(directory: Path, table: dict[str, object], name: str = "r") -> Path:
     config = parse({"run": {"name": name, "dir": str(directory)}, **table}, "test")
     cache = directory / "cache"
     origin = preparation.origin(config, cache, lambda message, done: None, lambda line: None)
-    runs.create(config, origin, 0.0)
+    runs.create_run(config, origin, 0.0)
     run = runs.open_run(config, lambda base: Path(base.name))
     start = run.versions.read(0)
     for version in range(1, 4):
-        ref = run.versions.make(version, moved(start, 0.01 * version))
+        ref = run.versions.stage(version, moved(start, 0.01 * version))
         run.journal.put_version(
             VersionSummary(version=version, phase=0, at=0.0, sha256=ref.sha256, nbytes=ref.nbytes)
         )
@@ -83,13 +81,13 @@ def filled(place: Path) -> Path:
     )
     rows_of.write(
         place / "va.jsonl",
-        [Preference(f"Is {i} odd?", f"It is {i}.", "No idea.") for i in range(60)],
+        [PreferencePair(f"Is {i} odd?", f"It is {i}.", "No idea.") for i in range(60)],
     )
     words = [("good", "it was a good film"), ("bad", "dull and slow plot")]
     rows_of.write(
         place / "cls.jsonl",
         [
-            Labelled(f"{text}{' very' * (i % 30)}", label)
+            LabelledText(f"{text}{' very' * (i % 30)}", label)
             for i in range(30)
             for label, text in words
         ],
@@ -180,26 +178,26 @@ def test_a_run_is_found_where_it_was_moved_to(place: Path, tmp_path: Path) -> No
 
 def test_the_base_each_earlier_phases_end_and_the_version_are_subjects() -> None:
     def versions(version: int) -> list[int]:
-        return [subject.version for subject in subjects_of(TWO, version)]
+        return [subject.version for subject in versions_to_evaluate(TWO, version)]
 
     assert versions(0) == [0]
     assert versions(1) == [0, 1]
     assert versions(3) == [0, 1, 3]
-    assert subjects_of(TWO, 3)[1].title == "version 1 (after sft)"
+    assert versions_to_evaluate(TWO, 3)[1].title == "version 1 (after sft)"
 
 
 def test_rewards_compare_with_where_the_newest_phase_of_preferences_began() -> None:
     again = (*TWO, PhaseConfig(objective="dpo", versions=4, beta=2.0))
-    assert [compared_with(again, v)[0] for v in (0, 1, 2, 3, 5)] == [0, 1, 1, 3, 3]
-    assert compared_with(again, 0)[1] == TWO[1]
-    assert compared_with(again, 5)[1] == again[2]
-    assert compared_with((TWO[0],), 1) == (0, None)
+    assert [reward_reference(again, v)[0] for v in (0, 1, 2, 3, 5)] == [0, 1, 1, 3, 3]
+    assert reward_reference(again, 0)[1] == TWO[1]
+    assert reward_reference(again, 5)[1] == again[2]
+    assert reward_reference((TWO[0],), 1) == (0, None)
 
 
 def test_rows_are_chosen_evenly_and_always_the_same() -> None:
-    assert evenly(range(10), 3) == [0, 3, 6]
-    assert evenly(range(3), 10) == [0, 1, 2]
-    assert evenly([], 5) == []
+    assert pick_evenly(range(10), 3) == [0, 3, 6]
+    assert pick_evenly(range(3), 10) == [0, 1, 2]
+    assert pick_evenly([], 5) == []
 
 
 # Figures of a whole run
@@ -228,7 +226,7 @@ def test_all_clients_together_are_their_rows_together(found: Assessment) -> None
 
 
 def test_the_base_is_measured_without_an_adapters_effect(seen: Opened, found: Assessment) -> None:
-    exam = Bench(seen, CPU).exam("sft", 3, FEW)
+    exam = Evaluator(seen, CPU).exam("sft", 3, FEW)
     alone = evaluate(tiny_model(), [exam.examples[i] for i in exam.places([HELDOUT])], 4)
     values = [figures.values["nats_per_token"] for figures in found.kinds[0].heldout]
     assert values[0] == pytest.approx(alone.nats_per_token, rel=1e-5)
@@ -266,7 +264,7 @@ def test_a_classifiers_head_is_evaluated_with_each_version(
     assert cls.heldout[0].values["loss"] != cls.heldout[1].values["loss"]
     assert sum(map(sum, cls.heldout[1].confusion)) == cls.heldout[1].rows
     assert {answer for sample in found.samples for answer in sample.answers} <= {"bad", "good"}
-    bench = Bench(seen, CPU)
+    bench = Evaluator(seen, CPU)
     bench.become(seen.tensors(3))
     exam = bench.exam("cls", 3, FEW)
     texts = [exam.examples[i] for i in exam.places([HELDOUT])]
@@ -293,8 +291,8 @@ def test_no_samples_are_taken_where_none_are_wanted(seen: Opened) -> None:
 
 
 def test_rows_and_model_output_become_one_printable_line() -> None:
-    assert flat("a\n\x1b[31m  red\u202e\x00") == "a [31m red"
-    assert len(flat("x" * 1000)) == 300
+    assert printable_line("a\n\x1b[31m  red\u202e\x00") == "a [31m red"
+    assert len(printable_line("x" * 1000)) == 300
 
 
 # Two runs
@@ -327,7 +325,7 @@ def test_another_run_is_compared_on_the_rows_that_fit_into_both(
     longest = max(_lengths(seen))
     table["model"] = {**model, "max_length": longest - 1, "lora": {"r": 4}}
     other = look(make(tmp_path, table))
-    sizes = Sizes(heldout=dict.fromkeys(LIMITS, 400), client=LIMITS, samples=0)
+    sizes = EvaluationLimits(heldout=dict.fromkeys(LIMITS, 400), client=LIMITS, samples=0)
     both = compare(seen, 3, other, 0, CPU, sizes)
     va = both.kinds[1]
     assert va.left_out > 0
@@ -336,8 +334,8 @@ def test_another_run_is_compared_on_the_rows_that_fit_into_both(
 
 
 def _lengths(run: Opened) -> list[int]:
-    sizes = Sizes(heldout=dict.fromkeys(LIMITS, 400), client=LIMITS, samples=0)
-    exam = Bench(run, CPU).exam("va", 3, sizes)
+    sizes = EvaluationLimits(heldout=dict.fromkeys(LIMITS, 400), client=LIMITS, samples=0)
+    exam = Evaluator(run, CPU).exam("va", 3, sizes)
     return [exam.examples[i].length for i in exam.places([HELDOUT])]
 
 
@@ -347,4 +345,4 @@ def test_runs_that_learn_different_things_are_not_compared(
     other = look(make(tmp_path, classifying(place)))
     assert kinds(other.phases) == ("cls",)
     with pytest.raises(RunError, match=r"learns sft and va, .* cls; compare runs"):
-        check(seen, other)
+        check_comparable(seen, other)

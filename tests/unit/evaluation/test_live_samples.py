@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from common.errors import RunError
-from common.files import append_lines
+from common.files import append_jsonl
 from common.protocol.records import SampleAnswer
 from common.run_directory import samples
 from coordinator.core.events import LogEvent
 from coordinator.storage import run as runs
 from coordinator.storage.run import Run
 from evaluation import live_samples
-from evaluation.live_samples import Sampler, due
+from evaluation.live_samples import Sampler, is_due
 from tests.support.virtual_federation import plan
 from tests.unit.evaluation.test_assessment import causal, classifying, filled, make
 
@@ -38,8 +38,8 @@ def sampled(
     run: Run, *versions: int, known: tuple[SampleAnswer, ...] = ()
 ) -> Iterator[SampleAnswer | LogEvent]:
     """What is found, once everything was asked."""
-    sampler = Sampler(run, lambda: NOW, known)
-    sampler.start(0)
+    sampler = Sampler(run, lambda: NOW)
+    sampler.start(0, known)
     for version in versions:
         sampler.offer(version)
     sampler.finish(threading.Event())
@@ -58,9 +58,9 @@ def sample(version: int, asked: str = "Why?", **changed: object) -> SampleAnswer
 
 def test_the_base_every_eighth_of_the_plan_and_each_phases_last_are_due() -> None:
     long = plan(versions=[30, 3])
-    assert [v for v in range(34) if due(long, None, v)] == [*range(0, 29, 4), 30, 32, 33]
-    assert [v for v in range(34) if due(long, 20, v)] == [0, 20, 30, 33]
-    assert all(due(plan(versions=3), None, v) for v in range(4))
+    assert [v for v in range(34) if is_due(long, None, v)] == [*range(0, 29, 4), 30, 32, 33]
+    assert [v for v in range(34) if is_due(long, 20, v)] == [0, 20, 30, 33]
+    assert all(is_due(plan(versions=3), None, v) for v in range(4))
 
 
 def test_each_version_answers_rows_of_both_kinds(place: Path, tmp_path: Path) -> None:
@@ -109,8 +109,8 @@ def test_who_is_too_slow_skips_to_the_newest_but_for_phase_ends(
             yield from ()
 
     monkeypatch.setattr(live_samples, "Answering", Slow)
-    sampler = Sampler(run, lambda: NOW, ())
-    sampler.start(0)
+    sampler = Sampler(run, lambda: NOW)
+    sampler.start(0, ())
     for version in range(1, 4):  # the phases end at 1 and 3
         sampler.offer(version)
     slow.set()
@@ -134,7 +134,7 @@ def test_a_failure_is_one_warning_and_no_prompts_are_no_thread(
     assert note.text.endswith("samples.model_mb allows 1")
     before = threading.active_count()
     again = opened(tmp_path / "none", causal(place), prompts=0)
-    Sampler(again, lambda: NOW, ()).start(0)
+    Sampler(again, lambda: NOW).start(0, ())
     assert threading.active_count() == before
 
 
@@ -144,8 +144,8 @@ def test_a_failure_is_one_warning_and_no_prompts_are_no_thread(
 def test_the_file_is_read_without_repetitions_or_a_torn_end(tmp_path: Path) -> None:
     assert samples.read(tmp_path) == ()
     path = tmp_path / samples.FILE
-    append_lines(path, [sample(v).fields() for v in (0, 1)])
-    append_lines(path, [sample(1, answer="No.").fields()])
+    append_jsonl(path, [sample(v).fields() for v in (0, 1)])
+    append_jsonl(path, [sample(1, answer="No.").fields()])
     with path.open("a") as file:
         file.write('{"version": 2, "as')
     assert [(s.version, s.answer) for s in samples.read(tmp_path)] == [(0, "So."), (1, "No.")]

@@ -12,11 +12,20 @@ from transformers import BertConfig, GPT2Config, RobertaConfig, T5Config
 from common.config import config as configuration
 from common.config.config import FederationConfig
 from common.errors import ConfigError, DataError, ModelError
+from common.protocol.records import RowKind
 from coordinator.storage import run as runs
-from learning.data.rows import Kind, read
+from learning.data.rows import read
 from learning.models import base
 from learning.models.base import BaseModel
-from preparation.run import DATA, Dealt, check_columns, check_length, deal, origin, settled
+from preparation.run import (
+    PREPARED_FILE,
+    PreparedRows,
+    apply_offline_fallback,
+    check_columns,
+    check_length,
+    origin,
+    prepare_rows,
+)
 from tests.support.tiny_model import tiny_model, tiny_tokenizer
 
 DPO = {"objective": "dpo"}
@@ -48,7 +57,7 @@ def test_every_client_is_dealt_rows_of_each_kind_that_the_plan_learns(
     tmp_path: Path, model: BaseModel
 ) -> None:
     said: list[str] = []
-    dealt = deal(config({}, DPO), lambda: model, tmp_path / "rows", said.append)
+    dealt = prepare_rows(config({}, DPO), lambda: model, tmp_path / "rows", said.append)
     assert list(dealt.rows) == ["client_0", "client_1"]
     assert all(set(own) == {"sft", "va"} for own in dealt.rows.values())
     assert min(n for own in dealt.rows.values() for n in own.values()) >= 1
@@ -72,12 +81,12 @@ def test_a_mistake_in_the_data_is_told_before_a_model_is_made(
         (tmp_path / name).write_text(text)
     plan = config({"objective": "classification"}, data={"cls": str(tmp_path / name)})
     with pytest.raises(DataError):
-        deal(plan, find, tmp_path / "rows", quiet)
+        prepare_rows(plan, find, tmp_path / "rows", quiet)
 
 
 def test_a_kind_that_two_phases_learn_is_read_once(tmp_path: Path, model: BaseModel) -> None:
     said: list[str] = []
-    deal(config({}, DPO, {}), lambda: model, tmp_path / "rows", said.append)
+    prepare_rows(config({}, DPO, {}), lambda: model, tmp_path / "rows", said.append)
     assert len(said) == 2
 
 
@@ -90,7 +99,7 @@ def test_clients_are_dealt_only_rows_that_the_model_has_room_for(
     (tmp_path / "i.jsonl").write_text("\n".join(map(json.dumps, [*long, *rows])))
     said: list[str] = []
     plan = config(data={"sft": str(tmp_path / "i.jsonl")})
-    dealt = deal(plan, lambda: model, tmp_path / "rows", said.append)
+    dealt = prepare_rows(plan, lambda: model, tmp_path / "rows", said.append)
     assert said[-1].endswith("30 of 40 rows can be used; 10: prompt leaves no room for a response")
     assert dealt.sources["sft"]["used"] == 30
     everything = [
@@ -107,19 +116,19 @@ def test_what_lies_ready_is_taken_as_it_is_without_reading_a_source(
     rows = [{"instruction": f"Say {i}.", "output": f"It is {i}."} for i in range(30)]
     source.write_text("\n".join(map(json.dumps, rows)))
     plan = config(data={"sft": str(source)})
-    first = deal(plan, lambda: model, tmp_path / "rows", quiet)
+    first = prepare_rows(plan, lambda: model, tmp_path / "rows", quiet)
     before = {path.name: path.read_bytes() for path in (tmp_path / "rows").iterdir()}
     source.unlink()
 
     def loud(line: str) -> None:
         raise AssertionError(line)
 
-    again = deal(plan, lambda: model, tmp_path / "rows", loud)
+    again = prepare_rows(plan, lambda: model, tmp_path / "rows", loud)
     assert same(again) == same(first)
     assert {path.name: path.read_bytes() for path in (tmp_path / "rows").iterdir()} == before
 
 
-def same(dealt: Dealt) -> tuple[Any, ...]:
+def same(dealt: PreparedRows) -> tuple[Any, ...]:
     rows = {client: dict(own) for client, own in dealt.rows.items()}
     return dealt.folder, rows, dealt.labels, dict(dealt.sources)
 
@@ -127,16 +136,16 @@ def same(dealt: Dealt) -> tuple[Any, ...]:
 def test_dealing_that_was_cut_off_before_its_last_file_is_done_again(
     tmp_path: Path, model: BaseModel
 ) -> None:
-    first = deal(config(), lambda: model, tmp_path / "rows", quiet)
+    first = prepare_rows(config(), lambda: model, tmp_path / "rows", quiet)
     for lost in (
-        [DATA],
+        [PREPARED_FILE],
         ["manifest.json"],
-        [DATA, "manifest.json"],
-        [DATA, "manifest.json", "client_1_sft.jsonl"],
+        [PREPARED_FILE, "manifest.json"],
+        [PREPARED_FILE, "manifest.json", "client_1_sft.jsonl"],
     ):
         for name in lost:
             (tmp_path / "rows" / name).unlink()
-        assert same(deal(config(), lambda: model, tmp_path / "rows", quiet)) == same(first)
+        assert same(prepare_rows(config(), lambda: model, tmp_path / "rows", quiet)) == same(first)
 
 
 # rows that lie ready for something else
@@ -157,7 +166,7 @@ KEYS: dict[str, dict[str, dict[str, Any]]] = {
 @pytest.fixture(scope="module")
 def ready(tmp_path_factory: pytest.TempPathFactory, model: BaseModel) -> Path:
     folder = tmp_path_factory.mktemp("ready") / "rows"
-    deal(config(), lambda: model, folder, quiet)
+    prepare_rows(config(), lambda: model, folder, quiet)
     return folder
 
 
@@ -166,7 +175,7 @@ def test_a_folder_of_other_rows_is_refused_with_the_key_that_differs(
     ready: Path, model: BaseModel, key: str
 ) -> None:
     with pytest.raises(DataError) as caught:
-        deal(config(**KEYS[key]), lambda: model, ready, quiet)
+        prepare_rows(config(**KEYS[key]), lambda: model, ready, quiet)
     assert f"{ready} was prepared with {key} = " in caught.value.what
     assert "another folder" in caught.value.remedy
 
@@ -175,25 +184,25 @@ def test_a_folder_for_other_phases_or_sources_is_refused_with_both(
     ready: Path, model: BaseModel
 ) -> None:
     with pytest.raises(DataError, match=r"from {'sft': 'synthetic'}, not from .*'va': 'synthetic'"):
-        deal(config({}, DPO), lambda: model, ready, quiet)
+        prepare_rows(config({}, DPO), lambda: model, ready, quiet)
     with pytest.raises(DataError, match=r"from {'sft': 'synthetic'}, not from {'sft': 'mine"):
-        deal(config(data={"sft": "mine.jsonl"}), lambda: model, ready, quiet)
+        prepare_rows(config(data={"sft": "mine.jsonl"}), lambda: model, ready, quiet)
 
 
 def test_a_folder_for_another_model_is_refused(ready: Path, model: BaseModel) -> None:
     other = BaseModel(model.name, None, "local", "0" * 64, model.path)
     with pytest.raises(DataError, match=r"for another base model \(model\.name\)"):
-        deal(config(), lambda: other, ready, quiet)
+        prepare_rows(config(), lambda: other, ready, quiet)
 
 
 def test_a_source_that_is_not_needed_may_have_any_name(ready: Path, model: BaseModel) -> None:
-    assert deal(config(data={"va": "nowhere.jsonl"}), lambda: model, ready, quiet).rows
+    assert prepare_rows(config(data={"va": "nowhere.jsonl"}), lambda: model, ready, quiet).rows
 
 
 def test_where_rows_are_looked_for_is_not_what_they_were_made_from(
     ready: Path, model: BaseModel
 ) -> None:
-    assert deal(config(data={"dir": str(ready)}), lambda: model, ready, quiet).rows
+    assert prepare_rows(config(data={"dir": str(ready)}), lambda: model, ready, quiet).rows
 
 
 def test_a_run_takes_the_rows_of_a_folder_and_nothing_that_lies_beside_them(
@@ -213,7 +222,7 @@ def test_a_run_takes_the_rows_of_a_folder_and_nothing_that_lies_beside_them(
         "client_0_sft.jsonl", "client_1_sft.jsonl", "heldout_sft.jsonl", "data.json",
         "manifest.json", "skew.txt", "skew_sft.png",
     }  # fmt: skip
-    again = deal(plan, lambda: model, partial / "clients", quiet)
+    again = prepare_rows(plan, lambda: model, partial / "clients", quiet)
     assert again.rows == begun.rows
 
 
@@ -225,12 +234,12 @@ def test_a_folder_is_refused_when_the_file_that_it_was_made_from_has_changed(
     rows = [{"instruction": f"Say {i}.", "output": f"It is {i}."} for i in range(30)]
     source.write_text("\n".join(map(json.dumps, rows)))
     plan = config(data={"sft": str(source)})
-    deal(plan, lambda: model, tmp_path / "rows", quiet)
+    prepare_rows(plan, lambda: model, tmp_path / "rows", quiet)
     source.touch()
-    deal(plan, lambda: model, tmp_path / "rows", quiet)
+    prepare_rows(plan, lambda: model, tmp_path / "rows", quiet)
     source.write_text("\n".join(map(json.dumps, rows[:-1])))
     with pytest.raises(DataError, match=r"rows was prepared from .*i\.jsonl.* has changed since"):
-        deal(plan, lambda: model, tmp_path / "rows", quiet)
+        prepare_rows(plan, lambda: model, tmp_path / "rows", quiet)
 
 
 @pytest.mark.parametrize(
@@ -240,13 +249,13 @@ def test_a_folder_is_refused_when_the_file_that_it_was_made_from_has_changed(
 def test_a_folder_that_lost_rows_is_refused_with_the_file(
     tmp_path: Path, model: BaseModel, text: str | None, says: str
 ) -> None:
-    deal(config(), lambda: model, tmp_path / "rows", quiet)
+    prepare_rows(config(), lambda: model, tmp_path / "rows", quiet)
     client = tmp_path / "rows" / "client_1_sft.jsonl"
     client.unlink()
     if text is not None:
         client.write_text(text)
     with pytest.raises(DataError, match=rf"client_1_sft\.jsonl {says}.*; put the file back"):
-        deal(config(), lambda: model, tmp_path / "rows", quiet)
+        prepare_rows(config(), lambda: model, tmp_path / "rows", quiet)
 
 
 def test_a_folder_that_cannot_be_written_is_refused_in_a_line(
@@ -254,7 +263,7 @@ def test_a_folder_that_cannot_be_written_is_refused_in_a_line(
 ) -> None:
     (tmp_path / "rows" / "client_0_sft.jsonl").mkdir(parents=True)
     with pytest.raises(DataError, match=r"rows cannot be written to .*rows: Is a directory"):
-        deal(config(), lambda: model, tmp_path / "rows", quiet)
+        prepare_rows(config(), lambda: model, tmp_path / "rows", quiet)
 
 
 # what fails leaves nothing
@@ -270,7 +279,7 @@ def test_a_beginning_that_fails_takes_the_rows_that_it_has_dealt_with_it(
     (broken / "model.safetensors").write_bytes(b"no tensors")
     plan = config(model={"name": str(broken)}, run={"dir": str(tmp_path / "runs")})
     with pytest.raises(ModelError):
-        runs.create(plan, origin(plan, tmp_path, lambda *_: None, quiet), 0.0)
+        runs.create_run(plan, origin(plan, tmp_path, lambda *_: None, quiet), 0.0)
     assert list((tmp_path / "runs").iterdir()) == []
 
 
@@ -284,7 +293,7 @@ def test_prepared_rows_of_another_folder_outlive_a_beginning_that_fails(
         run={"dir": str(tmp_path / "runs")},
     )
     with pytest.raises(ModelError, match=r"model\.lora\.targets"):
-        runs.create(plan, origin(plan, tmp_path, lambda *_: None, quiet), 0.0)
+        runs.create_run(plan, origin(plan, tmp_path, lambda *_: None, quiet), 0.0)
     assert sorted(ready.iterdir()) == before
     assert list((tmp_path / "runs").iterdir()) == []
 
@@ -298,7 +307,7 @@ def test_a_plan_of_two_kinds_takes_the_fields_of_both(field: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "field"), [("sft", "chosen"), ("sft", "text"), ("va", "output")])
-def test_a_field_that_no_row_of_the_plan_has_is_refused(kind: Kind, field: str) -> None:
+def test_a_field_that_no_row_of_the_plan_has_is_refused(kind: RowKind, field: str) -> None:
     phase = {"sft": {}, "va": DPO}[kind]
     with pytest.raises(ConfigError, match=rf"data\.columns names '{field}'"):
         check_columns(config(phase, data={"columns": {field: "x"}}))
@@ -346,7 +355,7 @@ def test_a_hub_out_of_reach_is_said_in_one_line_and_its_run_changed() -> None:
         return False
 
     given = config({"lr": 2e-4}, model={"name": "gpt2", "revision": "main"}, offline=OFFLINE)
-    found = settled(given, said.append, away)
+    found = apply_offline_fallback(given, said.append, away)
     assert asked == [("gpt2", "main")]
     assert found == configuration.without_hub(given)
     assert said == [
@@ -363,7 +372,7 @@ def test_nothing_is_changed_where_the_hub_answers_or_is_not_needed(
 ) -> None:
     said: list[str] = []
     given = config(model={"name": name}, offline=offline)
-    assert settled(given, said.append, lambda *_: here) == given
+    assert apply_offline_fallback(given, said.append, lambda *_: here) == given
     assert said == []
 
 
@@ -371,4 +380,4 @@ def test_a_model_directory_needs_no_hub(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "gpt2").mkdir()
     monkeypatch.chdir(tmp_path)
     given = config(model={"name": "gpt2"}, offline=OFFLINE)
-    assert settled(given, quiet, lambda *_: False) == given
+    assert apply_offline_fallback(given, quiet, lambda *_: False) == given

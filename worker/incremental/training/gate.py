@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from common.config.config import IncrementalConfig
-from learning.evaluation.measuring import Measurement
+from learning.evaluation.measurement import Measurement
 
 TASK_TOLERANCE, TASK_SLACK = 1.1, 0.03
 """The same of the task that new items are of: so many times, or so many nats. More than of all
@@ -22,7 +22,7 @@ SLACK = 0.01
 
 
 @dataclass(frozen=True)
-class Figures:
+class GateFigures:
     """What is known of a shadow copy.
 
     Attributes:
@@ -52,7 +52,7 @@ class Figures:
         return asdict(self)
 
 
-def refusal(figures: Figures, config: IncrementalConfig) -> str:
+def refusal(figures: GateFigures, config: IncrementalConfig) -> str:
     """Why the shadow copy is not kept, in words and figures; empty where it is."""
     measured = [figures.new_after, *([figures.anchor_after] if figures.anchor_after else [])]
     if not all(math.isfinite(m.loss) for m in measured) or not math.isfinite(figures.norm):

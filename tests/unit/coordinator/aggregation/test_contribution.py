@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from common.config.config import AggregationConfig
 from common.protocol.records import ContributionStats
 from coordinator.aggregation.contribution import (
-    capped,
+    apply_cap,
+    apply_floor,
     clamp_losses,
-    floored,
-    loss_of,
+    contribution_loss,
+    contribution_score,
+    contribution_weights,
     scaled_softmax,
-    score,
+    single_client_step,
     softmax,
-    solo_step,
-    weights,
 )
 from tests.support.virtual_federation import stats
 
@@ -50,7 +50,7 @@ def group(*clients: tuple[int, float]) -> dict[str, ContributionStats]:
 def only_weights(
     clients: dict[str, ContributionStats], config: AggregationConfig = LOG
 ) -> list[float]:
-    return [weight for _, weight in weights(clients, config).values()]
+    return [weight for _, weight in contribution_weights(clients, config).values()]
 
 
 # the parts
@@ -85,13 +85,13 @@ def test_softmax_does_not_overflow() -> None:
 
 
 def test_scores_take_the_sample_count_once() -> None:
-    assert score(2.0, 300, "loss") == 0.5
-    assert score(2.0, 300, "size") == 300
-    assert score(2.0, 300, "combined") == 150
+    assert contribution_score(2.0, 300, "loss") == 0.5
+    assert contribution_score(2.0, 300, "size") == 300
+    assert contribution_score(2.0, 300, "combined") == 150
 
 
 def test_a_claimed_loss_near_zero_has_a_finite_score() -> None:
-    assert score(5e-324, 1, "loss") == pytest.approx(1e6)
+    assert contribution_score(5e-324, 1, "loss") == pytest.approx(1e6)
 
 
 def test_losses_are_clamped_to_half_and_twice_the_median() -> None:
@@ -99,28 +99,28 @@ def test_losses_are_clamped_to_half_and_twice_the_median() -> None:
 
 
 def test_the_floor_leaves_nobody_without_a_voice() -> None:
-    assert floored([1.0, 0.0], 0.1) == pytest.approx([0.95, 0.05])
+    assert apply_floor([1.0, 0.0], 0.1) == pytest.approx([0.95, 0.05])
 
 
 def test_what_is_over_the_cap_goes_to_the_others_in_proportion() -> None:
-    assert capped([0.7, 0.2, 0.1], 1.5) == pytest.approx([0.5, 1 / 3, 1 / 6])
+    assert apply_cap([0.7, 0.2, 0.1], 1.5) == pytest.approx([0.5, 1 / 3, 1 / 6])
 
 
 def test_the_excess_can_lift_another_weight_to_the_cap() -> None:
-    assert capped([0.6, 0.36, 0.03, 0.01], 1.6) == pytest.approx([0.4, 0.4, 0.15, 0.05])
+    assert apply_cap([0.6, 0.36, 0.03, 0.01], 1.6) == pytest.approx([0.4, 0.4, 0.15, 0.05])
 
 
 def test_the_excess_is_shared_equally_where_the_others_have_nothing() -> None:
-    assert capped([1.0, 0.0, 0.0, 0.0], 3) == pytest.approx([0.75, 1 / 12, 1 / 12, 1 / 12])
+    assert apply_cap([1.0, 0.0, 0.0, 0.0], 3) == pytest.approx([0.75, 1 / 12, 1 / 12, 1 / 12])
 
 
 def test_a_cap_of_one_makes_equal_weights() -> None:
-    assert capped([0.7, 0.2, 0.1], 1) == [1 / 3] * 3
+    assert apply_cap([0.7, 0.2, 0.1], 1) == [1 / 3] * 3
 
 
 def test_the_loss_is_the_one_that_the_source_names() -> None:
     both = stats(loss=2.0, after=1.5)
-    assert (loss_of(both, "train"), loss_of(both, "holdout")) == (2.0, 1.5)
+    assert (contribution_loss(both, "train"), contribution_loss(both, "holdout")) == (2.0, 1.5)
 
 
 # together
@@ -151,20 +151,20 @@ def test_a_loss_reported_as_nothing_does_not_win_the_round() -> None:
 def test_a_buffer_of_one_client_steps_by_its_weight_among_all() -> None:
     clients = group((100, 2.0), (100, 2.0), (200, 2.0))
     # w = 0.9 · 1/4 + 0.1/3 of three clients
-    value, step = solo_step("c0", clients, LOG)
+    value, step = single_client_step("c0", clients, LOG)
     assert value == 50
     assert step == pytest.approx(3 * (0.9 / 4 + 0.1 / 3))
 
 
 def test_a_solo_step_stays_between_a_half_and_two() -> None:
     clients = group((1, 2.0), *[(1000, 2.0)] * 9)
-    assert solo_step("c0", clients, LOG)[1] == 0.5
+    assert single_client_step("c0", clients, LOG)[1] == 0.5
     clients = group((100_000, 2.0), *[(1, 2.0)] * 9)
-    assert solo_step("c0", clients, LOG)[1] == 2.0
+    assert single_client_step("c0", clients, LOG)[1] == 2.0
 
 
 def test_the_only_client_known_takes_a_whole_step() -> None:
-    assert solo_step("c0", group((100, 2.0)), LOG)[1] == 1.0
+    assert single_client_step("c0", group((100, 2.0)), LOG)[1] == 1.0
 
 
 # whatever clients claim
@@ -198,7 +198,7 @@ def test_the_order_of_clients_does_not_matter(
     named = group(*clients)
     mixed = list(named.items())
     random.shuffle(mixed)
-    one, other = weights(named, config), weights(dict(mixed), config)
+    one, other = contribution_weights(named, config), contribution_weights(dict(mixed), config)
     for client in named:
         assert one[client][1] == pytest.approx(other[client][1], abs=1e-9)
 
@@ -216,4 +216,4 @@ def test_log_scale_does_not_care_about_units(
 def test_a_solo_step_is_bounded(
     clients: list[tuple[int, float]], config: AggregationConfig
 ) -> None:
-    assert 0.5 <= solo_step("c0", group(*clients), config)[1] <= 2
+    assert 0.5 <= single_client_step("c0", group(*clients), config)[1] <= 2

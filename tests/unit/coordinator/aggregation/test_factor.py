@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from common.protocol.tensors import Tensors
-from coordinator.aggregation.factor import factor
+from coordinator.aggregation.factor import aggregate_factors
 from coordinator.core.events import CommitVersion
 from coordinator.core.schedule import parts
 from coordinator.core.state import BufferedUpdate, CoordinatorState
@@ -29,14 +29,14 @@ def buffer(version: int, *bases: int) -> CoordinatorState:
 
 
 def test_deltas_are_added_with_their_coefficients_to_each_factor() -> None:
-    found = factor(theta(1, 10), [(0.5, theta(2, 4)), (0.25, theta(4, -8))])
+    found = aggregate_factors(theta(1, 10), [(0.5, theta(2, 4)), (0.25, theta(4, -8))])
     assert found == theta(1 + 1 + 1, 10 + 2 - 2)
 
 
 def test_an_empty_buffer_changes_nothing_and_the_current_version_stays_untouched() -> None:
     current = theta(1, 10)
-    assert factor(current, []) == current
-    factor(current, [(1.0, theta(5, 5))])
+    assert aggregate_factors(current, []) == current
+    aggregate_factors(current, [(1.0, theta(5, 5))])
     assert current == theta(1, 10)
 
 
@@ -53,7 +53,7 @@ def test_deltas_are_consumed_one_at_a_time() -> None:
             result["A"][:] = 1
             result["B"][:] = 1
 
-    assert factor(theta(0, 0), stream()) == theta(3, 3)
+    assert aggregate_factors(theta(0, 0), stream()) == theta(3, 3)
     assert len(alive) == 3
 
 

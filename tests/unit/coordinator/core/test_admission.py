@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from common.config.config import AggregationConfig
-from coordinator.core.admission import MAX_NORM, MIN_NORMS, AdmissionDecision, inspect, judge
+from coordinator.core.admission import MAX_NORM, MIN_NORMS, AdmissionDecision, check_tensors, decide
 from coordinator.core.state import CoordinatorState, OpenTask, Plan
 from tests.support.virtual_federation import candidate, plan, stats
 
@@ -21,7 +21,7 @@ def state(version: int = 4, norms: tuple[float, ...] = ()) -> CoordinatorState:
 def verdict(
     of: Plan | None = None, norms: tuple[float, ...] = (), **changed: object
 ) -> AdmissionDecision:
-    return judge(of or plan(), state(norms=norms), candidate(TASK, **changed))  # type: ignore[arg-type]
+    return decide(of or plan(), state(norms=norms), candidate(TASK, **changed))  # type: ignore[arg-type]
 
 
 def test_a_flawless_update_is_accepted_whole() -> None:
@@ -66,10 +66,10 @@ def test_a_flawed_update_settles_its_task(changed: dict[str, object], reason: st
 
 
 def test_staleness_at_the_limit_is_accepted_and_over_it_is_not() -> None:
-    assert judge(plan(max_staleness=4), state(4), candidate(TASK, attempt=1, base_version=0)) == (
+    assert decide(plan(max_staleness=4), state(4), candidate(TASK, attempt=1, base_version=0)) == (
         AdmissionDecision()
     )
-    late = judge(plan(max_staleness=4), state(5), candidate(TASK, attempt=1, base_version=0))
+    late = decide(plan(max_staleness=4), state(5), candidate(TASK, attempt=1, base_version=0))
     assert late == AdmissionDecision("staleness 5 is over the limit of 4", strikes=False)
 
 
@@ -100,7 +100,7 @@ def tensors(**changed: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def test_the_norm_is_over_all_tensors() -> None:
-    norm, problem = inspect(tensors(), MANIFEST)
+    norm, problem = check_tensors(tensors(), MANIFEST)
     assert (norm, problem) == (pytest.approx(10**0.5), "")
 
 
@@ -117,4 +117,4 @@ def test_the_norm_is_over_all_tensors() -> None:
 def test_tensors_that_are_not_the_adapters_are_named(
     delta: dict[str, np.ndarray], problem: str
 ) -> None:
-    assert inspect(delta, MANIFEST) == (0.0, problem)
+    assert check_tensors(delta, MANIFEST) == (0.0, problem)

@@ -23,7 +23,7 @@ from coordinator.core.events import (
     WorkerSignal,
 )
 from coordinator.core.state import CoordinatorState
-from coordinator.core.step import Step
+from coordinator.core.transition import Transition
 from coordinator.storage.journal import Journal
 from coordinator.storage.recovery import recover
 from tests.support.virtual_federation import candidate, plan
@@ -37,25 +37,25 @@ def order(
     target: str = "",
     number: int = 1,
     now: float = 1.0,
-) -> Step:
+) -> Transition:
     command = Command(command_id=f"c{number}", action=action, target=target, by="ann@desk")
     return machine.step(OF, state, CommandReceived(command), now)
 
 
-def alive(state: CoordinatorState, now: float = 0.0) -> Step:
+def alive(state: CoordinatorState, now: float = 0.0) -> Transition:
     return machine.step(OF, state, HeartbeatsRead((WorkerSignal("local", False, None),) * 3), now)
 
 
-def answer(state: CoordinatorState, now: float = 2.0) -> Step:
+def answer(state: CoordinatorState, now: float = 2.0) -> Transition:
     """The oldest open task is done."""
     return machine.step(OF, state, candidate(next(iter(state.tasks.values()))), now)
 
 
-def reply(done: Step) -> ReplyToCommand:
+def reply(done: Transition) -> ReplyToCommand:
     return next(action for action in done.actions if isinstance(action, ReplyToCommand))
 
 
-def issued(done: Step) -> list[str]:
+def issued(done: Transition) -> list[str]:
     return [action.task.client_id for action in done.actions if isinstance(action, IssueTask)]
 
 
@@ -168,9 +168,9 @@ def test_the_journal_remembers_commands_and_the_pause(tmp_path: Path) -> None:
         kept = [a for a in done.actions if isinstance(a, ReplyToCommand | LogEvent)]
         journal.write(state, done.state, kept, 0.0, frames={}, summaries={})
         state = done.state
-    assert journal.answer("c0") == CommandReply(command_id="c0", state="done")
-    assert journal.answer("c1") == CommandReply(
+    assert journal.command_reply("c0") == CommandReply(command_id="c0", state="done")
+    assert journal.command_reply("c1") == CommandReply(
         command_id="c1", state="refused", reason="the run is paused"
     )
-    assert journal.answer("c7") is None
+    assert journal.command_reply("c7") is None
     assert recover(OF, journal, 0.0, 60.0).paused

@@ -33,6 +33,7 @@ from coordinator.core.events import (
     WorkerSignal,
 )
 from coordinator.core.state import Client, ClientState, CoordinatorState, OpenTask, Plan
+from coordinator.core.transition import Transition
 from tests.support.virtual_federation import Federation, Worker, candidate, plan
 
 IDLE = WorkerSignal("local", False, None)
@@ -44,7 +45,7 @@ def begin(of: Plan, workers: int = 4, now: float = 0.0) -> tuple[CoordinatorStat
     return done.state, [action.task for action in done.actions if isinstance(action, IssueTask)]
 
 
-def kinds(done: machine.Step) -> list[type]:
+def kinds(done: Transition) -> list[type]:
     return [type(action) for action in done.actions]
 
 
@@ -249,8 +250,8 @@ def test_a_heartbeat_that_names_the_task_renews_its_lease() -> None:
 def test_another_sites_heartbeat_renews_nothing() -> None:
     of = plan(1, buffer_size=1, lease_s=60)
     state, (task,) = begin(of)
-    signs = (WorkerSignal("elsewhere", True, task.task_id), IDLE)
-    state = machine.step(of, state, HeartbeatsRead(signs), 50.0).state
+    signals = (WorkerSignal("elsewhere", True, task.task_id), IDLE)
+    state = machine.step(of, state, HeartbeatsRead(signals), 50.0).state
     assert state.tasks[task.task_id].lease_until == 60.0
 
 
@@ -298,8 +299,8 @@ def two_sites() -> Plan:
 
 def test_a_silent_sites_task_is_parked_and_gives_its_place_to_others() -> None:
     of = two_sites()
-    signs = (WorkerSignal("near", False, None), WorkerSignal("far", False, None))
-    state = machine.step(of, CoordinatorState(), HeartbeatsRead(signs), 0.0).state
+    signals = (WorkerSignal("near", False, None), WorkerSignal("far", False, None))
+    state = machine.step(of, CoordinatorState(), HeartbeatsRead(signals), 0.0).state
     assert {task.client_id for task in state.tasks.values()} == {"c0", "c1"}
     near = (WorkerSignal("near", True, "t000001"), WorkerSignal("near", False, None))
     done = machine.step(of, state, HeartbeatsRead(near), 60.0)
@@ -321,8 +322,8 @@ def test_a_parked_task_is_issued_again_when_its_site_is_back() -> None:
 
 def test_a_parked_task_that_its_worker_still_trains_is_not_issued_again() -> None:
     of = two_sites()
-    signs = (WorkerSignal("near", False, None), WorkerSignal("far", False, None))
-    state = machine.step(of, CoordinatorState(), HeartbeatsRead(signs), 0.0).state
+    signals = (WorkerSignal("near", False, None), WorkerSignal("far", False, None))
+    state = machine.step(of, CoordinatorState(), HeartbeatsRead(signals), 0.0).state
     state = machine.step(
         of, state, HeartbeatsRead((WorkerSignal("near", True, "t000001"),)), 60.0
     ).state
@@ -351,7 +352,7 @@ def refuse(task: OpenTask, site: str = "local", **changed: object) -> TaskRefuse
     return TaskRefused(task.task_id, site=site, reason="no base model", **fields)  # type: ignore[arg-type]
 
 
-def refused_by_all(of: Plan, state: CoordinatorState, task: OpenTask) -> machine.Step:
+def refused_by_all(of: Plan, state: CoordinatorState, task: OpenTask) -> Transition:
     """Three workers in turn cannot train it."""
     for attempt in (1, 2):
         done = machine.step(of, state, refuse(task), 1.0)
@@ -369,7 +370,7 @@ def test_a_refused_task_goes_to_another_worker_and_a_refusal_that_comes_twice_do
     state, (task,) = begin(of)
     done = machine.step(of, state, refuse(task), 1.0)
     assert [a.task.attempt for a in done.actions if isinstance(a, IssueTask)] == [2]
-    assert machine.step(of, done.state, refuse(task), 2.0) == machine.Step(done.state)
+    assert machine.step(of, done.state, refuse(task), 2.0) == Transition(done.state)
 
 
 def test_a_task_that_nobody_can_train_is_closed_and_three_in_a_row_quarantine_the_client() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -22,6 +24,7 @@ from coordinator.core.events import (
     WorkerSignal,
 )
 from coordinator.core.state import Client, CoordinatorState, Plan
+from coordinator.core.transition import Transition
 from coordinator.storage.journal import Journal
 from coordinator.storage.recovery import recover
 from tests.support.virtual_federation import candidate, plan
@@ -42,7 +45,7 @@ def joined(of: Plan, *events: EnrolmentRequested) -> CoordinatorState:
     return state
 
 
-def alive(of: Plan, state: CoordinatorState, *sites: str) -> machine.Step:
+def alive(of: Plan, state: CoordinatorState, *sites: str) -> Transition:
     return machine.step(
         of, state, HeartbeatsRead(tuple(WorkerSignal(site, False, None) for site in sites)), 1.0
     )
@@ -123,16 +126,21 @@ def test_the_journal_remembers_who_is_there(tmp_path: Path) -> None:
     for event in (enrol(f"{SITE}.a", most=2), enrol(f"{SITE}.b", most=2), enrol("h", "h")):
         state = write(journal, of, state, event)
     state = write(journal, of, state, SiteRevoked("h"))
-    assert {c.client_id: c for c in journal.members()} == dict(state.joined)
-    assert [c.client_id for c in journal.members(gone=True)] == [f"{SITE}.a", f"{SITE}.b", "h"]
-    assert write(journal, of, state, enrol("h", "h")).joined["h"] in journal.members()
+    assert {c.client_id: c for c in journal.joined_clients()} == dict(state.joined)
+    assert [c.client_id for c in journal.joined_clients(include_left=True)] == [
+        f"{SITE}.a",
+        f"{SITE}.b",
+        "h",
+    ]
+    assert write(journal, of, state, enrol("h", "h")).joined["h"] in journal.joined_clients()
 
 
 def test_a_run_begun_before_sites_could_be_invited_goes_on(tmp_path: Path) -> None:
-    journal = Journal.create(tmp_path / "run.db", {})
-    journal._db.execute("DROP TABLE member")
-    journal.close()
-    assert Journal.open(tmp_path / "run.db").members() == []
+    path = tmp_path / "run.db"
+    Journal.create(path, {}).close()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("DROP TABLE member")
+    assert Journal.open(path).joined_clients() == []
 
 
 def test_recovery_brings_them_back(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from common.config.config import AggregationConfig, PhaseConfig, ScheduleConfig
 from common.protocol.records import BaseRef, LoraSpec, VersionSummary
 from coordinator.core.state import Client, OpenTask, Plan
-from coordinator.core.tasks import TaskTemplate, learning_rate, message
+from coordinator.core.tasks import TaskTemplate, learning_rate, task_message
 
 VERSIONS = [
     VersionSummary(version=v, phase=0, at=0.0, sha256=f"{v}" * 64, nbytes=v) for v in range(7)
@@ -34,7 +34,7 @@ def test_a_message_names_the_newest_attempt_and_counts_versions_within_its_phase
     plan = Plan(phases, ScheduleConfig(), AggregationConfig(), clients)
     template = TaskTemplate("run", BASE, LoraSpec(), (), 64, "int8", 10.0)
     task = OpenTask("t000001", "c0", 1, 7, (4, 5), 0.0, 60.0)
-    sent = message(plan, template, task, VERSIONS, 1.0)
+    sent = task_message(plan, template, task, VERSIONS, 1.0)
     assert (sent.attempt, sent.base_version, sent.seed) == (2, 5, 7)
     assert (sent.adapter.sha256, sent.adapter.nbytes) == ("5" * 64, 5)
     assert sent.training.steps == 3
@@ -48,10 +48,10 @@ def test_tasks_of_a_preference_phase_all_name_the_version_it_began_with() -> Non
     template = TaskTemplate("run", BASE, LoraSpec(), (), 64, "int8", 10.0)
     for base in (4, 5):
         task = OpenTask("t000001", "c0", 1, 7, (base,), 0.0, 60.0)
-        sent = message(plan, template, task, VERSIONS, 1.0)
+        sent = task_message(plan, template, task, VERSIONS, 1.0)
         assert sent.reference is not None and sent.reference.sha256 == "4" * 64
         assert sent.dpo is not None and sent.dpo.beta == 0.3
-    first = message(plan, template, OpenTask("t1", "c0", 0, 7, (2,), 0.0, 60.0), VERSIONS, 1.0)
+    first = task_message(plan, template, OpenTask("t1", "c0", 0, 7, (2,), 0.0, 60.0), VERSIONS, 1.0)
     assert first.reference is None and first.dpo is None
 
 
@@ -68,6 +68,6 @@ def test_labels_travel_with_classification_only() -> None:
     task = OpenTask("t1", "c0", 0, 7, (0,), 0.0, 60.0)
     phases = (PhaseConfig(objective="classification"),)
     plan = Plan(phases, ScheduleConfig(), AggregationConfig(), clients)
-    sent = message(plan, template, task, VERSIONS, 1.0)
+    sent = task_message(plan, template, task, VERSIONS, 1.0)
     assert sent.labels == ("no", "yes") and sent.lora is None
     assert sent.training.logit_adjustment == 1.0

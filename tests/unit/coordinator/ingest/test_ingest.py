@@ -181,7 +181,7 @@ def test_a_whole_that_is_no_update_is_refused_and_removed(bench: Bench, reason: 
     with pytest.raises(WireError, match=reason):
         arrived(bench, bad_frames()[reason])
     assert bench.files() == set()
-    assert bench.journal.uploads() == {}
+    assert bench.journal.unfinished_uploads() == {}
 
 
 def test_chunks_whose_whole_has_another_hash_are_removed(bench: Bench) -> None:
@@ -264,7 +264,7 @@ def test_unfinished_updates_are_forgotten_after_their_time(bench: Bench) -> None
     assert len(bench.files()) == 1
     bench.ingest.expire(UPLOAD_TTL_S + 2)
     assert bench.files() == set()
-    assert bench.journal.uploads() == {}
+    assert bench.journal.unfinished_uploads() == {}
 
 
 def test_a_refusal_is_whole_by_itself(bench: Bench) -> None:

@@ -74,7 +74,7 @@ def durable(state: CoordinatorState) -> CoordinatorState:
         tasks=MappingProxyType(tasks),
         sites=MappingProxyType({}),
         store_up=True,
-        draining=False,
+        stopping=False,
         buffered_at=state.buffered_at if state.buffer else 0.0,
     )
 
@@ -102,8 +102,8 @@ def test_after_every_step_of_a_random_run_recovery_gives_the_state_in_memory(
 
     fed = Federation(made_plan, random_workers(random), network=Faults(seed), on_step=on_step).run()
     assert fed.finished is not None and fed.finished.complete
-    assert journal.counts().get("accepted", 0) == len(fed.log.accepted)
-    assert journal.waiting() == set()
+    assert journal.receipt_counts().get("accepted", 0) == len(fed.log.accepted)
+    assert journal.unapplied_uploads() == set()
 
 
 def test_strikes_are_remembered(journal: Journal) -> None:
@@ -137,12 +137,12 @@ def test_a_replaced_coordinator_can_write_nothing(journal: Journal, path: Path) 
         lambda: journal.put_chunk("local.x", 0, 1, "local", 1.0),
         lambda: journal.drop_chunks("local.x"),
         lambda: journal.mark_sent([1]),
-        journal.check,
+        journal.check_epoch,
     ):
         with pytest.raises(FencedError, match="another coordinator has taken over"):
             attempt()
     assert successor.outbox() == []
-    assert successor.uploads() == {}
+    assert successor.unfinished_uploads() == {}
     assert len(successor.versions()) == 1
     write(successor, IssueTask(task(), "local"))
     assert len(successor.outbox()) == 1
@@ -189,7 +189,7 @@ def test_an_accepted_update_waits_until_its_commit(journal: Journal) -> None:
     write(
         journal, IssueTask(task(), "local"), AcceptUpdate(buffered(), 2.0), drop_chunks=["local.1"]
     )
-    assert journal.waiting() == {"local.1"}
+    assert journal.unapplied_uploads() == {"local.1"}
     state = recover(PLAN, journal, 9.0, 0.0)
     assert state.buffer == (buffered(),)
     assert state.norms == (1.0,)  # clipped
@@ -230,9 +230,9 @@ def test_a_chunk_that_comes_twice_counts_once(journal: Journal) -> None:
     assert journal.put_chunk("local.x", 0, 8, "local", 1.0) == 1
     assert journal.put_chunk("local.x", 0, 8, "local", 2.0) == 1
     assert journal.put_chunk("local.x", 2, 8, "local", 3.0) == 2
-    assert journal.uploads() == {"local.x": ("local", 1.0)}
+    assert journal.unfinished_uploads() == {"local.x": ("local", 1.0)}
     journal.drop_chunks("local.x")
-    assert journal.uploads() == {}
+    assert journal.unfinished_uploads() == {}
 
 
 # files

@@ -35,7 +35,7 @@ def one_line(error: FcclError) -> str:
 
 
 def test_an_opened_run_is_what_was_created(tmp_path: Path) -> None:
-    run.create(config(tmp_path), origin, 5.0)
+    run.create_run(config(tmp_path), origin, 5.0)
     found = opened(config(tmp_path))
     assert found.directory == tmp_path / "r"
     assert found.run_id.startswith("r-") and found.template.run == found.run_id
@@ -53,36 +53,36 @@ def test_an_opened_run_is_what_was_created(tmp_path: Path) -> None:
 
 
 def test_two_runs_of_one_name_have_different_ids(tmp_path: Path) -> None:
-    run.create(config(tmp_path), origin, 0.0)
+    run.create_run(config(tmp_path), origin, 0.0)
     first = run.set_aside(config(tmp_path))
-    run.create(config(tmp_path), origin, 0.0)
+    run.create_run(config(tmp_path), origin, 0.0)
     assert run.set_aside(config(tmp_path)) != first
 
 
 def test_no_credential_is_written_into_the_run_directory(tmp_path: Path) -> None:
-    run.create(config(tmp_path), origin, 0.0)
+    run.create_run(config(tmp_path), origin, 0.0)
     opened(config(tmp_path)).journal.close()
     for path in (tmp_path / "r").rglob("*"):
         assert not path.is_file() or b"hunter2" not in path.read_bytes(), path
 
 
 def test_a_preparation_that_fails_leaves_no_run(tmp_path: Path) -> None:
-    def failing(directory: Path) -> run.Origin:
+    def failing(directory: Path) -> run.PreparedRun:
         (directory / "clients").mkdir()
         raise RunError("no rows", "add some")
 
     with pytest.raises(RunError, match="no rows"):
-        run.create(config(tmp_path), failing, 0.0)
+        run.create_run(config(tmp_path), failing, 0.0)
     assert list(tmp_path.iterdir()) == []
-    run.check(config(tmp_path), "start")
-    run.create(config(tmp_path), origin, 0.0)
+    run.check_mode(config(tmp_path), "start")
+    run.create_run(config(tmp_path), origin, 0.0)
     assert [path.name for path in tmp_path.iterdir()] == ["r"]
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match=r"run\.dir") as caught:
-        run.create(config(tmp_path / "file"), origin, 0.0)
+        run.create_run(config(tmp_path / "file"), origin, 0.0)
     one_line(caught.value)
 
 
@@ -90,24 +90,24 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_an_existing_run_is_not_started_over_silently(tmp_path: Path) -> None:
-    run.create(config(tmp_path), origin, 0.0)
+    run.create_run(config(tmp_path), origin, 0.0)
     with pytest.raises(RunError, match="exists; --resume continues") as caught:
-        run.check(config(tmp_path), "start")
+        run.check_mode(config(tmp_path), "start")
     one_line(caught.value)
-    run.check(config(tmp_path), "resume")
-    run.check(config(tmp_path), "new")
+    run.check_mode(config(tmp_path), "resume")
+    run.check_mode(config(tmp_path), "new")
 
 
 def test_what_is_no_run_cannot_be_resumed(tmp_path: Path) -> None:
-    run.check(config(tmp_path), "start")
+    run.check_mode(config(tmp_path), "start")
     (tmp_path / "r").mkdir()
     with pytest.raises(RunError, match="holds no run to resume") as caught:
-        run.check(config(tmp_path), "resume")
+        run.check_mode(config(tmp_path), "resume")
     one_line(caught.value)
 
 
 def test_a_run_set_aside_keeps_its_files_and_tells_its_id(tmp_path: Path) -> None:
-    run.create(config(tmp_path), origin, 0.0)
+    run.create_run(config(tmp_path), origin, 0.0)
     found = opened(config(tmp_path))
     found.journal.close()
     assert run.set_aside(config(tmp_path)) == found.run_id
@@ -130,14 +130,14 @@ def test_a_run_set_aside_keeps_its_files_and_tells_its_id(tmp_path: Path) -> Non
 def test_a_key_that_changed_since_the_start_is_named(
     tmp_path: Path, changed: dict[str, Any], key: str
 ) -> None:
-    run.create(config(tmp_path), origin, 0.0)
+    run.create_run(config(tmp_path), origin, 0.0)
     with pytest.raises(ConfigError, match=f"^{key} is ") as caught:
         opened(config(tmp_path, **changed))
     one_line(caught.value)
 
 
 def test_addresses_and_retention_may_change(tmp_path: Path) -> None:
-    run.create(config(tmp_path), origin, 0.0)
+    run.create_run(config(tmp_path), origin, 0.0)
     changed = config(
         tmp_path,
         broker={"url": "amqp://elsewhere/"},
@@ -153,17 +153,17 @@ def test_addresses_and_retention_may_change(tmp_path: Path) -> None:
 
 
 def test_continue_starts_a_run_or_goes_on_with_it(tmp_path: Path) -> None:
-    run.check(config(tmp_path), "continue")
-    assert not run.begun(config(tmp_path))
-    run.create(config(tmp_path), origin, 0.0)
-    assert run.begun(config(tmp_path))
-    run.check(config(tmp_path), "continue")
+    run.check_mode(config(tmp_path), "continue")
+    assert not run.run_exists(config(tmp_path))
+    run.create_run(config(tmp_path), origin, 0.0)
+    assert run.run_exists(config(tmp_path))
+    run.check_mode(config(tmp_path), "continue")
 
 
 def test_continue_leaves_a_directory_alone_that_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "r").mkdir()
     with pytest.raises(RunError, match="holds no run to resume") as caught:
-        run.check(config(tmp_path), "continue")
+        run.check_mode(config(tmp_path), "continue")
     one_line(caught.value)
 
 
@@ -174,7 +174,7 @@ OFFLINE = {"model": {"name": "gpt2"}, "offline": {"model.name": "tiny", "phase.0
 
 def test_a_run_that_began_without_the_hub_stays_so(tmp_path: Path) -> None:
     given = config(tmp_path, **OFFLINE)
-    run.create(without_hub(given), origin, 0.0)
+    run.create_run(without_hub(given), origin, 0.0)
     assert run.saved_config(tmp_path / "r").model.name == "tiny"
     found = opened(given)
     assert [phase.lr for phase in found.plan.phases] == [0.5, PhaseConfig().lr]
@@ -183,7 +183,7 @@ def test_a_run_that_began_without_the_hub_stays_so(tmp_path: Path) -> None:
 
 def test_a_run_that_began_with_the_hub_stays_so(tmp_path: Path) -> None:
     given = config(tmp_path, **OFFLINE)
-    run.create(given, origin, 0.0)
+    run.create_run(given, origin, 0.0)
     saved = run.saved_config(tmp_path / "r")
     assert (saved.model.name, saved.offline) == ("gpt2", {})
     found = opened(given)
@@ -194,7 +194,7 @@ def test_a_run_that_began_with_the_hub_stays_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize("began", ["with", "without"])
 def test_another_key_that_changed_is_named_whatever_the_hub_did(tmp_path: Path, began: str) -> None:
     given = config(tmp_path, **OFFLINE)
-    run.create(given if began == "with" else without_hub(given), origin, 0.0)
+    run.create_run(given if began == "with" else without_hub(given), origin, 0.0)
     changed = config(tmp_path, **OFFLINE, schedule={"max_staleness": 3})
     with pytest.raises(ConfigError, match=r"^schedule\.max_staleness is 3"):
         opened(changed)

@@ -13,7 +13,8 @@ from common.protocol import codec
 from common.protocol.records import Adapter, BlobRef, CodecName
 from common.protocol.tensors import Tensors
 from common.protocol.wire import unpack
-from coordinator.storage.versions import ADAPTER_FILES, Versions
+from common.run_directory.version_files import ADAPTER_FILES
+from coordinator.storage.versions import Versions
 
 WEIGHTS, CONFIG = ADAPTER_FILES
 
@@ -29,7 +30,7 @@ def versions(path: Path, name: CodecName = "fp32") -> Versions:
 
 def write(made: Versions, version: int, tensors: Tensors) -> BlobRef:
     """As the coordinator does, but for the row between the two."""
-    ref = made.make(version, tensors)
+    ref = made.stage(version, tensors)
     made.place(version, ref.sha256)
     return ref
 
@@ -66,10 +67,10 @@ def test_a_version_is_a_peft_directory(tmp_path: Path) -> None:
 
 def test_a_made_version_carries_the_name_of_its_content_until_it_is_placed(tmp_path: Path) -> None:
     made = versions(tmp_path)
-    ref = made.make(1, THETA)
+    ref = made.stage(1, THETA)
     assert names(tmp_path) == [f".made-{ref.sha256}"]
-    assert made.make(1, THETA) == ref  # by another coordinator, perhaps
-    other = made.make(1, {"a": np.zeros(2, np.float32)})
+    assert made.stage(1, THETA) == ref  # by another coordinator, perhaps
+    other = made.stage(1, {"a": np.zeros(2, np.float32)})
     assert names(tmp_path) == sorted([f".made-{ref.sha256}", f".made-{other.sha256}"])
     made.place(1, ref.sha256)
     assert names(tmp_path) == [f".made-{other.sha256}", "000001"]
@@ -81,7 +82,7 @@ def test_a_placed_version_is_never_replaced(tmp_path: Path) -> None:
     ref = write(made, 1, THETA)
     before = (tmp_path / "000001").stat().st_ino
     made.place(1, ref.sha256)  # nothing is made: a successor has placed it
-    made.make(1, THETA)
+    made.stage(1, THETA)
     made.place(1, ref.sha256)  # made once more by a coordinator that was replaced
     assert (tmp_path / "000001").stat().st_ino == before
     assert codec.digest(made.frame(1)) == ref.sha256
@@ -89,8 +90,8 @@ def test_a_placed_version_is_never_replaced(tmp_path: Path) -> None:
 
 def test_a_journaled_version_that_was_made_is_rolled_forward(tmp_path: Path) -> None:
     made = versions(tmp_path)
-    journaled = {0: write(made, 0, THETA).sha256, 1: made.make(1, THETA).sha256, 2: "f" * 64}
-    lost = made.make(2, {"a": np.zeros(2, np.float32)}).sha256
+    journaled = {0: write(made, 0, THETA).sha256, 1: made.stage(1, THETA).sha256, 2: "f" * 64}
+    lost = made.stage(2, {"a": np.zeros(2, np.float32)}).sha256
     made.roll_forward(journaled)
     assert names(tmp_path) == [f".made-{lost}", "000000", "000001"]
     assert codec.digest(made.frame(1)) == journaled[1]
@@ -101,7 +102,7 @@ def test_a_journaled_version_that_was_made_is_rolled_forward(tmp_path: Path) -> 
 
 def test_a_version_that_is_not_finite_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="version 1: tensor a holds values that are not finite"):
-        versions(tmp_path).make(1, {"a": np.array([np.inf], np.float32)})
+        versions(tmp_path).stage(1, {"a": np.array([np.inf], np.float32)})
     assert names(tmp_path) == []
 
 
@@ -109,7 +110,7 @@ def test_a_disk_that_refuses_is_one_line(tmp_path: Path) -> None:
     made = versions(tmp_path / "versions")
     (tmp_path / "versions").rmdir()
     with pytest.raises(RunError, match=r"make room|No such file"):
-        made.make(0, THETA)
+        made.stage(0, THETA)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"garbage" * 20])
@@ -126,7 +127,7 @@ def test_a_start_removes_temporary_directories_and_versions_without_a_row(tmp_pa
     made = versions(tmp_path)
     for version in (0, 1, 2):
         write(made, version, THETA)
-    made.make(3, THETA)
+    made.stage(3, THETA)
     (tmp_path / ".tmp-000003").mkdir()
     (tmp_path / ".tmp-000003" / "torn").touch()
     (tmp_path / "notes.txt").touch()  # somebody's own: left alone

@@ -8,17 +8,17 @@ import torch
 from common.errors import ModelError
 from common.protocol.records import LocalTraining, LoraSpec
 from common.protocol.tensors import Tensors
-from learning.data.instructions import Instruction
-from learning.models.lora import Adapted, attach, read_adapter
-from learning.objectives.registry import make
-from learning.objectives.sft import sft
-from learning.objectives.tokens import Example, encode
-from learning.synthetic.instructions import instructions
-from learning.training.batches import Batch
+from learning.data.row_types import Instruction
+from learning.models.lora import AdaptedModel, attach, read_adapter
+from learning.objectives.registry import make_objective
+from learning.objectives.sft import sft_loss
+from learning.objectives.tokens import TokenisedExample, encode
+from learning.synthetic.instructions import make_instructions
+from learning.training.batches import TokenBatch
 from learning.training.loop import StepReport, TrainResult, total_steps, train
 from tests.support.tiny_model import tiny_model, tiny_tokenizer
 
-SFT = make("sft")
+SFT = make_objective("sft")
 SEED = 3
 
 
@@ -28,17 +28,17 @@ def local(batch_size: int = 4, lr: float = 1e-2, **fields: Any) -> LocalTraining
 
 
 @pytest.fixture(scope="module")
-def examples() -> tuple[Example, ...]:
-    rows: list[Instruction] = instructions(0, 20)
+def examples() -> tuple[TokenisedExample, ...]:
+    rows: list[Instruction] = make_instructions(0, 20)
     return encode(tiny_tokenizer(), rows, 200).examples
 
 
-def adapted() -> Adapted:
+def adapted() -> AdaptedModel:
     return attach(tiny_model(), LoraSpec(r=4, alpha=8, dropout=0.1), 0)
 
 
 def run(
-    examples: tuple[Example, ...],
+    examples: tuple[TokenisedExample, ...],
     training: LocalTraining,
     seed: int = SEED,
     *,
@@ -49,7 +49,9 @@ def run(
     return result, read_adapter(model)
 
 
-def test_training_lowers_the_loss_and_counts_what_it_saw(examples: tuple[Example, ...]) -> None:
+def test_training_lowers_the_loss_and_counts_what_it_saw(
+    examples: tuple[TokenisedExample, ...],
+) -> None:
     losses = []
 
     def note(report: StepReport) -> bool:
@@ -65,7 +67,7 @@ def test_training_lowers_the_loss_and_counts_what_it_saw(examples: tuple[Example
 
 @pytest.mark.parametrize("autocast", [False, True])
 def test_only_what_requires_a_gradient_is_trained(
-    autocast: bool, examples: tuple[Example, ...]
+    autocast: bool, examples: tuple[TokenisedExample, ...]
 ) -> None:
     model = attach(tiny_model(), LoraSpec(r=4, alpha=8), 0)
     frozen = {n: p.clone() for n, p in model.named_parameters() if not p.requires_grad}
@@ -76,7 +78,9 @@ def test_only_what_requires_a_gradient_is_trained(
 
 
 @pytest.mark.parametrize("autocast", [False, True])
-def test_the_same_seed_gives_the_same_bits(autocast: bool, examples: tuple[Example, ...]) -> None:
+def test_the_same_seed_gives_the_same_bits(
+    autocast: bool, examples: tuple[TokenisedExample, ...]
+) -> None:
     (one, a), (two, b), (_, c) = (
         run(examples, local(), seed, autocast=autocast) for seed in (3, 3, 4)
     )
@@ -85,20 +89,20 @@ def test_the_same_seed_gives_the_same_bits(autocast: bool, examples: tuple[Examp
     assert any(not np.array_equal(a[n], c[n]) for n in a)
 
 
-def test_bfloat16_trains_as_well_as_float32(examples: tuple[Example, ...]) -> None:
+def test_bfloat16_trains_as_well_as_float32(examples: tuple[TokenisedExample, ...]) -> None:
     training = local(steps=20)
     (exact, _), (half, _) = (run(examples, training, autocast=a) for a in (False, True))
     assert half.avg_loss == pytest.approx(exact.avg_loss, rel=0.01)
     assert half.avg_loss != exact.avg_loss
 
 
-def test_a_false_from_the_caller_abandons_the_task(examples: tuple[Example, ...]) -> None:
+def test_a_false_from_the_caller_abandons_the_task(examples: tuple[TokenisedExample, ...]) -> None:
     result = train(tiny_model(), SFT, examples, local(), lambda report: report.step < 2)
     assert (result.steps, result.stopped) == (2, True)
 
 
 def test_a_strong_proximal_term_keeps_the_weights_near_their_start(
-    examples: tuple[Example, ...],
+    examples: tuple[TokenisedExample, ...],
 ) -> None:
     start = read_adapter(adapted())
 
@@ -113,10 +117,10 @@ def test_the_proximal_term_is_half_mu_times_the_squared_distance() -> None:
     # Loss 3θ from θ = 1; the second gradient is 3 + μ(θ − 1), and SGD-like steps show its sign.
     model = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.ones_(model.weight)
-    row = Example((1, 1), (-100, 1), 1)
+    row = TokenisedExample((1, 1), (-100, 1), 1)
     seen: list[float] = []
 
-    def loss(m: torch.nn.Module, _: Batch) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(m: torch.nn.Module, _: TokenBatch) -> tuple[torch.Tensor, dict[str, float]]:
         weight = next(m.parameters())
         seen.append(float(weight.detach()))
         return 3 * weight.sum(), {}
@@ -133,9 +137,9 @@ def test_a_learning_rate_that_decays_ends_at_its_last_part(*, decay: bool, moved
     # Loss θ: the gradient is 1 throughout, and so each step of AdamW is as long as its rate.
     model = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.zeros_(model.weight)
-    row = Example((1, 1), (-100, 1), 1)
+    row = TokenisedExample((1, 1), (-100, 1), 1)
 
-    def loss(m: torch.nn.Module, _: Batch) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(m: torch.nn.Module, _: TokenBatch) -> tuple[torch.Tensor, dict[str, float]]:
         return next(m.parameters()).sum(), {}
 
     train(model, replace(SFT, loss=loss), [row], local(1, 1.0, steps=4), decay=decay)
@@ -143,10 +147,10 @@ def test_a_learning_rate_that_decays_ends_at_its_last_part(*, decay: bool, moved
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_step_and_a_remedy(
-    examples: tuple[Example, ...],
+    examples: tuple[TokenisedExample, ...],
 ) -> None:
-    def broken(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
-        loss, metrics = sft(model, batch)
+    def broken(model: torch.nn.Module, batch: TokenBatch) -> tuple[torch.Tensor, dict[str, float]]:
+        loss, metrics = sft_loss(model, batch)
         return loss * float("nan"), metrics
 
     model = attach(tiny_model(), LoraSpec(r=4, alpha=8), 0)
@@ -162,7 +166,7 @@ def test_a_task_is_as_long_as_its_steps_or_its_epochs_say() -> None:
     assert total_steps(local(8, steps=5), 17) == 5
 
 
-def test_the_callers_random_state_is_left_alone(examples: tuple[Example, ...]) -> None:
+def test_the_callers_random_state_is_left_alone(examples: tuple[TokenisedExample, ...]) -> None:
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)

@@ -1,0 +1,221 @@
+"""A run as its directory records it: finished, stopped or still running.
+
+Nothing is written: no epoch is taken and no file is touched, so that anyone may read a run, under
+whatever name it was moved to. `coordinator/storage/run.py` opens a run to continue it.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common.config import config as configuration
+from common.config.config import FederationConfig
+from common.errors import RunError
+from common.protocol.naming import LOCAL_SITE
+from common.protocol.records import (
+    BaseRef,
+    Event,
+    RowKind,
+    SampleAnswer,
+    VersionSummary,
+)
+from common.run_directory import journal_reader as journal
+from common.run_directory import samples
+from common.run_directory.records import (
+    AcceptedUpdate,
+    AttemptRecord,
+    ClientRecord,
+    ReceiptRecord,
+)
+
+if TYPE_CHECKING:
+    from common.protocol.tensors import Tensors
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """A run at the moment it was read. Entries with a time are in its order.
+
+    Attributes:
+        directory: The run directory.
+        config: The configuration with which the run began, without addresses.
+        software: The release of fccl that began it.
+        labels: Class names of a run that classifies.
+        rows: Training rows by client and kind, of the clients dealt by the coordinator.
+        sources: What became of each source's rows, by kind: `learning.data.sources.Usable`.
+        adapter_config: `adapter_config.json` of every version, or `config.json` where all
+            parameters are trained.
+        clients: All clients that ever took part, by id.
+        versions: Summaries of all versions, those no longer on the disk included.
+        events: The journal's events; it drops the oldest of very many.
+        updates: Accepted updates.
+        samples: Answers of versions to held-out rows.
+    """
+
+    directory: Path
+    config: FederationConfig
+    run_id: str
+    software: str
+    base: BaseRef
+    labels: tuple[str, ...]
+    rows: Mapping[str, Mapping[RowKind, int]]
+    sources: Mapping[str, Any]
+    adapter_config: Mapping[str, Any]
+    clients: Mapping[str, ClientRecord]
+    versions: tuple[VersionSummary, ...]
+    events: tuple[Event, ...]
+    attempts: tuple[AttemptRecord, ...]
+    receipts: tuple[ReceiptRecord, ...]
+    updates: tuple[AcceptedUpdate, ...]
+    samples: tuple[SampleAnswer, ...]
+
+    @property
+    def started_at(self) -> float:
+        """The time of the first event or task, in seconds since the epoch.
+
+        Version 0 is older: it may have waited for a base model, or for a worker.
+        """
+        parts = (self.events, self.attempts)
+        return min((part[0].at for part in parts if part), default=self.versions[0].at)
+
+    @property
+    def ended_at(self) -> float:
+        """The time of the last entry, in seconds since the epoch."""
+        parts = (self.versions, self.events, self.attempts, self.receipts, self.updates)
+        return max(part[-1].at for part in (*parts, self.samples) if part)
+
+    @property
+    def total_versions(self) -> int:
+        """The number of versions that the plan makes."""
+        return self.phase_end(len(self.config.phase) - 1)
+
+    def phase_end(self, index: int) -> int:
+        """Return the last version of a phase."""
+        return sum(phase.versions for phase in self.config.phase[: index + 1])
+
+    def version_directory(self, version: int) -> Path:
+        """Return the directory of a version, whether or not it exists."""
+        return self.directory / "versions" / f"{version:06d}"
+
+    def versions_on_disk(self) -> tuple[int, ...]:
+        """Return the versions whose directories exist now."""
+        numbers = (summary.version for summary in self.versions)
+        return tuple(number for number in numbers if self.version_directory(number).is_dir())
+
+    def choose_version(self, version: int | None) -> int:
+        """Return a version that is on the disk; the newest one for None.
+
+        Raises:
+            RunError: The version is not on the disk; the remedy lists those that are.
+        """
+        present = self.versions_on_disk()
+        if not present:
+            raise RunError(f"{self.directory} has no version on the disk", "restore versions/")
+        if version is None:
+            return present[-1]
+        if version not in present:
+            raise RunError(
+                f"version {version} of {self.directory} is not on the disk",
+                f"choose one of {format_ranges(present)}",
+            )
+        return version
+
+    def tensors(self, version: int) -> Tensors:
+        """Read the tensors of a version, also of one that is newer than this snapshot.
+
+        Raises:
+            RunError: The file is gone or damaged, or its content is not what the journal says.
+        """
+        # numpy and safetensors are imported here: viewers need no tensors.
+        from common.protocol.codec import digest  # noqa: PLC0415
+        from common.run_directory import version_files  # noqa: PLC0415
+
+        directory = self.version_directory(version)
+        weights, _ = version_files.file_names(self.adapter_config)
+        tensors = version_files.read_tensors(directory / weights)
+        frame = version_files.encode_frame(version, tensors, self.config.codec.adapter)
+        if digest(frame) != self._summary(version).sha256:
+            raise RunError(
+                f"{directory} does not have the content that the journal says",
+                "choose another --version, or restore the run from a backup",
+            )
+        return tensors
+
+    def _summary(self, version: int) -> VersionSummary:
+        known = next((each for each in self.versions if each.version == version), None)
+        if known is not None:
+            return known
+        path = self.directory / "run.db"
+        query = "SELECT summary FROM version WHERE version = ?"
+        with journal.translated_errors(path), journal.open_journal(path) as db:
+            row = db.execute(query, (version,)).fetchone()
+            if row is None:
+                raise RunError(f"{path} has no version {version}", "choose another --version")
+            return VersionSummary.model_validate_json(row[0])
+
+
+def read_run(directory: Path) -> RecordedRun:
+    """Read a run directory.
+
+    Raises:
+        RunError: It holds no run, a damaged one, or one of another release.
+        ConfigError: Its `federation.toml` is damaged.
+    """
+    toml, path = directory / "federation.toml", directory / "run.db"
+    for file in (toml, path):
+        if not file.exists():
+            raise RunError(
+                f"{directory} holds no run: it has no {file.name}", "name a directory under runs/"
+            )
+    config = configuration.load(toml, {})
+    with journal.translated_errors(path), journal.open_journal(path) as db:
+        run = _recorded_run(directory, config, db)
+    if not run.versions:
+        raise RunError(f"{path} has no version yet", "wait until the run has begun")
+    return run
+
+
+def format_ranges(numbers: Sequence[int]) -> str:
+    """Return ascending numbers as a short text: `0, 4, 7 to 9`."""
+    ranges: list[list[int]] = []
+    for number in numbers:
+        if ranges and ranges[-1][-1] == number - 1:
+            ranges[-1].append(number)
+        else:
+            ranges.append([number])
+    return ", ".join(
+        f"{each[0]} to {each[-1]}" if len(each) > 2 else ", ".join(map(str, each))
+        for each in ranges
+    )
+
+
+def _recorded_run(directory: Path, config: FederationConfig, db: sqlite3.Connection) -> RecordedRun:
+    meta = dict(db.execute("SELECT key, value FROM meta"))
+    rows: dict[str, dict[RowKind, int]] = json.loads(meta["clients"])
+    dealt = {
+        name: ClientRecord(client_id=name, site=LOCAL_SITE, rows=own) for name, own in rows.items()
+    }
+    summaries = db.execute("SELECT summary FROM version ORDER BY version")
+    return RecordedRun(
+        directory=directory,
+        config=config,
+        run_id=meta["run_id"],
+        software=meta["software"],
+        base=BaseRef.model_validate_json(meta["base"]),
+        labels=tuple(json.loads(meta["labels"])),
+        rows=rows,
+        sources=json.loads(meta["sources"]),
+        adapter_config=json.loads(meta["adapter_config"]),
+        clients={**dealt, **journal.read_invited_clients(db)},
+        versions=tuple(VersionSummary.model_validate_json(line) for (line,) in summaries),
+        events=journal.read_events(db),
+        attempts=journal.read_attempts(db),
+        receipts=journal.read_receipts(db),
+        updates=journal.read_updates(db),
+        samples=tuple(sorted(samples.read(directory), key=lambda sample: sample.at)),
+    )
