@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from common.errors import BrokerError, ConfigError, WireError
+from common.protocol.naming import LOCAL_SITE
 
 Headers = Mapping[str, str | int]
 QueueType = Literal["classic", "quorum"]
@@ -157,7 +158,7 @@ class Site:
             )
 
 
-LOCAL = Site("local")
+LOCAL = Site(LOCAL_SITE)
 
 
 @dataclass(frozen=True)

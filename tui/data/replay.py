@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Protocol, TypeVar
 
+from common.protocol.naming import LOCAL_SITE
 from common.protocol.records import Heartbeat
 from common.run_directory import samples
-from common.run_directory.recorded_run import LOCAL, RecordedRun
+from common.run_directory.recorded_run import RecordedRun
 from common.run_directory.records import AcceptedUpdate, AttemptRecord
 from common.store.view import MANY_EVENTS, ClientRow, FederationView, RunInfo, RunStatus
 from tui.data.reader import Snapshot
@@ -214,7 +215,7 @@ def _worker(
     member = recording.clients.get(updates[0].client_id)
     beat = Heartbeat(
         worker_id=name,
-        site=member.site if member else LOCAL,
+        site=member.site if member else LOCAL_SITE,
         state="waiting",
         clients=tuple(dict.fromkeys(each.client_id for each in updates)),
         last_loss=last.stats.avg_loss if last else None,
