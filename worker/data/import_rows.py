@@ -18,7 +18,7 @@ from learning.data import rows
 from learning.data.row_types import Row
 
 
-def bring(sources: Sequence[Path], site: str, out: Path, say: Callable[[str], None]) -> Path:
+def import_rows(sources: Sequence[Path], site: str, out: Path, say: Callable[[str], None]) -> Path:
     """The directory of client files to serve.
 
     Args:

@@ -83,10 +83,10 @@ class ClientData:
         wanted = ShardRequest(
             task.client_id, ROW_KINDS[task.objective], task.labels, task.training.max_length
         )
-        whole = self.of(wanted, objective, tokenizer)
+        whole = self.load(wanted, objective, tokenizer)
         return TokenisedShard(whole.train, whole.holdout[:HOLDOUT_EXAMPLES])
 
-    def of(
+    def load(
         self, wanted: ShardRequest, objective: Objective, tokenizer: PreTrainedTokenizerBase
     ) -> TokenisedShard:
         """The rows of a client, ready to train on, with all of its holdout.
