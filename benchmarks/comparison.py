@@ -122,7 +122,7 @@ class Bench:
         self.start: Tensors = lora.read_adapter(self.model)
         self._kind = self._phase.kind
         self.heldout = self._examples(
-            rows.load(self._kind, str(heldout), say=print).rows
+            rows.load(self._kind, str(heldout), on_message=print).rows
             if heldout
             else rows.read(self._kind, prepared.heldout[self._kind]).rows
         )

@@ -98,7 +98,7 @@ class EvaluationSet:
     def figures(self, owners: Iterable[str], scores: Scores, reference: Scores) -> EvalMetrics:
         """The figures of some sets together."""
         places = self.places(owners)
-        return self.measure.figures(
+        return self.measure.metrics(
             [self.examples[i] for i in places],
             [scores[i] for i in places],
             [reference[i] for i in places],

@@ -222,7 +222,7 @@ def _read(config: FederationConfig, say: Say) -> dict[RowKind, LoadedRows[Row]]:
             seed=config.run.seed,
             columns=data.columns,
             labels=data.labels,
-            say=say,
+            on_message=say,
         )
         for kind in config.kinds
     }

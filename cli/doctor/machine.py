@@ -108,7 +108,7 @@ def _source(config: FederationConfig, kind: RowKind, source: str) -> Check:
     data = config.data
     found = sources.load_source(
         kind, source, count=data.rows, seed=config.run.seed, columns=data.columns,
-        labels=data.labels, say=lambda line: None,
+        labels=data.labels, on_message=lambda line: None,
     )  # fmt: skip
     text = f"{kind}: {len(found.rows)} rows of {source} for {data.clients} clients"
     check = _with_skipped(text, [(skip.line, skip.reason) for skip in found.skipped])
