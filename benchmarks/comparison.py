@@ -30,7 +30,7 @@ from common.config.config import FederationConfig, PhaseConfig
 from common.paths import cache_dir
 from common.protocol.tensors import Tensors
 from coordinator.core.tasks import learning_rate
-from learning.data import rows, shards
+from learning.data import prepared_data, rows, splits
 from learning.models import base, lora, objective_model
 from learning.objectives import classification, registry
 from learning.training import loop
@@ -109,7 +109,7 @@ class Bench:
         self._config, self._phase = config, config.phase[0]
         self._compute: Compute = detect()
         dealt = json.loads((config.run.path / "clients" / "data.json").read_text())
-        prepared = shards.load_prepared(config.run.path / "clients")
+        prepared = prepared_data.load(config.run.path / "clients")
         name, labels = self._phase.objective, tuple(dealt["labels"])
         found = base.resolve(
             config.model.name, config.model.revision, cache_dir(), lambda message, fraction: None
@@ -127,7 +127,7 @@ class Bench:
             else rows.read(self._kind, prepared.heldout[self._kind]).rows
         )
         self.shards = [
-            self._examples(shards.split_rows(rows.read(self._kind, shard.path).rows).train)
+            self._examples(splits.split_rows(rows.read(self._kind, shard.path).rows).train)
             for shard in prepared.shards
         ]
 

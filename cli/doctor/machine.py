@@ -128,10 +128,10 @@ def _with_skipped(text: str, skipped: Sequence[tuple[int, str]]) -> Check:
 
 def _prepared(folder: Path) -> Check:
     """Rows that `fccl prepare` or a coordinator has dealt."""
-    from learning.data import shards
+    from learning.data import prepared_data
 
-    prepared = shards.load_prepared(folder)
-    shards.check_files(prepared)
+    prepared = prepared_data.load(folder)
+    prepared_data.check_files(prepared)
     return Check("data", "ok", f"{folder}, prepared: {_per_client(prepared.rows())}")
 
 

@@ -18,8 +18,7 @@ from typing import Generic, Literal, TypeVar, overload
 
 from common.errors import ConfigError, DataError
 from common.protocol.records import RowKind
-from learning.data import hub_data, tables
-from learning.data import row_parser
+from learning.data import hub_data, row_parser, tables
 from learning.data.row_types import Instruction, LabelledText, PreferencePair, Row
 from learning.data.tables import ColumnTable, RawRecord
 

@@ -27,7 +27,7 @@ def quiet(_: str) -> None: ...
 
 def found(kind: RowKind, source: str, **more: object) -> LoadedRows[Row]:
     options: dict[str, object] = {
-        "count": 12, "seed": 3, "columns": {}, "labels": (), "say": quiet, **more
+        "count": 12, "seed": 3, "columns": {}, "labels": (), "on_message": quiet, **more
     }  # fmt: skip
     return load_source(kind, source, **options)  # type: ignore[arg-type]
 
