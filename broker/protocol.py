@@ -19,6 +19,7 @@ from enum import Enum
 from typing import Literal, Protocol
 
 from common.errors import BrokerError, ConfigError, WireError
+from common.protocol.naming import LOCAL_SITE
 
 Headers = Mapping[str, str | int]
 QueueType = Literal["classic", "quorum"]
@@ -184,7 +185,7 @@ class Site:
             )
 
 
-LOCAL = Site("local")
+LOCAL = Site(LOCAL_SITE)
 
 
 @dataclass(frozen=True)

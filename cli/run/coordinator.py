@@ -28,10 +28,10 @@ from cli.run.health_server import COORDINATOR_LIMIT_S, Operated, operated
 from cli.signals import handle_signals
 from common.config import config as configuration
 from common.config.config import FederationConfig
+from common.protocol.naming import LOCAL_SITE
 from common.store.store import Store, connect
 from coordinator.sites.credentials import SiteAccess
 from coordinator.sites.registry import SiteRegistry
-from coordinator.storage.run import SITE
 
 
 @click.command()
@@ -83,7 +83,7 @@ def _serve(config: FederationConfig, mode: str, output: Output, shown: Operated)
             broker,
             store,
             time.time,
-            users={SITE: user_of(config.broker.url)},
+            users={LOCAL_SITE: user_of(config.broker.url)},
             access=access_of(config, store),
             listen=output.print_event,
             queue_type=config.broker.queue_type,

@@ -29,6 +29,7 @@ from common.config import config as configuration
 from common.config.config import FederationConfig, IncrementalConfig
 from common.errors import BrokerLoginError, ConfigError, DataError
 from common.paths import cache_dir
+from common.protocol.naming import LOCAL_SITE
 from common.software import software_version
 from common.store.store import Store
 from worker.site.enrolment import out
@@ -58,7 +59,7 @@ class Job:
 
 @click.command()
 @config_option
-@click.option("--site", default="local", help="The site whose credentials are used [local].")
+@click.option("--site", default=LOCAL_SITE, help="The site whose credentials are used [local].")
 @click.option(
     "--join",
     envvar="FCCL_JOIN",
