@@ -38,7 +38,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from common.protocol.records import LoraSpec
+from common.protocol.records import LocalTraining, LoraSpec
 from learning.models import lora
 from learning.objectives import dpo, registry
 from learning.objectives.classification import TokenisedText
@@ -300,10 +300,10 @@ def ours(name: str, variant: str, examples: Sequence[Any], folder: str) -> Steps
         steps.tokens.append(report.tokens - sum(steps.tokens))
         return True
 
-    settings = loop.LocalTraining(BATCH[name], 1e-4, epochs=1, autocast=compute.autocast)
+    training = LocalTraining(epochs=1, batch_size=BATCH[name], lr=1e-4, max_length=LONGEST)
     labels = ("0", "1") if name == "classification" else ()
     objective = registry.make_objective(name, labels=labels)  # type: ignore[arg-type]
-    loop.train(model, objective, examples, settings, note)
+    loop.train(model, objective, examples, training, note, autocast=compute.autocast)
     return steps
 
 

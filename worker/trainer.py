@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from common.errors import ModelError
-from common.protocol.records import MAX_LOSS, ContributionStats, LocalTraining, TrainTask
+from common.protocol.records import MAX_LOSS, ContributionStats, TrainTask
 from common.protocol.tensors import Tensors
 from learning.models import lora
 from learning.models.lora import AdaptedModel
@@ -109,8 +109,10 @@ class Trainer:
             loaded.model,
             objective,
             shard.train,
-            _settings(task.training, task.seed, autocast),
+            task.training,
             on_step,
+            seed=task.seed,
+            autocast=autocast,
         )
         if result.stopped:
             return None
@@ -172,16 +174,3 @@ def _told(loss: float) -> float:
             "lower phase.lr; with preference_loss ipo raise phase.beta, the loss begins at 1/(2β)²",
         )
     return max(loss, SMALLEST_LOSS)
-
-
-def _settings(training: LocalTraining, seed: int, autocast: bool) -> loop.LocalTraining:
-    return loop.LocalTraining(
-        batch_size=training.batch_size,
-        lr=training.lr,
-        steps=training.steps or None,
-        epochs=training.epochs or None,
-        max_grad_norm=training.max_grad_norm,
-        prox_mu=training.prox_mu,
-        seed=seed,
-        autocast=autocast,
-    )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.config.config import IncrementalConfig
-from common.protocol.records import ROW_KINDS, CurrentModel, ObjectiveName, RowKind
+from common.protocol.records import ROW_KINDS, CurrentModel, LocalTraining, ObjectiveName, RowKind
 from common.protocol.tensors import Tensors
 from learning.data.row_types import Instruction, LabelledText, PreferencePair
 from learning.evaluation.evaluate import restore_order
@@ -145,16 +145,23 @@ class ShadowModel:
             if lesson.kind == "cls":  # a correction says nothing of how frequent its class is
                 classes = len(self._about.labels)
                 examples = list(classification.with_logit_adjustment(examples, classes, 1.0))
-            settings = loop.LocalTraining(
+            training = LocalTraining(
                 batch_size=config.batch_size,
                 lr=learning_rate(config, lesson.kind, full=self._about.lora is None),
                 steps=count,
+                max_length=self._about.max_length,
+            )
+            objective = self._objective(lesson.kind, SMOOTHING)
+            result = loop.train(
+                self._model,
+                objective,
+                examples,
+                training,
+                on_step,
                 seed=seed,
                 autocast=self._autocast,
                 decay=True,
             )
-            objective = self._objective(lesson.kind, SMOOTHING)
-            result = loop.train(self._model, objective, examples, settings, on_step)
             if result.stopped:
                 return None
             steps, seconds = steps + result.steps, seconds + result.seconds

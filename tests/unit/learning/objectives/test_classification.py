@@ -15,7 +15,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from common.protocol.records import LoraSpec
+from common.protocol.records import LocalTraining, LoraSpec
 from learning.data.row_types import LabelledText
 from learning.models.lora import attach, read_adapter
 from learning.objectives.classification import (
@@ -30,7 +30,7 @@ from learning.objectives.classification import (
     with_logit_adjustment,
 )
 from learning.objectives.registry import make_objective
-from learning.training.loop import LocalTraining, train
+from learning.training.loop import train
 from tests.support.tiny_encoder import encoder_config, encoder_tokenizer
 
 ROWS = [
@@ -43,6 +43,10 @@ ROWS = [
 LABELS = ("bad", "fair", "good")
 TEXTS = ClassEncoder(LABELS).encode(encoder_tokenizer(), ROWS, 32).examples
 OBJECTIVE = make_objective("classification", labels=LABELS)
+
+
+def training(batch_size: int, steps: int) -> LocalTraining:
+    return LocalTraining(batch_size=batch_size, lr=1e-2, steps=steps, max_length=32)
 
 
 def classifier(dropout: float = 0.0) -> BertForSequenceClassification:
@@ -111,7 +115,7 @@ def test_two_steps_end_where_those_of_transformers_do(tmp_path: Path) -> None:
             data_collator=DataCollatorWithPadding(tokenizer),
         ).train()
     ours = attach(classifier(), None, 0)
-    train(ours, OBJECTIVE, TEXTS, LocalTraining(batch_size=len(TEXTS), lr=1e-2, steps=2))
+    train(ours, OBJECTIVE, TEXTS, training(len(TEXTS), 2))
     for name, weight in ours.named_parameters():
         # Softmax does not see a key's bias: its gradient is rounding, which AdamW enlarges.
         if not name.endswith("key.bias"):
@@ -149,7 +153,7 @@ def test_a_head_of_zeros_is_undecided_and_training_learns_the_classes() -> None:
     adapted = attach(model, LoraSpec(r=4, alpha=8, dropout=0.0), 0)
     head = "base_model.model.classifier.weight"
     assert not read_adapter(adapted)[head].any()
-    train(adapted, OBJECTIVE, TEXTS, LocalTraining(batch_size=5, lr=1e-2, steps=40))
+    train(adapted, OBJECTIVE, TEXTS, training(5, 40))
     after = OBJECTIVE.measure(adapted, TEXTS)
     assert after.accuracy == 1.0
     assert np.abs(read_adapter(adapted)[head]).max() > 0

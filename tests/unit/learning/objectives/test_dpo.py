@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from common.protocol.records import DpoSettings, LoraSpec
+from common.protocol.records import DpoSettings, LocalTraining, LoraSpec
 from learning.data.row_types import PreferencePair
 from learning.models.lora import AdaptedModel, attach, read_adapter
 from learning.objectives import dpo
@@ -21,7 +21,7 @@ from learning.objectives.dpo import (
 from learning.objectives.registry import make_objective
 from learning.objectives.template import format_prompt
 from learning.objectives.tokens import IGNORED, NO_ROOM, make_example, prompt_ids
-from learning.training.loop import LocalTraining, train
+from learning.training.loop import train
 from tests.support.tiny_model import tiny_model, tiny_tokenizer
 
 ROW = PreferencePair("Which is larger, 2 or 3?", "3 is larger.", "2.")
@@ -129,7 +129,12 @@ def test_training_learns_the_preference_and_uses_no_dropout() -> None:
 
     def trained(dropout: float) -> AdaptedModel:
         model = attach(tiny_model(), LoraSpec(r=4, alpha=8, dropout=dropout), 0)
-        train(model, objective, pairs, LocalTraining(batch_size=2, lr=2e-2, steps=30))
+        train(
+            model,
+            objective,
+            pairs,
+            LocalTraining(batch_size=2, lr=2e-2, steps=30, max_length=256),
+        )
         return model
 
     model = trained(0.5)

@@ -13,11 +13,11 @@ from textual.binding import Binding, BindingType
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from tui.app import Watch
+from tui.app import MonitorApp
 from tui.banner import Level
-from tui.controls import Controls
-from tui.feed import Look, Source
-from tui.help import WATCH
+from tui.data.command_sender import CommandSender
+from tui.data.reader import Snapshot, SnapshotSource
+from tui.screens.help import VIEW_KEYS
 
 QUESTION = """\
 The run belongs to this command.
@@ -28,7 +28,7 @@ escape   neither"""
 
 
 @dataclass(frozen=True)
-class Standing:
+class DemoStatus:
     """How it stands with the run behind the screen.
 
     Attributes:
@@ -44,10 +44,10 @@ class Standing:
     close: bool = False
 
 
-class Host(Protocol):
+class DemoRun(Protocol):
     """The command. No method waits."""
 
-    def standing(self) -> Standing:
+    def standing(self) -> DemoStatus:
         """How it stands now."""
 
     def stop(self) -> None:
@@ -57,7 +57,7 @@ class Host(Protocol):
         """The screen is left, and the run goes on."""
 
 
-class Leaving(ModalScreen[Literal["stop", "leave", ""]]):
+class QuitScreen(ModalScreen[Literal["stop", "leave", ""]]):
     """Stop, or leave alone, or neither."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -71,11 +71,11 @@ class Leaving(ModalScreen[Literal["stop", "leave", ""]]):
         yield Static(QUESTION, markup=False)
 
 
-class Attended(Watch):
+class DemoApp(MonitorApp):
     """`q` and Ctrl-C are about the run, too."""
 
     KEYS = (
-        *(key for key in WATCH if key[0] != "q"),
+        *(key for key in VIEW_KEYS if key[0] != "q"),
         ("q", "stop the run, or leave it to go on in lines; so does ctrl+q"),
         ("ctrl+c", "stop the run cleanly; again: at once"),
     )
@@ -85,7 +85,7 @@ class Attended(Watch):
     ]
     QUITTING = "Stop the run, or leave it to go on in lines"
 
-    def __init__(self, feed: Source, controls: Controls, host: Host) -> None:
+    def __init__(self, feed: SnapshotSource, controls: CommandSender, host: DemoRun) -> None:
         """Show a run, and ask the command behind it."""
         super().__init__(feed, controls)
         self._host = host
@@ -101,8 +101,8 @@ class Attended(Watch):
         if self._host.standing().over:
             self._host.leave()
             self._refresh()
-        elif not isinstance(self.screen, Leaving):
-            self.push_screen(Leaving(), self._chosen)
+        elif not isinstance(self.screen, QuitScreen):
+            self.push_screen(QuitScreen(), self._chosen)
 
     def _chosen(self, choice: Literal["stop", "leave", ""] | None) -> None:
         if choice == "stop":
@@ -117,12 +117,12 @@ class Attended(Watch):
             return
         super()._refresh()
 
-    def _top(self, look: Look) -> tuple[Level, str]:
+    def _top(self, snapshot: Snapshot) -> tuple[Level, str]:
         standing = self._host.standing()
         if standing.text:
             return standing.level, standing.text
-        level, text = super()._top(look)
-        finished = look.view is not None and look.view.info.status == "finished"
+        level, text = super()._top(snapshot)
+        finished = snapshot.view is not None and snapshot.view.info.status == "finished"
         return level, f"{text}; its report is being written" if finished else text
 
     def _handle_exception(self, error: Exception) -> None:

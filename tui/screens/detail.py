@@ -14,14 +14,14 @@ from textual.widgets import Static
 
 from common.protocol.records import UpdateSummary
 from common.store.view import FederationView
-from tui.feed import Look
-from tui.figures import Done
+from tui.data.figures import AppliedUpdate
+from tui.data.reader import Snapshot
+from tui.data.update_counts import UpdateCounts
+from tui.formatting import format_bytes
 from tui.panes.inbox import about
-from tui.tally import Tally
 from tui.widgets.cell import Cell, number, word
-from tui.widgets.spark import spark, squeezed
-from tui.widgets.table import Column, LiveTable
-from tui.words import size
+from tui.widgets.live_table import Column, LiveTable
+from tui.widgets.sparkline import downsample, sparkline
 
 COLUMNS = (
     Column("version", "version", 7, right=True),
@@ -42,7 +42,7 @@ COLUMNS = (
 )
 
 
-class Detail(ModalScreen[None]):
+class DetailScreen(ModalScreen[None]):
     """Grows with the run, like the panes."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,enter", "dismiss", "close")]
@@ -57,7 +57,7 @@ class Detail(ModalScreen[None]):
         super().__init__()
         self.noun = noun
         self.key = key
-        self._tally = Tally()
+        self._tally = UpdateCounts()
 
     def compose(self) -> ComposeResult:
         """What it is now, and what it did."""
@@ -71,28 +71,30 @@ class Detail(ModalScreen[None]):
         table.descending = True
         table.focus()
 
-    def show(self, look: Look) -> None:
-        """Put a look on the screen."""
-        if look.view is None:
+    def show(self, snapshot: Snapshot) -> None:
+        """Show a snapshot on the screen."""
+        if snapshot.view is None:
             return
         table = self._tally.by_client if self.noun == "client" else self._tally.by_worker
-        done = table(look.view).get(self.key, ())
-        self.query_one("#about", Static).update(self._about(look.view, done, look.clock))
+        done = table(snapshot.view).get(self.key, ())
+        self.query_one("#about", Static).update(
+            self._about(snapshot.view, done, snapshot.wall_time)
+        )
         rows = {f"{version}/{u.task_id}": self._row(version, u) for version, u in done}
         self.query_one(LiveTable).fill(rows)
 
-    def on_rows_chosen(self) -> None:
+    def on_row_list_row_chosen(self) -> None:
         """Enter, on a row: there is nothing below."""
         self.dismiss()
 
-    def _about(self, view: FederationView, done: Sequence[Done], now: float) -> Text:
+    def _about(self, view: FederationView, done: Sequence[AppliedUpdate], now: float) -> Text:
         lines = [f"{self.key}: {self._now(view)}"]
         if done:
             losses = [update.stats.avg_loss for _, update in done]
             low, high = min(losses), max(losses)
-            curve = spark(squeezed(losses, 40), low, high)
+            curve = sparkline(downsample(losses, 40), low, high)
             total = sum(update.weight for _, update in done)
-            sent = size(sum(update.nbytes for _, update in done))
+            sent = format_bytes(sum(update.nbytes for _, update in done))
             lines.append(f"{len(done)} updates applied, weights {total:.2f} in all, {sent} sent")
             lines.append(f"loss {losses[0]:.3f} {curve} {losses[-1]:.3f}")
         else:
@@ -133,6 +135,6 @@ class Detail(ModalScreen[None]):
             "norm": number(update.stats.delta_norm, 3),
             "steps": number(update.stats.steps),
             "seconds": number(update.stats.train_seconds, 1),
-            "nbytes": Cell(size(update.nbytes), update.nbytes, right=True),
+            "nbytes": Cell(format_bytes(update.nbytes), update.nbytes, right=True),
             "task": word(update.task_id),
         }

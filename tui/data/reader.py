@@ -19,16 +19,16 @@ from common.store.view import FederationView, RunNotFound, ViewReader
 
 PERIOD_S = 0.5
 
-State = Literal["connecting", "waiting", "live", "lost", "replay"]
+ReaderState = Literal["connecting", "waiting", "live", "lost", "replay"]
 
 
 @dataclass(frozen=True)
-class Look:
+class Snapshot:
     """What is known of a run.
 
     Attributes:
         state: `connecting` before the first answer, `waiting` for a run of that name, `live`, or
-            `lost`: the store does not answer; `replay` of a recording (`tui/replay.py`).
+            `lost`: the store does not answer; `replay` of a recording (`tui/data/replay.py`).
         view: The last one read; stays when the store is lost.
         seen: When it was read, on the monotonic clock.
         moved: When the coordinator last changed it, likewise. Seen from here: the clocks of two
@@ -39,16 +39,16 @@ class Look:
         inbox: By client, what was seen of the batches that it learned, on whatever pane.
     """
 
-    state: State = "connecting"
+    state: ReaderState = "connecting"
     view: FederationView | None = None
-    seen: float = 0.0
-    moved: float = 0.0
+    read_at: float = 0.0
+    changed_at: float = 0.0
     detail: str = ""
-    clock: float = 0.0
+    wall_time: float = 0.0
     inbox: Mapping[str, InboxHistory] = field(default_factory=dict)
 
 
-class Source(Protocol):
+class SnapshotSource(Protocol):
     """Where the screen gets its looks from: a live run, or a recorded one."""
 
     name: str
@@ -59,11 +59,11 @@ class Source(Protocol):
     def stop(self) -> None:
         """End, without waiting."""
 
-    def look(self) -> Look:
+    def latest(self) -> Snapshot:
         """What is known now; at once."""
 
 
-class Feed:
+class ReaderThread:
     """The reader. `look` returns at once, from any thread."""
 
     def __init__(self, connect: Callable[[], Store], name: str) -> None:
@@ -75,7 +75,7 @@ class Feed:
         """
         self._connect = connect
         self.name = name
-        self._look = Look()
+        self._snapshot = Snapshot()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, name="feed", daemon=True)
 
@@ -87,9 +87,9 @@ class Feed:
         """Read no more. Does not wait for an answer that is still to come."""
         self._stopped.set()
 
-    def look(self) -> Look:
+    def latest(self) -> Snapshot:
         """What is known now."""
-        return self._look
+        return self._snapshot
 
     def _work(self) -> None:
         store: Store | None = None
@@ -99,16 +99,18 @@ class Feed:
                 store = store or self._connect()
                 self._saw(reader.read(store))
             except RunNotFound:
-                self._look = replace(self._look, state="waiting", detail="")
+                self._snapshot = replace(self._snapshot, state="waiting", detail="")
             except StoreError as error:
                 store = None
-                self._look = replace(self._look, state="lost", detail=error.what)
+                self._snapshot = replace(self._snapshot, state="lost", detail=error.what)
             self._stopped.wait(PERIOD_S)
 
     def _saw(self, view: FederationView) -> None:
-        now, before = time.monotonic(), self._look
+        now, before = time.monotonic(), self._snapshot
         same = before.view is not None and before.view.info == view.info
-        moved = before.moved if same else now
+        moved = before.changed_at if same else now
         known = before.view is not None and before.view.info.run == view.info.run
         past = extend_histories(before.inbox if known else {}, view.inbox)
-        self._look = Look("live", view, seen=now, moved=moved, clock=time.time(), inbox=past)
+        self._snapshot = Snapshot(
+            "live", view, read_at=now, changed_at=moved, wall_time=time.time(), inbox=past
+        )

@@ -5,7 +5,7 @@ version to the last; tokens per second are the worker's own, over its training t
 seconds are those of the process that trains, from its start to its end, and of the view. Medians,
 and the single runs.
 
-    python -m benchmarks.view --runs 3
+    python -m benchmarks.demo_view --runs 3
 """
 
 from __future__ import annotations

@@ -26,11 +26,11 @@ CURSOR = Style(reverse=True)
 HELD = Style(bold=True, underline=True)  # the cursor while something else has the focus
 
 
-class Rows(ScrollView, can_focus=True):
+class RowList(ScrollView, can_focus=True):
     """Lines with a cursor."""
 
     DEFAULT_CSS = """
-    Rows { height: 1fr; scrollbar-gutter: stable; scrollbar-size-horizontal: 0; }
+    RowList { height: 1fr; scrollbar-gutter: stable; scrollbar-size-horizontal: 0; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up", "move(-1)", "up", show=False),
@@ -44,20 +44,20 @@ class Rows(ScrollView, can_focus=True):
 
     cursor: reactive[int] = reactive(0, init=False)
 
-    class Moved(Message):
+    class CursorMoved(Message):
         """The cursor is on another row."""
 
-        def __init__(self, rows: Rows, key: Hashable) -> None:
+        def __init__(self, rows: RowList, key: Hashable) -> None:
             """`key` of the row, None without rows."""
             super().__init__()
             self.rows, self.key = rows, key
 
         @property
-        def control(self) -> Rows:
+        def control(self) -> RowList:
             """The table."""
             return self.rows
 
-    class Chosen(Moved):
+    class RowChosen(CursorMoved):
         """Enter, or a second click, on a row."""
 
     def __init__(
@@ -113,9 +113,9 @@ class Rows(ScrollView, can_focus=True):
         index = self._arriving(len(keys)) if follows else self._place(key, before)
         shift = index - before
         self.virtual_size = Size(self.size.width, len(keys) + bool(self._header))
-        self.set_reactive(Rows.cursor, index)
+        self.set_reactive(RowList.cursor, index)
         if self.key != key:
-            self.post_message(self.Moved(self, self.key))
+            self.post_message(self.CursorMoved(self, self.key))
         if follows:
             self._reveal()
         elif shift and self._arrivals != "anywhere":
@@ -161,7 +161,7 @@ class Rows(ScrollView, can_focus=True):
     def watch_cursor(self) -> None:
         """Keep it in sight, and tell."""
         self._reveal()
-        self.post_message(self.Moved(self, self.key))
+        self.post_message(self.CursorMoved(self, self.key))
         self.refresh()
 
     def validate_cursor(self, value: int) -> int:
@@ -183,7 +183,7 @@ class Rows(ScrollView, can_focus=True):
     def action_choose(self) -> None:
         """Tell that this row is meant."""
         if self._keys:
-            self.post_message(self.Chosen(self, self.key))
+            self.post_message(self.RowChosen(self, self.key))
 
     def on_click(self, event: events.Click) -> None:
         """The cursor goes to the row; a click on the cursor chooses it."""
@@ -230,7 +230,7 @@ class Rows(ScrollView, can_focus=True):
             self.scroll_to(y=y, animate=False, immediate=True)
 
 
-def _strip(widget: Rows, text: Text, width: int) -> Strip:
+def _strip(widget: RowList, text: Text, width: int) -> Strip:
     line = text.copy()
     line.truncate(width, overflow="ellipsis", pad=True)
     segments = line.render(widget.app.console)

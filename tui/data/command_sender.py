@@ -19,15 +19,15 @@ from common.store.store import Store
 from tui.banner import Level
 
 POLL_S = 0.25
-PATIENCE_S = 15.0  # the coordinator looks every second
-FOLLOWED_S = 60.0  # a late answer is an answer, too; then it is withdrawn
-SHOWN_S = 8.0  # how long an outcome stays on the screen
+ANSWER_EXPECTED_S = 15.0  # the coordinator looks every second
+WITHDRAW_AFTER_S = 60.0  # a late answer is an answer, too; then it is withdrawn
+OUTCOME_SHOWN_S = 8.0  # how long an outcome stays on the screen
 
 DESTRUCTIVE: frozenset[CommandName] = frozenset({"stop", "drain", "kick"})
 
 
 @dataclass(frozen=True)
-class Order:
+class SentCommand:
     """What was asked, and what came of it.
 
     Attributes:
@@ -47,7 +47,7 @@ class Order:
     reason: str = ""
 
 
-def told(order: Order, now: float) -> tuple[Level, str] | None:
+def status_line(order: SentCommand, now: float) -> tuple[Level, str] | None:
     """How serious it is, and the line; None once it has been shown long enough. Pure.
 
     Args:
@@ -56,11 +56,11 @@ def told(order: Order, now: float) -> tuple[Level, str] | None:
     """
     name = f"{order.action} {order.target}".strip()
     age = now - order.asked
-    if order.state == "requested" and age < PATIENCE_S:
+    if order.state == "requested" and age < ANSWER_EXPECTED_S:
         return "note", f"{name}: requested {age:.0f} s ago"
     if order.state == "requested":
         return "warning", f"{name}: no answer from the coordinator for {age:.0f} s"
-    if now - order.since > SHOWN_S:
+    if now - order.since > OUTCOME_SHOWN_S:
         return None
     match order.state:
         case "done":
@@ -73,7 +73,7 @@ def told(order: Order, now: float) -> tuple[Level, str] | None:
             return "warning", f"{name}: withdrawn, no answer from the coordinator"
 
 
-class Controls:
+class CommandSender:
     """The orders of this session. No method waits."""
 
     def __init__(self, connect: Callable[[], Store]) -> None:
@@ -83,7 +83,7 @@ class Controls:
             connect: Opens the store, or raises `StoreError`.
         """
         self._connect = connect
-        self._orders: dict[int, Order] = {}
+        self._orders: dict[int, SentCommand] = {}
         self._lock = threading.Lock()
         self._closed = threading.Event()
 
@@ -91,13 +91,13 @@ class Controls:
         """Send an order to the coordinator of a run."""
         with self._lock:
             number = max(self._orders, default=0) + 1
-            self._orders[number] = Order(action, target, time.monotonic())
+            self._orders[number] = SentCommand(action, target, time.monotonic())
         threading.Thread(target=self._follow, args=(number, run), daemon=True).start()
 
     def lines(self, now: float) -> list[tuple[Level, str]]:
         """What to tell; what has been told long enough is forgotten."""
         with self._lock:
-            lines = {number: told(order, now) for number, order in self._orders.items()}
+            lines = {number: status_line(order, now) for number, order in self._orders.items()}
             self._orders = {n: order for n, order in self._orders.items() if lines[n] is not None}
         return [line for line in lines.values() if line is not None]
 
@@ -113,7 +113,7 @@ class Controls:
         except StoreError as error:
             self._became(number, "unsent", error.what)
             return
-        while time.monotonic() < order.asked + FOLLOWED_S and not self._closed.wait(POLL_S):
+        while time.monotonic() < order.asked + WITHDRAW_AFTER_S and not self._closed.wait(POLL_S):
             try:
                 answer = commands.read_reply(store, run, command.command_id)
             except StoreError:  # the banner says so; the command is sent all the same

@@ -9,7 +9,7 @@ BARS = "▁▂▃▄▅▆▇█"
 GAP = "·"
 
 
-def spark(values: Sequence[float | None], low: float, high: float) -> str:
+def sparkline(values: Sequence[float | None], low: float, high: float) -> str:
     """Bars between two bounds; a dot where there is no number.
 
     Args:
@@ -27,7 +27,7 @@ def _bar(value: float, span: float) -> str:
     return BARS[max(0, min(7, round(7 * value / span)))]
 
 
-def squeezed(values: Sequence[float], count: int) -> list[float]:
+def downsample(values: Sequence[float], count: int) -> list[float]:
     """At most so many numbers: means of neighbours, so that the whole history is seen."""
     if len(values) <= count:
         return list(values)

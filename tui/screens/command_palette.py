@@ -9,10 +9,10 @@ from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.types import IgnoreReturnCallbackType
 
 if TYPE_CHECKING:
-    from tui.app import Watch
+    from tui.app import MonitorApp
 
 
-class Entry(NamedTuple):
+class PaletteEntry(NamedTuple):
     """One line of the palette."""
 
     name: str
@@ -20,7 +20,7 @@ class Entry(NamedTuple):
     call: IgnoreReturnCallbackType
 
 
-class Commands(Provider):
+class AppCommandProvider(Provider):
     """Asks the app what it can do now."""
 
     async def discover(self) -> Hits:
@@ -36,5 +36,5 @@ class Commands(Provider):
             if score > 0:
                 yield Hit(score, matcher.highlight(entry.name), entry.call, help=entry.help)
 
-    def _entries(self) -> Iterator[Entry]:
-        return cast("Watch", self.app).entries()
+    def _entries(self) -> Iterator[PaletteEntry]:
+        return cast("MonitorApp", self.app).entries()

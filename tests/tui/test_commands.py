@@ -20,11 +20,11 @@ from common.store.view import ClientRow, FederationView
 from tests.support.federations import Federation, federation
 from tests.support.processes import Command, eventually
 from tests.support.servers import Server
-from tests.support.tui.stage import Script, heartbeat, ordered, said, screen, shows, watch
-from tui.app import PANES, Watch
-from tui.panes.clients import Clients
-from tui.widgets.confirm import Confirm
-from tui.widgets.table import LiveTable
+from tests.support.tui.live_app import Script, heartbeat, ordered, said, screen, shows, watch
+from tui.app import PANES, MonitorApp
+from tui.panes.clients import ClientsPane
+from tui.screens.confirm import ConfirmScreen
+from tui.widgets.live_table import LiveTable
 
 pytestmark = pytest.mark.servers
 NAME = "small"
@@ -41,7 +41,7 @@ class Steered:
     def watch(self, script: Script) -> None:
         watch(self.store, NAME, script)
 
-    async def order(self, pilot: Pilot[None], app: Watch, name: str, *keys: str) -> None:
+    async def order(self, pilot: Pilot[None], app: MonitorApp, name: str, *keys: str) -> None:
         """Give an order while the coordinator is held, and let it answer."""
         self.coordinator.signal(signal.SIGSTOP)
         requested = f"{name}: requested"
@@ -76,15 +76,15 @@ def steered(
         yield Steered(run, coordinator, redis_server.url)
 
 
-def view(app: Watch) -> FederationView:
-    found = app._feed.look().view
+def view(app: MonitorApp) -> FederationView:
+    found = app._source.latest().view
     assert found is not None
     return found
 
 
-def status(app: Watch) -> str:
+def status(app: MonitorApp) -> str:
     """As it stands on the overview, once that is what was read."""
-    seen = app._feed.look().view
+    seen = app._source.latest().view
     found = seen.info.status if seen else ""
     return found if f" {found} " in screen(app) else ""
 
@@ -94,14 +94,14 @@ def tab(name: str) -> str:
     return str(list(PANES).index(name) + 1)
 
 
-def row(app: Watch, name: str) -> ClientRow:
+def row(app: MonitorApp, name: str) -> ClientRow:
     return next(each for each in view(app).clients if each.client_id == name)
 
 
-async def on_client(pilot: Pilot[None], app: Watch, name: str) -> None:
+async def on_client(pilot: Pilot[None], app: MonitorApp, name: str) -> None:
     """Put the cursor on a client."""
     await pilot.press(tab("clients"))
-    table = app.query_one(Clients).query_one(LiveTable)
+    table = app.query_one(ClientsPane).query_one(LiveTable)
     await shows(pilot, "the clients", lambda: table.row_count == 3)
     await pilot.press("home", *["down"] * int(name[-1]))
     await shows(pilot, name, lambda: table.selected == name)
@@ -115,7 +115,7 @@ async def palette(pilot: Pilot[None], words: str, line: str) -> None:
 
 
 def test_what_the_base_answers_is_shown(steered: Steered) -> None:
-    async def script(pilot: Pilot[None], app: Watch) -> None:
+    async def script(pilot: Pilot[None], app: MonitorApp) -> None:
         await pilot.press(tab("samples"))
         await shows(pilot, "the base", lambda: "the base and 0 versions answered" in screen(app))
         [sample] = view(app).samples
@@ -126,7 +126,7 @@ def test_what_the_base_answers_is_shown(steered: Steered) -> None:
 
 
 def test_p_pauses_and_resumes_and_a_refusal_from_the_palette_is_told(steered: Steered) -> None:
-    async def script(pilot: Pilot[None], app: Watch) -> None:
+    async def script(pilot: Pilot[None], app: MonitorApp) -> None:
         await shows(pilot, "it runs", lambda: status(app) == "running")
         await steered.order(pilot, app, "pause", "p")
         assert ordered(app) == "pause: done"
@@ -144,10 +144,10 @@ def test_p_pauses_and_resumes_and_a_refusal_from_the_palette_is_told(steered: St
 
 
 def test_a_client_is_kicked_and_pardoned_and_its_task_is_reissued(steered: Steered) -> None:
-    async def script(pilot: Pilot[None], app: Watch) -> None:
+    async def script(pilot: Pilot[None], app: MonitorApp) -> None:
         await shows(pilot, "it runs", lambda: status(app) == "running")
         await pilot.press("k")
-        assert not isinstance(app.screen, Confirm), "no client is selected here"
+        assert not isinstance(app.screen, ConfirmScreen), "no client is selected here"
         busy = next(each.client_id for each in view(app).clients if each.task_id)
         idle = next(each.client_id for each in view(app).clients if not each.task_id)
 
@@ -178,17 +178,17 @@ def test_a_client_is_kicked_and_pardoned_and_its_task_is_reissued(steered: Steer
 
 
 def test_what_ends_the_run_is_asked_first_and_then_done(steered: Steered) -> None:
-    async def script(pilot: Pilot[None], app: Watch) -> None:
+    async def script(pilot: Pilot[None], app: MonitorApp) -> None:
         await shows(pilot, "it runs", lambda: status(app) == "running")
         for key, action, no in (("S", "Stop", "enter"), ("D", "Drain", "escape")):
             await pilot.press(key)
-            await shows(pilot, "it asks", lambda: isinstance(app.screen, Confirm))
+            await shows(pilot, "it asks", lambda: isinstance(app.screen, ConfirmScreen))
             assert f"{action} run {NAME}?" in screen(app)
             await pilot.press(no)
-            await shows(pilot, "it is over", lambda: not isinstance(app.screen, Confirm))
+            await shows(pilot, "it is over", lambda: not isinstance(app.screen, ConfirmScreen))
         assert ordered(app) == ""
         await pilot.press("D")
-        await shows(pilot, "it asks", lambda: isinstance(app.screen, Confirm))
+        await shows(pilot, "it asks", lambda: isinstance(app.screen, ConfirmScreen))
         await steered.order(pilot, app, "drain", "y")
         await shows(pilot, "draining", lambda: status(app) == "draining")
         await palette(pilot, "stop", "End the run now; it can be resumed")

@@ -12,13 +12,13 @@ from textual.containers import Vertical
 from textual.message import Message
 from textual.widgets import Input, Static
 
-from tui.feed import Look
-from tui.tally import Tally
+from tui.data.reader import Snapshot
+from tui.data.update_counts import UpdateCounts
 from tui.widgets.cell import Cell
-from tui.widgets.table import Column, LiveTable
+from tui.widgets.live_table import Column, LiveTable
 
 
-class Listing(Vertical):
+class TablePane(Vertical):
     """A summary line, the table, and a line to type a filter into."""
 
     COLUMNS: ClassVar[tuple[Column, ...]] = ()
@@ -29,7 +29,7 @@ class Listing(Vertical):
         Binding("escape", "unfilter", "no filter", show=False),
     ]
 
-    class Chosen(Message):
+    class RowChosen(Message):
         """Somebody wants to know more of a row."""
 
         def __init__(self, noun: str, key: str) -> None:
@@ -39,8 +39,8 @@ class Listing(Vertical):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self.tally = Tally()
-        self._look: Look | None = None
+        self.tally = UpdateCounts()
+        self._snapshot: Snapshot | None = None
 
     def compose(self) -> ComposeResult:
         """The three parts; the filter is hidden."""
@@ -48,7 +48,7 @@ class Listing(Vertical):
         yield LiveTable(self.COLUMNS)
         yield Input(placeholder="rows that contain …; escape ends", compact=True)
 
-    def rows(self, look: Look) -> dict[str, dict[str, Cell]]:
+    def rows(self, snapshot: Snapshot) -> dict[str, dict[str, Cell]]:
         """What to show, by key."""
         raise NotImplementedError
 
@@ -57,25 +57,25 @@ class Listing(Vertical):
         """The key of the row under the cursor."""
         return self.query_one(LiveTable).selected
 
-    def show(self, look: Look) -> None:
-        """Put a look on the screen."""
-        self._look = look
-        rows, wanted = self.rows(look), self.query_one(Input).value.strip().lower()
+    def show(self, snapshot: Snapshot) -> None:
+        """Show a snapshot on the screen."""
+        self._snapshot = snapshot
+        rows, wanted = self.rows(snapshot), self.query_one(Input).value.strip().lower()
         kept = {k: cells for k, cells in rows.items() if matches(cells, wanted)} if wanted else rows
         table = self.query_one(LiveTable)
         table.fill(kept)
         shown = f"{len(kept):,} of {len(rows):,} {self.NOUN}s, by {table.sorting}"
         shown += f", with {wanted!r}" if wanted else ""
         shown = shown if rows else f"no {self.NOUN}s"
-        summary, heading = self.query_one(".summary", Static), self.heading(look, shown)
+        summary, heading = self.query_one(".summary", Static), self.heading(snapshot, shown)
         if str(summary.content) != heading:  # every update lays out the whole screen anew
             summary.update(heading)
 
-    def heading(self, look: Look, shown: str) -> str:
+    def heading(self, snapshot: Snapshot, shown: str) -> str:
         """What stands above the table.
 
         Args:
-            look: What is shown.
+            snapshot: What is shown.
             shown: Of it: how many rows, in which order, with which filter.
         """
         return shown
@@ -107,14 +107,14 @@ class Listing(Vertical):
         event.stop()
         self.query_one(LiveTable).focus()
 
-    @on(LiveTable.Chosen)
-    def _chosen(self, message: LiveTable.Chosen) -> None:
+    @on(LiveTable.RowChosen)
+    def _chosen(self, message: LiveTable.RowChosen) -> None:
         """Enter, or a second click."""
         message.stop()
-        self.post_message(self.Chosen(self.NOUN, str(message.key)))
+        self.post_message(self.RowChosen(self.NOUN, str(message.key)))
 
-    @on(LiveTable.Sorted)
-    def _sorted(self, message: LiveTable.Sorted) -> None:
+    @on(LiveTable.SortChanged)
+    def _sorted(self, message: LiveTable.SortChanged) -> None:
         """Say so above the table."""
         message.stop()
         self._again()
@@ -124,8 +124,8 @@ class Listing(Vertical):
         self._again()
 
     def _again(self) -> None:
-        if self._look is not None:
-            self.show(self._look)
+        if self._snapshot is not None:
+            self.show(self._snapshot)
 
 
 def matches(cells: Mapping[str, Cell], wanted: str) -> bool:

@@ -9,7 +9,7 @@ from common.protocol.records import Event
 MARK = {"info": " ", "warning": "!", "error": "x"}
 
 
-def line(event: Event) -> str:
+def format_event(event: Event) -> str:
     """`12:34:56   version    version 3: …`; the mark in the middle is ! or x where it matters."""
     clock = time.strftime("%H:%M:%S", time.localtime(event.at))
     return f"{clock} {MARK[event.level]} {event.kind:<10} {event.text}"

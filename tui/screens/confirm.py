@@ -10,7 +10,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 
-class Confirm(ModalScreen[bool]):
+class ConfirmScreen(ModalScreen[bool]):
     """One question; `y` is yes, every other key that one would try is no."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -9,12 +9,12 @@ from rich.text import Text
 
 from common.store.inbox_totals import add_up
 from common.store.view import FederationView
-from tui.lines import line
+from tui.event_line import format_event
 
 STYLE = {"running": "green", "finished": "green", "waiting": "yellow", "stopped": "yellow"}
 
 
-def panel(view: FederationView, now: float, events: int = 6) -> RenderableType:
+def status_panel(view: FederationView, now: float, events: int = 6) -> RenderableType:
     """Everything of a view that fits a terminal.
 
     Args:
@@ -26,7 +26,10 @@ def panel(view: FederationView, now: float, events: int = 6) -> RenderableType:
         _head(view, now),
         _clients(view),
         _workers(view, now),
-        *(Text(line(event), overflow="ellipsis", no_wrap=True) for event in view.events[-events:]),
+        *(
+            Text(format_event(event), overflow="ellipsis", no_wrap=True)
+            for event in view.events[-events:]
+        ),
     )
 
 

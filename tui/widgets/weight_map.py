@@ -13,7 +13,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from common.protocol.records import VersionSummary
-from tui import history
+from tui.data import history
 
 NAME = 14  # columns for a client's name
 TICK = 10  # versions from one number above the map to the next
@@ -21,12 +21,12 @@ HEAD = 2  # lines above the clients
 LOW, HIGH = (38, 50, 72), (255, 176, 64)  # from a small weight to the largest, as RGB
 
 
-class Heat(ScrollView, can_focus=True):
+class WeightMap(ScrollView, can_focus=True):
     """Columns are versions, newest at the right; rows are clients."""
 
     DEFAULT_CSS = """
-    Heat { height: 1fr; scrollbar-size-horizontal: 0; scrollbar-gutter: stable; }
-    Heat:focus { background-tint: $foreground 5%; }
+    WeightMap { height: 1fr; scrollbar-size-horizontal: 0; scrollbar-gutter: stable; }
+    WeightMap:focus { background-tint: $foreground 5%; }
     """
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:

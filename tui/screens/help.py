@@ -12,11 +12,11 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-Key = tuple[str, str]
+KeyHelp = tuple[str, str]
 """Keys as they are written on a keyboard, and what they do."""
 
-QUIT: Key = ("q", "quit, as does ctrl+q; the run goes on")
-WATCH: tuple[Key, ...] = (
+QUIT_KEY: KeyHelp = ("q", "quit, as does ctrl+q; the run goes on")
+VIEW_KEYS: tuple[KeyHelp, ...] = (
     ("1 … 8", "overview, workers, clients, aggregation, queues, inbox, log, samples"),
     ("↑ ↓", "move, as do page up, page down, home, end and the mouse"),
     ("s", "sort a table by its next column; so does a click on a header"),
@@ -27,9 +27,9 @@ WATCH: tuple[Key, ...] = (
     ("space", "hold the view still, and let it go on"),
     ("ctrl+p", "all commands, and the colours"),
     ("?", "this help"),
-    QUIT,
+    QUIT_KEY,
 )
-CONTROL: tuple[Key, ...] = (
+COMMAND_KEYS: tuple[KeyHelp, ...] = (
     ("p", "pause: no new tasks; where it is paused, resume"),
     ("D", "drain: finish what is open, then end the run"),
     ("S", "stop: end the run now; it can be resumed"),
@@ -41,7 +41,7 @@ A line on top says when the view is old: without the store the last view stays, 
 this screen reconnects by itself."""
 
 
-def table(keys: Sequence[Key]) -> Table:
+def table(keys: Sequence[KeyHelp]) -> Table:
     """A line for each, or more where space is short."""
     grid = Table.grid(padding=(0, 2))
     for key, does in keys:
@@ -49,14 +49,14 @@ def table(keys: Sequence[Key]) -> Table:
     return grid
 
 
-class Help(ModalScreen[None]):
+class HelpScreen(ModalScreen[None]):
     """One box with all keys."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,question_mark,q,space,enter", "dismiss", "close")
     ]
 
-    def __init__(self, keys: Sequence[Key], controls: bool) -> None:
+    def __init__(self, keys: Sequence[KeyHelp], controls: bool) -> None:
         """The keys of this session.
 
         Args:
@@ -64,7 +64,7 @@ class Help(ModalScreen[None]):
             controls: Whether it may change the run.
         """
         super().__init__()
-        self._keys = (*keys, *((("", ""), *CONTROL) if controls else ()))
+        self._keys = (*keys, *((("", ""), *COMMAND_KEYS) if controls else ()))
 
     def compose(self) -> ComposeResult:
         """One box; a low terminal shows a part of it."""

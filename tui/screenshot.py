@@ -1,4 +1,4 @@
-"""Draws the screen of a replay as SVG, without a terminal: `python -m tui.picture RUN FILE`.
+"""Draws the screen of a replay as SVG, without a terminal: `python -m tui.screenshot RUN FILE`.
 
 `make screenshot` makes docs/tui.svg with it.
 """
@@ -12,8 +12,8 @@ from pathlib import Path
 from common.errors import FcclError
 from common.run_directory import recorded_run
 from common.run_directory.recorded_run import RecordedRun
-from tui.player import Player
-from tui.replay import Replay
+from tui.data.replay import Replay
+from tui.replay_app import ReplayApp
 
 SHARE = 0.6  # of the run's time that is over in the picture
 SIZE = (120, 36)
@@ -30,7 +30,7 @@ async def _drawn(recorded: RecordedRun) -> str:
     replay = Replay(recorded, speed=1.0, monotonic=lambda: now)
     replay.start()
     now = SHARE * (recorded.ended_at - recorded.started_at)
-    app = Player(replay)
+    app = ReplayApp(replay)
     async with app.run_test(size=SIZE) as pilot:
         await pilot.pause(PAUSE_S)
         return app.export_screenshot()
@@ -39,7 +39,7 @@ async def _drawn(recorded: RecordedRun) -> str:
 def main() -> None:
     """The command."""
     if len(sys.argv) != 3:
-        sys.exit("use: python -m tui.picture RUN FILE")
+        sys.exit("use: python -m tui.screenshot RUN FILE")
     run, file = map(Path, sys.argv[1:])
     try:
         svg = draw(recorded_run.read_run(run))

@@ -14,8 +14,8 @@ from textual.widgets import Static
 from textual_plot import HiResMode, LegendLocation, PlotWidget
 
 from common.protocol.records import VersionSummary
-from tui.figures import boundaries
-from tui.widgets.spark import spark, squeezed
+from tui.data.figures import boundaries
+from tui.widgets.sparkline import downsample, sparkline
 
 LEAST_WIDTH, LEAST_HEIGHT = 60, 12  # of a plot that one can read
 POINTS = 400  # per curve; a terminal has no more columns
@@ -23,7 +23,7 @@ POINTS = 400  # per curve; a terminal has no more columns
 Curve = Sequence[tuple[int, float]]
 
 
-def curves(versions: Sequence[VersionSummary]) -> dict[str, Curve]:
+def loss_curves(versions: Sequence[VersionSummary]) -> dict[str, Curve]:
     """Loss by version, of each measure: what was trained on, and holdouts before training."""
     return {
         "train": [(v.version, v.train_loss) for v in versions if v.train_loss is not None],
@@ -37,7 +37,7 @@ class _Plot(PlotWidget, can_focus=False):
     """Looked at, not walked through: keys and wheel stay with the pane."""
 
 
-class Curves(Container):
+class LossCurves(Container):
     """Redrawn when there is a new version, or another size."""
 
     def __init__(self, phases: Sequence[str] = (), **arguments: Any) -> None:
@@ -73,7 +73,7 @@ class Curves(Container):
         """Whether there is something to plot, and room for it."""
         roomy = self.size.width >= LEAST_WIDTH and self.size.height >= LEAST_HEIGHT
         # One point has no scale.
-        return roomy and any(len(curve) > 1 for curve in curves(self._versions[-3:]).values())
+        return roomy and any(len(curve) > 1 for curve in loss_curves(self._versions[-3:]).values())
 
     def _choose(self) -> None:
         self.query_one(_Plot).display = self.plotted
@@ -81,11 +81,11 @@ class Curves(Container):
 
     def _draw(self) -> None:
         if self.plotted:
-            self._plot(curves(self._versions))
+            self._plot(loss_curves(self._versions))
         else:
             # Losses of two objectives have no scale in common: only this phase's.
             phase = self._versions[-1].phase if self._versions else 0
-            found = curves([version for version in self._versions if version.phase == phase])
+            found = loss_curves([version for version in self._versions if version.phase == phase])
             self.query_one("#sparks", Static).update(sparks(found, max(10, self.size.width - 34)))
 
     def _plot(self, found: dict[str, Curve]) -> None:
@@ -127,6 +127,6 @@ def sparks(found: dict[str, Curve], width: int) -> Text:
     for name, curve in found.items():
         losses = [loss for _, loss in curve]
         if losses:
-            bars = spark(squeezed(losses, width), low, high)
+            bars = sparkline(downsample(losses, width), low, high)
             lines.append(f"{name:<14} {losses[0]:.3f} {bars} {losses[-1]:.3f}")
     return Text("\n".join(lines), no_wrap=True, overflow="ellipsis")

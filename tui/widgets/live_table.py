@@ -19,7 +19,7 @@ from rich.text import Text
 from textual.strip import Strip
 
 from tui.widgets.cell import Cell
-from tui.widgets.rows import Rows
+from tui.widgets.row_list import RowList
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def fitting(columns: Sequence[Column], width: int) -> tuple[Column, ...]:
     return tuple(column for column in columns if column.key in chosen)
 
 
-class LiveTable(Rows):
+class LiveTable(RowList):
     """Rows by key; `fill` makes the table show them."""
 
     def __init__(self, columns: Sequence[Column], **arguments: Any) -> None:
@@ -97,7 +97,7 @@ class LiveTable(Rows):
         self.descending = not self.descending if key == self.sort_key else column.right
         self.sort_key = key
         self._rank()
-        self.post_message(self.Sorted(self, self.key))
+        self.post_message(self.SortChanged(self, self.key))
 
     def next_sort(self) -> None:
         """Sort by the next column."""
@@ -111,7 +111,7 @@ class LiveTable(Rows):
         column = next(column for column in self._all if column.key == self.sort_key)
         return f"{column.title} {self._arrow}"
 
-    class Sorted(Rows.Moved):
+    class SortChanged(RowList.CursorMoved):
         """The rows stand in another order."""
 
     def heading(self, width: int) -> Strip:

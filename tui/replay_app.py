@@ -6,23 +6,23 @@ from typing import ClassVar
 
 from textual.binding import Binding, BindingType
 
-from tui.app import Watch
-from tui.help import WATCH, Key
-from tui.replay import Replay
+from tui.app import MonitorApp
+from tui.data.replay import Replay
+from tui.screens.help import VIEW_KEYS, KeyHelp
 
-TIME: tuple[Key, ...] = (
+REPLAY_KEYS: tuple[KeyHelp, ...] = (
     ("+ -", "twice as fast, half as fast; = is +, too"),
     ("space", "hold the time, and let it run on"),
 )
 
 
-class Player(Watch):
+class ReplayApp(MonitorApp):
     """`+` and `-` change how fast time runs, space holds it."""
 
     # Those of the time, before the rest.
     KEYS = (
-        *TIME,
-        *(key for key in WATCH if key[0] not in ("space", "q")),
+        *REPLAY_KEYS,
+        *(key for key in VIEW_KEYS if key[0] not in ("space", "q")),
         ("q", "quit, as does ctrl+q"),
     )
     BINDINGS: ClassVar[list[BindingType]] = [

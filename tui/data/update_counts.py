@@ -9,26 +9,26 @@ from collections.abc import Mapping, Sequence
 
 from common.protocol.records import VersionSummary
 from common.store.view import FederationView
-from tui import figures
-from tui.figures import Done
+from tui.data import figures
+from tui.data.figures import AppliedUpdate
 
 
-class Tally:
+class UpdateCounts:
     """Of one run, or of one after the other."""
 
     def __init__(self) -> None:
         self._last: VersionSummary | None = None
-        self._clients: Mapping[str, Sequence[Done]] = {}
-        self._workers: Mapping[str, Sequence[Done]] = {}
+        self._clients: Mapping[str, Sequence[AppliedUpdate]] = {}
+        self._workers: Mapping[str, Sequence[AppliedUpdate]] = {}
         self._totals: Mapping[str, float] = {}
         self._slowest: Sequence[tuple[str, float]] = ()
 
-    def by_client(self, view: FederationView) -> Mapping[str, Sequence[Done]]:
+    def by_client(self, view: FederationView) -> Mapping[str, Sequence[AppliedUpdate]]:
         """See `figures.by_client`."""
         self._count(view)
         return self._clients
 
-    def by_worker(self, view: FederationView) -> Mapping[str, Sequence[Done]]:
+    def by_worker(self, view: FederationView) -> Mapping[str, Sequence[AppliedUpdate]]:
         """See `figures.by_worker`."""
         self._count(view)
         return self._workers

@@ -14,7 +14,7 @@ from typing import Literal
 from common.protocol.records import Event, VersionSummary
 from common.store.view import ClientRow, QueueRow
 
-Kind = Literal["tasks", "updates", "dead", "other"]
+QueueKind = Literal["tasks", "updates", "dead", "other"]
 
 LEVELS = ("info", "warning", "error")
 WINDOW_S = 10.0  # rates are taken over about so many seconds
@@ -112,15 +112,15 @@ def _searched(event: Event) -> str:
 
 
 @dataclass(frozen=True)
-class Place:
+class QueueName:
     """What a queue is for, and whose it is; no site for the dead letters."""
 
-    kind: Kind
+    kind: QueueKind
     site: str
 
 
 @dataclass(frozen=True)
-class Sample:
+class QueueSample:
     """What is counted at one moment, on the monotonic clock.
 
     Attributes:
@@ -136,29 +136,29 @@ class Sample:
     applied: Mapping[str, int]
 
 
-def place(queue: str) -> Place:
+def place(queue: str) -> QueueName:
     """The parts of a queue's name, `fccl.RUN.tasks.SITE`, `….updates.SITE` or `….dead`."""
     parts = queue.split(".")
     if len(parts) == 4 and parts[0] == "fccl" and parts[2] in ("tasks", "updates"):
-        return Place("tasks" if parts[2] == "tasks" else "updates", parts[3])
+        return QueueName("tasks" if parts[2] == "tasks" else "updates", parts[3])
     if len(parts) == 3 and parts[0] == "fccl" and parts[2] == "dead":
-        return Place("dead", "")
-    return Place("other", queue)
+        return QueueName("dead", "")
+    return QueueName("other", queue)
 
 
-def sample(at: float, queues: Iterable[QueueRow], clients: Iterable[ClientRow]) -> Sample:
+def sample(at: float, queues: Iterable[QueueRow], clients: Iterable[ClientRow]) -> QueueSample:
     """What is counted now."""
     issued: Counter[str] = Counter()
     applied: Counter[str] = Counter()
     for client in clients:
         issued[client.site] += client.issued
         applied[client.site] += client.participation
-    return Sample(at, {row.queue: row.messages for row in queues}, issued, applied)
+    return QueueSample(at, {row.queue: row.messages for row in queues}, issued, applied)
 
 
 def remember(
-    samples: Sequence[Sample], new: Sample, window_s: float = WINDOW_S
-) -> tuple[Sample, ...]:
+    samples: Sequence[QueueSample], new: QueueSample, window_s: float = WINDOW_S
+) -> tuple[QueueSample, ...]:
     """The samples of the last seconds, with a new one; at least one older than the window stays.
 
     A look that is no newer than the last one adds nothing.
@@ -171,7 +171,9 @@ def remember(
     return tuple(kept)
 
 
-def rate(samples: Sequence[Sample], counted: Callable[[Sample], int | None]) -> float | None:
+def rate(
+    samples: Sequence[QueueSample], counted: Callable[[QueueSample], int | None]
+) -> float | None:
     """By how much a count changes per second over the samples that have it; None while unknown."""
     known = [(each.at, value) for each in samples if (value := counted(each)) is not None]
     if len(known) < 2:
@@ -203,9 +205,9 @@ class SiteQueues:
     applied: float | None
 
 
-def sites(queues: Iterable[QueueRow], samples: Sequence[Sample]) -> list[SiteQueues]:
+def sites(queues: Iterable[QueueRow], samples: Sequence[QueueSample]) -> list[SiteQueues]:
     """The queues by site, in the order of their names."""
-    found: dict[str, dict[Kind, QueueRow]] = {}
+    found: dict[str, dict[QueueKind, QueueRow]] = {}
     for row in queues:
         where = place(row.queue)
         if where.kind in ("tasks", "updates"):
@@ -218,12 +220,14 @@ def dead(queues: Iterable[QueueRow]) -> QueueRow | None:
     return next((row for row in queues if place(row.queue).kind == "dead"), None)
 
 
-def growth(samples: Sequence[Sample], queue: str) -> float | None:
+def growth(samples: Sequence[QueueSample], queue: str) -> float | None:
     """Messages per second by which a queue grows or, negative, shrinks; None while unknown."""
     return rate(samples, lambda each: each.depths.get(queue))
 
 
-def _site(name: str, rows: Mapping[Kind, QueueRow], samples: Sequence[Sample]) -> SiteQueues:
+def _site(
+    name: str, rows: Mapping[QueueKind, QueueRow], samples: Sequence[QueueSample]
+) -> SiteQueues:
     tasks, updates = rows.get("tasks"), rows.get("updates")
     return SiteQueues(
         site=name,

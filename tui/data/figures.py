@@ -13,11 +13,11 @@ from statistics import median
 
 from common.protocol.records import Heartbeat, UpdateSummary, VersionSummary
 from common.store.view import ClientRow, FederationView, RunInfo
-from tui.words import plural
+from tui.formatting import plural
 
 RECENT = 10  # versions that a rate, or a trend, is taken over
 
-Done = tuple[int, UpdateSummary]
+AppliedUpdate = tuple[int, UpdateSummary]
 """An update, and the version that it went into."""
 
 
@@ -61,7 +61,7 @@ def seconds_left(version: int, total: int, speed: Pace | None) -> float | None:
 
 
 @dataclass(frozen=True)
-class Progress:
+class PhaseProgress:
     """How far the current phase is, in versions."""
 
     done: int
@@ -73,12 +73,12 @@ class Progress:
         return min(1.0, self.done / self.total) if self.total else 1.0
 
 
-def phase_progress(info: RunInfo) -> Progress | None:
+def phase_progress(info: RunInfo) -> PhaseProgress | None:
     """How far the current phase is; None where the coordinator does not say how long it is."""
     if info.phase >= len(info.phase_ends):
         return None
     begin = info.phase_ends[info.phase - 1] if info.phase else 0
-    return Progress(max(0, info.version - begin), max(0, info.phase_ends[info.phase] - begin))
+    return PhaseProgress(max(0, info.version - begin), max(0, info.phase_ends[info.phase] - begin))
 
 
 def tokens_per_s(workers: Sequence[Heartbeat]) -> float:
@@ -97,7 +97,7 @@ def bytes_down(versions: Sequence[VersionSummary]) -> int:
     return sum(sizes.get(u.base_version, 0) for version in versions for u in version.updates)
 
 
-def by_client(versions: Sequence[VersionSummary]) -> Mapping[str, Sequence[Done]]:
+def by_client(versions: Sequence[VersionSummary]) -> Mapping[str, Sequence[AppliedUpdate]]:
     """Every client's applied updates, oldest first."""
     return _grouped(versions, lambda update: update.client_id)
 
@@ -109,7 +109,7 @@ def sites(clients: Sequence[ClientRow]) -> Mapping[str, str]:
 
 def by_worker(
     versions: Sequence[VersionSummary], sites: Mapping[str, str]
-) -> Mapping[str, Sequence[Done]]:
+) -> Mapping[str, Sequence[AppliedUpdate]]:
     """Every worker's applied updates, oldest first.
 
     Args:
@@ -125,15 +125,17 @@ def by_worker(
 
 def _grouped(
     versions: Sequence[VersionSummary], name: Callable[[UpdateSummary], str]
-) -> Mapping[str, Sequence[Done]]:
-    found: dict[str, list[Done]] = {}
+) -> Mapping[str, Sequence[AppliedUpdate]]:
+    found: dict[str, list[AppliedUpdate]] = {}
     for version in versions:
         for update in version.updates:
             found.setdefault(name(update), []).append((version.version, update))
     return found
 
 
-def weights(done: Sequence[Done], newest: int, count: int = RECENT) -> tuple[float | None, ...]:
+def weights(
+    done: Sequence[AppliedUpdate], newest: int, count: int = RECENT
+) -> tuple[float | None, ...]:
     """FCCL weight in each of the last versions; None where the client was not in it."""
     if not done or done[-1][0] <= newest - count:
         return (None,) * min(count, newest)
@@ -143,7 +145,9 @@ def weights(done: Sequence[Done], newest: int, count: int = RECENT) -> tuple[flo
     return tuple(found.get(version) for version in range(max(1, newest - count + 1), newest + 1))
 
 
-def slowest(clients: Mapping[str, Sequence[Done]], count: int = 3) -> Sequence[tuple[str, float]]:
+def slowest(
+    clients: Mapping[str, Sequence[AppliedUpdate]], count: int = 3
+) -> Sequence[tuple[str, float]]:
     """Clients with the longest training, as the median of their last updates, in seconds.
 
     Args:
@@ -176,32 +180,32 @@ def boundaries(versions: Sequence[VersionSummary]) -> tuple[tuple[int, int], ...
 
 
 @dataclass(frozen=True)
-class Answer:
+class HealthCheck:
     """To one of the three questions that a glance asks: good, or not, and why."""
 
     good: bool | None
     text: str
 
 
-def healthy(view: FederationView) -> Answer:
+def healthy(view: FederationView) -> HealthCheck:
     """Whether the run goes on as it should."""
     info, at_work = view.info, len(view.workers)
     if info.status not in ("running", "finished"):
         stuck = info.status in ("failed", "waiting")
         said = info.detail.startswith(info.status)  # "waiting for workers: …"
         text = info.detail if said else f"{info.status}: {info.detail}"
-        return Answer(False if stuck else None, text)
+        return HealthCheck(False if stuck else None, text)
     if info.status == "finished":
-        return Answer(True, "the run is over")
+        return HealthCheck(True, "the run is over")
     if not at_work:
-        return Answer(False, "no live workers")
+        return HealthCheck(False, "no live workers")
     out = sum(client.quarantined for client in view.clients)
     if out:
-        return Answer(None, f"{out} of {len(view.clients)} clients quarantined")
-    return Answer(True, f"{plural(at_work, 'live worker')}, {info.detail}")
+        return HealthCheck(None, f"{out} of {len(view.clients)} clients quarantined")
+    return HealthCheck(True, f"{plural(at_work, 'live worker')}, {info.detail}")
 
 
-def learning(versions: Sequence[VersionSummary]) -> Answer:
+def learning(versions: Sequence[VersionSummary]) -> HealthCheck:
     """Whether the loss on the clients' holdouts falls: the last versions of this phase, in halves.
 
     The measure is the loss before each client trained: that of the shared model.
@@ -210,16 +214,16 @@ def learning(versions: Sequence[VersionSummary]) -> Answer:
     seen = [v for v in versions if v.phase == phase and v.holdout_before is not None]
     losses = [v.holdout_before for v in seen[-2 * RECENT :] if v.holdout_before is not None]
     if len(losses) < 4:
-        return Answer(None, "too early to tell")
+        return HealthCheck(None, "too early to tell")
     half = len(losses) // 2
     before, after = median(losses[:half]), median(losses[half:])
     text = f"holdout {before:.3f} → {after:.3f}, last {len(losses)} versions"
     if after < before:
-        return Answer(True, text)
-    return Answer(False, f"{text}: not falling")
+        return HealthCheck(True, text)
+    return HealthCheck(False, f"{text}: not falling")
 
 
-def slow(versions: Sequence[VersionSummary], worst: Sequence[tuple[str, float]]) -> Answer:
+def slow(versions: Sequence[VersionSummary], worst: Sequence[tuple[str, float]]) -> HealthCheck:
     """Whether somebody takes far longer than is usual.
 
     Args:
@@ -228,7 +232,7 @@ def slow(versions: Sequence[VersionSummary], worst: Sequence[tuple[str, float]])
     """
     usual = usual_seconds(versions)
     if usual is None or not worst:
-        return Answer(None, "no update yet")
+        return HealthCheck(None, "no update yet")
     client, seconds = worst[0]
     text = f"{client} {seconds:.1f} s per update, usual {usual:.1f} s"
-    return Answer(seconds <= 3 * usual, text)
+    return HealthCheck(seconds <= 3 * usual, text)

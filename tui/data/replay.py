@@ -1,4 +1,4 @@
-"""Plays a recorded run: views as from `tui/feed.py`, from a run directory and a clock of its own.
+"""Plays a recorded run: views as from `tui/data/reader.py`, from a run directory and a clock of its own.
 
 No server is needed. What the coordinator shows and the journal does not keep is left out: queues
 are empty. Workers are shown by what their updates say: who trained, for how long, how fast.
@@ -14,18 +14,19 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Protocol, TypeVar
 
+from common.protocol.naming import LOCAL_SITE
 from common.protocol.records import Heartbeat
 from common.run_directory import samples
-from common.run_directory.recorded_run import LOCAL, RecordedRun
+from common.run_directory.recorded_run import RecordedRun
 from common.run_directory.records import AcceptedUpdate, AttemptRecord
 from common.store.view import MANY_EVENTS, ClientRow, FederationView, RunInfo, RunStatus
-from tui.feed import Look
+from tui.data.reader import Snapshot
 
 SPEED = 60.0  # seconds of the run per second
 SLOWEST, FASTEST = 0.125, 2.0**16
 
 
-class Timed(Protocol):
+class TimedRecord(Protocol):
     """Something that happened."""
 
     @property
@@ -33,11 +34,11 @@ class Timed(Protocol):
         """When, in seconds since the epoch."""
 
 
-T = TypeVar("T", bound=Timed)
+T = TypeVar("T", bound=TimedRecord)
 
 
 @dataclass(frozen=True)
-class Clock:
+class PlaybackClock:
     """Virtual time that runs `speed` times as fast as the monotonic clock, until its end.
 
     Attributes:
@@ -59,7 +60,7 @@ class Clock:
         passed = 0.0 if self.held else max(0.0, now - self.since) * self.speed
         return min(self.end, self.at + passed)
 
-    def changed(self, now: float, speed: float, held: bool) -> Clock:
+    def changed(self, now: float, speed: float, held: bool) -> PlaybackClock:
         """A clock that goes on from here in another way."""
         speed = max(SLOWEST, min(FASTEST, speed))
         return replace(self, since=now, at=self.time(now), speed=speed, held=held)
@@ -83,7 +84,9 @@ class Replay:
         """
         self.name = recording.config.run.name
         self._recording, self._monotonic = recording, monotonic
-        self._clock = Clock(monotonic(), recording.started_at, recording.ended_at, speed, held=True)
+        self._clock = PlaybackClock(
+            monotonic(), recording.started_at, recording.ended_at, speed, held=True
+        )
         self._known = _Known(recording)
 
     def start(self) -> None:
@@ -106,7 +109,7 @@ class Replay:
         """Stand still, or go on."""
         self._change(self._clock.speed, not self._clock.held)
 
-    def look(self) -> Look:
+    def latest(self) -> Snapshot:
         """The run as it was at the virtual time."""
         now = self._monotonic()
         at = self._clock.time(now)
@@ -114,7 +117,9 @@ class Replay:
         state = ", held" if self._clock.held else ""
         state = ", at the end" if at >= self._clock.end else state
         detail = f"replay {shown} ×{self._clock.speed:g}{state}"
-        return Look("replay", self._known.view(at), seen=now, moved=now, detail=detail, clock=at)
+        return Snapshot(
+            "replay", self._known.view(at), read_at=now, changed_at=now, detail=detail, wall_time=at
+        )
 
     def _change(self, speed: float, held: bool) -> None:
         self._clock = self._clock.changed(self._monotonic(), speed, held)
@@ -132,7 +137,7 @@ class _Known:
     def view(self, at: float) -> FederationView:
         r = self._recording
         parts = (r.versions, r.events, r.attempts, r.receipts, r.updates, r.samples)
-        mark = tuple(count(part, at) for part in parts)
+        mark = tuple(count_until(part, at) for part in parts)
         if self._view is None or mark != self._mark:
             before, self._view, self._mark = self._view, view_at(r, at), mark
             for name in ("versions", "events", "clients", "samples"):
@@ -142,14 +147,14 @@ class _Known:
         return replace(self._view, info=info, workers=workers_at(r, self._workers, at))
 
 
-def count(things: Sequence[Timed], at: float) -> int:
+def count_until(things: Sequence[TimedRecord], at: float) -> int:
     """How many of them have happened, in their order."""
     return bisect_right(things, at, key=lambda thing: thing.at)
 
 
 def until(things: Sequence[T], at: float) -> Sequence[T]:
     """Those that have happened."""
-    return things[: count(things, at)]
+    return things[: count_until(things, at)]
 
 
 def view_at(recording: RecordedRun, at: float) -> FederationView:
@@ -204,13 +209,13 @@ def _worker(
 ) -> Heartbeat | None:
     if at < _start(updates[0]):
         return None
-    done = count(updates, at)
+    done = count_until(updates, at)
     last = updates[done - 1] if done else None
     current = updates[done] if done < len(updates) and _start(updates[done]) <= at else None
     member = recording.clients.get(updates[0].client_id)
     beat = Heartbeat(
         worker_id=name,
-        site=member.site if member else LOCAL,
+        site=member.site if member else LOCAL_SITE,
         state="waiting",
         clients=tuple(dict.fromkeys(each.client_id for each in updates)),
         last_loss=last.stats.avg_loss if last else None,

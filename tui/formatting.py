@@ -5,7 +5,7 @@ from __future__ import annotations
 MISSING = "-"
 
 
-def size(nbytes: float) -> str:
+def format_bytes(nbytes: float) -> str:
     """`1.5 MB`; decimal, as network people count."""
     for unit in ("B", "kB", "MB", "GB"):
         if nbytes < 1000:
@@ -14,7 +14,7 @@ def size(nbytes: float) -> str:
     return f"{nbytes:.1f} TB"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """`45 s`, `3 min`, `2 h 5 min`, `3 d 4 h`."""
     minutes = round(seconds / 60)
     if seconds < 90:
@@ -26,7 +26,7 @@ def duration(seconds: float) -> str:
     return f"{minutes // 1440} d {minutes % 1440 // 60} h"
 
 
-def decimals(value: float | None, digits: int = 3) -> str:
+def format_number(value: float | None, digits: int = 3) -> str:
     """A number, or a dash where there is none."""
     return MISSING if value is None else f"{value:.{digits}f}"
 

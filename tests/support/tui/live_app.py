@@ -13,14 +13,14 @@ from common.protocol.records import Event, Heartbeat, UpdateSummary, VersionSumm
 from common.protocol.wire import pack
 from common.store.store import Store, connect
 from common.store.view import ClientRow, RunInfo
-from tui.app import Watch
-from tui.controls import Controls
-from tui.feed import Feed
+from tui.app import MonitorApp
+from tui.data.command_sender import CommandSender
+from tui.data.reader import ReaderThread
 
 LONG = 20.0
 """Bounds a wait for something that must come; seconds."""
 
-Script = Callable[[Pilot[None], Watch], Awaitable[None]]
+Script = Callable[[Pilot[None], MonitorApp], Awaitable[None]]
 
 
 def info(run: str, **changed: object) -> RunInfo:
@@ -129,18 +129,18 @@ def put_versions(store: Store, run: str, *versions: VersionSummary) -> None:
         store.put_summary(run, summary.version, summary.model_dump_json())
 
 
-def screen(app: Watch) -> str:
+def screen(app: MonitorApp) -> str:
     """What the terminal shows, as text: whatever lies on top included."""
     strips = app.screen._compositor.render_strips()
     return "\n".join("".join(segment.text for segment in strip) for strip in strips)
 
 
-def said(app: Watch) -> str:
+def said(app: MonitorApp) -> str:
     """The line on top."""
     return str(app.screen_stack[0].query_one("#banner", Static).content)
 
 
-def ordered(app: Watch) -> str:
+def ordered(app: MonitorApp) -> str:
     """What became of the orders."""
     return str(app.screen_stack[0].query_one("#orders", Static).content)
 
@@ -163,7 +163,9 @@ def watch(
         return connect(url, 1.0)
 
     async def drive() -> None:
-        app = Watch(Feed(connected, run), Controls(connected) if controls else None)
+        app = MonitorApp(
+            ReaderThread(connected, run), CommandSender(connected) if controls else None
+        )
         app.animation_level = "none"  # a pilot waits for every animation
         async with app.run_test(size=size, notifications=True) as pilot:
             await script(pilot, app)
