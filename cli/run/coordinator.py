@@ -10,7 +10,8 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
-from broker.rabbit.broker import RabbitBroker
+from broker.protocol import BrokerStatus
+from broker.rabbit import broker as rabbit
 from broker.rabbit.management import ManagementApi
 from cli import checks, jsonlog
 from cli.console import Output
@@ -60,12 +61,12 @@ def serve(config: FederationConfig, mode: str, output: Output) -> int:
 
 
 def _serve(config: FederationConfig, mode: str, output: Output, shown: ProcessStatus) -> int:
-    def tell_broker(state: str) -> None:
-        shown.broker(state)
-        output.event("broker", state)
+    def on_broker_status(status: BrokerStatus) -> None:
+        shown.broker(status)
+        output.event("broker", str(status))
 
     store = connect(config.store.url, ca=config.store.ca)
-    broker = RabbitBroker(config.broker.url, tell_broker, ca=config.broker.ca)
+    broker = rabbit.connect(config.broker.url, on_broker_status, ca=config.broker.ca)
     try:
         from cli.run import session
         from coordinator.metrics import Metrics

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from broker.protocol import LOCAL, Site
+from broker.protocol import LOCAL, BrokerState, BrokerStatus, Site
+from broker.rabbit import broker as rabbit
 from broker.rabbit.broker import RabbitBroker
 from broker.rabbit.probe import login_refused
 from cli import jsonlog
@@ -203,18 +204,19 @@ def serve(
         return 0
     run: str | None = None
 
-    def tell_broker(state: str) -> None:
-        shown.broker(state)
-        if state.startswith("waiting") and run and end_reason(stores[1], config.run.name, run):
+    def on_broker_status(status: BrokerStatus) -> None:
+        shown.broker(status)
+        waiting = status.state is BrokerState.WAITING
+        if waiting and run and end_reason(stores[1], config.run.name, run):
             return  # the queues of a run that is over are deleted
-        output.event("broker", state)
+        output.event("broker", str(status))
 
     def tell_waiting(kind: str, text: str) -> None:
         shown.health.set_problem("run", text)
         output.event(kind, text)
 
     try:
-        broker = RabbitBroker(config.broker.url, tell_broker, ca=config.broker.ca)
+        broker = rabbit.connect(config.broker.url, on_broker_status, ca=config.broker.ca)
     except BrokerLoginError:
         if job.invited is None:
             raise

@@ -220,7 +220,7 @@ def test_an_unreachable_broker_is_named_without_its_password(
         FCCL_STORE__URL=redis_server.url,
         FCCL_BROKER__URL=f"amqp://guest:{SECRET}@{where}/",
     )
-    assert SECRET not in one_line(command, 5, where, "refused", "set the broker URL")
+    assert SECRET not in one_line(command, 5, where, "refused", "set broker.url")
 
 
 @pytest.mark.servers
