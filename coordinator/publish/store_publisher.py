@@ -41,7 +41,7 @@ RETRY_S = 1.0
 def in_store(plan: Plan, state: CoordinatorState) -> set[int]:
     """Versions that workers may fetch: the newest, those open tasks start from or compare with."""
     bases = {base for task in state.tasks.values() for base in task.bases}
-    reference = plan.reference(plan.phase_of(state.version))
+    reference = plan.reference_version(plan.phase_of(state.version))
     return bases | {state.version} | (set() if reference is None else {reference})
 
 
