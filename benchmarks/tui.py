@@ -27,8 +27,8 @@ from common.protocol.records import ContributionStats, Event, UpdateSummary, Ver
 from common.protocol.wire import pack
 from common.store.store import Store
 from common.store.view import ClientRow, RunInfo
-from tui.app import PANES, Watch
-from tui.feed import Feed
+from tui.app import PANES, MonitorApp
+from tui.data.reader import ReaderThread
 
 CLIENTS, VERSIONS, EVENTS = 1000, 1000, 500
 WARM_UP_S, SECONDS = 3.0, 20.0
@@ -127,16 +127,16 @@ def _info(looks: int) -> RunInfo:
 
 def _child(pane: str, seconds: float, result: Path) -> None:
     """Run in the terminal, and write the seconds that went by and that were computed."""
-    feed = Feed(lambda: cast(Store, Frames()), "r")
-    app = Watch(feed)
+    reader = ReaderThread(lambda: cast(Store, Frames()), "r")
+    app = MonitorApp(reader)
 
     def ready() -> None:
         app.action_tab(pane)
         app.set_timer(WARM_UP_S, begin)
 
     def begin() -> None:
-        if feed.look().state != "live":  # an empty screen costs nothing
-            app.exit(return_code=1, message=f"nothing is shown: {feed.look()}")
+        if reader.latest().state != "live":  # an empty screen costs nothing
+            app.exit(return_code=1, message=f"nothing is shown: {reader.latest()}")
             return
         wall, used = time.monotonic(), time.process_time()
 

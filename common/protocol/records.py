@@ -136,19 +136,34 @@ class DpoSettings(Record):
 
 
 class LocalTraining(Record):
-    """How a client trains on one task. Exactly one of `steps` and `epochs` is positive.
+    """How a client trains on one task.
 
-    `logit_adjustment` is τ of `learning.objectives.classification.adjusted`; other objectives ignore it.
+    Attributes:
+        steps: Optimizer steps; 0 where `epochs` sets the length.
+        epochs: Passes over the examples; 0 where `steps` sets the length.
+        batch_size: Examples per step, at most.
+        lr: Learning rate of AdamW, without weight decay.
+        max_grad_norm: The gradient is scaled down to this Euclidean norm.
+        prox_mu: μ of FedProx (Li et al. 2020), which adds μ/2·‖θ − θ_start‖² to the loss; 0 is off.
+        max_length: Tokens of an example, at most.
+        logit_adjustment: τ of `learning.objectives.classification.adjusted`; other objectives
+            ignore it.
     """
 
-    steps: LocalSteps
-    epochs: LocalEpochs
+    steps: LocalSteps = 0
+    epochs: LocalEpochs = 0
     batch_size: BatchSize
     lr: LearningRate
-    max_grad_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    prox_mu: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    max_grad_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    prox_mu: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     max_length: MaxLength
     logit_adjustment: Annotated[float, Field(ge=0, le=10)] = 0.0
+
+    @model_validator(mode="after")
+    def _steps_or_epochs(self) -> LocalTraining:
+        if (self.steps > 0) == (self.epochs > 0):
+            raise ValueError("exactly one of steps and epochs must be positive")
+        return self
 
 
 class TrainTask(Record):
