@@ -16,6 +16,7 @@ from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from broker.protocol import QueueDepth
 from common.operations.health import Health
 from common.operations.metrics_server import ComputedMetrics, gauge
+from common.protocol.kinds import EventKind
 from common.protocol.records import VersionSummary
 from coordinator.core.events import (
     AcceptUpdate,
@@ -30,32 +31,6 @@ from coordinator.storage.run import Run
 
 STALENESS = (0, 1, 2, 3, 5, 8, 13, 20, 50)
 SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
-
-_CATEGORIES = (  # how the reasons of `admission`, `core` and `schedule` begin
-    ("staleness ", "stale"),
-    ("update norm ", "norm"),
-    ("the update holds values", "not finite"),
-    ("statistics ", "statistics"),
-    ("tensor", "tensors"),
-    ("phase over", "phase over"),
-    ("round over", "round over"),
-    ("phase ", "attempt"),
-    ("attempt ", "attempt"),
-    ("base version ", "attempt"),
-    ("refused: ", "refused"),
-    ("a refusal ", "identity"),
-    ("unknown client ", "identity"),
-    ("site ", "identity"),
-    ("task ", "identity"),
-)
-
-
-def category(reason: str) -> str:
-    """The kind of a rejection or closing, of which there are few."""
-    for start, name in _CATEGORIES:
-        if reason.startswith(start):
-            return name
-    return "tensors" if "tensor" in reason or "topk" in reason else "other"
 
 
 @dataclass
@@ -148,9 +123,9 @@ class Metrics:
             case AcceptUpdate():
                 self._count_accepted(action.update, before)
             case CloseTask(attempt=0):
-                self._closed.labels(category(action.reason)).inc()
+                self._closed.labels(action.rejection.kind.value).inc()
             case CloseTask() | DiscardMessage():
-                self._rejected.labels(category(action.reason)).inc()
+                self._rejected.labels(action.rejection.kind.value).inc()
         if isinstance(action, DiscardMessage) or _is_dead_letter(action):
             self._dead.inc()
 
@@ -210,7 +185,7 @@ class Metrics:
         workers = GaugeMetricFamily("fccl_workers", "Live workers", labels=["site"])
         # Not the heartbeats' own names: those are claims, and would be labels without bound.
         for site in sorted({c.site for c in state.members(self._run.plan).values()}):
-            workers.add_metric([site], state.sites.get(site, 0))
+            workers.add_metric([site], state.workers_by_site.get(site, 0))
         yield workers
         depths = GaugeMetricFamily(
             "fccl_queue_messages", "Messages ready on a queue", labels=["queue", "site"]
@@ -222,4 +197,4 @@ class Metrics:
 
 
 def _is_dead_letter(action: Action) -> bool:
-    return isinstance(action, LogEvent) and action.kind == "dead-letter"
+    return isinstance(action, LogEvent) and action.kind is EventKind.DEAD_LETTER

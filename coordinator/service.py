@@ -28,6 +28,7 @@ from broker.protocol import (
 )
 from common.clock import Clock
 from common.errors import BrokerError, RunError, WireError
+from common.protocol.kinds import EventKind
 from common.protocol.records import Event, VersionSummary
 from common.protocol.wire import pack
 from common.store.store import Store
@@ -211,7 +212,7 @@ class Service:
             self._dead(consumer, delivery, site, error.what)
             return
         actions = self._step(arrival.event, arrival) if arrival.event else ()
-        reasons = [action.reason for action in actions if isinstance(action, DiscardMessage)]
+        reasons = [a.rejection.reason for a in actions if isinstance(a, DiscardMessage)]
         if reasons:
             self._reject(consumer, delivery, reasons[0])
         else:
@@ -219,7 +220,9 @@ class Service:
 
     def _dead(self, consumer: Consumer, delivery: Delivery, site: str, reason: str) -> None:
         text = f"a message of site {site} is dead-lettered: {reason}"[:500]
-        self._write(self._state, (LogEvent("warning", "dead-letter", text, (("site", site),)),))
+        self._write(
+            self._state, (LogEvent("warning", EventKind.DEAD_LETTER, text, (("site", site),)),)
+        )
         self._reject(consumer, delivery, reason)
         self._offend(site)
 
@@ -308,7 +311,7 @@ class Service:
         recent.clear()
         text = f"site {site} sent {MAX_OFFENCES} messages that had to be dead-lettered: its queue"
         text += f" is not read for {MUTE_S / 60:.0f} minutes; `fccl revoke {site}` shows it out"
-        self._write(self._state, (LogEvent("error", "flood", text, (("site", site),)),))
+        self._write(self._state, (LogEvent("error", EventKind.FLOOD, text, (("site", site),)),))
         if self._access is not None:
             muted = self._muted | {site: now + MUTE_S}
             self._serve_sites(self._access, self._allowances, muted)
@@ -434,7 +437,7 @@ class Service:
             self._journal.mark_sent([entry.id])
 
     def _broker_failed(self, error: BrokerError) -> None:
-        note = LogEvent("warning", "broker", str(error)[:500])
+        note = LogEvent("warning", EventKind.BROKER, str(error)[:500])
         self._listen(event_text.to_event(note, self._clock()))
 
     # the disk

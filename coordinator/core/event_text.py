@@ -67,9 +67,7 @@ def _describe_accepted(action: AcceptUpdate, version: int) -> LogEvent:
         f" (staleness {version - update.base_version}),"
         f" loss {stats.avg_loss:.3f}, {stats.steps} steps in {stats.train_seconds:.1f} s"
     )
-    return log_event(
-        "info", EventKind.ACCEPTED, text, task=update.task_id, client=update.client_id
-    )
+    return log_event("info", EventKind.ACCEPTED, text, task=update.task_id, client=update.client_id)
 
 
 def _describe_version(summary: VersionSummary) -> LogEvent:

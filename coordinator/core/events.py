@@ -289,8 +289,6 @@ Action = (
 )
 
 
-def log_event(
-    level: EventLevel, kind: EventKind, text: str, **refs: str | int | float
-) -> LogEvent:
+def log_event(level: EventLevel, kind: EventKind, text: str, **refs: str | int | float) -> LogEvent:
     """Return a feed entry about the things that `refs` names, its text cut to what fits."""
     return LogEvent(level, kind, text[:MAX_TEXT], tuple(refs.items()))

@@ -138,7 +138,7 @@ class Status:
                 task_id=task.task_id if task else None,
                 base_version=task.base_version if task else None,
                 staleness=state.version - task.base_version if task else None,
-                last_loss=seen.last.avg_loss if seen.last else None,
+                last_loss=seen.last_stats.avg_loss if seen.last_stats else None,
                 weight=weights.get(client.client_id),
                 quarantined=seen.quarantined,
             )

@@ -16,6 +16,7 @@ from broker.protocol import QueueDepth
 from common.clock import Clock
 from common.errors import StoreError, WireError
 from common.protocol.commands import Command
+from common.protocol.kinds import EventKind
 from common.protocol.records import Event, SampleAnswer, VersionSummary
 from common.protocol.wire import pack, unpack
 from common.store.store import Store
@@ -101,7 +102,7 @@ class Board:
                 try:
                     found.append(unpack(Command, raw)[0])
                 except WireError as error:
-                    self._warn("command", f"a command cannot be read: {error.what}")
+                    self._warn(EventKind.COMMAND, f"a command cannot be read: {error.what}")
                     self._store.drop_commands(self._run.run_id, 1)
                     return found  # what stands behind it comes at the next look
         except StoreError as error:
@@ -124,7 +125,7 @@ class Board:
         self._show(lambda: self._status.live(info, state, latest))
         if self._up and (info.status == "waiting") != self._waiting:
             self._waiting = info.status == "waiting"
-            note = LogEvent("info", "workers", info.detail)
+            note = LogEvent("info", EventKind.WORKERS, info.detail)
             self._listen(event_text.to_event(note, self._clock()))
 
     def queues(self, depths: Mapping[str, QueueDepth]) -> None:
@@ -183,7 +184,9 @@ class Board:
         deadline = time.monotonic() + FAREWELL_S
         while not self._last(info, state, latest):
             if time.monotonic() >= deadline or stop.wait(RETRY_S):
-                self._warn("untold", f"the run is {status}, but no worker can read so: store down")
+                self._warn(
+                    EventKind.UNTOLD, f"the run is {status}, but no worker can read so: store down"
+                )
                 return
 
     def _last(self, info: RunInfo, state: CoordinatorState, latest: VersionSummary) -> bool:
@@ -218,21 +221,23 @@ class Board:
         self._status.restore(self._run.journal, self._run.versions, in_use)
         self._published |= in_use
         if self._up is False:
-            self._warn("restored", "the store answers again")
+            self._warn(EventKind.RESTORED, "the store answers again")
         self._up = True
 
     def _lost(self, error: StoreError) -> None:
         if self._up is not False:
-            self._warn("degraded", f"{error.what}: new tasks wait, updates are still accepted")
+            self._warn(
+                EventKind.DEGRADED, f"{error.what}: new tasks wait, updates are still accepted"
+            )
         self._up = False
 
-    def _warn(self, kind: str, text: str) -> None:
+    def _warn(self, kind: EventKind, text: str) -> None:
         self._listen(event_text.to_event(LogEvent("warning", kind, text[:500]), self._clock()))
 
     def _info(self, state: CoordinatorState, status: RunStatus | None = None) -> RunInfo:
         run, plan = self._run, self._run.plan
         members = state.members(plan)
-        served = [c for c in members.values() if c.site in state.sites]
+        served = [c for c in members.values() if c.site in state.workers_by_site]
         detail = f"{len(served)} of {len(members)} clients served"
         counts = run.journal.receipt_counts()
         return RunInfo(

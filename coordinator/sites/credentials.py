@@ -27,6 +27,7 @@ from common.protocol.invitation import (
     new_secret,
     store_hash,
 )
+from common.protocol.kinds import EventKind
 from common.protocol.naming import join_user, site_user
 from common.store import acl
 from common.store.store import Store
@@ -147,7 +148,9 @@ class SiteAccess:
             if error.what == self._trouble:
                 return []
             self._trouble = error.what
-            return [LogEvent("warning", "sites", f"invited sites have to wait: {error}"[:500])]
+            return [
+                LogEvent("warning", EventKind.SITES, f"invited sites have to wait: {error}"[:500])
+            ]
         self._trouble = ""
         return notes
 
@@ -160,7 +163,7 @@ class SiteAccess:
                 f"the join token of site {token.site} expired on {format_time(token.expires_at)}"
             )
             self._answer(token, JoinAnswer(state="expired", reason=reason))
-            return [LogEvent("info", "sites", f"{reason}: nobody joined with it")]
+            return [LogEvent("info", EventKind.SITES, f"{reason}: nobody joined with it")]
         raw = self._store.get_join_request(token.token_id)
         return [] if raw is None else self._admit(token, raw, now)
 
@@ -185,7 +188,7 @@ class SiteAccess:
         reason = f"the join token of site {token.site} was used{where}"
         self._answer(token, JoinAnswer(state="admitted", request=digest, reason=reason))
         text = f"site {token.site} has joined from {request.host} ({request.software})"
-        return [LogEvent("info", "sites", text[:500])]
+        return [LogEvent("info", EventKind.SITES, text[:500])]
 
     def _refuse(self, token: Token, digest: str, why: str) -> list[LogEvent]:
         reason = f"site {token.site} cannot join: {why}"[:500]
@@ -194,7 +197,7 @@ class SiteAccess:
         if self._store.get_join_answer(token.token_id) == (raw := told.model_dump_json().encode()):
             return []
         self._store.put_join_answer(token.token_id, raw)
-        return [LogEvent("warning", "sites", reason)]
+        return [LogEvent("warning", EventKind.SITES, reason)]
 
     def _answer(self, token: Token, answer: JoinAnswer) -> None:
         """Tell the holder of a token, who from now on can only read that."""

@@ -665,7 +665,7 @@ def test_a_flawed_update_gets_a_rejecting_receipt(world: World) -> None:
     assert outcome.complete
     receipt = world.store.get_receipt(world.topology.run, "local", "t000001")
     assert receipt is not None and receipt.state == "rejected"
-    assert receipt.reason == "base version 7, attempt 1 had 0"
+    assert receipt.reason.startswith("base version 7")
     assert world.dead() == []
 
 
