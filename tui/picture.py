@@ -29,7 +29,7 @@ async def _drawn(recorded: RecordedRun) -> str:
     now = 0.0
     replay = Replay(recorded, speed=1.0, monotonic=lambda: now)
     replay.start()
-    now = SHARE * (recorded.ended - recorded.began)
+    now = SHARE * (recorded.ended_at - recorded.started_at)
     app = Player(replay)
     async with app.run_test(size=SIZE) as pilot:
         await pilot.pause(PAUSE_S)

@@ -16,7 +16,8 @@ from typing import Protocol, TypeVar
 
 from common.protocol.records import Heartbeat
 from common.run_directory import samples
-from common.run_directory.recorded_run import LOCAL, AcceptedUpdate, AttemptRecord, RecordedRun
+from common.run_directory.recorded_run import LOCAL, RecordedRun
+from common.run_directory.records import AcceptedUpdate, AttemptRecord
 from common.store.view import MANY_EVENTS, ClientRow, FederationView, RunInfo, RunStatus
 from tui.feed import Look
 
@@ -82,7 +83,7 @@ class Replay:
         """
         self.name = recording.config.run.name
         self._recording, self._monotonic = recording, monotonic
-        self._clock = Clock(monotonic(), recording.began, recording.ended, speed, held=True)
+        self._clock = Clock(monotonic(), recording.started_at, recording.ended_at, speed, held=True)
         self._known = _Known(recording)
 
     def start(self) -> None:
@@ -130,7 +131,7 @@ class _Known:
 
     def view(self, at: float) -> FederationView:
         r = self._recording
-        parts = (r.versions, r.events, r.issued, r.settled, r.accepted, r.samples)
+        parts = (r.versions, r.events, r.attempts, r.receipts, r.updates, r.samples)
         mark = tuple(count(part, at) for part in parts)
         if self._view is None or mark != self._mark:
             before, self._view, self._mark = self._view, view_at(r, at), mark
@@ -169,15 +170,15 @@ def view_at(recording: RecordedRun, at: float) -> FederationView:
 
 def open_at(recording: RecordedRun, at: float) -> dict[str, AttemptRecord]:
     """The newest attempt of every task that has no receipt yet, by client."""
-    settled = {each.task_id for each in until(recording.settled, at)}
-    issued = until(recording.issued, at)
+    settled = {each.task_id for each in until(recording.receipts, at)}
+    issued = until(recording.attempts, at)
     return {each.client_id: each for each in issued if each.task_id not in settled}
 
 
 def by_worker(recording: RecordedRun) -> dict[str, list[AcceptedUpdate]]:
     """The accepted updates of each worker, by its id, in their order."""
     found: dict[str, list[AcceptedUpdate]] = {}
-    for each in recording.accepted:
+    for each in recording.updates:
         found.setdefault(each.worker_id, []).append(each)
     return {name: found[name] for name in sorted(found)}
 
@@ -206,7 +207,7 @@ def _worker(
     done = count(updates, at)
     last = updates[done - 1] if done else None
     current = updates[done] if done < len(updates) and _start(updates[done]) <= at else None
-    member = recording.members.get(updates[0].client_id)
+    member = recording.clients.get(updates[0].client_id)
     beat = Heartbeat(
         worker_id=name,
         site=member.site if member else LOCAL,
@@ -242,13 +243,13 @@ def _clients(
     versions = until(recording.versions, at) or recording.versions[:1]
     newest, phase = versions[-1], _phase(_ends(recording), versions[-1].version)
     kind = recording.config.phase[phase].kind
-    issued = Counter(e.client_id for e in until(recording.issued, at) if e.attempt == 1)
+    issued = Counter(e.client_id for e in until(recording.attempts, at) if e.attempt == 1)
     applied = Counter(u.client_id for version in versions for u in version.updates)
-    losses = {each.client_id: each.stats.avg_loss for each in until(recording.accepted, at)}
+    losses = {each.client_id: each.stats.avg_loss for each in until(recording.updates, at)}
     weights = {update.client_id: update.weight for update in newest.updates}
     lost = _named(recording, at, "quarantined")
     rows = []
-    for name, member in recording.members.items():
+    for name, member in recording.clients.items():
         task = tasks.get(name)
         row = ClientRow(
             client_id=name,
@@ -274,13 +275,13 @@ def _named(recording: RecordedRun, at: float, kind: str) -> set[str]:
 
 
 def _info(recording: RecordedRun, at: float, version: int, open_tasks: int) -> RunInfo:
-    config, settled = recording.config, until(recording.settled, at)
+    config, settled = recording.config, until(recording.receipts, at)
     ends = _ends(recording)
     accepted = sum(1 for each in settled if each.accepted)
     applied = sum(len(each.updates) for each in until(recording.versions, at))
     status, detail = _status(recording, at)
     return RunInfo(
-        run=recording.run,
+        run=recording.run_id,
         name=config.run.name,
         status=status,
         detail=detail,
@@ -289,13 +290,13 @@ def _info(recording: RecordedRun, at: float, version: int, open_tasks: int) -> R
         phase=_phase(ends, version),
         phases=tuple(phase.objective for phase in config.phase),
         phase_ends=ends,
-        clients=len(recording.members),
+        clients=len(recording.clients),
         buffered=max(0, accepted - applied),
         buffer_size=config.schedule.buffer,
         open_tasks=open_tasks,
         accepted=accepted,
         rejected=len(settled) - accepted,
-        started_at=recording.began,
+        started_at=recording.started_at,
         updated_at=at,
         max_staleness=config.schedule.max_staleness,
         software=recording.software,
@@ -309,7 +310,7 @@ def _status(recording: RecordedRun, at: float) -> tuple[RunStatus, str]:
         return "finished", last.text
     if last is not None and last.kind == "stopped":
         return "stopped", last.text
-    if at < recording.ended:
+    if at < recording.ended_at:
         return "running", "as recorded"
     return "stopped", "the recording ends here"
 

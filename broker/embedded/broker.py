@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
-from broker.dead import dead_letter
+from broker.dead_letter import dead_letter
 from broker.embedded.server import EmbeddedServer, StoredMessage, StoredQueue
 from broker.protocol import (
     BrokerClosed,
@@ -156,6 +156,18 @@ class EmbeddedBroker:
                         "keep the run's limit, or start a new run",
                     )
             self._server.changed.notify_all()
+
+    @property
+    def connections(self) -> int:
+        """See `Broker.connections`."""
+        return 1
+
+    def repair(self, topology: Topology) -> tuple[str, ...]:
+        """See `Broker.repair`."""
+        with self._open() as queues:
+            missing = tuple(f"queue {name}" for name in topology.queues if name not in queues)
+        self.declare(topology)
+        return missing
 
     def delete(self, topology: Topology) -> None:
         """See `Broker.delete`."""

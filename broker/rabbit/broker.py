@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from typing import TypeVar
 
 import pika
-from pika import exceptions as pika_errors
 from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 
 from broker.protocol import (
@@ -26,6 +26,7 @@ from broker.protocol import (
     Topology,
     check_publishable,
 )
+from broker.rabbit import topology as server
 from broker.rabbit.connection import CONNECTED, RabbitConnection
 from broker.rabbit.consumer import RabbitConsumer
 from broker.rabbit.pika_setup import make_parameters, prepare_pika
@@ -35,8 +36,7 @@ from common.errors import BrokerError
 
 PUBLISH_SECONDS = 60.0
 CONTROL_SECONDS = 10.0
-
-_NOT_FOUND = 404
+PROBE_SECONDS = 5.0
 
 T = TypeVar("T")
 
@@ -68,6 +68,7 @@ class RabbitBroker:
         self._publish_seconds = publish_seconds
         self._states = _States(on_state)
         self._publish_channel: BlockingChannel | None = None
+        self._probing: Future[object] | None = None
         self._closed = False
         self._publishing = RabbitConnection(parameters, "publish", self._states.of("publish"))
         self._consuming = RabbitConnection(parameters, "consume", self._states.of("consume"))
@@ -82,15 +83,57 @@ class RabbitBroker:
 
     def declare(self, topology: Topology) -> None:
         """See `Broker.declare`."""
-        self._control(lambda connection: _declare(connection, topology))
+        self._control(lambda connection: server.declare(connection, topology))
 
     def delete(self, topology: Topology) -> None:
         """See `Broker.delete`."""
-        self._control(lambda connection: _delete(connection, topology))
+        self._control(lambda connection: server.delete(connection, topology))
 
     def depths(self, topology: Topology) -> Mapping[str, QueueDepth]:
         """See `Broker.depths`."""
-        return self._control(lambda connection: _depths(connection, topology))
+        return self._control(lambda connection: server.depths(connection, topology))
+
+    @property
+    def connections(self) -> int:
+        """See `Broker.connections`."""
+        return self._publishing.connections + self._consuming.connections
+
+    def repair(self, topology: Topology) -> tuple[str, ...]:
+        """See `Broker.repair`."""
+        queues = self._control(lambda connection: server.missing_queues(connection, topology))
+        exchanges = self._control(lambda connection: server.missing_exchanges(connection, topology))
+        whole = [
+            site
+            for site in topology.sites
+            if topology.update_queue(site) not in queues
+            and topology.update_exchange(site) not in exchanges
+        ]
+        bindings = self._missing_bindings(topology, whole)
+        self.declare(topology)
+        return (
+            *(f"queue {name}" for name in queues),
+            *(f"exchange {name}" for name in exchanges),
+            *(f"binding of queue {name}" for name in bindings),
+        )
+
+    def _missing_bindings(self, topology: Topology, sites: Iterable[Site]) -> list[str]:
+        """Return the update queues without a binding; none where the broker takes no messages.
+
+        A broker in alarm does not read from the publishing connection. The caller must not wait
+        for that, since the updates that it would take meanwhile are what relieves the broker.
+        """
+        if self._probing is not None and not self._probing.done():
+            return []
+
+        def probe(connection: BlockingConnection) -> list[str]:
+            channel = self._confirming_channel(connection)
+            return server.missing_bindings(channel, topology, sites, self._user)
+
+        self._probing = self._publishing.attempt(probe)
+        try:
+            return self._probing.result(PROBE_SECONDS)  # type: ignore[return-value]  # as above
+        except TimeoutError:
+            return []
 
     def publish_task(self, topology: Topology, site: Site, message: Message) -> None:
         """See `Broker.publish_task`."""
@@ -103,7 +146,10 @@ class RabbitBroker:
     def consume_updates(self, topology: Topology, sites: Iterable[Site], prefetch: int) -> Consumer:
         """See `Broker.consume_updates`."""
         queues = [topology.update_queue(site) for site in sites]
-        return self._consume(Subscription(queues, prefetch), topology)
+        subscription = Subscription(
+            queues, prefetch, drop=lambda message: server.is_probe(message, self._user)
+        )
+        return self._consume(subscription, topology)
 
     def take_task(self, topology: Topology, site: Site, timeout: float) -> TakenTask | None:
         """See `Broker.take_task`."""
@@ -207,47 +253,3 @@ class _States:
         if state != self._told and self._listener is not None:
             self._told = state
             self._listener(state)
-
-
-def _declare(connection: BlockingConnection, topology: Topology) -> None:
-    # No x-delivery-limit: 4.x has 20 for quorum queues, 3.x none, and -1 is refused by 3.x. What is
-    # dropped there comes again: an unacked task is issued anew, an update without a receipt resent.
-    kind = {"x-queue-type": topology.queue_type}
-    limited = {"x-max-length-bytes": topology.update_bytes, "x-overflow": "reject-publish"}
-    with connection.channel() as channel:
-        channel.queue_declare(topology.dead_queue, durable=True, arguments=kind)
-        for site in topology.sites:
-            channel.queue_declare(topology.task_queue(site), durable=True, arguments=kind)
-            exchange, queue = topology.update_exchange(site), topology.update_queue(site)
-            channel.exchange_declare(exchange, "fanout", durable=True)
-            channel.queue_declare(queue, durable=True, arguments=kind | limited)
-            channel.queue_bind(queue, exchange)
-
-
-def _delete(connection: BlockingConnection, topology: Topology) -> None:
-    with connection.channel() as channel:
-        for site in topology.sites:
-            channel.exchange_delete(topology.update_exchange(site))
-            channel.queue_delete(topology.task_queue(site))
-            channel.queue_delete(topology.update_queue(site))
-    # Not if_empty: a quorum queue answers that by closing the connection.
-    if (depth := _depth(connection, topology.dead_queue)) is not None and not depth.messages:
-        with connection.channel() as channel:
-            channel.queue_delete(topology.dead_queue)
-
-
-def _depths(connection: BlockingConnection, topology: Topology) -> dict[str, QueueDepth]:
-    found = {queue: _depth(connection, queue) for queue in topology.queues}
-    return {queue: depth for queue, depth in found.items() if depth is not None}
-
-
-def _depth(connection: BlockingConnection, queue: str) -> QueueDepth | None:
-    channel = connection.channel()
-    try:
-        found = channel.queue_declare(queue, passive=True).method
-    except pika_errors.ChannelClosedByBroker as error:
-        if error.reply_code != _NOT_FOUND:
-            raise
-        return None
-    channel.close()
-    return QueueDepth(int(found.message_count), int(found.consumer_count))

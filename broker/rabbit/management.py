@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import httpx
 
-from broker.rabbit.pika_setup import trusting
+from broker.rabbit.pika_setup import verifying_context
 from common.errors import BrokerError
 from common.protocol.naming import runs_regex
 
@@ -32,6 +32,14 @@ class Permission:
     configure: str
     write: str
     read: str
+
+
+@dataclass(frozen=True)
+class Account:
+    """A user as RabbitMQ knows it; no permission where it has none on the broker's virtual host."""
+
+    password_hash: str
+    permission: Permission | None
 
 
 def permission(name: str, site: str) -> Permission:
@@ -55,7 +63,9 @@ class ManagementApi:
         default = f"{'https' if tls else 'http'}://{parts.hostname}:{TLS_PORT if tls else PORT}"
         self.url = (url or default).rstrip("/")
         self._vhost = unquote(parts.path[1:]) or "/"
-        verify: ssl.SSLContext | bool = trusting(ca) if self.url.startswith("https://") else True
+        verify: ssl.SSLContext | bool = (
+            verifying_context(ca) if self.url.startswith("https://") else True
+        )
         self._http = httpx.Client(
             base_url=f"{self.url}/api/",
             auth=(unquote(parts.username or "guest"), unquote(parts.password or "guest")),
@@ -75,6 +85,19 @@ class ManagementApi:
     def users(self) -> set[str]:
         """The names of all users; only an administrator may ask."""
         return {str(user["name"]) for user in self._call("GET", "users")}
+
+    def accounts(self) -> dict[str, Account]:
+        """Return all users with their permissions, by name; only an administrator may ask."""
+        permissions = {
+            str(each["user"]): Permission(each["configure"], each["write"], each["read"])
+            for each in self._call("GET", f"vhosts/{quote(self._vhost, safe='')}/permissions")
+        }
+        return {
+            str(user["name"]): Account(
+                str(user.get("password_hash", "")), permissions.get(str(user["name"]))
+            )
+            for user in self._call("GET", "users")
+        }
 
     def put_user(self, user: str, password_hash: str, allowed: Permission) -> None:
         """Make a user, or replace its password and what it may do.

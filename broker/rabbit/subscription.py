@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import pika
@@ -25,7 +25,7 @@ from broker.rabbit.errors import channel_error
 MAX_RETRY_SECONDS = 1.0
 """A missing queue appears when the coordinator comes up; asking costs one small round trip."""
 
-Answer = Literal["ack", "requeue"]
+Acknowledgement = Literal["ack", "requeue"]
 
 
 class Subscription:
@@ -35,10 +35,18 @@ class Subscription:
         queues: Their names; they need not exist yet.
         prefetch: Unanswered messages per queue at most.
         once: Take one message and then never attach again.
+        drop: Says which messages are acked at once and not delivered.
     """
 
-    def __init__(self, queues: Sequence[str], prefetch: int, once: bool = False) -> None:
+    def __init__(
+        self,
+        queues: Sequence[str],
+        prefetch: int,
+        once: bool = False,
+        drop: Callable[[Message], bool] = lambda _: False,
+    ) -> None:
         self.queues = tuple(queues)
+        self._drop = drop
         self._prefetch = prefetch
         self._once = once
         self._changed = threading.Condition()
@@ -130,22 +138,26 @@ class Subscription:
     def _on_message(
         self,
         queue: str,
-        _channel: BlockingChannel,
+        channel: BlockingChannel,
         method: pika.spec.Basic.Deliver,
         properties: pika.BasicProperties,
         body: bytes,
     ) -> None:
         number = int(method.delivery_tag)
+        message = _message(properties, body)
+        if self._drop(message):
+            channel.basic_ack(number)
+            return
         self._unanswered.add(number)
         self._finished = self._finished or self._once
         tag = Tag(self._generation, number)
-        delivery = Delivery(_message(properties, body), queue, bool(method.redelivered), tag)
+        delivery = Delivery(message, queue, bool(method.redelivered), tag)
         with self._changed:
             if not self._closed:
                 self._inbox.append(delivery)
                 self._changed.notify()
 
-    def answer(self, tag: Tag, answer: Answer) -> None:
+    def answer(self, tag: Tag, answer: Acknowledgement) -> None:
         """Tell the broker, unless the delivery was answered or belongs to an older channel.
 
         Called by the connection's thread.

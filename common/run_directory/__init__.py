@@ -1,1 +1,1 @@
-"""TODO: common/run_directory."""
+"""Read-only access to a run directory, without torch, for commands and viewers."""

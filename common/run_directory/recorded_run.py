@@ -1,224 +1,220 @@
-"""What a run directory remembers of a run, as frozen records: for those who look at it afterwards.
+"""A run as its directory records it: finished, stopped or still running.
 
-The tables are the coordinator's: `coordinator/storage/journal.py` has the schema, and writes them. They are
-read here by their names, because a viewer may not load the coordinator. No file is changed.
+Nothing is written: no epoch is taken and no file is touched, so that anyone may read a run, under
+whatever name it was moved to. `coordinator/storage/run.py` opens a run to continue it.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Any
 
 from common.config import config as configuration
 from common.config.config import FederationConfig
 from common.errors import RunError
 from common.protocol.records import (
-    ContributionStats,
-    Count,
+    BaseRef,
     Event,
-    Label,
-    Record,
     RowKind,
     SampleAnswer,
-    Seconds,
     VersionSummary,
 )
+from common.run_directory import journal_reader as journal
 from common.run_directory import samples
+from common.run_directory.records import (
+    AcceptedUpdate,
+    AttemptRecord,
+    ClientRecord,
+    ReceiptRecord,
+)
+
+if TYPE_CHECKING:
+    from common.protocol.tensors import Tensors
 
 LOCAL = "local"  # the site of the clients whose rows the coordinator dealt itself
 
 
-class ClientRecord(Record):
-    """One client: its site, and how many training rows of each kind it has."""
-
-    client_id: Label
-    site: Label
-    rows: dict[RowKind, Count]
-
-
-class AttemptRecord(Record):
-    """One attempt of a task, when it was handed out."""
-
-    at: Seconds
-    task_id: Label
-    attempt: Count
-    client_id: Label
-    base_version: Count
-
-
-class ReceiptRecord(Record):
-    """The receipt of a task."""
-
-    at: Seconds
-    task_id: Label
-    client_id: Label
-    accepted: bool
-
-
-class AcceptedUpdate(Record):
-    """An update that was or will be applied, when it was accepted."""
-
-    at: Seconds
-    task_id: Label
-    client_id: Label
-    worker_id: Label
-    base_version: Count
-    stats: ContributionStats
-
-
 @dataclass(frozen=True)
 class RecordedRun:
-    """A run. Everything that has a time is in its order.
+    """A run at the moment it was read. Entries with a time are in its order.
 
     Attributes:
-        directory: Of the run.
-        config: As the run began.
-        run: Its id.
-        software: That began it.
-        members: All clients that ever took part, by id.
-        versions: Summaries of all versions.
-        events: The journal's; it drops the oldest of very many.
-        issued: Attempts.
-        settled: Receipts.
-        accepted: Updates.
-        samples: What versions said of held-out rows.
+        directory: The run directory.
+        config: The configuration with which the run began, without addresses.
+        software: The release of fccl that began it.
+        labels: Class names of a run that classifies.
+        rows: Training rows by client and kind, of the clients dealt by the coordinator.
+        sources: What became of each source's rows, by kind: `learning.data.sources.Usable`.
+        adapter_config: `adapter_config.json` of every version, or `config.json` where all
+            parameters are trained.
+        clients: All clients that ever took part, by id.
+        versions: Summaries of all versions, those no longer on the disk included.
+        events: The journal's events; it drops the oldest of very many.
+        updates: Accepted updates.
+        samples: Answers of versions to held-out rows.
     """
 
     directory: Path
     config: FederationConfig
-    run: str
+    run_id: str
     software: str
-    members: Mapping[str, ClientRecord]
+    base: BaseRef
+    labels: tuple[str, ...]
+    rows: Mapping[str, Mapping[RowKind, int]]
+    sources: Mapping[str, Any]
+    adapter_config: Mapping[str, Any]
+    clients: Mapping[str, ClientRecord]
     versions: tuple[VersionSummary, ...]
     events: tuple[Event, ...]
-    issued: tuple[AttemptRecord, ...]
-    settled: tuple[ReceiptRecord, ...]
-    accepted: tuple[AcceptedUpdate, ...]
-    samples: tuple[SampleAnswer, ...] = ()
+    attempts: tuple[AttemptRecord, ...]
+    receipts: tuple[ReceiptRecord, ...]
+    updates: tuple[AcceptedUpdate, ...]
+    samples: tuple[SampleAnswer, ...]
 
     @property
-    def began(self) -> float:
-        """The time of the first event or task, seconds since the epoch.
+    def started_at(self) -> float:
+        """The time of the first event or task, in seconds since the epoch.
 
         Version 0 is older: it may have waited for a base model, or for a worker.
         """
-        parts = (self.events, self.issued)
+        parts = (self.events, self.attempts)
         return min((part[0].at for part in parts if part), default=self.versions[0].at)
 
     @property
-    def ended(self) -> float:
-        """The time of the last entry."""
-        parts = (self.versions, self.events, self.issued, self.settled, self.accepted)
+    def ended_at(self) -> float:
+        """The time of the last entry, in seconds since the epoch."""
+        parts = (self.versions, self.events, self.attempts, self.receipts, self.updates)
         return max(part[-1].at for part in (*parts, self.samples) if part)
+
+    @property
+    def total_versions(self) -> int:
+        """The number of versions that the plan makes."""
+        return self.phase_end(len(self.config.phase) - 1)
+
+    def phase_end(self, index: int) -> int:
+        """Return the last version of a phase."""
+        return sum(phase.versions for phase in self.config.phase[: index + 1])
+
+    def version_directory(self, version: int) -> Path:
+        """Return the directory of a version, whether or not it exists."""
+        return self.directory / "versions" / f"{version:06d}"
+
+    def versions_on_disk(self) -> tuple[int, ...]:
+        """Return the versions whose directories exist now."""
+        numbers = (summary.version for summary in self.versions)
+        return tuple(number for number in numbers if self.version_directory(number).is_dir())
+
+    def choose_version(self, version: int | None) -> int:
+        """Return a version that is on the disk; the newest one for None.
+
+        Raises:
+            RunError: The version is not on the disk; the remedy lists those that are.
+        """
+        present = self.versions_on_disk()
+        if not present:
+            raise RunError(f"{self.directory} has no version on the disk", "restore versions/")
+        if version is None:
+            return present[-1]
+        if version not in present:
+            raise RunError(
+                f"version {version} of {self.directory} is not on the disk",
+                f"choose one of {format_ranges(present)}",
+            )
+        return version
+
+    def tensors(self, version: int) -> Tensors:
+        """Read the tensors of a version, also of one that is newer than this snapshot.
+
+        Raises:
+            RunError: The file is gone or damaged, or its content is not what the journal says.
+        """
+        # numpy and safetensors are imported here: viewers need no tensors.
+        from common.protocol.codec import digest  # noqa: PLC0415
+        from common.run_directory import version_files  # noqa: PLC0415
+
+        directory = self.version_directory(version)
+        weights, _ = version_files.file_names(self.adapter_config)
+        tensors = version_files.read_tensors(directory / weights)
+        frame = version_files.encode_frame(version, tensors, self.config.codec.adapter)
+        if digest(frame) != self._summary(version).sha256:
+            raise RunError(
+                f"{directory} does not have the content that the journal says",
+                "choose another --version, or restore the run from a backup",
+            )
+        return tensors
+
+    def _summary(self, version: int) -> VersionSummary:
+        known = next((each for each in self.versions if each.version == version), None)
+        if known is not None:
+            return known
+        path = self.directory / "run.db"
+        query = "SELECT summary FROM version WHERE version = ?"
+        with journal.translated_errors(path), journal.open_journal(path) as db:
+            row = db.execute(query, (version,)).fetchone()
+            if row is None:
+                raise RunError(f"{path} has no version {version}", "choose another --version")
+            return VersionSummary.model_validate_json(row[0])
 
 
 def read_run(directory: Path) -> RecordedRun:
-    """Read a run directory: of a run that is over, or still goes on.
+    """Read a run directory.
 
     Raises:
         RunError: It holds no run, a damaged one, or one of another release.
-        ConfigError: Its `federation.toml` was damaged.
+        ConfigError: Its `federation.toml` is damaged.
     """
     toml, path = directory / "federation.toml", directory / "run.db"
     for file in (toml, path):
         if not file.exists():
-            raise RunError(f"{directory} holds no run: no {file.name}", "name one under runs/")
+            raise RunError(
+                f"{directory} holds no run: it has no {file.name}", "name a directory under runs/"
+            )
     config = configuration.load(toml, {})
-    try:
-        with _opened(path) as db:
-            recording = _recording(directory, config, db)
-    except sqlite3.DatabaseError as error:
-        raise RunError(f"{path}: {error}", "restore it from a backup") from None
-    except (KeyError, ValueError, TypeError) as error:  # ValidationError, JSON's: ValueErrors
-        what = type(error).__name__ if isinstance(error, ValidationError) else str(error)[:100]
-        raise RunError(
-            f"{path} lacks or misstates {what}", "read it with the release of fccl that made it"
-        ) from None
-    if not recording.versions:
+    with journal.translated_errors(path), journal.open_journal(path) as db:
+        run = _recorded_run(directory, config, db)
+    if not run.versions:
         raise RunError(f"{path} has no version yet", "wait until the run has begun")
-    return recording
+    return run
 
 
-def _recording(directory: Path, config: FederationConfig, db: sqlite3.Connection) -> RecordedRun:
+def format_ranges(numbers: Sequence[int]) -> str:
+    """Return ascending numbers as a short text: `0, 4, 7 to 9`."""
+    ranges: list[list[int]] = []
+    for number in numbers:
+        if ranges and ranges[-1][-1] == number - 1:
+            ranges[-1].append(number)
+        else:
+            ranges.append([number])
+    return ", ".join(
+        f"{each[0]} to {each[-1]}" if len(each) > 2 else ", ".join(map(str, each))
+        for each in ranges
+    )
+
+
+def _recorded_run(directory: Path, config: FederationConfig, db: sqlite3.Connection) -> RecordedRun:
     meta = dict(db.execute("SELECT key, value FROM meta"))
-    dealt = {
-        name: ClientRecord(client_id=name, site=LOCAL, rows=rows)
-        for name, rows in json.loads(meta["clients"]).items()
-    }
+    rows: dict[str, dict[RowKind, int]] = json.loads(meta["clients"])
+    dealt = {name: ClientRecord(client_id=name, site=LOCAL, rows=own) for name, own in rows.items()}
     summaries = db.execute("SELECT summary FROM version ORDER BY version")
-    events = db.execute("SELECT at, level, kind, text, refs FROM event ORDER BY at, id")
-    issued = db.execute(
-        "SELECT issued_at, task_id, attempt, client_id, base_version FROM attempt"
-        " JOIN task USING (task_id) ORDER BY issued_at, task.rowid"
-    )
-    settled = db.execute(
-        "SELECT at, task_id, client_id, state = 'accepted' FROM receipt"
-        " JOIN task USING (task_id) ORDER BY at, receipt.rowid"
-    )
-    accepted = db.execute(
-        "SELECT at, task_id, client_id, worker_id, base_version, stats FROM accepted"
-        " ORDER BY at, seq"
-    )
     return RecordedRun(
         directory=directory,
         config=config,
-        run=meta["run_id"],
+        run_id=meta["run_id"],
         software=meta["software"],
-        members={**dealt, **_joined(db)},
+        base=BaseRef.model_validate_json(meta["base"]),
+        labels=tuple(json.loads(meta["labels"])),
+        rows=rows,
+        sources=json.loads(meta["sources"]),
+        adapter_config=json.loads(meta["adapter_config"]),
+        clients={**dealt, **journal.read_invited_clients(db)},
         versions=tuple(VersionSummary.model_validate_json(line) for (line,) in summaries),
-        events=tuple(
-            Event(at=at, level=level, kind=kind, text=text, refs=json.loads(refs))
-            for at, level, kind, text, refs in events
-        ),
-        issued=tuple(
-            AttemptRecord(at=at, task_id=task, attempt=attempt, client_id=client, base_version=base)
-            for at, task, attempt, client, base in issued
-        ),
-        settled=tuple(
-            ReceiptRecord(at=at, task_id=task, client_id=client, accepted=bool(good))
-            for at, task, client, good in settled
-        ),
-        accepted=tuple(
-            AcceptedUpdate(
-                at=at,
-                task_id=task,
-                client_id=client,
-                worker_id=worker,
-                base_version=base,
-                stats=ContributionStats.model_validate_json(stats),
-            )
-            for at, task, client, worker, base, stats in accepted
-        ),
+        events=journal.read_events(db),
+        attempts=journal.read_attempts(db),
+        receipts=journal.read_receipts(db),
+        updates=journal.read_updates(db),
         samples=tuple(sorted(samples.read(directory), key=lambda sample: sample.at)),
     )
-
-
-def _joined(db: sqlite3.Connection) -> dict[str, ClientRecord]:
-    there = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'member'").fetchone()
-    if there is None:  # a run begun before sites could be invited
-        return {}
-    rows = db.execute("SELECT client_id, site, rows FROM member ORDER BY rowid")
-    return {
-        client: ClientRecord(client_id=client, site=site, rows=json.loads(counts))
-        for client, site, counts in rows
-    }
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[sqlite3.Connection]:
-    """The database at one moment of it.
-
-    Without a write-ahead log nobody has it open, and `immutable` leaves no trace, even on read-only
-    media; beside a running coordinator its log is read, too.
-    """
-    how = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "immutable=1"
-    uri = f"{path.resolve().as_uri()}?{how}"
-    with closing(sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10)) as db:
-        db.execute("BEGIN")
-        yield db

@@ -171,7 +171,7 @@ class SiteQueues:
         muted = {site: until for site, until in self._muted_until.items() if until > now}
         if users == self._invited_users and muted == self._muted_until and not revoked:
             return
-        topology = self._topology_of(self._own_users | users)
+        topology = self._topology_of({**self._own_users, **users})
         if revoked:  # takes an empty dead-letter queue with it, which is then declared again
             self._broker.delete(self._topology_of(revoked))
         self._broker.declare(topology)

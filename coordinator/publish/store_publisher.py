@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from functools import partial
 from threading import Event as Flag
 
 from broker.protocol import QueueDepth
@@ -129,7 +130,7 @@ class StorePublisher:
         if reply is None:
             return
         raw = pack(reply)
-        self._try(lambda: self._store.put_answer(self._run_id, command.command_id, raw))
+        self._try(lambda: self._store.put_reply(self._run_id, command.command_id, raw))
         self._try(lambda: self._store.drop_commands(self._run_id, 1))
 
     def publish_state(
@@ -176,7 +177,7 @@ class StorePublisher:
 
     def publish_events(self, events: Iterable[Event]) -> None:
         """Append events to the feed."""
-        self._try(lambda: self._store.feed(self._run_id, events))
+        self._try(lambda: self._store.append_events(self._run_id, events))
 
     def drop_adapters(self, in_use: Set[int], summaries: Sequence[VersionSummary]) -> None:
         """Remove the adapters that workers need no more.
@@ -187,8 +188,7 @@ class StorePublisher:
         """
         unused = self._published - in_use
         for version in unused:
-            blob = summaries[version]
-            self._try(lambda b=blob: self._store.drop_blob(self._run_id, b.sha256, b.nbytes))
+            self._try(partial(self._drop_adapter, summaries[version]))
         if self._up:  # else they are still there, and are dropped later
             self._published -= unused
 
@@ -242,6 +242,9 @@ class StorePublisher:
     def _put_membership(self, action: AdmitClient | DismissClient) -> None:
         self._store.put_membership(self._run_id, *rows.membership(action))
 
+    def _drop_adapter(self, summary: VersionSummary) -> None:
+        self._store.drop_blob(self._run_id, summary.sha256, summary.nbytes)
+
     # a store that was lost, or has lost what it held
 
     def _restore_if_lost(self, state: CoordinatorState) -> None:
@@ -284,7 +287,7 @@ class StorePublisher:
         for client in journal.joined_clients():
             self._put_membership(AdmitClient(client))
         if store.get_version(run_id) is None:  # else the feed is still there
-            store.feed(run_id, journal.events(RESTORED_EVENTS))
+            store.append_events(run_id, journal.events(RESTORED_EVENTS))
         self._put_model(summaries[-1])
         store.set_version(run_id, summaries[-1].version)
         store.set_run(self._run.name, run_id)

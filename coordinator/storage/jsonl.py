@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
-from common.files import append_lines, read_lines
+from common.files import append_jsonl, read_jsonl
 from common.protocol.records import VersionSummary
 from coordinator.storage.journal import Journal
 
@@ -34,8 +34,8 @@ class JsonlFiles:
             FencedError: Another coordinator owns the run.
         """
         with journal.fenced():
-            self._append_progress(journal.versions(after=_last_version(read_lines(self._progress))))
-            written = read_lines(self._metrics)
+            self._append_progress(journal.versions(after=_last_version(read_jsonl(self._progress))))
+            written = read_jsonl(self._metrics)
             last = _last_version(written)
             # A crash may have cut the last version's lines short: it is gone through again.
             known = {str(line["task_id"]) for line in written if line["version"] == last}
@@ -43,7 +43,7 @@ class JsonlFiles:
 
     def _append_progress(self, summaries: list[VersionSummary]) -> None:
         lines = ({**s.fields(), "updates": [u.task_id for u in s.updates]} for s in summaries)
-        append_lines(self._progress, lines)
+        append_jsonl(self._progress, lines)
 
     def _append_metrics(self, summaries: list[VersionSummary], known: Set[str]) -> None:
         for summary in summaries:
@@ -52,7 +52,7 @@ class JsonlFiles:
                 for update in summary.updates
                 if update.task_id not in known
             ]
-            append_lines(self._metrics, lines)
+            append_jsonl(self._metrics, lines)
 
 
 def _last_version(lines: Sequence[Mapping[str, object]]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.files import append_lines
+from common.files import append_jsonl
 from common.protocol.records import SampleAnswer
 from common.run_directory import samples
 from coordinator.storage.journal import Journal
@@ -42,5 +42,5 @@ class SamplesFile:
         """
         with journal.fenced():
             lines = (answer.fields() for answer in answers)
-            append_lines(self._directory / samples.FILE, lines)
+            append_jsonl(self._directory / samples.FILE, lines)
         self.answers = (*self.answers, *answers)

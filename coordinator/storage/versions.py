@@ -20,17 +20,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from common.errors import RunError
-from common.files import sync
+from common.files import sync_path
 from common.protocol import codec
-from common.protocol.records import Adapter, BlobRef, CodecName
+from common.protocol.records import BlobRef, CodecName
 from common.protocol.tensors import Tensors
-from common.protocol.wire import pack
+from common.run_directory.version_files import encode_frame, file_names, read_tensors
 
-ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
-MODEL_FILES = ("model.safetensors", "config.json")  # where all parameters are trained
 TEMPORARY = ".tmp-"
 STAGED = ".made-"
 
@@ -41,7 +39,7 @@ class Versions:
     def __init__(self, path: Path, adapter_config: Mapping[str, object], name: CodecName) -> None:
         self._path = path
         self._config = json.dumps(adapter_config, indent=2, sort_keys=True)
-        self._names = ADAPTER_FILES if "peft_type" in adapter_config else MODEL_FILES
+        self._names = file_names(adapter_config)
         self._codec = name
         path.mkdir(parents=True, exist_ok=True)
 
@@ -69,7 +67,7 @@ class Versions:
             self._write(temporary, decoded)
             _rename(temporary, self._staged(ref.sha256))
             shutil.rmtree(temporary, ignore_errors=True)  # still there if the same was made before
-            sync(self._path)
+            sync_path(self._path)
         except (OSError, SafetensorError) as error:
             raise RunError(f"{temporary}: {error}", "make room, then --resume") from None
         return ref
@@ -85,7 +83,7 @@ class Versions:
         made = self._staged(sha256)
         try:
             _rename(made, self.directory(version))
-            sync(self._path)
+            sync_path(self._path)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -107,8 +105,8 @@ class Versions:
         save_file(tensors, weights, metadata={"format": "pt"})  # transformers asks for it
         config.write_text(self._config, encoding="utf-8")
         for path in (weights, config):
-            sync(path)
-        sync(directory)
+            sync_path(path)
+        sync_path(directory)
 
     def read(self, version: int) -> Tensors:
         """θ of a version.
@@ -116,11 +114,7 @@ class Versions:
         Raises:
             RunError: It is not there or does not parse.
         """
-        path = self.directory(version) / self._names[0]
-        try:
-            return dict(load_file(path))
-        except (OSError, SafetensorError) as error:
-            raise RunError(f"{path}: {error}", "restore the run from a backup") from None
+        return read_tensors(self.directory(version) / self._names[0])
 
     def frame(self, version: int) -> bytes:
         """The broadcast frame of a version: the same bytes each time."""
@@ -163,10 +157,7 @@ class Versions:
         return self._path / f"{STAGED}{sha256}"
 
     def _frame(self, version: int, tensors: Tensors) -> bytes:
-        # Safetensors files list tensors by name, whatever order they were given in.
-        ordered = {name: tensors[name] for name in sorted(tensors)}
-        entries, data = codec.encode(self._codec, ordered)
-        return pack(Adapter(version=version, codec=self._codec, tensors=entries), data)
+        return encode_frame(version, tensors, self._codec)
 
 
 def _rename(source: Path, target: Path) -> None:

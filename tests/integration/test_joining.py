@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from broker.rabbit.broker import RabbitBroker
 from broker.rabbit.management import ManagementApi
 from cli.doctor.command import command as doctor
-from common.errors import BrokerError, FcclError, JoinError, StoreError, StoreRefused
+from common.errors import BrokerError, FcclError, JoinError, StoreAccessError, StoreError
 from common.protocol.invitation import Invitation
 from common.protocol.naming import join_user, site_user
 from common.store import acl
@@ -64,7 +64,7 @@ class Desk:
 
     def pulse(self) -> None:
         while not self._stop.wait(0.05):
-            self.notes += self.access.pulse()
+            self.notes += self.access.poll()
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -117,7 +117,7 @@ def test_a_token_becomes_credentials_that_both_servers_take(desk: Desk, tmp_path
     connect(config.store.url, ca=config.store.ca).ping()
     assert (place / "identity.json").stat().st_mode & 0o77 == 0
     assert mine.password not in desk.sites.path.read_bytes().decode("latin-1")
-    assert dict(desk.access.active())["hospital-a"].max_rows == 100
+    assert dict(desk.access.allowances())["hospital-a"].max_rows == 100
     assert "joined from ward7" in desk.notes[0].text
 
 
@@ -138,7 +138,7 @@ def test_a_machine_that_died_while_it_asked_asks_again_with_the_same_password(
     )
     assert asked is None
     with desk.open():
-        eventually("admitted", desk.access.active)  # while nobody waits for it
+        eventually("admitted", desk.access.allowances)  # while nobody waits for it
     mine = join(invitation, tmp_path / "a")
     config = identity.config_of(mine, tmp_path / "a")
     RabbitBroker(config.broker.url, ca=config.broker.ca).close()
@@ -158,7 +158,7 @@ def test_a_used_token_cannot_ask_for_other_credentials(desk: Desk, tmp_path: Pat
     with desk.open():
         join(invitation, tmp_path / "a")
     door = identity._door(invitation, tmp_path / "a")
-    with pytest.raises(StoreRefused):
+    with pytest.raises(StoreAccessError):
         door.put_join_request(invitation.token_id, b"{}")
 
 
@@ -181,7 +181,7 @@ def test_a_second_token_ends_the_first_machines_credentials_once_it_is_used(
         join(second, tmp_path / "b")
     with pytest.raises(BrokerError, match="refuses this user"):
         RabbitBroker(config.broker.url, ca=config.broker.ca)
-    with pytest.raises(StoreRefused):
+    with pytest.raises(StoreAccessError):
         connect(config.store.url, ca=config.store.ca)
 
 
@@ -210,8 +210,8 @@ def test_a_token_that_was_used_while_no_coordinator_looked_expires_all_the_same(
     )
     assert desk.store.get_join_request(invitation.token_id) is not None
     desk.now = 3601.0
-    assert "nobody joined with it" in desk.access.pulse()[-1].text
-    assert "hospital-a" not in desk.access.active()
+    assert "nobody joined with it" in desk.access.poll()[-1].text
+    assert "hospital-a" not in desk.access.allowances()
 
 
 def test_a_token_of_another_federation(desk: Desk, tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_a_revoked_site_is_out_on_both_servers_at_once(desk: Desk, tmp_path: Pat
     eventually("the connection is closed", lambda: [s for s in states if s.startswith("lost")])
     eventually("and refused", lambda: [s for s in states if "refuses this user" in s])
     broker.close()
-    assert not desk.access.active()
+    assert not desk.access.allowances()
 
 
 def test_servers_that_forget_their_users_are_told_again(desk: Desk, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import json
 import sqlite3
 from pathlib import Path
 
-from common.files import append_lines
+from common.files import append_jsonl
 from coordinator.storage.journal import LATER, SCHEMA
 from tests.support.tui.views import sample, update, version
 
@@ -52,7 +52,16 @@ def record(directory: Path) -> Path:
     db = sqlite3.connect(directory / "run.db")
     db.executescript(SCHEMA + " ".join(LATER))
     clients = {"a": {"sft": 7, "va": 3}}
-    meta = {"run_id": "mine-1", "software": "fccl 0", "clients": json.dumps(clients)}
+    base = {"name": "offline:gpt2-tiny", "kind": "offline", "digest": "0" * 64}
+    meta = {
+        "run_id": "mine-1",
+        "software": "fccl 0",
+        "base": json.dumps(base),
+        "clients": json.dumps(clients),
+        "labels": "[]",
+        "sources": "{}",
+        "adapter_config": "{}",
+    }
     db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
     db.execute("INSERT INTO member VALUES ('b', 'far', '{\"sft\": 5}', 0)")
     for task, client, attempts in TASKS:
@@ -78,7 +87,7 @@ def record(directory: Path) -> Path:
         row = (at, level, kind, text, json.dumps(refs))
         db.execute("INSERT INTO event (at, level, kind, text, refs) VALUES (?, ?, ?, ?, ?)", row)
     lines = [sample(v, at=at).fields() for v, at in ((0, 102.0), (1, 112.0), (2, 140.0))]
-    append_lines(directory / "samples.jsonl", lines)
+    append_jsonl(directory / "samples.jsonl", lines)
     db.commit()
     db.close()
     return directory

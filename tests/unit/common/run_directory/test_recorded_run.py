@@ -28,33 +28,33 @@ def change(run: Path, *statements: str) -> None:
 def test_it_has_the_times_of_everything_and_no_file_is_touched(run: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in run.iterdir()}
     found = recorded_run.read_run(run)
-    assert (found.run, found.began, found.ended) == ("mine-1", 100.0, 140.0)
-    assert [(m.client_id, m.site) for m in found.members.values()] == [("a", "local"), ("b", "far")]
-    assert [(i.task_id, i.attempt, i.at) for i in found.issued] == [
+    assert (found.run_id, found.started_at, found.ended_at) == ("mine-1", 100.0, 140.0)
+    assert [(m.client_id, m.site) for m in found.clients.values()] == [("a", "local"), ("b", "far")]
+    assert [(i.task_id, i.attempt, i.at) for i in found.attempts] == [
         ("t1", 1, 100.0),
         ("t2", 1, 100.0),
         ("t3", 1, 110.0),
         ("t2", 2, 115.0),
     ]
-    assert [(s.task_id, s.accepted) for s in found.settled] == [
+    assert [(s.task_id, s.accepted) for s in found.receipts] == [
         ("t1", True),
         ("t2", False),
         ("t3", True),
     ]
-    assert [each.stats.avg_loss for each in found.accepted] == [2.0, 1.5]
+    assert [each.stats.avg_loss for each in found.updates] == [2.0, 1.5]
     assert {path.name: path.stat().st_mtime_ns for path in run.iterdir()} == before
 
 
 def test_a_run_from_before_invitations_is_read(run: Path) -> None:
     change(run, "DROP TABLE member", "DELETE FROM receipt WHERE task_id = 't2'")
-    assert list(recorded_run.read_run(run).members) == ["a"]
+    assert list(recorded_run.read_run(run).clients) == ["a"]
 
 
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda run: (run / "federation.toml").unlink(), "holds no run: no federation.toml"),
-        (lambda run: (run / "run.db").unlink(), "holds no run: no run.db"),
+        (lambda run: (run / "federation.toml").unlink(), "holds no run: it has no federation.toml"),
+        (lambda run: (run / "run.db").unlink(), "holds no run: it has no run.db"),
         (lambda run: (run / "run.db").write_bytes(b"x" * 5000), "not a database"),
         (lambda run: (run / "run.db").write_bytes(b""), "no such table"),
         (lambda run: change(run, "DELETE FROM meta"), "lacks or misstates"),

@@ -13,7 +13,8 @@ from common.protocol import codec
 from common.protocol.records import Adapter, BlobRef, CodecName
 from common.protocol.tensors import Tensors
 from common.protocol.wire import unpack
-from coordinator.storage.versions import ADAPTER_FILES, Versions
+from common.run_directory.version_files import ADAPTER_FILES
+from coordinator.storage.versions import Versions
 
 WEIGHTS, CONFIG = ADAPTER_FILES
 

@@ -1,0 +1,116 @@
+"""Read-only queries to a run's journal, `run.db`.
+
+`coordinator/storage/journal.py` defines and writes the tables. They are read here by their names,
+because a viewer may not load the coordinator.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from common.errors import RunError
+from common.protocol.records import ContributionStats, Event
+from common.run_directory.records import (
+    AcceptedUpdate,
+    AttemptRecord,
+    ClientRecord,
+    ReceiptRecord,
+)
+
+
+def read_invited_clients(db: sqlite3.Connection) -> dict[str, ClientRecord]:
+    """Return the clients of invited sites by id, in the order of joining."""
+    table = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'member'").fetchone()
+    if table is None:  # a run that began before sites could be invited
+        return {}
+    rows = db.execute("SELECT client_id, site, rows FROM member ORDER BY rowid")
+    return {
+        client: ClientRecord(client_id=client, site=site, rows=json.loads(counts))
+        for client, site, counts in rows
+    }
+
+
+def read_events(db: sqlite3.Connection) -> tuple[Event, ...]:
+    """Return the events in the order of time."""
+    rows = db.execute("SELECT at, level, kind, text, refs FROM event ORDER BY at, id")
+    return tuple(
+        Event(at=at, level=level, kind=kind, text=text, refs=json.loads(refs))
+        for at, level, kind, text, refs in rows
+    )
+
+
+def read_attempts(db: sqlite3.Connection) -> tuple[AttemptRecord, ...]:
+    """Return the attempts of tasks in the order of time."""
+    rows = db.execute(
+        "SELECT issued_at, task_id, attempt, client_id, base_version FROM attempt"
+        " JOIN task USING (task_id) ORDER BY issued_at, task.rowid"
+    )
+    return tuple(
+        AttemptRecord(at=at, task_id=task, attempt=attempt, client_id=client, base_version=base)
+        for at, task, attempt, client, base in rows
+    )
+
+
+def read_receipts(db: sqlite3.Connection) -> tuple[ReceiptRecord, ...]:
+    """Return the receipts in the order of time."""
+    rows = db.execute(
+        "SELECT at, task_id, client_id, state = 'accepted' FROM receipt"
+        " JOIN task USING (task_id) ORDER BY at, receipt.rowid"
+    )
+    return tuple(
+        ReceiptRecord(at=at, task_id=task, client_id=client, accepted=bool(accepted))
+        for at, task, client, accepted in rows
+    )
+
+
+def read_updates(db: sqlite3.Connection) -> tuple[AcceptedUpdate, ...]:
+    """Return the accepted updates in the order of time."""
+    rows = db.execute(
+        "SELECT at, task_id, client_id, worker_id, base_version, stats FROM accepted"
+        " ORDER BY at, seq"
+    )
+    return tuple(
+        AcceptedUpdate(
+            at=at,
+            task_id=task,
+            client_id=client,
+            worker_id=worker,
+            base_version=base,
+            stats=ContributionStats.model_validate_json(stats),
+        )
+        for at, task, client, worker, base, stats in rows
+    )
+
+
+@contextmanager
+def open_journal(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open the journal for reading, as it is at one moment.
+
+    Without a write-ahead log nobody has it open, and `immutable` leaves no trace, even on read-only
+    media. Beside a running coordinator, its write-ahead log is read too.
+    """
+    mode = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "immutable=1"
+    uri = f"{path.resolve().as_uri()}?{mode}"
+    with closing(sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10)) as db:
+        db.execute("BEGIN")
+        yield db
+
+
+@contextmanager
+def translated_errors(path: Path) -> Iterator[None]:
+    """Turn errors of the database and of its content into `RunError`."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise RunError(f"{path}: {error}", "restore it from a backup") from None
+    except (KeyError, ValueError, TypeError) as error:  # ValidationError and JSON's: ValueErrors
+        what = type(error).__name__ if isinstance(error, ValidationError) else str(error)[:100]
+        raise RunError(
+            f"{path} lacks or misstates {what}", "read it with the release of fccl that made it"
+        ) from None

@@ -1,0 +1,46 @@
+"""Files of one version: `versions/000123/`, a PEFT adapter or a whole model.
+
+`coordinator/storage/versions.py` writes them; `common/run_directory/recorded_run.py` reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from common.errors import RunError
+from common.protocol import codec
+from common.protocol.records import Adapter, CodecName
+from common.protocol.tensors import Tensors
+from common.protocol.wire import pack
+
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
+MODEL_FILES = ("model.safetensors", "config.json")  # where all parameters are trained
+
+
+def file_names(adapter_config: Mapping[str, object]) -> tuple[str, str]:
+    """Return the names of the weights file and of the configuration file."""
+    return ADAPTER_FILES if "peft_type" in adapter_config else MODEL_FILES
+
+
+def read_tensors(path: Path) -> Tensors:
+    """Read a weights file.
+
+    Raises:
+        RunError: The file is missing or cannot be parsed.
+    """
+    try:
+        return dict(load_file(path))
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{path}: {error}", "restore the run from a backup") from None
+
+
+def encode_frame(version: int, tensors: Tensors, codec_name: CodecName) -> bytes:
+    """Return the broadcast frame of a version: the same bytes each time."""
+    # Safetensors files list tensors by name, whatever order they were given in.
+    ordered = {name: tensors[name] for name in sorted(tensors)}
+    entries, data = codec.encode(codec_name, ordered)
+    return pack(Adapter(version=version, codec=codec_name, tensors=entries), data)
