@@ -112,7 +112,7 @@ class Federation:
             self._store.open(),
             time.time,
             users={SITE: USER},
-            listen=lambda event: self._say(f"{event.kind}: {event.text}"),
+            on_event=lambda event: self._say(f"{event.kind}: {event.text}"),
             volatile=True,
             samples=Sampler(self._run, time.time),
         )

@@ -145,7 +145,7 @@ class _Federation:
             self._store.open(),
             time.time,
             users={SITE: USER},
-            listen=self._output.print_event,
+            on_event=self._output.print_event,
             volatile=True,
             samples=Sampler(self._run, time.time),
         )

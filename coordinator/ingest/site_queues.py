@@ -213,6 +213,8 @@ class SiteQueues:
     def _consume(self) -> None:
         """Receive from all queues but those of muted sites."""
         self.close()
-        self._sites = {self._topology.update_queue(site): site.name for site in self._topology.sites}
+        self._sites = {
+            self._topology.update_queue(site): site.name for site in self._topology.sites
+        }
         read = [site for site in self._topology.sites if site.name not in self._muted_until]
         self._consumer = self._broker.consume_updates(self._topology, read, PREFETCH)
