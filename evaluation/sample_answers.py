@@ -19,7 +19,7 @@ from evaluation.assessment import kinds
 from evaluation.evaluator import HELDOUT, EvaluationSet, Evaluator
 from evaluation.opening import Opened
 from evaluation.prompts import expected_answer, printable_line, prompt, question
-from learning.data.rows import Row
+from learning.data.row_types import Row
 from learning.training.device import Compute
 
 THREADS = 1  # the other cores train, where this machine trains as well

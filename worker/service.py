@@ -404,7 +404,7 @@ class Worker:
 
     def _share(self) -> str:
         """Take this worker's part of the cores; what the heartbeat says of it."""
-        threads = device.share(self._compute, workers(self._setting.state))
+        threads = device.share_threads(self._compute, workers(self._setting.state))
         return f"{self._compute.device}, {threads} threads"
 
     def _want(self, digest: str | None) -> None:

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from common.errors import ModelError
-from common.protocol.records import MAX_LOSS, ContributionStats, LocalTraining, TrainTask
+from common.protocol.records import MAX_LOSS, ContributionStats, TrainTask
 from common.protocol.tensors import Tensors
 from learning.models import lora
-from learning.models.lora import Adapted
+from learning.models.lora import AdaptedModel
 from learning.objectives import classification, dpo, registry
 from learning.training import loop
 from learning.training.loop import StepReport
@@ -89,7 +89,7 @@ class Trainer:
             ModelError: The model does not fit, or training diverged.
         """
         loaded = self._models.load(task.objective, base, task.base.digest, task.lora, task.labels)
-        objective = registry.make(task.objective, task.dpo, task.labels)
+        objective = registry.make_objective(task.objective, task.dpo, task.labels)
         shard = self._data.shard(task, objective, loaded.tokenizer)
         if start.learned:
             length = task.training.max_length
@@ -109,8 +109,10 @@ class Trainer:
             loaded.model,
             objective,
             shard.train,
-            _settings(task.training, task.seed, autocast),
+            task.training,
             on_step,
+            seed=task.seed,
+            autocast=autocast,
         )
         if result.stopped:
             return None
@@ -133,7 +135,7 @@ class Trainer:
         return TrainedTask(delta, stats)
 
     def _compared(
-        self, model: Adapted, shard: TokenisedShard, version: str, references: References
+        self, model: AdaptedModel, shard: TokenisedShard, version: str, references: References
     ) -> TokenisedShard:
         """The shard with what the reference version says of each pair."""
 
@@ -150,7 +152,9 @@ class Trainer:
 def _adjusted(shard: TokenisedShard, task: TrainTask) -> TokenisedShard:
     """The shard with the client's class frequencies explained in what it learns from."""
     strength = task.training.logit_adjustment
-    return replace(shard, train=classification.adjusted(shard.train, len(task.labels), strength))
+    return replace(
+        shard, train=classification.with_logit_adjustment(shard.train, len(task.labels), strength)
+    )
 
 
 def norm(tensors: Tensors) -> float:
@@ -170,16 +174,3 @@ def _told(loss: float) -> float:
             "lower phase.lr; with preference_loss ipo raise phase.beta, the loss begins at 1/(2β)²",
         )
     return max(loss, SMALLEST_LOSS)
-
-
-def _settings(training: LocalTraining, seed: int, autocast: bool) -> loop.LocalTraining:
-    return loop.LocalTraining(
-        batch_size=training.batch_size,
-        lr=training.lr,
-        steps=training.steps or None,
-        epochs=training.epochs or None,
-        max_grad_norm=training.max_grad_norm,
-        prox_mu=training.prox_mu,
-        seed=seed,
-        autocast=autocast,
-    )

@@ -1,6 +1,6 @@
-"""A run's queues, exchanges and bindings on RabbitMQ: declare, delete, measure, find what is lost.
+"""A run's exchanges, queues and bindings on RabbitMQ: declared, deleted, measured, missed.
 
-These functions run on the thread of a `broker.rabbit.connection.RabbitConnection`.
+Each function runs on a connection's own thread (`broker.rabbit.connection`).
 """
 
 from __future__ import annotations
@@ -14,41 +14,43 @@ from pika.adapters.blocking_connection import BlockingChannel, BlockingConnectio
 from broker.protocol import Message, QueueDepth, Site, Topology
 
 PROBE = "fccl-probe"
-"""Header of the messages by which bindings are tested. Consumers drop them."""
+"""Header of the messages that test bindings; consumers drop them."""
 _NOT_FOUND = 404
 
 
 def declare(connection: BlockingConnection, topology: Topology) -> None:
-    """Declare everything; what exists with the same properties stays as it is."""
-    # No x-delivery-limit: 4.x has 20 for quorum queues, 3.x none, and -1 is refused by 3.x. What is
-    # dropped there comes again: an unacked task is issued anew, an update without a receipt resent.
-    kind = {"x-queue-type": topology.queue_type}
-    limited = {"x-max-length-bytes": topology.update_bytes, "x-overflow": "reject-publish"}
+    """Declare the exchanges, queues and bindings of a run; existing ones stay as they are."""
+    # No x-delivery-limit: RabbitMQ 4.x defaults to 20 for quorum queues, 3.x has no limit and
+    # refuses -1. Nothing is lost where the limit drops a message: an unacknowledged task is issued
+    # again, and an update without a receipt is sent again.
+    queue_type = {"x-queue-type": topology.queue_type}
+    limit = {"x-max-length-bytes": topology.update_bytes, "x-overflow": "reject-publish"}
     with connection.channel() as channel:
-        channel.queue_declare(topology.dead_queue, durable=True, arguments=kind)
+        channel.queue_declare(topology.dead_queue, durable=True, arguments=queue_type)
         for site in topology.sites:
-            channel.queue_declare(topology.task_queue(site), durable=True, arguments=kind)
+            channel.queue_declare(topology.task_queue(site), durable=True, arguments=queue_type)
             exchange, queue = topology.update_exchange(site), topology.update_queue(site)
             channel.exchange_declare(exchange, "fanout", durable=True)
-            channel.queue_declare(queue, durable=True, arguments=kind | limited)
+            channel.queue_declare(queue, durable=True, arguments=queue_type | limit)
             channel.queue_bind(queue, exchange)
 
 
 def delete(connection: BlockingConnection, topology: Topology) -> None:
-    """Delete everything, but for a dead-letter queue that holds something."""
+    """Delete the exchanges and queues of a run; a dead-letter queue with messages stays."""
     with connection.channel() as channel:
         for site in topology.sites:
             channel.exchange_delete(topology.update_exchange(site))
             channel.queue_delete(topology.task_queue(site))
             channel.queue_delete(topology.update_queue(site))
-    # Not if_empty: a quorum queue answers that by closing the connection.
-    if (depth := _depth(connection, topology.dead_queue)) is not None and not depth.messages:
+    # Not with if_empty: a quorum queue answers that by closing the connection.
+    depth = _depth(connection, topology.dead_queue)
+    if depth is not None and not depth.messages:
         with connection.channel() as channel:
             channel.queue_delete(topology.dead_queue)
 
 
 def depths(connection: BlockingConnection, topology: Topology) -> dict[str, QueueDepth]:
-    """Return the depth of each queue that exists, by queue name."""
+    """Return the depth of each of the run's queues that exists, by queue name."""
     found = {queue: _depth(connection, queue) for queue in topology.queues}
     return {queue: depth for queue, depth in found.items() if depth is not None}
 
@@ -69,8 +71,9 @@ def missing_bindings(
 ) -> list[str]:
     """Return the names of the update queues that their exchange does not reach.
 
-    AMQP has no question for bindings, so an empty message is published to each exchange: RabbitMQ
-    returns it if no queue is bound. Otherwise it expires at once or is dropped by the consumer.
+    AMQP has no method to look at a binding, so an empty message is published to each exchange:
+    RabbitMQ returns it if no queue is bound. Otherwise the message expires at once, or the consumer
+    drops it.
 
     Args:
         channel: A channel that confirms what is published.
@@ -79,17 +82,16 @@ def missing_bindings(
         user: The user of the connection.
     """
     properties = pika.BasicProperties(headers={PROBE: 1}, expiration="0", user_id=user)
-    found = []
+    missing = []
     for site in sites:
+        exchange = topology.update_exchange(site)
         try:
-            channel.basic_publish(
-                topology.update_exchange(site), "", b"", properties, mandatory=True
-            )
+            channel.basic_publish(exchange, "", b"", properties, mandatory=True)
         except pika_errors.UnroutableError:
-            found.append(topology.update_queue(site))
+            missing.append(topology.update_queue(site))
         except pika_errors.NackError:
             pass  # the queue is full, so the exchange reaches it
-    return found
+    return missing
 
 
 def is_probe(message: Message, user: str) -> bool:

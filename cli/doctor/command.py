@@ -21,6 +21,7 @@ from cli.run import join_site
 from common.config import config as configuration
 from common.config.config import FederationConfig
 from common.paths import cache_dir
+from common.protocol.naming import LOCAL_SITE
 from worker.site import identity
 
 FOUND_FAULT = 1
@@ -54,7 +55,7 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 )
 @click.option(
     "--site",
-    default="local",
+    default=LOCAL_SITE,
     help="The site of a worker; an invited one is asked as itself [local].",
 )
 @click.option(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
-from broker.rabbit.connection import CONNECTED
+from broker.protocol import BrokerState, BrokerStatus
 from common.config.config import OperationsConfig
 from common.operations import metrics_server
 from common.operations.health import Health
@@ -25,9 +25,10 @@ class Operated:
     registry: CollectorRegistry
     health: Health
 
-    def broker(self, state: str) -> None:
-        """Pass on what the broker's connection has come to."""
-        self.health.set_problem("broker", "" if state == CONNECTED else state)
+    def broker(self, status: BrokerStatus) -> None:
+        """Report the status of the broker's connection."""
+        connected = status.state is BrokerState.CONNECTED
+        self.health.set_problem("broker", "" if connected else str(status))
 
     def over(self) -> None:
         """The main loop has ended."""

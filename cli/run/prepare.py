@@ -43,7 +43,7 @@ def command(config_path: Path | None, out: Path | None, plain: bool) -> None:
     output.end_progress()
     if ready:
         output.print(f"{folder} was prepared before, its rows stay as they are")
-    output.console.print(shards.skew(shards.load(folder)), markup=False)
+    output.console.print(shards.skew_tables(shards.load_prepared(folder)), markup=False)
     for client, rows in dealt.rows.items():
         counts = ", ".join(f"{count} {kind}" for kind, count in rows.items())
         output.print(f"{client}: {counts} rows to learn")

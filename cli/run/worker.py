@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from broker.protocol import LOCAL, Site
+from broker.protocol import LOCAL, BrokerState, BrokerStatus, Site
+from broker.rabbit import broker as rabbit
 from broker.rabbit.broker import RabbitBroker
 from broker.rabbit.probe import login_refused
 from cli import jsonlog
@@ -28,6 +29,7 @@ from common.config import config as configuration
 from common.config.config import FederationConfig, IncrementalConfig
 from common.errors import BrokerLoginError, ConfigError, DataError
 from common.paths import cache_dir
+from common.protocol.naming import LOCAL_SITE
 from common.software import software_version
 from common.store.store import Store
 from worker.site.enrolment import out
@@ -57,7 +59,7 @@ class Job:
 
 @click.command()
 @config_option
-@click.option("--site", default="local", help="The site whose credentials are used [local].")
+@click.option("--site", default=LOCAL_SITE, help="The site whose credentials are used [local].")
 @click.option(
     "--join",
     envvar="FCCL_JOIN",
@@ -202,18 +204,19 @@ def serve(
         return 0
     run: str | None = None
 
-    def tell_broker(state: str) -> None:
-        shown.broker(state)
-        if state.startswith("waiting") and run and ended(stores[1], config.run.name, run):
+    def on_broker_status(status: BrokerStatus) -> None:
+        shown.broker(status)
+        waiting = status.state is BrokerState.WAITING
+        if waiting and run and ended(stores[1], config.run.name, run):
             return  # the queues of a run that is over are deleted
-        output.event("broker", state)
+        output.event("broker", str(status))
 
     def tell_waiting(kind: str, text: str) -> None:
         shown.health.set_problem("run", text)
         output.event(kind, text)
 
     try:
-        broker = RabbitBroker(config.broker.url, tell_broker, ca=config.broker.ca)
+        broker = rabbit.connect(config.broker.url, on_broker_status, ca=config.broker.ca)
     except BrokerLoginError:
         if job.invited is None:
             raise

@@ -9,7 +9,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 
 def one_line(text: str) -> str:
@@ -127,19 +136,34 @@ class DpoSettings(Record):
 
 
 class LocalTraining(Record):
-    """How a client trains on one task. Exactly one of `steps` and `epochs` is positive.
+    """How a client trains on one task.
 
-    `logit_adjustment` is τ of `learning.objectives.classification.adjusted`; other objectives ignore it.
+    Attributes:
+        steps: Optimizer steps; 0 where `epochs` sets the length.
+        epochs: Passes over the examples; 0 where `steps` sets the length.
+        batch_size: Examples per step, at most.
+        lr: Learning rate of AdamW, without weight decay.
+        max_grad_norm: The gradient is scaled down to this Euclidean norm.
+        prox_mu: μ of FedProx (Li et al. 2020), which adds μ/2·‖θ − θ_start‖² to the loss; 0 is off.
+        max_length: Tokens of an example, at most.
+        logit_adjustment: τ of `learning.objectives.classification.adjusted`; other objectives
+            ignore it.
     """
 
-    steps: LocalSteps
-    epochs: LocalEpochs
+    steps: LocalSteps = 0
+    epochs: LocalEpochs = 0
     batch_size: BatchSize
     lr: LearningRate
-    max_grad_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    prox_mu: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    max_grad_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    prox_mu: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     max_length: MaxLength
     logit_adjustment: Annotated[float, Field(ge=0, le=10)] = 0.0
+
+    @model_validator(mode="after")
+    def _steps_or_epochs(self) -> LocalTraining:
+        if (self.steps > 0) == (self.epochs > 0):
+            raise ValueError("exactly one of steps and epochs must be positive")
+        return self
 
 
 class TrainTask(Record):
@@ -361,7 +385,12 @@ class Event(Record):
 
 
 class UpdateSummary(Record):
-    """What one update was worth in its commit; see docs/algorithms.md for each factor."""
+    """One update's share of a commit, and the statistics that its client reported.
+
+    The serialised form is flat: the fields of `stats` stand beside the others, as columns of
+    `client_metrics.jsonl` and in the summaries of run directories of every release so far.
+    `docs/algorithms.md` explains each factor.
+    """
 
     task_id: Identifier
     client_id: Identifier
@@ -374,18 +403,22 @@ class UpdateSummary(Record):
     participation_factor: float
     clip: float
     coefficient: float
-    num_samples: Count
-    num_tokens: Count
-    steps: Count
-    avg_loss: Loss
-    loss_before: Loss
-    loss_after: Loss
-    delta_norm: float
-    train_seconds: Seconds
+    stats: ContributionStats
     nbytes: Count
-    accuracy_before: Fraction | None = None
-    accuracy_after: Fraction | None = None
-    incremental_samples: Count = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nest_stats(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or "stats" in value:
+            return value
+        stats = {key: value[key] for key in ContributionStats.model_fields if key in value}
+        return {key: value[key] for key in value if key not in stats} | {"stats": stats}
+
+    @model_serializer(mode="wrap")
+    def _flatten_stats(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = serialize(self)
+        stats: dict[str, Any] = fields.pop("stats")
+        return fields | stats
 
 
 class VersionSummary(Record):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from common.config import config as configuration
 from common.config.config import FederationConfig
 from common.errors import RunError
+from common.protocol.naming import LOCAL_SITE
 from common.protocol.records import (
     BaseRef,
     Event,
@@ -34,8 +35,6 @@ from common.run_directory.records import (
 
 if TYPE_CHECKING:
     from common.protocol.tensors import Tensors
-
-LOCAL = "local"  # the site of the clients whose rows the coordinator dealt itself
 
 
 @dataclass(frozen=True)
@@ -198,7 +197,9 @@ def format_ranges(numbers: Sequence[int]) -> str:
 def _recorded_run(directory: Path, config: FederationConfig, db: sqlite3.Connection) -> RecordedRun:
     meta = dict(db.execute("SELECT key, value FROM meta"))
     rows: dict[str, dict[RowKind, int]] = json.loads(meta["clients"])
-    dealt = {name: ClientRecord(client_id=name, site=LOCAL, rows=own) for name, own in rows.items()}
+    dealt = {
+        name: ClientRecord(client_id=name, site=LOCAL_SITE, rows=own) for name, own in rows.items()
+    }
     summaries = db.execute("SELECT summary FROM version ORDER BY version")
     return RecordedRun(
         directory=directory,

@@ -26,7 +26,7 @@ from evaluation.assessment import KindAssessment
 from evaluation.comparison import Comparison
 from evaluation.report import plots, tables
 from evaluation.report.report import Report, federated_accuracy
-from learning.evaluation.figures import METRICS, Metrics, spread
+from learning.evaluation.metrics import METRICS, EvalMetrics, client_spread
 
 
 def write(report: Report, folder: Path) -> Path:
@@ -119,7 +119,7 @@ def _write(
 
 def _assessed(found: KindAssessment) -> dict[str, Any]:
     last = {name: own[-1] for name, own in found.clients.items()}
-    spreads = {metric.key: spread(metric, last) for metric in METRICS[found.kind]}
+    spreads = {metric.key: client_spread(metric, last) for metric in METRICS[found.kind]}
     return {
         "heldout": [_figures(one, found) for one in found.heldout],
         "all_clients": [_figures(one, found) for one in found.pooled],
@@ -133,7 +133,7 @@ def _assessed(found: KindAssessment) -> dict[str, Any]:
     }
 
 
-def _figures(found: Metrics, of: KindAssessment) -> dict[str, Any]:
+def _figures(found: EvalMetrics, of: KindAssessment) -> dict[str, Any]:
     intervals = {metric.key: found.interval(metric) for metric in METRICS[of.kind]}
     values: dict[str, Any] = {"rows": found.rows, **found.values}
     values["intervals"] = {key: list(pair) for key, pair in intervals.items() if pair}

@@ -9,7 +9,7 @@ from common.document import plotting
 from evaluation.assessment import EvaluatedVersion, KindAssessment
 from evaluation.report.report import PhaseHistory, Report, phase_histories
 from evaluation.report.tables import UNITS
-from learning.evaluation.figures import MAIN, Metrics
+from learning.evaluation.metrics import MAIN_METRIC, EvalMetrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -113,7 +113,7 @@ def _dress(axes: Axes, part: PhaseHistory) -> None:
 
 def _bars(found: KindAssessment, subjects: Sequence[EvaluatedVersion]) -> Figure:
     """The main figure of each client: the base's beside the evaluated version's."""
-    metric = MAIN[found.kind]
+    metric = MAIN_METRIC[found.kind]
     known = [name for name, own in found.clients.items() if own[-1].rows]
     shown = known[:_WIDEST]
     figure = plotting.new_figure(max(6.0, min(12.0, 1.1 * len(shown) + 2.5)), 3.6)
@@ -142,5 +142,5 @@ def _bars(found: KindAssessment, subjects: Sequence[EvaluatedVersion]) -> Figure
     return figure
 
 
-def _pooled(found: Metrics, key: str) -> str:
+def _pooled(found: EvalMetrics, key: str) -> str:
     return f"{found.values[key]:.3f}"

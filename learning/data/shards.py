@@ -22,11 +22,11 @@ from typing import Any, Generic, TypeVar, get_args
 
 from common.errors import ConfigError, DataError
 from common.files import write_durable
-from learning.data.instructions import Instruction
-from learning.data.partition import dirichlet, labels
-from learning.data.preferences import Preference
-from learning.data.rows import Kind, Row, write
-from learning.data.skew import Counts, picture, table
+from common.protocol.records import RowKind
+from learning.data.partition import dirichlet_partition, partition_labels
+from learning.data.row_types import Instruction, PreferencePair, Row
+from learning.data.rows import write
+from learning.data.skew_report import LabelCounts, plot_skew, skew_table
 
 MAX_HELDOUT = 400
 """Rows of a global held-out set at most: enough to compare versions, quick to evaluate."""
@@ -38,7 +38,7 @@ MANIFEST = "manifest.json"
 """In a folder of prepared rows: where each row went, and by which settings."""
 _SIDES = 3  # train, validation, holdout
 _MINIMUM = 20  # rows per client where there are enough for that; never under one a side
-_CALLED: dict[Kind, str] = {"sft": "instructions", "va": "preferences", "cls": "labelled texts"}
+_CALLED: dict[RowKind, str] = {"sft": "instructions", "va": "preferences", "cls": "labelled texts"}
 
 R = TypeVar("R", bound=Row)
 
@@ -50,7 +50,7 @@ class Shard:
     Attributes:
         client_id: `client_0` and so on.
         kind: What its rows teach.
-        path: Its file of rows; `split` parts them.
+        path: Its file of rows; `split_rows` parts them.
         rows: All its rows: train_rows + validation_rows + holdout_rows.
         train_rows: Rows to learn.
         validation_rows: Rows that a finished run is evaluated on.
@@ -59,7 +59,7 @@ class Shard:
     """
 
     client_id: str
-    kind: Kind
+    kind: RowKind
     path: Path
     rows: int
     train_rows: int
@@ -82,13 +82,13 @@ class PreparedData:
 
     folder: Path
     shards: tuple[Shard, ...]
-    heldout: Mapping[Kind, Path]
-    heldout_rows: Mapping[Kind, int]
+    heldout: Mapping[RowKind, Path]
+    heldout_rows: Mapping[RowKind, int]
     settings: dict[str, Any]
 
-    def rows(self) -> dict[str, dict[Kind, int]]:
+    def rows(self) -> dict[str, dict[RowKind, int]]:
         """Rows to learn, by client id and kind."""
-        found: dict[str, dict[Kind, int]] = {}
+        found: dict[str, dict[RowKind, int]] = {}
         for shard in self.shards:
             found.setdefault(shard.client_id, {})[shard.kind] = shard.train_rows
         return found
@@ -103,8 +103,8 @@ class Split(Generic[R]):
     holdout: tuple[R, ...]
 
 
-def prepare(
-    rows: Mapping[Kind, Sequence[Row]],
+def prepare_shards(
+    rows: Mapping[RowKind, Sequence[Row]],
     *,
     clients: int,
     alpha: float,
@@ -119,7 +119,7 @@ def prepare(
         rows: The whole data set of each kind that the run learns.
         clients: Number of clients; each gets rows of every kind.
         alpha: Concentration of the Dirichlet distribution.
-        by: Label to skew by; see `learning.data.partition.labels`.
+        by: Label to skew by; see `learning.data.partition.partition_labels`.
         seed: Of the partition. Each kind is dealt by a seed of its own that follows from it.
         heldout: Share of rows to hold out, in [0, 1); at most `MAX_HELDOUT` rows, at least one.
         out: Folder to write to. One that was prepared in the same way is left as it is.
@@ -130,12 +130,12 @@ def prepare(
     """
     settings: dict[str, Any] = {
         "clients": clients, "alpha": alpha, "partition": by, "seed": seed, "heldout": heldout,
-        "kinds": [kind for kind in get_args(Kind) if kind in rows],
+        "kinds": [kind for kind in get_args(RowKind) if kind in rows],
         "rows": {kind: len(own) for kind, own in rows.items()},
         "data": {kind: _digest(own) for kind, own in rows.items()},
     }  # fmt: skip
     if (out / MANIFEST).exists():
-        return _same(load(out), settings)
+        return _same(load_prepared(out), settings)
     if not 0 <= heldout < 1:
         raise ConfigError(f"data.heldout is {heldout:g}", "set it to a share from 0 to below 1")
     if not rows:
@@ -155,8 +155,8 @@ def prepare(
     return prepared
 
 
-def load(out: Path) -> PreparedData:
-    """Reads what `prepare` wrote.
+def load_prepared(out: Path) -> PreparedData:
+    """Reads what `prepare_shards` wrote.
 
     Raises:
         DataError: There is no manifest, or it is damaged.
@@ -183,7 +183,7 @@ def load(out: Path) -> PreparedData:
         ) from None
 
 
-def check(prepared: PreparedData) -> None:
+def check_files(prepared: PreparedData) -> None:
     """Refuses a folder of which a file of rows was lost, cut or edited since.
 
     Raises:
@@ -205,22 +205,22 @@ def _changed(what: str) -> DataError:
     return DataError(what, "put the file back, or remove the folder and prepare again")
 
 
-def skew(prepared: PreparedData) -> str:
+def skew_tables(prepared: PreparedData) -> str:
     """The tables of labels over clients, one for each kind."""
     return "\n".join(
-        f"{_called(kind)}\n\n{table(_counts(prepared, kind))}" for kind in prepared.heldout
+        f"{_called(kind)}\n\n{skew_table(_counts(prepared, kind))}" for kind in prepared.heldout
     )
 
 
-def _called(kind: Kind) -> str:
+def _called(kind: RowKind) -> str:
     return f"{_CALLED[kind]} ({kind})"
 
 
-def _counts(prepared: PreparedData, kind: Kind) -> Counts:
+def _counts(prepared: PreparedData, kind: RowKind) -> LabelCounts:
     return [shard.topics for shard in prepared.shards if shard.kind == kind]
 
 
-def split(rows: Sequence[R]) -> Split[R]:
+def split_rows(rows: Sequence[R]) -> Split[R]:
     """A client's rows to learn, to evaluate and to measure by, parted by hash.
 
     The smallest hashes are the holdout, the largest the validation side, so that neither moves when
@@ -254,16 +254,16 @@ def _cuts(ordered: Sequence[float]) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class _Dealt:
-    """What `prepare` decides about one kind before it writes anything."""
+    """What `prepare_shards` decides about one kind before it writes anything."""
 
-    kind: Kind
+    kind: RowKind
     aside: Sequence[Row]
     clients: Sequence[Sequence[Row]]
     topics: Sequence[Counter[str]]
 
 
 def _deal(
-    kind: Kind,
+    kind: RowKind,
     rows: Sequence[Row],
     clients: int,
     alpha: float,
@@ -280,9 +280,9 @@ def _deal(
             f" {len(others)} are left beside the held-out set, and each client needs {_SIDES}",
             "lower data.clients or data.heldout, or give more rows",
         )
-    names = labels(others, by, seed)
+    names = partition_labels(others, by, seed)
     minimum = max(_SIDES, min(_MINIMUM, len(others) // (2 * clients)))
-    dealt = dirichlet(names, clients, alpha, _seed(seed, kind), minimum)
+    dealt = dirichlet_partition(names, clients, alpha, _seed(seed, kind), minimum)
     return _Dealt(
         kind,
         aside,
@@ -291,7 +291,7 @@ def _deal(
     )
 
 
-def _seed(seed: int, kind: Kind) -> int:
+def _seed(seed: int, kind: RowKind) -> int:
     """A seed for a kind: otherwise all would be dealt by the same draws."""
     if kind == "sft":
         return seed
@@ -316,7 +316,7 @@ def _rank(row: Row, salt: str) -> float:
     """
     if isinstance(row, Instruction):
         parts = [row.instruction, row.input, row.output]
-    elif isinstance(row, Preference):
+    elif isinstance(row, PreferencePair):
         parts = [row.prompt]
     else:
         parts = [row.text]
@@ -346,11 +346,11 @@ def _shards(out: Path, dealt: _Dealt) -> list[Shard]:
 
 
 def _shard(
-    out: Path, kind: Kind, client_id: str, rows: Sequence[Row], topics: Counter[str]
+    out: Path, kind: RowKind, client_id: str, rows: Sequence[Row], topics: Counter[str]
 ) -> Shard:
     path = out / f"{client_id}_{kind}.jsonl"
     write(path, rows)
-    parts = split(rows)
+    parts = split_rows(rows)
     return Shard(
         client_id=client_id,
         kind=kind,
@@ -372,8 +372,8 @@ def _heldout(out: Path, dealt: _Dealt) -> Path:
 def _describe(prepared: PreparedData) -> None:
     """Writes tables, pictures and, when all else is there, the manifest."""
     for kind in prepared.heldout:
-        picture(_counts(prepared, kind), _called(kind), prepared.folder / f"skew_{kind}.png")
-    (prepared.folder / "skew.txt").write_text(skew(prepared), encoding="utf-8")
+        plot_skew(_counts(prepared, kind), _called(kind), prepared.folder / f"skew_{kind}.png")
+    (prepared.folder / "skew.txt").write_text(skew_tables(prepared), encoding="utf-8")
     manifest = {
         "settings": prepared.settings,
         "heldout": {kind: path.name for kind, path in prepared.heldout.items()},
@@ -383,7 +383,7 @@ def _describe(prepared: PreparedData) -> None:
     write_durable(prepared.folder / MANIFEST, json.dumps(manifest, indent=1).encode())
 
 
-def _kind(name: str) -> Kind:
+def _kind(name: str) -> RowKind:
     for kind in _CALLED:
         if name == kind:
             return kind

@@ -13,7 +13,8 @@ from uuid import uuid4
 import pytest
 from click.testing import CliRunner
 
-from broker.rabbit.broker import RabbitBroker
+from broker.protocol import BrokerState, BrokerStatus
+from broker.rabbit import broker as rabbit
 from broker.rabbit.management import ManagementApi
 from cli.doctor.command import command as doctor
 from common.errors import BrokerError, FcclError, JoinError, StoreAccessError, StoreError
@@ -113,7 +114,7 @@ def test_a_token_becomes_credentials_that_both_servers_take(desk: Desk, tmp_path
     with desk.open():
         mine = join(desk.invite(), place)
     config = identity.config_of(mine, place)
-    RabbitBroker(config.broker.url, ca=config.broker.ca).close()
+    rabbit.connect(config.broker.url, ca=config.broker.ca).close()
     connect(config.store.url, ca=config.store.ca).ping()
     assert (place / "identity.json").stat().st_mode & 0o77 == 0
     assert mine.password not in desk.sites.path.read_bytes().decode("latin-1")
@@ -141,7 +142,7 @@ def test_a_machine_that_died_while_it_asked_asks_again_with_the_same_password(
         eventually("admitted", desk.access.allowances)  # while nobody waits for it
     mine = join(invitation, tmp_path / "a")
     config = identity.config_of(mine, tmp_path / "a")
-    RabbitBroker(config.broker.url, ca=config.broker.ca).close()
+    rabbit.connect(config.broker.url, ca=config.broker.ca).close()
 
 
 def test_a_used_token_says_when_and_by_whom(desk: Desk, tmp_path: Path) -> None:
@@ -177,10 +178,10 @@ def test_a_second_token_ends_the_first_machines_credentials_once_it_is_used(
         first = join(desk.invite(), tmp_path / "a")
         config = identity.config_of(first, tmp_path / "a")
         second = desk.invite(again=True)
-        RabbitBroker(config.broker.url, ca=config.broker.ca).close()  # not used: nothing changes
+        rabbit.connect(config.broker.url, ca=config.broker.ca).close()  # not used: nothing changes
         join(second, tmp_path / "b")
     with pytest.raises(BrokerError, match="refuses this user"):
-        RabbitBroker(config.broker.url, ca=config.broker.ca)
+        rabbit.connect(config.broker.url, ca=config.broker.ca)
     with pytest.raises(StoreAccessError):
         connect(config.store.url, ca=config.store.ca)
 
@@ -280,14 +281,16 @@ def test_a_revoked_site_is_out_on_both_servers_at_once(desk: Desk, tmp_path: Pat
     with desk.open():
         mine = join(desk.invite(), tmp_path / "a")
     config = identity.config_of(mine, tmp_path / "a")
-    states: list[str] = []
-    broker = RabbitBroker(config.broker.url, states.append, ca=config.broker.ca)
+    statuses: list[BrokerStatus] = []
+    broker = rabbit.connect(config.broker.url, statuses.append, ca=config.broker.ca)
     store = connect(config.store.url, ca=config.store.ca)
     desk.access.revoke("hospital-a")
     with pytest.raises(StoreError):
         store.ping()
-    eventually("the connection is closed", lambda: [s for s in states if s.startswith("lost")])
-    eventually("and refused", lambda: [s for s in states if "refuses this user" in s])
+    eventually(
+        "the connection is closed", lambda: any(s.state is BrokerState.LOST for s in statuses)
+    )
+    eventually("and refused", lambda: any("refuses this user" in s.detail for s in statuses))
     broker.close()
     assert not desk.access.allowances()
 
@@ -307,7 +310,7 @@ def test_servers_that_forget_their_users_are_told_again(desk: Desk, tmp_path: Pa
         eventually("the broker is told", lambda: user in desk.management.users())
         join(pending, tmp_path / "b")
         config = identity.config_of(mine, tmp_path / "a")
-        RabbitBroker(config.broker.url, ca=config.broker.ca).close()
+        rabbit.connect(config.broker.url, ca=config.broker.ca).close()
         connect(config.store.url, ca=config.store.ca).ping()
 
 

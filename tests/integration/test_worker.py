@@ -41,9 +41,9 @@ from common.store.embedded import EmbeddedStore
 from common.store.store import Store
 from common.store.view import RunInfo
 from coordinator.publish.base_model_server import BaseServer
-from learning.data.instructions import write
-from learning.models import base, hub, loading, lora
-from learning.synthetic.instructions import instructions
+from learning.data.rows import write
+from learning.models import base, hub, loader, lora
+from learning.synthetic.instructions import make_instructions
 from learning.training.device import Compute
 from learning.training.loop import StepReport
 from tests.support.processes import eventually, forked
@@ -75,7 +75,7 @@ class Model:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> Model:
     found = base.resolve("offline:gpt2-micro", None, model_cache, lambda *_: None)
-    adapted = lora.attach(loading.load(found.path, COMPUTE.device).model, make_task().lora, seed=0)
+    adapted = lora.attach(loader.load(found.path, COMPUTE.device).model, make_task().lora, seed=0)
     entries, data = codec.encode("fp32", lora.read_adapter(adapted))
     frame = pack(Adapter(version=0, codec="fp32", tensors=entries), data)
     ref = BaseRef(name=found.name, kind=found.kind, digest=found.digest)
@@ -134,7 +134,7 @@ class Hall:
         if not data.exists():
             data.mkdir()
             for number in range(2):
-                rows = tuple(instructions(number, 24))
+                rows = tuple(make_instructions(number, 24))
                 write(data / f"client_{number}_sft.jsonl", rows)
 
     def issue(self, task_id: str, **changed: Any) -> TrainTask:

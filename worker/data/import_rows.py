@@ -15,7 +15,7 @@ from typing import get_args
 from common.errors import DataError, FcclError
 from common.protocol.records import RowKind
 from learning.data import rows
-from learning.data.rows import Row
+from learning.data.row_types import Row
 
 
 def bring(sources: Sequence[Path], site: str, out: Path, say: Callable[[str], None]) -> Path:

@@ -69,7 +69,7 @@ class ClientData:
         found: dict[str, dict[RowKind, int]] = {client: {} for client in self.clients()}
         for kind in get_args(RowKind):
             for client, path in self.files(kind).items():
-                found[client][kind] = len(shards.split(rows.read(kind, path).rows).train)
+                found[client][kind] = len(shards.split_rows(rows.read(kind, path).rows).train)
         return found
 
     def shard(
@@ -109,7 +109,7 @@ class ClientData:
                 f"{self._directory} has no rows of {client} for {_LEARNED[kind]}",
                 f"check --data: there must be a file {client}_{kind}.jsonl",
             )
-        own = shards.split(rows.read(kind, path).rows)
+        own = shards.split_rows(rows.read(kind, path).rows)
         learned = objective.encode(tokenizer, own.train, length)
         measured = objective.encode(tokenizer, own.holdout, length)
         if not learned.examples or not measured.examples:

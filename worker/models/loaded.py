@@ -12,9 +12,9 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from common.protocol.records import LoraSpec, ObjectiveName
-from learning.models import for_objective, lora
-from learning.models.lora import Adapted
-from learning.training.compiling import compile_blocks
+from learning.models import lora, objective_model
+from learning.models.lora import AdaptedModel
+from learning.training.compilation import compile_blocks
 from learning.training.device import Compute
 
 
@@ -22,7 +22,7 @@ from learning.training.device import Compute
 class Loaded:
     """A model in memory."""
 
-    model: Adapted
+    model: AdaptedModel
     tokenizer: PreTrainedTokenizerBase
 
 
@@ -62,7 +62,7 @@ class ModelCache:
         key = (digest, settings, objective == "classification", tuple(labels))
         if self._loaded is None or self._key != key:
             self._loaded = None  # the old one's memory first
-            found = for_objective.load_for(objective, base, labels, self.compute.device)
+            found = objective_model.load_for_objective(objective, base, labels, self.compute.device)
             model = lora.attach(found.model, settings, seed=0)  # its tensors are overwritten
             if self.compute.compiled:
                 compile_blocks(model)

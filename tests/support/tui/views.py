@@ -14,7 +14,7 @@ from textual.widget import Widget
 
 from common.protocol.records import Event, Heartbeat, SampleAnswer, UpdateSummary, VersionSummary
 from common.store.view import ClientRow, FederationView, QueueRow, RunInfo
-from tui.feed import Look
+from tui.data.reader import Snapshot
 
 LONG = 20.0
 """Bounds a wait for something that must come; seconds."""
@@ -23,7 +23,7 @@ LONG = 20.0
 class Pane(Protocol):
     """What the app asks of a pane."""
 
-    def show(self, look: Look) -> None: ...
+    def show(self, snapshot: Snapshot) -> None: ...
 
 
 class Host(App[None]):
@@ -162,7 +162,7 @@ def info(**changed: Any) -> RunInfo:
 
 def look(
     *,
-    seen: float = 1.0,
+    read_at: float = 1.0,
     clients: Sequence[ClientRow] = (),
     workers: Sequence[Heartbeat] = (),
     queues: Sequence[QueueRow] = (),
@@ -170,7 +170,7 @@ def look(
     events: Sequence[Event] = (),
     samples: Sequence[SampleAnswer] = (),
     **changed: Any,
-) -> Look:
+) -> Snapshot:
     """A live look at a run of that kind."""
     view = FederationView(
         info=info(**changed),
@@ -181,4 +181,4 @@ def look(
         events=tuple(events),
         samples=tuple(samples),
     )
-    return Look("live", view, seen=seen, moved=seen)
+    return Snapshot("live", view, read_at=read_at, changed_at=read_at)

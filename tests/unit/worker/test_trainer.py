@@ -15,8 +15,8 @@ from common.errors import DataError, ModelError
 from common.protocol.records import TrainTask
 from common.protocol.tensors import Tensors
 from learning.data.rows import write
-from learning.models import loading, lora
-from learning.synthetic.instructions import instructions
+from learning.models import loader, lora
+from learning.synthetic.instructions import make_instructions
 from learning.training.device import Compute
 from learning.training.loop import StepReport
 from tests.support.tiny_model import tiny_model, tiny_tokenizer
@@ -59,8 +59,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     tiny_model().save_pretrained(root / "base")
     tiny_tokenizer().save_pretrained(root / "base")
     (root / "clients").mkdir()
-    write(root / "clients" / "client_0_sft.jsonl", tuple(instructions(0, 40)))
-    loaded = loading.load(root / "base", COMPUTE.device)
+    write(root / "clients" / "client_0_sft.jsonl", tuple(make_instructions(0, 40)))
+    loaded = loader.load(root / "base", COMPUTE.device)
     adapter = lora.read_adapter(lora.attach(loaded.model, task().lora, seed=7))
     return Place(root / "base", root / "clients", adapter)
 

@@ -15,7 +15,7 @@ from common.config.config import IncrementalConfig
 from common.errors import DataError
 from common.protocol.records import ROW_KINDS, CurrentModel, RowKind
 from common.protocol.tensors import Tensors
-from learning.evaluation.measuring import Measurement
+from learning.evaluation.measurement import Measurement
 from worker.data.shards import HOLDOUT_EXAMPLES, ClientData, ShardRequest, TokenisedShard
 from worker.incremental.inbox.learning_store import Entry, LearningStore, add_tensors
 from worker.incremental.training import replay

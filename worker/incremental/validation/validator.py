@@ -24,7 +24,7 @@ import httpx
 
 from common.errors import ConfigError
 from common.protocol.records import RowKind, one_line
-from learning.evaluation.measuring import Measurement
+from learning.evaluation.measurement import Measurement
 from worker.incremental.validation import command
 from worker.incremental.validation.errors import NEVER, ValidatorError
 from worker.incremental.validation.http import post

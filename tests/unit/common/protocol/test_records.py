@@ -113,3 +113,9 @@ def test_a_shape_is_positive_and_bounded(shape: tuple[int, ...]) -> None:
 def test_progress_is_a_share(progress: float) -> None:
     with pytest.raises(ValidationError):
         Heartbeat(worker_id="w", site="s", state="training", progress=progress)
+
+
+@pytest.mark.parametrize(("steps", "epochs"), [(0, 0), (5, 1)])
+def test_training_takes_steps_or_epochs_but_not_both(steps: int, epochs: int) -> None:
+    with pytest.raises(ValidationError, match="exactly one"):
+        LocalTraining(steps=steps, epochs=epochs, batch_size=4, lr=1e-3, max_length=64)

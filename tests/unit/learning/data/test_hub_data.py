@@ -26,12 +26,11 @@ from huggingface_hub.errors import (
 )
 
 from common.errors import ConfigError, DataError
+from common.protocol.records import RowKind
 from learning.data import hub_data
-from learning.data.hub_data import HubSource, parse
-from learning.data.instructions import Instruction
-from learning.data.labelled import Labelled
-from learning.data.preferences import Preference
-from learning.data.rows import Kind, load
+from learning.data.hub_data import HubSource, parse_source
+from learning.data.row_types import Instruction, LabelledText, PreferencePair
+from learning.data.rows import load
 from tests.support.paths import ROOT
 
 TALK = [{"content": Value("string"), "role": Value("string")}]
@@ -87,7 +86,7 @@ IMDB = Dataset.from_list(
 def quiet(_: str) -> None: ...
 
 
-def fetching(data: Any) -> hub_data.Fetch:
+def fetching(data: Any) -> hub_data.FetchDataset:
     def fetch(_: HubSource, splits: Sequence[str], say: Callable[[str], None]) -> Any:
         return data
 
@@ -103,7 +102,7 @@ def test_alpaca_gives_instructions() -> None:
 def test_ultrafeedback_gives_preferences_and_instructions() -> None:
     name, fetch = "HuggingFaceH4/ultrafeedback_binarized", fetching(ULTRAFEEDBACK)
     pairs = load("va", name, say=quiet, fetch=fetch)
-    assert pairs.rows == (Preference("Greet me.", "Hello!", "What?"),)
+    assert pairs.rows == (PreferencePair("Greet me.", "Hello!", "What?"),)
     assert [skip.reason for skip in pairs.skipped] == ["chosen and rejected are equal"]
     assert load("sft", name, say=quiet, fetch=fetch).rows == (
         Instruction("Greet me.", "", "Hello!"),
@@ -114,7 +113,7 @@ def test_ultrafeedback_gives_preferences_and_instructions() -> None:
 @pytest.mark.parametrize("data", [IMDB, IMDB.to_iterable_dataset()])
 def test_imdb_gives_texts_with_the_names_of_their_classes(data: Dataset | IterableDataset) -> None:
     got = load("cls", "stanfordnlp/imdb", say=quiet, fetch=fetching(data))
-    assert got.rows == (Labelled("dull", "neg"), Labelled("fine", "pos"))
+    assert got.rows == (LabelledText("dull", "neg"), LabelledText("fine", "pos"))
     assert [(skip.line, skip.reason) for skip in got.skipped] == [(3, "label is missing")]
 
 
@@ -130,7 +129,9 @@ def test_a_file_goes_before_a_data_set_and_a_data_files_suffix_is_never_a_data_s
     Path("acme").mkdir()
     Path("acme/reviews").write_text('{"text": "here", "label": "pos"}', encoding="utf-8")
     fetch = fetching(IMDB)
-    assert load("cls", "acme/reviews", say=quiet, fetch=fetch).rows == (Labelled("here", "pos"),)
+    assert load("cls", "acme/reviews", say=quiet, fetch=fetch).rows == (
+        LabelledText("here", "pos"),
+    )
     assert len(load("cls", "acme/others", say=quiet, fetch=fetch).rows) == 2
     with pytest.raises(DataError, match=r"acme/others\.csv does not exist"):
         load("cls", "acme/others.csv", say=quiet, fetch=fetch)
@@ -145,7 +146,7 @@ def test_a_file_goes_before_a_data_set_and_a_data_files_suffix_is_never_a_data_s
     ],
 )
 def test_each_kind_prefers_the_split_that_its_data_sets_train_on(
-    kind: Kind, data: Dataset, splits: Sequence[str]
+    kind: RowKind, data: Dataset, splits: Sequence[str]
 ) -> None:
     asked: list[Sequence[str]] = []
 
@@ -167,7 +168,7 @@ def test_columns_that_are_of_no_use_are_not_read() -> None:
             {"text": Value("string"), "label": Value("string"), "picture": Value("binary")}
         ),
     )
-    ((number, record),) = hub_data.table(data, "a/b", {"text", "label"}).records
+    ((number, record),) = hub_data.as_table(data, "a/b", {"text", "label"}).records
     assert (number, dict(record)) == (1, {"text": "fine", "label": "1"})
 
 
@@ -199,7 +200,7 @@ def test_a_data_set_that_breaks_off_is_a_data_error() -> None:
 def test_a_source_is_a_name_with_revision_config_and_split(
     text: str, source: HubSource | None
 ) -> None:
-    assert parse(text) == source
+    assert parse_source(text) == source
 
 
 class Builder:

@@ -21,9 +21,9 @@ from common.errors import ConfigError
 from common.protocol.records import InboxFigures, Receipt, TrainTask
 from common.protocol.tensors import Tensors
 from common.store.embedded import EmbeddedStore
-from learning.data.labelled import Labelled
+from learning.data.row_types import LabelledText
 from learning.data.rows import write
-from learning.models import for_objective, lora
+from learning.models import lora, objective_model
 from learning.training.device import Compute
 from tests.support.processes import eventually
 from tests.support.tiny_encoder import encoder, saved
@@ -47,7 +47,7 @@ COMPUTE = Compute(torch.device("cpu"), threads=1, autocast=False)
 CONFIG = IncrementalConfig(lr=3e-2, max_norm=100.0)
 NEVER = threading.Event()
 OWN = [
-    Labelled(f"{first} {second} {word} film", label)
+    LabelledText(f"{first} {second} {word} film", label)
     for label, word in (("fine", "good"), ("bad", "dull"))
     for first in ("a", "it", "was", "very")
     for second in ("plot", "and", "not", "very", "was")
@@ -156,7 +156,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def stage(tmp_path: Path, base: Path) -> Stage:
-    found = for_objective.load_for("classification", base, LABELS, COMPUTE.device)
+    found = objective_model.load_for_objective("classification", base, LABELS, COMPUTE.device)
     adapter = lora.read_adapter(lora.attach(found.model, task().lora, seed=7))
     return Stage(tmp_path, base, adapter)
 
