@@ -214,7 +214,7 @@ class RabbitBroker:
             channel = self._confirming_channel(connection)
             return queues.missing_bindings(channel, topology, sites, self._user)
 
-        self._probing = self._publishing.attempt(probe)
+        self._probing = self._publishing.call_if_connected(probe)
         try:
             return self._probing.result(PROBE_SECONDS)  # type: ignore[return-value]  # of `probe`
         except TimeoutError:

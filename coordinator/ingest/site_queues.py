@@ -28,7 +28,7 @@ from broker.protocol import (
 
 PREFETCH = 4
 """Chunks in flight from each site's queue."""
-CHECK_S = 30.0
+CHECK_S = 10.0
 """Seconds from one verification of the topology to the next."""
 FLOOD_MESSAGES, FLOOD_S = 50, 60.0
 """So many dead letters of one site within so many seconds are a flood."""
@@ -151,7 +151,10 @@ class SiteQueues:
             BrokerError: The broker refuses, or is out of reach.
         """
         self._next_check, self._connections = now + CHECK_S, self._broker.connections
-        return self._broker.repair(self._topology)
+        names = self._broker.repair(self._topology)
+        if names:  # the consumer of a deleted quorum queue is not always told, and receives nothing
+            self._consume()
+        return names
 
     # invited sites
 
