@@ -22,7 +22,7 @@ from typing import Any, Generic, TypeVar, get_args
 
 from common.errors import ConfigError, DataError
 from common.files import write_durable
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from learning.data.partition import dirichlet_partition, partition_labels
 from learning.data.row_types import Instruction, PreferencePair, Row
 from learning.data.rows import write
