@@ -80,7 +80,7 @@ class PairBatch:
         return self.rows.tokens
 
     @property
-    def learned(self) -> int:
+    def target_count(self) -> int:
         """The loss is a mean over pairs."""
         return self.size
 
@@ -125,7 +125,7 @@ def collate(pairs: Sequence[TokenisedPair], device: torch.device | None = None) 
     reference = [chosen for chosen, _ in known] + [rejected for _, rejected in known]
     return PairBatch(
         batches.collate(answers, device),
-        torch.tensor([float(a.learned) for a in answers], device=device),
+        torch.tensor([float(a.target_count) for a in answers], device=device),
         torch.tensor(reference, device=device),
     )
 

@@ -163,16 +163,16 @@ class _Totals:
     """Running sums of a task."""
 
     def __init__(self) -> None:
-        self.steps = self.samples = self.tokens = self.learned = 0
+        self.steps = self.samples = self.tokens = self.target_count = 0
         self.nats = 0.0
 
     def add(self, batch: Batch, loss: float) -> None:
         self.steps += 1
         self.samples += batch.size
         self.tokens += batch.tokens
-        self.learned += batch.learned
-        self.nats += loss * batch.learned
+        self.target_count += batch.target_count
+        self.nats += loss * batch.target_count
 
     def result(self, seconds: float, *, stopped: bool) -> TrainResult:
-        mean = self.nats / self.learned if self.learned else 0.0
+        mean = self.nats / self.target_count if self.target_count else 0.0
         return TrainResult(self.steps, self.samples, self.tokens, mean, seconds, stopped)

@@ -117,7 +117,7 @@ def siege(
                 told=lambda kind, text: None,
             )
             assert mine is not None
-            joined[site] = identity.config_of(mine, folder)
+            joined[site] = identity.worker_config(mine, folder)
         attacker = joined[B]
         found_siege = Siege(
             headquarters,

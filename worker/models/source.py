@@ -24,7 +24,7 @@ POLL_S = 0.5
 FETCHING = "fetching the base model"
 
 
-class ArtifactSource:
+class ModelSource:
     """Finds models for one run."""
 
     def __init__(self, store: Store, run: str, cache: Path, report: ProgressCallback) -> None:

@@ -16,7 +16,7 @@ import torch
 from common.protocol.tasks import DpoSettings
 from common.protocol.tensors import Tensors
 from learning.data.rows import read, write
-from learning.data.shards import split_rows
+from learning.data.splits import split_rows
 from learning.models import loader, lora
 from learning.objectives import dpo
 from learning.objectives.dpo import TokenisedPair
