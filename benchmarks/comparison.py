@@ -27,7 +27,7 @@ from cli.demo import command
 from common.config import config as configuration
 from common.config.config import FederationConfig, PhaseConfig
 from common.paths import cache_dir
-from common.protocol.records import LocalTraining
+from common.protocol.tasks import LocalTraining
 from common.protocol.tensors import Tensors
 from coordinator.core.tasks import learning_rate
 from learning.data import prepared_data, rows, splits

@@ -22,7 +22,8 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from common.config.config import FederationConfig, without_hub
 from common.errors import ConfigError, DataError, ModelError
 from common.files import write_durable
-from common.protocol.records import BaseRef, RowKind
+from common.protocol.fields import RowKind
+from common.protocol.tasks import BaseRef
 from coordinator.storage.run import PreparedRun
 from learning.data import prepared_data, shards, sources
 from learning.data.row_parser import COLUMN_NAMES

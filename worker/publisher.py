@@ -13,7 +13,7 @@ from collections.abc import Callable
 from broker.chunks import split_update
 from broker.protocol import Broker, BrokerClosed, Message, QueueFull, Site, Topology
 from common.errors import BrokerError, StoreError
-from common.protocol.records import Receipt, TaskRefusal
+from common.protocol.tasks import Receipt, TaskRefusal
 from common.protocol.wire import pack
 from common.store.store import Store
 from worker.events import EventCallback, WorkerEventKind

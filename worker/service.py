@@ -19,8 +19,11 @@ from common.clock import Clock
 from common.config.config import IncrementalConfig
 from common.errors import BrokerError, DataError, FcclError, ModelError, StoreError, WireError
 from common.protocol import codec
-from common.protocol.records import MAX_LOSS, Heartbeat, TaskRefusal, TensorEntry, TrainTask, Update
+from common.protocol.fields import MAX_LOSS
+from common.protocol.heartbeat import Heartbeat
+from common.protocol.tasks import TaskRefusal, TrainTask
 from common.protocol.tensors import Tensors
+from common.protocol.updates import TensorEntry, Update
 from common.protocol.wire import unpack
 from common.store.store import Store
 from learning.models.base import ProgressCallback

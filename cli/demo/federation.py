@@ -19,8 +19,8 @@ from cli.run.worker import host_name
 from cli.signals import handle_signals
 from common.config.config import FederationConfig, IncrementalConfig
 from common.paths import cache_dir
+from common.protocol.fields import RowKind
 from common.protocol.naming import LOCAL_SITE
-from common.protocol.records import RowKind
 from common.software import software_version
 from common.store.embedded import EmbeddedStore
 from coordinator.service import RunOutcome, Service

@@ -18,8 +18,8 @@ from cli.options import config_option, find_config, run_option
 from common.config import config as configuration
 from common.config.config import FederationConfig, IncrementalConfig
 from common.errors import DataError
+from common.protocol.fields import Identifier
 from common.protocol.naming import LOCAL_SITE
-from common.protocol.records import Identifier
 from coordinator.storage import run as runs
 from worker.incremental.inbox import schema
 from worker.incremental.inbox.items import TASK

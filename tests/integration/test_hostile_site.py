@@ -26,8 +26,11 @@ from broker.rabbit.broker import RabbitBroker
 from broker.rabbit.management import ManagementApi, permission
 from broker.rabbit.pika_setup import make_parameters
 from common.protocol import codec
+from common.protocol.heartbeat import Heartbeat
 from common.protocol.invitation import decode
-from common.protocol.records import Enrolment, Heartbeat, TaskRefusal, Update
+from common.protocol.membership import Enrolment
+from common.protocol.tasks import TaskRefusal
+from common.protocol.updates import Update
 from common.protocol.wire import pack
 from common.store.store import connect
 from tests.integration.test_sites import TLS, Headquarters

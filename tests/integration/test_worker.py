@@ -27,15 +27,9 @@ from broker.embedded.broker import EmbeddedBroker, EmbeddedServer
 from broker.protocol import LOCAL, Message, Site, TakenTask, Topology
 from common.errors import DataError, ModelError
 from common.protocol import codec
-from common.protocol.records import (
-    Adapter,
-    BaseRef,
-    BlobRef,
-    Receipt,
-    TaskRefusal,
-    TrainTask,
-    Update,
-)
+from common.protocol.tasks import BaseRef, BlobRef, Receipt, TaskRefusal, TrainTask
+from common.protocol.updates import Update
+from common.protocol.versions import Adapter
 from common.protocol.wire import kind_of, pack, unpack
 from common.store.embedded import EmbeddedStore
 from common.store.store import Store

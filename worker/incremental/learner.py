@@ -23,8 +23,11 @@ from filelock import Timeout
 from common.clock import Clock
 from common.config.config import IncrementalConfig
 from common.errors import DataError, ModelError, StoreError, WireError
-from common.protocol.records import ROW_KINDS, CurrentModel, InboxFigures, Receipt, TrainTask
+from common.protocol.fields import ROW_KINDS
+from common.protocol.heartbeat import InboxFigures
+from common.protocol.tasks import Receipt, TrainTask
 from common.protocol.tensors import Tensors
+from common.protocol.versions import CurrentModel
 from learning.models import lora
 from worker.data.shards import ClientData
 from worker.events import EventCallback, WorkerEventKind

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 
 from broker.protocol import Broker, Message, Site, Topology
 from common.errors import BrokerError, JoinError, StoreAccessError, StoreError
-from common.protocol.records import Enrolment, RowKind
+from common.protocol.fields import RowKind
+from common.protocol.membership import Enrolment
 from common.protocol.wire import pack
 from common.store.store import Store
 from worker.events import EventCallback, WorkerEventKind
