@@ -20,7 +20,7 @@ from threading import Event as Flag
 from broker.protocol import UPDATE_QUEUE_BYTES, Broker, Message, QueueType
 from common.clock import Clock
 from common.errors import BrokerError, RunError, WireError
-from common.protocol.records import Event
+from common.protocol.feed import Event
 from common.store.store import Store
 from coordinator.core import event_text, machine
 from coordinator.core.events import (

@@ -96,10 +96,10 @@ def _invited(site: str, name: str, data: Path | None) -> tuple[FederationConfig,
     Raises:
         JoinError: This machine has not joined as that site.
     """
-    wanted = join_site.wanted(None, site, name)
+    wanted = join_site.site_request(None, site, name)
     mine = identity.load(wanted.place)
     assert mine is not None  # `wanted` has found it
-    return identity.config_of(mine, wanted.place), data or wanted.place / "data"
+    return identity.worker_config(mine, wanted.place), data or wanted.place / "data"
 
 
 def _printed(checks: Iterable[Check]) -> list[Check]:

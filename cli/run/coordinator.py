@@ -24,7 +24,7 @@ from cli.options import (
     plain_option,
     with_metrics_port,
 )
-from cli.run.health_server import COORDINATOR_LIMIT_S, Operated, operated
+from cli.run.health_server import COORDINATOR_LIMIT_S, ProcessStatus, serve_status
 from cli.signals import handle_signals
 from common.config import config as configuration
 from common.config.config import FederationConfig
@@ -56,11 +56,11 @@ def command(
 def serve(config: FederationConfig, mode: str, output: Output) -> int:
     """Coordinate until the plan is complete or a stop is asked for; returns the exit code."""
     checks.check_can_start(config, mode)
-    with operated(config.operations, COORDINATOR_LIMIT_S) as shown:
+    with serve_status(config.operations, COORDINATOR_LIMIT_S) as shown:
         return _serve(config, mode, output, shown)
 
 
-def _serve(config: FederationConfig, mode: str, output: Output, shown: Operated) -> int:
+def _serve(config: FederationConfig, mode: str, output: Output, shown: ProcessStatus) -> int:
     def on_broker_status(status: BrokerStatus) -> None:
         shown.broker(status)
         output.event("broker", str(status))

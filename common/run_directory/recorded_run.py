@@ -16,14 +16,11 @@ from typing import TYPE_CHECKING, Any
 from common.config import config as configuration
 from common.config.config import FederationConfig
 from common.errors import RunError
+from common.protocol.feed import Event
+from common.protocol.fields import RowKind
 from common.protocol.naming import LOCAL_SITE
-from common.protocol.records import (
-    BaseRef,
-    Event,
-    RowKind,
-    SampleAnswer,
-    VersionSummary,
-)
+from common.protocol.tasks import BaseRef
+from common.protocol.versions import SampleAnswer, VersionSummary
 from common.run_directory import journal_reader as journal
 from common.run_directory import samples
 from common.run_directory.records import (

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from broker.protocol import QueueDepth
-from common.protocol.records import Membership, SampleAnswer, VersionSummary
+from common.protocol.membership import Membership
+from common.protocol.versions import SampleAnswer, VersionSummary
 from common.protocol.wire import pack
 from common.store.view import ClientRow, QueueRow, RunInfo, RunStatus
 from coordinator.core.events import AdmitClient, DismissClient

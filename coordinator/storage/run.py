@@ -28,9 +28,11 @@ from common.config import config as configuration
 from common.config.config import FederationConfig, SamplesConfig, without_hub
 from common.errors import ConfigError, RunError
 from common.files import sync_path, sync_tree
+from common.protocol.fields import RowKind
 from common.protocol.naming import LOCAL_SITE, new_run_id
-from common.protocol.records import BaseRef, RowKind, VersionSummary
+from common.protocol.tasks import BaseRef
 from common.protocol.tensors import Tensors
+from common.protocol.versions import VersionSummary
 from common.software import software_version
 from coordinator.core.state import Client, Plan
 from coordinator.core.tasks import TaskTemplate

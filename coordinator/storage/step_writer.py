@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 
-from common.protocol.records import Event, VersionSummary
+from common.protocol.feed import Event
+from common.protocol.versions import VersionSummary
 from common.protocol.wire import pack
 from coordinator.core import event_text, tasks
 from coordinator.core.events import AcceptUpdate, Action, CommitVersion, IssueTask, LogEvent

@@ -102,14 +102,14 @@ def as_table(data: Any, name: str, wanted: Collection[str]) -> ColumnTable:
     return ColumnTable(columns, records())
 
 
-def fetch(source: HubSource, splits: Sequence[str], say: Callable[[str], None]) -> Any:
+def fetch(source: HubSource, splits: Sequence[str], on_message: Callable[[str], None]) -> Any:
     """Downloads a split of a data set, or finds it where it was downloaded before.
 
     Raises:
         DataError: The hub cannot be reached, has no such data set, revision, configuration or
             split, or guards it; or the data set is made by code.
     """
-    say(f"asking the hub for data set {source.name}")
+    on_message(f"asking the hub for data set {source.name}")
     # As in learning/models/hub.py: the hub's HTTP errors have no common base that lasts.
     try:
         info = huggingface_hub.dataset_info(source.name, revision=source.revision, timeout=TIMEOUT)
@@ -117,7 +117,7 @@ def fetch(source: HubSource, splits: Sequence[str], say: Callable[[str], None]) 
         known = isinstance(error, RepositoryNotFoundError | RevisionNotFoundError)
         if known or (builder := cached_builder(source)) is None:
             raise _translated(source, error) from None
-        say(f"the hub cannot be reached: data set {source.name} as it was downloaded before")
+        on_message(f"the hub cannot be reached: data set {source.name} as it was downloaded before")
         return _split(source, splits, builder)
     code = f"{source.name.split('/')[1]}.py"
     if any(file.rfilename == code for file in info.siblings or []):
@@ -126,7 +126,7 @@ def fetch(source: HubSource, splits: Sequence[str], say: Callable[[str], None]) 
             "give a data set of plain files, or a file",
         )
     try:
-        say(f"downloading data set {source.name}")
+        on_message(f"downloading data set {source.name}")
         return _split(source, splits, _builder(source, info.sha))
     except DataError:
         raise

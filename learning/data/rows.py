@@ -17,9 +17,8 @@ from types import MappingProxyType
 from typing import Generic, Literal, TypeVar, overload
 
 from common.errors import ConfigError, DataError
-from common.protocol.records import RowKind
-from learning.data import hub_data, tables
-from learning.data import row_parser as of
+from common.protocol.fields import RowKind
+from learning.data import hub_data, row_parser, tables
 from learning.data.row_types import Instruction, LabelledText, PreferencePair, Row
 from learning.data.tables import ColumnTable, RawRecord
 
@@ -77,7 +76,7 @@ def read(kind: RowKind, path: Path) -> LoadedRows[Row]:
     Raises:
         DataError: The file is missing, cannot be read, or has no usable row.
     """
-    table = tables.open_table(path, of.known_columns(kind, _NOTHING), _PAIRS.get(kind))
+    table = tables.open_table(path, row_parser.known_columns(kind, _NOTHING), _PAIRS.get(kind))
     found = _rows(kind, table, _NOTHING, ())
     if not found.rows:
         raise _no_row(kind, str(path), found.skipped)
@@ -99,7 +98,7 @@ def load(
     columns: Mapping[str, str] = _NOTHING,
     labels: Sequence[str] = (),
     *,
-    say: Callable[[str], None],
+    on_message: Callable[[str], None],
     fetch: hub_data.FetchDataset = hub_data.fetch,
 ) -> LoadedRows[Row]:
     """Reads the rows of a source as its owner names it.
@@ -112,7 +111,7 @@ def load(
         columns: Fields of a row to columns of the source, where `learning.data.row_parser.COLUMN_NAMES` does
             not find them.
         labels: The classes there are, for kind cls: rows of others are skipped; empty for any.
-        say: Told in a line what is waited for.
+        on_message: Told in a line what is waited for.
         fetch: How a hub data set is got.
 
     Raises:
@@ -120,12 +119,12 @@ def load(
         DataError: The source is missing, cannot be read or reached, or has no usable row.
     """
     for field in columns:
-        if field not in of.COLUMN_NAMES[kind]:
+        if field not in row_parser.COLUMN_NAMES[kind]:
             raise ConfigError(
                 f"columns names {field!r}, which is no field of a {kind} row",
-                f"its fields are {', '.join(of.COLUMN_NAMES[kind])}",
+                f"its fields are {', '.join(row_parser.COLUMN_NAMES[kind])}",
             )
-    table = _open(kind, source, of.known_columns(kind, columns), say, fetch)
+    table = _open(kind, source, row_parser.known_columns(kind, columns), on_message, fetch)
     if table.columns is not None:
         _check(source, columns, table.columns)
     seen: dict[str, None] = dict.fromkeys(table.columns or ())
@@ -149,13 +148,13 @@ def _open(
     kind: RowKind,
     source: str,
     names: frozenset[str],
-    say: Callable[[str], None],
+    on_message: Callable[[str], None],
     fetch: hub_data.FetchDataset,
 ) -> ColumnTable:
     named = on_hub(source)
     if named is None:
         return tables.open_table(Path(source), names, _PAIRS.get(kind))
-    return hub_data.as_table(fetch(named, _SPLITS[kind], say), source, names)
+    return hub_data.as_table(fetch(named, _SPLITS[kind], on_message), source, names)
 
 
 def _rows(
@@ -176,7 +175,7 @@ def _rows(
             seen.update(dict.fromkeys(record))
         try:
             rows.append(_row(kind, record, columns, labels))
-        except of.UnusableRow as reason:
+        except row_parser.UnusableRow as reason:
             skipped.append(SkippedRow(line, str(reason)))
     return LoadedRows(tuple(rows), tuple(skipped))
 
@@ -186,11 +185,11 @@ def _row(
 ) -> Row:
     match kind:
         case "sft":
-            return of.parse_instruction(record, columns)
+            return row_parser.parse_instruction(record, columns)
         case "va":
-            return of.parse_preference(record, columns)
+            return row_parser.parse_preference(record, columns)
         case "cls":
-            return of.parse_labelled_text(record, columns, labels)
+            return row_parser.parse_labelled_text(record, columns, labels)
 
 
 def _check(source: str, columns: Mapping[str, str], there: Iterable[str]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from common.errors import ConfigError, DataError
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from learning.data import rows
 from learning.data.row_parser import COLUMN_NAMES
 from learning.data.row_types import LabelledText, Row
@@ -71,7 +71,7 @@ def load_source(
     seed: int,
     columns: Mapping[str, str],
     labels: Sequence[str],
-    say: Callable[[str], None],
+    on_message: Callable[[str], None],
 ) -> LoadedRows[Row]:
     """The rows of a source.
 
@@ -83,7 +83,7 @@ def load_source(
         columns: Field → the source's name of it, where that is not found by itself; fields of
             other kinds are for other sources.
         labels: The declared classes; empty takes any.
-        say: Told of skipped rows, in a line each.
+        on_message: Told of skipped rows, in a line each.
 
     Raises:
         DataError: The source is out of reach, or has no usable row.
@@ -97,9 +97,9 @@ def load_source(
         }
         return LoadedRows(tuple(made[kind](seed, count)), ())
     own = {field: column for field, column in columns.items() if field in COLUMN_NAMES[kind]}
-    found = rows.load(kind, source, own, labels, say=say)
+    found = rows.load(kind, source, own, labels, on_message=on_message)
     for skipped in found.skipped[:_SHOWN]:
-        say(f"skipped {source}:{skipped.line}: {skipped.reason}")
+        on_message(f"skipped {source}:{skipped.line}: {skipped.reason}")
     return found
 
 

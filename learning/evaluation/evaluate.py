@@ -66,7 +66,7 @@ def evaluate(
         raise DataError("there is nothing to evaluate on", "give rows that fit into max_length")
     nats = row_nats(model, examples, batch_size, autocast=autocast)
     found = metrics.text_metrics(
-        nats, [e.learned for e in examples], [e.response_bytes for e in examples]
+        nats, [e.target_count for e in examples], [e.response_bytes for e in examples]
     )
     return Evaluation(
         found.values["nats_per_token"],

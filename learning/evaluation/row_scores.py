@@ -19,8 +19,9 @@ from typing import Any
 
 import torch
 
-from common.protocol.records import DpoSettings, RowKind
-from common.protocol.records import ObjectiveName as Name
+from common.protocol.fields import ObjectiveName as Name
+from common.protocol.fields import RowKind
+from common.protocol.tasks import DpoSettings
 from learning.evaluation import evaluate, metrics
 from learning.evaluation.measurement import BATCH
 from learning.evaluation.metrics import EvalMetrics
@@ -42,13 +43,13 @@ class RowScorer:
         kind: Of the rows.
         objective: Whose `encode` makes examples of them.
         score: (model, examples) → a score of each, in their order.
-        figures: (examples, scores, scores of the reference) → figures of this set.
+        metrics: (examples, scores, scores of the reference) → figures of this set.
     """
 
     kind: RowKind
     objective: Objective
     score: Callable[[torch.nn.Module, Sequence[Any]], Scores]
-    figures: Callable[[Sequence[Any], Scores, Scores], EvalMetrics]
+    metrics: Callable[[Sequence[Any], Scores, Scores], EvalMetrics]
 
 
 def make_scorer(kind: RowKind, settings: DpoSettings | None, labels: Sequence[str]) -> RowScorer:
@@ -76,7 +77,7 @@ def _text_scores(model: torch.nn.Module, examples: Sequence[TokenisedExample]) -
 
 def _text(examples: Sequence[TokenisedExample], scores: Scores, _: Scores) -> EvalMetrics:
     return metrics.text_metrics(
-        scores, [e.learned for e in examples], [e.response_bytes for e in examples]
+        scores, [e.target_count for e in examples], [e.response_bytes for e in examples]
     )
 
 
@@ -93,7 +94,7 @@ class _Rewarded:
     def __call__(
         self, pairs: Sequence[TokenisedPair], scores: Scores, reference: Scores
     ) -> EvalMetrics:
-        lengths = [(pair.chosen.learned, pair.rejected.learned) for pair in pairs]
+        lengths = [(pair.chosen.target_count, pair.rejected.target_count) for pair in pairs]
         return metrics.preference_metrics(scores, reference, lengths, self.settings.beta)
 
 

@@ -74,7 +74,7 @@ class TextBatch:
         return self.input_ids.shape[0]
 
     @property
-    def learned(self) -> int:
+    def target_count(self) -> int:
         """The loss is a mean over texts."""
         return self.size
 

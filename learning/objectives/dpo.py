@@ -19,7 +19,7 @@ import torch
 from torch.nn.functional import logsigmoid
 from transformers import PreTrainedTokenizerBase
 
-from common.protocol.records import DpoSettings
+from common.protocol.tasks import DpoSettings
 from learning.data.row_types import PreferencePair
 from learning.evaluation.measurement import BATCH, Measurement, inference
 from learning.objectives.sft import token_nats
@@ -80,7 +80,7 @@ class PairBatch:
         return self.rows.tokens
 
     @property
-    def learned(self) -> int:
+    def target_count(self) -> int:
         """The loss is a mean over pairs."""
         return self.size
 
@@ -125,7 +125,7 @@ def collate(pairs: Sequence[TokenisedPair], device: torch.device | None = None) 
     reference = [chosen for chosen, _ in known] + [rejected for _, rejected in known]
     return PairBatch(
         batches.collate(answers, device),
-        torch.tensor([float(a.learned) for a in answers], device=device),
+        torch.tensor([float(a.target_count) for a in answers], device=device),
         torch.tensor(reference, device=device),
     )
 

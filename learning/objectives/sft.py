@@ -25,7 +25,7 @@ def sft_loss(model: torch.nn.Module, batch: TokenBatch) -> tuple[torch.Tensor, d
         The loss in nats (a scalar with gradient), and `nats`: its sum over the batch.
     """
     total = response_nats(model, batch)
-    return total / batch.learned, {"nats": float(total.detach())}
+    return total / batch.target_count, {"nats": float(total.detach())}
 
 
 def response_nats(model: torch.nn.Module, batch: TokenBatch) -> torch.Tensor:

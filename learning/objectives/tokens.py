@@ -43,7 +43,7 @@ class TokenisedExample:
         return len(self.input_ids)
 
     @property
-    def learned(self) -> int:
+    def target_count(self) -> int:
         """How many positions are learned."""
         return sum(label != IGNORED for label in self.labels)
 

@@ -47,7 +47,7 @@ class Batch(Protocol):
         """Tokens that are no padding."""
 
     @property
-    def learned(self) -> int:
+    def target_count(self) -> int:
         """What the loss is a mean of: response tokens, pairs or texts."""
 
 
@@ -64,7 +64,7 @@ class TokenBatch:
         attention_mask: 1 on tokens, 0 on padding.
         labels: Token ids to learn, `IGNORED` elsewhere. Not shifted.
         tokens: Tokens that are no padding.
-        learned: Positions to learn.
+        target_count: Positions to learn.
         response_bytes: UTF-8 bytes of the responses.
     """
 
@@ -72,7 +72,7 @@ class TokenBatch:
     attention_mask: torch.Tensor
     labels: torch.Tensor
     tokens: int
-    learned: int
+    target_count: int
     response_bytes: int
 
     @property
@@ -94,7 +94,7 @@ def collate(examples: Sequence[TokenisedExample], device: torch.device | None = 
         mask.to(device),
         torch.tensor(labels, device=device),
         sum(len(e.input_ids) for e in examples),
-        sum(e.learned for e in examples),
+        sum(e.target_count for e in examples),
         sum(e.response_bytes for e in examples),
     )
 

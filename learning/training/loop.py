@@ -18,7 +18,7 @@ from functools import partial
 import torch
 
 from common.errors import ModelError
-from common.protocol.records import LocalTraining
+from common.protocol.tasks import LocalTraining
 from learning.objectives.registry import Objective
 from learning.training.batches import Batch, Example, batches_per_epoch, shuffled_batches
 from learning.training.fast_path import fast_path
@@ -163,16 +163,16 @@ class _Totals:
     """Running sums of a task."""
 
     def __init__(self) -> None:
-        self.steps = self.samples = self.tokens = self.learned = 0
+        self.steps = self.samples = self.tokens = self.target_count = 0
         self.nats = 0.0
 
     def add(self, batch: Batch, loss: float) -> None:
         self.steps += 1
         self.samples += batch.size
         self.tokens += batch.tokens
-        self.learned += batch.learned
-        self.nats += loss * batch.learned
+        self.target_count += batch.target_count
+        self.nats += loss * batch.target_count
 
     def result(self, seconds: float, *, stopped: bool) -> TrainResult:
-        mean = self.nats / self.learned if self.learned else 0.0
+        mean = self.nats / self.target_count if self.target_count else 0.0
         return TrainResult(self.steps, self.samples, self.tokens, mean, seconds, stopped)

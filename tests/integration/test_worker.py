@@ -27,15 +27,9 @@ from broker.embedded.broker import EmbeddedBroker, EmbeddedServer
 from broker.protocol import LOCAL, Message, Site, TakenTask, Topology
 from common.errors import DataError, ModelError
 from common.protocol import codec
-from common.protocol.records import (
-    Adapter,
-    BaseRef,
-    BlobRef,
-    Receipt,
-    TaskRefusal,
-    TrainTask,
-    Update,
-)
+from common.protocol.tasks import BaseRef, BlobRef, Receipt, TaskRefusal, TrainTask
+from common.protocol.updates import Update
+from common.protocol.versions import Adapter
 from common.protocol.wire import kind_of, pack, unpack
 from common.store.embedded import EmbeddedStore
 from common.store.store import Store
@@ -51,7 +45,7 @@ from tests.support.worker_records import task as make_task
 from worker import heartbeat, publisher, service
 from worker.service import Worker, WorkerSettings, WorkerSummary
 from worker.site.run_discovery import find_run
-from worker.spool import claim, client_lock
+from worker.spool import claim_slot, client_lock
 
 RUN, NAME = "run-1", "small"
 COMPUTE = Compute(torch.device("cpu"), threads=1, autocast=False)
@@ -365,7 +359,7 @@ def test_a_stopped_worker_leaves_its_task_for_the_next_start(hall: Hall) -> None
     stop = threading.Event()
     served = hall.worker(on_step=lambda *_: stop.set()).serve(stop, stop)
     assert (served.reason, served.abandoned, served.trained) == ("stopped", 1, 0)
-    left = claim(hall.setting.state, RUN)
+    left = claim_slot(hall.setting.state, RUN)
     task = left.task()
     assert task is not None and task.task_id == "t1"
     left.release()

@@ -14,8 +14,8 @@ import torch
 
 from common.config.config import PhaseConfig, parse
 from common.errors import RunError
-from common.protocol.records import VersionSummary
 from common.protocol.tensors import Tensors
+from common.protocol.versions import VersionSummary
 from coordinator.storage import run as runs
 from evaluation import opening, run_record
 from evaluation.assessment import Assessment, assess, kinds, versions_to_evaluate

@@ -12,7 +12,7 @@ from transformers import BertConfig, GPT2Config, RobertaConfig, T5Config
 from common.config import config as configuration
 from common.config.config import FederationConfig
 from common.errors import ConfigError, DataError, ModelError
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from coordinator.storage import run as runs
 from learning.data.rows import read
 from learning.models import base

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from common.protocol.records import DpoSettings
+from common.protocol.tasks import DpoSettings
 from common.protocol.tensors import Tensors
 from learning.data.rows import read, write
-from learning.data.shards import split_rows
+from learning.data.splits import split_rows
 from learning.models import loader, lora
 from learning.objectives import dpo
 from learning.objectives.dpo import TokenisedPair
