@@ -136,7 +136,9 @@ def test_a_federation_notices_the_loss_repairs_it_and_goes_on(
             "it is told",
             lambda: run.rows("SELECT level, text FROM event WHERE kind = 'repaired'"),
         )
-        assert [(level, what.rsplit(maxsplit=1)[-1] in text) for level, text in told] == [("warning", True)]
+        assert [(level, what.rsplit(maxsplit=1)[-1] in text) for level, text in told] == [
+            ("warning", True)
+        ]
         run.reaches(run.version() + 2)  # two commits: updates arrive again
         assert any(event["kind"] == "repaired" for event in (run.status() or {})["events"])
         assert coordinator.code is None
