@@ -32,6 +32,7 @@ from common.paths import cache_dir
 from common.protocol.naming import LOCAL_SITE
 from common.software import software_version
 from common.store.store import Store
+from worker.events import WorkerEventKind
 from worker.site.enrolment import revoked_error
 from worker.site.run_discovery import end_reason, follow_runs
 
@@ -209,9 +210,9 @@ def serve(
         waiting = status.state is BrokerState.WAITING
         if waiting and run and end_reason(stores[1], config.run.name, run):
             return  # the queues of a run that is over are deleted
-        output.event("broker", str(status))
+        output.event(WorkerEventKind.BROKER, str(status))
 
-    def tell_waiting(kind: str, text: str) -> None:
+    def tell_waiting(kind: WorkerEventKind, text: str) -> None:
         shown.health.set_problem("run", text)
         output.event(kind, text)
 
