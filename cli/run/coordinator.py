@@ -26,7 +26,7 @@ from cli.options import (
 )
 from cli.run.health_server import COORDINATOR_LIMIT_S, ProcessStatus, serve_status
 from cli.signals import handle_signals
-from common.config import config as configuration
+from common.config import loader
 from common.config.config import FederationConfig
 from common.protocol.naming import LOCAL_SITE
 from common.store.store import Store, connect
@@ -48,7 +48,7 @@ def command(
     metrics_port: int | None,
 ) -> None:
     """Own a run: prepare data and model where needed, schedule, aggregate, commit, report."""
-    config = with_metrics_port(configuration.load(find_config(config_path)), metrics_port)
+    config = with_metrics_port(loader.load(find_config(config_path)), metrics_port)
     log = jsonlog.install("coordinator") if config.operations.log == "json" else None
     sys.exit(serve(config, mode_from_flags(resume, new, either), Output(plain, log)))
 

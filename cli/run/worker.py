@@ -25,7 +25,7 @@ from cli.options import config_option, find_config, metrics_option, with_metrics
 from cli.run import join_site
 from cli.run.health_server import WORKER_LIMIT_S, ProcessStatus, serve_status
 from cli.signals import handle_signals
-from common.config import config as configuration
+from common.config import loader
 from common.config.config import FederationConfig, IncrementalConfig
 from common.errors import BrokerLoginError, ConfigError, DataError
 from common.paths import cache_dir
@@ -102,7 +102,7 @@ def command(
     metrics_port: int | None,
 ) -> None:
     """Take tasks, train them on local data, publish the deltas; until the run is over."""
-    config = with_metrics_port(configuration.load(find_config(config_path)), metrics_port)
+    config = with_metrics_port(loader.load(find_config(config_path)), metrics_port)
     log = jsonlog.install("worker") if config.operations.log == "json" else None
     output = Output(plain=True, log=log)
     stop = threading.Event()

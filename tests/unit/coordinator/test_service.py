@@ -26,7 +26,8 @@ from broker.chunks import parse_chunk, split_update
 from broker.dead_letter import DEAD_REASON
 from broker.embedded.broker import EmbeddedBroker, EmbeddedConsumer, EmbeddedServer
 from broker.protocol import LOCAL, Consumer, Delivery, Message, Site, Topology
-from common.config.config import FederationConfig, parse
+from common.config.config import FederationConfig
+from common.config.loader import parse
 from common.errors import BrokerError, FencedError, StoreError
 from common.protocol import codec
 from common.protocol.feed import Event
