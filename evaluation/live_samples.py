@@ -16,7 +16,7 @@ from common.clock import Clock
 from common.config.config import SamplesConfig
 from common.errors import FcclError
 from common.protocol.kinds import EventKind
-from common.protocol.records import SampleAnswer
+from common.protocol.versions import SampleAnswer
 from coordinator.core.events import EventLevel, LogEvent
 from coordinator.core.state import Plan
 from coordinator.samples_source import SamplesSource

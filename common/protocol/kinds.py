@@ -29,6 +29,7 @@ class EventKind(StrEnum):
     DEAD_LETTER = "dead-letter"
     FLOOD = "flood"
     BROKER = "broker"
+    REPAIRED = "repaired"  # queues of the broker were missing, and were declared again
     WORKERS = "workers"
     SAMPLES = "samples"
     DEGRADED = "degraded"  # the store is out of reach

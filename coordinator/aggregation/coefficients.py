@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from common.protocol.records import ContributionStats
+from common.protocol.updates import ContributionStats
 from coordinator.aggregation.contribution import contribution_weights, single_client_step
 from coordinator.aggregation.participation import effective_participation, participation_factor
 from coordinator.aggregation.staleness import staleness_factor

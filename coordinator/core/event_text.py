@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from common.protocol.feed import Event
 from common.protocol.kinds import EventKind
-from common.protocol.records import Event, VersionSummary
+from common.protocol.versions import VersionSummary
 from coordinator.core.events import (
     AcceptUpdate,
     Action,

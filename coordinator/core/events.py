@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from common.protocol.commands import Command
+from common.protocol.fields import RowKind
 from common.protocol.kinds import EventKind, RejectionKind
-from common.protocol.records import ContributionStats, RowKind
+from common.protocol.updates import ContributionStats
 from coordinator.core.state import BufferedUpdate, Client, OpenTask
 
-MAX_TEXT = 500  # characters; the limit of `common.protocol.records.ShortText`
+MAX_TEXT = 500  # characters; the limit of `common.protocol.fields.ShortText`
 
 EventLevel = Literal["info", "warning", "error"]
 

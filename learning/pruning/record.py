@@ -21,7 +21,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from common.errors import ModelError
-from common.protocol.records import Record, Sha256
+from common.protocol.fields import Record, Sha256
 
 FILE = "pruning.json"
 MAX_BYTES = 256 << 10

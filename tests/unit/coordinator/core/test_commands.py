@@ -9,7 +9,7 @@ import pytest
 
 from common.protocol.commands import Command, CommandName, CommandReply
 from common.protocol.kinds import RejectionKind
-from common.protocol.records import VersionSummary
+from common.protocol.versions import VersionSummary
 from coordinator.core import machine
 from coordinator.core.events import (
     CloseTask,

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.config.config import PhaseConfig
+from common.protocol.fields import RowKind
 from common.protocol.kinds import EventKind, RejectionKind
-from common.protocol.records import RowKind
 from coordinator.core import machine
 from coordinator.core.events import (
     AcceptUpdate,

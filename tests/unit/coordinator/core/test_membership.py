@@ -11,7 +11,7 @@ from types import MappingProxyType
 import pytest
 
 from common.protocol.kinds import RejectionKind
-from common.protocol.records import VersionSummary
+from common.protocol.versions import VersionSummary
 from coordinator.core import machine
 from coordinator.core.events import (
     AcceptUpdate,

@@ -13,7 +13,7 @@ import pytest
 
 from common.errors import FencedError, RunError
 from common.protocol.kinds import EventKind, RejectionKind
-from common.protocol.records import VersionSummary
+from common.protocol.versions import VersionSummary
 from coordinator.core.events import (
     AcceptUpdate,
     Action,
