@@ -14,7 +14,7 @@ from types import TracebackType
 
 from broker.embedded.broker import EmbeddedBroker, EmbeddedServer
 from broker.protocol import LOCAL
-from cli.run.worker import host
+from cli.run.worker import host_name
 from common.config.config import IncrementalConfig
 from common.errors import RunError
 from common.paths import cache_dir
@@ -112,7 +112,7 @@ class Federation:
             self._store.open(),
             time.time,
             users={LOCAL_SITE: LOCAL_SITE},
-            listen=lambda event: self._say(f"{event.kind}: {event.text}"),
+            on_event=lambda event: self._say(f"{event.kind}: {event.text}"),
             volatile=True,
             samples=Sampler(self._run, time.time),
         )
@@ -125,7 +125,7 @@ class Federation:
             data=self._run.directory / "clients",
             state=self.state,
             cache=cache_dir(),
-            host=host(),
+            host=host_name(),
             software=software_version(),
         )
         worker = Worker(

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 
 from common.errors import ModelError
-from common.protocol.records import MAX_LOSS, ContributionStats, TrainTask
+from common.protocol.fields import MAX_LOSS
+from common.protocol.tasks import TrainTask
 from common.protocol.tensors import Tensors
+from common.protocol.updates import ContributionStats
 from learning.models import lora
 from learning.models.lora import AdaptedModel
 from learning.objectives import classification, dpo, registry
@@ -26,7 +28,7 @@ from worker.data.references import References
 from worker.data.shards import ClientData, TokenisedShard
 from worker.models.loaded import ModelCache
 
-SMALLEST_LOSS = 1e-9  # in nats; the scores of `contribution` divide by it
+MIN_LOSS = 1e-9  # in nats; the scores of `contribution` divide by it
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class IncrementalStart:
     learned: Sequence[Any] = ()
 
 
-NOTHING = IncrementalStart()
+NO_START = IncrementalStart()
 
 
 class Trainer:
@@ -69,7 +71,7 @@ class Trainer:
         adapter: Tensors,
         references: References,
         on_step: Callable[[StepReport], bool],
-        start: IncrementalStart = NOTHING,
+        start: IncrementalStart = NO_START,
     ) -> TrainedTask | None:
         """Train a task; None if `on_step` abandoned it.
 
@@ -127,7 +129,7 @@ class Trainer:
             loss_before=_told(before.loss),
             loss_after=_told(after.loss),
             train_seconds=result.seconds,
-            delta_norm=norm(delta),
+            delta_norm=l2_norm(delta),
             accuracy_before=before.accuracy,
             accuracy_after=after.accuracy,
             incremental_samples=start.samples,
@@ -157,7 +159,7 @@ def _adjusted(shard: TokenisedShard, task: TrainTask) -> TokenisedShard:
     )
 
 
-def norm(tensors: Tensors) -> float:
+def l2_norm(tensors: Tensors) -> float:
     """L2 norm over all tensors."""
     return math.sqrt(sum(float(np.square(t, dtype=np.float64).sum()) for t in tensors.values()))
 
@@ -173,4 +175,4 @@ def _told(loss: float) -> float:
             f"a loss of {loss:.3g} is over {MAX_LOSS:g}, which no update may report",
             "lower phase.lr; with preference_loss ipo raise phase.beta, the loss begins at 1/(2β)²",
         )
-    return max(loss, SMALLEST_LOSS)
+    return max(loss, MIN_LOSS)

@@ -15,12 +15,12 @@ from broker.protocol import LOCAL
 from cli.console import Output
 from cli.demo.messages import Telling
 from cli.run import session
-from cli.run.worker import host
+from cli.run.worker import host_name
 from cli.signals import handle_signals
 from common.config.config import FederationConfig, IncrementalConfig
 from common.paths import cache_dir
+from common.protocol.fields import RowKind
 from common.protocol.naming import LOCAL_SITE
-from common.protocol.records import RowKind
 from common.software import software_version
 from common.store.embedded import EmbeddedStore
 from coordinator.service import RunOutcome, Service
@@ -145,7 +145,7 @@ class _Federation:
             self._store.open(),
             time.time,
             users={LOCAL_SITE: LOCAL_SITE},
-            listen=self._output.print_event,
+            on_event=self._output.print_event,
             volatile=True,
             samples=Sampler(self._run, time.time),
         )
@@ -158,7 +158,7 @@ class _Federation:
             data=self._run.directory / "clients",
             state=self._run.directory.parent / ".workers",
             cache=cache_dir(),
-            host=host(),
+            host=host_name(),
             software=software_version(),
         )
         worker = Worker(

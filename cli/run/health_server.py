@@ -19,7 +19,7 @@ PARTS = ("broker", "store", "run")
 
 
 @dataclass(frozen=True)
-class Operated:
+class ProcessStatus:
     """What this process shows of itself."""
 
     registry: CollectorRegistry
@@ -37,7 +37,7 @@ class Operated:
 
 
 @contextlib.contextmanager
-def operated(operations: OperationsConfig, limit_s: float) -> Iterator[Operated]:
+def serve_status(operations: OperationsConfig, limit_s: float) -> Iterator[ProcessStatus]:
     """A registry and the health of this process, served while the block runs.
 
     Args:
@@ -47,6 +47,6 @@ def operated(operations: OperationsConfig, limit_s: float) -> Iterator[Operated]
     Raises:
         ConfigError: The port is taken.
     """
-    shown = Operated(metrics_server.new_registry(), Health(PARTS, limit_s))
+    shown = ProcessStatus(metrics_server.new_registry(), Health(PARTS, limit_s))
     with metrics_server.serve(operations, shown.registry, shown.health):
         yield shown

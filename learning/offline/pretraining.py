@@ -43,7 +43,7 @@ class StepSettings(Protocol):
 def sub_progress(
     on_progress: OnProgress, message: str, start: float, end: float
 ) -> Callable[[float], None]:
-    """Return a callback that maps the progress of a part, 0 to 1, to `start` to `end` of the whole."""
+    """Return a callback that maps a part's progress, 0 to 1, to `start` to `end` of the whole."""
     return lambda done: on_progress(message, start + (end - start) * done)
 
 

@@ -145,7 +145,7 @@ def _layers(
 
 
 def ffn_width(have: int, share: float) -> int:
-    """Return the number of units to keep: the share, to the nearest multiple, at most all of them."""
+    """Return the number of units to keep: the share, rounded to the nearest multiple."""
     if share == 1:
         return have
     return min(have, max(1, round(have * share / WIDTH_MULTIPLE)) * WIDTH_MULTIPLE)

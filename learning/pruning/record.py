@@ -20,7 +20,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from common.errors import ModelError
-from common.protocol.records import Record, Sha256
+from common.protocol.fields import Record, Sha256
 from learning.pruning.layout import head_size, layers_of, layout_of, linear
 
 FILE = "pruning.json"

@@ -26,8 +26,11 @@ from broker.rabbit.broker import RabbitBroker
 from broker.rabbit.management import ManagementApi, permission
 from broker.rabbit.pika_setup import make_parameters
 from common.protocol import codec
+from common.protocol.heartbeat import Heartbeat
 from common.protocol.invitation import decode
-from common.protocol.records import Enrolment, Heartbeat, TaskRefusal, Update
+from common.protocol.membership import Enrolment
+from common.protocol.tasks import TaskRefusal
+from common.protocol.updates import Update
 from common.protocol.wire import pack
 from common.store.store import connect
 from tests.integration.test_sites import TLS, Headquarters
@@ -114,7 +117,7 @@ def siege(
                 told=lambda kind, text: None,
             )
             assert mine is not None
-            joined[site] = identity.config_of(mine, folder)
+            joined[site] = identity.worker_config(mine, folder)
         attacker = joined[B]
         found_siege = Siege(
             headquarters,

@@ -65,7 +65,7 @@ class Desk:
 
     def pulse(self) -> None:
         while not self._stop.wait(0.05):
-            self.notes += self.access.pulse()
+            self.notes += self.access.poll()
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -113,12 +113,12 @@ def test_a_token_becomes_credentials_that_both_servers_take(desk: Desk, tmp_path
     place = tmp_path / "a"
     with desk.open():
         mine = join(desk.invite(), place)
-    config = identity.config_of(mine, place)
+    config = identity.worker_config(mine, place)
     rabbit.connect(config.broker.url, ca=config.broker.ca).close()
     connect(config.store.url, ca=config.store.ca).ping()
     assert (place / "identity.json").stat().st_mode & 0o77 == 0
     assert mine.password not in desk.sites.path.read_bytes().decode("latin-1")
-    assert dict(desk.access.active())["hospital-a"].max_rows == 100
+    assert dict(desk.access.allowances())["hospital-a"].max_rows == 100
     assert "joined from ward7" in desk.notes[0].text
 
 
@@ -139,9 +139,9 @@ def test_a_machine_that_died_while_it_asked_asks_again_with_the_same_password(
     )
     assert asked is None
     with desk.open():
-        eventually("admitted", desk.access.active)  # while nobody waits for it
+        eventually("admitted", desk.access.allowances)  # while nobody waits for it
     mine = join(invitation, tmp_path / "a")
-    config = identity.config_of(mine, tmp_path / "a")
+    config = identity.worker_config(mine, tmp_path / "a")
     rabbit.connect(config.broker.url, ca=config.broker.ca).close()
 
 
@@ -176,7 +176,7 @@ def test_a_second_token_ends_the_first_machines_credentials_once_it_is_used(
 ) -> None:
     with desk.open():
         first = join(desk.invite(), tmp_path / "a")
-        config = identity.config_of(first, tmp_path / "a")
+        config = identity.worker_config(first, tmp_path / "a")
         second = desk.invite(again=True)
         rabbit.connect(config.broker.url, ca=config.broker.ca).close()  # not used: nothing changes
         join(second, tmp_path / "b")
@@ -211,8 +211,8 @@ def test_a_token_that_was_used_while_no_coordinator_looked_expires_all_the_same(
     )
     assert desk.store.get_join_request(invitation.token_id) is not None
     desk.now = 3601.0
-    assert "nobody joined with it" in desk.access.pulse()[-1].text
-    assert "hospital-a" not in desk.access.active()
+    assert "nobody joined with it" in desk.access.poll()[-1].text
+    assert "hospital-a" not in desk.access.allowances()
 
 
 def test_a_token_of_another_federation(desk: Desk, tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_without_its_management_api_nobody_is_invited(desk: Desk) -> None:
 def test_a_revoked_site_is_out_on_both_servers_at_once(desk: Desk, tmp_path: Path) -> None:
     with desk.open():
         mine = join(desk.invite(), tmp_path / "a")
-    config = identity.config_of(mine, tmp_path / "a")
+    config = identity.worker_config(mine, tmp_path / "a")
     statuses: list[BrokerStatus] = []
     broker = rabbit.connect(config.broker.url, statuses.append, ca=config.broker.ca)
     store = connect(config.store.url, ca=config.store.ca)
@@ -292,7 +292,7 @@ def test_a_revoked_site_is_out_on_both_servers_at_once(desk: Desk, tmp_path: Pat
     )
     eventually("and refused", lambda: any("refuses this user" in s.detail for s in statuses))
     broker.close()
-    assert not desk.access.active()
+    assert not desk.access.allowances()
 
 
 def test_servers_that_forget_their_users_are_told_again(desk: Desk, tmp_path: Path) -> None:
@@ -309,7 +309,7 @@ def test_servers_that_forget_their_users_are_told_again(desk: Desk, tmp_path: Pa
         eventually("the store is told", lambda: {user, door} <= acl.users(desk.store))
         eventually("the broker is told", lambda: user in desk.management.users())
         join(pending, tmp_path / "b")
-        config = identity.config_of(mine, tmp_path / "a")
+        config = identity.worker_config(mine, tmp_path / "a")
         rabbit.connect(config.broker.url, ca=config.broker.ca).close()
         connect(config.store.url, ca=config.store.ca).ping()
 
@@ -319,7 +319,7 @@ def test_a_doctor_asks_as_the_site_itself(
 ) -> None:
     monkeypatch.setenv("FCCL_STATE", str(tmp_path))
     with desk.open():
-        join(desk.invite(), identity.folder(tmp_path, desk.name, "hospital-a"))
+        join(desk.invite(), identity.identity_dir(tmp_path, desk.name, "hospital-a"))
     found = CliRunner().invoke(doctor, ["--site", "hospital-a", "--json"])
     checks = {check["name"]: check for check in json.loads(found.output)["checks"]}
     assert [checks[name]["status"] for name in ("broker", "store", "clock")] == ["ok"] * 3

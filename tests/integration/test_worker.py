@@ -27,20 +27,14 @@ from broker.embedded.broker import EmbeddedBroker, EmbeddedServer
 from broker.protocol import LOCAL, Message, Site, TakenTask, Topology
 from common.errors import DataError, ModelError
 from common.protocol import codec
-from common.protocol.records import (
-    Adapter,
-    BaseRef,
-    BlobRef,
-    Receipt,
-    TaskRefusal,
-    TrainTask,
-    Update,
-)
+from common.protocol.tasks import BaseRef, BlobRef, Receipt, TaskRefusal, TrainTask
+from common.protocol.updates import Update
+from common.protocol.versions import Adapter
 from common.protocol.wire import kind_of, pack, unpack
 from common.store.embedded import EmbeddedStore
 from common.store.store import Store
 from common.store.view import RunInfo
-from coordinator.publish.base_model_server import BaseServer
+from coordinator.publish.base_model_server import BaseModelServer
 from learning.data.rows import write
 from learning.models import base, hub, loader, lora
 from learning.synthetic.instructions import make_instructions
@@ -51,7 +45,7 @@ from tests.support.worker_records import task as make_task
 from worker import heartbeat, publisher, service
 from worker.service import Worker, WorkerSettings, WorkerSummary
 from worker.site.run_discovery import find_run
-from worker.spool import claim, client_lock
+from worker.spool import claim_slot, client_lock
 
 RUN, NAME = "run-1", "small"
 COMPUTE = Compute(torch.device("cpu"), threads=1, autocast=False)
@@ -365,7 +359,7 @@ def test_a_stopped_worker_leaves_its_task_for_the_next_start(hall: Hall) -> None
     stop = threading.Event()
     served = hall.worker(on_step=lambda *_: stop.set()).serve(stop, stop)
     assert (served.reason, served.abandoned, served.trained) == ("stopped", 1, 0)
-    left = claim(hall.setting.state, RUN)
+    left = claim_slot(hall.setting.state, RUN)
     task = left.task()
     assert task is not None and task.task_id == "t1"
     left.release()
@@ -457,7 +451,7 @@ def test_what_is_no_task_of_this_run_is_handed_back_and_the_next_one_is_trained(
 
 
 def test_a_worker_that_lacks_the_base_model_fetches_it_from_the_coordinator(hall: Hall) -> None:
-    coordinator = BaseServer(hall.store, RUN, hall.model.path, hall.model.ref.digest)
+    coordinator = BaseModelServer(hall.store, RUN, hall.model.path, hall.model.ref.digest)
     elsewhere = hall.root / "elsewhere"
     hall.issue("t1")
     told: list[tuple[str, float]] = []
@@ -466,7 +460,7 @@ def test_a_worker_that_lacks_the_base_model_fetches_it_from_the_coordinator(hall
         beats = eventually("asked for", lambda: [b for b in hall.store.heartbeats(RUN) if b.wants])
         assert beats[0].wants == hall.model.ref.digest
         assert not (elsewhere / "models").exists()
-        coordinator.serve(beats)
+        coordinator.answer(beats)
         assert hall.update().task_id == "t1"
     assert base.cached(hall.model.ref.digest, elsewhere) is not None
     assert {what for what, _ in told} == {"fetching the base model"}
@@ -487,7 +481,7 @@ def test_a_worker_that_cannot_reach_the_hub_fetches_the_model_from_the_coordinat
     setting = replace(hall.setting, cache=hall.root / "elsewhere")
     with hall.serving(hall.worker(setting)):
         beats = eventually("asked for", lambda: [b for b in hall.store.heartbeats(RUN) if b.wants])
-        BaseServer(hall.store, RUN, hall.model.path, hall.model.ref.digest).serve(beats)
+        BaseModelServer(hall.store, RUN, hall.model.path, hall.model.ref.digest).answer(beats)
         assert hall.update().task_id == "t1"
 
 

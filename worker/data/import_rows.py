@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import get_args
 
 from common.errors import DataError, FcclError
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from learning.data import rows
 from learning.data.row_types import Row
 
 
-def bring(sources: Sequence[Path], site: str, out: Path, say: Callable[[str], None]) -> Path:
+def import_rows(sources: Sequence[Path], site: str, out: Path, say: Callable[[str], None]) -> Path:
     """The directory of client files to serve.
 
     Args:

@@ -14,7 +14,8 @@ from typing import Any, get_args
 from transformers import PreTrainedTokenizerBase
 
 from common.errors import DataError
-from common.protocol.records import ROW_KINDS, RowKind, TrainTask
+from common.protocol.fields import ROW_KINDS, RowKind
+from common.protocol.tasks import TrainTask
 from learning.data import rows, splits
 from learning.objectives.registry import Objective
 
@@ -83,10 +84,10 @@ class ClientData:
         wanted = ShardRequest(
             task.client_id, ROW_KINDS[task.objective], task.labels, task.training.max_length
         )
-        whole = self.of(wanted, objective, tokenizer)
+        whole = self.load(wanted, objective, tokenizer)
         return TokenisedShard(whole.train, whole.holdout[:HOLDOUT_EXAMPLES])
 
-    def of(
+    def load(
         self, wanted: ShardRequest, objective: Objective, tokenizer: PreTrainedTokenizerBase
     ) -> TokenisedShard:
         """The rows of a client, ready to train on, with all of its holdout.

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from common.protocol.records import LoraSpec, ObjectiveName
+from common.protocol.fields import ObjectiveName
+from common.protocol.tasks import LoraSpec
 from learning.models import lora, objective_model
 from learning.models.lora import AdaptedModel
 from learning.training.compilation import compile_blocks
@@ -19,7 +20,7 @@ from learning.training.device import Compute
 
 
 @dataclass(frozen=True)
-class Loaded:
+class AdapterModel:
     """A model in memory."""
 
     model: AdaptedModel
@@ -32,10 +33,10 @@ class ModelCache:
     def __init__(self, compute: Compute) -> None:
         self.compute = compute
         self._key: tuple[object, ...] = ()
-        self._loaded: Loaded | None = None
+        self._loaded: AdapterModel | None = None
 
     @property
-    def at_hand(self) -> Loaded | None:
+    def current(self) -> AdapterModel | None:
         """What is loaded now."""
         return self._loaded
 
@@ -46,7 +47,7 @@ class ModelCache:
         digest: str,
         settings: LoraSpec | None,
         labels: Sequence[str],
-    ) -> Loaded:
+    ) -> AdapterModel:
         """The model for an objective; the one at hand, if it is that.
 
         Args:
@@ -66,5 +67,5 @@ class ModelCache:
             model = lora.attach(found.model, settings, seed=0)  # its tensors are overwritten
             if self.compute.compiled:
                 compile_blocks(model)
-            self._key, self._loaded = key, Loaded(model, found.tokenizer)
+            self._key, self._loaded = key, AdapterModel(model, found.tokenizer)
         return self._loaded

@@ -21,7 +21,7 @@ from coordinator.core.events import (
 from coordinator.core.machine import step
 from coordinator.core.state import CoordinatorState
 from coordinator.ingest import ingest
-from coordinator.metrics import Metrics, category
+from coordinator.metrics import CoordinatorMetrics, category
 from tests.support.virtual_federation import candidate, plan, stats
 from tests.unit.coordinator.test_service import CHUNK, World
 
@@ -34,7 +34,7 @@ class Observed:
         self.registry = CollectorRegistry()
         self.health = Health(["broker", "store", "run"], 10.0)
         self.opened = self.world.open()
-        self.world.observe = Metrics(self.registry, self.health, self.opened)
+        self.world.metrics = CoordinatorMetrics(self.registry, self.health, self.opened)
 
     def serve(self) -> None:
         self.world.service(self.opened).serve(self.world.stop)
@@ -108,7 +108,7 @@ def test_dead_letters_are_counted(observed: Observed) -> None:
 def test_a_restart_counts_anew_and_shows_the_newest_version_at_once(observed: Observed) -> None:
     observed.serve()
     registry = CollectorRegistry()
-    Metrics(registry, observed.health, observed.world.open())
+    CoordinatorMetrics(registry, observed.health, observed.world.open())
     assert registry.get_sample_value("fccl_updates_accepted_total", {"site": "local"}) == 0
     assert registry.get_sample_value("fccl_version") == 3
     assert registry.get_sample_value("fccl_train_loss") == observed.figure("fccl_train_loss")

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from common.errors import DataError, ModelError
-from common.protocol.records import CurrentModel
 from common.protocol.tensors import Tensors
+from common.protocol.versions import CurrentModel
 from learning.data.row_types import LabelledText
 from learning.evaluation.evaluate import Sampling, class_probabilities, generate
 from learning.models import base, lora
@@ -23,7 +23,7 @@ from learning.objectives.template import format_prompt
 from learning.training.device import Compute, available_cores
 from worker.incremental.serving import served_run
 from worker.incremental.serving.client_model import ClientModel, load_client_model
-from worker.models.loaded import Loaded, ModelCache
+from worker.models.loaded import AdapterModel, ModelCache
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Predictor:
             )
         return found
 
-    def _loaded(self, model: CurrentModel) -> Loaded:
+    def _loaded(self, model: CurrentModel) -> AdapterModel:
         path = base.cached(model.base.digest, self._cache)
         if path is None:
             raise ModelError(

@@ -15,7 +15,8 @@ from broker.chunks import parse_chunk, split_update
 from broker.protocol import Message
 from common.errors import RunError, WireError
 from common.protocol import codec
-from common.protocol.records import TaskRefusal, Update
+from common.protocol.tasks import TaskRefusal
+from common.protocol.updates import Update
 from common.protocol.wire import pack
 from coordinator.core.events import (
     AcceptUpdate,
@@ -33,7 +34,7 @@ from tests.support.virtual_federation import stats
 from tests.unit.coordinator.storage.test_journal import summary
 
 CHUNK = 160
-MANIFEST = {"a": (2, 3)}
+SHAPES = {"a": (2, 3)}
 
 
 def frame(value: float = 1.0, name: str = "a", **changed: object) -> bytes:
@@ -66,10 +67,11 @@ class Bench:
         self.journal.put_version(summary(0))
         self.path = path / "spool"
         self.spool = Spool(self.path)
-        self.ingest = Ingest(self.journal, self.spool, MANIFEST)
+        self.ingest = Ingest(self.journal, self.spool)
+        self.ingest.start(SHAPES)
 
     def take(self, message: Message, site: str = "s", now: float = 1.0) -> Arrival:
-        return self.ingest.take(message, site, "u", now)
+        return self.ingest.process(message, site, "u", now)
 
     def files(self) -> set[str]:
         return {path.name for path in self.path.iterdir()}
@@ -160,10 +162,12 @@ def test_an_upload_may_not_be_larger_than_any_update_can_be(bench: Bench) -> Non
     assert bench.files() == set()
 
 
-def test_every_codec_fits_the_limit_even_for_tensors_smaller_than_a_block(tmp_path: Path) -> None:
-    manifest = {f"t{i}": (1,) for i in range(4000)}
-    made = Ingest(None, None, manifest)  # type: ignore[arg-type]
-    assert made._limit > codec.payload_bytes("int8", manifest)
+def test_every_codec_fits_the_limit_even_for_tensors_smaller_than_a_block(bench: Bench) -> None:
+    shapes = {f"t{i}": (1,) for i in range(4000)}
+    bench.ingest.start(shapes)
+    largest = b"x" * codec.payload_bytes("int8", shapes)
+    assert len(largest) > codec.payload_bytes("fp32", shapes)
+    assert bench.take(messages(largest)[0]).event is None  # waits for the other chunks
 
 
 def bad_frames() -> dict[str, bytes]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from common.protocol.records import ContributionStats, UpdateSummary, VersionSummary
+from common.protocol.updates import ContributionStats
+from common.protocol.versions import UpdateSummary, VersionSummary
 from coordinator.storage.retention import best_version, federated_losses, versions_to_keep
 from tests.support.virtual_federation import plan
 

@@ -109,7 +109,7 @@ def test_a_task_measures_by_a_part_of_what_is_held_out(
     monkeypatch.setattr(shards, "HOLDOUT_EXAMPLES", 2)
     rows, tokenizer = ClientData(directory), tiny_tokenizer()
     wanted = ShardRequest("client_0", "sft", (), 256)
-    whole = rows.of(wanted, registry.make_objective("sft"), tokenizer)
+    whole = rows.load(wanted, registry.make_objective("sft"), tokenizer)
     shard = read(rows, "client_0", tokenizer)
     assert len(whole.holdout) > 2 and list(shard.holdout) == list(whole.holdout[:2])
     assert shard.train == whole.train
