@@ -15,6 +15,7 @@ from broker.chunks import parse_chunk, split_update
 from broker.protocol import Message
 from common.errors import RunError, WireError
 from common.protocol import codec
+from common.protocol.kinds import RejectionKind
 from common.protocol.tasks import TaskRefusal
 from common.protocol.updates import Update
 from common.protocol.wire import pack
@@ -22,6 +23,7 @@ from coordinator.core.events import (
     AcceptUpdate,
     CloseTask,
     DuplicateArrived,
+    Rejection,
     TaskRefused,
     UpdateArrived,
 )
@@ -113,7 +115,7 @@ def arrived(bench: Bench, content: bytes, site: str = "s") -> Arrival:
 def test_the_last_chunk_makes_the_candidate(bench: Bench) -> None:
     found = arrived(bench, frame(2.0)).event
     assert isinstance(found, UpdateArrived)
-    assert (found.task_id, found.site, found.problem) == ("t000001", "s", "")
+    assert (found.task_id, found.site, found.problem) == ("t000001", "s", None)
     assert found.norm == pytest.approx(24**0.5)
     assert found.nbytes == len(frame(2.0))
 
@@ -214,7 +216,8 @@ def test_tensors_that_do_not_fit_are_the_candidates_problem(
 ) -> None:
     found = arrived(bench, content).event
     assert isinstance(found, UpdateArrived)
-    assert problem in found.problem
+    assert found.problem is not None and found.problem.kind is RejectionKind.TENSORS
+    assert problem in found.problem.reason
 
 
 def test_values_that_are_not_finite_are_the_candidates_problem(bench: Bench) -> None:
@@ -223,11 +226,11 @@ def test_values_that_are_not_finite_are_the_candidates_problem(bench: Bench) -> 
     content = frame(sha256=codec.digest(data))[:-24] + data
     found = arrived(bench, content).event
     assert isinstance(found, UpdateArrived)
-    assert found.problem == "the update holds values that are not finite"
+    assert found.problem is not None and found.problem.kind is RejectionKind.NOT_FINITE
 
 
 def test_a_settled_update_needs_no_disk(bench: Bench) -> None:
-    close = (CloseTask("t000001", "c0", "phase over"),)
+    close = (CloseTask("t000001", "c0", Rejection(RejectionKind.PHASE_OVER, "phase over")),)
     bench.journal.write(CoordinatorState(), CoordinatorState(), close, 1.0, frames={}, summaries={})
     for message in messages(frame()):
         assert bench.take(message) == Arrival(DuplicateArrived("t000001"))
