@@ -113,7 +113,7 @@ class Federation:
             self._store.connect(),
             time.time,
             users={LOCAL_SITE: LOCAL_SITE},
-            listen=lambda event: self._say(f"{event.kind}: {event.text}"),
+            on_event=lambda event: self._say(f"{event.kind}: {event.text}"),
             volatile=True,
             samples=Sampler(self._run, time.time),
         )

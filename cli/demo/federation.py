@@ -146,7 +146,7 @@ class _Federation:
             self._store.connect(),
             time.time,
             users={LOCAL_SITE: LOCAL_SITE},
-            listen=self._output.print_event,
+            on_event=self._output.print_event,
             volatile=True,
             samples=Sampler(self._run, time.time),
         )

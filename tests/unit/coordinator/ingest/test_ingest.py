@@ -15,6 +15,7 @@ from broker.chunks import parse_chunk, split_update
 from broker.protocol import Message
 from common.errors import RunError, WireError
 from common.protocol import codec
+from common.protocol.kinds import RejectionKind
 from common.protocol.tasks import TaskRefusal
 from common.protocol.updates import Update
 from common.protocol.wire import pack
@@ -22,6 +23,7 @@ from coordinator.core.events import (
     AcceptUpdate,
     CloseTask,
     DuplicateArrived,
+    Rejection,
     TaskRefused,
     UpdateArrived,
 )
@@ -34,7 +36,7 @@ from tests.support.virtual_federation import stats
 from tests.unit.coordinator.storage.test_journal import summary
 
 CHUNK = 160
-MANIFEST = {"a": (2, 3)}
+SHAPES = {"a": (2, 3)}
 
 
 def frame(value: float = 1.0, name: str = "a", **changed: object) -> bytes:
@@ -67,10 +69,11 @@ class Bench:
         self.journal.put_version(summary(0))
         self.path = path / "spool"
         self.spool = Spool(self.path)
-        self.ingest = Ingest(self.journal, self.spool, MANIFEST)
+        self.ingest = Ingest(self.journal, self.spool)
+        self.ingest.start(SHAPES)
 
     def take(self, message: Message, site: str = "s", now: float = 1.0) -> Arrival:
-        return self.ingest.take(message, site, "u", now)
+        return self.ingest.process(message, site, "u", now)
 
     def files(self) -> set[str]:
         return {path.name for path in self.path.iterdir()}
@@ -112,7 +115,7 @@ def arrived(bench: Bench, content: bytes, site: str = "s") -> Arrival:
 def test_the_last_chunk_makes_the_candidate(bench: Bench) -> None:
     found = arrived(bench, frame(2.0)).event
     assert isinstance(found, UpdateArrived)
-    assert (found.task_id, found.site, found.problem) == ("t000001", "s", "")
+    assert (found.task_id, found.site, found.problem) == ("t000001", "s", None)
     assert found.norm == pytest.approx(24**0.5)
     assert found.nbytes == len(frame(2.0))
 
@@ -161,10 +164,12 @@ def test_an_upload_may_not_be_larger_than_any_update_can_be(bench: Bench) -> Non
     assert bench.files() == set()
 
 
-def test_every_codec_fits_the_limit_even_for_tensors_smaller_than_a_block(tmp_path: Path) -> None:
-    manifest = {f"t{i}": (1,) for i in range(4000)}
-    made = Ingest(None, None, manifest)  # type: ignore[arg-type]
-    assert made._limit > codec.payload_bytes("int8", manifest)
+def test_every_codec_fits_the_limit_even_for_tensors_smaller_than_a_block(bench: Bench) -> None:
+    shapes = {f"t{i}": (1,) for i in range(4000)}
+    bench.ingest.start(shapes)
+    largest = b"x" * codec.payload_bytes("int8", shapes)
+    assert len(largest) > codec.payload_bytes("fp32", shapes)
+    assert bench.take(messages(largest)[0]).event is None  # waits for the other chunks
 
 
 def bad_frames() -> dict[str, bytes]:
@@ -211,7 +216,8 @@ def test_tensors_that_do_not_fit_are_the_candidates_problem(
 ) -> None:
     found = arrived(bench, content).event
     assert isinstance(found, UpdateArrived)
-    assert problem in found.problem
+    assert found.problem is not None and found.problem.kind is RejectionKind.TENSORS
+    assert problem in found.problem.reason
 
 
 def test_values_that_are_not_finite_are_the_candidates_problem(bench: Bench) -> None:
@@ -220,11 +226,11 @@ def test_values_that_are_not_finite_are_the_candidates_problem(bench: Bench) -> 
     content = frame(sha256=codec.digest(data))[:-24] + data
     found = arrived(bench, content).event
     assert isinstance(found, UpdateArrived)
-    assert found.problem == "the update holds values that are not finite"
+    assert found.problem is not None and found.problem.kind is RejectionKind.NOT_FINITE
 
 
 def test_a_settled_update_needs_no_disk(bench: Bench) -> None:
-    close = (CloseTask("t000001", "c0", "phase over"),)
+    close = (CloseTask("t000001", "c0", Rejection(RejectionKind.PHASE_OVER, "phase over")),)
     bench.journal.write(CoordinatorState(), CoordinatorState(), close, 1.0, frames={}, summaries={})
     for message in messages(frame()):
         assert bench.take(message) == Arrival(DuplicateArrived("t000001"))

@@ -12,6 +12,7 @@ from types import MappingProxyType
 import pytest
 
 from common.errors import FencedError, RunError
+from common.protocol.kinds import EventKind, RejectionKind
 from common.protocol.versions import VersionSummary
 from coordinator.core.events import (
     AcceptUpdate,
@@ -20,14 +21,17 @@ from coordinator.core.events import (
     CommitVersion,
     IssueTask,
     LogEvent,
+    Rejection,
 )
 from coordinator.core.state import BufferedUpdate, ClientState, CoordinatorState, OpenTask
 from coordinator.storage.journal import Journal
 from coordinator.storage.recovery import recover
+from tests.support.random_federations import Faults, random_plan, random_workers
 from tests.support.virtual_federation import Federation, Worker, plan, stats
-from tests.unit.coordinator.core.test_machine import Faults, random_plan, random_workers
 
 PLAN = plan(2, buffer_size=1)
+PHASE_OVER = Rejection(RejectionKind.PHASE_OVER, "phase over")
+STALE = Rejection(RejectionKind.STALE, "too old")
 
 
 def summary(version: int, at: float = 0.0) -> VersionSummary:
@@ -72,7 +76,7 @@ def durable(state: CoordinatorState) -> CoordinatorState:
     return replace(
         state,
         tasks=MappingProxyType(tasks),
-        sites=MappingProxyType({}),
+        workers_by_site=MappingProxyType({}),
         store_up=True,
         stopping=False,
         buffered_at=state.buffered_at if state.buffer else 0.0,
@@ -161,18 +165,18 @@ def test_a_task_of_an_older_epoch_stays_open(journal: Journal, path: Path) -> No
 
 
 def test_a_step_is_written_whole_or_not_at_all(journal: Journal) -> None:
-    write(journal, CloseTask("t000009", "c0", "first"))
+    write(journal, CloseTask("t000009", "c0", PHASE_OVER))
     with pytest.raises(RunError):  # the second receipt of one task breaks the last action
         write(
             journal,
             IssueTask(task(), "local"),
-            LogEvent("info", "x", "y"),
-            CloseTask("t000009", "c0", "2"),
+            LogEvent("info", EventKind.COMMAND, "y"),
+            CloseTask("t000009", "c0", STALE),
         )
     assert journal.outbox() == []
     assert journal.events(9) == []
     assert recover(PLAN, journal, 0.0, 0.0).tasks == {}
-    write(journal, LogEvent("info", "x", "it goes on"))
+    write(journal, LogEvent("info", EventKind.COMMAND, "it goes on"))
     assert [event.text for event in journal.events(9)] == ["it goes on"]
 
 
@@ -212,7 +216,7 @@ def test_a_message_stays_in_the_outbox_until_it_is_sent(journal: Journal, path: 
 
 def test_a_settled_tasks_message_is_not_sent_any_more(journal: Journal) -> None:
     write(journal, IssueTask(task(1), "local"), IssueTask(task(2), "local"))
-    write(journal, CloseTask("t000001", "c0", "phase over"))
+    write(journal, CloseTask("t000001", "c0", PHASE_OVER))
     assert [entry.task_id for entry in journal.outbox()] == ["t000002"]
 
 
@@ -240,9 +244,11 @@ def test_a_chunk_that_comes_twice_counts_once(journal: Journal) -> None:
 
 def test_a_client_is_written_once_and_changed_in_place(journal: Journal) -> None:
     for issued in (1, 2):
-        after = CoordinatorState().with_client("c0", ClientState(issued=issued, last=stats()))
+        after = CoordinatorState().with_client("c0", ClientState(issued=issued, last_stats=stats()))
         journal.write(CoordinatorState(), after, (), 1.0, frames={}, summaries={})
-    assert recover(PLAN, journal, 0.0, 0.0).clients == {"c0": ClientState(issued=2, last=stats())}
+    assert recover(PLAN, journal, 0.0, 0.0).clients == {
+        "c0": ClientState(issued=2, last_stats=stats())
+    }
 
 
 @pytest.mark.parametrize("content", [b"", b"no database at all" * 99, b"SQLite format 3\0garbage"])
@@ -261,7 +267,7 @@ def test_a_missing_journal_is_not_made(path: Path) -> None:
 
 def test_a_damaged_page_is_an_error_of_the_run(journal: Journal, path: Path) -> None:
     for number in range(200):
-        write(journal, LogEvent("info", "x", "y" * 200, (("n", number),)))
+        write(journal, LogEvent("info", EventKind.COMMAND, "y" * 200, (("n", number),)))
     journal.close()
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
