@@ -276,6 +276,8 @@ class StorePublisher:
         if now < self._next_check:
             return True
         self._next_check = now + CHECK_S
+        if self._store.get_run(self._run.name) is None:
+            return False
         digests = self._run.journal.version_digests()
         return all(self._store.has_blob(self._run_id, digests[each]) for each in in_use)
 
