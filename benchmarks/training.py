@@ -38,7 +38,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from common.protocol.records import LocalTraining, LoraSpec
+from common.protocol.tasks import LocalTraining, LoraSpec
 from learning.models import lora
 from learning.objectives import dpo, registry
 from learning.objectives.classification import TokenisedText

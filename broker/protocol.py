@@ -315,6 +315,20 @@ class Broker(Protocol):
             BrokerError: They exist with other properties, or this user may not make them.
         """
 
+    @property
+    def connections(self) -> int:
+        """How often this broker has connected so far; it grows with every reconnect."""
+
+    def repair(self, topology: Topology) -> tuple[str, ...]:
+        """Declare again whatever the server has lost; return what was missing, in words.
+
+        A declared queue, exchange or binding may be lost: RabbitMQ that is killed just after it
+        has confirmed one can come back without it, and an operator can delete it.
+
+        Raises:
+            BrokerError: It cannot be declared again, or the broker is out of reach.
+        """
+
     def delete(self, topology: Topology) -> None:
         """Remove the run's queues and exchanges and what is in them.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from common.config.config import PhaseConfig
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from evaluation.evaluator import HELDOUT, EvaluationLimits, EvaluationSet, Evaluator
 from evaluation.opening import Opened
 from evaluation.prompts import expected_answer, printable_line, prompt, question

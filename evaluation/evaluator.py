@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from common.config.config import PhaseConfig
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from common.protocol.tensors import Tensors
 from evaluation.opening import Opened
 from learning.data import prepared_data, splits

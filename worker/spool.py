@@ -27,7 +27,8 @@ from filelock import FileLock, Timeout
 
 from common.errors import RunError, WireError
 from common.files import sync_path, write_durable
-from common.protocol.records import TrainTask, Update
+from common.protocol.tasks import TrainTask
+from common.protocol.updates import Update
 from common.protocol.wire import pack, unpack
 from worker.error_feedback import Residual
 

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 
 from common.errors import ModelError
-from common.protocol.records import MAX_LOSS, ContributionStats, TrainTask
+from common.protocol.fields import MAX_LOSS
+from common.protocol.tasks import TrainTask
 from common.protocol.tensors import Tensors
+from common.protocol.updates import ContributionStats
 from learning.models import lora
 from learning.models.lora import AdaptedModel
 from learning.objectives import classification, dpo, registry

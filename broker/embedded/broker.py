@@ -158,6 +158,18 @@ class EmbeddedBroker:
                     )
             self._server.changed.notify_all()
 
+    @property
+    def connections(self) -> int:
+        """See `Broker.connections`."""
+        return 1
+
+    def repair(self, topology: Topology) -> tuple[str, ...]:
+        """See `Broker.repair`."""
+        with self._open() as queues:
+            missing = tuple(f"queue {name}" for name in topology.queues if name not in queues)
+        self.declare(topology)
+        return missing
+
     def delete(self, topology: Topology) -> None:
         """See `Broker.delete`."""
         with self._open() as queues:

@@ -34,6 +34,14 @@ class Permission:
     read: str
 
 
+@dataclass(frozen=True)
+class Account:
+    """A user as RabbitMQ knows it; no permission where it has none on the broker's virtual host."""
+
+    password_hash: str
+    permission: Permission | None
+
+
 def permission(name: str, site: str) -> Permission:
     """What a site's user needs, in all runs of a name; see `broker.protocol.Topology`."""
     runs, own = runs_regex(name), re.escape(site)
@@ -77,6 +85,19 @@ class ManagementApi:
     def users(self) -> set[str]:
         """The names of all users; only an administrator may ask."""
         return {str(user["name"]) for user in self._call("GET", "users")}
+
+    def accounts(self) -> dict[str, Account]:
+        """Return all users with their permissions, by name; only an administrator may ask."""
+        permissions = {
+            str(each["user"]): Permission(each["configure"], each["write"], each["read"])
+            for each in self._call("GET", f"vhosts/{quote(self._vhost, safe='')}/permissions")
+        }
+        return {
+            str(user["name"]): Account(
+                str(user.get("password_hash", "")), permissions.get(str(user["name"]))
+            )
+            for user in self._call("GET", "users")
+        }
 
     def put_user(self, user: str, password_hash: str, allowed: Permission) -> None:
         """Make a user, or replace its password and what it may do.

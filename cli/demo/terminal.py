@@ -25,7 +25,7 @@ from cli.console import Output
 from cli.demo.child import Child, Told
 from cli.main import INTERRUPTED
 from cli.signals import ASKED
-from common.protocol.records import Event
+from common.protocol.feed import Event
 from common.store.store import Store, connect
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import get_args
 from cli.doctor.checks import Check, Situation
 from common.config.config import FederationConfig
 from common.errors import DataError
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from common.protocol.wire import SCHEMA
 from common.software import software_version
 

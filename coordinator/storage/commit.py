@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from common.protocol.records import UpdateSummary, VersionSummary
 from common.protocol.tensors import Tensors
+from common.protocol.versions import UpdateSummary, VersionSummary
 from coordinator.aggregation.factor import aggregate_factors
 from coordinator.core.events import CommitPart, CommitVersion
 from coordinator.storage.spool import Spool

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from common.protocol.records import VersionSummary
+from common.protocol.versions import VersionSummary
 from coordinator.core.state import Plan
 
 

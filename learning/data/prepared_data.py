@@ -18,7 +18,7 @@ from typing import Any
 
 from common.errors import DataError
 from common.files import write_durable
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from learning.data.skew_report import LabelCounts, plot_skew, skew_table
 
 MANIFEST = "manifest.json"

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Generic, Literal, TypeVar, overload
 
 from common.errors import ConfigError, DataError
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from learning.data import hub_data, row_parser, tables
 from learning.data.row_types import Instruction, LabelledText, PreferencePair, Row
 from learning.data.tables import ColumnTable, RawRecord

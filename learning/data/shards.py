@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from common.errors import ConfigError, DataError
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from learning.data import prepared_data
 from learning.data.partition import dirichlet_partition, partition_labels
 from learning.data.prepared_data import KIND_NAMES, MANIFEST, PreparedData, Shard

@@ -16,7 +16,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from common.errors import ConfigError, DataError
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from learning.data import rows
 from learning.data.row_parser import COLUMN_NAMES
 from learning.data.row_types import LabelledText, Row

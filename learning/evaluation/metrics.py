@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, pstdev
 
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from learning.objectives.classification import Predictions
 
 Z = 1.959964

@@ -19,8 +19,9 @@ from typing import Any
 
 import torch
 
-from common.protocol.records import DpoSettings, RowKind
-from common.protocol.records import ObjectiveName as Name
+from common.protocol.fields import ObjectiveName as Name
+from common.protocol.fields import RowKind
+from common.protocol.tasks import DpoSettings
 from learning.evaluation import evaluate, metrics
 from learning.evaluation.measurement import BATCH
 from learning.evaluation.metrics import EvalMetrics

@@ -23,8 +23,9 @@ from safetensors.numpy import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from common.errors import ConfigError, ModelError
+from common.protocol.fields import ObjectiveName
 from common.protocol.manifest import is_model_file
-from common.protocol.records import BaseRef, LoraSpec, ObjectiveName
+from common.protocol.tasks import BaseRef, LoraSpec
 from common.protocol.tensors import Tensors
 from learning.models import lora, objective_model
 from learning.models.encoders import load_encoder

@@ -24,8 +24,10 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from common.errors import ModelError, WireError
-from common.protocol.records import Adapter, LoraSpec, TensorEntry
+from common.protocol.tasks import LoraSpec
 from common.protocol.tensors import Tensors
+from common.protocol.updates import TensorEntry
+from common.protocol.versions import Adapter
 from common.protocol.wire import MAX_HEADER, pack
 
 AdaptedModel = PeftModel | PreTrainedModel

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from common.protocol.records import ObjectiveName
+from common.protocol.fields import ObjectiveName
 from learning.models.encoders import load_encoder
 from learning.models.families import Family
 from learning.models.loader import LoadedModel, load

@@ -19,7 +19,7 @@ import torch
 from torch.nn.functional import logsigmoid
 from transformers import PreTrainedTokenizerBase
 
-from common.protocol.records import DpoSettings
+from common.protocol.tasks import DpoSettings
 from learning.data.row_types import PreferencePair
 from learning.evaluation.measurement import BATCH, Measurement, inference
 from learning.objectives.sft import token_nats

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from common.protocol.records import DpoSettings
-from common.protocol.records import ObjectiveName as Name
+from common.protocol.fields import ObjectiveName as Name
+from common.protocol.tasks import DpoSettings
 from learning.evaluation.evaluate import evaluate
 from learning.evaluation.measurement import BATCH, Measurement
 from learning.objectives import classification, dpo, tokens

@@ -18,7 +18,7 @@ from functools import partial
 import torch
 
 from common.errors import ModelError
-from common.protocol.records import LocalTraining
+from common.protocol.tasks import LocalTraining
 from learning.objectives.registry import Objective
 from learning.training.batches import Batch, Example, batches_per_epoch, shuffled_batches
 from learning.training.fast_path import fast_path

@@ -22,7 +22,8 @@ from broker.dead_letter import DEAD_QUEUE, DEAD_REASON
 from broker.protocol import LOCAL, Message, QueueMissing, Topology
 from broker.rabbit import broker as rabbit
 from common.protocol import codec, commands
-from common.protocol.records import TaskRefusal, TrainTask, Update
+from common.protocol.tasks import TaskRefusal, TrainTask
+from common.protocol.updates import Update
 from common.protocol.wire import pack
 from common.store.store import connect
 from tests.support.federations import Federation, check_applied_once, federation

@@ -26,8 +26,11 @@ from broker.rabbit.broker import RabbitBroker
 from broker.rabbit.management import ManagementApi, permission
 from broker.rabbit.pika_setup import make_parameters
 from common.protocol import codec
+from common.protocol.heartbeat import Heartbeat
 from common.protocol.invitation import decode
-from common.protocol.records import Enrolment, Heartbeat, TaskRefusal, Update
+from common.protocol.membership import Enrolment
+from common.protocol.tasks import TaskRefusal
+from common.protocol.updates import Update
 from common.protocol.wire import pack
 from common.store.store import connect
 from tests.integration.test_sites import TLS, Headquarters
@@ -271,7 +274,7 @@ def test_it_cannot_bring_more_clients_than_it_was_invited_with(siege: Siege) -> 
     siege.send(Message(pack(enrolment)))
     store = connect(siege.servers.store)
     found = eventually("an answer", lambda: store.get_membership(siege.run, B, f"{B}.more"))
-    assert "was invited with 1 clients" in found.reason
+    assert "allows 1 clients" in found.reason
 
 
 KEYS = (

@@ -24,7 +24,8 @@ import redis
 from transformers import PreTrainedTokenizerBase
 
 from common.errors import DataError
-from common.protocol.records import RowKind, TaskRefusal
+from common.protocol.fields import RowKind
+from common.protocol.tasks import TaskRefusal
 from learning.data import rows
 from learning.data.row_types import Instruction, LabelledText, PreferencePair, Row
 from learning.models.base import resolve

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from textual.pilot import Pilot
 
-from common.protocol.records import Event, VersionSummary
+from common.protocol.feed import Event
+from common.protocol.versions import VersionSummary
 from tests.support.tui.views import Host, drive, event, look, screen, until, update, version
 from tui.panes.aggregation import AggregationPane
 from tui.widgets.row_list import RowList

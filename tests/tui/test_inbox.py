@@ -10,7 +10,7 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Static
 
-from common.protocol.records import InboxFigures
+from common.protocol.heartbeat import InboxFigures
 from common.store.store import connect
 from tests.support.servers import Server
 from tests.support.tui.live_app import heartbeat, publish, shows, watch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textual.pilot import Pilot
 
-from common.protocol.records import Event
+from common.protocol.feed import Event
 from tests.support.tui.views import Host, drive, event, look, screen, until
 from tui.data.reader import Snapshot
 from tui.panes.log import LogPane

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
-from common.protocol.records import Heartbeat, UpdateSummary, VersionSummary
+from common.protocol.heartbeat import Heartbeat
+from common.protocol.versions import UpdateSummary, VersionSummary
 from common.store.view import ClientRow, FederationView, RunInfo
 from tui.formatting import plural
 

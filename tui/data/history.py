@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from common.protocol.records import Event, VersionSummary
+from common.protocol.feed import Event
+from common.protocol.versions import VersionSummary
 from common.store.view import ClientRow, QueueRow
 
 QueueKind = Literal["tasks", "updates", "dead", "other"]

@@ -1,6 +1,6 @@
 """What waits in RabbitMQ, by site, how fast it moves, and the adapters that are handed out.
 
-The depths come from `broker` through `coordinator/publish/status.py`; rates are taken here, from one look
+The depths come from `broker` through `coordinator/publish/store_publisher.py`; rates are taken here, from one look
 to the next, because nobody else needs them.
 """
 
@@ -13,7 +13,7 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.widgets import Static
 
-from common.protocol.records import VersionSummary
+from common.protocol.versions import VersionSummary
 from common.store.view import FederationView, QueueRow
 from tui.data import history
 from tui.data.history import SiteQueues

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import get_args
 
 from common.errors import DataError, FcclError
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from learning.data import rows
 from learning.data.row_types import Row
 

@@ -14,7 +14,8 @@ from typing import Any, get_args
 from transformers import PreTrainedTokenizerBase
 
 from common.errors import DataError
-from common.protocol.records import ROW_KINDS, RowKind, TrainTask
+from common.protocol.fields import ROW_KINDS, RowKind
+from common.protocol.tasks import TrainTask
 from learning.data import rows, splits
 from learning.objectives.registry import Objective
 

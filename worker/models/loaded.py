@@ -11,7 +11,8 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from common.protocol.records import LoraSpec, ObjectiveName
+from common.protocol.fields import ObjectiveName
+from common.protocol.tasks import LoraSpec
 from learning.models import lora, objective_model
 from learning.models.lora import AdaptedModel
 from learning.training.compilation import compile_blocks

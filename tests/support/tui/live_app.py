@@ -9,7 +9,9 @@ from collections.abc import Awaitable, Callable
 from textual.pilot import Pilot
 from textual.widgets import Static
 
-from common.protocol.records import Event, Heartbeat, UpdateSummary, VersionSummary
+from common.protocol.feed import Event
+from common.protocol.heartbeat import Heartbeat
+from common.protocol.versions import UpdateSummary, VersionSummary
 from common.protocol.wire import pack
 from common.store.store import Store, connect
 from common.store.view import ClientRow, RunInfo

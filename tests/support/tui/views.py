@@ -12,7 +12,9 @@ from textual.message import Message
 from textual.pilot import Pilot
 from textual.widget import Widget
 
-from common.protocol.records import Event, Heartbeat, SampleAnswer, UpdateSummary, VersionSummary
+from common.protocol.feed import Event
+from common.protocol.heartbeat import Heartbeat
+from common.protocol.versions import SampleAnswer, UpdateSummary, VersionSummary
 from common.store.view import ClientRow, FederationView, QueueRow, RunInfo
 from tui.data.reader import Snapshot
 

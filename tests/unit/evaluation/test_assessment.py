@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.config.config import PhaseConfig, parse
+from common.config.config import PhaseConfig
+from common.config.loader import parse
 from common.errors import RunError
-from common.protocol.records import VersionSummary
 from common.protocol.tensors import Tensors
+from common.protocol.versions import VersionSummary
 from coordinator.storage import run as runs
 from evaluation import opening, run_record
 from evaluation.assessment import Assessment, assess, kinds, versions_to_evaluate

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 
 from common.errors import RunError
 from common.protocol import codec
-from common.protocol.records import Update
+from common.protocol.updates import Update
 from common.protocol.wire import unpack
 from tests.support.processes import forked
 from tests.support.worker_records import task, update

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from common.errors import DataError, ModelError
-from common.protocol.records import TrainTask
+from common.protocol.tasks import TrainTask
 from common.protocol.tensors import Tensors
 from learning.data.rows import write
 from learning.models import loader, lora

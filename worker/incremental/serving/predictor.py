@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from common.errors import DataError, ModelError
-from common.protocol.records import CurrentModel
 from common.protocol.tensors import Tensors
+from common.protocol.versions import CurrentModel
 from learning.data.row_types import LabelledText
 from learning.evaluation.evaluate import Sampling, class_probabilities, generate
 from learning.models import base, lora

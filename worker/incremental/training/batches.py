@@ -13,8 +13,9 @@ from typing import Any
 
 from common.config.config import IncrementalConfig
 from common.errors import DataError
-from common.protocol.records import ROW_KINDS, CurrentModel, RowKind
+from common.protocol.fields import ROW_KINDS, RowKind
 from common.protocol.tensors import Tensors
+from common.protocol.versions import CurrentModel
 from learning.evaluation.measurement import Measurement
 from worker.data.shards import HOLDOUT_EXAMPLES, ClientData, ShardRequest, TokenisedShard
 from worker.incremental.inbox.learning_store import Entry, LearningStore, add_tensors

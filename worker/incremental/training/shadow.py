@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.config.config import IncrementalConfig
-from common.protocol.records import ROW_KINDS, CurrentModel, LocalTraining, ObjectiveName, RowKind
+from common.protocol.fields import ROW_KINDS, ObjectiveName, RowKind
+from common.protocol.tasks import LocalTraining
 from common.protocol.tensors import Tensors
+from common.protocol.versions import CurrentModel
 from learning.data.row_types import Instruction, LabelledText, PreferencePair
 from learning.evaluation.evaluate import restore_order
 from learning.evaluation.measurement import Measurement

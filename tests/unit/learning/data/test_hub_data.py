@@ -26,7 +26,7 @@ from huggingface_hub.errors import (
 )
 
 from common.errors import ConfigError, DataError
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from learning.data import hub_data
 from learning.data.hub_data import HubSource, parse_source
 from learning.data.row_types import Instruction, LabelledText, PreferencePair

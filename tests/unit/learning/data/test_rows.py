@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import ConfigError, DataError
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from learning.data import rows
 from learning.data.row_types import MAX_CHARS, Instruction, LabelledText, PreferencePair, Row
 from learning.data.rows import load, read, write

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import ConfigError, DataError
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from learning.data.prepared_data import PreparedData, load
 from learning.data.row_types import Instruction, LabelledText, PreferencePair, Row
 from learning.data.rows import read

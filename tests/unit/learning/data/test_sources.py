@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import ConfigError, DataError
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from learning.data import row_parser
 from learning.data.row_types import Instruction, LabelledText, Row
 from learning.data.rows import LoadedRows, SkippedRow

@@ -15,7 +15,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from common.protocol.records import LocalTraining, LoraSpec
+from common.protocol.tasks import LocalTraining, LoraSpec
 from learning.data.row_types import LabelledText
 from learning.models.lora import attach, read_adapter
 from learning.objectives.classification import (

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from common.protocol.records import DpoSettings, LocalTraining, LoraSpec
+from common.protocol.tasks import DpoSettings, LocalTraining, LoraSpec
 from learning.data.row_types import PreferencePair
 from learning.models.lora import AdaptedModel, attach, read_adapter
 from learning.objectives import dpo

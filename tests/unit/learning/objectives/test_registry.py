@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import BertForSequenceClassification, PreTrainedTokenizerBase
 
-from common.protocol.records import DpoSettings
+from common.protocol.tasks import DpoSettings
 from learning.data.row_types import Instruction, LabelledText, PreferencePair
 from learning.objectives import registry
 from learning.objectives.registry import Objective

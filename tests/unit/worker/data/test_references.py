@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.protocol.records import DpoSettings
+from common.protocol.tasks import DpoSettings
 from common.protocol.tensors import Tensors
 from learning.data.rows import read, write
 from learning.data.splits import split_rows

@@ -18,7 +18,8 @@ import torch
 from common import files
 from common.config.config import IncrementalConfig
 from common.errors import ConfigError
-from common.protocol.records import InboxFigures, Receipt, TrainTask
+from common.protocol.heartbeat import InboxFigures
+from common.protocol.tasks import Receipt, TrainTask
 from common.protocol.tensors import Tensors
 from common.store.embedded import EmbeddedStore
 from learning.data.row_types import LabelledText
@@ -99,7 +100,9 @@ class Stage:
             config,
             ClientData(self.root / "clients"),
             ModelCache(COMPUTE),
-            ModelSource(self.store.open(), "run-1", self.root / "cache", lambda text, part: None),
+            ModelSource(
+                self.store.connect(), "run-1", self.root / "cache", lambda text, part: None
+            ),
             self.slot,
             time.time,
             Callbacks(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import DataError
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from learning.data.row_parser import COLUMN_NAMES
 from worker.incremental.inbox.items import FIELDS, Item, parse
 
