@@ -116,7 +116,7 @@ class Hall:
 
     def open(self) -> None:
         """The coordinator has begun."""
-        self.store: Store = self.stores.open()
+        self.store: Store = self.stores.connect()
         self.broker = EmbeddedBroker(self.server)
         self.broker.declare(self.topology)
         self.updates = self.broker.consume_updates(self.topology, [LOCAL], 100)
@@ -182,7 +182,7 @@ class Hall:
             setting or self.setting,
             RUN,
             broker or EmbeddedBroker(self.server),
-            (self.stores.open(), self.stores.open()),
+            (self.stores.connect(), self.stores.connect()),
             compute,
             time.time,
             told=lambda kind, text: self.told.append((kind, text)),
@@ -221,7 +221,7 @@ def hall(tmp_path: Path, model: Model) -> Iterator[Hall]:
     hall = Hall(tmp_path, model)
     hall.open()
     yield hall
-    hall.stores.close(tmp_path)
+    hall.stores.close()
 
 
 # The ordinary way

@@ -7,7 +7,6 @@ worker live on.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterable
@@ -27,9 +26,8 @@ from common.config.config import FederationConfig
 from common.config.loader import parse
 from common.protocol import codec
 from common.protocol.feed import Event
-from common.protocol.fields import RowKind
 from common.protocol.heartbeat import Heartbeat
-from common.protocol.tasks import BaseRef, TrainTask
+from common.protocol.tasks import TrainTask
 from common.protocol.tensors import Tensors
 from common.protocol.updates import Update
 from common.protocol.wire import pack, unpack
@@ -40,11 +38,10 @@ from coordinator.service import RunOutcome, Service
 from coordinator.sites.credentials import SiteAccess
 from coordinator.storage import run
 from coordinator.storage.journal import Journal
+from tests.support.coordinator_records import SHA, START, prepared_run
 from tests.support.virtual_federation import stats
 
 CHUNK = 512  # so that an update of some hundred bytes is several chunks
-SHA = hashlib.sha256(b"base").hexdigest()
-START: Tensors = {"a": np.zeros(40, np.float32), "b": np.ones((10, 10), np.float32)}
 EXAMPLE_TASK = json.dumps(
     {
         "task_id": "t000001", "attempt": 1, "run": "r", "client_id": "client_0", "phase": 0,
@@ -75,12 +72,6 @@ def make_config(directory: Path, **schedule: object) -> FederationConfig:
         },
         "test",
     )
-
-
-def prepare(_: Path) -> run.PreparedRun:
-    base = BaseRef(name="tiny", kind="local", digest=SHA)
-    rows: dict[str, dict[RowKind, int]] = {f"client_{i}": {"sft": 100} for i in range(3)}
-    return run.PreparedRun(base, Path("base"), rows, START, {"peft_type": "LORA"})
 
 
 def delta(task_id: str) -> Tensors:
@@ -153,7 +144,7 @@ class PolledFederation:
 
     def __init__(self, directory: Path, seed: int = 0, **schedule: object) -> None:
         self.config = make_config(directory, **schedule)
-        run.create_run(self.config, prepare, 0.0)
+        run.create_run(self.config, prepared_run, 0.0)
         self.directory = self.config.run.path
         self.server, self.redis = EmbeddedServer(), UnreliableRedis()
         self.store = Store(self.redis, "test")

@@ -87,7 +87,7 @@ def test_a_heartbeat_that_does_not_arrive_makes_the_worker_unready(
 def test_the_documents_name_every_metric_and_no_other(
     registry: CollectorRegistry, health: Health, tmp_path: Path
 ) -> None:
-    from coordinator.metrics import Metrics as CoordinatorMetrics
+    from coordinator.metrics import CoordinatorMetrics
 
     CoordinatorMetrics(registry, health, PolledFederation(tmp_path).open())
     beat = Heartbeat(worker_id="w", site="local", state="waiting")
