@@ -7,7 +7,6 @@ broker, store and worker live on.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,10 +30,9 @@ from common.config.loader import parse
 from common.errors import BrokerError, FencedError, StoreError
 from common.protocol import codec
 from common.protocol.feed import Event
-from common.protocol.fields import RowKind
 from common.protocol.heartbeat import Heartbeat
 from common.protocol.kinds import EventKind
-from common.protocol.tasks import BaseRef, TaskRefusal, TrainTask
+from common.protocol.tasks import TaskRefusal, TrainTask
 from common.protocol.tensors import Tensors
 from common.protocol.updates import Update
 from common.protocol.versions import SampleAnswer
@@ -52,11 +50,10 @@ from coordinator.storage.journal import Journal
 from coordinator.storage.jsonl import JsonlFiles
 from coordinator.storage.spool import Spool
 from coordinator.storage.versions import Versions
+from tests.support.coordinator_records import SHA, START, prepared_run
 from tests.support.virtual_federation import stats
 
 CHUNK = 512  # so that an update of some hundred bytes is several chunks
-SHA = hashlib.sha256(b"base").hexdigest()
-START: Tensors = {"a": np.zeros(40, np.float32), "b": np.ones((10, 10), np.float32)}
 
 
 class Crash(Exception):
@@ -75,12 +72,6 @@ def config(directory: Path, **schedule: object) -> FederationConfig:
         },
         "test",
     )
-
-
-def origin(_: Path) -> run.PreparedRun:
-    base = BaseRef(name="tiny", kind="local", digest=SHA)
-    rows: dict[str, dict[RowKind, int]] = {f"client_{i}": {"sft": 100} for i in range(3)}
-    return run.PreparedRun(base, Path("base"), rows, START, {"peft_type": "LORA"})
 
 
 def delta(task_id: str) -> Tensors:
@@ -149,7 +140,7 @@ class World:
 
     def __init__(self, directory: Path, seed: int = 0, **schedule: object) -> None:
         self.config = config(directory, **schedule)
-        run.create_run(self.config, origin, 0.0)
+        run.create_run(self.config, prepared_run, 0.0)
         self.directory = self.config.run.path
         self.server, self.redis = EmbeddedServer(), Unreliable()
         self.store = Store(self.redis, "test")

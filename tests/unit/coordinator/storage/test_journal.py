@@ -13,7 +13,6 @@ import pytest
 
 from common.errors import FencedError, RunError
 from common.protocol.kinds import EventKind, RejectionKind
-from common.protocol.versions import VersionSummary
 from coordinator.core.events import (
     AcceptUpdate,
     Action,
@@ -26,16 +25,13 @@ from coordinator.core.events import (
 from coordinator.core.state import BufferedUpdate, ClientState, CoordinatorState, OpenTask
 from coordinator.storage.journal import Journal
 from coordinator.storage.recovery import recover
+from tests.support.coordinator_records import version_summary
 from tests.support.random_federations import Faults, random_plan, random_workers
 from tests.support.virtual_federation import Federation, Worker, plan, stats
 
 PLAN = plan(2, buffer_size=1)
 PHASE_OVER = Rejection(RejectionKind.PHASE_OVER, "phase over")
 STALE = Rejection(RejectionKind.STALE, "too old")
-
-
-def summary(version: int, at: float = 0.0) -> VersionSummary:
-    return VersionSummary(version=version, phase=0, at=at, sha256="0" * 64, nbytes=0)
 
 
 @pytest.fixture
@@ -46,7 +42,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def journal(path: Path) -> Iterator[Journal]:
     made = Journal.create(path, {"run_id": "r1"})
-    made.put_version(summary(0))
+    made.put_version(version_summary(0))
     made.take_over()
     yield made
     made.close()
@@ -54,7 +50,9 @@ def journal(path: Path) -> Iterator[Journal]:
 
 def write(journal: Journal, *actions: Action, now: float = 1.0, **more: object) -> None:
     frames = {a.task.task_id: b"frame" for a in actions if isinstance(a, IssueTask)}
-    made = {a.version: summary(a.version, now) for a in actions if isinstance(a, CommitVersion)}
+    made = {
+        a.version: version_summary(a.version, now) for a in actions if isinstance(a, CommitVersion)
+    }
     journal.write(
         CoordinatorState(), CoordinatorState(), actions, now, frames=frames, summaries=made, **more
     )  # type: ignore[arg-type]
@@ -96,7 +94,11 @@ def test_after_every_step_of_a_random_run_recovery_gives_the_state_in_memory(
         if not actions and before.clients is after.clients:
             return  # nothing durable changed, so nothing is written
         frames = {a.task.task_id: b"frame" for a in actions if isinstance(a, IssueTask)}
-        made = {a.version: summary(a.version, now) for a in actions if isinstance(a, CommitVersion)}
+        made = {
+            a.version: version_summary(a.version, now)
+            for a in actions
+            if isinstance(a, CommitVersion)
+        }
         journal.write(before, after, actions, now, frames=frames, summaries=made)
         found = recover(made_plan, journal, now, 0.0)
         assert durable(found) == durable(after)
@@ -137,7 +139,7 @@ def test_a_replaced_coordinator_can_write_nothing(journal: Journal, path: Path) 
     assert successor.take_over() == journal.epoch + 1
     for attempt in (
         lambda: write(journal, IssueTask(task(), "local")),
-        lambda: journal.put_version(summary(1)),
+        lambda: journal.put_version(version_summary(1)),
         lambda: journal.put_chunk("local.x", 0, 1, "local", 1.0),
         lambda: journal.drop_chunks("local.x"),
         lambda: journal.mark_sent([1]),
