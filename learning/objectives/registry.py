@@ -86,4 +86,4 @@ def make_objective(
 def _measure_sft(
     model: torch.nn.Module, examples: Sequence[TokenisedExample], *, autocast: bool = False
 ) -> Measurement:
-    return Measurement(evaluate(model, examples, BATCH, autocast=autocast).nats_per_token)
+    return Measurement(evaluate(model, examples, BATCH, autocast=autocast).values["nats_per_token"])
