@@ -15,7 +15,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from learning.evaluation.measurement import inference
+from learning.evaluation.measurement import evaluation_mode
 from learning.objectives.tokens import prompt_ids
 
 
@@ -62,7 +62,7 @@ def generate(
     # All at once, padded at the left: a token of three answers costs hardly more than of one.
     ids = torch.tensor([[end] * (width - len(row)) + row for row in kept], device=model.device)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in kept])
-    with inference(model), _choice(sampling, model.device) as choice:
+    with evaluation_mode(model), _choice(sampling, model.device) as choice:
         out: torch.Tensor = cast(Any, model).generate(
             input_ids=ids,
             attention_mask=mask.to(model.device),

@@ -26,7 +26,7 @@ from evaluation.opening import Opened
 from evaluation.prompts import printable_line
 from learning.data import rows as rows_of
 from learning.data.row_types import Instruction, LabelledText, PreferencePair
-from learning.evaluation.evaluate import evaluate
+from learning.evaluation.inference import evaluate
 from learning.objectives.classification import predict
 from learning.training.device import Compute
 from preparation import run as preparation

@@ -16,8 +16,8 @@ from common.errors import DataError, ModelError
 from common.protocol.tensors import Tensors
 from common.protocol.versions import CurrentModel
 from learning.data.row_types import LabelledText
-from learning.evaluation.evaluate import class_probabilities
 from learning.evaluation.generation import Sampling, generate
+from learning.evaluation.inference import class_probabilities
 from learning.models import base, lora
 from learning.objectives.classification import ClassEncoder
 from learning.objectives.template import format_prompt

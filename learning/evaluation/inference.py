@@ -1,7 +1,9 @@
-"""How good a model is on rows that it was not trained on: nats, perplexity, bits per byte, text.
+"""Losses and class probabilities of single rows, as a model computes them.
 
 Nats per token compare versions of one model; bits per byte also compare models whose tokenizers
-differ. Both are over the responses, the end of sequence included, so they measure what is learned.
+differ. Both are over the responses, end of sequence included, so they measure what is learned.
+
+Data path: `learning.objectives` (tokenised rows) → here → `learning.evaluation.row_scores`.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from common.errors import DataError
-from learning.evaluation.measurement import inference
+from learning.evaluation.measurement import evaluation_mode
 from learning.evaluation.metrics import EvalMetrics, text_metrics
 from learning.objectives import classification
 from learning.objectives.classification import TokenisedText
@@ -53,10 +55,10 @@ def row_nats(
     *,
     autocast: bool = False,
 ) -> list[float]:
-    """−log p(response | prompt) of each example, in nats, in the order of the examples."""
+    """Return −log p(response | prompt) of each example, in nats, in the order of the examples."""
     device = next(model.parameters()).device
     found: list[float] = []
-    with inference(model, autocast=autocast):
+    with evaluation_mode(model, autocast=autocast):
         for batch in sorted_batches(examples, batch_size, partial(collate, device=device)):
             nats, rows = token_nats(model, batch)
             sums = torch.zeros(batch.size, device=device).index_add(0, rows, nats)
@@ -67,7 +69,7 @@ def row_nats(
 def class_scores(
     model: torch.nn.Module, texts: Sequence[TokenisedText], batch_size: int
 ) -> list[tuple[float, int]]:
-    """−log p of the true class, in nats, and the likeliest class of each text, in their order."""
+    """Return each text's −log p of the true class, in nats, and its likeliest class, in order."""
     found: list[tuple[float, int]] = []
     for logits, labels in _class_logits(model, texts, batch_size):
         nats = cross_entropy(logits, labels, reduction="none")
@@ -78,7 +80,7 @@ def class_scores(
 def class_answers(
     model: torch.nn.Module, texts: Sequence[TokenisedText], batch_size: int
 ) -> list[tuple[int, float]]:
-    """The likeliest class of each text, and its probability, in their order."""
+    """Return the likeliest class of each text and its probability, in order."""
     found: list[tuple[int, float]] = []
     for logits, _ in _class_logits(model, texts, batch_size):
         probability, label = logits.softmax(-1).max(-1)
@@ -89,7 +91,7 @@ def class_answers(
 def class_probabilities(
     model: torch.nn.Module, texts: Sequence[TokenisedText], batch_size: int
 ) -> list[tuple[float, ...]]:
-    """The probability of every class, for each text in their order."""
+    """Return the probability of every class, for each text in order."""
     found: list[tuple[float, ...]] = []
     for logits, _ in _class_logits(model, texts, batch_size):
         found += map(tuple, logits.softmax(-1).tolist())
@@ -99,9 +101,9 @@ def class_probabilities(
 def _class_logits(
     model: torch.nn.Module, texts: Sequence[TokenisedText], batch_size: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """float32 logits (B, classes) and true classes, in the order of `learning.training.batches.sorted_batches`."""
+    """Yield float32 logits (B, classes) and true classes, in the order of `sorted_batches`."""
     device = next(model.parameters()).device
-    with inference(model):
+    with evaluation_mode(model):
         for batch in sorted_batches(
             texts, batch_size, partial(classification.collate, device=device)
         ):
@@ -110,15 +112,15 @@ def _class_logits(
 
 
 def restore_order(found: Sequence[T], examples: Sequence[Example]) -> list[T]:
-    """What was found in the order of `learning.training.batches.sorted_batches`, in that of the examples."""
+    """Return what was found in the order of `sorted_batches`, in the order of the examples."""
     places = length_order(examples)
     return [found[at] for at in sorted(range(len(places)), key=places.__getitem__)]
 
 
 def unigram_entropy(examples: Sequence[TokenisedExample]) -> float:
-    """Nats per response token of the best model that knows no context, −Σ p·log p.
+    """Return nats per response token of the best model without context, −Σ p·log p.
 
-    p are the frequencies of this very text: a base model that does not beat it has not read it.
+    p are the frequencies of this very text: a base model that is no better has not learned it.
     """
     counts = Counter(label for e in examples for label in e.labels if label != IGNORED)
     total = counts.total()

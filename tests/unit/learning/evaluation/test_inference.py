@@ -6,8 +6,8 @@ import torch
 
 from common.errors import DataError
 from learning.data.row_types import LabelledText
-from learning.evaluation.evaluate import class_scores, evaluate, row_nats, unigram_entropy
 from learning.evaluation.generation import generate
+from learning.evaluation.inference import class_scores, evaluate, row_nats, unigram_entropy
 from learning.models.objective_model import load_for_objective
 from learning.objectives.classification import ClassEncoder, predict
 from learning.objectives.sft import sft_loss
