@@ -212,7 +212,7 @@ def test_a_mapping_says_which_columns_the_fields_are_in(tmp_path: Path, name: st
 
 
 def test_a_mapping_of_a_field_that_no_row_has_names_the_fields_there_are(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"'body', which is no field .* text, label"):
+    with pytest.raises(ConfigError, match=r"'body', which is not a field .* text, label"):
         load("cls", str(tmp_path / "unread.csv"), {"body": "text"}, on_message=quiet)
 
 
