@@ -16,6 +16,7 @@ from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from broker.protocol import QueueDepth
 from common.operations.health import Health
 from common.operations.metrics_server import ComputedMetrics, gauge
+from common.protocol.kinds import EventKind
 from common.protocol.versions import VersionSummary
 from coordinator.core.events import (
     AcceptUpdate,
@@ -31,32 +32,6 @@ from coordinator.storage.run import Run
 
 STALENESS = (0, 1, 2, 3, 5, 8, 13, 20, 50)
 SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
-
-_CATEGORIES = (  # how the reasons of `admission`, `core` and `schedule` begin
-    ("staleness ", "stale"),
-    ("update norm ", "norm"),
-    ("the update holds values", "not finite"),
-    ("statistics ", "statistics"),
-    ("tensor", "tensors"),
-    ("phase over", "phase over"),
-    ("round over", "round over"),
-    ("phase ", "attempt"),
-    ("attempt ", "attempt"),
-    ("base version ", "attempt"),
-    ("refused: ", "refused"),
-    ("a refusal ", "identity"),
-    ("unknown client ", "identity"),
-    ("site ", "identity"),
-    ("task ", "identity"),
-)
-
-
-def category(reason: str) -> str:
-    """The kind of a rejection or closing, of which there are few."""
-    for start, name in _CATEGORIES:
-        if reason.startswith(start):
-            return name
-    return "tensors" if "tensor" in reason or "topk" in reason else "other"
 
 
 @dataclass
@@ -153,9 +128,9 @@ class CoordinatorMetrics(Observer):
             case AcceptUpdate():
                 self._count_accepted(action.update, before)
             case CloseTask(attempt=0):
-                self._closed.labels(category(action.reason)).inc()
+                self._closed.labels(action.rejection.kind.value).inc()
             case CloseTask() | DiscardMessage():
-                self._rejected.labels(category(action.reason)).inc()
+                self._rejected.labels(action.rejection.kind.value).inc()
         if isinstance(action, DiscardMessage) or _is_dead_letter(action):
             self._dead.inc()
 
@@ -215,7 +190,7 @@ class CoordinatorMetrics(Observer):
         workers = GaugeMetricFamily("fccl_workers", "Live workers", labels=["site"])
         # Not the sites that heartbeats name: those are claims, and labels without bound.
         for site in sorted({c.site for c in state.members(self._run.plan).values()}):
-            workers.add_metric([site], state.sites.get(site, 0))
+            workers.add_metric([site], state.workers_by_site.get(site, 0))
         yield workers
         depths = GaugeMetricFamily(
             "fccl_queue_messages", "Messages ready on a queue", labels=["queue", "site"]
@@ -227,4 +202,4 @@ class CoordinatorMetrics(Observer):
 
 
 def _is_dead_letter(action: Action) -> bool:
-    return isinstance(action, LogEvent) and action.kind == "dead-letter"
+    return isinstance(action, LogEvent) and action.kind is EventKind.DEAD_LETTER

@@ -21,6 +21,7 @@ from broker.protocol import UPDATE_QUEUE_BYTES, Broker, Message, QueueType
 from common.clock import Clock
 from common.errors import BrokerError, RunError, WireError
 from common.protocol.feed import Event
+from common.protocol.kinds import EventKind
 from common.store.store import Store
 from coordinator.core import event_text, machine
 from coordinator.core.events import (
@@ -218,7 +219,7 @@ class Service:
             self._dead_letter(message, error.what)
             return
         actions = self._step(arrival.event, arrival.upload) if arrival.event else ()
-        reasons = [action.reason for action in actions if isinstance(action, DiscardMessage)]
+        reasons = [a.rejection.reason for a in actions if isinstance(a, DiscardMessage)]
         if reasons:
             self._reject(message, reasons[0])
         else:
@@ -227,7 +228,7 @@ class Service:
     def _dead_letter(self, message: SiteMessage, reason: str) -> None:
         site = message.site
         text = f"a message of site {site} is dead-lettered: {reason}"[:500]
-        self._record(LogEvent("warning", "dead-letter", text, (("site", site),)))
+        self._record(LogEvent("warning", EventKind.DEAD_LETTER, text, (("site", site),)))
         self._reject(message, reason)
         if self._queues.count_dead_letter(site, self._clock()):
             text = (
@@ -235,7 +236,7 @@ class Service:
                 f" queue is not read for {MUTE_S / 60:.0f} minutes; `fccl revoke {site}` ends its"
                 " access"
             )
-            self._record(LogEvent("error", "flood", text, (("site", site),)))
+            self._record(LogEvent("error", EventKind.FLOOD, text, (("site", site),)))
 
     def _reject(self, message: SiteMessage, reason: str) -> None:
         try:
@@ -275,7 +276,7 @@ class Service:
         self._queue_problem = ""
         if names:
             text = f"RabbitMQ had lost what was declared, declared again: {', '.join(names)}"
-            self._record(LogEvent("warning", "repaired", text[:500]))
+            self._record(LogEvent("warning", EventKind.REPAIRED, text[:500]))
             self._metrics.on_repair(names)
 
     def _publish_tasks(self) -> None:
@@ -372,5 +373,5 @@ class Service:
 
     def _warn_of_broker(self, error: BrokerError) -> None:
         """Tell of a broker that fails; not journaled, since it may fail every second."""
-        note = LogEvent("warning", "broker", str(error)[:500])
+        note = LogEvent("warning", EventKind.BROKER, str(error)[:500])
         self._on_event(event_text.to_event(note, self._clock()))

@@ -18,12 +18,19 @@ from broker.protocol import Message
 from common.errors import WireError
 from common.protocol import codec
 from common.protocol.fields import CodecName
+from common.protocol.kinds import RejectionKind
 from common.protocol.membership import Enrolment
 from common.protocol.tasks import TaskRefusal
 from common.protocol.updates import Update
 from common.protocol.wire import kind_of, unpack
 from coordinator.core import admission
-from coordinator.core.events import DuplicateArrived, EnrolmentRequested, TaskRefused, UpdateArrived
+from coordinator.core.events import (
+    DuplicateArrived,
+    EnrolmentRequested,
+    Rejection,
+    TaskRefused,
+    UpdateArrived,
+)
 from coordinator.storage.journal import Journal
 from coordinator.storage.spool import Spool, upload_name
 
@@ -182,11 +189,11 @@ class Ingest:
             upload=upload,
         )
 
-    def _inspect(self, update: Update, data: memoryview) -> tuple[float, str]:
+    def _inspect(self, update: Update, data: memoryview) -> tuple[float, Rejection | None]:
         try:
             tensors = codec.decode(update.codec, update.tensors, data)
         except WireError as error:
-            return 0.0, error.what
+            return 0.0, Rejection(RejectionKind.TENSORS, error.what)
         return admission.check_tensors(tensors, self._shapes)
 
 

@@ -29,7 +29,7 @@ def run_info(run: Run, state: CoordinatorState, started_at: float, now: float) -
     """
     plan = run.plan
     members = state.members(plan)
-    served = sum(client.site in state.sites for client in members.values())
+    served = sum(client.site in state.workers_by_site for client in members.values())
     detail = f"{served} of {len(members)} clients served"
     counts = run.journal.receipt_counts()
     return RunInfo(
@@ -80,7 +80,7 @@ def client_rows(plan: Plan, state: CoordinatorState, newest: VersionSummary) -> 
             task_id=task.task_id if task else None,
             base_version=task.base_version if task else None,
             staleness=state.version - task.base_version if task else None,
-            last_loss=known.last.avg_loss if known.last else None,
+            last_loss=known.last_stats.avg_loss if known.last_stats else None,
             weight=weights.get(client.client_id),
             quarantined=known.quarantined,
         )

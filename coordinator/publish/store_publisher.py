@@ -21,6 +21,7 @@ from common.clock import Clock
 from common.errors import StoreError, WireError
 from common.protocol.commands import Command
 from common.protocol.feed import Event
+from common.protocol.kinds import EventKind
 from common.protocol.versions import SampleAnswer, VersionSummary
 from common.protocol.wire import pack, unpack
 from common.store.store import Store
@@ -54,7 +55,7 @@ def versions_in_use(plan: Plan, state: CoordinatorState) -> set[int]:
     These are the newest version, and those that open tasks start from or compare with.
     """
     bases = {base for task in state.tasks.values() for base in task.bases}
-    reference = plan.reference(plan.phase_of(state.version))
+    reference = plan.reference_version(plan.phase_of(state.version))
     return bases | {state.version} | (set() if reference is None else {reference})
 
 
@@ -116,7 +117,7 @@ class StorePublisher:
                 try:
                     found.append(unpack(Command, raw)[0])
                 except WireError as error:
-                    self._warn("command", f"a command cannot be read: {error.what}")
+                    self._warn(EventKind.COMMAND, f"a command cannot be read: {error.what}")
                     self._store.drop_commands(self._run_id, 1)
                     return found  # the commands behind it are read at the next tick
         except StoreError as error:
@@ -149,7 +150,7 @@ class StorePublisher:
         self._try(lambda: self._put_state(shown, state, newest))
         if self._up and (info.status == "waiting") != self._waiting:
             self._waiting = info.status == "waiting"
-            self._tell(LogEvent("info", "workers", info.detail))
+            self._tell(LogEvent("info", EventKind.WORKERS, info.detail))
 
     def publish_depths(self, depths: Mapping[str, QueueDepth]) -> None:
         """Publish the depths of the run's queues."""
@@ -205,7 +206,9 @@ class StorePublisher:
         deadline = time.monotonic() + END_TIMEOUT_S
         while not self._end_is_published(info, state, newest):
             if time.monotonic() >= deadline or stop.wait(RETRY_S):
-                self._warn("untold", f"the run is {status}, but the store is down: no worker ends")
+                self._warn(
+                    EventKind.UNTOLD, f"the run is {status}, but the store is down: no worker ends"
+                )
                 return
 
     def _end_is_published(
@@ -255,9 +258,11 @@ class StorePublisher:
         self._run.journal.check_epoch()  # a successor's newer pointer must not be replaced
         self._restore(in_use)
         if self._up is False:
-            self._warn("restored", "the store answers again")
+            self._warn(EventKind.RESTORED, "the store answers again")
         elif self._up:
-            self._warn("restored", "the store had lost data of this run: published it again")
+            self._warn(
+                EventKind.RESTORED, "the store had lost data of this run: published it again"
+            )
         self._up = True
 
     def _is_intact(self, version: int, in_use: Set[int]) -> bool:
@@ -271,6 +276,8 @@ class StorePublisher:
         if now < self._next_check:
             return True
         self._next_check = now + CHECK_S
+        if self._store.get_run(self._run.name) is None:
+            return False
         digests = self._run.journal.version_digests()
         return all(self._store.has_blob(self._run_id, digests[each]) for each in in_use)
 
@@ -305,10 +312,12 @@ class StorePublisher:
 
     def _lost(self, error: StoreError) -> None:
         if self._up is not False:
-            self._warn("degraded", f"{error.what}: new tasks wait, updates are still accepted")
+            self._warn(
+                EventKind.DEGRADED, f"{error.what}: new tasks wait, updates are still accepted"
+            )
         self._up = False
 
-    def _warn(self, kind: str, text: str) -> None:
+    def _warn(self, kind: EventKind, text: str) -> None:
         self._tell(LogEvent("warning", kind, text[:500]))
 
     def _tell(self, note: LogEvent) -> None:

@@ -27,6 +27,7 @@ from common.protocol.invitation import (
     new_secret,
     store_hash,
 )
+from common.protocol.kinds import EventKind
 from common.protocol.naming import join_user, site_user
 from common.store import acl
 from common.store.store import Store
@@ -159,7 +160,9 @@ class SiteAccess:
             if error.what == self._failure:
                 return []
             self._failure = error.what
-            return [LogEvent("warning", "sites", f"invited sites have to wait: {error}"[:500])]
+            return [
+                LogEvent("warning", EventKind.SITES, f"invited sites have to wait: {error}"[:500])
+            ]
         self._failure = ""
         return events
 
@@ -171,7 +174,7 @@ class SiteAccess:
             expired = format_time(token.expires_at)
             reason = f"the join token of site {token.site} expired on {expired}"
             self._answer(token, JoinAnswer(state="expired", reason=reason))
-            return [LogEvent("info", "sites", f"{reason}: nobody joined with it")]
+            return [LogEvent("info", EventKind.SITES, f"{reason}: nobody joined with it")]
         raw = self._store.get_join_request(token.token_id)
         return [] if raw is None else self._admit(token, raw, now)
 
@@ -196,7 +199,7 @@ class SiteAccess:
         reason = f"the join token of site {token.site} was used{where}"
         self._answer(token, JoinAnswer(state="admitted", request=digest, reason=reason))
         text = f"site {token.site} has joined from {request.host} ({request.software})"
-        return [LogEvent("info", "sites", text[:500])]
+        return [LogEvent("info", EventKind.SITES, text[:500])]
 
     def _refuse(self, token: Token, digest: str, cause: str) -> list[LogEvent]:
         """Refuse a request; the same token may be tried again with the right software.
@@ -209,7 +212,7 @@ class SiteAccess:
         if self._store.get_join_answer(token.token_id) == raw:
             return []
         self._store.put_join_answer(token.token_id, raw)
-        return [LogEvent("warning", "sites", reason)]
+        return [LogEvent("warning", EventKind.SITES, reason)]
 
     def _answer(self, token: Token, answer: JoinAnswer) -> None:
         """Answer the holder of a token, who from now on can only read that."""
@@ -228,7 +231,11 @@ class SiteAccess:
             restored += [("RabbitMQ", name) for name in self._restore_broker_users(joined)]
             self._checked_at = now
         return [
-            LogEvent("warning", "sites", f"{server} had lost the user of site {name}: restored it")
+            LogEvent(
+                "warning",
+                EventKind.SITES,
+                f"{server} had lost the user of site {name}: restored it",
+            )
             for server, name in restored
         ]
 

@@ -15,10 +15,10 @@ from click.testing import CliRunner
 
 from broker.protocol import BrokerState, BrokerStatus
 from broker.rabbit import broker as rabbit
-from broker.rabbit.management import ManagementApi
+from broker.rabbit.management import ManagementApi, Permission, permission
 from cli.doctor.command import command as doctor
 from common.errors import BrokerError, FcclError, JoinError, StoreAccessError, StoreError
-from common.protocol.invitation import Invitation
+from common.protocol.invitation import Invitation, broker_hash
 from common.protocol.naming import join_user, site_user
 from common.store import acl
 from common.store.store import connect
@@ -312,6 +312,25 @@ def test_servers_that_forget_their_users_are_told_again(desk: Desk, tmp_path: Pa
         config = identity.worker_config(mine, tmp_path / "a")
         rabbit.connect(config.broker.url, ca=config.broker.ca).close()
         connect(config.store.url, ca=config.store.ca).ping()
+
+
+def test_a_broker_user_that_has_lost_password_and_permissions_gets_them_back(
+    desk: Desk, tmp_path: Path
+) -> None:
+    with desk.open():
+        mine = join(desk.invite(), tmp_path / "a")
+    user, expected = site_user(desk.name, "hospital-a"), permission(desk.name, "hospital-a")
+    before = desk.management.accounts()[user]
+    assert before.permission == expected
+    nothing = Permission("^$", "^$", "^$")
+    desk.management.put_user(user, broker_hash("an older password"), nothing)
+    desk.now = 61.0
+    events = desk.access.poll()
+    assert [event.level for event in events] == ["warning"]
+    assert desk.management.accounts()[user] == before
+    assert desk.access.poll() == []
+    config = identity.worker_config(mine, tmp_path / "a")
+    rabbit.connect(config.broker.url, ca=config.broker.ca).close()
 
 
 def test_a_doctor_asks_as_the_site_itself(

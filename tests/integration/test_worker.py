@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import torch
 
-from broker.chunks import assemble, parse_chunk
+from broker.chunks import parse_chunk
 from broker.dead_letter import DEAD_REASON
 from broker.embedded.broker import EmbeddedBroker, EmbeddedServer
 from broker.protocol import LOCAL, Message, Site, TakenTask, Topology
@@ -40,6 +40,7 @@ from learning.models import base, hub, loader, lora
 from learning.synthetic.instructions import make_instructions
 from learning.training.device import Compute
 from learning.training.loop import StepReport
+from tests.support.chunks import join_chunks
 from tests.support.processes import eventually, forked
 from tests.support.worker_records import task as make_task
 from worker import heartbeat, publisher, service
@@ -116,7 +117,7 @@ class Hall:
 
     def open(self) -> None:
         """The coordinator has begun."""
-        self.store: Store = self.stores.open()
+        self.store: Store = self.stores.connect()
         self.broker = EmbeddedBroker(self.server)
         self.broker.declare(self.topology)
         self.updates = self.broker.consume_updates(self.topology, [LOCAL], 100)
@@ -147,7 +148,7 @@ class Hall:
         self.updates.ack(delivery)
         if "chunk_index" not in delivery.message.headers:
             return delivery.message.body
-        return assemble([parse_chunk(delivery.message)])
+        return join_chunks([parse_chunk(delivery.message)])
 
     def complaint(self) -> str:
         """Why a worker handed a message of its task queue back."""
@@ -182,7 +183,7 @@ class Hall:
             setting or self.setting,
             RUN,
             broker or EmbeddedBroker(self.server),
-            (self.stores.open(), self.stores.open()),
+            (self.stores.connect(), self.stores.connect()),
             compute,
             time.time,
             told=lambda kind, text: self.told.append((kind, text)),
@@ -221,7 +222,7 @@ def hall(tmp_path: Path, model: Model) -> Iterator[Hall]:
     hall = Hall(tmp_path, model)
     hall.open()
     yield hall
-    hall.stores.close(tmp_path)
+    hall.stores.close()
 
 
 # The ordinary way

@@ -11,20 +11,20 @@ import pytest
 from common.errors import FencedError
 from coordinator.storage.journal import Journal
 from coordinator.storage.jsonl import CLIENT_METRICS, PROGRESS, JsonlFiles
-from tests.unit.coordinator.storage.test_journal import summary
-from tests.unit.coordinator.storage.test_retention import update
+from tests.support.coordinator_records import update_summary, version_summary
 
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:
     made = Journal.create(tmp_path / "run.db", {})
     made.take_over()
-    made.put_version(summary(0))
+    made.put_version(version_summary(0))
     for version in (1, 2):
         updates = tuple(
-            update(0, 1.0).model_copy(update={"task_id": f"t{version}{i}"}) for i in range(3)
+            update_summary(0, 1.0).model_copy(update={"task_id": f"t{version}{i}"})
+            for i in range(3)
         )
-        made.put_version(summary(version).model_copy(update={"updates": updates}))
+        made.put_version(version_summary(version).model_copy(update={"updates": updates}))
     yield made
     made.close()
 
