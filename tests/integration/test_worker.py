@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import torch
 
-from broker.chunks import assemble, parse_chunk
+from broker.chunks import parse_chunk
 from broker.dead_letter import DEAD_REASON
 from broker.embedded.broker import EmbeddedBroker, EmbeddedServer
 from broker.protocol import LOCAL, Message, Site, TakenTask, Topology
@@ -40,6 +40,7 @@ from learning.models import base, hub, loader, lora
 from learning.synthetic.instructions import make_instructions
 from learning.training.device import Compute
 from learning.training.loop import StepReport
+from tests.support.chunks import join_chunks
 from tests.support.processes import eventually, forked
 from tests.support.worker_records import task as make_task
 from worker import heartbeat, publisher, service
@@ -147,7 +148,7 @@ class Hall:
         self.updates.ack(delivery)
         if "chunk_index" not in delivery.message.headers:
             return delivery.message.body
-        return assemble([parse_chunk(delivery.message)])
+        return join_chunks([parse_chunk(delivery.message)])
 
     def complaint(self) -> str:
         """Why a worker handed a message of its task queue back."""
