@@ -19,7 +19,8 @@ from typing import Any, cast
 import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from common.config.config import FederationConfig, without_hub
+from common.config.config import FederationConfig
+from common.config.loader import apply_offline
 from common.errors import ConfigError, DataError, ModelError
 from common.files import write_durable
 from common.protocol.fields import RowKind
@@ -137,7 +138,7 @@ def apply_offline_fallback(
         return config
     changed = ", ".join(f"{key} = {value}" for key, value in config.offline.items())
     say(f"the model hub is out of reach: {changed}")
-    return without_hub(config)
+    return apply_offline(config)
 
 
 def _asks_hub(config: FederationConfig) -> bool:

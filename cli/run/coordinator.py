@@ -26,7 +26,7 @@ from cli.options import (
 )
 from cli.run.health_server import COORDINATOR_LIMIT_S, ProcessStatus, serve_status
 from cli.signals import handle_signals
-from common.config import config as configuration
+from common.config import loader
 from common.config.config import FederationConfig
 from common.protocol.naming import LOCAL_SITE
 from common.store.store import Store, connect
@@ -48,7 +48,7 @@ def command(
     metrics_port: int | None,
 ) -> None:
     """Own a run: prepare data and model where needed, schedule, aggregate, commit, report."""
-    config = with_metrics_port(configuration.load(find_config(config_path)), metrics_port)
+    config = with_metrics_port(loader.load(find_config(config_path)), metrics_port)
     log = jsonlog.install("coordinator") if config.operations.log == "json" else None
     sys.exit(serve(config, mode_from_flags(resume, new, either), Output(plain, log)))
 
@@ -69,7 +69,7 @@ def _serve(config: FederationConfig, mode: str, output: Output, shown: ProcessSt
     broker = rabbit.connect(config.broker.url, on_broker_status, ca=config.broker.ca)
     try:
         from cli.run import session
-        from coordinator.metrics import Metrics
+        from coordinator.metrics import CoordinatorMetrics
         from coordinator.service import Service
         from evaluation.live_samples import Sampler
         from learning.training.device import detect
@@ -85,10 +85,10 @@ def _serve(config: FederationConfig, mode: str, output: Output, shown: ProcessSt
             time.time,
             users={LOCAL_SITE: user_of(config.broker.url)},
             access=access_of(config, store),
-            listen=output.print_event,
+            on_event=output.print_event,
             queue_type=config.broker.queue_type,
             update_bytes=config.broker.site_mib << 20,
-            observe=Metrics(shown.registry, shown.health, run),
+            metrics=CoordinatorMetrics(shown.registry, shown.health, run),
             samples=Sampler(run, time.time),
         )
         stop = threading.Event()

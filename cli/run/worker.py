@@ -22,7 +22,7 @@ from cli.run.health_server import WORKER_LIMIT_S, ProcessStatus, serve_status
 from cli.run.inbox_port import open_port, serve_inbox
 from cli.run.job import Job, host_name, invited_job, local_job
 from cli.signals import handle_signals
-from common.config import config as configuration
+from common.config import loader
 from common.errors import BrokerLoginError
 from common.paths import cache_dir
 from common.protocol.naming import LOCAL_SITE
@@ -85,7 +85,7 @@ def command(
     metrics_port: int | None,
 ) -> None:
     """Take tasks, train them on local data and publish the deltas until the run is over."""
-    config = with_metrics_port(configuration.load(find_config(config_path)), metrics_port)
+    config = with_metrics_port(loader.load(find_config(config_path)), metrics_port)
     log = jsonlog.install("worker") if config.operations.log == "json" else None
     output = Output(plain=True, log=log)
     stop = threading.Event()

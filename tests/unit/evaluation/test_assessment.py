@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.config.config import PhaseConfig, parse
+from common.config.config import PhaseConfig
+from common.config.loader import parse
 from common.errors import RunError
 from common.protocol.tensors import Tensors
 from common.protocol.versions import VersionSummary
