@@ -581,7 +581,7 @@ def test_deleted_queues_are_told_of_unless_the_run_is_over(
         with hall.serving(hall.worker(on_step=end)) as serving:
             hall.says("trained")
             if task_id == "t1":
-                assert "no queue" in hall.says("waiting")
+                assert "does not exist" in hall.says("waiting")
                 hall.settle("t1", "rejected")
                 hall.says("rejected")
             else:
