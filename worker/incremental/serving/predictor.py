@@ -16,7 +16,8 @@ from common.errors import DataError, ModelError
 from common.protocol.tensors import Tensors
 from common.protocol.versions import CurrentModel
 from learning.data.row_types import LabelledText
-from learning.evaluation.evaluate import Sampling, class_probabilities, generate
+from learning.evaluation.generation import Sampling, generate
+from learning.evaluation.inference import class_probabilities
 from learning.models import base, lora
 from learning.objectives.classification import ClassEncoder
 from learning.objectives.template import format_prompt
@@ -130,7 +131,7 @@ class Predictor:
         loaded = self._loaded(model)
         if model.objective != "classification":
             asked = [format_prompt(text)]
-            [answer] = generate(loaded.model, loaded.tokenizer, asked, new_tokens, drawn=drawn)
+            [answer] = generate(loaded.model, loaded.tokenizer, asked, new_tokens, sampling=drawn)
             return Prediction(model.version, local, answer)
         row = LabelledText(text, model.labels[0])  # of some class: it is not looked at
         encoded = ClassEncoder(model.labels).encode(loaded.tokenizer, [row], model.max_length)
