@@ -26,7 +26,7 @@ from common.protocol.tensors import Tensors
 from common.protocol.updates import TensorEntry, Update
 from common.protocol.wire import unpack
 from common.store.store import Store
-from learning.models.base import ProgressCallback
+from learning.progress import ProgressCallback
 from learning.training import device
 from learning.training.device import Compute
 from learning.training.loop import StepReport

@@ -18,10 +18,10 @@ from learning.offline.bigrams import count, fit
 from learning.offline.bpe_tokenizer import END, END_ID, train_bpe
 from learning.offline.cleaning import paragraphs, plainness
 from learning.offline.corpus import comments, docstrings
-from learning.offline.pretraining import OnProgress
 from learning.offline.primer import read_primer
 from learning.offline.training_texts import CorpusSizes, training_texts
 from learning.offline.world import make_world_texts
+from learning.progress import ProgressCallback
 from learning.synthetic.instructions import make_instructions
 
 MICRO = "offline:gpt2-micro"
@@ -59,7 +59,7 @@ def test_of_two_builds_that_start_at_once_one_waits(
     def slow(
         config: causal_pretraining.CausalPretrainingConfig,
         folder: Path,
-        report: OnProgress,
+        report: ProgressCallback,
     ) -> None:
         built.append(folder)
         time.sleep(0.3)
@@ -78,7 +78,7 @@ def test_a_build_that_fails_leaves_no_half_model(
     def broken(
         config: causal_pretraining.CausalPretrainingConfig,
         folder: Path,
-        report: OnProgress,
+        report: ProgressCallback,
     ) -> None:
         (folder / "config.json").write_text("{}")
         raise KeyboardInterrupt
