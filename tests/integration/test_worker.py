@@ -37,6 +37,7 @@ from common.store.view import RunInfo
 from coordinator.publish.base_model_server import BaseModelServer
 from learning.data.rows import write
 from learning.models import base, hub, loader, lora
+from learning.progress import ProgressCallback
 from learning.synthetic.instructions import make_instructions
 from learning.training.device import Compute
 from learning.training.loop import StepReport
@@ -176,7 +177,7 @@ class Hall:
         setting: WorkerSettings | None = None,
         broker: EmbeddedBroker | None = None,
         on_step: Callable[..., None] = lambda *_: None,
-        report: base.ProgressCallback = lambda *_: None,
+        report: ProgressCallback = lambda *_: None,
         compute: Compute = COMPUTE,
     ) -> Worker:
         return Worker(
