@@ -145,7 +145,7 @@ def _folder(config: FederationConfig, directory: Path | None, site: str) -> Path
     if site != LOCAL_SITE:
         from cli.run import join_site
 
-        return join_site.site_request(None, site, config.run.name).place / "work"
+        return join_site.site_request(None, site, config.run.name).directory / "work"
     return Path(config.run.dir) / ".workers"
 
 
