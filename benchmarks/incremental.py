@@ -34,12 +34,12 @@ from benchmarks.streams import LIES, Amounts, Course
 from benchmarks.users import LIMIT_S, Snapshot, Told, newest, own, tell
 from cli.console import Output
 from cli.run import session
-from common.config import config as configuration
+from common.config import loader
 from common.config.config import FederationConfig, IncrementalConfig
 from common.errors import FcclError
 from coordinator.storage.run import Run
 from learning.data import rows
-from learning.models import for_objective, lora
+from learning.models import lora, objective_model
 from learning.objectives import registry
 from learning.synthetic.sentiment import LABELS
 from learning.training.device import detect
@@ -105,7 +105,7 @@ def base_config(arguments: argparse.Namespace, course: Course, folder: Path) -> 
     reviews = folder / "films.jsonl"
     rows.write(reviews, course.dealt)
     rest = {"objective": "classification", "local_steps": 5, "batch_size": 16}
-    return configuration.parse(
+    return loader.parse(
         {
             "run": {
                 "name": "films", "dir": str(folder / "base"), "seed": arguments.seed,
@@ -155,7 +155,7 @@ def run_arm(
     shutil.copytree(config.run.path.parent, place, ignore=shutil.ignore_patterns(".workers"))
     table = config.model_dump()
     table["run"]["dir"] = str(place)
-    run = _open(configuration.parse(table, arm), "resume")
+    run = _open(loader.parse(table, arm), "resume")
     settings = incremental(arm, arguments)
     trace = Trace()
     with Federation(run, settings, say) as federation:
@@ -199,10 +199,10 @@ class Meter:
         self._compute = detect()
         run = _open(config, "resume")
         run.journal.close()
-        loaded = for_objective.load_for(
+        loaded = objective_model.load_for_objective(
             "classification", run.base_path, LABELS, self._compute.device
         )
-        self._objective = registry.make("classification", None, LABELS)
+        self._objective = registry.make_objective("classification", None, LABELS)
         self._model = lora.attach(loaded.model, config.model.lora, config.run.seed)
         self._tests: Mapping[str, Sequence[Any]] = {
             domain: self._objective.encode(

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from typing import cast
 
 from common.config.config import PhaseConfig
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from evaluation.evaluator import HELDOUT, EvaluationLimits, EvaluationSet, Evaluator
 from evaluation.opening import Opened
 from evaluation.prompts import expected_answer, printable_line, prompt, question
-from learning.data.rows import Row
+from learning.data.row_types import Row
 from learning.evaluation.evaluate import unigram_entropy
-from learning.evaluation.figures import Metrics
-from learning.evaluation.scoring import Scores
-from learning.objectives.tokens import Example
+from learning.evaluation.metrics import EvalMetrics
+from learning.evaluation.row_scores import Scores
+from learning.objectives.tokens import TokenisedExample
 from learning.training.device import Compute
 
 
@@ -48,9 +48,9 @@ class KindAssessment:
     """
 
     kind: RowKind
-    heldout: tuple[Metrics, ...]
-    pooled: tuple[Metrics, ...]
-    clients: Mapping[str, tuple[Metrics, ...]]
+    heldout: tuple[EvalMetrics, ...]
+    pooled: tuple[EvalMetrics, ...]
+    clients: Mapping[str, tuple[EvalMetrics, ...]]
     unigram: float | None = None
     reference: int | None = None
     beta: float | None = None
@@ -137,10 +137,10 @@ def versions_to_evaluate(
 
 
 def _assessed(exam: EvaluationSet, scores: Sequence[Scores], reference: Scores) -> KindAssessment:
-    def by_subject(owners: Sequence[str]) -> tuple[Metrics, ...]:
+    def by_subject(owners: Sequence[str]) -> tuple[EvalMetrics, ...]:
         return tuple(exam.figures(owners, one, reference) for one in scores)
 
-    heldout = [cast(Example, exam.examples[i]) for i in exam.places([HELDOUT])]
+    heldout = [cast(TokenisedExample, exam.examples[i]) for i in exam.places([HELDOUT])]
     return KindAssessment(
         kind=exam.kind,
         heldout=by_subject([HELDOUT]),

@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from common.errors import RunError
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from evaluation.assessment import kinds
 from evaluation.evaluator import HELDOUT, EvaluationLimits, Evaluator
 from evaluation.opening import Opened
-from learning.evaluation.figures import Metrics
+from learning.evaluation.metrics import EvalMetrics
 from learning.training.device import Compute
 
 
@@ -38,7 +38,7 @@ class KindComparison:
     """Figures of both on the same rows; `left_out` fit into one of the models only."""
 
     kind: RowKind
-    figures: tuple[Metrics, Metrics]
+    figures: tuple[EvalMetrics, EvalMetrics]
     left_out: int
 
 

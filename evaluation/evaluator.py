@@ -12,21 +12,21 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from common.config.config import PhaseConfig
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from common.protocol.tensors import Tensors
 from evaluation.opening import Opened
+from learning.data import prepared_data, splits
 from learning.data import rows as rows_of
-from learning.data import shards
-from learning.data.rows import Row
-from learning.data.shards import PreparedData
-from learning.evaluation import scoring
+from learning.data.prepared_data import PreparedData
+from learning.data.row_types import Row
+from learning.evaluation import row_scores
 from learning.evaluation.evaluate import class_answers, generate
-from learning.evaluation.figures import Metrics
-from learning.evaluation.measuring import BATCH
-from learning.evaluation.scoring import RowScorer, Scores
-from learning.models import for_objective, lora
-from learning.models.loading import LoadedModel
-from learning.models.lora import Adapted
+from learning.evaluation.measurement import BATCH
+from learning.evaluation.metrics import EvalMetrics
+from learning.evaluation.row_scores import RowScorer, Scores
+from learning.models import lora, objective_model
+from learning.models.loader import LoadedModel
+from learning.models.lora import AdaptedModel
 from learning.training.device import Compute
 
 HELDOUT = ""
@@ -52,7 +52,7 @@ class EvaluationLimits:
 
 
 FULL_LIMITS = EvaluationLimits(
-    heldout=dict.fromkeys(("sft", "va", "cls"), shards.MAX_HELDOUT),
+    heldout=dict.fromkeys(("sft", "va", "cls"), splits.MAX_HELDOUT),
     client={"sft": 50, "va": 50, "cls": 200},
     new_tokens=40,
 )
@@ -95,10 +95,10 @@ class EvaluationSet:
         """Places of a few held-out rows."""
         return pick_evenly(self.places([HELDOUT]), count)
 
-    def figures(self, owners: Iterable[str], scores: Scores, reference: Scores) -> Metrics:
+    def figures(self, owners: Iterable[str], scores: Scores, reference: Scores) -> EvalMetrics:
         """The figures of some sets together."""
         places = self.places(owners)
-        return self.measure.figures(
+        return self.measure.metrics(
             [self.examples[i] for i in places],
             [scores[i] for i in places],
             [reference[i] for i in places],
@@ -112,16 +112,16 @@ class Evaluator:
         self._run = run
         labels = run.labels
         objective = run.phases[0].objective
-        self._loaded: LoadedModel = for_objective.load_for(
+        self._loaded: LoadedModel = objective_model.load_for_objective(
             objective, run.base_path, labels, compute.device
         )
         # Its tensors are overwritten, so the seed does not matter.
-        self.model: Adapted = lora.attach(self._loaded.model, run.lora, seed=0)
+        self.model: AdaptedModel = lora.attach(self._loaded.model, run.lora, seed=0)
 
     @cached_property
     def prepared(self) -> PreparedData:
         """The run's rows on the disk."""
-        return shards.load(self._run.directory / "clients")
+        return prepared_data.load(self._run.directory / "clients")
 
     def become(self, tensors: Tensors) -> None:
         """Take the tensors of a version."""
@@ -147,7 +147,7 @@ class Evaluator:
         sets: dict[str, Sequence[Row]] = {HELDOUT: self.heldout(kind, sizes.heldout[kind])}
         for shard in self.prepared.shards:
             if shard.kind == kind:
-                validation = shards.split(rows_of.read(kind, shard.path).rows).validation
+                validation = splits.split_rows(rows_of.read(kind, shard.path).rows).validation
                 sets[shard.client_id] = pick_evenly(validation, sizes.client[kind])
         rows = [(name, row) for name, own in sets.items() for row in own]
         return self.encode(kind, version, rows, tuple(name for name in sets if name != HELDOUT))
@@ -165,7 +165,7 @@ class Evaluator:
     ) -> EvaluationSet:
         """Rows of named sets, tokenised by this model; those that do not fit are left out."""
         reference, phase = reward_reference(self._run.phases, version)
-        measure = scoring.make(kind, phase.dpo if phase else None, self._run.labels)
+        measure = row_scores.make_scorer(kind, phase.dpo if phase else None, self._run.labels)
         encoded = measure.objective.encode(
             self._loaded.tokenizer, [row for _, row in rows], self._run.max_length
         )

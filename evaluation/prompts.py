@@ -7,11 +7,8 @@ from __future__ import annotations
 
 from typing import cast
 
-from common.protocol.records import one_line
-from learning.data.instructions import Instruction
-from learning.data.labelled import Labelled
-from learning.data.preferences import Preference
-from learning.data.rows import Row
+from common.protocol.fields import one_line
+from learning.data.row_types import Instruction, LabelledText, PreferencePair, Row
 from learning.objectives import template
 
 
@@ -23,8 +20,8 @@ def printable_line(text: str, limit: int = 300) -> str:
 def prompt(row: Row) -> str:
     """What a causal model continues: of an instruction or a preference."""
     if isinstance(row, Instruction):
-        return template.prompt(row.instruction, row.input)
-    return template.prompt(cast(Preference, row).prompt)
+        return template.format_prompt(row.instruction, row.input)
+    return template.format_prompt(cast(PreferencePair, row).prompt)
 
 
 def question(row: Row) -> str:
@@ -32,9 +29,9 @@ def question(row: Row) -> str:
     match row:
         case Instruction():
             return f"{row.instruction} {row.input}"
-        case Preference():
+        case PreferencePair():
             return row.prompt
-        case Labelled():
+        case LabelledText():
             return row.text
 
 
@@ -43,7 +40,7 @@ def expected_answer(row: Row) -> str:
     match row:
         case Instruction():
             return row.output
-        case Preference():
+        case PreferencePair():
             return row.chosen
-        case Labelled():
+        case LabelledText():
             return row.label

@@ -18,8 +18,10 @@ from pydantic import ValidationError
 from common.config.config import FederationConfig
 from common.errors import RunError
 from common.protocol import codec
-from common.protocol.records import BaseRef, RowKind, VersionSummary
+from common.protocol.fields import RowKind
+from common.protocol.tasks import BaseRef
 from common.protocol.tensors import Tensors
+from common.protocol.versions import VersionSummary
 from coordinator.core.state import Plan
 from coordinator.storage import run as runs
 from coordinator.storage.journal import Journal

@@ -13,13 +13,14 @@ import torch
 from common.clock import Clock
 from common.config.config import SamplesConfig
 from common.errors import RunError
-from common.protocol.records import RowKind, SampleAnswer
+from common.protocol.fields import RowKind
 from common.protocol.tensors import Tensors
+from common.protocol.versions import SampleAnswer
 from evaluation.assessment import kinds
 from evaluation.evaluator import HELDOUT, EvaluationSet, Evaluator
 from evaluation.opening import Opened
 from evaluation.prompts import expected_answer, printable_line, prompt, question
-from learning.data.rows import Row
+from learning.data.row_types import Row
 from learning.training.device import Compute
 
 THREADS = 1  # the other cores train, where this machine trains as well

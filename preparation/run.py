@@ -19,24 +19,26 @@ from typing import Any, cast
 import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from common.config.config import FederationConfig, without_hub
+from common.config.config import FederationConfig
+from common.config.loader import apply_offline
 from common.errors import ConfigError, DataError, ModelError
 from common.files import write_durable
-from common.protocol.records import BaseRef, RowKind
+from common.protocol.fields import RowKind
+from common.protocol.tasks import BaseRef
 from coordinator.storage.run import PreparedRun
-from learning.data import shards, sources
-from learning.data.columns import NAMES
-from learning.data.labelled import Labelled
-from learning.data.rows import Row, Rows
-from learning.models import base, for_objective, hub, lora
+from learning.data import prepared_data, shards, sources
+from learning.data.row_parser import COLUMN_NAMES
+from learning.data.row_types import LabelledText, Row
+from learning.data.rows import LoadedRows
+from learning.models import base, hub, lora, objective_model
 from learning.models.base import BaseModel, ProgressCallback
-from learning.models.loading import load_tokenizer
+from learning.models.loader import load_tokenizer
 from learning.objectives import registry
-from learning.training.batches import GRAIN
+from learning.training.batches import WIDTH_MULTIPLE
 
 PREPARED_FILE = "data.json"
 """In a folder of prepared rows: what they were made from, and what became of the others."""
-_ABOUT = (shards.MANIFEST, PREPARED_FILE, "skew.txt", "skew_*.png")  # the rows, beside them
+_ABOUT = (prepared_data.MANIFEST, PREPARED_FILE, "skew.txt", "skew_*.png")  # the rows, beside them
 Say = Callable[[str], None]
 
 
@@ -49,7 +51,7 @@ class PreparedRows:
         model: The base model whose tokens decided which rows fit.
         rows: Training rows by client and kind.
         labels: Class names, where the run classifies.
-        sources: What became of each source's rows, by kind: `learning.data.sources.Usable`.
+        sources: What became of each source's rows, by kind: `learning.data.sources.SourceSummary`.
     """
 
     folder: Path
@@ -83,7 +85,9 @@ def _origin(
     if dealt.folder != clients:
         _copy(dealt.folder, clients)
     objective = config.phase[0].objective
-    loaded = for_objective.load_for(objective, model.path, dealt.labels, torch.device("cpu"))
+    loaded = objective_model.load_for_objective(
+        objective, model.path, dealt.labels, torch.device("cpu")
+    )
     adapted = lora.attach(loaded.model, config.model.lora, config.run.seed)
     place = model.name if model.kind == "hub" else str(model.path)
     return PreparedRun(
@@ -104,7 +108,7 @@ def _copy(folder: Path, clients: Path) -> None:
 
     Rows that the manifest does not name are of a preparation that was cut off, for more clients.
     """
-    prepared = shards.load(folder)
+    prepared = prepared_data.load(folder)
     rows = [*(shard.path for shard in prepared.shards), *prepared.heldout.values()]
     about = [path for form in _ABOUT for path in folder.glob(form) if path.is_file()]
     try:
@@ -126,15 +130,15 @@ def apply_offline_fallback(
     Args:
         config: As it was written.
         say: Told in a line what is changed.
-        available: Whether the hub has a model for us; `learning.models.hub.available` without.
+        available: Whether the hub has a model for us; `learning.models.hub.is_available` without.
     """
     if not config.offline or not _asks_hub(config):
         return config
-    if (available or hub.available)(config.model.name, config.model.revision):
+    if (available or hub.is_available)(config.model.name, config.model.revision):
         return config
     changed = ", ".join(f"{key} = {value}" for key, value in config.offline.items())
     say(f"the model hub is out of reach: {changed}")
-    return without_hub(config)
+    return apply_offline(config)
 
 
 def _asks_hub(config: FederationConfig) -> bool:
@@ -147,7 +151,7 @@ def resolve_base_model(
     config: FederationConfig, cache: Path, report: ProgressCallback
 ) -> BaseModel:
     """The base model that the configuration names, of the family that its objective needs."""
-    family = for_objective.family_for(config.phase[0].objective)
+    family = objective_model.family_for_objective(config.phase[0].objective)
     return base.resolve(config.model.name, config.model.revision, cache, report, family)
 
 
@@ -185,7 +189,7 @@ def prepare_rows(
         "digests": digests,
     }
     try:
-        prepared = shards.prepare(
+        prepared = shards.prepare_shards(
             kept,
             clients=config.data.clients,
             alpha=config.data.alpha,
@@ -206,36 +210,38 @@ def prepare_rows(
 def is_prepared(folder: Path) -> bool:
     """Whether a folder was prepared to the end; otherwise its rows are dealt again."""
     # Path.is_file raises where the folder may not be looked into; writing there says so better.
-    return all(os.path.isfile(folder / name) for name in (shards.MANIFEST, PREPARED_FILE))  # noqa: PTH113
+    return all(os.path.isfile(folder / name) for name in (prepared_data.MANIFEST, PREPARED_FILE))  # noqa: PTH113
 
 
-def _read(config: FederationConfig, say: Say) -> dict[RowKind, Rows[Row]]:
+def _read(config: FederationConfig, say: Say) -> dict[RowKind, LoadedRows[Row]]:
     """The rows of each kind that the plan needs, as their sources have them."""
     data = config.data
     return {
-        kind: sources.gather(
+        kind: sources.load_source(
             kind,
             data.source(kind),
             count=data.rows,
             seed=config.run.seed,
             columns=data.columns,
             labels=data.labels,
-            say=say,
+            on_message=say,
         )
         for kind in config.kinds
     }
 
 
-def _classes(config: FederationConfig, read: Mapping[RowKind, Rows[Row]]) -> tuple[str, ...]:
+def _classes(config: FederationConfig, read: Mapping[RowKind, LoadedRows[Row]]) -> tuple[str, ...]:
     """The class names, where the run classifies."""
     if "cls" not in read:
         return ()
-    return sources.classes(cast("tuple[Labelled, ...]", read["cls"].rows), config.data.labels)
+    return sources.class_names(
+        cast("tuple[LabelledText, ...]", read["cls"].rows), config.data.labels
+    )
 
 
 def _usable(
     config: FederationConfig,
-    read: Mapping[RowKind, Rows[Row]],
+    read: Mapping[RowKind, LoadedRows[Row]],
     labels: tuple[str, ...],
     tokenizer: PreTrainedTokenizerBase,
     say: Say,
@@ -245,8 +251,8 @@ def _usable(
     summaries: dict[str, Any] = {}
     for phase in {phase.kind: phase for phase in config.phase}.values():
         kind, source = phase.kind, config.data.source(phase.kind)
-        objective = registry.make(phase.objective, phase.dpo, labels)
-        kept[kind], summary = sources.usable(
+        objective = registry.make_objective(phase.objective, phase.dpo, labels)
+        kept[kind], summary = sources.select_usable(
             read[kind], source, objective, tokenizer, config.model.max_length
         )
         summaries[kind] = summary.fields()
@@ -300,8 +306,8 @@ def _found(folder: Path, config: FederationConfig, model: BaseModel) -> Prepared
                 f"{folder} was prepared from {source}, and that file has changed since",
                 "remove the folder, or prepare the rows in another folder",
             )
-    prepared = shards.load(folder)
-    shards.check(prepared)
+    prepared = prepared_data.load(folder)
+    prepared_data.check_files(prepared)
     return PreparedRows(folder, model, prepared.rows(), labels, summaries)
 
 
@@ -321,7 +327,7 @@ def check_columns(config: FederationConfig) -> None:
     Raises:
         ConfigError: `data.columns` names one.
     """
-    fields = dict.fromkeys(field for kind in config.kinds for field in NAMES[kind])
+    fields = dict.fromkeys(field for kind in config.kinds for field in COLUMN_NAMES[kind])
     if odd := [field for field in config.data.columns if field not in fields]:
         raise ConfigError(
             f"data.columns names {odd[0]!r}, which is no field of this plan's rows",
@@ -341,7 +347,7 @@ def check_length(max_length: int, model: PretrainedConfig) -> None:
     padding = getattr(model, "pad_token_id", None) or 0
     if "roberta" in str(model.model_type):
         positions -= padding + 1  # it counts its positions from there
-    most = positions // GRAIN * GRAIN  # batches are padded to multiples
+    most = positions // WIDTH_MULTIPLE * WIDTH_MULTIPLE  # batches are padded to multiples
     if max_length > most:
         raise ConfigError(
             f"model.max_length is {max_length}, but the model has {positions} positions",

@@ -13,11 +13,12 @@ from collections.abc import Callable
 from broker.chunks import split_update
 from broker.protocol import Broker, BrokerClosed, Message, QueueFull, Site, Topology
 from common.errors import BrokerError, StoreError
-from common.protocol.records import Receipt, TaskRefusal
+from common.protocol.tasks import Receipt, TaskRefusal
 from common.protocol.wire import pack
 from common.store.store import Store
+from worker.events import EventCallback, WorkerEventKind
 from worker.observer import Nobody, Observer
-from worker.spool import Pending, Slot
+from worker.spool import PendingUpdate, Slot
 
 REPUBLISH_S = 60.0
 POLL_S = 0.5
@@ -33,9 +34,9 @@ class Publisher:
         topology: Topology,
         site: Site,
         slot: Slot,
-        told: Callable[[str, str], None],
+        told: EventCallback,
         observe: Observer | None = None,
-        settled: Callable[[Pending, Receipt], None] = lambda pending, receipt: None,
+        settled: Callable[[PendingUpdate, Receipt], None] = lambda pending, receipt: None,
     ) -> None:
         """Start publishing whatever the slot holds.
 
@@ -93,7 +94,7 @@ class Publisher:
             except BrokerClosed:
                 return
             except BrokerError as error:
-                self._told("waiting", error.what)
+                self._told(WorkerEventKind.WAITING, error.what)
             if last and not self.unpublished():
                 return
             self._wake.wait(POLL_S)
@@ -109,13 +110,13 @@ class Publisher:
                 if receipt is not None:
                     self._settle(pending, receipt)
         except StoreError as error:
-            self._told("waiting", error.what)
+            self._told(WorkerEventKind.WAITING, error.what)
 
     def _send(self) -> None:
         for pending in self._slot.pending():
             self._publish(pending)
 
-    def _publish(self, pending: Pending) -> None:
+    def _publish(self, pending: PendingUpdate) -> None:
         since = self._published.get(pending.update_id)
         if since is not None and time.monotonic() - since < REPUBLISH_S:
             return
@@ -124,16 +125,18 @@ class Publisher:
             for message in split_update(pending.update_id, frame):
                 self._broker.publish_update(self._topology, self._site, message)
         except QueueFull:
-            self._told("waiting", "this site's update queue is full")
+            self._told(WorkerEventKind.WAITING, "this site's update queue is full")
             return
         self._published[pending.update_id] = time.monotonic()
         self._observe.published(len(frame))
 
-    def _settle(self, pending: Pending, receipt: Receipt) -> None:
+    def _settle(self, pending: PendingUpdate, receipt: Receipt) -> None:
         self._told_settled(pending, receipt)
         self._slot.drop_update(pending)
         self._published.pop(pending.update_id, None)
         self.settled += 1
         self._observe.settled(receipt.state)
         reason = f": {receipt.reason}" if receipt.reason else ""
-        self._told(receipt.state, f"update {pending.update_id} {receipt.state}{reason}")
+        self._told(
+            WorkerEventKind(receipt.state), f"update {pending.update_id} {receipt.state}{reason}"
+        )

@@ -19,8 +19,11 @@ from common.clock import Clock
 from common.config.config import IncrementalConfig
 from common.errors import BrokerError, DataError, FcclError, ModelError, StoreError, WireError
 from common.protocol import codec
-from common.protocol.records import MAX_LOSS, Heartbeat, TaskRefusal, TensorEntry, TrainTask, Update
+from common.protocol.fields import MAX_LOSS
+from common.protocol.heartbeat import Heartbeat
+from common.protocol.tasks import TaskRefusal, TrainTask
 from common.protocol.tensors import Tensors
+from common.protocol.updates import TensorEntry, Update
 from common.protocol.wire import unpack
 from common.store.store import Store
 from learning.models.base import ProgressCallback
@@ -31,16 +34,17 @@ from worker import error_feedback
 from worker.data.references import References
 from worker.data.shards import ClientData
 from worker.error_feedback import Residual
+from worker.events import EventCallback, WorkerEventKind
 from worker.heartbeat import HeartbeatSender
 from worker.incremental.learner import Callbacks, Learner, LearnerSettings
 from worker.models.loaded import ModelCache
-from worker.models.source import ArtifactSource
+from worker.models.source import ModelSource
 from worker.observer import Nobody, Observer
 from worker.publisher import Publisher
 from worker.site import run_discovery
-from worker.site.enrolment import Enrolments
-from worker.spool import Slot, claim, client_lock, workers
-from worker.trainer import NOTHING, SMALLEST_LOSS, Trainer
+from worker.site.enrolment import EnrolmentRequests
+from worker.spool import Slot, claim_slot, client_lock, count_workers
+from worker.trainer import MIN_LOSS, NO_START, Trainer
 
 TAKE_S = 1.0  # longest wait for a task; bounds the reaction to a stop and to the end of the run
 MAX_REFUSALS = 3  # in a row: then it is this worker that is broken, not the tasks
@@ -93,7 +97,7 @@ class Worker:
         compute: Compute,
         clock: Clock,
         *,
-        told: Callable[[str, str], None],
+        told: EventCallback,
         report: ProgressCallback,
         on_step: Callable[[TrainTask, StepReport], None] = lambda task, step: None,
         refused: Callable[[], bool] = lambda: False,
@@ -131,8 +135,8 @@ class Worker:
         data = ClientData(setting.data, setting.site.name if invited else None)
         if not data.clients():
             raise DataError(f"{setting.data} holds no client's rows", "name them with --data")
-        self._slot: Slot = claim(setting.state, run)
-        self._source = ArtifactSource(self._store, run, setting.cache, report)
+        self._slot: Slot = claim_slot(setting.state, run)
+        self._source = ModelSource(self._store, run, setting.cache, report)
         self._models = ModelCache(compute)
         self._trainer = Trainer(data, self._models)
         first = Heartbeat(
@@ -172,7 +176,7 @@ class Worker:
             self._observe,
             settled=self._learner.apply_receipt if self._learner else lambda pending, receipt: None,
         )
-        self._enrolments = Enrolments(
+        self._enrolments = EnrolmentRequests(
             broker,
             self._store,
             self._topology,
@@ -252,11 +256,11 @@ class Worker:
         return task
 
     def _reject(self, taken: TakenTask, reason: str) -> None:
-        self._tell("rejected", f"a message on the task queue: {reason}")
+        self._tell(WorkerEventKind.REJECTED, f"a message on the task queue: {reason}")
         try:
             taken.reject(reason)
         except BrokerError as error:  # it stays on the queue, for the next turn
-            self._tell("waiting", error.what)
+            self._tell(WorkerEventKind.WAITING, error.what)
             taken.requeue()
 
     def _work(self, task: TrainTask, abandon: Flag) -> None:
@@ -268,7 +272,7 @@ class Worker:
         try:
             finished = self._train(task, abandon)
         except StoreError as error:
-            self._tell("waiting", error.what)
+            self._tell(WorkerEventKind.WAITING, error.what)
             abandon.wait(TAKE_S)
             finished = False
         except (DataError, ModelError, WireError) as error:
@@ -295,7 +299,9 @@ class Worker:
             return False
         adapter = self._source.adapter(task)
         if adapter is None:
-            self._tell("abandoned", f"{task.task_id}: version {task.base_version} is gone")
+            self._tell(
+                WorkerEventKind.ABANDONED, f"{task.task_id}: version {task.base_version} is gone"
+            )
             self._abandoned += 1
             self._observe.ended("abandoned")
             return True
@@ -304,12 +310,14 @@ class Worker:
             with client_lock(self._setting.state, self._run, task.client_id, TAKE_S):
                 return self._learn(task, base, adapter, abandon)
         except Timeout:
-            self._tell("waiting", f"another worker of this machine trains {task.client_id}")
+            self._tell(
+                WorkerEventKind.WAITING, f"another worker of this machine trains {task.client_id}"
+            )
             return False
 
     def _learn(self, task: TrainTask, base: Path, adapter: Tensors, abandon: Flag) -> bool:
         """Train and leave the update to the publisher; the client's lock is held."""
-        learner, start, references = self._learner, NOTHING, self._references(task)
+        learner, start, references = self._learner, NO_START, self._references(task)
         if learner is not None:
             learner.note_version(task, adapter)
             start = learner.prepare_task(task, base, adapter, abandon)
@@ -341,7 +349,10 @@ class Worker:
         stats = trained.stats
         self._observe.ended("trained", stats)
         text = f"{task.task_id} of {task.client_id} from version {task.base_version}:"
-        self._tell("trained", f"{text} loss {stats.avg_loss:.3f}, {stats.train_seconds:.1f} s")
+        self._tell(
+            WorkerEventKind.TRAINED,
+            f"{text} loss {stats.avg_loss:.3f}, {stats.train_seconds:.1f} s",
+        )
         return True
 
     def _references(self, task: TrainTask) -> References:
@@ -353,9 +364,9 @@ class Worker:
         self._abandoned += 1
         self._observe.ended("abandoned")
         if abandon.is_set():
-            self._tell("abandoned", f"{task.task_id} is left for the next start")
+            self._tell(WorkerEventKind.ABANDONED, f"{task.task_id} is left for the next start")
             return False
-        self._tell("abandoned", f"{task.task_id}: {self._pulse.unwanted()}")
+        self._tell(WorkerEventKind.ABANDONED, f"{task.task_id}: {self._pulse.unwanted()}")
         return True
 
     def _stepper(self, task: TrainTask, abandon: Flag) -> Callable[[StepReport], bool]:
@@ -363,7 +374,7 @@ class Worker:
             self._pulse.update(
                 progress=report.step / report.steps,
                 tokens_per_s=report.tokens / max(report.seconds, 1e-9),
-                last_loss=min(max(report.loss, SMALLEST_LOSS), MAX_LOSS),
+                last_loss=min(max(report.loss, MIN_LOSS), MAX_LOSS),
             )
             self._observe.turned()
             self._on_step(task, report)
@@ -377,7 +388,7 @@ class Worker:
         self._refused += 1
         self._observe.ended("refused")
         reason = str(error)[:500]
-        self._tell("refused", f"{task.task_id} of {task.client_id}: {reason}")
+        self._tell(WorkerEventKind.REFUSED, f"{task.task_id} of {task.client_id}: {reason}")
         refusal = TaskRefusal(
             task_id=task.task_id,
             attempt=task.attempt,
@@ -388,34 +399,34 @@ class Worker:
         try:
             self._publisher.refuse(refusal)
         except BrokerError as failed:
-            self._tell("waiting", failed.what)
+            self._tell(WorkerEventKind.WAITING, failed.what)
 
     def _ended(self) -> str:
         """Why there will be no more tasks of this run; empty while there may be."""
-        return run_discovery.ended(self._store, self._setting.name, self._run)
+        return run_discovery.end_reason(self._store, self._setting.name, self._run)
 
     def _limit(self) -> int:
         """The staleness over which the coordinator rejects."""
         try:
-            info = run_discovery.info(self._store, self._run)
+            info = run_discovery.read_info(self._store, self._run)
         except StoreError:
             info = None
         return info.max_staleness if info is not None else 2**31
 
     def _share(self) -> str:
         """Take this worker's part of the cores; what the heartbeat says of it."""
-        threads = device.share(self._compute, workers(self._setting.state))
+        threads = device.share_threads(self._compute, count_workers(self._setting.state))
         return f"{self._compute.device}, {threads} threads"
 
     def _want(self, digest: str | None) -> None:
         self._pulse.update(wants=digest, now=True)
 
-    def _tell(self, kind: str, text: str) -> None:
-        if kind == "waiting" and text == self._waiting_for:
+    def _tell(self, kind: WorkerEventKind, text: str) -> None:
+        if kind is WorkerEventKind.WAITING and text == self._waiting_for:
             return  # said already, and still so
-        if kind == "waiting" and self._ended():
+        if kind is WorkerEventKind.WAITING and self._ended():
             return  # the queues of a run that is over are deleted
-        self._waiting_for = text if kind == "waiting" else ""
+        self._waiting_for = text if kind is WorkerEventKind.WAITING else ""
         self._pulse.note(kind, text)
         self._told(kind, text)
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.options import config_option, find_config, run_option
-from common.config import config as configuration
+from common.config import loader
 from common.config.config import FederationConfig
 from common.errors import ConfigError
 from common.run_directory import recorded_run
-from common.store.embedded import announced
+from common.store.embedded import read_address
 from common.store.store import Store, connect
-from tui.replay import FASTEST, SLOWEST, SPEED, Replay
+from tui.data.replay import FASTEST, SLOWEST, SPEED, Replay
 
 if TYPE_CHECKING:
     from textual.app import App
@@ -117,7 +117,7 @@ def _chosen(
 
 
 def _live(found: Path | None, directory: Path | None, steers: bool) -> _Shown:
-    config = configuration.load(found)
+    config = loader.load(found)
     name = directory.name if directory else config.run.name
     options = ["--config", str(found)] if found else []
     options += ["--run", str(directory)] if directory else []
@@ -127,11 +127,13 @@ def _live(found: Path | None, directory: Path | None, steers: bool) -> _Shown:
         return _store(config, directory)
 
     def screen() -> App[None]:
-        from tui.app import Watch
-        from tui.controls import Controls
-        from tui.feed import Feed
+        from tui.app import MonitorApp
+        from tui.data.command_sender import CommandSender
+        from tui.data.reader import ReaderThread
 
-        return Watch(Feed(connected, name), Controls(connected) if steers else None)
+        return MonitorApp(
+            ReaderThread(connected, name), CommandSender(connected) if steers else None
+        )
 
     return _Shown(name, tuple(options), screen)
 
@@ -140,16 +142,16 @@ def _replay(directory: Path, speed: float) -> _Shown:
     replay = Replay(recorded_run.read_run(directory), speed)
 
     def screen() -> App[None]:
-        from tui.player import Player
+        from tui.replay_app import ReplayApp
 
-        return Player(replay)
+        return ReplayApp(replay)
 
     return _Shown(replay.name, ("--replay", str(directory), "--speed", str(speed)), screen)
 
 
 def _store(config: FederationConfig, directory: Path | None) -> Store:
     if directory is not None:
-        return connect(announced(directory), TIMEOUT_S)
+        return connect(read_address(directory), TIMEOUT_S)
     return connect(config.store.url, TIMEOUT_S, config.store.ca)
 
 

@@ -15,9 +15,9 @@ import click
 from cli import checks
 from cli.console import Output
 from cli.demo import terminal
-from cli.demo.remote_output import Telling
-from cli.options import config_option, mode_of, mode_options, plain_option
-from common.config import config as configuration
+from cli.demo.messages import Telling
+from cli.options import config_option, mode_from_flags, mode_options, plain_option
+from common.config import loader
 from common.config.config import FederationConfig
 
 
@@ -45,14 +45,14 @@ def command(
 
     Without --data it learns from synthetic instructions. Ctrl-C stops it cleanly; --resume goes on.
     """
-    mode = mode_of(resume, new, either)
+    mode = mode_from_flags(resume, new, either)
     config = configure(config_path, data, out)
     if told:
         # All is written and told. Taking torch down in an orderly way keeps the prompt for seconds.
         os._exit(serve(config, mode, Telling()))
     if plain or not terminal.fits(os.environ, sys.stdin, sys.stdout):
         sys.exit(serve(config, mode, Output(plain=True)))
-    checks.check(config, mode)
+    checks.check_can_start(config, mode)
     arguments = again(config_path, data, out, mode)
     sys.exit(terminal.serve(arguments, Output(plain=False)))
 
@@ -66,7 +66,7 @@ def again(config_path: Path | None, data: Path | None, out: Path | None, mode: s
 
 def configure(config_path: Path | None, data: Path | None, out: Path | None) -> FederationConfig:
     """The demo's configuration: a file, if one is named, and the options."""
-    config = configuration.load(config_path)
+    config = loader.load(config_path)
     run: dict[str, Any] = {} if config_path else {"name": "demo"}
     if out is not None:
         run = {"dir": str(out.parent), "name": out.name}
@@ -74,12 +74,12 @@ def configure(config_path: Path | None, data: Path | None, out: Path | None) -> 
     table["run"] |= run
     if data is not None:
         table["data"][config.phase[0].kind] = str(data)
-    return configuration.parse(table, "fccl demo")
+    return loader.parse(table, "fccl demo")
 
 
 def serve(config: FederationConfig, mode: str, output: Output) -> int:
     """Run the federation; returns the exit code."""
-    checks.check(config, mode)
+    checks.check_can_start(config, mode)
     from cli.demo import federation
 
     return federation.serve(config, mode, output)

@@ -9,8 +9,8 @@ import click
 
 from cli.console import Output
 from cli.options import find_config
-from cli.render import show
-from common.config import config as configuration
+from cli.render import render
+from common.config import loader
 from common.document import blocks as document
 from common.errors import DataError
 from worker.incremental.report import history, plots, report
@@ -32,23 +32,23 @@ def serve(state: Path | None, client: str | None, out: Path | None, as_json: boo
         DataError: There is no such inbox, or nothing was learned yet.
         RunError: The folder cannot be written.
     """
-    place = state or Path(configuration.load(find_config(None)).run.dir) / ".workers"
+    place = state or Path(loader.load(find_config(None)).run.dir) / ".workers"
     found = look(place, client)
     values = json.dumps({"state": str(place), **report.fields(found)}, indent=1)
     blocks = report.blocks(found)
     if as_json:
         click.echo(values)
     else:
-        show(blocks, Output(plain=False).console)
+        render(blocks, Output(plain=False).console)
     folder = out or place / "report"
     pictures = plots.pictures(found)
     contents = {
         **pictures,
         f"{NAME}.json": values.encode(),
-        f"{NAME}.html": document.html(blocks, "Learned from live input", pictures).encode(),
-        f"{NAME}.md": document.markdown(blocks).encode(),
+        f"{NAME}.html": document.to_html(blocks, "Learned from live input", pictures).encode(),
+        f"{NAME}.md": document.to_markdown(blocks).encode(),
     }
-    document.write(folder, contents)
+    document.write_files(folder, contents)
     if not as_json:
         click.echo(f"\nwritten: {folder / f'{NAME}.md'} and {NAME}.html")
     return 0

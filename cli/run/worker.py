@@ -15,23 +15,26 @@ from typing import TYPE_CHECKING
 
 import click
 
-from broker.protocol import LOCAL, Site
+from broker.protocol import LOCAL, BrokerState, BrokerStatus, Site
+from broker.rabbit import broker as rabbit
 from broker.rabbit.broker import RabbitBroker
-from broker.rabbit.probe import refused
+from broker.rabbit.probe import login_refused
 from cli import jsonlog
 from cli.console import Output
 from cli.options import config_option, find_config, metrics_option, with_metrics_port
 from cli.run import join_site
-from cli.run.health_server import WORKER_LIMIT_S, Operated, operated
-from cli.signals import on_signals
-from common.config import config as configuration
+from cli.run.health_server import WORKER_LIMIT_S, ProcessStatus, serve_status
+from cli.signals import handle_signals
+from common.config import loader
 from common.config.config import FederationConfig, IncrementalConfig
-from common.errors import BrokerRefused, ConfigError, DataError
+from common.errors import BrokerLoginError, ConfigError, DataError
 from common.paths import cache_dir
-from common.software import software
+from common.protocol.naming import LOCAL_SITE
+from common.software import software_version
 from common.store.store import Store
-from worker.site.enrolment import out
-from worker.site.run_discovery import ended, runs
+from worker.events import WorkerEventKind
+from worker.site.enrolment import revoked_error
+from worker.site.run_discovery import end_reason, follow_runs
 
 if TYPE_CHECKING:
     from learning.training.device import Compute
@@ -57,7 +60,7 @@ class Job:
 
 @click.command()
 @config_option
-@click.option("--site", default="local", help="The site whose credentials are used [local].")
+@click.option("--site", default=LOCAL_SITE, help="The site whose credentials are used [local].")
 @click.option(
     "--join",
     envvar="FCCL_JOIN",
@@ -99,16 +102,16 @@ def command(
     metrics_port: int | None,
 ) -> None:
     """Take tasks, train them on local data, publish the deltas; until the run is over."""
-    config = with_metrics_port(configuration.load(find_config(config_path)), metrics_port)
+    config = with_metrics_port(loader.load(find_config(config_path)), metrics_port)
     log = jsonlog.install("worker") if config.operations.log == "json" else None
     output = Output(plain=True, log=log)
     stop = threading.Event()
     with (
-        operated(config.operations, WORKER_LIMIT_S) as shown,
+        serve_status(config.operations, WORKER_LIMIT_S) as shown,
         _listening(inbox_port, config.incremental) as listener,
     ):
         if join is not None or Site(site) != LOCAL:
-            wanted = join_site.wanted(join, site, config.run.name)
+            wanted = join_site.site_request(join, site, config.run.name)
             job = _invited(wanted, data, state, config.incremental, output, stop)
         else:
             job = _local(config, data, state)
@@ -164,7 +167,7 @@ def _local(config: FederationConfig, data: tuple[Path, ...], state: Path | None)
 
 
 def _invited(
-    wanted: join_site.Wanted,
+    wanted: join_site.SiteRequest,
     data: tuple[Path, ...],
     state: Path | None,
     incremental: IncrementalConfig,
@@ -173,11 +176,11 @@ def _invited(
 ) -> Job | None:
     """Data first, then the network: a token is not used up for rows that cannot be read."""
     join_site.check_files(data)
-    from worker.data.import_rows import bring
+    from worker.data.import_rows import import_rows
 
-    rows = bring(data, wanted.site, wanted.place / "data", output.print)
-    on_signals([stop])
-    config = join_site.become(wanted, stop, host(), output.event)
+    rows = import_rows(data, wanted.site, wanted.place / "data", output.print)
+    handle_signals([stop])
+    config = join_site.join_federation(wanted, stop, host_name(), output.event)
     if config is None:
         return None
     # How its clients learn from their users is the site's own affair: the configuration of this
@@ -191,41 +194,42 @@ def serve(
     compute: Compute,
     output: Output,
     stop: threading.Event,
-    shown: Operated,
+    shown: ProcessStatus,
     listener: Listener | None = None,
 ) -> int:
     """Run a worker until its run is over or it is asked to stop; returns the exit code."""
-    on_signals([stop])
+    handle_signals([stop])
     config = job.config
-    stores = join_site.stores(config, job.invited, stop, output.event)
+    stores = join_site.connect_stores(config, job.invited, stop, output.event)
     if stores is None:
         return 0
     run: str | None = None
 
-    def tell_broker(state: str) -> None:
-        shown.broker(state)
-        if state.startswith("waiting") and run and ended(stores[1], config.run.name, run):
+    def on_broker_status(status: BrokerStatus) -> None:
+        shown.broker(status)
+        waiting = status.state is BrokerState.WAITING
+        if waiting and run and end_reason(stores[1], config.run.name, run):
             return  # the queues of a run that is over are deleted
-        output.event("broker", state)
+        output.event(WorkerEventKind.BROKER, str(status))
 
-    def tell_waiting(kind: str, text: str) -> None:
-        shown.health.part("run", text)
+    def tell_waiting(kind: WorkerEventKind, text: str) -> None:
+        shown.health.set_problem("run", text)
         output.event(kind, text)
 
     try:
-        broker = RabbitBroker(config.broker.url, tell_broker, ca=config.broker.ca)
-    except BrokerRefused:
+        broker = rabbit.connect(config.broker.url, on_broker_status, ca=config.broker.ca)
+    except BrokerLoginError:
         if job.invited is None:
             raise
-        raise out(job.invited) from None
+        raise revoked_error(job.invited) from None
     from worker.metrics import Metrics
 
     metrics = Metrics(shown.registry, shown.health)
     if listener is not None:
-        listener.counted = metrics.asked
+        listener.on_response = metrics.asked
     try:
-        for run in runs(stores[0], config.run.name, stop, tell_waiting, forever=job.forever):
-            shown.health.part("run")
+        for run in follow_runs(stores[0], config.run.name, stop, tell_waiting, forever=job.forever):
+            shown.health.set_problem("run")
             _serve(job, run, broker, stores, compute, output, stop, metrics)
         shown.over()
     finally:
@@ -259,8 +263,8 @@ def _serve(
         data=job.data,
         state=job.state,
         cache=cache_dir(),
-        host=host(),
-        software=software(),
+        host=host_name(),
+        software=software_version(),
     )
     worker = Worker(
         setting,
@@ -271,7 +275,7 @@ def _serve(
         time.time,
         told=output.event,
         report=report,
-        refused=lambda: refused(config.broker.url, config.broker.ca),
+        refused=lambda: login_refused(config.broker.url, config.broker.ca),
         observe=metrics,
         incremental=config.incremental,
     )
@@ -285,6 +289,6 @@ def _serve(
     )
 
 
-def host() -> str:
+def host_name() -> str:
     """This machine's name, as a label."""
     return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:40].strip("-") or "host"

@@ -13,10 +13,12 @@ from typing import Annotated
 
 from pydantic import Field
 
+LOCAL_SITE = "local"
+"""The coordinator's own site: its workers share the directory of the rows that it dealt."""
 SiteName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")]
 
 
-def run_id(name: str) -> str:
+def new_run_id(name: str) -> str:
     """A new id for a run of this name."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     return f"{name}-{stamp}-{secrets.token_hex(2)}"

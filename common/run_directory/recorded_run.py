@@ -13,16 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.config import config as configuration
+from common.config import loader
 from common.config.config import FederationConfig
 from common.errors import RunError
-from common.protocol.records import (
-    BaseRef,
-    Event,
-    RowKind,
-    SampleAnswer,
-    VersionSummary,
-)
+from common.protocol.feed import Event
+from common.protocol.fields import RowKind
+from common.protocol.naming import LOCAL_SITE
+from common.protocol.tasks import BaseRef
+from common.protocol.versions import SampleAnswer, VersionSummary
 from common.run_directory import journal_reader as journal
 from common.run_directory import samples
 from common.run_directory.records import (
@@ -34,8 +32,6 @@ from common.run_directory.records import (
 
 if TYPE_CHECKING:
     from common.protocol.tensors import Tensors
-
-LOCAL = "local"  # the site of the clients whose rows the coordinator dealt itself
 
 
 @dataclass(frozen=True)
@@ -173,7 +169,7 @@ def read_run(directory: Path) -> RecordedRun:
             raise RunError(
                 f"{directory} holds no run: it has no {file.name}", "name a directory under runs/"
             )
-    config = configuration.load(toml, {})
+    config = loader.load(toml, {})
     with journal.translated_errors(path), journal.open_journal(path) as db:
         run = _recorded_run(directory, config, db)
     if not run.versions:
@@ -198,7 +194,9 @@ def format_ranges(numbers: Sequence[int]) -> str:
 def _recorded_run(directory: Path, config: FederationConfig, db: sqlite3.Connection) -> RecordedRun:
     meta = dict(db.execute("SELECT key, value FROM meta"))
     rows: dict[str, dict[RowKind, int]] = json.loads(meta["clients"])
-    dealt = {name: ClientRecord(client_id=name, site=LOCAL, rows=own) for name, own in rows.items()}
+    dealt = {
+        name: ClientRecord(client_id=name, site=LOCAL_SITE, rows=own) for name, own in rows.items()
+    }
     summaries = db.execute("SELECT summary FROM version ORDER BY version")
     return RecordedRun(
         directory=directory,

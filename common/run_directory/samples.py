@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from common.errors import RunError
-from common.files import read_lines
-from common.protocol.records import SampleAnswer
+from common.files import read_jsonl
+from common.protocol.versions import SampleAnswer
 
 FILE = "samples.jsonl"
 MAX_SHOWN = 100  # every viewer reads all that is shown, twice a second
@@ -25,7 +25,7 @@ def read(directory: Path) -> tuple[SampleAnswer, ...]:
     """
     path = directory / FILE
     try:
-        lines = [SampleAnswer.model_validate(line) for line in read_lines(path)]
+        lines = [SampleAnswer.model_validate(line) for line in read_jsonl(path)]
     except (OSError, ValueError):  # of JSON, of UTF-8, of a field
         raise RunError(f"{path} is damaged", "remove it: only past samples are lost") from None
     return tuple({(line.version, line.asked): line for line in lines}.values())

@@ -11,14 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 from broker.protocol import QueueDepth
-from common.protocol.records import (
-    CurrentModel,
-    Event,
-    Membership,
-    Receipt,
-    SampleAnswer,
-    VersionSummary,
-)
+from common.protocol.feed import Event
+from common.protocol.membership import Membership
+from common.protocol.tasks import Receipt
+from common.protocol.versions import CurrentModel, SampleAnswer, VersionSummary
 from common.protocol.wire import pack
 from common.store.store import Store
 from common.store.view import ClientRow, QueueRow, RunInfo
@@ -66,7 +62,7 @@ class Status:
         for client in journal.joined_clients():
             self.member(AdmitClient(client))
         if self._store.get_version(self._run) is None:  # else the feed is there already
-            self._store.feed(self._run, journal.events(RESTORED_EVENTS))
+            self._store.append_events(self._run, journal.events(RESTORED_EVENTS))
         self._store.set_model(self._run, pack(self._model(summaries[-1])))
         self._store.set_version(self._run, summaries[-1].version)
         self._store.set_run(self._name, self._run)
@@ -107,7 +103,7 @@ class Status:
 
     def events(self, events: Iterable[Event]) -> None:
         """Append to the feed."""
-        self._store.feed(self._run, events)
+        self._store.append_events(self._run, events)
 
     def live(self, info: RunInfo, state: CoordinatorState, latest: VersionSummary | None) -> None:
         """The tables that change all the time."""

@@ -16,7 +16,8 @@ from broker.protocol import QueueDepth
 from common.clock import Clock
 from common.errors import StoreError, WireError
 from common.protocol.commands import Command
-from common.protocol.records import Event, SampleAnswer, VersionSummary
+from common.protocol.feed import Event
+from common.protocol.versions import SampleAnswer, VersionSummary
 from common.protocol.wire import pack, unpack
 from common.store.store import Store
 from common.store.view import RunInfo, RunStatus
@@ -114,7 +115,7 @@ class Board:
         if answer is None:
             return
         self._show(
-            lambda: self._store.put_answer(self._run.run_id, command.command_id, pack(answer))
+            lambda: self._store.put_reply(self._run.run_id, command.command_id, pack(answer))
         )
         self._show(lambda: self._store.drop_commands(self._run.run_id, 1))
 

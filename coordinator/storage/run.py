@@ -24,14 +24,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from common.config import config as configuration
-from common.config.config import FederationConfig, SamplesConfig, without_hub
+from common.config import loader, toml_writer
+from common.config.config import FederationConfig, SamplesConfig
+from common.config.loader import apply_offline
 from common.errors import ConfigError, RunError
-from common.files import sync, sync_tree
-from common.protocol.naming import run_id
-from common.protocol.records import BaseRef, RowKind, VersionSummary
+from common.files import sync_path, sync_tree
+from common.protocol.fields import RowKind
+from common.protocol.naming import LOCAL_SITE, new_run_id
+from common.protocol.tasks import BaseRef
 from common.protocol.tensors import Tensors
-from common.software import software
+from common.protocol.versions import VersionSummary
+from common.software import software_version
 from coordinator.core.state import Client, Plan
 from coordinator.core.tasks import TaskTemplate
 from coordinator.storage.journal import Journal
@@ -44,7 +47,6 @@ _OF_A_START = ("broker", "store", "operations", "offline")
 _MAY_CHANGE = {"run.dir", "run.keep_versions", "data.dir"} | {
     f"samples.{key}" for key in SamplesConfig.model_fields
 }
-SITE = "local"  # a simulation is one site, whose workers share a data directory
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def create_run(
         shutil.rmtree(partial, ignore_errors=True)
         raise
     partial.rename(directory)
-    sync(directory.parent)
+    sync_path(directory.parent)
 
 
 def _fill(partial: Path, config: FederationConfig, origin: PreparedRun, now: float) -> None:
@@ -140,7 +142,7 @@ def _fill(partial: Path, config: FederationConfig, origin: PreparedRun, now: flo
     )
     versions.place(0, ref.sha256)
     journal.close()
-    sync(partial)
+    sync_path(partial)
 
 
 def set_aside(config: FederationConfig) -> str | None:
@@ -205,13 +207,13 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
         journal=journal,
         versions=versions,
         base_path=find_base(base),
-        software=software(),
+        software=software_version(),
     )
 
 
 def build_plan(config: FederationConfig, rows: Mapping[str, Mapping[RowKind, int]]) -> Plan:
     """The plan of a configuration whose clients hold so many training rows of each kind."""
-    clients = {name: Client(name, SITE, own) for name, own in rows.items()}
+    clients = {name: Client(name, LOCAL_SITE, own) for name, own in rows.items()}
     return Plan(config.phase, config.schedule, config.aggregation, MappingProxyType(clients))
 
 
@@ -224,7 +226,7 @@ def saved_config(directory: Path) -> FederationConfig:
     path = directory / "federation.toml"
     if not path.exists():
         raise RunError(f"{directory} holds no run", "name a directory under runs/")
-    return configuration.load(path, {})
+    return loader.load(path, {})
 
 
 def with_recorded_offline_choice(config: FederationConfig, directory: Path) -> FederationConfig:
@@ -235,7 +237,7 @@ def with_recorded_offline_choice(config: FederationConfig, directory: Path) -> F
     """
     if not config.offline:
         return config
-    without = without_hub(config)
+    without = apply_offline(config)
     given, changed = _keys(config), _keys(without)
     saved = _keys(saved_config(directory))
     decisive = [key for key, value in changed.items() if given.get(key) != value]
@@ -245,8 +247,8 @@ def with_recorded_offline_choice(config: FederationConfig, directory: Path) -> F
 
 def _meta(config: FederationConfig, origin: PreparedRun) -> dict[str, str]:
     return {
-        "run_id": run_id(config.run.name),
-        "software": software(),
+        "run_id": new_run_id(config.run.name),
+        "software": software_version(),
         "base": origin.base.model_dump_json(),
         "clients": json.dumps({name: dict(own) for name, own in origin.rows.items()}),
         "labels": json.dumps(origin.labels),
@@ -261,7 +263,7 @@ def _as_run(config: FederationConfig) -> str:
     Nor with [offline]: whether that holds is decided by now.
     """
     kept = config.model_copy(update={name: type(getattr(config, name))() for name in _OF_A_START})
-    return configuration.dump(kept)
+    return toml_writer.dump(kept)
 
 
 def _same(config: FederationConfig, directory: Path) -> None:

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.config.config import PhaseConfig
-from common.protocol.records import RowKind, VersionSummary
+from common.protocol.fields import RowKind
+from common.protocol.versions import VersionSummary
 from evaluation.export.loading_snippets import LoadingInfo, lm_eval_command, loading_snippet
 from evaluation.run_record import Recorded
 from learning.data import hub_data
-from learning.models.export import Written, base_label
+from learning.models.export import ExportSummary, base_label
 
 FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
 """A source that ends so is a file, even where it has the form of a hub id."""
@@ -52,7 +53,7 @@ class CardData:
 
     run: Recorded
     version: int
-    written: Written
+    written: ExportSummary
     evaluation: Mapping[str, Any]
     software: Sequence[str]
 
@@ -114,7 +115,7 @@ def datasets(run: Recorded) -> tuple[str, ...]:
 
 
 def _dataset(source: str) -> str | None:
-    named = hub_data.parse(source)
+    named = hub_data.parse_source(source)
     return named.name if named and not source.lower().endswith(FILES) else None
 
 

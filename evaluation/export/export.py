@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError
-from common.software import software
+from common.software import software_version
 from evaluation.export import card
 from evaluation.run_record import Recorded
 from learning.models import export
 from learning.models.base import ProgressCallback
-from learning.models.export import ExportedModel, Precision, Written
+from learning.models.export import ExportedModel, ExportSummary, Precision
 from preparation import run as preparation
 
 _REPORTS = ("evaluation.json", "report/evaluation.json", "report/report.json")
@@ -47,7 +47,7 @@ class ExportOptions:
 
 def export_version(
     run: Recorded, wanted: ExportOptions, out: Path, cache: Path, report: ProgressCallback
-) -> Written:
+) -> ExportSummary:
     """Write an export with its card.
 
     Args:
@@ -89,7 +89,7 @@ def export_version(
     return written
 
 
-def _model(trained: ExportedModel, wanted: ExportOptions, out: Path) -> Written:
+def _model(trained: ExportedModel, wanted: ExportOptions, out: Path) -> ExportSummary:
     if wanted.merge or trained.lora is None:
         return export.write_model(trained, out, wanted.precision or "float32")
     return export.write_adapter(trained, out, wanted.with_base)
@@ -101,8 +101,8 @@ def _readable(folder: Path) -> None:
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def _facts(run: Recorded, version: int, written: Written) -> card.CardData:
-    made_by = (software(), *(f"{name} {installed(name)}" for name in _LIBRARIES))
+def _facts(run: Recorded, version: int, written: ExportSummary) -> card.CardData:
+    made_by = (software_version(), *(f"{name} {installed(name)}" for name in _LIBRARIES))
     return card.CardData(run, version, written, find_evaluation(run, version), made_by)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from common.config.config import PhaseConfig
-from common.protocol.records import VersionSummary
+from common.protocol.versions import VersionSummary
 from coordinator.storage import retention
 from coordinator.storage.run import Run
 from evaluation import opening
@@ -137,8 +137,10 @@ def federated_accuracy(versions: Sequence[VersionSummary]) -> dict[int, float]:
     total: dict[int, float] = {}
     count: dict[int, int] = {}
     for update in (update for version in versions for update in version.updates):
-        if update.accuracy_before is not None:
+        if update.stats.accuracy_before is not None:
             base = update.base_version
-            total[base] = total.get(base, 0.0) + update.num_samples * update.accuracy_before
-            count[base] = count.get(base, 0) + update.num_samples
+            total[base] = (
+                total.get(base, 0.0) + update.stats.num_samples * update.stats.accuracy_before
+            )
+            count[base] = count.get(base, 0) + update.stats.num_samples
     return {version: total[version] / count[version] for version in total if count[version]}

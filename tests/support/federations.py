@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from common.protocol.records import Heartbeat
+from common.protocol.heartbeat import Heartbeat
 from common.store.store import connect
 from tests.support.processes import Command, Commands, commands, eventually
 
@@ -239,5 +239,5 @@ def planned(
 
 def _alone(directory: Path, place: Commands, store: str) -> Federation:
     """A federation whose workers cannot find the run of an earlier test: all have one name."""
-    connect(store).command("DEL", "fccl:run:small")
+    connect(store).execute("DEL", "fccl:run:small")
     return Federation(directory, place, store)

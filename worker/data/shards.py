@@ -14,8 +14,9 @@ from typing import Any, get_args
 from transformers import PreTrainedTokenizerBase
 
 from common.errors import DataError
-from common.protocol.records import KINDS, RowKind, TrainTask
-from learning.data import rows, shards
+from common.protocol.fields import ROW_KINDS, RowKind
+from common.protocol.tasks import TrainTask
+from learning.data import rows, splits
 from learning.objectives.registry import Objective
 
 HELDOUT = "heldout"
@@ -30,7 +31,7 @@ class TokenisedShard:
     holdout: Sequence[Any]
 
 
-_LEARNED = {kind: objective for objective, kind in KINDS.items()}
+_LEARNED = {kind: objective for objective, kind in ROW_KINDS.items()}
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class ClientData:
         found: dict[str, dict[RowKind, int]] = {client: {} for client in self.clients()}
         for kind in get_args(RowKind):
             for client, path in self.files(kind).items():
-                found[client][kind] = len(shards.split(rows.read(kind, path).rows).train)
+                found[client][kind] = len(splits.split_rows(rows.read(kind, path).rows).train)
         return found
 
     def shard(
@@ -81,12 +82,12 @@ class ClientData:
             DataError: This worker has no such rows of that client, or none can be used.
         """
         wanted = ShardRequest(
-            task.client_id, KINDS[task.objective], task.labels, task.training.max_length
+            task.client_id, ROW_KINDS[task.objective], task.labels, task.training.max_length
         )
-        whole = self.of(wanted, objective, tokenizer)
+        whole = self.load(wanted, objective, tokenizer)
         return TokenisedShard(whole.train, whole.holdout[:HOLDOUT_EXAMPLES])
 
-    def of(
+    def load(
         self, wanted: ShardRequest, objective: Objective, tokenizer: PreTrainedTokenizerBase
     ) -> TokenisedShard:
         """The rows of a client, ready to train on, with all of its holdout.
@@ -109,7 +110,7 @@ class ClientData:
                 f"{self._directory} has no rows of {client} for {_LEARNED[kind]}",
                 f"check --data: there must be a file {client}_{kind}.jsonl",
             )
-        own = shards.split(rows.read(kind, path).rows)
+        own = splits.split_rows(rows.read(kind, path).rows)
         learned = objective.encode(tokenizer, own.train, length)
         measured = objective.encode(tokenizer, own.holdout, length)
         if not learned.examples or not measured.examples:

@@ -24,10 +24,14 @@ from filelock import Timeout
 from common.clock import Clock
 from common.config.config import IncrementalConfig
 from common.errors import DataError, ModelError, StoreError, WireError
-from common.protocol.records import KINDS, CurrentModel, InboxFigures, Receipt, TrainTask
+from common.protocol.fields import ROW_KINDS
+from common.protocol.heartbeat import InboxFigures
+from common.protocol.tasks import Receipt, TrainTask
 from common.protocol.tensors import Tensors
+from common.protocol.versions import CurrentModel
 from learning.models import lora
 from worker.data.shards import ClientData
+from worker.events import EventCallback, WorkerEventKind
 from worker.incremental.inbox import schema
 from worker.incremental.inbox.items import StoredItem
 from worker.incremental.inbox.learning_store import LearningStore
@@ -37,9 +41,9 @@ from worker.incremental.training.batches import ClientContext
 from worker.incremental.training.shadow import ShadowModel, to_row
 from worker.incremental.training.trainer import IncrementalTrainer
 from worker.models.loaded import ModelCache
-from worker.models.source import ArtifactSource
-from worker.spool import Pending, Slot, client_lock
-from worker.trainer import NOTHING, IncrementalStart
+from worker.models.source import ModelSource
+from worker.spool import PendingUpdate, Slot, client_lock
+from worker.trainer import NO_START, IncrementalStart
 
 MAX_BATCH_ITEMS = 256
 SAVE_INTERVAL_S = 5.0  # shortest time between two writes of the newest version to the disk
@@ -76,7 +80,7 @@ class Callbacks:
             and with None when it has arrived.
     """
 
-    on_event: Callable[[str, str], None]
+    on_event: EventCallback
     on_figures: Callable[[tuple[InboxFigures, ...], tuple[str, ...]], None]
     request_base: Callable[[str | None], None]
 
@@ -104,7 +108,7 @@ class Learner:
         config: IncrementalConfig,
         data: ClientData,
         models: ModelCache,
-        source: ArtifactSource,
+        source: ModelSource,
         slot: Slot,
         clock: Clock,
         callbacks: Callbacks,
@@ -148,7 +152,7 @@ class Learner:
     def between_steps(self, task: TrainTask, abandon: Event) -> None:
         """Learn from changed inboxes while a task trains, and leave its model as it was."""
         changed = dict.fromkeys([*self._watcher.changed(), *self._trainer.decided_clients()])
-        loaded = self._models.at_hand
+        loaded = self._models.current
         if not changed or loaded is None:
             return
         mode, trained = loaded.model.training, lora.read_adapter(loaded.model)
@@ -187,7 +191,7 @@ class Learner:
         client = task.client_id
         path = self._paths.get(client)
         if path is None or not path.exists():
-            return NOTHING
+            return NO_START
         model = _model_of(task)
         try:
             with LearningStore(path) as store:
@@ -198,7 +202,7 @@ class Learner:
                 self._remember(client, store)
         except DataError as error:
             self._waiting(f"the inbox of {client}: {error}")
-            return NOTHING
+            return NO_START
         self._report_figures()
         return start
 
@@ -206,7 +210,7 @@ class Learner:
         """Take back what an abandoned or refused task would have carried."""
         self._settle(f"{task.task_id}.{task.attempt}", accepted=False)
 
-    def apply_receipt(self, pending: Pending, receipt: Receipt) -> None:
+    def apply_receipt(self, pending: PendingUpdate, receipt: Receipt) -> None:
         """Apply the receipt of an update, from any thread; repeating it is harmless."""
         accepted = receipt.state == "accepted" and receipt.attempt == pending.attempt
         self._settle(pending.update_id, accepted=accepted)
@@ -225,10 +229,10 @@ class Learner:
                 continue
             if count and accepted:
                 text = f"update {update_id} with {count} items of live input was accepted"
-                self._callbacks.on_event("settled", text)
+                self._callbacks.on_event(WorkerEventKind.SETTLED, text)
 
     def _start_of(self, context: ClientContext, task: TrainTask) -> IncrementalStart:
-        store, kind = context.store, KINDS[task.objective]
+        store, kind = context.store, ROW_KINDS[task.objective]
         rows = store.items(
             "learned", "settled", kind=kind, held_out=False, newest=self._config.reservoir
         )
@@ -267,9 +271,7 @@ class Learner:
         if processed:
             self._report_figures()
 
-    def _process(
-        self, client: str, store: LearningStore, abandon: Event, *, in_task: bool
-    ) -> None:
+    def _process(self, client: str, store: LearningStore, abandon: Event, *, in_task: bool) -> None:
         self._recover(client, store, in_task=in_task)
         idle = not store.count("waiting") and not self._trainer.is_pending(client)
         if idle and store.local_model(self._settings.run) is None:
@@ -303,7 +305,7 @@ class Learner:
         local = store.local_model(self._settings.run)
         if in_task or local is None or not local.update_id:
             return
-        if self._slot.spooled(local.update_id):
+        if self._slot.is_spooled(local.update_id):
             self._updates[local.update_id] = client
         else:
             store.apply_receipt(local.update_id, accepted=False)
@@ -322,7 +324,7 @@ class Learner:
                     self._announce()
             self._save_newest(save_interval_s)
         except _EXPECTED as error:
-            self._callbacks.on_event("waiting", error.what)
+            self._callbacks.on_event(WorkerEventKind.WAITING, error.what)
 
     def _outdated(self) -> list[str]:
         """Return the clients that have learned on an older version and have nothing in an update."""
@@ -388,7 +390,7 @@ class Learner:
         self._callbacks.on_figures(tuple(figures), tuple(wishes))
 
     def _waiting(self, text: str) -> None:
-        self._callbacks.on_event("waiting", text[:500])
+        self._callbacks.on_event(WorkerEventKind.WAITING, text[:500])
 
 
 def _model_of(task: TrainTask) -> CurrentModel:

@@ -7,16 +7,18 @@ import time
 from collections.abc import Callable, Mapping
 
 from broker.protocol import Broker, Message, Site, Topology
-from common.errors import BrokerError, JoinError, StoreError, StoreRefused
-from common.protocol.records import Enrolment, RowKind
+from common.errors import BrokerError, JoinError, StoreAccessError, StoreError
+from common.protocol.fields import RowKind
+from common.protocol.membership import Enrolment
 from common.protocol.wire import pack
 from common.store.store import Store
+from worker.events import EventCallback, WorkerEventKind
 
 ASK_S = 10.0  # until the coordinator answers
 DOUBT_S = 5.0  # refused by the store for so long: then the broker is asked, too
 
 
-class Enrolments:
+class EnrolmentRequests:
     """The clients of one worker in one run; `attend` is called between tasks."""
 
     def __init__(
@@ -30,7 +32,7 @@ class Enrolments:
         software: str,
         *,
         refused: Callable[[], bool],
-        told: Callable[[str, str], None],
+        told: EventCallback,
     ) -> None:
         """Nothing is asked yet.
 
@@ -62,7 +64,7 @@ class Enrolments:
             for client in self._rows:
                 self._look(client)
             self._doubted = 0.0
-        except StoreRefused:
+        except StoreAccessError:
             self._doubt()
         except StoreError:
             pass  # shown by whoever else asks it; the broker will carry the question
@@ -79,7 +81,7 @@ class Enrolments:
         if found.state == "member" and client in self._open:
             del self._open[client]
             counts = ", ".join(f"{n} {kind}" for kind, n in self._rows[client].items() if n)
-            self._told("joined", f"{client} takes part with {counts} rows")
+            self._told(WorkerEventKind.JOINED, f"{client} takes part with {counts} rows")
         if found.state == "refused":
             raise JoinError(f"the coordinator refuses: {found.reason}", "see `fccl invite --help`")
         if found.state == "left":
@@ -93,7 +95,7 @@ class Enrolments:
         try:
             self._broker.publish_update(self._topology, self._site, message)
         except BrokerError as error:
-            self._told("waiting", error.what)
+            self._told(WorkerEventKind.WAITING, error.what)
 
     def _doubt(self) -> None:
         """A store that restarted empty refuses, too, until the coordinator fills it again.
@@ -106,14 +108,17 @@ class Enrolments:
             return
         self._doubted = now
         if self._refused():
-            raise out(self._site.name)
-        self._told("waiting", "the store does not know this site; the coordinator fills it again")
+            raise revoked_error(self._site.name)
+        self._told(
+            WorkerEventKind.WAITING,
+            "the store does not know this site; the coordinator fills it again",
+        )
 
 
 _REMEDY = "ask its operator for a new token (`fccl invite SITE --again`)"
 
 
-def out(site: str) -> JoinError:
+def revoked_error(site: str) -> JoinError:
     """What a site is told that neither server lets in."""
     return JoinError(
         f"both servers refuse the credentials of site {site}: it was revoked, or it has joined"

@@ -18,7 +18,6 @@ import json
 import socket
 import ssl
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Event as Flag
@@ -27,10 +26,10 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from pydantic import ValidationError
 
 from broker.rabbit.errors import connect_error
-from broker.rabbit.pika_setup import trusting
+from broker.rabbit.pika_setup import verifying_context
 from common.clock import Clock
 from common.config.config import BrokerConfig, FederationConfig, RunConfig, StoreConfig
-from common.errors import JoinError, StoreError, StoreRefused
+from common.errors import JoinError, StoreAccessError, StoreError
 from common.files import write_durable
 from common.protocol.invitation import (
     PROTOCOL,
@@ -43,8 +42,7 @@ from common.protocol.invitation import (
 )
 from common.protocol.naming import join_user, site_user
 from common.store.store import Store, connect
-
-Told = Callable[[str, str], None]
+from worker.events import EventCallback, WorkerEventKind
 
 POLL_S = 0.5
 REACH_S = 5.0
@@ -79,7 +77,7 @@ class Identity:
     admitted: bool
 
 
-def folder(state: Path, name: str, site: str) -> Path:
+def identity_dir(state: Path, name: str, site: str) -> Path:
     """Where an identity lies."""
     return state / "sites" / f"{name}.{site}"
 
@@ -118,7 +116,7 @@ def find(state: Path, site: str) -> Path | None:
     return found[0].parent if found else None
 
 
-def config_of(identity: Identity, place: Path) -> FederationConfig:
+def worker_config(identity: Identity, place: Path) -> FederationConfig:
     """How an invited worker reaches its federation."""
     ca = str(place / "ca.pem") if identity.ca else None
     user = site_user(identity.name, identity.site)
@@ -136,7 +134,7 @@ def join(
     host: str,
     software: str,
     stop: Flag,
-    told: Told,
+    told: EventCallback,
     clock: Clock = time.time,
 ) -> Identity | None:
     """Become the site that a token invites; None if `stop` was set while waiting for the answer.
@@ -231,7 +229,7 @@ def _door(invitation: Invitation, place: Path) -> Store:
     ca = str(place / "ca.pem") if invitation.ca else None
     try:
         return connect(url, ca=ca)
-    except StoreRefused:
+    except StoreAccessError:
         raise JoinError(
             f"the store of {invitation.name} does not know this token: it was replaced by a newer"
             " one, its site was removed, or it belongs to another federation",
@@ -240,7 +238,7 @@ def _door(invitation: Invitation, place: Path) -> Store:
 
 
 def _check_clock(store: Store, clock: Clock) -> None:
-    skew = clock() - store.clock()
+    skew = clock() - store.server_time()
     if abs(skew) > MAX_SKEW_S:
         way = "ahead of" if skew > 0 else "behind"
         raise JoinError(
@@ -262,13 +260,13 @@ def _reach(url: str, ca: str | None) -> None:
     try:
         with socket.create_connection((host, port), timeout=REACH_S) as plain:
             if parts.scheme == "amqps":
-                with trusting(ca).wrap_socket(plain, server_hostname=host):
+                with verifying_context(ca).wrap_socket(plain, server_hostname=host):
                     pass
     except (OSError, ssl.SSLError) as error:
         raise connect_error(error, f"{host}:{port}") from None
 
 
-def _ask(store: Store, pending: Identity, stop: Flag, told: Told) -> JoinAnswer | None:
+def _ask(store: Store, pending: Identity, stop: Flag, told: EventCallback) -> JoinAnswer | None:
     said = ""
     asked = False
     refused = _read(store, pending.token_id)
@@ -281,7 +279,7 @@ def _ask(store: Store, pending: Identity, stop: Flag, told: Told) -> JoinAnswer 
                 store.put_join_request(pending.token_id, pending.request.encode())
                 asked = True
             text = f"asked to join as site {pending.site}; waiting for the coordinator"
-        except StoreRefused as error:
+        except StoreAccessError as error:
             # Once answered, a token may only read: the answer came between the two.
             answer = _read(store, pending.token_id)
             if answer is not None:
@@ -290,7 +288,7 @@ def _ask(store: Store, pending: Identity, stop: Flag, told: Told) -> JoinAnswer 
         except StoreError as error:
             text, asked = f"waiting: {error.what}", False
         if text != said:
-            told("waiting", text)
+            told(WorkerEventKind.WAITING, text)
             said = text
         if stop.wait(POLL_S):
             return None

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from threading import Event as Flag
 
 from common.errors import StoreError
 from common.protocol.wire import unpack
 from common.store.store import Store
 from common.store.view import RunInfo
+from worker.events import EventCallback, WorkerEventKind
 
 POLL_S = 1.0
 OVER = ("finished", "failed")
 
 
-def info(store: Store, run: str) -> RunInfo | None:
+def read_info(store: Store, run: str) -> RunInfo | None:
     """What the coordinator last told about a run.
 
     Raises:
@@ -24,18 +25,18 @@ def info(store: Store, run: str) -> RunInfo | None:
     return None if raw is None else unpack(RunInfo, raw)[0]
 
 
-def ended(store: Store, name: str, run: str) -> str:
+def end_reason(store: Store, name: str, run: str) -> str:
     """Why there will be no more tasks of a run; empty while there may be."""
     try:
         if store.get_run(name) not in (run, None):
             return f"another run is now called {name}"
-        found = info(store, run)
+        found = read_info(store, run)
     except StoreError:
         return ""
     return f"run {name} is {found.status}: {found.detail}" if found and found.status in OVER else ""
 
 
-def find_run(store: Store, name: str, stop: Flag, told: Callable[[str, str], None]) -> str | None:
+def find_run(store: Store, name: str, stop: Flag, told: EventCallback) -> str | None:
     """The id of the run that carries this name and is not over; None if `stop` was set first.
 
     A store out of reach is waited for: workers may be started before anything else.
@@ -44,7 +45,7 @@ def find_run(store: Store, name: str, stop: Flag, told: Callable[[str, str], Non
     while not stop.is_set():
         try:
             run = store.get_run(name)
-            found = info(store, run) if run else None
+            found = read_info(store, run) if run else None
             if run and found and found.status not in OVER:
                 return run
             text = f"waiting for the coordinator of run {name}"
@@ -52,14 +53,14 @@ def find_run(store: Store, name: str, stop: Flag, told: Callable[[str, str], Non
         except StoreError as error:
             text = f"waiting: {error.what}"
         if text != said:
-            told("waiting", text)
+            told(WorkerEventKind.WAITING, text)
             said = text
         stop.wait(POLL_S)
     return None
 
 
-def runs(
-    store: Store, name: str, stop: Flag, told: Callable[[str, str], None], *, forever: bool
+def follow_runs(
+    store: Store, name: str, stop: Flag, told: EventCallback, *, forever: bool
 ) -> Iterator[str]:
     """The ids of the runs to serve, each when the one before is over; none after `stop`.
 

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from transformers import BertConfig, GPT2Config, RobertaConfig, T5Config
 
-from common.config import config as configuration
+from common.config import loader
 from common.config.config import FederationConfig
 from common.errors import ConfigError, DataError, ModelError
+from common.protocol.fields import RowKind
 from coordinator.storage import run as runs
-from learning.data.rows import Kind, read
+from learning.data.rows import read
 from learning.models import base
 from learning.models.base import BaseModel
 from preparation.run import (
@@ -43,7 +44,7 @@ def config(*phases: dict[str, Any], **tables: dict[str, Any]) -> FederationConfi
     """A plan of sft unless it says otherwise, over two clients."""
     data = {"rows": 60, "clients": 2} | tables.pop("data", {})
     whole = {"phase": list(phases) or [{}], "data": data, **tables}
-    return configuration.parse(whole, "test")
+    return loader.parse(whole, "test")
 
 
 def quiet(_: str) -> None: ...
@@ -306,7 +307,7 @@ def test_a_plan_of_two_kinds_takes_the_fields_of_both(field: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "field"), [("sft", "chosen"), ("sft", "text"), ("va", "output")])
-def test_a_field_that_no_row_of_the_plan_has_is_refused(kind: Kind, field: str) -> None:
+def test_a_field_that_no_row_of_the_plan_has_is_refused(kind: RowKind, field: str) -> None:
     phase = {"sft": {}, "va": DPO}[kind]
     with pytest.raises(ConfigError, match=rf"data\.columns names '{field}'"):
         check_columns(config(phase, data={"columns": {field: "x"}}))
@@ -356,7 +357,7 @@ def test_a_hub_out_of_reach_is_said_in_one_line_and_its_run_changed() -> None:
     given = config({"lr": 2e-4}, model={"name": "gpt2", "revision": "main"}, offline=OFFLINE)
     found = apply_offline_fallback(given, said.append, away)
     assert asked == [("gpt2", "main")]
-    assert found == configuration.without_hub(given)
+    assert found == loader.apply_offline(given)
     assert said == [
         "the model hub is out of reach: model.name = offline:gpt2-tiny, phase.0.lr = 0.006"
     ]

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from common.operations.health import Health
-from common.protocol.records import Heartbeat, InboxFigures
+from common.protocol.heartbeat import Heartbeat, InboxFigures
 from tests.support.paths import DOCS
 from tests.support.virtual_federation import stats
 from tests.unit.coordinator.test_service import World
@@ -77,7 +77,7 @@ def test_a_heartbeat_that_does_not_arrive_makes_the_worker_unready(
 ) -> None:
     metrics = Metrics(registry, health)
     for part in ("broker", "run"):
-        health.part(part)
+        health.set_problem(part)
     metrics.beaten(True)
     assert health.problems() == ()
     metrics.beaten(False)

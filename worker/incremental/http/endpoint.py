@@ -142,7 +142,9 @@ class Endpoint:
         except InboxBusy as error:
             wait = str(BUSY_S)
             raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, str(error), Retry_After=wait) from None
-        except DataError as error:  # concerns the file; faults of an item are part of its own result
+        except (
+            DataError
+        ) as error:  # concerns the file; faults of an item are part of its own result
             raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from None
 
     # checks
@@ -233,9 +235,7 @@ class Endpoint:
             with Inbox(schema.inbox_path(self._state, client), self._limits) as inbox:
                 stored = inbox.put_each(valid, "http")
         rest = iter(stored)
-        results = [
-            _item_result(next(rest) if isinstance(each, Item) else each) for each in parsed
-        ]
+        results = [_item_result(next(rest) if isinstance(each, Item) else each) for each in parsed]
         counts = {state: sum(each["state"] == state for each in results) for state in RESULTS}
         status = HTTPStatus.MULTI_STATUS if counts["refused"] else HTTPStatus.OK
         if counts["refused"] == len(results):

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.clock import Clock, wall
+from common.clock import Clock, wall_clock
 from common.config.config import IncrementalConfig
 from common.errors import DataError
-from common.files import sync
+from common.files import sync_path
 from worker.incremental.inbox import schema
 from worker.incremental.inbox.items import Item, StoredItem
 from worker.incremental.inbox.schema import InboxFile
@@ -94,7 +94,7 @@ class ItemStatus:
 class Inbox:
     """Open inbox of one client, for use by one thread."""
 
-    def __init__(self, path: Path, limits: IncrementalConfig, clock: Clock = wall) -> None:
+    def __init__(self, path: Path, limits: IncrementalConfig, clock: Clock = wall_clock) -> None:
         """Open the file, creating it if needed.
 
         Args:
@@ -111,7 +111,7 @@ class Inbox:
         try:
             self._file.query("PRAGMA secure_delete = ON")  # deleted items leave no bytes behind
             if created:
-                sync(path.parent.parent)  # SQLite syncs only the folder of the file
+                sync_path(path.parent.parent)  # SQLite syncs only the folder of the file
         except OSError as error:
             self._file.close()
             raise schema.translate(path, error) from None

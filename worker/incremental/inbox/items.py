@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from common.errors import DataError
-from common.protocol.records import RowKind
-from learning.data import columns
+from common.protocol.fields import RowKind
+from learning.data import row_parser
 
 DEFAULT_TASK = "feedback"
 """Stream of an item that does not name one."""
@@ -152,7 +152,7 @@ def parse(
     check_task(task)
     try:
         item = Item(*_row(_kind(record, tuple(kinds)), record), task)
-    except columns.Unusable as reason:
+    except row_parser.UnusableRow as reason:
         raise DataError(str(reason)) from None
     if labels and item.kind == "cls" and item.fields["label"] not in labels:
         raise DataError("the label is not a class of this run", f"use one of {name_list(labels)}")
@@ -191,7 +191,7 @@ def _kind(record: Mapping[str, object], kinds: tuple[RowKind, ...]) -> RowKind:
     wanted = [kind for kind in _ORDER if kind in (kinds or every)]
 
     def has(kind: RowKind, field: str) -> bool:
-        return not present.isdisjoint(columns.NAMES[kind][field])
+        return not present.isdisjoint(row_parser.COLUMN_NAMES[kind][field])
 
     def whole(kind: RowKind) -> bool:
         return any(all(has(kind, field) for field in form) for form in _FORMS[kind])
@@ -216,13 +216,13 @@ def _kind(record: Mapping[str, object], kinds: tuple[RowKind, ...]) -> RowKind:
 def _row(kind: RowKind, record: Mapping[str, object]) -> tuple[RowKind, dict[str, str]]:
     match kind:
         case "sft":
-            instruction = columns.instruction(record, {})
+            instruction = row_parser.parse_instruction(record, {})
             values = (instruction.instruction, instruction.input, instruction.output)
         case "va":
-            pair = columns.preference(record, {})
+            pair = row_parser.parse_preference(record, {})
             values = (pair.prompt, pair.chosen, pair.rejected)
         case "cls":
-            row = columns.labelled(record, {})
+            row = row_parser.parse_labelled_text(record, {})
             return kind, {"text": row.text, "label": row.label}
     return kind, dict(zip(FIELDS[kind], values, strict=True))
 

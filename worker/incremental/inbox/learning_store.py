@@ -19,9 +19,10 @@ from typing import Any
 
 from safetensors.numpy import load, save
 
-from common.protocol.records import InboxFigures, RowKind
+from common.protocol.fields import RowKind
+from common.protocol.heartbeat import InboxFigures
 from common.protocol.tensors import Tensors
-from learning.evaluation.measuring import Measurement
+from learning.evaluation.measurement import Measurement
 from worker.incremental.inbox.items import StoredItem
 from worker.incremental.inbox.schema import InboxFile
 from worker.incremental.report import history

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from common.document import drawing
+from common.document import plotting
 from worker.incremental.report import report
 from worker.incremental.report.history import ClientHistory, LearningStream
 from worker.incremental.report.stream import (
@@ -29,7 +29,9 @@ _MAX_LABELLED_TASKS = 12  # beyond, the cells of the matrix have no room for num
 def pictures(histories: Sequence[ClientHistory]) -> dict[str, bytes]:
     """Return a picture for each stream that the document shows, by file name."""
     return {
-        report.picture_name(history.client, stream): drawing.png(_picture(history.client, stream))
+        report.picture_name(history.client, stream): plotting.to_png(
+            _picture(history.client, stream)
+        )
         for history in histories
         if history.streams
         for stream in report.latest_streams(history)
@@ -40,7 +42,7 @@ def pictures(histories: Sequence[ClientHistory]) -> dict[str, bytes]:
 def _picture(client: str, stream: LearningStream) -> Figure:
     known = stream_figures(stream.measurements)
     size = max(3.6, min(7.0, 0.8 * len(known.tasks) + 1.8))
-    figure = drawing.figure(5.6 + size, max(3.6, size))
+    figure = plotting.new_figure(5.6 + size, max(3.6, size))
     figure.suptitle(f"{client}, {stream.kind} rows", fontsize=11, color="0.25")
     across = figure.add_gridspec(1, 2, width_ratios=(5.6, size))
     _over_time(figure.add_subplot(across[0]), stream, known)
@@ -94,6 +96,6 @@ def _matrix(axes: Axes, known: StreamFigures) -> None:
 
 
 def _whole_numbers(axes: Axes) -> None:
-    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415  # as in `common.document.drawing`
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415  # as in `common.document.plotting`
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -11,7 +11,15 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from common.document.blocks import Block, Heading, Items, Paragraph, Picture, Table, finite
+from common.document.blocks import (
+    Block,
+    BulletList,
+    Heading,
+    Paragraph,
+    Picture,
+    Table,
+    replace_non_finite,
+)
 from worker.incremental.report.history import BatchRecord, ClientHistory, LearningStream
 from worker.incremental.report.stream import (
     OWN,
@@ -45,7 +53,7 @@ def blocks(histories: Sequence[ClientHistory]) -> list[Block]:
 def fields(histories: Sequence[ClientHistory]) -> dict[str, Any]:
     """Return all figures as JSON values; a number that is not finite becomes null."""
     clients = {history.client: _fields(history) for history in histories}
-    values: dict[str, Any] = finite({"clients": clients})
+    values: dict[str, Any] = replace_non_finite({"clients": clients})
     return values
 
 
@@ -98,7 +106,7 @@ def _client(history: ClientHistory) -> list[Block]:
             found.append(Paragraph(f"The JSON file also has {earlier} batches of earlier runs."))
     refused = [f"{count} × {reason}" for reason, count in history.refused.items()]
     if refused:
-        found.append(Items("Unusable items", tuple(refused[:_MAX_REASONS])))
+        found.append(BulletList("Unusable items", tuple(refused[:_MAX_REASONS])))
     return found
 
 
@@ -130,7 +138,7 @@ def _stream(client: str, stream: LearningStream) -> list[Block]:
         ]
         more = len(points) - _MAX_REASONS
         points = [*points[:_MAX_REASONS], *([f"and {more} more"] if more > 0 else [])]
-        found.append(Items("Rejected batches, newest first", tuple(points)))
+        found.append(BulletList("Rejected batches, newest first", tuple(points)))
     return found
 
 
@@ -155,7 +163,9 @@ def row_title(task: TaskSpan) -> str:
 
 
 def _course(stream: LearningStream, known: StreamFigures) -> Table:
-    found = {task: dict(points) for task, points in performance_over_time(stream.measurements).items()}
+    found = {
+        task: dict(points) for task, points in performance_over_time(stream.measurements).items()
+    }
     tasks = [each.task for each in known.tasks]
     numbers = sorted({each.batch for each in stream.measurements})[-_MAX_BATCHES:]
     of = {batch.number: batch.task for batch in stream.batches}

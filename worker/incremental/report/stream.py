@@ -125,12 +125,18 @@ def performance_over_time(
     metric = metric_of(ordered)
     found: dict[str, list[tuple[int, float]]] = {}
     for measurement in ordered:
-        found.setdefault(measurement.task, []).append((measurement.batch, _value(measurement, metric)))
+        found.setdefault(measurement.task, []).append(
+            (measurement.batch, _value(measurement, metric))
+        )
     return found
 
 
 def _value(measurement: TaskMeasurement, metric: Metric) -> float:
-    return measurement.loss if metric == "loss" or measurement.accuracy is None else measurement.accuracy
+    return (
+        measurement.loss
+        if metric == "loss" or measurement.accuracy is None
+        else measurement.accuracy
+    )
 
 
 def _tasks(measurements: Sequence[TaskMeasurement]) -> tuple[TaskSpan, ...]:

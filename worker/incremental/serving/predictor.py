@@ -13,17 +13,17 @@ from pathlib import Path
 import torch
 
 from common.errors import DataError, ModelError
-from common.protocol.records import CurrentModel
 from common.protocol.tensors import Tensors
-from learning.data.labelled import Labelled
-from learning.evaluation.evaluate import Drawn, class_probabilities, generate
+from common.protocol.versions import CurrentModel
+from learning.data.row_types import LabelledText
+from learning.evaluation.evaluate import Sampling, class_probabilities, generate
 from learning.models import base, lora
-from learning.objectives.classification import Classes
-from learning.objectives.template import prompt
-from learning.training.device import Compute, cores
+from learning.objectives.classification import ClassEncoder
+from learning.objectives.template import format_prompt
+from learning.training.device import Compute, available_cores
 from worker.incremental.serving import served_run
 from worker.incremental.serving.client_model import ClientModel, load_client_model
-from worker.models.loaded import Loaded, ModelCache
+from worker.models.loaded import AdapterModel, ModelCache
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Predictor:
             cache: Folder of the base models.
         """
         self._state, self._client, self._cache = state, client_id, cache
-        compute = Compute(torch.device("cpu"), cores(), autocast=False)
+        compute = Compute(torch.device("cpu"), available_cores(), autocast=False)
         torch.set_num_threads(compute.threads)
         self._models = ModelCache(compute)
         self._loaded: ClientModel | None = None
@@ -73,20 +73,20 @@ class Predictor:
             self._loaded = found
         return found
 
-    def predict(self, text: str, new_tokens: int, drawn: Drawn | None = None) -> Prediction:
+    def predict(self, text: str, new_tokens: int, sampling: Sampling | None = None) -> Prediction:
         """Return the answer of the client's model, as it is now.
 
         Args:
             text: Text to classify, or an instruction.
             new_tokens: Limit on the length of a generated answer.
-            drawn: How to sample an answer; None for the most probable one.
+            sampling: How to sample an answer; None for the most probable one.
 
         Raises:
             DataError: See `refresh`.
             ModelError: See `refresh`.
         """
         now = self.refresh()
-        return self._answer(now.model, now.local, text, new_tokens, drawn)
+        return self._answer(now.model, now.local, text, new_tokens, sampling)
 
     def predict_global(self, text: str, new_tokens: int) -> Prediction:
         """Return the answer of the newest global version, without what was learned here.
@@ -109,7 +109,7 @@ class Predictor:
             )
         return found
 
-    def _base(self, model: CurrentModel) -> Loaded:
+    def _base(self, model: CurrentModel) -> AdapterModel:
         path = base.cached(model.base.digest, self._cache)
         if path is None:
             raise ModelError(
@@ -124,15 +124,15 @@ class Predictor:
         local: bool,
         text: str,
         new_tokens: int,
-        drawn: Drawn | None,
+        sampling: Sampling | None,
     ) -> Prediction:
         loaded = self._base(model)
         if model.objective != "classification":
-            prompts = [prompt(text)]
-            [answer] = generate(loaded.model, loaded.tokenizer, prompts, new_tokens, drawn=drawn)
+            prompts = [format_prompt(text)]
+            [answer] = generate(loaded.model, loaded.tokenizer, prompts, new_tokens, drawn=sampling)
             return Prediction(model.version, local, answer)
-        row = Labelled(text, model.labels[0])  # any class will do: it is not used
-        encoded = Classes(model.labels).encode(loaded.tokenizer, [row], model.max_length)
+        row = LabelledText(text, model.labels[0])  # any class will do: it is not used
+        encoded = ClassEncoder(model.labels).encode(loaded.tokenizer, [row], model.max_length)
         [found] = class_probabilities(loaded.model, encoded.examples, 1)
         ordered = sorted(zip(model.labels, found, strict=True), key=lambda pair: -pair[1])
         return Prediction(model.version, local, ordered[0][0], dict(ordered))

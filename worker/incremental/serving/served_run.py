@@ -18,17 +18,9 @@ from pydantic import BeforeValidator, Field, ValidationError
 from common.errors import DataError, WireError
 from common.files import write_durable
 from common.protocol import codec
-from common.protocol.records import (
-    Adapter,
-    ClassNames,
-    CurrentModel,
-    Label,
-    Record,
-    RowKind,
-    RunId,
-    tuple_of,
-)
+from common.protocol.fields import ClassNames, Identifier, Record, RowKind, RunId, list_to_tuple
 from common.protocol.tensors import Tensors
+from common.protocol.versions import Adapter, CurrentModel
 from common.protocol.wire import pack, unpack
 
 FILE = "served.json"
@@ -39,10 +31,12 @@ class ServedRun(Record):
     """Run and clients that a worker of this machine serves, or served last."""
 
     run: RunId
-    name: Label
-    clients: Annotated[tuple[Label, ...], Field(max_length=4096), BeforeValidator(tuple_of)]
-    kinds: Annotated[tuple[RowKind, ...], BeforeValidator(tuple_of)] = ()
-    labels: Annotated[ClassNames, BeforeValidator(tuple_of)] = ()
+    name: Identifier
+    clients: Annotated[
+        tuple[Identifier, ...], Field(max_length=4096), BeforeValidator(list_to_tuple)
+    ]
+    kinds: Annotated[tuple[RowKind, ...], BeforeValidator(list_to_tuple)] = ()
+    labels: Annotated[ClassNames, BeforeValidator(list_to_tuple)] = ()
 
 
 def write(state: Path, served: ServedRun) -> None:

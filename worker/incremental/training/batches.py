@@ -12,9 +12,10 @@ from typing import Any
 
 from common.config.config import IncrementalConfig
 from common.errors import DataError
-from common.protocol.records import KINDS, CurrentModel, RowKind
+from common.protocol.fields import ROW_KINDS, RowKind
 from common.protocol.tensors import Tensors
-from learning.evaluation.measuring import Measurement
+from common.protocol.versions import CurrentModel
+from learning.evaluation.measurement import Measurement
 from worker.data.shards import HOLDOUT_EXAMPLES, ClientData, ShardRequest, TokenisedShard
 from worker.incremental.inbox.items import StoredItem
 from worker.incremental.inbox.learning_store import LearningStore
@@ -79,16 +80,12 @@ class LearningBatch:
 class BatchBuilder:
     """Builds batches from the items and rows of one client, for one model."""
 
-    def __init__(
-        self, context: ClientContext, data: ClientData, config: IncrementalConfig
-    ) -> None:
+    def __init__(self, context: ClientContext, data: ClientData, config: IncrementalConfig) -> None:
         self._client, self._model = context.client, context.model
         self._store, self._shadow = context.store, context.shadow
         self._data, self._config = data, config
 
-    def build(
-        self, items: Sequence[StoredItem], adapter: Tensors, *, split: bool
-    ) -> LearningBatch:
+    def build(self, items: Sequence[StoredItem], adapter: Tensors, *, split: bool) -> LearningBatch:
         """Encode items and gather what they are learned with and measured on.
 
         Args:
@@ -193,7 +190,9 @@ class BatchBuilder:
         client without rows of the items' kinds is measured on its rows of the phase's kind.
         """
         sets = []
-        for kind in kinds if any(self._own(k) for k in kinds) else {KINDS[self._model.objective]}:
+        for kind in (
+            kinds if any(self._own(k) for k in kinds) else {ROW_KINDS[self._model.objective]}
+        ):
             earlier = self._earlier(kind, without, held_out=True)
             chosen = replay.balanced_sample(
                 earlier, HOLDOUT_EXAMPLES, len(earlier), lambda stored: stored.item.task
@@ -236,7 +235,7 @@ class BatchBuilder:
     def _own(self, kind: RowKind) -> TokenisedShard | None:
         request = ShardRequest(self._client, kind, self._model.labels, self._model.max_length)
         try:
-            return self._shadow.shard(kind, lambda o, t: self._data.of(request, o, t))
+            return self._shadow.shard(kind, lambda o, t: self._data.load(request, o, t))
         except DataError:
             return None
 
@@ -245,9 +244,7 @@ def _of_task(items: Sequence[StoredItem], task: str) -> list[StoredItem]:
     return [stored for stored in items if stored.item.task == task]
 
 
-def _split(
-    items: Sequence[StoredItem], *, split: bool
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _split(items: Sequence[StoredItem], *, split: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
     if split:
         return replay.split_held_out([stored.item.key for stored in items])
     places = range(len(items))

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 from common.config.config import IncrementalConfig
 from common.protocol.tensors import Tensors
-from learning.evaluation.measuring import Measurement
+from learning.evaluation.measurement import Measurement
 from worker.incremental.inbox.learning_store import add_tensors
 from worker.incremental.training import gate
 from worker.incremental.training.batches import LearningBatch
 from worker.incremental.training.gate import GateFigures, Rejection
 from worker.incremental.training.shadow import ShadowModel
-from worker.trainer import norm
+from worker.trainer import l2_norm
 
 SHARES = (1.0, 0.5)
 """Shares of the learned difference that are tried in turn. Near a model that is good on its anchors,
@@ -108,8 +108,8 @@ def compare(
         new_after=_or_infinite(shadow.measure(after, new)),
         anchor_before=known.anchor_before if known else shadow.measure(before, anchors),
         anchor_after=shadow.measure(after, anchors),
-        norm=norm(own),
-        limit=config.max_norm * norm(base),
+        norm=l2_norm(own),
+        limit=config.max_norm * l2_norm(base),
         task_before=known.task_before if known else shadow.measure(before, task),
         task_after=shadow.measure(after, task),
     )

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any
 
 from common.config.config import IncrementalConfig
-from learning.evaluation.measuring import Measurement
+from learning.evaluation.measurement import Measurement
 
 TASK_TOLERANCE, TASK_SLACK = 1.1, 0.03
 """Factor and nats by which the loss on held-out items of the new items' own task may rise. More

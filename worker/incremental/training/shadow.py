@@ -10,20 +10,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.config.config import IncrementalConfig
-from common.protocol.records import KINDS, CurrentModel, ObjectiveName, RowKind
+from common.protocol.fields import ROW_KINDS, ObjectiveName, RowKind
+from common.protocol.tasks import LocalTraining
 from common.protocol.tensors import Tensors
-from learning.data.instructions import Instruction
-from learning.data.labelled import Labelled
-from learning.data.preferences import Preference
-from learning.evaluation.evaluate import unsorted
-from learning.evaluation.measuring import Measurement
+from common.protocol.versions import CurrentModel
+from learning.data.row_types import Instruction, LabelledText, PreferencePair
+from learning.evaluation.evaluate import restore_order
+from learning.evaluation.measurement import Measurement
 from learning.models import lora
 from learning.objectives import classification, dpo, registry
 from learning.training import loop
 from worker.data.shards import TokenisedShard
 from worker.incremental.inbox.items import StoredItem
 from worker.incremental.training import replay
-from worker.models.loaded import Loaded
+from worker.models.loaded import AdapterModel
 
 LR_LORA: Mapping[RowKind, float] = {"cls": 3e-4, "sft": 5e-4, "va": 5e-4}
 """AdamW's learning rate at the first step. With 5e-4 a pretrained encoder forgets more than the gate
@@ -33,11 +33,11 @@ SMOOTHING = 0.1
 """Label smoothing for users' classes. A few dozen texts, repeated often, are soon classified right;
 from then on training only makes the model overconfident, which the anchors pay for (figures:
 docs/log.md)."""
-OBJECTIVES: Mapping[RowKind, ObjectiveName] = {kind: name for name, kind in KINDS.items()}
+OBJECTIVES: Mapping[RowKind, ObjectiveName] = {kind: name for name, kind in ROW_KINDS.items()}
 _ROWS: Mapping[RowKind, Callable[..., Any]] = {
     "sft": Instruction,
-    "va": Preference,
-    "cls": Labelled,
+    "va": PreferencePair,
+    "cls": LabelledText,
 }
 
 
@@ -77,7 +77,12 @@ class ShadowModel:
     """Borrowed base model, whose adapter is overwritten by each method."""
 
     def __init__(
-        self, loaded: Loaded, model: CurrentModel, config: IncrementalConfig, *, autocast: bool
+        self,
+        loaded: AdapterModel,
+        model: CurrentModel,
+        config: IncrementalConfig,
+        *,
+        autocast: bool,
     ) -> None:
         self._model, self._tokenizer = loaded.model, loaded.tokenizer
         self._current, self._config, self._autocast = model, config, autocast
@@ -147,17 +152,23 @@ class ShadowModel:
             examples = replay.mix(training.new, training.old, count * config.batch_size, share)
             if training.kind == "cls":  # a correction says nothing about the frequency of its class
                 classes = len(self._current.labels)
-                examples = list(classification.adjusted(examples, classes, 1.0))
-            settings = loop.LocalTraining(
+                examples = list(classification.with_logit_adjustment(examples, classes, 1.0))
+            settings = LocalTraining(
                 batch_size=config.batch_size,
                 lr=learning_rate(config, training.kind, full=self._current.lora is None),
                 steps=count,
+                max_length=self._current.max_length,
+            )
+            result = loop.train(
+                self._model,
+                self._objective(training.kind, SMOOTHING),
+                examples,
+                settings,
+                on_step,
                 seed=seed,
                 autocast=self._autocast,
                 decay=True,
             )
-            objective = self._objective(training.kind, SMOOTHING)
-            result = loop.train(self._model, objective, examples, settings, on_step)
             if result.stopped:
                 return None
             steps, seconds = steps + result.steps, seconds + result.seconds
@@ -175,13 +186,13 @@ class ShadowModel:
         found = classification.predict(self._model, texts, autocast=self._autocast)
         names = ["" for _ in items]
         # `predict` sorts by length, and so are its results.
-        for place, label in zip(places, unsorted(found.predicted, texts), strict=True):
+        for place, label in zip(places, restore_order(found.predicted, texts), strict=True):
             names[place] = self._current.labels[label]
         return names
 
     def _objective(self, kind: RowKind, smoothing: float = 0.0) -> registry.Objective:
         current = self._current
-        return registry.make(OBJECTIVES[kind], current.dpo, current.labels, smoothing)
+        return registry.make_objective(OBJECTIVES[kind], current.dpo, current.labels, smoothing)
 
 
 def to_row(stored: StoredItem) -> Any:

@@ -18,9 +18,10 @@ from common.clock import Clock
 from common.config.config import IncrementalConfig
 from common.errors import ModelError
 from common.protocol.tensors import Tensors
-from learning.evaluation.measuring import Measurement
+from learning.evaluation.measurement import Measurement
 from learning.training.loop import StepReport
 from worker.data.shards import ClientData
+from worker.events import EventCallback, WorkerEventKind
 from worker.incremental.inbox.items import StoredItem
 from worker.incremental.inbox.learning_store import LocalModel, add_tensors
 from worker.incremental.training import gate
@@ -61,7 +62,7 @@ class IncrementalTrainer:
         config: IncrementalConfig,
         data: ClientData,
         clock: Clock,
-        on_event: Callable[[str, str], None],
+        on_event: EventCallback,
     ) -> None:
         """Store the arguments.
 
@@ -214,7 +215,7 @@ class IncrementalTrainer:
         context.store.rebase(model.run, model.version, result.after, parts)
         count = len(context.store.items("learned"))
         text = f"{count} items learned again on version {model.version}"
-        self._on_event("rebased", f"{context.client}: {text}")
+        self._on_event(WorkerEventKind.REBASED, f"{context.client}: {text}")
 
     def _evaluate(
         self,
@@ -244,19 +245,23 @@ class IncrementalTrainer:
             result.after,
             pending.measured,
         )
-        self._on_event("learned", f"{context.client}: {pending.attempt.summary()}")
+        self._on_event(WorkerEventKind.LEARNED, f"{context.client}: {pending.attempt.summary()}")
 
     def _reject(self, context: ClientContext, attempt: Attempt, rejection: Rejection) -> None:
         ids = [stored.id for stored in attempt.batch.items]
         public = rejection.public_reason
         context.store.reject(attempt.record("rejected", public), ids, rejection.reason)
-        self._on_event("unlearned", f"{context.client}: {len(ids)} items rejected: {public}")
+        self._on_event(
+            WorkerEventKind.UNLEARNED, f"{context.client}: {len(ids)} items rejected: {public}"
+        )
 
     def _give_up(self, context: ClientContext, attempt: Attempt, reason: str) -> None:
         reason = f"after version {context.model.version}: {reason}"
         context.store.discard(attempt.record("rejected", reason))
         count = len(attempt.batch.items)
-        self._on_event("unlearned", f"{context.client}: {count} items given up {reason}")
+        self._on_event(
+            WorkerEventKind.UNLEARNED, f"{context.client}: {count} items given up {reason}"
+        )
 
     def _builder(self, context: ClientContext) -> BatchBuilder:
         return BatchBuilder(context, self._data, self._config)

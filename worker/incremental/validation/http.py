@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from common.protocol.records import one_line
-from common.tls.tls import trusting
+from common.protocol.fields import one_line
+from common.tls.verification import verifying_context
 from worker.incremental.validation.errors import (
     MAX_ANSWER,
     ValidatorError,
@@ -67,7 +67,7 @@ async def _within(answer: Coroutine[Any, Any, bytes], timeout_s: float, stop: Ev
 
 async def _answer(url: str, request: bytes) -> bytes:
     headers = {"content-type": "application/json", "accept-encoding": "identity"}
-    verify: ssl.SSLContext | bool = trusting(None) if url.startswith("https:") else True
+    verify: ssl.SSLContext | bool = verifying_context(None) if url.startswith("https:") else True
     client = httpx.AsyncClient(timeout=None, trust_env=False, verify=verify)
     answer = bytearray()
     async with client, client.stream("POST", url, content=request, headers=headers) as response:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.config.config import FederationConfig, PhaseConfig, parse, without_hub
+from common.config.config import FederationConfig, PhaseConfig
+from common.config.loader import apply_offline, parse
 from common.errors import ConfigError, FcclError, RunError
 from common.protocol import codec
 from coordinator.storage import run
@@ -174,7 +175,7 @@ OFFLINE = {"model": {"name": "gpt2"}, "offline": {"model.name": "tiny", "phase.0
 
 def test_a_run_that_began_without_the_hub_stays_so(tmp_path: Path) -> None:
     given = config(tmp_path, **OFFLINE)
-    run.create_run(without_hub(given), origin, 0.0)
+    run.create_run(apply_offline(given), origin, 0.0)
     assert run.saved_config(tmp_path / "r").model.name == "tiny"
     found = opened(given)
     assert [phase.lr for phase in found.plan.phases] == [0.5, PhaseConfig().lr]
@@ -194,7 +195,7 @@ def test_a_run_that_began_with_the_hub_stays_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize("began", ["with", "without"])
 def test_another_key_that_changed_is_named_whatever_the_hub_did(tmp_path: Path, began: str) -> None:
     given = config(tmp_path, **OFFLINE)
-    run.create_run(given if began == "with" else without_hub(given), origin, 0.0)
+    run.create_run(given if began == "with" else apply_offline(given), origin, 0.0)
     changed = config(tmp_path, **OFFLINE, schedule={"max_staleness": 3})
     with pytest.raises(ConfigError, match=r"^schedule\.max_staleness is 3"):
         opened(changed)

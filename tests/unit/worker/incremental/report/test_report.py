@@ -14,7 +14,7 @@ import pytest
 
 from cli.main import fccl
 from cli.models import incremental
-from common.document.blocks import markdown
+from common.document.blocks import to_markdown
 from common.errors import DataError
 from worker.incremental.inbox import schema
 from worker.incremental.report import history, report
@@ -94,7 +94,7 @@ def test_items_and_reasons_are_counted_and_no_text_is_told(state: Path) -> None:
     found = history.read(state, "client_0")
     assert (found.items["settled"], found.items["rejected"]) == (2, 2)
     assert found.refused == {"its label is none of the run's classes": 1}
-    text = markdown(report.blocks([found]))
+    text = to_markdown(report.blocks([found]))
     assert "2 batches accepted, 1 rejected" in text
     assert "batch 2 (a, 20 items): it forgets: anchor loss 0.2 to 9.0, over 0.2" in text
     assert "| b (batch 3) | 0.800 | 0.700 | 1.000 |" in text
@@ -113,7 +113,7 @@ def test_another_run_is_another_stream_and_knows_its_own_data_only_when_measured
     # Its anchors hold items that the first run learned, so they are not the own data alone.
     assert stream_figures(found.streams[1].measures).matrix == ((None, None), (0.6, 1.0))
     assert [stream.run for stream in report.latest_streams(found)] == ["r-2"]
-    assert "3 batches of earlier runs" in markdown(report.blocks([found]))
+    assert "3 batches of earlier runs" in to_markdown(report.blocks([found]))
 
 
 def test_a_loss_that_is_not_finite_is_not_known(state: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_loss_that_is_not_finite_is_not_known(state: Path) -> None:
         batch(db, "a", nothing, reason="it is not finite")
     found = history.read(state, "client_1")
     assert found.streams[0].batches[0].figure("new_before") is None
-    assert "it is not finite" in markdown(report.blocks([found]))
+    assert "it is not finite" in to_markdown(report.blocks([found]))
     assert "Infinity" not in json.dumps(report.fields([found]))
 
 

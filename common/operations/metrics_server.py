@@ -1,0 +1,124 @@
+"""The small HTTP server of a long-running process: `/metrics`, `/livez`, `/readyz`.
+
+Read-only, without secrets, and off unless `operations.metrics_port` is set. Probes answer 200 or
+503 with a reason on each line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+from prometheus_client import CollectorRegistry, disable_created_metrics, make_wsgi_app
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from common.config.config import OperationsConfig
+from common.errors import ConfigError
+from common.operations.health import Health
+from common.operations.http_server import ThreadedHTTPServer
+
+REQUEST_S = 10.0  # a client that sends nothing is cut off
+
+App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+
+def new_registry() -> CollectorRegistry:
+    """A registry of our own, with the process's memory, processor time and open files."""
+    # Else a second series for every counter, which Prometheus does not use.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    own = CollectorRegistry()
+    ProcessCollector(registry=own)
+    return own
+
+
+class ComputedMetrics(Collector):
+    """Figures that are looked up when they are scraped, in the server's thread."""
+
+    def __init__(self, derive: Callable[[], Iterable[Metric]]) -> None:
+        self._derive = derive
+
+    def collect(self) -> Iterable[Metric]:
+        """See `Collector.collect`."""
+        return self._derive()
+
+
+def gauge(name: str, text: str, value: float) -> Metric:
+    """One figure without labels."""
+    return GaugeMetricFamily(name, text, value=float(value))
+
+
+def application(metrics: CollectorRegistry, health: Health) -> App:
+    """What the server answers (WSGI).
+
+    Args:
+        metrics: For `/metrics`.
+        health: For `/livez` and `/readyz`.
+    """
+    prometheus: App = make_wsgi_app(metrics)
+
+    def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        match environ["PATH_INFO"]:
+            case "/metrics":
+                return prometheus(environ, start)
+            case "/livez":
+                return _probe(start, filter(None, [health.stalled()]))
+            case "/readyz":
+                return _probe(start, health.problems())
+        start("404 Not Found", [("Content-Type", "text/plain; charset=utf-8")])
+        return [b"/metrics, /livez, /readyz\n"]
+
+    return answer
+
+
+def _probe(start: Callable[..., Any], problems: Iterable[str]) -> Iterable[bytes]:
+    lines = list(problems)
+    status = "503 Service Unavailable" if lines else "200 OK"
+    start(status, [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")])
+    return ["".join(f"{line}\n" for line in lines or ["ok"]).encode()]
+
+
+@contextlib.contextmanager
+def serve(
+    operations: OperationsConfig, metrics: CollectorRegistry, health: Health
+) -> Iterator[None]:
+    """Answer, in threads of its own, for as long as the block runs; nothing where the port is 0.
+
+    Raises:
+        ConfigError: The port is taken, or the address is none of this machine's.
+    """
+    if not operations.metrics_port:
+        yield
+        return
+    bind, port = operations.bind, operations.metrics_port
+    try:
+        server = _Server((bind, port), _Handler)
+    except OSError as error:  # gaierror and OverflowError's kin included
+        raise ConfigError(
+            f"cannot serve metrics on {bind}:{port}: {error.strerror or error}",
+            "choose another --metrics-port or operations.bind; 0 serves none",
+        ) from None
+    server.set_app(application(metrics, health))
+    with server, server.running("metrics"):
+        yield
+
+
+class _Server(ThreadedHTTPServer, WSGIServer):
+    def __init__(self, address: tuple[str, int], handler: type[WSGIRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        super().__init__(address, handler)
+
+    def server_bind(self) -> None:
+        super().server_bind()
+        self.setup_environ()
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = REQUEST_S
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Probes come every few seconds: not a line each."""
