@@ -253,7 +253,8 @@ class LearningStore:
         newest = self._file.query(
             "SELECT verdict, reason, at, figures FROM batch ORDER BY id DESC LIMIT 1"
         )
-        verdict, reason, at, figures = newest[0] if newest else ("", "", 0.0, "{}")
+        row: tuple[Any, ...] = newest[0] if newest else ("", "", 0.0, "{}")
+        verdict, reason, at, figures = row
         measured = json.loads(figures)
         streams = history.streams(self._file)
         found = stream_figures(streams[-1].measurements if streams else ())

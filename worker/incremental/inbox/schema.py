@@ -185,7 +185,7 @@ def translate(path: Path, error: Exception) -> DataError:
             f"{path}: the disk refused the write, nothing was stored",
             "check whether the disk is full or a quota is exceeded",
         )
-    if "locked" in text:
+    if code is not None and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return InboxBusy(f"{path} is locked by another process, nothing was stored", "try again")
     return DataError(
         f"{path} cannot be used: {text}", "check the owner and permissions of its folder"
