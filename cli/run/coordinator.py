@@ -69,7 +69,7 @@ def _serve(config: FederationConfig, mode: str, output: Output, shown: ProcessSt
     broker = rabbit.connect(config.broker.url, on_broker_status, ca=config.broker.ca)
     try:
         from cli.run import session
-        from coordinator.metrics import Metrics
+        from coordinator.metrics import CoordinatorMetrics
         from coordinator.service import Service
         from evaluation.live_samples import Sampler
         from learning.training.device import detect
@@ -85,10 +85,10 @@ def _serve(config: FederationConfig, mode: str, output: Output, shown: ProcessSt
             time.time,
             users={LOCAL_SITE: user_of(config.broker.url)},
             access=access_of(config, store),
-            listen=output.print_event,
+            on_event=output.print_event,
             queue_type=config.broker.queue_type,
             update_bytes=config.broker.site_mib << 20,
-            observe=Metrics(shown.registry, shown.health, run),
+            metrics=CoordinatorMetrics(shown.registry, shown.health, run),
             samples=Sampler(run, time.time),
         )
         stop = threading.Event()

@@ -19,7 +19,8 @@ from cli.services import servers
 from cli.services.ports import free_port
 from common.config.loader import parse
 from common.errors import BrokerError, StoreError
-from common.store.store import StorePermissionError, connect
+from common.store.errors import StorePermissionError
+from common.store.store import connect
 from tests.conftest import needed
 from tests.support.servers import find_binaries
 

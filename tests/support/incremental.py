@@ -91,7 +91,9 @@ class LearnerHarness:
             config,
             ClientData(self.root / "clients"),
             self.models,
-            ModelSource(self.store.open(), "run-1", self.root / "cache", lambda text, part: None),
+            ModelSource(
+                self.store.connect(), "run-1", self.root / "cache", lambda text, part: None
+            ),
             self.slot,
             time.time,
             Callbacks(

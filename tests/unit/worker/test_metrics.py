@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry
 from common.operations.health import Health
 from common.protocol.heartbeat import Heartbeat, InboxFigures
 from tests.support.paths import DOCS
+from tests.support.polled_federation import PolledFederation
 from tests.support.virtual_federation import stats
-from tests.unit.coordinator.test_service import World
 from worker.metrics import Metrics
 
 OPERATIONS = DOCS / "operations.md"
@@ -87,9 +87,9 @@ def test_a_heartbeat_that_does_not_arrive_makes_the_worker_unready(
 def test_the_documents_name_every_metric_and_no_other(
     registry: CollectorRegistry, health: Health, tmp_path: Path
 ) -> None:
-    from coordinator.metrics import Metrics as CoordinatorMetrics
+    from coordinator.metrics import CoordinatorMetrics
 
-    CoordinatorMetrics(registry, health, World(tmp_path).open())
+    CoordinatorMetrics(registry, health, PolledFederation(tmp_path).open())
     beat = Heartbeat(worker_id="w", site="local", state="waiting")
     Metrics(registry, health).watch(lambda: beat, lambda: 0)
     kinds = {"counter": "_total", "info": "_info"}

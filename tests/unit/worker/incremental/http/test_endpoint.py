@@ -438,7 +438,7 @@ def test_an_invited_site_uses_the_incremental_configuration_of_its_own_machine(
     (place / "identity.json").write_text(json.dumps(asdict(mine)))
     (tmp_path / "rows").mkdir()
     monkeypatch.setattr(
-        "cli.run.worker.on_signals", lambda flags: None
+        "cli.run.worker.handle_signals", lambda flags: None
     )  # they are the test runner's
     wanted, own = SiteRequest("hospital-a", place), IncrementalConfig(validator="true", max_chars=7)
     rows = (tmp_path / "rows",)
