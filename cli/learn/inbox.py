@@ -200,7 +200,7 @@ def _inbox(location: StateLocation, client: str) -> Inbox:
 def _check(
     inbox: Inbox, client: str, ids: Sequence[int], state: str | None = None
 ) -> tuple[StoredItem, ...]:
-    """Return these items, the newest first; raise `DataError` if one is missing or in another state."""
+    """Return these items, newest first; raise `DataError` if one is missing or in another state."""
     there = {stored.id: stored for stored in inbox.items(newest_first=True)}
     for number in ids:
         if number not in there:

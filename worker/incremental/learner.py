@@ -1,9 +1,9 @@
 """Learner: processes the inboxes of a worker's clients, between its tasks and between their steps.
 
 The path of an item: `inbox/inbox.py` → here → `training/trainer.py` (which calls `batches`,
-`shadow`, `evaluation`, `gate` and the validator) → `inbox/learning_store.py`, which keeps the result
-in one transaction. From there it continues in `worker/service.py`: the client's next task starts
-with it (`prepare_task`), the task's update carries it, and the update's receipt settles it
+`shadow`, `evaluation`, `gate` and the validator) → `inbox/learning_store.py`, which keeps the
+result in one transaction. From there it continues in `worker/service.py`: the client's next task
+starts with it (`prepare_task`), the task's update carries it, and the update's receipt settles it
 (`apply_receipt`).
 
 Everything but `apply_receipt` runs in the worker's main thread, under the client's lock.
@@ -327,7 +327,7 @@ class Learner:
             self._callbacks.on_event(WorkerEventKind.WAITING, error.what)
 
     def _outdated(self) -> list[str]:
-        """Return the clients that have learned on an older version and have nothing in an update."""
+        """Return the clients whose learning is on an older version and not in an update."""
         if self._newest is None:
             return []
         version = self._newest[0].version

@@ -1,10 +1,10 @@
 """The worker's side of a client's inbox: verdicts, learned tensors, and the update that has them.
 
-θ of the client's own model is θ_global + unsent + riding + personal, where each part is a difference
-to the global version of its row. `unsent` waits for an update; `riding` is part of an update without
-a receipt; `personal` was in an accepted update, and is kept until the global version is as good.
-An accepted receipt only moves `riding` to `personal`, so the client's model stays what it was; any
-other receipt moves it back to `unsent`.
+θ of the client's own model is θ_global + unsent + riding + personal, where each part is a
+difference to the global version of its row. `unsent` waits for an update; `riding` is part of an
+update without a receipt; `personal` was in an accepted update, and is kept until the global version
+is as good. An accepted receipt only moves `riding` to `personal`, so the client's model stays what
+it was; any other receipt moves it back to `unsent`.
 
 Each writing method is one transaction. All but `apply_receipt` require the client's lock.
 """

@@ -119,10 +119,11 @@ def _stream(client: str, stream: LearningStream) -> list[Block]:
     ]
     if stream.measurements:
         known = stream_figures(stream.measurements)
+        transfers = (known.forgetting, known.backward_transfer, known.forward_transfer)
+        forgetting, backward, forward = map(format_difference, transfers)
         text = (
-            f"Metric: {TITLES[known.metric]}. Forgetting {format_difference(known.forgetting)}, backward transfer"
-            f" {format_difference(known.backward_transfer)}, forward {format_difference(known.forward_transfer)}."
-            f" {MISSING} means not measured."
+            f"Metric: {TITLES[known.metric]}. Forgetting {forgetting}, backward transfer"
+            f" {backward}, forward transfer {forward}. {MISSING} means not measured."
         )
         found += [
             Paragraph(text),

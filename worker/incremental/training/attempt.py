@@ -1,4 +1,4 @@
-"""One attempt to learn a batch: its record for the inbox, and its summary for the event feed. Pure."""
+"""Attempt to learn a batch, with its record for the inbox and its summary for events. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluation of a shadow copy against the model that it started from; `gate` decides by its figures.
+"""Evaluation of a shadow copy against the model that it started from; `gate` decides.
 
 After `shadow` in the path of an item. Nothing is written here.
 """
@@ -20,11 +20,11 @@ from worker.incremental.training.shadow import ShadowModel
 from worker.trainer import l2_norm
 
 SHARES = (1.0, 0.5)
-"""Shares of the learned difference that are tried in turn. Near a model that is good on its anchors,
-their loss rises with the square of a step while the gain on new items is proportional to it: half
-of a difference that forgets too much keeps half of the gain for a quarter of the price. There is no
-smaller share: what contradicts the anchors harms them in proportion, and a quarter of flipped
-labels was only just above what they tolerate."""
+"""Shares of the learned difference that are tried in turn. Near a model that is good on its
+anchors, their loss rises with the square of a step while the gain on new items is proportional to
+it: half of a difference that forgets too much keeps half of the gain for a quarter of the price.
+There is no smaller share: what contradicts the anchors harms them in proportion, and a quarter of
+flipped labels was hardly more than they tolerate."""
 PERSONAL_GAIN = 0.98
 """Factor of the global version's loss on settled items below which the local part is kept."""
 

@@ -1,7 +1,8 @@
 """Gate: the decision whether what was learned from users may be kept. Pure.
 
 A correction is learned for good, so the new model must be better on the new items and no worse on
-what it could do before. After `evaluation` in the path of an item; before `validation/validator.py`.
+what it could do before. Called by `evaluation`; what passes goes to `validation/validator.py`, if
+one is configured.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ TASK_TOLERANCE, TASK_SLACK = 1.1, 0.03
 than for all anchors, since these items are few. Contradicting items at least double their loss,
 which a better loss on everything else could hide."""
 SLACK = 0.01
-"""Nats by which the anchor loss may rise in any case: 1.02 × a loss near zero would allow nothing."""
+"""Nats by which the anchor loss may always rise: 1.02 × a loss near zero would allow nothing."""
 VALIDATOR_REASON = "the validator did not accept it"
 
 

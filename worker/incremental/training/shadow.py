@@ -26,8 +26,8 @@ from worker.incremental.training import replay
 from worker.models.loaded import AdapterModel
 
 LR_LORA: Mapping[RowKind, float] = {"cls": 3e-4, "sft": 5e-4, "va": 5e-4}
-"""AdamW's learning rate at the first step. With 5e-4 a pretrained encoder forgets more than the gate
-allows (docs/log.md)."""
+"""AdamW's learning rate at the first step. With 5e-4 a pretrained encoder forgets more than the
+gate allows (docs/log.md)."""
 LR_FULL = 1e-5
 SMOOTHING = 0.1
 """Label smoothing for users' classes. A few dozen texts, repeated often, are soon classified right;

@@ -229,7 +229,7 @@ class IncrementalTrainer:
         return evaluate(shadow, self._config, batch, start, learned, parts)
 
     def _is_unchanged(self, context: ClientContext, attempt: Attempt) -> bool:
-        """Return whether the items still wait and the model is the one that training started from."""
+        """Return whether the items still wait and the model is the one that was trained from."""
         waiting = {stored.id for stored in context.store.items("waiting")}
         if not waiting.issuperset(stored.id for stored in attempt.batch.items):
             return False

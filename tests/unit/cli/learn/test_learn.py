@@ -106,7 +106,7 @@ def test_options_make_an_instruction_or_a_preference_pair(
         ((), "give a TEXT with --label"),
         (("--label", "positive"), "--label requires a TEXT"),
         (("-", "--label", "positive"), "the lines of a pipe have labels of their own"),
-        (("there.jsonl", "--label", "positive"), "the lines of there.jsonl have labels of their own"),
+        (("there.jsonl", "--label", "positive"), "lines of there.jsonl have labels of their own"),
         (("--instruction", SECRET), "missing: --response"),
         (("--chosen", "a"), "missing: --prompt, --rejected"),
         (("--input", SECRET), "--input requires --instruction"),
