@@ -116,7 +116,7 @@ class Answerer:
         answers = Answers(text, model, first, common=common)
         if not self.compare:
             return answers
-        from learning.evaluation.evaluate import Sampling
+        from learning.evaluation.generation import Sampling
 
         for _ in range(MAX_SAMPLES):
             sampling = Sampling(secrets.randbelow(2**31))

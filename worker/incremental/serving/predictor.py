@@ -16,7 +16,8 @@ from common.errors import DataError, ModelError
 from common.protocol.tensors import Tensors
 from common.protocol.versions import CurrentModel
 from learning.data.row_types import LabelledText
-from learning.evaluation.evaluate import Sampling, class_probabilities, generate
+from learning.evaluation.generation import Sampling, generate
+from learning.evaluation.inference import class_probabilities
 from learning.models import base, lora
 from learning.objectives.classification import ClassEncoder
 from learning.objectives.template import format_prompt
@@ -129,7 +130,9 @@ class Predictor:
         loaded = self._base(model)
         if model.objective != "classification":
             prompts = [format_prompt(text)]
-            [answer] = generate(loaded.model, loaded.tokenizer, prompts, new_tokens, drawn=sampling)
+            [answer] = generate(
+                loaded.model, loaded.tokenizer, prompts, new_tokens, sampling=sampling
+            )
             return Prediction(model.version, local, answer)
         row = LabelledText(text, model.labels[0])  # any class will do: it is not used
         encoded = ClassEncoder(model.labels).encode(loaded.tokenizer, [row], model.max_length)

@@ -210,7 +210,7 @@ REASONS = [
     "line 7: not a JSON object",
     "line 8: text is not valid UTF-8 text",
     "line 9: not UTF-8",
-    "line 10: label is no text",
+    "line 10: label is not text",
     "line 11: not valid JSON (a number is too long)",
     "line 12: the task is not a valid name",
     "line 13: longer than any item may be; see incremental.max_chars",
