@@ -143,7 +143,7 @@ def _default_state(config: FederationConfig, directory: Path | None, site: str) 
     if site != LOCAL_SITE:
         from cli.run import join_site
 
-        return join_site.site_request(None, site, config.run.name).place / "work"
+        return join_site.site_request(None, site, config.run.name).directory / "work"
     return Path(config.run.dir) / ".workers"
 
 

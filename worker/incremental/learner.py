@@ -280,7 +280,7 @@ class Learner:
             self._waiting(f"the inbox of {client}: no version has been received yet")
             return
         model, adapter = self._newest
-        base = self._source.base(model.base, self._callbacks.request_base, abandon)
+        base = self._source.fetch_base(model.base, self._callbacks.request_base, abandon)
         if base is None:
             return
         context = ClientContext(client, store, self._shadow(model, base), model, adapter)
@@ -318,7 +318,7 @@ class Learner:
             # Without any inbox nobody needs the newest version before a task brings it.
             if self._watcher.any_exists():
                 known = self._newest[0].version if self._newest else None
-                found = self._source.newest(known)
+                found = self._source.fetch_newest(known)
                 if found is not None:
                     self._newest = found
                     self._announce()
