@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cli.control.health import ask
+from cli.control.health import request
 from tests.support.federations import MakeFederation, check_applied_once, federation
 from tests.support.processes import eventually
 from tests.support.prometheus import LOOPBACK, read_metrics
@@ -27,10 +27,10 @@ def test_both_sides_are_ready_once_they_work_and_count_what_they_do(
     run = make_federation(versions=200)
     ports = free_port(), free_port()
     coordinator = run.coordinator("--metrics-port", str(ports[0]))
-    eventually("it answers", lambda: ask(LOOPBACK, ports[0], "/livez")[0])
+    eventually("it answers", lambda: request(LOOPBACK, ports[0], "/livez")[0])
     worker = run.worker(FCCL_OPERATIONS__METRICS_PORT=str(ports[1]))
     for port in ports:
-        eventually("ready", lambda port=port: ask(LOOPBACK, port, "/readyz") == (True, "ok\n"))
+        eventually("ready", lambda port=port: request(LOOPBACK, port, "/readyz") == (True, "ok\n"))
     run.reaches(2)
     eventually("two versions", lambda: read_metrics(ports[0]).get("fccl_version", 0) >= 2)
     seen = read_metrics(ports[0])
@@ -65,14 +65,14 @@ def test_a_lost_store_makes_both_sides_unready_but_alive(
             run.coordinator("--metrics-port", str(ports[0]))
             run.worker("--metrics-port", str(ports[1]))
             for port in ports:
-                eventually("ready", lambda port=port: ask(LOOPBACK, port, "/readyz")[0])
+                eventually("ready", lambda port=port: request(LOOPBACK, port, "/readyz")[0])
             store.kill()
             for port in ports:
-                eventually("unready", lambda port=port: ask(LOOPBACK, port, "/readyz") == LOST)
-                assert ask(LOOPBACK, port, "/livez") == (True, "ok\n")
+                eventually("unready", lambda port=port: request(LOOPBACK, port, "/readyz") == LOST)
+                assert request(LOOPBACK, port, "/livez") == (True, "ok\n")
             store.start()
             for port in ports:
-                eventually("ready again", lambda port=port: ask(LOOPBACK, port, "/readyz")[0])
+                eventually("ready again", lambda port=port: request(LOOPBACK, port, "/readyz")[0])
     finally:
         store.close()
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from cli.control.health import ask
+from cli.control.health import request
 
 LOOPBACK = "127.0.0.1"
 
 
 def read_metrics(port: int) -> dict[str, float]:
     """Return every sample by its name, followed by the values of its labels."""
-    well, text = ask(LOOPBACK, port, "/metrics")
+    well, text = request(LOOPBACK, port, "/metrics")
     if not well:
         return {}
     return {
