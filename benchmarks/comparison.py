@@ -24,13 +24,13 @@ from safetensors.numpy import load_file
 
 from cli.console import Output
 from cli.demo import command
-from common.config import config as configuration
+from common.config import loader
 from common.config.config import FederationConfig, PhaseConfig
 from common.paths import cache_dir
-from common.protocol.records import LocalTraining
+from common.protocol.tasks import LocalTraining
 from common.protocol.tensors import Tensors
 from coordinator.core.tasks import learning_rate
-from learning.data import rows, shards
+from learning.data import prepared_data, rows, splits
 from learning.models import base, lora, objective_model
 from learning.objectives import classification, registry
 from learning.training import loop
@@ -57,7 +57,7 @@ def main() -> None:
             )
             table = config.model_dump()
             table["run"]["seed"] = seed
-            config = configuration.parse(table, "comparison")
+            config = loader.parse(table, "comparison")
             results.append(compare(config, arguments.heldout, arguments.arms))
         print(json.dumps({"seed": seed, **results[-1]}), flush=True)
     show(results)
@@ -109,7 +109,7 @@ class Bench:
         self._config, self._phase = config, config.phase[0]
         self._compute: Compute = detect()
         dealt = json.loads((config.run.path / "clients" / "data.json").read_text())
-        prepared = shards.load_prepared(config.run.path / "clients")
+        prepared = prepared_data.load(config.run.path / "clients")
         name, labels = self._phase.objective, tuple(dealt["labels"])
         found = base.resolve(
             config.model.name, config.model.revision, cache_dir(), lambda message, fraction: None
@@ -122,12 +122,12 @@ class Bench:
         self.start: Tensors = lora.read_adapter(self.model)
         self._kind = self._phase.kind
         self.heldout = self._examples(
-            rows.load(self._kind, str(heldout), say=print).rows
+            rows.load(self._kind, str(heldout), on_message=print).rows
             if heldout
             else rows.read(self._kind, prepared.heldout[self._kind]).rows
         )
         self.shards = [
-            self._examples(shards.split_rows(rows.read(self._kind, shard.path).rows).train)
+            self._examples(splits.split_rows(rows.read(self._kind, shard.path).rows).train)
             for shard in prepared.shards
         ]
 

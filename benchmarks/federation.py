@@ -14,7 +14,7 @@ from types import TracebackType
 
 from broker.embedded.broker import EmbeddedBroker, EmbeddedServer
 from broker.protocol import LOCAL
-from cli.run.worker import host
+from cli.run.job import host_name
 from common.config.config import IncrementalConfig
 from common.errors import RunError
 from common.paths import cache_dir
@@ -25,7 +25,7 @@ from coordinator.service import Service
 from coordinator.storage.run import Run
 from evaluation.live_samples import Sampler
 from learning.training.device import Compute, detect
-from worker.service import Worker, WorkerSettings
+from worker.factory import Connections, WorkerCallbacks, WorkerSettings, start_worker
 
 LOOK_S = 0.1
 
@@ -42,7 +42,7 @@ class Federation:
         self._stop, self._over = threading.Event(), threading.Event()
         self._abandon = threading.Event()
         self._errors: list[BaseException] = []
-        self._view = self._store.open()
+        self._view = self._store.connect()
         self._threads = [
             threading.Thread(target=self._guarded, args=(self._coordinate,)),
             threading.Thread(target=self._guarded, args=(self._work,)),
@@ -75,6 +75,7 @@ class Federation:
         return time.monotonic() - begun
 
     def __enter__(self) -> Federation:
+        self._store.start()
         for thread in self._threads:
             thread.start()
         return self
@@ -89,7 +90,7 @@ class Federation:
         self._abandon.set()
         for thread in self._threads:
             thread.join()
-        self._store.close(self._run.directory)
+        self._store.close()
         self._run.journal.close()
         if error is None and self._errors:
             raise self._errors[0]
@@ -109,34 +110,33 @@ class Federation:
         service = Service(
             self._run,
             EmbeddedBroker(self._server),
-            self._store.open(),
+            self._store.connect(),
             time.time,
             users={LOCAL_SITE: LOCAL_SITE},
-            listen=lambda event: self._say(f"{event.kind}: {event.text}"),
+            on_event=lambda event: self._say(f"{event.kind}: {event.text}"),
             volatile=True,
             samples=Sampler(self._run, time.time),
         )
         service.serve(self._stop)
 
     def _work(self) -> None:
-        setting = WorkerSettings(
+        settings = WorkerSettings(
             name=self._run.name,
             site=LOCAL,
             data=self._run.directory / "clients",
             state=self.state,
             cache=cache_dir(),
-            host=host(),
+            host=host_name(),
             software=software_version(),
-        )
-        worker = Worker(
-            setting,
-            self._run.run_id,
-            EmbeddedBroker(self._server),
-            (self._store.open(), self._store.open()),
-            self._compute,
-            time.time,
-            told=lambda kind, text: self._say(f"worker {kind}: {text}"),
-            report=lambda message, fraction: None,
+            compute=self._compute,
             incremental=self._incremental,
         )
+        connections = Connections(
+            EmbeddedBroker(self._server), self._store.connect(), self._store.connect()
+        )
+        callbacks = WorkerCallbacks(
+            on_event=lambda kind, text: self._say(f"worker {kind}: {text}"),
+            on_progress=lambda message, fraction: None,
+        )
+        worker = start_worker(settings, self._run.run_id, connections, time.time, callbacks)
         worker.serve(self._over, abandon=self._abandon)

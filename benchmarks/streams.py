@@ -137,7 +137,7 @@ def _films(path: Path) -> list[LabelledText]:
             f"name with --data a folder that holds {' and '.join(FILES)}: a sentence, a tab, 0 or 1"
             " on each line, as in the binary Stanford Sentiment Treebank (SST-2)",
         )
-    found = rows.load("cls", str(path), say=lambda text: None).rows
+    found = rows.load("cls", str(path), on_message=lambda text: None).rows
     if odd := {row.label for row in found} - _MEANT.keys():
         raise DataError(f"{path} has the label {min(odd)!r}", "labels are 0 (bad) and 1 (good)")
     return [LabelledText(row.text, _MEANT[row.label]) for row in found]

@@ -38,7 +38,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from common.protocol.records import LocalTraining, LoraSpec
+from common.protocol.tasks import LocalTraining, LoraSpec
 from learning.models import lora
 from learning.objectives import dpo, registry
 from learning.objectives.classification import TokenisedText
@@ -332,7 +332,7 @@ def train_dpo(name: str, variant: str, pairs: Sequence[dpo.TokenisedPair], folde
 
     rows = []
     for pair in pairs:
-        asked = len(pair.chosen.input_ids) - pair.chosen.learned
+        asked = len(pair.chosen.input_ids) - pair.chosen.target_count
         chosen, rejected = (_text(p.input_ids[asked:-1]) for p in (pair.chosen, pair.rejected))
         prompt = _text(pair.chosen.input_ids[:asked]) + " "
         row = {"prompt": prompt, "chosen": chosen, "rejected": rejected, "length": pair.length}

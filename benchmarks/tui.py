@@ -23,7 +23,9 @@ import time
 from pathlib import Path
 from typing import Any, cast
 
-from common.protocol.records import ContributionStats, Event, UpdateSummary, VersionSummary
+from common.protocol.feed import Event
+from common.protocol.updates import ContributionStats
+from common.protocol.versions import UpdateSummary, VersionSummary
 from common.protocol.wire import pack
 from common.store.store import Store
 from common.store.view import ClientRow, RunInfo

@@ -9,7 +9,7 @@ from rich.markdown import Markdown
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from cli.jsonlog import JsonLog
-from common.protocol.records import Event
+from common.protocol.feed import Event
 from tui.formatting import format_event
 
 STEP = 0.25  # plain lines tell of progress in quarters

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import cast
 
 from common.config.config import PhaseConfig
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from evaluation.evaluator import HELDOUT, EvaluationLimits, EvaluationSet, Evaluator
 from evaluation.opening import Opened
 from evaluation.prompts import expected_answer, printable_line, prompt, question
 from learning.data.row_types import Row
-from learning.evaluation.evaluate import unigram_entropy
+from learning.evaluation.inference import unigram_entropy
 from learning.evaluation.metrics import EvalMetrics
 from learning.evaluation.row_scores import Scores
 from learning.objectives.tokens import TokenisedExample

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from common.errors import RunError
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from evaluation.assessment import kinds
 from evaluation.evaluator import HELDOUT, EvaluationLimits, Evaluator
 from evaluation.opening import Opened

@@ -12,15 +12,16 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from common.config.config import PhaseConfig
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from common.protocol.tensors import Tensors
 from evaluation.opening import Opened
+from learning.data import prepared_data, splits
 from learning.data import rows as rows_of
-from learning.data import shards
+from learning.data.prepared_data import PreparedData
 from learning.data.row_types import Row
-from learning.data.shards import PreparedData
 from learning.evaluation import row_scores
-from learning.evaluation.evaluate import class_answers, generate
+from learning.evaluation.generation import generate
+from learning.evaluation.inference import class_answers
 from learning.evaluation.measurement import BATCH
 from learning.evaluation.metrics import EvalMetrics
 from learning.evaluation.row_scores import RowScorer, Scores
@@ -52,7 +53,7 @@ class EvaluationLimits:
 
 
 FULL_LIMITS = EvaluationLimits(
-    heldout=dict.fromkeys(("sft", "va", "cls"), shards.MAX_HELDOUT),
+    heldout=dict.fromkeys(("sft", "va", "cls"), splits.MAX_HELDOUT),
     client={"sft": 50, "va": 50, "cls": 200},
     new_tokens=40,
 )
@@ -98,7 +99,7 @@ class EvaluationSet:
     def figures(self, owners: Iterable[str], scores: Scores, reference: Scores) -> EvalMetrics:
         """The figures of some sets together."""
         places = self.places(owners)
-        return self.measure.figures(
+        return self.measure.metrics(
             [self.examples[i] for i in places],
             [scores[i] for i in places],
             [reference[i] for i in places],
@@ -121,7 +122,7 @@ class Evaluator:
     @cached_property
     def prepared(self) -> PreparedData:
         """The run's rows on the disk."""
-        return shards.load_prepared(self._run.directory / "clients")
+        return prepared_data.load(self._run.directory / "clients")
 
     def become(self, tensors: Tensors) -> None:
         """Take the tensors of a version."""
@@ -147,7 +148,7 @@ class Evaluator:
         sets: dict[str, Sequence[Row]] = {HELDOUT: self.heldout(kind, sizes.heldout[kind])}
         for shard in self.prepared.shards:
             if shard.kind == kind:
-                validation = shards.split_rows(rows_of.read(kind, shard.path).rows).validation
+                validation = splits.split_rows(rows_of.read(kind, shard.path).rows).validation
                 sets[shard.client_id] = pick_evenly(validation, sizes.client[kind])
         rows = [(name, row) for name, own in sets.items() for row in own]
         return self.encode(kind, version, rows, tuple(name for name in sets if name != HELDOUT))

@@ -15,8 +15,9 @@ from threading import Event as Flag
 from common.clock import Clock
 from common.config.config import SamplesConfig
 from common.errors import FcclError
-from common.protocol.records import SampleAnswer
-from coordinator.core.events import LogEvent
+from common.protocol.kinds import EventKind
+from common.protocol.versions import SampleAnswer
+from coordinator.core.events import EventLevel, LogEvent
 from coordinator.core.state import Plan
 from coordinator.samples_source import SamplesSource
 from coordinator.storage.run import Run
@@ -120,9 +121,9 @@ class Sampler(SamplesSource):
             reason = error.what if isinstance(error, FcclError) else repr(error)
             self._say("warning", f"no more samples of versions: {reason}")
 
-    def _say(self, level: str, text: str) -> None:
+    def _say(self, level: EventLevel, text: str) -> None:
         with self._changed:
-            self._notes.append(LogEvent(level, "samples", text[:500]))
+            self._notes.append(LogEvent(level, EventKind.SAMPLES, text[:500]))
 
     def _work(self, settings: SamplesConfig) -> None:
         size = sum(file.stat().st_size for file in self._run.base_path.glob("*.safetensors"))

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from common.config.config import PhaseConfig
-from common.protocol.records import BaseRef, LoraSpec, VersionSummary
+from common.protocol.tasks import BaseRef, LoraSpec
 from common.protocol.tensors import Tensors
+from common.protocol.versions import VersionSummary
 from coordinator.storage.run import Run
 from evaluation.run_record import Recorded
 

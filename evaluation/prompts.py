@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from common.protocol.records import one_line
+from common.protocol.fields import one_line
 from learning.data.row_types import Instruction, LabelledText, PreferencePair, Row
 from learning.objectives import template
 

@@ -18,11 +18,14 @@ from pydantic import ValidationError
 from common.config.config import FederationConfig
 from common.errors import RunError
 from common.protocol import codec
-from common.protocol.records import BaseRef, RowKind, VersionSummary
+from common.protocol.fields import RowKind
+from common.protocol.tasks import BaseRef
 from common.protocol.tensors import Tensors
+from common.protocol.versions import VersionSummary
 from coordinator.core.state import Plan
 from coordinator.storage import run as runs
 from coordinator.storage.journal import Journal
+from coordinator.storage.run_config import saved_config
 from coordinator.storage.versions import Versions
 
 
@@ -103,7 +106,7 @@ def read(directory: Path) -> Recorded:
         RunError: It holds no run, or one of another release.
         ConfigError: Its `federation.toml` was damaged.
     """
-    config = runs.saved_config(directory)
+    config = saved_config(directory)
     try:
         meta, summaries = _journaled(directory / "run.db")
         return Recorded(

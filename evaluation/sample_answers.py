@@ -13,8 +13,9 @@ import torch
 from common.clock import Clock
 from common.config.config import SamplesConfig
 from common.errors import RunError
-from common.protocol.records import RowKind, SampleAnswer
+from common.protocol.fields import RowKind
 from common.protocol.tensors import Tensors
+from common.protocol.versions import SampleAnswer
 from evaluation.assessment import kinds
 from evaluation.evaluator import HELDOUT, EvaluationSet, Evaluator
 from evaluation.opening import Opened

@@ -19,12 +19,14 @@ from typing import Any, cast
 import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from common.config.config import FederationConfig, without_hub
+from common.config.config import FederationConfig
+from common.config.loader import apply_offline
 from common.errors import ConfigError, DataError, ModelError
 from common.files import write_durable
-from common.protocol.records import BaseRef, RowKind
+from common.protocol.fields import RowKind
+from common.protocol.tasks import BaseRef
 from coordinator.storage.run import PreparedRun
-from learning.data import shards, sources
+from learning.data import prepared_data, shards, sources
 from learning.data.row_parser import COLUMN_NAMES
 from learning.data.row_types import LabelledText, Row
 from learning.data.rows import LoadedRows
@@ -36,7 +38,7 @@ from learning.training.batches import WIDTH_MULTIPLE
 
 PREPARED_FILE = "data.json"
 """In a folder of prepared rows: what they were made from, and what became of the others."""
-_ABOUT = (shards.MANIFEST, PREPARED_FILE, "skew.txt", "skew_*.png")  # the rows, beside them
+_ABOUT = (prepared_data.MANIFEST, PREPARED_FILE, "skew.txt", "skew_*.png")  # the rows, beside them
 Say = Callable[[str], None]
 
 
@@ -106,7 +108,7 @@ def _copy(folder: Path, clients: Path) -> None:
 
     Rows that the manifest does not name are of a preparation that was cut off, for more clients.
     """
-    prepared = shards.load_prepared(folder)
+    prepared = prepared_data.load(folder)
     rows = [*(shard.path for shard in prepared.shards), *prepared.heldout.values()]
     about = [path for form in _ABOUT for path in folder.glob(form) if path.is_file()]
     try:
@@ -136,7 +138,7 @@ def apply_offline_fallback(
         return config
     changed = ", ".join(f"{key} = {value}" for key, value in config.offline.items())
     say(f"the model hub is out of reach: {changed}")
-    return without_hub(config)
+    return apply_offline(config)
 
 
 def _asks_hub(config: FederationConfig) -> bool:
@@ -208,7 +210,7 @@ def prepare_rows(
 def is_prepared(folder: Path) -> bool:
     """Whether a folder was prepared to the end; otherwise its rows are dealt again."""
     # Path.is_file raises where the folder may not be looked into; writing there says so better.
-    return all(os.path.isfile(folder / name) for name in (shards.MANIFEST, PREPARED_FILE))  # noqa: PTH113
+    return all(os.path.isfile(folder / name) for name in (prepared_data.MANIFEST, PREPARED_FILE))  # noqa: PTH113
 
 
 def _read(config: FederationConfig, say: Say) -> dict[RowKind, LoadedRows[Row]]:
@@ -222,7 +224,7 @@ def _read(config: FederationConfig, say: Say) -> dict[RowKind, LoadedRows[Row]]:
             seed=config.run.seed,
             columns=data.columns,
             labels=data.labels,
-            say=say,
+            on_message=say,
         )
         for kind in config.kinds
     }
@@ -304,8 +306,8 @@ def _found(folder: Path, config: FederationConfig, model: BaseModel) -> Prepared
                 f"{folder} was prepared from {source}, and that file has changed since",
                 "remove the folder, or prepare the rows in another folder",
             )
-    prepared = shards.load_prepared(folder)
-    shards.check_files(prepared)
+    prepared = prepared_data.load(folder)
+    prepared_data.check_files(prepared)
     return PreparedRows(folder, model, prepared.rows(), labels, summaries)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from common.protocol.records import Event
+from common.protocol.feed import Event
 
 MISSING = "-"
 LEVEL_MARKS = {"info": " ", "warning": "!", "error": "x"}

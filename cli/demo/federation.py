@@ -15,12 +15,12 @@ from broker.protocol import LOCAL
 from cli.console import Output
 from cli.demo.messages import Telling
 from cli.run import session
-from cli.run.worker import host
+from cli.run.job import host_name
 from cli.signals import handle_signals
 from common.config.config import FederationConfig, IncrementalConfig
 from common.paths import cache_dir
+from common.protocol.fields import RowKind
 from common.protocol.naming import LOCAL_SITE
-from common.protocol.records import RowKind
 from common.software import software_version
 from common.store.embedded import EmbeddedStore
 from coordinator.service import RunOutcome, Service
@@ -28,7 +28,7 @@ from coordinator.storage.run import Run
 from evaluation.live_samples import Sampler
 from learning.evaluation.metrics import MAIN_METRIC, METRICS
 from learning.training.device import Compute, detect
-from worker.service import Worker, WorkerSettings
+from worker.factory import Connections, WorkerCallbacks, WorkerSettings, start_worker
 
 AWAKE_S = 0.5
 SUMMED_UP = {**MAIN_METRIC, "sft": METRICS["sft"][1]}  # perplexity is what people have heard of
@@ -40,7 +40,8 @@ def serve(config: FederationConfig, mode: str, output: Output) -> int:
     run = session.open_run(config, mode, output, forget=lambda old: None)
     compute = detect()
     store = EmbeddedStore()
-    store.announce(run.directory)
+    store.start()
+    store.write_address(run.directory)
     output.print(f"watch it from another terminal: fccl tui --run {run.directory}")
     if isinstance(output, Telling):
         output.announced(store.url, run.directory)
@@ -53,7 +54,7 @@ def serve(config: FederationConfig, mode: str, output: Output) -> int:
         if isinstance(output, Telling):
             output.ended(_summary(outcome, path))
     finally:
-        store.close(run.directory)
+        store.close()
     return session.exit_code(outcome)
 
 
@@ -142,36 +143,34 @@ class _Federation:
         service = Service(
             self._run,
             broker,
-            self._store.open(),
+            self._store.connect(),
             time.time,
             users={LOCAL_SITE: LOCAL_SITE},
-            listen=self._output.print_event,
+            on_event=self._output.print_event,
             volatile=True,
             samples=Sampler(self._run, time.time),
         )
         return service.serve(self._stop)
 
     def _work(self) -> None:
-        setting = WorkerSettings(
+        settings = WorkerSettings(
             name=self._run.name,
             site=LOCAL,
             data=self._run.directory / "clients",
             state=self._run.directory.parent / ".workers",
             cache=cache_dir(),
-            host=host(),
+            host=host_name(),
             software=software_version(),
-        )
-        worker = Worker(
-            setting,
-            self._run.run_id,
-            EmbeddedBroker(self._server),
-            (self._store.open(), self._store.open()),
-            self._compute,
-            time.time,
-            told=lambda kind, text: None,
-            report=self._output.progress,
+            compute=self._compute,
             incremental=self._incremental,
         )
+        connections = Connections(
+            EmbeddedBroker(self._server), self._store.connect(), self._store.connect()
+        )
+        callbacks = WorkerCallbacks(
+            on_event=lambda kind, text: None, on_progress=self._output.progress
+        )
+        worker = start_worker(settings, self._run.run_id, connections, time.time, callbacks)
         worker.serve(self._over, abandon=self._abandon)
 
 

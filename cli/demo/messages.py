@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cli import jsonlog
 from cli.console import Output
-from common.protocol.records import Event
+from common.protocol.feed import Event
 
 NAME = "demo"
 VIEW, LINES = "view", "lines"

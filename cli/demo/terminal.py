@@ -25,7 +25,7 @@ from cli.console import Output
 from cli.demo.child import Child, Told
 from cli.main import INTERRUPTED
 from cli.signals import ASKED
-from common.protocol.records import Event
+from common.protocol.feed import Event
 from common.store.store import Store, connect
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class _Session:
 
     # What the screen asks (`tui.demo_app.Host`)
 
-    def standing(self) -> DemoStatus:
+    def status(self) -> DemoStatus:
         """How it stands with the process behind the screen."""
         from tui.demo_app import DemoStatus
 

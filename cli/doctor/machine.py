@@ -14,7 +14,7 @@ from typing import get_args
 from cli.doctor.checks import Check, Situation
 from common.config.config import FederationConfig
 from common.errors import DataError
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from common.protocol.wire import SCHEMA
 from common.software import software_version
 
@@ -108,7 +108,7 @@ def _source(config: FederationConfig, kind: RowKind, source: str) -> Check:
     data = config.data
     found = sources.load_source(
         kind, source, count=data.rows, seed=config.run.seed, columns=data.columns,
-        labels=data.labels, say=lambda line: None,
+        labels=data.labels, on_message=lambda line: None,
     )  # fmt: skip
     text = f"{kind}: {len(found.rows)} rows of {source} for {data.clients} clients"
     check = _with_skipped(text, [(skip.line, skip.reason) for skip in found.skipped])
@@ -128,10 +128,10 @@ def _with_skipped(text: str, skipped: Sequence[tuple[int, str]]) -> Check:
 
 def _prepared(folder: Path) -> Check:
     """Rows that `fccl prepare` or a coordinator has dealt."""
-    from learning.data import shards
+    from learning.data import prepared_data
 
-    prepared = shards.load_prepared(folder)
-    shards.check_files(prepared)
+    prepared = prepared_data.load(folder)
+    prepared_data.check_files(prepared)
     return Check("data", "ok", f"{folder}, prepared: {_per_client(prepared.rows())}")
 
 

@@ -23,7 +23,7 @@ from rich.text import Text
 from cli.learn.answers import clean
 from cli.learn.location import StateLocation, inbox_options, locate_state
 from common.errors import DataError
-from common.protocol.records import one_line
+from common.protocol.fields import one_line
 from tui.formatting import format_duration
 from worker.incremental.inbox import schema
 from worker.incremental.inbox.inbox import Inbox, StoredItem

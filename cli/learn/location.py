@@ -15,17 +15,17 @@ import click
 from pydantic import TypeAdapter, ValidationError
 
 from cli.options import config_option, find_config, run_option
-from common.config import config as configuration
+from common.config import loader
 from common.config.config import FederationConfig, IncrementalConfig
 from common.errors import DataError
+from common.protocol.fields import Identifier
 from common.protocol.naming import LOCAL_SITE
-from common.protocol.records import Identifier
-from coordinator.storage import run as runs
+from coordinator.storage.run_config import saved_config
 from worker.incremental.inbox import schema
 from worker.incremental.inbox.items import TASK
 from worker.incremental.serving import served_run
 from worker.incremental.serving.served_run import ServedRun
-from worker.spool import workers
+from worker.spool import count_workers
 
 _LISTED = 12  # clients in one message
 
@@ -50,7 +50,7 @@ class StateLocation:
         """Why an item is not learned at once; empty where a worker runs that will."""
         if not self.limits.enabled:
             return "it is not learned, for incremental.enabled is false"
-        if not workers(self.state):
+        if not count_workers(self.state):
             return "no worker runs here; it is learned when one does (`fccl worker`)"
         return ""
 
@@ -133,11 +133,7 @@ def locate_state(
     """The part of `locate_inbox` that is of no client; see there."""
     if directory is not None and site != LOCAL_SITE:
         raise click.UsageError("--run and --site exclude each other: an invited site has no run")
-    config = (
-        configuration.load(find_config(config_path))
-        if directory is None
-        else runs.saved_config(directory)
-    )
+    config = loader.load(find_config(config_path)) if directory is None else saved_config(directory)
     found = state or _folder(config, directory, site)
     return StateLocation(found, config.incremental, served_run.read(found))
 
@@ -149,7 +145,7 @@ def _folder(config: FederationConfig, directory: Path | None, site: str) -> Path
     if site != LOCAL_SITE:
         from cli.run import join_site
 
-        return join_site.wanted(None, site, config.run.name).place / "work"
+        return join_site.site_request(None, site, config.run.name).directory / "work"
     return Path(config.run.dir) / ".workers"
 
 

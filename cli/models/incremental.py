@@ -10,7 +10,7 @@ import click
 from cli.console import Output
 from cli.options import find_config
 from cli.render import render
-from common.config import config as configuration
+from common.config import loader
 from common.document import blocks as document
 from common.errors import DataError
 from worker.incremental.report import history, plots, report
@@ -32,7 +32,7 @@ def serve(state: Path | None, client: str | None, out: Path | None, as_json: boo
         DataError: There is no such inbox, or nothing was learned yet.
         RunError: The folder cannot be written.
     """
-    place = state or Path(configuration.load(find_config(None)).run.dir) / ".workers"
+    place = state or Path(loader.load(find_config(None)).run.dir) / ".workers"
     found = look(place, client)
     values = json.dumps({"state": str(place), **report.fields(found)}, indent=1)
     blocks = report.blocks(found)

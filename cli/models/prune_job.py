@@ -87,7 +87,7 @@ def run(job: Job, report: base.ProgressCallback, say: Callable[[str], None]) -> 
 def _texts(job: Job, say: Callable[[str], None]) -> Texts:
     if job.data is None:
         return Texts(make_prose(0, job.rows), make_prose(1, job.rows), None)
-    read = rows.load("cls", job.data, say=say).rows
+    read = rows.load("cls", job.data, on_message=say).rows
     found = [row for row in read if isinstance(row, LabelledText)]
     Random(0).shuffle(found)  # files may be sorted by label
     choosing, judging = found[: job.rows], found[job.rows :][:JUDGED]

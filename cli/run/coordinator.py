@@ -10,7 +10,8 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
-from broker.rabbit.broker import RabbitBroker
+from broker.protocol import BrokerStatus
+from broker.rabbit import broker as rabbit
 from broker.rabbit.management import ManagementApi
 from cli import checks, jsonlog
 from cli.console import Output
@@ -23,9 +24,9 @@ from cli.options import (
     plain_option,
     with_metrics_port,
 )
-from cli.run.health_server import COORDINATOR_LIMIT_S, Operated, operated
+from cli.run.health_server import COORDINATOR_LIMIT_S, ProcessStatus, serve_status
 from cli.signals import handle_signals
-from common.config import config as configuration
+from common.config import loader
 from common.config.config import FederationConfig
 from common.protocol.naming import LOCAL_SITE
 from common.store.store import Store, connect
@@ -47,7 +48,7 @@ def command(
     metrics_port: int | None,
 ) -> None:
     """Own a run: prepare data and model where needed, schedule, aggregate, commit, report."""
-    config = with_metrics_port(configuration.load(find_config(config_path)), metrics_port)
+    config = with_metrics_port(loader.load(find_config(config_path)), metrics_port)
     log = jsonlog.install("coordinator") if config.operations.log == "json" else None
     sys.exit(serve(config, mode_from_flags(resume, new, either), Output(plain, log)))
 
@@ -55,20 +56,20 @@ def command(
 def serve(config: FederationConfig, mode: str, output: Output) -> int:
     """Coordinate until the plan is complete or a stop is asked for; returns the exit code."""
     checks.check_can_start(config, mode)
-    with operated(config.operations, COORDINATOR_LIMIT_S) as shown:
+    with serve_status(config.operations, COORDINATOR_LIMIT_S) as shown:
         return _serve(config, mode, output, shown)
 
 
-def _serve(config: FederationConfig, mode: str, output: Output, shown: Operated) -> int:
-    def tell_broker(state: str) -> None:
-        shown.broker(state)
-        output.event("broker", state)
+def _serve(config: FederationConfig, mode: str, output: Output, shown: ProcessStatus) -> int:
+    def on_broker_status(status: BrokerStatus) -> None:
+        shown.set_broker(status)
+        output.event("broker", str(status))
 
     store = connect(config.store.url, ca=config.store.ca)
-    broker = RabbitBroker(config.broker.url, tell_broker, ca=config.broker.ca)
+    broker = rabbit.connect(config.broker.url, on_broker_status, ca=config.broker.ca)
     try:
         from cli.run import session
-        from coordinator.metrics import Metrics
+        from coordinator.metrics import CoordinatorMetrics
         from coordinator.service import Service
         from evaluation.live_samples import Sampler
         from learning.training.device import detect
@@ -84,16 +85,16 @@ def _serve(config: FederationConfig, mode: str, output: Output, shown: Operated)
             time.time,
             users={LOCAL_SITE: user_of(config.broker.url)},
             access=access_of(config, store),
-            listen=output.print_event,
+            on_event=output.print_event,
             queue_type=config.broker.queue_type,
             update_bytes=config.broker.site_mib << 20,
-            observe=Metrics(shown.registry, shown.health, run),
+            metrics=CoordinatorMetrics(shown.registry, shown.health, run),
             samples=Sampler(run, time.time),
         )
         stop = threading.Event()
         handle_signals([stop])
         outcome = service.serve(stop)
-        shown.over()
+        shown.set_over()
         path = session.conclude(run, outcome, detect, output)
     finally:
         broker.close()

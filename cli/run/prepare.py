@@ -9,7 +9,7 @@ import click
 
 from cli.console import Output
 from cli.options import config_option, find_config, plain_option
-from common.config import config as configuration
+from common.config import loader
 from common.errors import ConfigError
 from common.paths import cache_dir
 
@@ -28,12 +28,12 @@ def command(config_path: Path | None, out: Path | None, plain: bool) -> None:
     Writes client_<i>_{sft,va,cls}.jsonl, held-out rows, and a table and a picture of the skew. A
     coordinator whose data.dir names the folder begins with these rows.
     """
-    config = configuration.load(find_config(config_path))
+    config = loader.load(find_config(config_path))
     folder = out or (Path(config.data.dir) if config.data.dir else None)
     if folder is None:
         raise ConfigError("there is no folder to prepare rows in", "set data.dir, or give --out")
     output = Output(plain)
-    from learning.data import shards
+    from learning.data import prepared_data
     from preparation import run
 
     config = run.apply_offline_fallback(config, output.print)
@@ -43,7 +43,7 @@ def command(config_path: Path | None, out: Path | None, plain: bool) -> None:
     output.end_progress()
     if ready:
         output.print(f"{folder} was prepared before, its rows stay as they are")
-    output.console.print(shards.skew_tables(shards.load_prepared(folder)), markup=False)
+    output.console.print(prepared_data.skew_tables(prepared_data.load(folder)), markup=False)
     for client, rows in dealt.rows.items():
         counts = ", ".join(f"{count} {kind}" for kind, count in rows.items())
         output.print(f"{client}: {counts} rows to learn")

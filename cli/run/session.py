@@ -76,7 +76,7 @@ def conclude(
     if not outcome.complete:
         output.print(f"continue with --resume; everything accepted is in {run.directory}")
         return None
-    if outcome.before and (path := run.directory / "report" / "report.md").exists():
+    if outcome.was_complete and (path := run.directory / "report" / "report.md").exists():
         return path  # written last of its files, so that all of them are there
     return files.write(report.build(run, compute()), run.directory / "report")
 

@@ -13,17 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.config import config as configuration
+from common.config import loader
 from common.config.config import FederationConfig
 from common.errors import RunError
+from common.protocol.feed import Event
+from common.protocol.fields import RowKind
 from common.protocol.naming import LOCAL_SITE
-from common.protocol.records import (
-    BaseRef,
-    Event,
-    RowKind,
-    SampleAnswer,
-    VersionSummary,
-)
+from common.protocol.tasks import BaseRef
+from common.protocol.versions import SampleAnswer, VersionSummary
 from common.run_directory import journal_reader as journal
 from common.run_directory import samples
 from common.run_directory.records import (
@@ -172,7 +169,7 @@ def read_run(directory: Path) -> RecordedRun:
             raise RunError(
                 f"{directory} holds no run: it has no {file.name}", "name a directory under runs/"
             )
-    config = configuration.load(toml, {})
+    config = loader.load(toml, {})
     with journal.translated_errors(path), journal.open_journal(path) as db:
         run = _recorded_run(directory, config, db)
     if not run.versions:

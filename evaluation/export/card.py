@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.config.config import PhaseConfig
-from common.protocol.records import RowKind, VersionSummary
+from common.protocol.fields import RowKind
+from common.protocol.versions import VersionSummary
 from evaluation.export.loading_snippets import LoadingInfo, lm_eval_command, loading_snippet
 from evaluation.run_record import Recorded
 from learning.data import hub_data

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from common.protocol.records import ObjectiveName
+from common.protocol.fields import ObjectiveName
 from learning.models.export import BASE_FOLDER, ExportSummary
 from learning.objectives.template import format_prompt
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from common.config.config import PhaseConfig
-from common.protocol.records import VersionSummary
+from common.protocol.versions import VersionSummary
 from coordinator.storage import retention
 from coordinator.storage.run import Run
 from evaluation import opening

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from common.document.blocks import Block, BulletList, Heading, Paragraph, Picture, Table
-from common.protocol.records import RowKind, UpdateSummary, VersionSummary
+from common.protocol.fields import RowKind
+from common.protocol.versions import UpdateSummary, VersionSummary
 from evaluation.assessment import Assessment, EvaluatedVersion, KindAssessment
 from evaluation.comparison import Comparison, KindComparison
 from evaluation.report.report import PhaseHistory, Report, phase_histories

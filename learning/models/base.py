@@ -132,7 +132,7 @@ def cached(digest: str, cache: Path) -> Path | None:
 
 def _installed(digest: str, cache: Path) -> Path:
     if _DIGEST.fullmatch(digest) is None:
-        raise WireError(f"{digest[:80]!r} is no model digest (64 hexadecimal digits)")
+        raise WireError(f"{digest[:80]!r} is not a model digest (64 hexadecimal digits)")
     return cache / "models" / digest
 
 

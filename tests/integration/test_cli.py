@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import cli.main
-from common.config import config as configuration
+from common.config import loader
 from common.config.config import FederationConfig
 from learning.data.rows import write
 from learning.synthetic.instructions import make_instructions
@@ -126,7 +126,7 @@ WRONG = {
         {"d.jsonl": '{"text": "x"}\n{"text": "y"}\n'},
     ),
     "a broken JSON list": Wrong(
-        demo("--data", "d.json"), 3, ("d.json", "no valid JSON list"), {"d.json": f"[{ROW},"}
+        demo("--data", "d.json"), 3, ("d.json", "not a valid JSON list"), {"d.json": f"[{ROW},"}
     ),
     "a data file that is a directory": Wrong(demo("--data", "d"), 3, ("d", "check"), {"d": None}),
     "more clients than rows": Wrong(
@@ -220,7 +220,7 @@ def test_an_unreachable_broker_is_named_without_its_password(
         FCCL_STORE__URL=redis_server.url,
         FCCL_BROKER__URL=f"amqp://guest:{SECRET}@{where}/",
     )
-    assert SECRET not in one_line(command, 5, where, "refused", "set the broker URL")
+    assert SECRET not in one_line(command, 5, where, "refused", "set broker.url")
 
 
 @pytest.mark.servers
@@ -319,7 +319,7 @@ def test_init_writes_a_file_that_parses_to_the_defaults(place: Commands, tmp_pat
     (tmp_path / "sub").mkdir()
     for target, path in (("my.toml", "my.toml"), ("sub", "sub/federation.toml")):
         assert place.fork("init", target).end() == 0
-        assert configuration.load(tmp_path / path, {}) == FederationConfig()
+        assert loader.load(tmp_path / path, {}) == FederationConfig()
 
 
 # The demo

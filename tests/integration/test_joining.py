@@ -13,11 +13,12 @@ from uuid import uuid4
 import pytest
 from click.testing import CliRunner
 
-from broker.rabbit.broker import RabbitBroker
-from broker.rabbit.management import ManagementApi
+from broker.protocol import BrokerState, BrokerStatus
+from broker.rabbit import broker as rabbit
+from broker.rabbit.management import ManagementApi, Permission, permission
 from cli.doctor.command import command as doctor
 from common.errors import BrokerError, FcclError, JoinError, StoreAccessError, StoreError
-from common.protocol.invitation import Invitation
+from common.protocol.invitation import Invitation, broker_hash
 from common.protocol.naming import join_user, site_user
 from common.store import acl
 from common.store.store import connect
@@ -27,6 +28,7 @@ from coordinator.sites.registry import SiteRegistry
 from tests.support.processes import eventually
 from tests.support.tls_servers import Guarded, certs
 from worker.site import identity
+from worker.site import join as joining
 from worker.site.identity import Identity
 
 pytestmark = pytest.mark.servers
@@ -64,7 +66,7 @@ class Desk:
 
     def pulse(self) -> None:
         while not self._stop.wait(0.05):
-            self.notes += self.access.pulse()
+            self.notes += self.access.poll()
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -85,13 +87,13 @@ def desk(guarded_servers: Guarded, tmp_path: Path) -> Desk:
 
 
 def join(invitation: Invitation, place: Path, host: str = "ward7", skew: float = 0.0) -> Identity:
-    found = identity.join(
+    found = joining.join(
         invitation,
         place,
         host=host,
         software="fccl test",
         stop=threading.Event(),
-        told=lambda kind, text: None,
+        on_event=lambda kind, text: None,
         clock=lambda: time.time() + skew,
     )
     assert found is not None
@@ -112,12 +114,12 @@ def test_a_token_becomes_credentials_that_both_servers_take(desk: Desk, tmp_path
     place = tmp_path / "a"
     with desk.open():
         mine = join(desk.invite(), place)
-    config = identity.config_of(mine, place)
-    RabbitBroker(config.broker.url, ca=config.broker.ca).close()
+    config = identity.worker_config(mine, place)
+    rabbit.connect(config.broker.url, ca=config.broker.ca).close()
     connect(config.store.url, ca=config.store.ca).ping()
     assert (place / "identity.json").stat().st_mode & 0o77 == 0
     assert mine.password not in desk.sites.path.read_bytes().decode("latin-1")
-    assert dict(desk.access.active())["hospital-a"].max_rows == 100
+    assert dict(desk.access.allowances())["hospital-a"].max_rows == 100
     assert "joined from ward7" in desk.notes[0].text
 
 
@@ -133,15 +135,15 @@ def test_a_machine_that_died_while_it_asked_asks_again_with_the_same_password(
 ) -> None:
     invitation, stop = desk.invite(), threading.Event()
     stop.set()
-    asked = identity.join(
-        invitation, tmp_path / "a", host="h", software="s", stop=stop, told=lambda *_: None
+    asked = joining.join(
+        invitation, tmp_path / "a", host="h", software="s", stop=stop, on_event=lambda *_: None
     )
     assert asked is None
     with desk.open():
-        eventually("admitted", desk.access.active)  # while nobody waits for it
+        eventually("admitted", desk.access.allowances)  # while nobody waits for it
     mine = join(invitation, tmp_path / "a")
-    config = identity.config_of(mine, tmp_path / "a")
-    RabbitBroker(config.broker.url, ca=config.broker.ca).close()
+    config = identity.worker_config(mine, tmp_path / "a")
+    rabbit.connect(config.broker.url, ca=config.broker.ca).close()
 
 
 def test_a_used_token_says_when_and_by_whom(desk: Desk, tmp_path: Path) -> None:
@@ -157,9 +159,11 @@ def test_a_used_token_cannot_ask_for_other_credentials(desk: Desk, tmp_path: Pat
     invitation = desk.invite()
     with desk.open():
         join(invitation, tmp_path / "a")
-    door = identity._door(invitation, tmp_path / "a")
+    login = join_user(invitation.token_id)
+    url = identity.with_login(invitation.store, login, invitation.secret)
+    store = connect(url, ca=str(tmp_path / "a" / "ca.pem"))
     with pytest.raises(StoreAccessError):
-        door.put_join_request(invitation.token_id, b"{}")
+        store.put_join_request(invitation.token_id, b"{}")
 
 
 def test_a_replaced_token_is_not_known(desk: Desk, tmp_path: Path) -> None:
@@ -175,12 +179,12 @@ def test_a_second_token_ends_the_first_machines_credentials_once_it_is_used(
 ) -> None:
     with desk.open():
         first = join(desk.invite(), tmp_path / "a")
-        config = identity.config_of(first, tmp_path / "a")
+        config = identity.worker_config(first, tmp_path / "a")
         second = desk.invite(again=True)
-        RabbitBroker(config.broker.url, ca=config.broker.ca).close()  # not used: nothing changes
+        rabbit.connect(config.broker.url, ca=config.broker.ca).close()  # not used: nothing changes
         join(second, tmp_path / "b")
     with pytest.raises(BrokerError, match="refuses this user"):
-        RabbitBroker(config.broker.url, ca=config.broker.ca)
+        rabbit.connect(config.broker.url, ca=config.broker.ca)
     with pytest.raises(StoreAccessError):
         connect(config.store.url, ca=config.store.ca)
 
@@ -205,13 +209,13 @@ def test_a_token_that_was_used_while_no_coordinator_looked_expires_all_the_same(
 ) -> None:
     invitation, stop = desk.invite(), threading.Event()
     stop.set()  # it asks, and does not wait
-    identity.join(
-        invitation, tmp_path / "a", host="h", software="s", stop=stop, told=lambda *_: None
+    joining.join(
+        invitation, tmp_path / "a", host="h", software="s", stop=stop, on_event=lambda *_: None
     )
     assert desk.store.get_join_request(invitation.token_id) is not None
     desk.now = 3601.0
-    assert "nobody joined with it" in desk.access.pulse()[-1].text
-    assert "hospital-a" not in desk.access.active()
+    assert "nobody joined with it" in desk.access.poll()[-1].text
+    assert "hospital-a" not in desk.access.allowances()
 
 
 def test_a_token_of_another_federation(desk: Desk, tmp_path: Path) -> None:
@@ -238,7 +242,7 @@ def test_a_worker_of_another_protocol_may_come_back_with_the_right_one(
 ) -> None:
     invitation = desk.invite()
     with desk.open():
-        monkeypatch.setattr(identity, "PROTOCOL", 2)
+        monkeypatch.setattr(joining, "PROTOCOL", 2)
         text = refused(invitation, tmp_path / "a")
         assert "speaks protocol 2, this federation 1" in text
         monkeypatch.undo()
@@ -279,17 +283,19 @@ def test_without_its_management_api_nobody_is_invited(desk: Desk) -> None:
 def test_a_revoked_site_is_out_on_both_servers_at_once(desk: Desk, tmp_path: Path) -> None:
     with desk.open():
         mine = join(desk.invite(), tmp_path / "a")
-    config = identity.config_of(mine, tmp_path / "a")
-    states: list[str] = []
-    broker = RabbitBroker(config.broker.url, states.append, ca=config.broker.ca)
+    config = identity.worker_config(mine, tmp_path / "a")
+    statuses: list[BrokerStatus] = []
+    broker = rabbit.connect(config.broker.url, statuses.append, ca=config.broker.ca)
     store = connect(config.store.url, ca=config.store.ca)
     desk.access.revoke("hospital-a")
     with pytest.raises(StoreError):
         store.ping()
-    eventually("the connection is closed", lambda: [s for s in states if s.startswith("lost")])
-    eventually("and refused", lambda: [s for s in states if "refuses this user" in s])
+    eventually(
+        "the connection is closed", lambda: any(s.state is BrokerState.LOST for s in statuses)
+    )
+    eventually("and refused", lambda: any("refuses this user" in s.detail for s in statuses))
     broker.close()
-    assert not desk.access.active()
+    assert not desk.access.allowances()
 
 
 def test_servers_that_forget_their_users_are_told_again(desk: Desk, tmp_path: Path) -> None:
@@ -306,9 +312,28 @@ def test_servers_that_forget_their_users_are_told_again(desk: Desk, tmp_path: Pa
         eventually("the store is told", lambda: {user, door} <= acl.users(desk.store))
         eventually("the broker is told", lambda: user in desk.management.users())
         join(pending, tmp_path / "b")
-        config = identity.config_of(mine, tmp_path / "a")
-        RabbitBroker(config.broker.url, ca=config.broker.ca).close()
+        config = identity.worker_config(mine, tmp_path / "a")
+        rabbit.connect(config.broker.url, ca=config.broker.ca).close()
         connect(config.store.url, ca=config.store.ca).ping()
+
+
+def test_a_broker_user_that_has_lost_password_and_permissions_gets_them_back(
+    desk: Desk, tmp_path: Path
+) -> None:
+    with desk.open():
+        mine = join(desk.invite(), tmp_path / "a")
+    user, expected = site_user(desk.name, "hospital-a"), permission(desk.name, "hospital-a")
+    before = desk.management.accounts()[user]
+    assert before.permission == expected
+    nothing = Permission("^$", "^$", "^$")
+    desk.management.put_user(user, broker_hash("an older password"), nothing)
+    desk.now = 61.0
+    events = desk.access.poll()
+    assert [event.level for event in events] == ["warning"]
+    assert desk.management.accounts()[user] == before
+    assert desk.access.poll() == []
+    config = identity.worker_config(mine, tmp_path / "a")
+    rabbit.connect(config.broker.url, ca=config.broker.ca).close()
 
 
 def test_a_doctor_asks_as_the_site_itself(
@@ -316,7 +341,7 @@ def test_a_doctor_asks_as_the_site_itself(
 ) -> None:
     monkeypatch.setenv("FCCL_STATE", str(tmp_path))
     with desk.open():
-        join(desk.invite(), identity.folder(tmp_path, desk.name, "hospital-a"))
+        join(desk.invite(), identity.identity_dir(tmp_path, desk.name, "hospital-a"))
     found = CliRunner().invoke(doctor, ["--site", "hospital-a", "--json"])
     checks = {check["name"]: check for check in json.loads(found.output)["checks"]}
     assert [checks[name]["status"] for name in ("broker", "store", "clock")] == ["ok"] * 3

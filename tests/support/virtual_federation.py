@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from common.config.config import AggregationConfig, PhaseConfig, ScheduleConfig
-from common.protocol.records import ContributionStats
+from common.protocol.updates import ContributionStats
 from coordinator.core import machine
 from coordinator.core.events import (
     AcceptUpdate,
@@ -83,7 +83,7 @@ def candidate(task: OpenTask, site: str = "local", **changed: object) -> UpdateA
         "base_version": task.base_version,
         "stats": stats(),
         "norm": 1.0,
-        "problem": "",
+        "problem": None,
         "nbytes": 100,
         "upload": f"{site}.{task.task_id}.{task.attempt}",
     }

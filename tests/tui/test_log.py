@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textual.pilot import Pilot
 
-from common.protocol.records import Event
+from common.protocol.feed import Event
 from tests.support.tui.builders import event, snapshot
 from tests.support.tui.pilot import PaneApp, run_pane, screen_text, wait_until
 from tui.data.reader import Snapshot

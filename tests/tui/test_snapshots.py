@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from textual.pilot import Pilot
 
-from common.protocol.records import Event
+from common.protocol.feed import Event
 from common.run_directory import recorded_run
 from common.store.inbox_totals import InboxHistory
 from tests.support.tui.builders import (

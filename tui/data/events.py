@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from common.protocol.records import Event
+from common.protocol.feed import Event
 
 LEVELS = ("info", "warning", "error")
 

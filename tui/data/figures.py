@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
-from common.protocol.records import Heartbeat, UpdateSummary, VersionSummary
+from common.protocol.heartbeat import Heartbeat
+from common.protocol.versions import UpdateSummary, VersionSummary
 from common.store.view import ClientRow, RunInfo
 
 RECENT = 10  # versions over which a rate or a trend is taken

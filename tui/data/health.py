@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from common.protocol.records import VersionSummary
+from common.protocol.versions import VersionSummary
 from common.store.view import FederationView
 from tui.data.figures import RECENT, median_seconds
 from tui.formatting import plural

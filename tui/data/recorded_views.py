@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Protocol, TypeVar
 
+from common.protocol.heartbeat import Heartbeat
 from common.protocol.naming import LOCAL_SITE
-from common.protocol.records import Heartbeat
 from common.run_directory import samples
 from common.run_directory.recorded_run import RecordedRun
 from common.run_directory.records import AcceptedUpdate, AttemptRecord

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from common.protocol.records import VersionSummary
+from common.protocol.versions import VersionSummary
 
 
 def weights_by_client(versions: Iterable[VersionSummary]) -> dict[str, dict[int, float]]:

@@ -14,7 +14,9 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import Static
 
-from common.protocol.records import Event, UpdateSummary, VersionSummary, one_line
+from common.protocol.feed import Event
+from common.protocol.fields import one_line
+from common.protocol.versions import UpdateSummary, VersionSummary
 from common.store.view import FederationView
 from tui.data.events import recent_rejections, rejection_reason
 from tui.data.reader import Snapshot

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from common.protocol.records import Heartbeat
+from common.protocol.heartbeat import Heartbeat
 from common.store.view import ClientRow
 from tui.data import figures
 from tui.data.reader import Snapshot

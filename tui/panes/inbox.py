@@ -6,7 +6,7 @@ from textual import on
 from textual.app import ComposeResult
 from textual.widgets import Static
 
-from common.protocol.records import InboxFigures
+from common.protocol.heartbeat import InboxFigures
 from common.store.inbox_totals import InboxHistory, add_up
 from tui.data.reader import Snapshot
 from tui.formatting import MISSING, format_duration, format_number

@@ -12,7 +12,7 @@ from textual.containers import Vertical
 from textual.message import Message
 from textual.widgets import Input, Static
 
-from common.protocol.records import Event
+from common.protocol.feed import Event
 from tui.data.events import LEVELS, event_target, filter_events
 from tui.data.reader import Snapshot
 from tui.formatting import format_event

@@ -19,7 +19,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.widgets import Static
 
-from common.protocol.records import SampleAnswer
+from common.protocol.versions import SampleAnswer
 from tui.data.reader import Snapshot
 from tui.formatting import plural
 from tui.widgets.row_list import RowList

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from common.protocol.records import Heartbeat
+from common.protocol.heartbeat import Heartbeat
 from common.store.view import FederationView
 from tui.data.reader import Snapshot
 from tui.formatting import MISSING

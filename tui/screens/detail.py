@@ -12,7 +12,7 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from common.protocol.records import UpdateSummary
+from common.protocol.versions import UpdateSummary
 from common.store.view import FederationView
 from tui.data.figures import AppliedUpdate
 from tui.data.reader import Snapshot

@@ -13,7 +13,7 @@ from textual.containers import Container
 from textual.widgets import Static
 from textual_plot import HiResMode, LegendLocation, PlotWidget
 
-from common.protocol.records import VersionSummary
+from common.protocol.versions import VersionSummary
 from tui.data.figures import phase_starts
 from tui.widgets.sparkline import downsample, sparkline
 

@@ -12,7 +12,7 @@ from textual.geometry import Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from common.protocol.records import VersionSummary
+from common.protocol.versions import VersionSummary
 from tui.data.weights import natural_key, weight_digit, weights_by_client
 
 NAME_WIDTH = 14

@@ -23,10 +23,14 @@ from filelock import Timeout
 from common.clock import Clock
 from common.config.config import IncrementalConfig
 from common.errors import DataError, ModelError, StoreError, WireError
-from common.protocol.records import ROW_KINDS, CurrentModel, InboxFigures, Receipt, TrainTask
+from common.protocol.fields import ROW_KINDS
+from common.protocol.heartbeat import InboxFigures
+from common.protocol.tasks import Receipt, TrainTask
 from common.protocol.tensors import Tensors
+from common.protocol.versions import CurrentModel
 from learning.models import lora
 from worker.data.shards import ClientData
+from worker.events import EventCallback, WorkerEventKind
 from worker.incremental.inbox import schema
 from worker.incremental.inbox.learning_store import Entry, LearningStore
 from worker.incremental.inbox.watcher import InboxWatcher
@@ -34,9 +38,9 @@ from worker.incremental.serving import served_run
 from worker.incremental.training.shadow import ShadowModel, row
 from worker.incremental.training.trainer import ClientContext, IncrementalTrainer
 from worker.models.loaded import ModelCache
-from worker.models.source import ArtifactSource
-from worker.spool import Pending, Slot, client_lock
-from worker.trainer import NOTHING, IncrementalStart
+from worker.models.source import ModelSource
+from worker.spool import PendingUpdate, Slot, client_lock
+from worker.trainer import NO_START, IncrementalStart
 
 BATCH = 256  # items that are learned in one go
 KEEP_S = 5.0  # between two writes of the newest version to the disk
@@ -65,12 +69,12 @@ class Callbacks:
     """Whom the learner tells.
 
     Attributes:
-        told: The kind and text of what happens. Never user text.
+        on_event: Called with the kind and text of what happens. Never user text.
         shown: The figures of the inboxes, and the clients that would like to send.
         wanted: The digest of a base model to ask the coordinator for, and None at last.
     """
 
-    told: Callable[[str, str], None]
+    on_event: EventCallback
     shown: Callable[[tuple[InboxFigures, ...], tuple[str, ...]], None]
     wanted: Callable[[str | None], None]
 
@@ -94,7 +98,7 @@ class Learner:
         config: IncrementalConfig,
         data: ClientData,
         models: ModelCache,
-        source: ArtifactSource,
+        source: ModelSource,
         slot: Slot,
         clock: Clock,
         voice: Callbacks,
@@ -107,7 +111,7 @@ class Learner:
         self._place, self._config = place, config
         self._models, self._source, self._slot = models, source, slot
         self._voice = voice
-        self._tutor = IncrementalTrainer(config, data, clock, voice.told)
+        self._tutor = IncrementalTrainer(config, data, clock, voice.on_event)
         self._paths = {client: schema.inbox_path(place.state, client) for client in place.clients}
         self._watch = InboxWatcher(self._paths, time.monotonic)
         self._known: dict[str, _Known] = {}
@@ -132,14 +136,14 @@ class Learner:
         try:
             self._follow()
         except (StoreError, WireError, ModelError, DataError) as error:
-            self._voice.told("waiting", error.what)
+            self._voice.on_event(WorkerEventKind.WAITING, error.what)
         due = [*self._watch.due(), *self._tutor.answered(), *self._behind()]
         self._each(dict.fromkeys(due), abandon)
 
     def between_steps(self, task: TrainTask, abandon: Flag) -> None:
         """Look into them while a task trains, and leave its model as it was."""
         due = dict.fromkeys([*self._watch.due(), *self._tutor.answered()])
-        loaded = self._models.at_hand
+        loaded = self._models.current
         if not due or loaded is None:
             return
         mode, trained = loaded.model.training, lora.read_adapter(loaded.model)
@@ -156,7 +160,7 @@ class Learner:
             self._follow()
             self._keep(0.0)
         except (StoreError, WireError, ModelError, DataError) as error:
-            self._voice.told("waiting", error.what)  # an earlier version is there
+            self._voice.on_event(WorkerEventKind.WAITING, error.what)  # an earlier version is there
 
     # on the way of an update
 
@@ -168,7 +172,7 @@ class Learner:
                 self._announce()
                 self._keep(KEEP_S)
             except DataError as error:  # the task goes on
-                self._voice.told("waiting", str(error)[:500])
+                self._voice.on_event(WorkerEventKind.WAITING, str(error)[:500])
 
     def prepare_task(
         self, task: TrainTask, base: Path, adapter: Tensors, abandon: Flag
@@ -180,7 +184,7 @@ class Learner:
         client = task.client_id
         path = self._paths.get(client)
         if path is None or not path.exists():
-            return NOTHING
+            return NO_START
         model = _model_of(task)
         try:
             with LearningStore(path) as book:
@@ -190,8 +194,8 @@ class Learner:
                 start = self._start(pupil, task)
                 self._remember(client, book)
         except DataError as error:
-            self._voice.told("waiting", f"the inbox of {client}: {error}"[:500])
-            return NOTHING
+            self._voice.on_event(WorkerEventKind.WAITING, f"the inbox of {client}: {error}"[:500])
+            return NO_START
         self._say()
         return start
 
@@ -199,7 +203,7 @@ class Learner:
         """A task was abandoned or refused: nothing rides in it."""
         self._settled(f"{task.task_id}.{task.attempt}", accepted=False)
 
-    def apply_receipt(self, pending: Pending, receipt: Receipt) -> None:
+    def apply_receipt(self, pending: PendingUpdate, receipt: Receipt) -> None:
         """An update has its receipt. From any thread; again is harmless."""
         accepted = receipt.state == "accepted" and receipt.attempt == pending.attempt
         self._settled(pending.update_id, accepted=accepted)
@@ -214,10 +218,12 @@ class Learner:
                 with LearningStore(path) as book:
                     count = book.settle(ride, accepted=accepted)
             except DataError as error:
-                self._voice.told("waiting", str(error)[:500])
+                self._voice.on_event(WorkerEventKind.WAITING, str(error)[:500])
                 continue
             if count and accepted:
-                self._voice.told("settled", f"{count} items of live input are in update {ride}")
+                self._voice.on_event(
+                    WorkerEventKind.SETTLED, f"{count} items of live input are in update {ride}"
+                )
 
     # inside
 
@@ -235,7 +241,9 @@ class Learner:
             except Timeout:
                 continue  # another worker of this machine trains it, and looks into its inbox
             except (StoreError, WireError, ModelError, DataError) as error:
-                self._voice.told("waiting", f"the inbox of {client}: {error}"[:500])
+                self._voice.on_event(
+                    WorkerEventKind.WAITING, f"the inbox of {client}: {error}"[:500]
+                )
             self._watch.done(client)
             looked = True
         if looked:
@@ -248,10 +256,12 @@ class Learner:
         if not waiting and local is None and not self._tutor.asks(client):
             return
         if self._newest is None:
-            self._voice.told("waiting", f"the inbox of {client}: no version was seen yet")
+            self._voice.on_event(
+                WorkerEventKind.WAITING, f"the inbox of {client}: no version was seen yet"
+            )
             return
         model, adapter = self._newest
-        base = self._source.base(model.base, self._voice.wanted, abandon)
+        base = self._source.fetch_base(model.base, self._voice.wanted, abandon)
         if base is None:
             return
         pupil = ClientContext(client, book, self._shadow(model, base), model, adapter)
@@ -289,7 +299,7 @@ class Learner:
             book.enter(self._place.run)
             self._entered.add(client)
         if recover and (local := book.local(self._place.run)) and local.ride:
-            if not self._slot.spooled(local.ride):
+            if not self._slot.is_spooled(local.ride):
                 book.settle(local.ride, accepted=False)
             else:
                 self._rides[local.ride] = client
@@ -299,7 +309,7 @@ class Learner:
         if not self._watch.there():
             return
         known = self._newest[0].version if self._newest else None
-        found = self._source.newest(known)
+        found = self._source.fetch_newest(known)
         if found is not None:
             self._newest = found
             self._announce()

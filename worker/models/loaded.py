@@ -1,6 +1,6 @@
-"""The base model with an adapter attached, loaded once and kept between tasks.
+"""Base model with an adapter attached, loaded once and kept between tasks.
 
-Whoever uses it writes the adapter's tensors into it first (`learning.models.lora.write_adapter`).
+Its users first write the tensors of an adapter into it (`learning.models.lora.write_adapter`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from common.protocol.records import LoraSpec, ObjectiveName
+from common.protocol.fields import ObjectiveName
+from common.protocol.tasks import LoraSpec
 from learning.models import lora, objective_model
 from learning.models.lora import AdaptedModel
 from learning.training.compilation import compile_blocks
@@ -19,24 +20,24 @@ from learning.training.device import Compute
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A model in memory."""
+class AdapterModel:
+    """Model in memory, and its tokenizer."""
 
     model: AdaptedModel
     tokenizer: PreTrainedTokenizerBase
 
 
 class ModelCache:
-    """Keeps the model that was used last."""
+    """Cache of one model: the one that was used last."""
 
     def __init__(self, compute: Compute) -> None:
         self.compute = compute
         self._key: tuple[object, ...] = ()
-        self._loaded: Loaded | None = None
+        self._loaded: AdapterModel | None = None
 
     @property
-    def at_hand(self) -> Loaded | None:
-        """What is loaded now."""
+    def current(self) -> AdapterModel | None:
+        """The model that is loaded now."""
         return self._loaded
 
     def load(
@@ -46,25 +47,25 @@ class ModelCache:
         digest: str,
         settings: LoraSpec | None,
         labels: Sequence[str],
-    ) -> Loaded:
-        """The model for an objective; the one at hand, if it is that.
+    ) -> AdapterModel:
+        """Return the model for an objective, and load it unless it is the current one.
 
         Args:
-            objective: Classification has a head, the others do not.
+            objective: Decides on the head: `classification` has one, the others do not.
             base: Directory of the base model.
-            digest: Its identity.
+            digest: Digest of the base model.
             settings: The adapter's shape; None trains all parameters.
             labels: Class names, for `classification`.
 
         Raises:
-            ModelError: It cannot be loaded, or takes no such adapter.
+            ModelError: The model cannot be loaded, or takes no such adapter.
         """
         key = (digest, settings, objective == "classification", tuple(labels))
         if self._loaded is None or self._key != key:
-            self._loaded = None  # the old one's memory first
+            self._loaded = None  # frees the old model's memory first
             found = objective_model.load_for_objective(objective, base, labels, self.compute.device)
             model = lora.attach(found.model, settings, seed=0)  # its tensors are overwritten
             if self.compute.compiled:
                 compile_blocks(model)
-            self._key, self._loaded = key, Loaded(model, found.tokenizer)
+            self._key, self._loaded = key, AdapterModel(model, found.tokenizer)
         return self._loaded

@@ -6,14 +6,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from common.protocol.records import (
-    Event,
-    Heartbeat,
-    InboxFigures,
-    SampleAnswer,
-    UpdateSummary,
-    VersionSummary,
-)
+from common.protocol.feed import Event
+from common.protocol.heartbeat import Heartbeat, InboxFigures
+from common.protocol.versions import SampleAnswer, UpdateSummary, VersionSummary
 from common.store.view import ClientRow, FederationView, QueueRow, RunInfo
 from tui.data.reader import Snapshot
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from textual.pilot import Pilot
 from textual.widgets import Static
 
-from common.protocol.records import VersionSummary
+from common.protocol.versions import VersionSummary
 from common.protocol.wire import pack
 from common.store.store import Store, connect
 from common.store.view import ClientRow, RunInfo

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from common.protocol.records import VersionSummary
+from common.protocol.versions import VersionSummary
 from common.store.view import FederationView
 from tests.support.tui.builders import client, heartbeat, info, update, version
 from tui.data import figures, health

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from common.config.config import AggregationConfig
-from common.protocol.records import ContributionStats
+from common.protocol.updates import ContributionStats
 from coordinator.aggregation.contribution import contribution_weights
 from learning.data.row_types import Instruction
 from learning.data.rows import write

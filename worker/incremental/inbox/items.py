@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from common.errors import DataError
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from learning.data import row_parser
 
 TASK = "feedback"

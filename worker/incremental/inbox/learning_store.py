@@ -20,7 +20,8 @@ from typing import Any
 
 from safetensors.numpy import load, save
 
-from common.protocol.records import InboxFigures, RowKind
+from common.protocol.fields import RowKind
+from common.protocol.heartbeat import InboxFigures
 from common.protocol.tensors import Tensors
 from learning.evaluation.measurement import Measurement
 from worker.incremental.inbox import schema

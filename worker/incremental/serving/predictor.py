@@ -13,17 +13,18 @@ from pathlib import Path
 import torch
 
 from common.errors import DataError, ModelError
-from common.protocol.records import CurrentModel
 from common.protocol.tensors import Tensors
+from common.protocol.versions import CurrentModel
 from learning.data.row_types import LabelledText
-from learning.evaluation.evaluate import Sampling, class_probabilities, generate
+from learning.evaluation.generation import Sampling, generate
+from learning.evaluation.inference import class_probabilities
 from learning.models import base, lora
 from learning.objectives.classification import ClassEncoder
 from learning.objectives.template import format_prompt
 from learning.training.device import Compute, available_cores
 from worker.incremental.serving import served_run
 from worker.incremental.serving.client_model import ClientModel, load_client_model
-from worker.models.loaded import Loaded, ModelCache
+from worker.models.loaded import AdapterModel, ModelCache
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class Predictor:
             )
         return found
 
-    def _loaded(self, model: CurrentModel) -> Loaded:
+    def _loaded(self, model: CurrentModel) -> AdapterModel:
         path = base.cached(model.base.digest, self._cache)
         if path is None:
             raise ModelError(
@@ -130,7 +131,7 @@ class Predictor:
         loaded = self._loaded(model)
         if model.objective != "classification":
             asked = [format_prompt(text)]
-            [answer] = generate(loaded.model, loaded.tokenizer, asked, new_tokens, drawn=drawn)
+            [answer] = generate(loaded.model, loaded.tokenizer, asked, new_tokens, sampling=drawn)
             return Prediction(model.version, local, answer)
         row = LabelledText(text, model.labels[0])  # of some class: it is not looked at
         encoded = ClassEncoder(model.labels).encode(loaded.tokenizer, [row], model.max_length)

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.config.config import IncrementalConfig
-from common.protocol.records import ROW_KINDS, CurrentModel, LocalTraining, ObjectiveName, RowKind
+from common.protocol.fields import ROW_KINDS, ObjectiveName, RowKind
+from common.protocol.tasks import LocalTraining
 from common.protocol.tensors import Tensors
+from common.protocol.versions import CurrentModel
 from learning.data.row_types import Instruction, LabelledText, PreferencePair
-from learning.evaluation.evaluate import restore_order
+from learning.evaluation.inference import restore_order
 from learning.evaluation.measurement import Measurement
 from learning.models import lora
 from learning.objectives import classification, dpo, registry
@@ -21,7 +23,7 @@ from learning.training import loop
 from worker.data.shards import TokenisedShard
 from worker.incremental.inbox.learning_store import Entry
 from worker.incremental.training import replay
-from worker.models.loaded import Loaded
+from worker.models.loaded import AdapterModel
 
 LR_LORA: Mapping[RowKind, float] = {"cls": 3e-4, "sft": 5e-4, "va": 5e-4}
 """AdamW's, at the first step of a lesson. Of a pretrained encoder 5e-4 makes a client forget more
@@ -74,7 +76,12 @@ class ShadowModel:
     """A loaded model, borrowed: its own adapter is overwritten."""
 
     def __init__(
-        self, loaded: Loaded, model: CurrentModel, config: IncrementalConfig, *, autocast: bool
+        self,
+        loaded: AdapterModel,
+        model: CurrentModel,
+        config: IncrementalConfig,
+        *,
+        autocast: bool,
     ) -> None:
         self._model, self._tokenizer = loaded.model, loaded.tokenizer
         self._about, self._config, self._autocast = model, config, autocast

@@ -23,7 +23,7 @@ from typing import Any
 import httpx
 
 from common.errors import ConfigError
-from common.protocol.records import RowKind, one_line
+from common.protocol.fields import RowKind, one_line
 from learning.evaluation.measurement import Measurement
 from worker.incremental.validation import command
 from worker.incremental.validation.errors import NEVER, ValidatorError

@@ -21,9 +21,11 @@ from cli.learn.location import locate_inbox
 from cli.main import fccl
 from common.config.config import IncrementalConfig
 from common.errors import DataError, FcclError, JoinError, ModelError
+from common.protocol.fields import ObjectiveName
 from common.protocol.manifest import make_manifest, sha256_hex
-from common.protocol.records import BaseRef, BlobRef, CurrentModel, LoraSpec, ObjectiveName
+from common.protocol.tasks import BaseRef, BlobRef, LoraSpec
 from common.protocol.tensors import Tensors
+from common.protocol.versions import CurrentModel
 from learning.models import lora, objective_model
 from tests.support.tiny_encoder import encoder, saved
 from tests.support.tiny_model import tiny_model, tiny_tokenizer

@@ -5,23 +5,20 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from common.protocol.records import (
-    Adapter,
+from common.protocol.feed import Event
+from common.protocol.fields import Record
+from common.protocol.heartbeat import Heartbeat, LocalEvent
+from common.protocol.tasks import (
     BaseRef,
     BlobRef,
-    Event,
-    Heartbeat,
-    LocalEvent,
     LocalTraining,
     LoraSpec,
     Receipt,
-    Record,
     TaskRefusal,
-    TensorEntry,
     TrainTask,
-    Update,
-    VersionSummary,
 )
+from common.protocol.updates import TensorEntry, Update
+from common.protocol.versions import Adapter, VersionSummary
 from tests.support.virtual_federation import stats
 
 SHA = "0123456789abcdef" * 4

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from common.protocol.records import ContributionStats, UpdateSummary, VersionSummary
+from common.protocol.updates import ContributionStats
+from common.protocol.versions import UpdateSummary, VersionSummary
 from common.protocol.wire import pack, unpack
 
 STATS = {

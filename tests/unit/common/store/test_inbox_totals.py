@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from common.protocol.records import InboxFigures
+from common.protocol.heartbeat import InboxFigures
 from common.store.inbox_totals import (
     REMEMBERED,
     InboxHistory,

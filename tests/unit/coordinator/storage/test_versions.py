@@ -10,8 +10,10 @@ import pytest
 
 from common.errors import RunError
 from common.protocol import codec
-from common.protocol.records import Adapter, BlobRef, CodecName
+from common.protocol.fields import CodecName
+from common.protocol.tasks import BlobRef
 from common.protocol.tensors import Tensors
+from common.protocol.versions import Adapter
 from common.protocol.wire import unpack
 from common.run_directory.version_files import ADAPTER_FILES
 from coordinator.storage.versions import Versions
@@ -139,5 +141,5 @@ def test_only_what_is_to_be_kept_stays(tmp_path: Path) -> None:
     made = versions(tmp_path)
     for version in range(4):
         write(made, version, THETA)
-    assert made.retain({0, 3, 9}) == [1, 2]
+    made.retain({0, 3, 9})
     assert names(tmp_path) == ["000000", "000003"]

@@ -25,17 +25,12 @@ from transformers import (
     BertForSequenceClassification,
 )
 
-from common.config.config import parse
+from common.config.loader import parse
 from common.errors import ConfigError, ModelError, RunError
-from common.protocol.records import (
-    BaseRef,
-    ContributionStats,
-    LoraSpec,
-    ObjectiveName,
-    RowKind,
-    UpdateSummary,
-    VersionSummary,
-)
+from common.protocol.fields import ObjectiveName, RowKind
+from common.protocol.tasks import BaseRef, LoraSpec
+from common.protocol.updates import ContributionStats
+from common.protocol.versions import UpdateSummary, VersionSummary
 from coordinator.storage import run as runs
 from coordinator.storage.journal import Journal
 from coordinator.storage.versions import Versions

@@ -24,7 +24,8 @@ from common.document.blocks import (
     to_markdown,
 )
 from common.errors import RunError
-from common.protocol.records import ContributionStats, UpdateSummary, VersionSummary
+from common.protocol.updates import ContributionStats
+from common.protocol.versions import UpdateSummary, VersionSummary
 from evaluation.assessment import AnsweredRow, Assessment, EvaluatedVersion, KindAssessment
 from evaluation.comparison import ComparedVersion, Comparison, KindComparison
 from evaluation.report import files, plots, tables

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import ConfigError, DataError
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from learning.data import rows
 from learning.data.row_types import MAX_CHARS, Instruction, LabelledText, PreferencePair, Row
 from learning.data.rows import load, read, write
@@ -82,12 +82,12 @@ def test_lines_and_a_list_give_the_same_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "bad", "reason"),
     [
-        ("sft", "{oops", "no valid JSON"),
-        ("sft", '{"instruction": "Add.", "outp', "no valid JSON"),
-        ("sft", '"text"', "no JSON object"),
-        ("sft", "[1]", "no JSON object"),
-        ("sft", "[" * 100_000, "no valid JSON"),
-        ("sft", '{"instruction": 7, "output": "x"}', "instruction is no text"),
+        ("sft", "{oops", "not valid JSON"),
+        ("sft", '{"instruction": "Add.", "outp', "not valid JSON"),
+        ("sft", '"text"', "not a JSON object"),
+        ("sft", "[1]", "not a JSON object"),
+        ("sft", "[" * 100_000, "not valid JSON"),
+        ("sft", '{"instruction": 7, "output": "x"}', "instruction is not text"),
         ("sft", '{"instruction": "x", "output": "  "}', "output is empty"),
         ("sft", '{"input": "x", "output": "y"}', "instruction is missing"),
         ("sft", '{"instruction": "x", "output": "\\ud800"}', "output is not valid UTF-8 text"),
@@ -104,12 +104,12 @@ def test_lines_and_a_list_give_the_same_rows(tmp_path: Path) -> None:
             "chosen and rejected are equal",
         ),
         ("cls", '{"text": "x"}', "label is missing"),
-        ("cls", '{"text": "x", "label": [1]}', "label is no text"),
-        ("cls", '{"text": "x", "label": 0.5}', "label is no text"),
+        ("cls", '{"text": "x", "label": [1]}', "label is not text"),
+        ("cls", '{"text": "x", "label": 0.5}', "label is not text"),
         (
             "cls",
             json.dumps({"text": "x", "label": "y" * 101}),
-            "label has 101 characters, more than 100: no class",
+            "label has 101 characters, more than 100: not a class",
         ),
     ],
 )
@@ -147,9 +147,9 @@ def test_stray_bytes_spoil_only_the_row_whose_fields_they_are_in(tmp_path: Path)
         (b" \n\n", "empty"),
         (b"\xef\xbb\xbf", "empty"),
         (b"\xff\xfe\x00", "not UTF-8"),
-        (b"\x00" * 100, "no usable row (row 1: no valid JSON)"),
-        (b"[{]", "no valid JSON list"),
-        (b"[[[[" * 50_000, "no valid JSON list"),
+        (b"\x00" * 100, "no usable row (row 1: not valid JSON)"),
+        (b"[{]", "not a valid JSON list"),
+        (b"[[[[" * 50_000, "not a valid JSON list"),
         (b"{}\n{}", "no usable row (row 1: instruction is missing)"),
         (b"[]", "no usable row"),
     ],
@@ -179,7 +179,7 @@ def test_labels_that_are_numbers_or_truth_values_become_text(tmp_path: Path) -> 
 
 def test_a_label_outside_the_declared_ones_is_skipped_and_named(tmp_path: Path) -> None:
     path = put(tmp_path, "text,label\nfine,pos\nodd,mixed\n", "data.csv")
-    got = load("cls", str(path), labels=["pos", "neg"], say=quiet)
+    got = load("cls", str(path), labels=["pos", "neg"], on_message=quiet)
     assert got.rows == (LabelledText("fine", "pos"),)
     assert [(skip.line, skip.reason) for skip in got.skipped] == [
         (3, "label is 'mixed', which is none of the declared labels")
@@ -191,7 +191,7 @@ def test_a_source_without_a_declared_label_is_refused_with_the_declared_ones(
 ) -> None:
     path = put(tmp_path, "text,label\nfine,1\nodd,0\n", "data.csv")
     with pytest.raises(DataError, match=r"label is '1'.*; data.labels are pos, neg$"):
-        load("cls", str(path), labels=["pos", "neg"], say=quiet)
+        load("cls", str(path), labels=["pos", "neg"], on_message=quiet)
 
 
 @pytest.mark.parametrize("name", ["data.csv", "data.tsv", "data.jsonl", "data.json"])
@@ -203,17 +203,17 @@ def test_a_mapping_says_which_columns_the_fields_are_in(tmp_path: Path, name: st
         "data.json": '[{"id": 7, "review_body": "good, and short", "stars": 5}]',
     }
     path = put(tmp_path, content[name], name)
-    got = load("cls", str(path), {"text": "review_body", "label": "stars"}, say=quiet)
+    got = load("cls", str(path), {"text": "review_body", "label": "stars"}, on_message=quiet)
     assert got.rows == (LabelledText("good, and short", "5"),)
     with pytest.raises(ConfigError) as error:
-        load("cls", str(path), {"text": "body", "label": "stars"}, say=quiet)
+        load("cls", str(path), {"text": "body", "label": "stars"}, on_message=quiet)
     assert "no column 'body'" in error.value.what
     assert error.value.remedy == "its columns are id, review_body, stars"
 
 
 def test_a_mapping_of_a_field_that_no_row_has_names_the_fields_there_are(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"'body', which is no field .* text, label"):
-        load("cls", str(tmp_path / "unread.csv"), {"body": "text"}, say=quiet)
+    with pytest.raises(ConfigError, match=r"'body', which is not a field .* text, label"):
+        load("cls", str(tmp_path / "unread.csv"), {"body": "text"}, on_message=quiet)
 
 
 def test_a_source_without_known_columns_says_what_is_needed_and_what_is_there(
@@ -221,7 +221,7 @@ def test_a_source_without_known_columns_says_what_is_needed_and_what_is_there(
 ) -> None:
     path = put(tmp_path, "phrase,rating\nfine,high\npoor,low\n", "data.csv")
     with pytest.raises(DataError) as error:
-        load("cls", str(path), say=quiet)
+        load("cls", str(path), on_message=quiet)
     assert error.value.remedy == (
         "every row needs the fields text and label; its columns are phrase, rating"
     )
@@ -236,9 +236,9 @@ def test_no_message_holds_the_text_of_a_row(tmp_path: Path) -> None:
         {"prompt": secret * 2000, "chosen": "a", "rejected": secret},
     ]
     path = put(tmp_path, "\n".join([*map(json.dumps, items), f'{{"prompt": "{secret}']))
-    got = load("va", str(path), say=quiet)
+    got = load("va", str(path), on_message=quiet)
     assert [skip.line for skip in got.skipped] == [2, 3, 4, 5]
     assert not any(secret in skip.reason for skip in got.skipped)
     with pytest.raises(DataError) as error:
-        load("va", str(put(tmp_path, json.dumps(items[1]))), say=quiet)
+        load("va", str(put(tmp_path, json.dumps(items[1]))), on_message=quiet)
     assert secret not in str(error.value)

@@ -8,18 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import ConfigError, DataError
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
+from learning.data.prepared_data import PreparedData, load
 from learning.data.row_types import Instruction, LabelledText, PreferencePair, Row
 from learning.data.rows import read
-from learning.data.shards import (
-    MAX_HELDOUT,
-    PreparedData,
-    R,
-    Split,
-    load_prepared,
-    prepare_shards,
-    split_rows,
-)
+from learning.data.shards import prepare_shards
+from learning.data.splits import MAX_HELDOUT, R, Split, split_rows
 from learning.synthetic.instructions import make_instructions
 
 ROWS = make_instructions(0, 300)
@@ -103,11 +97,7 @@ def test_kinds_are_dealt_by_draws_of_their_own(prepared: PreparedData) -> None:
 
 def test_preparing_again_changes_nothing(prepared: PreparedData) -> None:
     before = {path: path.stat().st_mtime_ns for path in prepared.folder.iterdir()}
-    assert (
-        prepare_shards(ALL, **SETTINGS, out=prepared.folder)
-        == prepared
-        == load_prepared(prepared.folder)
-    )
+    assert prepare_shards(ALL, **SETTINGS, out=prepared.folder) == prepared == load(prepared.folder)
     assert {path: path.stat().st_mtime_ns for path in prepared.folder.iterdir()} == before
 
 
@@ -181,10 +171,10 @@ def test_a_folder_that_was_not_prepared_or_is_damaged_is_named(
     tmp_path: Path, manifest: str
 ) -> None:
     with pytest.raises(DataError, match="no prepared data"):
-        load_prepared(tmp_path)
+        load(tmp_path)
     (tmp_path / "manifest.json").write_text(manifest)
     with pytest.raises(DataError, match="damaged"):
-        load_prepared(tmp_path)
+        load(tmp_path)
 
 
 @given(texts=st.lists(st.text(max_size=3), min_size=2, max_size=40))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import ConfigError, DataError
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from learning.data import row_parser
 from learning.data.row_types import Instruction, LabelledText, Row
 from learning.data.rows import LoadedRows, SkippedRow
@@ -27,7 +27,7 @@ def quiet(_: str) -> None: ...
 
 def found(kind: RowKind, source: str, **more: object) -> LoadedRows[Row]:
     options: dict[str, object] = {
-        "count": 12, "seed": 3, "columns": {}, "labels": (), "say": quiet, **more
+        "count": 12, "seed": 3, "columns": {}, "labels": (), "on_message": quiet, **more
     }  # fmt: skip
     return load_source(kind, source, **options)  # type: ignore[arg-type]
 
@@ -64,9 +64,9 @@ def test_the_first_skipped_rows_are_named_and_the_others_only_counted(tmp_path: 
     path = tmp_path / "rows.jsonl"
     path.write_text('{"instruction": "Say yes.", "output": "Yes."}\n' + "{\n" * 7)
     said: list[str] = []
-    rows = found("sft", str(path), say=said.append)
+    rows = found("sft", str(path), on_message=said.append)
     assert len(rows.skipped) == 7
-    assert said == [f"skipped {path}:{line}: no valid JSON" for line in range(2, 7)]
+    assert said == [f"skipped {path}:{line}: not valid JSON" for line in range(2, 7)]
 
 
 # classes

@@ -17,7 +17,7 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerFast
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from common.protocol.records import DpoSettings, LoraSpec
+from common.protocol.tasks import DpoSettings, LoraSpec
 from learning.models.lora import attach, read_adapter, write_adapter
 from learning.objectives.dpo import TokenisedPair, log_probabilities, with_reference
 from learning.objectives.dpo import collate as collate_pairs

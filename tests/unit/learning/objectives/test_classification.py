@@ -15,7 +15,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from common.protocol.records import LocalTraining, LoraSpec
+from common.protocol.tasks import LocalTraining, LoraSpec
 from learning.data.row_types import LabelledText
 from learning.models.lora import attach, read_adapter
 from learning.objectives.classification import (
@@ -163,7 +163,7 @@ def test_a_text_is_padded_and_masked_on_the_right() -> None:
     batch = collate([TokenisedText((2, 5, 3), 1), TokenisedText((2, 3), 0)])
     assert batch.input_ids.tolist() == [[2, 5, 3] + [0] * 13, [2, 3] + [0] * 14]
     assert batch.attention_mask.tolist() == [[1] * 3 + [0] * 13, [1] * 2 + [0] * 14]
-    assert (batch.labels.tolist(), batch.tokens, batch.learned) == ([1, 0], 5, 2)
+    assert (batch.labels.tolist(), batch.tokens, batch.target_count) == ([1, 0], 5, 2)
 
 
 def test_offsets_are_the_logarithm_of_the_clients_own_frequencies() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from common.protocol.records import DpoSettings, LocalTraining, LoraSpec
+from common.protocol.tasks import DpoSettings, LocalTraining, LoraSpec
 from learning.data.row_types import PreferencePair
 from learning.models.lora import AdaptedModel, attach, read_adapter
 from learning.objectives import dpo
@@ -98,7 +98,7 @@ def test_chosen_answers_come_first_in_a_batch() -> None:
     assert first == [[5, 6, 7], [11, 12, 13], [5, 6, 10], [11, 14, 15]]
     assert batch.lengths.tolist() == [3, 2, 1, 4]
     assert batch.reference.tolist() == [-1, -3, -2, -4]
-    assert (batch.size, batch.learned, batch.tokens) == (2, 2, 5 + 3 + 3 + 5)
+    assert (batch.size, batch.target_count, batch.tokens) == (2, 2, 5 + 3 + 3 + 5)
 
 
 def test_reference_computed_once_is_that_of_each_pair_alone() -> None:
@@ -107,7 +107,7 @@ def test_reference_computed_once_is_that_of_each_pair_alone() -> None:
     for pair, known in zip(PAIRS, at_once, strict=True):
         assert dpo.log_probabilities(model, [pair])[0] == pytest.approx(known, abs=1e-4)
     # A random model predicts almost uniformly: −ln 600 nats per token of an answer.
-    lengths = [n for pair in PAIRS for n in (pair.chosen.learned, pair.rejected.learned)]
+    lengths = [n for pair in PAIRS for n in (pair.chosen.target_count, pair.rejected.target_count)]
     per_token = np.array(at_once).ravel() / lengths
     assert per_token == pytest.approx(-math.log(600), rel=0.1)
 
@@ -151,5 +151,5 @@ def test_the_added_sft_loss_is_per_token_of_the_chosen_answers() -> None:
     plain, _ = make_objective("dpo", DpoSettings()).loss(model, collate(pairs))
     mixed, _ = make_objective("dpo", DpoSettings(sft_weight=0.5)).loss(model, collate(pairs))
     chosen = sum(known[0] for known in dpo.log_probabilities(model, PAIRS))
-    tokens = sum(pair.chosen.learned for pair in PAIRS)
+    tokens = sum(pair.chosen.target_count for pair in PAIRS)
     assert mixed.item() - plain.item() == pytest.approx(-0.5 * chosen / tokens, abs=1e-4)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import BertForSequenceClassification, PreTrainedTokenizerBase
 
-from common.protocol.records import DpoSettings
+from common.protocol.tasks import DpoSettings
 from learning.data.row_types import Instruction, LabelledText, PreferencePair
 from learning.objectives import registry
 from learning.objectives.registry import Objective
@@ -66,7 +66,7 @@ def test_rows_become_examples_a_batch_a_loss_and_a_measurement(name: str) -> Non
     assert len(encoded.examples) == 4 and encoded.kept == (0, 1, 2, 3) and not encoded.skipped
     batch = of.objective.collate(encoded.examples, torch.device("cpu"))
     assert batch.size == 4
-    assert batch.tokens > 0 and batch.learned > 0
+    assert batch.tokens > 0 and batch.target_count > 0
     loss, figures = of.objective.loss(of.model, batch)
     loss.backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in of.model.parameters())

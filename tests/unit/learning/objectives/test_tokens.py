@@ -23,7 +23,7 @@ def test_only_the_response_and_its_end_are_learned(tokenizer: PreTrainedTokenize
     assert example.labels[len(asked) :] == learned
     assert learned[-1] == tokenizer.eos_token_id
     assert tokenizer.decode(learned[:-1]) == ROW.output
-    assert example.learned == len(learned)
+    assert example.target_count == len(learned)
     assert example.response_bytes == len(ROW.output)
 
 
@@ -49,7 +49,7 @@ def test_a_prompt_that_leaves_no_room_is_skipped_and_counted(
 ) -> None:
     asked = len(prompt_ids(tokenizer, [format_prompt(ROW.instruction, ROW.input)])[0])
     assert encode(tokenizer, [ROW, ROW], asked) == EncodedRows((), (), {NO_ROOM: 2})
-    assert encode(tokenizer, [ROW], asked + 1).examples[0].learned == 1
+    assert encode(tokenizer, [ROW], asked + 1).examples[0].target_count == 1
     assert encode(tokenizer, [], 64) == EncodedRows((), (), {})
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from common.errors import ConfigError
-from common.protocol.records import LoraSpec
+from common.protocol.tasks import LoraSpec
 from learning.models import lora
 from learning.models.encoders import load_encoder
 from learning.training.compilation import check_compiler, compile_blocks, is_compiled

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from transformers.activations import NewGELUActivation
 
-from common.protocol.records import LoraSpec
+from common.protocol.tasks import LoraSpec
 from learning.models.lora import attach
 from learning.training.fast_path import fast_dropout, fast_path
 from tests.support.tiny_model import tiny_model

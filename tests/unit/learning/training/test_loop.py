@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from common.errors import ModelError
-from common.protocol.records import LocalTraining, LoraSpec
+from common.protocol.tasks import LocalTraining, LoraSpec
 from common.protocol.tensors import Tensors
 from learning.data.row_types import Instruction
 from learning.models.lora import AdaptedModel, attach, read_adapter

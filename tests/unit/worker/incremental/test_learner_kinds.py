@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.protocol.records import ROW_KINDS, LoraSpec, ObjectiveName, RowKind, TrainTask
+from common.protocol.fields import ROW_KINDS, ObjectiveName, RowKind
+from common.protocol.tasks import LoraSpec, TrainTask
 from learning.data.row_types import Instruction, PreferencePair
 from learning.data.rows import write
 from learning.models import lora, objective_model

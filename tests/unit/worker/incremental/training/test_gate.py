@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from common.config.config import IncrementalConfig
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from learning.evaluation.measurement import Measurement
 from worker.incremental.training import replay
 from worker.incremental.training.batches import helps
