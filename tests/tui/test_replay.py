@@ -116,7 +116,7 @@ def test_the_view_is_what_the_coordinator_would_have_shown(run: recorded_run.Rec
 def test_the_end_is_told_before_the_last_samples(run: recorded_run.RecordedRun) -> None:
     late = run.samples[-1].model_copy(update={"at": 150.0})
     run = recorded_run.RecordedRun(**{**vars(run), "samples": (*run.samples[:-1], late)})
-    assert run.ended == 150.0
+    assert run.ended_at == 150.0
     seen = replay.view_at(run, 145.0)
     assert seen.info.status == "finished"
     assert [s.version for s in seen.samples] == [0, 1]
@@ -144,7 +144,7 @@ def test_what_has_not_changed_is_the_same_object(run: recorded_run.RecordedRun) 
 def test_a_recording_that_ends_in_the_middle_says_so(run: recorded_run.RecordedRun) -> None:
     run = recorded_run.RecordedRun(**{**vars(run), "events": run.events[:-1]})
     assert replay.view_at(run, 130.0).info.detail == "as recorded"
-    assert replay.view_at(run, run.ended).info.detail == "the recording ends here"
+    assert replay.view_at(run, run.ended_at).info.detail == "the recording ends here"
 
 
 def test_plus_minus_and_space_are_the_keys(run: recorded_run.RecordedRun) -> None:
