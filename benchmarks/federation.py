@@ -18,7 +18,7 @@ from cli.run.worker import host
 from common.config.config import IncrementalConfig
 from common.errors import RunError
 from common.paths import cache_dir
-from common.software import software
+from common.software import software_version
 from common.store.embedded import EmbeddedStore
 from coordinator.service import Service
 from coordinator.storage.run import SITE, Run
@@ -126,7 +126,7 @@ class Federation:
             state=self.state,
             cache=cache_dir(),
             host=host(),
-            software=software(),
+            software=software_version(),
         )
         worker = Worker(
             setting,

@@ -17,7 +17,7 @@ from common.config.config import IncrementalConfig
 from common.protocol.tensors import Tensors
 from coordinator.storage.run import Run
 from worker.incremental.inbox import schema
-from worker.incremental.serving.current_model import load_current
+from worker.incremental.serving.client_model import load_client_model
 
 GLOBAL = "global"
 LIMIT_S = 900.0  # for any one thing to happen
@@ -101,7 +101,7 @@ def verdict(federation: Federation, client: str) -> tuple[str, str]:
 
 def own(federation: Federation, domain: str, client: str) -> Snapshot:
     """A client's model as `fccl try` would answer with."""
-    current = load_current(federation.state, client)
+    current = load_client_model(federation.state, client)
     return Snapshot(domain, client, current.model.version, current.adapter)
 
 

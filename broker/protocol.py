@@ -237,7 +237,7 @@ class Consumer(Protocol):
         """The message is safe elsewhere: the broker may forget it."""
 
     def reject(self, delivery: Delivery, reason: str) -> None:
-        """Move the message to the dead-letter queue with the reason (see `broker.dead`).
+        """Move the message to the dead-letter queue with the reason (see `broker.dead_letter`).
 
         Raises:
             BrokerError: The dead letter could not be published; the delivery stays unanswered.
@@ -267,7 +267,7 @@ class TakenTask(Protocol):
     def reject(self, reason: str) -> None:
         """Hand it to the coordinator, on the site's update queue, with the reason.
 
-        It carries the headers of `broker.dead`, and becomes a dead letter there.
+        It carries the headers of `broker.dead_letter`, and becomes a dead letter there.
 
         Raises:
             BrokerError: It could not be published; the task stays unanswered.

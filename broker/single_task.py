@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from broker.dead import dead_letter
+from broker.dead_letter import dead_letter
 from broker.protocol import Consumer, Delivery, Message
 
 

@@ -14,7 +14,7 @@ from coordinator.storage.run import StartMode
 FILES = {".json", ".jsonl", ".csv", ".tsv", ".parquet", ".txt"}
 
 
-def check(config: FederationConfig, mode: str) -> None:
+def check_can_start(config: FederationConfig, mode: str) -> None:
     """Refuse a run that cannot begin.
 
     Args:

@@ -96,7 +96,7 @@ class JsonStream(io.TextIOBase):
         return len(text)
 
 
-def asked() -> None:
+def install_if_requested() -> None:
     """Install it where the environment asks for it: then even a wrong option is told so."""
     component = sys.argv[1] if len(sys.argv) > 1 else ""
     if os.environ.get(VARIABLE) == "json" and component in COMPONENTS:
@@ -111,12 +111,12 @@ def install(component: str) -> JsonLog:
     errors._context = log._context  # both name the same run
     sys.stdout = JsonStream(log, "info", "stdout")
     sys.stderr = JsonStream(errors, "warning", "stderr")
-    sys.excepthook = lambda kind, error, trace: crash(error)
-    threading.excepthook = lambda args: crash(args.exc_value) if args.exc_value else None
+    sys.excepthook = lambda kind, error, trace: write_crash(error)
+    threading.excepthook = lambda args: write_crash(args.exc_value) if args.exc_value else None
     return log
 
 
-def fail(message: str, code: int) -> bool:
+def write_error(message: str, code: int) -> bool:
     """Tell why the process ends; False where lines are not JSON."""
     if not isinstance(sys.stderr, JsonStream):
         return False
@@ -124,7 +124,7 @@ def fail(message: str, code: int) -> bool:
     return True
 
 
-def crash(error: BaseException) -> None:
+def write_crash(error: BaseException) -> None:
     """Tell of an error that nobody expected, with its traceback in the same line."""
     if isinstance(sys.stderr, JsonStream):
         trace = _CREDENTIALS.sub("***", "".join(traceback.format_exception(error)))

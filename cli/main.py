@@ -111,7 +111,7 @@ def main() -> None:
     """The console script."""
     # Deprecation notes between libraries are for us, at test time, not for whoever runs a command.
     warnings.filterwarnings("ignore", category=FutureWarning)
-    jsonlog.asked()
+    jsonlog.install_if_requested()
     try:
         fccl.main(standalone_mode=False)
     except FcclError as error:
@@ -126,6 +126,6 @@ def main() -> None:
 
 
 def _end(line: str, code: int) -> None:
-    if not jsonlog.fail(line, code):
+    if not jsonlog.write_error(line, code):
         click.echo(line, err=True)
     sys.exit(code)

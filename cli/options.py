@@ -61,7 +61,7 @@ def find_config(path: Path | None) -> Path | None:
     return DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None
 
 
-def mode_of(resume: bool, new: bool, either: bool) -> str:
+def mode_from_flags(resume: bool, new: bool, either: bool) -> str:
     """The mode of `coordinator.storage.run`.
 
     Raises:

@@ -9,13 +9,21 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from common.document.blocks import Block, Heading, Items, Paragraph, Picture, Table, markdown
+from common.document.blocks import (
+    Block,
+    BulletList,
+    Heading,
+    Paragraph,
+    Picture,
+    Table,
+    to_markdown,
+)
 
 
-def show(blocks: Sequence[Block], console: Console) -> None:
+def render(blocks: Sequence[Block], console: Console) -> None:
     """The blocks on a terminal, or their Markdown where it goes into a file or a pipe."""
     if not console.is_terminal:
-        click.echo(markdown([b for b in blocks if not isinstance(b, Picture)]), nl=False)
+        click.echo(to_markdown([b for b in blocks if not isinstance(b, Picture)]), nl=False)
         return
     for block in blocks:
         match block:
@@ -24,7 +32,7 @@ def show(blocks: Sequence[Block], console: Console) -> None:
                 console.print(Text(f"\n{block.text}", style=style))
             case Paragraph():
                 console.print(Text(block.text, style="dim"))
-            case Items():
+            case BulletList():
                 console.print(Text(f"\n{block.text}"))
                 for point in block.points:
                     console.print(Text(f"  • {point}", style="dim"))

@@ -14,7 +14,7 @@ from cli.main import INTERRUPTED
 ASKED = "stopping: press Ctrl-C again to end at once"
 
 
-def on_signals(flags: Iterable[threading.Event]) -> None:
+def handle_signals(flags: Iterable[threading.Event]) -> None:
     """Set the flags on the first SIGINT or SIGTERM; leave the process on the second."""
     wanted = tuple(flags)
 

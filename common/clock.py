@@ -8,4 +8,4 @@ from collections.abc import Callable
 Clock = Callable[[], float]
 """Seconds since the Unix epoch."""
 
-wall: Clock = time.time
+wall_clock: Clock = time.time

@@ -48,7 +48,7 @@ class BrokerError(FcclError):
     exit_code = 5
 
 
-class BrokerRefused(BrokerError):
+class BrokerLoginError(BrokerError):
     """The message broker is there, and refuses this user or its password."""
 
 
@@ -58,7 +58,7 @@ class StoreError(FcclError):
     exit_code = 6
 
 
-class StoreRefused(StoreError):
+class StoreAccessError(StoreError):
     """The store is there, and refuses this user, its password, or what it asks for."""
 
 

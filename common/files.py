@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 
-def sync(path: Path) -> None:
+def sync_path(path: Path) -> None:
     """Make a directory's entries (new names, renames), or a file's bytes, durable."""
     fd = os.open(path, os.O_RDONLY)
     try:
@@ -21,8 +21,8 @@ def sync_tree(path: Path) -> None:
     """Make every file and directory under `path` durable."""
     for directory, _, names in os.walk(path):
         for name in names:
-            sync(Path(directory) / name)
-        sync(Path(directory))
+            sync_path(Path(directory) / name)
+        sync_path(Path(directory))
 
 
 def write_durable(path: Path, data: bytes, mode: int = 0o666) -> None:
@@ -40,7 +40,7 @@ def write_durable(path: Path, data: bytes, mode: int = 0o666) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-    sync(path.parent)
+    sync_path(path.parent)
 
 
 def write_at(path: Path, offset: int, data: bytes) -> None:
@@ -56,7 +56,7 @@ def write_at(path: Path, offset: int, data: bytes) -> None:
         os.close(fd)
 
 
-def append_lines(path: Path, records: Iterable[Mapping[str, object]]) -> None:
+def append_jsonl(path: Path, records: Iterable[Mapping[str, object]]) -> None:
     """Append JSON lines; a torn last line of an earlier crash is cut off first."""
     lines = "".join(json.dumps(record, sort_keys=False) + "\n" for record in records)
     if not lines:
@@ -69,7 +69,7 @@ def append_lines(path: Path, records: Iterable[Mapping[str, object]]) -> None:
         file.write(lines.encode())
 
 
-def read_lines(path: Path) -> list[dict[str, object]]:
+def read_jsonl(path: Path) -> list[dict[str, object]]:
     """The whole JSON lines of a file; a torn last line is left out; a missing file has none."""
     if not path.exists():
         return []

@@ -15,7 +15,7 @@ from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 
 from broker.protocol import QueueDepth
 from common.operations.health import Health
-from common.operations.telemetry import Derived, gauge
+from common.operations.metrics_server import ComputedMetrics, gauge
 from common.protocol.records import VersionSummary
 from coordinator.core.events import (
     AcceptUpdate,
@@ -107,17 +107,17 @@ class Metrics:
         for site in sorted({client.site for client in run.plan.clients.values()}):
             for each in (self._issued, self._reissued, self._accepted, self._bytes):
                 each.labels(site)  # 0 from the start, so that rates see the first
-        registry.register(Derived(self._derive))
+        registry.register(ComputedMetrics(self._derive))
 
     def turned(self) -> None:
         """See `Observer.turned`."""
-        self._health.turned()
+        self._health.tick()
 
     def pulsed(self, state: CoordinatorState, store_up: bool) -> None:
         """See `Observer.pulsed`."""
         self._seen.state = state
-        self._health.part("store", "" if store_up else "does not answer")
-        self._health.part("run")
+        self._health.set_problem("store", "" if store_up else "does not answer")
+        self._health.set_problem("run")
 
     def queues(self, depths: Mapping[str, QueueDepth]) -> None:
         """See `Observer.queues`."""
@@ -186,8 +186,8 @@ class Metrics:
         yield gauge("fccl_parked_tasks", "Those whose site is silent", parked)
         yield gauge("fccl_clients", "Clients of the run", len(members))
         yield gauge("fccl_quarantined_clients", "Clients given no more tasks", quarantined)
-        yield gauge("fccl_store_up", "1: Redis answers", health.well("store"))
-        yield gauge("fccl_broker_up", "1: RabbitMQ is connected", health.well("broker"))
+        yield gauge("fccl_store_up", "1: Redis answers", health.is_working("store"))
+        yield gauge("fccl_broker_up", "1: RabbitMQ is connected", health.is_working("broker"))
         yield from self._derive_losses()
         yield from self._derive_sites(state)
 

@@ -115,7 +115,7 @@ class Controls:
             return
         while time.monotonic() < order.asked + FOLLOWED_S and not self._closed.wait(POLL_S):
             try:
-                answer = commands.answer(store, run, command.command_id)
+                answer = commands.read_reply(store, run, command.command_id)
             except StoreError:  # the banner says so; the command is sent all the same
                 continue
             if answer is not None:

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from common.errors import StoreError
-from common.store.inbox_totals import InboxHistory, remember
+from common.store.inbox_totals import InboxHistory, extend_histories
 from common.store.store import Store
-from common.store.view import FederationView, RunUnknown, ViewReader
+from common.store.view import FederationView, RunNotFound, ViewReader
 
 PERIOD_S = 0.5
 
@@ -98,7 +98,7 @@ class Feed:
             try:
                 store = store or self._connect()
                 self._saw(reader.read(store))
-            except RunUnknown:
+            except RunNotFound:
                 self._look = replace(self._look, state="waiting", detail="")
             except StoreError as error:
                 store = None
@@ -110,5 +110,5 @@ class Feed:
         same = before.view is not None and before.view.info == view.info
         moved = before.moved if same else now
         known = before.view is not None and before.view.info.run == view.info.run
-        past = remember(before.inbox if known else {}, view.inbox)
+        past = extend_histories(before.inbox if known else {}, view.inbox)
         self._look = Look("live", view, seen=now, moved=moved, clock=time.time(), inbox=past)

@@ -7,7 +7,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from common.store.inbox_totals import totals
+from common.store.inbox_totals import add_up
 from common.store.view import FederationView
 from tui.lines import line
 
@@ -46,7 +46,7 @@ def _head(view: FederationView, now: float) -> RenderableType:
         grid.add_row("train loss", "  ".join(f"{loss:.3f}" for loss in losses[-10:]))
     grid.add_row("queues", depths or "none")
     if view.inbox:
-        grid.add_row("live input", totals(view.inbox).text())
+        grid.add_row("live input", add_up(view.inbox).text())
     grid.add_row("updated", f"{max(0.0, now - info.updated_at):.0f} s ago")
     return grid
 

@@ -98,7 +98,11 @@ class HeartbeatSender:
         self._stopped.set()
         self._due.set()
         self._thread.join(timeout=10)
-        _try(lambda: self._store.leave(self._run, self._heartbeat.site, self._heartbeat.worker_id))
+        _try(
+            lambda: self._store.remove_heartbeat(
+                self._run, self._heartbeat.site, self._heartbeat.worker_id
+            )
+        )
 
     def _beat(self) -> None:
         while not self._stopped.is_set():
@@ -106,7 +110,7 @@ class HeartbeatSender:
                 events = tuple(self._events)
                 fields = {"sent_at": self._clock(), "events": events}
                 heartbeat = self._heartbeat.model_copy(update=fields)
-            beat = partial(self._store.beat, self._run, heartbeat)
+            beat = partial(self._store.put_heartbeat, self._run, heartbeat)
             self._beaten(_try(beat))
             _try(self._look)
             self._due.wait(BEAT_S)

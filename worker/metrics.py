@@ -13,9 +13,9 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 
 from common.operations.health import Health
-from common.operations.telemetry import Derived, gauge
+from common.operations.metrics_server import ComputedMetrics, gauge
 from common.protocol.records import ContributionStats, Heartbeat, TaskState
-from common.store.inbox_totals import totals
+from common.store.inbox_totals import add_up
 from worker.observer import Outcome
 
 SECONDS = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000)
@@ -62,7 +62,7 @@ class Metrics:
         first = self._seen is None
         self._seen = heartbeat, waiting
         if first:
-            self._registry.register(Derived(self._derived))
+            self._registry.register(ComputedMetrics(self._derived))
 
     def _derived(self) -> Iterator[Metric]:
         if self._seen is None:
@@ -72,7 +72,7 @@ class Metrics:
 
     def turned(self) -> None:
         """See `Observer.turned`."""
-        self._health.turned()
+        self._health.tick()
 
     def ended(self, outcome: Outcome, stats: ContributionStats | None = None) -> None:
         """See `Observer.ended`."""
@@ -95,7 +95,7 @@ class Metrics:
 
     def beaten(self, arrived: bool) -> None:
         """See `Observer.beaten`."""
-        self._health.part("store", "" if arrived else "does not answer")
+        self._health.set_problem("store", "" if arrived else "does not answer")
 
 
 def _derived(beat: Heartbeat, waiting: int, health: Health) -> Iterator[Metric]:
@@ -116,12 +116,12 @@ def _derived(beat: Heartbeat, waiting: int, health: Health) -> Iterator[Metric]:
     )
     yield gauge("fccl_worker_progress_ratio", "Of the task at hand", beat.progress)
     yield gauge("fccl_worker_updates_waiting", "Updates without a receipt", waiting)
-    found = totals(beat.inbox)
+    found = add_up(beat.inbox)
     items = GaugeMetricFamily(
         "fccl_worker_inbox_items", "What users told its clients", labels=["state"]
     )
     for state in ITEMS:
         items.add_metric([state], float(getattr(found, state)))
     yield items
-    yield gauge("fccl_worker_store_up", "1: Redis answers", health.well("store"))
-    yield gauge("fccl_worker_broker_up", "1: RabbitMQ is connected", health.well("broker"))
+    yield gauge("fccl_worker_store_up", "1: Redis answers", health.is_working("store"))
+    yield gauge("fccl_worker_broker_up", "1: RabbitMQ is connected", health.is_working("broker"))

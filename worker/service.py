@@ -32,7 +32,7 @@ from worker.data.references import References
 from worker.data.shards import ClientData
 from worker.error_feedback import Residual
 from worker.heartbeat import HeartbeatSender
-from worker.incremental.learner import Learner, Place, Voice
+from worker.incremental.learner import Callbacks, Learner, LearnerSettings
 from worker.models.loaded import ModelCache
 from worker.models.source import ArtifactSource
 from worker.observer import Nobody, Observer
@@ -149,14 +149,14 @@ class Worker:
         self._learner: Learner | None = None
         if incremental is not None and incremental.enabled:
             self._learner = Learner(
-                Place(setting.state, run, setting.name, data.clients()),
+                LearnerSettings(setting.state, run, setting.name, data.clients()),
                 incremental,
                 data,
                 self._models,
                 self._source,
                 self._slot,
                 clock,
-                Voice(
+                Callbacks(
                     self._tell,
                     lambda rows, wishes: self._pulse.update(inbox=rows, wishes=wishes, now=True),
                     self._want,
@@ -170,7 +170,7 @@ class Worker:
             self._slot,
             self._tell,
             self._observe,
-            settled=self._learner.settle if self._learner else lambda pending, receipt: None,
+            settled=self._learner.apply_receipt if self._learner else lambda pending, receipt: None,
         )
         self._enrolments = Enrolments(
             broker,
@@ -208,6 +208,8 @@ class Worker:
         """
         reason = "stopped"
         try:
+            if self._learner is not None:
+                self._learner.start()
             while not stop.is_set():
                 self._observe.turned()
                 if ended := self._ended():
@@ -215,7 +217,7 @@ class Worker:
                     break
                 self._enrolments.attend()
                 if self._learner is not None:
-                    self._learner.attend(stop)
+                    self._learner.process_inboxes(stop)
                 if (task := self._next()) is not None:
                     self._work(task, abandon)
         finally:
@@ -309,15 +311,15 @@ class Worker:
         """Train and leave the update to the publisher; the client's lock is held."""
         learner, start, references = self._learner, NOTHING, self._references(task)
         if learner is not None:
-            learner.seen(task, adapter)
-            start = learner.prepare(task, base, adapter, abandon)
+            learner.note_version(task, adapter)
+            start = learner.prepare_task(task, base, adapter, abandon)
         trained = None
         try:
             step = self._stepper(task, abandon)
             trained = self._trainer.train(task, base, adapter, references, step, start)
         finally:
             if trained is None and learner is not None:
-                learner.left(task)
+                learner.release_task(task)
         if trained is None:
             return self._abandon(task, abandon)
         entries, data = _encoded(task, trained.delta, self._slot.residual(task))

@@ -26,7 +26,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from common.errors import RunError, WireError
-from common.files import sync, write_durable
+from common.files import sync_path, write_durable
 from common.protocol.records import TrainTask, Update
 from common.protocol.wire import pack, unpack
 from worker.error_feedback import Residual
@@ -185,7 +185,7 @@ def _alive(path: Path) -> int | None:
 def _move_up(waiting: Path) -> None:
     with contextlib.suppress(FileNotFoundError):  # the trainer and the publisher both do this
         waiting.replace(waiting.with_name(RESIDUAL))
-        sync(waiting.parent)
+        sync_path(waiting.parent)
 
 
 def client_lock(state: Path, run: str, client_id: str, timeout_s: float) -> FileLock:

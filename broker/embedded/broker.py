@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
-from broker.dead import dead_letter
+from broker.dead_letter import dead_letter
 from broker.embedded.server import EmbeddedServer, StoredMessage, StoredQueue
 from broker.protocol import (
     BrokerClosed,

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from broker.dead import dead_letter
+from broker.dead_letter import dead_letter
 from broker.protocol import Delivery, Message
 from broker.rabbit.connection import RabbitConnection
-from broker.rabbit.subscription import Answer, Subscription
+from broker.rabbit.subscription import Acknowledgement, Subscription
 
 
 class RabbitConsumer:
@@ -64,5 +64,5 @@ class RabbitConsumer:
         self._link.remove(self._subscription)
         self._on_close(self)
 
-    def _answer(self, delivery: Delivery, answer: Answer) -> Future[object]:
+    def _answer(self, delivery: Delivery, answer: Acknowledgement) -> Future[object]:
         return self._link.attempt(lambda _: self._subscription.answer(delivery.tag, answer))

@@ -9,8 +9,8 @@ from __future__ import annotations
 from pika import exceptions as pika_errors
 
 from broker.protocol import QueueFull, QueueMissing
-from common.errors import BrokerError, BrokerRefused
-from common.tls.tls import fault
+from common.errors import BrokerError, BrokerLoginError
+from common.tls.verification import explain_tls_error
 
 _NOT_ALLOWED, _NOT_FOUND, _PRECONDITION_FAILED = 403, 404, 406
 
@@ -36,14 +36,14 @@ def connect_error(error: BaseException, where: str) -> BrokerError:
     """
     inner = _innermost(error)
     if isinstance(inner, pika_errors.ProbableAuthenticationError | pika_errors.AuthenticationError):
-        return BrokerRefused(
+        return BrokerLoginError(
             f"RabbitMQ at {where} refuses this user or password", "check the broker URL"
         )
     if isinstance(inner, pika_errors.ProbableAccessDeniedError):
         return BrokerError(
             f"RabbitMQ at {where} refuses this virtual host", "check the end of the broker URL"
         )
-    if tls := fault(error, "broker"):
+    if tls := explain_tls_error(error, "broker"):
         return BrokerError(f"RabbitMQ at {where} {tls[0]}", tls[1])
     if isinstance(inner, pika_errors.IncompatibleProtocolError | pika_errors.StreamLostError):
         return BrokerError(

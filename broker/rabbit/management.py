@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import httpx
 
-from broker.rabbit.pika_setup import trusting
+from broker.rabbit.pika_setup import verifying_context
 from common.errors import BrokerError
 from common.protocol.naming import runs_regex
 
@@ -55,7 +55,9 @@ class ManagementApi:
         default = f"{'https' if tls else 'http'}://{parts.hostname}:{TLS_PORT if tls else PORT}"
         self.url = (url or default).rstrip("/")
         self._vhost = unquote(parts.path[1:]) or "/"
-        verify: ssl.SSLContext | bool = trusting(ca) if self.url.startswith("https://") else True
+        verify: ssl.SSLContext | bool = (
+            verifying_context(ca) if self.url.startswith("https://") else True
+        )
         self._http = httpx.Client(
             base_url=f"{self.url}/api/",
             auth=(unquote(parts.username or "guest"), unquote(parts.password or "guest")),

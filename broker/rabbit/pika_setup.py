@@ -9,7 +9,7 @@ import pika
 from pika import spec
 
 from common.errors import BrokerError
-from common.tls import tls
+from common.tls import verification
 
 HEARTBEAT_SECONDS = 20
 CONNECT_SECONDS = 5.0
@@ -54,7 +54,7 @@ def make_parameters(url: str, ca: str | None = None) -> pika.ConnectionParameter
             "the broker URL cannot be read", "write amqp://user:password@host:port/vhost"
         ) from None
     if url.startswith("amqps://"):
-        parameters.ssl_options = pika.SSLOptions(trusting(ca), parameters.host)
+        parameters.ssl_options = pika.SSLOptions(verifying_context(ca), parameters.host)
     parameters.heartbeat = HEARTBEAT_SECONDS
     parameters.blocked_connection_timeout = BLOCKED_SECONDS
     parameters.socket_timeout = parameters.stack_timeout = CONNECT_SECONDS
@@ -62,16 +62,16 @@ def make_parameters(url: str, ca: str | None = None) -> pika.ConnectionParameter
     return parameters
 
 
-def trusting(ca: str | None) -> ssl.SSLContext:
+def verifying_context(ca: str | None) -> ssl.SSLContext:
     """What verifies a server: these certificates (PEM file), or the system's.
 
     Raises:
         BrokerError: No certificates can be read from the file.
     """
     try:
-        return tls.trusting(ca)
+        return verification.verifying_context(ca)
     except OSError as error:
-        raise BrokerError(*tls.unreadable(ca, error, "broker")) from None
+        raise BrokerError(*verification.explain_unreadable_ca(ca, error, "broker")) from None
 
 
 def prepare_pika() -> None:

@@ -17,7 +17,7 @@ from pika.adapters.blocking_connection import BlockingConnection
 
 from broker.rabbit.errors import channel_error, connect_error
 from broker.rabbit.pika_setup import make_parameters, prepare_pika
-from common.errors import BrokerError, BrokerRefused
+from common.errors import BrokerError, BrokerLoginError
 
 _NOT_ALLOWED, _NOT_FOUND = 403, 404
 
@@ -83,11 +83,11 @@ def probe(
         _close(connection)
 
 
-def refused(url: str, ca: str | None = None) -> bool:
+def login_refused(url: str, ca: str | None = None) -> bool:
     """Whether RabbitMQ refuses the user or password of a URL; False where it is not reached."""
     try:
         probe(url, ca)
-    except BrokerRefused:
+    except BrokerLoginError:
         return True
     except BrokerError:
         return False

@@ -25,7 +25,7 @@ from broker.rabbit.errors import channel_error
 MAX_RETRY_SECONDS = 1.0
 """A missing queue appears when the coordinator comes up; asking costs one small round trip."""
 
-Answer = Literal["ack", "requeue"]
+Acknowledgement = Literal["ack", "requeue"]
 
 
 class Subscription:
@@ -145,7 +145,7 @@ class Subscription:
                 self._inbox.append(delivery)
                 self._changed.notify()
 
-    def answer(self, tag: Tag, answer: Answer) -> None:
+    def answer(self, tag: Tag, answer: Acknowledgement) -> None:
         """Tell the broker, unless the delivery was answered or belongs to an older channel.
 
         Called by the connection's thread.

@@ -16,7 +16,7 @@ from common.errors import ConfigError, RunError, StoreError
 from common.protocol import commands
 from common.protocol.commands import Command, CommandName
 from common.store import view
-from common.store.embedded import announced
+from common.store.embedded import read_address
 from common.store.store import Store, connect
 
 WAIT_S = 15.0
@@ -58,7 +58,7 @@ def control(
         StoreError: No such run is known, or the store is out of reach.
     """
     config = configuration.load(find_config(config_path))
-    url = announced(directory) if directory else config.store.url
+    url = read_address(directory) if directory else config.store.url
     name = directory.name if directory else config.run.name
     store = connect(url, ca=config.store.ca)
     run = store.get_run(name)
@@ -88,7 +88,7 @@ def _agreed(question: str) -> bool:
 def _answered(store: Store, run: str, command: Command) -> str:
     deadline = time.monotonic() + WAIT_S
     while time.monotonic() < deadline:
-        answer = commands.answer(store, run, command.command_id)
+        answer = commands.read_reply(store, run, command.command_id)
         if answer is not None and answer.state == "refused":
             raise RunError(f"the coordinator refuses: {answer.reason}")
         if answer is not None:

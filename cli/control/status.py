@@ -12,7 +12,7 @@ from rich.console import Console
 from cli.options import config_option, find_config, run_option
 from common.config import config as configuration
 from common.store import view as viewing
-from common.store.embedded import announced
+from common.store.embedded import read_address
 from common.store.store import connect
 from tui.panel import panel
 
@@ -24,7 +24,7 @@ from tui.panel import panel
 def command(config_path: Path | None, directory: Path | None, as_json: bool) -> None:
     """Show phase, version, buffer, clients, workers, queues and the last events of a run."""
     config = configuration.load(find_config(config_path))
-    url = announced(directory) if directory else config.store.url
+    url = read_address(directory) if directory else config.store.url
     store = connect(url, ca=config.store.ca)
     view = viewing.read(store, directory.name if directory else config.run.name)
     if as_json:

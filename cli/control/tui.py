@@ -17,7 +17,7 @@ from common.config import config as configuration
 from common.config.config import FederationConfig
 from common.errors import ConfigError
 from common.run_directory import recorded_run
-from common.store.embedded import announced
+from common.store.embedded import read_address
 from common.store.store import Store, connect
 from tui.replay import FASTEST, SLOWEST, SPEED, Replay
 
@@ -149,7 +149,7 @@ def _replay(directory: Path, speed: float) -> _Shown:
 
 def _store(config: FederationConfig, directory: Path | None) -> Store:
     if directory is not None:
-        return connect(announced(directory), TIMEOUT_S)
+        return connect(read_address(directory), TIMEOUT_S)
     return connect(config.store.url, TIMEOUT_S, config.store.ca)
 
 

@@ -16,7 +16,7 @@ from cli import checks
 from cli.console import Output
 from cli.demo import terminal
 from cli.demo.remote_output import Telling
-from cli.options import config_option, mode_of, mode_options, plain_option
+from cli.options import config_option, mode_from_flags, mode_options, plain_option
 from common.config import config as configuration
 from common.config.config import FederationConfig
 
@@ -45,14 +45,14 @@ def command(
 
     Without --data it learns from synthetic instructions. Ctrl-C stops it cleanly; --resume goes on.
     """
-    mode = mode_of(resume, new, either)
+    mode = mode_from_flags(resume, new, either)
     config = configure(config_path, data, out)
     if told:
         # All is written and told. Taking torch down in an orderly way keeps the prompt for seconds.
         os._exit(serve(config, mode, Telling()))
     if plain or not terminal.fits(os.environ, sys.stdin, sys.stdout):
         sys.exit(serve(config, mode, Output(plain=True)))
-    checks.check(config, mode)
+    checks.check_can_start(config, mode)
     arguments = again(config_path, data, out, mode)
     sys.exit(terminal.serve(arguments, Output(plain=False)))
 
@@ -79,7 +79,7 @@ def configure(config_path: Path | None, data: Path | None, out: Path | None) -> 
 
 def serve(config: FederationConfig, mode: str, output: Output) -> int:
     """Run the federation; returns the exit code."""
-    checks.check(config, mode)
+    checks.check_can_start(config, mode)
     from cli.demo import federation
 
     return federation.serve(config, mode, output)

@@ -16,11 +16,11 @@ from cli.console import Output
 from cli.demo.remote_output import Telling
 from cli.run import session
 from cli.run.worker import host
-from cli.signals import on_signals
+from cli.signals import handle_signals
 from common.config.config import FederationConfig, IncrementalConfig
 from common.paths import cache_dir
 from common.protocol.records import RowKind
-from common.software import software
+from common.software import software_version
 from common.store.embedded import EmbeddedStore
 from coordinator.service import RunOutcome, Service
 from coordinator.storage.run import SITE, Run
@@ -110,7 +110,7 @@ class _Federation:
         self._abandon = threading.Event()  # nobody waits for the task at hand any more
 
     def serve(self) -> RunOutcome:
-        on_signals([self._stop, self._abandon])
+        handle_signals([self._stop, self._abandon])
         coordinator, worker = _Ended(), _Ended()
         threads = [
             threading.Thread(target=self._guard, args=(self._coordinate, coordinator)),
@@ -159,7 +159,7 @@ class _Federation:
             state=self._run.directory.parent / ".workers",
             cache=cache_dir(),
             host=host(),
-            software=software(),
+            software=software_version(),
         )
         worker = Worker(
             setting,

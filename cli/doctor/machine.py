@@ -16,7 +16,7 @@ from common.config.config import FederationConfig
 from common.errors import DataError
 from common.protocol.records import RowKind
 from common.protocol.wire import SCHEMA
-from common.software import software
+from common.software import software_version
 
 PACKAGES = ("torch", "transformers", "peft", "pika", "redis")
 GIB = 1 << 30
@@ -25,7 +25,10 @@ DISK_WARN, DISK_FAIL = 5 * GIB, GIB
 
 def check_software(situation: Situation) -> Check:
     """Which software this is."""
-    found, missing = [software(), f"protocol {SCHEMA}", f"Python {platform.python_version()}"], []
+    found, missing = (
+        [software_version(), f"protocol {SCHEMA}", f"Python {platform.python_version()}"],
+        [],
+    )
     for package in PACKAGES:
         try:
             found.append(f"{package} {version(package)}")
@@ -39,14 +42,14 @@ def check_software(situation: Situation) -> Check:
 
 def check_model(situation: Situation) -> Check:
     """Whether the base model is here or can be had; nothing is downloaded or made."""
-    from common.protocol.manifest import manifest, sha256
+    from common.protocol.manifest import make_manifest, sha256_hex
     from learning.models import base, hub
     from learning.offline import made
 
     model, name = situation.config.model, situation.config.model.name
 
     def digest(path: Path) -> str:
-        return f"digest {sha256(manifest(path))[:12]}"
+        return f"digest {sha256_hex(make_manifest(path))[:12]}"
 
     if name.startswith(made.PREFIX):
         if (path := made.find(name, situation.cache)) is not None:

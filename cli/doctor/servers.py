@@ -13,9 +13,9 @@ from broker.protocol import Site, Topology
 from broker.rabbit.probe import probe
 from cli.doctor.checks import Check, Situation
 from common.errors import BrokerError, StoreError
-from common.software import software
-from common.store.store import Store, StoreDenied, connect, place
-from common.tls.tls import trusting
+from common.software import software_version
+from common.store.store import Store, StorePermissionError, connect, host_and_port
+from common.tls.verification import verifying_context
 from worker.site.run_discovery import OVER, info
 
 PREFIX = "fccl."
@@ -53,13 +53,13 @@ def check_management(situation: Situation) -> Check:
     broker = situation.config.broker
     parts = urlsplit(broker.url)
     url = (broker.management or f"http://{parts.hostname}:{MANAGEMENT_PORT}").rstrip("/")
-    where = place(url).rpartition("//")[2]
+    where = host_and_port(url).rpartition("//")[2]
     try:
         answer = httpx.get(
             f"{url}/api/whoami",
             auth=(unquote(parts.username or "guest"), unquote(parts.password or "guest")),
             timeout=MANAGEMENT_SECONDS,
-            verify=trusting(broker.ca),
+            verify=verifying_context(broker.ca),
             trust_env=False,  # it is a server of ours: no proxy stands before it
         )
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
@@ -94,8 +94,8 @@ def check_store(situation: Situation) -> Check:
     text = f"at {store.where}, answers in {latency:.1f} ms"
     text += ", over TLS" if config.url.startswith("rediss://") else ""
     text = f"Redis {text}"
-    with contextlib.suppress(StoreDenied):  # a site's user may not ask
-        about = store.about()
+    with contextlib.suppress(StorePermissionError):  # a site's user may not ask
+        about = store.server_info()
         of = f" of {about.limit >> 20}" if about.limit else ""
         text = text.replace("Redis", f"Redis {about.version}", 1)
         text += f", {about.used >> 20}{of} MiB in use"
@@ -131,8 +131,8 @@ def check_clock(situation: Situation) -> Check:
         return Check("clock", "warn", _UNTOLD)
     before = time.time()
     try:
-        there = store.clock()
-    except StoreDenied:
+        there = store.server_time()
+    except StorePermissionError:
         text = "cannot be compared: this user may not ask the store's time"
         return Check("clock", "ok", text)
     return judge_skew((before + time.time()) / 2 - there)
@@ -164,9 +164,9 @@ def check_run(situation: Situation) -> Check:
         worker = situation.side == "worker"
         return Check("run", "warn", text, remedy) if worker else Check("run", "ok", text)
     text = f"run {name} ({run}) is {found.status}, version {found.version}/{found.total_versions}"
-    if found.software and found.software != software():
+    if found.software and found.software != software_version():
         return Check(
-            "run", "warn", f"{text}, by {found.software}; here is {software()}",
+            "run", "warn", f"{text}, by {found.software}; here is {software_version()}",
             "install the same version on both sides",
         )  # fmt: skip
     if situation.side == "worker" and found.status not in OVER:

@@ -9,12 +9,12 @@ from contextlib import closing, suppress
 import click
 from rich.console import Console
 
-from cli.learn.location import Door
-from cli.learn.replies import Said, blocks, chosen, clean, numbered
+from cli.learn.answers import Answers, blocks, chosen, clean, numbered
+from cli.learn.location import InboxLocation
 from common.errors import DataError
 from worker.incremental.inbox import item_status, items
 from worker.incremental.inbox.inbox import Inbox
-from worker.incremental.inbox.item_status import Fate
+from worker.incremental.inbox.item_status import ItemStatus
 from worker.incremental.inbox.items import Item
 
 WAIT_S = 120.0
@@ -30,7 +30,9 @@ pause = time.sleep
 class Conversation:
     """With one client's model."""
 
-    def __init__(self, door: Door, answer: Callable[[str], Said], ask: Ask, task: str) -> None:
+    def __init__(
+        self, door: InboxLocation, answer: Callable[[str], Answers], ask: Ask, task: str
+    ) -> None:
         """Nothing is said yet.
 
         Args:
@@ -70,7 +72,7 @@ class Conversation:
 
     # what the user says of it
 
-    def _corrected(self, said: Said) -> Item | None:
+    def _corrected(self, said: Answers) -> Item | None:
         if said.model.objective == "classification":
             label = self._label(said)
             return None if label is None else self._item(said, text=said.asked, label=label)
@@ -84,7 +86,7 @@ class Conversation:
             return self._item(said, prompt=said.asked, chosen=better, rejected=worse)
         return self._item(said, instruction=said.asked, output=word) if word else None
 
-    def _label(self, said: Said) -> str | None:
+    def _label(self, said: Answers) -> str | None:
         labels = said.model.labels
         click.echo(f"[Enter]: it is right; or what is right: {numbered(labels)}")
         while word := self._ask("? ").strip():
@@ -93,7 +95,7 @@ class Conversation:
             click.echo("there is no such class")
         return None
 
-    def _item(self, said: Said, **record: str) -> Item:
+    def _item(self, said: Answers, **record: str) -> Item:
         fields: Mapping[str, object] = record
         limit = self._door.limits.max_chars
         labels = said.model.labels
@@ -112,7 +114,7 @@ class Conversation:
         click.echo(self._told(found))
         return found is not None and found.learned
 
-    def _fate(self, item: Item) -> Fate | None:
+    def _fate(self, item: Item) -> ItemStatus | None:
         until = time.monotonic() + WAIT_S
         while True:
             found = item_status.look(self._door.path, item.key)
@@ -122,7 +124,7 @@ class Conversation:
                 return found
             pause(POLL_S)
 
-    def _told(self, found: Fate | None) -> str:
+    def _told(self, found: ItemStatus | None) -> str:
         if found is None:
             return "somebody has removed it from the inbox"
         if not found.decided:
@@ -132,7 +134,7 @@ class Conversation:
         return clean(f"not learned: {found.reason or found.state}")
 
 
-def show(said: Said) -> None:
+def show(said: Answers) -> None:
     """On the terminal."""
     for block in blocks(said):
         click.echo("  " + block.replace("\n", "\n  "))

@@ -20,13 +20,13 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from cli.learn.location import Place, inbox_options, place
-from cli.learn.replies import clean
+from cli.learn.answers import clean
+from cli.learn.location import StateLocation, inbox_options, locate_state
 from common.errors import DataError
 from common.protocol.records import one_line
 from tui.words import duration
 from worker.incremental.inbox import schema
-from worker.incremental.inbox.inbox import Inbox, Stored
+from worker.incremental.inbox.inbox import Inbox, StoredItem
 from worker.incremental.inbox.items import listed
 from worker.incremental.report import history
 
@@ -41,7 +41,7 @@ class Contents:
 
     client: str
     counts: dict[str, int]
-    items: tuple[Stored, ...]
+    items: tuple[StoredItem, ...]
 
 
 @click.command()
@@ -78,7 +78,7 @@ def command(
         raise click.UsageError("--yes goes with --forget")
     if as_json and (retry is not None or forget is not None):
         raise click.UsageError("--json lists items")
-    found = place(config_path, directory, site, state)
+    found = locate_state(config_path, directory, site, state)
     if retry is not None:
         _retry(found, client, retry)
     elif forget is not None:
@@ -89,7 +89,7 @@ def command(
 
 
 def _list(
-    found: Place, client: str | None, shown: str | None, limit: int | None, as_json: bool
+    found: StateLocation, client: str | None, shown: str | None, limit: int | None, as_json: bool
 ) -> None:
     ids = None if shown is None else _ids(shown)
     names = [_one(found, client)] if client or ids else _clients(found)
@@ -114,7 +114,7 @@ def _list(
         click.echo("\n".join(line.rstrip() for line in printed.get().splitlines()))
 
 
-def _retry(found: Place, client: str | None, word: str) -> None:
+def _retry(found: StateLocation, client: str | None, word: str) -> None:
     ids, name = _ids(word), _one(found, client)
     with _inbox(found, name) as inbox:
         if ids:
@@ -125,7 +125,7 @@ def _retry(found: Place, client: str | None, word: str) -> None:
         click.echo(why)
 
 
-def _forget(found: Place, client: str | None, word: str, yes: bool) -> None:
+def _forget(found: StateLocation, client: str | None, word: str, yes: bool) -> None:
     ids, name = _ids(word), _one(found, client)
     with _inbox(found, name) as inbox:
         stored = _check(inbox, name, ids) if ids else inbox.items()
@@ -138,7 +138,7 @@ def _forget(found: Place, client: str | None, word: str, yes: bool) -> None:
     click.echo(f"{name}: {count:,} {_noun(count)} deleted; what a model has learned it keeps")
 
 
-def _clients(found: Place) -> tuple[str, ...]:
+def _clients(found: StateLocation) -> tuple[str, ...]:
     """That have an inbox here.
 
     Raises:
@@ -157,7 +157,7 @@ def _clients(found: Place) -> tuple[str, ...]:
     )
 
 
-def _one(found: Place, client: str | None) -> str:
+def _one(found: StateLocation, client: str | None) -> str:
     names = _clients(found)
     if client is None and len(names) == 1:
         return names[0]
@@ -178,13 +178,13 @@ def _ids(word: str) -> tuple[int, ...] | None:
     return tuple(dict.fromkeys(int(part) for part in parts))
 
 
-def _inbox(found: Place, client: str) -> closing[Inbox]:
+def _inbox(found: StateLocation, client: str) -> closing[Inbox]:
     return closing(Inbox(schema.inbox_path(found.state, client), found.limits))
 
 
 def _check(
     inbox: Inbox, client: str, ids: Sequence[int], state: str | None = None
-) -> tuple[Stored, ...]:
+) -> tuple[StoredItem, ...]:
     """Those items, the newest first; all of them must be there, in that state."""
     there = {stored.id: stored for stored in inbox.items(newest=True)}
     for number in ids:
@@ -195,7 +195,9 @@ def _check(
     return tuple(stored for number, stored in there.items() if number in ids)
 
 
-def _contents(found: Place, client: str, ids: Sequence[int] | None, limit: int | None) -> Contents:
+def _contents(
+    found: StateLocation, client: str, ids: Sequence[int] | None, limit: int | None
+) -> Contents:
     with _inbox(found, client) as inbox:
         items = _check(inbox, client, ids) if ids else inbox.items(limit=limit, newest=True)
         return Contents(client, inbox.counts(), items)
@@ -215,7 +217,7 @@ def _print(found: Contents, console: Console) -> None:
         console.print(Text(f"  and {more:,} older: --limit"))
 
 
-def _row(stored: Stored) -> tuple[str, ...]:
+def _row(stored: StoredItem) -> tuple[str, ...]:
     item = stored.item
     return (
         str(stored.id),
@@ -228,7 +230,7 @@ def _row(stored: Stored) -> tuple[str, ...]:
     )
 
 
-def _text(client: str, stored: Stored) -> str:
+def _text(client: str, stored: StoredItem) -> str:
     reason = f": {one_line(stored.reason)}" if stored.reason else ""
     head = f"{client} {stored.id}, {_state(stored)}, {_age(stored)} old, {stored.item.task}{reason}"
     fields = [
@@ -259,12 +261,12 @@ def _fields(found: Contents, *, texts: bool) -> dict[str, Any]:
     }
 
 
-def _state(stored: Stored) -> str:
+def _state(stored: StoredItem) -> str:
     """What became of it; what is held out measures, and is not trained on."""
     return stored.state + ", held out" * stored.held
 
 
-def _age(stored: Stored) -> str:
+def _age(stored: StoredItem) -> str:
     return duration(max(0.0, time.time() - stored.at))
 
 

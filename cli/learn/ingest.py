@@ -14,19 +14,19 @@ from itertools import islice
 from typing import BinaryIO, Literal
 
 from common.errors import DataError
-from worker.incremental.inbox.inbox import Flooded, Full, Inbox, Taken, TooMany
-from worker.incremental.inbox.intake import Intake, parsed
+from worker.incremental.inbox.inbox import BatchTooLarge, Inbox, InboxFull, PutResult, RateLimited
+from worker.incremental.inbox.item_parser import ItemParser, parse_json
 from worker.incremental.inbox.items import Item
 
 FULL_S = 1.0  # between two looks whether there is room in a full inbox
 CHUNK = 64  # lines of a file that are made durable together
 
-State = Literal["accepted", "duplicate", "refused"]
+LineState = Literal["accepted", "duplicate", "refused"]
 REJECTED = "it was rejected before"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class LineResult:
     """What became of a line.
 
     Attributes:
@@ -36,13 +36,13 @@ class Outcome:
     """
 
     line: int
-    state: State
+    state: LineState
     reason: str = ""
 
 
 @dataclass(frozen=True)
-class Tally:
-    """How many lines came to what; see `Taken` for the last two."""
+class LineCounts:
+    """How many lines came to what; see `PutResult` for the last two."""
 
     accepted: int = 0
     duplicate: int = 0
@@ -50,10 +50,10 @@ class Tally:
     superseded: int = 0
     rejected: int = 0
 
-    def after(self, outcomes: Iterable[Outcome], taken: Taken) -> Tally:
+    def after(self, outcomes: Iterable[LineResult], taken: PutResult) -> LineCounts:
         """With some more, whose items came to `taken`."""
         states = Counter(each.state for each in outcomes)
-        return Tally(
+        return LineCounts(
             self.accepted + states["accepted"],
             self.duplicate + states["duplicate"],
             self.refused + states["refused"],
@@ -82,14 +82,14 @@ class Tally:
         return "\n".join([", ".join(counts), *more])
 
 
-def outcome(taken: Taken, line: int) -> Outcome:
+def line_result(taken: PutResult, line: int) -> LineResult:
     """Of a line whose item was put."""
     if taken.new:
-        return Outcome(line, "accepted")
-    return Outcome(line, "duplicate", REJECTED if taken.rejected else "")
+        return LineResult(line, "accepted")
+    return LineResult(line, "duplicate", REJECTED if taken.rejected else "")
 
 
-def lines(stream: BinaryIO, limit: int) -> Iterator[tuple[int, bytes | None]]:
+def read_lines(stream: BinaryIO, limit: int) -> Iterator[tuple[int, bytes | None]]:
     """Numbered lines that are not blank; None for one of more than `limit` bytes, which is skipped.
 
     A last line without its end is a line.
@@ -105,14 +105,14 @@ def lines(stream: BinaryIO, limit: int) -> Iterator[tuple[int, bytes | None]]:
             yield number, data
 
 
-class Feeder:
+class Ingester:
     """Feeds one client's inbox."""
 
     def __init__(
         self,
         inbox: Inbox,
-        intake: Intake,
-        told: Callable[[Outcome], None],
+        intake: ItemParser,
+        told: Callable[[LineResult], None],
         said: Callable[[str], None],
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -128,7 +128,7 @@ class Feeder:
         self._inbox, self._intake = inbox, intake
         self._told, self._said, self._pause = told, said, pause
         self._waited: set[type[DataError]] = set()
-        self.tally = Tally()
+        self.tally = LineCounts()
         self.line = 0
         """The first line of which nothing is known yet; 0 where there is none."""
 
@@ -150,13 +150,13 @@ class Feeder:
         self.line = 0
         rest = iter(taken)
         outcomes = [
-            outcome(next(rest), number)
+            line_result(next(rest), number)
             if isinstance(found, Item)
-            else Outcome(number, "refused", str(found))
+            else LineResult(number, "refused", str(found))
             for number, found in read
         ]
         # Counted before they are told: an interruption while telling changes nothing of the sum.
-        self.tally = self.tally.after(outcomes, sum(taken, Taken()))
+        self.tally = self.tally.after(outcomes, sum(taken, PutResult()))
         for each in outcomes:
             self._told(each)
 
@@ -164,19 +164,19 @@ class Feeder:
         try:
             if data is None:
                 return DataError("it is longer than any item may be", "incremental.max_chars")
-            return self._intake.item(parsed(data.rstrip()))
+            return self._intake.item(parse_json(data.rstrip()))
         except DataError as reason:
             return reason
 
-    def _put(self, items: Sequence[Item]) -> tuple[Taken, ...]:
+    def _put(self, items: Sequence[Item]) -> tuple[PutResult, ...]:
         while True:
             try:
                 return self._inbox.put_each(items, "learn") if items else ()
-            except TooMany:
+            except BatchTooLarge:
                 raise
-            except Flooded as error:
+            except RateLimited as error:
                 self._wait(error, error.what, error.wait_s)
-            except Full as error:
+            except InboxFull as error:
                 self._wait(error, str(error), FULL_S)
 
     def _wait(self, error: DataError, text: str, seconds: float) -> None:

@@ -17,13 +17,13 @@ from typing import BinaryIO
 import click
 from rich.console import Console
 
-from cli.learn.ingest import CHUNK, Feeder, Outcome, Tally, lines, outcome
-from cli.learn.location import Door, door, inbox_options, task_option
+from cli.learn.ingest import CHUNK, Ingester, LineCounts, LineResult, line_result, read_lines
+from cli.learn.location import InboxLocation, inbox_options, locate_inbox, task_option
 from cli.main import INTERRUPTED
 from common.errors import DataError
 from worker.incremental.inbox import item_status, items
 from worker.incremental.inbox.inbox import Inbox
-from worker.incremental.inbox.intake import Intake, max_bytes
+from worker.incremental.inbox.item_parser import ItemParser, max_json_bytes
 
 PIPE = "-"
 FORMS: tuple[tuple[str, ...], ...] = (
@@ -83,13 +83,13 @@ def command(
     }
     record = _record(what, label, {name: text for name, text in given.items() if text is not None})
     items.check_task(task)
-    opened = door(config_path, directory, site, state, client)
+    opened = locate_inbox(config_path, directory, site, state, client)
     if opened.served is None:
         raise DataError(
             f"no worker has served a client from {opened.state} yet",
             "start `fccl worker` (or `fccl demo`), or name its --state",
         )
-    intake = Intake(opened.limits, opened.served, task)
+    intake = ItemParser(opened.limits, opened.served, task)
     if record is not None:
         _one(opened, intake, record, as_json)
     else:
@@ -127,13 +127,15 @@ def _is_file(word: str) -> bool:
         return False
 
 
-def _one(opened: Door, intake: Intake, record: Mapping[str, str], as_json: bool) -> None:
+def _one(
+    opened: InboxLocation, intake: ItemParser, record: Mapping[str, str], as_json: bool
+) -> None:
     item = intake.item(record)
     with Inbox(opened.path, opened.limits) as inbox:
         taken = inbox.put([item], "learn")
     known = None if taken.new else item_status.look(opened.path, item.key)
     if as_json:
-        click.echo(_json(outcome(taken, 1), opened.client))
+        click.echo(_json(line_result(taken, 1), opened.client))
         return
     if known is not None:
         reason = f": {known.reason}; `fccl inbox --retry` lets it wait again" * bool(known.reason)
@@ -146,15 +148,15 @@ def _one(opened: Door, intake: Intake, record: Mapping[str, str], as_json: bool)
         click.echo(why)
 
 
-def _many(opened: Door, intake: Intake, what: str, as_json: bool) -> int:
+def _many(opened: InboxLocation, intake: ItemParser, what: str, as_json: bool) -> int:
     with _stream(what) as source, Inbox(opened.path, opened.limits) as inbox:
         voice = _Voice(opened, as_json, each=source.live)
-        feeder = Feeder(inbox, intake, voice.told, voice.warned, lambda s: _wait(feeder.line, s))
+        feeder = Ingester(inbox, intake, voice.told, voice.warned, lambda s: _wait(feeder.line, s))
         most = 1 if source.live else CHUNK
         chunk = min(most, opened.limits.items_per_minute, opened.limits.max_waiting)
         try:
             with _ended_by_signals():
-                feeder.feed(lines(source.file, max_bytes(opened.limits)), chunk)
+                feeder.feed(read_lines(source.file, max_json_bytes(opened.limits)), chunk)
         except DataError as error:
             voice.warned(f"stopped at line {feeder.line}: {error}")
             voice.summed(feeder.tally)
@@ -170,7 +172,7 @@ def _many(opened: Door, intake: Intake, what: str, as_json: bool) -> int:
         except OSError as error:
             voice.summed(feeder.tally)
             raise DataError(f"{what} cannot be read any more: {error.strerror}") from None
-    if not source.live and feeder.tally == Tally():
+    if not source.live and feeder.tally == LineCounts():
         raise DataError(f"{what} has no lines", "a JSON object on each")
     voice.summed(feeder.tally)
     return DataError.exit_code if feeder.tally.refused else 0
@@ -229,11 +231,11 @@ def _short(what: str) -> str:
 class _Voice:
     """Says what becomes of lines: each, if they come one by one, else those that were refused."""
 
-    opened: Door
+    opened: InboxLocation
     as_json: bool
     each: bool
 
-    def told(self, found: Outcome) -> None:
+    def told(self, found: LineResult) -> None:
         if self.as_json:
             click.echo(_json(found, self.opened.client))
             return
@@ -246,12 +248,12 @@ class _Voice:
     def warned(self, text: str) -> None:
         click.echo(f"fccl learn: {text}", err=True)
 
-    def summed(self, tally: Tally) -> None:
+    def summed(self, tally: LineCounts) -> None:
         why = self.opened.why_waiting() if tally.accepted else ""
         text = f"{self.opened.client}: {tally.text()}" + (f"\n{why}" if why else "")
         click.echo(text, err=self.as_json)
 
 
-def _json(found: Outcome, client: str) -> str:
+def _json(found: LineResult, client: str) -> str:
     reason = {"reason": found.reason} if found.reason else {}
     return json.dumps({"line": found.line, "client": client, "state": found.state, **reason})

@@ -1,7 +1,7 @@
 """Which client's inbox a front door puts items into, and where the worker beside it keeps state.
 
 `fccl learn`, `fccl try` and `fccl inbox` name both in the same way: by what a worker of this
-machine serves (`worker/incremental/serving/served.py`), in the directory that it uses for work in flight.
+machine serves (`worker/incremental/serving/served_run.py`), in the directory that it uses for work in flight.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from cli.options import config_option, find_config, run_option
 from common.config import config as configuration
 from common.config.config import FederationConfig, IncrementalConfig
 from common.errors import DataError
-from common.protocol.records import Label
+from common.protocol.records import Identifier
 from coordinator.storage import run as runs
 from worker.incremental.inbox import schema
 from worker.incremental.inbox.items import TASK
-from worker.incremental.serving import served
-from worker.incremental.serving.served import Served
+from worker.incremental.serving import served_run
+from worker.incremental.serving.served_run import ServedRun
 from worker.spool import workers
 
 LOCAL = "local"
@@ -33,7 +33,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
-class Place:
+class StateLocation:
     """Where a worker keeps its state.
 
     Attributes:
@@ -44,7 +44,7 @@ class Place:
 
     state: Path
     limits: IncrementalConfig
-    served: Served | None
+    served: ServedRun | None
 
     def why_waiting(self) -> str:
         """Why an item is not learned at once; empty where a worker runs that will."""
@@ -56,7 +56,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Door(Place):
+class InboxLocation(StateLocation):
     """Whose inbox, and where.
 
     Attributes:
@@ -72,7 +72,7 @@ class Door(Place):
 
 
 def inbox_options(function: F) -> F:
-    """`--client`, `--state`, `--site`, `--run` and `--config`; what `door` wants."""
+    """`--client`, `--state`, `--site`, `--run` and `--config`; what `locate_inbox` wants."""
     client = click.option(
         "--client", help="Whose inbox and model [default: the only client that is served here]."
     )
@@ -97,13 +97,13 @@ def task_option(function: F) -> F:
     )(function)
 
 
-def door(
+def locate_inbox(
     config_path: Path | None,
     directory: Path | None,
     site: str,
     state: Path | None,
     client: str | None,
-) -> Door:
+) -> InboxLocation:
     """What the options come to.
 
     Args:
@@ -120,13 +120,15 @@ def door(
         RunError: `--run` is no run directory.
         click.UsageError: Options exclude each other.
     """
-    found = place(config_path, directory, site, state)
+    found = locate_state(config_path, directory, site, state)
     name = _client(client, found.served, found.state)
-    return Door(found.state, found.limits, found.served, name)
+    return InboxLocation(found.state, found.limits, found.served, name)
 
 
-def place(config_path: Path | None, directory: Path | None, site: str, state: Path | None) -> Place:
-    """The part of `door` that is of no client; see there."""
+def locate_state(
+    config_path: Path | None, directory: Path | None, site: str, state: Path | None
+) -> StateLocation:
+    """The part of `locate_inbox` that is of no client; see there."""
     if directory is not None and site != LOCAL:
         raise click.UsageError("--run and --site exclude each other: an invited site has no run")
     config = (
@@ -135,7 +137,7 @@ def place(config_path: Path | None, directory: Path | None, site: str, state: Pa
         else runs.saved_config(directory)
     )
     found = state or _folder(config, directory, site)
-    return Place(found, config.incremental, served.read(found))
+    return StateLocation(found, config.incremental, served_run.read(found))
 
 
 def _folder(config: FederationConfig, directory: Path | None, site: str) -> Path:
@@ -149,11 +151,11 @@ def _folder(config: FederationConfig, directory: Path | None, site: str) -> Path
     return Path(config.run.dir) / ".workers"
 
 
-def _client(name: str | None, told: Served | None, place: Path) -> str:
+def _client(name: str | None, told: ServedRun | None, state: Path) -> str:
     if name is None:
         if told is None:
             raise DataError(
-                f"no worker has served a client from {place} yet",
+                f"no worker has served a client from {state} yet",
                 "start `fccl worker` (or `fccl demo`); or name its --state, or a --client",
             )
         if len(told.clients) != 1:
@@ -162,7 +164,7 @@ def _client(name: str | None, told: Served | None, place: Path) -> str:
     if told is not None and name not in told.clients:
         raise DataError("the worker serves no such client", f"it serves {_listed(told.clients)}")
     try:
-        return TypeAdapter(Label).validate_python(name)
+        return TypeAdapter(Identifier).validate_python(name)
     except ValidationError:
         raise DataError(
             "--client is no client's name", "letters, digits, and then also _ . -"

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from cli.learn.location import Door, door, inbox_options, task_option
-from cli.learn.replies import Said, blocks, fields, line
+from cli.learn.answers import Answers, blocks, fields, line
+from cli.learn.location import InboxLocation, inbox_options, locate_inbox, task_option
 from common.paths import cache_dir
 from worker.incremental.inbox import items
-from worker.incremental.serving import served
+from worker.incremental.serving import served_run
 
 if TYPE_CHECKING:
-    from worker.incremental.serving.answers import Respondent
+    from worker.incremental.serving.predictor import Predictor
 
 DRAWS = 3  # until an answer is another one than the likeliest
 
@@ -71,10 +71,10 @@ def command(
     if text is not None and not text.strip():
         raise click.UsageError("TEXT is empty")
     items.check_task(task)
-    opened = door(config_path, directory, site, state, client)
+    opened = locate_inbox(config_path, directory, site, state, client)
     _check_compare(opened, compare)
     with _loading():
-        asking = Asking(_respondent(opened), compare, common, gen_tokens)
+        asking = Answerer(_respondent(opened), compare, common, gen_tokens)
     if talks:
         _talk(opened, asking, task)
         return
@@ -89,20 +89,20 @@ def command(
 
 
 @dataclass(frozen=True)
-class Asking:
+class Answerer:
     """What the command line wants to know of each text."""
 
-    respondent: Respondent
+    respondent: Predictor
     compare: bool
     common: bool
     new_tokens: int
 
-    def __call__(self, text: str) -> Said:
+    def __call__(self, text: str) -> Answers:
         """Ask the model, as it is now."""
         common = self.respondent.common(text, self.new_tokens) if self.common else None
         model = self.respondent.follow().model
         mine = self.respondent.reply(text, self.new_tokens)
-        said = Said(text, model, mine, common=common)
+        said = Answers(text, model, mine, common=common)
         if not self.compare:
             return said
         from learning.evaluation.evaluate import Drawn
@@ -110,7 +110,7 @@ class Asking:
         for _ in range(DRAWS):
             drawn = Drawn(secrets.randbelow(2**31))
             other = self.respondent.reply(text, self.new_tokens, drawn)
-            said = Said(text, model, mine, other, common)
+            said = Answers(text, model, mine, other, common)
             if said.second is not None:
                 break
         return said
@@ -121,7 +121,7 @@ def terminal() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
-def _talk(opened: Door, asking: Asking, task: str) -> None:
+def _talk(opened: InboxLocation, asking: Answerer, task: str) -> None:
     from cli.learn.conversation import Conversation
 
     with suppress(ImportError):  # lines can be edited where Python was built with it
@@ -133,17 +133,17 @@ def _talk(opened: Door, asking: Asking, task: str) -> None:
     Conversation(opened, asking, lambda prompt: _plain(input(prompt)), task).hold()
 
 
-def _respondent(opened: Door) -> Respondent:
-    from worker.incremental.serving.answers import Respondent
+def _respondent(opened: InboxLocation) -> Predictor:
+    from worker.incremental.serving.predictor import Predictor
 
-    found = Respondent(opened.state, opened.client, cache_dir())
+    found = Predictor(opened.state, opened.client, cache_dir())
     found.follow()
     return found
 
 
-def _check_compare(opened: Door, compare: bool) -> None:
+def _check_compare(opened: InboxLocation, compare: bool) -> None:
     """Before anything is loaded, which takes seconds."""
-    found = served.model(opened.state, opened.served.run) if opened.served else None
+    found = served_run.model(opened.state, opened.served.run) if opened.served else None
     if compare and found and found[0].objective == "classification":
         raise click.UsageError("--compare is for a model that answers; this one classifies")
 

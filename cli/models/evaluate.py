@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 from cli.console import Output
-from cli.render import show
+from cli.render import render
 from common.paths import cache_dir
 from common.protocol.records import RowKind
 from coordinator.storage import run as runs
@@ -148,7 +148,7 @@ def serve(wanted: Wanted, out: Path, as_json: bool) -> int:
         click.echo(json.dumps(files.fields(report, history=False), indent=1))
         files.write_evaluation(report, out)
         return 0
-    show(files.blocks(report, "evaluation_"), output.console)
+    render(files.blocks(report, "evaluation_"), output.console)
     path = files.write_evaluation(report, out)
     click.echo(f"\nwritten: {path} and {path.with_suffix('.html').name}")
     return 0

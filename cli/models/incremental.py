@@ -9,12 +9,12 @@ import click
 
 from cli.console import Output
 from cli.options import find_config
-from cli.render import show
+from cli.render import render
 from common.config import config as configuration
 from common.document import blocks as document
 from common.errors import DataError
 from worker.incremental.report import history, plots, report
-from worker.incremental.report.history import History
+from worker.incremental.report.history import ClientHistory
 
 NAME = "incremental"
 
@@ -39,22 +39,22 @@ def serve(state: Path | None, client: str | None, out: Path | None, as_json: boo
     if as_json:
         click.echo(values)
     else:
-        show(blocks, Output(plain=False).console)
+        render(blocks, Output(plain=False).console)
     folder = out or place / "report"
     pictures = plots.pictures(found)
     contents = {
         **pictures,
         f"{NAME}.json": values.encode(),
-        f"{NAME}.html": document.html(blocks, "Learned from live input", pictures).encode(),
-        f"{NAME}.md": document.markdown(blocks).encode(),
+        f"{NAME}.html": document.to_html(blocks, "Learned from live input", pictures).encode(),
+        f"{NAME}.md": document.to_markdown(blocks).encode(),
     }
-    document.write(folder, contents)
+    document.write_files(folder, contents)
     if not as_json:
         click.echo(f"\nwritten: {folder / f'{NAME}.md'} and {NAME}.html")
     return 0
 
 
-def look(state: Path, client: str | None) -> list[History]:
+def look(state: Path, client: str | None) -> list[ClientHistory]:
     """The histories that are asked for.
 
     Raises:

@@ -18,13 +18,13 @@ from cli.options import (
     config_option,
     find_config,
     metrics_option,
-    mode_of,
+    mode_from_flags,
     mode_options,
     plain_option,
     with_metrics_port,
 )
 from cli.run.health_server import COORDINATOR_LIMIT_S, Operated, operated
-from cli.signals import on_signals
+from cli.signals import handle_signals
 from common.config import config as configuration
 from common.config.config import FederationConfig
 from common.store.store import Store, connect
@@ -49,12 +49,12 @@ def command(
     """Own a run: prepare data and model where needed, schedule, aggregate, commit, report."""
     config = with_metrics_port(configuration.load(find_config(config_path)), metrics_port)
     log = jsonlog.install("coordinator") if config.operations.log == "json" else None
-    sys.exit(serve(config, mode_of(resume, new, either), Output(plain, log)))
+    sys.exit(serve(config, mode_from_flags(resume, new, either), Output(plain, log)))
 
 
 def serve(config: FederationConfig, mode: str, output: Output) -> int:
     """Coordinate until the plan is complete or a stop is asked for; returns the exit code."""
-    checks.check(config, mode)
+    checks.check_can_start(config, mode)
     with operated(config.operations, COORDINATOR_LIMIT_S) as shown:
         return _serve(config, mode, output, shown)
 
@@ -91,7 +91,7 @@ def _serve(config: FederationConfig, mode: str, output: Output, shown: Operated)
             samples=Sampler(run, time.time),
         )
         stop = threading.Event()
-        on_signals([stop])
+        handle_signals([stop])
         outcome = service.serve(stop)
         shown.over()
         path = session.conclude(run, outcome, detect, output)

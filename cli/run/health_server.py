@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from broker.rabbit.connection import CONNECTED
 from common.config.config import OperationsConfig
-from common.operations import telemetry
+from common.operations import metrics_server
 from common.operations.health import Health
 
 COORDINATOR_LIMIT_S = 180.0  # a turn waits a minute for a lost broker, and may write a large model
@@ -27,12 +27,12 @@ class Operated:
 
     def broker(self, state: str) -> None:
         """Pass on what the broker's connection has come to."""
-        self.health.part("broker", "" if state == CONNECTED else state)
+        self.health.set_problem("broker", "" if state == CONNECTED else state)
 
     def over(self) -> None:
         """The main loop has ended."""
-        self.health.rested()
-        self.health.part("run", "over")
+        self.health.pause()
+        self.health.set_problem("run", "over")
 
 
 @contextlib.contextmanager
@@ -46,6 +46,6 @@ def operated(operations: OperationsConfig, limit_s: float) -> Iterator[Operated]
     Raises:
         ConfigError: The port is taken.
     """
-    shown = Operated(telemetry.registry(), Health(PARTS, limit_s))
-    with telemetry.served(operations, shown.registry, shown.health):
+    shown = Operated(metrics_server.new_registry(), Health(PARTS, limit_s))
+    with metrics_server.serve(operations, shown.registry, shown.health):
         yield shown

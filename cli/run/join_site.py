@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event as Flag
 
-from broker.rabbit.probe import refused
+from broker.rabbit.probe import login_refused
 from common.config.config import FederationConfig
-from common.errors import DataError, JoinError, StoreRefused
+from common.errors import DataError, JoinError, StoreAccessError
 from common.paths import state_dir
 from common.protocol.invitation import Invitation, decode
-from common.software import software
+from common.software import software_version
 from common.store.store import Store, connect
 from worker.site import identity
 from worker.site.enrolment import out
@@ -86,7 +86,12 @@ def become(
         mine = identity.load(wanted.place)
     else:
         mine = identity.join(
-            wanted.invitation, wanted.place, host=host, software=software(), stop=stop, told=told
+            wanted.invitation,
+            wanted.place,
+            host=host,
+            software=software_version(),
+            stop=stop,
+            told=told,
         )
     return None if mine is None else identity.config_of(mine, wanted.place)
 
@@ -125,10 +130,10 @@ def stores(
         try:
             work = connect(config.store.url, ca=config.store.ca)
             return work, connect(config.store.url, timeout_s=1.0, ca=config.store.ca)
-        except StoreRefused:
+        except StoreAccessError:
             if site is None:
                 raise
-            if refused(config.broker.url, config.broker.ca):
+            if login_refused(config.broker.url, config.broker.ca):
                 raise out(site) from None
             if not said:
                 told("waiting", "the store does not know this site; the coordinator fills it again")

@@ -17,18 +17,18 @@ import click
 
 from broker.protocol import LOCAL, Site
 from broker.rabbit.broker import RabbitBroker
-from broker.rabbit.probe import refused
+from broker.rabbit.probe import login_refused
 from cli import jsonlog
 from cli.console import Output
 from cli.options import config_option, find_config, metrics_option, with_metrics_port
 from cli.run import join_site
 from cli.run.health_server import WORKER_LIMIT_S, Operated, operated
-from cli.signals import on_signals
+from cli.signals import handle_signals
 from common.config import config as configuration
 from common.config.config import FederationConfig, IncrementalConfig
-from common.errors import BrokerRefused, ConfigError, DataError
+from common.errors import BrokerLoginError, ConfigError, DataError
 from common.paths import cache_dir
-from common.software import software
+from common.software import software_version
 from common.store.store import Store
 from worker.site.enrolment import out
 from worker.site.run_discovery import ended, runs
@@ -145,9 +145,9 @@ def _answering(listener: Listener | None, job: Job, output: Output) -> Iterator[
         return
     from worker.incremental.http.endpoint import Endpoint
     from worker.incremental.http.listener import HOST
-    from worker.incremental.http.token import token, token_path
+    from worker.incremental.http.token import load_or_create_token, token_path
 
-    endpoint = Endpoint(job.state, job.config.incremental, token(job.state))
+    endpoint = Endpoint(job.state, job.config.incremental, load_or_create_token(job.state))
     with listener.serving(endpoint):
         where = f"http://{HOST}:{listener.port}/learn"
         output.print(f"live input: POST to {where}, with the token in {token_path(job.state)}")
@@ -176,7 +176,7 @@ def _invited(
     from worker.data.import_rows import bring
 
     rows = bring(data, wanted.site, wanted.place / "data", output.print)
-    on_signals([stop])
+    handle_signals([stop])
     config = join_site.become(wanted, stop, host(), output.event)
     if config is None:
         return None
@@ -195,7 +195,7 @@ def serve(
     listener: Listener | None = None,
 ) -> int:
     """Run a worker until its run is over or it is asked to stop; returns the exit code."""
-    on_signals([stop])
+    handle_signals([stop])
     config = job.config
     stores = join_site.stores(config, job.invited, stop, output.event)
     if stores is None:
@@ -209,12 +209,12 @@ def serve(
         output.event("broker", state)
 
     def tell_waiting(kind: str, text: str) -> None:
-        shown.health.part("run", text)
+        shown.health.set_problem("run", text)
         output.event(kind, text)
 
     try:
         broker = RabbitBroker(config.broker.url, tell_broker, ca=config.broker.ca)
-    except BrokerRefused:
+    except BrokerLoginError:
         if job.invited is None:
             raise
         raise out(job.invited) from None
@@ -225,7 +225,7 @@ def serve(
         listener.counted = metrics.asked
     try:
         for run in runs(stores[0], config.run.name, stop, tell_waiting, forever=job.forever):
-            shown.health.part("run")
+            shown.health.set_problem("run")
             _serve(job, run, broker, stores, compute, output, stop, metrics)
         shown.over()
     finally:
@@ -260,7 +260,7 @@ def _serve(
         state=job.state,
         cache=cache_dir(),
         host=host(),
-        software=software(),
+        software=software_version(),
     )
     worker = Worker(
         setting,
@@ -271,7 +271,7 @@ def _serve(
         time.time,
         told=output.event,
         report=report,
-        refused=lambda: refused(config.broker.url, config.broker.ca),
+        refused=lambda: login_refused(config.broker.url, config.broker.ca),
         observe=metrics,
         incremental=config.incremental,
     )

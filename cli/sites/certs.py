@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 
 from common.errors import ConfigError
-from common.files import sync
+from common.files import sync_path
 from common.tls import certificates
 from common.tls.certificates import CertificatePair
 
@@ -59,7 +59,9 @@ def command(folder: Path, hosts: tuple[str, ...], days: int, new_ca: bool) -> No
         _open(folder)
         ca, kept = _authority(folder, now, new_ca)
         issued = {
-            server: certificates.issue(ca, server, _hosts(folder, server, hosts), now, days)
+            server: certificates.issue_certificate(
+                ca, server, _hosts(folder, server, hosts), now, days
+            )
             for server in SERVERS
         }
         if not kept:
@@ -68,7 +70,7 @@ def command(folder: Path, hosts: tuple[str, ...], days: int, new_ca: bool) -> No
         for server, pair in issued.items():
             _write(folder / f"{server}.key", pair.key, 0o644)
             _write(folder / f"{server}.pem", pair.certificate, 0o644)
-        sync(folder)
+        sync_path(folder)
     _tell(folder, ca, kept, issued)
 
 
@@ -79,7 +81,7 @@ def _tell(
     click.echo(f"{state} the authority {folder / 'ca.pem'}, valid until {_day(ca)}")
     click.echo(f"  fingerprint (SHA-256) {certificates.fingerprint(ca.certificate)}")
     for server, pair in issued.items():
-        names = ", ".join(certificates.hosts_of(pair.certificate))
+        names = ", ".join(certificates.certificate_hosts(pair.certificate))
         click.echo(f"wrote {folder / server}.pem and .key, valid until {_day(pair)}, for {names}")
     click.echo("next:")
     click.echo("  servers  docker compose -f docker-compose.yml -f docker-compose.tls.yml up -d")
@@ -89,7 +91,7 @@ def _tell(
 
 
 def _day(pair: CertificatePair) -> str:
-    return f"{certificates.ends(pair.certificate):%Y-%m-%d}"
+    return f"{certificates.expiry(pair.certificate):%Y-%m-%d}"
 
 
 def _open(folder: Path) -> None:
@@ -128,7 +130,7 @@ def _hosts(folder: Path, server: str, hosts: tuple[str, ...]) -> tuple[str, ...]
     present = folder / f"{server}.pem"
     if not hosts and present.exists():
         try:
-            hosts = certificates.hosts_of(present.read_bytes())
+            hosts = certificates.certificate_hosts(present.read_bytes())
         except ConfigError as error:
             raise ConfigError(f"{present}: {error.what}", "name its hosts with --host") from None
     return (server, *ALWAYS, *hosts)

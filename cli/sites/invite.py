@@ -17,7 +17,7 @@ from cli.run.coordinator import access_of
 from common.config import config as configuration
 from common.config.config import FederationConfig
 from common.errors import ConfigError, JoinError
-from common.protocol.invitation import day, encode
+from common.protocol.invitation import encode, format_time
 from common.store.store import connect
 from coordinator.sites.credentials import InvitationTerms
 from coordinator.sites.registry import SiteRegistry
@@ -79,7 +79,7 @@ def command(
     access = access_of(config, connect(config.store.url, ca=config.store.ca))
     invitation = access.invite(name, terms, again=again)
     say = Console(stderr=True, highlight=False).print
-    say(f"site {name} is invited until {day(invitation.expires_at)}. On its machine, once:")
+    say(f"site {name} is invited until {format_time(invitation.expires_at)}. On its machine, once:")
     say("")
     say("  fccl worker --join TOKEN --data FILE", markup=False)
     say("")
@@ -96,7 +96,9 @@ def show(sites: SiteRegistry) -> None:
     table = Table("site", "state", "since", "host", "clients", "rows of each, at most", box=None)
     for site in sites.all():
         numbers = (str(site.max_clients), str(site.max_rows))
-        table.add_row(site.name, site.state, day(site.changed_at), site.host or "-", *numbers)
+        table.add_row(
+            site.name, site.state, format_time(site.changed_at), site.host or "-", *numbers
+        )
     if not table.row_count:
         click.echo("no site was invited")
         return

@@ -21,7 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from common.errors import ConfigError
 from common.protocol.records import (
-    KINDS,
+    ROW_KINDS,
     BatchSize,
     ClassName,
     CodecName,
@@ -34,14 +34,14 @@ from common.protocol.records import (
     ObjectiveName,
     RowKind,
     RunName,
-    tuple_of,
+    list_to_tuple,
 )
 from common.protocol.wire import explain
 
-Positive = Annotated[int, Field(ge=1)]
+PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Unit = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 Override = str | int | float | bool | list[Any]
 
 _FIXED = {"run", "broker", "store", "operations", "offline"}  # no matter of the model hub
@@ -60,7 +60,7 @@ class RunConfig(Section):
     name: RunName = "federation"
     dir: str = "runs"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    keep_versions: Positive = 10
+    keep_versions: PositiveInt = 10
 
     @property
     def path(self) -> Path:
@@ -118,10 +118,10 @@ class DataConfig(Section):
     va: str = "synthetic"
     cls: str = "synthetic"
     rows: Annotated[int, Field(ge=8)] = 1500
-    labels: Annotated[tuple[ClassName, ...], BeforeValidator(tuple_of)] = ()
+    labels: Annotated[tuple[ClassName, ...], BeforeValidator(list_to_tuple)] = ()
     columns: dict[str, str] = Field(default_factory=dict)
     dir: str | None = None
-    clients: Positive = 4
+    clients: PositiveInt = 4
     alpha: PositiveFloat = 0.5
     partition: Literal["topic", "length", "label"] = "topic"
     heldout: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
@@ -135,7 +135,7 @@ class PhaseConfig(Section):
     """[[phase]]: a span of versions with one objective."""
 
     objective: ObjectiveName = "sft"
-    versions: Positive = 16
+    versions: PositiveInt = 16
     local_steps: LocalSteps = 5
     local_epochs: LocalEpochs = 0
     lr: LearningRate = 6e-3
@@ -152,7 +152,7 @@ class PhaseConfig(Section):
     @property
     def kind(self) -> RowKind:
         """The rows that this phase learns from."""
-        return KINDS[self.objective]
+        return ROW_KINDS[self.objective]
 
     @property
     def dpo(self) -> DpoSettings | None:
@@ -176,10 +176,10 @@ class PhaseConfig(Section):
 class ScheduleConfig(Section):
     """[schedule]: one loop, two knobs (buffer_size, reissue), and the time limits."""
 
-    concurrency: Positive = 4
-    buffer_size: Positive | None = None
+    concurrency: PositiveInt = 4
+    buffer_size: PositiveInt | None = None
     reissue: Literal["immediate", "commit"] = "immediate"
-    quorum: Positive | None = None
+    quorum: PositiveInt | None = None
     round_deadline_s: PositiveFloat = 600.0
     flush_s: PositiveFloat = 120.0
     lease_s: PositiveFloat = 60.0
@@ -210,7 +210,7 @@ class AggregationConfig(Section):
     score_scale: Literal["raw", "log"] = "log"
     # Smaller ones overflow the exponent of `raw`, and are winner takes all long before.
     temperature: Annotated[float, Field(ge=1e-6, allow_inf_nan=False)] = 1.0
-    floor: Unit = 0.1
+    floor: Fraction = 0.1
     cap: PositiveFloat = 3.0
     staleness_exponent: NonNegativeFloat = 0.5
     server_lr: PositiveFloat = 1.0
@@ -251,9 +251,9 @@ class IncrementalConfig(Section):
     max_norm: PositiveFloat = 0.5
     validator: str = ""
     validator_timeout_s: Annotated[float, Field(gt=0, le=600)] = 10.0
-    items_per_minute: Positive = 600
+    items_per_minute: PositiveInt = 600
     max_chars: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
-    max_waiting: Positive = 10_000
+    max_waiting: PositiveInt = 10_000
 
 
 class SamplesConfig(Section):
@@ -261,8 +261,8 @@ class SamplesConfig(Section):
 
     prompts: Annotated[int, Field(ge=0, le=20)] = 3
     new_tokens: Annotated[int, Field(ge=1, le=1000)] = 40
-    every: Positive | None = None
-    model_mb: Positive = 2000
+    every: PositiveInt | None = None
+    model_mb: PositiveInt = 2000
 
 
 class FederationConfig(Section):

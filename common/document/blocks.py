@@ -8,7 +8,7 @@ report, `worker/incremental/report/report.py` those of what clients learned from
 from __future__ import annotations
 
 import base64
-import html as escaping
+import html
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -41,7 +41,7 @@ class Paragraph:
 
 
 @dataclass(frozen=True)
-class Items:
+class BulletList:
     """A line with points under it."""
 
     text: str
@@ -64,15 +64,15 @@ class Picture:
     text: str
 
 
-Block = Heading | Paragraph | Items | Table | Picture
+Block = Heading | Paragraph | BulletList | Table | Picture
 
 
-def markdown(blocks: Sequence[Block]) -> str:
+def to_markdown(blocks: Sequence[Block]) -> str:
     """The document as Markdown (CommonMark with tables)."""
     return "\n\n".join(_block(block) for block in blocks) + "\n"
 
 
-def html(blocks: Sequence[Block], title: str, pictures: Mapping[str, bytes]) -> str:
+def to_html(blocks: Sequence[Block], title: str, pictures: Mapping[str, bytes]) -> str:
     """The document as one file that needs nothing else.
 
     Args:
@@ -81,20 +81,20 @@ def html(blocks: Sequence[Block], title: str, pictures: Mapping[str, bytes]) -> 
         pictures: PNG by name.
     """
     reader = MarkdownIt("commonmark", {"html": False}).enable("table")
-    body = str(reader.render(markdown(blocks)))
+    body = str(reader.render(to_markdown(blocks)))
     for name, png in pictures.items():
         data = base64.b64encode(png).decode()
         # Text of the document cannot look like this: its quotation marks are escaped.
         body = body.replace(f'src="{name}"', f'src="data:image/png;base64,{data}"')
-    return _PAGE.format(title=escaping.escape(one_line(title)), style=_STYLE, body=body)
+    return _PAGE.format(title=html.escape(one_line(title)), style=_STYLE, body=body)
 
 
-def escaped(text: str) -> str:
+def escape(text: str) -> str:
     """Text in one line that Markdown takes for nothing but text."""
     return _MARKUP.sub(lambda found: f"\\{found[0]}", " ".join(one_line(text).split()))
 
 
-def write(folder: Path, contents: Mapping[str, bytes]) -> None:
+def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
     """Write a document's files, by name; the last one is there when all are.
 
     Raises:
@@ -110,12 +110,12 @@ def write(folder: Path, contents: Mapping[str, bytes]) -> None:
         ) from None
 
 
-def finite(value: Any) -> Any:
+def replace_non_finite(value: Any) -> Any:
     """Plain values with null for numbers that JSON has not."""
     if isinstance(value, Mapping):
-        return {str(key): finite(inner) for key, inner in value.items()}
+        return {str(key): replace_non_finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(inner) for inner in value]
+        return [replace_non_finite(inner) for inner in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
@@ -124,18 +124,18 @@ def finite(value: Any) -> Any:
 def _block(block: Block) -> str:
     match block:
         case Heading():
-            return f"{'#' * block.level} {escaped(block.text)}"
+            return f"{'#' * block.level} {escape(block.text)}"
         case Paragraph():
-            return escaped(block.text)
-        case Items():
-            points = "\n".join(f"- {escaped(point)}" for point in block.points)
-            return f"**{escaped(block.text) or '(nothing)'}**\n\n{points}"
+            return escape(block.text)
+        case BulletList():
+            points = "\n".join(f"- {escape(point)}" for point in block.points)
+            return f"**{escape(block.text) or '(nothing)'}**\n\n{points}"
         case Table():
             marks = ["---", *["---:"] * (len(block.header) - 1)]
-            cells = [[escaped(cell) for cell in row] for row in (block.header, *block.rows)]
+            cells = [[escape(cell) for cell in row] for row in (block.header, *block.rows)]
             return "\n".join(f"| {' | '.join(row)} |" for row in (cells[0], marks, *cells[1:]))
         case Picture():
-            return f"![{escaped(block.text)}]({block.name})"
+            return f"![{escape(block.text)}]({block.name})"
 
 
 _PAGE = """\

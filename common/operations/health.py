@@ -32,22 +32,22 @@ class Health:
         self._limit, self._clock = limit_s, clock
         self._turned: float | None = None
 
-    def turned(self) -> None:
+    def tick(self) -> None:
         """The main loop has come round, or something in it has got on."""
         with self._lock:
             self._turned = self._clock()
 
-    def rested(self) -> None:
+    def pause(self) -> None:
         """The main loop does not run: it has not begun, or it is over."""
         with self._lock:
             self._turned = None
 
-    def part(self, name: str, problem: str = "") -> None:
+    def set_problem(self, name: str, problem: str = "") -> None:
         """How a part is; no problem means well."""
         with self._lock:
             self._problems[name] = problem
 
-    def well(self, name: str) -> bool:
+    def is_working(self, name: str) -> bool:
         """Whether a part works."""
         with self._lock:
             return not self._problems[name]

@@ -15,13 +15,13 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from common.protocol.records import Label, Record, Seconds, ShortText
+from common.protocol.records import Identifier, Record, Seconds, ShortText
 from common.protocol.wire import pack
 from common.store.store import Store
 
 CommandName = Literal["pause", "resume", "drain", "stop", "kick", "pardon", "reissue"]
 ACTIONS: tuple[CommandName, ...] = get_args(CommandName)
-TARGETED: tuple[CommandName, ...] = ("kick", "pardon", "reissue")
+ACTIONS_WITH_TARGET: tuple[CommandName, ...] = ("kick", "pardon", "reissue")
 
 
 class Command(Record):
@@ -35,7 +35,7 @@ class Command(Record):
         at: When, on the asker's clock; only informs.
     """
 
-    command_id: Label
+    command_id: Identifier
     action: CommandName
     target: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{0,64}$")] = ""
     by: ShortText = ""
@@ -45,7 +45,7 @@ class Command(Record):
 class CommandReply(Record):
     """What became of a command; journaled before."""
 
-    command_id: Label
+    command_id: Identifier
     state: Literal["done", "refused"]
     reason: ShortText = ""
 
@@ -78,13 +78,13 @@ def withdraw(store: Store, run: str, command: Command) -> None:
     store.remove_command(run, pack(command))
 
 
-def answer(store: Store, run: str, command_id: str) -> CommandReply | None:
+def read_reply(store: Store, run: str, command_id: str) -> CommandReply | None:
     """What the coordinator said; None while it has not.
 
     Raises:
         StoreError: Out of reach.
     """
-    return store.get_answer(CommandReply, run, command_id)
+    return store.get_reply(CommandReply, run, command_id)
 
 
 def _who() -> str:

@@ -23,8 +23,8 @@ from common.protocol.naming import SiteName
 from common.protocol.records import Record, RunName, Seconds, Sha256, ShortText
 from common.protocol.wire import explain
 
-MARK = "fccl"
-FORMAT = 1
+TOKEN_PREFIX = "fccl"
+TOKEN_FORMAT = 1
 MAX_TOKEN = 16 * 1024
 PROTOCOL = 1
 """Of everything that coordinator and workers say to each other; both must have the same."""
@@ -100,7 +100,7 @@ def broker_hash(password: str) -> str:
 def encode(invitation: Invitation) -> str:
     """The token."""
     body = base64.urlsafe_b64encode(invitation.model_dump_json().encode()).decode().rstrip("=")
-    return f"{MARK}{FORMAT}.{body}.{_checksum(body)}"
+    return f"{TOKEN_PREFIX}{TOKEN_FORMAT}.{body}.{_checksum(body)}"
 
 
 def decode(token: str, now: float) -> Invitation:
@@ -115,11 +115,15 @@ def decode(token: str, now: float) -> Invitation:
     """
     text = "".join(token.split())
     mark, *parts = text.split(".")
-    if len(text) > MAX_TOKEN or not mark.startswith(MARK) or not mark[len(MARK) :].isdigit():
+    if (
+        len(text) > MAX_TOKEN
+        or not mark.startswith(TOKEN_PREFIX)
+        or not mark[len(TOKEN_PREFIX) :].isdigit()
+    ):
         raise JoinError("this is no join token of fccl", "paste what `fccl invite` printed")
-    if mark != f"{MARK}{FORMAT}":
+    if mark != f"{TOKEN_PREFIX}{TOKEN_FORMAT}":
         raise JoinError(
-            f"the join token has format {mark[len(MARK) :][:9]}, this fccl reads {FORMAT}",
+            f"the join token has format {mark[len(TOKEN_PREFIX) :][:9]}, this fccl reads {TOKEN_FORMAT}",
             "install the fccl that the coordinator runs",
         )
     if len(parts) != 2 or parts[1] != _checksum(parts[0]):
@@ -130,14 +134,14 @@ def decode(token: str, now: float) -> Invitation:
     invitation = _parsed(parts[0])
     if now >= invitation.expires_at:
         raise JoinError(
-            f"the join token of site {invitation.site} expired on {day(invitation.expires_at)}",
+            f"the join token of site {invitation.site} expired on {format_time(invitation.expires_at)}",
             f"ask for a new one (`fccl invite {invitation.site} --again`), or set this machine's"
             " clock right",
         )
     return invitation
 
 
-def day(at: float) -> str:
+def format_time(at: float) -> str:
     """A moment, for people."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
 

@@ -47,7 +47,7 @@ def is_model_file(name: str) -> bool:
     return _NAMES.fullmatch(name) is not None
 
 
-def sha256(data: bytes) -> str:
+def sha256_hex(data: bytes) -> str:
     """SHA-256 of the bytes, in hex."""
     return hashlib.sha256(data).hexdigest()
 
@@ -62,7 +62,7 @@ def _entry(path: Path) -> ModelFile:
     return ModelFile(digest.hexdigest(), size, path.name)
 
 
-def manifest(path: Path) -> bytes:
+def make_manifest(path: Path) -> bytes:
     """The canonical text over a model's files: `sha256 nbytes name` lines, sorted.
 
     Args:

@@ -16,7 +16,7 @@ from pydantic import Field
 SiteName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")]
 
 
-def run_id(name: str) -> str:
+def new_run_id(name: str) -> str:
     """A new id for a run of this name."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     return f"{name}-{stamp}-{secrets.token_hex(2)}"

@@ -17,13 +17,13 @@ def one_line(text: str) -> str:
     return "".join(char if char.isprintable() else " " for char in text)
 
 
-Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 """A name that is safe in a queue name, a Redis key and a line of log. Never used as a path."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 """Mean loss in nats: per response token (sft), per pair (dpo) or per text (classification)."""
-Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 MAX_LOSS = 1e4
 Loss = Annotated[float, Field(gt=0, le=MAX_LOSS, allow_inf_nan=False)]
 LocalSteps = Annotated[int, Field(ge=0, le=100_000)]
@@ -42,14 +42,14 @@ CodecName = Literal["fp32", "bf16", "int8", "int4", "topk"]
 ObjectiveName = Literal["sft", "dpo", "classification"]
 RowKind = Literal["sft", "va", "cls"]
 """What a client's file of rows holds, and how it ends: `client_0_va.jsonl`."""
-KINDS: dict[ObjectiveName, RowKind] = {"sft": "sft", "dpo": "va", "classification": "cls"}
+ROW_KINDS: dict[ObjectiveName, RowKind] = {"sft": "sft", "dpo": "va", "classification": "cls"}
 """The rows that an objective learns from."""
 ClassName = Annotated[str, Field(min_length=1, max_length=200)]
 ClassNames = Annotated[tuple[ClassName, ...], Field(max_length=1000)]
 TaskState = Literal["accepted", "rejected"]
 
 
-def tuple_of(value: object) -> object:
+def list_to_tuple(value: object) -> object:
     """Msgpack has no tuple: an array becomes one at the border."""
     return tuple(value) if isinstance(value, list) else value
 
@@ -57,7 +57,7 @@ def tuple_of(value: object) -> object:
 Shape = Annotated[
     tuple[Annotated[int, Field(ge=1, le=2**31)], ...],
     Field(max_length=8),
-    BeforeValidator(tuple_of),
+    BeforeValidator(list_to_tuple),
 ]
 
 
@@ -80,7 +80,7 @@ class TensorEntry(Record):
     nbytes: Count
 
 
-Entries = Annotated[tuple[TensorEntry, ...], Field(max_length=4096), BeforeValidator(tuple_of)]
+Entries = Annotated[tuple[TensorEntry, ...], Field(max_length=4096), BeforeValidator(list_to_tuple)]
 
 
 class BlobRef(Record):
@@ -105,7 +105,7 @@ class LoraSpec(Record):
     r: Annotated[int, Field(ge=1, le=1024)] = 16
     alpha: Annotated[int, Field(ge=1, le=4096)] = 32
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    targets: Literal["all-linear"] | Annotated[tuple[str, ...], BeforeValidator(tuple_of)] = (
+    targets: Literal["all-linear"] | Annotated[tuple[str, ...], BeforeValidator(list_to_tuple)] = (
         "all-linear"
     )
 
@@ -152,10 +152,10 @@ class TrainTask(Record):
         labels: The class names of `classification`, in the order of the head's outputs.
     """
 
-    task_id: Label
+    task_id: Identifier
     attempt: Annotated[int, Field(ge=1, le=10_000)]
     run: RunId
-    client_id: Label
+    client_id: Identifier
     phase: Annotated[int, Field(ge=0, le=1000)]
     objective: ObjectiveName
     training: LocalTraining
@@ -165,7 +165,7 @@ class TrainTask(Record):
     lora: LoraSpec | None
     dpo: DpoSettings | None = None
     reference: BlobRef | None = None
-    labels: Annotated[ClassNames, BeforeValidator(tuple_of)] = ()
+    labels: Annotated[ClassNames, BeforeValidator(list_to_tuple)] = ()
     update_codec: CodecName
     seed: Count
     issued_at: Seconds
@@ -189,17 +189,17 @@ class ContributionStats(Record):
     train_seconds: Seconds
     delta_norm: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     incremental_samples: Count = 0
-    accuracy_before: Share | None = None
-    accuracy_after: Share | None = None
+    accuracy_before: Fraction | None = None
+    accuracy_after: Fraction | None = None
 
 
 class Update(Record):
     """Worker → coordinator: the header of Δ = θ_local − θ_base; the tensors follow as raw bytes."""
 
-    task_id: Label
+    task_id: Identifier
     attempt: Annotated[int, Field(ge=1, le=10_000)]
-    client_id: Label
-    worker_id: Label
+    client_id: Identifier
+    worker_id: Identifier
     phase: Annotated[int, Field(ge=0, le=1000)]
     base_version: Count
     stats: ContributionStats
@@ -211,10 +211,10 @@ class Update(Record):
 class TaskRefusal(Record):
     """Worker → coordinator: this task cannot be trained here, and why."""
 
-    task_id: Label
+    task_id: Identifier
     attempt: Annotated[int, Field(ge=1, le=10_000)]
-    client_id: Label
-    worker_id: Label
+    client_id: Identifier
+    worker_id: Identifier
     reason: ShortText
 
 
@@ -224,8 +224,8 @@ class Enrolment(Record):
     Sent until there is a `Membership`, and again whenever the rows have changed.
     """
 
-    client_id: Label
-    worker_id: Label
+    client_id: Identifier
+    worker_id: Identifier
     rows: dict[RowKind, Count]
     nonce: Count
     software: ShortText = ""
@@ -237,7 +237,7 @@ class Membership(Record):
     `nonce` is that of the `Enrolment` it answers; 0 where it was told again without one.
     """
 
-    client_id: Label
+    client_id: Identifier
     state: Literal["member", "refused", "left"]
     nonce: Count = 0
     reason: ShortText = ""
@@ -257,7 +257,7 @@ class Receipt(Record):
     Journaled first, then published. `attempt` 0: the task was closed without an update.
     """
 
-    task_id: Label
+    task_id: Identifier
     attempt: Annotated[int, Field(ge=0, le=10_000)]
     state: TaskState
     reason: ShortText = ""
@@ -279,7 +279,7 @@ class CurrentModel(Record):
     lora: LoraSpec | None
     max_length: MaxLength
     dpo: DpoSettings | None = None
-    labels: Annotated[ClassNames, BeforeValidator(tuple_of)] = ()
+    labels: Annotated[ClassNames, BeforeValidator(list_to_tuple)] = ()
 
 
 class InboxFigures(Record):
@@ -290,7 +290,7 @@ class InboxFigures(Record):
     loss; `worker/incremental/report/stream.py` has the formulas.
     """
 
-    client_id: Label
+    client_id: Identifier
     waiting: Count
     learned: Count
     settled: Count
@@ -310,7 +310,7 @@ class LocalEvent(Record):
     """Something that happened at a worker, told through its heartbeat. Never user text."""
 
     at: Seconds
-    kind: Label
+    kind: Identifier
     text: ShortText
 
 
@@ -322,12 +322,14 @@ class Heartbeat(Record):
         wishes: Clients that have learned something and would like to send it soon.
     """
 
-    worker_id: Label
-    site: Label
+    worker_id: Identifier
+    site: Identifier
     state: Literal["starting", "waiting", "fetching", "training", "publishing", "stopping"]
-    clients: Annotated[tuple[Label, ...], Field(max_length=4096), BeforeValidator(tuple_of)] = ()
-    task_id: Label | None = None
-    client_id: Label | None = None
+    clients: Annotated[
+        tuple[Identifier, ...], Field(max_length=4096), BeforeValidator(list_to_tuple)
+    ] = ()
+    task_id: Identifier | None = None
+    client_id: Identifier | None = None
     wants: Sha256 | None = None
     progress: Annotated[float, Field(ge=0, le=1)] = 0.0
     tokens_per_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
@@ -337,9 +339,15 @@ class Heartbeat(Record):
     host: ShortText = ""
     software: ShortText = ""
     sent_at: Seconds = 0.0
-    inbox: Annotated[tuple[InboxFigures, ...], Field(max_length=64), BeforeValidator(tuple_of)] = ()
-    wishes: Annotated[tuple[Label, ...], Field(max_length=64), BeforeValidator(tuple_of)] = ()
-    events: Annotated[tuple[LocalEvent, ...], Field(max_length=20), BeforeValidator(tuple_of)] = ()
+    inbox: Annotated[
+        tuple[InboxFigures, ...], Field(max_length=64), BeforeValidator(list_to_tuple)
+    ] = ()
+    wishes: Annotated[
+        tuple[Identifier, ...], Field(max_length=64), BeforeValidator(list_to_tuple)
+    ] = ()
+    events: Annotated[
+        tuple[LocalEvent, ...], Field(max_length=20), BeforeValidator(list_to_tuple)
+    ] = ()
 
 
 class Event(Record):
@@ -347,7 +355,7 @@ class Event(Record):
 
     at: Seconds
     level: Literal["info", "warning", "error"]
-    kind: Label
+    kind: Identifier
     text: ShortText
     refs: dict[str, str | int | float] = Field(default_factory=dict)
 
@@ -355,9 +363,9 @@ class Event(Record):
 class UpdateSummary(Record):
     """What one update was worth in its commit; see docs/algorithms.md for each factor."""
 
-    task_id: Label
-    client_id: Label
-    worker_id: Label
+    task_id: Identifier
+    client_id: Identifier
+    worker_id: Identifier
     base_version: Count
     staleness: Count
     score: float
@@ -375,8 +383,8 @@ class UpdateSummary(Record):
     delta_norm: float
     train_seconds: Seconds
     nbytes: Count
-    accuracy_before: Share | None = None
-    accuracy_after: Share | None = None
+    accuracy_before: Fraction | None = None
+    accuracy_after: Fraction | None = None
     incremental_samples: Count = 0
 
 
@@ -393,7 +401,7 @@ class VersionSummary(Record):
     holdout_after: float | None = None
     accuracy_before: float | None = None
     accuracy_after: float | None = None
-    updates: Annotated[tuple[UpdateSummary, ...], BeforeValidator(tuple_of)] = ()
+    updates: Annotated[tuple[UpdateSummary, ...], BeforeValidator(list_to_tuple)] = ()
 
 
 class SampleAnswer(Record):
@@ -412,4 +420,4 @@ class SampleAnswer(Record):
     asked: SampleText
     expected: SampleText
     answer: SampleText
-    probability: Share | None = None
+    probability: Fraction | None = None

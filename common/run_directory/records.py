@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from common.protocol.records import ContributionStats, Count, Label, Record, RowKind, Seconds
+from common.protocol.records import ContributionStats, Count, Identifier, Record, RowKind, Seconds
 
 
 class ClientRecord(Record):
     """A client: its site, and its number of training rows by kind."""
 
-    client_id: Label
-    site: Label
+    client_id: Identifier
+    site: Identifier
     rows: dict[RowKind, Count]
 
 
@@ -17,9 +17,9 @@ class AttemptRecord(Record):
     """One attempt of a task, with the time at which it was issued."""
 
     at: Seconds
-    task_id: Label
+    task_id: Identifier
     attempt: Count
-    client_id: Label
+    client_id: Identifier
     base_version: Count
 
 
@@ -27,8 +27,8 @@ class ReceiptRecord(Record):
     """The receipt of a task, with the time at which it was written."""
 
     at: Seconds
-    task_id: Label
-    client_id: Label
+    task_id: Identifier
+    client_id: Identifier
     accepted: bool
 
 
@@ -36,8 +36,8 @@ class AcceptedUpdate(Record):
     """An update that was applied or waits in the buffer, with the time of its acceptance."""
 
     at: Seconds
-    task_id: Label
-    client_id: Label
-    worker_id: Label
+    task_id: Identifier
+    client_id: Identifier
+    worker_id: Identifier
     base_version: Count
     stats: ContributionStats

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from common.errors import RunError
-from common.files import read_lines
+from common.files import read_jsonl
 from common.protocol.records import SampleAnswer
 
 FILE = "samples.jsonl"
@@ -25,7 +25,7 @@ def read(directory: Path) -> tuple[SampleAnswer, ...]:
     """
     path = directory / FILE
     try:
-        lines = [SampleAnswer.model_validate(line) for line in read_lines(path)]
+        lines = [SampleAnswer.model_validate(line) for line in read_jsonl(path)]
     except (OSError, ValueError):  # of JSON, of UTF-8, of a field
         raise RunError(f"{path} is damaged", "remove it: only past samples are lost") from None
     return tuple({(line.version, line.asked): line for line in lines}.values())

@@ -51,20 +51,20 @@ def grant(store: Store, user: str, rules: Iterable[str]) -> None:
     Raises:
         StoreError: Out of reach, or this connection may not make users.
     """
-    store.command("ACL", "SETUSER", user, *rules)
+    store.execute("ACL", "SETUSER", user, *rules)
 
 
 def revoke(store: Store, user: str) -> None:
     """Remove a user and end its connections; one that is not there is no error."""
-    store.command("ACL", "DELUSER", user)
+    store.execute("ACL", "DELUSER", user)
 
 
 def disconnect(store: Store, user: str) -> None:
     """End a user's connections: the next must log in anew."""
     if user in users(store):  # the command refuses a user that there is not
-        store.command("CLIENT", "KILL", "USER", user)
+        store.execute("CLIENT", "KILL", "USER", user)
 
 
 def users(store: Store) -> set[str]:
     """The names of all users."""
-    return {name.decode() for name in store.command("ACL", "USERS")}
+    return {name.decode() for name in store.execute("ACL", "USERS")}

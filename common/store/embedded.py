@@ -42,7 +42,7 @@ class EmbeddedStore:
         self._tcp.server_close()
 
 
-def announced(directory: Path) -> str:
+def read_address(directory: Path) -> str:
     """The address of the store of a run that is embedded in a running process.
 
     Raises:

@@ -35,7 +35,7 @@ class InboxHistory:
     losses: tuple[float, ...]
 
 
-def newest(workers: Iterable[Heartbeat]) -> tuple[InboxFigures, ...]:
+def newest_figures(workers: Iterable[Heartbeat]) -> tuple[InboxFigures, ...]:
     """One row for each client, by name.
 
     Of two workers that serve it, the one that knows of the newer batch is right: the other has not
@@ -50,7 +50,7 @@ def newest(workers: Iterable[Heartbeat]) -> tuple[InboxFigures, ...]:
     return tuple(found[client][1] for client in sorted(found))
 
 
-def totals(rows: Iterable[InboxFigures]) -> InboxTotals:
+def add_up(rows: Iterable[InboxFigures]) -> InboxTotals:
     """Over all clients."""
     known = tuple(rows)
     return InboxTotals(
@@ -62,7 +62,7 @@ def totals(rows: Iterable[InboxFigures]) -> InboxTotals:
     )
 
 
-def remember(
+def extend_histories(
     past: Mapping[str, InboxHistory], rows: Iterable[InboxFigures]
 ) -> Mapping[str, InboxHistory]:
     """What was seen, with the batches that are new in these rows; the same where none is."""

@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 import redis
 
-from common.errors import StoreError, StoreRefused, WireError
+from common.errors import StoreAccessError, StoreError, WireError
 from common.protocol.records import CurrentModel, Event, Heartbeat, Membership, Receipt, Record
 from common.protocol.wire import MAX_HEADER, pack, unpack
-from common.tls.tls import fault, trusting, unreadable
+from common.tls.verification import explain_tls_error, explain_unreadable_ca, verifying_context
 
 CHUNK = 8 * 1024 * 1024
 HEARTBEAT_TTL_S = 15
@@ -32,7 +32,7 @@ MAX_FRAME = MAX_HEADER + 64  # bytes of a record without data
 R = TypeVar("R", bound=Record)
 
 
-class StoreDenied(StoreRefused):
+class StorePermissionError(StoreAccessError):
     """The store answers, and this user may not do that."""
 
 
@@ -71,9 +71,9 @@ def connect(url: str, timeout_s: float = 3.0, ca: str | None = None) -> Store:
     tls: dict[str, Any] = {}
     if ca and url.startswith("rediss://"):
         try:
-            trusting(ca)
+            verifying_context(ca)
         except OSError as error:
-            raise StoreError(*unreadable(ca, error, "store")) from None
+            raise StoreError(*explain_unreadable_ca(ca, error, "store")) from None
         tls["ssl_ca_certs"] = ca
     try:
         client = redis.Redis.from_url(
@@ -86,12 +86,12 @@ def connect(url: str, timeout_s: float = 3.0, ca: str | None = None) -> Store:
         )
     except (ValueError, TypeError):  # their text may repeat a part of the password
         raise StoreError("store.url is no Redis URL", "e.g. redis://host:6379/0") from None
-    store = Store(client, place(url))
+    store = Store(client, host_and_port(url))
     store.ping()
     return store
 
 
-def place(url: str) -> str:
+def host_and_port(url: str) -> str:
     """Host and port of a URL, without its credentials."""
     host = url.partition("?")[0].rpartition("@")[2]  # the query may carry a password, too
     return host.removeprefix("redis://").removeprefix("rediss://")
@@ -104,7 +104,7 @@ class Store:
         self._redis = client
         self.where = where
 
-    def command(self, *words: str) -> Any:
+    def execute(self, *words: str) -> Any:
         """Any command, for those that only `common/store/acl.py` and a doctor need."""
         return self._do(lambda r: r.execute_command(*words))
 
@@ -112,7 +112,7 @@ class Store:
         """Raise `StoreError` unless Redis answers."""
         self._do(lambda r: r.ping())
 
-    def about(self) -> ServerInfo:
+    def server_info(self) -> ServerInfo:
         """What the server says of itself.
 
         Raises:
@@ -126,7 +126,7 @@ class Store:
             policy=str(info.get("maxmemory_policy", "unknown")),
         )
 
-    def clock(self) -> float:
+    def server_time(self) -> float:
         """The server's time, seconds since 1970.
 
         Raises:
@@ -273,22 +273,22 @@ class Store:
         """Take one back, if it is still there."""
         self._do(lambda r: r.lrem(f"fccl:{run}:commands", 0, command))
 
-    def put_answer(self, run: str, command_id: str, answer: bytes) -> None:
+    def put_reply(self, run: str, command_id: str, answer: bytes) -> None:
         """What became of a command."""
         self._do(lambda r: r.set(f"fccl:{run}:answer:{command_id}", answer, ex=ANSWER_TTL_S))
 
-    def get_answer(self, kind: type[R], run: str, command_id: str) -> R | None:
+    def get_reply(self, kind: type[R], run: str, command_id: str) -> R | None:
         """What became of a command, once the coordinator has said so."""
         return self._record(kind, f"fccl:{run}:answer:{command_id}")
 
     # heartbeats
 
-    def beat(self, run: str, heartbeat: Heartbeat) -> None:
+    def put_heartbeat(self, run: str, heartbeat: Heartbeat) -> None:
         """Write a heartbeat; its time to live runs on the server's clock."""
         key = f"fccl:{run}:heartbeat:{heartbeat.site}:{heartbeat.worker_id}"
         self._do(lambda r: r.set(key, pack(heartbeat), ex=HEARTBEAT_TTL_S))
 
-    def leave(self, run: str, site: str, worker_id: str) -> None:
+    def remove_heartbeat(self, run: str, site: str, worker_id: str) -> None:
         """Remove a heartbeat: the worker says goodbye."""
         self._do(lambda r: r.delete(f"fccl:{run}:heartbeat:{site}:{worker_id}"))
 
@@ -336,7 +336,7 @@ class Store:
 
         self._do(write)
 
-    def feed(self, run: str, events: Iterable[Event]) -> None:
+    def append_events(self, run: str, events: Iterable[Event]) -> None:
         """Append to the bounded event stream."""
 
         def write(r: Any) -> None:
@@ -352,7 +352,7 @@ class Store:
         last = entries[-1][0].decode() if entries else after
         return last, tuple(_parsed(Event, [fields.get(b"e") for _, fields in entries]))
 
-    def read(self, run: str, events: int = 20) -> dict[str, Any]:
+    def read_status(self, run: str, events: int = 20) -> dict[str, Any]:
         """One pipelined read of everything that `common.store.view` shows, as raw bytes.
 
         Args:
@@ -386,16 +386,16 @@ class Store:
 def _explained(error: redis.RedisError, where: str) -> StoreError:
     """Redis' errors in our words; those about reach or login may repeat parts of a URL."""
     what = f"the store at {where}"
-    if tls := fault(error, "store"):
+    if tls := explain_tls_error(error, "store"):
         return StoreError(f"{what} {tls[0]}", tls[1])
     match error:
         case redis.AuthenticationError():
-            return StoreRefused(
+            return StoreAccessError(
                 f"{what} refuses this user or password",
                 "set store.url: redis://user:password@host:port/0",
             )
         case redis.exceptions.NoPermissionError():
-            return StoreDenied(
+            return StorePermissionError(
                 f"{what} gives this user no permission ({str(error)[:120]})",
                 "use the credentials that were made for this site",
             )

@@ -16,15 +16,15 @@ from common.protocol.records import (
     Count,
     Event,
     Heartbeat,
+    Identifier,
     InboxFigures,
-    Label,
     Record,
     RunId,
     SampleAnswer,
     Seconds,
     ShortText,
     VersionSummary,
-    tuple_of,
+    list_to_tuple,
 )
 from common.protocol.wire import explain, unpack
 from common.store import inbox_totals
@@ -40,7 +40,7 @@ RunStatus = Literal[
 ]
 
 
-class RunUnknown(StoreError):
+class RunNotFound(StoreError):
     """The store answers, but no coordinator has told it of such a run."""
 
 
@@ -51,14 +51,14 @@ class RunInfo(Record):
     """
 
     run: RunId
-    name: Label
+    name: Identifier
     status: RunStatus
     detail: ShortText = ""
     version: Count
     total_versions: Count
     phase: Count
-    phases: Annotated[tuple[Label, ...], BeforeValidator(tuple_of)]
-    phase_ends: Annotated[tuple[Count, ...], BeforeValidator(tuple_of)] = ()
+    phases: Annotated[tuple[Identifier, ...], BeforeValidator(list_to_tuple)]
+    phase_ends: Annotated[tuple[Count, ...], BeforeValidator(list_to_tuple)] = ()
     clients: Count
     buffered: Count
     buffer_size: Count
@@ -74,12 +74,12 @@ class RunInfo(Record):
 class ClientRow(Record):
     """One client as the coordinator sees it."""
 
-    client_id: Label
-    site: Label
+    client_id: Identifier
+    site: Identifier
     rows: Count
     issued: Count
     participation: Count
-    task_id: Label | None = None
+    task_id: Identifier | None = None
     base_version: Count | None = None
     staleness: Count | None = None
     last_loss: Annotated[float, Field(allow_inf_nan=False)] | None = None
@@ -110,7 +110,7 @@ class FederationView:
     @property
     def inbox(self) -> tuple[InboxFigures, ...]:
         """Of the clients with live input, one row each."""
-        return inbox_totals.newest(self.workers)
+        return inbox_totals.newest_figures(self.workers)
 
     def fields(self) -> dict[str, Any]:
         """Plain maps and lists, for JSON."""
@@ -155,9 +155,9 @@ class ViewReader:
             StoreError: The run speaks another protocol, or the store is out of reach.
         """
         run = store.get_run(self._name)
-        raw = store.read(run, self._events) if run else {"info": None}
+        raw = store.read_status(run, self._events) if run else {"info": None}
         if run is None or raw["info"] is None:
-            raise RunUnknown(
+            raise RunNotFound(
                 f"no run {self._name!r} is known at {store.where}",
                 "start it with `fccl coordinator`",
             )

@@ -59,7 +59,7 @@ def make_ca(now: datetime, days: int = CA_DAYS) -> CertificatePair:
     return CertificatePair(_pem(builder.sign(key, hashes.SHA256())), _key_pem(key))
 
 
-def issue(
+def issue_certificate(
     ca: CertificatePair, service: str, hosts: Iterable[str], now: datetime, days: int = SERVER_DAYS
 ) -> CertificatePair:
     """A certificate for one server; it does not outlive its authority.
@@ -110,7 +110,7 @@ def fingerprint(pem: bytes) -> str:
     return ":".join(digest[i : i + 2] for i in range(0, len(digest), 2))
 
 
-def hosts_of(pem: bytes) -> tuple[str, ...]:
+def certificate_hosts(pem: bytes) -> tuple[str, ...]:
     """The names and addresses that a server's certificate is for.
 
     Raises:
@@ -123,7 +123,7 @@ def hosts_of(pem: bytes) -> tuple[str, ...]:
     return tuple(str(name.value) for name in extension.value)
 
 
-def ends(pem: bytes) -> datetime:
+def expiry(pem: bytes) -> datetime:
     """When a certificate ends.
 
     Raises:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from broker.chunks import Chunk, parse_chunk
-from broker.dead import DEAD_REASON
+from broker.dead_letter import DEAD_REASON
 from broker.protocol import Message
 from common.errors import WireError
 from common.protocol import codec

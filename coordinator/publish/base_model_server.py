@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from common.protocol.manifest import manifest, parse_manifest
+from common.protocol.manifest import make_manifest, parse_manifest
 from common.protocol.records import Heartbeat
 from common.store.store import Store
 
@@ -34,7 +34,7 @@ class BaseServer:
         wanted = any(heartbeat.wants == self._digest for heartbeat in heartbeats)
         if not wanted or self._store.has_blob(self._run, self._digest):
             return
-        listing = manifest(self._path)
+        listing = make_manifest(self._path)
         for file in parse_manifest(listing):
             self._store.put_blob(self._run, (self._path / file.name).read_bytes(), TTL_S)
         # The manifest comes last, and expires first: whoever finds it finds the files.

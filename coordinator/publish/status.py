@@ -66,7 +66,7 @@ class Status:
         for client in journal.joined_clients():
             self.member(AdmitClient(client))
         if self._store.get_version(self._run) is None:  # else the feed is there already
-            self._store.feed(self._run, journal.events(RESTORED_EVENTS))
+            self._store.append_events(self._run, journal.events(RESTORED_EVENTS))
         self._store.set_model(self._run, pack(self._model(summaries[-1])))
         self._store.set_version(self._run, summaries[-1].version)
         self._store.set_run(self._name, self._run)
@@ -107,7 +107,7 @@ class Status:
 
     def events(self, events: Iterable[Event]) -> None:
         """Append to the feed."""
-        self._store.feed(self._run, events)
+        self._store.append_events(self._run, events)
 
     def live(self, info: RunInfo, state: CoordinatorState, latest: VersionSummary | None) -> None:
         """The tables that change all the time."""

@@ -114,7 +114,7 @@ class Board:
         if answer is None:
             return
         self._show(
-            lambda: self._store.put_answer(self._run.run_id, command.command_id, pack(answer))
+            lambda: self._store.put_reply(self._run.run_id, command.command_id, pack(answer))
         )
         self._show(lambda: self._store.drop_commands(self._run.run_id, 1))
 

@@ -23,7 +23,7 @@ from common.protocol.invitation import (
     Invitation,
     JoinAnswer,
     JoinRequest,
-    day,
+    format_time,
     new_secret,
     store_hash,
 )
@@ -116,7 +116,7 @@ class SiteAccess:
         acl.revoke(self._store, user)
         for token in self._sites.tokens():
             if token.site == site and not token.answer:
-                reason = f"site {site} was revoked on {day(self._clock())}"
+                reason = f"site {site} was revoked on {format_time(self._clock())}"
                 self._answer(token, JoinAnswer(state="revoked", reason=reason))
         self._management.delete_user(user)
         return was
@@ -156,7 +156,9 @@ class SiteAccess:
             return []
         # Before its request is looked at: who asked in time cannot be told from who did not.
         if now >= token.expires_at:
-            reason = f"the join token of site {token.site} expired on {day(token.expires_at)}"
+            reason = (
+                f"the join token of site {token.site} expired on {format_time(token.expires_at)}"
+            )
             self._answer(token, JoinAnswer(state="expired", reason=reason))
             return [LogEvent("info", "sites", f"{reason}: nobody joined with it")]
         raw = self._store.get_join_request(token.token_id)
@@ -179,7 +181,7 @@ class SiteAccess:
             self._management.disconnect(user)
             acl.disconnect(self._store, user)
         self._sites.join(token, request.broker_hash, request.store_hash, request.host, now)
-        where = f" on {day(now)}" + (f" by {request.host}" if request.host else "")
+        where = f" on {format_time(now)}" + (f" by {request.host}" if request.host else "")
         reason = f"the join token of site {token.site} was used{where}"
         self._answer(token, JoinAnswer(state="admitted", request=digest, reason=reason))
         text = f"site {token.site} has joined from {request.host} ({request.software})"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from common.errors import JoinError, RunError
-from common.protocol.invitation import day
+from common.protocol.invitation import format_time
 from common.protocol.records import one_line
 
 SCHEMA = """
@@ -172,4 +172,4 @@ class SiteRegistry:
 
 def _told(site: InvitedSite) -> str:
     where = f" at {site.host}" if site.state == "joined" and site.host else ""
-    return f"{site.state}{where} on {day(site.changed_at)}"
+    return f"{site.state}{where} on {format_time(site.changed_at)}"

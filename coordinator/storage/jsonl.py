@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
-from common.files import append_lines, read_lines
+from common.files import append_jsonl, read_jsonl
 from common.protocol.records import VersionSummary
 from coordinator.storage.journal import Journal
 
@@ -36,8 +36,8 @@ class Ledger:
             self._catch_up(journal)
 
     def _catch_up(self, journal: Journal) -> None:
-        self._append_progress(journal.versions(after=_last(read_lines(self._progress))))
-        there = read_lines(self._metrics)
+        self._append_progress(journal.versions(after=_last(read_jsonl(self._progress))))
+        there = read_jsonl(self._metrics)
         last = _last(there)
         # A crash may have cut the last version's lines short: it is looked at again.
         known = {str(line["task_id"]) for line in there if line["version"] == last}
@@ -45,7 +45,7 @@ class Ledger:
 
     def _append_progress(self, summaries: list[VersionSummary]) -> None:
         lines = ({**s.fields(), "updates": [u.task_id for u in s.updates]} for s in summaries)
-        append_lines(self._progress, lines)
+        append_jsonl(self._progress, lines)
 
     def _append_metrics(self, summaries: list[VersionSummary], known: Set[str]) -> None:
         for summary in summaries:
@@ -54,7 +54,7 @@ class Ledger:
                 for update in summary.updates
                 if update.task_id not in known
             ]
-            append_lines(self._metrics, lines)
+            append_jsonl(self._metrics, lines)
 
 
 def _last(lines: Sequence[Mapping[str, object]]) -> int:

@@ -27,11 +27,11 @@ from typing import Any, Literal
 from common.config import config as configuration
 from common.config.config import FederationConfig, SamplesConfig, without_hub
 from common.errors import ConfigError, RunError
-from common.files import sync, sync_tree
-from common.protocol.naming import run_id
+from common.files import sync_path, sync_tree
+from common.protocol.naming import new_run_id
 from common.protocol.records import BaseRef, RowKind, VersionSummary
 from common.protocol.tensors import Tensors
-from common.software import software
+from common.software import software_version
 from coordinator.core.state import Client, Plan
 from coordinator.core.tasks import TaskTemplate
 from coordinator.storage.journal import Journal
@@ -125,7 +125,7 @@ def create_run(
         shutil.rmtree(partial, ignore_errors=True)
         raise
     partial.rename(directory)
-    sync(directory.parent)
+    sync_path(directory.parent)
 
 
 def _fill(partial: Path, config: FederationConfig, origin: PreparedRun, now: float) -> None:
@@ -140,7 +140,7 @@ def _fill(partial: Path, config: FederationConfig, origin: PreparedRun, now: flo
     )
     versions.place(0, ref.sha256)
     journal.close()
-    sync(partial)
+    sync_path(partial)
 
 
 def set_aside(config: FederationConfig) -> str | None:
@@ -205,7 +205,7 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
         journal=journal,
         versions=versions,
         base_path=find_base(base),
-        software=software(),
+        software=software_version(),
     )
 
 
@@ -245,8 +245,8 @@ def with_recorded_offline_choice(config: FederationConfig, directory: Path) -> F
 
 def _meta(config: FederationConfig, origin: PreparedRun) -> dict[str, str]:
     return {
-        "run_id": run_id(config.run.name),
-        "software": software(),
+        "run_id": new_run_id(config.run.name),
+        "software": software_version(),
         "base": origin.base.model_dump_json(),
         "clients": json.dumps({name: dict(own) for name, own in origin.rows.items()}),
         "labels": json.dumps(origin.labels),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.files import append_lines
+from common.files import append_jsonl
 from common.protocol.records import SampleAnswer
 from common.run_directory import samples
 from coordinator.storage.journal import Journal
@@ -35,5 +35,5 @@ class Samples:
             FencedError: Another coordinator owns the run.
         """
         with journal.fenced():
-            append_lines(self._path, (sample.fields() for sample in found))
+            append_jsonl(self._path, (sample.fields() for sample in found))
         self.all = (*self.all, *found)

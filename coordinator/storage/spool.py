@@ -11,7 +11,7 @@ from collections.abc import Set
 from pathlib import Path
 
 from common.errors import RunError, WireError
-from common.files import sync, write_at
+from common.files import sync_path, write_at
 from common.protocol import codec
 from common.protocol.records import Update
 from common.protocol.tensors import Tensors
@@ -46,7 +46,7 @@ class Spool:
         try:
             write_at(path, offset, data)
             if fresh:
-                sync(self._path)
+                sync_path(self._path)
         except OSError as error:
             raise RunError(f"{path}: {error.strerror}", "make room, then --resume") from None
 

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from common.errors import RunError
-from common.files import sync
+from common.files import sync_path
 from common.protocol import codec
 from common.protocol.records import BlobRef, CodecName
 from common.protocol.tensors import Tensors
@@ -67,7 +67,7 @@ class Versions:
             self._write(temporary, decoded)
             _rename(temporary, self._staged(ref.sha256))
             shutil.rmtree(temporary, ignore_errors=True)  # still there if the same was made before
-            sync(self._path)
+            sync_path(self._path)
         except (OSError, SafetensorError) as error:
             raise RunError(f"{temporary}: {error}", "make room, then --resume") from None
         return ref
@@ -83,7 +83,7 @@ class Versions:
         made = self._staged(sha256)
         try:
             _rename(made, self.directory(version))
-            sync(self._path)
+            sync_path(self._path)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -105,8 +105,8 @@ class Versions:
         save_file(tensors, weights, metadata={"format": "pt"})  # transformers asks for it
         config.write_text(self._config, encoding="utf-8")
         for path in (weights, config):
-            sync(path)
-        sync(directory)
+            sync_path(path)
+        sync_path(directory)
 
     def read(self, version: int) -> Tensors:
         """θ of a version.

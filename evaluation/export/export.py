@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError
-from common.software import software
+from common.software import software_version
 from evaluation.export import card
 from evaluation.run_record import Recorded
 from learning.models import export
@@ -102,7 +102,7 @@ def _readable(folder: Path) -> None:
 
 
 def _facts(run: Recorded, version: int, written: Written) -> card.CardData:
-    made_by = (software(), *(f"{name} {installed(name)}" for name in _LIBRARIES))
+    made_by = (software_version(), *(f"{name} {installed(name)}" for name in _LIBRARIES))
     return card.CardData(run, version, written, find_evaluation(run, version), made_by)
 
 

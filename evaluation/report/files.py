@@ -11,8 +11,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from common.document.blocks import Block, Heading, Items, Picture, finite, html, markdown
-from common.document.blocks import write as write_files
+from common.document.blocks import (
+    Block,
+    BulletList,
+    Heading,
+    Picture,
+    replace_non_finite,
+    to_html,
+    to_markdown,
+    write_files,
+)
 from coordinator.storage.retention import federated_losses
 from evaluation.assessment import KindAssessment
 from evaluation.comparison import Comparison
@@ -81,7 +89,7 @@ def fields(report: Report, *, history: bool) -> dict[str, Any]:
         values["versions"] = [version.fields() for version in report.versions]
     if report.comparison:
         values["comparison"] = _comparison(report.comparison)
-    plain: dict[str, Any] = finite(values)
+    plain: dict[str, Any] = replace_non_finite(values)
     return plain
 
 
@@ -97,13 +105,13 @@ def _write(
     pictures = plots.pictures(report, prefix)
     names = [block.name for block in text if isinstance(block, Picture)]
     files = (f"{name}.html: all of this, in one file", f"{name}.json", *names)
-    text += [Heading("Files"), Items(str(folder), (f"version: {report.adapter}", *files))]
+    text += [Heading("Files"), BulletList(str(folder), (f"version: {report.adapter}", *files))]
     title = f"Run {report.name}, version {report.assessment.version}"
     contents = {
         **pictures,
         f"{name}.json": json.dumps(values, indent=1).encode(),
-        f"{name}.html": html(text, title, pictures).encode(),
-        f"{name}.md": markdown(text).encode(),
+        f"{name}.html": to_html(text, title, pictures).encode(),
+        f"{name}.md": to_markdown(text).encode(),
     }
     write_files(folder, contents)
     return folder / f"{name}.md"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from common.document import drawing
+from common.document import plotting
 from evaluation.assessment import EvaluatedVersion, KindAssessment
 from evaluation.report.report import PhaseHistory, Report, phase_histories
 from evaluation.report.tables import UNITS
@@ -26,12 +26,12 @@ _WIDEST = 40  # clients that a picture shows
 def pictures(report: Report, prefix: str) -> dict[str, bytes]:
     """All pictures of a report, by file name."""
     found = {
-        f"{prefix}clients_{each.kind}.png": drawing.png(_bars(each, report.assessment.subjects))
+        f"{prefix}clients_{each.kind}.png": plotting.to_png(_bars(each, report.assessment.subjects))
         for each in report.assessment.kinds
         if any(one.rows for one in each.pooled)
     }
     if parts := phase_histories(report.phases, report.versions):
-        found[f"{prefix}loss.png"] = drawing.png(_course(report, parts))
+        found[f"{prefix}loss.png"] = plotting.to_png(_course(report, parts))
     return found
 
 
@@ -42,7 +42,7 @@ def _course(report: Report, parts: Sequence[PhaseHistory]) -> Figure:
         drawn += [(_losses, part)] + ([(_accuracies, part)] if part.accuracy else [])
     columns = min(_ACROSS, len(drawn))
     rows = -(-len(drawn) // columns)
-    figure = drawing.figure(7.0 if columns == 1 else 4.8 * columns, 4.0 * rows)
+    figure = plotting.new_figure(7.0 if columns == 1 else 4.8 * columns, 4.0 * rows)
     figure.suptitle(f"Run {report.name}", fontsize=11, color="0.25")
     for place, (draw, part) in enumerate(drawn, 1):
         axes = figure.add_subplot(rows, columns, place)
@@ -102,7 +102,7 @@ def _levels(
 
 
 def _dress(axes: Axes, part: PhaseHistory) -> None:
-    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415  # as in `common.document.drawing`
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415  # as in `common.document.plotting`
 
     axes.margins(y=0.12)
     axes.set_xlabel("version")
@@ -116,7 +116,7 @@ def _bars(found: KindAssessment, subjects: Sequence[EvaluatedVersion]) -> Figure
     metric = MAIN[found.kind]
     known = [name for name, own in found.clients.items() if own[-1].rows]
     shown = known[:_WIDEST]
-    figure = drawing.figure(max(6.0, min(12.0, 1.1 * len(shown) + 2.5)), 3.6)
+    figure = plotting.new_figure(max(6.0, min(12.0, 1.1 * len(shown) + 2.5)), 3.6)
     axes = figure.add_subplot()
     pair = ((0, _BEFORE), (len(subjects) - 1, _AFTER)) if len(subjects) > 1 else ((0, _AFTER),)
     width = 0.8 / len(pair)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from common.document.blocks import Block, Heading, Items, Paragraph, Picture, Table
+from common.document.blocks import Block, BulletList, Heading, Paragraph, Picture, Table
 from common.protocol.records import RowKind, UpdateSummary, VersionSummary
 from evaluation.assessment import Assessment, EvaluatedVersion, KindAssessment
 from evaluation.comparison import Comparison, KindComparison
@@ -68,7 +68,7 @@ def answers(assessment: Assessment) -> list[Block]:
     return [
         Heading("Answers to held-out rows"),
         *(
-            Items(
+            BulletList(
                 sample.asked,
                 (
                     f"expected: {sample.expected}",
@@ -95,7 +95,7 @@ def data(report: Report) -> list[Block]:
         reasons += [f"{kind}: {n:,} × {reason}" for reason, n in found["skipped"].items()]
     header = ("kind", "source", "rows read", "usable", "skipped", "used without their end")
     blocks: list[Block] = [Heading("Data"), Table(header, tuple(rows))]
-    return [*blocks, Items("Skipped", tuple(reasons))] if reasons else blocks
+    return [*blocks, BulletList("Skipped", tuple(reasons))] if reasons else blocks
 
 
 def history(report: Report, prefix: str) -> list[Block]:

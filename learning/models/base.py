@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from common.errors import ModelError, WireError
-from common.protocol.manifest import ModelFile, manifest, parse_manifest, sha256
+from common.protocol.manifest import ModelFile, make_manifest, parse_manifest, sha256_hex
 from learning.models import families, hub
 from learning.models.families import Family
 from learning.models.loading import LoadedModel, load
@@ -35,7 +35,7 @@ __all__ = [
     "cached",
     "install",
     "load",
-    "manifest",
+    "make_manifest",
     "parse_manifest",
     "resolve",
 ]
@@ -117,7 +117,7 @@ def _described(
     family: Family | None,
 ) -> BaseModel:
     families.check(path, name, family)
-    return BaseModel(name, revision, kind, sha256(manifest(path)), path)
+    return BaseModel(name, revision, kind, sha256_hex(make_manifest(path)), path)
 
 
 def cached(digest: str, cache: Path) -> Path | None:
@@ -152,7 +152,7 @@ def install(data: bytes, digest: str, fetch: Callable[[str, int], bytes], cache:
         WireError: Manifest or content do not match the digest, or the manifest is malformed.
     """
     target = _installed(digest, cache)
-    if sha256(data) != digest:
+    if sha256_hex(data) != digest:
         raise WireError(f"model manifest does not match the digest {digest[:12]} of the task")
     files = parse_manifest(data)
     if target.is_dir():
@@ -170,7 +170,7 @@ def install(data: bytes, digest: str, fetch: Callable[[str, int], bytes], cache:
 
 def _fetch_file(file: ModelFile, fetch: Callable[[str, int], bytes], folder: Path) -> None:
     content = fetch(file.sha256, file.nbytes)
-    if len(content) != file.nbytes or sha256(content) != file.sha256:
+    if len(content) != file.nbytes or sha256_hex(content) != file.sha256:
         raise WireError(f"model file {file.name} arrived with other bytes than its manifest states")
     with (folder / file.name).open("wb") as out:
         out.write(content)

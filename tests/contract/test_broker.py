@@ -13,7 +13,7 @@ from functools import partial
 
 import pytest
 
-from broker import dead
+from broker import dead_letter
 from broker.chunks import assemble, parse_chunk, split_update
 from broker.embedded.broker import EmbeddedBroker, EmbeddedServer
 from broker.protocol import (
@@ -428,9 +428,9 @@ def test_a_rejected_message_is_kept_with_its_reason(broker: Broker, topology: To
     assert letter.body == b"\xff"
     assert letter.message_id == "m1"
     assert letter.headers["update_id"] == "u1"
-    assert letter.headers[dead.DEAD_REASON] == "no such client"
-    assert letter.headers[dead.DEAD_QUEUE] == topology.update_queue(LOCAL)
-    assert letter.headers[dead.DEAD_USER] == delivery.message.user_id
+    assert letter.headers[dead_letter.DEAD_REASON] == "no such client"
+    assert letter.headers[dead_letter.DEAD_QUEUE] == topology.update_queue(LOCAL)
+    assert letter.headers[dead_letter.DEAD_USER] == delivery.message.user_id
 
 
 def test_a_large_rejected_body_leaves_only_its_size_and_hash(
@@ -441,8 +441,8 @@ def test_a_large_rejected_body_leaves_only_its_size_and_hash(
     consumer.reject(got(consumer), "x" * 5000)
     letter = read_dead(broker, topology)
     assert letter.body == b""
-    assert letter.headers[dead.DEAD_SIZE] == (1 << 20) + 1
-    assert len(str(letter.headers[dead.DEAD_SHA256])) == 64
+    assert letter.headers[dead_letter.DEAD_SIZE] == (1 << 20) + 1
+    assert len(str(letter.headers[dead_letter.DEAD_SHA256])) == 64
 
 
 # Taking tasks
@@ -498,8 +498,8 @@ def test_a_rejected_task_comes_to_the_coordinator_with_the_reason(
     assert broker.take_task(topology, LOCAL, SHORT) is None
     complaint = got(broker.consume_updates(topology, [LOCAL], 1)).message
     assert complaint.body == b"task"
-    assert complaint.headers[dead.DEAD_REASON] == "another base model"
-    assert complaint.headers[dead.DEAD_QUEUE] == topology.task_queue(LOCAL)
+    assert complaint.headers[dead_letter.DEAD_REASON] == "another base model"
+    assert complaint.headers[dead_letter.DEAD_QUEUE] == topology.task_queue(LOCAL)
 
 
 def test_no_task_and_no_queue_are_no_error(broker: Broker, topology: Topology) -> None:

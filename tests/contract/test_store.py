@@ -25,7 +25,7 @@ from common.store.store import (
     MAX_WORKERS_PER_SITE,
     Store,
     connect,
-    place,
+    host_and_port,
 )
 from common.store.view import ClientRow, QueueRow, RunInfo
 
@@ -119,28 +119,28 @@ def test_a_blob_lives_as_long_as_it_is_told(opened: Opened, run: str) -> None:
 
 
 def test_a_heartbeat_lives_on_the_servers_clock(opened: Opened, run: str) -> None:
-    opened.store.beat(run, heartbeat("w1"))
+    opened.store.put_heartbeat(run, heartbeat("w1"))
     ttl = opened.client.ttl(f"fccl:{run}:heartbeat:local:w1")
     assert HEARTBEAT_TTL_S - 5 <= ttl <= HEARTBEAT_TTL_S
 
 
 def test_live_workers_are_listed_by_name(store: Store, run: str) -> None:
     for worker in ("w2", "w1", "w3"):
-        store.beat(run, heartbeat(worker))
-    store.beat("another-run", heartbeat("w4"))
-    store.leave(run, "local", "w3")
+        store.put_heartbeat(run, heartbeat(worker))
+    store.put_heartbeat("another-run", heartbeat("w4"))
+    store.remove_heartbeat(run, "local", "w3")
     assert [beat.worker_id for beat in store.heartbeats(run)] == ["w1", "w2"]
     assert store.heartbeats("no-run") == ()
 
 
 def test_a_heartbeat_that_does_not_parse_is_left_out(opened: Opened, run: str) -> None:
-    opened.store.beat(run, heartbeat("w1"))
+    opened.store.put_heartbeat(run, heartbeat("w1"))
     opened.client.set(f"fccl:{run}:heartbeat:local:evil", b"\xff" * 100)
     assert [beat.worker_id for beat in opened.store.heartbeats(run)] == ["w1"]
 
 
 def test_a_heartbeat_speaks_for_the_site_and_worker_of_its_key(opened: Opened, run: str) -> None:
-    opened.store.beat(run, heartbeat("w1"))
+    opened.store.put_heartbeat(run, heartbeat("w1"))
     for key in ("hospital-b:w1", "local:w2", "local:w1:x"):
         opened.client.set(f"fccl:{run}:heartbeat:{key}", pack(heartbeat("w1")))
     assert len(opened.store.heartbeats(run)) == 1
@@ -148,7 +148,7 @@ def test_a_heartbeat_speaks_for_the_site_and_worker_of_its_key(opened: Opened, r
 
 def test_a_site_cannot_have_workers_without_end(opened: Opened, run: str) -> None:
     for i in range(MAX_WORKERS_PER_SITE + 5):
-        opened.store.beat(run, heartbeat(f"w{i:03d}"))
+        opened.store.put_heartbeat(run, heartbeat(f"w{i:03d}"))
     opened.client.set(f"fccl:{run}:heartbeat:hospital-a:big", b"x" * (1 << 20))
     assert len(opened.store.heartbeats(run)) == MAX_WORKERS_PER_SITE
 
@@ -176,10 +176,10 @@ def test_commands_wait_in_order_until_they_are_taken(store: Store, run: str) -> 
     commands.withdraw(store, run, asked[1])
     store.drop_commands(run, 1)
     assert [unpack(Command, raw)[0] for raw in store.commands(run)] == [asked[2]]
-    assert commands.answer(store, run, asked[0].command_id) is None
+    assert commands.read_reply(store, run, asked[0].command_id) is None
     done = CommandReply(command_id=asked[0].command_id, state="done")
-    store.put_answer(run, done.command_id, pack(done))
-    assert commands.answer(store, run, done.command_id) == done
+    store.put_reply(run, done.command_id, pack(done))
+    assert commands.read_reply(store, run, done.command_id) == done
 
 
 def test_a_command_for_no_name_is_not_sent(store: Store, run: str) -> None:
@@ -189,7 +189,7 @@ def test_a_command_for_no_name_is_not_sent(store: Store, run: str) -> None:
 
 
 def test_the_clock_is_the_servers(store: Store) -> None:
-    assert store.clock() == pytest.approx(time.time(), abs=60)
+    assert store.server_time() == pytest.approx(time.time(), abs=60)
 
 
 def test_a_receipt_is_found_by_its_task(store: Store, run: str) -> None:
@@ -218,22 +218,22 @@ def test_the_version_is_a_number_or_nothing(store: Store, run: str) -> None:
 def test_a_table_is_replaced_whole(store: Store, run: str) -> None:
     store.put_table(run, "clients", {"a": b"1", "b": b"2"})
     store.put_table(run, "clients", {"c": b"3"})
-    assert store.read(run)["clients"] == {b"c": b"3"}
+    assert store.read_status(run)["clients"] == {b"c": b"3"}
     store.put_table(run, "clients", {})
-    assert store.read(run)["clients"] == {}
+    assert store.read_status(run)["clients"] == {}
 
 
 # the feed
 
 
 def test_a_reader_of_the_feed_goes_on_where_it_was(store: Store, run: str) -> None:
-    store.feed(run, [event("1"), event("2"), event("3")])
+    store.append_events(run, [event("1"), event("2"), event("3")])
     place, first = store.events(run, count=2)
     assert [e.text for e in first] == ["1", "2"]
     place, rest = store.events(run, place)
     assert [e.text for e in rest] == ["3"]
     assert store.events(run, place) == (place, ())
-    store.feed(run, [event("4")])
+    store.append_events(run, [event("4")])
     assert [e.text for e in store.events(run, place)[1]] == ["4"]
 
 
@@ -243,7 +243,7 @@ def test_an_empty_feed_starts_at_its_beginning(store: Store, run: str) -> None:
 
 def test_the_feed_is_bounded(opened: Opened, run: str) -> None:
     for _ in range(3):
-        opened.store.feed(run, [event("x")] * FEED_LENGTH)
+        opened.store.append_events(run, [event("x")] * FEED_LENGTH)
     assert opened.client.xlen(f"fccl:{run}:events") < 2 * FEED_LENGTH
 
 
@@ -267,8 +267,8 @@ def test_the_view_is_everything_in_one_value(store: Store, run: str) -> None:
     row = ClientRow(client_id="c0", site="local", rows=9, issued=1, participation=0)
     store.put_table(run, "clients", {"c0": pack(row)})
     store.put_table(run, "queues", {"q": pack(QueueRow(queue="q", messages=1, consumers=2))})
-    store.beat(run, heartbeat("w1"))
-    store.feed(run, [event("one"), event("two")])
+    store.put_heartbeat(run, heartbeat("w1"))
+    store.append_events(run, [event("one"), event("two")])
     seen = view.read(store, run)
     assert seen.info == info(run)
     assert seen.clients == (row,)
@@ -287,14 +287,14 @@ def test_a_reader_decodes_only_what_has_changed(store: Store, run: str) -> None:
     store.set_run(run, run)
     store.set_info(run, pack(info(run)))
     publish(0)
-    store.feed(run, [event(str(i)) for i in range(30)])
+    store.append_events(run, [event(str(i)) for i in range(30)])
     reader = view.ViewReader(run, events=25)
     first = reader.read(store)
     assert [e.text for e in first.events] == [str(i) for i in range(5, 30)]
     again = reader.read(store)
     assert again.versions is first.versions and again.events is first.events
     publish(1)
-    store.feed(run, [event("new")])
+    store.append_events(run, [event("new")])
     later = reader.read(store)
     assert [v.version for v in later.versions] == [0, 1]
     assert later.versions[0] is first.versions[0]
@@ -306,7 +306,7 @@ def test_a_reader_forgets_the_run_that_had_the_name_before(store: Store, run: st
     reader = view.ViewReader(run)
     for name in (run, f"{run}2"):
         store.set_info(name, pack(info(name)))
-        store.feed(name, [event(name)])
+        store.append_events(name, [event(name)])
         store.set_run(run, name)
         assert [e.text for e in reader.read(store).events] == [name]
 
@@ -351,9 +351,9 @@ def test_a_store_out_of_reach_is_one_line_without_its_password(url: str) -> None
     assert caught.value.__cause__ is None and caught.value.__suppress_context__
 
 
-def test_the_place_of_a_store_is_host_and_port() -> None:
-    assert place("redis://user:p@ss@host:6379/0?password=x") == "host:6379/0"
-    assert place("rediss://host:6379") == "host:6379"
+def test_host_and_port_omits_the_credentials() -> None:
+    assert host_and_port("redis://user:p@ss@host:6379/0?password=x") == "host:6379/0"
+    assert host_and_port("rediss://host:6379") == "host:6379"
 
 
 def test_a_store_that_goes_away_says_so_and_comes_back(opened: Opened, run: str) -> None:

@@ -19,7 +19,7 @@ from cli.services import servers
 from cli.services.ports import free_port
 from common.config.config import parse
 from common.errors import BrokerError, StoreError
-from common.store.store import StoreDenied, connect
+from common.store.store import StorePermissionError, connect
 from tests.conftest import needed
 from tests.support.servers import find_binaries
 
@@ -115,7 +115,7 @@ def test_a_site_that_may_not_ask_for_memory_or_time_is_well(place: Place) -> Non
 
 def test_what_the_store_refuses_is_told_apart(place: Place) -> None:
     store = connect(place.poor_redis)
-    with pytest.raises(StoreDenied, match="no permission") as denied:
+    with pytest.raises(StorePermissionError, match="no permission") as denied:
         store.set_run("name", "id")
     with pytest.raises(StoreError, match="refuses this user or password") as refused:
         connect(place.poor_redis.replace(SECRET, f"{SECRET}2"))

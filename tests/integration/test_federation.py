@@ -18,7 +18,7 @@ import pika
 import pytest
 
 from broker.chunks import split_update
-from broker.dead import DEAD_QUEUE, DEAD_REASON
+from broker.dead_letter import DEAD_QUEUE, DEAD_REASON
 from broker.protocol import LOCAL, Message, QueueMissing, Topology
 from broker.rabbit.broker import RabbitBroker
 from common.protocol import codec, commands

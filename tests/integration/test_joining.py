@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from broker.rabbit.broker import RabbitBroker
 from broker.rabbit.management import ManagementApi
 from cli.doctor.command import command as doctor
-from common.errors import BrokerError, FcclError, JoinError, StoreError, StoreRefused
+from common.errors import BrokerError, FcclError, JoinError, StoreAccessError, StoreError
 from common.protocol.invitation import Invitation
 from common.protocol.naming import join_user, site_user
 from common.store import acl
@@ -158,7 +158,7 @@ def test_a_used_token_cannot_ask_for_other_credentials(desk: Desk, tmp_path: Pat
     with desk.open():
         join(invitation, tmp_path / "a")
     door = identity._door(invitation, tmp_path / "a")
-    with pytest.raises(StoreRefused):
+    with pytest.raises(StoreAccessError):
         door.put_join_request(invitation.token_id, b"{}")
 
 
@@ -181,7 +181,7 @@ def test_a_second_token_ends_the_first_machines_credentials_once_it_is_used(
         join(second, tmp_path / "b")
     with pytest.raises(BrokerError, match="refuses this user"):
         RabbitBroker(config.broker.url, ca=config.broker.ca)
-    with pytest.raises(StoreRefused):
+    with pytest.raises(StoreAccessError):
         connect(config.store.url, ca=config.store.ca)
 
 

@@ -22,7 +22,7 @@ import pytest
 import torch
 
 from broker.chunks import assemble, parse_chunk
-from broker.dead import DEAD_REASON
+from broker.dead_letter import DEAD_REASON
 from broker.embedded.broker import EmbeddedBroker, EmbeddedServer
 from broker.protocol import LOCAL, Message, Site, TakenTask, Topology
 from common.errors import DataError, ModelError

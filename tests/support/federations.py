@@ -239,5 +239,5 @@ def planned(
 
 def _alone(directory: Path, place: Commands, store: str) -> Federation:
     """A federation whose workers cannot find the run of an earlier test: all have one name."""
-    connect(store).command("DEL", "fccl:run:small")
+    connect(store).execute("DEL", "fccl:run:small")
     return Federation(directory, place, store)

@@ -82,7 +82,7 @@ def test_the_pane_of_a_run(redis_server: Server, run: str) -> None:
 
     def beat(loss: float, at: float) -> None:
         later = ACCEPTED.model_copy(update={"new_after": loss, "at": now + at})
-        store.beat(run, heartbeat("w", inbox=(later, REJECTED)))
+        store.put_heartbeat(run, heartbeat("w", inbox=(later, REJECTED)))
 
     async def script(pilot: Pilot[None], app: Watch) -> None:
         assert "Inbox" in [entry.name for entry in app.entries()]

@@ -44,7 +44,7 @@ def run_of_two(store: Store, run: str) -> None:
     put_versions(
         store, run, *(version(n, update("client_0"), update("client_1")) for n in (1, 2, 3))
     )
-    store.beat(
+    store.put_heartbeat(
         run,
         heartbeat(
             "worker-a",

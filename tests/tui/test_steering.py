@@ -67,12 +67,12 @@ def steered(
         coordinator = run.place.fork("coordinator", "--plain", **asks)
         eventually("it serves", lambda: run.epoch() == 1)
         store = connect(redis_server.url)
-        store.beat(run.run_id, heartbeat("w"))
+        store.put_heartbeat(run.run_id, heartbeat("w"))
         opened = "SELECT task_id, client_id FROM task WHERE open"
         task, client = eventually("a task is open", lambda: run.rows(opened))[0]
         beat = heartbeat("w", state="training", task_id=task, client_id=client, progress=0.5)
-        store.beat(run.run_id, beat)
-        store.command("PERSIST", f"fccl:{run.run_id}:heartbeat:local:w")
+        store.put_heartbeat(run.run_id, beat)
+        store.execute("PERSIST", f"fccl:{run.run_id}:heartbeat:local:w")
         yield Steered(run, coordinator, redis_server.url)
 
 

@@ -7,7 +7,7 @@ from textual.app import ComposeResult
 from textual.widgets import Static
 
 from common.protocol.records import InboxFigures
-from common.store.inbox_totals import InboxHistory, totals
+from common.store.inbox_totals import InboxHistory, add_up
 from tui.feed import Look
 from tui.panes.listing import Listing
 from tui.widgets.cell import LEAST, Cell, number, state, word
@@ -67,7 +67,7 @@ class Inbox(Listing):
     def heading(self, look: Look, shown: str) -> str:
         """Totals come first."""
         rows = look.view.inbox if look.view is not None else ()
-        return f"{totals(rows).text()}\n{shown}" if rows else EMPTY
+        return f"{add_up(rows).text()}\n{shown}" if rows else EMPTY
 
     @on(LiveTable.Moved)
     def _moved(self, message: LiveTable.Moved) -> None:

@@ -14,7 +14,7 @@ from typing import Any, get_args
 from transformers import PreTrainedTokenizerBase
 
 from common.errors import DataError
-from common.protocol.records import KINDS, RowKind, TrainTask
+from common.protocol.records import ROW_KINDS, RowKind, TrainTask
 from learning.data import rows, shards
 from learning.objectives.registry import Objective
 
@@ -30,7 +30,7 @@ class TokenisedShard:
     holdout: Sequence[Any]
 
 
-_LEARNED = {kind: objective for objective, kind in KINDS.items()}
+_LEARNED = {kind: objective for objective, kind in ROW_KINDS.items()}
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class ClientData:
             DataError: This worker has no such rows of that client, or none can be used.
         """
         wanted = ShardRequest(
-            task.client_id, KINDS[task.objective], task.labels, task.training.max_length
+            task.client_id, ROW_KINDS[task.objective], task.labels, task.training.max_length
         )
         whole = self.of(wanted, objective, tokenizer)
         return TokenisedShard(whole.train, whole.holdout[:HOLDOUT_EXAMPLES])

@@ -2,10 +2,10 @@
 
 On an item's way: `inbox` → here → `tutor`, which asks `lessons`, `shadow` (trains a copy), `gate`
 and `validator` (may say no) → `book` (keeps it, in one transaction). What was kept goes on in
-`worker/service.py`: it is where the client's next task begins (`prepare`), rides in that task's
-update, and is settled by its receipt (`settle`).
+`worker/service.py`: it is where the client's next task begins (`prepare_task`), rides in that task's
+update, and is settled by its receipt (`apply_receipt`).
 
-All but `settle` happens in the worker's main thread, under the client's lock.
+All but `apply_receipt` happens in the worker's main thread, under the client's lock.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from filelock import Timeout
 from common.clock import Clock
 from common.config.config import IncrementalConfig
 from common.errors import DataError, ModelError, StoreError, WireError
-from common.protocol.records import KINDS, CurrentModel, InboxFigures, Receipt, TrainTask
+from common.protocol.records import ROW_KINDS, CurrentModel, InboxFigures, Receipt, TrainTask
 from common.protocol.tensors import Tensors
 from learning.models import lora
 from worker.data.shards import ClientData
 from worker.incremental.inbox import schema
-from worker.incremental.inbox.learning_store import Book, Entry
-from worker.incremental.inbox.watch import Watch
-from worker.incremental.serving import served
-from worker.incremental.training.shadow import Shadow, row
-from worker.incremental.training.trainer import Pupil, Tutor
+from worker.incremental.inbox.learning_store import Entry, LearningStore
+from worker.incremental.inbox.watcher import InboxWatcher
+from worker.incremental.serving import served_run
+from worker.incremental.training.shadow import ShadowModel, row
+from worker.incremental.training.trainer import ClientContext, IncrementalTrainer
 from worker.models.loaded import ModelCache
 from worker.models.source import ArtifactSource
 from worker.spool import Pending, Slot, client_lock
@@ -40,11 +40,11 @@ from worker.trainer import NOTHING, IncrementalStart
 
 BATCH = 256  # items that are learned in one go
 KEEP_S = 5.0  # between two writes of the newest version to the disk
-TOLD = 64  # clients in a heartbeat
+MAX_HEARTBEAT_CLIENTS = 64  # clients in a heartbeat
 
 
 @dataclass(frozen=True)
-class Place:
+class LearnerSettings:
     """Whose inboxes, and where.
 
     Attributes:
@@ -61,7 +61,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Voice:
+class Callbacks:
     """Whom the learner tells.
 
     Attributes:
@@ -90,38 +90,44 @@ class Learner:
 
     def __init__(
         self,
-        place: Place,
+        place: LearnerSettings,
         config: IncrementalConfig,
         data: ClientData,
         models: ModelCache,
         source: ArtifactSource,
         slot: Slot,
         clock: Clock,
-        voice: Voice,
+        voice: Callbacks,
     ) -> None:
         """Nothing is learned yet.
 
         Raises:
             ConfigError: The validator is neither a command that is here nor a URL.
-            DataError: The state directory cannot be written.
         """
         self._place, self._config = place, config
         self._models, self._source, self._slot = models, source, slot
         self._voice = voice
-        self._tutor = Tutor(config, data, clock, voice.told)
+        self._tutor = IncrementalTrainer(config, data, clock, voice.told)
         self._paths = {client: schema.inbox_path(place.state, client) for client in place.clients}
-        self._watch = Watch(self._paths, time.monotonic)
+        self._watch = InboxWatcher(self._paths, time.monotonic)
         self._known: dict[str, _Known] = {}
         self._entered: set[str] = set()
         self._rides: dict[str, str] = {}  # update id → client
         self._newest: tuple[CurrentModel, Tensors] | None = None
         self._kept: tuple[int, float] = (-1, 0.0)
-        self._announced: served.Served | None = None
+        self._announced: served_run.ServedRun | None = None
+
+    def start(self) -> None:
+        """Announce the clients and the run to the processes beside this worker.
+
+        Raises:
+            DataError: The state directory cannot be written.
+        """
         self._announce()
 
     # between tasks, between steps
 
-    def attend(self, abandon: Flag) -> None:
+    def process_inboxes(self, abandon: Flag) -> None:
         """Look into the inboxes that have changed, and follow the newest version."""
         try:
             self._follow()
@@ -154,7 +160,7 @@ class Learner:
 
     # on the way of an update
 
-    def seen(self, task: TrainTask, adapter: Tensors) -> None:
+    def note_version(self, task: TrainTask, adapter: Tensors) -> None:
         """A task has brought a version."""
         if self._newest is None or task.base_version > self._newest[0].version:
             self._newest = _model_of(task), adapter
@@ -164,12 +170,12 @@ class Learner:
             except DataError as error:  # the task goes on
                 self._voice.told("waiting", str(error)[:500])
 
-    def prepare(
+    def prepare_task(
         self, task: TrainTask, base: Path, adapter: Tensors, abandon: Flag
     ) -> IncrementalStart:
         """Where a task begins: what the client learned meanwhile goes with its update.
 
-        The client's lock is held. Whatever becomes of the task, `settle` or `left` must follow.
+        The client's lock is held. Whatever becomes of the task, `apply_receipt` or `release_task` must follow.
         """
         client = task.client_id
         path = self._paths.get(client)
@@ -177,9 +183,9 @@ class Learner:
             return NOTHING
         model = _model_of(task)
         try:
-            with Book(path) as book:
+            with LearningStore(path) as book:
                 self._enter(client, book)
-                pupil = Pupil(client, book, self._shadow(model, base), model, adapter)
+                pupil = ClientContext(client, book, self._shadow(model, base), model, adapter)
                 self._tutor.rebase(pupil, abandon)
                 start = self._start(pupil, task)
                 self._remember(client, book)
@@ -189,11 +195,11 @@ class Learner:
         self._say()
         return start
 
-    def left(self, task: TrainTask) -> None:
+    def release_task(self, task: TrainTask) -> None:
         """A task was abandoned or refused: nothing rides in it."""
         self._settled(f"{task.task_id}.{task.attempt}", accepted=False)
 
-    def settle(self, pending: Pending, receipt: Receipt) -> None:
+    def apply_receipt(self, pending: Pending, receipt: Receipt) -> None:
         """An update has its receipt. From any thread; again is harmless."""
         accepted = receipt.state == "accepted" and receipt.attempt == pending.attempt
         self._settled(pending.update_id, accepted=accepted)
@@ -205,7 +211,7 @@ class Learner:
             if not path.exists():
                 continue
             try:
-                with Book(path) as book:
+                with LearningStore(path) as book:
                     count = book.settle(ride, accepted=accepted)
             except DataError as error:
                 self._voice.told("waiting", str(error)[:500])
@@ -223,7 +229,7 @@ class Learner:
             mine = client == training
             lock = client_lock(self._place.state, self._place.run, client, 0)
             try:
-                with nullcontext() if mine else lock, Book(self._paths[client]) as book:
+                with nullcontext() if mine else lock, LearningStore(self._paths[client]) as book:
                     self._look(client, book, abandon, mine=mine)
                     self._remember(client, book)
             except Timeout:
@@ -235,7 +241,7 @@ class Learner:
         if looked:
             self._say()
 
-    def _look(self, client: str, book: Book, abandon: Flag, *, mine: bool) -> None:
+    def _look(self, client: str, book: LearningStore, abandon: Flag, *, mine: bool) -> None:
         self._enter(client, book, recover=not mine)
         waiting = book.count("waiting")
         local = book.local(self._place.run)
@@ -248,7 +254,7 @@ class Learner:
         base = self._source.base(model.base, self._voice.wanted, abandon)
         if base is None:
             return
-        pupil = Pupil(client, book, self._shadow(model, base), model, adapter)
+        pupil = ClientContext(client, book, self._shadow(model, base), model, adapter)
         if not mine:
             self._tutor.rebase(pupil, abandon)
         if not self._tutor.conclude(pupil):
@@ -257,8 +263,8 @@ class Learner:
             if not self._tutor.learn(pupil, group, abandon):
                 return
 
-    def _start(self, pupil: Pupil, task: TrainTask) -> IncrementalStart:
-        book, kind = pupil.book, KINDS[task.objective]
+    def _start(self, pupil: ClientContext, task: TrainTask) -> IncrementalStart:
+        book, kind = pupil.book, ROW_KINDS[task.objective]
         rows = book.entries(
             "learned", "settled", kind=kind, held=False, newest=self._config.reservoir
         )
@@ -274,7 +280,7 @@ class Learner:
         self._rides[ride] = pupil.client
         return replace(start, unsent=unsent, samples=book.ride(ride))
 
-    def _enter(self, client: str, book: Book, *, recover: bool = True) -> None:
+    def _enter(self, client: str, book: LearningStore, *, recover: bool = True) -> None:
         """The client's lock is held, so what rides in an update that is not on the disk never will.
 
         Not so while its own task trains: then the update is still to come.
@@ -316,11 +322,11 @@ class Learner:
         kinds: tuple[Literal["sft", "va", "cls"], ...] = ()
         if self._newest:
             kinds = ("cls",) if self._newest[0].objective == "classification" else ("sft", "va")
-        about = served.Served(
+        about = served_run.ServedRun(
             run=place.run, name=place.name, clients=place.clients, kinds=kinds, labels=labels
         )
         if about != self._announced:
-            served.write(place.state, about)
+            served_run.write(place.state, about)
             self._announced = about
 
     def _keep(self, pause_s: float) -> None:
@@ -330,16 +336,16 @@ class Learner:
         version, at = self._kept
         now = time.monotonic()
         if model.version != version and (version < 0 or now - at >= pause_s):
-            served.keep_model(self._place.state, model, adapter)
+            served_run.keep_model(self._place.state, model, adapter)
             self._kept = model.version, now
 
-    def _shadow(self, model: CurrentModel, base: Path) -> Shadow:
+    def _shadow(self, model: CurrentModel, base: Path) -> ShadowModel:
         loaded = self._models.load(
             model.objective, base, model.base.digest, model.lora, model.labels
         )
-        return Shadow(loaded, model, self._config, autocast=self._models.compute.autocast)
+        return ShadowModel(loaded, model, self._config, autocast=self._models.compute.autocast)
 
-    def _remember(self, client: str, book: Book) -> None:
+    def _remember(self, client: str, book: LearningStore) -> None:
         local = book.local(self._place.run)
         parts = local.parts if local else {}
         self._known[client] = _Known(
@@ -353,7 +359,8 @@ class Learner:
         newest = sorted(self._known.values(), key=lambda known: -known.row.at)
         wishes = tuple(known.row.client_id for known in newest if known.unsent)
         self._voice.shown(
-            tuple(known.row for known in newest[:TOLD]), wishes[:TOLD] if self._config.push else ()
+            tuple(known.row for known in newest[:MAX_HEARTBEAT_CLIENTS]),
+            wishes[:MAX_HEARTBEAT_CLIENTS] if self._config.push else (),
         )
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from broker.protocol import Broker, Message, Site, Topology
-from common.errors import BrokerError, JoinError, StoreError, StoreRefused
+from common.errors import BrokerError, JoinError, StoreAccessError, StoreError
 from common.protocol.records import Enrolment, RowKind
 from common.protocol.wire import pack
 from common.store.store import Store
@@ -62,7 +62,7 @@ class Enrolments:
             for client in self._rows:
                 self._look(client)
             self._doubted = 0.0
-        except StoreRefused:
+        except StoreAccessError:
             self._doubt()
         except StoreError:
             pass  # shown by whoever else asks it; the broker will carry the question

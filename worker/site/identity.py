@@ -27,10 +27,10 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from pydantic import ValidationError
 
 from broker.rabbit.errors import connect_error
-from broker.rabbit.pika_setup import trusting
+from broker.rabbit.pika_setup import verifying_context
 from common.clock import Clock
 from common.config.config import BrokerConfig, FederationConfig, RunConfig, StoreConfig
-from common.errors import JoinError, StoreError, StoreRefused
+from common.errors import JoinError, StoreAccessError, StoreError
 from common.files import write_durable
 from common.protocol.invitation import (
     PROTOCOL,
@@ -231,7 +231,7 @@ def _door(invitation: Invitation, place: Path) -> Store:
     ca = str(place / "ca.pem") if invitation.ca else None
     try:
         return connect(url, ca=ca)
-    except StoreRefused:
+    except StoreAccessError:
         raise JoinError(
             f"the store of {invitation.name} does not know this token: it was replaced by a newer"
             " one, its site was removed, or it belongs to another federation",
@@ -240,7 +240,7 @@ def _door(invitation: Invitation, place: Path) -> Store:
 
 
 def _check_clock(store: Store, clock: Clock) -> None:
-    skew = clock() - store.clock()
+    skew = clock() - store.server_time()
     if abs(skew) > MAX_SKEW_S:
         way = "ahead of" if skew > 0 else "behind"
         raise JoinError(
@@ -262,7 +262,7 @@ def _reach(url: str, ca: str | None) -> None:
     try:
         with socket.create_connection((host, port), timeout=REACH_S) as plain:
             if parts.scheme == "amqps":
-                with trusting(ca).wrap_socket(plain, server_hostname=host):
+                with verifying_context(ca).wrap_socket(plain, server_hostname=host):
                     pass
     except (OSError, ssl.SSLError) as error:
         raise connect_error(error, f"{host}:{port}") from None
@@ -281,7 +281,7 @@ def _ask(store: Store, pending: Identity, stop: Flag, told: Told) -> JoinAnswer 
                 store.put_join_request(pending.token_id, pending.request.encode())
                 asked = True
             text = f"asked to join as site {pending.site}; waiting for the coordinator"
-        except StoreRefused as error:
+        except StoreAccessError as error:
             # Once answered, a token may only read: the answer came between the two.
             answer = _read(store, pending.token_id)
             if answer is not None:

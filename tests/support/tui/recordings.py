@@ -6,7 +6,7 @@ import json
 import sqlite3
 from pathlib import Path
 
-from common.files import append_lines
+from common.files import append_jsonl
 from coordinator.storage.journal import LATER, SCHEMA
 from tests.support.tui.views import sample, update, version
 
@@ -87,7 +87,7 @@ def record(directory: Path) -> Path:
         row = (at, level, kind, text, json.dumps(refs))
         db.execute("INSERT INTO event (at, level, kind, text, refs) VALUES (?, ?, ?, ?, ?)", row)
     lines = [sample(v, at=at).fields() for v, at in ((0, 102.0), (1, 112.0), (2, 140.0))]
-    append_lines(directory / "samples.jsonl", lines)
+    append_jsonl(directory / "samples.jsonl", lines)
     db.commit()
     db.close()
     return directory

@@ -54,7 +54,7 @@ def publish(store: Store, run: str, **changed: object) -> None:
     store.put_summary(run, 1, summary.model_dump_json())
     store.put_table(run, "clients", {"client_0": pack(row)})
     store.set_info(run, pack(info(run, **changed)))
-    store.feed(run, [Event(at=1.0, level="info", kind="version", text="version 1: fine")])
+    store.append_events(run, [Event(at=1.0, level="info", kind="version", text="version 1: fine")])
     store.set_run(run, run)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import pytest
 
-from cli.options import mode_of
+from cli.options import mode_from_flags
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from cli.options import mode_of
     ],
 )
 def test_each_flag_is_a_mode(flags: tuple[bool, bool, bool], mode: str) -> None:
-    assert mode_of(*flags) == mode
+    assert mode_from_flags(*flags) == mode
 
 
 @pytest.mark.parametrize(
@@ -31,4 +31,4 @@ def test_each_flag_is_a_mode(flags: tuple[bool, bool, bool], mode: str) -> None:
 )
 def test_two_flags_are_one_too_many(flags: tuple[bool, bool, bool], named: str) -> None:
     with pytest.raises(click.UsageError, match=named):
-        mode_of(*flags)
+        mode_from_flags(*flags)

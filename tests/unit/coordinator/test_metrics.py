@@ -80,9 +80,9 @@ def test_a_run_in_progress_shows_its_queues_and_workers(observed: Observed) -> N
     observed.world.each_turn = look
     observed.serve()
     assert (1.0, 0.0, 0.0) in seen
-    assert observed.health.well("run")
-    assert observed.health.well("store")
-    assert not observed.health.well("broker")  # nobody has said so
+    assert observed.health.is_working("run")
+    assert observed.health.is_working("store")
+    assert not observed.health.is_working("broker")  # nobody has said so
 
 
 def test_a_store_that_is_lost_makes_the_coordinator_unready(observed: Observed) -> None:

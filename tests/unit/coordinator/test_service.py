@@ -23,7 +23,7 @@ import pytest
 import redis
 
 from broker.chunks import parse_chunk, split_update
-from broker.dead import DEAD_REASON
+from broker.dead_letter import DEAD_REASON
 from broker.embedded.broker import EmbeddedBroker, EmbeddedConsumer, EmbeddedServer
 from broker.protocol import LOCAL, Consumer, Delivery, Message, Site, Topology
 from common.config.config import FederationConfig, parse
@@ -224,10 +224,10 @@ class World:
         if self.redis.down:
             return
         if self.absent:
-            self.store.leave(self.topology.run, "local", "w0")
+            self.store.remove_heartbeat(self.topology.run, "local", "w0")
             return
         heartbeat = Heartbeat(worker_id="w0", site="local", state="waiting")
-        self.store.beat(self.topology.run, heartbeat)
+        self.store.put_heartbeat(self.topology.run, heartbeat)
         taken = self.mine.take_task(self.topology, LOCAL, 0)
         if taken is not None:
             task, _ = unpack(TrainTask, taken.message.body)

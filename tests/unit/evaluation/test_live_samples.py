@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import RunError
-from common.files import append_lines
+from common.files import append_jsonl
 from common.protocol.records import SampleAnswer
 from common.run_directory import samples
 from coordinator.core.events import LogEvent
@@ -144,8 +144,8 @@ def test_a_failure_is_one_warning_and_no_prompts_are_no_thread(
 def test_the_file_is_read_without_repetitions_or_a_torn_end(tmp_path: Path) -> None:
     assert samples.read(tmp_path) == ()
     path = tmp_path / samples.FILE
-    append_lines(path, [sample(v).fields() for v in (0, 1)])
-    append_lines(path, [sample(1, answer="No.").fields()])
+    append_jsonl(path, [sample(v).fields() for v in (0, 1)])
+    append_jsonl(path, [sample(1, answer="No.").fields()])
     with path.open("a") as file:
         file.write('{"version": 2, "as')
     assert [(s.version, s.answer) for s in samples.read(tmp_path)] == [(0, "So."), (1, "No.")]

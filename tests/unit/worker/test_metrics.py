@@ -77,7 +77,7 @@ def test_a_heartbeat_that_does_not_arrive_makes_the_worker_unready(
 ) -> None:
     metrics = Metrics(registry, health)
     for part in ("broker", "run"):
-        health.part(part)
+        health.set_problem(part)
     metrics.beaten(True)
     assert health.problems() == ()
     metrics.beaten(False)

@@ -24,11 +24,18 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 from common.config.config import IncrementalConfig
 from common.errors import DataError
 from worker.incremental.inbox import items, schema
-from worker.incremental.inbox.inbox import STATES, Flooded, Full, Inbox, Taken, TooMany
-from worker.incremental.inbox.intake import Intake, max_bytes, parsed
+from worker.incremental.inbox.inbox import (
+    STATES,
+    BatchTooLarge,
+    Inbox,
+    InboxFull,
+    PutResult,
+    RateLimited,
+)
+from worker.incremental.inbox.item_parser import ItemParser, max_json_bytes, parse_json
 from worker.incremental.inbox.items import Item
-from worker.incremental.inbox.schema import Busy, DiskFull
-from worker.incremental.serving import served
+from worker.incremental.inbox.schema import DiskFull, InboxBusy
+from worker.incremental.serving import served_run
 
 LOCALHOST = ("127.0.0.1", "localhost", "[::1]")
 METHODS: Mapping[str, str] = {"/learn": "POST", "/inbox": "GET"}
@@ -58,7 +65,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """What is said of it, as JSON."""
 
     status: HTTPStatus
@@ -66,11 +73,11 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-class Refusal(Exception):
+class HttpError(Exception):
     """A request that is not served."""
 
     def __init__(self, status: HTTPStatus, why: str, **headers: str) -> None:
-        self.answer = Answer(
+        self.answer = Response(
             status, {"error": why}, {name.replace("_", "-"): text for name, text in headers.items()}
         )
         super().__init__(why)
@@ -89,7 +96,7 @@ class Endpoint:
         """
         self._state, self._limits = state, limits
         self._token = token.encode()
-        self.max_body = MANY + max_bytes(limits)
+        self.max_body = MANY + max_json_bytes(limits)
 
     def length(self, request: Request) -> int:
         """How many bytes of a body to read; 0 for none. Checks all but the body.
@@ -100,15 +107,15 @@ class Endpoint:
         self._check_door(request)
         path = _parts(request).path
         if path not in METHODS:
-            raise Refusal(HTTPStatus.NOT_FOUND, f"there are {' and '.join(METHODS)}")
+            raise HttpError(HTTPStatus.NOT_FOUND, f"there are {' and '.join(METHODS)}")
         if request.method != METHODS[path]:
-            raise Refusal(
+            raise HttpError(
                 HTTPStatus.METHOD_NOT_ALLOWED, f"{path} takes {METHODS[path]}", Allow=METHODS[path]
             )
         self._query(request)
         return self._length(request) if request.method == "POST" else 0
 
-    def answer(self, request: Request, body: bytes) -> Answer:
+    def answer(self, request: Request, body: bytes) -> Response:
         """The answer to a request that `length` has passed.
 
         Raises:
@@ -119,29 +126,29 @@ class Endpoint:
         clients = self._clients(told, query.get("client"))
         try:
             if request.method == "GET":
-                return Answer(HTTPStatus.OK, {name: self._counts(name) for name in clients})
+                return Response(HTTPStatus.OK, {name: self._counts(name) for name in clients})
             if len(clients) != 1:
-                raise Refusal(
+                raise HttpError(
                     HTTPStatus.BAD_REQUEST,
                     f"choose one with ?client=: {items.listed(told.clients)}",
                 )
-            intake = Intake(self._limits, told, query.get("task", items.TASK))
+            intake = ItemParser(self._limits, told, query.get("task", items.TASK))
             return self._learn(intake, clients[0], _records(body, _type(request)))
-        except TooMany as error:
-            raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error)) from None
-        except Flooded as error:
+        except BatchTooLarge as error:
+            raise HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error)) from None
+        except RateLimited as error:
             wait = str(max(1, math.ceil(error.wait_s)))
-            raise Refusal(HTTPStatus.TOO_MANY_REQUESTS, str(error), Retry_After=wait) from None
-        except Full as error:
+            raise HttpError(HTTPStatus.TOO_MANY_REQUESTS, str(error), Retry_After=wait) from None
+        except InboxFull as error:
             wait = str(FULL_S)
-            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, str(error), Retry_After=wait) from None
+            raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, str(error), Retry_After=wait) from None
         except DiskFull as error:
-            raise Refusal(HTTPStatus.INSUFFICIENT_STORAGE, str(error)) from None
-        except Busy as error:
+            raise HttpError(HTTPStatus.INSUFFICIENT_STORAGE, str(error)) from None
+        except InboxBusy as error:
             wait = str(BUSY_S)
-            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, str(error), Retry_After=wait) from None
+            raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, str(error), Retry_After=wait) from None
         except DataError as error:  # of the file; what an item lacks is told of that item
-            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from None
+            raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from None
 
     # who may come in
 
@@ -151,13 +158,13 @@ class Endpoint:
         if not (port.isascii() and port.isdigit() and name):
             name = host
         if name.lower() not in LOCALHOST:  # a name of somebody else's that leads here
-            raise Refusal(HTTPStatus.FORBIDDEN, f"Host must be one of {', '.join(LOCALHOST)}")
+            raise HttpError(HTTPStatus.FORBIDDEN, f"Host must be one of {', '.join(LOCALHOST)}")
         if "origin" in request.headers:
-            raise Refusal(HTTPStatus.FORBIDDEN, "web pages are not served (Origin)")
+            raise HttpError(HTTPStatus.FORBIDDEN, "web pages are not served (Origin)")
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         known = hmac.compare_digest(token.strip().encode("utf-8", "replace"), self._token)
         if scheme.lower() != "bearer" or not known:
-            raise Refusal(
+            raise HttpError(
                 HTTPStatus.UNAUTHORIZED,
                 "the token is missing, or another: Authorization: Bearer TOKEN",
                 WWW_Authenticate="Bearer",
@@ -166,11 +173,11 @@ class Endpoint:
     def _length(self, request: Request) -> int:
         text = request.headers.get("content-length", "")
         if not text or "transfer-encoding" in request.headers:
-            raise Refusal(HTTPStatus.LENGTH_REQUIRED, "Content-Length is missing")
+            raise HttpError(HTTPStatus.LENGTH_REQUIRED, "Content-Length is missing")
         if not (text.isascii() and text.isdigit()):
-            raise Refusal(HTTPStatus.BAD_REQUEST, "Content-Length is no number")
+            raise HttpError(HTTPStatus.BAD_REQUEST, "Content-Length is no number")
         if len(text) > 15 or int(text) > self.max_body:
-            raise Refusal(
+            raise HttpError(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
                 f"the body has more than {self.max_body} bytes: send fewer items at a time",
             )
@@ -181,36 +188,36 @@ class Endpoint:
         try:
             pairs = parse_qsl(parts.query, keep_blank_values=True, max_num_fields=10)
         except ValueError:
-            raise Refusal(HTTPStatus.BAD_REQUEST, "the query has too many parts") from None
+            raise HttpError(HTTPStatus.BAD_REQUEST, "the query has too many parts") from None
         wanted = QUERIES[parts.path]
         if len(dict(pairs)) != len(pairs) or not wanted.issuperset(name for name, _ in pairs):
             known = " and ".join(sorted(wanted))
-            raise Refusal(HTTPStatus.BAD_REQUEST, f"the query may have {known}, each once")
+            raise HttpError(HTTPStatus.BAD_REQUEST, f"the query may have {known}, each once")
         query = dict(pairs)
         try:
             items.check_task(query.get("task", items.TASK))
         except DataError as error:
-            raise Refusal(HTTPStatus.BAD_REQUEST, str(error)) from None
+            raise HttpError(HTTPStatus.BAD_REQUEST, str(error)) from None
         return query
 
     # what is done
 
-    def _served(self) -> served.Served:
+    def _served(self) -> served_run.ServedRun:
         try:
-            told = served.read(self._state)
+            told = served_run.read(self._state)
         except DataError as error:
-            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from None
+            raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from None
         if told is None:
             wait = str(FULL_S)
             why = "the worker waits for its run: it serves no client yet"
-            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, why, Retry_After=wait)
+            raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, why, Retry_After=wait)
         return told
 
-    def _clients(self, told: served.Served, client: str | None) -> tuple[str, ...]:
+    def _clients(self, told: served_run.ServedRun, client: str | None) -> tuple[str, ...]:
         if client is None:
             return told.clients
         if client not in told.clients:
-            raise Refusal(
+            raise HttpError(
                 HTTPStatus.NOT_FOUND,
                 f"the worker serves no such client; it serves {items.listed(told.clients)}",
             )
@@ -223,10 +230,10 @@ class Endpoint:
         with Inbox(path, self._limits) as inbox:
             return inbox.counts()
 
-    def _learn(self, intake: Intake, client: str, records: Sequence[object]) -> Answer:
+    def _learn(self, intake: ItemParser, client: str, records: Sequence[object]) -> Response:
         read = [_read(intake, record) for record in records]
         found = [one for one in read if isinstance(one, Item)]
-        taken: tuple[Taken, ...] = ()
+        taken: tuple[PutResult, ...] = ()
         if found:
             with Inbox(schema.inbox_path(self._state, client), self._limits) as inbox:
                 taken = inbox.put_each(found, "http")
@@ -236,7 +243,7 @@ class Endpoint:
         status = HTTPStatus.MULTI_STATUS if counts["refused"] else HTTPStatus.OK
         if counts["refused"] == len(told):
             status = HTTPStatus.BAD_REQUEST
-        return Answer(status, {"client": client, **counts, "items": told})
+        return Response(status, {"client": client, **counts, "items": told})
 
 
 COUNTED = ("accepted", "duplicate", "refused")
@@ -246,7 +253,7 @@ def _parts(request: Request) -> SplitResult:
     try:
         return urlsplit(request.target)
     except ValueError:
-        raise Refusal(HTTPStatus.BAD_REQUEST, "the path is none") from None
+        raise HttpError(HTTPStatus.BAD_REQUEST, "the path is none") from None
 
 
 def _records(body: bytes, content: str) -> Sequence[object]:
@@ -260,29 +267,29 @@ def _records(body: bytes, content: str) -> Sequence[object]:
         found: object = [_line(line) for line in lines]
     else:
         try:
-            found = parsed(body)
+            found = parse_json(body)
         except DataError as error:
             if len(lines) < 2:
-                raise Refusal(HTTPStatus.BAD_REQUEST, str(error)) from None
+                raise HttpError(HTTPStatus.BAD_REQUEST, str(error)) from None
             found = [_line(line) for line in lines]
             if all(isinstance(line, DataError) for line in found):
-                raise Refusal(HTTPStatus.BAD_REQUEST, str(error)) from None
+                raise HttpError(HTTPStatus.BAD_REQUEST, str(error)) from None
     if isinstance(found, Mapping):
         return [found]
     if not isinstance(found, list) or not found:
         why = "give an item (a JSON object), an array of items, or a line of JSON for each"
-        raise Refusal(HTTPStatus.BAD_REQUEST, why)
+        raise HttpError(HTTPStatus.BAD_REQUEST, why)
     return found
 
 
 def _line(data: bytes) -> object:
     try:
-        return parsed(data)
+        return parse_json(data)
     except DataError as error:
         return error
 
 
-def _read(intake: Intake, record: object) -> Item | DataError:
+def _read(intake: ItemParser, record: object) -> Item | DataError:
     if isinstance(record, DataError):
         return record
     try:
@@ -291,7 +298,7 @@ def _read(intake: Intake, record: object) -> Item | DataError:
         return error
 
 
-def _told(found: Taken | DataError) -> dict[str, str]:
+def _told(found: PutResult | DataError) -> dict[str, str]:
     if isinstance(found, DataError):
         return {"state": "refused", "reason": str(found)}
     if found.new:
@@ -303,6 +310,6 @@ def _type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def encoded(answer: Answer) -> bytes:
+def encoded(answer: Response) -> bytes:
     """The body of an answer."""
     return json.dumps(dict(answer.body)).encode() + b"\n"

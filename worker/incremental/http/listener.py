@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 from common.errors import ConfigError
-from worker.incremental.http.endpoint import Answer, Endpoint, Refusal, Request, encoded
+from worker.incremental.http.endpoint import Endpoint, HttpError, Request, Response, encoded
 
 HOST = "127.0.0.1"
 CONNECTIONS = 16  # at a time
@@ -141,17 +141,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         try:
             found = self._found()
-        except Refusal as refusal:
+        except HttpError as refusal:
             found = refusal.answer
         except OSError:  # it went away, or took too long
             return
         except Exception:  # the worker goes on; a traceback could hold a text
-            found = Answer(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": "unexpected"})
+            found = Response(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": "unexpected"})
         self._send(found)
 
     do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = do_GET
 
-    def _found(self) -> Answer:
+    def _found(self) -> Response:
         endpoint = self.server.endpoint
         assert endpoint is not None, "it is opened before it serves"
         headers: dict[str, str] = {}
@@ -163,10 +163,10 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(length) if length else b""
         self.server.arrived(self.request)
         if len(body) < length:
-            raise Refusal(HTTPStatus.REQUEST_TIMEOUT, "the body is shorter than Content-Length")
+            raise HttpError(HTTPStatus.REQUEST_TIMEOUT, "the body is shorter than Content-Length")
         return endpoint.answer(request, body)
 
-    def _send(self, found: Answer) -> None:
+    def _send(self, found: Response) -> None:
         data = encoded(found)
         self.server.counted(found.status)
         self.send_response(found.status)
@@ -202,7 +202,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self.command = getattr(self, "command", None) or "GET"
         status = HTTPStatus(code)
-        self._send(Answer(status, {"error": status.phrase}))
+        self._send(Response(status, {"error": status.phrase}))
 
     def version_string(self) -> str:
         """Whose answer it is, and no more."""
@@ -213,7 +213,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _busy() -> bytes:
-    data = encoded(Answer(HTTPStatus.SERVICE_UNAVAILABLE, {"error": "too many connections"}))
+    data = encoded(Response(HTTPStatus.SERVICE_UNAVAILABLE, {"error": "too many connections"}))
     head = (
         "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(data)}\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"

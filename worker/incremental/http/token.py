@@ -16,9 +16,9 @@ from filelock import FileLock
 
 from common.errors import DataError
 from common.files import write_durable
-from worker.incremental.serving.served import LOCK_S
+from worker.incremental.serving.served_run import LOCK_S
 
-FILE = "token"
+FILE = "load_or_create_token"
 _BYTES = 32
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43,}")
 
@@ -28,7 +28,7 @@ def token_path(state: Path) -> Path:
     return state / "inbox" / FILE
 
 
-def token(state: Path) -> str:
+def load_or_create_token(state: Path) -> str:
     """The token, made where there is none.
 
     Raises:

@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.clock import Clock, wall
+from common.clock import Clock, wall_clock
 from common.config.config import IncrementalConfig
 from common.errors import DataError
-from common.files import sync
+from common.files import sync_path
 from worker.incremental.inbox import schema
 from worker.incremental.inbox.items import Item
 
@@ -30,7 +30,7 @@ _COLUMNS = "id, kind, fields, task, source, at, state, held, reason"
 _CHUNK = 500  # ids in one statement: under the least that SQLite was ever built to take
 
 
-class Flooded(DataError):
+class RateLimited(DataError):
     """More items came in a minute than a client may send.
 
     Attributes:
@@ -45,16 +45,16 @@ class Flooded(DataError):
         )
 
 
-class Full(DataError):
+class InboxFull(DataError):
     """So many items wait that no more are taken."""
 
 
-class TooMany(Full):
+class BatchTooLarge(InboxFull):
     """So many items at once never have room."""
 
 
 @dataclass(frozen=True)
-class Taken:
+class PutResult:
     """What became of items that were put.
 
     Attributes:
@@ -70,8 +70,8 @@ class Taken:
     superseded: int = 0
     rejected: int = 0
 
-    def __add__(self, other: Taken) -> Taken:
-        return Taken(
+    def __add__(self, other: PutResult) -> PutResult:
+        return PutResult(
             self.new + other.new,
             self.known + other.known,
             self.superseded + other.superseded,
@@ -80,7 +80,7 @@ class Taken:
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredItem:
     """An item as it lies in the inbox; the columns of table `item`."""
 
     id: int
@@ -95,7 +95,7 @@ class Stored:
 class Inbox:
     """One client's. Methods may be called from any thread."""
 
-    def __init__(self, path: Path, limits: IncrementalConfig, clock: Clock = wall) -> None:
+    def __init__(self, path: Path, limits: IncrementalConfig, clock: Clock = wall_clock) -> None:
         """Open it, made where there is none.
 
         Args:
@@ -113,12 +113,12 @@ class Inbox:
         try:
             self._db.execute("PRAGMA secure_delete = ON")  # what is forgotten leaves no bytes
             if made:
-                sync(path.parent.parent)  # SQLite sees to the folder itself
+                sync_path(path.parent.parent)  # SQLite sees to the folder itself
         except (OSError, sqlite3.Error) as error:
             self._db.close()
             raise schema.unusable(path, error) from None
 
-    def put(self, items: Sequence[Item], source: str) -> Taken:
+    def put(self, items: Sequence[Item], source: str) -> PutResult:
         """Take items, all of them or none; they are on the disk when this returns.
 
         Args:
@@ -130,9 +130,9 @@ class Inbox:
             Full: Too many wait; none was taken.
             DataError: The disk is full, or the file cannot be used; none was taken.
         """
-        return sum(self.put_each(items, source), Taken())
+        return sum(self.put_each(items, source), PutResult())
 
-    def put_each(self, items: Sequence[Item], source: str) -> tuple[Taken, ...]:
+    def put_each(self, items: Sequence[Item], source: str) -> tuple[PutResult, ...]:
         """As `put`, all of them or none; what became of each, in their order."""
         now = self._clock()
         with self._write() as db:
@@ -160,7 +160,7 @@ class Inbox:
 
     def items(
         self, state: str | None = None, limit: int | None = None, *, newest: bool = False
-    ) -> tuple[Stored, ...]:
+    ) -> tuple[StoredItem, ...]:
         """Items in the order of their coming.
 
         Args:
@@ -220,7 +220,7 @@ class Inbox:
         """Whether so many new ones, which are in the table already, are within the limits."""
         limit = self._limits.items_per_minute
         if new > limit:
-            raise TooMany(
+            raise BatchTooLarge(
                 f"{new} items at once, more than {limit} (incremental.items_per_minute)",
                 "send fewer at a time",
             )
@@ -229,14 +229,14 @@ class Inbox:
         row = db.execute("SELECT at FROM item ORDER BY id DESC LIMIT 1 OFFSET ?", (limit,))
         (at,) = row.fetchone() or (now - WINDOW_S,)
         if now - WINDOW_S < at <= now:
-            raise Flooded(limit, at + WINDOW_S - now)
+            raise RateLimited(limit, at + WINDOW_S - now)
         self._check_waiting(db, new)
 
     def _check_waiting(self, db: sqlite3.Connection, new: int) -> None:
         limit = self._limits.max_waiting
         (waiting,) = db.execute("SELECT count(*) FROM item WHERE state = 'waiting'").fetchone()
         if new and waiting > limit:
-            raise Full(
+            raise InboxFull(
                 f"{waiting} items would wait, and {limit} may at most (incremental.max_waiting)",
                 "a running `fccl worker` learns them",
             )
@@ -262,12 +262,12 @@ class Inbox:
                 raise schema.unusable(self._path, error) from None
 
 
-def _put(db: sqlite3.Connection, item: Item, source: str, now: float) -> Taken:
+def _put(db: sqlite3.Connection, item: Item, source: str, now: float) -> PutResult:
     """Insert one item, unless it is there and still holds."""
     key, asked = item.key, item.input_key
     found = db.execute("SELECT state FROM item WHERE key = ?", (key,)).fetchone()
     if found is not None and found[0] != "superseded":
-        return Taken(known=1, rejected=int(found[0] == "rejected"))
+        return PutResult(known=1, rejected=int(found[0] == "rejected"))
     # Said again after something else was said: it is the last word, and comes in as if new.
     db.execute("DELETE FROM item WHERE key = ?", (key,))
     replaced = db.execute(
@@ -279,7 +279,7 @@ def _put(db: sqlite3.Connection, item: Item, source: str, now: float) -> Taken:
         " VALUES (?, ?, ?, ?, ?, ?, ?)",
         (key, asked, item.kind, _json(item.fields), item.task, source, now),
     )
-    return Taken(new=1, superseded=replaced)
+    return PutResult(new=1, superseded=replaced)
 
 
 def _change(db: sqlite3.Connection, statement: str, ids: Sequence[int] | None) -> int:
@@ -293,10 +293,10 @@ def _change(db: sqlite3.Connection, statement: str, ids: Sequence[int] | None) -
     return changed
 
 
-def _stored(row: Sequence[object]) -> Stored:
+def _stored(row: Sequence[object]) -> StoredItem:
     number, kind, fields, task, source, at, state, held, reason = row
     item = Item(kind, json.loads(str(fields)), str(task))  # type: ignore[arg-type]
-    return Stored(number, item, source, at, state, bool(held), reason)  # type: ignore[arg-type]
+    return StoredItem(number, item, source, at, state, bool(held), reason)  # type: ignore[arg-type]
 
 
 def _json(fields: Mapping[str, str]) -> str:

@@ -11,7 +11,7 @@ from worker.incremental.inbox import schema
 
 
 @dataclass(frozen=True)
-class Fate:
+class ItemStatus:
     """Of an item.
 
     Attributes:
@@ -33,7 +33,7 @@ class Fate:
         return self.state in ("learned", "settled")
 
 
-def look(path: Path, key: str) -> Fate | None:
+def look(path: Path, key: str) -> ItemStatus | None:
     """What has become of an item by now.
 
     Args:
@@ -51,4 +51,4 @@ def look(path: Path, key: str) -> Fate | None:
             row = db.execute("SELECT state, reason FROM item WHERE key = ?", (key,)).fetchone()
         except sqlite3.Error as error:
             raise schema.unusable(path, error) from None
-    return Fate(*row) if row else None
+    return ItemStatus(*row) if row else None

@@ -25,7 +25,7 @@ from common.protocol.tensors import Tensors
 from learning.evaluation.measuring import Measurement
 from worker.incremental.inbox import schema
 from worker.incremental.report import history, stream
-from worker.incremental.report.history import Batch
+from worker.incremental.report.history import BatchRecord
 
 PARTS = ("unsent", "riding", "personal")
 _ENTRY = "SELECT id, key, kind, fields, task, held, batch FROM item"
@@ -45,7 +45,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Local:
+class LocalModel:
     """What a client has learned on top of a global version; sums to `current`."""
 
     version: int
@@ -54,7 +54,7 @@ class Local:
     ride: str
 
 
-def said(entry: Entry) -> tuple[str, str]:
+def question_and_answer(entry: Entry) -> tuple[str, str]:
     """What an item asks, and the answer that it gives."""
     fields = entry.fields
     match entry.kind:
@@ -66,7 +66,7 @@ def said(entry: Entry) -> tuple[str, str]:
             return f"{fields['instruction']}\n{fields['input']}".strip(), fields["output"]
 
 
-def added(*tensors: Tensors) -> Tensors | None:
+def add_tensors(*tensors: Tensors) -> Tensors | None:
     """The sum, by name; None of nothing."""
     if not tensors:
         return None
@@ -74,7 +74,7 @@ def added(*tensors: Tensors) -> Tensors | None:
     return {name: sum((t[name] for t in others), first[name]) for name in first}
 
 
-class Book:
+class LearningStore:
     """One client's, opened for a moment."""
 
     def __init__(self, path: Path) -> None:
@@ -90,7 +90,7 @@ class Book:
         """Leave it."""
         self._db.close()
 
-    def __enter__(self) -> Book:
+    def __enter__(self) -> LearningStore:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -124,7 +124,7 @@ class Book:
 
     def accept(
         self,
-        batch: Batch,
+        batch: BatchRecord,
         train: Sequence[int],
         held: Sequence[int],
         learned: Tensors,
@@ -148,7 +148,7 @@ class Book:
             self._mark(held, "learned", number, "")
             self._all(f"UPDATE item SET held = 1 WHERE id IN ({_list(held)})")
             unsent = self._part("unsent")
-            total = learned if unsent is None else added(unsent, learned)
+            total = learned if unsent is None else add_tensors(unsent, learned)
             self._put("unsent", batch.run, batch.version, total)
             self._put("current", batch.run, batch.version, current)
             for task, (found, count) in measured.items():
@@ -157,7 +157,7 @@ class Book:
                     *(number, task, found.loss, found.accuracy, count),
                 )
 
-    def reject(self, batch: Batch, items: Sequence[int], reason: str) -> None:
+    def reject(self, batch: BatchRecord, items: Sequence[int], reason: str) -> None:
         """Keep the items with the reason, and the model as it was.
 
         Args:
@@ -170,7 +170,7 @@ class Book:
 
     # what was learned
 
-    def local(self, run: str) -> Local | None:
+    def local(self, run: str) -> LocalModel | None:
         """What the client has learned on top of the global version; None where it has nothing."""
         rows = self._all("SELECT role, version, ride, tensors FROM local WHERE run = ?", run)
         found = {role: (version, ride, tensors) for role, version, ride, tensors in rows}
@@ -179,7 +179,7 @@ class Book:
         version, _, current = found["current"]
         parts = {role: load(found[role][2]) for role in PARTS if role in found}
         ride = found["riding"][1] if "riding" in found else ""
-        return Local(version, parts, load(current), ride)
+        return LocalModel(version, parts, load(current), ride)
 
     def rebase(
         self, run: str, version: int, current: Tensors | None, parts: Mapping[str, Tensors]
@@ -192,7 +192,7 @@ class Book:
                 for role, tensors in parts.items():
                     self._put(role, run, version, tensors)
 
-    def drop(self, batch: Batch) -> None:
+    def drop(self, batch: BatchRecord) -> None:
         """The newest version leaves no way to keep what was learned and not sent."""
         with self._write():
             number = self._batch(batch)
@@ -240,7 +240,7 @@ class Book:
                 return 0
             role, ((run, version),) = "personal" if accepted else "unsent", rows
             parts = [part for part in (self._part(role), self._part("riding")) if part is not None]
-            self._put(role, run, version, added(*parts))
+            self._put(role, run, version, add_tensors(*parts))
             self._all("DELETE FROM local WHERE role = 'riding'")
             count = int(self._all(f"SELECT count(*) FROM item WHERE {_RIDING}", ride)[0][0])
             if accepted:
@@ -260,7 +260,7 @@ class Book:
         row: tuple[Any, ...] = newest[0] if newest else ("", "", 0.0, "{}")
         verdict, reason, at, text = row
         figures = json.loads(text)
-        found = stream.figures(self.measures())
+        found = stream.stream_figures(self.measures())
         return InboxFigures(
             client_id=client_id,
             waiting=counts.get("waiting", 0),
@@ -275,14 +275,14 @@ class Book:
             backward_transfer=found.backward_transfer,
         )
 
-    def measures(self) -> list[stream.Measure]:
+    def measures(self) -> list[stream.TaskMeasurement]:
         """The newest stream as it was measured, in order."""
         found = history.streams(self._db)
         return list(found[-1].measures) if found else []
 
     # the file
 
-    def _batch(self, batch: Batch) -> int:
+    def _batch(self, batch: BatchRecord) -> int:
         self._all(
             "INSERT INTO batch (run, version, kind, task, at, items, held, steps, seconds, verdict,"
             " reason, figures) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",

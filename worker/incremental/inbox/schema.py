@@ -23,14 +23,14 @@ from pathlib import Path
 from common.errors import DataError
 
 FILE = "inbox.db"
-FORMAT = 1
+SCHEMA_VERSION = 1
 
 
 class DiskFull(DataError):
     """There is no room for an item; none was taken."""
 
 
-class Busy(DataError):
+class InboxBusy(DataError):
     """Another process has held the file for too long; nothing was taken."""
 
 
@@ -107,13 +107,15 @@ def connect(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         (found,) = db.execute("PRAGMA user_version").fetchone()
-        if found > FORMAT:
+        if found > SCHEMA_VERSION:
             raise DataError(
-                f"{path} was written by a newer fccl (format {found}, here {FORMAT})",
+                f"{path} was written by a newer fccl (format {found}, here {SCHEMA_VERSION})",
                 "update fccl on this machine",
             )
-        if found < FORMAT:
-            db.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {FORMAT}; COMMIT;")
+        if found < SCHEMA_VERSION:
+            db.executescript(
+                f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+            )
     except (OSError, sqlite3.Error) as error:
         raise unusable(path, error) from None
     return db
@@ -131,5 +133,5 @@ def unusable(path: Path, error: Exception) -> DataError:
             "see whether it is full, or over a quota",
         )
     if "locked" in text:
-        return Busy(f"{path}: another process holds it, nothing was taken", "try again")
+        return InboxBusy(f"{path}: another process holds it, nothing was taken", "try again")
     return DataError(f"{path} cannot be used: {text}", "see its folder's owner and permissions")

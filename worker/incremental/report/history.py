@@ -16,13 +16,13 @@ from typing import Any
 
 from common.protocol.records import RowKind
 from worker.incremental.inbox import schema
-from worker.incremental.report.stream import BEFORE, OWN, Measure
+from worker.incremental.report.stream import BEFORE, OWN, TaskMeasurement
 
 STATES = ("waiting", "learned", "settled", "rejected", "superseded")
 
 
 @dataclass(frozen=True)
-class Batch:
+class BatchRecord:
     """One attempt to learn.
 
     Attributes:
@@ -59,17 +59,17 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Stream:
+class LearningStream:
     """What one run learned from items of one kind: its losses can be compared."""
 
     run: str
     kind: RowKind
-    batches: tuple[Batch, ...]
-    measures: tuple[Measure, ...]
+    batches: tuple[BatchRecord, ...]
+    measures: tuple[TaskMeasurement, ...]
 
 
 @dataclass(frozen=True)
-class History:
+class ClientHistory:
     """One client's.
 
     Attributes:
@@ -82,7 +82,7 @@ class History:
     client: str
     items: Mapping[str, int]
     refused: Mapping[str, int]
-    streams: tuple[Stream, ...]
+    streams: tuple[LearningStream, ...]
 
     @property
     def batches(self) -> int:
@@ -95,7 +95,7 @@ def clients(state: Path) -> tuple[str, ...]:
     return tuple(sorted(path.parent.name for path in (state / "inbox").glob(f"*/{schema.FILE}")))
 
 
-def read(state: Path, client: str) -> History:
+def read(state: Path, client: str) -> ClientHistory:
     """The history of a client that has an inbox, as of one moment.
 
     Raises:
@@ -112,10 +112,10 @@ def read(state: Path, client: str) -> History:
         except (sqlite3.Error, ValueError) as error:
             raise schema.unusable(path, error) from None
     items = {name: counts.get(name, 0) for name in STATES}
-    return History(client, items, dict(refused), found)
+    return ClientHistory(client, items, dict(refused), found)
 
 
-def streams(db: sqlite3.Connection) -> tuple[Stream, ...]:
+def streams(db: sqlite3.Connection) -> tuple[LearningStream, ...]:
     """Batches and what was measured after them, by run and kind; the one that goes on comes last.
 
     Args:
@@ -127,16 +127,17 @@ def streams(db: sqlite3.Connection) -> tuple[Stream, ...]:
     for row in rows:
         after.setdefault(row[0], []).append(row)
     new = _new(batches)
-    of: dict[tuple[str, RowKind], list[Batch]] = {}
+    of: dict[tuple[str, RowKind], list[BatchRecord]] = {}
     for batch in batches:
         of.setdefault((batch.run, batch.kind), []).append(batch)
     found = (
-        Stream(run, kind, tuple(own), _measures(own, after, new)) for (run, kind), own in of.items()
+        LearningStream(run, kind, tuple(own), _measures(own, after, new))
+        for (run, kind), own in of.items()
     )
     return tuple(sorted(found, key=lambda stream: stream.batches[-1].number))
 
 
-def _new(batches: Sequence[Batch]) -> dict[int, set[str]]:
+def _new(batches: Sequence[BatchRecord]) -> dict[int, set[str]]:
     """By accepted batch: what was learned for the first time, of the items of its kind.
 
     What the gate measured before such a batch can be compared with what was measured after it:
@@ -153,32 +154,35 @@ def _new(batches: Sequence[Batch]) -> dict[int, set[str]]:
 
 
 def _measures(
-    batches: Sequence[Batch],
+    batches: Sequence[BatchRecord],
     after: Mapping[int, Sequence[tuple[Any, ...]]],
     new: Mapping[int, set[str]],
-) -> tuple[Measure, ...]:
+) -> tuple[TaskMeasurement, ...]:
     """What was measured after each batch, and before those that brought something new.
 
     Before a task's first batch stands for after the batch before it, R[j − 1][j], and before a
     client's first batch for before the stream.
     """
-    found: list[Measure] = []
+    found: list[TaskMeasurement] = []
     last, learned = BEFORE, OWN
     for batch in (each for each in batches if each.accepted):
-        rows = [Measure(number, batch.task, *rest) for number, *rest in after.get(batch.number, ())]
+        rows = [
+            TaskMeasurement(number, batch.task, *rest)
+            for number, *rest in after.get(batch.number, ())
+        ]
         counted = {measure.task: measure.examples for measure in rows}
         for task, name in ((OWN, "anchor_before"), (batch.task, "new_before")):
             loss = batch.figure(name)
             if task in new[batch.number] and task in counted and loss is not None:
                 accuracy = batch.figure(name, "accuracy")
-                found.append(Measure(last, learned, task, loss, accuracy, counted[task]))
+                found.append(TaskMeasurement(last, learned, task, loss, accuracy, counted[task]))
         found += rows
         last, learned = batch.number, batch.task
     return tuple(found)
 
 
-def _batch(row: tuple[Any, ...]) -> Batch:
-    return Batch(*(*row[:-1], json.loads(row[-1])))
+def _batch(row: tuple[Any, ...]) -> BatchRecord:
+    return BatchRecord(*(*row[:-1], json.loads(row[-1])))
 
 
 _BATCHES = (

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from common.document import drawing
+from common.document import plotting
 from worker.incremental.report import report
-from worker.incremental.report.history import History, Stream
-from worker.incremental.report.stream import OWN, StreamFigures, course, figures
+from worker.incremental.report.history import ClientHistory, LearningStream
+from worker.incremental.report.stream import (
+    OWN,
+    StreamFigures,
+    performance_over_time,
+    stream_figures,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,21 +26,23 @@ _REJECTED = "#c2493d"
 _MANY = 12  # tasks beyond which the cells of a matrix have no room for their numbers
 
 
-def pictures(histories: Sequence[History]) -> dict[str, bytes]:
+def pictures(histories: Sequence[ClientHistory]) -> dict[str, bytes]:
     """One for each stream that the document shows, by file name."""
     return {
-        report.picture(history.client, stream): drawing.png(_picture(history.client, stream))
+        report.picture_name(history.client, stream): plotting.to_png(
+            _picture(history.client, stream)
+        )
         for history in histories
         if history.streams
-        for stream in report.shown(history)
+        for stream in report.latest_streams(history)
         if stream.measures
     }
 
 
-def _picture(client: str, stream: Stream) -> Figure:
-    known = figures(stream.measures)
+def _picture(client: str, stream: LearningStream) -> Figure:
+    known = stream_figures(stream.measures)
     size = max(3.6, min(7.0, 0.8 * len(known.tasks) + 1.8))
-    figure = drawing.figure(5.6 + size, max(3.6, size))
+    figure = plotting.new_figure(5.6 + size, max(3.6, size))
     figure.suptitle(f"{client}, {stream.kind} rows", fontsize=11, color="0.25")
     across = figure.add_gridspec(1, 2, width_ratios=(5.6, size))
     _over_time(figure.add_subplot(across[0]), stream, known)
@@ -43,13 +50,13 @@ def _picture(client: str, stream: Stream) -> Figure:
     return figure
 
 
-def _over_time(axes: Axes, stream: Stream, known: StreamFigures) -> None:
+def _over_time(axes: Axes, stream: LearningStream, known: StreamFigures) -> None:
     """Each batch is one step; the measurement before the stream is the step before the first."""
     places = {batch.number: at for at, batch in enumerate(stream.batches, 1)}
-    for at, (task, points) in enumerate(course(stream.measures).items()):
+    for at, (task, points) in enumerate(performance_over_time(stream.measures).items()):
         x, y = [places.get(batch, 0) for batch, _ in points], [value for _, value in points]
         if task == OWN:
-            axes.plot(x, y, "s--", color=_OWN, ms=4, label=report.name(task))
+            axes.plot(x, y, "s--", color=_OWN, ms=4, label=report.task_name(task))
         else:
             axes.plot(x, y, "o-", color=_TASKS[at % len(_TASKS)], ms=4, label=task)
     rejected = [places[batch.number] for batch in stream.batches if not batch.accepted]
@@ -73,7 +80,7 @@ def _over_time(axes: Axes, stream: Stream, known: StreamFigures) -> None:
 def _matrix(axes: Axes, known: StreamFigures) -> None:
     rows = [[float("nan") if v is None else v for v in row] for row in known.matrix]
     axes.imshow(rows, cmap="Blues" if known.metric == "accuracy" else "Blues_r", aspect="auto")
-    names = [report.name(task.task) for task in known.tasks]
+    names = [report.task_name(task.task) for task in known.tasks]
     places = range(len(names))
     axes.set_xticks(places, names, rotation=30, ha="right", fontsize=8)
     down = ["before" if task.task == OWN else task.task for task in known.tasks]
@@ -89,6 +96,6 @@ def _matrix(axes: Axes, known: StreamFigures) -> None:
 
 
 def _whole_numbers(axes: Axes) -> None:
-    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415  # as in `common.document.drawing`
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415  # as in `common.document.plotting`
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -10,9 +10,23 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from common.document.blocks import Block, Heading, Items, Paragraph, Picture, Table, finite
-from worker.incremental.report.history import Batch, History, Stream
-from worker.incremental.report.stream import OWN, Learned, StreamFigures, course, figures
+from common.document.blocks import (
+    Block,
+    BulletList,
+    Heading,
+    Paragraph,
+    Picture,
+    Table,
+    replace_non_finite,
+)
+from worker.incremental.report.history import BatchRecord, ClientHistory, LearningStream
+from worker.incremental.report.stream import (
+    OWN,
+    StreamFigures,
+    TaskSpan,
+    performance_over_time,
+    stream_figures,
+)
 
 NOTHING = "–"
 _BATCHES = 30  # of which a table tells; the JSON file has all
@@ -21,7 +35,7 @@ _REASONS = 20
 TITLES = {"accuracy": "accuracy, higher is better", "loss": "loss in nats, lower is better"}
 
 
-def blocks(histories: Sequence[History]) -> list[Block]:
+def blocks(histories: Sequence[ClientHistory]) -> list[Block]:
     """The whole document.
 
     Args:
@@ -39,62 +53,68 @@ def blocks(histories: Sequence[History]) -> list[Block]:
     ]
 
 
-def fields(histories: Sequence[History]) -> dict[str, Any]:
+def fields(histories: Sequence[ClientHistory]) -> dict[str, Any]:
     """The same and more, as plain JSON values; a number that is not finite is null."""
-    values: dict[str, Any] = finite({"clients": {each.client: _fields(each) for each in histories}})
+    values: dict[str, Any] = replace_non_finite(
+        {"clients": {each.client: _fields(each) for each in histories}}
+    )
     return values
 
 
-def shown(history: History) -> tuple[Stream, ...]:
+def latest_streams(history: ClientHistory) -> tuple[LearningStream, ...]:
     """The streams of the run that learned last, one for each kind of rows."""
     return tuple(each for each in history.streams if each.run == history.streams[-1].run)
 
 
-def picture(client: str, stream: Stream) -> str:
+def picture_name(client: str, stream: LearningStream) -> str:
     """The name of a stream's picture."""
     return f"incremental_{client}_{stream.kind}.png"
 
 
-def name(task: str) -> str:
+def task_name(task: str) -> str:
     """Of a task."""
     return task if task != OWN else "own data"
 
 
-def _overview(histories: Sequence[History]) -> Table:
+def _overview(histories: Sequence[ClientHistory]) -> Table:
     header = ("client", "waiting", "learned", "settled", "rejected")
     rows = []
     for history in histories:
         items = history.items
         counts = [str(items[state]) for state in ("waiting", "learned", "settled", "rejected")]
         accepted = sum(batch.accepted for each in history.streams for batch in each.batches)
-        found = [figures(stream.measures) for stream in shown(history)] if history.streams else []
-        forgotten = ", ".join(signed(each.forgetting) for each in found) or NOTHING
-        transfer = ", ".join(signed(each.backward_transfer) for each in found) or NOTHING
+        found = (
+            [stream_figures(stream.measures) for stream in latest_streams(history)]
+            if history.streams
+            else []
+        )
+        forgotten = ", ".join(format_difference(each.forgetting) for each in found) or NOTHING
+        transfer = ", ".join(format_difference(each.backward_transfer) for each in found) or NOTHING
         batches = (str(accepted), str(history.batches - accepted))
         rows.append((history.client, *counts, *batches, forgotten, transfer))
     more = ("batches accepted", "rejected", "forgetting", "backward transfer")
     return Table((*header, *more), tuple(rows))
 
 
-def _client(history: History) -> list[Block]:
+def _client(history: ClientHistory) -> list[Block]:
     found: list[Block] = [Heading(history.client)]
     if not history.streams:
         found.append(Paragraph("Nothing was tried yet."))
     else:
-        for stream in shown(history):
+        for stream in latest_streams(history):
             found += _stream(history.client, stream)
         earlier = sum(len(s.batches) for s in history.streams) - sum(
-            len(s.batches) for s in shown(history)
+            len(s.batches) for s in latest_streams(history)
         )
         if earlier:
             found.append(Paragraph(f"{earlier} batches of earlier runs: in the JSON file."))
     refused = [f"{count} × {reason}" for reason, count in history.refused.items()]
     if refused:
-        found.append(Items("Items of no use", tuple(refused[:_REASONS])))
+        found.append(BulletList("Items of no use", tuple(refused[:_REASONS])))
     return found
 
 
-def _stream(client: str, stream: Stream) -> list[Block]:
+def _stream(client: str, stream: LearningStream) -> list[Block]:
     accepted = [batch for batch in stream.batches if batch.accepted]
     rejected = [batch for batch in stream.batches if not batch.accepted]
     found: list[Block] = [
@@ -102,38 +122,42 @@ def _stream(client: str, stream: Stream) -> list[Block]:
         Paragraph(f"{len(accepted)} batches accepted, {len(rejected)} rejected."),
     ]
     if stream.measures:
-        known = figures(stream.measures)
+        known = stream_figures(stream.measures)
         text = (
-            f"In {TITLES[known.metric]}. Forgetting {signed(known.forgetting)}, backward transfer"
-            f" {signed(known.backward_transfer)}, forward {signed(known.forward_transfer)}."
+            f"In {TITLES[known.metric]}. Forgetting {format_difference(known.forgetting)}, backward transfer"
+            f" {format_difference(known.backward_transfer)}, forward {format_difference(known.forward_transfer)}."
             f" A {NOTHING} stands for what was not measured."
         )
-        found += [Paragraph(text), _matrix(known), Picture(picture(client, stream), "Over time")]
+        found += [
+            Paragraph(text),
+            _matrix(known),
+            Picture(picture_name(client, stream), "Over time"),
+        ]
         found.append(_course(stream, known))
     found.append(_batches(stream.batches))
     if rejected:
         points = [
-            f"batch {batch.number} ({name(batch.task)}, {batch.items} items): {batch.reason}"
+            f"batch {batch.number} ({task_name(batch.task)}, {batch.items} items): {batch.reason}"
             for batch in rejected[::-1]
         ]
         more = len(points) - _REASONS
         points = [*points[:_REASONS], *([f"and {more} more"] if more > 0 else [])]
-        found.append(Items("Rejected, the newest first", tuple(points)))
+        found.append(BulletList("Rejected, the newest first", tuple(points)))
     return found
 
 
 def _matrix(known: StreamFigures) -> Table:
-    header = ("learned, down; measured, across", *(name(each.task) for each in known.tasks))
+    header = ("learned, down; measured, across", *(task_name(each.task) for each in known.tasks))
     rows = [
-        (learned(each), *(number(value) for value in row))
+        (row_title(each), *(format_value(value) for value in row))
         for each, row in zip(known.tasks, known.matrix, strict=True)
     ]
-    rows.append(("forgotten", *(signed(value) for value in known.forgotten)))
-    rows.append(("transferred back", *(signed(value) for value in known.transferred)))
+    rows.append(("forgotten", *(format_difference(value) for value in known.forgotten)))
+    rows.append(("transferred back", *(format_difference(value) for value in known.transferred)))
     return Table(header, tuple(rows))
 
 
-def learned(task: Learned) -> str:
+def row_title(task: TaskSpan) -> str:
     """What a row of the matrix is."""
     if task.task == OWN:
         return "before the stream"
@@ -142,28 +166,28 @@ def learned(task: Learned) -> str:
     return f"{task.task} ({which})"
 
 
-def _course(stream: Stream, known: StreamFigures) -> Table:
-    found = {task: dict(points) for task, points in course(stream.measures).items()}
+def _course(stream: LearningStream, known: StreamFigures) -> Table:
+    found = {task: dict(points) for task, points in performance_over_time(stream.measures).items()}
     tasks = [each.task for each in known.tasks]
     numbers = sorted({measure.batch for measure in stream.measures})[-_BATCHES:]
     of = {batch.number: batch.task for batch in stream.batches}
     rows = tuple(
         (
-            f"{batch} ({name(of[batch])})" if batch in of else "before the stream",
-            *(number(found.get(task, {}).get(batch)) for task in tasks),
+            f"{batch} ({task_name(of[batch])})" if batch in of else "before the stream",
+            *(format_value(found.get(task, {}).get(batch)) for task in tasks),
         )
         for batch in numbers
     )
-    return Table((f"{known.metric} after batch", *(name(task) for task in tasks)), rows)
+    return Table((f"{known.metric} after batch", *(task_name(task) for task in tasks)), rows)
 
 
-def _batches(batches: Sequence[Batch]) -> Table:
+def _batches(batches: Sequence[BatchRecord]) -> Table:
     header = ("batch", "at (UTC)", "task", "items", "held out", "verdict", "new items' loss")
     rows = tuple(
         (
             str(batch.number),
             datetime.fromtimestamp(batch.at, UTC).strftime("%Y-%m-%d %H:%M:%S"),
-            name(batch.task),
+            task_name(batch.task),
             str(batch.items),
             str(batch.held),
             batch.verdict,
@@ -177,22 +201,22 @@ def _batches(batches: Sequence[Batch]) -> Table:
     return Table((*header, "anchors' loss", "steps", "seconds"), rows)
 
 
-def _change(batch: Batch, what: str) -> str:
-    before, after = (number(batch.figure(f"{what}_{when}")) for when in ("before", "after"))
+def _change(batch: BatchRecord, what: str) -> str:
+    before, after = (format_value(batch.figure(f"{what}_{when}")) for when in ("before", "after"))
     return NOTHING if before == after == NOTHING else f"{before} → {after}"
 
 
-def number(value: float | None) -> str:
+def format_value(value: float | None) -> str:
     """A performance."""
     return NOTHING if value is None else f"{value:.3f}"
 
 
-def signed(value: float | None) -> str:
+def format_difference(value: float | None) -> str:
     """A difference."""
     return NOTHING if value is None else f"{value:+.3f}"
 
 
-def _fields(history: History) -> dict[str, Any]:
+def _fields(history: ClientHistory) -> dict[str, Any]:
     return {
         "items": dict(history.items),
         "refused": dict(history.refused),
@@ -200,11 +224,11 @@ def _fields(history: History) -> dict[str, Any]:
     }
 
 
-def _stream_fields(stream: Stream) -> dict[str, Any]:
+def _stream_fields(stream: LearningStream) -> dict[str, Any]:
     return {
         "run": stream.run,
         "kind": stream.kind,
-        **asdict(figures(stream.measures)),
+        **asdict(stream_figures(stream.measures)),
         "measures": [asdict(measure) for measure in stream.measures],
         "batches": [asdict(batch) for batch in stream.batches],
     }

@@ -26,11 +26,11 @@ BEFORE = 0
 """The batch that stands for the model before the stream."""
 
 Metric = Literal["accuracy", "loss"]
-Row = tuple[float | None, ...]
+MatrixRow = tuple[float | None, ...]
 
 
 @dataclass(frozen=True)
-class Measure:
+class TaskMeasurement:
     """One measurement.
 
     Attributes:
@@ -51,7 +51,7 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class Learned:
+class TaskSpan:
     """A task of the stream, and the first and the last batch that learned it."""
 
     task: str
@@ -75,16 +75,16 @@ class StreamFigures:
     """
 
     metric: Metric
-    tasks: tuple[Learned, ...]
-    matrix: tuple[Row, ...]
-    forgotten: Row
-    transferred: Row
+    tasks: tuple[TaskSpan, ...]
+    matrix: tuple[MatrixRow, ...]
+    forgotten: MatrixRow
+    transferred: MatrixRow
     forgetting: float | None
     backward_transfer: float | None
     forward_transfer: float | None
 
 
-def figures(measures: Sequence[Measure]) -> StreamFigures:
+def stream_figures(measures: Sequence[TaskMeasurement]) -> StreamFigures:
     """The figures of one stream: measures of one run and one kind of rows, in any order."""
     metric = metric_of(measures)
     tasks = _tasks(measures)
@@ -105,13 +105,15 @@ def figures(measures: Sequence[Measure]) -> StreamFigures:
     )
 
 
-def metric_of(measures: Iterable[Measure]) -> Metric:
+def metric_of(measures: Iterable[TaskMeasurement]) -> Metric:
     """Accuracy where every measurement has it."""
     known = [measure.accuracy is not None for measure in measures]
     return "accuracy" if known and all(known) else "loss"
 
 
-def course(measures: Iterable[Measure]) -> dict[str, list[tuple[int, float]]]:
+def performance_over_time(
+    measures: Iterable[TaskMeasurement],
+) -> dict[str, list[tuple[int, float]]]:
     """(batch, performance) of each task over time, in the stream's own metric."""
     ordered = sorted(measures, key=lambda measure: measure.batch)
     metric = metric_of(ordered)
@@ -121,22 +123,22 @@ def course(measures: Iterable[Measure]) -> dict[str, list[tuple[int, float]]]:
     return found
 
 
-def _value(measure: Measure, metric: Metric) -> float:
+def _value(measure: TaskMeasurement, metric: Metric) -> float:
     return measure.loss if metric == "loss" or measure.accuracy is None else measure.accuracy
 
 
-def _tasks(measures: Sequence[Measure]) -> tuple[Learned, ...]:
+def _tasks(measures: Sequence[TaskMeasurement]) -> tuple[TaskSpan, ...]:
     batches: dict[str, set[int]] = {}
     for measure in measures:
         if OWN in (measure.learned, measure.task):
             batches.setdefault(OWN, {BEFORE})
         if measure.learned != OWN:
             batches.setdefault(measure.learned, set()).add(measure.batch)
-    found = (Learned(task, min(numbers), max(numbers)) for task, numbers in batches.items())
+    found = (TaskSpan(task, min(numbers), max(numbers)) for task, numbers in batches.items())
     return tuple(sorted(found, key=lambda each: each.last))
 
 
-def _forgotten(matrix: Sequence[Row], j: int, sign: float) -> float | None:
+def _forgotten(matrix: Sequence[MatrixRow], j: int, sign: float) -> float | None:
     *earlier, last = (row[j] for row in matrix)
     best = [sign * value for value in earlier if value is not None]
     if j == len(matrix) - 1 or last is None or not best:
@@ -144,14 +146,14 @@ def _forgotten(matrix: Sequence[Row], j: int, sign: float) -> float | None:
     return max(best) - sign * last
 
 
-def _transferred(matrix: Sequence[Row], j: int, sign: float) -> float | None:
+def _transferred(matrix: Sequence[MatrixRow], j: int, sign: float) -> float | None:
     learned, last = matrix[j][j], matrix[-1][j]
     if j == len(matrix) - 1 or learned is None or last is None:
         return None
     return sign * (last - learned)
 
 
-def _forward(tasks: Sequence[Learned], matrix: Sequence[Row], sign: float) -> Row:
+def _forward(tasks: Sequence[TaskSpan], matrix: Sequence[MatrixRow], sign: float) -> MatrixRow:
     if not tasks or tasks[0].task != OWN:
         return ()
     pairs = ((matrix[0][j], matrix[j - 1][j]) for j in range(2, len(tasks)))
@@ -160,6 +162,6 @@ def _forward(tasks: Sequence[Learned], matrix: Sequence[Row], sign: float) -> Ro
     )
 
 
-def _mean(values: Row) -> float | None:
+def _mean(values: MatrixRow) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None

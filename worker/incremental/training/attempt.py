@@ -5,29 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from common.protocol.records import CurrentModel
-from worker.incremental.inbox.learning_store import Local
-from worker.incremental.report.history import Batch
-from worker.incremental.training.batches import Prepared
-from worker.incremental.training.gate import Figures
+from worker.incremental.inbox.learning_store import LocalModel
+from worker.incremental.report.history import BatchRecord
+from worker.incremental.training.batches import LearningBatch
+from worker.incremental.training.gate import GateFigures
 
 
 @dataclass(frozen=True)
-class Trial:
+class Attempt:
     """An attempt to learn, as it is written down."""
 
     model: CurrentModel
-    local: Local | None
-    prepared: Prepared
+    local: LocalModel | None
+    prepared: LearningBatch
     at: float
-    figures: Figures | None = None
+    figures: GateFigures | None = None
     steps: int = 0
     seconds: float = 0.0
     share: float = 1.0  # of what was learned, that is kept
 
-    def batch(self, verdict: str, reason: str = "") -> Batch:
+    def batch(self, verdict: str, reason: str = "") -> BatchRecord:
         """For the book."""
         entries = self.prepared.entries
-        return Batch(
+        return BatchRecord(
             number=0,
             run=self.model.run,
             version=self.local.version if self.local else self.model.version,

@@ -13,18 +13,20 @@ from typing import Any
 
 from common.config.config import IncrementalConfig
 from common.errors import DataError
-from common.protocol.records import KINDS, CurrentModel, RowKind
+from common.protocol.records import ROW_KINDS, CurrentModel, RowKind
 from common.protocol.tensors import Tensors
 from learning.evaluation.measuring import Measurement
 from worker.data.shards import HOLDOUT_EXAMPLES, ClientData, ShardRequest, TokenisedShard
-from worker.incremental.inbox.learning_store import Book, Entry, added
+from worker.incremental.inbox.learning_store import Entry, LearningStore, add_tensors
 from worker.incremental.training import replay
-from worker.incremental.training.gate import Figures, refusal
-from worker.incremental.training.shadow import Exam, Lesson, Shadow, label_of
+from worker.incremental.training.gate import GateFigures, refusal
+from worker.incremental.training.shadow import EvaluationSet, ShadowModel, TrainingSet, label_of
 from worker.trainer import norm
 
-ANCHORS = 128  # rows of the client's own: on few, chance moves the mean loss by what it may rise
-FEWEST = 24  # of them: better skewed than so few that chance decides
+MAX_ANCHORS = (
+    128  # rows of the client's own: on few, chance moves the mean loss by what it may rise
+)
+MIN_ANCHORS = 24  # of them: better skewed than so few that chance decides
 SHARES = (1.0, 0.5)
 """Of a lesson, tried in turn. Near a model that is good at its anchors their loss rises with the
 square of a step, and what is new is learned in proportion to it: half of a lesson that forgets too
@@ -34,7 +36,7 @@ PERSONAL_GAIN = 0.98  # of the global version's loss on settled items, for what 
 
 
 @dataclass(frozen=True)
-class Prepared:
+class LearningBatch:
     """Some items, ready to learn.
 
     Attributes:
@@ -49,11 +51,11 @@ class Prepared:
 
     train: tuple[Entry, ...]
     held: tuple[Entry, ...]
-    lessons: tuple[Lesson, ...]
-    exams: tuple[Exam, ...]
-    anchors: tuple[Exam, ...]
+    lessons: tuple[TrainingSet, ...]
+    exams: tuple[EvaluationSet, ...]
+    anchors: tuple[EvaluationSet, ...]
     unusable: tuple[Entry, ...]
-    known: tuple[Exam, ...] = ()
+    known: tuple[EvaluationSet, ...] = ()
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -62,7 +64,7 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Judged:
+class GateResult:
     """What the gate says of a lesson.
 
     Attributes:
@@ -75,19 +77,19 @@ class Judged:
 
     learned: Tensors
     after: Tensors
-    figures: Figures
+    figures: GateFigures
     share: float
     reason: str
 
 
-class Desk:
+class BatchBuilder:
     """One client's rows and items, for one model."""
 
     def __init__(
         self,
         client: str,
-        book: Book,
-        shadow: Shadow,
+        book: LearningStore,
+        shadow: ShadowModel,
         data: ClientData,
         model: CurrentModel,
         config: IncrementalConfig,
@@ -95,7 +97,7 @@ class Desk:
         self._client, self._book, self._shadow = client, book, shadow
         self._data, self._model, self._config = data, model, config
 
-    def prepared(self, entries: Sequence[Entry], adapter: Tensors, *, split: bool) -> Prepared:
+    def prepared(self, entries: Sequence[Entry], adapter: Tensors, *, split: bool) -> LearningBatch:
         """Items and what they are learned with.
 
         Args:
@@ -105,8 +107,8 @@ class Desk:
         """
         train: list[Entry] = []
         held: list[Entry] = []
-        lessons: list[Lesson] = []
-        exams: list[Exam] = []
+        lessons: list[TrainingSet] = []
+        exams: list[EvaluationSet] = []
         usable: set[int] = set()
         for kind in dict.fromkeys(entry.kind for entry in entries):
             of_kind = [entry for entry in entries if entry.kind == kind]
@@ -118,10 +120,10 @@ class Desk:
             held += [kept[place] for place in measured]
             new = [examples[place] for place in trained]
             if new:
-                lessons.append(Lesson(kind, new, self._old(kind, entries, len(new), adapter)))
-            exams.append(Exam(kind, [examples[place] for place in measured] or new))
+                lessons.append(TrainingSet(kind, new, self._old(kind, entries, len(new), adapter)))
+            exams.append(EvaluationSet(kind, [examples[place] for place in measured] or new))
         kinds = {entry.kind for entry in entries}
-        return Prepared(
+        return LearningBatch(
             tuple(train),
             tuple(held),
             tuple(lessons),
@@ -132,8 +134,8 @@ class Desk:
         )
 
     def judge(
-        self, prepared: Prepared, begun: Tensors, learned: Tensors, parts: Sequence[Tensors]
-    ) -> Judged:
+        self, prepared: LearningBatch, begun: Tensors, learned: Tensors, parts: Sequence[Tensors]
+    ) -> GateResult:
         """The largest of `SHARES` of what was learned that the gate lets pass.
 
         Args:
@@ -142,14 +144,14 @@ class Desk:
             learned: What the shadow copy has on top of it.
             parts: What the client had learned before, on top of the global version.
         """
-        whole: Judged | None = None
+        whole: GateResult | None = None
         for share in SHARES:
             part = {name: share * tensor for name, tensor in learned.items()}
-            after = added(begun, part) or begun
-            own = added(part, *parts) or part
+            after = add_tensors(begun, part) or begun
+            own = add_tensors(part, *parts) or part
             known = whole.figures if whole else None
             figures = self.compare(prepared, begun, after, own, known)
-            found = Judged(part, after, figures, share, self.refusal(figures))
+            found = GateResult(part, after, figures, share, self.refusal(figures))
             if not found.reason:
                 return found
             whole = whole or found
@@ -158,12 +160,12 @@ class Desk:
 
     def compare(
         self,
-        prepared: Prepared,
+        prepared: LearningBatch,
         before: Tensors,
         after: Tensors,
         own: Tensors,
-        known: Figures | None = None,
-    ) -> Figures:
+        known: GateFigures | None = None,
+    ) -> GateFigures:
         """What is known of a shadow copy.
 
         Args:
@@ -176,7 +178,7 @@ class Desk:
         shadow = self._shadow
         new, old = prepared.exams, prepared.anchors
         base = difference_norm(after, own)
-        return Figures(
+        return GateFigures(
             new_before=known.new_before if known else _measured(shadow.measure(before, new)),
             new_after=_measured(shadow.measure(after, new)),
             anchor_before=known.anchor_before if known else shadow.measure(before, old),
@@ -187,17 +189,19 @@ class Desk:
             task_after=shadow.measure(after, prepared.known),
         )
 
-    def refusal(self, figures: Figures) -> str:
+    def refusal(self, figures: GateFigures) -> str:
         """What the gate says; empty where it lets pass."""
         return refusal(figures, self._config)
 
-    def stream(self, prepared: Prepared, adapter: Tensors) -> dict[str, tuple[Measurement, int]]:
+    def stream(
+        self, prepared: LearningBatch, adapter: Tensors
+    ) -> dict[str, tuple[Measurement, int]]:
         """The model on each task of the stream that it can do, and on the client's own rows."""
         kinds = {entry.kind for entry in (*prepared.train, *prepared.held)}
         found: dict[str, tuple[Measurement, int]] = {}
         for kind in kinds:
             self._measure(
-                found, "", adapter, Exam(kind, self._own_holdout(kind)[:HOLDOUT_EXAMPLES])
+                found, "", adapter, EvaluationSet(kind, self._own_holdout(kind)[:HOLDOUT_EXAMPLES])
             )
             known = self._book.entries("learned", "settled", kind=kind)
             fresh = [entry for entry in prepared.train if entry.kind == kind]
@@ -206,7 +210,7 @@ class Desk:
                 here = [e for e in (*known, *held) if e.task == task and (e.held or e in held)]
                 chosen = here or [e for e in (*known, *fresh) if e.task == task]
                 examples, _ = self._examples(kind, chosen[-HOLDOUT_EXAMPLES:], adapter)
-                self._measure(found, task, adapter, Exam(kind, examples))
+                self._measure(found, task, adapter, EvaluationSet(kind, examples))
         return found
 
     def _measure(
@@ -214,7 +218,7 @@ class Desk:
         found: dict[str, tuple[Measurement, int]],
         task: str,
         adapter: Tensors,
-        exam: Exam,
+        exam: EvaluationSet,
     ) -> None:
         if (measured := self._shadow.measure(adapter, [exam])) is not None:
             found[task] = measured, len(exam.examples)
@@ -238,7 +242,7 @@ class Desk:
         config = self._config
         if not config.replay or not config.reservoir:
             return []
-        steps = replay.steps(new, config.batch_size, config.replay, config.steps)
+        steps = replay.step_count(new, config.batch_size, config.replay, config.steps)
         wanted = min(config.reservoir, round(steps * config.batch_size * config.replay))
         before = self._before(kind, without, held=False, newest=config.reservoir)
         learned, places = self._shadow.encode(kind, before)
@@ -246,12 +250,14 @@ class Desk:
         rows = [("", example) for example in (own.train if own else ())]
         tasks = [before[place].task for place in places]
         rows += zip(tasks, learned, strict=True)
-        chosen = replay.reservoir(rows, wanted, len(rows), lambda row: (row[0], label_of(row[1])))
+        chosen = replay.balanced_sample(
+            rows, wanted, len(rows), lambda row: (row[0], label_of(row[1]))
+        )
         return self._shadow.compared(kind, [example for _, example in chosen], adapter)
 
     def _anchors(
         self, kinds: set[RowKind], without: Sequence[Entry], adapter: Tensors
-    ) -> tuple[Exam, ...]:
+    ) -> tuple[EvaluationSet, ...]:
         """The client's holdout, and held out items that it has learned before, each task alike.
 
         Of the holdout each class alike, as in what is learned: a client whose rows are nearly all
@@ -261,24 +267,28 @@ class Desk:
         without rows of the items' kind is measured on those of the phase.
         """
         exams = []
-        for kind in kinds if any(self._own(k) for k in kinds) else {KINDS[self._model.objective]}:
+        for kind in (
+            kinds if any(self._own(k) for k in kinds) else {ROW_KINDS[self._model.objective]}
+        ):
             known = self._before(kind, without, held=True)
-            chosen = replay.reservoir(known, HOLDOUT_EXAMPLES, len(known), lambda e: e.task)
+            chosen = replay.balanced_sample(known, HOLDOUT_EXAMPLES, len(known), lambda e: e.task)
             held, _ = self._examples(kind, chosen, adapter)
-            rows = replay.alike(self._own_holdout(kind), FEWEST, label_of)[:ANCHORS]
+            rows = replay.balanced_prefix(self._own_holdout(kind), MIN_ANCHORS, label_of)[
+                :MAX_ANCHORS
+            ]
             own = self._shadow.compared(kind, rows, adapter)
-            exams.append(Exam(kind, [*own, *held]))
+            exams.append(EvaluationSet(kind, [*own, *held]))
         return tuple(exams)
 
     def _known(
         self, kinds: set[RowKind], entries: Sequence[Entry], adapter: Tensors
-    ) -> tuple[Exam, ...]:
+    ) -> tuple[EvaluationSet, ...]:
         tasks = {(entry.kind, entry.task) for entry in entries}
         exams = []
         for kind in kinds:
             before = self._before(kind, entries, held=True)
             same = [entry for entry in before if (kind, entry.task) in tasks][-HOLDOUT_EXAMPLES:]
-            exams.append(Exam(kind, self._examples(kind, same, adapter)[0]))
+            exams.append(EvaluationSet(kind, self._examples(kind, same, adapter)[0]))
         return tuple(exams)
 
     def _before(
@@ -301,7 +311,7 @@ class Desk:
             return None
 
 
-def helps(figures: Figures) -> bool:
+def helps(figures: GateFigures) -> bool:
     """Whether what the federation has already is still worth keeping beside it.
 
     The version may hold most of it by now: then the same again goes too far, which makes the loss
@@ -320,7 +330,7 @@ def difference_norm(after: Tensors, own: Tensors) -> float:
 
 def _parted(entries: Sequence[Entry], *, split: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
     if split:
-        return replay.hold([entry.key for entry in entries])
+        return replay.split_held_out([entry.key for entry in entries])
     places = range(len(entries))
     held = tuple(place for place in places if entries[place].held)
     return tuple(place for place in places if not entries[place].held), held

@@ -22,7 +22,7 @@ SLACK = 0.01
 
 
 @dataclass(frozen=True)
-class Figures:
+class GateFigures:
     """What is known of a shadow copy.
 
     Attributes:
@@ -52,7 +52,7 @@ class Figures:
         return asdict(self)
 
 
-def refusal(figures: Figures, config: IncrementalConfig) -> str:
+def refusal(figures: GateFigures, config: IncrementalConfig) -> str:
     """Why the shadow copy is not kept, in words and figures; empty where it is."""
     measured = [figures.new_after, *([figures.anchor_after] if figures.anchor_after else [])]
     if not all(math.isfinite(m.loss) for m in measured) or not math.isfinite(figures.norm):

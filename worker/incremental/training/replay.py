@@ -15,7 +15,7 @@ FEWEST = 5  # steps: a single correction is worth that much
 T = TypeVar("T")
 
 
-def hold(keys: Sequence[str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def split_held_out(keys: Sequence[str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Parts new items into those to train on and those to measure by, by their hashes.
 
     Args:
@@ -30,7 +30,7 @@ def hold(keys: Sequence[str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return train, tuple(sorted(held))
 
 
-def reservoir(
+def balanced_sample(
     rows: Sequence[T], size: int, seed: int, group: Callable[[T], Hashable] = lambda row: None
 ) -> list[T]:
     """At most `size` of the rows, as evenly over their groups as these allow, in random order."""
@@ -46,7 +46,7 @@ def reservoir(
     return chosen[:size]
 
 
-def alike(
+def balanced_prefix(
     rows: Sequence[T], fewest: int, group: Callable[[T], Hashable] = lambda row: None
 ) -> list[T]:
     """The first rows of each group, as many of each as the smallest has; groups take turns.
@@ -66,7 +66,7 @@ def alike(
     return chosen
 
 
-def steps(new: int, batch_size: int, replay: float, most: int) -> int:
+def step_count(new: int, batch_size: int, replay: float, most: int) -> int:
     """Optimizer steps for so many new items: `PASSES` over them, `FEWEST` at least, `most` at most.
 
     Args:
@@ -79,7 +79,7 @@ def steps(new: int, batch_size: int, replay: float, most: int) -> int:
     return min(most, max(FEWEST, wanted))
 
 
-def mixed(new: Sequence[T], old: Sequence[T], total: int, replay: float) -> list[T]:
+def mix(new: Sequence[T], old: Sequence[T], total: int, replay: float) -> list[T]:
     """`total` examples of which a share `replay` are old; both repeat where they are few.
 
     Without old rows all are new.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.config.config import IncrementalConfig
-from common.protocol.records import KINDS, CurrentModel, ObjectiveName, RowKind
+from common.protocol.records import ROW_KINDS, CurrentModel, ObjectiveName, RowKind
 from common.protocol.tensors import Tensors
 from learning.data.instructions import Instruction
 from learning.data.labelled import Labelled
@@ -32,7 +32,7 @@ LR_FULL = 1e-5
 SMOOTHING = 0.1
 """Of the classes that users name. A few dozen texts, seen again and again, are soon right and then
 only make the model surer of itself, which is what anchors pay for: docs/log.md has the figures."""
-OBJECTIVES: Mapping[RowKind, ObjectiveName] = {kind: name for name, kind in KINDS.items()}
+OBJECTIVES: Mapping[RowKind, ObjectiveName] = {kind: name for name, kind in ROW_KINDS.items()}
 _ROWS: Mapping[RowKind, Callable[..., Any]] = {
     "sft": Instruction,
     "va": Preference,
@@ -41,7 +41,7 @@ _ROWS: Mapping[RowKind, Callable[..., Any]] = {
 
 
 @dataclass(frozen=True)
-class Exam:
+class EvaluationSet:
     """Examples of one kind to measure by."""
 
     kind: RowKind
@@ -49,7 +49,7 @@ class Exam:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainingSet:
     """Examples of one kind to learn.
 
     Attributes:
@@ -64,7 +64,7 @@ class Lesson:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedCopy:
     """A shadow copy, and what it took."""
 
     adapter: Tensors
@@ -72,7 +72,7 @@ class Trained:
     seconds: float
 
 
-class Shadow:
+class ShadowModel:
     """A loaded model, borrowed: its own adapter is overwritten."""
 
     def __init__(
@@ -103,7 +103,7 @@ class Shadow:
         nats = dpo.log_probabilities(self._model, examples, autocast=self._autocast)
         return list(dpo.with_reference(examples, nats))
 
-    def measure(self, adapter: Tensors, exams: Sequence[Exam]) -> Measurement | None:
+    def measure(self, adapter: Tensors, exams: Sequence[EvaluationSet]) -> Measurement | None:
         """Mean loss and accuracy over the examples of all exams; None where there are none."""
         lora.write_adapter(self._model, adapter)
         found = [
@@ -128,10 +128,10 @@ class Shadow:
     def train(
         self,
         adapter: Tensors,
-        lessons: Sequence[Lesson],
+        lessons: Sequence[TrainingSet],
         seed: int,
         on_step: Callable[[loop.StepReport], bool],
-    ) -> Trained | None:
+    ) -> TrainedCopy | None:
         """A copy of the adapter that has learned; None if `on_step` ended it.
 
         Raises:
@@ -142,14 +142,14 @@ class Shadow:
         steps, seconds = 0, 0.0
         for lesson in lessons:
             share = config.replay if lesson.old else 0.0
-            count = replay.steps(len(lesson.new), config.batch_size, share, config.steps)
-            examples = replay.mixed(lesson.new, lesson.old, count * config.batch_size, share)
+            count = replay.step_count(len(lesson.new), config.batch_size, share, config.steps)
+            examples = replay.mix(lesson.new, lesson.old, count * config.batch_size, share)
             if lesson.kind == "cls":  # a correction says nothing of how frequent its class is
                 classes = len(self._about.labels)
                 examples = list(classification.adjusted(examples, classes, 1.0))
             settings = loop.LocalTraining(
                 batch_size=config.batch_size,
-                lr=rate(config, lesson.kind, full=self._about.lora is None),
+                lr=learning_rate(config, lesson.kind, full=self._about.lora is None),
                 steps=count,
                 seed=seed,
                 autocast=self._autocast,
@@ -160,7 +160,7 @@ class Shadow:
             if result.stopped:
                 return None
             steps, seconds = steps + result.steps, seconds + result.seconds
-        return Trained(lora.read_adapter(self._model), steps, seconds)
+        return TrainedCopy(lora.read_adapter(self._model), steps, seconds)
 
     def answers(self, adapter: Tensors, kind: RowKind, entries: Sequence[Entry]) -> list[str]:
         """What the model says of a few items: a class, or (sft) nothing that is cheap to have."""
@@ -185,7 +185,7 @@ def row(entry: Entry) -> Any:
     return _ROWS[entry.kind](**entry.fields)
 
 
-def rate(config: IncrementalConfig, kind: RowKind, *, full: bool) -> float:
+def learning_rate(config: IncrementalConfig, kind: RowKind, *, full: bool) -> float:
     """The learning rate of a lesson; `full` where all parameters are trained."""
     return config.lr or (LR_FULL if full else LR_LORA[kind])
 

@@ -21,12 +21,18 @@ from common.protocol.tensors import Tensors
 from learning.evaluation.measuring import Measurement
 from learning.training.loop import StepReport
 from worker.data.shards import ClientData
-from worker.incremental.inbox.learning_store import Book, Entry, Local, added, said
-from worker.incremental.training.attempt import Trial
-from worker.incremental.training.batches import Desk, Judged, helps
-from worker.incremental.training.shadow import Shadow, difference
+from worker.incremental.inbox.learning_store import (
+    Entry,
+    LearningStore,
+    LocalModel,
+    add_tensors,
+    question_and_answer,
+)
+from worker.incremental.training.attempt import Attempt
+from worker.incremental.training.batches import BatchBuilder, GateResult, helps
+from worker.incremental.training.shadow import ShadowModel, difference
 from worker.incremental.validation import validator
-from worker.incremental.validation.verdicts import Verdicts
+from worker.incremental.validation.background import BackgroundValidator
 
 BY_VALIDATOR = "by the validator:"
 VETO = "the validator did not accept it"  # all that others are told
@@ -38,7 +44,7 @@ Told = Callable[[str, str], None]
 
 
 @dataclass(frozen=True)
-class Pupil:
+class ClientContext:
     """A client, and the version that it learns on.
 
     Attributes:
@@ -50,8 +56,8 @@ class Pupil:
     """
 
     client: str
-    book: Book
-    shadow: Shadow
+    book: LearningStore
+    shadow: ShadowModel
     model: CurrentModel
     adapter: Tensors
 
@@ -67,13 +73,13 @@ class _Claim:
         measured: See `Book.accept`.
     """
 
-    trial: Trial
+    trial: Attempt
     begun: Tensors
-    found: Judged
+    found: GateResult
     measured: Mapping[str, tuple[Measurement, int]]
 
 
-class Tutor:
+class IncrementalTrainer:
     """Of the clients of one worker on one run."""
 
     def __init__(
@@ -85,8 +91,8 @@ class Tutor:
             ConfigError: The validator is neither a command that is here nor a URL.
         """
         self._config, self._data, self._clock, self._told = config, data, clock, told
-        validator.check(config.validator)
-        self._verdicts = Verdicts(config.validator.strip(), config.validator_timeout_s)
+        validator.check_spec(config.validator)
+        self._verdicts = BackgroundValidator(config.validator.strip(), config.validator_timeout_s)
         self._claims: dict[str, _Claim] = {}
 
     def answered(self) -> list[str]:
@@ -97,7 +103,7 @@ class Tutor:
         """Wait for no verdict any more: those items are learned again, another time."""
         self._verdicts.close()
 
-    def learn(self, pupil: Pupil, group: Sequence[Entry], abandon: Flag) -> bool:
+    def learn(self, pupil: ClientContext, group: Sequence[Entry], abandon: Flag) -> bool:
         """Try to learn some items of one kind and task.
 
         Returns:
@@ -113,7 +119,7 @@ class Tutor:
             book.refuse([entry.id for entry in prepared.unusable], reason)
         if not prepared.lessons:
             return True
-        trial = Trial(model, local, prepared, self._clock())
+        trial = Attempt(model, local, prepared, self._clock())
         try:
             done = shadow.train(begun, prepared.lessons, group[-1].id, _unless(abandon))
         except ModelError as error:
@@ -141,7 +147,7 @@ class Tutor:
         self._verdicts.ask(pupil.client, _case(pupil, claim))
         return False
 
-    def conclude(self, pupil: Pupil) -> bool:
+    def conclude(self, pupil: ClientContext) -> bool:
         """Do what the validator has decided; False while it still thinks.
 
         Where the client has meanwhile learned something else, or the same on another version, or
@@ -160,7 +166,7 @@ class Tutor:
             self._accept(pupil, claim)
         return True
 
-    def rebase(self, pupil: Pupil, abandon: Flag) -> None:
+    def rebase(self, pupil: ClientContext, abandon: Flag) -> None:
         """Bring what was learned onto a newer version, and ask the gate again.
 
         First as it is; where that no longer does, by learning the items anew from the new version;
@@ -175,9 +181,9 @@ class Tutor:
         entries = learned or book.entries("settled", newest=RECENT)
         desk = self._desk(pupil)
         prepared = desk.prepared(entries, adapter, split=False)
-        trial = Trial(model, None, prepared, self._clock())
-        own = added(*local.parts.values()) or {}
-        moved = added(adapter, own) if own else None
+        trial = Attempt(model, None, prepared, self._clock())
+        own = add_tensors(*local.parts.values()) or {}
+        moved = add_tensors(adapter, own) if own else None
         if moved is not None and prepared.exams:
             figures = desk.compare(prepared, adapter, moved, own)
             if not desk.refusal(figures) and (learned or helps(figures)):
@@ -205,26 +211,26 @@ class Tutor:
                 return
         self._give_up(pupil, trial, f"after version {model.version}: {reason}")
 
-    def rides(self, pupil: Pupil, unsent: Tensors) -> bool:
+    def rides(self, pupil: ClientContext, unsent: Tensors) -> bool:
         """Whether a task from the pupil's version may begin with what is unsent on top of it."""
         desk, adapter = self._desk(pupil), pupil.adapter
         prepared = desk.prepared(pupil.book.entries("learned"), adapter, split=False)
         if not prepared.exams:
             return False
-        moved = added(adapter, unsent) or adapter
+        moved = add_tensors(adapter, unsent) or adapter
         return not desk.refusal(desk.compare(prepared, adapter, moved, unsent))
 
     def asks(self, client: str) -> bool:
         """Whether a lesson of this client is with the validator, or has its answer."""
         return client in self._claims
 
-    def _holds(self, pupil: Pupil, trial: Trial) -> bool:
+    def _holds(self, pupil: ClientContext, trial: Attempt) -> bool:
         """Whether client and items are what they were when the lesson began."""
         waiting = {entry.id for entry in pupil.book.entries("waiting")}
         left = waiting.issuperset(entry.id for entry in trial.prepared.entries)
         return left and _same(trial.local, pupil.book.local(pupil.model.run))
 
-    def _accept(self, pupil: Pupil, claim: _Claim) -> None:
+    def _accept(self, pupil: ClientContext, claim: _Claim) -> None:
         prepared, found = claim.trial.prepared, claim.found
         pupil.book.accept(
             claim.trial.batch("accepted"),
@@ -236,30 +242,32 @@ class Tutor:
         )
         self._told("learned", f"{pupil.client}: {claim.trial.text()}")
 
-    def _reject(self, pupil: Pupil, trial: Trial, reason: str) -> None:
+    def _reject(self, pupil: ClientContext, trial: Attempt, reason: str) -> None:
         entries = trial.prepared.entries
         told = VETO if reason.startswith(BY_VALIDATOR) else reason  # it may repeat what users wrote
         pupil.book.reject(trial.batch("rejected", told), [entry.id for entry in entries], reason)
         self._told("unlearned", f"{pupil.client}: {len(entries)} items are not learned: {told}")
 
-    def _give_up(self, pupil: Pupil, trial: Trial, reason: str) -> None:
+    def _give_up(self, pupil: ClientContext, trial: Attempt, reason: str) -> None:
         pupil.book.drop(trial.batch("rejected", reason))
         count = len(trial.prepared.entries)
         self._told("unlearned", f"{pupil.client}: {count} items are given up {reason}")
 
-    def _desk(self, pupil: Pupil) -> Desk:
-        return Desk(pupil.client, pupil.book, pupil.shadow, self._data, pupil.model, self._config)
+    def _desk(self, pupil: ClientContext) -> BatchBuilder:
+        return BatchBuilder(
+            pupil.client, pupil.book, pupil.shadow, self._data, pupil.model, self._config
+        )
 
 
-def _case(pupil: Pupil, claim: _Claim) -> validator.Case:
+def _case(pupil: ClientContext, claim: _Claim) -> validator.ValidationRequest:
     """What the validator is told of a lesson."""
     prepared, figures = claim.trial.prepared, claim.found.figures
     entries = prepared.entries
     few = (prepared.held or prepared.train)[:SAMPLES]
     models = (claim.begun, claim.found.after)
     answers = [pupil.shadow.answers(model, entries[0].kind, few) for model in models]
-    asked = [said(entry) for entry in few]
-    return validator.Case(
+    asked = [question_and_answer(entry) for entry in few]
+    return validator.ValidationRequest(
         client_id=pupil.client,
         kind=entries[0].kind,
         task=entries[0].task,
@@ -270,13 +278,13 @@ def _case(pupil: Pupil, claim: _Claim) -> validator.Case:
         anchor_after=figures.anchor_after,
         norm=figures.norm,
         samples=tuple(
-            validator.Sample(text, expected, old, new)
+            validator.ValidationSample(text, expected, old, new)
             for (text, expected), old, new in zip(asked, *answers, strict=True)
         ),
     )
 
 
-def _same(one: Local | None, other: Local | None) -> bool:
+def _same(one: LocalModel | None, other: LocalModel | None) -> bool:
     """Whether a client's model is what it was. Its parts may have gone on their way meanwhile."""
     if one is None or other is None:
         return one is other
@@ -285,7 +293,7 @@ def _same(one: Local | None, other: Local | None) -> bool:
     return all(np.array_equal(one.current[name], other.current[name]) for name in one.current)
 
 
-def _unusable(entries: Sequence[Entry], shadow: Shadow) -> str:
+def _unusable(entries: Sequence[Entry], shadow: ShadowModel) -> str:
     if not shadow.learns(entries[0].kind):
         return f"this run's model learns no {entries[0].kind} rows"
     return "it is too long for this model, or its label is none of the run's classes"

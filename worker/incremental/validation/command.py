@@ -17,10 +17,10 @@ from contextlib import suppress
 from threading import Event as Flag
 from typing import IO
 
-from worker.incremental.validation.unanswered import (
+from worker.incremental.validation.errors import (
     MAX_ANSWER,
     NEVER,
-    Unanswered,
+    ValidatorError,
     late,
     stopped,
     too_long,
@@ -54,7 +54,7 @@ def run(words: Sequence[str], asked: bytes, timeout_s: float, stop: Flag = NEVER
         )
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
-        raise Unanswered(f"cannot be started: {reason}") from None
+        raise ValidatorError(f"cannot be started: {reason}") from None
     until = time.monotonic() + timeout_s
     try:
         answer = _talk(process, asked, until, stop)
@@ -64,9 +64,9 @@ def run(words: Sequence[str], asked: bytes, timeout_s: float, stop: Flag = NEVER
     finally:
         _kill(process)
     if process.returncode < 0:
-        raise Unanswered(f"was ended by {_signal_name(-process.returncode)}")
+        raise ValidatorError(f"was ended by {_signal_name(-process.returncode)}")
     if process.returncode:
-        raise Unanswered(f"ended with exit code {process.returncode}")
+        raise ValidatorError(f"ended with exit code {process.returncode}")
     return answer
 
 

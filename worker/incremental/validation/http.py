@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 import httpx
 
 from common.protocol.records import one_line
-from common.tls.tls import trusting
-from worker.incremental.validation.unanswered import (
+from common.tls.verification import verifying_context
+from worker.incremental.validation.errors import (
     MAX_ANSWER,
     NEVER,
-    Unanswered,
+    ValidatorError,
     late,
     stopped,
     too_long,
@@ -47,7 +47,7 @@ def post(url: str, asked: bytes, timeout_s: float, stop: Flag = NEVER) -> bytes:
     except TimeoutError:
         raise late(timeout_s) from None
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-        raise Unanswered(f"at {_host(url)}: {_fault(error)}") from None
+        raise ValidatorError(f"at {_host(url)}: {_fault(error)}") from None
     finally:
         loop.close()
 
@@ -68,12 +68,12 @@ async def _within(answer: Coroutine[Any, Any, bytes], timeout_s: float, stop: Fl
 
 async def _answer(url: str, asked: bytes) -> bytes:
     headers = {"content-type": "application/json", "accept-encoding": "identity"}
-    verify: ssl.SSLContext | bool = trusting(None) if url.startswith("https:") else True
+    verify: ssl.SSLContext | bool = verifying_context(None) if url.startswith("https:") else True
     client = httpx.AsyncClient(timeout=None, trust_env=False, verify=verify)
     answer = bytearray()
     async with client, client.stream("POST", url, content=asked, headers=headers) as response:
         if response.status_code != httpx.codes.OK:
-            raise Unanswered(f"answered with HTTP status {response.status_code}")
+            raise ValidatorError(f"answered with HTTP status {response.status_code}")
         async for chunk in response.aiter_raw():
             answer += chunk
             if len(answer) > MAX_ANSWER:

@@ -1,6 +1,6 @@
 """An external validator: a command, or a URL, that may veto what was learned from users.
 
-It gets a `Case` as JSON (figures, and what the model said of a few items before and after) and
+It gets a `ValidationRequest` as JSON (figures, and what the model said of a few items before and after) and
 answers `{"accept": true}` or `{"accept": false, "reason": "…"}`. Whatever else happens (no answer
 in time, a crash, an answer that cannot be read) means *not accepted*: a broken validator must not
 let pass what a working one would have stopped. After the gate on an item's way; `tutor`
@@ -26,8 +26,8 @@ from common.errors import ConfigError
 from common.protocol.records import RowKind, one_line
 from learning.evaluation.measuring import Measurement
 from worker.incremental.validation import command
+from worker.incremental.validation.errors import NEVER, ValidatorError
 from worker.incremental.validation.http import post
-from worker.incremental.validation.unanswered import NEVER, Unanswered
 
 FORMAT = 1
 MAX_REASON = 300
@@ -35,7 +35,7 @@ _KEY = "incremental.validator"
 
 
 @dataclass(frozen=True)
-class Sample:
+class ValidationSample:
     """An item, what was expected, and what the model said before and after it learned."""
 
     input: str
@@ -45,7 +45,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Case:
+class ValidationRequest:
     """What a validator is told.
 
     Attributes:
@@ -70,7 +70,7 @@ class Case:
     anchor_before: Measurement | None
     anchor_after: Measurement | None
     norm: float
-    samples: tuple[Sample, ...] = ()
+    samples: tuple[ValidationSample, ...] = ()
 
     def fields(self) -> dict[str, Any]:
         """Plain maps for JSON, in which a number that is not finite is null."""
@@ -78,14 +78,14 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ValidatorVerdict:
     """Whether what was learned may be kept; the reason is one line of printable text."""
 
     accepted: bool
     reason: str
 
 
-def check(spec: str) -> None:
+def check_spec(spec: str) -> None:
     """Refuse, when a worker starts, what can be no validator; an empty one is none at all.
 
     A server is not asked: one that does not answer now may do so later.
@@ -106,7 +106,9 @@ def check(spec: str) -> None:
         )
 
 
-def validate(spec: str, case: Case, timeout_s: float, stop: Flag = NEVER) -> Verdict:
+def ask_validator(
+    spec: str, case: ValidationRequest, timeout_s: float, stop: Flag = NEVER
+) -> ValidatorVerdict:
     """Ask the validator, and wait.
 
     Args:
@@ -126,24 +128,24 @@ def validate(spec: str, case: Case, timeout_s: float, stop: Flag = NEVER) -> Ver
             else command.run(_words(spec), asked, timeout_s, stop)
         )
         return _read(answer)
-    except Unanswered as fault:
-        return Verdict(False, f"the validator {fault}")
+    except ValidatorError as fault:
+        return ValidatorVerdict(False, f"the validator {fault}")
     except ConfigError as error:
-        return Verdict(False, str(error))
+        return ValidatorVerdict(False, str(error))
 
 
-def _read(answer: bytes) -> Verdict:
+def _read(answer: bytes) -> ValidatorVerdict:
     try:
         found = json.loads(answer)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or not isinstance(found.get("accept"), bool):
-        raise Unanswered('did not answer {"accept": true or false, "reason": "…"}')
+        raise ValidatorError('did not answer {"accept": true or false, "reason": "…"}')
     stated = found.get("reason")
     reason = " ".join(one_line(stated).split())[:MAX_REASON] if isinstance(stated, str) else ""
     if found["accept"]:
-        return Verdict(True, reason)
-    return Verdict(False, f"the validator says no: {reason or 'it gives no reason'}")
+        return ValidatorVerdict(True, reason)
+    return ValidatorVerdict(False, f"the validator says no: {reason or 'it gives no reason'}")
 
 
 def _is_url(spec: str) -> bool:

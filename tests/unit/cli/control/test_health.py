@@ -12,7 +12,7 @@ from cli.control.health import ask
 from common.config.config import OperationsConfig
 from common.errors import ConfigError
 from common.operations.health import Health
-from common.operations.telemetry import served
+from common.operations.metrics_server import serve
 from tests.support.servers import free_port
 
 
@@ -28,27 +28,27 @@ def test_a_process_is_alive_while_its_loop_turns_within_the_limit() -> None:
     health = Health([], 10.0, clock)
     clock.now = 1000.0
     assert health.stalled() == ""  # the loop has not begun: starting may take long
-    health.turned()
+    health.tick()
     clock.now += 10.0
     assert health.stalled() == ""
     clock.now += 1.0
     assert health.stalled() == "the main loop has not turned for 11 s"
     assert health.problems() == ("loop: the main loop has not turned for 11 s",)
-    health.turned()
+    health.tick()
     assert health.stalled() == ""
     clock.now += 100.0
-    health.rested()
+    health.pause()
     assert health.stalled() == ""
 
 
 def test_a_process_is_ready_once_every_part_works() -> None:
     health = Health(["broker", "store"], 10.0)
     assert health.problems() == ("broker: not yet", "store: not yet")
-    health.part("store")
-    assert (health.well("broker"), health.well("store")) == (False, True)
-    health.part("broker")
+    health.set_problem("store")
+    assert (health.is_working("broker"), health.is_working("store")) == (False, True)
+    health.set_problem("broker")
     assert health.problems() == ()
-    health.part("broker", "lost: no route")
+    health.set_problem("broker", "lost: no route")
     assert health.problems() == ("broker: lost: no route",)
 
 
@@ -60,13 +60,13 @@ def test_metrics_and_probes_are_served(bind: str) -> None:
     operations = OperationsConfig(metrics_port=free_port(), bind=bind)
     if bind == "::1" and not _has_ipv6():
         pytest.skip("no IPv6 here")
-    with served(operations, metrics, health):
+    with serve(operations, metrics, health):
         port = operations.metrics_port
         assert ask(bind, port, "/livez") == (True, "ok\n")
         assert ask(bind, port, "/readyz") == (False, "store: not yet\n")
-        health.part("store")
+        health.set_problem("store")
         assert ask(bind, port, "/readyz") == (True, "ok\n")
-        health.turned()
+        health.tick()
         clock.now += 11.0
         assert ask(bind, port, "/livez") == (False, "the main loop has not turned for 11 s\n")
         well, text = ask(bind, port, "/metrics")
@@ -77,7 +77,7 @@ def test_metrics_and_probes_are_served(bind: str) -> None:
 
 
 def test_nothing_is_served_on_port_0() -> None:
-    with served(OperationsConfig(), CollectorRegistry(), Health([], 1.0)):
+    with serve(OperationsConfig(), CollectorRegistry(), Health([], 1.0)):
         pass
 
 
@@ -87,14 +87,14 @@ def test_a_taken_port_is_one_clear_error() -> None:
         operations = OperationsConfig(metrics_port=port)
         with (
             pytest.raises(ConfigError, match=rf"127\.0\.0\.1:{port}: .*; choose another"),
-            served(operations, CollectorRegistry(), Health([], 1.0)),
+            serve(operations, CollectorRegistry(), Health([], 1.0)),
         ):
             pass
 
 
 def test_a_client_that_hangs_keeps_nobody_else_from_an_answer() -> None:
     operations = OperationsConfig(metrics_port=free_port())
-    with served(operations, CollectorRegistry(), Health([], 1.0)):
+    with serve(operations, CollectorRegistry(), Health([], 1.0)):
         port = operations.metrics_port
         hanging = [socket.create_connection(("127.0.0.1", port)) for _ in range(3)]
         assert ask("127.0.0.1", port, "/livez") == (True, "ok\n")

@@ -16,10 +16,10 @@ from common.errors import DataError, FcclError
 from worker.incremental.inbox import schema
 from worker.incremental.inbox.inbox import Inbox
 from worker.incremental.inbox.items import Item
-from worker.incremental.serving import served
-from worker.incremental.serving.served import Served
+from worker.incremental.serving import served_run
+from worker.incremental.serving.served_run import ServedRun
 
-SERVED = Served(run="run-1", name="run", clients=("a", "b", "c"), kinds=("cls",), labels=("x",))
+SERVED = ServedRun(run="run-1", name="run", clients=("a", "b", "c"), kinds=("cls",), labels=("x",))
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Client a was told three things, b one, c nothing."""
     monkeypatch.chdir(tmp_path)
     found = tmp_path / "state"
-    served.write(found, SERVED)
+    served_run.write(found, SERVED)
     for client, texts in {"a": ("one", "two", "three\x1b[2J"), "b": ("four",)}.items():
         with Inbox(schema.inbox_path(found, client), IncrementalConfig()) as inbox:
             inbox.put([Item("cls", {"text": text, "label": "x"}) for text in texts], "http")
@@ -134,6 +134,6 @@ def test_what_cannot_be_done_is_refused(state: Path, words: tuple[str, ...], say
 def test_where_nothing_was_told_the_way_is(state: Path, tmp_path: Path) -> None:
     assert "no worker has served a client" in refusal(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
-    served.write(tmp_path / "new", SERVED)
+    served_run.write(tmp_path / "new", SERVED)
     with pytest.raises(DataError, match=r"anything yet; `fccl learn` or `fccl try`"):
         fccl.main(["inbox", "--state", str(tmp_path / "new")], standalone_mode=False)

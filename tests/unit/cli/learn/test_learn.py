@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cli.learn import ingest
-from cli.learn.ingest import Feeder, Outcome, Tally, lines
+from cli.learn.ingest import Ingester, LineCounts, LineResult, read_lines
 from cli.main import fccl
 from common.config.config import IncrementalConfig
 from common.errors import DataError, FcclError
@@ -25,13 +25,13 @@ from common.protocol.records import RowKind
 from tests.support.paths import ROOT
 from worker.incremental.inbox import schema
 from worker.incremental.inbox.inbox import Inbox
-from worker.incremental.inbox.intake import Intake, max_bytes, parsed
-from worker.incremental.serving import served
-from worker.incremental.serving.served import Served
+from worker.incremental.inbox.item_parser import ItemParser, max_json_bytes, parse_json
+from worker.incremental.serving import served_run
+from worker.incremental.serving.served_run import ServedRun
 
 SECRET = "my neighbour's secret"
 LABELS = ("negative", "positive")
-CLASSES = Served(
+CLASSES = ServedRun(
     run="run-1", name="run", clients=("client_0",), kinds=("cls",), labels=LABELS
 )  # fmt: skip
 WRITES = CLASSES.model_copy(update={"kinds": ("sft", "va"), "labels": ()})
@@ -41,7 +41,7 @@ WRITES = CLASSES.model_copy(update={"kinds": ("sft", "va"), "labels": ()})
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Beside a worker of a classifier, which has served one client."""
     monkeypatch.chdir(tmp_path)
-    served.write(tmp_path / "state", CLASSES)
+    served_run.write(tmp_path / "state", CLASSES)
     return tmp_path / "state"
 
 
@@ -95,7 +95,7 @@ def test_a_text_with_its_label_waits_and_once_only(state: Path) -> None:
 def test_an_answer_and_a_preference_are_told_by_their_parts(
     state: Path, words: tuple[str, ...], kind: RowKind, fields: tuple[str, ...]
 ) -> None:
-    served.write(state, WRITES)
+    served_run.write(state, WRITES)
     assert learn(state, *words).output.startswith("accepted")
     assert items(state) == [(kind, fields, "feedback", "learn")]
 
@@ -141,7 +141,7 @@ def test_where_nobody_learns_nothing_is_taken(state: Path, tmp_path: Path) -> No
         said = refusal(nowhere, "x", "--label", "positive", *words)
         assert "no worker has served a client from" in said and "fccl demo" in said
     assert not nowhere.exists()
-    served.write(state, CLASSES.model_copy(update={"clients": ("client_0", "client_1")}))
+    served_run.write(state, CLASSES.model_copy(update={"clients": ("client_0", "client_1")}))
     assert "serves client_0, client_1; choose one: --client" in refusal(state, "x", "--label", "x")
     assert learn(state, "x", "--label", "positive", "--client", "client_1").exit_code == 0
     assert len(items(state, "client_1")) == 1
@@ -269,12 +269,14 @@ class Line:
 
     def __init__(self, folder: Path, limits: IncrementalConfig) -> None:
         self.clock, self.said, self.pauses = Clock(), list[str](), list[float]()
-        self.outcomes = list[Outcome]()
+        self.outcomes = list[LineResult]()
         self.path = schema.inbox_path(folder, "client_0")
         self.inbox = Inbox(self.path, limits, self.clock)
         self.work: Callable[[], None] = lambda: None
-        intake = Intake(limits, CLASSES)
-        self.feeder = Feeder(self.inbox, intake, self.outcomes.append, self.said.append, self.pause)
+        intake = ItemParser(limits, CLASSES)
+        self.feeder = Ingester(
+            self.inbox, intake, self.outcomes.append, self.said.append, self.pause
+        )
 
     def pause(self, seconds: float) -> None:
         self.pauses.append(seconds)
@@ -282,7 +284,7 @@ class Line:
         self.work()
 
     def feed(self, texts: list[str], chunk: int = 1) -> None:
-        self.feeder.feed(lines(BytesIO(rows(*texts)), 1000), chunk)
+        self.feeder.feed(read_lines(BytesIO(rows(*texts)), 1000), chunk)
 
 
 @pytest.mark.parametrize("chunk", [1, 3])
@@ -290,7 +292,7 @@ def test_a_flood_waits_for_its_minute_and_nothing_is_dropped(tmp_path: Path, chu
     line = Line(tmp_path, IncrementalConfig(items_per_minute=3))
     with line.inbox:
         line.feed([f"text {n}" for n in range(9)], chunk)
-        assert line.feeder.tally == Tally(accepted=9)
+        assert line.feeder.tally == LineCounts(accepted=9)
         assert [one.line for one in line.outcomes] == list(range(1, 10))
         at = [stored.at for stored in line.inbox.items()]
         assert at == [1000.0] * 3 + [1060.0] * 3 + [1120.0] * 3
@@ -325,16 +327,21 @@ def test_of_an_interrupted_wait_the_first_line_that_was_not_taken_is_known(tmp_p
     line.work = interrupt
     with line.inbox, pytest.raises(KeyboardInterrupt):
         line.feed(["a", "b", "c", "d"])
-    assert (line.feeder.line, line.feeder.tally) == (3, Tally(accepted=2))
+    assert (line.feeder.line, line.feeder.tally) == (3, LineCounts(accepted=2))
 
 
 def test_a_line_is_read_in_pieces_of_bounded_size() -> None:
     stream = BytesIO(b"12345\n123456\n" + b"x" * 50 + b"\n \n1234")
-    assert list(lines(stream, 6)) == [(1, b"12345\n"), (2, b"123456\n"), (3, None), (5, b"1234")]
+    assert list(read_lines(stream, 6)) == [
+        (1, b"12345\n"),
+        (2, b"123456\n"),
+        (3, None),
+        (5, b"1234"),
+    ]
     limits = IncrementalConfig(max_chars=1)
-    assert len(json.dumps({"text": "\U0001f600" * 1, "label": ""})) < max_bytes(limits)
+    assert len(json.dumps({"text": "\U0001f600" * 1, "label": ""})) < max_json_bytes(limits)
     with pytest.raises(DataError, match="no JSON"):
-        parsed(b"")
+        parse_json(b"")
 
 
 @pytest.fixture

@@ -16,12 +16,12 @@ import torch
 from click.testing import CliRunner, Result
 
 from cli.learn import conversation, try_model
-from cli.learn.location import door
-from cli.learn.replies import Said, blocks, chosen, line
+from cli.learn.answers import Answers, blocks, chosen, line
+from cli.learn.location import locate_inbox
 from cli.main import fccl
 from common.config.config import IncrementalConfig
 from common.errors import DataError, FcclError, JoinError, ModelError
-from common.protocol.manifest import manifest, sha256
+from common.protocol.manifest import make_manifest, sha256_hex
 from common.protocol.records import BaseRef, BlobRef, CurrentModel, LoraSpec, ObjectiveName
 from common.protocol.tensors import Tensors
 from learning.models import for_objective, lora
@@ -29,11 +29,11 @@ from tests.support.tiny_encoder import encoder, saved
 from tests.support.tiny_model import tiny_model, tiny_tokenizer
 from worker.incremental.inbox import schema
 from worker.incremental.inbox.inbox import Inbox
-from worker.incremental.inbox.learning_store import Book
-from worker.incremental.report.history import Batch
-from worker.incremental.serving import served
-from worker.incremental.serving.answers import Reply
-from worker.incremental.serving.served import Served
+from worker.incremental.inbox.learning_store import LearningStore
+from worker.incremental.report.history import BatchRecord
+from worker.incremental.serving import served_run
+from worker.incremental.serving.predictor import Prediction
+from worker.incremental.serving.served_run import ServedRun
 
 LABELS = ("negative", "positive")
 LORA = LoraSpec(r=2, alpha=4)
@@ -53,8 +53,8 @@ class Site:
         return schema.inbox_path(self.state, CLIENT)
 
     def serve(self, *clients: str) -> None:
-        told = Served(run=self.model.run, name="run", clients=clients, labels=self.model.labels)
-        served.write(self.state, told)
+        told = ServedRun(run=self.model.run, name="run", clients=clients, labels=self.model.labels)
+        served_run.write(self.state, told)
 
     def alive(self) -> None:
         """As if a worker ran: this very process."""
@@ -66,7 +66,7 @@ class Site:
         """What the worker does next: learns all that waits, and has this model by then."""
 
         def work(_: float) -> None:
-            with Book(self.inbox) as book:
+            with LearningStore(self.inbox) as book:
                 ids = [entry.id for entry in book.entries("waiting")]
                 book.accept(self._batch("accepted"), ids, [], current, current, {})
 
@@ -74,14 +74,14 @@ class Site:
 
     def rejected(self, reason: str) -> Callable[[float], None]:
         def work(_: float) -> None:
-            with Book(self.inbox) as book:
+            with LearningStore(self.inbox) as book:
                 ids = [entry.id for entry in book.entries("waiting")]
                 book.reject(self._batch("rejected", reason), ids, reason)
 
         return work
 
-    def _batch(self, verdict: str, reason: str = "") -> Batch:
-        return Batch(
+    def _batch(self, verdict: str, reason: str = "") -> BatchRecord:
+        return BatchRecord(
             0, self.model.run, 3, "cls", "feedback", 1.0, 1, 0, 5, 0.1, verdict, reason, {}
         )  # fmt: skip
 
@@ -99,7 +99,7 @@ def site(
 ) -> Site:
     monkeypatch.setenv("FCCL_CACHE", str(folder / "cache"))
     monkeypatch.chdir(folder)
-    digest = sha256(manifest(files))
+    digest = sha256_hex(make_manifest(files))
     (folder / "cache" / "models").mkdir(parents=True)
     files.rename(folder / "cache" / "models" / digest)
     labels = LABELS if objective == "classification" else ()
@@ -127,7 +127,7 @@ def classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     """Says that any text is positive, with probability 1 / (1 + e⁻²)."""
     found = site(tmp_path, monkeypatch, "classification", saved(encoder(layers=1), tmp_path / "b"))
     found.adapter = always(found.adapter, 0.0, 2.0)
-    served.keep_model(found.state, found.model, found.adapter)
+    served_run.keep_model(found.state, found.model, found.adapter)
     return found
 
 
@@ -136,7 +136,7 @@ def causal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     tiny_model().save_pretrained(tmp_path / "b")
     tiny_tokenizer().save_pretrained(tmp_path / "b")
     found = site(tmp_path, monkeypatch, "sft", tmp_path / "b")
-    served.keep_model(found.state, found.model, found.adapter)
+    served_run.keep_model(found.state, found.model, found.adapter)
     return found
 
 
@@ -309,14 +309,14 @@ def test_the_state_directory_is_found_as_the_worker_chooses_it(
     run.mkdir(parents=True)
     (run / "federation.toml").write_text("[incremental]\nmax_chars = 7\n")
     classifier.state.rename(tmp_path / "runs" / ".workers")
-    opened = door(None, Path("runs/demo"), "local", None, None)
+    opened = locate_inbox(None, Path("runs/demo"), "local", None, None)
     assert (opened.client, opened.limits.max_chars) == (CLIENT, 7)
     assert opened.path == tmp_path / "runs" / ".workers" / "inbox" / CLIENT / "inbox.db"
-    assert door(None, None, "local", None, None).state == Path("runs/.workers")
+    assert locate_inbox(None, None, "local", None, None).state == Path("runs/.workers")
     with pytest.raises(click.UsageError, match="exclude each other"):
-        door(None, run, "hospital-a", None, None)
+        locate_inbox(None, run, "hospital-a", None, None)
     with pytest.raises(DataError, match="no client's name"):
-        door(None, None, "local", tmp_path / "nothing", "../x")
+        locate_inbox(None, None, "local", tmp_path / "nothing", "../x")
 
 
 def test_an_invited_sites_state_is_beside_its_identity(
@@ -325,12 +325,12 @@ def test_an_invited_sites_state_is_beside_its_identity(
     monkeypatch.setenv("FCCL_STATE", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(JoinError, match="has not joined as site hospital-a"):
-        door(None, None, "hospital-a", None, None)
+        locate_inbox(None, None, "hospital-a", None, None)
 
 
 def test_a_model_gives_a_terminal_no_orders() -> None:
-    reply = Reply(1, False, "a\x1b[2J\nb\x9bc")
-    said = Said("x", None, reply, other=Reply(1, False, "other"))  # type: ignore[arg-type]
+    reply = Prediction(1, False, "a\x1b[2J\nb\x9bc")
+    said = Answers("x", None, reply, other=Prediction(1, False, "other"))  # type: ignore[arg-type]
     assert blocks(said) == ["1: a [2J\nb c", "2: other"]
     assert line(said) == "1: a [2J b c\t2: other"
 

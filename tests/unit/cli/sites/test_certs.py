@@ -29,7 +29,9 @@ ALL = {"ca.key", "ca.pem", "rabbitmq.key", "rabbitmq.pem", "redis.key", "redis.p
 
 def test_a_server_certificate_is_signed_by_its_authority_and_by_no_other() -> None:
     ca, other = certificates.make_ca(NOW), certificates.make_ca(NOW)
-    leaf = x509.load_pem_x509_certificate(certificates.issue(ca, "redis", ["a"], NOW).certificate)
+    leaf = x509.load_pem_x509_certificate(
+        certificates.issue_certificate(ca, "redis", ["a"], NOW).certificate
+    )
     leaf.verify_directly_issued_by(x509.load_pem_x509_certificate(ca.certificate))
     with pytest.raises(ValueError):
         leaf.verify_directly_issued_by(x509.load_pem_x509_certificate(other.certificate))
@@ -46,19 +48,19 @@ def test_the_authority_may_sign_servers_and_no_further_authorities() -> None:
 def test_certificates_begin_a_day_early_and_end_as_asked_but_never_after_their_authority() -> None:
     ca = certificates.make_ca(NOW, days=100)
     short = x509.load_pem_x509_certificate(
-        certificates.issue(ca, "redis", ["a"], NOW, days=7).certificate
+        certificates.issue_certificate(ca, "redis", ["a"], NOW, days=7).certificate
     )
     assert short.not_valid_before_utc == NOW - timedelta(days=1)
     assert short.not_valid_after_utc == NOW + timedelta(days=7)
-    long = certificates.issue(ca, "redis", ["a"], NOW, days=825)
-    assert certificates.ends(long.certificate) == certificates.ends(ca.certificate)
+    long = certificates.issue_certificate(ca, "redis", ["a"], NOW, days=825)
+    assert certificates.expiry(long.certificate) == certificates.expiry(ca.certificate)
 
 
 def test_names_and_addresses_are_kept_apart_and_none_is_there_twice() -> None:
     hosts = ["redis", "10.0.0.5", "::1", "*.example.org", "bücher.example", "redis"]
-    pem = certificates.issue(certificates.make_ca(NOW), "redis", hosts, NOW).certificate
+    pem = certificates.issue_certificate(certificates.make_ca(NOW), "redis", hosts, NOW).certificate
     expected = ("redis", "10.0.0.5", "::1", "*.example.org", "xn--bcher-kva.example")
-    assert certificates.hosts_of(pem) == expected
+    assert certificates.certificate_hosts(pem) == expected
 
 
 @pytest.mark.parametrize(
@@ -100,7 +102,7 @@ SPOILED: dict[str, tuple[Callable[[CertificatePair], CertificatePair], str]] = {
         "does not belong",
     ),
     "a server's certificate": (
-        lambda ca: certificates.issue(ca, "redis", ["a"], NOW),
+        lambda ca: certificates.issue_certificate(ca, "redis", ["a"], NOW),
         "no authority's",
     ),
 }
@@ -156,7 +158,7 @@ def test_a_second_call_keeps_the_authority_and_makes_the_servers_files_anew(tmp_
     after = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert {name for name in ALL if before[name] == after[name]} == {"ca.pem", "ca.key"}
     expected = ("redis", "localhost", "127.0.0.1", "second.example.org")
-    assert certificates.hosts_of(after["redis.pem"]) == expected
+    assert certificates.certificate_hosts(after["redis.pem"]) == expected
 
 
 def test_a_call_that_names_no_host_keeps_those_of_the_last(tmp_path: Path) -> None:
@@ -164,7 +166,7 @@ def test_a_call_that_names_no_host_keeps_those_of_the_last(tmp_path: Path) -> No
     run("--dir", str(folder), "--host", "broker.example.org", "--host", "10.0.0.5")
     run("--dir", str(folder))
     expected = ("rabbitmq", "localhost", "127.0.0.1", "broker.example.org", "10.0.0.5")
-    assert certificates.hosts_of((folder / "rabbitmq.pem").read_bytes()) == expected
+    assert certificates.certificate_hosts((folder / "rabbitmq.pem").read_bytes()) == expected
 
 
 def test_a_new_authority_comes_only_when_it_is_asked_for(tmp_path: Path) -> None:

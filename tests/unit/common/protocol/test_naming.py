@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from broker.protocol import Site, Topology
 from broker.rabbit.management import permission
-from common.protocol.naming import run_id, runs_glob, runs_regex
+from common.protocol.naming import new_run_id, runs_glob, runs_regex
 from common.store.acl import site_rules
 
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}", fullmatch=True)
@@ -19,7 +19,7 @@ sites = st.from_regex(r"[a-z0-9-]{1,32}", fullmatch=True).filter(lambda site: si
 
 @given(names)
 def test_a_run_is_one_of_its_name(name: str) -> None:
-    run = run_id(name)
+    run = new_run_id(name)
     Topology(run)  # it fits a queue's name
     assert re.fullmatch(runs_regex(name), run)
     assert fnmatchcase(run, runs_glob(name))
@@ -28,15 +28,17 @@ def test_a_run_is_one_of_its_name(name: str) -> None:
 @given(names, names)
 def test_and_of_no_other(name: str, other: str) -> None:
     if name != other:
-        assert not re.fullmatch(runs_regex(name), run_id(other))
-        assert not fnmatchcase(run_id(other), runs_glob(name))
+        assert not re.fullmatch(runs_regex(name), new_run_id(other))
+        assert not fnmatchcase(new_run_id(other), runs_glob(name))
 
 
 @given(names, sites, sites)
 def test_a_sites_permissions_cover_its_two_names_and_no_others(
     name: str, site: str, other: str
 ) -> None:
-    topology = Topology(run_id(name), tuple(Site(s) for s in dict.fromkeys((site, other, "local"))))
+    topology = Topology(
+        new_run_id(name), tuple(Site(s) for s in dict.fromkeys((site, other, "local")))
+    )
     granted = permission(name, site)
     every = (*topology.queues, "", "amq.default", "amq.fanout")
     read = [queue for queue in every if re.search(granted.read, queue)]
@@ -48,7 +50,7 @@ def test_a_sites_permissions_cover_its_two_names_and_no_others(
 
 @given(names, sites, sites)
 def test_a_sites_keys_are_its_own(name: str, site: str, other: str) -> None:
-    run = run_id(name)
+    run = new_run_id(name)
     rules = site_rules(name, site, "0" * 64)
     writable = [rule.partition("~")[2] for rule in rules if rule.startswith(("%RW~", "%W~"))]
     readable = [rule.partition("~")[2] for rule in rules if rule.startswith(("%RW~", "%R~"))]

@@ -11,9 +11,9 @@ from common.store.inbox_totals import (
     REMEMBERED,
     InboxHistory,
     InboxTotals,
-    newest,
-    remember,
-    totals,
+    add_up,
+    extend_histories,
+    newest_figures,
 )
 from common.store.view import FederationView
 from tests.support.tui.stage import heartbeat, info
@@ -31,24 +31,29 @@ def test_the_youngest_heartbeat_that_knows_the_newest_batch_is_right() -> None:
         heartbeat("w2", sent_at=20.0, inbox=(row("a", waiting=0),)),
         heartbeat("w3", sent_at=30.0, inbox=()),
     ]
-    assert [(each.client_id, each.waiting) for each in newest(workers)] == [("a", 0), ("b", 1)]
+    assert [(each.client_id, each.waiting) for each in newest_figures(workers)] == [
+        ("a", 0),
+        ("b", 1),
+    ]
     late = heartbeat("w1", sent_at=5.0, inbox=(row("a", waiting=9, at=1.0),))
-    assert newest([*workers, late])[0].waiting == 9, "the others have not looked since its batch"
-    assert newest([]) == ()
+    assert newest_figures([*workers, late])[0].waiting == 9, (
+        "the others have not looked since its batch"
+    )
+    assert newest_figures([]) == ()
 
 
 def test_totals_are_over_all_clients() -> None:
-    found = totals([row("a"), row("b", waiting=1000)])
+    found = add_up([row("a"), row("b", waiting=1000)])
     assert found == InboxTotals(clients=2, waiting=1001, learned=4, settled=6, rejected=8)
     assert found.text() == "2 clients: 1,001 waiting, 4 learned, 6 settled, 8 rejected"
 
 
 def test_every_batch_is_remembered_once_and_not_for_ever() -> None:
-    past = remember({}, [row(at=1.0, new_after=0.5), row("b")])
+    past = extend_histories({}, [row(at=1.0, new_after=0.5), row("b")])
     assert past == {"a": InboxHistory(1.0, (0.5,))}
-    assert remember(past, [row(at=1.0, new_after=0.5)]) is past
+    assert extend_histories(past, [row(at=1.0, new_after=0.5)]) is past
     for step in range(50):
-        past = remember(past, [row(at=2.0 + step, new_after=1.0 + step)])
+        past = extend_histories(past, [row(at=2.0 + step, new_after=1.0 + step)])
     assert past["a"] == InboxHistory(51.0, tuple(float(n) for n in range(51 - REMEMBERED, 51)))
 
 

@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from common.config.config import PhaseConfig
-from common.document.blocks import Heading, Items, Paragraph, Picture, Table, html, markdown
+from common.document.blocks import (
+    BulletList,
+    Heading,
+    Paragraph,
+    Picture,
+    Table,
+    to_html,
+    to_markdown,
+)
 from common.errors import RunError
 from common.protocol.records import UpdateSummary, VersionSummary
 from evaluation.assessment import AnsweredRow, Assessment, EvaluatedVersion, KindAssessment
@@ -146,26 +154,26 @@ def test_no_text_is_taken_for_markup(found: str) -> None:
     blocks = [
         Heading(f"h{found}"),
         Paragraph(f"p{found}"),
-        Items(f"i{found}", (f"a: {found}",)),
+        BulletList(f"i{found}", (f"a: {found}",)),
         Table(("header", f"c{found}"), (("row", f"d{found}"),)),
     ]
-    tags = read(html(blocks, found, {}).partition("<body>")[2])
+    tags = read(to_html(blocks, found, {}).partition("<body>")[2])
     expected = "h2 p p strong ul li table thead tr th th tbody tr td td"
     assert tags.tags == expected.split()
     assert {name for name, _ in tags.attributes} <= {"style"}
 
 
 def test_text_is_shown_as_it_was_written() -> None:
-    shown = read(html([Paragraph(HOSTILE)], "t", {})).text
+    shown = read(to_html([Paragraph(HOSTILE)], "t", {})).text
     assert HOSTILE.replace("\x1b", "").replace("  ", " ") in shown.replace("  ", " ")
 
 
 def test_names_with_underscores_stay_readable_in_markdown() -> None:
-    assert markdown([Paragraph("client_0 and _this_")]) == "client_0 and \\_this\\_\n"
+    assert to_markdown([Paragraph("client_0 and _this_")]) == "client_0 and \\_this\\_\n"
 
 
 def test_a_page_loads_nothing_from_anywhere() -> None:
-    page = html([Picture("a.png", "A"), Paragraph('src="a.png"')], "t", {"a.png": b"PNG"})
+    page = to_html([Picture("a.png", "A"), Paragraph('src="a.png"')], "t", {"a.png": b"PNG"})
     sources = [value for name, value in read(page).attributes if name in ("src", "href")]
     assert sources == ["data:image/png;base64,UE5H"]
     assert "default-src 'none'" in page
@@ -239,7 +247,7 @@ def test_the_confusion_of_the_evaluated_version_is_shown_by_true_class() -> None
 def test_skipped_rows_are_counted_by_reason() -> None:
     blocks = tables.data(BOTH)
     assert cells(blocks, "kind") == [("sft", "x.json", "9", "7", "2", "1")]
-    assert isinstance(blocks[-1], Items) and blocks[-1].points == ("sft: 2 × too long",)
+    assert isinstance(blocks[-1], BulletList) and blocks[-1].points == ("sft: 2 × too long",)
 
 
 def test_versions_and_updates_have_accuracies_where_their_phase_has_them() -> None:
@@ -347,6 +355,6 @@ def test_a_run_that_has_made_no_version_has_no_curve() -> None:
 
 
 def test_the_markdown_is_read_as_tables_by_others() -> None:
-    whole = markdown(files.blocks(BOTH, ""))
+    whole = to_markdown(files.blocks(BOTH, ""))
     page = str(MarkdownIt("commonmark").enable("table").render(whole))
     assert page.count("<table>") == len(re.findall(r"^\| ---", whole, re.MULTILINE))

@@ -29,7 +29,7 @@ def micro(tmp_path_factory: pytest.TempPathFactory) -> base.BaseModel:
 
 def served(path: Path) -> Callable[[str, int], bytes]:
     """What a coordinator does: gives files out by their digest."""
-    files = {f.sha256: f.name for f in base.parse_manifest(base.manifest(path))}
+    files = {f.sha256: f.name for f in base.parse_manifest(base.make_manifest(path))}
     return lambda sha256, nbytes: (path / files[sha256]).read_bytes()
 
 
@@ -43,14 +43,14 @@ def test_a_manifest_is_sorted_lines_of_digest_size_and_name(tmp_path: Path) -> N
     (tmp_path / "config.json").write_bytes(b"{}")
     (tmp_path / "model.safetensors").write_bytes(b"")
     (tmp_path / "notes.txt").write_bytes(b"not a part of the model")
-    assert base.manifest(tmp_path).decode() == (
+    assert base.make_manifest(tmp_path).decode() == (
         "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a 2 config.json\n"
         "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 0 model.safetensors\n"
     )
 
 
 def test_a_manifest_reads_back_as_it_was_written(micro: base.BaseModel) -> None:
-    files = base.parse_manifest(base.manifest(micro.path))
+    files = base.parse_manifest(base.make_manifest(micro.path))
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {f.name for f in files}
     assert all((micro.path / f.name).stat().st_size == f.nbytes for f in files)
 
@@ -87,14 +87,14 @@ def test_an_installed_model_has_the_same_digest_and_loads(
     micro: base.BaseModel, tmp_path: Path
 ) -> None:
     assert base.cached(micro.digest, tmp_path) is None
-    path = base.install(base.manifest(micro.path), micro.digest, served(micro.path), tmp_path)
+    path = base.install(base.make_manifest(micro.path), micro.digest, served(micro.path), tmp_path)
     assert base.cached(micro.digest, tmp_path) == path
-    assert manifest.sha256(base.manifest(path)) == micro.digest
+    assert manifest.sha256_hex(base.make_manifest(path)) == micro.digest
     base.load(path, torch.device("cpu"))
 
 
 def test_a_second_install_fetches_nothing(micro: base.BaseModel, tmp_path: Path) -> None:
-    data = base.manifest(micro.path)
+    data = base.make_manifest(micro.path)
     first = base.install(data, micro.digest, served(micro.path), tmp_path)
 
     def refuse(sha256: str, nbytes: int) -> bytes:
@@ -113,14 +113,14 @@ def test_a_changed_byte_is_refused_and_leaves_nothing(
         return content[:-1] + bytes([content[-1] ^ 1])
 
     with pytest.raises(WireError, match="other bytes"):
-        base.install(base.manifest(micro.path), micro.digest, corrupt, tmp_path)
+        base.install(base.make_manifest(micro.path), micro.digest, corrupt, tmp_path)
     assert base.cached(micro.digest, tmp_path) is None
     assert list((tmp_path / "models").iterdir()) == []
 
 
 def test_a_manifest_of_another_model_is_refused(micro: base.BaseModel, tmp_path: Path) -> None:
     with pytest.raises(WireError, match="does not match"):
-        base.install(base.manifest(micro.path), ZERO, served(micro.path), tmp_path)
+        base.install(base.make_manifest(micro.path), ZERO, served(micro.path), tmp_path)
 
 
 def test_a_digest_is_never_a_path(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_loaded_model_is_float32_evaluating_and_can_pad(micro: base.BaseModel)
 
 
 def test_a_tokenizer_without_a_pad_pads_with_its_end(micro: base.BaseModel, tmp_path: Path) -> None:
-    path = base.install(base.manifest(micro.path), micro.digest, served(micro.path), tmp_path)
+    path = base.install(base.make_manifest(micro.path), micro.digest, served(micro.path), tmp_path)
     config = json.loads((path / "tokenizer_config.json").read_text())
     del config["pad_token"]
     (path / "tokenizer_config.json").write_text(json.dumps(config))

@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from common.errors import ConfigError, ModelError
-from common.protocol.manifest import is_model_file, manifest, sha256
+from common.protocol.manifest import is_model_file, make_manifest, sha256_hex
 from learning.models import base
 from learning.models.encoders import load_backbone, load_encoder, load_whole
 from learning.models.loading import LoadedModel
@@ -74,7 +74,7 @@ def pruned_to(folder: Path, plan: PruningPlan = HALF, kind: str = "bert") -> Pat
     loaded = load_whole(source, CPU)
     config = deepcopy(loaded.model.config)
     kept = prune(loaded.model, plan, seen(loaded.model))
-    digest = sha256(manifest(source))
+    digest = sha256_hex(make_manifest(source))
     save(loaded.model, record(kept, source, digest, config), source, folder / "pruned")
     return folder / "pruned"
 
@@ -269,18 +269,18 @@ def test_its_digest_covers_the_record_and_is_stable(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     first, second = pruned_to(tmp_path / "a"), pruned_to(tmp_path / "b")
-    assert manifest(first) == manifest(second)
-    assert b" pruning.json\n" in manifest(first)
+    assert make_manifest(first) == make_manifest(second)
+    assert b" pruning.json\n" in make_manifest(first)
     assert all(is_model_file(file.name) for file in first.iterdir())
     assert str(tmp_path).encode() not in b"".join(each.read_bytes() for each in first.iterdir())
 
 
 def test_a_worker_installs_it_by_its_digest(tmp_path: Path) -> None:
     path = pruned_to(tmp_path)
-    stated = manifest(path)
+    stated = make_manifest(path)
     files = {each.sha256: each.name for each in base.parse_manifest(stated)}
     installed = base.install(
-        stated, sha256(stated), lambda sha, nbytes: (path / files[sha]).read_bytes(), tmp_path
+        stated, sha256_hex(stated), lambda sha, nbytes: (path / files[sha]).read_bytes(), tmp_path
     )
     assert torch.equal(states(load_backbone(installed, CPU).model),
                        states(load_backbone(path, CPU).model))  # fmt: skip

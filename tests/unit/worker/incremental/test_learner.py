@@ -33,10 +33,10 @@ from worker.data.shards import ClientData
 from worker.incremental.inbox import schema
 from worker.incremental.inbox.inbox import Inbox
 from worker.incremental.inbox.items import Item
-from worker.incremental.inbox.learning_store import Book, Local
-from worker.incremental.learner import Learner, Place, Voice
-from worker.incremental.serving import served
-from worker.incremental.serving.current_model import load_current
+from worker.incremental.inbox.learning_store import LearningStore, LocalModel
+from worker.incremental.learner import Callbacks, Learner, LearnerSettings
+from worker.incremental.serving import served_run
+from worker.incremental.serving.client_model import load_client_model
 from worker.models.loaded import ModelCache
 from worker.models.source import ArtifactSource
 from worker.spool import Pending, claim
@@ -95,7 +95,7 @@ class Stage:
             self.rows, self.wishes = rows, wishes
 
         self.learner = Learner(
-            Place(self.state, "run-1", "run", ("client_0",)),
+            LearnerSettings(self.state, "run-1", "run", ("client_0",)),
             config,
             ClientData(self.root / "clients"),
             ModelCache(COMPUTE),
@@ -104,7 +104,9 @@ class Stage:
             ),
             self.slot,
             time.time,
-            Voice(lambda kind, text: self.told.append((kind, text)), shown, lambda digest: None),
+            Callbacks(
+                lambda kind, text: self.told.append((kind, text)), shown, lambda digest: None
+            ),
         )
 
     def put(self, new: Sequence[Item]) -> None:
@@ -116,14 +118,14 @@ class Stage:
         before = len(self.told)
 
         def said() -> bool:
-            self.learner.attend(NEVER)
+            self.learner.process_inboxes(NEVER)
             return any(kind in kinds for kind, _ in self.told[before:])
 
         eventually(f"one of {kinds}: {self.told[before:]}", said)
 
     def seen(self, version: int = 0, adapter: Tensors | None = None) -> TrainTask:
         wanted = self.task(version)
-        self.learner.seen(wanted, self.adapter if adapter is None else adapter)
+        self.learner.note_version(wanted, self.adapter if adapter is None else adapter)
         return wanted
 
     def task(self, version: int = 0, task_id: str = "t1") -> TrainTask:
@@ -135,12 +137,12 @@ class Stage:
             max_length=32,
         )
 
-    def local(self) -> Local | None:
+    def local(self) -> LocalModel | None:
         with self.book() as book:
             return book.local("run-1")
 
-    def book(self) -> Book:
-        return Book(schema.inbox_path(self.state, "client_0"))
+    def book(self) -> LearningStore:
+        return LearningStore(schema.inbox_path(self.state, "client_0"))
 
     def counts(self) -> dict[str, int]:
         with Inbox(schema.inbox_path(self.state, "client_0"), CONFIG) as inbox:
@@ -175,7 +177,7 @@ def test_what_users_say_is_learned_at_once_and_shows(stage: Stage) -> None:
     [row] = stage.rows
     assert row.verdict == "accepted" and row.new_before and row.new_after
     assert row.new_after < row.new_before
-    current, local = load_current(stage.state, "client_0"), stage.local()
+    current, local = load_client_model(stage.state, "client_0"), stage.local()
     assert local is not None and current.local
     assert same(current.adapter, plus(stage.adapter, local.parts["unsent"]))
     assert not stage.wishes  # without incremental.push
@@ -183,7 +185,9 @@ def test_what_users_say_is_learned_at_once_and_shows(stage: Stage) -> None:
 
 def tell(state: Path, number: int) -> None:
     for _ in range(60):
-        served.write(state, served.Served(run="r", name="r", clients=(f"client_{number}",) * 500))
+        served_run.write(
+            state, served_run.ServedRun(run="r", name="r", clients=(f"client_{number}",) * 500)
+        )
 
 
 def test_workers_of_one_machine_tell_what_they_serve_at_once(tmp_path: Path) -> None:
@@ -194,7 +198,7 @@ def test_workers_of_one_machine_tell_what_they_serve_at_once(tmp_path: Path) -> 
     for worker in workers:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0, 0, 0]
-    found = served.read(tmp_path)
+    found = served_run.read(tmp_path)
     assert found is not None and len(set(found.clients)) == 1 and len(found.clients) == 500
 
 
@@ -212,10 +216,10 @@ def test_flipped_labels_are_rejected_with_the_reason_and_change_nothing(stage: S
     stage.seen()
     stage.put(items("good", "dull"))
     stage.attend("learned")
-    before = load_current(stage.state, "client_0").adapter
+    before = load_client_model(stage.state, "client_0").adapter
     stage.put(items("slow", "bright", 1) + items("dull", "good"))
     stage.attend("unlearned")
-    assert same(load_current(stage.state, "client_0").adapter, before)
+    assert same(load_client_model(stage.state, "client_0").adapter, before)
     assert stage.rows[0].verdict == "rejected"
     assert "it forgets" in stage.rows[0].reason
 
@@ -225,7 +229,7 @@ def test_a_class_that_there_is_not_is_refused(stage: Stage) -> None:
     stage.put([Item("cls", {"text": "a film", "label": "middling"}, "films")])
 
     def refused() -> bool:
-        stage.learner.attend(NEVER)
+        stage.learner.process_inboxes(NEVER)
         return stage.counts() == {"rejected": 1}
 
     eventually("it is refused", refused)
@@ -240,16 +244,16 @@ def test_what_was_learned_rides_once_and_is_settled_by_its_receipt(stage: Stage)
     assert stage.wishes == ("client_0",)
     local = stage.local()
     assert local is not None
-    start = stage.learner.prepare(wanted, stage.base, stage.adapter, NEVER)
+    start = stage.learner.prepare_task(wanted, stage.base, stage.adapter, NEVER)
     assert start.samples == 12 and start.unsent is not None
     assert same(start.unsent, local.parts["unsent"])
     assert 0 < len(start.learned) < 12  # those held out are not trained on
     assert stage.wishes == ()
     files.write_durable(stage.state / "run-1" / "slots" / "0" / "updates" / "t1.1", b"")
-    again = stage.learner.prepare(stage.task(0, "t2"), stage.base, stage.adapter, NEVER)
+    again = stage.learner.prepare_task(stage.task(0, "t2"), stage.base, stage.adapter, NEVER)
     assert again.unsent is None and again.samples == 0
     for _ in range(2):  # a receipt may be seen twice
-        stage.learner.settle(
+        stage.learner.apply_receipt(
             Pending("t1", 1, Path()), Receipt(task_id="t1", attempt=1, state="accepted")
         )
     assert stage.counts() == {"settled": 12}
@@ -265,11 +269,11 @@ def test_what_did_not_arrive_rides_again(stage: Stage, state: str, attempt: int)
     wanted = stage.seen()
     stage.put(items("good", "dull"))
     stage.attend("learned")
-    stage.learner.prepare(wanted, stage.base, stage.adapter, NEVER)
+    stage.learner.prepare_task(wanted, stage.base, stage.adapter, NEVER)
     receipt = Receipt.model_validate({"task_id": "t1", "attempt": attempt, "state": state})
-    stage.learner.settle(Pending("t1", 1, Path()), receipt)
+    stage.learner.apply_receipt(Pending("t1", 1, Path()), receipt)
     assert stage.counts() == {"learned": 12}
-    again = stage.learner.prepare(stage.task(0, "t2"), stage.base, stage.adapter, NEVER)
+    again = stage.learner.prepare_task(stage.task(0, "t2"), stage.base, stage.adapter, NEVER)
     assert again.samples == 12
 
 
@@ -277,9 +281,9 @@ def test_a_ride_in_an_update_that_never_was_is_taken_back(stage: Stage) -> None:
     wanted = stage.seen()
     stage.put(items("good", "dull"))
     stage.attend("learned")
-    stage.learner.prepare(wanted, stage.base, stage.adapter, NEVER)
+    stage.learner.prepare_task(wanted, stage.base, stage.adapter, NEVER)
     stage.start()  # killed before its update was on the disk
-    again = stage.learner.prepare(stage.task(0, "t1"), stage.base, stage.adapter, NEVER)
+    again = stage.learner.prepare_task(stage.task(0, "t1"), stage.base, stage.adapter, NEVER)
     assert again.samples == 12 and again.unsent is not None
 
 
@@ -289,7 +293,7 @@ def test_a_newer_version_is_learned_on_top_of_and_nothing_is_lost(stage: Stage) 
     stage.attend("learned")
     moved = {name: tensor + 1e-3 for name, tensor in stage.adapter.items()}
     stage.seen(1, moved)
-    stage.learner.attend(NEVER)
+    stage.learner.process_inboxes(NEVER)
     local = stage.local()
     assert local is not None and local.version == 1
     assert same(local.current, plus(moved, local.parts["unsent"]))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.protocol.records import KINDS, LoraSpec, ObjectiveName, RowKind, TrainTask
+from common.protocol.records import ROW_KINDS, LoraSpec, ObjectiveName, RowKind, TrainTask
 from learning.data.instructions import Instruction
 from learning.data.preferences import Preference
 from learning.data.rows import write
@@ -20,7 +20,7 @@ from tests.support.tiny_model import tiny_model, tiny_tokenizer
 from tests.support.worker_records import task
 from tests.unit.worker.incremental.test_learner import COMPUTE, NEVER, Stage, plus, same
 from worker.incremental.inbox.items import Item
-from worker.incremental.serving.current_model import load_current
+from worker.incremental.serving.client_model import load_client_model
 
 THINGS = ("sky", "sea", "ice", "lake", "rain", "wave", "tear", "pond", "river", "cloud")
 SPEC = LoraSpec(r=2, alpha=4)
@@ -47,7 +47,7 @@ class Writer(Stage):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        kind = KINDS[self.objective]
+        kind = ROW_KINDS[self.objective]
         write(self.root / "clients" / f"client_0_{kind}.jsonl", OWN[kind])
 
     def task(self, version: int = 0, task_id: str = "t1") -> TrainTask:
@@ -87,9 +87,9 @@ def test_items_move_the_loss_and_pass_the_gate(
     assert row.new_after < row.new_before - 0.02
     local = stage.local()
     assert local is not None and set(local.parts) == {"unsent"}
-    shown = load_current(stage.state, "client_0").adapter
+    shown = load_client_model(stage.state, "client_0").adapter
     assert same(shown, plus(stage.adapter, local.parts["unsent"]))
-    start = stage.learner.prepare(wanted, stage.base, stage.adapter, NEVER)
+    start = stage.learner.prepare_task(wanted, stage.base, stage.adapter, NEVER)
     assert start.samples == 10 and start.unsent is not None
     of_the_phase = (kind == "va") == (objective == "dpo")
     assert len(start.learned) == (8 if of_the_phase else 0)  # two of ten are held out

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from broker.protocol import LOCAL
 from cli.console import Output
-from cli.learn.location import door
+from cli.learn.location import locate_inbox
 from cli.main import fccl
 from cli.run.join_site import Wanted
 from cli.run.worker import Job, _answering, _invited, _listening
@@ -29,15 +29,15 @@ from tests.unit.worker.incremental.inbox.test_items import JSON, NAMED
 from worker.incremental.http import endpoint, listener
 from worker.incremental.http.endpoint import Endpoint
 from worker.incremental.http.listener import Listener
-from worker.incremental.http.token import token, token_path
+from worker.incremental.http.token import load_or_create_token, token_path
 from worker.incremental.inbox import schema
 from worker.incremental.inbox.inbox import Inbox
-from worker.incremental.serving import served
-from worker.incremental.serving.served import Served
+from worker.incremental.serving import served_run
+from worker.incremental.serving.served_run import ServedRun
 from worker.site.identity import Identity
 
 SECRET = "my neighbour's secret"
-SERVED = Served(
+SERVED = ServedRun(
     run="run-1",
     name="run",
     clients=("client_0", "client_1"),
@@ -67,7 +67,7 @@ class Site:
         data = body.encode() if isinstance(body, str) else body
         wanted: dict[str, str | None] = {
             "Host": f"127.0.0.1:{self.listener.port}",
-            "Authorization": f"Bearer {token(self.state)}",
+            "Authorization": f"Bearer {load_or_create_token(self.state)}",
             "Content-Length": None if data is None else str(len(data)),
         }
         connection = http.client.HTTPConnection("127.0.0.1", self.listener.port, timeout=20)
@@ -93,16 +93,18 @@ class Site:
 
     def limit(self, **limits: int) -> None:
         found = IncrementalConfig.model_validate(limits)
-        self.listener.endpoint = Endpoint(self.state, found, token(self.state))
+        self.listener.endpoint = Endpoint(self.state, found, load_or_create_token(self.state))
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    served.write(tmp_path, SERVED)
+    served_run.write(tmp_path, SERVED)
     with Listener(0) as opened:
         found = Site(tmp_path, opened)
         opened.counted = lambda status: found.statuses.update([int(status)])
-        with opened.serving(Endpoint(tmp_path, IncrementalConfig(), token(tmp_path))):
+        with opened.serving(
+            Endpoint(tmp_path, IncrementalConfig(), load_or_create_token(tmp_path))
+        ):
             yield found
 
 
@@ -275,7 +277,7 @@ def test_a_full_disk_and_a_file_that_is_held_or_broken_are_told(
     path.write_bytes(b"no database" * 1000)
     status, said, _ = site.ask(path="/inbox")
     assert (status, "cannot be used" in said["error"]) == (503, True)
-    (site.state / "inbox" / served.FILE).unlink()
+    (site.state / "inbox" / served_run.FILE).unlink()
     status, said, _ = site.post(ONE)
     assert (status, "serves no client yet" in said["error"]) == (503, True)
 
@@ -341,7 +343,9 @@ def test_so_many_connections_at_a_time_and_a_slow_one_is_cut_off(
 def test_a_body_that_ends_too_soon_is_not_taken(site: Site) -> None:
     with socket.create_connection(("127.0.0.1", site.listener.port), timeout=20) as plain:
         head = f"POST {LEARN} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
-        plain.sendall(f"{head}Authorization: Bearer {token(site.state)}\r\n\r\n".encode())
+        plain.sendall(
+            f"{head}Authorization: Bearer {load_or_create_token(site.state)}\r\n\r\n".encode()
+        )
         plain.sendall(json.dumps(ONE).encode())
         plain.shutdown(socket.SHUT_WR)
         assert plain.recv(1000).startswith(b"HTTP/1.1 408")
@@ -370,21 +374,21 @@ def test_a_port_that_is_taken_is_named(site: Site) -> None:
 
 
 def test_the_token_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:
-    first = token(tmp_path)
+    first = load_or_create_token(tmp_path)
     path = token_path(tmp_path)
-    assert (token(tmp_path), path.stat().st_mode & 0o777) == (first, 0o600)
-    assert first != token(tmp_path / "other") and len(first) >= 43
+    assert (load_or_create_token(tmp_path), path.stat().st_mode & 0o777) == (first, 0o600)
+    assert first != load_or_create_token(tmp_path / "other") and len(first) >= 43
     path.chmod(0o644)
     with pytest.raises(DataError, match="not yours alone") as caught:
-        token(tmp_path)
+        load_or_create_token(tmp_path)
     assert first not in str(caught.value)
     path.chmod(0o600)
     path.write_text("short")
     with pytest.raises(DataError, match="holds no token; remove it"):
-        token(tmp_path)
+        load_or_create_token(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="--state"):
-        token(tmp_path / "file")
+        load_or_create_token(tmp_path / "file")
 
 
 def test_a_worker_names_the_port_that_it_cannot_have_before_it_does_anything(
@@ -402,7 +406,7 @@ def test_a_worker_names_the_port_that_it_cannot_have_before_it_does_anything(
 def test_a_worker_says_where_it_listens_and_never_the_token(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    served.write(tmp_path, SERVED)
+    served_run.write(tmp_path, SERVED)
     job = Job(FederationConfig(), LOCAL, tmp_path, tmp_path)
     with _listening(0, job.config.incremental) as opened:
         assert opened is not None
@@ -412,7 +416,7 @@ def test_a_worker_says_where_it_listens_and_never_the_token(
         said = capsys.readouterr().out
         where = f"http://127.0.0.1:{opened.port}/learn"
         assert said == f"live input: POST to {where}, with the token in {token_path(tmp_path)}\n"
-        assert token(tmp_path) not in said
+        assert load_or_create_token(tmp_path) not in said
         port = opened.port
     with Listener(port), _listening(None, job.config.incremental) as opened:
         assert opened is None, "and the port is free again"
@@ -438,7 +442,7 @@ def test_an_invited_site_learns_as_the_configuration_of_its_own_machine_says(
     assert (job.config.incremental, job.state) == (own, place / "work")
     monkeypatch.setenv("FCCL_STATE", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    served.write(job.state, SERVED)
+    served_run.write(job.state, SERVED)
     Path("federation.toml").write_text('[incremental]\nvalidator = "true"\nmax_chars = 7\n')
-    found = door(None, None, "hospital-a", None, "client_0")
+    found = locate_inbox(None, None, "hospital-a", None, "client_0")
     assert (found.limits, found.state) == (own, job.state), "front doors read the same"

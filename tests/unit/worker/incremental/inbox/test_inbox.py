@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from common.config.config import IncrementalConfig
 from common.errors import DataError
 from worker.incremental.inbox import schema
-from worker.incremental.inbox.inbox import Flooded, Full, Inbox, Taken
+from worker.incremental.inbox.inbox import Inbox, InboxFull, PutResult, RateLimited
 from worker.incremental.inbox.items import Item
 
 CONFIG = IncrementalConfig(items_per_minute=1000)
@@ -54,7 +54,7 @@ def test_an_item_is_kept_as_it_was_said_by_whom_and_when(path: Path) -> None:
     clock = Clock()
     said = item("schön\0\u2028 ", task="ward-3")
     with Inbox(path, CONFIG, clock) as inbox:
-        assert inbox.put([said], "http") == Taken(new=1)
+        assert inbox.put([said], "http") == PutResult(new=1)
         (kept,) = inbox.items("waiting")
         assert (kept.item, kept.source, kept.at, kept.held) == (said, "http", 1000.0, False)
         assert inbox.counts() == dict.fromkeys(inbox.counts(), 0) | {"waiting": 1}
@@ -65,10 +65,10 @@ def test_an_item_is_kept_as_it_was_said_by_whom_and_when(path: Path) -> None:
 
 def test_the_same_item_is_known_in_whatever_state(path: Path) -> None:
     with Inbox(path, CONFIG) as inbox:
-        assert inbox.put([item("a"), item(" a"), item("b")], "learn") == Taken(new=2, known=1)
+        assert inbox.put([item("a"), item(" a"), item("b")], "learn") == PutResult(new=2, known=1)
         mark(path, "a", "settled")
         mark(path, "b", "rejected", "why")
-        assert inbox.put([item("a"), item("b")], "learn") == Taken(known=2, rejected=1)
+        assert inbox.put([item("a"), item("b")], "learn") == PutResult(known=2, rejected=1)
         assert inbox.reasons() == {"why": 1}
 
 
@@ -78,9 +78,9 @@ def test_the_last_word_about_an_input_counts(path: Path) -> None:
         mark(path, "b", "learned")
         mark(path, "c", "settled")
         taken = inbox.put([item(text, "negative") for text in "abc"], "learn")
-        assert taken == Taken(new=3, superseded=3)
-        assert inbox.put([item("a")], "learn") == Taken(new=1, superseded=1), "changed back"
-        assert inbox.put([item("d"), item("d", "negative")], "learn") == Taken(2, 0, 1)
+        assert taken == PutResult(new=3, superseded=3)
+        assert inbox.put([item("a")], "learn") == PutResult(new=1, superseded=1), "changed back"
+        assert inbox.put([item("d"), item("d", "negative")], "learn") == PutResult(2, 0, 1)
         found = [(i.item.fields["text"], i.item.fields["label"]) for i in inbox.items("waiting")]
         assert found == [
             ("b", "negative"), ("c", "negative"), ("a", "positive"), ("d", "negative"),
@@ -107,14 +107,14 @@ def test_a_client_may_send_so_many_items_a_minute_over_all_its_doors(path: Path)
         one.put([item("a")], "learn")
         clock.now += 20
         other.put([item("b"), item("c")], "http")
-        assert one.put([item("a"), item("b")], "learn") == Taken(known=2), "no new ones"
-        with pytest.raises(Flooded) as caught:
+        assert one.put([item("a"), item("b")], "learn") == PutResult(known=2), "no new ones"
+        with pytest.raises(RateLimited) as caught:
             one.put([item("d")], "learn")
         assert caught.value.wait_s == pytest.approx(40)
-        with pytest.raises(Flooded) as caught:
+        with pytest.raises(RateLimited) as caught:
             one.put([item("d"), item("e")], "learn")
         assert caught.value.wait_s == pytest.approx(60)
-        with pytest.raises(Full, match="4 items at once"):
+        with pytest.raises(InboxFull, match="4 items at once"):
             one.put([item(text) for text in "defg"], "learn")
         clock.now += 40
         assert one.put([item("d")], "learn").new == 1
@@ -126,13 +126,13 @@ def test_a_client_may_send_so_many_items_a_minute_over_all_its_doors(path: Path)
 def test_no_more_wait_than_may_and_all_of_a_put_is_taken_or_nothing(path: Path) -> None:
     with Inbox(path, IncrementalConfig(max_waiting=2)) as inbox:
         inbox.put([item("a")], "learn")
-        with pytest.raises(Full, match="3 items would wait, and 2 may at most"):
+        with pytest.raises(InboxFull, match="3 items would wait, and 2 may at most"):
             inbox.put([item("b"), item("c"), item("a", "negative")], "learn")
         assert [(i.item.fields, i.state) for i in inbox.items()] == [(item("a").fields, "waiting")]
         inbox.put([item("b")], "learn")
         mark(path, "a", "rejected", "why")
         inbox.put([item("c")], "learn")
-        with pytest.raises(Full):
+        with pytest.raises(InboxFull):
             inbox.retry()
         mark(path, "b", "learned")
         assert inbox.retry() == 1
@@ -196,7 +196,7 @@ def test_kill_9_loses_nothing_that_was_acknowledged(path: Path) -> None:
     assert found[: len(acknowledged)] == [f"text {n}" for n in acknowledged]
     assert len(found) <= len(acknowledged) + 1, "at most the one that was being written"
     with Inbox(path, CONFIG) as inbox:
-        assert inbox.put([item("text 0", "x"), item("goes on")], "learn") == Taken(1, 1)
+        assert inbox.put([item("text 0", "x"), item("goes on")], "learn") == PutResult(1, 1)
 
 
 FILLER = """
@@ -245,7 +245,7 @@ def test_a_file_that_another_process_holds_or_that_is_none_is_told(
     with Inbox(path, CONFIG) as inbox, closing(schema.connect(path)) as other:
         other.execute("BEGIN IMMEDIATE")
         inbox._db.execute("PRAGMA busy_timeout = 1")
-        with pytest.raises(schema.Busy, match="another process holds it, nothing was taken"):
+        with pytest.raises(schema.InboxBusy, match="another process holds it, nothing was taken"):
             inbox.put([item("a")], "learn")
         other.execute("ROLLBACK")
         assert inbox.put([item("a")], "learn").new == 1
@@ -257,6 +257,6 @@ def test_a_file_that_another_process_holds_or_that_is_none_is_told(
         Inbox(tmp_path / "file" / "inbox.db", CONFIG)
     newer = schema.inbox_path(tmp_path, "client_1")
     with closing(schema.connect(newer)) as db:
-        db.execute(f"PRAGMA user_version = {schema.FORMAT + 1}")
+        db.execute(f"PRAGMA user_version = {schema.SCHEMA_VERSION + 1}")
     with pytest.raises(DataError, match="a newer fccl"):
         Inbox(newer, CONFIG)

@@ -14,11 +14,11 @@ import pytest
 
 from cli.main import fccl
 from cli.models import incremental
-from common.document.blocks import markdown
+from common.document.blocks import to_markdown
 from common.errors import DataError
 from worker.incremental.inbox import schema
 from worker.incremental.report import history, report
-from worker.incremental.report.stream import figures
+from worker.incremental.report.stream import stream_figures
 
 Measured = tuple[float, float | None]
 
@@ -82,7 +82,7 @@ def state(tmp_path: Path) -> Path:
 
 def test_what_the_gate_saw_before_a_first_batch_completes_the_stream(state: Path) -> None:
     (stream,) = history.read(state, "client_0").streams
-    found = figures(stream.measures)
+    found = stream_figures(stream.measures)
     assert [task.task for task in found.tasks] == ["", "a", "b"]
     # Before the stream, the own data by the anchors and `a` by its new items; `b` after `a`.
     assert found.matrix == ((0.9, 0.5, None), (0.85, 0.75, 0.25), (0.8, 0.7, 1.0))
@@ -94,7 +94,7 @@ def test_items_and_reasons_are_counted_and_no_text_is_told(state: Path) -> None:
     found = history.read(state, "client_0")
     assert (found.items["settled"], found.items["rejected"]) == (2, 2)
     assert found.refused == {"its label is none of the run's classes": 1}
-    text = markdown(report.blocks([found]))
+    text = to_markdown(report.blocks([found]))
     assert "2 batches accepted, 1 rejected" in text
     assert "batch 2 (a, 20 items): it forgets: anchor loss 0.2 to 9.0, over 0.2" in text
     assert "| b (batch 3) | 0.800 | 0.700 | 1.000 |" in text
@@ -111,9 +111,9 @@ def test_another_run_is_another_stream_and_knows_its_own_data_only_when_measured
     found = history.read(state, "client_0")
     assert [stream.run for stream in found.streams] == ["r-1", "r-2"]
     # Its anchors hold items that the first run learned, so they are not the own data alone.
-    assert figures(found.streams[1].measures).matrix == ((None, None), (0.6, 1.0))
-    assert [stream.run for stream in report.shown(found)] == ["r-2"]
-    assert "3 batches of earlier runs" in markdown(report.blocks([found]))
+    assert stream_figures(found.streams[1].measures).matrix == ((None, None), (0.6, 1.0))
+    assert [stream.run for stream in report.latest_streams(found)] == ["r-2"]
+    assert "3 batches of earlier runs" in to_markdown(report.blocks([found]))
 
 
 def test_a_loss_that_is_not_finite_is_not_known(state: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_loss_that_is_not_finite_is_not_known(state: Path) -> None:
         batch(db, "a", nothing, reason="it is not finite")
     found = history.read(state, "client_1")
     assert found.streams[0].batches[0].figure("new_before") is None
-    assert "it is not finite" in markdown(report.blocks([found]))
+    assert "it is not finite" in to_markdown(report.blocks([found]))
     assert "Infinity" not in json.dumps(report.fields([found]))
 
 

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from worker.incremental.report.stream import BEFORE, OWN, Learned, Measure, course, figures
+from worker.incremental.report.stream import (
+    BEFORE,
+    OWN,
+    TaskMeasurement,
+    TaskSpan,
+    performance_over_time,
+    stream_figures,
+)
 
 
-def measures(rows: dict[tuple[int, str], dict[str, float]], *, loss: bool = False) -> list[Measure]:
+def measures(
+    rows: dict[tuple[int, str], dict[str, float]], *, loss: bool = False
+) -> list[TaskMeasurement]:
     """From `(batch, task learned): {task measured: performance}`."""
     return [
-        Measure(batch, learned, task, value if loss else 1.0, None if loss else value, 10)
+        TaskMeasurement(batch, learned, task, value if loss else 1.0, None if loss else value, 10)
         for (batch, learned), row in rows.items()
         for task, value in row.items()
     ]
@@ -25,9 +34,9 @@ THREE: dict[tuple[int, str], dict[str, float]] = {
 
 
 def test_a_stream_is_read_as_published() -> None:
-    found = figures(measures(THREE))
+    found = stream_figures(measures(THREE))
     assert found.metric == "accuracy"
-    assert found.tasks == (Learned(OWN, 0, 0), Learned("a", 1, 2), Learned("b", 3, 3))
+    assert found.tasks == (TaskSpan(OWN, 0, 0), TaskSpan("a", 1, 2), TaskSpan("b", 3, 3))
     assert found.matrix == ((0.9, 0.5, 0.4), (0.8, 0.9, 0.6), (0.85, 0.7, 0.8))
     # Forgotten: own data max(0.9, 0.8) − 0.85, a max(0.5, 0.9) − 0.7; the last task is not asked.
     assert found.forgotten == (pytest.approx(0.05), pytest.approx(0.2), None)
@@ -39,7 +48,7 @@ def test_a_stream_is_read_as_published() -> None:
 
 def test_forgetting_counts_from_the_best_and_transfer_from_when_it_was_learned() -> None:
     # The own data rise by learning a and fall again by b, to where they were.
-    found = figures(
+    found = stream_figures(
         measures({(0, OWN): {OWN: 0.8}, (1, "a"): {OWN: 0.9, "a": 0.9}, (2, "b"): {OWN: 0.8}})
     )
     assert found.forgotten[0] == pytest.approx(0.1)
@@ -48,7 +57,7 @@ def test_forgetting_counts_from_the_best_and_transfer_from_when_it_was_learned()
 
 def test_of_losses_forgetting_is_still_bad_and_transfer_still_good() -> None:
     rows = {(0, OWN): {OWN: 2.0}, (1, "a"): {OWN: 1.5, "a": 1.0}, (2, "b"): {OWN: 1.75, "a": 0.5}}
-    found = figures(measures(rows, loss=True))
+    found = stream_figures(measures(rows, loss=True))
     assert found.metric == "loss"
     assert found.forgotten == (pytest.approx(0.25), pytest.approx(-0.5), None)
     assert found.transferred == (pytest.approx(0.25), pytest.approx(0.5), None)
@@ -56,20 +65,22 @@ def test_of_losses_forgetting_is_still_bad_and_transfer_still_good() -> None:
 
 
 def test_one_measurement_without_accuracy_makes_it_a_matter_of_loss() -> None:
-    rows = [Measure(1, "a", "a", 0.7, 0.5, 4), Measure(2, "a", "a", 0.6, None, 4)]
-    assert figures(rows).metric == "loss"
-    assert course(rows) == {"a": [(1, 0.7), (2, 0.6)]}
+    rows = [TaskMeasurement(1, "a", "a", 0.7, 0.5, 4), TaskMeasurement(2, "a", "a", 0.6, None, 4)]
+    assert stream_figures(rows).metric == "loss"
+    assert performance_over_time(rows) == {"a": [(1, 0.7), (2, 0.6)]}
 
 
 def test_a_task_that_comes_again_is_where_it_was_learned_last() -> None:
     rows = {(1, "a"): {"a": 0.6}, (2, "b"): {"a": 0.5, "b": 0.9}, (3, "a"): {"a": 0.8, "b": 0.7}}
-    found = figures(measures(rows))
-    assert found.tasks == (Learned("b", 2, 2), Learned("a", 1, 3))
+    found = stream_figures(measures(rows))
+    assert found.tasks == (TaskSpan("b", 2, 2), TaskSpan("a", 1, 3))
     assert found.backward_transfer == pytest.approx(-0.2), "of b alone: a gained by its own items"
 
 
 def test_what_was_not_measured_is_left_out() -> None:
-    found = figures(measures({(1, "a"): {OWN: 0.9, "a": 0.9}, (2, "b"): {OWN: 0.7, "b": 0.9}}))
+    found = stream_figures(
+        measures({(1, "a"): {OWN: 0.9, "a": 0.9}, (2, "b"): {OWN: 0.7, "b": 0.9}})
+    )
     assert found.matrix == ((None, None, None), (0.9, 0.9, None), (0.7, None, 0.9))
     assert (found.forgetting, found.backward_transfer) == (pytest.approx(0.2), None)
     assert found.forward_transfer is None
@@ -79,5 +90,5 @@ def test_what_was_not_measured_is_left_out() -> None:
 def test_nothing_and_a_single_task_forget_nothing(
     rows: dict[tuple[int, str], dict[str, float]],
 ) -> None:
-    found = figures(measures(rows))
+    found = stream_figures(measures(rows))
     assert (found.forgetting, found.backward_transfer, found.forward_transfer) == (None,) * 3

@@ -24,12 +24,12 @@ from worker.data.shards import ClientData
 from worker.incremental.inbox import schema
 from worker.incremental.inbox.inbox import Inbox
 from worker.incremental.inbox.items import Item
-from worker.incremental.inbox.learning_store import Book
+from worker.incremental.inbox.learning_store import LearningStore
 from worker.incremental.learner import _model_of
-from worker.incremental.report.history import Batch
+from worker.incremental.report.history import BatchRecord
 from worker.incremental.training import batches
-from worker.incremental.training.batches import Desk
-from worker.incremental.training.shadow import Shadow
+from worker.incremental.training.batches import BatchBuilder
+from worker.incremental.training.shadow import ShadowModel
 from worker.models.loaded import ModelCache
 
 LABELS = ("bad", "fine")
@@ -58,10 +58,10 @@ class Client:
         models = ModelCache(Compute(torch.device("cpu"), threads=1, autocast=False))
         loaded = models.load("classification", base, NOTHING, about.lora, LABELS)
         self.adapter: Tensors = lora.read_adapter(loaded.model)
-        self.book = Book(self.put("", ()))
-        self.shadow = Shadow(loaded, about, CONFIG, autocast=False)
+        self.book = LearningStore(self.put("", ()))
+        self.shadow = ShadowModel(loaded, about, CONFIG, autocast=False)
         data = ClientData(root / "clients")
-        self.desk = Desk("client_0", self.book, self.shadow, data, about, CONFIG)
+        self.desk = BatchBuilder("client_0", self.book, self.shadow, data, about, CONFIG)
 
     def put(self, name: str, rows: Sequence[Labelled]) -> Path:
         with Inbox(self.path, CONFIG) as inbox:
@@ -74,10 +74,12 @@ class Client:
         """Items that were accepted before, the first of them held out."""
         self.put(name, rows)
         ids = [entry.id for entry in self.book.entries("waiting")]
-        batch = Batch(0, "run-1", 0, "cls", name, 0.0, len(ids), held, 1, 0.0, "accepted", "", {})
+        batch = BatchRecord(
+            0, "run-1", 0, "cls", name, 0.0, len(ids), held, 1, 0.0, "accepted", "", {}
+        )
         self.book.accept(batch, ids[held:], ids[:held], self.adapter, self.adapter, {})
 
-    def prepared(self) -> batches.Prepared:
+    def prepared(self) -> batches.LearningBatch:
         return self.desk.prepared(self.book.entries("waiting"), self.adapter, split=True)
 
 
@@ -146,9 +148,9 @@ def test_as_much_of_a_lesson_is_kept_as_the_gate_lets_pass(
 ) -> None:
     shadow: Any = Curve(anchors)
     nobody: Any = None
-    desk = Desk("client_0", nobody, shadow, nobody, nobody, CONFIG)
+    desk = BatchBuilder("client_0", nobody, shadow, nobody, nobody, CONFIG)
     exams: Any = ("new",), ("anchors",)
-    prepared = batches.Prepared((), (), (), *exams, ())
+    prepared = batches.LearningBatch((), (), (), *exams, ())
     theta, learned, before = ({"x": np.array([x])} for x in (0.0, 1.0, 100.0))
     found = desk.judge(prepared, theta, learned, [before])
     assert (found.share, found.reason) == (share, reason)

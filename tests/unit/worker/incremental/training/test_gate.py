@@ -12,17 +12,17 @@ from common.protocol.records import RowKind
 from learning.evaluation.measuring import Measurement
 from worker.incremental.training import replay
 from worker.incremental.training.batches import helps
-from worker.incremental.training.gate import Figures, refusal
-from worker.incremental.training.shadow import rate
+from worker.incremental.training.gate import GateFigures, refusal
+from worker.incremental.training.shadow import learning_rate
 
 CONFIG = IncrementalConfig()
 
 
 def figures(
     new: tuple[float, float], anchor: tuple[float, float] | None, norm: float = 1.0
-) -> Figures:
+) -> GateFigures:
     anchors = [Measurement(loss) for loss in anchor] if anchor else [None, None]
-    return Figures(Measurement(new[0]), Measurement(new[1]), anchors[0], anchors[1], norm, 2.0)
+    return GateFigures(Measurement(new[0]), Measurement(new[1]), anchors[0], anchors[1], norm, 2.0)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def figures(
         (figures((1.0, 0.9), (1.0, math.inf)), "it is not finite"),
     ],
 )
-def test_the_gate(found: Figures, reason: str) -> None:
+def test_the_gate(found: GateFigures, reason: str) -> None:
     assert refusal(found, CONFIG)[: len(reason)] == reason
     assert bool(refusal(found, CONFIG)) == bool(reason)
 
@@ -69,28 +69,28 @@ def test_without_a_gate_only_what_is_not_finite_is_refused() -> None:
 
 def test_a_fifth_is_held_out_and_of_a_few_none() -> None:
     keys = [f"{n:02d}" for n in (7, 3, 9, 1, 5, 8, 2, 6, 4, 0)]
-    train, held = replay.hold(keys)
+    train, held = replay.split_held_out(keys)
     assert held == (3, 9)  # "01" and "00" have the smallest hashes
     assert sorted((*train, *held)) == list(range(10))
-    assert replay.hold(keys[:4]) == ((0, 1, 2, 3), ())
+    assert replay.split_held_out(keys[:4]) == ((0, 1, 2, 3), ())
 
 
 def test_a_reservoir_has_its_groups_alike_as_far_as_they_go() -> None:
     rows = ["a1", "a2", "a3", "a4", "a5", "b1", "b2", "c1"]
-    chosen = replay.reservoir(rows, 6, 0, lambda row: row[0])
+    chosen = replay.balanced_sample(rows, 6, 0, lambda row: row[0])
     assert len(chosen) == 6 and len(set(chosen)) == 6
     assert [sum(row[0] == group for row in chosen) for group in "abc"] == [3, 2, 1]
 
 
 def test_half_of_what_is_trained_on_is_new() -> None:
-    mix = replay.mixed(["n1", "n2"], ["o1", "o2", "o3"], 8, 0.5)
+    mix = replay.mix(["n1", "n2"], ["o1", "o2", "o3"], 8, 0.5)
     assert sorted(mix) == ["n1", "n1", "n2", "n2", "o1", "o1", "o2", "o3"]
-    assert replay.mixed(["n"], [], 3, 0.5) == ["n"] * 3
+    assert replay.mix(["n"], [], 3, 0.5) == ["n"] * 3
 
 
 @pytest.mark.parametrize(("new", "expected"), [(1, 5), (4, 10), (100, 20)])
 def test_more_items_get_more_steps_up_to_the_limit(new: int, expected: int) -> None:
-    assert replay.steps(new, 8, 0.5, 20) == expected
+    assert replay.step_count(new, 8, 0.5, 20) == expected
 
 
 @pytest.mark.parametrize(
@@ -105,15 +105,30 @@ def test_more_items_get_more_steps_up_to_the_limit(new: int, expected: int) -> N
 def test_the_rate_of_a_lesson_goes_by_its_kind_where_none_is_given(
     kind: RowKind, full: bool, lr: float | None, expected: float
 ) -> None:
-    assert rate(IncrementalConfig(lr=lr), kind, full=full) == expected
+    assert learning_rate(IncrementalConfig(lr=lr), kind, full=full) == expected
 
 
 def test_groups_are_alike_unless_that_leaves_too_few() -> None:
     rows = ["a1", "b1", "a2", "a3", "b2", "a4", "a5"]
-    assert replay.alike(rows, 0, lambda row: row[0]) == ["a1", "b1", "a2", "b2"]
-    assert replay.alike(rows, 6, lambda row: row[0]) == ["a1", "b1", "a2", "b2", "a3", "a4"]
-    assert replay.alike(rows, 99, lambda row: row[0]) == ["a1", "b1", "a2", "b2", "a3", "a4", "a5"]
-    assert replay.alike([], 5) == []
+    assert replay.balanced_prefix(rows, 0, lambda row: row[0]) == ["a1", "b1", "a2", "b2"]
+    assert replay.balanced_prefix(rows, 6, lambda row: row[0]) == [
+        "a1",
+        "b1",
+        "a2",
+        "b2",
+        "a3",
+        "a4",
+    ]
+    assert replay.balanced_prefix(rows, 99, lambda row: row[0]) == [
+        "a1",
+        "b1",
+        "a2",
+        "b2",
+        "a3",
+        "a4",
+        "a5",
+    ]
+    assert replay.balanced_prefix([], 5) == []
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def judged(tmp_path: Path, base: Path, judge: Judge) -> Iterator[Stage]:
 
 def attend_until_asked(stage: Stage, judge: Judge, times: int) -> None:
     def asked() -> bool:
-        stage.learner.attend(NEVER)
+        stage.learner.process_inboxes(NEVER)
         return len(judge.asked) == times
 
     eventually(f"the validator is asked {times} times", asked)
@@ -108,9 +108,9 @@ def test_a_task_begins_and_ends_while_the_validator_thinks(judged: Stage, judge:
     wanted = judged.seen()
     judged.put(items("good", "dull"))
     attend_until_asked(judged, judge, 1)
-    judged.learner.attend(NEVER)
+    judged.learner.process_inboxes(NEVER)
     with client_lock(judged.state, "run-1", "client_0", 1):
-        start = judged.learner.prepare(wanted, judged.base, judged.adapter, NEVER)
+        start = judged.learner.prepare_task(wanted, judged.base, judged.adapter, NEVER)
     assert start.unsent is None and not start.learned, "nothing rides that nobody has accepted"
     assert judged.counts() == {"waiting": 12} and judged.local() is None
     judge.say("yes")
@@ -133,7 +133,7 @@ def test_a_yes_about_a_model_that_is_no_more_is_asked_for_again(
     judged.seen(1, newer)
 
     def moved() -> bool:
-        judged.learner.attend(NEVER)
+        judged.learner.process_inboxes(NEVER)
         local = judged.local()
         return local is not None and local.version == 1
 
@@ -158,7 +158,7 @@ def test_a_yes_does_not_bring_back_what_was_taken_back(judged: Stage, judge: Jud
     learner = judged.learner
 
     def heard() -> bool:
-        learner.attend(NEVER)
+        learner.process_inboxes(NEVER)
         return not learner._tutor.asks("client_0")
 
     eventually("the answer is taken", heard)

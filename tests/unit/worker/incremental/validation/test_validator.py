@@ -19,9 +19,15 @@ from common.errors import ConfigError
 from learning.evaluation.measuring import Measurement
 from tests.support.paths import DOCS
 from tests.support.processes import eventually
-from worker.incremental.validation.validator import Case, Sample, Verdict, check, validate
+from worker.incremental.validation.validator import (
+    ValidationRequest,
+    ValidationSample,
+    ValidatorVerdict,
+    ask_validator,
+    check_spec,
+)
 
-CASE = Case(
+CASE = ValidationRequest(
     client_id="client_0",
     kind="cls",
     task="books",
@@ -31,7 +37,7 @@ CASE = Case(
     anchor_before=None,
     anchor_after=None,
     norm=0.125,
-    samples=(Sample("a secret text", "good", "bad", "good"),),
+    samples=(ValidationSample("a secret text", "good", "bad", "good"),),
 )
 LONG_S = 60.0
 YES = '{"accept": true}'
@@ -42,8 +48,8 @@ def sh(script: str) -> str:
     return f"sh -c {shlex.quote(script)}"
 
 
-def ask(script: str, timeout_s: float = LONG_S) -> Verdict:
-    return validate(sh(script), CASE, timeout_s)
+def ask(script: str, timeout_s: float = LONG_S) -> ValidatorVerdict:
+    return ask_validator(sh(script), CASE, timeout_s)
 
 
 def test_a_command_is_told_the_case_and_its_word_counts() -> None:
@@ -53,9 +59,11 @@ def test_a_command_is_told_the_case_and_its_word_counts() -> None:
         " 'reason': f\"{c['format']} {c['items']} {c['anchor_after']} {s['before']}\"}))"
     )
     spec = shlex.join([sys.executable, "-I", "-S", "-c", program])
-    assert validate(spec, CASE, LONG_S) == Verdict(True, "1 6 None bad")
+    assert ask_validator(spec, CASE, LONG_S) == ValidatorVerdict(True, "1 6 None bad")
     worse = replace(CASE, new_after=Measurement(2.0))
-    assert validate(spec, worse, LONG_S) == Verdict(False, "the validator says no: 1 6 None bad")
+    assert ask_validator(spec, worse, LONG_S) == ValidatorVerdict(
+        False, "the validator says no: 1 6 None bad"
+    )
 
 
 def test_the_documented_program_understands_the_documented_case(tmp_path: Path) -> None:
@@ -68,15 +76,15 @@ def test_the_documented_program_understands_the_documented_case(tmp_path: Path) 
         for name, value in told.items()
         if name.endswith(("_before", "_after"))
     }
-    samples = tuple(Sample(**sample) for sample in told["samples"])
+    samples = tuple(ValidationSample(**sample) for sample in told["samples"])
     kept = {name: told[name] for name in ("client_id", "kind", "task", "items", "norm")}
-    case = Case(**kept, **measured, samples=samples)
+    case = ValidationRequest(**kept, **measured, samples=samples)
     assert json.loads(json.dumps(case.fields())) == told
     (tmp_path / "check.py").write_text(program)
     spec = shlex.join([sys.executable, "-I", "-S", str(tmp_path / "check.py")])
-    assert validate(spec, case, LONG_S) == Verdict(True, "")
+    assert ask_validator(spec, case, LONG_S) == ValidatorVerdict(True, "")
     worse = replace(case, anchor_after=Measurement(0.3, 0.81))
-    assert validate(spec, worse, LONG_S).reason.endswith("accuracy fell by 10 points")
+    assert ask_validator(spec, worse, LONG_S).reason.endswith("accuracy fell by 10 points")
 
 
 def test_a_loss_that_is_not_finite_reaches_it_as_null() -> None:
@@ -84,7 +92,7 @@ def test_a_loss_that_is_not_finite_reaches_it_as_null() -> None:
     script = (
         'grep -q \'"new_after": {"loss": null, "accuracy": null}\' && echo \'{"accept": true}\''
     )
-    assert validate(sh(script), odd, LONG_S).accepted
+    assert ask_validator(sh(script), odd, LONG_S).accepted
 
 
 @pytest.mark.parametrize(
@@ -106,13 +114,13 @@ def test_a_loss_that_is_not_finite_reaches_it_as_null() -> None:
     ],
 )
 def test_anything_but_a_plain_yes_is_no(script: str, reason: str) -> None:
-    assert ask(script) == Verdict(False, reason)
+    assert ask(script) == ValidatorVerdict(False, reason)
 
 
 def test_a_command_need_not_read_a_large_case() -> None:
-    large = replace(CASE, samples=(Sample("x" * 2_000_000, "", "", ""),))
-    assert validate(sh(f"exec 0<&-; echo '{YES}'"), large, LONG_S).accepted
-    assert validate(sh(f"cat >/dev/null; echo '{YES}'"), large, LONG_S).accepted
+    large = replace(CASE, samples=(ValidationSample("x" * 2_000_000, "", "", ""),))
+    assert ask_validator(sh(f"exec 0<&-; echo '{YES}'"), large, LONG_S).accepted
+    assert ask_validator(sh(f"cat >/dev/null; echo '{YES}'"), large, LONG_S).accepted
 
 
 def test_of_a_command_that_hangs_nothing_is_left(tmp_path: Path) -> None:
@@ -120,7 +128,7 @@ def test_of_a_command_that_hangs_nothing_is_left(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)  # its end comes when no writer lives
     found = ask(f"(echo begun; exec sleep 1000) > {pipe} & wait", timeout_s=1.0)
-    assert found == Verdict(False, "the validator gave no answer within 1 s")
+    assert found == ValidatorVerdict(False, "the validator gave no answer within 1 s")
     assert os.read(reader, 100) == b"begun\n"
     eventually("the end of what the command had started", lambda: _ended(reader))
     os.close(reader)
@@ -143,13 +151,15 @@ def test_a_command_does_not_see_fccls_secrets(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_command_that_has_gone_since_the_worker_started_is_a_no(tmp_path: Path) -> None:
-    program = tmp_path / "check"
+    program = tmp_path / "check_spec"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o700)
-    check(str(program))
+    check_spec(str(program))
     program.unlink()
-    found = validate(str(program), CASE, LONG_S)
-    assert found == Verdict(False, "the validator cannot be started: No such file or directory")
+    found = ask_validator(str(program), CASE, LONG_S)
+    assert found == ValidatorVerdict(
+        False, "the validator cannot be started: No such file or directory"
+    )
 
 
 @pytest.mark.parametrize(
@@ -164,16 +174,16 @@ def test_a_command_that_has_gone_since_the_worker_started_is_a_no(tmp_path: Path
 )
 def test_a_spec_that_can_be_no_validator_is_found_at_the_start(spec: str, said: str) -> None:
     with pytest.raises(ConfigError, match=r"incremental\.validator") as raised:
-        check(spec)
+        check_spec(spec)
     assert said in raised.value.what
     assert raised.value.remedy
     assert "word" not in str(raised.value)
-    assert not validate(spec, CASE, LONG_S).accepted  # and it never raises
+    assert not ask_validator(spec, CASE, LONG_S).accepted  # and it never raises
 
 
 def test_what_can_be_one_passes() -> None:
     for spec in ("", "sh -c 'exit 1'", "http://127.0.0.1:1/check", "https://user:word@host/"):
-        check(spec)
+        check_spec(spec)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -233,10 +243,10 @@ def test_a_server_is_told_the_case_past_any_proxy(
 ) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    assert validate(f"http://{server}/yes", CASE, LONG_S) == Verdict(True, "fine")
+    assert ask_validator(f"http://{server}/yes", CASE, LONG_S) == ValidatorVerdict(True, "fine")
     assert Handler.asked == json.loads(json.dumps(CASE.fields()))
-    no = validate(f"http://user:word@{server}/no", CASE, LONG_S)
-    assert no == Verdict(False, "the validator says no: not these")
+    no = ask_validator(f"http://user:word@{server}/no", CASE, LONG_S)
+    assert no == ValidatorVerdict(False, "the validator says no: not these")
 
 
 @pytest.mark.parametrize(
@@ -250,21 +260,23 @@ def test_a_server_is_told_the_case_past_any_proxy(
     ],
 )
 def test_any_other_answer_of_a_server_is_no(server: str, path: str, reason: str) -> None:
-    found = validate(f"http://user:word@{server}/{path}", CASE, LONG_S)
+    found = ask_validator(f"http://user:word@{server}/{path}", CASE, LONG_S)
     assert not found.accepted
     assert found.reason.endswith(reason)
     assert "word" not in found.reason
 
 
 def test_the_time_out_holds_for_the_whole_of_an_answer_that_drips(server: str) -> None:
-    found = validate(f"http://{server}/drip", CASE, 0.5)
-    assert found == Verdict(False, "the validator gave no answer within 0.5 s")
+    found = ask_validator(f"http://{server}/drip", CASE, 0.5)
+    assert found == ValidatorVerdict(False, "the validator gave no answer within 0.5 s")
 
 
 def test_a_server_that_is_not_there_is_a_no_that_names_it_without_its_password() -> None:
-    found = validate("http://user:word@127.0.0.1:1/x?key=word", CASE, LONG_S)
-    assert found == Verdict(False, "the validator at 127.0.0.1:1: the connection is refused")
-    nowhere = validate("http://host.invalid/", CASE, LONG_S)
+    found = ask_validator("http://user:word@127.0.0.1:1/x?key=word", CASE, LONG_S)
+    assert found == ValidatorVerdict(
+        False, "the validator at 127.0.0.1:1: the connection is refused"
+    )
+    nowhere = ask_validator("http://host.invalid/", CASE, LONG_S)
     assert not nowhere.accepted
     assert "host.invalid" in nowhere.reason
 

@@ -15,11 +15,11 @@ from common.errors import DataError
 from common.protocol.records import CurrentModel
 from common.protocol.tensors import Tensors
 from worker.incremental.inbox import schema
-from worker.incremental.serving import served
+from worker.incremental.serving import served_run
 
 
 @dataclass(frozen=True)
-class Current:
+class ClientModel:
     """A client's model.
 
     Attributes:
@@ -35,14 +35,14 @@ class Current:
     mark: str
 
 
-def load_current(state: Path, client_id: str) -> Current:
+def load_client_model(state: Path, client_id: str) -> ClientModel:
     """The client's model as its worker left it.
 
     Raises:
         DataError: No worker of this machine has seen a model yet, or a file is damaged.
     """
-    told = served.read(state)
-    found = None if told is None else served.model(state, told.run)
+    told = served_run.read(state)
+    found = None if told is None else served_run.model(state, told.run)
     if found is None:
         raise DataError(
             f"no worker has brought a model to {state} yet",
@@ -51,7 +51,7 @@ def load_current(state: Path, client_id: str) -> Current:
     model, adapter = found
     path = schema.inbox_path(state, client_id)
     if not path.exists():
-        return Current(model, adapter, local=False, mark=f"{model.run}.{model.version}")
+        return ClientModel(model, adapter, local=False, mark=f"{model.run}.{model.version}")
     db = schema.connect(path)
     try:
         row = db.execute(
@@ -64,7 +64,7 @@ def load_current(state: Path, client_id: str) -> Current:
     finally:
         db.close()
     if row is None:
-        return Current(model, adapter, local=False, mark=f"{model.run}.{model.version}")
+        return ClientModel(model, adapter, local=False, mark=f"{model.run}.{model.version}")
     version, tensors, batch = row
     own = model.model_copy(update={"version": version})
-    return Current(own, load(tensors), local=True, mark=f"{model.run}.{version}.{batch}")
+    return ClientModel(own, load(tensors), local=True, mark=f"{model.run}.{version}.{batch}")

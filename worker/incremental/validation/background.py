@@ -9,7 +9,7 @@ import threading
 from dataclasses import dataclass, field
 
 from worker.incremental.validation import validator
-from worker.incremental.validation.validator import Case, Verdict
+from worker.incremental.validation.validator import ValidationRequest, ValidatorVerdict
 
 AT_ONCE = 4  # of a worker of many clients: the others wait for their turn, and for the time-out
 
@@ -17,10 +17,10 @@ AT_ONCE = 4  # of a worker of many clients: the others wait for their turn, and 
 @dataclass
 class _Question:
     thread: threading.Thread
-    answer: list[Verdict] = field(default_factory=list)
+    answer: list[ValidatorVerdict] = field(default_factory=list)
 
 
-class Verdicts:
+class BackgroundValidator:
     """Of one worker."""
 
     def __init__(self, spec: str, timeout_s: float) -> None:
@@ -40,14 +40,16 @@ class Verdicts:
         """Whether there is a validator."""
         return bool(self._spec)
 
-    def ask(self, client: str, case: Case) -> None:
+    def ask(self, client: str, case: ValidationRequest) -> None:
         """Begin to ask about a client's lesson; the answer to an earlier one was taken."""
-        answer: list[Verdict] = []
+        answer: list[ValidatorVerdict] = []
 
         def work() -> None:
             with self._turns:
                 if not self._stopped.is_set():
-                    found = validator.validate(self._spec, case, self._timeout_s, self._stopped)
+                    found = validator.ask_validator(
+                        self._spec, case, self._timeout_s, self._stopped
+                    )
                     answer.append(found)
 
         thread = threading.Thread(target=work, name=f"validator {client}", daemon=True)
@@ -58,7 +60,7 @@ class Verdicts:
         """Clients with an answer that is to be taken."""
         return [client for client, question in self._questions.items() if question.answer]
 
-    def take(self, client: str) -> Verdict | None:
+    def take(self, client: str) -> ValidatorVerdict | None:
         """The answer about a client's lesson; None while there is none."""
         question = self._questions[client]
         if not question.answer:

@@ -28,7 +28,7 @@ REQUEST_S = 10.0  # a client that sends nothing is cut off
 App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
-def registry() -> CollectorRegistry:
+def new_registry() -> CollectorRegistry:
     """A registry of our own, with the process's memory, processor time and open files."""
     # Else a second series for every counter, which Prometheus does not use.
     disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -37,7 +37,7 @@ def registry() -> CollectorRegistry:
     return own
 
 
-class Derived(Collector):
+class ComputedMetrics(Collector):
     """Figures that are looked up when they are scraped, in the server's thread."""
 
     def __init__(self, derive: Callable[[], Iterable[Metric]]) -> None:
@@ -84,7 +84,7 @@ def _probe(start: Callable[..., Any], problems: Iterable[str]) -> Iterable[bytes
 
 
 @contextlib.contextmanager
-def served(
+def serve(
     operations: OperationsConfig, metrics: CollectorRegistry, health: Health
 ) -> Iterator[None]:
     """Answer, in threads of its own, for as long as the block runs; nothing where the port is 0.

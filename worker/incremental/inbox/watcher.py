@@ -12,7 +12,7 @@ PATIENCE_S = 2.0  # after the first one, however many follow
 _Mark = tuple[tuple[int, int], ...]
 
 
-class Watch:
+class InboxWatcher:
     """The inboxes of some clients."""
 
     def __init__(self, paths: dict[str, Path], clock: Callable[[], float]) -> None:

@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """An empty figure of so many inches, which lays itself out."""
     from matplotlib.figure import Figure  # noqa: PLC0415  # see above
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def png(drawn: Figure) -> bytes:
+def to_png(drawn: Figure) -> bytes:
     """A figure as a file."""
     out = io.BytesIO()
     drawn.savefig(out, dpi=110, format="png")

@@ -12,20 +12,20 @@ NEVER = Event()
 """Of those who wait until the time is up."""
 
 
-class Unanswered(Exception):
+class ValidatorError(Exception):
     """There is no answer; the text says why, and holds nothing of what was asked."""
 
 
-def late(timeout_s: float) -> Unanswered:
+def late(timeout_s: float) -> ValidatorError:
     """It took too long."""
-    return Unanswered(f"gave no answer within {timeout_s:g} s")
+    return ValidatorError(f"gave no answer within {timeout_s:g} s")
 
 
-def stopped() -> Unanswered:
+def stopped() -> ValidatorError:
     """Nobody waits for it any more."""
-    return Unanswered("was not waited for")
+    return ValidatorError("was not waited for")
 
 
-def too_long() -> Unanswered:
+def too_long() -> ValidatorError:
     """It is over the limit."""
-    return Unanswered(f"gave an answer of more than {MAX_ANSWER // 1024} KiB")
+    return ValidatorError(f"gave an answer of more than {MAX_ANSWER // 1024} KiB")

@@ -21,13 +21,13 @@ from learning.models import base, lora
 from learning.objectives.classification import Classes
 from learning.objectives.template import prompt
 from learning.training.device import Compute, cores
-from worker.incremental.serving import served
-from worker.incremental.serving.current_model import Current, load_current
+from worker.incremental.serving import served_run
+from worker.incremental.serving.client_model import ClientModel, load_client_model
 from worker.models.loaded import Loaded, ModelCache
 
 
 @dataclass(frozen=True)
-class Reply:
+class Prediction:
     """What a model says of a text.
 
     Attributes:
@@ -43,7 +43,7 @@ class Reply:
     probabilities: Mapping[str, float] = field(default_factory=dict)
 
 
-class Respondent:
+class Predictor:
     """A client's model in memory. It is loaded when it is first followed."""
 
     def __init__(self, state: Path, client_id: str, cache: Path) -> None:
@@ -58,22 +58,22 @@ class Respondent:
         compute = Compute(torch.device("cpu"), cores(), autocast=False)
         torch.set_num_threads(compute.threads)
         self._models = ModelCache(compute)
-        self._now: Current | None = None
+        self._now: ClientModel | None = None
 
-    def follow(self) -> Current:
+    def follow(self) -> ClientModel:
         """Become what the client's model is now.
 
         Raises:
             DataError: No worker has brought a model yet, or a file is damaged.
             ModelError: The base model is not on this machine, or cannot be loaded.
         """
-        found = load_current(self._state, self._client)
+        found = load_client_model(self._state, self._client)
         if self._now is None or found.mark != self._now.mark:
             lora.write_adapter(self._loaded(found.model).model, found.adapter)
             self._now = found
         return found
 
-    def reply(self, text: str, new_tokens: int, drawn: Drawn | None = None) -> Reply:
+    def reply(self, text: str, new_tokens: int, drawn: Drawn | None = None) -> Prediction:
         """What the client's model says, as it is now.
 
         Args:
@@ -88,7 +88,7 @@ class Respondent:
         now = self.follow()
         return self._say(now.model, now.local, text, new_tokens, drawn)
 
-    def common(self, text: str, new_tokens: int) -> Reply:
+    def common(self, text: str, new_tokens: int) -> Prediction:
         """What the newest global version says, without what was learned here.
 
         Raises:
@@ -101,8 +101,8 @@ class Respondent:
         self._now = None  # also where this is interrupted: the next question restores it
         return self._say(model, False, text, new_tokens, None)
 
-    def _global(self, now: Current) -> tuple[CurrentModel, Tensors]:
-        found = served.model(self._state, now.model.run)
+    def _global(self, now: ClientModel) -> tuple[CurrentModel, Tensors]:
+        found = served_run.model(self._state, now.model.run)
         if found is None:
             raise DataError(
                 f"the newest version of run {now.model.run} is gone from {self._state}",
@@ -126,14 +126,14 @@ class Respondent:
         text: str,
         new_tokens: int,
         drawn: Drawn | None,
-    ) -> Reply:
+    ) -> Prediction:
         loaded = self._loaded(model)
         if model.objective != "classification":
             asked = [prompt(text)]
             [answer] = generate(loaded.model, loaded.tokenizer, asked, new_tokens, drawn=drawn)
-            return Reply(model.version, local, answer)
+            return Prediction(model.version, local, answer)
         row = Labelled(text, model.labels[0])  # of some class: it is not looked at
         encoded = Classes(model.labels).encode(loaded.tokenizer, [row], model.max_length)
         [found] = class_probabilities(loaded.model, encoded.examples, 1)
         ordered = sorted(zip(model.labels, found, strict=True), key=lambda pair: -pair[1])
-        return Reply(model.version, local, ordered[0][0], dict(ordered))
+        return Prediction(model.version, local, ordered[0][0], dict(ordered))

@@ -9,7 +9,7 @@ _NOT_YET_VALID, _EXPIRED = 9, 10
 _WRONG_HOST, _WRONG_ADDRESS = 62, 64
 
 
-def trusting(ca: str | None) -> ssl.SSLContext:
+def verifying_context(ca: str | None) -> ssl.SSLContext:
     """Settings that verify a server by these certificates (PEM); by the system's without.
 
     Raises:
@@ -18,7 +18,7 @@ def trusting(ca: str | None) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=ca)
 
 
-def unreadable(ca: str | None, error: OSError, key: str) -> tuple[str, str]:
+def explain_unreadable_ca(ca: str | None, error: OSError, key: str) -> tuple[str, str]:
     """What is wrong with a file of certificates, and the remedy."""
     # An SSLError's own text is OpenSSL's, with the line of its source.
     reason = "no PEM" if isinstance(error, ssl.SSLError) else error.strerror
@@ -28,7 +28,7 @@ def unreadable(ca: str | None, error: OSError, key: str) -> tuple[str, str]:
     )
 
 
-def fault(error: BaseException, key: str) -> tuple[str, str] | None:
+def explain_tls_error(error: BaseException, key: str) -> tuple[str, str] | None:
     """What is wrong with a server's certificate or its TLS, and the remedy.
 
     Args:

@@ -15,19 +15,19 @@ from common.config.config import IncrementalConfig
 from common.errors import DataError
 from worker.incremental.inbox import items
 from worker.incremental.inbox.items import Item
-from worker.incremental.serving.served import Served
+from worker.incremental.serving.served_run import ServedRun
 
 STREAM = "task"  # the field that names it
 _ESCAPED = 12  # bytes of JSON for a character at most: a pair of surrogates, each as \uXXXX
 _REST = 64 * 1024  # fields that are none of the item's
 
 
-def max_bytes(limits: IncrementalConfig) -> int:
+def max_json_bytes(limits: IncrementalConfig) -> int:
     """How long the JSON of one item may be: no item that is taken is longer."""
     return _ESCAPED * limits.max_chars + _REST
 
 
-def parsed(data: bytes) -> object:
+def parse_json(data: bytes) -> object:
     """What JSON says.
 
     Raises:
@@ -47,7 +47,7 @@ def parsed(data: bytes) -> object:
 
 
 @dataclass(frozen=True)
-class Intake:
+class ItemParser:
     """What one client's inbox takes.
 
     Attributes:
@@ -57,7 +57,7 @@ class Intake:
     """
 
     limits: IncrementalConfig
-    served: Served
+    served: ServedRun
     task: str = items.TASK
 
     def item(self, record: object) -> Item:

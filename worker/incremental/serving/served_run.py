@@ -21,11 +21,11 @@ from common.protocol.records import (
     Adapter,
     ClassNames,
     CurrentModel,
-    Label,
+    Identifier,
     Record,
     RowKind,
     RunId,
-    tuple_of,
+    list_to_tuple,
 )
 from common.protocol.tensors import Tensors
 from common.protocol.wire import pack, unpack
@@ -34,17 +34,19 @@ FILE = "served.json"
 LOCK_S = 30.0
 
 
-class Served(Record):
+class ServedRun(Record):
     """What a worker of this machine serves, or served last."""
 
     run: RunId
-    name: Label
-    clients: Annotated[tuple[Label, ...], Field(max_length=4096), BeforeValidator(tuple_of)]
-    kinds: Annotated[tuple[RowKind, ...], BeforeValidator(tuple_of)] = ()
-    labels: Annotated[ClassNames, BeforeValidator(tuple_of)] = ()
+    name: Identifier
+    clients: Annotated[
+        tuple[Identifier, ...], Field(max_length=4096), BeforeValidator(list_to_tuple)
+    ]
+    kinds: Annotated[tuple[RowKind, ...], BeforeValidator(list_to_tuple)] = ()
+    labels: Annotated[ClassNames, BeforeValidator(list_to_tuple)] = ()
 
 
-def write(state: Path, served: Served) -> None:
+def write(state: Path, served: ServedRun) -> None:
     """Tell it; whoever comes last is believed.
 
     Raises:
@@ -53,7 +55,7 @@ def write(state: Path, served: Served) -> None:
     _durable(state / "inbox" / FILE, served.model_dump_json().encode())
 
 
-def read(state: Path) -> Served | None:
+def read(state: Path) -> ServedRun | None:
     """What a worker told last; None where none ever ran.
 
     Raises:
@@ -61,7 +63,7 @@ def read(state: Path) -> Served | None:
     """
     path = state / "inbox" / FILE
     try:
-        return Served.model_validate_json(path.read_bytes())
+        return ServedRun.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValidationError):

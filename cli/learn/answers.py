@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from common.protocol.records import CurrentModel, one_line
 
 if TYPE_CHECKING:
-    from worker.incremental.serving.answers import Reply
+    from worker.incremental.serving.predictor import Prediction
 
 SHOWN = 5  # classes in one line
 
 
 @dataclass(frozen=True)
-class Said:
+class Answers:
     """What there is to one text.
 
     Attributes:
@@ -31,17 +31,17 @@ class Said:
 
     asked: str
     model: CurrentModel
-    mine: Reply
-    other: Reply | None = None
-    common: Reply | None = None
+    mine: Prediction
+    other: Prediction | None = None
+    common: Prediction | None = None
 
     @property
-    def second(self) -> Reply | None:
+    def second(self) -> Prediction | None:
         """The other answer, if it is another one."""
         return self.other if self.other and self.other.text != self.mine.text else None
 
 
-def blocks(said: Said) -> list[str]:
+def blocks(said: Answers) -> list[str]:
     """For a terminal: the answer, or several with their titles."""
     mine, second, common = said.mine, said.second, said.common
     own = [_block(mine)] if second is None else [f"1: {_block(mine)}", f"2: {_block(second)}"]
@@ -52,12 +52,12 @@ def blocks(said: Said) -> list[str]:
     return [f"{title}: {own[0]}", *own[1:], f"global (version {common.version}): {_block(common)}"]
 
 
-def line(said: Said) -> str:
+def line(said: Answers) -> str:
     """For a pipe: one line, with tabs between several answers."""
     return "\t".join(" ".join(block.split()) for block in blocks(said))
 
 
-def fields(said: Said, client: str) -> dict[str, Any]:
+def fields(said: Answers, client: str) -> dict[str, Any]:
     """For a program."""
     found = {
         "client": client,
@@ -100,7 +100,7 @@ def chosen(word: str, labels: Sequence[str]) -> str | None:
     return None
 
 
-def _block(reply: Reply) -> str:
+def _block(reply: Prediction) -> str:
     if not reply.probabilities:
         return clean(reply.text) or "(an empty answer)"
     (label, first), *others = reply.probabilities.items()
@@ -110,7 +110,7 @@ def _block(reply: Reply) -> str:
     return f"{one_line(label)} {first:.0%}" + (f" ({', '.join(shown)})" if shown else "")
 
 
-def _fields(reply: Reply) -> dict[str, Any]:
+def _fields(reply: Prediction) -> dict[str, Any]:
     if not reply.probabilities:
         return {"answer": reply.text}
     rounded = {name: round(value, 6) for name, value in reply.probabilities.items()}
