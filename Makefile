@@ -39,7 +39,7 @@ picture: $(VENV)/.run  ## the picture of the README
 
 screenshot: $(VENV)/.run  ## the screen of the README, from a replay
 	test -d runs/picture || $(VENV)/bin/fccl demo --plain --out runs/picture
-	$(VENV)/bin/python -m tui.picture runs/picture docs/tui.svg
+	$(VENV)/bin/python -m tui.screenshot runs/picture docs/tui.svg
 
 comparison: $(VENV)/.run  ## base, single clients, federation, central: docs/benchmarks.md
 	$(VENV)/bin/python -m benchmarks.comparison

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from common.protocol import codec
-from common.protocol.records import CodecName
+from common.protocol.fields import CodecName
 
 NAMES: tuple[CodecName, ...] = ("fp32", "bf16", "int8", "int4", "topk")
 

@@ -16,7 +16,6 @@ import argparse
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,10 +27,11 @@ from cli.demo import command
 from common.config import config as configuration
 from common.config.config import FederationConfig, PhaseConfig
 from common.paths import cache_dir
+from common.protocol.tasks import LocalTraining
 from common.protocol.tensors import Tensors
 from coordinator.core.tasks import learning_rate
-from learning.data import rows, shards
-from learning.models import base, for_objective, lora
+from learning.data import prepared_data, rows, splits
+from learning.models import base, lora, objective_model
 from learning.objectives import classification, registry
 from learning.training import loop
 from learning.training.device import Compute, detect
@@ -109,25 +109,25 @@ class Bench:
         self._config, self._phase = config, config.phase[0]
         self._compute: Compute = detect()
         dealt = json.loads((config.run.path / "clients" / "data.json").read_text())
-        prepared = shards.load(config.run.path / "clients")
+        prepared = prepared_data.load(config.run.path / "clients")
         name, labels = self._phase.objective, tuple(dealt["labels"])
         found = base.resolve(
             config.model.name, config.model.revision, cache_dir(), lambda message, fraction: None
         )
-        loaded = for_objective.load_for(name, found.path, labels, self._compute.device)
-        self._objective = registry.make(name, None, labels)
+        loaded = objective_model.load_for_objective(name, found.path, labels, self._compute.device)
+        self._objective = registry.make_objective(name, None, labels)
         self._classes = len(labels)
         self._tokenizer = loaded.tokenizer
         self.model = lora.attach(loaded.model, config.model.lora, config.run.seed)
         self.start: Tensors = lora.read_adapter(self.model)
         self._kind = self._phase.kind
         self.heldout = self._examples(
-            rows.load(self._kind, str(heldout), say=print).rows
+            rows.load(self._kind, str(heldout), on_message=print).rows
             if heldout
             else rows.read(self._kind, prepared.heldout[self._kind]).rows
         )
         self.shards = [
-            self._examples(shards.split(rows.read(self._kind, shard.path).rows).train)
+            self._examples(splits.split_rows(rows.read(self._kind, shard.path).rows).train)
             for shard in prepared.shards
         ]
 
@@ -140,10 +140,11 @@ class Bench:
 
         With `resets`, the federation's own procedure is tried, too.
         """
-        tried = [[local(self._phase, steps, rate * self._phase.lr, 0)] for rate in RATES]
+        length = self._config.model.max_length
+        tried = [[local(self._phase, steps, rate * self._phase.lr, length)] for rate in RATES]
         if resets:
-            tried += [list(fresh(self._phase, steps, rate)) for rate in RATES]
-        figures = [self.figures(self._trained(examples, settings)) for settings in tried]
+            tried += [list(fresh(self._phase, steps, rate, length)) for rate in RATES]
+        figures = [self.figures(self._trained(examples, stretches)) for stretches in tried]
         # The better accuracy, where there is one: the advantage is central training's.
         return min(figures, key=lambda each: (-each[1], each[0]))
 
@@ -153,14 +154,16 @@ class Bench:
         found = self._objective.measure(self.model, self.heldout, autocast=self._compute.autocast)
         return [found.loss, found.accuracy or 0.0]
 
-    def _trained(self, examples: Sequence[Any], settings: Sequence[loop.LocalTraining]) -> Tensors:
+    def _trained(self, examples: Sequence[Any], stretches: Sequence[LocalTraining]) -> Tensors:
         if self._kind == "cls":  # as a client would
             strength = self._phase.logit_adjustment
-            examples = classification.adjusted(examples, self._classes, strength)
+            examples = classification.with_logit_adjustment(examples, self._classes, strength)
         lora.write_adapter(self.model, self.start)
-        for plain in settings:
-            each = replace(plain, autocast=self._compute.autocast)  # as workers do
-            loop.train(self.model, self._objective, examples, each)
+        autocast = self._compute.autocast  # as workers do
+        for seed, training in enumerate(stretches):
+            loop.train(
+                self.model, self._objective, examples, training, seed=seed, autocast=autocast
+            )
         return lora.read_adapter(self.model)
 
     def _examples(self, found: Sequence[Any]) -> Sequence[Any]:
@@ -168,17 +171,17 @@ class Bench:
         return self._objective.encode(self._tokenizer, found, length).examples
 
 
-def fresh(phase: PhaseConfig, steps: int, rate: float) -> Iterator[loop.LocalTraining]:
+def fresh(phase: PhaseConfig, steps: int, rate: float, length: int) -> Iterator[LocalTraining]:
     """The federation's own procedure: a fresh optimizer for each task, cosine over versions."""
     tasks = max(1, steps // phase.local_steps)
     for task in range(tasks):
         done = task * phase.versions // tasks
-        yield local(phase, phase.local_steps, rate * learning_rate(phase, done), task)
+        yield local(phase, phase.local_steps, rate * learning_rate(phase, done), length)
 
 
-def local(phase: PhaseConfig, steps: int, lr: float, seed: int) -> loop.LocalTraining:
-    """One stretch of training at a constant rate."""
-    return loop.LocalTraining(batch_size=phase.batch_size, lr=lr, steps=steps, seed=seed)
+def local(phase: PhaseConfig, steps: int, lr: float, length: int) -> LocalTraining:
+    """Return one stretch of training at a constant rate, on examples of at most `length` tokens."""
+    return LocalTraining(batch_size=phase.batch_size, lr=lr, steps=steps, max_length=length)
 
 
 def show(results: Sequence[dict[str, Any]]) -> None:

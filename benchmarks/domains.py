@@ -15,7 +15,7 @@ from __future__ import annotations
 from random import Random
 
 from benchmarks.statements import DOMAINS, UNHEARD, Aspect, Domain
-from learning.data.labelled import Labelled
+from learning.data.row_types import LabelledText
 from learning.synthetic import lexicon as words
 from learning.synthetic.sentiment import LABELS
 
@@ -27,7 +27,7 @@ _OPENED = 0.5  # share of reviews that begin with a neutral sentence
 _FRAMES = ("{0}.", "{0}, and {1}.", "{0}. {1}.", "{1}. {0}.", "{0}; {1}.")
 
 
-def reviews(domain: str, seed: int, n: int, *, unheard: bool = False) -> list[Labelled]:
+def reviews(domain: str, seed: int, n: int, *, unheard: bool = False) -> list[LabelledText]:
     """`n` distinct reviews, half of each of `LABELS`, in mixed order.
 
     Args:
@@ -45,15 +45,15 @@ def reviews(domain: str, seed: int, n: int, *, unheard: bool = False) -> list[La
             if text not in seen:
                 break
         seen.add(text)
-        rows.append(Labelled(text, LABELS[i % 2]))
+        rows.append(LabelledText(text, LABELS[i % 2]))
     rng.shuffle(rows)
     return rows
 
 
-def flipped(rows: list[Labelled]) -> list[Labelled]:
+def flipped(rows: list[LabelledText]) -> list[LabelledText]:
     """The same texts, each with the other label: a user who is mistaken, or means harm."""
     other = dict(zip(LABELS, reversed(LABELS), strict=True))
-    return [Labelled(row.text, other[row.label]) for row in rows]
+    return [LabelledText(row.text, other[row.label]) for row in rows]
 
 
 def statements(aspect: Aspect, good: bool, *, unheard: bool) -> list[str]:

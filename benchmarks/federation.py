@@ -14,20 +14,20 @@ from types import TracebackType
 
 from broker.embedded.broker import EmbeddedBroker, EmbeddedServer
 from broker.protocol import LOCAL
-from cli.run.worker import host
+from cli.run.worker import host_name
 from common.config.config import IncrementalConfig
 from common.errors import RunError
 from common.paths import cache_dir
+from common.protocol.naming import LOCAL_SITE
 from common.software import software_version
 from common.store.embedded import EmbeddedStore
 from coordinator.service import Service
-from coordinator.storage.run import SITE, Run
+from coordinator.storage.run import Run
 from evaluation.live_samples import Sampler
 from learning.training.device import Compute, detect
 from worker.service import Worker, WorkerSettings
 
 LOOK_S = 0.1
-USER = "local"
 
 
 class Federation:
@@ -108,10 +108,10 @@ class Federation:
     def _coordinate(self) -> None:
         service = Service(
             self._run,
-            EmbeddedBroker(self._server, USER),
+            EmbeddedBroker(self._server),
             self._store.open(),
             time.time,
-            users={SITE: USER},
+            users={LOCAL_SITE: LOCAL_SITE},
             listen=lambda event: self._say(f"{event.kind}: {event.text}"),
             volatile=True,
             samples=Sampler(self._run, time.time),
@@ -125,13 +125,13 @@ class Federation:
             data=self._run.directory / "clients",
             state=self.state,
             cache=cache_dir(),
-            host=host(),
+            host=host_name(),
             software=software_version(),
         )
         worker = Worker(
             setting,
             self._run.run_id,
-            EmbeddedBroker(self._server, USER),
+            EmbeddedBroker(self._server),
             (self._store.open(), self._store.open()),
             self._compute,
             time.time,

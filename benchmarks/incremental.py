@@ -39,7 +39,7 @@ from common.config.config import FederationConfig, IncrementalConfig
 from common.errors import FcclError
 from coordinator.storage.run import Run
 from learning.data import rows
-from learning.models import for_objective, lora
+from learning.models import lora, objective_model
 from learning.objectives import registry
 from learning.synthetic.sentiment import LABELS
 from learning.training.device import detect
@@ -199,10 +199,10 @@ class Meter:
         self._compute = detect()
         run = _open(config, "resume")
         run.journal.close()
-        loaded = for_objective.load_for(
+        loaded = objective_model.load_for_objective(
             "classification", run.base_path, LABELS, self._compute.device
         )
-        self._objective = registry.make("classification", None, LABELS)
+        self._objective = registry.make_objective("classification", None, LABELS)
         self._model = lora.attach(loaded.model, config.model.lora, config.run.seed)
         self._tests: Mapping[str, Sequence[Any]] = {
             domain: self._objective.encode(

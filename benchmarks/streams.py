@@ -15,7 +15,7 @@ from random import Random
 from benchmarks import domains
 from common.errors import DataError
 from learning.data import rows
-from learning.data.labelled import Labelled
+from learning.data.row_types import LabelledText
 from learning.synthetic.sentiment import LABELS
 
 FILMS = "films"
@@ -38,7 +38,7 @@ class Lesson:
 
     domain: str
     client: str
-    rows: tuple[Labelled, ...]
+    rows: tuple[LabelledText, ...]
 
     @property
     def task(self) -> str:
@@ -56,8 +56,8 @@ class Course:
         steps: What the learning clients are told, step by step: a lesson for each of them.
     """
 
-    dealt: tuple[Labelled, ...]
-    tests: Mapping[str, tuple[Labelled, ...]]
+    dealt: tuple[LabelledText, ...]
+    tests: Mapping[str, tuple[LabelledText, ...]]
     steps: tuple[tuple[Lesson, ...], ...]
 
 
@@ -122,20 +122,22 @@ def course(folder: Path, clients: Sequence[str], amounts: Amounts, seed: int) ->
     return Course(tuple(dealt), tests, tuple(steps))
 
 
-def _made(name: str, clients: Sequence[str], each: int, seed: int) -> dict[str, Sequence[Labelled]]:
+def _made(
+    name: str, clients: Sequence[str], each: int, seed: int
+) -> dict[str, Sequence[LabelledText]]:
     """Reviews of one domain for each client, all distinct."""
     found = domains.reviews(name, seed, each * len(clients))
     return {client: found[i * each : (i + 1) * each] for i, client in enumerate(clients)}
 
 
-def _films(path: Path) -> list[Labelled]:
+def _films(path: Path) -> list[LabelledText]:
     if not path.is_file():
         raise DataError(
             f"there is no {path}",
             f"name with --data a folder that holds {' and '.join(FILES)}: a sentence, a tab, 0 or 1"
             " on each line, as in the binary Stanford Sentiment Treebank (SST-2)",
         )
-    found = rows.load("cls", str(path), say=lambda text: None).rows
+    found = rows.load("cls", str(path), on_message=lambda text: None).rows
     if odd := {row.label for row in found} - _MEANT.keys():
         raise DataError(f"{path} has the label {min(odd)!r}", "labels are 0 (bad) and 1 (good)")
-    return [Labelled(row.text, _MEANT[row.label]) for row in found]
+    return [LabelledText(row.text, _MEANT[row.label]) for row in found]

@@ -38,14 +38,14 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from common.protocol.records import LoraSpec
+from common.protocol.tasks import LocalTraining, LoraSpec
 from learning.models import lora
 from learning.objectives import dpo, registry
-from learning.objectives.classification import Text
-from learning.objectives.tokens import Example, joined
+from learning.objectives.classification import TokenisedText
+from learning.objectives.tokens import TokenisedExample, make_example
 from learning.training import loop
-from learning.training.compiling import compile_blocks
-from learning.training.device import cores, detect
+from learning.training.compilation import compile_blocks
+from learning.training.device import available_cores, detect
 
 LONGEST = 128  # tokens of an example
 WARM_UP = 2  # steps
@@ -106,7 +106,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=20, help="counted ones")
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=cores())
+    parser.add_argument("--threads", type=int, default=available_cores())
     parser.add_argument("--only", choices=sorted(VARIANTS))
     parser.add_argument("--compiled", action="store_true", help="ours with torch.compile, too")
     parser.add_argument("--json", action="store_true")
@@ -216,14 +216,14 @@ def since(start: Times) -> Times:
 # Data: ids without meaning, which cost what words cost
 
 
-def sft_examples(n: int) -> list[Example]:
+def sft_examples(n: int) -> list[TokenisedExample]:
     """Lengths even from 24 to 128 tokens, of which 30 to 70 % are the prompt."""
     rng = Random("sft")
     found = []
     for _ in range(n):
         length = rng.randint(24, LONGEST)
         asked = round(length * rng.uniform(0.3, 0.7))
-        found.append(joined(_ids(rng, asked), [*_ids(rng, length - asked - 1), END], length))
+        found.append(make_example(_ids(rng, asked), [*_ids(rng, length - asked - 1), END], length))
     return found
 
 
@@ -234,14 +234,19 @@ def dpo_examples(n: int) -> list[dpo.TokenisedPair]:
     for _ in range(n):
         asked = _ids(rng, rng.randint(12, 56))
         answers = [[*_ids(rng, rng.randint(11, 71)), END] for _ in range(2)]
-        found.append(dpo.TokenisedPair(*(joined(asked, answer, len(answer)) for answer in answers)))
+        found.append(
+            dpo.TokenisedPair(*(make_example(asked, answer, len(answer)) for answer in answers))
+        )
     return found
 
 
-def classification_examples(n: int) -> list[Text]:
+def classification_examples(n: int) -> list[TokenisedText]:
     """Texts of 12 to 128 tokens and two classes."""
     rng = Random("classification")
-    return [Text(tuple(_ids(rng, rng.randint(12, LONGEST))), rng.randint(0, 1)) for _ in range(n)]
+    return [
+        TokenisedText(tuple(_ids(rng, rng.randint(12, LONGEST))), rng.randint(0, 1))
+        for _ in range(n)
+    ]
 
 
 def _ids(rng: Random, n: int) -> list[int]:
@@ -295,14 +300,14 @@ def ours(name: str, variant: str, examples: Sequence[Any], folder: str) -> Steps
         steps.tokens.append(report.tokens - sum(steps.tokens))
         return True
 
-    settings = loop.LocalTraining(BATCH[name], 1e-4, epochs=1, autocast=compute.autocast)
+    training = LocalTraining(epochs=1, batch_size=BATCH[name], lr=1e-4, max_length=LONGEST)
     labels = ("0", "1") if name == "classification" else ()
-    objective = registry.make(name, labels=labels)  # type: ignore[arg-type]
-    loop.train(model, objective, examples, settings, note)
+    objective = registry.make_objective(name, labels=labels)  # type: ignore[arg-type]
+    loop.train(model, objective, examples, training, note, autocast=compute.autocast)
     return steps
 
 
-def train_sft(name: str, variant: str, examples: Sequence[Example], folder: str) -> Steps:
+def train_sft(name: str, variant: str, examples: Sequence[TokenisedExample], folder: str) -> Steps:
     """The SFTTrainer of trl."""
     from trl import SFTConfig, SFTTrainer
 
@@ -327,7 +332,7 @@ def train_dpo(name: str, variant: str, pairs: Sequence[dpo.TokenisedPair], folde
 
     rows = []
     for pair in pairs:
-        asked = len(pair.chosen.input_ids) - pair.chosen.learned
+        asked = len(pair.chosen.input_ids) - pair.chosen.target_count
         chosen, rejected = (_text(p.input_ids[asked:-1]) for p in (pair.chosen, pair.rejected))
         prompt = _text(pair.chosen.input_ids[:asked]) + " "
         row = {"prompt": prompt, "chosen": chosen, "rejected": rejected, "length": pair.length}
@@ -359,7 +364,9 @@ def train_dpo(name: str, variant: str, pairs: Sequence[dpo.TokenisedPair], folde
     return _run(trainer, "attention_mask", steps)
 
 
-def train_classification(name: str, variant: str, texts: Sequence[Text], folder: str) -> Steps:
+def train_classification(
+    name: str, variant: str, texts: Sequence[TokenisedText], folder: str
+) -> Steps:
     """The Trainer of transformers."""
     from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 

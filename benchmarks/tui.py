@@ -23,12 +23,14 @@ import time
 from pathlib import Path
 from typing import Any, cast
 
-from common.protocol.records import Event, UpdateSummary, VersionSummary
+from common.protocol.feed import Event
+from common.protocol.updates import ContributionStats
+from common.protocol.versions import UpdateSummary, VersionSummary
 from common.protocol.wire import pack
 from common.store.store import Store
 from common.store.view import ClientRow, RunInfo
-from tui.app import PANES, Watch
-from tui.feed import Feed
+from tui.app import PANES, MonitorApp
+from tui.data.reader import ReaderThread
 
 CLIENTS, VERSIONS, EVENTS = 1000, 1000, 500
 WARM_UP_S, SECONDS = 3.0, 20.0
@@ -102,10 +104,12 @@ def _event(i: int) -> tuple[bytes, dict[bytes, bytes]]:
 def _summary(version: int) -> str:
     update = UpdateSummary(
         task_id=f"t{version}", client_id=f"client_{version % CLIENTS:04}", worker_id="w",
-        base_version=max(0, version - 1), staleness=1, score=1.0, weight=1.0, staleness_factor=0.7,
-        participation_factor=1.0, clip=1.0, coefficient=0.7, num_samples=10, num_tokens=100,
-        steps=5, avg_loss=2.0, loss_before=2.1, loss_after=1.9, delta_norm=1.0, train_seconds=1.0,
-        nbytes=1000,
+        base_version=max(0, version - 1), staleness=1, score=1.0, weight=1.0,
+        staleness_factor=0.7, participation_factor=1.0, clip=1.0, coefficient=0.7, nbytes=1000,
+        stats=ContributionStats(
+            num_samples=10, num_tokens=100, steps=5, avg_loss=2.0, loss_before=2.1,
+            loss_after=1.9, delta_norm=1.0, train_seconds=1.0,
+        ),
     )  # fmt: skip
     summary = VersionSummary(
         version=version, phase=0, at=float(version), sha256="0" * 64, nbytes=1000,
@@ -125,16 +129,16 @@ def _info(looks: int) -> RunInfo:
 
 def _child(pane: str, seconds: float, result: Path) -> None:
     """Run in the terminal, and write the seconds that went by and that were computed."""
-    feed = Feed(lambda: cast(Store, Frames()), "r")
-    app = Watch(feed)
+    reader = ReaderThread(lambda: cast(Store, Frames()), "r")
+    app = MonitorApp(reader)
 
     def ready() -> None:
         app.action_tab(pane)
         app.set_timer(WARM_UP_S, begin)
 
     def begin() -> None:
-        if feed.look().state != "live":  # an empty screen costs nothing
-            app.exit(return_code=1, message=f"nothing is shown: {feed.look()}")
+        if reader.latest().state != "live":  # an empty screen costs nothing
+            app.exit(return_code=1, message=f"nothing is shown: {reader.latest()}")
             return
         wall, used = time.monotonic(), time.process_time()
 

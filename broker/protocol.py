@@ -15,14 +15,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Literal, Protocol
 
 from common.errors import BrokerError, ConfigError, WireError
+from common.protocol.naming import LOCAL_SITE
 
 Headers = Mapping[str, str | int]
 QueueType = Literal["classic", "quorum"]
-StateListener = Callable[[str], None]
-"""Told in words when a broker's connection changes: "connected", "lost: …", "waiting: …"."""
 
 MAX_HEADERS = 32
 MAX_HEADER_CHARS = 2048
@@ -33,6 +33,34 @@ UPDATE_QUEUE_BYTES = 1 << 30
 
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
 _SITE = re.compile(r"[a-z0-9-]{1,32}\Z")
+
+
+class BrokerState(Enum):
+    """What the connection to a broker is doing; the values are for people."""
+
+    CONNECTED = "connected"
+    LOST = "lost"
+    WAITING = "waiting"
+
+
+@dataclass(frozen=True)
+class BrokerStatus:
+    """The state of the connection to a broker, and its cause.
+
+    Attributes:
+        detail: Why the connection was lost, or which queue a worker waits for; empty when
+            connected.
+    """
+
+    state: BrokerState
+    detail: str = ""
+
+    def __str__(self) -> str:
+        """Return "connected", "lost: …" or "waiting: …"."""
+        return f"{self.state.value}: {self.detail}" if self.detail else self.state.value
+
+
+StatusListener = Callable[[BrokerStatus], None]
 
 
 class QueueFull(BrokerError):
@@ -157,7 +185,7 @@ class Site:
             )
 
 
-LOCAL = Site("local")
+LOCAL = Site(LOCAL_SITE)
 
 
 @dataclass(frozen=True)

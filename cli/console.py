@@ -9,8 +9,8 @@ from rich.markdown import Markdown
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from cli.jsonlog import JsonLog
-from common.protocol.records import Event
-from tui.lines import line
+from common.protocol.feed import Event
+from tui.event_line import format_event
 
 STEP = 0.25  # plain lines tell of progress in quarters
 
@@ -38,7 +38,7 @@ class Output:
     def print_event(self, event: Event) -> None:
         """One event of the feed as a line."""
         if self._log is None:
-            self.print(line(event))
+            self.print(format_event(event))
         else:
             self._log.write(event.level, event.kind, event.text, event.refs, event.at)
 

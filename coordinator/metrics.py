@@ -16,7 +16,7 @@ from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from broker.protocol import QueueDepth
 from common.operations.health import Health
 from common.operations.metrics_server import ComputedMetrics, gauge
-from common.protocol.records import VersionSummary
+from common.protocol.versions import VersionSummary
 from coordinator.core.events import (
     AcceptUpdate,
     Action,

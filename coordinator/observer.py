@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from broker.protocol import QueueDepth
-from common.protocol.records import VersionSummary
+from common.protocol.versions import VersionSummary
 from coordinator.core.events import Action
 from coordinator.core.state import CoordinatorState
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from threading import Event as Flag
 
-from common.protocol.records import SampleAnswer
+from common.protocol.versions import SampleAnswer
 from coordinator.core.events import LogEvent
 
 

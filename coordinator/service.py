@@ -28,7 +28,8 @@ from broker.protocol import (
 )
 from common.clock import Clock
 from common.errors import BrokerError, RunError, WireError
-from common.protocol.records import Event, VersionSummary
+from common.protocol.feed import Event
+from common.protocol.versions import VersionSummary
 from common.protocol.wire import pack
 from common.store.store import Store
 from coordinator.core import event_text, machine, tasks

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import cast
 
 from common.config.config import PhaseConfig
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from evaluation.evaluator import HELDOUT, EvaluationLimits, EvaluationSet, Evaluator
 from evaluation.prompts import expected_answer, printable_line, prompt, question
-from learning.data.rows import Row
+from learning.data.row_types import Row
 from learning.evaluation.evaluate import unigram_entropy
-from learning.evaluation.figures import Metrics
-from learning.evaluation.scoring import Scores
-from learning.objectives.tokens import Example
+from learning.evaluation.metrics import EvalMetrics
+from learning.evaluation.row_scores import Scores
+from learning.objectives.tokens import TokenisedExample
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ class EvaluatedVersion:
 
 @dataclass(frozen=True)
 class KindAssessment:
-    """Metrics on one kind of rows, in the order of the evaluated versions.
+    """EvalMetrics on one kind of rows, in the order of the evaluated versions.
 
     Attributes:
-        heldout: Metrics on held-out rows.
-        pooled: Metrics on the validation rows of all clients together.
-        clients: Metrics on the validation rows of each client.
+        heldout: EvalMetrics on held-out rows.
+        pooled: EvalMetrics on the validation rows of all clients together.
+        clients: EvalMetrics on the validation rows of each client.
         unigram: For sft, nats per token of the held-out responses under their own unigram
             distribution: a model that has learned anything from context needs fewer.
         reference: For va, the version with which rewards are compared.
@@ -44,9 +44,9 @@ class KindAssessment:
     """
 
     kind: RowKind
-    heldout: tuple[Metrics, ...]
-    pooled: tuple[Metrics, ...]
-    clients: Mapping[str, tuple[Metrics, ...]]
+    heldout: tuple[EvalMetrics, ...]
+    pooled: tuple[EvalMetrics, ...]
+    clients: Mapping[str, tuple[EvalMetrics, ...]]
     unigram: float | None = None
     reference: int | None = None
     beta: float | None = None
@@ -66,12 +66,12 @@ class AnsweredRow:
 
 @dataclass(frozen=True)
 class Assessment:
-    """Metrics and answers of a version and of those that it is compared with.
+    """EvalMetrics and answers of a version and of those that it is compared with.
 
     Attributes:
         version: The assessed version, the last of `subjects`.
         subjects: The evaluated versions, oldest first.
-        kinds: Metrics by kind of rows, in the order in which the plan learns them.
+        kinds: EvalMetrics by kind of rows, in the order in which the plan learns them.
         samples: Answered held-out rows, of the first kind that has text to show.
         labels: Class names of a run that classifies.
     """
@@ -136,10 +136,10 @@ def versions_to_evaluate(
 def _assess_kind(
     rows: EvaluationSet, scores: Sequence[Scores], reference: Scores
 ) -> KindAssessment:
-    def by_version(owners: Sequence[str]) -> tuple[Metrics, ...]:
+    def by_version(owners: Sequence[str]) -> tuple[EvalMetrics, ...]:
         return tuple(rows.metrics(owners, one, reference) for one in scores)
 
-    heldout = [cast(Example, rows.examples[i]) for i in rows.indexes([HELDOUT])]
+    heldout = [cast(TokenisedExample, rows.examples[i]) for i in rows.indexes([HELDOUT])]
     return KindAssessment(
         kind=rows.kind,
         heldout=by_version([HELDOUT]),

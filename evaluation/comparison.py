@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from common.errors import RunError
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from common.run_directory.recorded_run import RecordedRun
 from evaluation.evaluator import HELDOUT, EvaluationLimits, EvaluationSet, Evaluator
-from learning.evaluation.figures import Metrics
+from learning.evaluation.metrics import EvalMetrics
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ class ComparedVersion:
 
 @dataclass(frozen=True)
 class KindComparison:
-    """Metrics of both versions on the same rows of one kind.
+    """EvalMetrics of both versions on the same rows of one kind.
 
     Attributes:
         left_out: Rows that fit into only one of the models.
     """
 
     kind: RowKind
-    figures: tuple[Metrics, Metrics]
+    figures: tuple[EvalMetrics, EvalMetrics]
     left_out: int
 
 
@@ -118,7 +118,7 @@ def _compare_kind(
     return KindComparison(kind, (one, two), len(rows) - len(common))
 
 
-def _metrics(evaluator: Evaluator, version: int, rows: EvaluationSet) -> Metrics:
+def _metrics(evaluator: Evaluator, version: int, rows: EvaluationSet) -> EvalMetrics:
     evaluator.load_tensors(evaluator.run.tensors(version))
     scores = reference = evaluator.score(rows)
     if rows.kind == "va" and rows.reference != version:

@@ -14,21 +14,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from common.config.config import PhaseConfig
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from common.protocol.tensors import Tensors
 from common.run_directory.recorded_run import RecordedRun
+from learning.data import prepared_data, splits
 from learning.data import rows as rows_of
-from learning.data import shards
-from learning.data.rows import Row
-from learning.data.shards import PreparedData
-from learning.evaluation import scoring
+from learning.data.prepared_data import PreparedData
+from learning.data.row_types import Row
+from learning.evaluation import row_scores
 from learning.evaluation.evaluate import class_answers, generate
-from learning.evaluation.figures import Metrics
-from learning.evaluation.measuring import BATCH
-from learning.evaluation.scoring import RowScorer, Scores
-from learning.models import for_objective, lora
-from learning.models.loading import LoadedModel
-from learning.models.lora import Adapted
+from learning.evaluation.measurement import BATCH
+from learning.evaluation.metrics import EvalMetrics
+from learning.evaluation.row_scores import RowScorer, Scores
+from learning.models import lora, objective_model
+from learning.models.loader import LoadedModel
+from learning.models.lora import AdaptedModel
 from learning.training.device import Compute
 
 HELDOUT = ""
@@ -54,7 +54,7 @@ class EvaluationLimits:
 
 
 FULL_LIMITS = EvaluationLimits(
-    heldout=dict.fromkeys(("sft", "va", "cls"), shards.MAX_HELDOUT),
+    heldout=dict.fromkeys(("sft", "va", "cls"), splits.MAX_HELDOUT),
     client={"sft": 50, "va": 50, "cls": 200},
     new_tokens=40,
 )
@@ -96,10 +96,10 @@ class EvaluationSet:
         """Return the indexes of at most `count` held-out rows, spread evenly."""
         return pick_evenly(self.indexes([HELDOUT]), count)
 
-    def metrics(self, owners: Iterable[str], scores: Scores, reference: Scores) -> Metrics:
+    def metrics(self, owners: Iterable[str], scores: Scores, reference: Scores) -> EvalMetrics:
         """Return the pooled metrics over the rows of some owners."""
         indexes = self.indexes(owners)
-        return self.scorer.figures(
+        return self.scorer.metrics(
             [self.examples[i] for i in indexes],
             [scores[i] for i in indexes],
             [reference[i] for i in indexes],
@@ -125,12 +125,12 @@ class Evaluator:
     @cached_property
     def _loaded(self) -> LoadedModel:
         objective = self.run.config.phase[0].objective
-        return for_objective.load_for(
+        return objective_model.load_for_objective(
             objective, self._base_path, self.run.labels, self._compute.device
         )
 
     @cached_property
-    def model(self) -> Adapted:
+    def model(self) -> AdaptedModel:
         """The model that is evaluated.
 
         Raises:
@@ -146,7 +146,7 @@ class Evaluator:
         Raises:
             DataError: They are gone.
         """
-        return shards.load(self.run.directory / "clients")
+        return prepared_data.load(self.run.directory / "clients")
 
     def load_tensors(self, tensors: Tensors) -> None:
         """Load the tensors of a version into the model."""
@@ -172,7 +172,7 @@ class Evaluator:
         sets: dict[str, Sequence[Row]] = {HELDOUT: self.heldout_rows(kind, limits.heldout[kind])}
         for shard in self.prepared.shards:
             if shard.kind == kind:
-                validation = shards.split(rows_of.read(kind, shard.path).rows).validation
+                validation = splits.split_rows(rows_of.read(kind, shard.path).rows).validation
                 sets[shard.client_id] = pick_evenly(validation, limits.client[kind])
         rows = [(name, row) for name, own in sets.items() for row in own]
         return self.encode(kind, version, rows, tuple(name for name in sets if name != HELDOUT))
@@ -191,7 +191,7 @@ class Evaluator:
         """Tokenise rows, given with their owners; rows that do not fit are left out."""
         config = self.run.config
         reference, phase = reward_reference(config.phase, version)
-        scorer = scoring.make(kind, phase.dpo if phase else None, self.run.labels)
+        scorer = row_scores.make_scorer(kind, phase.dpo if phase else None, self.run.labels)
         encoded = scorer.objective.encode(
             self._loaded.tokenizer, [row for _, row in rows], config.model.max_length
         )
@@ -206,9 +206,7 @@ class Evaluator:
         )
 
 
-def reward_reference(
-    phases: Sequence[PhaseConfig], version: int
-) -> tuple[int, PhaseConfig | None]:
+def reward_reference(phases: Sequence[PhaseConfig], version: int) -> tuple[int, PhaseConfig | None]:
     """Return the version with which a version's rewards are compared, and the phase with its β.
 
     That is the version with which the newest phase of preferences began. Before any has begun, it

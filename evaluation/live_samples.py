@@ -17,7 +17,7 @@ from threading import Event as Flag
 from common.clock import Clock
 from common.config.config import SamplesConfig
 from common.errors import FcclError
-from common.protocol.records import SampleAnswer
+from common.protocol.versions import SampleAnswer
 from common.run_directory.recorded_run import RecordedRun
 from coordinator.core.events import LogEvent
 from coordinator.samples_source import SamplesSource

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import cast
 
-from common.protocol.records import one_line
-from learning.data.instructions import Instruction
-from learning.data.labelled import Labelled
-from learning.data.preferences import Preference
-from learning.data.rows import Row
+from common.protocol.fields import one_line
+from learning.data.row_types import Instruction, LabelledText, PreferencePair, Row
 from learning.objectives import template
 
 
@@ -20,8 +17,8 @@ def printable_line(text: str, limit: int = 300) -> str:
 def prompt(row: Row) -> str:
     """Return the text that a causal model continues, of an instruction or a preference."""
     if isinstance(row, Instruction):
-        return template.prompt(row.instruction, row.input)
-    return template.prompt(cast(Preference, row).prompt)
+        return template.format_prompt(row.instruction, row.input)
+    return template.format_prompt(cast(PreferencePair, row).prompt)
 
 
 def question(row: Row) -> str:
@@ -29,9 +26,9 @@ def question(row: Row) -> str:
     match row:
         case Instruction():
             return f"{row.instruction} {row.input}"
-        case Preference():
+        case PreferencePair():
             return row.prompt
-        case Labelled():
+        case LabelledText():
             return row.text
 
 
@@ -40,7 +37,7 @@ def expected_answer(row: Row) -> str:
     match row:
         case Instruction():
             return row.output
-        case Preference():
+        case PreferencePair():
             return row.chosen
-        case Labelled():
+        case LabelledText():
             return row.label

@@ -15,12 +15,12 @@ import torch
 from common.clock import Clock
 from common.config.config import SamplesConfig
 from common.errors import RunError
-from common.protocol.records import RowKind, SampleAnswer
 from common.protocol.tensors import Tensors
+from common.protocol.versions import SampleAnswer
 from common.run_directory.recorded_run import RecordedRun
 from evaluation.evaluator import HELDOUT, EvaluationSet, Evaluator
 from evaluation.prompts import expected_answer, printable_line, prompt, question
-from learning.data.rows import Row
+from learning.data.row_types import Row
 from learning.training.device import Compute
 
 THREADS = 1  # the other cores train, where this machine trains as well

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from common.config.config import FederationConfig, without_hub
 from common.errors import ModelError
-from common.protocol.records import BaseRef
-from learning.models import base, for_objective, hub
+from common.protocol.tasks import BaseRef
+from learning.models import base, hub, objective_model
 from learning.models.base import BaseModel, ProgressCallback
 
 MessageCallback = Callable[[str], None]
@@ -29,7 +29,7 @@ def apply_offline_fallback(
     """
     if not config.offline or not _needs_hub(config):
         return config
-    if (is_available or hub.available)(config.model.name, config.model.revision):
+    if (is_available or hub.is_available)(config.model.name, config.model.revision):
         return config
     changes = ", ".join(f"{key} = {value}" for key, value in config.offline.items())
     on_message(f"the model hub cannot be reached; using {changes} from [offline]")
@@ -50,7 +50,7 @@ def resolve_base_model(
     Raises:
         ModelError: There is no such model, or it cannot be used.
     """
-    family = for_objective.family_for(config.phase[0].objective)
+    family = objective_model.family_for_objective(config.phase[0].objective)
     return base.resolve(config.model.name, config.model.revision, cache, on_progress, family)
 
 

@@ -18,15 +18,15 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from common.config.config import FederationConfig
 from common.errors import ConfigError, DataError
 from common.files import write_durable
-from common.protocol.records import RowKind
-from learning.data import shards, sources
-from learning.data.columns import NAMES
-from learning.data.labelled import Labelled
-from learning.data.rows import Row, Rows
+from common.protocol.fields import RowKind
+from learning.data import prepared_data, shards, sources
+from learning.data.row_parser import COLUMN_NAMES
+from learning.data.row_types import LabelledText, Row
+from learning.data.rows import LoadedRows
 from learning.models.base import BaseModel
-from learning.models.loading import load_tokenizer
+from learning.models.loader import load_tokenizer
 from learning.objectives import registry
-from learning.training.batches import GRAIN
+from learning.training.batches import WIDTH_MULTIPLE
 from preparation.base_model import MessageCallback
 
 PREPARED_FILE = "data.json"
@@ -42,7 +42,7 @@ class PreparedRows:
         model: The base model whose tokens decided which rows fit.
         rows: Training rows by client and kind.
         labels: Class names of a run that classifies.
-        sources: What became of each source's rows, by kind: `learning.data.sources.Usable`.
+        sources: What became of each source's rows, by kind: `learning.data.sources.SourceSummary`.
     """
 
     folder: Path
@@ -87,7 +87,7 @@ def prepare_rows(
         "digests": digests,
     }
     try:
-        prepared = shards.prepare(
+        prepared = shards.prepare_shards(
             kept,
             clients=config.data.clients,
             alpha=config.data.alpha,
@@ -108,7 +108,7 @@ def prepare_rows(
 def is_prepared(folder: Path) -> bool:
     """Return whether a folder's preparation was completed; otherwise its rows are dealt again."""
     # Path.is_file raises where the folder is not readable; the error of writing there says more.
-    return all(os.path.isfile(folder / name) for name in (shards.MANIFEST, PREPARED_FILE))  # noqa: PTH113
+    return all(os.path.isfile(folder / name) for name in (prepared_data.MANIFEST, PREPARED_FILE))  # noqa: PTH113
 
 
 def check_columns(config: FederationConfig) -> None:
@@ -117,7 +117,7 @@ def check_columns(config: FederationConfig) -> None:
     Raises:
         ConfigError: There is such a field.
     """
-    fields = dict.fromkeys(field for kind in config.kinds for field in NAMES[kind])
+    fields = dict.fromkeys(field for kind in config.kinds for field in COLUMN_NAMES[kind])
     if unknown := [field for field in config.data.columns if field not in fields]:
         raise ConfigError(
             f"data.columns names {unknown[0]!r}, which is not a field of this plan's rows",
@@ -137,7 +137,9 @@ def check_length(max_length: int, model: PretrainedConfig) -> None:
     padding = getattr(model, "pad_token_id", None) or 0
     if "roberta" in str(model.model_type):
         positions -= padding + 1  # RoBERTa counts positions from there
-    limit = positions // GRAIN * GRAIN  # batches are padded to multiples of GRAIN
+    limit = (
+        positions // WIDTH_MULTIPLE * WIDTH_MULTIPLE
+    )  # batches are padded to multiples of WIDTH_MULTIPLE
     if max_length > limit:
         raise ConfigError(
             f"model.max_length is {max_length}, but the model has {positions} positions",
@@ -147,32 +149,36 @@ def check_length(max_length: int, model: PretrainedConfig) -> None:
 
 def _read_sources(
     config: FederationConfig, on_message: MessageCallback
-) -> dict[RowKind, Rows[Row]]:
+) -> dict[RowKind, LoadedRows[Row]]:
     """Return the rows of each kind that the plan needs, as their sources have them."""
     data = config.data
     return {
-        kind: sources.gather(
+        kind: sources.load_source(
             kind,
             data.source(kind),
             count=data.rows,
             seed=config.run.seed,
             columns=data.columns,
             labels=data.labels,
-            say=on_message,
+            on_message=on_message,
         )
         for kind in config.kinds
     }
 
 
-def _class_names(config: FederationConfig, rows: Mapping[RowKind, Rows[Row]]) -> tuple[str, ...]:
+def _class_names(
+    config: FederationConfig, rows: Mapping[RowKind, LoadedRows[Row]]
+) -> tuple[str, ...]:
     if "cls" not in rows:
         return ()
-    return sources.classes(cast("tuple[Labelled, ...]", rows["cls"].rows), config.data.labels)
+    return sources.class_names(
+        cast("tuple[LabelledText, ...]", rows["cls"].rows), config.data.labels
+    )
 
 
 def _usable_rows(
     config: FederationConfig,
-    rows: Mapping[RowKind, Rows[Row]],
+    rows: Mapping[RowKind, LoadedRows[Row]],
     labels: tuple[str, ...],
     tokenizer: PreTrainedTokenizerBase,
     on_message: MessageCallback,
@@ -182,8 +188,8 @@ def _usable_rows(
     summaries: dict[str, Any] = {}
     for phase in {phase.kind: phase for phase in config.phase}.values():
         kind, source = phase.kind, config.data.source(phase.kind)
-        objective = registry.make(phase.objective, phase.dpo, labels)
-        kept[kind], summary = sources.usable(
+        objective = registry.make_objective(phase.objective, phase.dpo, labels)
+        kept[kind], summary = sources.select_usable(
             rows[kind], source, objective, tokenizer, config.model.max_length
         )
         summaries[kind] = summary.fields()
@@ -231,8 +237,8 @@ def _read_prepared(folder: Path, config: FederationConfig, model: BaseModel) -> 
             "restore that setting, or prepare the rows in another folder",
         )
     _check_unchanged(folder, wanted["sources"], digests)
-    prepared = shards.load(folder)
-    shards.check(prepared)
+    prepared = prepared_data.load(folder)
+    prepared_data.check_files(prepared)
     return PreparedRows(folder, model, prepared.rows(), labels, summaries)
 
 

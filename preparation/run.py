@@ -15,16 +15,16 @@ import torch
 
 from common.config.config import FederationConfig
 from common.errors import DataError
-from common.protocol.records import BaseRef
+from common.protocol.tasks import BaseRef
 from coordinator.storage import run as runs
 from coordinator.storage.run import PreparedRun
-from learning.data import shards
-from learning.models import for_objective, lora
+from learning.data import prepared_data
+from learning.models import lora, objective_model
 from learning.models.base import ProgressCallback
 from preparation.base_model import MessageCallback, apply_offline_fallback, resolve_base_model
 from preparation.data import PREPARED_FILE, prepare_rows
 
-_ABOUT_ROWS = (shards.MANIFEST, PREPARED_FILE, "skew.txt", "skew_*.png")
+_ABOUT_ROWS = (prepared_data.MANIFEST, PREPARED_FILE, "skew.txt", "skew_*.png")
 
 
 def create_prepared_run(
@@ -71,7 +71,9 @@ def prepare_run(
     if prepared.folder != clients:
         _copy_rows(prepared.folder, clients)
     objective = config.phase[0].objective
-    loaded = for_objective.load_for(objective, model.path, prepared.labels, torch.device("cpu"))
+    loaded = objective_model.load_for_objective(
+        objective, model.path, prepared.labels, torch.device("cpu")
+    )
     adapted = lora.attach(loaded.model, config.model.lora, config.run.seed)
     base_name = model.name if model.kind == "hub" else str(model.path)
     return PreparedRun(
@@ -92,7 +94,7 @@ def _copy_rows(folder: Path, clients: Path) -> None:
 
     Rows that the manifest does not name are left from an unfinished preparation for more clients.
     """
-    prepared = shards.load(folder)
+    prepared = prepared_data.load(folder)
     rows = [*(shard.path for shard in prepared.shards), *prepared.heldout.values()]
     about = [path for form in _ABOUT_ROWS for path in folder.glob(form) if path.is_file()]
     try:

@@ -1,6 +1,6 @@
-"""`fccl tui`: one run, live. Shows what `tui/feed.py` reads, and never waits.
+"""`fccl tui`: one run, live. Shows what `tui/data/reader.py` reads, and never waits.
 
-A thin shell: panes draw (`tui/panes/`), `tui/controls.py` sends what the keys order.
+A thin shell: panes draw (`tui/panes/`), `tui/data/command_sender.py` sends what the keys order.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ from textual.widgets import Footer, Static, TabbedContent, TabPane
 from common.protocol.commands import CommandName
 from common.store.view import ClientRow
 from tui.banner import Level, banner
-from tui.controls import DESTRUCTIVE, Controls
-from tui.feed import Look, Source
-from tui.help import WATCH, Help, Key
-from tui.palette import Commands, Entry
-from tui.panes.aggregation import Aggregation
-from tui.panes.clients import Clients
-from tui.panes.detail import Detail
-from tui.panes.inbox import Inbox
-from tui.panes.listing import Listing
-from tui.panes.log import Log
-from tui.panes.overview import Overview
-from tui.panes.queues import Queues
-from tui.panes.samples import Samples
-from tui.panes.workers import Workers
-from tui.widgets.confirm import Confirm
+from tui.data.command_sender import DESTRUCTIVE, CommandSender
+from tui.data.reader import Snapshot, SnapshotSource
+from tui.panes.aggregation import AggregationPane
+from tui.panes.clients import ClientsPane
+from tui.panes.inbox import InboxPane
+from tui.panes.log import LogPane
+from tui.panes.overview import OverviewPane
+from tui.panes.queues import QueuesPane
+from tui.panes.samples import SamplesPane
+from tui.panes.table_pane import TablePane
+from tui.panes.workers import WorkersPane
+from tui.screens.command_palette import AppCommandProvider, PaletteEntry
+from tui.screens.confirm import ConfirmScreen
+from tui.screens.detail import DetailScreen
+from tui.screens.help import VIEW_KEYS, HelpScreen, KeyHelp
 
 REFRESH_S = 0.5
-NARROW, LOW = 100, 30  # columns and rows: below, there is less to see
-ENDED = ("stopped", "finished", "failed")
+NARROW_COLUMNS, LOW_ROWS = 100, 30  # columns and rows: below, there is less to see
+ENDED_STATUSES = ("stopped", "finished", "failed")
 PANES = {
-    "overview": Overview,
-    "workers": Workers,
-    "clients": Clients,
-    "aggregation": Aggregation,
-    "queues": Queues,
-    "inbox": Inbox,
-    "log": Log,
-    "samples": Samples,
+    "overview": OverviewPane,
+    "workers": WorkersPane,
+    "clients": ClientsPane,
+    "aggregation": AggregationPane,
+    "queues": QueuesPane,
+    "inbox": InboxPane,
+    "log": LogPane,
+    "samples": SamplesPane,
 }
-CONTROLS: dict[str, tuple[CommandName, str]] = {
+PALETTE_COMMANDS: dict[str, tuple[CommandName, str]] = {
     "Pause": ("pause", "No new tasks until it is resumed"),
     "Resume": ("resume", "Go on after a pause"),
     "Drain": ("drain", "Finish what is open, then end the run"),
@@ -63,19 +63,19 @@ CONTROLS: dict[str, tuple[CommandName, str]] = {
 class Pane(Protocol):
     """What the app asks of a pane."""
 
-    def show(self, look: Look) -> None:
-        """Put a look on the screen."""
+    def show(self, snapshot: Snapshot) -> None:
+        """Show a snapshot on the screen."""
 
 
-class Watch(App[None]):
+class MonitorApp(App[None]):
     """The screen of one run."""
 
     CSS_PATH = "app.tcss"
     # Textual declares these three as variables of an instance, and reads them from the class.
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (NARROW, "-wide")]  # noqa: RUF012
-    VERTICAL_BREAKPOINTS = [(0, "-low"), (LOW, "-high")]  # noqa: RUF012
-    COMMANDS = {Commands}  # noqa: RUF012 - in place of Textual's own, which would write files
-    KEYS: ClassVar[tuple[Key, ...]] = WATCH
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (NARROW_COLUMNS, "-wide")]  # noqa: RUF012
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (LOW_ROWS, "-high")]  # noqa: RUF012
+    COMMANDS = {AppCommandProvider}  # noqa: RUF012 - in place of Textual's own, which would write files
+    KEYS: ClassVar[tuple[KeyHelp, ...]] = VIEW_KEYS
     """What the help says of them."""
     QUITTING = "The run goes on"
     COMMAND_PALETTE_DISPLAY = "ctrl+p"
@@ -96,7 +96,7 @@ class Watch(App[None]):
         Binding("r", "control('reissue')", "reissue"),
     ]
 
-    def __init__(self, feed: Source, controls: Controls | None = None) -> None:
+    def __init__(self, feed: SnapshotSource, controls: CommandSender | None = None) -> None:
         """Show what a feed reads; it is started and stopped with the screen.
 
         Args:
@@ -105,9 +105,9 @@ class Watch(App[None]):
         """
         super().__init__()
         self.title = f"fccl {feed.name}"
-        self._feed = feed
+        self._source = feed
         self._controls = controls
-        self._frozen: Look | None = None
+        self._frozen: Snapshot | None = None
         self._paused = False  # what the footer was told
 
     def compose(self) -> ComposeResult:
@@ -122,13 +122,13 @@ class Watch(App[None]):
 
     def on_mount(self) -> None:
         """Begin to read, and to show."""
-        self._feed.start()
+        self._source.start()
         self.set_interval(REFRESH_S, self._refresh)
         self._refresh()
 
     def on_unmount(self) -> None:
         """The reader ends with the screen."""
-        self._feed.stop()
+        self._source.stop()
         if self._controls is not None:
             self._controls.close()
 
@@ -149,16 +149,16 @@ class Watch(App[None]):
 
     def action_freeze(self) -> None:
         """Hold the view still, or let it go on."""
-        self._frozen = self._feed.look() if self._frozen is None else None
+        self._frozen = self._source.latest() if self._frozen is None else None
         self._refresh()
 
     def action_help(self) -> None:
         """Say what the keys do."""
-        self.push_screen(Help(self.KEYS, self._controls is not None))
+        self.push_screen(HelpScreen(self.KEYS, self._controls is not None))
 
     def action_pause(self) -> None:
         """Pause; where it is paused, resume."""
-        view = self._feed.look().view  # newer than the footer
+        view = self._source.latest().view  # newer than the footer
         paused = view is not None and view.info.status == "paused"
         self.action_control("resume" if paused else "pause")
 
@@ -166,10 +166,10 @@ class Watch(App[None]):
 
     def action_control(self, action: CommandName) -> None:
         """Order something of the coordinator; what cannot be taken back is confirmed first."""
-        view = self._feed.look().view
+        view = self._source.latest().view
         if self._controls is None or view is None:
             return
-        if view.info.status in ENDED:
+        if view.info.status in ENDED_STATUSES:
             self.notify("the run is over: no coordinator serves it", severity="warning")
             return
         run, name, target = view.info.run, view.info.name, self._target(action)
@@ -184,47 +184,47 @@ class Watch(App[None]):
             self._refresh()
             return
         what = f"client {target} of run {name}" if target else f"run {name}"
-        question = Confirm(f"{action.capitalize()} {what}?")
+        question = ConfirmScreen(f"{action.capitalize()} {what}?")
         self.push_screen(question, lambda yes: order() if yes else None)
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[PaletteEntry]:
         """What the palette offers."""
         for name in PANES:
-            yield Entry(name.capitalize(), "Show this pane", partial(self.action_tab, name))
+            yield PaletteEntry(name.capitalize(), "Show this pane", partial(self.action_tab, name))
         if self._controls is not None:
-            for title, (action, reason) in CONTROLS.items():
+            for title, (action, reason) in PALETTE_COMMANDS.items():
                 if self.check_action("control", (action,)):
-                    yield Entry(title, reason, partial(self.action_control, action))
-        yield Entry("Freeze", "Hold the view still, or let it go on", self.action_freeze)
-        yield Entry("Theme", "Other colours", self.action_change_theme)
-        yield Entry("Help", "What the keys do", self.action_help)
-        yield Entry("Quit", self.QUITTING, self.action_quit)
+                    yield PaletteEntry(title, reason, partial(self.action_control, action))
+        yield PaletteEntry("Freeze", "Hold the view still, or let it go on", self.action_freeze)
+        yield PaletteEntry("Theme", "Other colours", self.action_change_theme)
+        yield PaletteEntry("Help", "What the keys do", self.action_help)
+        yield PaletteEntry("Quit", self.QUITTING, self.action_quit)
 
     def on_tabbed_content_tab_activated(self) -> None:
         """The pane shows what there is at once, and takes the keys."""
         if not self.is_running:
             return
         self.refresh_bindings()
-        self._show(self._frozen or self._feed.look())
+        self._show(self._frozen or self._source.latest())
         within = self._tabs.get_pane(self._tabs.active).query("*")
         first = next((widget for widget in within if widget.focusable), None)
         if first is not None:
             first.focus()
 
-    def on_listing_chosen(self, event: Listing.Chosen) -> None:
+    def on_table_pane_row_chosen(self, event: TablePane.RowChosen) -> None:
         """Open the history of a client or worker."""
-        detail = Detail(event.noun, event.key)
+        detail = DetailScreen(event.noun, event.key)
         self.push_screen(detail)
-        self.call_after_refresh(lambda: detail.show(self._frozen or self._feed.look()))
+        self.call_after_refresh(lambda: detail.show(self._frozen or self._source.latest()))
 
-    def on_log_jump(self, event: Log.Jump) -> None:
+    def on_log_pane_event_chosen(self, event: LogPane.EventChosen) -> None:
         """Go where an event leads: to a client's history, or to a version's updates."""
         if event.kind == "client":
-            self.on_listing_chosen(Listing.Chosen("client", event.name))
+            self.on_table_pane_row_chosen(TablePane.RowChosen("client", event.name))
             return
         self.action_tab("aggregation")
-        self._show(self._frozen or self._feed.look())
-        self._tabs.query_one(Aggregation).select(int(event.name))
+        self._show(self._frozen or self._source.latest())
+        self._tabs.query_one(AggregationPane).select(int(event.name))
 
     @property
     def _tabs(self) -> TabbedContent:
@@ -234,35 +234,35 @@ class Watch(App[None]):
     def _refresh(self) -> None:
         if not self.is_running:  # a last tick, while the widgets go one by one
             return
-        look = self._frozen or self._feed.look()
+        snapshot = self._frozen or self._source.latest()
         now = time.monotonic()
-        self._line("#banner", *self._top(look))
+        self._line("#banner", *self._top(snapshot))
         lines = self._controls.lines(now) if self._controls is not None else []
         self._line("#orders", lines[-1][0] if lines else "", "\n".join(text for _, text in lines))
         self._offer()
         if self._frozen is None:
-            self._show(look)
+            self._show(snapshot)
 
-    def _top(self, look: Look) -> tuple[Level, str]:
+    def _top(self, snapshot: Snapshot) -> tuple[Level, str]:
         """The line on top."""
-        return banner(look, self._feed.name, time.monotonic(), self._frozen is not None)
+        return banner(snapshot, self._source.name, time.monotonic(), self._frozen is not None)
 
     def _offer(self) -> None:
         """The footer names what `p` does now, held still or not."""
-        view = self._feed.look().view
+        view = self._source.latest().view
         paused = view is not None and view.info.status == "paused"
         if paused != self._paused:
             self._paused = paused
             self.refresh_bindings()
 
-    def _show(self, look: Look) -> None:
+    def _show(self, snapshot: Snapshot) -> None:
         top = self.screen
-        if isinstance(top, Detail):  # covers the pane
+        if isinstance(top, DetailScreen):  # covers the pane
             if top.query("#about"):  # not yet, or no more, while the screen comes or goes
-                top.show(look)
+                top.show(snapshot)
             return
         pane: Pane = self._tabs.get_pane(self._tabs.active).query_one(".pane")  # type: ignore[assignment]
-        pane.show(look)
+        pane.show(snapshot)
 
     def _line(self, selector: str, level: str, text: str) -> None:
         line = self.screen_stack[0].query_one(selector, Static)
@@ -271,8 +271,8 @@ class Watch(App[None]):
             line.update(text)
 
     def _client(self) -> ClientRow | None:
-        view = self._feed.look().view
-        selected = self._tabs.query_one(Clients).selected
+        view = self._source.latest().view
+        selected = self._tabs.query_one(ClientsPane).selected
         rows = view.clients if view is not None else ()
         return next((row for row in rows if row.client_id == selected), None)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from common.store.view import RunInfo
-from tui.feed import Look
+from tui.data.reader import Snapshot
 
 SILENT_S = 10.0  # the coordinator writes every second
 OLD_S = 2.0  # what is shown is read twice a second
@@ -13,39 +13,39 @@ OLD_S = 2.0  # what is shown is read twice a second
 Level = Literal["", "note", "warning", "error"]
 
 
-def banner(look: Look, name: str, now: float, frozen: bool = False) -> tuple[Level, str]:
+def banner(snapshot: Snapshot, name: str, now: float, frozen: bool = False) -> tuple[Level, str]:
     """How serious it is, and what to say; empty while all is as it should be.
 
     Args:
-        look: What is shown.
+        snapshot: What is shown.
         name: Of the run.
         now: On the monotonic clock.
         frozen: The view is held still, whatever happens.
     """
-    age = now - look.seen
-    if frozen and look.view is not None:
+    age = now - snapshot.read_at
+    if frozen and snapshot.view is not None:
         return "note", f"held still {age:.0f} s ago; space goes on"
-    if look.state == "replay":
-        return "note", look.detail
-    if look.view is not None and look.view.info.status in ("finished", "failed"):
-        return _over(look.view.info)  # nothing can change, so it does not matter who answers
-    match look.state:
+    if snapshot.state == "replay":
+        return "note", snapshot.detail
+    if snapshot.view is not None and snapshot.view.info.status in ("finished", "failed"):
+        return _over(snapshot.view.info)  # nothing can change, so it does not matter who answers
+    match snapshot.state:
         case "connecting":
             return "note", "connecting"
-        case "waiting" if look.view is None:
+        case "waiting" if snapshot.view is None:
             return "note", f"waiting for run {name}: `fccl coordinator` begins it"
         case "waiting":
             return "warning", f"the store has lost run {name}; what is shown is {age:.0f} s old"
-        case "lost" if look.view is None:
-            return "error", f"{look.detail}; trying again"
+        case "lost" if snapshot.view is None:
+            return "error", f"{snapshot.detail}; trying again"
         case "lost":
-            return "error", f"{look.detail}; trying again; what is shown is {age:.0f} s old"
-    return _live(look, now)
+            return "error", f"{snapshot.detail}; trying again; what is shown is {age:.0f} s old"
+    return _live(snapshot, now)
 
 
-def _live(look: Look, now: float) -> tuple[Level, str]:
-    assert look.view is not None
-    info, age, silent = look.view.info, now - look.seen, now - look.moved
+def _live(snapshot: Snapshot, now: float) -> tuple[Level, str]:
+    assert snapshot.view is not None
+    info, age, silent = snapshot.view.info, now - snapshot.read_at, now - snapshot.changed_at
     if info.status == "stopped":
         return _over(info)
     if age > OLD_S:

@@ -17,8 +17,9 @@ from safetensors.numpy import save
 
 from common.files import write_durable
 from common.protocol import codec
-from common.protocol.records import CodecName, TensorEntry
+from common.protocol.fields import CodecName
 from common.protocol.tensors import Tensors
+from common.protocol.updates import TensorEntry
 
 _PHASE = "phase"
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from common.clock import Clock
 from common.errors import StoreError
-from common.protocol.records import Heartbeat, LocalEvent, TrainTask
+from common.protocol.heartbeat import Heartbeat, LocalEvent
+from common.protocol.tasks import TrainTask
 from common.store.store import Store
 
 BEAT_S = 5.0  # a third of the heartbeat's time to live

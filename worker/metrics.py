@@ -14,7 +14,9 @@ from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 
 from common.operations.health import Health
 from common.operations.metrics_server import ComputedMetrics, gauge
-from common.protocol.records import ContributionStats, Heartbeat, TaskState
+from common.protocol.fields import TaskState
+from common.protocol.heartbeat import Heartbeat
+from common.protocol.updates import ContributionStats
 from common.store.inbox_totals import add_up
 from worker.observer import Outcome
 

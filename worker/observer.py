@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, Protocol
 
-from common.protocol.records import ContributionStats, TaskState
+from common.protocol.fields import TaskState
+from common.protocol.updates import ContributionStats
 
 Outcome = Literal["trained", "abandoned", "refused"]
 

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from broker.chunks import split_update
 from broker.protocol import Broker, BrokerClosed, Message, QueueFull, Site, Topology
 from common.errors import BrokerError, StoreError
-from common.protocol.records import Receipt, TaskRefusal
+from common.protocol.tasks import Receipt, TaskRefusal
 from common.protocol.wire import pack
 from common.store.store import Store
 from worker.observer import Nobody, Observer
-from worker.spool import Pending, Slot
+from worker.spool import PendingUpdate, Slot
 
 REPUBLISH_S = 60.0
 POLL_S = 0.5
@@ -35,7 +35,7 @@ class Publisher:
         slot: Slot,
         told: Callable[[str, str], None],
         observe: Observer | None = None,
-        settled: Callable[[Pending, Receipt], None] = lambda pending, receipt: None,
+        settled: Callable[[PendingUpdate, Receipt], None] = lambda pending, receipt: None,
     ) -> None:
         """Start publishing whatever the slot holds.
 
@@ -115,7 +115,7 @@ class Publisher:
         for pending in self._slot.pending():
             self._publish(pending)
 
-    def _publish(self, pending: Pending) -> None:
+    def _publish(self, pending: PendingUpdate) -> None:
         since = self._published.get(pending.update_id)
         if since is not None and time.monotonic() - since < REPUBLISH_S:
             return
@@ -129,7 +129,7 @@ class Publisher:
         self._published[pending.update_id] = time.monotonic()
         self._observe.published(len(frame))
 
-    def _settle(self, pending: Pending, receipt: Receipt) -> None:
+    def _settle(self, pending: PendingUpdate, receipt: Receipt) -> None:
         self._told_settled(pending, receipt)
         self._slot.drop_update(pending)
         self._published.pop(pending.update_id, None)

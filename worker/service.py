@@ -19,8 +19,11 @@ from common.clock import Clock
 from common.config.config import IncrementalConfig
 from common.errors import BrokerError, DataError, FcclError, ModelError, StoreError, WireError
 from common.protocol import codec
-from common.protocol.records import MAX_LOSS, Heartbeat, TaskRefusal, TensorEntry, TrainTask, Update
+from common.protocol.fields import MAX_LOSS
+from common.protocol.heartbeat import Heartbeat
+from common.protocol.tasks import TaskRefusal, TrainTask
 from common.protocol.tensors import Tensors
+from common.protocol.updates import TensorEntry, Update
 from common.protocol.wire import unpack
 from common.store.store import Store
 from learning.models.base import ProgressCallback
@@ -34,13 +37,13 @@ from worker.error_feedback import Residual
 from worker.heartbeat import HeartbeatSender
 from worker.incremental.learner import Callbacks, Learner, LearnerSettings
 from worker.models.loaded import ModelCache
-from worker.models.source import ArtifactSource
+from worker.models.source import ModelSource
 from worker.observer import Nobody, Observer
 from worker.publisher import Publisher
 from worker.site import run_discovery
-from worker.site.enrolment import Enrolments
-from worker.spool import Slot, claim, client_lock, workers
-from worker.trainer import NOTHING, SMALLEST_LOSS, Trainer
+from worker.site.enrolment import EnrolmentRequests
+from worker.spool import Slot, claim_slot, client_lock, count_workers
+from worker.trainer import MIN_LOSS, NO_START, Trainer
 
 TAKE_S = 1.0  # longest wait for a task; bounds the reaction to a stop and to the end of the run
 MAX_REFUSALS = 3  # in a row: then it is this worker that is broken, not the tasks
@@ -131,8 +134,8 @@ class Worker:
         data = ClientData(setting.data, setting.site.name if invited else None)
         if not data.clients():
             raise DataError(f"{setting.data} holds no client's rows", "name them with --data")
-        self._slot: Slot = claim(setting.state, run)
-        self._source = ArtifactSource(self._store, run, setting.cache, report)
+        self._slot: Slot = claim_slot(setting.state, run)
+        self._source = ModelSource(self._store, run, setting.cache, report)
         self._models = ModelCache(compute)
         self._trainer = Trainer(data, self._models)
         first = Heartbeat(
@@ -172,7 +175,7 @@ class Worker:
             self._observe,
             settled=self._learner.apply_receipt if self._learner else lambda pending, receipt: None,
         )
-        self._enrolments = Enrolments(
+        self._enrolments = EnrolmentRequests(
             broker,
             self._store,
             self._topology,
@@ -309,7 +312,7 @@ class Worker:
 
     def _learn(self, task: TrainTask, base: Path, adapter: Tensors, abandon: Flag) -> bool:
         """Train and leave the update to the publisher; the client's lock is held."""
-        learner, start, references = self._learner, NOTHING, self._references(task)
+        learner, start, references = self._learner, NO_START, self._references(task)
         if learner is not None:
             learner.note_version(task, adapter)
             start = learner.prepare_task(task, base, adapter, abandon)
@@ -363,7 +366,7 @@ class Worker:
             self._pulse.update(
                 progress=report.step / report.steps,
                 tokens_per_s=report.tokens / max(report.seconds, 1e-9),
-                last_loss=min(max(report.loss, SMALLEST_LOSS), MAX_LOSS),
+                last_loss=min(max(report.loss, MIN_LOSS), MAX_LOSS),
             )
             self._observe.turned()
             self._on_step(task, report)
@@ -392,19 +395,19 @@ class Worker:
 
     def _ended(self) -> str:
         """Why there will be no more tasks of this run; empty while there may be."""
-        return run_discovery.ended(self._store, self._setting.name, self._run)
+        return run_discovery.end_reason(self._store, self._setting.name, self._run)
 
     def _limit(self) -> int:
         """The staleness over which the coordinator rejects."""
         try:
-            info = run_discovery.info(self._store, self._run)
+            info = run_discovery.read_info(self._store, self._run)
         except StoreError:
             info = None
         return info.max_staleness if info is not None else 2**31
 
     def _share(self) -> str:
         """Take this worker's part of the cores; what the heartbeat says of it."""
-        threads = device.share(self._compute, workers(self._setting.state))
+        threads = device.share_threads(self._compute, count_workers(self._setting.state))
         return f"{self._compute.device}, {threads} threads"
 
     def _want(self, digest: str | None) -> None:

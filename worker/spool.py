@@ -27,7 +27,8 @@ from filelock import FileLock, Timeout
 
 from common.errors import RunError, WireError
 from common.files import sync_path, write_durable
-from common.protocol.records import TrainTask, Update
+from common.protocol.tasks import TrainTask
+from common.protocol.updates import Update
 from common.protocol.wire import pack, unpack
 from worker.error_feedback import Residual
 
@@ -36,7 +37,7 @@ RESIDUAL = "residual.safetensors"
 
 
 @dataclass(frozen=True)
-class Pending:
+class PendingUpdate:
     """An update on the disk that waits for its receipt."""
 
     task_id: str
@@ -81,27 +82,27 @@ class Slot:
         """The task is finished, refused or no longer wanted."""
         self._task.unlink(missing_ok=True)
 
-    def put_update(self, update: Update, data: bytes) -> Pending:
+    def put_update(self, update: Update, data: bytes) -> PendingUpdate:
         """Keep an update until its receipt comes; from now on its residual is the client's."""
         pending = self._pending(update.task_id, update.attempt)
         write_durable(pending.path, pack(update, data))
         self._follow(pending)
         return pending
 
-    def pending(self) -> list[Pending]:
+    def pending(self) -> list[PendingUpdate]:
         """Updates without a receipt, oldest name first."""
         found = []
         for path in sorted(self._updates.iterdir()):
             task_id, _, attempt = path.name.rpartition(".")
             if attempt.isdigit():
-                found.append(Pending(task_id, int(attempt), path))
+                found.append(PendingUpdate(task_id, int(attempt), path))
         return found
 
-    def spooled(self, update_id: str) -> bool:
+    def is_spooled(self, update_id: str) -> bool:
         """Whether an update is on the disk, of any slot of this run."""
         return any(self._slots.glob(f"*/updates/{update_id}"))
 
-    def drop_update(self, pending: Pending) -> None:
+    def drop_update(self, pending: PendingUpdate) -> None:
         """Its receipt has come."""
         self._follow(pending)
         pending.path.unlink(missing_ok=True)
@@ -128,15 +129,15 @@ class Slot:
         self._pid.unlink(missing_ok=True)
         self._lock.release()
 
-    def _follow(self, pending: Pending) -> None:
+    def _follow(self, pending: PendingUpdate) -> None:
         for waiting in self._clients.glob(f"*/residual.{self.number}.{pending.update_id}"):
             _move_up(waiting)
 
-    def _pending(self, task_id: str, attempt: int) -> Pending:
-        return Pending(task_id, attempt, self._updates / f"{task_id}.{attempt}")
+    def _pending(self, task_id: str, attempt: int) -> PendingUpdate:
+        return PendingUpdate(task_id, attempt, self._updates / f"{task_id}.{attempt}")
 
 
-def claim(state: Path, run: str) -> Slot:
+def claim_slot(state: Path, run: str) -> Slot:
     """The first slot that no other process holds.
 
     Raises:
@@ -160,7 +161,7 @@ def claim(state: Path, run: str) -> Slot:
     raise RunError(f"{slots} has no free slot", "stop some of the workers")
 
 
-def workers(state: Path) -> int:
+def count_workers(state: Path) -> int:
     """Processes that train on this machine: those alive that hold slots here, of any run.
 
     Their locks are left alone. A killed worker's id counts only if it was given to another process,

@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 
 from common.errors import ModelError
-from common.protocol.records import MAX_LOSS, ContributionStats, LocalTraining, TrainTask
+from common.protocol.fields import MAX_LOSS
+from common.protocol.tasks import TrainTask
 from common.protocol.tensors import Tensors
+from common.protocol.updates import ContributionStats
 from learning.models import lora
-from learning.models.lora import Adapted
+from learning.models.lora import AdaptedModel
 from learning.objectives import classification, dpo, registry
 from learning.training import loop
 from learning.training.loop import StepReport
@@ -26,7 +28,7 @@ from worker.data.references import References
 from worker.data.shards import ClientData, TokenisedShard
 from worker.models.loaded import ModelCache
 
-SMALLEST_LOSS = 1e-9  # in nats; the scores of `contribution` divide by it
+MIN_LOSS = 1e-9  # in nats; the scores of `contribution` divide by it
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class IncrementalStart:
     learned: Sequence[Any] = ()
 
 
-NOTHING = IncrementalStart()
+NO_START = IncrementalStart()
 
 
 class Trainer:
@@ -69,7 +71,7 @@ class Trainer:
         adapter: Tensors,
         references: References,
         on_step: Callable[[StepReport], bool],
-        start: IncrementalStart = NOTHING,
+        start: IncrementalStart = NO_START,
     ) -> TrainedTask | None:
         """Train a task; None if `on_step` abandoned it.
 
@@ -89,7 +91,7 @@ class Trainer:
             ModelError: The model does not fit, or training diverged.
         """
         loaded = self._models.load(task.objective, base, task.base.digest, task.lora, task.labels)
-        objective = registry.make(task.objective, task.dpo, task.labels)
+        objective = registry.make_objective(task.objective, task.dpo, task.labels)
         shard = self._data.shard(task, objective, loaded.tokenizer)
         if start.learned:
             length = task.training.max_length
@@ -109,8 +111,10 @@ class Trainer:
             loaded.model,
             objective,
             shard.train,
-            _settings(task.training, task.seed, autocast),
+            task.training,
             on_step,
+            seed=task.seed,
+            autocast=autocast,
         )
         if result.stopped:
             return None
@@ -125,7 +129,7 @@ class Trainer:
             loss_before=_told(before.loss),
             loss_after=_told(after.loss),
             train_seconds=result.seconds,
-            delta_norm=norm(delta),
+            delta_norm=l2_norm(delta),
             accuracy_before=before.accuracy,
             accuracy_after=after.accuracy,
             incremental_samples=start.samples,
@@ -133,7 +137,7 @@ class Trainer:
         return TrainedTask(delta, stats)
 
     def _compared(
-        self, model: Adapted, shard: TokenisedShard, version: str, references: References
+        self, model: AdaptedModel, shard: TokenisedShard, version: str, references: References
     ) -> TokenisedShard:
         """The shard with what the reference version says of each pair."""
 
@@ -150,10 +154,12 @@ class Trainer:
 def _adjusted(shard: TokenisedShard, task: TrainTask) -> TokenisedShard:
     """The shard with the client's class frequencies explained in what it learns from."""
     strength = task.training.logit_adjustment
-    return replace(shard, train=classification.adjusted(shard.train, len(task.labels), strength))
+    return replace(
+        shard, train=classification.with_logit_adjustment(shard.train, len(task.labels), strength)
+    )
 
 
-def norm(tensors: Tensors) -> float:
+def l2_norm(tensors: Tensors) -> float:
     """L2 norm over all tensors."""
     return math.sqrt(sum(float(np.square(t, dtype=np.float64).sum()) for t in tensors.values()))
 
@@ -169,17 +175,4 @@ def _told(loss: float) -> float:
             f"a loss of {loss:.3g} is over {MAX_LOSS:g}, which no update may report",
             "lower phase.lr; with preference_loss ipo raise phase.beta, the loss begins at 1/(2β)²",
         )
-    return max(loss, SMALLEST_LOSS)
-
-
-def _settings(training: LocalTraining, seed: int, autocast: bool) -> loop.LocalTraining:
-    return loop.LocalTraining(
-        batch_size=training.batch_size,
-        lr=training.lr,
-        steps=training.steps or None,
-        epochs=training.epochs or None,
-        max_grad_norm=training.max_grad_norm,
-        prox_mu=training.prox_mu,
-        seed=seed,
-        autocast=autocast,
-    )
+    return max(loss, MIN_LOSS)

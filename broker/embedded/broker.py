@@ -27,6 +27,7 @@ from broker.protocol import (
 )
 from broker.single_task import SingleTask
 from common.errors import BrokerError
+from common.protocol.naming import LOCAL_SITE
 
 __all__ = ["EmbeddedBroker", "EmbeddedServer"]
 
@@ -138,7 +139,7 @@ class EmbeddedBroker:
         user: Whom its messages are stamped with.
     """
 
-    def __init__(self, server: EmbeddedServer | None = None, user: str = "local") -> None:
+    def __init__(self, server: EmbeddedServer | None = None, user: str = LOCAL_SITE) -> None:
         self._server = server or EmbeddedServer()
         self._user = user
         self._consumers: list[EmbeddedConsumer] = []

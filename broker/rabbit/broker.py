@@ -1,8 +1,12 @@
-"""RabbitMQ, behind the protocol that the rest of the code knows.
+"""`RabbitBroker`: the broker protocol over RabbitMQ.
 
-Publishing and consuming have a connection each (`broker.rabbit.connection`), consumers are
-subscriptions that outlive connections (`broker.rabbit.subscription`). Works alike on RabbitMQ 3.10 to
-4.x: classic durable or quorum queues, prefetch per consumer, no argument that one of them lacks.
+Publishing and consuming have a connection each (`broker.rabbit.connection`); consumers are
+subscriptions that outlive connections (`broker.rabbit.subscription`). Works alike on RabbitMQ 3.10
+to 4.x: classic durable or quorum queues, a prefetch limit per consumer, and no argument that one
+of these versions lacks.
+
+In an update's path: `publish_update` sends what `worker/publisher.py` hands over, and
+`coordinator/service.py` receives it through `consume_updates`.
 """
 
 from __future__ import annotations
@@ -12,7 +16,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 import pika
-from pika import exceptions as pika_errors
 from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 
 from broker.protocol import (
@@ -21,14 +24,16 @@ from broker.protocol import (
     Message,
     QueueDepth,
     Site,
-    StateListener,
+    StatusListener,
     TakenTask,
     Topology,
     check_publishable,
 )
-from broker.rabbit.connection import CONNECTED, RabbitConnection
+from broker.rabbit import topology as queues
+from broker.rabbit.connection import RabbitConnection
 from broker.rabbit.consumer import RabbitConsumer
 from broker.rabbit.pika_setup import make_parameters, prepare_pika
+from broker.rabbit.status import JoinedStatus
 from broker.rabbit.subscription import Subscription
 from broker.single_task import SingleTask
 from common.errors import BrokerError
@@ -36,9 +41,23 @@ from common.errors import BrokerError
 PUBLISH_SECONDS = 60.0
 CONTROL_SECONDS = 10.0
 
-_NOT_FOUND = 404
-
 T = TypeVar("T")
+
+
+def connect(
+    url: str,
+    on_status: StatusListener | None = None,
+    publish_seconds: float = PUBLISH_SECONDS,
+    ca: str | None = None,
+) -> RabbitBroker:
+    """Return a started `RabbitBroker`; the arguments are its own.
+
+    Raises:
+        BrokerError: RabbitMQ cannot be reached, or refuses the user; raised within seconds.
+    """
+    broker = RabbitBroker(url, on_status, publish_seconds, ca)
+    broker.start()
+    return broker
 
 
 class RabbitBroker:
@@ -46,33 +65,41 @@ class RabbitBroker:
 
     Args:
         url: amqp:// or amqps://, with user and password.
-        on_state: Told of every change: "connected", "lost: …", "waiting: …". Called from the
-            connections' threads; must return soon.
+        on_status: Called on every change of status from the connections' threads; must return
+            soon.
         publish_seconds: How long a publish waits for a lost connection to come back.
-        ca: Certificates (PEM file) that may vouch for an amqps:// server; the system's without.
+        ca: File of certificates (PEM) to verify an amqps:// server with; None uses the system's.
 
     Raises:
-        BrokerError: RabbitMQ cannot be reached, or refuses the user; comes within seconds.
+        BrokerError: The URL cannot be read, or there are no certificates in `ca`.
     """
 
     def __init__(
         self,
         url: str,
-        on_state: StateListener | None = None,
+        on_status: StatusListener | None = None,
         publish_seconds: float = PUBLISH_SECONDS,
         ca: str | None = None,
     ) -> None:
-        prepare_pika()
         parameters = make_parameters(url, ca)
         self._user = str(parameters.credentials.username)
         self._publish_seconds = publish_seconds
-        self._states = _States(on_state)
+        self._status = JoinedStatus(on_status)
         self._publish_channel: BlockingChannel | None = None
         self._closed = False
-        self._publishing = RabbitConnection(parameters, "publish", self._states.of("publish"))
-        self._consuming = RabbitConnection(parameters, "consume", self._states.of("consume"))
+        listener = self._status.listener
+        self._publishing = RabbitConnection(parameters, "publish", listener("publish"))
+        self._consuming = RabbitConnection(parameters, "consume", listener("consume"))
         self._consumers: set[RabbitConsumer] = set()
         self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Connect, and keep both connections until `close`.
+
+        Raises:
+            BrokerError: RabbitMQ cannot be reached, or refuses the user; raised within seconds.
+        """
+        prepare_pika()
         self._consuming.start()
         try:
             self._publishing.start()
@@ -82,15 +109,15 @@ class RabbitBroker:
 
     def declare(self, topology: Topology) -> None:
         """See `Broker.declare`."""
-        self._control(lambda connection: _declare(connection, topology))
+        self._control(lambda connection: queues.declare(connection, topology))
 
     def delete(self, topology: Topology) -> None:
         """See `Broker.delete`."""
-        self._control(lambda connection: _delete(connection, topology))
+        self._control(lambda connection: queues.delete(connection, topology))
 
     def depths(self, topology: Topology) -> Mapping[str, QueueDepth]:
         """See `Broker.depths`."""
-        return self._control(lambda connection: _depths(connection, topology))
+        return self._control(lambda connection: queues.depths(connection, topology))
 
     def publish_task(self, topology: Topology, site: Site, message: Message) -> None:
         """See `Broker.publish_task`."""
@@ -102,8 +129,8 @@ class RabbitBroker:
 
     def consume_updates(self, topology: Topology, sites: Iterable[Site], prefetch: int) -> Consumer:
         """See `Broker.consume_updates`."""
-        queues = [topology.update_queue(site) for site in sites]
-        return self._consume(Subscription(queues, prefetch), topology)
+        names = [topology.update_queue(site) for site in sites]
+        return self._consume(Subscription(names, prefetch), topology)
 
     def take_task(self, topology: Topology, site: Site, timeout: float) -> TakenTask | None:
         """See `Broker.take_task`."""
@@ -111,7 +138,7 @@ class RabbitBroker:
         consumer = self._consume(subscription, topology)
         delivery = consumer.receive(timeout)
         if subscription.attached or subscription.refusal:
-            self._states.wait_for(subscription.refusal)
+            self._status.set_missing(subscription.refusal)
         if delivery is None:
             consumer.close()
             return None
@@ -145,9 +172,9 @@ class RabbitBroker:
         self._consuming.add(subscription)
         return consumer
 
-    def _control(self, run: Callable[[BlockingConnection], T]) -> T:
-        # Not on the publishing connection: a broker in alarm would not answer there.
-        return self._consuming.call(run, CONTROL_SECONDS)
+    def _control(self, operation: Callable[[BlockingConnection], T]) -> T:
+        # Not on the publishing connection: a broker in alarm does not answer there.
+        return self._consuming.call(operation, CONTROL_SECONDS)
 
     def _publish(self, exchange: str, routing_key: str, message: Message) -> None:
         check_publishable(message, self._user)
@@ -165,89 +192,10 @@ class RabbitBroker:
         self._publishing.call(send, self._publish_seconds)
 
     def _confirming_channel(self, connection: BlockingConnection) -> BlockingChannel:
-        """The channel for publishing; only the publishing link's thread comes here."""
+        """Return the channel for publishing. Called by the publishing connection's thread only."""
         channel = self._publish_channel
         if channel is None or channel.connection is not connection or not channel.is_open:
             channel = connection.channel()
             channel.confirm_delivery()
             self._publish_channel = channel
         return channel
-
-
-class _States:
-    """Joins the states of both connections into one, and tells of changes only."""
-
-    def __init__(self, listener: StateListener | None) -> None:
-        self._listener = listener
-        self._lock = threading.Lock()
-        self._links: dict[str, str] = {}
-        self._waiting_for = ""
-        self._told = ""
-
-    def of(self, link: str) -> StateListener:
-        """The listener for one link."""
-
-        def listen(state: str) -> None:
-            with self._lock:
-                self._links[link] = state
-                self._tell()
-
-        return listen
-
-    def wait_for(self, reason: str) -> None:
-        """Connected, but there is nothing to take from; empty when there is again."""
-        with self._lock:
-            self._waiting_for = reason
-            self._tell()
-
-    def _tell(self) -> None:
-        lost = [state for state in self._links.values() if state != CONNECTED]
-        waiting = f"waiting: {self._waiting_for}" if self._waiting_for else CONNECTED
-        state = lost[0] if lost else waiting
-        if state != self._told and self._listener is not None:
-            self._told = state
-            self._listener(state)
-
-
-def _declare(connection: BlockingConnection, topology: Topology) -> None:
-    # No x-delivery-limit: 4.x has 20 for quorum queues, 3.x none, and -1 is refused by 3.x. What is
-    # dropped there comes again: an unacked task is issued anew, an update without a receipt resent.
-    kind = {"x-queue-type": topology.queue_type}
-    limited = {"x-max-length-bytes": topology.update_bytes, "x-overflow": "reject-publish"}
-    with connection.channel() as channel:
-        channel.queue_declare(topology.dead_queue, durable=True, arguments=kind)
-        for site in topology.sites:
-            channel.queue_declare(topology.task_queue(site), durable=True, arguments=kind)
-            exchange, queue = topology.update_exchange(site), topology.update_queue(site)
-            channel.exchange_declare(exchange, "fanout", durable=True)
-            channel.queue_declare(queue, durable=True, arguments=kind | limited)
-            channel.queue_bind(queue, exchange)
-
-
-def _delete(connection: BlockingConnection, topology: Topology) -> None:
-    with connection.channel() as channel:
-        for site in topology.sites:
-            channel.exchange_delete(topology.update_exchange(site))
-            channel.queue_delete(topology.task_queue(site))
-            channel.queue_delete(topology.update_queue(site))
-    # Not if_empty: a quorum queue answers that by closing the connection.
-    if (depth := _depth(connection, topology.dead_queue)) is not None and not depth.messages:
-        with connection.channel() as channel:
-            channel.queue_delete(topology.dead_queue)
-
-
-def _depths(connection: BlockingConnection, topology: Topology) -> dict[str, QueueDepth]:
-    found = {queue: _depth(connection, queue) for queue in topology.queues}
-    return {queue: depth for queue, depth in found.items() if depth is not None}
-
-
-def _depth(connection: BlockingConnection, queue: str) -> QueueDepth | None:
-    channel = connection.channel()
-    try:
-        found = channel.queue_declare(queue, passive=True).method
-    except pika_errors.ChannelClosedByBroker as error:
-        if error.reply_code != _NOT_FOUND:
-            raise
-        return None
-    channel.close()
-    return QueueDepth(int(found.message_count), int(found.consumer_count))

@@ -1,9 +1,9 @@
-"""One RabbitMQ connection, owned by one thread that keeps it alive and makes it anew.
+"""One RabbitMQ connection, owned by one thread that keeps it alive and reconnects.
 
 pika's connections are not thread-safe, and one whose owner is busy misses heartbeats and is
-closed. So no caller ever touches the connection: they hand jobs to its thread, which runs them
-between reads of the socket. `broker.rabbit.broker` uses one link for publishing and another for
-consuming, because a broker in alarm stops reading from connections that publish.
+closed. So no caller ever touches the connection: callers hand jobs to its thread, which runs them
+between reads of the socket. `broker.rabbit.broker` uses one connection for publishing and another
+for consuming, because a broker in alarm stops reading from connections that publish.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import pika
 from pika import exceptions as pika_errors
 from pika.adapters.blocking_connection import BlockingConnection
 
-from broker.protocol import BrokerClosed
+from broker.protocol import BrokerClosed, BrokerState, BrokerStatus, StatusListener
 from broker.rabbit.errors import channel_error, connect_error, describe
 from broker.rabbit.subscription import Subscription
 from common.errors import BrokerError
@@ -31,9 +31,8 @@ from common.errors import BrokerError
 FIRST_BACKOFF_SECONDS = 0.2
 MAX_BACKOFF_SECONDS = 5.0
 STEADY_SECONDS = 10.0
-"""A connection that lived as long starts its back-off from the beginning."""
+"""A connection that lasted this long resets the back-off."""
 CLOSE_SECONDS = 15.0
-CONNECTED = "connected"
 
 T = TypeVar("T")
 
@@ -43,12 +42,12 @@ class _Job:
     """Work for the connection's thread.
 
     Attributes:
-        run: What to do with the open connection.
-        durable: Run it again after a reconnect, until `deadline`; otherwise give it up.
+        durable: Whether to run it again after a reconnect, until `deadline`, or to give it up.
         deadline: Monotonic seconds.
+        tried: Whether it was begun on a connection that was then lost.
     """
 
-    run: Callable[[BlockingConnection], object]
+    operation: Callable[[BlockingConnection], object]
     durable: bool
     deadline: float
     future: Future[object] = field(default_factory=Future)
@@ -56,20 +55,20 @@ class _Job:
 
 
 class RabbitConnection:
-    """A connection that comes back.
+    """A connection that reconnects by itself.
 
     Args:
-        parameters: Where and as whom, from `broker.rabbit.pika_setup`.
-        name: Of its thread.
-        on_state: Called from its thread with "connected" or "lost: …".
+        parameters: Address and login, from `broker.rabbit.pika_setup`.
+        name: Name of the thread.
+        on_status: Called from the thread when the connection is made or lost.
     """
 
     def __init__(
-        self, parameters: pika.ConnectionParameters, name: str, on_state: Callable[[str], None]
+        self, parameters: pika.ConnectionParameters, name: str, on_status: StatusListener
     ) -> None:
         self.where = f"{parameters.host}:{parameters.port}"
         self._parameters = parameters
-        self._on_state = on_state
+        self._on_status = on_status
         self._lock = threading.Lock()
         self._jobs: deque[_Job] = deque()
         self._subscriptions: list[Subscription] = []
@@ -80,10 +79,10 @@ class RabbitConnection:
         self._thread = threading.Thread(target=self._run, name=f"fccl-{name}", daemon=True)
 
     def start(self) -> None:
-        """Connect once, then keep connected.
+        """Connect, and stay connected until `close`.
 
         Raises:
-            BrokerError: The first attempt failed; says where and what to do.
+            BrokerError: The first attempt failed; the message has the address and the remedy.
         """
         first = self._connect()
         if isinstance(first, BrokerError):
@@ -91,44 +90,46 @@ class RabbitConnection:
         self._connection = first
         self._thread.start()
 
-    def call(self, run: Callable[[BlockingConnection], T], wait_seconds: float) -> T:
-        """Run on the connection's thread; again after a reconnect, if the connection is lost.
+    def call(self, operation: Callable[[BlockingConnection], T], wait_seconds: float) -> T:
+        """Run an operation on the connection's thread, and again if the connection is lost.
 
         Args:
-            run: Must be safe to repeat.
+            operation: Must be safe to repeat.
             wait_seconds: How long to wait for a lost connection to come back.
 
         Raises:
             BrokerError: The broker refused, or was not reached in time.
-            BrokerClosed: The link was closed.
+            BrokerClosed: This connection was closed.
         """
-        future = self._submit(_Job(run, True, time.monotonic() + wait_seconds))
+        future = self._submit(_Job(operation, True, time.monotonic() + wait_seconds))
         return future.result()  # type: ignore[return-value]  # the job's own type
 
-    def attempt(self, run: Callable[[BlockingConnection], object]) -> Future[object]:
-        """Run on the connection's thread if it is connected; without effect otherwise.
+    def call_if_connected(
+        self, operation: Callable[[BlockingConnection], object]
+    ) -> Future[object]:
+        """Run an operation on the connection's thread if it is connected; otherwise do nothing.
 
         For acks: once the connection is lost, so is what they would acknowledge.
         """
-        return self._submit(_Job(run, False, 0.0))
+        return self._submit(_Job(operation, False, 0.0))
 
     def add(self, subscription: Subscription) -> None:
-        """Attach it, now and after every reconnect."""
+        """Attach a subscription, now and after every reconnect."""
         with self._lock:
             self._subscriptions.append(subscription)
         self._wake()
 
     def remove(self, subscription: Subscription) -> None:
-        """Close it; returns when the broker has its unanswered messages back."""
+        """Close a subscription; return when the broker has its unanswered messages back."""
         subscription.close()
         with self._lock:
             if subscription in self._subscriptions:
                 self._subscriptions.remove(subscription)
         with contextlib.suppress(BrokerError):
-            self.attempt(lambda _: subscription.shut()).result()
+            self.call_if_connected(lambda _: subscription.close_channel()).result()
 
     def close(self) -> None:
-        """Finish the jobs that wait, if connected, and disconnect."""
+        """Finish the waiting jobs if connected, and disconnect."""
         self._stop.set()
         self._wake()
         if self._thread.is_alive():
@@ -152,7 +153,7 @@ class RabbitConnection:
             with contextlib.suppress(pika_errors.AMQPError):
                 connection.add_callback_threadsafe(lambda: None)
 
-    # What follows runs on the link's own thread.
+    # What follows runs on the connection's own thread.
 
     def _run(self) -> None:
         failures = 0
@@ -167,7 +168,7 @@ class RabbitConnection:
                 reason = connection.what if connection else "not connected"
             if self._stop.is_set():
                 break
-            self._report(f"lost: {reason}")
+            self._report(BrokerStatus(BrokerState.LOST, reason))
             self._expire(time.monotonic(), reason)
             self._stop.wait(full_jitter(failures))
             failures += 1
@@ -178,19 +179,19 @@ class RabbitConnection:
         try:
             return BlockingConnection(self._parameters)
         except Exception as error:
-            # Beside its own errors pika lets out those of sockets, ssl and its assertions.
+            # Besides its own errors, pika lets through those of sockets, ssl and its assertions.
             return connect_error(error, self.where)
 
     def _serve(self, connection: BlockingConnection) -> str:
-        """Use the connection until it is lost (returns why) or the link is closed."""
+        """Use the connection until it is lost or `close` is called, and return why it ended."""
         with self._lock:
             self._connection = connection
-        self._report(CONNECTED)
+        self._report(BrokerStatus(BrokerState.CONNECTED))
         try:
             while not self._stop.is_set():
                 self._run_jobs(connection)
-                settled = self._tend_subscriptions(connection)
-                connection.process_data_events(time_limit=5.0 if settled else 0.1)
+                attached = self._maintain_subscriptions(connection)
+                connection.process_data_events(time_limit=5.0 if attached else 0.1)
             self._run_jobs(connection)
             connection.close()
             return "closed"
@@ -199,17 +200,17 @@ class RabbitConnection:
         finally:
             self._disconnected(connection)
 
-    def _tend_subscriptions(self, connection: BlockingConnection) -> bool:
+    def _maintain_subscriptions(self, connection: BlockingConnection) -> bool:
         with self._lock:
             subscriptions = list(self._subscriptions)
-        # A list, not a generator: each must be tended, also after one that is not settled.
-        settled = [each.tend(connection, next(self._generations)) for each in subscriptions]
-        return all(settled)
+        # A list, not a generator: `all` would stop at the first that is not attached.
+        attached = [each.maintain(connection, next(self._generations)) for each in subscriptions]
+        return all(attached)
 
     def _run_jobs(self, connection: BlockingConnection) -> None:
         while job := self._next_job():
             try:
-                result = job.run(connection)
+                result = job.operation(connection)
             except Exception as error:
                 if connection.is_open:
                     job.future.set_exception(channel_error(error))
@@ -227,10 +228,10 @@ class RabbitConnection:
     def _disconnected(self, connection: BlockingConnection) -> None:
         with self._lock:
             self._connection = None
-            given_up = [job for job in self._jobs if not job.durable]
+            abandoned = [job for job in self._jobs if not job.durable]
             self._jobs = deque(job for job in self._jobs if job.durable)
             subscriptions = list(self._subscriptions)
-        for job in given_up:
+        for job in abandoned:
             job.future.set_exception(BrokerError("the connection was lost"))
         for subscription in subscriptions:
             subscription.detach()
@@ -243,7 +244,7 @@ class RabbitConnection:
             late = [job for job in self._jobs if job.deadline <= now]
             self._jobs = deque(job for job in self._jobs if job.deadline > now)
         for job in late:
-            doubt = "; it may have arrived all the same" if job.tried else ""
+            doubt = "; the message may have arrived nevertheless" if job.tried else ""
             job.future.set_exception(
                 BrokerError(f"RabbitMQ at {self.where} did not confirm: {reason}{doubt}")
             )
@@ -251,19 +252,19 @@ class RabbitConnection:
     def _end(self) -> None:
         with self._lock:
             self._ended = True
-            left, self._jobs = self._jobs, deque()
-        for job in left:
+            remaining, self._jobs = self._jobs, deque()
+        for job in remaining:
             job.future.set_exception(BrokerClosed())
 
-    def _report(self, state: str) -> None:
+    def _report(self, status: BrokerStatus) -> None:
         # A listener's own error must not end the thread that keeps the heartbeats going.
         with contextlib.suppress(Exception):
-            self._on_state(state)
+            self._on_status(status)
 
 
 def full_jitter(failures: int) -> float:
-    """Seconds to wait before the next attempt: anything up to a ceiling that doubles.
+    """Return the seconds to wait before the next attempt: random, up to a limit that doubles.
 
-    Many workers lose a broker in the same moment; they must not come back in the same moment.
+    Many workers lose a broker at the same moment; they must not all come back at the same moment.
     """
     return random.uniform(0, min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0**failures))

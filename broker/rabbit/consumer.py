@@ -1,7 +1,7 @@
-"""Receiving from RabbitMQ: a stream of updates, or, through `broker.single_task`, one task.
+"""A consumer of RabbitMQ queues: a stream of updates, or one task for `broker.single_task`.
 
-Both are a `Subscription` on the consuming link. Answers go to the connection's own thread; after
-a lost connection they have no effect, because the broker delivers those messages again.
+Both are a `Subscription` on the consuming connection. Answers go to the connection's own thread;
+after a lost connection they have no effect, because the broker delivers those messages again.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from broker.rabbit.subscription import Acknowledgement, Subscription
 
 
 class RabbitConsumer:
-    """Implements `broker.protocol.Consumer`.
+    """A stream of deliveries; implements `broker.protocol.Consumer`.
 
     Args:
-        link: The consuming connection.
-        subscription: Already or soon added to it.
+        connection: The consuming connection.
+        subscription: Already added to the connection, or about to be.
         publish_dead: Publishes to the run's dead-letter queue and waits for the confirm.
-        on_close: Called once it is closed.
+        on_close: Called after `close`.
     """
 
     def __init__(
         self,
-        link: RabbitConnection,
+        connection: RabbitConnection,
         subscription: Subscription,
         publish_dead: Callable[[Message], None],
         on_close: Callable[[RabbitConsumer], None],
     ) -> None:
-        self._link = link
+        self._connection = connection
         self._subscription = subscription
         self._publish_dead = publish_dead
         self._on_close = on_close
@@ -42,7 +42,7 @@ class RabbitConsumer:
         return self._subscription.receive(timeout)
 
     def ack(self, delivery: Delivery) -> None:
-        """See `Consumer.ack`; returns before the broker knows."""
+        """See `Consumer.ack`; does not wait for the broker."""
         self._answer(delivery, "ack")
 
     def requeue(self, delivery: Delivery) -> None:
@@ -56,13 +56,15 @@ class RabbitConsumer:
         self._answer(delivery, "ack")
 
     def cancel(self) -> None:
-        """Receive no more; what was delivered may still be answered."""
-        self._link.attempt(lambda _: self._subscription.cancel())
+        """Stop receiving; deliveries may still be answered."""
+        self._connection.call_if_connected(lambda _: self._subscription.cancel())
 
     def close(self) -> None:
         """See `Consumer.close`."""
-        self._link.remove(self._subscription)
+        self._connection.remove(self._subscription)
         self._on_close(self)
 
     def _answer(self, delivery: Delivery, answer: Acknowledgement) -> Future[object]:
-        return self._link.attempt(lambda _: self._subscription.answer(delivery.tag, answer))
+        return self._connection.call_if_connected(
+            lambda _: self._subscription.answer(delivery.tag, answer)
+        )

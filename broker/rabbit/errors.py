@@ -1,7 +1,7 @@
-"""pika's errors, in our words: what was refused, where, and what to do about it.
+"""Translation of pika's errors: what was refused, where, and what to do about it.
 
-`broker.rabbit.connection` and `broker.rabbit.broker` let no pika error out; they pass each through here. A URL
-holds a password, so only host and port are ever named.
+`broker.rabbit.connection` and `broker.rabbit.probe` let no pika error through; each passes here.
+A URL holds a password, so messages name only host and port.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _NOT_ALLOWED, _NOT_FOUND, _PRECONDITION_FAILED = 403, 404, 406
 
 
 def describe(error: BaseException) -> str:
-    """The innermost cause in a few words; pika wraps the operating system's error twice."""
+    """Return the innermost cause in a few words; pika wraps the system's errors twice."""
     inner = _innermost(error)
     if isinstance(inner, pika_errors.ConnectionBlockedTimeout):
         return "the broker blocks publishers (memory or disk alarm)"
@@ -28,42 +28,41 @@ def describe(error: BaseException) -> str:
 
 
 def connect_error(error: BaseException, where: str) -> BrokerError:
-    """Why no connection could be made.
-
-    Args:
-        error: What pika raised.
-        where: host:port.
-    """
+    """Return the error for a connection to `where` (host:port) that could not be made."""
     inner = _innermost(error)
     if isinstance(inner, pika_errors.ProbableAuthenticationError | pika_errors.AuthenticationError):
         return BrokerLoginError(
-            f"RabbitMQ at {where} refuses this user or password", "check the broker URL"
+            f"RabbitMQ at {where} refuses this user or password",
+            "check user and password in broker.url",
         )
     if isinstance(inner, pika_errors.ProbableAccessDeniedError):
         return BrokerError(
-            f"RabbitMQ at {where} refuses this virtual host", "check the end of the broker URL"
+            f"RabbitMQ at {where} refuses this virtual host",
+            "check the last part of broker.url, which names it",
         )
     if tls := explain_tls_error(error, "broker"):
         return BrokerError(f"RabbitMQ at {where} {tls[0]}", tls[1])
     if isinstance(inner, pika_errors.IncompatibleProtocolError | pika_errors.StreamLostError):
         return BrokerError(
-            f"what listens at {where} does not answer as RabbitMQ does",
-            "check the broker URL: amqps:// for a TLS port; or wait until it is ready",
+            f"the server at {where} does not answer like RabbitMQ",
+            "check broker.url (amqps:// for a TLS port), or wait until RabbitMQ has started",
         )
     return BrokerError(
         f"cannot reach RabbitMQ at {where}: {describe(error)}",
-        "start it, or set the broker URL (amqp://user:password@host:port/vhost)",
+        "start it, or set broker.url to amqp://user:password@host:port/vhost",
     )
 
 
 def channel_error(error: BaseException) -> BrokerError:
-    """Why the broker refused an operation on a connection that still stands."""
+    """Return the error for an operation that the broker refused, on an open connection."""
     if isinstance(error, BrokerError):
         return error
     if isinstance(error, pika_errors.NackError):
-        return QueueFull("the broker refused the message: the queue holds its limit of bytes")
+        return QueueFull("the broker refused the message: the queue is at its limit of bytes")
     if isinstance(error, pika_errors.UnroutableError):
-        return QueueMissing("no queue takes this message", "start the coordinator of this run")
+        return QueueMissing(
+            "no queue is bound for this message", "start the coordinator of this run"
+        )
     if not isinstance(error, pika_errors.ChannelClosedByBroker):
         return BrokerError(f"RabbitMQ operation failed: {describe(error)}")
     if error.reply_code == _NOT_FOUND:

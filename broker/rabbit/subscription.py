@@ -1,8 +1,8 @@
-"""One stream of deliveries over whatever connection there is at the moment.
+"""A stream of deliveries that survives reconnects.
 
-`broker.rabbit.connection.Link` owns the connection and its thread; it attaches each subscription after
-every reconnect and calls `tend` in between. Other threads wait in `receive`. What belongs to the
-connection's thread says so; everything else is guarded by `_changed`.
+`broker.rabbit.connection.RabbitConnection` owns the connection and its thread; it attaches each
+subscription after every reconnect and calls `maintain` in between. Other threads wait in
+`receive`. Methods for the connection's thread say so; everything else is guarded by `_changed`.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from broker.protocol import MAX_HEADERS, BrokerClosed, Delivery, Message, Tag, h
 from broker.rabbit.errors import channel_error
 
 MAX_RETRY_SECONDS = 1.0
-"""A missing queue appears when the coordinator comes up; asking costs one small round trip."""
+"""A missing queue appears when the coordinator starts; asking costs one small round trip."""
 
 Acknowledgement = Literal["ack", "requeue"]
 
 
 class Subscription:
-    """Receives from several queues through one channel.
+    """A consumer of several queues through one channel.
 
     Args:
-        queues: Their names; they need not exist yet.
-        prefetch: Unanswered messages per queue at most.
-        once: Take one message and then never attach again.
+        queues: Names of the queues, which need not exist yet.
+        prefetch: Limit of unanswered messages per queue.
+        once: Take one message, and never attach again afterwards.
     """
 
     def __init__(self, queues: Sequence[str], prefetch: int, once: bool = False) -> None:
@@ -55,10 +55,10 @@ class Subscription:
         self._retry_at = 0.0
 
     def receive(self, timeout: float) -> Delivery | None:
-        """The next delivery, or None after `timeout` seconds.
+        """Return the next delivery, or None after `timeout` seconds.
 
         Raises:
-            BrokerClosed: It was closed.
+            BrokerClosed: The subscription was closed.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._inbox, timeout)
@@ -68,24 +68,24 @@ class Subscription:
 
     @property
     def attached(self) -> bool:
-        """Whether the broker has taken the consumer."""
+        """Whether the broker has accepted the consumer."""
         with self._changed:
             return self._attached
 
     @property
     def refusal(self) -> str:
-        """Why the broker would not take it, say for a missing queue; empty otherwise."""
+        """Why the broker did not accept the consumer, e.g. for a missing queue; else empty."""
         with self._changed:
             return self._refusal
 
     def close(self) -> None:
-        """Wake whoever receives; the link closes the channel."""
+        """Wake all receivers; the connection closes the channel."""
         with self._changed:
             self._closed = True
             self._inbox.clear()
             self._changed.notify_all()
 
-    def tend(self, connection: BlockingConnection, generation: int) -> bool:
+    def maintain(self, connection: BlockingConnection, generation: int) -> bool:
         """Attach if that is due. Called by the connection's thread.
 
         Args:
@@ -93,10 +93,10 @@ class Subscription:
             generation: A number never used before.
 
         Returns:
-            Whether it needs no more attention for now.
+            Whether nothing is left to do for now.
         """
         if self._channel is not None and (self._cancelled or not self._channel.is_open):
-            self.shut()
+            self.close_channel()
             self._retry_later("the broker ended the consumer")
         if self._channel is not None or self._finished or self._closed:
             return True
@@ -146,7 +146,7 @@ class Subscription:
                 self._changed.notify()
 
     def answer(self, tag: Tag, answer: Acknowledgement) -> None:
-        """Tell the broker, unless the delivery was answered or belongs to an older channel.
+        """Answer a delivery, unless that was done or it belongs to an older channel.
 
         Called by the connection's thread.
         """
@@ -162,23 +162,23 @@ class Subscription:
             self._channel.basic_nack(tag.number, requeue=True)
 
     def cancel(self) -> None:
-        """Receive no more; what was delivered may still be answered. Connection's thread."""
+        """Stop receiving; deliveries may still be answered. Called by the connection's thread."""
         self._finished = True
         if self._channel is not None and self._channel.is_open:
             for consumer_tag in list(self._channel.consumer_tags):
                 self._channel.basic_cancel(consumer_tag)
 
-    def shut(self) -> None:
-        """Close the channel: unanswered messages go back. Called by the connection's thread."""
+    def close_channel(self) -> None:
+        """Close the channel; unanswered messages go back. Called by the connection's thread."""
         channel = self._channel
         self.detach()
         if channel is not None and channel.is_open:
             channel.close()
 
     def detach(self) -> None:
-        """The channel is gone, and what lies in the inbox comes again. Connection's thread.
+        """Forget the channel and what was received, which comes again. Connection's thread only.
 
-        But one that never attaches again keeps its message: its owner would wait for nothing.
+        A subscription that never attaches again keeps its message: nothing else would come.
         """
         self._channel = None
         self._unanswered.clear()
@@ -190,7 +190,7 @@ class Subscription:
 
 
 def _message(properties: pika.BasicProperties, body: bytes) -> Message:
-    """A message as anybody may have written it, without what a `Message` cannot hold."""
+    """Return a message, which may be hostile, without what a `Message` cannot hold."""
     raw: Mapping[object, object] = properties.headers or {}
     headers: dict[str, str | int] = {}
     for name, value in list(raw.items())[:MAX_HEADERS]:
@@ -203,5 +203,5 @@ def _message(properties: pika.BasicProperties, body: bytes) -> Message:
 
 
 def _plain(value: object) -> object:
-    """Pika reads 64-bit integers as a subclass of int whose repr ends in "L"."""
+    """Undo pika's subclass of int for 64-bit integers, whose repr ends in "L"."""
     return int(value) if isinstance(value, int) and not isinstance(value, bool) else value

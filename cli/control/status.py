@@ -14,7 +14,7 @@ from common.config import config as configuration
 from common.store import view as viewing
 from common.store.embedded import read_address
 from common.store.store import connect
-from tui.panel import panel
+from tui.status_panel import status_panel
 
 
 @click.command()
@@ -30,4 +30,4 @@ def command(config_path: Path | None, directory: Path | None, as_json: bool) -> 
     if as_json:
         click.echo(json.dumps(view.fields(), indent=2))
     else:
-        Console().print(panel(view, time.time()))
+        Console().print(status_panel(view, time.time()))

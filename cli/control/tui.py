@@ -19,7 +19,7 @@ from common.errors import ConfigError
 from common.run_directory import recorded_run
 from common.store.embedded import read_address
 from common.store.store import Store, connect
-from tui.replay import FASTEST, SLOWEST, SPEED, Replay
+from tui.data.replay import FASTEST, SLOWEST, SPEED, Replay
 
 if TYPE_CHECKING:
     from textual.app import App
@@ -127,11 +127,13 @@ def _live(found: Path | None, directory: Path | None, steers: bool) -> _Shown:
         return _store(config, directory)
 
     def screen() -> App[None]:
-        from tui.app import Watch
-        from tui.controls import Controls
-        from tui.feed import Feed
+        from tui.app import MonitorApp
+        from tui.data.command_sender import CommandSender
+        from tui.data.reader import ReaderThread
 
-        return Watch(Feed(connected, name), Controls(connected) if steers else None)
+        return MonitorApp(
+            ReaderThread(connected, name), CommandSender(connected) if steers else None
+        )
 
     return _Shown(name, tuple(options), screen)
 
@@ -140,9 +142,9 @@ def _replay(directory: Path, speed: float) -> _Shown:
     replay = Replay(recorded_run.read_run(directory), speed)
 
     def screen() -> App[None]:
-        from tui.player import Player
+        from tui.replay_app import ReplayApp
 
-        return Player(replay)
+        return ReplayApp(replay)
 
     return _Shown(replay.name, ("--replay", str(directory), "--speed", str(speed)), screen)
 

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cli.demo.remote_output import LINES, VIEW
+from cli.demo.messages import LINES, VIEW
 
 BLOCK = 1 << 16
 
@@ -28,7 +28,7 @@ class Told:
     """One thing that it said.
 
     Attributes:
-        kind: See `cli/demo/remote_output.py`; `stdout` or `stderr` is what a library printed, `error` the
+        kind: See `cli/demo/messages.py`; `stdout` or `stderr` is what a library printed, `error` the
             line of an error, `crash` an error that nobody expected.
         message: For people.
         more: Further keys.

@@ -15,7 +15,7 @@ import click
 from cli import checks
 from cli.console import Output
 from cli.demo import terminal
-from cli.demo.remote_output import Telling
+from cli.demo.messages import Telling
 from cli.options import config_option, mode_from_flags, mode_options, plain_option
 from common.config import config as configuration
 from common.config.config import FederationConfig

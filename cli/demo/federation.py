@@ -13,25 +13,25 @@ from typing import Any
 from broker.embedded.broker import EmbeddedBroker, EmbeddedServer
 from broker.protocol import LOCAL
 from cli.console import Output
-from cli.demo.remote_output import Telling
+from cli.demo.messages import Telling
 from cli.run import session
-from cli.run.worker import host
+from cli.run.worker import host_name
 from cli.signals import handle_signals
 from common.config.config import FederationConfig, IncrementalConfig
 from common.paths import cache_dir
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
+from common.protocol.naming import LOCAL_SITE
 from common.software import software_version
 from common.store.embedded import EmbeddedStore
 from coordinator.service import RunOutcome, Service
-from coordinator.storage.run import SITE, Run
+from coordinator.storage.run import Run
 from evaluation.live_samples import Sampler
-from learning.evaluation.figures import MAIN, METRICS
+from learning.evaluation.metrics import MAIN_METRIC, METRICS
 from learning.training.device import Compute, detect
 from worker.service import Worker, WorkerSettings
 
 AWAKE_S = 0.5
-USER = "local"
-SUMMED_UP = {**MAIN, "sft": METRICS["sft"][1]}  # perplexity is what people have heard of
+SUMMED_UP = {**MAIN_METRIC, "sft": METRICS["sft"][1]}  # perplexity is what people have heard of
 
 
 def serve(config: FederationConfig, mode: str, output: Output) -> int:
@@ -138,13 +138,13 @@ class _Federation:
                 self._over.set()
 
     def _coordinate(self) -> RunOutcome:
-        broker = EmbeddedBroker(self._server, USER)
+        broker = EmbeddedBroker(self._server)
         service = Service(
             self._run,
             broker,
             self._store.open(),
             time.time,
-            users={SITE: USER},
+            users={LOCAL_SITE: LOCAL_SITE},
             listen=self._output.print_event,
             volatile=True,
             samples=Sampler(self._run, time.time),
@@ -158,13 +158,13 @@ class _Federation:
             data=self._run.directory / "clients",
             state=self._run.directory.parent / ".workers",
             cache=cache_dir(),
-            host=host(),
+            host=host_name(),
             software=software_version(),
         )
         worker = Worker(
             setting,
             self._run.run_id,
-            EmbeddedBroker(self._server, USER),
+            EmbeddedBroker(self._server),
             (self._store.open(), self._store.open()),
             self._compute,
             time.time,

@@ -25,11 +25,11 @@ from cli.console import Output
 from cli.demo.child import Child, Told
 from cli.main import INTERRUPTED
 from cli.signals import ASKED
-from common.protocol.records import Event
+from common.protocol.feed import Event
 from common.store.store import Store, connect
 
 if TYPE_CHECKING:
-    from tui.attended import Standing
+    from tui.demo_app import DemoStatus
 
 POLL_S = 0.1
 TIMEOUT_S = 2.0  # for one answer of the store; the screen goes on meanwhile
@@ -100,19 +100,19 @@ class _Session:
         self._output.end_progress()
         return self._conclude()
 
-    # What the screen asks (`tui.attended.Host`)
+    # What the screen asks (`tui.demo_app.Host`)
 
-    def standing(self) -> Standing:
+    def standing(self) -> DemoStatus:
         """How it stands with the process behind the screen."""
-        from tui.attended import Standing
+        from tui.demo_app import DemoStatus
 
         going = self._going()
         over = self._summary is not None
         if not going or self._error or self._gone or (over and self._stopping):
-            return Standing(close=True)
+            return DemoStatus(close=True)
         if self._summary is not None:
-            return Standing("note", f"{self._summary}; q leaves", over=True)
-        return Standing("warning", STOPPING) if self._stopping else Standing()
+            return DemoStatus("note", f"{self._summary}; q leaves", over=True)
+        return DemoStatus("warning", STOPPING) if self._stopping else DemoStatus()
 
     def stop(self) -> None:
         """What Ctrl-C does: end cleanly, then at once; of a run that is over, stop looking."""
@@ -196,14 +196,14 @@ class _Session:
             click.echo(asked, err=True)
 
     def _draw(self, directory: Path) -> None:
-        from tui.attended import Attended
-        from tui.controls import Controls
-        from tui.feed import Feed
+        from tui.data.command_sender import CommandSender
+        from tui.data.reader import ReaderThread
+        from tui.demo_app import DemoApp
 
         def connected() -> Store:
             return connect(self._url, TIMEOUT_S)
 
-        app = Attended(Feed(connected, directory.name), Controls(connected), self)
+        app = DemoApp(ReaderThread(connected, directory.name), CommandSender(connected), self)
         trace = io.StringIO()
         app.error_console = Console(file=trace, width=120)  # it would be printed over the lines
         self._child.view(os.ttyname(sys.stdin.fileno()))

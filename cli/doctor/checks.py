@@ -14,6 +14,7 @@ from typing import Literal
 
 from common.config.config import FederationConfig
 from common.errors import FcclError
+from common.protocol.naming import LOCAL_SITE
 
 Status = Literal["ok", "warn", "fail"]
 Side = Literal["coordinator", "worker"]
@@ -52,7 +53,7 @@ class Situation:
     side: Side
     data: Path | None
     cache: Path
-    site: str = "local"
+    site: str = LOCAL_SITE
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from cli.run import join_site
 from common.config import config as configuration
 from common.config.config import FederationConfig
 from common.paths import cache_dir
+from common.protocol.naming import LOCAL_SITE
 from worker.site import identity
 
 FOUND_FAULT = 1
@@ -54,7 +55,7 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 )
 @click.option(
     "--site",
-    default="local",
+    default=LOCAL_SITE,
     help="The site of a worker; an invited one is asked as itself [local].",
 )
 @click.option(
@@ -95,10 +96,10 @@ def _invited(site: str, name: str, data: Path | None) -> tuple[FederationConfig,
     Raises:
         JoinError: This machine has not joined as that site.
     """
-    wanted = join_site.wanted(None, site, name)
+    wanted = join_site.site_request(None, site, name)
     mine = identity.load(wanted.place)
     assert mine is not None  # `wanted` has found it
-    return identity.config_of(mine, wanted.place), data or wanted.place / "data"
+    return identity.worker_config(mine, wanted.place), data or wanted.place / "data"
 
 
 def _printed(checks: Iterable[Check]) -> list[Check]:

@@ -14,7 +14,7 @@ from typing import get_args
 from cli.doctor.checks import Check, Situation
 from common.config.config import FederationConfig
 from common.errors import DataError
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from common.protocol.wire import SCHEMA
 from common.software import software_version
 
@@ -44,15 +44,15 @@ def check_model(situation: Situation) -> Check:
     """Whether the base model is here or can be had; nothing is downloaded or made."""
     from common.protocol.manifest import make_manifest, sha256_hex
     from learning.models import base, hub
-    from learning.offline import made
+    from learning.offline import builder
 
     model, name = situation.config.model, situation.config.model.name
 
     def digest(path: Path) -> str:
         return f"digest {sha256_hex(make_manifest(path))[:12]}"
 
-    if name.startswith(made.PREFIX):
-        if (path := made.find(name, situation.cache)) is not None:
+    if name.startswith(builder.PREFIX):
+        if (path := builder.find_built(name, situation.cache)) is not None:
             return Check("model", "ok", f"{name} in {situation.cache}, {digest(path)}")
         make = "the coordinator makes it, in about a minute"
         fetch = "workers fetch it from the coordinator"
@@ -66,10 +66,10 @@ def check_model(situation: Situation) -> Check:
         return Check("model", "ok", text)
     if not hub.is_hub_id(name):  # says what a model's name can be
         base.resolve(name, None, situation.cache, lambda message, fraction: None)
-    if (snapshot := hub.downloaded_before(name, model.revision)) is not None:
+    if (snapshot := hub.cached_snapshot(name, model.revision)) is not None:
         text = f"{name} at commit {snapshot.revision[:12]}, downloaded, {digest(snapshot.path)}"
         return Check("model", "ok", text)
-    commit = hub.commit(name, model.revision)
+    commit = hub.resolve_commit(name, model.revision)
     return Check(
         "model", "ok", f"{name} is on the hub, at commit {commit[:12]}; not downloaded yet"
     )
@@ -102,11 +102,13 @@ def _source(config: FederationConfig, kind: RowKind, source: str) -> Check:
     from learning.data import hub_data, rows, sources
 
     if source != sources.SYNTHETIC and (named := rows.on_hub(source)) is not None:
-        return Check("data", "ok", f"{kind}: data set {source}, {hub_data.look(named)}")
+        return Check(
+            "data", "ok", f"{kind}: data set {source}, {hub_data.describe_availability(named)}"
+        )
     data = config.data
-    found = sources.gather(
+    found = sources.load_source(
         kind, source, count=data.rows, seed=config.run.seed, columns=data.columns,
-        labels=data.labels, say=lambda line: None,
+        labels=data.labels, on_message=lambda line: None,
     )  # fmt: skip
     text = f"{kind}: {len(found.rows)} rows of {source} for {data.clients} clients"
     check = _with_skipped(text, [(skip.line, skip.reason) for skip in found.skipped])
@@ -126,10 +128,10 @@ def _with_skipped(text: str, skipped: Sequence[tuple[int, str]]) -> Check:
 
 def _prepared(folder: Path) -> Check:
     """Rows that `fccl prepare` or a coordinator has dealt."""
-    from learning.data import shards
+    from learning.data import prepared_data
 
-    prepared = shards.load(folder)
-    shards.check(prepared)
+    prepared = prepared_data.load(folder)
+    prepared_data.check_files(prepared)
     return Check("data", "ok", f"{folder}, prepared: {_per_client(prepared.rows())}")
 
 
@@ -194,10 +196,10 @@ def check_compute(situation: Situation) -> Check:
     """What trains here: cores, GPU, and whether bfloat16 is fast, measured."""
     import torch
 
-    from learning.training.device import cores, detect
+    from learning.training.device import available_cores, detect
 
     found = detect()
-    texts = [f"{cores()} cores"]
+    texts = [f"{available_cores()} cores"]
     if found.device.type == "cuda":
         properties = torch.cuda.get_device_properties(found.device)
         texts.append(f"{properties.name} with {properties.total_memory / GIB:.0f} GiB")

@@ -16,7 +16,7 @@ from common.errors import BrokerError, StoreError
 from common.software import software_version
 from common.store.store import Store, StorePermissionError, connect, host_and_port
 from common.tls.verification import verifying_context
-from worker.site.run_discovery import OVER, info
+from worker.site.run_discovery import OVER, read_info
 
 PREFIX = "fccl."
 """Of the queues and exchanges of every run."""
@@ -158,7 +158,7 @@ def check_run(situation: Situation) -> Check:
     except StoreError:
         return Check("run", "warn", _UNTOLD)
     run = store.get_run(name)
-    found = info(store, run) if run else None
+    found = read_info(store, run) if run else None
     if run is None or found is None:
         text, remedy = f"no run {name} yet", "start `fccl coordinator`; workers wait for it"
         worker = situation.side == "worker"

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from common.protocol.records import CurrentModel, one_line
+from common.protocol.fields import one_line
+from common.protocol.versions import CurrentModel
 
 if TYPE_CHECKING:
     from worker.incremental.serving.predictor import Prediction

@@ -23,8 +23,8 @@ from rich.text import Text
 from cli.learn.answers import clean
 from cli.learn.location import StateLocation, inbox_options, locate_state
 from common.errors import DataError
-from common.protocol.records import one_line
-from tui.words import duration
+from common.protocol.fields import one_line
+from tui.formatting import format_duration
 from worker.incremental.inbox import schema
 from worker.incremental.inbox.inbox import Inbox, StoredItem
 from worker.incremental.inbox.items import listed
@@ -267,7 +267,7 @@ def _state(stored: StoredItem) -> str:
 
 
 def _age(stored: StoredItem) -> str:
-    return duration(max(0.0, time.time() - stored.at))
+    return format_duration(max(0.0, time.time() - stored.at))
 
 
 def _noun(count: int) -> str:

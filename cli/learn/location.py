@@ -18,15 +18,15 @@ from cli.options import config_option, find_config, run_option
 from common.config import config as configuration
 from common.config.config import FederationConfig, IncrementalConfig
 from common.errors import DataError
-from common.protocol.records import Identifier
+from common.protocol.fields import Identifier
+from common.protocol.naming import LOCAL_SITE
 from coordinator.storage import run as runs
 from worker.incremental.inbox import schema
 from worker.incremental.inbox.items import TASK
 from worker.incremental.serving import served_run
 from worker.incremental.serving.served_run import ServedRun
-from worker.spool import workers
+from worker.spool import count_workers
 
-LOCAL = "local"
 _LISTED = 12  # clients in one message
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -50,7 +50,7 @@ class StateLocation:
         """Why an item is not learned at once; empty where a worker runs that will."""
         if not self.limits.enabled:
             return "it is not learned, for incremental.enabled is false"
-        if not workers(self.state):
+        if not count_workers(self.state):
             return "no worker runs here; it is learned when one does (`fccl worker`)"
         return ""
 
@@ -82,7 +82,9 @@ def inbox_options(function: F) -> F:
         help="The worker's --state [default: .workers/ beside the run directory].",
     )
     site = click.option(
-        "--site", default=LOCAL, help="The invited site that the worker here belongs to [local]."
+        "--site",
+        default=LOCAL_SITE,
+        help="The invited site that the worker here belongs to [local].",
     )
     return client(state(site(run_option(config_option(function)))))
 
@@ -129,7 +131,7 @@ def locate_state(
     config_path: Path | None, directory: Path | None, site: str, state: Path | None
 ) -> StateLocation:
     """The part of `locate_inbox` that is of no client; see there."""
-    if directory is not None and site != LOCAL:
+    if directory is not None and site != LOCAL_SITE:
         raise click.UsageError("--run and --site exclude each other: an invited site has no run")
     config = (
         configuration.load(find_config(config_path))
@@ -144,10 +146,10 @@ def _folder(config: FederationConfig, directory: Path | None, site: str) -> Path
     """Where the worker keeps its state, if nobody says otherwise; as `cli/run/worker.py` has it."""
     if directory is not None:
         return directory.absolute().parent / ".workers"
-    if site != LOCAL:
+    if site != LOCAL_SITE:
         from cli.run import join_site
 
-        return join_site.wanted(None, site, config.run.name).place / "work"
+        return join_site.site_request(None, site, config.run.name).place / "work"
     return Path(config.run.dir) / ".workers"
 
 

@@ -105,10 +105,10 @@ class Answerer:
         said = Answers(text, model, mine, common=common)
         if not self.compare:
             return said
-        from learning.evaluation.evaluate import Drawn
+        from learning.evaluation.evaluate import Sampling
 
         for _ in range(DRAWS):
-            drawn = Drawn(secrets.randbelow(2**31))
+            drawn = Sampling(secrets.randbelow(2**31))
             other = self.respondent.reply(text, self.new_tokens, drawn)
             said = Answers(text, model, mine, other, common)
             if said.second is not None:

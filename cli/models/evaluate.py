@@ -15,11 +15,12 @@ from click.core import ParameterSource
 from cli.console import Output
 from cli.render import render
 from common.paths import cache_dir
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from coordinator.storage import run as runs
 
 if TYPE_CHECKING:
     from evaluation.opening import Opened
+
     from evaluation.report.report import Report
 
 _COUNT = click.IntRange(min=1)

@@ -14,7 +14,7 @@ from common.paths import cache_dir
 from evaluation import run_record
 
 if TYPE_CHECKING:
-    from learning.models.export import Precision, Written
+    from learning.models.export import ExportSummary, Precision
 
 
 @click.command()
@@ -94,7 +94,7 @@ def check_options(whole: bool, dtype: str | None, with_base: bool | None) -> Non
         )
 
 
-def described(written: Written) -> str:
+def described(written: ExportSummary) -> str:
     """What was written, in a few words."""
     if not written.adapter:
         return f"a whole model in {written.precision}"

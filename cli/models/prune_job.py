@@ -13,13 +13,13 @@ import torch
 
 from common.paths import cache_dir
 from learning.data import rows
-from learning.data.labelled import Labelled
+from learning.data.row_types import LabelledText
 from learning.models import base
 from learning.models.encoders import load_whole
-from learning.pruning import compared, pruning
-from learning.pruning.compared import Size
-from learning.pruning.importance import Batch, batches
-from learning.synthetic.instructions import prose
+from learning.pruning import comparison, prune
+from learning.pruning.comparison import EncoderSize
+from learning.pruning.importance import EncoderInputs, tokenise_batches
+from learning.synthetic.instructions import make_prose
 
 JUDGED = 1536  # texts, at most, that judge the result
 _FEW = 60  # texts, below which the ones that chose must judge as well
@@ -62,18 +62,20 @@ def run(job: Job, report: base.ProgressCallback, say: Callable[[str], None]) -> 
         DataError: The data cannot be read.
     """
     cpu = torch.device("cpu")
-    pruning.check_free(job.out)
-    plan = pruning.PruningPlan(job.layers, job.heads, job.ffn)
+    prune.check_free(job.out)
+    plan = prune.PruningPlan(job.layers, job.heads, job.ffn)
     source = base.resolve(job.model, None, cache_dir(), report, family="encoder")
     loaded = load_whole(source.path, cpu)
-    pruning.check(plan, loaded.model.config)
+    prune.check_plan(plan, loaded.model.config)
     texts = _texts(job, say)
     smaller = copy.deepcopy(loaded.model)
-    kept = pruning.prune(smaller, plan, batches(loaded, texts.choosing, job.max_length), report)
-    record = pruning.record(kept, source.path, source.digest, loaded.model.config)
-    pruning.save(smaller, record, source.path, job.out)
+    kept = prune.prune(
+        smaller, plan, tokenise_batches(loaded, texts.choosing, job.max_length), report
+    )
+    record = prune.make_record(kept, source.path, source.digest, loaded.model.config)
+    prune.save_pruned(smaller, record, source.path, job.out)
     again = load_whole(job.out, cpu)  # what was written is what is judged
-    judging = batches(loaded, texts.judging, job.max_length)
+    judging = tokenise_batches(loaded, texts.judging, job.max_length)
     before, after = loaded.model, again.model
     figures = _compare(before, after, source.path, job.out, judging, texts.labels, report)
     digest = base.resolve(str(job.out), None, cache_dir(), report, family="encoder").digest
@@ -84,9 +86,9 @@ def run(job: Job, report: base.ProgressCallback, say: Callable[[str], None]) -> 
 
 def _texts(job: Job, say: Callable[[str], None]) -> Texts:
     if job.data is None:
-        return Texts(prose(0, job.rows), prose(1, job.rows), None)
-    read = rows.load("cls", job.data, say=say).rows
-    found = [row for row in read if isinstance(row, Labelled)]
+        return Texts(make_prose(0, job.rows), make_prose(1, job.rows), None)
+    read = rows.load("cls", job.data, on_message=say).rows
+    found = [row for row in read if isinstance(row, LabelledText)]
     Random(0).shuffle(found)  # files may be sorted by label
     choosing, judging = found[: job.rows], found[job.rows :][:JUDGED]
     if len(judging) < _FEW:
@@ -109,7 +111,7 @@ def _compare(
     after: Any,
     source: Path,
     out: Path,
-    judging: list[Batch],
+    judging: list[EncoderInputs],
     labels: list[str] | None,
     report: base.ProgressCallback,
 ) -> dict[str, Any]:
@@ -117,17 +119,17 @@ def _compare(
     states = []
     for i, model in enumerate((before, after)):
         report("comparing", i / 2)
-        states.append(compared.pooled(model, judging))
+        states.append(comparison.pooled_states(model, judging))
     report("comparing", 1.0)
-    one, every = (compared.race((before, after), n) for n in (1, threads))
-    sizes = compared.size_of(before, source), compared.size_of(after, out)
+    one, every = (comparison.time_batches((before, after), n) for n in (1, threads))
+    sizes = comparison.measure_size(before, source), comparison.measure_size(after, out)
     sides = [
         _side(sizes[i])
         | {
             "ms_one_thread": one[i],
             "ms_all_threads": every[i],
-            "probe_accuracy": compared.probe(states[i], labels) if labels else None,
-            "cosine": compared.closeness(states[i], states[0]),
+            "probe": comparison.probe_accuracy(states[i], labels) if labels else None,
+            "cosine": comparison.mean_cosine(states[i], states[0]),
         }
         for i in range(2)
     ]
@@ -139,7 +141,7 @@ def _compare(
     return {"source": sides[0], "pruned": sides[1], "ratio": ratio, "threads": threads}
 
 
-def _side(size: Size) -> dict[str, Any]:
+def _side(size: EncoderSize) -> dict[str, Any]:
     """Heads as one number where all layers have as many."""
     alike = len(set(size.heads)) == 1
     return asdict(size) | {"heads": size.heads[0] if alike else size.heads}

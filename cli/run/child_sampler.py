@@ -14,7 +14,7 @@ from threading import Event as Flag
 from cli.run.child_process import ChildProcess
 from common.config.config import SamplesConfig
 from common.errors import FcclError
-from common.protocol.records import SampleAnswer
+from common.protocol.versions import SampleAnswer
 from coordinator.core.events import LogEvent
 from coordinator.samples_source import PATIENCE_S, SamplesSource
 

@@ -15,7 +15,8 @@ from cli.jsonlog import JsonLog
 from cli.run import session
 from common.config.config import FederationConfig, SamplesConfig
 from common.paths import cache_dir
-from common.protocol.records import BaseRef, SampleAnswer
+from common.protocol.tasks import BaseRef
+from common.protocol.versions import SampleAnswer
 from common.run_directory.recorded_run import read_run
 from evaluation.live_samples import LiveSampler
 from preparation.base_model import find_base_model

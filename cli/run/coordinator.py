@@ -10,7 +10,8 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
-from broker.rabbit.broker import RabbitBroker
+from broker.protocol import BrokerStatus
+from broker.rabbit import broker as rabbit
 from broker.rabbit.management import ManagementApi
 from cli import checks, jsonlog
 from cli.console import Output
@@ -23,14 +24,14 @@ from cli.options import (
     plain_option,
     with_metrics_port,
 )
-from cli.run.health_server import COORDINATOR_LIMIT_S, Operated, operated
+from cli.run.health_server import COORDINATOR_LIMIT_S, ProcessStatus, serve_status
 from cli.signals import handle_signals
 from common.config import config as configuration
 from common.config.config import FederationConfig
+from common.protocol.naming import LOCAL_SITE
 from common.store.store import Store, connect
 from coordinator.sites.credentials import SiteAccess
 from coordinator.sites.registry import SiteRegistry
-from coordinator.storage.run import SITE
 
 
 @click.command()
@@ -55,17 +56,17 @@ def command(
 def serve(config: FederationConfig, mode: str, output: Output) -> int:
     """Coordinate until the plan is complete or a stop is asked for; returns the exit code."""
     checks.check_can_start(config, mode)
-    with operated(config.operations, COORDINATOR_LIMIT_S) as shown:
+    with serve_status(config.operations, COORDINATOR_LIMIT_S) as shown:
         return _serve(config, mode, output, shown)
 
 
-def _serve(config: FederationConfig, mode: str, output: Output, shown: Operated) -> int:
-    def tell_broker(state: str) -> None:
-        shown.broker(state)
-        output.event("broker", state)
+def _serve(config: FederationConfig, mode: str, output: Output, shown: ProcessStatus) -> int:
+    def on_broker_status(status: BrokerStatus) -> None:
+        shown.broker(status)
+        output.event("broker", str(status))
 
     store = connect(config.store.url, ca=config.store.ca)
-    broker = RabbitBroker(config.broker.url, tell_broker, ca=config.broker.ca)
+    broker = rabbit.connect(config.broker.url, on_broker_status, ca=config.broker.ca)
     try:
         from cli.run import session
         from coordinator.metrics import Metrics
@@ -82,7 +83,7 @@ def _serve(config: FederationConfig, mode: str, output: Output, shown: Operated)
             broker,
             store,
             time.time,
-            users={SITE: user_of(config.broker.url)},
+            users={LOCAL_SITE: user_of(config.broker.url)},
             access=access_of(config, store),
             listen=output.print_event,
             queue_type=config.broker.queue_type,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
-from broker.rabbit.connection import CONNECTED
+from broker.protocol import BrokerState, BrokerStatus
 from common.config.config import OperationsConfig
 from common.operations import metrics_server
 from common.operations.health import Health
@@ -19,15 +19,16 @@ PARTS = ("broker", "store", "run")
 
 
 @dataclass(frozen=True)
-class Operated:
+class ProcessStatus:
     """What this process shows of itself."""
 
     registry: CollectorRegistry
     health: Health
 
-    def broker(self, state: str) -> None:
-        """Pass on what the broker's connection has come to."""
-        self.health.set_problem("broker", "" if state == CONNECTED else state)
+    def broker(self, status: BrokerStatus) -> None:
+        """Report the status of the broker's connection."""
+        connected = status.state is BrokerState.CONNECTED
+        self.health.set_problem("broker", "" if connected else str(status))
 
     def over(self) -> None:
         """The main loop has ended."""
@@ -36,7 +37,7 @@ class Operated:
 
 
 @contextlib.contextmanager
-def operated(operations: OperationsConfig, limit_s: float) -> Iterator[Operated]:
+def serve_status(operations: OperationsConfig, limit_s: float) -> Iterator[ProcessStatus]:
     """A registry and the health of this process, served while the block runs.
 
     Args:
@@ -46,6 +47,6 @@ def operated(operations: OperationsConfig, limit_s: float) -> Iterator[Operated]
     Raises:
         ConfigError: The port is taken.
     """
-    shown = Operated(metrics_server.new_registry(), Health(PARTS, limit_s))
+    shown = ProcessStatus(metrics_server.new_registry(), Health(PARTS, limit_s))
     with metrics_server.serve(operations, shown.registry, shown.health):
         yield shown

@@ -17,13 +17,13 @@ from common.protocol.invitation import Invitation, decode
 from common.software import software_version
 from common.store.store import Store, connect
 from worker.site import identity
-from worker.site.enrolment import out
+from worker.site.enrolment import revoked_error
 
 RETRY_S = 1.0
 
 
 @dataclass(frozen=True)
-class Wanted:
+class SiteRequest:
     """The site that a worker is to be, and where its identity is or will be.
 
     `invitation` is None for one that has joined before.
@@ -34,7 +34,7 @@ class Wanted:
     invitation: Invitation | None = None
 
 
-def wanted(join: str | None, site: str, name: str) -> Wanted:
+def site_request(join: str | None, site: str, name: str) -> SiteRequest:
     """What the command line asks for.
 
     Args:
@@ -46,12 +46,14 @@ def wanted(join: str | None, site: str, name: str) -> Wanted:
         JoinError: The token cannot be used, or this machine has not joined.
     """
     if join is None:
-        return Wanted(site, _known(site, name))
-    found = invitation(join)
-    return Wanted(found.site, identity.folder(state_dir(), found.name, found.site), found)
+        return SiteRequest(site, _known(site, name))
+    found = read_invitation(join)
+    return SiteRequest(
+        found.site, identity.identity_dir(state_dir(), found.name, found.site), found
+    )
 
 
-def invitation(word: str) -> Invitation:
+def read_invitation(word: str) -> Invitation:
     """The invitation behind `--join`: a token, `@FILE` that holds one, or `-` for standard input.
 
     Raises:
@@ -74,31 +76,31 @@ def check_files(data: Sequence[Path]) -> None:
             raise DataError(f"data file {path} does not exist", "check --data")
 
 
-def become(
-    wanted: Wanted, stop: Flag, host: str, told: Callable[[str, str], None]
+def join_federation(
+    request: SiteRequest, stop: Flag, host: str, told: Callable[[str, str], None]
 ) -> FederationConfig | None:
     """Ask to join, unless that was done before; None if `stop` was set first.
 
     Returns:
         How the site reaches its federation.
     """
-    if wanted.invitation is None:
-        mine = identity.load(wanted.place)
+    if request.invitation is None:
+        mine = identity.load(request.place)
     else:
         mine = identity.join(
-            wanted.invitation,
-            wanted.place,
+            request.invitation,
+            request.place,
             host=host,
             software=software_version(),
             stop=stop,
             told=told,
         )
-    return None if mine is None else identity.config_of(mine, wanted.place)
+    return None if mine is None else identity.worker_config(mine, request.place)
 
 
 def _known(site: str, name: str) -> Path:
     """The identity of a site that joined before."""
-    place = identity.folder(state_dir(), name, site)
+    place = identity.identity_dir(state_dir(), name, site)
     if identity.load(place) is not None:
         return place
     if (found := identity.find(state_dir(), site)) is not None:
@@ -109,7 +111,7 @@ def _known(site: str, name: str) -> Path:
     )
 
 
-def stores(
+def connect_stores(
     config: FederationConfig, site: str | None, stop: Flag, told: Callable[[str, str], None]
 ) -> tuple[Store, Store] | None:
     """Two connections to the store; None if `stop` was set first.
@@ -134,7 +136,7 @@ def stores(
             if site is None:
                 raise
             if login_refused(config.broker.url, config.broker.ca):
-                raise out(site) from None
+                raise revoked_error(site) from None
             if not said:
                 told("waiting", "the store does not know this site; the coordinator fills it again")
             said = True

@@ -33,7 +33,7 @@ def command(config_path: Path | None, out: Path | None, plain: bool) -> None:
     if folder is None:
         raise ConfigError("there is no folder to prepare rows in", "set data.dir, or give --out")
     output = Output(plain)
-    from learning.data import shards
+    from learning.data import prepared_data
     from preparation import run
 
     config = run.apply_offline_fallback(config, output.print)
@@ -43,7 +43,7 @@ def command(config_path: Path | None, out: Path | None, plain: bool) -> None:
     output.end_progress()
     if ready:
         output.print(f"{folder} was prepared before, its rows stay as they are")
-    output.console.print(shards.skew(shards.load(folder)), markup=False)
+    output.console.print(prepared_data.skew_tables(prepared_data.load(folder)), markup=False)
     for client, rows in dealt.rows.items():
         counts = ", ".join(f"{count} {kind}" for kind, count in rows.items())
         output.print(f"{client}: {counts} rows to learn")

@@ -11,6 +11,7 @@ from cli.console import Output
 from cli.main import FAILED, STOPPED
 from common.config.config import FederationConfig
 from common.paths import cache_dir
+from common.protocol.naming import LOCAL_SITE
 from coordinator.service import RunOutcome
 from coordinator.sites.registry import SiteRegistry
 from coordinator.storage import run as runs
@@ -47,7 +48,7 @@ def open_run(
 def forget_queues(config: FederationConfig, broker: Broker, run_id: str) -> None:
     """Remove the queues of a run that was set aside, those of its invited sites included."""
     invited = (site.name for site in SiteRegistry(config.run.sites).all())
-    broker.delete(Topology(run_id, tuple(Site(name) for name in (runs.SITE, *invited))))
+    broker.delete(Topology(run_id, tuple(Site(name) for name in (LOCAL_SITE, *invited))))
 
 
 def describe(run: Run, output: Output) -> None:

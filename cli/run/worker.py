@@ -15,23 +15,25 @@ from typing import TYPE_CHECKING
 
 import click
 
-from broker.protocol import LOCAL, Site
+from broker.protocol import LOCAL, BrokerState, BrokerStatus, Site
+from broker.rabbit import broker as rabbit
 from broker.rabbit.broker import RabbitBroker
 from broker.rabbit.probe import login_refused
 from cli import jsonlog
 from cli.console import Output
 from cli.options import config_option, find_config, metrics_option, with_metrics_port
 from cli.run import join_site
-from cli.run.health_server import WORKER_LIMIT_S, Operated, operated
+from cli.run.health_server import WORKER_LIMIT_S, ProcessStatus, serve_status
 from cli.signals import handle_signals
 from common.config import config as configuration
 from common.config.config import FederationConfig, IncrementalConfig
 from common.errors import BrokerLoginError, ConfigError, DataError
 from common.paths import cache_dir
+from common.protocol.naming import LOCAL_SITE
 from common.software import software_version
 from common.store.store import Store
-from worker.site.enrolment import out
-from worker.site.run_discovery import ended, runs
+from worker.site.enrolment import revoked_error
+from worker.site.run_discovery import end_reason, follow_runs
 
 if TYPE_CHECKING:
     from learning.training.device import Compute
@@ -57,7 +59,7 @@ class Job:
 
 @click.command()
 @config_option
-@click.option("--site", default="local", help="The site whose credentials are used [local].")
+@click.option("--site", default=LOCAL_SITE, help="The site whose credentials are used [local].")
 @click.option(
     "--join",
     envvar="FCCL_JOIN",
@@ -104,11 +106,11 @@ def command(
     output = Output(plain=True, log=log)
     stop = threading.Event()
     with (
-        operated(config.operations, WORKER_LIMIT_S) as shown,
+        serve_status(config.operations, WORKER_LIMIT_S) as shown,
         _listening(inbox_port, config.incremental) as listener,
     ):
         if join is not None or Site(site) != LOCAL:
-            wanted = join_site.wanted(join, site, config.run.name)
+            wanted = join_site.site_request(join, site, config.run.name)
             job = _invited(wanted, data, state, config.incremental, output, stop)
         else:
             job = _local(config, data, state)
@@ -164,7 +166,7 @@ def _local(config: FederationConfig, data: tuple[Path, ...], state: Path | None)
 
 
 def _invited(
-    wanted: join_site.Wanted,
+    wanted: join_site.SiteRequest,
     data: tuple[Path, ...],
     state: Path | None,
     incremental: IncrementalConfig,
@@ -173,11 +175,11 @@ def _invited(
 ) -> Job | None:
     """Data first, then the network: a token is not used up for rows that cannot be read."""
     join_site.check_files(data)
-    from worker.data.import_rows import bring
+    from worker.data.import_rows import import_rows
 
-    rows = bring(data, wanted.site, wanted.place / "data", output.print)
+    rows = import_rows(data, wanted.site, wanted.place / "data", output.print)
     handle_signals([stop])
-    config = join_site.become(wanted, stop, host(), output.event)
+    config = join_site.join_federation(wanted, stop, host_name(), output.event)
     if config is None:
         return None
     # How its clients learn from their users is the site's own affair: the configuration of this
@@ -191,40 +193,41 @@ def serve(
     compute: Compute,
     output: Output,
     stop: threading.Event,
-    shown: Operated,
+    shown: ProcessStatus,
     listener: Listener | None = None,
 ) -> int:
     """Run a worker until its run is over or it is asked to stop; returns the exit code."""
     handle_signals([stop])
     config = job.config
-    stores = join_site.stores(config, job.invited, stop, output.event)
+    stores = join_site.connect_stores(config, job.invited, stop, output.event)
     if stores is None:
         return 0
     run: str | None = None
 
-    def tell_broker(state: str) -> None:
-        shown.broker(state)
-        if state.startswith("waiting") and run and ended(stores[1], config.run.name, run):
+    def on_broker_status(status: BrokerStatus) -> None:
+        shown.broker(status)
+        waiting = status.state is BrokerState.WAITING
+        if waiting and run and end_reason(stores[1], config.run.name, run):
             return  # the queues of a run that is over are deleted
-        output.event("broker", state)
+        output.event("broker", str(status))
 
     def tell_waiting(kind: str, text: str) -> None:
         shown.health.set_problem("run", text)
         output.event(kind, text)
 
     try:
-        broker = RabbitBroker(config.broker.url, tell_broker, ca=config.broker.ca)
+        broker = rabbit.connect(config.broker.url, on_broker_status, ca=config.broker.ca)
     except BrokerLoginError:
         if job.invited is None:
             raise
-        raise out(job.invited) from None
+        raise revoked_error(job.invited) from None
     from worker.metrics import Metrics
 
     metrics = Metrics(shown.registry, shown.health)
     if listener is not None:
         listener.counted = metrics.asked
     try:
-        for run in runs(stores[0], config.run.name, stop, tell_waiting, forever=job.forever):
+        for run in follow_runs(stores[0], config.run.name, stop, tell_waiting, forever=job.forever):
             shown.health.set_problem("run")
             _serve(job, run, broker, stores, compute, output, stop, metrics)
         shown.over()
@@ -259,7 +262,7 @@ def _serve(
         data=job.data,
         state=job.state,
         cache=cache_dir(),
-        host=host(),
+        host=host_name(),
         software=software_version(),
     )
     worker = Worker(
@@ -285,6 +288,6 @@ def _serve(
     )
 
 
-def host() -> str:
+def host_name() -> str:
     """This machine's name, as a label."""
     return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:40].strip("-") or "host"

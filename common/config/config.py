@@ -20,22 +20,21 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from common.errors import ConfigError
-from common.protocol.records import (
+from common.protocol.fields import (
     ROW_KINDS,
     BatchSize,
     ClassName,
     CodecName,
-    DpoSettings,
     LearningRate,
     LocalEpochs,
     LocalSteps,
-    LoraSpec,
     MaxLength,
     ObjectiveName,
     RowKind,
     RunName,
     list_to_tuple,
 )
+from common.protocol.tasks import DpoSettings, LoraSpec
 from common.protocol.wire import explain
 
 PositiveInt = Annotated[int, Field(ge=1)]

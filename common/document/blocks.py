@@ -20,7 +20,7 @@ from markdown_it import MarkdownIt
 
 from common.errors import RunError
 from common.files import write_durable
-from common.protocol.records import one_line
+from common.protocol.fields import one_line
 
 _MARKUP = re.compile(r"[\\`*\[\]<>#|&~]|(?<![^\W_])_|_(?![^\W_])")
 

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import WireError
-from common.protocol.records import CodecName, TensorEntry
+from common.protocol.fields import CodecName
 from common.protocol.tensors import Array, Tensors
+from common.protocol.updates import TensorEntry
 
 BLOCK = 64  # values that share one scale in int8 and int4
 TOPK_FRACTION = 0.1

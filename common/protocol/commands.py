@@ -15,7 +15,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from common.protocol.records import Identifier, Record, Seconds, ShortText
+from common.protocol.fields import Identifier, Record, Seconds, ShortText
 from common.protocol.wire import pack
 from common.store.store import Store
 

@@ -19,8 +19,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from common.errors import JoinError
+from common.protocol.fields import Record, RunName, Seconds, Sha256, ShortText
 from common.protocol.naming import SiteName
-from common.protocol.records import Record, RunName, Seconds, Sha256, ShortText
 from common.protocol.wire import explain
 
 TOKEN_PREFIX = "fccl"

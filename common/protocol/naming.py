@@ -13,6 +13,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+LOCAL_SITE = "local"
+"""The coordinator's own site: its workers share the directory of the rows that it dealt."""
 SiteName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")]
 
 

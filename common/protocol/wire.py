@@ -18,7 +18,7 @@ import msgpack
 from pydantic import ValidationError
 
 from common.errors import WireError
-from common.protocol.records import Record
+from common.protocol.fields import Record
 
 SCHEMA = 1
 MAX_HEADER = 64 * 1024

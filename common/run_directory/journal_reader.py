@@ -15,7 +15,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from common.errors import RunError
-from common.protocol.records import ContributionStats, Event
+from common.protocol.feed import Event
+from common.protocol.updates import ContributionStats
 from common.run_directory.records import (
     AcceptedUpdate,
     AttemptRecord,

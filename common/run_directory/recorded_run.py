@@ -16,13 +16,11 @@ from typing import TYPE_CHECKING, Any
 from common.config import config as configuration
 from common.config.config import FederationConfig
 from common.errors import RunError
-from common.protocol.records import (
-    BaseRef,
-    Event,
-    RowKind,
-    SampleAnswer,
-    VersionSummary,
-)
+from common.protocol.feed import Event
+from common.protocol.fields import RowKind
+from common.protocol.naming import LOCAL_SITE
+from common.protocol.tasks import BaseRef
+from common.protocol.versions import SampleAnswer, VersionSummary
 from common.run_directory import journal_reader as journal
 from common.run_directory import samples
 from common.run_directory.records import (
@@ -35,8 +33,6 @@ from common.run_directory.records import (
 if TYPE_CHECKING:
     from common.protocol.tensors import Tensors
 
-LOCAL = "local"  # the site of the clients whose rows the coordinator dealt itself
-
 
 @dataclass(frozen=True)
 class RecordedRun:
@@ -48,7 +44,7 @@ class RecordedRun:
         software: The release of fccl that began it.
         labels: Class names of a run that classifies.
         rows: Training rows by client and kind, of the clients dealt by the coordinator.
-        sources: What became of each source's rows, by kind: `learning.data.sources.Usable`.
+        sources: What became of each source's rows, by kind: `learning.data.sources.SourceSummary`.
         adapter_config: `adapter_config.json` of every version, or `config.json` where all
             parameters are trained.
         clients: All clients that ever took part, by id.
@@ -198,7 +194,9 @@ def format_ranges(numbers: Sequence[int]) -> str:
 def _recorded_run(directory: Path, config: FederationConfig, db: sqlite3.Connection) -> RecordedRun:
     meta = dict(db.execute("SELECT key, value FROM meta"))
     rows: dict[str, dict[RowKind, int]] = json.loads(meta["clients"])
-    dealt = {name: ClientRecord(client_id=name, site=LOCAL, rows=own) for name, own in rows.items()}
+    dealt = {
+        name: ClientRecord(client_id=name, site=LOCAL_SITE, rows=own) for name, own in rows.items()
+    }
     summaries = db.execute("SELECT summary FROM version ORDER BY version")
     return RecordedRun(
         directory=directory,

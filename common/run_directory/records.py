@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from common.protocol.records import ContributionStats, Count, Identifier, Record, RowKind, Seconds
+from common.protocol.fields import Count, Identifier, Record, RowKind, Seconds
+from common.protocol.updates import ContributionStats
 
 
 class ClientRecord(Record):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from common.errors import RunError
 from common.files import read_jsonl
-from common.protocol.records import SampleAnswer
+from common.protocol.versions import SampleAnswer
 
 FILE = "samples.jsonl"
 MAX_SHOWN = 100  # every viewer reads all that is shown, twice a second

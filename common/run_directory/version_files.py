@@ -13,8 +13,9 @@ from safetensors.numpy import load_file
 
 from common.errors import RunError
 from common.protocol import codec
-from common.protocol.records import Adapter, CodecName
+from common.protocol.fields import CodecName
 from common.protocol.tensors import Tensors
+from common.protocol.versions import Adapter
 from common.protocol.wire import pack
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from common.protocol.records import Heartbeat, InboxFigures
+from common.protocol.heartbeat import Heartbeat, InboxFigures
 
 REMEMBERED = 40  # batches of a client
 

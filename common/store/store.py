@@ -15,7 +15,12 @@ from typing import Any, TypeVar
 import redis
 
 from common.errors import StoreAccessError, StoreError, WireError
-from common.protocol.records import CurrentModel, Event, Heartbeat, Membership, Receipt, Record
+from common.protocol.feed import Event
+from common.protocol.fields import Record
+from common.protocol.heartbeat import Heartbeat
+from common.protocol.membership import Membership
+from common.protocol.tasks import Receipt
+from common.protocol.versions import CurrentModel
 from common.protocol.wire import MAX_HEADER, pack, unpack
 from common.tls.verification import explain_tls_error, explain_unreadable_ca, verifying_context
 

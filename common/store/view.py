@@ -12,20 +12,18 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import BeforeValidator, Field, ValidationError
 
 from common.errors import StoreError, WireError
-from common.protocol.records import (
+from common.protocol.feed import Event
+from common.protocol.fields import (
     Count,
-    Event,
-    Heartbeat,
     Identifier,
-    InboxFigures,
     Record,
     RunId,
-    SampleAnswer,
     Seconds,
     ShortText,
-    VersionSummary,
     list_to_tuple,
 )
+from common.protocol.heartbeat import Heartbeat, InboxFigures
+from common.protocol.versions import SampleAnswer, VersionSummary
 from common.protocol.wire import explain, unpack
 from common.store import inbox_totals
 from common.store.store import Store

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 
 from common.config.config import AggregationConfig
-from common.protocol.records import ContributionStats
+from common.protocol.updates import ContributionStats
 
 LOSS_RANGE = (0.5, 2.0)  # times the buffer's median loss; a reported loss → 0 must not win a round
 LEAST_LOSS = 1e-6  # nats per token; 1/l of a claim near 0 would overflow

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from common.protocol.commands import Command
-from common.protocol.records import ContributionStats, RowKind
+from common.protocol.fields import RowKind
+from common.protocol.updates import ContributionStats
 from coordinator.core.state import BufferedUpdate, Client, OpenTask
 
 # events

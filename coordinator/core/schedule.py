@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from types import MappingProxyType
 
-from common.protocol.records import ContributionStats
+from common.protocol.updates import ContributionStats
 from coordinator.aggregation.contribution import contribution_weights, single_client_step
 from coordinator.aggregation.staleness import participation, staleness_factor
 from coordinator.core.events import (

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from common.config.config import AggregationConfig, PhaseConfig, ScheduleConfig
-from common.protocol.records import ContributionStats, RowKind
+from common.protocol.fields import RowKind
+from common.protocol.updates import ContributionStats
 
 NORM_HISTORY = 50  # accepted update norms that the running median looks at
 STRIKES = 3  # closed tasks and rejected updates in a row until a client is quarantined

@@ -7,16 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from common.config.config import PhaseConfig
-from common.protocol.records import (
-    BaseRef,
-    BlobRef,
-    CodecName,
-    CurrentModel,
-    LocalTraining,
-    LoraSpec,
-    TrainTask,
-    VersionSummary,
-)
+from common.protocol.fields import CodecName
+from common.protocol.tasks import BaseRef, BlobRef, LocalTraining, LoraSpec, TrainTask
+from common.protocol.versions import CurrentModel, VersionSummary
 from coordinator.core.state import OpenTask, Plan
 
 FINAL_LR = 0.1  # of the phase's learning rate, where the cosine ends

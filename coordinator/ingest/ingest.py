@@ -17,7 +17,10 @@ from broker.dead_letter import DEAD_REASON
 from broker.protocol import Message
 from common.errors import WireError
 from common.protocol import codec
-from common.protocol.records import CodecName, Enrolment, TaskRefusal, Update
+from common.protocol.fields import CodecName
+from common.protocol.membership import Enrolment
+from common.protocol.tasks import TaskRefusal
+from common.protocol.updates import Update
 from common.protocol.wire import kind_of, unpack
 from coordinator.core import admission
 from coordinator.core.events import DuplicateArrived, EnrolmentRequested, TaskRefused, UpdateArrived

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from common.protocol.heartbeat import Heartbeat
 from common.protocol.manifest import make_manifest, parse_manifest
-from common.protocol.records import Heartbeat
 from common.store.store import Store
 
 TTL_S = 600  # long enough to fetch; short enough that the store does not keep the model

@@ -11,14 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 from broker.protocol import QueueDepth
-from common.protocol.records import (
-    CurrentModel,
-    Event,
-    Membership,
-    Receipt,
-    SampleAnswer,
-    VersionSummary,
-)
+from common.protocol.feed import Event
+from common.protocol.membership import Membership
+from common.protocol.tasks import Receipt
+from common.protocol.versions import CurrentModel, SampleAnswer, VersionSummary
 from common.protocol.wire import pack
 from common.store.store import Store
 from common.store.view import ClientRow, QueueRow, RunInfo

@@ -16,7 +16,8 @@ from broker.protocol import QueueDepth
 from common.clock import Clock
 from common.errors import StoreError, WireError
 from common.protocol.commands import Command
-from common.protocol.records import Event, SampleAnswer, VersionSummary
+from common.protocol.feed import Event
+from common.protocol.versions import SampleAnswer, VersionSummary
 from common.protocol.wire import pack, unpack
 from common.store.store import Store
 from common.store.view import RunInfo, RunStatus

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from common.protocol.records import UpdateSummary, VersionSummary
 from common.protocol.tensors import Tensors
+from common.protocol.versions import UpdateSummary, VersionSummary
 from coordinator.aggregation.factor import aggregate_factors
 from coordinator.core.events import CommitPart, CommitVersion
 from coordinator.storage.spool import Spool
@@ -56,7 +56,6 @@ def _mean(parts: Sequence[CommitPart], name: str) -> float | None:
 
 
 def _summary(part: CommitPart) -> UpdateSummary:
-    stats = part.update.stats
     return UpdateSummary(
         task_id=part.update.task_id,
         client_id=part.update.client_id,
@@ -69,16 +68,6 @@ def _summary(part: CommitPart) -> UpdateSummary:
         participation_factor=part.participation_factor,
         clip=part.update.clip,
         coefficient=part.coefficient,
-        num_samples=stats.num_samples,
-        num_tokens=stats.num_tokens,
-        steps=stats.steps,
-        avg_loss=stats.avg_loss,
-        loss_before=stats.loss_before,
-        loss_after=stats.loss_after,
-        delta_norm=stats.delta_norm,
-        train_seconds=stats.train_seconds,
+        stats=part.update.stats,
         nbytes=part.update.nbytes,
-        accuracy_before=stats.accuracy_before,
-        accuracy_after=stats.accuracy_after,
-        incremental_samples=stats.incremental_samples,
     )

@@ -20,7 +20,9 @@ from typing import Any, Literal
 from broker.protocol import LOCAL
 from common.errors import FencedError, RunError
 from common.protocol.commands import CommandReply
-from common.protocol.records import Event, Receipt, VersionSummary
+from common.protocol.feed import Event
+from common.protocol.tasks import Receipt
+from common.protocol.versions import VersionSummary
 from coordinator.core.events import (
     AcceptUpdate,
     Action,

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from common.files import append_jsonl, read_jsonl
-from common.protocol.records import VersionSummary
+from common.protocol.versions import VersionSummary
 from coordinator.storage.journal import Journal
 
 PROGRESS = "progress.jsonl"

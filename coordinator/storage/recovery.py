@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from common.protocol.records import ContributionStats
+from common.protocol.updates import ContributionStats
 from coordinator.core.state import (
     NORM_HISTORY,
     BufferedUpdate,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from common.protocol.records import VersionSummary
+from common.protocol.versions import VersionSummary
 from coordinator.core.state import Plan
 
 
@@ -19,8 +19,8 @@ def federated_losses(summaries: Sequence[VersionSummary]) -> dict[int, float]:
     count: dict[int, int] = defaultdict(int)
     for summary in summaries:
         for update in summary.updates:
-            total[update.base_version] += update.num_samples * update.loss_before
-            count[update.base_version] += update.num_samples
+            total[update.base_version] += update.stats.num_samples * update.stats.loss_before
+            count[update.base_version] += update.stats.num_samples
     return {version: total[version] / count[version] for version in total}
 
 

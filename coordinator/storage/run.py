@@ -28,9 +28,11 @@ from common.config import config as configuration
 from common.config.config import FederationConfig, SamplesConfig, without_hub
 from common.errors import ConfigError, RunError
 from common.files import sync_path, sync_tree
-from common.protocol.naming import new_run_id
-from common.protocol.records import BaseRef, RowKind, VersionSummary
+from common.protocol.fields import RowKind
+from common.protocol.naming import LOCAL_SITE, new_run_id
+from common.protocol.tasks import BaseRef
 from common.protocol.tensors import Tensors
+from common.protocol.versions import VersionSummary
 from common.software import software_version
 from coordinator.core.state import Client, Plan
 from coordinator.core.tasks import TaskTemplate
@@ -44,7 +46,6 @@ _OF_A_START = ("broker", "store", "operations", "offline")
 _MAY_CHANGE = {"run.dir", "run.keep_versions", "data.dir"} | {
     f"samples.{key}" for key in SamplesConfig.model_fields
 }
-SITE = "local"  # a simulation is one site, whose workers share a data directory
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,7 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
 
 def build_plan(config: FederationConfig, rows: Mapping[str, Mapping[RowKind, int]]) -> Plan:
     """The plan of a configuration whose clients hold so many training rows of each kind."""
-    clients = {name: Client(name, SITE, own) for name, own in rows.items()}
+    clients = {name: Client(name, LOCAL_SITE, own) for name, own in rows.items()}
     return Plan(config.phase, config.schedule, config.aggregation, MappingProxyType(clients))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.files import append_jsonl
-from common.protocol.records import SampleAnswer
+from common.protocol.versions import SampleAnswer
 from common.run_directory import samples
 from coordinator.storage.journal import Journal
 

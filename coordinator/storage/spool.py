@@ -13,8 +13,8 @@ from pathlib import Path
 from common.errors import RunError, WireError
 from common.files import sync_path, write_at
 from common.protocol import codec
-from common.protocol.records import Update
 from common.protocol.tensors import Tensors
+from common.protocol.updates import Update
 from common.protocol.wire import unpack
 
 

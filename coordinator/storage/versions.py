@@ -25,7 +25,8 @@ from safetensors.numpy import save_file
 from common.errors import RunError
 from common.files import sync_path
 from common.protocol import codec
-from common.protocol.records import BlobRef, CodecName
+from common.protocol.fields import CodecName
+from common.protocol.tasks import BlobRef
 from common.protocol.tensors import Tensors
 from common.run_directory.version_files import encode_frame, file_names, read_tensors
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from common.run_directory.recorded_run import RecordedRun
 from evaluation.export.loading_snippets import LoadingInfo
 from learning.data import hub_data
-from learning.models.export import Written
+from learning.models.export import ExportSummary
 
 DATA_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
 """A source that ends so is a file, even where it has the form of a hub id."""
@@ -34,7 +34,7 @@ class CardData:
 
     run: RecordedRun
     version: int
-    written: Written
+    written: ExportSummary
     evaluation: Mapping[str, Any]
     software: Sequence[str]
 
@@ -56,7 +56,7 @@ class CardData:
 
 def hub_data_set(source: str) -> str | None:
     """Return the hub id of a source; None for a file or made rows."""
-    parsed = hub_data.parse(source)
+    parsed = hub_data.parse_source(source)
     return parsed.name if parsed and not source.lower().endswith(DATA_FILES) else None
 
 

@@ -57,7 +57,9 @@ def _rewards_note(report: Mapping[str, Any]) -> str:
 
 def _figure_rows(report: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     kinds = report.get("kinds")
-    pairs = {name: _heldout(kind) for name, kind in kinds.items()} if isinstance(kinds, dict) else {}
+    pairs = (
+        {name: _heldout(kind) for name, kind in kinds.items()} if isinstance(kinds, dict) else {}
+    )
     if not any(pairs.values()):
         pairs = {"": (report.get("base"), report.get("federated"))}
     for kind, title in (("", ""), *KIND_TITLES.items()):

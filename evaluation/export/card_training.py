@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from common.config.config import PhaseConfig
-from common.protocol.records import VersionSummary
+from common.protocol.versions import VersionSummary
 from common.run_directory.recorded_run import RecordedRun
 from evaluation.export.card_data import (
     KIND_TITLES,

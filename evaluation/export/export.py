@@ -18,7 +18,7 @@ from evaluation.export import card
 from evaluation.export.card_data import CardData
 from evaluation.export.card_evaluation import find_evaluation
 from learning.models import export
-from learning.models.export import ExportedModel, Precision, Written
+from learning.models.export import ExportedModel, ExportSummary, Precision
 
 _LIBRARIES = ("torch", "transformers", "peft")
 
@@ -40,7 +40,9 @@ class ExportOptions:
     with_base: bool | None
 
 
-def export_version(run: RecordedRun, base_path: Path, options: ExportOptions, out: Path) -> Written:
+def export_version(
+    run: RecordedRun, base_path: Path, options: ExportOptions, out: Path
+) -> ExportSummary:
     """Write an export with its model card.
 
     Args:
@@ -79,7 +81,7 @@ def export_version(run: RecordedRun, base_path: Path, options: ExportOptions, ou
     return written
 
 
-def _write_model(model: ExportedModel, options: ExportOptions, out: Path) -> Written:
+def _write_model(model: ExportedModel, options: ExportOptions, out: Path) -> ExportSummary:
     if options.merge or model.lora is None:
         return export.write_model(model, out, options.precision or "float32")
     return export.write_adapter(model, out, options.with_base)
@@ -91,7 +93,7 @@ def _make_readable(folder: Path) -> None:
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def _card_data(run: RecordedRun, version: int, written: Written) -> CardData:
+def _card_data(run: RecordedRun, version: int, written: ExportSummary) -> CardData:
     libraries = (f"{name} {installed_version(name)}" for name in _LIBRARIES)
     evaluation = find_evaluation(run, version)
     return CardData(run, version, written, evaluation, (software_version(), *libraries))

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from common.protocol.records import ObjectiveName
-from learning.models.export import BASE, Written
-from learning.objectives.template import prompt
+from common.protocol.fields import ObjectiveName
+from learning.models.export import BASE_FOLDER, ExportSummary
+from learning.objectives.template import format_prompt
 
 _PROMPT = f"""\
-WITH_INPUT = {prompt("{instruction}", "{input}")!r}
-WITHOUT_INPUT = {prompt("{instruction}")!r}
+WITH_INPUT = {format_prompt("{instruction}", "{input}")!r}
+WITHOUT_INPUT = {format_prompt("{instruction}")!r}
 """
 
 _GENERATE = """\
@@ -56,7 +56,7 @@ class LoadingInfo:
     objective: ObjectiveName
     labels: tuple[str, ...]
     max_length: int
-    written: Written
+    written: ExportSummary
     revision: str | None
 
     @property
@@ -85,7 +85,7 @@ def lm_eval_command(info: LoadingInfo) -> str | None:
     )
 
 
-def _on_hub(written: Written) -> bool:
+def _on_hub(written: ExportSummary) -> bool:
     return written.adapter and not written.base.startswith("./")
 
 
@@ -106,9 +106,9 @@ def _imports(info: LoadingInfo) -> str:
 def _load(info: LoadingInfo) -> str:
     written = info.written
     start = 'folder = "."  # where this file lies\n'
-    place = f"{{folder}}/{BASE}" if written.base.startswith("./") else written.base
+    place = f"{{folder}}/{BASE_FOLDER}" if written.base.startswith("./") else written.base
     if not written.plain:
-        where = f'Path(folder) / "{BASE}"' if written.adapter else "Path(folder)"
+        where = f'Path(folder) / "{BASE_FOLDER}"' if written.adapter else "Path(folder)"
         lines = f'loaded = load_whole({where}, torch.device("cpu"))\n'
         lines += "model, tokenizer = loaded.model, loaded.tokenizer\n"
     else:

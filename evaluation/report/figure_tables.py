@@ -9,11 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from common.document.blocks import Block, BulletList, Heading, Paragraph, Picture, Table
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from evaluation.assessment import Assessment, EvaluatedVersion, KindAssessment
 from evaluation.comparison import Comparison, KindComparison
 from evaluation.report.report import Report
-from learning.evaluation.figures import BY_CLIENT, MAIN, METRICS, MetricInfo, Metrics, spread
+from learning.evaluation.metrics import (
+    CLIENT_METRICS,
+    MAIN_METRIC,
+    METRICS,
+    EvalMetrics,
+    MetricInfo,
+    client_spread,
+)
 
 TITLES: dict[RowKind, str] = {
     "sft": "Instructions (sft)",
@@ -89,7 +96,7 @@ def comparison_blocks(comparison: Comparison) -> list[Block]:
     return blocks
 
 
-def format_metric(metric: MetricInfo, metrics: Metrics) -> str:
+def format_metric(metric: MetricInfo, metrics: EvalMetrics) -> str:
     """Return the value of a metric with its interval."""
     if not metrics.rows:
         return ABSENT
@@ -141,7 +148,7 @@ def _explanation(found: KindAssessment) -> str:
 
 def _change(found: KindAssessment) -> str:
     """Return the change from the base to the assessed version, in a sentence."""
-    metric = MAIN[found.kind]
+    metric = MAIN_METRIC[found.kind]
     before, after = found.heldout[0], found.heldout[-1]
     was, now = before.values[metric.key], after.values[metric.key]
     if found.kind == "sft":
@@ -159,10 +166,10 @@ def _clients(found: KindAssessment, subjects: Sequence[EvaluatedVersion]) -> lis
     names = list(found.clients)
     blocks: list[Block] = [Heading("Each client's own rows", 3)]
     if len(names) > _MAX_CLIENTS:
-        names = _worst_first(found, MAIN[found.kind])[:_MAX_CLIENTS]
+        names = _worst_first(found, MAIN_METRIC[found.kind])[:_MAX_CLIENTS]
         text = f"The {_MAX_CLIENTS} worst of {len(found.clients)} clients."
         blocks.append(Paragraph(text))
-    for metric in BY_CLIENT[found.kind]:
+    for metric in CLIENT_METRICS[found.kind]:
         header = (f"{metric.title}, validation", "rows", *(subject.title for subject in subjects))
         rows = [_client_row(metric, name, found.clients[name]) for name in names]
         rows.append(_client_row(metric, "all clients", found.pooled))
@@ -170,7 +177,9 @@ def _clients(found: KindAssessment, subjects: Sequence[EvaluatedVersion]) -> lis
     return blocks
 
 
-def _client_row(metric: MetricInfo, name: str, by_version: Sequence[Metrics]) -> tuple[str, ...]:
+def _client_row(
+    metric: MetricInfo, name: str, by_version: Sequence[EvalMetrics]
+) -> tuple[str, ...]:
     return (name, str(by_version[-1].rows), *(format_metric(metric, one) for one in by_version))
 
 
@@ -183,7 +192,7 @@ def _worst_first(found: KindAssessment, metric: MetricInfo) -> list[str]:
 def _spread_rows(found: KindAssessment, metric: MetricInfo) -> list[tuple[str, ...]]:
     """Return the worst client, range and standard deviation, by evaluated version."""
     each = [
-        spread(metric, {name: own[i] for name, own in found.clients.items()})
+        client_spread(metric, {name: own[i] for name, own in found.clients.items()})
         for i in range(len(found.pooled))
     ]
     known = [one for one in each if one is not None]
@@ -201,7 +210,7 @@ def _spread_rows(found: KindAssessment, metric: MetricInfo) -> list[tuple[str, .
     ]
 
 
-def _confusion_matrix(found: Metrics, labels: Sequence[str]) -> list[Block]:
+def _confusion_matrix(found: EvalMetrics, labels: Sequence[str]) -> list[Block]:
     if len(labels) > _MAX_CLASSES:
         return [Paragraph(f"The confusion matrix of {len(labels)} classes is in the JSON file.")]
     rows = tuple(

@@ -26,7 +26,7 @@ from evaluation.assessment import KindAssessment
 from evaluation.comparison import Comparison
 from evaluation.report import figure_tables, history_tables, plots
 from evaluation.report.report import Report, federated_accuracy
-from learning.evaluation.figures import METRICS, Metrics, spread
+from learning.evaluation.metrics import METRICS, EvalMetrics, client_spread
 
 
 def write_report(report: Report, folder: Path) -> Path:
@@ -125,7 +125,7 @@ def _write(
 
 def _kind_fields(found: KindAssessment) -> dict[str, Any]:
     last = {name: own[-1] for name, own in found.clients.items()}
-    spreads = {metric.key: spread(metric, last) for metric in METRICS[found.kind]}
+    spreads = {metric.key: client_spread(metric, last) for metric in METRICS[found.kind]}
     return {
         "heldout": [_metric_fields(one, found) for one in found.heldout],
         "all_clients": [_metric_fields(one, found) for one in found.pooled],
@@ -139,7 +139,7 @@ def _kind_fields(found: KindAssessment) -> dict[str, Any]:
     }
 
 
-def _metric_fields(metrics: Metrics, of: KindAssessment) -> dict[str, Any]:
+def _metric_fields(metrics: EvalMetrics, of: KindAssessment) -> dict[str, Any]:
     intervals = {metric.key: metrics.interval(metric) for metric in METRICS[of.kind]}
     values: dict[str, Any] = {"rows": metrics.rows, **metrics.values}
     values["intervals"] = {key: list(pair) for key, pair in intervals.items() if pair}

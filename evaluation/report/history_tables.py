@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from common.document.blocks import Block, BulletList, Heading, Paragraph, Picture, Table
-from common.protocol.records import RowKind, UpdateSummary, VersionSummary
+from common.protocol.fields import RowKind
+from common.protocol.versions import UpdateSummary, VersionSummary
 from evaluation.report.figure_tables import ABSENT
 from evaluation.report.report import PhaseHistory, Report, phase_histories
 
@@ -87,13 +88,23 @@ def _versions(made: Sequence[VersionSummary]) -> Table:
 
 def _updates(updates: Sequence[UpdateSummary]) -> Table:
     names = ("task", "client", "rows", "staleness", "FCCL weight", "× staleness", "× balance")
-    with_accuracy = any(update.accuracy_before is not None for update in updates)
+    with_accuracy = any(update.stats.accuracy_before is not None for update in updates)
     extra = ("accuracy before", "after") if with_accuracy else ()
     rows = []
     for u in updates:
-        row = [u.task_id, u.client_id, str(u.num_samples), str(u.staleness), f"{u.weight:.3f}"]
+        row = [
+            u.task_id,
+            u.client_id,
+            str(u.stats.num_samples),
+            str(u.staleness),
+            f"{u.weight:.3f}",
+        ]
         row += [f"{u.staleness_factor:.3f}", f"{u.participation_factor:.2f}", f"{u.clip:.2f}"]
-        row += [f"{u.coefficient:.3f}", f"{u.avg_loss:.3f}"]
-        row += [_number(u.accuracy_before), _number(u.accuracy_after)] if with_accuracy else []
+        row += [f"{u.coefficient:.3f}", f"{u.stats.avg_loss:.3f}"]
+        row += (
+            [_number(u.stats.accuracy_before), _number(u.stats.accuracy_after)]
+            if with_accuracy
+            else []
+        )
         rows.append(tuple(row))
     return Table((*names, "× clip", "step", "train loss", *extra), tuple(rows))

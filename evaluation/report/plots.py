@@ -9,7 +9,7 @@ from common.document import plotting
 from evaluation.assessment import EvaluatedVersion, KindAssessment
 from evaluation.report.history_tables import UNITS
 from evaluation.report.report import PhaseHistory, Report, phase_histories
-from learning.evaluation.figures import MAIN, Metrics
+from learning.evaluation.metrics import MAIN_METRIC, EvalMetrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +26,9 @@ _MAX_CLIENTS = 40  # in a picture
 def pictures(report: Report, prefix: str) -> dict[str, bytes]:
     """Return all pictures of a report by file name."""
     found = {
-        f"{prefix}clients_{each.kind}.png": plotting.to_png(_client_figure(each, report.assessment.subjects))
+        f"{prefix}clients_{each.kind}.png": plotting.to_png(
+            _client_figure(each, report.assessment.subjects)
+        )
         for each in report.assessment.kinds
         if any(one.rows for one in each.pooled)
     }
@@ -39,14 +41,18 @@ def _history_figure(report: Report, histories: Sequence[PhaseHistory]) -> Figure
     """Draw the loss of each phase by version, in its own unit, and its accuracy if it has one."""
     drawn: list[tuple[Draw, PhaseHistory]] = []
     for history in histories:
-        drawn += [(_draw_losses, history)] + ([(_draw_accuracies, history)] if history.accuracy else [])
+        drawn += [(_draw_losses, history)] + (
+            [(_draw_accuracies, history)] if history.accuracy else []
+        )
     columns = min(_PANELS, len(drawn))
     rows = -(-len(drawn) // columns)
     figure = plotting.new_figure(7.0 if columns == 1 else 4.8 * columns, 4.0 * rows)
     figure.suptitle(f"Run {report.name}", fontsize=11, color="0.25")
     for place, (draw, history) in enumerate(drawn, 1):
         axes = figure.add_subplot(rows, columns, place)
-        axes.set_title(f"phase {history.number}: {history.phase.objective}", loc="left", fontsize=10)
+        axes.set_title(
+            f"phase {history.number}: {history.phase.objective}", loc="left", fontsize=10
+        )
         draw(axes, report, history)
     lines, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(lines, labels, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
@@ -113,7 +119,7 @@ def _format_axes(axes: Axes, history: PhaseHistory) -> None:
 
 def _client_figure(found: KindAssessment, subjects: Sequence[EvaluatedVersion]) -> Figure:
     """Draw the main metric of each client, the base's beside the assessed version's."""
-    metric = MAIN[found.kind]
+    metric = MAIN_METRIC[found.kind]
     known = [name for name, own in found.clients.items() if own[-1].rows]
     shown = known[:_MAX_CLIENTS]
     figure = plotting.new_figure(max(6.0, min(12.0, 1.1 * len(shown) + 2.5)), 3.6)
@@ -142,5 +148,5 @@ def _client_figure(found: KindAssessment, subjects: Sequence[EvaluatedVersion]) 
     return figure
 
 
-def _pooled(found: Metrics, key: str) -> str:
+def _pooled(found: EvalMetrics, key: str) -> str:
     return f"{found.values[key]:.3f}"

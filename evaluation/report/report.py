@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from common.config.config import PhaseConfig
-from common.protocol.records import VersionSummary
+from common.protocol.versions import VersionSummary
 from coordinator.storage import retention
 from evaluation.assessment import Assessment, assess
 from evaluation.comparison import Comparison
@@ -29,9 +29,9 @@ class Report:
         base_name: Name of the base model.
         adapter: Directory of the assessed version.
         phases: The plan.
-        assessment: Metrics of that version.
+        assessment: EvalMetrics of that version.
         versions: Summaries of all versions.
-        sources: What became of each source's rows, by kind: `learning.data.sources.Usable`.
+        sources: What became of each source's rows, by kind: `learning.data.sources.SourceSummary`.
         comparison: The comparison with another run, if there is one.
     """
 
@@ -122,8 +122,10 @@ def federated_accuracy(versions: Sequence[VersionSummary]) -> dict[int, float]:
     total: dict[int, float] = {}
     count: dict[int, int] = {}
     for update in (update for version in versions for update in version.updates):
-        if update.accuracy_before is not None:
+        if update.stats.accuracy_before is not None:
             base = update.base_version
-            total[base] = total.get(base, 0.0) + update.num_samples * update.accuracy_before
-            count[base] = count.get(base, 0) + update.num_samples
+            total[base] = (
+                total.get(base, 0.0) + update.stats.num_samples * update.stats.accuracy_before
+            )
+            count[base] = count.get(base, 0) + update.stats.num_samples
     return {version: total[version] / count[version] for version in total if count[version]}

@@ -17,7 +17,7 @@ _WORD = r"(?u)\b[^\W\d]\w+\b"  # two letters or more; no numbers
 _NAMED_BY = 3  # words in a topic's name
 
 
-def topics(texts: Sequence[str], seed: int) -> list[str]:
+def cluster_topics(texts: Sequence[str], seed: int) -> list[str]:
     """A topic for each text, named by the words that weigh most in it.
 
     Texts without words in common form one topic. Instructions should come without their template,

@@ -23,10 +23,12 @@ from huggingface_hub.errors import (
 )
 
 from common.errors import DataError
-from learning.data.tables import ColumnTable, Numbered, with_class_names
+from learning.data.tables import ColumnTable, NumberedRecords, with_class_names
 from learning.models.hub import TIMEOUT
 
-FORM = "owner/name, owner/name:split or owner/name:config/split; a revision goes after the name, @"
+SOURCE_SYNTAX = (
+    "owner/name, owner/name:split or owner/name:config/split; a revision goes after the name, @"
+)
 _SOURCE = re.compile(
     r"(?P<name>[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})"
     r"(@(?P<revision>[\w.-]{1,100}))?"
@@ -51,19 +53,19 @@ class HubSource:
     split: str | None = None
 
 
-Fetch = Callable[[HubSource, Sequence[str], Callable[[str], None]], Any]
+FetchDataset = Callable[[HubSource, Sequence[str], Callable[[str], None]], Any]
 """From source, preferred splits and a teller to a `datasets.Dataset` or `IterableDataset`."""
 
 
-def parse(source: str) -> HubSource | None:
-    """The data set that a text of the form `FORM` names, or None for a text of another form."""
+def parse_source(source: str) -> HubSource | None:
+    """The data set that a text of the form `SOURCE_SYNTAX` names, or None for a text of another form."""
     found = _SOURCE.fullmatch(source)
     if found is None or ".." in source:
         return None
     return HubSource(found["name"], found["revision"], found["config"], found["split"])
 
 
-def table(data: Any, name: str, wanted: Collection[str]) -> ColumnTable:
+def as_table(data: Any, name: str, wanted: Collection[str]) -> ColumnTable:
     """The records of a data set.
 
     Args:
@@ -84,7 +86,7 @@ def table(data: Any, name: str, wanted: Collection[str]) -> ColumnTable:
     if columns is not None:
         data = data.select_columns([column for column in columns if column.lower() in wanted])
 
-    def records() -> Numbered:
+    def records() -> NumberedRecords:
         number = 0
         try:
             for number, record in enumerate(data, 1):
@@ -100,22 +102,22 @@ def table(data: Any, name: str, wanted: Collection[str]) -> ColumnTable:
     return ColumnTable(columns, records())
 
 
-def fetch(source: HubSource, splits: Sequence[str], say: Callable[[str], None]) -> Any:
+def fetch(source: HubSource, splits: Sequence[str], on_message: Callable[[str], None]) -> Any:
     """Downloads a split of a data set, or finds it where it was downloaded before.
 
     Raises:
         DataError: The hub cannot be reached, has no such data set, revision, configuration or
             split, or guards it; or the data set is made by code.
     """
-    say(f"asking the hub for data set {source.name}")
+    on_message(f"asking the hub for data set {source.name}")
     # As in learning/models/hub.py: the hub's HTTP errors have no common base that lasts.
     try:
         info = huggingface_hub.dataset_info(source.name, revision=source.revision, timeout=TIMEOUT)
     except Exception as error:
         known = isinstance(error, RepositoryNotFoundError | RevisionNotFoundError)
-        if known or (builder := downloaded_before(source)) is None:
+        if known or (builder := cached_builder(source)) is None:
             raise _translated(source, error) from None
-        say(f"the hub cannot be reached: data set {source.name} as it was downloaded before")
+        on_message(f"the hub cannot be reached: data set {source.name} as it was downloaded before")
         return _split(source, splits, builder)
     code = f"{source.name.split('/')[1]}.py"
     if any(file.rfilename == code for file in info.siblings or []):
@@ -124,7 +126,7 @@ def fetch(source: HubSource, splits: Sequence[str], say: Callable[[str], None]) 
             "give a data set of plain files, or a file",
         )
     try:
-        say(f"downloading data set {source.name}")
+        on_message(f"downloading data set {source.name}")
         return _split(source, splits, _builder(source, info.sha))
     except DataError:
         raise
@@ -134,7 +136,7 @@ def fetch(source: HubSource, splits: Sequence[str], say: Callable[[str], None]) 
         raise _translated(source, error) from None
 
 
-def look(source: HubSource) -> str:
+def describe_availability(source: HubSource) -> str:
     """Whether the hub has a data set, in a few words; nothing is downloaded.
 
     Raises:
@@ -144,7 +146,7 @@ def look(source: HubSource) -> str:
     try:
         info = huggingface_hub.dataset_info(source.name, revision=source.revision, timeout=TIMEOUT)
     except Exception as error:
-        if downloaded_before(source) is None:
+        if cached_builder(source) is None:
             raise _translated(source, error) from None
         return "downloaded before; the hub does not answer"
     if info.gated:
@@ -159,7 +161,7 @@ def _builder(source: HubSource, commit: str | None) -> Any:
     return datasets.load_dataset_builder(source.name, source.config, revision=commit)
 
 
-def downloaded_before(source: HubSource) -> Any | None:
+def cached_builder(source: HubSource) -> Any | None:
     """What `datasets` finds in its own cache, without asking the hub."""
     # The public functions ask the hub first, five times, with growing pauses.
     from datasets.packaged_modules.cache.cache import Cache  # noqa: PLC0415
@@ -219,7 +221,7 @@ def _translated(source: HubSource, error: Exception) -> DataError:
             return DataError(
                 f"there is no file {source.name}, and the hub has no data set of that name"
                 " (or it is private)",
-                f"check the name; a data set is {FORM}",
+                f"check the name; a data set is {SOURCE_SYNTAX}",
             )
         case ValueError() if "onfig" in str(error):  # BuilderConfig not found, or none given
             told = " ".join(str(error).split("Example of usage")[0].split())

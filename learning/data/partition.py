@@ -14,16 +14,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from common.errors import ConfigError, DataError
-from learning.data.clusters import topics
-from learning.data.instructions import Instruction
-from learning.data.labelled import Labelled
-from learning.data.preferences import Preference
-from learning.data.rows import Row
+from learning.data.clusters import cluster_topics
+from learning.data.row_types import Instruction, LabelledText, PreferencePair, Row
 
 _LENGTH_BINS = 5
 
 
-def labels(rows: Sequence[Row], by: str, seed: int) -> list[str]:
+def partition_labels(rows: Sequence[Row], by: str, seed: int) -> list[str]:
     """The label of each row that a partition is skewed by.
 
     A labelled text is skewed by its class under `topic` and `label` alike, and rows without classes
@@ -45,7 +42,7 @@ def labels(rows: Sequence[Row], by: str, seed: int) -> list[str]:
         raise ConfigError(f"data.partition is {by!r}", "set it to topic, label or length")
     if all(map(_own, rows)):
         return [_own(row) for row in rows]
-    return topics([_asked(row) for row in rows], seed)
+    return cluster_topics([_asked(row) for row in rows], seed)
 
 
 def _lengths(sizes: Sequence[int]) -> list[str]:
@@ -57,24 +54,24 @@ def _lengths(sizes: Sequence[int]) -> list[str]:
 
 def _own(row: Row) -> str:
     """The label that a row brings with it; may be empty."""
-    return row.label if isinstance(row, Labelled) else row.topic
+    return row.label if isinstance(row, LabelledText) else row.topic
 
 
 def _asked(row: Row) -> str:
     """The words that tell what a row is about."""
     if isinstance(row, Instruction):
         return row.instruction
-    return row.prompt if isinstance(row, Preference) else row.text
+    return row.prompt if isinstance(row, PreferencePair) else row.text
 
 
 def _learned(row: Row) -> str:
     """The text whose length tells rows apart."""
     if isinstance(row, Instruction):
         return row.output
-    return row.chosen if isinstance(row, Preference) else row.text
+    return row.chosen if isinstance(row, PreferencePair) else row.text
 
 
-def dirichlet(
+def dirichlet_partition(
     labels: Sequence[str], clients: int, alpha: float, seed: int, minimum: int
 ) -> list[list[int]]:
     """Deals the row numbers 0 … len(labels)−1 to clients; each row goes to exactly one.

@@ -17,56 +17,66 @@ from types import MappingProxyType
 from typing import Generic, Literal, TypeVar, overload
 
 from common.errors import ConfigError, DataError
-from learning.data import columns as of
-from learning.data import hub_data, tables
-from learning.data.instructions import Instruction, Skipped
-from learning.data.labelled import Labelled
-from learning.data.preferences import Preference
-from learning.data.tables import ColumnTable, Record
+from common.protocol.fields import RowKind
+from learning.data import hub_data, row_parser, tables
+from learning.data.row_types import Instruction, LabelledText, PreferencePair, Row
+from learning.data.tables import ColumnTable, RawRecord
 
-Kind = Literal["sft", "va", "cls"]
-Row = Instruction | Preference | Labelled
 R_co = TypeVar("R_co", bound=Row, covariant=True)
 
-_NEEDS: Mapping[Kind, str] = {
+_NEEDS: Mapping[RowKind, str] = {
     "sft": "every row needs the text fields instruction and output, and may have input",
     "va": "every row needs the text fields prompt, chosen and rejected",
     "cls": "every row needs the fields text and label",
 }
-_SPLITS: Mapping[Kind, tuple[str, ...]] = {
+_SPLITS: Mapping[RowKind, tuple[str, ...]] = {
     "sft": ("train", "train_sft"),
     "va": ("train", "train_prefs"),
     "cls": ("train",),
 }
-_PAIRS: Mapping[Kind, tuple[str, str]] = {"cls": ("text", "label")}
+_PAIRS: Mapping[RowKind, tuple[str, str]] = {"cls": ("text", "label")}
 _SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
 _LEFT_OUT_WHEN_EMPTY = ("input", "topic")
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
-class Rows(Generic[R_co]):
+class SkippedRow:
+    """A row that was left out.
+
+    Attributes:
+        line: Its line in a JSONL, CSV or TSV file, otherwise its position in the list or table;
+            counted from 1.
+        reason: Why, in a few words.
+    """
+
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class LoadedRows(Generic[R_co]):
     """What a source held: the usable rows in its order, and what was left out."""
 
     rows: tuple[R_co, ...]
-    skipped: tuple[Skipped, ...]
+    skipped: tuple[SkippedRow, ...]
 
 
 @overload
-def read(kind: Literal["sft"], path: Path) -> Rows[Instruction]: ...
+def read(kind: Literal["sft"], path: Path) -> LoadedRows[Instruction]: ...
 @overload
-def read(kind: Literal["va"], path: Path) -> Rows[Preference]: ...
+def read(kind: Literal["va"], path: Path) -> LoadedRows[PreferencePair]: ...
 @overload
-def read(kind: Literal["cls"], path: Path) -> Rows[Labelled]: ...
+def read(kind: Literal["cls"], path: Path) -> LoadedRows[LabelledText]: ...
 @overload
-def read(kind: Kind, path: Path) -> Rows[Row]: ...
-def read(kind: Kind, path: Path) -> Rows[Row]:
+def read(kind: RowKind, path: Path) -> LoadedRows[Row]: ...
+def read(kind: RowKind, path: Path) -> LoadedRows[Row]:
     """Reads the rows of a file: one that `write` wrote, or of any form that `load` takes.
 
     Raises:
         DataError: The file is missing, cannot be read, or has no usable row.
     """
-    table = tables.open_file(path, of.known(kind, _NOTHING), _PAIRS.get(kind))
+    table = tables.open_table(path, row_parser.known_columns(kind, _NOTHING), _PAIRS.get(kind))
     found = _rows(kind, table, _NOTHING, ())
     if not found.rows:
         raise _no_row(kind, str(path), found.skipped)
@@ -83,25 +93,25 @@ def write(path: Path, rows: Iterable[Row]) -> None:
 
 
 def load(
-    kind: Kind,
+    kind: RowKind,
     source: str,
     columns: Mapping[str, str] = _NOTHING,
     labels: Sequence[str] = (),
     *,
-    say: Callable[[str], None],
-    fetch: hub_data.Fetch = hub_data.fetch,
-) -> Rows[Row]:
+    on_message: Callable[[str], None],
+    fetch: hub_data.FetchDataset = hub_data.fetch,
+) -> LoadedRows[Row]:
     """Reads the rows of a source as its owner names it.
 
     Args:
         kind: Which rows.
         source: A path (JSON, JSONL, CSV, TSV or Parquet), or a hub data set in the form
-            `hub_data.FORM`. A file goes before a data set of the same name. Without a split, that
+            `hub_data.SOURCE_SYNTAX`. A file goes before a data set of the same name. Without a split, that
             of training is taken.
-        columns: Fields of a row to columns of the source, where `learning.data.columns.NAMES` does
+        columns: Fields of a row to columns of the source, where `learning.data.row_parser.COLUMN_NAMES` does
             not find them.
         labels: The classes there are, for kind cls: rows of others are skipped; empty for any.
-        say: Told in a line what is waited for.
+        on_message: Told in a line what is waited for.
         fetch: How a hub data set is got.
 
     Raises:
@@ -109,12 +119,12 @@ def load(
         DataError: The source is missing, cannot be read or reached, or has no usable row.
     """
     for field in columns:
-        if field not in of.NAMES[kind]:
+        if field not in row_parser.COLUMN_NAMES[kind]:
             raise ConfigError(
                 f"columns names {field!r}, which is no field of a {kind} row",
-                f"its fields are {', '.join(of.NAMES[kind])}",
+                f"its fields are {', '.join(row_parser.COLUMN_NAMES[kind])}",
             )
-    table = _open(kind, source, of.known(kind, columns), say, fetch)
+    table = _open(kind, source, row_parser.known_columns(kind, columns), on_message, fetch)
     if table.columns is not None:
         _check(source, columns, table.columns)
     seen: dict[str, None] = dict.fromkeys(table.columns or ())
@@ -130,54 +140,56 @@ def load(
 def on_hub(source: str) -> hub_data.HubSource | None:
     """The hub data set that a source names; None for a file, which goes before one."""
     path = Path(source)
-    named = None if path.suffix.lower() in _SUFFIXES else hub_data.parse(source)
+    named = None if path.suffix.lower() in _SUFFIXES else hub_data.parse_source(source)
     return None if path.exists() else named
 
 
 def _open(
-    kind: Kind,
+    kind: RowKind,
     source: str,
     names: frozenset[str],
-    say: Callable[[str], None],
-    fetch: hub_data.Fetch,
+    on_message: Callable[[str], None],
+    fetch: hub_data.FetchDataset,
 ) -> ColumnTable:
     named = on_hub(source)
     if named is None:
-        return tables.open_file(Path(source), names, _PAIRS.get(kind))
-    return hub_data.table(fetch(named, _SPLITS[kind], say), source, names)
+        return tables.open_table(Path(source), names, _PAIRS.get(kind))
+    return hub_data.as_table(fetch(named, _SPLITS[kind], on_message), source, names)
 
 
 def _rows(
-    kind: Kind,
+    kind: RowKind,
     table: ColumnTable,
     columns: Mapping[str, str],
     labels: Sequence[str],
     seen: dict[str, None] | None = None,
-) -> Rows[Row]:
+) -> LoadedRows[Row]:
     """The rows of a table; the names of the columns met are added to `seen`."""
     rows: list[Row] = []
-    skipped: list[Skipped] = []
+    skipped: list[SkippedRow] = []
     for line, record in table.records:
         if isinstance(record, str):
-            skipped.append(Skipped(line, record))
+            skipped.append(SkippedRow(line, record))
             continue
         if seen is not None:
             seen.update(dict.fromkeys(record))
         try:
             rows.append(_row(kind, record, columns, labels))
-        except of.Unusable as reason:
-            skipped.append(Skipped(line, str(reason)))
-    return Rows(tuple(rows), tuple(skipped))
+        except row_parser.UnusableRow as reason:
+            skipped.append(SkippedRow(line, str(reason)))
+    return LoadedRows(tuple(rows), tuple(skipped))
 
 
-def _row(kind: Kind, record: Record, columns: Mapping[str, str], labels: Sequence[str]) -> Row:
+def _row(
+    kind: RowKind, record: RawRecord, columns: Mapping[str, str], labels: Sequence[str]
+) -> Row:
     match kind:
         case "sft":
-            return of.instruction(record, columns)
+            return row_parser.parse_instruction(record, columns)
         case "va":
-            return of.preference(record, columns)
+            return row_parser.parse_preference(record, columns)
         case "cls":
-            return of.labelled(record, columns, labels)
+            return row_parser.parse_labelled_text(record, columns, labels)
 
 
 def _check(source: str, columns: Mapping[str, str], there: Iterable[str]) -> None:
@@ -190,7 +202,9 @@ def _check(source: str, columns: Mapping[str, str], there: Iterable[str]) -> Non
             )
 
 
-def _no_row(kind: Kind, source: str, skipped: Sequence[Skipped], columns: str = "") -> DataError:
+def _no_row(
+    kind: RowKind, source: str, skipped: Sequence[SkippedRow], columns: str = ""
+) -> DataError:
     first = f" (row {skipped[0].line}: {skipped[0].reason})" if skipped else ""
     return DataError(f"{source} has no usable row{first}", _NEEDS[kind] + columns)
 

@@ -16,10 +16,11 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from common.errors import ConfigError, DataError
+from common.protocol.fields import RowKind
 from learning.data import rows
-from learning.data.columns import NAMES
-from learning.data.labelled import Labelled
-from learning.data.rows import Kind, Row, Rows
+from learning.data.row_parser import COLUMN_NAMES
+from learning.data.row_types import LabelledText, Row
+from learning.data.rows import LoadedRows
 from learning.objectives.registry import Objective
 from learning.synthetic import instructions as synthetic
 from learning.synthetic import preferences as synthetic_preferences
@@ -34,7 +35,7 @@ _VALUE = re.compile(r"""\b(is|has) ('.*'|".*"|\d+)(?=[ ,])""")
 
 
 @dataclass(frozen=True)
-class Usable:
+class SourceSummary:
     """What became of the rows of one source.
 
     Attributes:
@@ -62,16 +63,16 @@ class Usable:
         return f"{self.source}: {self.used} of {self.read} rows can be used{reasons}{cut}"
 
 
-def gather(
-    kind: Kind,
+def load_source(
+    kind: RowKind,
     source: str,
     *,
     count: int,
     seed: int,
     columns: Mapping[str, str],
     labels: Sequence[str],
-    say: Callable[[str], None],
-) -> Rows[Row]:
+    on_message: Callable[[str], None],
+) -> LoadedRows[Row]:
     """The rows of a source.
 
     Args:
@@ -82,27 +83,27 @@ def gather(
         columns: Field → the source's name of it, where that is not found by itself; fields of
             other kinds are for other sources.
         labels: The declared classes; empty takes any.
-        say: Told of skipped rows, in a line each.
+        on_message: Told of skipped rows, in a line each.
 
     Raises:
         DataError: The source is out of reach, or has no usable row.
         ConfigError: `columns` names what the source does not have.
     """
     if source == SYNTHETIC:
-        made: dict[Kind, Callable[[int, int], Sequence[Row]]] = {
-            "sft": synthetic.instructions,
-            "va": synthetic_preferences.preferences,
-            "cls": sentiment.sentences,
+        made: dict[RowKind, Callable[[int, int], Sequence[Row]]] = {
+            "sft": synthetic.make_instructions,
+            "va": synthetic_preferences.make_preferences,
+            "cls": sentiment.make_reviews,
         }
-        return Rows(tuple(made[kind](seed, count)), ())
-    own = {field: column for field, column in columns.items() if field in NAMES[kind]}
-    found = rows.load(kind, source, own, labels, say=say)
+        return LoadedRows(tuple(made[kind](seed, count)), ())
+    own = {field: column for field, column in columns.items() if field in COLUMN_NAMES[kind]}
+    found = rows.load(kind, source, own, labels, on_message=on_message)
     for skipped in found.skipped[:_SHOWN]:
-        say(f"skipped {source}:{skipped.line}: {skipped.reason}")
+        on_message(f"skipped {source}:{skipped.line}: {skipped.reason}")
     return found
 
 
-def classes(found: Sequence[Labelled], declared: Sequence[str]) -> tuple[str, ...]:
+def class_names(found: Sequence[LabelledText], declared: Sequence[str]) -> tuple[str, ...]:
     """The class names of a run: the declared ones, or those in the data, numbers by value.
 
     Raises:
@@ -129,13 +130,13 @@ def _by_value(name: str) -> tuple[bool, int, str]:
     return not number, int(name) if number else 0, name
 
 
-def usable(
-    found: Rows[Row],
+def select_usable(
+    found: LoadedRows[Row],
     source: str,
     objective: Objective,
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
-) -> tuple[list[Row], Usable]:
+) -> tuple[list[Row], SourceSummary]:
     """The rows that a model of this length can learn from, and what became of the others.
 
     Raises:
@@ -144,7 +145,7 @@ def usable(
     encoded = objective.encode(tokenizer, found.rows, max_length)
     kept = [found.rows[place] for place in encoded.kept]
     reasons = Counter(_general(each.reason) for each in found.skipped) + Counter(encoded.skipped)
-    summary = Usable(
+    summary = SourceSummary(
         source=source,
         read=len(found.rows) + len(found.skipped),
         skipped=dict(reasons.most_common()),
@@ -161,7 +162,7 @@ def usable(
 
 def _remedy(unusable: Sequence[Row]) -> str:
     """What makes rows usable: of a text to classify it is never the length, which is cut."""
-    labels = sorted({row.label for row in unusable if isinstance(row, Labelled)})
+    labels = sorted({row.label for row in unusable if isinstance(row, LabelledText)})
     if labels:
         return f"set data.labels to the classes of the rows: {', '.join(labels[:_SHOWN])}"
     return "raise model.max_length, or give shorter rows"

@@ -21,8 +21,8 @@ from common.errors import DataError
 MAX_LINE = 16 * 2**20
 """Bytes of a line that are looked at: over the longest row that can be used, in any escaping."""
 
-Record = Mapping[str, object]
-Numbered = Iterator[tuple[int, Record | str]]
+RawRecord = Mapping[str, object]
+NumberedRecords = Iterator[tuple[int, RawRecord | str]]
 """Row numbers, counted from 1, with a record or the reason why there is none. The number is the
 line where the form has lines (JSONL, CSV, TSV), else the place in the list or table."""
 
@@ -41,10 +41,10 @@ class ColumnTable:
     """
 
     columns: tuple[str, ...] | None
-    records: Numbered
+    records: NumberedRecords
 
 
-def open_file(
+def open_table(
     path: Path, names: Collection[str], pair: tuple[str, str] | None = None
 ) -> ColumnTable:
     """Opens a file of records; its form follows from its suffix, and is JSON for any other.
@@ -76,7 +76,7 @@ def open_file(
     return ColumnTable(None, _json_lines(path))
 
 
-def with_class_names(record: Record, classes: Mapping[str, Sequence[str]]) -> Record:
+def with_class_names(record: RawRecord, classes: Mapping[str, Sequence[str]]) -> RawRecord:
     """A record whose class numbers are replaced by names; one out of range, as -1, is missing."""
     return {
         column: _class_name(value, classes[column]) if column in classes else value
@@ -126,7 +126,7 @@ def _lines(path: Path) -> Iterator[str]:
         raise DataError(f"{path} cannot be read: {error.strerror}", "check the disk") from None
 
 
-def _json_lines(path: Path) -> Numbered:
+def _json_lines(path: Path) -> NumberedRecords:
     for number, line in enumerate(_lines(path), 1):
         if line.strip():
             try:
@@ -137,7 +137,7 @@ def _json_lines(path: Path) -> Numbered:
                 yield number, value if isinstance(value, dict) else "no JSON object"
 
 
-def _json_list(path: Path) -> Numbered:
+def _json_list(path: Path) -> NumberedRecords:
     try:
         text = path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
         items = json.loads(text)
@@ -192,7 +192,7 @@ def _named(
 
 
 def _label_without_header(sample: Sequence[_Fields], names: Collection[str]) -> int | None:
-    """Which of two columns holds the label if the first line is data; see `open_file`."""
+    """Which of two columns holds the label if the first line is data; see `open_table`."""
     pairs = [fields for _, fields in sample if isinstance(fields, list) and len(fields) == 2]
     first = sample[0][1]
     if len(first) != 2 or any(cell.strip().lower() in names for cell in first):
@@ -208,7 +208,7 @@ def _label_without_header(sample: Sequence[_Fields], names: Collection[str]) -> 
     return label if again or value.strip().removeprefix("-").isdecimal() else None
 
 
-def _records(columns: tuple[str, ...], rows: Iterator[_Fields]) -> Numbered:
+def _records(columns: tuple[str, ...], rows: Iterator[_Fields]) -> NumberedRecords:
     for number, fields in rows:
         if isinstance(fields, str):
             yield number, fields
@@ -232,7 +232,7 @@ def _parquet(path: Path, names: Collection[str]) -> ColumnTable:
         raise _damaged(path) from None
     used = [name for name in columns if name.lower() in names]
 
-    def records() -> Numbered:
+    def records() -> NumberedRecords:
         number = 0
         try:
             for batch in file.iter_batches(batch_size=_BATCH, columns=used):

@@ -20,13 +20,13 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from common.errors import DataError
-from learning.evaluation import figures
-from learning.evaluation.measuring import inference
+from learning.evaluation import metrics
+from learning.evaluation.measurement import inference
 from learning.objectives import classification
-from learning.objectives.classification import Text
+from learning.objectives.classification import TokenisedText
 from learning.objectives.sft import token_nats
-from learning.objectives.tokens import IGNORED, Example, prompt_ids
-from learning.training.batches import Sized, by_length, collate, in_order
+from learning.objectives.tokens import IGNORED, TokenisedExample, prompt_ids
+from learning.training.batches import Example, collate, length_order, sorted_batches
 
 T = TypeVar("T")
 
@@ -51,7 +51,11 @@ class Evaluation:
 
 
 def evaluate(
-    model: torch.nn.Module, examples: Sequence[Example], batch_size: int, *, autocast: bool = False
+    model: torch.nn.Module,
+    examples: Sequence[TokenisedExample],
+    batch_size: int,
+    *,
+    autocast: bool = False,
 ) -> Evaluation:
     """Measures a model on its device, without dropout; its mode is restored.
 
@@ -61,7 +65,9 @@ def evaluate(
     if not examples:
         raise DataError("there is nothing to evaluate on", "give rows that fit into max_length")
     nats = row_nats(model, examples, batch_size, autocast=autocast)
-    found = figures.text(nats, [e.learned for e in examples], [e.response_bytes for e in examples])
+    found = metrics.text_metrics(
+        nats, [e.target_count for e in examples], [e.response_bytes for e in examples]
+    )
     return Evaluation(
         found.values["nats_per_token"],
         found.values["perplexity"],
@@ -72,69 +78,75 @@ def evaluate(
 
 
 def row_nats(
-    model: torch.nn.Module, examples: Sequence[Example], batch_size: int, *, autocast: bool = False
+    model: torch.nn.Module,
+    examples: Sequence[TokenisedExample],
+    batch_size: int,
+    *,
+    autocast: bool = False,
 ) -> list[float]:
     """−log p(response | prompt) of each example, in nats, in the order of the examples."""
     device = next(model.parameters()).device
     found: list[float] = []
     with inference(model, autocast=autocast):
-        for batch in in_order(examples, batch_size, partial(collate, device=device)):
+        for batch in sorted_batches(examples, batch_size, partial(collate, device=device)):
             nats, rows = token_nats(model, batch)
             sums = torch.zeros(batch.size, device=device).index_add(0, rows, nats)
             found += sums.tolist()
-    return unsorted(found, examples)
+    return restore_order(found, examples)
 
 
 def class_scores(
-    model: torch.nn.Module, texts: Sequence[Text], batch_size: int
+    model: torch.nn.Module, texts: Sequence[TokenisedText], batch_size: int
 ) -> list[tuple[float, int]]:
     """−log p of the true class, in nats, and the likeliest class of each text, in their order."""
     found: list[tuple[float, int]] = []
     for logits, labels in _class_logits(model, texts, batch_size):
         nats = cross_entropy(logits, labels, reduction="none")
         found += zip(nats.tolist(), logits.argmax(-1).tolist(), strict=True)
-    return unsorted(found, texts)
+    return restore_order(found, texts)
 
 
 def class_answers(
-    model: torch.nn.Module, texts: Sequence[Text], batch_size: int
+    model: torch.nn.Module, texts: Sequence[TokenisedText], batch_size: int
 ) -> list[tuple[int, float]]:
     """The likeliest class of each text, and its probability, in their order."""
     found: list[tuple[int, float]] = []
     for logits, _ in _class_logits(model, texts, batch_size):
         probability, label = logits.softmax(-1).max(-1)
         found += zip(label.tolist(), probability.tolist(), strict=True)
-    return unsorted(found, texts)
+    return restore_order(found, texts)
 
 
 def class_probabilities(
-    model: torch.nn.Module, texts: Sequence[Text], batch_size: int
+    model: torch.nn.Module, texts: Sequence[TokenisedText], batch_size: int
 ) -> list[tuple[float, ...]]:
     """The probability of every class, for each text in their order."""
     found: list[tuple[float, ...]] = []
     for logits, _ in _class_logits(model, texts, batch_size):
         found += map(tuple, logits.softmax(-1).tolist())
-    return unsorted(found, texts)
+    return restore_order(found, texts)
 
 
 def _class_logits(
-    model: torch.nn.Module, texts: Sequence[Text], batch_size: int
+    model: torch.nn.Module, texts: Sequence[TokenisedText], batch_size: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """float32 logits (B, classes) and true classes, in the order of `learning.training.batches.in_order`."""
+    """float32 logits (B, classes) and true classes, in the order of `learning.training.batches.sorted_batches`."""
     device = next(model.parameters()).device
     with inference(model):
-        for batch in in_order(texts, batch_size, partial(classification.collate, device=device)):
+        for batch in sorted_batches(
+            texts, batch_size, partial(classification.collate, device=device)
+        ):
             out = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
             yield out.logits.float(), batch.labels
 
 
-def unsorted(found: Sequence[T], examples: Sequence[Sized]) -> list[T]:
-    """What was found in the order of `learning.training.batches.in_order`, in that of the examples."""
-    places = by_length(examples)
+def restore_order(found: Sequence[T], examples: Sequence[Example]) -> list[T]:
+    """What was found in the order of `learning.training.batches.sorted_batches`, in that of the examples."""
+    places = length_order(examples)
     return [found[at] for at in sorted(range(len(places)), key=places.__getitem__)]
 
 
-def unigram_entropy(examples: Sequence[Example]) -> float:
+def unigram_entropy(examples: Sequence[TokenisedExample]) -> float:
     """Nats per response token of the best model that knows no context, −Σ p·log p.
 
     p are the frequencies of this very text: a base model that does not beat it has not read it.
@@ -145,7 +157,7 @@ def unigram_entropy(examples: Sequence[Example]) -> float:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Sampling:
     """An answer that is drawn, not the likeliest: nucleus sampling (Holtzman et al. 2020).
 
     Attributes:
@@ -165,14 +177,14 @@ def generate(
     prompts: Sequence[str],
     max_new_tokens: int,
     stopped: Callable[[], bool] = lambda: False,
-    drawn: Drawn | None = None,
+    drawn: Sampling | None = None,
 ) -> list[str]:
     """A likely continuation of each prompt, without repeating four tokens in a row.
 
     Args:
         model: A causal language model, with or without adapter.
         tokenizer: Its tokenizer.
-        prompts: Whole prompts (`learning.objectives.template.prompt`); one that leaves too little of the
+        prompts: Whole prompts (`learning.objectives.template.format_prompt`); one that leaves too little of the
             model's context loses its beginning.
         max_new_tokens: Length limit of an answer.
         stopped: Asked before every token; once true, the answers end where they are.
@@ -207,7 +219,7 @@ def _all(ids: torch.Tensor, value: bool) -> torch.Tensor:
 
 
 @contextmanager
-def _choice(drawn: Drawn | None, device: torch.device) -> Iterator[dict[str, Any]]:
+def _choice(drawn: Sampling | None, device: torch.device) -> Iterator[dict[str, Any]]:
     """How transformers is to choose tokens; a draw leaves torch's random numbers as they were."""
     if drawn is None:
         yield {"do_sample": False}

@@ -24,8 +24,8 @@ from common.errors import ModelError, WireError
 from common.protocol.manifest import ModelFile, make_manifest, parse_manifest, sha256_hex
 from learning.models import families, hub
 from learning.models.families import Family
-from learning.models.loading import LoadedModel, load
-from learning.offline import made as offline
+from learning.models.loader import LoadedModel, load
+from learning.offline import builder as offline
 
 __all__ = [
     "BaseModel",
@@ -86,7 +86,7 @@ def resolve(
     """
     path = Path(name).expanduser()
     if name.startswith(offline.PREFIX):
-        made = _described(name, None, "offline", offline.make(name, cache, report), family)
+        made = _described(name, None, "offline", offline.find_or_build(name, cache, report), family)
         _alias(made, cache)
         return made
     if name and path.is_dir():
@@ -94,7 +94,7 @@ def resolve(
     if not hub.is_hub_id(name):
         raise ModelError(
             f"model {name!r} is neither a directory nor a hub id",
-            f"check the path, or set model.name to {offline.DEFAULT}",
+            f"check the path, or set model.name to {offline.DEFAULT_CAUSAL}",
         )
     snapshot = hub.download(name, revision, report)
     return _described(name, snapshot.revision, "hub", snapshot.path, family)

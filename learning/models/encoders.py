@@ -28,8 +28,8 @@ from transformers import (
 )
 
 from common.errors import ModelError
-from learning.models.loading import LoadedModel, quiet
-from learning.pruning.pruned import Pruning, check_shapes, read_pruning, reshape
+from learning.models.loader import LoadedModel, quiet
+from learning.pruning.record import Pruning, check_shapes, read_pruning, reshape
 
 _REMEDY = "it needs config.json, safetensors weights and a tokenizer of an encoder such as BERT"
 _MAX_LAYERS = 1024  # each costs time to build before its weights are looked for

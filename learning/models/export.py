@@ -2,7 +2,7 @@
 
 Nothing here needs fccl to be read again: transformers and peft load what is written, but for an
 encoder whose attention heads were pruned, which transformers cannot describe
-(`learning/pruning/pruned`).
+(`learning/pruning/record`).
 
 After the data path: a version's tensors (`learning.models.lora`) → here → a directory, to which
 `coordinator/exporting` adds the model card.
@@ -23,17 +23,18 @@ from safetensors.numpy import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from common.errors import ConfigError, ModelError
+from common.protocol.fields import ObjectiveName
 from common.protocol.manifest import is_model_file
-from common.protocol.records import BaseRef, LoraSpec, ObjectiveName
+from common.protocol.tasks import BaseRef, LoraSpec
 from common.protocol.tensors import Tensors
-from learning.models import for_objective, lora
+from learning.models import lora, objective_model
 from learning.models.encoders import load_encoder
-from learning.models.loading import LoadedModel, load_tokenizer, quiet
-from learning.pruning import pruned
+from learning.models.loader import LoadedModel, load_tokenizer, quiet
+from learning.pruning.record import FILE, read_pruning
 
 Precision = Literal["float32", "bfloat16"]
 
-BASE = "base"
+BASE_FOLDER = "base"
 """The folder of an adapter's base model, where that lies beside it."""
 _CPU = torch.device("cpu")
 _HERE = ("is_local", "local_files_only")  # in tokenizer_config.json: of this machine, not of it
@@ -65,7 +66,7 @@ class ExportedModel:
 
 
 @dataclass(frozen=True)
-class Written:
+class ExportSummary:
     """What was written.
 
     Attributes:
@@ -87,7 +88,7 @@ class Written:
     trained: int
 
 
-def write_model(trained: ExportedModel, out: Path, precision: Precision) -> Written:
+def write_model(trained: ExportedModel, out: Path, precision: Precision) -> ExportSummary:
     """Write a plain model directory: the adapter merged into its base, or all that was trained.
 
     Merged in float32, whatever it is stored as.
@@ -95,12 +96,14 @@ def write_model(trained: ExportedModel, out: Path, precision: Precision) -> Writ
     Raises:
         ModelError: Base and adapter do not fit, or cannot be merged.
     """
-    loaded = for_objective.load_for(trained.objective, trained.path, trained.labels, _CPU)
+    loaded = objective_model.load_for_objective(
+        trained.objective, trained.path, trained.labels, _CPU
+    )
     adapted = lora.attach(loaded.model, trained.lora, seed=0)  # overwritten by the next line
     lora.write_adapter(adapted, trained.tensors)
     model = _merged(adapted) if isinstance(adapted, PeftModel) else adapted
     _save(model, _ready(loaded.tokenizer, trained.objective), trained.path, out, precision)
-    return Written(
+    return ExportSummary(
         adapter=False,
         base="",
         base_included=False,
@@ -111,7 +114,7 @@ def write_model(trained: ExportedModel, out: Path, precision: Precision) -> Writ
     )
 
 
-def write_adapter(trained: ExportedModel, out: Path, with_base: bool | None) -> Written:
+def write_adapter(trained: ExportedModel, out: Path, with_base: bool | None) -> ExportSummary:
     """Write a PEFT adapter directory, with the tokenizer, and with its base where that is needed.
 
     A base that is on no hub lies beside the adapter unless it is refused: nobody else could get
@@ -129,7 +132,9 @@ def write_adapter(trained: ExportedModel, out: Path, with_base: bool | None) -> 
     loaded: LoadedModel | None = None
     seeded: tuple[str, ...] = ()
     if trained.objective == "classification":
-        loaded = for_objective.load_for(trained.objective, trained.path, trained.labels, _CPU)
+        loaded = objective_model.load_for_objective(
+            trained.objective, trained.path, trained.labels, _CPU
+        )
         seeded = _seeded(trained, loaded)
     if seeded and with_base is False:
         raise ConfigError(
@@ -139,7 +144,7 @@ def write_adapter(trained: ExportedModel, out: Path, with_base: bool | None) -> 
         )
     included = with_base if with_base is not None else trained.base.kind != "hub" or bool(seeded)
     elsewhere = trained.base.kind == "hub" and not included
-    base = trained.base.name if elsewhere else f"./{BASE}"  # no hub id has this form
+    base = trained.base.name if elsewhere else f"./{BASE_FOLDER}"  # no hub id has this form
     fields = {
         **trained.config,
         "base_model_name_or_path": base,
@@ -151,10 +156,10 @@ def write_adapter(trained: ExportedModel, out: Path, with_base: bool | None) -> 
     tokenizer = _ready(own, trained.objective)
     _save_tokenizer(tokenizer, out)
     if included and loaded:
-        _save(loaded.model, tokenizer, trained.path, out / BASE, "float32")
+        _save(loaded.model, tokenizer, trained.path, out / BASE_FOLDER, "float32")
     elif included:
-        _copy(trained.path, out / BASE)
-    return Written(
+        _copy(trained.path, out / BASE_FOLDER)
+    return ExportSummary(
         adapter=True,
         base=base,
         base_included=included,
@@ -176,7 +181,7 @@ def _size(tensors: Tensors) -> int:
 
 def _plain(path: Path) -> bool:
     """Whether `config.json` says it all: fewer layers and units can be stated, fewer heads not."""
-    record = pruned.read_pruning(path)
+    record = read_pruning(path)
     return record is None or all(len(heads) == record.source_heads for heads in record.heads)
 
 
@@ -212,7 +217,7 @@ def _seeded(trained: ExportedModel, loaded: LoadedModel) -> tuple[str, ...]:
 
     A second load with another seed shows them, whatever an architecture calls them.
     """
-    other = load_encoder(trained.path, trained.labels, _CPU, for_objective.SEED + 1).model
+    other = load_encoder(trained.path, trained.labels, _CPU, objective_model.HEAD_SEED + 1).model
     found = other.state_dict()
     drawn = [
         name
@@ -242,8 +247,8 @@ def _save(
             f"the model cannot be saved: {reason}", "mend the base's generation_config.json"
         ) from None
     _save_tokenizer(tokenizer, out)
-    if (source / pruned.FILE).is_file():
-        shutil.copyfile(source / pruned.FILE, out / pruned.FILE)
+    if (source / FILE).is_file():
+        shutil.copyfile(source / FILE, out / FILE)
 
 
 def _settle_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -263,7 +268,7 @@ def _ready(tokenizer: PreTrainedTokenizerBase, objective: ObjectiveName) -> PreT
     if objective != "classification":
         tokenizer.padding_side = "left"
         if tokenizer.pad_token is None:
-            tokenizer.pad_token = tokenizer.eos_token  # as in `learning.models.loading`
+            tokenizer.pad_token = tokenizer.eos_token  # as in `learning.models.loader`
     return tokenizer
 
 

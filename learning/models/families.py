@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.errors import ModelError
-from learning.offline import made as offline
+from learning.offline import builder as offline
 
 Family = Literal["causal", "encoder"]
 
@@ -38,7 +38,7 @@ _ENCODER_TYPES = frozenset(
 _WANTED = {
     "causal": (
         "a causal language model",
-        f"sft and dpo need one, such as gpt2 or {offline.DEFAULT}",
+        f"sft and dpo need one, such as gpt2 or {offline.DEFAULT_CAUSAL}",
     ),
     "encoder": (
         "an encoder",

@@ -44,7 +44,7 @@ def is_hub_id(name: str) -> bool:
     return _HUB_ID.fullmatch(name) is not None and ".." not in name and "--" not in name
 
 
-def available(name: str, revision: str | None) -> bool:
+def is_available(name: str, revision: str | None) -> bool:
     """Whether the hub answers, or a model lies here since it did.
 
     An answer that there is no such model, or that it is guarded, is one: `download` tells it.
@@ -54,7 +54,7 @@ def available(name: str, revision: str | None) -> bool:
     except (GatedRepoError, RevisionNotFoundError, RepositoryNotFoundError):
         return True
     except Exception:  # see `download`
-        return downloaded_before(name, revision) is not None
+        return cached_snapshot(name, revision) is not None
     return True
 
 
@@ -73,7 +73,7 @@ def download(name: str, revision: str | None, report: Callable[[str, float], Non
     except ModelError:
         raise
     except Exception as error:
-        if (found := downloaded_before(name, revision)) is not None:
+        if (found := cached_snapshot(name, revision)) is not None:
             return found
         raise _translated(name, revision, error) from None
 
@@ -92,7 +92,7 @@ def _download(name: str, revision: str | None, report: Callable[[str, float], No
     return Snapshot(info.sha, Path(path))
 
 
-def commit(name: str, revision: str | None) -> str:
+def resolve_commit(name: str, revision: str | None) -> str:
     """The commit that a download would take now.
 
     Raises:
@@ -105,7 +105,7 @@ def commit(name: str, revision: str | None) -> str:
     return str(found.sha)
 
 
-def downloaded_before(name: str, revision: str | None) -> Snapshot | None:
+def cached_snapshot(name: str, revision: str | None) -> Snapshot | None:
     """A model that was downloaded before, without asking the hub; None where it was not."""
     try:
         path = huggingface_hub.snapshot_download(name, revision=revision, local_files_only=True)

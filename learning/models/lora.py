@@ -24,17 +24,19 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from common.errors import ModelError, WireError
-from common.protocol.records import Adapter, LoraSpec, TensorEntry
+from common.protocol.tasks import LoraSpec
 from common.protocol.tensors import Tensors
+from common.protocol.updates import TensorEntry
+from common.protocol.versions import Adapter
 from common.protocol.wire import MAX_HEADER, pack
 
-Adapted = PeftModel | PreTrainedModel
+AdaptedModel = PeftModel | PreTrainedModel
 """A model with LoRA factors, or one that is trained as a whole."""
 
 _UPDATE_BYTES = 2048  # what an update's header has beside its list of tensors, at most
 
 
-def attach(model: PreTrainedModel, settings: LoraSpec | None, seed: int) -> Adapted:
+def attach(model: PreTrainedModel, settings: LoraSpec | None, seed: int) -> AdaptedModel:
     """Freezes a base model and attaches a fresh adapter, the same one for the same seed.
 
     The base model is changed in place; with a fresh adapter it computes what it did before. Without
@@ -49,7 +51,7 @@ def attach(model: PreTrainedModel, settings: LoraSpec | None, seed: int) -> Adap
     return adapted
 
 
-def _attached(model: PreTrainedModel, settings: LoraSpec | None, seed: int) -> Adapted:
+def _attached(model: PreTrainedModel, settings: LoraSpec | None, seed: int) -> AdaptedModel:
     if settings is None:
         return model.requires_grad_(True)
     targets = settings.targets if isinstance(settings.targets, str) else list(settings.targets)
@@ -59,7 +61,9 @@ def _attached(model: PreTrainedModel, settings: LoraSpec | None, seed: int) -> A
         lora_dropout=settings.dropout,
         target_modules=targets,
         exclude_modules=_heads(model) if targets == "all-linear" else None,
-        task_type="SEQ_CLS" if classifies(model) else "CAUSAL_LM",  # SEQ_CLS adds the head
+        task_type="SEQ_CLS"
+        if has_classification_head(model)
+        else "CAUSAL_LM",  # SEQ_CLS adds the head
         fan_in_fan_out=any(isinstance(m, Conv1D) for m in model.modules()),  # GPT-2's transposed W
     )
     # On the CPU whatever the model's device is: generators of devices give different numbers.
@@ -75,7 +79,7 @@ def _attached(model: PreTrainedModel, settings: LoraSpec | None, seed: int) -> A
             ) from None
 
 
-def _check_header(model: Adapted) -> None:
+def _check_header(model: AdaptedModel) -> None:
     """Refuse, before a run begins, an adapter whose updates could not travel: MobileBERT's is one.
 
     Raises:
@@ -98,7 +102,7 @@ def _check_header(model: Adapted) -> None:
         )
 
 
-def classifies(model: PreTrainedModel) -> bool:
+def has_classification_head(model: PreTrainedModel) -> bool:
     """Whether a model has a classification head."""
     return type(model).__name__.endswith("ForSequenceClassification")
 
@@ -114,7 +118,7 @@ def _heads(model: PreTrainedModel) -> list[str] | None:
     return [name for name in names if name not in ends] or None
 
 
-def read_adapter(model: Adapted) -> Tensors:
+def read_adapter(model: AdaptedModel) -> Tensors:
     """Copies the adapter out: float32 by name, in sorted order."""
     return {
         name: np.array(tensor.to("cpu", torch.float32).numpy(), order="C")
@@ -122,7 +126,7 @@ def read_adapter(model: Adapted) -> Tensors:
     }
 
 
-def write_adapter(model: Adapted, tensors: Mapping[str, np.ndarray[Any, Any]]) -> None:
+def write_adapter(model: AdaptedModel, tensors: Mapping[str, np.ndarray[Any, Any]]) -> None:
     """Copies an adapter in, as `read_adapter` gave it; nothing is written if anything is wrong.
 
     Raises:
@@ -143,7 +147,7 @@ def write_adapter(model: Adapted, tensors: Mapping[str, np.ndarray[Any, Any]]) -
         target.copy_(torch.from_numpy(np.ascontiguousarray(tensors[name])))
 
 
-def adapter_config(model: Adapted, base_name: str, revision: str | None) -> dict[str, Any]:
+def adapter_config(model: AdaptedModel, base_name: str, revision: str | None) -> dict[str, Any]:
     """The content of `adapter_config.json`, the same for the same adapter.
 
     For a model that is trained as a whole, that of its `config.json`.
@@ -165,7 +169,7 @@ def adapter_config(model: Adapted, base_name: str, revision: str | None) -> dict
     return {name: _plain(fields[name]) for name in sorted(fields)}
 
 
-def _named(model: Adapted) -> dict[str, torch.Tensor]:
+def _named(model: AdaptedModel) -> dict[str, torch.Tensor]:
     """The adapter's own storage (detached, not copied) by PEFT's names, or the model's own."""
     if not isinstance(model, PeftModel):
         return {name: own.detach() for name, own in sorted(model.named_parameters())}

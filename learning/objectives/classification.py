@@ -9,7 +9,7 @@ So the logarithm of the client's own class frequencies is added to the logits wh
 adjustment: Menon et al. 2021, arXiv:2007.07314, eq. 10; per client FedLC: Zhang et al. 2022,
 arXiv:2209.00189). The frequencies are then explained, and what is left to learn is the texts.
 
-Data path: `learning.data.labelled` (rows) → here → `learning.training.batches` → here (`loss`, in
+Data path: `learning.data.row_types` (rows) → here → `learning.training.batches` → here (`loss`, in
 `learning.training.loop`).
 """
 
@@ -25,13 +25,13 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
 
-from learning.data.labelled import Labelled
-from learning.evaluation.measuring import Measurement, inference
-from learning.objectives.tokens import Encoded
-from learning.training.batches import in_order, padded
+from learning.data.row_types import LabelledText
+from learning.evaluation.measurement import Measurement, inference
+from learning.objectives.tokens import EncodedRows
+from learning.training.batches import pad, sorted_batches
 
-UNDECLARED = "label outside the declared set"
-EPS = 1e-4
+UNDECLARED_LABEL = "label outside the declared set"
+ADAMW_EPS = 1e-4
 """ε of AdamW, in units of a gradient's element. A client with texts of one class has next to no
 gradient once its frequencies are explained; with the usual 1e-8 AdamW scales it up to steps of full
 length, all in the direction of that class, and the other clients have to take them back."""
@@ -39,7 +39,7 @@ _BATCH = 32
 
 
 @dataclass(frozen=True)
-class Text:
+class TokenisedText:
     """One tokenised text and the place of its class among the labels.
 
     Attributes:
@@ -74,43 +74,44 @@ class TextBatch:
         return self.input_ids.shape[0]
 
     @property
-    def learned(self) -> int:
+    def target_count(self) -> int:
         """The loss is a mean over texts."""
         return self.size
 
 
 @dataclass(frozen=True)
-class Classes:
+class ClassEncoder:
     """The declared classes, in the order of the head's outputs."""
 
     labels: Sequence[str]
 
     def encode(
-        self, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Labelled], max_length: int
-    ) -> Encoded[Text]:
+        self, tokenizer: PreTrainedTokenizerBase, rows: Sequence[LabelledText], max_length: int
+    ) -> EncodedRows[TokenisedText]:
         """Tokenises texts; a longer one loses its end, one of an undeclared class is skipped."""
         place = {label: i for i, label in enumerate(self.labels)}
         kept = [i for i, row in enumerate(rows) if row.label in place]
         if not kept:
-            return Encoded((), (), {UNDECLARED: len(rows)} if rows else {})
+            return EncodedRows((), (), {UNDECLARED_LABEL: len(rows)} if rows else {})
         texts = [rows[i].text.strip() for i in kept]
         whole = tokenizer(texts, verbose=False).input_ids
         cut = tokenizer(texts, truncation=True, max_length=max_length, verbose=False).input_ids
         examples = [
-            Text(tuple(ids), place[rows[i].label]) for i, ids in zip(kept, cut, strict=True)
+            TokenisedText(tuple(ids), place[rows[i].label])
+            for i, ids in zip(kept, cut, strict=True)
         ]
         odd = len(rows) - len(kept)
-        return Encoded(
+        return EncodedRows(
             tuple(examples),
             tuple(kept),
-            {UNDECLARED: odd} if odd else {},
+            {UNDECLARED_LABEL: odd} if odd else {},
             sum(len(a) > len(b) for a, b in zip(whole, cut, strict=True)),
         )
 
 
-def collate(texts: Sequence[Text], device: torch.device | None = None) -> TextBatch:
+def collate(texts: Sequence[TokenisedText], device: torch.device | None = None) -> TextBatch:
     """Pads texts to the longest of them."""
-    ids, mask = padded([text.input_ids for text in texts])
+    ids, mask = pad([text.input_ids for text in texts])
     labels = torch.tensor([text.label for text in texts])
     offsets = torch.tensor([text.offsets for text in texts])
     return TextBatch(
@@ -122,7 +123,9 @@ def collate(texts: Sequence[Text], device: torch.device | None = None) -> TextBa
     )
 
 
-def adjusted(texts: Sequence[Text], classes: int, strength: float) -> tuple[Text, ...]:
+def with_logit_adjustment(
+    texts: Sequence[TokenisedText], classes: int, strength: float
+) -> tuple[TokenisedText, ...]:
     """Texts of one client with offsets τ · log π_c, where π_c = (n_c + 1) / (n + C).
 
     Args:
@@ -186,7 +189,7 @@ class Predictions:
 
 
 def predict(
-    model: torch.nn.Module, texts: Sequence[Text], *, autocast: bool = False
+    model: torch.nn.Module, texts: Sequence[TokenisedText], *, autocast: bool = False
 ) -> Predictions:
     """Classify texts, without dropout."""
     device = next(model.parameters()).device
@@ -194,7 +197,7 @@ def predict(
     predicted: list[int] = []
     true: list[int] = []
     with inference(model, autocast=autocast):
-        for batch in in_order(texts, _BATCH, partial(collate, device=device)):
+        for batch in sorted_batches(texts, _BATCH, partial(collate, device=device)):
             logits = _logits(model, batch)
             total += float(cross_entropy(logits, batch.labels, reduction="sum"))
             predicted += logits.argmax(-1).tolist()
@@ -203,7 +206,7 @@ def predict(
 
 
 def measure(
-    model: torch.nn.Module, texts: Sequence[Text], *, autocast: bool = False
+    model: torch.nn.Module, texts: Sequence[TokenisedText], *, autocast: bool = False
 ) -> Measurement:
     """Mean loss and accuracy."""
     found = predict(model, texts, autocast=autocast)

@@ -4,7 +4,7 @@ The policy π is held to a reference π_ref, the adapter version with which the 
 for all clients. Its log-probabilities are constants, computed once per client and carried in the
 examples, so that a training step runs one model, not two.
 
-Data path: `learning.data.preferences` (rows) → here → `learning.training.batches` → here (`Preferring.loss`,
+Data path: `learning.data.row_types` (rows) → here → `learning.training.batches` → here (`Preferring.loss`,
 in `learning.training.loop`).
 """
 
@@ -19,34 +19,34 @@ import torch
 from torch.nn.functional import logsigmoid
 from transformers import PreTrainedTokenizerBase
 
-from common.protocol.records import DpoSettings
-from learning.data.preferences import Preference
-from learning.evaluation.measuring import BATCH, Measurement, inference
+from common.protocol.tasks import DpoSettings
+from learning.data.row_types import PreferencePair
+from learning.evaluation.measurement import BATCH, Measurement, inference
 from learning.objectives.sft import token_nats
-from learning.objectives.template import prompt
+from learning.objectives.template import format_prompt
 from learning.objectives.tokens import (
     NO_ROOM,
-    Encoded,
-    Example,
+    EncodedRows,
+    TokenisedExample,
     end_id,
-    joined,
+    make_example,
     plain_ids,
     prompt_ids,
 )
 from learning.training import batches
-from learning.training.batches import Batch
-from learning.training.fastpath import fast
+from learning.training.batches import TokenBatch
+from learning.training.fast_path import fast_path
 
 TOO_LONG = "an answer does not fit beside its prompt"
-ALIKE = "both answers have the same tokens"
+SAME_TOKENS = "both answers have the same tokens"
 
 
 @dataclass(frozen=True)
 class TokenisedPair:
     """One tokenised preference pair; `reference` is log π_ref of chosen and rejected, in nats."""
 
-    chosen: Example
-    rejected: Example
+    chosen: TokenisedExample
+    rejected: TokenisedExample
     reference: tuple[float, float] | None = None
 
     @property
@@ -65,7 +65,7 @@ class PairBatch:
         reference: log π_ref of each row, float32 (2B,).
     """
 
-    rows: Batch
+    rows: TokenBatch
     lengths: torch.Tensor
     reference: torch.Tensor
 
@@ -80,14 +80,14 @@ class PairBatch:
         return self.rows.tokens
 
     @property
-    def learned(self) -> int:
+    def target_count(self) -> int:
         """The loss is a mean over pairs."""
         return self.size
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Preference], max_length: int
-) -> Encoded[TokenisedPair]:
+    tokenizer: PreTrainedTokenizerBase, rows: Sequence[PreferencePair], max_length: int
+) -> EncodedRows[TokenisedPair]:
     """Tokenises pairs; one of which any part does not fit into `max_length` is skipped, not cut.
 
     A cut answer has lost its end, and the preference was for the whole: π would learn lengths.
@@ -96,7 +96,7 @@ def encode(
         ModelError: The tokenizer has no end-of-sequence token.
     """
     end = end_id(tokenizer)
-    prompts = prompt_ids(tokenizer, [prompt(row.prompt) for row in rows])
+    prompts = prompt_ids(tokenizer, [format_prompt(row.prompt) for row in rows])
     chosen = plain_ids(tokenizer, [row.chosen.strip() for row in rows])
     rejected = plain_ids(tokenizer, [row.rejected.strip() for row in rows])
     pairs: list[TokenisedPair] = []
@@ -109,13 +109,13 @@ def encode(
         elif max(len(good), len(bad)) > room:
             skipped[TOO_LONG] += 1
         elif good == bad:
-            skipped[ALIKE] += 1
+            skipped[SAME_TOKENS] += 1
         else:
-            one = joined(asked, [*good, end], len(rows[place].chosen.strip().encode()))
-            other = joined(asked, [*bad, end], len(rows[place].rejected.strip().encode()))
+            one = make_example(asked, [*good, end], len(rows[place].chosen.strip().encode()))
+            other = make_example(asked, [*bad, end], len(rows[place].rejected.strip().encode()))
             pairs.append(TokenisedPair(one, other))
             kept.append(place)
-    return Encoded(tuple(pairs), tuple(kept), dict(skipped))
+    return EncodedRows(tuple(pairs), tuple(kept), dict(skipped))
 
 
 def collate(pairs: Sequence[TokenisedPair], device: torch.device | None = None) -> PairBatch:
@@ -125,7 +125,7 @@ def collate(pairs: Sequence[TokenisedPair], device: torch.device | None = None) 
     reference = [chosen for chosen, _ in known] + [rejected for _, rejected in known]
     return PairBatch(
         batches.collate(answers, device),
-        torch.tensor([float(a.learned) for a in answers], device=device),
+        torch.tensor([float(a.target_count) for a in answers], device=device),
         torch.tensor(reference, device=device),
     )
 
@@ -135,11 +135,11 @@ def log_probabilities(
 ) -> list[tuple[float, float]]:
     """Log π(answer | prompt) of chosen and rejected, summed over response tokens, in nats."""
     device = next(model.parameters()).device
-    order = batches.by_length(pairs)
+    order = batches.length_order(pairs)
     found: list[tuple[float, float]] = [(0.0, 0.0)] * len(pairs)
     done = 0
-    with inference(model, autocast=autocast), fast(model, autocast=autocast):
-        for batch in batches.in_order(pairs, BATCH // 2, partial(collate, device=device)):
+    with inference(model, autocast=autocast), fast_path(model, autocast=autocast):
+        for batch in batches.sorted_batches(pairs, BATCH // 2, partial(collate, device=device)):
             sums = _sums(model, batch.rows)[0].view(2, -1).T.tolist()
             for place, (chosen, rejected) in zip(order[done:], sums, strict=False):
                 found[place] = (chosen, rejected)
@@ -184,7 +184,7 @@ def preference_loss(
 
 
 @dataclass(frozen=True)
-class Preferring:
+class DpoObjective:
     """Preference optimisation with its settings."""
 
     settings: DpoSettings
@@ -221,14 +221,16 @@ class Preferring:
         device = next(model.parameters()).device
         loss = right = 0.0
         with inference(model, autocast=autocast):
-            for batch in batches.in_order(pairs, BATCH // 2, partial(collate, device=device)):
+            for batch in batches.sorted_batches(pairs, BATCH // 2, partial(collate, device=device)):
                 value, figures = self.loss(model, batch)
                 loss += float(value) * batch.size
                 right += figures["accuracy"] * batch.size
         return Measurement(loss / len(pairs), right / len(pairs))
 
 
-def _sums(model: torch.nn.Module, rows: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _sums(
+    model: torch.nn.Module, rows: TokenBatch
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Log π of each row, (2B,); and −log p of every response token with its row, (N,) each."""
     nats, owner = token_nats(model, rows)
     sums = torch.zeros(rows.size, device=nats.device).index_add(0, owner, -nats)

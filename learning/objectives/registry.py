@@ -16,16 +16,16 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from common.protocol.records import DpoSettings
-from common.protocol.records import ObjectiveName as Name
+from common.protocol.fields import ObjectiveName as Name
+from common.protocol.tasks import DpoSettings
 from learning.evaluation.evaluate import evaluate
-from learning.evaluation.measuring import BATCH, Measurement
+from learning.evaluation.measurement import BATCH, Measurement
 from learning.objectives import classification, dpo, tokens
-from learning.objectives.sft import sft
-from learning.objectives.tokens import Encoded, Example
+from learning.objectives.sft import sft_loss
+from learning.objectives.tokens import EncodedRows, TokenisedExample
 from learning.training import batches
 
-__all__ = ["Measurement", "Objective", "make"]
+__all__ = ["Measurement", "Objective", "make_objective"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Objective:
         eps: ε of AdamW: gradients well under it move a weight in proportion, not at full speed.
     """
 
-    encode: Callable[[PreTrainedTokenizerBase, Sequence[Any], int], Encoded[Any]]
+    encode: Callable[[PreTrainedTokenizerBase, Sequence[Any], int], EncodedRows[Any]]
     collate: Callable[..., Any]
     loss: Callable[[Any, Any], Any]
     measure: Callable[..., Measurement]
@@ -50,7 +50,7 @@ class Objective:
     eps: float = 1e-8
 
 
-def make(
+def make_objective(
     name: Name,
     settings: DpoSettings | None = None,
     labels: Sequence[str] = (),
@@ -66,24 +66,24 @@ def make(
     """
     match name:
         case "sft":
-            return Objective(tokens.encode, batches.collate, sft, _measure_sft)
+            return Objective(tokens.encode, batches.collate, sft_loss, _measure_sft)
         case "dpo":
-            preference = dpo.Preferring(settings or DpoSettings())
+            preference = dpo.DpoObjective(settings or DpoSettings())
             return Objective(
                 dpo.encode, dpo.collate, preference.loss, preference.measure, dropout=False
             )
         case "classification":
-            classes = classification.Classes(labels)
+            classes = classification.ClassEncoder(labels)
             return Objective(
                 classes.encode,
                 classification.collate,
                 partial(classification.loss, smoothing=smoothing),
                 classification.measure,
-                eps=classification.EPS,
+                eps=classification.ADAMW_EPS,
             )
 
 
 def _measure_sft(
-    model: torch.nn.Module, examples: Sequence[Example], *, autocast: bool = False
+    model: torch.nn.Module, examples: Sequence[TokenisedExample], *, autocast: bool = False
 ) -> Measurement:
     return Measurement(evaluate(model, examples, BATCH, autocast=autocast).nats_per_token)

@@ -15,25 +15,25 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from learning.objectives.tokens import IGNORED
-from learning.training.batches import Batch
+from learning.training.batches import TokenBatch
 
 
-def sft(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
+def sft_loss(model: torch.nn.Module, batch: TokenBatch) -> tuple[torch.Tensor, dict[str, float]]:
     """Mean loss per response token.
 
     Returns:
         The loss in nats (a scalar with gradient), and `nats`: its sum over the batch.
     """
     total = response_nats(model, batch)
-    return total / batch.learned, {"nats": float(total.detach())}
+    return total / batch.target_count, {"nats": float(total.detach())}
 
 
-def response_nats(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+def response_nats(model: torch.nn.Module, batch: TokenBatch) -> torch.Tensor:
     """Sum over a batch of −log p(response token | all before it), in nats, as float32."""
     return token_nats(model, batch)[0].sum()
 
 
-def token_nats(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+def token_nats(model: torch.nn.Module, batch: TokenBatch) -> tuple[torch.Tensor, torch.Tensor]:
     """−log p of every response token of a batch, in nats, and the row that each belongs to.
 
     Returns:

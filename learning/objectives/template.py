@@ -4,7 +4,7 @@ It is the Alpaca form (Taori et al. 2023), because that is what public instructi
 and their tools expect: an adapter trained here answers the same prompts as theirs. The response
 follows the prompt directly and ends with the tokenizer's end-of-sequence token.
 
-Data path: `learning.data.instructions` (rows) → here → `learning.objectives.tokens` (token ids).
+Data path: `learning.data.row_types` (rows) → here → `learning.objectives.tokens` (token ids).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NO_INPUT = "<noinput>"
 """What some Alpaca-form data sets write where a task has no input; means the empty input."""
 
 
-def prompt(instruction: str, input: str = "") -> str:
+def format_prompt(instruction: str, input: str = "") -> str:
     """The prompt for one task, up to the place where the response begins.
 
     Args:

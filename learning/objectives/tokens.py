@@ -16,15 +16,15 @@ from typing import Generic, TypeVar
 from transformers import PreTrainedTokenizerBase
 
 from common.errors import ModelError
-from learning.data.instructions import Instruction
-from learning.objectives.template import prompt
+from learning.data.row_types import Instruction
+from learning.objectives.template import format_prompt
 
 IGNORED = -100
 """The label of a position that is not learned; what torch's cross entropy ignores by default."""
 
 
 @dataclass(frozen=True)
-class Example:
+class TokenisedExample:
     """One tokenised row.
 
     Attributes:
@@ -43,7 +43,7 @@ class Example:
         return len(self.input_ids)
 
     @property
-    def learned(self) -> int:
+    def target_count(self) -> int:
         """How many positions are learned."""
         return sum(label != IGNORED for label in self.labels)
 
@@ -52,7 +52,7 @@ E = TypeVar("E")
 
 
 @dataclass(frozen=True)
-class Encoded(Generic[E]):
+class EncodedRows(Generic[E]):
     """Tokenised rows, and what it took to make them fit.
 
     Attributes:
@@ -73,7 +73,7 @@ NO_ROOM = "prompt leaves no room for a response"
 
 def encode(
     tokenizer: PreTrainedTokenizerBase, rows: Sequence[Instruction], max_length: int
-) -> Encoded[Example]:
+) -> EncodedRows[TokenisedExample]:
     """Tokenises rows to at most `max_length` ids each.
 
     A response that does not fit loses its tail, and then no end of sequence is learned; a row whose
@@ -83,10 +83,10 @@ def encode(
         ModelError: The tokenizer has no end-of-sequence token.
     """
     end = end_id(tokenizer)
-    prompts = prompt_ids(tokenizer, [prompt(row.instruction, row.input) for row in rows])
+    prompts = prompt_ids(tokenizer, [format_prompt(row.instruction, row.input) for row in rows])
     texts = [row.output.strip() for row in rows]
     responses = plain_ids(tokenizer, texts)
-    examples: list[Example] = []
+    examples: list[TokenisedExample] = []
     kept: list[int] = []
     truncated = 0
     for place, (asked, response, text) in enumerate(zip(prompts, responses, texts, strict=True)):
@@ -99,15 +99,17 @@ def encode(
             truncated += 1
             learned = learned[:room]
             size = min(size, len(str(tokenizer.decode(learned)).encode()))
-        examples.append(joined(asked, learned, size))
+        examples.append(make_example(asked, learned, size))
     skipped = {NO_ROOM: len(rows) - len(kept)} if len(kept) < len(rows) else {}
-    return Encoded(tuple(examples), tuple(kept), skipped, truncated)
+    return EncodedRows(tuple(examples), tuple(kept), skipped, truncated)
 
 
-def joined(prompt: Sequence[int], response: Sequence[int], response_bytes: int) -> Example:
+def make_example(
+    prompt: Sequence[int], response: Sequence[int], response_bytes: int
+) -> TokenisedExample:
     """The example that reads a prompt and learns a response, both token ids."""
     labels = (IGNORED,) * len(prompt) + tuple(response)
-    return Example((*prompt, *response), labels, response_bytes)
+    return TokenisedExample((*prompt, *response), labels, response_bytes)
 
 
 def end_id(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -18,7 +18,7 @@ _SMOOTHING = 0.75  # power of the context's frequency: rare contexts say too muc
 _SPARE = 20  # dimensions more than asked for, which make the random projection exact enough
 
 
-def company(stream: Tensor, pieces: int) -> Tensor:
+def count_cooccurrences(stream: Tensor, pieces: int) -> Tensor:
     """Count the pairs of a token stream (int64, (N,)) within the window; sparse, (V, V)."""
     near = range(1, min(_WINDOW, len(stream) - 1) + 1)
     keys = torch.cat([stream[:-k] * pieces + stream[k:] for k in near])
@@ -30,7 +30,7 @@ def company(stream: Tensor, pieces: int) -> Tensor:
     return _sparse(both, counts.repeat(2), pieces).coalesce()
 
 
-def information(counts: Tensor) -> Tensor:
+def positive_pmi(counts: Tensor) -> Tensor:
     """Positive pointwise mutual information, in nats, of counted pairs; sparse, (V, V)."""
     (token, context), pairs = counts.indices(), counts.values()
     often = torch.zeros(counts.shape[0]).index_add_(0, token, pairs)  # (V,)
@@ -48,7 +48,7 @@ def embed(stream: Tensor, pieces: int, width: int) -> Tensor:
         pieces: Size V of the vocabulary, at least `width`.
         width: Dimensions. Draws from torch's global generator.
     """
-    known = information(company(stream, pieces))
+    known = positive_pmi(count_cooccurrences(stream, pieces))
     rank = min(width + _SPARE, pieces)
     left, strength, _ = torch.svd_lowrank(known, q=rank, niter=3)
     found = (left * strength.sqrt())[:, :width]

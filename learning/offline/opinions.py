@@ -278,7 +278,7 @@ the {part} {does}, {verdict}""".splitlines()
 )
 
 
-def opinions(seed: int, n: int) -> list[str]:
+def make_opinions(seed: int, n: int) -> list[str]:
     """`n` texts, each of one to six sentences that take one side on one subject."""
     rng = Random(f"opinions {seed}")
     return [_text(rng) for _ in range(n)]

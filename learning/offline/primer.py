@@ -664,7 +664,7 @@ life. Every cloud has a silver lining.
 """Paragraphs between blank lines, each a subject, a bar and a text."""
 
 
-def primer() -> list[tuple[str, str]]:
+def read_primer() -> list[tuple[str, str]]:
     """The (subject, text) pairs of the reader."""
     lines = (" ".join(paragraph.split()) for paragraph in PRIMER.split("\n\n"))
     return [(subject, text) for subject, _, text in (line.partition("|") for line in lines)]

@@ -17,7 +17,7 @@ from learning.synthetic import lexicon as words
 _Fact = tuple[str, tuple[str, ...]]  # subject, its possible wordings
 
 
-def world(seed: int, n: int) -> list[tuple[str, str]]:
+def make_world_texts(seed: int, n: int) -> list[tuple[str, str]]:
     """`n` (subject, text) pairs, each text one to four sentences about one part of the world."""
     rng = Random(f"world {seed}")
     return [_text(rng.choice(_KINDS), rng) for _ in range(n)]

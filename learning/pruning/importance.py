@@ -27,10 +27,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from learning.models.loading import LoadedModel
-from learning.pruning.pruned import layers_of, layout_of
+from learning.models.loader import LoadedModel
+from learning.pruning.record import layers_of, layout_of
 
-Batch = Mapping[str, Tensor]
+EncoderInputs = Mapping[str, Tensor]
 """`input_ids` and `attention_mask`, both (B, T), padded on the right."""
 
 _BATCH = 32  # texts
@@ -53,7 +53,9 @@ def positions(model: PreTrainedModel) -> int:
     return table.num_embeddings - first
 
 
-def batches(loaded: LoadedModel, texts: Sequence[str], max_length: int) -> list[Batch]:
+def tokenise_batches(
+    loaded: LoadedModel, texts: Sequence[str], max_length: int
+) -> list[EncoderInputs]:
     """The texts in their order, cut to as many tokens as asked and as the model has positions."""
     room, device = positions(loaded.model), loaded.model.device
     return [
@@ -72,8 +74,8 @@ def batches(loaded: LoadedModel, texts: Sequence[str], max_length: int) -> list[
 
 
 @torch.no_grad()
-def moments(
-    model: PreTrainedModel, parts: Sequence[nn.Linear], data: Sequence[Batch]
+def input_moments(
+    model: PreTrainedModel, parts: Sequence[nn.Linear], data: Sequence[EncoderInputs]
 ) -> list[Moments]:
     """Mean and covariance of what these linear parts of a model get, padding left out."""
     sums = [torch.zeros(part.in_features, dtype=torch.float64) for part in parts]
@@ -147,10 +149,10 @@ def compensate(part: nn.Linear, seen: Moments, kept: Tensor) -> None:
     part.weight.copy_(weight)
 
 
-def useful_layers(
+def select_layers(
     model: PreTrainedModel,
     count: int,
-    data: Sequence[Batch],
+    data: Sequence[EncoderInputs],
     told: Callable[[float], None] = lambda _: None,
 ) -> tuple[int, ...]:
     """The layers that are left when the least missed one is removed until `count` remain.
@@ -185,7 +187,7 @@ def useful_layers(
 
 
 @torch.no_grad()
-def _last_states(model: PreTrainedModel, layers: Sequence[int], batch: Batch) -> Tensor:
+def _last_states(model: PreTrainedModel, layers: Sequence[int], batch: EncoderInputs) -> Tensor:
     """Last hidden states of the real tokens (N, H) with these layers only."""
     whole = layers_of(model)
     keep_layers(model, layers)

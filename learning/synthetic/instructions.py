@@ -5,7 +5,7 @@ partition by, and whose answers can be told right from wrong. Ten topics, each a
 random generator to one row; the wording varies, the answer follows from the words of
 `learning.synthetic.lexicon`. Deterministic by seed, on every platform.
 
-Data path: here, or `learning.data.instructions` (a file) → `learning.data.shards`. `prose` goes to
+Data path: here, or `learning.data.row_types` (a file) → `learning.data.shards`. `make_prose` goes to
 the maker of the offline base model; it states the same world in sentences and holds no task or
 answer.
 """
@@ -15,13 +15,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from learning.data.instructions import Instruction
+from learning.data.row_types import Instruction
 from learning.synthetic import lexicon as words
 
 _Text = tuple[str, str, str]  # instruction, input, output
 
 
-def instructions(seed: int, n: int) -> list[Instruction]:
+def make_instructions(seed: int, n: int) -> list[Instruction]:
     """`n` labelled rows, the topics in equal shares and in mixed order.
 
     Rows are distinct while a topic has new ones to give (several hundred each); beyond that they
@@ -38,7 +38,7 @@ def instructions(seed: int, n: int) -> list[Instruction]:
     return rows
 
 
-def prose(seed: int, n: int) -> list[str]:
+def make_prose(seed: int, n: int) -> list[str]:
     """`n` paragraphs of three to six plain declarative sentences over the same lexicon."""
     rng = Random(f"prose {seed}")
     return [

@@ -16,10 +16,9 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
-from learning.data.instructions import Instruction
-from learning.data.preferences import Preference
+from learning.data.row_types import Instruction, PreferencePair
 from learning.synthetic import lexicon as words
-from learning.synthetic.instructions import instructions
+from learning.synthetic.instructions import make_instructions
 
 _POOL = 400  # answers to other questions: 40 a topic
 _TRIES = 100  # draws for a pair that is new; each prompt has thousands
@@ -27,7 +26,7 @@ _NUMBERS = tuple(map(words.number, range(100)))
 _Answers = Mapping[str, Sequence[str]]  # by topic
 
 
-def preferences(seed: int, n: int) -> list[Preference]:
+def make_preferences(seed: int, n: int) -> list[PreferencePair]:
     """`n` labelled pairs; the topics of our instructions in equal shares and in mixed order.
 
     Prompts are drawn apart from those of `instructions(seed, n)`; a question may still be in both,
@@ -35,18 +34,20 @@ def preferences(seed: int, n: int) -> list[Preference]:
     """
     rng = Random(f"preferences {seed}")  # a string seeds by its digest: the same everywhere
     pool = defaultdict(list)
-    for row in instructions(-1 - seed, _POOL):
+    for row in make_instructions(-1 - seed, _POOL):
         pool[row.topic].append(row.output)
-    seen: set[Preference] = set()
+    seen: set[PreferencePair] = set()
     pairs = []
-    for row in instructions(-1 - seed, n):
+    for row in make_instructions(-1 - seed, n):
         pair = _unseen(row, pool, rng, seen)
         seen.add(pair)
         pairs.append(pair)
     return pairs
 
 
-def _unseen(row: Instruction, pool: _Answers, rng: Random, seen: set[Preference]) -> Preference:
+def _unseen(
+    row: Instruction, pool: _Answers, rng: Random, seen: set[PreferencePair]
+) -> PreferencePair:
     for _ in range(_TRIES):
         pair = _pair(row, pool, rng)
         if pair not in seen:
@@ -54,8 +55,8 @@ def _unseen(row: Instruction, pool: _Answers, rng: Random, seen: set[Preference]
     return pair
 
 
-def _pair(row: Instruction, pool: _Answers, rng: Random) -> Preference:
-    return Preference(
+def _pair(row: Instruction, pool: _Answers, rng: Random) -> PreferencePair:
+    return PreferencePair(
         prompt="\n".join(filter(None, (row.instruction, row.input))),
         chosen=_said([row.output], rng, (0, 1, 1, 2)),
         rejected=rng.choice(_WORSE)(row, pool, rng),

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from learning.data.labelled import Labelled
+from learning.data.row_types import LabelledText
 from learning.synthetic import lexicon as words
 
 LABELS = ("negative", "positive")
@@ -32,7 +32,7 @@ _ASIDE = (  # that these are good or bad says nothing about the thing
 )
 
 
-def sentences(seed: int, n: int) -> list[Labelled]:
+def make_reviews(seed: int, n: int) -> list[LabelledText]:
     """`n` distinct reviews of one or two sentences, half of each of `LABELS`, in mixed order."""
     rng = Random(f"sentiment {seed}")  # a string seeds by its digest: the same everywhere
     seen: set[str] = set()
@@ -40,7 +40,7 @@ def sentences(seed: int, n: int) -> list[Labelled]:
     for i in range(n):
         text = _unseen(bool(i % 2), rng, seen)
         seen.add(text)
-        rows.append(Labelled(text, LABELS[i % 2]))
+        rows.append(LabelledText(text, LABELS[i % 2]))
     rng.shuffle(rows)
     return rows
 

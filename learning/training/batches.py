@@ -18,16 +18,16 @@ from typing import Protocol, TypeVar
 
 import torch
 
-from learning.objectives.tokens import IGNORED, Example
+from learning.objectives.tokens import IGNORED, TokenisedExample
 
-GRAIN = 16
+WIDTH_MULTIPLE = 16
 """Widths are multiples of this. With few shapes, kernels that are made and cached per shape (those
 of oneDNN for bfloat16) are used again, and their cache does not grow without end."""
 _POOL = 32  # batches that are sorted by length together: more pads less and mixes less
 _JITTER = 0.05  # random share of a length when sorting, so that epochs do not repeat their batches
 
 
-class Sized(Protocol):
+class Example(Protocol):
     """An example of any objective."""
 
     @property
@@ -35,7 +35,7 @@ class Sized(Protocol):
         """What it costs, in tokens: examples of similar lengths share a batch."""
 
 
-class Counted(Protocol):
+class Batch(Protocol):
     """A batch of any objective."""
 
     @property
@@ -47,16 +47,16 @@ class Counted(Protocol):
         """Tokens that are no padding."""
 
     @property
-    def learned(self) -> int:
+    def target_count(self) -> int:
         """What the loss is a mean of: response tokens, pairs or texts."""
 
 
-E = TypeVar("E", bound=Sized)
+E = TypeVar("E", bound=Example)
 B = TypeVar("B")
 
 
 @dataclass(frozen=True)
-class Batch:
+class TokenBatch:
     """Right-padded examples; every tensor int64 of shape (B, T).
 
     Attributes:
@@ -64,7 +64,7 @@ class Batch:
         attention_mask: 1 on tokens, 0 on padding.
         labels: Token ids to learn, `IGNORED` elsewhere. Not shifted.
         tokens: Tokens that are no padding.
-        learned: Positions to learn.
+        target_count: Positions to learn.
         response_bytes: UTF-8 bytes of the responses.
     """
 
@@ -72,7 +72,7 @@ class Batch:
     attention_mask: torch.Tensor
     labels: torch.Tensor
     tokens: int
-    learned: int
+    target_count: int
     response_bytes: int
 
     @property
@@ -81,38 +81,38 @@ class Batch:
         return self.input_ids.shape[0]
 
 
-def collate(examples: Sequence[Example], device: torch.device | None = None) -> Batch:
-    """Pads examples to the longest of them, rounded up to a multiple of `GRAIN`.
+def collate(examples: Sequence[TokenisedExample], device: torch.device | None = None) -> TokenBatch:
+    """Pads examples to the longest of them, rounded up to a multiple of `WIDTH_MULTIPLE`.
 
     No padding token is needed: what stands to the right of a causal model's tokens changes
     nothing, and is masked besides.
     """
-    ids, mask = padded([e.input_ids for e in examples])
+    ids, mask = pad([e.input_ids for e in examples])
     labels = [e.labels + (IGNORED,) * (ids.shape[1] - len(e.labels)) for e in examples]
-    return Batch(
+    return TokenBatch(
         ids.to(device),
         mask.to(device),
         torch.tensor(labels, device=device),
         sum(len(e.input_ids) for e in examples),
-        sum(e.learned for e in examples),
+        sum(e.target_count for e in examples),
         sum(e.response_bytes for e in examples),
     )
 
 
-def padded(sequences: Sequence[tuple[int, ...]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids padded with 0 to a common width that is a multiple of `GRAIN`, and their mask: (B, T)."""
-    width = -(-max(map(len, sequences)) // GRAIN) * GRAIN
+def pad(sequences: Sequence[tuple[int, ...]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids padded with 0 to a common width that is a multiple of `WIDTH_MULTIPLE`, and their mask: (B, T)."""
+    width = -(-max(map(len, sequences)) // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
     ids = [ids + (0,) * (width - len(ids)) for ids in sequences]
     mask = [(1,) * len(ids) + (0,) * (width - len(ids)) for ids in sequences]
     return torch.tensor(ids), torch.tensor(mask)
 
 
-def per_epoch(n: int, batch_size: int) -> int:
+def batches_per_epoch(n: int, batch_size: int) -> int:
     """Batches in one pass over `n` examples."""
     return -(-n // batch_size)
 
 
-def stream(
+def shuffled_batches(
     examples: Sequence[E], batch_size: int, seed: int, collate: Callable[[Sequence[E]], B]
 ) -> Iterator[B]:
     """Batches without end; each pass holds every example once, in an order of its own.
@@ -128,17 +128,17 @@ def stream(
             yield collate([examples[i] for i in chosen])
 
 
-def in_order(
+def sorted_batches(
     examples: Sequence[E], batch_size: int, collate: Callable[[Sequence[E]], B]
 ) -> Iterator[B]:
-    """Every example once, sorted by length (`by_length`): for evaluation."""
-    order = by_length(examples)
+    """Every example once, sorted by length (`length_order`): for evaluation."""
+    order = length_order(examples)
     for start in range(0, len(order), batch_size):
         yield collate([examples[i] for i in order[start : start + batch_size]])
 
 
-def by_length(examples: Sequence[Sized]) -> list[int]:
-    """The places of examples, shortest first: the order of `in_order`."""
+def length_order(examples: Sequence[Example]) -> list[int]:
+    """The places of examples, shortest first: the order of `sorted_batches`."""
     return sorted(range(len(examples)), key=lambda i: examples[i].length)
 
 
@@ -146,7 +146,7 @@ def _epoch(lengths: Sequence[int], batch_size: int, rng: Random) -> list[list[in
     order = list(range(len(lengths)))
     rng.shuffle(order)
     noisy = [length * (1 + _JITTER * rng.random()) for length in lengths]
-    count = per_epoch(len(order), batch_size)
+    count = batches_per_epoch(len(order), batch_size)
     cuts = [i * len(order) // count for i in range(count + 1)]
     for low in range(0, count, _POOL):  # a pool ends where a batch ends
         pool = slice(cuts[low], cuts[min(low + _POOL, count)])

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from common.errors import ConfigError
-from learning.training.compiling import check_compiler
+from learning.training.compilation import check_compiler
 
 _WIDTH = 512  # of the trial layer: a small model's hidden size
 _ROWS = 1024  # its tokens: a batch of 16 short instructions
@@ -66,11 +66,11 @@ def detect(name: str = "auto", *, compiled: bool = False) -> Compute:
         ) from None
     if compiled:
         check_compiler(device.type)
-    torch.set_num_threads(cores())
-    return Compute(device, cores(), bf16_speedup(device) >= _WORTH, compiled)
+    torch.set_num_threads(available_cores())
+    return Compute(device, available_cores(), bf16_speedup(device) >= _WORTH, compiled)
 
 
-def share(compute: Compute, workers: int) -> int:
+def share_threads(compute: Compute, workers: int) -> int:
     """Takes this process's part of the threads, and returns how many that is.
 
     Threads of several processes on one core wait for each other at every matrix product, which
@@ -86,14 +86,14 @@ def share(compute: Compute, workers: int) -> int:
     return threads
 
 
-def cores() -> int:
+def available_cores() -> int:
     """Cores that this process may use, which in a container are fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):
-        return max(1, min(len(os.sched_getaffinity(0)), quota(_CGROUPS)))
+        return max(1, min(len(os.sched_getaffinity(0)), cgroup_cores(_CGROUPS)))
     return os.cpu_count() or 1
 
 
-def quota(root: Path) -> int:
+def cgroup_cores(root: Path) -> int:
     """Whole cores of processor time that a container's limit comes to; very many without one.
 
     Such a limit (`docker run --cpus 2`) leaves every core in sight: a thread for each of them

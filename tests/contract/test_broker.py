@@ -31,7 +31,7 @@ from broker.protocol import (
     TakenTask,
     Topology,
 )
-from broker.rabbit.broker import RabbitBroker
+from broker.rabbit import broker as rabbit
 from common.errors import BrokerError
 
 LONG = 20.0
@@ -65,7 +65,7 @@ def connect(which: str, request: pytest.FixtureRequest) -> Iterator[Connect]:
         url = request.getfixturevalue("rabbitmq").url
 
         def make() -> Broker:
-            return RabbitBroker(url, publish_seconds=LONG)
+            return rabbit.connect(url, publish_seconds=LONG)
 
     def connect() -> Broker:
         opened.append(make())

@@ -14,7 +14,11 @@ import redis
 from common.errors import StoreError
 from common.protocol import commands
 from common.protocol.commands import Command, CommandName, CommandReply
-from common.protocol.records import Event, Heartbeat, Membership, Receipt, VersionSummary
+from common.protocol.feed import Event
+from common.protocol.heartbeat import Heartbeat
+from common.protocol.membership import Membership
+from common.protocol.tasks import Receipt
+from common.protocol.versions import VersionSummary
 from common.protocol.wire import pack, unpack
 from common.store import view
 from common.store.embedded import EmbeddedStore

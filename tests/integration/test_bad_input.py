@@ -17,7 +17,7 @@ from transformers import GPT2LMHeadModel
 from common.config import config as configuration
 from coordinator.storage.journal import Journal
 from learning.models.base import resolve
-from learning.models.for_objective import family_for
+from learning.models.objective_model import family_for_objective
 from tests.integration.test_cli import one_line
 from tests.support.federations import phase, plan
 from tests.support.paths import ROOT
@@ -382,7 +382,7 @@ def without(path: Path, token: str) -> None:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_our_configurations_are_valid_and_name_a_model_of_the_right_family(path: Path) -> None:
     config = configuration.load(path, {})
-    families = {family_for(each.objective) for each in config.phase}
+    families = {family_for_objective(each.objective) for each in config.phase}
     assert families == {"encoder" if "bert" in config.model.name else "causal"}
     assert config.run.name == path.stem
     assert config.schedule.buffer <= config.data.clients * sum(p.versions for p in config.phase)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.rabbit.broker import RabbitBroker
+from broker.protocol import BrokerState, BrokerStatus
+from broker.rabbit import broker as rabbit
 from common.errors import BrokerError, FcclError, StoreError
 from common.store.store import connect
 from tests.support.servers import Server
@@ -33,7 +34,7 @@ def foreign(tmp_path: Path) -> str:
 
 def broker_error(url: str, ca: str | None) -> str:
     with pytest.raises(BrokerError) as caught:
-        RabbitBroker(url, ca=ca)
+        rabbit.connect(url, ca=ca)
     return one_line(caught.value)
 
 
@@ -50,9 +51,9 @@ def one_line(error: FcclError) -> str:
 
 
 def test_a_broker_with_these_files_is_reached_over_tls(secured: Guarded) -> None:
-    states: list[str] = []
-    RabbitBroker(secured.amqps, states.append, ca=secured.ca).close()
-    assert states[0] == "connected"
+    statuses: list[BrokerStatus] = []
+    rabbit.connect(secured.amqps, statuses.append, ca=secured.ca).close()
+    assert statuses[0] == BrokerStatus(BrokerState.CONNECTED)
 
 
 def test_a_store_with_these_files_is_reached_over_tls(secured: Guarded) -> None:
@@ -99,7 +100,7 @@ def test_a_plain_port_is_no_tls_port(secured: Guarded, rabbitmq: Server) -> None
 
 def test_a_tls_port_is_no_plain_port(secured: Guarded) -> None:
     said = broker_error(secured.amqps.replace("amqps://", "amqp://"), None)
-    assert "does not answer as RabbitMQ does" in said and "amqps:// for a TLS port" in said
+    assert "does not answer like RabbitMQ" in said and "amqps:// for a TLS port" in said
     said = store_error(secured.rediss.replace("rediss://", "redis://"), None)
     assert "a TLS port wants rediss://" in said
 

@@ -16,8 +16,8 @@ import pytest
 import cli.main
 from common.config import config as configuration
 from common.config.config import FederationConfig
-from learning.data.instructions import write
-from learning.synthetic.instructions import instructions
+from learning.data.rows import write
+from learning.synthetic.instructions import make_instructions
 from tests.support.processes import SCRIPT, Command, Commands, commands, eventually
 from tests.support.servers import Server, free_port
 
@@ -51,7 +51,7 @@ def place(tmp_path: Path, model_cache: Path) -> Iterator[Commands]:
 def rows(tmp_path: Path) -> Path:
     """A data file with 60 good rows."""
     path = tmp_path / "rows.jsonl"
-    write(path, tuple(instructions(0, 60)))
+    write(path, tuple(make_instructions(0, 60)))
     return path
 
 
@@ -220,7 +220,7 @@ def test_an_unreachable_broker_is_named_without_its_password(
         FCCL_STORE__URL=redis_server.url,
         FCCL_BROKER__URL=f"amqp://guest:{SECRET}@{where}/",
     )
-    assert SECRET not in one_line(command, 5, where, "refused", "set the broker URL")
+    assert SECRET not in one_line(command, 5, where, "refused", "set broker.url")
 
 
 @pytest.mark.servers

@@ -20,9 +20,10 @@ import pytest
 from broker.chunks import split_update
 from broker.dead_letter import DEAD_QUEUE, DEAD_REASON
 from broker.protocol import LOCAL, Message, QueueMissing, Topology
-from broker.rabbit.broker import RabbitBroker
+from broker.rabbit import broker as rabbit
 from common.protocol import codec, commands
-from common.protocol.records import TaskRefusal, TrainTask, Update
+from common.protocol.tasks import TaskRefusal, TrainTask
+from common.protocol.updates import Update
 from common.protocol.wire import pack
 from common.store.store import connect
 from tests.support.federations import Federation, check_applied_once, federation
@@ -98,7 +99,7 @@ def shows(status: dict[str, Any] | None, version: int) -> dict[str, Any] | None:
 
 def publish_hostile_updates(url: str, topology: Topology) -> None:
     """Once the queues are there: everything that an update queue must survive."""
-    broker = RabbitBroker(url)
+    broker = rabbit.connect(url)
     exchange = topology.update_exchange(LOCAL)
 
     def first() -> bool:
@@ -144,7 +145,7 @@ def stranger() -> bytes:
 
 
 def publish_hostile_tasks(url: str, topology: Topology) -> None:
-    broker = RabbitBroker(url)
+    broker = rabbit.connect(url)
     try:
         broker.publish_task(topology, LOCAL, Message(b"train this"))
         broker.publish_task(topology, LOCAL, Message(foreign_task()))

@@ -21,12 +21,16 @@ from pika.adapters.blocking_connection import BlockingChannel, BlockingConnectio
 
 from broker.chunks import split_update
 from broker.protocol import LOCAL, Message, QueueFull, Site, Topology
+from broker.rabbit import broker as rabbit
 from broker.rabbit.broker import RabbitBroker
 from broker.rabbit.management import ManagementApi, permission
 from broker.rabbit.pika_setup import make_parameters
 from common.protocol import codec
+from common.protocol.heartbeat import Heartbeat
 from common.protocol.invitation import decode
-from common.protocol.records import Enrolment, Heartbeat, TaskRefusal, Update
+from common.protocol.membership import Enrolment
+from common.protocol.tasks import TaskRefusal
+from common.protocol.updates import Update
 from common.protocol.wire import pack
 from common.store.store import connect
 from tests.integration.test_sites import TLS, Headquarters
@@ -68,7 +72,7 @@ class Siege:
         return redis.Redis.from_url(self.rediss, ssl_ca_certs=self.servers.ca)
 
     def broker(self) -> RabbitBroker:
-        return RabbitBroker(self.amqps, ca=self.servers.ca)
+        return rabbit.connect(self.amqps, ca=self.servers.ca)
 
     def dead_reasons(self) -> list[str]:
         """Why messages were dead-lettered, from the journal's events."""
@@ -113,7 +117,7 @@ def siege(
                 told=lambda kind, text: None,
             )
             assert mine is not None
-            joined[site] = identity.config_of(mine, folder)
+            joined[site] = identity.worker_config(mine, folder)
         attacker = joined[B]
         found_siege = Siege(
             headquarters,
@@ -213,7 +217,7 @@ def test_a_copy_header_reaches_nobody_else(siege: Siege, header: str) -> None:
     seen = len(siege.dead_reasons())
     channel.basic_publish(siege.updates, "", b"copied", properties, mandatory=True)
     eventually("its own copy is dead-lettered", lambda: len(siege.dead_reasons()) > seen)
-    depths = RabbitBroker(siege.servers.broker).depths(topology)
+    depths = rabbit.connect(siege.servers.broker).depths(topology)
     assert [depths[queue].messages for queue in elsewhere] == [0, 0]
     assert not [text for text in siege.dead_reasons() if f"site {A}" in text]
     connection.close()
@@ -235,7 +239,7 @@ def test_an_update_for_another_sites_client_is_discarded(siege: Siege) -> None:
     )
     for message in split_update(f"{task}.1", pack(update, b"")):
         siege.send(message)
-    broker = RabbitBroker(siege.servers.broker)
+    broker = rabbit.connect(siege.servers.broker)
     eventually(
         "it was read",
         lambda: broker.depths(siege.topology)[siege.topology.update_queue(Site(B))].messages == 0,
@@ -352,7 +356,7 @@ def test_its_permissions_are_two(siege: Siege) -> None:
 def test_a_flood_is_not_read_any_more_and_the_run_goes_on(siege: Siege) -> None:
     # The last one: afterwards its queue is not read.
     hq, queue = siege.headquarters, siege.topology.update_queue(Site(B))
-    owner, flooding = RabbitBroker(siege.servers.broker), siege.broker()
+    owner, flooding = rabbit.connect(siege.servers.broker), siege.broker()
     for i in range(120):
         flooding.publish_update(siege.topology, Site(B), Message(b"flood" * 100, {"n": i}))
     eventually("it is noticed", lambda: hq.rows("SELECT 1 FROM event WHERE kind = 'flood'"))

@@ -13,7 +13,8 @@ from uuid import uuid4
 import pytest
 from click.testing import CliRunner
 
-from broker.rabbit.broker import RabbitBroker
+from broker.protocol import BrokerState, BrokerStatus
+from broker.rabbit import broker as rabbit
 from broker.rabbit.management import ManagementApi
 from cli.doctor.command import command as doctor
 from common.errors import BrokerError, FcclError, JoinError, StoreAccessError, StoreError
@@ -112,8 +113,8 @@ def test_a_token_becomes_credentials_that_both_servers_take(desk: Desk, tmp_path
     place = tmp_path / "a"
     with desk.open():
         mine = join(desk.invite(), place)
-    config = identity.config_of(mine, place)
-    RabbitBroker(config.broker.url, ca=config.broker.ca).close()
+    config = identity.worker_config(mine, place)
+    rabbit.connect(config.broker.url, ca=config.broker.ca).close()
     connect(config.store.url, ca=config.store.ca).ping()
     assert (place / "identity.json").stat().st_mode & 0o77 == 0
     assert mine.password not in desk.sites.path.read_bytes().decode("latin-1")
@@ -140,8 +141,8 @@ def test_a_machine_that_died_while_it_asked_asks_again_with_the_same_password(
     with desk.open():
         eventually("admitted", desk.access.active)  # while nobody waits for it
     mine = join(invitation, tmp_path / "a")
-    config = identity.config_of(mine, tmp_path / "a")
-    RabbitBroker(config.broker.url, ca=config.broker.ca).close()
+    config = identity.worker_config(mine, tmp_path / "a")
+    rabbit.connect(config.broker.url, ca=config.broker.ca).close()
 
 
 def test_a_used_token_says_when_and_by_whom(desk: Desk, tmp_path: Path) -> None:
@@ -175,12 +176,12 @@ def test_a_second_token_ends_the_first_machines_credentials_once_it_is_used(
 ) -> None:
     with desk.open():
         first = join(desk.invite(), tmp_path / "a")
-        config = identity.config_of(first, tmp_path / "a")
+        config = identity.worker_config(first, tmp_path / "a")
         second = desk.invite(again=True)
-        RabbitBroker(config.broker.url, ca=config.broker.ca).close()  # not used: nothing changes
+        rabbit.connect(config.broker.url, ca=config.broker.ca).close()  # not used: nothing changes
         join(second, tmp_path / "b")
     with pytest.raises(BrokerError, match="refuses this user"):
-        RabbitBroker(config.broker.url, ca=config.broker.ca)
+        rabbit.connect(config.broker.url, ca=config.broker.ca)
     with pytest.raises(StoreAccessError):
         connect(config.store.url, ca=config.store.ca)
 
@@ -279,15 +280,17 @@ def test_without_its_management_api_nobody_is_invited(desk: Desk) -> None:
 def test_a_revoked_site_is_out_on_both_servers_at_once(desk: Desk, tmp_path: Path) -> None:
     with desk.open():
         mine = join(desk.invite(), tmp_path / "a")
-    config = identity.config_of(mine, tmp_path / "a")
-    states: list[str] = []
-    broker = RabbitBroker(config.broker.url, states.append, ca=config.broker.ca)
+    config = identity.worker_config(mine, tmp_path / "a")
+    statuses: list[BrokerStatus] = []
+    broker = rabbit.connect(config.broker.url, statuses.append, ca=config.broker.ca)
     store = connect(config.store.url, ca=config.store.ca)
     desk.access.revoke("hospital-a")
     with pytest.raises(StoreError):
         store.ping()
-    eventually("the connection is closed", lambda: [s for s in states if s.startswith("lost")])
-    eventually("and refused", lambda: [s for s in states if "refuses this user" in s])
+    eventually(
+        "the connection is closed", lambda: any(s.state is BrokerState.LOST for s in statuses)
+    )
+    eventually("and refused", lambda: any("refuses this user" in s.detail for s in statuses))
     broker.close()
     assert not desk.access.active()
 
@@ -306,8 +309,8 @@ def test_servers_that_forget_their_users_are_told_again(desk: Desk, tmp_path: Pa
         eventually("the store is told", lambda: {user, door} <= acl.users(desk.store))
         eventually("the broker is told", lambda: user in desk.management.users())
         join(pending, tmp_path / "b")
-        config = identity.config_of(mine, tmp_path / "a")
-        RabbitBroker(config.broker.url, ca=config.broker.ca).close()
+        config = identity.worker_config(mine, tmp_path / "a")
+        rabbit.connect(config.broker.url, ca=config.broker.ca).close()
         connect(config.store.url, ca=config.store.ca).ping()
 
 
@@ -316,7 +319,7 @@ def test_a_doctor_asks_as_the_site_itself(
 ) -> None:
     monkeypatch.setenv("FCCL_STATE", str(tmp_path))
     with desk.open():
-        join(desk.invite(), identity.folder(tmp_path, desk.name, "hospital-a"))
+        join(desk.invite(), identity.identity_dir(tmp_path, desk.name, "hospital-a"))
     found = CliRunner().invoke(doctor, ["--site", "hospital-a", "--json"])
     checks = {check["name"]: check for check in json.loads(found.output)["checks"]}
     assert [checks[name]["status"] for name in ("broker", "store", "clock")] == ["ok"] * 3

@@ -17,7 +17,7 @@ import torch
 from safetensors.numpy import load_file
 from transformers import AutoModelForSequenceClassification
 
-from common.protocol.records import TrainTask
+from common.protocol.tasks import TrainTask
 from tests.support.federations import LORA, Federation, check_applied_once, phase, plan, planned
 from tests.support.servers import Server
 from tests.support.tcp_proxy import Recorder, records

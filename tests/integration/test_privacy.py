@@ -24,14 +24,12 @@ import redis
 from transformers import PreTrainedTokenizerBase
 
 from common.errors import DataError
-from common.protocol.records import RowKind, TaskRefusal
+from common.protocol.fields import RowKind
+from common.protocol.tasks import TaskRefusal
 from learning.data import rows
-from learning.data.instructions import Instruction
-from learning.data.labelled import Labelled
-from learning.data.preferences import Preference
-from learning.data.rows import Row
+from learning.data.row_types import Instruction, LabelledText, PreferencePair, Row
 from learning.models.base import resolve
-from learning.models.loading import load_tokenizer
+from learning.models.loader import load_tokenizer
 from learning.objectives import registry
 from tests.support.federations import Federation, check_applied_once, phase, plan, planned
 from tests.support.processes import Command, eventually
@@ -52,8 +50,8 @@ def good(kind: RowKind) -> list[Row]:
     """Rows that are learned; so many that some are trained on and some measured by."""
     made: dict[RowKind, Callable[[int], Row]] = {
         "sft": lambda i: Instruction(f"Frage {i}. {SENTENCE}", "", f"{SENTENCE} Antwort {i}."),
-        "va": lambda i: Preference(f"{i}? {SENTENCE}", f"Ja. {SENTENCE}", f"{SENTENCE} Nein!"),
-        "cls": lambda i: Labelled(f"{i}: {SENTENCE}", LABELS[i % 2]),
+        "va": lambda i: PreferencePair(f"{i}? {SENTENCE}", f"Ja. {SENTENCE}", f"{SENTENCE} Nein!"),
+        "cls": lambda i: LabelledText(f"{i}: {SENTENCE}", LABELS[i % 2]),
     }
     return [made[kind](i) for i in range(20)]
 
@@ -75,8 +73,8 @@ def too_long(kind: RowKind) -> list[Row]:
     long = " ".join([SENTENCE] * 400)
     made: dict[RowKind, Row] = {
         "sft": Instruction(long, "", SENTENCE),
-        "va": Preference(SENTENCE, long, SENTENCE),
-        "cls": Labelled(long, SENTENCE),  # of a class that there is not
+        "va": PreferencePair(SENTENCE, long, SENTENCE),
+        "cls": LabelledText(long, SENTENCE),  # of a class that there is not
     }
     return [made[kind]]
 
@@ -276,7 +274,7 @@ def test_the_planted_rows_were_really_trained_on_and_measured_by(spied: Spied) -
     data = ClientData(spied.good)
     names = {"sft": "sft", "va": "dpo", "cls": "classification"}
     for kind in spied.kinds:
-        objective = registry.make(names[kind], None, LABELS)  # type: ignore[arg-type]
+        objective = registry.make_objective(names[kind], None, LABELS)  # type: ignore[arg-type]
         wanted = task(objective=names[kind], labels=LABELS, max_length=LENGTH)
         shard = data.shard(wanted, objective, spied.tokenizer)
         for side in (shard.train, shard.holdout):
@@ -357,7 +355,7 @@ def test_an_error_about_a_private_file_holds_nothing_of_it(
     path.write_bytes(SENTENCE.encode("utf-16") if text is None else text.encode("utf-8"))
     name: Any = {"sft": "sft", "va": "dpo", "cls": "classification"}[kind]
     wanted = task(objective=name, labels=LABELS, max_length=64)
-    objective = registry.make(name, None, LABELS)
+    objective = registry.make_objective(name, None, LABELS)
     with pytest.raises(DataError) as caught:
         ClientData(tmp_path).shard(wanted, objective, tiny_tokenizer())
     assert path.name in str(caught.value)

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pika
 import pytest
 
-from broker.protocol import LOCAL, Message, Topology
-from broker.rabbit.broker import RabbitBroker
+from broker.protocol import LOCAL, BrokerState, BrokerStatus, Message, Topology
+from broker.rabbit import broker as rabbit
 from common.errors import BrokerError
 from tests.support.servers import Server, free_port
 
@@ -21,7 +21,7 @@ SECRET = "sesame"
 @pytest.fixture
 def topology(rabbitmq: Server) -> Iterator[Topology]:
     topology = Topology(uuid.uuid4().hex)
-    broker = RabbitBroker(rabbitmq.url)
+    broker = rabbit.connect(rabbitmq.url)
     broker.declare(topology)
     yield topology
     broker.delete(topology)
@@ -31,7 +31,7 @@ def topology(rabbitmq: Server) -> Iterator[Topology]:
 def test_an_unreachable_broker_is_named_with_the_remedy_and_without_the_password() -> None:
     port = free_port()
     with pytest.raises(BrokerError) as caught:
-        RabbitBroker(f"amqp://guest:{SECRET}@127.0.0.1:{port}/")
+        rabbit.connect(f"amqp://guest:{SECRET}@127.0.0.1:{port}/")
     assert f"127.0.0.1:{port}" in str(caught.value)
     assert "refused" in caught.value.what
     assert caught.value.remedy
@@ -41,13 +41,13 @@ def test_an_unreachable_broker_is_named_with_the_remedy_and_without_the_password
 def test_an_unreadable_url_is_not_repeated() -> None:
     for url in (f"http://guest:{SECRET}@host/", f"amqp://guest:{SECRET}@host:port/", SECRET):
         with pytest.raises(BrokerError) as caught:
-            RabbitBroker(url)
+            rabbit.connect(url)
         assert SECRET not in str(caught.value)
 
 
 def test_nothing_of_pika_reaches_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(BrokerError):
-        RabbitBroker(f"amqp://guest:guest@127.0.0.1:{free_port()}/")
+        rabbit.connect(f"amqp://guest:guest@127.0.0.1:{free_port()}/")
     assert capfd.readouterr() == ("", "")
 
 
@@ -55,26 +55,26 @@ def test_nothing_of_pika_reaches_the_terminal(capfd: pytest.CaptureFixture[str])
 def test_a_wrong_password_is_named_as_such(rabbitmq: Server) -> None:
     address = rabbitmq.url.split("@")[1]
     with pytest.raises(BrokerError, match="user or password") as caught:
-        RabbitBroker(f"amqp://guest:{SECRET}@{address}")
+        rabbit.connect(f"amqp://guest:{SECRET}@{address}")
     assert SECRET not in str(caught.value)
 
 
 @pytest.mark.servers
 def test_an_unknown_virtual_host_is_named_as_such(rabbitmq: Server) -> None:
     with pytest.raises(BrokerError, match="virtual host"):
-        RabbitBroker(rabbitmq.url.removesuffix("%2F") + "nowhere")
+        rabbit.connect(rabbitmq.url.removesuffix("%2F") + "nowhere")
 
 
 @pytest.mark.servers
 def test_a_worker_is_told_that_its_queue_is_missing(rabbitmq: Server, topology: Topology) -> None:
-    states: list[str] = []
-    broker = RabbitBroker(rabbitmq.url, states.append)
+    statuses: list[BrokerStatus] = []
+    broker = rabbit.connect(rabbitmq.url, statuses.append)
     nowhere = Topology("nowhere")
     assert broker.take_task(nowhere, LOCAL, 1.0) is None
-    assert states[-1].startswith("waiting: ")
-    assert nowhere.task_queue(LOCAL) in states[-1]
+    assert statuses[-1].state is BrokerState.WAITING
+    assert nowhere.task_queue(LOCAL) in statuses[-1].detail
     assert broker.take_task(topology, LOCAL, 1.0) is None
-    assert states[-1] == "connected"
+    assert statuses[-1] == BrokerStatus(BrokerState.CONNECTED)
     broker.close()
 
 
@@ -101,7 +101,7 @@ def test_a_hostile_header_does_not_stop_the_consumer(
     with pika.BlockingConnection(pika.URLParameters(rabbitmq.url)) as hostile:
         exchange = topology.update_exchange(LOCAL)
         hostile.channel().basic_publish(exchange, "", b"poison", _Raw(raw + table))
-    broker = RabbitBroker(rabbitmq.url)
+    broker = rabbit.connect(rabbitmq.url)
     broker.publish_update(topology, LOCAL, Message(b"fine", {"n": 1}))
     consumer = broker.consume_updates(topology, [LOCAL], 1)
     poison = consumer.receive(LONG)

@@ -10,12 +10,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from broker.protocol import LOCAL, Message, Topology
-from broker.rabbit.broker import RabbitBroker
+from broker.protocol import LOCAL, BrokerState, BrokerStatus, Message, Topology
+from broker.rabbit import broker as rabbit
 from tests.support.servers import Server
 
 pytestmark = pytest.mark.servers
 
+CONNECTED = BrokerStatus(BrokerState.CONNECTED)
 LONG = 60.0
 """Bounds a wait for something that must come; seconds."""
 STEP = 30
@@ -26,10 +27,10 @@ class Traffic:
     """Publishes numbers and receives them, and remembers which were confirmed and which came."""
 
     def __init__(self, url: str, topology: Topology) -> None:
-        self.publisher_states: list[str] = []
-        self.consumer_states: list[str] = []
-        self.publisher = RabbitBroker(url, self.publisher_states.append, publish_seconds=LONG)
-        self.consumer = RabbitBroker(url, self.consumer_states.append)
+        self.publisher_statuses: list[BrokerStatus] = []
+        self.consumer_statuses: list[BrokerStatus] = []
+        self.publisher = rabbit.connect(url, self.publisher_statuses.append, publish_seconds=LONG)
+        self.consumer = rabbit.connect(url, self.consumer_statuses.append)
         self.confirmed: set[int] = set()
         self.received: set[int] = set()
         self._topology = topology
@@ -76,7 +77,7 @@ class Traffic:
     def wait_until_connected(self) -> None:
         """Each broker has two connections, and the idle one may come back later."""
         deadline = time.monotonic() + LONG
-        while [self.publisher_states[-1], self.consumer_states[-1]] != ["connected"] * 2:
+        while [self.publisher_statuses[-1], self.consumer_statuses[-1]] != [CONNECTED] * 2:
             assert time.monotonic() < deadline, "did not say that it is connected again"
             time.sleep(0.01)
 
@@ -90,7 +91,7 @@ class Traffic:
 @pytest.fixture
 def topology(restartable_rabbitmq: Server) -> Iterator[Topology]:
     topology = Topology(uuid.uuid4().hex)
-    broker = RabbitBroker(restartable_rabbitmq.url)
+    broker = rabbit.connect(restartable_rabbitmq.url)
     broker.declare(topology)
     yield topology
     broker.delete(topology)
@@ -115,14 +116,14 @@ def test_publisher_and_consumer_go_on_and_no_confirmed_message_is_lost(
         finally:
             traffic.close()
     assert traffic.confirmed <= traffic.received
-    for states in (traffic.publisher_states, traffic.consumer_states):
-        assert any(state.startswith("lost: ") for state in states)
+    for statuses in (traffic.publisher_statuses, traffic.consumer_statuses):
+        assert any(status.state is BrokerState.LOST for status in statuses)
 
 
 def test_an_answer_from_before_the_restart_does_nothing(
     restartable_rabbitmq: Server, topology: Topology
 ) -> None:
-    broker = RabbitBroker(restartable_rabbitmq.url)
+    broker = rabbit.connect(restartable_rabbitmq.url)
     broker.publish_task(topology, LOCAL, Message(b"task"))
     broker.publish_update(topology, LOCAL, Message(b"update"))
     task = broker.take_task(topology, LOCAL, LONG)
@@ -150,8 +151,8 @@ def test_an_answer_from_before_the_restart_does_nothing(
 def test_a_worker_that_waits_for_a_task_outlives_the_restart(
     restartable_rabbitmq: Server, topology: Topology
 ) -> None:
-    worker = RabbitBroker(restartable_rabbitmq.url)
-    coordinator = RabbitBroker(restartable_rabbitmq.url)
+    worker = rabbit.connect(restartable_rabbitmq.url)
+    coordinator = rabbit.connect(restartable_rabbitmq.url)
     with ThreadPoolExecutor(1) as threads:
         taking = threads.submit(worker.take_task, topology, LOCAL, LONG)
         restartable_rabbitmq.restart(kill=True)

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from broker.protocol import LOCAL, Message, Topology
-from broker.rabbit.broker import RabbitBroker
+from broker.rabbit import broker as rabbit
 from cli.services import processes, servers
 from cli.services.processes import Process, load
 from cli.services.servers import record_of
@@ -85,7 +85,7 @@ def test_the_two_servers_come_up_serve_keep_queues_and_leave_nothing(
     answer = httpx.get(f"{found['rabbitmq']['management']}/api/whoami", auth=("guest", "guest"))
     assert answer.json()["name"] == "guest"
     topology = Topology("kept")
-    broker = RabbitBroker(str(found["rabbitmq"]["url"]))
+    broker = rabbit.connect(str(found["rabbitmq"]["url"]))
     broker.declare(topology)
     broker.publish_task(topology, LOCAL, Message(b"task"))
     broker.close()
@@ -99,7 +99,7 @@ def test_the_two_servers_come_up_serve_keep_queues_and_leave_nothing(
 
     # On other ports, with its queues.
     run(place, "up", *ANY)
-    broker = RabbitBroker(str(states(place, 0)["rabbitmq"]["url"]))
+    broker = rabbit.connect(str(states(place, 0)["rabbitmq"]["url"]))
     assert broker.depths(topology)[topology.task_queue(LOCAL)].messages == 1
     broker.close()
 

@@ -27,23 +27,17 @@ from broker.embedded.broker import EmbeddedBroker, EmbeddedServer
 from broker.protocol import LOCAL, Message, Site, TakenTask, Topology
 from common.errors import DataError, ModelError
 from common.protocol import codec
-from common.protocol.records import (
-    Adapter,
-    BaseRef,
-    BlobRef,
-    Receipt,
-    TaskRefusal,
-    TrainTask,
-    Update,
-)
+from common.protocol.tasks import BaseRef, BlobRef, Receipt, TaskRefusal, TrainTask
+from common.protocol.updates import Update
+from common.protocol.versions import Adapter
 from common.protocol.wire import kind_of, pack, unpack
 from common.store.embedded import EmbeddedStore
 from common.store.store import Store
 from common.store.view import RunInfo
 from coordinator.publish.base_model_server import BaseServer
-from learning.data.instructions import write
-from learning.models import base, hub, loading, lora
-from learning.synthetic.instructions import instructions
+from learning.data.rows import write
+from learning.models import base, hub, loader, lora
+from learning.synthetic.instructions import make_instructions
 from learning.training.device import Compute
 from learning.training.loop import StepReport
 from tests.support.processes import eventually, forked
@@ -51,7 +45,7 @@ from tests.support.worker_records import task as make_task
 from worker import heartbeat, publisher, service
 from worker.service import Worker, WorkerSettings, WorkerSummary
 from worker.site.run_discovery import find_run
-from worker.spool import claim, client_lock
+from worker.spool import claim_slot, client_lock
 
 RUN, NAME = "run-1", "small"
 COMPUTE = Compute(torch.device("cpu"), threads=1, autocast=False)
@@ -75,7 +69,7 @@ class Model:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> Model:
     found = base.resolve("offline:gpt2-micro", None, model_cache, lambda *_: None)
-    adapted = lora.attach(loading.load(found.path, COMPUTE.device).model, make_task().lora, seed=0)
+    adapted = lora.attach(loader.load(found.path, COMPUTE.device).model, make_task().lora, seed=0)
     entries, data = codec.encode("fp32", lora.read_adapter(adapted))
     frame = pack(Adapter(version=0, codec="fp32", tensors=entries), data)
     ref = BaseRef(name=found.name, kind=found.kind, digest=found.digest)
@@ -134,7 +128,7 @@ class Hall:
         if not data.exists():
             data.mkdir()
             for number in range(2):
-                rows = tuple(instructions(number, 24))
+                rows = tuple(make_instructions(number, 24))
                 write(data / f"client_{number}_sft.jsonl", rows)
 
     def issue(self, task_id: str, **changed: Any) -> TrainTask:
@@ -365,7 +359,7 @@ def test_a_stopped_worker_leaves_its_task_for_the_next_start(hall: Hall) -> None
     stop = threading.Event()
     served = hall.worker(on_step=lambda *_: stop.set()).serve(stop, stop)
     assert (served.reason, served.abandoned, served.trained) == ("stopped", 1, 0)
-    left = claim(hall.setting.state, RUN)
+    left = claim_slot(hall.setting.state, RUN)
     task = left.task()
     assert task is not None and task.task_id == "t1"
     left.release()

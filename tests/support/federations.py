@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from common.protocol.records import Heartbeat
+from common.protocol.heartbeat import Heartbeat
 from common.store.store import connect
 from tests.support.processes import Command, Commands, commands, eventually
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from common.errors import WireError
-from common.protocol.records import Record
+from common.protocol.fields import Record
 from common.protocol.wire import unpack
 
 PORTS = {"amqp": 5672, "redis": 6379}

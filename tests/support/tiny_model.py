@@ -4,8 +4,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from learning.objectives.template import prompt
-from learning.synthetic.instructions import instructions
+from learning.objectives.template import format_prompt
+from learning.synthetic.instructions import make_instructions
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
@@ -18,7 +18,9 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    text = [prompt(row.instruction, row.input) + row.output for row in instructions(0, 100)]
+    text = [
+        format_prompt(row.instruction, row.input) + row.output for row in make_instructions(0, 100)
+    ]
     core.train_from_iterator(text, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|end|>")
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from common.config.config import AggregationConfig, PhaseConfig, ScheduleConfig
-from common.protocol.records import ContributionStats
+from common.protocol.updates import ContributionStats
 from coordinator.core import machine
 from coordinator.core.events import (
     AcceptUpdate,

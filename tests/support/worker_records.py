@@ -6,7 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import Any, NoReturn
 
-from common.protocol.records import TrainTask, Update
+from common.protocol.tasks import TrainTask
+from common.protocol.updates import Update
 from worker.data.references import References
 
 NOTHING = hashlib.sha256(b"").hexdigest()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 from textual.pilot import Pilot
 
-from common.protocol.records import Event, VersionSummary
+from common.protocol.feed import Event
+from common.protocol.versions import VersionSummary
 from tests.support.tui.views import Host, drive, event, look, screen, until, update, version
-from tui.panes.aggregation import Aggregation
-from tui.panes.heat import Heat
-from tui.widgets.rows import Rows
+from tui.panes.aggregation import AggregationPane
+from tui.widgets.row_list import RowList
+from tui.widgets.weight_map import WeightMap
 
 SIZES = [(80, 20), (120, 30), (200, 50)]
 
@@ -34,7 +35,7 @@ REJECTED = [rejected("client_2", "staleness 21 is over 20"), rejected("client_1"
 
 @pytest.mark.parametrize("size", SIZES)
 def test_the_newest_version_is_taken_apart(size: tuple[int, int]) -> None:
-    host = Host(Aggregation())
+    host = Host(AggregationPane())
 
     async def script(pilot: Pilot[None]) -> None:
         host.pane.show(look(versions=history(12), events=REJECTED))
@@ -50,12 +51,12 @@ def test_the_newest_version_is_taken_apart(size: tuple[int, int]) -> None:
 
 
 def test_the_cursor_chooses_the_version_and_stays_on_it_while_others_arrive() -> None:
-    host = Host(Aggregation())
+    host = Host(AggregationPane())
 
     async def script(pilot: Pilot[None]) -> None:
         host.pane.show(look(versions=history(5)))
         await until(pilot, "the newest", lambda: "version 5: 2" in screen(host))
-        host.query_one("#agg-versions", Rows).focus()
+        host.query_one("#agg-versions", RowList).focus()
         await pilot.press("down", "down")
         await until(pilot, "an older one", lambda: "version 3: 2" in screen(host))
         host.pane.show(look(versions=history(9)))
@@ -71,7 +72,7 @@ def test_the_cursor_chooses_the_version_and_stays_on_it_while_others_arrive() ->
 
 
 def test_a_version_can_be_chosen_from_elsewhere() -> None:
-    host = Host(Aggregation())
+    host = Host(AggregationPane())
 
     async def script(pilot: Pilot[None]) -> None:
         host.pane.show(look(versions=history(300)))
@@ -89,7 +90,7 @@ def lines(host: Host) -> list[str]:
 
 
 def test_the_map_has_a_digit_for_every_weight() -> None:
-    host = Host(Aggregation())
+    host = Host(AggregationPane())
 
     async def script(pilot: Pilot[None]) -> None:
         host.pane.show(look(versions=history(3)))
@@ -104,12 +105,12 @@ def test_the_map_has_a_digit_for_every_weight() -> None:
 
 
 def test_a_thousand_clients_and_versions_scroll() -> None:
-    host = Host(Aggregation())
+    host = Host(AggregationPane())
     versions = [version(n, update(f"client_{n}", task_id=f"t{n}")) for n in range(1000)]
 
     async def script(pilot: Pilot[None]) -> None:
         host.pane.show(look(versions=versions))
-        host.query_one(Heat).focus()
+        host.query_one(WeightMap).focus()
         await pilot.press("end")
         await until(pilot, "the last client", lambda: "client_999 " in screen(host))
 
@@ -117,7 +118,7 @@ def test_a_thousand_clients_and_versions_scroll() -> None:
 
 
 def test_a_run_without_versions_says_so() -> None:
-    host = Host(Aggregation())
+    host = Host(AggregationPane())
 
     async def script(pilot: Pilot[None]) -> None:
         host.pane.show(look())

@@ -18,13 +18,13 @@ import tui
 from common.protocol.wire import pack
 from common.store.store import connect
 from tests.support.servers import Server
-from tests.support.tui.stage import info, publish, shows, watch
-from tui import help
-from tui.app import Watch
-from tui.attended import Leaving
-from tui.help import Help
-from tui.player import Player
-from tui.widgets.confirm import Confirm
+from tests.support.tui.live_app import info, publish, shows, watch
+from tui.app import MonitorApp
+from tui.demo_app import QuitScreen
+from tui.replay_app import ReplayApp
+from tui.screens import help
+from tui.screens.confirm import ConfirmScreen
+from tui.screens.help import HelpScreen
 
 WRITTEN = {
     "question_mark": "?", "slash": "/", "plus": "+", "equals_sign": "=", "minus": "-",
@@ -33,7 +33,7 @@ WRITTEN = {
 }  # fmt: skip
 """Keys that have another name on the keyboard, or in the help."""
 
-BOXES = (Help, Confirm, Leaving)
+BOXES = (HelpScreen, ConfirmScreen, QuitScreen)
 """They say themselves what their keys do."""
 
 
@@ -57,15 +57,15 @@ def keys(part: type[DOMNode]) -> set[str]:
 def test_every_key_is_in_the_help(part: type[DOMNode]) -> None:
     if part in BOXES:
         return
-    screen = part if issubclass(part, Watch) else Watch
-    text = "\n".join(f"{key} {does}" for key, does in (*screen.KEYS, *help.CONTROL))
+    screen = part if issubclass(part, MonitorApp) else MonitorApp
+    text = "\n".join(f"{key} {does}" for key, does in (*screen.KEYS, *help.COMMAND_KEYS))
     words = re.split(r"[\s,;:]+", text)
     assert [key for key in keys(part) if key not in (text if " " in key else words)] == []
 
 
 def test_there_are_keys_to_look_at() -> None:
-    assert {Watch, Player} <= set(parts())
-    assert keys(Player) == {"+", "=", "-", "space"}
+    assert {MonitorApp, ReplayApp} <= set(parts())
+    assert keys(ReplayApp) == {"+", "=", "-", "space"}
 
 
 @pytest.mark.servers
@@ -73,11 +73,11 @@ def test_the_footer_says_resume_while_the_run_is_paused(redis_server: Server, ru
     store = connect(redis_server.url)
     publish(store, run)
 
-    def offered(app: Watch) -> list[str]:
+    def offered(app: MonitorApp) -> list[str]:
         footer = app.query_one(Footer)
         return [key.description for key in footer.query(FooterKey) if key.key == "p"]
 
-    async def script(pilot: Pilot[None], app: Watch) -> None:
+    async def script(pilot: Pilot[None], app: MonitorApp) -> None:
         await shows(pilot, "pause", lambda: offered(app) == ["pause"])
         store.set_info(run, pack(info(run, status="paused")))
         await shows(pilot, "resume", lambda: offered(app) == ["resume"])

@@ -10,17 +10,17 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Static
 
-from common.protocol.records import InboxFigures
+from common.protocol.heartbeat import InboxFigures
 from common.store.store import connect
 from tests.support.servers import Server
-from tests.support.tui.stage import heartbeat, publish, shows, watch
-from tests.support.tui.stage import screen as terminal
+from tests.support.tui.live_app import heartbeat, publish, shows, watch
+from tests.support.tui.live_app import screen as terminal
 from tests.support.tui.views import Host, drive, look, screen, until
 from tui import app as app_module
-from tui.app import PANES, Watch
-from tui.panes.detail import Detail
-from tui.panes.inbox import Inbox, about
-from tui.widgets.table import LiveTable
+from tui.app import PANES, MonitorApp
+from tui.panes.inbox import InboxPane, about
+from tui.screens.detail import DetailScreen
+from tui.widgets.live_table import LiveTable
 
 KEY = str(list(PANES).index("inbox") + 1)
 
@@ -48,7 +48,7 @@ class Styled(Host):
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 36), (200, 50)])
 def test_counts_verdicts_and_losses_are_there_at_every_size(size: tuple[int, int]) -> None:
-    host = Styled(Inbox())
+    host = Styled(InboxPane())
 
     async def script(pilot: Pilot[None]) -> None:
         host.pane.show(look(workers=[heartbeat("w", inbox=(ACCEPTED, REJECTED))]))
@@ -84,7 +84,7 @@ def test_the_pane_of_a_run(redis_server: Server, run: str) -> None:
         later = ACCEPTED.model_copy(update={"new_after": loss, "at": now + at})
         store.put_heartbeat(run, heartbeat("w", inbox=(later, REJECTED)))
 
-    async def script(pilot: Pilot[None], app: Watch) -> None:
+    async def script(pilot: Pilot[None], app: MonitorApp) -> None:
         assert "Inbox" in [entry.name for entry in app.entries()]
         await pilot.press(KEY)
         await shows(pilot, "how to begin", lambda: "`fccl learn` tells the client" in terminal(app))
@@ -94,7 +94,7 @@ def test_the_pane_of_a_run(redis_server: Server, run: str) -> None:
             await shows(pilot, f"{loss}", lambda at=at: seen(app) == at + 1)  # type: ignore[misc]
         await pilot.press(KEY)
         await shows(pilot, "three batches", lambda: "▄█▁" in terminal(app))
-        table = app.query_one(Inbox).query_one(LiveTable)
+        table = app.query_one(InboxPane).query_one(LiveTable)
         table.sort_by("rejected")
         await pilot.press("s")
         assert table.sorting == "new items ↓"
@@ -102,11 +102,11 @@ def test_the_pane_of_a_run(redis_server: Server, run: str) -> None:
         table.cursor = 0
         await shows(pilot, "the worst", lambda: table.selected == "client_1")
         await pilot.press("enter")
-        await shows(pilot, "its detail", lambda: isinstance(app.screen, Detail))
+        await shows(pilot, "its detail", lambda: isinstance(app.screen, DetailScreen))
         await shows(pilot, "its verdict", lambda: "it forgets: anchor loss" in terminal(app))
 
-    def seen(app: Watch) -> int:
-        past = app._feed.look().inbox.get("client_0")
+    def seen(app: MonitorApp) -> int:
+        past = app._source.latest().inbox.get("client_0")
         return 0 if past is None else len(past.losses)
 
     watch(redis_server.url, run, script, (200, 50))

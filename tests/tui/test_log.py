@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from textual.pilot import Pilot
 
-from common.protocol.records import Event
+from common.protocol.feed import Event
 from tests.support.tui.views import Host, drive, event, look, screen, until
-from tui.feed import Look
-from tui.panes.log import Log
-from tui.widgets.rows import Rows
+from tui.data.reader import Snapshot
+from tui.panes.log import LogPane
+from tui.widgets.row_list import RowList
 
 
 class LogHost(Host):
-    def on_log_jump(self, message: Log.Jump) -> None:
+    def on_log_pane_event_chosen(self, message: LogPane.EventChosen) -> None:
         self.heard.append(message)
 
 
@@ -35,7 +35,7 @@ def many(count: int, first: int = 0) -> list[Event]:
 
 
 def test_events_stand_newest_at_the_bottom_as_they_are() -> None:
-    host = LogHost(Log())
+    host = LogHost(LogPane())
 
     async def script(pilot: Pilot[None]) -> None:
         host.pane.show(look(events=EVENTS))
@@ -52,7 +52,7 @@ def test_events_stand_newest_at_the_bottom_as_they_are() -> None:
 
 
 def test_l_goes_from_all_events_to_warnings_to_errors_and_back() -> None:
-    host = LogHost(Log())
+    host = LogHost(LogPane())
 
     async def script(pilot: Pilot[None]) -> None:
         host.pane.show(look(events=EVENTS))
@@ -67,7 +67,7 @@ def test_l_goes_from_all_events_to_warnings_to_errors_and_back() -> None:
 
 
 def test_slash_filters_by_text_and_escape_shows_all() -> None:
-    host = LogHost(Log())
+    host = LogHost(LogPane())
 
     async def script(pilot: Pilot[None]) -> None:
         host.pane.show(look(events=EVENTS))
@@ -82,7 +82,7 @@ def test_slash_filters_by_text_and_escape_shows_all() -> None:
 
 
 def test_it_follows_the_newest_until_the_cursor_moves_up_and_again_at_the_end() -> None:
-    host = LogHost(Log())
+    host = LogHost(LogPane())
 
     async def script(pilot: Pilot[None]) -> None:
         events = many(100)
@@ -104,7 +104,7 @@ def test_it_follows_the_newest_until_the_cursor_moves_up_and_again_at_the_end() 
 
 
 def test_a_scrolled_list_stays_where_it_is_while_events_arrive() -> None:
-    host = LogHost(Log())
+    host = LogHost(LogPane())
 
     async def script(pilot: Pilot[None]) -> None:
         events = many(200)
@@ -122,40 +122,40 @@ def test_a_scrolled_list_stays_where_it_is_while_events_arrive() -> None:
 
 
 def test_enter_leads_to_the_client_or_the_version_of_an_event() -> None:
-    host = LogHost(Log())
+    host = LogHost(LogPane())
 
     async def script(pilot: Pilot[None]) -> None:
         host.pane.show(look(events=EVENTS))
         await pilot.pause()
-        host.query_one(Rows).focus()
+        host.query_one(RowList).focus()
         await pilot.press("enter", "up", "enter", "up", "enter")  # the note leads nowhere
         await until(pilot, "two", lambda: len(host.heard) == 2)
-        jumps = [(m.kind, m.name) for m in host.heard if isinstance(m, Log.Jump)]
+        jumps = [(m.kind, m.name) for m in host.heard if isinstance(m, LogPane.EventChosen)]
         assert jumps == [("client", "client_1"), ("version", "1")]
 
     drive(host, script)
 
 
 def test_nothing_known_is_said() -> None:
-    host = LogHost(Log())
+    host = LogHost(LogPane())
 
     async def script(pilot: Pilot[None]) -> None:
-        host.pane.show(Look())
+        host.pane.show(Snapshot())
         await until(pilot, "empty", lambda: "no events" in screen(host))
 
     drive(host, script, (80, 24))
 
 
 def test_a_click_moves_the_cursor_and_another_one_chooses() -> None:
-    host = LogHost(Log())
+    host = LogHost(LogPane())
 
     async def script(pilot: Pilot[None]) -> None:
         host.pane.show(look(events=EVENTS))
         await pilot.pause()
-        await pilot.click(Rows, offset=(5, 1))
+        await pilot.click(RowList, offset=(5, 1))
         await until(pilot, "the second", lambda: "stale" in screen(host).splitlines()[-1])
         assert not host.heard
-        await pilot.click(Rows, offset=(5, 1))
+        await pilot.click(RowList, offset=(5, 1))
         await until(pilot, "it is chosen", lambda: len(host.heard) == 1)
 
     drive(host, script)

@@ -9,7 +9,7 @@ from textual.widgets import Input
 from common.store.store import Store, connect
 from common.store.view import FederationView
 from tests.support.servers import Server
-from tests.support.tui.stage import (
+from tests.support.tui.live_app import (
     client,
     heartbeat,
     info,
@@ -22,12 +22,12 @@ from tests.support.tui.stage import (
     version,
     watch,
 )
-from tui.app import PANES, Watch
-from tui.feed import Look
-from tui.panes.clients import Clients
-from tui.panes.detail import Detail
-from tui.widgets.curves import Curves
-from tui.widgets.table import LiveTable
+from tui.app import PANES, MonitorApp
+from tui.data.reader import Snapshot
+from tui.panes.clients import ClientsPane
+from tui.screens.detail import DetailScreen
+from tui.widgets.live_table import LiveTable
+from tui.widgets.loss_curves import LossCurves
 
 pytestmark = pytest.mark.servers
 
@@ -61,7 +61,7 @@ def run_of_two(store: Store, run: str) -> None:
 def test_every_number_and_every_click_opens_its_pane(redis_server: Server, run: str) -> None:
     run_of_two(connect(redis_server.url), run)
 
-    async def script(pilot: Pilot[None], app: Watch) -> None:
+    async def script(pilot: Pilot[None], app: MonitorApp) -> None:
         await shows(pilot, "the run", lambda: "3 of 9" in screen(app))
         for number, name in enumerate(PANES, 1):
             await pilot.press(str(number))
@@ -83,10 +83,10 @@ def test_the_overview_answers_at_every_size(
 ) -> None:
     run_of_two(connect(redis_server.url), run)
 
-    async def script(pilot: Pilot[None], app: Watch) -> None:
+    async def script(pilot: Pilot[None], app: MonitorApp) -> None:
         for part in ("1 of 2 clients quarantined", "3 of 9", "▶ sft", "holdout before", "fine"):
             await shows(pilot, part, lambda part=part: part in screen(app))  # type: ignore[misc]
-        assert app.query_one(Curves).plotted is (size != (80, 24))
+        assert app.query_one(LossCurves).plotted is (size != (80, 24))
         assert max(len(line) for line in screen(app).splitlines()) <= size[0]
 
     watch(redis_server.url, run, script, size)
@@ -95,10 +95,10 @@ def test_the_overview_answers_at_every_size(
 def test_clients_can_be_sorted_filtered_and_looked_into(redis_server: Server, run: str) -> None:
     run_of_two(connect(redis_server.url), run)
 
-    async def script(pilot: Pilot[None], app: Watch) -> None:
+    async def script(pilot: Pilot[None], app: MonitorApp) -> None:
         await pilot.press("3")
         await shows(pilot, "the clients", lambda: "✗ quarantined" in screen(app))
-        table = app.query_one(Clients).query_one(LiveTable)
+        table = app.query_one(ClientsPane).query_one(LiveTable)
         assert table.selected == "client_0"
         await pilot.press("down")
         await shows(pilot, "the second", lambda: table.selected == "client_1")
@@ -115,11 +115,11 @@ def test_clients_can_be_sorted_filtered_and_looked_into(redis_server: Server, ru
         await shows(pilot, "one row", lambda: table.row_count == 1)
         assert "1 of 2 clients, by weight ↓, with 'quar'" in screen(app)
         await pilot.press("enter", "enter")
-        await shows(pilot, "its history", lambda: isinstance(app.screen, Detail))
+        await shows(pilot, "its history", lambda: isinstance(app.screen, DetailScreen))
         await shows(pilot, "its updates", lambda: "3 updates applied" in screen(app))
         await pilot.press("escape", "escape")
         await shows(pilot, "all rows", lambda: table.row_count == 2)
-        assert not app.query_one(Clients).query_one(Input).display
+        assert not app.query_one(ClientsPane).query_one(Input).display
 
     watch(redis_server.url, run, script)
 
@@ -131,26 +131,26 @@ def test_a_thousand_clients_cost_little_and_the_cursor_stays(
         rows = (client(n, last_loss=loss if n < 10 else 2.0) for n in range(number))
         return FederationView(info(run), tuple(rows), (), (), (), ())
 
-    async def script(pilot: Pilot[None], app: Watch) -> None:
+    async def script(pilot: Pilot[None], app: MonitorApp) -> None:
         await pilot.press("3", "space")  # held still: the test shows what it wants
         await pilot.pause()
-        pane = app.query_one(Clients)
+        pane = app.query_one(ClientsPane)
         table = pane.query_one(LiveTable)
-        pane.show(Look("live", view(1000, 2.0)))
+        pane.show(Snapshot("live", view(1000, 2.0)))
         table.cursor = 500
         await pilot.pause()
         chosen = table.selected
-        before = pane.rows(Look("live", view(1000, 2.0)))
-        after = pane.rows(Look("live", view(1000, 1.0)))
+        before = pane.rows(Snapshot("live", view(1000, 2.0)))
+        after = pane.rows(Snapshot("live", view(1000, 1.0)))
         made = {name for name, cells in after.items() if cells is not before[name]}
         assert made == {f"client_{n}" for n in range(10)}, "only rows that changed are made again"
-        pane.show(Look("live", view(1000, 1.0)))
+        pane.show(Snapshot("live", view(1000, 1.0)))
         table.sort_by("loss")
         assert table.cursor != 500
         assert table.selected == chosen
-        pane.show(Look("live", view(999, 1.0)))  # one leaves
+        pane.show(Snapshot("live", view(999, 1.0)))  # one leaves
         assert table.selected == chosen
-        pane.show(Look("live", view(5, 1.0)))  # and most
+        pane.show(Snapshot("live", view(5, 1.0)))  # and most
         assert table.row_count == 5
 
     watch(redis_server.url, run, script)

@@ -6,13 +6,13 @@ import pytest
 from textual.pilot import Pilot
 
 from tests.support.tui.views import Host, client, drive, look, queue, screen, until, update, version
-from tui.feed import Look
-from tui.panes.queues import Queues
+from tui.data.reader import Snapshot
+from tui.panes.queues import QueuesPane
 
 
-def at(seen: float, waiting: int, issued: int, run: str = "r") -> Look:
+def at(read_at: float, waiting: int, issued: int, run: str = "r") -> Snapshot:
     return look(
-        seen=seen,
+        read_at=read_at,
         run=run,
         clients=[client("a", "local", issued=issued, participation=issued // 2)],
         queues=[queue("tasks.local", waiting, 2), queue("updates.local", 0), queue("dead", 3, 0)],
@@ -26,7 +26,7 @@ def line(host: Host, start: str) -> list[str]:
 
 @pytest.mark.parametrize("size", [(80, 20), (120, 30), (200, 50)])
 def test_depths_takers_and_rates_of_a_site(size: tuple[int, int]) -> None:
-    host = Host(Queues())
+    host = Host(QueuesPane())
 
     async def script(pilot: Pilot[None]) -> None:
         host.pane.show(at(10.0, 4, 8))
@@ -40,7 +40,7 @@ def test_depths_takers_and_rates_of_a_site(size: tuple[int, int]) -> None:
 
 
 def test_versions_have_size_digest_losses_and_phase() -> None:
-    host = Host(Queues())
+    host = Host(QueuesPane())
 
     async def script(pilot: Pilot[None]) -> None:
         host.pane.show(at(1.0, 0, 0))
@@ -52,7 +52,7 @@ def test_versions_have_size_digest_losses_and_phase() -> None:
 
 
 def test_another_run_of_the_name_counts_afresh() -> None:
-    host = Host(Queues())
+    host = Host(QueuesPane())
 
     async def script(pilot: Pilot[None]) -> None:
         host.pane.show(at(1.0, 4, 800))
@@ -63,7 +63,7 @@ def test_another_run_of_the_name_counts_afresh() -> None:
 
 
 def test_a_hundred_sites_scroll_and_a_run_without_queues_says_so() -> None:
-    host = Host(Queues())
+    host = Host(QueuesPane())
 
     async def script(pilot: Pilot[None]) -> None:
         host.pane.show(look())

@@ -14,9 +14,10 @@ from common.run_directory import recorded_run
 from common.store.view import FederationView
 from tests.support.tui.recordings import record
 from tests.support.tui.views import screen, until
-from tui import picture, replay
-from tui.player import Player
-from tui.replay import FASTEST, SLOWEST, Clock, Replay
+from tui import screenshot
+from tui.data import replay
+from tui.data.replay import FASTEST, SLOWEST, PlaybackClock, Replay
+from tui.replay_app import ReplayApp
 
 
 class Time:
@@ -34,18 +35,18 @@ def run(tmp_path: Path) -> recorded_run.RecordedRun:
     return recorded_run.read_run(record(tmp_path / "r"))
 
 
-def top(app: Player) -> str:
+def top(app: ReplayApp) -> str:
     return screen(app).splitlines()[0]
 
 
 def view(source: Replay) -> FederationView:
-    found = source.look().view
+    found = source.latest().view
     assert found is not None
     return found
 
 
 def test_time_runs_at_its_speed_and_stops_at_the_end() -> None:
-    clock = Clock(since=5.0, at=100.0, end=140.0, speed=10.0)
+    clock = PlaybackClock(since=5.0, at=100.0, end=140.0, speed=10.0)
     assert [clock.time(now) for now in (4.0, 5.0, 6.0, 9.0, 99.0)] == [100, 100, 110, 140, 140]
 
 
@@ -55,7 +56,7 @@ def test_time_runs_at_its_speed_and_stops_at_the_end() -> None:
     )
 )
 def test_no_key_makes_time_jump_or_go_back(presses: list[tuple[float, float, bool]]) -> None:
-    clock, now, before = Clock(0.0, 100.0, 1e6, 1.0), 0.0, 100.0
+    clock, now, before = PlaybackClock(0.0, 100.0, 1e6, 1.0), 0.0, 100.0
     for later, speed, held in presses:
         now += later
         at = clock.time(now)
@@ -68,23 +69,23 @@ def test_no_key_makes_time_jump_or_go_back(presses: list[tuple[float, float, boo
 def test_a_replay_says_when_it_is_and_how_fast(run: recorded_run.RecordedRun) -> None:
     time = Time()
     source = Replay(run, speed=2.0, monotonic=time)
-    assert source.look().clock == 100.0
+    assert source.latest().wall_time == 100.0
     source.start()
     time.now += 3.0
-    look = source.look()
-    assert (look.state, look.clock) == ("replay", 106.0)
-    assert look.detail.endswith(":01:46 ×2")
+    snapshot = source.latest()
+    assert (snapshot.state, snapshot.wall_time) == ("replay", 106.0)
+    assert snapshot.detail.endswith(":01:46 ×2")
     source.faster()
     time.now += 1.0
-    assert source.look().clock == 110.0
+    assert source.latest().wall_time == 110.0
     source.hold()
     source.slower()
     time.now += 60.0
-    assert source.look().clock == 110.0
-    assert source.look().detail.endswith("×2, held")
+    assert source.latest().wall_time == 110.0
+    assert source.latest().detail.endswith("×2, held")
     source.hold()
     time.now += 60.0
-    assert source.look().detail.endswith(":02:20 ×2, at the end")
+    assert source.latest().detail.endswith(":02:20 ×2, at the end")
 
 
 def test_the_view_is_what_the_coordinator_would_have_shown(run: recorded_run.RecordedRun) -> None:
@@ -151,7 +152,7 @@ def test_plus_minus_and_space_are_the_keys(run: recorded_run.RecordedRun) -> Non
     time = Time()
 
     async def script() -> None:
-        app = Player(Replay(run, speed=4.0, monotonic=time))
+        app = ReplayApp(Replay(run, speed=4.0, monotonic=time))
         async with app.run_test(size=(100, 30)) as pilot:
             for key, said in (("plus", "×8"), ("minus", "×4"), ("space", "×4, held")):
                 await pilot.press(key)
@@ -191,5 +192,5 @@ def test_a_picture_is_drawn_without_a_terminal(
 ) -> None:
     drawn = tmp_path / "it.svg"
     monkeypatch.setattr("sys.argv", ["picture", str(record(tmp_path / "r")), str(drawn)])
-    picture.main()
+    screenshot.main()
     assert "mine" in drawn.read_text() and drawn.read_text().startswith("<svg")

@@ -6,8 +6,8 @@ import pytest
 from textual.pilot import Pilot
 
 from tests.support.tui.views import Host, drive, look, sample, screen, until
-from tui.panes.samples import Samples
-from tui.widgets.rows import Rows
+from tui.panes.samples import SamplesPane
+from tui.widgets.row_list import RowList
 
 VERSIONS = (0, 2, 4, 6, 8)
 BOTH = [sample(v, asked) for v in VERSIONS for asked in ("What is it?", "Why?")]
@@ -25,7 +25,7 @@ def together(host: Host, *words: str) -> bool:
 
 
 def test_before_anything_is_there_it_says_what_to_do() -> None:
-    host = Host(Samples())
+    host = Host(SamplesPane())
 
     async def script(pilot: Pilot[None]) -> None:
         host.pane.show(look())
@@ -37,7 +37,7 @@ def test_before_anything_is_there_it_says_what_to_do() -> None:
 
 @pytest.mark.parametrize(("width", "beside"), [(120, (8, 6)), (200, (8, 6, 4, 2))])
 def test_the_base_and_the_newest_stand_side_by_side(width: int, beside: tuple[int, ...]) -> None:
-    host = Host(Samples())
+    host = Host(SamplesPane())
 
     async def script(pilot: Pilot[None]) -> None:
         host.pane.show(look(samples=BOTH))
@@ -52,7 +52,7 @@ def test_the_base_and_the_newest_stand_side_by_side(width: int, beside: tuple[in
 
 
 def test_on_a_narrow_screen_they_stand_below_each_other() -> None:
-    host = Host(Samples())
+    host = Host(SamplesPane())
 
     async def script(pilot: Pilot[None]) -> None:
         host.pane.show(look(samples=BOTH))
@@ -64,11 +64,11 @@ def test_on_a_narrow_screen_they_stand_below_each_other() -> None:
 
 
 def test_arrows_choose_the_prompt_and_the_version_which_stays_while_others_arrive() -> None:
-    host = Host(Samples())
+    host = Host(SamplesPane())
 
     async def script(pilot: Pilot[None]) -> None:
         host.pane.show(look(samples=BOTH))
-        host.query_one(Rows).focus()
+        host.query_one(RowList).focus()
         await pilot.press("down", "left", "left")
         await until(pilot, "the prompt", lambda: "asked     Why?" in screen(host))
         await until(pilot, "back", lambda: together(host, "base", "version 4", "version 2"))
@@ -88,7 +88,7 @@ def test_arrows_choose_the_prompt_and_the_version_which_stays_while_others_arriv
 
 
 def test_a_class_stands_with_its_probability_and_hostile_text_is_text() -> None:
-    host = Host(Samples())
+    host = Host(SamplesPane())
     text = "[red]a [/film] that \x1b[2J"
     shown = [
         sample(0, text, kind="cls", expected="good", answer="bad", probability=0.5134),

@@ -11,25 +11,26 @@ from typing import Any
 import pytest
 from textual.pilot import Pilot
 
-from common.protocol.records import Event, Heartbeat
+from common.protocol.feed import Event
+from common.protocol.heartbeat import Heartbeat
 from common.run_directory import recorded_run
 from common.store.inbox_totals import InboxHistory
-from tests.support.tui.pictures import compare
+from tests.support.tui.live_app import heartbeat
 from tests.support.tui.recordings import record
-from tests.support.tui.stage import heartbeat
+from tests.support.tui.snapshots import compare
 from tests.support.tui.views import Host, client, event, look, queue, sample
 from tests.tui.test_aggregation import REJECTED, history
 from tests.tui.test_inbox import ACCEPTED, Styled
 from tests.tui.test_inbox import REJECTED as FORGETS
-from tui.app import Watch
-from tui.feed import Look
-from tui.panes.aggregation import Aggregation
-from tui.panes.inbox import Inbox
-from tui.panes.log import Log
-from tui.panes.queues import Queues
-from tui.panes.samples import Samples
-from tui.player import Player
-from tui.replay import Replay
+from tui.app import MonitorApp
+from tui.data.reader import Snapshot
+from tui.data.replay import Replay
+from tui.panes.aggregation import AggregationPane
+from tui.panes.inbox import InboxPane
+from tui.panes.log import LogPane
+from tui.panes.queues import QueuesPane
+from tui.panes.samples import SamplesPane
+from tui.replay_app import ReplayApp
 
 NARROW, MIDDLE, WIDE = (80, 24), (120, 36), (200, 50)
 NOW = 2000.0
@@ -49,16 +50,16 @@ class Still:
 
     name = "demo"
 
-    def __init__(self, seen: Look, age_s: float = 0.0) -> None:
+    def __init__(self, seen: Snapshot, age_s: float = 0.0) -> None:
         self._look, self._age = seen, age_s
 
     def start(self) -> None: ...
 
     def stop(self) -> None: ...
 
-    def look(self) -> Look:
+    def latest(self) -> Snapshot:
         at = time.monotonic() - self._age
-        return replace(self._look, seen=at, moved=at, clock=NOW)
+        return replace(self._look, read_at=at, changed_at=at, wall_time=NOW)
 
 
 EVENTS: list[Event] = [
@@ -79,7 +80,7 @@ SAMPLES = [
 ]
 
 
-def run(**changed: Any) -> Look:
+def run(**changed: Any) -> Snapshot:
     """A run in its twelfth version."""
     rows = [client(f"client_{i}", issued=9, participation=8, weight=0.25 * i) for i in range(4)]
     worker = Heartbeat(
@@ -98,9 +99,9 @@ def run(**changed: Any) -> Look:
 
 
 LOST = "the store at 127.0.0.1:6379 does not answer (ConnectionError)"
-STATES: dict[str, tuple[Look, tuple[int, int]]] = {
-    "connecting": (Look(), NARROW),
-    "waiting": (Look("waiting"), NARROW),
+STATES: dict[str, tuple[Snapshot, tuple[int, int]]] = {
+    "connecting": (Snapshot(), NARROW),
+    "waiting": (Snapshot("waiting"), NARROW),
     "live-narrow": (run(), NARROW),
     "live": (run(), MIDDLE),
     "live-wide": (run(), WIDE),
@@ -113,35 +114,37 @@ STATES: dict[str, tuple[Look, tuple[int, int]]] = {
 def test_the_screen_of_a_state(state: str, tmp_path: Path) -> None:
     seen, size = STATES[state]
     feed = Still(seen, age_s=7.2 if state == "lost" else 0.0)
-    compare(Watch(feed), state, size, tmp_path)
+    compare(MonitorApp(feed), state, size, tmp_path)
 
 
 def test_a_replay(tmp_path: Path) -> None:
     source = Replay(recorded_run.read_run(record(tmp_path / "r")), monotonic=lambda: 0.0)
-    compare(Player(source), "replay", NARROW, tmp_path)
+    compare(ReplayApp(source), "replay", NARROW, tmp_path)
 
 
-@pytest.mark.parametrize("pane", [Aggregation, Queues, Log, Samples])
+@pytest.mark.parametrize("pane", [AggregationPane, QueuesPane, LogPane, SamplesPane])
 @pytest.mark.parametrize("size", [NARROW, MIDDLE], ids=["narrow", "middle"])
 def test_a_pane(pane: Any, size: tuple[int, int], tmp_path: Path) -> None:
     host = Host(pane())
 
     async def script(pilot: Pilot[Any]) -> None:
         for second in (1.0, 3.0):  # two looks: rates need them
-            host.pane.show(replace(run(), seen=second))
+            host.pane.show(replace(run(), read_at=second))
             await pilot.pause()
 
-    name = f"{pane.__name__.lower()}-{'narrow' if size == NARROW else 'middle'}"
+    name = (
+        f"{pane.__name__.removesuffix('Pane').lower()}-{'narrow' if size == NARROW else 'middle'}"
+    )
     compare(host, name, size, tmp_path, script)
 
 
 def test_the_inbox(tmp_path: Path) -> None:
     workers = [heartbeat("w1", sent_at=NOW, inbox=(ACCEPTED, FORGETS))]
     past = {"client_0": InboxHistory(1950.0, (0.93, 0.7, 0.72, 0.5, 0.41))}
-    host = Styled(Inbox())
+    host = Styled(InboxPane())
 
     async def script(pilot: Pilot[Any]) -> None:
-        host.pane.show(replace(look(workers=workers), clock=NOW, inbox=past))
+        host.pane.show(replace(look(workers=workers), wall_time=NOW, inbox=past))
         await pilot.pause()
 
     compare(host, "inbox", MIDDLE, tmp_path, script)

@@ -16,7 +16,7 @@ from cli.control.tui import _chosen
 from common.store.store import connect
 from tests.support.processes import LONG, Commands, commands
 from tests.support.servers import Server, free_port
-from tests.support.tui.stage import publish
+from tests.support.tui.live_app import publish
 
 pytestmark = pytest.mark.servers
 

@@ -15,12 +15,14 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import Static
 
-from common.protocol.records import Event, UpdateSummary, VersionSummary, one_line
+from common.protocol.feed import Event
+from common.protocol.fields import one_line
+from common.protocol.versions import UpdateSummary, VersionSummary
 from common.store.view import FederationView
-from tui import history
-from tui.feed import Look
-from tui.panes.heat import Heat
-from tui.widgets.rows import Rows
+from tui.data import history
+from tui.data.reader import Snapshot
+from tui.widgets.row_list import RowList
+from tui.widgets.weight_map import WeightMap
 
 VERSIONS = "version  phase time     upd.   loss  holdout"
 UPDATES = "client         task      score weight  age  s(age) share  clip  coeff  loss"
@@ -29,17 +31,17 @@ AGES = 6  # lines of the histogram
 REJECTED = 50  # at most
 
 
-class Aggregation(Vertical):
+class AggregationPane(Vertical):
     """Versions at the left, newest first; the one under the cursor is taken apart below."""
 
     DEFAULT_CSS = """
-    Aggregation > Horizontal { height: 2fr; }
-    Aggregation #agg-versions { width: 52; }
-    Aggregation #agg-side { width: 1fr; padding: 0 0 0 1; }
-    Aggregation #agg-side Static { height: auto; }
-    Aggregation > #agg-title { height: 1; background: $panel; }
-    Aggregation > #agg-updates { height: auto; min-height: 3; max-height: 30%; }
-    Aggregation > #agg-heat { height: 2fr; border-top: solid $panel; }
+    AggregationPane > Horizontal { height: 2fr; }
+    AggregationPane #agg-versions { width: 52; }
+    AggregationPane #agg-side { width: 1fr; padding: 0 0 0 1; }
+    AggregationPane #agg-side Static { height: auto; }
+    AggregationPane > #agg-title { height: 1; background: $panel; }
+    AggregationPane > #agg-updates { height: auto; min-height: 3; max-height: 30%; }
+    AggregationPane > #agg-heat { height: 2fr; border-top: solid $panel; }
     """
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
@@ -52,21 +54,21 @@ class Aggregation(Vertical):
     def compose(self) -> ComposeResult:
         """Versions and what was refused; one version's updates; the map."""
         with Horizontal():
-            yield Rows(header=VERSIONS, empty="no version yet", id="agg-versions")
+            yield RowList(header=VERSIONS, empty="no version yet", id="agg-versions")
             with VerticalScroll(id="agg-side"):
                 yield Static(id="agg-ages", markup=False)
                 yield Static(id="agg-rejected", markup=False)
         yield Static(id="agg-title", markup=False)
-        yield Rows(header=UPDATES, empty="no update went into this version", id="agg-updates")
-        yield Heat(id="agg-heat")
+        yield RowList(header=UPDATES, empty="no update went into this version", id="agg-updates")
+        yield WeightMap(id="agg-heat")
 
     def on_mount(self) -> None:
         """Say what there is before anything is known."""
         self._sides()
 
-    def show(self, look: Look) -> None:
+    def show(self, snapshot: Snapshot) -> None:
         """Take in what is new."""
-        view = look.view
+        view = snapshot.view
         if view is None:
             return
         self._phases = view.info.phases
@@ -79,7 +81,7 @@ class Aggregation(Vertical):
     def _take(self, view: FederationView) -> None:
         self._versions = view.versions
         newest = view.versions[::-1]
-        self.query_one("#agg-versions", Rows).put(
+        self.query_one("#agg-versions", RowList).put(
             [each.version for each in newest], lambda row: self._version(newest[row])
         )
         self._sides()
@@ -87,23 +89,23 @@ class Aggregation(Vertical):
 
     def select(self, version: int) -> None:
         """Show the updates of a version, if it is there."""
-        self.query_one("#agg-versions", Rows).select(version)
+        self.query_one("#agg-versions", RowList).select(version)
 
-    @on(Rows.Moved, "#agg-versions")
-    @on(Rows.Chosen, "#agg-versions")
-    def _moved(self, message: Rows.Moved) -> None:
+    @on(RowList.CursorMoved, "#agg-versions")
+    @on(RowList.RowChosen, "#agg-versions")
+    def _moved(self, message: RowList.CursorMoved) -> None:
         message.stop()
         self._select()
 
     def _select(self) -> None:
-        key = self.query_one("#agg-versions", Rows).key
+        key = self.query_one("#agg-versions", RowList).key
         chosen = next((each for each in self._versions if each.version == key), None)
-        self.query_one(Heat).put(self._versions, chosen.version if chosen else None)
+        self.query_one(WeightMap).put(self._versions, chosen.version if chosen else None)
         if chosen is self._shown or chosen is None:
             return
         self._shown = chosen
         updates = chosen.updates
-        rows = self.query_one("#agg-updates", Rows)
+        rows = self.query_one("#agg-updates", RowList)
         rows.put([each.task_id for each in updates], lambda row: Text(_update(updates[row])))
         rows.action_end(0)
         total = sum(update.coefficient for update in updates)
@@ -132,7 +134,7 @@ def _update(update: UpdateSummary) -> str:
     return (
         f"{name.plain} {update.task_id[:9]:<9} {update.score:5.3g} {update.weight:6.3f}"
         f" {update.staleness:>4} {update.staleness_factor:7.3f} {update.participation_factor:5.2f}"
-        f" {update.clip:5.2f} {update.coefficient:6.3f} {update.avg_loss:5.3f}"
+        f" {update.clip:5.2f} {update.coefficient:6.3f} {update.stats.avg_loss:5.3f}"
     )
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from common.protocol.records import Heartbeat
+from common.protocol.heartbeat import Heartbeat
 from common.store.view import ClientRow
-from tui import figures
-from tui.feed import Look
-from tui.panes.listing import Listing
+from tui.data import figures
+from tui.data.reader import Snapshot
+from tui.panes.table_pane import TablePane
 from tui.panes.workers import progress
 from tui.widgets.cell import Cell, number, state, word
-from tui.widgets.spark import spark
-from tui.widgets.table import Column
+from tui.widgets.live_table import Column
+from tui.widgets.sparkline import sparkline
 
 COLUMNS = (
     Column("client", "client", 14),
@@ -44,7 +44,7 @@ class _About(NamedTuple):
     recent: tuple[float | None, ...]
 
 
-class Clients(Listing):
+class ClientsPane(TablePane):
     """One row per client."""
 
     COLUMNS = COLUMNS
@@ -54,9 +54,9 @@ class Clients(Listing):
         super().__init__(**arguments)
         self._made: dict[str, tuple[_About, dict[str, Cell]]] = {}
 
-    def rows(self, look: Look) -> dict[str, dict[str, Cell]]:
+    def rows(self, snapshot: Snapshot) -> dict[str, dict[str, Cell]]:
         """By client."""
-        view = look.view
+        view = snapshot.view
         if view is None:
             return {}
         done = self.tally.by_client(view)
@@ -69,7 +69,7 @@ class Clients(Listing):
             about = _About(
                 row=row,
                 worker=worker,
-                age=round(max(0.0, look.clock - worker.sent_at)) if worker else None,
+                age=round(max(0.0, snapshot.wall_time - worker.sent_at)) if worker else None,
                 served=name in served,
                 total=self.tally.total(name),
                 recent=figures.weights(done.get(name, ()), view.info.version),
@@ -113,7 +113,7 @@ def _row(about: _About) -> dict[str, Cell]:
         "loss": number(row.last_loss, 3),
         "weight": number(row.weight, 2),
         # Against 1, the whole of a version: bars of two clients can be compared.
-        "weights": Cell(spark(about.recent, 0, 1), sum(weight or 0 for weight in about.recent)),
+        "weights": Cell(sparkline(about.recent, 0, 1), sum(weight or 0 for weight in about.recent)),
         "total": number(about.total, 2),
         "applied": number(row.participation),
         "rows": number(row.rows),

@@ -6,14 +6,14 @@ from textual import on
 from textual.app import ComposeResult
 from textual.widgets import Static
 
-from common.protocol.records import InboxFigures
+from common.protocol.heartbeat import InboxFigures
 from common.store.inbox_totals import InboxHistory, add_up
-from tui.feed import Look
-from tui.panes.listing import Listing
+from tui.data.reader import Snapshot
+from tui.formatting import MISSING, format_duration, format_number
+from tui.panes.table_pane import TablePane
 from tui.widgets.cell import LEAST, Cell, number, state, word
-from tui.widgets.spark import spark
-from tui.widgets.table import Column, LiveTable
-from tui.words import MISSING, decimals, duration
+from tui.widgets.live_table import Column, LiveTable
+from tui.widgets.sparkline import sparkline
 
 SPARK = 8  # batches
 EMPTY = (
@@ -39,7 +39,7 @@ COLUMNS = (
 )
 
 
-class Inbox(Listing):
+class InboxPane(TablePane):
     """One row per client with live input; below, all of the row under the cursor."""
 
     COLUMNS = COLUMNS
@@ -50,36 +50,40 @@ class Inbox(Listing):
         yield from super().compose()
         yield Static(id="verdict", markup=False)
 
-    def rows(self, look: Look) -> dict[str, dict[str, Cell]]:
+    def rows(self, snapshot: Snapshot) -> dict[str, dict[str, Cell]]:
         """By client."""
-        if look.view is None:
+        if snapshot.view is None:
             return {}
         return {
-            row.client_id: _row(row, look.inbox.get(row.client_id), look.clock)
-            for row in look.view.inbox
+            row.client_id: _row(row, snapshot.inbox.get(row.client_id), snapshot.wall_time)
+            for row in snapshot.view.inbox
         }
 
-    def show(self, look: Look) -> None:
-        """Put a look on the screen."""
-        super().show(look)
+    def show(self, snapshot: Snapshot) -> None:
+        """Show a snapshot on the screen."""
+        super().show(snapshot)
         self._tell()
 
-    def heading(self, look: Look, shown: str) -> str:
+    def heading(self, snapshot: Snapshot, shown: str) -> str:
         """Totals come first."""
-        rows = look.view.inbox if look.view is not None else ()
+        rows = snapshot.view.inbox if snapshot.view is not None else ()
         return f"{add_up(rows).text()}\n{shown}" if rows else EMPTY
 
-    @on(LiveTable.Moved)
-    def _moved(self, message: LiveTable.Moved) -> None:
+    @on(LiveTable.CursorMoved)
+    def _moved(self, message: LiveTable.CursorMoved) -> None:
         """The cursor is on another client."""
         message.stop()
         self._tell()
 
     def _tell(self) -> None:
-        look = self._look
-        rows = look.view.inbox if look is not None and look.view is not None else ()
+        snapshot = self._snapshot
+        rows = snapshot.view.inbox if snapshot is not None and snapshot.view is not None else ()
         row = next((row for row in rows if row.client_id == self.selected), None)
-        text = "" if row is None or look is None else f"{row.client_id}: {about(row, look.clock)}"
+        text = (
+            ""
+            if row is None or snapshot is None
+            else f"{row.client_id}: {about(row, snapshot.wall_time)}"
+        )
         line = self.query_one("#verdict", Static)
         if str(line.content) != text:
             line.update(text)
@@ -94,7 +98,7 @@ def about(row: InboxFigures, now: float) -> str:
     """
     if not row.verdict:
         return "live input: nothing was learned yet"
-    said = f"last live input {row.verdict} {duration(max(0.0, now - row.at))} ago"
+    said = f"last live input {row.verdict} {format_duration(max(0.0, now - row.at))} ago"
     said += f": {row.reason}" if row.reason else ""
     known = [
         f"{name} {change(before, after)}"
@@ -115,12 +119,12 @@ def change(before: float | None, after: float | None) -> str:
     """`0.931 → 0.412`."""
     if before is None and after is None:
         return MISSING
-    return f"{decimals(before)} → {decimals(after)}"
+    return f"{format_number(before)} → {format_number(after)}"
 
 
 def _row(row: InboxFigures, past: InboxHistory | None, now: float) -> dict[str, Cell]:
     losses = past.losses[-SPARK:] if past is not None else ()
-    curve = spark(losses, min(losses, default=0.0), max(losses, default=0.0))
+    curve = sparkline(losses, min(losses, default=0.0), max(losses, default=0.0))
     return {
         "client": word(row.client_id),
         "verdict": state(row.verdict) if row.verdict else word(None),
@@ -133,7 +137,7 @@ def _row(row: InboxFigures, past: InboxHistory | None, now: float) -> dict[str, 
         "forgetting": _signed(row.forgetting),
         "transfer": _signed(row.backward_transfer),
         "losses": Cell(curve, losses[-1] if losses else LEAST),
-        "age": Cell(f"{duration(max(0.0, now - row.at))} ago", row.at, right=True)
+        "age": Cell(f"{format_duration(max(0.0, now - row.at))} ago", row.at, right=True)
         if row.verdict
         else number(None),
         "reason": word(row.reason),

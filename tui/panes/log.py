@@ -1,4 +1,4 @@
-"""What has happened: the event stream, by level and text. After `tui/feed.py` on an event's way."""
+"""What has happened: the event stream, by level and text. After `tui/data/reader.py` on an event's way."""
 
 from __future__ import annotations
 
@@ -12,23 +12,27 @@ from textual.containers import Vertical
 from textual.message import Message
 from textual.widgets import Input, Static
 
-from common.protocol.records import Event
-from tui import history
-from tui.feed import Look
-from tui.lines import line
-from tui.widgets.rows import Rows
+from common.protocol.feed import Event
+from tui.data import history
+from tui.data.reader import Snapshot
+from tui.event_line import format_event
+from tui.widgets.row_list import RowList
 
-STYLE = {"info": "", "warning": "yellow", "error": "bold red"}  # beside the mark of tui/lines.py
+STYLE = {
+    "info": "",
+    "warning": "yellow",
+    "error": "bold red",
+}  # beside the mark of tui/event_line.py
 
 
-class Log(Vertical):
+class LogPane(Vertical):
     """Newest at the bottom; stays at the bottom unless the cursor was moved up."""
 
     DEFAULT_CSS = """
-    Log > #log-head { height: 1; color: $text-muted; }
-    Log > #log-text { height: 1; border: none; padding: 0; display: none; }
-    Log > #log-text.open { display: block; }
-    Log > #log-event { height: auto; max-height: 3; border-top: solid $panel; }
+    LogPane > #log-head { height: 1; color: $text-muted; }
+    LogPane > #log-text { height: 1; border: none; padding: 0; display: none; }
+    LogPane > #log-text.open { display: block; }
+    LogPane > #log-event { height: auto; max-height: 3; border-top: solid $panel; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("l", "level", "level"),
@@ -36,7 +40,7 @@ class Log(Vertical):
         Binding("escape", "unfilter", "all", show=False),
     ]
 
-    class Jump(Message):
+    class EventChosen(Message):
         """An event was chosen that is about a client or a version."""
 
         def __init__(self, kind: Literal["client", "version"], name: str) -> None:
@@ -56,16 +60,16 @@ class Log(Vertical):
         yield Input(
             placeholder="text, kind, client or task; escape shows all", id="log-text", disabled=True
         )
-        yield Rows(arrivals="bottom", empty="no events", id="log-rows")
+        yield RowList(arrivals="bottom", empty="no events", id="log-rows")
         yield Static(id="log-event", markup=False)
 
     def on_mount(self) -> None:
         """Say that there is nothing yet."""
         self._fill()
 
-    def show(self, look: Look) -> None:
+    def show(self, snapshot: Snapshot) -> None:
         """Take in what is new."""
-        events = look.view.events if look.view else ()
+        events = snapshot.view.events if snapshot.view else ()
         if events is not self._events:
             self._events = events
             self._fill()
@@ -95,36 +99,36 @@ class Log(Vertical):
     def _entered(self, event: Input.Submitted) -> None:
         event.stop()
         if self._text:
-            self.query_one(Rows).focus()
+            self.query_one(RowList).focus()
         else:
             self._open(False)
 
-    @on(Rows.Moved)
-    def _moved(self, message: Rows.Moved) -> None:
+    @on(RowList.CursorMoved)
+    def _moved(self, message: RowList.CursorMoved) -> None:
         message.stop()
         self._tell()
 
-    @on(Rows.Chosen)
-    def _chosen(self, message: Rows.Chosen) -> None:
+    @on(RowList.RowChosen)
+    def _chosen(self, message: RowList.RowChosen) -> None:
         message.stop()
         event = self._current()
         if event is not None and (target := history.target(event)) is not None:
-            self.post_message(self.Jump(*target))
+            self.post_message(self.EventChosen(*target))
 
     def _open(self, asked: bool) -> None:
         field = self.query_one("#log-text", Input)
         field.set_class(asked, "open")
         field.disabled = not asked  # what is out of sight must get no keys
-        (field if asked else self.query_one(Rows)).focus()
+        (field if asked else self.query_one(RowList)).focus()
 
     def _fill(self) -> None:
         self._shown = shown = history.passing(self._events, self._level, self._text)
         # Equal events may follow each other; the reader keeps each one the same object.
-        self.query_one(Rows).put([id(event) for event in shown], lambda row: _line(shown[row]))
+        self.query_one(RowList).put([id(event) for event in shown], lambda row: _line(shown[row]))
         self._tell()
 
     def _tell(self) -> None:
-        rows, event = self.query_one(Rows), self._current()
+        rows, event = self.query_one(RowList), self._current()
         level = "all levels" if self._level == "info" else f"{self._level} and worse"
         if self._level == "error":
             level = "errors"
@@ -135,9 +139,9 @@ class Log(Vertical):
         self.query_one("#log-event", Static).update(_line(event) if event else "")
 
     def _current(self) -> Event | None:
-        rows = self.query_one(Rows)
+        rows = self.query_one(RowList)
         return self._shown[rows.cursor] if rows.cursor < len(self._shown) else None
 
 
 def _line(event: Event) -> Text:
-    return Text(line(event), style=STYLE[event.level])
+    return Text(format_event(event), style=STYLE[event.level])

@@ -13,16 +13,16 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import Static
 
 from common.store.view import FederationView, RunInfo
-from tui import figures
 from tui.banner import banner
-from tui.feed import Look
-from tui.figures import Answer, Progress, healthy
-from tui.lines import line
-from tui.tally import Tally
+from tui.data import figures
+from tui.data.figures import HealthCheck, PhaseProgress, healthy
+from tui.data.reader import Snapshot
+from tui.data.update_counts import UpdateCounts
+from tui.event_line import format_event
+from tui.formatting import format_bytes, format_duration, plural
 from tui.widgets.badge import badge
 from tui.widgets.bar import bar
-from tui.widgets.curves import Curves
-from tui.words import duration, plural, size
+from tui.widgets.loss_curves import LossCurves
 
 SIGNS = {True: ("✓ yes", "green"), False: ("✗ no ", "red"), None: ("?    ", "yellow")}
 EVENTS = 100  # all that are known are in the log
@@ -32,40 +32,40 @@ Slowest = Sequence[tuple[str, float]]
 STYLES = {"info": "", "warning": "yellow", "error": "red"}
 
 
-class Overview(Vertical):
+class OverviewPane(Vertical):
     """Answers above, curves and people in the middle, what happened below."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self._tally = Tally()
+        self._tally = UpdateCounts()
 
     def compose(self) -> ComposeResult:
         """The four parts."""
         yield Static(id="run")
         with Horizontal(id="middle"):
-            yield Curves(id="curves")
+            yield LossCurves(id="curves")
             yield Static(id="people")
         with VerticalScroll(id="happened"):
             yield Static(id="events")
 
-    def show(self, look: Look) -> None:
-        """Put a look on the screen."""
-        view = look.view
+    def show(self, snapshot: Snapshot) -> None:
+        """Show a snapshot on the screen."""
+        view = snapshot.view
         if view is None:
             return
         width = self.size.width
         # What the banner warns of is no health, whatever the last view said.
-        level, trouble = banner(look, view.info.name, time.monotonic())
-        well = healthy(view) if level in ("", "note") else Answer(False, trouble)
+        level, trouble = banner(snapshot, view.info.name, time.monotonic())
+        well = healthy(view) if level in ("", "note") else HealthCheck(False, trouble)
         slowest = self._tally.slowest(view)
-        health = recorded(view) if look.state == "replay" else answer(well)
+        health = recorded(view) if snapshot.state == "replay" else answer(well)
         self.query_one("#run", Static).update(head(view, health, slowest, width))
-        self.query_one(Curves).show(view.versions, view.info.phases)
+        self.query_one(LossCurves).show(view.versions, view.info.phases)
         compact = self.screen.has_class("-narrow") or self.screen.has_class("-low")
         self.query_one("#people", Static).update(people(view, slowest, "  " if compact else "\n  "))
         # The newest on top: it is seen without scrolling, whatever the height.
         newest = reversed(view.events[-EVENTS:])
-        lines = [Text(line(event), STYLES[event.level]) for event in newest]
+        lines = [Text(format_event(event), STYLES[event.level]) for event in newest]
         self.query_one("#events", Static).update(Text("\n").join(lines))
 
 
@@ -98,7 +98,7 @@ def _lines(
     yield "pace", Text(_pace(view))
 
 
-def answer(given: Answer) -> Text:
+def answer(given: HealthCheck) -> Text:
     """A sign, a word, and the reason."""
     sign, style = SIGNS[given.good]
     return Text.assemble((sign, style), "  ", given.text)
@@ -114,7 +114,7 @@ def recorded(view: FederationView) -> Text:
     return Text.assemble(("⏵ recorded", "cyan"), "  ", ", ".join(parts))
 
 
-def phases(info: RunInfo, progress: Progress | None) -> Text:
+def phases(info: RunInfo, progress: PhaseProgress | None) -> Text:
     """All phases in a row: done, in progress and how far, to come."""
     text, names, now = Text(), info.phases, info.phase
     for at, name in enumerate(names):
@@ -133,13 +133,18 @@ def _pace(view: FederationView) -> str:
     info, versions = view.info, view.versions
     speed = figures.pace(versions, info.updated_at)
     left = figures.seconds_left(info.version, info.total_versions, speed)
-    parts = [f"↑ {size(figures.bytes_up(versions))}", f"↓ ≈{size(figures.bytes_down(versions))}"]
+    parts = [
+        f"↑ {format_bytes(figures.bytes_up(versions))}",
+        f"↓ ≈{format_bytes(figures.bytes_down(versions))}",
+    ]
     over = info.status in ("finished", "stopped", "failed")
     if speed is not None and not over:
         parts.insert(0, f"{speed.updates:.1f} updates/min")
         parts.insert(1, f"{figures.tokens_per_s(view.workers):,.0f} tokens/s")
     if left is not None and not over:
-        parts.insert(2, f"{duration(left)} left" if left < LONG_S else "more than a month left")
+        parts.insert(
+            2, f"{format_duration(left)} left" if left < LONG_S else "more than a month left"
+        )
     return ", ".join(parts)
 
 

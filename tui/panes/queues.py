@@ -13,12 +13,12 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.widgets import Static
 
-from common.protocol.records import VersionSummary
+from common.protocol.versions import VersionSummary
 from common.store.view import FederationView, QueueRow
-from tui import history
-from tui.feed import Look
-from tui.history import SiteQueues
-from tui.widgets.rows import Rows
+from tui.data import history
+from tui.data.history import SiteQueues
+from tui.data.reader import Snapshot
+from tui.widgets.row_list import RowList
 
 SITES = (
     "               tasks                        updates",
@@ -27,41 +27,41 @@ SITES = (
 VERSIONS = "version  phase time         size  digest      train  holdout        updates"
 
 
-class Queues(Vertical):
+class QueuesPane(Vertical):
     """Sites above, versions below."""
 
     DEFAULT_CSS = """
-    Queues > #queues-head { height: auto; }
-    Queues > #queues-sites { height: 1fr; }
-    Queues > #queues-dead { height: auto; }
-    Queues > #queues-dead.some { color: $text-warning; }
-    Queues > #queues-versions { height: 1fr; border-top: solid $panel; }
+    QueuesPane > #queues-head { height: auto; }
+    QueuesPane > #queues-sites { height: 1fr; }
+    QueuesPane > #queues-dead { height: auto; }
+    QueuesPane > #queues-dead.some { color: $text-warning; }
+    QueuesPane > #queues-versions { height: 1fr; border-top: solid $panel; }
     """
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
         self._run = ""
-        self._samples: tuple[history.Sample, ...] = ()
+        self._samples: tuple[history.QueueSample, ...] = ()
         self._versions: tuple[VersionSummary, ...] = ()
 
     def compose(self) -> ComposeResult:
         """Groups of columns; one line a site; the dead letters; one line a version."""
         yield Static(Text(SITES[0], style="bold"), id="queues-head")
-        yield Rows(header=SITES[1], empty="no queue is known", id="queues-sites")
+        yield RowList(header=SITES[1], empty="no queue is known", id="queues-sites")
         yield Static(id="queues-dead", markup=False)
-        yield Rows(header=VERSIONS, empty="no version yet", id="queues-versions")
+        yield RowList(header=VERSIONS, empty="no version yet", id="queues-versions")
 
-    def show(self, look: Look) -> None:
+    def show(self, snapshot: Snapshot) -> None:
         """Take in what is new."""
-        view = look.view
+        view = snapshot.view
         if view is None:
             return
         if view.info.run != self._run:  # its sites count from zero
             self._run, self._samples = view.info.run, ()
-        sample = history.sample(look.seen, view.queues, view.clients)
+        sample = history.sample(snapshot.read_at, view.queues, view.clients)
         self._samples = history.remember(self._samples, sample)
         sites = history.sites(view.queues, self._samples)
-        self.query_one("#queues-sites", Rows).put(
+        self.query_one("#queues-sites", RowList).put(
             [each.site for each in sites], lambda row: _site(sites[row])
         )
         self._dead(history.dead(view.queues))
@@ -81,7 +81,7 @@ class Queues(Vertical):
     def _take(self, view: FederationView) -> None:
         self._versions = view.versions
         newest, phases = view.versions[::-1], view.info.phases
-        self.query_one("#queues-versions", Rows).put(
+        self.query_one("#queues-versions", RowList).put(
             [each.version for each in newest], lambda row: _version(newest[row], phases)
         )
 

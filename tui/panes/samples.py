@@ -19,9 +19,9 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.widgets import Static
 
-from common.protocol.records import SampleAnswer
-from tui.feed import Look
-from tui.widgets.rows import Rows
+from common.protocol.versions import SampleAnswer
+from tui.data.reader import Snapshot
+from tui.widgets.row_list import RowList
 
 COLUMN = 32  # of the terminal's columns, that an answer wants to be read in
 FEWEST = 3  # answers side by side; below, more of them are seen one below the other
@@ -50,14 +50,14 @@ def beside(answers: Sequence[SampleAnswer], newest: int | None) -> list[SampleAn
     return base + [each for each in reversed(later) if newest is None or each.version <= newest]
 
 
-class Samples(Vertical):
+class SamplesPane(Vertical):
     """Prompts above; below, the answers to the one under the cursor."""
 
     DEFAULT_CSS = """
-    Samples > #samples-prompts { height: auto; max-height: 5; min-height: 2; }
-    Samples > #samples-asked { height: auto; max-height: 6; border-top: solid $panel; }
-    Samples > #samples-head { height: 1; background: $panel; }
-    Samples #samples-answers { height: auto; }
+    SamplesPane > #samples-prompts { height: auto; max-height: 5; min-height: 2; }
+    SamplesPane > #samples-asked { height: auto; max-height: 6; border-top: solid $panel; }
+    SamplesPane > #samples-head { height: 1; background: $panel; }
+    SamplesPane #samples-answers { height: auto; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         # Before the table's own, which would scroll sideways where there is nothing.
@@ -73,7 +73,7 @@ class Samples(Vertical):
 
     def compose(self) -> ComposeResult:
         """The prompts; the chosen one in full; the answers."""
-        yield Rows(header=PROMPTS, id="samples-prompts")
+        yield RowList(header=PROMPTS, id="samples-prompts")
         yield Static(id="samples-asked", markup=False)
         yield Static(id="samples-head", markup=False)
         with VerticalScroll():
@@ -83,9 +83,9 @@ class Samples(Vertical):
         """Say what to do before anything is there."""
         self._draw()
 
-    def show(self, look: Look) -> None:
+    def show(self, snapshot: Snapshot) -> None:
         """Take in what is new."""
-        view = look.view
+        view = snapshot.view
         samples = view.samples if view else ()
         if view is None or samples is self._samples:
             return
@@ -95,7 +95,7 @@ class Samples(Vertical):
         }
         kinds = {sample.asked: sample.kind for sample in samples}
         asked = prompts(samples)
-        self.query_one(Rows).put(
+        self.query_one(RowList).put(
             asked, lambda row: Text(f"{row + 1:>2} {kinds[asked[row]]:<3} {asked[row]}")
         )
         self._draw()
@@ -114,13 +114,13 @@ class Samples(Vertical):
         """Other columns fit."""
         self._draw()
 
-    @on(Rows.Moved)
-    def _moved(self, message: Rows.Moved) -> None:
+    @on(RowList.CursorMoved)
+    def _moved(self, message: RowList.CursorMoved) -> None:
         message.stop()
         self._draw()
 
     def _answers(self) -> list[SampleAnswer]:
-        chosen = self.query_one(Rows).key
+        chosen = self.query_one(RowList).key
         return [sample for sample in self._samples if sample.asked == chosen]
 
     def _draw(self) -> None:

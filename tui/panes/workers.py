@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from common.protocol.records import Heartbeat
+from common.protocol.heartbeat import Heartbeat
 from common.store.view import FederationView
-from tui.feed import Look
-from tui.panes.listing import Listing
+from tui.data.reader import Snapshot
+from tui.formatting import MISSING
+from tui.panes.table_pane import TablePane
 from tui.widgets.bar import bar
 from tui.widgets.cell import LEAST, Cell, number, state, word
-from tui.widgets.table import Column
-from tui.words import MISSING
+from tui.widgets.live_table import Column
 
 COLUMNS = (
     Column("worker", "worker", 16),
@@ -28,22 +28,22 @@ COLUMNS = (
 )
 
 
-class Workers(Listing):
+class WorkersPane(TablePane):
     """One row per heartbeat."""
 
     COLUMNS = COLUMNS
     NOUN = "worker"
 
-    def rows(self, look: Look) -> dict[str, dict[str, Cell]]:
+    def rows(self, snapshot: Snapshot) -> dict[str, dict[str, Cell]]:
         """By site and id."""
-        if look.view is None:
+        if snapshot.view is None:
             return {}
-        done = self.tally.by_worker(look.view)
+        done = self.tally.by_worker(snapshot.view)
         return {
             (key := f"{worker.site}/{worker.worker_id}"): _row(
-                look.view, worker, look.clock, len(done.get(key, ()))
+                snapshot.view, worker, snapshot.wall_time, len(done.get(key, ()))
             )
-            for worker in look.view.workers
+            for worker in snapshot.view.workers
         }
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
+from tui.formatting import MISSING, format_number
 from tui.widgets.badge import badge
-from tui.words import MISSING, decimals
 
 LEAST = float("-inf")  # what is missing sorts below every number
 
@@ -36,7 +36,7 @@ def number(value: float | None, digits: int = 0, suffix: str = "") -> Cell:
     """A number, right-aligned."""
     if value is None:
         return Cell(MISSING, LEAST, right=True)
-    shown = f"{value:,.0f}" if digits == 0 else decimals(value, digits)
+    shown = f"{value:,.0f}" if digits == 0 else format_number(value, digits)
     return Cell(shown + suffix, value, right=True)
 
 

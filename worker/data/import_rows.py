@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import get_args
 
 from common.errors import DataError, FcclError
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from learning.data import rows
-from learning.data.rows import Row
+from learning.data.row_types import Row
 
 
-def bring(sources: Sequence[Path], site: str, out: Path, say: Callable[[str], None]) -> Path:
+def import_rows(sources: Sequence[Path], site: str, out: Path, say: Callable[[str], None]) -> Path:
     """The directory of client files to serve.
 
     Args:
@@ -61,14 +61,14 @@ def _read(source: Path, say: Callable[[str], None]) -> dict[RowKind, Sequence[Ro
     why: FcclError | None = None
     for kind in get_args(RowKind):
         with contextlib.suppress(DataError):
-            loaded = rows.load(kind, str(source), say=lambda line: None)
+            loaded = rows.load(kind, str(source), on_message=lambda line: None)
             found[kind] = loaded.rows
             left = f", {len(loaded.skipped)} skipped" if loaded.skipped else ""
             say(f"{source}: {len(loaded.rows)} {kind} rows{left}")
     if not found:
         for kind in get_args(RowKind):
             try:
-                rows.load(kind, str(source), say=lambda line: None)
+                rows.load(kind, str(source), on_message=lambda line: None)
             except DataError as error:
                 why = why or error
         raise DataError(

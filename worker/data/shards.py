@@ -14,8 +14,9 @@ from typing import Any, get_args
 from transformers import PreTrainedTokenizerBase
 
 from common.errors import DataError
-from common.protocol.records import ROW_KINDS, RowKind, TrainTask
-from learning.data import rows, shards
+from common.protocol.fields import ROW_KINDS, RowKind
+from common.protocol.tasks import TrainTask
+from learning.data import rows, splits
 from learning.objectives.registry import Objective
 
 HELDOUT = "heldout"
@@ -69,7 +70,7 @@ class ClientData:
         found: dict[str, dict[RowKind, int]] = {client: {} for client in self.clients()}
         for kind in get_args(RowKind):
             for client, path in self.files(kind).items():
-                found[client][kind] = len(shards.split(rows.read(kind, path).rows).train)
+                found[client][kind] = len(splits.split_rows(rows.read(kind, path).rows).train)
         return found
 
     def shard(
@@ -83,10 +84,10 @@ class ClientData:
         wanted = ShardRequest(
             task.client_id, ROW_KINDS[task.objective], task.labels, task.training.max_length
         )
-        whole = self.of(wanted, objective, tokenizer)
+        whole = self.load(wanted, objective, tokenizer)
         return TokenisedShard(whole.train, whole.holdout[:HOLDOUT_EXAMPLES])
 
-    def of(
+    def load(
         self, wanted: ShardRequest, objective: Objective, tokenizer: PreTrainedTokenizerBase
     ) -> TokenisedShard:
         """The rows of a client, ready to train on, with all of its holdout.
@@ -109,7 +110,7 @@ class ClientData:
                 f"{self._directory} has no rows of {client} for {_LEARNED[kind]}",
                 f"check --data: there must be a file {client}_{kind}.jsonl",
             )
-        own = shards.split(rows.read(kind, path).rows)
+        own = splits.split_rows(rows.read(kind, path).rows)
         learned = objective.encode(tokenizer, own.train, length)
         measured = objective.encode(tokenizer, own.holdout, length)
         if not learned.examples or not measured.examples:

@@ -23,8 +23,11 @@ from filelock import Timeout
 from common.clock import Clock
 from common.config.config import IncrementalConfig
 from common.errors import DataError, ModelError, StoreError, WireError
-from common.protocol.records import ROW_KINDS, CurrentModel, InboxFigures, Receipt, TrainTask
+from common.protocol.fields import ROW_KINDS
+from common.protocol.heartbeat import InboxFigures
+from common.protocol.tasks import Receipt, TrainTask
 from common.protocol.tensors import Tensors
+from common.protocol.versions import CurrentModel
 from learning.models import lora
 from worker.data.shards import ClientData
 from worker.incremental.inbox import schema
@@ -34,9 +37,9 @@ from worker.incremental.serving import served_run
 from worker.incremental.training.shadow import ShadowModel, row
 from worker.incremental.training.trainer import ClientContext, IncrementalTrainer
 from worker.models.loaded import ModelCache
-from worker.models.source import ArtifactSource
-from worker.spool import Pending, Slot, client_lock
-from worker.trainer import NOTHING, IncrementalStart
+from worker.models.source import ModelSource
+from worker.spool import PendingUpdate, Slot, client_lock
+from worker.trainer import NO_START, IncrementalStart
 
 BATCH = 256  # items that are learned in one go
 KEEP_S = 5.0  # between two writes of the newest version to the disk
@@ -94,7 +97,7 @@ class Learner:
         config: IncrementalConfig,
         data: ClientData,
         models: ModelCache,
-        source: ArtifactSource,
+        source: ModelSource,
         slot: Slot,
         clock: Clock,
         voice: Callbacks,
@@ -139,7 +142,7 @@ class Learner:
     def between_steps(self, task: TrainTask, abandon: Flag) -> None:
         """Look into them while a task trains, and leave its model as it was."""
         due = dict.fromkeys([*self._watch.due(), *self._tutor.answered()])
-        loaded = self._models.at_hand
+        loaded = self._models.current
         if not due or loaded is None:
             return
         mode, trained = loaded.model.training, lora.read_adapter(loaded.model)
@@ -180,7 +183,7 @@ class Learner:
         client = task.client_id
         path = self._paths.get(client)
         if path is None or not path.exists():
-            return NOTHING
+            return NO_START
         model = _model_of(task)
         try:
             with LearningStore(path) as book:
@@ -191,7 +194,7 @@ class Learner:
                 self._remember(client, book)
         except DataError as error:
             self._voice.told("waiting", f"the inbox of {client}: {error}"[:500])
-            return NOTHING
+            return NO_START
         self._say()
         return start
 
@@ -199,7 +202,7 @@ class Learner:
         """A task was abandoned or refused: nothing rides in it."""
         self._settled(f"{task.task_id}.{task.attempt}", accepted=False)
 
-    def apply_receipt(self, pending: Pending, receipt: Receipt) -> None:
+    def apply_receipt(self, pending: PendingUpdate, receipt: Receipt) -> None:
         """An update has its receipt. From any thread; again is harmless."""
         accepted = receipt.state == "accepted" and receipt.attempt == pending.attempt
         self._settled(pending.update_id, accepted=accepted)
@@ -289,7 +292,7 @@ class Learner:
             book.enter(self._place.run)
             self._entered.add(client)
         if recover and (local := book.local(self._place.run)) and local.ride:
-            if not self._slot.spooled(local.ride):
+            if not self._slot.is_spooled(local.ride):
                 book.settle(local.ride, accepted=False)
             else:
                 self._rides[local.ride] = client

@@ -11,18 +11,19 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from common.protocol.records import LoraSpec, ObjectiveName
-from learning.models import for_objective, lora
-from learning.models.lora import Adapted
-from learning.training.compiling import compile_blocks
+from common.protocol.fields import ObjectiveName
+from common.protocol.tasks import LoraSpec
+from learning.models import lora, objective_model
+from learning.models.lora import AdaptedModel
+from learning.training.compilation import compile_blocks
 from learning.training.device import Compute
 
 
 @dataclass(frozen=True)
-class Loaded:
+class AdapterModel:
     """A model in memory."""
 
-    model: Adapted
+    model: AdaptedModel
     tokenizer: PreTrainedTokenizerBase
 
 
@@ -32,10 +33,10 @@ class ModelCache:
     def __init__(self, compute: Compute) -> None:
         self.compute = compute
         self._key: tuple[object, ...] = ()
-        self._loaded: Loaded | None = None
+        self._loaded: AdapterModel | None = None
 
     @property
-    def at_hand(self) -> Loaded | None:
+    def current(self) -> AdapterModel | None:
         """What is loaded now."""
         return self._loaded
 
@@ -46,7 +47,7 @@ class ModelCache:
         digest: str,
         settings: LoraSpec | None,
         labels: Sequence[str],
-    ) -> Loaded:
+    ) -> AdapterModel:
         """The model for an objective; the one at hand, if it is that.
 
         Args:
@@ -62,9 +63,9 @@ class ModelCache:
         key = (digest, settings, objective == "classification", tuple(labels))
         if self._loaded is None or self._key != key:
             self._loaded = None  # the old one's memory first
-            found = for_objective.load_for(objective, base, labels, self.compute.device)
+            found = objective_model.load_for_objective(objective, base, labels, self.compute.device)
             model = lora.attach(found.model, settings, seed=0)  # its tensors are overwritten
             if self.compute.compiled:
                 compile_blocks(model)
-            self._key, self._loaded = key, Loaded(model, found.tokenizer)
+            self._key, self._loaded = key, AdapterModel(model, found.tokenizer)
         return self._loaded

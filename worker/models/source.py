@@ -12,8 +12,9 @@ from threading import Event as Flag
 
 from common.errors import ModelError, StoreError, WireError
 from common.protocol import codec
-from common.protocol.records import Adapter, BaseRef, CurrentModel, TrainTask
+from common.protocol.tasks import BaseRef, TrainTask
 from common.protocol.tensors import Tensors
+from common.protocol.versions import Adapter, CurrentModel
 from common.protocol.wire import unpack
 from common.store.store import CHUNK, Store
 from learning.models import base
@@ -23,7 +24,7 @@ POLL_S = 0.5
 FETCHING = "fetching the base model"
 
 
-class ArtifactSource:
+class ModelSource:
     """Finds models for one run."""
 
     def __init__(self, store: Store, run: str, cache: Path, report: ProgressCallback) -> None:

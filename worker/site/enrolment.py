@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 
 from broker.protocol import Broker, Message, Site, Topology
 from common.errors import BrokerError, JoinError, StoreAccessError, StoreError
-from common.protocol.records import Enrolment, RowKind
+from common.protocol.fields import RowKind
+from common.protocol.membership import Enrolment
 from common.protocol.wire import pack
 from common.store.store import Store
 
@@ -16,7 +17,7 @@ ASK_S = 10.0  # until the coordinator answers
 DOUBT_S = 5.0  # refused by the store for so long: then the broker is asked, too
 
 
-class Enrolments:
+class EnrolmentRequests:
     """The clients of one worker in one run; `attend` is called between tasks."""
 
     def __init__(
@@ -106,14 +107,14 @@ class Enrolments:
             return
         self._doubted = now
         if self._refused():
-            raise out(self._site.name)
+            raise revoked_error(self._site.name)
         self._told("waiting", "the store does not know this site; the coordinator fills it again")
 
 
 _REMEDY = "ask its operator for a new token (`fccl invite SITE --again`)"
 
 
-def out(site: str) -> JoinError:
+def revoked_error(site: str) -> JoinError:
     """What a site is told that neither server lets in."""
     return JoinError(
         f"both servers refuse the credentials of site {site}: it was revoked, or it has joined"

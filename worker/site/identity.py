@@ -79,7 +79,7 @@ class Identity:
     admitted: bool
 
 
-def folder(state: Path, name: str, site: str) -> Path:
+def identity_dir(state: Path, name: str, site: str) -> Path:
     """Where an identity lies."""
     return state / "sites" / f"{name}.{site}"
 
@@ -118,7 +118,7 @@ def find(state: Path, site: str) -> Path | None:
     return found[0].parent if found else None
 
 
-def config_of(identity: Identity, place: Path) -> FederationConfig:
+def worker_config(identity: Identity, place: Path) -> FederationConfig:
     """How an invited worker reaches its federation."""
     ca = str(place / "ca.pem") if identity.ca else None
     user = site_user(identity.name, identity.site)

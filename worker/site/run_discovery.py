@@ -14,7 +14,7 @@ POLL_S = 1.0
 OVER = ("finished", "failed")
 
 
-def info(store: Store, run: str) -> RunInfo | None:
+def read_info(store: Store, run: str) -> RunInfo | None:
     """What the coordinator last told about a run.
 
     Raises:
@@ -24,12 +24,12 @@ def info(store: Store, run: str) -> RunInfo | None:
     return None if raw is None else unpack(RunInfo, raw)[0]
 
 
-def ended(store: Store, name: str, run: str) -> str:
+def end_reason(store: Store, name: str, run: str) -> str:
     """Why there will be no more tasks of a run; empty while there may be."""
     try:
         if store.get_run(name) not in (run, None):
             return f"another run is now called {name}"
-        found = info(store, run)
+        found = read_info(store, run)
     except StoreError:
         return ""
     return f"run {name} is {found.status}: {found.detail}" if found and found.status in OVER else ""
@@ -44,7 +44,7 @@ def find_run(store: Store, name: str, stop: Flag, told: Callable[[str, str], Non
     while not stop.is_set():
         try:
             run = store.get_run(name)
-            found = info(store, run) if run else None
+            found = read_info(store, run) if run else None
             if run and found and found.status not in OVER:
                 return run
             text = f"waiting for the coordinator of run {name}"
@@ -58,7 +58,7 @@ def find_run(store: Store, name: str, stop: Flag, told: Callable[[str, str], Non
     return None
 
 
-def runs(
+def follow_runs(
     store: Store, name: str, stop: Flag, told: Callable[[str, str], None], *, forever: bool
 ) -> Iterator[str]:
     """The ids of the runs to serve, each when the one before is over; none after `stop`.

@@ -12,9 +12,11 @@ from textual.message import Message
 from textual.pilot import Pilot
 from textual.widget import Widget
 
-from common.protocol.records import Event, Heartbeat, SampleAnswer, UpdateSummary, VersionSummary
+from common.protocol.feed import Event
+from common.protocol.heartbeat import Heartbeat
+from common.protocol.versions import SampleAnswer, UpdateSummary, VersionSummary
 from common.store.view import ClientRow, FederationView, QueueRow, RunInfo
-from tui.feed import Look
+from tui.data.reader import Snapshot
 
 LONG = 20.0
 """Bounds a wait for something that must come; seconds."""
@@ -23,7 +25,7 @@ LONG = 20.0
 class Pane(Protocol):
     """What the app asks of a pane."""
 
-    def show(self, look: Look) -> None: ...
+    def show(self, snapshot: Snapshot) -> None: ...
 
 
 class Host(App[None]):
@@ -162,7 +164,7 @@ def info(**changed: Any) -> RunInfo:
 
 def look(
     *,
-    seen: float = 1.0,
+    read_at: float = 1.0,
     clients: Sequence[ClientRow] = (),
     workers: Sequence[Heartbeat] = (),
     queues: Sequence[QueueRow] = (),
@@ -170,7 +172,7 @@ def look(
     events: Sequence[Event] = (),
     samples: Sequence[SampleAnswer] = (),
     **changed: Any,
-) -> Look:
+) -> Snapshot:
     """A live look at a run of that kind."""
     view = FederationView(
         info=info(**changed),
@@ -181,4 +183,4 @@ def look(
         events=tuple(events),
         samples=tuple(samples),
     )
-    return Look("live", view, seen=seen, moved=seen)
+    return Snapshot("live", view, read_at=read_at, changed_at=read_at)

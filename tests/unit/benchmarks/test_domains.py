@@ -6,7 +6,7 @@ from sklearn.linear_model import LogisticRegression
 
 from benchmarks.domains import NAMES, flipped, reviews, statements
 from benchmarks.statements import DOMAINS, Aspect
-from learning.data.labelled import Labelled
+from learning.data.row_types import LabelledText
 from learning.synthetic.sentiment import LABELS
 
 
@@ -15,7 +15,7 @@ def aspects(name: str) -> list[Aspect]:
     return [*domain.common, *(own for subject in domain.subjects for own in subject.aspects)]
 
 
-def told(rows: list[Labelled], name: str, *, unheard: bool) -> list[str]:
+def told(rows: list[LabelledText], name: str, *, unheard: bool) -> list[str]:
     """The labels that the statements in the texts have; `?` where none or both sides speak."""
     sides = {
         label: [
@@ -57,7 +57,7 @@ def test_words_learned_by_heart_do_not_tell_reviews_to_measure_by(name: str) -> 
     )
     count = CountVectorizer(token_pattern=r"\w+").fit([row.text for row in learn])
 
-    def figures(rows: list[Labelled]) -> tuple[object, list[str]]:
+    def figures(rows: list[LabelledText]) -> tuple[object, list[str]]:
         return count.transform([row.text for row in rows]), [row.label for row in rows]
 
     model = LogisticRegression(max_iter=1000).fit(*figures(learn))

@@ -11,7 +11,7 @@ import pytest
 
 from cli.console import Output
 from cli.jsonlog import JsonLog, JsonStream
-from common.protocol.records import Event
+from common.protocol.feed import Event
 
 
 @pytest.fixture

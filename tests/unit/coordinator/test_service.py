@@ -29,17 +29,13 @@ from broker.protocol import LOCAL, Consumer, Delivery, Message, Site, Topology
 from common.config.config import FederationConfig, parse
 from common.errors import BrokerError, FencedError, StoreError
 from common.protocol import codec
-from common.protocol.records import (
-    BaseRef,
-    Event,
-    Heartbeat,
-    RowKind,
-    SampleAnswer,
-    TaskRefusal,
-    TrainTask,
-    Update,
-)
+from common.protocol.feed import Event
+from common.protocol.fields import RowKind
+from common.protocol.heartbeat import Heartbeat
+from common.protocol.tasks import BaseRef, TaskRefusal, TrainTask
 from common.protocol.tensors import Tensors
+from common.protocol.updates import Update
+from common.protocol.versions import SampleAnswer
 from common.protocol.wire import pack, unpack
 from common.store import view
 from common.store.store import Store

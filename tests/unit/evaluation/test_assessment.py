@@ -14,8 +14,8 @@ import torch
 
 from common.config.config import PhaseConfig, parse
 from common.errors import RunError
-from common.protocol.records import VersionSummary
 from common.protocol.tensors import Tensors
+from common.protocol.versions import VersionSummary
 from coordinator.storage import run as runs
 from evaluation import opening, run_record
 from evaluation.assessment import Assessment, assess, kinds, versions_to_evaluate
@@ -24,9 +24,7 @@ from evaluation.evaluator import HELDOUT, EvaluationLimits, Evaluator, pick_even
 from evaluation.opening import Opened
 from evaluation.prompts import printable_line
 from learning.data import rows as rows_of
-from learning.data.instructions import Instruction
-from learning.data.labelled import Labelled
-from learning.data.preferences import Preference
+from learning.data.row_types import Instruction, LabelledText, PreferencePair
 from learning.evaluation.evaluate import evaluate
 from learning.objectives.classification import predict
 from learning.training.device import Compute
@@ -83,13 +81,13 @@ def filled(place: Path) -> Path:
     )
     rows_of.write(
         place / "va.jsonl",
-        [Preference(f"Is {i} odd?", f"It is {i}.", "No idea.") for i in range(60)],
+        [PreferencePair(f"Is {i} odd?", f"It is {i}.", "No idea.") for i in range(60)],
     )
     words = [("good", "it was a good film"), ("bad", "dull and slow plot")]
     rows_of.write(
         place / "cls.jsonl",
         [
-            Labelled(f"{text}{' very' * (i % 30)}", label)
+            LabelledText(f"{text}{' very' * (i % 30)}", label)
             for i in range(30)
             for label, text in words
         ],

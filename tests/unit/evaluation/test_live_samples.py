@@ -10,7 +10,7 @@ import pytest
 
 from common.errors import RunError
 from common.files import append_jsonl
-from common.protocol.records import SampleAnswer
+from common.protocol.versions import SampleAnswer
 from common.run_directory import samples
 from coordinator.core.events import LogEvent
 from coordinator.storage import run as runs

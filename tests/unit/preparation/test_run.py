@@ -12,8 +12,9 @@ from transformers import BertConfig, GPT2Config, RobertaConfig, T5Config
 from common.config import config as configuration
 from common.config.config import FederationConfig
 from common.errors import ConfigError, DataError, ModelError
+from common.protocol.fields import RowKind
 from coordinator.storage import run as runs
-from learning.data.rows import Kind, read
+from learning.data.rows import read
 from learning.models import base
 from learning.models.base import BaseModel
 from preparation.run import (
@@ -306,7 +307,7 @@ def test_a_plan_of_two_kinds_takes_the_fields_of_both(field: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "field"), [("sft", "chosen"), ("sft", "text"), ("va", "output")])
-def test_a_field_that_no_row_of_the_plan_has_is_refused(kind: Kind, field: str) -> None:
+def test_a_field_that_no_row_of_the_plan_has_is_refused(kind: RowKind, field: str) -> None:
     phase = {"sft": {}, "va": DPO}[kind]
     with pytest.raises(ConfigError, match=rf"data\.columns names '{field}'"):
         check_columns(config(phase, data={"columns": {field: "x"}}))

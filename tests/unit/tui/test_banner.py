@@ -8,7 +8,7 @@ import pytest
 
 from common.store.view import FederationView, RunInfo, RunStatus
 from tui.banner import OLD_S, SILENT_S, banner
-from tui.feed import Look
+from tui.data.reader import Snapshot
 
 NOW = 1000.0
 
@@ -22,7 +22,7 @@ def view(status: RunStatus = "running") -> FederationView:
     return FederationView(info, (), (), (), (), ())
 
 
-LIVE = Look("live", view(), seen=NOW, moved=NOW)
+LIVE = Snapshot("live", view(), read_at=NOW, changed_at=NOW)
 
 
 def test_a_run_that_is_well_needs_no_words() -> None:
@@ -30,12 +30,12 @@ def test_a_run_that_is_well_needs_no_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("look", "level", "says"),
+    ("snapshot", "level", "says"),
     [
-        (Look(), "note", "connecting"),
-        (Look("waiting"), "note", "waiting for run r"),
+        (Snapshot(), "note", "connecting"),
+        (Snapshot("waiting"), "note", "waiting for run r"),
         (replace(LIVE, state="waiting"), "warning", "lost run r; what is shown is 5 s old"),
-        (Look("lost", detail="no Redis"), "error", "no Redis; trying again"),
+        (Snapshot("lost", detail="no Redis"), "error", "no Redis; trying again"),
         (
             replace(LIVE, state="lost", detail="no Redis"),
             "error",
@@ -44,19 +44,19 @@ def test_a_run_that_is_well_needs_no_words() -> None:
         (LIVE, "warning", "no answer from the store for 5 s"),
         (replace(LIVE, view=view("finished")), "note", "finished: why"),
         (replace(LIVE, view=view("failed")), "error", "failed: why"),
-        (replace(LIVE, view=view("stopped"), seen=NOW + 5), "note", "stopped: why"),
+        (replace(LIVE, view=view("stopped"), read_at=NOW + 5), "note", "stopped: why"),
         (replace(LIVE, view=view("finished"), state="lost"), "note", "finished: why"),
         (replace(LIVE, view=view("stopped"), state="lost"), "error", "trying again"),
     ],
 )
-def test_what_is_not_as_it_should_be_is_said(look: Look, level: str, says: str) -> None:
-    found, text = banner(look, "r", NOW + 5)
+def test_what_is_not_as_it_should_be_is_said(snapshot: Snapshot, level: str, says: str) -> None:
+    found, text = banner(snapshot, "r", NOW + 5)
     assert found == level
     assert says in text
 
 
 def test_a_coordinator_that_stopped_writing_is_noticed_by_the_viewers_own_clock() -> None:
-    later = replace(LIVE, seen=NOW + SILENT_S + 1)
+    later = replace(LIVE, read_at=NOW + SILENT_S + 1)
     assert banner(later, "r", NOW + SILENT_S + 1) == (
         "warning",
         "the coordinator has said nothing for 11 s; if it has died, `fccl coordinator --resume`"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from common.protocol.records import VersionSummary
+from common.protocol.versions import VersionSummary
 from common.store.view import FederationView
-from tests.support.tui.stage import client, heartbeat, info, update, version
-from tui import figures
-from tui.controls import Order, told
+from tests.support.tui.live_app import client, heartbeat, info, update, version
+from tui.data import figures
+from tui.data.command_sender import SentCommand, status_line
+from tui.formatting import format_bytes, format_duration
 from tui.widgets.bar import bar
-from tui.widgets.spark import spark, squeezed
-from tui.words import duration, size
+from tui.widgets.sparkline import downsample, sparkline
 
 # Two updates each at 0 s, 30 s and 60 s.
 THREE = [version(n + 1, update("a"), update("b"), at=30.0 * n) for n in range(3)]
@@ -96,7 +96,7 @@ def test_a_run_is_healthy_while_workers_live_and_nobody_is_out() -> None:
 def test_one_far_slower_than_usual_is_named() -> None:
     quick = [update(name, train_seconds=1.0) for name in "abc"]
 
-    def slow(versions: list[VersionSummary]) -> figures.Answer:
+    def slow(versions: list[VersionSummary]) -> figures.HealthCheck:
         return figures.slow(versions, figures.slowest(figures.by_client(versions)))
 
     assert slow([version(1, *quick)]).good is True
@@ -121,7 +121,7 @@ def test_workers_of_one_name_at_two_sites_are_two() -> None:
 )
 def test_a_phase_is_as_far_as_its_versions(phase: int, at: int, expected: tuple[int, int]) -> None:
     now = info("r", phase=phase, version=at, phases=("sft", "dpo"), phase_ends=(4, 10))
-    assert figures.phase_progress(now) == figures.Progress(*expected)
+    assert figures.phase_progress(now) == figures.PhaseProgress(*expected)
     assert figures.phase_progress(info("r", phase_ends=())) is None, "an older coordinator"
 
 
@@ -129,13 +129,13 @@ def test_bars_say_how_much() -> None:
     assert bar(1, 4, 8) == "██░░░░░░"
     assert bar(0, 0, 2) == "░░"
     assert bar(999, 1000, 4) == "███░", "full only when all is done"
-    assert spark([0.0, None, 1.0, 9.0], 0, 1) == "▁·██"
-    assert squeezed([1.0, 3.0, 5.0, 7.0], 2) == [2.0, 6.0]
+    assert sparkline([0.0, None, 1.0, 9.0], 0, 1) == "▁·██"
+    assert downsample([1.0, 3.0, 5.0, 7.0], 2) == [2.0, 6.0]
 
 
 def test_numbers_read_like_a_person_says_them() -> None:
-    assert [size(n) for n in (999, 1500, 2_000_000)] == ["999 B", "1.5 kB", "2.0 MB"]
-    assert [duration(s) for s in (45, 180, 7500, 273600)] == [
+    assert [format_bytes(n) for n in (999, 1500, 2_000_000)] == ["999 B", "1.5 kB", "2.0 MB"]
+    assert [format_duration(s) for s in (45, 180, 7500, 273600)] == [
         "45 s",
         "3 min",
         "2 h 5 min",
@@ -144,14 +144,14 @@ def test_numbers_read_like_a_person_says_them() -> None:
 
 
 def test_an_order_is_told_as_requested_then_as_what_became_of_it() -> None:
-    order = Order("kick", "client_1", asked=0.0)
-    assert told(order, 2.0) == ("note", "kick client_1: requested 2 s ago")
-    assert told(order, 15.0) == (
+    order = SentCommand("kick", "client_1", asked=0.0)
+    assert status_line(order, 2.0) == ("note", "kick client_1: requested 2 s ago")
+    assert status_line(order, 15.0) == (
         "warning",
         "kick client_1: no answer from the coordinator for 15 s",
     )
-    done = Order("pause", "", asked=0.0, state="done", since=3.0)
-    assert told(done, 4.0) == ("note", "pause: done")
-    assert told(done, 60.0) is None
-    refused = Order("pause", "", asked=0.0, state="refused", since=3.0, reason="it is over")
-    assert told(refused, 4.0) == ("error", "pause: refused: it is over")
+    done = SentCommand("pause", "", asked=0.0, state="done", since=3.0)
+    assert status_line(done, 4.0) == ("note", "pause: done")
+    assert status_line(done, 60.0) is None
+    refused = SentCommand("pause", "", asked=0.0, state="refused", since=3.0, reason="it is over")
+    assert status_line(refused, 4.0) == ("error", "pause: refused: it is over")

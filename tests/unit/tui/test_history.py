@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.tui.views import client, event, queue, update, version
-from tui import history
-from tui.history import Place, Sample
+from tui.data import history
+from tui.data.history import QueueName, QueueSample
 
 
 def test_one_clients_updates_in_a_version_add_up() -> None:
@@ -91,18 +91,18 @@ def test_an_event_leads_to_its_client_before_its_version() -> None:
 @pytest.mark.parametrize(
     ("name", "place"),
     [
-        ("fccl.r.tasks.local", Place("tasks", "local")),
-        ("fccl.r.updates.s-1", Place("updates", "s-1")),
-        ("fccl.r.dead", Place("dead", "")),
-        ("celery", Place("other", "celery")),
-        ("fccl.r.other.x", Place("other", "fccl.r.other.x")),
+        ("fccl.r.tasks.local", QueueName("tasks", "local")),
+        ("fccl.r.updates.s-1", QueueName("updates", "s-1")),
+        ("fccl.r.dead", QueueName("dead", "")),
+        ("celery", QueueName("other", "celery")),
+        ("fccl.r.other.x", QueueName("other", "fccl.r.other.x")),
     ],
 )
-def test_a_queues_name_says_what_it_is_for(name: str, place: Place) -> None:
+def test_a_queues_name_says_what_it_is_for(name: str, place: QueueName) -> None:
     assert history.place(name) == place
 
 
-def sample(at: float, depth: int = 0, issued: int = 0) -> Sample:
+def sample(at: float, depth: int = 0, issued: int = 0) -> QueueSample:
     row = client("a", "s", issued=issued)
     return history.sample(at, [queue("tasks.s", depth)], [row])
 
@@ -121,7 +121,7 @@ def test_a_site_counts_all_its_clients() -> None:
 
 
 def test_samples_older_than_the_window_are_forgotten_but_for_one() -> None:
-    kept: tuple[Sample, ...] = ()
+    kept: tuple[QueueSample, ...] = ()
     for second in range(100):
         kept = history.remember(kept, sample(float(second)), window_s=10.0)
     assert [each.at for each in kept] == [float(s) for s in range(89, 100)]

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from common.config.config import AggregationConfig
-from common.protocol.records import ContributionStats
+from common.protocol.updates import ContributionStats
 from coordinator.aggregation.contribution import contribution_weights
-from learning.data.instructions import Instruction
+from learning.data.row_types import Instruction
 from learning.data.rows import write
-from learning.models import base, loading, lora
-from learning.synthetic.instructions import instructions
+from learning.models import base, loader, lora
+from learning.synthetic.instructions import make_instructions
 from learning.training.device import Compute
 from tests.support.worker_records import no_reference, task
 from worker.data.shards import ClientData
@@ -46,7 +46,7 @@ def stats(
 ) -> dict[str, ContributionStats]:
     """What each client reports after one task from the same version."""
     root = tmp_path_factory.mktemp("corrupted")
-    rows = list(instructions(3, 4 * ROWS))
+    rows = list(make_instructions(3, 4 * ROWS))
     for number, client in enumerate((*CLEAN, CORRUPTED)):
         own = rows[number::4]
         write(root / f"{client}_sft.jsonl", tuple(nonsense(own) if client == CORRUPTED else own))
@@ -55,7 +55,7 @@ def stats(
     torch.set_num_threads(1)  # a tiny model is no faster with more
     compute = Compute(torch.device("cpu"), threads=1, autocast=False)
     adapter = lora.read_adapter(
-        lora.attach(loading.load(path, compute.device).model, task().lora, seed=0)
+        lora.attach(loader.load(path, compute.device).model, task().lora, seed=0)
     )
     trainer = Trainer(ClientData(root), ModelCache(compute))
     found = {}

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from common.protocol import codec
-from common.protocol.records import CodecName
+from common.protocol.fields import CodecName
 from common.protocol.tensors import Tensors
 from worker import error_feedback
 from worker.error_feedback import Residual

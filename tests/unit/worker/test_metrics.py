@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from common.operations.health import Health
-from common.protocol.records import Heartbeat, InboxFigures
+from common.protocol.heartbeat import Heartbeat, InboxFigures
 from tests.support.paths import DOCS
 from tests.support.virtual_federation import stats
 from tests.unit.coordinator.test_service import World

@@ -16,19 +16,19 @@ from safetensors.numpy import load_file
 
 from common.errors import RunError
 from common.protocol import codec
-from common.protocol.records import Update
+from common.protocol.updates import Update
 from common.protocol.wire import unpack
 from tests.support.processes import forked
 from tests.support.worker_records import task, update
 from worker import error_feedback, spool
-from worker.spool import Slot, claim, client_lock, workers
+from worker.spool import Slot, claim_slot, client_lock, count_workers
 
 RUN = "run-1"
 
 
 @pytest.fixture
 def slot(tmp_path: Path) -> Slot:
-    return claim(tmp_path, RUN)
+    return claim_slot(tmp_path, RUN)
 
 
 def test_a_task_is_there_until_it_is_dropped(slot: Slot) -> None:
@@ -42,11 +42,11 @@ def test_a_task_is_there_until_it_is_dropped(slot: Slot) -> None:
 def test_a_restarted_worker_finds_the_task_and_the_updates_of_its_predecessor(
     tmp_path: Path,
 ) -> None:
-    first = claim(tmp_path, RUN)
+    first = claim_slot(tmp_path, RUN)
     first.put_task(task("t2"))
     first.put_update(update("t1", attempt=3), b"data")
     first.release()
-    second = claim(tmp_path, RUN)
+    second = claim_slot(tmp_path, RUN)
     assert second.number == first.number
     assert second.task() == task("t2")
     assert [pending.update_id for pending in second.pending()] == ["t1.3"]
@@ -81,10 +81,10 @@ def test_a_task_of_another_protocol_version_is_forgotten(slot: Slot, tmp_path: P
 
 
 def test_two_workers_never_share_a_slot(tmp_path: Path) -> None:
-    slots = [claim(tmp_path, RUN) for _ in range(3)]
+    slots = [claim_slot(tmp_path, RUN) for _ in range(3)]
     assert [slot.number for slot in slots] == [0, 1, 2]
     slots[1].release()
-    assert claim(tmp_path, RUN).number == 1
+    assert claim_slot(tmp_path, RUN).number == 1
 
 
 def test_the_slot_of_a_killed_process_is_free(tmp_path: Path) -> None:
@@ -93,27 +93,27 @@ def test_the_slot_of_a_killed_process_is_free(tmp_path: Path) -> None:
     process = context.Process(target=hold_a_slot, args=(tmp_path, ready))
     process.start()
     assert ready.wait(60)
-    assert claim(tmp_path, RUN).number == 1
+    assert claim_slot(tmp_path, RUN).number == 1
     process.kill()
     process.join()
-    assert claim(tmp_path, RUN).number == 0
+    assert claim_slot(tmp_path, RUN).number == 0
 
 
 def hold_a_slot(state: Path, ready: multiprocessing.synchronize.Event) -> None:
-    slot = claim(state, RUN)
+    slot = claim_slot(state, RUN)
     ready.set()
     while slot:
         ready.wait()
 
 
 def test_runs_have_slots_of_their_own(tmp_path: Path) -> None:
-    assert (claim(tmp_path, "one").number, claim(tmp_path, "two").number) == (0, 0)
+    assert (claim_slot(tmp_path, "one").number, claim_slot(tmp_path, "two").number) == (0, 0)
 
 
 def test_a_state_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=f"{tmp_path}/file") as caught:
-        claim(tmp_path / "file", RUN)
+        claim_slot(tmp_path / "file", RUN)
     assert "--state" in caught.value.remedy
 
 
@@ -137,26 +137,26 @@ def test_an_update_is_on_the_disk_as_it_travels(slot: Slot) -> None:
 
 
 def test_workers_are_the_living_processes_that_hold_slots_of_any_run(tmp_path: Path) -> None:
-    assert workers(tmp_path) == 0
-    slots = [claim(tmp_path, RUN), claim(tmp_path, RUN), claim(tmp_path, "another")]
-    assert workers(tmp_path) == 1  # all three are this process
+    assert count_workers(tmp_path) == 0
+    slots = [claim_slot(tmp_path, RUN), claim_slot(tmp_path, RUN), claim_slot(tmp_path, "another")]
+    assert count_workers(tmp_path) == 1  # all three are this process
     ended = subprocess.Popen(["true"])
     ended.wait()
     for number, pid in ((7, os.getppid()), (8, ended.pid), (9, "no number")):
         place = tmp_path / RUN / "slots" / str(number)
         place.mkdir()
         (place / "pid").write_text(str(pid))
-    assert workers(tmp_path) == 2  # this one and its parent
-    assert claim(tmp_path, RUN).number == 2  # whatever was counted, the locks are as they were
+    assert count_workers(tmp_path) == 2  # this one and its parent
+    assert claim_slot(tmp_path, RUN).number == 2  # whatever was counted, the locks are as they were
     for slot in slots:
         slot.release()
 
 
 def test_a_released_slot_counts_no_more(tmp_path: Path) -> None:
-    slot = claim(tmp_path, RUN)
-    assert workers(tmp_path) == 1
+    slot = claim_slot(tmp_path, RUN)
+    assert count_workers(tmp_path) == 1
     slot.release()
-    assert workers(tmp_path) == 0
+    assert count_workers(tmp_path) == 0
 
 
 # The residual goes with its update. DELTA is sent by topk, which takes one value of ten: the 5
@@ -203,7 +203,7 @@ def nowhere() -> None:
 
 
 def train_and_die(state: Path, at: Callable[[], None]) -> None:
-    slot = claim(state, RUN)
+    slot = claim_slot(state, RUN)
     train(slot, "t1")
     at()
     train(slot, "t2")
@@ -223,8 +223,8 @@ def test_after_a_kill_the_residual_is_what_the_spooled_updates_left(
     tmp_path: Path, point: Callable[[], None], updates: list[str], other: bool
 ) -> None:
     assert forked(train_and_die, tmp_path, point) == -signal.SIGKILL
-    left = claim(tmp_path, RUN)
-    user = claim(tmp_path, RUN) if other else left  # who trains the client next
+    left = claim_slot(tmp_path, RUN)
+    user = claim_slot(tmp_path, RUN) if other else left  # who trains the client next
     assert [pending.task_id for pending in left.pending()] == updates
     assert (sent(left) + kept(user)).tolist() == (DELTA["w"] * len(updates)).tolist()
     train(user, "t3")
@@ -239,7 +239,7 @@ def test_an_update_that_is_settled_before_its_residual_moved_up_takes_it_along(
     tmp_path: Path,
 ) -> None:
     assert forked(train_and_die, tmp_path, before_the_residual_moves_up) == -signal.SIGKILL
-    left = claim(tmp_path, RUN)
+    left = claim_slot(tmp_path, RUN)
     total = sent(left)
     for pending in left.pending():
         left.drop_update(pending)  # its receipt comes before the client is trained again

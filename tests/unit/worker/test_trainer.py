@@ -12,18 +12,18 @@ import pytest
 import torch
 
 from common.errors import DataError, ModelError
-from common.protocol.records import TrainTask
+from common.protocol.tasks import TrainTask
 from common.protocol.tensors import Tensors
 from learning.data.rows import write
-from learning.models import loading, lora
-from learning.synthetic.instructions import instructions
+from learning.models import loader, lora
+from learning.synthetic.instructions import make_instructions
 from learning.training.device import Compute
 from learning.training.loop import StepReport
 from tests.support.tiny_model import tiny_model, tiny_tokenizer
 from tests.support.worker_records import no_reference, task
 from worker.data.shards import ClientData
 from worker.models.loaded import ModelCache
-from worker.trainer import TrainedTask, Trainer, norm
+from worker.trainer import TrainedTask, Trainer, l2_norm
 
 COMPUTE = Compute(torch.device("cpu"), threads=1, autocast=False)
 
@@ -59,8 +59,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     tiny_model().save_pretrained(root / "base")
     tiny_tokenizer().save_pretrained(root / "base")
     (root / "clients").mkdir()
-    write(root / "clients" / "client_0_sft.jsonl", tuple(instructions(0, 40)))
-    loaded = loading.load(root / "base", COMPUTE.device)
+    write(root / "clients" / "client_0_sft.jsonl", tuple(make_instructions(0, 40)))
+    loaded = loader.load(root / "base", COMPUTE.device)
     adapter = lora.read_adapter(lora.attach(loaded.model, task().lora, seed=7))
     return Place(root / "base", root / "clients", adapter)
 
@@ -75,7 +75,7 @@ def test_the_delta_is_the_local_adapter_minus_the_base_versions(place: Place) ->
     trainer = Trainer(ClientData(place.data), ModelCache(COMPUTE))
     found = trainer.train(task(steps=3), place.base, place.adapter, no_reference(), lambda _: True)
     assert found is not None
-    loaded = trainer._models.at_hand
+    loaded = trainer._models.current
     assert loaded is not None
     local = lora.read_adapter(loaded.model)
     assert found.delta.keys() == place.adapter.keys()
@@ -103,7 +103,7 @@ def test_the_reported_norm_is_the_deltas(place: Place) -> None:
     found = trained(place)
     squares = sum(float((change.astype(np.float64) ** 2).sum()) for change in found.delta.values())
     assert found.stats.delta_norm == pytest.approx(squares**0.5)
-    assert norm({"a": np.array([3.0]), "b": np.array([[4.0]])}) == 5.0
+    assert l2_norm({"a": np.array([3.0]), "b": np.array([[4.0]])}) == 5.0
 
 
 def test_training_lowers_the_loss_on_the_clients_own_holdout(place: Place) -> None:

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import get_args
 
 from common.errors import DataError
-from common.protocol.records import RowKind
-from learning.data import columns
+from common.protocol.fields import RowKind
+from learning.data import row_parser
 
 TASK = "feedback"
 """The stream of an item that names none."""
@@ -111,7 +111,7 @@ def parse(
     check_task(task)
     try:
         item = Item(*_row(_kind(record, tuple(kinds)), record), task)
-    except columns.Unusable as reason:
+    except row_parser.UnusableRow as reason:
         raise DataError(str(reason)) from None
     if labels and item.kind == "cls" and item.fields["label"] not in labels:
         raise DataError("the label is none of the classes", f"they are {listed(labels)}")
@@ -149,7 +149,7 @@ def _kind(record: Mapping[str, object], kinds: tuple[RowKind, ...]) -> RowKind:
     wanted = [kind for kind in _ORDER if kind in (kinds or every)]
 
     def has(kind: RowKind, field: str) -> bool:
-        return not there.isdisjoint(columns.NAMES[kind][field])
+        return not there.isdisjoint(row_parser.COLUMN_NAMES[kind][field])
 
     def whole(kind: RowKind) -> bool:
         return any(all(has(kind, field) for field in form) for form in _FORMS[kind])
@@ -171,13 +171,13 @@ def _kind(record: Mapping[str, object], kinds: tuple[RowKind, ...]) -> RowKind:
 def _row(kind: RowKind, record: Mapping[str, object]) -> tuple[RowKind, dict[str, str]]:
     match kind:
         case "sft":
-            task = columns.instruction(record, {})
+            task = row_parser.parse_instruction(record, {})
             values = (task.instruction, task.input, task.output)
         case "va":
-            pair = columns.preference(record, {})
+            pair = row_parser.parse_preference(record, {})
             values = (pair.prompt, pair.chosen, pair.rejected)
         case "cls":
-            row = columns.labelled(record, {})
+            row = row_parser.parse_labelled_text(record, {})
             return kind, {"text": row.text, "label": row.label}
     return kind, dict(zip(FIELDS[kind], values, strict=True))
 

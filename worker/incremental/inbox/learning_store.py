@@ -20,9 +20,10 @@ from typing import Any
 
 from safetensors.numpy import load, save
 
-from common.protocol.records import InboxFigures, RowKind
+from common.protocol.fields import RowKind
+from common.protocol.heartbeat import InboxFigures
 from common.protocol.tensors import Tensors
-from learning.evaluation.measuring import Measurement
+from learning.evaluation.measurement import Measurement
 from worker.incremental.inbox import schema
 from worker.incremental.report import history, stream
 from worker.incremental.report.history import BatchRecord

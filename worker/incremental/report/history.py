@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from worker.incremental.inbox import schema
 from worker.incremental.report.stream import BEFORE, OWN, TaskMeasurement
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from safetensors.numpy import load
 
 from common.errors import DataError
-from common.protocol.records import CurrentModel
 from common.protocol.tensors import Tensors
+from common.protocol.versions import CurrentModel
 from worker.incremental.inbox import schema
 from worker.incremental.serving import served_run
 

@@ -13,17 +13,17 @@ from pathlib import Path
 import torch
 
 from common.errors import DataError, ModelError
-from common.protocol.records import CurrentModel
 from common.protocol.tensors import Tensors
-from learning.data.labelled import Labelled
-from learning.evaluation.evaluate import Drawn, class_probabilities, generate
+from common.protocol.versions import CurrentModel
+from learning.data.row_types import LabelledText
+from learning.evaluation.evaluate import Sampling, class_probabilities, generate
 from learning.models import base, lora
-from learning.objectives.classification import Classes
-from learning.objectives.template import prompt
-from learning.training.device import Compute, cores
+from learning.objectives.classification import ClassEncoder
+from learning.objectives.template import format_prompt
+from learning.training.device import Compute, available_cores
 from worker.incremental.serving import served_run
 from worker.incremental.serving.client_model import ClientModel, load_client_model
-from worker.models.loaded import Loaded, ModelCache
+from worker.models.loaded import AdapterModel, ModelCache
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Predictor:
             cache: Where base models are.
         """
         self._state, self._client, self._cache = state, client_id, cache
-        compute = Compute(torch.device("cpu"), cores(), autocast=False)
+        compute = Compute(torch.device("cpu"), available_cores(), autocast=False)
         torch.set_num_threads(compute.threads)
         self._models = ModelCache(compute)
         self._now: ClientModel | None = None
@@ -73,7 +73,7 @@ class Predictor:
             self._now = found
         return found
 
-    def reply(self, text: str, new_tokens: int, drawn: Drawn | None = None) -> Prediction:
+    def reply(self, text: str, new_tokens: int, drawn: Sampling | None = None) -> Prediction:
         """What the client's model says, as it is now.
 
         Args:
@@ -110,7 +110,7 @@ class Predictor:
             )
         return found
 
-    def _loaded(self, model: CurrentModel) -> Loaded:
+    def _loaded(self, model: CurrentModel) -> AdapterModel:
         path = base.cached(model.base.digest, self._cache)
         if path is None:
             raise ModelError(
@@ -125,15 +125,15 @@ class Predictor:
         local: bool,
         text: str,
         new_tokens: int,
-        drawn: Drawn | None,
+        drawn: Sampling | None,
     ) -> Prediction:
         loaded = self._loaded(model)
         if model.objective != "classification":
-            asked = [prompt(text)]
+            asked = [format_prompt(text)]
             [answer] = generate(loaded.model, loaded.tokenizer, asked, new_tokens, drawn=drawn)
             return Prediction(model.version, local, answer)
-        row = Labelled(text, model.labels[0])  # of some class: it is not looked at
-        encoded = Classes(model.labels).encode(loaded.tokenizer, [row], model.max_length)
+        row = LabelledText(text, model.labels[0])  # of some class: it is not looked at
+        encoded = ClassEncoder(model.labels).encode(loaded.tokenizer, [row], model.max_length)
         [found] = class_probabilities(loaded.model, encoded.examples, 1)
         ordered = sorted(zip(model.labels, found, strict=True), key=lambda pair: -pair[1])
         return Prediction(model.version, local, ordered[0][0], dict(ordered))

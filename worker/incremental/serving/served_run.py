@@ -17,17 +17,9 @@ from pydantic import BeforeValidator, Field, ValidationError
 from common.errors import DataError, WireError
 from common.files import write_durable
 from common.protocol import codec
-from common.protocol.records import (
-    Adapter,
-    ClassNames,
-    CurrentModel,
-    Identifier,
-    Record,
-    RowKind,
-    RunId,
-    list_to_tuple,
-)
+from common.protocol.fields import ClassNames, Identifier, Record, RowKind, RunId, list_to_tuple
 from common.protocol.tensors import Tensors
+from common.protocol.versions import Adapter, CurrentModel
 from common.protocol.wire import pack, unpack
 
 FILE = "served.json"

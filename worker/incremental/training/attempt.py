@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from common.protocol.records import CurrentModel
+from common.protocol.versions import CurrentModel
 from worker.incremental.inbox.learning_store import LocalModel
 from worker.incremental.report.history import BatchRecord
 from worker.incremental.training.batches import LearningBatch

@@ -13,15 +13,16 @@ from typing import Any
 
 from common.config.config import IncrementalConfig
 from common.errors import DataError
-from common.protocol.records import ROW_KINDS, CurrentModel, RowKind
+from common.protocol.fields import ROW_KINDS, RowKind
 from common.protocol.tensors import Tensors
-from learning.evaluation.measuring import Measurement
+from common.protocol.versions import CurrentModel
+from learning.evaluation.measurement import Measurement
 from worker.data.shards import HOLDOUT_EXAMPLES, ClientData, ShardRequest, TokenisedShard
 from worker.incremental.inbox.learning_store import Entry, LearningStore, add_tensors
 from worker.incremental.training import replay
 from worker.incremental.training.gate import GateFigures, refusal
 from worker.incremental.training.shadow import EvaluationSet, ShadowModel, TrainingSet, label_of
-from worker.trainer import norm
+from worker.trainer import l2_norm
 
 MAX_ANCHORS = (
     128  # rows of the client's own: on few, chance moves the mean loss by what it may rise
@@ -183,7 +184,7 @@ class BatchBuilder:
             new_after=_measured(shadow.measure(after, new)),
             anchor_before=known.anchor_before if known else shadow.measure(before, old),
             anchor_after=shadow.measure(after, old),
-            norm=norm(own),
+            norm=l2_norm(own),
             limit=self._config.max_norm * base,
             task_before=known.task_before if known else shadow.measure(before, prepared.known),
             task_after=shadow.measure(after, prepared.known),
@@ -306,7 +307,7 @@ class BatchBuilder:
     def _own(self, kind: RowKind) -> TokenisedShard | None:
         wanted = ShardRequest(self._client, kind, self._model.labels, self._model.max_length)
         try:
-            return self._shadow.shard(kind, lambda o, t: self._data.of(wanted, o, t))
+            return self._shadow.shard(kind, lambda o, t: self._data.load(wanted, o, t))
         except DataError:
             return None
 
@@ -325,7 +326,7 @@ def helps(figures: GateFigures) -> bool:
 
 def difference_norm(after: Tensors, own: Tensors) -> float:
     """L2 norm of the global version under a model: of after − own."""
-    return norm({name: after[name] - own[name] for name in after})
+    return l2_norm({name: after[name] - own[name] for name in after})
 
 
 def _parted(entries: Sequence[Entry], *, split: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:

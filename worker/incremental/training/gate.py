@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from common.config.config import IncrementalConfig
-from learning.evaluation.measuring import Measurement
+from learning.evaluation.measurement import Measurement
 
 TASK_TOLERANCE, TASK_SLACK = 1.1, 0.03
 """The same of the task that new items are of: so many times, or so many nats. More than of all

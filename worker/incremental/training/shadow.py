@@ -10,20 +10,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.config.config import IncrementalConfig
-from common.protocol.records import ROW_KINDS, CurrentModel, ObjectiveName, RowKind
+from common.protocol.fields import ROW_KINDS, ObjectiveName, RowKind
+from common.protocol.tasks import LocalTraining
 from common.protocol.tensors import Tensors
-from learning.data.instructions import Instruction
-from learning.data.labelled import Labelled
-from learning.data.preferences import Preference
-from learning.evaluation.evaluate import unsorted
-from learning.evaluation.measuring import Measurement
+from common.protocol.versions import CurrentModel
+from learning.data.row_types import Instruction, LabelledText, PreferencePair
+from learning.evaluation.evaluate import restore_order
+from learning.evaluation.measurement import Measurement
 from learning.models import lora
 from learning.objectives import classification, dpo, registry
 from learning.training import loop
 from worker.data.shards import TokenisedShard
 from worker.incremental.inbox.learning_store import Entry
 from worker.incremental.training import replay
-from worker.models.loaded import Loaded
+from worker.models.loaded import AdapterModel
 
 LR_LORA: Mapping[RowKind, float] = {"cls": 3e-4, "sft": 5e-4, "va": 5e-4}
 """AdamW's, at the first step of a lesson. Of a pretrained encoder 5e-4 makes a client forget more
@@ -35,8 +35,8 @@ only make the model surer of itself, which is what anchors pay for: docs/log.md 
 OBJECTIVES: Mapping[RowKind, ObjectiveName] = {kind: name for name, kind in ROW_KINDS.items()}
 _ROWS: Mapping[RowKind, Callable[..., Any]] = {
     "sft": Instruction,
-    "va": Preference,
-    "cls": Labelled,
+    "va": PreferencePair,
+    "cls": LabelledText,
 }
 
 
@@ -76,7 +76,12 @@ class ShadowModel:
     """A loaded model, borrowed: its own adapter is overwritten."""
 
     def __init__(
-        self, loaded: Loaded, model: CurrentModel, config: IncrementalConfig, *, autocast: bool
+        self,
+        loaded: AdapterModel,
+        model: CurrentModel,
+        config: IncrementalConfig,
+        *,
+        autocast: bool,
     ) -> None:
         self._model, self._tokenizer = loaded.model, loaded.tokenizer
         self._about, self._config, self._autocast = model, config, autocast
@@ -146,17 +151,24 @@ class ShadowModel:
             examples = replay.mix(lesson.new, lesson.old, count * config.batch_size, share)
             if lesson.kind == "cls":  # a correction says nothing of how frequent its class is
                 classes = len(self._about.labels)
-                examples = list(classification.adjusted(examples, classes, 1.0))
-            settings = loop.LocalTraining(
+                examples = list(classification.with_logit_adjustment(examples, classes, 1.0))
+            training = LocalTraining(
                 batch_size=config.batch_size,
                 lr=learning_rate(config, lesson.kind, full=self._about.lora is None),
                 steps=count,
+                max_length=self._about.max_length,
+            )
+            objective = self._objective(lesson.kind, SMOOTHING)
+            result = loop.train(
+                self._model,
+                objective,
+                examples,
+                training,
+                on_step,
                 seed=seed,
                 autocast=self._autocast,
                 decay=True,
             )
-            objective = self._objective(lesson.kind, SMOOTHING)
-            result = loop.train(self._model, objective, examples, settings, on_step)
             if result.stopped:
                 return None
             steps, seconds = steps + result.steps, seconds + result.seconds
@@ -171,13 +183,13 @@ class ShadowModel:
         found = classification.predict(self._model, texts, autocast=self._autocast)
         names = ["" for _ in entries]
         # `predict` goes by length, and so does what it found.
-        for place, label in zip(places, unsorted(found.predicted, texts), strict=True):
+        for place, label in zip(places, restore_order(found.predicted, texts), strict=True):
             names[place] = self._about.labels[label]
         return names
 
     def _objective(self, kind: RowKind, smoothing: float = 0.0) -> registry.Objective:
         about = self._about
-        return registry.make(OBJECTIVES[kind], about.dpo, about.labels, smoothing)
+        return registry.make_objective(OBJECTIVES[kind], about.dpo, about.labels, smoothing)
 
 
 def row(entry: Entry) -> Any:

@@ -16,9 +16,9 @@ import numpy as np
 from common.clock import Clock
 from common.config.config import IncrementalConfig
 from common.errors import ModelError
-from common.protocol.records import CurrentModel
 from common.protocol.tensors import Tensors
-from learning.evaluation.measuring import Measurement
+from common.protocol.versions import CurrentModel
+from learning.evaluation.measurement import Measurement
 from learning.training.loop import StepReport
 from worker.data.shards import ClientData
 from worker.incremental.inbox.learning_store import (

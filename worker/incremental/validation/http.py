@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from common.protocol.records import one_line
+from common.protocol.fields import one_line
 from common.tls.verification import verifying_context
 from worker.incremental.validation.errors import (
     MAX_ANSWER,

@@ -23,8 +23,8 @@ from typing import Any
 import httpx
 
 from common.errors import ConfigError
-from common.protocol.records import RowKind, one_line
-from learning.evaluation.measuring import Measurement
+from common.protocol.fields import RowKind, one_line
+from learning.evaluation.measurement import Measurement
 from worker.incremental.validation import command
 from worker.incremental.validation.errors import NEVER, ValidatorError
 from worker.incremental.validation.http import post

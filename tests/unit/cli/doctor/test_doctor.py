@@ -14,8 +14,8 @@ from cli.doctor import command, machine, servers
 from cli.doctor.checks import Check, Examination, Situation, examine
 from common.config.config import FederationConfig, parse
 from common.errors import DataError, FcclError, ModelError
-from learning.data import instructions
-from learning.synthetic.instructions import instructions as made
+from learning.data.rows import write
+from learning.synthetic.instructions import make_instructions as made
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def situation(tmp_path: Path) -> Situation:
 
 
 def rows(path: Path, count: int = 40) -> Path:
-    instructions.write(path, tuple(made(0, count)))
+    write(path, tuple(made(0, count)))
     return path
 
 

@@ -21,7 +21,7 @@ from cli.learn.ingest import Ingester, LineCounts, LineResult, read_lines
 from cli.main import fccl
 from common.config.config import IncrementalConfig
 from common.errors import DataError, FcclError
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from tests.support.paths import ROOT
 from worker.incremental.inbox import schema
 from worker.incremental.inbox.inbox import Inbox

@@ -21,10 +21,12 @@ from cli.learn.location import locate_inbox
 from cli.main import fccl
 from common.config.config import IncrementalConfig
 from common.errors import DataError, FcclError, JoinError, ModelError
+from common.protocol.fields import ObjectiveName
 from common.protocol.manifest import make_manifest, sha256_hex
-from common.protocol.records import BaseRef, BlobRef, CurrentModel, LoraSpec, ObjectiveName
+from common.protocol.tasks import BaseRef, BlobRef, LoraSpec
 from common.protocol.tensors import Tensors
-from learning.models import for_objective, lora
+from common.protocol.versions import CurrentModel
+from learning.models import lora, objective_model
 from tests.support.tiny_encoder import encoder, saved
 from tests.support.tiny_model import tiny_model, tiny_tokenizer
 from worker.incremental.inbox import schema
@@ -115,7 +117,7 @@ def site(
         labels=labels,
     )
     path = folder / "cache" / "models" / digest
-    loaded = for_objective.load_for(objective, path, labels, torch.device("cpu"))
+    loaded = objective_model.load_for_objective(objective, path, labels, torch.device("cpu"))
     found = Site(folder / "state", model, lora.read_adapter(lora.attach(loaded.model, LORA, 0)))
     (found.state / "run-1").mkdir(parents=True)
     found.serve(CLIENT)

@@ -13,8 +13,9 @@ from hypothesis.extra import numpy as arrays
 
 from common.errors import WireError
 from common.protocol.codec import BLOCK, decode, digest, encode, payload_bytes
-from common.protocol.records import CodecName, TensorEntry
+from common.protocol.fields import CodecName
 from common.protocol.tensors import Array
+from common.protocol.updates import TensorEntry
 
 CODECS: tuple[CodecName, ...] = get_args(CodecName)
 deltas = arrays.arrays(

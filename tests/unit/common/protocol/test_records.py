@@ -5,23 +5,20 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from common.protocol.records import (
-    Adapter,
+from common.protocol.feed import Event
+from common.protocol.fields import Record
+from common.protocol.heartbeat import Heartbeat, LocalEvent
+from common.protocol.tasks import (
     BaseRef,
     BlobRef,
-    Event,
-    Heartbeat,
-    LocalEvent,
     LocalTraining,
     LoraSpec,
     Receipt,
-    Record,
     TaskRefusal,
-    TensorEntry,
     TrainTask,
-    Update,
-    VersionSummary,
 )
+from common.protocol.updates import TensorEntry, Update
+from common.protocol.versions import Adapter, VersionSummary
 from tests.support.virtual_federation import stats
 
 SHA = "0123456789abcdef" * 4
@@ -113,3 +110,9 @@ def test_a_shape_is_positive_and_bounded(shape: tuple[int, ...]) -> None:
 def test_progress_is_a_share(progress: float) -> None:
     with pytest.raises(ValidationError):
         Heartbeat(worker_id="w", site="s", state="training", progress=progress)
+
+
+@pytest.mark.parametrize(("steps", "epochs"), [(0, 0), (5, 1)])
+def test_training_takes_steps_or_epochs_but_not_both(steps: int, epochs: int) -> None:
+    with pytest.raises(ValidationError, match="exactly one"):
+        LocalTraining(steps=steps, epochs=epochs, batch_size=4, lr=1e-3, max_length=64)

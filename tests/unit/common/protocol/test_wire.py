@@ -11,7 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import WireError
-from common.protocol.records import Heartbeat, Receipt, Record, TaskRefusal, TrainTask, Update
+from common.protocol.fields import Record
+from common.protocol.heartbeat import Heartbeat
+from common.protocol.tasks import Receipt, TaskRefusal, TrainTask
+from common.protocol.updates import Update
 from common.protocol.wire import MAX_HEADER, SCHEMA, kind_of, pack, unpack
 from tests.unit.common.protocol.test_records import EXAMPLES, RECEIPT, UPDATE
 

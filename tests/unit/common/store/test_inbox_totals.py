@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from common.protocol.records import InboxFigures
+from common.protocol.heartbeat import InboxFigures
 from common.store.inbox_totals import (
     REMEMBERED,
     InboxHistory,
@@ -16,8 +16,8 @@ from common.store.inbox_totals import (
     newest_figures,
 )
 from common.store.view import FederationView
-from tests.support.tui.stage import heartbeat, info
-from tui.panel import panel
+from tests.support.tui.live_app import heartbeat, info
+from tui.status_panel import status_panel
 
 
 def row(client: str = "a", **changed: Any) -> InboxFigures:
@@ -62,7 +62,7 @@ def test_status_has_a_line_for_live_input_where_there_is_any() -> None:
         console = Console(width=100)
         view = FederationView(info("r"), (), (heartbeat("w", inbox=rows),), (), (), ())
         with console.capture() as captured:
-            console.print(panel(view, 0.0))
+            console.print(status_panel(view, 0.0))
         assert [each["client_id"] for each in view.fields()["inbox"]] == [r.client_id for r in rows]
         return captured.get()
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.config.config import AggregationConfig
-from common.protocol.records import ContributionStats
+from common.protocol.updates import ContributionStats
 from coordinator.aggregation.contribution import (
     apply_cap,
     apply_floor,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.protocol.commands import Command, CommandName, CommandReply
-from common.protocol.records import VersionSummary
+from common.protocol.versions import VersionSummary
 from coordinator.core import machine
 from coordinator.core.events import (
     CloseTask,

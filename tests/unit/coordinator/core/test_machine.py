@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.config.config import PhaseConfig
-from common.protocol.records import RowKind
+from common.protocol.fields import RowKind
 from coordinator.core import machine
 from coordinator.core.events import (
     AcceptUpdate,

@@ -144,7 +144,7 @@ def test_a_run_begun_before_sites_could_be_invited_goes_on(tmp_path: Path) -> No
 
 
 def test_recovery_brings_them_back(tmp_path: Path) -> None:
-    from common.protocol.records import VersionSummary
+    from common.protocol.versions import VersionSummary
 
     journal = Journal.create(tmp_path / "run.db", {})
     journal.take_over()

@@ -7,7 +7,8 @@ from types import MappingProxyType
 import pytest
 
 from common.config.config import AggregationConfig, PhaseConfig, ScheduleConfig
-from common.protocol.records import BaseRef, LoraSpec, VersionSummary
+from common.protocol.tasks import BaseRef, LoraSpec
+from common.protocol.versions import VersionSummary
 from coordinator.core.state import Client, OpenTask, Plan
 from coordinator.core.tasks import TaskTemplate, learning_rate, task_message
 

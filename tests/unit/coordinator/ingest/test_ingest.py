@@ -15,7 +15,8 @@ from broker.chunks import parse_chunk, split_update
 from broker.protocol import Message
 from common.errors import RunError, WireError
 from common.protocol import codec
-from common.protocol.records import TaskRefusal, Update
+from common.protocol.tasks import TaskRefusal
+from common.protocol.updates import Update
 from common.protocol.wire import pack
 from coordinator.core.events import (
     AcceptUpdate,

@@ -12,7 +12,7 @@ from types import MappingProxyType
 import pytest
 
 from common.errors import FencedError, RunError
-from common.protocol.records import VersionSummary
+from common.protocol.versions import VersionSummary
 from coordinator.core.events import (
     AcceptUpdate,
     Action,

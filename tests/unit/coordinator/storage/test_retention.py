@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from common.protocol.records import UpdateSummary, VersionSummary
+from common.protocol.updates import ContributionStats
+from common.protocol.versions import UpdateSummary, VersionSummary
 from coordinator.storage.retention import best_version, federated_losses, versions_to_keep
 from tests.support.virtual_federation import plan
 
@@ -13,8 +14,11 @@ def update(base: int, loss: float, samples: int = 1) -> UpdateSummary:
     return UpdateSummary(
         task_id="t", client_id="c", worker_id="w", base_version=base, staleness=0, score=1.0,
         weight=1.0, staleness_factor=1.0, participation_factor=1.0, clip=1.0, coefficient=1.0,
-        num_samples=samples, num_tokens=1, steps=1, avg_loss=1.0, loss_before=loss, loss_after=1.0,
-        delta_norm=1.0, train_seconds=1.0, nbytes=1,
+        nbytes=1,
+        stats=ContributionStats(
+            num_samples=samples, num_tokens=1, steps=1, avg_loss=1.0, loss_before=loss,
+            loss_after=1.0, delta_norm=1.0, train_seconds=1.0,
+        ),
     )  # fmt: skip
 
 

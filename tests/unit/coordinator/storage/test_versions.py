@@ -10,8 +10,10 @@ import pytest
 
 from common.errors import RunError
 from common.protocol import codec
-from common.protocol.records import Adapter, BlobRef, CodecName
+from common.protocol.fields import CodecName
+from common.protocol.tasks import BlobRef
 from common.protocol.tensors import Tensors
+from common.protocol.versions import Adapter
 from common.protocol.wire import unpack
 from common.run_directory.version_files import ADAPTER_FILES
 from coordinator.storage.versions import Versions

@@ -27,29 +27,25 @@ from transformers import (
 
 from common.config.config import parse
 from common.errors import ConfigError, ModelError, RunError
-from common.protocol.records import (
-    BaseRef,
-    LoraSpec,
-    ObjectiveName,
-    RowKind,
-    UpdateSummary,
-    VersionSummary,
-)
+from common.protocol.fields import ObjectiveName, RowKind
+from common.protocol.tasks import BaseRef, LoraSpec
+from common.protocol.updates import ContributionStats
+from common.protocol.versions import UpdateSummary, VersionSummary
 from coordinator.storage import run as runs
 from coordinator.storage.journal import Journal
 from coordinator.storage.versions import Versions
 from evaluation import run_record
 from evaluation.export import card
 from evaluation.export.export import ExportOptions, export_version
-from learning.models import base, for_objective, lora
+from learning.models import base, lora, objective_model
 from learning.models.base import ProgressCallback
 from learning.models.encoders import load_whole
 from learning.models.export import ExportedModel, Precision
 from learning.models.export import write_model as write_merged
 from learning.objectives.sft import response_nats
-from learning.objectives.template import prompt
-from learning.objectives.tokens import IGNORED, Example
-from learning.pruning.pruned import FILE, Pruning, reshape
+from learning.objectives.template import format_prompt
+from learning.objectives.tokens import IGNORED, TokenisedExample
+from learning.pruning.record import FILE, Pruning, reshape
 from learning.training.batches import collate
 from tests.support.tiny_encoder import encoder, encoder_config, saved
 from tests.support.tiny_model import tiny_model, tiny_tokenizer
@@ -98,7 +94,7 @@ def made(
     **data: Any,
 ) -> Made:
     """A run over a base, as its coordinator would have left it after two versions."""
-    loaded = for_objective.load_for(objective, path, labels, CPU)
+    loaded = objective_model.load_for_objective(objective, path, labels, CPU)
     adapted = lora.attach(loaded.model, settings, 0)
     first = lora.read_adapter(adapted)
     rng = np.random.default_rng(5)
@@ -147,8 +143,11 @@ def summary(version: int, sha256: str, nbytes: int) -> VersionSummary:
     update = UpdateSummary(
         task_id=f"t{version}", client_id=SECRET, worker_id="w", base_version=version - 1,
         staleness=0, score=1.0, weight=1.0, staleness_factor=1.0, participation_factor=1.0,
-        clip=1.0, coefficient=1.0, num_samples=30, num_tokens=100, steps=2, avg_loss=4.0,
-        loss_before=5.0, loss_after=3.0, delta_norm=1.0, train_seconds=1.0, nbytes=10,
+        clip=1.0, coefficient=1.0, nbytes=10,
+        stats=ContributionStats(
+            num_samples=30, num_tokens=100, steps=2, avg_loss=4.0, loss_before=5.0,
+            loss_after=3.0, delta_norm=1.0, train_seconds=1.0,
+        ),
     )  # fmt: skip
     return VersionSummary(
         version=version, phase=0, at=2.0, sha256=sha256, nbytes=nbytes, updates=(update,),
@@ -230,7 +229,9 @@ def pruned(folder: Path, heads: tuple[tuple[int, ...], ...]) -> Path:
 def test_the_trained_version_is_no_longer_the_base(causal: Made, classifier: Made) -> None:
     plain = AutoModelForCausalLM.from_pretrained(causal.base)
     assert (causal.logits(IDS) - logits(plain, IDS)).abs().max() > 0.1
-    untrained = for_objective.load_for("classification", classifier.base, SIGNS, CPU).model
+    untrained = objective_model.load_for_objective(
+        "classification", classifier.base, SIGNS, CPU
+    ).model
     assert (classifier.logits(WORDS) - logits(untrained, WORDS)).abs().max() > 0.1
 
 
@@ -371,8 +372,10 @@ def test_the_cards_snippet_answers_a_prompt_of_the_template(
     out = export(causal, tmp_path / "out", merge=merge)
     left = run_snippet(out, monkeypatch)
     assert torch.allclose(logits(left["model"], IDS), causal.logits(IDS), atol=TOLERANCE)
-    assert left["text"] == prompt("Name three primary colours.")
-    assert left["WITH_INPUT"].format(instruction="Add.", input="1 2") == prompt("Add.", "1 2")
+    assert left["text"] == format_prompt("Name three primary colours.")
+    assert left["WITH_INPUT"].format(instruction="Add.", input="1 2") == format_prompt(
+        "Add.", "1 2"
+    )
     assert isinstance(left["answer"], str)
     assert left["out"].shape[1] > left["ids"]["input_ids"].shape[1]
 
@@ -473,7 +476,9 @@ def test_a_harness_that_loads_by_path_measures_what_we_measure(
 
     labels = (IGNORED,) * start + tuple(whole[start:])
     with torch.inference_mode():
-        ours = -float(response_nats(causal.model, collate([Example(tuple(whole), labels, 1)])))
+        ours = -float(
+            response_nats(causal.model, collate([TokenisedExample(tuple(whole), labels, 1)]))
+        )
     assert theirs == pytest.approx(ours, abs=TOLERANCE)
     text = (out / "README.md").read_text()
     assert "lm_eval --model hf --model_args pretrained=.,dtype=float32 " in text

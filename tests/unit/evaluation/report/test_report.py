@@ -24,12 +24,19 @@ from common.document.blocks import (
     to_markdown,
 )
 from common.errors import RunError
-from common.protocol.records import UpdateSummary, VersionSummary
+from common.protocol.updates import ContributionStats
+from common.protocol.versions import UpdateSummary, VersionSummary
 from evaluation.assessment import AnsweredRow, Assessment, EvaluatedVersion, KindAssessment
 from evaluation.comparison import ComparedVersion, Comparison, KindComparison
 from evaluation.report import files, plots, tables
 from evaluation.report.report import Report, federated_accuracy, phase_histories
-from learning.evaluation.figures import METRICS, Metrics, classes, preferences, text
+from learning.evaluation.metrics import (
+    METRICS,
+    EvalMetrics,
+    class_metrics,
+    preference_metrics,
+    text_metrics,
+)
 
 SFT, DPO = PhaseConfig(versions=2), PhaseConfig(objective="dpo", versions=2)
 CLS = PhaseConfig(objective="classification", versions=4)
@@ -40,14 +47,17 @@ def update(base: int, samples: int = 1, accuracy: float | None = None) -> Update
     return UpdateSummary(
         task_id="t1", client_id="client_0", worker_id="w", base_version=base, staleness=0,
         score=1.0, weight=1.0, staleness_factor=1.0, participation_factor=1.0, clip=1.0,
-        coefficient=1.0, num_samples=samples, num_tokens=1, steps=1, avg_loss=1.5,
-        loss_before=2.0, loss_after=1.0, delta_norm=1.0, train_seconds=1.0, nbytes=1000,
-        accuracy_before=accuracy, accuracy_after=accuracy,
+        coefficient=1.0, nbytes=1000,
+        stats=ContributionStats(
+            num_samples=samples, num_tokens=1, steps=1, avg_loss=1.5, loss_before=2.0,
+            loss_after=1.0, delta_norm=1.0, train_seconds=1.0, accuracy_before=accuracy,
+            accuracy_after=accuracy,
+        ),
     )  # fmt: skip
 
 
 def version(number: int, phase: int, *updates: UpdateSummary) -> VersionSummary:
-    judged = [u.accuracy_before for u in updates if u.accuracy_before is not None]
+    judged = [u.stats.accuracy_before for u in updates if u.stats.accuracy_before is not None]
     return VersionSummary(
         version=number, phase=phase, at=0.0, sha256="0" * 64, nbytes=1,
         train_loss=1.5 if updates else None, holdout_before=2.0 if updates else None,
@@ -65,27 +75,27 @@ HISTORY = (
 )
 TEXTS = KindAssessment(
     kind="sft",
-    heldout=(text([8.0], [4], [4]), text([4.0], [4], [4])),
-    pooled=(text([9.0], [4], [4]), text([5.0], [4], [4])),
+    heldout=(text_metrics([8.0], [4], [4]), text_metrics([4.0], [4], [4])),
+    pooled=(text_metrics([9.0], [4], [4]), text_metrics([5.0], [4], [4])),
     clients={
-        "client_0": (text([9.0], [4], [4]), text([5.0], [4], [4])),
-        "client_1": (Metrics(0),) * 2,
+        "client_0": (text_metrics([9.0], [4], [4]), text_metrics([5.0], [4], [4])),
+        "client_1": (EvalMetrics(0),) * 2,
     },
     unigram=3.0,
 )
 PAIRS = KindAssessment(
     kind="va",
-    heldout=(preferences([(-1.0, -2.0)] * 4, [(-1.0, -2.0)] * 4, [(1, 1)] * 4, 0.1),) * 2,
-    pooled=(Metrics(0),) * 2,
-    clients={"client_0": (Metrics(0),) * 2},
+    heldout=(preference_metrics([(-1.0, -2.0)] * 4, [(-1.0, -2.0)] * 4, [(1, 1)] * 4, 0.1),) * 2,
+    pooled=(EvalMetrics(0),) * 2,
+    clients={"client_0": (EvalMetrics(0),) * 2},
     reference=2,
     beta=0.1,
 )
 LABELS = KindAssessment(
     kind="cls",
-    heldout=(classes([0.7, 0.7], [0, 0], [0, 1], 2), classes([0.1, 0.1], [0, 1], [0, 1], 2)),
-    pooled=(classes([0.7], [0], [1], 2), classes([0.1], [1], [1], 2)),
-    clients={"client_0": (classes([0.7], [0], [1], 2), classes([0.1], [1], [1], 2))},
+    heldout=(class_metrics([0.7, 0.7], [0, 0], [0, 1], 2), class_metrics([0.1, 0.1], [0, 1], [0, 1], 2)),
+    pooled=(class_metrics([0.7], [0], [1], 2), class_metrics([0.1], [1], [1], 2)),
+    clients={"client_0": (class_metrics([0.7], [0], [1], 2), class_metrics([0.1], [1], [1], 2))},
 )  # fmt: skip
 
 
@@ -232,7 +242,7 @@ def test_each_client_has_all_figures_that_are_promised_under_a_heading_of_their_
 
 
 def test_of_many_clients_those_that_do_worst_are_shown() -> None:
-    many = {f"c{i}": (text([float(i + 1)], [1], [1]),) * 2 for i in range(40)}
+    many = {f"c{i}": (text_metrics([float(i + 1)], [1], [1]),) * 2 for i in range(40)}
     found = replace(BOTH.assessment, kinds=(replace(TEXTS, clients=many),))
     rows = cells(tables.figures(found, ""), "nats per token, validation")
     assert [row[0] for row in rows[:2]] == ["c39", "c38"]
@@ -260,7 +270,7 @@ def test_versions_and_updates_have_accuracies_where_their_phase_has_them() -> No
 
 def test_a_comparison_has_differences_and_says_when_only_bytes_can_be_compared() -> None:
     sides = (ComparedVersion("a", "x", "1" * 64, 3), ComparedVersion("b", "y", "2" * 64, 5))
-    pair = (text([8.0], [4], [4]), text([6.0], [4], [4]))
+    pair = (text_metrics([8.0], [4], [4]), text_metrics([6.0], [4], [4]))
     blocks = tables.comparison(Comparison(sides, (KindComparison("sft", pair, 2),)))
     assert cells(blocks, "1 rows")[0] == ("nats per token", "2.000", "1.500", "-0.500")
     assert "only bits per byte can be compared" in words(blocks)
@@ -268,7 +278,7 @@ def test_a_comparison_has_differences_and_says_when_only_bytes_can_be_compared()
     assert "own reference" not in words(blocks)
     pairs = Comparison(sides, (KindComparison("va", (PAIRS.heldout[0], PAIRS.heldout[1]), 0),))
     assert "own reference" in words(tables.comparison(pairs))
-    empty = Comparison(sides, (KindComparison("cls", (Metrics(0), Metrics(0)), 0),))
+    empty = Comparison(sides, (KindComparison("cls", (EvalMetrics(0), EvalMetrics(0)), 0),))
     assert {row[1:] for row in cells(tables.comparison(empty), "0 rows")} == {("–", "–", "–")}
 
 
@@ -316,7 +326,7 @@ def test_an_evaluation_leaves_the_report_of_the_run_alone(tmp_path: Path) -> Non
 
 
 def test_json_has_no_number_that_json_does_not_know() -> None:
-    worst = text([1e6], [1], [1])
+    worst = text_metrics([1e6], [1], [1])
     found = report(replace(TEXTS, heldout=(worst, worst)))
     values = json.loads(json.dumps(files.fields(found, history=True), allow_nan=False))
     assert values["federated"]["perplexity"] is None
@@ -342,7 +352,7 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("count", "chance"), [(2, 0.5), (4, 0.25)])
 def test_the_line_of_chance_depends_on_the_number_of_classes(count: int, chance: float) -> None:
-    found = classes([0.7], [0], [1], count)
+    found = class_metrics([0.7], [0], [1], count)
     judged = replace(LABELS, pooled=(found, found), clients={"client_0": (found, found)})
     (axes,) = plots._bars(judged, ONE.assessment.subjects).axes
     assert [line.get_ydata() for line in axes.lines] == [[chance, chance]]

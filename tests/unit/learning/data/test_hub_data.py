@@ -26,12 +26,11 @@ from huggingface_hub.errors import (
 )
 
 from common.errors import ConfigError, DataError
+from common.protocol.fields import RowKind
 from learning.data import hub_data
-from learning.data.hub_data import HubSource, parse
-from learning.data.instructions import Instruction
-from learning.data.labelled import Labelled
-from learning.data.preferences import Preference
-from learning.data.rows import Kind, load
+from learning.data.hub_data import HubSource, parse_source
+from learning.data.row_types import Instruction, LabelledText, PreferencePair
+from learning.data.rows import load
 from tests.support.paths import ROOT
 
 TALK = [{"content": Value("string"), "role": Value("string")}]
@@ -87,7 +86,7 @@ IMDB = Dataset.from_list(
 def quiet(_: str) -> None: ...
 
 
-def fetching(data: Any) -> hub_data.Fetch:
+def fetching(data: Any) -> hub_data.FetchDataset:
     def fetch(_: HubSource, splits: Sequence[str], say: Callable[[str], None]) -> Any:
         return data
 
@@ -95,17 +94,17 @@ def fetching(data: Any) -> hub_data.Fetch:
 
 
 def test_alpaca_gives_instructions() -> None:
-    got = load("sft", "tatsu-lab/alpaca", say=quiet, fetch=fetching(ALPACA))
+    got = load("sft", "tatsu-lab/alpaca", on_message=quiet, fetch=fetching(ALPACA))
     assert got.rows == (Instruction("Add.", "1, 2", "3"), Instruction("Sing.", "", "La"))
     assert [(skip.line, skip.reason) for skip in got.skipped] == [(3, "output is empty")]
 
 
 def test_ultrafeedback_gives_preferences_and_instructions() -> None:
     name, fetch = "HuggingFaceH4/ultrafeedback_binarized", fetching(ULTRAFEEDBACK)
-    pairs = load("va", name, say=quiet, fetch=fetch)
-    assert pairs.rows == (Preference("Greet me.", "Hello!", "What?"),)
+    pairs = load("va", name, on_message=quiet, fetch=fetch)
+    assert pairs.rows == (PreferencePair("Greet me.", "Hello!", "What?"),)
     assert [skip.reason for skip in pairs.skipped] == ["chosen and rejected are equal"]
-    assert load("sft", name, say=quiet, fetch=fetch).rows == (
+    assert load("sft", name, on_message=quiet, fetch=fetch).rows == (
         Instruction("Greet me.", "", "Hello!"),
         Instruction("Wave.", "", "*waves*"),
     )
@@ -113,14 +112,14 @@ def test_ultrafeedback_gives_preferences_and_instructions() -> None:
 
 @pytest.mark.parametrize("data", [IMDB, IMDB.to_iterable_dataset()])
 def test_imdb_gives_texts_with_the_names_of_their_classes(data: Dataset | IterableDataset) -> None:
-    got = load("cls", "stanfordnlp/imdb", say=quiet, fetch=fetching(data))
-    assert got.rows == (Labelled("dull", "neg"), Labelled("fine", "pos"))
+    got = load("cls", "stanfordnlp/imdb", on_message=quiet, fetch=fetching(data))
+    assert got.rows == (LabelledText("dull", "neg"), LabelledText("fine", "pos"))
     assert [(skip.line, skip.reason) for skip in got.skipped] == [(3, "label is missing")]
 
 
 def test_a_mapping_that_names_no_column_of_a_data_set_lists_those_there_are() -> None:
     with pytest.raises(ConfigError, match="its columns are text, label"):
-        load("cls", "a/b", {"text": "review"}, say=quiet, fetch=fetching(IMDB))
+        load("cls", "a/b", {"text": "review"}, on_message=quiet, fetch=fetching(IMDB))
 
 
 def test_a_file_goes_before_a_data_set_and_a_data_files_suffix_is_never_a_data_set(
@@ -130,10 +129,12 @@ def test_a_file_goes_before_a_data_set_and_a_data_files_suffix_is_never_a_data_s
     Path("acme").mkdir()
     Path("acme/reviews").write_text('{"text": "here", "label": "pos"}', encoding="utf-8")
     fetch = fetching(IMDB)
-    assert load("cls", "acme/reviews", say=quiet, fetch=fetch).rows == (Labelled("here", "pos"),)
-    assert len(load("cls", "acme/others", say=quiet, fetch=fetch).rows) == 2
+    assert load("cls", "acme/reviews", on_message=quiet, fetch=fetch).rows == (
+        LabelledText("here", "pos"),
+    )
+    assert len(load("cls", "acme/others", on_message=quiet, fetch=fetch).rows) == 2
     with pytest.raises(DataError, match=r"acme/others\.csv does not exist"):
-        load("cls", "acme/others.csv", say=quiet, fetch=fetch)
+        load("cls", "acme/others.csv", on_message=quiet, fetch=fetch)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +146,7 @@ def test_a_file_goes_before_a_data_set_and_a_data_files_suffix_is_never_a_data_s
     ],
 )
 def test_each_kind_prefers_the_split_that_its_data_sets_train_on(
-    kind: Kind, data: Dataset, splits: Sequence[str]
+    kind: RowKind, data: Dataset, splits: Sequence[str]
 ) -> None:
     asked: list[Sequence[str]] = []
 
@@ -153,7 +154,7 @@ def test_each_kind_prefers_the_split_that_its_data_sets_train_on(
         asked.append(preferred)
         return data
 
-    load(kind, "a/b", say=quiet, fetch=fetch)
+    load(kind, "a/b", on_message=quiet, fetch=fetch)
     assert asked == [splits]
 
 
@@ -167,7 +168,7 @@ def test_columns_that_are_of_no_use_are_not_read() -> None:
             {"text": Value("string"), "label": Value("string"), "picture": Value("binary")}
         ),
     )
-    ((number, record),) = hub_data.table(data, "a/b", {"text", "label"}).records
+    ((number, record),) = hub_data.as_table(data, "a/b", {"text", "label"}).records
     assert (number, dict(record)) == (1, {"text": "fine", "label": "1"})
 
 
@@ -177,7 +178,7 @@ def test_a_data_set_that_breaks_off_is_a_data_error() -> None:
         raise OSError("connection\nlost")
 
     with pytest.raises(DataError, match="what follows row 1 cannot be read") as error:
-        load("cls", "a/b", say=quiet, fetch=fetching(IterableDataset.from_generator(torn)))
+        load("cls", "a/b", on_message=quiet, fetch=fetching(IterableDataset.from_generator(torn)))
     assert "\n" not in str(error.value)
 
 
@@ -199,7 +200,7 @@ def test_a_data_set_that_breaks_off_is_a_data_error() -> None:
 def test_a_source_is_a_name_with_revision_config_and_split(
     text: str, source: HubSource | None
 ) -> None:
-    assert parse(text) == source
+    assert parse_source(text) == source
 
 
 class Builder:
@@ -368,7 +369,7 @@ from learning.data.rows import load
 from common.errors import DataError
 for source in sys.argv[1:]:
     try:
-        print([(row.text, row.label) for row in load("cls", source, say=lambda line: None).rows])
+        print([(row.text, row.label) for row in load("cls", source, on_message=lambda line: None).rows])
     except DataError as error:
         print(error)
 """

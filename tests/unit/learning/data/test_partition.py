@@ -6,11 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import ConfigError, DataError
-from learning.data.instructions import Instruction
-from learning.data.labelled import Labelled
-from learning.data.partition import dirichlet, labels
-from learning.data.preferences import Preference
-from learning.data.rows import Row
+from learning.data.partition import dirichlet_partition, partition_labels
+from learning.data.row_types import Instruction, LabelledText, PreferencePair, Row
 
 
 @given(
@@ -25,19 +22,19 @@ def test_every_row_goes_to_one_client_and_every_client_gets_its_minimum(
 ) -> None:
     if len(names) < clients * minimum:
         with pytest.raises(DataError, match="too few"):
-            dirichlet(names, clients, alpha, seed, minimum)
+            dirichlet_partition(names, clients, alpha, seed, minimum)
         return
-    dealt = dirichlet(names, clients, alpha, seed, minimum)
+    dealt = dirichlet_partition(names, clients, alpha, seed, minimum)
     assert sorted(i for own in dealt for i in own) == list(range(len(names)))
     assert min(map(len, dealt)) >= minimum
-    assert dealt == dirichlet(names, clients, alpha, seed, minimum)
+    assert dealt == dirichlet_partition(names, clients, alpha, seed, minimum)
 
 
 def test_a_large_alpha_makes_clients_alike_and_a_small_one_parts_the_labels() -> None:
     names = ["a", "b"] * 500
 
     def share_of_a(alpha: float) -> list[float]:
-        dealt = dirichlet(names, 4, alpha, 0, 1)
+        dealt = dirichlet_partition(names, 4, alpha, 0, 1)
         return [Counter(names[i] for i in own)["a"] / len(own) for own in dealt]
 
     assert all(0.45 < share < 0.55 for share in share_of_a(1e5))
@@ -47,41 +44,45 @@ def test_a_large_alpha_makes_clients_alike_and_a_small_one_parts_the_labels() ->
 @pytest.mark.parametrize(("clients", "alpha"), [(0, 1.0), (3, 0.0), (3, -1.0), (3, float("nan"))])
 def test_settings_out_of_range_are_named(clients: int, alpha: float) -> None:
     with pytest.raises(ConfigError, match=r"data\.clients"):
-        dirichlet(["a"] * 10, clients, alpha, 0, 1)
+        dirichlet_partition(["a"] * 10, clients, alpha, 0, 1)
 
 
 def test_rows_are_labelled_by_their_topic_where_all_have_one() -> None:
     rows = [Instruction("x", "", "y", topic) for topic in ("sums", "words")]
-    assert labels(rows, "topic", 0) == ["sums", "words"]
+    assert partition_labels(rows, "topic", 0) == ["sums", "words"]
 
 
 def test_rows_without_topics_are_labelled_by_their_words() -> None:
     rows = [Instruction(f"Add apples {i}", "", "y") for i in range(30)]
     rows += [Instruction(f"Translate sentences {i}", "", "y") for i in range(30)]
-    found = labels(rows, "topic", 0)
-    assert found == labels(rows, "topic", 0)
+    found = partition_labels(rows, "topic", 0)
+    assert found == partition_labels(rows, "topic", 0)
     assert set(found[:30]).isdisjoint(found[30:])
     assert any("apples" in name for name in found)
 
 
 def test_rows_without_common_words_form_one_topic() -> None:
-    assert labels([Instruction("?!", "", "y")] * 3, "topic", 0) == ["all"] * 3
+    assert partition_labels([Instruction("?!", "", "y")] * 3, "topic", 0) == ["all"] * 3
 
 
 def test_a_class_labels_a_text_whether_topics_or_labels_are_asked_for() -> None:
-    rows = [Labelled("good", "positive"), Labelled("bad", "negative")]
-    assert labels(rows, "label", 0) == labels(rows, "topic", 0) == ["positive", "negative"]
+    rows = [LabelledText("good", "positive"), LabelledText("bad", "negative")]
+    assert (
+        partition_labels(rows, "label", 0)
+        == partition_labels(rows, "topic", 0)
+        == ["positive", "negative"]
+    )
 
 
 def test_rows_without_classes_are_labelled_by_topic_where_labels_are_asked_for() -> None:
-    rows = [Preference("x", "y", "z", topic) for topic in ("sums", "words")]
-    assert labels(rows, "label", 0) == ["sums", "words"]
+    rows = [PreferencePair("x", "y", "z", topic) for topic in ("sums", "words")]
+    assert partition_labels(rows, "label", 0) == ["sums", "words"]
 
 
 def test_preferences_without_topics_are_labelled_by_the_words_of_their_prompts() -> None:
-    rows = [Preference(f"Add apples {i}", "y", "z") for i in range(30)]
-    rows += [Preference(f"Translate sentences {i}", "y", "z") for i in range(30)]
-    found = labels(rows, "topic", 0)
+    rows = [PreferencePair(f"Add apples {i}", "y", "z") for i in range(30)]
+    rows += [PreferencePair(f"Translate sentences {i}", "y", "z") for i in range(30)]
+    found = partition_labels(rows, "topic", 0)
     assert set(found[:30]).isdisjoint(found[30:])
 
 
@@ -89,17 +90,17 @@ def test_preferences_without_topics_are_labelled_by_the_words_of_their_prompts()
     "row",
     [
         lambda text: Instruction("x", "", text),
-        lambda text: Preference("x", text, "z"),
-        lambda text: Labelled(text, "positive"),
+        lambda text: PreferencePair("x", text, "z"),
+        lambda text: LabelledText(text, "positive"),
     ],
 )
 def test_rows_are_labelled_by_the_length_of_what_is_learned(row: Callable[[str], Row]) -> None:
     rows = [row("y" * n) for n in range(1, 101)]
-    found = labels(rows, "length", 0)
+    found = partition_labels(rows, "length", 0)
     assert sorted(Counter(found).values()) == [20] * 5
     assert found == sorted(found)
 
 
 def test_another_label_is_refused() -> None:
     with pytest.raises(ConfigError, match="colour"):
-        labels([Instruction("x", "", "y")], "colour", 0)
+        partition_labels([Instruction("x", "", "y")], "colour", 0)

@@ -7,18 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import ConfigError, DataError
+from common.protocol.fields import RowKind
 from learning.data import rows
-from learning.data.instructions import MAX_CHARS, Instruction
-from learning.data.labelled import Labelled
-from learning.data.preferences import Preference
-from learning.data.rows import Kind, Row, load, read, write
+from learning.data.row_types import MAX_CHARS, Instruction, LabelledText, PreferencePair, Row
+from learning.data.rows import load, read, write
 
-GOOD: dict[Kind, dict[str, str]] = {
+GOOD: dict[RowKind, dict[str, str]] = {
     "sft": {"instruction": "Add.", "input": "1 and 2", "output": "3"},
     "va": {"prompt": "Greet.", "chosen": "Hello!", "rejected": "What?"},
     "cls": {"text": "a fine film", "label": "pos"},
 }
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: tuple[RowKind, ...] = get_args(RowKind)
 
 
 def put(folder: Path, text: str | bytes, name: str = "data.jsonl") -> Path:
@@ -33,24 +32,24 @@ def quiet(_: str) -> None: ...
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 FILLED = TEXT.filter(lambda text: bool(text.strip()))
 LABEL = FILLED.map(str.strip).filter(lambda text: len(text) <= 100)
-ROWS: dict[Kind, st.SearchStrategy[Row]] = {
+ROWS: dict[RowKind, st.SearchStrategy[Row]] = {
     "sft": st.builds(Instruction, FILLED, TEXT, FILLED, TEXT),
-    "va": st.builds(Preference, FILLED, FILLED, FILLED, TEXT).filter(
+    "va": st.builds(PreferencePair, FILLED, FILLED, FILLED, TEXT).filter(
         lambda pair: pair.chosen.strip() != pair.rejected.strip()
     ),
-    "cls": st.builds(Labelled, FILLED, LABEL),
+    "cls": st.builds(LabelledText, FILLED, LABEL),
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
 def test_what_is_written_is_read_back(
-    kind: Kind, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+    kind: RowKind, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     made = data.draw(st.lists(ROWS[kind], min_size=1, max_size=5))
     path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
     write(path, made)
-    assert read(kind, path) == rows.Rows(tuple(made), ())
+    assert read(kind, path) == rows.LoadedRows(tuple(made), ())
 
 
 def test_a_written_row_has_the_fields_of_its_record_and_no_empty_input_or_topic(
@@ -58,7 +57,12 @@ def test_a_written_row_has_the_fields_of_its_record_and_no_empty_input_or_topic(
 ) -> None:
     path = tmp_path / "rows.jsonl"
     write(
-        path, [Instruction("Sing.", "", "La"), Preference("p", "a", "b", "t"), Labelled("x", "0")]
+        path,
+        [
+            Instruction("Sing.", "", "La"),
+            PreferencePair("p", "a", "b", "t"),
+            LabelledText("x", "0"),
+        ],
     )
     assert [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] == [
         {"instruction": "Sing.", "output": "La"},
@@ -109,7 +113,9 @@ def test_lines_and_a_list_give_the_same_rows(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_bad_line_is_skipped_and_named(tmp_path: Path, kind: Kind, bad: str, reason: str) -> None:
+def test_a_bad_line_is_skipped_and_named(
+    tmp_path: Path, kind: RowKind, bad: str, reason: str
+) -> None:
     good = json.dumps(GOOD[kind])
     got = read(kind, put(tmp_path, f"{good}\n\n{bad}\n{good}\n"))
     assert len(got.rows) == 2
@@ -128,7 +134,7 @@ def test_stray_bytes_spoil_only_the_row_whose_fields_they_are_in(tmp_path: Path)
         b'{"text": "cacao", "label": "b"}\n'
     )
     got = read("cls", put(tmp_path, lines))
-    assert got.rows == (Labelled("tea", "a"), Labelled("cacao", "b"))
+    assert got.rows == (LabelledText("tea", "a"), LabelledText("cacao", "b"))
     assert [(skip.line, skip.reason) for skip in got.skipped] == [
         (1, "text is not valid UTF-8 text")
     ]
@@ -173,8 +179,8 @@ def test_labels_that_are_numbers_or_truth_values_become_text(tmp_path: Path) -> 
 
 def test_a_label_outside_the_declared_ones_is_skipped_and_named(tmp_path: Path) -> None:
     path = put(tmp_path, "text,label\nfine,pos\nodd,mixed\n", "data.csv")
-    got = load("cls", str(path), labels=["pos", "neg"], say=quiet)
-    assert got.rows == (Labelled("fine", "pos"),)
+    got = load("cls", str(path), labels=["pos", "neg"], on_message=quiet)
+    assert got.rows == (LabelledText("fine", "pos"),)
     assert [(skip.line, skip.reason) for skip in got.skipped] == [
         (3, "label is 'mixed', which is none of the declared labels")
     ]
@@ -185,7 +191,7 @@ def test_a_source_without_a_declared_label_is_refused_with_the_declared_ones(
 ) -> None:
     path = put(tmp_path, "text,label\nfine,1\nodd,0\n", "data.csv")
     with pytest.raises(DataError, match=r"label is '1'.*; data.labels are pos, neg$"):
-        load("cls", str(path), labels=["pos", "neg"], say=quiet)
+        load("cls", str(path), labels=["pos", "neg"], on_message=quiet)
 
 
 @pytest.mark.parametrize("name", ["data.csv", "data.tsv", "data.jsonl", "data.json"])
@@ -197,17 +203,17 @@ def test_a_mapping_says_which_columns_the_fields_are_in(tmp_path: Path, name: st
         "data.json": '[{"id": 7, "review_body": "good, and short", "stars": 5}]',
     }
     path = put(tmp_path, content[name], name)
-    got = load("cls", str(path), {"text": "review_body", "label": "stars"}, say=quiet)
-    assert got.rows == (Labelled("good, and short", "5"),)
+    got = load("cls", str(path), {"text": "review_body", "label": "stars"}, on_message=quiet)
+    assert got.rows == (LabelledText("good, and short", "5"),)
     with pytest.raises(ConfigError) as error:
-        load("cls", str(path), {"text": "body", "label": "stars"}, say=quiet)
+        load("cls", str(path), {"text": "body", "label": "stars"}, on_message=quiet)
     assert "no column 'body'" in error.value.what
     assert error.value.remedy == "its columns are id, review_body, stars"
 
 
 def test_a_mapping_of_a_field_that_no_row_has_names_the_fields_there_are(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"'body', which is no field .* text, label"):
-        load("cls", str(tmp_path / "unread.csv"), {"body": "text"}, say=quiet)
+        load("cls", str(tmp_path / "unread.csv"), {"body": "text"}, on_message=quiet)
 
 
 def test_a_source_without_known_columns_says_what_is_needed_and_what_is_there(
@@ -215,7 +221,7 @@ def test_a_source_without_known_columns_says_what_is_needed_and_what_is_there(
 ) -> None:
     path = put(tmp_path, "phrase,rating\nfine,high\npoor,low\n", "data.csv")
     with pytest.raises(DataError) as error:
-        load("cls", str(path), say=quiet)
+        load("cls", str(path), on_message=quiet)
     assert error.value.remedy == (
         "every row needs the fields text and label; its columns are phrase, rating"
     )
@@ -230,9 +236,9 @@ def test_no_message_holds_the_text_of_a_row(tmp_path: Path) -> None:
         {"prompt": secret * 2000, "chosen": "a", "rejected": secret},
     ]
     path = put(tmp_path, "\n".join([*map(json.dumps, items), f'{{"prompt": "{secret}']))
-    got = load("va", str(path), say=quiet)
+    got = load("va", str(path), on_message=quiet)
     assert [skip.line for skip in got.skipped] == [2, 3, 4, 5]
     assert not any(secret in skip.reason for skip in got.skipped)
     with pytest.raises(DataError) as error:
-        load("va", str(put(tmp_path, json.dumps(items[1]))), say=quiet)
+        load("va", str(put(tmp_path, json.dumps(items[1]))), on_message=quiet)
     assert secret not in str(error.value)

@@ -8,17 +8,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import ConfigError, DataError
-from learning.data.instructions import Instruction
-from learning.data.labelled import Labelled
-from learning.data.preferences import Preference
-from learning.data.rows import Kind, Row, read
-from learning.data.shards import MAX_HELDOUT, PreparedData, R, Split, load, prepare, split
-from learning.synthetic.instructions import instructions
+from common.protocol.fields import RowKind
+from learning.data.prepared_data import PreparedData, load
+from learning.data.row_types import Instruction, LabelledText, PreferencePair, Row
+from learning.data.rows import read
+from learning.data.shards import prepare_shards
+from learning.data.splits import MAX_HELDOUT, R, Split, split_rows
+from learning.synthetic.instructions import make_instructions
 
-ROWS = instructions(0, 300)
-PAIRS = [Preference(f"{row.instruction} {row.input}", row.output, "No.", row.topic) for row in ROWS]
-TEXTS = [Labelled(row.output, "short" if len(row.output) < 60 else "long") for row in ROWS[:200]]
-ALL: dict[Kind, Sequence[Row]] = {"sft": ROWS, "va": PAIRS, "cls": TEXTS}
+ROWS = make_instructions(0, 300)
+PAIRS = [
+    PreferencePair(f"{row.instruction} {row.input}", row.output, "No.", row.topic) for row in ROWS
+]
+TEXTS = [
+    LabelledText(row.output, "short" if len(row.output) < 60 else "long") for row in ROWS[:200]
+]
+ALL: dict[RowKind, Sequence[Row]] = {"sft": ROWS, "va": PAIRS, "cls": TEXTS}
 SETTINGS: dict[str, Any] = {
     "clients": 3, "alpha": 0.5, "by": "topic", "seed": 1, "heldout": 0.1,
 }  # fmt: skip
@@ -26,7 +31,7 @@ SETTINGS: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
-    return prepare(ALL, **SETTINGS, out=tmp_path_factory.mktemp("data"))
+    return prepare_shards(ALL, **SETTINGS, out=tmp_path_factory.mktemp("data"))
 
 
 def sides(parts: Split[R]) -> tuple[set[R], set[R], set[R]]:
@@ -35,7 +40,7 @@ def sides(parts: Split[R]) -> tuple[set[R], set[R], set[R]]:
 
 @pytest.mark.parametrize("kind", ["sft", "va", "cls"])
 def test_clients_and_the_held_out_set_share_all_rows_of_a_kind_among_them(
-    prepared: PreparedData, kind: Kind
+    prepared: PreparedData, kind: RowKind
 ) -> None:
     aside = read(kind, prepared.heldout[kind]).rows
     own = [row for s in prepared.shards if s.kind == kind for row in read(kind, s.path).rows]
@@ -50,7 +55,7 @@ def test_a_shard_knows_its_rows_and_topics(prepared: PreparedData) -> None:
     ]
     for shard in prepared.shards:
         rows = read(shard.kind, shard.path).rows
-        parts = split(rows)
+        parts = split_rows(rows)
         assert shard.path.name == f"{shard.client_id}_{shard.kind}.jsonl"
         assert (shard.rows, shard.train_rows, shard.validation_rows, shard.holdout_rows) == (
             len(rows), len(parts.train), len(parts.validation), len(parts.holdout),
@@ -92,7 +97,7 @@ def test_kinds_are_dealt_by_draws_of_their_own(prepared: PreparedData) -> None:
 
 def test_preparing_again_changes_nothing(prepared: PreparedData) -> None:
     before = {path: path.stat().st_mtime_ns for path in prepared.folder.iterdir()}
-    assert prepare(ALL, **SETTINGS, out=prepared.folder) == prepared == load(prepared.folder)
+    assert prepare_shards(ALL, **SETTINGS, out=prepared.folder) == prepared == load(prepared.folder)
     assert {path: path.stat().st_mtime_ns for path in prepared.folder.iterdir()} == before
 
 
@@ -107,34 +112,34 @@ def test_preparing_again_changes_nothing(prepared: PreparedData) -> None:
     ],
 )
 def test_preparing_in_another_way_names_what_differs(
-    prepared: PreparedData, rows: dict[Kind, Sequence[Row]], change: dict[str, Any], says: str
+    prepared: PreparedData, rows: dict[RowKind, Sequence[Row]], change: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(DataError, match=says):
-        prepare(rows, **SETTINGS | change, out=prepared.folder)
+        prepare_shards(rows, **SETTINGS | change, out=prepared.folder)
 
 
 def test_an_unfinished_folder_is_prepared_again(tmp_path: Path, prepared: PreparedData) -> None:
     (tmp_path / "client_0_sft.jsonl").write_text("torn")
-    again = prepare(ALL, **SETTINGS, out=tmp_path)
+    again = prepare_shards(ALL, **SETTINGS, out=tmp_path)
     assert again.shards[0].path.read_text() == prepared.shards[0].path.read_text()
 
 
 def test_a_held_out_row_stays_so_when_rows_are_added(
     prepared: PreparedData, tmp_path: Path
 ) -> None:
-    more = prepare({"sft": [*instructions(9, 100), *ROWS]}, **SETTINGS, out=tmp_path)
+    more = prepare_shards({"sft": [*make_instructions(9, 100), *ROWS]}, **SETTINGS, out=tmp_path)
     before = read("sft", prepared.heldout["sft"]).rows
     assert set(before) <= set(read("sft", more.heldout["sft"]).rows)
 
 
 def test_the_held_out_set_is_capped(tmp_path: Path) -> None:
     rows = [Instruction("x", "", str(i), "one") for i in range(1200)]
-    found = prepare({"sft": rows}, **SETTINGS | {"heldout": 0.9}, out=tmp_path)
+    found = prepare_shards({"sft": rows}, **SETTINGS | {"heldout": 0.9}, out=tmp_path)
     assert found.heldout_rows["sft"] == MAX_HELDOUT
 
 
 def test_each_client_gets_a_row_for_every_side_however_few_there_are(tmp_path: Path) -> None:
-    few = prepare({"va": PAIRS[:12]}, **SETTINGS | {"alpha": 0.01}, out=tmp_path)
+    few = prepare_shards({"va": PAIRS[:12]}, **SETTINGS | {"alpha": 0.01}, out=tmp_path)
     assert all(
         min(shard.train_rows, shard.validation_rows, shard.holdout_rows) >= 1
         for shard in few.shards
@@ -144,17 +149,17 @@ def test_each_client_gets_a_row_for_every_side_however_few_there_are(tmp_path: P
 def test_too_few_rows_of_a_kind_are_refused_with_their_number(tmp_path: Path) -> None:
     says = r"^8 rows of preferences are too few for 3 clients: [5-7] are left"
     with pytest.raises(DataError, match=says):
-        prepare(ALL | {"va": PAIRS[:8]}, **SETTINGS, out=tmp_path)
+        prepare_shards(ALL | {"va": PAIRS[:8]}, **SETTINGS, out=tmp_path)
     with pytest.raises(DataError, match=r"^40 rows of preferences \(1 different\) are too few"):
-        prepare(ALL | {"va": PAIRS[:1] * 40}, **SETTINGS, out=tmp_path)
+        prepare_shards(ALL | {"va": PAIRS[:1] * 40}, **SETTINGS, out=tmp_path)
     with pytest.raises(DataError, match="no rows"):
-        prepare({}, **SETTINGS, out=tmp_path)
+        prepare_shards({}, **SETTINGS, out=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_share_out_of_range_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.heldout"):
-        prepare(ALL, **SETTINGS | {"heldout": 1.0}, out=tmp_path / "b")
+        prepare_shards(ALL, **SETTINGS | {"heldout": 1.0}, out=tmp_path / "b")
     assert not list(tmp_path.iterdir())
 
 
@@ -177,7 +182,7 @@ def test_a_split_loses_nothing_and_has_a_row_on_every_side_that_it_can_fill(
     texts: list[str],
 ) -> None:
     rows = [Instruction("x", "", text) for text in texts]
-    parts = split(rows)
+    parts = split_rows(rows)
     train, validation, holdout = sides(parts)
     everywhere = [*parts.train, *parts.validation, *parts.holdout]
     assert sorted(map(repr, everywhere)) == sorted(map(repr, rows))
@@ -189,24 +194,24 @@ def test_a_split_loses_nothing_and_has_a_row_on_every_side_that_it_can_fill(
 
 
 def test_a_split_gives_eight_tenths_to_training_and_one_to_each_other_side() -> None:
-    parts = split([Labelled(str(i), "positive") for i in range(3000)])
+    parts = split_rows([LabelledText(str(i), "positive") for i in range(3000)])
     assert 0.78 < len(parts.train) / 3000 < 0.82
     assert 0.08 < len(parts.validation) / 3000 < 0.12
     assert 0.08 < len(parts.holdout) / 3000 < 0.12
 
 
 def test_a_row_stays_on_its_side_when_rows_are_added() -> None:
-    before = sides(split(ROWS[:200]))
-    after = sides(split(ROWS))
+    before = sides(split_rows(ROWS[:200]))
+    after = sides(split_rows(ROWS))
     assert all(small <= large for small, large in zip(before, after, strict=True))
 
 
 def test_two_pairs_of_one_prompt_stand_on_the_same_side() -> None:
-    pairs = [Preference(str(i // 2), str(i), "no") for i in range(400)]
-    parts = split(pairs)
+    pairs = [PreferencePair(str(i // 2), str(i), "no") for i in range(400)]
+    parts = split_rows(pairs)
     prompts = [{pair.prompt for pair in side} for side in sides(parts)]
     assert sum(map(len, prompts)) == 200
 
 
 def test_a_single_row_is_trained_on() -> None:
-    assert split(ROWS[:1]) == Split((ROWS[0],), (), ())
+    assert split_rows(ROWS[:1]) == Split((ROWS[0],), (), ())

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import ConfigError, DataError
-from learning.data import columns
-from learning.data.instructions import Instruction, Skipped
-from learning.data.labelled import Labelled
-from learning.data.rows import Kind, Row, Rows
-from learning.data.sources import Usable, classes, gather, usable
+from common.protocol.fields import RowKind
+from learning.data import row_parser
+from learning.data.row_types import Instruction, LabelledText, Row
+from learning.data.rows import LoadedRows, SkippedRow
+from learning.data.sources import SourceSummary, class_names, load_source, select_usable
 from learning.objectives import registry
 from tests.support.tiny_encoder import encoder_tokenizer
 from tests.support.tiny_model import tiny_tokenizer
@@ -25,22 +25,22 @@ LONG = "again and " * 100
 def quiet(_: str) -> None: ...
 
 
-def found(kind: Kind, source: str, **more: object) -> Rows[Row]:
+def found(kind: RowKind, source: str, **more: object) -> LoadedRows[Row]:
     options: dict[str, object] = {
-        "count": 12, "seed": 3, "columns": {}, "labels": (), "say": quiet, **more
+        "count": 12, "seed": 3, "columns": {}, "labels": (), "on_message": quiet, **more
     }  # fmt: skip
-    return gather(kind, source, **options)  # type: ignore[arg-type]
+    return load_source(kind, source, **options)  # type: ignore[arg-type]
 
 
-def texts(*labels: str) -> list[Labelled]:
-    return [Labelled("a good film", label) for label in labels]
+def texts(*labels: str) -> list[LabelledText]:
+    return [LabelledText("a good film", label) for label in labels]
 
 
 # where rows come from
 
 
 @pytest.mark.parametrize("kind", ["sft", "va", "cls"])
-def test_synthetic_rows_are_as_many_as_asked_and_the_same_for_a_seed(kind: Kind) -> None:
+def test_synthetic_rows_are_as_many_as_asked_and_the_same_for_a_seed(kind: RowKind) -> None:
     first = found(kind, "synthetic")
     assert len(first.rows) == 12 and not first.skipped
     assert found(kind, "synthetic") == first
@@ -64,7 +64,7 @@ def test_the_first_skipped_rows_are_named_and_the_others_only_counted(tmp_path: 
     path = tmp_path / "rows.jsonl"
     path.write_text('{"instruction": "Say yes.", "output": "Yes."}\n' + "{\n" * 7)
     said: list[str] = []
-    rows = found("sft", str(path), say=said.append)
+    rows = found("sft", str(path), on_message=said.append)
     assert len(rows.skipped) == 7
     assert said == [f"skipped {path}:{line}: no valid JSON" for line in range(2, 7)]
 
@@ -73,22 +73,22 @@ def test_the_first_skipped_rows_are_named_and_the_others_only_counted(tmp_path: 
 
 
 def test_classes_are_those_of_the_data_numbers_by_value_and_names_after_them() -> None:
-    assert classes(texts("10", "b", "2", "a", "2"), ()) == ("2", "10", "a", "b")
+    assert class_names(texts("10", "b", "2", "a", "2"), ()) == ("2", "10", "a", "b")
 
 
 def test_declared_classes_keep_their_order_whether_all_of_them_have_rows_or_not() -> None:
-    assert classes(texts("a", "b"), ("c", "b", "a")) == ("c", "b", "a")
+    assert class_names(texts("a", "b"), ("c", "b", "a")) == ("c", "b", "a")
 
 
 @pytest.mark.parametrize("declared", [(), ("a", "b")])
 def test_rows_of_one_class_teach_nothing_whatever_is_declared(declared: tuple[str, ...]) -> None:
     with pytest.raises(DataError, match=r"1 class.*two or more; .*data.labels"):
-        classes(texts("a", "a"), declared)
+        class_names(texts("a", "a"), declared)
 
 
 def test_a_class_that_is_declared_twice_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"data\.labels names 'a' twice"):
-        classes(texts("a", "b"), ("a", "b", "a"))
+        class_names(texts("a", "b"), ("a", "b", "a"))
 
 
 @pytest.mark.parametrize(
@@ -96,26 +96,28 @@ def test_a_class_that_is_declared_twice_is_refused() -> None:
 )
 def test_classes_that_no_task_could_name_are_refused(names: list[str]) -> None:
     with pytest.raises(DataError, match=f"{len(names)} classes are too many.*label column"):
-        classes(texts(*names), ())
-    assert len(classes(texts(*names[:300]), ())) == 300
+        class_names(texts(*names), ())
+    assert len(class_names(texts(*names[:300]), ())) == 300
 
 
 # what can be used
 
 
 def test_rows_that_do_not_fit_are_left_out_and_counted_beside_those_that_were_unreadable() -> None:
-    rows = Rows[Row](
+    rows = LoadedRows[Row](
         (
             Instruction("Say yes.", "", "Yes."),
             Instruction(LONG, "", "Yes."),
             Instruction("Say it again.", "", LONG),
         ),
-        (Skipped(2, "output is empty"), Skipped(5, "output is empty")),
+        (SkippedRow(2, "output is empty"), SkippedRow(5, "output is empty")),
     )
-    kept, summary = usable(rows, "d.jsonl", registry.make("sft"), tiny_tokenizer(), 128)
+    kept, summary = select_usable(
+        rows, "d.jsonl", registry.make_objective("sft"), tiny_tokenizer(), 128
+    )
     assert kept == [rows.rows[0], rows.rows[2]]
     reasons = {"output is empty": 2, "prompt leaves no room for a response": 1}
-    assert summary == Usable("d.jsonl", 5, reasons, 1, 2)
+    assert summary == SourceSummary("d.jsonl", 5, reasons, 1, 2)
     assert summary.line() == (
         "d.jsonl: 2 of 5 rows can be used; 2: output is empty;"
         " 1: prompt leaves no room for a response; 1 used without their end"
@@ -124,24 +126,28 @@ def test_rows_that_do_not_fit_are_left_out_and_counted_beside_those_that_were_un
 
 
 def test_a_source_of_which_all_can_be_used_is_told_in_one_clause() -> None:
-    rows = Rows[Row]((Instruction("Say yes.", "", "Yes."),), ())
-    _, summary = usable(rows, "d.jsonl", registry.make("sft"), tiny_tokenizer(), 128)
+    rows = LoadedRows[Row]((Instruction("Say yes.", "", "Yes."),), ())
+    _, summary = select_usable(
+        rows, "d.jsonl", registry.make_objective("sft"), tiny_tokenizer(), 128
+    )
     assert summary.line() == "d.jsonl: 1 of 1 rows can be used"
 
 
 def test_a_source_of_which_nothing_fits_is_refused_with_the_length_and_the_reasons() -> None:
-    rows = Rows[Row]((Instruction(LONG, "", "Yes."),), (Skipped(2, "output is empty"),))
+    rows = LoadedRows[Row]((Instruction(LONG, "", "Yes."),), (SkippedRow(2, "output is empty"),))
     with pytest.raises(DataError) as caught:
-        usable(rows, "d.jsonl", registry.make("sft"), tiny_tokenizer(), 64)
+        select_usable(rows, "d.jsonl", registry.make_objective("sft"), tiny_tokenizer(), 64)
     assert "no row of d.jsonl can be used at 64 tokens" in caught.value.what
     assert "output is empty, prompt leaves no room" in caught.value.what
     assert "model.max_length" in caught.value.remedy
 
 
 def test_labels_that_no_row_has_are_the_remedy_where_all_rows_have_others() -> None:
-    objective = registry.make("classification", None, ("x", "y"))
+    objective = registry.make_objective("classification", None, ("x", "y"))
     with pytest.raises(DataError) as caught:
-        usable(Rows(texts("good", "bad"), ()), "synthetic", objective, encoder_tokenizer(), 16)
+        select_usable(
+            LoadedRows(texts("good", "bad"), ()), "synthetic", objective, encoder_tokenizer(), 16
+        )
     assert caught.value.remedy == "set data.labels to the classes of the rows: bad, good"
 
 
@@ -151,13 +157,13 @@ NAMES = st.text(min_size=1, max_size=60).filter(lambda name: name.strip() not in
 @given(NAMES)
 def test_a_summary_never_repeats_an_undeclared_label(name: str) -> None:
     try:
-        columns.labelled({"text": "a film", "label": name}, {}, ["good", "bad"])
+        row_parser.parse_labelled_text({"text": "a film", "label": name}, {}, ["good", "bad"])
         return  # it was `bad`
-    except columns.Unusable as reason:
-        skipped = Skipped(2, str(reason))
-    rows = Rows[Row]((Labelled("a film", "good"),), (skipped,))
-    objective = registry.make("classification", None, ("good", "bad"))
-    _, summary = usable(rows, "d.csv", objective, encoder_tokenizer(), 16)
+    except row_parser.UnusableRow as reason:
+        skipped = SkippedRow(2, str(reason))
+    rows = LoadedRows[Row]((LabelledText("a film", "good"),), (skipped,))
+    objective = registry.make_objective("classification", None, ("good", "bad"))
+    _, summary = select_usable(rows, "d.csv", objective, encoder_tokenizer(), 16)
     assert summary.skipped in (
         {"label is …, which is none of the declared labels": 1},
         {"label is not valid UTF-8 text": 1},
@@ -167,9 +173,9 @@ def test_a_summary_never_repeats_an_undeclared_label(name: str) -> None:
 def test_rows_that_are_too_long_by_different_lengths_count_as_one_reason() -> None:
     skipped = []
     for line in (150_000, 150_001):
-        with pytest.raises(columns.Unusable) as caught:
-            columns.instruction({"instruction": "x" * line, "output": "y"}, {})
-        skipped.append(Skipped(line, str(caught.value)))
-    rows = Rows[Row]((Instruction("Say yes.", "", "Yes."),), tuple(skipped))
-    _, summary = usable(rows, "d", registry.make("sft"), tiny_tokenizer(), 128)
+        with pytest.raises(row_parser.UnusableRow) as caught:
+            row_parser.parse_instruction({"instruction": "x" * line, "output": "y"}, {})
+        skipped.append(SkippedRow(line, str(caught.value)))
+    rows = LoadedRows[Row]((Instruction("Say yes.", "", "Yes."),), tuple(skipped))
+    _, summary = select_usable(rows, "d", registry.make_objective("sft"), tiny_tokenizer(), 128)
     assert list(summary.skipped.values()) == [2]

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from common.errors import DataError
 from learning.data import tables
-from learning.data.labelled import Labelled
+from learning.data.row_types import LabelledText
 from learning.data.rows import read
-from learning.data.tables import Record, open_file
+from learning.data.tables import RawRecord, open_table
 
 NAMES = ("text", "label")
 
@@ -25,8 +25,8 @@ def put(folder: Path, content: str | bytes, name: str) -> Path:
 
 def walked(
     path: Path, pair: tuple[str, str] | None = ("text", "label")
-) -> list[tuple[int, Record | str]]:
-    return list(open_file(path, NAMES, pair).records)
+) -> list[tuple[int, RawRecord | str]]:
+    return list(open_table(path, NAMES, pair).records)
 
 
 def labels(path: Path) -> list[str]:
@@ -58,7 +58,7 @@ def test_quotes_of_csv_part_texts_and_those_of_tsv_are_text(tmp_path: Path) -> N
 )
 def test_two_columns_without_a_header_are_text_and_label(tmp_path: Path, content: str) -> None:
     got = read("cls", put(tmp_path, content, "data.tsv"))
-    assert got.rows[0] in (Labelled("fine", "1"), Labelled("fine", "good"))
+    assert got.rows[0] in (LabelledText("fine", "1"), LabelledText("fine", "good"))
     assert len(got.rows) == content.strip().count("\n") + 1
     assert got.skipped == ()
 
@@ -76,12 +76,12 @@ def test_a_first_line_of_names_or_of_other_than_two_fields_is_a_header(
     tmp_path: Path, content: str, columns: tuple[str, ...]
 ) -> None:
     path = put(tmp_path, content, "data.tsv")
-    assert open_file(path, NAMES, ("text", "label")).columns == columns
+    assert open_table(path, NAMES, ("text", "label")).columns == columns
 
 
 def test_a_file_whose_pair_is_not_expected_has_a_header(tmp_path: Path) -> None:
     path = put(tmp_path, "fine,1\ndull,1\n", "data.csv")
-    assert open_file(path, NAMES).columns == ("fine", "1")
+    assert open_table(path, NAMES).columns == ("fine", "1")
 
 
 def test_lines_that_are_no_row_are_told_and_the_next_ones_read(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def parquet(folder: Path, columns: dict[str, Sequence[object]] | pa.Table) -> Pa
 def test_parquet_is_read_in_batches_and_only_where_columns_are_of_use(tmp_path: Path) -> None:
     texts = [f"text {i}" for i in range(1000)]
     path = parquet(tmp_path, {"Text": texts, "label": [1, 0] * 500, "vector": [[0.5]] * 1000})
-    table = open_file(path, NAMES)
+    table = open_table(path, NAMES)
     got = list(table.records)
     assert table.columns == ("Text", "label", "vector")
     assert got[999] == (1000, {"Text": "text 999", "label": 0})
@@ -167,7 +167,7 @@ def test_parquet_that_datasets_wrote_gives_the_names_of_its_classes(tmp_path: Pa
     metadata = {"huggingface": json.dumps({"info": {"features": {"label": feature}}})}
     table = pa.table({"text": ["a", "b", "c"], "label": [1, 0, -1]})
     got = read("cls", parquet(tmp_path, table.replace_schema_metadata(metadata)))
-    assert got.rows == (Labelled("a", "pos"), Labelled("b", "neg"))
+    assert got.rows == (LabelledText("a", "pos"), LabelledText("b", "neg"))
     assert [(skip.line, skip.reason) for skip in got.skipped] == [(3, "label is missing")]
 
 

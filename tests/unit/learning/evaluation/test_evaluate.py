@@ -5,20 +5,20 @@ import pytest
 import torch
 
 from common.errors import DataError
-from learning.data.labelled import Labelled
+from learning.data.row_types import LabelledText
 from learning.evaluation.evaluate import class_scores, evaluate, generate, row_nats, unigram_entropy
-from learning.models.for_objective import load_for
-from learning.objectives.classification import Classes, predict
-from learning.objectives.sft import sft
-from learning.objectives.template import prompt
-from learning.objectives.tokens import IGNORED, Example
+from learning.models.objective_model import load_for_objective
+from learning.objectives.classification import ClassEncoder, predict
+from learning.objectives.sft import sft_loss
+from learning.objectives.template import format_prompt
+from learning.objectives.tokens import IGNORED, TokenisedExample
 from learning.training.batches import collate
 from tests.support.tiny_encoder import encoder, saved
 from tests.support.tiny_model import tiny_model, tiny_tokenizer
 
 ROWS = [
-    Example((1, 2, 3), (IGNORED, 2, 3), 4),
-    Example((1, 2, 4, 5, 6), (IGNORED, IGNORED, 4, 5, 6), 6),
+    TokenisedExample((1, 2, 3), (IGNORED, 2, 3), 4),
+    TokenisedExample((1, 2, 4, 5, 6), (IGNORED, IGNORED, 4, 5, 6), 6),
 ]
 
 
@@ -46,7 +46,7 @@ def test_a_uniform_model_costs_the_logarithm_of_its_vocabulary() -> None:
 
 
 def test_the_loss_of_a_batch_is_the_mean_over_its_response_tokens() -> None:
-    loss, metrics = sft(Uniform(), collate(ROWS))
+    loss, metrics = sft_loss(Uniform(), collate(ROWS))
     assert loss.item() == pytest.approx(math.log(8))
     assert metrics["nats"] == pytest.approx(5 * math.log(8))
 
@@ -61,7 +61,7 @@ def test_the_loss_agrees_with_the_models_own() -> None:
     model = tiny_model()
     batch = collate(ROWS)
     theirs = model(batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss
-    assert float(sft(model, batch)[0]) == pytest.approx(float(theirs), rel=1e-5)
+    assert float(sft_loss(model, batch)[0]) == pytest.approx(float(theirs), rel=1e-5)
 
 
 def test_rows_are_scored_in_their_order_whatever_their_length() -> None:
@@ -75,12 +75,12 @@ def test_rows_are_scored_in_their_order_whatever_their_length() -> None:
 
 def test_texts_are_scored_in_their_order_and_add_up_to_the_prediction(tmp_path: Path) -> None:
     path = saved(encoder(), tmp_path / "encoder")
-    loaded = load_for("classification", path, ("bad", "good"), torch.device("cpu"))
+    loaded = load_for_objective("classification", path, ("bad", "good"), torch.device("cpu"))
     texts = ["a very very bright film", "dull", "a plot"]
     rows = [
-        Labelled(text, label) for text, label in zip(texts, ("good", "bad", "bad"), strict=True)
+        LabelledText(text, label) for text, label in zip(texts, ("good", "bad", "bad"), strict=True)
     ]
-    examples = Classes(("bad", "good")).encode(loaded.tokenizer, rows, 16).examples
+    examples = ClassEncoder(("bad", "good")).encode(loaded.tokenizer, rows, 16).examples
     scores = class_scores(loaded.model, examples, 2)
     for example, (nats, predicted) in zip(examples, scores, strict=True):
         alone = predict(loaded.model, [example])
@@ -103,13 +103,16 @@ def test_nothing_to_evaluate_on_is_a_data_error() -> None:
 
 def test_unigram_entropy_counts_only_what_is_learned() -> None:
     # Responses 2 3 4 2: p = (1/2, 1/4, 1/4), so 1.5 bits.
-    rows = [Example((9, 2, 3), (IGNORED, 2, 3), 2), Example((9, 4, 2), (IGNORED, 4, 2), 2)]
+    rows = [
+        TokenisedExample((9, 2, 3), (IGNORED, 2, 3), 2),
+        TokenisedExample((9, 4, 2), (IGNORED, 4, 2), 2),
+    ]
     assert unigram_entropy(rows) == pytest.approx(1.5 * math.log(2))
 
 
 def test_generation_is_greedy_repeatable_and_bounded() -> None:
     tokenizer, model = tiny_tokenizer(), tiny_model()
-    asked = [prompt("Add.", "1, 2"), prompt("Sing."), prompt("word " * 400)]
+    asked = [format_prompt("Add.", "1, 2"), format_prompt("Sing."), format_prompt("word " * 400)]
     first = generate(model, tokenizer, asked, 5)
     assert first == generate(model, tokenizer, asked, 5)
     assert first == [generate(model, tokenizer, [one], 5)[0] for one in asked]

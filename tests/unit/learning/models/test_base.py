@@ -237,16 +237,16 @@ def test_a_hub_that_does_not_answer_is_out_of_reach_unless_the_model_is_here(
 ) -> None:
     monkeypatch.setattr(huggingface_hub, "model_info", raising(ConnectionError("no route")))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", raising(FileNotFoundError()))
-    assert not hub.available("gpt2", None)
+    assert not hub.is_available("gpt2", None)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **k: str(micro.path))
-    assert hub.available("gpt2", None)
+    assert hub.is_available("gpt2", None)
 
 
 def test_a_hub_that_has_no_such_model_is_within_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     response = httpx.Response(404, request=httpx.Request("GET", "https://hub"))
     missing = RepositoryNotFoundError("no such model", response=response)
     monkeypatch.setattr(huggingface_hub, "model_info", raising(missing))
-    assert hub.available("gpt9", None)
+    assert hub.is_available("gpt9", None)
 
 
 def test_a_hub_model_is_pinned_to_the_commit_and_downloads_only_model_files(

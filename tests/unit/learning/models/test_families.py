@@ -10,7 +10,7 @@ import pytest
 
 from common.errors import ModelError
 from learning.models.families import Family, check, family
-from learning.models.for_objective import family_for
+from learning.models.objective_model import family_for_objective
 
 GPT2 = {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2"}
 BERT = {"architectures": ["BertForMaskedLM"], "model_type": "bert"}
@@ -43,7 +43,7 @@ def test_a_configuration_without_an_architecture_is_of_no_family(config: dict[st
 
 
 def test_preferences_and_instructions_need_one_family_and_classes_the_other() -> None:
-    assert [family_for(name) for name in ("sft", "dpo", "classification")] == [
+    assert [family_for_objective(name) for name in ("sft", "dpo", "classification")] == [
         "causal", "causal", "encoder"
     ]  # fmt: skip
 

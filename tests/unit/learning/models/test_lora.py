@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 from transformers import BertForSequenceClassification, DistilBertForSequenceClassification
 
 from common.errors import ModelError
-from common.protocol.records import LoraSpec
+from common.protocol.tasks import LoraSpec
 from learning.models.lora import adapter_config, attach, read_adapter, write_adapter
 from tests.support.tiny_encoder import encoder_config
 from tests.support.tiny_model import tiny_model

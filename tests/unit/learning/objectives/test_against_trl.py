@@ -17,12 +17,12 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerFast
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from common.protocol.records import DpoSettings, LoraSpec
+from common.protocol.tasks import DpoSettings, LoraSpec
 from learning.models.lora import attach, read_adapter, write_adapter
 from learning.objectives.dpo import TokenisedPair, log_probabilities, with_reference
 from learning.objectives.dpo import collate as collate_pairs
-from learning.objectives.registry import make
-from learning.objectives.tokens import IGNORED, Example, joined
+from learning.objectives.registry import make_objective
+from learning.objectives.tokens import IGNORED, TokenisedExample, make_example
 from learning.training.batches import collate
 from tests.support.tiny_model import tiny_model, tiny_tokenizer
 
@@ -95,13 +95,13 @@ def arguments(folder: Path) -> dict[str, Any]:
     }
 
 
-def rows_of(batch: Mapping[str, torch.Tensor], labels: torch.Tensor) -> list[Example]:
+def rows_of(batch: Mapping[str, torch.Tensor], labels: torch.Tensor) -> list[TokenisedExample]:
     """The examples of a padded batch, as we hold them."""
     found = []
     for ids, mask, row in zip(batch["input_ids"], batch["attention_mask"], labels, strict=True):
         length = int(mask.sum())
         asked = int((row[:length] == IGNORED).sum())
-        found.append(joined(ids[:asked].tolist(), ids[asked:length].tolist(), 1))
+        found.append(make_example(ids[:asked].tolist(), ids[asked:length].tolist(), 1))
     return found
 
 
@@ -119,7 +119,7 @@ def test_sft_is_that_of_trl(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) 
     expected = trainer.compute_loss(theirs, dict(batch))
 
     model = adapted(1)
-    loss, _ = make("sft").loss(model, collate(examples))
+    loss, _ = make_objective("sft").loss(model, collate(examples))
     assert_equal((model, loss), (theirs, expected))
 
 
@@ -167,5 +167,5 @@ def test_dpo_is_that_of_trl(
     assert np.abs(np.subtract(reference, log_probabilities(adapted(2), pairs))).max() > 1
     pairs = list(with_reference(pairs, reference))
     model = adapted(2)
-    loss, _ = make("dpo", settings).loss(model, collate_pairs(pairs))
+    loss, _ = make_objective("dpo", settings).loss(model, collate_pairs(pairs))
     assert_equal((model, loss), (policy, expected))

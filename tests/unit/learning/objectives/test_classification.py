@@ -15,34 +15,38 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from common.protocol.records import LoraSpec
-from learning.data.labelled import Labelled
+from common.protocol.tasks import LocalTraining, LoraSpec
+from learning.data.row_types import LabelledText
 from learning.models.lora import attach, read_adapter
 from learning.objectives.classification import (
-    EPS,
-    UNDECLARED,
-    Classes,
+    ADAMW_EPS,
+    UNDECLARED_LABEL,
+    ClassEncoder,
     Predictions,
-    Text,
-    adjusted,
+    TokenisedText,
     collate,
     loss,
     predict,
+    with_logit_adjustment,
 )
-from learning.objectives.registry import make
-from learning.training.loop import LocalTraining, train
+from learning.objectives.registry import make_objective
+from learning.training.loop import train
 from tests.support.tiny_encoder import encoder_config, encoder_tokenizer
 
 ROWS = [
-    Labelled("a good film", "good"),
-    Labelled("the plot was dull and slow", "bad"),
-    Labelled("it was not bad", "fair"),
-    Labelled("very very bright", "good"),
-    Labelled("slow", "bad"),
+    LabelledText("a good film", "good"),
+    LabelledText("the plot was dull and slow", "bad"),
+    LabelledText("it was not bad", "fair"),
+    LabelledText("very very bright", "good"),
+    LabelledText("slow", "bad"),
 ]
 LABELS = ("bad", "fair", "good")
-TEXTS = Classes(LABELS).encode(encoder_tokenizer(), ROWS, 32).examples
-OBJECTIVE = make("classification", labels=LABELS)
+TEXTS = ClassEncoder(LABELS).encode(encoder_tokenizer(), ROWS, 32).examples
+OBJECTIVE = make_objective("classification", labels=LABELS)
+
+
+def training(batch_size: int, steps: int) -> LocalTraining:
+    return LocalTraining(batch_size=batch_size, lr=1e-2, steps=steps, max_length=32)
 
 
 def classifier(dropout: float = 0.0) -> BertForSequenceClassification:
@@ -64,13 +68,13 @@ def test_texts_carry_special_tokens_and_the_place_of_their_label() -> None:
 
 
 def test_a_long_text_is_cut_and_one_of_another_class_left_out() -> None:
-    found = Classes(("bad", "good")).encode(encoder_tokenizer(), ROWS, 5)
+    found = ClassEncoder(("bad", "good")).encode(encoder_tokenizer(), ROWS, 5)
     assert found.kept == (0, 1, 3, 4)
-    assert found.skipped == {UNDECLARED: 1}
+    assert found.skipped == {UNDECLARED_LABEL: 1}
     assert found.truncated_count == 1
     assert max(text.length for text in found.examples) == 5
-    nothing = Classes(("other",)).encode(encoder_tokenizer(), ROWS, 32)
-    assert (nothing.examples, nothing.skipped) == ((), {UNDECLARED: 5})
+    nothing = ClassEncoder(("other",)).encode(encoder_tokenizer(), ROWS, 32)
+    assert (nothing.examples, nothing.skipped) == ((), {UNDECLARED_LABEL: 5})
 
 
 def test_the_loss_is_the_models_own() -> None:
@@ -100,7 +104,7 @@ def test_two_steps_end_where_those_of_transformers_do(tmp_path: Path) -> None:
         lr_scheduler_type="constant",
         adam_beta1=0.5,
         adam_beta2=0.99,
-        adam_epsilon=EPS,
+        adam_epsilon=ADAMW_EPS,
         max_grad_norm=1.0,
     )
     with torch.random.fork_rng(devices=[]):
@@ -111,7 +115,7 @@ def test_two_steps_end_where_those_of_transformers_do(tmp_path: Path) -> None:
             data_collator=DataCollatorWithPadding(tokenizer),
         ).train()
     ours = attach(classifier(), None, 0)
-    train(ours, OBJECTIVE, TEXTS, LocalTraining(batch_size=len(TEXTS), lr=1e-2, steps=2))
+    train(ours, OBJECTIVE, TEXTS, training(len(TEXTS), 2))
     for name, weight in ours.named_parameters():
         # Softmax does not see a key's bias: its gradient is rounding, which AdamW enlarges.
         if not name.endswith("key.bias"):
@@ -149,26 +153,30 @@ def test_a_head_of_zeros_is_undecided_and_training_learns_the_classes() -> None:
     adapted = attach(model, LoraSpec(r=4, alpha=8, dropout=0.0), 0)
     head = "base_model.model.classifier.weight"
     assert not read_adapter(adapted)[head].any()
-    train(adapted, OBJECTIVE, TEXTS, LocalTraining(batch_size=5, lr=1e-2, steps=40))
+    train(adapted, OBJECTIVE, TEXTS, training(5, 40))
     after = OBJECTIVE.measure(adapted, TEXTS)
     assert after.accuracy == 1.0
     assert np.abs(read_adapter(adapted)[head]).max() > 0
 
 
 def test_a_text_is_padded_and_masked_on_the_right() -> None:
-    batch = collate([Text((2, 5, 3), 1), Text((2, 3), 0)])
+    batch = collate([TokenisedText((2, 5, 3), 1), TokenisedText((2, 3), 0)])
     assert batch.input_ids.tolist() == [[2, 5, 3] + [0] * 13, [2, 3] + [0] * 14]
     assert batch.attention_mask.tolist() == [[1] * 3 + [0] * 13, [1] * 2 + [0] * 14]
-    assert (batch.labels.tolist(), batch.tokens, batch.learned) == ([1, 0], 5, 2)
+    assert (batch.labels.tolist(), batch.tokens, batch.target_count) == ([1, 0], 5, 2)
 
 
 def test_offsets_are_the_logarithm_of_the_clients_own_frequencies() -> None:
-    texts = [Text((1,), 0), Text((2,), 0), Text((3,), 0)]  # of three classes
-    (offsets,) = {text.offsets for text in adjusted(texts, 3, 1.0)}
+    texts = [
+        TokenisedText((1,), 0),
+        TokenisedText((2,), 0),
+        TokenisedText((3,), 0),
+    ]  # of three classes
+    (offsets,) = {text.offsets for text in with_logit_adjustment(texts, 3, 1.0)}
     assert offsets == pytest.approx([math.log(4 / 6), math.log(1 / 6), math.log(1 / 6)])
-    (half,) = {text.offsets for text in adjusted(texts, 3, 0.5)}
+    (half,) = {text.offsets for text in with_logit_adjustment(texts, 3, 0.5)}
     assert half == pytest.approx([0.5 * each for each in offsets])
-    assert adjusted(texts, 3, 0.0) == tuple(texts)
+    assert with_logit_adjustment(texts, 3, 0.0) == tuple(texts)
 
 
 def test_frequencies_alone_teach_nothing() -> None:
@@ -182,10 +190,12 @@ def test_frequencies_alone_teach_nothing() -> None:
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
             return SimpleNamespace(logits=self.logits.expand(len(input_ids), 2))
 
-    texts = [Text((1,), 0)] * 97 + [Text((1,), 1)]  # (97 + 1) : (1 + 1) after smoothing
+    texts = [TokenisedText((1,), 0)] * 97 + [
+        TokenisedText((1,), 1)
+    ]  # (97 + 1) : (1 + 1) after smoothing
     for strength, even in ((0.0, False), (1.0, True)):
         model = Constant()
-        loss(model, collate(adjusted(texts, 2, strength)))[0].backward()
+        loss(model, collate(with_logit_adjustment(texts, 2, strength)))[0].backward()
         assert model.logits.grad is not None
         assert (abs(float(model.logits.grad[0])) < 0.02) == even
 
@@ -195,7 +205,7 @@ def test_smoothed_targets_by_hand() -> None:
         def forward(self, **_: torch.Tensor) -> SequenceClassifierOutput:
             return SequenceClassifierOutput(logits=torch.tensor([[math.log(9.0), 0.0]]))
 
-    batch = collate([Text((2, 4, 3), 0)])
+    batch = collate([TokenisedText((2, 4, 3), 0)])
     assert float(loss(Fixed(), batch)[0]) == pytest.approx(-math.log(0.9))
     # p = (0.9, 0.1), and with ε = 0.2 so is the target: what is left is its entropy.
     entropy = -0.9 * math.log(0.9) - 0.1 * math.log(0.1)

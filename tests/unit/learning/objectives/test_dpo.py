@@ -6,29 +6,29 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from common.protocol.records import DpoSettings, LoraSpec
-from learning.data.preferences import Preference
-from learning.models.lora import Adapted, attach, read_adapter
+from common.protocol.tasks import DpoSettings, LocalTraining, LoraSpec
+from learning.data.row_types import PreferencePair
+from learning.models.lora import AdaptedModel, attach, read_adapter
 from learning.objectives import dpo
 from learning.objectives.dpo import (
-    ALIKE,
+    SAME_TOKENS,
     TOO_LONG,
     TokenisedPair,
     collate,
     preference_loss,
     with_reference,
 )
-from learning.objectives.registry import make
-from learning.objectives.template import prompt
-from learning.objectives.tokens import IGNORED, NO_ROOM, joined, prompt_ids
-from learning.training.loop import LocalTraining, train
+from learning.objectives.registry import make_objective
+from learning.objectives.template import format_prompt
+from learning.objectives.tokens import IGNORED, NO_ROOM, make_example, prompt_ids
+from learning.training.loop import train
 from tests.support.tiny_model import tiny_model, tiny_tokenizer
 
-ROW = Preference("Which is larger, 2 or 3?", "3 is larger.", "2.")
+ROW = PreferencePair("Which is larger, 2 or 3?", "3 is larger.", "2.")
 PAIRS = (
-    TokenisedPair(joined([5, 6], [7, 8, 9], 3), joined([5, 6], [10], 1)),
-    TokenisedPair(joined([11], [12, 13], 2), joined([11], [14, 15, 16, 17], 4)),
-    TokenisedPair(joined([3] * 20, [4], 1), joined([3] * 20, [5, 6], 2)),
+    TokenisedPair(make_example([5, 6], [7, 8, 9], 3), make_example([5, 6], [10], 1)),
+    TokenisedPair(make_example([11], [12, 13], 2), make_example([11], [14, 15, 16, 17], 4)),
+    TokenisedPair(make_example([3] * 20, [4], 1), make_example([3] * 20, [5, 6], 2)),
 )
 
 
@@ -41,7 +41,7 @@ def test_a_pair_shares_its_prompt_and_learns_both_answers_with_their_ends(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     (pair,) = dpo.encode(tokenizer, [ROW], 200).examples
-    asked = prompt_ids(tokenizer, [prompt(ROW.prompt)])[0]
+    asked = prompt_ids(tokenizer, [format_prompt(ROW.prompt)])[0]
     for answer, text in ((pair.chosen, ROW.chosen), (pair.rejected, ROW.rejected)):
         assert list(answer.input_ids[: len(asked)]) == asked
         assert answer.labels[: len(asked)] == (IGNORED,) * len(asked)
@@ -55,7 +55,7 @@ def test_pairs_that_do_not_fit_or_do_not_differ_are_left_out_by_reason(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     rows = [
-        Preference("Say it. " * 40, "Yes.", "No."),
+        PreferencePair("Say it. " * 40, "Yes.", "No."),
         replace(ROW, rejected="2, I think. " * 40),
         ROW,
         replace(ROW, chosen=" 2. "),
@@ -64,7 +64,7 @@ def test_pairs_that_do_not_fit_or_do_not_differ_are_left_out_by_reason(
     found = dpo.encode(tokenizer, rows, 100)
     assert found.kept == (2,)
     assert found.examples == dpo.encode(tokenizer, [ROW], 200).examples
-    assert found.skipped == {NO_ROOM: 1, TOO_LONG: 2, ALIKE: 1}
+    assert found.skipped == {NO_ROOM: 1, TOO_LONG: 2, SAME_TOKENS: 1}
     assert found.truncated_count == 0
 
 
@@ -98,7 +98,7 @@ def test_chosen_answers_come_first_in_a_batch() -> None:
     assert first == [[5, 6, 7], [11, 12, 13], [5, 6, 10], [11, 14, 15]]
     assert batch.lengths.tolist() == [3, 2, 1, 4]
     assert batch.reference.tolist() == [-1, -3, -2, -4]
-    assert (batch.size, batch.learned, batch.tokens) == (2, 2, 5 + 3 + 3 + 5)
+    assert (batch.size, batch.target_count, batch.tokens) == (2, 2, 5 + 3 + 3 + 5)
 
 
 def test_reference_computed_once_is_that_of_each_pair_alone() -> None:
@@ -107,7 +107,7 @@ def test_reference_computed_once_is_that_of_each_pair_alone() -> None:
     for pair, known in zip(PAIRS, at_once, strict=True):
         assert dpo.log_probabilities(model, [pair])[0] == pytest.approx(known, abs=1e-4)
     # A random model predicts almost uniformly: −ln 600 nats per token of an answer.
-    lengths = [n for pair in PAIRS for n in (pair.chosen.learned, pair.rejected.learned)]
+    lengths = [n for pair in PAIRS for n in (pair.chosen.target_count, pair.rejected.target_count)]
     per_token = np.array(at_once).ravel() / lengths
     assert per_token == pytest.approx(-math.log(600), rel=0.1)
 
@@ -115,21 +115,26 @@ def test_reference_computed_once_is_that_of_each_pair_alone() -> None:
 def test_a_model_that_is_its_own_reference_is_undecided() -> None:
     model = tiny_model()
     pairs = with_reference(PAIRS, dpo.log_probabilities(model, PAIRS))
-    found = make("dpo").measure(model, pairs)
+    found = make_objective("dpo").measure(model, pairs)
     assert found.loss == pytest.approx(math.log(2), abs=1e-4)
-    loss, figures = make("dpo").loss(model, collate(pairs))
+    loss, figures = make_objective("dpo").loss(model, collate(pairs))
     assert loss.item() == pytest.approx(math.log(2), abs=1e-4)
     assert figures["margin"] == pytest.approx(0, abs=1e-4)
 
 
 def test_training_learns_the_preference_and_uses_no_dropout() -> None:
-    objective = make("dpo", DpoSettings(beta=0.5))
+    objective = make_objective("dpo", DpoSettings(beta=0.5))
     known = dpo.log_probabilities(tiny_model(), PAIRS)  # a fresh adapter changes nothing
     pairs = with_reference(PAIRS, known)
 
-    def trained(dropout: float) -> Adapted:
+    def trained(dropout: float) -> AdaptedModel:
         model = attach(tiny_model(), LoraSpec(r=4, alpha=8, dropout=dropout), 0)
-        train(model, objective, pairs, LocalTraining(batch_size=2, lr=2e-2, steps=30))
+        train(
+            model,
+            objective,
+            pairs,
+            LocalTraining(batch_size=2, lr=2e-2, steps=30, max_length=256),
+        )
         return model
 
     model = trained(0.5)
@@ -143,8 +148,8 @@ def test_training_learns_the_preference_and_uses_no_dropout() -> None:
 def test_the_added_sft_loss_is_per_token_of_the_chosen_answers() -> None:
     model = tiny_model()
     pairs = with_reference(PAIRS, dpo.log_probabilities(model, PAIRS))
-    plain, _ = make("dpo", DpoSettings()).loss(model, collate(pairs))
-    mixed, _ = make("dpo", DpoSettings(sft_weight=0.5)).loss(model, collate(pairs))
+    plain, _ = make_objective("dpo", DpoSettings()).loss(model, collate(pairs))
+    mixed, _ = make_objective("dpo", DpoSettings(sft_weight=0.5)).loss(model, collate(pairs))
     chosen = sum(known[0] for known in dpo.log_probabilities(model, PAIRS))
-    tokens = sum(pair.chosen.learned for pair in PAIRS)
+    tokens = sum(pair.chosen.target_count for pair in PAIRS)
     assert mixed.item() - plain.item() == pytest.approx(-0.5 * chosen / tokens, abs=1e-4)

@@ -5,19 +5,19 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from learning.objectives.sft import response_nats, sft, token_nats
-from learning.objectives.tokens import Example, joined
-from learning.training.batches import Batch, collate
+from learning.objectives.sft import response_nats, sft_loss, token_nats
+from learning.objectives.tokens import TokenisedExample, make_example
+from learning.training.batches import TokenBatch, collate
 from tests.support.tiny_model import tiny_model
 
 MODEL = tiny_model()
 ids = st.lists(st.integers(1, 599), min_size=1, max_size=20)
-examples = st.builds(lambda asked, answer: joined(asked, answer, 1), ids, ids)
+examples = st.builds(lambda asked, answer: make_example(asked, answer, 1), ids, ids)
 
 
 @given(batch=st.lists(examples, min_size=1, max_size=5))
 @settings(max_examples=20)
-def test_an_example_costs_the_same_alone_and_in_any_company(batch: list[Example]) -> None:
+def test_an_example_costs_the_same_alone_and_in_any_company(batch: list[TokenisedExample]) -> None:
     alone = [float(response_nats(MODEL, collate([example]))) for example in batch]
     nats, rows = token_nats(MODEL, collate(batch))
     together = torch.zeros(len(batch)).index_add(0, rows, nats.detach())
@@ -27,10 +27,12 @@ def test_an_example_costs_the_same_alone_and_in_any_company(batch: list[Example]
 @given(padding=st.integers(0, 599))
 @settings(max_examples=10)
 def test_what_a_batch_is_padded_with_changes_nothing(padding: int) -> None:
-    batch = collate([joined([1, 2], [3, 4, 5], 3), joined([6], [7], 1)])
+    batch = collate([make_example([1, 2], [3, 4, 5], 3), make_example([6], [7], 1)])
     ids = batch.input_ids.masked_fill(batch.attention_mask == 0, padding)
-    other = Batch(ids, batch.attention_mask, batch.labels, 7, 4, 4)
-    assert sft(MODEL, other)[0].item() == pytest.approx(sft(MODEL, batch)[0].item(), abs=1e-5)
+    other = TokenBatch(ids, batch.attention_mask, batch.labels, 7, 4, 4)
+    assert sft_loss(MODEL, other)[0].item() == pytest.approx(
+        sft_loss(MODEL, batch)[0].item(), abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -46,10 +48,10 @@ def test_projecting_learned_positions_alone_is_cross_entropy_over_all(tied: bool
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = LlamaForCausalLM(config).eval()
-    batch = collate([joined([1, 2], [3, 4, 5], 3), joined([6], [7], 1)])
+    batch = collate([make_example([1, 2], [3, 4, 5], 3), make_example([6], [7], 1)])
     logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
     expected = cross_entropy(logits[:, :-1].reshape(-1, 50), batch.labels[:, 1:].reshape(-1))
-    loss, metrics = sft(model, batch)
+    loss, metrics = sft_loss(model, batch)
     assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
     assert metrics["nats"] == pytest.approx(4 * expected.item(), abs=1e-4)
     after = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits

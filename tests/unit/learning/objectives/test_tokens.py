@@ -2,9 +2,9 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from common.errors import ModelError
-from learning.data.instructions import Instruction
-from learning.objectives.template import prompt
-from learning.objectives.tokens import IGNORED, NO_ROOM, Encoded, encode, prompt_ids
+from learning.data.row_types import Instruction
+from learning.objectives.template import format_prompt
+from learning.objectives.tokens import IGNORED, NO_ROOM, EncodedRows, encode, prompt_ids
 from tests.support.tiny_model import tiny_tokenizer
 
 ROW = Instruction("Add the numbers.", "1, 2", "The sum is three.")
@@ -17,13 +17,13 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 def test_only_the_response_and_its_end_are_learned(tokenizer: PreTrainedTokenizerFast) -> None:
     (example,) = encode(tokenizer, [ROW], 256).examples
-    asked = prompt_ids(tokenizer, [prompt(ROW.instruction, ROW.input)])[0]
+    asked = prompt_ids(tokenizer, [format_prompt(ROW.instruction, ROW.input)])[0]
     assert example.labels[: len(asked)] == (IGNORED,) * len(asked)
     learned = example.input_ids[len(asked) :]
     assert example.labels[len(asked) :] == learned
     assert learned[-1] == tokenizer.eos_token_id
     assert tokenizer.decode(learned[:-1]) == ROW.output
-    assert example.learned == len(learned)
+    assert example.target_count == len(learned)
     assert example.response_bytes == len(ROW.output)
 
 
@@ -31,7 +31,7 @@ def test_the_prompt_has_the_ids_that_it_has_when_a_model_is_asked(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     (example,) = encode(tokenizer, [ROW], 256).examples
-    asked = prompt_ids(tokenizer, [prompt(ROW.instruction, ROW.input)])[0]
+    asked = prompt_ids(tokenizer, [format_prompt(ROW.instruction, ROW.input)])[0]
     assert list(example.input_ids[: len(asked)]) == asked
 
 
@@ -47,10 +47,10 @@ def test_a_long_response_loses_its_tail_and_its_end(tokenizer: PreTrainedTokeniz
 def test_a_prompt_that_leaves_no_room_is_skipped_and_counted(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
-    asked = len(prompt_ids(tokenizer, [prompt(ROW.instruction, ROW.input)])[0])
-    assert encode(tokenizer, [ROW, ROW], asked) == Encoded((), (), {NO_ROOM: 2})
-    assert encode(tokenizer, [ROW], asked + 1).examples[0].learned == 1
-    assert encode(tokenizer, [], 64) == Encoded((), (), {})
+    asked = len(prompt_ids(tokenizer, [format_prompt(ROW.instruction, ROW.input)])[0])
+    assert encode(tokenizer, [ROW, ROW], asked) == EncodedRows((), (), {NO_ROOM: 2})
+    assert encode(tokenizer, [ROW], asked + 1).examples[0].target_count == 1
+    assert encode(tokenizer, [], 64) == EncodedRows((), (), {})
 
 
 def test_what_is_kept_is_known_by_its_place_among_the_rows(

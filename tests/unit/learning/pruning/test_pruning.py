@@ -27,17 +27,26 @@ from common.errors import ConfigError, ModelError
 from common.protocol.manifest import is_model_file, make_manifest, sha256_hex
 from learning.models import base
 from learning.models.encoders import load_backbone, load_encoder, load_whole
-from learning.models.loading import LoadedModel
+from learning.models.loader import LoadedModel
 from learning.pruning.importance import (
     Moments,
-    batches,
     compensate,
     importance,
-    moments,
-    useful_layers,
+    input_moments,
+    select_layers,
+    tokenise_batches,
 )
-from learning.pruning.pruned import Pruning, layers_of, layout_of, linear, read_pruning
-from learning.pruning.pruning import Kept, PruningPlan, check, cut, ffn_width, prune, record, save
+from learning.pruning.prune import (
+    KeptParts,
+    PruningPlan,
+    check_plan,
+    cut_layer,
+    ffn_width,
+    make_record,
+    prune,
+    save_pruned,
+)
+from learning.pruning.record import Pruning, layers_of, layout_of, linear, read_pruning
 from tests.support.tiny_encoder import WORDS, encoder, encoder_config, encoder_tokenizer, saved
 
 CPU = torch.device("cpu")
@@ -52,7 +61,7 @@ def texts(n: int = 48) -> list[str]:
 
 
 def seen(model: PreTrainedModel) -> list[dict[str, Tensor]]:
-    return batches(LoadedModel(model, encoder_tokenizer()), texts(), 16)  # type: ignore[return-value]
+    return tokenise_batches(LoadedModel(model, encoder_tokenizer()), texts(), 16)  # type: ignore[return-value]
 
 
 @torch.no_grad()
@@ -75,7 +84,7 @@ def pruned_to(folder: Path, plan: PruningPlan = HALF, kind: str = "bert") -> Pat
     config = deepcopy(loaded.model.config)
     kept = prune(loaded.model, plan, seen(loaded.model))
     digest = sha256_hex(make_manifest(source))
-    save(loaded.model, record(kept, source, digest, config), source, folder / "pruned")
+    save_pruned(loaded.model, make_record(kept, source, digest, config), source, folder / "pruned")
     return folder / "pruned"
 
 
@@ -88,7 +97,7 @@ def test_a_cut_model_equals_the_whole_one_with_the_other_heads_and_units_masked(
     layout, smaller = layout_of(model.config), deepcopy(model)
     heads, units = torch.tensor([0, 3]), torch.arange(5, 37)
     for layer in layers_of(smaller):
-        cut(layer, layout, heads, units, size=8)
+        cut_layer(layer, layout, heads, units, size=8)
     for layer in layers_of(model):
         linear(layer, layout.joined).weight.data[:, 8:24] = 0  # heads 1 and 2
         linear(layer, layout.down).weight.data[:, :5] = 0
@@ -101,11 +110,11 @@ def test_masked_after_compensation_and_cut_are_the_same(model: PreTrainedModel) 
     layout, smaller = layout_of(model.config), deepcopy(model)
     first, data = layers_of(model)[0], seen(model)
     kept = torch.arange(0, 64, 2)
-    found = moments(model, [linear(first, layout.down)], data)[0]
+    found = input_moments(model, [linear(first, layout.down)], data)[0]
     compensate(linear(first, layout.down), found, kept)
     assert linear(first, layout.down).weight[:, 1::2].abs().max() == 0
     compensate(linear(layers_of(smaller)[0], layout.down), found, kept)
-    cut(layers_of(smaller)[0], layout, torch.arange(4), kept, size=8)
+    cut_layer(layers_of(smaller)[0], layout, torch.arange(4), kept, size=8)
     torch.testing.assert_close(states(smaller), states(model), atol=1e-5, rtol=0)
 
 
@@ -123,7 +132,7 @@ def test_pruning_narrows_every_layer_and_says_what_it_kept(model: PreTrainedMode
 def test_keeping_everything_changes_nothing(model: PreTrainedModel) -> None:
     before = states(model)
     kept = prune(model, PruningPlan(), seen(model))
-    assert kept == Kept((0, 1, 2, 3), ((0, 1, 2, 3),) * 4, 64)
+    assert kept == KeptParts((0, 1, 2, 3), ((0, 1, 2, 3),) * 4, 64)
     assert torch.equal(states(model), before)
 
 
@@ -139,7 +148,7 @@ def test_moments_are_those_of_the_real_tokens(model: PreTrainedModel) -> None:
     hook.remove()
     data = seen(model)
     real = torch.cat([x[b["attention_mask"].bool()] for x, b in zip(inputs, data, strict=True)])
-    found = moments(model, [part], data)[0]
+    found = input_moments(model, [part], data)[0]
     torch.testing.assert_close(found.mean, real.double().mean(0), atol=1e-5, rtol=0)
     expected = real.double().T.cov(correction=0)
     torch.testing.assert_close(found.covariance, expected, atol=1e-4, rtol=1e-4)
@@ -196,8 +205,10 @@ def test_compensation_keeps_the_states_closer_than_masking_alone() -> None:
     masked, repaired, layout = deepcopy(whole), deepcopy(whole), layout_of(whole.config)
     kept = prune(repaired, PruningPlan(heads=0.5, ffn=0.5), seen(whole))
     down = linear(layers_of(whole)[0], layout.down)
-    units = importance(down, moments(whole, [down], seen(whole))[0], 1).topk(32).indices
-    cut(layers_of(masked)[0], layout, torch.tensor(kept.heads[0]), units.sort().values, size=8)
+    units = importance(down, input_moments(whole, [down], seen(whole))[0], 1).topk(32).indices
+    cut_layer(
+        layers_of(masked)[0], layout, torch.tensor(kept.heads[0]), units.sort().values, size=8
+    )
     far = [(states(each) - states(whole)).square().mean() for each in (repaired, masked)]
     assert far[0] < 0.9 * far[1]
 
@@ -208,7 +219,7 @@ def test_the_layer_that_is_missed_least_goes_first(model: PreTrainedModel) -> No
         nn.init.zeros_(linear(layers_of(model)[1], part).weight)
         nn.init.zeros_(linear(layers_of(model)[1], part).bias)
     before, done = states(model), []
-    assert useful_layers(model, 3, seen(model), done.append) == (0, 2, 3)
+    assert select_layers(model, 3, seen(model), done.append) == (0, 2, 3)
     assert done == [0.25, 0.5, 0.75, 1.0]
     assert torch.equal(states(model), before)
 
@@ -245,12 +256,12 @@ def test_at_least_one_head_stays() -> None:
 )
 def test_a_plan_without_sense_is_refused(plan: PruningPlan, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        check(plan, encoder_config())
+        check_plan(plan, encoder_config())
 
 
 def test_another_architecture_is_refused_by_name() -> None:
     with pytest.raises(ModelError, match="type gpt2 cannot be pruned"):
-        check(PruningPlan(), GPT2Config())
+        check_plan(PruningPlan(), GPT2Config())
 
 
 # What is written
@@ -297,7 +308,7 @@ def test_a_trained_head_survives(tmp_path: Path) -> None:
     loaded = load_whole(source, CPU)
     config, head = deepcopy(loaded.model.config), loaded.model.classifier.weight.clone()
     kept = prune(loaded.model, HALF, seen(loaded.model))
-    save(loaded.model, record(kept, source, ZERO, config), source, tmp_path / "out")
+    save_pruned(loaded.model, make_record(kept, source, ZERO, config), source, tmp_path / "out")
     again = load_encoder(tmp_path / "out", ("a", "b"), CPU, seed=3).model
     assert torch.equal(again.classifier.weight, head)
 
@@ -311,7 +322,7 @@ def test_a_pooler_survives_though_the_checkpoint_calls_itself_a_masked_lm(tmp_pa
     loaded = load_whole(source, CPU)
     before = deepcopy(loaded.model.config)
     kept = prune(loaded.model, HALF, seen(loaded.model))
-    save(loaded.model, record(kept, source, ZERO, before), source, tmp_path / "out")
+    save_pruned(loaded.model, make_record(kept, source, ZERO, before), source, tmp_path / "out")
     again = load_encoder(tmp_path / "out", ("a", "b"), CPU, seed=3).model
     assert torch.equal(again.bert.pooler.dense.weight, whole.bert.pooler.dense.weight)
 
@@ -323,8 +334,8 @@ def test_a_pruned_model_can_be_pruned_again_and_the_record_tells_of_the_first(
     loaded, before = load_whole(once, CPU), read_pruning(once)
     config = deepcopy(loaded.model.config)
     kept = prune(loaded.model, PruningPlan(layers=(1,), heads=0.5), seen(loaded.model))
-    after = record(kept, once, ZERO, config)
-    save(loaded.model, after, once, tmp_path / "twice")
+    after = make_record(kept, once, ZERO, config)
+    save_pruned(loaded.model, after, once, tmp_path / "twice")
     assert before is not None
     assert (after.source, after.layers, after.source_layers) == (before.source, (3,), 4)
     assert after.heads == ((before.heads[1][kept.heads[0][0]],),)
@@ -348,9 +359,9 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     found = read_pruning(path)
     assert found is not None
     with pytest.raises(ConfigError, match="exists and is not empty"):
-        save(encoder(), found, tmp_path / "source", path)
+        save_pruned(encoder(), found, tmp_path / "source", path)
     (tmp_path / "empty").mkdir()
-    save(encoder(), found, tmp_path / "source", tmp_path / "empty")
+    save_pruned(encoder(), found, tmp_path / "source", tmp_path / "empty")
     assert sorted(each.name for each in tmp_path.iterdir()) == ["empty", "pruned", "source"]
 
 

@@ -1,30 +1,30 @@
 from collections import Counter
 
 from learning.synthetic import lexicon
-from learning.synthetic.instructions import TOPICS, instructions, prose
+from learning.synthetic.instructions import TOPICS, make_instructions, make_prose
 
 
 def test_the_same_seed_gives_the_same_text_and_another_seed_another() -> None:
-    assert instructions(3, 40) == instructions(3, 40)
-    assert instructions(3, 40) != instructions(4, 40)
-    assert prose(3, 5) == prose(3, 5)
+    assert make_instructions(3, 40) == make_instructions(3, 40)
+    assert make_instructions(3, 40) != make_instructions(4, 40)
+    assert make_prose(3, 5) == make_prose(3, 5)
 
 
 def test_topics_have_equal_shares_and_rows_are_distinct() -> None:
-    rows = instructions(0, 1500)
+    rows = make_instructions(0, 1500)
     assert set(Counter(row.topic for row in rows).values()) == {1500 // len(TOPICS)}
     assert len(set(rows)) == 1500
 
 
 def test_answers_are_sentences_of_several_words() -> None:
-    lengths = [len(row.output.split()) for row in instructions(1, 500)]
+    lengths = [len(row.output.split()) for row in make_instructions(1, 500)]
     assert min(lengths) >= 7
     assert max(lengths) <= 30
 
 
 def test_the_answers_of_sums_and_sorts_and_counts_are_right() -> None:
     value = {lexicon.number(n): n for n in range(100)}
-    for row in instructions(2, 600):
+    for row in make_instructions(2, 600):
         if row.topic == "arithmetic":
             a, sign, b, _, c = row.output.lower().split(",")[0].split()
             assert value[a] + (value[b] if sign == "plus" else -value[b]) == value[c]
@@ -35,7 +35,7 @@ def test_the_answers_of_sums_and_sorts_and_counts_are_right() -> None:
 
 
 def test_prose_holds_no_answer() -> None:
-    answers = {row.output for row in instructions(0, 1500)}
-    text = " ".join(prose(0, 2000))
+    answers = {row.output for row in make_instructions(0, 1500)}
+    text = " ".join(make_prose(0, 2000))
     assert not [answer for answer in answers if answer in text]
     assert "###" not in text

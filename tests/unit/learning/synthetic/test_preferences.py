@@ -9,22 +9,22 @@ import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from learning.data.preferences import Preference
-from learning.synthetic.instructions import TOPICS, instructions
+from learning.data.row_types import PreferencePair
+from learning.synthetic.instructions import TOPICS, make_instructions
 from learning.synthetic.lexicon import MANNERS
-from learning.synthetic.preferences import preferences
+from learning.synthetic.preferences import make_preferences
 
 KIND = [kind for kind, _ in MANNERS]
 UNKIND = [unkind for _, unkind in MANNERS]
 ANSWERS = {
     "\n".join(filter(None, (row.instruction, row.input))): row.output
-    for row in instructions(-1, 2000)
+    for row in make_instructions(-1, 2000)
 }
 
 
 @pytest.fixture(scope="module")
-def pairs() -> list[Preference]:
-    return preferences(0, 2000)
+def pairs() -> list[PreferencePair]:
+    return make_preferences(0, 2000)
 
 
 def bare(answer: str) -> str:
@@ -34,7 +34,7 @@ def bare(answer: str) -> str:
     return " ".join(answer.split())
 
 
-def fault(pair: Preference) -> str:
+def fault(pair: PreferencePair) -> str:
     """What is wrong with the rejected answer of a pair, found without its maker."""
     right, said = ANSWERS[pair.prompt], bare(pair.rejected)
     if any(remark in pair.rejected for remark in UNKIND):
@@ -48,7 +48,7 @@ def fault(pair: Preference) -> str:
 
 
 def test_pairs_are_the_same_in_every_process() -> None:
-    script = "from learning.synthetic.preferences import preferences; print(preferences(3, 200))"
+    script = "from learning.synthetic.preferences import make_preferences; print(make_preferences(3, 200))"
     told = [
         subprocess.run(  # sets are ordered by the hash seed
             [sys.executable, "-c", script],
@@ -59,40 +59,42 @@ def test_pairs_are_the_same_in_every_process() -> None:
         ).stdout
         for seed in ("1", "2")
     ]
-    assert told[0] == told[1] == f"{preferences(3, 200)}\n"
-    assert preferences(3, 200) != preferences(4, 200)
+    assert told[0] == told[1] == f"{make_preferences(3, 200)}\n"
+    assert make_preferences(3, 200) != make_preferences(4, 200)
 
 
-def test_pairs_are_distinct_and_topics_have_equal_shares(pairs: list[Preference]) -> None:
+def test_pairs_are_distinct_and_topics_have_equal_shares(pairs: list[PreferencePair]) -> None:
     assert len(set(pairs)) == len(pairs) == 2000
     assert set(Counter(pair.topic for pair in pairs).values()) == {2000 // len(TOPICS)}
 
 
-def test_the_chosen_answer_is_the_right_one_and_kind(pairs: list[Preference]) -> None:
+def test_the_chosen_answer_is_the_right_one_and_kind(pairs: list[PreferencePair]) -> None:
     assert all(bare(pair.chosen) == ANSWERS[pair.prompt] for pair in pairs)
     assert not [pair for pair in pairs if any(remark in pair.chosen for remark in UNKIND)]
 
 
-def test_every_rejected_answer_has_a_fault_and_all_faults_occur(pairs: list[Preference]) -> None:
+def test_every_rejected_answer_has_a_fault_and_all_faults_occur(
+    pairs: list[PreferencePair],
+) -> None:
     found = Counter(map(fault, pairs))
     assert found["none"] == 0
     assert all(found[name] > 250 for name in ("unkind", "repeats itself", "incomplete"))
     assert found["another fact or question"] > 700
 
 
-def test_prompts_are_drawn_apart_from_those_of_instructions(pairs: list[Preference]) -> None:
-    same_seed = {f"{row.instruction}\n{row.input}" for row in instructions(0, 500)}
+def test_prompts_are_drawn_apart_from_those_of_instructions(pairs: list[PreferencePair]) -> None:
+    same_seed = {f"{row.instruction}\n{row.input}" for row in make_instructions(0, 500)}
     assert sum(pair.prompt in same_seed for pair in pairs[:500]) < 50
 
 
-def test_length_does_not_tell_which_answer_is_better(pairs: list[Preference]) -> None:
+def test_length_does_not_tell_which_answer_is_better(pairs: list[PreferencePair]) -> None:
     longer = sorted(len(pair.chosen) - len(pair.rejected) for pair in pairs)
     by_size = sorted((gap for gap in longer if gap), key=abs)
     for gaps in (by_size, by_size[: len(by_size) // 2], by_size[len(by_size) // 2 :]):
         assert 0.45 < sum(gap > 0 for gap in gaps) / len(gaps) < 0.55
 
 
-def test_counts_of_words_hardly_tell_which_answer_is_better(pairs: list[Preference]) -> None:
+def test_counts_of_words_hardly_tell_which_answer_is_better(pairs: list[PreferencePair]) -> None:
     counter = CountVectorizer(token_pattern=r"[\w-]+")
     counter.fit(text for pair in pairs for text in (pair.chosen, pair.rejected))
     gap = counter.transform([p.chosen for p in pairs]) - counter.transform(

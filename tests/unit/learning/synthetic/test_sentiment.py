@@ -5,9 +5,9 @@ import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from learning.data.labelled import Labelled
+from learning.data.row_types import LabelledText
 from learning.synthetic.lexicon import OUTCOMES, REVIEWED, VERDICTS
-from learning.synthetic.sentiment import LABELS, sentences
+from learning.synthetic.sentiment import LABELS, make_reviews
 
 PAIRS = [*VERDICTS, *OUTCOMES, *(pair for _, _, said in REVIEWED for pair in said)]
 SIGN = {word: sign for pair in PAIRS for word, sign in zip(pair, (1, -1), strict=True)}
@@ -27,8 +27,8 @@ MAIN = (  # what follows, or stands between, is what counts; the first that matc
 
 
 @pytest.fixture(scope="module")
-def rows() -> list[Labelled]:
-    return sentences(0, 3000)
+def rows() -> list[LabelledText]:
+    return make_reviews(0, 3000)
 
 
 def read(text: str) -> str:
@@ -47,25 +47,25 @@ def read(text: str) -> str:
 
 
 def test_reviews_are_distinct_and_half_of_each_label_and_the_same_by_seed(
-    rows: list[Labelled],
+    rows: list[LabelledText],
 ) -> None:
     assert len({row.text for row in rows}) == 3000
     assert Counter(row.label for row in rows) == {"negative": 1500, "positive": 1500}
-    assert sentences(5, 50) == sentences(5, 50) != sentences(6, 50)
+    assert make_reviews(5, 50) == make_reviews(5, 50) != make_reviews(6, 50)
 
 
-def test_reading_their_structure_tells_every_label(rows: list[Labelled]) -> None:
+def test_reading_their_structure_tells_every_label(rows: list[LabelledText]) -> None:
     assert [row for row in rows if read(row.text) != row.label] == []
 
 
-def test_a_bag_of_words_hardly_tells_them(rows: list[Labelled]) -> None:
+def test_a_bag_of_words_hardly_tells_them(rows: list[LabelledText]) -> None:
     counts = CountVectorizer(token_pattern=r"\w+").fit_transform([row.text for row in rows])
     labels = [row.label for row in rows]
     model = LogisticRegression(max_iter=1000).fit(counts[:2000], labels[:2000])
     assert model.score(counts[2000:], labels[2000:]) < 0.65
 
 
-def test_opinions_are_negated_and_contrasted_and_compared(rows: list[Labelled]) -> None:
+def test_opinions_are_negated_and_contrasted_and_compared(rows: list[LabelledText]) -> None:
     texts = [row.text.lower() for row in rows]
     for mark in ("not at all", "although", "but", "next to", "as the last one", "friends called"):
         assert sum(mark in text for text in texts) > 50

@@ -4,12 +4,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learning.objectives.tokens import IGNORED, Example
-from learning.training.batches import collate, in_order, per_epoch, stream
+from learning.objectives.tokens import IGNORED, TokenisedExample
+from learning.training.batches import batches_per_epoch, collate, shuffled_batches, sorted_batches
 
 
-def example(*ids: int, asked: int = 1) -> Example:
-    return Example(ids, (IGNORED,) * asked + ids[asked:], len(ids))
+def example(*ids: int, asked: int = 1) -> TokenisedExample:
+    return TokenisedExample(ids, (IGNORED,) * asked + ids[asked:], len(ids))
 
 
 def test_a_batch_is_padded_on_the_right_to_a_multiple_of_16() -> None:
@@ -21,7 +21,7 @@ def test_a_batch_is_padded_on_the_right_to_a_multiple_of_16() -> None:
         [IGNORED, 9] + [IGNORED] * 14,
     ]
     assert collate([example(*[1] * 16)]).input_ids.shape == (1, 16)
-    assert (batch.tokens, batch.learned, batch.response_bytes, batch.size) == (5, 3, 5, 2)
+    assert (batch.tokens, batch.target_count, batch.response_bytes, batch.size) == (5, 3, 5, 2)
 
 
 @given(n=st.integers(1, 80), batch_size=st.integers(1, 9), seed=st.integers(0, 5))
@@ -29,9 +29,9 @@ def test_every_pass_holds_every_example_once_in_batches_of_nearly_equal_size(
     n: int, batch_size: int, seed: int
 ) -> None:
     examples = [example(1, i + 1, *[3] * (i % 7)) for i in range(n)]
-    batches = stream(examples, batch_size, seed, collate)
+    batches = shuffled_batches(examples, batch_size, seed, collate)
     for _ in range(2):
-        one_pass = [next(batches) for _ in range(per_epoch(n, batch_size))]
+        one_pass = [next(batches) for _ in range(batches_per_epoch(n, batch_size))]
         seen = Counter(int(i) for b in one_pass for i in b.input_ids[:, 1])
         assert seen == Counter(range(1, n + 1))
         sizes = [b.size for b in one_pass]
@@ -43,7 +43,7 @@ def test_order_follows_the_seed_and_differs_between_passes() -> None:
     examples = [example(1, i, 2) for i in range(40)]
 
     def first(seed: int, n: int) -> list[list[int]]:
-        batches = stream(examples, 4, seed, collate)
+        batches = shuffled_batches(examples, 4, seed, collate)
         return [next(batches).input_ids[:, 1].tolist() for _ in range(n)]
 
     assert first(1, 20) == first(1, 20)
@@ -55,12 +55,12 @@ def test_padding_is_a_few_percent_of_the_tokens() -> None:
     generator = torch.Generator().manual_seed(0)
     lengths = (torch.rand(1000, generator=generator) ** 3 * 240 + 10).int().tolist()
     examples = [example(*[1] * length) for length in lengths]
-    batches = stream(examples, 16, 0, collate)
-    one_pass = [next(batches) for _ in range(per_epoch(1000, 16))]
+    batches = shuffled_batches(examples, 16, 0, collate)
+    one_pass = [next(batches) for _ in range(batches_per_epoch(1000, 16))]
     padded = sum(b.input_ids.numel() for b in one_pass)
     assert padded < 1.2 * sum(lengths)
 
 
 def test_evaluation_order_is_by_length_and_complete() -> None:
     examples = [example(*[1] * n) for n in (35, 2, 39, 4)]
-    assert [b.input_ids.shape for b in in_order(examples, 2, collate)] == [(2, 16), (2, 48)]
+    assert [b.input_ids.shape for b in sorted_batches(examples, 2, collate)] == [(2, 16), (2, 48)]

@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from common.errors import ConfigError
-from learning.training.device import Compute, bf16_speedup, cores, detect, quota, share
+from learning.training.device import (
+    Compute,
+    available_cores,
+    bf16_speedup,
+    cgroup_cores,
+    detect,
+    share_threads,
+)
 
 
 @pytest.fixture
@@ -17,7 +24,7 @@ def threads() -> Iterator[None]:
 
 @pytest.mark.usefixtures("threads")
 def test_a_process_begins_with_all_cores() -> None:
-    assert detect("cpu").threads == torch.get_num_threads() == cores()
+    assert detect("cpu").threads == torch.get_num_threads() == available_cores()
 
 
 @pytest.mark.usefixtures("threads")
@@ -27,7 +34,7 @@ def test_a_process_begins_with_all_cores() -> None:
 def test_workers_divide_the_cores_and_each_has_one_at_least(
     cores: int, workers: int, each: int
 ) -> None:
-    assert share(Compute(torch.device("cpu"), cores, autocast=False), workers) == each
+    assert share_threads(Compute(torch.device("cpu"), cores, autocast=False), workers) == each
     assert torch.get_num_threads() == each
 
 
@@ -54,7 +61,7 @@ def test_a_containers_limit_is_counted_in_whole_cores(
     tmp_path: Path, files: dict[str, str], whole: int
 ) -> None:
     write(tmp_path, files)
-    assert quota(tmp_path) == whole
+    assert cgroup_cores(tmp_path) == whole
 
 
 @pytest.mark.parametrize(
@@ -68,7 +75,7 @@ def test_a_containers_limit_is_counted_in_whole_cores(
 )
 def test_without_a_limit_every_core_is_ours(tmp_path: Path, files: dict[str, str]) -> None:
     write(tmp_path, files)
-    assert quota(tmp_path) > 4096
+    assert cgroup_cores(tmp_path) > 4096
 
 
 def write(root: Path, files: dict[str, str]) -> None:

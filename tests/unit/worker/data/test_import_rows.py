@@ -7,7 +7,7 @@ import pytest
 
 from common.errors import DataError
 from learning.data import rows
-from worker.data.import_rows import bring
+from worker.data.import_rows import import_rows
 from worker.data.shards import ClientData
 
 SFT = {"instruction": "Say hello.", "output": "Hello."}
@@ -22,7 +22,7 @@ def file(path: Path, *records: object) -> Path:
 
 def brought(tmp_path: Path, *sources: Path) -> tuple[Path, list[str]]:
     said: list[str] = []
-    return bring(sources, "hospital-a", tmp_path / "out", said.append), said
+    return import_rows(sources, "hospital-a", tmp_path / "out", said.append), said
 
 
 @pytest.mark.parametrize(("kind", "row"), [("sft", SFT), ("va", VA), ("cls", CLS)])

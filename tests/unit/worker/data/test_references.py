@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from common.protocol.records import DpoSettings
+from common.protocol.tasks import DpoSettings
 from common.protocol.tensors import Tensors
 from learning.data.rows import read, write
-from learning.data.shards import split
-from learning.models import loading, lora
+from learning.data.splits import split_rows
+from learning.models import loader, lora
 from learning.objectives import dpo
 from learning.objectives.dpo import TokenisedPair
-from learning.objectives.tokens import joined
-from learning.synthetic.preferences import preferences
+from learning.objectives.tokens import make_example
+from learning.synthetic.preferences import make_preferences
 from learning.training.device import Compute
 from tests.support.tiny_model import tiny_model, tiny_tokenizer
 from tests.support.worker_records import task
@@ -35,7 +35,7 @@ THETA: Tensors = {"w": np.array([2.0], np.float32)}
 
 
 def pair(*ids: int) -> TokenisedPair:
-    return TokenisedPair(joined(ids, [7], 1), joined(ids, [8], 1))
+    return TokenisedPair(make_example(ids, [7], 1), make_example(ids, [8], 1))
 
 
 PAIRS = (pair(1, 2), pair(3))
@@ -72,7 +72,7 @@ def test_what_a_version_says_is_computed_once_and_exactly(tmp_path: Path) -> Non
         (ONE, PAIRS[::-1]),
         (ONE, (replace(PAIRS[0], chosen=PAIRS[0].rejected), PAIRS[1])),
         # The same tokens, of which other ones are the answer.
-        (ONE, (replace(PAIRS[0], chosen=joined([1], [2, 7], 1)), PAIRS[1])),
+        (ONE, (replace(PAIRS[0], chosen=make_example([1], [2, 7], 1)), PAIRS[1])),
     ],
     ids=["another version", "another order", "another answer", "another border"],
 )
@@ -126,7 +126,7 @@ class Place:
     """A base model and a client's pairs on the disk, and the adapter of version 0."""
 
     root: Path
-    adapted: lora.Adapted
+    adapted: lora.AdaptedModel
     begun: Tensors
 
     def train(self, adapter: Tensors, fetch: Callable[[], Tensors]) -> TrainedTask:
@@ -146,8 +146,8 @@ def place(tmp_path: Path) -> Place:
     tiny_model().save_pretrained(tmp_path / "base")
     tiny_tokenizer().save_pretrained(tmp_path / "base")
     (tmp_path / "rows").mkdir()
-    write(tmp_path / "rows" / "client_0_va.jsonl", preferences(0, 30))
-    loaded = loading.load(tmp_path / "base", torch.device("cpu"))
+    write(tmp_path / "rows" / "client_0_va.jsonl", make_preferences(0, 30))
+    loaded = loader.load(tmp_path / "base", torch.device("cpu"))
     adapted = lora.attach(loaded.model, task().lora, seed=7)
     return Place(tmp_path, adapted, lora.read_adapter(adapted))
 
@@ -161,19 +161,19 @@ def test_a_task_is_measured_against_its_reference_and_not_against_its_own_base_v
 
     moved = {n: value + (0.05 if "lora_B" in n else 0.0) for n, value in place.begun.items()}
     later = place.train(moved, never)
-    measured = split(read("va", place.root / "rows" / "client_0_va.jsonl").rows).holdout
+    measured = split_rows(read("va", place.root / "rows" / "client_0_va.jsonl").rows).holdout
     own = dpo.encode(tiny_tokenizer(), measured, 256).examples
     lora.write_adapter(place.adapted, place.begun)
     own = dpo.with_reference(own, dpo.log_probabilities(place.adapted, own))
     lora.write_adapter(place.adapted, moved)
-    expected = dpo.Preferring(DpoSettings()).measure(place.adapted, own)
+    expected = dpo.DpoObjective(DpoSettings()).measure(place.adapted, own)
     assert abs(expected.loss - math.log(2)) > 1e-3
     assert later.stats.loss_before == pytest.approx(expected.loss, abs=1e-5)
     assert later.stats.accuracy_before == pytest.approx(expected.accuracy)
 
 
 @pytest.mark.xfail(
-    reason="dpo.log_probabilities computes on learning.training.fastpath and Preferring.measure does not:"
+    reason="dpo.log_probabilities computes on learning.training.fast_path and Preferring.measure does not:"
     " rounding breaks the ties"
 )
 def test_at_its_reference_a_model_prefers_nothing(place: Place) -> None:

@@ -8,10 +8,10 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from common.errors import DataError
-from learning.data.preferences import Preference
+from learning.data.row_types import PreferencePair
 from learning.data.rows import write
 from learning.objectives import registry
-from learning.synthetic.instructions import instructions
+from learning.synthetic.instructions import make_instructions
 from tests.support.tiny_model import tiny_tokenizer
 from tests.support.worker_records import task
 from worker.data import shards
@@ -23,12 +23,12 @@ def read(
 ) -> TokenisedShard:
     """The client's instructions; its name is taken as it is, however hostile."""
     wanted = task(max_length=length).model_copy(update={"client_id": client})
-    return rows.shard(wanted, registry.make("sft"), tokenizer)
+    return rows.shard(wanted, registry.make_objective("sft"), tokenizer)
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    rows = tuple(instructions(0, 90))
+    rows = tuple(make_instructions(0, 90))
     path = tmp_path / "clients"
     path.mkdir()
     write(path / "client_0_sft.jsonl", rows[:40])
@@ -74,7 +74,7 @@ def test_an_unknown_client_is_a_data_error_that_names_it(directory: Path, name: 
     "label", ["../secret", "../clients/client_0", "./client_0", "{}/secret", "sub/client_5", "*"]
 )
 def test_a_label_is_compared_with_files_and_never_made_a_path(directory: Path, label: str) -> None:
-    rows = tuple(instructions(1, 20))
+    rows = tuple(make_instructions(1, 20))
     write(directory.parent / "secret_sft.jsonl", rows)
     (directory / "sub").mkdir()
     write(directory / "sub" / "client_5_sft.jsonl", rows)
@@ -89,14 +89,16 @@ def test_rows_that_do_not_fit_are_a_data_error_with_the_key_to_change(directory:
 
 
 def test_a_client_may_have_rows_of_one_kind_only(directory: Path) -> None:
-    pairs = [Preference(f"Say {i}.", f"Yes, {i}.", f"No {i}!") for i in range(9)]
+    pairs = [PreferencePair(f"Say {i}.", f"Yes, {i}.", f"No {i}!") for i in range(9)]
     write(directory / "client_7_va.jsonl", pairs)
     assert ClientData(directory).clients() == ("client_0", "client_1", "client_7")
     with pytest.raises(DataError, match="no rows of client_7 for sft") as caught:
         read(ClientData(directory), "client_7", tiny_tokenizer())
     assert "client_7_sft.jsonl" in caught.value.remedy
     shard = ClientData(directory).shard(
-        task(client_id="client_7", objective="dpo"), registry.make("dpo"), tiny_tokenizer()
+        task(client_id="client_7", objective="dpo"),
+        registry.make_objective("dpo"),
+        tiny_tokenizer(),
     )
     assert len(shard.train) + len(shard.holdout) < 9  # `fccl evaluate` has the others
 
@@ -107,7 +109,7 @@ def test_a_task_measures_by_a_part_of_what_is_held_out(
     monkeypatch.setattr(shards, "HOLDOUT_EXAMPLES", 2)
     rows, tokenizer = ClientData(directory), tiny_tokenizer()
     wanted = ShardRequest("client_0", "sft", (), 256)
-    whole = rows.of(wanted, registry.make("sft"), tokenizer)
+    whole = rows.load(wanted, registry.make_objective("sft"), tokenizer)
     shard = read(rows, "client_0", tokenizer)
     assert len(whole.holdout) > 2 and list(shard.holdout) == list(whole.holdout[:2])
     assert shard.train == whole.train

@@ -18,12 +18,13 @@ import torch
 from common import files
 from common.config.config import IncrementalConfig
 from common.errors import ConfigError
-from common.protocol.records import InboxFigures, Receipt, TrainTask
+from common.protocol.heartbeat import InboxFigures
+from common.protocol.tasks import Receipt, TrainTask
 from common.protocol.tensors import Tensors
 from common.store.embedded import EmbeddedStore
-from learning.data.labelled import Labelled
+from learning.data.row_types import LabelledText
 from learning.data.rows import write
-from learning.models import for_objective, lora
+from learning.models import lora, objective_model
 from learning.training.device import Compute
 from tests.support.processes import eventually
 from tests.support.tiny_encoder import encoder, saved
@@ -38,16 +39,16 @@ from worker.incremental.learner import Callbacks, Learner, LearnerSettings
 from worker.incremental.serving import served_run
 from worker.incremental.serving.client_model import load_client_model
 from worker.models.loaded import ModelCache
-from worker.models.source import ArtifactSource
-from worker.spool import Pending, claim
-from worker.trainer import norm
+from worker.models.source import ModelSource
+from worker.spool import PendingUpdate, claim_slot
+from worker.trainer import l2_norm
 
 LABELS = ("bad", "fine")
 COMPUTE = Compute(torch.device("cpu"), threads=1, autocast=False)
 CONFIG = IncrementalConfig(lr=3e-2, max_norm=100.0)
 NEVER = threading.Event()
 OWN = [
-    Labelled(f"{first} {second} {word} film", label)
+    LabelledText(f"{first} {second} {word} film", label)
     for label, word in (("fine", "good"), ("bad", "dull"))
     for first in ("a", "it", "was", "very")
     for second in ("plot", "and", "not", "very", "was")
@@ -81,7 +82,7 @@ class Stage:
         (self.root / "clients").mkdir()
         write(self.root / "clients" / "client_0_cls.jsonl", OWN)
         self.store = EmbeddedStore()
-        self.slot = claim(self.state, "run-1")
+        self.slot = claim_slot(self.state, "run-1")
         self.start()
 
     @property
@@ -99,9 +100,7 @@ class Stage:
             config,
             ClientData(self.root / "clients"),
             ModelCache(COMPUTE),
-            ArtifactSource(
-                self.store.open(), "run-1", self.root / "cache", lambda text, part: None
-            ),
+            ModelSource(self.store.open(), "run-1", self.root / "cache", lambda text, part: None),
             self.slot,
             time.time,
             Callbacks(
@@ -156,7 +155,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def stage(tmp_path: Path, base: Path) -> Stage:
-    found = for_objective.load_for("classification", base, LABELS, COMPUTE.device)
+    found = objective_model.load_for_objective("classification", base, LABELS, COMPUTE.device)
     adapter = lora.read_adapter(lora.attach(found.model, task().lora, seed=7))
     return Stage(tmp_path, base, adapter)
 
@@ -254,7 +253,7 @@ def test_what_was_learned_rides_once_and_is_settled_by_its_receipt(stage: Stage)
     assert again.unsent is None and again.samples == 0
     for _ in range(2):  # a receipt may be seen twice
         stage.learner.apply_receipt(
-            Pending("t1", 1, Path()), Receipt(task_id="t1", attempt=1, state="accepted")
+            PendingUpdate("t1", 1, Path()), Receipt(task_id="t1", attempt=1, state="accepted")
         )
     assert stage.counts() == {"settled": 12}
     after = stage.local()
@@ -271,7 +270,7 @@ def test_what_did_not_arrive_rides_again(stage: Stage, state: str, attempt: int)
     stage.attend("learned")
     stage.learner.prepare_task(wanted, stage.base, stage.adapter, NEVER)
     receipt = Receipt.model_validate({"task_id": "t1", "attempt": attempt, "state": state})
-    stage.learner.apply_receipt(Pending("t1", 1, Path()), receipt)
+    stage.learner.apply_receipt(PendingUpdate("t1", 1, Path()), receipt)
     assert stage.counts() == {"learned": 12}
     again = stage.learner.prepare_task(stage.task(0, "t2"), stage.base, stage.adapter, NEVER)
     assert again.samples == 12
@@ -306,14 +305,14 @@ def test_what_is_too_much_for_a_newer_version_is_kept_in_part(stage: Stage) -> N
     stage.attend("learned")
     local = stage.local()
     assert local is not None
-    whole = norm(local.parts["unsent"])
-    part = 0.7 * whole / norm(stage.adapter)  # the whole is over it, half is under it
+    whole = l2_norm(local.parts["unsent"])
+    part = 0.7 * whole / l2_norm(stage.adapter)  # the whole is over it, half is under it
     stage.start(CONFIG.model_copy(update={"max_norm": part}))
     stage.seen(1, stage.adapter)
     stage.attend("rebased", "unlearned")
     after = stage.local()
     assert after is not None and after.version == 1
-    assert norm(after.parts["unsent"]) == pytest.approx(whole / 2, rel=0.2)  # it is learned anew
+    assert l2_norm(after.parts["unsent"]) == pytest.approx(whole / 2, rel=0.2)  # it is learned anew
     assert stage.counts() == {"learned": 12}
 
 
@@ -321,7 +320,7 @@ def test_the_model_of_a_task_is_left_as_it_was_between_its_steps(stage: Stage) -
     wanted = stage.seen()
     stage.put(items("good", "dull"))
     stage.attend("learned")
-    loaded = stage.learner._models.at_hand
+    loaded = stage.learner._models.current
     assert loaded is not None
     half = {name: tensor + 0.5 for name, tensor in stage.adapter.items()}
     lora.write_adapter(loaded.model, half)

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.protocol.records import ROW_KINDS, LoraSpec, ObjectiveName, RowKind, TrainTask
-from learning.data.instructions import Instruction
-from learning.data.preferences import Preference
+from common.protocol.fields import ROW_KINDS, ObjectiveName, RowKind
+from common.protocol.tasks import LoraSpec, TrainTask
+from learning.data.row_types import Instruction, PreferencePair
 from learning.data.rows import write
-from learning.models import for_objective, lora
+from learning.models import lora, objective_model
 from tests.support.tiny_model import tiny_model, tiny_tokenizer
 from tests.support.worker_records import task
 from tests.unit.worker.incremental.test_learner import COMPUTE, NEVER, Stage, plus, same
@@ -26,7 +26,7 @@ THINGS = ("sky", "sea", "ice", "lake", "rain", "wave", "tear", "pond", "river", 
 SPEC = LoraSpec(r=2, alpha=4)
 OWN = {
     "sft": [Instruction(f"Name thing {n}.", "", f"It is thing {n}.") for n in range(40)],
-    "va": [Preference(f"Name thing {n}.", f"It is {n}.", f"No, not {n}!") for n in range(40)],
+    "va": [PreferencePair(f"Name thing {n}.", f"It is {n}.", f"No, not {n}!") for n in range(40)],
 }
 
 
@@ -63,7 +63,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def writer(tmp_path: Path, base: Path, objective: ObjectiveName) -> Writer:
-    found = for_objective.load_for(objective, base, (), COMPUTE.device)
+    found = objective_model.load_for_objective(objective, base, (), COMPUTE.device)
     adapter = lora.read_adapter(lora.attach(found.model, SPEC, seed=7))
     return Writer(tmp_path, base, adapter, objective=objective)
 

@@ -10,7 +10,7 @@ import pytest
 from common.protocol.wire import pack
 from common.store.store import Store
 from common.store.view import RunInfo, RunStatus
-from worker.site.run_discovery import runs
+from worker.site.run_discovery import follow_runs
 
 NAME = "r"
 
@@ -48,7 +48,7 @@ def quiet(kind: str, text: str) -> None: ...
 
 def test_a_worker_serves_one_run(store: Store) -> None:
     announce(store, "first", "running")
-    assert list(runs(store, NAME, threading.Event(), quiet, forever=False)) == ["first"]
+    assert list(follow_runs(store, NAME, threading.Event(), quiet, forever=False)) == ["first"]
 
 
 def test_a_worker_forever_serves_the_next_run_of_the_name_and_no_run_twice(store: Store) -> None:
@@ -61,7 +61,7 @@ def test_a_worker_forever_serves_the_next_run_of_the_name_and_no_run_twice(store
 
     announce(store, "first", "running")
     served = []
-    for run in runs(store, NAME, stop, next_begins, forever=True):
+    for run in follow_runs(store, NAME, stop, next_begins, forever=True):
         served.append(run)
         announce(store, run, "finished")  # as its coordinator does
         if run == "second":
@@ -73,5 +73,5 @@ def test_a_worker_forever_serves_the_next_run_of_the_name_and_no_run_twice(store
 def test_a_stop_ends_the_waiting(store: Store) -> None:
     stop = threading.Event()
     announce(store, "first", "finished")
-    waits = runs(store, NAME, stop, lambda kind, text: stop.set(), forever=True)
+    waits = follow_runs(store, NAME, stop, lambda kind, text: stop.set(), forever=True)
     assert list(waits) == []

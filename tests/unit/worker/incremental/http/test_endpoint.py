@@ -21,7 +21,7 @@ from broker.protocol import LOCAL
 from cli.console import Output
 from cli.learn.location import locate_inbox
 from cli.main import fccl
-from cli.run.join_site import Wanted
+from cli.run.join_site import SiteRequest
 from cli.run.worker import Job, _answering, _invited, _listening
 from common.config.config import FederationConfig, IncrementalConfig
 from common.errors import ConfigError, DataError
@@ -435,7 +435,7 @@ def test_an_invited_site_learns_as_the_configuration_of_its_own_machine_says(
     monkeypatch.setattr(
         "cli.run.worker.on_signals", lambda flags: None
     )  # they are the test runner's
-    wanted, own = Wanted("hospital-a", place), IncrementalConfig(validator="true", max_chars=7)
+    wanted, own = SiteRequest("hospital-a", place), IncrementalConfig(validator="true", max_chars=7)
     rows = (tmp_path / "rows",)
     job = _invited(wanted, rows, None, own, Output(plain=True), threading.Event())
     assert job is not None

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import DataError
-from common.protocol.records import RowKind
-from learning.data.columns import NAMES
+from common.protocol.fields import RowKind
+from learning.data.row_parser import COLUMN_NAMES
 from worker.incremental.inbox.items import FIELDS, Item, parse
 
 SECRET = "my neighbour's secret"
@@ -84,7 +84,9 @@ def test_a_stream_has_a_name_that_is_safe_everywhere() -> None:
             parse(record, max_chars=9, task=bad)
 
 
-NAMED = sorted({name for names in NAMES.values() for aliases in names.values() for name in aliases})
+NAMED = sorted(
+    {name for names in COLUMN_NAMES.values() for aliases in names.values() for name in aliases}
+)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=30),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),

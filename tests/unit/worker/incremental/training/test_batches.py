@@ -13,9 +13,9 @@ import torch
 
 from common.config.config import IncrementalConfig
 from common.protocol.tensors import Tensors
-from learning.data.labelled import Labelled
+from learning.data.row_types import LabelledText
 from learning.data.rows import write
-from learning.evaluation.measuring import Measurement
+from learning.evaluation.measurement import Measurement
 from learning.models import lora
 from learning.training.device import Compute
 from tests.support.tiny_encoder import encoder, saved
@@ -40,10 +40,10 @@ DULL, BRIGHT, SLOW = 14, 15, 16  # ids of the first words of texts, which tell w
 WORDS = ("a", "good", "bad", "film", "plot", "was", "it", "and", "not", "very", "dull", "bright")
 
 
-def texts(first: str, count: int) -> list[Labelled]:
+def texts(first: str, count: int) -> list[LabelledText]:
     """Distinct ones, half of each class."""
     pairs = [f"{first} {one} {other}" for one in WORDS for other in WORDS]
-    return [Labelled(text, LABELS[i % 2]) for i, text in enumerate(pairs[:count])]
+    return [LabelledText(text, LABELS[i % 2]) for i, text in enumerate(pairs[:count])]
 
 
 class Client:
@@ -63,14 +63,14 @@ class Client:
         data = ClientData(root / "clients")
         self.desk = BatchBuilder("client_0", self.book, self.shadow, data, about, CONFIG)
 
-    def put(self, name: str, rows: Sequence[Labelled]) -> Path:
+    def put(self, name: str, rows: Sequence[LabelledText]) -> Path:
         with Inbox(self.path, CONFIG) as inbox:
             inbox.put(
                 [Item("cls", {"text": r.text, "label": r.label}, name) for r in rows], "learn"
             )
         return self.path
 
-    def learned(self, name: str, rows: Sequence[Labelled], held: int) -> None:
+    def learned(self, name: str, rows: Sequence[LabelledText], held: int) -> None:
         """Items that were accepted before, the first of them held out."""
         self.put(name, rows)
         ids = [entry.id for entry in self.book.entries("waiting")]

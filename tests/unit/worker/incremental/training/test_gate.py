@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from common.config.config import IncrementalConfig
-from common.protocol.records import RowKind
-from learning.evaluation.measuring import Measurement
+from common.protocol.fields import RowKind
+from learning.evaluation.measurement import Measurement
 from worker.incremental.training import replay
 from worker.incremental.training.batches import helps
 from worker.incremental.training.gate import GateFigures, refusal

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from common.protocol.tensors import Tensors
-from learning.models import for_objective, lora
+from learning.models import lora, objective_model
 from tests.support.processes import eventually
 from tests.support.tiny_encoder import encoder, saved
 from tests.support.worker_records import task
@@ -80,7 +80,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def judged(tmp_path: Path, base: Path, judge: Judge) -> Iterator[Stage]:
-    found = for_objective.load_for("classification", base, LABELS, COMPUTE.device)
+    found = objective_model.load_for_objective("classification", base, LABELS, COMPUTE.device)
     adapter = lora.read_adapter(lora.attach(found.model, task().lora, seed=7))
     stage = Stage(tmp_path, base, adapter)
     stage.start(

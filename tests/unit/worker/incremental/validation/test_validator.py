@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import ConfigError
-from learning.evaluation.measuring import Measurement
+from learning.evaluation.measurement import Measurement
 from tests.support.paths import DOCS
 from tests.support.processes import eventually
 from worker.incremental.validation.validator import (

@@ -1,0 +1,72 @@
+"""Constrained field types of the records, and their base class `Record`.
+
+A record that exists is valid: records are frozen and strict. `common.protocol.wire` turns them into
+bytes and back; `docs/protocol.md` says who writes each one and where it travels. Times are seconds
+since the Unix epoch on the writer's clock; they are for people and decide nothing on another
+machine.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def one_line(text: str) -> str:
+    """The text without what a terminal would obey."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+"""A name that is safe in a queue name, a Redis key and a line of log. Never used as a path."""
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""Mean loss in nats: per response token (sft), per pair (dpo) or per text (classification)."""
+Fraction = Annotated[float, Field(ge=0, le=1)]
+MAX_LOSS = 1e4
+Loss = Annotated[float, Field(gt=0, le=MAX_LOSS, allow_inf_nan=False)]
+LocalSteps = Annotated[int, Field(ge=0, le=100_000)]
+LocalEpochs = Annotated[int, Field(ge=0, le=1000)]
+BatchSize = Annotated[int, Field(ge=1, le=4096)]
+LearningRate = Annotated[float, Field(gt=0, le=10)]
+MaxLength = Annotated[int, Field(ge=16, le=131072)]
+ShortText = Annotated[str, Field(max_length=500), AfterValidator(one_line)]
+"""For people. Terminal escapes and line breaks become spaces: it ends in logs and on screens."""
+SampleText = Annotated[str, Field(max_length=1000), AfterValidator(one_line)]
+"""A row, or what a model makes of it, likewise: its output is as hostile as anybody's."""
+RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
+RunId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+"""A run's name, and its id. No dot: queue names join with dots."""
+CodecName = Literal["fp32", "bf16", "int8", "int4", "topk"]
+ObjectiveName = Literal["sft", "dpo", "classification"]
+RowKind = Literal["sft", "va", "cls"]
+"""What a client's file of rows holds, and how it ends: `client_0_va.jsonl`."""
+ROW_KINDS: dict[ObjectiveName, RowKind] = {"sft": "sft", "dpo": "va", "classification": "cls"}
+"""The rows that an objective learns from."""
+ClassName = Annotated[str, Field(min_length=1, max_length=200)]
+ClassNames = Annotated[tuple[ClassName, ...], Field(max_length=1000)]
+TaskState = Literal["accepted", "rejected"]
+
+
+def list_to_tuple(value: object) -> object:
+    """Msgpack has no tuple: an array becomes one at the border."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+Shape = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=2**31)], ...],
+    Field(max_length=8),
+    BeforeValidator(list_to_tuple),
+]
+
+
+class Record(BaseModel):
+    """A frozen, strictly typed record without unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    def fields(self) -> dict[str, Any]:
+        """The record as plain maps, arrays and scalars, ready for msgpack or JSON."""
+        return self.model_dump(mode="json")

@@ -1,0 +1,86 @@
+"""The heartbeat of a worker, and the figures of its clients' inboxes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from common.protocol.fields import (
+    Count,
+    Identifier,
+    Loss,
+    Record,
+    Seconds,
+    Sha256,
+    ShortText,
+    list_to_tuple,
+)
+
+
+class InboxFigures(Record):
+    """What a client's inbox holds and what became of it, in figures. Never user text.
+
+    Losses are in nats, before and after the newest batch: on the new items that were held out, and
+    on the anchors. `forgetting` and `backward_transfer` are of accuracy where there is one, else of
+    loss; `worker/incremental/report/stream.py` has the formulas.
+    """
+
+    client_id: Identifier
+    waiting: Count
+    learned: Count
+    settled: Count
+    rejected: Count
+    verdict: Literal["", "accepted", "rejected"] = ""
+    reason: ShortText = ""
+    at: Seconds = 0.0
+    new_before: Loss | None = None
+    new_after: Loss | None = None
+    anchor_before: Loss | None = None
+    anchor_after: Loss | None = None
+    forgetting: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    backward_transfer: Annotated[float, Field(allow_inf_nan=False)] | None = None
+
+
+class LocalEvent(Record):
+    """Something that happened at a worker, told through its heartbeat. Never user text."""
+
+    at: Seconds
+    kind: Identifier
+    text: ShortText
+
+
+class Heartbeat(Record):
+    """Worker → store, every few seconds under a TTL: a claim about what it does.
+
+    Attributes:
+        inbox: Of clients with live input, the busiest first.
+        wishes: Clients that have learned something and would like to send it soon.
+    """
+
+    worker_id: Identifier
+    site: Identifier
+    state: Literal["starting", "waiting", "fetching", "training", "publishing", "stopping"]
+    clients: Annotated[
+        tuple[Identifier, ...], Field(max_length=4096), BeforeValidator(list_to_tuple)
+    ] = ()
+    task_id: Identifier | None = None
+    client_id: Identifier | None = None
+    wants: Sha256 | None = None
+    progress: Annotated[float, Field(ge=0, le=1)] = 0.0
+    tokens_per_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    last_loss: Loss | None = None
+    base_version: Count | None = None
+    device: ShortText = ""
+    host: ShortText = ""
+    software: ShortText = ""
+    sent_at: Seconds = 0.0
+    inbox: Annotated[
+        tuple[InboxFigures, ...], Field(max_length=64), BeforeValidator(list_to_tuple)
+    ] = ()
+    wishes: Annotated[
+        tuple[Identifier, ...], Field(max_length=64), BeforeValidator(list_to_tuple)
+    ] = ()
+    events: Annotated[
+        tuple[LocalEvent, ...], Field(max_length=20), BeforeValidator(list_to_tuple)
+    ] = ()

@@ -1,0 +1,32 @@
+"""Records with which a client of an invited site joins a run."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from common.protocol.fields import Count, Identifier, Record, RowKind, ShortText
+
+
+class Enrolment(Record):
+    """Worker → coordinator: a client of an invited site brings its own rows, so many of each kind.
+
+    Sent until there is a `Membership`, and again whenever the rows have changed.
+    """
+
+    client_id: Identifier
+    worker_id: Identifier
+    rows: dict[RowKind, Count]
+    nonce: Count
+    software: ShortText = ""
+
+
+class Membership(Record):
+    """Coordinator → worker: whether a client takes part, and why not.
+
+    `nonce` is that of the `Enrolment` it answers; 0 where it was told again without one.
+    """
+
+    client_id: Identifier
+    state: Literal["member", "refused", "left"]
+    nonce: Count = 0
+    reason: ShortText = ""

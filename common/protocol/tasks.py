@@ -1,0 +1,153 @@
+"""Records of tasks: what a client is to train, and what became of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from common.protocol.fields import (
+    BatchSize,
+    ClassNames,
+    CodecName,
+    Count,
+    Identifier,
+    LearningRate,
+    LocalEpochs,
+    LocalSteps,
+    MaxLength,
+    ObjectiveName,
+    Record,
+    RunId,
+    Seconds,
+    Sha256,
+    ShortText,
+    TaskState,
+    list_to_tuple,
+)
+
+
+class BlobRef(Record):
+    """A content-addressed blob in the store."""
+
+    sha256: Sha256
+    nbytes: Count
+
+
+class BaseRef(Record):
+    """The frozen base model; `digest` is what counts, the rest says where to look for it."""
+
+    name: Annotated[str, Field(min_length=1, max_length=400)]
+    revision: Annotated[str, Field(max_length=100)] | None = None
+    kind: Literal["offline", "hub", "local"]
+    digest: Sha256
+
+
+class LoraSpec(Record):
+    """LoRA factors: B (out × r) and A (r × in), applied as (alpha / r) · B A."""
+
+    r: Annotated[int, Field(ge=1, le=1024)] = 16
+    alpha: Annotated[int, Field(ge=1, le=4096)] = 32
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    targets: Literal["all-linear"] | Annotated[tuple[str, ...], BeforeValidator(list_to_tuple)] = (
+        "all-linear"
+    )
+
+
+class DpoSettings(Record):
+    """Preference optimisation; `learning/objectives/dpo.py` has the formulas.
+
+    Attributes:
+        beta: How strongly the policy is held to its reference (τ of IPO).
+        loss: `sigmoid` (DPO) or `ipo`.
+        label_smoothing: Assumed share of pairs whose preference is the wrong way round (cDPO).
+        sft_weight: λ of an added λ · (mean −log p per token of the chosen answers).
+    """
+
+    beta: Annotated[float, Field(gt=0, le=100)] = 0.1
+    loss: Literal["sigmoid", "ipo"] = "sigmoid"
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    sft_weight: Annotated[float, Field(ge=0, le=100)] = 0.0
+
+
+class LocalTraining(Record):
+    """How a client trains on one task.
+
+    Attributes:
+        steps: Optimizer steps; 0 where `epochs` sets the length.
+        epochs: Passes over the examples; 0 where `steps` sets the length.
+        batch_size: Examples per step, at most.
+        lr: Learning rate of AdamW, without weight decay.
+        max_grad_norm: The gradient is scaled down to this Euclidean norm.
+        prox_mu: μ of FedProx (Li et al. 2020), which adds μ/2·‖θ − θ_start‖² to the loss; 0 is off.
+        max_length: Tokens of an example, at most.
+        logit_adjustment: τ of `learning.objectives.classification.adjusted`; other objectives
+            ignore it.
+    """
+
+    steps: LocalSteps = 0
+    epochs: LocalEpochs = 0
+    batch_size: BatchSize
+    lr: LearningRate
+    max_grad_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    prox_mu: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    max_length: MaxLength
+    logit_adjustment: Annotated[float, Field(ge=0, le=10)] = 0.0
+
+    @model_validator(mode="after")
+    def _steps_or_epochs(self) -> LocalTraining:
+        if (self.steps > 0) == (self.epochs > 0):
+            raise ValueError("exactly one of steps and epochs must be positive")
+        return self
+
+
+class TrainTask(Record):
+    """Coordinator → site: train `client_id` on `phase` from version `base_version`.
+
+    Attributes:
+        lora: The adapter's shape; None trains all parameters.
+        dpo: For the objective `dpo`.
+        reference: The version that a `dpo` phase began with: its π_ref, the same for every client.
+        labels: The class names of `classification`, in the order of the head's outputs.
+    """
+
+    task_id: Identifier
+    attempt: Annotated[int, Field(ge=1, le=10_000)]
+    run: RunId
+    client_id: Identifier
+    phase: Annotated[int, Field(ge=0, le=1000)]
+    objective: ObjectiveName
+    training: LocalTraining
+    base: BaseRef
+    base_version: Count
+    adapter: BlobRef
+    lora: LoraSpec | None
+    dpo: DpoSettings | None = None
+    reference: BlobRef | None = None
+    labels: Annotated[ClassNames, BeforeValidator(list_to_tuple)] = ()
+    update_codec: CodecName
+    seed: Count
+    issued_at: Seconds
+    deadline_s: Seconds
+
+
+class TaskRefusal(Record):
+    """Worker → coordinator: this task cannot be trained here, and why."""
+
+    task_id: Identifier
+    attempt: Annotated[int, Field(ge=1, le=10_000)]
+    client_id: Identifier
+    worker_id: Identifier
+    reason: ShortText
+
+
+class Receipt(Record):
+    """Coordinator → worker: what became of a task, and which attempt settled it.
+
+    Journaled first, then published. `attempt` 0: the task was closed without an update.
+    """
+
+    task_id: Identifier
+    attempt: Annotated[int, Field(ge=0, le=10_000)]
+    state: TaskState
+    reason: ShortText = ""

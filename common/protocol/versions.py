@@ -1,0 +1,131 @@
+"""Records of versions: the adapter that is broadcast, its summary, and what it answers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+
+from common.protocol.fields import (
+    ClassNames,
+    CodecName,
+    Count,
+    Fraction,
+    Identifier,
+    MaxLength,
+    ObjectiveName,
+    Record,
+    RowKind,
+    RunId,
+    SampleText,
+    Seconds,
+    Sha256,
+    list_to_tuple,
+)
+from common.protocol.tasks import BaseRef, BlobRef, DpoSettings, LoraSpec
+from common.protocol.updates import ContributionStats, Entries
+
+
+class Adapter(Record):
+    """Header of one broadcast version; the tensors follow as raw bytes."""
+
+    version: Count
+    codec: CodecName
+    tensors: Entries
+
+
+class CurrentModel(Record):
+    """Coordinator → anyone: the newest version, for who has no task: inboxes and `fccl try`.
+
+    Attributes:
+        labels: The class names of `classification`, in the order of the head's outputs.
+    """
+
+    run: RunId
+    version: Count
+    phase: Annotated[int, Field(ge=0, le=1000)]
+    objective: ObjectiveName
+    base: BaseRef
+    adapter: BlobRef
+    lora: LoraSpec | None
+    max_length: MaxLength
+    dpo: DpoSettings | None = None
+    labels: Annotated[ClassNames, BeforeValidator(list_to_tuple)] = ()
+
+
+class UpdateSummary(Record):
+    """One update's share of a commit, and the statistics that its client reported.
+
+    The serialised form is flat: the fields of `stats` stand beside the others, as columns of
+    `client_metrics.jsonl` and in the summaries of run directories of every release so far.
+    `docs/algorithms.md` explains each factor.
+    """
+
+    task_id: Identifier
+    client_id: Identifier
+    worker_id: Identifier
+    base_version: Count
+    staleness: Count
+    score: float
+    weight: float
+    staleness_factor: float
+    participation_factor: float
+    clip: float
+    coefficient: float
+    stats: ContributionStats
+    nbytes: Count
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nest_stats(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or "stats" in value:
+            return value
+        stats = {key: value[key] for key in ContributionStats.model_fields if key in value}
+        return {key: value[key] for key in value if key not in stats} | {"stats": stats}
+
+    @model_serializer(mode="wrap")
+    def _flatten_stats(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = serialize(self)
+        stats: dict[str, Any] = fields.pop("stats")
+        return fields | stats
+
+
+class VersionSummary(Record):
+    """One committed version, permanently kept: a line of `progress.jsonl`."""
+
+    version: Count
+    phase: Annotated[int, Field(ge=0, le=1000)]
+    at: Seconds
+    sha256: Sha256
+    nbytes: Count
+    train_loss: float | None = None
+    holdout_before: float | None = None
+    holdout_after: float | None = None
+    accuracy_before: float | None = None
+    accuracy_after: float | None = None
+    updates: Annotated[tuple[UpdateSummary, ...], BeforeValidator(list_to_tuple)] = ()
+
+
+class SampleAnswer(Record):
+    """A held-out row, and what one version says of it: a line of `samples.jsonl`.
+
+    Attributes:
+        asked: The prompt, or the text to classify.
+        expected: The row's own answer: its output, the chosen one of two, or the class.
+        answer: The version's: generated text, or the likeliest class.
+        probability: Of that class.
+    """
+
+    version: Count
+    at: Seconds
+    kind: RowKind
+    asked: SampleText
+    expected: SampleText
+    answer: SampleText
+    probability: Fraction | None = None

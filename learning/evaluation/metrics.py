@@ -1,0 +1,222 @@
+"""Figures of an evaluation, from what a model said of each row. Pure: no model, no file.
+
+The scores of one pass over many rows serve every set that the rows belong to: the held-out set,
+each client, all clients together.
+
+Data path: `learning.evaluation.row_scores` (scores by row) → here → `evaluation.assessment`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, pstdev
+
+from common.protocol.fields import RowKind
+from learning.objectives.classification import Predictions
+
+Z = 1.959964
+"""Standard normal quantile of a two-sided 95 % interval."""
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """One figure: its key, its name for people, and how to read it.
+
+    Attributes:
+        key: In `Figures.values`.
+        title: For people, with the unit.
+        higher: Whether more is better.
+        share: Whether it is a share of the rows, which has an interval.
+        decimals: That are worth printing.
+    """
+
+    key: str
+    title: str
+    higher: bool
+    share: bool = False
+    decimals: int = 3
+
+
+METRICS: Mapping[RowKind, tuple[MetricInfo, ...]] = {
+    "sft": (
+        MetricInfo("nats_per_token", "nats per token", higher=False),
+        MetricInfo("perplexity", "perplexity", higher=False, decimals=1),
+        MetricInfo("bits_per_byte", "bits per byte", higher=False),
+    ),
+    "va": (
+        MetricInfo("accuracy", "preference accuracy", higher=True, share=True),
+        MetricInfo("accuracy_per_token", "preference accuracy per token", higher=True, share=True),
+        MetricInfo("reward_accuracy", "reward accuracy", higher=True, share=True),
+        MetricInfo("reward_margin", "reward margin", higher=True),
+    ),
+    "cls": (
+        MetricInfo("loss", "loss (nats per text)", higher=False),
+        MetricInfo("accuracy", "accuracy", higher=True, share=True),
+        MetricInfo("macro_f1", "macro-F1", higher=True),
+    ),
+}
+"""What is told of each kind of rows, in this order."""
+MAIN_METRIC: Mapping[RowKind, MetricInfo] = {
+    "sft": METRICS["sft"][0],
+    "va": METRICS["va"][0],
+    "cls": METRICS["cls"][1],
+}
+"""By which clients are compared."""
+CLIENT_METRICS: Mapping[RowKind, tuple[MetricInfo, ...]] = {
+    "sft": METRICS["sft"][:2],
+    "va": (METRICS["va"][0], METRICS["va"][3]),
+    "cls": METRICS["cls"][1:],
+}
+"""What is told of each client; the main one first."""
+
+
+@dataclass(frozen=True)
+class EvalMetrics:
+    """How one model does on one set of rows; an empty set has no values.
+
+    Attributes:
+        rows: How many rows stand behind each value.
+        values: By the key of the metric; also `tokens` and `bytes` of responses.
+        confusion: Of classes: rows by true class, then by predicted class.
+    """
+
+    rows: int
+    values: Mapping[str, float] = field(default_factory=dict)
+    confusion: tuple[tuple[int, ...], ...] = ()
+
+    def interval(self, metric: MetricInfo) -> tuple[float, float] | None:
+        """The 95 % interval of a share; None for what is none, or without rows."""
+        if not metric.share or not self.rows:
+            return None
+        return wilson(self.values[metric.key], self.rows)
+
+
+def wilson(share: float, rows: int) -> tuple[float, float]:
+    """Wilson's 95 % score interval of a share of independent rows (Wilson 1927).
+
+    Unlike share ± z·√(p(1−p)/n) it stays within [0, 1], and is no point at a share of 0 or 1.
+    """
+    middle = (share + Z**2 / (2 * rows)) / (1 + Z**2 / rows)
+    half = Z / (1 + Z**2 / rows) * math.sqrt(share * (1 - share) / rows + Z**2 / (4 * rows**2))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def text_metrics(nats: Sequence[float], tokens: Sequence[int], sizes: Sequence[int]) -> EvalMetrics:
+    """Perplexity and its relatives, over response tokens, ends of sequence included.
+
+    Args:
+        nats: −log p of each row's response.
+        tokens: Response tokens of each row.
+        sizes: UTF-8 bytes of each row's response.
+    """
+    if not nats:
+        return EvalMetrics(0)
+    mean = sum(nats) / sum(tokens)
+    values = {
+        "nats_per_token": mean,
+        "perplexity": math.exp(mean) if mean < 700 else math.inf,
+        "bits_per_byte": sum(nats) / math.log(2) / max(1, sum(sizes)),
+        "tokens": sum(tokens),
+        "bytes": sum(sizes),
+    }
+    return EvalMetrics(len(nats), values)
+
+
+PairValues = Sequence[tuple[float, float]]
+"""One number of the chosen answer and one of the rejected, for each pair."""
+
+
+def preference_metrics(
+    policy: PairValues, reference: PairValues, lengths: PairValues, beta: float
+) -> EvalMetrics:
+    """How often the chosen answer is the likelier one, by itself and against the reference.
+
+    A reward is β·(log π − log π_ref), as in DPO (Rafailov et al. 2023, section 4); the margin is
+    the mean of chosen minus rejected. A tie counts half: a model that is its own reference is right
+    as often as a coin.
+
+    Args:
+        policy: log π, summed over response tokens, in nats.
+        reference: log π_ref.
+        lengths: Response tokens.
+        beta: Of the phase.
+    """
+    if not policy:
+        return EvalMetrics(0)
+    per_token = [
+        (chosen / n, rejected / m)
+        for (chosen, rejected), (n, m) in zip(policy, lengths, strict=True)
+    ]
+    rewards = [
+        (beta * (chosen - known), beta * (rejected - other))
+        for (chosen, rejected), (known, other) in zip(policy, reference, strict=True)
+    ]
+    values = {
+        "accuracy": _likelier(policy),
+        "accuracy_per_token": _likelier(per_token),
+        "reward_accuracy": _likelier(rewards),
+        "reward_margin": fmean(chosen - rejected for chosen, rejected in rewards),
+    }
+    return EvalMetrics(len(policy), values)
+
+
+def class_metrics(
+    nats: Sequence[float], predicted: Sequence[int], true: Sequence[int], count: int
+) -> EvalMetrics:
+    """Loss, accuracy, macro-F1 and who is taken for whom.
+
+    Args:
+        nats: −log p of each text's true class.
+        predicted: Place of the likeliest class.
+        true: Place of the true class.
+        count: Number of classes.
+    """
+    if not nats:
+        return EvalMetrics(0)
+    found = Predictions(fmean(nats), tuple(predicted), tuple(true))
+    confusion = [[0] * count for _ in range(count)]
+    for guess, right in zip(predicted, true, strict=True):
+        confusion[right][guess] += 1
+    values = {"loss": found.loss, "accuracy": found.accuracy, "macro_f1": found.macro_f1}
+    return EvalMetrics(len(nats), values, tuple(map(tuple, confusion)))
+
+
+@dataclass(frozen=True)
+class ClientSpread:
+    """How unequally one metric falls on clients.
+
+    Attributes:
+        clients: That have rows.
+        worst: The client that does worst, the first by name of several.
+        worst_value: What it has.
+        range: Greatest minus smallest.
+        deviation: Standard deviation over these clients, each counting the same.
+    """
+
+    clients: int
+    worst: str
+    worst_value: float
+    range: float
+    deviation: float
+
+
+def client_spread(metric: MetricInfo, figures: Mapping[str, EvalMetrics]) -> ClientSpread | None:
+    """The spread of a metric over clients; None if none of them has rows."""
+    values = {name: one.values[metric.key] for name, one in figures.items() if one.rows}
+    if not values:
+        return None
+    pick = min if metric.higher else max
+    worst = pick(sorted(values), key=values.__getitem__)
+    return ClientSpread(
+        len(values),
+        worst,
+        values[worst],
+        max(values.values()) - min(values.values()),
+        pstdev(values.values()),
+    )
+
+
+def _likelier(pairs: PairValues) -> float:
+    return fmean(1.0 if a > b else 0.5 if a == b else 0.0 for a, b in pairs)

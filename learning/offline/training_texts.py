@@ -1,0 +1,98 @@
+"""What the offline base model reads: found English, the project's prose, and the prompt template.
+
+Found paragraphs are chosen by how plain they are, where there are more than the recipe reads;
+variety serves a small model better than choice does. Some are put into the prompt template as
+simple tasks about documentation, so that the template's words are no news to the model; none of
+them is a task that a federation trains or is judged on.
+
+In the data path: between `learning/offline/corpus`, `learning/synthetic/instructions` and
+`learning/offline/pretraining`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+from learning.objectives.template import format_prompt
+from learning.offline.cleaning import plainness, sentences
+from learning.offline.corpus import Passage
+from learning.offline.primer import read_primer
+from learning.offline.world import make_world_texts
+from learning.synthetic.instructions import make_prose
+
+_TEMPLATE_SHARE = (
+    0.12  # of the found paragraphs; the template's fixed words cost much and teach little
+)
+_ABOUT = (
+    "Describe {}.",
+    "Explain what {} means.",
+    "What is {}?",
+    "Tell me about {}.",
+    "Write a short text about {}.",
+    "How does {} work?",
+)
+_CONTINUE = ("Continue the following text.", "Complete the paragraph.", "Write what comes next.")
+_FIRST = ("Summarize the following text.", "Give the main point of the text.")
+
+
+@dataclass(frozen=True)
+class CorpusSizes:
+    """How much the model reads of what.
+
+    Attributes:
+        found: Passages of this machine, the plainest first.
+        prose: Paragraphs of the project's synthetic prose.
+        world: Short texts of the lexicon's facts.
+        primer: How often the reader of general English is read.
+        tasks: Share of all texts that stand in the prompt template, whose fixed words cost many
+            tokens and teach little.
+    """
+
+    found: int = 30_000
+    prose: int = 300
+    world: int = 1500
+    primer: int = 4
+    tasks: float = 0.05
+
+
+def _merit(passage: Passage) -> float:
+    """Plain words first; a longer paragraph teaches more than a stray sentence."""
+    return plainness(passage.text) + 0.15 * min(1.0, len(passage.text) / 200)
+
+
+def plainest(found: Sequence[Passage], n: int) -> list[Passage]:
+    """The `n` passages that read most as English; ties keep their order."""
+    return sorted((p for p in found if len(p.text) >= 60), key=_merit, reverse=True)[:n]
+
+
+def _subject(name: str) -> str:
+    return name.strip("_").replace("_", " ").lower() or "this"
+
+
+def _as_task(subject: str, text: str, rng: Random) -> str:
+    """A text as the response to a prompt about it."""
+    first, *rest = sentences(text)
+    kind = rng.randrange(4)
+    if kind == 0 and rest:
+        return format_prompt(rng.choice(_CONTINUE), first) + " ".join(rest)
+    if kind == 1 and rest:
+        return format_prompt(rng.choice(_FIRST), text) + first
+    return format_prompt(rng.choice(_ABOUT).format(subject), "") + text
+
+
+def training_texts(found: Sequence[Passage], sizes: CorpusSizes, seed: int) -> list[str]:
+    """The texts to learn from, shuffled; each is to be ended by the end-of-text token.
+
+    Args:
+        found: Passages of this machine.
+        sizes: How much of everything.
+        seed: Fixes choice and order.
+    """
+    rng = Random(seed)
+    pairs = [(_subject(p.subject), p.text) for p in plainest(found, sizes.found)]
+    pairs += [("the people", text) for text in make_prose(seed, sizes.prose)]
+    pairs += make_world_texts(seed, sizes.world) + read_primer() * sizes.primer
+    rng.shuffle(pairs)
+    return [_as_task(*pair, rng) if rng.random() < sizes.tasks else pair[1] for pair in pairs]

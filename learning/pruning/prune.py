@@ -1,0 +1,303 @@
+"""Making an encoder smaller: whole layers, attention heads, feed-forward units.
+
+What goes is measured on texts (`learning/pruning/importance`), and it really goes: the matrices get
+smaller, so that dense inference on any processor is faster. Layers go first, then each layer is
+narrowed, from the first to the last, on what the narrowed ones before it give it. The result is a
+model directory like any other, with `pruning.json` beside the weights (`learning/pruning/pruned`):
+its manifest digest makes it a base model of its own, which a federation then trains.
+
+In the data path: `fccl prune` calls this before a federation starts; `learning/base` resolves what
+it wrote.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from common.errors import ConfigError
+from common.protocol.manifest import is_model_file
+from learning.models.loader import quiet
+from learning.pruning.importance import (
+    EncoderInputs,
+    compensate,
+    importance,
+    input_moments,
+    keep_layers,
+    select_layers,
+)
+from learning.pruning.record import (
+    FILE,
+    MAX_FFN,
+    MAX_HEADS,
+    MAX_LAYERS,
+    Layout,
+    Pruning,
+    head_size,
+    layers_of,
+    layout_of,
+    linear,
+    read_pruning,
+)
+
+WIDTH_MULTIPLE = 16
+"""Feed-forward widths are multiples of this, so that dense kernels have no ragged edge."""
+
+_LAYER_TEXTS = 2  # batches that choose layers: they are run once per candidate
+
+OnProgress = Callable[[str, float], None]
+"""Told (what is being done, how much of it is done from 0 to 1)."""
+
+
+@dataclass(frozen=True)
+class PruningPlan:
+    """What to keep.
+
+    Attributes:
+        layers: How many layers, or which ones, counted from 0; None keeps all.
+        heads: Share of the attention heads of every layer, above 0 and up to 1; at least one stays.
+        ffn: Share of the feed-forward units of every layer, above 0 and up to 1.
+    """
+
+    layers: int | tuple[int, ...] | None = None
+    heads: float = 1.0
+    ffn: float = 1.0
+
+
+@dataclass(frozen=True)
+class KeptParts:
+    """What was kept of the model at hand; indices count from 0 in it."""
+
+    layers: tuple[int, ...]
+    heads: tuple[tuple[int, ...], ...]
+    ffn: int
+
+
+def check_plan(plan: PruningPlan, config: PretrainedConfig) -> None:
+    """Refuse a plan that makes no sense, or none for this model.
+
+    Raises:
+        ConfigError: A share is not above 0 and up to 1, or the model lacks such layers.
+        ModelError: The architecture cannot be pruned.
+    """
+    layout, have = layout_of(config), int(config.num_hidden_layers)
+    for name, share in (("heads", plan.heads), ("ffn", plan.ffn)):
+        if not 0 < share <= 1:
+            raise ConfigError(
+                f"--{name} {share:g} is not a share to keep", "give one above 0 and up to 1"
+            )
+    remedy = f"the model has {have} layers, counted from 0"
+    if isinstance(plan.layers, int) and not 1 <= plan.layers <= have:
+        raise ConfigError(f"{plan.layers} layers cannot be kept", remedy)
+    if isinstance(plan.layers, tuple):
+        if not plan.layers or list(plan.layers) != sorted(set(plan.layers)):
+            raise ConfigError("the layers to keep are not in ascending order, each once", remedy)
+        if odd := [each for each in plan.layers if not 0 <= each < have]:
+            raise ConfigError(f"layer {odd[0]} cannot be kept", remedy)
+    limits = (
+        (have, MAX_LAYERS), (config.num_attention_heads, MAX_HEADS),
+        (getattr(config, layout.width), MAX_FFN),
+    )  # fmt: skip
+    if any(size > limit for size, limit in limits):
+        raise ConfigError("the model is too large to be pruned", f"limits are {limits}")
+
+
+def prune(
+    model: PreTrainedModel,
+    plan: PruningPlan,
+    data: Sequence[EncoderInputs],
+    told: OnProgress = lambda text, fraction: None,
+) -> KeptParts:
+    """Make an encoder smaller, in place, by what matters least on these texts.
+
+    Args:
+        model: An encoder with or without a head, whole or pruned before.
+        plan: What to keep; `check_plan` has passed.
+        data: Texts like those that the model will meet.
+        told: Told of progress.
+    """
+    layout, size = layout_of(model.config), head_size(model.config)
+    layers = _layers(model, plan.layers, data, told)
+    keep_layers(model, layers)
+    stack, heads = layers_of(model), []
+    ffn = ffn_width(linear(stack[0], layout.up).out_features, plan.ffn)
+    for i, layer in enumerate(stack):
+        told("choosing heads and units", i / len(stack))
+        keep_layers(model, range(i + 1))  # later ones need not run
+        heads.append(_narrow(model, layer, layout, size, plan.heads, ffn, data))
+        model.base_model.set_submodule(layout.layers, stack)
+    told("choosing heads and units", 1.0)
+    model.config.num_hidden_layers = len(layers)
+    setattr(model.config, layout.width, ffn)
+    return KeptParts(layers, tuple(heads), ffn)
+
+
+def _layers(
+    model: PreTrainedModel,
+    wanted: int | tuple[int, ...] | None,
+    data: Sequence[EncoderInputs],
+    told: OnProgress,
+) -> tuple[int, ...]:
+    have = len(layers_of(model))
+    if isinstance(wanted, tuple):
+        return wanted
+    if wanted is None or wanted == have:
+        return tuple(range(have))
+    return select_layers(
+        model, wanted, data[:_LAYER_TEXTS], lambda done: told("choosing layers", done)
+    )
+
+
+def ffn_width(have: int, share: float) -> int:
+    """Feed-forward units to keep: the share, to the nearest multiple, and never more than all."""
+    if share == 1:
+        return have
+    return min(have, max(1, round(have * share / WIDTH_MULTIPLE)) * WIDTH_MULTIPLE)
+
+
+def _narrow(
+    model: PreTrainedModel,
+    layer: nn.Module,
+    layout: Layout,
+    size: int,
+    share: float,
+    ffn: int,
+    data: Sequence[EncoderInputs],
+) -> tuple[int, ...]:
+    """Cut the heads and units of one layer down; returns the kept heads."""
+    joined, down = linear(layer, layout.joined), linear(layer, layout.down)
+    have = joined.in_features // size
+    wanted = max(1, round(have * share))
+    if wanted == have and ffn == down.in_features:
+        return tuple(range(have))
+    at_heads, at_units = input_moments(model, (joined, down), data)
+    heads = _best(importance(joined, at_heads, size), wanted)
+    units = _best(importance(down, at_units, 1), ffn)
+    compensate(joined, at_heads, _inputs(heads, size))
+    compensate(down, at_units, units)
+    cut_layer(layer, layout, heads, units, size)
+    return tuple(heads.tolist())
+
+
+def _best(scores: Tensor, count: int) -> Tensor:
+    return scores.topk(count).indices.sort().values
+
+
+def _inputs(heads: Tensor, size: int) -> Tensor:
+    """The rows of query, key and value, and the columns behind them, that are these heads'."""
+    return (heads[:, None] * size + torch.arange(size)).flatten()
+
+
+def cut_layer(layer: nn.Module, layout: Layout, heads: Tensor, units: Tensor, size: int) -> None:
+    """Leave a layer these heads and units only, in place: smaller matrices, the same numbers."""
+    mine = _inputs(heads, size)
+    for name in (layout.query, layout.key, layout.value):
+        layer.set_submodule(name, _rows(linear(layer, name), mine))
+    layer.set_submodule(layout.joined, _columns(linear(layer, layout.joined), mine))
+    layer.set_submodule(layout.up, _rows(linear(layer, layout.up), units))
+    layer.set_submodule(layout.down, _columns(linear(layer, layout.down), units))
+
+
+def _rows(old: nn.Linear, kept: Tensor) -> nn.Linear:
+    bias = None if old.bias is None else old.bias.detach()[kept]
+    return _linear(old.weight.detach()[kept], bias)
+
+
+def _columns(old: nn.Linear, kept: Tensor) -> nn.Linear:
+    bias = None if old.bias is None else old.bias.detach()
+    return _linear(old.weight.detach()[:, kept], bias)
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    new = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
+    new.weight = nn.Parameter(weight.clone())
+    if bias is not None:
+        new.bias = nn.Parameter(bias.clone())
+    return new
+
+
+def make_record(kept: KeptParts, source: Path, digest: str, config: PretrainedConfig) -> Pruning:
+    """The record of what was kept of a source model.
+
+    Of a source that was pruned itself, it tells what is left of the first one.
+
+    Args:
+        kept: As `prune` returned it.
+        source: Directory of the source model.
+        digest: Its digest.
+        config: Its configuration, from before it was pruned.
+    """
+    first = read_pruning(source) or _unpruned(digest, config)
+    heads = (
+        tuple(first.heads[layer][head] for head in own)
+        for layer, own in zip(kept.layers, kept.heads, strict=True)
+    )
+    layers = tuple(first.layers[layer] for layer in kept.layers)
+    fields = first.model_dump() | {"layers": layers, "heads": tuple(heads), "ffn": kept.ffn}
+    return Pruning.model_validate(fields)
+
+
+def _unpruned(digest: str, config: PretrainedConfig) -> Pruning:
+    layers, heads = int(config.num_hidden_layers), int(config.num_attention_heads)
+    width = int(getattr(config, layout_of(config).width))
+    return Pruning(
+        source=digest,
+        layers=tuple(range(layers)),
+        heads=(tuple(range(heads)),) * layers,
+        ffn=width,
+        source_layers=layers,
+        source_heads=heads,
+        source_ffn=width,
+    )
+
+
+def save_pruned(model: PreTrainedModel, pruning: Pruning, source: Path, out: Path) -> None:
+    """Write a model directory: weights and configuration new, the tokenizer's files as they were.
+
+    The same model and record give the same bytes. A write that fails leaves nothing behind.
+
+    Raises:
+        ConfigError: `out` exists and is not an empty directory, or cannot be written.
+    """
+    try:
+        check_free(out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=out.parent))
+        try:
+            with quiet():
+                model.save_pretrained(temporary)
+            for file in source.iterdir():
+                if is_model_file(file.name) and not _is_ours(file.name):
+                    shutil.copyfile(file, temporary / file.name)
+            (temporary / FILE).write_bytes(pruning.encoded())
+            temporary.chmod(0o755)  # mkdtemp and safetensors write for this user only
+            for file in temporary.iterdir():
+                file.chmod(0o644)
+            temporary.replace(out)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{out} cannot be written: {error.strerror or error}", "name another place"
+        ) from None
+
+
+def check_free(out: Path) -> None:
+    """See to it that nothing is overwritten.
+
+    Raises:
+        ConfigError: `out` is a file, or a directory that is not empty.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out} exists and is not empty", "name another place")
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith("model") or name in ("config.json", "generation_config.json", FILE)

@@ -1,0 +1,40 @@
+"""The commands of the palette: the panes, the controls, the colours. None writes a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from textual.command import DiscoveryHit, Hit, Hits, Provider
+from textual.types import IgnoreReturnCallbackType
+
+if TYPE_CHECKING:
+    from tui.app import MonitorApp
+
+
+class PaletteEntry(NamedTuple):
+    """One line of the palette."""
+
+    name: str
+    help: str
+    call: IgnoreReturnCallbackType
+
+
+class AppCommandProvider(Provider):
+    """Asks the app what it can do now."""
+
+    async def discover(self) -> Hits:
+        """Everything, before anything is typed."""
+        for entry in self._entries():
+            yield DiscoveryHit(entry.name, entry.call, help=entry.help)
+
+    async def search(self, query: str) -> Hits:
+        """What matches."""
+        matcher = self.matcher(query)
+        for entry in self._entries():
+            score = matcher.match(entry.name)
+            if score > 0:
+                yield Hit(score, matcher.highlight(entry.name), entry.call, help=entry.help)
+
+    def _entries(self) -> Iterator[PaletteEntry]:
+        return cast("MonitorApp", self.app).entries()

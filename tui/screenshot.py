@@ -1,0 +1,52 @@
+"""Draws the screen of a replay as SVG, without a terminal: `python -m tui.screenshot RUN FILE`.
+
+`make screenshot` makes docs/tui.svg with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from common.errors import FcclError
+from common.run_directory import recorded_run
+from common.run_directory.recorded_run import RecordedRun
+from tui.data.replay import Replay
+from tui.replay_app import ReplayApp
+
+SHARE = 0.6  # of the run's time that is over in the picture
+SIZE = (120, 36)
+PAUSE_S = 1.0  # the screen takes a look twice a second
+
+
+def draw(recorded: RecordedRun) -> str:
+    """The screen in the middle of the run."""
+    return asyncio.run(_drawn(recorded))
+
+
+async def _drawn(recorded: RecordedRun) -> str:
+    now = 0.0
+    replay = Replay(recorded, speed=1.0, monotonic=lambda: now)
+    replay.start()
+    now = SHARE * (recorded.ended_at - recorded.started_at)
+    app = ReplayApp(replay)
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.pause(PAUSE_S)
+        return app.export_screenshot()
+
+
+def main() -> None:
+    """The command."""
+    if len(sys.argv) != 3:
+        sys.exit("use: python -m tui.screenshot RUN FILE")
+    run, file = map(Path, sys.argv[1:])
+    try:
+        svg = draw(recorded_run.read_run(run))
+    except FcclError as error:
+        sys.exit(f"fccl: {error}")
+    file.write_text(svg, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

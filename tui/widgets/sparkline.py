@@ -1,0 +1,35 @@
+"""A row of numbers as a row of bars, one character each. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+BARS = "▁▂▃▄▅▆▇█"
+GAP = "·"
+
+
+def sparkline(values: Sequence[float | None], low: float, high: float) -> str:
+    """Bars between two bounds; a dot where there is no number.
+
+    Args:
+        values: From left to right.
+        low: What the lowest bar stands for.
+        high: What the highest stands for.
+    """
+    span = high - low
+    return "".join(GAP if value is None else _bar(value - low, span) for value in values)
+
+
+def _bar(value: float, span: float) -> str:
+    if span <= 0:
+        return BARS[0]
+    return BARS[max(0, min(7, round(7 * value / span)))]
+
+
+def downsample(values: Sequence[float], count: int) -> list[float]:
+    """At most so many numbers: means of neighbours, so that the whole history is seen."""
+    if len(values) <= count:
+        return list(values)
+    edges = [i * len(values) // count for i in range(count + 1)]
+    return [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
