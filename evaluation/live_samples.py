@@ -20,11 +20,10 @@ from common.errors import FcclError
 from common.protocol.versions import SampleAnswer
 from common.run_directory.recorded_run import RecordedRun
 from coordinator.core.events import LogEvent
-from coordinator.samples_source import SamplesSource
+from coordinator.samples_source import PATIENCE_S, SamplesSource
 from evaluation.sample_answers import SampleAnswerer, SampleKey
 
 PARTS = 8  # of a plan, each of which ends with samples, where the configuration does not say
-PATIENCE_S = 30.0  # for the last version, once the plan is complete
 CLOSING_S = 5.0  # for a model that is being loaded
 POLL_S = 0.1
 MB = 10**6

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from common.config.config import FederationConfig, without_hub
 from common.errors import ModelError
+from common.model_cache import find_installed
 from common.protocol.tasks import BaseRef
 from learning.models import base, hub, objective_model
 from learning.models.base import BaseModel, ProgressCallback
@@ -60,7 +61,7 @@ def find_base_model(wanted: BaseRef, cache: Path, on_progress: ProgressCallback)
     Raises:
         ModelError: The model is gone, or its content is not that with which the run began.
     """
-    if (path := base.cached(wanted.digest, cache)) is not None:
+    if (path := find_installed(wanted.digest, cache)) is not None:
         return path
     found = base.resolve(wanted.name, wanted.revision, cache, on_progress)
     if found.digest != wanted.digest:

@@ -1,9 +1,9 @@
 """A child process of `fccl coordinator` that does what needs torch, seen from the coordinator.
 
-The coordinator's own process loads no torch. `cli/run/child_main.py` is the program of the child;
-`cli/run/child_tasks.py` has its tasks. Requests go to its standard input and its messages come from
-its standard output, a JSON object a line. The child ends by itself when its standard input is
-closed, so that none outlives a coordinator that was killed.
+The coordinator's own process loads no torch. `cli/run/child_main.py` is the program of the child.
+Requests go to the child's standard input and messages come from its standard output, one JSON
+object per line. The child ends by itself when its standard input is closed, so that none outlives a
+coordinator that was killed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,9 +23,6 @@ from common import errors
 from common.errors import FcclError, RunError
 
 CLOSING_S = 5.0  # for a task that cleans up behind itself
-
-Popen = Callable[[str], "subprocess.Popen[bytes]"]
-"""Starts the child of a task, with pipes for standard input and output."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +68,9 @@ class ChildProcess:
     """A child process that performs one task.
 
     Args:
-        task: A name in `cli/run/child_tasks.py`.
+        task: A name in `cli.run.child_main.TASKS`.
         request: Arguments of the task, as JSON values.
     """
-
-    popen: Popen = staticmethod(open_process)
-    """Replaced in tests, which fork the child from a process that has loaded torch already."""
 
     def __init__(self, task: str, request: Mapping[str, Any]) -> None:
         self._task, self._request = task, request
@@ -89,7 +83,7 @@ class ChildProcess:
             RunError: The operating system refuses to start it.
         """
         try:
-            self._process = self.popen(self._task)
+            self._process = open_process(self._task)
         except OSError as error:
             raise RunError(
                 f"the process for {self._task!r} cannot be started: {error.strerror}",
@@ -143,6 +137,11 @@ class ChildProcess:
         if code != 0:
             raise RunError(f"{self._task} ended early: {_describe_exit(code)}", _KILLED_REMEDY)
 
+    def kill(self) -> None:
+        """Kill the child; another thread that reads messages sees its end."""
+        if self._process is not None:
+            self._process.kill()
+
     def close(self, grace_s: float = CLOSING_S) -> None:
         """End the child: it may clean up for `grace_s` seconds, and is killed then."""
         process = self._process
@@ -163,7 +162,7 @@ def run_task(task: str, request: Mapping[str, Any], output: Output) -> Any:
     """Perform a task in a child process, show its progress, and return its result.
 
     Args:
-        task: A name in `cli/run/child_tasks.py`.
+        task: A name in `cli.run.child_main.TASKS`.
         request: Arguments of the task, as JSON values.
 
     Raises:

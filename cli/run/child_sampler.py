@@ -13,7 +13,7 @@ from threading import Event as Flag
 
 from cli.run.child_process import ChildProcess
 from common.config.config import SamplesConfig
-from common.errors import FcclError
+from common.errors import FcclError, RunError
 from common.protocol.versions import SampleAnswer
 from coordinator.core.events import LogEvent
 from coordinator.samples_source import PATIENCE_S, SamplesSource
@@ -41,7 +41,10 @@ class ChildSampler(SamplesSource):
         self._closed = Flag()
 
     def start(self, version: int, answers: Sequence[SampleAnswer]) -> None:
-        """Start the child, unless no samples are wanted."""
+        """Start the child, unless no samples are wanted.
+
+        The child reads the answers that there are from the run directory.
+        """
         if not self._settings.prompts:
             return
         request = {
@@ -49,9 +52,14 @@ class ChildSampler(SamplesSource):
             "base_path": str(self._base_path),
             "settings": self._settings.model_dump(mode="json"),
             "version": version,
-            "answers": [answer.fields() for answer in answers],
         }
-        self._child = ChildProcess("samples", request)
+        child = ChildProcess("samples", request)
+        try:
+            child.start()
+        except RunError as error:
+            self._note("warning", f"no samples of versions: {error.what}")
+            return
+        self._child = child
         self._thread.start()
 
     def offer(self, version: int) -> None:
@@ -86,7 +94,6 @@ class ChildSampler(SamplesSource):
         """Keep what the child sends until it ends; the thread's main function."""
         assert self._child is not None
         try:
-            self._child.start()
             for message in self._child.messages():
                 if message.kind == "sample":
                     answer = SampleAnswer.model_validate(message.fields["sample"])

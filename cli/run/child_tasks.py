@@ -1,114 +1,57 @@
-"""Tasks of child processes: what `fccl coordinator` does with torch, outside its own process.
+"""Tasks around a run that need torch, performed in child processes by `fccl coordinator`.
 
-Each takes the request, a log for messages, and a queue of commands; its result is a JSON value.
+The coordinator's own process loads no torch. `cli/run/child_process.py` starts the children,
+`cli/run/child_main.py` is their program, which performs the tasks of `cli/run/local_tasks.py`.
 """
 
 from __future__ import annotations
 
-import queue
-import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
-from cli.jsonlog import JsonLog
-from cli.run import session
-from common.config.config import FederationConfig, SamplesConfig
+from cli.console import Output
+from cli.run.child_process import run_task
+from cli.run.child_sampler import ChildSampler
+from common.config.config import FederationConfig
+from common.model_cache import find_installed
 from common.paths import cache_dir
 from common.protocol.tasks import BaseRef
-from common.protocol.versions import SampleAnswer
-from common.run_directory.recorded_run import read_run
-from evaluation.live_samples import LiveSampler
-from preparation.base_model import find_base_model
-from preparation.run import create_prepared_run
+from coordinator.samples_source import SamplesSource
+from coordinator.storage import run as runs
+from coordinator.storage.run import Run
 
-POLL_S = 0.2  # from one look at commands and answers to the next
-
-Commands = queue.Queue[dict[str, Any]]
-Task = Callable[[Mapping[str, Any], JsonLog, Commands], Any]
+_CONNECTIONS = {"broker", "store", "operations"}  # sections that no task needs
 
 
-def prepare(request: Mapping[str, Any], log: JsonLog, commands: Commands) -> str:
-    """Create the run directory of a configuration; return the directory of its base model."""
-    config = FederationConfig.model_validate(request["config"])
-    messages = TaskMessages(log)
-    create_prepared_run(config, cache_dir(), messages.progress, messages.print)
-    return str(find_base_model(read_run(config.run.path).base, cache_dir(), messages.progress))
+class ChildTasks:
+    """Implementation of `cli.run.session.ModelTasks` in child processes.
 
-
-def find_model(request: Mapping[str, Any], log: JsonLog, commands: Commands) -> str:
-    """Return the directory of a base model; fetch or make it if necessary."""
-    base = BaseRef.model_validate(request["base"])
-    return str(find_base_model(base, cache_dir(), TaskMessages(log).progress))
-
-
-def report(request: Mapping[str, Any], log: JsonLog, commands: Commands) -> str:
-    """Write the final report of a run; return the path of the Markdown file."""
-    from learning.training.device import detect
-
-    path = session.write_report(Path(request["directory"]), Path(request["base_path"]), detect())
-    return str(path)
-
-
-def samples(request: Mapping[str, Any], log: JsonLog, commands: Commands) -> None:
-    """Let versions answer held-out rows until there are no more offers.
-
-    Commands are `{"offer": VERSION}` and `{"finish": true}`. Messages are of the kinds `sample`
-    and `note`.
+    Args:
+        output: Shows the progress of the tasks.
     """
-    run = read_run(Path(request["directory"]))
-    settings = SamplesConfig.model_validate(request["settings"])
-    known = [SampleAnswer.model_validate(fields) for fields in request["answers"]]
-    sampler = LiveSampler(run, Path(request["base_path"]), settings, time.time)
-    sampler.start(request["version"], known)
-    running = True
-    while running:
-        running = sampler.running  # looked at first: its last answers come before its end
-        _pass_on(sampler, log)
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+
+    def prepare_run(self, config: FederationConfig) -> Path:
+        """Create the run directory and return the directory of its base model."""
+        fields = config.model_dump(mode="json", exclude=_CONNECTIONS)
         try:
-            command = commands.get(timeout=POLL_S)
-        except queue.Empty:
-            continue
-        if "offer" in command:
-            sampler.offer(command["offer"])
-        else:
-            sampler.end_offers()
+            return Path(run_task("prepare", {"config": fields}, self._output))
+        except BaseException:
+            runs.remove_partial_run(config)  # the child may have been killed
+            raise
 
+    def find_base_model(self, base: BaseRef) -> Path:
+        """Return the directory of an existing run's base model; fetch or make it if necessary."""
+        if (path := find_installed(base.digest, cache_dir())) is not None:
+            return path
+        return Path(run_task("base model", {"base": base.fields()}, self._output))
 
-def _pass_on(sampler: LiveSampler, log: JsonLog) -> None:
-    """Send the answers and notes since the last call."""
-    answers, notes = sampler.collect()
-    for answer in answers:
-        log.write("info", "sample", "", {"sample": answer.fields()})
-    for note in notes:
-        log.write(note.level, "note", note.text)
+    def live_samples(self, run: Run) -> SamplesSource:
+        """Return the source of live samples of a run."""
+        return ChildSampler(run.directory, run.base_path, run.samples)
 
-
-class TaskMessages:
-    """Progress and lines of a task, as messages.
-
-    Progress is sent once for each percent.
-    """
-
-    def __init__(self, log: JsonLog) -> None:
-        self._log = log
-        self._last: tuple[str, int] = ("", -1)
-
-    def print(self, text: str) -> None:
-        """Send a line."""
-        self._log.write("info", "text", text)
-
-    def progress(self, message: str, fraction: float) -> None:
-        """Send the progress of something long, from 0 to 1."""
-        percent = int(fraction * 100)
-        if self._last != (message, percent):
-            self._last = (message, percent)
-            self._log.write("info", "progress", message, {"progress": fraction})
-
-
-TASKS: dict[str, Task] = {
-    "prepare": prepare,
-    "base model": find_model,
-    "report": report,
-    "samples": samples,
-}
+    def write_report(self, run: Run) -> Path:
+        """Write the final report and return the path of its Markdown file."""
+        request = {"directory": str(run.directory), "base_path": str(run.base_path)}
+        return Path(run_task("report", request, self._output))

@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Event as Flag
 
 from common.errors import ModelError, StoreError, WireError
+from common.model_cache import find_installed
 from common.protocol import codec
 from common.protocol.tasks import BaseRef, TrainTask
 from common.protocol.tensors import Tensors
@@ -105,7 +106,7 @@ class ModelSource:
             ModelError: The hub's model of that name and revision has another digest.
             StoreError: Out of reach.
         """
-        if (path := base.cached(wanted.digest, self._cache)) is not None:
+        if (path := find_installed(wanted.digest, self._cache)) is not None:
             return path
         if wanted.kind == "hub" and (path := self._hub(wanted)) is not None:
             return path

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from evaluation.opening import Opened
 
 from common.config.config import PhaseConfig, parse
 from common.errors import RunError
@@ -21,7 +22,6 @@ from evaluation import opening, run_record
 from evaluation.assessment import Assessment, assess, kinds, versions_to_evaluate
 from evaluation.comparison import check_comparable, compare
 from evaluation.evaluator import HELDOUT, EvaluationLimits, Evaluator, pick_evenly, reward_reference
-from evaluation.opening import Opened
 from evaluation.prompts import printable_line
 from learning.data import rows as rows_of
 from learning.data.row_types import Instruction, LabelledText, PreferencePair

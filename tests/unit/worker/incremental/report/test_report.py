@@ -156,8 +156,8 @@ def test_what_is_not_there_is_told_in_one_line(state: Path, tmp_path: Path) -> N
     [
         ([], "Missing argument 'RUN'"),
         (["runs/x", "--incremental"], "RUN and --incremental exclude each other"),
-        (["runs/x", "--client", "a"], "--client goes with --incremental"),
-        (["--incremental", "--gen-samples", "3"], "--gen-samples goes with a RUN"),
+        (["runs/x", "--client", "a"], "--client requires --incremental"),
+        (["--incremental", "--gen-samples", "3"], "--gen-samples requires a RUN"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(arguments: list[str], said: str) -> None:
