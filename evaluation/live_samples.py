@@ -29,19 +29,15 @@ POLL_S = 0.1
 MB = 10**6
 
 
-def permanent_versions(run: RecordedRun) -> set[int]:
-    """Return the base and the last version of each phase, which are never skipped."""
-    return {0, *(run.phase_end(index) for index in range(len(run.config.phase)))}
-
-
-def is_due(run: RecordedRun, every: int | None, version: int) -> bool:
+def is_due(phase_ends: Sequence[int], every: int | None, version: int) -> bool:
     """Return whether a version is to answer.
 
     Args:
+        phase_ends: The last version of each phase; these and the base are always due.
         every: Versions from one set of samples to the next; None for an eighth of the plan.
     """
-    step = every or max(1, run.total_versions // PARTS)
-    return version % step == 0 or version in permanent_versions(run)
+    step = every or max(1, phase_ends[-1] // PARTS)
+    return version % step == 0 or version in phase_ends
 
 
 class LiveSampler(SamplesSource):
@@ -61,7 +57,7 @@ class LiveSampler(SamplesSource):
         self._run, self._base_path, self._settings = run, base_path, settings
         self._clock = clock
         self._known: set[SampleKey] = set()
-        self._permanent = permanent_versions(run)
+        self._permanent = {0, *run.phase_ends}
         self._changed = threading.Condition()
         self._waiting: list[int] = []
         self._samples: list[SampleAnswer] = []
@@ -85,7 +81,7 @@ class LiveSampler(SamplesSource):
 
     def offer(self, version: int) -> None:
         """Let a version that is now on the disk answer, if it is due."""
-        if not is_due(self._run, self._settings.every, version):
+        if not is_due(self._run.phase_ends, self._settings.every, version):
             return
         with self._changed:
             kept = [each for each in self._waiting if each in self._permanent and each != version]

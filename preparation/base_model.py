@@ -21,8 +21,9 @@ def apply_offline_fallback(
     on_message: MessageCallback,
     is_available: Callable[[str, str | None], bool] | None = None,
 ) -> FederationConfig:
-    """Return the configuration of a new run, with the keys of [offline] if the hub is needed and
-    cannot be reached.
+    """Return the configuration of a new run, with the keys of [offline] if the hub is missing.
+
+    That is: if the base model comes from the hub, and the hub cannot be reached.
 
     Args:
         on_message: Called with a line about what changes.

@@ -80,7 +80,7 @@ def _data_rows(run: RecordedRun) -> list[tuple[str, ...]]:
 
 def _phase_row(card: CardData, index: int) -> tuple[str, ...]:
     phase = card.run.config.phase[index]
-    begin = card.run.phase_end(index - 1) if index else 0
+    begin = card.run.phase_ends[index - 1] if index else 0
     done = min(max(card.version - begin, 0), phase.versions)
     local = f"{phase.local_steps} steps" if phase.local_steps else f"{phase.local_epochs} epochs"
     versions = f"{done} of {phase.versions}"

@@ -27,7 +27,7 @@ def pictures(report: Report, prefix: str) -> dict[str, bytes]:
     """Return all pictures of a report by file name."""
     found = {
         f"{prefix}clients_{each.kind}.png": plotting.to_png(
-            _client_figure(each, report.assessment.subjects)
+            client_figure(each, report.assessment.subjects)
         )
         for each in report.assessment.kinds
         if any(one.rows for one in each.pooled)
@@ -117,7 +117,7 @@ def _format_axes(axes: Axes, history: PhaseHistory) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _client_figure(found: KindAssessment, subjects: Sequence[EvaluatedVersion]) -> Figure:
+def client_figure(found: KindAssessment, subjects: Sequence[EvaluatedVersion]) -> Figure:
     """Draw the main metric of each client, the base's beside the assessed version's."""
     metric = MAIN_METRIC[found.kind]
     known = [name for name, own in found.clients.items() if own[-1].rows]

@@ -144,11 +144,15 @@ def test_the_command_writes_every_form_and_prints_json_alone(
 
 def test_what_is_not_there_is_told_in_one_line(state: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere holds no inbox; .*`fccl learn` or `fccl try`"):
-        incremental.look(tmp_path / "nowhere", None)
-    with pytest.raises(DataError, match=r"no inbox of 'x'; there are: client_0, client_1"):
-        incremental.look(state, "x")
-    with pytest.raises(DataError, match="nothing was learned yet from live input: 1 items wait"):
-        incremental.look(state, "client_1")
+        incremental.read_histories(tmp_path / "nowhere", None)
+    with pytest.raises(
+        DataError, match=r"no inbox of client 'x'; choose one of client_0, client_1"
+    ):
+        incremental.read_histories(state, "x")
+    with pytest.raises(
+        DataError, match="nothing has been learned from live input yet: 1 items wait"
+    ):
+        incremental.read_histories(state, "client_1")
 
 
 @pytest.mark.parametrize(
