@@ -24,7 +24,7 @@ from safetensors.numpy import load_file
 
 from cli.console import Output
 from cli.demo import command
-from common.config import config as configuration
+from common.config import loader
 from common.config.config import FederationConfig, PhaseConfig
 from common.paths import cache_dir
 from common.protocol.tasks import LocalTraining
@@ -57,7 +57,7 @@ def main() -> None:
             )
             table = config.model_dump()
             table["run"]["seed"] = seed
-            config = configuration.parse(table, "comparison")
+            config = loader.parse(table, "comparison")
             results.append(compare(config, arguments.heldout, arguments.arms))
         print(json.dumps({"seed": seed, **results[-1]}), flush=True)
     show(results)

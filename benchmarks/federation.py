@@ -43,7 +43,7 @@ class Federation:
         self._stop, self._over = threading.Event(), threading.Event()
         self._abandon = threading.Event()
         self._errors: list[BaseException] = []
-        self._view = self._store.open()
+        self._view = self._store.connect()
         self._threads = [
             threading.Thread(target=self._guarded, args=(self._coordinate,)),
             threading.Thread(target=self._guarded, args=(self._work,)),
@@ -76,6 +76,7 @@ class Federation:
         return time.monotonic() - begun
 
     def __enter__(self) -> Federation:
+        self._store.start()
         for thread in self._threads:
             thread.start()
         return self
@@ -90,7 +91,7 @@ class Federation:
         self._abandon.set()
         for thread in self._threads:
             thread.join()
-        self._store.close(self._run.directory)
+        self._store.close()
         self._run.journal.close()
         if error is None and self._errors:
             raise self._errors[0]
@@ -110,10 +111,10 @@ class Federation:
         service = Service(
             self._run,
             EmbeddedBroker(self._server),
-            self._store.open(),
+            self._store.connect(),
             time.time,
             users={LOCAL_SITE: LOCAL_SITE},
-            listen=lambda event: self._say(f"{event.kind}: {event.text}"),
+            on_event=lambda event: self._say(f"{event.kind}: {event.text}"),
             volatile=True,
             samples=LiveSampler(
                 read_run(self._run.directory), self._run.base_path, self._run.samples, time.time
@@ -135,7 +136,7 @@ class Federation:
             setting,
             self._run.run_id,
             EmbeddedBroker(self._server),
-            (self._store.open(), self._store.open()),
+            (self._store.connect(), self._store.connect()),
             self._compute,
             time.time,
             told=lambda kind, text: self._say(f"worker {kind}: {text}"),

@@ -35,7 +35,7 @@ from benchmarks.users import LIMIT_S, Snapshot, Told, newest, own, tell
 from cli.console import Output
 from cli.run import session
 from cli.run.local_tasks import LocalTasks
-from common.config import config as configuration
+from common.config import loader
 from common.config.config import FederationConfig, IncrementalConfig
 from common.errors import FcclError
 from coordinator.storage.run import Run
@@ -106,7 +106,7 @@ def base_config(arguments: argparse.Namespace, course: Course, folder: Path) -> 
     reviews = folder / "films.jsonl"
     rows.write(reviews, course.dealt)
     rest = {"objective": "classification", "local_steps": 5, "batch_size": 16}
-    return configuration.parse(
+    return loader.parse(
         {
             "run": {
                 "name": "films", "dir": str(folder / "base"), "seed": arguments.seed,
@@ -156,7 +156,7 @@ def run_arm(
     shutil.copytree(config.run.path.parent, place, ignore=shutil.ignore_patterns(".workers"))
     table = config.model_dump()
     table["run"]["dir"] = str(place)
-    run = _open(configuration.parse(table, arm), "resume")
+    run = _open(loader.parse(table, arm), "resume")
     settings = incremental(arm, arguments)
     trace = Trace()
     with Federation(run, settings, say) as federation:

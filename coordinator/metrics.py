@@ -1,8 +1,8 @@
-"""The coordinator's figures for Prometheus; an observer of the service.
+"""Metrics of the coordinator for Prometheus; an observer of the service.
 
-Counters count since this process started. What the state already knows is derived when it is
-scraped, from the newest frozen state. Labels are sites, phases and categories of reasons: as many
-as the configuration names, never free text. docs/operations.md says what to watch.
+Counters count since this process started. Gauges are computed from the newest state when they are
+scraped. Labels are sites, phases and kinds of rejections: as many as the configuration names, never
+free text. docs/operations.md says what to watch.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from broker.protocol import QueueDepth
 from common.operations.health import Health
 from common.operations.metrics_server import ComputedMetrics, gauge
+from common.protocol.kinds import EventKind
 from common.protocol.versions import VersionSummary
 from coordinator.core.events import (
     AcceptUpdate,
@@ -26,72 +27,52 @@ from coordinator.core.events import (
     LogEvent,
 )
 from coordinator.core.state import BufferedUpdate, CoordinatorState
+from coordinator.observer import Observer
 from coordinator.storage.run import Run
 
 STALENESS = (0, 1, 2, 3, 5, 8, 13, 20, 50)
 SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
 
-_CATEGORIES = (  # how the reasons of `admission`, `core` and `schedule` begin
-    ("staleness ", "stale"),
-    ("update norm ", "norm"),
-    ("the update holds values", "not finite"),
-    ("statistics ", "statistics"),
-    ("tensor", "tensors"),
-    ("phase over", "phase over"),
-    ("round over", "round over"),
-    ("phase ", "attempt"),
-    ("attempt ", "attempt"),
-    ("base version ", "attempt"),
-    ("refused: ", "refused"),
-    ("a refusal ", "identity"),
-    ("unknown client ", "identity"),
-    ("site ", "identity"),
-    ("task ", "identity"),
-)
-
-
-def category(reason: str) -> str:
-    """The kind of a rejection or closing, of which there are few."""
-    for start, name in _CATEGORIES:
-        if reason.startswith(start):
-            return name
-    return "tensors" if "tensor" in reason or "topk" in reason else "other"
-
 
 @dataclass
-class _Seen:
-    """The newest of what the service told."""
+class _Newest:
+    """What the service reported last."""
 
     state: CoordinatorState
     summary: VersionSummary
     depths: Mapping[str, QueueDepth] = field(default_factory=dict)
 
 
-class Metrics:
-    """One coordinator's; see `coordinator.observer.Observer`."""
+class CoordinatorMetrics(Observer):
+    """Metrics of one coordinator."""
 
     def __init__(self, registry: CollectorRegistry, health: Health, run: Run) -> None:
-        """Register everything.
+        """Register all metrics.
 
         Args:
-            registry: Of this process.
-            health: Told that the loop turns and whether the store answers.
+            registry: The registry of this process.
+            health: Where the main loop, the store and the run report how they are.
             run: The opened run directory.
         """
         self._health, self._run = health, run
         newest = run.journal.versions()[-1]
-        self._seen = _Seen(CoordinatorState(version=newest.version), newest)
+        self._newest = _Newest(CoordinatorState(version=newest.version), newest)
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(name, text, labels, registry=registry)
 
-        self._issued = counter("fccl_tasks_issued", "Tasks sent out, again or not", "site")
-        self._reissued = counter("fccl_tasks_reissued", "Tasks sent out again", "site")
+        self._issued = counter(
+            "fccl_tasks_issued", "Tasks issued, repeated attempts included", "site"
+        )
+        self._reissued = counter("fccl_tasks_reissued", "Tasks issued again", "site")
         self._accepted = counter("fccl_updates_accepted", "Updates accepted", "site")
         self._bytes = counter("fccl_update_bytes", "Bytes of accepted updates", "site")
         self._rejected = counter("fccl_updates_rejected", "Updates rejected", "reason")
         self._closed = counter("fccl_tasks_closed", "Tasks closed without an update", "reason")
         self._dead = counter("fccl_dead_letters", "Messages dead-lettered")
+        self._repairs = counter(
+            "fccl_broker_repairs", "Queues, exchanges and bindings that RabbitMQ had lost"
+        )
         self._staleness = Histogram(
             "fccl_update_staleness",
             "Versions that an accepted update lags behind",
@@ -107,36 +88,35 @@ class Metrics:
         for site in sorted({client.site for client in run.plan.clients.values()}):
             for each in (self._issued, self._reissued, self._accepted, self._bytes):
                 each.labels(site)  # 0 from the start, so that rates see the first
-        registry.register(ComputedMetrics(self._derive))
+        registry.register(ComputedMetrics(self._compute))
 
-    def turned(self) -> None:
-        """See `Observer.turned`."""
+    def on_turn(self) -> None:
         self._health.tick()
 
-    def pulsed(self, state: CoordinatorState, store_up: bool) -> None:
-        """See `Observer.pulsed`."""
-        self._seen.state = state
+    def on_tick(self, state: CoordinatorState, store_up: bool, queue_problem: str) -> None:
+        self._newest.state = state
         self._health.set_problem("store", "" if store_up else "does not answer")
-        self._health.set_problem("run")
+        self._health.set_problem("run", queue_problem)
 
-    def queues(self, depths: Mapping[str, QueueDepth]) -> None:
-        """See `Observer.queues`."""
-        self._seen.depths = depths
+    def on_depths(self, depths: Mapping[str, QueueDepth]) -> None:
+        self._newest.depths = depths
 
-    def stepped(
+    def on_repair(self, names: tuple[str, ...]) -> None:
+        self._repairs.inc(len(names))
+
+    def on_step(
         self,
         before: CoordinatorState,
         after: CoordinatorState,
         actions: tuple[Action, ...],
-        made: Mapping[int, VersionSummary],
+        summaries: Mapping[int, VersionSummary],
         seconds: float,
     ) -> None:
-        """See `Observer.stepped`."""
-        self._seen.state = after
+        self._newest.state = after
         for action in actions:
             self._count(action, before)
-        for summary in made.values():
-            self._seen.summary = summary
+        for summary in summaries.values():
+            self._newest.summary = summary
             self._commit.observe(seconds)
 
     def _count(self, action: Action, before: CoordinatorState) -> None:
@@ -148,9 +128,9 @@ class Metrics:
             case AcceptUpdate():
                 self._count_accepted(action.update, before)
             case CloseTask(attempt=0):
-                self._closed.labels(category(action.reason)).inc()
+                self._closed.labels(action.rejection.kind.value).inc()
             case CloseTask() | DiscardMessage():
-                self._rejected.labels(category(action.reason)).inc()
+                self._rejected.labels(action.rejection.kind.value).inc()
         if isinstance(action, DiscardMessage) or _is_dead_letter(action):
             self._dead.inc()
 
@@ -160,15 +140,15 @@ class Metrics:
         self._bytes.labels(site).inc(update.nbytes)
         self._staleness.observe(before.version - update.base_version)
 
-    def _derive(self) -> Iterator[Metric]:
-        state, plan, health = self._seen.state, self._run.plan, self._health
+    def _compute(self) -> Iterator[Metric]:
+        state, plan, health = self._newest.state, self._run.plan, self._health
         phase = min(plan.phase_of(state.version), len(plan.phases) - 1)
         parked = sum(task.parked for task in state.tasks.values())
         members = state.members(plan)
         quarantined = sum(state.client(name).quarantined for name in members)
         yield InfoMetricFamily(
             "fccl_run",
-            "Which run, and by which software",
+            "The run and its software",
             value={
                 "name": self._run.name,
                 "run": self._run.run_id,
@@ -183,16 +163,16 @@ class Metrics:
         yield gauge("fccl_buffer_updates", "Updates that wait for a commit", len(state.buffer))
         yield gauge("fccl_buffer_size", "Updates that fill the buffer", plan.schedule.buffer)
         yield gauge("fccl_open_tasks", "Tasks without a receipt", len(state.tasks))
-        yield gauge("fccl_parked_tasks", "Those whose site is silent", parked)
+        yield gauge("fccl_parked_tasks", "Open tasks whose site is silent", parked)
         yield gauge("fccl_clients", "Clients of the run", len(members))
         yield gauge("fccl_quarantined_clients", "Clients given no more tasks", quarantined)
         yield gauge("fccl_store_up", "1: Redis answers", health.is_working("store"))
         yield gauge("fccl_broker_up", "1: RabbitMQ is connected", health.is_working("broker"))
-        yield from self._derive_losses()
-        yield from self._derive_sites(state)
+        yield from self._compute_losses()
+        yield from self._compute_sites(state)
 
-    def _derive_losses(self) -> Iterator[Metric]:
-        summary = self._seen.summary
+    def _compute_losses(self) -> Iterator[Metric]:
+        summary = self._newest.summary
         if summary.train_loss is not None:
             text = "Mean training loss of the newest version's updates, nats"
             yield gauge("fccl_train_loss", text, summary.train_loss)
@@ -206,20 +186,20 @@ class Metrics:
                 holdout.add_metric([when], loss)
         yield holdout
 
-    def _derive_sites(self, state: CoordinatorState) -> Iterator[Metric]:
+    def _compute_sites(self, state: CoordinatorState) -> Iterator[Metric]:
         workers = GaugeMetricFamily("fccl_workers", "Live workers", labels=["site"])
-        # Not the heartbeats' own names: those are claims, and would be labels without bound.
+        # Not the sites that heartbeats name: those are claims, and labels without bound.
         for site in sorted({c.site for c in state.members(self._run.plan).values()}):
-            workers.add_metric([site], state.sites.get(site, 0))
+            workers.add_metric([site], state.workers_by_site.get(site, 0))
         yield workers
         depths = GaugeMetricFamily(
             "fccl_queue_messages", "Messages ready on a queue", labels=["queue", "site"]
         )
-        for name, depth in self._seen.depths.items():
+        for name, depth in self._newest.depths.items():
             _, _, kind, *rest = name.split(".")  # fccl.RUN.KIND[.SITE]
             depths.add_metric([kind, *(rest or [""])], depth.messages)
         yield depths
 
 
 def _is_dead_letter(action: Action) -> bool:
-    return isinstance(action, LogEvent) and action.kind == "dead-letter"
+    return isinstance(action, LogEvent) and action.kind is EventKind.DEAD_LETTER

@@ -1,9 +1,8 @@
-"""Who is told what the service does, once it is durable: metrics. Changes nothing, never raises."""
+"""Hooks that the service calls in its main loop, once what they report is durable."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
 
 from broker.protocol import QueueDepth
 from common.protocol.versions import VersionSummary
@@ -11,55 +10,44 @@ from coordinator.core.events import Action
 from coordinator.core.state import CoordinatorState
 
 
-class Observer(Protocol):
-    """Called in the service's thread, which waits: return at once."""
+class Observer:
+    """Hooks that do nothing. Subclasses override those that they need.
 
-    def turned(self) -> None:
-        """The main loop has come round."""
+    The main loop waits for each of them: return at once, change nothing and raise nothing.
+    """
 
-    def stepped(
+    def on_turn(self) -> None:
+        """Called at the beginning of each turn of the main loop."""
+
+    def on_step(
         self,
         before: CoordinatorState,
         after: CoordinatorState,
         actions: tuple[Action, ...],
-        made: Mapping[int, VersionSummary],
+        summaries: Mapping[int, VersionSummary],
         seconds: float,
     ) -> None:
-        """A step is in the journal.
+        """Called when a step of the core is in the journal.
 
         Args:
-            before: The state that it began with.
-            after: The state that it led to.
-            actions: What it decided.
-            made: The versions that it made.
-            seconds: How long it took to make it durable, aggregation included.
+            before: The state in which the step began.
+            after: The state to which it led.
+            actions: The actions that the core decided on.
+            summaries: The versions that the step made, by number.
+            seconds: Time to make the step durable, aggregation included.
         """
 
-    def pulsed(self, state: CoordinatorState, store_up: bool) -> None:
-        """About once a second: how the run stands, and whether the store answers."""
+    def on_tick(self, state: CoordinatorState, store_up: bool, queue_problem: str) -> None:
+        """Called about once a second.
 
-    def queues(self, depths: Mapping[str, QueueDepth]) -> None:
-        """The queues' depths, by name, as often as the broker tells them."""
+        Args:
+            state: The newest state.
+            store_up: Whether the store answers.
+            queue_problem: Why the run's queues could not be verified; empty if they are in order.
+        """
 
+    def on_depths(self, depths: Mapping[str, QueueDepth]) -> None:
+        """Called with the depths of the run's queues, by queue name, whenever they were read."""
 
-class Nobody:
-    """An observer that does not look."""
-
-    def turned(self) -> None:
-        """Nothing."""
-
-    def stepped(
-        self,
-        before: CoordinatorState,
-        after: CoordinatorState,
-        actions: tuple[Action, ...],
-        made: Mapping[int, VersionSummary],
-        seconds: float,
-    ) -> None:
-        """Nothing."""
-
-    def pulsed(self, state: CoordinatorState, store_up: bool) -> None:
-        """Nothing."""
-
-    def queues(self, depths: Mapping[str, QueueDepth]) -> None:
-        """Nothing."""
+    def on_repair(self, names: tuple[str, ...]) -> None:
+        """Called when queues, exchanges or bindings had to be declared again."""

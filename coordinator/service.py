@@ -1,50 +1,39 @@
-"""The live driver of the core: one thread between the update queues, the journal and the store.
+"""Driver of the core: one thread between the update queues, the journal and the store.
 
-Each turn takes one message or one pulse, asks `coordinator/core/machine.py` what follows, makes that
-durable, and only then tells anyone: outbox to the broker, ack of the message, status to the store
-(`coordinator/publish/store_publisher.py`). The embedded demo and the service over RabbitMQ and Redis are this class.
+Each turn takes one message or does what is due every second, asks `coordinator/core/machine.py`
+what follows, makes that durable, and only then lets others see it: tasks go to the broker, the
+message is acked, the store is written. The embedded demo and the service over RabbitMQ and Redis
+are this class.
 
-On an update's way: `ingest` → `core` (`admission`, `contribution`, `staleness`) → `commit`
-(`aggregation`) → `journal` → `board` and `status`.
+On the path of an update: `ingest/site_queues.py` → here → `ingest/ingest.py` → `core/machine.py`
+(`core/admission.py`, `aggregation/`) → `storage/step_writer.py` (`storage/commit.py`,
+`storage/journal.py`) → `publish/store_publisher.py`.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Event as Flag
 
-from broker.protocol import (
-    UPDATE_QUEUE_BYTES,
-    Broker,
-    Consumer,
-    Delivery,
-    Message,
-    QueueType,
-    Site,
-    Topology,
-)
+from broker.protocol import UPDATE_QUEUE_BYTES, Broker, Message, QueueType
 from common.clock import Clock
 from common.errors import BrokerError, RunError, WireError
 from common.protocol.feed import Event
-from common.protocol.versions import VersionSummary
-from common.protocol.wire import pack
+from common.protocol.kinds import EventKind
 from common.store.store import Store
-from coordinator.core import event_text, machine, tasks
+from coordinator.core import event_text, machine
 from coordinator.core.events import (
     AcceptUpdate,
     Action,
     AdmitClient,
     CloseTask,
     CommandReceived,
-    CommitVersion,
     CoordinatorEvent,
     DiscardMessage,
     DismissClient,
     FinishRun,
-    IssueTask,
     LogEvent,
     RepeatReceipt,
     ReplyToCommand,
@@ -52,27 +41,23 @@ from coordinator.core.events import (
     StopRequested,
 )
 from coordinator.core.state import CoordinatorState
-from coordinator.ingest.ingest import Allowance, Arrival, Ingest
-from coordinator.observer import Nobody, Observer
-from coordinator.publish.store_publisher import Board, in_store
+from coordinator.ingest.ingest import Ingest
+from coordinator.ingest.site_queues import FLOOD_MESSAGES, MUTE_S, SiteMessage, SiteQueues
+from coordinator.observer import Observer
+from coordinator.publish.store_publisher import StorePublisher, versions_in_use
 from coordinator.samples_source import SamplesSource
 from coordinator.sites.credentials import SiteAccess
-from coordinator.storage import retention
-from coordinator.storage.commit import write_version
-from coordinator.storage.journal import Journal
-from coordinator.storage.jsonl import Ledger
 from coordinator.storage.recovery import recover
 from coordinator.storage.run import Run
-from coordinator.storage.samples import Samples
+from coordinator.storage.samples import SamplesFile
 from coordinator.storage.spool import Spool
-from coordinator.storage.versions import Versions
+from coordinator.storage.step_writer import StepWriter, WrittenStep
 
-PULSE_S = 1.0  # heartbeats are read, time-outs looked at, status written
-POLL_S = 0.2  # longest wait for a message; bounds the reaction to a stop
-PREFETCH = 4  # chunks in flight from each site's queue
-MAX_OFFENCES, OFFENCE_S = 50, 60.0  # dead letters of a site in so many seconds: that is a flood
-MUTE_S = 600.0
-TOO_EARLY = "the coordinator had not started yet: ask again"
+TICK_S = 1.0
+"""Seconds between two readings of heartbeats, checks of time-outs and publications of the state."""
+POLL_S = 0.2
+"""Longest wait for a message, in seconds: bounds the reaction to a stop."""
+TOO_EARLY = "the coordinator had not started yet: send the command again"
 
 
 @dataclass(frozen=True)
@@ -80,22 +65,22 @@ class RunOutcome:
     """How a coordinator ended.
 
     Attributes:
-        complete: The plan is fulfilled.
-        reason: For people.
-        version: The newest.
-        failed: The run cannot go on.
-        before: The plan was fulfilled when this coordinator came.
+        complete: Whether the plan is fulfilled.
+        reason: Why it ended, for people.
+        version: The newest version.
+        failed: Whether the run cannot go on.
+        was_complete: Whether the plan was fulfilled before this coordinator started.
     """
 
     complete: bool
     reason: str
     version: int
     failed: bool = False
-    before: bool = False
+    was_complete: bool = False
 
 
 class Service:
-    """One coordinator of one run."""
+    """Coordinator of one run."""
 
     def __init__(
         self,
@@ -105,60 +90,45 @@ class Service:
         clock: Clock,
         *,
         users: Mapping[str, str],
+        on_event: Callable[[Event], None],
         access: SiteAccess | None = None,
-        listen: Callable[[Event], None],
         volatile: bool = False,
         queue_type: QueueType = "classic",
         update_bytes: int = UPDATE_QUEUE_BYTES,
-        observe: Observer | None = None,
+        metrics: Observer | None = None,
         samples: SamplesSource | None = None,
     ) -> None:
-        """Take the run over; the constructor returns with the journal's state loaded.
+        """Store the arguments; `serve` takes the run over.
 
         Args:
             run: The opened run directory.
-            broker: Connected.
+            broker: A connected broker.
             store: May be out of reach for a while.
             clock: Seconds since the epoch.
-            users: The broker user of each site whose clients were dealt here.
-            access: To the invited sites; None where nobody can be invited.
-            listen: Told every event, in this thread.
-            volatile: The broker started empty: whatever was on its queues is lost.
-            queue_type: Of the queues that it declares.
-            update_bytes: That may wait on one site's update queue: its quota.
-            observe: Told what was done, in this thread.
+            users: The broker user of each site whose clients were dealt rows here.
+            on_event: Called with every event, in the thread of `serve`.
+            access: The invited sites; None where nobody can be invited.
+            volatile: Whether the broker started empty: whatever was on its queues is lost.
+            queue_type: The type of the queues to declare.
+            update_bytes: Bytes that may wait on one site's update queue: the site's quota.
+            metrics: Called with what was done, in the thread of `serve`.
             samples: Source of live samples; without one the run has none.
         """
-        self._run, self._plan = run, run.plan
-        self._broker, self._clock = broker, clock
-        self._users, self._listen = dict(users), listen
-        self._observe = observe or Nobody()
-        self._queue_type: QueueType = queue_type
-        self._update_bytes = update_bytes
-        self._own_users, self._access = dict(users), access
-        self._allowances: Mapping[str, Allowance] = {}
-        self._muted: dict[str, float] = {}  # flooding sites, until when
-        self._offences: dict[str, deque[float]] = {}
-        self._journal: Journal = run.journal
-        self._journal.take_over()
-        self._topology = self._of_sites(self._users)
-        self._sites = self._queues()
-        self._versions: Versions = run.versions
-        self._spool = Spool(run.directory / "spool")
-        self._ledger = Ledger(run.directory)
-        manifest = {name: tensor.shape for name, tensor in run.versions.read(0).items()}
-        self._ingest = Ingest(self._journal, self._spool, manifest)
-        self._board = Board(run, store, clock, listen)
-        lease = 0.0 if volatile else run.plan.schedule.lease_s
-        self._state: CoordinatorState = recover(self._plan, self._journal, clock(), lease)
-        self._complete = self._state.version >= self._plan.total_versions
-        self._summaries = self._journal.versions()
-        self._samples = Samples(run.directory)
-        self._sampler = samples or SamplesSource()
-        self._board.samples(self._samples.shown)
-        self._finished: FinishRun | None = None
-        self._pulsed = 0.0
-        self._obeys = False
+        self._run, self._plan, self._journal = run, run.plan, run.journal
+        self._clock, self._on_event, self._access = clock, on_event, access
+        self._lease_s = 0.0 if volatile else run.plan.schedule.lease_s
+        self._metrics = metrics or Observer()
+        self._queues = SiteQueues(broker, run.run_id, users, queue_type, update_bytes)
+        spool = Spool(run.directory / "spool")
+        self._ingest = Ingest(run.journal, spool)
+        self._writer = StepWriter(run, spool)
+        self._publisher = StorePublisher(run, store, clock, on_event)
+        self._samples, self._samples_file = samples or SamplesSource(), SamplesFile(run.directory)
+        self._state = CoordinatorState()
+        self._finish: FinishRun | None = None
+        self._ticked_at = 0.0
+        self._takes_commands = False
+        self._queue_problem = ""
 
     def serve(self, stop: Flag) -> RunOutcome:
         """Run until the plan is complete, or `stop` is set; then commit what is buffered.
@@ -168,312 +138,240 @@ class Service:
             BrokerError: The broker refuses, or stays out of reach past its deadline.
             RunError: The disk refuses.
         """
-        self._sweep()
-        self._ledger.catch_up(self._journal)
-        self._broker.declare(self._topology)
-        self._consumer = self._consume()
-        self._sampler.start(self._state.version, self._samples.all)
+        self._start()
+        was_complete = self._state.version >= self._plan.total_versions
         try:
-            return self._end(self._turns(stop), stop)
+            finish = self._loop(stop)
+            self._end(finish, stop)
         finally:
-            self._sampler.close()
+            self._samples.close()
+        return RunOutcome(
+            finish.complete, finish.reason, self._state.version, finish.failed, was_complete
+        )
 
-    # one turn
+    def _start(self) -> None:
+        """Take the run over, and recover its state from the journal."""
+        self._journal.take_over()
+        self._state = recover(self._plan, self._journal, self._clock(), self._lease_s)
+        self._writer.start(self._state.version)
+        adapter = self._run.versions.read(0)
+        self._ingest.start({name: tensor.shape for name, tensor in adapter.items()})
+        self._samples_file.read()
+        self._publisher.publish_samples(self._samples_file.displayed)
+        self._queues.open()
+        self._samples.start(self._state.version, self._samples_file.answers)
 
-    def _turns(self, stop: Flag) -> FinishRun:
+    def _loop(self, stop: Flag) -> FinishRun:
         try:
-            while self._finished is None:
+            while self._finish is None:
                 self._turn(stop)
-            return self._finished
+            return self._finish
         except RunError:
             self._journal.check_epoch()  # a successor removes files that this one was still to read
             raise
         finally:
-            self._consumer.close()
+            self._queues.close()
 
     def _turn(self, stop: Flag) -> None:
-        self._observe.turned()
+        self._metrics.on_turn()
         if stop.is_set():
             self._step(StopRequested())
             return
         now = self._clock()
-        if now - self._pulsed >= PULSE_S:
-            self._pulsed = now
-            self._pulse(now)
-        delivery = None if self._finished else self._consumer.receive(POLL_S)
-        if delivery is not None:
-            self._deliver(self._consumer, delivery)
+        if now - self._ticked_at >= TICK_S:
+            self._ticked_at = now
+            self._tick(now)
+        message = None if self._finish else self._queues.receive(POLL_S)
+        if message is not None:
+            self._handle(message)
 
-    def _deliver(self, consumer: Consumer, delivery: Delivery) -> None:
-        site = self._sites[delivery.queue]
-        try:
-            arrival = self._ingest.take(delivery.message, site, self._users[site], self._clock())
-        except WireError as error:
-            self._dead(consumer, delivery, site, error.what)
-            return
-        actions = self._step(arrival.event, arrival) if arrival.event else ()
-        reasons = [action.reason for action in actions if isinstance(action, DiscardMessage)]
-        if reasons:
-            self._reject(consumer, delivery, reasons[0])
-        else:
-            consumer.ack(delivery)
-
-    def _dead(self, consumer: Consumer, delivery: Delivery, site: str, reason: str) -> None:
-        text = f"a message of site {site} is dead-lettered: {reason}"[:500]
-        self._write(self._state, (LogEvent("warning", "dead-letter", text, (("site", site),)),))
-        self._reject(consumer, delivery, reason)
-        self._offend(site)
-
-    def _reject(self, consumer: Consumer, delivery: Delivery, reason: str) -> None:
-        try:
-            consumer.reject(delivery, reason)
-        except BrokerError as error:  # a broker that restarts must not end the run
-            self._broker_failed(error)
-            consumer.requeue(delivery)
-
-    def _pulse(self, now: float) -> None:
+    def _tick(self, now: float) -> None:
+        """Do what is due every second."""
         self._journal.check_epoch()
         self._ingest.expire(now)
-        self._attend(now)
-        self._flush()
-        self._step(self._board.beats(self._state))
-        self._obey()
-        self._board.live(self._state, self._summaries[-1])
-        self._sample()
-        self._observe.pulsed(self._state, self._board.up)
-        self._depths()
+        self._update_sites(now)
+        self._verify_queues(now)
+        self._publish_tasks()
+        self._step(self._publisher.read_heartbeats(self._state))
+        self._carry_out_commands()
+        newest = self._writer.summaries[-1]
+        self._publisher.publish_state(self._state, newest, self._queue_problem)
+        self._collect_samples()
+        self._publish_depths()
+        self._metrics.on_tick(self._state, self._publisher.is_up, self._queue_problem)
 
-    def _obey(self) -> None:
-        """Carry out what operators ask; what was done before a crash is only answered again.
+    def _end(self, finish: FinishRun, stop: Flag) -> None:
+        self._publisher.publish_end(finish, self._state, self._writer.summaries[-1], stop)
+        if finish.complete:
+            self._queues.delete()
+            self._ingest.expire(math.inf)  # nothing can complete unfinished uploads any more
+            self._samples.finish(stop)
+        self._collect_samples()
 
-        What was asked before this coordinator came may be hours old: nobody waits for it any more.
-        """
-        for command in self._board.commands():
-            if self._finished is None and self._journal.command_reply(command.command_id) is None:
-                if self._obeys:
-                    self._step(CommandReceived(command))
-                else:
-                    self._write(self._state, (ReplyToCommand(command, TOO_EARLY),))
-            self._board.answered(command)
-        self._obeys = self._obeys or self._board.up
+    # messages of sites
 
-    # invited sites
+    def _handle(self, message: SiteMessage) -> None:
+        """Pass a message to the core, and ack it once its effects are durable."""
+        received = message.delivery.message
+        try:
+            arrival = self._ingest.process(received, message.site, message.user, self._clock())
+        except WireError as error:
+            self._dead_letter(message, error.what)
+            return
+        actions = self._step(arrival.event, arrival.upload) if arrival.event else ()
+        reasons = [a.rejection.reason for a in actions if isinstance(a, DiscardMessage)]
+        if reasons:
+            self._reject(message, reasons[0])
+        else:
+            self._queues.ack(message)
 
-    def _attend(self, now: float) -> None:
-        """Serve the sites that have joined, and no more those that were revoked."""
+    def _dead_letter(self, message: SiteMessage, reason: str) -> None:
+        site = message.site
+        text = f"a message of site {site} is dead-lettered: {reason}"[:500]
+        self._record(LogEvent("warning", EventKind.DEAD_LETTER, text, (("site", site),)))
+        self._reject(message, reason)
+        if self._queues.count_dead_letter(site, self._clock()):
+            text = (
+                f"site {site} sent {FLOOD_MESSAGES} messages that had to be dead-lettered: its"
+                f" queue is not read for {MUTE_S / 60:.0f} minutes; `fccl revoke {site}` ends its"
+                " access"
+            )
+            self._record(LogEvent("error", EventKind.FLOOD, text, (("site", site),)))
+
+    def _reject(self, message: SiteMessage, reason: str) -> None:
+        try:
+            self._queues.reject(message, reason)
+        except BrokerError as error:  # a broker that restarts must not end the run
+            self._warn_of_broker(error)
+            self._queues.requeue(message)
+
+    # what is due every second
+
+    def _update_sites(self, now: float) -> None:
+        """Serve the sites that have joined, and no longer those that were revoked."""
         if self._access is None:
             return
-        if notes := tuple(self._access.pulse()):
-            self._write(self._state, notes)
-        current = self._access.active()
-        muted = {site: until for site, until in self._muted.items() if until > now}
-        if current == self._allowances and muted.keys() == self._muted.keys():
-            return
-        self._serve_sites(self._access, current, muted)
-
-    def _serve_sites(
-        self, access: SiteAccess, current: Mapping[str, Allowance], muted: dict[str, float]
-    ) -> None:
-        known = {client.site for client in self._state.joined.values()} | self._allowances.keys()
-        gone = known - current.keys()
-        users = self._own_users | {site: access.user(site) for site in current}
-        topology = self._of_sites(users)
+        self._record(*self._access.poll())
+        allowances = self._access.allowances()
+        members = {client.site for client in self._state.joined.values()}
+        revoked = (members | self._ingest.allowances.keys()) - allowances.keys()
         try:
-            if gone:  # with an empty dead-letter queue, which is then declared again
-                self._broker.delete(self._of_sites(gone))
-            self._broker.declare(topology)
-        except BrokerError as error:  # tried again at the next pulse
-            self._broker_failed(error)
+            self._queues.serve({s: self._access.broker_user(s) for s in allowances}, revoked, now)
+        except BrokerError as error:  # tried again at the next tick
+            self._warn_of_broker(error)
             return
-        self._consumer.close()
-        self._users, self._topology, self._muted = users, topology, muted
-        self._sites = self._queues()
-        self._consumer = self._consume()
-        self._ingest.allow(current)
-        self._allowances = current
-        for site in sorted(gone):
+        self._ingest.allowances = allowances
+        for site in sorted(revoked):
             self._step(SiteRevoked(site))
 
-    def _offend(self, site: str) -> None:
-        """Count what had to be dead-lettered; a site that floods is not read for a while.
-
-        Its queue then fills up to its limit, and the broker refuses the rest.
-        """
-        if site in self._own_users:
+    def _verify_queues(self, now: float) -> None:
+        """Have the broker declare again what it has lost."""
+        if not self._queues.check_is_due(now):
             return
-        now = self._clock()
-        recent = self._offences.setdefault(site, deque(maxlen=MAX_OFFENCES))
-        recent.append(now)
-        if len(recent) < MAX_OFFENCES or now - recent[0] > OFFENCE_S or site in self._muted:
-            return
-        recent.clear()
-        text = f"site {site} sent {MAX_OFFENCES} messages that had to be dead-lettered: its queue"
-        text += f" is not read for {MUTE_S / 60:.0f} minutes; `fccl revoke {site}` shows it out"
-        self._write(self._state, (LogEvent("error", "flood", text, (("site", site),)),))
-        if self._access is not None:
-            muted = self._muted | {site: now + MUTE_S}
-            self._serve_sites(self._access, self._allowances, muted)
-
-    def _of_sites(self, sites: Iterable[str]) -> Topology:
-        named = tuple(Site(name) for name in sorted(sites))
-        return Topology(self._run.run_id, named, self._update_bytes, self._queue_type)
-
-    def _queues(self) -> dict[str, str]:
-        return {self._topology.update_queue(site): site.name for site in self._topology.sites}
-
-    def _consume(self) -> Consumer:
-        heard = [site for site in self._topology.sites if site.name not in self._muted]
-        return self._broker.consume_updates(self._topology, heard, PREFETCH)
-
-    def _depths(self) -> None:
         try:
-            depths = self._broker.depths(self._topology)
+            names = self._queues.repair(now)
+        except BrokerError as error:
+            self._queue_problem = f"the queues cannot be verified: {error.what}"
+            return
+        self._queue_problem = ""
+        if names:
+            text = f"RabbitMQ had lost what was declared, declared again: {', '.join(names)}"
+            self._record(LogEvent("warning", EventKind.REPAIRED, text[:500]))
+            self._metrics.on_repair(names)
+
+    def _publish_tasks(self) -> None:
+        """Publish the journal's outbox; what the broker does not confirm stays there."""
+        try:
+            for entry in self._journal.outbox():
+                message = Message(entry.frame, message_id=entry.task_id)
+                self._queues.publish_task(entry.site, message)
+                self._journal.mark_sent([entry.id])
+        except BrokerError as error:
+            self._warn_of_broker(error)
+
+    def _carry_out_commands(self) -> None:
+        """Carry out operators' commands; one done before a crash is only answered again.
+
+        A command that is older than this coordinator may be hours old, and is refused.
+        """
+        for command in self._publisher.read_commands():
+            if self._finish is None and self._journal.command_reply(command.command_id) is None:
+                if self._takes_commands:
+                    self._step(CommandReceived(command))
+                else:
+                    self._record(ReplyToCommand(command, TOO_EARLY))
+            self._publisher.answer_command(command)
+        self._takes_commands = self._takes_commands or self._publisher.is_up
+
+    def _collect_samples(self) -> None:
+        """Keep and publish what versions have answered meanwhile."""
+        answers, events = self._samples.collect()
+        self._record(*events)
+        if answers:
+            self._samples_file.append(self._journal, answers)
+            self._publisher.publish_samples(self._samples_file.displayed)
+
+    def _publish_depths(self) -> None:
+        try:
+            depths = self._queues.depths()
         except BrokerError:
             return  # nothing to show; publishing and receiving say what is wrong
-        self._board.queues(depths)  # which knows whether the store listens
-        self._observe.queues(depths)
+        self._publisher.publish_depths(depths)
+        self._metrics.on_depths(depths)
 
-    def _sample(self) -> None:
-        """Keep and show what versions have answered meanwhile."""
-        samples, notes = self._sampler.collect()
-        if notes:
-            self._write(self._state, tuple(notes))
-        if samples:
-            self._samples.add(self._journal, samples)
-            self._board.samples(self._samples.shown)
+    # steps of the core
 
-    # one step of the core, made durable, then told
+    def _step(self, event: CoordinatorEvent, upload: str = "") -> tuple[Action, ...]:
+        """Let the core decide, make that durable, then let others see it."""
+        decided = machine.step(self._plan, self._state, event, self._clock())
+        self._write(decided.state, decided.actions, upload)
+        return decided.actions
 
-    def _step(self, event: CoordinatorEvent, arrival: Arrival | None = None) -> tuple[Action, ...]:
-        done = machine.step(self._plan, self._state, event, self._clock())
-        self._write(done.state, done.actions, arrival)
-        return done.actions
+    def _record(self, *actions: Action) -> None:
+        """Journal and publish actions that leave the state as it is."""
+        if actions:
+            self._write(self._state, actions)
 
     def _write(
-        self, after: CoordinatorState, actions: tuple[Action, ...], arrival: Arrival | None = None
+        self, after: CoordinatorState, actions: tuple[Action, ...], upload: str = ""
     ) -> None:
         now, before = self._clock(), self._state
-        commits = [action for action in actions if isinstance(action, CommitVersion)]
-        made = {c.version: write_version(c, self._versions, self._spool, now) for c in commits}
-        self._summaries += made.values()
-        told = [event_text.describe(action, before.version, made) for action in actions]
-        notes = tuple(note for note in told if note is not None)
-        records = tuple(a for a in actions if not isinstance(a, LogEvent)) + notes
-        upload = arrival.upload if arrival else ""
-        if records or upload or before.clients is not after.clients:
-            self._journal.write(
-                before,
-                after,
-                records,
-                now,
-                frames=self._frames(actions, now),
-                summaries=made,
-                drop_chunks=[upload] if upload else [],
-            )
-        for summary in made.values():  # the row is fenced: from here on the number is its own
-            self._versions.place(summary.version, summary.sha256)
+        written = self._writer.write(before, after, actions, now, upload)
         self._state = after
-        self._observe.stepped(before, after, actions, made, self._clock() - now)
-        self._clean(actions, upload)
-        self._tell(actions, made, [event_text.to_event(note, now) for note in notes])
+        seconds = self._clock() - now
+        self._metrics.on_step(before, after, actions, written.summaries, seconds)
+        in_use = versions_in_use(self._plan, after)
+        self._writer.clean_up(actions, upload, in_use)
+        if written.summaries:
+            self._publisher.drop_adapters(in_use, self._writer.summaries)
+        self._publish_step(actions, written)
 
-    def _frames(self, actions: tuple[Action, ...], now: float) -> dict[str, bytes]:
-        """The message of every task that is issued."""
-        frames = {}
+    def _publish_step(self, actions: tuple[Action, ...], written: WrittenStep) -> None:
+        for event in written.events:
+            self._on_event(event)
+        if written.summaries:
+            self._writer.append_lines()
+        for summary in written.summaries.values():  # the adapter is there before a task names it
+            self._publisher.publish_version(summary)
+            self._samples.offer(summary.version)
+        self._publish_tasks()
         for action in actions:
-            if isinstance(action, IssueTask):
-                task = tasks.task_message(
-                    self._plan, self._run.template, action.task, self._summaries, now
-                )
-                frames[action.task.task_id] = pack(task)
-        return frames
+            self._publish_action(action)
+        if written.events:
+            self._publisher.publish_events(written.events)
 
-    def _clean(self, actions: tuple[Action, ...], upload: str) -> None:
-        """Remove the files that the transaction has made superfluous."""
-        accepted = {a.update.upload for a in actions if isinstance(a, AcceptUpdate)}
-        if upload and upload not in accepted:
-            self._spool.drop(upload)
-        for action in actions:
-            if isinstance(action, CommitVersion):
-                for part in action.parts:
-                    self._spool.drop(part.update.upload)
-                self._retain()
+    def _publish_action(self, action: Action) -> None:
+        match action:
+            case AcceptUpdate(update=update):
+                self._publisher.publish_receipt(update.task_id)
+            case RepeatReceipt() | CloseTask():
+                self._publisher.publish_receipt(action.task_id)
+            case AdmitClient() | DismissClient():
+                self._publisher.publish_membership(action)
+            case FinishRun():
+                self._finish = action
 
-    def _tell(
-        self,
-        actions: tuple[Action, ...],
-        made: Mapping[int, VersionSummary],
-        events: list[Event],
-    ) -> None:
-        for event in events:
-            self._listen(event)
-        if made:
-            self._ledger.catch_up(self._journal)
-        for summary in made.values():  # the adapter is there before a task names it
-            self._board.version(summary)
-            self._sampler.offer(summary.version)
-        self._flush()
-        for action in actions:
-            if task_id := _settled(action):
-                self._board.receipt(task_id)
-            if isinstance(action, AdmitClient | DismissClient):
-                self._board.membership(action)
-            if isinstance(action, FinishRun):
-                self._finished = action
-        if events:
-            self._board.events(events)
-
-    def _flush(self) -> None:
-        """Publish the outbox; what the broker does not confirm stays there."""
-        for entry in self._journal.outbox():
-            message = Message(entry.frame, message_id=entry.task_id)
-            try:
-                self._broker.publish_task(self._topology, Site(entry.site), message)
-            except BrokerError as error:
-                self._broker_failed(error)
-                return
-            self._journal.mark_sent([entry.id])
-
-    def _broker_failed(self, error: BrokerError) -> None:
-        note = LogEvent("warning", "broker", str(error)[:500])
-        self._listen(event_text.to_event(note, self._clock()))
-
-    # the disk
-
-    def _sweep(self) -> None:
-        """Finish the rename that a crash interrupted; remove what it left without a row."""
-        with self._journal.fenced():
-            self._versions.roll_forward(self._journal.version_digests())
-            self._versions.sweep(self._state.version)
-            self._spool.sweep(
-                self._journal.unapplied_uploads() | self._journal.unfinished_uploads().keys()
-            )
-
-    def _retain(self) -> None:
-        in_use = in_store(self._plan, self._state)
-        kept = retention.versions_to_keep(
-            self._plan, self._summaries, self._run.keep_versions, in_use
-        )
-        with self._journal.fenced():  # else a successor's versions would not be kept
-            self._versions.retain(kept)
-        self._board.forget(in_use, self._summaries)
-
-    def _end(self, finish: FinishRun, stop: Flag) -> RunOutcome:
-        self._board.farewell(finish, self._state, self._summaries[-1], stop)
-        if finish.complete:
-            self._broker.delete(self._topology)
-            self._ingest.expire(math.inf)  # nothing can complete them any more
-            self._sampler.finish(stop)
-        self._sample()
-        version = self._state.version
-        return RunOutcome(finish.complete, finish.reason, version, finish.failed, self._complete)
-
-
-def _settled(action: Action) -> str | None:
-    """The task whose receipt an action has made, or asks to publish again."""
-    match action:
-        case AcceptUpdate():
-            return action.update.task_id
-        case RepeatReceipt() | CloseTask():
-            return action.task_id
-    return None
+    def _warn_of_broker(self, error: BrokerError) -> None:
+        """Tell of a broker that fails; not journaled, since it may fail every second."""
+        note = LogEvent("warning", EventKind.BROKER, str(error)[:500])
+        self._on_event(event_text.to_event(note, self._clock()))

@@ -17,9 +17,10 @@ from threading import Event as Flag
 from common.clock import Clock
 from common.config.config import SamplesConfig
 from common.errors import FcclError
+from common.protocol.kinds import EventKind
 from common.protocol.versions import SampleAnswer
 from common.run_directory.recorded_run import RecordedRun
-from coordinator.core.events import LogEvent
+from coordinator.core.events import EventLevel, LogEvent
 from coordinator.samples_source import PATIENCE_S, SamplesSource
 from evaluation.sample_answers import SampleAnswerer, SampleKey
 
@@ -126,9 +127,9 @@ class LiveSampler(SamplesSource):
             reason = error.what if isinstance(error, FcclError) else repr(error)
             self._log("warning", f"no more samples of versions: {reason}")
 
-    def _log(self, level: str, text: str) -> None:
+    def _log(self, level: EventLevel, text: str) -> None:
         with self._changed:
-            self._notes.append(LogEvent(level, "samples", text[:500]))
+            self._notes.append(LogEvent(level, EventKind.SAMPLES, text[:500]))
 
     def _answer_offers(self) -> None:
         size = sum(file.stat().st_size for file in self._base_path.glob("*.safetensors"))

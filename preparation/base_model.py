@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from common.config.config import FederationConfig, without_hub
+from common.config.config import FederationConfig
+from common.config.loader import apply_offline
 from common.errors import ModelError
 from common.model_cache import find_installed
 from common.protocol.tasks import BaseRef
@@ -35,7 +36,7 @@ def apply_offline_fallback(
         return config
     changes = ", ".join(f"{key} = {value}" for key, value in config.offline.items())
     on_message(f"the model hub cannot be reached; using {changes} from [offline]")
-    return without_hub(config)
+    return apply_offline(config)
 
 
 def _needs_hub(config: FederationConfig) -> bool:

@@ -16,6 +16,7 @@ from common.errors import BrokerError, StoreError
 from common.protocol.tasks import Receipt, TaskRefusal
 from common.protocol.wire import pack
 from common.store.store import Store
+from worker.events import EventCallback, WorkerEventKind
 from worker.observer import Nobody, Observer
 from worker.spool import PendingUpdate, Slot
 
@@ -33,7 +34,7 @@ class Publisher:
         topology: Topology,
         site: Site,
         slot: Slot,
-        told: Callable[[str, str], None],
+        told: EventCallback,
         observe: Observer | None = None,
         settled: Callable[[PendingUpdate, Receipt], None] = lambda pending, receipt: None,
     ) -> None:
@@ -93,7 +94,7 @@ class Publisher:
             except BrokerClosed:
                 return
             except BrokerError as error:
-                self._told("waiting", error.what)
+                self._told(WorkerEventKind.WAITING, error.what)
             if last and not self.unpublished():
                 return
             self._wake.wait(POLL_S)
@@ -109,7 +110,7 @@ class Publisher:
                 if receipt is not None:
                     self._settle(pending, receipt)
         except StoreError as error:
-            self._told("waiting", error.what)
+            self._told(WorkerEventKind.WAITING, error.what)
 
     def _send(self) -> None:
         for pending in self._slot.pending():
@@ -124,7 +125,7 @@ class Publisher:
             for message in split_update(pending.update_id, frame):
                 self._broker.publish_update(self._topology, self._site, message)
         except QueueFull:
-            self._told("waiting", "this site's update queue is full")
+            self._told(WorkerEventKind.WAITING, "this site's update queue is full")
             return
         self._published[pending.update_id] = time.monotonic()
         self._observe.published(len(frame))
@@ -136,4 +137,6 @@ class Publisher:
         self.settled += 1
         self._observe.settled(receipt.state)
         reason = f": {receipt.reason}" if receipt.reason else ""
-        self._told(receipt.state, f"update {pending.update_id} {receipt.state}{reason}")
+        self._told(
+            WorkerEventKind(receipt.state), f"update {pending.update_id} {receipt.state}{reason}"
+        )

@@ -34,6 +34,7 @@ from worker import error_feedback
 from worker.data.references import References
 from worker.data.shards import ClientData
 from worker.error_feedback import Residual
+from worker.events import EventCallback, WorkerEventKind
 from worker.heartbeat import HeartbeatSender
 from worker.incremental.learner import Callbacks, Learner, LearnerSettings
 from worker.models.loaded import ModelCache
@@ -96,7 +97,7 @@ class Worker:
         compute: Compute,
         clock: Clock,
         *,
-        told: Callable[[str, str], None],
+        told: EventCallback,
         report: ProgressCallback,
         on_step: Callable[[TrainTask, StepReport], None] = lambda task, step: None,
         refused: Callable[[], bool] = lambda: False,
@@ -255,11 +256,11 @@ class Worker:
         return task
 
     def _reject(self, taken: TakenTask, reason: str) -> None:
-        self._tell("rejected", f"a message on the task queue: {reason}")
+        self._tell(WorkerEventKind.REJECTED, f"a message on the task queue: {reason}")
         try:
             taken.reject(reason)
         except BrokerError as error:  # it stays on the queue, for the next turn
-            self._tell("waiting", error.what)
+            self._tell(WorkerEventKind.WAITING, error.what)
             taken.requeue()
 
     def _work(self, task: TrainTask, abandon: Flag) -> None:
@@ -271,7 +272,7 @@ class Worker:
         try:
             finished = self._train(task, abandon)
         except StoreError as error:
-            self._tell("waiting", error.what)
+            self._tell(WorkerEventKind.WAITING, error.what)
             abandon.wait(TAKE_S)
             finished = False
         except (DataError, ModelError, WireError) as error:
@@ -298,7 +299,9 @@ class Worker:
             return False
         adapter = self._source.adapter(task)
         if adapter is None:
-            self._tell("abandoned", f"{task.task_id}: version {task.base_version} is gone")
+            self._tell(
+                WorkerEventKind.ABANDONED, f"{task.task_id}: version {task.base_version} is gone"
+            )
             self._abandoned += 1
             self._observe.ended("abandoned")
             return True
@@ -307,7 +310,9 @@ class Worker:
             with client_lock(self._setting.state, self._run, task.client_id, TAKE_S):
                 return self._learn(task, base, adapter, abandon)
         except Timeout:
-            self._tell("waiting", f"another worker of this machine trains {task.client_id}")
+            self._tell(
+                WorkerEventKind.WAITING, f"another worker of this machine trains {task.client_id}"
+            )
             return False
 
     def _learn(self, task: TrainTask, base: Path, adapter: Tensors, abandon: Flag) -> bool:
@@ -344,7 +349,10 @@ class Worker:
         stats = trained.stats
         self._observe.ended("trained", stats)
         text = f"{task.task_id} of {task.client_id} from version {task.base_version}:"
-        self._tell("trained", f"{text} loss {stats.avg_loss:.3f}, {stats.train_seconds:.1f} s")
+        self._tell(
+            WorkerEventKind.TRAINED,
+            f"{text} loss {stats.avg_loss:.3f}, {stats.train_seconds:.1f} s",
+        )
         return True
 
     def _references(self, task: TrainTask) -> References:
@@ -356,9 +364,9 @@ class Worker:
         self._abandoned += 1
         self._observe.ended("abandoned")
         if abandon.is_set():
-            self._tell("abandoned", f"{task.task_id} is left for the next start")
+            self._tell(WorkerEventKind.ABANDONED, f"{task.task_id} is left for the next start")
             return False
-        self._tell("abandoned", f"{task.task_id}: {self._pulse.unwanted()}")
+        self._tell(WorkerEventKind.ABANDONED, f"{task.task_id}: {self._pulse.unwanted()}")
         return True
 
     def _stepper(self, task: TrainTask, abandon: Flag) -> Callable[[StepReport], bool]:
@@ -380,7 +388,7 @@ class Worker:
         self._refused += 1
         self._observe.ended("refused")
         reason = str(error)[:500]
-        self._tell("refused", f"{task.task_id} of {task.client_id}: {reason}")
+        self._tell(WorkerEventKind.REFUSED, f"{task.task_id} of {task.client_id}: {reason}")
         refusal = TaskRefusal(
             task_id=task.task_id,
             attempt=task.attempt,
@@ -391,7 +399,7 @@ class Worker:
         try:
             self._publisher.refuse(refusal)
         except BrokerError as failed:
-            self._tell("waiting", failed.what)
+            self._tell(WorkerEventKind.WAITING, failed.what)
 
     def _ended(self) -> str:
         """Why there will be no more tasks of this run; empty while there may be."""
@@ -413,12 +421,12 @@ class Worker:
     def _want(self, digest: str | None) -> None:
         self._pulse.update(wants=digest, now=True)
 
-    def _tell(self, kind: str, text: str) -> None:
-        if kind == "waiting" and text == self._waiting_for:
+    def _tell(self, kind: WorkerEventKind, text: str) -> None:
+        if kind is WorkerEventKind.WAITING and text == self._waiting_for:
             return  # said already, and still so
-        if kind == "waiting" and self._ended():
+        if kind is WorkerEventKind.WAITING and self._ended():
             return  # the queues of a run that is over are deleted
-        self._waiting_for = text if kind == "waiting" else ""
+        self._waiting_for = text if kind is WorkerEventKind.WAITING else ""
         self._pulse.note(kind, text)
         self._told(kind, text)
 

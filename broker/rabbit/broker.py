@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from typing import TypeVar
 
 import pika
@@ -40,6 +41,7 @@ from common.errors import BrokerError
 
 PUBLISH_SECONDS = 60.0
 CONTROL_SECONDS = 10.0
+PROBE_SECONDS = 5.0
 
 T = TypeVar("T")
 
@@ -86,6 +88,7 @@ class RabbitBroker:
         self._publish_seconds = publish_seconds
         self._status = JoinedStatus(on_status)
         self._publish_channel: BlockingChannel | None = None
+        self._probing: Future[object] | None = None
         self._closed = False
         listener = self._status.listener
         self._publishing = RabbitConnection(parameters, "publish", listener("publish"))
@@ -108,15 +111,33 @@ class RabbitBroker:
             raise
 
     def declare(self, topology: Topology) -> None:
-        """See `Broker.declare`."""
         self._control(lambda connection: queues.declare(connection, topology))
 
+    @property
+    def connections(self) -> int:
+        return self._publishing.connections + self._consuming.connections
+
+    def repair(self, topology: Topology) -> tuple[str, ...]:
+        missing = self._control(lambda connection: queues.missing_queues(connection, topology))
+        exchanges = self._control(lambda connection: queues.missing_exchanges(connection, topology))
+        whole = [
+            site
+            for site in topology.sites
+            if topology.update_queue(site) not in missing
+            and topology.update_exchange(site) not in exchanges
+        ]
+        bindings = self._missing_bindings(topology, whole)
+        self.declare(topology)
+        return (
+            *(f"queue {name}" for name in missing),
+            *(f"exchange {name}" for name in exchanges),
+            *(f"binding of queue {name}" for name in bindings),
+        )
+
     def delete(self, topology: Topology) -> None:
-        """See `Broker.delete`."""
         self._control(lambda connection: queues.delete(connection, topology))
 
     def depths(self, topology: Topology) -> Mapping[str, QueueDepth]:
-        """See `Broker.depths`."""
         return self._control(lambda connection: queues.depths(connection, topology))
 
     def publish_task(self, topology: Topology, site: Site, message: Message) -> None:
@@ -130,7 +151,10 @@ class RabbitBroker:
     def consume_updates(self, topology: Topology, sites: Iterable[Site], prefetch: int) -> Consumer:
         """See `Broker.consume_updates`."""
         names = [topology.update_queue(site) for site in sites]
-        return self._consume(Subscription(names, prefetch), topology)
+        subscription = Subscription(
+            names, prefetch, drop=lambda message: queues.is_probe(message, self._user)
+        )
+        return self._consume(subscription, topology)
 
     def take_task(self, topology: Topology, site: Site, timeout: float) -> TakenTask | None:
         """See `Broker.take_task`."""
@@ -148,7 +172,6 @@ class RabbitBroker:
         )
 
     def close(self) -> None:
-        """See `Broker.close`."""
         with self._lock:
             self._closed = True
             consumers = list(self._consumers)
@@ -171,6 +194,25 @@ class RabbitBroker:
             self._consumers.add(consumer)
         self._consuming.add(subscription)
         return consumer
+
+    def _missing_bindings(self, topology: Topology, sites: Iterable[Site]) -> list[str]:
+        """Return the update queues without a binding; none where the broker takes no messages.
+
+        A broker in alarm does not read from the publishing connection. The caller must not wait
+        for that: the updates that it takes meanwhile are what relieves the broker.
+        """
+        if self._probing is not None and not self._probing.done():
+            return []
+
+        def probe(connection: BlockingConnection) -> list[str]:
+            channel = self._confirming_channel(connection)
+            return queues.missing_bindings(channel, topology, sites, self._user)
+
+        self._probing = self._publishing.call_if_connected(probe)
+        try:
+            return self._probing.result(PROBE_SECONDS)  # type: ignore[return-value]  # of `probe`
+        except TimeoutError:
+            return []
 
     def _control(self, operation: Callable[[BlockingConnection], T]) -> T:
         # Not on the publishing connection: a broker in alarm does not answer there.

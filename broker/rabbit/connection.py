@@ -74,6 +74,8 @@ class RabbitConnection:
         self._subscriptions: list[Subscription] = []
         self._connection: BlockingConnection | None = None
         self._generations = itertools.count(1)
+        self.connections = 0
+        """How often it has connected so far."""
         self._stop = threading.Event()
         self._ended = False
         self._thread = threading.Thread(target=self._run, name=f"fccl-{name}", daemon=True)
@@ -186,6 +188,7 @@ class RabbitConnection:
         """Use the connection until it is lost or `close` is called, and return why it ended."""
         with self._lock:
             self._connection = connection
+            self.connections += 1
         self._report(BrokerStatus(BrokerState.CONNECTED))
         try:
             while not self._stop.is_set():

@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import pika
@@ -35,10 +35,18 @@ class Subscription:
         queues: Names of the queues, which need not exist yet.
         prefetch: Limit of unanswered messages per queue.
         once: Take one message, and never attach again afterwards.
+        drop: Called with each message; True acks the message instead of delivering it.
     """
 
-    def __init__(self, queues: Sequence[str], prefetch: int, once: bool = False) -> None:
+    def __init__(
+        self,
+        queues: Sequence[str],
+        prefetch: int,
+        once: bool = False,
+        drop: Callable[[Message], bool] = lambda _: False,
+    ) -> None:
         self.queues = tuple(queues)
+        self._drop = drop
         self._prefetch = prefetch
         self._once = once
         self._changed = threading.Condition()
@@ -130,16 +138,20 @@ class Subscription:
     def _on_message(
         self,
         queue: str,
-        _channel: BlockingChannel,
+        channel: BlockingChannel,
         method: pika.spec.Basic.Deliver,
         properties: pika.BasicProperties,
         body: bytes,
     ) -> None:
         number = int(method.delivery_tag)
+        message = _message(properties, body)
+        if self._drop(message):
+            channel.basic_ack(number)
+            return
         self._unanswered.add(number)
         self._finished = self._finished or self._once
         tag = Tag(self._generation, number)
-        delivery = Delivery(_message(properties, body), queue, bool(method.redelivered), tag)
+        delivery = Delivery(message, queue, bool(method.redelivered), tag)
         with self._changed:
             if not self._closed:
                 self._inbox.append(delivery)

@@ -1,15 +1,20 @@
-"""A run's exchanges and queues on RabbitMQ: declared, deleted and measured.
+"""A run's exchanges, queues and bindings on RabbitMQ: declared, deleted, measured, missed.
 
 Each function runs on a connection's own thread (`broker.rabbit.connection`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import pika
 from pika import exceptions as pika_errors
-from pika.adapters.blocking_connection import BlockingConnection
+from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 
-from broker.protocol import QueueDepth, Topology
+from broker.protocol import Message, QueueDepth, Site, Topology
 
+PROBE = "fccl-probe"
+"""Header of the messages that test bindings; consumers drop them."""
 _NOT_FOUND = 404
 
 
@@ -48,6 +53,62 @@ def depths(connection: BlockingConnection, topology: Topology) -> dict[str, Queu
     """Return the depth of each of the run's queues that exists, by queue name."""
     found = {queue: _depth(connection, queue) for queue in topology.queues}
     return {queue: depth for queue, depth in found.items() if depth is not None}
+
+
+def missing_queues(connection: BlockingConnection, topology: Topology) -> list[str]:
+    """Return the names of the queues that do not exist."""
+    return [name for name in topology.queues if _depth(connection, name) is None]
+
+
+def missing_exchanges(connection: BlockingConnection, topology: Topology) -> list[str]:
+    """Return the names of the exchanges that do not exist."""
+    names = (topology.update_exchange(site) for site in topology.sites)
+    return [name for name in names if not _exchange_exists(connection, name)]
+
+
+def missing_bindings(
+    channel: BlockingChannel, topology: Topology, sites: Iterable[Site], user: str
+) -> list[str]:
+    """Return the names of the update queues that their exchange does not reach.
+
+    AMQP has no method to look at a binding, so an empty message is published to each exchange:
+    RabbitMQ returns it if no queue is bound. Otherwise the message expires at once, or the consumer
+    drops it.
+
+    Args:
+        channel: A channel that confirms what is published.
+        topology: The run.
+        sites: Sites whose queue and exchange exist.
+        user: The user of the connection.
+    """
+    properties = pika.BasicProperties(headers={PROBE: 1}, expiration="0", user_id=user)
+    missing = []
+    for site in sites:
+        exchange = topology.update_exchange(site)
+        try:
+            channel.basic_publish(exchange, "", b"", properties, mandatory=True)
+        except pika_errors.UnroutableError:
+            missing.append(topology.update_queue(site))
+        except pika_errors.NackError:
+            pass  # the queue is full, so the exchange reaches it
+    return missing
+
+
+def is_probe(message: Message, user: str) -> bool:
+    """Return whether this user published the message to test a binding."""
+    return PROBE in message.headers and message.user_id == user
+
+
+def _exchange_exists(connection: BlockingConnection, exchange: str) -> bool:
+    channel = connection.channel()
+    try:
+        channel.exchange_declare(exchange, passive=True)
+    except pika_errors.ChannelClosedByBroker as error:
+        if error.reply_code != _NOT_FOUND:
+            raise
+        return False
+    channel.close()
+    return True
 
 
 def _depth(connection: BlockingConnection, queue: str) -> QueueDepth | None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from cli.options import config_option, find_config, run_option
-from common.config import config as configuration
+from common.config import loader
 from common.errors import ConfigError, RunError, StoreError
 from common.protocol import commands
 from common.protocol.commands import Command, CommandName
@@ -57,7 +57,7 @@ def control(
         RunError: The coordinator refuses, or says nothing.
         StoreError: No such run is known, or the store is out of reach.
     """
-    config = configuration.load(find_config(config_path))
+    config = loader.load(find_config(config_path))
     url = read_address(directory) if directory else config.store.url
     name = directory.name if directory else config.run.name
     store = connect(url, ca=config.store.ca)

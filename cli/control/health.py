@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from cli.options import config_option, find_config
-from common.config import config as configuration
+from common.config import loader
 from common.errors import ConfigError
 
 TIMEOUT_S = 5.0
@@ -23,7 +23,7 @@ ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 @click.option("--live", is_flag=True, help="Only whether it is alive: restart it if not.")
 def command(config_path: Path | None, port: int | None, host: str | None, live: bool) -> None:
     """Ask a coordinator or worker whether it is ready. Exit code 0 if so, 1 with reasons if not."""
-    operations = configuration.load(find_config(config_path)).operations
+    operations = loader.load(find_config(config_path)).operations
     port = port or operations.metrics_port
     if not port:
         raise ConfigError(

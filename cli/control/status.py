@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 
 from cli.options import config_option, find_config, run_option
-from common.config import config as configuration
+from common.config import loader
 from common.store import view as viewing
 from common.store.embedded import read_address
 from common.store.store import connect
@@ -23,7 +23,7 @@ from tui.status_panel import status_panel
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def command(config_path: Path | None, directory: Path | None, as_json: bool) -> None:
     """Show phase, version, buffer, clients, workers, queues and the last events of a run."""
-    config = configuration.load(find_config(config_path))
+    config = loader.load(find_config(config_path))
     url = read_address(directory) if directory else config.store.url
     store = connect(url, ca=config.store.ca)
     view = viewing.read(store, directory.name if directory else config.run.name)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.options import config_option, find_config, run_option
-from common.config import config as configuration
+from common.config import loader
 from common.config.config import FederationConfig
 from common.errors import ConfigError
 from common.run_directory import recorded_run
@@ -117,7 +117,7 @@ def _chosen(
 
 
 def _live(found: Path | None, directory: Path | None, steers: bool) -> _Shown:
-    config = configuration.load(found)
+    config = loader.load(found)
     name = directory.name if directory else config.run.name
     options = ["--config", str(found)] if found else []
     options += ["--run", str(directory)] if directory else []

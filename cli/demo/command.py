@@ -17,7 +17,7 @@ from cli.console import Output
 from cli.demo import terminal
 from cli.demo.messages import Telling
 from cli.options import config_option, mode_from_flags, mode_options, plain_option
-from common.config import config as configuration
+from common.config import loader
 from common.config.config import FederationConfig
 
 
@@ -66,7 +66,7 @@ def again(config_path: Path | None, data: Path | None, out: Path | None, mode: s
 
 def configure(config_path: Path | None, data: Path | None, out: Path | None) -> FederationConfig:
     """The demo's configuration: a file, if one is named, and the options."""
-    config = configuration.load(config_path)
+    config = loader.load(config_path)
     run: dict[str, Any] = {} if config_path else {"name": "demo"}
     if out is not None:
         run = {"dir": str(out.parent), "name": out.name}
@@ -74,7 +74,7 @@ def configure(config_path: Path | None, data: Path | None, out: Path | None) -> 
     table["run"] |= run
     if data is not None:
         table["data"][config.phase[0].kind] = str(data)
-    return configuration.parse(table, "fccl demo")
+    return loader.parse(table, "fccl demo")
 
 
 def serve(config: FederationConfig, mode: str, output: Output) -> int:

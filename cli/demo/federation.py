@@ -41,7 +41,8 @@ def serve(config: FederationConfig, mode: str, output: Output) -> int:
     run = session.open_run(config, mode, tasks, output, on_set_aside=lambda old: None)
     compute = detect()
     store = EmbeddedStore()
-    store.announce(run.directory)
+    store.start()
+    store.write_address(run.directory)
     output.print(f"watch it from another terminal: fccl tui --run {run.directory}")
     if isinstance(output, Telling):
         output.announced(store.url, run.directory)
@@ -54,7 +55,7 @@ def serve(config: FederationConfig, mode: str, output: Output) -> int:
         if isinstance(output, Telling):
             output.ended(_summary(outcome, path))
     finally:
-        store.close(run.directory)
+        store.close()
     return session.exit_code(outcome)
 
 
@@ -144,10 +145,10 @@ class _Federation:
         service = Service(
             self._run,
             broker,
-            self._store.open(),
+            self._store.connect(),
             time.time,
             users={LOCAL_SITE: LOCAL_SITE},
-            listen=self._output.print_event,
+            on_event=self._output.print_event,
             volatile=True,
             samples=self._tasks.live_samples(self._run),
         )
@@ -167,7 +168,7 @@ class _Federation:
             setting,
             self._run.run_id,
             EmbeddedBroker(self._server),
-            (self._store.open(), self._store.open()),
+            (self._store.connect(), self._store.connect()),
             self._compute,
             time.time,
             told=lambda kind, text: None,

@@ -18,7 +18,7 @@ from cli.doctor import machine, servers
 from cli.doctor.checks import Check, Examination, Side, Situation, examine
 from cli.options import config_option, find_config, plain_option
 from cli.run import join_site
-from common.config import config as configuration
+from common.config import loader
 from common.config.config import FederationConfig
 from common.paths import cache_dir
 from common.protocol.naming import LOCAL_SITE
@@ -72,7 +72,7 @@ def command(
 
     Nothing is written, downloaded or made. Exit code 1 where a check failed; warnings do not count.
     """
-    config = configuration.load(find_config(config_path))
+    config = loader.load(find_config(config_path))
     if Site(site) != LOCAL:
         side = "worker"
         config, data = _invited(site, config.run.name, data)

@@ -14,7 +14,8 @@ from broker.rabbit.probe import probe
 from cli.doctor.checks import Check, Situation
 from common.errors import BrokerError, StoreError
 from common.software import software_version
-from common.store.store import Store, StorePermissionError, connect, host_and_port
+from common.store.errors import StorePermissionError
+from common.store.store import Store, connect, host_and_port
 from common.tls.verification import verifying_context
 from worker.site.run_discovery import OVER, read_info
 

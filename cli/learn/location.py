@@ -15,7 +15,7 @@ import click
 from pydantic import TypeAdapter, ValidationError
 
 from cli.options import config_option, find_config, run_option
-from common.config import config as configuration
+from common.config import loader
 from common.config.config import FederationConfig, IncrementalConfig
 from common.errors import DataError
 from common.protocol.fields import Identifier
@@ -134,9 +134,7 @@ def locate_state(
     if directory is not None and site != LOCAL_SITE:
         raise click.UsageError("--run and --site exclude each other: an invited site has no run")
     config = (
-        configuration.load(find_config(config_path))
-        if directory is None
-        else runs.saved_config(directory)
+        loader.load(find_config(config_path)) if directory is None else runs.saved_config(directory)
     )
     found = state or _folder(config, directory, site)
     return StateLocation(found, config.incremental, served_run.read(found))

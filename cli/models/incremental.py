@@ -10,7 +10,7 @@ import click
 from cli.console import Output
 from cli.options import find_config
 from cli.render import render
-from common.config import config as configuration
+from common.config import loader
 from common.document import blocks as document
 from common.errors import DataError
 from worker.incremental.report import history, plots, report
@@ -32,7 +32,7 @@ def serve(state: Path | None, client: str | None, out: Path | None, as_json: boo
         DataError: There is no such inbox, or nothing has been learned yet.
         RunError: The folder cannot be written.
     """
-    directory = state or Path(configuration.load(find_config(None)).run.dir) / ".workers"
+    directory = state or Path(loader.load(find_config(None)).run.dir) / ".workers"
     histories = read_histories(directory, client)
     values = json.dumps({"state": str(directory), **report.fields(histories)}, indent=1)
     blocks = report.blocks(histories)

@@ -14,8 +14,9 @@ from threading import Event as Flag
 from cli.run.child_process import ChildProcess
 from common.config.config import SamplesConfig
 from common.errors import FcclError, RunError
+from common.protocol.kinds import EventKind
 from common.protocol.versions import SampleAnswer
-from coordinator.core.events import LogEvent
+from coordinator.core.events import EventLevel, LogEvent
 from coordinator.samples_source import PATIENCE_S, SamplesSource
 
 POLL_S = 0.1
@@ -100,7 +101,7 @@ class ChildSampler(SamplesSource):
                     with self._lock:
                         self._samples.append(answer)
                 elif message.kind == "note":
-                    self._note(str(message.fields["level"]), message.text)
+                    self._note(message.fields["level"], message.text)
         except Exception as error:  # whatever it is, the run goes on
             if not self._closed.is_set():
                 reason = error.what if isinstance(error, FcclError) else repr(error)
@@ -108,6 +109,6 @@ class ChildSampler(SamplesSource):
         finally:
             self._child.close(grace_s=0)
 
-    def _note(self, level: str, text: str) -> None:
+    def _note(self, level: EventLevel, text: str) -> None:
         with self._lock:
-            self._notes.append(LogEvent(level, "samples", text[:500]))
+            self._notes.append(LogEvent(level, EventKind.SAMPLES, text[:500]))

@@ -31,11 +31,11 @@ from cli.run import session
 from cli.run.child_tasks import ChildTasks
 from cli.run.health_server import COORDINATOR_LIMIT_S, ProcessStatus, serve_status
 from cli.signals import handle_signals
-from common.config import config as configuration
+from common.config import loader
 from common.config.config import FederationConfig
 from common.protocol.naming import LOCAL_SITE
 from common.store.store import Store, connect
-from coordinator.metrics import Metrics
+from coordinator.metrics import CoordinatorMetrics
 from coordinator.service import Service
 from coordinator.sites.credentials import SiteAccess
 from coordinator.sites.registry import SiteRegistry
@@ -55,7 +55,7 @@ def command(
     metrics_port: int | None,
 ) -> None:
     """Own a run: prepare data and model if necessary, schedule, aggregate, commit, report."""
-    config = with_metrics_port(configuration.load(find_config(config_path)), metrics_port)
+    config = with_metrics_port(loader.load(find_config(config_path)), metrics_port)
     log = jsonlog.install("coordinator") if config.operations.log == "json" else None
     sys.exit(serve(config, mode_from_flags(resume, new, either), Output(plain, log)))
 
@@ -87,10 +87,10 @@ def _serve(config: FederationConfig, mode: str, output: Output, shown: ProcessSt
             time.time,
             users={LOCAL_SITE: user_of(config.broker.url)},
             access=access_of(config, store),
-            listen=output.print_event,
+            on_event=output.print_event,
             queue_type=config.broker.queue_type,
             update_bytes=config.broker.site_mib << 20,
-            observe=Metrics(shown.registry, shown.health, run),
+            metrics=CoordinatorMetrics(shown.registry, shown.health, run),
             samples=tasks.live_samples(run),
         )
         stop = threading.Event()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event as Flag
@@ -16,6 +16,7 @@ from common.paths import state_dir
 from common.protocol.invitation import Invitation, decode
 from common.software import software_version
 from common.store.store import Store, connect
+from worker.events import EventCallback, WorkerEventKind
 from worker.site import identity
 from worker.site.enrolment import revoked_error
 
@@ -77,7 +78,7 @@ def check_files(data: Sequence[Path]) -> None:
 
 
 def join_federation(
-    request: SiteRequest, stop: Flag, host: str, told: Callable[[str, str], None]
+    request: SiteRequest, stop: Flag, host: str, told: EventCallback
 ) -> FederationConfig | None:
     """Ask to join, unless that was done before; None if `stop` was set first.
 
@@ -112,7 +113,7 @@ def _known(site: str, name: str) -> Path:
 
 
 def connect_stores(
-    config: FederationConfig, site: str | None, stop: Flag, told: Callable[[str, str], None]
+    config: FederationConfig, site: str | None, stop: Flag, told: EventCallback
 ) -> tuple[Store, Store] | None:
     """Two connections to the store; None if `stop` was set first.
 
@@ -138,7 +139,10 @@ def connect_stores(
             if login_refused(config.broker.url, config.broker.ca):
                 raise revoked_error(site) from None
             if not said:
-                told("waiting", "the store does not know this site; the coordinator fills it again")
+                told(
+                    WorkerEventKind.WAITING,
+                    "the store does not know this site; the coordinator fills it again",
+                )
             said = True
             stop.wait(RETRY_S)
     return None

@@ -9,7 +9,7 @@ import click
 
 from cli.console import Output
 from cli.options import config_option, find_config, plain_option
-from common.config import config as configuration
+from common.config import loader
 from common.errors import ConfigError
 from common.paths import cache_dir
 
@@ -28,7 +28,7 @@ def command(config_path: Path | None, out: Path | None, plain: bool) -> None:
     Writes client_<i>_{sft,va,cls}.jsonl, held-out rows, and a table and a picture of the skew. A
     coordinator whose data.dir names the folder begins with these rows.
     """
-    config = configuration.load(find_config(config_path))
+    config = loader.load(find_config(config_path))
     folder = out or (Path(config.data.dir) if config.data.dir else None)
     if folder is None:
         raise ConfigError("no folder is named for the prepared rows", "set data.dir, or give --out")

@@ -97,7 +97,7 @@ def conclude(run: Run, outcome: RunOutcome, tasks: ModelTasks, output: Output) -
     if not outcome.complete:
         output.print(f"continue with --resume; everything accepted is in {run.directory}")
         return None
-    if outcome.before and (path := report_path(run.directory)).exists():
+    if outcome.was_complete and (path := report_path(run.directory)).exists():
         return path
     return tasks.write_report(run)
 

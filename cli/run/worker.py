@@ -25,13 +25,14 @@ from cli.options import config_option, find_config, metrics_option, with_metrics
 from cli.run import join_site
 from cli.run.health_server import WORKER_LIMIT_S, ProcessStatus, serve_status
 from cli.signals import handle_signals
-from common.config import config as configuration
+from common.config import loader
 from common.config.config import FederationConfig, IncrementalConfig
 from common.errors import BrokerLoginError, ConfigError, DataError
 from common.paths import cache_dir
 from common.protocol.naming import LOCAL_SITE
 from common.software import software_version
 from common.store.store import Store
+from worker.events import WorkerEventKind
 from worker.site.enrolment import revoked_error
 from worker.site.run_discovery import end_reason, follow_runs
 
@@ -101,7 +102,7 @@ def command(
     metrics_port: int | None,
 ) -> None:
     """Take tasks, train them on local data, publish the deltas; until the run is over."""
-    config = with_metrics_port(configuration.load(find_config(config_path)), metrics_port)
+    config = with_metrics_port(loader.load(find_config(config_path)), metrics_port)
     log = jsonlog.install("worker") if config.operations.log == "json" else None
     output = Output(plain=True, log=log)
     stop = threading.Event()
@@ -209,9 +210,9 @@ def serve(
         waiting = status.state is BrokerState.WAITING
         if waiting and run and end_reason(stores[1], config.run.name, run):
             return  # the queues of a run that is over are deleted
-        output.event("broker", str(status))
+        output.event(WorkerEventKind.BROKER, str(status))
 
-    def tell_waiting(kind: str, text: str) -> None:
+    def tell_waiting(kind: WorkerEventKind, text: str) -> None:
         shown.health.set_problem("run", text)
         output.event(kind, text)
 

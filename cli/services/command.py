@@ -26,7 +26,7 @@ from cli.options import config_option, find_config
 from cli.services import ports, servers
 from cli.services.processes import Record, load
 from cli.services.servers import PrivateRabbitMQ, PrivateRedis, Server, record_of
-from common.config import config as configuration
+from common.config import loader
 from common.config.config import FederationConfig
 from common.errors import ConfigError, FcclError
 from common.store.store import connect
@@ -75,7 +75,7 @@ def up(
     management_port: int | None,
 ) -> None:
     """Start both, on the ports of broker.url and store.url; again is harmless."""
-    config = configuration.load(find_config(config_path))
+    config = loader.load(find_config(config_path))
     amqp = _chosen(config.broker.url, "amqp", AMQP_PORT, broker_port)
     redis = _chosen(config.store.url, "redis", REDIS_PORT, store_port)
     with _alone(folder):

@@ -14,7 +14,7 @@ from rich.table import Table
 from broker.protocol import LOCAL, Site
 from cli.options import config_option, find_config
 from cli.run.coordinator import access_of
-from common.config import config as configuration
+from common.config import loader
 from common.config.config import FederationConfig
 from common.errors import ConfigError, JoinError
 from common.protocol.invitation import encode, format_time
@@ -55,7 +55,7 @@ def command(
     The other machine needs nothing else: `fccl worker --join TOKEN --data FILE`. A token is a
     secret and can be used once. The site's clients are NAME, or NAME.SOMETHING.
     """
-    config = configuration.load(find_config(config_path))
+    config = loader.load(find_config(config_path))
     if listing:
         show(SiteRegistry(config.run.sites))
         return

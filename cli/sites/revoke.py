@@ -8,7 +8,7 @@ import click
 
 from cli.options import config_option, find_config
 from cli.run.coordinator import access_of
-from common.config import config as configuration
+from common.config import loader
 from common.store.store import connect
 
 
@@ -20,7 +20,7 @@ def command(name: str, config_path: Path | None) -> None:
 
     Updates that were accepted from it stay in the model: an average cannot be taken apart.
     """
-    config = configuration.load(find_config(config_path))
+    config = loader.load(find_config(config_path))
     was = access_of(config, connect(config.store.url, ca=config.store.ca)).revoke(name)
     text = "its connections are closed" if was.state == "joined" else "its token is void"
     click.echo(f"site {name} is revoked: {text}; the coordinator gives it no more tasks")

@@ -1,25 +1,16 @@
-"""The federation's configuration: frozen models ← `federation.toml` ← `FCCL_…` environment.
+"""The sections of a federation's configuration, as frozen models with their defaults.
 
-Unknown keys are errors; so are wrong types. An environment variable overrides one key and joins
-the levels with two underscores: `FCCL_SCHEDULE__CONCURRENCY=8`, `FCCL_PHASE__0__LR=1e-3`.
-`TEMPLATE` is what `fccl init` writes; it documents every key.
+Unknown keys and wrong types are errors. `common.config.loader` reads the models from a file and
+the environment; `common.config.template` documents every key.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import tomllib
-from collections.abc import Mapping
-from itertools import accumulate
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from common.errors import ConfigError
 from common.protocol.fields import (
     ROW_KINDS,
     BatchSize,
@@ -35,7 +26,6 @@ from common.protocol.fields import (
     list_to_tuple,
 )
 from common.protocol.tasks import DpoSettings, LoraSpec
-from common.protocol.wire import explain
 
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -43,18 +33,15 @@ NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Override = str | int | float | bool | list[Any]
 
-_FIXED = {"run", "broker", "store", "operations", "offline"}  # no matter of the model hub
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-
 
 class Section(BaseModel):
-    """A frozen table without unknown keys."""
+    """A frozen table that refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class RunConfig(Section):
-    """[run]: what the run is called and where it keeps its files."""
+    """[run]: the name of the run, and where its files are kept."""
 
     name: RunName = "federation"
     dir: str = "runs"
@@ -68,12 +55,17 @@ class RunConfig(Section):
 
     @property
     def sites(self) -> Path:
-        """The invited sites: beside the run directory, for they outlive a run."""
+        """The database of invited sites, beside the run directory because sites outlive a run."""
         return Path(self.dir) / f"{self.name}.sites.db"
 
 
 class BrokerConfig(Section):
-    """[broker]: RabbitMQ; `ca` verifies an amqps:// server, `management` makes sites' users."""
+    """[broker]: RabbitMQ.
+
+    Attributes:
+        ca: File of certificates that verify an amqps:// server.
+        management: URL of the management API, which creates the users of invited sites.
+    """
 
     url: str = "amqp://guest:guest@127.0.0.1:5672/"
     ca: str | None = None
@@ -84,7 +76,7 @@ class BrokerConfig(Section):
 
 
 class StoreConfig(Section):
-    """[store]: Redis; `ca` verifies a rediss:// server."""
+    """[store]: Redis; `ca` is a file of certificates that verify a rediss:// server."""
 
     url: str = "redis://127.0.0.1:6379/0"
     ca: str | None = None
@@ -92,7 +84,7 @@ class StoreConfig(Section):
 
 
 class OperationsConfig(Section):
-    """[operations]: what whoever runs the processes looks at."""
+    """[operations]: logs, metrics and health, for operators."""
 
     log: Literal["lines", "json"] = "lines"
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
@@ -100,7 +92,7 @@ class OperationsConfig(Section):
 
 
 class ModelConfig(Section):
-    """[model]: the frozen base and its LoRA factors; `lora = false` trains all parameters."""
+    """[model]: the frozen base model and its LoRA factors; `lora = false` trains all parameters."""
 
     name: Annotated[str, Field(min_length=1)] = "offline:gpt2-tiny"
     revision: str | None = None
@@ -111,7 +103,7 @@ class ModelConfig(Section):
 
 
 class DataConfig(Section):
-    """[data]: the rows, and how they are dealt to clients."""
+    """[data]: the rows, and how they are partitioned among clients."""
 
     sft: str = "synthetic"
     va: str = "synthetic"
@@ -126,7 +118,7 @@ class DataConfig(Section):
     heldout: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
 
     def source(self, kind: RowKind) -> str:
-        """Where the rows of a kind come from."""
+        """Return where the rows of a kind come from."""
         return {"sft": self.sft, "va": self.va, "cls": self.cls}[kind]
 
 
@@ -150,7 +142,7 @@ class PhaseConfig(Section):
 
     @property
     def kind(self) -> RowKind:
-        """The rows that this phase learns from."""
+        """The kind of rows that this phase learns from."""
         return ROW_KINDS[self.objective]
 
     @property
@@ -187,7 +179,7 @@ class ScheduleConfig(Section):
 
     @property
     def buffer(self) -> int:
-        """K, the updates per version: all of a round in sync mode, half the tasks otherwise."""
+        """K, the updates per version: a whole round in sync mode, else half the concurrency."""
         if self.buffer_size is not None:
             return self.buffer_size
         return self.concurrency if self.reissue == "commit" else max(1, self.concurrency // 2)
@@ -195,9 +187,9 @@ class ScheduleConfig(Section):
     @model_validator(mode="after")
     def _possible(self) -> ScheduleConfig:
         if self.reissue == "commit" and self.buffer > self.concurrency:
-            raise ValueError("buffer_size is over concurrency: such a round never fills")
+            raise ValueError("buffer_size is above concurrency: such a round never fills")
         if self.quorum is not None and self.quorum > self.buffer:
-            raise ValueError("quorum is over the buffer size")
+            raise ValueError("quorum is above the buffer size")
         return self
 
 
@@ -207,7 +199,7 @@ class AggregationConfig(Section):
     contribution_mode: Literal["loss", "size", "combined"] = "combined"
     contribution_source: Literal["train", "holdout"] = "train"
     score_scale: Literal["raw", "log"] = "log"
-    # Smaller ones overflow the exponent of `raw`, and are winner takes all long before.
+    # Smaller values overflow the exponent of `raw`; they amount to winner-takes-all anyway.
     temperature: Annotated[float, Field(ge=1e-6, allow_inf_nan=False)] = 1.0
     floor: Fraction = 0.1
     cap: PositiveFloat = 3.0
@@ -218,14 +210,14 @@ class AggregationConfig(Section):
 
 
 class CodecConfig(Section):
-    """[codec]: how tensors travel."""
+    """[codec]: how tensors are encoded on the wire."""
 
     update: CodecName = "int8"
     adapter: Literal["fp32", "bf16"] = "fp32"
 
 
 def _dotted(value: Any, prefix: str = "") -> Any:
-    """Tables in tables as one table: `model.name` without quotation marks means the same."""
+    """Flatten nested tables: `model.name` means the same with and without quotation marks."""
     if not isinstance(value, dict):
         return value
     pairs: dict[str, Any] = {}
@@ -236,7 +228,7 @@ def _dotted(value: Any, prefix: str = "") -> Any:
 
 
 class IncrementalConfig(Section):
-    """[incremental]: learning from users between rounds; read by workers and front doors."""
+    """[incremental]: learning from users between rounds; read by workers and `fccl learn`."""
 
     enabled: bool = True
     push: bool = False
@@ -256,7 +248,7 @@ class IncrementalConfig(Section):
 
 
 class SamplesConfig(Section):
-    """[samples]: held-out prompts that the base and some versions answer while the run goes on."""
+    """[samples]: held-out prompts that the base model and some versions answer during a run."""
 
     prompts: Annotated[int, Field(ge=0, le=20)] = 3
     new_tokens: Annotated[int, Field(ge=1, le=1000)] = 40
@@ -283,7 +275,8 @@ class FederationConfig(Section):
     codec: CodecConfig = CodecConfig()
     incremental: IncrementalConfig = IncrementalConfig()
     samples: SamplesConfig = SamplesConfig()
-    # Dotted keys and what they are while the model hub is out of reach: see `without_hub`.
+    # Dotted keys and their values while the model hub cannot be reached; see
+    # `common.config.loader.apply_offline`.
     offline: Annotated[dict[str, Override], BeforeValidator(_dotted)] = Field(default_factory=dict)
 
     @property
@@ -300,160 +293,6 @@ class FederationConfig(Section):
     def _one_family(self) -> FederationConfig:
         if len({phase.objective == "classification" for phase in self.phase}) > 1:
             raise ValueError(
-                "phases of classification and of sft or dpo need different models: make two runs"
+                "phases of classification and of sft or dpo need different models: start two runs"
             )
         return self
-
-
-def load(path: Path | None, environ: Mapping[str, str] | None = None) -> FederationConfig:
-    """The configuration of a file (defaults without one), with the environment's overrides.
-
-    Raises:
-        ConfigError: The file is missing or no TOML; a key is unknown or has a wrong value.
-    """
-    table = _read(path) if path is not None else {}
-    variables = _override(table, os.environ if environ is None else environ)
-    where = str(path) if path is not None else "configuration"
-    return parse(table, where, variables)
-
-
-def parse(
-    table: Mapping[str, Any], where: str, variables: Mapping[str, str] = MappingProxyType({})
-) -> FederationConfig:
-    """Validate a table.
-
-    Args:
-        table: What a file and the environment's overrides come to.
-        where: Names its origin in errors.
-        variables: Names the environment variable instead, for the keys that one has set.
-
-    Raises:
-        ConfigError: A key is unknown or has a wrong value.
-    """
-    try:
-        config = FederationConfig.model_validate(dict(table))
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        keys = list(accumulate((str(part) for part in first["loc"]), "{}.{}".format))
-        key = keys[-1] if keys else ""
-        where = next((variables[each] for each in reversed(keys) if each in variables), where)
-        if first["type"] == "extra_forbidden":
-            raise ConfigError(
-                f"{where}: unknown key {key}", "`fccl init` writes a file with every key"
-            ) from None
-        raise ConfigError(f"{where}: {explain(error)}", "see the comments of `fccl init`") from None
-    without_hub(config, where)  # said now, and not on the day when the hub is out of reach
-    return config
-
-
-def without_hub(config: FederationConfig, where: str = "configuration") -> FederationConfig:
-    """The configuration with the overrides of [offline] applied.
-
-    Raises:
-        ConfigError: One of them names no key, or has a wrong value.
-    """
-    if not config.offline:
-        return config
-    where = f"{where}: [offline]"
-    table = config.model_dump(mode="json")
-    for key, value in config.offline.items():
-        _put(table, key, value, f'{where}: "{key}"')
-    return parse(table | {"offline": {}}, where)
-
-
-def dump(config: FederationConfig) -> str:
-    """The configuration as TOML, without comments: what a run directory keeps."""
-    lines: list[str] = []
-    whole = config.model_dump(mode="json", exclude_none=True)
-    whole["model"].setdefault("lora", False)  # TOML has no null
-    for name, value in whole.items():
-        tables = value if isinstance(value, list) else [value]
-        for table in tables:
-            lines.append(f"[[{name}]]" if isinstance(value, list) else f"[{name}]")
-            nested = {k: v for k, v in table.items() if isinstance(v, dict)}
-            lines += [f"{k} = {_literal(v)}" for k, v in table.items() if k not in nested]
-            for key, inner in nested.items():
-                lines.append(f"[{name}.{key}]")
-                lines += [f"{_key(k)} = {_literal(v)}" for k, v in inner.items()]
-            lines.append("")
-    return "\n".join(lines)
-
-
-def _key(name: str) -> str:
-    return name if _BARE_KEY.fullmatch(name) else _literal(name)
-
-
-def _literal(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        # JSON's escapes are TOML's, but for DEL, which JSON leaves bare.
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, list):
-        return "[" + ", ".join(_literal(item) for item in value) + "]"
-    return repr(value)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path} does not exist", f"`fccl init {path}` writes one") from None
-    except IsADirectoryError:
-        raise ConfigError(f"{path} is a directory", "name the federation.toml in it") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read ({error})", "check the file") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: {error}", "mend the TOML at that place") from None
-
-
-def _override(table: dict[str, Any], environ: Mapping[str, str]) -> dict[str, str]:
-    """Put the environment's values into the table; the variable of every key that one has set."""
-    found: dict[str, str] = {}
-    for variable in sorted(environ):
-        if not variable.startswith("FCCL_") or "__" not in variable:
-            continue
-        *parents, leaf = variable.removeprefix("FCCL_").lower().split("__")
-        node: Any = table
-        for depth, key in enumerate(parents, 1):
-            if isinstance(node, dict) and key not in node:  # a table that no file speaks of
-                found[".".join(parents[:depth])] = variable
-            node = _child(node, key, variable)
-        _assign(node, leaf, environ[variable], variable)
-        found[".".join([*parents, leaf])] = variable
-    return found
-
-
-def _put(table: dict[str, Any], dotted: str, value: Any, where: str) -> None:
-    """Set one key of a whole configuration; `phase.0.lr` is a key of the first phase."""
-    *parents, leaf = dotted.split(".")
-    if (parents or [leaf])[0] in _FIXED:
-        raise ConfigError(f"{where} does not depend on the hub", "set it in its own table")
-    node: Any = table
-    for key in parents:
-        node = _child(node, key, where)
-    if not isinstance(node, dict):
-        raise ConfigError(f"{where}: an entry number is missing", 'e.g. "phase.0.lr"')
-    node[leaf] = value
-
-
-def _child(node: Any, key: str, variable: str) -> Any:
-    if isinstance(node, list):
-        if not key.isdigit() or int(key) >= len(node):
-            raise ConfigError(f"{variable}: the file has no entry {key} there", "check the number")
-        return node[int(key)]
-    if not isinstance(node, dict):
-        raise ConfigError(f"{variable}: there is no table above {key}", "check the file")
-    child = node.setdefault(key, [{}] if key == "phase" else {})
-    if not isinstance(child, dict | list):
-        raise ConfigError(f"{variable}: {key} is no table", "check the name")
-    return child
-
-
-def _assign(node: Any, leaf: str, text: str, variable: str) -> None:
-    if not isinstance(node, dict):
-        raise ConfigError(f"{variable}: an entry number is missing", "e.g. FCCL_PHASE__0__LR")
-    try:
-        node[leaf] = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        node[leaf] = text  # a bare word is a string

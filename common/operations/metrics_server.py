@@ -44,7 +44,6 @@ class ComputedMetrics(Collector):
         self._derive = derive
 
     def collect(self) -> Iterable[Metric]:
-        """See `Collector.collect`."""
         return self._derive()
 
 

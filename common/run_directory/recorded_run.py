@@ -14,7 +14,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.config import config as configuration
+from common.config import loader
 from common.config.config import FederationConfig
 from common.errors import RunError
 from common.protocol.feed import Event
@@ -171,7 +171,7 @@ def read_run(directory: Path) -> RecordedRun:
             raise RunError(
                 f"{directory} holds no run: it has no {file.name}", "name a directory under runs/"
             )
-    config = configuration.load(toml, {})
+    config = loader.load(toml, {})
     with journal.translated_errors(path), journal.open_journal(path) as db:
         run = _recorded_run(directory, config, db)
     if not run.versions:

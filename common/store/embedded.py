@@ -1,13 +1,14 @@
-"""The store inside one process, for the demo: the same commands, without a server.
+"""The store inside one process, for the demo: the same commands, without a Redis server.
 
 It is also served on a loopback port, so that `fccl status` in a second terminal sees the run. The
-process itself does not go through that port: adapters would only be copied.
+process itself does not use that port, which would only copy adapters.
 """
 
 from __future__ import annotations
 
 import threading
 from pathlib import Path
+from types import TracebackType
 
 import fakeredis
 
@@ -18,37 +19,65 @@ ADDRESS_FILE = "store.url"
 
 
 class EmbeddedStore:
-    """One in-process store and its loopback port."""
+    """An in-process store, served on a loopback port from `start` to `close`."""
 
     def __init__(self) -> None:
+        self._fake = fakeredis.FakeServer(server_type="redis")
+        self._tcp: fakeredis.TcpFakeServer | None = None
+        self._address_file: Path | None = None
+
+    def start(self) -> None:
+        """Serve the store on a free loopback port."""
         self._tcp = fakeredis.TcpFakeServer(("127.0.0.1", 0), server_type="redis")
-        self._tcp.daemon_threads = True  # a viewer that stays must not keep the process
-        self._thread = threading.Thread(target=self._tcp.serve_forever, daemon=True)
-        self._thread.start()
-        self.url = f"redis://127.0.0.1:{self._tcp.server_address[1]}/0"
+        self._tcp.fake_server = self._fake
+        self._tcp.daemon_threads = True  # a viewer that stays must not keep the process alive
+        threading.Thread(target=self._tcp.serve_forever, daemon=True).start()
 
-    def open(self) -> Store:
-        """A connection within this process."""
-        return Store(fakeredis.FakeStrictRedis(server=self._tcp.fake_server), "this process")
+    @property
+    def url(self) -> str:
+        """The URL at which other processes reach the store; it must have been started."""
+        assert self._tcp is not None, "start() comes first"
+        return f"redis://127.0.0.1:{self._tcp.server_address[1]}/0"
 
-    def announce(self, directory: Path) -> None:
-        """Write the address into a run directory."""
-        (directory / ADDRESS_FILE).write_text(self.url, encoding="utf-8")
+    def connect(self) -> Store:
+        """Return a connection within this process."""
+        return Store(fakeredis.FakeStrictRedis(server=self._fake), "this process")
 
-    def close(self, directory: Path) -> None:
-        """Stop serving, and take the address back."""
-        (directory / ADDRESS_FILE).unlink(missing_ok=True)
-        self._tcp.shutdown()
-        self._tcp.server_close()
+    def write_address(self, directory: Path) -> None:
+        """Write the URL into a run directory, where `read_address` finds it until `close`."""
+        self._address_file = directory / ADDRESS_FILE
+        self._address_file.write_text(self.url, encoding="utf-8")
+
+    def close(self) -> None:
+        """Stop serving, and remove the address file."""
+        if self._address_file is not None:
+            self._address_file.unlink(missing_ok=True)
+        if self._tcp is not None:
+            self._tcp.shutdown()
+            self._tcp.server_close()
+
+    def __enter__(self) -> EmbeddedStore:
+        """Start serving."""
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close."""
+        self.close()
 
 
 def read_address(directory: Path) -> str:
-    """The address of the store of a run that is embedded in a running process.
+    """Return the URL of the store of a run that is embedded in a running process.
 
     Raises:
-        StoreError: No process announces one there.
+        StoreError: No process has written one there.
     """
     path = directory / ADDRESS_FILE
     if not path.exists():
-        raise StoreError(f"no running demo has announced itself in {directory}", "is it over?")
+        raise StoreError(f"no demo is running in {directory}", "check the path, or start the demo")
     return path.read_text(encoding="utf-8").strip()

@@ -1,7 +1,7 @@
-"""The Redis store: heartbeats up, status and adapters down. The only file that imports redis.
+"""The Redis store: workers write heartbeats; the coordinator publishes status and adapters.
 
-Everything in it can be rebuilt (docs/protocol.md lists the keys and who writes each). Every method
-raises `StoreError` when Redis is out of reach or refuses; callers decide what that degrades.
+Everything in it can be rebuilt (`docs/protocol.md` lists the keys and their writers). Every method
+raises `StoreError` when Redis cannot be reached or refuses; callers decide what then stops working.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import redis
 
-from common.errors import StoreAccessError, StoreError, WireError
+from common.errors import StoreError, WireError
 from common.protocol.feed import Event
 from common.protocol.fields import Record
 from common.protocol.heartbeat import Heartbeat
@@ -22,34 +22,30 @@ from common.protocol.membership import Membership
 from common.protocol.tasks import Receipt
 from common.protocol.versions import CurrentModel
 from common.protocol.wire import MAX_HEADER, pack, unpack
-from common.tls.verification import explain_tls_error, explain_unreadable_ca, verifying_context
+from common.store.errors import explain_redis_error
+from common.tls.verification import explain_unreadable_ca, verifying_context
 
 CHUNK = 8 * 1024 * 1024
 HEARTBEAT_TTL_S = 15
 RECEIPT_TTL_S = 7 * 24 * 3600
 JOIN_TTL_S = 90 * 24 * 3600
 FEED_LENGTH = 2000
-MAX_COMMANDS = 100  # looked at in one go
+MAX_COMMANDS = 100  # read at once
 ANSWER_TTL_S = 24 * 3600
 MAX_WORKERS_PER_SITE = 256
-MAX_FRAME = MAX_HEADER + 64  # bytes of a record without data
+MAX_FRAME = MAX_HEADER + 64  # bytes of the longest record without data
 
 R = TypeVar("R", bound=Record)
 
 
-class StorePermissionError(StoreAccessError):
-    """The store answers, and this user may not do that."""
-
-
 @dataclass(frozen=True)
 class ServerInfo:
-    """A Redis server, as it describes itself.
+    """What a Redis server reports about itself.
 
     Attributes:
-        version: Of its software.
-        used: Bytes in memory.
-        limit: Bytes that it may use; 0 for all there are.
-        policy: What it does when it is full.
+        used: Memory in use, bytes.
+        limit: Memory limit (`maxmemory`), bytes; 0 for none.
+        policy: What the server does at its memory limit (`maxmemory-policy`).
     """
 
     version: str
@@ -62,16 +58,17 @@ T = TypeVar("T")
 
 
 def connect(url: str, timeout_s: float = 3.0, ca: str | None = None) -> Store:
-    """A store at a redis:// or rediss:// URL.
+    """Connect to the store at a redis:// or rediss:// URL.
 
     Args:
-        url: Where, and as whom.
-        timeout_s: For connecting and for each answer.
-        ca: Certificates (PEM) that may vouch for a rediss:// server; the system's without.
+        url: Address, with user and password.
+        timeout_s: Limit for connecting and for each answer.
+        ca: File of certificates (PEM) to verify a rediss:// server with; None uses the system's.
 
     Raises:
-        StoreError: Out of reach, or it refuses us, or we its certificate; the URL is none, or
-            there are no certificates in `ca`.
+        StoreError: The store cannot be reached, its certificate is not trusted, the URL is not
+            valid, or there are no certificates in `ca`.
+        StoreAccessError: The store refuses the user or password.
     """
     tls: dict[str, Any] = {}
     if ca and url.startswith("rediss://"):
@@ -89,28 +86,32 @@ def connect(url: str, timeout_s: float = 3.0, ca: str | None = None) -> Store:
             decode_responses=False,
             **tls,
         )
-    except (ValueError, TypeError):  # their text may repeat a part of the password
-        raise StoreError("store.url is no Redis URL", "e.g. redis://host:6379/0") from None
+    except (ValueError, TypeError):  # their text may repeat part of the password
+        raise StoreError("store.url is not a Redis URL", "write e.g. redis://host:6379/0") from None
     store = Store(client, host_and_port(url))
     store.ping()
     return store
 
 
 def host_and_port(url: str) -> str:
-    """Host and port of a URL, without its credentials."""
-    host = url.partition("?")[0].rpartition("@")[2]  # the query may carry a password, too
+    """Return host, port and database of a URL, without its credentials."""
+    host = url.partition("?")[0].rpartition("@")[2]  # the query may carry a password as well
     return host.removeprefix("redis://").removeprefix("rediss://")
 
 
 class Store:
-    """Typed access to one Redis, real or embedded."""
+    """Typed access to one Redis, real or embedded.
+
+    Attributes:
+        where: Host and port, for messages.
+    """
 
     def __init__(self, client: Any, where: str) -> None:
         self._redis = client
         self.where = where
 
     def execute(self, *words: str) -> Any:
-        """Any command, for those that only `common/store/acl.py` and a doctor need."""
+        """Run any command: for those that only `common/store/acl.py` and `fccl doctor` need."""
         return self._do(lambda r: r.execute_command(*words))
 
     def ping(self) -> None:
@@ -118,7 +119,7 @@ class Store:
         self._do(lambda r: r.ping())
 
     def server_info(self) -> ServerInfo:
-        """What the server says of itself.
+        """Return what the server reports about itself.
 
         Raises:
             StoreDenied: This user may not ask.
@@ -132,7 +133,7 @@ class Store:
         )
 
     def server_time(self) -> float:
-        """The server's time, seconds since 1970.
+        """Return the server's time, seconds since the Unix epoch.
 
         Raises:
             StoreDenied: This user may not ask.
@@ -147,44 +148,44 @@ class Store:
         self._do(lambda r: r.set(f"fccl:run:{name}", run))
 
     def get_run(self, name: str) -> str | None:
-        """The id of the run that carries this name now."""
+        """Return the id of the run that has this name now."""
         value = self._do(lambda r: r.get(f"fccl:run:{name}"))
         return None if value is None else value.decode()
 
     def set_info(self, run: str, info: bytes) -> None:
-        """The coordinator's status record (see `common.store.view`)."""
+        """Publish the coordinator's status, a `common.store.view.RunInfo`."""
         self._do(lambda r: r.set(f"fccl:{run}:info", info))
 
     def get_info(self, run: str) -> bytes | None:
-        """The coordinator's status record, if there is one."""
+        """Return the coordinator's status record, if there is one."""
         value: bytes | None = self._do(lambda r: r.get(f"fccl:{run}:info"))
         return value
 
     def set_version(self, run: str, version: int) -> None:
-        """The newest version; readers keep the maximum that they have seen."""
+        """Publish the number of the newest version; readers keep the maximum that they have seen."""
         self._do(lambda r: r.set(f"fccl:{run}:version", version))
 
     def get_version(self, run: str) -> int | None:
-        """The newest version published, if any."""
+        """Return the number of the newest version, if any is published."""
         value = self._do(lambda r: r.get(f"fccl:{run}:version"))
         return None if value is None else int(value)
 
     def set_model(self, run: str, model: bytes) -> None:
-        """What the newest version is: a `CurrentModel`."""
+        """Publish the description of the newest version, a `CurrentModel`."""
         self._do(lambda r: r.set(f"fccl:{run}:model", model))
 
     def get_model(self, run: str) -> CurrentModel | None:
-        """What the newest version is, once there is one."""
+        """Return the description of the newest version, once there is one."""
         return self._record(CurrentModel, f"fccl:{run}:model")
 
     def put_summary(self, run: str, version: int, line: str) -> None:
-        """One permanent JSON line per version."""
+        """Publish the summary of a version: one line of JSON, kept for good."""
         self._do(lambda r: r.hset(f"fccl:{run}:summaries", str(version), line))
 
-    # blobs: adapters and base-model files, by content
+    # blobs: adapters and base-model files, addressed by content
 
     def put_blob(self, run: str, data: bytes, ttl_s: int | None = None) -> None:
-        """Publish bytes under their SHA-256, in chunks; again is harmless."""
+        """Publish bytes under their SHA-256, in chunks; repeating it is harmless."""
         key = f"fccl:{run}:blob:{hashlib.sha256(data).hexdigest()}"
 
         def write(r: Any) -> None:
@@ -194,10 +195,10 @@ class Store:
         self._do(write)
 
     def get_blob(self, run: str, sha256: str, nbytes: int) -> bytes | None:
-        """A blob, verified; None while it is not (wholly) there.
+        """Return a verified blob, or None while any part of it is missing.
 
         Raises:
-            StoreError: Out of reach, or the bytes do not have that digest.
+            StoreError: The store cannot be reached, or the bytes do not have that digest.
         """
         key = f"fccl:{run}:blob:{sha256}"
         count = max(1, -(-nbytes // CHUNK))
@@ -210,43 +211,43 @@ class Store:
         return data
 
     def has_blob(self, run: str, sha256: str) -> bool:
-        """Whether a blob's first chunk is there."""
+        """Return whether the first chunk of a blob is there."""
         return bool(self._do(lambda r: r.exists(f"fccl:{run}:blob:{sha256}:0")))
 
     def drop_blob(self, run: str, sha256: str, nbytes: int) -> None:
-        """Remove a blob that no open task names any more."""
+        """Remove a blob that no open task refers to any more."""
         count = max(1, -(-nbytes // CHUNK))
         keys = [f"fccl:{run}:blob:{sha256}:{i}" for i in range(count)]
         self._do(lambda r: r.delete(*keys))
 
-    # receipts
+    # receipts and membership
 
     def put_receipt(self, run: str, site: str, receipt: Receipt) -> None:
-        """Tell a site's workers what became of an update; journaled before."""
+        """Publish to a site's workers what became of an update, after it was journaled."""
         key = f"fccl:{run}:receipt:{site}:{receipt.task_id}"
         self._do(lambda r: r.set(key, pack(receipt), ex=RECEIPT_TTL_S))
 
     def get_receipt(self, run: str, site: str, task_id: str) -> Receipt | None:
-        """The receipt of a task, once there is one."""
+        """Return the receipt of a task, once there is one."""
         return self._record(Receipt, f"fccl:{run}:receipt:{site}:{task_id}")
 
     def put_membership(self, run: str, site: str, membership: Membership) -> None:
-        """Tell a site whether one of its clients takes part."""
+        """Publish to a site whether one of its clients takes part."""
         key = f"fccl:{run}:member:{site}:{membership.client_id}"
         self._do(lambda r: r.set(key, pack(membership)))
 
     def get_membership(self, run: str, site: str, client_id: str) -> Membership | None:
-        """Whether a client takes part; None while nothing is decided."""
+        """Return whether a client takes part; None while that is undecided."""
         return self._record(Membership, f"fccl:{run}:member:{site}:{client_id}")
 
     # joining: one token, one request, one answer
 
     def put_join_request(self, token_id: str, request: bytes) -> None:
-        """Ask to join, as the token's user."""
+        """Write a request to join, as the token's user."""
         self._do(lambda r: r.set(f"fccl:join:{token_id}:request", request))
 
     def get_join_request(self, token_id: str) -> bytes | None:
-        """What the holder of a token asks."""
+        """Return the request of the holder of a token; None while there is none."""
         start = f"fccl:join:{token_id}:request"
         value: bytes = self._do(lambda r: r.getrange(start, 0, MAX_FRAME))
         return value or None
@@ -256,34 +257,34 @@ class Store:
         self._do(lambda r: r.set(f"fccl:join:{token_id}:answer", answer, ex=JOIN_TTL_S))
 
     def get_join_answer(self, token_id: str) -> bytes | None:
-        """The answer to the holder of a token, once there is one."""
+        """Return the answer to the holder of a token, once there is one."""
         value: bytes | None = self._do(lambda r: r.get(f"fccl:join:{token_id}:answer"))
         return value
 
     # commands of an operator, and the coordinator's answers
 
     def put_command(self, run: str, command: bytes) -> None:
-        """Ask the coordinator for something."""
+        """Append a command for the coordinator."""
         self._do(lambda r: r.rpush(f"fccl:{run}:commands", command))
 
     def commands(self, run: str) -> list[bytes]:
-        """What is asked, the oldest first; stays until `drop_commands`."""
+        """Return the open commands, oldest first; they stay until `drop_commands`."""
         return list(self._do(lambda r: r.lrange(f"fccl:{run}:commands", 0, MAX_COMMANDS - 1)))
 
     def drop_commands(self, run: str, count: int) -> None:
-        """Take the oldest away."""
+        """Remove the oldest commands."""
         self._do(lambda r: r.ltrim(f"fccl:{run}:commands", count, -1))
 
     def remove_command(self, run: str, command: bytes) -> None:
-        """Take one back, if it is still there."""
+        """Withdraw a command, if it is still there."""
         self._do(lambda r: r.lrem(f"fccl:{run}:commands", 0, command))
 
     def put_reply(self, run: str, command_id: str, answer: bytes) -> None:
-        """What became of a command."""
+        """Publish what became of a command."""
         self._do(lambda r: r.set(f"fccl:{run}:answer:{command_id}", answer, ex=ANSWER_TTL_S))
 
     def get_reply(self, kind: type[R], run: str, command_id: str) -> R | None:
-        """What became of a command, once the coordinator has said so."""
+        """Return what became of a command, once the coordinator has answered."""
         return self._record(kind, f"fccl:{run}:answer:{command_id}")
 
     # heartbeats
@@ -294,15 +295,15 @@ class Store:
         self._do(lambda r: r.set(key, pack(heartbeat), ex=HEARTBEAT_TTL_S))
 
     def remove_heartbeat(self, run: str, site: str, worker_id: str) -> None:
-        """Remove a heartbeat: the worker says goodbye."""
+        """Remove the heartbeat of a worker that ends."""
         self._do(lambda r: r.delete(f"fccl:{run}:heartbeat:{site}:{worker_id}"))
 
     def heartbeats(self, run: str) -> tuple[Heartbeat, ...]:
-        """The live workers, by site and id.
+        """Return the heartbeats of the live workers, by site and id.
 
-        A heartbeat is a claim. One that does not parse, or speaks for another site or worker than
-        its key (which the server holds its writer to), is left out; of a large one only as much is
-        read as a true one can have, and of a site's many only the first.
+        A heartbeat is a claim. One that does not parse, or names another site or worker than its
+        key (the server's permissions hold each site to its keys), is left out. No more is read of
+        a value than a valid one can have, and no more than `MAX_WORKERS_PER_SITE` of a site.
         """
         start = f"fccl:{run}:heartbeat:"
 
@@ -326,7 +327,7 @@ class Store:
             if key.decode("utf-8", "replace") == f"{start}{beat.site}:{beat.worker_id}"
         )
 
-    # tables that the coordinator rewrites whole, and the feed
+    # tables that the coordinator replaces as a whole, and the event feed
 
     def put_table(self, run: str, name: str, rows: Mapping[str, bytes]) -> None:
         """Replace a hash (`clients`, `queues`, `samples`) in one step."""
@@ -342,7 +343,7 @@ class Store:
         self._do(write)
 
     def append_events(self, run: str, events: Iterable[Event]) -> None:
-        """Append to the bounded event stream."""
+        """Append to the event feed, which keeps about the last `FEED_LENGTH` events."""
 
         def write(r: Any) -> None:
             for event in events:
@@ -351,18 +352,11 @@ class Store:
 
         self._do(write)
 
-    def events(self, run: str, after: str = "0", count: int = 500) -> tuple[str, tuple[Event, ...]]:
-        """Events later than a stream id, and the id to go on from."""
-        entries = self._do(lambda r: r.xrange(f"fccl:{run}:events", f"({after}", "+", count=count))
-        last = entries[-1][0].decode() if entries else after
-        return last, tuple(_parsed(Event, [fields.get(b"e") for _, fields in entries]))
-
     def read_status(self, run: str, events: int = 20) -> dict[str, Any]:
-        """One pipelined read of everything that `common.store.view` shows, as raw bytes.
+        """Read everything that `common.store.view` shows, as raw bytes, in one round trip.
 
         Args:
-            run: Its id.
-            events: At most so many of the feed's newest entries.
+            events: Limit of the feed's newest entries.
         """
 
         def pipelined(r: Any) -> list[Any]:
@@ -385,46 +379,7 @@ class Store:
         try:
             return call(self._redis)
         except redis.RedisError as error:
-            raise _explained(error, self.where) from None
-
-
-def _explained(error: redis.RedisError, where: str) -> StoreError:
-    """Redis' errors in our words; those about reach or login may repeat parts of a URL."""
-    what = f"the store at {where}"
-    if tls := explain_tls_error(error, "store"):
-        return StoreError(f"{what} {tls[0]}", tls[1])
-    match error:
-        case redis.AuthenticationError():
-            return StoreAccessError(
-                f"{what} refuses this user or password",
-                "set store.url: redis://user:password@host:port/0",
-            )
-        case redis.exceptions.NoPermissionError():
-            return StorePermissionError(
-                f"{what} gives this user no permission ({str(error)[:120]})",
-                "use the credentials that were made for this site",
-            )
-        case redis.ResponseError() if "maxmemory" in str(error):
-            return StoreError(f"{what} is full", "raise its maxmemory")
-        case redis.ResponseError() if "protected mode" in str(error):
-            return StoreError(
-                f"{what} is in protected mode: it refuses other machines",
-                "give it users or a password, or call it from its own machine",
-            )
-        case redis.ResponseError():  # what follows a comma may be arguments, of AUTH as well
-            return StoreError(f"{what} refuses ({str(error).partition(',')[0][:120]})")
-        case redis.BusyLoadingError():
-            return StoreError(f"{what} is still loading", "wait until it is ready")
-        case redis.ConnectionError() if any(word in str(error) for word in ("closed by", "reset")):
-            return StoreError(
-                f"{what} closed the connection",
-                "see whether it still runs; a TLS port wants rediss:// in store.url",
-            )
-        case _:
-            return StoreError(
-                f"{what} does not answer ({type(error).__name__})",
-                "start Redis there, or set store.url",
-            )
+            raise explain_redis_error(error, self.where) from None
 
 
 def _parsed(kind: type[R], values: Iterable[bytes | None]) -> Iterator[R]:

@@ -1,6 +1,6 @@
 """The live state of a run as one frozen value: what `fccl status` and the views show.
 
-Written by `coordinator/publish/status.py`, read in one pipelined request; nothing here can change the run.
+Written by `coordinator/publish/store_publisher.py`, read in one pipelined request; nothing here can change the run.
 """
 
 from __future__ import annotations

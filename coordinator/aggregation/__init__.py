@@ -1,1 +1,1 @@
-"""TODO: coordinator/aggregation."""
+"""Formula of a version: the factors of each update's coefficient, and the sum of the deltas."""

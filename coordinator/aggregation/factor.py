@@ -1,7 +1,8 @@
-"""The next version from the current one and the buffer: `factor` aggregation.
+"""Rule `factor`: the next version as the current one plus the weighted deltas.
 
-Last pure step of an update's way; `coordinator/storage/commit.py` feeds it from the spool and
-`coordinator/storage/journal.py` records what came of it.
+`coordinator/storage/commit.py` feeds it the buffer's deltas from the spool, with the coefficients
+of `coordinator/aggregation/coefficients.py`, and `coordinator/storage/versions.py` makes the result
+durable.
 """
 
 from __future__ import annotations
@@ -14,19 +15,17 @@ from common.protocol.tensors import Tensors
 
 
 def aggregate_factors(current: Tensors, deltas: Iterable[tuple[float, Tensors]]) -> Tensors:
-    """θ_{t+1} = θ_t + Σ c_i Δ_i, tensor by tensor: the LoRA factors A and B separately.
+    """Return θ_{t+1} = θ_t + Σ kᵢ Δᵢ, tensor by tensor: LoRA's factors A and B separately.
 
-    The coefficients c_i carry weight, staleness, participation, clip and server learning rate; the
-    staleness factors are not renormalised, so an all-stale buffer takes a smaller step. Deltas are
-    consumed one at a time: memory holds one update, however large the buffer.
+    Deltas are consumed one at a time, so that memory holds one update however large the buffer is.
 
     Source: FedIT (Zhang et al., "Towards Building the Federated GPT", 2023) averages the factors;
-    FedBuff (Nguyen et al., 2022) adds discounted deltas. The mean of B_i A_i differs from the
+    FedBuff (Nguyen et al., 2022) adds discounted deltas. The mean of Bᵢ Aᵢ differs from the
     product of the means in second order of the local drift.
 
     Args:
         current: θ_t, float32 tensors by name.
-        deltas: (c_i, Δ_i) with Δ_i shaped like `current`.
+        deltas: Coefficient kᵢ and delta Δᵢ of each update; Δᵢ has the shapes of `current`.
     """
     result = {name: tensor.copy() for name, tensor in current.items()}
     for coefficient, delta in deltas:

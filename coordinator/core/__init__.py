@@ -1,1 +1,1 @@
-"""TODO: coordinator/core."""
+"""Logic of the coordinator without I/O: a state machine, its state, its events and its actions."""

@@ -1,8 +1,9 @@
-"""Whether an update counts, decided before anything of it is journaled as accepted.
+"""Admission: whether an update counts, decided before anything of it is journaled as accepted.
 
-Two steps: `check_tensors` looks at the tensors against the manifest of the base version, `decide` at the
-claims against plan and state. Both are pure. After `worker` and `broker`, before `contribution` on
-an update's way; `coordinator/ingest/ingest.py` calls the first, `coordinator/core/machine.py` the second.
+Both steps are pure. `check_tensors` compares the tensors with the manifest of the base version, and
+`decide` the update's claims with plan and state. `coordinator/ingest/ingest.py` calls the first,
+`coordinator/core/machine.py` the second. An accepted update waits in the buffer; for the next step
+on its path see `coordinator/core/schedule.py`.
 """
 
 from __future__ import annotations
@@ -10,93 +11,84 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import median
 
 import numpy as np
 
+from common.protocol.kinds import RejectionKind
 from common.protocol.tensors import Tensors
-from coordinator.core.events import EnrolmentRequested, UpdateArrived
+from coordinator.aggregation.clip import MAX_NORM, clip_factor, norm_limit
+from coordinator.core.events import Rejection, UpdateArrived
 from coordinator.core.state import Client, CoordinatorState, OpenTask, Plan
-
-MIN_NORMS = 5  # accepted updates before the running median means anything
-MAX_NORM = 1e4  # until then; far over any training, far under what overflows a version
 
 
 @dataclass(frozen=True)
 class AdmissionDecision:
-    """The outcome: `reason` empty means accepted, with the factor that clips its norm.
+    """Outcome of admission: the update is accepted unless there is a rejection.
 
-    `binding` tells whether a rejection settles the task. A message from a site that may not speak
-    for the client settles nothing, or anybody could cancel anybody's work.
+    Attributes:
+        closes_task: Whether a rejection closes the task. A message from a site that may not speak
+            for the client closes nothing, or anybody could cancel anybody's work.
+        counts_as_strike: Whether a rejection counts against the client; being slow does not.
+        clip: cᵢ, the factor that bounds the update's norm.
     """
 
-    reason: str = ""
-    binding: bool = True
+    rejection: Rejection | None = None
+    closes_task: bool = True
+    counts_as_strike: bool = True
     clip: float = 1.0
-    strikes: bool = True
-    """Whether a rejection counts against the client; being slow does not."""
 
 
-def check_tensors(tensors: Tensors, manifest: Mapping[str, tuple[int, ...]]) -> tuple[float, str]:
-    """The L2 norm over all tensors, and what is wrong with them ("" if nothing).
+def check_tensors(
+    tensors: Tensors, manifest: Mapping[str, tuple[int, ...]]
+) -> tuple[float, Rejection | None]:
+    """Return the L2 norm over all tensors of a delta, and what is wrong with them, if anything.
 
     Args:
-        tensors: The decoded delta.
-        manifest: Name → shape that the coordinator's own adapter has.
+        tensors: Decoded delta.
+        manifest: Shapes of the coordinator's own adapter, by name.
     """
-    if problem := _names(tensors, manifest):
-        return 0.0, problem
+    if problem := _check_names(tensors, manifest):
+        return 0.0, Rejection(RejectionKind.TENSORS, problem)
     for name, tensor in tensors.items():
         if tensor.shape != manifest[name]:
-            return 0.0, f"tensor {name} has shape {tensor.shape}, not {manifest[name]}"
+            problem = f"tensor {name} has shape {tensor.shape}, not {manifest[name]}"
+            return 0.0, Rejection(RejectionKind.TENSORS, problem)
     squares = sum(float(np.square(t, dtype=np.float64).sum()) for t in tensors.values())
     if not math.isfinite(squares):
-        return 0.0, "the update holds values that are not finite"
-    return math.sqrt(squares), ""
+        problem = "the update holds values that are not finite"
+        return 0.0, Rejection(RejectionKind.NOT_FINITE, problem)
+    return math.sqrt(squares), None
 
 
 def decide(plan: Plan, state: CoordinatorState, update: UpdateArrived) -> AdmissionDecision:
-    """Whether an update is accepted: claims first, then tensors, then norm."""
+    """Decide on an update: who sent it first, then its claims, its tensors and its norm."""
     client = state.members(plan).get(update.client_id)
     task = state.tasks.get(update.task_id)
-    if stranger := _stranger(client, task, update):
-        return AdmissionDecision(stranger, binding=False)
-    assert client is not None and task is not None  # strangers are gone
-    reason = _attempt(task, update) or _implausible(update) or update.problem
-    if reason:
-        return AdmissionDecision(reason)
-    if stale := _stale(plan, state, update):
-        return AdmissionDecision(stale, strikes=False)
-    return _norm(plan, state, update)
+    if problem := _check_sender(client, task, update):
+        return AdmissionDecision(Rejection(RejectionKind.IDENTITY, problem), closes_task=False)
+    assert client is not None and task is not None  # checked with the sender
+    if problem := _check_attempt(task, update):
+        return AdmissionDecision(Rejection(RejectionKind.ATTEMPT, problem))
+    if problem := _check_statistics(update):
+        return AdmissionDecision(Rejection(RejectionKind.STATISTICS, problem))
+    if update.problem is not None:
+        return AdmissionDecision(update.problem)
+    staleness, limit = state.version - update.base_version, plan.schedule.max_staleness
+    if staleness > limit:
+        problem = f"staleness {staleness} is over the limit of {limit}"
+        return AdmissionDecision(Rejection(RejectionKind.STALE, problem), counts_as_strike=False)
+    return _bound_norm(plan, state, update)
 
 
-def check_enrolment(plan: Plan, state: CoordinatorState, event: EnrolmentRequested) -> str:
-    """Why a client of an invited site may not take part; empty if it may.
-
-    Its rows are a claim, like its losses: the invitation bounds them, and with them its weight.
-    """
-    client, site = event.client_id, event.site
-    if client != site and not client.startswith(f"{site}."):
-        return f"site {site} may not speak for {client}: its clients are {site} or {site}.NAME"
-    if client in plan.clients:
-        return f"{client} is a client of this run already"
-    others = [c for c in state.joined.values() if c.site == site and c.client_id != client]
-    if len(others) >= event.max_clients:
-        return f"site {site} was invited with {event.max_clients} clients, and has as many"
-    if not any(event.rows.get(kind) for kind in plan.kinds):
-        return f"{client} has no training rows of the kinds that this run learns from"
-    return ""
-
-
-def _names(tensors: Tensors, manifest: Mapping[str, tuple[int, ...]]) -> str:
+def _check_names(tensors: Tensors, manifest: Mapping[str, tuple[int, ...]]) -> str:
     if missing := sorted(manifest.keys() - tensors.keys()):
         return f"tensor {missing[0]} is missing ({len(missing)} of {len(manifest)})"
-    if foreign := sorted(tensors.keys() - manifest.keys()):
-        return f"{len(foreign)} tensors are not of this adapter"
+    if unknown := sorted(tensors.keys() - manifest.keys()):
+        return f"{len(unknown)} tensors do not belong to this adapter"
     return ""
 
 
-def _stranger(client: Client | None, task: OpenTask | None, update: UpdateArrived) -> str:
+def _check_sender(client: Client | None, task: OpenTask | None, update: UpdateArrived) -> str:
     if client is None:
         return f"unknown client {update.client_id}"
     if client.site != update.site:
@@ -108,39 +100,31 @@ def _stranger(client: Client | None, task: OpenTask | None, update: UpdateArrive
     return ""
 
 
-def _attempt(task: OpenTask, update: UpdateArrived) -> str:
+def _check_attempt(task: OpenTask, update: UpdateArrived) -> str:
     if update.phase != task.phase:
-        return f"phase {update.phase}, the task is of phase {task.phase}"
+        return f"the update is of phase {update.phase}, the task of phase {task.phase}"
     if update.attempt > task.attempt:
         return f"attempt {update.attempt} was never issued"
-    if update.base_version != task.bases[update.attempt - 1]:
-        issued = task.bases[update.attempt - 1]
-        return f"base version {update.base_version}, attempt {update.attempt} had {issued}"
+    issued = task.bases[update.attempt - 1]
+    if update.base_version != issued:
+        return f"base version {update.base_version}, but attempt {update.attempt} had {issued}"
     return ""
 
 
-def _stale(plan: Plan, state: CoordinatorState, update: UpdateArrived) -> str:
-    staleness = state.version - update.base_version
-    limit = plan.schedule.max_staleness
-    return f"staleness {staleness} is over the limit of {limit}" if staleness > limit else ""
-
-
-def _implausible(update: UpdateArrived) -> str:
-    # Losses are finite and positive by the record's own rules; n is capped, not judged (core).
+def _check_statistics(update: UpdateArrived) -> str:
+    # Losses are finite and positive by the record's own rules; the row count is capped later.
     stats = update.stats
     if stats.num_samples == 0 or stats.steps == 0 or stats.num_tokens == 0:
-        return "statistics claim no samples, no tokens or no steps"
+        return "the statistics claim no samples, no tokens or no steps"
     return ""
 
 
-def _norm(plan: Plan, state: CoordinatorState, update: UpdateArrived) -> AdmissionDecision:
-    usual = median(state.norms) if len(state.norms) >= MIN_NORMS else 0.0
-    if not usual:  # too few, or all of them zero: nothing to compare with
-        bad = f"update norm {update.norm:.3g} is over the bound of {MAX_NORM:.3g}"
-        return AdmissionDecision(bad if update.norm > MAX_NORM else "")
-    limit = plan.aggregation.clip * usual
-    if update.norm <= limit:
-        return AdmissionDecision()
-    if plan.aggregation.over_norm == "reject":
-        return AdmissionDecision(f"update norm {update.norm:.3g} is over the bound of {limit:.3g}")
-    return AdmissionDecision(clip=limit / update.norm)
+def _bound_norm(plan: Plan, state: CoordinatorState, update: UpdateArrived) -> AdmissionDecision:
+    limit = norm_limit(state.norms, plan.aggregation.clip)
+    if limit is not None and plan.aggregation.over_norm == "clip":
+        return AdmissionDecision(clip=clip_factor(update.norm, limit))
+    bound = MAX_NORM if limit is None else limit
+    if update.norm > bound:
+        problem = f"update norm {update.norm:.3g} is over the bound of {bound:.3g}"
+        return AdmissionDecision(Rejection(RejectionKind.NORM, problem))
+    return AdmissionDecision()

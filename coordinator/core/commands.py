@@ -1,25 +1,29 @@
-"""What an operator may ask of a run, decided without I/O. Part of `coordinator/core/machine.py`."""
+"""Commands of an operator: what each one changes, or why it is refused."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from common.protocol.commands import Command
+from common.protocol.kinds import EventKind, RejectionKind
 from coordinator.core import schedule
-from coordinator.core.events import CloseTask, LogEvent, ReplyToCommand
+from coordinator.core.events import CloseTask, Rejection, ReplyToCommand, log_event
 from coordinator.core.state import STRIKES, CoordinatorState, OpenTask, Plan
 from coordinator.core.transition import Transition
 
 
 def carry_out(plan: Plan, state: CoordinatorState, command: Command, now: float) -> Transition:
-    """Do it, or say why not; either way there is one `ReplyToCommand`."""
+    """Carry a command out or refuse it; either way there is one `ReplyToCommand`."""
     match command.action:
-        case "pause" | "resume":
-            return _hold(state, command)
+        case "pause":
+            return _pause(state, command)
+        case "resume":
+            return _resume(state, command)
         case "drain":
-            return _done(replace(state, draining=True, paused=False), command, "the run is drained")
+            after = replace(state, draining=True, paused=False)
+            return _confirm(after, command, "the run is drained")
         case "stop":
-            return _done(replace(state, stopping=True), command, "the run is stopped")
+            return _confirm(replace(state, stopping=True), command, "the run is stopped")
         case "kick":
             return _kick(plan, state, command)
         case "pardon":
@@ -28,71 +32,74 @@ def carry_out(plan: Plan, state: CoordinatorState, command: Command, now: float)
             return _reissue(state, command, now)
 
 
-def _hold(state: CoordinatorState, command: Command) -> Transition:
-    wanted = command.action == "pause"
-    if state.paused == wanted:
-        return _refused(state, command, f"the run is {'' if wanted else 'not '}paused")
-    text = "the run is paused: no task is issued" if wanted else "the run goes on"
-    done = _done(replace(state, paused=wanted), command, text)
-    reply = replace(_reply(done), paused=wanted)
-    return Transition(done.state, (reply, *done.actions[1:]))
+def _pause(state: CoordinatorState, command: Command) -> Transition:
+    if state.paused:
+        return _refuse(state, command, "the run is paused")
+    text = "the run is paused: no task is issued"
+    return _confirm(replace(state, paused=True), command, text, paused=True)
+
+
+def _resume(state: CoordinatorState, command: Command) -> Transition:
+    if not state.paused:
+        return _refuse(state, command, "the run is not paused")
+    return _confirm(replace(state, paused=False), command, "the run goes on", paused=False)
 
 
 def _kick(plan: Plan, state: CoordinatorState, command: Command) -> Transition:
     name = command.target
     if name not in state.members(plan):
-        return _refused(state, command, f"there is no client {name}")
+        return _refuse(state, command, f"there is no client {name}")
     if state.client(name).quarantined:
-        return _refused(state, command, f"{name} gets no more tasks already")
+        return _refuse(state, command, f"{name} gets no more tasks already")
     if schedule.eligible_clients(plan, state) == [name]:
-        return _refused(state, command, f"{name} is the last client; `fccl stop` ends the run")
+        return _refuse(state, command, f"{name} is the last client; `fccl stop` ends the run")
     after = state.with_client(name, replace(state.client(name), strikes=STRIKES))
+    rejection = Rejection(RejectionKind.KICKED, f"{name} was kicked by {command.by}"[:500])
     closed = [
-        CloseTask(task.task_id, name, f"{name} was kicked by {command.by}"[:500])
+        CloseTask(task.task_id, name, rejection)
         for task in state.tasks.values()
         if task.client_id == name
     ]
-    for each in closed:
-        after = after.without_task(each.task_id)
-    return _done(after, command, f"{name} gets no more tasks").then(*closed)
+    for close in closed:
+        after = after.without_task(close.task_id)
+    return _confirm(after, command, f"{name} gets no more tasks").then(*closed)
 
 
 def _pardon(plan: Plan, state: CoordinatorState, command: Command) -> Transition:
     name = command.target
     if name not in state.members(plan):
-        return _refused(state, command, f"there is no client {name}")
+        return _refuse(state, command, f"there is no client {name}")
     if not state.client(name).quarantined:
-        return _refused(state, command, f"{name} gets tasks as it is")
+        return _refuse(state, command, f"{name} is not quarantined")
     after = state.with_client(name, replace(state.client(name), strikes=0))
-    return _done(after, command, f"{name} gets tasks again")
+    return _confirm(after, command, f"{name} gets tasks again")
 
 
 def _reissue(state: CoordinatorState, command: Command, now: float) -> Transition:
-    task = _task(state, command.target)
+    task = _find_task(state, command.target)
     if task is None:
-        return _refused(state, command, f"{command.target} is no open task, nor a client with one")
+        reason = f"{command.target} is neither an open task nor a client with one"
+        return _refuse(state, command, reason)
     if state.paused:
-        return _refused(state, command, "the run is paused")
-    after = state.with_task(replace(task, lease_until=now))
-    return _done(after, command, f"{task.task_id} of {task.client_id} is issued again")
+        return _refuse(state, command, "the run is paused")
+    after = state.with_task(replace(task, lease_until=now))  # an expired lease: issued again
+    return _confirm(after, command, f"{task.task_id} of {task.client_id} is issued again")
 
 
-def _task(state: CoordinatorState, name: str) -> OpenTask | None:
+def _find_task(state: CoordinatorState, name: str) -> OpenTask | None:
+    """Return the open task of that id, or of the client of that name."""
     found = state.tasks.get(name)
     return found or next((t for t in state.tasks.values() if t.client_id == name), None)
 
 
-def _done(state: CoordinatorState, command: Command, text: str) -> Transition:
+def _confirm(
+    state: CoordinatorState, command: Command, text: str, *, paused: bool | None = None
+) -> Transition:
     by = f" (by {command.by})" if command.by else ""
-    refs = (("client", command.target),) if command.target else ()
-    return Transition(
-        state, (ReplyToCommand(command), LogEvent("warning", "command", f"{text}{by}"[:500], refs))
-    )
+    refs = {"client": command.target} if command.target else {}
+    entry = log_event("warning", EventKind.COMMAND, f"{text}{by}", **refs)
+    return Transition(state, (ReplyToCommand(command, paused=paused), entry))
 
 
-def _refused(state: CoordinatorState, command: Command, why: str) -> Transition:
-    return Transition(state, (ReplyToCommand(command, why),))
-
-
-def _reply(done: Transition) -> ReplyToCommand:
-    return next(action for action in done.actions if isinstance(action, ReplyToCommand))
+def _refuse(state: CoordinatorState, command: Command, reason: str) -> Transition:
+    return Transition(state, (ReplyToCommand(command, reason),))

@@ -1,10 +1,11 @@
-"""Actions told as events: the feed that the terminal, `fccl status` and the journal show. Pure."""
+"""Entries of the event feed for actions: what the terminal, `fccl status` and the journal show."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from common.protocol.feed import Event
+from common.protocol.kinds import EventKind
 from common.protocol.versions import VersionSummary
 from coordinator.core.events import (
     AcceptUpdate,
@@ -14,59 +15,67 @@ from coordinator.core.events import (
     FinishRun,
     IssueTask,
     LogEvent,
+    log_event,
 )
 
 
 def describe(
     action: Action, version: int, summaries: Mapping[int, VersionSummary]
 ) -> LogEvent | None:
-    """What to say about an action, if anything.
+    """Return the feed entry for an action; None if it needs none.
 
     Args:
-        action: Decided by the core.
-        version: The version before the step.
-        summaries: Of the commits in the step.
+        action: Action of the core.
+        version: Version before the step.
+        summaries: Summaries of the step's commits, by version.
     """
     match action:
         case LogEvent():
             return action
         case IssueTask(task=task) if task.attempt == 1:
             text = f"{task.task_id} to {task.client_id} from version {task.base_version}"
-            return LogEvent("info", "issued", text, _refs(task.task_id, task.client_id))
-        case AcceptUpdate(update=update):
-            stats = update.stats
-            text = (
-                f"{update.client_id} from version {update.base_version}"
-                f" (staleness {version - update.base_version}),"
-                f" loss {stats.avg_loss:.3f}, {stats.steps} steps in {stats.train_seconds:.1f} s"
-            )
-            return LogEvent("info", "accepted", text, _refs(update.task_id, update.client_id))
-        case CloseTask(attempt=0):
-            text = f"{action.task_id} of {action.client_id} closed: {action.reason}"
-            return LogEvent("info", "closed", text, _refs(action.task_id, action.client_id))
+            ids = {"task": task.task_id, "client": task.client_id}
+            return log_event("info", EventKind.ISSUED, text, **ids)
+        case AcceptUpdate():
+            return _describe_accepted(action, version)
+        case CloseTask(attempt=0):  # others are described by an entry of their own
+            text = f"{action.task_id} of {action.client_id} closed: {action.rejection.reason}"
+            ids = {"task": action.task_id, "client": action.client_id}
+            return log_event("info", EventKind.CLOSED, text, **ids)
         case CommitVersion():
-            return _commit(summaries[action.version])
+            return _describe_version(summaries[action.version])
         case FinishRun():
-            return LogEvent("info", "finished" if action.complete else "stopped", action.reason)
+            kind = EventKind.FINISHED if action.complete else EventKind.STOPPED
+            return log_event("info", kind, action.reason)
     return None
 
 
-def to_event(note: LogEvent, now: float) -> Event:
-    """A note as it enters the feed."""
-    levels = {"info": "info", "warning": "warning", "error": "error"}
-    fields = {"at": now, "level": levels[note.level], "kind": note.kind, "text": note.text}
-    return Event.model_validate({**fields, "refs": dict(note.refs)})
+def to_event(entry: LogEvent, now: float) -> Event:
+    """Return an entry as the record that the feed carries."""
+    return Event(
+        at=now,
+        level=entry.level,
+        kind=entry.kind.value,
+        text=entry.text,
+        refs=dict(entry.refs),
+    )
 
 
-def _commit(summary: VersionSummary) -> LogEvent:
+def _describe_accepted(action: AcceptUpdate, version: int) -> LogEvent:
+    update, stats = action.update, action.update.stats
+    text = (
+        f"{update.client_id} from version {update.base_version}"
+        f" (staleness {version - update.base_version}),"
+        f" loss {stats.avg_loss:.3f}, {stats.steps} steps in {stats.train_seconds:.1f} s"
+    )
+    return log_event("info", EventKind.ACCEPTED, text, task=update.task_id, client=update.client_id)
+
+
+def _describe_version(summary: VersionSummary) -> LogEvent:
     clients = ", ".join(f"{u.client_id} {u.weight:.2f}" for u in summary.updates)
     text = (
         f"version {summary.version}: {len(summary.updates)} updates ({clients}),"
         f" train loss {summary.train_loss:.3f},"
         f" holdout {summary.holdout_before:.3f} to {summary.holdout_after:.3f}"
     )
-    return LogEvent("info", "version", text[:500], (("version", summary.version),))
-
-
-def _refs(task_id: str, client_id: str) -> tuple[tuple[str, str], ...]:
-    return (("task", task_id), ("client", client_id))
+    return log_event("info", EventKind.VERSION, text, version=summary.version)

@@ -1,40 +1,59 @@
-"""What happens to the coordinator (events), and what it then wants done (actions).
+"""Events that happen to the coordinator, and actions that it decides on.
 
-`coordinator/core/machine.py` maps one to the other and does nothing itself; a driver feeds it events and
-carries the actions out, journal first.
+`coordinator/core/machine.py` maps events to actions and does nothing else. A driver, such as
+`coordinator/service.py`, feeds it the events and carries the actions out, journal first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from common.protocol.commands import Command
 from common.protocol.fields import RowKind
+from common.protocol.kinds import EventKind, RejectionKind
 from common.protocol.updates import ContributionStats
 from coordinator.core.state import BufferedUpdate, Client, OpenTask
+
+MAX_TEXT = 500  # characters; the limit of `common.protocol.fields.ShortText`
+
+EventLevel = Literal["info", "warning", "error"]
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Reason for which something does not count: a kind for programs, a text for people."""
+
+    kind: RejectionKind
+    reason: str
+
 
 # events
 
 
 @dataclass(frozen=True)
 class Tick:
-    """Time has passed."""
+    """Passing of time."""
 
 
 @dataclass(frozen=True)
 class WorkerSignal:
-    """What one live heartbeat says: a claim that may renew a lease, never accept anything."""
+    """Content of one live heartbeat. It is a claim: it may renew a lease, but accepts nothing.
+
+    Attributes:
+        wishes: Clients that have learned from their users and ask for a task.
+    """
 
     site: str
     busy: bool
     task_id: str | None
-    wishes: tuple[str, ...] = ()  # clients that have learned something to be sent
+    wishes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class HeartbeatsRead:
-    """All live heartbeats, or the news that the store is out of reach (`store_up` False)."""
+    """All live heartbeats, or the news that the store is out of reach (`store_up` is false)."""
 
     signals: tuple[WorkerSignal, ...]
     store_up: bool = True
@@ -42,7 +61,13 @@ class HeartbeatsRead:
 
 @dataclass(frozen=True)
 class UpdateArrived:
-    """An update that arrived whole and whose tensors were inspected, but is not yet admitted."""
+    """Complete update with checked tensors; admission has yet to decide on it.
+
+    Attributes:
+        norm: L2 norm over all decoded tensors.
+        problem: What is wrong with the tensors, if anything.
+        upload: Its file in the spool.
+    """
 
     task_id: str
     attempt: int
@@ -52,22 +77,22 @@ class UpdateArrived:
     phase: int
     base_version: int
     stats: ContributionStats
-    norm: float  # measured on the decoded tensors, L2 over all of them
-    problem: str  # what inspection found wrong with the tensors; empty if nothing
+    norm: float
+    problem: Rejection | None
     nbytes: int
-    upload: str  # its file in the spool
+    upload: str
 
 
 @dataclass(frozen=True)
 class DuplicateArrived:
-    """An update of a task that has its receipt in the journal."""
+    """Message about a task that has its receipt in the journal already."""
 
     task_id: str
 
 
 @dataclass(frozen=True)
 class TaskRefused:
-    """A worker says that it cannot train a task."""
+    """Answer of a worker that cannot train a task."""
 
     task_id: str
     attempt: int
@@ -78,9 +103,12 @@ class TaskRefused:
 
 @dataclass(frozen=True)
 class EnrolmentRequested:
-    """A client of an invited site asks to take part, with so many training rows of each kind.
+    """Request of an invited site's client to take part.
 
-    `max_clients` and `max_rows` are what the invitation of its site allows.
+    Attributes:
+        rows: Training rows of each kind that it claims to have.
+        max_clients: Clients that its site's invitation allows.
+        max_rows: Rows of each kind that the invitation allows.
     """
 
     client_id: str
@@ -93,21 +121,21 @@ class EnrolmentRequested:
 
 @dataclass(frozen=True)
 class SiteRevoked:
-    """A site was revoked."""
+    """Revocation of an invited site."""
 
     site: str
 
 
 @dataclass(frozen=True)
 class CommandReceived:
-    """An operator asks for something; see `common.protocol.commands`."""
+    """Command of an operator."""
 
     command: Command
 
 
 @dataclass(frozen=True)
 class StopRequested:
-    """Stop cleanly: issue nothing more, commit what is buffered."""
+    """Request to stop cleanly: issue nothing more, commit what is buffered, end."""
 
 
 CoordinatorEvent = (
@@ -143,33 +171,38 @@ class AcceptUpdate:
 
 @dataclass(frozen=True)
 class CloseTask:
-    """Journal a rejecting receipt and close the task; attempt 0 where no update caused it."""
+    """Journal a rejecting receipt and close the task; attempt 0 if no update caused it."""
 
     task_id: str
     client_id: str
-    reason: str
+    rejection: Rejection
     attempt: int = 0
 
 
 @dataclass(frozen=True)
 class DiscardMessage:
-    """The message settles nothing: dead-letter it with the reason."""
+    """Dead-letter the message: it comes from somebody who may not answer the task."""
 
-    reason: str
+    rejection: Rejection
 
 
 @dataclass(frozen=True)
 class RepeatReceipt:
-    """The task has its receipt: publish that again."""
+    """Publish the receipt of a task again."""
 
     task_id: str
 
 
 @dataclass(frozen=True)
 class CommitPart:
-    """One update's share of a commit: coefficient = weight · staleness · participation · clip · η.
+    """One update's share of a commit; `coordinator/aggregation/coefficients.py` computes it.
 
-    `score` is the contribution score s_i, `weight` w_i after scale, softmax, floor and cap.
+    Attributes:
+        score: Contribution score of its client.
+        weight: wᵢ, the client's weight divided by the number of its updates in the buffer.
+        staleness_factor: s(τᵢ).
+        participation_factor: rᵢ.
+        coefficient: Factor of the delta Δᵢ in the next version.
     """
 
     update: BufferedUpdate
@@ -183,7 +216,7 @@ class CommitPart:
 
 @dataclass(frozen=True)
 class CommitVersion:
-    """Make the next version: θ + Σ coefficient_i · Δ_i."""
+    """Make the next version, θ + Σ coefficientᵢ Δᵢ, and journal it."""
 
     version: int
     phase: int
@@ -192,7 +225,7 @@ class CommitVersion:
 
 @dataclass(frozen=True)
 class AdmitClient:
-    """Journal a client that takes part from now on, or whose rows have changed."""
+    """Journal a client that takes part from now on or has changed its rows, and tell its site."""
 
     client: Client
     nonce: int = 0
@@ -200,7 +233,7 @@ class AdmitClient:
 
 @dataclass(frozen=True)
 class DismissClient:
-    """A client may not take part, or (`left`) not any more: tell its site why."""
+    """Tell a site why its client may not take part or, if `left`, takes part no more."""
 
     client_id: str
     site: str
@@ -211,7 +244,12 @@ class DismissClient:
 
 @dataclass(frozen=True)
 class ReplyToCommand:
-    """Journal what became of a command, and tell who asked; `paused` where that has changed."""
+    """Journal the outcome of a command and answer it.
+
+    Attributes:
+        refused: Why it was not carried out; empty if it was.
+        paused: Whether the run is paused now, if the command has changed that.
+    """
 
     command: Command
     refused: str = ""
@@ -220,17 +258,17 @@ class ReplyToCommand:
 
 @dataclass(frozen=True)
 class LogEvent:
-    """An entry for the event feed."""
+    """Journal an entry of the event feed and publish it. `log_event` makes one."""
 
-    level: str
-    kind: str
+    level: EventLevel
+    kind: EventKind
     text: str
     refs: tuple[tuple[str, str | int | float], ...] = ()
 
 
 @dataclass(frozen=True)
 class FinishRun:
-    """Nothing is left to do: `complete` when the plan is fulfilled, `failed` if it cannot be."""
+    """End the run: `complete` if the plan is fulfilled, `failed` if it cannot be."""
 
     complete: bool
     reason: str
@@ -250,3 +288,8 @@ Action = (
     | LogEvent
     | FinishRun
 )
+
+
+def log_event(level: EventLevel, kind: EventKind, text: str, **refs: str | int | float) -> LogEvent:
+    """Return a feed entry about the things that `refs` names, its text cut to what fits."""
+    return LogEvent(level, kind, text[:MAX_TEXT], tuple(refs.items()))

@@ -1,6 +1,7 @@
-"""What the coordinator knows: the plan, fixed for a run, and the state, which events change.
+"""Plan of a run, which never changes, and the state of the coordinator, which events change.
 
-Both are frozen. The journal rebuilds the same state after a crash (`coordinator/storage/recovery.py`).
+Both are frozen. After a crash `coordinator/storage/recovery.py` rebuilds the same state from the
+journal.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from common.config.config import AggregationConfig, PhaseConfig, ScheduleConfig
 from common.protocol.fields import RowKind
 from common.protocol.updates import ContributionStats
 
-NORM_HISTORY = 50  # accepted update norms that the running median looks at
+NORM_HISTORY = 50  # norms of accepted updates that the running median covers
 STRIKES = 3  # closed tasks and rejected updates in a row until a client is quarantined
-REFUSALS = 3  # of one task, by whichever workers, until it is closed
+REFUSALS = 3  # refusals of one task, by any workers, until it is closed
 
 
 @dataclass(frozen=True)
 class Client:
-    """An owner of private data: its site, and the training rows of each kind that it has."""
+    """Owner of private data: its site, and its number of training rows of each kind."""
 
     client_id: str
     site: str
@@ -29,9 +30,9 @@ class Client:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run sets out to do; does not change while it runs.
+    """Goal of a run: its phases, its settings and the clients that the coordinator dealt rows to.
 
-    `clients` are those whose rows the coordinator dealt itself; others join (`State.joined`).
+    Clients of invited sites are not in `clients`; they join later (`CoordinatorState.joined`).
     """
 
     phases: tuple[PhaseConfig, ...]
@@ -41,11 +42,11 @@ class Plan:
 
     @property
     def total_versions(self) -> int:
-        """The version with which the last phase ends."""
+        """Version that ends the last phase."""
         return sum(phase.versions for phase in self.phases)
 
     def phase_of(self, version: int) -> int:
-        """The phase in which tasks from `version` train; past the end, the number of phases."""
+        """Return the phase that trains from `version`; after the last one, the number of phases."""
         end = 0
         for index, phase in enumerate(self.phases):
             end += phase.versions
@@ -54,28 +55,34 @@ class Plan:
         return len(self.phases)
 
     def phase_end(self, phase: int) -> int:
-        """The version that ends a phase."""
+        """Return the version that ends a phase."""
         return sum(p.versions for p in self.phases[: phase + 1])
 
-    def reference(self, phase: int) -> int | None:
-        """The version that a phase compares with: where it began, if it learns preferences."""
+    def reference_version(self, phase: int) -> int | None:
+        """Return the version that a preference phase compares with: the one it began with."""
         if phase >= len(self.phases) or self.phases[phase].objective != "dpo":
             return None
         return self.phase_end(phase - 1) if phase else 0
 
     def rows(self, client: Client, phase: int) -> int:
-        """The rows from which a client learns in a phase; 0 if it has none of that kind."""
+        """Return how many rows of a phase's kind a client has."""
         return client.rows.get(self.phases[phase].kind, 0)
 
     @property
     def kinds(self) -> tuple[RowKind, ...]:
-        """The kinds of rows that the phases learn from, in their order."""
+        """Kinds of rows that the phases learn from, in the order of the phases."""
         return tuple(dict.fromkeys(phase.kind for phase in self.phases))
 
 
 @dataclass(frozen=True)
 class OpenTask:
-    """An issued task without a receipt. `bases[i]` is the version that attempt i+1 starts from."""
+    """Issued task without a receipt.
+
+    Attributes:
+        bases: Base version of every attempt; attempt 1 is at index 0.
+        refusals: Workers that could not train it.
+        parked: Its site is silent. The task does not count as running until the site is back.
+    """
 
     task_id: str
     client_id: str
@@ -86,22 +93,21 @@ class OpenTask:
     lease_until: float
     refusals: int = 0
     parked: bool = False
-    """Its site is silent: it holds no place among the tasks in flight until the site is back."""
 
     @property
     def attempt(self) -> int:
-        """The newest attempt, from 1."""
+        """Number of the newest attempt, from 1."""
         return len(self.bases)
 
     @property
     def base_version(self) -> int:
-        """The version of the newest attempt."""
+        """Base version of the newest attempt."""
         return self.bases[-1]
 
 
 @dataclass(frozen=True)
 class BufferedUpdate:
-    """An accepted update that waits for the next commit."""
+    """Accepted update that waits for the next commit; `upload` is its file in the spool."""
 
     task_id: str
     attempt: int
@@ -111,77 +117,92 @@ class BufferedUpdate:
     stats: ContributionStats
     clip: float
     nbytes: int
-    upload: str  # its file in the spool
+    upload: str
 
 
 @dataclass(frozen=True)
 class ClientState:
-    """What the coordinator has seen of one client."""
+    """History of one client.
+
+    Attributes:
+        issued: Tasks issued to it.
+        participation: Its updates that were applied.
+        last_stats: Statistics of its newest accepted update in this phase.
+        strikes: Closed tasks and rejected updates since its last accepted update.
+    """
 
     issued: int = 0
-    participation: int = 0  # updates of it that were applied
-    last: ContributionStats | None = None
+    participation: int = 0
+    last_stats: ContributionStats | None = None
     strikes: int = 0
 
     @property
     def quarantined(self) -> bool:
-        """Gets no more tasks: its updates were refused too often in a row."""
+        """Whether the client gets no more tasks because of its strikes."""
         return self.strikes >= STRIKES
 
 
 @dataclass(frozen=True)
 class CoordinatorState:
-    """Everything that decides what happens next."""
+    """Everything that decides what the coordinator does next.
+
+    Attributes:
+        norms: Norms of accepted updates of this phase after clipping, oldest first.
+        issued: Tasks ever issued; the next task's number follows from it.
+        round_at: When the newest tasks were first issued. A round's deadline counts from here.
+        buffered_at: When the oldest update of the buffer was accepted.
+        joined: Clients of invited sites, which bring their own rows.
+        workers_by_site: Number of live workers of every site that has any.
+        wishes: Clients that ask for a task, to send what they have learned from their users.
+        stopping: Issue nothing, commit the buffer at once and end.
+        draining: Issue no new task, and stop once no task is open.
+        paused: Issue nothing until an operator resumes the run; accept updates as usual.
+        round_issued: The tasks of this version's round are out (synchronous schedule).
+    """
 
     version: int = 0
     tasks: Mapping[str, OpenTask] = field(default_factory=lambda: MappingProxyType({}))
     buffer: tuple[BufferedUpdate, ...] = ()
     clients: Mapping[str, ClientState] = field(default_factory=lambda: MappingProxyType({}))
     norms: tuple[float, ...] = ()
-    issued: int = 0  # tasks ever issued; numbers the next one
-    round_at: float = 0.0  # when the newest tasks were first issued: a round's deadline counts on
-    buffered_at: float = 0.0  # when the buffer's first update was accepted
+    issued: int = 0
+    round_at: float = 0.0
+    buffered_at: float = 0.0
     joined: Mapping[str, Client] = field(default_factory=lambda: MappingProxyType({}))
-    """Clients of invited sites, who bring their own rows."""
-    sites: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
-    """Live workers by site; silent sites are missing."""
+    workers_by_site: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     wishes: frozenset[str] = frozenset()
-    """Clients that ask for a task, to send what they have learned from their users."""
     store_up: bool = True
     stopping: bool = False
-    """A stop: nothing more is issued, what is buffered is committed at once."""
     draining: bool = False
-    """A drain: nothing more is issued; it becomes a stop once no task is open."""
     paused: bool = False
-    """Nothing is issued until an operator says so; updates are taken as ever."""
-    round_issued: bool = False  # sync: this version's round is out
+    round_issued: bool = False
 
     def members(self, plan: Plan) -> Mapping[str, Client]:
-        """Everyone who may train: the plan's clients, then those that joined."""
+        """Return all clients that may train: the plan's first, then those that joined."""
         return {**plan.clients, **self.joined} if self.joined else plan.clients
 
     def with_member(self, client: Client) -> CoordinatorState:
-        """A state in which a client has joined, or has other rows than before."""
+        """Return a state in which a client has joined, or has changed its rows."""
         return replace(self, joined=MappingProxyType({**self.joined, client.client_id: client}))
 
     def without_member(self, client_id: str) -> CoordinatorState:
-        """A state in which a client that joined has left."""
-        left = {key: client for key, client in self.joined.items() if key != client_id}
-        return replace(self, joined=MappingProxyType(left))
+        """Return a state in which a client that joined has left."""
+        remaining = {key: client for key, client in self.joined.items() if key != client_id}
+        return replace(self, joined=MappingProxyType(remaining))
 
     def client(self, client_id: str) -> ClientState:
-        """The state of a client, fresh where nothing is known yet."""
+        """Return the history of a client; an empty one if nothing is known yet."""
         return self.clients.get(client_id, ClientState())
 
     def with_client(self, client_id: str, client: ClientState) -> CoordinatorState:
-        """A state in which one client's is replaced."""
+        """Return a state in which one client's history is replaced."""
         return replace(self, clients=MappingProxyType({**self.clients, client_id: client}))
 
     def with_task(self, task: OpenTask) -> CoordinatorState:
-        """A state in which one open task is added or replaced."""
+        """Return a state in which one open task is added or replaced."""
         return replace(self, tasks=MappingProxyType({**self.tasks, task.task_id: task}))
 
     def without_task(self, task_id: str) -> CoordinatorState:
-        """A state in which a task is no longer open."""
-        left = {key: task for key, task in self.tasks.items() if key != task_id}
-        return replace(self, tasks=MappingProxyType(left))
+        """Return a state in which a task is no longer open."""
+        remaining = {key: task for key, task in self.tasks.items() if key != task_id}
+        return replace(self, tasks=MappingProxyType(remaining))

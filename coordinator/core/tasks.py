@@ -47,7 +47,7 @@ def task_message(
     now: float,
 ) -> TrainTask:
     """The newest attempt of a task, as its worker receives it; `versions` are all, from 0."""
-    reference = plan.reference(task.phase)
+    reference = plan.reference_version(task.phase)
     phase = plan.phases[task.phase]
     done = task.base_version - (plan.phase_end(task.phase) - phase.versions)
     return TrainTask(

@@ -1,4 +1,4 @@
-"""A state and what is to be done about it: what each part of the core returns."""
+"""Result of a part of the core: the state that it leads to, and the actions to carry out."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from coordinator.core.state import CoordinatorState
 
 @dataclass(frozen=True)
 class Transition:
-    """A state, and the actions that led to it."""
+    """State after an event, and the actions that a driver carries out, in order."""
 
     state: CoordinatorState
     actions: tuple[Action, ...] = ()
 
     def then(self, *actions: Action, state: CoordinatorState | None = None) -> Transition:
-        """This step, followed by more."""
+        """Return this transition with actions appended and, if given, another state."""
         return Transition(state or self.state, self.actions + actions)

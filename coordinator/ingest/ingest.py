@@ -1,8 +1,8 @@
-"""From a message on an update queue to an event for the core.
+"""Turns the messages of the update queues into events for the core.
 
 Chunks are made durable one by one, so that each can be acked at once and any prefetch works; the
-last one turns the whole into a `UpdateArrived`. Nothing here accepts anything: that is admission's
-(`coordinator/core/admission.py`), through the core. After `broker` on an update's way.
+last one turns the whole into an `UpdateArrived`. Nothing is accepted here: that is decided by
+`coordinator/core/admission.py`, the next file on the path of an update.
 """
 
 from __future__ import annotations
@@ -18,26 +18,34 @@ from broker.protocol import Message
 from common.errors import WireError
 from common.protocol import codec
 from common.protocol.fields import CodecName
+from common.protocol.kinds import RejectionKind
 from common.protocol.membership import Enrolment
 from common.protocol.tasks import TaskRefusal
 from common.protocol.updates import Update
 from common.protocol.wire import kind_of, unpack
 from coordinator.core import admission
-from coordinator.core.events import DuplicateArrived, EnrolmentRequested, TaskRefused, UpdateArrived
+from coordinator.core.events import (
+    DuplicateArrived,
+    EnrolmentRequested,
+    Rejection,
+    TaskRefused,
+    UpdateArrived,
+)
 from coordinator.storage.journal import Journal
 from coordinator.storage.spool import Spool, upload_name
 
-UPLOADS_PER_SITE = 64  # unfinished ones: bounds the disk that one site can fill
+UPLOADS_PER_SITE = 64
+"""Unfinished uploads of one site at most: bounds the disk that it can fill."""
 UPLOAD_TTL_S = 3600.0
 _UPDATE_ID = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]{0,63})\.[0-9]{1,5}\Z")
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """What a message amounted to.
+    """Result of processing a message.
 
     Attributes:
-        event: Something for the core; None while chunks are missing.
+        event: An event for the core; None while chunks are missing.
         upload: The upload that the event settles; empty for a message that is whole by itself.
     """
 
@@ -47,38 +55,40 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Allowance:
-    """What an invitation lets a site bring: clients, and training rows that count of each."""
+    """Limits of an invitation: clients of the site, and training rows that count of each."""
 
     max_clients: int
     max_rows: int
 
 
 class Ingest:
-    """Takes messages of the update queues."""
+    """Processes the messages of one run's update queues.
 
-    def __init__(
-        self, journal: Journal, spool: Spool, manifest: Mapping[str, tuple[int, ...]]
-    ) -> None:
+    Attributes:
+        allowances: The limits of each invited site, by name.
+    """
+
+    def __init__(self, journal: Journal, spool: Spool) -> None:
         self._journal = journal
         self._spool = spool
-        self._manifest = manifest
-        self._allowances: Mapping[str, Allowance] = {}
+        self._shapes: Mapping[str, tuple[int, ...]] = {}
+        self._max_bytes = 0
+        self.allowances: Mapping[str, Allowance] = {}
+
+    def start(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Process updates of tensors with these shapes, by name, from now on."""
+        self._shapes = shapes
         # A small tensor is larger as a block of int8 than as fp32. The header has its own limit.
-        self._limit = (
-            max(codec.payload_bytes(c, manifest) for c in get_args(CodecName)) + 128 * 1024
-        )
+        payload = max(codec.payload_bytes(name, shapes) for name in get_args(CodecName))
+        self._max_bytes = payload + 128 * 1024
 
-    def allow(self, allowances: Mapping[str, Allowance]) -> None:
-        """What each invited site may bring, from now on."""
-        self._allowances = dict(allowances)
-
-    def take(self, message: Message, site: str, user: str, now: float) -> Arrival:
-        """Make a message durable and say what it amounted to.
+    def process(self, message: Message, site: str, user: str, now: float) -> Arrival:
+        """Make a message durable, and return what the core has to know of it.
 
         Args:
-            message: From the update queue of `site`.
-            site: Whose queue it came from: the broker lets nobody else write there.
-            user: The broker user of that site, as vouched for by the broker.
+            message: A message from the update queue of `site`.
+            site: The site of that queue: the broker lets nobody else write there.
+            user: The broker user of that site. The broker vouches for the message's own.
             now: Seconds since the epoch.
 
         Raises:
@@ -88,24 +98,24 @@ class Ingest:
         if message.user_id != user:
             raise WireError("the message does not carry the broker-validated user of its site")
         if "chunk_index" not in message.headers:
-            return Arrival(self._word(message, site))
-        return self._chunk(parse_chunk(message, max_update_bytes=self._limit), site, now)
+            return Arrival(self._short_message(message, site))
+        return self._chunk(parse_chunk(message, max_update_bytes=self._max_bytes), site, now)
 
     def expire(self, now: float) -> None:
-        """Forget uploads that were never finished."""
+        """Drop uploads that have stayed unfinished for too long."""
         for upload, (_, since) in self._journal.unfinished_uploads().items():
             if now - since > UPLOAD_TTL_S:
-                self.forget(upload)
+                self._drop(upload)
 
-    def forget(self, upload: str) -> None:
-        """Drop an upload that came to nothing, rows first."""
+    def _drop(self, upload: str) -> None:
+        """Drop an unfinished upload; the rows go first, since a crash leaves files to a sweep."""
         self._journal.drop_chunks(upload)
         self._spool.drop(upload)
 
-    def _word(
+    def _short_message(
         self, message: Message, site: str
     ) -> TaskRefused | DuplicateArrived | EnrolmentRequested:
-        """A message without tensors."""
+        """Return the event of a message without tensors."""
         if (reason := message.headers.get(DEAD_REASON)) is not None:
             raise WireError(f"a worker of site {site} cannot read this task: {reason}"[:500])
         if kind_of(message.body) == "Enrolment":
@@ -118,7 +128,7 @@ class Ingest:
         )
 
     def _enrolment(self, enrolment: Enrolment, site: str) -> EnrolmentRequested:
-        allowed = self._allowances.get(site)
+        allowed = self.allowances.get(site)
         if allowed is None:
             raise WireError(f"site {site} was not invited to bring clients of its own")
         return EnrolmentRequested(
@@ -136,13 +146,13 @@ class Ingest:
         upload = upload_name(site, chunk.total_sha256)
         self._check_room(upload, site)
         self._spool.write(upload, chunk.offset, chunk.data)
-        there = self._journal.put_chunk(upload, chunk.index, len(chunk.data), site, now)
-        if there < chunk.count:
+        arrived = self._journal.put_chunk(upload, chunk.index, len(chunk.data), site, now)
+        if arrived < chunk.count:
             return Arrival()
         try:
-            return Arrival(self._candidate(upload, site), upload)
+            return Arrival(self._update(upload, site), upload)
         except WireError:
-            self.forget(upload)
+            self._drop(upload)
             raise
 
     def _check_room(self, upload: str, site: str) -> None:
@@ -154,7 +164,7 @@ class Ingest:
         if upload not in mine and len(mine) >= UPLOADS_PER_SITE:
             raise WireError(f"site {site} has {len(mine)} unfinished updates")
 
-    def _candidate(self, upload: str, site: str) -> UpdateArrived | DuplicateArrived:
+    def _update(self, upload: str, site: str) -> UpdateArrived | DuplicateArrived:
         frame = self._spool.frame(upload)
         if (kind := kind_of(frame)) != "Update":
             raise WireError(f"expected an Update, the chunks hold {kind[:40]!r}")
@@ -179,16 +189,16 @@ class Ingest:
             upload=upload,
         )
 
-    def _inspect(self, update: Update, data: memoryview) -> tuple[float, str]:
+    def _inspect(self, update: Update, data: memoryview) -> tuple[float, Rejection | None]:
         try:
             tensors = codec.decode(update.codec, update.tensors, data)
         except WireError as error:
-            return 0.0, error.what
-        return admission.check_tensors(tensors, self._manifest)
+            return 0.0, Rejection(RejectionKind.TENSORS, error.what)
+        return admission.check_tensors(tensors, self._shapes)
 
 
 def _task_of(chunk: Chunk) -> str:
-    named = _UPDATE_ID.match(chunk.update_id)
-    if not named:
+    match = _UPDATE_ID.match(chunk.update_id)
+    if not match:
         raise WireError(f"update id {chunk.update_id[:40]!r} is not TASK.ATTEMPT")
-    return named[1]
+    return match[1]

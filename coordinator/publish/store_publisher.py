@@ -1,14 +1,18 @@
-"""Everything that the coordinator says to the store, and whether the store listens.
+"""Publisher of everything that the coordinator puts into the store.
 
-The run goes on without it: what cannot be shown is left out, and when the store answers again, or
-came back empty, all of it is filled in from the run directory. Between `journal` and `status` on
-an update's way.
+The run goes on without the store: what cannot be published is left out, and when the store answers
+again, or has lost data, all of it is published again from the run directory. The readers are the
+workers (adapter, receipts, version pointer) and `common/store/view.py`.
+
+Last file of the coordinator on the path of an update: after `coordinator/storage/journal.py` has
+recorded it, the receipt and the new version are published here, where the site's worker reads them
+(`worker/publisher.py`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import partial
 from threading import Event as Flag
 
@@ -17,6 +21,7 @@ from common.clock import Clock
 from common.errors import StoreError, WireError
 from common.protocol.commands import Command
 from common.protocol.feed import Event
+from common.protocol.kinds import EventKind
 from common.protocol.versions import SampleAnswer, VersionSummary
 from common.protocol.wire import pack, unpack
 from common.store.store import Store
@@ -31,61 +36,71 @@ from coordinator.core.events import (
     WorkerSignal,
 )
 from coordinator.core.state import CoordinatorState, Plan
-from coordinator.publish.base_model_server import BaseServer
-from coordinator.publish.status import Status
+from coordinator.publish import rows
+from coordinator.publish.base_model_server import BaseModelServer
 from coordinator.storage.run import Run
 
-FAREWELL_S = 30.0  # workers end when they read that the run has ended: worth some patience
+END_TIMEOUT_S = 30.0
+"""How long the end of a run is published for: workers end only when they read it."""
 RETRY_S = 1.0
+CHECK_S = 30.0
+"""Seconds from one check that all adapters are in the store to the next."""
+RESTORED_RECEIPTS = 1000
+RESTORED_EVENTS = 200
 
 
-def in_store(plan: Plan, state: CoordinatorState) -> set[int]:
-    """Versions that workers may fetch: the newest, those open tasks start from or compare with."""
+def versions_in_use(plan: Plan, state: CoordinatorState) -> set[int]:
+    """Return the versions that workers may fetch.
+
+    These are the newest version, and those that open tasks start from or compare with.
+    """
     bases = {base for task in state.tasks.values() for base in task.bases}
-    reference = plan.reference(plan.phase_of(state.version))
+    reference = plan.reference_version(plan.phase_of(state.version))
     return bases | {state.version} | (set() if reference is None else {reference})
 
 
-class Board:
-    """One run's place in the store. No method raises `StoreError`."""
+class StorePublisher:
+    """Publishes one run. No method raises `StoreError`: a lost store is told as an event."""
 
     def __init__(
-        self, run: Run, store: Store, clock: Clock, listen: Callable[[Event], None]
+        self, run: Run, store: Store, clock: Clock, on_event: Callable[[Event], None]
     ) -> None:
-        """Nothing is read or written yet.
+        """Store the arguments; nothing is read or written yet.
 
         Args:
             run: The opened run directory.
             store: May be out of reach for a while.
             clock: Seconds since the epoch.
-            listen: Told when the store is lost, and when it is back.
+            on_event: Called when the store is lost, when it is back, and when workers come or go.
         """
-        self._run, self._store, self._clock, self._listen = run, store, clock, listen
-        self._status = Status(
-            store,
-            run.name,
-            run.run_id,
-            run.plan,
-            partial(tasks.current_model, run.plan, run.template),
+        self._run, self._run_id = run, run.run_id
+        self._store, self._clock, self._on_event = store, clock, on_event
+        self._base_model = BaseModelServer(
+            store, run.run_id, run.base_path, run.template.base.digest
         )
-        self._base = BaseServer(store, run.run_id, run.base_path, run.template.base.digest)
-        self._started = clock()
+        self._started_at = clock()
         self._published: set[int] = set()  # versions whose adapter is in the store
-        self._up: bool | None = None  # unknown until first tried
+        self._up: bool | None = None  # None until the store was first tried
+        self._next_check = 0.0
         self._waiting = False
         self._samples: Sequence[SampleAnswer] = ()
 
     @property
-    def up(self) -> bool:
-        """Whether the store answered when it was last asked."""
+    def is_up(self) -> bool:
+        """Whether the store answered when it was last used."""
         return bool(self._up)
 
-    def beats(self, state: CoordinatorState) -> HeartbeatsRead:
-        """The live workers. Every pulse asks, which is how a store that is back is noticed."""
+    # reading
+
+    def read_heartbeats(self, state: CoordinatorState) -> HeartbeatsRead:
+        """Return the signals of all live workers.
+
+        Called at every tick, also while the store is lost: that is how its return is noticed.
+        """
         try:
-            self._fill(state)
-            heartbeats = self._store.heartbeats(self._run.run_id)
-            self._base.serve(heartbeats)
+            self._restore_if_lost(state)
+            heartbeats = self._store.heartbeats(self._run_id)
+            self._base_model.answer(heartbeats)
         except StoreError as error:
             self._lost(error)
             return HeartbeatsRead((), store_up=False)
@@ -94,110 +109,200 @@ class Board:
         )
         return HeartbeatsRead(tuple(signals))
 
-    def commands(self) -> list[Command]:
-        """What operators ask for; stays in the store until `answered`."""
+    def read_commands(self) -> list[Command]:
+        """Return the operators' commands; each stays in the store until `answer_command`."""
         found: list[Command] = []
         try:
-            for raw in self._store.commands(self._run.run_id) if self._up else ():
+            for raw in self._store.commands(self._run_id) if self._up else ():
                 try:
                     found.append(unpack(Command, raw)[0])
                 except WireError as error:
-                    self._warn("command", f"a command cannot be read: {error.what}")
-                    self._store.drop_commands(self._run.run_id, 1)
-                    return found  # what stands behind it comes at the next look
+                    self._warn(EventKind.COMMAND, f"a command cannot be read: {error.what}")
+                    self._store.drop_commands(self._run_id, 1)
+                    return found  # the commands behind it are read at the next tick
         except StoreError as error:
             self._lost(error)
         return found
 
-    def answered(self, command: Command) -> None:
-        """Tell who asked for the oldest command what became of it, and take it away."""
-        answer = self._run.journal.command_reply(command.command_id)
-        if answer is None:
-            return
-        self._show(
-            lambda: self._store.put_reply(self._run.run_id, command.command_id, pack(answer))
-        )
-        self._show(lambda: self._store.drop_commands(self._run.run_id, 1))
+    # publishing
 
-    def live(self, state: CoordinatorState, latest: VersionSummary) -> None:
-        """Show how the run stands; say when it begins to wait for workers, and when it goes on."""
-        info = self._info(state)
-        self._show(lambda: self._status.live(info, state, latest))
+    def answer_command(self, command: Command) -> None:
+        """Publish the journal's reply to the oldest command, and remove the command."""
+        reply = self._run.journal.command_reply(command.command_id)
+        if reply is None:
+            return
+        raw = pack(reply)
+        self._try(lambda: self._store.put_reply(self._run_id, command.command_id, raw))
+        self._try(lambda: self._store.drop_commands(self._run_id, 1))
+
+    def publish_state(
+        self, state: CoordinatorState, newest: VersionSummary, problem: str = ""
+    ) -> None:
+        """Publish how the run stands; tell as an event when it starts or stops waiting for workers.
+
+        Args:
+            state: The newest state.
+            newest: The newest version.
+            problem: What keeps the run from going on, if anything: shown instead of the detail.
+        """
+        info = rows.run_info(self._run, state, self._started_at, self._clock())
+        shown = info.model_copy(update={"detail": problem[:500]}) if problem else info
+        self._try(lambda: self._put_state(shown, state, newest))
         if self._up and (info.status == "waiting") != self._waiting:
             self._waiting = info.status == "waiting"
-            note = LogEvent("info", "workers", info.detail)
-            self._listen(event_text.to_event(note, self._clock()))
+            self._tell(LogEvent("info", EventKind.WORKERS, info.detail))
 
-    def queues(self, depths: Mapping[str, QueueDepth]) -> None:
-        """Show the depths of the run's queues."""
-        self._show(partial(self._status.queues, depths))
+    def publish_depths(self, depths: Mapping[str, QueueDepth]) -> None:
+        """Publish the depths of the run's queues."""
+        table = rows.queue_rows(depths)
+        self._try(lambda: self._store.put_table(self._run_id, "queues", table))
 
-    def samples(self, shown: Sequence[SampleAnswer]) -> None:
-        """Show what versions have said of held-out rows, all of it."""
-        self._samples = shown
-        self._show(partial(self._status.samples, shown))
+    def publish_samples(self, answers: Sequence[SampleAnswer]) -> None:
+        """Publish what versions answered to held-out prompts, in place of what was published."""
+        self._samples = answers
+        self._try(self._put_samples)
 
-    def version(self, summary: VersionSummary) -> None:
-        """Show a new version, adapter first."""
-        self._show(partial(self._publish, summary))
+    def publish_version(self, summary: VersionSummary) -> None:
+        """Publish a new version: the adapter first, then the pointer to it."""
+        self._try(lambda: self._put_version(summary))
 
-    def receipt(self, task_id: str) -> None:
-        """Tell the worker what became of a task."""
+    def publish_receipt(self, task_id: str) -> None:
+        """Publish the receipt of a task for the workers of its site."""
         receipt = self._run.journal.receipt(task_id)
         if receipt is not None:
             site = self._run.journal.site_of(task_id)
-            self._show(partial(self._status.receipt, site, receipt))
+            self._try(lambda: self._store.put_receipt(self._run_id, site, receipt))
 
-    def membership(self, action: AdmitClient | DismissClient) -> None:
+    def publish_membership(self, action: AdmitClient | DismissClient) -> None:
         """Tell a site whether its client takes part."""
-        match action:
-            case AdmitClient():
-                self._show(partial(self._status.member, action))
-            case DismissClient():
-                self._show(partial(self._status.dismissed, action))
+        self._try(lambda: self._put_membership(action))
 
-    def events(self, events: Sequence[Event]) -> None:
-        """Append to the feed."""
-        self._show(partial(self._status.events, events))
+    def publish_events(self, events: Iterable[Event]) -> None:
+        """Append events to the feed."""
+        self._try(lambda: self._store.append_events(self._run_id, events))
 
-    def forget(self, needed: set[int], summaries: Sequence[VersionSummary]) -> None:
-        """Take the adapters down that are not needed any more.
+    def drop_adapters(self, in_use: Set[int], summaries: Sequence[VersionSummary]) -> None:
+        """Remove the adapters that workers need no more.
 
         Args:
-            needed: Versions whose adapter stays.
-            summaries: Of all versions, from 0.
+            in_use: Versions whose adapter stays.
+            summaries: Summaries of all versions, from 0.
         """
-        stale = self._published - needed
-        for version in stale:
-            self._show(partial(self._status.forget, summaries[version]))
-        if self._up:  # else they are still there, and tried again later
-            self._published -= stale
+        unused = self._published - in_use
+        for version in unused:
+            self._try(partial(self._drop_adapter, summaries[version]))
+        if self._up:  # else they are still there, and are dropped later
+            self._published -= unused
 
-    def farewell(
-        self, finish: FinishRun, state: CoordinatorState, latest: VersionSummary, stop: Flag
+    def publish_end(
+        self, finish: FinishRun, state: CoordinatorState, newest: VersionSummary, stop: Flag
     ) -> None:
-        """Show how the run ended; a store out of reach is tried again, until `stop` is set."""
+        """Publish how the run ended; a lost store is tried again, until `stop` is set."""
         status: RunStatus = "failed" if finish.failed else "stopped"
         if finish.complete:
             status = "finished"
-        info = self._info(state, status).model_copy(update={"detail": finish.reason})
-        deadline = time.monotonic() + FAREWELL_S
-        while not self._last(info, state, latest):
+        info = rows.run_info(self._run, state, self._started_at, self._clock())
+        info = info.model_copy(update={"status": status, "detail": finish.reason})
+        deadline = time.monotonic() + END_TIMEOUT_S
+        while not self._end_is_published(info, state, newest):
             if time.monotonic() >= deadline or stop.wait(RETRY_S):
-                self._warn("untold", f"the run is {status}, but no worker can read so: store down")
+                self._warn(
+                    EventKind.UNTOLD, f"the run is {status}, but the store is down: no worker ends"
+                )
                 return
 
-    def _last(self, info: RunInfo, state: CoordinatorState, latest: VersionSummary) -> bool:
+    def _end_is_published(
+        self, info: RunInfo, state: CoordinatorState, newest: VersionSummary
+    ) -> bool:
         try:
-            self._fill(state)
-            self._status.live(info, state, latest)
+            self._restore_if_lost(state)
+            self._put_state(info, state, newest)
         except StoreError as error:
             self._lost(error)
             return False
         return True
 
-    def _show(self, publish: Callable[[], None]) -> None:
-        """Write to the store, unless it is known to be out of reach."""
+    # writing to the store; these raise StoreError
+
+    def _put_state(self, info: RunInfo, state: CoordinatorState, newest: VersionSummary) -> None:
+        self._store.set_info(self._run_id, pack(info))
+        table = rows.client_rows(self._run.plan, state, newest)
+        self._store.put_table(self._run_id, "clients", table)
+
+    def _put_samples(self) -> None:
+        self._store.put_table(self._run_id, "samples", rows.sample_rows(self._samples))
+
+    def _put_version(self, summary: VersionSummary) -> None:
+        self._store.put_blob(self._run_id, self._run.versions.frame(summary.version))
+        self._put_model(summary)
+        self._store.put_summary(self._run_id, summary.version, summary.model_dump_json())
+        self._store.set_version(self._run_id, summary.version)
+        self._published.add(summary.version)
+
+    def _put_model(self, summary: VersionSummary) -> None:
+        model = tasks.current_model(self._run.plan, self._run.template, summary)
+        self._store.set_model(self._run_id, pack(model))
+
+    def _put_membership(self, action: AdmitClient | DismissClient) -> None:
+        self._store.put_membership(self._run_id, *rows.membership(action))
+
+    def _drop_adapter(self, summary: VersionSummary) -> None:
+        self._store.drop_blob(self._run_id, summary.sha256, summary.nbytes)
+
+    # a store that was lost, or has lost what it held
+
+    def _restore_if_lost(self, state: CoordinatorState) -> None:
+        in_use = versions_in_use(self._run.plan, state)
+        if self._up and self._is_intact(state.version, in_use):
+            return
+        self._run.journal.check_epoch()  # a successor's newer pointer must not be replaced
+        self._restore(in_use)
+        if self._up is False:
+            self._warn(EventKind.RESTORED, "the store answers again")
+        elif self._up:
+            self._warn(
+                EventKind.RESTORED, "the store had lost data of this run: published it again"
+            )
+        self._up = True
+
+    def _is_intact(self, version: int, in_use: Set[int]) -> bool:
+        """Whether the store still holds what was published.
+
+        A store may come back empty between two ticks, or without its last second of writes.
+        """
+        if self._store.get_version(self._run_id) != version:
+            return False
+        now = self._clock()
+        if now < self._next_check:
+            return True
+        self._next_check = now + CHECK_S
+        if self._store.get_run(self._run.name) is None:
+            return False
+        digests = self._run.journal.version_digests()
+        return all(self._store.has_blob(self._run_id, digests[each]) for each in in_use)
+
+    def _restore(self, in_use: Set[int]) -> None:
+        """Publish again all that the run directory holds."""
+        store, run_id, journal = self._store, self._run_id, self._run.journal
+        summaries = journal.versions()
+        self._put_samples()
+        for summary in summaries:
+            store.put_summary(run_id, summary.version, summary.model_dump_json())
+        for version in in_use | {summaries[-1].version}:
+            store.put_blob(run_id, self._run.versions.frame(version))
+        for site, receipt in journal.receipts(RESTORED_RECEIPTS):
+            store.put_receipt(run_id, site, receipt)
+        for client in journal.joined_clients():
+            self._put_membership(AdmitClient(client))
+        if store.get_version(run_id) is None:  # else the feed is still there
+            store.append_events(run_id, journal.events(RESTORED_EVENTS))
+        self._put_model(summaries[-1])
+        store.set_version(run_id, summaries[-1].version)
+        store.set_run(self._run.name, run_id)
+        self._published |= in_use
+
+    def _try(self, publish: Callable[[], None]) -> None:
+        """Write to the store, unless it is known to be lost."""
         if not self._up:
             return
         try:
@@ -205,63 +310,15 @@ class Board:
         except StoreError as error:
             self._lost(error)
 
-    def _publish(self, summary: VersionSummary) -> None:
-        self._status.version(summary, self._run.versions.frame(summary.version))
-        self._published.add(summary.version)
-
-    def _fill(self, state: CoordinatorState) -> None:
-        """Fill a store that was out of reach, or has lost what it held."""
-        # Without its pointer it came back empty, maybe between two pulses.
-        if self._up and self._store.get_version(self._run.run_id) is not None:
-            return
-        in_use = in_store(self._run.plan, state)
-        self._status.samples(self._samples)
-        self._status.restore(self._run.journal, self._run.versions, in_use)
-        self._published |= in_use
-        if self._up is False:
-            self._warn("restored", "the store answers again")
-        self._up = True
-
     def _lost(self, error: StoreError) -> None:
         if self._up is not False:
-            self._warn("degraded", f"{error.what}: new tasks wait, updates are still accepted")
+            self._warn(
+                EventKind.DEGRADED, f"{error.what}: new tasks wait, updates are still accepted"
+            )
         self._up = False
 
-    def _warn(self, kind: str, text: str) -> None:
-        self._listen(event_text.to_event(LogEvent("warning", kind, text[:500]), self._clock()))
+    def _warn(self, kind: EventKind, text: str) -> None:
+        self._tell(LogEvent("warning", kind, text[:500]))
 
-    def _info(self, state: CoordinatorState, status: RunStatus | None = None) -> RunInfo:
-        run, plan = self._run, self._run.plan
-        members = state.members(plan)
-        served = [c for c in members.values() if c.site in state.sites]
-        detail = f"{len(served)} of {len(members)} clients served"
-        counts = run.journal.receipt_counts()
-        return RunInfo(
-            run=run.run_id,
-            name=run.name,
-            status=status or _status(state, bool(served)),
-            detail=detail if served else f"waiting for workers: {detail}",
-            version=state.version,
-            total_versions=plan.total_versions,
-            phase=min(plan.phase_of(state.version), len(plan.phases) - 1),
-            phases=tuple(phase.objective for phase in plan.phases),
-            phase_ends=tuple(plan.phase_end(phase) for phase in range(len(plan.phases))),
-            clients=len(members),
-            buffered=len(state.buffer),
-            buffer_size=plan.schedule.buffer,
-            open_tasks=len(state.tasks),
-            accepted=counts.get("accepted", 0),
-            rejected=counts.get("rejected", 0),
-            started_at=self._started,
-            updated_at=self._clock(),
-            max_staleness=plan.schedule.max_staleness,
-            software=run.software,
-        )
-
-
-def _status(state: CoordinatorState, served: bool) -> RunStatus:
-    if state.draining or state.stopping:
-        return "draining"
-    if state.paused:
-        return "paused"
-    return "running" if served else "waiting"
+    def _tell(self, note: LogEvent) -> None:
+        self._on_event(event_text.to_event(note, self._clock()))

@@ -1,8 +1,8 @@
-"""Invites sites, lets them in, and shows them out: the credentials on both servers.
+"""Credentials of invited sites on RabbitMQ and Redis: invite, admit, restore, revoke.
 
-A token's secret can only ask the store to join. The worker makes the password that it will use;
-here its hashes become the site's users, once. So a token that was used, or leaked afterwards, is
-worth nothing, and nobody but the site ever had its password.
+The secret of a join token can only ask the store to join. The worker makes the password that it
+will use; here the password's hashes become the site's users, once. So a token that was used, or
+that leaks afterwards, is worth nothing, and nobody but the site ever had its password.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from pydantic import ValidationError
 
-from broker.rabbit.management import ManagementApi, permission
+from broker.rabbit.management import Account, ManagementApi, permission
 from common.clock import Clock
 from common.errors import BrokerError, StoreError
 from common.protocol.invitation import (
@@ -27,6 +27,7 @@ from common.protocol.invitation import (
     new_secret,
     store_hash,
 )
+from common.protocol.kinds import EventKind
 from common.protocol.naming import join_user, site_user
 from common.store import acl
 from common.store.store import Store
@@ -34,13 +35,15 @@ from coordinator.core.events import LogEvent
 from coordinator.ingest.ingest import Allowance
 from coordinator.sites.registry import InvitedSite, SiteRegistry, Token
 
-LOOK_S = 60.0  # whether RabbitMQ still knows every site: it forgets only with its disk
-RETRY_S = 15.0  # after a server that refused or did not answer
+CHECK_S = 60.0
+"""Seconds from one check of RabbitMQ's users to the next."""
+RETRY_S = 15.0
+"""Seconds to wait after a server that refused or did not answer."""
 
 
 @dataclass(frozen=True)
 class InvitationTerms:
-    """What an invitation offers: how long, where, and what the site may bring."""
+    """Terms of an invitation: how long it holds, the servers, the limits of the site."""
 
     hours: float
     broker: str
@@ -51,36 +54,41 @@ class InvitationTerms:
 
 
 class SiteAccess:
-    """The sites of one federation, on its file and on both servers."""
+    """Access of one federation's invited sites: in the registry and on both servers."""
 
     def __init__(
         self, name: str, sites: SiteRegistry, management: ManagementApi, store: Store, clock: Clock
     ) -> None:
-        """Nothing is read or written yet.
+        """Store the arguments; nothing is read or written yet.
 
         Args:
-            name: Of the runs.
-            sites: The file.
-            management: As an administrator.
-            store: As a user who may make users.
+            name: The name of the runs.
+            sites: The registry of invited sites.
+            management: RabbitMQ's management API, as an administrator.
+            store: The store, as a user who may make users.
             clock: Seconds since the epoch.
         """
         self._name, self._sites = name, sites
         self._management, self._store, self._clock = management, store, clock
-        self._looked = self._failed = 0.0
-        self._trouble = ""
+        self._checked_at = self._failed_at = 0.0
+        self._failure = ""
 
-    # said by an operator
+    # for operators
 
     def invite(self, site: str, terms: InvitationTerms, *, again: bool) -> Invitation:
-        """Make a token for a site.
+        """Make a join token for a site.
+
+        Args:
+            site: The name of the site.
+            terms: What the invitation offers.
+            again: Replace the token of a site that was invited before.
 
         Raises:
-            JoinError: The name is taken, and `again` was not said.
+            JoinError: The name is taken, and `again` is False.
             BrokerError: The management API, which joining needs, does not work.
             StoreError: The store is out of reach, or makes no users.
         """
-        self._management.users()  # found out now, not when the site is waiting
+        self._management.users()  # fails now rather than when the site waits
         now, secret = self._clock(), new_secret()
         expires_at = now + terms.hours * 3600
         invited = InvitedSite(site, "invited", terms.max_clients, terms.max_rows, "", "", "", now)
@@ -89,7 +97,7 @@ class SiteAccess:
         replaced = self._sites.invite(invited, token, again=again)
         if replaced is not None:
             acl.revoke(self._store, join_user(replaced.token_id))
-        self._open_door(token)
+        self._grant_join(token)
         return Invitation(
             token_id=token.token_id,
             site=site,
@@ -102,16 +110,16 @@ class SiteAccess:
         )
 
     def revoke(self, site: str) -> InvitedSite:
-        """End a site's access at once, connections included; returns what it was.
+        """End a site's access at once, connections included; return its previous entry.
 
-        What it sent before stays in the model: averages cannot be taken apart.
+        What the site sent before stays in the model: averages cannot be taken apart.
 
         Raises:
             JoinError: No such site takes part.
-            BrokerError: RabbitMQ could not be told; the store and the file were.
-            StoreError: The store could not be told; the file was.
+            BrokerError: RabbitMQ could not be changed; the store and the registry were.
+            StoreError: The store could not be changed; the registry was.
         """
-        was = self._sites.revoke(site, self._clock())
+        previous = self._sites.revoke(site, self._clock())
         user = site_user(self._name, site)
         acl.revoke(self._store, user)
         for token in self._sites.tokens():
@@ -119,48 +127,54 @@ class SiteAccess:
                 reason = f"site {site} was revoked on {format_time(self._clock())}"
                 self._answer(token, JoinAnswer(state="revoked", reason=reason))
         self._management.delete_user(user)
-        return was
+        return previous
 
-    # asked by the coordinator, at every pulse
+    # for the coordinator, at every tick
 
-    def active(self) -> Mapping[str, Allowance]:
-        """What each site that has joined may bring."""
+    def allowances(self) -> Mapping[str, Allowance]:
+        """Return the limits of each site that has joined, by name."""
         joined = (site for site in self._sites.all() if site.state == "joined")
         return MappingProxyType(
             {site.name: Allowance(site.max_clients, site.max_rows) for site in joined}
         )
 
-    def user(self, site: str) -> str:
-        """The broker's user of a site."""
+    def broker_user(self, site: str) -> str:
+        """Return the name of a site's broker user."""
         return site_user(self._name, site)
 
-    def pulse(self) -> list[LogEvent]:
-        """Answer who asks to join, and give the servers back the users that they have lost."""
+    def poll(self) -> list[LogEvent]:
+        """Answer requests to join, and restore users that the servers have lost.
+
+        Returns:
+            Events about what was done. A server that fails is an event too, not an error.
+        """
         now = self._clock()
-        if now - self._failed < RETRY_S or not self._sites.all():
+        if now - self._failed_at < RETRY_S or not self._sites.all():
             return []
         try:
-            notes = [note for token in self._sites.tokens() for note in self._attend(token, now)]
-            self._restore(now)
+            tokens = self._sites.tokens()
+            events = [event for token in tokens for event in self._check_token(token, now)]
+            events += self._restore(now)
         except (BrokerError, StoreError) as error:
-            self._failed = now
-            if error.what == self._trouble:
+            self._failed_at = now
+            if error.what == self._failure:
                 return []
-            self._trouble = error.what
-            return [LogEvent("warning", "sites", f"invited sites have to wait: {error}"[:500])]
-        self._trouble = ""
-        return notes
+            self._failure = error.what
+            return [
+                LogEvent("warning", EventKind.SITES, f"invited sites have to wait: {error}"[:500])
+            ]
+        self._failure = ""
+        return events
 
-    def _attend(self, token: Token, now: float) -> list[LogEvent]:
+    def _check_token(self, token: Token, now: float) -> list[LogEvent]:
         if token.answer:
             return []
-        # Before its request is looked at: who asked in time cannot be told from who did not.
+        # Before its request is read: whether that was made in time cannot be seen from it.
         if now >= token.expires_at:
-            reason = (
-                f"the join token of site {token.site} expired on {format_time(token.expires_at)}"
-            )
+            expired = format_time(token.expires_at)
+            reason = f"the join token of site {token.site} expired on {expired}"
             self._answer(token, JoinAnswer(state="expired", reason=reason))
-            return [LogEvent("info", "sites", f"{reason}: nobody joined with it")]
+            return [LogEvent("info", EventKind.SITES, f"{reason}: nobody joined with it")]
         raw = self._store.get_join_request(token.token_id)
         return [] if raw is None else self._admit(token, raw, now)
 
@@ -174,10 +188,10 @@ class SiteAccess:
             text = f"it speaks protocol {request.protocol}, this federation {PROTOCOL}"
             return self._refuse(token, digest, f"{text}: install the coordinator's fccl there")
         user = site_user(self._name, token.site)
-        again = user in self._management.users()
+        known = user in self._management.users()
         self._management.put_user(user, request.broker_hash, permission(self._name, token.site))
         acl.grant(self._store, user, acl.site_rules(self._name, token.site, request.store_hash))
-        if again:  # its old credentials end here
+        if known:  # the site's old credentials end here
             self._management.disconnect(user)
             acl.disconnect(self._store, user)
         self._sites.join(token, request.broker_hash, request.store_hash, request.host, now)
@@ -185,47 +199,75 @@ class SiteAccess:
         reason = f"the join token of site {token.site} was used{where}"
         self._answer(token, JoinAnswer(state="admitted", request=digest, reason=reason))
         text = f"site {token.site} has joined from {request.host} ({request.software})"
-        return [LogEvent("info", "sites", text[:500])]
+        return [LogEvent("info", EventKind.SITES, text[:500])]
 
-    def _refuse(self, token: Token, digest: str, why: str) -> list[LogEvent]:
-        reason = f"site {token.site} cannot join: {why}"[:500]
-        # Not written down as an answer: the same token may be tried again with the right software.
-        told = JoinAnswer(state="refused", request=digest, reason=reason)
-        if self._store.get_join_answer(token.token_id) == (raw := told.model_dump_json().encode()):
+    def _refuse(self, token: Token, digest: str, cause: str) -> list[LogEvent]:
+        """Refuse a request; the same token may be tried again with the right software.
+
+        So the answer is not recorded in the registry.
+        """
+        reason = f"site {token.site} cannot join: {cause}"[:500]
+        answer = JoinAnswer(state="refused", request=digest, reason=reason)
+        raw = answer.model_dump_json().encode()
+        if self._store.get_join_answer(token.token_id) == raw:
             return []
         self._store.put_join_answer(token.token_id, raw)
-        return [LogEvent("warning", "sites", reason)]
+        return [LogEvent("warning", EventKind.SITES, reason)]
 
     def _answer(self, token: Token, answer: JoinAnswer) -> None:
-        """Tell the holder of a token, who from now on can only read that."""
+        """Answer the holder of a token, who from now on can only read that."""
         text = answer.model_dump_json()
         self._store.put_join_answer(token.token_id, text.encode())
         rules = acl.join_rules(token.token_id, token.secret_hash, used=True)
         acl.grant(self._store, join_user(token.token_id), rules)
         self._sites.answer(token.token_id, text)
 
-    def _restore(self, now: float) -> None:
+    # users that the servers have lost
+
+    def _restore(self, now: float) -> list[LogEvent]:
+        joined = [site for site in self._sites.all() if site.state == "joined"]
+        restored = [("Redis", name) for name in self._restore_store_users(joined)]
+        if joined and now - self._checked_at >= CHECK_S:
+            restored += [("RabbitMQ", name) for name in self._restore_broker_users(joined)]
+            self._checked_at = now
+        return [
+            LogEvent(
+                "warning",
+                EventKind.SITES,
+                f"{server} had lost the user of site {name}: restored it",
+            )
+            for server, name in restored
+        ]
+
+    def _restore_store_users(self, joined: list[InvitedSite]) -> list[str]:
+        """Restore the users of tokens and sites; return the sites whose user was missing."""
         known = acl.users(self._store)
         for token in self._sites.tokens():
             if join_user(token.token_id) not in known:
-                self._open_door(token)
-        joined = [site for site in self._sites.all() if site.state == "joined"]
-        for site in joined:
-            user = site_user(self._name, site.name)
-            if user not in known:
-                rules = acl.site_rules(self._name, site.name, site.store_hash)
-                acl.grant(self._store, user, rules)
-        if not joined or now - self._looked < LOOK_S:
-            return
-        known = self._management.users()
-        for site in joined:
-            user = site_user(self._name, site.name)
-            if user not in known:
-                allowed = permission(self._name, site.name)
-                self._management.put_user(user, site.broker_hash, allowed)
-        self._looked = now
+                self._grant_join(token)
+        missing = [site for site in joined if site_user(self._name, site.name) not in known]
+        for site in missing:
+            rules = acl.site_rules(self._name, site.name, site.store_hash)
+            acl.grant(self._store, site_user(self._name, site.name), rules)
+        return [site.name for site in missing]
 
-    def _open_door(self, token: Token) -> None:
+    def _restore_broker_users(self, joined: list[InvitedSite]) -> list[str]:
+        """Restore what RabbitMQ has lost of the sites' users; return the sites concerned.
+
+        A RabbitMQ that is killed while a site joins can come back with the user and without its
+        permissions, or with an older password.
+        """
+        accounts = self._management.accounts()
+        restored = []
+        for site in joined:
+            user, allowed = site_user(self._name, site.name), permission(self._name, site.name)
+            if accounts.get(user) != Account(site.broker_hash, allowed):
+                self._management.put_user(user, site.broker_hash, allowed)
+                restored.append(site.name)
+        return restored
+
+    def _grant_join(self, token: Token) -> None:
+        """Let the holder of a token ask to join, or read the answer that it was given."""
         if token.answer:
             self._store.put_join_answer(token.token_id, token.answer.encode())
         rules = acl.join_rules(token.token_id, token.secret_hash, used=bool(token.answer))

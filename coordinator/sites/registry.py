@@ -1,8 +1,8 @@
-"""The invited sites of a federation: a small SQLite file beside its run directories.
+"""Registry of a federation's invited sites: a small SQLite file beside its run directories.
 
 `fccl invite` and `fccl revoke` write it, and so does the coordinator when a site joins. It holds
-hashes of passwords, never a password: what the servers have lost can be given to them again.
-Sites outlive a run: the next one of the same name serves them too.
+hashes of passwords, never a password, so that users which the servers have lost can be restored.
+Sites outlive a run: the next run of the same name serves them too.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SiteState = Literal["invited", "joined", "revoked"]
 
 @dataclass(frozen=True)
 class InvitedSite:
-    """A site, what it may bring, and the hashes of its credentials once it has joined."""
+    """A site, its limits, and the hashes of its credentials once it has joined."""
 
     name: str
     state: SiteState
@@ -48,7 +48,10 @@ class InvitedSite:
 
 @dataclass(frozen=True)
 class Token:
-    """A site's newest token. `answer` is the JSON that its holder was answered; empty: not yet."""
+    """Newest join token of a site.
+
+    `answer` is the JSON text that its holder was answered; empty before that.
+    """
 
     token_id: str
     site: str
@@ -58,41 +61,41 @@ class Token:
 
 
 class SiteRegistry:
-    """The file. Every method opens it anew: several processes share it."""
+    """The registry file. Several processes share it, so every method opens it anew."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def find(self, name: str) -> InvitedSite | None:
-        """A site, if it was ever invited."""
+        """Return the entry of a site, None if it was never invited."""
         return next((site for site in self.all() if site.name == name), None)
 
     def all(self) -> list[InvitedSite]:
-        """Every site that was ever invited, in that order; none where there is no file."""
+        """Return all sites that were ever invited, in that order; none if there is no file."""
         if not self.path.exists():
             return []
         with self._open() as db:
             return [InvitedSite(*row) for row in db.execute("SELECT * FROM site ORDER BY rowid")]
 
     def tokens(self) -> list[Token]:
-        """The newest token of each site."""
+        """Return the newest token of each site."""
         if not self.path.exists():
             return []
         with self._open() as db:
             return [Token(*row) for row in db.execute("SELECT * FROM token ORDER BY rowid")]
 
     def invite(self, site: InvitedSite, token: Token, *, again: bool) -> Token | None:
-        """Write an invitation down; returns the token of the site that it replaces, if any.
+        """Record an invitation; return the token of the site that it replaces, if any.
 
-        A site that has joined goes on with its old credentials until the new token is used.
+        A site that has joined keeps its old credentials until the new token is used.
 
         Args:
-            site: In state `invited`.
+            site: The site, in state `invited`.
             token: Its token.
-            again: Whether the site may be known already.
+            again: Whether the site may be in the registry already.
 
         Raises:
-            JoinError: The name is taken, and `again` was not said.
+            JoinError: The name is taken, and `again` is False.
             RunError: The file cannot be written.
         """
         with self._open() as db:
@@ -100,7 +103,7 @@ class SiteRegistry:
             known = InvitedSite(*row) if row else None
             if known is not None and not again:
                 raise JoinError(
-                    f"site {site.name} is taken: {_told(known)}",
+                    f"site {site.name} is taken: {_describe(known)}",
                     f"choose another name, or `fccl invite {site.name} --again` for a new token",
                 )
             old = db.execute("SELECT * FROM token WHERE site = ?", (site.name,)).fetchone()
@@ -118,7 +121,7 @@ class SiteRegistry:
             return Token(*old) if old else None
 
     def join(self, token: Token, broker_hash: str, store_hash: str, host: str, now: float) -> None:
-        """A site has credentials of its own from now on."""
+        """Record that a site has joined, with the hashes of its passwords."""
         with self._open() as db:
             db.execute(
                 "UPDATE site SET state = 'joined', broker_hash = ?, store_hash = ?, host = ?,"
@@ -127,12 +130,12 @@ class SiteRegistry:
             )
 
     def answer(self, token_id: str, answer: str) -> None:
-        """What the holder of a token was told."""
+        """Record what the holder of a token was answered."""
         with self._open() as db:
             db.execute("UPDATE token SET answer = ? WHERE token_id = ?", (answer, token_id))
 
     def revoke(self, name: str, now: float) -> InvitedSite:
-        """A site's credentials are void from now on; returns how it was.
+        """Record that a site is revoked; return its entry from before.
 
         Raises:
             JoinError: No such site was invited, or it was revoked before.
@@ -142,7 +145,7 @@ class SiteRegistry:
             known = ", ".join(each.name for each in self.all()) or "none"
             raise JoinError(f"no site {name} was invited", f"invited: {known}")
         if site.state == "revoked":
-            raise JoinError(f"site {name} is out already: {_told(site)}")
+            raise JoinError(f"site {name} was revoked already: {_describe(site)}")
         with self._open() as db:
             db.execute(
                 "UPDATE site SET state = 'revoked', broker_hash = '', store_hash = '',"
@@ -153,7 +156,7 @@ class SiteRegistry:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        """The database, in one transaction."""
+        """Open the database for one transaction."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if not self.path.exists():
@@ -165,11 +168,11 @@ class SiteRegistry:
                     yield db
         except (OSError, sqlite3.Error) as error:
             raise RunError(
-                f"the sites in {self.path} cannot be read or written ({error})",
-                "see to its permissions and the disk",
+                f"the registry of sites {self.path} cannot be read or written ({error})",
+                "check the file's permissions and the disk",
             ) from None
 
 
-def _told(site: InvitedSite) -> str:
+def _describe(site: InvitedSite) -> str:
     where = f" at {site.host}" if site.state == "joined" and site.host else ""
     return f"{site.state}{where} on {format_time(site.changed_at)}"

@@ -322,7 +322,9 @@ class Journal:
                 task = action.update
                 self._settle(task.task_id, task.attempt, "accepted", "", now)
             case CloseTask():
-                self._settle(action.task_id, action.attempt, "rejected", action.reason, now)
+                self._settle(
+                    action.task_id, action.attempt, "rejected", action.rejection.reason, now
+                )
             case CommitVersion():
                 self._put_version(summaries[action.version])
                 done = [(action.version, part.update.task_id) for part in action.parts]
@@ -380,7 +382,7 @@ class Journal:
         self._db.execute("INSERT INTO version VALUES (?, ?)", row)
 
     def _put_client(self, client_id: str, client: ClientState) -> None:
-        last = client.last.model_dump_json() if client.last else None
+        last = client.last_stats.model_dump_json() if client.last_stats else None
         row = (client_id, client.issued, client.participation, client.strikes, last)
         self._db.execute(
             "INSERT INTO client VALUES (?, ?, ?, ?, ?) ON CONFLICT (client_id) DO UPDATE SET"

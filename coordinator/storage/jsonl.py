@@ -1,6 +1,7 @@
-"""`progress.jsonl` and `client_metrics.jsonl`: the journal for people with grep and pandas.
+"""`progress.jsonl` and `client_metrics.jsonl`: figures of a run for grep and pandas.
 
-Derived from the journal: whatever a crash kept from being appended is appended at the next start.
+Derived from the journal: lines that a crash kept from being appended are appended at the next
+start.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ PROGRESS = "progress.jsonl"
 CLIENT_METRICS = "client_metrics.jsonl"
 
 
-class Ledger:
+class JsonlFiles:
     """The two files of one run directory."""
 
     def __init__(self, directory: Path) -> None:
@@ -24,24 +25,21 @@ class Ledger:
         self._metrics = directory / CLIENT_METRICS
 
     def catch_up(self, journal: Journal) -> None:
-        """Append a line for every version and update that is journaled and not yet there.
+        """Append a line for every journaled version and update that has none yet.
 
-        Fenced: a coordinator that was paused and replaced would else append its successor's lines
-        a second time.
+        Fenced: otherwise a coordinator that was paused and replaced would append its successor's
+        lines a second time.
 
         Raises:
             FencedError: Another coordinator owns the run.
         """
         with journal.fenced():
-            self._catch_up(journal)
-
-    def _catch_up(self, journal: Journal) -> None:
-        self._append_progress(journal.versions(after=_last(read_jsonl(self._progress))))
-        there = read_jsonl(self._metrics)
-        last = _last(there)
-        # A crash may have cut the last version's lines short: it is looked at again.
-        known = {str(line["task_id"]) for line in there if line["version"] == last}
-        self._append_metrics(journal.versions(after=last - 1), known)
+            self._append_progress(journal.versions(after=_last_version(read_jsonl(self._progress))))
+            written = read_jsonl(self._metrics)
+            last = _last_version(written)
+            # A crash may have cut the last version's lines short: it is gone through again.
+            known = {str(line["task_id"]) for line in written if line["version"] == last}
+            self._append_metrics(journal.versions(after=last - 1), known)
 
     def _append_progress(self, summaries: list[VersionSummary]) -> None:
         lines = ({**s.fields(), "updates": [u.task_id for u in s.updates]} for s in summaries)
@@ -57,6 +55,6 @@ class Ledger:
             append_jsonl(self._metrics, lines)
 
 
-def _last(lines: Sequence[Mapping[str, object]]) -> int:
-    """The version of the last line, -1 if there is none."""
+def _last_version(lines: Sequence[Mapping[str, object]]) -> int:
+    """Return the version of the last line, -1 if there is none."""
     return int(str(lines[-1]["version"])) if lines else -1

@@ -24,8 +24,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from common.config import config as configuration
-from common.config.config import FederationConfig, SamplesConfig, without_hub
+from common.config import loader, toml_writer
+from common.config.config import FederationConfig, SamplesConfig
+from common.config.loader import apply_offline
 from common.errors import ConfigError, RunError
 from common.files import sync_path, sync_tree
 from common.protocol.fields import RowKind
@@ -235,7 +236,7 @@ def saved_config(directory: Path) -> FederationConfig:
     path = directory / "federation.toml"
     if not path.exists():
         raise RunError(f"{directory} holds no run", "name a directory under runs/")
-    return configuration.load(path, {})
+    return loader.load(path, {})
 
 
 def with_recorded_offline_choice(config: FederationConfig, directory: Path) -> FederationConfig:
@@ -246,7 +247,7 @@ def with_recorded_offline_choice(config: FederationConfig, directory: Path) -> F
     """
     if not config.offline:
         return config
-    without = without_hub(config)
+    without = apply_offline(config)
     given, changed = _keys(config), _keys(without)
     saved = _keys(saved_config(directory))
     decisive = [key for key, value in changed.items() if given.get(key) != value]
@@ -272,7 +273,7 @@ def _as_run(config: FederationConfig) -> str:
     Nor with [offline]: whether that holds is decided by now.
     """
     kept = config.model_copy(update={name: type(getattr(config, name))() for name in _OF_A_START})
-    return configuration.dump(kept)
+    return toml_writer.dump(kept)
 
 
 def _same(config: FederationConfig, directory: Path) -> None:

@@ -1,4 +1,4 @@
-"""`samples.jsonl` of a run directory: appended to as versions answer, shown through the store."""
+"""`samples.jsonl` of a run directory: what versions answered to held-out prompts."""
 
 from __future__ import annotations
 
@@ -11,29 +11,36 @@ from common.run_directory import samples
 from coordinator.storage.journal import Journal
 
 
-class Samples:
-    """What versions have said of held-out rows."""
+class SamplesFile:
+    """The file, and its content in memory."""
 
     def __init__(self, directory: Path) -> None:
-        """Read what is there.
+        self._directory = directory
+        self.answers: tuple[SampleAnswer, ...] = ()
+        """All answers, oldest first; empty before `read`."""
+
+    @property
+    def displayed(self) -> tuple[SampleAnswer, ...]:
+        """The answers that viewers get."""
+        return samples.shown(self.answers)
+
+    def read(self) -> None:
+        """Read the file.
 
         Raises:
             RunError: The file is damaged.
         """
-        self._path = directory / samples.FILE
-        self.all = samples.read(directory)
+        self.answers = samples.read(self._directory)
 
-    @property
-    def shown(self) -> tuple[SampleAnswer, ...]:
-        """Those that viewers get."""
-        return samples.shown(self.all)
+    def append(self, journal: Journal, answers: Sequence[SampleAnswer]) -> None:
+        """Append answers.
 
-    def add(self, journal: Journal, found: Sequence[SampleAnswer]) -> None:
-        """Append; fenced, for a coordinator that was replaced must not write among others' lines.
+        Fenced: a coordinator that was replaced must not write among its successor's lines.
 
         Raises:
             FencedError: Another coordinator owns the run.
         """
         with journal.fenced():
-            append_jsonl(self._path, (sample.fields() for sample in found))
-        self.all = (*self.all, *found)
+            lines = (answer.fields() for answer in answers)
+            append_jsonl(self._directory / samples.FILE, lines)
+        self.answers = (*self.answers, *answers)

@@ -61,15 +61,6 @@ def load_encoder(path: Path, labels: Sequence[str], device: torch.device, seed: 
     return _load(path, AutoModelForSequenceClassification, fields, device, seed)
 
 
-def load_backbone(path: Path, device: torch.device) -> LoadedModel:
-    """Load an encoder without a head.
-
-    Raises:
-        ModelError: The files do not make an encoder with a tokenizer.
-    """
-    return _load(path, AutoModel, {}, device, seed=0)
-
-
 def load_whole(path: Path, device: torch.device) -> LoadedModel:
     """Load an encoder with the head that its checkpoint has: of a classifier, a masked LM, or none.
 

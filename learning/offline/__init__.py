@@ -1,1 +1,1 @@
-"""Small base models made on the spot, where no hub can be reached."""
+"""Small base models trained on this machine, for places where no hub can be reached."""

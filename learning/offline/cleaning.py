@@ -1,11 +1,11 @@
-"""Plain English out of docstrings, manuals and read-me files.
+"""Extraction of plain English from docstrings, manuals and read-me files.
 
 Documentation is prose mixed with code, tables, parameter lists and markup. A base model that is to
-be fine-tuned on sentences should learn from sentences, so that each text is cut into paragraphs,
-its markup is taken off, and only paragraphs that read as English remain.
+be fine-tuned on sentences should learn from sentences, so each text is cut into paragraphs, its
+markup is removed, and only paragraphs that read as English remain.
 
-In the data path: `learning/offline/corpus` gathers raw texts, this file turns each into paragraphs,
-`learning/offline/made` trains the offline base model on them.
+In the data path: `learning.offline.corpus` gathers raw texts, `paragraphs` cleans each, and
+`learning.offline.training_texts` chooses among them.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _COMMON = frozenset(_COMMON_WORDS.split())
 _REPLACED = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "–": "-", "—": "-"})
 
 
-def _unmarked(paragraph: str) -> str:
-    """The paragraph on one line, without reStructuredText, Markdown or HTML markup."""
+def _without_markup(paragraph: str) -> str:
+    """Return a paragraph on one line, without reStructuredText, Markdown or HTML markup."""
     text = paragraph.translate(_REPLACED)
     for pattern in (_ROLE, _RST_LINK, _LINK):
         text = pattern.sub(r"\1", text)
@@ -45,13 +45,13 @@ def _unmarked(paragraph: str) -> str:
 
 
 def plainness(sentence: str) -> float:
-    """How much a sentence reads as English: the share of its words that every text uses, 0..1."""
+    """Return how much a sentence reads as English: its share of very common words, 0 to 1."""
     words = _WORD.findall(sentence.lower())
     return sum(word in _COMMON for word in words) / len(words) if words else 0.0
 
 
 def _readable(sentence: str) -> bool:
-    """Whether a sentence is whole, free of code, and made of words."""
+    """Return whether a sentence is whole, free of code, and made of words."""
     words = sentence.split()
     return (
         4 <= len(words) <= 60
@@ -65,22 +65,22 @@ def _readable(sentence: str) -> bool:
 
 
 def sentences(text: str) -> list[str]:
-    """Cut one paragraph into sentences, by full stops that a capital follows."""
+    """Split one paragraph into sentences, at full stops that a capital follows."""
     return [part.strip() for part in _SENTENCE.split(text) if part.strip()]
 
 
 def paragraphs(text: str) -> list[str]:
-    """The English paragraphs of a text in the form of documentation.
+    """Return the English paragraphs of a documentation text.
 
-    Code blocks, doctests, tables, headings and parameter lists go; of the rest, the runs of
-    sentences that hold no code stay, each run a paragraph of its own.
+    Code blocks, doctests, tables, headings and parameter lists are dropped. Of the rest, each run
+    of consecutive sentences without code becomes a paragraph.
     """
     found: list[str] = []
     for block in re.split(r"\n\s*\n", text):
         if len(block) < 20 or ">>>" in block or block.startswith(("    ", "\t")):
             continue
         run: list[str] = []
-        for sentence in sentences(_unmarked(_LIST.sub("", block.strip()))):
+        for sentence in sentences(_without_markup(_LIST.sub("", block.strip()))):
             if _readable(sentence):
                 run.append(sentence)
             elif run:

@@ -1,11 +1,11 @@
-"""Which tokens keep company with which: counted over the whole text, and made into embeddings.
+"""Statistics of which tokens occur near each other, made into embeddings.
 
-The counterpart of `learning/offline/bigrams` for an encoder, which looks to both sides. Positive
+The counterpart of `learning.offline.bigrams` for an encoder, which reads to both sides. Positive
 pointwise mutual information in a window, smoothed and factored (Levy, Goldberg and Dagan 2015,
-"Improving distributional similarity with lessons learned from word embeddings"), puts words of like
-use close to each other before the first training step.
+"Improving distributional similarity with lessons learned from word embeddings"), puts words of
+similar use close to each other before the first training step.
 
-In the data path: `learning/offline/masked` starts from what `embed` returns.
+In the data path: `learning.offline.encoder_pretraining` starts from what `embed` returns.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ import torch
 from torch import Tensor
 
 _WINDOW = 4  # tokens to each side; a pair at distance k counts 1 / k
-_SMOOTHING = 0.75  # power of the context's frequency: rare contexts say too much otherwise
-_SPARE = 20  # dimensions more than asked for, which make the random projection exact enough
+_SMOOTHING = 0.75  # power of the context's frequency; otherwise rare contexts weigh too much
+_SPARE = 20  # extra dimensions, which make the random projection exact enough
 
 
-def count_cooccurrences(stream: Tensor, pieces: int) -> Tensor:
+def count_cooccurrences(stream: Tensor, vocab_size: int) -> Tensor:
     """Count the pairs of a token stream (int64, (N,)) within the window; sparse, (V, V)."""
     near = range(1, min(_WINDOW, len(stream) - 1) + 1)
-    keys = torch.cat([stream[:-k] * pieces + stream[k:] for k in near])
+    keys = torch.cat([stream[:-k] * vocab_size + stream[k:] for k in near])
     weights = torch.cat([torch.full((len(stream) - k,), 1.0 / k) for k in near])
     pairs, place = torch.unique(keys, return_inverse=True)
     counts = torch.zeros(len(pairs)).index_add_(0, place, weights)
-    left, right = pairs // pieces, pairs % pieces
+    left, right = pairs // vocab_size, pairs % vocab_size
     both = torch.stack((torch.cat((left, right)), torch.cat((right, left))))
-    return _sparse(both, counts.repeat(2), pieces).coalesce()
+    return _sparse(both, counts.repeat(2), vocab_size).coalesce()
 
 
 def positive_pmi(counts: Tensor) -> Tensor:
-    """Positive pointwise mutual information, in nats, of counted pairs; sparse, (V, V)."""
+    """Return positive pointwise mutual information of counted pairs, in nats; sparse, (V, V)."""
     (token, context), pairs = counts.indices(), counts.values()
     often = torch.zeros(counts.shape[0]).index_add_(0, token, pairs)  # (V,)
     expected = often**_SMOOTHING / (often**_SMOOTHING).sum()
@@ -40,19 +40,21 @@ def positive_pmi(counts: Tensor) -> Tensor:
     return _sparse(counts.indices()[:, kept], gain[kept], counts.shape[0]).coalesce()
 
 
-def embed(stream: Tensor, pieces: int, width: int) -> Tensor:
-    """Embeddings of unit length, or zero for a token that does not occur; float32, (V, width).
+def embed(stream: Tensor, vocab_size: int, width: int) -> Tensor:
+    """Return embeddings of unit length, or zero for a token that does not occur.
+
+    The result is float32, (V, width). Draws from torch's global generator.
 
     Args:
-        stream: Token ids, int64, (N,), below `pieces`.
-        pieces: Size V of the vocabulary, at least `width`.
-        width: Dimensions. Draws from torch's global generator.
+        stream: Token ids, int64, (N,), below `vocab_size`.
+        vocab_size: V; at least `width`.
+        width: Number of dimensions.
     """
-    known = positive_pmi(count_cooccurrences(stream, pieces))
-    rank = min(width + _SPARE, pieces)
+    known = positive_pmi(count_cooccurrences(stream, vocab_size))
+    rank = min(width + _SPARE, vocab_size)
     left, strength, _ = torch.svd_lowrank(known, q=rank, niter=3)
     found = (left * strength.sqrt())[:, :width]
-    present = torch.bincount(stream, minlength=pieces) > 0
+    present = torch.bincount(stream, minlength=vocab_size) > 0
     found = torch.where(present[:, None], found - found[present].mean(0), 0.0)
     return torch.nn.functional.normalize(found)
 

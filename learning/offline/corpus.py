@@ -1,11 +1,11 @@
-"""English that every Python machine already holds, found without importing anything.
+"""The English text that every Python machine already holds, found without importing anything.
 
-Docstrings of the standard library and of installed packages, the manual's topics in `pydoc_data`,
-and the read-me texts of installed distributions. Sources are parsed, never run: a corpus must not
-depend on what an import does.
+Docstrings and comments of the standard library and of installed packages, the manual's topics in
+`pydoc_data`, and the read-me texts of installed distributions. Sources are parsed, never run: a
+corpus must not depend on what an import does.
 
-In the data path: `learning/offline/made` trains the offline base model on this text, so that
-fine-tuning means something on a machine that reaches no hub.
+In the data path: the offline base models are trained on this text, so that fine-tuning means
+something on a machine that reaches no hub. Next: `learning.offline.training_texts`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from learning.offline.cleaning import paragraphs
 
 STDLIB = "python"
-"""The standard library, where a list of packages names it."""
+"""Stands for the standard library in a list of packages."""
 
 PACKAGES = (
     STDLIB, "numpy", "sklearn", "matplotlib", "peft", "pydantic", "click", "hypothesis", "joblib",
@@ -41,14 +41,14 @@ _Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 @dataclass(frozen=True)
 class Passage:
-    """One cleaned paragraph, and the dotted or distribution name that it tells about."""
+    """One cleaned paragraph, and the dotted or distribution name that it is about."""
 
     subject: str
     text: str
 
 
 def docstrings(source: str) -> Iterator[tuple[str, str]]:
-    """The (name, docstring) pairs of a Python source; none if it does not parse."""
+    """Yield the (name, docstring) pairs of a Python source; none if it does not parse."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid escapes in other people's strings
@@ -64,20 +64,20 @@ def docstrings(source: str) -> Iterator[tuple[str, str]]:
 
 
 def comments(source: str) -> Iterator[tuple[str, str]]:
-    """The blocks of comment lines of a Python source; what people tell each other in passing."""
+    """Yield the blocks of comment lines of a Python source, as (subject, text) pairs."""
     for block in _COMMENTS.findall(source):
         yield "this", "\n".join(line.strip().lstrip("#").strip() for line in block.splitlines())
 
 
 def _sources(root: Path) -> Iterator[str]:
-    """The readable Python sources under a folder, in a fixed order, tests left out."""
+    """Yield the readable Python sources under a folder in a fixed order, without tests."""
     for path in sorted(root.rglob("*.py")):
         if _SKIPPED.isdisjoint(path.relative_to(root).parts) and path.stat().st_size <= _MAX_FILE:
             yield path.read_text(encoding="utf-8", errors="ignore")
 
 
 def _topics(stdlib: Path) -> Iterator[tuple[str, str]]:
-    """The language manual that `help()` prints: a module that assigns one dict of texts."""
+    """Yield the language manual that `help()` prints: a module that assigns one dict of texts."""
     path = stdlib / "pydoc_data" / "topics.py"
     if not path.is_file():
         return
@@ -89,7 +89,7 @@ def _topics(stdlib: Path) -> Iterator[tuple[str, str]]:
 
 
 def _descriptions(site: Path) -> Iterator[tuple[str, str]]:
-    """The (name, long description) of every installed distribution."""
+    """Yield the (name, long description) of every installed distribution."""
     for path in sorted(site.glob("*.dist-info/METADATA")):
         message = HeaderParser().parsestr(path.read_text(encoding="utf-8", errors="ignore"))
         yield str(message["Name"]), str(message.get_payload())
@@ -101,24 +101,24 @@ def _sources_text(root: Path) -> Iterator[tuple[str, str]]:
         yield from comments(source)
 
 
-def passages(packages: tuple[str, ...], done: Callable[[float], None]) -> list[Passage]:
-    """Every distinct English paragraph found on this machine, in a fixed order.
+def passages(packages: tuple[str, ...], on_progress: Callable[[float], None]) -> list[Passage]:
+    """Return every distinct English paragraph found on this machine, in a fixed order.
 
-    The list depends on the installed versions, and so does the model made from it: that is why a
-    worker without the made model fetches it from the coordinator instead of making its own.
+    The list depends on the installed versions, and so does the model trained on it: that is why a
+    worker without the model fetches it from the coordinator instead of training its own.
 
     Args:
         packages: Folders under site-packages whose docstrings and comments are read, and `STDLIB`;
             absent ones are skipped. The manual and the read-me texts are always read.
-        done: Told the share of the work done, 0..1.
+        on_progress: Called with the share of the work done, from 0 to 1.
     """
     stdlib, site = (Path(sysconfig.get_paths()[key]) for key in ("stdlib", "purelib"))
     roots = [stdlib if package == STDLIB else site / package for package in packages]
     origins = [_topics(stdlib), _descriptions(site), *map(_sources_text, roots)]
-    found: dict[str, str] = {}  # paragraph to subject; the first to say it keeps it
+    found: dict[str, str] = {}  # paragraph to subject; the first subject wins
     for i, origin in enumerate(origins):
         for name, text in origin:
             for paragraph in paragraphs(text):
                 found.setdefault(paragraph, name)
-        done((i + 1) / len(origins))
+        on_progress((i + 1) / len(origins))
     return [Passage(subject, text) for text, subject in found.items()]

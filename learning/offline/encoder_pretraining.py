@@ -1,13 +1,13 @@
-"""Training the offline encoder from nothing: a BERT that learns to fill in masked tokens.
+"""Pretraining of the offline BERT, which learns to fill in masked tokens.
 
 A minute is too short for a BERT to find out by itself which words are alike and where its
-neighbors stand, so both are given to it: embeddings begin as counted company of words, and the
-heads of the first block begin by looking at the nearest tokens to the left and right. Only masked
-positions are scored against the vocabulary. Among the texts are the project's own opinions, since
-documentation judges nothing.
+neighbours stand, so both are given to it: embeddings begin as counted co-occurrences of words, and
+the heads of the first block begin by attending to the nearest tokens to the left and right. Only
+masked positions are scored against the vocabulary. The project's own opinions are among the texts,
+since documentation judges nothing.
 
-In the data path: called once by `learning/offline/made`; what it saves is an ordinary BERT
-directory.
+In the data path: called once by `learning.offline.builder`; what it saves is an ordinary BERT
+directory, which `learning.models.encoders` loads.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
 from learning.models.loader import quiet
 from learning.offline.bigrams import autocast
-from learning.offline.causal_pretraining import Report, part, schedule
 from learning.offline.cooccurrence import embed
 from learning.offline.corpus import PACKAGES, Passage, passages
 from learning.offline.opinions import make_opinions
+from learning.offline.pretraining import OnProgress, run_steps, sub_progress
 from learning.offline.training_texts import CorpusSizes, training_texts
 from learning.offline.wordpiece_tokenizer import (
     BEGIN_ID,
@@ -39,152 +39,156 @@ from learning.offline.wordpiece_tokenizer import (
     train_wordpiece,
 )
 
-_SCALE = 0.04  # standard deviation of the embeddings; they are the output weights, too
-_SHARPNESS = 7.0  # nats by which a head of the first block prefers its place to any other
+_SCALE = 0.04  # standard deviation of the embeddings, which are the output weights, too
+_SHARPNESS = 7.0  # nats by which a head of the first block prefers its neighbour to any other token
 _MASKED, _RANDOM = 0.8, 0.1  # of the chosen tokens: masked, replaced by any; the rest stay
 
 
 @dataclass(frozen=True)
 class EncoderPretrainingConfig:
-    """All that decides what encoder comes out, given this machine's texts.
+    """Everything that decides which encoder comes out, given this machine's texts.
+
+    The order and values of the fields are part of the key under which models are cached.
 
     Attributes:
-        pieces: Size of the vocabulary, in tokens.
+        vocab_size: Tokens of the vocabulary.
         positions: Longest text the model takes, in tokens.
         layers: Transformer blocks.
         width: Width of the residual stream; a multiple of `heads`.
         heads: Attention heads of a block.
-        waves: Dimensions that begin as positions; even, at most the width of a head.
+        position_dims: Dimensions that begin as positions; even, at most the width of a head.
         steps: Optimizer steps.
         batch: Sequences of a step.
         length: Tokens of a sequence.
-        chosen: Share of the tokens that are to be predicted.
-        whole: Weight of predicting a sequence's tokens from its `[CLS]`, beside those masked.
+        masked_share: Share of the tokens that are to be predicted.
+        bag_weight: Weight of predicting a sequence's tokens from its `[CLS]`, beside those masked.
         rate: Peak learning rate of the blocks.
-        fine: Peak learning rate of the embeddings.
-        opinions: Texts of `learning/offline/opinions`.
+        embedding_rate: Peak learning rate of the embeddings.
+        opinions: Number of texts of `learning.offline.opinions`.
         sizes: How much of which other text is read.
         packages: Installed packages whose docstrings are read, besides the standard library.
-        seed: Fixes initial weights, choice and order of the texts.
+        seed: Seed of initial weights, and of choice and order of the texts.
     """
 
-    pieces: int = 6144
+    vocab_size: int = 6144
     positions: int = 512
     layers: int = 4
     width: int = 192
     heads: int = 4
-    waves: int = 32
+    position_dims: int = 32
     steps: int = 150
     batch: int = 64
     length: int = 64
-    chosen: float = 0.3
-    whole: float = 0.5
+    masked_share: float = 0.3
+    bag_weight: float = 0.5
     rate: float = 4e-3
-    fine: float = 3e-3
+    embedding_rate: float = 3e-3
     opinions: int = 5000
-    sizes: CorpusSizes = CorpusSizes(tasks=0.0)  # noqa: RUF009 (frozen); a prompt template teaches nothing here
+    # A prompt template teaches an encoder nothing.
+    sizes: CorpusSizes = CorpusSizes(tasks=0.0)  # noqa: RUF009 (frozen)
     packages: tuple[str, ...] = PACKAGES
     seed: int = 0
 
 
-def pretrain(recipe: EncoderPretrainingConfig, folder: Path, report: Report) -> None:
-    """Make an encoder and its tokenizer, and save both into a folder.
+def pretrain(config: EncoderPretrainingConfig, folder: Path, on_progress: OnProgress) -> None:
+    """Train an encoder and its tokenizer, and save both.
 
     Args:
-        recipe: What to make.
         folder: Existing empty directory; gets safetensors weights, configuration and tokenizer.
-        report: Told of progress, from 0 to 1 over the whole build.
+        on_progress: Called with the progress of the whole build.
     """
-    report("reading the English on this machine", 0.0)
-    found = passages(recipe.packages, part(report, "reading the English on this machine", 0, 0.2))
-    texts = encoder_texts(recipe, found)
-    report("learning the tokenizer", 0.2)
-    tokenizer = train_wordpiece(texts, recipe.pieces, recipe.positions)
-    stream = encoded(tokenizer, texts)
-    with torch.random.fork_rng(devices=[]):  # the caller's randomness is not ours to move
-        torch.manual_seed(recipe.seed)
-        model = empty_model(recipe, len(tokenizer))
-        report("counting the company of words", 0.25)
-        begin(model, stream, recipe.waves)
-        train(model, stream, recipe, part(report, "training", 0.3, 0.98))
+    reading = "reading the English on this machine"
+    on_progress(reading, 0.0)
+    found = passages(config.packages, sub_progress(on_progress, reading, 0, 0.2))
+    texts = encoder_texts(config, found)
+    on_progress("learning the tokenizer", 0.2)
+    tokenizer = train_wordpiece(texts, config.vocab_size, config.positions)
+    stream = token_stream(tokenizer, texts)
+    with torch.random.fork_rng(devices=[]):  # leave the caller's random state alone
+        torch.manual_seed(config.seed)
+        model = empty_model(config, len(tokenizer))
+        on_progress("counting which words occur together", 0.25)
+        set_initial_weights(model, stream, config.position_dims)
+        train(model, stream, config, sub_progress(on_progress, "training", 0.3, 0.98))
     with quiet():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    report("saved", 1.0)
+    on_progress("saved", 1.0)
 
 
-def encoder_texts(recipe: EncoderPretrainingConfig, found: list[Passage]) -> list[str]:
-    """The texts to learn from, shuffled: passages of this machine, and the project's own."""
-    texts = training_texts(found, recipe.sizes, recipe.seed) + make_opinions(
-        recipe.seed, recipe.opinions
-    )
-    Random(recipe.seed).shuffle(texts)
+def encoder_texts(config: EncoderPretrainingConfig, found: list[Passage]) -> list[str]:
+    """Return the texts to learn from, shuffled: passages of this machine and the project's own."""
+    texts = training_texts(found, config.sizes, config.seed)
+    texts += make_opinions(config.seed, config.opinions)
+    Random(config.seed).shuffle(texts)
     return texts
 
 
-def encoded(tokenizer: BertTokenizer, texts: list[str]) -> Tensor:
-    """All texts as one stream of token ids, each text ended by `[SEP]`; int64, (N,)."""
+def token_stream(tokenizer: BertTokenizer, texts: list[str]) -> Tensor:
+    """Return all texts as one stream of token ids, int64 (N,); `[SEP]` ends each text."""
     ids: list[int] = []
     for text in tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False):
         ids += [*text.ids, END_ID]
     return torch.tensor(ids, dtype=torch.int64)
 
 
-def empty_model(recipe: EncoderPretrainingConfig, pieces: int) -> BertForMaskedLM:
-    """A BERT of the recipe's size with random weights, as its configuration makes them.
+def empty_model(config: EncoderPretrainingConfig, vocab_size: int) -> BertForMaskedLM:
+    """Return a BERT of the configured size with random weights.
 
-    Its configuration asks for dropout, for the sake of those who fine-tune it on a few rows.
+    Its configuration keeps dropout, for the sake of those who fine-tune it on a few rows.
     """
-    config = BertConfig(
-        vocab_size=pieces,
-        hidden_size=recipe.width,
-        num_hidden_layers=recipe.layers,
-        num_attention_heads=recipe.heads,
-        intermediate_size=4 * recipe.width,
-        max_position_embeddings=recipe.positions,
-        pad_token_id=PAD_ID,
+    return BertForMaskedLM(
+        BertConfig(
+            vocab_size=vocab_size,
+            hidden_size=config.width,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            intermediate_size=4 * config.width,
+            max_position_embeddings=config.positions,
+            pad_token_id=PAD_ID,
+        )
     )
-    return BertForMaskedLM(config)
 
 
-def begin(model: BertForMaskedLM, stream: Tensor, waves: int) -> None:
-    """Give a model what can be counted or is known: words, frequencies, positions, neighbors.
+def set_initial_weights(model: BertForMaskedLM, stream: Tensor, position_dims: int) -> None:
+    """Give a model what can be counted or is known: words, frequencies, positions, neighbours.
 
     Args:
         model: Any BERT.
         stream: Token ids that the model is to learn from, (N,).
-        waves: Last dimensions of the embeddings, kept for positions; the others are for words.
+        position_dims: Last dimensions of the embeddings, kept for positions; the others are for
+            words.
     """
     table = model.bert.embeddings.word_embeddings.weight
     places = model.bert.embeddings.position_embeddings.weight
-    pieces, width = table.shape
-    words = width - waves
-    # Fast enough that neighbors look unlike; uneven, or else the waves would meet again in step
-    # some seventy tokens away.
-    speeds = math.pi * ((torch.arange(waves // 2) + 0.5) / (waves // 2)) ** 1.2
-    counts = torch.bincount(stream, minlength=pieces) + 1.0
+    vocab_size, width = table.shape
+    words = width - position_dims
+    # Fast enough that neighbours look unlike; uneven, since even waves would be in step again some
+    # seventy tokens away.
+    speeds = math.pi * ((torch.arange(position_dims // 2) + 0.5) / (position_dims // 2)) ** 1.2
+    counts = torch.bincount(stream, minlength=vocab_size) + 1.0
     with torch.no_grad():
         table.zero_()
-        table[:, :words] = _SCALE * math.sqrt(words) * embed(stream, pieces, words)
+        table[:, :words] = _SCALE * math.sqrt(words) * embed(stream, vocab_size, words)
         places.zero_()
         places[:, words:] = _SCALE * math.sqrt(2) * _waves(torch.arange(len(places)), speeds)
         model.bert.embeddings.token_type_embeddings.weight.zero_()
         model.cls.predictions.bias.copy_((counts / counts.sum()).log())
         model.cls.predictions.transform.dense.weight.add_(torch.eye(width))
-        _look_around(model, speeds)
+        _attend_to_neighbours(model, speeds)
 
 
 def _waves(places: Tensor, speeds: Tensor) -> Tensor:
-    """Cosine and sine of places (P,) at F speeds, in radians per token; (P, 2F), in turn."""
+    """Return cosine and sine, in turn, of places (P,) at F speeds in radians per token: (P, 2F)."""
     angles = places[:, None] * speeds  # (P, F)
     return torch.stack((angles.cos(), angles.sin()), dim=2).flatten(1)
 
 
-def _look_around(model: BertForMaskedLM, speeds: Tensor) -> None:
-    """Point the heads of the first block to the tokens at -1, +1, -2, +2 …: one place each.
+def _attend_to_neighbours(model: BertForMaskedLM, speeds: Tensor) -> None:
+    """Point the heads of the first block to the tokens at -1, +1, -2, +2 …: one offset each.
 
-    The score of two places is a sum of cosines of their distance, times the speeds; turning the
-    query by a head's own distance puts the peak there.
+    The score of two places is a sum of cosines of their distance times the speeds; turning the
+    query by a head's own offset puts the peak there.
     """
     heads, waves = model.config.num_attention_heads, 2 * len(speeds)
     size = model.config.hidden_size // heads
@@ -206,46 +210,36 @@ def _look_around(model: BertForMaskedLM, speeds: Tensor) -> None:
 def train(
     model: BertForMaskedLM,
     stream: Tensor,
-    recipe: EncoderPretrainingConfig,
-    done: Callable[[float], None],
+    config: EncoderPretrainingConfig,
+    on_progress: Callable[[float], None],
 ) -> None:
-    """Train in place on sequences cut from a token stream, each pass in a new order.
+    """Train in place on sequences cut from a token stream.
 
     Every other step begins at a random position, so that all positions are learned from short
     sequences; the steps between begin at the first, as users' texts do.
 
     Args:
-        model: Any BERT of the recipe's positions.
         stream: Token ids, (N,), longer than one sequence.
-        recipe: Number, size and rate of the steps.
-        done: Told the share of steps done, 0..1.
+        on_progress: Called with the share of steps done, from 0 to 1.
     """
-    rows = sequences(stream, recipe.length)
-    draw = torch.Generator().manual_seed(recipe.seed)
-    optimizer = _optimizer(model)
-    last = recipe.positions - recipe.length
+    last = config.positions - config.length
+
+    def step_loss(batch: Tensor, step: int, draw: torch.Generator) -> Tensor:
+        start = int(torch.randint(last + 1, (1,), generator=draw)) if step % 2 else 0
+        vocab_size = len(model.cls.predictions.bias)
+        shown, hidden = mask_tokens(batch, config.masked_share, vocab_size, draw)
+        states = encode(model, shown, start)
+        masked = masked_loss(model, states, batch, hidden)
+        return masked + config.bag_weight * bag_loss(model, states, batch)
+
     # In evaluation mode, since few tokens are seen twice: dropout would only slow it down.
     model.eval()  # type: ignore[no-untyped-call]
-    order = torch.empty(0, dtype=torch.int64)
-    for step in range(recipe.steps):
-        if len(order) < recipe.batch:
-            order = torch.randperm(len(rows), generator=draw)
-        batch, order = rows[order[: recipe.batch]], order[recipe.batch :]
-        for group, rate in zip(optimizer.param_groups, (recipe.fine, recipe.rate), strict=True):
-            group["lr"] = rate * schedule(step, recipe.steps)
-        start = int(torch.randint(last + 1, (1,), generator=draw)) if step % 2 else 0
-        shown, hidden = masked(batch, recipe.chosen, len(model.cls.predictions.bias), draw)
-        states = encode(model, shown, start)
-        cost = loss(model, states, batch, hidden) + recipe.whole * bag_loss(model, states, batch)
-        cost.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        done((step + 1) / recipe.steps)
+    rows = sequences(stream, config.length)
+    run_steps(model, _optimizer(model), rows, config, step_loss, on_progress)
 
 
 def _optimizer(model: BertForMaskedLM) -> torch.optim.Optimizer:
-    """AdamW over two groups: what began as counts, without decay, and the rest."""
+    """Return AdamW over two groups: what began as counts, without decay, and the rest."""
     counted = [*model.bert.embeddings.parameters(), model.cls.predictions.bias]
     known = {id(each) for each in counted}
     rest = [each for each in model.parameters() if id(each) not in known]
@@ -264,46 +258,47 @@ def sequences(stream: Tensor, length: int) -> Tensor:
     return torch.cat((begin, rows, end), dim=1)
 
 
-def masked(
-    batch: Tensor, chosen: float, pieces: int, draw: torch.Generator
+def mask_tokens(
+    batch: Tensor, share: float, vocab_size: int, draw: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Hide some tokens of a (B, T) batch as BERT does (Devlin et al. 2019, section 3.1).
 
     Args:
         batch: Token ids, int64.
-        chosen: Share of the tokens to choose; special tokens never are.
-        pieces: Size of the vocabulary that random tokens are drawn from.
+        share: Share of the tokens to choose; special tokens are never chosen.
+        vocab_size: Size of the vocabulary that random tokens are drawn from.
         draw: Source of randomness.
 
     Returns:
         The batch with chosen tokens masked, replaced or left; and which were chosen, bool, (B, T).
     """
-    hidden = (torch.rand(batch.shape, generator=draw) < chosen) & (batch >= FIRST_ID)
-    fate = torch.rand(batch.shape, generator=draw)
-    other = torch.randint(FIRST_ID, pieces, batch.shape, generator=draw)
-    shown = torch.where(hidden & (fate < _MASKED), MASK_ID, batch)
-    return torch.where(hidden & (fate >= 1 - _RANDOM), other, shown), hidden
+    hidden = (torch.rand(batch.shape, generator=draw) < share) & (batch >= FIRST_ID)
+    treatment = torch.rand(batch.shape, generator=draw)
+    other = torch.randint(FIRST_ID, vocab_size, batch.shape, generator=draw)
+    shown = torch.where(hidden & (treatment < _MASKED), MASK_ID, batch)
+    return torch.where(hidden & (treatment >= 1 - _RANDOM), other, shown), hidden
 
 
 def encode(model: BertForMaskedLM, shown: Tensor, start: int) -> Tensor:
-    """Last states of a (B, T) batch put at position `start`; (B, T, d)."""
+    """Return the last states (B, T, d) of a (B, T) batch put at position `start`."""
     positions = torch.arange(start, start + shown.shape[1])[None]  # (1, T)
     with autocast():
         states: Tensor = model.bert(shown, position_ids=positions)[0]
     return states
 
 
-def loss(model: BertForMaskedLM, states: Tensor, batch: Tensor, hidden: Tensor) -> Tensor:
-    """Mean cross-entropy, in nats, of the hidden tokens of a (B, T) batch."""
+def masked_loss(model: BertForMaskedLM, states: Tensor, batch: Tensor, hidden: Tensor) -> Tensor:
+    """Return the mean cross-entropy, in nats, of the hidden tokens of a (B, T) batch."""
     with autocast():
         logits = model.cls.predictions(states[hidden])  # (M, V)
     return functional.cross_entropy(logits.float(), batch[hidden])
 
 
 def bag_loss(model: BertForMaskedLM, states: Tensor, batch: Tensor) -> Tensor:
-    """Mean cross-entropy, in nats, of all tokens of a (B, T) batch under their own `[CLS]`.
+    """Return the mean cross-entropy, in nats, of all tokens of a batch under their own `[CLS]`.
 
-    Nothing else teaches `[CLS]`, from which a classifier reads, to gather what a text says.
+    The batch is (B, T). Nothing else teaches `[CLS]`, from which a classifier reads, to gather what
+    a text says.
     """
     with autocast():
         logits = model.cls.predictions(states[:, 0])  # (B, V)

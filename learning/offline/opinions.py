@@ -1,11 +1,13 @@
-"""Opinions on films, books, meals, places and people, made from a lexicon: for pretraining only.
+"""Opinions on films, books, meals, places and people, made from a lexicon; only for pretraining.
 
 Documentation judges nothing, so an encoder that has read only documentation takes "tender" and
-"tedious" for the same word. Here words of praise keep company with praise and words of blame with
-blame, through negation, contrast and concession, in texts of one to six sentences. A text carries
-no label, and nothing is trained or judged on it but the prediction of its own words.
+"tedious" for the same word. Here words of praise occur with praise and words of blame with blame,
+through negation, contrast and concession, in texts of one to six sentences. A text carries no
+label, and nothing is trained or judged on it but the prediction of its own words.
 
-In the data path: read by `learning/offline/masked`, beside the texts of `learning/offline/reading`.
+In the data path: read by `learning.offline.encoder_pretraining`, beside the texts of
+`learning.offline.training_texts`. The texts are training data: a changed character makes another
+base model.
 """
 
 # ruff: noqa: SIM905  (word lists read better as lines of words than as a column of quotes)
@@ -279,7 +281,7 @@ the {part} {does}, {verdict}""".splitlines()
 
 
 def make_opinions(seed: int, n: int) -> list[str]:
-    """`n` texts, each of one to six sentences that take one side on one subject."""
+    """Return `n` texts, each of one to six sentences that take one side on one subject."""
     rng = Random(f"opinions {seed}")
     return [_text(rng) for _ in range(n)]
 
@@ -296,7 +298,7 @@ def _text(rng: Random) -> str:
 def _tables(
     subject: _Subject, side: dict[str, tuple[str, ...]], other: dict[str, tuple[str, ...]]
 ) -> dict[str, tuple[str, ...]]:
-    """What may fill each slot of a form."""
+    """Return what may fill each slot of a form."""
     return {
         **_COMMON,
         **side,

@@ -1,10 +1,11 @@
 """A short reader of general English, written for this project: a subject, then a few sentences.
 
-Documentation speaks of functions and files; people ask for advice, stories, letters and lists. A
-page of plain text on everyday subjects gives the offline base model the words and turns that
+Documentation is about functions and files; people ask for advice, stories, letters and lists. A
+page of plain text on everyday subjects gives the offline base model words and phrases that
 documentation lacks. It holds no task of any data set.
 
-In the data path: read by `learning/offline/reading`, plain and as answers in the prompt template.
+In the data path: read by `learning.offline.training_texts`, plain and as answers in the prompt
+template. The texts are training data: a changed character makes another base model.
 """
 
 from __future__ import annotations
@@ -661,10 +662,10 @@ wait for tomorrow.
 a quote|The only limit is the one you set yourself. Happiness is not a destination but a way of
 life. Every cloud has a silver lining.
 """
-"""Paragraphs between blank lines, each a subject, a bar and a text."""
+"""Paragraphs separated by blank lines, each a subject, a bar and a text."""
 
 
 def read_primer() -> list[tuple[str, str]]:
-    """The (subject, text) pairs of the reader."""
+    """Return the (subject, text) pairs of the reader."""
     lines = (" ".join(paragraph.split()) for paragraph in PRIMER.split("\n\n"))
     return [(subject, text) for subject, _, text in (line.partition("|") for line in lines)]

@@ -1,12 +1,13 @@
-"""What the offline base model reads: found English, the project's prose, and the prompt template.
+"""Choice and mix of the texts that an offline base model reads.
 
-Found paragraphs are chosen by how plain they are, where there are more than the recipe reads;
-variety serves a small model better than choice does. Some are put into the prompt template as
-simple tasks about documentation, so that the template's words are no news to the model; none of
-them is a task that a federation trains or is judged on.
+English found on this machine, the project's own prose, and the prompt template. Found paragraphs
+are chosen by how plain they are, where there are more than the model reads; variety serves a small
+model better than choice does. Some texts are put into the prompt template as simple tasks, so that
+the model knows the template's words; none of them is a task that a federation trains or is judged
+on.
 
-In the data path: between `learning/offline/corpus`, `learning/synthetic/instructions` and
-`learning/offline/pretraining`.
+In the data path: `learning.offline.corpus` and `learning.synthetic.instructions` → here →
+`learning.offline.causal_pretraining` and `learning.offline.encoder_pretraining`.
 """
 
 from __future__ import annotations
@@ -22,9 +23,6 @@ from learning.offline.primer import read_primer
 from learning.offline.world import make_world_texts
 from learning.synthetic.instructions import make_prose
 
-_TEMPLATE_SHARE = (
-    0.12  # of the found paragraphs; the template's fixed words cost much and teach little
-)
 _ABOUT = (
     "Describe {}.",
     "Explain what {} means.",
@@ -39,14 +37,16 @@ _FIRST = ("Summarize the following text.", "Give the main point of the text.")
 
 @dataclass(frozen=True)
 class CorpusSizes:
-    """How much the model reads of what.
+    """How much the model reads of each source.
+
+    The order and values of the fields are part of the key under which models are cached.
 
     Attributes:
         found: Passages of this machine, the plainest first.
         prose: Paragraphs of the project's synthetic prose.
         world: Short texts of the lexicon's facts.
-        primer: How often the reader of general English is read.
-        tasks: Share of all texts that stand in the prompt template, whose fixed words cost many
+        primer: How many times the reader of general English is read.
+        tasks: Share of all texts that are put into the prompt template, whose fixed words cost many
             tokens and teach little.
     """
 
@@ -58,12 +58,12 @@ class CorpusSizes:
 
 
 def _merit(passage: Passage) -> float:
-    """Plain words first; a longer paragraph teaches more than a stray sentence."""
+    """Return the rank of a passage: plain words first, longer paragraphs before stray sentences."""
     return plainness(passage.text) + 0.15 * min(1.0, len(passage.text) / 200)
 
 
 def plainest(found: Sequence[Passage], n: int) -> list[Passage]:
-    """The `n` passages that read most as English; ties keep their order."""
+    """Return the `n` passages that read most as English; ties keep their order."""
     return sorted((p for p in found if len(p.text) >= 60), key=_merit, reverse=True)[:n]
 
 
@@ -72,7 +72,7 @@ def _subject(name: str) -> str:
 
 
 def _as_task(subject: str, text: str, rng: Random) -> str:
-    """A text as the response to a prompt about it."""
+    """Return a text as the response to a prompt about it."""
     first, *rest = sentences(text)
     kind = rng.randrange(4)
     if kind == 0 and rest:
@@ -83,13 +83,7 @@ def _as_task(subject: str, text: str, rng: Random) -> str:
 
 
 def training_texts(found: Sequence[Passage], sizes: CorpusSizes, seed: int) -> list[str]:
-    """The texts to learn from, shuffled; each is to be ended by the end-of-text token.
-
-    Args:
-        found: Passages of this machine.
-        sizes: How much of everything.
-        seed: Fixes choice and order.
-    """
+    """Return the texts to learn from, shuffled; the caller ends each with the end-of-text token."""
     rng = Random(seed)
     pairs = [(_subject(p.subject), p.text) for p in plainest(found, sizes.found)]
     pairs += [("the people", text) for text in make_prose(seed, sizes.prose)]

@@ -1,10 +1,11 @@
-"""The facts of the lexicon in many wordings: what a base model should know before it is instructed.
+"""The facts of the lexicon in many wordings: what a base model should know before fine-tuning.
 
-`learning/synthetic/instructions.prose` tells of the lexicon's world in a few sentence forms. A
-model that has read only those is too sure of them. Here the same facts are worded in many other
+`learning.synthetic.instructions.make_prose` describes the lexicon's world in a few sentence forms.
+A model that has read only those is too sure of them. Here the same facts are worded in many other
 ways; no text is a task or its whole answer, so that fine-tuning has something left to teach.
 
-In the data path: read by `learning/offline/reading`, plain and as answers in the prompt template.
+In the data path: read by `learning.offline.training_texts`, plain and as answers in the prompt
+template. The texts are training data: a changed character makes another base model.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _Fact = tuple[str, tuple[str, ...]]  # subject, its possible wordings
 
 
 def make_world_texts(seed: int, n: int) -> list[tuple[str, str]]:
-    """`n` (subject, text) pairs, each text one to four sentences about one part of the world."""
+    """Return `n` (subject, text) pairs, each text one to four sentences about one subject."""
     rng = Random(f"world {seed}")
     return [_text(rng.choice(_KINDS), rng) for _ in range(n)]
 

@@ -1,1 +1,1 @@
-"""Encoders made smaller: what can go, taking it away, and what a pruned model is."""
+"""Pruning of encoders: smaller base models, made before a federation starts."""

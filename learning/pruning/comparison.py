@@ -1,4 +1,4 @@
-"""A pruned encoder beside its source: size, speed and quality, measured the same way for both.
+"""Comparison of a pruned encoder with its source: size, speed and quality, measured alike for both.
 
 In the data path: the last step of `fccl prune`; nothing depends on these figures.
 """
@@ -19,24 +19,24 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from learning.pruning.importance import EncoderInputs, positions
-from learning.pruning.record import head_size, layers_of, layout_of, linear
+from learning.pruning.layout import head_size, layers_of, layout_of, linear
 
 TEXTS, TOKENS = 8, 64
-"""The batch that speed is measured with."""
+"""Shape of the batch with which speed is measured."""
 _ROUNDS = 9
-_FEWEST = 60  # texts for a probe: a third of them judge
+_FEWEST = 60  # texts for a probe, a third of which test it
 _STRENGTH = 0.01  # inverse of the probe's penalty: as many weights as texts would fit anything
 
 
 @dataclass(frozen=True)
 class EncoderSize:
-    """How large an encoder is.
+    """Size of an encoder.
 
     Attributes:
-        parameters: All of them, embeddings and head too.
-        megabytes: Of the weights on disk, in 10⁶ bytes.
-        layers: Their number.
-        heads: Attention heads per layer.
+        parameters: All of them, embeddings and head included.
+        megabytes: Size of the weights on disk, in 10⁶ bytes.
+        layers: Number of layers.
+        heads: Attention heads of each layer.
         ffn: Feed-forward units per layer.
     """
 
@@ -48,7 +48,7 @@ class EncoderSize:
 
 
 def measure_size(model: PreTrainedModel, path: Path) -> EncoderSize:
-    """The size of a model that was loaded from this directory."""
+    """Return the size of a model that was loaded from this directory."""
     layout, width = layout_of(model.config), head_size(model.config)
     stack = layers_of(model)
     return EncoderSize(
@@ -62,10 +62,11 @@ def measure_size(model: PreTrainedModel, path: Path) -> EncoderSize:
 
 @torch.inference_mode()
 def time_batches(models: Sequence[PreTrainedModel], threads: int) -> list[float]:
-    """Milliseconds per batch of each model, dense and in float32: of its quickest turn.
+    """Return each model's milliseconds per batch, dense and in float32: its fastest turn.
 
-    The models take turns. What else a machine does only ever slows a turn, and a long one more than
-    a short one: by medians, a model 2.8 times as fast was 6 to 9 times as fast on a busy machine.
+    The models take turns. Other load on the machine only ever slows a turn, and a long one more
+    than a short one: by medians, a model 2.8 times as fast was 6 to 9 times as fast on a busy
+    machine.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -87,7 +88,7 @@ def time_batches(models: Sequence[PreTrainedModel], threads: int) -> list[float]
 
 @torch.no_grad()
 def pooled_states(model: PreTrainedModel, data: Sequence[EncoderInputs]) -> Tensor:
-    """Mean of the last hidden states over each text's tokens: (texts, H)."""
+    """Return the mean of the last hidden states over each text's tokens: (texts, H)."""
     means = []
     for batch in data:
         weights = batch["attention_mask"].unsqueeze(2).float()  # (B, T, 1)
@@ -97,17 +98,15 @@ def pooled_states(model: PreTrainedModel, data: Sequence[EncoderInputs]) -> Tens
 
 
 def mean_cosine(states: Tensor, source: Tensor) -> float:
-    """Mean cosine similarity of two models' representations of the same texts."""
+    """Return the mean cosine similarity of two models' representations of the same texts."""
     return float(torch.cosine_similarity(states, source, dim=1).mean())
 
 
 def probe_accuracy(states: Tensor, labels: Sequence[str]) -> float | None:
-    """Accuracy of a logistic regression on pooled states: how much of the labels they show.
+    """Return the accuracy of a logistic regression on pooled states: how well they show the labels.
 
-    It learns from the first two thirds, and is judged on the rest.
-
-    Returns:
-        None where the texts are too few, or all of one class in either part.
+    It is trained on the first two thirds of the texts and tested on the rest. None where the texts
+    are too few, or all of one class in either part.
     """
     cut = 2 * len(labels) // 3
     if len(labels) < _FEWEST or min(len(set(labels[:cut])), len(set(labels[cut:]))) < 2:

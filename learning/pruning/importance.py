@@ -1,4 +1,4 @@
-"""What in an encoder can go: measured on texts, without labels.
+"""Importance of an encoder's layers, heads and feed-forward units, measured on unlabelled texts.
 
 Heads and feed-forward units of a layer meet the residual stream through one linear map each, so the
 loss of a part is what the map's output loses. Both maps are treated alike:
@@ -7,15 +7,15 @@ loss of a part is what the map's output loses. Both maps are treated alike:
   tr(W_p Cov(x_p) W_pᵀ); the fluctuation measure of FLAP (An et al. 2024, arXiv:2312.11983), here
   with the whole covariance of a head. Head by head as in Michel et al. 2019 (arXiv:1905.10650), who
   need labels and gradients for it; a base model that is pruned before federation has neither.
-- What the parts that go contributed is then predicted, linearly, from the parts that stay, and
-  that prediction is added to their weights and the bias (least squares after selection, as He et
-  al. 2017, arXiv:1707.06168, do with channels).
+- What the removed parts contributed is then predicted, linearly, from the parts that stay, and that
+  prediction is added to their weights and the bias (least squares after selection, as He et al.
+  2017, arXiv:1707.06168, do with channels).
 
 Whole layers go one at a time: the one whose absence changes the last hidden states least. ShortGPT
-(Men et al. 2024, arXiv:2403.03853) ranks layers once, by what each does to its own input; asking
+(Men et al. 2024, arXiv:2403.03853) ranks layers once, by what each does to its own input; measuring
 again after every removal, and at the output, is ours.
 
-In the data path: `learning/pruning/pruning` decides by these numbers.
+In the data path: `learning.pruning.prune` decides by these numbers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from learning.models.loader import LoadedModel
-from learning.pruning.record import layers_of, layout_of
+from learning.pruning.layout import layers_of, layout_of
 
 EncoderInputs = Mapping[str, Tensor]
 """`input_ids` and `attention_mask`, both (B, T), padded on the right."""
@@ -46,7 +46,7 @@ class Moments:
 
 
 def positions(model: PreTrainedModel) -> int:
-    """Tokens of the longest text that an encoder can read."""
+    """Return the length, in tokens, of the longest text that an encoder can read."""
     table = model.base_model.get_submodule("embeddings.position_embeddings")
     assert isinstance(table, nn.Embedding)
     first = 0 if table.padding_idx is None else table.padding_idx + 1  # RoBERTa counts from there
@@ -56,7 +56,7 @@ def positions(model: PreTrainedModel) -> int:
 def tokenise_batches(
     loaded: LoadedModel, texts: Sequence[str], max_length: int
 ) -> list[EncoderInputs]:
-    """The texts in their order, cut to as many tokens as asked and as the model has positions."""
+    """Tokenise texts in their order, cut to `max_length` tokens or the model's positions."""
     room, device = positions(loaded.model), loaded.model.device
     return [
         loaded.tokenizer(
@@ -77,20 +77,20 @@ def tokenise_batches(
 def input_moments(
     model: PreTrainedModel, parts: Sequence[nn.Linear], data: Sequence[EncoderInputs]
 ) -> list[Moments]:
-    """Mean and covariance of what these linear parts of a model get, padding left out."""
+    """Return mean and covariance of the inputs of these linear parts, padding left out."""
     sums = [torch.zeros(part.in_features, dtype=torch.float64) for part in parts]
     grams = [torch.zeros(part.in_features, part.in_features, dtype=torch.float64) for part in parts]
     real = torch.ones(0, dtype=torch.bool)
 
-    def watch(index: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def look(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def make_hook(index: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def accumulate(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             tokens = inputs[0][real]  # (N, K)
             sums[index] += tokens.sum(0).double().cpu()
             grams[index] += (tokens.T @ tokens).double().cpu()
 
-        return look
+        return accumulate
 
-    hooks = [part.register_forward_pre_hook(watch(i)) for i, part in enumerate(parts)]
+    hooks = [part.register_forward_pre_hook(make_hook(i)) for i, part in enumerate(parts)]
     try:
         for batch in data:
             real = batch["attention_mask"].bool()
@@ -104,11 +104,11 @@ def input_moments(
 
 
 def importance(part: nn.Linear, seen: Moments, size: int) -> Tensor:
-    """Expected squared contribution of each group of inputs, around its mean: (groups,).
+    """Return the expected squared contribution of each group of inputs, around its mean: (groups,).
 
     Args:
         part: The linear map back to the residual stream.
-        seen: The moments of its input.
+        seen: Moments of its input.
         size: Inputs per group: a head's width, or 1 for feed-forward units.
     """
     weight = part.weight.detach().double().cpu()  # (H, K)
@@ -123,13 +123,13 @@ def importance(part: nn.Linear, seen: Moments, size: int) -> Tensor:
 
 @torch.no_grad()
 def compensate(part: nn.Linear, seen: Moments, kept: Tensor) -> None:
-    """Let the kept inputs of a linear map stand in, as well as they can, for those that will go.
+    """Let the kept inputs of a linear map replace, as well as they can, those that will be removed.
 
-    In place. Afterwards the weights of the inputs that go are zero: removing them changes nothing.
+    In place. Afterwards the weights of the removed inputs are zero: removing them changes nothing.
 
     Args:
         part: The linear map back to the residual stream.
-        seen: The moments of its input.
+        seen: Moments of its input.
         kept: Indices of the kept inputs.
     """
     gone = torch.ones(part.in_features, dtype=torch.bool)
@@ -153,18 +153,18 @@ def select_layers(
     model: PreTrainedModel,
     count: int,
     data: Sequence[EncoderInputs],
-    told: Callable[[float], None] = lambda _: None,
+    on_progress: Callable[[float], None] = lambda _: None,
 ) -> tuple[int, ...]:
-    """The layers that are left when the least missed one is removed until `count` remain.
+    """Return the layers that are left when the least missed one is removed until `count` remain.
 
-    A layer is missed as much as its absence turns the last hidden states away from those of the
-    whole model: one minus their cosine, meaned over tokens.
+    A layer is missed by as much as its absence turns the last hidden states away from those of the
+    whole model: one minus their cosine, averaged over tokens.
 
     Args:
-        model: Left as it was.
-        count: Layers to keep.
-        data: Texts to look at; every removal runs them once per layer that is left.
-        told: Progress, from 0 to 1.
+        model: Left unchanged.
+        count: Number of layers to keep.
+        data: Texts to measure on; every removal runs them once per remaining layer.
+        on_progress: Called with a share from 0 to 1.
     """
     kept = list(range(len(layers_of(model))))
     whole = [_last_states(model, kept, batch) for batch in data]
@@ -178,7 +178,7 @@ def select_layers(
             for batch, then in zip(data, whole, strict=True)
         ]
         done += 1
-        told(done / runs)
+        on_progress(done / runs)
         return float(torch.cat(turned).mean())
 
     while len(kept) > count:
@@ -188,7 +188,7 @@ def select_layers(
 
 @torch.no_grad()
 def _last_states(model: PreTrainedModel, layers: Sequence[int], batch: EncoderInputs) -> Tensor:
-    """Last hidden states of the real tokens (N, H) with these layers only."""
+    """Return the last hidden states of the real tokens (N, H) with these layers only."""
     whole = layers_of(model)
     keep_layers(model, layers)
     try:
@@ -199,7 +199,7 @@ def _last_states(model: PreTrainedModel, layers: Sequence[int], batch: EncoderIn
 
 
 def keep_layers(model: PreTrainedModel, layers: Sequence[int]) -> None:
-    """Leave an encoder these layers, by index, and no others; in place, weights untouched."""
+    """Leave an encoder only the layers with these indices; in place, weights untouched."""
     whole = layers_of(model)
     stack = nn.ModuleList(whole[i] for i in layers)
     model.base_model.set_submodule(layout_of(model.config).layers, stack)

@@ -1,13 +1,14 @@
-"""Making an encoder smaller: whole layers, attention heads, feed-forward units.
+"""Removal of whole layers, attention heads and feed-forward units from an encoder.
 
-What goes is measured on texts (`learning/pruning/importance`), and it really goes: the matrices get
-smaller, so that dense inference on any processor is faster. Layers go first, then each layer is
-narrowed, from the first to the last, on what the narrowed ones before it give it. The result is a
-model directory like any other, with `pruning.json` beside the weights (`learning/pruning/pruned`):
-its manifest digest makes it a base model of its own, which a federation then trains.
+What goes is chosen by measurements on texts (`learning.pruning.importance`), and it is really
+removed: the matrices get smaller, so that dense inference on any processor is faster. Layers go
+first, then each layer is narrowed, from the first to the last, on what the narrowed ones before it
+give it. The result is a model directory like any other, with `pruning.json` beside the weights
+(`learning.pruning.record`): its manifest digest makes it a base model of its own, which a
+federation then trains.
 
-In the data path: `fccl prune` calls this before a federation starts; `learning/base` resolves what
-it wrote.
+In the data path: `fccl prune` calls this before a federation starts; `learning.models.base`
+resolves the directory that it writes.
 """
 
 from __future__ import annotations
@@ -33,19 +34,8 @@ from learning.pruning.importance import (
     keep_layers,
     select_layers,
 )
-from learning.pruning.record import (
-    FILE,
-    MAX_FFN,
-    MAX_HEADS,
-    MAX_LAYERS,
-    Layout,
-    Pruning,
-    head_size,
-    layers_of,
-    layout_of,
-    linear,
-    read_pruning,
-)
+from learning.pruning.layout import Layout, head_size, layers_of, layout_of, linear
+from learning.pruning.record import FILE, MAX_FFN, MAX_HEADS, MAX_LAYERS, Pruning, read_pruning
 
 WIDTH_MULTIPLE = 16
 """Feed-forward widths are multiples of this, so that dense kernels have no ragged edge."""
@@ -53,7 +43,7 @@ WIDTH_MULTIPLE = 16
 _LAYER_TEXTS = 2  # batches that choose layers: they are run once per candidate
 
 OnProgress = Callable[[str, float], None]
-"""Told (what is being done, how much of it is done from 0 to 1)."""
+"""Called with what is being done and the share of it that is done, from 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +51,7 @@ class PruningPlan:
     """What to keep.
 
     Attributes:
-        layers: How many layers, or which ones, counted from 0; None keeps all.
+        layers: Number of layers, or which ones, counted from 0; None keeps all.
         heads: Share of the attention heads of every layer, above 0 and up to 1; at least one stays.
         ffn: Share of the feed-forward units of every layer, above 0 and up to 1.
     """
@@ -73,7 +63,7 @@ class PruningPlan:
 
 @dataclass(frozen=True)
 class KeptParts:
-    """What was kept of the model at hand; indices count from 0 in it."""
+    """What was kept of the model that was pruned; indices count from 0 in it."""
 
     layers: tuple[int, ...]
     heads: tuple[tuple[int, ...], ...]
@@ -81,7 +71,7 @@ class KeptParts:
 
 
 def check_plan(plan: PruningPlan, config: PretrainedConfig) -> None:
-    """Refuse a plan that makes no sense, or none for this model.
+    """Check that a plan makes sense for a model.
 
     Raises:
         ConfigError: A share is not above 0 and up to 1, or the model lacks such layers.
@@ -113,27 +103,26 @@ def prune(
     model: PreTrainedModel,
     plan: PruningPlan,
     data: Sequence[EncoderInputs],
-    told: OnProgress = lambda text, fraction: None,
+    on_progress: OnProgress = lambda text, fraction: None,
 ) -> KeptParts:
-    """Make an encoder smaller, in place, by what matters least on these texts.
+    """Make an encoder smaller, in place, by removing what matters least on these texts.
 
     Args:
         model: An encoder with or without a head, whole or pruned before.
-        plan: What to keep; `check_plan` has passed.
-        data: Texts like those that the model will meet.
-        told: Told of progress.
+        plan: What to keep; call `check_plan` first.
+        data: Texts like those that the model will read.
     """
     layout, size = layout_of(model.config), head_size(model.config)
-    layers = _layers(model, plan.layers, data, told)
+    layers = _layers(model, plan.layers, data, on_progress)
     keep_layers(model, layers)
     stack, heads = layers_of(model), []
     ffn = ffn_width(linear(stack[0], layout.up).out_features, plan.ffn)
     for i, layer in enumerate(stack):
-        told("choosing heads and units", i / len(stack))
+        on_progress("choosing heads and units", i / len(stack))
         keep_layers(model, range(i + 1))  # later ones need not run
         heads.append(_narrow(model, layer, layout, size, plan.heads, ffn, data))
         model.base_model.set_submodule(layout.layers, stack)
-    told("choosing heads and units", 1.0)
+    on_progress("choosing heads and units", 1.0)
     model.config.num_hidden_layers = len(layers)
     setattr(model.config, layout.width, ffn)
     return KeptParts(layers, tuple(heads), ffn)
@@ -143,7 +132,7 @@ def _layers(
     model: PreTrainedModel,
     wanted: int | tuple[int, ...] | None,
     data: Sequence[EncoderInputs],
-    told: OnProgress,
+    on_progress: OnProgress,
 ) -> tuple[int, ...]:
     have = len(layers_of(model))
     if isinstance(wanted, tuple):
@@ -151,12 +140,12 @@ def _layers(
     if wanted is None or wanted == have:
         return tuple(range(have))
     return select_layers(
-        model, wanted, data[:_LAYER_TEXTS], lambda done: told("choosing layers", done)
+        model, wanted, data[:_LAYER_TEXTS], lambda done: on_progress("choosing layers", done)
     )
 
 
 def ffn_width(have: int, share: float) -> int:
-    """Feed-forward units to keep: the share, to the nearest multiple, and never more than all."""
+    """Return the number of units to keep: the share, rounded to the nearest multiple."""
     if share == 1:
         return have
     return min(have, max(1, round(have * share / WIDTH_MULTIPLE)) * WIDTH_MULTIPLE)
@@ -171,33 +160,33 @@ def _narrow(
     ffn: int,
     data: Sequence[EncoderInputs],
 ) -> tuple[int, ...]:
-    """Cut the heads and units of one layer down; returns the kept heads."""
+    """Cut the heads and units of one layer; return the kept heads."""
     joined, down = linear(layer, layout.joined), linear(layer, layout.down)
     have = joined.in_features // size
     wanted = max(1, round(have * share))
     if wanted == have and ffn == down.in_features:
         return tuple(range(have))
     at_heads, at_units = input_moments(model, (joined, down), data)
-    heads = _best(importance(joined, at_heads, size), wanted)
-    units = _best(importance(down, at_units, 1), ffn)
-    compensate(joined, at_heads, _inputs(heads, size))
+    heads = _top(importance(joined, at_heads, size), wanted)
+    units = _top(importance(down, at_units, 1), ffn)
+    compensate(joined, at_heads, _head_inputs(heads, size))
     compensate(down, at_units, units)
     cut_layer(layer, layout, heads, units, size)
     return tuple(heads.tolist())
 
 
-def _best(scores: Tensor, count: int) -> Tensor:
+def _top(scores: Tensor, count: int) -> Tensor:
     return scores.topk(count).indices.sort().values
 
 
-def _inputs(heads: Tensor, size: int) -> Tensor:
-    """The rows of query, key and value, and the columns behind them, that are these heads'."""
+def _head_inputs(heads: Tensor, size: int) -> Tensor:
+    """Return the indices of these heads' rows in query, key and value, and columns after them."""
     return (heads[:, None] * size + torch.arange(size)).flatten()
 
 
 def cut_layer(layer: nn.Module, layout: Layout, heads: Tensor, units: Tensor, size: int) -> None:
     """Leave a layer these heads and units only, in place: smaller matrices, the same numbers."""
-    mine = _inputs(heads, size)
+    mine = _head_inputs(heads, size)
     for name in (layout.query, layout.key, layout.value):
         layer.set_submodule(name, _rows(linear(layer, name), mine))
     layer.set_submodule(layout.joined, _columns(linear(layer, layout.joined), mine))
@@ -224,15 +213,15 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
 
 
 def make_record(kept: KeptParts, source: Path, digest: str, config: PretrainedConfig) -> Pruning:
-    """The record of what was kept of a source model.
+    """Return the record of what was kept of a source model.
 
-    Of a source that was pruned itself, it tells what is left of the first one.
+    If the source was pruned itself, the record says what is left of the first model.
 
     Args:
-        kept: As `prune` returned it.
+        kept: Result of `prune`.
         source: Directory of the source model.
-        digest: Its digest.
-        config: Its configuration, from before it was pruned.
+        digest: Digest of the source model.
+        config: The source's configuration, from before it was pruned.
     """
     first = read_pruning(source) or _unpruned(digest, config)
     heads = (
@@ -259,7 +248,7 @@ def _unpruned(digest: str, config: PretrainedConfig) -> Pruning:
 
 
 def save_pruned(model: PreTrainedModel, pruning: Pruning, source: Path, out: Path) -> None:
-    """Write a model directory: weights and configuration new, the tokenizer's files as they were.
+    """Write a model directory: new weights and configuration, and the tokenizer's files unchanged.
 
     The same model and record give the same bytes. A write that fails leaves nothing behind.
 
@@ -290,7 +279,7 @@ def save_pruned(model: PreTrainedModel, pruning: Pruning, source: Path, out: Pat
 
 
 def check_free(out: Path) -> None:
-    """See to it that nothing is overwritten.
+    """Check that nothing would be overwritten.
 
     Raises:
         ConfigError: `out` is a file, or a directory that is not empty.

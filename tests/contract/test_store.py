@@ -50,11 +50,8 @@ def opened(request: pytest.FixtureRequest) -> Iterator[Opened]:
         with redis.Redis.from_url(url) as client:
             yield Opened(connect(url), client)
         return
-    embedded = EmbeddedStore()
-    store = embedded.open()
-    yield Opened(store, store._redis)
-    embedded._tcp.shutdown()
-    embedded._tcp.server_close()
+    with EmbeddedStore() as embedded, redis.Redis.from_url(embedded.url) as client:
+        yield Opened(embedded.connect(), client)
 
 
 @pytest.fixture
@@ -228,21 +225,6 @@ def test_a_table_is_replaced_whole(store: Store, run: str) -> None:
 
 
 # the feed
-
-
-def test_a_reader_of_the_feed_goes_on_where_it_was(store: Store, run: str) -> None:
-    store.append_events(run, [event("1"), event("2"), event("3")])
-    place, first = store.events(run, count=2)
-    assert [e.text for e in first] == ["1", "2"]
-    place, rest = store.events(run, place)
-    assert [e.text for e in rest] == ["3"]
-    assert store.events(run, place) == (place, ())
-    store.append_events(run, [event("4")])
-    assert [e.text for e in store.events(run, place)[1]] == ["4"]
-
-
-def test_an_empty_feed_starts_at_its_beginning(store: Store, run: str) -> None:
-    assert store.events(run) == ("0", ())
 
 
 def test_the_feed_is_bounded(opened: Opened, run: str) -> None:

@@ -14,7 +14,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import GPT2LMHeadModel
 
-from common.config import config as configuration
+from common.config import loader
 from coordinator.storage.journal import Journal
 from learning.models.base import resolve
 from learning.models.objective_model import family_for_objective
@@ -159,7 +159,7 @@ WRONG = {
         ("data.columns names 'text'", "instruction, input, output"),
     ),
     "phases that need two models": Wrong(
-        plan(SFT, CLS), 2, ("f.toml", "different models", "make two runs")
+        plan(SFT, CLS), 2, ("f.toml", "different models", "start two runs")
     ),
     "too few rows of one kind": Wrong(
         data(plan(SFT, DPO), 'va = "p.jsonl"'), 3,
@@ -381,7 +381,7 @@ def without(path: Path, token: str) -> None:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_our_configurations_are_valid_and_name_a_model_of_the_right_family(path: Path) -> None:
-    config = configuration.load(path, {})
+    config = loader.load(path, {})
     families = {family_for_objective(each.objective) for each in config.phase}
     assert families == {"encoder" if "bert" in config.model.name else "causal"}
     assert config.run.name == path.stem
@@ -389,7 +389,7 @@ def test_our_configurations_are_valid_and_name_a_model_of_the_right_family(path:
 
 
 def test_there_are_configurations_of_every_objective() -> None:
-    plans = [configuration.load(path, {}) for path in CONFIGS]
+    plans = [loader.load(path, {}) for path in CONFIGS]
     assert {each.objective for plan in plans for each in plan.phase} == {
         "sft", "dpo", "classification"
     }  # fmt: skip

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import cli.main
-from common.config import config as configuration
+from common.config import loader
 from common.config.config import FederationConfig
 from learning.data.rows import write
 from learning.synthetic.instructions import make_instructions
@@ -319,7 +319,7 @@ def test_init_writes_a_file_that_parses_to_the_defaults(place: Commands, tmp_pat
     (tmp_path / "sub").mkdir()
     for target, path in (("my.toml", "my.toml"), ("sub", "sub/federation.toml")):
         assert place.fork("init", target).end() == 0
-        assert configuration.load(tmp_path / path, {}) == FederationConfig()
+        assert loader.load(tmp_path / path, {}) == FederationConfig()
 
 
 # The demo

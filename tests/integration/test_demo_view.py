@@ -175,7 +175,7 @@ BROKEN = """\
 import os, sys
 told = "--told" in sys.orig_argv
 if told and {there}:
-    from coordinator.publish.store_publisher import Board as Part
+    from coordinator.publish.store_publisher import StorePublisher as Part
 elif not told and not {there}:
     from tui.panes.overview import Overview as Part
 else:
@@ -217,7 +217,7 @@ def test_a_mistake_in_the_view_is_one_line_and_the_run_goes_on(
 def test_a_mistake_in_the_federation_is_one_line(
     start: Start, tmp_path: Path, variables: dict[str, str]
 ) -> None:
-    with start(variables=broken(tmp_path, variables, True, "live")) as place:
+    with start(variables=broken(tmp_path, variables, True, "publish_state")) as place:
         viewed(place)
         (tmp_path / "now").touch()
         assert place.end() == 1

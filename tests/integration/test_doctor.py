@@ -17,9 +17,10 @@ from cli.doctor.checks import Check, Situation
 from cli.doctor.command import command
 from cli.services import servers
 from cli.services.ports import free_port
-from common.config.config import parse
+from common.config.loader import parse
 from common.errors import BrokerError, StoreError
-from common.store.store import StorePermissionError, connect
+from common.store.errors import StorePermissionError
+from common.store.store import connect
 from tests.conftest import needed
 from tests.support.servers import find_binaries
 

@@ -15,10 +15,10 @@ from click.testing import CliRunner
 
 from broker.protocol import BrokerState, BrokerStatus
 from broker.rabbit import broker as rabbit
-from broker.rabbit.management import ManagementApi
+from broker.rabbit.management import ManagementApi, Permission, permission
 from cli.doctor.command import command as doctor
 from common.errors import BrokerError, FcclError, JoinError, StoreAccessError, StoreError
-from common.protocol.invitation import Invitation
+from common.protocol.invitation import Invitation, broker_hash
 from common.protocol.naming import join_user, site_user
 from common.store import acl
 from common.store.store import connect
@@ -65,7 +65,7 @@ class Desk:
 
     def pulse(self) -> None:
         while not self._stop.wait(0.05):
-            self.notes += self.access.pulse()
+            self.notes += self.access.poll()
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -118,7 +118,7 @@ def test_a_token_becomes_credentials_that_both_servers_take(desk: Desk, tmp_path
     connect(config.store.url, ca=config.store.ca).ping()
     assert (place / "identity.json").stat().st_mode & 0o77 == 0
     assert mine.password not in desk.sites.path.read_bytes().decode("latin-1")
-    assert dict(desk.access.active())["hospital-a"].max_rows == 100
+    assert dict(desk.access.allowances())["hospital-a"].max_rows == 100
     assert "joined from ward7" in desk.notes[0].text
 
 
@@ -139,7 +139,7 @@ def test_a_machine_that_died_while_it_asked_asks_again_with_the_same_password(
     )
     assert asked is None
     with desk.open():
-        eventually("admitted", desk.access.active)  # while nobody waits for it
+        eventually("admitted", desk.access.allowances)  # while nobody waits for it
     mine = join(invitation, tmp_path / "a")
     config = identity.worker_config(mine, tmp_path / "a")
     rabbit.connect(config.broker.url, ca=config.broker.ca).close()
@@ -211,8 +211,8 @@ def test_a_token_that_was_used_while_no_coordinator_looked_expires_all_the_same(
     )
     assert desk.store.get_join_request(invitation.token_id) is not None
     desk.now = 3601.0
-    assert "nobody joined with it" in desk.access.pulse()[-1].text
-    assert "hospital-a" not in desk.access.active()
+    assert "nobody joined with it" in desk.access.poll()[-1].text
+    assert "hospital-a" not in desk.access.allowances()
 
 
 def test_a_token_of_another_federation(desk: Desk, tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ def test_a_revoked_site_is_out_on_both_servers_at_once(desk: Desk, tmp_path: Pat
     )
     eventually("and refused", lambda: any("refuses this user" in s.detail for s in statuses))
     broker.close()
-    assert not desk.access.active()
+    assert not desk.access.allowances()
 
 
 def test_servers_that_forget_their_users_are_told_again(desk: Desk, tmp_path: Path) -> None:
@@ -312,6 +312,25 @@ def test_servers_that_forget_their_users_are_told_again(desk: Desk, tmp_path: Pa
         config = identity.worker_config(mine, tmp_path / "a")
         rabbit.connect(config.broker.url, ca=config.broker.ca).close()
         connect(config.store.url, ca=config.store.ca).ping()
+
+
+def test_a_broker_user_that_has_lost_password_and_permissions_gets_them_back(
+    desk: Desk, tmp_path: Path
+) -> None:
+    with desk.open():
+        mine = join(desk.invite(), tmp_path / "a")
+    user, expected = site_user(desk.name, "hospital-a"), permission(desk.name, "hospital-a")
+    before = desk.management.accounts()[user]
+    assert before.permission == expected
+    nothing = Permission("^$", "^$", "^$")
+    desk.management.put_user(user, broker_hash("an older password"), nothing)
+    desk.now = 61.0
+    events = desk.access.poll()
+    assert [event.level for event in events] == ["warning"]
+    assert desk.management.accounts()[user] == before
+    assert desk.access.poll() == []
+    config = identity.worker_config(mine, tmp_path / "a")
+    rabbit.connect(config.broker.url, ca=config.broker.ca).close()
 
 
 def test_a_doctor_asks_as_the_site_itself(

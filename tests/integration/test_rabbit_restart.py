@@ -1,4 +1,9 @@
-"""The broker goes away and comes back while a publisher and a consumer work."""
+"""The broker goes away and comes back while a publisher and a consumer work.
+
+A RabbitMQ that is killed just after a binding was confirmed can come back without it. So a test
+that publishes after a restart declares the topology again, as the coordinator does after every
+reconnect (`coordinator/ingest/site_queues.py`).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from broker.protocol import LOCAL, BrokerState, BrokerStatus, Message, Topology
+from broker.protocol import LOCAL, BrokerState, BrokerStatus, Message, QueueMissing, Topology
 from broker.rabbit import broker as rabbit
 from tests.support.servers import Server
 
@@ -24,7 +29,7 @@ STEP = 30
 
 
 class Traffic:
-    """Publishes numbers and receives them, and remembers which were confirmed and which came."""
+    """A publisher and a consumer of numbers, which record what was confirmed and what came."""
 
     def __init__(self, url: str, topology: Topology) -> None:
         self.publisher_statuses: list[BrokerStatus] = []
@@ -41,7 +46,11 @@ class Traffic:
     def publish(self) -> None:
         number = 0
         while not self._published_enough.is_set():
-            self.publisher.publish_update(self._topology, LOCAL, Message(b"x", {"n": number}))
+            try:
+                self.publisher.publish_update(self._topology, LOCAL, Message(b"x", {"n": number}))
+            except QueueMissing:
+                self.consumer.declare(self._topology)
+                continue
             with self._changed:
                 self.confirmed.add(number)
                 self._changed.notify_all()
@@ -59,7 +68,7 @@ class Traffic:
             consumer.ack(delivery)
 
     def wait_for_more(self) -> None:
-        """Until both sides have made progress from here."""
+        """Wait until both sides have made progress from here."""
         with self._changed:
             confirmed, received = len(self.confirmed) + STEP, len(self.received) + STEP
             assert self._changed.wait_for(
@@ -67,7 +76,7 @@ class Traffic:
             ), "the traffic did not go on"
 
     def finish(self, publishing: Future[None]) -> None:
-        """Stop publishing, and receive all that was confirmed, the last one included."""
+        """Stop publishing, and receive all that was confirmed, including the last message."""
         self._published_enough.set()
         publishing.result(LONG)  # it may still wait for a confirmation
         with self._changed:
@@ -75,7 +84,7 @@ class Traffic:
         self._received_enough.set()
 
     def wait_until_connected(self) -> None:
-        """Each broker has two connections, and the idle one may come back later."""
+        """Wait for both connections of each broker: the idle one may come back later."""
         deadline = time.monotonic() + LONG
         while [self.publisher_statuses[-1], self.consumer_statuses[-1]] != [CONNECTED] * 2:
             assert time.monotonic() < deadline, "did not say that it is connected again"
@@ -136,6 +145,7 @@ def test_an_answer_from_before_the_restart_does_nothing(
     assert again is not None
     task.ack()
     consumer.ack(update)
+    broker.declare(topology)
     task_again = broker.take_task(topology, LOCAL, LONG)
     assert task_again is not None
     assert task_again.redelivered
@@ -156,6 +166,7 @@ def test_a_worker_that_waits_for_a_task_outlives_the_restart(
     with ThreadPoolExecutor(1) as threads:
         taking = threads.submit(worker.take_task, topology, LOCAL, LONG)
         restartable_rabbitmq.restart(kill=True)
+        coordinator.declare(topology)
         coordinator.publish_task(topology, LOCAL, Message(b"task"))
         task = taking.result(LONG)
     assert task is not None

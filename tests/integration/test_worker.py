@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import torch
 
-from broker.chunks import assemble, parse_chunk
+from broker.chunks import parse_chunk
 from broker.dead_letter import DEAD_REASON
 from broker.embedded.broker import EmbeddedBroker, EmbeddedServer
 from broker.protocol import LOCAL, Message, Site, TakenTask, Topology
@@ -35,12 +35,13 @@ from common.protocol.wire import kind_of, pack, unpack
 from common.store.embedded import EmbeddedStore
 from common.store.store import Store
 from common.store.view import RunInfo
-from coordinator.publish.base_model_server import BaseServer
+from coordinator.publish.base_model_server import BaseModelServer
 from learning.data.rows import write
 from learning.models import base, hub, loader, lora
 from learning.synthetic.instructions import make_instructions
 from learning.training.device import Compute
 from learning.training.loop import StepReport
+from tests.support.chunks import join_chunks
 from tests.support.processes import eventually, forked
 from tests.support.worker_records import task as make_task
 from worker import heartbeat, publisher, service
@@ -117,7 +118,7 @@ class Hall:
 
     def open(self) -> None:
         """The coordinator has begun."""
-        self.store: Store = self.stores.open()
+        self.store: Store = self.stores.connect()
         self.broker = EmbeddedBroker(self.server)
         self.broker.declare(self.topology)
         self.updates = self.broker.consume_updates(self.topology, [LOCAL], 100)
@@ -148,7 +149,7 @@ class Hall:
         self.updates.ack(delivery)
         if "chunk_index" not in delivery.message.headers:
             return delivery.message.body
-        return assemble([parse_chunk(delivery.message)])
+        return join_chunks([parse_chunk(delivery.message)])
 
     def complaint(self) -> str:
         """Why a worker handed a message of its task queue back."""
@@ -183,7 +184,7 @@ class Hall:
             setting or self.setting,
             RUN,
             broker or EmbeddedBroker(self.server),
-            (self.stores.open(), self.stores.open()),
+            (self.stores.connect(), self.stores.connect()),
             compute,
             time.time,
             told=lambda kind, text: self.told.append((kind, text)),
@@ -222,7 +223,7 @@ def hall(tmp_path: Path, model: Model) -> Iterator[Hall]:
     hall = Hall(tmp_path, model)
     hall.open()
     yield hall
-    hall.stores.close(tmp_path)
+    hall.stores.close()
 
 
 # The ordinary way
@@ -452,7 +453,7 @@ def test_what_is_no_task_of_this_run_is_handed_back_and_the_next_one_is_trained(
 
 
 def test_a_worker_that_lacks_the_base_model_fetches_it_from_the_coordinator(hall: Hall) -> None:
-    coordinator = BaseServer(hall.store, RUN, hall.model.path, hall.model.ref.digest)
+    coordinator = BaseModelServer(hall.store, RUN, hall.model.path, hall.model.ref.digest)
     elsewhere = hall.root / "elsewhere"
     hall.issue("t1")
     told: list[tuple[str, float]] = []
@@ -461,7 +462,7 @@ def test_a_worker_that_lacks_the_base_model_fetches_it_from_the_coordinator(hall
         beats = eventually("asked for", lambda: [b for b in hall.store.heartbeats(RUN) if b.wants])
         assert beats[0].wants == hall.model.ref.digest
         assert not (elsewhere / "models").exists()
-        coordinator.serve(beats)
+        coordinator.answer(beats)
         assert hall.update().task_id == "t1"
     assert find_installed(hall.model.ref.digest, elsewhere) is not None
     assert {what for what, _ in told} == {"fetching the base model"}
@@ -482,7 +483,7 @@ def test_a_worker_that_cannot_reach_the_hub_fetches_the_model_from_the_coordinat
     setting = replace(hall.setting, cache=hall.root / "elsewhere")
     with hall.serving(hall.worker(setting)):
         beats = eventually("asked for", lambda: [b for b in hall.store.heartbeats(RUN) if b.wants])
-        BaseServer(hall.store, RUN, hall.model.path, hall.model.ref.digest).serve(beats)
+        BaseModelServer(hall.store, RUN, hall.model.path, hall.model.ref.digest).answer(beats)
         assert hall.update().task_id == "t1"
 
 

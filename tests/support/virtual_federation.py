@@ -83,7 +83,7 @@ def candidate(task: OpenTask, site: str = "local", **changed: object) -> UpdateA
         "base_version": task.base_version,
         "stats": stats(),
         "norm": 1.0,
-        "problem": "",
+        "problem": None,
         "nbytes": 100,
         "upload": f"{site}.{task.task_id}.{task.attempt}",
     }

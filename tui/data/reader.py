@@ -1,6 +1,6 @@
 """Reads a run again and again, in a thread of its own, so that no screen ever waits for Redis.
 
-After `coordinator/publish/status.py` on an update's way; `tui/app.py` shows what the thread last saw. A
+After `coordinator/publish/store_publisher.py` on an update's way; `tui/app.py` shows what the thread last saw. A
 store that is lost leaves the last view standing, with its age, and is tried again.
 """
 

@@ -1,6 +1,6 @@
 """What waits in RabbitMQ, by site, how fast it moves, and the adapters that are handed out.
 
-The depths come from `broker` through `coordinator/publish/status.py`; rates are taken here, from one look
+The depths come from `broker` through `coordinator/publish/store_publisher.py`; rates are taken here, from one look
 to the next, because nobody else needs them.
 """
 

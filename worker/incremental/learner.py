@@ -30,6 +30,7 @@ from common.protocol.tensors import Tensors
 from common.protocol.versions import CurrentModel
 from learning.models import lora
 from worker.data.shards import ClientData
+from worker.events import EventCallback, WorkerEventKind
 from worker.incremental.inbox import schema
 from worker.incremental.inbox.learning_store import Entry, LearningStore
 from worker.incremental.inbox.watcher import InboxWatcher
@@ -68,12 +69,12 @@ class Callbacks:
     """Whom the learner tells.
 
     Attributes:
-        told: The kind and text of what happens. Never user text.
+        on_event: Called with the kind and text of what happens. Never user text.
         shown: The figures of the inboxes, and the clients that would like to send.
         wanted: The digest of a base model to ask the coordinator for, and None at last.
     """
 
-    told: Callable[[str, str], None]
+    on_event: EventCallback
     shown: Callable[[tuple[InboxFigures, ...], tuple[str, ...]], None]
     wanted: Callable[[str | None], None]
 
@@ -110,7 +111,7 @@ class Learner:
         self._place, self._config = place, config
         self._models, self._source, self._slot = models, source, slot
         self._voice = voice
-        self._tutor = IncrementalTrainer(config, data, clock, voice.told)
+        self._tutor = IncrementalTrainer(config, data, clock, voice.on_event)
         self._paths = {client: schema.inbox_path(place.state, client) for client in place.clients}
         self._watch = InboxWatcher(self._paths, time.monotonic)
         self._known: dict[str, _Known] = {}
@@ -135,7 +136,7 @@ class Learner:
         try:
             self._follow()
         except (StoreError, WireError, ModelError, DataError) as error:
-            self._voice.told("waiting", error.what)
+            self._voice.on_event(WorkerEventKind.WAITING, error.what)
         due = [*self._watch.due(), *self._tutor.answered(), *self._behind()]
         self._each(dict.fromkeys(due), abandon)
 
@@ -159,7 +160,7 @@ class Learner:
             self._follow()
             self._keep(0.0)
         except (StoreError, WireError, ModelError, DataError) as error:
-            self._voice.told("waiting", error.what)  # an earlier version is there
+            self._voice.on_event(WorkerEventKind.WAITING, error.what)  # an earlier version is there
 
     # on the way of an update
 
@@ -171,7 +172,7 @@ class Learner:
                 self._announce()
                 self._keep(KEEP_S)
             except DataError as error:  # the task goes on
-                self._voice.told("waiting", str(error)[:500])
+                self._voice.on_event(WorkerEventKind.WAITING, str(error)[:500])
 
     def prepare_task(
         self, task: TrainTask, base: Path, adapter: Tensors, abandon: Flag
@@ -193,7 +194,7 @@ class Learner:
                 start = self._start(pupil, task)
                 self._remember(client, book)
         except DataError as error:
-            self._voice.told("waiting", f"the inbox of {client}: {error}"[:500])
+            self._voice.on_event(WorkerEventKind.WAITING, f"the inbox of {client}: {error}"[:500])
             return NO_START
         self._say()
         return start
@@ -217,10 +218,12 @@ class Learner:
                 with LearningStore(path) as book:
                     count = book.settle(ride, accepted=accepted)
             except DataError as error:
-                self._voice.told("waiting", str(error)[:500])
+                self._voice.on_event(WorkerEventKind.WAITING, str(error)[:500])
                 continue
             if count and accepted:
-                self._voice.told("settled", f"{count} items of live input are in update {ride}")
+                self._voice.on_event(
+                    WorkerEventKind.SETTLED, f"{count} items of live input are in update {ride}"
+                )
 
     # inside
 
@@ -238,7 +241,9 @@ class Learner:
             except Timeout:
                 continue  # another worker of this machine trains it, and looks into its inbox
             except (StoreError, WireError, ModelError, DataError) as error:
-                self._voice.told("waiting", f"the inbox of {client}: {error}"[:500])
+                self._voice.on_event(
+                    WorkerEventKind.WAITING, f"the inbox of {client}: {error}"[:500]
+                )
             self._watch.done(client)
             looked = True
         if looked:
@@ -251,7 +256,9 @@ class Learner:
         if not waiting and local is None and not self._tutor.asks(client):
             return
         if self._newest is None:
-            self._voice.told("waiting", f"the inbox of {client}: no version was seen yet")
+            self._voice.on_event(
+                WorkerEventKind.WAITING, f"the inbox of {client}: no version was seen yet"
+            )
             return
         model, adapter = self._newest
         base = self._source.base(model.base, self._voice.wanted, abandon)

@@ -12,6 +12,7 @@ from common.protocol.fields import RowKind
 from common.protocol.membership import Enrolment
 from common.protocol.wire import pack
 from common.store.store import Store
+from worker.events import EventCallback, WorkerEventKind
 
 ASK_S = 10.0  # until the coordinator answers
 DOUBT_S = 5.0  # refused by the store for so long: then the broker is asked, too
@@ -31,7 +32,7 @@ class EnrolmentRequests:
         software: str,
         *,
         refused: Callable[[], bool],
-        told: Callable[[str, str], None],
+        told: EventCallback,
     ) -> None:
         """Nothing is asked yet.
 
@@ -80,7 +81,7 @@ class EnrolmentRequests:
         if found.state == "member" and client in self._open:
             del self._open[client]
             counts = ", ".join(f"{n} {kind}" for kind, n in self._rows[client].items() if n)
-            self._told("joined", f"{client} takes part with {counts} rows")
+            self._told(WorkerEventKind.JOINED, f"{client} takes part with {counts} rows")
         if found.state == "refused":
             raise JoinError(f"the coordinator refuses: {found.reason}", "see `fccl invite --help`")
         if found.state == "left":
@@ -94,7 +95,7 @@ class EnrolmentRequests:
         try:
             self._broker.publish_update(self._topology, self._site, message)
         except BrokerError as error:
-            self._told("waiting", error.what)
+            self._told(WorkerEventKind.WAITING, error.what)
 
     def _doubt(self) -> None:
         """A store that restarted empty refuses, too, until the coordinator fills it again.
@@ -108,7 +109,10 @@ class EnrolmentRequests:
         self._doubted = now
         if self._refused():
             raise revoked_error(self._site.name)
-        self._told("waiting", "the store does not know this site; the coordinator fills it again")
+        self._told(
+            WorkerEventKind.WAITING,
+            "the store does not know this site; the coordinator fills it again",
+        )
 
 
 _REMEDY = "ask its operator for a new token (`fccl invite SITE --again`)"

@@ -18,7 +18,6 @@ import json
 import socket
 import ssl
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Event as Flag
@@ -43,8 +42,7 @@ from common.protocol.invitation import (
 )
 from common.protocol.naming import join_user, site_user
 from common.store.store import Store, connect
-
-Told = Callable[[str, str], None]
+from worker.events import EventCallback, WorkerEventKind
 
 POLL_S = 0.5
 REACH_S = 5.0
@@ -136,7 +134,7 @@ def join(
     host: str,
     software: str,
     stop: Flag,
-    told: Told,
+    told: EventCallback,
     clock: Clock = time.time,
 ) -> Identity | None:
     """Become the site that a token invites; None if `stop` was set while waiting for the answer.
@@ -268,7 +266,7 @@ def _reach(url: str, ca: str | None) -> None:
         raise connect_error(error, f"{host}:{port}") from None
 
 
-def _ask(store: Store, pending: Identity, stop: Flag, told: Told) -> JoinAnswer | None:
+def _ask(store: Store, pending: Identity, stop: Flag, told: EventCallback) -> JoinAnswer | None:
     said = ""
     asked = False
     refused = _read(store, pending.token_id)
@@ -290,7 +288,7 @@ def _ask(store: Store, pending: Identity, stop: Flag, told: Told) -> JoinAnswer 
         except StoreError as error:
             text, asked = f"waiting: {error.what}", False
         if text != said:
-            told("waiting", text)
+            told(WorkerEventKind.WAITING, text)
             said = text
         if stop.wait(POLL_S):
             return None

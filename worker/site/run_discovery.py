@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from threading import Event as Flag
 
 from common.errors import StoreError
 from common.protocol.wire import unpack
 from common.store.store import Store
 from common.store.view import RunInfo
+from worker.events import EventCallback, WorkerEventKind
 
 POLL_S = 1.0
 OVER = ("finished", "failed")
@@ -35,7 +36,7 @@ def end_reason(store: Store, name: str, run: str) -> str:
     return f"run {name} is {found.status}: {found.detail}" if found and found.status in OVER else ""
 
 
-def find_run(store: Store, name: str, stop: Flag, told: Callable[[str, str], None]) -> str | None:
+def find_run(store: Store, name: str, stop: Flag, told: EventCallback) -> str | None:
     """The id of the run that carries this name and is not over; None if `stop` was set first.
 
     A store out of reach is waited for: workers may be started before anything else.
@@ -52,14 +53,14 @@ def find_run(store: Store, name: str, stop: Flag, told: Callable[[str, str], Non
         except StoreError as error:
             text = f"waiting: {error.what}"
         if text != said:
-            told("waiting", text)
+            told(WorkerEventKind.WAITING, text)
             said = text
         stop.wait(POLL_S)
     return None
 
 
 def follow_runs(
-    store: Store, name: str, stop: Flag, told: Callable[[str, str], None], *, forever: bool
+    store: Store, name: str, stop: Flag, told: EventCallback, *, forever: bool
 ) -> Iterator[str]:
     """The ids of the runs to serve, each when the one before is over; none after `stop`.
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from common.config import config as configuration
+from common.config import loader
 from tests.compose.run import VERSIONS
 from tests.support.paths import ROOT
 from tests.unit.cli.test_packaging import own_packages
@@ -70,13 +70,13 @@ def test_every_service_has_a_limit_of_memory_and_ends_in_its_own_time() -> None:
 
 
 def test_the_plan_of_compose_is_sft_then_dpo_of_gpt2_or_offline() -> None:
-    config = configuration.load(ROOT / "configs/compose.toml", {})
-    without = configuration.without_hub(config)
+    config = loader.load(ROOT / "configs/compose.toml", {})
+    without = loader.apply_offline(config)
     assert [phase.objective for phase in config.phase] == ["sft", "dpo"]
     assert (config.model.name, without.model.name) == ("gpt2", "offline:gpt2-tiny")
     assert without.phase[0].lr > config.phase[0].lr
 
 
 def test_the_compose_tests_know_their_plan() -> None:
-    config = configuration.load(ROOT / "tests/compose/federation.toml", {})
+    config = loader.load(ROOT / "tests/compose/federation.toml", {})
     assert sum(phase.versions for phase in config.phase) == VERSIONS

@@ -11,18 +11,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from broker.chunks import parse_chunk
 from broker.protocol import LOCAL, Message
 from common.operations.health import Health
-from coordinator.core.events import (
-    CloseTask,
-    DiscardMessage,
-    HeartbeatsRead,
-    TaskRefused,
-    WorkerSignal,
-)
-from coordinator.core.machine import step
-from coordinator.core.state import CoordinatorState
 from coordinator.ingest import ingest
-from coordinator.metrics import Metrics, category
-from tests.support.virtual_federation import candidate, plan, stats
+from coordinator.metrics import CoordinatorMetrics
 from tests.unit.coordinator.test_service import CHUNK, World
 
 
@@ -34,7 +24,7 @@ class Observed:
         self.registry = CollectorRegistry()
         self.health = Health(["broker", "store", "run"], 10.0)
         self.opened = self.world.open()
-        self.world.observe = Metrics(self.registry, self.health, self.opened)
+        self.world.metrics = CoordinatorMetrics(self.registry, self.health, self.opened)
 
     def serve(self) -> None:
         self.world.service(self.opened).serve(self.world.stop)
@@ -108,7 +98,7 @@ def test_dead_letters_are_counted(observed: Observed) -> None:
 def test_a_restart_counts_anew_and_shows_the_newest_version_at_once(observed: Observed) -> None:
     observed.serve()
     registry = CollectorRegistry()
-    Metrics(registry, observed.health, observed.world.open())
+    CoordinatorMetrics(registry, observed.health, observed.world.open())
     assert registry.get_sample_value("fccl_updates_accepted_total", {"site": "local"}) == 0
     assert registry.get_sample_value("fccl_version") == 3
     assert registry.get_sample_value("fccl_train_loss") == observed.figure("fccl_train_loss")
@@ -120,42 +110,3 @@ def test_every_metric_has_our_prefix_and_a_help_text(observed: Observed) -> None
     helps = [line.split(" ", 3) for line in text.splitlines() if line.startswith("# HELP")]
     assert len(helps) > 25
     assert all(words[2].startswith("fccl_") and words[3] for words in helps)
-
-
-# Reasons are free text; labels are not
-
-REJECTED = {
-    "unknown client": ({"client_id": "mallory"}, "identity"),
-    "foreign site": ({"site": "elsewhere"}, "identity"),
-    "never issued": ({"task_id": "t999999"}, "identity"),
-    "another client's task": ({"client_id": "c1"}, "identity"),
-    "another phase": ({"phase": 7}, "attempt"),
-    "a later attempt": ({"attempt": 9}, "attempt"),
-    "another base": ({"base_version": 5}, "attempt"),
-    "no statistics": ({"stats": stats(samples=0)}, "statistics"),
-    "a missing tensor": ({"problem": "tensor a is missing (1 of 2)"}, "tensors"),
-    "foreign tensors": ({"problem": "2 tensors are not of this adapter"}, "tensors"),
-    "infinite": ({"problem": "the update holds values that are not finite"}, "not finite"),
-    "a large norm": ({"norm": 1e9}, "norm"),
-}
-
-
-@pytest.mark.parametrize(("changed", "expected"), REJECTED.values(), ids=REJECTED.keys())
-def test_a_rejection_falls_into_a_category(changed: dict[str, object], expected: str) -> None:
-    made = plan()
-    signals = HeartbeatsRead((WorkerSignal("local", False, None),) * 2)
-    state = step(made, CoordinatorState(), signals, 0.0).state
-    task = next(iter(state.tasks.values()))
-    actions = step(made, state, candidate(task, **changed), 1.0).actions
-    assert [category(a.reason) for a in actions if isinstance(a, CloseTask | DiscardMessage)] == [
-        expected
-    ]
-
-
-def test_a_stale_update_and_a_strange_refusal_fall_into_a_category() -> None:
-    assert category("staleness 21 is over the limit of 20") == "stale"
-    refused = step(
-        plan(), CoordinatorState(), TaskRefused("t1", 1, "c0", "local", "no"), 0.0
-    ).actions
-    assert [category(a.reason) for a in refused if isinstance(a, DiscardMessage)] == ["identity"]
-    assert category("something new") == "other"

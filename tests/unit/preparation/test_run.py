@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from transformers import BertConfig, GPT2Config, RobertaConfig, T5Config
 
-from common.config import config as configuration
+from common.config import loader
 from common.config.config import FederationConfig
 from common.errors import ConfigError, DataError, ModelError
 from common.protocol.fields import RowKind
@@ -43,7 +43,7 @@ def config(*phases: dict[str, Any], **tables: dict[str, Any]) -> FederationConfi
     """A plan of sft unless it says otherwise, over two clients."""
     data = {"rows": 60, "clients": 2} | tables.pop("data", {})
     whole = {"phase": list(phases) or [{}], "data": data, **tables}
-    return configuration.parse(whole, "test")
+    return loader.parse(whole, "test")
 
 
 def quiet(_: str) -> None: ...
@@ -356,7 +356,7 @@ def test_a_hub_out_of_reach_is_said_in_one_line_and_its_run_changed() -> None:
     given = config({"lr": 2e-4}, model={"name": "gpt2", "revision": "main"}, offline=OFFLINE)
     found = apply_offline_fallback(given, said.append, away)
     assert asked == [("gpt2", "main")]
-    assert found == configuration.without_hub(given)
+    assert found == loader.apply_offline(given)
     assert said == [
         "the model hub cannot be reached; using model.name = offline:gpt2-tiny,"
         " phase.0.lr = 0.006 from [offline]"

@@ -21,6 +21,7 @@ from common.protocol.versions import CurrentModel
 from learning.evaluation.measurement import Measurement
 from learning.training.loop import StepReport
 from worker.data.shards import ClientData
+from worker.events import EventCallback, WorkerEventKind
 from worker.incremental.inbox.learning_store import (
     Entry,
     LearningStore,
@@ -39,7 +40,6 @@ VETO = "the validator did not accept it"  # all that others are told
 SAMPLES = 5  # items that a validator sees
 RECENT = 96  # settled items by which it is judged whether the federation knows them
 
-Told = Callable[[str, str], None]
 """The kind and text of what happens. Never user text."""
 
 
@@ -83,14 +83,14 @@ class IncrementalTrainer:
     """Of the clients of one worker on one run."""
 
     def __init__(
-        self, config: IncrementalConfig, data: ClientData, clock: Clock, told: Told
+        self, config: IncrementalConfig, data: ClientData, clock: Clock, on_event: EventCallback
     ) -> None:
         """Nothing is learned yet.
 
         Raises:
             ConfigError: The validator is neither a command that is here nor a URL.
         """
-        self._config, self._data, self._clock, self._told = config, data, clock, told
+        self._config, self._data, self._clock, self._on_event = config, data, clock, on_event
         validator.check_spec(config.validator)
         self._verdicts = BackgroundValidator(config.validator.strip(), config.validator_timeout_s)
         self._claims: dict[str, _Claim] = {}
@@ -207,7 +207,7 @@ class IncrementalTrainer:
             if not reason:
                 book.rebase(model.run, model.version, found.after, {"unsent": found.learned})
                 text = f"{len(learned)} items are learned again on version {model.version}"
-                self._told("rebased", f"{pupil.client}: {text}")
+                self._on_event(WorkerEventKind.REBASED, f"{pupil.client}: {text}")
                 return
         self._give_up(pupil, trial, f"after version {model.version}: {reason}")
 
@@ -240,18 +240,23 @@ class IncrementalTrainer:
             found.after,
             claim.measured,
         )
-        self._told("learned", f"{pupil.client}: {claim.trial.text()}")
+        self._on_event(WorkerEventKind.LEARNED, f"{pupil.client}: {claim.trial.text()}")
 
     def _reject(self, pupil: ClientContext, trial: Attempt, reason: str) -> None:
         entries = trial.prepared.entries
         told = VETO if reason.startswith(BY_VALIDATOR) else reason  # it may repeat what users wrote
         pupil.book.reject(trial.batch("rejected", told), [entry.id for entry in entries], reason)
-        self._told("unlearned", f"{pupil.client}: {len(entries)} items are not learned: {told}")
+        self._on_event(
+            WorkerEventKind.UNLEARNED,
+            f"{pupil.client}: {len(entries)} items are not learned: {told}",
+        )
 
     def _give_up(self, pupil: ClientContext, trial: Attempt, reason: str) -> None:
         pupil.book.drop(trial.batch("rejected", reason))
         count = len(trial.prepared.entries)
-        self._told("unlearned", f"{pupil.client}: {count} items are given up {reason}")
+        self._on_event(
+            WorkerEventKind.UNLEARNED, f"{pupil.client}: {count} items are given up {reason}"
+        )
 
     def _desk(self, pupil: ClientContext) -> BatchBuilder:
         return BatchBuilder(

@@ -12,7 +12,8 @@ from click.testing import CliRunner, Result
 
 from cli.doctor import command, machine, servers
 from cli.doctor.checks import Check, Examination, Situation, examine
-from common.config.config import FederationConfig, parse
+from common.config.config import FederationConfig
+from common.config.loader import parse
 from common.errors import DataError, FcclError, ModelError
 from learning.data.rows import write
 from learning.synthetic.instructions import make_instructions as made

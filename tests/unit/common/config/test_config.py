@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.config.config import FederationConfig, PhaseConfig, dump, load, parse, without_hub
+from common.config.config import FederationConfig, PhaseConfig
+from common.config.loader import apply_offline, load, parse
 from common.config.template import TEMPLATE
+from common.config.toml_writer import dump
 from common.errors import ConfigError
 
 
@@ -114,8 +116,8 @@ def test_a_dumped_configuration_parses_to_itself(table: dict[str, Any]) -> None:
         ({"phase": [{"prox_mu": float("inf")}]}, "phase.0.prox_mu"),
         ({"phase": [{"local_steps": 5, "local_epochs": 1}]}, "exactly one of local_steps"),
         ({"phase": [{"local_steps": 0}]}, "exactly one of local_steps"),
-        ({"schedule": {"reissue": "commit", "buffer_size": 5}}, "buffer_size is over concurrency"),
-        ({"schedule": {"quorum": 3}}, "quorum is over the buffer size"),
+        ({"schedule": {"reissue": "commit", "buffer_size": 5}}, "buffer_size is above concurrency"),
+        ({"schedule": {"quorum": 3}}, "quorum is above the buffer size"),
         ({"schedule": {"lease_s": float("inf")}}, "schedule.lease_s"),
         ({"aggregation": {"floor": 1.1}}, "aggregation.floor"),
         ({"aggregation": {"temperature": 0}}, "aggregation.temperature"),
@@ -179,8 +181,8 @@ def test_a_variable_can_set_a_phase_without_a_file() -> None:
         ("FCCL_SCHEDULE__CONCURENCY", "8", "unknown key schedule.concurency"),
         ("FCCL_SCHEDULE__CONCURRENCY", "many", "schedule.concurrency"),
         ("FCCL_PHASE__7__LR", "1", "no entry 7"),
-        ("FCCL_PHASE__LR", "1", "entry number is missing"),
-        ("FCCL_RUN__NAME__X", "1", "name is no table"),
+        ("FCCL_PHASE__LR", "1", "number of the entry is missing"),
+        ("FCCL_RUN__NAME__X", "1", "name is not a table"),
         ("FCCL_ODD__0__LR__X", "1", "there is no table"),
         ("FCCL___", "1", "unknown key"),
         ("FCCL_RUN__", "1", "unknown key run."),
@@ -243,12 +245,12 @@ def test_without_the_hub_a_run_has_what_offline_says_and_no_further_question() -
     offline = {"model.name": "offline:gpt2-tiny", "phase.1.lr": 1e-3, "data.labels": ["a", "b"]}
     config = parse({"model": {"name": "gpt2"}, "phase": PHASES, "offline": offline}, "test")
     assert config.model.name == "gpt2"
-    without = without_hub(config)
+    without = apply_offline(config)
     assert (without.model.name, without.phase[1].lr) == ("offline:gpt2-tiny", 1e-3)
     assert without.phase[0] == config.phase[0]
     assert without.data.labels == ("a", "b")
     assert without.offline == {}
-    assert without_hub(without) == without
+    assert apply_offline(without) == without
 
 
 def test_a_key_of_offline_may_be_quoted_or_dotted_or_in_a_table(tmp_path: Path) -> None:
@@ -272,8 +274,8 @@ def test_a_key_of_offline_may_be_quoted_or_dotted_or_in_a_table(tmp_path: Path) 
         ("phase.0.lr", "much", "phase.0.lr"),
         ("phase.0.lr", 11.0, "phase.0.lr"),
         ("phase.9.lr", 1.0, "no entry 9"),
-        ("phase.lr", 1.0, "entry number is missing"),
-        ("model.name.x", "x", "name is no table"),
+        ("phase.lr", 1.0, "number of the entry is missing"),
+        ("model.name.x", "x", "name is not a table"),
         ("phase.1.objective", "classification", "need different models"),
         ("run.name", "x", "does not depend on the hub"),
         ("store.url", "x", "does not depend on the hub"),

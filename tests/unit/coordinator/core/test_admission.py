@@ -1,4 +1,4 @@
-"""Every reason for which an update does not count, and what a rejection settles."""
+"""Admission: every kind of rejection, and what a rejection closes."""
 
 from __future__ import annotations
 
@@ -6,93 +6,105 @@ import numpy as np
 import pytest
 
 from common.config.config import AggregationConfig
-from coordinator.core.admission import MAX_NORM, MIN_NORMS, AdmissionDecision, check_tensors, decide
+from common.protocol.kinds import RejectionKind
+from coordinator.aggregation.clip import MAX_NORM, MIN_NORMS
+from coordinator.core.admission import AdmissionDecision, check_tensors, decide
+from coordinator.core.events import Rejection
 from coordinator.core.state import CoordinatorState, OpenTask, Plan
 from tests.support.virtual_federation import candidate, plan, stats
 
 TASK = OpenTask("t000001", "c0", 0, 1, bases=(0, 3), issued_at=0.0, lease_until=60.0)
 MANIFEST = {"a": (2, 3), "b": (1,)}
+PROBLEM = Rejection(RejectionKind.TENSORS, "tensor a is missing (1 of 2)")
+ACCEPTED = AdmissionDecision()
 
 
 def state(version: int = 4, norms: tuple[float, ...] = ()) -> CoordinatorState:
     return CoordinatorState(version=version, norms=norms).with_task(TASK)
 
 
-def verdict(
+def decision(
     of: Plan | None = None, norms: tuple[float, ...] = (), **changed: object
 ) -> AdmissionDecision:
-    return decide(of or plan(), state(norms=norms), candidate(TASK, **changed))  # type: ignore[arg-type]
+    return decide(of or plan(), state(norms=norms), candidate(TASK, **changed))
 
 
-def test_a_flawless_update_is_accepted_whole() -> None:
-    assert verdict() == AdmissionDecision()
+def kind(found: AdmissionDecision) -> RejectionKind:
+    assert found.rejection is not None and found.rejection.reason
+    return found.rejection.kind
+
+
+def test_a_flawless_update_is_accepted_unclipped() -> None:
+    assert decision() == ACCEPTED
 
 
 def test_an_update_of_an_older_attempt_is_accepted() -> None:
-    assert verdict(attempt=1, base_version=0) == AdmissionDecision()
+    assert decision(attempt=1, base_version=0) == ACCEPTED
 
 
 @pytest.mark.parametrize(
-    ("changed", "reason"),
-    [
-        ({"client_id": "ghost"}, "unknown client ghost"),
-        ({"site": "elsewhere"}, "site elsewhere may not speak for c0"),
-        ({"task_id": "t000002"}, "task t000002 was never issued"),
-        ({"client_id": "c1"}, "task t000001 was issued to another client"),
-    ],
+    "changed",
+    [{"client_id": "ghost"}, {"site": "elsewhere"}, {"task_id": "t000002"}, {"client_id": "c1"}],
 )
-def test_a_stranger_settles_nothing(changed: dict[str, object], reason: str) -> None:
-    assert verdict(**changed) == AdmissionDecision(reason, binding=False)  # type: ignore[arg-type]
+def test_an_update_from_a_stranger_closes_no_task(changed: dict[str, object]) -> None:
+    found = decision(None, (), **changed)
+    assert kind(found) is RejectionKind.IDENTITY
+    assert not found.closes_task
 
 
 @pytest.mark.parametrize(
-    ("changed", "reason"),
+    ("changed", "expected"),
     [
-        ({"phase": 1}, "phase 1, the task is of phase 0"),
-        ({"attempt": 3}, "attempt 3 was never issued"),
-        ({"base_version": 0}, "base version 0, attempt 2 had 3"),
-        ({"attempt": 1}, "base version 3, attempt 1 had 0"),
-        ({"problem": "tensor a is missing (1 of 2)"}, "tensor a is missing (1 of 2)"),
-        ({"norm": 2 * MAX_NORM}, "update norm 2e+04 is over the bound of 1e+04"),
-        ({"stats": stats(samples=0)}, "statistics claim no samples, no tokens or no steps"),
-        (
-            {"stats": stats().model_copy(update={"steps": 0})},
-            "statistics claim no samples, no tokens or no steps",
-        ),
+        ({"phase": 1}, RejectionKind.ATTEMPT),
+        ({"attempt": 3}, RejectionKind.ATTEMPT),
+        ({"base_version": 0}, RejectionKind.ATTEMPT),
+        ({"attempt": 1}, RejectionKind.ATTEMPT),
+        ({"stats": stats(samples=0)}, RejectionKind.STATISTICS),
+        ({"stats": stats().model_copy(update={"steps": 0})}, RejectionKind.STATISTICS),
+        ({"stats": stats().model_copy(update={"num_tokens": 0})}, RejectionKind.STATISTICS),
+        ({"problem": PROBLEM}, RejectionKind.TENSORS),
+        ({"norm": 2 * MAX_NORM}, RejectionKind.NORM),
     ],
 )
-def test_a_flawed_update_settles_its_task(changed: dict[str, object], reason: str) -> None:
-    assert verdict(**changed) == AdmissionDecision(reason)  # type: ignore[arg-type]
+def test_a_flawed_update_closes_its_task_and_counts_as_a_strike(
+    changed: dict[str, object], expected: RejectionKind
+) -> None:
+    found = decision(None, (), **changed)
+    assert kind(found) is expected
+    assert found.closes_task and found.counts_as_strike
 
 
-def test_staleness_at_the_limit_is_accepted_and_over_it_is_not() -> None:
-    assert decide(plan(max_staleness=4), state(4), candidate(TASK, attempt=1, base_version=0)) == (
-        AdmissionDecision()
-    )
-    late = decide(plan(max_staleness=4), state(5), candidate(TASK, attempt=1, base_version=0))
-    assert late == AdmissionDecision("staleness 5 is over the limit of 4", strikes=False)
+def test_the_problem_that_ingest_found_is_the_reason() -> None:
+    assert decision(problem=PROBLEM).rejection == PROBLEM
+
+
+def test_staleness_at_the_limit_is_accepted_and_over_it_rejected_without_a_strike() -> None:
+    old = candidate(TASK, attempt=1, base_version=0)
+    assert decide(plan(max_staleness=4), state(4), old) == ACCEPTED
+    late = decide(plan(max_staleness=4), state(5), old)
+    assert kind(late) is RejectionKind.STALE
+    assert late.closes_task and not late.counts_as_strike
 
 
 def test_a_large_norm_is_clipped_at_one_and_a_half_times_the_running_median() -> None:
     norms = (1.0, 2.0, 2.0, 2.0, 9.0)
-    assert verdict(norms=norms, norm=3.0) == AdmissionDecision()
-    assert verdict(norms=norms, norm=6.0) == AdmissionDecision(clip=0.5)
+    assert decision(norms=norms, norm=3.0) == ACCEPTED
+    assert decision(norms=norms, norm=6.0) == AdmissionDecision(clip=0.5)
 
 
-def test_a_large_norm_is_rejected_where_that_is_the_rule() -> None:
+def test_a_large_norm_is_rejected_if_the_plan_says_so() -> None:
     of = plan(aggregation=AggregationConfig(over_norm="reject"))
-    assert verdict(of, norms=(2.0,) * 5, norm=6.0) == AdmissionDecision(
-        "update norm 6 is over the bound of 3"
-    )
+    assert kind(decision(of, norms=(2.0,) * 5, norm=6.0)) is RejectionKind.NORM
+    assert decision(of, norms=(2.0,) * 5, norm=3.0) == ACCEPTED
 
 
-def test_the_running_median_means_nothing_before_it_has_seen_five_updates() -> None:
-    assert verdict(norms=(1.0,) * (MIN_NORMS - 1), norm=6.0) == AdmissionDecision()
+def test_the_running_median_does_not_bound_norms_before_the_fifth_update() -> None:
+    assert decision(norms=(1.0,) * (MIN_NORMS - 1), norm=6.0) == ACCEPTED
 
 
 def test_a_median_of_zero_clips_nothing() -> None:
-    # Or a few empty updates would set every later one to nothing.
-    assert verdict(norms=(0.0,) * 5, norm=1.0) == AdmissionDecision()
+    # Otherwise a few empty updates would scale every later one to zero.
+    assert decision(norms=(0.0,) * 5, norm=1.0) == ACCEPTED
 
 
 def tensors(**changed: np.ndarray) -> dict[str, np.ndarray]:
@@ -101,20 +113,22 @@ def tensors(**changed: np.ndarray) -> dict[str, np.ndarray]:
 
 def test_the_norm_is_over_all_tensors() -> None:
     norm, problem = check_tensors(tensors(), MANIFEST)
-    assert (norm, problem) == (pytest.approx(10**0.5), "")
+    assert (norm, problem) == (pytest.approx(10**0.5), None)
 
 
 @pytest.mark.parametrize(
-    ("delta", "problem"),
+    ("delta", "expected", "named"),
     [
-        ({"a": np.ones((2, 3), np.float32)}, "tensor b is missing (1 of 2)"),
-        (tensors(c=np.ones(1, np.float32)), "1 tensors are not of this adapter"),
-        (tensors(a=np.ones((3, 2), np.float32)), "tensor a has shape (3, 2), not (2, 3)"),
-        (tensors(b=np.full(1, np.nan, np.float32)), "the update holds values that are not finite"),
-        (tensors(b=np.full(1, -np.inf, np.float32)), "the update holds values that are not finite"),
+        ({"a": np.ones((2, 3), np.float32)}, RejectionKind.TENSORS, "tensor b"),
+        (tensors(c=np.ones(1, np.float32)), RejectionKind.TENSORS, "1 tensors"),
+        (tensors(a=np.ones((3, 2), np.float32)), RejectionKind.TENSORS, "tensor a"),
+        (tensors(b=np.full(1, np.nan, np.float32)), RejectionKind.NOT_FINITE, "not finite"),
+        (tensors(b=np.full(1, -np.inf, np.float32)), RejectionKind.NOT_FINITE, "not finite"),
     ],
 )
-def test_tensors_that_are_not_the_adapters_are_named(
-    delta: dict[str, np.ndarray], problem: str
+def test_tensors_that_do_not_fit_the_adapter_are_named(
+    delta: dict[str, np.ndarray], expected: RejectionKind, named: str
 ) -> None:
-    assert check_tensors(delta, MANIFEST) == (0.0, problem)
+    norm, problem = check_tensors(delta, MANIFEST)
+    assert norm == 0.0 and problem is not None
+    assert problem.kind is expected and named in problem.reason

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.protocol.commands import Command, CommandName, CommandReply
+from common.protocol.kinds import RejectionKind
 from common.protocol.versions import VersionSummary
 from coordinator.core import machine
 from coordinator.core.events import (
@@ -75,21 +76,15 @@ def test_a_paused_run_takes_updates_and_issues_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("action", "target", "why"),
-    [
-        ("resume", "", "the run is not paused"),
-        ("kick", "c9", "there is no client c9"),
-        ("pardon", "c0", "c0 gets tasks as it is"),
-        ("pardon", "c9", "there is no client c9"),
-        ("reissue", "t9", "t9 is no open task"),
-    ],
+    ("action", "target"),
+    [("resume", ""), ("kick", "c9"), ("pardon", "c0"), ("pardon", "c9"), ("reissue", "t9")],
 )
-def test_what_makes_no_sense_is_refused_and_changes_nothing(
-    action: CommandName, target: str, why: str
+def test_a_command_that_makes_no_sense_is_refused_and_changes_nothing(
+    action: CommandName, target: str
 ) -> None:
     state = alive(CoordinatorState()).state
     done = order(state, action, target)
-    assert why in reply(done).refused
+    assert reply(done).refused and target in reply(done).refused
     assert done.state == state and len(done.actions) == 1
 
 
@@ -133,8 +128,8 @@ def test_a_kicked_client_gets_no_more_tasks_until_it_is_pardoned() -> None:
     state = alive(CoordinatorState()).state
     name = next(iter(state.tasks.values())).client_id
     kicked = order(state, "kick", name)
-    assert [a.reason for a in kicked.actions if isinstance(a, CloseTask)] == [
-        f"{name} was kicked by ann@desk"
+    assert [a.rejection.kind for a in kicked.actions if isinstance(a, CloseTask)] == [
+        RejectionKind.KICKED
     ]
     assert name not in issued(kicked) and kicked.state.client(name).quarantined
     assert "no more tasks already" in reply(order(kicked.state, "kick", name)).refused

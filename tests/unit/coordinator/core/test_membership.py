@@ -10,6 +10,8 @@ from types import MappingProxyType
 
 import pytest
 
+from common.protocol.kinds import RejectionKind
+from common.protocol.versions import VersionSummary
 from coordinator.core import machine
 from coordinator.core.events import (
     AcceptUpdate,
@@ -101,12 +103,12 @@ def test_who_leaves_has_no_open_task_and_what_it_sent_stays() -> None:
     state = machine.step(of, state, candidate(first, SITE), 2.0).state
     assert state.tasks and len(state.buffer) == 1  # the next one is open
     left = machine.step(of, state, SiteRevoked(SITE), 3.0)
-    reasons = [a.reason for a in left.actions if isinstance(a, CloseTask)]
-    assert reasons == [f"site {SITE} was revoked"]
+    kinds = [a.rejection.kind for a in left.actions if isinstance(a, CloseTask)]
+    assert kinds == [RejectionKind.REVOKED]
     assert not left.state.joined and not left.state.tasks and len(left.state.buffer) == 1
     late = machine.step(of, left.state, candidate(next(iter(state.tasks.values())), SITE), 4.0)
-    assert [a.reason for a in late.actions if isinstance(a, DiscardMessage)] == [
-        f"unknown client {SITE}"
+    assert [a.rejection.kind for a in late.actions if isinstance(a, DiscardMessage)] == [
+        RejectionKind.IDENTITY
     ]
 
 
@@ -144,8 +146,6 @@ def test_a_run_begun_before_sites_could_be_invited_goes_on(tmp_path: Path) -> No
 
 
 def test_recovery_brings_them_back(tmp_path: Path) -> None:
-    from common.protocol.versions import VersionSummary
-
     journal = Journal.create(tmp_path / "run.db", {})
     journal.take_over()
     journal.put_version(VersionSummary(version=0, phase=0, at=0.0, sha256="0" * 64, nbytes=1))

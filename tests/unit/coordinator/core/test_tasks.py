@@ -59,8 +59,8 @@ def test_tasks_of_a_preference_phase_all_name_the_version_it_began_with() -> Non
 def test_preferences_without_a_phase_before_them_compare_with_the_base_model() -> None:
     phases = (PhaseConfig(objective="dpo", versions=4),)
     plan = Plan(phases, ScheduleConfig(), AggregationConfig(), MappingProxyType({}))
-    assert plan.reference(0) == 0
-    assert plan.reference(1) is None  # the plan is over
+    assert plan.reference_version(0) == 0
+    assert plan.reference_version(1) is None  # the plan is over
 
 
 def test_labels_travel_with_classification_only() -> None:

@@ -15,13 +15,14 @@ from broker.chunks import parse_chunk, split_update
 from broker.protocol import Message
 from common.errors import RunError, WireError
 from common.protocol import codec
+from common.protocol.kinds import RejectionKind
 from common.protocol.tasks import TaskRefusal
-from common.protocol.updates import Update
 from common.protocol.wire import pack
 from coordinator.core.events import (
     AcceptUpdate,
     CloseTask,
     DuplicateArrived,
+    Rejection,
     TaskRefused,
     UpdateArrived,
 )
@@ -30,28 +31,10 @@ from coordinator.ingest import ingest
 from coordinator.ingest.ingest import UPLOAD_TTL_S, UPLOADS_PER_SITE, Arrival, Ingest
 from coordinator.storage.journal import Journal
 from coordinator.storage.spool import Spool
-from tests.support.virtual_federation import stats
-from tests.unit.coordinator.storage.test_journal import summary
+from tests.support.coordinator_records import update_frame, version_summary
 
 CHUNK = 160
-MANIFEST = {"a": (2, 3)}
-
-
-def frame(value: float = 1.0, name: str = "a", **changed: object) -> bytes:
-    entries, data = codec.encode("fp32", {name: np.full((2, 3), value, np.float32)})
-    record = Update(
-        task_id="t000001",
-        attempt=1,
-        client_id="c0",
-        worker_id="w0",
-        phase=0,
-        base_version=0,
-        stats=stats(),
-        codec="fp32",
-        tensors=entries,
-        sha256=codec.digest(data),
-    )
-    return pack(record.model_copy(update=changed), data)
+SHAPES = {"a": (2, 3)}
 
 
 def messages(content: bytes, update_id: str = "t000001.1", user: str = "u") -> list[Message]:
@@ -64,13 +47,14 @@ class Bench:
     def __init__(self, path: Path) -> None:
         self.journal = Journal.create(path / "run.db", {})
         self.journal.take_over()
-        self.journal.put_version(summary(0))
+        self.journal.put_version(version_summary(0))
         self.path = path / "spool"
         self.spool = Spool(self.path)
-        self.ingest = Ingest(self.journal, self.spool, MANIFEST)
+        self.ingest = Ingest(self.journal, self.spool)
+        self.ingest.start(SHAPES)
 
     def take(self, message: Message, site: str = "s", now: float = 1.0) -> Arrival:
-        return self.ingest.take(message, site, "u", now)
+        return self.ingest.process(message, site, "u", now)
 
     def files(self) -> set[str]:
         return {path.name for path in self.path.iterdir()}
@@ -110,16 +94,16 @@ def arrived(bench: Bench, content: bytes, site: str = "s") -> Arrival:
 
 
 def test_the_last_chunk_makes_the_candidate(bench: Bench) -> None:
-    found = arrived(bench, frame(2.0)).event
+    found = arrived(bench, update_frame(2.0)).event
     assert isinstance(found, UpdateArrived)
-    assert (found.task_id, found.site, found.problem) == ("t000001", "s", "")
+    assert (found.task_id, found.site, found.problem) == ("t000001", "s", None)
     assert found.norm == pytest.approx(24**0.5)
-    assert found.nbytes == len(frame(2.0))
+    assert found.nbytes == len(update_frame(2.0))
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_chunks_may_come_in_any_order_and_twice(bench: Bench, seed: int) -> None:
-    content = frame()
+    content = update_frame()
     parts = messages(content)
     mixed = parts[1:] * 2
     Random(seed).shuffle(mixed)
@@ -129,19 +113,19 @@ def test_chunks_may_come_in_any_order_and_twice(bench: Bench, seed: int) -> None
 
 
 def test_a_redelivered_last_chunk_makes_the_candidate_again(bench: Bench) -> None:
-    first = arrived(bench, frame())
-    assert bench.take(messages(frame())[-1]) == first
+    first = arrived(bench, update_frame())
+    assert bench.take(messages(update_frame())[-1]) == first
 
 
 def test_the_same_update_of_two_sites_are_two_files(bench: Bench) -> None:
-    arrived(bench, frame(), "s")
-    arrived(bench, frame(), "other")
+    arrived(bench, update_frame(), "s")
+    arrived(bench, update_frame(), "other")
     assert len(bench.files()) == 2
 
 
 @pytest.mark.parametrize("user", ["mallory", None])
 def test_a_message_without_the_sites_own_user_is_a_forgery(bench: Bench, user: str | None) -> None:
-    for message in messages(frame()):
+    for message in messages(update_frame()):
         with pytest.raises(WireError, match="user of its site"):
             bench.take(replace(message, user_id=user))
     assert bench.files() == set()
@@ -152,7 +136,7 @@ def test_a_message_without_the_sites_own_user_is_a_forgery(bench: Bench, user: s
 )
 def test_an_update_id_names_a_task_and_an_attempt(bench: Bench, update_id: str) -> None:
     with pytest.raises(WireError, match=r"TASK\.ATTEMPT"):
-        bench.take(messages(frame(), update_id)[0])
+        bench.take(messages(update_frame(), update_id)[0])
 
 
 def test_an_upload_may_not_be_larger_than_any_update_can_be(bench: Bench) -> None:
@@ -161,10 +145,12 @@ def test_an_upload_may_not_be_larger_than_any_update_can_be(bench: Bench) -> Non
     assert bench.files() == set()
 
 
-def test_every_codec_fits_the_limit_even_for_tensors_smaller_than_a_block(tmp_path: Path) -> None:
-    manifest = {f"t{i}": (1,) for i in range(4000)}
-    made = Ingest(None, None, manifest)  # type: ignore[arg-type]
-    assert made._limit > codec.payload_bytes("int8", manifest)
+def test_every_codec_fits_the_limit_even_for_tensors_smaller_than_a_block(bench: Bench) -> None:
+    shapes = {f"t{i}": (1,) for i in range(4000)}
+    bench.ingest.start(shapes)
+    largest = b"x" * codec.payload_bytes("int8", shapes)
+    assert len(largest) > codec.payload_bytes("fp32", shapes)
+    assert bench.take(messages(largest)[0]).event is None  # waits for the other chunks
 
 
 def bad_frames() -> dict[str, bytes]:
@@ -172,7 +158,7 @@ def bad_frames() -> dict[str, bytes]:
     return {
         "no fccl frame": b"\x00" * 600,
         "expected an Update": pack(heartbeat, bytes(600)),
-        "SHA-256 that the header declares": frame(sha256="0" * 64),
+        "SHA-256 that the header declares": update_frame(sha256="0" * 64),
         "cut short": b"FCCL\x01\xff\xff\x00\x00" + bytes(600),
     }
 
@@ -186,7 +172,7 @@ def test_a_whole_that_is_no_update_is_refused_and_removed(bench: Bench, reason: 
 
 
 def test_chunks_whose_whole_has_another_hash_are_removed(bench: Bench) -> None:
-    honest, other = messages(frame(1.0)), messages(frame(2.0))
+    honest, other = messages(update_frame(1.0)), messages(update_frame(2.0))
     lying = replace(
         other[-1], headers={**other[-1].headers, "total_sha256": honest[0].headers["total_sha256"]}
     )
@@ -195,15 +181,15 @@ def test_chunks_whose_whole_has_another_hash_are_removed(bench: Bench) -> None:
     with pytest.raises(WireError, match="SHA-256 that its chunks claim"):
         bench.take(lying)
     assert bench.files() == set()
-    assert isinstance(arrived(bench, frame(1.0)).event, UpdateArrived)  # and may come again
+    assert isinstance(arrived(bench, update_frame(1.0)).event, UpdateArrived)  # and may come again
 
 
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (frame(name="b"), "tensor a is missing"),
-        (frame(codec="bf16"), "does not fit its shape"),
-        (frame(tensors=()), "bytes follow the last tensor"),
+        (update_frame(name="b"), "tensor a is missing"),
+        (update_frame(codec="bf16"), "does not fit its shape"),
+        (update_frame(tensors=()), "bytes follow the last tensor"),
     ],
 )
 def test_tensors_that_do_not_fit_are_the_candidates_problem(
@@ -211,28 +197,29 @@ def test_tensors_that_do_not_fit_are_the_candidates_problem(
 ) -> None:
     found = arrived(bench, content).event
     assert isinstance(found, UpdateArrived)
-    assert problem in found.problem
+    assert found.problem is not None and found.problem.kind is RejectionKind.TENSORS
+    assert problem in found.problem.reason
 
 
 def test_values_that_are_not_finite_are_the_candidates_problem(bench: Bench) -> None:
     # An honest encoder refuses them, so the bytes are forged, with the digest to match.
     data = np.full((2, 3), np.nan, "<f4").tobytes()
-    content = frame(sha256=codec.digest(data))[:-24] + data
+    content = update_frame(sha256=codec.digest(data))[:-24] + data
     found = arrived(bench, content).event
     assert isinstance(found, UpdateArrived)
-    assert found.problem == "the update holds values that are not finite"
+    assert found.problem is not None and found.problem.kind is RejectionKind.NOT_FINITE
 
 
 def test_a_settled_update_needs_no_disk(bench: Bench) -> None:
-    close = (CloseTask("t000001", "c0", "phase over"),)
+    close = (CloseTask("t000001", "c0", Rejection(RejectionKind.PHASE_OVER, "phase over")),)
     bench.journal.write(CoordinatorState(), CoordinatorState(), close, 1.0, frames={}, summaries={})
-    for message in messages(frame()):
+    for message in messages(update_frame()):
         assert bench.take(message) == Arrival(DuplicateArrived("t000001"))
     assert bench.files() == set()
 
 
 def test_an_accepted_updates_file_cannot_be_written_by_anybody(bench: Bench) -> None:
-    content = frame()
+    content = update_frame()
     candidate = arrived(bench, content).event
     assert isinstance(candidate, UpdateArrived)
     bench.accept(candidate)
@@ -241,7 +228,7 @@ def test_an_accepted_updates_file_cannot_be_written_by_anybody(bench: Bench) -> 
         with pytest.raises(WireError, match="accepted already"):
             bench.take(message)
     lie = {"total_sha256": messages(content)[0].headers["total_sha256"]}
-    forged = messages(frame(9.0), "t000003.1")[0]
+    forged = messages(update_frame(9.0), "t000003.1")[0]
     with pytest.raises(WireError, match="accepted already"):
         bench.take(replace(forged, headers={**forged.headers, **lie}))
     assert bench.spool.frame(candidate.upload) == content
@@ -251,16 +238,16 @@ def test_an_accepted_updates_file_cannot_be_written_by_anybody(bench: Bench) -> 
 
 def test_a_site_may_leave_so_many_updates_unfinished_and_no_more(bench: Bench) -> None:
     for i in range(UPLOADS_PER_SITE):
-        bench.take(messages(frame(i), f"t{i}.1")[0])
+        bench.take(messages(update_frame(i), f"t{i}.1")[0])
     with pytest.raises(WireError, match="unfinished updates"):
-        bench.take(messages(frame(999.0), "t999.1")[0])
-    *_, last = [bench.take(message) for message in messages(frame(0), "t0.1")[1:]]
+        bench.take(messages(update_frame(999.0), "t999.1")[0])
+    *_, last = [bench.take(message) for message in messages(update_frame(0), "t0.1")[1:]]
     assert last.event is not None  # those may be finished
-    assert bench.take(messages(frame(999.0), "t999.1")[0], site="other").event is None
+    assert bench.take(messages(update_frame(999.0), "t999.1")[0], site="other").event is None
 
 
 def test_unfinished_updates_are_forgotten_after_their_time(bench: Bench) -> None:
-    bench.take(messages(frame())[0], now=1.0)
+    bench.take(messages(update_frame())[0], now=1.0)
     bench.ingest.expire(UPLOAD_TTL_S)
     assert len(bench.files()) == 1
     bench.ingest.expire(UPLOAD_TTL_S + 2)
@@ -277,5 +264,5 @@ def test_a_refusal_is_whole_by_itself(bench: Bench) -> None:
 def test_a_disk_that_refuses_is_no_fault_of_the_message(bench: Bench) -> None:
     bench.path.rmdir()
     with pytest.raises(RunError, match="spool"):
-        bench.take(messages(frame())[0])
+        bench.take(messages(update_frame())[0])
     bench.path.mkdir()

@@ -12,7 +12,7 @@ from types import MappingProxyType
 import pytest
 
 from common.errors import FencedError, RunError
-from common.protocol.versions import VersionSummary
+from common.protocol.kinds import EventKind, RejectionKind
 from coordinator.core.events import (
     AcceptUpdate,
     Action,
@@ -20,18 +20,18 @@ from coordinator.core.events import (
     CommitVersion,
     IssueTask,
     LogEvent,
+    Rejection,
 )
 from coordinator.core.state import BufferedUpdate, ClientState, CoordinatorState, OpenTask
 from coordinator.storage.journal import Journal
 from coordinator.storage.recovery import recover
+from tests.support.coordinator_records import version_summary
+from tests.support.random_federations import Faults, random_plan, random_workers
 from tests.support.virtual_federation import Federation, Worker, plan, stats
-from tests.unit.coordinator.core.test_machine import Faults, random_plan, random_workers
 
 PLAN = plan(2, buffer_size=1)
-
-
-def summary(version: int, at: float = 0.0) -> VersionSummary:
-    return VersionSummary(version=version, phase=0, at=at, sha256="0" * 64, nbytes=0)
+PHASE_OVER = Rejection(RejectionKind.PHASE_OVER, "phase over")
+STALE = Rejection(RejectionKind.STALE, "too old")
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def journal(path: Path) -> Iterator[Journal]:
     made = Journal.create(path, {"run_id": "r1"})
-    made.put_version(summary(0))
+    made.put_version(version_summary(0))
     made.take_over()
     yield made
     made.close()
@@ -50,7 +50,9 @@ def journal(path: Path) -> Iterator[Journal]:
 
 def write(journal: Journal, *actions: Action, now: float = 1.0, **more: object) -> None:
     frames = {a.task.task_id: b"frame" for a in actions if isinstance(a, IssueTask)}
-    made = {a.version: summary(a.version, now) for a in actions if isinstance(a, CommitVersion)}
+    made = {
+        a.version: version_summary(a.version, now) for a in actions if isinstance(a, CommitVersion)
+    }
     journal.write(
         CoordinatorState(), CoordinatorState(), actions, now, frames=frames, summaries=made, **more
     )  # type: ignore[arg-type]
@@ -72,7 +74,7 @@ def durable(state: CoordinatorState) -> CoordinatorState:
     return replace(
         state,
         tasks=MappingProxyType(tasks),
-        sites=MappingProxyType({}),
+        workers_by_site=MappingProxyType({}),
         store_up=True,
         stopping=False,
         buffered_at=state.buffered_at if state.buffer else 0.0,
@@ -92,7 +94,11 @@ def test_after_every_step_of_a_random_run_recovery_gives_the_state_in_memory(
         if not actions and before.clients is after.clients:
             return  # nothing durable changed, so nothing is written
         frames = {a.task.task_id: b"frame" for a in actions if isinstance(a, IssueTask)}
-        made = {a.version: summary(a.version, now) for a in actions if isinstance(a, CommitVersion)}
+        made = {
+            a.version: version_summary(a.version, now)
+            for a in actions
+            if isinstance(a, CommitVersion)
+        }
         journal.write(before, after, actions, now, frames=frames, summaries=made)
         found = recover(made_plan, journal, now, 0.0)
         assert durable(found) == durable(after)
@@ -133,7 +139,7 @@ def test_a_replaced_coordinator_can_write_nothing(journal: Journal, path: Path) 
     assert successor.take_over() == journal.epoch + 1
     for attempt in (
         lambda: write(journal, IssueTask(task(), "local")),
-        lambda: journal.put_version(summary(1)),
+        lambda: journal.put_version(version_summary(1)),
         lambda: journal.put_chunk("local.x", 0, 1, "local", 1.0),
         lambda: journal.drop_chunks("local.x"),
         lambda: journal.mark_sent([1]),
@@ -161,18 +167,18 @@ def test_a_task_of_an_older_epoch_stays_open(journal: Journal, path: Path) -> No
 
 
 def test_a_step_is_written_whole_or_not_at_all(journal: Journal) -> None:
-    write(journal, CloseTask("t000009", "c0", "first"))
+    write(journal, CloseTask("t000009", "c0", PHASE_OVER))
     with pytest.raises(RunError):  # the second receipt of one task breaks the last action
         write(
             journal,
             IssueTask(task(), "local"),
-            LogEvent("info", "x", "y"),
-            CloseTask("t000009", "c0", "2"),
+            LogEvent("info", EventKind.COMMAND, "y"),
+            CloseTask("t000009", "c0", STALE),
         )
     assert journal.outbox() == []
     assert journal.events(9) == []
     assert recover(PLAN, journal, 0.0, 0.0).tasks == {}
-    write(journal, LogEvent("info", "x", "it goes on"))
+    write(journal, LogEvent("info", EventKind.COMMAND, "it goes on"))
     assert [event.text for event in journal.events(9)] == ["it goes on"]
 
 
@@ -212,7 +218,7 @@ def test_a_message_stays_in_the_outbox_until_it_is_sent(journal: Journal, path: 
 
 def test_a_settled_tasks_message_is_not_sent_any_more(journal: Journal) -> None:
     write(journal, IssueTask(task(1), "local"), IssueTask(task(2), "local"))
-    write(journal, CloseTask("t000001", "c0", "phase over"))
+    write(journal, CloseTask("t000001", "c0", PHASE_OVER))
     assert [entry.task_id for entry in journal.outbox()] == ["t000002"]
 
 
@@ -240,9 +246,11 @@ def test_a_chunk_that_comes_twice_counts_once(journal: Journal) -> None:
 
 def test_a_client_is_written_once_and_changed_in_place(journal: Journal) -> None:
     for issued in (1, 2):
-        after = CoordinatorState().with_client("c0", ClientState(issued=issued, last=stats()))
+        after = CoordinatorState().with_client("c0", ClientState(issued=issued, last_stats=stats()))
         journal.write(CoordinatorState(), after, (), 1.0, frames={}, summaries={})
-    assert recover(PLAN, journal, 0.0, 0.0).clients == {"c0": ClientState(issued=2, last=stats())}
+    assert recover(PLAN, journal, 0.0, 0.0).clients == {
+        "c0": ClientState(issued=2, last_stats=stats())
+    }
 
 
 @pytest.mark.parametrize("content", [b"", b"no database at all" * 99, b"SQLite format 3\0garbage"])
@@ -261,7 +269,7 @@ def test_a_missing_journal_is_not_made(path: Path) -> None:
 
 def test_a_damaged_page_is_an_error_of_the_run(journal: Journal, path: Path) -> None:
     for number in range(200):
-        write(journal, LogEvent("info", "x", "y" * 200, (("n", number),)))
+        write(journal, LogEvent("info", EventKind.COMMAND, "y" * 200, (("n", number),)))
     journal.close()
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")

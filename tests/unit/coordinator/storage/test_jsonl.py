@@ -10,21 +10,21 @@ import pytest
 
 from common.errors import FencedError
 from coordinator.storage.journal import Journal
-from coordinator.storage.jsonl import CLIENT_METRICS, PROGRESS, Ledger
-from tests.unit.coordinator.storage.test_journal import summary
-from tests.unit.coordinator.storage.test_retention import update
+from coordinator.storage.jsonl import CLIENT_METRICS, PROGRESS, JsonlFiles
+from tests.support.coordinator_records import update_summary, version_summary
 
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:
     made = Journal.create(tmp_path / "run.db", {})
     made.take_over()
-    made.put_version(summary(0))
+    made.put_version(version_summary(0))
     for version in (1, 2):
         updates = tuple(
-            update(0, 1.0).model_copy(update={"task_id": f"t{version}{i}"}) for i in range(3)
+            update_summary(0, 1.0).model_copy(update={"task_id": f"t{version}{i}"})
+            for i in range(3)
         )
-        made.put_version(summary(version).model_copy(update={"updates": updates}))
+        made.put_version(version_summary(version).model_copy(update={"updates": updates}))
     yield made
     made.close()
 
@@ -40,28 +40,28 @@ def check(directory: Path) -> None:
 
 
 def test_every_version_and_update_is_a_line_once(journal: Journal, tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path)
+    files = JsonlFiles(tmp_path)
     for _ in range(3):
-        ledger.catch_up(journal)
+        files.catch_up(journal)
     check(tmp_path)
     lines = (tmp_path / PROGRESS).read_text(encoding="utf-8").splitlines()
     assert json.loads(lines[1])["updates"] == ["t10", "t11", "t12"]
 
 
 def test_lines_torn_off_anywhere_by_a_crash_are_appended(journal: Journal, tmp_path: Path) -> None:
-    Ledger(tmp_path).catch_up(journal)
+    JsonlFiles(tmp_path).catch_up(journal)
     whole = {name: (tmp_path / name).read_bytes() for name in (PROGRESS, CLIENT_METRICS)}
     for name, content in whole.items():
         for length in range(0, len(content), 37):
             (tmp_path / name).write_bytes(content[:length])
-            Ledger(tmp_path).catch_up(journal)
+            JsonlFiles(tmp_path).catch_up(journal)
             assert (tmp_path / name).read_bytes() == content
 
 
 def test_a_missing_file_is_written_anew(journal: Journal, tmp_path: Path) -> None:
-    Ledger(tmp_path).catch_up(journal)
+    JsonlFiles(tmp_path).catch_up(journal)
     (tmp_path / PROGRESS).unlink()
-    Ledger(tmp_path).catch_up(journal)
+    JsonlFiles(tmp_path).catch_up(journal)
     check(tmp_path)
 
 
@@ -69,6 +69,6 @@ def test_a_replaced_coordinator_appends_nothing(journal: Journal, tmp_path: Path
     successor = Journal.open(tmp_path / "run.db")
     successor.take_over()
     with pytest.raises(FencedError):
-        Ledger(tmp_path).catch_up(journal)
+        JsonlFiles(tmp_path).catch_up(journal)
     assert not (tmp_path / PROGRESS).exists()
     successor.close()

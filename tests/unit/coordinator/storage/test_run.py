@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.config.config import FederationConfig, PhaseConfig, parse, without_hub
+from common.config.config import FederationConfig, PhaseConfig
+from common.config.loader import apply_offline, parse
 from common.errors import ConfigError, FcclError, RunError
 from common.protocol import codec
 from coordinator.storage import run
-from tests.unit.coordinator.test_service import origin
+from tests.support.coordinator_records import prepared_run
 
 
 def config(directory: Path, **changed: Any) -> FederationConfig:
@@ -35,7 +36,7 @@ def one_line(error: FcclError) -> str:
 
 
 def test_an_opened_run_is_what_was_created(tmp_path: Path) -> None:
-    run.create_run(config(tmp_path), origin, 5.0)
+    run.create_run(config(tmp_path), prepared_run, 5.0)
     found = opened(config(tmp_path))
     assert found.directory == tmp_path / "r"
     assert found.run_id.startswith("r-") and found.template.run == found.run_id
@@ -53,14 +54,14 @@ def test_an_opened_run_is_what_was_created(tmp_path: Path) -> None:
 
 
 def test_two_runs_of_one_name_have_different_ids(tmp_path: Path) -> None:
-    run.create_run(config(tmp_path), origin, 0.0)
+    run.create_run(config(tmp_path), prepared_run, 0.0)
     first = run.set_aside(config(tmp_path))
-    run.create_run(config(tmp_path), origin, 0.0)
+    run.create_run(config(tmp_path), prepared_run, 0.0)
     assert run.set_aside(config(tmp_path)) != first
 
 
 def test_no_credential_is_written_into_the_run_directory(tmp_path: Path) -> None:
-    run.create_run(config(tmp_path), origin, 0.0)
+    run.create_run(config(tmp_path), prepared_run, 0.0)
     opened(config(tmp_path)).journal.close()
     for path in (tmp_path / "r").rglob("*"):
         assert not path.is_file() or b"hunter2" not in path.read_bytes(), path
@@ -75,14 +76,14 @@ def test_a_preparation_that_fails_leaves_no_run(tmp_path: Path) -> None:
         run.create_run(config(tmp_path), failing, 0.0)
     assert list(tmp_path.iterdir()) == []
     run.check_mode(config(tmp_path), "start")
-    run.create_run(config(tmp_path), origin, 0.0)
+    run.create_run(config(tmp_path), prepared_run, 0.0)
     assert [path.name for path in tmp_path.iterdir()] == ["r"]
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match=r"run\.dir") as caught:
-        run.create_run(config(tmp_path / "file"), origin, 0.0)
+        run.create_run(config(tmp_path / "file"), prepared_run, 0.0)
     one_line(caught.value)
 
 
@@ -90,7 +91,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_an_existing_run_is_not_started_over_silently(tmp_path: Path) -> None:
-    run.create_run(config(tmp_path), origin, 0.0)
+    run.create_run(config(tmp_path), prepared_run, 0.0)
     with pytest.raises(RunError, match="exists; --resume continues") as caught:
         run.check_mode(config(tmp_path), "start")
     one_line(caught.value)
@@ -107,7 +108,7 @@ def test_what_is_no_run_cannot_be_resumed(tmp_path: Path) -> None:
 
 
 def test_a_run_set_aside_keeps_its_files_and_tells_its_id(tmp_path: Path) -> None:
-    run.create_run(config(tmp_path), origin, 0.0)
+    run.create_run(config(tmp_path), prepared_run, 0.0)
     found = opened(config(tmp_path))
     found.journal.close()
     assert run.set_aside(config(tmp_path)) == found.run_id
@@ -130,14 +131,14 @@ def test_a_run_set_aside_keeps_its_files_and_tells_its_id(tmp_path: Path) -> Non
 def test_a_key_that_changed_since_the_start_is_named(
     tmp_path: Path, changed: dict[str, Any], key: str
 ) -> None:
-    run.create_run(config(tmp_path), origin, 0.0)
+    run.create_run(config(tmp_path), prepared_run, 0.0)
     with pytest.raises(ConfigError, match=f"^{key} is ") as caught:
         opened(config(tmp_path, **changed))
     one_line(caught.value)
 
 
 def test_addresses_and_retention_may_change(tmp_path: Path) -> None:
-    run.create_run(config(tmp_path), origin, 0.0)
+    run.create_run(config(tmp_path), prepared_run, 0.0)
     changed = config(
         tmp_path,
         broker={"url": "amqp://elsewhere/"},
@@ -155,7 +156,7 @@ def test_addresses_and_retention_may_change(tmp_path: Path) -> None:
 def test_continue_starts_a_run_or_goes_on_with_it(tmp_path: Path) -> None:
     run.check_mode(config(tmp_path), "continue")
     assert not run.run_exists(config(tmp_path))
-    run.create_run(config(tmp_path), origin, 0.0)
+    run.create_run(config(tmp_path), prepared_run, 0.0)
     assert run.run_exists(config(tmp_path))
     run.check_mode(config(tmp_path), "continue")
 
@@ -174,7 +175,7 @@ OFFLINE = {"model": {"name": "gpt2"}, "offline": {"model.name": "tiny", "phase.0
 
 def test_a_run_that_began_without_the_hub_stays_so(tmp_path: Path) -> None:
     given = config(tmp_path, **OFFLINE)
-    run.create_run(without_hub(given), origin, 0.0)
+    run.create_run(apply_offline(given), prepared_run, 0.0)
     assert run.saved_config(tmp_path / "r").model.name == "tiny"
     found = opened(given)
     assert [phase.lr for phase in found.plan.phases] == [0.5, PhaseConfig().lr]
@@ -183,7 +184,7 @@ def test_a_run_that_began_without_the_hub_stays_so(tmp_path: Path) -> None:
 
 def test_a_run_that_began_with_the_hub_stays_so(tmp_path: Path) -> None:
     given = config(tmp_path, **OFFLINE)
-    run.create_run(given, origin, 0.0)
+    run.create_run(given, prepared_run, 0.0)
     saved = run.saved_config(tmp_path / "r")
     assert (saved.model.name, saved.offline) == ("gpt2", {})
     found = opened(given)
@@ -194,7 +195,7 @@ def test_a_run_that_began_with_the_hub_stays_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize("began", ["with", "without"])
 def test_another_key_that_changed_is_named_whatever_the_hub_did(tmp_path: Path, began: str) -> None:
     given = config(tmp_path, **OFFLINE)
-    run.create_run(given if began == "with" else without_hub(given), origin, 0.0)
+    run.create_run(given if began == "with" else apply_offline(given), prepared_run, 0.0)
     changed = config(tmp_path, **OFFLINE, schedule={"max_staleness": 3})
     with pytest.raises(ConfigError, match=r"^schedule\.max_staleness is 3"):
         opened(changed)

@@ -10,7 +10,7 @@ import pytest
 
 from common.errors import RunError, WireError
 from coordinator.storage.spool import Spool, upload_name
-from tests.unit.coordinator.ingest.test_ingest import frame
+from tests.support.coordinator_records import update_frame
 
 
 def named(content: bytes) -> str:
@@ -37,7 +37,7 @@ def test_a_missing_file_is_an_error_of_the_run(tmp_path: Path) -> None:
 
 
 def test_the_delta_is_what_was_encoded(tmp_path: Path) -> None:
-    spool, content = Spool(tmp_path), frame(2.0)
+    spool, content = Spool(tmp_path), update_frame(2.0)
     spool.write(named(content), 0, content)
     assert np.array_equal(spool.delta(named(content))["a"], np.full((2, 3), 2.0))
 

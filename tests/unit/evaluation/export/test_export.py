@@ -25,7 +25,7 @@ from transformers import (
     BertForSequenceClassification,
 )
 
-from common.config.config import parse
+from common.config.loader import parse
 from common.errors import ConfigError, ModelError, RunError
 from common.protocol.fields import ObjectiveName, RowKind
 from common.protocol.tasks import BaseRef, LoraSpec

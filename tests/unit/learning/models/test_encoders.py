@@ -10,7 +10,7 @@ import torch
 from transformers import BertForSequenceClassification, BertLMHeadModel
 
 from common.errors import ModelError
-from learning.models.encoders import load_backbone, load_encoder, load_whole
+from learning.models.encoders import load_encoder, load_whole
 from tests.support.tiny_encoder import encoder, encoder_config, saved
 
 CPU = torch.device("cpu")
@@ -88,14 +88,8 @@ def test_a_head_for_these_labels_in_another_order_is_refused(trained: Path, tmp_
         load_encoder(path, fitting, CPU, seed=0)
 
 
-def test_a_backbone_is_loaded_from_a_checkpoint_with_a_head(trained: Path) -> None:
-    own = load_whole(trained, CPU).model.bert
-    bare = load_backbone(trained, CPU).model
-    assert all(torch.equal(a, b) for a, b in zip(bare.parameters(), own.parameters(), strict=True))
-
-
 def test_a_tokenizer_without_a_pad_token_takes_the_one_of_its_vocabulary(tmp_path: Path) -> None:
-    loaded = load_backbone(saved(encoder(), tmp_path, pad=None), CPU)
+    loaded = load_whole(saved(encoder(), tmp_path, pad=None), CPU)
     assert (loaded.tokenizer.pad_token, loaded.tokenizer.pad_token_id) == ("[PAD]", 0)
 
 
@@ -104,7 +98,7 @@ def test_a_tokenizer_that_cannot_pad_is_refused(tmp_path: Path) -> None:
     text = (path / "tokenizer.json").read_text()
     (path / "tokenizer.json").write_text(text.replace("[PAD]", "[ODD]"))
     with pytest.raises(ModelError, match=r"no padding token.*add \[PAD\]"):
-        load_backbone(path, CPU)
+        load_whole(path, CPU)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +122,7 @@ def test_a_configuration_that_does_not_fit_is_refused_before_it_takes_memory(
     plain: Path, tmp_path: Path, fields: dict[str, object], says: str
 ) -> None:
     with pytest.raises(ModelError, match=says):
-        load_backbone(changed(plain, tmp_path, **fields), CPU)
+        load_whole(changed(plain, tmp_path, **fields), CPU)
 
 
 def test_pickled_weights_are_not_looked_at(tmp_path: Path) -> None:
@@ -136,7 +130,7 @@ def test_pickled_weights_are_not_looked_at(tmp_path: Path) -> None:
     (path / "model.safetensors").unlink()
     torch.save(encoder().state_dict(), path / "pytorch_model.bin")
     with pytest.raises(ModelError, match="the files have 0 bytes"):
-        load_backbone(path, CPU)
+        load_whole(path, CPU)
 
 
 def test_a_decoder_of_the_family_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Offline models: made once, whole or not at all; and what they read is English."""
+"""Tests of the offline models: built once, completely or not at all, from English text."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from learning.offline.bigrams import count, fit
 from learning.offline.bpe_tokenizer import END, END_ID, train_bpe
 from learning.offline.cleaning import paragraphs, plainness
 from learning.offline.corpus import comments, docstrings
+from learning.offline.pretraining import OnProgress
 from learning.offline.primer import read_primer
 from learning.offline.training_texts import CorpusSizes, training_texts
 from learning.offline.world import make_world_texts
@@ -31,18 +32,18 @@ def silent(message: str, fraction: float) -> None:
 
 
 @pytest.fixture(scope="module")
-def told() -> list[float]:
+def progress() -> list[float]:
     return []
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory, told: list[float]) -> Path:
+def cache(tmp_path_factory: pytest.TempPathFactory, progress: list[float]) -> Path:
     folder = tmp_path_factory.mktemp("cache")
-    offline.find_or_build(MICRO, folder, lambda message, fraction: told.append(fraction))
+    offline.find_or_build(MICRO, folder, lambda message, fraction: progress.append(fraction))
     return folder
 
 
-def test_a_made_model_is_found_again_without_a_build(cache: Path) -> None:
+def test_a_built_model_is_found_again_without_a_build(cache: Path) -> None:
     def refuse(message: str, fraction: float) -> None:
         raise AssertionError("built again")
 
@@ -56,9 +57,9 @@ def test_of_two_builds_that_start_at_once_one_waits(
     built: list[Path] = []
 
     def slow(
-        recipe: causal_pretraining.CausalPretrainingConfig,
+        config: causal_pretraining.CausalPretrainingConfig,
         folder: Path,
-        report: causal_pretraining.Report,
+        report: OnProgress,
     ) -> None:
         built.append(folder)
         time.sleep(0.3)
@@ -75,9 +76,9 @@ def test_a_build_that_fails_leaves_no_half_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(
-        recipe: causal_pretraining.CausalPretrainingConfig,
+        config: causal_pretraining.CausalPretrainingConfig,
         folder: Path,
-        report: causal_pretraining.Report,
+        report: OnProgress,
     ) -> None:
         (folder / "config.json").write_text("{}")
         raise KeyboardInterrupt
@@ -94,9 +95,9 @@ def test_a_cache_that_is_a_file_is_named(tmp_path: Path) -> None:
         offline.find_or_build(MICRO, tmp_path / "cache", silent)
 
 
-def test_progress_rises_from_nothing_to_all(cache: Path, told: list[float]) -> None:
-    assert told == sorted(told)
-    assert (told[0], told[-1]) == (0.0, 1.0)
+def test_progress_rises_from_zero_to_one(cache: Path, progress: list[float]) -> None:
+    assert progress == sorted(progress)
+    assert (progress[0], progress[-1]) == (0.0, 1.0)
 
 
 def test_the_model_takes_512_positions_and_its_tokenizer_loses_nothing(cache: Path) -> None:
@@ -112,19 +113,19 @@ def test_the_model_takes_512_positions_and_its_tokenizer_loses_nothing(cache: Pa
 
 
 def test_the_users_model_has_the_promised_size() -> None:
-    recipe = offline.CAUSAL["gpt2-tiny"]
-    assert recipe.pieces >= 4096
-    assert recipe.positions >= 512
+    config = offline.CAUSAL["gpt2-tiny"]
+    assert config.vocab_size >= 4096
+    assert config.positions >= 512
 
 
 def test_the_same_text_and_seed_train_the_same_weights() -> None:
-    recipe = replace(offline.CAUSAL["gpt2-micro"], steps=3)
+    config = replace(offline.CAUSAL["gpt2-micro"], steps=3)
     stream = torch.randint(512, (4000,), generator=torch.Generator().manual_seed(1))
 
     def weights() -> list[torch.Tensor]:
         torch.manual_seed(3)
-        model = causal_pretraining.empty_model(recipe, 512)
-        causal_pretraining.train(model, stream, recipe, lambda done: None)
+        model = causal_pretraining.empty_model(config, 512)
+        causal_pretraining.train(model, stream, config, lambda done: None)
         return list(model.parameters())
 
     assert all(torch.equal(a, b) for a, b in zip(weights(), weights(), strict=True))
@@ -184,7 +185,7 @@ def test_the_tokenizer_learns_whole_words_and_keeps_its_special_tokens_first() -
     assert len(tokenizer.encode(" the cat").ids) == 2
 
 
-def test_the_project_s_own_reading_is_the_same_every_time() -> None:
+def test_the_projects_own_texts_are_the_same_every_time() -> None:
     sizes = CorpusSizes(found=0, prose=5, world=20, primer=1)
     assert training_texts([], sizes, 0) == training_texts([], sizes, 0)
     assert len(training_texts([], sizes, 0)) == 25 + len(read_primer())

@@ -1,4 +1,4 @@
-"""The offline encoder: what it begins with, what it is asked, and that others can load it."""
+"""Tests of the offline encoder: initial weights, training objective, and loading by others."""
 
 from __future__ import annotations
 
@@ -49,37 +49,37 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def told() -> list[float]:
+def progress() -> list[float]:
     return []
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, told: list[float]) -> Path:
+def built(tmp_path_factory: pytest.TempPathFactory, progress: list[float]) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     return offline.find_or_build(
-        "offline:bert-micro", folder, lambda message, done: told.append(done)
+        "offline:bert-micro", folder, lambda message, done: progress.append(done)
     )
 
 
 @pytest.fixture(scope="module")
-def tokenizer(made: Path) -> PreTrainedTokenizerBase:
-    return AutoTokenizer.from_pretrained(made, local_files_only=True)
+def tokenizer(built: Path) -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(built, local_files_only=True)
 
 
-def test_the_encoder_loads_as_any_bert_does_and_takes_512_tokens(made: Path) -> None:
-    model = AutoModelForMaskedLM.from_pretrained(made, local_files_only=True)
+def test_the_encoder_loads_as_any_bert_does_and_takes_512_tokens(built: Path) -> None:
+    model = AutoModelForMaskedLM.from_pretrained(built, local_files_only=True)
     assert isinstance(model, BertForMaskedLM)
-    assert not any(path.suffix in {".bin", ".pkl"} for path in made.iterdir())
+    assert not any(path.suffix in {".bin", ".pkl"} for path in built.iterdir())
     with torch.no_grad():
         logits = model(torch.full((1, 512), FIRST_ID)).logits
     assert logits.shape == (1, 512, model.config.vocab_size)
     assert logits.isfinite().all()
 
 
-def test_a_classifier_starts_from_the_encoders_weights(made: Path) -> None:
-    model = AutoModelForMaskedLM.from_pretrained(made, local_files_only=True)
+def test_a_classifier_starts_from_the_encoders_weights(built: Path) -> None:
+    model = AutoModelForMaskedLM.from_pretrained(built, local_files_only=True)
     classifier = AutoModelForSequenceClassification.from_pretrained(
-        made, num_labels=3, local_files_only=True
+        built, num_labels=3, local_files_only=True
     )
     assert torch.equal(
         classifier.bert.embeddings.word_embeddings.weight,
@@ -106,39 +106,41 @@ def test_a_pair_of_texts_is_told_apart_by_its_types(tokenizer: PreTrainedTokeniz
     assert types == [0] * middle + [1] * (len(types) - middle)
 
 
-def test_progress_rises_from_nothing_to_all(made: Path, told: list[float]) -> None:
-    assert told == sorted(told)
-    assert (told[0], told[-1]) == (0.0, 1.0)
+def test_progress_rises_from_zero_to_one(built: Path, progress: list[float]) -> None:
+    assert progress == sorted(progress)
+    assert (progress[0], progress[-1]) == (0.0, 1.0)
 
 
 def test_the_users_encoder_has_enough_to_prune() -> None:
-    recipe = offline.ENCODERS["bert-tiny"]
-    assert recipe.layers >= 4
-    assert recipe.heads >= 4
-    assert recipe.pieces >= 4096
-    assert recipe.positions >= 512
+    config = offline.ENCODERS["bert-tiny"]
+    assert config.layers >= 4
+    assert config.heads >= 4
+    assert config.vocab_size >= 4096
+    assert config.positions >= 512
 
 
-def test_a_recipe_or_a_text_of_ours_that_changes_makes_another_model() -> None:
+def test_a_changed_configuration_or_text_makes_another_model() -> None:
     more = replace(MICRO, steps=MICRO.steps + 1)
     folders = {
-        offline._folder("x", (recipe, encoder_pretraining.encoder_texts(recipe, [])))
-        for recipe in (MICRO, more, replace(MICRO, opinions=1))
+        offline.folder_name("x", (config, encoder_pretraining.encoder_texts(config, [])))
+        for config in (MICRO, more, replace(MICRO, opinions=1))
     }
     assert len(folders) == 3
 
 
-def test_a_causal_models_folder_depends_on_its_own_recipe_and_reading_alone() -> None:
-    causal, plan = offline.CAUSAL["gpt2-micro"], offline._plan("gpt2-micro")
+def test_a_causal_models_folder_depends_on_its_own_configuration_and_texts_alone() -> None:
+    causal, plan = offline.CAUSAL["gpt2-micro"], offline.find_plan("gpt2-micro")
     assert plan is not None
-    assert plan.decided == (astuple(causal), training_texts([], causal.sizes, causal.seed))
+    assert plan.inputs == (astuple(causal), training_texts([], causal.sizes, causal.seed))
 
 
 @pytest.mark.parametrize("head", [0, 1])
-def test_heads_of_the_first_block_begin_by_looking_at_a_neighbor(head: int) -> None:
+def test_heads_of_the_first_block_begin_by_attending_to_a_neighbour(head: int) -> None:
     with seeded(0):
         model = encoder_pretraining.empty_model(MICRO, 50)
-        encoder_pretraining.begin(model, torch.randint(FIRST_ID, 50, (2000,)), MICRO.waves)
+        encoder_pretraining.set_initial_weights(
+            model, torch.randint(FIRST_ID, 50, (2000,)), MICRO.position_dims
+        )
     model.eval()
     model.set_attn_implementation("eager")
     with torch.no_grad():
@@ -147,29 +149,29 @@ def test_heads_of_the_first_block_begin_by_looking_at_a_neighbor(head: int) -> N
     assert seen[0, head, 1:39].argmax(1).tolist() == (places + (-1, 1)[head]).tolist()
 
 
-def test_before_training_a_masked_token_is_guessed_about_as_well_as_from_frequencies() -> None:
+def test_an_untrained_model_predicts_masked_tokens_about_as_well_as_frequencies_do() -> None:
     with seeded(0):
         stream = torch.multinomial(1 / torch.arange(1.0, 101), 5000, replacement=True) + FIRST_ID
         model = encoder_pretraining.empty_model(MICRO, 105)
-        encoder_pretraining.begin(model, stream, MICRO.waves)
+        encoder_pretraining.set_initial_weights(model, stream, MICRO.position_dims)
     batch = encoder_pretraining.sequences(stream, 32)[:50]
     hidden = batch >= FIRST_ID
     with torch.no_grad():
         states = encoder_pretraining.encode(model, torch.where(hidden, MASK_ID, batch), 0)
-        got = encoder_pretraining.loss(model, states, batch, hidden).item()
+        got = encoder_pretraining.masked_loss(model, states, batch, hidden).item()
     shares = torch.bincount(stream) / len(stream)
     entropy = -(shares * shares.clamp(min=1e-9).log()).sum().item()
     assert got == pytest.approx(entropy, abs=0.25)
     assert got < math.log(100) - 0.5
 
 
-def test_training_learns_what_a_neighbor_tells() -> None:
-    recipe = replace(MICRO, steps=90, length=34, positions=64)
+def test_training_learns_to_predict_a_token_from_its_neighbour() -> None:
+    config = replace(MICRO, steps=90, length=34, positions=64)
     with seeded(0):
         first = torch.randint(FIRST_ID, 15, (4000, 1))
         stream = torch.cat((first, first + 10), dim=1).flatten()  # each even token tells the next
-        model = encoder_pretraining.empty_model(recipe, 100)
-        encoder_pretraining.begin(model, stream, recipe.waves)
+        model = encoder_pretraining.empty_model(config, 100)
+        encoder_pretraining.set_initial_weights(model, stream, config.position_dims)
         batch = encoder_pretraining.sequences(stream, 34)[:64]
         hidden = torch.zeros_like(batch, dtype=torch.bool)
         hidden[:, 2::8] = True
@@ -177,23 +179,23 @@ def test_training_learns_what_a_neighbor_tells() -> None:
         def error() -> float:
             shown = torch.where(hidden, MASK_ID, batch)
             with torch.no_grad():
-                return encoder_pretraining.loss(
+                return encoder_pretraining.masked_loss(
                     model, encoder_pretraining.encode(model, shown, 0), batch, hidden
                 ).item()
 
-        encoder_pretraining.train(model, stream, recipe, lambda done: None)
+        encoder_pretraining.train(model, stream, config, lambda done: None)
         assert error() < 0.5 * math.log(10)  # log 10: what its place alone, even or odd, tells
 
 
 def test_the_same_text_and_seed_train_the_same_weights() -> None:
-    recipe = replace(MICRO, steps=3)
+    config = replace(MICRO, steps=3)
     stream = torch.randint(FIRST_ID, 64, (4000,), generator=torch.Generator().manual_seed(1))
 
     def weights() -> list[torch.Tensor]:
         with seeded(3):
-            model = encoder_pretraining.empty_model(recipe, 100)
-            encoder_pretraining.begin(model, stream, recipe.waves)
-            encoder_pretraining.train(model, stream, recipe, lambda done: None)
+            model = encoder_pretraining.empty_model(config, 100)
+            encoder_pretraining.set_initial_weights(model, stream, config.position_dims)
+            encoder_pretraining.train(model, stream, config, lambda done: None)
         return list(model.parameters())
 
     assert all(torch.equal(a, b) for a, b in zip(weights(), weights(), strict=True))
@@ -206,7 +208,9 @@ def test_rows_are_framed_and_lose_only_the_rest_of_the_stream() -> None:
 
 def test_of_the_chosen_tokens_four_fifths_are_masked_and_a_tenth_is_left() -> None:
     batch = torch.full((100, 1000), FIRST_ID)
-    shown, hidden = encoder_pretraining.masked(batch, 0.3, 10_000, torch.Generator().manual_seed(0))
+    shown, hidden = encoder_pretraining.mask_tokens(
+        batch, 0.3, 10_000, torch.Generator().manual_seed(0)
+    )
     assert hidden.float().mean().item() == pytest.approx(0.3, abs=0.01)
     chosen = shown[hidden]
     assert (chosen == MASK_ID).float().mean().item() == pytest.approx(0.8, abs=0.01)
@@ -221,18 +225,20 @@ def test_only_text_is_ever_hidden_and_the_rest_is_shown_as_it_is(
     rows: list[list[int]], chosen: float
 ) -> None:
     batch = torch.tensor(rows)
-    shown, hidden = encoder_pretraining.masked(batch, chosen, 20, torch.Generator().manual_seed(0))
+    shown, hidden = encoder_pretraining.mask_tokens(
+        batch, chosen, 20, torch.Generator().manual_seed(0)
+    )
     assert (batch[hidden] >= FIRST_ID).all()
     assert torch.equal(shown[~hidden], batch[~hidden])
     assert ((shown[hidden] == MASK_ID) | (shown[hidden] >= FIRST_ID)).all()
 
 
-def test_company_counts_both_sides_and_near_tokens_more() -> None:
+def test_cooccurrences_count_both_sides_and_near_tokens_more() -> None:
     counts = count_cooccurrences(torch.tensor([0, 1, 2]), 3).to_dense()
     assert counts.tolist() == [[0, 1, 0.5], [1, 0, 1], [0.5, 1, 0]]
 
 
-def test_information_is_what_a_neighbor_says_beyond_frequency() -> None:
+def test_pmi_is_what_a_neighbour_adds_to_frequency() -> None:
     # Tokens 0 and 1 meet only each other, as do 2 and 3: each halves the choice, so log 2.
     counts = torch.zeros(4, 4)
     counts[0, 1] = counts[1, 0] = counts[2, 3] = counts[3, 2] = 5.0
@@ -241,7 +247,7 @@ def test_information_is_what_a_neighbor_says_beyond_frequency() -> None:
     assert known[0, 2].item() == 0.0
 
 
-def test_tokens_in_like_company_begin_alike_and_absent_ones_at_nothing() -> None:
+def test_tokens_with_the_same_neighbours_begin_alike_and_absent_ones_at_zero() -> None:
     texts = [[5, 7, 9, 10], [5, 8, 9, 10], [6, 11, 12, 13]] * 30
     stream = torch.tensor([token for text in texts for token in [*text, *[END_ID] * 4]])
     with seeded(0):
@@ -272,7 +278,7 @@ def test_opinions_repeat_by_seed_and_fill_every_slot() -> None:
     assert not any("{" in text or "  " in text for text in texts)
 
 
-def test_verdicts_keep_company_with_words_of_their_own_side() -> None:
+def test_verdicts_occur_with_words_of_their_own_side() -> None:
     texts = [text.lower() for text in make_opinions(0, 4000)]
     praise, blame = ("wonderful", "brilliant", "charming"), ("stupid", "tedious", "boring")
 

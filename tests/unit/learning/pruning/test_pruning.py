@@ -26,7 +26,7 @@ from transformers import (
 from common.errors import ConfigError, ModelError
 from common.protocol.manifest import is_model_file, make_manifest, sha256_hex
 from learning.models import base
-from learning.models.encoders import load_backbone, load_encoder, load_whole
+from learning.models.encoders import load_encoder, load_whole
 from learning.models.loader import LoadedModel
 from learning.pruning.importance import (
     Moments,
@@ -36,6 +36,7 @@ from learning.pruning.importance import (
     select_layers,
     tokenise_batches,
 )
+from learning.pruning.layout import layers_of, layout_of, linear
 from learning.pruning.prune import (
     KeptParts,
     PruningPlan,
@@ -46,7 +47,7 @@ from learning.pruning.prune import (
     prune,
     save_pruned,
 )
-from learning.pruning.record import Pruning, layers_of, layout_of, linear, read_pruning
+from learning.pruning.record import Pruning, read_pruning
 from tests.support.tiny_encoder import WORDS, encoder, encoder_config, encoder_tokenizer, saved
 
 CPU = torch.device("cpu")
@@ -293,14 +294,14 @@ def test_a_worker_installs_it_by_its_digest(tmp_path: Path) -> None:
     installed = base.install(
         stated, sha256_hex(stated), lambda sha, nbytes: (path / files[sha]).read_bytes(), tmp_path
     )
-    assert torch.equal(states(load_backbone(installed, CPU).model),
-                       states(load_backbone(path, CPU).model))  # fmt: skip
+    assert torch.equal(states(load_whole(installed, CPU).model),
+                       states(load_whole(path, CPU).model))  # fmt: skip
 
 
 def test_without_pruned_heads_transformers_alone_can_load_it(tmp_path: Path) -> None:
     path = pruned_to(tmp_path, PruningPlan(layers=(1, 3), ffn=0.5))
     plain = AutoModel.from_pretrained(path).eval()
-    torch.testing.assert_close(states(plain), states(load_backbone(path, CPU).model))
+    torch.testing.assert_close(states(plain), states(load_whole(path, CPU).model))
 
 
 def test_a_trained_head_survives(tmp_path: Path) -> None:
@@ -402,7 +403,7 @@ def test_a_record_that_does_not_fit_is_refused(tmp_path: Path, change: Change) -
     change(fields)
     (path / "pruning.json").write_text(json.dumps(fields))
     with pytest.raises(ModelError):
-        load_backbone(path, CPU)
+        load_whole(path, CPU)
 
 
 def test_a_record_beside_an_architecture_without_pruning_is_refused(tmp_path: Path) -> None:
@@ -410,7 +411,7 @@ def test_a_record_beside_an_architecture_without_pruning_is_refused(tmp_path: Pa
     config = json.loads((path / "config.json").read_text()) | {"model_type": "albert"}
     (path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match="type albert cannot be pruned"):
-        load_backbone(path, CPU)
+        load_whole(path, CPU)
 
 
 def test_a_record_of_megabytes_is_not_parsed(tmp_path: Path) -> None:

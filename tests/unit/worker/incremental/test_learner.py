@@ -100,7 +100,9 @@ class Stage:
             config,
             ClientData(self.root / "clients"),
             ModelCache(COMPUTE),
-            ModelSource(self.store.open(), "run-1", self.root / "cache", lambda text, part: None),
+            ModelSource(
+                self.store.connect(), "run-1", self.root / "cache", lambda text, part: None
+            ),
             self.slot,
             time.time,
             Callbacks(

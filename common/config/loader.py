@@ -1,0 +1,91 @@
+"""Reading a configuration: `federation.toml`, overridden by `FCCL_…` environment variables."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from itertools import accumulate
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import ValidationError
+
+from common.config.config import FederationConfig
+from common.config.overrides import set_dotted, set_from_environment
+from common.errors import ConfigError
+from common.protocol.wire import explain
+
+
+def load(path: Path | None, environ: Mapping[str, str] | None = None) -> FederationConfig:
+    """Return the configuration of a file, or the defaults, with the environment's overrides.
+
+    Raises:
+        ConfigError: The file is missing or not valid TOML; a key is unknown or has a wrong value.
+    """
+    table = _read(path) if path is not None else {}
+    variables = set_from_environment(table, os.environ if environ is None else environ)
+    where = str(path) if path is not None else "configuration"
+    return parse(table, where, variables)
+
+
+def parse(
+    table: Mapping[str, Any], where: str, variables: Mapping[str, str] = MappingProxyType({})
+) -> FederationConfig:
+    """Validate a table.
+
+    Args:
+        table: The table of a file, with the environment's overrides applied.
+        where: Name of the table's origin, for errors.
+        variables: The environment variable that set a key, by key; errors name it instead.
+
+    Raises:
+        ConfigError: A key is unknown or has a wrong value.
+    """
+    try:
+        config = FederationConfig.model_validate(dict(table))
+    except ValidationError as error:
+        raise _explained(error, where, variables) from None
+    apply_offline(config, where)  # report errors now, not on the day when the hub is unreachable
+    return config
+
+
+def apply_offline(config: FederationConfig, where: str = "configuration") -> FederationConfig:
+    """Return the configuration with the overrides of [offline] applied.
+
+    Raises:
+        ConfigError: One of them names no key, or has a wrong value.
+    """
+    if not config.offline:
+        return config
+    where = f"{where}: [offline]"
+    table = config.model_dump(mode="json")
+    for key, value in config.offline.items():
+        set_dotted(table, key, value, f'{where}: "{key}"')
+    return parse(table | {"offline": {}}, where)
+
+
+def _explained(error: ValidationError, where: str, variables: Mapping[str, str]) -> ConfigError:
+    first = error.errors(include_url=False, include_input=False)[0]
+    keys = list(accumulate((str(part) for part in first["loc"]), "{}.{}".format))
+    key = keys[-1] if keys else ""
+    where = next((variables[each] for each in reversed(keys) if each in variables), where)
+    if first["type"] == "extra_forbidden":
+        return ConfigError(
+            f"{where}: unknown key {key}", "`fccl init` writes a file with every key"
+        )
+    return ConfigError(f"{where}: {explain(error)}", "see the comments of `fccl init`")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist", f"`fccl init {path}` writes one") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path} is a directory", "name the federation.toml in it") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read ({error})", "check the file") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: {error}", "correct the TOML at that place") from None

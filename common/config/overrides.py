@@ -1,0 +1,85 @@
+"""Overrides of single keys: by environment variables, and by the dotted keys of [offline].
+
+An environment variable joins the levels of a key with two underscores:
+`FCCL_SCHEDULE__CONCURRENCY=8`, `FCCL_PHASE__0__LR=1e-3`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+from common.errors import ConfigError
+
+_NOT_OFFLINE = {"run", "broker", "store", "operations", "offline"}
+"""Sections that do not depend on whether the model hub can be reached."""
+
+
+def set_from_environment(table: dict[str, Any], environ: Mapping[str, str]) -> dict[str, str]:
+    """Set the keys of `table` that environment variables override.
+
+    Returns:
+        The name of the variable that set a key, by dotted key.
+
+    Raises:
+        ConfigError: A variable names a place that the table cannot have.
+    """
+    found: dict[str, str] = {}
+    for variable in sorted(environ):
+        if not variable.startswith("FCCL_") or "__" not in variable:
+            continue
+        *parents, leaf = variable.removeprefix("FCCL_").lower().split("__")
+        node: Any = table
+        for depth, key in enumerate(parents, 1):
+            if isinstance(node, dict) and key not in node:  # a table that the file does not have
+                found[".".join(parents[:depth])] = variable
+            node = _child(node, key, variable)
+        _assign(node, leaf, environ[variable], variable)
+        found[".".join([*parents, leaf])] = variable
+    return found
+
+
+def set_dotted(table: dict[str, Any], dotted: str, value: Any, where: str) -> None:
+    """Set one key of a whole configuration; `phase.0.lr` is a key of the first phase.
+
+    Args:
+        where: Name of the key's origin, for errors.
+
+    Raises:
+        ConfigError: The key is in a section that has nothing to do with the hub, or names no
+            place in the table.
+    """
+    *parents, leaf = dotted.split(".")
+    if (parents or [leaf])[0] in _NOT_OFFLINE:
+        raise ConfigError(f"{where} does not depend on the hub", "set it in its own table")
+    node: Any = table
+    for key in parents:
+        node = _child(node, key, where)
+    if not isinstance(node, dict):
+        raise ConfigError(f"{where}: the number of the entry is missing", 'e.g. "phase.0.lr"')
+    node[leaf] = value
+
+
+def _child(node: Any, key: str, where: str) -> Any:
+    if isinstance(node, list):
+        if not key.isdigit() or int(key) >= len(node):
+            raise ConfigError(f"{where}: the file has no entry {key} there", "check the number")
+        return node[int(key)]
+    if not isinstance(node, dict):
+        raise ConfigError(f"{where}: there is no table above {key}", "check the file")
+    child = node.setdefault(key, [{}] if key == "phase" else {})
+    if not isinstance(child, dict | list):
+        raise ConfigError(f"{where}: {key} is not a table", "check the name")
+    return child
+
+
+def _assign(node: Any, leaf: str, text: str, variable: str) -> None:
+    if not isinstance(node, dict):
+        raise ConfigError(
+            f"{variable}: the number of the entry is missing", "e.g. FCCL_PHASE__0__LR"
+        )
+    try:
+        node[leaf] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        node[leaf] = text  # a bare word is a string

@@ -1,0 +1,58 @@
+"""Coefficients of the step θ_{t+1} = θ_t + η Σ wᵢ s(τᵢ) rᵢ cᵢ Δᵢ.
+
+This is the one place that puts the factors together:
+
+    η   server learning rate            `aggregation.server_lr`
+    wᵢ  contribution weight, Σ wᵢ = 1   `coordinator/aggregation/contribution.py`
+    s   staleness factor                `coordinator/aggregation/staleness.py`
+    rᵢ  participation factor            `coordinator/aggregation/participation.py`
+    cᵢ  norm clip                       `coordinator/aggregation/clip.py`
+
+The staleness factors are not renormalised, so a buffer of stale updates takes a smaller step.
+`coordinator/core/schedule.py` decides when a step is due and calls `compute_parts`. Next on an
+update's path, `coordinator/storage/commit.py` adds the deltas.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from common.protocol.updates import ContributionStats
+from coordinator.aggregation.contribution import contribution_weights, single_client_step
+from coordinator.aggregation.participation import effective_participation, participation_factor
+from coordinator.aggregation.staleness import staleness_factor
+from coordinator.core.events import CommitPart
+from coordinator.core.state import CoordinatorState, Plan
+
+
+def compute_parts(plan: Plan, state: CoordinatorState) -> tuple[CommitPart, ...]:
+    """Return the share of every buffered update in the next version.
+
+    A client's weight is divided equally among its updates in the buffer; its score is that of the
+    newest one.
+    """
+    config = plan.aggregation
+    buffered = Counter(update.client_id for update in state.buffer)
+    weights = _client_weights(plan, state)
+    participation = effective_participation(state.clients, buffered)
+    mean = sum(participation.values()) / len(participation)
+    parts = []
+    for update in state.buffer:
+        score, client_weight = weights[update.client_id]
+        w = client_weight / buffered[update.client_id]
+        staleness = state.version - update.base_version
+        s = staleness_factor(staleness, config.staleness_exponent)
+        r = participation_factor(participation[update.client_id], mean)
+        coefficient = w * s * r * update.clip * config.server_lr
+        parts.append(CommitPart(update, staleness, score, w, s, r, coefficient))
+    return tuple(parts)
+
+
+def _client_weights(plan: Plan, state: CoordinatorState) -> dict[str, tuple[float, float]]:
+    """Return score and weight of each client in the buffer."""
+    newest: dict[str, ContributionStats] = {u.client_id: u.stats for u in state.buffer}
+    if len(newest) > 1:
+        return contribution_weights(newest, plan.aggregation)
+    (client,) = newest
+    known = {name: c.last_stats for name, c in state.clients.items() if c.last_stats is not None}
+    return {client: single_client_step(client, known | newest, plan.aggregation)}

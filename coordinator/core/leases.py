@@ -1,0 +1,82 @@
+"""Leases of open tasks: heartbeats renew them, and a task is issued again when its lease ends."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from types import MappingProxyType
+
+from common.protocol.kinds import EventKind
+from coordinator.core.events import Action, HeartbeatsRead, IssueTask, LogEvent, log_event
+from coordinator.core.state import CoordinatorState, OpenTask, Plan
+from coordinator.core.transition import Transition
+
+
+def renew_leases(
+    plan: Plan, state: CoordinatorState, heartbeats: HeartbeatsRead, now: float
+) -> CoordinatorState:
+    """Return the state after heartbeats were read: leases, live workers and wishes.
+
+    A lease is renewed if a worker of the task's site names the task, or if one of them is busy: then
+    the task may wait in the site's queue. When the store is back after an outage, every lease
+    starts again, because none could be renewed meanwhile.
+    """
+    if not heartbeats.store_up:
+        return replace(state, store_up=False)
+    signals = heartbeats.signals
+    busy_sites = {signal.site for signal in signals if signal.busy}
+    named = {(signal.site, signal.task_id) for signal in signals}
+    members = state.members(plan)
+    store_returned = not state.store_up
+    for task in state.tasks.values():
+        site = members[task.client_id].site
+        in_training = (site, task.task_id) in named
+        if store_returned or in_training or (site in busy_sites and not task.parked):
+            lease_until = now + plan.schedule.lease_s
+            parked = task.parked and not in_training
+            state = state.with_task(replace(task, lease_until=lease_until, parked=parked))
+    wishes = {(signal.site, client) for signal in signals for client in signal.wishes}
+    return replace(
+        state,
+        workers_by_site=MappingProxyType(Counter(signal.site for signal in signals)),
+        wishes=frozenset(c for site, c in wishes if c in members and members[c].site == site),
+        store_up=True,
+    )
+
+
+def reissue_expired(plan: Plan, state: CoordinatorState, now: float) -> Transition:
+    """Issue tasks again whose lease or deadline is over; park those whose site is silent."""
+    actions: list[Action] = []
+    members = state.members(plan)
+    for task in tuple(state.tasks.values()):
+        site = members[task.client_id].site
+        alive = site in state.workers_by_site
+        late = now - task.issued_at >= plan.schedule.task_deadline_s
+        if now < task.lease_until and not late and not (task.parked and alive):
+            continue
+        if not alive:
+            if not task.parked:
+                state = state.with_task(replace(task, parked=True))
+                actions.append(_lease_event(task, f"waits for site {site}, which is silent"))
+            continue
+        again = replace(
+            task,
+            bases=(*task.bases, state.version),
+            issued_at=now,
+            lease_until=now + plan.schedule.lease_s,
+            parked=False,
+        )
+        state = state.with_task(again)
+        text = f"is issued again, attempt {again.attempt}"
+        actions += [IssueTask(again, site), _lease_event(again, text)]
+    return Transition(state, tuple(actions))
+
+
+def _lease_event(task: OpenTask, text: str) -> LogEvent:
+    return log_event(
+        "warning",
+        EventKind.LEASE,
+        f"task {task.task_id} of {task.client_id} {text}",
+        task=task.task_id,
+        client=task.client_id,
+    )

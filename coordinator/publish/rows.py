@@ -1,0 +1,114 @@
+"""Rows of the store's tables, computed from the coordinator's state.
+
+Pure. `coordinator/publish/store_publisher.py` writes them, `common/store/view.py` reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from broker.protocol import QueueDepth
+from common.protocol.membership import Membership
+from common.protocol.versions import SampleAnswer, VersionSummary
+from common.protocol.wire import pack
+from common.store.view import ClientRow, QueueRow, RunInfo, RunStatus
+from coordinator.core.events import AdmitClient, DismissClient
+from coordinator.core.state import CoordinatorState, Plan
+from coordinator.storage.run import Run
+
+
+def run_info(run: Run, state: CoordinatorState, started_at: float, now: float) -> RunInfo:
+    """Return how the run stands as a whole.
+
+    Args:
+        run: The opened run directory.
+        state: The newest state.
+        started_at: When this coordinator started, in seconds since the epoch.
+        now: Seconds since the epoch.
+    """
+    plan = run.plan
+    members = state.members(plan)
+    served = sum(client.site in state.workers_by_site for client in members.values())
+    detail = f"{served} of {len(members)} clients served"
+    counts = run.journal.receipt_counts()
+    return RunInfo(
+        run=run.run_id,
+        name=run.name,
+        status=_run_status(state, bool(served)),
+        detail=detail if served else f"waiting for workers: {detail}",
+        version=state.version,
+        total_versions=plan.total_versions,
+        phase=min(plan.phase_of(state.version), len(plan.phases) - 1),
+        phases=tuple(phase.objective for phase in plan.phases),
+        phase_ends=tuple(plan.phase_end(phase) for phase in range(len(plan.phases))),
+        clients=len(members),
+        buffered=len(state.buffer),
+        buffer_size=plan.schedule.buffer,
+        open_tasks=len(state.tasks),
+        accepted=counts.get("accepted", 0),
+        rejected=counts.get("rejected", 0),
+        started_at=started_at,
+        updated_at=now,
+        max_staleness=plan.schedule.max_staleness,
+        software=run.software,
+    )
+
+
+def _run_status(state: CoordinatorState, served: bool) -> RunStatus:
+    if state.draining or state.stopping:
+        return "draining"
+    if state.paused:
+        return "paused"
+    return "running" if served else "waiting"
+
+
+def client_rows(plan: Plan, state: CoordinatorState, newest: VersionSummary) -> dict[str, bytes]:
+    """Return the encoded row of each client, by client id."""
+    weights = {update.client_id: update.weight for update in newest.updates}
+    open_tasks = {task.client_id: task for task in state.tasks.values()}
+    phase = min(plan.phase_of(state.version), len(plan.phases) - 1)
+    rows = {}
+    for client in state.members(plan).values():
+        known, task = state.client(client.client_id), open_tasks.get(client.client_id)
+        row = ClientRow(
+            client_id=client.client_id,
+            site=client.site,
+            rows=plan.rows(client, phase),
+            issued=known.issued,
+            participation=known.participation,
+            task_id=task.task_id if task else None,
+            base_version=task.base_version if task else None,
+            staleness=state.version - task.base_version if task else None,
+            last_loss=known.last_stats.avg_loss if known.last_stats else None,
+            weight=weights.get(client.client_id),
+            quarantined=known.quarantined,
+        )
+        rows[client.client_id] = pack(row)
+    return rows
+
+
+def queue_rows(depths: Mapping[str, QueueDepth]) -> dict[str, bytes]:
+    """Return the encoded row of each queue, by queue name."""
+    return {
+        name: pack(QueueRow(queue=name, messages=depth.messages, consumers=depth.consumers))
+        for name, depth in depths.items()
+    }
+
+
+def sample_rows(answers: Sequence[SampleAnswer]) -> dict[str, bytes]:
+    """Return the encoded row of each answer, by its number."""
+    return {str(number): pack(answer) for number, answer in enumerate(answers)}
+
+
+def membership(action: AdmitClient | DismissClient) -> tuple[str, Membership]:
+    """Return the site of a client, and the record that tells whether the client takes part."""
+    if isinstance(action, AdmitClient):
+        client = action.client
+        record = Membership(client_id=client.client_id, state="member", nonce=action.nonce)
+        return client.site, record
+    state: Literal["left", "refused"] = "left" if action.left else "refused"
+    record = Membership(
+        client_id=action.client_id, state=state, nonce=action.nonce, reason=action.reason
+    )
+    return action.site, record

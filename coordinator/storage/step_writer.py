@@ -1,0 +1,143 @@
+"""Makes a step of the core durable: version files, the journal's transaction, files for people.
+
+Order of the writes (docs/protocol.md has the crash table): a new version is written under a
+temporary name, the transaction records it, then it gets its number; files that the transaction has
+made superfluous go last. On the path of an update this stands between `coordinator/service.py` and
+`coordinator/storage/commit.py`; what was written is published by
+`coordinator/publish/store_publisher.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass
+
+from common.protocol.feed import Event
+from common.protocol.versions import VersionSummary
+from common.protocol.wire import pack
+from coordinator.core import event_text, tasks
+from coordinator.core.events import AcceptUpdate, Action, CommitVersion, IssueTask, LogEvent
+from coordinator.core.state import CoordinatorState
+from coordinator.storage import retention
+from coordinator.storage.commit import write_version
+from coordinator.storage.jsonl import JsonlFiles
+from coordinator.storage.run import Run
+from coordinator.storage.spool import Spool
+
+
+@dataclass(frozen=True)
+class WrittenStep:
+    """The versions that a step has made, by number, and the events to tell of it."""
+
+    summaries: Mapping[int, VersionSummary]
+    events: tuple[Event, ...]
+
+
+class StepWriter:
+    """Writes the steps of one coordinator to the run directory."""
+
+    def __init__(self, run: Run, spool: Spool) -> None:
+        self._run, self._plan, self._journal = run, run.plan, run.journal
+        self._versions, self._spool = run.versions, spool
+        self._jsonl = JsonlFiles(run.directory)
+        self.summaries: list[VersionSummary] = []
+        """Summaries of all versions, from 0; empty before `start`."""
+
+    def start(self, version: int) -> None:
+        """Finish what a crash has interrupted, and remove what it left without a row.
+
+        Args:
+            version: The newest version.
+
+        Raises:
+            FencedError: Another coordinator took over.
+            RunError: The disk refuses.
+        """
+        with self._journal.fenced():
+            self._versions.roll_forward(self._journal.version_digests())
+            self._versions.sweep(version)
+            self._spool.sweep(
+                self._journal.unapplied_uploads() | self._journal.unfinished_uploads().keys()
+            )
+        self.summaries = self._journal.versions()
+        self._jsonl.catch_up(self._journal)
+
+    def write(
+        self,
+        before: CoordinatorState,
+        after: CoordinatorState,
+        actions: tuple[Action, ...],
+        now: float,
+        upload: str = "",
+    ) -> WrittenStep:
+        """Make a step durable.
+
+        Args:
+            before: The state in which the step began.
+            after: The state to which it led.
+            actions: The actions that the core decided on.
+            now: Seconds since the epoch.
+            upload: The upload that the step settles; empty if it settles none.
+
+        Raises:
+            FencedError: Another coordinator took over.
+            RunError: The disk refuses.
+        """
+        commits = [action for action in actions if isinstance(action, CommitVersion)]
+        made = {c.version: write_version(c, self._versions, self._spool, now) for c in commits}
+        self.summaries += made.values()
+        described = [event_text.describe(action, before.version, made) for action in actions]
+        notes = tuple(note for note in described if note is not None)
+        records = tuple(a for a in actions if not isinstance(a, LogEvent)) + notes
+        if records or upload or before.clients is not after.clients:
+            self._journal.write(
+                before,
+                after,
+                records,
+                now,
+                frames=self._task_frames(actions, now),
+                summaries=made,
+                drop_chunks=[upload] if upload else [],
+            )
+        for summary in made.values():  # the row is fenced: from here on the number is its own
+            self._versions.place(summary.version, summary.sha256)
+        return WrittenStep(made, tuple(event_text.to_event(note, now) for note in notes))
+
+    def clean_up(self, actions: Iterable[Action], upload: str, in_use: Set[int]) -> None:
+        """Remove the files that a written step has made superfluous.
+
+        Args:
+            actions: The actions of the step.
+            upload: The upload that it has settled; empty if it settled none.
+            in_use: Versions that workers may still fetch.
+        """
+        accepted = {a.update.upload for a in actions if isinstance(a, AcceptUpdate)}
+        if upload and upload not in accepted:
+            self._spool.drop(upload)
+        for action in actions:
+            if isinstance(action, CommitVersion):
+                for part in action.parts:
+                    self._spool.drop(part.update.upload)
+                self._remove_old_versions(in_use)
+
+    def append_lines(self) -> None:
+        """Append the lines of new versions to the files for people."""
+        self._jsonl.catch_up(self._journal)
+
+    def _task_frames(self, actions: tuple[Action, ...], now: float) -> dict[str, bytes]:
+        """Return the message of every task that is issued, by task id."""
+        template, summaries = self._run.template, self.summaries
+        return {
+            action.task.task_id: pack(
+                tasks.task_message(self._plan, template, action.task, summaries, now)
+            )
+            for action in actions
+            if isinstance(action, IssueTask)
+        }
+
+    def _remove_old_versions(self, in_use: Set[int]) -> None:
+        kept = retention.versions_to_keep(
+            self._plan, self.summaries, self._run.keep_versions, set(in_use)
+        )
+        with self._journal.fenced():  # else a successor's versions would not be kept
+            self._versions.retain(kept)

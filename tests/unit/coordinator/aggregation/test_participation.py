@@ -1,0 +1,24 @@
+"""Participation factor: the balance of clients that answer often and seldom."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from coordinator.aggregation.participation import effective_participation, participation_factor
+from coordinator.core.state import ClientState
+
+
+def test_a_client_of_average_participation_is_not_scaled() -> None:
+    assert participation_factor(3, 3) == 1
+
+
+def test_the_factor_is_the_inverse_of_participation_between_a_half_and_two() -> None:
+    assert participation_factor(4, 3) == 0.75
+    assert participation_factor(100, 3) == 0.5
+    assert participation_factor(1, 30) == 2
+
+
+def test_an_update_of_the_buffer_counts_half_and_every_client_starts_at_one() -> None:
+    clients = {"a": ClientState(participation=3), "idle": ClientState(issued=1)}
+    found = effective_participation(clients, Counter(a=2, new=1))
+    assert found == {"a": 5.0, "new": 1.5}
