@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from common.config.config import parse
+from common.config.loader import parse
 from common.protocol.tensors import Tensors
 from common.protocol.versions import VersionSummary
 from common.run_directory.recorded_run import read_run
