@@ -15,7 +15,7 @@ from common.protocol.fields import RowKind
 from evaluation.evaluator import HELDOUT, EvaluationLimits, EvaluationSet, Evaluator
 from evaluation.prompts import expected_answer, printable_line, prompt, question
 from learning.data.row_types import Row
-from learning.evaluation.evaluate import unigram_entropy
+from learning.evaluation.inference import unigram_entropy
 from learning.evaluation.metrics import EvalMetrics
 from learning.evaluation.row_scores import Scores
 from learning.objectives.tokens import TokenisedExample

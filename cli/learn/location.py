@@ -20,7 +20,7 @@ from common.config.config import FederationConfig, IncrementalConfig
 from common.errors import DataError
 from common.protocol.fields import Identifier
 from common.protocol.naming import LOCAL_SITE
-from coordinator.storage import run as runs
+from coordinator.storage.run_config import saved_config
 from worker.incremental.inbox import schema
 from worker.incremental.inbox.items import TASK
 from worker.incremental.serving import served_run
@@ -133,9 +133,7 @@ def locate_state(
     """The part of `locate_inbox` that is of no client; see there."""
     if directory is not None and site != LOCAL_SITE:
         raise click.UsageError("--run and --site exclude each other: an invited site has no run")
-    config = (
-        loader.load(find_config(config_path)) if directory is None else runs.saved_config(directory)
-    )
+    config = loader.load(find_config(config_path)) if directory is None else saved_config(directory)
     found = state or _folder(config, directory, site)
     return StateLocation(found, config.incremental, served_run.read(found))
 
@@ -147,7 +145,7 @@ def _folder(config: FederationConfig, directory: Path | None, site: str) -> Path
     if site != LOCAL_SITE:
         from cli.run import join_site
 
-        return join_site.site_request(None, site, config.run.name).place / "work"
+        return join_site.site_request(None, site, config.run.name).directory / "work"
     return Path(config.run.dir) / ".workers"
 
 

@@ -105,7 +105,7 @@ class Answerer:
         said = Answers(text, model, mine, common=common)
         if not self.compare:
             return said
-        from learning.evaluation.evaluate import Sampling
+        from learning.evaluation.generation import Sampling
 
         for _ in range(DRAWS):
             drawn = Sampling(secrets.randbelow(2**31))

@@ -261,7 +261,7 @@ class Learner:
             )
             return
         model, adapter = self._newest
-        base = self._source.base(model.base, self._voice.wanted, abandon)
+        base = self._source.fetch_base(model.base, self._voice.wanted, abandon)
         if base is None:
             return
         pupil = ClientContext(client, book, self._shadow(model, base), model, adapter)
@@ -309,7 +309,7 @@ class Learner:
         if not self._watch.there():
             return
         known = self._newest[0].version if self._newest else None
-        found = self._source.newest(known)
+        found = self._source.fetch_newest(known)
         if found is not None:
             self._newest = found
             self._announce()

@@ -19,7 +19,7 @@ from evaluation.assessment import Assessment, assess, versions_to_evaluate
 from evaluation.comparison import check_comparable, compare
 from evaluation.evaluator import HELDOUT, EvaluationLimits, Evaluator, pick_evenly, reward_reference
 from evaluation.prompts import printable_line
-from learning.evaluation.evaluate import evaluate
+from learning.evaluation.inference import evaluate
 from learning.objectives.classification import predict
 from tests.support.evaluated_runs import (
     CPU,
@@ -157,7 +157,7 @@ def test_the_base_is_measured_without_an_adapters_effect(
     rows = causal.build_set("sft", 3, FEW)
     alone = evaluate(tiny_model(), [rows.examples[i] for i in rows.indexes([HELDOUT])], 4)
     values = [figures.values["nats_per_token"] for figures in found.kinds[0].heldout]
-    assert values[0] == pytest.approx(alone.nats_per_token, rel=1e-5)
+    assert values[0] == pytest.approx(alone.values["nats_per_token"], rel=1e-5)
     assert values[1] != values[0] and values[2] != values[1]
 
 

@@ -17,7 +17,8 @@ from common.model_cache import find_installed
 from common.protocol.tensors import Tensors
 from common.protocol.versions import CurrentModel
 from learning.data.row_types import LabelledText
-from learning.evaluation.evaluate import Sampling, class_probabilities, generate
+from learning.evaluation.generation import Sampling, generate
+from learning.evaluation.inference import class_probabilities
 from learning.models import lora
 from learning.objectives.classification import ClassEncoder
 from learning.objectives.template import format_prompt
@@ -131,7 +132,7 @@ class Predictor:
         loaded = self._loaded(model)
         if model.objective != "classification":
             asked = [format_prompt(text)]
-            [answer] = generate(loaded.model, loaded.tokenizer, asked, new_tokens, drawn=drawn)
+            [answer] = generate(loaded.model, loaded.tokenizer, asked, new_tokens, sampling=drawn)
             return Prediction(model.version, local, answer)
         row = LabelledText(text, model.labels[0])  # of some class: it is not looked at
         encoded = ClassEncoder(model.labels).encode(loaded.tokenizer, [row], model.max_length)

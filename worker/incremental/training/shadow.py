@@ -15,7 +15,7 @@ from common.protocol.tasks import LocalTraining
 from common.protocol.tensors import Tensors
 from common.protocol.versions import CurrentModel
 from learning.data.row_types import Instruction, LabelledText, PreferencePair
-from learning.evaluation.evaluate import restore_order
+from learning.evaluation.inference import restore_order
 from learning.evaluation.measurement import Measurement
 from learning.models import lora
 from learning.objectives import classification, dpo, registry

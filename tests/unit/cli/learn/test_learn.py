@@ -208,7 +208,7 @@ REASONS = [
     "line 7: it is no JSON object",
     "line 8: text is not valid UTF-8 text",
     "line 9: it is not UTF-8",
-    "line 10: label is no text",
+    "line 10: label is not text",
     "line 11: it is no JSON that can be read",
     "line 12: the task is no name",
     "line 13: it is longer than any item may be; incremental.max_chars",

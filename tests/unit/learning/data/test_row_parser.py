@@ -48,8 +48,8 @@ def test_an_instruction_is_found_in_each_common_form(record: Mapping[str, object
 @pytest.mark.parametrize(
     ("turns", "reason"),
     [
-        ("text", "messages is no list of messages"),
-        (["text"], "messages is no list of messages"),
+        ("text", "messages is not a list of messages"),
+        (["text"], "messages is not a list of messages"),
         ([], "messages does not begin with the user and an answer"),
         (said("Add."), "messages does not begin with the user and an answer"),
         (said("Add.", "3")[::-1], "messages does not begin with the user and an answer"),
@@ -94,7 +94,7 @@ def test_the_prompt_of_a_longer_dialogue_is_all_that_both_share() -> None:
     ("record", "reason"),
     [
         ({"chosen": "Yes", "rejected": "No"}, "prompt is missing"),
-        ({"prompt": "Hi", "chosen": said("Hi", "Yes"), "rejected": "No"}, "chosen is no text"),
+        ({"prompt": "Hi", "chosen": said("Hi", "Yes"), "rejected": "No"}, "chosen is not text"),
         ({"prompt": "Hi", "chosen": said("Hi"), "rejected": said("Hi")}, "not one exchange"),
         (
             {"chosen": said("Hi", "a", "b", "c"), "rejected": said("Hi", "a", "b", "d")},
@@ -145,7 +145,7 @@ def test_a_mapping_goes_before_the_known_names() -> None:
     assert parse_instruction(record | {"messages": said("x", "y")}, columns).instruction == "Q"
     talk = record | {"talk": said("x", "y"), "instruction": "i", "output": "o"}
     assert parse_instruction(talk, {"messages": "talk"}) == Instruction("x", "", "y")
-    with pytest.raises(UnusableRow, match="talk is no list of messages"):
+    with pytest.raises(UnusableRow, match="talk is not a list of messages"):
         parse_instruction(record, {"messages": "talk"})
 
 

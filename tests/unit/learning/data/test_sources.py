@@ -66,7 +66,7 @@ def test_the_first_skipped_rows_are_named_and_the_others_only_counted(tmp_path: 
     said: list[str] = []
     rows = found("sft", str(path), on_message=said.append)
     assert len(rows.skipped) == 7
-    assert said == [f"skipped {path}:{line}: no valid JSON" for line in range(2, 7)]
+    assert said == [f"skipped {path}:{line}: not valid JSON" for line in range(2, 7)]
 
 
 # classes

@@ -89,9 +89,9 @@ def test_lines_that_are_no_row_are_told_and_the_next_ones_read(tmp_path: Path) -
     assert walked(put(tmp_path, "\n".join(lines), "data.csv")) == [
         (2, {"text": "a", "label": "1"}),
         (3, "1 fields where there are 2 columns"),
-        (4, "no valid CSV"),
+        (4, "not valid CSV"),
         (5, "NUL characters"),
-        (6, "no valid CSV"),
+        (6, "not valid CSV"),
         (7, {"text": "f", "label": "2"}),
         (9, {"text": "g", "label": "3"}),
     ]
@@ -100,7 +100,7 @@ def test_lines_that_are_no_row_are_told_and_the_next_ones_read(tmp_path: Path) -
 def test_a_quote_that_is_never_closed_takes_no_row_before_it(tmp_path: Path) -> None:
     assert walked(put(tmp_path, 'text,label\na,1\n"b,2\nc,3\n', "data.csv")) == [
         (2, {"text": "a", "label": "1"}),
-        (3, "no valid CSV"),
+        (3, "not valid CSV"),
     ]
 
 
@@ -111,7 +111,7 @@ def test_a_line_beyond_the_limit_is_no_row_and_does_not_hide_the_next(
     lines = [json.dumps({"text": text, "label": "1"}) for text in ("a", "b" * 100, "c")]
     assert walked(put(tmp_path, "\n".join(lines), "data.jsonl")) == [
         (1, {"text": "a", "label": "1"}),
-        (2, "no valid JSON"),
+        (2, "not valid JSON"),
         (3, {"text": "c", "label": "1"}),
     ]
 
@@ -122,8 +122,8 @@ def test_a_line_beyond_the_limit_is_no_row_and_does_not_hide_the_next(
         ("data.csv", b"text,text\na,b\n", "twice"),
         ("data.csv", b'"text\n', "no readable header"),
         ("data.tsv", "text\tlabel\n".encode("utf-16"), "UTF-16"),
-        ("data.parquet", b"PAR1 and nothing else", "no Parquet"),
-        ("data.parquet", b"text,label\na,b\n", "no Parquet"),
+        ("data.parquet", b"PAR1 and nothing else", "not a Parquet"),
+        ("data.parquet", b"text,label\na,b\n", "not a Parquet"),
         ("data.parquet", b"", "empty"),
     ],
 )
@@ -183,7 +183,7 @@ def test_a_parquet_file_that_is_damaged_inside_is_a_data_error(tmp_path: Path) -
     content = bytearray(path.read_bytes())
     content[10:2000] = b"\xff" * 1990
     path.write_bytes(content)
-    with pytest.raises(DataError, match="no Parquet"):
+    with pytest.raises(DataError, match="not a Parquet"):
         walked(path)
 
 

@@ -21,8 +21,9 @@ from broker.protocol import LOCAL
 from cli.console import Output
 from cli.learn.location import locate_inbox
 from cli.main import fccl
+from cli.run.inbox_port import open_port, serve_inbox
+from cli.run.job import Job, invited_job
 from cli.run.join_site import SiteRequest
-from cli.run.worker import Job, _answering, _invited, _listening
 from common.config.config import FederationConfig, IncrementalConfig
 from common.errors import ConfigError, DataError
 from tests.unit.worker.incremental.inbox.test_items import JSON, NAMED
@@ -408,9 +409,9 @@ def test_a_worker_says_where_it_listens_and_never_the_token(
 ) -> None:
     served_run.write(tmp_path, SERVED)
     job = Job(FederationConfig(), LOCAL, tmp_path, tmp_path)
-    with _listening(0, job.config.incremental) as opened:
+    with open_port(0, job.config.incremental) as opened:
         assert opened is not None
-        with _answering(opened, job, Output(plain=True)):
+        with serve_inbox(opened, job, Output(plain=True)):
             site = Site(tmp_path, opened)
             assert site.post(ONE)[0] == 200
         said = capsys.readouterr().out
@@ -418,7 +419,7 @@ def test_a_worker_says_where_it_listens_and_never_the_token(
         assert said == f"live input: POST to {where}, with the token in {token_path(tmp_path)}\n"
         assert load_or_create_token(tmp_path) not in said
         port = opened.port
-    with Listener(port), _listening(None, job.config.incremental) as opened:
+    with Listener(port), open_port(None, job.config.incremental) as opened:
         assert opened is None, "and the port is free again"
 
 
@@ -432,12 +433,9 @@ def test_an_invited_site_learns_as_the_configuration_of_its_own_machine_says(
     )
     (place / "identity.json").write_text(json.dumps(asdict(mine)))
     (tmp_path / "rows").mkdir()
-    monkeypatch.setattr(
-        "cli.run.worker.on_signals", lambda flags: None
-    )  # they are the test runner's
     wanted, own = SiteRequest("hospital-a", place), IncrementalConfig(validator="true", max_chars=7)
     rows = (tmp_path / "rows",)
-    job = _invited(wanted, rows, None, own, Output(plain=True), threading.Event())
+    job = invited_job(wanted, rows, None, own, Output(plain=True), threading.Event())
     assert job is not None
     assert (job.config.incremental, job.state) == (own, place / "work")
     monkeypatch.setenv("FCCL_STATE", str(tmp_path))

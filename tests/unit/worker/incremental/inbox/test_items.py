@@ -62,9 +62,9 @@ def test_a_record_becomes_an_item_of_the_kind_that_its_fields_say(
         ({}, (), "it has none of the fields of an item"),
         ({"text": SECRET * 5, "label": "positive"}, (), "more than 100"),
         ({"text": SECRET * 5000, "label": "positive"}, (), "more than 32768"),
-        ({"text": [SECRET], "label": "positive"}, (), "text is no text"),
+        ({"text": [SECRET], "label": "positive"}, (), "text is not text"),
         ({"text": "\ud800" + SECRET, "label": "positive"}, (), "not valid UTF-8"),
-        ({"text": SECRET, "label": float("nan")}, (), "label is no text"),
+        ({"text": SECRET, "label": float("nan")}, (), "label is not text"),
     ],
 )
 def test_what_is_none_is_refused_with_a_reason_that_does_not_hold_it(

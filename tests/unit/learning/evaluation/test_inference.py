@@ -6,7 +6,8 @@ import torch
 
 from common.errors import DataError
 from learning.data.row_types import LabelledText
-from learning.evaluation.evaluate import class_scores, evaluate, generate, row_nats, unigram_entropy
+from learning.evaluation.generation import generate
+from learning.evaluation.inference import class_scores, evaluate, row_nats, unigram_entropy
 from learning.models.objective_model import load_for_objective
 from learning.objectives.classification import ClassEncoder, predict
 from learning.objectives.sft import sft_loss
@@ -38,11 +39,11 @@ class Uniform(torch.nn.Module):
 
 
 def test_a_uniform_model_costs_the_logarithm_of_its_vocabulary() -> None:
-    found = evaluate(Uniform(), ROWS, 1)
-    assert found.nats_per_token == pytest.approx(math.log(8))
-    assert found.perplexity == pytest.approx(8)
-    assert (found.tokens, found.bytes) == (5, 10)
-    assert found.bits_per_byte == pytest.approx(5 * 3 / 10)  # 3 bits a token
+    found = evaluate(Uniform(), ROWS, 1).values
+    assert found["nats_per_token"] == pytest.approx(math.log(8))
+    assert found["perplexity"] == pytest.approx(8)
+    assert (found["tokens"], found["bytes"]) == (5, 10)
+    assert found["bits_per_byte"] == pytest.approx(5 * 3 / 10)  # 3 bits a token
 
 
 def test_the_loss_of_a_batch_is_the_mean_over_its_response_tokens() -> None:
@@ -53,8 +54,8 @@ def test_the_loss_of_a_batch_is_the_mean_over_its_response_tokens() -> None:
 
 def test_batching_and_padding_do_not_change_the_figures() -> None:
     model = tiny_model()
-    one, two = evaluate(model, ROWS, 1), evaluate(model, ROWS, 2)
-    assert one.nats_per_token == pytest.approx(two.nats_per_token, rel=1e-5)
+    one, two = (evaluate(model, ROWS, size).values["nats_per_token"] for size in (1, 2))
+    assert one == pytest.approx(two, rel=1e-5)
 
 
 def test_the_loss_agrees_with_the_models_own() -> None:
@@ -67,8 +68,8 @@ def test_the_loss_agrees_with_the_models_own() -> None:
 def test_rows_are_scored_in_their_order_whatever_their_length() -> None:
     model = tiny_model()
     rows = [ROWS[1], ROWS[0], ROWS[1]]
-    alone = [evaluate(model, [row], 1) for row in rows]
-    expected = [each.nats_per_token * each.tokens for each in alone]
+    alone = [evaluate(model, [row], 1).values for row in rows]
+    expected = [each["nats_per_token"] * each["tokens"] for each in alone]
     assert row_nats(model, rows, 2) == pytest.approx(expected, rel=1e-5)
     assert row_nats(model, [], 2) == []
 
