@@ -60,12 +60,12 @@ MODULES = {
     "invite": "cli.sites.invite",
     "revoke": "cli.sites.revoke",
     "status": "cli.control.status",
-    "pause": "cli.control.pause",
-    "resume": "cli.control.resume",
-    "drain": "cli.control.drain",
-    "stop": "cli.control.stop",
-    "kick": "cli.control.kick",
-    "reissue": "cli.control.reissue",
+    "pause": "cli.control.commands",
+    "resume": "cli.control.commands",
+    "drain": "cli.control.commands",
+    "stop": "cli.control.commands",
+    "kick": "cli.control.commands",
+    "reissue": "cli.control.commands",
     "learn": "cli.learn.learn",
     "try": "cli.learn.try_model",
     "inbox": "cli.learn.inbox",
@@ -78,7 +78,7 @@ MODULES = {
     "certs": "cli.sites.certs",
     "prune": "cli.models.prune",
 }
-"""The module that defines each command."""
+"""The module that defines each command, as `command` or, beside others, by its own name."""
 
 
 class Commands(click.Group):
@@ -92,7 +92,8 @@ class Commands(click.Group):
         """Import the module of a command."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(MODULES[cmd_name]).command
+        module = importlib.import_module(MODULES[cmd_name])
+        command: click.Command = getattr(module, "command", None) or getattr(module, cmd_name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -11,7 +11,8 @@ from common.errors import ModelError
 from common.model_cache import find_installed
 from common.protocol.tasks import BaseRef
 from learning.models import base, hub, objective_model
-from learning.models.base import BaseModel, ProgressCallback
+from learning.models.base import BaseModel
+from learning.progress import ProgressCallback
 
 MessageCallback = Callable[[str], None]
 """Called with a line for the user."""

@@ -20,7 +20,7 @@ from coordinator.storage import run as runs
 from coordinator.storage.run import PreparedRun
 from learning.data import prepared_data
 from learning.models import lora, objective_model
-from learning.models.base import ProgressCallback
+from learning.progress import ProgressCallback
 from preparation.base_model import MessageCallback, apply_offline_fallback, resolve_base_model
 from preparation.data import PREPARED_FILE, prepare_rows
 

@@ -20,7 +20,7 @@ from common.run_directory.recorded_run import RecordedRun, read_run
 if TYPE_CHECKING:
     from evaluation.evaluator import Evaluator
     from evaluation.report.report import Report
-    from learning.models.base import ProgressCallback
+    from learning.progress import ProgressCallback
     from learning.training.device import Compute
 
 _COUNT = click.IntRange(min=1)

@@ -18,7 +18,7 @@ from evaluation.evaluator import FULL_LIMITS, Evaluator
 from evaluation.live_samples import LiveSampler
 from evaluation.report import files
 from evaluation.report.report import build_report
-from learning.models.base import ProgressCallback
+from learning.progress import ProgressCallback
 from learning.training.device import detect
 from preparation.base_model import MessageCallback, find_base_model
 from preparation.run import create_prepared_run

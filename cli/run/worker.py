@@ -144,7 +144,7 @@ def serve(
 
     metrics = Metrics(status.registry, status.health)
     if listener is not None:
-        listener.counted = metrics.on_inbox_response
+        listener.on_response = metrics.on_inbox_response
     try:
         for run in follow_runs(stores[0], config.run.name, stop, on_waiting, forever=job.forever):
             status.health.set_problem("run")

@@ -26,21 +26,18 @@ from learning.models import families, hub
 from learning.models.families import Family
 from learning.models.loader import LoadedModel, load
 from learning.offline import builder as offline
+from learning.progress import ProgressCallback
 
 __all__ = [
     "BaseModel",
     "LoadedModel",
     "ModelFile",
-    "ProgressCallback",
     "install",
     "load",
     "make_manifest",
     "parse_manifest",
     "resolve",
 ]
-
-ProgressCallback = Callable[[str, float], None]
-"""Told (what is being done, how much of it is done from 0 to 1); drives a progress bar."""
 
 
 @dataclass(frozen=True)
