@@ -17,9 +17,9 @@ from typing import BinaryIO
 import click
 from rich.console import Console
 
+from cli.exit_codes import INTERRUPTED
 from cli.learn.ingest import CHUNK, Ingester, LineCounts, LineResult, line_result, read_lines
 from cli.learn.location import InboxLocation, inbox_options, locate_inbox, task_option
-from cli.main import INTERRUPTED
 from common.errors import DataError
 from worker.incremental.inbox import item_status, items
 from worker.incremental.inbox.inbox import Inbox
