@@ -14,7 +14,7 @@ from types import TracebackType
 
 from broker.embedded.broker import EmbeddedBroker, EmbeddedServer
 from broker.protocol import LOCAL
-from cli.run.worker import host_name
+from cli.run.job import host_name
 from common.config.config import IncrementalConfig
 from common.errors import RunError
 from common.paths import cache_dir
@@ -25,7 +25,7 @@ from coordinator.service import Service
 from coordinator.storage.run import Run
 from evaluation.live_samples import Sampler
 from learning.training.device import Compute, detect
-from worker.service import Worker, WorkerSettings
+from worker.factory import Connections, WorkerCallbacks, WorkerSettings, start_worker
 
 LOOK_S = 0.1
 
@@ -120,7 +120,7 @@ class Federation:
         service.serve(self._stop)
 
     def _work(self) -> None:
-        setting = WorkerSettings(
+        settings = WorkerSettings(
             name=self._run.name,
             site=LOCAL,
             data=self._run.directory / "clients",
@@ -128,16 +128,15 @@ class Federation:
             cache=cache_dir(),
             host=host_name(),
             software=software_version(),
-        )
-        worker = Worker(
-            setting,
-            self._run.run_id,
-            EmbeddedBroker(self._server),
-            (self._store.connect(), self._store.connect()),
-            self._compute,
-            time.time,
-            told=lambda kind, text: self._say(f"worker {kind}: {text}"),
-            report=lambda message, fraction: None,
+            compute=self._compute,
             incremental=self._incremental,
         )
+        connections = Connections(
+            EmbeddedBroker(self._server), self._store.connect(), self._store.connect()
+        )
+        callbacks = WorkerCallbacks(
+            on_event=lambda kind, text: self._say(f"worker {kind}: {text}"),
+            on_progress=lambda message, fraction: None,
+        )
+        worker = start_worker(settings, self._run.run_id, connections, time.time, callbacks)
         worker.serve(self._over, abandon=self._abandon)

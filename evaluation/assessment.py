@@ -17,7 +17,7 @@ from evaluation.evaluator import HELDOUT, EvaluationLimits, EvaluationSet, Evalu
 from evaluation.opening import Opened
 from evaluation.prompts import expected_answer, printable_line, prompt, question
 from learning.data.row_types import Row
-from learning.evaluation.evaluate import unigram_entropy
+from learning.evaluation.inference import unigram_entropy
 from learning.evaluation.metrics import EvalMetrics
 from learning.evaluation.row_scores import Scores
 from learning.objectives.tokens import TokenisedExample

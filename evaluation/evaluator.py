@@ -20,7 +20,8 @@ from learning.data import rows as rows_of
 from learning.data.prepared_data import PreparedData
 from learning.data.row_types import Row
 from learning.evaluation import row_scores
-from learning.evaluation.evaluate import class_answers, generate
+from learning.evaluation.generation import generate
+from learning.evaluation.inference import class_answers
 from learning.evaluation.measurement import BATCH
 from learning.evaluation.metrics import EvalMetrics
 from learning.evaluation.row_scores import RowScorer, Scores

@@ -25,6 +25,7 @@ from common.protocol.versions import VersionSummary
 from coordinator.core.state import Plan
 from coordinator.storage import run as runs
 from coordinator.storage.journal import Journal
+from coordinator.storage.run_config import saved_config
 from coordinator.storage.versions import Versions
 
 
@@ -105,7 +106,7 @@ def read(directory: Path) -> Recorded:
         RunError: It holds no run, or one of another release.
         ConfigError: Its `federation.toml` was damaged.
     """
-    config = runs.saved_config(directory)
+    config = saved_config(directory)
     try:
         meta, summaries = _journaled(directory / "run.db")
         return Recorded(

@@ -15,7 +15,7 @@ from broker.protocol import LOCAL
 from cli.console import Output
 from cli.demo.messages import Telling
 from cli.run import session
-from cli.run.worker import host_name
+from cli.run.job import host_name
 from cli.signals import handle_signals
 from common.config.config import FederationConfig, IncrementalConfig
 from common.paths import cache_dir
@@ -28,7 +28,7 @@ from coordinator.storage.run import Run
 from evaluation.live_samples import Sampler
 from learning.evaluation.metrics import MAIN_METRIC, METRICS
 from learning.training.device import Compute, detect
-from worker.service import Worker, WorkerSettings
+from worker.factory import Connections, WorkerCallbacks, WorkerSettings, start_worker
 
 AWAKE_S = 0.5
 SUMMED_UP = {**MAIN_METRIC, "sft": METRICS["sft"][1]}  # perplexity is what people have heard of
@@ -153,7 +153,7 @@ class _Federation:
         return service.serve(self._stop)
 
     def _work(self) -> None:
-        setting = WorkerSettings(
+        settings = WorkerSettings(
             name=self._run.name,
             site=LOCAL,
             data=self._run.directory / "clients",
@@ -161,18 +161,16 @@ class _Federation:
             cache=cache_dir(),
             host=host_name(),
             software=software_version(),
-        )
-        worker = Worker(
-            setting,
-            self._run.run_id,
-            EmbeddedBroker(self._server),
-            (self._store.connect(), self._store.connect()),
-            self._compute,
-            time.time,
-            told=lambda kind, text: None,
-            report=self._output.progress,
+            compute=self._compute,
             incremental=self._incremental,
         )
+        connections = Connections(
+            EmbeddedBroker(self._server), self._store.connect(), self._store.connect()
+        )
+        callbacks = WorkerCallbacks(
+            on_event=lambda kind, text: None, on_progress=self._output.progress
+        )
+        worker = start_worker(settings, self._run.run_id, connections, time.time, callbacks)
         worker.serve(self._over, abandon=self._abandon)
 
 

@@ -16,7 +16,7 @@ from cli.console import Output
 from cli.render import render
 from common.paths import cache_dir
 from common.protocol.fields import RowKind
-from coordinator.storage import run as runs
+from coordinator.storage.run_config import saved_config
 
 if TYPE_CHECKING:
     from evaluation.opening import Opened
@@ -111,7 +111,7 @@ def command(
     wanted = Wanted(directory, version, (sft, va, cls), gen_samples, gen_tokens, other)
     for named in (directory, other):
         if named is not None:
-            runs.saved_config(named)  # before torch is loaded, which takes seconds
+            saved_config(named)  # before torch is loaded, which takes seconds
     sys.exit(serve(wanted, out or directory / "report", as_json))
 
 

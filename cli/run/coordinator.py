@@ -62,7 +62,7 @@ def serve(config: FederationConfig, mode: str, output: Output) -> int:
 
 def _serve(config: FederationConfig, mode: str, output: Output, shown: ProcessStatus) -> int:
     def on_broker_status(status: BrokerStatus) -> None:
-        shown.broker(status)
+        shown.set_broker(status)
         output.event("broker", str(status))
 
     store = connect(config.store.url, ca=config.store.ca)
@@ -94,7 +94,7 @@ def _serve(config: FederationConfig, mode: str, output: Output, shown: ProcessSt
         stop = threading.Event()
         handle_signals([stop])
         outcome = service.serve(stop)
-        shown.over()
+        shown.set_over()
         path = session.conclude(run, outcome, detect, output)
     finally:
         broker.close()

@@ -26,12 +26,12 @@ from learning.models import families, hub
 from learning.models.families import Family
 from learning.models.loader import LoadedModel, load
 from learning.offline import builder as offline
+from learning.progress import ProgressCallback
 
 __all__ = [
     "BaseModel",
     "LoadedModel",
     "ModelFile",
-    "ProgressCallback",
     "cached",
     "install",
     "load",
@@ -39,9 +39,6 @@ __all__ = [
     "parse_manifest",
     "resolve",
 ]
-
-ProgressCallback = Callable[[str, float], None]
-"""Told (what is being done, how much of it is done from 0 to 1); drives a progress bar."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -132,7 +129,7 @@ def cached(digest: str, cache: Path) -> Path | None:
 
 def _installed(digest: str, cache: Path) -> Path:
     if _DIGEST.fullmatch(digest) is None:
-        raise WireError(f"{digest[:80]!r} is no model digest (64 hexadecimal digits)")
+        raise WireError(f"{digest[:80]!r} is not a model digest (64 hexadecimal digits)")
     return cache / "models" / digest
 
 

@@ -128,7 +128,7 @@ WRONG = {
         {"d.jsonl": '{"text": "x"}\n{"text": "y"}\n'},
     ),
     "a broken JSON list": Wrong(
-        demo("--data", "d.json"), 3, ("d.json", "no valid JSON list"), {"d.json": f"[{ROW},"}
+        demo("--data", "d.json"), 3, ("d.json", "not a valid JSON list"), {"d.json": f"[{ROW},"}
     ),
     "a data file that is a directory": Wrong(demo("--data", "d"), 3, ("d", "check"), {"d": None}),
     "more clients than rows": Wrong(

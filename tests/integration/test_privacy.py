@@ -276,7 +276,7 @@ def test_the_planted_rows_were_really_trained_on_and_measured_by(spied: Spied) -
     for kind in spied.kinds:
         objective = registry.make_objective(names[kind], None, LABELS)  # type: ignore[arg-type]
         wanted = task(objective=names[kind], labels=LABELS, max_length=LENGTH)
-        shard = data.shard(wanted, objective, spied.tokenizer)
+        shard = data.load_for_task(wanted, objective, spied.tokenizer)
         for side in (shard.train, shard.holdout):
             read = [getattr(each, "chosen", each).input_ids for each in side]
             for part in word_ids(spied.tokenizer):
@@ -357,7 +357,7 @@ def test_an_error_about_a_private_file_holds_nothing_of_it(
     wanted = task(objective=name, labels=LABELS, max_length=64)
     objective = registry.make_objective(name, None, LABELS)
     with pytest.raises(DataError) as caught:
-        ClientData(tmp_path).shard(wanted, objective, tiny_tokenizer())
+        ClientData(tmp_path).load_for_task(wanted, objective, tiny_tokenizer())
     assert path.name in str(caught.value)
     assert seen(str(caught.value).encode(), forms()) == []
     assert len(str(caught.value).splitlines()) == 1

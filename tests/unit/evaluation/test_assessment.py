@@ -26,7 +26,7 @@ from evaluation.opening import Opened
 from evaluation.prompts import printable_line
 from learning.data import rows as rows_of
 from learning.data.row_types import Instruction, LabelledText, PreferencePair
-from learning.evaluation.evaluate import evaluate
+from learning.evaluation.inference import evaluate
 from learning.objectives.classification import predict
 from learning.training.device import Compute
 from preparation import run as preparation
@@ -230,7 +230,7 @@ def test_the_base_is_measured_without_an_adapters_effect(seen: Opened, found: As
     exam = Evaluator(seen, CPU).exam("sft", 3, FEW)
     alone = evaluate(tiny_model(), [exam.examples[i] for i in exam.places([HELDOUT])], 4)
     values = [figures.values["nats_per_token"] for figures in found.kinds[0].heldout]
-    assert values[0] == pytest.approx(alone.nats_per_token, rel=1e-5)
+    assert values[0] == pytest.approx(alone.values["nats_per_token"], rel=1e-5)
     assert values[1] != values[0] and values[2] != values[1]
 
 

@@ -15,6 +15,7 @@ from common.run_directory import samples
 from coordinator.core.events import LogEvent
 from coordinator.storage import run as runs
 from coordinator.storage.run import Run
+from coordinator.storage.run_config import saved_config
 from evaluation import live_samples
 from evaluation.live_samples import Sampler, is_due
 from tests.support.virtual_federation import plan
@@ -31,7 +32,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def opened(directory: Path, table: dict[str, object], **settings: object) -> Run:
     """A run with versions 0, 1 and 3: what is left of four."""
     made = make(directory, {**table, "samples": settings})
-    return runs.open_run(runs.saved_config(made), lambda base: Path(base.name))
+    return runs.open_run(saved_config(made), lambda base: Path(base.name))
 
 
 def sampled(
@@ -89,7 +90,7 @@ def test_what_is_known_is_not_asked_again(place: Path, tmp_path: Path) -> None:
     run = opened(tmp_path, causal(place), prompts=1, new_tokens=1)
     known = tuple(each for each in sampled(run) if isinstance(each, SampleAnswer))
     assert [each.version for each in known] == [0]
-    again = runs.open_run(runs.saved_config(run.directory), lambda base: Path(base.name))
+    again = runs.open_run(saved_config(run.directory), lambda base: Path(base.name))
     versions = [e.version for e in sampled(again, 1, known=known) if isinstance(e, SampleAnswer)]
     assert versions == [1]
 

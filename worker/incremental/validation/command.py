@@ -1,8 +1,8 @@
-"""Asks a command: bytes to its standard input, bytes from its standard output, within a time.
+"""Validator that is a command: it reads standard input and answers on standard output in time.
 
-No shell. The command is a process group of its own, and nothing of the group is left when `run`
-returns. It does not get fccl's own variables (passwords of servers, a join token), and what it
-writes to its standard error is dropped.
+No shell is involved. The command runs in a process group of its own, of which nothing is left when
+`run` returns. It does not receive fccl's own environment variables (passwords of servers, join
+tokens), and what it writes to standard error is dropped.
 """
 
 from __future__ import annotations
@@ -14,34 +14,33 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from threading import Event as Flag
+from threading import Event
 from typing import IO
 
 from worker.incremental.validation.errors import (
     MAX_ANSWER,
-    NEVER,
     ValidatorError,
-    late,
-    stopped,
-    too_long,
+    answer_too_long,
+    cancelled,
+    timed_out,
 )
 
-_PRIVATE = "FCCL_"
+_PRIVATE_PREFIX = "FCCL_"
 _CHUNK = 64 * 1024
-_LOOK_S = 0.05  # between two looks whether a command has ended whose output stays open
+_POLL_S = 0.05  # interval of checks whether a command has ended although its output is open
 
 
-def run(words: Sequence[str], asked: bytes, timeout_s: float, stop: Flag = NEVER) -> bytes:
-    """What a command answers.
+def run(words: Sequence[str], request: bytes, timeout_s: float, stop: Event) -> bytes:
+    """Run a command and return its output.
 
     Args:
         words: Program and arguments.
-        asked: Its input; it need not read it.
-        timeout_s: In which it must have ended.
-        stop: Wait no longer.
+        request: Its input, which it need not read.
+        timeout_s: Time within which it must have ended.
+        stop: Ends the command and the waiting when set.
 
     Raises:
-        Unanswered: It cannot be started, took too long, wrote too much, or failed.
+        ValidatorError: The command cannot be started, took too long, wrote too much, or failed.
     """
     try:
         process = subprocess.Popen(
@@ -55,33 +54,37 @@ def run(words: Sequence[str], asked: bytes, timeout_s: float, stop: Flag = NEVER
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise ValidatorError(f"cannot be started: {reason}") from None
-    until = time.monotonic() + timeout_s
+    deadline = time.monotonic() + timeout_s
     try:
-        answer = _talk(process, asked, until, stop)
-        _wait(process, until, stop)
+        answer = _talk(process, request, deadline, stop)
+        _wait(process, deadline, stop)
     except TimeoutError:
-        raise late(timeout_s) from None
+        raise timed_out(timeout_s) from None
     finally:
         _kill(process)
     if process.returncode < 0:
-        raise ValidatorError(f"was ended by {_signal_name(-process.returncode)}")
+        raise ValidatorError(f"was killed by {_signal_name(-process.returncode)}")
     if process.returncode:
-        raise ValidatorError(f"ended with exit code {process.returncode}")
+        raise ValidatorError(f"failed with exit code {process.returncode}")
     return answer
 
 
-def _talk(process: subprocess.Popen[bytes], asked: bytes, until: float, stop: Flag) -> bytes:
-    """Write and read at the same time, until the output ends; `TimeoutError` where that is late."""
+def _talk(process: subprocess.Popen[bytes], request: bytes, deadline: float, stop: Event) -> bytes:
+    """Write the input while reading the output, up to its end.
+
+    Raises:
+        TimeoutError: The deadline has passed.
+    """
     assert process.stdin is not None and process.stdout is not None
-    answer, rest = bytearray(), memoryview(asked)
+    answer, rest = bytearray(), memoryview(request)
     with selectors.DefaultSelector() as selector, process.stdin as stdin, process.stdout as stdout:
         os.set_blocking(stdin.fileno(), False)
         selector.register(stdin, selectors.EVENT_WRITE)
         selector.register(stdout, selectors.EVENT_READ)
         while True:
-            left = _left(until, stop)
+            left = _remaining(deadline, stop)
             ended = process.poll() is not None
-            ready = [key.fileobj for key, _ in selector.select(0 if ended else min(left, _LOOK_S))]
+            ready = [key.fileobj for key, _ in selector.select(0 if ended else min(left, _POLL_S))]
             if stdin in ready and not (rest := _write(stdin, rest)):
                 selector.unregister(stdin)
                 stdin.close()
@@ -89,33 +92,33 @@ def _talk(process: subprocess.Popen[bytes], asked: bytes, until: float, stop: Fl
                 chunk = os.read(stdout.fileno(), _CHUNK)
                 answer += chunk
                 if len(answer) > MAX_ANSWER:
-                    raise too_long()
+                    raise answer_too_long()
                 if not chunk:
                     return bytes(answer)
-            elif ended:  # something that it has started holds the output open
+            elif ended:  # a process that it started keeps the output open
                 return bytes(answer)
 
 
-def _wait(process: subprocess.Popen[bytes], until: float, stop: Flag) -> None:
+def _wait(process: subprocess.Popen[bytes], deadline: float, stop: Event) -> None:
     while True:
         try:
-            process.wait(min(_left(until, stop), _LOOK_S))
+            process.wait(min(_remaining(deadline, stop), _POLL_S))
             return
         except subprocess.TimeoutExpired:
             continue
 
 
-def _left(until: float, stop: Flag) -> float:
-    """Seconds; `TimeoutError` where there are none."""
+def _remaining(deadline: float, stop: Event) -> float:
+    """Return the seconds that are left; raise `TimeoutError` if there are none."""
     if stop.is_set():
-        raise stopped()
-    if (left := until - time.monotonic()) <= 0:
+        raise cancelled()
+    if (left := deadline - time.monotonic()) <= 0:
         raise TimeoutError
     return left
 
 
 def _write(stdin: IO[bytes], data: memoryview) -> memoryview:
-    """What is left to be written; nothing where the command reads no more, which is its right."""
+    """Write some data and return the rest; nothing is left if the command stops reading."""
     try:
         return data[os.write(stdin.fileno(), data[:_CHUNK]) :]
     except BlockingIOError:
@@ -125,7 +128,7 @@ def _write(stdin: IO[bytes], data: memoryview) -> memoryview:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End the group: the command, and what it has started."""
+    """Kill the process group: the command and everything that it started."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -139,4 +142,4 @@ def _signal_name(number: int) -> str:
 
 
 def _environment(own: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in own.items() if not name.startswith(_PRIVATE)}
+    return {name: value for name, value in own.items() if not name.startswith(_PRIVATE_PREFIX)}

@@ -19,7 +19,7 @@ from coordinator.aggregation.contribution import (
     contribution_score,
     contribution_weights,
     scaled_softmax,
-    single_client_step,
+    single_client_weight,
     softmax,
 )
 from tests.support.virtual_federation import stats
@@ -151,20 +151,20 @@ def test_a_loss_reported_as_nothing_does_not_win_the_round() -> None:
 def test_a_buffer_of_one_client_steps_by_its_weight_among_all() -> None:
     clients = group((100, 2.0), (100, 2.0), (200, 2.0))
     # w = 0.9 · 1/4 + 0.1/3 of three clients
-    value, step = single_client_step("c0", clients, LOG)
+    value, step = single_client_weight("c0", clients, LOG)
     assert value == 50
     assert step == pytest.approx(3 * (0.9 / 4 + 0.1 / 3))
 
 
 def test_a_solo_step_stays_between_a_half_and_two() -> None:
     clients = group((1, 2.0), *[(1000, 2.0)] * 9)
-    assert single_client_step("c0", clients, LOG)[1] == 0.5
+    assert single_client_weight("c0", clients, LOG)[1] == 0.5
     clients = group((100_000, 2.0), *[(1, 2.0)] * 9)
-    assert single_client_step("c0", clients, LOG)[1] == 2.0
+    assert single_client_weight("c0", clients, LOG)[1] == 2.0
 
 
 def test_the_only_client_known_takes_a_whole_step() -> None:
-    assert single_client_step("c0", group((100, 2.0)), LOG)[1] == 1.0
+    assert single_client_weight("c0", group((100, 2.0)), LOG)[1] == 1.0
 
 
 # whatever clients claim
@@ -216,4 +216,4 @@ def test_log_scale_does_not_care_about_units(
 def test_a_solo_step_is_bounded(
     clients: list[tuple[int, float]], config: AggregationConfig
 ) -> None:
-    assert 0.5 <= single_client_step("c0", group(*clients), config)[1] <= 2
+    assert 0.5 <= single_client_weight("c0", group(*clients), config)[1] <= 2

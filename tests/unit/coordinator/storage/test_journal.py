@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from random import Random
-from types import MappingProxyType
 
 import pytest
 
@@ -26,8 +23,7 @@ from coordinator.core.state import BufferedUpdate, ClientState, CoordinatorState
 from coordinator.storage.journal import Journal
 from coordinator.storage.recovery import recover
 from tests.support.coordinator_records import version_summary
-from tests.support.random_federations import Faults, random_plan, random_workers
-from tests.support.virtual_federation import Federation, Worker, plan, stats
+from tests.support.virtual_federation import plan, stats
 
 PLAN = plan(2, buffer_size=1)
 PHASE_OVER = Rejection(RejectionKind.PHASE_OVER, "phase over")
@@ -64,71 +60,6 @@ def task(number: int = 1, attempts: int = 1) -> OpenTask:
 
 def buffered(number: int = 1) -> BufferedUpdate:
     return BufferedUpdate(f"t{number:06d}", 1, "c0", "w0", 0, stats(), 0.5, 100, f"local.{number}")
-
-
-def durable(state: CoordinatorState) -> CoordinatorState:
-    """A state without what are facts of the moment."""
-    tasks = {
-        k: replace(t, lease_until=0.0, refusals=0, parked=False) for k, t in state.tasks.items()
-    }
-    return replace(
-        state,
-        tasks=MappingProxyType(tasks),
-        workers_by_site=MappingProxyType({}),
-        store_up=True,
-        stopping=False,
-        buffered_at=state.buffered_at if state.buffer else 0.0,
-    )
-
-
-@pytest.mark.parametrize("seed", range(12))
-def test_after_every_step_of_a_random_run_recovery_gives_the_state_in_memory(
-    journal: Journal, seed: int
-) -> None:
-    random = Random(seed)
-    made_plan = random_plan(random)
-
-    def on_step(
-        before: CoordinatorState, after: CoordinatorState, actions: tuple[Action, ...], now: float
-    ) -> None:
-        if not actions and before.clients is after.clients:
-            return  # nothing durable changed, so nothing is written
-        frames = {a.task.task_id: b"frame" for a in actions if isinstance(a, IssueTask)}
-        made = {
-            a.version: version_summary(a.version, now)
-            for a in actions
-            if isinstance(a, CommitVersion)
-        }
-        journal.write(before, after, actions, now, frames=frames, summaries=made)
-        found = recover(made_plan, journal, now, 0.0)
-        assert durable(found) == durable(after)
-        # Sums over clients must come out the same, bit for bit: their order counts.
-        assert list(found.clients) == list(after.clients)
-        assert list(found.tasks) == list(after.tasks)
-
-    fed = Federation(made_plan, random_workers(random), network=Faults(seed), on_step=on_step).run()
-    assert fed.finished is not None and fed.finished.complete
-    assert journal.receipt_counts().get("accepted", 0) == len(fed.log.accepted)
-    assert journal.unapplied_uploads() == set()
-
-
-def test_strikes_are_remembered(journal: Journal) -> None:
-    def on_step(
-        before: CoordinatorState, after: CoordinatorState, actions: tuple[Action, ...], now: float
-    ) -> None:
-        frames = {a.task.task_id: b"frame" for a in actions if isinstance(a, IssueTask)}
-        journal.write(before, after, actions, now, frames=frames, summaries={})
-        assert durable(recover(PLAN, journal, now, 0.0)) == durable(after)
-
-    refusing = [Worker("w0", refuses=True)]
-    fed = Federation(plan(2, buffer_size=1), refusing, on_step=on_step).run()
-    assert fed.finished is not None and fed.finished.failed
-    assert recover(PLAN, journal, 0.0, 0.0).client("c1").quarantined
-
-
-def test_recovered_tasks_get_a_fresh_lease(journal: Journal) -> None:
-    write(journal, IssueTask(task(), "local"))
-    assert recover(PLAN, journal, 500.0, 60.0).tasks["t000001"].lease_until == 560.0
 
 
 # fencing

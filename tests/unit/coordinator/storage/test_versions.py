@@ -141,5 +141,5 @@ def test_only_what_is_to_be_kept_stays(tmp_path: Path) -> None:
     made = versions(tmp_path)
     for version in range(4):
         write(made, version, THETA)
-    assert made.retain({0, 3, 9}) == [1, 2]
+    made.retain({0, 3, 9})
     assert names(tmp_path) == ["000000", "000003"]

@@ -6,7 +6,8 @@ import torch
 
 from common.errors import DataError
 from learning.data.row_types import LabelledText
-from learning.evaluation.evaluate import class_scores, evaluate, generate, row_nats, unigram_entropy
+from learning.evaluation.generation import generate
+from learning.evaluation.inference import class_scores, evaluate, row_nats, unigram_entropy
 from learning.models.objective_model import load_for_objective
 from learning.objectives.classification import ClassEncoder, predict
 from learning.objectives.sft import sft_loss
@@ -23,14 +24,14 @@ ROWS = [
 
 
 class Uniform(torch.nn.Module):
-    """Every token of eight is equally likely."""
+    """A model for which each of eight tokens is equally likely."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(8))
 
     def get_output_embeddings(self) -> None:
-        """It has none to be hooked."""
+        """Return None: there is no output layer to hook."""
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> "Uniform":
         self.logits = self.weight.expand(*input_ids.shape, 8)
@@ -38,11 +39,11 @@ class Uniform(torch.nn.Module):
 
 
 def test_a_uniform_model_costs_the_logarithm_of_its_vocabulary() -> None:
-    found = evaluate(Uniform(), ROWS, 1)
-    assert found.nats_per_token == pytest.approx(math.log(8))
-    assert found.perplexity == pytest.approx(8)
-    assert (found.tokens, found.bytes) == (5, 10)
-    assert found.bits_per_byte == pytest.approx(5 * 3 / 10)  # 3 bits a token
+    found = evaluate(Uniform(), ROWS, 1).values
+    assert found["nats_per_token"] == pytest.approx(math.log(8))
+    assert found["perplexity"] == pytest.approx(8)
+    assert (found["tokens"], found["bytes"]) == (5, 10)
+    assert found["bits_per_byte"] == pytest.approx(5 * 3 / 10)  # 3 bits a token
 
 
 def test_the_loss_of_a_batch_is_the_mean_over_its_response_tokens() -> None:
@@ -51,10 +52,10 @@ def test_the_loss_of_a_batch_is_the_mean_over_its_response_tokens() -> None:
     assert metrics["nats"] == pytest.approx(5 * math.log(8))
 
 
-def test_batching_and_padding_do_not_change_the_figures() -> None:
+def test_batching_and_padding_do_not_change_the_metrics() -> None:
     model = tiny_model()
-    one, two = evaluate(model, ROWS, 1), evaluate(model, ROWS, 2)
-    assert one.nats_per_token == pytest.approx(two.nats_per_token, rel=1e-5)
+    one, two = (evaluate(model, ROWS, size).values["nats_per_token"] for size in (1, 2))
+    assert one == pytest.approx(two, rel=1e-5)
 
 
 def test_the_loss_agrees_with_the_models_own() -> None:
@@ -67,13 +68,13 @@ def test_the_loss_agrees_with_the_models_own() -> None:
 def test_rows_are_scored_in_their_order_whatever_their_length() -> None:
     model = tiny_model()
     rows = [ROWS[1], ROWS[0], ROWS[1]]
-    alone = [evaluate(model, [row], 1) for row in rows]
-    expected = [each.nats_per_token * each.tokens for each in alone]
+    alone = [evaluate(model, [row], 1).values for row in rows]
+    expected = [each["nats_per_token"] * each["tokens"] for each in alone]
     assert row_nats(model, rows, 2) == pytest.approx(expected, rel=1e-5)
     assert row_nats(model, [], 2) == []
 
 
-def test_texts_are_scored_in_their_order_and_add_up_to_the_prediction(tmp_path: Path) -> None:
+def test_class_scores_are_in_the_order_of_the_texts_and_average_to_the_loss(tmp_path: Path) -> None:
     path = saved(encoder(), tmp_path / "encoder")
     loaded = load_for_objective("classification", path, ("bad", "good"), torch.device("cpu"))
     texts = ["a very very bright film", "dull", "a plot"]
@@ -96,7 +97,7 @@ def test_evaluation_restores_the_mode() -> None:
     assert model.training
 
 
-def test_nothing_to_evaluate_on_is_a_data_error() -> None:
+def test_evaluating_without_examples_is_a_data_error() -> None:
     with pytest.raises(DataError, match="nothing to evaluate"):
         evaluate(tiny_model(), [], 2)
 
