@@ -34,12 +34,12 @@ GROUPS: dict[str, dict[str, _Entry]] = {
     "Watch and control": {
         "tui": _Entry("cli.control.tui", "Watch a run live, in a terminal or a browser."),
         "status": _Entry("cli.control.status", "Show the state of a run once."),
-        "pause": _Entry("cli.control.pause", "Issue no new tasks until `fccl resume`."),
-        "resume": _Entry("cli.control.resume", "Continue a paused run."),
-        "drain": _Entry("cli.control.drain", "Wait for open tasks, then stop the coordinator."),
-        "stop": _Entry("cli.control.stop", "Stop the coordinator now, committing its buffer."),
-        "kick": _Entry("cli.control.kick", "Exclude a client, or include it again (--undo)."),
-        "reissue": _Entry("cli.control.reissue", "Issue an open task again, now."),
+        "pause": _Entry("cli.control.commands", "Issue no new tasks until `fccl resume`."),
+        "resume": _Entry("cli.control.commands", "Continue a paused run."),
+        "drain": _Entry("cli.control.commands", "Wait for open tasks, then stop the coordinator."),
+        "stop": _Entry("cli.control.commands", "Stop the coordinator now, committing its buffer."),
+        "kick": _Entry("cli.control.commands", "Exclude a client, or include it again (--undo)."),
+        "reissue": _Entry("cli.control.commands", "Issue an open task again, now."),
         "health": _Entry("cli.control.health", "Report whether a process is ready, for probes."),
     },
     "Other organisations": {
@@ -62,7 +62,10 @@ GROUPS: dict[str, dict[str, _Entry]] = {
         "services": _Entry("cli.services.command", "Run RabbitMQ and Redis without Docker."),
     },
 }
-"""The commands by the sections of `fccl --help`: their module, and a line of help."""
+"""The commands by the sections of `fccl --help`: their module, and a line of help.
+
+A module defines its command as `command` or, where it has several, by the command's name.
+"""
 
 COMMANDS = {name: entry for group in GROUPS.values() for name, entry in group.items()}
 
@@ -76,7 +79,8 @@ class CommandGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(COMMANDS[cmd_name].module).command
+        module = importlib.import_module(COMMANDS[cmd_name].module)
+        command: click.Command = getattr(module, "command", None) or getattr(module, cmd_name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

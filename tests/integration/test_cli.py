@@ -308,7 +308,7 @@ def test_every_module_that_defines_a_command_is_listed() -> None:
     modules = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for path in (ROOT / "cli").glob("*/*.py")
-        if re.search(r"^def command\(", path.read_text(), re.MULTILINE)
+        if re.search(r"^@click\.(command|group)\(", path.read_text(), re.MULTILINE)
     }
     assert modules == {entry.module for entry in COMMANDS.values()}
 

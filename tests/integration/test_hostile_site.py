@@ -37,7 +37,7 @@ from tests.integration.test_sites import TLS, Headquarters
 from tests.support.federations import check_applied_once, phase, plan, planned
 from tests.support.processes import eventually
 from tests.support.tls_servers import Guarded
-from tests.support.virtual_federation import stats
+from tests.support.virtual_federation import make_stats
 from worker.site import identity
 
 pytestmark = pytest.mark.servers
@@ -232,7 +232,7 @@ def test_an_update_for_another_sites_client_is_discarded(siege: Siege) -> None:
         worker_id="w",
         phase=0,
         base_version=0,
-        stats=stats(),
+        stats=make_stats(),
         codec="fp32",
         tensors=(),
         sha256=codec.digest(b""),

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from cli.control.health import ask
+from cli.control.health import request
 from tests.integration.test_federation import Make
 from tests.support.federations import Federation, check_applied_once, federation
 from tests.support.processes import eventually
@@ -40,7 +40,7 @@ def make(
 
 def figures(port: int) -> dict[str, float]:
     """Every sample by its name and labels, as Prometheus reads them."""
-    well, text = ask(HERE, port, "/metrics")
+    well, text = request(HERE, port, "/metrics")
     if not well:
         return {}
     return {
@@ -54,10 +54,10 @@ def test_both_sides_are_ready_once_they_work_and_count_what_they_do(make: Make) 
     run = make(versions=200)
     ports = free_port(), free_port()
     coordinator = run.coordinator("--metrics-port", str(ports[0]))
-    eventually("it answers", lambda: ask(HERE, ports[0], "/livez")[0])
+    eventually("it answers", lambda: request(HERE, ports[0], "/livez")[0])
     worker = run.worker(FCCL_OPERATIONS__METRICS_PORT=str(ports[1]))
     for port in ports:
-        eventually("ready", lambda port=port: ask(HERE, port, "/readyz") == (True, "ok\n"))
+        eventually("ready", lambda port=port: request(HERE, port, "/readyz") == (True, "ok\n"))
     run.reaches(2)
     eventually("two versions", lambda: figures(ports[0]).get("fccl_version", 0) >= 2)
     seen = figures(ports[0])
@@ -92,14 +92,14 @@ def test_a_lost_store_makes_both_sides_unready_but_alive(
             run.coordinator("--metrics-port", str(ports[0]))
             run.worker("--metrics-port", str(ports[1]))
             for port in ports:
-                eventually("ready", lambda port=port: ask(HERE, port, "/readyz")[0])
+                eventually("ready", lambda port=port: request(HERE, port, "/readyz")[0])
             store.kill()
             for port in ports:
-                eventually("unready", lambda port=port: ask(HERE, port, "/readyz") == LOST)
-                assert ask(HERE, port, "/livez") == (True, "ok\n")
+                eventually("unready", lambda port=port: request(HERE, port, "/readyz") == LOST)
+                assert request(HERE, port, "/livez") == (True, "ok\n")
             store.start()
             for port in ports:
-                eventually("ready again", lambda port=port: ask(HERE, port, "/readyz")[0])
+                eventually("ready again", lambda port=port: request(HERE, port, "/readyz")[0])
     finally:
         store.close()
 
