@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from cli.jsonlog import JsonLog
 from common.protocol.feed import Event
-from tui.event_line import format_event
+from tui.formatting import format_event
 
 STEP = 0.25  # plain lines report progress in quarters
 WARNINGS = ("waiting", "refused", "rejected")

@@ -102,7 +102,7 @@ class _Session:
 
     # What the screen asks (`tui.demo_app.Host`)
 
-    def standing(self) -> DemoStatus:
+    def status(self) -> DemoStatus:
         """How it stands with the process behind the screen."""
         from tui.demo_app import DemoStatus
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import redis
 
-from tests.integration.test_operations import figures
 from tests.support.federations import Federation, federation
 from tests.support.processes import eventually
+from tests.support.prometheus import read_metrics
 from tests.support.servers import Server, free_port
 
 pytestmark = pytest.mark.servers
@@ -58,12 +58,14 @@ def test_what_an_application_posts_is_learned_while_training_goes_on(
         return counts["waiting"] == 0 and sum(counts.values()) == 6
 
     eventually("the worker has tried them", decided)
-    told = figures(metrics)
+    told = read_metrics(metrics)
     assert told["fccl_worker_inbox_requests_total200"] >= 2
     states = ("learned", "settled", "rejected")
 
     def known() -> bool:  # by the heartbeat
-        return sum(figures(metrics)[f"fccl_worker_inbox_items{state}"] for state in states) == 6
+        return (
+            sum(read_metrics(metrics)[f"fccl_worker_inbox_items{state}"] for state in states) == 6
+        )
 
     eventually("its metrics tell", known)
     run.reaches(run.version() + 1)
