@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from cli import jsonlog
+from cli.exit_codes import INTERRUPTED
 from cli.jsonlog import JsonLog
-from cli.main import INTERRUPTED
 from common.errors import FcclError
 
 INTERRUPTED_S = 3.0  # for an interrupted task to clean up behind itself

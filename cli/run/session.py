@@ -12,7 +12,7 @@ from typing import Protocol
 
 from broker.protocol import Broker, Site, Topology
 from cli.console import Output
-from cli.main import FAILED, STOPPED
+from cli.exit_codes import FAILED, STOPPED
 from common.config.config import FederationConfig
 from common.protocol.naming import LOCAL_SITE
 from common.protocol.tasks import BaseRef
