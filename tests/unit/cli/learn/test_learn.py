@@ -17,14 +17,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cli.learn import ingest
-from cli.learn.ingest import Ingester, LineCounts, LineResult, read_lines
+from cli.learn.ingest import Ingester, LineCounts, read_lines
 from cli.main import fccl
 from common.config.config import IncrementalConfig
 from common.errors import DataError, FcclError
 from common.protocol.fields import RowKind
 from tests.support.paths import ROOT
 from worker.incremental.inbox import schema
-from worker.incremental.inbox.inbox import Inbox
+from worker.incremental.inbox.inbox import Inbox, ItemResult
 from worker.incremental.inbox.item_parser import ItemParser, max_json_bytes, parse_json
 from worker.incremental.serving import served_run
 from worker.incremental.serving.served_run import ServedRun
@@ -273,14 +273,15 @@ class Line:
 
     def __init__(self, folder: Path, limits: IncrementalConfig) -> None:
         self.clock, self.said, self.pauses = Clock(), list[str](), list[float]()
-        self.outcomes = list[LineResult]()
+        self.reported = list[int]()
         self.path = schema.inbox_path(folder, "client_0")
         self.inbox = Inbox(self.path, limits, self.clock)
         self.work: Callable[[], None] = lambda: None
-        intake = ItemParser(limits, CLASSES)
-        self.ingester = Ingester(
-            self.inbox, intake, self.outcomes.append, self.said.append, self.pause
-        )
+        parser = ItemParser(limits, CLASSES)
+        self.ingester = Ingester(self.inbox, parser, self.report, self.said.append, self.pause)
+
+    def report(self, number: int, result: ItemResult) -> None:
+        self.reported.append(number)
 
     def pause(self, seconds: float) -> None:
         self.pauses.append(seconds)
@@ -297,7 +298,7 @@ def test_the_rate_limit_is_waited_for_and_nothing_is_dropped(tmp_path: Path, chu
     with line.inbox:
         line.feed([f"text {n}" for n in range(9)], chunk)
         assert line.ingester.counts == LineCounts(accepted=9)
-        assert [one.line for one in line.outcomes] == list(range(1, 10))
+        assert line.reported == list(range(1, 10))
         at = [stored.at for stored in line.inbox.items()]
         assert at == [1000.0] * 3 + [1060.0] * 3 + [1120.0] * 3
     assert line.pauses == [60.0, 60.0]
