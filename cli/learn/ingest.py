@@ -104,8 +104,8 @@ class Ingester:
         """Store the arguments.
 
         Args:
-            inbox: Open inbox of the client.
-            parser: Parses the lines.
+            inbox: Open inbox.
+            parser: Parser of the lines.
             on_result: Called with the number and the result of each line, in order.
             on_wait: Called with the reason of a wait, once for each kind of reason.
             pause: Waits so many seconds.

@@ -46,13 +46,7 @@ class IncrementalTrainer:
         clock: Clock,
         on_event: EventCallback,
     ) -> None:
-        """Store the arguments, and check the validator's setting.
-
-        Args:
-            config: The `[incremental]` section.
-            data: Rows of the clients.
-            clock: Seconds since the epoch.
-            on_event: Never called with user text.
+        """Store the arguments, and check the validator's setting; no event contains user text.
 
         Raises:
             ConfigError: The validator is neither a command on this machine nor a URL.
