@@ -31,9 +31,10 @@ from learning.data.row_parser import COLUMN_NAMES
 from learning.data.row_types import LabelledText, Row
 from learning.data.rows import LoadedRows
 from learning.models import base, hub, lora, objective_model
-from learning.models.base import BaseModel, ProgressCallback
+from learning.models.base import BaseModel
 from learning.models.loader import load_tokenizer
 from learning.objectives import registry
+from learning.progress import ProgressCallback
 from learning.training.batches import WIDTH_MULTIPLE
 
 PREPARED_FILE = "data.json"

@@ -12,7 +12,7 @@ from common.config.config import IncrementalConfig
 from common.errors import DataError
 from common.protocol.heartbeat import Heartbeat
 from common.store.store import Store
-from learning.models.base import ProgressCallback
+from learning.progress import ProgressCallback
 from learning.training import device
 from learning.training.device import Compute
 from worker.data.shards import ClientData

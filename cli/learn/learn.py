@@ -17,6 +17,7 @@ from typing import BinaryIO
 import click
 from rich.console import Console
 
+from cli.exit_codes import INTERRUPTED
 from cli.learn.ingest import CHUNK, Ingester, LineCounts, read_lines
 from cli.learn.location import (
     InboxLocation,
@@ -25,7 +26,6 @@ from cli.learn.location import (
     no_worker_yet,
     task_option,
 )
-from cli.main import INTERRUPTED
 from common.errors import DataError
 from worker.incremental.inbox import items
 from worker.incremental.inbox.inbox import Inbox, ItemResult, item_results

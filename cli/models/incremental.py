@@ -11,7 +11,9 @@ from cli.console import Output
 from cli.options import find_config
 from cli.render import render
 from common.config import loader
-from common.document import blocks as document
+from common.document.files import write_files
+from common.document.html_page import to_html
+from common.document.markdown import to_markdown
 from common.errors import DataError
 from worker.incremental.report import history, plots, report
 from worker.incremental.report.history import ClientHistory
@@ -45,10 +47,10 @@ def serve(state: Path | None, client: str | None, out: Path | None, as_json: boo
     contents = {
         **pictures,
         f"{NAME}.json": values.encode(),
-        f"{NAME}.html": document.to_html(blocks, "Learned from live input", pictures).encode(),
-        f"{NAME}.md": document.to_markdown(blocks).encode(),
+        f"{NAME}.html": to_html(blocks, "Learned from live input", pictures).encode(),
+        f"{NAME}.md": to_markdown(blocks).encode(),
     }
-    document.write_files(folder, contents)
+    write_files(folder, contents)
     if not as_json:
         click.echo(f"\nwritten: {folder / f'{NAME}.md'} and {NAME}.html")
     return 0

@@ -43,14 +43,14 @@ def command(
     config_path: Path | None,
     resume: bool,
     new: bool,
-    either: bool,
+    continue_: bool,
     plain: bool,
     metrics_port: int | None,
 ) -> None:
     """Own a run: prepare data and model where needed, schedule, aggregate, commit, report."""
     config = with_metrics_port(loader.load(find_config(config_path)), metrics_port)
     log = jsonlog.install("coordinator") if config.operations.log == "json" else None
-    sys.exit(serve(config, mode_from_flags(resume, new, either), Output(plain, log)))
+    sys.exit(serve(config, mode_from_flags(resume, new, continue_), Output(plain, log)))
 
 
 def serve(config: FederationConfig, mode: str, output: Output) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from broker.protocol import Broker, Site, Topology
 from cli.console import Output
-from cli.main import FAILED, STOPPED
+from cli.exit_codes import FAILED, STOPPED
 from common.config.config import FederationConfig
 from common.paths import cache_dir
 from common.protocol.naming import LOCAL_SITE

@@ -19,8 +19,8 @@ from common.software import software_version
 from evaluation.export import card
 from evaluation.run_record import Recorded
 from learning.models import export
-from learning.models.base import ProgressCallback
 from learning.models.export import ExportedModel, ExportSummary, Precision
+from learning.progress import ProgressCallback
 from preparation import run as preparation
 
 _REPORTS = ("evaluation.json", "report/evaluation.json", "report/report.json")

@@ -11,16 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from common.document.blocks import (
-    Block,
-    BulletList,
-    Heading,
-    Picture,
-    replace_non_finite,
-    to_html,
-    to_markdown,
-    write_files,
-)
+from common.document.blocks import Block, BulletList, Heading, Picture
+from common.document.files import replace_non_finite, write_files
+from common.document.html_page import to_html
+from common.document.markdown import to_markdown
 from coordinator.storage.retention import federated_losses
 from evaluation.assessment import KindAssessment
 from evaluation.comparison import Comparison

@@ -26,12 +26,12 @@ from learning.models import families, hub
 from learning.models.families import Family
 from learning.models.loader import LoadedModel, load
 from learning.offline import builder as offline
+from learning.progress import ProgressCallback
 
 __all__ = [
     "BaseModel",
     "LoadedModel",
     "ModelFile",
-    "ProgressCallback",
     "cached",
     "install",
     "load",
@@ -39,9 +39,6 @@ __all__ = [
     "parse_manifest",
     "resolve",
 ]
-
-ProgressCallback = Callable[[str, float], None]
-"""Told (what is being done, how much of it is done from 0 to 1); drives a progress bar."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 

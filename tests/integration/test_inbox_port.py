@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import redis
 
-from tests.integration.test_operations import figures
 from tests.support.federations import Federation, federation
 from tests.support.processes import eventually
+from tests.support.prometheus import read_metrics
 from tests.support.servers import Server, free_port
 
 pytestmark = pytest.mark.servers
@@ -58,12 +58,14 @@ def test_posted_items_are_learned_while_training_continues(
         return counts["waiting"] == 0 and sum(counts.values()) == 6
 
     eventually("the worker has processed the items", decided)
-    shown = figures(metrics)
+    shown = read_metrics(metrics)
     assert shown["fccl_worker_inbox_requests_total200"] >= 2
     states = ("learned", "settled", "rejected")
 
     def counted() -> bool:  # from the heartbeat
-        return sum(figures(metrics)[f"fccl_worker_inbox_items{state}"] for state in states) == 6
+        return (
+            sum(read_metrics(metrics)[f"fccl_worker_inbox_items{state}"] for state in states) == 6
+        )
 
     eventually("the metrics of the worker show them", counted)
     run.reaches(run.version() + 1)

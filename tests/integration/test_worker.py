@@ -37,6 +37,7 @@ from common.store.view import RunInfo
 from coordinator.publish.base_model_server import BaseModelServer
 from learning.data.rows import write
 from learning.models import base, hub, loader, lora
+from learning.progress import ProgressCallback
 from learning.synthetic.instructions import make_instructions
 from learning.training.device import Compute
 from learning.training.loop import StepReport
@@ -180,7 +181,7 @@ class Hall:
         settings: WorkerSettings | None = None,
         broker: EmbeddedBroker | None = None,
         on_step: Callable[[TrainTask, StepReport], None] = lambda task, report: None,
-        on_progress: base.ProgressCallback = lambda message, fraction: None,
+        on_progress: ProgressCallback = lambda message, fraction: None,
     ) -> Worker:
         connections = Connections(
             broker or EmbeddedBroker(self.server), self.stores.connect(), self.stores.connect()

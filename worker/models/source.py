@@ -19,7 +19,7 @@ from common.protocol.versions import Adapter, CurrentModel
 from common.protocol.wire import unpack
 from common.store.store import CHUNK, Store
 from learning.models import base
-from learning.models.base import ProgressCallback
+from learning.progress import ProgressCallback
 
 POLL_S = 0.5
 FETCHING = "fetching the base model"

@@ -18,7 +18,7 @@ from coordinator.storage.run import Run
 from coordinator.storage.run_config import saved_config
 from evaluation import live_samples
 from evaluation.live_samples import Sampler, is_due
-from tests.support.virtual_federation import plan
+from tests.support.virtual_federation import make_plan
 from tests.unit.evaluation.test_assessment import causal, classifying, filled, make
 
 NOW = 5.0
@@ -58,10 +58,10 @@ def sample(version: int, asked: str = "Why?", **changed: object) -> SampleAnswer
 
 
 def test_the_base_every_eighth_of_the_plan_and_each_phases_last_are_due() -> None:
-    long = plan(versions=[30, 3])
+    long = make_plan(versions=[30, 3])
     assert [v for v in range(34) if is_due(long, None, v)] == [*range(0, 29, 4), 30, 32, 33]
     assert [v for v in range(34) if is_due(long, 20, v)] == [0, 20, 30, 33]
-    assert all(is_due(plan(versions=3), None, v) for v in range(4))
+    assert all(is_due(make_plan(versions=3), None, v) for v in range(4))
 
 
 def test_each_version_answers_rows_of_both_kinds(place: Path, tmp_path: Path) -> None:

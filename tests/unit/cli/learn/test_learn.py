@@ -361,7 +361,15 @@ def process(state: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         pipe = subprocess.PIPE
         started.append(
-            subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment)
+            subprocess.Popen(
+                command,
+                stdin=pipe,
+                stdout=pipe,
+                stderr=pipe,
+                env=environment,
+                # A child of `nohup` or of a background job would inherit that SIGINT is ignored.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )
         )
         return started[-1]
 

@@ -1,4 +1,4 @@
-"""What operators may ask: the core's decisions, and what survives a crash."""
+"""Commands of operators: what the core decides, and what the journal keeps."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from coordinator.core.state import CoordinatorState
 from coordinator.core.transition import Transition
 from coordinator.storage.journal import Journal
 from coordinator.storage.recovery import recover
-from tests.support.virtual_federation import candidate, plan
+from tests.support.virtual_federation import make_plan, make_update
 
-OF = plan(3, buffer_size=2, concurrency=2, lease_s=60)
+OF = make_plan(3, buffer_size=2, concurrency=2, lease_s=60)
 
 
 def order(
@@ -48,8 +48,8 @@ def alive(state: CoordinatorState, now: float = 0.0) -> Transition:
 
 
 def answer(state: CoordinatorState, now: float = 2.0) -> Transition:
-    """The oldest open task is done."""
-    return machine.step(OF, state, candidate(next(iter(state.tasks.values()))), now)
+    """Return the transition after the update of the oldest open task."""
+    return machine.step(OF, state, make_update(next(iter(state.tasks.values()))), now)
 
 
 def reply(done: Transition) -> ReplyToCommand:
@@ -60,7 +60,7 @@ def issued(done: Transition) -> list[str]:
     return [action.task.client_id for action in done.actions if isinstance(action, IssueTask)]
 
 
-def test_a_paused_run_takes_updates_and_issues_nothing() -> None:
+def test_a_paused_run_accepts_updates_and_issues_nothing() -> None:
     paused = order(alive(CoordinatorState()).state, "pause")
     assert reply(paused).paused is True and not reply(paused).refused
     assert any(
@@ -99,7 +99,7 @@ def test_a_drain_waits_for_the_open_tasks_and_commits_them() -> None:
 
 
 def test_a_drain_issues_a_task_again_whose_worker_has_died() -> None:
-    """Its site lives: another worker there can finish it, and the drain ends."""
+    """Another worker of its site can finish the task, so that the drain ends."""
     drained = order(alive(CoordinatorState()).state, "drain").state
     open_tasks = set(drained.tasks)
     later = next(iter(drained.tasks.values())).lease_until
@@ -145,7 +145,7 @@ def test_the_last_client_is_not_kicked() -> None:
 
 
 @pytest.mark.parametrize("by", ["task", "client"])
-def test_a_task_is_issued_again_when_somebody_says_so(by: str) -> None:
+def test_a_task_is_issued_again_by_command(by: str) -> None:
     state = alive(CoordinatorState()).state
     task = next(iter(state.tasks.values()))
     done = order(state, "reissue", task.task_id if by == "task" else task.client_id)
@@ -153,7 +153,7 @@ def test_a_task_is_issued_again_when_somebody_says_so(by: str) -> None:
     assert [(t.task_id, t.attempt) for t in again] == [(task.task_id, 2)]
 
 
-def test_the_journal_remembers_commands_and_the_pause(tmp_path: Path) -> None:
+def test_the_journal_keeps_commands_and_the_pause(tmp_path: Path) -> None:
     journal = Journal.create(tmp_path / "run.db", {})
     journal.take_over()
     journal.put_version(VersionSummary(version=0, phase=0, at=0.0, sha256="0" * 64, nbytes=1))

@@ -38,13 +38,13 @@ from evaluation import run_record
 from evaluation.export import card
 from evaluation.export.export import ExportOptions, export_version
 from learning.models import base, lora, objective_model
-from learning.models.base import ProgressCallback
 from learning.models.encoders import load_whole
 from learning.models.export import ExportedModel, Precision
 from learning.models.export import write_model as write_merged
 from learning.objectives.sft import response_nats
 from learning.objectives.template import format_prompt
 from learning.objectives.tokens import IGNORED, TokenisedExample
+from learning.progress import ProgressCallback
 from learning.pruning.record import FILE, Pruning, reshape
 from learning.training.batches import collate
 from tests.support.tiny_encoder import encoder, encoder_config, saved

@@ -14,15 +14,9 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from common.config.config import PhaseConfig
-from common.document.blocks import (
-    BulletList,
-    Heading,
-    Paragraph,
-    Picture,
-    Table,
-    to_html,
-    to_markdown,
-)
+from common.document.blocks import BulletList, Heading, Paragraph, Picture, Table
+from common.document.html_page import to_html
+from common.document.markdown import to_markdown
 from common.errors import RunError
 from common.protocol.updates import ContributionStats
 from common.protocol.versions import UpdateSummary, VersionSummary

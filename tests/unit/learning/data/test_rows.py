@@ -43,7 +43,7 @@ ROWS: dict[RowKind, st.SearchStrategy[Row]] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
-def test_what_is_written_is_read_back(
+def test_written_rows_read_back_unchanged(
     kind: RowKind, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     made = data.draw(st.lists(ROWS[kind], min_size=1, max_size=5))
@@ -154,7 +154,7 @@ def test_stray_bytes_spoil_only_the_row_whose_fields_they_are_in(tmp_path: Path)
         (b"[]", "no usable row"),
     ],
 )
-def test_an_unusable_file_is_one_line_with_a_remedy(
+def test_an_unusable_file_is_reported_in_one_line_with_a_remedy(
     tmp_path: Path, content: bytes, says: str
 ) -> None:
     with pytest.raises(DataError) as error:

@@ -24,14 +24,14 @@ ROWS = [
 
 
 class Uniform(torch.nn.Module):
-    """Every token of eight is equally likely."""
+    """A model for which each of eight tokens is equally likely."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(8))
 
     def get_output_embeddings(self) -> None:
-        """It has none to be hooked."""
+        """Return None: there is no output layer to hook."""
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> "Uniform":
         self.logits = self.weight.expand(*input_ids.shape, 8)
@@ -52,7 +52,7 @@ def test_the_loss_of_a_batch_is_the_mean_over_its_response_tokens() -> None:
     assert metrics["nats"] == pytest.approx(5 * math.log(8))
 
 
-def test_batching_and_padding_do_not_change_the_figures() -> None:
+def test_batching_and_padding_do_not_change_the_metrics() -> None:
     model = tiny_model()
     one, two = (evaluate(model, ROWS, size).values["nats_per_token"] for size in (1, 2))
     assert one == pytest.approx(two, rel=1e-5)
@@ -74,7 +74,7 @@ def test_rows_are_scored_in_their_order_whatever_their_length() -> None:
     assert row_nats(model, [], 2) == []
 
 
-def test_texts_are_scored_in_their_order_and_add_up_to_the_prediction(tmp_path: Path) -> None:
+def test_class_scores_are_in_the_order_of_the_texts_and_average_to_the_loss(tmp_path: Path) -> None:
     path = saved(encoder(), tmp_path / "encoder")
     loaded = load_for_objective("classification", path, ("bad", "good"), torch.device("cpu"))
     texts = ["a very very bright film", "dull", "a plot"]
@@ -97,7 +97,7 @@ def test_evaluation_restores_the_mode() -> None:
     assert model.training
 
 
-def test_nothing_to_evaluate_on_is_a_data_error() -> None:
+def test_evaluating_without_examples_is_a_data_error() -> None:
     with pytest.raises(DataError, match="nothing to evaluate"):
         evaluate(tiny_model(), [], 2)
 

@@ -14,7 +14,7 @@ import pytest
 
 from cli.main import fccl
 from cli.models import incremental
-from common.document.blocks import to_markdown
+from common.document.markdown import to_markdown
 from common.errors import DataError
 from worker.incremental.inbox import schema
 from worker.incremental.report import history, report
