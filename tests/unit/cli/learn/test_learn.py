@@ -361,19 +361,14 @@ def process(state: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         pipe = subprocess.PIPE
         started.append(
-            subprocess.Popen(
-                command,
-                stdin=pipe,
-                stdout=pipe,
-                stderr=pipe,
-                env=environment,
-                # A child of `nohup` or of a background job would inherit that SIGINT is ignored.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-            )
+            subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment)
         )
         return started[-1]
 
+    # A parent such as `nohup` may ignore SIGINT, which the process would inherit.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield start
+    signal.signal(signal.SIGINT, before)
     for each in started:
         with each:
             each.kill()
