@@ -22,7 +22,7 @@ from typing import Any
 
 import httpx
 
-from common.document.blocks import replace_non_finite
+from common.document.files import replace_non_finite
 from common.errors import ConfigError
 from common.protocol.fields import RowKind, one_line
 from learning.evaluation.measurement import Measurement
