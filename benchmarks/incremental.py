@@ -41,6 +41,7 @@ from benchmarks.users import (
 )
 from cli.console import Output
 from cli.run import session
+from cli.run.local_tasks import LocalTasks
 from common.config import loader
 from common.config.config import FederationConfig, IncrementalConfig
 from common.errors import FcclError
@@ -259,7 +260,9 @@ def show(results: Mapping[str, Any]) -> None:
 
 
 def _open(config: FederationConfig, mode: str) -> Run:
-    return session.open_run(config, mode, Output(plain=True), forget=lambda run: None)
+    output = Output(plain=True)
+    tasks = LocalTasks(output.progress, output.print)
+    return session.open_run(config, mode, tasks, output, on_set_aside=lambda run: None)
 
 
 def _silent(text: str) -> None:

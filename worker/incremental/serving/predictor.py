@@ -13,12 +13,13 @@ from pathlib import Path
 import torch
 
 from common.errors import DataError, ModelError
+from common.model_cache import find_installed
 from common.protocol.tensors import Tensors
 from common.protocol.versions import CurrentModel
 from learning.data.row_types import LabelledText
 from learning.evaluation.generation import Sampling, generate
 from learning.evaluation.inference import class_probabilities
-from learning.models import base, lora
+from learning.models import lora
 from learning.objectives.classification import ClassEncoder
 from learning.objectives.template import format_prompt
 from learning.training.device import Compute, available_cores
@@ -104,7 +105,7 @@ class Predictor:
         return found
 
     def _base(self, model: CurrentModel) -> AdapterModel:
-        path = base.cached(model.base.digest, self._cache)
+        path = find_installed(model.base.digest, self._cache)
         if path is None:
             raise ModelError(
                 f"the base model {model.base.digest[:12]} is not in {self._cache / 'models'}",
