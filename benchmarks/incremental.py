@@ -4,8 +4,8 @@
         [--base-versions 12] [--settle 4] [--films 50] [--batches 4] [--seed 0] [--json FILE]
 
 Five clients train a classifier of film reviews up to a fixed version. Each arm continues from a
-copy of that run, in which the users of two clients enter reviews, fifty at a time: more films, household
-machines, stays in hospital, and finally a burst of reviews with the wrong label.
+copy of that run, in which the users of two clients enter reviews, fifty at a time: more films,
+household machines, stays in hospital, and finally a burst of reviews with the wrong label.
 
     none       nothing is learned from users
     ungated    everything is learned, without gate and replay
@@ -131,7 +131,10 @@ def base_config(
                     "objective": "classification", "versions": arguments.base_versions,
                     "local_steps": 10, "batch_size": 32, "lr": 2e-3,
                 },
-                {**rest, "versions": SECOND_PHASE, "lr": arguments.later_lr, "lr_schedule": "constant"},
+                {
+                    **rest, "versions": SECOND_PHASE, "lr": arguments.later_lr,
+                    "lr_schedule": "constant",
+                },
             ],
             "schedule": {"concurrency": 4},
             "aggregation": {"contribution_mode": "size", "clip": arguments.clip},
@@ -282,7 +285,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--settle", type=int, default=4, help="versions to wait after a domain")
     parser.add_argument(
-        "--lr", type=float, help="learning rate of learning from users [default: the product's]"
+        "--lr", type=float, help="learning rate of live input [default: the product's]"
     )
     parser.add_argument(
         "--batch-size", type=int, default=8, help="batch size of learning from users"

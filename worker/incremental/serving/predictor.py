@@ -49,13 +49,6 @@ class Predictor:
     """Client's model in memory; loaded on first use."""
 
     def __init__(self, state: Path, client_id: str, cache: Path) -> None:
-        """Store the arguments.
-
-        Args:
-            state: State directory of the client's worker.
-            client_id: Client whose model answers.
-            cache: Folder of the base models.
-        """
         self._state, self._client, self._cache = state, client_id, cache
         compute = Compute(torch.device("cpu"), available_cores(), autocast=False)
         torch.set_num_threads(compute.threads)
