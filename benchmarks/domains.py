@@ -1,47 +1,49 @@
-"""Reviews from two fields that no film critic writes about: what a federation may meet after films.
+"""Synthetic reviews from two domains that a federation may meet after film reviews.
 
-`machines` (household appliances) and `hospital` (stays there). A classifier that was trained on
-film reviews is unsure of them, since they state facts, some with irony; from one or two hundred of
-them it learns which facts are good. Nothing in them is to be learned by heart: reviews to measure
-by hold no statement that is in one to learn from (`statements.UNHEARD`), only the same aspects,
+The domains are `machines` (household appliances) and `hospital` (stays in hospital). A classifier
+trained on film reviews is unsure about them, since they state facts, some ironically; from one or
+two hundred of them it learns which facts are good. Memorising does not help: the reviews to measure
+on contain no statement of those to learn from (`statements.HELD_OUT`), only the same aspects,
 subjects, openings and frames.
 
-Data path: here → `benchmarks.incremental`, which feeds them to a client's inbox. Like
-`learning.synthetic.sentiment`, deterministic by seed on every platform.
+`benchmarks.incremental` puts the reviews into inboxes. Like `learning.synthetic.sentiment`, they
+are the same for a seed on every platform.
 """
 
 from __future__ import annotations
 
 from random import Random
 
-from benchmarks.statements import DOMAINS, UNHEARD, Aspect, Domain
+from benchmarks.statements import DOMAINS, HELD_OUT, Aspect, Domain
 from learning.data.row_types import LabelledText
 from learning.synthetic import lexicon as words
 from learning.synthetic.sentiment import LABELS
 
 NAMES = tuple(DOMAINS)
-"""The domains that there are."""
+"""Names of the domains."""
 
-_TRIES = 100  # draws for a review that is new; there are a hundred thousand
-_OPENED = 0.5  # share of reviews that begin with a neutral sentence
+_TRIES = 100  # attempts to draw a new review; there are a hundred thousand
+_OPENING_SHARE = 0.5  # share of reviews that begin with a neutral sentence
 _FRAMES = ("{0}.", "{0}, and {1}.", "{0}. {1}.", "{1}. {0}.", "{0}; {1}.")
 
 
-def reviews(domain: str, seed: int, n: int, *, unheard: bool = False) -> list[LabelledText]:
-    """`n` distinct reviews, half of each of `LABELS`, in mixed order.
+def reviews(domain: str, seed: int, n: int, *, held_out: bool = False) -> list[LabelledText]:
+    """Return `n` distinct reviews in random order, half of them with each of `LABELS`.
 
     Args:
         domain: One of `NAMES`.
-        seed: Of all that is drawn.
-        n: How many.
-        unheard: Of the statements that are for measuring only; otherwise of the others only.
+        seed: Seed of the random choices.
+        n: Number of reviews.
+        held_out: Use only the statements that are reserved for measuring, instead of the others.
     """
-    rng = Random(f"{domain} {seed} {unheard}")  # a string seeds by its digest: the same everywhere
+    rng = Random(
+        f"{domain} {seed} {held_out}"
+    )  # a string seeds by its digest, on every platform alike
     seen: set[str] = set()
     rows = []
     for i in range(n):
         for _ in range(_TRIES):
-            text = _review(DOMAINS[domain], bool(i % 2), rng, unheard=unheard)
+            text = _review(DOMAINS[domain], bool(i % 2), rng, held_out=held_out)
             if text not in seen:
                 break
         seen.add(text)
@@ -51,24 +53,24 @@ def reviews(domain: str, seed: int, n: int, *, unheard: bool = False) -> list[La
 
 
 def flipped(rows: list[LabelledText]) -> list[LabelledText]:
-    """The same texts, each with the other label: a user who is mistaken, or means harm."""
+    """Return the same texts with the opposite labels, as from a mistaken or malicious user."""
     other = dict(zip(LABELS, reversed(LABELS), strict=True))
     return [LabelledText(row.text, other[row.label]) for row in rows]
 
 
-def statements(aspect: Aspect, good: bool, *, unheard: bool) -> list[str]:
-    """What one side of an aspect offers."""
+def statements(aspect: Aspect, good: bool, *, held_out: bool) -> list[str]:
+    """Return the statements of an aspect with one label."""
     said = aspect[not good].split("|")
-    return said[-UNHEARD:] if unheard else said[:-UNHEARD]
+    return said[-HELD_OUT:] if held_out else said[:-HELD_OUT]
 
 
-def _review(domain: Domain, good: bool, rng: Random, *, unheard: bool) -> str:
+def _review(domain: Domain, good: bool, rng: Random, *, held_out: bool) -> str:
     subject = rng.choice(domain.subjects)
     aspects = rng.sample([*domain.common, *subject.aspects], 2)
-    said = [rng.choice(statements(aspect, good, unheard=unheard)) for aspect in aspects]
+    said = [rng.choice(statements(aspect, good, held_out=held_out)) for aspect in aspects]
     frame = rng.choice(_FRAMES)
     verdict = ". ".join(_capital(s) for s in frame.format(*said).split(". "))
-    if rng.random() >= _OPENED:
+    if rng.random() >= _OPENING_SHARE:
         return verdict
     opening = rng.choice(domain.openings).format(
         name=rng.choice(subject.names),

@@ -14,18 +14,19 @@ from types import TracebackType
 
 from broker.embedded.broker import EmbeddedBroker, EmbeddedServer
 from broker.protocol import LOCAL
-from cli.run.worker import host_name
+from cli.run.job import host_name
 from common.config.config import IncrementalConfig
 from common.errors import RunError
 from common.paths import cache_dir
 from common.protocol.naming import LOCAL_SITE
+from common.run_directory.recorded_run import read_run
 from common.software import software_version
 from common.store.embedded import EmbeddedStore
 from coordinator.service import Service
 from coordinator.storage.run import Run
-from evaluation.live_samples import Sampler
+from evaluation.live_samples import LiveSampler
 from learning.training.device import Compute, detect
-from worker.service import Worker, WorkerSettings
+from worker.factory import Connections, WorkerCallbacks, WorkerSettings, start_worker
 
 LOOK_S = 0.1
 
@@ -115,12 +116,14 @@ class Federation:
             users={LOCAL_SITE: LOCAL_SITE},
             on_event=lambda event: self._say(f"{event.kind}: {event.text}"),
             volatile=True,
-            samples=Sampler(self._run, time.time),
+            samples=LiveSampler(
+                read_run(self._run.directory), self._run.base_path, self._run.samples, time.time
+            ),
         )
         service.serve(self._stop)
 
     def _work(self) -> None:
-        setting = WorkerSettings(
+        settings = WorkerSettings(
             name=self._run.name,
             site=LOCAL,
             data=self._run.directory / "clients",
@@ -128,16 +131,15 @@ class Federation:
             cache=cache_dir(),
             host=host_name(),
             software=software_version(),
-        )
-        worker = Worker(
-            setting,
-            self._run.run_id,
-            EmbeddedBroker(self._server),
-            (self._store.connect(), self._store.connect()),
-            self._compute,
-            time.time,
-            told=lambda kind, text: self._say(f"worker {kind}: {text}"),
-            report=lambda message, fraction: None,
+            compute=self._compute,
             incremental=self._incremental,
         )
+        connections = Connections(
+            EmbeddedBroker(self._server), self._store.connect(), self._store.connect()
+        )
+        callbacks = WorkerCallbacks(
+            on_event=lambda kind, text: self._say(f"worker {kind}: {text}"),
+            on_progress=lambda message, fraction: None,
+        )
+        worker = start_worker(settings, self._run.run_id, connections, time.time, callbacks)
         worker.serve(self._over, abandon=self._abandon)

@@ -1,31 +1,31 @@
-"""What people say of household machines and of a stay in hospital: praise and blame in plain facts.
+"""Statements about household machines and stays in hospital that praise or criticise by facts.
 
-Hardly a word of it praises or blames by itself. That the lid hangs by one hinge is bad, and so is a
-new surprise each morning, or a washing machine that dances: who has only read film reviews, where
-surprise and dance are praise, cannot know.
+Hardly any word is positive or negative by itself. A lid that hangs by one hinge is bad, and so is a
+new surprise each morning, or a washing machine that dances; a model that has only read film
+reviews, where surprise and dance are praise, cannot know that.
 
-Each aspect is a pair, praise and blame, of statements parted by `|`. Of each, the last `UNHEARD`
-are for measuring only, so that a model that was taught the others is asked what it has not read.
-`benchmarks.domains` makes reviews of them.
+Each aspect is a pair of positive and negative statements, separated by `|`. The last `HELD_OUT` of
+each are reserved for measuring, so that a model is measured on statements that it has not read.
+`benchmarks.domains` composes reviews from them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-UNHEARD = 2
-"""Statements of each side of an aspect that no review to learn from holds."""
+HELD_OUT = 2
+"""Number of statements of each side of an aspect that are reserved for measuring."""
 
 Aspect = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What a review is about.
+    """Subject of a review.
 
     Attributes:
-        names: `kettle`, or `knee`.
-        aspects: What only reviews of these mention.
+        names: Its names, such as `kettle` or `knee`.
+        aspects: Aspects that only reviews of this subject mention.
     """
 
     names: tuple[str, ...]
@@ -34,13 +34,12 @@ class Subject:
 
 @dataclass(frozen=True)
 class Domain:
-    """A field that reviews come from.
+    """Domain of reviews.
 
     Attributes:
-        subjects: What there is in it.
+        subjects: Its subjects.
         common: Aspects of all subjects.
-        openings: Sentences that say nothing good or bad, with `{name}`, `{month}`, `{who}`,
-            `{day}`.
+        openings: Neutral sentences with `{name}`, `{month}`, `{who}` and `{day}`.
     """
 
     subjects: tuple[Subject, ...]

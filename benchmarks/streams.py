@@ -1,8 +1,8 @@
-"""What `benchmarks.incremental` feeds and measures by: films, then two made domains, then lies.
+"""Rows of the experiment `benchmarks.incremental`: films, two synthetic domains, flipped labels.
 
 Film reviews are read from a folder with `sentiment_train.tsv` and `sentiment_dev.tsv` (a sentence,
-a tab, 0 or 1: the binary Stanford Sentiment Treebank has this form). The other domains are made
-(`benchmarks.domains`). Nothing that is learned is in what measures.
+a tab, 0 or 1, as in the binary Stanford Sentiment Treebank). The other domains are synthetic
+(`benchmarks.domains`). No row that is learned is used to measure.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from learning.data.row_types import LabelledText
 from learning.synthetic.sentiment import LABELS
 
 FILMS = "films"
-LIES = "flipped"
+FLIPPED = "flipped"
 DOMAINS = (FILMS, *domains.NAMES)
 FILES = ("sentiment_train.tsv", "sentiment_dev.tsv")
-_MEANT = {"0": LABELS[0], "1": LABELS[1]}
-_MEASURED_BY = 99  # the seed of made reviews that measure: their statements are others anyway
+_LABEL_OF_DIGIT = {"0": LABELS[0], "1": LABELS[1]}
+_TEST_SEED = 99  # of synthetic reviews to measure on; their statements differ anyway
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """What one client is told at once.
+class StreamBatch:
+    """Reviews that one client receives at once.
 
     Attributes:
-        domain: Where it is from; `LIES` are reviews of the last domain with the other label.
-        client: Who is told.
+        domain: Domain; `FLIPPED` is the last domain with opposite labels.
+        client: The client.
         rows: The reviews.
     """
 
@@ -42,36 +42,36 @@ class Lesson:
 
     @property
     def task(self) -> str:
-        """What its sender says it is about: who lies does not say so."""
-        return DOMAINS[-1] if self.domain == LIES else self.domain
+        """Stream that the sender names; flipped labels are not declared as such."""
+        return DOMAINS[-1] if self.domain == FLIPPED else self.domain
 
 
 @dataclass(frozen=True)
-class Course:
+class StreamRows:
     """All rows of an experiment.
 
     Attributes:
         dealt: Film reviews that the federation is trained on.
-        tests: Reviews to measure by, for each of `DOMAINS`.
-        steps: What the learning clients are told, step by step: a lesson for each of them.
+        tests: Reviews to measure on, for each of `DOMAINS`.
+        steps: Batches of the learning clients, step by step, one for each client.
     """
 
     dealt: tuple[LabelledText, ...]
     tests: Mapping[str, tuple[LabelledText, ...]]
-    steps: tuple[tuple[Lesson, ...], ...]
+    steps: tuple[tuple[StreamBatch, ...], ...]
 
 
 @dataclass(frozen=True)
-class Amounts:
-    """How much there is of everything.
+class StreamSizes:
+    """Numbers of rows in an experiment.
 
     Attributes:
         dealt: Film reviews for the federation; 0 for all that the stream leaves.
-        tests: Reviews of each domain to measure by, at most.
-        films: Film reviews that each client is told, in steps.
-        batches: Steps in each made domain.
-        batch: Reviews in a step, for each client.
-        lies: Reviews of the burst, for each client.
+        tests: Limit on the reviews of each domain to measure on.
+        films: Film reviews for each client, in steps.
+        batches: Steps of each synthetic domain.
+        batch: Reviews of a step, for each client.
+        flipped: Reviews with flipped labels, for each client.
     """
 
     dealt: int = 0
@@ -79,17 +79,17 @@ class Amounts:
     films: int = 50
     batches: int = 4
     batch: int = 50
-    lies: int = 100
+    flipped: int = 100
 
 
-def course(folder: Path, clients: Sequence[str], amounts: Amounts, seed: int) -> Course:
-    """The rows of an experiment.
+def stream_rows(folder: Path, clients: Sequence[str], sizes: StreamSizes, seed: int) -> StreamRows:
+    """Return the rows of an experiment.
 
     Args:
-        folder: With the film reviews.
-        clients: Those who learn from users.
-        amounts: How many.
-        seed: Of what is drawn.
+        folder: Folder with the film reviews.
+        clients: Clients that learn from users.
+        sizes: Numbers of rows.
+        seed: Seed of the random choices.
 
     Raises:
         DataError: A file is missing or has other labels, or there are too few reviews.
@@ -98,34 +98,34 @@ def course(folder: Path, clients: Sequence[str], amounts: Amounts, seed: int) ->
     rng = Random(f"course {seed}")
     rng.shuffle(train)
     rng.shuffle(dev)
-    each = amounts.batches * amounts.batch
-    told = amounts.films * len(clients)
-    if len(train) < told + max(amounts.dealt, 100 * len(clients)):
+    each = sizes.batches * sizes.batch
+    streamed = sizes.films * len(clients)
+    if len(train) < streamed + max(sizes.dealt, 100 * len(clients)):
         raise DataError(
-            f"{folder / FILES[0]} has {len(train)} reviews, too few", "use smaller amounts"
+            f"{folder / FILES[0]} has {len(train)} reviews, too few", "use smaller sizes"
         )
-    films = {client: train[i : told : len(clients)] for i, client in enumerate(clients)}
-    tests = {FILMS: tuple(dev[: amounts.tests])}
+    films = {client: train[i : streamed : len(clients)] for i, client in enumerate(clients)}
+    tests = {FILMS: tuple(dev[: sizes.tests])}
     for name in domains.NAMES:
-        tests[name] = tuple(domains.reviews(name, _MEASURED_BY, amounts.tests, unheard=True))
-    steps: list[tuple[Lesson, ...]] = []
+        tests[name] = tuple(domains.reviews(name, _TEST_SEED, sizes.tests, held_out=True))
+    steps: list[tuple[StreamBatch, ...]] = []
     for name in DOMAINS:
-        pool = films if name == FILMS else _made(name, clients, each, seed)
-        for start in range(0, amounts.films if name == FILMS else each, amounts.batch):
-            part = slice(start, start + amounts.batch)
-            steps.append(tuple(Lesson(name, c, tuple(pool[c][part])) for c in clients))
-    if amounts.lies:
-        pool = _made(DOMAINS[-1], clients, amounts.lies, seed + 1)
-        lies = {client: domains.flipped(said) for client, said in pool.items()}
-        steps.append(tuple(Lesson(LIES, c, tuple(lies[c])) for c in clients))
-    dealt = train[told:][: amounts.dealt or None]
-    return Course(tuple(dealt), tests, tuple(steps))
+        pool = films if name == FILMS else _synthetic(name, clients, each, seed)
+        for start in range(0, sizes.films if name == FILMS else each, sizes.batch):
+            part = slice(start, start + sizes.batch)
+            steps.append(tuple(StreamBatch(name, c, tuple(pool[c][part])) for c in clients))
+    if sizes.flipped:
+        pool = _synthetic(DOMAINS[-1], clients, sizes.flipped, seed + 1)
+        flipped = {client: domains.flipped(made) for client, made in pool.items()}
+        steps.append(tuple(StreamBatch(FLIPPED, c, tuple(flipped[c])) for c in clients))
+    dealt = train[streamed:][: sizes.dealt or None]
+    return StreamRows(tuple(dealt), tests, tuple(steps))
 
 
-def _made(
+def _synthetic(
     name: str, clients: Sequence[str], each: int, seed: int
 ) -> dict[str, Sequence[LabelledText]]:
-    """Reviews of one domain for each client, all distinct."""
+    """Return reviews of one domain for each client, all distinct."""
     found = domains.reviews(name, seed, each * len(clients))
     return {client: found[i * each : (i + 1) * each] for i, client in enumerate(clients)}
 
@@ -133,11 +133,11 @@ def _made(
 def _films(path: Path) -> list[LabelledText]:
     if not path.is_file():
         raise DataError(
-            f"there is no {path}",
-            f"name with --data a folder that holds {' and '.join(FILES)}: a sentence, a tab, 0 or 1"
+            f"{path} does not exist",
+            f"give a folder with --data that holds {' and '.join(FILES)}: a sentence, a tab, 0 or 1"
             " on each line, as in the binary Stanford Sentiment Treebank (SST-2)",
         )
     found = rows.load("cls", str(path), on_message=lambda text: None).rows
-    if odd := {row.label for row in found} - _MEANT.keys():
+    if odd := {row.label for row in found} - _LABEL_OF_DIGIT.keys():
         raise DataError(f"{path} has the label {min(odd)!r}", "labels are 0 (bad) and 1 (good)")
-    return [LabelledText(row.text, _MEANT[row.label]) for row in found]
+    return [LabelledText(row.text, _LABEL_OF_DIGIT[row.label]) for row in found]

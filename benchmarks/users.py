@@ -1,26 +1,30 @@
-"""The clients whose users speak: what is put into their inboxes, and the models that come of it.
+"""Users of some clients: puts their items into inboxes, and reads the resulting models.
 
-All that `benchmarks.incremental` needs of the front door, of the learner and of `fccl try`.
+Everything that `benchmarks.incremental` needs from the inbox, the learner and `fccl try`.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from safetensors.numpy import load_file
 
 from benchmarks.federation import Federation
-from benchmarks.streams import Lesson
+from benchmarks.streams import StreamBatch
 from common.config.config import IncrementalConfig
 from common.protocol.tensors import Tensors
 from coordinator.storage.run import Run
 from worker.incremental.inbox import schema
+from worker.incremental.inbox.inbox import Inbox
+from worker.incremental.inbox.items import Item
+from worker.incremental.report import history
 from worker.incremental.serving.client_model import load_client_model
 
 GLOBAL = "global"
-LIMIT_S = 900.0  # for any one thing to happen
+LIMIT_S = 900.0  # for any single thing to happen
 
 
 @dataclass(frozen=True)
@@ -28,9 +32,9 @@ class Snapshot:
     """A model at some point of the stream.
 
     Attributes:
-        after: The domain that was just told; empty before the first.
+        after: Domain that was learned last; empty before the first.
         who: A client, or `GLOBAL`.
-        version: The global version then.
+        version: Global version at that time.
         adapter: θ.
     """
 
@@ -41,8 +45,8 @@ class Snapshot:
 
 
 @dataclass
-class Told:
-    """What became of one lesson."""
+class BatchOutcome:
+    """Outcome of one batch of items for one client."""
 
     domain: str
     client: str
@@ -51,62 +55,54 @@ class Told:
     reason: str
 
 
-def tell(
-    federation: Federation, settings: IncrementalConfig, lessons: Sequence[Lesson]
-) -> list[Told]:
-    """Put a lesson into the inbox of each client, and wait for the verdicts.
-
-    Ended once no item waits any more: each was learned or refused.
-    """
-    from worker.incremental.inbox.inbox import Inbox
-    from worker.incremental.inbox.items import Item
-
-    inboxes = {
-        lesson.client: Inbox(
-            schema.inbox_path(federation.state, lesson.client), settings, time.time
-        )
-        for lesson in lessons
-    }
-    begun = time.monotonic()
-    for lesson in lessons:
-        items = [
-            Item("cls", {"text": row.text, "label": row.label}, lesson.task) for row in lesson.rows
-        ]
-        inboxes[lesson.client].put(items, "learn")
-    told = []
-    for lesson in lessons:
-        inbox = inboxes[lesson.client]
-        federation.until(
-            lambda inbox=inbox: not inbox.counts()["waiting"],  # type: ignore[misc]
-            f"{lesson.client} to learn",
-            LIMIT_S,
-        )
-        seconds = time.monotonic() - begun
-        told.append(
-            Told(lesson.domain, lesson.client, seconds, *verdict(federation, lesson.client))
-        )
-        inbox.close()
-    return told
+def teach(
+    federation: Federation, settings: IncrementalConfig, batches: Sequence[StreamBatch]
+) -> list[BatchOutcome]:
+    """Put a batch into each client's inbox, and wait until no item is waiting any more."""
+    outcomes = []
+    with ExitStack() as stack:
+        inboxes = {
+            batch.client: stack.enter_context(
+                Inbox(schema.inbox_path(federation.state, batch.client), settings)
+            )
+            for batch in batches
+        }
+        start = time.monotonic()
+        for batch in batches:
+            items = [
+                Item("cls", {"text": row.text, "label": row.label}, batch.task)
+                for row in batch.rows
+            ]
+            inboxes[batch.client].put(items, "learn")
+        for batch in batches:
+            inbox = inboxes[batch.client]
+            federation.until(
+                lambda inbox=inbox: not inbox.counts()["waiting"],  # type: ignore[misc]
+                f"{batch.client} to learn",
+                LIMIT_S,
+            )
+            seconds = time.monotonic() - start
+            verdict = newest_verdict(federation, batch.client)
+            outcomes.append(BatchOutcome(batch.domain, batch.client, seconds, *verdict))
+    return outcomes
 
 
-def verdict(federation: Federation, client: str) -> tuple[str, str]:
-    """The newest verdict on a client's items, and why."""
-    db = schema.connect(schema.inbox_path(federation.state, client))
-    try:
-        row = db.execute("SELECT verdict, reason FROM batch ORDER BY id DESC LIMIT 1").fetchone()
-    finally:
-        db.close()
-    return (str(row[0]), str(row[1])) if row else ("", "")
+def newest_verdict(federation: Federation, client: str) -> tuple[str, str]:
+    """Return the newest verdict on a client's items, and its reason."""
+    streams = history.read(federation.state, client).streams
+    if not streams:
+        return "", ""
+    newest = streams[-1].batches[-1]
+    return newest.verdict, newest.reason
 
 
-def own(federation: Federation, domain: str, client: str) -> Snapshot:
-    """A client's model as `fccl try` would answer with."""
+def client_snapshot(federation: Federation, domain: str, client: str) -> Snapshot:
+    """Return a client's model, as `fccl try` would use it."""
     current = load_client_model(federation.state, client)
     return Snapshot(domain, client, current.model.version, current.adapter)
 
 
-def newest(run: Run, federation: Federation, domain: str) -> Snapshot:
-    """The global version."""
+def global_snapshot(run: Run, federation: Federation, domain: str) -> Snapshot:
     version = federation.version()
     (file,) = run.versions.directory(version).glob("*.safetensors")
     return Snapshot(domain, GLOBAL, version, dict(load_file(file)))

@@ -1,1 +1,1 @@
-"""Moves bytes and headers reliably, over RabbitMQ or inside one process; knows no records."""
+"""Reliable transport of bytes and headers, over RabbitMQ or within one process."""

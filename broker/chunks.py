@@ -1,17 +1,20 @@
-"""Cuts one update into messages of 8 MiB, and reads each of them back.
+"""Splitting an update into messages of 8 MiB, and parsing each of them.
 
-An encoded update may be far larger than a broker's largest message. `worker` publishes the
-messages that `split_update` makes; `coordinator` parses each as it arrives, writes it to its
-place on disk and acks it, in whatever order and however often they come. Every chunk names the
-whole that it belongs to, so a chunk that lies about its place is found out when it is parsed or,
-at the latest, when the whole is hashed.
+An encoded update may be far larger than a broker's largest message. The worker publishes the
+messages of `split_update`; the coordinator parses each as it arrives, writes it to its place on
+disk and acks it, in any order and any number of times. Every chunk names the update that it
+belongs to, so a wrong place is detected when the chunk is parsed or, at the latest, when the whole
+update is hashed.
+
+In an update's path: `worker/publisher.py` → here → `broker/rabbit/broker.py`, and on the other
+side → here → `coordinator/ingest/ingest.py`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from broker.protocol import Message
@@ -26,17 +29,16 @@ _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 @dataclass(frozen=True)
 class Chunk:
-    """A verified part of an update: its own hash and size are right, its place is possible.
+    """A part of an update, verified: its own hash and size are right, its place is possible.
 
     Attributes:
-        update_id: The sender's name for the whole; a label, never a path.
-        index: Which part, from 0.
-        count: How many parts there are.
-        offset: Where the part starts in the whole, bytes.
-        sha256: Of `data`, in hex.
-        total_sha256: Of the whole, in hex; claimed, not yet verified.
-        total_size: Of the whole, bytes.
-        data: The part.
+        update_id: The sender's name for the update; never used as a path.
+        index: Number of the part, from 0.
+        count: Number of parts.
+        offset: Start of the part in the update, bytes.
+        sha256: Hash of `data`, in hex.
+        total_sha256: Hash of the update, in hex; claimed, not yet verified.
+        total_size: Size of the update, bytes.
     """
 
     update_id: str
@@ -52,12 +54,12 @@ class Chunk:
 def split_update(
     update_id: str, payload: bytes, chunk_bytes: int = CHUNK_BYTES
 ) -> Iterator[Message]:
-    """The messages that carry an update, in order; one chunk is copied at a time.
+    """Yield the messages that carry an update, in order, copying one chunk at a time.
 
     Args:
-        update_id: Letters, digits and '_.:-', up to 128, a letter or digit first.
+        update_id: Up to 128 letters, digits and '_.:-', a letter or digit first.
         payload: The encoded update, 1 byte to 8 GiB.
-        chunk_bytes: The size of all chunks but the last; both sides must use the same.
+        chunk_bytes: Size of all chunks but the last; both sides must use the same.
 
     Raises:
         WireError: The id or the size is out of bounds.
@@ -83,16 +85,15 @@ def split_update(
 def parse_chunk(
     message: Message, chunk_bytes: int = CHUNK_BYTES, max_update_bytes: int = MAX_UPDATE_BYTES
 ) -> Chunk:
-    """Verify a message that anybody may have written.
+    """Verify a message from an update queue, which may be hostile.
 
     Args:
-        message: From an update queue.
-        chunk_bytes: The size of all chunks but the last.
+        chunk_bytes: Size of all chunks but the last.
         max_update_bytes: The largest update to accept.
 
     Raises:
-        WireError: A header is missing, ill-typed or impossible, or the body is not what the
-            headers say.
+        WireError: A header is missing, has a wrong type or an impossible value, or the body does
+            not match the headers.
     """
     update_id = _text(message, "update_id", _UPDATE_ID)
     sha256 = _text(message, "chunk_sha256", _SHA256)
@@ -110,24 +111,6 @@ def parse_chunk(
     actual = hashlib.sha256(message.body).hexdigest()
     _check(actual == sha256, f"chunk {index} of {count} does not have the hash it claims")
     return Chunk(update_id, index, count, offset, sha256, total_sha256, total_size, message.body)
-
-
-def assemble(chunks: Iterable[Chunk]) -> bytes:
-    """The whole update, from its chunks in any order, repeated or not; for small updates.
-
-    Raises:
-        WireError: A chunk is missing or of another update, or the whole has another hash.
-    """
-    parts = {chunk.index: chunk for chunk in chunks}
-    _check(bool(parts), "no chunks")
-    wholes = {(part.update_id, part.total_sha256, part.count) for part in parts.values()}
-    _check(len(wholes) == 1, "chunks of different updates")
-    update_id, total_sha256, count = wholes.pop()
-    _check(len(parts) == count, f"update {update_id} has {len(parts)} of {count} chunks")
-    payload = b"".join(parts[index].data for index in range(count))
-    actual = hashlib.sha256(payload).hexdigest()
-    _check(actual == total_sha256, f"update {update_id} does not have the hash it claims")
-    return payload
 
 
 def _count(total_size: int, chunk_bytes: int) -> int:
@@ -149,7 +132,7 @@ def _number(message: Message, name: str, low: int, high: int) -> int:
 
 
 def _shown(value: object) -> str:
-    """A hostile value, short enough for an event: it becomes the dead letter's reason."""
+    """Return a hostile value, cut short enough for the dead letter's reason."""
     return "missing" if value is None else f"{value!r:.80}"
 
 

@@ -1,8 +1,7 @@
-"""What a rejected message looks like in the dead-letter queue.
+"""The copy of a rejected message in the dead-letter queue.
 
-The consumer that rejects a message publishes this copy and then acks the original: the reason
-and the sender then survive every broker version, which the broker's own dead-lettering headers
-do not.
+The consumer that rejects a message publishes this copy and then acks the original. Reason and
+sender then look alike on every broker version, unlike the broker's own dead-letter headers.
 """
 
 from __future__ import annotations
@@ -17,17 +16,16 @@ DEAD_USER = "fccl-dead-user"
 DEAD_SIZE = "fccl-dead-size"
 DEAD_SHA256 = "fccl-dead-sha256"
 MAX_DEAD_BODY = 1 << 20
-"""Larger bodies (chunks of updates) are dropped: a flood of them must not fill the broker."""
+"""Larger bodies (chunks of updates) are left out: a flood of them must not fill the broker."""
 
 _OWN_HEADERS = 5
 
 
 def dead_letter(delivery: Delivery, reason: str) -> Message:
-    """The copy to publish: original headers as far as they fit, plus why, whence, whose, what.
+    """Return the copy to publish.
 
-    Args:
-        delivery: The rejected message.
-        reason: For the operator; cut to the length of a header.
+    It has the original headers as far as they fit, and headers for the reason (cut to the length
+    of a header), the queue, the sender, and the size and hash of the body.
     """
     original = delivery.message
     headers = {

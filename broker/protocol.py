@@ -1,13 +1,13 @@
-"""What a message broker does for a run, whichever broker it is.
+"""The interface of a message broker, which coordinator and workers use.
 
-The coordinator and the workers speak only to these types. Two modules implement them:
-`broker.embedded.broker` inside one process, `broker.rabbit.broker` over RabbitMQ; `tests/contract` holds both
-to the same promises. A broker knows bytes and flat headers, never records: what a body means is
-decided by `common.protocol.wire`, and a large update is cut into messages by `broker.chunks`.
+Two modules implement it: `broker.embedded.broker` within one process and `broker.rabbit.broker`
+over RabbitMQ; `tests/contract` holds both to the same promises. A broker knows bytes and flat
+headers, not records: `common.protocol.wire` defines what a body means, and `broker.chunks` splits
+a large update into messages.
 
-Delivery is *at least once*. A publish returns when the broker has made the message safe; when
-the connection is lost before that, it is published again, so receivers recognise duplicates by
-their own ids. All methods may be called from any thread. Times are seconds, sizes are bytes.
+Delivery is *at least once*. A publish returns when the broker has made the message safe; if the
+connection is lost before that, the message is published again, so receivers recognise duplicates
+by their own ids. All methods may be called from any thread. Times are in seconds, sizes in bytes.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ QueueType = Literal["classic", "quorum"]
 MAX_HEADERS = 32
 MAX_HEADER_CHARS = 2048
 MAX_BODY_BYTES = 16 << 20
-"""The largest body that every supported broker takes: RabbitMQ 4's default limit."""
+"""The largest body that every supported broker accepts: the default limit of RabbitMQ 4."""
 UPDATE_QUEUE_BYTES = 1 << 30
-"""Default limit of one site's update queue: a flood fills its sender's own quota and no more."""
+"""Default limit of one site's update queue: a flood fills no more than its sender's quota."""
 
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
 _SITE = re.compile(r"[a-z0-9-]{1,32}\Z")
@@ -64,15 +64,15 @@ StatusListener = Callable[[BrokerStatus], None]
 
 
 class QueueFull(BrokerError):
-    """The queue's byte limit would be passed: the broker refused the message. Try again later."""
+    """The broker refused a message because the queue is at its byte limit; try again later."""
 
 
 class QueueMissing(BrokerError):
-    """No queue takes this message: the coordinator has not declared the run here."""
+    """No queue exists for a message: the coordinator has not declared the run here."""
 
 
 class BrokerClosed(BrokerError):
-    """This broker or consumer was closed by its own process."""
+    """The broker or consumer was closed by its own process."""
 
     def __init__(self) -> None:
         super().__init__("the broker connection was closed by this process")
@@ -85,12 +85,12 @@ class Message:
     Attributes:
         body: At most 16 MiB, which publishing checks; larger updates go in chunks.
         headers: At most 32 strings (2,048 characters) and 64-bit integers.
-        user_id: On a received message, the user whom the broker vouches for, or None where the
-            sender left it out: treat that as a forgery. Leave it out to publish.
+        user_id: On a received message, the sender as verified by the broker, or None where the
+            sender left it out: treat that as a forgery. Leave it out when publishing.
         message_id: At most 255 bytes; for people and logs.
 
     Raises:
-        WireError: The headers or the id cannot travel.
+        WireError: The headers or the id are not allowed.
     """
 
     body: bytes
@@ -109,14 +109,14 @@ class Message:
 
 
 def check_publishable(message: Message, user: str) -> None:
-    """Refuse what a broker would refuse, with a reason that names it.
+    """Refuse what a broker would refuse, with a reason that says what it is.
 
     Raises:
         BrokerError: The body is too large, or the message claims to come from someone else.
     """
     if len(message.body) > MAX_BODY_BYTES:
         raise BrokerError(
-            f"message of {len(message.body)} bytes passes the broker's {MAX_BODY_BYTES}",
+            f"a message of {len(message.body)} bytes is above the limit of {MAX_BODY_BYTES}",
             "send it in chunks (broker.chunks)",
         )
     if message.user_id not in (None, user):
@@ -124,7 +124,7 @@ def check_publishable(message: Message, user: str) -> None:
 
 
 def header_fits(name: object, value: object) -> bool:
-    """Whether a header may travel: a short name, and a string or a 64-bit integer."""
+    """Return whether a header is a short name with a short string or a 64-bit integer."""
     if not (isinstance(name, str) and 0 < len(name) <= 60 and _is_text(name)):
         return False
     if isinstance(value, str):
@@ -134,15 +134,15 @@ def header_fits(name: object, value: object) -> bool:
 
 
 def _is_text(value: str) -> bool:
-    """Whether the string has a UTF-8 form: a lone surrogate has none."""
+    """Return whether the string can be encoded as UTF-8: a lone surrogate cannot."""
     return value.isascii() or not any("\ud800" <= char <= "\udfff" for char in value)
 
 
 @dataclass(frozen=True)
 class Tag:
-    """Names a delivery to the broker that made it; nobody else looks inside.
+    """Identifier of a delivery, for the broker that made it.
 
-    A delivery tag counts anew on each connection, so without the generation an old one would
+    Delivery tags start again on each connection, so without the generation an old one would
     acknowledge some other message.
     """
 
@@ -152,7 +152,7 @@ class Tag:
 
 @dataclass(frozen=True)
 class Delivery:
-    """A received message that waits for its ack, reject or requeue."""
+    """A received message that must be answered with ack, reject or requeue."""
 
     message: Message
     queue: str
@@ -162,7 +162,7 @@ class Delivery:
 
 @dataclass(frozen=True)
 class QueueDepth:
-    """Messages that are ready (those delivered and not acked do not count), and consumers."""
+    """Number of ready messages (without those delivered and not yet acked) and of consumers."""
 
     messages: int
     consumers: int
@@ -170,7 +170,7 @@ class QueueDepth:
 
 @dataclass(frozen=True)
 class Site:
-    """One credential: its user, its task queue, its update exchange and queue.
+    """One credential: a user with a task queue, an update exchange and an update queue.
 
     Raises:
         ConfigError: The name is not 1 to 32 of a-z, 0-9 and '-'.
@@ -190,16 +190,15 @@ LOCAL = Site(LOCAL_SITE)
 
 @dataclass(frozen=True)
 class Topology:
-    """The names of a run's queues. Only the coordinator declares them.
+    """The names of a run's queues and exchanges. Only the coordinator declares them.
 
     Attributes:
-        run: The run's id: up to 64 letters, digits, '_' and '-'. No dot, so that no run's names
-            can be another run's.
-        sites: Whom the run serves.
-        update_bytes: Ready bytes that one site's update queue may hold before it refuses more.
-            A quorum queue refuses a moment late, and then until a fifth of it is free again.
-        queue_type: `quorum` replicates every queue over the nodes of a cluster. Only declaring
-            looks at it.
+        run: Id of the run: up to 64 letters, digits, '_' and '-'. A dot is not allowed, so that
+            the names of two runs never collide.
+        update_bytes: Limit of ready bytes in one site's update queue. A quorum queue refuses a
+            moment late, and then until a fifth of it is free again.
+        queue_type: `quorum` replicates every queue over the nodes of a cluster; used by `declare`
+            only.
 
     Raises:
         ConfigError: The run's id is not valid, a site is named twice, or the limit is not
@@ -223,11 +222,11 @@ class Topology:
             raise ConfigError(f"update queue limit is {self.update_bytes} bytes", "raise it")
 
     def task_queue(self, site: Site) -> str:
-        """The queue from which the site's workers take tasks."""
+        """Return the name of the queue from which the site's workers take tasks."""
         return f"fccl.{self.run}.tasks.{site.name}"
 
     def update_exchange(self, site: Site) -> str:
-        """The fanout exchange to which the site's workers publish; named like its queue."""
+        """Return the fanout exchange to which the site's workers publish; named like its queue."""
         return self.update_queue(site)
 
     def update_queue(self, site: Site) -> str:
@@ -250,19 +249,19 @@ class Topology:
 class Consumer(Protocol):
     """A stream of deliveries, each to be answered once by ack, reject or requeue.
 
-    After a lost connection it goes on by itself; what was delivered and not yet answered comes
-    again, and an answer to a delivery from before the loss does nothing.
+    After a lost connection it continues by itself: deliveries without an answer come again, and an
+    answer to a delivery from before the loss has no effect.
     """
 
     def receive(self, timeout: float) -> Delivery | None:
-        """The next delivery, or None after `timeout` seconds.
+        """Return the next delivery, or None after `timeout` seconds.
 
         Raises:
             BrokerClosed: The consumer or its broker was closed.
         """
 
     def ack(self, delivery: Delivery) -> None:
-        """The message is safe elsewhere: the broker may forget it."""
+        """Confirm that the message is safe elsewhere, so that the broker may forget it."""
 
     def reject(self, delivery: Delivery, reason: str) -> None:
         """Move the message to the dead-letter queue with the reason (see `broker.dead_letter`).
@@ -272,14 +271,14 @@ class Consumer(Protocol):
         """
 
     def requeue(self, delivery: Delivery) -> None:
-        """Give the message back; it is delivered again, to anyone."""
+        """Return the message to its queue; it is delivered again, to any consumer."""
 
     def close(self) -> None:
-        """Stop; answers given before are sent, everything unanswered goes back to its queue."""
+        """Send the answers given so far, and return all other deliveries to their queues."""
 
 
 class TakenTask(Protocol):
-    """The one message that `Broker.take_task` took. Answer it once, soon, and before training."""
+    """The message that `Broker.take_task` took. Answer it once, and before training."""
 
     @property
     def message(self) -> Message:
@@ -290,29 +289,29 @@ class TakenTask(Protocol):
         """Whether the broker has delivered it before."""
 
     def ack(self) -> None:
-        """The task is safe on this side. If the connection was lost meanwhile, it comes again."""
+        """Confirm that the task is safe here. After a lost connection it comes again."""
 
     def reject(self, reason: str) -> None:
-        """Hand it to the coordinator, on the site's update queue, with the reason.
+        """Send the task to the coordinator, on the site's update queue, with the reason.
 
-        It carries the headers of `broker.dead_letter`, and becomes a dead letter there.
+        It carries the headers of `broker.dead_letter`; the coordinator makes it a dead letter.
 
         Raises:
             BrokerError: It could not be published; the task stays unanswered.
         """
 
     def requeue(self) -> None:
-        """Give it back to the queue."""
+        """Return the task to its queue."""
 
 
 class Broker(Protocol):
     """A connection to a message broker on behalf of one user."""
 
     def declare(self, topology: Topology) -> None:
-        """Make the run's queues and exchanges; existing ones of the same kind stay as they are.
+        """Declare the run's queues, exchanges and bindings; existing ones stay as they are.
 
         Raises:
-            BrokerError: They exist with other properties, or this user may not make them.
+            BrokerError: They exist with other properties, or this user may not declare them.
         """
 
     @property
@@ -330,13 +329,13 @@ class Broker(Protocol):
         """
 
     def delete(self, topology: Topology) -> None:
-        """Remove the run's queues and exchanges and what is in them.
+        """Delete the run's queues and exchanges with their content.
 
-        A dead-letter queue that holds something stays. Missing ones are no error.
+        A dead-letter queue with messages stays. Missing queues are no error.
         """
 
     def publish_task(self, topology: Topology, site: Site, message: Message) -> None:
-        """Put a task on the site's queue; returns when the broker has confirmed it.
+        """Publish a task to the site's queue; return when the broker has confirmed it.
 
         Raises:
             QueueMissing: The run is not declared.
@@ -344,36 +343,34 @@ class Broker(Protocol):
         """
 
     def publish_update(self, topology: Topology, site: Site, message: Message) -> None:
-        """Put a message on the site's update queue; returns when the broker has confirmed it.
+        """Publish to the site's update queue; return when the broker has confirmed it.
 
         Raises:
-            QueueFull: The queue holds its limit of bytes.
+            QueueFull: The queue is at its limit of bytes.
             QueueMissing: The run is not declared.
             BrokerError: The broker refused it, or could not be reached before the deadline.
         """
 
     def consume_updates(self, topology: Topology, sites: Iterable[Site], prefetch: int) -> Consumer:
-        """Receive from the update queues of all these sites.
+        """Receive from the update queues of these sites.
 
         Args:
-            topology: The run.
-            sites: Whose queues.
-            prefetch: Unanswered messages that the broker hands out *per site* at most.
+            prefetch: Limit of unanswered messages that the broker hands out *per site*.
         """
 
     def take_task(self, topology: Topology, site: Site, timeout: float) -> TakenTask | None:
-        """Take exactly one task; nothing else is fetched or held meanwhile or afterwards.
+        """Take exactly one task; no other message is fetched or held, then or afterwards.
 
         Returns:
-            The task, or None after `timeout` seconds: no task, no connection, or no such queue
-            yet (the state listener is told which).
+            The task, or None after `timeout` seconds without a task, a connection, or the queue
+            (the status listener is called with the reason).
 
         Raises:
             BrokerClosed: The broker was closed.
         """
 
     def depths(self, topology: Topology) -> Mapping[str, QueueDepth]:
-        """The depth of each of the run's queues that exists, by queue name."""
+        """Return the depth of each of the run's queues that exists, by queue name."""
 
     def close(self) -> None:
-        """Finish the publishes that run, close all consumers, disconnect. May be repeated."""
+        """Finish running publishes, close all consumers and disconnect. May be repeated."""

@@ -1,6 +1,6 @@
 """One task, taken through a consumer of its own that ends with the answer; for every broker.
 
-Between `broker` and `worker/service.py` on a task's way.
+In a task's path: after a broker's `take_task`, before `worker/service.py`.
 """
 
 from __future__ import annotations
@@ -12,22 +12,21 @@ from broker.protocol import Consumer, Delivery, Message
 
 
 class SingleTask:
-    """Implements `broker.protocol.TakenTask`.
+    """The message of one task; implements `broker.protocol.TakenTask`.
+
+    Answering closes the consumer. RabbitMQ confirms that only after it has processed the answer:
+    when `ack` returns on a live connection, the task is gone from its queue.
 
     Args:
-        consumer: Took the message, and nothing else.
-        delivery: The message.
-        complain: Publishes to the site's update queue: a site may write nowhere else.
-
-    Answering closes the consumer. RabbitMQ confirms that only after it has dealt with the answer:
-    when `ack` returns on a live connection, the task is gone from its queue.
+        consumer: The consumer that received this message, and no other.
+        publish_rejection: Publishes to the site's update queue: a site may write nowhere else.
     """
 
     def __init__(
-        self, consumer: Consumer, delivery: Delivery, complain: Callable[[Message], None]
+        self, consumer: Consumer, delivery: Delivery, publish_rejection: Callable[[Message], None]
     ) -> None:
         self._consumer = consumer
-        self._complain = complain
+        self._publish_rejection = publish_rejection
         self._delivery = delivery
 
     @property
@@ -41,18 +40,15 @@ class SingleTask:
         return self._delivery.redelivered
 
     def ack(self) -> None:
-        """See `TakenTask.ack`."""
         self._consumer.ack(self._delivery)
         self._consumer.close()
 
     def reject(self, reason: str) -> None:
-        """See `TakenTask.reject`."""
-        # Complaint first: a crash in between leaves the message twice rather than nowhere.
-        self._complain(dead_letter(self._delivery, reason))
+        # Publish first: after a crash in between the message exists twice, and not nowhere.
+        self._publish_rejection(dead_letter(self._delivery, reason))
         self._consumer.ack(self._delivery)
         self._consumer.close()
 
     def requeue(self) -> None:
-        """See `TakenTask.requeue`."""
         self._consumer.requeue(self._delivery)
         self._consumer.close()

@@ -1,1 +1,1 @@
-"""Trains beside the data: takes tasks, trains, publishes deltas; says what it does meanwhile."""
+"""Worker: trains beside the data. Takes tasks, trains them and publishes the deltas."""

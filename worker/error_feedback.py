@@ -2,9 +2,12 @@
 
 u = Δ + e; send C(u); e ← u − C(u). Source: Seide et al., "1-Bit Stochastic Gradient Descent", 2014;
 Karimireddy et al., "Error Feedback Fixes SignSGD", 2019. The residual e is private to the client
-and lies beside its data; the caller holds the client's lock. The new e waits beside the old one
+and stored beside its data; the caller holds the client's lock. The new e waits beside the old one
 until `worker/spool.py` has the update: whichever way a process ends, e matches what was sent.
 An e names the phase of its update, since what one objective left unsent means nothing to the next.
+
+On an update's way after `worker/trainer.py`; next comes `common/protocol/codec.py`, which `encode`
+calls, and then `worker/spool.py`.
 """
 
 from __future__ import annotations
@@ -26,12 +29,12 @@ _PHASE = "phase"
 
 @dataclass(frozen=True)
 class Residual:
-    """Where a client's e lies, and where the next one waits until its update is on the disk.
+    """Files of a client's residual e.
 
     Attributes:
-        current: The e that counts; that of another phase is dropped.
-        waiting: The next one.
-        phase: Of the update at hand.
+        current: The e that counts; one of another phase is dropped.
+        waiting: The next e, until its update is on the disk.
+        phase: Phase of the update at hand.
     """
 
     current: Path
@@ -47,7 +50,7 @@ def encode(
     Args:
         name: The codec.
         delta: Δ by tensor name.
-        residual: Of the client; `waiting` is written for codecs that need feedback.
+        residual: The client's residual; `waiting` is written for codecs that need feedback.
 
     Raises:
         ValueError: Δ holds a value that is not finite.
@@ -64,7 +67,7 @@ def encode(
 
 
 def _load(residual: Residual) -> Tensors:
-    """The e; none where the client has sent nothing in this phase yet, or the file was torn."""
+    """Return e; empty if the client has sent nothing in this phase yet, or the file was torn."""
     try:
         with safe_open(residual.current, framework="numpy") as file:
             if (file.metadata() or {}).get(_PHASE) != str(residual.phase):

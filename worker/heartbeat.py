@@ -1,7 +1,8 @@
-"""The worker's sign of life: a thread of its own, so that training never delays it.
+"""Heartbeats of a worker, sent from a thread of their own so that training never delays them.
 
-It also looks, with the same rhythm, whether the task at hand is still wanted: a receipt means that
-it is settled, a version too far ahead that its update would be rejected as stale.
+The thread also checks, at the same rhythm, whether the task at hand is still wanted. It is not once
+it has a receipt, or once the newest version is so far ahead that the coordinator would reject the
+update as stale.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from common.errors import StoreError
 from common.protocol.heartbeat import Heartbeat, LocalEvent
 from common.protocol.tasks import TrainTask
 from common.store.store import Store
+from worker.events import WorkerEventKind
 
-BEAT_S = 5.0  # a third of the heartbeat's time to live
+INTERVAL_S = 5.0  # a third of the heartbeat's time to live
+MAX_EVENTS = 20  # the newest ones travel with each heartbeat
 
 
 class HeartbeatSender:
-    """Writes heartbeats of one worker on one run until it is stopped."""
+    """Writes the heartbeats of one worker on one run, from `start` to `close`."""
 
     def __init__(
         self,
@@ -30,28 +33,31 @@ class HeartbeatSender:
         run: str,
         first: Heartbeat,
         clock: Clock,
-        beaten: Callable[[bool], None] = lambda arrived: None,
+        on_heartbeat: Callable[[bool], None] = lambda arrived: None,
     ) -> None:
-        """Start beating.
+        """Store the arguments; `start` sends the first heartbeat.
 
         Args:
             store: A connection of its own, with short time-outs.
             run: The run's id.
             first: The heartbeat to begin with; `update` changes its fields.
-            clock: Seconds since the epoch.
-            beaten: Told whether each heartbeat has arrived.
+            clock: Returns seconds since the epoch.
+            on_heartbeat: Called after each heartbeat with whether it has arrived.
         """
         self._store, self._run, self._clock = store, run, clock
-        self._beaten = beaten
+        self._on_heartbeat = on_heartbeat
         self._lock = threading.Lock()
         self._heartbeat = first
-        self._events: deque[LocalEvent] = deque(maxlen=20)
+        self._events: deque[LocalEvent] = deque(maxlen=MAX_EVENTS)
         self._task: TrainTask | None = None
         self._max_staleness = 0
-        self._unwanted = ""
+        self._unwanted_reason = ""
         self._due = threading.Event()
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._send_all, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Start sending."""
         self._thread.start()
 
     def update(self, *, now: bool = False, **fields: Any) -> None:
@@ -61,10 +67,10 @@ class HeartbeatSender:
         if now:
             self._due.set()
 
-    def begin(self, task: TrainTask, max_staleness: int) -> None:
-        """A task is being worked on: its lease is renewed by every beat from now on."""
+    def start_task(self, task: TrainTask, max_staleness: int) -> None:
+        """Name a task in every heartbeat from now on, which renews its lease."""
         with self._lock:
-            self._task, self._max_staleness, self._unwanted = task, max_staleness, ""
+            self._task, self._max_staleness, self._unwanted_reason = task, max_staleness, ""
         self.update(
             now=True,
             task_id=task.task_id,
@@ -73,51 +79,47 @@ class HeartbeatSender:
             progress=0.0,
         )
 
-    def end(self) -> None:
-        """The task is done with."""
+    def end_task(self) -> None:
+        """Name no task any more."""
         with self._lock:
             self._task = None
         self.update(now=True, state="waiting", task_id=None, client_id=None, progress=0.0)
 
     def heartbeat(self) -> Heartbeat:
-        """What the next one will say."""
+        """Return the current heartbeat."""
         with self._lock:
             return self._heartbeat
 
-    def unwanted(self) -> str:
-        """Why the task at hand need not be finished; empty while it should be."""
+    def unwanted_reason(self) -> str:
+        """Return why the task at hand need not be finished; empty while it should be."""
         with self._lock:
-            return self._unwanted
+            return self._unwanted_reason
 
-    def note(self, kind: str, text: str) -> None:
-        """Tell a local event with the heartbeats. Never user text."""
+    def add_event(self, kind: WorkerEventKind, text: str) -> None:
+        """Send an event with the next heartbeats. The text must not contain user text."""
         with self._lock:
             self._events.append(LocalEvent(at=self._clock(), kind=kind, text=text[:500]))
 
-    def stop(self) -> None:
-        """Stop beating, and say goodbye."""
-        self._stopped.set()
+    def close(self) -> None:
+        """Stop sending, and remove the heartbeat from the store."""
+        self._closed.set()
         self._due.set()
-        self._thread.join(timeout=10)
-        _try(
-            lambda: self._store.remove_heartbeat(
-                self._run, self._heartbeat.site, self._heartbeat.worker_id
-            )
-        )
+        if self._thread.is_alive():
+            self._thread.join(timeout=10)
+        site, worker_id = self._heartbeat.site, self._heartbeat.worker_id
+        _try(lambda: self._store.remove_heartbeat(self._run, site, worker_id))
 
-    def _beat(self) -> None:
-        while not self._stopped.is_set():
+    def _send_all(self) -> None:
+        while not self._closed.is_set():
             with self._lock:
-                events = tuple(self._events)
-                fields = {"sent_at": self._clock(), "events": events}
+                fields = {"sent_at": self._clock(), "events": tuple(self._events)}
                 heartbeat = self._heartbeat.model_copy(update=fields)
-            beat = partial(self._store.put_heartbeat, self._run, heartbeat)
-            self._beaten(_try(beat))
-            _try(self._look)
-            self._due.wait(BEAT_S)
+            self._on_heartbeat(_try(partial(self._store.put_heartbeat, self._run, heartbeat)))
+            _try(self._check_task)
+            self._due.wait(INTERVAL_S)
             self._due.clear()
 
-    def _look(self) -> None:
+    def _check_task(self) -> None:
         with self._lock:
             task, limit = self._task, self._max_staleness
         if task is None:
@@ -131,11 +133,14 @@ class HeartbeatSender:
             reason = f"version {version} is out: staleness over {limit}"
         with self._lock:
             if self._task is task:
-                self._unwanted = reason
+                self._unwanted_reason = reason
 
 
 def _try(call: Callable[[], None]) -> bool:
-    """Without the store a worker goes on; the next beat tries again."""
+    """Call a function and return whether the store answered.
+
+    Without the store a worker goes on; the next heartbeat tries again.
+    """
     try:
         call()
     except StoreError:

@@ -1,7 +1,7 @@
-"""A worker's figures for Prometheus; an observer of the service.
+"""Metrics of a worker for Prometheus.
 
-Counters count since this process started; what the worker's heartbeat says anyway is looked up when
-it is scraped.
+Counters count since this process started. What the worker's heartbeat says anyway is read when the
+metrics are scraped.
 """
 
 from __future__ import annotations
@@ -18,27 +18,22 @@ from common.protocol.fields import TaskState
 from common.protocol.heartbeat import Heartbeat
 from common.protocol.updates import ContributionStats
 from common.store.inbox_totals import add_up
-from worker.observer import Outcome
+from worker.observer import Observer, TaskOutcome
 
 SECONDS = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000)
 ITEMS = ("waiting", "learned", "settled", "rejected")
 STATES: tuple[str, ...] = get_args(Heartbeat.model_fields["state"].annotation)
 
 
-class Metrics:
-    """One worker's; see `worker.observer.Observer`."""
+class Metrics(Observer):
+    """Metrics and health of one worker process."""
 
     def __init__(self, registry: CollectorRegistry, health: Health) -> None:
-        """Register the counters; `watch` adds what the worker itself knows.
-
-        Args:
-            registry: Of this process.
-            health: Told that the worker gets on, and whether the store answers.
-        """
+        """Register the counters; `watch` adds what the worker itself knows."""
         self._registry, self._health = registry, health
-        self._seen: tuple[Callable[[], Heartbeat], Callable[[], int]] | None = None
-        self._ended = Counter("fccl_worker_tasks", "Tasks", ["outcome"], registry=registry)
-        self._settled = Counter("fccl_worker_receipts", "Receipts", ["state"], registry=registry)
+        self._watched: tuple[Callable[[], Heartbeat], Callable[[], int]] | None = None
+        self._tasks = Counter("fccl_worker_tasks", "Tasks", ["outcome"], registry=registry)
+        self._receipts = Counter("fccl_worker_receipts", "Receipts", ["state"], registry=registry)
         self._tokens = Counter("fccl_worker_tokens", "Tokens trained on", registry=registry)
         self._bytes = Counter(
             "fccl_worker_publish_bytes", "Bytes of updates, repeats included", registry=registry
@@ -46,61 +41,56 @@ class Metrics:
         self._seconds = Histogram(
             "fccl_worker_train_seconds", "Training one task", buckets=SECONDS, registry=registry
         )
-        self._asked = Counter(
+        self._responses = Counter(
             "fccl_worker_inbox_requests", "Answers of --inbox-port", ["status"], registry=registry
         )
-        for outcome in get_args(Outcome):
-            self._ended.labels(outcome)  # 0 from the start, so that rates see the first
+        for outcome in get_args(TaskOutcome):
+            self._tasks.labels(outcome)  # 0 from the start, so that rates see the first
         for state in get_args(TaskState):
-            self._settled.labels(state)
+            self._receipts.labels(state)
 
     def watch(self, heartbeat: Callable[[], Heartbeat], waiting: Callable[[], int]) -> None:
-        """Show what a worker says of itself, instead of the one before it.
+        """Show the state of a worker, in place of the one before it.
 
         Args:
-            heartbeat: What it does now.
-            waiting: Its updates without a receipt.
+            heartbeat: Returns its current heartbeat.
+            waiting: Returns the number of its updates without a receipt.
         """
-        first = self._seen is None
-        self._seen = heartbeat, waiting
+        first = self._watched is None
+        self._watched = heartbeat, waiting
         if first:
-            self._registry.register(ComputedMetrics(self._derived))
+            self._registry.register(ComputedMetrics(self._computed))
 
-    def _derived(self) -> Iterator[Metric]:
-        if self._seen is None:
+    def _computed(self) -> Iterator[Metric]:
+        if self._watched is None:
             return iter(())
-        heartbeat, waiting = self._seen
-        return _derived(heartbeat(), waiting(), self._health)
+        heartbeat, waiting = self._watched
+        return _computed(heartbeat(), waiting(), self._health)
 
-    def turned(self) -> None:
-        """See `Observer.turned`."""
+    def on_turn(self) -> None:
         self._health.tick()
 
-    def ended(self, outcome: Outcome, stats: ContributionStats | None = None) -> None:
-        """See `Observer.ended`."""
-        self._ended.labels(outcome).inc()
+    def on_task_end(self, outcome: TaskOutcome, stats: ContributionStats | None = None) -> None:
+        self._tasks.labels(outcome).inc()
         if stats is not None:
             self._seconds.observe(stats.train_seconds)
             self._tokens.inc(stats.num_tokens)
 
-    def published(self, nbytes: int) -> None:
-        """See `Observer.published`."""
+    def on_publish(self, nbytes: int) -> None:
         self._bytes.inc(nbytes)
 
-    def settled(self, state: TaskState) -> None:
-        """See `Observer.settled`."""
-        self._settled.labels(state).inc()
+    def on_receipt(self, state: TaskState) -> None:
+        self._receipts.labels(state).inc()
 
-    def asked(self, status: int) -> None:
-        """The endpoint of `--inbox-port` has answered, with a status of HTTP."""
-        self._asked.labels(str(int(status))).inc()
+    def on_inbox_response(self, status: int) -> None:
+        """Count a response of the server behind `--inbox-port`, by its HTTP status."""
+        self._responses.labels(str(int(status))).inc()
 
-    def beaten(self, arrived: bool) -> None:
-        """See `Observer.beaten`."""
+    def on_heartbeat(self, arrived: bool) -> None:
         self._health.set_problem("store", "" if arrived else "does not answer")
 
 
-def _derived(beat: Heartbeat, waiting: int, health: Health) -> Iterator[Metric]:
+def _computed(beat: Heartbeat, waiting: int, health: Health) -> Iterator[Metric]:
     yield InfoMetricFamily(
         "fccl_worker",
         "Which worker, and by which software",

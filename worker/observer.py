@@ -1,48 +1,33 @@
-"""Who is told what a worker does: metrics. Changes nothing, never raises."""
+"""Hooks that a worker calls when it has done something; `worker/metrics.py` counts them."""
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal
 
 from common.protocol.fields import TaskState
 from common.protocol.updates import ContributionStats
 
-Outcome = Literal["trained", "abandoned", "refused"]
+TaskOutcome = Literal["trained", "abandoned", "refused"]
 
 
-class Observer(Protocol):
-    """Called from several threads, which wait: return at once."""
+class Observer:
+    """Hooks that do nothing. Subclasses override those that they need.
 
-    def turned(self) -> None:
-        """The main loop has come round, or training has got a step further."""
+    They are called from several threads, which wait for them: return at once, change nothing and
+    raise nothing.
+    """
 
-    def ended(self, outcome: Outcome, stats: ContributionStats | None = None) -> None:
-        """A task is done with; `stats` where it was trained."""
+    def on_turn(self) -> None:
+        """Called at the beginning of each turn of the main loop, and after each training step."""
 
-    def published(self, nbytes: int) -> None:
-        """An update was handed to the broker, for the first time or again."""
+    def on_task_end(self, outcome: TaskOutcome, stats: ContributionStats | None = None) -> None:
+        """Called when a task is done with; `stats` are given where it was trained."""
 
-    def settled(self, state: TaskState) -> None:
-        """An update has its receipt."""
+    def on_publish(self, nbytes: int) -> None:
+        """Called when an update was handed to the broker, for the first time or again."""
 
-    def beaten(self, arrived: bool) -> None:
-        """A heartbeat was written, or the store does not answer."""
+    def on_receipt(self, state: TaskState) -> None:
+        """Called when an update has its receipt."""
 
-
-class Nobody:
-    """An observer that does not look."""
-
-    def turned(self) -> None:
-        """Nothing."""
-
-    def ended(self, outcome: Outcome, stats: ContributionStats | None = None) -> None:
-        """Nothing."""
-
-    def published(self, nbytes: int) -> None:
-        """Nothing."""
-
-    def settled(self, state: TaskState) -> None:
-        """Nothing."""
-
-    def beaten(self, arrived: bool) -> None:
-        """Nothing."""
+    def on_heartbeat(self, arrived: bool) -> None:
+        """Called after each heartbeat; `arrived` is false if the store did not answer."""

@@ -1,7 +1,7 @@
-"""Brings updates to the coordinator and waits for their receipts, in a thread of its own.
+"""Publisher of updates: sends them to the coordinator and waits for receipts, in its own thread.
 
 An update stays on the disk until its receipt is there; without one it is published again after a
-minute. After `common/protocol/wire.py` on an update's way, before `broker`.
+minute. On an update's way after `worker/spool.py`; next comes `broker/chunks.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from common.protocol.tasks import Receipt, TaskRefusal
 from common.protocol.wire import pack
 from common.store.store import Store
 from worker.events import EventCallback, WorkerEventKind
-from worker.observer import Nobody, Observer
+from worker.observer import Observer
 from worker.spool import PendingUpdate, Slot
 
 REPUBLISH_S = 60.0
@@ -25,7 +25,11 @@ POLL_S = 0.5
 
 
 class Publisher:
-    """Publishes one slot's updates for one run."""
+    """Publishes the updates of one slot for one run, from `start` to `close`.
+
+    Attributes:
+        settled: Number of updates whose receipt has come.
+    """
 
     def __init__(
         self,
@@ -34,32 +38,36 @@ class Publisher:
         topology: Topology,
         site: Site,
         slot: Slot,
-        told: EventCallback,
-        observe: Observer | None = None,
-        settled: Callable[[PendingUpdate, Receipt], None] = lambda pending, receipt: None,
+        on_event: EventCallback,
+        metrics: Observer | None = None,
+        on_receipt: Callable[[PendingUpdate, Receipt], None] = lambda pending, receipt: None,
     ) -> None:
-        """Start publishing whatever the slot holds.
+        """Store the arguments; `start` publishes whatever the slot holds.
 
         Args:
             broker: Connected as the site's user.
             store: Where receipts appear.
-            topology: Of the run.
-            site: Whose exchange to write to.
-            slot: Where the updates lie.
-            told: Called with the kind and text of what happened.
-            observe: Told what was sent, and what became of it.
-            settled: Told of a receipt while the update is still on the disk; maybe more than once.
+            topology: Names of the run's queues and exchanges.
+            site: The site whose exchange to write to.
+            slot: Where the updates are kept.
+            on_event: Called with what happened, in the publisher's thread.
+            metrics: Called with what was sent and which receipts came.
+            on_receipt: Called with a receipt while its update is still on the disk; after a crash,
+                a second time.
         """
         self._broker, self._store = broker, store
         self._topology, self._site, self._slot = topology, site, slot
-        self._told = told
-        self._observe = observe or Nobody()
-        self._told_settled = settled
+        self._on_event = on_event
+        self._metrics = metrics or Observer()
+        self._on_receipt = on_receipt
         self._published: dict[str, float] = {}  # update id → monotonic time
         self.settled = 0
         self._wake = threading.Event()
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="publisher", daemon=True)
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._publish_all, name="publisher", daemon=True)
+
+    def start(self) -> None:
+        """Start publishing."""
         self._thread.start()
 
     def refuse(self, refusal: TaskRefusal) -> None:
@@ -72,49 +80,45 @@ class Publisher:
         self._broker.publish_update(self._topology, self._site, message)
 
     def wake(self) -> None:
-        """There is a new update."""
+        """Publish a new update now instead of at the next poll."""
         self._wake.set()
 
-    def unpublished(self) -> int:
-        """Updates that the broker has not confirmed."""
-        return sum(p.update_id not in self._published for p in self._slot.pending())
-
-    def stop(self, timeout_s: float) -> None:
+    def close(self, timeout_s: float) -> None:
         """Stop once everything is published, or the time is up; the disk keeps the rest."""
-        self._stopped.set()
+        self._closing.set()
         self._wake.set()
-        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
 
-    def _work(self) -> None:
+    def _publish_all(self) -> None:
         while True:
-            last = self._stopped.is_set()  # one round more: what is settled need not be sent
+            last = self._closing.is_set()  # one round more: what has its receipt is not sent
             try:
-                self._collect()
-                self._send()
+                self._collect_receipts()
+                for pending in self._slot.pending_updates():
+                    self._publish(pending)
             except BrokerClosed:
                 return
             except BrokerError as error:
-                self._told(WorkerEventKind.WAITING, error.what)
-            if last and not self.unpublished():
+                self._on_event(WorkerEventKind.WAITING, error.what)
+            if last and not self._has_unpublished():
                 return
             self._wake.wait(POLL_S)
             self._wake.clear()
 
-    def _collect(self) -> None:
-        """Let go of what has its receipt. Without the store, updates are sent all the same."""
+    def _has_unpublished(self) -> bool:
+        return any(p.update_id not in self._published for p in self._slot.pending_updates())
+
+    def _collect_receipts(self) -> None:
+        """Let go of updates with a receipt. Without the store, updates are sent all the same."""
+        run, site = self._topology.run, self._site.name
         try:
-            for pending in self._slot.pending():
-                receipt = self._store.get_receipt(
-                    self._topology.run, self._site.name, pending.task_id
-                )
+            for pending in self._slot.pending_updates():
+                receipt = self._store.get_receipt(run, site, pending.task_id)
                 if receipt is not None:
                     self._settle(pending, receipt)
         except StoreError as error:
-            self._told(WorkerEventKind.WAITING, error.what)
-
-    def _send(self) -> None:
-        for pending in self._slot.pending():
-            self._publish(pending)
+            self._on_event(WorkerEventKind.WAITING, error.what)
 
     def _publish(self, pending: PendingUpdate) -> None:
         since = self._published.get(pending.update_id)
@@ -125,18 +129,17 @@ class Publisher:
             for message in split_update(pending.update_id, frame):
                 self._broker.publish_update(self._topology, self._site, message)
         except QueueFull:
-            self._told(WorkerEventKind.WAITING, "this site's update queue is full")
+            self._on_event(WorkerEventKind.WAITING, "this site's update queue is full")
             return
         self._published[pending.update_id] = time.monotonic()
-        self._observe.published(len(frame))
+        self._metrics.on_publish(len(frame))
 
     def _settle(self, pending: PendingUpdate, receipt: Receipt) -> None:
-        self._told_settled(pending, receipt)
+        self._on_receipt(pending, receipt)
         self._slot.drop_update(pending)
         self._published.pop(pending.update_id, None)
         self.settled += 1
-        self._observe.settled(receipt.state)
+        self._metrics.on_receipt(receipt.state)
         reason = f": {receipt.reason}" if receipt.reason else ""
-        self._told(
-            WorkerEventKind(receipt.state), f"update {pending.update_id} {receipt.state}{reason}"
-        )
+        text = f"update {pending.update_id} {receipt.state}{reason}"
+        self._on_event(WorkerEventKind(receipt.state), text)

@@ -1,4 +1,4 @@
-"""What a worker must not lose: the task that it acked, and updates without a receipt.
+"""Files that a worker must not lose: the task that it acked, and updates without a receipt.
 
     STATE/<run id>/slots/0/pid             the process that holds the slot
     STATE/<run id>/slots/0/task            the task being trained
@@ -6,14 +6,17 @@
     STATE/<run id>/clients/<client>/       private state of a client, under a file lock
         residual.safetensors               what its last update left to be sent (error feedback)
         residual.<slot>.<task>.<attempt>   the same of an update that may not be spooled yet
-        reference.<digest>.safetensors     what a version says of its preference pairs
+        reference.<digest>.safetensors     log-probabilities of its preference pairs
 
 A slot belongs to one process at a time. A restarted worker takes the first free one, and with it
 the work that its predecessor left there.
 
-A residual counts from the moment when its update appears in the slot. It moves up right after that,
-at the latest before the update leaves the slot; so one that waits without its update belongs to an
-update that never was, and the next user of the client's state removes it.
+A residual counts from the moment when its update appears in the slot. It is renamed to
+`residual.safetensors` right after that, at the latest before the update leaves the slot. One that
+waits without its update therefore belongs to an update that never was; the next worker that trains
+the client removes it.
+
+On an update's way after `worker/error_feedback.py`; next comes `worker/publisher.py`.
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ RESIDUAL = "residual.safetensors"
 
 @dataclass(frozen=True)
 class PendingUpdate:
-    """An update on the disk that waits for its receipt."""
+    """Update on the disk that waits for its receipt."""
 
     task_id: str
     attempt: int
@@ -46,12 +49,12 @@ class PendingUpdate:
 
     @property
     def update_id(self) -> str:
-        """The name under which its chunks travel."""
+        """Name under which the chunks of the update travel."""
         return f"{self.task_id}.{self.attempt}"
 
 
 class Slot:
-    """One worker process's place in the state directory."""
+    """Place of one worker process in the state directory; `claim_slot` returns one."""
 
     def __init__(self, path: Path, number: int, lock: FileLock) -> None:
         self.number = number
@@ -61,15 +64,13 @@ class Slot:
         self._pid = path / "pid"
         self._task = path / "task"
         self._updates = path / "updates"
-        self._updates.mkdir(parents=True, exist_ok=True)
-        self._pid.write_text(str(os.getpid()))
 
     def put_task(self, task: TrainTask) -> None:
         """Keep a task; once this returns it may be acked."""
         write_durable(self._task, pack(task))
 
     def task(self) -> TrainTask | None:
-        """The task that was taken and not finished, if any."""
+        """Return the task that was taken and not finished, if any."""
         try:
             return unpack(TrainTask, self._task.read_bytes())[0]
         except FileNotFoundError:
@@ -79,18 +80,19 @@ class Slot:
             return None
 
     def drop_task(self) -> None:
-        """The task is finished, refused or no longer wanted."""
+        """Remove the task, which is finished, refused or no longer wanted."""
         self._task.unlink(missing_ok=True)
 
     def put_update(self, update: Update, data: bytes) -> PendingUpdate:
         """Keep an update until its receipt comes; from now on its residual is the client's."""
-        pending = self._pending(update.task_id, update.attempt)
-        write_durable(pending.path, pack(update, data))
-        self._follow(pending)
+        path = self._updates / f"{update.task_id}.{update.attempt}"
+        pending = PendingUpdate(update.task_id, update.attempt, path)
+        write_durable(path, pack(update, data))
+        self._promote_residual(pending)
         return pending
 
-    def pending(self) -> list[PendingUpdate]:
-        """Updates without a receipt, oldest name first."""
+    def pending_updates(self) -> list[PendingUpdate]:
+        """Return the updates without a receipt, sorted by name."""
         found = []
         for path in sorted(self._updates.iterdir()):
             task_id, _, attempt = path.name.rpartition(".")
@@ -99,55 +101,59 @@ class Slot:
         return found
 
     def is_spooled(self, update_id: str) -> bool:
-        """Whether an update is on the disk, of any slot of this run."""
+        """Return whether an update is on the disk, in any slot of this run."""
         return any(self._slots.glob(f"*/updates/{update_id}"))
 
     def drop_update(self, pending: PendingUpdate) -> None:
-        """Its receipt has come."""
-        self._follow(pending)
+        """Remove an update whose receipt has come."""
+        self._promote_residual(pending)
         pending.path.unlink(missing_ok=True)
 
-    def private(self, client_id: str) -> Path:
-        """The client's private directory, which may not exist yet."""
+    def client_dir(self, client_id: str) -> Path:
+        """Return the client's private directory, which may not exist yet."""
         return self._clients / client_id
 
     def residual(self, task: TrainTask) -> Residual:
-        """The client's residual, as its spooled updates left it; the client's lock is held."""
-        directory = self.private(task.client_id)
+        """Return the client's residual as its spooled updates left it; needs the client's lock."""
+        directory = self.client_dir(task.client_id)
         directory.mkdir(parents=True, exist_ok=True)
         for waiting in directory.glob("residual.[0-9]*"):
             _, slot, update_id = waiting.name.split(".", 2)
             if (self._slots / slot / "updates" / update_id).exists():
-                _move_up(waiting)
+                _promote(waiting)
             else:
                 waiting.unlink(missing_ok=True)
         own = f"residual.{self.number}.{task.task_id}.{task.attempt}"
         return Residual(directory / RESIDUAL, directory / own, task.phase)
+
+    def hold(self) -> None:
+        """Make the slot's folder usable, and name this process as its holder."""
+        self._updates.mkdir(parents=True, exist_ok=True)
+        self._pid.write_text(str(os.getpid()))
 
     def release(self) -> None:
         """Leave the slot to another process."""
         self._pid.unlink(missing_ok=True)
         self._lock.release()
 
-    def _follow(self, pending: PendingUpdate) -> None:
+    def _promote_residual(self, pending: PendingUpdate) -> None:
         for waiting in self._clients.glob(f"*/residual.{self.number}.{pending.update_id}"):
-            _move_up(waiting)
-
-    def _pending(self, task_id: str, attempt: int) -> PendingUpdate:
-        return PendingUpdate(task_id, attempt, self._updates / f"{task_id}.{attempt}")
+            _promote(waiting)
 
 
 def claim_slot(state: Path, run: str) -> Slot:
-    """The first slot that no other process holds.
+    """Claim the first slot that no other process holds.
 
     Raises:
-        RunError: The state directory cannot be written.
+        RunError: The state directory cannot be written, or has no free slot.
     """
     slots = state / run / "slots"
     try:
         slots.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"{slots}: {error.strerror}", "set --state to a writable place") from None
+        raise RunError(
+            f"{slots}: {error.strerror}", "name a writable directory with --state"
+        ) from None
     for number in range(MAX_SLOTS):
         path = slots / str(number)
         path.mkdir(exist_ok=True)
@@ -157,25 +163,27 @@ def claim_slot(state: Path, run: str) -> Slot:
             lock.acquire()
         except Timeout:
             continue
-        return Slot(path, number, lock)
+        slot = Slot(path, number, lock)
+        slot.hold()
+        return slot
     raise RunError(f"{slots} has no free slot", "stop some of the workers")
 
 
 def count_workers(state: Path) -> int:
-    """Processes that train on this machine: those alive that hold slots here, of any run.
+    """Count the live processes that hold slots in this state directory, of any run.
 
-    Their locks are left alone. A killed worker's id counts only if it was given to another process,
-    and then until the slot is taken again: that costs threads, not work.
+    Their locks are not touched. The id of a killed worker counts only if it was given to another
+    process, and only until the slot is taken again: that costs threads, not work.
     """
-    found = {_alive(path) for path in state.glob("*/slots/*/pid")}
+    found = {_live_process(path) for path in state.glob("*/slots/*/pid")}
     return len(found - {None})
 
 
-def _alive(path: Path) -> int | None:
-    """The process of a pid file, while it lives."""
+def _live_process(path: Path) -> int | None:
+    """Return the process id in a pid file if that process lives."""
     try:
         pid = int(path.read_text())
-        os.kill(pid, 0)  # signal 0 only asks
+        os.kill(pid, 0)  # signal 0 only checks
     except (FileNotFoundError, ValueError, ProcessLookupError):
         return None
     except PermissionError:  # another user's
@@ -183,16 +191,17 @@ def _alive(path: Path) -> int | None:
     return pid
 
 
-def _move_up(waiting: Path) -> None:
+def _promote(waiting: Path) -> None:
+    """Make a waiting residual the client's current one."""
     with contextlib.suppress(FileNotFoundError):  # the trainer and the publisher both do this
         waiting.replace(waiting.with_name(RESIDUAL))
         sync_path(waiting.parent)
 
 
 def client_lock(state: Path, run: str, client_id: str, timeout_s: float) -> FileLock:
-    """The lock that guards a client's private state on this machine.
+    """Return the lock that guards a client's private state on this machine.
 
-    Entering it raises `filelock.Timeout` if another process keeps it for so long.
+    Entering it raises `filelock.Timeout` if another process holds it for so long.
     """
     directory = state / run / "clients" / client_id
     directory.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""From a task and the adapter of its base version to a delta with statistics.
+"""Trainer: turns a task and the adapter of its base version into a delta with statistics.
 
-The base model stays loaded between tasks; a task only writes the adapter's tensors into it. After
-`worker/service.py` on an update's way, before `common/protocol/codec.py`.
+The base model stays loaded between tasks; a task only writes the adapter's tensors into it. On an
+update's way after `worker/models/source.py`; next comes `worker/error_feedback.py`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MIN_LOSS = 1e-9  # in nats; the scores of `contribution` divide by it
 
 @dataclass(frozen=True)
 class TrainedTask:
-    """What a task produced: Δ = θ_local − θ_base, and what is told about it."""
+    """Result of a task: Δ = θ_local − θ_base, and the statistics that travel with it."""
 
     delta: Tensors
     stats: ContributionStats
@@ -44,9 +44,9 @@ class IncrementalStart:
     """What a client has learned from its users since its last update.
 
     Attributes:
-        unsent: What its own model has on top of the base version; None where that is nothing.
-        samples: Items behind it.
-        learned: Rows of the task's kind that are the client's from now on.
+        unsent: Difference of the client's own model from the base version; None if there is none.
+        samples: Number of items that were learned.
+        learned: Rows of the task's kind that belong to the client from now on.
     """
 
     unsent: Tensors | None = None
@@ -73,17 +73,18 @@ class Trainer:
         on_step: Callable[[StepReport], bool],
         start: IncrementalStart = NO_START,
     ) -> TrainedTask | None:
-        """Train a task; None if `on_step` abandoned it.
+        """Train a task; return None if `on_step` abandoned it.
 
-        What a client has learned meanwhile is where its training begins, so that it is a part of
-        the delta; the loss before is measured without it, as of every client.
+        Training begins with what the client has learned from its users meanwhile, which therefore
+        becomes a part of the delta. The loss before is measured without it, as for every client.
 
         Args:
-            task: What to train.
+            task: The task to train.
             base: Directory of the base model that the task names.
             adapter: θ of the task's base version.
-            references: What the pairs of a `dpo` task are compared with; the client's lock is held.
-            on_step: Called after each step; False abandons.
+            references: Reference log-probabilities for the pairs of a `dpo` task; the client's lock
+                is held.
+            on_step: Called after each step; False abandons the task.
             start: What the client has learned from its users.
 
         Raises:
@@ -92,15 +93,15 @@ class Trainer:
         """
         loaded = self._models.load(task.objective, base, task.base.digest, task.lora, task.labels)
         objective = registry.make_objective(task.objective, task.dpo, task.labels)
-        shard = self._data.shard(task, objective, loaded.tokenizer)
+        shard = self._data.load_for_task(task, objective, loaded.tokenizer)
         if start.learned:
             length = task.training.max_length
             more = objective.encode(loaded.tokenizer, start.learned, length).examples
             shard = replace(shard, train=[*shard.train, *more])
         if task.reference is not None:
-            shard = self._compared(loaded.model, shard, task.reference.sha256, references)
+            shard = self._with_references(loaded.model, shard, task.reference.sha256, references)
         if task.objective == "classification":
-            shard = _adjusted(shard, task)
+            shard = _with_logit_adjustment(shard, task)
         lora.write_adapter(loaded.model, adapter)
         autocast = self._compute.autocast
         before = objective.measure(loaded.model, shard.holdout, autocast=autocast)
@@ -125,9 +126,9 @@ class Trainer:
             num_samples=len(shard.train),
             num_tokens=result.tokens,
             steps=result.steps,
-            avg_loss=_told(result.avg_loss),
-            loss_before=_told(before.loss),
-            loss_after=_told(after.loss),
+            avg_loss=_reported_loss(result.avg_loss),
+            loss_before=_reported_loss(before.loss),
+            loss_after=_reported_loss(after.loss),
             train_seconds=result.seconds,
             delta_norm=l2_norm(delta),
             accuracy_before=before.accuracy,
@@ -136,23 +137,23 @@ class Trainer:
         )
         return TrainedTask(delta, stats)
 
-    def _compared(
+    def _with_references(
         self, model: AdaptedModel, shard: TokenisedShard, version: str, references: References
     ) -> TokenisedShard:
-        """The shard with what the reference version says of each pair."""
+        """Return the shard with the reference log-probabilities of each pair."""
 
-        def known(pairs: Sequence[dpo.TokenisedPair]) -> tuple[dpo.TokenisedPair, ...]:
+        def with_references(pairs: Sequence[dpo.TokenisedPair]) -> tuple[dpo.TokenisedPair, ...]:
             def compute(reference: Tensors) -> list[tuple[float, float]]:
                 lora.write_adapter(model, reference)
                 return dpo.log_probabilities(model, pairs, autocast=self._compute.autocast)
 
-            return dpo.with_reference(pairs, references.of(version, pairs, compute))
+            return dpo.with_reference(pairs, references.log_probabilities(version, pairs, compute))
 
-        return TokenisedShard(known(shard.train), known(shard.holdout))
+        return TokenisedShard(with_references(shard.train), with_references(shard.holdout))
 
 
-def _adjusted(shard: TokenisedShard, task: TrainTask) -> TokenisedShard:
-    """The shard with the client's class frequencies explained in what it learns from."""
+def _with_logit_adjustment(shard: TokenisedShard, task: TrainTask) -> TokenisedShard:
+    """Return the shard with logit adjustment for the client's class frequencies."""
     strength = task.training.logit_adjustment
     return replace(
         shard, train=classification.with_logit_adjustment(shard.train, len(task.labels), strength)
@@ -160,15 +161,17 @@ def _adjusted(shard: TokenisedShard, task: TrainTask) -> TokenisedShard:
 
 
 def l2_norm(tensors: Tensors) -> float:
-    """L2 norm over all tensors."""
+    """Return the L2 norm over all tensors."""
     return math.sqrt(sum(float(np.square(t, dtype=np.float64).sum()) for t in tensors.values()))
 
 
-def _told(loss: float) -> float:
-    """A loss as the record has it: a pair that is learned to perfection has none left.
+def _reported_loss(loss: float) -> float:
+    """Return a loss within the limits of the record.
+
+    A pair that is learned to perfection has a loss of 0, which the record does not allow.
 
     Raises:
-        ModelError: It is more than a record holds.
+        ModelError: The loss is larger than a record holds.
     """
     if loss > MAX_LOSS:
         raise ModelError(

@@ -1,1 +1,1 @@
-"""TODO: broker/embedded."""
+"""The broker within one process."""

@@ -1,10 +1,10 @@
-"""The broker inside one process: `fccl demo`, simulations and tests need nothing installed.
+"""The broker within one process: `fccl demo`, simulations and tests need nothing installed.
 
 It keeps the promises of RabbitMQ that the rest of the code relies on: messages are stored as
-bytes and read anew at each delivery, an unanswered message goes back to its place when its
-consumer closes, a full queue refuses, every message is stamped with its sender. What passes a
-test here means something over the wire. Nothing survives the process. The queues themselves are
-in `broker.embedded.server`.
+bytes and parsed again at each delivery, an unanswered message returns to its place when its
+consumer closes, a full queue refuses, and every message carries its sender. So a test that passes
+here says something about RabbitMQ. Nothing survives the process. The queues themselves are in
+`broker.embedded.server`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = ["EmbeddedBroker", "EmbeddedServer"]
 
 
 class EmbeddedConsumer:
-    """Receives from several queues, at most `prefetch` unanswered messages from each."""
+    """A consumer of several queues, with at most `prefetch` unanswered messages of each."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class EmbeddedConsumer:
 
     @property
     def queues(self) -> frozenset[str]:
-        """The queues from which it still receives."""
+        """Names of the queues from which it still receives."""
         return frozenset(self._waiting_queues)
 
     @property
@@ -64,7 +64,6 @@ class EmbeddedConsumer:
         return self._closed
 
     def receive(self, timeout: float) -> Delivery | None:
-        """See `Consumer.receive`."""
         with self._server.changed:
             self._server.changed.wait_for(lambda: self._closed or self._next_queue(), timeout)
             if self._closed:
@@ -82,7 +81,7 @@ class EmbeddedConsumer:
         return None
 
     def _deliver(self, name: str) -> Delivery:
-        # To the end of the line, so that a busy site does not starve the others.
+        # The queue moves to the end, so that a busy site does not starve the others.
         self._waiting_queues.remove(name)
         self._waiting_queues.append(name)
         queue = self._server.queues[name]
@@ -92,30 +91,26 @@ class EmbeddedConsumer:
         return Delivery(stored.message(), name, stored.redelivered, Tag(0, number))
 
     def ack(self, delivery: Delivery) -> None:
-        """See `Consumer.ack`."""
         with self._server.changed:
             self._unanswered.pop(delivery.tag.number, None)
-            # Room under the prefetch bound for another thread that receives here.
+            # There is room below the prefetch limit, for which another thread may be waiting.
             self._server.changed.notify_all()
 
     def reject(self, delivery: Delivery, reason: str) -> None:
-        """See `Consumer.reject`."""
         self._server.publish(self._dead_queue, dead_letter(delivery, reason), self._user)
         self.ack(delivery)
 
     def requeue(self, delivery: Delivery) -> None:
-        """See `Consumer.requeue`."""
         with self._server.changed:
             self._give_back(delivery.tag.number)
             self._server.changed.notify_all()
 
     def cancel(self) -> None:
-        """Receive no more; what was delivered may still be answered."""
+        """Stop receiving; deliveries may still be answered."""
         with self._server.changed:
             self._waiting_queues.clear()
 
     def close(self) -> None:
-        """See `Consumer.close`."""
         with self._server.changed:
             for number in list(self._unanswered):
                 self._give_back(number)
@@ -135,8 +130,8 @@ class EmbeddedBroker:
     """One user's connection to an `EmbeddedServer`; implements `broker.protocol.Broker`.
 
     Args:
-        server: The queues to share; its own when left out.
-        user: Whom its messages are stamped with.
+        server: The queues to share with other brokers; None for queues of its own.
+        user: Sender of its messages.
     """
 
     def __init__(self, server: EmbeddedServer | None = None, user: str = LOCAL_SITE) -> None:
@@ -146,7 +141,6 @@ class EmbeddedBroker:
         self._closed = False
 
     def declare(self, topology: Topology) -> None:
-        """See `Broker.declare`."""
         limits = {topology.update_queue(site): topology.update_bytes for site in topology.sites}
         with self._open() as queues:
             for name in topology.queues:
@@ -160,18 +154,15 @@ class EmbeddedBroker:
 
     @property
     def connections(self) -> int:
-        """See `Broker.connections`."""
         return 1
 
     def repair(self, topology: Topology) -> tuple[str, ...]:
-        """See `Broker.repair`."""
         with self._open() as queues:
             missing = tuple(f"queue {name}" for name in topology.queues if name not in queues)
         self.declare(topology)
         return missing
 
     def delete(self, topology: Topology) -> None:
-        """See `Broker.delete`."""
         with self._open() as queues:
             for name in topology.queues:
                 if name in queues and not (name == topology.dead_queue and queues[name].ready):
@@ -205,7 +196,6 @@ class EmbeddedBroker:
         )
 
     def depths(self, topology: Topology) -> Mapping[str, QueueDepth]:
-        """See `Broker.depths`."""
         with self._open() as queues:
             return {
                 name: QueueDepth(
@@ -217,7 +207,6 @@ class EmbeddedBroker:
             }
 
     def close(self) -> None:
-        """See `Broker.close`."""
         with self._server.changed:
             self._closed = True
             for consumer in self._consumers:
@@ -227,14 +216,14 @@ class EmbeddedBroker:
     def _consume(self, queues: list[str], prefetch: int, dead_queue: str) -> EmbeddedConsumer:
         with self._open():
             consumer = EmbeddedConsumer(self._server, queues, prefetch, dead_queue, self._user)
-            # Those closed by their owner would otherwise pile up, one for each task.
+            # Drop those that their owner has closed: they would pile up, one for each task.
             self._consumers = [each for each in self._consumers if not each.is_closed]
             self._consumers.append(consumer)
             return consumer
 
     @contextmanager
     def _open(self) -> Iterator[dict[str, StoredQueue]]:
-        """Hold the server's lock, with its queues, while this broker is open."""
+        """Hold the server's lock and yield its queues, unless this broker is closed."""
         with self._server.changed:
             if self._closed:
                 raise BrokerClosed()

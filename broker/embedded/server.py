@@ -1,4 +1,4 @@
-"""The queues of the embedded broker: what several `broker.embedded.broker.EmbeddedBroker`s share."""
+"""The queues that several `broker.embedded.broker.EmbeddedBroker`s share."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from broker.protocol import Message, QueueFull, QueueMissing, check_publishable
 
 
 class Receiver(Protocol):
-    """A consumer, as far as the depth figures must know it."""
+    """What the queue depths must know of a consumer."""
 
     @property
     def queues(self) -> frozenset[str]:
-        """The queues from which it receives."""
+        """Names of the queues from which it receives."""
 
 
 @dataclass(order=True)
 class StoredMessage:
-    """A message as bytes; ordered by arrival, so that a returned one finds its old place."""
+    """A message as bytes, ordered by arrival, so that a returned one gets its old place back."""
 
     number: int
     properties: bytes = field(compare=False)
@@ -30,26 +30,30 @@ class StoredMessage:
     redelivered: bool = field(default=False, compare=False)
 
     def message(self) -> Message:
-        """Read anew from the stored bytes."""
+        """Parse the stored bytes."""
         headers, user_id, message_id = json.loads(self.properties)
         return Message(self.body, headers, user_id, message_id)
 
 
 @dataclass
 class StoredQueue:
-    """Ready messages (a heap by arrival) and the limit of their bytes, 0 for none."""
+    """Ready messages, a heap by arrival.
+
+    Attributes:
+        limit: Limit of their bytes; 0 for none.
+    """
 
     limit: int
     ready: list[StoredMessage] = field(default_factory=list)
     ready_bytes: int = 0
 
     def push(self, stored: StoredMessage) -> None:
-        """Put a message at its place by arrival."""
+        """Insert a message at its place by arrival."""
         heapq.heappush(self.ready, stored)
         self.ready_bytes += len(stored.body)
 
     def pop(self) -> StoredMessage:
-        """Take the oldest message."""
+        """Remove and return the oldest message."""
         stored = heapq.heappop(self.ready)
         self.ready_bytes -= len(stored.body)
         return stored
@@ -58,7 +62,8 @@ class StoredQueue:
 class EmbeddedServer:
     """The queues that several `EmbeddedBroker`s of one process share.
 
-    `changed` guards everything inside and is notified whenever a waiting consumer might go on.
+    Attributes:
+        changed: Guards everything inside; notified whenever a waiting consumer may continue.
     """
 
     def __init__(self) -> None:
@@ -68,11 +73,11 @@ class EmbeddedServer:
         self.numbers = itertools.count(1)
 
     def publish(self, queue_name: str, message: Message, user: str) -> None:
-        """Store a message under its sender's name.
+        """Store a message with its sender's name.
 
         Raises:
-            BrokerError: It is too large or names another sender.
-            QueueFull: Its bytes would pass the queue's limit.
+            BrokerError: The message is too large or names another sender.
+            QueueFull: The queue is at its limit of bytes.
             QueueMissing: There is no such queue.
         """
         check_publishable(message, user)
@@ -80,8 +85,10 @@ class EmbeddedServer:
         with self.changed:
             queue = self.queues.get(queue_name)
             if queue is None:
-                raise QueueMissing(f"no queue {queue_name}", "start the coordinator of this run")
+                raise QueueMissing(
+                    f"queue {queue_name} does not exist", "start the coordinator of this run"
+                )
             if queue.limit and queue.ready_bytes + len(message.body) > queue.limit:
-                raise QueueFull(f"queue {queue_name} holds its limit of {queue.limit} bytes")
+                raise QueueFull(f"queue {queue_name} is at its limit of {queue.limit} bytes")
             queue.push(StoredMessage(next(self.numbers), properties, bytes(message.body)))
             self.changed.notify_all()

@@ -1,1 +1,1 @@
-"""TODO: broker/rabbit."""
+"""The broker over RabbitMQ."""

@@ -111,16 +111,13 @@ class RabbitBroker:
             raise
 
     def declare(self, topology: Topology) -> None:
-        """See `Broker.declare`."""
         self._control(lambda connection: queues.declare(connection, topology))
 
     @property
     def connections(self) -> int:
-        """See `Broker.connections`."""
         return self._publishing.connections + self._consuming.connections
 
     def repair(self, topology: Topology) -> tuple[str, ...]:
-        """See `Broker.repair`."""
         missing = self._control(lambda connection: queues.missing_queues(connection, topology))
         exchanges = self._control(lambda connection: queues.missing_exchanges(connection, topology))
         whole = [
@@ -138,11 +135,9 @@ class RabbitBroker:
         )
 
     def delete(self, topology: Topology) -> None:
-        """See `Broker.delete`."""
         self._control(lambda connection: queues.delete(connection, topology))
 
     def depths(self, topology: Topology) -> Mapping[str, QueueDepth]:
-        """See `Broker.depths`."""
         return self._control(lambda connection: queues.depths(connection, topology))
 
     def publish_task(self, topology: Topology, site: Site, message: Message) -> None:
@@ -177,7 +172,6 @@ class RabbitBroker:
         )
 
     def close(self) -> None:
-        """See `Broker.close`."""
         with self._lock:
             self._closed = True
             consumers = list(self._consumers)

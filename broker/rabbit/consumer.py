@@ -38,19 +38,16 @@ class RabbitConsumer:
         self._on_close = on_close
 
     def receive(self, timeout: float) -> Delivery | None:
-        """See `Consumer.receive`."""
         return self._subscription.receive(timeout)
 
     def ack(self, delivery: Delivery) -> None:
-        """See `Consumer.ack`; does not wait for the broker."""
+        """Answer without waiting for the broker; see `Consumer.ack`."""
         self._answer(delivery, "ack")
 
     def requeue(self, delivery: Delivery) -> None:
-        """See `Consumer.requeue`."""
         self._answer(delivery, "requeue")
 
     def reject(self, delivery: Delivery, reason: str) -> None:
-        """See `Consumer.reject`."""
         # Dead letter first: a crash in between leaves the message twice rather than nowhere.
         self._publish_dead(dead_letter(delivery, reason))
         self._answer(delivery, "ack")
@@ -60,7 +57,6 @@ class RabbitConsumer:
         self._connection.call_if_connected(lambda _: self._subscription.cancel())
 
     def close(self) -> None:
-        """See `Consumer.close`."""
         self._connection.remove(self._subscription)
         self._on_close(self)
 

@@ -1,8 +1,8 @@
-"""RabbitMQ's management API: the users of invited sites, and nothing else.
+"""RabbitMQ's management API, used for the users of invited sites only.
 
-A site's user may read its own task queue and write its own update exchange, in the runs of one
-name; it may declare, bind and read nothing. The queue's byte limit is its quota
-(`broker/protocol.py`), and the number of its connections is limited here.
+A site's user may read its own task queue and write to its own update exchange, in the runs of one
+name; it may not declare or bind anything, nor read anything else. The byte limit of its queue is
+its quota (`broker/protocol.py`), and the number of its connections is limited here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PORT, TLS_PORT = 15672, 15671
 
 @dataclass(frozen=True)
 class Permission:
-    """Regular expressions of what a user may configure, write and read."""
+    """Regular expressions for the resources that a user may configure, write and read."""
 
     configure: str
     write: str
@@ -43,18 +43,18 @@ class Account:
 
 
 def permission(name: str, site: str) -> Permission:
-    """What a site's user needs, in all runs of a name; see `broker.protocol.Topology`."""
+    """Return what a site's user may do in all runs of a name (`broker.protocol.Topology`)."""
     runs, own = runs_regex(name), re.escape(site)
     return Permission("^$", rf"^fccl\.{runs}\.updates\.{own}$", rf"^fccl\.{runs}\.tasks\.{own}$")
 
 
 class ManagementApi:
-    """The API, as the user of the broker's URL.
+    """A client of the management API, as the user of the broker's URL.
 
     Args:
-        broker_url: Of AMQP, with user and password.
-        url: Of the API; None: port 15672 of the broker's host (15671 with TLS).
-        ca: Certificates (PEM file) that may vouch for an https:// API.
+        broker_url: amqp:// or amqps:// URL with user and password.
+        url: URL of the API; None for port 15672 of the broker's host (15671 with TLS).
+        ca: File of certificates (PEM) to verify an https:// API with.
     """
 
     def __init__(self, broker_url: str, url: str | None = None, ca: str | None = None) -> None:
@@ -71,11 +71,11 @@ class ManagementApi:
             auth=(unquote(parts.username or "guest"), unquote(parts.password or "guest")),
             timeout=TIMEOUT_S,
             verify=verify,
-            trust_env=False,  # the API is ours: no proxy stands between
+            trust_env=False,  # the API is in our own network: no proxy
         )
 
     def version(self) -> str:
-        """Of RabbitMQ.
+        """Return the version of RabbitMQ.
 
         Raises:
             BrokerError: The API does not answer, or refuses this user.
@@ -83,7 +83,7 @@ class ManagementApi:
         return str(self._call("GET", "overview").get("rabbitmq_version", "?"))
 
     def users(self) -> set[str]:
-        """The names of all users; only an administrator may ask."""
+        """Return the names of all users; only an administrator may ask."""
         return {str(user["name"]) for user in self._call("GET", "users")}
 
     def accounts(self) -> dict[str, Account]:
@@ -100,12 +100,11 @@ class ManagementApi:
         }
 
     def put_user(self, user: str, password_hash: str, allowed: Permission) -> None:
-        """Make a user, or replace its password and what it may do.
+        """Create a user, or replace its password and permission.
 
         Args:
-            user: Its name.
-            password_hash: See `common.protocol.invitation.broker_hash`.
-            allowed: On the broker's virtual host.
+            password_hash: From `common.protocol.invitation.broker_hash`.
+            allowed: Permission on the broker's virtual host.
         """
         name, vhost = quote(user, safe=""), quote(self._vhost, safe="")
         algorithm = "rabbit_password_hashing_sha256"
@@ -117,15 +116,15 @@ class ManagementApi:
             self._call("PUT", f"user-limits/{name}/{limit}", {"value": value})
 
     def delete_user(self, user: str) -> None:
-        """Remove a user; one that is not there is no error. RabbitMQ ends its connections."""
+        """Delete a user, if it exists. RabbitMQ closes its connections."""
         self._call("DELETE", f"users/{quote(user, safe='')}", missing_ok=True)
 
     def disconnect(self, user: str) -> None:
-        """End a user's connections."""
+        """Close a user's connections."""
         self._call("DELETE", f"connections/username/{quote(user, safe='')}", missing_ok=True)
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the HTTP connection."""
         self._http.close()
 
     def _call(self, method: str, path: str, fields: Any = None, *, missing_ok: bool = False) -> Any:
@@ -139,7 +138,7 @@ class ManagementApi:
         if answer.status_code in {401, 403}:
             raise BrokerError(
                 f"RabbitMQ's management API at {self.url} refuses the user of broker.url",
-                "give it the tag `administrator`",
+                "give that user the tag `administrator`",
             )
         if answer.status_code == 404 and missing_ok:
             return None

@@ -1,4 +1,4 @@
-"""How pika is set up here: where to connect, how patiently, and what it must survive."""
+"""Settings of pika: address, time limits, and tolerance of hostile headers."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from common.tls import verification
 HEARTBEAT_SECONDS = 20
 CONNECT_SECONDS = 5.0
 BLOCKED_SECONDS = 30.0
-"""How long a broker in alarm may hold up a publish before we connect anew."""
+"""How long a broker in alarm may block a publish before the connection is made again."""
 
 
 class _SafeProperties(pika.BasicProperties):  # type: ignore[misc]  # pika is untyped
-    """Message properties whose headers may be nonsense.
+    """Message properties whose headers may be malformed.
 
-    pika raises from inside its reading loop on, say, a timestamp header of the year 10^9. The
-    message would kill this connection, be redelivered, and kill the next. What cannot be read is
-    left out; without the sender's `user_id`, which stands after the headers, it is refused later.
+    pika raises from within its reading loop on, for example, a timestamp header of the year 10^9.
+    The message would kill this connection, be redelivered, and kill the next. Headers that cannot
+    be read are left out; the message is then refused later, because the sender's `user_id`, which
+    comes after the headers, is missing.
     """
 
     def decode(self, encoded: bytes, offset: int = 0) -> pika.BasicProperties:
-        """Read what can be read."""
+        """Decode as much as possible."""
         try:
             super().decode(encoded, offset)
         except Exception:
@@ -35,15 +36,15 @@ class _SafeProperties(pika.BasicProperties):  # type: ignore[misc]  # pika is un
 
 
 def make_parameters(url: str, ca: str | None = None) -> pika.ConnectionParameters:
-    """Connection settings from an amqp:// or amqps:// URL.
+    """Return connection settings for an amqp:// or amqps:// URL.
 
     Args:
-        url: Where, and as whom.
-        ca: Certificates (PEM) that may vouch for an amqps:// server; the system's without.
+        url: Address, with user and password.
+        ca: File of certificates (PEM) to verify an amqps:// server with; None uses the system's.
 
     Raises:
-        BrokerError: The URL cannot be read; the message does not repeat it, it has a password.
-            Or there are no certificates in `ca`.
+        BrokerError: There are no certificates in `ca`, or the URL cannot be read. The message does
+            not repeat the URL, which has a password.
     """
     try:
         if not url.startswith(("amqp://", "amqps://")):
@@ -51,7 +52,7 @@ def make_parameters(url: str, ca: str | None = None) -> pika.ConnectionParameter
         parameters = pika.URLParameters(url)
     except Exception:
         raise BrokerError(
-            "the broker URL cannot be read", "write amqp://user:password@host:port/vhost"
+            "broker.url cannot be read", "write amqp://user:password@host:port/vhost"
         ) from None
     if url.startswith("amqps://"):
         parameters.ssl_options = pika.SSLOptions(verifying_context(ca), parameters.host)
@@ -63,7 +64,7 @@ def make_parameters(url: str, ca: str | None = None) -> pika.ConnectionParameter
 
 
 def verifying_context(ca: str | None) -> ssl.SSLContext:
-    """What verifies a server: these certificates (PEM file), or the system's.
+    """Return a context that verifies a server by a file of certificates, or by the system's.
 
     Raises:
         BrokerError: No certificates can be read from the file.
@@ -75,10 +76,10 @@ def verifying_context(ca: str | None) -> ssl.SSLContext:
 
 
 def prepare_pika() -> None:
-    """Make pika read hostile headers, and keep its stack traces off the user's terminal.
+    """Make pika tolerate hostile headers, and keep its stack traces off the user's terminal.
 
-    A lost connection is a state that is reported and repaired, no error to print. Whoever has
-    set the level of the "pika" logger keeps it.
+    A lost connection is reported as a status and repaired; it is not an error to print. A level
+    that the "pika" logger already has is kept.
     """
     spec.props[spec.BasicProperties.INDEX] = _SafeProperties
     logger = logging.getLogger("pika")

@@ -1,7 +1,7 @@
-"""A look at RabbitMQ from outside: does it take this login, which version is it, what may we do?
+"""A probe of RabbitMQ: whether it accepts a login, its version, and the user's permissions.
 
-Nothing is written to the server. `fccl services` waits with this until its RabbitMQ is ready, and
-`fccl doctor` reports it.
+Nothing is written to the server. `fccl services` uses it to wait until its RabbitMQ is ready, and
+`fccl doctor` reports its result.
 """
 
 from __future__ import annotations
@@ -24,14 +24,12 @@ _NOT_ALLOWED, _NOT_FOUND = 403, 404
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What a login shows.
+    """What a login finds out.
 
     Attributes:
-        product: `RabbitMQ`, most likely.
-        version: Of the server.
-        user: Who we are there.
-        may_declare: Whether this user may make queues of that prefix; None where nobody asked.
-        queues: Messages that wait, by queue, for those that are there.
+        product: The server's product name, normally `RabbitMQ`.
+        may_declare: Whether this user may declare queues of the prefix; None without a prefix.
+        queues: Number of ready messages by queue, for the queues that exist.
     """
 
     product: str
@@ -48,14 +46,14 @@ def probe(
     prefix: str = "",
     queues: Iterable[str] = (),
 ) -> ProbeResult:
-    """Log in, look, and leave.
+    """Log in, look, and log out.
 
     Args:
         url: amqp:// or amqps://, with user and password.
-        ca: Certificates (PEM) that may vouch for an amqps:// server; the system's without.
-        timeout_s: For each step.
-        prefix: Of the queues that the user wants to make; empty: do not ask.
-        queues: Queues to look for.
+        ca: File of certificates (PEM) to verify an amqps:// server with; None uses the system's.
+        timeout_s: Limit of each step.
+        prefix: Prefix of the queues that the user wants to declare; empty to leave that out.
+        queues: Names of queues to look for.
 
     Raises:
         BrokerError: RabbitMQ cannot be reached, or refuses.
@@ -66,7 +64,7 @@ def probe(
     parameters.blocked_connection_timeout = timeout_s
     try:
         connection = BlockingConnection(parameters)
-    except Exception as error:  # pika's, and any that it lets through
+    except Exception as error:  # pika's own, and others that it lets through
         raise connect_error(error, f"{parameters.host}:{parameters.port}") from None
     try:
         product, version = _server(connection)
@@ -84,7 +82,7 @@ def probe(
 
 
 def login_refused(url: str, ca: str | None = None) -> bool:
-    """Whether RabbitMQ refuses the user or password of a URL; False where it is not reached."""
+    """Return whether RabbitMQ refuses the login of a URL; False if it cannot be reached."""
     try:
         probe(url, ca)
     except BrokerLoginError:
@@ -101,11 +99,14 @@ def _server(connection: BlockingConnection) -> tuple[str, str]:
 
 
 def _may_declare(connection: BlockingConnection, prefix: str) -> bool:
-    """Deleting needs the permission of declaring; of a queue that is not there, it does nothing."""
+    """Return whether the user may declare queues of this prefix.
+
+    Deleting needs the same permission, and for a queue that does not exist it does nothing.
+    """
     channel = connection.channel()
     try:
-        nobody = f"{prefix}{secrets.token_hex(16)}"
-        channel.queue_delete(nobody, if_unused=True, if_empty=True)
+        name = f"{prefix}{secrets.token_hex(16)}"
+        channel.queue_delete(name, if_unused=True, if_empty=True)
     except pika_errors.ChannelClosedByBroker as error:
         if error.reply_code == _NOT_ALLOWED:
             return False
@@ -127,5 +128,5 @@ def _waiting(connection: BlockingConnection, queues: Iterable[str]) -> dict[str,
 
 
 def _close(connection: pika.BlockingConnection) -> None:
-    with contextlib.suppress(pika_errors.AMQPError):  # it is closed already
+    with contextlib.suppress(pika_errors.AMQPError):  # already closed
         connection.close()

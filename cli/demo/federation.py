@@ -15,7 +15,8 @@ from broker.protocol import LOCAL
 from cli.console import Output
 from cli.demo.messages import Telling
 from cli.run import session
-from cli.run.worker import host_name
+from cli.run.job import host_name
+from cli.run.local_tasks import LocalTasks
 from cli.signals import handle_signals
 from common.config.config import FederationConfig, IncrementalConfig
 from common.paths import cache_dir
@@ -25,10 +26,9 @@ from common.software import software_version
 from common.store.embedded import EmbeddedStore
 from coordinator.service import RunOutcome, Service
 from coordinator.storage.run import Run
-from evaluation.live_samples import Sampler
 from learning.evaluation.metrics import MAIN_METRIC, METRICS
 from learning.training.device import Compute, detect
-from worker.service import Worker, WorkerSettings
+from worker.factory import Connections, WorkerCallbacks, WorkerSettings, start_worker
 
 AWAKE_S = 0.5
 SUMMED_UP = {**MAIN_METRIC, "sft": METRICS["sft"][1]}  # perplexity is what people have heard of
@@ -37,7 +37,8 @@ SUMMED_UP = {**MAIN_METRIC, "sft": METRICS["sft"][1]}  # perplexity is what peop
 def serve(config: FederationConfig, mode: str, output: Output) -> int:
     """Run the federation; returns the exit code."""
     begun = time.time()
-    run = session.open_run(config, mode, output, forget=lambda old: None)
+    tasks = LocalTasks(output.progress, output.print)
+    run = session.open_run(config, mode, tasks, output, on_set_aside=lambda old: None)
     compute = detect()
     store = EmbeddedStore()
     store.start()
@@ -46,8 +47,8 @@ def serve(config: FederationConfig, mode: str, output: Output) -> int:
     if isinstance(output, Telling):
         output.announced(store.url, run.directory)
     try:
-        outcome = _Federation(run, store, compute, output, config.incremental).serve()
-        path = session.conclude(run, outcome, lambda: compute, output)
+        outcome = _Federation(run, store, compute, tasks, output, config.incremental).serve()
+        path = session.conclude(run, outcome, tasks, output)
         if path is not None:
             _tell(run.directory, path, output)
         output.print(f"took {time.time() - begun:.0f} s")
@@ -100,10 +101,11 @@ class _Federation:
         run: Run,
         store: EmbeddedStore,
         compute: Compute,
+        tasks: LocalTasks,
         output: Output,
         incremental: IncrementalConfig,
     ) -> None:
-        self._incremental = incremental
+        self._incremental, self._tasks = incremental, tasks
         self._run, self._store, self._compute, self._output = run, store, compute, output
         self._server = EmbeddedServer()
         self._stop = threading.Event()
@@ -148,12 +150,12 @@ class _Federation:
             users={LOCAL_SITE: LOCAL_SITE},
             on_event=self._output.print_event,
             volatile=True,
-            samples=Sampler(self._run, time.time),
+            samples=self._tasks.live_samples(self._run),
         )
         return service.serve(self._stop)
 
     def _work(self) -> None:
-        setting = WorkerSettings(
+        settings = WorkerSettings(
             name=self._run.name,
             site=LOCAL,
             data=self._run.directory / "clients",
@@ -161,18 +163,16 @@ class _Federation:
             cache=cache_dir(),
             host=host_name(),
             software=software_version(),
-        )
-        worker = Worker(
-            setting,
-            self._run.run_id,
-            EmbeddedBroker(self._server),
-            (self._store.connect(), self._store.connect()),
-            self._compute,
-            time.time,
-            told=lambda kind, text: None,
-            report=self._output.progress,
+            compute=self._compute,
             incremental=self._incremental,
         )
+        connections = Connections(
+            EmbeddedBroker(self._server), self._store.connect(), self._store.connect()
+        )
+        callbacks = WorkerCallbacks(
+            on_event=lambda kind, text: None, on_progress=self._output.progress
+        )
+        worker = start_worker(settings, self._run.run_id, connections, time.time, callbacks)
         worker.serve(self._over, abandon=self._abandon)
 
 

@@ -97,9 +97,9 @@ def _invited(site: str, name: str, data: Path | None) -> tuple[FederationConfig,
         JoinError: This machine has not joined as that site.
     """
     wanted = join_site.site_request(None, site, name)
-    mine = identity.load(wanted.place)
+    mine = identity.load(wanted.directory)
     assert mine is not None  # `wanted` has found it
-    return identity.worker_config(mine, wanted.place), data or wanted.place / "data"
+    return identity.worker_config(mine, wanted.directory), data or wanted.directory / "data"
 
 
 def _printed(checks: Iterable[Check]) -> list[Check]:

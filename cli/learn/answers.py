@@ -1,6 +1,6 @@
-"""What a model said, for a terminal and for a program. Pure.
+"""Answers of a model to one text, formatted for terminals and programs. Pure.
 
-A model's words are its users': whatever a terminal would obey is taken out here.
+A model's words come from its users, so control characters are removed before a terminal sees them.
 """
 
 from __future__ import annotations
@@ -15,104 +15,105 @@ from common.protocol.versions import CurrentModel
 if TYPE_CHECKING:
     from worker.incremental.serving.predictor import Prediction
 
-SHOWN = 5  # classes in one line
+MAX_CLASSES = 5  # in one line
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What there is to one text.
+    """Answers to one text.
 
     Attributes:
-        asked: The text.
-        model: Which was asked.
-        mine: By the client's model.
-        other: Its second answer, which was drawn; None where none was asked for.
-        common: By the newest global version; None where it was not asked.
+        text: The text.
+        model: Description of the model.
+        client: Answer of the client's model.
+        other: Its second, sampled answer; None if none was asked for.
+        common: Answer of the newest global version; None if it was not asked.
     """
 
-    asked: str
+    text: str
     model: CurrentModel
-    mine: Prediction
+    client: Prediction
     other: Prediction | None = None
     common: Prediction | None = None
 
     @property
     def second(self) -> Prediction | None:
-        """The other answer, if it is another one."""
-        return self.other if self.other and self.other.text != self.mine.text else None
+        """The second answer if it differs from the first."""
+        return self.other if self.other and self.other.text != self.client.text else None
 
 
-def blocks(said: Answers) -> list[str]:
-    """For a terminal: the answer, or several with their titles."""
-    mine, second, common = said.mine, said.second, said.common
-    own = [_block(mine)] if second is None else [f"1: {_block(mine)}", f"2: {_block(second)}"]
+def blocks(answers: Answers) -> list[str]:
+    """Return the answer for a terminal, or several answers with titles."""
+    client, second, common = answers.client, answers.second, answers.common
+    own = [_block(client)] if second is None else [f"1: {_block(client)}", f"2: {_block(second)}"]
     if common is None:
         return own
-    learned = "what was learned here" if mine.local else "nothing learned here"
-    title = f"mine (version {mine.version} and {learned})"
+    learned = "what was learned here" if client.local else "nothing learned here"
+    title = f"mine (version {client.version} and {learned})"
     return [f"{title}: {own[0]}", *own[1:], f"global (version {common.version}): {_block(common)}"]
 
 
-def line(said: Answers) -> str:
-    """For a pipe: one line, with tabs between several answers."""
-    return "\t".join(" ".join(block.split()) for block in blocks(said))
+def line(answers: Answers) -> str:
+    """Return one line for a pipe, with tabs between several answers."""
+    return "\t".join(" ".join(block.split()) for block in blocks(answers))
 
 
-def fields(said: Answers, client: str) -> dict[str, Any]:
-    """For a program."""
+def fields(answers: Answers, client: str) -> dict[str, Any]:
+    """Return the answers as JSON values."""
     found = {
         "client": client,
-        "run": said.model.run,
-        "version": said.mine.version,
-        "local": said.mine.local,
-        "input": said.asked,
-        **_fields(said.mine),
+        "run": answers.model.run,
+        "version": answers.client.version,
+        "local": answers.client.local,
+        "input": answers.text,
+        **_fields(answers.client),
     }
-    if said.other is not None:
-        found["other"] = said.other.text
-    if said.common is not None:
-        found["global"] = {"version": said.common.version, **_fields(said.common)}
+    if answers.other is not None:
+        found["other"] = answers.other.text
+    if answers.common is not None:
+        found["global"] = {"version": answers.common.version, **_fields(answers.common)}
     return found
 
 
 def clean(text: str) -> str:
-    """Text of several lines, without what a terminal would obey."""
+    """Return text of several lines without control characters."""
     return "\n".join(one_line(line) for line in text.splitlines())
 
 
 def numbered(labels: Sequence[str]) -> str:
-    """Classes with the numbers that name them, too."""
+    """Return the classes with the numbers by which they can be chosen."""
     return ", ".join(f"{i} {one_line(label)}" for i, label in enumerate(labels, 1))
 
 
-def chosen(word: str, labels: Sequence[str]) -> str | None:
-    """The class that a word names: by its name, else by its name in other letters, or its number.
+def choose_label(word: str, labels: Sequence[str]) -> str | None:
+    """Return the class that a word names: by name, by name in another case, or by number.
 
-    None where it names none, or not one alone.
+    Returns:
+        None if it names none of the classes, or more than one.
     """
     word = word.strip()
     if word in labels:
         return word
-    alike = [label for label in labels if label.casefold() == word.casefold()]
-    if len(alike) == 1:
-        return alike[0]
+    matches = [label for label in labels if label.casefold() == word.casefold()]
+    if len(matches) == 1:
+        return matches[0]
     if word.isascii() and word.isdigit() and 1 <= int(word) <= len(labels):
         return labels[int(word) - 1]
     return None
 
 
-def _block(reply: Prediction) -> str:
-    if not reply.probabilities:
-        return clean(reply.text) or "(an empty answer)"
-    (label, first), *others = reply.probabilities.items()
-    shown = [f"{one_line(name)} {value:.0%}" for name, value in others[: SHOWN - 1]]
-    if len(others) >= SHOWN:
-        shown.append(f"{len(others) - SHOWN + 1} more")
+def _block(prediction: Prediction) -> str:
+    if not prediction.probabilities:
+        return clean(prediction.text) or "(an empty answer)"
+    (label, first), *others = prediction.probabilities.items()
+    shown = [f"{one_line(name)} {value:.0%}" for name, value in others[: MAX_CLASSES - 1]]
+    if len(others) >= MAX_CLASSES:
+        shown.append(f"{len(others) - MAX_CLASSES + 1} more")
     return f"{one_line(label)} {first:.0%}" + (f" ({', '.join(shown)})" if shown else "")
 
 
-def _fields(reply: Prediction) -> dict[str, Any]:
-    if not reply.probabilities:
-        return {"answer": reply.text}
-    rounded = {name: round(value, 6) for name, value in reply.probabilities.items()}
-    return {"label": reply.text, "probabilities": rounded}
+def _fields(prediction: Prediction) -> dict[str, Any]:
+    if not prediction.probabilities:
+        return {"answer": prediction.text}
+    rounded = {name: round(value, 6) for name, value in prediction.probabilities.items()}
+    return {"label": prediction.text, "probabilities": rounded}

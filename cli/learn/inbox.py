@@ -1,6 +1,6 @@
-"""`fccl inbox`: what clients were told, what became of it, and why.
+"""`fccl inbox`: list the items of the inboxes here, with what became of them and why.
 
-Texts are shown on request only, and only here: on the machine whose they are.
+Texts are shown on request only, and only here: on the machine of the user they belong to.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,18 +25,18 @@ from common.errors import DataError
 from common.protocol.fields import one_line
 from tui.formatting import format_duration
 from worker.incremental.inbox import schema
-from worker.incremental.inbox.inbox import Inbox, StoredItem
-from worker.incremental.inbox.items import listed
+from worker.incremental.inbox.inbox import Inbox
+from worker.incremental.inbox.items import StoredItem, name_list
 from worker.incremental.report import history
 
 ALL = "all"
-LISTED = 20
-PIPED = 250  # columns, where nobody's terminal is the measure: a line for an item
+DEFAULT_LIMIT = 20
+PIPE_COLUMNS = 250  # wide enough for one line per item
 
 
 @dataclass(frozen=True)
 class Contents:
-    """One client's inbox, or the items of it that were asked for; the newest first."""
+    """Counts of one client's inbox, and the selected items, the newest first."""
 
     client: str
     counts: dict[str, int]
@@ -45,14 +44,26 @@ class Contents:
 
 
 @click.command()
-@click.option("--show", "shown", metavar="ID|all", help="With the texts; 3,7 for several.")
 @click.option(
-    "--retry", is_flag=False, flag_value=ALL, metavar="[ID]", help="Let rejected items wait again."
+    "--show", "shown", metavar="ID|all", help="Show items with their texts; 3,7 names several."
 )
-@click.option("--forget", metavar="ID|all", help="Delete items, in whatever state.")
-@click.option("--yes", is_flag=True, help="With --forget: do not ask.")
-@click.option("--limit", type=click.IntRange(min=1), help=f"Items of each client [{LISTED}].")
-@click.option("--json", "as_json", is_flag=True, help="For scripts; all items, unless --limit.")
+@click.option(
+    "--retry",
+    is_flag=False,
+    flag_value=ALL,
+    metavar="[ID]",
+    help="Let rejected items wait again, all or these.",
+)
+@click.option("--forget", metavar="ID|all", help="Delete items in any state.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation of --forget.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    help=f"Number of items listed for each client [default: {DEFAULT_LIMIT}].",
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON with all items, unless --limit is given."
+)
 @inbox_options
 def command(
     shown: str | None,
@@ -67,33 +78,34 @@ def command(
     directory: Path | None,
     config_path: Path | None,
 ) -> None:
-    """Show what waits in the inboxes of this machine, what was learned, and what was rejected.
+    """Show the items in the inboxes of this machine, and what became of them.
 
-    An item waits; is learned (by the client's own model), then settled (in an accepted update); or
-    is rejected, with the reason; or superseded by a later one about the same input.
+    An item is waiting; learned by the client's own model; settled, once an update with it was
+    accepted; rejected, for a reason that is shown; or superseded by a later answer to the same
+    input.
     """
     if sum(word is not None for word in (shown, retry, forget)) > 1:
         raise click.UsageError("--show, --retry and --forget exclude each other")
     if yes and forget is None:
-        raise click.UsageError("--yes goes with --forget")
+        raise click.UsageError("--yes requires --forget")
     if as_json and (retry is not None or forget is not None):
-        raise click.UsageError("--json lists items")
-    found = locate_state(config_path, directory, site, state)
+        raise click.UsageError("--json can only list items, not --retry or --forget them")
+    location = locate_state(config_path, directory, site, state)
     if retry is not None:
-        _retry(found, client, retry)
+        _retry(location, client, retry)
     elif forget is not None:
-        _forget(found, client, forget, yes)
+        _forget(location, client, forget, yes)
     else:
-        most = limit or (None if shown or as_json else LISTED)
-        _list(found, client, shown, most, as_json)
+        most = limit or (None if shown or as_json else DEFAULT_LIMIT)
+        _list(location, client, shown, most, as_json)
 
 
 def _list(
-    found: StateLocation, client: str | None, shown: str | None, limit: int | None, as_json: bool
+    location: StateLocation, client: str | None, shown: str | None, limit: int | None, as_json: bool
 ) -> None:
     ids = None if shown is None else _ids(shown)
-    names = [_one(found, client)] if client or ids else _clients(found)
-    every = [_contents(found, name, ids, limit) for name in names]
+    names = [_client(location, client)] if client or ids else _clients(location)
+    every = [_contents(location, name, ids, limit) for name in names]
     if as_json:
         values = {each.client: _fields(each, texts=shown is not None) for each in every}
         click.echo(json.dumps(values, indent=1))
@@ -107,69 +119,72 @@ def _list(
             for each in every:
                 _print(each, console)
             return
-        console.width = PIPED
+        console.width = PIPE_COLUMNS
         with console.capture() as printed:
             for each in every:
                 _print(each, console)
         click.echo("\n".join(line.rstrip() for line in printed.get().splitlines()))
 
 
-def _retry(found: StateLocation, client: str | None, word: str) -> None:
-    ids, name = _ids(word), _one(found, client)
-    with _inbox(found, name) as inbox:
+def _retry(location: StateLocation, client: str | None, word: str) -> None:
+    ids, name = _ids(word), _client(location, client)
+    with _inbox(location, name) as inbox:
         if ids:
             _check(inbox, name, ids, "rejected")
         count = inbox.retry(ids)
     click.echo(f"{name}: {count:,} rejected {_noun(count)} wait{'s' * (count == 1)} again")
-    if count and (why := found.why_waiting()):
+    if count and (why := location.why_waiting()):
         click.echo(why)
 
 
-def _forget(found: StateLocation, client: str | None, word: str, yes: bool) -> None:
-    ids, name = _ids(word), _one(found, client)
-    with _inbox(found, name) as inbox:
+def _forget(location: StateLocation, client: str | None, word: str, yes: bool) -> None:
+    ids, name = _ids(word), _client(location, client)
+    with _inbox(location, name) as inbox:
         stored = _check(inbox, name, ids) if ids else inbox.items()
         text = f"{len(stored):,} {_noun(len(stored))} of {name}"
         if not yes and not (sys.stdin.isatty() and sys.stdout.isatty()):
-            raise click.UsageError(f"--forget deletes {text}: confirm with --yes")
+            raise click.UsageError(f"--forget deletes {text}: confirm it with --yes")
         if not yes and not click.confirm(f"delete {text}?"):
             return
         count = inbox.forget([one.id for one in stored])
-    click.echo(f"{name}: {count:,} {_noun(count)} deleted; what a model has learned it keeps")
+    click.echo(
+        f"{name}: {count:,} {_noun(count)} deleted; a model keeps what it has learned from them"
+    )
 
 
-def _clients(found: StateLocation) -> tuple[str, ...]:
-    """That have an inbox here.
+def _clients(location: StateLocation) -> tuple[str, ...]:
+    """Return the clients that have an inbox here.
 
     Raises:
         DataError: There is none.
     """
-    names = history.clients(found.state)
+    names = history.clients(location.state)
     if names:
         return names
-    if found.served is None:
+    if location.served is None:
         raise DataError(
-            f"no worker has served a client from {found.state} yet, and it holds no inbox",
-            "start `fccl worker` (or `fccl demo`), or name its --state",
+            f"no worker has served a client from {location.state} yet, and it holds no inbox",
+            "start `fccl worker` (or `fccl demo`), or give its --state",
         )
     raise DataError(
-        f"nobody has told the clients of {found.state} anything yet", "`fccl learn` or `fccl try`"
+        f"no client of {location.state} has an inbox yet",
+        "add items with `fccl learn` or `fccl try`",
     )
 
 
-def _one(found: StateLocation, client: str | None) -> str:
-    names = _clients(found)
+def _client(location: StateLocation, client: str | None) -> str:
+    names = _clients(location)
     if client is None and len(names) == 1:
         return names[0]
     if client is None:
-        raise DataError(f"there are inboxes of {listed(names)}", "choose one: --client")
+        raise DataError(f"there are inboxes of {name_list(names)}", "choose one with --client")
     if client not in names:
-        raise DataError("there is no inbox of that client", f"there are those of {listed(names)}")
+        raise DataError("this client has no inbox here", f"there are inboxes of {name_list(names)}")
     return client
 
 
 def _ids(word: str) -> tuple[int, ...] | None:
-    """The items that a word names; None for all."""
+    """Return the ids that a word names; None for all."""
     if word == ALL:
         return None
     parts = [part.strip() for part in word.split(",")]
@@ -178,28 +193,28 @@ def _ids(word: str) -> tuple[int, ...] | None:
     return tuple(dict.fromkeys(int(part) for part in parts))
 
 
-def _inbox(found: StateLocation, client: str) -> closing[Inbox]:
-    return closing(Inbox(schema.inbox_path(found.state, client), found.limits))
+def _inbox(location: StateLocation, client: str) -> Inbox:
+    return Inbox(schema.inbox_path(location.state, client), location.limits)
 
 
 def _check(
     inbox: Inbox, client: str, ids: Sequence[int], state: str | None = None
 ) -> tuple[StoredItem, ...]:
-    """Those items, the newest first; all of them must be there, in that state."""
-    there = {stored.id: stored for stored in inbox.items(newest=True)}
+    """Return these items, newest first; raise `DataError` if one is missing or in another state."""
+    there = {stored.id: stored for stored in inbox.items(newest_first=True)}
     for number in ids:
         if number not in there:
             raise DataError(f"{client} has no item {number}", "`fccl inbox` lists them")
         if state is not None and there[number].state != state:
-            raise DataError(f"item {number} of {client} is not {state}: {there[number].state}")
+            raise DataError(f"item {number} of {client} is {there[number].state}, not {state}")
     return tuple(stored for number, stored in there.items() if number in ids)
 
 
 def _contents(
-    found: StateLocation, client: str, ids: Sequence[int] | None, limit: int | None
+    location: StateLocation, client: str, ids: Sequence[int] | None, limit: int | None
 ) -> Contents:
-    with _inbox(found, client) as inbox:
-        items = _check(inbox, client, ids) if ids else inbox.items(limit=limit, newest=True)
+    with _inbox(location, client) as inbox:
+        items = _check(inbox, client, ids) if ids else inbox.items(limit=limit, newest_first=True)
         return Contents(client, inbox.counts(), items)
 
 
@@ -214,7 +229,7 @@ def _print(found: Contents, console: Console) -> None:
             table.add_row(*(Text(text) for text in _row(stored)))
         console.print(Padding(table, (0, 0, 0, 2)))
     if more := sum(found.counts.values()) - len(found.items):
-        console.print(Text(f"  and {more:,} older: --limit"))
+        console.print(Text(f"  and {more:,} older ones (--limit)"))
 
 
 def _row(stored: StoredItem) -> tuple[str, ...]:
@@ -249,7 +264,7 @@ def _fields(found: Contents, *, texts: bool) -> dict[str, Any]:
                 "id": stored.id,
                 "at": stored.at,
                 "state": stored.state,
-                "held_out": stored.held,
+                "held_out": stored.held_out,
                 "kind": stored.item.kind,
                 "task": stored.item.task,
                 "source": stored.source,
@@ -262,8 +277,8 @@ def _fields(found: Contents, *, texts: bool) -> dict[str, Any]:
 
 
 def _state(stored: StoredItem) -> str:
-    """What became of it; what is held out measures, and is not trained on."""
-    return stored.state + ", held out" * stored.held
+    """Return the state of an item, and whether it is held out."""
+    return stored.state + ", held out" * stored.held_out
 
 
 def _age(stored: StoredItem) -> str:

@@ -1,7 +1,7 @@
-"""Lines of JSON into an inbox: each is taken, known already, or refused with its number and reason.
+"""Ingestion of JSON lines into an inbox: each is accepted, a duplicate, or refused with a reason.
 
-Nothing is dropped for want of room: where the inbox is full, or a minute's items have come, the
-feeder waits and goes on. Whatever was told as accepted is on the disk.
+Nothing is dropped for want of room: when the inbox is full, or a minute's items have arrived, the
+ingester waits and goes on. Whatever was reported as accepted is on the disk.
 """
 
 from __future__ import annotations
@@ -11,38 +11,28 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 from common.errors import DataError
-from worker.incremental.inbox.inbox import BatchTooLarge, Inbox, InboxFull, PutResult, RateLimited
+from worker.incremental.inbox.inbox import (
+    BatchTooLarge,
+    Inbox,
+    InboxFull,
+    ItemResult,
+    PutResult,
+    RateLimited,
+    item_results,
+)
 from worker.incremental.inbox.item_parser import ItemParser, parse_json
 from worker.incremental.inbox.items import Item
 
-FULL_S = 1.0  # between two looks whether there is room in a full inbox
-CHUNK = 64  # lines of a file that are made durable together
-
-LineState = Literal["accepted", "duplicate", "refused"]
-REJECTED = "it was rejected before"
-
-
-@dataclass(frozen=True)
-class LineResult:
-    """What became of a line.
-
-    Attributes:
-        line: Its number, from 1.
-        state: `accepted` is on the disk; `duplicate` is in the inbox already.
-        reason: Of a refusal, or what is to be known of a duplicate. Never its text.
-    """
-
-    line: int
-    state: LineState
-    reason: str = ""
+FULL_S = 1.0  # between two attempts to store into a full inbox
+CHUNK = 64  # lines of a file that are stored in one transaction
 
 
 @dataclass(frozen=True)
 class LineCounts:
-    """How many lines came to what; see `PutResult` for the last two."""
+    """Number of lines by outcome; `PutResult` explains the last two."""
 
     accepted: int = 0
     duplicate: int = 0
@@ -50,19 +40,19 @@ class LineCounts:
     superseded: int = 0
     rejected: int = 0
 
-    def after(self, outcomes: Iterable[LineResult], taken: PutResult) -> LineCounts:
-        """With some more, whose items came to `taken`."""
-        states = Counter(each.state for each in outcomes)
+    def add(self, results: Iterable[ItemResult], stored: PutResult) -> LineCounts:
+        """Return the counts after some more lines, whose items came to `stored`."""
+        states = Counter(each.state for each in results)
         return LineCounts(
             self.accepted + states["accepted"],
             self.duplicate + states["duplicate"],
             self.refused + states["refused"],
-            self.superseded + taken.superseded,
-            self.rejected + taken.rejected,
+            self.superseded + stored.superseded,
+            self.rejected + stored.rejected,
         )
 
     def text(self) -> str:
-        """`3 accepted, 1 duplicate, 2 refused`, and what follows from it, a sentence a line."""
+        """Return `3 accepted, 1 duplicate, 2 refused`, with explanations on lines of their own."""
         counts = (
             f"{self.accepted:,} accepted",
             f"{self.duplicate:,} duplicate" + "s" * (self.duplicate != 1),
@@ -71,29 +61,19 @@ class LineCounts:
         more = []
         if self.superseded:
             more.append(
-                f"earlier items that say otherwise of the same input, not learned any more:"
+                f"earlier items with another answer to the same input, now superseded:"
                 f" {self.superseded:,}"
             )
         if self.rejected:
             more.append(
                 f"duplicates of rejected items: {self.rejected:,}"
-                " (`fccl inbox` has the reasons; --retry lets them wait again)"
+                " (`fccl inbox` shows the reasons; --retry lets them wait again)"
             )
         return "\n".join([", ".join(counts), *more])
 
 
-def line_result(taken: PutResult, line: int) -> LineResult:
-    """Of a line whose item was put."""
-    if taken.new:
-        return LineResult(line, "accepted")
-    return LineResult(line, "duplicate", REJECTED if taken.rejected else "")
-
-
 def read_lines(stream: BinaryIO, limit: int) -> Iterator[tuple[int, bytes | None]]:
-    """Numbered lines that are not blank; None for one of more than `limit` bytes, which is skipped.
-
-    A last line without its end is a line.
-    """
+    """Yield numbered lines that are not blank; None stands for one of more than `limit` bytes."""
     number = 0
     while data := stream.readline(limit + 1):
         number += 1
@@ -106,67 +86,65 @@ def read_lines(stream: BinaryIO, limit: int) -> Iterator[tuple[int, bytes | None
 
 
 class Ingester:
-    """Feeds one client's inbox."""
+    """Stores lines in one client's inbox.
+
+    Attributes:
+        counts: Results so far.
+        line: First line whose result is unknown; 0 if there is none.
+    """
 
     def __init__(
         self,
         inbox: Inbox,
-        intake: ItemParser,
-        told: Callable[[LineResult], None],
-        said: Callable[[str], None],
+        parser: ItemParser,
+        on_result: Callable[[int, ItemResult], None],
+        on_wait: Callable[[str], None],
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Nothing is fed yet.
+        """Store the arguments.
 
         Args:
-            inbox: Where to.
-            intake: What it takes.
-            told: What became of each line, in their order.
-            said: Told once of each thing that is waited for.
+            inbox: Open inbox.
+            parser: Parser of the lines.
+            on_result: Called with the number and the result of each line, in order.
+            on_wait: Called with the reason of a wait, once for each kind of reason.
             pause: Waits so many seconds.
         """
-        self._inbox, self._intake = inbox, intake
-        self._told, self._said, self._pause = told, said, pause
+        self._inbox, self._parser = inbox, parser
+        self._on_result, self._on_wait, self._pause = on_result, on_wait, pause
         self._waited: set[type[DataError]] = set()
-        self.tally = LineCounts()
+        self.counts = LineCounts()
         self.line = 0
-        """The first line of which nothing is known yet; 0 where there is none."""
 
-    def feed(self, source: Iterable[tuple[int, bytes | None]], chunk: int) -> None:
-        """Put all lines, so many at a time.
+    def ingest(self, source: Iterable[tuple[int, bytes | None]], chunk: int) -> None:
+        """Store all lines, `chunk` of them at a time.
 
         Raises:
             DataError: The disk is full, or the file cannot be used; `line` and what follows was
-                not taken.
+                not stored.
         """
-        each = iter(source)
-        while some := list(islice(each, chunk)):
+        rest = iter(source)
+        while some := list(islice(rest, chunk)):
             self.line = some[0][0]
-            self._feed(some)
+            self._ingest(some)
 
-    def _feed(self, some: Sequence[tuple[int, bytes | None]]) -> None:
-        read = [(number, self._read(data)) for number, data in some]
-        taken = self._put([found for _, found in read if isinstance(found, Item)])
+    def _ingest(self, some: Sequence[tuple[int, bytes | None]]) -> None:
+        parsed = [(number, self._parse(data)) for number, data in some]
+        stored = self._put([found for _, found in parsed if isinstance(found, Item)])
         self.line = 0
-        rest = iter(taken)
-        outcomes = [
-            line_result(next(rest), number)
-            if isinstance(found, Item)
-            else LineResult(number, "refused", str(found))
-            for number, found in read
-        ]
-        # Counted before they are told: an interruption while telling changes nothing of the sum.
-        self.tally = self.tally.after(outcomes, sum(taken, PutResult()))
-        for each in outcomes:
-            self._told(each)
+        results = item_results([found for _, found in parsed], stored)
+        # Counted before they are reported, so that an interruption leaves the counts correct.
+        self.counts = self.counts.add(results, sum(stored, PutResult()))
+        for (number, _), result in zip(parsed, results, strict=True):
+            self._on_result(number, result)
 
-    def _read(self, data: bytes | None) -> Item | DataError:
+    def _parse(self, data: bytes | None) -> Item | DataError:
         try:
             if data is None:
-                return DataError("it is longer than any item may be", "incremental.max_chars")
-            return self._intake.item(parse_json(data.rstrip()))
-        except DataError as reason:
-            return reason
+                return DataError("longer than any item may be", "see incremental.max_chars")
+            return self._parser.parse(parse_json(data.rstrip()))
+        except DataError as error:
+            return error
 
     def _put(self, items: Sequence[Item]) -> tuple[PutResult, ...]:
         while True:
@@ -182,5 +160,5 @@ class Ingester:
     def _wait(self, error: DataError, text: str, seconds: float) -> None:
         if type(error) not in self._waited:
             self._waited.add(type(error))
-            self._said(f"waits, and goes on by itself: {text}")
+            self._on_wait(f"waiting, then continuing: {text}")
         self._pause(seconds)

@@ -1,7 +1,7 @@
-"""Which client's inbox a front door puts items into, and where the worker beside it keeps state.
+"""Inbox that a command is about: the client, and the state directory of the worker beside it.
 
-`fccl learn`, `fccl try` and `fccl inbox` name both in the same way: by what a worker of this
-machine serves (`worker/incremental/serving/served_run.py`), in the directory that it uses for work in flight.
+`fccl learn`, `fccl try` and `fccl inbox` find both in the same way: from what a worker of this
+machine serves (`worker/incremental/serving/served_run.py`), in its state directory.
 """
 
 from __future__ import annotations
@@ -20,26 +20,24 @@ from common.config.config import FederationConfig, IncrementalConfig
 from common.errors import DataError
 from common.protocol.fields import Identifier
 from common.protocol.naming import LOCAL_SITE
-from coordinator.storage import run as runs
+from coordinator.storage.run_config import saved_config
 from worker.incremental.inbox import schema
-from worker.incremental.inbox.items import TASK
+from worker.incremental.inbox.items import DEFAULT_TASK, name_list
 from worker.incremental.serving import served_run
 from worker.incremental.serving.served_run import ServedRun
 from worker.spool import count_workers
-
-_LISTED = 12  # clients in one message
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
 class StateLocation:
-    """Where a worker keeps its state.
+    """State directory of a worker.
 
     Attributes:
         state: The directory.
-        limits: How much an inbox there takes.
-        served: What a worker of this machine told last; None where none ever ran.
+        limits: The `[incremental]` section that applies to its inboxes.
+        served: What a worker of this machine has announced; None if none has run yet.
     """
 
     state: Path
@@ -47,55 +45,53 @@ class StateLocation:
     served: ServedRun | None
 
     def why_waiting(self) -> str:
-        """Why an item is not learned at once; empty where a worker runs that will."""
+        """Return why items are not learned at once; empty if a worker is running."""
         if not self.limits.enabled:
-            return "it is not learned, for incremental.enabled is false"
+            return "it will not be learned: incremental.enabled is false"
         if not count_workers(self.state):
-            return "no worker runs here; it is learned when one does (`fccl worker`)"
+            return "no worker is running here; the next one learns it (`fccl worker`)"
         return ""
 
 
 @dataclass(frozen=True)
 class InboxLocation(StateLocation):
-    """Whose inbox, and where.
-
-    Attributes:
-        client: Whose.
-    """
+    """State directory of a worker, and one of its clients."""
 
     client: str
 
     @property
     def path(self) -> Path:
-        """The inbox's file."""
+        """Path of the client's inbox."""
         return schema.inbox_path(self.state, self.client)
 
 
 def inbox_options(function: F) -> F:
-    """`--client`, `--state`, `--site`, `--run` and `--config`; what `locate_inbox` wants."""
+    """Add `--client`, `--state`, `--site`, `--run` and `--config`, from which an inbox is found."""
     client = click.option(
-        "--client", help="Whose inbox and model [default: the only client that is served here]."
+        "--client",
+        help="Client whose inbox and model are used [default: the only client served here].",
     )
     state = click.option(
         "--state",
         type=click.Path(path_type=Path),
-        help="The worker's --state [default: .workers/ beside the run directory].",
+        help="State directory of the worker [default: .workers/ beside the run directory].",
     )
     site = click.option(
         "--site",
         default=LOCAL_SITE,
-        help="The invited site that the worker here belongs to [local].",
+        help="Invited site that the worker here belongs to [default: local].",
     )
     return client(state(site(run_option(config_option(function)))))
 
 
 def task_option(function: F) -> F:
-    """`--task`: the stream of what is given."""
+    """Add `--task`, the stream of new items."""
     return click.option(
         "--task",
-        default=TASK,
+        default=DEFAULT_TASK,
         show_default=True,
-        help="The stream that it belongs to: a domain, a product; each is measured on its own.",
+        help="Stream that the items belong to, such as a domain or a product; each is measured"
+        " separately.",
     )(function)
 
 
@@ -106,71 +102,67 @@ def locate_inbox(
     state: Path | None,
     client: str | None,
 ) -> InboxLocation:
-    """What the options come to.
-
-    Args:
-        config_path: Of `--config`.
-        directory: Of `--run`.
-        site: Of `--site`.
-        state: Of `--state`.
-        client: Of `--client`.
+    """Return the inbox that the options `--config`, `--run`, `--site`, `--state`, `--client` name.
 
     Raises:
-        ConfigError: The configuration cannot be used.
+        ConfigError: The configuration is not valid.
         DataError: The client is not served here, or must be named.
         JoinError: This machine has not joined as that site.
-        RunError: `--run` is no run directory.
+        RunError: `--run` is not a run directory.
         click.UsageError: Options exclude each other.
     """
     found = locate_state(config_path, directory, site, state)
-    name = _client(client, found.served, found.state)
+    name = _client(client, found)
     return InboxLocation(found.state, found.limits, found.served, name)
 
 
 def locate_state(
     config_path: Path | None, directory: Path | None, site: str, state: Path | None
 ) -> StateLocation:
-    """The part of `locate_inbox` that is of no client; see there."""
+    """Return the state directory that the command's options name; see `locate_inbox`."""
     if directory is not None and site != LOCAL_SITE:
-        raise click.UsageError("--run and --site exclude each other: an invited site has no run")
-    config = (
-        loader.load(find_config(config_path)) if directory is None else runs.saved_config(directory)
-    )
-    found = state or _folder(config, directory, site)
+        raise click.UsageError(
+            "--run and --site exclude each other: an invited site has no run directory"
+        )
+    config = loader.load(find_config(config_path)) if directory is None else saved_config(directory)
+    found = state or _default_state(config, directory, site)
     return StateLocation(found, config.incremental, served_run.read(found))
 
 
-def _folder(config: FederationConfig, directory: Path | None, site: str) -> Path:
-    """Where the worker keeps its state, if nobody says otherwise; as `cli/run/worker.py` has it."""
+def _default_state(config: FederationConfig, directory: Path | None, site: str) -> Path:
+    """Return the worker's default state directory, as `cli/run/worker.py` chooses it."""
     if directory is not None:
         return directory.absolute().parent / ".workers"
     if site != LOCAL_SITE:
         from cli.run import join_site
 
-        return join_site.site_request(None, site, config.run.name).place / "work"
+        return join_site.site_request(None, site, config.run.name).directory / "work"
     return Path(config.run.dir) / ".workers"
 
 
-def _client(name: str | None, told: ServedRun | None, state: Path) -> str:
+def _client(name: str | None, location: StateLocation) -> str:
+    served = location.served
     if name is None:
-        if told is None:
-            raise DataError(
-                f"no worker has served a client from {state} yet",
-                "start `fccl worker` (or `fccl demo`); or name its --state, or a --client",
-            )
-        if len(told.clients) != 1:
-            raise DataError(f"the worker serves {_listed(told.clients)}", "choose one: --client")
-        return told.clients[0]
-    if told is not None and name not in told.clients:
-        raise DataError("the worker serves no such client", f"it serves {_listed(told.clients)}")
+        if served is None:
+            raise no_worker_yet(location.state)
+        if len(served.clients) != 1:
+            clients = name_list(served.clients) or "no client"
+            raise DataError(f"the worker serves {clients}", "choose one with --client")
+        return served.clients[0]
+    if served is not None and name not in served.clients:
+        clients = name_list(served.clients) or "no client"
+        raise DataError("the worker does not serve this client", f"it serves {clients}")
     try:
         return TypeAdapter(Identifier).validate_python(name)
     except ValidationError:
         raise DataError(
-            "--client is no client's name", "letters, digits, and then also _ . -"
+            "--client is not a valid client name",
+            "use letters, digits, _ . or -, beginning with a letter or a digit",
         ) from None
 
 
-def _listed(clients: tuple[str, ...]) -> str:
-    more = f" and {len(clients) - _LISTED} more" if len(clients) > _LISTED else ""
-    return ", ".join(clients[:_LISTED] or ("no client",)) + more
+def no_worker_yet(state: Path) -> DataError:
+    return DataError(
+        f"no worker has served a client from {state} yet",
+        "start `fccl worker` (or `fccl demo`), or give its --state",
+    )

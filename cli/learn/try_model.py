@@ -1,6 +1,6 @@
-"""`fccl try`: ask a client's current model, and correct it.
+"""`fccl try`: ask a client's current model, and correct its answers.
 
-In a module of another name than the command's, which is a word of Python.
+The module is not called after the command, since `try` is a keyword of Python.
 """
 
 from __future__ import annotations
@@ -27,20 +27,24 @@ from worker.incremental.serving import served_run
 if TYPE_CHECKING:
     from worker.incremental.serving.predictor import Predictor
 
-DRAWS = 3  # until an answer is another one than the likeliest
+MAX_SAMPLES = 3  # attempts to sample an answer that differs from the most probable one
 
 
 @click.command("try")
 @click.argument("text", required=False)
-@click.option("--compare", is_flag=True, help="Two answers to choose from: the likeliest, a drawn.")
-@click.option("--base", "common", is_flag=True, help="Beside it, what the global version says.")
-@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each text.")
+@click.option(
+    "--compare",
+    is_flag=True,
+    help="Give two answers to choose from: the most probable and a sampled one.",
+)
+@click.option("--base", "common", is_flag=True, help="Also show the answer of the global version.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each text.")
 @click.option(
     "--gen-tokens",
     type=click.IntRange(min=1),
     default=60,
     show_default=True,
-    help="Length of an answer.",
+    help="Limit on the tokens of an answer.",
 )
 @task_option
 @inbox_options
@@ -57,95 +61,99 @@ def command(
     directory: Path | None,
     config_path: Path | None,
 ) -> None:
-    """Ask a client's model what it says of TEXT, with all that it has learned by now.
+    """Answer TEXT with a client's model, including everything it has learned so far.
 
-    Without TEXT it goes on asking. In a terminal each answer can be corrected: the correction goes
-    into the client's inbox, and the model answers again when it has learned it. From a pipe, each
-    line is answered with a line.
+    Without TEXT, a terminal starts a conversation in which each answer can be corrected: the
+    correction goes into the client's inbox, and the model answers again when it has learned it.
+    From a pipe, each line is answered with one line.
     """
     if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="replace")  # bytes that are no text end nothing
-    talks = text is None and terminal()
-    if talks and as_json:
-        raise click.UsageError("--json answers a TEXT, or the lines of a pipe")
+        sys.stdin.reconfigure(errors="replace")  # invalid bytes do not end it
+    interactive = text is None and is_terminal()
+    if interactive and as_json:
+        raise click.UsageError("--json requires a TEXT, or lines from a pipe")
     if text is not None and not text.strip():
         raise click.UsageError("TEXT is empty")
     items.check_task(task)
-    opened = locate_inbox(config_path, directory, site, state, client)
-    _check_compare(opened, compare)
+    location = locate_inbox(config_path, directory, site, state, client)
+    _check_compare(location, compare)
     with _loading():
-        asking = Answerer(_respondent(opened), compare, common, gen_tokens)
-    if talks:
-        _talk(opened, asking, task)
+        answerer = Answerer(_load_predictor(location), compare, common, gen_tokens)
+    if interactive:
+        _converse(location, answerer, task)
         return
     texts: Iterable[str] = sys.stdin if text is None else [text]
     for each in texts:
-        if asked := _plain(each).strip():
-            said = asking(asked)
+        if stripped := _replace_surrogates(each).strip():
+            answers = answerer.answer(stripped)
             if as_json:
-                click.echo(json.dumps(fields(said, opened.client)))
+                click.echo(json.dumps(fields(answers, location.client)))
             else:
-                click.echo("\n".join(blocks(said)) if text is not None else line(said))
+                click.echo("\n".join(blocks(answers)) if text is not None else line(answers))
 
 
 @dataclass(frozen=True)
 class Answerer:
-    """What the command line wants to know of each text."""
+    """Answers each text as the options `--compare`, `--base` and `--gen-tokens` say."""
 
-    respondent: Predictor
+    predictor: Predictor
     compare: bool
     common: bool
     new_tokens: int
 
-    def __call__(self, text: str) -> Answers:
-        """Ask the model, as it is now."""
-        common = self.respondent.common(text, self.new_tokens) if self.common else None
-        model = self.respondent.follow().model
-        mine = self.respondent.reply(text, self.new_tokens)
-        said = Answers(text, model, mine, common=common)
+    def answer(self, text: str) -> Answers:
+        """Return the answers of the model, as it is now."""
+        common = self.predictor.predict_global(text, self.new_tokens) if self.common else None
+        model = self.predictor.refresh().model
+        first = self.predictor.predict(text, self.new_tokens)
+        answers = Answers(text, model, first, common=common)
         if not self.compare:
-            return said
-        from learning.evaluation.evaluate import Sampling
+            return answers
+        from learning.evaluation.generation import Sampling
 
-        for _ in range(DRAWS):
-            drawn = Sampling(secrets.randbelow(2**31))
-            other = self.respondent.reply(text, self.new_tokens, drawn)
-            said = Answers(text, model, mine, other, common)
-            if said.second is not None:
+        for _ in range(MAX_SAMPLES):
+            sampling = Sampling(secrets.randbelow(2**31))
+            other = self.predictor.predict(text, self.new_tokens, sampling)
+            answers = Answers(text, model, first, other, common)
+            if answers.second is not None:
                 break
-        return said
+        return answers
 
 
-def terminal() -> bool:
-    """Whether a person sits before it."""
+def is_terminal() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
-def _talk(opened: InboxLocation, asking: Answerer, task: str) -> None:
+def _converse(location: InboxLocation, answerer: Answerer, task: str) -> None:
     from cli.learn.conversation import Conversation
 
-    with suppress(ImportError):  # lines can be edited where Python was built with it
+    with suppress(ImportError):  # line editing, if Python was built with it
         import readline  # noqa: F401
-    now = asking.respondent.follow()
+    now = answerer.predictor.refresh()
     learned = " and what was learned here" if now.local else ""
-    click.echo(f"{opened.client} of {now.model.run}: version {now.model.version}{learned}")
+    click.echo(f"{location.client} of {now.model.run}: version {now.model.version}{learned}")
     click.echo("Type a text. Ctrl-D ends.")
-    Conversation(opened, asking, lambda prompt: _plain(input(prompt)), task).hold()
+
+    def read_line(prompt: str) -> str:
+        return _replace_surrogates(input(prompt))
+
+    Conversation(location, answerer.answer, read_line, task).run()
 
 
-def _respondent(opened: InboxLocation) -> Predictor:
+def _load_predictor(location: InboxLocation) -> Predictor:
     from worker.incremental.serving.predictor import Predictor
 
-    found = Predictor(opened.state, opened.client, cache_dir())
-    found.follow()
-    return found
+    predictor = Predictor(location.state, location.client, cache_dir())
+    predictor.refresh()
+    return predictor
 
 
-def _check_compare(opened: InboxLocation, compare: bool) -> None:
-    """Before anything is loaded, which takes seconds."""
-    found = served_run.model(opened.state, opened.served.run) if opened.served else None
+def _check_compare(location: InboxLocation, compare: bool) -> None:
+    """Refuse `--compare` for a classifier before the model is loaded, which takes seconds."""
+    served = location.served
+    found = served_run.load_model(location.state, served.run) if served else None
     if compare and found and found[0].objective == "classification":
-        raise click.UsageError("--compare is for a model that answers; this one classifies")
+        raise click.UsageError("--compare requires a model that generates; this one classifies")
 
 
 def _loading() -> AbstractContextManager[object]:
@@ -153,6 +161,6 @@ def _loading() -> AbstractContextManager[object]:
     return console.status("loading the model …") if console.is_terminal else nullcontext()
 
 
-def _plain(text: str) -> str:
-    """Without what Python makes of an argument's bytes that are no UTF-8: nothing else takes it."""
+def _replace_surrogates(text: str) -> str:
+    """Replace the surrogates by which Python represents bytes that are not UTF-8."""
     return text.encode("utf-8", "replace").decode()

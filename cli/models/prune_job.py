@@ -16,6 +16,7 @@ from learning.data import rows
 from learning.data.row_types import LabelledText
 from learning.models import base
 from learning.models.encoders import load_whole
+from learning.progress import ProgressCallback
 from learning.pruning import comparison, prune
 from learning.pruning.comparison import EncoderSize
 from learning.pruning.importance import EncoderInputs, tokenise_batches
@@ -48,7 +49,7 @@ class Texts:
     labels: list[str] | None
 
 
-def run(job: Job, report: base.ProgressCallback, say: Callable[[str], None]) -> dict[str, Any]:
+def run(job: Job, report: ProgressCallback, say: Callable[[str], None]) -> dict[str, Any]:
     """Prune, write and compare; returns the figures as `--json` prints them.
 
     Args:
@@ -113,7 +114,7 @@ def _compare(
     out: Path,
     judging: list[EncoderInputs],
     labels: list[str] | None,
-    report: base.ProgressCallback,
+    report: ProgressCallback,
 ) -> dict[str, Any]:
     threads = torch.get_num_threads()
     states = []

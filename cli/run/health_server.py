@@ -1,4 +1,4 @@
-"""What whoever operates a long-running command looks at: its metrics and its health."""
+"""Metrics and health of a long-running command, for those who operate it."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ PARTS = ("broker", "store", "run")
 
 @dataclass(frozen=True)
 class ProcessStatus:
-    """What this process shows of itself."""
+    """Metrics and health of this process."""
 
     registry: CollectorRegistry
     health: Health
 
-    def broker(self, status: BrokerStatus) -> None:
+    def set_broker(self, status: BrokerStatus) -> None:
         """Report the status of the broker's connection."""
         connected = status.state is BrokerState.CONNECTED
         self.health.set_problem("broker", "" if connected else str(status))
 
-    def over(self) -> None:
-        """The main loop has ended."""
+    def set_over(self) -> None:
+        """Report that the main loop has ended."""
         self.health.pause()
         self.health.set_problem("run", "over")
 
 
 @contextlib.contextmanager
 def serve_status(operations: OperationsConfig, limit_s: float) -> Iterator[ProcessStatus]:
-    """A registry and the health of this process, served while the block runs.
+    """Serve metrics and health of this process while the block runs, if they are switched on.
 
     Args:
-        operations: Where to serve them, if anywhere.
-        limit_s: The longest that a turn of the main loop may take.
+        operations: Says where they are served, if at all.
+        limit_s: The longest time that a turn of the main loop may take.
 
     Raises:
         ConfigError: The port is taken.
     """
-    shown = ProcessStatus(metrics_server.new_registry(), Health(PARTS, limit_s))
-    with metrics_server.serve(operations, shown.registry, shown.health):
-        yield shown
+    status = ProcessStatus(metrics_server.new_registry(), Health(PARTS, limit_s))
+    with metrics_server.serve(operations, status.registry, status.health):
+        yield status

@@ -1,4 +1,4 @@
-"""How `fccl worker` becomes, or is, an invited site."""
+"""How `fccl worker` joins as an invited site, or finds the identity of one that has joined."""
 
 from __future__ import annotations
 
@@ -18,44 +18,47 @@ from common.software import software_version
 from common.store.store import Store, connect
 from worker.events import EventCallback, WorkerEventKind
 from worker.site import identity
-from worker.site.enrolment import revoked_error
+from worker.site.enrolment import STORE_FORGOT_SITE, revoked_error
+from worker.site.join import join
 
 RETRY_S = 1.0
 
 
 @dataclass(frozen=True)
 class SiteRequest:
-    """The site that a worker is to be, and where its identity is or will be.
+    """The site that a worker is to be.
 
-    `invitation` is None for one that has joined before.
+    Attributes:
+        site: Name of the site.
+        directory: Folder where its identity is, or will be.
+        invitation: None for a site that has joined before.
     """
 
     site: str
-    place: Path
+    directory: Path
     invitation: Invitation | None = None
 
 
-def site_request(join: str | None, site: str, name: str) -> SiteRequest:
-    """What the command line asks for.
+def site_request(token: str | None, site: str, name: str) -> SiteRequest:
+    """Return the site that the command line asks for.
 
     Args:
-        join: What `--join` says, if it was given.
-        site: What `--site` says.
-        name: Of the runs, where this machine is that site of several federations.
+        token: Value of `--join`, if it was given.
+        site: Value of `--site`.
+        name: Name of the runs, where this machine is that site of several federations.
 
     Raises:
         JoinError: The token cannot be used, or this machine has not joined.
     """
-    if join is None:
-        return SiteRequest(site, _known(site, name))
-    found = read_invitation(join)
-    return SiteRequest(
-        found.site, identity.identity_dir(state_dir(), found.name, found.site), found
-    )
+    if token is None:
+        return SiteRequest(site, _joined_directory(site, name))
+    invitation = read_invitation(token)
+    directory = identity.identity_dir(state_dir(), invitation.name, invitation.site)
+    return SiteRequest(invitation.site, directory, invitation)
 
 
 def read_invitation(word: str) -> Invitation:
-    """The invitation behind `--join`: a token, `@FILE` that holds one, or `-` for standard input.
+    """Return the invitation of `--join`: a token, `@FILE` that holds one, or `-` for stdin.
 
     Raises:
         JoinError: There is no token, or it cannot be used.
@@ -71,64 +74,70 @@ def read_invitation(word: str) -> Invitation:
 
 
 def check_files(data: Sequence[Path]) -> None:
-    """Refuse a file that is not there, before anything slow is done."""
+    """Raise if a data file does not exist, before anything slow is done.
+
+    Raises:
+        DataError: A file does not exist.
+    """
     for path in data:
         if not path.exists():
             raise DataError(f"data file {path} does not exist", "check --data")
 
 
 def join_federation(
-    request: SiteRequest, stop: Flag, host: str, told: EventCallback
+    request: SiteRequest, stop: Flag, host: str, on_event: EventCallback
 ) -> FederationConfig | None:
-    """Ask to join, unless that was done before; None if `stop` was set first.
+    """Join, unless that was done before.
 
     Returns:
-        How the site reaches its federation.
+        How the site reaches its federation; None if `stop` was set first.
     """
     if request.invitation is None:
-        mine = identity.load(request.place)
+        own = identity.load(request.directory)
     else:
-        mine = identity.join(
+        own = join(
             request.invitation,
-            request.place,
+            request.directory,
             host=host,
             software=software_version(),
             stop=stop,
-            told=told,
+            on_event=on_event,
         )
-    return None if mine is None else identity.worker_config(mine, request.place)
+    return None if own is None else identity.worker_config(own, request.directory)
 
 
-def _known(site: str, name: str) -> Path:
-    """The identity of a site that joined before."""
-    place = identity.identity_dir(state_dir(), name, site)
-    if identity.load(place) is not None:
-        return place
+def _joined_directory(site: str, name: str) -> Path:
+    """Return the folder of a site that joined before."""
+    directory = identity.identity_dir(state_dir(), name, site)
+    if identity.load(directory) is not None:
+        return directory
     if (found := identity.find(state_dir(), site)) is not None:
         return found
     raise JoinError(
         f"this machine has not joined as site {site}",
-        f"fccl worker --join TOKEN, with the token that `fccl invite {site}` prints",
+        f"run `fccl worker --join TOKEN` with the token that `fccl invite {site}` prints",
     )
 
 
 def connect_stores(
-    config: FederationConfig, site: str | None, stop: Flag, told: EventCallback
+    config: FederationConfig, site: str | None, stop: Flag, on_event: EventCallback
 ) -> tuple[Store, Store] | None:
-    """Two connections to the store; None if `stop` was set first.
+    """Return two connections to the store: for work, and for heartbeats with short time-outs.
+
+    A store that restarted empty refuses an invited site until the coordinator has filled it again;
+    that is waited for.
 
     Args:
-        config: Of the worker.
-        site: Its name, if it was invited: a store that restarted empty refuses it until the
-            coordinator has filled it, which is waited for.
-        stop: Ends the waiting.
-        told: Called with the kind and text of what is waited for.
+        config: The worker's configuration.
+        site: Name of an invited site; None for the coordinator's own.
+        stop: Ends the waiting; the result is then None.
+        on_event: Called with what is waited for.
 
     Raises:
         JoinError: The broker refuses the site, too: it was revoked.
-        StoreError: Out of reach.
+        StoreError: The store is out of reach.
     """
-    said = False
+    reported = False
     while not stop.is_set():
         try:
             work = connect(config.store.url, ca=config.store.ca)
@@ -138,11 +147,8 @@ def connect_stores(
                 raise
             if login_refused(config.broker.url, config.broker.ca):
                 raise revoked_error(site) from None
-            if not said:
-                told(
-                    WorkerEventKind.WAITING,
-                    "the store does not know this site; the coordinator fills it again",
-                )
-            said = True
+            if not reported:
+                on_event(WorkerEventKind.WAITING, STORE_FORGOT_SITE)
+            reported = True
             stop.wait(RETRY_S)
     return None

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import re
-import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from broker.protocol import LOCAL, BrokerState, BrokerStatus, Site
+from broker.protocol import LOCAL, Broker, BrokerState, BrokerStatus, Site
 from broker.rabbit import broker as rabbit
-from broker.rabbit.broker import RabbitBroker
 from broker.rabbit.probe import login_refused
 from cli import jsonlog
 from cli.console import Output
 from cli.options import config_option, find_config, metrics_option, with_metrics_port
 from cli.run import join_site
 from cli.run.health_server import WORKER_LIMIT_S, ProcessStatus, serve_status
+from cli.run.inbox_port import open_port, serve_inbox
+from cli.run.job import Job, host_name, invited_job, local_job
 from cli.signals import handle_signals
 from common.config import loader
-from common.config.config import FederationConfig, IncrementalConfig
-from common.errors import BrokerLoginError, ConfigError, DataError
+from common.errors import BrokerLoginError
 from common.paths import cache_dir
 from common.protocol.naming import LOCAL_SITE
 from common.software import software_version
@@ -42,22 +38,6 @@ if TYPE_CHECKING:
     from worker.metrics import Metrics
 
 
-@dataclass(frozen=True)
-class Job:
-    """What a worker process serves, and from where."""
-
-    config: FederationConfig
-    site: Site
-    data: Path
-    state: Path
-    forever: bool = False
-
-    @property
-    def invited(self) -> str | None:
-        """The name of the site, unless it is the coordinator's own."""
-        return None if self.site == LOCAL else self.site.name
-
-
 @click.command()
 @config_option
 @click.option("--site", default=LOCAL_SITE, help="The site whose credentials are used [local].")
@@ -70,7 +50,7 @@ class Job:
     "--data",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Directory of client files [default: clients/ of the run directory]; an invited site"
+    help="Directory of client files [default: clients/ of the run directory]. An invited site"
     " names its files of rows, or such a directory.",
 )
 @click.option(
@@ -78,15 +58,18 @@ class Job:
     type=click.Path(path_type=Path),
     help="Directory for work in flight [default: .workers/ beside the run directory].",
 )
-@click.option("--device", default="auto", help="cpu, cuda, cuda:1 … [what is there].")
-@click.option("--compile", "compiled", is_flag=True, help="torch.compile: slow start, fast steps.")
+@click.option("--device", default="auto", help="cpu, cuda, cuda:1 … [auto: a GPU if there is one].")
 @click.option(
-    "--forever", is_flag=True, help="When the run is over, wait for the next of its name."
+    "--compile", "compiled", is_flag=True, help="Use torch.compile: slow start, fast steps."
+)
+@click.option(
+    "--forever", is_flag=True, help="When the run is over, wait for the next run of the same name."
 )
 @click.option(
     "--inbox-port",
     type=click.IntRange(0, 65535),
-    help="Let applications of this machine tell clients something, at 127.0.0.1 there; 0: any.",
+    help="Accept live input from applications of this machine at this port of 127.0.0.1;"
+    " 0 picks a free port.",
 )
 @metrics_option
 def command(
@@ -101,92 +84,32 @@ def command(
     inbox_port: int | None,
     metrics_port: int | None,
 ) -> None:
-    """Take tasks, train them on local data, publish the deltas; until the run is over."""
+    """Take tasks, train them on local data and publish the deltas until the run is over."""
     config = with_metrics_port(loader.load(find_config(config_path)), metrics_port)
     log = jsonlog.install("worker") if config.operations.log == "json" else None
     output = Output(plain=True, log=log)
     stop = threading.Event()
     with (
-        serve_status(config.operations, WORKER_LIMIT_S) as shown,
-        _listening(inbox_port, config.incremental) as listener,
+        serve_status(config.operations, WORKER_LIMIT_S) as status,
+        open_port(inbox_port, config.incremental) as listener,
     ):
+        job: Job | None
         if join is not None or Site(site) != LOCAL:
-            wanted = join_site.site_request(join, site, config.run.name)
-            job = _invited(wanted, data, state, config.incremental, output, stop)
+            request = join_site.site_request(join, site, config.run.name)
+            handle_signals([stop])
+            job = invited_job(
+                request, data, state, config.incremental, output, stop, forever=forever
+            )
         else:
-            job = _local(config, data, state)
+            job = local_job(config, data, state, forever=forever)
         if job is None:
-            output.print("stopped before it had joined")
+            output.print("stopped before the site had joined")
             sys.exit(0)
         from learning.training.device import detect
 
         compute = detect(device, compiled=compiled)
-        job = replace(job, forever=forever)
-        with _answering(listener, job, output):
-            sys.exit(serve(job, compute, output, stop, shown, listener))
-
-
-@contextmanager
-def _listening(port: int | None, limits: IncrementalConfig) -> Iterator[Listener | None]:
-    """The port of `--inbox-port`, taken before anything slow is done."""
-    if port is None:
-        yield None
-        return
-    if not limits.enabled:
-        raise ConfigError("--inbox-port: incremental.enabled is false", "set one of them otherwise")
-    from worker.incremental.http.listener import Listener
-
-    with Listener(port) as listener:
-        yield listener
-
-
-@contextmanager
-def _answering(listener: Listener | None, job: Job, output: Output) -> Iterator[None]:
-    """Answer there while the block runs, and say where, and where the token is."""
-    if listener is None:
-        yield
-        return
-    from worker.incremental.http.endpoint import Endpoint
-    from worker.incremental.http.listener import HOST
-    from worker.incremental.http.token import load_or_create_token, token_path
-
-    endpoint = Endpoint(job.state, job.config.incremental, load_or_create_token(job.state))
-    with listener.serving(endpoint):
-        where = f"http://{HOST}:{listener.port}/learn"
-        output.print(f"live input: POST to {where}, with the token in {token_path(job.state)}")
-        yield
-
-
-def _local(config: FederationConfig, data: tuple[Path, ...], state: Path | None) -> Job:
-    if len(data) > 1:
-        raise DataError(f"--data is given {len(data)} times", "name one directory of client files")
-    if data and not data[0].is_dir():
-        raise DataError(f"{data[0]} is no directory", "name one of client files with --data")
-    place = data[0] if data else config.run.path / "clients"
-    return Job(config, LOCAL, place, state or Path(config.run.dir) / ".workers")
-
-
-def _invited(
-    wanted: join_site.SiteRequest,
-    data: tuple[Path, ...],
-    state: Path | None,
-    incremental: IncrementalConfig,
-    output: Output,
-    stop: threading.Event,
-) -> Job | None:
-    """Data first, then the network: a token is not used up for rows that cannot be read."""
-    join_site.check_files(data)
-    from worker.data.import_rows import import_rows
-
-    rows = import_rows(data, wanted.site, wanted.place / "data", output.print)
-    handle_signals([stop])
-    config = join_site.join_federation(wanted, stop, host_name(), output.event)
-    if config is None:
-        return None
-    # How its clients learn from their users is the site's own affair: the configuration of this
-    # machine says it, as it says where metrics are served.
-    config = config.model_copy(update={"incremental": incremental})
-    return Job(config, Site(wanted.site), rows, state or wanted.place / "work")
+        with serve_inbox(listener, job, output):
+            sys.exit(serve(job, compute, output, stop, status, listener))
 
 
 def serve(
@@ -194,44 +117,39 @@ def serve(
     compute: Compute,
     output: Output,
     stop: threading.Event,
-    shown: ProcessStatus,
+    status: ProcessStatus,
     listener: Listener | None = None,
 ) -> int:
-    """Run a worker until its run is over or it is asked to stop; returns the exit code."""
+    """Run a worker until its run is over or `stop` is set, and return the exit code."""
     handle_signals([stop])
     config = job.config
-    stores = join_site.connect_stores(config, job.invited, stop, output.event)
+    stores = join_site.connect_stores(config, job.invited_site, stop, output.event)
     if stores is None:
         return 0
     run: str | None = None
 
-    def on_broker_status(status: BrokerStatus) -> None:
-        shown.broker(status)
-        waiting = status.state is BrokerState.WAITING
+    def on_broker_status(broker_status: BrokerStatus) -> None:
+        status.set_broker(broker_status)
+        waiting = broker_status.state is BrokerState.WAITING
         if waiting and run and end_reason(stores[1], config.run.name, run):
             return  # the queues of a run that is over are deleted
-        output.event(WorkerEventKind.BROKER, str(status))
+        output.event(WorkerEventKind.BROKER, str(broker_status))
 
-    def tell_waiting(kind: WorkerEventKind, text: str) -> None:
-        shown.health.set_problem("run", text)
+    def on_waiting(kind: WorkerEventKind, text: str) -> None:
+        status.health.set_problem("run", text)
         output.event(kind, text)
 
-    try:
-        broker = rabbit.connect(config.broker.url, on_broker_status, ca=config.broker.ca)
-    except BrokerLoginError:
-        if job.invited is None:
-            raise
-        raise revoked_error(job.invited) from None
+    broker = _connect_broker(job, on_broker_status)
     from worker.metrics import Metrics
 
-    metrics = Metrics(shown.registry, shown.health)
+    metrics = Metrics(status.registry, status.health)
     if listener is not None:
-        listener.counted = metrics.asked
+        listener.on_response = metrics.on_inbox_response
     try:
-        for run in follow_runs(stores[0], config.run.name, stop, tell_waiting, forever=job.forever):
-            shown.health.set_problem("run")
-            _serve(job, run, broker, stores, compute, output, stop, metrics)
-        shown.over()
+        for run in follow_runs(stores[0], config.run.name, stop, on_waiting, forever=job.forever):
+            status.health.set_problem("run")
+            _serve_run(job, run, broker, stores, compute, output, stop, metrics)
+        status.set_over()
     finally:
         broker.close()
     if run is None:
@@ -239,25 +157,34 @@ def serve(
     return 0
 
 
-def _serve(
+def _connect_broker(job: Job, on_status: Callable[[BrokerStatus], None]) -> Broker:
+    try:
+        return rabbit.connect(job.config.broker.url, on_status, ca=job.config.broker.ca)
+    except BrokerLoginError:
+        if job.invited_site is None:
+            raise
+        raise revoked_error(job.invited_site) from None
+
+
+def _serve_run(
     job: Job,
     run: str,
-    broker: RabbitBroker,
+    broker: Broker,
     stores: tuple[Store, Store],
     compute: Compute,
     output: Output,
     stop: threading.Event,
     metrics: Metrics,
 ) -> None:
-    """One run, from now to its end, or until `stop`."""
-    from worker.service import Worker, WorkerSettings
+    """Serve one run, from now to its end, or until `stop` is set."""
+    from worker.factory import Connections, WorkerCallbacks, WorkerSettings, start_worker
 
-    def report(message: str, fraction: float) -> None:
-        metrics.turned()
+    def on_progress(message: str, fraction: float) -> None:
+        metrics.on_turn()
         output.progress(message, fraction)
 
     config = job.config
-    setting = WorkerSettings(
+    settings = WorkerSettings(
         name=config.run.name,
         site=job.site,
         data=job.data,
@@ -265,30 +192,22 @@ def _serve(
         cache=cache_dir(),
         host=host_name(),
         software=software_version(),
-    )
-    worker = Worker(
-        setting,
-        run,
-        broker,
-        stores,
-        compute,
-        time.time,
-        told=output.event,
-        report=report,
-        refused=lambda: login_refused(config.broker.url, config.broker.ca),
-        observe=metrics,
+        compute=compute,
         incremental=config.incremental,
     )
-    metrics.watch(worker.heartbeat, worker.waiting)
+    callbacks = WorkerCallbacks(
+        on_event=output.event,
+        on_progress=on_progress,
+        credentials_refused=lambda: login_refused(config.broker.url, config.broker.ca),
+        metrics=metrics,
+    )
+    connections = Connections(broker, *stores)
+    worker = start_worker(settings, run, connections, time.time, callbacks)
+    metrics.watch(worker.heartbeat, worker.pending_count)
     output.set_context(run=run, site=job.site.name, worker=worker.worker_id)
     output.print(f"worker {worker.worker_id} serves run {run} as site {job.site.name}")
-    served = worker.serve(stop, abandon=stop)
+    summary = worker.serve(stop, abandon=stop)
     output.print(
-        f"{served.reason}: trained {served.trained} tasks, abandoned {served.abandoned},"
-        f" {served.settled} updates settled, {served.waiting} wait for a receipt"
+        f"{summary.reason}: trained {summary.trained} tasks, abandoned {summary.abandoned},"
+        f" {summary.settled} updates settled, {summary.waiting} wait for a receipt"
     )
-
-
-def host_name() -> str:
-    """This machine's name, as a label."""
-    return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:40].strip("-") or "host"

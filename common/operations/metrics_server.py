@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import socketserver
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -22,6 +20,7 @@ from prometheus_client.registry import Collector
 from common.config.config import OperationsConfig
 from common.errors import ConfigError
 from common.operations.health import Health
+from common.operations.http_server import ThreadedHTTPServer
 
 REQUEST_S = 10.0  # a client that sends nothing is cut off
 
@@ -44,7 +43,6 @@ class ComputedMetrics(Collector):
         self._derive = derive
 
     def collect(self) -> Iterable[Metric]:
-        """See `Collector.collect`."""
         return self._derive()
 
 
@@ -104,30 +102,18 @@ def serve(
             "choose another --metrics-port or operations.bind; 0 serves none",
         ) from None
     server.set_app(application(metrics, health))
-    thread = threading.Thread(target=server.serve_forever, name="telemetry", daemon=True)
-    thread.start()
-    try:
+    with server, server.running("metrics"):
         yield
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
-class _Server(socketserver.ThreadingMixIn, WSGIServer):
-    daemon_threads = True  # a scraper that hangs must not keep the process
-
+class _Server(ThreadedHTTPServer, WSGIServer):
     def __init__(self, address: tuple[str, int], handler: type[WSGIRequestHandler]) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, handler)
 
     def server_bind(self) -> None:
-        """Without the name look-up of `http.server`, which waits for a DNS server that is away."""
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
+        super().server_bind()
         self.setup_environ()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no news."""
 
 
 class _Handler(WSGIRequestHandler):

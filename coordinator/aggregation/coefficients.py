@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections import Counter
 
 from common.protocol.updates import ContributionStats
-from coordinator.aggregation.contribution import contribution_weights, single_client_step
+from coordinator.aggregation.contribution import contribution_weights, single_client_weight
 from coordinator.aggregation.participation import effective_participation, participation_factor
 from coordinator.aggregation.staleness import staleness_factor
 from coordinator.core.events import CommitPart
@@ -55,4 +55,4 @@ def _client_weights(plan: Plan, state: CoordinatorState) -> dict[str, tuple[floa
         return contribution_weights(newest, plan.aggregation)
     (client,) = newest
     known = {name: c.last_stats for name, c in state.clients.items() if c.last_stats is not None}
-    return {client: single_client_step(client, known | newest, plan.aggregation)}
+    return {client: single_client_weight(client, known | newest, plan.aggregation)}

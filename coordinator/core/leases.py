@@ -17,9 +17,9 @@ def renew_leases(
 ) -> CoordinatorState:
     """Return the state after heartbeats were read: leases, live workers and wishes.
 
-    A lease is renewed if a worker of the task's site names the task, or if one of them is busy: then
-    the task may wait in the site's queue. When the store is back after an outage, every lease
-    starts again, because none could be renewed meanwhile.
+    A lease is renewed if a worker of the task's site names the task. It is also renewed while a
+    worker of that site is busy with another, because the task may wait in the site's queue. When
+    the store is back after an outage, every lease starts again: none could be renewed meanwhile.
     """
     if not heartbeats.store_up:
         return replace(state, store_up=False)

@@ -1,4 +1,4 @@
-"""Membership: clients of invited sites that join a running federation, and sites that are revoked."""
+"""Membership: clients of invited sites join a running federation, and revoked sites leave it."""
 
 from __future__ import annotations
 

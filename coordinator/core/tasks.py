@@ -1,4 +1,8 @@
-"""The message that a task becomes. Pure; first step of an update's way, before `broker`."""
+"""Messages to workers: a task to train, and the current model for those without a task.
+
+An update's path begins here. `coordinator/storage/step_writer.py` puts the task message into the
+journal's outbox, and the service publishes it to the broker, where `worker/service.py` takes it.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,12 @@ from common.protocol.tasks import BaseRef, BlobRef, LocalTraining, LoraSpec, Tra
 from common.protocol.versions import CurrentModel, VersionSummary
 from coordinator.core.state import OpenTask, Plan
 
-FINAL_LR = 0.1  # of the phase's learning rate, where the cosine ends
+FINAL_LR = 0.1  # share of the phase's learning rate at which the cosine ends
 
 
 @dataclass(frozen=True)
 class TaskTemplate:
-    """What every task of a run has in common."""
+    """Fields that every task of a run has in common."""
 
     run: str
     base: BaseRef
@@ -29,14 +33,14 @@ class TaskTemplate:
 
 
 def learning_rate(phase: PhaseConfig, done: int) -> float:
-    """The rate of a task after `done` of the phase's versions.
+    """Return the learning rate of a task that starts after `done` of the phase's versions.
 
-    Cosine over versions: lr · (f + (1 − f)(1 + cos(π · done / versions)) / 2), f = 0.1.
+    With a cosine schedule: lr · (f + (1 − f)(1 + cos(π · done / versions)) / 2), f = 0.1.
     """
     if phase.lr_schedule == "constant":
         return phase.lr
-    wave = (1 + math.cos(math.pi * done / phase.versions)) / 2
-    return phase.lr * (FINAL_LR + (1 - FINAL_LR) * wave)
+    cosine = (1 + math.cos(math.pi * done / phase.versions)) / 2
+    return phase.lr * (FINAL_LR + (1 - FINAL_LR) * cosine)
 
 
 def task_message(
@@ -46,7 +50,7 @@ def task_message(
     versions: Sequence[VersionSummary],
     now: float,
 ) -> TrainTask:
-    """The newest attempt of a task, as its worker receives it; `versions` are all, from 0."""
+    """Return the message for a task's newest attempt; `versions` are all versions, from 0."""
     reference = plan.reference_version(task.phase)
     phase = plan.phases[task.phase]
     done = task.base_version - (plan.phase_end(task.phase) - phase.versions)
@@ -82,7 +86,7 @@ def task_message(
 
 
 def current_model(plan: Plan, template: TaskTemplate, version: VersionSummary) -> CurrentModel:
-    """What the newest version is, for workers that learn between tasks; of the phase to come."""
+    """Return the newest version, with the phase that comes next, for workers without a task."""
     number = min(plan.phase_of(version.version), len(plan.phases) - 1)
     phase = plan.phases[number]
     return CurrentModel(

@@ -1,7 +1,8 @@
-"""Carries a `CommitVersion` out: the buffer's updates from the spool become a version.
+"""Commit of a version: the buffer's updates from the spool become the adapter of the next version.
 
-Reads, computes, writes files; `coordinator/service.py` journals the row, and then gives the files
-their number. After `contribution` and `staleness` on an update's way, before `journal`.
+On an update's path this stands after `coordinator/aggregation/coefficients.py`. The files are
+written by `coordinator/storage/versions.py`; then `coordinator/storage/journal.py` records the
+version, and only its row entitles the files to the version's number.
 """
 
 from __future__ import annotations
@@ -17,37 +18,38 @@ from coordinator.storage.versions import Versions
 
 
 def write_version(
-    action: CommitVersion, versions: Versions, spool: Spool, now: float
+    commit: CommitVersion, versions: Versions, spool: Spool, now: float
 ) -> VersionSummary:
-    """Make the version durable; returns the summary that the journal is to record.
+    """Compute a version, make its files durable, and return the summary for the journal.
 
     Raises:
         RunError: An update cannot be read, the result is not finite, or the disk refused.
     """
-    current = versions.read(action.version - 1)
-    ref = versions.stage(action.version, aggregate_factors(current, _deltas(action.parts, spool)))
+    current = versions.read(commit.version - 1)
+    adapter = aggregate_factors(current, _read_deltas(commit.parts, spool))
+    ref = versions.stage(commit.version, adapter)
     return VersionSummary(
-        version=action.version,
-        phase=action.phase,
+        version=commit.version,
+        phase=commit.phase,
         at=now,
         sha256=ref.sha256,
         nbytes=ref.nbytes,
-        train_loss=_mean(action.parts, "avg_loss"),
-        holdout_before=_mean(action.parts, "loss_before"),
-        holdout_after=_mean(action.parts, "loss_after"),
-        accuracy_before=_mean(action.parts, "accuracy_before"),
-        accuracy_after=_mean(action.parts, "accuracy_after"),
-        updates=tuple(_summary(part) for part in action.parts),
+        train_loss=_mean(commit.parts, "avg_loss"),
+        holdout_before=_mean(commit.parts, "loss_before"),
+        holdout_after=_mean(commit.parts, "loss_after"),
+        accuracy_before=_mean(commit.parts, "accuracy_before"),
+        accuracy_after=_mean(commit.parts, "accuracy_after"),
+        updates=tuple(_summarize(part) for part in commit.parts),
     )
 
 
-def _deltas(parts: Sequence[CommitPart], spool: Spool) -> Iterator[tuple[float, Tensors]]:
+def _read_deltas(parts: Sequence[CommitPart], spool: Spool) -> Iterator[tuple[float, Tensors]]:
     for part in parts:
         yield part.coefficient, spool.delta(part.update.upload)
 
 
 def _mean(parts: Sequence[CommitPart], name: str) -> float | None:
-    """Sample-weighted mean of one statistic over the buffer; None if no update has it."""
+    """Return the sample-weighted mean of a statistic over the buffer; None if no update has it."""
     stats = [part.update.stats for part in parts]
     known = [(s.num_samples, getattr(s, name)) for s in stats if getattr(s, name) is not None]
     if not known:
@@ -55,7 +57,7 @@ def _mean(parts: Sequence[CommitPart], name: str) -> float | None:
     return float(sum(n * value for n, value in known) / sum(n for n, _ in known))
 
 
-def _summary(part: CommitPart) -> UpdateSummary:
+def _summarize(part: CommitPart) -> UpdateSummary:
     return UpdateSummary(
         task_id=part.update.task_id,
         client_id=part.update.client_id,

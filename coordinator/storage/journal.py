@@ -1,9 +1,12 @@
-"""The journal: SQLite, and the only truth about a run.
+"""Journal of a run: a SQLite database, and the only truth about the run.
 
 Every write is one transaction (BEGIN IMMEDIATE, WAL, synchronous FULL) that first checks the
-coordinator's epoch. A coordinator that was paused and replaced finds a newer epoch and can write,
-publish and ack nothing: publishing happens only from the outbox, acks only after a transaction.
-docs/protocol.md has the order of writes and what each crash leaves.
+coordinator's epoch. A coordinator that was paused and replaced finds a newer epoch, and can then
+write, publish and ack nothing: publishing happens only from the outbox, acks only after a
+transaction. docs/protocol.md has the order of writes and the outcome of every crash.
+
+On an update's path the journal records what was decided; next comes
+`coordinator/publish/store_publisher.py`.
 """
 
 from __future__ import annotations
@@ -17,10 +20,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from broker.protocol import LOCAL
+from pydantic import ValidationError
+
 from common.errors import FencedError, RunError
 from common.protocol.commands import CommandReply
 from common.protocol.feed import Event
+from common.protocol.naming import LOCAL_SITE
 from common.protocol.tasks import Receipt
 from common.protocol.versions import VersionSummary
 from coordinator.core.events import (
@@ -35,52 +40,19 @@ from coordinator.core.events import (
     ReplyToCommand,
 )
 from coordinator.core.state import Client, ClientState, CoordinatorState
-
-SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE epoch (one INTEGER PRIMARY KEY CHECK (one = 1), value INTEGER NOT NULL);
-CREATE TABLE task (
-    task_id TEXT PRIMARY KEY, client_id TEXT NOT NULL, phase INTEGER NOT NULL,
-    seed INTEGER NOT NULL, open INTEGER NOT NULL DEFAULT 1);
-CREATE TABLE attempt (
-    task_id TEXT NOT NULL, attempt INTEGER NOT NULL, base_version INTEGER NOT NULL,
-    issued_at REAL NOT NULL, epoch INTEGER NOT NULL, PRIMARY KEY (task_id, attempt));
-CREATE TABLE chunk (
-    upload TEXT NOT NULL, i INTEGER NOT NULL, nbytes INTEGER NOT NULL, site TEXT NOT NULL,
-    at REAL NOT NULL, PRIMARY KEY (upload, i));
-CREATE TABLE accepted (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, task_id TEXT NOT NULL UNIQUE, attempt INTEGER NOT NULL,
-    client_id TEXT NOT NULL, worker_id TEXT NOT NULL, base_version INTEGER NOT NULL,
-    stats TEXT NOT NULL, norm REAL NOT NULL, clip REAL NOT NULL, nbytes INTEGER NOT NULL,
-    upload TEXT NOT NULL, at REAL NOT NULL, version INTEGER);
-CREATE TABLE receipt (
-    task_id TEXT PRIMARY KEY, attempt INTEGER NOT NULL, state TEXT NOT NULL,
-    reason TEXT NOT NULL, at REAL NOT NULL);
-CREATE TABLE version (version INTEGER PRIMARY KEY, summary TEXT NOT NULL);
-CREATE TABLE client (
-    client_id TEXT PRIMARY KEY, issued INTEGER NOT NULL, participation INTEGER NOT NULL,
-    strikes INTEGER NOT NULL, last TEXT);
-CREATE TABLE outbox (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, site TEXT NOT NULL, task_id TEXT NOT NULL,
-    frame BLOB NOT NULL);
-CREATE TABLE event (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, level TEXT NOT NULL,
-    kind TEXT NOT NULL, text TEXT NOT NULL, refs TEXT NOT NULL);
-"""
-LATER = (  # tables that a run may lack which an older version began
-    "CREATE TABLE IF NOT EXISTS member (client_id TEXT PRIMARY KEY, site TEXT NOT NULL,"
-    " rows TEXT NOT NULL, left INTEGER NOT NULL);",
-    "CREATE TABLE IF NOT EXISTS command (command_id TEXT PRIMARY KEY, action TEXT NOT NULL,"
-    " target TEXT NOT NULL, by TEXT NOT NULL, at REAL NOT NULL, refused TEXT NOT NULL,"
-    " paused INTEGER);",
+from coordinator.storage.journal_schema import (
+    add_missing_tables,
+    connect,
+    create_tables,
+    translated_errors,
 )
 
-MAX_EVENTS = 50_000  # a flood of rejected messages must not grow the journal without end
+MAX_EVENTS = 50_000  # so that a flood of rejected messages cannot grow the journal without end
 
 
 @dataclass(frozen=True)
 class Outgoing:
-    """A task message that the broker has not confirmed yet."""
+    """Task message that the broker has not confirmed yet."""
 
     id: int
     site: str
@@ -89,7 +61,7 @@ class Outgoing:
 
 
 class Journal:
-    """One run's database, as seen by one coordinator."""
+    """Database of one run, as one coordinator uses it."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._db = connection
@@ -98,48 +70,42 @@ class Journal:
 
     @classmethod
     def create(cls, path: Path, meta: Mapping[str, str]) -> Journal:
-        """A new journal; `meta` is fixed for the run.
+        """Create a journal; `meta` never changes afterwards.
 
         Raises:
             RunError: The file cannot be written.
         """
-        with _translated(path):
-            journal = cls(_connect(path), path)
-            tables = " ".join(LATER)
-            journal._db.executescript(
-                f"BEGIN; {SCHEMA} {tables} INSERT INTO epoch VALUES (1, 0); COMMIT;"
-            )
+        with translated_errors(path):
+            journal = cls(connect(path), path)
+            create_tables(journal._db)
             with journal._transaction():
                 journal._db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
         return journal
 
     @classmethod
     def open(cls, path: Path) -> Journal:
-        """An existing journal.
+        """Open an existing journal.
 
         Raises:
-            RunError: There is none, or the file is no journal.
+            RunError: The file does not exist or is no journal.
         """
         if not path.exists():
             raise RunError(f"{path} does not exist", "name a run directory, or start with --new")
-        with _translated(path):
-            journal = cls(_connect(path), path)
-            journal._db.execute("SELECT value FROM epoch").fetchone()
-            for table in LATER:
-                journal._db.execute(table)
+        with translated_errors(path):
+            journal = cls(connect(path), path)
+            add_missing_tables(journal._db)
         return journal
 
     def close(self) -> None:
-        """Close the database."""
         self._db.close()
 
     def meta(self) -> dict[str, str]:
-        """What was fixed when the run began."""
+        """Return what was fixed when the run began."""
         return dict(self.rows("SELECT key, value FROM meta"))
 
     def take_over(self) -> int:
-        """Begin a new epoch: from now on every other coordinator of this run is fenced off."""
-        with _translated(self._path), self._immediate():
+        """Begin a new epoch and return it; it fences every other coordinator of this run off."""
+        with translated_errors(self._path), self._immediate():
             self._db.execute("UPDATE epoch SET value = value + 1")
             self.epoch = self._db.execute("SELECT value FROM epoch").fetchone()[0]
         return self.epoch
@@ -157,17 +123,17 @@ class Journal:
         summaries: Mapping[int, VersionSummary],
         drop_chunks: Sequence[str] = (),
     ) -> None:
-        """Everything that one step changed, in one transaction.
+        """Record everything that one step changed, in one transaction.
 
         Args:
-            before: The state that the step began with.
-            after: The state that it led to.
-            actions: What it decided.
-            now: The time of the step.
-            frames: The task message of each `IssueTask`, by task id.
-            summaries: The summary of each `CommitVersion`, by version. Its files are durable, under the
+            before: State before the step.
+            after: State after the step.
+            actions: Actions of the step.
+            now: Seconds since the epoch.
+            frames: Task message of each `IssueTask`, by task id.
+            summaries: Summary of each `CommitVersion`, by version. Its files are durable, under the
                 name of their content; only this row entitles them to their number.
-            drop_chunks: Uploads that this step has settled.
+            drop_chunks: Uploads that are complete or rejected with this step.
 
         Raises:
             FencedError: Another coordinator took over; nothing was written.
@@ -182,33 +148,33 @@ class Journal:
             self._db.executemany("DELETE FROM chunk WHERE upload = ?", [(u,) for u in drop_chunks])
 
     def put_version(self, summary: VersionSummary) -> None:
-        """Record a version made outside a step: version 0."""
+        """Record a version that no step has made: version 0."""
         with self._transaction():
             self._put_version(summary)
 
     def put_chunk(self, upload: str, i: int, nbytes: int, site: str, now: float) -> int:
-        """Record a durable chunk; again is harmless. Returns how many chunks of it are there."""
+        """Record a durable chunk, once, and return how many chunks of its upload there are."""
         with self._transaction():
             row = (upload, i, nbytes, site, now)
             self._db.execute("INSERT OR IGNORE INTO chunk VALUES (?, ?, ?, ?, ?)", row)
         return int(self._one("SELECT COUNT(*) FROM chunk WHERE upload = ?", upload))
 
     def drop_chunks(self, upload: str) -> None:
-        """Forget an upload that came to nothing."""
+        """Forget an upload that was given up."""
         with self._transaction():
             self._db.execute("DELETE FROM chunk WHERE upload = ?", (upload,))
 
     def mark_sent(self, ids: Sequence[int]) -> None:
-        """The broker confirmed these outbox entries."""
+        """Remove outbox entries that the broker has confirmed."""
         with self._transaction():
             self._db.executemany("DELETE FROM outbox WHERE id = ?", [(i,) for i in ids])
 
     @contextmanager
     def fenced(self) -> Iterator[None]:
-        """A time in which nobody can take over: for changing files by what the rows say.
+        """Keep other coordinators from taking over while files are changed by what the rows say.
 
         Raises:
-            FencedError: Another coordinator took over before.
+            FencedError: Another coordinator has taken over already.
         """
         with self._transaction():
             yield
@@ -216,27 +182,27 @@ class Journal:
     # reading
 
     def outbox(self) -> list[Outgoing]:
-        """Task messages to publish, oldest first."""
+        """Return the task messages to publish, oldest first."""
         rows = self.rows("SELECT id, site, task_id, frame FROM outbox ORDER BY id")
         return [Outgoing(*row) for row in rows]
 
     def receipt(self, task_id: str) -> Receipt | None:
-        """What became of a task, if it is settled."""
+        """Return the receipt of a task; None while the task is open."""
         query = "SELECT task_id, attempt, state, reason FROM receipt WHERE task_id = ?"
         return next((_receipt(row) for row in self.rows(query, task_id)), None)
 
     def receipts(self, limit: int) -> list[tuple[str, Receipt]]:
-        """The newest receipts, each with the site whose workers wait for it."""
+        """Return the newest receipts, each with the site whose workers wait for it."""
         query = (
             "SELECT client_id, task_id, attempt, state, reason FROM receipt JOIN task"
             " USING (task_id) ORDER BY at DESC LIMIT ?"
         )
         sites = {client.client_id: client.site for client in self.joined_clients(include_left=True)}
         rows = self.rows(query, limit)
-        return [(sites.get(client, LOCAL.name), _receipt(row)) for client, *row in rows]
+        return [(sites.get(client, LOCAL_SITE), _receipt(row)) for client, *row in rows]
 
     def command_reply(self, command_id: str) -> CommandReply | None:
-        """What became of a command, if it was carried out or refused."""
+        """Return the reply to a command; None if it was neither carried out nor refused yet."""
         query = "SELECT refused FROM command WHERE command_id = ?"
         for (refused,) in self.rows(query, command_id):
             state: Literal["done", "refused"] = "refused" if refused else "done"
@@ -244,17 +210,17 @@ class Journal:
         return None
 
     def paused(self) -> bool:
-        """Whether an operator holds the run."""
+        """Return whether an operator has paused the run."""
         query = "SELECT paused FROM command WHERE paused IS NOT NULL ORDER BY rowid DESC LIMIT 1"
         return any(paused for (paused,) in self.rows(query))
 
     def site_of(self, task_id: str) -> str:
-        """The site that a task was issued to."""
+        """Return the site that a task was issued to."""
         query = "SELECT site FROM task JOIN member USING (client_id) WHERE task_id = ?"
-        return next((site for (site,) in self.rows(query, task_id)), LOCAL.name)
+        return next((site for (site,) in self.rows(query, task_id)), LOCAL_SITE)
 
     def joined_clients(self, *, include_left: bool = False) -> list[Client]:
-        """Clients that joined, in the order of their joining; with `gone`, also those that left."""
+        """Return the clients that joined, oldest first, and those that left if `include_left`."""
         query = "SELECT client_id, site, rows FROM member WHERE left <= ? ORDER BY rowid"
         return [
             Client(client, site, MappingProxyType(json.loads(rows)))
@@ -262,16 +228,26 @@ class Journal:
         ]
 
     def versions(self, after: int = -1) -> list[VersionSummary]:
-        """Summaries of the versions later than one, oldest first."""
+        """Return the summaries of the versions after `after`, oldest first.
+
+        Raises:
+            RunError: Another release wrote them, in a form that this one cannot read.
+        """
         query = "SELECT summary FROM version WHERE version > ? ORDER BY version"
-        return [VersionSummary.model_validate_json(s) for (s,) in self.rows(query, after)]
+        try:
+            return [VersionSummary.model_validate_json(s) for (s,) in self.rows(query, after)]
+        except ValidationError as error:
+            raise RunError(
+                f"{self._path} was written by another release of fccl: {error.title} differs",
+                "resume the run with that release, or start over with --new",
+            ) from None
 
     def version_digests(self) -> dict[int, str]:
-        """SHA-256 of the broadcast frame of every version."""
+        """Return the SHA-256 of the broadcast frame of every version."""
         return {summary.version: summary.sha256 for summary in self.versions()}
 
     def events(self, limit: int) -> list[Event]:
-        """The newest events, oldest first."""
+        """Return the newest entries of the event feed, oldest first."""
         query = "SELECT at, level, kind, text, refs FROM event ORDER BY id DESC LIMIT ?"
         return [
             Event(at=at, level=level, kind=kind, text=text, refs=json.loads(refs))
@@ -279,16 +255,16 @@ class Journal:
         ]
 
     def unfinished_uploads(self) -> dict[str, tuple[str, float]]:
-        """Unfinished uploads: site and time of the first chunk."""
+        """Return site and time of the first chunk of every unfinished upload."""
         query = "SELECT upload, site, MIN(at) FROM chunk GROUP BY upload"
         return {upload: (site, at) for upload, site, at in self.rows(query)}
 
     def unapplied_uploads(self) -> set[str]:
-        """Uploads that are accepted and not applied: their files must not be touched."""
+        """Return the uploads that are accepted but not applied: their files must not be touched."""
         return {u for (u,) in self.rows("SELECT upload FROM accepted WHERE version IS NULL")}
 
     def receipt_counts(self) -> dict[str, int]:
-        """Receipts by state."""
+        """Return the number of receipts in each state."""
         return dict(self.rows("SELECT state, COUNT(*) FROM receipt GROUP BY state"))
 
     def check_epoch(self) -> None:
@@ -301,11 +277,11 @@ class Journal:
             )
 
     def rows(self, query: str, *values: object) -> list[Any]:
-        """Rows of a query; `coordinator/storage/recovery.py` asks its own."""
-        with _translated(self._path):
+        """Return the rows of a query; `coordinator/storage/recovery.py` has its own queries."""
+        with translated_errors(self._path):
             return self._db.execute(query, values).fetchall()
 
-    # inside
+    # inside a transaction
 
     def _apply(
         self,
@@ -335,19 +311,11 @@ class Journal:
                 query = "UPDATE member SET left = 1 WHERE client_id = ?"
                 self._db.execute(query, (action.client_id,))
             case ReplyToCommand():
-                command = action.command
-                asked = (command.command_id, command.action, command.target, command.by, now)
-                query = "INSERT INTO command VALUES (?, ?, ?, ?, ?, ?, ?)"
-                self._db.execute(query, (*asked, action.refused, action.paused))
+                self._put_reply(action, now)
             case LogEvent():
-                row = (now, action.level, action.kind, action.text, json.dumps(dict(action.refs)))
-                query = "INSERT INTO event (at, level, kind, text, refs) VALUES (?, ?, ?, ?, ?)"
-                self._db.execute(query, row)
-                self._db.execute(
-                    "DELETE FROM event WHERE id <= (SELECT MAX(id) FROM event) - ?", (MAX_EVENTS,)
-                )
+                self._put_event(action, now)
             case _:
-                pass  # Discard, Repeat, Finish and a refused Dismiss change no record
+                pass  # the other actions change no record
 
     def _issue(self, action: IssueTask, now: float, frame: bytes) -> None:
         task = action.task
@@ -391,6 +359,20 @@ class Journal:
             row,
         )
 
+    def _put_reply(self, reply: ReplyToCommand, now: float) -> None:
+        command = reply.command
+        row = (command.command_id, command.action, command.target, command.by, now)
+        query = "INSERT INTO command VALUES (?, ?, ?, ?, ?, ?, ?)"
+        self._db.execute(query, (*row, reply.refused, reply.paused))
+
+    def _put_event(self, event: LogEvent, now: float) -> None:
+        row = (now, event.level, event.kind.value, event.text, json.dumps(dict(event.refs)))
+        query = "INSERT INTO event (at, level, kind, text, refs) VALUES (?, ?, ?, ?, ?)"
+        self._db.execute(query, row)
+        self._db.execute(
+            "DELETE FROM event WHERE id <= (SELECT MAX(id) FROM event) - ?", (MAX_EVENTS,)
+        )
+
     def _put_member(self, client: Client) -> None:
         row = (client.client_id, client.site, json.dumps(dict(client.rows)))
         self._db.execute(
@@ -404,8 +386,8 @@ class Journal:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """A write transaction of this epoch, or `FencedError` and no write."""
-        with _translated(self._path), self._immediate():
+        """Write in one transaction, or raise `FencedError` if the epoch is over."""
+        with translated_errors(self._path), self._immediate():
             self.check_epoch()
             yield
 
@@ -423,19 +405,3 @@ class Journal:
 def _receipt(row: Sequence[Any]) -> Receipt:
     task_id, attempt, state, reason = row
     return Receipt(task_id=task_id, attempt=attempt, state=state, reason=reason)
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    # One coordinator thread uses it; which thread opened it does not matter.
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")
-    return db
-
-
-@contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        raise RunError(f"{path}: {error}", "check the disk, and that the file is a run") from None

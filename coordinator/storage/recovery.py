@@ -1,11 +1,19 @@
-"""The state, rebuilt from the journal: what a coordinator starts with after a stop or a crash.
+"""Recovery: the state that a coordinator starts with after a stop or a crash, from the journal.
 
-Leases, live sites and the store's health are not in the journal: they are facts of the moment.
-Every open task is given a fresh lease; if no heartbeat names it meanwhile, it is issued again.
+Leases, live workers, refusals of open tasks and the store's health are not in the journal: they
+belong to the moment. Every open task is given a fresh lease; if no heartbeat names it meanwhile, it
+is issued again.
+
+The buffer comes from the machine's own rule, `coordinator/core/state_changes.py: accept_update`.
+Versions, tasks and clients are read as they were written. Two rules are restated in SQL: norms
+count within a phase (`apply_commit`), and a round is out once a first attempt starts from its
+version (`coordinator/core/schedule.py`). `tests/unit/coordinator/storage/test_recovery.py` proves
+that the result equals the state in memory after every step of random federations.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import MappingProxyType
 
 from common.protocol.updates import ContributionStats
@@ -17,40 +25,36 @@ from coordinator.core.state import (
     OpenTask,
     Plan,
 )
+from coordinator.core.state_changes import accept_update
 from coordinator.storage.journal import Journal
 
 
 def recover(plan: Plan, journal: Journal, now: float, lease_s: float) -> CoordinatorState:
-    """The state that the journal's rows describe.
+    """Return the state that the rows of a journal with at least version 0 describe.
 
     Args:
-        plan: Of the run.
-        journal: Of a run that has at least version 0.
+        plan: Plan of the run.
+        journal: Journal of the run.
         now: Seconds since the epoch.
-        lease_s: Lease of the open tasks from now; 0 where their messages are known to be lost.
+        lease_s: Lease of the open tasks from now on; 0 if their messages are known to be lost.
     """
-    versions = journal.versions()
-    buffer = _buffer(journal)
-    tasks = _tasks(journal, now + lease_s)
-    issued = journal.rows("SELECT COUNT(*) FROM task")[0][0]
-    version = versions[-1].version
-    first = journal.rows("SELECT MIN(at) FROM accepted WHERE version IS NULL")[0][0]
-    return CoordinatorState(
+    version = journal.versions()[-1].version
+    state = CoordinatorState(
         version=version,
-        tasks=MappingProxyType(tasks),
-        buffer=tuple(buffer),
-        clients=MappingProxyType(_clients(journal)),
+        tasks=MappingProxyType(_open_tasks(journal, now + lease_s)),
         joined=MappingProxyType({client.client_id: client for client in journal.joined_clients()}),
         paused=journal.paused(),
-        norms=_norms(journal, plan.phase_of(version)),
-        issued=issued,
+        norms=_norms_before_the_buffer(journal, plan.phase_of(version)),
+        issued=journal.rows("SELECT COUNT(*) FROM task")[0][0],
         round_at=_newest_issue(journal),
-        buffered_at=first or 0.0,
         round_issued=_round_issued(journal, version),
     )
+    for update, norm, accepted_at in _buffered_updates(journal):
+        state = accept_update(state, update, norm, accepted_at)
+    return replace(state, clients=MappingProxyType(_clients(journal)))
 
 
-def _tasks(journal: Journal, lease_until: float) -> dict[str, OpenTask]:
+def _open_tasks(journal: Journal, lease_until: float) -> dict[str, OpenTask]:
     tasks = {}
     query = "SELECT task_id, client_id, phase, seed FROM task WHERE open ORDER BY rowid"
     for task_id, client_id, phase, seed in journal.rows(query):
@@ -70,29 +74,34 @@ def _tasks(journal: Journal, lease_until: float) -> dict[str, OpenTask]:
     return tasks
 
 
-def _buffer(journal: Journal) -> list[BufferedUpdate]:
+def _buffered_updates(journal: Journal) -> list[tuple[BufferedUpdate, float, float]]:
+    """Return the updates that wait for a commit, each with its norm and time of acceptance."""
     query = (
-        "SELECT task_id, attempt, client_id, worker_id, base_version, stats, clip, nbytes, upload"
-        " FROM accepted WHERE version IS NULL ORDER BY seq"
+        "SELECT task_id, attempt, client_id, worker_id, base_version, stats, clip, nbytes, upload,"
+        " norm, at FROM accepted WHERE version IS NULL ORDER BY seq"
     )
-    return [
-        BufferedUpdate(task, attempt, client, worker, base, _stats(stats), clip, nbytes, upload)
-        for task, attempt, client, worker, base, stats, clip, nbytes, upload in journal.rows(query)
-    ]
+    updates = []
+    for task, attempt, client, worker, base, stats, clip, nbytes, upload, norm, at in journal.rows(
+        query
+    ):
+        parsed = _parse_stats(stats)
+        update = BufferedUpdate(task, attempt, client, worker, base, parsed, clip, nbytes, upload)
+        updates.append((update, norm, at))
+    return updates
 
 
 def _clients(journal: Journal) -> dict[str, ClientState]:
     query = "SELECT client_id, issued, participation, strikes, last FROM client ORDER BY rowid"
     return {
-        client: ClientState(issued, participation, _stats(last) if last else None, strikes)
+        client: ClientState(issued, participation, _parse_stats(last) if last else None, strikes)
         for client, issued, participation, strikes, last in journal.rows(query)
     }
 
 
-def _norms(journal: Journal, phase: int) -> tuple[float, ...]:
+def _norms_before_the_buffer(journal: Journal, phase: int) -> tuple[float, ...]:
     query = (
-        "SELECT norm * clip FROM accepted JOIN task USING (task_id) WHERE phase = ?"
-        " ORDER BY seq DESC LIMIT ?"
+        "SELECT norm * clip FROM accepted JOIN task USING (task_id)"
+        " WHERE phase = ? AND version IS NOT NULL ORDER BY seq DESC LIMIT ?"
     )
     return tuple(norm for (norm,) in reversed(journal.rows(query, phase, NORM_HISTORY)))
 
@@ -106,5 +115,5 @@ def _newest_issue(journal: Journal) -> float:
     return journal.rows("SELECT MAX(issued_at) FROM attempt WHERE attempt = 1")[0][0] or 0.0
 
 
-def _stats(text: str) -> ContributionStats:
+def _parse_stats(text: str) -> ContributionStats:
     return ContributionStats.model_validate_json(text)

@@ -1,4 +1,4 @@
-"""Which versions stay on the disk. Pure; `coordinator/service.py` removes the others."""
+"""Retention: which versions stay on the disk. `coordinator/storage/step_writer.py` asks here."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from coordinator.core.state import Plan
 
 
 def federated_losses(summaries: Sequence[VersionSummary]) -> dict[int, float]:
-    """Holdout loss of a version, nats per response token, by version.
+    """Return the loss of each version on the clients' own holdouts, nats per response token.
 
-    Clients measure it on their own holdout before they train from the version; the mean is weighted
-    by sample count. Versions that nobody has trained from are missing.
+    Clients measure it before they train from the version; the mean is weighted by sample count.
+    Versions that nobody has trained from are missing.
     """
     total: dict[int, float] = defaultdict(float)
     count: dict[int, int] = defaultdict(int)
@@ -25,7 +25,7 @@ def federated_losses(summaries: Sequence[VersionSummary]) -> dict[int, float]:
 
 
 def best_version(plan: Plan, summaries: Sequence[VersionSummary]) -> int | None:
-    """The version of the newest phase with the lowest federated loss."""
+    """Return the version with the lowest federated loss in the newest phase, if any is measured."""
     phase = plan.phase_of(max(0, summaries[-1].version - 1))
     losses = {
         version: loss
@@ -38,9 +38,9 @@ def best_version(plan: Plan, summaries: Sequence[VersionSummary]) -> int | None:
 def versions_to_keep(
     plan: Plan, summaries: Sequence[VersionSummary], newest: int, in_use: Iterable[int]
 ) -> set[int]:
-    """The `newest` newest versions, the first, phase ends, the best one and those in use."""
+    """Return the `newest` newest versions, version 0, phase ends, the best one and those in use."""
     current = summaries[-1].version
     ends = {plan.phase_end(phase) for phase in range(len(plan.phases))}
-    chosen = {0, *range(max(0, current - newest + 1), current + 1), *ends, *in_use}
-    found = best_version(plan, summaries)
-    return chosen if found is None else chosen | {found}
+    kept = {0, *range(max(0, current - newest + 1), current + 1), *ends, *in_use}
+    best = best_version(plan, summaries)
+    return kept if best is None else kept | {best}

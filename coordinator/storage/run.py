@@ -1,14 +1,14 @@
-"""A run directory: made once, whole or not at all, and opened again by `--resume`.
+"""Run directory: created complete or not at all, and opened again by `--resume`.
 
 runs/NAME/
-    federation.toml          the configuration, without addresses and credentials
-    run.db                   the journal
-    clients/                 one file of rows per client, the held-out rows, the skew
+    federation.toml          configuration, without addresses and credentials
+    run.db                   journal
+    clients/                 a file of rows per client, the held-out rows, the skew
     versions/000000/ …       PEFT adapter directories
     spool/                   updates between arrival and commit
     progress.jsonl           a line per version
     client_metrics.jsonl     a line per update
-    samples.jsonl            a line per held-out row and version that was asked about it
+    samples.jsonl            a line per version and held-out row that it answered
     report/                  written at the end
 """
 
@@ -24,10 +24,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from common.config import loader, toml_writer
 from common.config.config import FederationConfig, SamplesConfig
-from common.config.loader import apply_offline
-from common.errors import ConfigError, RunError
+from common.errors import RunError
 from common.files import sync_path, sync_tree
 from common.protocol.fields import RowKind
 from common.protocol.naming import LOCAL_SITE, new_run_id
@@ -38,34 +36,41 @@ from common.software import software_version
 from coordinator.core.state import Client, Plan
 from coordinator.core.tasks import TaskTemplate
 from coordinator.storage.journal import Journal
+from coordinator.storage.run_config import (
+    check_unchanged,
+    save_config,
+    with_recorded_offline_choice,
+)
 from coordinator.storage.versions import Versions
 
-StartMode = Literal[
-    "start", "resume", "new", "continue"
-]  # the last: resume what is there, or start
-_OF_A_START = ("broker", "store", "operations", "offline")
-_MAY_CHANGE = {"run.dir", "run.keep_versions", "data.dir"} | {
-    f"samples.{key}" for key in SamplesConfig.model_fields
-}
+StartMode = Literal["start", "resume", "new", "continue"]
+"""`continue` resumes an existing run and else starts one; `new` sets an existing run aside."""
+
+_META = ("run_id", "base", "clients", "labels", "sources", "adapter_config")
 
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """What a run begins with: the base model, the clients' rows and the adapter of version 0."""
+    """Beginning of a run: the base model, the clients' rows and the adapter of version 0.
+
+    Attributes:
+        rows: Training rows by client id and kind.
+        labels: Class names, if the run classifies.
+        sources: Statistics of each data source, by kind of rows.
+    """
 
     base: BaseRef
     base_path: Path
-    rows: Mapping[str, Mapping[RowKind, int]]  # training rows by client id and kind
+    rows: Mapping[str, Mapping[RowKind, int]]
     adapter: Tensors
     adapter_config: Mapping[str, Any]
-    labels: tuple[str, ...] = ()  # class names, where the run classifies
-    # What became of each source's rows, by kind.
+    labels: tuple[str, ...] = ()
     sources: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True)
 class Run:
-    """An opened run directory."""
+    """Open run directory, to be written by one coordinator."""
 
     directory: Path
     name: str
@@ -82,10 +87,11 @@ class Run:
 
 
 def check_mode(config: FederationConfig, mode: StartMode) -> None:
-    """Refuse, before anything costly is done, to start over an existing run or resume none.
+    """Refuse, before anything costly happens, to start over an existing run or to resume none.
 
     Raises:
-        RunError: The directory exists and `mode` is `start`, or it does not and `mode` is `resume`.
+        RunError: The directory exists and `mode` is `start`; or it holds no run, and `mode` is
+            `resume`, or `continue` although the directory exists.
     """
     directory = config.run.path
     if mode == "start" and directory.exists():
@@ -93,60 +99,57 @@ def check_mode(config: FederationConfig, mode: StartMode) -> None:
             f"the run directory {directory} exists",
             "--resume continues that run, --new sets it aside and starts over",
         )
-    wanted = mode == "resume" or (mode == "continue" and directory.exists())
-    if wanted and not run_exists(config):
+    resumes = mode == "resume" or (mode == "continue" and directory.exists())
+    if resumes and not run_exists(config):
         raise RunError(f"{directory} holds no run to resume", "start one without --resume")
 
 
 def run_exists(config: FederationConfig) -> bool:
-    """Whether the run that the configuration names is there, to be continued."""
+    """Return whether the run that the configuration names exists and could be resumed."""
     return (config.run.path / "run.db").exists()
 
 
 def create_run(
     config: FederationConfig, prepare: Callable[[Path], PreparedRun], now: float
 ) -> None:
-    """Make the run directory: prepared beside its place, then renamed into it.
+    """Create the run directory: fill a directory beside it, then rename that.
 
     Args:
-        config: Of the run.
-        prepare: Writes `clients/` into the directory it is given, and says what the run begins
-            with.
+        config: Configuration of the run.
+        prepare: Writes `clients/` into the directory that it is given, and returns the rest.
         now: Seconds since the epoch.
+
+    Raises:
+        RunError: The directory cannot be written.
     """
     directory = config.run.path
-    partial = directory.with_name(f".{directory.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = _partial_directory(config)
+    remove_partial_run(config)
     try:
         partial.mkdir(parents=True)
     except OSError as error:
         raise RunError(f"{partial}: {error.strerror}", "set run.dir to a writable place") from None
     try:
         _fill(partial, config, prepare(partial), now)
-    except BaseException:  # rows are private: none stay in a run that never was
-        shutil.rmtree(partial, ignore_errors=True)
+    except BaseException:
+        remove_partial_run(config)
         raise
     partial.rename(directory)
     sync_path(directory.parent)
 
 
-def _fill(partial: Path, config: FederationConfig, origin: PreparedRun, now: float) -> None:
-    """Version 0 and the journal, beside the rows."""
-    sync_tree(partial)
-    (partial / "federation.toml").write_text(_as_run(config), encoding="utf-8")
-    versions = Versions(partial / "versions", origin.adapter_config, config.codec.adapter)
-    ref = versions.stage(0, origin.adapter)
-    journal = Journal.create(partial / "run.db", _meta(config, origin))
-    journal.put_version(
-        VersionSummary(version=0, phase=0, at=now, sha256=ref.sha256, nbytes=ref.nbytes)
-    )
-    versions.place(0, ref.sha256)
-    journal.close()
-    sync_path(partial)
+def remove_partial_run(config: FederationConfig) -> None:
+    """Remove what an unfinished `create_run` has left behind: it holds private rows."""
+    shutil.rmtree(_partial_directory(config), ignore_errors=True)
+
+
+def _partial_directory(config: FederationConfig) -> Path:
+    directory = config.run.path
+    return directory.with_name(f".{directory.name}.partial")
 
 
 def set_aside(config: FederationConfig) -> str | None:
-    """Move an existing run out of the way; returns its id, whose queues can go."""
+    """Rename an existing run directory; return the run's id, whose queues can be deleted."""
     directory = config.run.path
     if not directory.exists():
         return None
@@ -166,34 +169,31 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
     """Open the run directory that the configuration names.
 
     Args:
-        config: Must be that of the run, but for addresses.
-        find_base: The directory of the base model.
+        config: Configuration of the run; addresses may have changed since it began.
+        find_base: Returns the directory of the base model.
 
     Raises:
         ConfigError: A key has another value than the run began with.
-        RunError: The directory holds no run.
+        RunError: The directory holds no run, or one of another release.
     """
     directory = config.run.path
     journal = Journal.open(directory / "run.db")
-    meta = journal.meta()
+    meta = _read_meta(journal, directory)
     config = with_recorded_offline_choice(config, directory)
-    _same(config, directory)
-    base = BaseRef.model_validate_json(meta["base"])
-    rows: dict[str, dict[RowKind, int]] = json.loads(meta["clients"])
-    own_id = meta["run_id"]
+    check_unchanged(config, directory)
     versions = Versions(
         directory / "versions", json.loads(meta["adapter_config"]), config.codec.adapter
     )
-    versions.roll_forward(
-        journal.version_digests()
-    )  # the report may be written without a new start
+    # Here and not only when a coordinator starts: a report may be written without one.
+    versions.roll_forward(journal.version_digests())
+    base = BaseRef.model_validate_json(meta["base"])
     return Run(
         directory=directory,
         name=config.run.name,
-        run_id=own_id,
-        plan=build_plan(config, rows),
+        run_id=meta["run_id"],
+        plan=build_plan(config, json.loads(meta["clients"])),
         template=TaskTemplate(
-            run=own_id,
+            run=meta["run_id"],
             base=base,
             lora=config.model.lora,
             labels=tuple(json.loads(meta["labels"])),
@@ -212,81 +212,43 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
 
 
 def build_plan(config: FederationConfig, rows: Mapping[str, Mapping[RowKind, int]]) -> Plan:
-    """The plan of a configuration whose clients hold so many training rows of each kind."""
+    """Return the plan of a configuration, for clients with so many training rows of each kind."""
     clients = {name: Client(name, LOCAL_SITE, own) for name, own in rows.items()}
     return Plan(config.phase, config.schedule, config.aggregation, MappingProxyType(clients))
 
 
-def saved_config(directory: Path) -> FederationConfig:
-    """The configuration of a run directory, with default addresses.
-
-    Raises:
-        RunError: It holds no run.
-    """
-    path = directory / "federation.toml"
-    if not path.exists():
-        raise RunError(f"{directory} holds no run", "name a directory under runs/")
-    return loader.load(path, {})
-
-
-def with_recorded_offline_choice(config: FederationConfig, directory: Path) -> FederationConfig:
-    """The configuration with what was decided about the hub when the run began.
-
-    The run directory keeps the outcome. If that has every value of [offline] which is not the
-    configuration's own, the run began without the hub, and stays so.
-    """
-    if not config.offline:
-        return config
-    without = apply_offline(config)
-    given, changed = _keys(config), _keys(without)
-    saved = _keys(saved_config(directory))
-    decisive = [key for key, value in changed.items() if given.get(key) != value]
-    began = decisive and all(saved.get(key) == changed[key] for key in decisive)
-    return without if began else config
+def _fill(partial: Path, config: FederationConfig, prepared: PreparedRun, now: float) -> None:
+    """Write configuration, version 0 and journal beside the rows."""
+    sync_tree(partial)
+    save_config(config, partial)
+    versions = Versions(partial / "versions", prepared.adapter_config, config.codec.adapter)
+    ref = versions.stage(0, prepared.adapter)
+    journal = Journal.create(partial / "run.db", _meta(config, prepared))
+    journal.put_version(
+        VersionSummary(version=0, phase=0, at=now, sha256=ref.sha256, nbytes=ref.nbytes)
+    )
+    versions.place(0, ref.sha256)
+    journal.close()
+    sync_path(partial)
 
 
-def _meta(config: FederationConfig, origin: PreparedRun) -> dict[str, str]:
+def _meta(config: FederationConfig, prepared: PreparedRun) -> dict[str, str]:
     return {
         "run_id": new_run_id(config.run.name),
         "software": software_version(),
-        "base": origin.base.model_dump_json(),
-        "clients": json.dumps({name: dict(own) for name, own in origin.rows.items()}),
-        "labels": json.dumps(origin.labels),
-        "sources": json.dumps(dict(origin.sources)),
-        "adapter_config": json.dumps(dict(origin.adapter_config)),
+        "base": prepared.base.model_dump_json(),
+        "clients": json.dumps({name: dict(own) for name, own in prepared.rows.items()}),
+        "labels": json.dumps(prepared.labels),
+        "sources": json.dumps(dict(prepared.sources)),
+        "adapter_config": json.dumps(dict(prepared.adapter_config)),
     }
 
 
-def _as_run(config: FederationConfig) -> str:
-    """Without addresses: they may carry passwords, and may change between starts.
-
-    Nor with [offline]: whether that holds is decided by now.
-    """
-    kept = config.model_copy(update={name: type(getattr(config, name))() for name in _OF_A_START})
-    return toml_writer.dump(kept)
-
-
-def _same(config: FederationConfig, directory: Path) -> None:
-    saved, given = _keys(saved_config(directory)), _keys(config)
-    for key in given | saved:  # a phase may be missing on either side
-        if saved.get(key) != given.get(key):
-            raise ConfigError(
-                f"{key} is {given.get(key)!r}, but {directory} began with {saved.get(key)!r}",
-                "set it back to resume, or start over with --new",
-            )
-
-
-def _keys(config: FederationConfig) -> dict[str, Any]:
-    """Every key that stays what it was when the run began."""
-    flat = _flat(config.model_dump(mode="json", exclude=set(_OF_A_START)))
-    return {key: value for key, value in flat.items() if key not in _MAY_CHANGE}
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, dict):
-        pairs = ((f"{prefix}{key}", inner) for key, inner in value.items())
-    elif isinstance(value, list):
-        pairs = ((f"{prefix}{i}", inner) for i, inner in enumerate(value))
-    else:
-        return {prefix.rstrip("."): value}
-    return {k: v for key, inner in pairs for k, v in _flat(inner, f"{key}.").items()}
+def _read_meta(journal: Journal, directory: Path) -> dict[str, str]:
+    meta = journal.meta()
+    if missing := [key for key in _META if key not in meta]:
+        raise RunError(
+            f"{directory} was begun by another release of fccl: its journal lacks {missing[0]}",
+            "resume it with that release, or start over with --new",
+        )
+    return meta

@@ -1,8 +1,11 @@
-"""Updates on the coordinator's disk, from their first chunk until their commit.
+"""Spool: updates on the coordinator's disk, from their first chunk until their commit.
 
-A file is named by its site and the SHA-256 that its sender claims, and chunks are written at their
-place in it. It is never renamed, so there is no moment at which an acked chunk has no file; no site
-can write into another's. What no journal row refers to is removed at the start.
+A file is named by its site and the SHA-256 that its sender claims, and each chunk is written at its
+offset. A file is never renamed, so an acked chunk always has a file, and no site can write into
+another's. At the start, files without a row in the journal are removed.
+
+On an update's path `coordinator/ingest/ingest.py` writes here; the next file is
+`coordinator/core/machine.py`. `coordinator/storage/commit.py` reads the deltas later.
 """
 
 from __future__ import annotations
@@ -19,27 +22,22 @@ from common.protocol.wire import unpack
 
 
 def upload_name(site: str, sha256: str) -> str:
-    """The file of an upload: both parts are checked labels, and site names hold no dot."""
+    """Return the file name of an upload; both parts are checked, and site names hold no dot."""
     return f"{site}.{sha256}"
 
 
 class Spool:
-    """The spool directory of one run."""
+    """Spool directory of one run."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         path.mkdir(parents=True, exist_ok=True)
 
     def write(self, upload: str, offset: int, data: bytes) -> None:
-        """Put a chunk at its place; returns once it is on the disk.
-
-        Args:
-            upload: From `upload_name`.
-            offset: Bytes from its start.
-            data: The chunk.
+        """Write a chunk at its offset in bytes, and return once it is on the disk.
 
         Raises:
-            RunError: The disk refused, e.g. because it is full.
+            RunError: The disk refused, for instance because it is full.
         """
         path = self._file(upload)
         fresh = not path.exists()
@@ -51,11 +49,11 @@ class Spool:
             raise RunError(f"{path}: {error.strerror}", "make room, then --resume") from None
 
     def frame(self, upload: str) -> bytes:
-        """The whole update, verified.
+        """Return a complete update after a check of its digest.
 
         Raises:
-            WireError: Its bytes do not have the digest that was claimed.
-            RunError: It cannot be read.
+            WireError: Its bytes do not have the digest that its sender claimed.
+            RunError: The file cannot be read.
         """
         try:
             frame = self._file(upload).read_bytes()
@@ -66,21 +64,21 @@ class Spool:
         return frame
 
     def delta(self, upload: str) -> Tensors:
-        """The decoded tensors of an accepted update.
+        """Return the decoded tensors of an accepted update.
 
         Raises:
             WireError: The file is no update.
-            RunError: It cannot be read.
+            RunError: The file cannot be read.
         """
         update, data = unpack(Update, self.frame(upload))
         return codec.decode(update.codec, update.tensors, data)
 
     def drop(self, upload: str) -> None:
-        """Remove an update that is applied, or came to nothing."""
+        """Remove an update that was applied or rejected; do nothing if it is gone already."""
         self._file(upload).unlink(missing_ok=True)
 
     def sweep(self, known: Set[str]) -> None:
-        """Remove every file that no journal row refers to."""
+        """Remove every file that is not in `known`, the uploads of the journal."""
         for path in self._path.iterdir():
             if path.name not in known:
                 path.unlink()

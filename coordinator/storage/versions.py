@@ -1,14 +1,14 @@
-"""The adapter of every version, as PEFT directories: `versions/000123/`.
+"""Version directories `versions/000123/`: the adapter of every version, in PEFT's layout.
 
-Any of them loads with `PeftModel.from_pretrained(base, directory)`; where all parameters are
-trained, with `AutoModel….from_pretrained(directory)`. Version t holds exactly what
-was broadcast (the decoded payload), because deltas start from that.
+Each of them loads with `PeftModel.from_pretrained(base, directory)` or, in a run that trains all
+parameters, with `AutoModel….from_pretrained(directory)`. Version t holds exactly what was broadcast
+(the decoded payload), because deltas start from that.
 
-A version is made durable under the name of its own content, `.made-SHA256`, and gets its number by
-one rename once the journal has its row. The row is fenced and names the content, so whoever renames
-can only put the journaled version in its place: a coordinator that was paused and replaced never
-writes into its successor's directory. A start renames what a crash has kept from it, and removes
-what no row refers to.
+A version is staged, that is made durable under the name of its own content, `.made-SHA256`. One
+rename gives it its number once the journal has its row. The row is fenced and names the content, so
+whoever renames can only put the journaled version in its place: a coordinator that was paused and
+replaced never writes into its successor's directory. At the start, a rename that a crash prevented
+is made up for, and directories without a row are removed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ STAGED = ".made-"
 
 
 class Versions:
-    """The versions directory of one run."""
+    """Versions directory of one run."""
 
     def __init__(self, path: Path, adapter_config: Mapping[str, object], name: CodecName) -> None:
         self._path = path
@@ -45,14 +45,13 @@ class Versions:
         path.mkdir(parents=True, exist_ok=True)
 
     def directory(self, version: int) -> Path:
-        """Where a version lies, whether or not it exists."""
+        """Return the path of a version, whether or not it exists."""
         return self._path / f"{version:06d}"
 
     def stage(self, version: int, tensors: Tensors) -> BlobRef:
-        """Make a version durable; its number follows with `place`, once the journal has its row.
+        """Make a version durable and return the reference of its broadcast frame.
 
-        Returns:
-            The reference of its broadcast frame.
+        Its number follows with `place`, once the journal has its row.
 
         Raises:
             RunError: The tensors hold a value that is not finite, or the disk refused.
@@ -74,27 +73,25 @@ class Versions:
         return ref
 
     def place(self, version: int, sha256: str) -> None:
-        """Give a made version its number. Never before the journal has its row.
-
-        Nothing made means that a successor has already placed it.
+        """Give a staged version its number; call it only once the journal has the version's row.
 
         Raises:
             RunError: The disk refused.
         """
-        made = self._staged(sha256)
+        staged = self._staged(sha256)
         try:
-            _rename(made, self.directory(version))
+            _rename(staged, self.directory(version))
             sync_path(self._path)
         except FileNotFoundError:
-            return
+            return  # a successor has placed it already
         except OSError as error:
-            raise RunError(f"{made}: {error}", "make room, then --resume") from None
+            raise RunError(f"{staged}: {error}", "make room, then --resume") from None
 
     def roll_forward(self, journaled: Mapping[int, str]) -> None:
-        """Place what is journaled, and was made but not placed. Any process may, at any time.
+        """Place the journaled versions that a crash left staged; any process may, at any time.
 
         Args:
-            journaled: SHA-256 of the broadcast frame by version.
+            journaled: SHA-256 of the broadcast frame of each version.
         """
         for version, sha256 in journaled.items():
             if self._staged(sha256).exists() and not self.directory(version).exists():
@@ -103,14 +100,14 @@ class Versions:
     def _write(self, directory: Path, tensors: Tensors) -> None:
         directory.mkdir()
         weights, config = (directory / name for name in self._names)
-        save_file(tensors, weights, metadata={"format": "pt"})  # transformers asks for it
+        save_file(tensors, weights, metadata={"format": "pt"})  # transformers requires it
         config.write_text(self._config, encoding="utf-8")
         for path in (weights, config):
             sync_path(path)
         sync_path(directory)
 
     def read(self, version: int) -> Tensors:
-        """θ of a version.
+        """Return the tensors of a version.
 
         Raises:
             RunError: It is not there or does not parse.
@@ -118,28 +115,27 @@ class Versions:
         return read_tensors(self.directory(version) / self._names[0])
 
     def frame(self, version: int) -> bytes:
-        """The broadcast frame of a version: the same bytes each time."""
+        """Return the broadcast frame of a version: the same bytes each time."""
         return self._frame(version, self.read(version))
 
     def sweep(self, newest: int) -> None:
-        """Remove what a crash left without a row. After `roll_forward`, and inside the fence."""
+        """Remove what a crash left without a row: after `roll_forward`, and inside the fence."""
         for path in list(self._path.iterdir()):
             stray = path.name.isdigit() and int(path.name) > newest
             if stray or path.name.startswith((TEMPORARY, STAGED)):
                 self._remove(path)
 
-    def retain(self, keep: set[int]) -> list[int]:
-        """Remove every version that is not to be kept, inside the fence; returns those removed."""
-        present = sorted(int(path.name) for path in self._path.iterdir() if path.name.isdigit())
-        removed = [version for version in present if version not in keep]
-        for version in removed:
-            self._remove(self.directory(version))
-        return removed
+    def retain(self, keep: set[int]) -> None:
+        """Remove every version that is not in `keep`; call it inside the fence."""
+        present = [int(path.name) for path in self._path.iterdir() if path.name.isdigit()]
+        for version in present:
+            if version not in keep:
+                self._remove(self.directory(version))
 
     def _remove(self, path: Path) -> None:
-        """Remove a directory, out of its name first: no name but a temporary one is ever torn.
+        """Remove a directory after a rename, so that only a temporary name is ever incomplete.
 
-        A replaced coordinator may be writing in it still; it can then no longer rename it either.
+        A replaced coordinator may still be writing in it; it can no longer rename it then.
         """
         gone = self._temporary()
         try:
@@ -148,10 +144,10 @@ class Versions:
             return  # a replaced coordinator has just renamed it
         except OSError as error:
             raise RunError(f"{path}: {error}", "make versions/ writable") from None
-        shutil.rmtree(gone, ignore_errors=True)  # what stays goes at the next start
+        shutil.rmtree(gone, ignore_errors=True)  # leftovers go at the next start
 
     def _temporary(self) -> Path:
-        """A name that no other coordinator takes."""
+        """Return a name that no other coordinator uses."""
         return self._path / f"{TEMPORARY}{secrets.token_hex(8)}"
 
     def _staged(self, sha256: str) -> Path:
@@ -162,7 +158,7 @@ class Versions:
 
 
 def _rename(source: Path, target: Path) -> None:
-    """Rename a directory; what already has the name holds the same, and both stay."""
+    """Rename a directory; if the name is taken, by the same content, leave both."""
     try:
         source.rename(target)
     except FileNotFoundError:

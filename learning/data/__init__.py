@@ -1,1 +1,1 @@
-"""Rows of any source, of three kinds, dealt to clients."""
+"""Data: rows from any source, of three kinds, and their partition over clients."""

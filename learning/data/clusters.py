@@ -2,6 +2,8 @@
 
 A federation's clients differ in what they ask, so a realistic partition needs topics. TF-IDF and
 k-means find crude ones in a second or two, from a fixed seed: the same rows, the same topics.
+
+In the data path: called by `learning.data.partition`.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ _NAMED_BY = 3  # words in a topic's name
 
 
 def cluster_topics(texts: Sequence[str], seed: int) -> list[str]:
-    """A topic for each text, named by the words that weigh most in it.
+    """Return a topic for each text, named by the words that weigh most in it.
 
     Texts without words in common form one topic. Instructions should come without their template,
     which all share.

@@ -1,11 +1,11 @@
 """Data sets of the Hugging Face hub: data files only, never code of a data set.
 
-The hub is asked for the data set's commit first, with a short timeout: a hub that cannot be
-reached is the normal case on many machines, and `datasets` would try again for half a minute. Then
-`datasets` downloads that commit into its cache, where it is found again without the network.
+The hub is asked for the data set's commit first, with a short timeout: a hub that cannot be reached
+is the normal case on many machines, and `datasets` would retry for half a minute. Then `datasets`
+downloads that commit into its cache, where it is found again without the network.
 
-In the data path: called by `learning/data/rows` for a source that is no file;
-`learning/data/columns` makes rows of the records.
+In the data path: called by `learning.data.rows` for a source that is not a file. Next:
+`learning.data.row_parser` makes rows of the records.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ _SOURCE = re.compile(
 
 @dataclass(frozen=True)
 class HubSource:
-    """A data set on the hub; what is None is found.
+    """A data set on the hub; parts that are None are looked up.
 
     Attributes:
         name: `owner/name`.
-        revision: Branch, tag or commit; the newest commit for None.
+        revision: Branch, tag or commit; None takes the newest commit.
         config: The configuration, needed where the data set has several and no default.
-        split: The part to read; the first of the caller's preferences that exists for None.
+        split: The split to read; None takes the first of the caller's preferences that exists.
     """
 
     name: str
@@ -54,11 +54,11 @@ class HubSource:
 
 
 FetchDataset = Callable[[HubSource, Sequence[str], Callable[[str], None]], Any]
-"""From source, preferred splits and a teller to a `datasets.Dataset` or `IterableDataset`."""
+"""(source, preferred splits, on_message) → a `datasets.Dataset` or `IterableDataset`."""
 
 
 def parse_source(source: str) -> HubSource | None:
-    """The data set that a text of the form `SOURCE_SYNTAX` names, or None for a text of another form."""
+    """Return the data set that a text of the form `SOURCE_SYNTAX` names; None for other texts."""
     found = _SOURCE.fullmatch(source)
     if found is None or ".." in source:
         return None
@@ -66,15 +66,15 @@ def parse_source(source: str) -> HubSource | None:
 
 
 def as_table(data: Any, name: str, wanted: Collection[str]) -> ColumnTable:
-    """The records of a data set.
+    """Return the records of a data set.
 
     Args:
         data: A `datasets.Dataset` or `IterableDataset`.
         name: What messages call it.
-        wanted: Column names of use, in lower case: the others may be images, and are not read.
+        wanted: Names of the columns of use, in lower case; others may be images, and are not read.
 
     Raises:
-        DataError: On the way, when a record cannot be read.
+        DataError: While iterating, when a record cannot be read.
     """
     features = data.features or {}
     classes = {
@@ -103,20 +103,20 @@ def as_table(data: Any, name: str, wanted: Collection[str]) -> ColumnTable:
 
 
 def fetch(source: HubSource, splits: Sequence[str], on_message: Callable[[str], None]) -> Any:
-    """Downloads a split of a data set, or finds it where it was downloaded before.
+    """Download a split of a data set, or find it where it was downloaded before.
 
     Raises:
         DataError: The hub cannot be reached, has no such data set, revision, configuration or
-            split, or guards it; or the data set is made by code.
+            split, or gates it; or the data set is made by code.
     """
     on_message(f"asking the hub for data set {source.name}")
-    # As in learning/models/hub.py: the hub's HTTP errors have no common base that lasts.
+    # As in learning.models.hub: the hub's HTTP errors have no common base class that lasts.
     try:
         info = huggingface_hub.dataset_info(source.name, revision=source.revision, timeout=TIMEOUT)
     except Exception as error:
         known = isinstance(error, RepositoryNotFoundError | RevisionNotFoundError)
         if known or (builder := cached_builder(source)) is None:
-            raise _translated(source, error) from None
+            raise _data_error(source, error) from None
         on_message(f"the hub cannot be reached: data set {source.name} as it was downloaded before")
         return _split(source, splits, builder)
     code = f"{source.name.split('/')[1]}.py"
@@ -133,21 +133,21 @@ def fetch(source: HubSource, splits: Sequence[str], on_message: Callable[[str], 
     except Exception as error:
         if info.gated:
             raise _gated(source) from None
-        raise _translated(source, error) from None
+        raise _data_error(source, error) from None
 
 
 def describe_availability(source: HubSource) -> str:
-    """Whether the hub has a data set, in a few words; nothing is downloaded.
+    """Return in a few words whether the hub has a data set; nothing is downloaded.
 
     Raises:
-        DataError: The hub cannot be reached, has no such data set or revision, or guards it; and
-            it was not downloaded before.
+        DataError: The hub cannot be reached, has no such data set or revision, or gates it; and the
+            data set was not downloaded before.
     """
     try:
         info = huggingface_hub.dataset_info(source.name, revision=source.revision, timeout=TIMEOUT)
     except Exception as error:
         if cached_builder(source) is None:
-            raise _translated(source, error) from None
+            raise _data_error(source, error) from None
         return "downloaded before; the hub does not answer"
     if info.gated:
         return "on the hub, gated: its terms must be accepted there"
@@ -162,7 +162,7 @@ def _builder(source: HubSource, commit: str | None) -> Any:
 
 
 def cached_builder(source: HubSource) -> Any | None:
-    """What `datasets` finds in its own cache, without asking the hub."""
+    """Return what `datasets` finds in its own cache, without asking the hub."""
     # The public functions ask the hub first, five times, with growing pauses.
     from datasets.packaged_modules.cache.cache import Cache  # noqa: PLC0415
 
@@ -180,7 +180,7 @@ def cached_builder(source: HubSource) -> Any | None:
 
 
 def _split(source: HubSource, preferred: Sequence[str], builder: Any) -> Any:
-    """One split of a data set, chosen before anything is downloaded where its splits are told."""
+    """Return one split of a data set, chosen before the download where its splits are known."""
     splits = tuple(builder.info.splits or builder.config.data_files or ())
     if splits:
         _choose(source, preferred, splits)
@@ -208,7 +208,7 @@ def _gated(source: HubSource) -> DataError:
     )
 
 
-def _translated(source: HubSource, error: Exception) -> DataError:
+def _data_error(source: HubSource, error: Exception) -> DataError:
     match error:
         case GatedRepoError():
             return _gated(source)
@@ -224,8 +224,8 @@ def _translated(source: HubSource, error: Exception) -> DataError:
                 f"check the name; a data set is {SOURCE_SYNTAX}",
             )
         case ValueError() if "onfig" in str(error):  # BuilderConfig not found, or none given
-            told = " ".join(str(error).split("Example of usage")[0].split())
-            return DataError(f"data set {source.name}: {told}", "write owner/name:config/split")
+            reason = " ".join(str(error).split("Example of usage")[0].split())
+            return DataError(f"data set {source.name}: {reason}", "write owner/name:config/split")
     return DataError(
         f"{source.name}: there is no such file, and for a data set of that name the hub cannot be"
         f" reached ({type(error).__name__})",

@@ -1,7 +1,7 @@
-"""Which client owns which row: skewed on purpose, since the owners of real data are not alike.
+"""Partition of rows over clients, skewed on purpose, since the owners of real data are not alike.
 
 For every label, shares over the clients are drawn from a Dirichlet(α) distribution and the label's
-rows dealt out by them (Hsu et al. 2019): small α gives each client few labels and unequal sizes,
+rows are dealt by them (Hsu et al. 2019): small α gives each client few labels and unequal sizes,
 large α makes the clients alike.
 
 Data path: `learning.data.rows` → here → `learning.data.shards` (files).
@@ -21,28 +21,28 @@ _LENGTH_BINS = 5
 
 
 def partition_labels(rows: Sequence[Row], by: str, seed: int) -> list[str]:
-    """The label of each row that a partition is skewed by.
+    """Return the label of each row by which a partition is skewed.
 
     A labelled text is skewed by its class under `topic` and `label` alike, and rows without classes
     by their topic, so that one setting serves a run of several kinds.
 
     Args:
-        rows: The rows, all of one kind.
-        by: `topic` or `label` (the class; else the rows' own topic where all have one, else
-            word clusters of instruction or prompt), or `length` (five equal groups by the length
-            of the answer, of the chosen one, of the text).
-        seed: Of the clustering.
+        rows: Rows of one kind.
+        by: `topic` or `label` (the class; otherwise the rows' own topic where all have one, or else
+            word clusters of instruction or prompt), or `length` (five equal groups by the length of
+            the answer, of the chosen answer or of the text).
+        seed: Seed of the clustering.
 
     Raises:
         ConfigError: `by` is none of them.
     """
     if by == "length":
-        return _lengths([len(_learned(row)) for row in rows])
+        return _lengths([len(_measured_text(row)) for row in rows])
     if by not in ("topic", "label"):
         raise ConfigError(f"data.partition is {by!r}", "set it to topic, label or length")
-    if all(map(_own, rows)):
-        return [_own(row) for row in rows]
-    return cluster_topics([_asked(row) for row in rows], seed)
+    if all(map(_own_label, rows)):
+        return [_own_label(row) for row in rows]
+    return cluster_topics([_question(row) for row in rows], seed)
 
 
 def _lengths(sizes: Sequence[int]) -> list[str]:
@@ -52,20 +52,20 @@ def _lengths(sizes: Sequence[int]) -> list[str]:
     return [f"{b}: {tops[b]}" for b in bins]
 
 
-def _own(row: Row) -> str:
-    """The label that a row brings with it; may be empty."""
+def _own_label(row: Row) -> str:
+    """Return the label that a row brings with it; may be empty."""
     return row.label if isinstance(row, LabelledText) else row.topic
 
 
-def _asked(row: Row) -> str:
-    """The words that tell what a row is about."""
+def _question(row: Row) -> str:
+    """Return the words that tell what a row is about."""
     if isinstance(row, Instruction):
         return row.instruction
     return row.prompt if isinstance(row, PreferencePair) else row.text
 
 
-def _learned(row: Row) -> str:
-    """The text whose length tells rows apart."""
+def _measured_text(row: Row) -> str:
+    """Return the text by whose length rows are grouped."""
     if isinstance(row, Instruction):
         return row.output
     return row.chosen if isinstance(row, PreferencePair) else row.text
@@ -74,14 +74,14 @@ def _learned(row: Row) -> str:
 def dirichlet_partition(
     labels: Sequence[str], clients: int, alpha: float, seed: int, minimum: int
 ) -> list[list[int]]:
-    """Deals the row numbers 0 … len(labels)−1 to clients; each row goes to exactly one.
+    """Deal the row numbers 0 … len(labels)−1 to clients; each row goes to exactly one.
 
     Args:
         labels: One per row.
-        clients: How many to deal to.
+        clients: Number of clients.
         alpha: Concentration of the Dirichlet distribution, > 0.
-        seed: Of the shares and of the order in which rows are dealt.
-        minimum: Rows that each client gets at least; the largest clients give what others lack.
+        seed: Seed of the shares and of the order in which rows are dealt.
+        minimum: Least number of rows per client; the largest clients give what others lack.
 
     Returns:
         Sorted row numbers, one list per client.
@@ -117,7 +117,7 @@ def dirichlet_partition(
 
 
 def _fill(dealt: list[list[int]], minimum: int, rng: np.random.Generator) -> None:
-    """Moves random rows, one by one, from the client that has most to those that lack some."""
+    """Move random rows, one by one, from the largest client to those that have too few."""
     for own in dealt:
         while len(own) < minimum:
             giver = max(dealt, key=len)

@@ -1,13 +1,13 @@
-"""What a record means: finds the columns of a row under the names that data sets give them.
+"""Rows from records: finds the columns of a record under the names that data sets give them.
 
-Pure functions from a record and a mapping to a row of one kind. The mapping says in which column
-a field is, `{"text": "review_body", "label": "stars"}`; the other fields are found under the names
-in `COLUMN_NAMES`, the likeliest first, in lower or upper case. They are those of well-known data sets:
+Pure functions from a record and a mapping to a row of one kind. The mapping says in which column a
+field is, `{"text": "review_body", "label": "stars"}`; the other fields are found under the names in
+`COLUMN_NAMES`, the likeliest first, in lower or upper case. They are those of well-known data sets:
 tatsu-lab/alpaca, HuggingFaceH4/ultrafeedback_binarized, Anthropic/hh-rlhf, stanfordnlp/imdb and
 stanfordnlp/sst2, and the forms that trl documents.
 
-In the data path: records of `learning/data/tables` or `learning/data/hub_data` come in,
-`learning/data/rows` collects what goes out.
+In the data path: records of `learning.data.tables` or `learning.data.hub_data` come in,
+`learning.data.rows` collects what goes out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ColumnMapping = Mapping[str, str]
 """Fields of a row to columns of the source."""
 
 MAX_LABEL = 100
-"""Longest name of a class, in characters; what is longer is a text in the wrong column."""
+"""Longest name of a class, in characters; a longer one is a text in the wrong column."""
 
 COLUMN_NAMES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "sft": {
@@ -48,24 +48,24 @@ _SPEAKERS = {
     "assistant": "assistant", "gpt": "assistant", "model": "assistant", "bot": "assistant",
     "system": "system",
 }  # fmt: skip
-_ANSWER, _ASKED = "\n\nAssistant:", "\n\nHuman:"
+_ANSWER, _QUESTION = "\n\nAssistant:", "\n\nHuman:"
 
 
 class UnusableRow(Exception):
-    """A record that gives no row; says why in a few words, without the record's text."""
+    """A record that cannot become a row; says why in a few words, without the record's text."""
 
 
 def known_columns(kind: str, columns: ColumnMapping) -> frozenset[str]:
-    """Every column name of use for a kind, in lower case."""
+    """Return every column name that is of use for a kind, in lower case."""
     found = {name for names in COLUMN_NAMES[kind].values() for name in names}
     return frozenset(found | {name.lower() for name in columns.values()})
 
 
 def parse_instruction(record: Mapping[str, object], columns: ColumnMapping) -> Instruction:
-    """An instruction with its answer, or the first exchange of a conversation.
+    """Return an instruction with its answer, or the first exchange of a conversation.
 
     Raises:
-        Unusable: The record has neither, or a field that is empty, too long or no text.
+        UnusableRow: The record has neither, or a field that is empty, too long or not text.
     """
 
     def find(field: str) -> tuple[str, object]:
@@ -87,13 +87,13 @@ def parse_instruction(record: Mapping[str, object], columns: ColumnMapping) -> I
 
 
 def parse_preference(record: Mapping[str, object], columns: ColumnMapping) -> PreferencePair:
-    """A preference pair, from texts or from conversations of one exchange.
+    """Return a preference pair, from texts or from conversations of one exchange.
 
     Without a prompt column, the prompt is the user's turn, or, in texts of Anthropic's form, the
     beginning that both texts share, earlier turns included.
 
     Raises:
-        Unusable: A part is missing, empty, too long or no text; or the answers are equal.
+        UnusableRow: A part is missing, empty, too long or not text; or the answers are equal.
     """
     prompt_name, prompt = _find("va", "prompt", record, columns)
     chosen_name, chosen = _find("va", "chosen", record, columns)
@@ -119,15 +119,14 @@ def parse_preference(record: Mapping[str, object], columns: ColumnMapping) -> Pr
 def parse_labelled_text(
     record: Mapping[str, object], columns: ColumnMapping, labels: Collection[str] = ()
 ) -> LabelledText:
-    """A text and its class; a class that is a number or a truth value becomes its text.
+    """Return a text and its class; a class that is a number or a truth value becomes its text.
 
     Args:
-        record: The record.
-        columns: Where its fields are.
-        labels: The classes there are; empty for any.
+        columns: Columns of the fields that have other names.
+        labels: The declared classes; empty for any.
 
     Raises:
-        Unusable: The text or the label is missing or cannot be used, or the label is none of
+        UnusableRow: The text or the label is missing or cannot be used, or the label is not one of
             `labels`.
     """
     text = _text(*_find("cls", "text", record, columns))
@@ -136,7 +135,7 @@ def parse_labelled_text(
         value = int(value)
     label = _text(name, str(value) if isinstance(value, int) else value).strip()
     if len(label) > MAX_LABEL:
-        raise UnusableRow(f"{name} has {len(label)} characters, more than {MAX_LABEL}: no class")
+        raise UnusableRow(f"{name} has {len(label)} characters, more than {MAX_LABEL}: not a class")
     if labels and label not in labels:
         raise UnusableRow(f"{name} is {label!r}, which is none of the declared labels")
     return LabelledText(text, label)
@@ -145,7 +144,7 @@ def parse_labelled_text(
 def _find(
     kind: str, field: str, record: Mapping[str, object], columns: ColumnMapping
 ) -> tuple[str, object]:
-    """The column that holds a field, for messages, and its value; None where there is none."""
+    """Return the name, for messages, and the value of a field's column; None if there is none."""
     if field in columns:
         return columns[field], record.get(columns[field])
     for name in COLUMN_NAMES[kind][field]:
@@ -171,7 +170,7 @@ def _optional(name: str, value: object) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise UnusableRow(f"{name} is no text")
+        raise UnusableRow(f"{name} is not text")
     if len(value) > MAX_CHARS:
         raise UnusableRow(f"{name} has {len(value)} characters, more than {MAX_CHARS}")
     if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
@@ -183,16 +182,16 @@ _Turns = list[tuple[str, object]]
 
 
 def _turns(name: str, value: object) -> _Turns:
-    """Speaker and text of each turn, in the form of OpenAI or of ShareGPT, without the system's."""
+    """Return speaker and text of each turn, in OpenAI's or ShareGPT's form, except the system's."""
     if not isinstance(value, list):
-        raise UnusableRow(f"{name} is no list of messages")
+        raise UnusableRow(f"{name} is not a list of messages")
     return [turn for turn in _spoken(name, value) if turn[0] != "system"]
 
 
 def _spoken(name: str, value: list[object]) -> Iterator[tuple[str, object]]:
     for message in value:
         if not isinstance(message, dict):
-            raise UnusableRow(f"{name} is no list of messages")
+            raise UnusableRow(f"{name} is not a list of messages")
         speaker = message.get("role") or message.get("from")
         if not isinstance(speaker, str) or speaker not in _SPEAKERS:
             raise UnusableRow(
@@ -215,7 +214,10 @@ def _only_question(name: str, turns: _Turns) -> object:
 
 
 def _last_answer(name: str, turns: _Turns) -> tuple[object, object]:
-    """What the user asked, or None, and the answer. An answer late in a talk fits no prompt."""
+    """Return what the user asked, or None, and the answer.
+
+    An answer late in a conversation fits no prompt.
+    """
     match [speaker for speaker, _ in turns]:
         case ["assistant"]:
             return None, turns[0][1]
@@ -225,7 +227,7 @@ def _last_answer(name: str, turns: _Turns) -> tuple[object, object]:
 
 
 def _dialogues(chosen: str, rejected: str) -> tuple[str, str, str]:
-    """Prompt and both answers of two dialogues of turns that begin with Human: and Assistant:."""
+    """Return prompt and both answers of two dialogues with turns of Human: and Assistant:."""
     pairs = enumerate(zip(chosen, rejected, strict=False))
     shared = next((i for i, (a, b) in pairs if a != b), min(len(chosen), len(rejected)))
     cut = chosen[:shared].rfind(_ANSWER)
@@ -233,8 +235,8 @@ def _dialogues(chosen: str, rejected: str) -> tuple[str, str, str]:
         raise UnusableRow(
             "prompt is missing, and chosen and rejected are no dialogues that share it"
         )
-    prompt = chosen[:cut].removeprefix(_ASKED).strip()
+    prompt = chosen[:cut].removeprefix(_QUESTION).strip()
     better, worse = chosen[cut + len(_ANSWER) :], rejected[cut + len(_ANSWER) :]
-    if _ASKED in better or _ASKED in worse:
+    if _QUESTION in better or _QUESTION in worse:
         raise UnusableRow("chosen and rejected differ before their last answer")
     return prompt, better.strip(), worse.strip()

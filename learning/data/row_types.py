@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MAX_CHARS = 32_768
-"""Longest accepted field, in characters: far above any row worth learning, far below a pasted file."""
+"""Longest accepted field, in characters: far above any useful row, far below a pasted file."""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
-"""Rows of the three kinds that can be learned: instructions, preference pairs, labelled texts.
+"""Reading and writing of the three kinds of rows: instructions, preference pairs, labelled texts.
 
 The first step of the data path: a file or a hub data set becomes frozen rows. A row that cannot be
 used is skipped, counted and named by its number, because real data has such rows; a source without
 one usable row is a `DataError`. Rows are private: no message holds their text. Next:
-`learning/data/shards` partitions the rows over clients, whose files `read` reads back.
+`learning.data.shards` partitions the rows over clients and writes files that `read` reads.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class SkippedRow:
 
 @dataclass(frozen=True)
 class LoadedRows(Generic[R_co]):
-    """What a source held: the usable rows in its order, and what was left out."""
+    """Content of a source: the usable rows in their order, and what was left out."""
 
     rows: tuple[R_co, ...]
     skipped: tuple[SkippedRow, ...]
@@ -71,7 +71,7 @@ def read(kind: Literal["cls"], path: Path) -> LoadedRows[LabelledText]: ...
 @overload
 def read(kind: RowKind, path: Path) -> LoadedRows[Row]: ...
 def read(kind: RowKind, path: Path) -> LoadedRows[Row]:
-    """Reads the rows of a file: one that `write` wrote, or of any form that `load` takes.
+    """Read the rows of a file that `write` wrote, or of any form that `load` takes.
 
     Raises:
         DataError: The file is missing, cannot be read, or has no usable row.
@@ -84,7 +84,7 @@ def read(kind: RowKind, path: Path) -> LoadedRows[Row]:
 
 
 def write(path: Path, rows: Iterable[Row]) -> None:
-    """Writes rows as JSONL that `read` gives back unchanged, without an empty input or topic."""
+    """Write rows as JSONL that `read` returns unchanged, without an empty input or topic."""
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
             fields = asdict(row)
@@ -101,27 +101,26 @@ def load(
     on_message: Callable[[str], None],
     fetch: hub_data.FetchDataset = hub_data.fetch,
 ) -> LoadedRows[Row]:
-    """Reads the rows of a source as its owner names it.
+    """Load the rows of a source as its owner names it.
 
     Args:
-        kind: Which rows.
         source: A path (JSON, JSONL, CSV, TSV or Parquet), or a hub data set in the form
-            `hub_data.SOURCE_SYNTAX`. A file goes before a data set of the same name. Without a split, that
-            of training is taken.
-        columns: Fields of a row to columns of the source, where `learning.data.row_parser.COLUMN_NAMES` does
-            not find them.
-        labels: The classes there are, for kind cls: rows of others are skipped; empty for any.
-        on_message: Told in a line what is waited for.
-        fetch: How a hub data set is got.
+            `hub_data.SOURCE_SYNTAX`. A file takes precedence over a data set of the same name.
+            Without a split, the training split is taken.
+        columns: Fields of a row to columns of the source, where
+            `learning.data.row_parser.COLUMN_NAMES` does not find them.
+        labels: The declared classes, for kind cls: rows of others are skipped; empty for any.
+        on_message: Called with a line of text before anything that takes time.
+        fetch: Downloads a hub data set.
 
     Raises:
-        ConfigError: `columns` names a field or a column that there is not.
+        ConfigError: `columns` names a field or a column that does not exist.
         DataError: The source is missing, cannot be read or reached, or has no usable row.
     """
     for field in columns:
         if field not in row_parser.COLUMN_NAMES[kind]:
             raise ConfigError(
-                f"columns names {field!r}, which is no field of a {kind} row",
+                f"columns names {field!r}, which is not a field of a {kind} row",
                 f"its fields are {', '.join(row_parser.COLUMN_NAMES[kind])}",
             )
     table = _open(kind, source, row_parser.known_columns(kind, columns), on_message, fetch)
@@ -138,7 +137,7 @@ def load(
 
 
 def on_hub(source: str) -> hub_data.HubSource | None:
-    """The hub data set that a source names; None for a file, which goes before one."""
+    """Return the hub data set that a source names; None for a file, which takes precedence."""
     path = Path(source)
     named = None if path.suffix.lower() in _SUFFIXES else hub_data.parse_source(source)
     return None if path.exists() else named
@@ -164,7 +163,7 @@ def _rows(
     labels: Sequence[str],
     seen: dict[str, None] | None = None,
 ) -> LoadedRows[Row]:
-    """The rows of a table; the names of the columns met are added to `seen`."""
+    """Return the rows of a table; the names of the columns met are added to `seen`."""
     rows: list[Row] = []
     skipped: list[SkippedRow] = []
     for line, record in table.records:
@@ -210,6 +209,6 @@ def _no_row(
 
 
 def _listed(columns: Iterable[str]) -> str:
-    """Names on one line: a header line can be anything, the first row of a text as well."""
+    """Return names on one line; a header line can be anything, even the first row of a text."""
     names = [name if len(name) <= 30 else f"{name[:27]}..." for name in islice(columns, 20)]
     return ", ".join(name if name.isprintable() else ascii(name) for name in names)

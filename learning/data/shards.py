@@ -1,4 +1,4 @@
-"""Preparation of a run's data: rows are dealt to clients and written as one file per client and kind.
+"""Preparation of a run's data: deals rows to clients, one file per client and kind.
 
 Data path: `learning.data.rows` (all rows) → `learning.data.partition` (who gets which) → here →
 `learning.data.prepared_data` (the folder). Next: a worker reads its client's file with

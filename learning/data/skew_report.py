@@ -1,6 +1,7 @@
-"""How unlike the clients are: a table and a picture of labels over clients.
+"""Table and picture of labels over clients, which show how unlike the clients are.
 
-Read by people only, before a run: a federation's result means little without its partition.
+Read by people only, before a run: a federation's result means little without its partition. In the
+data path: called by `learning.data.prepared_data` when a folder is prepared.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ LabelCounts = Sequence[Mapping[str, int]]
 
 
 def skew_table(counts: LabelCounts) -> str:
-    """Labels down, clients across, with the sums of both; turned where that is wide and helps."""
+    """Return a table of labels down and clients across, with both sums.
+
+    It is turned where it is too wide and turning helps.
+    """
     clients = range(len(counts))
     head = ["label", *(f"client_{i}" for i in clients), "all"]
     lines = [head]
@@ -61,16 +65,15 @@ def _aligned(lines: Sequence[Sequence[str]]) -> str:
 
 
 def plot_skew(counts: LabelCounts, what: str, path: Path) -> None:
-    """Writes a PNG with one stacked bar per client: its rows, coloured by label.
+    """Write a PNG with one stacked bar per client: its rows, coloured by label.
 
     Labels beyond the commonest are drawn together, in grey.
 
     Args:
-        counts: Rows by label.
         what: The rows and their kind: `instructions (sft)`.
         path: The file to write.
     """
-    drawn = _drawn(counts)
+    drawn = _bar_widths(counts)
     colours = _colours(len(drawn))
     clients = [f"client_{i}" for i in range(len(counts))]
     height = 1.5 + max(0.36 * len(clients), 0.21 * len(drawn))
@@ -95,20 +98,20 @@ def plot_skew(counts: LabelCounts, what: str, path: Path) -> None:
     axes.set_xlabel("rows")
     axes.set_title(f"Which client holds which {what}", loc="left", fontsize=11)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
-    with warnings.catch_warnings():  # a script that the font lacks is boxes here; the table has it
+    with warnings.catch_warnings():  # a script that the font lacks shows as boxes; see the table
         warnings.filterwarnings("ignore", "Glyph")
         figure.savefig(path, dpi=120)
 
 
-def _drawn(counts: LabelCounts) -> dict[str, list[int]]:
-    """Rows per client of each label that gets a colour, in the order of names, and of the rest."""
+def _bar_widths(counts: LabelCounts) -> dict[str, list[int]]:
+    """Return rows per client of each label that gets a colour, sorted by name, and of the rest."""
     sizes: Counter[str] = Counter()
     for one in counts:
         sizes.update(one)
     shown = sorted(label for label, _ in sizes.most_common(_SHOWN))
     drawn = {}
     for label in shown:
-        # matplotlib hides a legend's entry that begins with _, and takes $ for a formula's begin.
+        # matplotlib hides a legend entry that begins with _, and reads $ as the start of math.
         name = _short(label).replace("$", "\\$")
         name = f" {name}" if name.startswith("_") else name
         while name in drawn:  # two long labels may begin alike
@@ -125,7 +128,7 @@ def _labels(counts: LabelCounts) -> list[str]:
 
 
 def _short(label: str) -> str:
-    # A label comes from a file: an escape sequence in it would steer the terminal.
+    # A label comes from a file: an escape sequence in it would control the terminal.
     line = "".join(
         c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(label.split())
     )
@@ -133,7 +136,7 @@ def _short(label: str) -> str:
 
 
 def _colours(n: int) -> list[tuple[float, ...]]:
-    """Distinct colours, in an order that puts unlike ones side by side; grey for the rest."""
+    """Return distinct colours in an order that puts unlike ones side by side; grey for the rest."""
     wheel = colormaps["tab20"]
     order = [*range(0, 20, 2), *range(1, 20, 2)]
     return [tuple(wheel(order[i])) if i < _SHOWN else _OTHERS for i in range(n)]

@@ -1,4 +1,4 @@
-"""The rows of a run by kind: read from a file or the hub, or made; and those of them that fit.
+"""Rows of a run by kind, read or synthesised, and the selection of those that the model can use.
 
 First step of the data path. A row that no model of this length can learn from is left out here,
 before rows are dealt, so that no client is dealt rows that it cannot use; how many, and why, is
@@ -28,7 +28,7 @@ from learning.synthetic import sentiment
 
 SYNTHETIC = "synthetic"
 MAX_CLASSES = 1000
-"""Classes of a run: their names travel with every task."""
+"""Most classes of a run; their names travel with every task."""
 _MAX_NAMES = 32 * 1024  # bytes of all names: half of what a message's header may have
 _SHOWN = 5  # skipped rows that are named one by one
 _VALUE = re.compile(r"""\b(is|has) ('.*'|".*"|\d+)(?=[ ,])""")
@@ -39,7 +39,7 @@ class SourceSummary:
     """What became of the rows of one source.
 
     Attributes:
-        source: As the configuration names it.
+        source: Name in the configuration.
         read: Rows that the source has.
         skipped: Rows left out, by reason.
         truncated: Rows that are used without their end.
@@ -53,11 +53,11 @@ class SourceSummary:
     used: int
 
     def fields(self) -> dict[str, Any]:
-        """As plain JSON values."""
+        """Return the summary as plain JSON values."""
         return asdict(self)
 
     def line(self) -> str:
-        """For people."""
+        """Return the summary as a line for people."""
         reasons = "".join(f"; {count}: {reason}" for reason, count in self.skipped.items())
         cut = f"; {self.truncated} used without their end" if self.truncated else ""
         return f"{self.source}: {self.used} of {self.read} rows can be used{reasons}{cut}"
@@ -73,21 +73,20 @@ def load_source(
     labels: Sequence[str],
     on_message: Callable[[str], None],
 ) -> LoadedRows[Row]:
-    """The rows of a source.
+    """Load the rows of a source.
 
     Args:
-        kind: What they teach.
         source: `synthetic`, a file, or a hub data set id.
-        count: Rows to make, when synthetic.
-        seed: Of the making.
-        columns: Field → the source's name of it, where that is not found by itself; fields of
-            other kinds are for other sources.
+        count: Number of rows to make, when synthetic.
+        seed: Seed of synthetic rows.
+        columns: Field → column of the source, where it is not found by itself; fields of other
+            kinds are for other sources.
         labels: The declared classes; empty takes any.
-        on_message: Told of skipped rows, in a line each.
+        on_message: Called with a line for each of the first skipped rows.
 
     Raises:
         DataError: The source is out of reach, or has no usable row.
-        ConfigError: `columns` names what the source does not have.
+        ConfigError: `columns` names a column that the source does not have.
     """
     if source == SYNTHETIC:
         made: dict[RowKind, Callable[[int, int], Sequence[Row]]] = {
@@ -104,11 +103,11 @@ def load_source(
 
 
 def class_names(found: Sequence[LabelledText], declared: Sequence[str]) -> tuple[str, ...]:
-    """The class names of a run: the declared ones, or those in the data, numbers by value.
+    """Return the class names of a run: the declared ones, or those in the data, numbers by value.
 
     Raises:
-        ConfigError: One is declared twice.
-        DataError: The rows have fewer than two, or more than a task can name.
+        ConfigError: A class is declared twice.
+        DataError: The rows have fewer than two classes, or more than a task can name.
     """
     if twice := [name for name, count in Counter(declared).items() if count > 1]:
         raise ConfigError(f"data.labels names {twice[0]!r} twice", "name each class once")
@@ -125,7 +124,7 @@ def class_names(found: Sequence[LabelledText], declared: Sequence[str]) -> tuple
 
 
 def _by_value(name: str) -> tuple[bool, int, str]:
-    """Numbers first, 2 before 10."""
+    """Return a sort key that puts numbers first, 2 before 10."""
     number = name.isascii() and name.isdigit()
     return not number, int(name) if number else 0, name
 
@@ -137,14 +136,16 @@ def select_usable(
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
 ) -> tuple[list[Row], SourceSummary]:
-    """The rows that a model of this length can learn from, and what became of the others.
+    """Return the rows that a model of this length can learn from, and what became of the others.
 
     Raises:
-        DataError: None is left.
+        DataError: No row is left.
     """
     encoded = objective.encode(tokenizer, found.rows, max_length)
     kept = [found.rows[place] for place in encoded.kept]
-    reasons = Counter(_general(each.reason) for each in found.skipped) + Counter(encoded.skipped)
+    reasons = Counter(_without_values(each.reason) for each in found.skipped) + Counter(
+        encoded.skipped
+    )
     summary = SourceSummary(
         source=source,
         read=len(found.rows) + len(found.skipped),
@@ -161,13 +162,13 @@ def select_usable(
 
 
 def _remedy(unusable: Sequence[Row]) -> str:
-    """What makes rows usable: of a text to classify it is never the length, which is cut."""
+    """Return what makes rows usable; for a text to classify never the length, which is cut."""
     labels = sorted({row.label for row in unusable if isinstance(row, LabelledText)})
     if labels:
         return f"set data.labels to the classes of the rows: {', '.join(labels[:_SHOWN])}"
     return "raise model.max_length, or give shorter rows"
 
 
-def _general(reason: str) -> str:
-    """A reason without what differs from row to row: the summary is journaled and published."""
+def _without_values(reason: str) -> str:
+    """Return a reason without what differs between rows; the summary is journaled and published."""
     return _VALUE.sub(r"\1 …", reason)

@@ -3,8 +3,8 @@
 A split goes by a hash of a row's text, so that equal rows never stand on two sides and a row stays
 on its side when the data set grows.
 
-Data path: `learning.data.shards` sets held-out rows aside with `hold_out`; a worker, an evaluation
-and the counts of a shard part a client's rows with `split_rows`. Next: `learning.objectives.tokens`.
+Data path: `learning.data.shards` sets held-out rows aside with `hold_out`; workers and evaluations
+part a client's rows with `split_rows`. Next: `learning.objectives.tokens`.
 """
 
 from __future__ import annotations

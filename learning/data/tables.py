@@ -1,10 +1,11 @@
 """Files of records: JSON, JSONL, CSV, TSV and Parquet, read as pairs of row number and record.
 
-What a record means is not known here; `learning/data/columns` makes rows of them. Input is hostile:
-a line that is no record comes with the reason in its place, a file that is none is a `DataError`.
-Bytes that are no UTF-8 are kept as lone surrogates, so that they spoil the one field they are in.
+What a record means is not known here; `learning.data.row_parser` makes rows of them. Input is
+hostile: a line that is not a record is replaced by the reason, a file in the wrong form is a
+`DataError`. Bytes that are not UTF-8 are kept as lone surrogates, so that they spoil only the field
+they are in.
 
-In the data path: called by `learning/data/rows`.
+In the data path: called by `learning.data.rows`.
 """
 
 from __future__ import annotations
@@ -19,14 +20,15 @@ from pathlib import Path
 from common.errors import DataError
 
 MAX_LINE = 16 * 2**20
-"""Bytes of a line that are looked at: over the longest row that can be used, in any escaping."""
+"""Bytes of a line that are read: more than the longest row that can be used, in any escaping."""
 
 RawRecord = Mapping[str, object]
 NumberedRecords = Iterator[tuple[int, RawRecord | str]]
 """Row numbers, counted from 1, with a record or the reason why there is none. The number is the
-line where the form has lines (JSONL, CSV, TSV), else the place in the list or table."""
+line where the form has lines (JSONL, CSV, TSV), otherwise the position in the list or table.
+"""
 
-_SAMPLE = 1000  # lines by which a file without a header row is told
+_SAMPLE = 1000  # lines by which a file without a header row is recognised
 _BATCH = 256  # rows of Parquet in memory at once: long texts of them still fit a small machine
 _Fields = tuple[int, list[str] | str]
 
@@ -37,7 +39,7 @@ class ColumnTable:
 
     Attributes:
         columns: The names that every record has; None where each has its own (JSON).
-        records: Can be walked once.
+        records: Can be iterated once.
     """
 
     columns: tuple[str, ...] | None
@@ -47,7 +49,7 @@ class ColumnTable:
 def open_table(
     path: Path, names: Collection[str], pair: tuple[str, str] | None = None
 ) -> ColumnTable:
-    """Opens a file of records; its form follows from its suffix, and is JSON for any other.
+    """Open a file of records; its form follows from its suffix, and is JSON for any other suffix.
 
     A CSV or TSV file has a header row, with one exception, for data such as SST-2: of a file with
     two columns of which none has one of `names`, the column with fewer different values (in
@@ -57,11 +59,11 @@ def open_table(
     Args:
         path: The file. In TSV, quotes are ordinary characters, as in SST-2.
         names: Column names of use, in lower case; only these are read from Parquet.
-        pair: What the text and the label of a file without a header row are called; None if such
-            a file is not expected.
+        pair: Names for the text and the label of a file without a header row; None if such a file
+            is not expected.
 
     Raises:
-        DataError: The file is missing, empty, or not of its form. Also raised on the way.
+        DataError: The file is missing, empty, or not of its form; also while iterating.
     """
     head = _head(path)
     match path.suffix.lower():
@@ -77,7 +79,7 @@ def open_table(
 
 
 def with_class_names(record: RawRecord, classes: Mapping[str, Sequence[str]]) -> RawRecord:
-    """A record whose class numbers are replaced by names; one out of range, as -1, is missing."""
+    """Return a record with class numbers replaced by names; one out of range, as -1, is missing."""
     return {
         column: _class_name(value, classes[column]) if column in classes else value
         for column, value in record.items()
@@ -91,7 +93,7 @@ def _class_name(value: object, names: Sequence[str]) -> object:
 
 
 def _head(path: Path) -> bytes:
-    """The first bytes of a file that can be read, without a byte order mark."""
+    """Return the first bytes of a readable file, without a byte order mark."""
     try:
         with path.open("rb") as file:
             head = file.read(4096)
@@ -100,7 +102,7 @@ def _head(path: Path) -> bytes:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}", "check the path") from None
     except ValueError:  # a NUL in the path
-        raise DataError("the path of the data file is no path", "check the path") from None
+        raise DataError("the path of the data file is not a path", "check the path") from None
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError(f"{path} is not UTF-8 but UTF-16 text", "convert it to UTF-8")
     head = head.removeprefix(b"\xef\xbb\xbf")
@@ -110,9 +112,10 @@ def _head(path: Path) -> bytes:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """Lines as they are, with their ends. Not universal newlines: texts may hold U+2028 and such.
+    """Yield lines as they are, with their ends.
 
-    A line over `MAX_LINE` is cut off there; what is left is no usable row in any form.
+    No universal newlines, since texts may hold U+2028 and the like. A line over `MAX_LINE` is cut
+    off there; the remainder is not a usable row in any form.
     """
     encoding = "utf-8-sig"  # only the first line can begin with a byte order mark
     try:
@@ -132,9 +135,9 @@ def _json_lines(path: Path) -> NumberedRecords:
             try:
                 value = json.loads(line)
             except (ValueError, RecursionError):
-                yield number, "no valid JSON"
+                yield number, "not valid JSON"
             else:
-                yield number, value if isinstance(value, dict) else "no JSON object"
+                yield number, value if isinstance(value, dict) else "not a JSON object"
 
 
 def _json_list(path: Path) -> NumberedRecords:
@@ -143,12 +146,12 @@ def _json_list(path: Path) -> NumberedRecords:
         items = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DataError(
-            f"{path} is no valid JSON list: {error}", "repair it, or write one object per line"
+            f"{path} is not a valid JSON list: {error}", "repair it, or write one object per line"
         ) from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}", "check the disk") from None
     for number, item in enumerate(items, 1):
-        yield number, item if isinstance(item, dict) else "no JSON object"
+        yield number, item if isinstance(item, dict) else "not a JSON object"
 
 
 def _tsv_rows(path: Path) -> Iterator[_Fields]:
@@ -168,7 +171,7 @@ def _csv_rows(path: Path) -> Iterator[_Fields]:
         except StopIteration:
             return
         except csv.Error:
-            yield number, "no valid CSV"
+            yield number, "not valid CSV"
         else:
             if any(field.strip() for field in fields):
                 yield number, fields
@@ -177,7 +180,7 @@ def _csv_rows(path: Path) -> Iterator[_Fields]:
 def _named(
     path: Path, rows: Iterator[_Fields], names: Collection[str], pair: tuple[str, str] | None
 ) -> ColumnTable:
-    """The table of lines that are split into fields."""
+    """Return the table of lines that are split into fields."""
     sample = list(islice(rows, _SAMPLE))
     first = sample[0][1] if sample else ""
     if isinstance(first, str):
@@ -192,7 +195,7 @@ def _named(
 
 
 def _label_without_header(sample: Sequence[_Fields], names: Collection[str]) -> int | None:
-    """Which of two columns holds the label if the first line is data; see `open_table`."""
+    """Return which of two columns holds the label if the first line is data; see `open_table`."""
     pairs = [fields for _, fields in sample if isinstance(fields, list) and len(fields) == 2]
     first = sample[0][1]
     if len(first) != 2 or any(cell.strip().lower() in names for cell in first):
@@ -251,11 +254,11 @@ def _parquet(path: Path, names: Collection[str]) -> ColumnTable:
 
 
 def _damaged(path: Path) -> DataError:
-    return DataError(f"{path} is no Parquet file, or a damaged one", "check it, or fetch it again")
+    return DataError(f"{path} is not a Parquet file, or is damaged", "check it, or fetch it again")
 
 
 def _class_names(metadata: bytes) -> dict[str, list[str]]:
-    """Names of class numbers by column, which `datasets` leaves in the files that it writes."""
+    """Return names of class numbers by column, which `datasets` leaves in files that it writes."""
     try:
         features = json.loads(metadata)["info"]["features"]
         return {

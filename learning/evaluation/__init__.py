@@ -1,1 +1,1 @@
-"""TODO: learning/evaluation."""
+"""Evaluation of models on rows: scores by row, metrics of sets of rows, generated answers."""

@@ -1,4 +1,8 @@
-"""What a measurement of any objective comes to, and the mode in which models are measured."""
+"""Result of measuring a model with any objective, and the mode in which models are measured.
+
+In the data path: `learning.objectives` produce a `Measurement` before and after a task; it goes
+into the update that `worker.trainer` makes.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +30,8 @@ class Measurement:
 
 
 @contextmanager
-def inference(model: torch.nn.Module, *, autocast: bool = False) -> Iterator[None]:
-    """Without dropout and gradient; the model's mode is restored."""
+def evaluation_mode(model: torch.nn.Module, *, autocast: bool = False) -> Iterator[None]:
+    """Run a model without dropout and gradients, and restore its mode afterwards."""
     was_training = model.training
     device = next(model.parameters()).device
     model.eval()

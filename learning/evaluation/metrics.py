@@ -1,9 +1,9 @@
-"""Figures of an evaluation, from what a model said of each row. Pure: no model, no file.
+"""Metrics of an evaluation, computed from a model's scores of each row: no model, no file.
 
 The scores of one pass over many rows serve every set that the rows belong to: the held-out set,
 each client, all clients together.
 
-Data path: `learning.evaluation.row_scores` (scores by row) → here → `evaluation.assessment`.
+Data path: `learning.evaluation.row_scores` → here → `evaluation.assessment`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ Z = 1.959964
 
 @dataclass(frozen=True)
 class MetricInfo:
-    """One figure: its key, its name for people, and how to read it.
+    """One metric: its key, its name for people, and how to read it.
 
     Attributes:
-        key: In `Figures.values`.
-        title: For people, with the unit.
+        key: Key in `EvalMetrics.values`.
+        title: Name for people, with the unit.
         higher: Whether more is better.
         share: Whether it is a share of the rows, which has an interval.
-        decimals: That are worth printing.
+        decimals: Decimals that are worth printing.
     """
 
     key: str
@@ -57,19 +57,19 @@ METRICS: Mapping[RowKind, tuple[MetricInfo, ...]] = {
         MetricInfo("macro_f1", "macro-F1", higher=True),
     ),
 }
-"""What is told of each kind of rows, in this order."""
+"""Metrics of each kind of rows, in the order in which they are reported."""
 MAIN_METRIC: Mapping[RowKind, MetricInfo] = {
     "sft": METRICS["sft"][0],
     "va": METRICS["va"][0],
     "cls": METRICS["cls"][1],
 }
-"""By which clients are compared."""
+"""The metric by which clients are compared."""
 CLIENT_METRICS: Mapping[RowKind, tuple[MetricInfo, ...]] = {
     "sft": METRICS["sft"][:2],
     "va": (METRICS["va"][0], METRICS["va"][3]),
     "cls": METRICS["cls"][1:],
 }
-"""What is told of each client; the main one first."""
+"""Metrics that are reported for each client; the main one first."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,9 @@ class EvalMetrics:
     """How one model does on one set of rows; an empty set has no values.
 
     Attributes:
-        rows: How many rows stand behind each value.
-        values: By the key of the metric; also `tokens` and `bytes` of responses.
-        confusion: Of classes: rows by true class, then by predicted class.
+        rows: Number of rows behind each value.
+        values: By the metric's key; also `tokens` and `bytes` of responses.
+        confusion: For classes: number of rows by true class, then by predicted class.
     """
 
     rows: int
@@ -87,16 +87,16 @@ class EvalMetrics:
     confusion: tuple[tuple[int, ...], ...] = ()
 
     def interval(self, metric: MetricInfo) -> tuple[float, float] | None:
-        """The 95 % interval of a share; None for what is none, or without rows."""
+        """Return the 95 % interval of a share; None for other metrics, or without rows."""
         if not metric.share or not self.rows:
             return None
         return wilson(self.values[metric.key], self.rows)
 
 
 def wilson(share: float, rows: int) -> tuple[float, float]:
-    """Wilson's 95 % score interval of a share of independent rows (Wilson 1927).
+    """Return Wilson's 95 % score interval of a share of independent rows (Wilson 1927).
 
-    Unlike share ± z·√(p(1−p)/n) it stays within [0, 1], and is no point at a share of 0 or 1.
+    Unlike share ± z·√(p(1−p)/n) it stays within [0, 1] and does not collapse at a share of 0 or 1.
     """
     middle = (share + Z**2 / (2 * rows)) / (1 + Z**2 / rows)
     half = Z / (1 + Z**2 / rows) * math.sqrt(share * (1 - share) / rows + Z**2 / (4 * rows**2))
@@ -104,7 +104,7 @@ def wilson(share: float, rows: int) -> tuple[float, float]:
 
 
 def text_metrics(nats: Sequence[float], tokens: Sequence[int], sizes: Sequence[int]) -> EvalMetrics:
-    """Perplexity and its relatives, over response tokens, ends of sequence included.
+    """Return perplexity and related metrics over response tokens, end of sequence included.
 
     Args:
         nats: −log p of each row's response.
@@ -125,13 +125,13 @@ def text_metrics(nats: Sequence[float], tokens: Sequence[int], sizes: Sequence[i
 
 
 PairValues = Sequence[tuple[float, float]]
-"""One number of the chosen answer and one of the rejected, for each pair."""
+"""A number for the chosen and one for the rejected answer of each pair."""
 
 
 def preference_metrics(
     policy: PairValues, reference: PairValues, lengths: PairValues, beta: float
 ) -> EvalMetrics:
-    """How often the chosen answer is the likelier one, by itself and against the reference.
+    """Return how often the chosen answer is the likelier one, by itself and against the reference.
 
     A reward is β·(log π − log π_ref), as in DPO (Rafailov et al. 2023, section 4); the margin is
     the mean of chosen minus rejected. A tie counts half: a model that is its own reference is right
@@ -141,7 +141,7 @@ def preference_metrics(
         policy: log π, summed over response tokens, in nats.
         reference: log π_ref.
         lengths: Response tokens.
-        beta: Of the phase.
+        beta: β of the phase.
     """
     if not policy:
         return EvalMetrics(0)
@@ -154,9 +154,9 @@ def preference_metrics(
         for (chosen, rejected), (known, other) in zip(policy, reference, strict=True)
     ]
     values = {
-        "accuracy": _likelier(policy),
-        "accuracy_per_token": _likelier(per_token),
-        "reward_accuracy": _likelier(rewards),
+        "accuracy": _share_likelier(policy),
+        "accuracy_per_token": _share_likelier(per_token),
+        "reward_accuracy": _share_likelier(rewards),
         "reward_margin": fmean(chosen - rejected for chosen, rejected in rewards),
     }
     return EvalMetrics(len(policy), values)
@@ -165,12 +165,12 @@ def preference_metrics(
 def class_metrics(
     nats: Sequence[float], predicted: Sequence[int], true: Sequence[int], count: int
 ) -> EvalMetrics:
-    """Loss, accuracy, macro-F1 and who is taken for whom.
+    """Return loss, accuracy, macro-F1 and the confusion matrix.
 
     Args:
         nats: −log p of each text's true class.
-        predicted: Place of the likeliest class.
-        true: Place of the true class.
+        predicted: Index of the likeliest class.
+        true: Index of the true class.
         count: Number of classes.
     """
     if not nats:
@@ -185,13 +185,13 @@ def class_metrics(
 
 @dataclass(frozen=True)
 class ClientSpread:
-    """How unequally one metric falls on clients.
+    """How unequally a metric is distributed over clients.
 
     Attributes:
-        clients: That have rows.
-        worst: The client that does worst, the first by name of several.
-        worst_value: What it has.
-        range: Greatest minus smallest.
+        clients: Number of clients that have rows.
+        worst: The client that does worst; of several, the first by name.
+        worst_value: Its value.
+        range: Greatest minus smallest value.
         deviation: Standard deviation over these clients, each counting the same.
     """
 
@@ -202,9 +202,9 @@ class ClientSpread:
     deviation: float
 
 
-def client_spread(metric: MetricInfo, figures: Mapping[str, EvalMetrics]) -> ClientSpread | None:
-    """The spread of a metric over clients; None if none of them has rows."""
-    values = {name: one.values[metric.key] for name, one in figures.items() if one.rows}
+def client_spread(metric: MetricInfo, metrics: Mapping[str, EvalMetrics]) -> ClientSpread | None:
+    """Return the spread of a metric over clients; None if none of them has rows."""
+    values = {name: one.values[metric.key] for name, one in metrics.items() if one.rows}
     if not values:
         return None
     pick = min if metric.higher else max
@@ -218,5 +218,5 @@ def client_spread(metric: MetricInfo, figures: Mapping[str, EvalMetrics]) -> Cli
     )
 
 
-def _likelier(pairs: PairValues) -> float:
+def _share_likelier(pairs: PairValues) -> float:
     return fmean(1.0 if a > b else 0.5 if a == b else 0.0 for a, b in pairs)

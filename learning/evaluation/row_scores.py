@@ -1,14 +1,14 @@
-"""How rows of each kind are scored, as values made of functions chosen from a table.
+"""Scorers of each kind of rows, as values made of functions chosen from a table.
 
-A score is what one model says of one row; figures of any set of rows follow from the scores of its
-rows. So a model sees a row once, however many sets it belongs to.
+A score is a model's result for one row; the metrics of any set of rows follow from the scores of
+its rows. So a model sees a row once, however many sets the row belongs to.
 
-Scored in float32, whatever training computes in: a reward is a small difference of large sums,
-which bfloat16 changes in its second digit, and figures must not depend on the machine's load when
-`learning.training.device` tried out what is fast.
+Scores are computed in float32, whatever training computes in: a reward is a small difference of
+large sums, which bfloat16 changes in its second digit, and metrics must not depend on the
+machine's load when `learning.training.device` measured what is fast.
 
-Data path: `learning.data.rows` → `encode` → `score` → `figures` (`learning.evaluation.metrics`), for
-`evaluation.assessment`.
+Data path: `learning.data.rows` → `encode` → `score` → `metrics` (`learning.evaluation.metrics`),
+for `evaluation.assessment`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from typing import Any
 
 import torch
 
-from common.protocol.fields import ObjectiveName as Name
-from common.protocol.fields import RowKind
+from common.protocol.fields import ObjectiveName, RowKind
 from common.protocol.tasks import DpoSettings
-from learning.evaluation import evaluate, metrics
+from learning.evaluation import inference, metrics
 from learning.evaluation.measurement import BATCH
 from learning.evaluation.metrics import EvalMetrics
 from learning.objectives import dpo, registry
@@ -32,7 +31,7 @@ from learning.objectives.registry import Objective
 from learning.objectives.tokens import TokenisedExample
 
 Scores = Sequence[Any]
-"""One entry for each example; of a type that only the functions of its kind know."""
+"""One entry for each example, of a type that only the functions of its kind know."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +39,9 @@ class RowScorer:
     """How to evaluate one kind of rows.
 
     Attributes:
-        kind: Of the rows.
-        objective: Whose `encode` makes examples of them.
+        objective: Its `encode` makes examples of the rows.
         score: (model, examples) → a score of each, in their order.
-        metrics: (examples, scores, scores of the reference) → figures of this set.
+        metrics: (examples, scores, scores of the reference) → metrics of this set.
     """
 
     kind: RowKind
@@ -53,29 +51,28 @@ class RowScorer:
 
 
 def make_scorer(kind: RowKind, settings: DpoSettings | None, labels: Sequence[str]) -> RowScorer:
-    """The measure of a kind.
+    """Return the scorer of a kind of rows.
 
     Args:
-        kind: Of the rows.
-        settings: Of the phase that learns preferences; None takes the defaults.
-        labels: The class names of `classification`.
+        settings: Settings of the phase that learns preferences; None takes the defaults.
+        labels: Class names of `classification`.
     """
-    name: dict[RowKind, Name] = {"sft": "sft", "va": "dpo", "cls": "classification"}
+    name: dict[RowKind, ObjectiveName] = {"sft": "sft", "va": "dpo", "cls": "classification"}
     objective = registry.make_objective(name[kind], settings, labels)
     match kind:
         case "sft":
-            return RowScorer(kind, objective, _text_scores, _text)
+            return RowScorer(kind, objective, _text_scores, _text_metrics)
         case "va":
-            return RowScorer(kind, objective, _pair_scores, _Rewarded(settings or DpoSettings()))
+            return RowScorer(kind, objective, _pair_scores, _PairMetrics(settings or DpoSettings()))
         case "cls":
-            return RowScorer(kind, objective, _class_scores, _Classified(len(labels)))
+            return RowScorer(kind, objective, _class_scores, _ClassMetrics(len(labels)))
 
 
 def _text_scores(model: torch.nn.Module, examples: Sequence[TokenisedExample]) -> list[float]:
-    return evaluate.row_nats(model, examples, BATCH)
+    return inference.row_nats(model, examples, BATCH)
 
 
-def _text(examples: Sequence[TokenisedExample], scores: Scores, _: Scores) -> EvalMetrics:
+def _text_metrics(examples: Sequence[TokenisedExample], scores: Scores, _: Scores) -> EvalMetrics:
     return metrics.text_metrics(
         scores, [e.target_count for e in examples], [e.response_bytes for e in examples]
     )
@@ -88,7 +85,7 @@ def _pair_scores(
 
 
 @dataclass(frozen=True)
-class _Rewarded:
+class _PairMetrics:
     settings: DpoSettings
 
     def __call__(
@@ -101,11 +98,11 @@ class _Rewarded:
 def _class_scores(
     model: torch.nn.Module, texts: Sequence[TokenisedText]
 ) -> list[tuple[float, int]]:
-    return evaluate.class_scores(model, texts, BATCH)
+    return inference.class_scores(model, texts, BATCH)
 
 
 @dataclass(frozen=True)
-class _Classified:
+class _ClassMetrics:
     classes: int
 
     def __call__(self, texts: Sequence[TokenisedText], scores: Scores, _: Scores) -> EvalMetrics:

@@ -1,1 +1,1 @@
-"""TODO: learning/models."""
+"""Models: base models by name, loading, LoRA adapters, and export."""

@@ -1,11 +1,12 @@
-"""Loading an encoder of the BERT family: with a head for given labels, or without any.
+"""Loading of an encoder of the BERT family, with a head for given labels or with its own.
 
-As in `learning/loading`: only safetensors, only local files, never code that a model brings along.
-A directory with a `pruning.json` is rebuilt with its shapes. Weights that the checkpoint lacks may
-only be those of a head or a pooler, and come from a seed: every side starts with the same ones.
+As in `learning.models.loader`: only safetensors, only local files, never code that a model brings
+along. A directory with a `pruning.json` is rebuilt with its shapes. Weights that the checkpoint
+lacks may only be those of a head or a pooler, and come from a seed: every side starts with the same
+ones.
 
 In the data path: the worker's trainer and the evaluation get their classifier here;
-`learning/pruning/pruning` gets the encoder that it makes smaller.
+`learning.pruning.prune` gets the encoder that it makes smaller. Next: `learning.models.lora`.
 """
 
 from __future__ import annotations
@@ -32,24 +33,23 @@ from learning.models.loader import LoadedModel, quiet
 from learning.pruning.record import Pruning, check_shapes, read_pruning, reshape
 
 _REMEDY = "it needs config.json, safetensors weights and a tokenizer of an encoder such as BERT"
-_MAX_LAYERS = 1024  # each costs time to build before its weights are looked for
+_MAX_LAYERS = 1024  # each takes time to build before its weights are looked for
 _PADS = ("[PAD]", "<pad>")
 
 
 def load_encoder(path: Path, labels: Sequence[str], device: torch.device, seed: int) -> LoadedModel:
     """Load an encoder with a classification head for these labels.
 
-    A head in the checkpoint is kept if it has as many labels; otherwise it is made anew.
+    A head in the checkpoint is kept if it has as many labels; otherwise a new one is made.
 
     Args:
-        path: Directory of a model, as `resolve`, `cached` or `install` returned it.
-        labels: Names of the classes; the head's outputs have their order.
-        device: Where the weights go.
-        seed: What the weights of a new head or pooler are drawn from, on the CPU.
+        path: Directory of a base model, as `learning.models.base` returned it.
+        labels: Names of the classes, in the order of the head's outputs.
+        seed: Seed of the weights of a new head or pooler, which are drawn on the CPU.
 
     Raises:
-        ModelError: The files do not make an encoder with a tokenizer, or their head has these
-            labels in another order.
+        ModelError: The files are not an encoder with a tokenizer, or their head has these labels in
+            another order.
     """
     _check_order(path, labels)
     fields = {
@@ -62,13 +62,13 @@ def load_encoder(path: Path, labels: Sequence[str], device: torch.device, seed: 
 
 
 def load_whole(path: Path, device: torch.device) -> LoadedModel:
-    """Load an encoder with the head that its checkpoint has: of a classifier, a masked LM, or none.
+    """Load an encoder with the head of its checkpoint: a classifier's, a masked LM's, or none.
 
-    A masked LM has no place for a pooler. Where the checkpoint has one, as BERT's have, it is worth
-    more than the other head: a classifier reads through it.
+    A masked LM has no place for a pooler. Where the checkpoint has one, as BERT's have, the pooler
+    is worth more than the masked LM's head: a classifier reads through it.
 
     Raises:
-        ModelError: The files do not make an encoder with a tokenizer.
+        ModelError: The files are not an encoder with a tokenizer.
     """
     name = str((_config(path, {}).architectures or ["none"])[0])
     if name.endswith("ForSequenceClassification"):
@@ -89,16 +89,16 @@ def _has_pooler(path: Path) -> bool:
 
 
 def _check_order(path: Path, labels: Sequence[str]) -> None:
-    """Refuse a head for these very classes in another order: it would answer with wrong names."""
+    """Refuse a head for the same classes in another order: it would answer with wrong names."""
     config = _config(path, {})
     if not str((config.architectures or ["none"])[0]).endswith("ForSequenceClassification"):
         return
     stated = [str(name).casefold() for _, name in sorted((config.id2label or {}).items())]
-    asked = {label.casefold(): label for label in labels}
-    if stated != list(asked) and sorted(stated) == sorted(asked):
+    wanted = {label.casefold(): label for label in labels}
+    if stated != list(wanted) and sorted(stated) == sorted(wanted):
         raise ModelError(
             f"the head in {path} has the run's classes in another order",
-            f"set data.labels to {[asked[name] for name in stated]}",
+            f"set data.labels to {[wanted[name] for name in stated]}",
         )
 
 
@@ -111,15 +111,15 @@ def _load(
         check_shapes(pruning, config)
     try:
         with quiet():
-            built = _built(auto, config, pruning)
+            built = _empty_model(auto, config, pruning)
             _check_size(built, path)
-            model = _weighted(type(built), config, path, seed)
+            model = _with_weights(type(built), config, path, seed)
             tokenizer = AutoTokenizer.from_pretrained(
                 path, local_files_only=True, trust_remote_code=False
             )
     except ModelError:
         raise
-    except Exception as error:  # as many kinds as in learning/loading
+    except Exception as error:  # as many kinds as in learning.models.loader
         raise _unusable(path, error) from None
     if pruning:
         model.__class__ = type(built).__bases__[0]  # only its building was special
@@ -155,10 +155,10 @@ def _config(path: Path, fields: dict[str, Any]) -> PretrainedConfig:
     return config  # type: ignore[no-any-return]
 
 
-def _built(auto: Any, config: PretrainedConfig, pruning: Pruning | None) -> PreTrainedModel:
-    """The model without storage; where it was pruned, of a class that builds itself pruned.
+def _empty_model(auto: Any, config: PretrainedConfig, pruning: Pruning | None) -> PreTrainedModel:
+    """Return the model without storage; if it was pruned, of a class that builds itself pruned.
 
-    So that transformers' own loader, with all that it knows of names and formats, fills it.
+    This way transformers' own loader, with all that it knows of names and formats, fills it.
     """
     with torch.device("meta"):
         plain: PreTrainedModel = auto.from_config(config, trust_remote_code=False)
@@ -177,8 +177,8 @@ def _built(auto: Any, config: PretrainedConfig, pruning: Pruning | None) -> PreT
 def _check_size(built: PreTrainedModel, path: Path) -> None:
     """Refuse, before memory is taken, a configuration for far more weights than the files hold.
 
-    At least a byte per weight is in them; a head and a pooler, which may be missing, are less than
-    all the rest.
+    The files hold at least a byte per weight; a head and a pooler, which may be missing, are less
+    than all the rest.
     """
     held = sum(file.stat().st_size for file in path.glob("*.safetensors"))
     if (count := built.num_parameters()) > 2 * held:
@@ -188,8 +188,8 @@ def _check_size(built: PreTrainedModel, path: Path) -> None:
         )
 
 
-def _weighted(kind: Any, config: PretrainedConfig, path: Path, seed: int) -> PreTrainedModel:
-    """The model with its weights in float32: those of the files, the others from the seed."""
+def _with_weights(kind: Any, config: PretrainedConfig, path: Path, seed: int) -> PreTrainedModel:
+    """Return the model with float32 weights: those of the files, and the others from the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, info = kind.from_pretrained(
@@ -216,7 +216,7 @@ def _weighted(kind: Any, config: PretrainedConfig, path: Path, seed: int) -> Pre
 def _padded(
     tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, path: Path
 ) -> PreTrainedTokenizerBase:
-    """See to it that the tokenizer can pad, with a token that the model has an embedding for."""
+    """Give the tokenizer a padding token for which the model has an embedding."""
     if tokenizer.pad_token is None:
         known = tokenizer.get_vocab()
         tokenizer.pad_token = next((each for each in _PADS if each in known), None)

@@ -1,11 +1,11 @@
-"""A trained version as a directory that others can use: a PEFT adapter, or a whole model.
+"""Export of a trained version as a directory that others can use: a PEFT adapter or a whole model.
 
-Nothing here needs fccl to be read again: transformers and peft load what is written, but for an
+Nothing here needs fccl to be read again: transformers and peft load what is written, except for an
 encoder whose attention heads were pruned, which transformers cannot describe
-(`learning/pruning/record`).
+(`learning.pruning.record`).
 
 After the data path: a version's tensors (`learning.models.lora`) → here → a directory, to which
-`coordinator/exporting` adds the model card.
+`evaluation.export.export` adds the model card.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from learning.pruning.record import FILE, read_pruning
 Precision = Literal["float32", "bfloat16"]
 
 BASE_FOLDER = "base"
-"""The folder of an adapter's base model, where that lies beside it."""
+"""Name of the folder of an adapter's base model, where that lies beside the adapter."""
 _CPU = torch.device("cpu")
-_HERE = ("is_local", "local_files_only")  # in tokenizer_config.json: of this machine, not of it
+_LOCAL_KEYS = ("is_local", "local_files_only")  # about this machine, not about the tokenizer
 _PROBE = 12  # tokens on which a merged model is compared with the adapted one
 _TOLERANCE = 1e-3  # of the largest logit; a merge in float32 stays far below
 
@@ -47,11 +47,11 @@ class ExportedModel:
     """One version of a run.
 
     Attributes:
-        objective: Of the run's first phase: it decides what kind of model this is.
-        base: What the base model is called.
-        path: Its directory on this machine.
+        objective: Objective of the run's first phase, which decides what kind of model this is.
+        base: Name of the base model.
+        path: Directory of the base model on this machine.
         labels: Class names, where the run classifies.
-        lora: The adapter's shape; None where all parameters were trained.
+        lora: Shape of the adapter; None where all parameters were trained.
         config: The run's `adapter_config.json`.
         tensors: What was trained.
     """
@@ -70,13 +70,13 @@ class ExportSummary:
     """What was written.
 
     Attributes:
-        adapter: An adapter; a whole model otherwise.
-        base: The place of an adapter's base model: a hub id, or `./base` beside the adapter.
+        adapter: Whether it is an adapter; otherwise it is a whole model.
+        base: Where an adapter's base model is: a hub id, or `./base` beside the adapter.
         base_included: Whether `base/` was written.
-        precision: Of the weights.
+        precision: Precision of the weights.
         plain: Whether transformers' own classes can build the model (or the base).
-        seeded: Weights of the base that no checkpoint has and that are no part of the adapter.
-        trained: Numbers that the federation trained.
+        seeded: Weights of the base that no checkpoint has and that are not part of the adapter.
+        trained: Number of values that the federation trained.
     """
 
     adapter: bool
@@ -91,7 +91,7 @@ class ExportSummary:
 def write_model(trained: ExportedModel, out: Path, precision: Precision) -> ExportSummary:
     """Write a plain model directory: the adapter merged into its base, or all that was trained.
 
-    Merged in float32, whatever it is stored as.
+    The merge is computed in float32, whatever precision is stored.
 
     Raises:
         ModelError: Base and adapter do not fit, or cannot be merged.
@@ -102,7 +102,9 @@ def write_model(trained: ExportedModel, out: Path, precision: Precision) -> Expo
     adapted = lora.attach(loaded.model, trained.lora, seed=0)  # overwritten by the next line
     lora.write_adapter(adapted, trained.tensors)
     model = _merged(adapted) if isinstance(adapted, PeftModel) else adapted
-    _save(model, _ready(loaded.tokenizer, trained.objective), trained.path, out, precision)
+    _save(
+        model, _export_tokenizer(loaded.tokenizer, trained.objective), trained.path, out, precision
+    )
     return ExportSummary(
         adapter=False,
         base="",
@@ -115,13 +117,13 @@ def write_model(trained: ExportedModel, out: Path, precision: Precision) -> Expo
 
 
 def write_adapter(trained: ExportedModel, out: Path, with_base: bool | None) -> ExportSummary:
-    """Write a PEFT adapter directory, with the tokenizer, and with its base where that is needed.
+    """Write a PEFT adapter directory with the tokenizer, and with the base where that is needed.
 
-    A base that is on no hub lies beside the adapter unless it is refused: nobody else could get
-    those very bytes. So does one of which a part was drawn from a seed.
+    A base that is on no hub is written beside the adapter unless that is refused: nobody else could
+    get the same bytes. So is a base of which a part was drawn from a seed.
 
     Args:
-        trained: With LoRA.
+        trained: A version that was trained with LoRA.
         out: An existing directory.
         with_base: Whether to write the base, too; None decides as above.
 
@@ -153,7 +155,7 @@ def write_adapter(trained: ExportedModel, out: Path, with_base: bool | None) -> 
     save_file(trained.tensors, out / "adapter_model.safetensors", metadata={"format": "pt"})
     (out / "adapter_config.json").write_text(json.dumps(fields, indent=2, sort_keys=True))
     own = loaded.tokenizer if loaded else load_tokenizer(trained.path)[0]
-    tokenizer = _ready(own, trained.objective)
+    tokenizer = _export_tokenizer(own, trained.objective)
     _save_tokenizer(tokenizer, out)
     if included and loaded:
         _save(loaded.model, tokenizer, trained.path, out / BASE_FOLDER, "float32")
@@ -171,7 +173,7 @@ def write_adapter(trained: ExportedModel, out: Path, with_base: bool | None) -> 
 
 
 def base_label(base: BaseRef) -> str:
-    """What a base model is called elsewhere: a local one by its folder's name, without the path."""
+    """Return what a base model is called elsewhere: a local one by the last part of its path."""
     return Path(base.name).name or "local" if base.kind == "local" else base.name
 
 
@@ -180,13 +182,13 @@ def _size(tensors: Tensors) -> int:
 
 
 def _plain(path: Path) -> bool:
-    """Whether `config.json` says it all: fewer layers and units can be stated, fewer heads not."""
+    """Return whether `config.json` says it all; it can state fewer layers and units, not heads."""
     record = read_pruning(path)
     return record is None or all(len(heads) == record.source_heads for heads in record.heads)
 
 
 def _merged(adapted: PeftModel) -> PreTrainedModel:
-    """The base with the adapter in its weights.
+    """Return the base with the adapter merged into its weights.
 
     Raises:
         ModelError: The result computes something else: an adapted weight serves two layers.
@@ -206,14 +208,14 @@ def _merged(adapted: PeftModel) -> PreTrainedModel:
 
 
 def _logits(model: torch.nn.Module) -> torch.Tensor:
-    """Of the first tokens of the vocabulary: (1, T, V), or (1, classes) of a classifier."""
+    """Return the logits of the first tokens: (1, T, V), or (1, classes) of a classifier."""
     with torch.inference_mode():
         logits: torch.Tensor = model(input_ids=torch.arange(_PROBE)[None]).logits
     return logits
 
 
 def _seeded(trained: ExportedModel, loaded: LoadedModel) -> tuple[str, ...]:
-    """Weights that come from neither the checkpoint nor the adapter, but from fccl's seed.
+    """Return weights that come from neither the checkpoint nor the adapter, but from fccl's seed.
 
     A second load with another seed shows them, whatever an architecture calls them.
     """
@@ -235,9 +237,9 @@ def _save(
     out: Path,
     precision: Precision,
 ) -> None:
-    """A model directory as `from_pretrained` reads it; a pruned one keeps its record."""
+    """Write a model directory as `from_pretrained` reads it; a pruned model keeps its record."""
     torch.nn.Module.to(model, getattr(torch, precision))
-    _settle_generation(model, tokenizer)
+    _set_generation_tokens(model, tokenizer)
     try:
         with quiet():
             model.save_pretrained(out)
@@ -251,8 +253,8 @@ def _save(
         shutil.copyfile(source / FILE, out / FILE)
 
 
-def _settle_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """End and padding tokens, so that `generate` neither guesses nor warns."""
+def _set_generation_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Set end and padding tokens, so that `generate` neither guesses nor warns."""
     if not model.can_generate():
         return
     settings: Any = model.generation_config
@@ -260,11 +262,13 @@ def _settle_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBas
         settings.eos_token_id = tokenizer.eos_token_id
     if settings.pad_token_id is None:
         settings.pad_token_id = tokenizer.pad_token_id
-    settings._from_model_config = False  # or config.json, without a pad token, would go before
+    settings._from_model_config = False  # else config.json, without a pad token, takes precedence
 
 
-def _ready(tokenizer: PreTrainedTokenizerBase, objective: ObjectiveName) -> PreTrainedTokenizerBase:
-    """A tokenizer that pads; on the left where texts are continued: padding must not be."""
+def _export_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, objective: ObjectiveName
+) -> PreTrainedTokenizerBase:
+    """Return a tokenizer that pads; on the left where texts are continued, as generation needs."""
     if objective != "classification":
         tokenizer.padding_side = "left"
         if tokenizer.pad_token is None:
@@ -277,13 +281,13 @@ def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
         tokenizer.save_pretrained(out)
     file = out / "tokenizer_config.json"
     fields = json.loads(file.read_text(encoding="utf-8"))
-    kept = {name: value for name, value in fields.items() if name not in _HERE}
+    kept = {name: value for name, value in fields.items() if name not in _LOCAL_KEYS}
     kept["padding_side"] = tokenizer.padding_side  # which save_pretrained leaves out
     file.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _copy(source: Path, out: Path) -> None:
-    """The model's files, byte for byte: the copy has the same digest."""
+    """Copy the model's files byte for byte: the copy has the same digest."""
     out.mkdir()
     for file in source.iterdir():
         if is_model_file(file.name) and file.is_file():

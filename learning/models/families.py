@@ -1,7 +1,9 @@
-"""What kind of model a directory holds, read from its `config.json` alone.
+"""Families of models, told from a directory's `config.json` alone.
 
 A causal model continues text (sft, dpo); an encoder reads a whole text and gets a head
 (classification). The architecture's name decides, before anything is loaded.
+
+In the data path: `learning.models.base` checks every directory here before it takes a digest.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ _ENCODER_TYPES = frozenset(
         "xlm-roberta",
     }
 )
-_WANTED = {
+_REQUIREMENTS = {
     "causal": (
         "a causal language model",
         f"sft and dpo need one, such as gpt2 or {offline.DEFAULT_CAUSAL}",
@@ -48,7 +50,7 @@ _WANTED = {
 
 
 def family(config: dict[str, Any]) -> Family | None:
-    """The family of a model's configuration; None if it is neither."""
+    """Return the family of a model's configuration; None if it is neither."""
     known = config.get("architectures")
     names = [str(each) for each in known] if isinstance(known, list) else []
     if any(name.endswith(_CAUSAL) for name in names):
@@ -60,12 +62,11 @@ def family(config: dict[str, Any]) -> Family | None:
 
 
 def check(path: Path, name: str, wanted: Family | None) -> None:
-    """Refuse a directory whose model cannot be used.
+    """Check that the model in a directory can be used.
 
     Args:
-        path: The model's directory.
         name: What the user calls it.
-        wanted: The family that the objective needs; None takes either.
+        wanted: Family that the objective needs; None takes either.
 
     Raises:
         ModelError: No readable `config.json`, no safetensors weights, or the wrong family.
@@ -87,5 +88,5 @@ def check(path: Path, name: str, wanted: Family | None) -> None:
     found = family(config)
     if found is None or (wanted is not None and found != wanted):
         architecture = (config.get("architectures") or ["none"])[0]
-        what, remedy = _WANTED[wanted or "causal"]
+        what, remedy = _REQUIREMENTS[wanted or "causal"]
         raise ModelError(f"model {name} is not {what} (architecture {architecture})", remedy)

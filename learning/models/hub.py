@@ -1,10 +1,11 @@
 """Models from the Hugging Face hub: weights as safetensors, configuration, tokenizer; no code.
 
-A branch moves, so that the commit it points to is resolved first and everything is downloaded at
-that commit. A hub that cannot be reached is the normal case on many machines: it is told within
+A branch moves, so the commit it points to is resolved first and everything is downloaded at that
+commit. A hub that cannot be reached is the normal case on many machines: it is reported within
 seconds, with what to use instead. What was downloaded before is used without the network.
 
-In the data path: called by `learning/base` for a name that is neither made nor a directory.
+In the data path: called by `learning.models.base` for a name that is neither `offline:` nor a
+directory.
 """
 
 from __future__ import annotations
@@ -33,21 +34,21 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A downloaded model: the commit it was taken at, and its directory."""
+    """A downloaded model: the commit at which it was taken, and its directory."""
 
     revision: str
     path: Path
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a name has the form of a hub id: `model` or `owner/model`."""
+    """Return whether a name has the form of a hub id: `model` or `owner/model`."""
     return _HUB_ID.fullmatch(name) is not None and ".." not in name and "--" not in name
 
 
 def is_available(name: str, revision: str | None) -> bool:
-    """Whether the hub answers, or a model lies here since it did.
+    """Return whether the hub answers, or the model was downloaded before.
 
-    An answer that there is no such model, or that it is guarded, is one: `download` tells it.
+    An answer that there is no such model, or that it is gated, counts: `download` reports it.
     """
     try:
         huggingface_hub.model_info(name, revision=revision, timeout=TIMEOUT)
@@ -75,7 +76,7 @@ def download(name: str, revision: str | None, report: Callable[[str, float], Non
     except Exception as error:
         if (found := cached_snapshot(name, revision)) is not None:
             return found
-        raise _translated(name, revision, error) from None
+        raise _model_error(name, revision, error) from None
 
 
 def _download(name: str, revision: str | None, report: Callable[[str, float], None]) -> Snapshot:
@@ -93,20 +94,20 @@ def _download(name: str, revision: str | None, report: Callable[[str, float], No
 
 
 def resolve_commit(name: str, revision: str | None) -> str:
-    """The commit that a download would take now.
+    """Return the commit that a download would take now.
 
     Raises:
-        ModelError: The hub cannot be reached, has no such model or revision, or guards it.
+        ModelError: The hub cannot be reached, has no such model or revision, or gates it.
     """
     try:
         found = huggingface_hub.model_info(name, revision=revision, timeout=TIMEOUT)
     except Exception as error:  # as above
-        raise _translated(name, revision, error) from None
+        raise _model_error(name, revision, error) from None
     return str(found.sha)
 
 
 def cached_snapshot(name: str, revision: str | None) -> Snapshot | None:
-    """A model that was downloaded before, without asking the hub; None where it was not."""
+    """Return a model that was downloaded before, without asking the hub; None if it was not."""
     try:
         path = huggingface_hub.snapshot_download(name, revision=revision, local_files_only=True)
     except Exception:  # whatever the reason: it is not here, and the first error is the one to tell
@@ -114,7 +115,7 @@ def cached_snapshot(name: str, revision: str | None) -> Snapshot | None:
     return Snapshot(Path(path).name, Path(path))
 
 
-def _translated(name: str, revision: str | None, error: Exception) -> ModelError:
+def _model_error(name: str, revision: str | None, error: Exception) -> ModelError:
     if isinstance(error, GatedRepoError):
         return ModelError(
             f"hub model {name} is gated", "accept its terms on the hub and run `hf auth login`"

@@ -1,10 +1,11 @@
-"""Loading a causal language model and its tokenizer from a directory, and from nowhere else.
+"""Loading of a causal language model and its tokenizer from a local directory.
 
-Only safetensors, only local files, never code that a model brings along: a base model may come
-from another machine. The libraries' log lines and progress bars are silenced here, because the
-command line shows its own.
+Only safetensors, only local files, never code that a model brings along: a base model may come from
+another machine. The libraries' log lines and progress bars are silenced here, because the command
+line shows its own.
 
-In the data path: the worker's trainer and the evaluation get their frozen base from here.
+In the data path: the worker's trainer and the evaluation get their frozen base model from here.
+Next: `learning.models.lora`.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ from transformers.utils import logging
 
 from common.errors import ModelError
 
-_ALONE = threading.RLock()
+_LOCK = threading.RLock()
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A base model in memory: float32, in evaluation mode; its tokenizer can pad."""
+    """A base model in memory: float32, in evaluation mode, with a tokenizer that can pad."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -41,13 +42,14 @@ class LoadedModel:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence transformers' warnings and progress bars, and restore what was set before.
+    """Silence transformers' warnings and progress bars, and restore the settings afterwards.
 
-    One thread at a time: what is set holds for the process. So does what transformers itself sets
-    while it loads a model (for that while no model ties its weights): two threads that load at once
-    put each other's settings back, and every later model of the process has lost its tied weights.
+    One thread at a time, because the settings hold for the process. So do those that transformers
+    itself changes while it loads a model (one of them: no model ties its weights): two threads that
+    load at once restore each other's settings, and every later model of the process has lost its
+    tied weights.
     """
-    with _ALONE, _silenced():
+    with _LOCK, _silenced():
         yield
 
 
@@ -68,11 +70,10 @@ def load(path: Path, device: torch.device) -> LoadedModel:
     """Load the causal language model in a directory.
 
     Args:
-        path: Directory of a base model, as `resolve`, `cached` or `install` returned it.
-        device: Where the weights go.
+        path: Directory of a base model, as `learning.models.base` returned it.
 
     Raises:
-        ModelError: The files do not make a causal language model with a tokenizer.
+        ModelError: The files are not a causal language model with a tokenizer.
     """
     try:
         with quiet():
@@ -96,10 +97,10 @@ def load(path: Path, device: torch.device) -> LoadedModel:
 
 
 def load_tokenizer(path: Path) -> tuple[PreTrainedTokenizerBase, PretrainedConfig]:
-    """A model's tokenizer and configuration, without its weights.
+    """Return a model's tokenizer and configuration, without its weights.
 
     Raises:
-        ModelError: The files do not make them.
+        ModelError: The files cannot be read as such.
     """
     try:
         with quiet():
@@ -123,7 +124,7 @@ def _unusable(path: Path, error: Exception) -> ModelError:
 
 
 def _padded(tokenizer: PreTrainedTokenizerBase, path: Path) -> PreTrainedTokenizerBase:
-    """Give a tokenizer without a padding token its end token: the mask tells them apart."""
+    """Let a tokenizer without a padding token pad with its end token; the mask tells them apart."""
     if tokenizer.eos_token is None:
         raise ModelError(
             f"the tokenizer in {path} has no end-of-text token", "use a model that can end a text"

@@ -3,11 +3,12 @@
 Low-rank factors attached to a frozen base model, with the head where the model classifies; or, for
 a small model and without LoRA, all of its parameters.
 
-LoRA (Hu et al. 2021): a frozen W gets W + (α/r)·B·A with B zero at first. These factors are all
+LoRA (Hu et al. 2021): a frozen W becomes W + (α/r)·B·A with B zero at first. These factors are all
 that a federation moves. Names and shapes are those of PEFT's `adapter_model.safetensors`, so that
 every version is a directory which `PeftModel.from_pretrained` loads.
 
-Data path: `learning.models.base` (base model) → here → `learning.training.loop`, and back as `common.protocol.tensors`.
+Data path: `learning.models.base` (base model) → here → `learning.training.loop`, and back as
+`common.protocol.tensors`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _UPDATE_BYTES = 2048  # what an update's header has beside its list of tensors, 
 
 
 def attach(model: PreTrainedModel, settings: LoraSpec | None, seed: int) -> AdaptedModel:
-    """Freezes a base model and attaches a fresh adapter, the same one for the same seed.
+    """Freeze a base model and attach a fresh adapter, the same one for the same seed.
 
     The base model is changed in place; with a fresh adapter it computes what it did before. Without
     settings all parameters are to be trained. A classifier's head is trained in either case.
@@ -80,7 +81,7 @@ def _attached(model: PreTrainedModel, settings: LoraSpec | None, seed: int) -> A
 
 
 def _check_header(model: AdaptedModel) -> None:
-    """Refuse, before a run begins, an adapter whose updates could not travel: MobileBERT's is one.
+    """Refuse, before a run begins, an adapter whose updates could not travel, such as MobileBERT's.
 
     Raises:
         ModelError: The header of a message has no room for so many names and shapes.
@@ -103,15 +104,15 @@ def _check_header(model: AdaptedModel) -> None:
 
 
 def has_classification_head(model: PreTrainedModel) -> bool:
-    """Whether a model has a classification head."""
+    """Return whether a model has a classification head."""
     return type(model).__name__.endswith("ForSequenceClassification")
 
 
 def _heads(model: PreTrainedModel) -> list[str] | None:
-    """Parts of a head that PEFT would both adapt and train whole, which it then refuses.
+    """Return parts of a head that PEFT would both adapt and train whole, which it then refuses.
 
     It trains every module whose name ends as a head's does, DistilBERT's `pre_classifier` too, but
-    keeps factors away from those alone that are called exactly so.
+    keeps factors away only from those that are called exactly so.
     """
     ends = tuple(SEQ_CLS_HEAD_NAMES)
     names = [name for name, _ in model.named_children() if name.endswith(ends)]
@@ -119,7 +120,7 @@ def _heads(model: PreTrainedModel) -> list[str] | None:
 
 
 def read_adapter(model: AdaptedModel) -> Tensors:
-    """Copies the adapter out: float32 by name, in sorted order."""
+    """Return a copy of the adapter: float32 by name, in sorted order."""
     return {
         name: np.array(tensor.to("cpu", torch.float32).numpy(), order="C")
         for name, tensor in _named(model).items()
@@ -127,7 +128,7 @@ def read_adapter(model: AdaptedModel) -> Tensors:
 
 
 def write_adapter(model: AdaptedModel, tensors: Mapping[str, np.ndarray[Any, Any]]) -> None:
-    """Copies an adapter in, as `read_adapter` gave it; nothing is written if anything is wrong.
+    """Copy an adapter, as `read_adapter` returned it, into a model; all of it or nothing.
 
     Raises:
         ModelError: A name is missing or unknown, or a shape differs.
@@ -148,12 +149,11 @@ def write_adapter(model: AdaptedModel, tensors: Mapping[str, np.ndarray[Any, Any
 
 
 def adapter_config(model: AdaptedModel, base_name: str, revision: str | None) -> dict[str, Any]:
-    """The content of `adapter_config.json`, the same for the same adapter.
+    """Return the content of `adapter_config.json`, the same for the same adapter.
 
-    For a model that is trained as a whole, that of its `config.json`.
+    For a model that is trained as a whole, return that of its `config.json`.
 
     Args:
-        model: The model with its adapter.
         base_name: Hub id or path under which the base model is loaded again.
         revision: Revision of the hub's model, None for a directory.
     """
@@ -170,7 +170,7 @@ def adapter_config(model: AdaptedModel, base_name: str, revision: str | None) ->
 
 
 def _named(model: AdaptedModel) -> dict[str, torch.Tensor]:
-    """The adapter's own storage (detached, not copied) by PEFT's names, or the model's own."""
+    """Return the trained tensors by PEFT's names, or the model's own; detached, not copied."""
     if not isinstance(model, PeftModel):
         return {name: own.detach() for name, own in sorted(model.named_parameters())}
     # Without the embedding check, which would ask the hub about the base model.
@@ -179,7 +179,7 @@ def _named(model: AdaptedModel) -> dict[str, torch.Tensor]:
 
 
 def _plain(value: object) -> Any:
-    """A value as JSON has it: sets sorted, enumerations by value."""
+    """Return a value as JSON has it: sets sorted, enumerations by value."""
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, set | frozenset):

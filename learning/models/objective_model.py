@@ -16,11 +16,11 @@ from learning.models.families import Family
 from learning.models.loader import LoadedModel, load
 
 HEAD_SEED = 0
-"""Of weights that a checkpoint lacks (a head, a pooler): every side must draw the same ones."""
+"""Seed of weights that a checkpoint lacks (a head, a pooler): every side must draw the same."""
 
 
 def family_for_objective(objective: ObjectiveName) -> Family:
-    """What kind of model an objective needs."""
+    """Return the family of models that an objective needs."""
     return "encoder" if objective == "classification" else "causal"
 
 
@@ -30,13 +30,11 @@ def load_for_objective(
     """Load a base model for an objective, in float32 and evaluation mode.
 
     Args:
-        objective: What it is to learn.
         path: Directory of a base model.
-        labels: The class names of `classification`.
-        device: Where the weights go.
+        labels: Class names of `classification`.
 
     Raises:
-        ModelError: The files do not make such a model with a tokenizer.
+        ModelError: The files are not such a model with a tokenizer.
     """
     if objective == "classification":
         return load_encoder(path, labels, device, HEAD_SEED)

@@ -1,1 +1,1 @@
-"""TODO: learning/objectives."""
+"""Objectives: what can be learned, as values with `encode`, `collate`, `loss` and `measure`."""

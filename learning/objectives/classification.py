@@ -9,8 +9,8 @@ So the logarithm of the client's own class frequencies is added to the logits wh
 adjustment: Menon et al. 2021, arXiv:2007.07314, eq. 10; per client FedLC: Zhang et al. 2022,
 arXiv:2209.00189). The frequencies are then explained, and what is left to learn is the texts.
 
-Data path: `learning.data.row_types` (rows) → here → `learning.training.batches` → here (`loss`, in
-`learning.training.loop`).
+Data path: `learning.data.row_types` (labelled texts) → here → `learning.training.batches` →
+`loss`, called by `learning.training.loop`.
 """
 
 from __future__ import annotations
@@ -26,26 +26,27 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
 
 from learning.data.row_types import LabelledText
-from learning.evaluation.measurement import Measurement, inference
+from learning.evaluation.measurement import Measurement, evaluation_mode
 from learning.objectives.tokens import EncodedRows
 from learning.training.batches import pad, sorted_batches
 
 UNDECLARED_LABEL = "label outside the declared set"
 ADAMW_EPS = 1e-4
-"""ε of AdamW, in units of a gradient's element. A client with texts of one class has next to no
+"""ε of AdamW, in the units of a gradient's element. A client with texts of one class has next to no
 gradient once its frequencies are explained; with the usual 1e-8 AdamW scales it up to steps of full
-length, all in the direction of that class, and the other clients have to take them back."""
+length, all in the direction of that class, and the other clients have to undo them.
+"""
 _BATCH = 32
 
 
 @dataclass(frozen=True)
 class TokenisedText:
-    """One tokenised text and the place of its class among the labels.
+    """One tokenised text and its class.
 
     Attributes:
         input_ids: With special tokens.
-        label: The place of its class.
-        offsets: Added to the logits in training, one for each class; none where empty.
+        label: Index of its class among the labels.
+        offsets: Added to the logits in training, one for each class; nothing is added where empty.
     """
 
     input_ids: tuple[int, ...]
@@ -70,47 +71,47 @@ class TextBatch:
 
     @property
     def size(self) -> int:
-        """Texts, B."""
+        """Number of texts, B."""
         return self.input_ids.shape[0]
 
     @property
     def target_count(self) -> int:
-        """The loss is a mean over texts."""
+        """Number of texts: the loss is a mean over them."""
         return self.size
 
 
 @dataclass(frozen=True)
 class ClassEncoder:
-    """The declared classes, in the order of the head's outputs."""
+    """Tokenisation of texts for the declared classes, in the order of the head's outputs."""
 
     labels: Sequence[str]
 
     def encode(
         self, tokenizer: PreTrainedTokenizerBase, rows: Sequence[LabelledText], max_length: int
     ) -> EncodedRows[TokenisedText]:
-        """Tokenises texts; a longer one loses its end, one of an undeclared class is skipped."""
-        place = {label: i for i, label in enumerate(self.labels)}
-        kept = [i for i, row in enumerate(rows) if row.label in place]
+        """Tokenise texts; a longer one loses its end, one of an undeclared class is skipped."""
+        index = {label: i for i, label in enumerate(self.labels)}
+        kept = [i for i, row in enumerate(rows) if row.label in index]
         if not kept:
             return EncodedRows((), (), {UNDECLARED_LABEL: len(rows)} if rows else {})
         texts = [rows[i].text.strip() for i in kept]
         whole = tokenizer(texts, verbose=False).input_ids
         cut = tokenizer(texts, truncation=True, max_length=max_length, verbose=False).input_ids
         examples = [
-            TokenisedText(tuple(ids), place[rows[i].label])
+            TokenisedText(tuple(ids), index[rows[i].label])
             for i, ids in zip(kept, cut, strict=True)
         ]
-        odd = len(rows) - len(kept)
+        skipped = len(rows) - len(kept)
         return EncodedRows(
             tuple(examples),
             tuple(kept),
-            {UNDECLARED_LABEL: odd} if odd else {},
+            {UNDECLARED_LABEL: skipped} if skipped else {},
             sum(len(a) > len(b) for a, b in zip(whole, cut, strict=True)),
         )
 
 
 def collate(texts: Sequence[TokenisedText], device: torch.device | None = None) -> TextBatch:
-    """Pads texts to the longest of them."""
+    """Pad texts to the longest of them."""
     ids, mask = pad([text.input_ids for text in texts])
     labels = torch.tensor([text.label for text in texts])
     offsets = torch.tensor([text.offsets for text in texts])
@@ -126,7 +127,7 @@ def collate(texts: Sequence[TokenisedText], device: torch.device | None = None) 
 def with_logit_adjustment(
     texts: Sequence[TokenisedText], classes: int, strength: float
 ) -> tuple[TokenisedText, ...]:
-    """Texts of one client with offsets τ · log π_c, where π_c = (n_c + 1) / (n + C).
+    """Return the texts of one client with offsets τ · log π_c, where π_c = (n_c + 1) / (n + C).
 
     Args:
         texts: All that the client trains on, n of them and n_c of class c.
@@ -144,15 +145,15 @@ def with_logit_adjustment(
 def loss(
     model: torch.nn.Module, batch: TextBatch, smoothing: float = 0.0
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """Mean cross-entropy, of logits with their offsets.
+    """Return the mean cross-entropy of logits with their offsets.
 
     Args:
         model: An encoder with its head.
-        batch: Texts with their classes.
         smoothing: ε: the target is 1 − ε + ε/C for the true class and ε/C for each other one.
 
     Returns:
-        The loss in nats (a scalar with gradient); `accuracy`, the share classified rightly.
+        The loss in nats (a scalar with gradient); `accuracy`, the share of texts classified
+            correctly.
     """
     logits = _logits(model, batch)
     right = (logits.detach().argmax(-1) == batch.labels).float().mean()
@@ -164,7 +165,7 @@ def loss(
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of texts: mean loss in nats, predicted and true classes in their order."""
+    """A model's results for some texts, in their order; the mean loss is in nats."""
 
     loss: float
     predicted: tuple[int, ...]
@@ -172,7 +173,7 @@ class Predictions:
 
     @property
     def accuracy(self) -> float:
-        """Share classified rightly."""
+        """Share of texts classified correctly."""
         pairs = zip(self.predicted, self.true, strict=True)
         return sum(p == t for p, t in pairs) / len(self.true)
 
@@ -196,7 +197,7 @@ def predict(
     total = 0.0
     predicted: list[int] = []
     true: list[int] = []
-    with inference(model, autocast=autocast):
+    with evaluation_mode(model, autocast=autocast):
         for batch in sorted_batches(texts, _BATCH, partial(collate, device=device)):
             logits = _logits(model, batch)
             total += float(cross_entropy(logits, batch.labels, reduction="sum"))
@@ -208,13 +209,13 @@ def predict(
 def measure(
     model: torch.nn.Module, texts: Sequence[TokenisedText], *, autocast: bool = False
 ) -> Measurement:
-    """Mean loss and accuracy."""
+    """Return mean loss and accuracy."""
     found = predict(model, texts, autocast=autocast)
     return Measurement(found.loss, found.accuracy)
 
 
 def _logits(model: torch.nn.Module, batch: TextBatch) -> torch.Tensor:
-    """float32 (B, classes)."""
+    """Return logits, float32 (B, classes)."""
     logits: torch.Tensor = model(
         input_ids=batch.input_ids, attention_mask=batch.attention_mask
     ).logits

@@ -1,11 +1,11 @@
 """Direct preference optimisation: the objective that learns which of two answers is preferred.
 
-The policy π is held to a reference π_ref, the adapter version with which the phase began: the same
-for all clients. Its log-probabilities are constants, computed once per client and carried in the
-examples, so that a training step runs one model, not two.
+The policy π is held close to a reference π_ref, the adapter version with which the phase began: the
+same for all clients. Its log-probabilities are constants, computed once per client and carried in
+the examples, so that a training step runs one model, not two.
 
-Data path: `learning.data.row_types` (rows) → here → `learning.training.batches` → here (`Preferring.loss`,
-in `learning.training.loop`).
+Data path: `learning.data.row_types` (preference pairs) → here → `learning.training.batches` →
+`DpoObjective.loss`, called by `learning.training.loop`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 
 from common.protocol.tasks import DpoSettings
 from learning.data.row_types import PreferencePair
-from learning.evaluation.measurement import BATCH, Measurement, inference
+from learning.evaluation.measurement import BATCH, Measurement, evaluation_mode
 from learning.objectives.sft import token_nats
 from learning.objectives.template import format_prompt
 from learning.objectives.tokens import (
@@ -43,7 +43,11 @@ SAME_TOKENS = "both answers have the same tokens"
 
 @dataclass(frozen=True)
 class TokenisedPair:
-    """One tokenised preference pair; `reference` is log π_ref of chosen and rejected, in nats."""
+    """One tokenised preference pair.
+
+    Attributes:
+        reference: log π_ref of the chosen and of the rejected answer, in nats.
+    """
 
     chosen: TokenisedExample
     rejected: TokenisedExample
@@ -51,7 +55,7 @@ class TokenisedPair:
 
     @property
     def length(self) -> int:
-        """Tokens of the longer answer with its prompt: what both are padded to."""
+        """Tokens of the longer answer with its prompt, to which both are padded."""
         return max(self.chosen.length, self.rejected.length)
 
 
@@ -71,26 +75,27 @@ class PairBatch:
 
     @property
     def size(self) -> int:
-        """Pairs, B."""
+        """Number of pairs, B."""
         return self.rows.size // 2
 
     @property
     def tokens(self) -> int:
-        """Tokens that are no padding."""
+        """Number of tokens that are not padding."""
         return self.rows.tokens
 
     @property
     def target_count(self) -> int:
-        """The loss is a mean over pairs."""
+        """Number of pairs: the loss is a mean over them."""
         return self.size
 
 
 def encode(
     tokenizer: PreTrainedTokenizerBase, rows: Sequence[PreferencePair], max_length: int
 ) -> EncodedRows[TokenisedPair]:
-    """Tokenises pairs; one of which any part does not fit into `max_length` is skipped, not cut.
+    """Tokenise pairs; skip a pair of which any part does not fit into `max_length`.
 
-    A cut answer has lost its end, and the preference was for the whole: π would learn lengths.
+    It is not cut: a cut answer has lost its end, and the preference was for the whole, so that π
+    would learn lengths.
 
     Raises:
         ModelError: The tokenizer has no end-of-sequence token.
@@ -102,8 +107,8 @@ def encode(
     pairs: list[TokenisedPair] = []
     kept: list[int] = []
     skipped: Counter[str] = Counter()
-    for place, (asked, good, bad) in enumerate(zip(prompts, chosen, rejected, strict=True)):
-        room = max_length - len(asked) - 1  # for the end of sequence
+    for i, (prompt, good, bad) in enumerate(zip(prompts, chosen, rejected, strict=True)):
+        room = max_length - len(prompt) - 1  # for the end of sequence
         if room < 1:
             skipped[NO_ROOM] += 1
         elif max(len(good), len(bad)) > room:
@@ -111,15 +116,15 @@ def encode(
         elif good == bad:
             skipped[SAME_TOKENS] += 1
         else:
-            one = make_example(asked, [*good, end], len(rows[place].chosen.strip().encode()))
-            other = make_example(asked, [*bad, end], len(rows[place].rejected.strip().encode()))
-            pairs.append(TokenisedPair(one, other))
-            kept.append(place)
+            better = make_example(prompt, [*good, end], len(rows[i].chosen.strip().encode()))
+            worse = make_example(prompt, [*bad, end], len(rows[i].rejected.strip().encode()))
+            pairs.append(TokenisedPair(better, worse))
+            kept.append(i)
     return EncodedRows(tuple(pairs), tuple(kept), dict(skipped))
 
 
 def collate(pairs: Sequence[TokenisedPair], device: torch.device | None = None) -> PairBatch:
-    """Pads pairs to the longest of all answers. Pairs without a reference count as zero."""
+    """Pad pairs to the longest of all answers. Pairs without a reference count as zero."""
     answers = [p.chosen for p in pairs] + [p.rejected for p in pairs]
     known = [p.reference or (0.0, 0.0) for p in pairs]
     reference = [chosen for chosen, _ in known] + [rejected for _, rejected in known]
@@ -133,12 +138,12 @@ def collate(pairs: Sequence[TokenisedPair], device: torch.device | None = None) 
 def log_probabilities(
     model: torch.nn.Module, pairs: Sequence[TokenisedPair], *, autocast: bool = False
 ) -> list[tuple[float, float]]:
-    """Log π(answer | prompt) of chosen and rejected, summed over response tokens, in nats."""
+    """Return log π(answer | prompt) of chosen and rejected, summed over tokens, in nats."""
     device = next(model.parameters()).device
     order = batches.length_order(pairs)
     found: list[tuple[float, float]] = [(0.0, 0.0)] * len(pairs)
     done = 0
-    with inference(model, autocast=autocast), fast_path(model, autocast=autocast):
+    with evaluation_mode(model, autocast=autocast), fast_path(model, autocast=autocast):
         for batch in batches.sorted_batches(pairs, BATCH // 2, partial(collate, device=device)):
             sums = _sums(model, batch.rows)[0].view(2, -1).T.tolist()
             for place, (chosen, rejected) in zip(order[done:], sums, strict=False):
@@ -150,7 +155,7 @@ def log_probabilities(
 def with_reference(
     pairs: Sequence[TokenisedPair], reference: Sequence[tuple[float, float]]
 ) -> tuple[TokenisedPair, ...]:
-    """Pairs that carry their reference's log-probabilities."""
+    """Return the pairs with their reference's log-probabilities."""
     return tuple(
         replace(pair, reference=known) for pair, known in zip(pairs, reference, strict=True)
     )
@@ -159,20 +164,17 @@ def with_reference(
 def preference_loss(
     scores: torch.Tensor, lengths: torch.Tensor, settings: DpoSettings
 ) -> torch.Tensor:
-    """The loss of each pair.
+    """Return the loss of each pair, (B,).
 
     With h = score_chosen − score_rejected: DPO (Rafailov et al. 2023, eq. 7) is −log σ(β·h);
-    smoothed by ε (Mitchell 2023, "A note on DPO with noisy preferences"), it is
-    −(1−ε)·log σ(β·h) − ε·log σ(−β·h). IPO (Azar et al. 2023, eq. 17) is (h − 1/(2β))², each score
-    divided by the answer's length first, as its authors' experiments did.
+    smoothed by ε (Mitchell 2023, "A note on DPO with noisy preferences"), it is −(1−ε)·log σ(β·h) −
+    ε·log σ(−β·h). IPO (Azar et al. 2023, eq. 17) is (h − 1/(2β))², with each score divided by the
+    answer's length first, as its authors' experiments did.
 
     Args:
         scores: log π − log π_ref of B chosen, then B rejected answers, (2B,).
         lengths: Response tokens of each, (2B,).
-        settings: β, ε, which loss.
-
-    Returns:
-        (B,).
+        settings: β, ε, and which loss.
     """
     if settings.loss == "ipo":
         chosen, rejected = (scores / lengths).chunk(2)
@@ -192,7 +194,7 @@ class DpoObjective:
     def loss(
         self, model: torch.nn.Module, batch: PairBatch
     ) -> tuple[torch.Tensor, dict[str, float]]:
-        """Mean loss per pair, + λ · mean −log p per token of the chosen answers.
+        """Return the mean loss per pair + λ · mean −log p per token of the chosen answers.
 
         Returns:
             The loss (a scalar with gradient); `accuracy`, the share of pairs whose chosen answer
@@ -204,23 +206,24 @@ class DpoObjective:
         if self.settings.sft_weight:
             chosen = nats[rows < batch.size]
             loss = loss + self.settings.sft_weight * chosen.mean()
-        one, other = scores.detach().chunk(2)
+        chosen_score, rejected_score = scores.detach().chunk(2)
+        difference = chosen_score - rejected_score
         figures = {
-            "accuracy": float(_right(one - other).mean()),
-            "margin": float(self.settings.beta * (one - other).mean()),
+            "accuracy": float(_correct(difference).mean()),
+            "margin": float(self.settings.beta * difference.mean()),
         }
         return loss, figures
 
     def measure(
         self, model: torch.nn.Module, pairs: Sequence[TokenisedPair], *, autocast: bool = False
     ) -> Measurement:
-        """Mean loss, and the share of pairs whose chosen answer has the higher reward.
+        """Return the mean loss, and the share of pairs whose chosen answer has the higher reward.
 
         Where a model is its own reference, every pair is a tie, and a tie counts half.
         """
         device = next(model.parameters()).device
         loss = right = 0.0
-        with inference(model, autocast=autocast):
+        with evaluation_mode(model, autocast=autocast):
             for batch in batches.sorted_batches(pairs, BATCH // 2, partial(collate, device=device)):
                 value, figures = self.loss(model, batch)
                 loss += float(value) * batch.size
@@ -231,11 +234,11 @@ class DpoObjective:
 def _sums(
     model: torch.nn.Module, rows: TokenBatch
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Log π of each row, (2B,); and −log p of every response token with its row, (N,) each."""
+    """Return log π of each row, (2B,); and −log p of every response token with its row, (N,)."""
     nats, owner = token_nats(model, rows)
     sums = torch.zeros(rows.size, device=nats.device).index_add(0, owner, -nats)
     return sums, nats, owner
 
 
-def _right(difference: torch.Tensor) -> torch.Tensor:
+def _correct(difference: torch.Tensor) -> torch.Tensor:
     return (difference > 0).float() + 0.5 * (difference == 0).float()

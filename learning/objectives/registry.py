@@ -1,9 +1,10 @@
-"""What can be learned, by name: how rows become examples, examples a loss, a model a measurement.
+"""Registry of objectives: how rows become examples, examples a loss, and a model a measurement.
 
-An objective is a value made of functions, chosen from the table at the end; the worker's trainer,
-the evaluation and the preparation of data all go through it, and none of them knows its name.
+An objective is a value made of functions, chosen by `make_objective`; the worker's trainer, the
+evaluation and the preparation of data all use it without knowing its name.
 
-Data path: `learning.data.rows` → `encode` → `learning.training.batches` → `loss` (in `learning.training.loop`).
+Data path: `learning.data.rows` → `encode` → `learning.training.batches` → `loss`, called by
+`learning.training.loop`.
 """
 
 from __future__ import annotations
@@ -16,30 +17,28 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from common.protocol.fields import ObjectiveName as Name
+from common.protocol.fields import ObjectiveName
 from common.protocol.tasks import DpoSettings
-from learning.evaluation.evaluate import evaluate
+from learning.evaluation.inference import evaluate
 from learning.evaluation.measurement import BATCH, Measurement
 from learning.objectives import classification, dpo, tokens
 from learning.objectives.sft import sft_loss
 from learning.objectives.tokens import EncodedRows, TokenisedExample
 from learning.training import batches
 
-__all__ = ["Measurement", "Objective", "make_objective"]
-
 
 @dataclass(frozen=True)
 class Objective:
-    """One way to learn. Examples and batches are of types that only its own functions know.
+    """One way to learn. Examples and batches have types that only its own functions know.
 
     Attributes:
-        encode: (tokenizer, rows, max_length) → examples that fit, and what was left out.
+        encode: (tokenizer, rows, max_length) → the examples that fit, and what was left out.
         collate: Examples → a padded batch on a device.
         loss: (model, batch) → (scalar loss with gradient, figures to report).
         measure: (model, examples, autocast=…) → loss and accuracy, without dropout.
         dropout: Whether a model trains with its dropout. Not against a reference, which has none:
             the difference of their log-probabilities would be noise.
-        eps: ε of AdamW: gradients well under it move a weight in proportion, not at full speed.
+        eps: ε of AdamW. Gradients well below it move a weight in proportion, not at full speed.
     """
 
     encode: Callable[[PreTrainedTokenizerBase, Sequence[Any], int], EncodedRows[Any]]
@@ -51,18 +50,18 @@ class Objective:
 
 
 def make_objective(
-    name: Name,
+    name: ObjectiveName,
     settings: DpoSettings | None = None,
     labels: Sequence[str] = (),
     smoothing: float = 0.0,
 ) -> Objective:
-    """The objective of that name.
+    """Return the objective of that name.
 
     Args:
-        name: As a task gives it.
-        settings: Of `dpo`; None takes the defaults.
-        labels: The class names of `classification`.
-        smoothing: Of its targets, in training; from 0 to under 1.
+        name: Name as a task gives it.
+        settings: Settings of `dpo`; None takes the defaults.
+        labels: Class names of `classification`.
+        smoothing: Label smoothing of `classification` in training; from 0 to below 1.
     """
     match name:
         case "sft":
@@ -86,4 +85,4 @@ def make_objective(
 def _measure_sft(
     model: torch.nn.Module, examples: Sequence[TokenisedExample], *, autocast: bool = False
 ) -> Measurement:
-    return Measurement(evaluate(model, examples, BATCH, autocast=autocast).nats_per_token)
+    return Measurement(evaluate(model, examples, BATCH, autocast=autocast).values["nats_per_token"])

@@ -1,8 +1,10 @@
 """Supervised fine-tuning: the objective that learns responses to prompts.
 
-An objective is a function (model, batch) → (loss, metrics), so that `learning.training.loop` trains any of
-them. This one is the mean negative log-likelihood, in nats, of the response tokens of a batch, the
-end of sequence included; prompts are read but not learned.
+The loss is the mean negative log-likelihood, in nats, of the response tokens of a batch, the end of
+sequence included; prompts are read but not learned. Like every objective it is a function
+(model, batch) → (loss, figures).
+
+Data path: `learning.training.batches` → here, called by `learning.training.loop`.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from learning.training.batches import TokenBatch
 
 
 def sft_loss(model: torch.nn.Module, batch: TokenBatch) -> tuple[torch.Tensor, dict[str, float]]:
-    """Mean loss per response token.
+    """Return the mean loss per response token.
 
     Returns:
         The loss in nats (a scalar with gradient), and `nats`: its sum over the batch.
@@ -29,12 +31,12 @@ def sft_loss(model: torch.nn.Module, batch: TokenBatch) -> tuple[torch.Tensor, d
 
 
 def response_nats(model: torch.nn.Module, batch: TokenBatch) -> torch.Tensor:
-    """Sum over a batch of −log p(response token | all before it), in nats, as float32."""
+    """Return the sum of −log p(response token | all before it) over a batch, in nats, float32."""
     return token_nats(model, batch)[0].sum()
 
 
 def token_nats(model: torch.nn.Module, batch: TokenBatch) -> tuple[torch.Tensor, torch.Tensor]:
-    """−log p of every response token of a batch, in nats, and the row that each belongs to.
+    """Return −log p of every response token of a batch, in nats, and the row of each.
 
     Returns:
         Two vectors over the N response tokens in row order: float32 with gradient, and int64.
@@ -53,7 +55,7 @@ def token_nats(model: torch.nn.Module, batch: TokenBatch) -> tuple[torch.Tensor,
 
 @contextmanager
 def _only(model: torch.nn.Module, rows: torch.Tensor, places: torch.Tensor) -> Iterator[None]:
-    """Let the output layer see the positions that are learned, and no other.
+    """Let the output layer compute only the positions that are learned.
 
     The vocabulary projection is a third of a small model's work. A hook serves every architecture,
     whatever it does to the logits afterwards (scaling, capping): the layer gets (1, N, D) hidden

@@ -1,4 +1,4 @@
-"""The prompt template: turns an instruction and its input into the text a model continues.
+"""The prompt template: turns an instruction and its input into the text that a model continues.
 
 It is the Alpaca form (Taori et al. 2023), because that is what public instruction-tuned adapters
 and their tools expect: an adapter trained here answers the same prompts as theirs. The response
@@ -19,11 +19,11 @@ _WITHOUT_INPUT = (
     "the request.\n\n### Instruction:\n{instruction}\n\n### Response:\n"
 )
 NO_INPUT = "<noinput>"
-"""What some Alpaca-form data sets write where a task has no input; means the empty input."""
+"""What some data sets in Alpaca form write where a task has no input; means the empty input."""
 
 
 def format_prompt(instruction: str, input: str = "") -> str:
-    """The prompt for one task, up to the place where the response begins.
+    """Return the prompt of one task, up to the place where the response begins.
 
     Args:
         instruction: What to do; surrounding white space is dropped.

@@ -1,8 +1,8 @@
-"""Rows become token ids: the prompt is read, only the response is learned.
+"""Tokenised instructions: the prompt is read, only the response is learned.
 
 Prompt and response are tokenised by one rule, here and when a model generates: each on its own,
-without special tokens, and then joined. So the ids of a prompt in training are exactly the ids
-that the model sees when it is asked (a joint tokenisation can merge across the border).
+without special tokens, and then joined. So the ids of a prompt in training are exactly the ids that
+the model sees when it is asked (a joint tokenisation can merge across the border).
 
 Data path: `learning.data.shards` (rows) → here → `learning.training.batches`.
 """
@@ -20,7 +20,7 @@ from learning.data.row_types import Instruction
 from learning.objectives.template import format_prompt
 
 IGNORED = -100
-"""The label of a position that is not learned; what torch's cross entropy ignores by default."""
+"""Label of a position that is not learned; torch's cross entropy ignores it by default."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class TokenisedExample:
 
     @property
     def target_count(self) -> int:
-        """How many positions are learned."""
+        """Number of positions that are learned."""
         return sum(label != IGNORED for label in self.labels)
 
 
@@ -53,13 +53,13 @@ E = TypeVar("E")
 
 @dataclass(frozen=True)
 class EncodedRows(Generic[E]):
-    """Tokenised rows, and what it took to make them fit.
+    """Tokenised rows, and what was changed or left out to make them fit.
 
     Attributes:
-        examples: Those that can be learned from, in the order of the rows.
-        kept: The place of each of them among the rows.
-        skipped: Rows left out, by reason.
-        truncated_count: Examples that lost their end.
+        examples: Examples that can be learned from, in the order of the rows.
+        kept: Index of each example's row.
+        skipped: Number of rows left out, by reason.
+        truncated_count: Number of examples that lost their end.
     """
 
     examples: tuple[E, ...]
@@ -74,7 +74,7 @@ NO_ROOM = "prompt leaves no room for a response"
 def encode(
     tokenizer: PreTrainedTokenizerBase, rows: Sequence[Instruction], max_length: int
 ) -> EncodedRows[TokenisedExample]:
-    """Tokenises rows to at most `max_length` ids each.
+    """Tokenise rows to at most `max_length` ids each.
 
     A response that does not fit loses its tail, and then no end of sequence is learned; a row whose
     prompt leaves no room for a single token of the response is skipped. Both are counted.
@@ -89,17 +89,17 @@ def encode(
     examples: list[TokenisedExample] = []
     kept: list[int] = []
     truncated = 0
-    for place, (asked, response, text) in enumerate(zip(prompts, responses, texts, strict=True)):
-        room = max_length - len(asked)
-        if room < 1 or not asked:
+    for i, (prompt, response, text) in enumerate(zip(prompts, responses, texts, strict=True)):
+        room = max_length - len(prompt)
+        if room < 1 or not prompt:
             continue
-        kept.append(place)
-        learned, size = [*response, end], len(text.encode())
-        if len(learned) > room:
+        kept.append(i)
+        targets, size = [*response, end], len(text.encode())
+        if len(targets) > room:
             truncated += 1
-            learned = learned[:room]
-            size = min(size, len(str(tokenizer.decode(learned)).encode()))
-        examples.append(make_example(asked, learned, size))
+            targets = targets[:room]
+            size = min(size, len(str(tokenizer.decode(targets)).encode()))
+        examples.append(make_example(prompt, targets, size))
     skipped = {NO_ROOM: len(rows) - len(kept)} if len(kept) < len(rows) else {}
     return EncodedRows(tuple(examples), tuple(kept), skipped, truncated)
 
@@ -107,13 +107,13 @@ def encode(
 def make_example(
     prompt: Sequence[int], response: Sequence[int], response_bytes: int
 ) -> TokenisedExample:
-    """The example that reads a prompt and learns a response, both token ids."""
+    """Return the example that reads a prompt and learns a response, both given as token ids."""
     labels = (IGNORED,) * len(prompt) + tuple(response)
     return TokenisedExample((*prompt, *response), labels, response_bytes)
 
 
 def end_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The end-of-sequence token.
+    """Return the id of the end-of-sequence token.
 
     Raises:
         ModelError: The tokenizer has none.
@@ -127,13 +127,13 @@ def end_id(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
-    """The ids of prompts, after the begin-of-sequence token where this tokenizer sets one."""
+    """Return the ids of prompts, after the begin-of-sequence token where the tokenizer sets one."""
     begin = [i for i in tokenizer("").input_ids if i == tokenizer.bos_token_id][:1]
     return [[*begin, *ids] for ids in plain_ids(tokenizer, prompts)]
 
 
 def plain_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """The ids of each text by itself, without special tokens."""
+    """Return the ids of each text by itself, without special tokens."""
     if not texts:
         return []
     ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, verbose=False).input_ids

@@ -25,8 +25,8 @@ from filelock import FileLock
 
 from common.errors import ModelError
 from learning.offline import causal_pretraining, encoder_pretraining
-from learning.offline.pretraining import OnProgress
 from learning.offline.training_texts import CorpusSizes, training_texts
+from learning.progress import ProgressCallback
 
 PREFIX = "offline:"
 DEFAULT_CAUSAL = "offline:gpt2-tiny"
@@ -59,7 +59,7 @@ class BuildPlan:
         inputs: Configuration and the project's own texts.
     """
 
-    pretrain: Callable[[Path, OnProgress], None]
+    pretrain: Callable[[Path, ProgressCallback], None]
     inputs: tuple[object, ...]
 
 
@@ -95,7 +95,7 @@ def find_built(name: str, cache: Path) -> Path | None:
     return target if target.is_dir() else None
 
 
-def find_or_build(name: str, cache: Path, on_progress: OnProgress) -> Path:
+def find_or_build(name: str, cache: Path, on_progress: ProgressCallback) -> Path:
     """Return the directory of an offline model; build the model first if it is not cached.
 
     Args:
@@ -133,7 +133,7 @@ def _locate(name: str, cache: Path) -> tuple[Path, BuildPlan]:
     return cache / "models" / folder_name(short, plan.inputs), plan
 
 
-def _build(plan: BuildPlan, target: Path, on_progress: OnProgress) -> None:
+def _build(plan: BuildPlan, target: Path, on_progress: ProgressCallback) -> None:
     """Build into a temporary directory beside `target`, then rename it into place."""
     temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=target.parent))
     try:

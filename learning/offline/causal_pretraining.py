@@ -25,8 +25,9 @@ from learning.models.loader import quiet
 from learning.offline.bigrams import autocast, count, fit
 from learning.offline.bpe_tokenizer import END_ID, PAD_ID, as_fast_tokenizer, train_bpe
 from learning.offline.corpus import PACKAGES, passages
-from learning.offline.pretraining import OnProgress, run_steps, sub_progress
+from learning.offline.pretraining import run_steps, sub_progress
 from learning.offline.training_texts import CorpusSizes, training_texts
+from learning.progress import ProgressCallback
 
 _WAVE = 0.2  # height of the position waves; the fitted embeddings have standard deviation 1
 
@@ -70,7 +71,7 @@ class CausalPretrainingConfig:
     seed: int = 0
 
 
-def pretrain(config: CausalPretrainingConfig, folder: Path, on_progress: OnProgress) -> None:
+def pretrain(config: CausalPretrainingConfig, folder: Path, on_progress: ProgressCallback) -> None:
     """Train a model and its tokenizer, and save both.
 
     Args:

@@ -28,7 +28,7 @@ from learning.offline.bigrams import autocast
 from learning.offline.cooccurrence import embed
 from learning.offline.corpus import PACKAGES, Passage, passages
 from learning.offline.opinions import make_opinions
-from learning.offline.pretraining import OnProgress, run_steps, sub_progress
+from learning.offline.pretraining import run_steps, sub_progress
 from learning.offline.training_texts import CorpusSizes, training_texts
 from learning.offline.wordpiece_tokenizer import (
     BEGIN_ID,
@@ -38,6 +38,7 @@ from learning.offline.wordpiece_tokenizer import (
     PAD_ID,
     train_wordpiece,
 )
+from learning.progress import ProgressCallback
 
 _SCALE = 0.04  # standard deviation of the embeddings, which are the output weights, too
 _SHARPNESS = 7.0  # nats by which a head of the first block prefers its neighbour to any other token
@@ -90,7 +91,7 @@ class EncoderPretrainingConfig:
     seed: int = 0
 
 
-def pretrain(config: EncoderPretrainingConfig, folder: Path, on_progress: OnProgress) -> None:
+def pretrain(config: EncoderPretrainingConfig, folder: Path, on_progress: ProgressCallback) -> None:
     """Train an encoder and its tokenizer, and save both.
 
     Args:

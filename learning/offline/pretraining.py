@@ -12,8 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-OnProgress = Callable[[str, float], None]
-"""Called with what is being done and the share of it that is done, from 0 to 1."""
+from learning.progress import ProgressCallback
 
 
 class StepSettings(Protocol):
@@ -41,7 +40,7 @@ class StepSettings(Protocol):
 
 
 def sub_progress(
-    on_progress: OnProgress, message: str, start: float, end: float
+    on_progress: ProgressCallback, message: str, start: float, end: float
 ) -> Callable[[float], None]:
     """Return a callback that maps a part's progress, 0 to 1, to `start` to `end` of the whole."""
     return lambda done: on_progress(message, start + (end - start) * done)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from common.errors import ConfigError
 from common.protocol.manifest import is_model_file
 from learning.models.loader import quiet
+from learning.progress import ProgressCallback
 from learning.pruning.importance import (
     EncoderInputs,
     compensate,
@@ -41,9 +42,6 @@ WIDTH_MULTIPLE = 16
 """Feed-forward widths are multiples of this, so that dense kernels have no ragged edge."""
 
 _LAYER_TEXTS = 2  # batches that choose layers: they are run once per candidate
-
-OnProgress = Callable[[str, float], None]
-"""Called with what is being done and the share of it that is done, from 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ def prune(
     model: PreTrainedModel,
     plan: PruningPlan,
     data: Sequence[EncoderInputs],
-    on_progress: OnProgress = lambda text, fraction: None,
+    on_progress: ProgressCallback = lambda text, fraction: None,
 ) -> KeptParts:
     """Make an encoder smaller, in place, by removing what matters least on these texts.
 
@@ -132,7 +130,7 @@ def _layers(
     model: PreTrainedModel,
     wanted: int | tuple[int, ...] | None,
     data: Sequence[EncoderInputs],
-    on_progress: OnProgress,
+    on_progress: ProgressCallback,
 ) -> tuple[int, ...]:
     have = len(layers_of(model))
     if isinstance(wanted, tuple):

@@ -1,1 +1,1 @@
-"""Text of our own: instructions, preference pairs and sentiment, deterministic by seed."""
+"""Synthetic rows, which need no download: instructions, preference pairs and reviews."""

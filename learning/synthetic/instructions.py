@@ -1,13 +1,13 @@
-"""The project's own text: instructions with checkable answers, and prose for pretraining.
+"""Synthetic instructions with checkable answers, and prose for pretraining.
 
 Everything runs without a download, so a federation needs text that it may ship, that has labels to
 partition by, and whose answers can be told right from wrong. Ten topics, each a function from a
 random generator to one row; the wording varies, the answer follows from the words of
 `learning.synthetic.lexicon`. Deterministic by seed, on every platform.
 
-Data path: here, or `learning.data.row_types` (a file) → `learning.data.shards`. `make_prose` goes to
-the maker of the offline base model; it states the same world in sentences and holds no task or
-answer.
+Data path: here, or `learning.data.rows` (a file) → `learning.data.shards`. `make_prose` is read by
+`learning.offline.training_texts`; it describes the same world in sentences and holds no task or
+answer. The texts are training data: do not change a character.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _Text = tuple[str, str, str]  # instruction, input, output
 
 
 def make_instructions(seed: int, n: int) -> list[Instruction]:
-    """`n` labelled rows, the topics in equal shares and in mixed order.
+    """Return `n` labelled rows, the topics in equal shares and in mixed order.
 
     Rows are distinct while a topic has new ones to give (several hundred each); beyond that they
     repeat rather than fail.
@@ -39,7 +39,7 @@ def make_instructions(seed: int, n: int) -> list[Instruction]:
 
 
 def make_prose(seed: int, n: int) -> list[str]:
-    """`n` paragraphs of three to six plain declarative sentences over the same lexicon."""
+    """Return `n` paragraphs of three to six plain declarative sentences over the same lexicon."""
     rng = Random(f"prose {seed}")
     return [
         " ".join(rng.choice(_SENTENCES)(rng) for _ in range(rng.randint(3, 6))) for _ in range(n)
@@ -186,7 +186,7 @@ _MAKERS: dict[str, Callable[[Random], _Text]] = {
     "calendar": _calendar,
 }
 TOPICS = tuple(_MAKERS)
-"""The labels of the rows, in a fixed order."""
+"""Labels of the rows, in a fixed order."""
 
 
 def _does(rng: Random) -> str:

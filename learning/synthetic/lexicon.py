@@ -1,9 +1,10 @@
-"""The words and facts of the project's synthetic text: small tables, each fact checkable.
+"""Words and facts of the project's synthetic text: small tables, each fact checkable.
 
-One place for them, so that the text a base model is pretrained on
-(`learning.synthetic.instructions.prose`) and the instructions that a federation learns
-(`learning.synthetic.instructions`) speak of the same world, as a real pretrained model has met the
-words that it is later instructed in.
+One place for them, so that the text on which a base model is pretrained
+(`learning.synthetic.instructions.make_prose`) and the instructions that a federation learns
+(`learning.synthetic.instructions.make_instructions`) are about the same world, as a real pretrained
+model has met the words of its later instructions. The tables are training data: a changed character
+changes every figure measured on synthetic rows, and the offline base models.
 """
 
 # ruff: noqa: SIM905  (word lists read better as one line of words than as a column of quotes)
@@ -148,7 +149,7 @@ _TENS = "zero ten twenty thirty forty fifty sixty seventy eighty ninety".split()
 
 
 def number(n: int) -> str:
-    """A number from 0 to 99 in words, e.g. `forty-two`."""
+    """Return a number from 0 to 99 in words, e.g. `forty-two`."""
     if n < 20:
         return _ONES[n]
     tens, ones = divmod(n, 10)
@@ -156,10 +157,10 @@ def number(n: int) -> str:
 
 
 def third_person(verb: str) -> str:
-    """The form of a verb of `VERBS` that goes with he or she: `catch` → `catches`."""
+    """Return the form of a verb of `VERBS` that goes with he or she: `catch` → `catches`."""
     return verb + ("es" if verb.endswith(("ch", "sh", "s", "x")) else "s")
 
 
 def article(noun: str) -> str:
-    """The noun with `a` or `an` before it."""
+    """Return the noun with `a` or `an` before it."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

@@ -1,12 +1,14 @@
-"""Preference pairs of our own: a right answer and a worse one to the questions of the lexicon.
+"""Synthetic preference pairs: a right answer and a worse one to questions about the lexicon.
 
 Five kinds of worse answer, drawn equally: with a wrong fact, incomplete, an answer to another
-question, unkind, and one that repeats itself. What is better must be read: unkind remarks are made
-of the words of kind ones, kind ones accompany wrong answers as often as right ones, and the kinds
-of fault lengthen as often as they shorten, so neither words nor length alone decide a pair.
+question, unkind, and one that repeats itself. Telling which is better takes reading: unkind remarks
+are made of the words of kind ones, kind ones accompany wrong answers as often as right ones, and
+the kinds of fault lengthen as often as they shorten, so neither words nor length alone decide a
+pair.
 
 Data path: here, or `learning.data.rows` (a file) → `learning.data.shards`. Like
-`learning.synthetic.instructions`, deterministic by seed on every platform.
+`learning.synthetic.instructions`, deterministic by seed on every platform. The texts are training
+data: do not change a character.
 """
 
 from __future__ import annotations
@@ -20,17 +22,17 @@ from learning.data.row_types import Instruction, PreferencePair
 from learning.synthetic import lexicon as words
 from learning.synthetic.instructions import make_instructions
 
-_POOL = 400  # answers to other questions: 40 a topic
+_POOL = 400  # answers to other questions, 40 per topic
 _TRIES = 100  # draws for a pair that is new; each prompt has thousands
 _NUMBERS = tuple(map(words.number, range(100)))
 _Answers = Mapping[str, Sequence[str]]  # by topic
 
 
 def make_preferences(seed: int, n: int) -> list[PreferencePair]:
-    """`n` labelled pairs; the topics of our instructions in equal shares and in mixed order.
+    """Return `n` distinct pairs; the topics of our instructions in equal shares and in mixed order.
 
-    Prompts are drawn apart from those of `instructions(seed, n)`; a question may still be in both,
-    as there are only so many. Pairs are distinct.
+    Prompts are drawn apart from those of `make_instructions(seed, n)`; a question may still be in
+    both, as there are only so many.
     """
     rng = Random(f"preferences {seed}")  # a string seeds by its digest: the same everywhere
     pool = defaultdict(list)
@@ -70,7 +72,7 @@ def _said(
     remarks: Sequence[int] = (0, 0, 1, 1, 2),
     unkind: bool = False,
 ) -> str:
-    """An answer with remarks, each before or after it.
+    """Return an answer with remarks, each before or after it.
 
     Other worse answers have fewer than chosen ones, since unkind ones must have some: over all,
     both sides hold the words of remarks alike.
@@ -101,20 +103,23 @@ def _incomplete(row: Instruction, _: _Answers, rng: Random) -> str:
 
 
 def _of_another(row: Instruction, pool: _Answers, rng: Random) -> str:
-    """Right, but not here; the same statements in another order would be right here, too."""
+    """Answer another question: right, but not here.
+
+    The same statements in another order would be right here, too, and are left out.
+    """
     said = sorted(_words(row.output))
     return _said([rng.choice([one for one in pool[row.topic] if sorted(_words(one)) != said])], rng)
 
 
 def _unkind(row: Instruction, _: _Answers, rng: Random) -> str:
-    """With the answer, or with nothing but remarks."""
+    """Answer unkindly: with the answer, or with nothing but remarks."""
     if rng.random() < 0.5:
         return _said([row.output], rng, (1, 1, 2), unkind=True)
     return " ".join(unkind for _, unkind in rng.sample(words.MANNERS, rng.choice((2, 3))))
 
 
 def _rambling(row: Instruction, _: _Answers, rng: Random) -> str:
-    """The answer, and parts of it again."""
+    """Give the answer, and then parts of it again."""
     parts = _parts(row.output)
     again = rng.sample(parts, rng.randint(1, len(parts)))
     return _said([row.output, *again], rng)
@@ -130,7 +135,7 @@ _WORSE: tuple[Callable[[Instruction, _Answers, Random], str], ...] = (
 
 
 def _parts(answer: str) -> list[str]:
-    """The statements of an answer, each as a sentence."""
+    """Return the statements of an answer, each as a sentence."""
     parts = re.split(r"\. |, so |, and ", answer.removesuffix("."))
     return [f"{part[0].upper()}{part[1:]}." for part in parts]
 
@@ -140,7 +145,7 @@ def _words(text: str) -> list[str]:
 
 
 def _false_sum(row: Instruction, rng: Random) -> str:
-    """Another result, off by a little or by ten, wherever it is named."""
+    """Replace the result, wherever it is named, by one that is off by a little or by ten."""
     head, tail = row.output.split(" is ")
     result = tail.partition(",")[0]
     n = _NUMBERS.index(result)
@@ -158,7 +163,7 @@ def _false_order(row: Instruction, rng: Random) -> str:
 
 
 def _false_count(row: Instruction, rng: Random) -> str:
-    """Another number in one place; never `one`, which goes with another form of the noun."""
+    """Replace a number in one place; never by `one`, which goes with another form of the noun."""
     found = [m for m in re.finditer(r"\w+", row.output) if m[0] in _NUMBERS[2:]]
     place = rng.choice(found)
     n = _NUMBERS.index(place[0])
@@ -167,7 +172,7 @@ def _false_count(row: Instruction, rng: Random) -> str:
 
 
 def _other_fact(row: Instruction, rng: Random) -> str:
-    """Another fact of the same sort in the place of one; no fact stands for two subjects alike."""
+    """Replace a fact by another of the same sort; no fact stands for two subjects alike."""
     options = [
         (place, sort)
         for sort in _FACTS[row.topic]
@@ -185,7 +190,7 @@ _FALSIFIED: dict[str, Callable[[Instruction, Random], str]] = {
     "sorting": _false_order,
     "counting": _false_count,
 }
-_FACTS: dict[str, tuple[set[str], ...]] = {  # by topic: sorts of which one may stand for another
+_FACTS: dict[str, tuple[set[str], ...]] = {  # by topic: facts of one sort, which may be swapped
     "opposites": ({word for pair in words.OPPOSITES for word in pair},),
     "plurals": ({many for _, many in words.PLURALS},),
     "animals": (

@@ -1,4 +1,4 @@
-"""Short reviews of our own, each good or bad on the whole: what classification learns offline.
+"""Synthetic short reviews, each good or bad on the whole: what classification learns offline.
 
 A bag of words all but fails on them by construction: most forms of verdict name praise and blame
 alike, and only a single plain clause is seldom negated, which gives training a first foothold. What
@@ -6,7 +6,8 @@ decides is structure: negation, which clause is the main or the last one, what i
 what, who says it, and whether a sentence is about the thing at all.
 
 Data path: here, or `learning.data.rows` (a file) → `learning.data.shards`. Like
-`learning.synthetic.instructions`, deterministic by seed on every platform.
+`learning.synthetic.instructions`, deterministic by seed on every platform. The texts are training
+data: do not change a character.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _NEGATED = ("not at all", "never", "hardly", "by no means", "anything but", "far
 _NEGATED_SHARE = 0.25
 _STRESSED = ("", "really ", "quite ", "truly ", "rather ")
 _TRIES = 100  # draws for a review that is new; there are millions
-_ASIDE = (  # that these are good or bad says nothing about the thing
+_ASIDE = (  # their being good or bad says nothing about the thing
     "The weather that day was",
     "The bus ride home was",
     "The week before had been",
@@ -33,7 +34,7 @@ _ASIDE = (  # that these are good or bad says nothing about the thing
 
 
 def make_reviews(seed: int, n: int) -> list[LabelledText]:
-    """`n` distinct reviews of one or two sentences, half of each of `LABELS`, in mixed order."""
+    """Return `n` distinct reviews of one or two sentences, half of each label, in mixed order."""
     rng = Random(f"sentiment {seed}")  # a string seeds by its digest: the same everywhere
     seen: set[str] = set()
     rows = []
@@ -81,7 +82,7 @@ def _review(good: bool, rng: Random) -> str:
 
 
 def _aside(thing: _Thing, rng: Random) -> str:
-    """A sentence that does not matter: a bare fact, or praise or blame of something else."""
+    """Return a sentence that does not matter: a bare fact, or praise or blame of something else."""
     if rng.random() < 0.5:
         who, day = rng.choice(words.PEOPLE), rng.choice(words.DAYS)
         return f"{who} told me about {thing.name} on {day}."
@@ -89,7 +90,7 @@ def _aside(thing: _Thing, rng: Random) -> str:
 
 
 def _opinion(good: bool, thing: _Thing, rng: Random) -> str:
-    """Words of praise or blame, or those of the other, negated."""
+    """Return words of praise or blame, or negated words of the opposite."""
     if rng.random() < _NEGATED_SHARE:
         return f"{rng.choice(_NEGATED)} {rng.choice(thing.said)[good]}"
     return f"{rng.choice(_STRESSED)}{rng.choice(thing.said)[not good]}"
@@ -130,7 +131,10 @@ def _concession(good: bool, thing: _Thing, rng: Random) -> str:
 
 
 def _comparison(good: bool, thing: _Thing, rng: Random) -> str:
-    """With another of its kind: not as bad is praise, and so is that the other one looks bad."""
+    """Compare with another of its kind.
+
+    "Not as bad" is praise, and so is that the other one looks bad.
+    """
     named, than = rng.choice(thing.said), rng.choice(("the last one", "the others"))
     as_much, less = rng.choice(("just", "every bit")), rng.choice(("not nearly", "nowhere near"))
     if rng.random() < 0.5:

@@ -1,1 +1,1 @@
-"""TODO: learning/training."""
+"""Local training: batches, the loop of steps, and what the machine computes with."""

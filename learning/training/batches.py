@@ -1,11 +1,12 @@
-"""Examples become batches of similar lengths, in seeded random order, without end.
+"""Batches of examples of similar lengths, in seeded random order, without end.
 
 Padding is paid for in full by the processor, so examples of similar lengths share a batch and each
-batch is padded only to its own longest. Measured on mixed instructions this leaves a few percent of
-padding, where padding to a fixed length costs a multiple.
+batch is padded only to its own longest example. Measured on mixed instructions this leaves a few
+percent of padding, where padding to a fixed length costs a multiple.
 
-Each objective makes its batches with a `collate` of its own; order and padding are those of this
-file. Data path: `learning.objectives.tokens` → here → `learning.training.loop` and `learning.evaluation.evaluate`.
+Each objective makes its batches with a `collate` of its own; order and padding are defined here.
+Data path: `learning.objectives.tokens` → here → `learning.training.loop` and
+`learning.evaluation.inference`.
 """
 
 from __future__ import annotations
@@ -21,18 +22,21 @@ import torch
 from learning.objectives.tokens import IGNORED, TokenisedExample
 
 WIDTH_MULTIPLE = 16
-"""Widths are multiples of this. With few shapes, kernels that are made and cached per shape (those
-of oneDNN for bfloat16) are used again, and their cache does not grow without end."""
-_POOL = 32  # batches that are sorted by length together: more pads less and mixes less
-_JITTER = 0.05  # random share of a length when sorting, so that epochs do not repeat their batches
+"""Widths are multiples of this.
+
+With few shapes, kernels that are made and cached per shape (those of oneDNN for bfloat16) are used
+again, and their cache does not grow without end.
+"""
+_POOL = 32  # batches sorted by length together; more of them pad less and mix less
+_JITTER = 0.05  # random share of a length when sorting, so that epochs differ in their batches
 
 
 class Example(Protocol):
-    """An example of any objective."""
+    """A tokenised example of any objective."""
 
     @property
     def length(self) -> int:
-        """What it costs, in tokens: examples of similar lengths share a batch."""
+        """Cost in tokens: examples of similar lengths share a batch."""
 
 
 class Batch(Protocol):
@@ -40,15 +44,15 @@ class Batch(Protocol):
 
     @property
     def size(self) -> int:
-        """Examples."""
+        """Number of examples."""
 
     @property
     def tokens(self) -> int:
-        """Tokens that are no padding."""
+        """Number of tokens that are not padding."""
 
     @property
     def target_count(self) -> int:
-        """What the loss is a mean of: response tokens, pairs or texts."""
+        """Number of things the loss is a mean of: response tokens, pairs or texts."""
 
 
 E = TypeVar("E", bound=Example)
@@ -57,14 +61,14 @@ B = TypeVar("B")
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """Right-padded examples; every tensor int64 of shape (B, T).
+    """Right-padded examples; every tensor is int64 of shape (B, T).
 
     Attributes:
         input_ids: Token ids; padding is 0 and masked.
         attention_mask: 1 on tokens, 0 on padding.
         labels: Token ids to learn, `IGNORED` elsewhere. Not shifted.
-        tokens: Tokens that are no padding.
-        target_count: Positions to learn.
+        tokens: Number of tokens that are not padding.
+        target_count: Number of positions to learn.
         response_bytes: UTF-8 bytes of the responses.
     """
 
@@ -77,15 +81,15 @@ class TokenBatch:
 
     @property
     def size(self) -> int:
-        """Examples in the batch, B."""
+        """Number of examples, B."""
         return self.input_ids.shape[0]
 
 
 def collate(examples: Sequence[TokenisedExample], device: torch.device | None = None) -> TokenBatch:
-    """Pads examples to the longest of them, rounded up to a multiple of `WIDTH_MULTIPLE`.
+    """Pad examples to the longest of them, rounded up to a multiple of `WIDTH_MULTIPLE`.
 
-    No padding token is needed: what stands to the right of a causal model's tokens changes
-    nothing, and is masked besides.
+    No padding token is needed: what stands to the right of a causal model's tokens changes nothing,
+    and it is masked besides.
     """
     ids, mask = pad([e.input_ids for e in examples])
     labels = [e.labels + (IGNORED,) * (ids.shape[1] - len(e.labels)) for e in examples]
@@ -100,7 +104,10 @@ def collate(examples: Sequence[TokenisedExample], device: torch.device | None = 
 
 
 def pad(sequences: Sequence[tuple[int, ...]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids padded with 0 to a common width that is a multiple of `WIDTH_MULTIPLE`, and their mask: (B, T)."""
+    """Pad ids with 0 to a common width, a multiple of `WIDTH_MULTIPLE`; return ids and mask.
+
+    Both are int64 (B, T).
+    """
     width = -(-max(map(len, sequences)) // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
     ids = [ids + (0,) * (width - len(ids)) for ids in sequences]
     mask = [(1,) * len(ids) + (0,) * (width - len(ids)) for ids in sequences]
@@ -108,14 +115,14 @@ def pad(sequences: Sequence[tuple[int, ...]]) -> tuple[torch.Tensor, torch.Tenso
 
 
 def batches_per_epoch(n: int, batch_size: int) -> int:
-    """Batches in one pass over `n` examples."""
+    """Return the number of batches in one pass over `n` examples."""
     return -(-n // batch_size)
 
 
 def shuffled_batches(
     examples: Sequence[E], batch_size: int, seed: int, collate: Callable[[Sequence[E]], B]
 ) -> Iterator[B]:
-    """Batches without end; each pass holds every example once, in an order of its own.
+    """Yield batches without end; each pass holds every example once, in an order of its own.
 
     The batches of a pass have nearly equal sizes, at most `batch_size`: a pass of 17 examples in
     batches of 16 is 9 and 8, since a batch of one would weigh its example 16-fold.
@@ -131,14 +138,14 @@ def shuffled_batches(
 def sorted_batches(
     examples: Sequence[E], batch_size: int, collate: Callable[[Sequence[E]], B]
 ) -> Iterator[B]:
-    """Every example once, sorted by length (`length_order`): for evaluation."""
+    """Yield every example once, sorted by length (`length_order`), for evaluation."""
     order = length_order(examples)
     for start in range(0, len(order), batch_size):
         yield collate([examples[i] for i in order[start : start + batch_size]])
 
 
 def length_order(examples: Sequence[Example]) -> list[int]:
-    """The places of examples, shortest first: the order of `sorted_batches`."""
+    """Return the indices of examples, shortest first: the order of `sorted_batches`."""
     return sorted(range(len(examples)), key=lambda i: examples[i].length)
 
 

@@ -4,8 +4,8 @@ Block by block, not the model as a whole: the blocks of a model are alike, so on
 all use it, and what changes with every batch (the objectives read only some positions of the head)
 stays outside. Lengths are symbolic from the start, so that no batch width costs a compilation.
 
-Data path: `worker/trainer` calls this once per loaded model; `learning.training.fast_path` then leaves to
-the compiler what it would do by hand.
+Data path: `worker.models.loaded` calls this once per loaded model; `learning.training.fast_path`
+then leaves to the compiler what it would do by hand.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from common.errors import ConfigError
 
 
 def check_compiler(device: str) -> None:
-    """Refuse early what would fail at the first step.
+    """Check early for what would otherwise fail at the first step.
 
     Raises:
         ConfigError: There is no C++ compiler, which kernels for the CPU need.
@@ -33,13 +33,13 @@ def check_compiler(device: str) -> None:
 
 
 def compile_blocks(model: nn.Module, backend: str = "inductor") -> int:
-    """Compile a model's repeated blocks in place; returns how many there are.
+    """Compile a model's repeated blocks in place; return how many there are.
 
     Args:
         model: From transformers, with or without LoRA. Names of parameters stay as they are.
-        backend: Of `torch.compile`.
+        backend: Backend of `torch.compile`.
     """
-    names = {name for part in model.modules() for name in _blocks(part)}
+    names = {name for part in model.modules() for name in _block_classes(part)}
     found = [part for part in model.modules() if type(part).__name__ in names]
     for part in found:
         part.compile(backend=backend, dynamic=True)
@@ -47,12 +47,12 @@ def compile_blocks(model: nn.Module, backend: str = "inductor") -> int:
 
 
 def is_compiled(model: nn.Module) -> bool:
-    """Whether any part of a model is compiled."""
+    """Return whether any part of a model is compiled."""
     return any(getattr(part, "_compiled_call_impl", None) for part in model.modules())
 
 
-def _blocks(part: nn.Module) -> set[str]:
-    """Class names of the parts that transformers does not split over devices: its blocks."""
-    # Embeddings are among them in some models, and are no work worth compiling.
+def _block_classes(part: nn.Module) -> set[str]:
+    """Return class names of the parts that transformers does not split over devices: the blocks."""
+    # Embeddings are among them in some models; compiling them gains nothing.
     named = getattr(part, "_no_split_modules", None) or ()
     return {name for name in named if "Embedding" not in name}

@@ -1,4 +1,4 @@
-"""What this machine computes with: device, threads, and whether bfloat16 is worth it.
+"""What this machine computes with: device, threads, and whether bfloat16 is faster.
 
 Detected once by a worker when it starts, and passed down; the cores are shared out anew before
 every task, since workers come and go. bfloat16 is *measured*, not assumed from the processor's
@@ -28,14 +28,14 @@ _WORTH = 1.2  # bfloat16 must be this much faster, since it is less exact
 
 @dataclass(frozen=True)
 class Compute:
-    """The outcome of `detect`.
+    """Result of `detect`.
 
     Attributes:
         device: Where models live.
-        threads: For matrix work on the CPU; the processes that train here share them.
+        threads: Threads for matrix work on the CPU; the processes that train here share them.
         autocast: Whether training runs under bfloat16 autocast.
-        compiled: Whether models are compiled; asked for, never detected: it costs a minute or so
-            at the first task.
+        compiled: Whether models are compiled; requested, never detected, since it costs about a
+            minute at the first task.
     """
 
     device: torch.device
@@ -45,14 +45,14 @@ class Compute:
 
 
 def detect(name: str = "auto", *, compiled: bool = False) -> Compute:
-    """Decides what to compute with, and gives this process all cores.
+    """Decide what to compute with, and give this process all cores.
 
     Args:
         name: `auto` (CUDA where there is one, otherwise the CPU), `cpu`, `cuda` or `cuda:1`.
         compiled: Whether models are to be compiled.
 
     Raises:
-        ConfigError: The named device is not there, or what compiling needs.
+        ConfigError: The named device is missing, or what compiling needs.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -71,14 +71,14 @@ def detect(name: str = "auto", *, compiled: bool = False) -> Compute:
 
 
 def share_threads(compute: Compute, workers: int) -> int:
-    """Takes this process's part of the threads, and returns how many that is.
+    """Take this process's part of the threads, and return how many that is.
 
     Threads of several processes on one core wait for each other at every matrix product, which
     slows a small model down many times over. Called by the thread that trains: some of torch's
     settings hold for the calling thread only.
 
     Args:
-        compute: From `detect`.
+        compute: Result of `detect`.
         workers: Processes that train on this machine, this one included.
     """
     threads = max(1, compute.threads // max(1, workers))
@@ -87,17 +87,17 @@ def share_threads(compute: Compute, workers: int) -> int:
 
 
 def available_cores() -> int:
-    """Cores that this process may use, which in a container are fewer than the machine has."""
+    """Return the cores that this process may use; in a container, fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):
         return max(1, min(len(os.sched_getaffinity(0)), cgroup_cores(_CGROUPS)))
     return os.cpu_count() or 1
 
 
 def cgroup_cores(root: Path) -> int:
-    """Whole cores of processor time that a container's limit comes to; very many without one.
+    """Return the whole cores that a container's limit amounts to; very many without a limit.
 
-    Such a limit (`docker run --cpus 2`) leaves every core in sight: a thread for each of them
-    would spend most of its time suspended.
+    Such a limit (`docker run --cpus 2`) leaves every core in sight: a thread for each of them would
+    spend most of its time suspended.
 
     Args:
         root: Where the kernel shows control groups, of version 2 or 1.
@@ -116,11 +116,11 @@ def cgroup_cores(root: Path) -> int:
 
 
 def bf16_speedup(device: torch.device) -> float:
-    """How many times faster a linear layer's forward and backward pass is under autocast.
+    """Return how many times faster a linear layer's forward and backward pass is under autocast.
 
-    One thread and its processor time: with more, threads that wait for a core on a busy machine
-    (all workers of one start at once) decide the outcome, which was then between 0.8 and 49 where
-    the truth is 4.
+    Measured with one thread and its processor time: with more, threads that wait for a core on a
+    busy machine (all workers of one start at once) decide the outcome, which was then between 0.8
+    and 49 where the truth is 4.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -128,7 +128,7 @@ def bf16_speedup(device: torch.device) -> float:
         trials = [(_seconds(device, False), _seconds(device, True)) for _ in range(_TRIALS)]
     finally:
         torch.set_num_threads(threads)
-    plain, half = zip(*trials, strict=True)  # the first ones warm up; the best was disturbed least
+    plain, half = zip(*trials, strict=True)  # the first warm up; the minimum is disturbed least
     return float(min(plain) / min(half))
 
 

@@ -3,8 +3,9 @@
 A task is short (tens of steps), starts from the global adapter and ends in a delta. The optimizer
 is therefore fresh for every task: moments of another version would not belong to these weights.
 
-Data path: `learning.models.lora.write_adapter` (version in) → here → `learning.models.lora.read_adapter` (delta
-out), all called by `worker.trainer`.
+Data path: `learning.models.lora.write_adapter` (version in) → here →
+`learning.models.lora.read_adapter` (delta out), all called by `worker.trainer`. Next:
+`common.protocol.tensors` and the publisher of the worker.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ central training's gain.
 
 @dataclass(frozen=True)
 class StepReport:
-    """What `on_step` is told after each step: 1-based `step` of `steps`, loss in nats, tokens."""
+    """Progress of a task after one step: 1-based `step` of `steps`, loss in nats, tokens so far."""
 
     step: int
     steps: int
@@ -50,10 +51,10 @@ class TrainResult:
     Attributes:
         steps: Optimizer steps taken.
         samples: Examples seen, repetitions counted.
-        tokens: Tokens seen, prompts included, padding not.
+        tokens: Tokens seen; prompts count, padding does not.
         avg_loss: Mean loss over the learned positions of all steps, in nats.
         seconds: Wall-clock time.
-        stopped: `on_step` asked to abandon the task; the model is left half trained.
+        stopped: Whether `on_step` abandoned the task; the model is then left half trained.
     """
 
     steps: int
@@ -86,11 +87,11 @@ def train(
         examples: At least one.
         training: Length, batch size, learning rate and regularisation.
         on_step: Called after each step; False abandons the task.
-        seed: Of batch order and dropout.
+        seed: Seed of batch order and dropout.
         autocast: Compute in bfloat16 where torch deems it safe; see `learning.training.device`.
         decay: Lower the learning rate linearly, to lr/steps at the last step, instead of keeping
             it constant. The end of a task is then no longer as noisy as its last batches, which is
-            good where the outcome is judged by itself and not averaged with others'.
+            good where the result is judged by itself and not averaged with others'.
 
     Raises:
         ModelError: The loss or its gradient is not finite.

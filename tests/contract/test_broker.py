@@ -14,7 +14,7 @@ from functools import partial
 import pytest
 
 from broker import dead_letter
-from broker.chunks import assemble, parse_chunk, split_update
+from broker.chunks import parse_chunk, split_update
 from broker.embedded.broker import EmbeddedBroker, EmbeddedServer
 from broker.protocol import (
     LOCAL,
@@ -33,6 +33,7 @@ from broker.protocol import (
 )
 from broker.rabbit import broker as rabbit
 from common.errors import BrokerError
+from tests.support.chunks import join_chunks
 
 LONG = 20.0
 """Bounds a wait for something that must come; seconds."""
@@ -412,7 +413,7 @@ def test_an_update_of_several_chunks_survives_repetition_and_disorder(
         delivery = got(consumer)
         chunks.append(parse_chunk(delivery.message, chunk_bytes=1000))
         consumer.ack(delivery)
-    assert assemble(chunks) == payload
+    assert join_chunks(chunks) == payload
 
 
 # Rejecting
@@ -569,3 +570,17 @@ def test_a_closed_broker_does_nothing_more(connect: Connect, topology: Topology)
     ):
         with pytest.raises(BrokerClosed):
             use()
+
+
+def test_lost_queues_are_named_and_declared_again(
+    broker: Broker, connect: Connect, topology: Topology
+) -> None:
+    assert broker.connections >= 1
+    assert broker.repair(topology) == ()
+    connect().delete(topology)
+    missing = broker.repair(topology)
+    assert {f"queue {name}" for name in topology.queues} <= set(missing)
+    assert broker.repair(topology) == ()
+    broker.publish_update(topology, LOCAL, Message(b"update"))
+    consumer = broker.consume_updates(topology, [LOCAL], 1)
+    assert got(consumer).message.body == b"update"

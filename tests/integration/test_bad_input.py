@@ -207,7 +207,7 @@ def test_rows_of_no_use_are_counted_on_a_line_and_in_the_run(
     assert command.end() == 0, command.err
     assert (
         "i.jsonl: 40 of 45 rows can be used; 3: prompt leaves no room for a response;"
-        " 1: output is empty; 1: no valid JSON" in command.out
+        " 1: output is empty; 1: not valid JSON" in command.out
     )
     assert (
         "p.jsonl: 40 of 43 rows can be used; 2: chosen and rejected are equal; 1: chosen is empty"

@@ -28,6 +28,7 @@ from coordinator.sites.registry import SiteRegistry
 from tests.support.processes import eventually
 from tests.support.tls_servers import Guarded, certs
 from worker.site import identity
+from worker.site import join as joining
 from worker.site.identity import Identity
 
 pytestmark = pytest.mark.servers
@@ -86,13 +87,13 @@ def desk(guarded_servers: Guarded, tmp_path: Path) -> Desk:
 
 
 def join(invitation: Invitation, place: Path, host: str = "ward7", skew: float = 0.0) -> Identity:
-    found = identity.join(
+    found = joining.join(
         invitation,
         place,
         host=host,
         software="fccl test",
         stop=threading.Event(),
-        told=lambda kind, text: None,
+        on_event=lambda kind, text: None,
         clock=lambda: time.time() + skew,
     )
     assert found is not None
@@ -134,8 +135,8 @@ def test_a_machine_that_died_while_it_asked_asks_again_with_the_same_password(
 ) -> None:
     invitation, stop = desk.invite(), threading.Event()
     stop.set()
-    asked = identity.join(
-        invitation, tmp_path / "a", host="h", software="s", stop=stop, told=lambda *_: None
+    asked = joining.join(
+        invitation, tmp_path / "a", host="h", software="s", stop=stop, on_event=lambda *_: None
     )
     assert asked is None
     with desk.open():
@@ -158,9 +159,11 @@ def test_a_used_token_cannot_ask_for_other_credentials(desk: Desk, tmp_path: Pat
     invitation = desk.invite()
     with desk.open():
         join(invitation, tmp_path / "a")
-    door = identity._door(invitation, tmp_path / "a")
+    login = join_user(invitation.token_id)
+    url = identity.with_login(invitation.store, login, invitation.secret)
+    store = connect(url, ca=str(tmp_path / "a" / "ca.pem"))
     with pytest.raises(StoreAccessError):
-        door.put_join_request(invitation.token_id, b"{}")
+        store.put_join_request(invitation.token_id, b"{}")
 
 
 def test_a_replaced_token_is_not_known(desk: Desk, tmp_path: Path) -> None:
@@ -206,8 +209,8 @@ def test_a_token_that_was_used_while_no_coordinator_looked_expires_all_the_same(
 ) -> None:
     invitation, stop = desk.invite(), threading.Event()
     stop.set()  # it asks, and does not wait
-    identity.join(
-        invitation, tmp_path / "a", host="h", software="s", stop=stop, told=lambda *_: None
+    joining.join(
+        invitation, tmp_path / "a", host="h", software="s", stop=stop, on_event=lambda *_: None
     )
     assert desk.store.get_join_request(invitation.token_id) is not None
     desk.now = 3601.0
@@ -239,7 +242,7 @@ def test_a_worker_of_another_protocol_may_come_back_with_the_right_one(
 ) -> None:
     invitation = desk.invite()
     with desk.open():
-        monkeypatch.setattr(identity, "PROTOCOL", 2)
+        monkeypatch.setattr(joining, "PROTOCOL", 2)
         text = refused(invitation, tmp_path / "a")
         assert "speaks protocol 2, this federation 1" in text
         monkeypatch.undo()

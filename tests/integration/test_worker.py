@@ -21,11 +21,12 @@ from typing import Any
 import pytest
 import torch
 
-from broker.chunks import assemble, parse_chunk
+from broker.chunks import parse_chunk
 from broker.dead_letter import DEAD_REASON
 from broker.embedded.broker import EmbeddedBroker, EmbeddedServer
 from broker.protocol import LOCAL, Message, Site, TakenTask, Topology
 from common.errors import DataError, ModelError
+from common.model_cache import find_installed
 from common.protocol import codec
 from common.protocol.tasks import BaseRef, BlobRef, Receipt, TaskRefusal, TrainTask
 from common.protocol.updates import Update
@@ -37,13 +38,17 @@ from common.store.view import RunInfo
 from coordinator.publish.base_model_server import BaseModelServer
 from learning.data.rows import write
 from learning.models import base, hub, loader, lora
+from learning.progress import ProgressCallback
 from learning.synthetic.instructions import make_instructions
 from learning.training.device import Compute
 from learning.training.loop import StepReport
+from tests.support.chunks import join_chunks
 from tests.support.processes import eventually, forked
 from tests.support.worker_records import task as make_task
-from worker import heartbeat, publisher, service
-from worker.service import Worker, WorkerSettings, WorkerSummary
+from worker import heartbeat, publisher, service, task_runner
+from worker.events import WorkerEventKind
+from worker.factory import Connections, WorkerCallbacks, WorkerSettings, start_worker
+from worker.service import Worker, WorkerSummary
 from worker.site.run_discovery import find_run
 from worker.spool import claim_slot, client_lock
 
@@ -84,9 +89,11 @@ def model(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> Model:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Short rhythms and one thread: the order of things is the same."""
-    monkeypatch.setattr(heartbeat, "BEAT_S", 0.05)
+    monkeypatch.setattr(heartbeat, "INTERVAL_S", 0.05)
     monkeypatch.setattr(publisher, "POLL_S", 0.02)
     monkeypatch.setattr(service, "TAKE_S", 0.05)
+    monkeypatch.setattr(service, "RETRY_S", 0.05)
+    monkeypatch.setattr(task_runner, "LOCK_S", 0.05)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -112,7 +119,7 @@ class Hall:
     server: EmbeddedServer = field(default_factory=EmbeddedServer)
     stores: EmbeddedStore = field(default_factory=EmbeddedStore)
     topology: Topology = field(default_factory=lambda: Topology(RUN))
-    told: list[tuple[str, str]] = field(default_factory=list)
+    events: list[tuple[WorkerEventKind, str]] = field(default_factory=list)
 
     def open(self) -> None:
         """The coordinator has begun."""
@@ -143,16 +150,16 @@ class Hall:
     def received(self) -> bytes:
         """The next message of a worker; of an update, its frame."""
         delivery = self.updates.receive(60)
-        assert delivery is not None, f"nothing came; {self.told}"
+        assert delivery is not None, f"nothing came; {self.events}"
         self.updates.ack(delivery)
         if "chunk_index" not in delivery.message.headers:
             return delivery.message.body
-        return assemble([parse_chunk(delivery.message)])
+        return join_chunks([parse_chunk(delivery.message)])
 
     def complaint(self) -> str:
         """Why a worker handed a message of its task queue back."""
         delivery = self.updates.receive(60)
-        assert delivery is not None, f"nothing came; {self.told}"
+        assert delivery is not None, f"nothing came; {self.events}"
         self.updates.ack(delivery)
         return str(delivery.message.headers[DEAD_REASON])
 
@@ -164,31 +171,28 @@ class Hall:
         assert self.broker.depths(self.topology)[self.topology.task_queue(LOCAL)].messages == 0
 
     @property
-    def setting(self) -> WorkerSettings:
+    def settings(self) -> WorkerSettings:
         return WorkerSettings(
             name=NAME, site=LOCAL, data=self.root / "clients", state=self.root / "state",
-            cache=self.model.cache, host="host", software="test",
+            cache=self.model.cache, host="host", software="test", compute=COMPUTE,
         )  # fmt: skip
 
     def worker(
         self,
-        setting: WorkerSettings | None = None,
+        settings: WorkerSettings | None = None,
         broker: EmbeddedBroker | None = None,
-        on_step: Callable[..., None] = lambda *_: None,
-        report: base.ProgressCallback = lambda *_: None,
-        compute: Compute = COMPUTE,
+        on_step: Callable[[TrainTask, StepReport], None] = lambda task, report: None,
+        on_progress: ProgressCallback = lambda message, fraction: None,
     ) -> Worker:
-        return Worker(
-            setting or self.setting,
-            RUN,
-            broker or EmbeddedBroker(self.server),
-            (self.stores.connect(), self.stores.connect()),
-            compute,
-            time.time,
-            told=lambda kind, text: self.told.append((kind, text)),
-            report=report,
+        connections = Connections(
+            broker or EmbeddedBroker(self.server), self.stores.connect(), self.stores.connect()
+        )
+        callbacks = WorkerCallbacks(
+            on_event=lambda kind, text: self.events.append((kind, text)),
+            on_progress=on_progress,
             on_step=on_step,
         )
+        return start_worker(settings or self.settings, RUN, connections, time.time, callbacks)
 
     def finish(self) -> None:
         self.store.set_info(RUN, info("finished"))
@@ -208,7 +212,7 @@ class Hall:
 
     def says(self, kind: str) -> str:
         """Wait until a worker tells something of a kind."""
-        return eventually(kind, lambda: next((t for k, t in self.told if k == kind), ""))
+        return eventually(kind, lambda: next((t for k, t in self.events if k == kind), ""))
 
     def kept(self, *path: str) -> list[str]:
         """Names in a folder of the state directory, without locks."""
@@ -359,7 +363,7 @@ def test_a_stopped_worker_leaves_its_task_for_the_next_start(hall: Hall) -> None
     stop = threading.Event()
     served = hall.worker(on_step=lambda *_: stop.set()).serve(stop, stop)
     assert (served.reason, served.abandoned, served.trained) == ("stopped", 1, 0)
-    left = claim_slot(hall.setting.state, RUN)
+    left = claim_slot(hall.settings.state, RUN)
     task = left.task()
     assert task is not None and task.task_id == "t1"
     left.release()
@@ -455,14 +459,14 @@ def test_a_worker_that_lacks_the_base_model_fetches_it_from_the_coordinator(hall
     elsewhere = hall.root / "elsewhere"
     hall.issue("t1")
     told: list[tuple[str, float]] = []
-    setting = replace(hall.setting, cache=elsewhere)
-    with hall.serving(hall.worker(setting, report=lambda *report: told.append(report))):
+    settings = replace(hall.settings, cache=elsewhere)
+    with hall.serving(hall.worker(settings, on_progress=lambda *report: told.append(report))):
         beats = eventually("asked for", lambda: [b for b in hall.store.heartbeats(RUN) if b.wants])
         assert beats[0].wants == hall.model.ref.digest
         assert not (elsewhere / "models").exists()
         coordinator.answer(beats)
         assert hall.update().task_id == "t1"
-    assert base.cached(hall.model.ref.digest, elsewhere) is not None
+    assert find_installed(hall.model.ref.digest, elsewhere) is not None
     assert {what for what, _ in told} == {"fetching the base model"}
     fractions = [fraction for _, fraction in told]
     assert (fractions[0], fractions[-1]) == (0.0, 1.0)
@@ -478,8 +482,8 @@ def test_a_worker_that_cannot_reach_the_hub_fetches_the_model_from_the_coordinat
     monkeypatch.setattr(hub, "download", unreachable)
     ref = hall.model.ref.model_copy(update={"kind": "hub", "name": "org/model"})
     hall.issue("t1", base=ref.fields())
-    setting = replace(hall.setting, cache=hall.root / "elsewhere")
-    with hall.serving(hall.worker(setting)):
+    settings = replace(hall.settings, cache=hall.root / "elsewhere")
+    with hall.serving(hall.worker(settings)):
         beats = eventually("asked for", lambda: [b for b in hall.store.heartbeats(RUN) if b.wants])
         BaseModelServer(hall.store, RUN, hall.model.path, hall.model.ref.digest).answer(beats)
         assert hall.update().task_id == "t1"
@@ -502,12 +506,12 @@ def test_workers_share_a_state_directory_and_never_a_slot(hall: Hall) -> None:
 
 
 def test_a_worker_takes_its_part_of_the_cores_before_every_task(hall: Hall) -> None:
-    compute = replace(COMPUTE, threads=4)
-    place = hall.setting.state / "another-run" / "slots" / "0"
+    settings = replace(hall.settings, compute=replace(COMPUTE, threads=4))
+    place = hall.settings.state / "another-run" / "slots" / "0"
     place.mkdir(parents=True)
     steps: list[int] = []
     on_step = lambda task, step: steps.append(torch.get_num_threads())  # noqa: E731
-    with hall.serving(hall.worker(compute=compute, on_step=on_step)):
+    with hall.serving(hall.worker(settings, on_step=on_step)):
         for task_id, pid in (("t1", "none"), ("t2", os.getppid()), ("t3", "none")):
             (place / "pid").write_text(str(pid))
             hall.issue(task_id)
@@ -521,7 +525,7 @@ def test_a_worker_takes_its_part_of_the_cores_before_every_task(hall: Hall) -> N
 def test_a_client_that_another_process_trains_is_waited_for(hall: Hall) -> None:
     hall.issue("t1")
     with hall.serving(hall.worker()):
-        with client_lock(hall.setting.state, RUN, "client_0", 10.0):
+        with client_lock(hall.settings.state, RUN, "client_0", 10.0):
             assert "client_0" in hall.says("waiting")
             assert hall.updates.receive(0) is None
         assert hall.update().task_id == "t1"
@@ -538,7 +542,7 @@ def test_an_update_that_was_settled_while_the_worker_was_away_is_not_sent(hall: 
 def test_a_worker_without_any_rows_says_so_before_it_takes_a_task(hall: Hall) -> None:
     hall.issue("t1")
     with pytest.raises(DataError, match="nowhere") as caught:
-        hall.worker(replace(hall.setting, data=hall.root / "nowhere"))
+        hall.worker(replace(hall.settings, data=hall.root / "nowhere"))
     assert "--data" in caught.value.remedy
     assert depth(hall) == 1
 
@@ -553,12 +557,12 @@ def test_a_run_that_is_over_is_not_joined(hall: Hall) -> None:
     hall.finish()
     stop = threading.Event()
 
-    def told(kind: str, text: str) -> None:
-        hall.told.append((kind, text))
+    def on_event(kind: WorkerEventKind, text: str) -> None:
+        hall.events.append((kind, text))
         stop.set()
 
-    assert find_run(hall.store, NAME, stop, told) is None
-    assert "the last one is finished" in hall.told[0][1]
+    assert find_run(hall.store, NAME, stop, on_event) is None
+    assert "the last one is finished" in hall.events[0][1]
 
 
 def test_deleted_queues_are_told_of_unless_the_run_is_over(
@@ -573,16 +577,16 @@ def test_deleted_queues_are_told_of_unless_the_run_is_over(
             hall.broker.delete(hall.topology)
 
     for task_id in ("t1", "t2"):
-        hall.told.clear()
+        hall.events.clear()
         hall.broker.declare(hall.topology)
         hall.issue(task_id)
         with hall.serving(hall.worker(on_step=end)) as serving:
             hall.says("trained")
             if task_id == "t1":
-                assert "no queue" in hall.says("waiting")
+                assert "does not exist" in hall.says("waiting")
                 hall.settle("t1", "rejected")
                 hall.says("rejected")
             else:
                 assert serving.result(60).waiting == 1
-        assert ("waiting" in dict(hall.told)) == (task_id == "t1")
+        assert ("waiting" in dict(hall.events)) == (task_id == "t1")
         hall.store.set_info(RUN, info())

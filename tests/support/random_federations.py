@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 
-from coordinator.core.events import UpdateArrived
+from common.protocol.commands import ACTIONS_WITH_TARGET, Command, CommandName
+from common.protocol.fields import RowKind
+from coordinator.core.events import (
+    CommandReceived,
+    CoordinatorEvent,
+    EnrolmentRequested,
+    SiteRevoked,
+    UpdateArrived,
+)
 from coordinator.core.state import Client, Plan
-from tests.support.virtual_federation import Worker, plan
+from tests.support.virtual_federation import Federation, Worker, make_plan, make_stats, make_update
+
+COMMANDS: tuple[CommandName, ...] = ("pause", "resume", "kick", "pardon", "reissue")
 
 
 class Faults:
-    """A network that loses, doubles and delays, from a seed."""
+    """Network that loses, duplicates and delays updates, as a seed decides."""
 
     def __init__(self, seed: int) -> None:
         self._random = Random(seed)
@@ -26,7 +36,7 @@ def random_plan(random: Random) -> Plan:
     sites = ["near", "far"]
     concurrency = random.randint(1, 5)
     clients = {f"c{i}": Client(f"c{i}", random.choice(sites), {"sft": 50}) for i in range(1, 7)}
-    return plan(
+    return make_plan(
         clients,
         versions=[random.randint(1, 4) for _ in range(random.randint(1, 2))],
         concurrency=concurrency,
@@ -50,3 +60,42 @@ def random_workers(random: Random) -> list[Worker]:
         seconds = random.choice([1.0, 7.0, 30.0, 100.0])
         result.append(Worker(f"w{i}", seconds, ("near", "far")[i % 2], away))
     return result
+
+
+def random_interventions(fed: Federation, random: Random) -> None:
+    """Let operators command, sites join and leave, and somebody send flawed updates."""
+    targets = (*fed.plan.clients, "far.ward")
+    for number in range(12):
+        action = random.choice(COMMANDS)
+        target = random.choice(targets) if action in ACTIONS_WITH_TARGET else ""
+        command = Command(command_id=f"k{number}", action=action, target=target, by="ann")
+        _feed_at(fed, random.uniform(0, 400), lambda command=command: CommandReceived(command))
+    for at in (random.uniform(0, 50), random.uniform(50, 100)):
+        rows: dict[RowKind, int] = {"sft": random.randint(0, 90)}
+        request = EnrolmentRequested("far.ward", "far", rows, max_clients=1, max_rows=60)
+        _feed_at(fed, at, lambda request=request: request)
+    if random.random() < 0.5:
+        _feed_at(fed, random.uniform(100, 400), lambda: SiteRevoked("far"))
+    for _ in range(10):
+        _feed_at(fed, random.uniform(0, 400), lambda: _flawed_update(fed, random))
+
+
+def _feed_at(fed: Federation, when: float, make: Callable[[], CoordinatorEvent | None]) -> None:
+    def feed() -> None:
+        event = make()
+        if event is not None:
+            fed.feed(event)
+
+    fed.at(when, feed)
+
+
+def _flawed_update(fed: Federation, random: Random) -> UpdateArrived | None:
+    """Return an update of some open task that admission rejects, or clips."""
+    if not fed.state.tasks:
+        return None
+    task = random.choice(list(fed.state.tasks.values()))
+    site = fed.state.members(fed.plan)[task.client_id].site
+    flaw: dict[str, object] = random.choice(
+        [{"phase": 9}, {"stats": make_stats(samples=0)}, {"norm": 1e9}, {"norm": 3.0}]
+    )
+    return make_update(task, site, **flaw)

@@ -1,4 +1,4 @@
-"""An encoder of a few thousand weights with a tokenizer of its own, made in milliseconds."""
+"""A tiny encoder: a few thousand weights and a tokenizer of its own, made in milliseconds."""
 
 from pathlib import Path
 
@@ -53,7 +53,7 @@ def encoder_tokenizer(pad: str | None = "[PAD]") -> PreTrainedTokenizerFast:
 
 
 def encoder_config(kind: str = "bert", layers: int = 4) -> PretrainedConfig:
-    """Hidden states of 32, 4 heads of 8, 64 feed-forward units, positions for 32 tokens."""
+    """Return a configuration: hidden size 32, 4 heads of 8, 64 feed-forward units, 32 positions."""
     if kind == "distilbert":
         return DistilBertConfig(
             vocab_size=24, dim=32, n_layers=layers, n_heads=4, hidden_dim=64,
@@ -67,7 +67,7 @@ def encoder_config(kind: str = "bert", layers: int = 4) -> PretrainedConfig:
 
 
 def encoder(kind: str = "bert", layers: int = 4, seed: int = 0) -> PreTrainedModel:
-    """Without a head. Every weight differs from zero, biases too, so that each one matters."""
+    """Return an encoder without a head; no weight is zero, so that each one matters."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = BACKBONES[kind](encoder_config(kind, layers)).eval()

@@ -1,4 +1,4 @@
-"""A causal model of a few thousand weights with a tokenizer of its own, made in milliseconds."""
+"""A tiny causal model: a few thousand weights and a tokenizer of its own, made in milliseconds."""
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers

@@ -1,1 +1,1 @@
-"""TODO: worker/data."""
+"""Rows of the clients that a worker serves."""

@@ -1,8 +1,8 @@
-"""The rows that an invited site brings: any file, in the form that tasks are trained on.
+"""Import of an invited site's rows from any file into the form that tasks are trained on.
 
-`--data` names files (JSON, JSONL, CSV, TSV, Parquet) or a directory of client files. Files together
-are one client, called like the site; a directory's clients are called SITE.NAME. The copies lie
-beside the identity, on this machine only.
+`--data` names files (JSON, JSONL, CSV, TSV, Parquet) or a directory of client files. Several files
+together are one client, called like the site; the clients of a directory are called SITE.NAME. The
+copies are stored beside the identity, on this machine only.
 """
 
 from __future__ import annotations
@@ -18,17 +18,19 @@ from learning.data import rows
 from learning.data.row_types import Row
 
 
-def import_rows(sources: Sequence[Path], site: str, out: Path, say: Callable[[str], None]) -> Path:
-    """The directory of client files to serve.
+def import_rows(
+    sources: Sequence[Path], site: str, out: Path, print_line: Callable[[str], None]
+) -> Path:
+    """Import rows, and return the directory of client files to serve.
 
     Args:
-        sources: From the command line; none: those of last time.
-        site: Whose rows they are.
-        out: Where to write them, unless a directory is served as it is.
-        say: Told in a line what was read.
+        sources: Values of `--data`; without any, the rows that were imported before are served.
+        site: The invited site to which the rows belong.
+        out: Folder for the copies, unless a directory is served as it is.
+        print_line: Called with a line about what was read.
 
     Raises:
-        DataError: There are none, or none that can be used, or they cannot be written.
+        DataError: There are no rows, none can be used, or they cannot be written.
     """
     if len(sources) == 1 and sources[0].is_dir():
         return sources[0]
@@ -38,7 +40,7 @@ def import_rows(sources: Sequence[Path], site: str, out: Path, say: Callable[[st
         raise DataError(f"site {site} has no rows yet", "name a file with --data")
     found: dict[RowKind, list[Row]] = {}
     for source in sources:
-        for kind, some in _read(source, say).items():
+        for kind, some in _read(source, print_line).items():
             found.setdefault(kind, []).extend(some)
     try:
         out.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -51,8 +53,8 @@ def import_rows(sources: Sequence[Path], site: str, out: Path, say: Callable[[st
     return out
 
 
-def _read(source: Path, say: Callable[[str], None]) -> dict[RowKind, Sequence[Row]]:
-    """The rows of one file, of every kind that it has."""
+def _read(source: Path, print_line: Callable[[str], None]) -> dict[RowKind, Sequence[Row]]:
+    """Return the rows of one file, of every kind that it holds."""
     if source.is_dir():
         raise DataError(f"{source} is a directory", "name one directory, or files, with --data")
     if not source.is_file():
@@ -64,7 +66,7 @@ def _read(source: Path, say: Callable[[str], None]) -> dict[RowKind, Sequence[Ro
             loaded = rows.load(kind, str(source), on_message=lambda line: None)
             found[kind] = loaded.rows
             left = f", {len(loaded.skipped)} skipped" if loaded.skipped else ""
-            say(f"{source}: {len(loaded.rows)} {kind} rows{left}")
+            print_line(f"{source}: {len(loaded.rows)} {kind} rows{left}")
     if not found:
         for kind in get_args(RowKind):
             try:

@@ -1,10 +1,11 @@
-"""log π_ref of a client's preference pairs: computed once, kept beside its data.
+"""Reference log-probabilities (log π_ref) of a client's preference pairs, kept beside its data.
 
-A phase of preference optimisation compares with one version, the same in every task, so what that
-version says of a client's pairs is a constant of the phase. The file is named by all that it
-depends on; another worker of this machine, or the next start of this one, finds it.
+A phase of preference optimisation compares with one version, the same in every task. The
+log-probabilities that this version gives to a client's pairs are therefore constants of the phase,
+computed once. The name of the file covers all that they depend on; another worker of this machine,
+or the next start of this one, finds it.
 
-In the data path: `worker/trainer` asks before it trains a `dpo` task; the client's lock is held.
+`worker/trainer.py` reads them before it trains a `dpo` task; the client's lock is held.
 """
 
 from __future__ import annotations
@@ -32,23 +33,25 @@ Nats = list[tuple[float, float]]
 
 @dataclass(frozen=True)
 class References:
-    """What a client's pairs are compared with.
+    """Reference log-probabilities of one client.
 
     Attributes:
         folder: The client's private directory, which may not exist yet.
-        fetch: θ of the reference version; called only if something is not known yet.
+        fetch: Returns θ of the reference version; called only if something is not known yet.
     """
 
     folder: Path
     fetch: Callable[[], Tensors]
 
-    def of(self, version: str, pairs: Pairs, compute: Callable[[Tensors], Nats]) -> Nats:
-        """Log π_ref of chosen and rejected of each pair, in nats.
+    def log_probabilities(
+        self, version: str, pairs: Pairs, compute: Callable[[Tensors], Nats]
+    ) -> Nats:
+        """Return log π_ref of the chosen and the rejected answer of each pair, in nats.
 
         Args:
             version: SHA-256 of the reference's broadcast frame, which fixes run, base and adapter.
             pairs: The pairs.
-            compute: From θ of the reference, if they have not been computed before.
+            compute: Computes them from θ of the reference, unless they are known.
         """
         path = self.folder / f"{_PREFIX}{_key(version, pairs)}.safetensors"
         found = _load(path)
@@ -56,12 +59,12 @@ class References:
             found = np.array(compute(self.fetch()), dtype=np.float64).reshape(len(pairs), 2)
             self.folder.mkdir(parents=True, exist_ok=True)
             write_durable(path, save({"nats": found}))
-            _forget(self.folder)
+            _remove_old(self.folder)
         return [(float(chosen), float(rejected)) for chosen, rejected in found]
 
 
 def _load(path: Path) -> np.ndarray[Any, Any] | None:
-    """What was computed before; None if nothing was, or a crash has torn it."""
+    """Return what was computed before; None if nothing was, or a crash has torn the file."""
     try:
         return load_file(path)["nats"]
     except (FileNotFoundError, SafetensorError, KeyError):
@@ -75,8 +78,8 @@ def _key(version: str, pairs: Pairs) -> str:
     return digest.hexdigest()[:32]
 
 
-def _forget(folder: Path) -> None:
-    """Remove all but the newest files."""
+def _remove_old(folder: Path) -> None:
+    """Remove all files but the newest."""
     files = sorted(folder.glob(f"{_PREFIX}*"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in files[_KEPT:]:
         path.unlink(missing_ok=True)

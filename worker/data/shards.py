@@ -1,7 +1,7 @@
-"""The rows of the clients that this worker serves, tokenised once and kept.
+"""Rows of the clients that a worker serves, tokenised once and kept in memory.
 
-A client is named by a label in a task; the label picks a file among those that are there, and is
-never made into a path.
+A task names a client by its id; the id picks a file among those that are there, and is never made
+into a path.
 """
 
 from __future__ import annotations
@@ -25,18 +25,21 @@ HOLDOUT_EXAMPLES = 48  # measured before and after every task: enough to compare
 
 @dataclass(frozen=True)
 class TokenisedShard:
-    """One client's tokenised rows: examples of the task's objective."""
+    """Tokenised rows of one client: examples of a task's objective."""
 
     train: Sequence[Any]
     holdout: Sequence[Any]
 
 
-_LEARNED = {kind: objective for objective, kind in ROW_KINDS.items()}
+_OBJECTIVES = {kind: objective for objective, kind in ROW_KINDS.items()}
 
 
 @dataclass(frozen=True)
 class ShardRequest:
-    """Which rows, and what makes examples of them; `labels` only where texts are classified."""
+    """Choice of a client's rows, and what turns them into examples.
+
+    `labels` is empty unless texts are classified.
+    """
 
     client_id: str
     kind: RowKind
@@ -45,24 +48,25 @@ class ShardRequest:
 
 
 class ClientData:
-    """The data directory of a worker."""
+    """Data directory of a worker."""
 
     def __init__(self, directory: Path, site: str | None = None) -> None:
-        """Nothing is read yet.
+        """Store the arguments; nothing is read yet.
 
         Args:
-            directory: Of the client files.
-            site: Whose clients they are, where it was invited: it may speak for SITE and SITE.NAME.
+            directory: Folder of the clients' files.
+            site: The invited site to which the clients belong; its clients are called SITE and
+                SITE.NAME. None for the local site, whose clients have the names of their files.
         """
         self._directory, self._site = directory, site
         self._shards: dict[tuple[ShardRequest, int], TokenisedShard] = {}
 
     def clients(self) -> tuple[str, ...]:
-        """The clients of whom there are rows of any kind."""
+        """Return the clients that have rows of any kind."""
         return tuple(sorted({client for kind in get_args(RowKind) for client in self.files(kind)}))
 
-    def counts(self) -> dict[str, dict[RowKind, int]]:
-        """Training rows of each client, by kind.
+    def row_counts(self) -> dict[str, dict[RowKind, int]]:
+        """Return the number of training rows of each client, by kind.
 
         Raises:
             DataError: A file cannot be read.
@@ -73,41 +77,41 @@ class ClientData:
                 found[client][kind] = len(splits.split_rows(rows.read(kind, path).rows).train)
         return found
 
-    def shard(
+    def load_for_task(
         self, task: TrainTask, objective: Objective, tokenizer: PreTrainedTokenizerBase
     ) -> TokenisedShard:
-        """The rows that a task is to learn from, ready to train on; of the holdout a part.
+        """Return the rows that a task learns from, and a part of the client's holdout.
 
         Raises:
             DataError: This worker has no such rows of that client, or none can be used.
         """
-        wanted = ShardRequest(
+        request = ShardRequest(
             task.client_id, ROW_KINDS[task.objective], task.labels, task.training.max_length
         )
-        whole = self.load(wanted, objective, tokenizer)
+        whole = self.load(request, objective, tokenizer)
         return TokenisedShard(whole.train, whole.holdout[:HOLDOUT_EXAMPLES])
 
     def load(
-        self, wanted: ShardRequest, objective: Objective, tokenizer: PreTrainedTokenizerBase
+        self, request: ShardRequest, objective: Objective, tokenizer: PreTrainedTokenizerBase
     ) -> TokenisedShard:
-        """The rows of a client, ready to train on, with all of its holdout.
+        """Return the rows of a client, ready to train on, with all of its holdout.
 
         Raises:
             DataError: This worker has no such rows of that client, or none can be used.
         """
-        key = (wanted, id(tokenizer))
+        key = (request, id(tokenizer))
         if key not in self._shards:
-            self._shards[key] = self._read(wanted, objective, tokenizer)
+            self._shards[key] = self._read(request, objective, tokenizer)
         return self._shards[key]
 
     def _read(
-        self, wanted: ShardRequest, objective: Objective, tokenizer: PreTrainedTokenizerBase
+        self, request: ShardRequest, objective: Objective, tokenizer: PreTrainedTokenizerBase
     ) -> TokenisedShard:
-        client, kind, length = wanted.client_id, wanted.kind, wanted.max_length
+        client, kind, length = request.client_id, request.kind, request.max_length
         path = self.files(kind).get(client)
         if path is None:
             raise DataError(
-                f"{self._directory} has no rows of {client} for {_LEARNED[kind]}",
+                f"{self._directory} has no rows of {client} for {_OBJECTIVES[kind]}",
                 f"check --data: there must be a file {client}_{kind}.jsonl",
             )
         own = splits.split_rows(rows.read(kind, path).rows)
@@ -118,12 +122,12 @@ class ClientData:
             why = ", ".join(lost) or "there are too few"
             raise DataError(
                 f"no row of {path} can be used at {length} tokens ({why})",
-                "raise model.max_length, or mend the rows",
+                "raise model.max_length, or correct the rows",
             )
         return TokenisedShard(learned.examples, measured.examples)
 
     def files(self, kind: RowKind) -> dict[str, Path]:
-        """The files of rows of a kind, by client."""
+        """Return the files that hold rows of a kind, by client."""
         suffix = f"_{kind}.jsonl"
         files = {
             path.name.removesuffix(suffix): path for path in self._directory.glob(f"*{suffix}")

@@ -1,11 +1,12 @@
-"""Learns from the inboxes of the clients that a worker serves, between its tasks and its steps.
+"""Learner: processes the inboxes of a worker's clients, between its tasks and between their steps.
 
-On an item's way: `inbox` → here → `tutor`, which asks `lessons`, `shadow` (trains a copy), `gate`
-and `validator` (may say no) → `book` (keeps it, in one transaction). What was kept goes on in
-`worker/service.py`: it is where the client's next task begins (`prepare_task`), rides in that task's
-update, and is settled by its receipt (`apply_receipt`).
+The path of an item: `inbox/inbox.py` → here → `training/trainer.py` (which calls `batches`,
+`shadow`, `evaluation`, `gate` and the validator) → `inbox/learning_store.py`, which keeps the
+result in one transaction. From there it continues in `worker/service.py`: the client's next task
+starts with it (`prepare_task`), the task's update carries it, and the update's receipt settles it
+(`apply_receipt`).
 
-All but `apply_receipt` happens in the worker's main thread, under the client's lock.
+Everything but `apply_receipt` runs in the worker's main thread, under the client's lock.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Event as Flag
+from threading import Event
 from typing import Literal
 
 from filelock import Timeout
@@ -32,31 +33,27 @@ from learning.models import lora
 from worker.data.shards import ClientData
 from worker.events import EventCallback, WorkerEventKind
 from worker.incremental.inbox import schema
-from worker.incremental.inbox.learning_store import Entry, LearningStore
+from worker.incremental.inbox.items import StoredItem
+from worker.incremental.inbox.learning_store import LearningStore
 from worker.incremental.inbox.watcher import InboxWatcher
 from worker.incremental.serving import served_run
-from worker.incremental.training.shadow import ShadowModel, row
-from worker.incremental.training.trainer import ClientContext, IncrementalTrainer
+from worker.incremental.training.batches import ClientContext
+from worker.incremental.training.shadow import ShadowModel, to_row
+from worker.incremental.training.trainer import IncrementalTrainer
 from worker.models.loaded import ModelCache
 from worker.models.source import ModelSource
 from worker.spool import PendingUpdate, Slot, client_lock
 from worker.trainer import NO_START, IncrementalStart
 
-BATCH = 256  # items that are learned in one go
-KEEP_S = 5.0  # between two writes of the newest version to the disk
-MAX_HEARTBEAT_CLIENTS = 64  # clients in a heartbeat
+MAX_BATCH_ITEMS = 256
+SAVE_INTERVAL_S = 5.0  # shortest time between two writes of the newest version to the disk
+MAX_HEARTBEAT_CLIENTS = 64
+_EXPECTED = (StoreError, WireError, ModelError, DataError)
 
 
 @dataclass(frozen=True)
 class LearnerSettings:
-    """Whose inboxes, and where.
-
-    Attributes:
-        state: The worker's state directory.
-        run: The run's id.
-        name: Its name.
-        clients: That are served.
-    """
+    """Worker's state directory, its run (by id and by name), and the clients that it serves."""
 
     state: Path
     run: str
@@ -66,120 +63,123 @@ class LearnerSettings:
 
 @dataclass(frozen=True)
 class Callbacks:
-    """Whom the learner tells.
+    """Callbacks of a learner.
 
     Attributes:
-        on_event: Called with the kind and text of what happens. Never user text.
-        shown: The figures of the inboxes, and the clients that would like to send.
-        wanted: The digest of a base model to ask the coordinator for, and None at last.
+        on_event: Called with the kind and text of an event; never with user text.
+        on_figures: Called with the figures of the inboxes, and with the clients that would like to
+            send an update soon.
+        request_base: Called with the digest of a base model that the coordinator should provide,
+            and with None when it has arrived.
     """
 
     on_event: EventCallback
-    shown: Callable[[tuple[InboxFigures, ...], tuple[str, ...]], None]
-    wanted: Callable[[str | None], None]
+    on_figures: Callable[[tuple[InboxFigures, ...], tuple[str, ...]], None]
+    request_base: Callable[[str | None], None]
 
 
 @dataclass(frozen=True)
-class _Known:
-    """What is remembered of an inbox between two looks."""
+class _InboxSummary:
+    """What is remembered about an inbox since it was last processed.
 
-    row: InboxFigures
-    version: int | None  # of what the client has learned on top of it
+    Attributes:
+        version: Global version on top of which the client has learned; None if it has not.
+    """
+
+    figures: InboxFigures
+    version: int | None
     unsent: bool
     riding: bool
 
 
 class Learner:
-    """Of one worker on one run."""
+    """Processes the inboxes of one worker's clients in one run."""
 
     def __init__(
         self,
-        place: LearnerSettings,
+        settings: LearnerSettings,
         config: IncrementalConfig,
         data: ClientData,
         models: ModelCache,
         source: ModelSource,
         slot: Slot,
         clock: Clock,
-        voice: Callbacks,
+        callbacks: Callbacks,
     ) -> None:
-        """Nothing is learned yet.
+        """Store the arguments.
 
         Raises:
-            ConfigError: The validator is neither a command that is here nor a URL.
+            ConfigError: The validator is neither a command on this machine nor a URL.
         """
-        self._place, self._config = place, config
+        self._settings, self._config = settings, config
         self._models, self._source, self._slot = models, source, slot
-        self._voice = voice
-        self._tutor = IncrementalTrainer(config, data, clock, voice.on_event)
-        self._paths = {client: schema.inbox_path(place.state, client) for client in place.clients}
-        self._watch = InboxWatcher(self._paths, time.monotonic)
-        self._known: dict[str, _Known] = {}
-        self._entered: set[str] = set()
-        self._rides: dict[str, str] = {}  # update id → client
+        self._callbacks = callbacks
+        self._trainer = IncrementalTrainer(config, data, clock, callbacks.on_event)
+        self._paths = {
+            client: schema.inbox_path(settings.state, client) for client in settings.clients
+        }
+        self._watcher = InboxWatcher(self._paths, time.monotonic)
+        self._summaries: dict[str, _InboxSummary] = {}
+        self._begun: set[str] = set()  # clients whose inbox was opened in this run
+        self._updates: dict[str, str] = {}  # update id → client
         self._newest: tuple[CurrentModel, Tensors] | None = None
-        self._kept: tuple[int, float] = (-1, 0.0)
+        self._saved: tuple[int, float] = (-1, 0.0)  # version and time of the last save
         self._announced: served_run.ServedRun | None = None
 
     def start(self) -> None:
-        """Announce the clients and the run to the processes beside this worker.
+        """Announce the run and its clients to the commands beside this worker.
 
         Raises:
             DataError: The state directory cannot be written.
         """
         self._announce()
 
-    # between tasks, between steps
+    # between tasks and between steps
 
-    def process_inboxes(self, abandon: Flag) -> None:
-        """Look into the inboxes that have changed, and follow the newest version."""
-        try:
-            self._follow()
-        except (StoreError, WireError, ModelError, DataError) as error:
-            self._voice.on_event(WorkerEventKind.WAITING, error.what)
-        due = [*self._watch.due(), *self._tutor.answered(), *self._behind()]
-        self._each(dict.fromkeys(due), abandon)
+    def process_inboxes(self, abandon: Event) -> None:
+        """Learn from the inboxes that have changed, and fetch the newest version."""
+        self._fetch_newest()
+        changed = [*self._watcher.changed(), *self._trainer.decided_clients(), *self._outdated()]
+        self._process_each(dict.fromkeys(changed), abandon)
 
-    def between_steps(self, task: TrainTask, abandon: Flag) -> None:
-        """Look into them while a task trains, and leave its model as it was."""
-        due = dict.fromkeys([*self._watch.due(), *self._tutor.answered()])
+    def between_steps(self, task: TrainTask, abandon: Event) -> None:
+        """Learn from changed inboxes while a task trains, and leave its model as it was."""
+        changed = dict.fromkeys([*self._watcher.changed(), *self._trainer.decided_clients()])
         loaded = self._models.current
-        if not due or loaded is None:
+        if not changed or loaded is None:
             return
         mode, trained = loaded.model.training, lora.read_adapter(loaded.model)
         try:
-            self._each(due, abandon, training=task.client_id)
+            self._process_each(changed, abandon, training=task.client_id)
         finally:
             lora.write_adapter(loaded.model, trained)
             loaded.model.train(mode)
 
     def close(self) -> None:
-        """The worker leaves this run: the newest version stays on the disk."""
-        self._tutor.close()
-        try:
-            self._follow()
-            self._keep(0.0)
-        except (StoreError, WireError, ModelError, DataError) as error:
-            self._voice.on_event(WorkerEventKind.WAITING, error.what)  # an earlier version is there
+        """Stop waiting for verdicts, and save the newest version."""
+        self._trainer.close()
+        self._fetch_newest(save_interval_s=0.0)
 
-    # on the way of an update
+    # the path of an update
 
     def note_version(self, task: TrainTask, adapter: Tensors) -> None:
-        """A task has brought a version."""
-        if self._newest is None or task.base_version > self._newest[0].version:
-            self._newest = _model_of(task), adapter
-            try:
-                self._announce()
-                self._keep(KEEP_S)
-            except DataError as error:  # the task goes on
-                self._voice.on_event(WorkerEventKind.WAITING, str(error)[:500])
+        """Remember the version that a task has brought, if it is the newest."""
+        if self._newest is not None and task.base_version <= self._newest[0].version:
+            return
+        self._newest = _model_of(task), adapter
+        try:
+            self._announce()
+            self._save_newest(SAVE_INTERVAL_S)
+        except DataError as error:  # the task goes on
+            self._waiting(str(error))
 
     def prepare_task(
-        self, task: TrainTask, base: Path, adapter: Tensors, abandon: Flag
+        self, task: TrainTask, base: Path, adapter: Tensors, abandon: Event
     ) -> IncrementalStart:
-        """Where a task begins: what the client learned meanwhile goes with its update.
+        """Return what a task starts with: what the client has learned goes into its update.
 
-        The client's lock is held. Whatever becomes of the task, `apply_receipt` or `release_task` must follow.
+        The caller holds the client's lock. Whatever becomes of the task, `apply_receipt` or
+        `release_task` must follow.
         """
         client = task.client_id
         path = self._paths.get(client)
@@ -187,167 +187,175 @@ class Learner:
             return NO_START
         model = _model_of(task)
         try:
-            with LearningStore(path) as book:
-                self._enter(client, book)
-                pupil = ClientContext(client, book, self._shadow(model, base), model, adapter)
-                self._tutor.rebase(pupil, abandon)
-                start = self._start(pupil, task)
-                self._remember(client, book)
+            with LearningStore(path) as store:
+                self._recover(client, store)
+                context = ClientContext(client, store, self._shadow(model, base), model, adapter)
+                self._trainer.rebase(context, abandon)
+                start = self._start_of(context, task)
+                self._remember(client, store)
         except DataError as error:
-            self._voice.on_event(WorkerEventKind.WAITING, f"the inbox of {client}: {error}"[:500])
+            self._waiting(f"the inbox of {client}: {error}")
             return NO_START
-        self._say()
+        self._report_figures()
         return start
 
     def release_task(self, task: TrainTask) -> None:
-        """A task was abandoned or refused: nothing rides in it."""
-        self._settled(f"{task.task_id}.{task.attempt}", accepted=False)
+        """Take back what an abandoned or refused task would have carried."""
+        self._settle(f"{task.task_id}.{task.attempt}", accepted=False)
 
     def apply_receipt(self, pending: PendingUpdate, receipt: Receipt) -> None:
-        """An update has its receipt. From any thread; again is harmless."""
+        """Apply the receipt of an update, from any thread; repeating it is harmless."""
         accepted = receipt.state == "accepted" and receipt.attempt == pending.attempt
-        self._settled(pending.update_id, accepted=accepted)
+        self._settle(pending.update_id, accepted=accepted)
 
-    def _settled(self, ride: str, *, accepted: bool) -> None:
-        client = self._rides.pop(ride, None)
+    def _settle(self, update_id: str, *, accepted: bool) -> None:
+        client = self._updates.pop(update_id, None)
         paths = [self._paths[client]] if client else list(self._paths.values())
         for path in paths:
             if not path.exists():
                 continue
             try:
-                with LearningStore(path) as book:
-                    count = book.settle(ride, accepted=accepted)
+                with LearningStore(path) as store:
+                    count = store.apply_receipt(update_id, accepted=accepted)
             except DataError as error:
-                self._voice.on_event(WorkerEventKind.WAITING, str(error)[:500])
+                self._waiting(str(error))
                 continue
             if count and accepted:
-                self._voice.on_event(
-                    WorkerEventKind.SETTLED, f"{count} items of live input are in update {ride}"
-                )
+                text = f"update {update_id} with {count} items of live input was accepted"
+                self._callbacks.on_event(WorkerEventKind.SETTLED, text)
 
-    # inside
-
-    def _each(self, clients: Iterable[str], abandon: Flag, training: str = "") -> None:
-        looked = False
-        for client in clients:
-            if abandon.is_set():
-                break
-            mine = client == training
-            lock = client_lock(self._place.state, self._place.run, client, 0)
-            try:
-                with nullcontext() if mine else lock, LearningStore(self._paths[client]) as book:
-                    self._look(client, book, abandon, mine=mine)
-                    self._remember(client, book)
-            except Timeout:
-                continue  # another worker of this machine trains it, and looks into its inbox
-            except (StoreError, WireError, ModelError, DataError) as error:
-                self._voice.on_event(
-                    WorkerEventKind.WAITING, f"the inbox of {client}: {error}"[:500]
-                )
-            self._watch.done(client)
-            looked = True
-        if looked:
-            self._say()
-
-    def _look(self, client: str, book: LearningStore, abandon: Flag, *, mine: bool) -> None:
-        self._enter(client, book, recover=not mine)
-        waiting = book.count("waiting")
-        local = book.local(self._place.run)
-        if not waiting and local is None and not self._tutor.asks(client):
-            return
-        if self._newest is None:
-            self._voice.on_event(
-                WorkerEventKind.WAITING, f"the inbox of {client}: no version was seen yet"
-            )
-            return
-        model, adapter = self._newest
-        base = self._source.base(model.base, self._voice.wanted, abandon)
-        if base is None:
-            return
-        pupil = ClientContext(client, book, self._shadow(model, base), model, adapter)
-        if not mine:
-            self._tutor.rebase(pupil, abandon)
-        if not self._tutor.conclude(pupil):
-            return
-        while group := _group(book.entries("waiting")[:BATCH]):
-            if not self._tutor.learn(pupil, group, abandon):
-                return
-
-    def _start(self, pupil: ClientContext, task: TrainTask) -> IncrementalStart:
-        book, kind = pupil.book, ROW_KINDS[task.objective]
-        rows = book.entries(
-            "learned", "settled", kind=kind, held=False, newest=self._config.reservoir
+    def _start_of(self, context: ClientContext, task: TrainTask) -> IncrementalStart:
+        store, kind = context.store, ROW_KINDS[task.objective]
+        rows = store.items(
+            "learned", "settled", kind=kind, held_out=False, newest=self._config.reservoir
         )
-        start = IncrementalStart(learned=[row(entry) for entry in rows])
-        local = book.local(task.run)
+        start = IncrementalStart(learned=[to_row(stored) for stored in rows])
+        local = store.local_model(task.run)
         if local is None or "unsent" not in local.parts or "riding" in local.parts:
             return start
         unsent = local.parts["unsent"]
-        # The task may be older than what the client has seen.
-        if local.version != task.base_version and not self._tutor.rides(pupil, unsent):
-            return start  # it rides in the next one
-        ride = f"{task.task_id}.{task.attempt}"
-        self._rides[ride] = pupil.client
-        return replace(start, unsent=unsent, samples=book.ride(ride))
+        # The task may be older than the version on which the client has learned.
+        if local.version != task.base_version and not self._trainer.can_attach(context, unsent):
+            return start  # the next task will carry it
+        update_id = f"{task.task_id}.{task.attempt}"
+        self._updates[update_id] = context.client
+        return replace(start, unsent=unsent, samples=store.attach_to_update(update_id))
 
-    def _enter(self, client: str, book: LearningStore, *, recover: bool = True) -> None:
-        """The client's lock is held, so what rides in an update that is not on the disk never will.
+    # one inbox
 
-        Not so while its own task trains: then the update is still to come.
-        """
-        if client not in self._entered:
-            book.enter(self._place.run)
-            self._entered.add(client)
-        if recover and (local := book.local(self._place.run)) and local.ride:
-            if not self._slot.is_spooled(local.ride):
-                book.settle(local.ride, accepted=False)
-            else:
-                self._rides[local.ride] = client
+    def _process_each(self, clients: Iterable[str], abandon: Event, training: str = "") -> None:
+        """Process inboxes under their clients' locks; that of `training` is held already."""
+        processed = False
+        for client in clients:
+            if abandon.is_set():
+                break
+            locked = client == training
+            lock = client_lock(self._settings.state, self._settings.run, client, 0)
+            try:
+                with nullcontext() if locked else lock, LearningStore(self._paths[client]) as store:
+                    self._process(client, store, abandon, in_task=locked)
+                    self._remember(client, store)
+            except Timeout:
+                continue  # another worker of this machine trains the client and learns its items
+            except _EXPECTED as error:
+                self._waiting(f"the inbox of {client}: {error}")
+            self._watcher.mark_read(client)
+            processed = True
+        if processed:
+            self._report_figures()
 
-    def _follow(self) -> None:
-        """Know the newest version, where there is anybody to use it; tasks bring it to others."""
-        if not self._watch.there():
+    def _process(self, client: str, store: LearningStore, abandon: Event, *, in_task: bool) -> None:
+        self._recover(client, store, in_task=in_task)
+        idle = not store.count("waiting") and not self._trainer.is_pending(client)
+        if idle and store.local_model(self._settings.run) is None:
             return
-        known = self._newest[0].version if self._newest else None
-        found = self._source.newest(known)
-        if found is not None:
-            self._newest = found
-            self._announce()
-        self._keep(KEEP_S)
+        if self._newest is None:
+            self._waiting(f"the inbox of {client}: no version has been received yet")
+            return
+        model, adapter = self._newest
+        base = self._source.fetch_base(model.base, self._callbacks.request_base, abandon)
+        if base is None:
+            return
+        context = ClientContext(client, store, self._shadow(model, base), model, adapter)
+        if not in_task:
+            self._trainer.rebase(context, abandon)
+        if not self._trainer.apply_verdict(context):
+            return
+        while group := _first_group(store.items("waiting")[:MAX_BATCH_ITEMS]):
+            if not self._trainer.learn(context, group, abandon):
+                return
 
-    def _behind(self) -> list[str]:
-        """Clients whose learning is on an older version, and not under way."""
+    def _recover(self, client: str, store: LearningStore, *, in_task: bool = False) -> None:
+        """Undo what a killed worker or an earlier run has left in an inbox.
+
+        Since the client's lock is held, an update that is not on the disk will never be sent, so
+        what it carries becomes unsent again. The exception is a task that is training right now,
+        whose update is still to be written.
+        """
+        if client not in self._begun:
+            store.begin_run(self._settings.run)
+            self._begun.add(client)
+        local = store.local_model(self._settings.run)
+        if in_task or local is None or not local.update_id:
+            return
+        if self._slot.is_spooled(local.update_id):
+            self._updates[local.update_id] = client
+        else:
+            store.apply_receipt(local.update_id, accepted=False)
+
+    # the newest version
+
+    def _fetch_newest(self, save_interval_s: float = SAVE_INTERVAL_S) -> None:
+        """Fetch and save the newest version; failures are events, since an older one is there."""
+        try:
+            # Without any inbox nobody needs the newest version before a task brings it.
+            if self._watcher.any_exists():
+                known = self._newest[0].version if self._newest else None
+                found = self._source.fetch_newest(known)
+                if found is not None:
+                    self._newest = found
+                    self._announce()
+            self._save_newest(save_interval_s)
+        except _EXPECTED as error:
+            self._callbacks.on_event(WorkerEventKind.WAITING, error.what)
+
+    def _outdated(self) -> list[str]:
+        """Return the clients whose learning is on an older version and not in an update."""
         if self._newest is None:
             return []
         version = self._newest[0].version
         return [
             client
-            for client, known in self._known.items()
-            if known.version is not None and known.version < version and not known.riding
+            for client, summary in self._summaries.items()
+            if summary.version is not None and summary.version < version and not summary.riding
         ]
 
     def _announce(self) -> None:
-        place = self._place
+        settings = self._settings
         labels = self._newest[0].labels if self._newest else ()
         kinds: tuple[Literal["sft", "va", "cls"], ...] = ()
         if self._newest:
             kinds = ("cls",) if self._newest[0].objective == "classification" else ("sft", "va")
-        about = served_run.ServedRun(
-            run=place.run, name=place.name, clients=place.clients, kinds=kinds, labels=labels
+        served = served_run.ServedRun(
+            run=settings.run,
+            name=settings.name,
+            clients=settings.clients,
+            kinds=kinds,
+            labels=labels,
         )
-        if about != self._announced:
-            served_run.write(place.state, about)
-            self._announced = about
+        if served != self._announced:
+            served_run.write(settings.state, served)
+            self._announced = served
 
-    def _keep(self, pause_s: float) -> None:
+    def _save_newest(self, interval_s: float) -> None:
         if self._newest is None:
             return
         model, adapter = self._newest
-        version, at = self._kept
+        version, at = self._saved
         now = time.monotonic()
-        if model.version != version and (version < 0 or now - at >= pause_s):
-            served_run.keep_model(self._place.state, model, adapter)
-            self._kept = model.version, now
+        if model.version != version and (version < 0 or now - at >= interval_s):
+            served_run.save_model(self._settings.state, model, adapter)
+            self._saved = model.version, now
 
     def _shadow(self, model: CurrentModel, base: Path) -> ShadowModel:
         loaded = self._models.load(
@@ -355,23 +363,27 @@ class Learner:
         )
         return ShadowModel(loaded, model, self._config, autocast=self._models.compute.autocast)
 
-    def _remember(self, client: str, book: LearningStore) -> None:
-        local = book.local(self._place.run)
+    # reports
+
+    def _remember(self, client: str, store: LearningStore) -> None:
+        local = store.local_model(self._settings.run)
         parts = local.parts if local else {}
-        self._known[client] = _Known(
-            book.row(client),
+        self._summaries[client] = _InboxSummary(
+            store.figures(client),
             local.version if local else None,
             unsent="unsent" in parts,
             riding="riding" in parts,
         )
 
-    def _say(self) -> None:
-        newest = sorted(self._known.values(), key=lambda known: -known.row.at)
-        wishes = tuple(known.row.client_id for known in newest if known.unsent)
-        self._voice.shown(
-            tuple(known.row for known in newest[:MAX_HEARTBEAT_CLIENTS]),
-            wishes[:MAX_HEARTBEAT_CLIENTS] if self._config.push else (),
-        )
+    def _report_figures(self) -> None:
+        latest = sorted(self._summaries.values(), key=lambda summary: -summary.figures.at)
+        figures = [summary.figures for summary in latest[:MAX_HEARTBEAT_CLIENTS]]
+        unsent = [summary.figures.client_id for summary in latest if summary.unsent]
+        wishes = unsent[:MAX_HEARTBEAT_CLIENTS] if self._config.push else []
+        self._callbacks.on_figures(tuple(figures), tuple(wishes))
+
+    def _waiting(self, text: str) -> None:
+        self._callbacks.on_event(WorkerEventKind.WAITING, text[:500])
 
 
 def _model_of(task: TrainTask) -> CurrentModel:
@@ -389,6 +401,10 @@ def _model_of(task: TrainTask) -> CurrentModel:
     )
 
 
-def _group(entries: Sequence[Entry]) -> list[Entry]:
-    """Items of the oldest one's kind and task."""
-    return [e for e in entries if (e.kind, e.task) == (entries[0].kind, entries[0].task)]
+def _first_group(items: Sequence[StoredItem]) -> list[StoredItem]:
+    """Return the items of the oldest one's kind and task."""
+    return [
+        stored
+        for stored in items
+        if (stored.item.kind, stored.item.task) == (items[0].item.kind, items[0].item.task)
+    ]

@@ -1,1 +1,1 @@
-"""TODO: worker/models."""
+"""Models of a worker: where they come from, and the one in memory."""

@@ -1,6 +1,6 @@
-"""The base model with an adapter attached, loaded once and kept between tasks.
+"""Base model with an adapter attached, loaded once and kept between tasks.
 
-Whoever uses it writes the adapter's tensors into it first (`learning.models.lora.write_adapter`).
+Its users first write the tensors of an adapter into it (`learning.models.lora.write_adapter`).
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from learning.training.device import Compute
 
 @dataclass(frozen=True)
 class AdapterModel:
-    """A model in memory."""
+    """Model in memory, and its tokenizer."""
 
     model: AdaptedModel
     tokenizer: PreTrainedTokenizerBase
 
 
 class ModelCache:
-    """Keeps the model that was used last."""
+    """Cache of one model: the one that was used last."""
 
     def __init__(self, compute: Compute) -> None:
         self.compute = compute
@@ -37,7 +37,7 @@ class ModelCache:
 
     @property
     def current(self) -> AdapterModel | None:
-        """What is loaded now."""
+        """The model that is loaded now."""
         return self._loaded
 
     def load(
@@ -48,21 +48,21 @@ class ModelCache:
         settings: LoraSpec | None,
         labels: Sequence[str],
     ) -> AdapterModel:
-        """The model for an objective; the one at hand, if it is that.
+        """Return the model for an objective, and load it unless it is the current one.
 
         Args:
-            objective: Classification has a head, the others do not.
+            objective: Decides on the head: `classification` has one, the others do not.
             base: Directory of the base model.
-            digest: Its identity.
+            digest: Digest of the base model.
             settings: The adapter's shape; None trains all parameters.
             labels: Class names, for `classification`.
 
         Raises:
-            ModelError: It cannot be loaded, or takes no such adapter.
+            ModelError: The model cannot be loaded, or takes no such adapter.
         """
         key = (digest, settings, objective == "classification", tuple(labels))
         if self._loaded is None or self._key != key:
-            self._loaded = None  # the old one's memory first
+            self._loaded = None  # frees the old model's memory first
             found = objective_model.load_for_objective(objective, base, labels, self.compute.device)
             model = lora.attach(found.model, settings, seed=0)  # its tensors are overwritten
             if self.compute.compiled:

@@ -1,7 +1,8 @@
-"""Where a task's model comes from: the base by digest, the adapter by content.
+"""Source of a task's models: the base model by its digest, adapters by their content.
 
-A made or local base model that is not on this machine is asked for through the heartbeat (`wants`)
-and fetched, file by file and verified, from what the coordinator then puts into the store.
+An offline or local base model that is not on this machine is requested through the heartbeat
+(`wants`) and fetched, file by file and verified, from what the coordinator then puts into the
+store.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 from threading import Event as Flag
 
 from common.errors import ModelError, StoreError, WireError
+from common.model_cache import find_installed
 from common.protocol import codec
 from common.protocol.tasks import BaseRef, TrainTask
 from common.protocol.tensors import Tensors
@@ -18,26 +20,28 @@ from common.protocol.versions import Adapter, CurrentModel
 from common.protocol.wire import unpack
 from common.store.store import CHUNK, Store
 from learning.models import base
-from learning.models.base import ProgressCallback
+from learning.progress import ProgressCallback
 
 POLL_S = 0.5
 FETCHING = "fetching the base model"
 
 
 class ModelSource:
-    """Finds models for one run."""
+    """Provides the models of one run."""
 
-    def __init__(self, store: Store, run: str, cache: Path, report: ProgressCallback) -> None:
+    def __init__(self, store: Store, run: str, cache: Path, on_progress: ProgressCallback) -> None:
         self._store = store
         self._run = run
         self._cache = cache
-        self._report = report
+        self._on_progress = on_progress
 
-    def reference(self, task: TrainTask) -> Tensors:
-        """θ of the version that a `dpo` phase began with; the coordinator keeps it in the store.
+    def fetch_reference(self, task: TrainTask) -> Tensors:
+        """Return θ of the version that a `dpo` phase began with.
+
+        The coordinator keeps it in the store for as long as the phase lasts.
 
         Raises:
-            StoreError: Out of reach, or the version is not there (yet).
+            StoreError: The store is out of reach, or does not hold the version (yet).
             WireError: The blob is no adapter.
         """
         if task.reference is None:
@@ -51,14 +55,16 @@ class ModelSource:
         header, data = unpack(Adapter, frame)
         return codec.decode(header.codec, header.tensors, data)
 
-    def adapter(self, task: TrainTask) -> Tensors | None:
-        """θ of the task's base version; None if no open task starts from that version any more.
+    def fetch_adapter(self, task: TrainTask) -> Tensors | None:
+        """Return θ of the task's base version.
+
+        None means that the version is gone: no open task starts from it any more.
 
         Raises:
-            StoreError: Out of reach, or it came back empty and is yet to be filled again.
+            StoreError: The store is out of reach, or came back empty and is not filled yet.
             WireError: The blob is no adapter of that version.
         """
-        # The pointer is looked at first: the coordinator sets it last when it fills a store anew.
+        # The version is read first: the coordinator sets it last when it fills a store again.
         filled = self._store.get_version(self._run) is not None
         frame = self._store.get_blob(self._run, task.adapter.sha256, task.adapter.nbytes)
         if frame is None and not filled:
@@ -72,11 +78,11 @@ class ModelSource:
             raise WireError(f"the adapter is of version {header.version}, not {task.base_version}")
         return codec.decode(header.codec, header.tensors, data)
 
-    def newest(self, known: int | None) -> tuple[CurrentModel, Tensors] | None:
-        """The newest version; None if it is `known`, or cannot be had just now.
+    def fetch_newest(self, known: int | None) -> tuple[CurrentModel, Tensors] | None:
+        """Return the newest version; None if it is `known`, or is not available just now.
 
         Raises:
-            StoreError: Out of reach.
+            StoreError: The store is out of reach.
             WireError: What the store holds is no adapter of that version.
         """
         version = self._store.get_version(self._run)
@@ -93,60 +99,63 @@ class ModelSource:
             raise WireError(f"the adapter is of version {header.version}, not {model.version}")
         return model, codec.decode(header.codec, header.tensors, data)
 
-    def base(self, wanted: BaseRef, want: Callable[[str | None], None], stop: Flag) -> Path | None:
-        """The directory of the base model; None if `stop` was set while it was fetched.
+    def fetch_base(
+        self, ref: BaseRef, on_request: Callable[[str | None], None], stop: Flag
+    ) -> Path | None:
+        """Return the directory of a base model; None if `stop` was set while it was fetched.
 
         Args:
-            wanted: From the task.
-            want: Told the digest to ask the coordinator for, and None once it is here.
+            ref: The base model that a task names.
+            on_request: Called with the digest to request from the coordinator, and with None at
+                the end.
             stop: Ends the waiting.
 
         Raises:
             ModelError: The hub's model of that name and revision has another digest.
-            StoreError: Out of reach.
+            StoreError: The store is out of reach.
         """
-        if (path := base.cached(wanted.digest, self._cache)) is not None:
+        if (path := find_installed(ref.digest, self._cache)) is not None:
             return path
-        if wanted.kind == "hub" and (path := self._hub(wanted)) is not None:
+        if ref.kind == "hub" and (path := self._from_hub(ref)) is not None:
             return path
-        want(wanted.digest)
+        on_request(ref.digest)
         try:
-            return self._fetch(wanted, stop)
+            return self._from_coordinator(ref, stop)
         finally:
-            want(None)
+            on_request(None)
 
-    def _hub(self, wanted: BaseRef) -> Path | None:
-        """From the hub; None where it cannot be had from there, as behind a hospital's firewall."""
+    def _from_hub(self, ref: BaseRef) -> Path | None:
+        """Fetch a model from the hub; None where that fails, as behind a hospital's firewall."""
         try:
-            found = base.resolve(wanted.name, wanted.revision, self._cache, self._report)
+            found = base.resolve(ref.name, ref.revision, self._cache, self._on_progress)
         except ModelError:
             return None  # the coordinator has it
-        if found.digest != wanted.digest:
+        if found.digest != ref.digest:
             raise ModelError(
-                f"{wanted.name} at {wanted.revision} has digest {found.digest[:12]} here,"
-                f" the task wants {wanted.digest[:12]}",
+                f"{ref.name} at {ref.revision} has digest {found.digest[:12]} here,"
+                f" the task wants {ref.digest[:12]}",
                 "remove it from the hub cache of this machine",
             )
         return found.path
 
-    def _fetch(self, wanted: BaseRef, stop: Flag) -> Path | None:
+    def _from_coordinator(self, ref: BaseRef, stop: Flag) -> Path | None:
         while not stop.wait(POLL_S):
-            manifest = self._store.get_blob(self._run, wanted.digest, CHUNK)
+            manifest = self._store.get_blob(self._run, ref.digest, CHUNK)
             if manifest is not None:
-                return base.install(manifest, wanted.digest, self._files(manifest), self._cache)
+                return base.install(manifest, ref.digest, self._files(manifest), self._cache)
         return None
 
     def _files(self, manifest: bytes) -> Callable[[str, int], bytes]:
-        """Fetches one file after the other, and tells how many of the bytes are here."""
+        """Return a function that fetches one file, and reports how many bytes are here."""
         total = sum(file.nbytes for file in base.parse_manifest(manifest))
         done = 0
 
         def fetch(sha256: str, nbytes: int) -> bytes:
             nonlocal done
-            self._report(FETCHING, done / max(1, total))
+            self._on_progress(FETCHING, done / max(1, total))
             data = self._file(sha256, nbytes)
             done += nbytes
-            self._report(FETCHING, done / max(1, total))
+            self._on_progress(FETCHING, done / max(1, total))
             return data
 
         return fetch

@@ -1,4 +1,4 @@
-"""Asks for the clients of an invited site to take part, and notices when the site is shown out."""
+"""Enrolment of an invited site's clients in a run, and the end of it when the site is revoked."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from common.protocol.wire import pack
 from common.store.store import Store
 from worker.events import EventCallback, WorkerEventKind
 
-ASK_S = 10.0  # until the coordinator answers
+REQUEST_S = 10.0  # a request is repeated after so long without an answer
 DOUBT_S = 5.0  # refused by the store for so long: then the broker is asked, too
+
+CredentialsCheck = Callable[[], bool]
+"""Asks the broker anew, and returns whether it refuses the site's credentials."""
 
 
 class EnrolmentRequests:
-    """The clients of one worker in one run; `attend` is called between tasks."""
+    """Requests of one worker that its clients take part in a run; empty for the local site."""
 
     def __init__(
         self,
@@ -31,63 +34,64 @@ class EnrolmentRequests:
         worker_id: str,
         software: str,
         *,
-        refused: Callable[[], bool],
-        told: EventCallback,
+        credentials_refused: CredentialsCheck,
+        on_event: EventCallback,
     ) -> None:
-        """Nothing is asked yet.
+        """Store the arguments; `poll` sends the requests.
 
         Args:
             broker: Connected as the site's user.
             store: Where the answers appear.
-            topology: Of the run.
-            site: That was invited.
-            rows: Training rows of each client, by kind.
-            worker_id: Of this worker.
-            software: What this is.
-            refused: Whether the broker refuses this site's credentials.
-            told: Called with the kind and text of what happens.
+            topology: Names of the run's queues and exchanges.
+            site: The invited site.
+            rows: Number of training rows of each client, by kind.
+            worker_id: Name of this worker, for people.
+            software: Name and version of this software, for people.
+            credentials_refused: Whether the broker refuses the site, too.
+            on_event: Called with the kind and text of what happens.
         """
         self._broker, self._store, self._topology, self._site = broker, store, topology, site
-        self._rows, self._refused, self._told = rows, refused, told
+        self._rows = rows
+        self._credentials_refused, self._on_event = credentials_refused, on_event
         self._common = {"worker_id": worker_id, "software": software}
         self._nonce = secrets.randbelow(2**52) + 1
-        self._open = dict.fromkeys(rows, -ASK_S)  # client → when it was last asked for
-        self._doubted = 0.0
+        self._open = dict.fromkeys(rows, -REQUEST_S)  # client → monotonic time of the last request
+        self._refused_since = 0.0
 
-    def attend(self) -> None:
-        """Ask for who has no answer yet.
+    def poll(self) -> None:
+        """Read the answers, and send requests for the clients that have none. Call between tasks.
 
         Raises:
             JoinError: A client is refused, or the site was revoked.
         """
         try:
             for client in self._rows:
-                self._look(client)
-            self._doubted = 0.0
+                self._read_answer(client)
+            self._refused_since = 0.0
         except StoreAccessError:
-            self._doubt()
+            self._check_credentials()
         except StoreError:
-            pass  # shown by whoever else asks it; the broker will carry the question
+            pass  # others report it; requests travel through the broker all the same
         now = time.monotonic()
-        for client, asked in self._open.items():
-            if now - asked >= ASK_S:
-                self._ask(client)
+        for client, requested in self._open.items():
+            if now - requested >= REQUEST_S:
+                self._send_request(client)
                 self._open[client] = now
 
-    def _look(self, client: str) -> None:
-        found = self._store.get_membership(self._topology.run, self._site.name, client)
-        if found is None or found.nonce not in (self._nonce, 0):
-            return  # it was about another time
-        if found.state == "member" and client in self._open:
+    def _read_answer(self, client: str) -> None:
+        answer = self._store.get_membership(self._topology.run, self._site.name, client)
+        if answer is None or answer.nonce not in (self._nonce, 0):
+            return  # it answers an earlier worker's request
+        if answer.state == "member" and client in self._open:
             del self._open[client]
             counts = ", ".join(f"{n} {kind}" for kind, n in self._rows[client].items() if n)
-            self._told(WorkerEventKind.JOINED, f"{client} takes part with {counts} rows")
-        if found.state == "refused":
-            raise JoinError(f"the coordinator refuses: {found.reason}", "see `fccl invite --help`")
-        if found.state == "left":
-            raise JoinError(found.reason or f"{client} was removed", _REMEDY)
+            self._on_event(WorkerEventKind.JOINED, f"{client} takes part with {counts} rows")
+        if answer.state == "refused":
+            raise JoinError(f"the coordinator refuses: {answer.reason}", "see `fccl invite --help`")
+        if answer.state == "left":
+            raise JoinError(answer.reason or f"{client} was removed", _REMEDY)
 
-    def _ask(self, client: str) -> None:
+    def _send_request(self, client: str) -> None:
         enrolment = Enrolment(
             client_id=client, rows=dict(self._rows[client]), nonce=self._nonce, **self._common
         )
@@ -95,31 +99,30 @@ class EnrolmentRequests:
         try:
             self._broker.publish_update(self._topology, self._site, message)
         except BrokerError as error:
-            self._told(WorkerEventKind.WAITING, error.what)
+            self._on_event(WorkerEventKind.WAITING, error.what)
 
-    def _doubt(self) -> None:
-        """A store that restarted empty refuses, too, until the coordinator fills it again.
+    def _check_credentials(self) -> None:
+        """Raise if both servers refuse the site, and wait otherwise.
 
-        The broker keeps its users: only what both refuse is over.
+        A store that restarted empty refuses, too, until the coordinator has filled it again. The
+        broker keeps its users: a site is revoked only if both refuse it.
         """
         now = time.monotonic()
-        self._doubted = self._doubted or now
-        if now - self._doubted < DOUBT_S:
+        self._refused_since = self._refused_since or now
+        if now - self._refused_since < DOUBT_S:
             return
-        self._doubted = now
-        if self._refused():
+        self._refused_since = now
+        if self._credentials_refused():
             raise revoked_error(self._site.name)
-        self._told(
-            WorkerEventKind.WAITING,
-            "the store does not know this site; the coordinator fills it again",
-        )
+        self._on_event(WorkerEventKind.WAITING, STORE_FORGOT_SITE)
 
 
+STORE_FORGOT_SITE = "the store does not know this site; waiting for the coordinator to fill it"
 _REMEDY = "ask its operator for a new token (`fccl invite SITE --again`)"
 
 
 def revoked_error(site: str) -> JoinError:
-    """What a site is told that neither server lets in."""
+    """Return the error for a site that both servers refuse."""
     return JoinError(
         f"both servers refuse the credentials of site {site}: it was revoked, or it has joined"
         " again from another machine",

@@ -1,4 +1,7 @@
-"""Which run a worker serves, and whether that is over. Imports no model code: it is asked early."""
+"""Discovery of the run that a worker serves, and of its end.
+
+Imports no model code: workers call it before they know whether there is anything to do.
+"""
 
 from __future__ import annotations
 
@@ -16,62 +19,62 @@ OVER = ("finished", "failed")
 
 
 def read_info(store: Store, run: str) -> RunInfo | None:
-    """What the coordinator last told about a run.
+    """Return what the coordinator last published about a run.
 
     Raises:
-        StoreError: Out of reach.
+        StoreError: The store is out of reach.
     """
     raw = store.get_info(run)
     return None if raw is None else unpack(RunInfo, raw)[0]
 
 
 def end_reason(store: Store, name: str, run: str) -> str:
-    """Why there will be no more tasks of a run; empty while there may be."""
+    """Return why there will be no more tasks of a run; empty while there may be."""
     try:
         if store.get_run(name) not in (run, None):
             return f"another run is now called {name}"
-        found = read_info(store, run)
+        info = read_info(store, run)
     except StoreError:
         return ""
-    return f"run {name} is {found.status}: {found.detail}" if found and found.status in OVER else ""
+    return f"run {name} is {info.status}: {info.detail}" if info and info.status in OVER else ""
 
 
-def find_run(store: Store, name: str, stop: Flag, told: EventCallback) -> str | None:
-    """The id of the run that carries this name and is not over; None if `stop` was set first.
+def find_run(store: Store, name: str, stop: Flag, on_event: EventCallback) -> str | None:
+    """Wait for a run of this name that is not over, and return its id; None after `stop`.
 
     A store out of reach is waited for: workers may be started before anything else.
     """
-    said = ""
+    reported = ""
     while not stop.is_set():
         try:
             run = store.get_run(name)
-            found = read_info(store, run) if run else None
-            if run and found and found.status not in OVER:
+            info = read_info(store, run) if run else None
+            if run and info and info.status not in OVER:
                 return run
             text = f"waiting for the coordinator of run {name}"
-            text += f" (the last one is {found.status})" if found else ""
+            text += f" (the last one is {info.status})" if info else ""
         except StoreError as error:
             text = f"waiting: {error.what}"
-        if text != said:
-            told(WorkerEventKind.WAITING, text)
-            said = text
+        if text != reported:
+            on_event(WorkerEventKind.WAITING, text)
+            reported = text
         stop.wait(POLL_S)
     return None
 
 
 def follow_runs(
-    store: Store, name: str, stop: Flag, told: EventCallback, *, forever: bool
+    store: Store, name: str, stop: Flag, on_event: EventCallback, *, forever: bool
 ) -> Iterator[str]:
-    """The ids of the runs to serve, each when the one before is over; none after `stop`.
+    """Yield the ids of the runs to serve, each once the one before is over; none after `stop`.
 
     Args:
         store: Where coordinators announce runs.
-        name: Of the run.
+        name: Name of the runs.
         stop: Ends the waiting, and the runs.
-        told: Called with the kind and text of what is waited for.
-        forever: Go on with the next run of that name, whenever it may begin.
+        on_event: Called with what is waited for.
+        forever: Go on with the next run of that name, whenever it begins.
     """
-    while (run := find_run(store, name, stop, told)) is not None:
+    while (run := find_run(store, name, stop, on_event)) is not None:
         yield run
         if not forever:
             return

@@ -7,8 +7,8 @@ import sqlite3
 from pathlib import Path
 
 from common.files import append_jsonl
-from coordinator.storage.journal import LATER, SCHEMA
-from tests.support.tui.views import sample, update, version
+from coordinator.storage.journal_schema import ADDED_TABLES, SCHEMA
+from tests.support.tui.builders import sample, update, version
 
 STATS = {
     "num_samples": 10,
@@ -50,7 +50,7 @@ def record(directory: Path) -> Path:
     directory.mkdir()
     (directory / "federation.toml").write_text(CONFIG)
     db = sqlite3.connect(directory / "run.db")
-    db.executescript(SCHEMA + " ".join(LATER))
+    db.executescript(SCHEMA + " ".join(ADDED_TABLES))
     clients = {"a": {"sft": 7, "va": 3}}
     base = {"name": "offline:gpt2-tiny", "kind": "offline", "digest": "0" * 64}
     meta = {

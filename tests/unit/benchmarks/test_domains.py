@@ -15,13 +15,13 @@ def aspects(name: str) -> list[Aspect]:
     return [*domain.common, *(own for subject in domain.subjects for own in subject.aspects)]
 
 
-def told(rows: list[LabelledText], name: str, *, unheard: bool) -> list[str]:
-    """The labels that the statements in the texts have; `?` where none or both sides speak."""
+def implied_labels(rows: list[LabelledText], name: str, *, held_out: bool) -> list[str]:
+    """Return the labels that the statements in the texts imply; `?` for none or both."""
     sides = {
         label: [
             statement.lower()
             for aspect in aspects(name)
-            for statement in statements(aspect, label == LABELS[1], unheard=unheard)
+            for statement in statements(aspect, label == LABELS[1], held_out=held_out)
         ]
         for label in LABELS
     }
@@ -33,7 +33,7 @@ def told(rows: list[LabelledText], name: str, *, unheard: bool) -> list[str]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_reviews_are_distinct_and_half_of_each_label_and_the_same_by_seed(name: str) -> None:
+def test_reviews_are_distinct_balanced_and_reproducible(name: str) -> None:
     rows = reviews(name, 0, 3000)
     assert len({row.text for row in rows}) == 3000
     assert Counter(row.label for row in rows) == {"negative": 1500, "positive": 1500}
@@ -41,19 +41,19 @@ def test_reviews_are_distinct_and_half_of_each_label_and_the_same_by_seed(name: 
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("unheard", [False, True])
-def test_a_label_follows_from_statements_of_its_own_half_only(name: str, unheard: bool) -> None:
-    rows = reviews(name, 1, 500, unheard=unheard)
-    assert told(rows, name, unheard=unheard) == [row.label for row in rows]
-    assert set(told(rows, name, unheard=not unheard)) == {"?"}
+@pytest.mark.parametrize("held_out", [False, True])
+def test_a_label_follows_from_statements_of_one_set_only(name: str, held_out: bool) -> None:
+    rows = reviews(name, 1, 500, held_out=held_out)
+    assert implied_labels(rows, name, held_out=held_out) == [row.label for row in rows]
+    assert set(implied_labels(rows, name, held_out=not held_out)) == {"?"}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_words_learned_by_heart_do_not_tell_reviews_to_measure_by(name: str) -> None:
+def test_memorised_words_do_not_predict_the_held_out_reviews(name: str) -> None:
     learn, same, other = (
         reviews(name, 2, 200),
         reviews(name, 3, 400),
-        reviews(name, 2, 400, unheard=True),
+        reviews(name, 2, 400, held_out=True),
     )
     count = CountVectorizer(token_pattern=r"\w+").fit([row.text for row in learn])
 
@@ -65,7 +65,7 @@ def test_words_learned_by_heart_do_not_tell_reviews_to_measure_by(name: str) -> 
     assert model.score(*figures(other)) < 0.7
 
 
-def test_flipped_reviews_say_the_same_and_claim_the_opposite() -> None:
+def test_flipped_reviews_have_the_same_texts_and_opposite_labels() -> None:
     rows = reviews("hospital", 0, 20)
     assert [row.text for row in flipped(rows)] == [row.text for row in rows]
     assert all(a.label != b.label for a, b in zip(rows, flipped(rows), strict=True))

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.chunks import CHUNK_BYTES, MAX_UPDATE_BYTES, assemble, parse_chunk, split_update
+from broker.chunks import CHUNK_BYTES, MAX_UPDATE_BYTES, parse_chunk, split_update
 from broker.protocol import Message
 from common.errors import WireError
+from tests.support.chunks import join_chunks
 
 SIZE = 10
 ID = "task-1.0"
@@ -49,7 +50,7 @@ def test_any_order_and_repetition_gives_the_same_bytes(
 ) -> None:
     messages = [*split_update(ID, payload, size)] * 2
     random.shuffle(messages)
-    assert assemble(parse_chunk(message, size) for message in messages) == payload
+    assert join_chunks(parse_chunk(message, size) for message in messages) == payload
 
 
 def test_an_empty_update_cannot_be_sent() -> None:
@@ -112,20 +113,6 @@ def test_a_reason_stays_short_whatever_the_header_says() -> None:
     with pytest.raises(WireError) as caught:
         parse_chunk(chunk(update_id="!" * 2000), SIZE)
     assert len(str(caught.value)) < 200
-
-
-def test_assembly_needs_all_chunks_of_one_update() -> None:
-    chunks = [parse_chunk(chunk(index), SIZE) for index in range(3)]
-    other = parse_chunk(next(split_update("other", bytes(25), SIZE)), SIZE)
-    for wrong in ([], chunks[:2], [*chunks[:2], dataclasses.replace(other, index=2)]):
-        with pytest.raises(WireError):
-            assemble(wrong)
-
-
-def test_assembly_verifies_the_whole() -> None:
-    chunks = [parse_chunk(chunk(index, total_sha256="0" * 64), SIZE) for index in range(3)]
-    with pytest.raises(WireError, match="hash"):
-        assemble(chunks)
 
 
 header_values = st.one_of(

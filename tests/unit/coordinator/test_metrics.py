@@ -1,45 +1,47 @@
-"""What the coordinator's metrics count, on real runs of the service and decisions of the core."""
+"""Metrics of the coordinator, on real runs of the service."""
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from broker.chunks import parse_chunk
-from broker.protocol import LOCAL, Message
+from broker.embedded.broker import EmbeddedBroker
+from broker.protocol import LOCAL, Message, Topology
+from common.errors import BrokerError
 from common.operations.health import Health
-from coordinator.ingest import ingest
+from common.protocol.kinds import EventKind
+from common.protocol.wire import unpack
+from common.store import view
+from coordinator.ingest import site_queues
 from coordinator.metrics import CoordinatorMetrics
-from tests.unit.coordinator.test_service import CHUNK, World
+from tests.support.polled_federation import PolledFederation
 
 
 class Observed:
-    """A run with its metrics."""
+    """Run with its metrics."""
 
     def __init__(self, directory: Path) -> None:
-        self.world = World(directory)
+        self.federation = PolledFederation(directory)
         self.registry = CollectorRegistry()
         self.health = Health(["broker", "store", "run"], 10.0)
-        self.opened = self.world.open()
-        self.world.metrics = CoordinatorMetrics(self.registry, self.health, self.opened)
+        self.opened = self.federation.open()
+        self.federation.metrics = CoordinatorMetrics(self.registry, self.health, self.opened)
 
     def serve(self) -> None:
-        self.world.service(self.opened).serve(self.world.stop)
+        self.federation.service(self.opened).serve(self.federation.stop)
 
     def figure(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(name, labels)
 
 
 @pytest.fixture
-def observed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Observed:
-    monkeypatch.setattr(ingest, "parse_chunk", partial(parse_chunk, chunk_bytes=CHUNK))
+def observed(tmp_path: Path, small_chunks: None) -> Observed:
     return Observed(tmp_path)
 
 
-def test_a_run_is_counted_as_it_went(observed: Observed) -> None:
+def test_tasks_updates_and_versions_of_a_run_are_counted(observed: Observed) -> None:
     observed.serve()
     figure = observed.figure
     assert figure("fccl_updates_accepted_total", site="local") == 6
@@ -67,38 +69,42 @@ def test_a_run_in_progress_shows_its_queues_and_workers(observed: Observed) -> N
         )
         seen.append(figures)
 
-    observed.world.each_turn = look
+    observed.federation.on_turn = look
     observed.serve()
     assert (1.0, 0.0, 0.0) in seen
     assert observed.health.is_working("run")
     assert observed.health.is_working("store")
-    assert not observed.health.is_working("broker")  # nobody has said so
+    assert not observed.health.is_working("broker")  # not reported by the service
 
 
 def test_a_store_that_is_lost_makes_the_coordinator_unready(observed: Observed) -> None:
     seen: list[float | None] = []
 
     def look() -> None:
-        observed.world.redis.down = 20 < observed.world.turns < 60
+        observed.federation.redis.down = 20 < observed.federation.turns < 60
         seen.append(observed.figure("fccl_store_up"))
 
-    observed.world.each_turn = look
+    observed.federation.on_turn = look
     observed.serve()
     changes = [value for value, before in zip(seen, [None, *seen], strict=False) if value != before]
     assert changes == [0.0, 1.0, 0.0, 1.0]  # not yet, up, lost, back
 
 
 def test_dead_letters_are_counted(observed: Observed) -> None:
-    world = observed.world
-    world.once_issued(lambda: world.mine.publish_update(world.topology, LOCAL, Message(b"no")))
+    federation = observed.federation
+    federation.once_issued(
+        lambda: federation.site_broker.publish_update(federation.topology, LOCAL, Message(b"no"))
+    )
     observed.serve()
     assert observed.figure("fccl_dead_letters_total") == 1
 
 
-def test_a_restart_counts_anew_and_shows_the_newest_version_at_once(observed: Observed) -> None:
+def test_after_a_restart_counters_begin_at_zero_and_the_newest_version_is_shown_at_once(
+    observed: Observed,
+) -> None:
     observed.serve()
     registry = CollectorRegistry()
-    CoordinatorMetrics(registry, observed.health, observed.world.open())
+    CoordinatorMetrics(registry, observed.health, observed.federation.open())
     assert registry.get_sample_value("fccl_updates_accepted_total", {"site": "local"}) == 0
     assert registry.get_sample_value("fccl_version") == 3
     assert registry.get_sample_value("fccl_train_loss") == observed.figure("fccl_train_loss")
@@ -110,3 +116,47 @@ def test_every_metric_has_our_prefix_and_a_help_text(observed: Observed) -> None
     helps = [line.split(" ", 3) for line in text.splitlines() if line.startswith("# HELP")]
     assert len(helps) > 25
     assert all(words[2].startswith("fccl_") and words[3] for words in helps)
+
+
+def test_lost_queues_are_counted_and_told(observed: Observed) -> None:
+    federation = observed.federation
+
+    def lose_queues() -> None:
+        if federation.turns == 8:
+            federation.site_broker.delete(federation.topology)
+
+    federation.on_turn = lose_queues
+    observed.serve()
+    assert observed.figure("fccl_broker_repairs_total") == 3
+    [event] = [event for event in federation.events if event.kind == EventKind.REPAIRED]
+    assert event.level == "warning"
+    assert all(name in event.text for name in federation.topology.queues)
+    assert observed.figure("fccl_version") == 3
+
+
+def test_queues_that_cannot_be_verified_make_the_coordinator_unready(
+    observed: Observed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problems: list[tuple[str, ...]] = []
+    details: list[str] = []
+    federation = observed.federation
+
+    def refuse(self: EmbeddedBroker, topology: Topology) -> tuple[str, ...]:
+        if federation.worker_is_absent:
+            raise BrokerError("no permission")
+        return ()
+
+    def look() -> None:
+        federation.worker_is_absent = federation.turns < 20
+        problems.append(observed.health.problems())
+        if raw := federation.store.get_info(federation.topology.run):
+            details.append(unpack(view.RunInfo, raw)[0].detail)
+
+    monkeypatch.setattr(EmbeddedBroker, "repair", refuse)
+    monkeypatch.setattr(site_queues, "CHECK_S", 1.0)
+    federation.on_turn = look
+    observed.serve()
+    assert any("no permission" in text for problem in problems for text in problem)
+    assert any("no permission" in detail for detail in details)
+    assert observed.health.is_working("run")
+    assert "no permission" not in details[-1]

@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry
 from common.operations.health import Health
 from common.protocol.heartbeat import Heartbeat, InboxFigures
 from tests.support.paths import DOCS
-from tests.support.virtual_federation import stats
-from tests.unit.coordinator.test_service import World
+from tests.support.polled_federation import PolledFederation
+from tests.support.virtual_federation import make_stats
 from worker.metrics import Metrics
 
 OPERATIONS = DOCS / "operations.md"
@@ -32,18 +32,18 @@ def health() -> Health:
 def test_what_a_worker_did_is_counted(registry: CollectorRegistry, health: Health) -> None:
     metrics, figure = Metrics(registry, health), registry.get_sample_value
     assert figure("fccl_worker_tasks_total", {"outcome": "refused"}) == 0
-    metrics.ended("trained", stats())
-    metrics.ended("abandoned")
-    metrics.published(100)
-    metrics.published(100)
-    metrics.settled("accepted")
-    metrics.asked(HTTPStatus.UNAUTHORIZED)
+    metrics.on_task_end("trained", make_stats())
+    metrics.on_task_end("abandoned")
+    metrics.on_publish(100)
+    metrics.on_publish(100)
+    metrics.on_receipt("accepted")
+    metrics.on_inbox_response(HTTPStatus.UNAUTHORIZED)
     assert figure("fccl_worker_inbox_requests_total", {"status": "401"}) == 1
     assert figure("fccl_worker_tasks_total", {"outcome": "trained"}) == 1
     assert figure("fccl_worker_tasks_total", {"outcome": "abandoned"}) == 1
     assert figure("fccl_worker_receipts_total", {"state": "accepted"}) == 1
-    assert figure("fccl_worker_train_seconds_sum") == stats().train_seconds
-    assert figure("fccl_worker_tokens_total") == stats().num_tokens
+    assert figure("fccl_worker_train_seconds_sum") == make_stats().train_seconds
+    assert figure("fccl_worker_tokens_total") == make_stats().num_tokens
     assert figure("fccl_worker_publish_bytes_total") == 200
 
 
@@ -78,18 +78,18 @@ def test_a_heartbeat_that_does_not_arrive_makes_the_worker_unready(
     metrics = Metrics(registry, health)
     for part in ("broker", "run"):
         health.set_problem(part)
-    metrics.beaten(True)
+    metrics.on_heartbeat(True)
     assert health.problems() == ()
-    metrics.beaten(False)
+    metrics.on_heartbeat(False)
     assert health.problems() == ("store: does not answer",)
 
 
 def test_the_documents_name_every_metric_and_no_other(
     registry: CollectorRegistry, health: Health, tmp_path: Path
 ) -> None:
-    from coordinator.metrics import Metrics as CoordinatorMetrics
+    from coordinator.metrics import CoordinatorMetrics
 
-    CoordinatorMetrics(registry, health, World(tmp_path).open())
+    CoordinatorMetrics(registry, health, PolledFederation(tmp_path).open())
     beat = Heartbeat(worker_id="w", site="local", state="waiting")
     Metrics(registry, health).watch(lambda: beat, lambda: 0)
     kinds = {"counter": "_total", "info": "_info"}

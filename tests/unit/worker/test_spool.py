@@ -49,27 +49,27 @@ def test_a_restarted_worker_finds_the_task_and_the_updates_of_its_predecessor(
     second = claim_slot(tmp_path, RUN)
     assert second.number == first.number
     assert second.task() == task("t2")
-    assert [pending.update_id for pending in second.pending()] == ["t1.3"]
+    assert [pending.update_id for pending in second.pending_updates()] == ["t1.3"]
 
 
 def test_updates_wait_until_each_is_dropped(slot: Slot) -> None:
     kept = [slot.put_update(update(name), b"data") for name in ("t2", "t1")]
-    assert [pending.task_id for pending in slot.pending()] == ["t1", "t2"]
+    assert [pending.task_id for pending in slot.pending_updates()] == ["t1", "t2"]
     slot.drop_update(kept[0])
-    assert [pending.task_id for pending in slot.pending()] == ["t1"]
+    assert [pending.task_id for pending in slot.pending_updates()] == ["t1"]
     slot.drop_update(kept[0])  # again is harmless
 
 
 def test_a_task_id_with_dots_is_kept_like_any_other(slot: Slot) -> None:
     slot.put_update(update("a.b.c", attempt=2), b"")
-    [pending] = slot.pending()
+    [pending] = slot.pending_updates()
     assert (pending.task_id, pending.attempt) == ("a.b.c", 2)
 
 
 def test_what_a_crash_left_half_written_is_no_update(slot: Slot) -> None:
     pending = slot.put_update(update("t1"), b"data")
     pending.path.with_name(".t2.1.tmp").write_bytes(b"FCC")
-    assert [each.task_id for each in slot.pending()] == ["t1"]
+    assert [each.task_id for each in slot.pending_updates()] == ["t1"]
 
 
 def test_a_task_of_another_protocol_version_is_forgotten(slot: Slot, tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def train(slot: Slot, task_id: str) -> None:
 def sent(slot: Slot) -> np.ndarray:
     """The sum of the updates that are in a slot."""
     total = np.zeros(10, np.float32)
-    for pending in slot.pending():
+    for pending in slot.pending_updates():
         record, data = unpack(Update, pending.path.read_bytes())
         total += codec.decode(record.codec, record.tensors, data)["w"]
     return total
@@ -225,7 +225,7 @@ def test_after_a_kill_the_residual_is_what_the_spooled_updates_left(
     assert forked(train_and_die, tmp_path, point) == -signal.SIGKILL
     left = claim_slot(tmp_path, RUN)
     user = claim_slot(tmp_path, RUN) if other else left  # who trains the client next
-    assert [pending.task_id for pending in left.pending()] == updates
+    assert [pending.task_id for pending in left.pending_updates()] == updates
     assert (sent(left) + kept(user)).tolist() == (DELTA["w"] * len(updates)).tolist()
     train(user, "t3")
     total = sent(left) + (sent(user) if other else 0)
@@ -241,7 +241,7 @@ def test_an_update_that_is_settled_before_its_residual_moved_up_takes_it_along(
     assert forked(train_and_die, tmp_path, before_the_residual_moves_up) == -signal.SIGKILL
     left = claim_slot(tmp_path, RUN)
     total = sent(left)
-    for pending in left.pending():
+    for pending in left.pending_updates():
         left.drop_update(pending)  # its receipt comes before the client is trained again
     assert (total + kept(left)).tolist() == (DELTA["w"] * 2).tolist()
 

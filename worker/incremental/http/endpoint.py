@@ -1,12 +1,14 @@
-"""The endpoint of a worker: applications of this machine tell clients' models something over HTTP.
+"""HTTP endpoint of a worker, through which applications of this machine add items to inboxes.
 
     POST /learn[?client=NAME][&task=NAME]   an item, an array of items, or a line of JSON for each
-    GET  /inbox[?client=NAME]               how many items are in which state
+    GET  /inbox[?client=NAME]               number of items in each state
 
-Both want `Authorization: Bearer TOKEN` (`worker/incremental/http/token.py`). It listens on loopback, and
-refuses what a web page of a browser on this machine could send: a request with an `Origin`, or for
-another host's name. What `listener` reads is answered here, by functions of the request alone and
-of what is on the disk; nothing of it is kept in memory, and nothing of a text is told or logged.
+Both require `Authorization: Bearer TOKEN` (`worker/incremental/http/token.py`). The endpoint is
+bound to loopback, and refuses what a web page in a browser of this machine could send: requests
+with an `Origin`, or for the name of another host.
+
+`listener` reads the requests that are answered here. An answer depends only on the request and on
+what is on the disk; nothing is kept in memory, and no text is logged or part of an error.
 """
 
 from __future__ import annotations
@@ -15,27 +17,29 @@ import hmac
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from common.config.config import IncrementalConfig
 from common.errors import DataError
 from worker.incremental.inbox import items, schema
 from worker.incremental.inbox.inbox import (
-    STATES,
     BatchTooLarge,
     Inbox,
     InboxFull,
     PutResult,
     RateLimited,
+    ResultState,
+    item_results,
 )
 from worker.incremental.inbox.item_parser import ItemParser, max_json_bytes, parse_json
 from worker.incremental.inbox.items import Item
-from worker.incremental.inbox.schema import DiskFull, InboxBusy
+from worker.incremental.inbox.schema import ITEM_STATES, DiskFull, InboxBusy
 from worker.incremental.serving import served_run
+from worker.incremental.serving.served_run import ServedRun
 
 LOCALHOST = ("127.0.0.1", "localhost", "[::1]")
 METHODS: Mapping[str, str] = {"/learn": "POST", "/inbox": "GET"}
@@ -43,20 +47,20 @@ QUERIES: Mapping[str, frozenset[str]] = {
     "/learn": frozenset({"client", "task"}),
     "/inbox": frozenset({"client"}),
 }
-MANY = 1024 * 1024  # bytes of a request, beside its one item of full length
-FULL_S = 5  # until a full inbox may have room
-BUSY_S = 1
-LINES = ("application/x-ndjson", "application/jsonl", "application/jsonlines")
+BODY_BYTES = 1024 * 1024  # of a request, in addition to one item of full length
+FULL_S = 5  # Retry-After of a full inbox
+BUSY_S = 1  # Retry-After of a locked inbox
+JSON_LINES = ("application/x-ndjson", "application/jsonl", "application/jsonlines")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked, without its body.
+    """Request without its body.
 
     Attributes:
-        method: In capitals.
+        method: In upper case.
         target: Path and query.
-        headers: By name in small letters; one that came twice is joined by a comma.
+        headers: By name in lower case; the values of a repeated header are joined by commas.
     """
 
     method: str
@@ -66,7 +70,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """What is said of it, as JSON."""
+    """Response, with a body that is sent as JSON."""
 
     status: HTTPStatus
     body: Mapping[str, Any]
@@ -74,108 +78,87 @@ class Response:
 
 
 class HttpError(Exception):
-    """A request that is not served."""
+    """Error response to a request; nothing was stored."""
 
-    def __init__(self, status: HTTPStatus, why: str, **headers: str) -> None:
-        self.answer = Response(
-            status, {"error": why}, {name.replace("_", "-"): text for name, text in headers.items()}
-        )
-        super().__init__(why)
+    def __init__(self, status: HTTPStatus, reason: str, **headers: str) -> None:
+        named = {name.replace("_", "-"): text for name, text in headers.items()}
+        self.response = Response(status, {"error": reason}, named)
+        super().__init__(reason)
 
 
 class Endpoint:
-    """Of one state directory. Methods may be called from any thread."""
+    """Endpoint of one state directory. Methods may be called from any thread."""
 
     def __init__(self, state: Path, limits: IncrementalConfig, token: str) -> None:
-        """Nothing is asked yet.
-
-        Args:
-            state: The worker's state directory.
-            limits: How much its inboxes take.
-            token: That a request must bring.
-        """
         self._state, self._limits = state, limits
         self._token = token.encode()
-        self.max_body = MANY + max_json_bytes(limits)
+        self.max_body = BODY_BYTES + max_json_bytes(limits)
 
-    def length(self, request: Request) -> int:
-        """How many bytes of a body to read; 0 for none. Checks all but the body.
+    def body_length(self, request: Request) -> int:
+        """Check everything but the body, and return the number of bytes of the body to read.
 
         Raises:
-            Refusal: It is not served, whatever the body is.
+            HttpError: The request is refused, whatever its body.
         """
-        self._check_door(request)
+        self._check_access(request)
         path = _parts(request).path
         if path not in METHODS:
-            raise HttpError(HTTPStatus.NOT_FOUND, f"there are {' and '.join(METHODS)}")
+            raise HttpError(HTTPStatus.NOT_FOUND, f"use {' or '.join(METHODS)}")
         if request.method != METHODS[path]:
             raise HttpError(
                 HTTPStatus.METHOD_NOT_ALLOWED, f"{path} takes {METHODS[path]}", Allow=METHODS[path]
             )
         self._query(request)
-        return self._length(request) if request.method == "POST" else 0
+        return self._content_length(request) if request.method == "POST" else 0
 
-    def answer(self, request: Request, body: bytes) -> Response:
-        """The answer to a request that `length` has passed.
+    def respond(self, request: Request, body: bytes) -> Response:
+        """Return the response to a request that `body_length` has accepted.
 
         Raises:
-            Refusal: It is not served.
+            HttpError: The request is refused.
         """
         query = self._query(request)
-        told = self._served()
-        clients = self._clients(told, query.get("client"))
+        served = self._served()
+        clients = self._clients(served, query.get("client"))
         try:
             if request.method == "GET":
                 return Response(HTTPStatus.OK, {name: self._counts(name) for name in clients})
             if len(clients) != 1:
                 raise HttpError(
                     HTTPStatus.BAD_REQUEST,
-                    f"choose one with ?client=: {items.listed(told.clients)}",
+                    f"name one with ?client=: {items.name_list(served.clients)}",
                 )
-            intake = ItemParser(self._limits, told, query.get("task", items.TASK))
-            return self._learn(intake, clients[0], _records(body, _type(request)))
-        except BatchTooLarge as error:
-            raise HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error)) from None
-        except RateLimited as error:
-            wait = str(max(1, math.ceil(error.wait_s)))
-            raise HttpError(HTTPStatus.TOO_MANY_REQUESTS, str(error), Retry_After=wait) from None
-        except InboxFull as error:
-            wait = str(FULL_S)
-            raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, str(error), Retry_After=wait) from None
-        except DiskFull as error:
-            raise HttpError(HTTPStatus.INSUFFICIENT_STORAGE, str(error)) from None
-        except InboxBusy as error:
-            wait = str(BUSY_S)
-            raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, str(error), Retry_After=wait) from None
-        except DataError as error:  # of the file; what an item lacks is told of that item
-            raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from None
+            parser = ItemParser(self._limits, served, query.get("task", items.DEFAULT_TASK))
+            return self._store(parser, clients[0], _records(body, _content_type(request)))
+        except DataError as error:  # of the file; faults of an item are part of its own result
+            raise _http_error(error) from None
 
-    # who may come in
+    # checks
 
-    def _check_door(self, request: Request) -> None:
+    def _check_access(self, request: Request) -> None:
         host = request.headers.get("host", "")
         name, _, port = host.rpartition(":")
         if not (port.isascii() and port.isdigit() and name):
             name = host
-        if name.lower() not in LOCALHOST:  # a name of somebody else's that leads here
+        if name.lower() not in LOCALHOST:  # a foreign name that resolves to this machine
             raise HttpError(HTTPStatus.FORBIDDEN, f"Host must be one of {', '.join(LOCALHOST)}")
         if "origin" in request.headers:
-            raise HttpError(HTTPStatus.FORBIDDEN, "web pages are not served (Origin)")
+            raise HttpError(HTTPStatus.FORBIDDEN, "requests of web pages are refused (Origin)")
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         known = hmac.compare_digest(token.strip().encode("utf-8", "replace"), self._token)
         if scheme.lower() != "bearer" or not known:
             raise HttpError(
                 HTTPStatus.UNAUTHORIZED,
-                "the token is missing, or another: Authorization: Bearer TOKEN",
+                "the token is missing or wrong: Authorization: Bearer TOKEN",
                 WWW_Authenticate="Bearer",
             )
 
-    def _length(self, request: Request) -> int:
+    def _content_length(self, request: Request) -> int:
         text = request.headers.get("content-length", "")
         if not text or "transfer-encoding" in request.headers:
             raise HttpError(HTTPStatus.LENGTH_REQUIRED, "Content-Length is missing")
         if not (text.isascii() and text.isdigit()):
-            raise HttpError(HTTPStatus.BAD_REQUEST, "Content-Length is no number")
+            raise HttpError(HTTPStatus.BAD_REQUEST, "Content-Length is not a number")
         if len(text) > 15 or int(text) > self.max_body:
             raise HttpError(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -189,127 +172,137 @@ class Endpoint:
             pairs = parse_qsl(parts.query, keep_blank_values=True, max_num_fields=10)
         except ValueError:
             raise HttpError(HTTPStatus.BAD_REQUEST, "the query has too many parts") from None
-        wanted = QUERIES[parts.path]
-        if len(dict(pairs)) != len(pairs) or not wanted.issuperset(name for name, _ in pairs):
-            known = " and ".join(sorted(wanted))
+        allowed = QUERIES[parts.path]
+        if len(dict(pairs)) != len(pairs) or not allowed.issuperset(name for name, _ in pairs):
+            known = " and ".join(sorted(allowed))
             raise HttpError(HTTPStatus.BAD_REQUEST, f"the query may have {known}, each once")
         query = dict(pairs)
         try:
-            items.check_task(query.get("task", items.TASK))
+            items.check_task(query.get("task", items.DEFAULT_TASK))
         except DataError as error:
             raise HttpError(HTTPStatus.BAD_REQUEST, str(error)) from None
         return query
 
-    # what is done
+    # the work
 
-    def _served(self) -> served_run.ServedRun:
+    def _served(self) -> ServedRun:
         try:
-            told = served_run.read(self._state)
+            served = served_run.read(self._state)
         except DataError as error:
             raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from None
-        if told is None:
-            wait = str(FULL_S)
-            why = "the worker waits for its run: it serves no client yet"
-            raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, why, Retry_After=wait)
-        return told
+        if served is None:
+            reason = "the worker is waiting for its run and serves no client yet"
+            raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, reason, Retry_After=str(FULL_S))
+        return served
 
-    def _clients(self, told: served_run.ServedRun, client: str | None) -> tuple[str, ...]:
+    def _clients(self, served: ServedRun, client: str | None) -> tuple[str, ...]:
         if client is None:
-            return told.clients
-        if client not in told.clients:
+            return served.clients
+        if client not in served.clients:
             raise HttpError(
                 HTTPStatus.NOT_FOUND,
-                f"the worker serves no such client; it serves {items.listed(told.clients)}",
+                f"the worker does not serve this client; it serves"
+                f" {items.name_list(served.clients)}",
             )
         return (client,)
 
     def _counts(self, client: str) -> dict[str, int]:
         path = schema.inbox_path(self._state, client)
         if not path.exists():
-            return dict.fromkeys(STATES, 0)
+            return dict.fromkeys(ITEM_STATES, 0)
         with Inbox(path, self._limits) as inbox:
             return inbox.counts()
 
-    def _learn(self, intake: ItemParser, client: str, records: Sequence[object]) -> Response:
-        read = [_read(intake, record) for record in records]
-        found = [one for one in read if isinstance(one, Item)]
-        taken: tuple[PutResult, ...] = ()
-        if found:
+    def _store(self, parser: ItemParser, client: str, records: Sequence[object]) -> Response:
+        parsed = [_parse(parser, record) for record in records]
+        valid = [each for each in parsed if isinstance(each, Item)]
+        stored: tuple[PutResult, ...] = ()
+        if valid:
             with Inbox(schema.inbox_path(self._state, client), self._limits) as inbox:
-                taken = inbox.put_each(found, "http")
-        rest = iter(taken)
-        told = [_told(next(rest) if isinstance(one, Item) else one) for one in read]
-        counts = {state: sum(one["state"] == state for one in told) for state in COUNTED}
+                stored = inbox.put_each(valid, "http")
+        results = item_results(parsed, stored)
+        counts = {
+            state: sum(each.state == state for each in results) for state in get_args(ResultState)
+        }
         status = HTTPStatus.MULTI_STATUS if counts["refused"] else HTTPStatus.OK
-        if counts["refused"] == len(told):
+        if counts["refused"] == len(results):
             status = HTTPStatus.BAD_REQUEST
-        return Response(status, {"client": client, **counts, "items": told})
+        fields = [{name: text for name, text in asdict(each).items() if text} for each in results]
+        return Response(status, {"client": client, **counts, "items": fields})
 
 
-COUNTED = ("accepted", "duplicate", "refused")
+def _http_error(error: DataError) -> HttpError:
+    """Return the response to an inbox that refuses a whole request."""
+    reason = str(error)
+    match error:
+        case BatchTooLarge():
+            return HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, reason)
+        case RateLimited():
+            wait = str(max(1, math.ceil(error.wait_s)))
+            return HttpError(HTTPStatus.TOO_MANY_REQUESTS, reason, Retry_After=wait)
+        case InboxFull():
+            return HttpError(HTTPStatus.SERVICE_UNAVAILABLE, reason, Retry_After=str(FULL_S))
+        case InboxBusy():
+            return HttpError(HTTPStatus.SERVICE_UNAVAILABLE, reason, Retry_After=str(BUSY_S))
+        case DiskFull():
+            return HttpError(HTTPStatus.INSUFFICIENT_STORAGE, reason)
+    return HttpError(HTTPStatus.SERVICE_UNAVAILABLE, reason)
 
 
 def _parts(request: Request) -> SplitResult:
     try:
         return urlsplit(request.target)
     except ValueError:
-        raise HttpError(HTTPStatus.BAD_REQUEST, "the path is none") from None
+        raise HttpError(HTTPStatus.BAD_REQUEST, "the path is not valid") from None
 
 
-def _records(body: bytes, content: str) -> Sequence[object]:
-    """The items of a body: JSON, or lines of JSON; an error stands for a line that is none.
+def _records(body: bytes, content_type: str) -> Sequence[object]:
+    """Return the records of a body: JSON, or lines of JSON.
+
+    A line that is not JSON is represented by its `DataError`.
 
     Raises:
-        Refusal: The body is neither.
+        HttpError: The body is neither.
     """
     lines = [line for line in body.splitlines() if line.strip()]
-    if content in LINES:
-        found: object = [_line(line) for line in lines]
+    if content_type in JSON_LINES:
+        found: object = [_parse_line(line) for line in lines]
     else:
         try:
             found = parse_json(body)
         except DataError as error:
             if len(lines) < 2:
                 raise HttpError(HTTPStatus.BAD_REQUEST, str(error)) from None
-            found = [_line(line) for line in lines]
+            found = [_parse_line(line) for line in lines]
             if all(isinstance(line, DataError) for line in found):
                 raise HttpError(HTTPStatus.BAD_REQUEST, str(error)) from None
     if isinstance(found, Mapping):
         return [found]
     if not isinstance(found, list) or not found:
-        why = "give an item (a JSON object), an array of items, or a line of JSON for each"
-        raise HttpError(HTTPStatus.BAD_REQUEST, why)
+        reason = "send an item (a JSON object), an array of items, or one line of JSON for each"
+        raise HttpError(HTTPStatus.BAD_REQUEST, reason)
     return found
 
 
-def _line(data: bytes) -> object:
+def _parse_line(data: bytes) -> object:
     try:
         return parse_json(data)
     except DataError as error:
         return error
 
 
-def _read(intake: ItemParser, record: object) -> Item | DataError:
+def _parse(parser: ItemParser, record: object) -> Item | DataError:
     if isinstance(record, DataError):
         return record
     try:
-        return intake.item(record)
+        return parser.parse(record)
     except DataError as error:
         return error
 
 
-def _told(found: PutResult | DataError) -> dict[str, str]:
-    if isinstance(found, DataError):
-        return {"state": "refused", "reason": str(found)}
-    if found.new:
-        return {"state": "accepted"}
-    return {"state": "duplicate"} | ({"reason": "it was rejected before"} if found.rejected else {})
-
-
-def _type(request: Request) -> str:
+def _content_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def encoded(answer: Response) -> bytes:
-    """The body of an answer."""
-    return json.dumps(dict(answer.body)).encode() + b"\n"
+def encode_body(response: Response) -> bytes:
+    return json.dumps(dict(response.body)).encode() + b"\n"

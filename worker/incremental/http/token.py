@@ -1,8 +1,8 @@
-"""The token that a worker's endpoint asks for: made once, in a file that only its owner can read.
+"""Token of the worker's HTTP endpoint: created once, in a file that only its owner can read.
 
     STATE/inbox/token
 
-Workers of one state directory share it; whoever may read the inboxes may read it.
+All workers of one state directory share it; whoever may read the inboxes may read it.
 """
 
 from __future__ import annotations
@@ -18,21 +18,20 @@ from common.errors import DataError
 from common.files import write_durable
 from worker.incremental.serving.served_run import LOCK_S
 
-FILE = "load_or_create_token"
+FILE = "token"
 _BYTES = 32
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43,}")
 
 
 def token_path(state: Path) -> Path:
-    """Where a worker of this state directory keeps it."""
     return state / "inbox" / FILE
 
 
 def load_or_create_token(state: Path) -> str:
-    """The token, made where there is none.
+    """Return the token of a state directory, creating it if there is none.
 
     Raises:
-        DataError: The file cannot be made or read, is no token, or others can read it.
+        DataError: The file cannot be created or read, holds no token, or others can read it.
     """
     path = token_path(state)
     try:
@@ -44,12 +43,12 @@ def load_or_create_token(state: Path) -> str:
         mode, owner = path.stat().st_mode, path.stat().st_uid
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
-        raise DataError(f"{path}: {reason}", "set --state to a place of your own") from None
+        raise DataError(f"{path}: {reason}", "set --state to a directory of your own") from None
     if mode & 0o077 or owner != os.geteuid():
         raise DataError(
-            f"{path} is not yours alone: others may know the token",
-            "remove it, and give applications the new one",
+            f"{path} is accessible to other users, who may know the token",
+            "delete it, and give your applications the new one",
         )
     if not _TOKEN.fullmatch(found):
-        raise DataError(f"{path} holds no token", "remove it; a new one is made")
+        raise DataError(f"{path} holds no token", "delete it; the worker creates a new one")
     return found

@@ -1,8 +1,8 @@
-"""What people and programs hand in becomes items here, on its way to `worker/incremental/inbox/inbox.py`.
+"""Parser of the JSON that users and programs hand in; its items go to `inbox/inbox.py`.
 
-`fccl learn` and the endpoint of a worker take the same JSON: an object is an item, whose fields
-have the names that data sets give them; its `task`, if there is one, names the stream. No reason
-for a refusal holds any of the text.
+`fccl learn` and the HTTP endpoint take the same JSON: an object is one item, with the field names
+that data sets use and an optional `task` that names its stream. Error messages never contain any of
+the text.
 """
 
 from __future__ import annotations
@@ -17,64 +17,64 @@ from worker.incremental.inbox import items
 from worker.incremental.inbox.items import Item
 from worker.incremental.serving.served_run import ServedRun
 
-STREAM = "task"  # the field that names it
-_ESCAPED = 12  # bytes of JSON for a character at most: a pair of surrogates, each as \uXXXX
-_REST = 64 * 1024  # fields that are none of the item's
+TASK_FIELD = "task"
+_BYTES_PER_CHAR = 12  # most bytes of JSON for one character: two surrogates, each as \uXXXX
+_OTHER_BYTES = 64 * 1024  # allowance for fields that are ignored
 
 
 def max_json_bytes(limits: IncrementalConfig) -> int:
-    """How long the JSON of one item may be: no item that is taken is longer."""
-    return _ESCAPED * limits.max_chars + _REST
+    """Return the most bytes that the JSON of an acceptable item can have."""
+    return _BYTES_PER_CHAR * limits.max_chars + _OTHER_BYTES
 
 
 def parse_json(data: bytes) -> object:
-    """What JSON says.
+    """Return the value of a JSON document.
 
     Raises:
-        DataError: It is none, or is nested too deeply.
+        DataError: The bytes are not UTF-8 or not JSON, or are nested too deeply.
     """
     try:
         return json.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError:
-        raise DataError("it is not UTF-8") from None
+        raise DataError("not UTF-8") from None
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, " if error.lineno > 1 else ""
-        raise DataError(f"it is no JSON ({error.msg}: {where}column {error.colno})") from None
+        raise DataError(f"not valid JSON ({error.msg}: {where}column {error.colno})") from None
     except ValueError:  # a number of thousands of digits
-        raise DataError("it is no JSON that can be read") from None
+        raise DataError("not valid JSON (a number is too long)") from None
     except RecursionError:
-        raise DataError("it is nested too deeply") from None
+        raise DataError("JSON is nested too deeply") from None
 
 
 @dataclass(frozen=True)
 class ItemParser:
-    """What one client's inbox takes.
+    """Parser of the items for one client's inbox.
 
     Attributes:
-        limits: Of `[incremental]`.
-        served: What the client's run learns, as its worker told last.
-        task: The stream of an item that names none.
+        limits: The `[incremental]` section.
+        served: The run that the client's worker serves: its classes and kinds of rows.
+        task: Stream of items that do not name one.
     """
 
     limits: IncrementalConfig
     served: ServedRun
-    task: str = items.TASK
+    task: str = items.DEFAULT_TASK
 
-    def item(self, record: object) -> Item:
-        """An item from a record of JSON.
+    def parse(self, record: object) -> Item:
+        """Return the item that a decoded JSON value describes.
 
         Raises:
-            DataError: It is none, or not of this run.
+            DataError: The value is no item, or the run does not learn items of its kind.
         """
         if not isinstance(record, Mapping):
-            raise DataError("it is no JSON object")
-        task = record.get(STREAM)
+            raise DataError("not a JSON object")
+        task = record.get(TASK_FIELD)
         if task is None:
             task = self.task
         if not isinstance(task, str):
-            raise DataError("the task is no name")
+            raise DataError("the task is not a valid name")
         return items.parse(
-            {name: value for name, value in record.items() if name != STREAM},
+            {name: value for name, value in record.items() if name != TASK_FIELD},
             max_chars=self.limits.max_chars,
             labels=self.served.labels,
             kinds=self.served.kinds,

@@ -1,8 +1,8 @@
-"""An item of the inbox: one thing that a user taught, in the form of a row to learn from.
+"""Items of the inbox: corrections by users, in the form of rows to learn from.
 
-Pure. Whatever comes through a front door, from JSON or from a command line, becomes an item here or
-is refused with a reason. Items are private: no reason holds any of their text, not even a label
-that there is not, which may be a text in the wrong place. Next: `worker/incremental/inbox/inbox.py`.
+Pure. A record from JSON or from a command line becomes an item here or is refused with a reason; an
+item goes on to `worker/incremental/inbox/inbox.py`. Items are private: no reason contains any of
+their text, not even an unknown label, which may be a text in the wrong field.
 """
 
 from __future__ import annotations
@@ -12,67 +12,68 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 from common.errors import DataError
 from common.protocol.fields import RowKind
 from learning.data import row_parser
 
-TASK = "feedback"
-"""The stream of an item that names none."""
+DEFAULT_TASK = "feedback"
+"""Stream of an item that does not name one."""
 
 FIELDS: Mapping[RowKind, tuple[str, ...]] = {
     "sft": ("instruction", "input", "output"),
     "va": ("prompt", "chosen", "rejected"),
     "cls": ("text", "label"),
 }
-"""What an item of a kind holds: the row of `learning/data`, without its topic."""
+"""Fields of an item, by kind: those of the row in `learning/data`, without its topic."""
 
-_ORDER: tuple[RowKind, ...] = ("va", "sft", "cls")  # a pair often has an answer's columns, too
+# Kinds in the order in which they are tried: a pair often has the columns of an instruction, too.
+_ORDER: tuple[RowKind, ...] = ("va", "sft", "cls")
 _FORMS: Mapping[RowKind, tuple[tuple[str, ...], ...]] = {
     "va": (("chosen", "rejected"),),
     "sft": (("instruction", "output"), ("messages",)),
     "cls": (("text", "label"),),
 }
-_CALLED: Mapping[RowKind, str] = {
+_DESCRIPTIONS: Mapping[RowKind, str] = {
     "sft": "an instruction with its answer",
     "va": "a prompt with a better and a worse answer",
     "cls": "a text with its label",
 }
-_GIVE: Mapping[RowKind, str] = {
+_REQUIRED: Mapping[RowKind, str] = {
     "sft": "instruction and response",
     "va": "prompt, chosen and rejected",
     "cls": "text and label",
 }
-_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_LISTED = 20  # class names in one message
+_TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_MAX_NAMES = 20  # in one message
 
 
 @dataclass(frozen=True)
 class Item:
-    """One item.
+    """One correction or example by a user.
 
     Attributes:
-        kind: Which rows it belongs to.
-        fields: The row; see `FIELDS`.
-        task: The stream that it belongs to: a domain, a product, a ward.
+        kind: Kind of row.
+        fields: The row; `FIELDS` has the names.
+        task: Stream that it belongs to: a domain, a product, a ward.
     """
 
     kind: RowKind
     fields: Mapping[str, str]
-    task: str = TASK
+    task: str = DEFAULT_TASK
 
     @property
     def key(self) -> str:
-        """Equal for the same item (SHA-256, hex), whatever white space is around its parts."""
+        """SHA-256 (hex) that identifies equal items, ignoring white space around the fields."""
         return _digest([self.kind, *(self._part(name) for name in FIELDS[self.kind])])
 
     @property
     def input_key(self) -> str:
-        """The same of what is asked, without the answer.
+        """SHA-256 (hex) that identifies items with the same input, whatever their answers.
 
-        What is asked about a preference pair is which of its two answers is the better: two pairs
-        of one prompt contradict each other only where they are of the same two answers.
+        The input of a preference pair is its prompt with the unordered pair of answers: two pairs
+        of one prompt contradict each other only if they rank the same two answers.
         """
         match self.kind:
             case "sft":
@@ -84,8 +85,48 @@ class Item:
                 asked = [self._part("prompt"), *answers]
         return _digest([self.kind, *asked])
 
+    @property
+    def question_and_answer(self) -> tuple[str, str]:
+        match self.kind:
+            case "cls":
+                return self.fields["text"], self.fields["label"]
+            case "va":
+                return self.fields["prompt"], self.fields["chosen"]
+            case "sft":
+                asked = f"{self.fields['instruction']}\n{self.fields['input']}".strip()
+                return asked, self.fields["output"]
+
     def _part(self, name: str) -> str:
         return self.fields[name].strip()
+
+
+@dataclass(frozen=True)
+class StoredItem:
+    """An item in the inbox with its state; the columns of table `item`.
+
+    Attributes:
+        source: Command or endpoint that stored it: learn, try, http.
+        at: Time of arrival, in seconds since the epoch.
+        state: One of `schema.ITEM_STATES`.
+        held_out: Whether it is used to measure only, never to train.
+        reason: Why it was rejected, for the client's own eyes; empty otherwise.
+    """
+
+    COLUMNS = "id, kind, fields, task, source, at, state, held, reason"
+
+    id: int
+    item: Item
+    source: str
+    at: float
+    state: str
+    held_out: bool
+    reason: str
+
+    @classmethod
+    def from_row(cls, row: Sequence[Any]) -> StoredItem:
+        number, kind, fields, task, source, at, state, held, reason = row
+        item = Item(kind, json.loads(fields), task)
+        return cls(number, item, source, at, state, bool(held), reason)
 
 
 def parse(
@@ -94,19 +135,19 @@ def parse(
     max_chars: int,
     labels: Sequence[str] = (),
     kinds: Sequence[RowKind] = (),
-    task: str = TASK,
+    task: str = DEFAULT_TASK,
 ) -> Item:
-    """An item from a record, whose fields have the names that data sets give them.
+    """Return the item that a record describes; its fields may have the names that data sets use.
 
     Args:
-        record: Of JSON, of a table or of a command line.
-        max_chars: Of all fields together.
-        labels: The classes that there are; empty for any.
-        kinds: What the run learns from; empty for anything.
-        task: The stream.
+        record: An object of JSON, or the options of a command line.
+        max_chars: Limit on the characters of all fields together.
+        labels: Classes of the run; empty allows any label.
+        kinds: Kinds of rows that the run learns from; empty allows any.
+        task: Stream that the item belongs to.
 
     Raises:
-        DataError: It is none. The reason never holds its text.
+        DataError: The record is no item. The message never contains its text.
     """
     check_task(task)
     try:
@@ -114,7 +155,7 @@ def parse(
     except row_parser.UnusableRow as reason:
         raise DataError(str(reason)) from None
     if labels and item.kind == "cls" and item.fields["label"] not in labels:
-        raise DataError("the label is none of the classes", f"they are {listed(labels)}")
+        raise DataError("the label is not a class of this run", f"use one of {name_list(labels)}")
     if (chars := sum(map(len, item.fields.values()))) > max_chars:
         raise DataError(
             f"the item has {chars} characters, more than {max_chars}",
@@ -124,55 +165,59 @@ def parse(
 
 
 def check_task(task: str) -> None:
-    """Refuse what cannot name a stream.
+    """Check the name of a stream.
 
     Raises:
-        DataError: It is no name.
+        DataError: The name is not valid.
     """
-    if not _LABEL.fullmatch(task):
+    if not _TASK_NAME.fullmatch(task):
         raise DataError(
-            "the task is no name", "letters, digits, and then also _ . -; at most 64 characters"
+            "the task is not a valid name",
+            "use at most 64 letters, digits, _ . or -, beginning with a letter or a digit",
         )
 
 
-def listed(names: Sequence[str]) -> str:
-    """Names for a message: on one line, and not too many."""
-    shown = [name if name.isprintable() else ascii(name) for name in names[:_LISTED]]
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+def name_list(names: Sequence[str]) -> str:
+    """Return names for a message: on one line, and not too many."""
+    shown = [name if name.isprintable() else ascii(name) for name in names[:_MAX_NAMES]]
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
     return ", ".join(shown) + more
 
 
 def _kind(record: Mapping[str, object], kinds: tuple[RowKind, ...]) -> RowKind:
-    """What a record is meant to be; columns tell what is wrong with one that lacks something."""
-    there = {name.lower() for name, value in record.items() if value is not None}
+    """Return the kind that a record's fields match best; `learning/data` checks what is missing."""
+    present = {name.lower() for name, value in record.items() if value is not None}
     every: tuple[RowKind, ...] = get_args(RowKind)
     wanted = [kind for kind in _ORDER if kind in (kinds or every)]
 
     def has(kind: RowKind, field: str) -> bool:
-        return not there.isdisjoint(row_parser.COLUMN_NAMES[kind][field])
+        return not present.isdisjoint(row_parser.COLUMN_NAMES[kind][field])
 
     def whole(kind: RowKind) -> bool:
         return any(all(has(kind, field) for field in form) for form in _FORMS[kind])
 
     if found := [kind for kind in wanted if whole(kind)]:
         return found[0]
-    give = "; or ".join(_GIVE[kind] for kind in wanted)
+    required = "; or ".join(_REQUIRED[kind] for kind in wanted)
     if other := [kind for kind in _ORDER if whole(kind)]:
-        raise DataError(f"it is {_CALLED[other[0]]}, which this run does not learn", f"give {give}")
+        raise DataError(
+            f"the item is {_DESCRIPTIONS[other[0]]}, which this run does not learn",
+            f"give {required}",
+        )
     parts = {
         kind: sum(has(kind, field) for form in _FORMS[kind] for field in form) for kind in wanted
     }
     nearest = max(wanted, key=lambda kind: parts[kind])
     if not parts[nearest]:
-        raise DataError("it has none of the fields of an item", f"give {give}")
+        raise DataError("the record has none of the fields of an item", f"give {required}")
     return nearest
 
 
 def _row(kind: RowKind, record: Mapping[str, object]) -> tuple[RowKind, dict[str, str]]:
     match kind:
         case "sft":
-            task = row_parser.parse_instruction(record, {})
-            values = (task.instruction, task.input, task.output)
+            instruction = row_parser.parse_instruction(record, {})
+            values = (instruction.instruction, instruction.input, instruction.output)
         case "va":
             pair = row_parser.parse_preference(record, {})
             values = (pair.prompt, pair.chosen, pair.rejected)

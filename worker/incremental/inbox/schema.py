@@ -1,16 +1,20 @@
-"""The client's inbox on disk: one SQLite file, private, that outlives runs.
+"""Database file of one client's inbox: tables, states of an item, transactions, errors.
 
     STATE/inbox/<client>/inbox.db
 
-Items, what was learned from them and the learned difference itself share one file, so that one
-transaction moves all three: a crash leaves either the old model with waiting items, or the new
-model with learned ones. Front doors (`fccl learn`, `fccl try`, the endpoint) only add items; the
-worker that holds the client's lock does everything else.
+Each client has one private SQLite file, which outlives runs. Items, the batches that tried to learn
+them and the tensors that were learned share that file, so that one transaction changes all three: a
+crash leaves either the old model with waiting items, or the new model with learned ones. `Inbox`
+(`fccl learn`, `fccl try`, the HTTP endpoint) adds, retries and deletes items; everything else is
+written by `LearningStore` in the worker that holds the client's lock.
 
-An item is `waiting` until a worker takes it, then `learned` (in the client's own model, not yet in
-an accepted update), `settled` (its update was accepted), `rejected` (the gate or a validator said
-no, see `reason`), or `superseded` (a later item says something else about the same input). What is
-learned or settled belongs to the client's data from then on.
+An item is `waiting` until a worker takes it; then `learned` (part of the client's own model, but
+not of an accepted update), `settled` (its update was accepted), `rejected` (by the gate or by a
+validator, see `reason`), or `superseded` (a later item gives another answer to the same input).
+Learned and settled items are part of the client's data from then on.
+
+The names of tables, columns, states and roles are a file format: raise `SCHEMA_VERSION` and migrate
+when they change.
 """
 
 from __future__ import annotations
@@ -18,37 +22,41 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from common.errors import DataError
 
 FILE = "inbox.db"
 SCHEMA_VERSION = 1
+ITEM_STATES = ("waiting", "learned", "settled", "rejected", "superseded")
 
 
 class DiskFull(DataError):
-    """There is no room for an item; none was taken."""
+    """The disk has no room for the items; none was stored."""
 
 
 class InboxBusy(DataError):
-    """Another process has held the file for too long; nothing was taken."""
+    """Another process has kept the file locked for too long; nothing was stored."""
 
 
 _NO_WRITE = (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_FSYNC)
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS item (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used again: a worker may be learning one
-    key TEXT NOT NULL UNIQUE,       -- SHA-256 of kind and fields: the same item counts once
-    input_key TEXT NOT NULL,        -- the same of what is asked, without the answer
+    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never reused: a worker may be learning a deleted one
+    key TEXT NOT NULL UNIQUE,       -- SHA-256 of kind and fields: identifies equal items
+    input_key TEXT NOT NULL,        -- the same without the answer
     kind TEXT NOT NULL,             -- sft, va, cls
     fields TEXT NOT NULL,           -- the row, as JSON
-    task TEXT NOT NULL,             -- which stream it belongs to: a domain, a product, a ward
+    task TEXT NOT NULL,             -- stream that it belongs to: a domain, a product, a ward
     source TEXT NOT NULL,           -- learn, try, http
     at REAL NOT NULL,               -- seconds since the epoch
     state TEXT NOT NULL DEFAULT 'waiting',
-    held INTEGER NOT NULL DEFAULT 0,  -- 1: measures, is never trained on
-    batch INTEGER,                  -- the newest that tried to learn it
+    held INTEGER NOT NULL DEFAULT 0,  -- 1: held out, used to measure, never to train
+    batch INTEGER,                  -- the newest batch that tried to learn it
     reason TEXT NOT NULL DEFAULT ''
 ) STRICT;
 CREATE INDEX IF NOT EXISTS item_state ON item (state, id);
@@ -56,7 +64,7 @@ CREATE INDEX IF NOT EXISTS item_input ON item (input_key);
 CREATE TABLE IF NOT EXISTS batch (
     id INTEGER PRIMARY KEY,
     run TEXT NOT NULL,
-    version INTEGER NOT NULL,       -- the global version that it was learned on
+    version INTEGER NOT NULL,       -- global version on top of which it was learned
     kind TEXT NOT NULL,
     task TEXT NOT NULL,
     at REAL NOT NULL,
@@ -71,7 +79,7 @@ CREATE TABLE IF NOT EXISTS batch (
 ) STRICT;
 CREATE TABLE IF NOT EXISTS measure (
     batch INTEGER NOT NULL,
-    task TEXT NOT NULL,             -- '' is the client's own data
+    task TEXT NOT NULL,             -- '': the client's own data
     loss REAL NOT NULL,
     accuracy REAL,
     examples INTEGER NOT NULL,
@@ -80,7 +88,7 @@ CREATE TABLE IF NOT EXISTS measure (
 CREATE TABLE IF NOT EXISTS local (
     role TEXT PRIMARY KEY,          -- unsent, riding, personal: differences; current: a model
     run TEXT NOT NULL,
-    version INTEGER NOT NULL,       -- the global version that it belongs to
+    version INTEGER NOT NULL,       -- global version that it belongs to
     ride TEXT NOT NULL DEFAULT '',  -- riding: <task>.<attempt> of the update that carries it
     tensors BLOB NOT NULL           -- safetensors
 ) STRICT;
@@ -88,28 +96,30 @@ CREATE TABLE IF NOT EXISTS local (
 
 
 def inbox_path(state: Path, client_id: str) -> Path:
-    """Where a client's inbox lies; a label is safe in a path."""
+    """Return the path of a client's inbox; a client label is safe in a path."""
     return state / "inbox" / client_id / FILE
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open an inbox, made where there is none; only its owner can read it.
+    """Open an inbox file, creating it if needed; only its owner can read it.
 
-    Autocommit: transactions are opened by name. A commit is on the disk when it returns.
+    The connection is in autocommit mode; transactions are begun explicitly. A committed transaction
+    is on the disk when the commit returns.
 
     Raises:
-        DataError: The file cannot be made or opened, or a newer fccl wrote it.
+        DataError: The file cannot be created or opened, or a newer fccl wrote it.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        db = sqlite3.connect(path, isolation_level=None, timeout=10, check_same_thread=False)
+        db = sqlite3.connect(path, isolation_level=None, timeout=10)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         (found,) = db.execute("PRAGMA user_version").fetchone()
         if found > SCHEMA_VERSION:
             raise DataError(
-                f"{path} was written by a newer fccl (format {found}, here {SCHEMA_VERSION})",
+                f"{path} was written by a newer fccl (format {found}; this one knows"
+                f" {SCHEMA_VERSION})",
                 "update fccl on this machine",
             )
         if found < SCHEMA_VERSION:
@@ -117,21 +127,66 @@ def connect(path: Path) -> sqlite3.Connection:
                 f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
             )
     except (OSError, sqlite3.Error) as error:
-        raise unusable(path, error) from None
+        raise translate(path, error) from None
     return db
 
 
-def unusable(path: Path, error: Exception) -> DataError:
-    """What an error of the disk or of SQLite means to whoever gave the item."""
+class InboxFile:
+    """An open inbox file, for use by one thread; raises `DataError` where SQLite fails."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file, as `connect` does.
+
+        Raises:
+            DataError: The file cannot be used.
+        """
+        self._path = path
+        self._db = connect(path)
+
+    def query(self, statement: str, *values: Any) -> list[Any]:
+        """Execute a statement and return its rows."""
+        try:
+            return self._db.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise translate(self._path, error) from None
+
+    def change(self, statement: str, *values: Any) -> int:
+        """Execute a statement and return the number of rows that it changed."""
+        try:
+            return self._db.execute(statement, values).rowcount
+        except sqlite3.Error as error:
+            raise translate(self._path, error) from None
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Hold the write lock from the beginning of the block; roll back on any exception."""
+        self.change("BEGIN IMMEDIATE")
+        try:
+            yield
+            self.change("COMMIT")
+        finally:
+            if self._db.in_transaction:  # SQLite may have rolled back already, as on a full disk
+                self._db.rollback()
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def translate(path: Path, error: Exception) -> DataError:
+    """Return the `DataError` that explains an error of the disk or of SQLite to the user."""
     text, code = str(error), getattr(error, "sqlite_errorcode", None)
     number = getattr(error, "errno", None)
     if code == sqlite3.SQLITE_FULL or number == errno.ENOSPC:
-        return DiskFull(f"{path}: the disk is full, nothing was taken", "make room, then again")
+        return DiskFull(
+            f"{path}: the disk is full, nothing was stored", "make room, then try again"
+        )
     if code in _NO_WRITE or number in (errno.EDQUOT, errno.EFBIG):
         return DiskFull(
-            f"{path}: the disk does not take it, nothing was taken",
-            "see whether it is full, or over a quota",
+            f"{path}: the disk refused the write, nothing was stored",
+            "check whether the disk is full or a quota is exceeded",
         )
-    if "locked" in text:
-        return InboxBusy(f"{path}: another process holds it, nothing was taken", "try again")
-    return DataError(f"{path} cannot be used: {text}", "see its folder's owner and permissions")
+    if code is not None and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return InboxBusy(f"{path} is locked by another process, nothing was stored", "try again")
+    return DataError(
+        f"{path} cannot be used: {text}", "check the owner and permissions of its folder"
+    )

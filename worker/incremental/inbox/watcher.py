@@ -1,42 +1,39 @@
-"""Notices that an inbox has changed, without opening it: a look costs two `stat` a client."""
+"""Detection of changed inboxes by two `stat` calls per client, without opening the files."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-QUIET_S = 0.25  # after the last item: what comes together is learned together
-LOOK_S = 0.2  # between two looks, however often it is asked
-PATIENCE_S = 2.0  # after the first one, however many follow
+QUIET_S = 0.25  # after the last change: items that arrive together are learned together
+POLL_S = 0.2  # shortest time between two polls of the disk, however often `changed` is called
+PATIENCE_S = 2.0  # after the first change, even if more keep coming
 
 _Mark = tuple[tuple[int, int], ...]
 
 
 class InboxWatcher:
-    """The inboxes of some clients."""
+    """Watches the inboxes of some clients, whose files need not exist yet.
+
+    An inbox that exists at the start counts as changed. The clock is monotonic, in seconds.
+    """
 
     def __init__(self, paths: dict[str, Path], clock: Callable[[], float]) -> None:
-        """Every inbox that is there already is due once.
-
-        Args:
-            paths: Of the inboxes, which may not exist yet, by client.
-            clock: Monotonic, in seconds.
-        """
         self._paths, self._clock = paths, clock
         self._seen: dict[str, _Mark] = {}
-        self._done: dict[str, _Mark] = {}
-        self._looked = -LOOK_S
-        self._since: dict[str, tuple[float, float]] = {}  # first and last change
+        self._read: dict[str, _Mark] = {}
+        self._polled = -POLL_S
+        self._since: dict[str, tuple[float, float]] = {}  # times of the first and the last change
 
-    def due(self) -> list[str]:
-        """Clients whose inbox has changed and is quiet again, or has changed for long."""
+    def changed(self) -> list[str]:
+        """Return the clients whose inbox has changed and is quiet now, or keeps changing."""
         now, found = self._clock(), list[str]()
-        if now - self._looked < LOOK_S:
+        if now - self._polled < POLL_S:
             return found
-        self._looked = now
+        self._polled = now
         for client, path in self._paths.items():
             mark = _mark(path)
-            if not mark or mark == self._done.get(client):
+            if not mark or mark == self._read.get(client):
                 continue
             if mark != self._seen.get(client):
                 first, _ = self._since.get(client, (now, now))
@@ -46,22 +43,21 @@ class InboxWatcher:
                 found.append(client)
         return found
 
-    def done(self, client: str) -> None:
-        """Its inbox was looked into, and what it is now need not be looked into again."""
-        self._done[client] = _mark(self._paths[client])
+    def mark_read(self, client: str) -> None:
+        """Record that the inbox, as it is now, has been processed."""
+        self._read[client] = _mark(self._paths[client])
         self._since.pop(client, None)
 
-    def there(self) -> list[str]:
-        """Clients that have an inbox."""
-        return [client for client, path in self._paths.items() if path.exists()]
+    def any_exists(self) -> bool:
+        return any(path.exists() for path in self._paths.values())
 
 
 def _mark(path: Path) -> _Mark:
-    """Changes with every write, whether it is in the file yet or still in its log."""
+    """Return a value that changes with every write, also while it is only in the WAL file."""
     marks = []
-    for each in (path, path.with_name(path.name + "-wal")):
+    for file in (path, path.with_name(path.name + "-wal")):
         try:
-            found = each.stat()
+            found = file.stat()
         except FileNotFoundError:
             continue
         marks.append((found.st_mtime_ns, found.st_size))

@@ -1,13 +1,13 @@
-"""What a client's inbox tells of its past: every batch with its verdict, and the streams they make.
+"""History of a client's inbox: every batch with its verdict, and the streams that they form.
 
-Read by `fccl evaluate --incremental`; changes nothing. Figures only: no item is read, but counted.
+Read by `fccl evaluate --incremental` and for heartbeats; writes nothing. Figures only: items are
+counted, never read.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,20 +16,21 @@ from typing import Any
 
 from common.protocol.fields import RowKind
 from worker.incremental.inbox import schema
+from worker.incremental.inbox.schema import InboxFile
 from worker.incremental.report.stream import BEFORE, OWN, TaskMeasurement
-
-STATES = ("waiting", "learned", "settled", "rejected", "superseded")
 
 
 @dataclass(frozen=True)
 class BatchRecord:
-    """One attempt to learn.
+    """Record of an attempt to learn a batch of items; the columns of table `batch`.
 
     Attributes:
-        number: In the inbox; 0 until it is written there.
-        reason: Why it was rejected. Told to others: never user text.
-        figures: Those that the gate saw, by name (`worker/incremental/training/gate.py`); measurements are
-            maps of `loss` and `accuracy`, or None.
+        number: Id in the inbox; 0 until it is stored.
+        version: Global version on top of which it was learned.
+        held: Number of items that were held out.
+        reason: Why it was rejected; never user text, since other machines show it.
+        figures: Figures of the gate by name (`worker/incremental/training/gate.py`); a measurement
+            is a mapping with `loss` and `accuracy`, or None.
     """
 
     number: int
@@ -48,11 +49,10 @@ class BatchRecord:
 
     @property
     def accepted(self) -> bool:
-        """Whether it was kept."""
         return self.verdict == "accepted"
 
     def figure(self, name: str, part: str = "loss") -> float | None:
-        """A part of a measurement; None where there is none."""
+        """Return a part of a measurement; None if it is missing or not finite."""
         found = self.figures.get(name)
         value = found.get(part) if isinstance(found, Mapping) else None
         return None if value is None or not math.isfinite(value) else float(value)
@@ -60,22 +60,21 @@ class BatchRecord:
 
 @dataclass(frozen=True)
 class LearningStream:
-    """What one run learned from items of one kind: its losses can be compared."""
+    """Batches of one run and one kind of rows, whose losses can be compared."""
 
     run: str
     kind: RowKind
     batches: tuple[BatchRecord, ...]
-    measures: tuple[TaskMeasurement, ...]
+    measurements: tuple[TaskMeasurement, ...]
 
 
 @dataclass(frozen=True)
 class ClientHistory:
-    """One client's.
+    """History of one client's inbox.
 
     Attributes:
-        client: Its name.
-        items: How many there are in each state.
-        refused: Why items were rejected that no batch could be made of, and how many each.
+        items: Number of items in each state.
+        refused: Number of items from which no batch could be made, by reason.
         streams: The oldest first.
     """
 
@@ -86,62 +85,56 @@ class ClientHistory:
 
     @property
     def batches(self) -> int:
-        """Attempts to learn, over all streams."""
+        """Number of attempts to learn, over all streams."""
         return sum(len(stream.batches) for stream in self.streams)
 
 
 def clients(state: Path) -> tuple[str, ...]:
-    """The clients that have an inbox here, by name."""
+    """Return the names of the clients that have an inbox here, sorted."""
     return tuple(sorted(path.parent.name for path in (state / "inbox").glob(f"*/{schema.FILE}")))
 
 
 def read(state: Path, client: str) -> ClientHistory:
-    """The history of a client that has an inbox, as of one moment.
+    """Return the history of a client that has an inbox, consistent as of one moment.
 
     Raises:
         DataError: The file cannot be used.
     """
     path = schema.inbox_path(state, client)
-    with closing(schema.connect(path)) as db:
+    with closing(InboxFile(path)) as file:
         try:
-            db.execute("BEGIN")  # a worker that learns meanwhile changes nothing of what is seen
-            counts = dict(db.execute("SELECT state, count(*) FROM item GROUP BY state").fetchall())
-            refused = db.execute(_REFUSED).fetchall()
-            found = streams(db)
-            db.execute("COMMIT")
-        except (sqlite3.Error, ValueError) as error:
-            raise schema.unusable(path, error) from None
-    items = {name: counts.get(name, 0) for name in STATES}
+            file.query("BEGIN")  # one snapshot, whatever a worker writes meanwhile
+            counts = dict(file.query("SELECT state, count(*) FROM item GROUP BY state"))
+            refused = file.query(_REFUSED)
+            found = streams(file)
+        except ValueError as error:
+            raise schema.translate(path, error) from None
+    items = {name: counts.get(name, 0) for name in schema.ITEM_STATES}
     return ClientHistory(client, items, dict(refused), found)
 
 
-def streams(db: sqlite3.Connection) -> tuple[LearningStream, ...]:
-    """Batches and what was measured after them, by run and kind; the one that goes on comes last.
-
-    Args:
-        db: An open inbox.
-    """
-    batches = [_batch(row) for row in db.execute(_BATCHES).fetchall()]
-    rows = db.execute(_MEASURES).fetchall()
+def streams(file: InboxFile) -> tuple[LearningStream, ...]:
+    """Return the batches and their measurements by run and kind; the latest stream comes last."""
+    batches = [_batch(row) for row in file.query(_BATCHES)]
     after: dict[int, list[tuple[Any, ...]]] = {}
-    for row in rows:
+    for row in file.query(_MEASURES):
         after.setdefault(row[0], []).append(row)
-    new = _new(batches)
-    of: dict[tuple[str, RowKind], list[BatchRecord]] = {}
+    new = _new_tasks(batches)
+    grouped: dict[tuple[str, RowKind], list[BatchRecord]] = {}
     for batch in batches:
-        of.setdefault((batch.run, batch.kind), []).append(batch)
+        grouped.setdefault((batch.run, batch.kind), []).append(batch)
     found = (
-        LearningStream(run, kind, tuple(own), _measures(own, after, new))
-        for (run, kind), own in of.items()
+        LearningStream(run, kind, tuple(own), _measurements(own, after, new))
+        for (run, kind), own in grouped.items()
     )
     return tuple(sorted(found, key=lambda stream: stream.batches[-1].number))
 
 
-def _new(batches: Sequence[BatchRecord]) -> dict[int, set[str]]:
-    """By accepted batch: what was learned for the first time, of the items of its kind.
+def _new_tasks(batches: Sequence[BatchRecord]) -> dict[int, set[str]]:
+    """Return, for each accepted batch, the tasks that it was the first of its kind to learn.
 
-    What the gate measured before such a batch can be compared with what was measured after it:
-    neither the new items nor the anchors had others of an earlier batch among them.
+    What the gate measured before such a batch is comparable with what was measured after it, since
+    neither the new items nor the anchors contained items of an earlier batch.
     """
     known: dict[RowKind, set[str]] = {}
     found = {}
@@ -153,15 +146,15 @@ def _new(batches: Sequence[BatchRecord]) -> dict[int, set[str]]:
     return found
 
 
-def _measures(
+def _measurements(
     batches: Sequence[BatchRecord],
     after: Mapping[int, Sequence[tuple[Any, ...]]],
     new: Mapping[int, set[str]],
 ) -> tuple[TaskMeasurement, ...]:
-    """What was measured after each batch, and before those that brought something new.
+    """Return the measurements after each batch, and those before a batch with a new task.
 
-    Before a task's first batch stands for after the batch before it, R[j − 1][j], and before a
-    client's first batch for before the stream.
+    The measurement before a task's first batch stands for the one after the batch before it,
+    R[j − 1][j]; the one before a client's first batch stands for the model before the stream.
     """
     found: list[TaskMeasurement] = []
     last, learned = BEFORE, OWN
@@ -170,7 +163,7 @@ def _measures(
             TaskMeasurement(number, batch.task, *rest)
             for number, *rest in after.get(batch.number, ())
         ]
-        counted = {measure.task: measure.examples for measure in rows}
+        counted = {each.task: each.examples for each in rows}
         for task, name in ((OWN, "anchor_before"), (batch.task, "new_before")):
             loss = batch.figure(name)
             if task in new[batch.number] and task in counted and loss is not None:

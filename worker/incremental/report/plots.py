@@ -1,4 +1,4 @@
-"""The picture of a stream, as PNG bytes: every task over time, and the matrix."""
+"""Pictures of a stream as PNG bytes: each task over time, and the matrix of performances."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 _OWN = "#7a8493"
 _TASKS = ("#2f6fb0", "#e08a3c", "#4a9a62", "#a8559a", "#c2493d", "#8a7a2f", "#3a9aa5", "#6a5fb5")
 _REJECTED = "#c2493d"
-_MANY = 12  # tasks beyond which the cells of a matrix have no room for their numbers
+_MAX_LABELLED_TASKS = 12  # beyond, the cells of the matrix have no room for numbers
 
 
 def pictures(histories: Sequence[ClientHistory]) -> dict[str, bytes]:
-    """One for each stream that the document shows, by file name."""
+    """Return a picture for each stream that the document shows, by file name."""
     return {
         report.picture_name(history.client, stream): plotting.to_png(
             _picture(history.client, stream)
@@ -35,12 +35,12 @@ def pictures(histories: Sequence[ClientHistory]) -> dict[str, bytes]:
         for history in histories
         if history.streams
         for stream in report.latest_streams(history)
-        if stream.measures
+        if stream.measurements
     }
 
 
 def _picture(client: str, stream: LearningStream) -> Figure:
-    known = stream_figures(stream.measures)
+    known = stream_figures(stream.measurements)
     size = max(3.6, min(7.0, 0.8 * len(known.tasks) + 1.8))
     figure = plotting.new_figure(5.6 + size, max(3.6, size))
     figure.suptitle(f"{client}, {stream.kind} rows", fontsize=11, color="0.25")
@@ -51,9 +51,9 @@ def _picture(client: str, stream: LearningStream) -> Figure:
 
 
 def _over_time(axes: Axes, stream: LearningStream, known: StreamFigures) -> None:
-    """Each batch is one step; the measurement before the stream is the step before the first."""
+    """Plot each task over the batches; the measurement before the stream is at position 0."""
     places = {batch.number: at for at, batch in enumerate(stream.batches, 1)}
-    for at, (task, points) in enumerate(performance_over_time(stream.measures).items()):
+    for at, (task, points) in enumerate(performance_over_time(stream.measurements).items()):
         x, y = [places.get(batch, 0) for batch, _ in points], [value for _, value in points]
         if task == OWN:
             axes.plot(x, y, "s--", color=_OWN, ms=4, label=report.task_name(task))
@@ -86,11 +86,11 @@ def _matrix(axes: Axes, known: StreamFigures) -> None:
     down = ["before" if task.task == OWN else task.task for task in known.tasks]
     axes.set_yticks(places, down, fontsize=8)
     axes.set_title(f"{known.metric}: learned ↓, measured →", loc="left", fontsize=9)
-    if len(names) > _MANY:
+    if len(names) > _MAX_LABELLED_TASKS:
         return
     for i, row in enumerate(known.matrix):
         for j, value in enumerate(row):
-            text = report.NOTHING if value is None else f"{value:.2f}"
+            text = report.MISSING if value is None else f"{value:.2f}"
             box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.0}
             axes.annotate(text, (j, i), ha="center", va="center", fontsize=8, bbox=box)
 

@@ -1,6 +1,7 @@
-"""What clients learned from their users, as a document and as plain values. Pure; figures only.
+"""Report on what clients learned from live input, as document blocks and as JSON values. Pure.
 
-After `history`; `report_plots` draws the pictures, `common/document/blocks.py` renders the blocks.
+`history` reads the figures, `plots` draws the pictures, and `common/document/blocks.py` renders the
+blocks.
 """
 
 from __future__ import annotations
@@ -10,15 +11,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from common.document.blocks import (
-    Block,
-    BulletList,
-    Heading,
-    Paragraph,
-    Picture,
-    Table,
-    replace_non_finite,
-)
+from common.document.blocks import Block, BulletList, Heading, Paragraph, Picture, Table
+from common.document.files import replace_non_finite
 from worker.incremental.report.history import BatchRecord, ClientHistory, LearningStream
 from worker.incremental.report.stream import (
     OWN,
@@ -28,25 +22,21 @@ from worker.incremental.report.stream import (
     stream_figures,
 )
 
-NOTHING = "–"
-_BATCHES = 30  # of which a table tells; the JSON file has all
-_REASONS = 20
+MISSING = "–"
+_MAX_BATCHES = 30  # in a table; the JSON file has all
+_MAX_REASONS = 20
 
 TITLES = {"accuracy": "accuracy, higher is better", "loss": "loss in nats, lower is better"}
 
 
 def blocks(histories: Sequence[ClientHistory]) -> list[Block]:
-    """The whole document.
-
-    Args:
-        histories: By client; at least one.
-    """
+    """Return the document about one or more clients."""
     return [
         Heading("What was learned from live input", 1),
         Paragraph(
-            "Figures of the inboxes on this machine. Forgetting: how far a task fell from its best;"
-            " backward transfer: how far it is above where it was when it was learned. Both are"
-            " means over all tasks but the last; the client's own data are the first one."
+            "Figures of the inboxes on this machine. Forgetting is how far a task fell from its"
+            " best; backward transfer is how far it has risen since it was learned. Both are means"
+            " over all tasks but the last; the client's own data are the first task."
         ),
         _overview(histories),
         *(block for history in histories for block in _client(history)),
@@ -54,25 +44,24 @@ def blocks(histories: Sequence[ClientHistory]) -> list[Block]:
 
 
 def fields(histories: Sequence[ClientHistory]) -> dict[str, Any]:
-    """The same and more, as plain JSON values; a number that is not finite is null."""
-    values: dict[str, Any] = replace_non_finite(
-        {"clients": {each.client: _fields(each) for each in histories}}
-    )
+    """Return all figures as JSON values; a number that is not finite becomes null."""
+    clients = {history.client: _fields(history) for history in histories}
+    values: dict[str, Any] = replace_non_finite({"clients": clients})
     return values
 
 
 def latest_streams(history: ClientHistory) -> tuple[LearningStream, ...]:
-    """The streams of the run that learned last, one for each kind of rows."""
+    """Return the streams of the run that learned last, one for each kind of rows."""
     return tuple(each for each in history.streams if each.run == history.streams[-1].run)
 
 
 def picture_name(client: str, stream: LearningStream) -> str:
-    """The name of a stream's picture."""
+    """Return the file name of a stream's picture."""
     return f"incremental_{client}_{stream.kind}.png"
 
 
 def task_name(task: str) -> str:
-    """Of a task."""
+    """Return the title of a task."""
     return task if task != OWN else "own data"
 
 
@@ -84,12 +73,12 @@ def _overview(histories: Sequence[ClientHistory]) -> Table:
         counts = [str(items[state]) for state in ("waiting", "learned", "settled", "rejected")]
         accepted = sum(batch.accepted for each in history.streams for batch in each.batches)
         found = (
-            [stream_figures(stream.measures) for stream in latest_streams(history)]
+            [stream_figures(stream.measurements) for stream in latest_streams(history)]
             if history.streams
             else []
         )
-        forgotten = ", ".join(format_difference(each.forgetting) for each in found) or NOTHING
-        transfer = ", ".join(format_difference(each.backward_transfer) for each in found) or NOTHING
+        forgotten = ", ".join(format_difference(each.forgetting) for each in found) or MISSING
+        transfer = ", ".join(format_difference(each.backward_transfer) for each in found) or MISSING
         batches = (str(accepted), str(history.batches - accepted))
         rows.append((history.client, *counts, *batches, forgotten, transfer))
     more = ("batches accepted", "rejected", "forgetting", "backward transfer")
@@ -99,7 +88,7 @@ def _overview(histories: Sequence[ClientHistory]) -> Table:
 def _client(history: ClientHistory) -> list[Block]:
     found: list[Block] = [Heading(history.client)]
     if not history.streams:
-        found.append(Paragraph("Nothing was tried yet."))
+        found.append(Paragraph("No batch has been tried yet."))
     else:
         for stream in latest_streams(history):
             found += _stream(history.client, stream)
@@ -107,10 +96,10 @@ def _client(history: ClientHistory) -> list[Block]:
             len(s.batches) for s in latest_streams(history)
         )
         if earlier:
-            found.append(Paragraph(f"{earlier} batches of earlier runs: in the JSON file."))
+            found.append(Paragraph(f"The JSON file also has {earlier} batches of earlier runs."))
     refused = [f"{count} × {reason}" for reason, count in history.refused.items()]
     if refused:
-        found.append(BulletList("Items of no use", tuple(refused[:_REASONS])))
+        found.append(BulletList("Unusable items", tuple(refused[:_MAX_REASONS])))
     return found
 
 
@@ -121,12 +110,13 @@ def _stream(client: str, stream: LearningStream) -> list[Block]:
         Heading(f"Run {stream.run}, {stream.kind} rows", 3),
         Paragraph(f"{len(accepted)} batches accepted, {len(rejected)} rejected."),
     ]
-    if stream.measures:
-        known = stream_figures(stream.measures)
+    if stream.measurements:
+        known = stream_figures(stream.measurements)
+        transfers = (known.forgetting, known.backward_transfer, known.forward_transfer)
+        forgetting, backward, forward = map(format_difference, transfers)
         text = (
-            f"In {TITLES[known.metric]}. Forgetting {format_difference(known.forgetting)}, backward transfer"
-            f" {format_difference(known.backward_transfer)}, forward {format_difference(known.forward_transfer)}."
-            f" A {NOTHING} stands for what was not measured."
+            f"Metric: {TITLES[known.metric]}. Forgetting {forgetting}, backward transfer"
+            f" {backward}, forward transfer {forward}. {MISSING} means not measured."
         )
         found += [
             Paragraph(text),
@@ -140,14 +130,14 @@ def _stream(client: str, stream: LearningStream) -> list[Block]:
             f"batch {batch.number} ({task_name(batch.task)}, {batch.items} items): {batch.reason}"
             for batch in rejected[::-1]
         ]
-        more = len(points) - _REASONS
-        points = [*points[:_REASONS], *([f"and {more} more"] if more > 0 else [])]
-        found.append(BulletList("Rejected, the newest first", tuple(points)))
+        more = len(points) - _MAX_REASONS
+        points = [*points[:_MAX_REASONS], *([f"and {more} more"] if more > 0 else [])]
+        found.append(BulletList("Rejected batches, newest first", tuple(points)))
     return found
 
 
 def _matrix(known: StreamFigures) -> Table:
-    header = ("learned, down; measured, across", *(task_name(each.task) for each in known.tasks))
+    header = ("learned (rows), measured (columns)", *(task_name(each.task) for each in known.tasks))
     rows = [
         (row_title(each), *(format_value(value) for value in row))
         for each, row in zip(known.tasks, known.matrix, strict=True)
@@ -158,7 +148,7 @@ def _matrix(known: StreamFigures) -> Table:
 
 
 def row_title(task: TaskSpan) -> str:
-    """What a row of the matrix is."""
+    """Return the title of a task's row in the matrix."""
     if task.task == OWN:
         return "before the stream"
     one = task.first == task.last
@@ -167,9 +157,11 @@ def row_title(task: TaskSpan) -> str:
 
 
 def _course(stream: LearningStream, known: StreamFigures) -> Table:
-    found = {task: dict(points) for task, points in performance_over_time(stream.measures).items()}
+    found = {
+        task: dict(points) for task, points in performance_over_time(stream.measurements).items()
+    }
     tasks = [each.task for each in known.tasks]
-    numbers = sorted({measure.batch for measure in stream.measures})[-_BATCHES:]
+    numbers = sorted({each.batch for each in stream.measurements})[-_MAX_BATCHES:]
     of = {batch.number: batch.task for batch in stream.batches}
     rows = tuple(
         (
@@ -196,24 +188,22 @@ def _batches(batches: Sequence[BatchRecord]) -> Table:
             str(batch.steps),
             f"{batch.seconds:.1f}",
         )
-        for batch in batches[-_BATCHES:]
+        for batch in batches[-_MAX_BATCHES:]
     )
     return Table((*header, "anchors' loss", "steps", "seconds"), rows)
 
 
 def _change(batch: BatchRecord, what: str) -> str:
     before, after = (format_value(batch.figure(f"{what}_{when}")) for when in ("before", "after"))
-    return NOTHING if before == after == NOTHING else f"{before} → {after}"
+    return MISSING if before == after == MISSING else f"{before} → {after}"
 
 
 def format_value(value: float | None) -> str:
-    """A performance."""
-    return NOTHING if value is None else f"{value:.3f}"
+    return MISSING if value is None else f"{value:.3f}"
 
 
 def format_difference(value: float | None) -> str:
-    """A difference."""
-    return NOTHING if value is None else f"{value:+.3f}"
+    return MISSING if value is None else f"{value:+.3f}"
 
 
 def _fields(history: ClientHistory) -> dict[str, Any]:
@@ -228,7 +218,7 @@ def _stream_fields(stream: LearningStream) -> dict[str, Any]:
     return {
         "run": stream.run,
         "kind": stream.kind,
-        **asdict(stream_figures(stream.measures)),
-        "measures": [asdict(measure) for measure in stream.measures],
+        **asdict(stream_figures(stream.measurements)),
+        "measures": [asdict(each) for each in stream.measurements],
         "batches": [asdict(batch) for batch in stream.batches],
     }

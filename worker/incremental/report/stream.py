@@ -1,17 +1,19 @@
-"""How a stream of tasks was learned: what was forgotten, and what later tasks gave to earlier ones.
+"""Forgetting and transfer over a stream of tasks. Pure.
 
-R[i][j] is the performance on task j once task i was learned (Lopez-Paz & Ranzato, 2017, GEM). The
+R[i][j] is the performance on task j after task i was learned (Lopez-Paz & Ranzato, 2017, GEM). The
 client's own data, '', is the first task: the federation taught it before the stream began, and its
-row is the model as it was then. A task that comes again is where it was learned last, so that what
-it gained from its own later items is no transfer from others. With K the last task:
+row is the model as it was then. A task that comes again takes its place at the last time that it
+was learned, so that what it gained from its own later items does not count as transfer. With K the
+last task:
 
     forgetting         mean over j < K of max over i < K of R[i][j] − R[K][j]
     backward transfer  mean over j < K of R[K][j] − R[j][j]
     forward transfer   mean over the stream's tasks j but the first of R[j − 1][j] − R[''][j]
 
-(Chaudhry et al., 2018, definition 2; GEM, equations 2 and 3, where R[''] stands in for a model that
-has learned nothing.) Of accuracy, or where there is none, of loss with the sign turned: forgetting
-is always bad, and transfer always good. What was not measured is left out of the means. Pure.
+Sources: Chaudhry et al., 2018, definition 2; GEM, equations 2 and 3, where R[''] replaces the model
+that has learned nothing. R is accuracy or, where there is none, loss with its sign reversed, so
+that forgetting is always bad and transfer always good. Missing measurements are left out of the
+means.
 """
 
 from __future__ import annotations
@@ -21,9 +23,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 OWN = ""
-"""The task of the client's own data."""
+"""Task of the client's own data."""
 BEFORE = 0
-"""The batch that stands for the model before the stream."""
+"""Number of the batch that stands for the model before the stream."""
 
 Metric = Literal["accuracy", "loss"]
 MatrixRow = tuple[float | None, ...]
@@ -31,15 +33,15 @@ MatrixRow = tuple[float | None, ...]
 
 @dataclass(frozen=True)
 class TaskMeasurement:
-    """One measurement.
+    """Performance of the client's model on one task at one point of the stream.
 
     Attributes:
-        batch: After which; `BEFORE` for the model before the stream.
-        learned: The task of that batch; `OWN` before the stream.
-        task: What was measured.
+        batch: Batch after which it was measured; `BEFORE` for the model before the stream.
+        learned: Task of that batch; `OWN` before the stream.
+        task: Task that was measured.
         loss: In nats.
         accuracy: None where there is no right or wrong.
-        examples: How many it was measured on.
+        examples: Number of examples.
     """
 
     batch: int
@@ -52,7 +54,7 @@ class TaskMeasurement:
 
 @dataclass(frozen=True)
 class TaskSpan:
-    """A task of the stream, and the first and the last batch that learned it."""
+    """Task of the stream, with the first and the last batch that learned it."""
 
     task: str
     first: int
@@ -61,16 +63,16 @@ class TaskSpan:
 
 @dataclass(frozen=True)
 class StreamFigures:
-    """A stream in figures.
+    """Forgetting and transfer of a stream.
 
     Attributes:
-        metric: Of what the figures are.
-        tasks: In the order in which they were learned last; the own data first.
-        matrix: R, a row and a column for each of them; None where nothing was measured.
-        forgotten: By task; None for the last one, and where it is not known.
-        transferred: Backward, likewise.
-        forgetting: The mean of `forgotten`.
-        backward_transfer: The mean of `transferred`.
+        metric: Metric of all figures.
+        tasks: Tasks in the order in which they were last learned; the client's own data first.
+        matrix: R, with a row and a column for each task; None where nothing was measured.
+        forgotten: Forgetting by task; None for the last task, and where it is unknown.
+        transferred: Backward transfer by task, likewise.
+        forgetting: Mean of `forgotten`.
+        backward_transfer: Mean of `transferred`.
         forward_transfer: None unless later tasks were measured before the stream.
     """
 
@@ -84,11 +86,15 @@ class StreamFigures:
     forward_transfer: float | None
 
 
-def stream_figures(measures: Sequence[TaskMeasurement]) -> StreamFigures:
-    """The figures of one stream: measures of one run and one kind of rows, in any order."""
-    metric = metric_of(measures)
-    tasks = _tasks(measures)
-    known = {(m.batch, m.task): _value(m, metric) for m in measures}
+def stream_figures(measurements: Sequence[TaskMeasurement]) -> StreamFigures:
+    """Return the figures of a stream.
+
+    Args:
+        measurements: Measurements of one run and one kind of rows, in any order.
+    """
+    metric = metric_of(measurements)
+    tasks = _tasks(measurements)
+    known = {(m.batch, m.task): _value(m, metric) for m in measurements}
     matrix = tuple(tuple(known.get((row.last, col.task)) for col in tasks) for row in tasks)
     sign = 1.0 if metric == "accuracy" else -1.0
     forgotten = tuple(_forgotten(matrix, j, sign) for j in range(len(tasks)))
@@ -105,35 +111,41 @@ def stream_figures(measures: Sequence[TaskMeasurement]) -> StreamFigures:
     )
 
 
-def metric_of(measures: Iterable[TaskMeasurement]) -> Metric:
-    """Accuracy where every measurement has it."""
-    known = [measure.accuracy is not None for measure in measures]
+def metric_of(measurements: Iterable[TaskMeasurement]) -> Metric:
+    """Return accuracy if every measurement has it, else loss."""
+    known = [measurement.accuracy is not None for measurement in measurements]
     return "accuracy" if known and all(known) else "loss"
 
 
 def performance_over_time(
-    measures: Iterable[TaskMeasurement],
+    measurements: Iterable[TaskMeasurement],
 ) -> dict[str, list[tuple[int, float]]]:
-    """(batch, performance) of each task over time, in the stream's own metric."""
-    ordered = sorted(measures, key=lambda measure: measure.batch)
+    """Return (batch, performance) pairs of each task, in the order of the batches."""
+    ordered = sorted(measurements, key=lambda measurement: measurement.batch)
     metric = metric_of(ordered)
     found: dict[str, list[tuple[int, float]]] = {}
-    for measure in ordered:
-        found.setdefault(measure.task, []).append((measure.batch, _value(measure, metric)))
+    for measurement in ordered:
+        found.setdefault(measurement.task, []).append(
+            (measurement.batch, _value(measurement, metric))
+        )
     return found
 
 
-def _value(measure: TaskMeasurement, metric: Metric) -> float:
-    return measure.loss if metric == "loss" or measure.accuracy is None else measure.accuracy
+def _value(measurement: TaskMeasurement, metric: Metric) -> float:
+    return (
+        measurement.loss
+        if metric == "loss" or measurement.accuracy is None
+        else measurement.accuracy
+    )
 
 
-def _tasks(measures: Sequence[TaskMeasurement]) -> tuple[TaskSpan, ...]:
+def _tasks(measurements: Sequence[TaskMeasurement]) -> tuple[TaskSpan, ...]:
     batches: dict[str, set[int]] = {}
-    for measure in measures:
-        if OWN in (measure.learned, measure.task):
+    for measurement in measurements:
+        if OWN in (measurement.learned, measurement.task):
             batches.setdefault(OWN, {BEFORE})
-        if measure.learned != OWN:
-            batches.setdefault(measure.learned, set()).add(measure.batch)
+        if measurement.learned != OWN:
+            batches.setdefault(measurement.learned, set()).add(measurement.batch)
     found = (TaskSpan(task, min(numbers), max(numbers)) for task, numbers in batches.items())
     return tuple(sorted(found, key=lambda each: each.last))
 

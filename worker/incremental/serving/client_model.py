@@ -1,11 +1,12 @@
-"""The model that a client has now: the newest global version, and what was learned here on top.
+"""The current model of a client: the newest global version plus what the client has learned.
 
-`fccl try` answers with it, in a process of its own; what a worker accepts is seen at the next look.
+`fccl try` answers with it in a process of its own, and loads it again when the worker has accepted
+something new.
 """
 
 from __future__ import annotations
 
-import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,56 +16,52 @@ from common.errors import DataError
 from common.protocol.tensors import Tensors
 from common.protocol.versions import CurrentModel
 from worker.incremental.inbox import schema
+from worker.incremental.inbox.schema import InboxFile
 from worker.incremental.serving import served_run
 
 
 @dataclass(frozen=True)
 class ClientModel:
-    """A client's model.
+    """Model of one client.
 
     Attributes:
-        model: Of which base, objective and classes it is; its version is the global one.
+        model: Base model, objective and classes; its version is the global one.
         adapter: θ, by tensor name.
-        local: Whether it has learned something that the global version has not.
-        mark: Changes whenever the model does.
+        local: Whether it has learned something on top of the global version.
+        revision: String that changes whenever the model does.
     """
 
     model: CurrentModel
     adapter: Tensors
     local: bool
-    mark: str
+    revision: str
 
 
 def load_client_model(state: Path, client_id: str) -> ClientModel:
-    """The client's model as its worker left it.
+    """Load a client's model as its worker saved it.
 
     Raises:
-        DataError: No worker of this machine has seen a model yet, or a file is damaged.
+        DataError: No worker of this machine has received a model yet, or a file is damaged.
     """
-    told = served_run.read(state)
-    found = None if told is None else served_run.model(state, told.run)
+    served = served_run.read(state)
+    found = None if served is None else served_run.load_model(state, served.run)
     if found is None:
         raise DataError(
-            f"no worker has brought a model to {state} yet",
-            "start `fccl worker` (or `fccl demo`), or name its --state",
+            f"no worker has saved a model in {state} yet",
+            "start `fccl worker` (or `fccl demo`), or give its --state",
         )
     model, adapter = found
     path = schema.inbox_path(state, client_id)
-    if not path.exists():
-        return ClientModel(model, adapter, local=False, mark=f"{model.run}.{model.version}")
-    db = schema.connect(path)
-    try:
-        row = db.execute(
-            "SELECT version, tensors, (SELECT max(id) FROM batch) FROM local"
-            " WHERE role = 'current' AND run = ?",
-            (model.run,),
-        ).fetchone()
-    except sqlite3.Error as error:
-        raise schema.unusable(path, error) from None
-    finally:
-        db.close()
-    if row is None:
-        return ClientModel(model, adapter, local=False, mark=f"{model.run}.{model.version}")
-    version, tensors, batch = row
+    rows = []
+    if path.exists():
+        with closing(InboxFile(path)) as file:
+            rows = file.query(
+                "SELECT version, tensors, (SELECT max(id) FROM batch) FROM local"
+                " WHERE role = 'current' AND run = ?",
+                model.run,
+            )
+    if not rows:
+        return ClientModel(model, adapter, local=False, revision=f"{model.run}.{model.version}")
+    version, tensors, batch = rows[0]
     own = model.model_copy(update={"version": version})
-    return ClientModel(own, load(tensors), local=True, mark=f"{model.run}.{version}.{batch}")
+    return ClientModel(own, load(tensors), local=True, revision=f"{model.run}.{version}.{batch}")

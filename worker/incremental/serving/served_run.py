@@ -1,9 +1,10 @@
-"""What a worker tells the front doors on its machine: which clients it serves, and of which model.
+"""What a worker tells the commands beside it: which clients it serves, and with which model.
 
-    STATE/inbox/served.json      run, clients, classes
-    STATE/<run id>/model         the newest version that a worker of this machine has seen
+    STATE/inbox/served.json      run, clients, kinds of rows, classes
+    STATE/<run id>/model         the newest version that a worker of this machine has received
 
-A front door needs them to name a client, to refuse a class that there is not, and to answer.
+`fccl learn`, `fccl try`, `fccl inbox` and the HTTP endpoint need them to name a client, to refuse
+an unknown class, and to answer.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ LOCK_S = 30.0
 
 
 class ServedRun(Record):
-    """What a worker of this machine serves, or served last."""
+    """Run and clients that a worker of this machine serves, or served last."""
 
     run: RunId
     name: Identifier
@@ -39,19 +40,19 @@ class ServedRun(Record):
 
 
 def write(state: Path, served: ServedRun) -> None:
-    """Tell it; whoever comes last is believed.
+    """Write the file; of several workers the last one counts.
 
     Raises:
-        DataError: The disk refuses.
+        DataError: The file cannot be written.
     """
-    _durable(state / "inbox" / FILE, served.model_dump_json().encode())
+    _write_locked(state / "inbox" / FILE, served.model_dump_json().encode())
 
 
 def read(state: Path) -> ServedRun | None:
-    """What a worker told last; None where none ever ran.
+    """Return what a worker wrote last; None if none has run yet.
 
     Raises:
-        DataError: The file is not one of these.
+        DataError: The file is damaged.
     """
     path = state / "inbox" / FILE
     try:
@@ -60,35 +61,23 @@ def read(state: Path) -> ServedRun | None:
         return None
     except (OSError, ValidationError):
         raise DataError(
-            f"{path} cannot be read", "start `fccl worker` once: it is written anew"
+            f"{path} cannot be read", "start `fccl worker`, which writes it anew"
         ) from None
 
 
-def keep_model(state: Path, model: CurrentModel, adapter: Tensors) -> None:
-    """Keep the newest version: its description, and θ.
+def save_model(state: Path, model: CurrentModel, adapter: Tensors) -> None:
+    """Save the newest version: its description and θ.
 
     Raises:
-        DataError: The disk refuses.
+        DataError: The file cannot be written.
     """
     entries, data = codec.encode("fp32", adapter)
     frame = pack(Adapter(version=model.version, codec="fp32", tensors=entries), data)
-    _durable(state / model.run / "model", pack(model, frame))
+    _write_locked(state / model.run / "model", pack(model, frame))
 
 
-def _durable(path: Path, data: bytes) -> None:
-    """Several workers of one machine write the same file: one after the other."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_S):
-            write_durable(path, data, 0o600)
-    except OSError as error:  # a `Timeout` of the lock is one too
-        raise DataError(
-            f"{path}: {error.strerror or error}", "make room, or set --state to a writable place"
-        ) from None
-
-
-def model(state: Path, run: str) -> tuple[CurrentModel, Tensors] | None:
-    """The newest version that was kept, and its θ; None where there is none.
+def load_model(state: Path, run: str) -> tuple[CurrentModel, Tensors] | None:
+    """Return the saved version and its θ; None if there is none.
 
     Raises:
         DataError: The file is damaged.
@@ -102,5 +91,17 @@ def model(state: Path, run: str) -> tuple[CurrentModel, Tensors] | None:
         return None
     except WireError as error:
         raise DataError(
-            f"{path}: {error.what}", "remove it: the next task brings it back"
+            f"{path}: {error.what}", "delete it; a worker saves it again with its next task"
+        ) from None
+
+
+def _write_locked(path: Path, data: bytes) -> None:
+    """Write a file that several workers of one machine share, one at a time."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_S):
+            write_durable(path, data, 0o600)
+    except OSError as error:  # includes the lock's `Timeout`
+        raise DataError(
+            f"{path}: {error.strerror or error}", "make room, or set --state to a writable place"
         ) from None

@@ -1,58 +1,70 @@
-"""One attempt to learn: what it was made of, and what is said of it. Pure."""
+"""Attempt to learn a batch, with its record for the inbox and its summary for events. Pure."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from common.protocol.versions import CurrentModel
+from learning.evaluation.measurement import Measurement
 from worker.incremental.inbox.learning_store import LocalModel
 from worker.incremental.report.history import BatchRecord
 from worker.incremental.training.batches import LearningBatch
-from worker.incremental.training.gate import GateFigures
+from worker.incremental.training.evaluation import GateResult
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """An attempt to learn, as it is written down."""
+    """Attempt to learn a batch.
+
+    Attributes:
+        model: The global version.
+        local: What the client had learned on top of it; None if nothing.
+        batch: The items.
+        at: Time in seconds since the epoch.
+        steps: Optimizer steps.
+        seconds: Training time.
+        result: Result of the gate; None before it.
+        measured: See `LearningStore.accept`; empty before the gate.
+    """
 
     model: CurrentModel
     local: LocalModel | None
-    prepared: LearningBatch
+    batch: LearningBatch
     at: float
-    figures: GateFigures | None = None
     steps: int = 0
     seconds: float = 0.0
-    share: float = 1.0  # of what was learned, that is kept
+    result: GateResult | None = None
+    measured: Mapping[str, tuple[Measurement, int]] = field(default_factory=dict)
 
-    def batch(self, verdict: str, reason: str = "") -> BatchRecord:
-        """For the book."""
-        entries = self.prepared.entries
+    def record(self, verdict: str, reason: str = "") -> BatchRecord:
+        first, *_ = items = self.batch.items
         return BatchRecord(
             number=0,
             run=self.model.run,
             version=self.local.version if self.local else self.model.version,
-            kind=entries[0].kind,
-            task=entries[0].task,
+            kind=first.item.kind,
+            task=first.item.task,
             at=self.at,
-            items=len(entries),
-            held=len(self.prepared.held),
+            items=len(items),
+            held=len(self.batch.held_out),
             steps=self.steps,
             seconds=self.seconds,
             verdict=verdict,
             reason=reason[:500],
-            figures=self.figures.fields() if self.figures else {},
+            figures=self.result.figures.fields() if self.result else {},
         )
 
-    def text(self) -> str:
-        """In figures, for the event feed."""
-        text = f"{len(self.prepared.entries)} items are learned in {self.steps} steps,"
-        text += f" {self.seconds:.1f} s"
-        if self.share < 1:
-            text += f", {self.share:.0%} of it kept"
-        if (found := self.figures) is None:
+    def summary(self) -> str:
+        """Return a sentence in figures, without user text."""
+        text = f"{len(self.batch.items)} items learned in {self.steps} steps, {self.seconds:.1f} s"
+        if self.result is None:
             return text
-        text += f": loss {found.new_before.loss:.3f} to {found.new_after.loss:.3f}"
-        if found.anchor_before is not None and found.anchor_after is not None:
-            before, after = found.anchor_before.loss, found.anchor_after.loss
+        if self.result.share < 1:
+            text += f", {self.result.share:.0%} of the change kept"
+        figures = self.result.figures
+        text += f": loss {figures.new_before.loss:.3f} to {figures.new_after.loss:.3f}"
+        if figures.anchor_before is not None and figures.anchor_after is not None:
+            before, after = figures.anchor_before.loss, figures.anchor_after.loss
             text += f", anchors {before:.3f} to {after:.3f}"
         return text

@@ -1,41 +1,69 @@
-"""Whether what was learned from users may be kept. Pure.
+"""Gate: the decision whether what was learned from users may be kept. Pure.
 
-A correction is learned to be kept for good, so the new model must be better at what is new and no
-worse at what it could before.
+A correction is learned for good, so the new model must be better on the new items and no worse on
+what it could do before. Called by `evaluation`; what passes goes to `validation/validator.py`, if
+one is configured.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from enum import Enum
 from typing import Any
 
 from common.config.config import IncrementalConfig
 from learning.evaluation.measurement import Measurement
 
 TASK_TOLERANCE, TASK_SLACK = 1.1, 0.03
-"""The same of the task that new items are of: so many times, or so many nats. More than of all
-anchors, since these are few; what contradicts them makes their loss twice what it was and more,
-which a better loss on everything else may hide."""
+"""Factor and nats by which the loss on held-out items of the new items' own task may rise. More
+than for all anchors, since these items are few. Contradicting items at least double their loss,
+which a better loss on everything else could hide."""
 SLACK = 0.01
-"""Nats by which the anchor loss may rise in any case: 1.02 × next to nothing would be nothing."""
+"""Nats by which the anchor loss may always rise: 1.02 × a loss near zero would allow nothing."""
+VALIDATOR_REASON = "the validator did not accept it"
+
+
+class RejectionKind(Enum):
+    """Cause of a rejection: one of the gate's checks, or something outside the gate."""
+
+    NOT_FINITE = "not finite"
+    NORM = "norm"
+    FORGETTING = "forgetting"
+    CONTRADICTION = "contradiction"
+    NO_IMPROVEMENT = "no improvement"
+    VALIDATOR = "validator"
+    TRAINING = "training"
+    UNUSABLE = "unusable"
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Reason why items are not learned."""
+
+    kind: RejectionKind
+    reason: str
+
+    @property
+    def public_reason(self) -> str:
+        """Reason for other machines: a validator's own words may repeat what users wrote."""
+        return VALIDATOR_REASON if self.kind is RejectionKind.VALIDATOR else self.reason
 
 
 @dataclass(frozen=True)
 class GateFigures:
-    """What is known of a shadow copy.
+    """Measurements of a shadow copy and of the model that it started from.
 
     Attributes:
-        new_before: On new items that were held out (all of them, where they are few), by the model
-            as it was.
-        new_after: The same by the shadow copy.
-        anchor_before: On what the model could before; None for a client without rows to measure by.
-        anchor_after: The same by the shadow copy.
-        norm: L2 norm of all that was learned here and is not in the global version.
-        limit: What that may be.
-        task_before: On what is held out of the new items' own task since earlier, by the model as
-            it was; None where there is none.
-        task_after: The same by the shadow copy.
+        new_before: Old model on new items that were held out (on all new items if they are few).
+        new_after: Shadow copy on the same items.
+        anchor_before: Old model on the anchors; None for a client without rows to measure on.
+        anchor_after: Shadow copy on the anchors.
+        norm: L2 norm of everything learned here that is not in the global version.
+        limit: Limit of that norm.
+        task_before: Old model on earlier held-out items of the new items' own task; None if there
+            are none.
+        task_after: Shadow copy on the same items.
     """
 
     new_before: Measurement
@@ -48,31 +76,52 @@ class GateFigures:
     task_after: Measurement | None = None
 
     def fields(self) -> dict[str, Any]:
-        """Plain maps and numbers, for JSON."""
+        """Return the figures as JSON values; the format of the column `batch.figures`."""
         return asdict(self)
 
 
-def refusal(figures: GateFigures, config: IncrementalConfig) -> str:
-    """Why the shadow copy is not kept, in words and figures; empty where it is."""
+def check(figures: GateFigures, config: IncrementalConfig) -> Rejection | None:
+    """Return why the shadow copy may not be kept; None if it may."""
     measured = [figures.new_after, *([figures.anchor_after] if figures.anchor_after else [])]
     if not all(math.isfinite(m.loss) for m in measured) or not math.isfinite(figures.norm):
-        return "it is not finite"
+        return Rejection(RejectionKind.NOT_FINITE, "a loss or the norm is not finite")
     if not config.gate:
-        return ""
+        return None
     if figures.norm > figures.limit:
-        return f"its norm is {figures.norm:.3g}, over {figures.limit:.3g}"
+        reason = f"the norm of what was learned is {figures.norm:.3g}, over {figures.limit:.3g}"
+        return Rejection(RejectionKind.NORM, reason)
+    return _check_anchors(figures, config) or _check_task(figures) or _check_new(figures)
+
+
+def _check_anchors(figures: GateFigures, config: IncrementalConfig) -> Rejection | None:
     old, new = figures.anchor_before, figures.anchor_after
-    if old is not None and new is not None:
-        limit = max(config.anchor_tolerance * old.loss, old.loss + SLACK)
-        if new.loss > limit:
-            return f"it forgets: anchor loss {old.loss:.3f} to {new.loss:.3f}, over {limit:.3f}"
+    if old is None or new is None:
+        return None
+    limit = max(config.anchor_tolerance * old.loss, old.loss + SLACK)
+    if new.loss <= limit:
+        return None
+    change = f"{old.loss:.3f} to {new.loss:.3f}, over {limit:.3f}"
+    return Rejection(RejectionKind.FORGETTING, f"forgetting: anchor loss {change}")
+
+
+def _check_task(figures: GateFigures) -> Rejection | None:
     old, new = figures.task_before, figures.task_after
-    if old is not None and new is not None:
-        limit = max(TASK_TOLERANCE * old.loss, old.loss + TASK_SLACK)
-        if not new.loss <= limit:
-            change = f"{old.loss:.3f} to {new.loss:.3f}, over {limit:.3f}"
-            return f"it contradicts what its task has taught: loss {change}"
-    if not figures.new_after.loss < figures.new_before.loss:
-        before, after = figures.new_before.loss, figures.new_after.loss
-        return f"it is no better at the new items: loss {before:.3f} to {after:.3f}"
-    return ""
+    if old is None or new is None:
+        return None
+    limit = max(TASK_TOLERANCE * old.loss, old.loss + TASK_SLACK)
+    if new.loss <= limit:
+        return None
+    change = f"{old.loss:.3f} to {new.loss:.3f}, over {limit:.3f}"
+    return Rejection(
+        RejectionKind.CONTRADICTION, f"contradicts earlier items of its task: loss {change}"
+    )
+
+
+def _check_new(figures: GateFigures) -> Rejection | None:
+    before, after = figures.new_before.loss, figures.new_after.loss
+    if after < before:
+        return None
+    return Rejection(
+        RejectionKind.NO_IMPROVEMENT,
+        f"no improvement on the new items: loss {before:.3f} to {after:.3f}",
+    )

@@ -1,4 +1,4 @@
-"""What a shadow copy is trained on: new items among old rows. Pure."""
+"""Selection of what a shadow model is trained on: new items mixed with old rows. Pure."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from collections.abc import Callable, Hashable, Sequence
 from itertools import cycle, islice
 from typing import TypeVar
 
-HELD = 5  # of so many new items one measures and is not trained on
-PASSES = 10  # over new items, if so many steps are allowed
-FEWEST = 5  # steps: a single correction is worth that much
+HOLD_OUT_ONE_IN = 5  # new items: one measures, and is not trained on
+PASSES = 10  # over the new items, if the limit on steps allows
+MIN_STEPS = 5  # a single correction is worth that many
 
 T = TypeVar("T")
 
 
 def split_held_out(keys: Sequence[str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Parts new items into those to train on and those to measure by, by their hashes.
+    """Split new items by their hashes into those to train on and those to measure on.
 
     Args:
-        keys: SHA-256 of each, in hex.
+        keys: SHA-256 of each item, in hex.
 
     Returns:
-        The places of both. Fewer than five items all train, and none is held out.
+        Indices of both parts. With fewer than five items none is held out.
     """
-    order = sorted(range(len(keys)), key=lambda place: keys[place])
-    held = frozenset(order[: len(keys) // HELD])
-    train = tuple(place for place in range(len(keys)) if place not in held)
+    order = sorted(range(len(keys)), key=lambda i: keys[i])
+    held = frozenset(order[: len(keys) // HOLD_OUT_ONE_IN])
+    train = tuple(i for i in range(len(keys)) if i not in held)
     return train, tuple(sorted(held))
 
 
 def balanced_sample(
     rows: Sequence[T], size: int, seed: int, group: Callable[[T], Hashable] = lambda row: None
 ) -> list[T]:
-    """At most `size` of the rows, as evenly over their groups as these allow, in random order."""
+    """Return up to `size` rows in random order, spread as evenly over their groups as possible."""
     rng = random.Random(seed)
     groups: dict[Hashable, list[T]] = {}
     for row in rows:
@@ -49,9 +49,9 @@ def balanced_sample(
 def balanced_prefix(
     rows: Sequence[T], fewest: int, group: Callable[[T], Hashable] = lambda row: None
 ) -> list[T]:
-    """The first rows of each group, as many of each as the smallest has; groups take turns.
+    """Return the first rows of each group, as many of each as the smallest has, in turns.
 
-    Where that is fewer than `fewest` in all, larger groups go on by themselves up to that many.
+    If these are fewer than `fewest` in all, the larger groups contribute more, up to that number.
     """
     groups: dict[Hashable, list[T]] = {}
     for row in rows:
@@ -67,22 +67,24 @@ def balanced_prefix(
 
 
 def step_count(new: int, batch_size: int, replay: float, most: int) -> int:
-    """Optimizer steps for so many new items: `PASSES` over them, `FEWEST` at least, `most` at most.
+    """Return the number of optimizer steps for some new items.
+
+    That is `PASSES` over the items, but at least `MIN_STEPS` and at most `most`.
 
     Args:
-        new: Items to train on.
-        batch_size: Examples a step.
-        replay: Share of old rows among them, from 0 to under 1.
+        new: Number of items to train on.
+        batch_size: Examples per step.
+        replay: Share of old rows among them, from 0 to below 1.
         most: The limit.
     """
     wanted = math.ceil(PASSES * new / (batch_size * (1 - replay)))
-    return min(most, max(FEWEST, wanted))
+    return min(most, max(MIN_STEPS, wanted))
 
 
 def mix(new: Sequence[T], old: Sequence[T], total: int, replay: float) -> list[T]:
-    """`total` examples of which a share `replay` are old; both repeat where they are few.
+    """Return `total` examples, of which a share `replay` are old (none if there are no old rows).
 
-    Without old rows all are new.
+    Both kinds are repeated if they are too few.
     """
     repeated = round(total * replay) if old else 0
     return [*islice(cycle(new), total - repeated), *islice(cycle(old), repeated)]

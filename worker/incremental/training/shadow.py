@@ -1,6 +1,6 @@
-"""Trains and measures a shadow copy of a client's model. The model that serves is not touched.
+"""Shadow model: trains and measures a copy of a client's adapter; the serving one is untouched.
 
-After `mixing` on an item's way, before `gate`.
+After `batches` in the path of an item, before `evaluation`.
 """
 
 from __future__ import annotations
@@ -15,23 +15,24 @@ from common.protocol.tasks import LocalTraining
 from common.protocol.tensors import Tensors
 from common.protocol.versions import CurrentModel
 from learning.data.row_types import Instruction, LabelledText, PreferencePair
-from learning.evaluation.evaluate import restore_order
+from learning.evaluation.inference import restore_order
 from learning.evaluation.measurement import Measurement
 from learning.models import lora
 from learning.objectives import classification, dpo, registry
 from learning.training import loop
 from worker.data.shards import TokenisedShard
-from worker.incremental.inbox.learning_store import Entry
+from worker.incremental.inbox.items import StoredItem
 from worker.incremental.training import replay
 from worker.models.loaded import AdapterModel
 
 LR_LORA: Mapping[RowKind, float] = {"cls": 3e-4, "sft": 5e-4, "va": 5e-4}
-"""AdamW's, at the first step of a lesson. Of a pretrained encoder 5e-4 makes a client forget more
-than its gate allows (docs/log.md)."""
+"""AdamW's learning rate at the first step. With 5e-4 a pretrained encoder forgets more than the
+gate allows (docs/log.md)."""
 LR_FULL = 1e-5
 SMOOTHING = 0.1
-"""Of the classes that users name. A few dozen texts, seen again and again, are soon right and then
-only make the model surer of itself, which is what anchors pay for: docs/log.md has the figures."""
+"""Label smoothing for users' classes. A few dozen texts, repeated often, are soon classified right;
+from then on training only makes the model overconfident, which the anchors pay for (figures:
+docs/log.md)."""
 OBJECTIVES: Mapping[RowKind, ObjectiveName] = {kind: name for name, kind in ROW_KINDS.items()}
 _ROWS: Mapping[RowKind, Callable[..., Any]] = {
     "sft": Instruction,
@@ -42,7 +43,7 @@ _ROWS: Mapping[RowKind, Callable[..., Any]] = {
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Examples of one kind to measure by."""
+    """Examples of one kind to measure on."""
 
     kind: RowKind
     examples: Sequence[Any]
@@ -50,12 +51,12 @@ class EvaluationSet:
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Examples of one kind to learn.
+    """Examples of one kind to train on.
 
     Attributes:
-        kind: Of all of them.
-        new: From the inbox.
-        old: Rows that the client had before; empty where it has none of the kind.
+        kind: Kind of all examples.
+        new: Examples from the inbox.
+        old: Rows that the client had before; empty if it has none of the kind.
     """
 
     kind: RowKind
@@ -65,7 +66,7 @@ class TrainingSet:
 
 @dataclass(frozen=True)
 class TrainedCopy:
-    """A shadow copy, and what it took."""
+    """Trained copy of an adapter, with the steps and seconds that it took."""
 
     adapter: Tensors
     steps: int
@@ -73,7 +74,7 @@ class TrainedCopy:
 
 
 class ShadowModel:
-    """A loaded model, borrowed: its own adapter is overwritten."""
+    """Borrowed base model, whose adapter is overwritten by each method."""
 
     def __init__(
         self,
@@ -84,42 +85,42 @@ class ShadowModel:
         autocast: bool,
     ) -> None:
         self._model, self._tokenizer = loaded.model, loaded.tokenizer
-        self._about, self._config, self._autocast = model, config, autocast
+        self._current, self._config, self._autocast = model, config, autocast
 
     def learns(self, kind: RowKind) -> bool:
-        """Whether this model can learn items of a kind."""
-        return (kind == "cls") == (self._about.objective == "classification")
+        """Return whether this model can learn items of a kind."""
+        return (kind == "cls") == (self._current.objective == "classification")
 
-    def encode(self, kind: RowKind, entries: Sequence[Entry]) -> tuple[list[Any], list[int]]:
-        """Examples of those items that can be used, and their places."""
-        rows = [row(entry) for entry in entries]
-        found = self._objective(kind).encode(self._tokenizer, rows, self._about.max_length)
+    def encode(self, kind: RowKind, items: Sequence[StoredItem]) -> tuple[list[Any], list[int]]:
+        """Return the examples of the usable items, and the indices of these items."""
+        rows = [to_row(item) for item in items]
+        found = self._objective(kind).encode(self._tokenizer, rows, self._current.max_length)
         return list(found.examples), list(found.kept)
 
     def shard(self, kind: RowKind, read: Callable[[Any, Any], TokenisedShard]) -> TokenisedShard:
-        """The client's own rows of a kind, by a reader that wants objective and tokenizer."""
+        """Read a client's own rows with a function of the objective and the tokenizer."""
         return read(self._objective(kind), self._tokenizer)
 
-    def compared(self, kind: RowKind, examples: Sequence[Any], adapter: Tensors) -> list[Any]:
-        """Preference pairs are compared with the model as it was; others with nothing."""
+    def with_reference(self, kind: RowKind, examples: Sequence[Any], adapter: Tensors) -> list[Any]:
+        """Return preference pairs with their log-probabilities by `adapter`, others unchanged."""
         if kind != "va" or not examples:
             return list(examples)
         lora.write_adapter(self._model, adapter)
         nats = dpo.log_probabilities(self._model, examples, autocast=self._autocast)
         return list(dpo.with_reference(examples, nats))
 
-    def measure(self, adapter: Tensors, exams: Sequence[EvaluationSet]) -> Measurement | None:
-        """Mean loss and accuracy over the examples of all exams; None where there are none."""
+    def measure(self, adapter: Tensors, sets: Sequence[EvaluationSet]) -> Measurement | None:
+        """Return mean loss and accuracy over all examples; None if there are none."""
         lora.write_adapter(self._model, adapter)
         found = [
             (
-                len(exam.examples),
-                self._objective(exam.kind).measure(
-                    self._model, exam.examples, autocast=self._autocast
+                len(each.examples),
+                self._objective(each.kind).measure(
+                    self._model, each.examples, autocast=self._autocast
                 ),
             )
-            for exam in exams
-            if exam.examples
+            for each in sets
+            if each.examples
         ]
         total = sum(count for count, _ in found)
         if not total:
@@ -133,11 +134,11 @@ class ShadowModel:
     def train(
         self,
         adapter: Tensors,
-        lessons: Sequence[TrainingSet],
+        sets: Sequence[TrainingSet],
         seed: int,
         on_step: Callable[[loop.StepReport], bool],
     ) -> TrainedCopy | None:
-        """A copy of the adapter that has learned; None if `on_step` ended it.
+        """Train a copy of the adapter and return it; None if `on_step` returned False.
 
         Raises:
             ModelError: Training diverged.
@@ -145,25 +146,24 @@ class ShadowModel:
         config = self._config
         lora.write_adapter(self._model, adapter)
         steps, seconds = 0, 0.0
-        for lesson in lessons:
-            share = config.replay if lesson.old else 0.0
-            count = replay.step_count(len(lesson.new), config.batch_size, share, config.steps)
-            examples = replay.mix(lesson.new, lesson.old, count * config.batch_size, share)
-            if lesson.kind == "cls":  # a correction says nothing of how frequent its class is
-                classes = len(self._about.labels)
+        for training in sets:
+            share = config.replay if training.old else 0.0
+            count = replay.step_count(len(training.new), config.batch_size, share, config.steps)
+            examples = replay.mix(training.new, training.old, count * config.batch_size, share)
+            if training.kind == "cls":  # a correction says nothing about the frequency of its class
+                classes = len(self._current.labels)
                 examples = list(classification.with_logit_adjustment(examples, classes, 1.0))
-            training = LocalTraining(
+            settings = LocalTraining(
                 batch_size=config.batch_size,
-                lr=learning_rate(config, lesson.kind, full=self._about.lora is None),
+                lr=learning_rate(config, training.kind, full=self._current.lora is None),
                 steps=count,
-                max_length=self._about.max_length,
+                max_length=self._current.max_length,
             )
-            objective = self._objective(lesson.kind, SMOOTHING)
             result = loop.train(
                 self._model,
-                objective,
+                self._objective(training.kind, SMOOTHING),
                 examples,
-                training,
+                settings,
                 on_step,
                 seed=seed,
                 autocast=self._autocast,
@@ -174,39 +174,42 @@ class ShadowModel:
             steps, seconds = steps + result.steps, seconds + result.seconds
         return TrainedCopy(lora.read_adapter(self._model), steps, seconds)
 
-    def answers(self, adapter: Tensors, kind: RowKind, entries: Sequence[Entry]) -> list[str]:
-        """What the model says of a few items: a class, or (sft) nothing that is cheap to have."""
-        if kind != "cls" or not entries:
-            return ["" for _ in entries]
+    def answers(self, adapter: Tensors, kind: RowKind, items: Sequence[StoredItem]) -> list[str]:
+        """Return the predicted classes of a few items; empty strings for other kinds.
+
+        Generating answers would take too long.
+        """
+        if kind != "cls" or not items:
+            return ["" for _ in items]
         lora.write_adapter(self._model, adapter)
-        texts, places = self.encode(kind, entries)
+        texts, places = self.encode(kind, items)
         found = classification.predict(self._model, texts, autocast=self._autocast)
-        names = ["" for _ in entries]
-        # `predict` goes by length, and so does what it found.
+        names = ["" for _ in items]
+        # `predict` sorts by length, and so are its results.
         for place, label in zip(places, restore_order(found.predicted, texts), strict=True):
-            names[place] = self._about.labels[label]
+            names[place] = self._current.labels[label]
         return names
 
     def _objective(self, kind: RowKind, smoothing: float = 0.0) -> registry.Objective:
-        about = self._about
-        return registry.make_objective(OBJECTIVES[kind], about.dpo, about.labels, smoothing)
+        current = self._current
+        return registry.make_objective(OBJECTIVES[kind], current.dpo, current.labels, smoothing)
 
 
-def row(entry: Entry) -> Any:
-    """An item as a row of its kind."""
-    return _ROWS[entry.kind](**entry.fields)
+def to_row(stored: StoredItem) -> Any:
+    """Return an item as a row of its kind."""
+    return _ROWS[stored.item.kind](**stored.item.fields)
 
 
 def learning_rate(config: IncrementalConfig, kind: RowKind, *, full: bool) -> float:
-    """The learning rate of a lesson; `full` where all parameters are trained."""
+    """Return the learning rate; `full` if all parameters are trained."""
     return config.lr or (LR_FULL if full else LR_LORA[kind])
 
 
 def label_of(example: object) -> object:
-    """What a reservoir is balanced by: the class of a text; other examples are all alike."""
+    """Return what samples are balanced by: the class of a text; None for other examples."""
     return getattr(example, "label", None)
 
 
 def difference(new: Tensors, old: Tensors) -> Tensors:
-    """New − old, by name."""
+    """Return new − old, by name."""
     return {name: new[name] - old[name] for name in new}

@@ -1,15 +1,16 @@
-"""Teaches one client's model what its users said: trains a copy, asks the gate and the validator.
+"""Trainer of a client's model on live input: trains a copy, then asks the gate and the validator.
 
-`learner` says when, and holds the client's lock; `lessons` and `shadow` do the work; `book` keeps
-what came of it. An external validator is asked in the background (`verdicts`): a lesson that waits
-for its verdict holds up neither tasks nor steps, and its items wait until it is there.
+`learner` decides when, and holds the client's lock; `batches`, `shadow`, `evaluation` and `gate` do
+the work; `inbox/learning_store.py` keeps the result. An external validator is asked in the
+background, so a batch that waits for its verdict delays neither tasks nor steps; its items stay
+`waiting` until then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from threading import Event as Flag
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from threading import Event
 
 import numpy as np
 
@@ -17,280 +18,258 @@ from common.clock import Clock
 from common.config.config import IncrementalConfig
 from common.errors import ModelError
 from common.protocol.tensors import Tensors
-from common.protocol.versions import CurrentModel
-from learning.evaluation.measurement import Measurement
 from learning.training.loop import StepReport
 from worker.data.shards import ClientData
 from worker.events import EventCallback, WorkerEventKind
-from worker.incremental.inbox.learning_store import (
-    Entry,
-    LearningStore,
-    LocalModel,
-    add_tensors,
-    question_and_answer,
-)
+from worker.incremental.inbox.items import StoredItem
+from worker.incremental.inbox.learning_store import LocalModel, add_tensors
+from worker.incremental.training import gate
 from worker.incremental.training.attempt import Attempt
-from worker.incremental.training.batches import BatchBuilder, GateResult, helps
-from worker.incremental.training.shadow import ShadowModel, difference
+from worker.incremental.training.batches import BatchBuilder, ClientContext, LearningBatch
+from worker.incremental.training.evaluation import GateResult, compare, evaluate, still_helps
+from worker.incremental.training.gate import Rejection, RejectionKind
+from worker.incremental.training.shadow import ShadowModel, TrainedCopy, difference
 from worker.incremental.validation import validator
 from worker.incremental.validation.background import BackgroundValidator
 
-BY_VALIDATOR = "by the validator:"
-VETO = "the validator did not accept it"  # all that others are told
-SAMPLES = 5  # items that a validator sees
-RECENT = 96  # settled items by which it is judged whether the federation knows them
-
-"""The kind and text of what happens. Never user text."""
-
-
-@dataclass(frozen=True)
-class ClientContext:
-    """A client, and the version that it learns on.
-
-    Attributes:
-        client: Its name.
-        book: Open.
-        shadow: Of the version's model.
-        model: What the version is.
-        adapter: θ of the version.
-    """
-
-    client: str
-    book: LearningStore
-    shadow: ShadowModel
-    model: CurrentModel
-    adapter: Tensors
-
-
-@dataclass(frozen=True)
-class _Claim:
-    """A lesson that has passed the gate.
-
-    Attributes:
-        trial: With its figures.
-        begun: The model that it began as.
-        found: What of it may be kept.
-        measured: See `Book.accept`.
-    """
-
-    trial: Attempt
-    begun: Tensors
-    found: GateResult
-    measured: Mapping[str, tuple[Measurement, int]]
+VALIDATOR_SAMPLES = 5  # items that a validator sees
+RECENT_SETTLED = 96  # settled items that show whether the global version knows them
 
 
 class IncrementalTrainer:
-    """Of the clients of one worker on one run."""
+    """Trains the models of the clients of one worker in one run."""
 
     def __init__(
-        self, config: IncrementalConfig, data: ClientData, clock: Clock, on_event: EventCallback
+        self,
+        config: IncrementalConfig,
+        data: ClientData,
+        clock: Clock,
+        on_event: EventCallback,
     ) -> None:
-        """Nothing is learned yet.
+        """Store the arguments, and check the validator's setting; no event contains user text.
 
         Raises:
-            ConfigError: The validator is neither a command that is here nor a URL.
+            ConfigError: The validator is neither a command on this machine nor a URL.
         """
         self._config, self._data, self._clock, self._on_event = config, data, clock, on_event
         validator.check_spec(config.validator)
-        self._verdicts = BackgroundValidator(config.validator.strip(), config.validator_timeout_s)
-        self._claims: dict[str, _Claim] = {}
+        self._validator = BackgroundValidator(config.validator.strip(), config.validator_timeout_s)
+        self._pending: dict[str, Attempt] = {}
 
-    def answered(self) -> list[str]:
-        """Clients of whose lessons the validator has said what it thinks."""
-        return self._verdicts.answered()
+    def decided_clients(self) -> list[str]:
+        """Return the clients for whose batch a validator's verdict has arrived."""
+        return self._validator.answered()
 
     def close(self) -> None:
-        """Wait for no verdict any more: those items are learned again, another time."""
-        self._verdicts.close()
+        """Cancel requests to the validator; their items stay waiting."""
+        self._validator.close()
 
-    def learn(self, pupil: ClientContext, group: Sequence[Entry], abandon: Flag) -> bool:
+    def learn(self, context: ClientContext, items: Sequence[StoredItem], abandon: Event) -> bool:
         """Try to learn some items of one kind and task.
 
         Returns:
-            False if `abandon` came between, or if the validator is asked now.
+            False if `abandon` was set meanwhile, or if the validator has to decide first.
         """
-        book, shadow, model = pupil.book, pupil.shadow, pupil.model
-        local = book.local(model.run)
-        begun = local.current if local else pupil.adapter
-        desk = self._desk(pupil)
-        prepared = desk.prepared(group, begun, split=True)
-        if prepared.unusable:
-            reason = _unusable(prepared.unusable, shadow)
-            book.refuse([entry.id for entry in prepared.unusable], reason)
-        if not prepared.lessons:
+        store, shadow = context.store, context.shadow
+        local = store.local_model(context.model.run)
+        start = local.current if local else context.adapter
+        builder = self._builder(context)
+        batch = builder.build(items, start, split=True)
+        if batch.unusable:
+            reason = _why_unusable(batch.unusable[0], shadow)
+            store.reject_items([stored.id for stored in batch.unusable], reason)
+        if not batch.training_sets:
             return True
-        trial = Attempt(model, local, prepared, self._clock())
+        attempt = Attempt(context.model, local, batch, self._clock())
         try:
-            done = shadow.train(begun, prepared.lessons, group[-1].id, _unless(abandon))
+            copy = shadow.train(start, batch.training_sets, items[-1].id, _until_set(abandon))
         except ModelError as error:
-            self._reject(pupil, trial, error.what)
+            self._reject(context, attempt, Rejection(RejectionKind.TRAINING, error.what))
             return True
-        if done is None:
+        if copy is None:
             return False
         parts = tuple(local.parts.values()) if local else ()
-        found = desk.judge(prepared, begun, difference(done.adapter, begun), parts)
-        trial = replace(
-            trial,
-            figures=found.figures,
-            steps=done.steps,
-            seconds=done.seconds,
-            share=found.share,
-        )
-        if found.reason:
-            self._reject(pupil, trial, found.reason)
+        result = self._evaluate(shadow, batch, start, copy, parts)
+        attempt = replace(attempt, result=result, steps=copy.steps, seconds=copy.seconds)
+        if result.rejection is not None:
+            self._reject(context, attempt, result.rejection)
             return True
-        claim = _Claim(trial, begun, found, desk.stream(prepared, found.after))
-        if not self._verdicts.wanted:
-            self._accept(pupil, claim)
+        attempt = replace(attempt, measured=builder.measure_stream(batch, result.after))
+        if not self._validator.configured:
+            self._accept(context, attempt, result)
             return True
-        self._claims[pupil.client] = claim
-        self._verdicts.ask(pupil.client, _case(pupil, claim))
+        self._pending[context.client] = attempt
+        request = _validation_request(context, batch, start, result)
+        self._validator.submit(context.client, request)
         return False
 
-    def conclude(self, pupil: ClientContext) -> bool:
-        """Do what the validator has decided; False while it still thinks.
+    def apply_verdict(self, context: ClientContext) -> bool:
+        """Apply the validator's verdict if there is one; return False while it is still awaited.
 
-        Where the client has meanwhile learned something else, or the same on another version, or
-        its user has taken items back, a yes is about a model that must not be: what is left of the
-        items waits, and is learned anew.
+        If the client has meanwhile learned something else, or the same on another version, or its
+        user has removed items, an acceptance applies to a model that must not exist any more: the
+        remaining items stay waiting and are learned anew.
         """
-        if pupil.client not in self._claims:
+        if context.client not in self._pending:
             return True
-        verdict = self._verdicts.take(pupil.client)
+        verdict = self._validator.take(context.client)
         if verdict is None:
             return False
-        claim = self._claims.pop(pupil.client)
+        attempt = self._pending.pop(context.client)
         if not verdict.accepted:
-            self._reject(pupil, claim.trial, f"{BY_VALIDATOR} {verdict.reason}")
-        elif self._holds(pupil, claim.trial):
-            self._accept(pupil, claim)
+            self._reject(context, attempt, Rejection(RejectionKind.VALIDATOR, verdict.reason))
+        elif self._is_unchanged(context, attempt):
+            assert attempt.result is not None, "it has passed the gate"
+            self._accept(context, attempt, attempt.result)
         return True
 
-    def rebase(self, pupil: ClientContext, abandon: Flag) -> None:
-        """Bring what was learned onto a newer version, and ask the gate again.
+    def rebase(self, context: ClientContext, abandon: Event) -> None:
+        """Move what was learned on top of a newer version, if it still passes the gate there.
 
-        First as it is; where that no longer does, by learning the items anew from the new version;
-        where that does not either, the items are rejected, with the reason. What is under way in an
-        update is waited for: the new version may hold a part of it already.
+        It is tried as it is; if that fails, the items are learned anew from the new version; if
+        that fails too, they are rejected with the reason. Nothing is done while a part is in an
+        update without a receipt, since the new version may contain some of it already.
         """
-        book, shadow, model, adapter = pupil.book, pupil.shadow, pupil.model, pupil.adapter
-        local = book.local(model.run)
+        store, model, adapter = context.store, context.model, context.adapter
+        local = store.local_model(model.run)
         if local is None or local.version >= model.version or "riding" in local.parts:
             return
-        learned = book.entries("learned")
-        entries = learned or book.entries("settled", newest=RECENT)
-        desk = self._desk(pupil)
-        prepared = desk.prepared(entries, adapter, split=False)
-        trial = Attempt(model, None, prepared, self._clock())
+        learned = store.items("learned")
+        batch = self._builder(context).build(
+            learned or store.items("settled", newest=RECENT_SETTLED), adapter, split=False
+        )
         own = add_tensors(*local.parts.values()) or {}
         moved = add_tensors(adapter, own) if own else None
-        if moved is not None and prepared.exams:
-            figures = desk.compare(prepared, adapter, moved, own)
-            if not desk.refusal(figures) and (learned or helps(figures)):
-                book.rebase(model.run, model.version, moved, local.parts)
+        if moved is not None and batch.new_sets:
+            figures = compare(context.shadow, self._config, batch, adapter, moved, own)
+            passes = gate.check(figures, self._config) is None
+            if passes and (learned or still_helps(figures)):
+                store.rebase(model.run, model.version, moved, local.parts)
                 return
-        if not learned:  # the federation knows by now what this client taught it
-            book.rebase(model.run, model.version, None, {})
-            return
-        reason = "none of them can be used any more"
-        if prepared.lessons:
-            try:
-                done = shadow.train(adapter, prepared.lessons, model.version, _unless(abandon))
-            except ModelError as error:
-                self._give_up(pupil, trial, f"after version {model.version}: {error.what}")
-                return
-            if done is None:
-                return
-            found = desk.judge(prepared, adapter, difference(done.adapter, adapter), ())
-            trial = replace(trial, figures=found.figures, steps=done.steps, seconds=done.seconds)
-            reason = found.reason
-            if not reason:
-                book.rebase(model.run, model.version, found.after, {"unsent": found.learned})
-                text = f"{len(learned)} items are learned again on version {model.version}"
-                self._on_event(WorkerEventKind.REBASED, f"{pupil.client}: {text}")
-                return
-        self._give_up(pupil, trial, f"after version {model.version}: {reason}")
+        if learned:
+            self._relearn(context, batch, abandon)
+        else:  # the global version knows by now what this client taught it
+            store.rebase(model.run, model.version, None, {})
 
-    def rides(self, pupil: ClientContext, unsent: Tensors) -> bool:
-        """Whether a task from the pupil's version may begin with what is unsent on top of it."""
-        desk, adapter = self._desk(pupil), pupil.adapter
-        prepared = desk.prepared(pupil.book.entries("learned"), adapter, split=False)
-        if not prepared.exams:
+    def can_attach(self, context: ClientContext, unsent: Tensors) -> bool:
+        """Return whether a task on the context's version may start with `unsent` on top of it."""
+        batch = self._builder(context).build(
+            context.store.items("learned"), context.adapter, split=False
+        )
+        if not batch.new_sets:
             return False
-        moved = add_tensors(adapter, unsent) or adapter
-        return not desk.refusal(desk.compare(prepared, adapter, moved, unsent))
+        moved = add_tensors(context.adapter, unsent) or context.adapter
+        figures = compare(context.shadow, self._config, batch, context.adapter, moved, unsent)
+        return gate.check(figures, self._config) is None
 
-    def asks(self, client: str) -> bool:
-        """Whether a lesson of this client is with the validator, or has its answer."""
-        return client in self._claims
+    def is_pending(self, client: str) -> bool:
+        """Return whether a batch of this client waits for a verdict, or for its application."""
+        return client in self._pending
 
-    def _holds(self, pupil: ClientContext, trial: Attempt) -> bool:
-        """Whether client and items are what they were when the lesson began."""
-        waiting = {entry.id for entry in pupil.book.entries("waiting")}
-        left = waiting.issuperset(entry.id for entry in trial.prepared.entries)
-        return left and _same(trial.local, pupil.book.local(pupil.model.run))
+    def _relearn(self, context: ClientContext, batch: LearningBatch, abandon: Event) -> None:
+        """Learn items anew from the context's version, or give them up."""
+        model, adapter = context.model, context.adapter
+        attempt = Attempt(model, None, batch, self._clock())
+        if not batch.training_sets:
+            self._give_up(context, attempt, "none of the items is usable any more")
+            return
+        try:
+            copy = context.shadow.train(
+                adapter, batch.training_sets, model.version, _until_set(abandon)
+            )
+        except ModelError as error:
+            self._give_up(context, attempt, error.what)
+            return
+        if copy is None:
+            return
+        result = self._evaluate(context.shadow, batch, adapter, copy, ())
+        attempt = replace(attempt, result=result, steps=copy.steps, seconds=copy.seconds)
+        if result.rejection is not None:
+            self._give_up(context, attempt, result.rejection.reason)
+            return
+        parts = {"unsent": result.learned}
+        context.store.rebase(model.run, model.version, result.after, parts)
+        count = len(context.store.items("learned"))
+        text = f"{count} items learned again on version {model.version}"
+        self._on_event(WorkerEventKind.REBASED, f"{context.client}: {text}")
 
-    def _accept(self, pupil: ClientContext, claim: _Claim) -> None:
-        prepared, found = claim.trial.prepared, claim.found
-        pupil.book.accept(
-            claim.trial.batch("accepted"),
-            [entry.id for entry in prepared.train],
-            [entry.id for entry in prepared.held],
-            found.learned,
-            found.after,
-            claim.measured,
+    def _evaluate(
+        self,
+        shadow: ShadowModel,
+        batch: LearningBatch,
+        start: Tensors,
+        copy: TrainedCopy,
+        parts: Sequence[Tensors],
+    ) -> GateResult:
+        learned = difference(copy.adapter, start)
+        return evaluate(shadow, self._config, batch, start, learned, parts)
+
+    def _is_unchanged(self, context: ClientContext, attempt: Attempt) -> bool:
+        """Return whether the items still wait and the model is the one that was trained from."""
+        waiting = {stored.id for stored in context.store.items("waiting")}
+        if not waiting.issuperset(stored.id for stored in attempt.batch.items):
+            return False
+        return _same_model(attempt.local, context.store.local_model(context.model.run))
+
+    def _accept(self, context: ClientContext, attempt: Attempt, result: GateResult) -> None:
+        context.store.accept(
+            attempt.record("accepted"),
+            [stored.id for stored in attempt.batch.train],
+            [stored.id for stored in attempt.batch.held_out],
+            result.learned,
+            result.after,
+            attempt.measured,
         )
-        self._on_event(WorkerEventKind.LEARNED, f"{pupil.client}: {claim.trial.text()}")
+        self._on_event(WorkerEventKind.LEARNED, f"{context.client}: {attempt.summary()}")
 
-    def _reject(self, pupil: ClientContext, trial: Attempt, reason: str) -> None:
-        entries = trial.prepared.entries
-        told = VETO if reason.startswith(BY_VALIDATOR) else reason  # it may repeat what users wrote
-        pupil.book.reject(trial.batch("rejected", told), [entry.id for entry in entries], reason)
+    def _reject(self, context: ClientContext, attempt: Attempt, rejection: Rejection) -> None:
+        ids = [stored.id for stored in attempt.batch.items]
+        public = rejection.public_reason
+        context.store.reject(attempt.record("rejected", public), ids, rejection.reason)
         self._on_event(
-            WorkerEventKind.UNLEARNED,
-            f"{pupil.client}: {len(entries)} items are not learned: {told}",
+            WorkerEventKind.UNLEARNED, f"{context.client}: {len(ids)} items rejected: {public}"
         )
 
-    def _give_up(self, pupil: ClientContext, trial: Attempt, reason: str) -> None:
-        pupil.book.drop(trial.batch("rejected", reason))
-        count = len(trial.prepared.entries)
+    def _give_up(self, context: ClientContext, attempt: Attempt, reason: str) -> None:
+        reason = f"after version {context.model.version}: {reason}"
+        context.store.discard(attempt.record("rejected", reason))
+        count = len(attempt.batch.items)
         self._on_event(
-            WorkerEventKind.UNLEARNED, f"{pupil.client}: {count} items are given up {reason}"
+            WorkerEventKind.UNLEARNED, f"{context.client}: {count} items given up {reason}"
         )
 
-    def _desk(self, pupil: ClientContext) -> BatchBuilder:
-        return BatchBuilder(
-            pupil.client, pupil.book, pupil.shadow, self._data, pupil.model, self._config
-        )
+    def _builder(self, context: ClientContext) -> BatchBuilder:
+        return BatchBuilder(context, self._data, self._config)
 
 
-def _case(pupil: ClientContext, claim: _Claim) -> validator.ValidationRequest:
-    """What the validator is told of a lesson."""
-    prepared, figures = claim.trial.prepared, claim.found.figures
-    entries = prepared.entries
-    few = (prepared.held or prepared.train)[:SAMPLES]
-    models = (claim.begun, claim.found.after)
-    answers = [pupil.shadow.answers(model, entries[0].kind, few) for model in models]
-    asked = [question_and_answer(entry) for entry in few]
+def _validation_request(
+    context: ClientContext, batch: LearningBatch, start: Tensors, result: GateResult
+) -> validator.ValidationRequest:
+    figures = result.figures
+    first, *_ = items = batch.items
+    few = (batch.held_out or batch.train)[:VALIDATOR_SAMPLES]
+    before, after = (
+        context.shadow.answers(adapter, first.item.kind, few) for adapter in (start, result.after)
+    )
     return validator.ValidationRequest(
-        client_id=pupil.client,
-        kind=entries[0].kind,
-        task=entries[0].task,
-        items=len(entries),
+        client_id=context.client,
+        kind=first.item.kind,
+        task=first.item.task,
+        items=len(items),
         new_before=figures.new_before,
         new_after=figures.new_after,
         anchor_before=figures.anchor_before,
         anchor_after=figures.anchor_after,
         norm=figures.norm,
         samples=tuple(
-            validator.ValidationSample(text, expected, old, new)
-            for (text, expected), old, new in zip(asked, *answers, strict=True)
+            validator.ValidationSample(*stored.item.question_and_answer, old, new)
+            for stored, old, new in zip(few, before, after, strict=True)
         ),
     )
 
 
-def _same(one: LocalModel | None, other: LocalModel | None) -> bool:
-    """Whether a client's model is what it was. Its parts may have gone on their way meanwhile."""
+def _same_model(one: LocalModel | None, other: LocalModel | None) -> bool:
+    """Return whether a client's model is unchanged; its parts may have been sent meanwhile."""
     if one is None or other is None:
         return one is other
     if one.version != other.version or one.current.keys() != other.current.keys():
@@ -298,11 +277,11 @@ def _same(one: LocalModel | None, other: LocalModel | None) -> bool:
     return all(np.array_equal(one.current[name], other.current[name]) for name in one.current)
 
 
-def _unusable(entries: Sequence[Entry], shadow: ShadowModel) -> str:
-    if not shadow.learns(entries[0].kind):
-        return f"this run's model learns no {entries[0].kind} rows"
-    return "it is too long for this model, or its label is none of the run's classes"
+def _why_unusable(stored: StoredItem, shadow: ShadowModel) -> str:
+    if not shadow.learns(stored.item.kind):
+        return f"this run's model does not learn {stored.item.kind} rows"
+    return "the item is too long for this model, or its label is not a class of this run"
 
 
-def _unless(abandon: Flag) -> Callable[[StepReport], bool]:
+def _until_set(abandon: Event) -> Callable[[StepReport], bool]:
     return lambda _: not abandon.is_set()

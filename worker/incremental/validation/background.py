@@ -1,76 +1,51 @@
-"""Asks the external validator in threads of their own: a worker trains on while it thinks.
+"""Background calls of the external validator, so that the worker goes on training meanwhile.
 
-One lesson of each client at a time. Whatever becomes of the worker, no command is left behind.
+There is at most one request per client at a time. However the worker ends, no command is left
+running.
 """
 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from worker.incremental.validation import validator
 from worker.incremental.validation.validator import ValidationRequest, ValidatorVerdict
 
-AT_ONCE = 4  # of a worker of many clients: the others wait for their turn, and for the time-out
-
-
-@dataclass
-class _Question:
-    thread: threading.Thread
-    answer: list[ValidatorVerdict] = field(default_factory=list)
+MAX_PARALLEL = 4  # requests of one worker; those of further clients wait for a free thread
 
 
 class BackgroundValidator:
-    """Of one worker."""
+    """Runs the validator in threads, which the first request starts; an empty `spec` means none."""
 
     def __init__(self, spec: str, timeout_s: float) -> None:
-        """Nothing is asked yet.
-
-        Args:
-            spec: Of `incremental.validator`, checked; empty for none.
-            timeout_s: For one answer.
-        """
         self._spec, self._timeout_s = spec, timeout_s
-        self._questions: dict[str, _Question] = {}
-        self._stopped = threading.Event()
-        self._turns = threading.BoundedSemaphore(AT_ONCE)
+        self._stop = threading.Event()
+        self._threads = ThreadPoolExecutor(MAX_PARALLEL, thread_name_prefix="validator")
+        self._futures: dict[str, Future[ValidatorVerdict]] = {}
 
     @property
-    def wanted(self) -> bool:
-        """Whether there is a validator."""
+    def configured(self) -> bool:
         return bool(self._spec)
 
-    def ask(self, client: str, case: ValidationRequest) -> None:
-        """Begin to ask about a client's lesson; the answer to an earlier one was taken."""
-        answer: list[ValidatorVerdict] = []
-
-        def work() -> None:
-            with self._turns:
-                if not self._stopped.is_set():
-                    found = validator.ask_validator(
-                        self._spec, case, self._timeout_s, self._stopped
-                    )
-                    answer.append(found)
-
-        thread = threading.Thread(target=work, name=f"validator {client}", daemon=True)
-        self._questions[client] = _Question(thread, answer)
-        thread.start()
+    def submit(self, client: str, request: ValidationRequest) -> None:
+        """Start a request about a client's batch; the verdict on an earlier one must be taken."""
+        self._futures[client] = self._threads.submit(
+            validator.ask_validator, self._spec, request, self._timeout_s, self._stop
+        )
 
     def answered(self) -> list[str]:
-        """Clients with an answer that is to be taken."""
-        return [client for client, question in self._questions.items() if question.answer]
+        """Return the clients with a verdict that has not been taken."""
+        return [client for client, future in self._futures.items() if future.done()]
 
     def take(self, client: str) -> ValidatorVerdict | None:
-        """The answer about a client's lesson; None while there is none."""
-        question = self._questions[client]
-        if not question.answer:
+        """Return the verdict on a client's batch and forget it; None if there is none yet."""
+        if not self._futures[client].done():
             return None
-        del self._questions[client]
-        return question.answer[0]
+        return self._futures.pop(client).result()
 
     def close(self) -> None:
-        """Ask no more, and wait for no answer; commands that run are ended."""
-        self._stopped.set()
-        for question in self._questions.values():
-            question.thread.join()
-        self._questions.clear()
+        """Cancel all requests, ending commands that run, and wait for the threads."""
+        self._stop.set()
+        self._threads.shutdown(cancel_futures=True)
+        self._futures.clear()

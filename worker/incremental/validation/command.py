@@ -1,48 +1,45 @@
-"""Asks a command: bytes to its standard input, bytes from its standard output, within a time.
+"""Validator that is a command: it reads standard input and answers on standard output in time.
 
-No shell. The command is a process group of its own, and nothing of the group is left when `run`
-returns. It does not get fccl's own variables (passwords of servers, a join token), and what it
-writes to its standard error is dropped.
+No shell is involved. The command runs in a process group of its own, of which nothing is left when
+`run` returns. It does not receive fccl's own environment variables (passwords of servers, join
+tokens), and what it writes to standard error is dropped.
 """
 
 from __future__ import annotations
 
 import os
-import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from threading import Event as Flag
-from typing import IO
+from threading import Event
 
 from worker.incremental.validation.errors import (
     MAX_ANSWER,
-    NEVER,
     ValidatorError,
-    late,
-    stopped,
-    too_long,
+    answer_too_long,
+    cancelled,
+    timed_out,
 )
 
-_PRIVATE = "FCCL_"
-_CHUNK = 64 * 1024
-_LOOK_S = 0.05  # between two looks whether a command has ended whose output stays open
+_PRIVATE_PREFIX = "FCCL_"
+_POLL_S = 0.05  # interval of checks for an end, a cancellation, or too long an answer
 
 
-def run(words: Sequence[str], asked: bytes, timeout_s: float, stop: Flag = NEVER) -> bytes:
-    """What a command answers.
+def run(words: Sequence[str], request: bytes, timeout_s: float, stop: Event) -> bytes:
+    """Run a command and return its output.
 
     Args:
         words: Program and arguments.
-        asked: Its input; it need not read it.
-        timeout_s: In which it must have ended.
-        stop: Wait no longer.
+        request: Its input, which it need not read.
+        timeout_s: Time within which it must have ended.
+        stop: Ends the command and the waiting when set.
 
     Raises:
-        Unanswered: It cannot be started, took too long, wrote too much, or failed.
+        ValidatorError: The command cannot be started, took too long, wrote too much, or failed.
     """
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(_PRIVATE_PREFIX)}
     try:
         process = subprocess.Popen(
             words,
@@ -50,85 +47,53 @@ def run(words: Sequence[str], asked: bytes, timeout_s: float, stop: Flag = NEVER
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-            env=_environment(os.environ),
+            env=environment,
         )
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise ValidatorError(f"cannot be started: {reason}") from None
-    until = time.monotonic() + timeout_s
-    try:
-        answer = _talk(process, asked, until, stop)
-        _wait(process, until, stop)
-    except TimeoutError:
-        raise late(timeout_s) from None
-    finally:
-        _kill(process)
+    with process:
+        try:
+            answer = _communicate(process, request, timeout_s, stop)
+        finally:
+            _kill_group(process)
     if process.returncode < 0:
-        raise ValidatorError(f"was ended by {_signal_name(-process.returncode)}")
+        raise ValidatorError(f"was killed by {_signal_name(-process.returncode)}")
     if process.returncode:
-        raise ValidatorError(f"ended with exit code {process.returncode}")
+        raise ValidatorError(f"failed with exit code {process.returncode}")
     return answer
 
 
-def _talk(process: subprocess.Popen[bytes], asked: bytes, until: float, stop: Flag) -> bytes:
-    """Write and read at the same time, until the output ends; `TimeoutError` where that is late."""
-    assert process.stdin is not None and process.stdout is not None
-    answer, rest = bytearray(), memoryview(asked)
-    with selectors.DefaultSelector() as selector, process.stdin as stdin, process.stdout as stdout:
-        os.set_blocking(stdin.fileno(), False)
-        selector.register(stdin, selectors.EVENT_WRITE)
-        selector.register(stdout, selectors.EVENT_READ)
-        while True:
-            left = _left(until, stop)
-            ended = process.poll() is not None
-            ready = [key.fileobj for key, _ in selector.select(0 if ended else min(left, _LOOK_S))]
-            if stdin in ready and not (rest := _write(stdin, rest)):
-                selector.unregister(stdin)
-                stdin.close()
-            if stdout in ready:
-                chunk = os.read(stdout.fileno(), _CHUNK)
-                answer += chunk
-                if len(answer) > MAX_ANSWER:
-                    raise too_long()
-                if not chunk:
-                    return bytes(answer)
-            elif ended:  # something that it has started holds the output open
-                return bytes(answer)
-
-
-def _wait(process: subprocess.Popen[bytes], until: float, stop: Flag) -> None:
+def _communicate(
+    process: subprocess.Popen[bytes], request: bytes, timeout_s: float, stop: Event
+) -> bytes:
+    """Write the input while reading the output, up to the end of the command."""
+    deadline = time.monotonic() + timeout_s
+    data: bytes | None = request
     while True:
+        remaining = deadline - time.monotonic()
         try:
-            process.wait(min(_left(until, stop), _LOOK_S))
-            return
-        except subprocess.TimeoutExpired:
+            answer, _ = process.communicate(data, max(0.0, min(remaining, _POLL_S)))
+        except subprocess.TimeoutExpired as unfinished:
+            data = None  # `communicate` continues with the first call's input
+            if len(unfinished.output or b"") > MAX_ANSWER:
+                raise answer_too_long() from None
+            if stop.is_set():
+                raise cancelled() from None
+            if remaining <= 0:
+                raise timed_out(timeout_s) from None
+            if process.poll() is not None:  # a process that it started keeps the output open
+                _kill_group(process)
             continue
+        if len(answer) > MAX_ANSWER:
+            raise answer_too_long()
+        return answer
 
 
-def _left(until: float, stop: Flag) -> float:
-    """Seconds; `TimeoutError` where there are none."""
-    if stop.is_set():
-        raise stopped()
-    if (left := until - time.monotonic()) <= 0:
-        raise TimeoutError
-    return left
-
-
-def _write(stdin: IO[bytes], data: memoryview) -> memoryview:
-    """What is left to be written; nothing where the command reads no more, which is its right."""
-    try:
-        return data[os.write(stdin.fileno(), data[:_CHUNK]) :]
-    except BlockingIOError:
-        return data
-    except BrokenPipeError:
-        return data[:0]
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End the group: the command, and what it has started."""
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill the command and everything that it started."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def _signal_name(number: int) -> str:
@@ -136,7 +101,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def _environment(own: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in own.items() if not name.startswith(_PRIVATE)}

@@ -1,31 +1,22 @@
-"""What a command and a server have in common that are asked and give no answer of use."""
+"""Failure of an external validator, whether it is a command or a server."""
 
 from __future__ import annotations
 
-from threading import Event
-
 MAX_ANSWER = 64 * 1024
-"""Bytes; a verdict is a line."""
-
-
-NEVER = Event()
-"""Of those who wait until the time is up."""
+"""Limit on the bytes of an answer, which is a line of JSON."""
 
 
 class ValidatorError(Exception):
-    """There is no answer; the text says why, and holds nothing of what was asked."""
+    """The validator gave no usable answer; the text says why, and contains nothing it was sent."""
 
 
-def late(timeout_s: float) -> ValidatorError:
-    """It took too long."""
+def timed_out(timeout_s: float) -> ValidatorError:
     return ValidatorError(f"gave no answer within {timeout_s:g} s")
 
 
-def stopped() -> ValidatorError:
-    """Nobody waits for it any more."""
-    return ValidatorError("was not waited for")
+def cancelled() -> ValidatorError:
+    return ValidatorError("was cancelled")
 
 
-def too_long() -> ValidatorError:
-    """It is over the limit."""
+def answer_too_long() -> ValidatorError:
     return ValidatorError(f"gave an answer of more than {MAX_ANSWER // 1024} KiB")

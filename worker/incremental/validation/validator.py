@@ -1,32 +1,33 @@
-"""An external validator: a command, or a URL, that may veto what was learned from users.
+"""External validator: a command or a URL that may veto what was learned from users.
 
-It gets a `ValidationRequest` as JSON (figures, and what the model said of a few items before and after) and
-answers `{"accept": true}` or `{"accept": false, "reason": "…"}`. Whatever else happens (no answer
-in time, a crash, an answer that cannot be read) means *not accepted*: a broken validator must not
-let pass what a working one would have stopped. After the gate on an item's way; `tutor`
-asks, through `verdicts`.
+It receives a `ValidationRequest` as JSON (figures, and the model's answers to a few items before
+and after) and answers `{"accept": true}` or `{"accept": false, "reason": "…"}`. Anything else (no
+answer in time, a crash, an unreadable answer) means *not accepted*: a broken validator must not let
+pass what a working one would have stopped.
 
-The samples are user text. They go to the command's standard input or into the body of the request,
-and into no reason of ours: reasons are shown on other machines.
+It is asked after the gate, by `training/trainer.py` through `background`. The samples are user
+text. They go to the command's standard input or into the body of the request, and into none of our
+reasons, which are shown on other machines.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import shlex
 import shutil
 from dataclasses import asdict, dataclass
-from threading import Event as Flag
+from enum import Enum
+from threading import Event
 from typing import Any
 
 import httpx
 
+from common.document.files import replace_non_finite
 from common.errors import ConfigError
 from common.protocol.fields import RowKind, one_line
 from learning.evaluation.measurement import Measurement
 from worker.incremental.validation import command
-from worker.incremental.validation.errors import NEVER, ValidatorError
+from worker.incremental.validation.errors import ValidatorError
 from worker.incremental.validation.http import post
 
 FORMAT = 1
@@ -36,7 +37,7 @@ _KEY = "incremental.validator"
 
 @dataclass(frozen=True)
 class ValidationSample:
-    """An item, what was expected, and what the model said before and after it learned."""
+    """Item with the expected answer and the model's answers before and after learning."""
 
     input: str
     expected: str
@@ -46,18 +47,18 @@ class ValidationSample:
 
 @dataclass(frozen=True)
 class ValidationRequest:
-    """What a validator is told.
+    """Facts about a batch that the gate has accepted; the JSON format of docs/incremental.md.
 
     Attributes:
-        client_id: Whose model.
-        kind: Of the items.
-        task: The stream that they belong to.
-        items: How many of them there are, those that only measure included.
-        new_before: On new items, by the model as it was.
-        new_after: The same by the model that has learned.
-        anchor_before: On what the model could before; None where there is nothing to measure by.
-        anchor_after: The same by the model that has learned.
-        norm: L2 norm of all that was learned here and is not in the global version.
+        client_id: Client whose model has learned.
+        kind: Kind of the items.
+        task: Stream of the items.
+        items: Number of items, including those that are held out.
+        new_before: Measurement of the old model on new items.
+        new_after: Measurement of the trained model on new items.
+        anchor_before: Measurement of the old model on the anchors; None if there are none.
+        anchor_after: Measurement of the trained model on the anchors.
+        norm: L2 norm of everything learned here that is not in the global version.
         samples: A few of the items.
     """
 
@@ -73,25 +74,38 @@ class ValidationRequest:
     samples: tuple[ValidationSample, ...] = ()
 
     def fields(self) -> dict[str, Any]:
-        """Plain maps for JSON, in which a number that is not finite is null."""
-        return {name: _finite(value) for name, value in {"format": FORMAT, **asdict(self)}.items()}
+        """Return values for JSON; a number that is not finite becomes None."""
+        values: dict[str, Any] = replace_non_finite({"format": FORMAT, **asdict(self)})
+        return values
+
+
+class VerdictKind(Enum):
+    """Outcome of asking the validator; anything but ACCEPTED rejects the batch."""
+
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"  # the validator answered no
+    FAILED = "failed"  # there was no usable answer
 
 
 @dataclass(frozen=True)
 class ValidatorVerdict:
-    """Whether what was learned may be kept; the reason is one line of printable text."""
+    """Verdict of the validator; the reason is one line of printable text."""
 
-    accepted: bool
+    kind: VerdictKind
     reason: str
+
+    @property
+    def accepted(self) -> bool:
+        return self.kind is VerdictKind.ACCEPTED
 
 
 def check_spec(spec: str) -> None:
-    """Refuse, when a worker starts, what can be no validator; an empty one is none at all.
+    """Check the value of `incremental.validator` when a worker starts; empty means no validator.
 
-    A server is not asked: one that does not answer now may do so later.
+    A server is not contacted, since one that is down now may be up later.
 
     Raises:
-        ConfigError: It is neither a command on this machine nor an http(s) URL.
+        ConfigError: The value is neither a command on this machine nor an http(s) URL.
     """
     if not spec.strip():
         return
@@ -101,51 +115,49 @@ def check_spec(spec: str) -> None:
     program = _words(spec)[0]
     if shutil.which(program) is None:
         raise ConfigError(
-            f"{_KEY}: there is no command {one_line(program)[:80]}",
-            "install it or give its path; its file must be executable",
+            f"{_KEY}: command {one_line(program)[:80]} not found",
+            "install it, or give the path of an executable file",
         )
 
 
 def ask_validator(
-    spec: str, case: ValidationRequest, timeout_s: float, stop: Flag = NEVER
+    spec: str, request: ValidationRequest, timeout_s: float, stop: Event | None = None
 ) -> ValidatorVerdict:
-    """Ask the validator, and wait.
+    """Ask the validator and wait for its verdict; any fault of it is a verdict, too.
 
     Args:
-        spec: Of `incremental.validator`.
-        case: What it is about.
-        timeout_s: In which all of it must be done.
-        stop: Wait no longer; whatever was asked is ended.
-
-    Returns:
-        Its verdict; *not accepted* for any fault of the validator, which is then the reason.
+        spec: Value of `incremental.validator`.
+        request: What it is asked about.
+        timeout_s: Time within which everything must be done.
+        stop: Cancels the request, and ends a command, when set.
     """
-    asked = json.dumps(case.fields()).encode()
+    data, stop = json.dumps(request.fields()).encode(), stop or Event()
     try:
         answer = (
-            post(spec.strip(), asked, timeout_s, stop)
+            post(spec.strip(), data, timeout_s, stop)
             if _is_url(spec)
-            else command.run(_words(spec), asked, timeout_s, stop)
+            else command.run(_words(spec), data, timeout_s, stop)
         )
-        return _read(answer)
-    except ValidatorError as fault:
-        return ValidatorVerdict(False, f"the validator {fault}")
+        return _parse(answer)
+    except ValidatorError as error:
+        return ValidatorVerdict(VerdictKind.FAILED, f"the validator {error}")
     except ConfigError as error:
-        return ValidatorVerdict(False, str(error))
+        return ValidatorVerdict(VerdictKind.FAILED, str(error))
 
 
-def _read(answer: bytes) -> ValidatorVerdict:
+def _parse(answer: bytes) -> ValidatorVerdict:
     try:
         found = json.loads(answer)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or not isinstance(found.get("accept"), bool):
         raise ValidatorError('did not answer {"accept": true or false, "reason": "…"}')
-    stated = found.get("reason")
-    reason = " ".join(one_line(stated).split())[:MAX_REASON] if isinstance(stated, str) else ""
+    given = found.get("reason")
+    reason = " ".join(one_line(given).split())[:MAX_REASON] if isinstance(given, str) else ""
     if found["accept"]:
-        return ValidatorVerdict(True, reason)
-    return ValidatorVerdict(False, f"the validator says no: {reason or 'it gives no reason'}")
+        return ValidatorVerdict(VerdictKind.ACCEPTED, reason)
+    reason = f"the validator rejected it: {reason or 'no reason given'}"
+    return ValidatorVerdict(VerdictKind.REJECTED, reason)
 
 
 def _is_url(spec: str) -> bool:
@@ -153,34 +165,25 @@ def _is_url(spec: str) -> bool:
 
 
 def _check_url(spec: str) -> None:
-    remedy = "give one such as http://127.0.0.1:8080/check"
+    remedy = "use a URL such as http://127.0.0.1:8080/check"
     try:
         url = httpx.URL(spec.strip())
     except (httpx.InvalidURL, ValueError):
-        raise ConfigError(f"{_KEY} is no URL", remedy) from None
+        raise ConfigError(f"{_KEY} is not a valid URL", remedy) from None
     if url.scheme not in ("http", "https") or not url.host:
-        raise ConfigError(f"{_KEY} is no http or https URL", remedy)
+        raise ConfigError(f"{_KEY} is not an http or https URL", remedy)
 
 
 def _words(spec: str) -> list[str]:
-    """Program and arguments.
+    """Return program and arguments.
 
     Raises:
-        ConfigError: A quotation mark is open, or there is no word.
+        ConfigError: A quotation mark is not closed, or there is no word.
     """
     try:
         words = shlex.split(spec)
     except ValueError as error:
-        raise ConfigError(f"{_KEY} is no command ({error})", "quote it as for a shell") from None
+        raise ConfigError(f"{_KEY} cannot be parsed ({error})", "quote it as for a shell") from None
     if not words or not words[0]:
         raise ConfigError(f"{_KEY} names no command", "give a command or a URL")
     return words
-
-
-def _finite(value: Any) -> Any:
-    match value:
-        case dict():
-            return {key: _finite(each) for key, each in value.items()}
-        case float() if not math.isfinite(value):
-            return None
-    return value

@@ -1,4 +1,4 @@
-"""`fccl inbox` shows what became of items, and lets them be tried again or forgotten."""
+"""`fccl inbox` lists items, lets rejected ones wait again, and deletes items."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SERVED = ServedRun(run="run-1", name="run", clients=("a", "b", "c"), kinds=("cls
 
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Client a was told three things, b one, c nothing."""
+    """Three items of client a, one of b, none of c."""
     monkeypatch.chdir(tmp_path)
     found = tmp_path / "state"
     served_run.write(found, SERVED)
@@ -65,10 +65,10 @@ def test_counts_and_items_are_listed_by_client_without_a_text(state: Path) -> No
     assert lines[5][:3] == ["b:", "1", "waiting,"]
     found = inbox(state)
     assert not any(text in found for text in ("one", "two", "three", "four", "\x1b"))
-    assert "and 2 older: --limit" in inbox(state, "--limit", "1", "--client", "a")
+    assert "and 2 older ones (--limit)" in inbox(state, "--limit", "1", "--client", "a")
 
 
-def test_texts_are_shown_when_asked_for_and_give_a_terminal_no_orders(state: Path) -> None:
+def test_texts_are_shown_on_request_without_control_characters(state: Path) -> None:
     assert inbox(state, "--show", "3", "--client", "a") == (
         "a 3, waiting, 0 s old, feedback\n  text: three [2J\n  label: x\n"
     )
@@ -78,7 +78,7 @@ def test_texts_are_shown_when_asked_for_and_give_a_terminal_no_orders(state: Pat
     ]
 
 
-def test_a_script_gets_json(state: Path) -> None:
+def test_json_output_lists_all_items(state: Path) -> None:
     found = json.loads(inbox(state, "--json"))
     assert found["a"]["counts"]["rejected"] == found["b"]["counts"]["waiting"] == 1
     assert [item["id"] for item in found["a"]["items"]] == [3, 2, 1]
@@ -91,16 +91,16 @@ def test_a_script_gets_json(state: Path) -> None:
 def test_rejected_items_wait_again(state: Path) -> None:
     assert inbox(state, "--retry", "--client", "a").splitlines() == [
         "a: 1 rejected item waits again",
-        "no worker runs here; it is learned when one does (`fccl worker`)",
+        "no worker is running here; the next one learns it (`fccl worker`)",
     ]
     assert states(state) == {1: "settled", 2: "waiting", 3: "waiting"}
     assert inbox(state, "--retry", "all", "--client", "a").startswith("a: 0 rejected items wait")
-    assert "item 1 of a is not rejected: settled" in refusal(state, "--retry", "1", "--client", "a")
+    assert "item 1 of a is settled, not rejected" in refusal(state, "--retry", "1", "--client", "a")
 
 
-def test_items_are_forgotten_when_that_is_confirmed(state: Path) -> None:
+def test_items_are_deleted_after_confirmation(state: Path) -> None:
     said = refusal(state, "--forget", "all", "--client", "a")
-    assert said == "--forget deletes 3 items of a: confirm with --yes"
+    assert said == "--forget deletes 3 items of a: confirm it with --yes"
     assert "a has no item 9" in refusal(state, "--forget", "3,9", "--yes", "--client", "a")
     assert len(states(state)) == 3
     inbox(state, "--forget", "3,1", "--yes", "--client", "a")
@@ -113,27 +113,27 @@ def test_items_are_forgotten_when_that_is_confirmed(state: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("--retry",), "there are inboxes of a, b; choose one: --client"),
-        (("--show", "1"), "choose one: --client"),
-        (("--forget", "all", "--yes", "--client", "c"), "there are those of a, b"),
-        (("--client", "../a"), "there are those of a, b"),
+        (("--retry",), "there are inboxes of a, b; choose one with --client"),
+        (("--show", "1"), "choose one with --client"),
+        (("--forget", "all", "--yes", "--client", "c"), "there are inboxes of a, b"),
+        (("--client", "../a"), "there are inboxes of a, b"),
         (("--show", "x"), "name items by their numbers"),
         (("--show", "9" * 40), "name items by their numbers"),
         (("--show", "-1"), "name items by their numbers"),
         (("--show", "1", "--forget", "1"), "exclude each other"),
-        (("--yes",), "--yes goes with --forget"),
-        (("--json", "--retry"), "--json lists items"),
+        (("--yes",), "--yes requires --forget"),
+        (("--json", "--retry"), "--json can only list items"),
     ],
 )
-def test_what_cannot_be_done_is_refused(state: Path, words: tuple[str, ...], says: str) -> None:
+def test_invalid_options_are_refused(state: Path, words: tuple[str, ...], says: str) -> None:
     before = states(state) | states(state, "b")
     assert says in refusal(state, *words)
     assert states(state) | states(state, "b") == before
 
 
-def test_where_nothing_was_told_the_way_is(state: Path, tmp_path: Path) -> None:
+def test_without_any_inbox_the_error_says_how_to_begin(state: Path, tmp_path: Path) -> None:
     assert "no worker has served a client" in refusal(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
     served_run.write(tmp_path / "new", SERVED)
-    with pytest.raises(DataError, match=r"anything yet; `fccl learn` or `fccl try`"):
+    with pytest.raises(DataError, match=r"has an inbox yet; .*`fccl learn` or `fccl try`"):
         fccl.main(["inbox", "--state", str(tmp_path / "new")], standalone_mode=False)

@@ -1,4 +1,4 @@
-"""`fccl learn` puts what it is told into the inbox, or says in one line why not."""
+"""`fccl learn` puts items into the inbox, or says in one line why not."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cli.learn import ingest
-from cli.learn.ingest import Ingester, LineCounts, LineResult, read_lines
+from cli.learn.ingest import Ingester, LineCounts, read_lines
 from cli.main import fccl
 from common.config.config import IncrementalConfig
 from common.errors import DataError, FcclError
 from common.protocol.fields import RowKind
 from tests.support.paths import ROOT
 from worker.incremental.inbox import schema
-from worker.incremental.inbox.inbox import Inbox
+from worker.incremental.inbox.inbox import Inbox, ItemResult
 from worker.incremental.inbox.item_parser import ItemParser, max_json_bytes, parse_json
 from worker.incremental.serving import served_run
 from worker.incremental.serving.served_run import ServedRun
@@ -39,7 +39,7 @@ WRITES = CLASSES.model_copy(update={"kinds": ("sft", "va"), "labels": ()})
 
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Beside a worker of a classifier, which has served one client."""
+    """State directory of a worker that has served one client with a classifier."""
     monkeypatch.chdir(tmp_path)
     served_run.write(tmp_path / "state", CLASSES)
     return tmp_path / "state"
@@ -51,7 +51,7 @@ def learn(state: Path, *words: str, typed: bytes | None = None) -> Result:
 
 
 def refusal(state: Path, *words: str) -> str:
-    """What the console script would print: one line of one of the errors that it knows."""
+    """Return the one line that the console script would print."""
     with pytest.raises((FcclError, click.UsageError)) as raised:
         fccl.main(["learn", *words, "--state", str(state)], standalone_mode=False)
     said = str(raised.value)
@@ -71,17 +71,17 @@ def rows(*texts: str, label: str = "positive") -> bytes:
     return b"".join(json.dumps({"text": t, "label": label}).encode() + b"\n" for t in texts)
 
 
-def test_a_text_with_its_label_waits_and_once_only(state: Path) -> None:
+def test_a_text_with_its_label_is_stored_once(state: Path) -> None:
     first = learn(state, "a dull plot", "--label", "negative", "--task", "films")
     assert first.output.splitlines() == [
         "accepted: it is in the inbox of client_0",
-        "no worker runs here; it is learned when one does (`fccl worker`)",
+        "no worker is running here; the next one learns it (`fccl worker`)",
     ]
     assert items(state) == [("cls", ("a dull plot", "negative"), "films", "learn")]
     again = learn(state, " a dull plot ", "--label", "negative")
-    assert again.output == "duplicate: the inbox of client_0 has it already, waiting\n"
+    assert again.output == "duplicate: it is in the inbox of client_0 already, waiting\n"
     turned = learn(state, "a dull plot", "--label", "positive")
-    assert "takes the place of what was said before" in turned.output
+    assert "it replaces an earlier answer" in turned.output
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_a_text_with_its_label_waits_and_once_only(state: Path) -> None:
         (("--prompt", "a", "--chosen", "b", "--rejected", "c"), "va", ("a", "b", "c")),
     ],
 )  # fmt: skip
-def test_an_answer_and_a_preference_are_told_by_their_parts(
+def test_options_make_an_instruction_or_a_preference_pair(
     state: Path, words: tuple[str, ...], kind: RowKind, fields: tuple[str, ...]
 ) -> None:
     served_run.write(state, WRITES)
@@ -103,18 +103,18 @@ def test_an_answer_and_a_preference_are_told_by_their_parts(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ((), "give a TEXT with its --label"),
-        (("--label", "positive"), "--label goes with a TEXT"),
-        (("-", "--label", "positive"), "the lines of a pipe have their own"),
-        (("there.jsonl", "--label", "positive"), "the lines of there.jsonl have their own"),
+        ((), "give a TEXT with --label"),
+        (("--label", "positive"), "--label requires a TEXT"),
+        (("-", "--label", "positive"), "the lines of a pipe have labels of their own"),
+        (("there.jsonl", "--label", "positive"), "lines of there.jsonl have labels of their own"),
         (("--instruction", SECRET), "missing: --response"),
         (("--chosen", "a"), "missing: --prompt, --rejected"),
-        (("--input", SECRET), "--input goes with an --instruction"),
+        (("--input", SECRET), "--input requires --instruction"),
         (("x", "--label", "positive", "--response", "y"), "one item at a time"),
         (("--prompt", "x", "--response", "y"), "one item at a time"),
-        (("a text", "--task", "two words"), "the task is no name"),
+        (("a text", "--task", "two words"), "the task is not a valid name"),
         (("", "--label", "positive"), "text is empty"),
-        ((SECRET, "--label", SECRET), "none of the classes; they are negative, positive"),
+        ((SECRET, "--label", SECRET), "not a class of this run; use one of negative, positive"),
         (("x" * 20_001, "--label", "positive"), "20009 characters, more than 20000; shorten it"),
         (("x" * 40_000, "--label", "positive"), "40000 characters, more than 32768"),
         (("\udcff", "--label", "positive"), "not valid UTF-8"),
@@ -126,7 +126,7 @@ def test_an_answer_and_a_preference_are_told_by_their_parts(
         (("x", "--label", "positive", "--client", "client_9"), "it serves client_0"),
     ],
 )  # fmt: skip
-def test_what_is_no_item_is_refused_in_one_line_and_leaves_nothing(
+def test_an_invalid_item_is_refused_in_one_line_and_nothing_is_stored(
     state: Path, words: tuple[str, ...], says: str
 ) -> None:
     Path("there.jsonl").write_bytes(rows("a"))
@@ -135,19 +135,21 @@ def test_what_is_no_item_is_refused_in_one_line_and_leaves_nothing(
     assert items(state) == []
 
 
-def test_where_nobody_learns_nothing_is_taken(state: Path, tmp_path: Path) -> None:
+def test_nothing_is_stored_where_no_worker_has_run(state: Path, tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
     for words in ((), ("--client", "client_0")):
         said = refusal(nowhere, "x", "--label", "positive", *words)
         assert "no worker has served a client from" in said and "fccl demo" in said
     assert not nowhere.exists()
     served_run.write(state, CLASSES.model_copy(update={"clients": ("client_0", "client_1")}))
-    assert "serves client_0, client_1; choose one: --client" in refusal(state, "x", "--label", "x")
+    assert "serves client_0, client_1; choose one with --client" in refusal(
+        state, "x", "--label", "x"
+    )
     assert learn(state, "x", "--label", "positive", "--client", "client_1").exit_code == 0
     assert len(items(state, "client_1")) == 1
 
 
-def test_a_full_disk_a_flood_and_a_file_that_another_holds_are_told(
+def test_a_full_disk_a_rate_limit_and_a_locked_file_are_reported(
     state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = schema.inbox_path(state, "client_0")
@@ -164,7 +166,7 @@ def test_a_full_disk_a_flood_and_a_file_that_another_holds_are_told(
     monkeypatch.setattr(schema, "connect", held)
     with closing(connect(path)) as other:
         other.execute("BEGIN IMMEDIATE")
-        assert "another process holds it" in refusal(state, "c", "--label", "positive")
+        assert "locked by another process" in refusal(state, "c", "--label", "positive")
         assert "stopped at line 1" in learn(state, "-", typed=rows("c")).output
         other.execute("ROLLBACK")
 
@@ -203,20 +205,22 @@ LINES = b"".join(
     ]
 )
 REASONS = [
-    "line 4: it is no JSON (Unterminated string starting at: column 10)",
-    "line 6: it is nested too deeply",
-    "line 7: it is no JSON object",
+    "line 4: not valid JSON (Unterminated string starting at: column 10)",
+    "line 6: JSON is nested too deeply",
+    "line 7: not a JSON object",
     "line 8: text is not valid UTF-8 text",
-    "line 9: it is not UTF-8",
-    "line 10: label is no text",
-    "line 11: it is no JSON that can be read",
-    "line 12: the task is no name",
-    "line 13: it is longer than any item may be; incremental.max_chars",
+    "line 9: not UTF-8",
+    "line 10: label is not text",
+    "line 11: not valid JSON (a number is too long)",
+    "line 12: the task is not a valid name",
+    "line 13: longer than any item may be; see incremental.max_chars",
 ]
 
 
 @pytest.mark.parametrize("pipe", [False, True])
-def test_bad_lines_are_named_and_skipped_and_the_others_are_kept(state: Path, pipe: bool) -> None:
+def test_invalid_lines_are_reported_and_skipped_and_the_others_are_stored(
+    state: Path, pipe: bool
+) -> None:
     Path("feedback.jsonl").write_bytes(LINES)
     found = learn(state, "-", typed=LINES) if pipe else learn(state, "feedback.jsonl")
     assert found.exit_code == 3
@@ -231,7 +235,7 @@ def test_bad_lines_are_named_and_skipped_and_the_others_are_kept(state: Path, pi
     ]  # fmt: skip
 
 
-def test_a_program_gets_an_object_for_each_item(state: Path) -> None:
+def test_json_output_has_an_object_for_each_item(state: Path) -> None:
     with Inbox(schema.inbox_path(state, "client_0"), IncrementalConfig()):
         pass
     found = learn(state, "-", "--json", typed=rows("a", "a") + b"{}\n")
@@ -239,13 +243,13 @@ def test_a_program_gets_an_object_for_each_item(state: Path) -> None:
     assert [(one["line"], one["client"], one["state"]) for one in told] == [
         (1, "client_0", "accepted"), (2, "client_0", "duplicate"), (3, "client_0", "refused"),
     ]  # fmt: skip
-    assert told[2]["reason"].startswith("it has none of the fields")
+    assert told[2]["reason"].startswith("the record has none of the fields")
     assert found.stderr.startswith("client_0: 1 accepted, 1 duplicate, 1 refused")
     one = learn(state, "b", "--label", "positive", "--json")
     assert json.loads(one.output) == {"line": 1, "client": "client_0", "state": "accepted"}
 
 
-def test_what_was_rejected_before_is_said_to_be_so(state: Path) -> None:
+def test_a_duplicate_of_a_rejected_item_is_reported_as_such(state: Path) -> None:
     learn(state, "a", "--label", "positive")
     with closing(schema.connect(schema.inbox_path(state, "client_0"))) as db:
         db.execute("UPDATE item SET state = 'rejected', reason = 'it forgets'")
@@ -254,7 +258,7 @@ def test_what_was_rejected_before_is_said_to_be_so(state: Path) -> None:
     told = learn(state, "-", typed=rows("a") + rows("a", label="negative")).output
     assert told.splitlines()[0] == "line 1: duplicate: it was rejected before"
     assert "duplicates of rejected items: 1" in told
-    assert "say otherwise of the same input, not learned any more: 1" in told
+    assert "another answer to the same input, now superseded: 1" in told
 
 
 class Clock:
@@ -264,19 +268,20 @@ class Clock:
         return self.now
 
 
-class Line:
-    """A feeder whose pauses pass at once, and what it says."""
+class IngesterHarness:
+    """An ingester whose pauses take no time, with everything that it reports."""
 
     def __init__(self, folder: Path, limits: IncrementalConfig) -> None:
-        self.clock, self.said, self.pauses = Clock(), list[str](), list[float]()
-        self.outcomes = list[LineResult]()
+        self.clock, self.waits, self.pauses = Clock(), list[str](), list[float]()
+        self.reported = list[int]()
         self.path = schema.inbox_path(folder, "client_0")
         self.inbox = Inbox(self.path, limits, self.clock)
         self.work: Callable[[], None] = lambda: None
-        intake = ItemParser(limits, CLASSES)
-        self.feeder = Ingester(
-            self.inbox, intake, self.outcomes.append, self.said.append, self.pause
-        )
+        parser = ItemParser(limits, CLASSES)
+        self.ingester = Ingester(self.inbox, parser, self.report, self.waits.append, self.pause)
+
+    def report(self, number: int, result: ItemResult) -> None:
+        self.reported.append(number)
 
     def pause(self, seconds: float) -> None:
         self.pauses.append(seconds)
@@ -284,29 +289,29 @@ class Line:
         self.work()
 
     def feed(self, texts: list[str], chunk: int = 1) -> None:
-        self.feeder.feed(read_lines(BytesIO(rows(*texts)), 1000), chunk)
+        self.ingester.ingest(read_lines(BytesIO(rows(*texts)), 1000), chunk)
 
 
 @pytest.mark.parametrize("chunk", [1, 3])
-def test_a_flood_waits_for_its_minute_and_nothing_is_dropped(tmp_path: Path, chunk: int) -> None:
-    line = Line(tmp_path, IncrementalConfig(items_per_minute=3))
+def test_the_rate_limit_is_waited_for_and_nothing_is_dropped(tmp_path: Path, chunk: int) -> None:
+    line = IngesterHarness(tmp_path, IncrementalConfig(items_per_minute=3))
     with line.inbox:
         line.feed([f"text {n}" for n in range(9)], chunk)
-        assert line.feeder.tally == LineCounts(accepted=9)
-        assert [one.line for one in line.outcomes] == list(range(1, 10))
+        assert line.ingester.counts == LineCounts(accepted=9)
+        assert line.reported == list(range(1, 10))
         at = [stored.at for stored in line.inbox.items()]
         assert at == [1000.0] * 3 + [1060.0] * 3 + [1120.0] * 3
     assert line.pauses == [60.0, 60.0]
-    assert line.said == [
-        "waits, and goes on by itself: more than 3 items in a minute (incremental.items_per_minute)"
+    assert line.waits == [
+        "waiting, then continuing: more than 3 items in a minute (incremental.items_per_minute)"
     ]
 
 
 def test_a_full_inbox_is_waited_for_until_the_worker_has_learned_some(tmp_path: Path) -> None:
-    line = Line(tmp_path, IncrementalConfig(max_waiting=2))
+    line = IngesterHarness(tmp_path, IncrementalConfig(max_waiting=2))
 
     def work() -> None:
-        if len(line.pauses) % 2 == 0:  # of two looks, one finds no room
+        if len(line.pauses) % 2 == 0:  # every second attempt finds no room
             with closing(schema.connect(line.path)) as db:
                 db.execute("UPDATE item SET state = 'learned'")
 
@@ -315,11 +320,13 @@ def test_a_full_inbox_is_waited_for_until_the_worker_has_learned_some(tmp_path: 
         line.feed([f"text {n}" for n in range(6)])
         assert line.inbox.counts()["learned"] == 4 and line.inbox.counts()["waiting"] == 2
     assert line.pauses == [ingest.FULL_S] * 4
-    assert len(line.said) == 1 and "2 may at most (incremental.max_waiting)" in line.said[0]
+    assert len(line.waits) == 1 and "the limit is 2 (incremental.max_waiting)" in line.waits[0]
 
 
-def test_of_an_interrupted_wait_the_first_line_that_was_not_taken_is_known(tmp_path: Path) -> None:
-    line = Line(tmp_path, IncrementalConfig(max_waiting=2))
+def test_after_an_interrupted_wait_the_first_line_that_was_not_stored_is_known(
+    tmp_path: Path,
+) -> None:
+    line = IngesterHarness(tmp_path, IncrementalConfig(max_waiting=2))
 
     def interrupt() -> None:
         raise KeyboardInterrupt
@@ -327,7 +334,7 @@ def test_of_an_interrupted_wait_the_first_line_that_was_not_taken_is_known(tmp_p
     line.work = interrupt
     with line.inbox, pytest.raises(KeyboardInterrupt):
         line.feed(["a", "b", "c", "d"])
-    assert (line.feeder.line, line.feeder.tally) == (3, LineCounts(accepted=2))
+    assert (line.ingester.line, line.ingester.counts) == (3, LineCounts(accepted=2))
 
 
 def test_a_line_is_read_in_pieces_of_bounded_size() -> None:
@@ -340,13 +347,13 @@ def test_a_line_is_read_in_pieces_of_bounded_size() -> None:
     ]
     limits = IncrementalConfig(max_chars=1)
     assert len(json.dumps({"text": "\U0001f600" * 1, "label": ""})) < max_json_bytes(limits)
-    with pytest.raises(DataError, match="no JSON"):
+    with pytest.raises(DataError, match="not valid JSON"):
         parse_json(b"")
 
 
 @pytest.fixture
 def process(state: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Starts a real `fccl learn`."""
+    """Function that starts a real `fccl learn`."""
     started = list[subprocess.Popen[bytes]]()
 
     def start(*words: str) -> subprocess.Popen[bytes]:
@@ -358,7 +365,10 @@ def process(state: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
         )
         return started[-1]
 
+    # A parent such as `nohup` may ignore SIGINT, which the process would inherit.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield start
+    signal.signal(signal.SIGINT, before)
     for each in started:
         with each:
             each.kill()
@@ -385,7 +395,7 @@ def test_kill_9_after_an_acknowledgement_loses_nothing(state: Path, process: Sta
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_pipe_with_what_was_taken(
+def test_a_signal_ends_a_pipe_and_prints_the_totals(
     state: Path, process: Start, number: signal.Signals
 ) -> None:
     running = process("-")
@@ -406,6 +416,6 @@ def test_a_reader_that_goes_away_ends_it_without_a_traceback(state: Path, proces
     assert running.stderr is not None
     err = running.stderr.read().decode()
     assert running.wait() == 1
-    assert err.startswith("fccl learn: nobody reads what is told; client_0: 2 accepted")
+    assert err.startswith("fccl learn: standard output was closed; client_0: 2 accepted")
     assert "Traceback" not in err and "Exception" not in err
     assert [fields[0] for _, fields, _, _ in items(state)] == ["a", "b"]

@@ -1,4 +1,4 @@
-"""`fccl try` beside what a worker leaves on the disk: answers, corrections, what comes of them."""
+"""`fccl try` with what a worker leaves on the disk: answers, corrections and their outcome."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from cli.learn import conversation, try_model
-from cli.learn.answers import Answers, blocks, chosen, line
+from cli.learn.answers import Answers, blocks, choose_label, line
 from cli.learn.location import locate_inbox
 from cli.main import fccl
 from common.config.config import IncrementalConfig
@@ -44,7 +44,7 @@ CLIENT = "client_0"
 
 @dataclass
 class Site:
-    """What a worker leaves: its state directory, and the base model in the cache."""
+    """State directory of a worker, and the base model in the cache."""
 
     state: Path
     model: CurrentModel
@@ -59,26 +59,26 @@ class Site:
         served_run.write(self.state, told)
 
     def alive(self) -> None:
-        """As if a worker ran: this very process."""
+        """Pretend that a worker is running, by the id of this process."""
         slot = self.state / self.model.run / "slots" / "0"
         slot.mkdir(parents=True)
         (slot / "pid").write_text(str(os.getpid()))
 
     def learned(self, current: Tensors) -> Callable[[float], None]:
-        """What the worker does next: learns all that waits, and has this model by then."""
+        """Return what a worker would do: learn all waiting items and have this model afterwards."""
 
         def work(_: float) -> None:
-            with LearningStore(self.inbox) as book:
-                ids = [entry.id for entry in book.entries("waiting")]
-                book.accept(self._batch("accepted"), ids, [], current, current, {})
+            with LearningStore(self.inbox) as store:
+                ids = [stored.id for stored in store.items("waiting")]
+                store.accept(self._batch("accepted"), ids, [], current, current, {})
 
         return work
 
     def rejected(self, reason: str) -> Callable[[float], None]:
         def work(_: float) -> None:
-            with LearningStore(self.inbox) as book:
-                ids = [entry.id for entry in book.entries("waiting")]
-                book.reject(self._batch("rejected", reason), ids, reason)
+            with LearningStore(self.inbox) as store:
+                ids = [stored.id for stored in store.items("waiting")]
+                store.reject(self._batch("rejected", reason), ids, reason)
 
         return work
 
@@ -126,10 +126,10 @@ def site(
 
 @pytest.fixture
 def classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
-    """Says that any text is positive, with probability 1 / (1 + e⁻²)."""
+    """A classifier that calls any text positive, with probability 1 / (1 + e⁻²)."""
     found = site(tmp_path, monkeypatch, "classification", saved(encoder(layers=1), tmp_path / "b"))
     found.adapter = always(found.adapter, 0.0, 2.0)
-    served_run.keep_model(found.state, found.model, found.adapter)
+    served_run.save_model(found.state, found.model, found.adapter)
     return found
 
 
@@ -138,12 +138,12 @@ def causal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     tiny_model().save_pretrained(tmp_path / "b")
     tiny_tokenizer().save_pretrained(tmp_path / "b")
     found = site(tmp_path, monkeypatch, "sft", tmp_path / "b")
-    served_run.keep_model(found.state, found.model, found.adapter)
+    served_run.save_model(found.state, found.model, found.adapter)
     return found
 
 
 def always(adapter: Tensors, *logits: float) -> Tensors:
-    """A classifier whose head looks at nothing."""
+    """Weights of a classifier whose head ignores its input."""
     return {
         name: np.array(logits, np.float32)
         if name.endswith("classifier.bias")
@@ -152,7 +152,7 @@ def always(adapter: Tensors, *logits: float) -> Tensors:
     }
 
 
-def test_one_text_is_answered_by_what_the_client_has_learned(classifier: Site) -> None:
+def test_a_text_is_answered_with_what_the_client_has_learned(classifier: Site) -> None:
     assert classifier.invoke("a good film").output == "positive 88% (negative 12%)\n"
     with closing(Inbox(classifier.inbox, IncrementalConfig())):
         pass
@@ -177,13 +177,13 @@ def test_lines_from_a_pipe_are_answered_line_by_line_without_a_prompt(classifier
 
 
 @pytest.fixture
-def seated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody sits before the terminal."""
-    monkeypatch.setattr(try_model, "terminal", lambda: True)
+def interactive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pretend that standard input and output are a terminal."""
+    monkeypatch.setattr(try_model, "is_terminal", lambda: True)
 
 
-def test_a_label_is_corrected_and_the_next_answer_is_the_new_models(
-    classifier: Site, seated: None, monkeypatch: pytest.MonkeyPatch
+def test_after_a_correction_the_new_model_answers(
+    classifier: Site, interactive: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     classifier.alive()
     work = classifier.learned(always(classifier.adapter, 3.0, 0.0))
@@ -197,18 +197,18 @@ def test_a_label_is_corrected_and_the_next_answer_is_the_new_models(
     assert classifier.items() == [("cls", {"text": "dull", "label": "negative"}, "try", "learned")]
 
 
-def test_a_correction_that_the_gate_refuses_is_told_with_the_reason(
-    classifier: Site, seated: None, monkeypatch: pytest.MonkeyPatch
+def test_a_rejected_correction_is_reported_with_the_reason(
+    classifier: Site, interactive: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     classifier.alive()
-    monkeypatch.setattr(conversation, "pause", classifier.rejected("it forgets: \x1b[2J"))
+    monkeypatch.setattr(conversation, "pause", classifier.rejected("forgetting: \x1b[2J"))
     found = classifier.invoke(typed="dull\n1\n")
-    assert "not learned: it forgets:  [2J\n" in found.output
+    assert "not learned: forgetting:  [2J\n" in found.output
     assert "now:" not in found.output
 
 
 def test_ctrl_c_ends_the_waiting_and_not_the_conversation(
-    classifier: Site, seated: None, monkeypatch: pytest.MonkeyPatch
+    classifier: Site, interactive: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(_: float) -> None:
         raise KeyboardInterrupt
@@ -217,33 +217,35 @@ def test_ctrl_c_ends_the_waiting_and_not_the_conversation(
     monkeypatch.setattr(conversation, "pause", interrupt)
     found = classifier.invoke(typed="dull\n1\ngood\n")
     assert found.exit_code == 0
-    assert found.output.partition("not waited for")[2].count("positive 88%") == 1
+    assert found.output.partition("no longer waiting")[2].count("positive 88%") == 1
     monkeypatch.setattr(conversation, "pause", classifier.rejected("no"))
-    assert "the inbox has it already" in classifier.invoke(typed="dull\n1\n").output
+    assert "it is in the inbox already" in classifier.invoke(typed="dull\n1\n").output
 
 
-def test_without_a_worker_a_correction_waits_and_nobody_is_kept_waiting(
-    classifier: Site, seated: None
+def test_without_a_worker_a_correction_is_stored_and_not_waited_for(
+    classifier: Site, interactive: None
 ) -> None:
     found = classifier.invoke(typed="dull\n1\n" + "x" * 30_000 + "\n1\n")
-    assert "in the inbox: no worker runs here" in found.output
-    assert "not taken: the item has 30008 characters" in found.output
+    assert "in the inbox: no worker is running here" in found.output
+    assert "refused: the item has 30008 characters" in found.output
     assert [state for _, _, _, state in classifier.items()] == ["waiting"]
 
 
-def test_a_correction_belongs_to_the_stream_that_is_named(classifier: Site, seated: None) -> None:
+def test_a_correction_belongs_to_the_stream_that_is_named(
+    classifier: Site, interactive: None
+) -> None:
     classifier.invoke("--task", "films", typed="dull\n1\n")
     with Inbox(classifier.inbox, IncrementalConfig()) as inbox:
         assert [stored.item.task for stored in inbox.items()] == ["films"]
-    with pytest.raises(DataError, match="the task is no name"):
+    with pytest.raises(DataError, match="the task is not a valid name"):
         invoke_raw(classifier, "x", "--task", "two words")
 
 
-def test_the_better_of_two_answers_is_a_preference_and_a_better_one_an_instruction(
-    causal: Site, seated: None
+def test_choosing_an_answer_makes_a_preference_pair_and_typing_one_an_instruction(
+    causal: Site, interactive: None
 ) -> None:
     found = causal.invoke("--compare", "--gen-tokens", "4", typed="Add 1.\n2\nAdd 2.\nIt is 4.\n")
-    assert found.output.count("no worker runs here") == 2
+    assert found.output.count("no worker is running here") == 2
     (first, pair, *_), (second, taught, *_) = causal.items()
     assert (first, pair["prompt"]) == ("va", "Add 1.")
     assert (
@@ -278,7 +280,7 @@ def test_the_global_answer_leaves_the_clients_model_as_it_was(causal: Site) -> N
         (("--compare", "x"), "", "this one classifies"),
     ],
 )
-def test_what_cannot_be_asked_is_refused(
+def test_invalid_options_are_refused(
     classifier: Site, words: tuple[str, ...], typed: str, said: str
 ) -> None:
     with pytest.raises((FcclError, click.UsageError)) as raised:
@@ -290,11 +292,11 @@ def invoke_raw(found: Site, *words: str) -> None:
     fccl.main(["try", *words, "--state", str(found.state)], standalone_mode=False)
 
 
-def test_what_is_missing_is_named_with_what_to_do(
+def test_what_is_missing_is_named_with_a_remedy(
     classifier: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     classifier.serve("a", "b")
-    with pytest.raises(DataError, match=r"serves a, b; choose one: --client"):
+    with pytest.raises(DataError, match=r"serves a, b; choose one with --client"):
         invoke_raw(classifier, "x")
     monkeypatch.setenv("FCCL_CACHE", str(tmp_path / "elsewhere"))
     with pytest.raises(ModelError, match=r"is not in .*elsewhere.*FCCL_CACHE"):
@@ -317,7 +319,7 @@ def test_the_state_directory_is_found_as_the_worker_chooses_it(
     assert locate_inbox(None, None, "local", None, None).state == Path("runs/.workers")
     with pytest.raises(click.UsageError, match="exclude each other"):
         locate_inbox(None, run, "hospital-a", None, None)
-    with pytest.raises(DataError, match="no client's name"):
+    with pytest.raises(DataError, match="not a valid client name"):
         locate_inbox(None, None, "local", tmp_path / "nothing", "../x")
 
 
@@ -330,7 +332,7 @@ def test_an_invited_sites_state_is_beside_its_identity(
         locate_inbox(None, None, "hospital-a", None, None)
 
 
-def test_a_model_gives_a_terminal_no_orders() -> None:
+def test_answers_contain_no_control_characters() -> None:
     reply = Prediction(1, False, "a\x1b[2J\nb\x9bc")
     said = Answers("x", None, reply, other=Prediction(1, False, "other"))  # type: ignore[arg-type]
     assert blocks(said) == ["1: a [2J\nb c", "2: other"]
@@ -338,9 +340,9 @@ def test_a_model_gives_a_terminal_no_orders() -> None:
 
 
 def test_a_class_is_named_by_its_name_before_its_number() -> None:
-    assert chosen("2", ("2", "1")) == "2"
-    assert chosen(" POSITIVE ", LABELS) == "positive"
-    assert chosen("1", LABELS) == "negative"
-    assert chosen("a", ("A", "a")) == "a"
-    assert [chosen(word, LABELS) for word in ("0", "3", "²", "neutral", "")] == [None] * 5
-    assert chosen("x", ("X", "x ")) == "X"
+    assert choose_label("2", ("2", "1")) == "2"
+    assert choose_label(" POSITIVE ", LABELS) == "positive"
+    assert choose_label("1", LABELS) == "negative"
+    assert choose_label("a", ("A", "a")) == "a"
+    assert [choose_label(word, LABELS) for word in ("0", "3", "²", "neutral", "")] == [None] * 5
+    assert choose_label("x", ("X", "x ")) == "X"

@@ -87,7 +87,7 @@ def quiet(_: str) -> None: ...
 
 
 def fetching(data: Any) -> hub_data.FetchDataset:
-    def fetch(_: HubSource, splits: Sequence[str], say: Callable[[str], None]) -> Any:
+    def fetch(_: HubSource, splits: Sequence[str], on_message: Callable[[str], None]) -> Any:
         return data
 
     return fetch
@@ -122,7 +122,7 @@ def test_a_mapping_that_names_no_column_of_a_data_set_lists_those_there_are() ->
         load("cls", "a/b", {"text": "review"}, on_message=quiet, fetch=fetching(IMDB))
 
 
-def test_a_file_goes_before_a_data_set_and_a_data_files_suffix_is_never_a_data_set(
+def test_a_file_takes_precedence_over_a_data_set_and_a_data_suffix_always_means_a_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -150,7 +150,7 @@ def test_each_kind_prefers_the_split_that_its_data_sets_train_on(
 ) -> None:
     asked: list[Sequence[str]] = []
 
-    def fetch(_: HubSource, preferred: Sequence[str], say: Callable[[str], None]) -> Dataset:
+    def fetch(_: HubSource, preferred: Sequence[str], on_message: Callable[[str], None]) -> Dataset:
         asked.append(preferred)
         return data
 
@@ -158,7 +158,7 @@ def test_each_kind_prefers_the_split_that_its_data_sets_train_on(
     assert asked == [splits]
 
 
-def test_columns_that_are_of_no_use_are_not_read() -> None:
+def test_unused_columns_are_not_read() -> None:
     def pictures() -> Any:
         yield {"text": "fine", "label": "1", "picture": b"not decoded"}
 
@@ -172,7 +172,7 @@ def test_columns_that_are_of_no_use_are_not_read() -> None:
     assert (number, dict(record)) == (1, {"text": "fine", "label": "1"})
 
 
-def test_a_data_set_that_breaks_off_is_a_data_error() -> None:
+def test_a_data_set_that_breaks_off_while_reading_is_a_data_error() -> None:
     def torn() -> Any:
         yield {"text": "fine", "label": "1"}
         raise OSError("connection\nlost")
@@ -204,12 +204,12 @@ def test_a_source_is_a_name_with_revision_config_and_split(
 
 
 class Builder:
-    """What `datasets.load_dataset_builder` gives: a data set with splits, not yet downloaded."""
+    """Stand-in for a builder of `datasets`: a data set with splits, not yet downloaded."""
 
-    def __init__(self, splits: Sequence[str], told: bool = True) -> None:
+    def __init__(self, splits: Sequence[str], known: bool = True) -> None:
         self.downloads = 0
         self._splits = dict.fromkeys(splits)
-        self.info = SimpleNamespace(splits=self._splits if told else None)
+        self.info = SimpleNamespace(splits=self._splits if known else None)
         self.config = SimpleNamespace(data_files=None)
 
     def download_and_prepare(self) -> None:
@@ -221,7 +221,7 @@ class Builder:
 
 
 def hub(monkeypatch: pytest.MonkeyPatch, info: object, builder: object = None) -> None:
-    """A hub that answers so; an exception is raised."""
+    """Make the hub answer like this; an exception is raised."""
 
     def answering(answer: object) -> Callable[..., object]:
         def answered(*_: object, **__: object) -> object:
@@ -258,7 +258,7 @@ def test_the_split_that_is_read_is_the_named_one_or_that_of_training(
     assert hub_data.fetch(source, ("train", "train_prefs"), quiet) == f"the rows of {got}"
 
 
-def test_a_split_that_there_is_not_is_told_before_the_download(
+def test_a_missing_split_is_reported_before_the_download(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     builder = Builder(["dev", "test"])
@@ -290,7 +290,7 @@ def refused(kind: type[HfHubHTTPError]) -> Exception:
         ),
     ],
 )
-def test_what_the_hub_refuses_is_one_line_with_a_remedy(
+def test_a_refusal_of_the_hub_is_reported_in_one_line_with_a_remedy(
     monkeypatch: pytest.MonkeyPatch, asked: object, loaded: object, says: str
 ) -> None:
     hub(monkeypatch, asked, loaded)
@@ -314,11 +314,11 @@ FILES = {
     "train.jsonl": b'{"text": "dull", "label": "neg"}\n{"text": "fine", "label": "pos"}\n',
     "test.jsonl": b'{"text": "so so", "label": "neg"}\n',
 }
-"""What the data set acme/reviews of the hub below is made of."""
+"""Files of the data set acme/reviews of the hub below."""
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of the hub's protocol as `datasets` needs to download a data set."""
+    """The part of the hub's protocol that `datasets` needs to download a data set."""
 
     def do_GET(self) -> None:
         place = urlsplit(self.path).path.removeprefix("/api").removeprefix("/datasets/acme/reviews")
@@ -355,7 +355,7 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def address() -> Iterator[str]:
-    """Where a hub listens that has one data set."""
+    """Yield the address of a hub that has one data set."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -369,14 +369,15 @@ from learning.data.rows import load
 from common.errors import DataError
 for source in sys.argv[1:]:
     try:
-        print([(row.text, row.label) for row in load("cls", source, on_message=lambda line: None).rows])
+        rows = load("cls", source, on_message=lambda line: None).rows
+        print([(row.text, row.label) for row in rows])
     except DataError as error:
         print(error)
 """
 
 
 def loaded(address: str, home: Path, *sources: str) -> list[str]:
-    """What a process of its own prints: the hub's address is read when the library is imported."""
+    """Run a script in a new process, since the hub's address is read on import."""
     environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(home), "NO_PROXY": "*"}
     command = [sys.executable, "-c", PROGRAM, *sources]
     ran = subprocess.run(

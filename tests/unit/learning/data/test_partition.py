@@ -30,7 +30,7 @@ def test_every_row_goes_to_one_client_and_every_client_gets_its_minimum(
     assert dealt == dirichlet_partition(names, clients, alpha, seed, minimum)
 
 
-def test_a_large_alpha_makes_clients_alike_and_a_small_one_parts_the_labels() -> None:
+def test_a_large_alpha_makes_clients_alike_and_a_small_one_separates_labels() -> None:
     names = ["a", "b"] * 500
 
     def share_of_a(alpha: float) -> list[float]:
@@ -101,6 +101,6 @@ def test_rows_are_labelled_by_the_length_of_what_is_learned(row: Callable[[str],
     assert found == sorted(found)
 
 
-def test_another_label_is_refused() -> None:
+def test_an_unknown_label_to_partition_by_is_refused() -> None:
     with pytest.raises(ConfigError, match="colour"):
         partition_labels([Instruction("x", "", "y")], "colour", 0)

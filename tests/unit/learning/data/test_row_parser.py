@@ -18,7 +18,7 @@ Talk = list[dict[str, object]]
 
 
 def said(*turns: str) -> Talk:
-    """Turns of the user and the assistant, by turns."""
+    """Return messages of the user and the assistant in alternation."""
     return [{"role": ("user", "assistant")[i % 2], "content": t} for i, t in enumerate(turns)]
 
 
@@ -48,8 +48,8 @@ def test_an_instruction_is_found_in_each_common_form(record: Mapping[str, object
 @pytest.mark.parametrize(
     ("turns", "reason"),
     [
-        ("text", "messages is no list of messages"),
-        (["text"], "messages is no list of messages"),
+        ("text", "messages is not a list of messages"),
+        (["text"], "messages is not a list of messages"),
         ([], "messages does not begin with the user and an answer"),
         (said("Add."), "messages does not begin with the user and an answer"),
         (said("Add.", "3")[::-1], "messages does not begin with the user and an answer"),
@@ -59,7 +59,7 @@ def test_an_instruction_is_found_in_each_common_form(record: Mapping[str, object
         ([{"role": "user"}, {"role": "assistant"}], "instruction is missing"),
     ],
 )
-def test_another_form_of_conversation_says_why_it_is_skipped(turns: object, reason: str) -> None:
+def test_an_unsupported_conversation_is_skipped_with_a_reason(turns: object, reason: str) -> None:
     with pytest.raises(UnusableRow, match=reason):
         parse_instruction({"messages": turns}, {})
 
@@ -83,7 +83,7 @@ def test_a_preference_is_found_in_each_common_form(record: Mapping[str, object])
     assert parse_preference(record, {}) == PreferencePair("Hi", "Yes", "No")
 
 
-def test_the_prompt_of_a_longer_dialogue_is_all_that_both_share() -> None:
+def test_the_prompt_of_a_longer_dialogue_is_what_both_answers_share() -> None:
     start = "\n\nHuman: Hi\n\nAssistant: Hello.\n\nHuman: Tea?\n\nAssistant:"
     got = parse_preference({"chosen": f"{start} Yes, please", "rejected": f"{start} Yes"}, {})
     prompt = "Hi\n\nAssistant: Hello.\n\nHuman: Tea?"
@@ -94,7 +94,7 @@ def test_the_prompt_of_a_longer_dialogue_is_all_that_both_share() -> None:
     ("record", "reason"),
     [
         ({"chosen": "Yes", "rejected": "No"}, "prompt is missing"),
-        ({"prompt": "Hi", "chosen": said("Hi", "Yes"), "rejected": "No"}, "chosen is no text"),
+        ({"prompt": "Hi", "chosen": said("Hi", "Yes"), "rejected": "No"}, "chosen is not text"),
         ({"prompt": "Hi", "chosen": said("Hi"), "rejected": said("Hi")}, "not one exchange"),
         (
             {"chosen": said("Hi", "a", "b", "c"), "rejected": said("Hi", "a", "b", "d")},
@@ -115,7 +115,9 @@ def test_the_prompt_of_a_longer_dialogue_is_all_that_both_share() -> None:
         ({"prompt": "Hi", "chosen": "", "rejected": "b"}, "chosen is empty"),
     ],
 )
-def test_a_pair_that_cannot_be_used_says_why(record: Mapping[str, object], reason: str) -> None:
+def test_an_unusable_pair_is_skipped_with_a_reason(
+    record: Mapping[str, object], reason: str
+) -> None:
     with pytest.raises(UnusableRow, match=reason):
         parse_preference(record, {})
 
@@ -134,7 +136,7 @@ def test_a_labelled_text_is_found_in_each_common_form(record: Mapping[str, objec
     assert parse_labelled_text(record, {}) == LabelledText("fine", "1")
 
 
-def test_a_mapping_goes_before_the_known_names() -> None:
+def test_a_mapping_takes_precedence_over_known_names() -> None:
     record = {"text": "title", "body": "fine", "label": 0, "stars": 5, "q": "Q", "a": "A", "t": "T"}
     assert parse_labelled_text(record, {"text": "body", "label": "stars"}) == LabelledText(
         "fine", "5"
@@ -145,7 +147,7 @@ def test_a_mapping_goes_before_the_known_names() -> None:
     assert parse_instruction(record | {"messages": said("x", "y")}, columns).instruction == "Q"
     talk = record | {"talk": said("x", "y"), "instruction": "i", "output": "o"}
     assert parse_instruction(talk, {"messages": "talk"}) == Instruction("x", "", "y")
-    with pytest.raises(UnusableRow, match="talk is no list of messages"):
+    with pytest.raises(UnusableRow, match="talk is not a list of messages"):
         parse_instruction(record, {"messages": "talk"})
 
 

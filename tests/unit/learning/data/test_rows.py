@@ -43,7 +43,7 @@ ROWS: dict[RowKind, st.SearchStrategy[Row]] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
-def test_what_is_written_is_read_back(
+def test_written_rows_read_back_unchanged(
     kind: RowKind, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     made = data.draw(st.lists(ROWS[kind], min_size=1, max_size=5))
@@ -82,12 +82,12 @@ def test_lines_and_a_list_give_the_same_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "bad", "reason"),
     [
-        ("sft", "{oops", "no valid JSON"),
-        ("sft", '{"instruction": "Add.", "outp', "no valid JSON"),
-        ("sft", '"text"', "no JSON object"),
-        ("sft", "[1]", "no JSON object"),
-        ("sft", "[" * 100_000, "no valid JSON"),
-        ("sft", '{"instruction": 7, "output": "x"}', "instruction is no text"),
+        ("sft", "{oops", "not valid JSON"),
+        ("sft", '{"instruction": "Add.", "outp', "not valid JSON"),
+        ("sft", '"text"', "not a JSON object"),
+        ("sft", "[1]", "not a JSON object"),
+        ("sft", "[" * 100_000, "not valid JSON"),
+        ("sft", '{"instruction": 7, "output": "x"}', "instruction is not text"),
         ("sft", '{"instruction": "x", "output": "  "}', "output is empty"),
         ("sft", '{"input": "x", "output": "y"}', "instruction is missing"),
         ("sft", '{"instruction": "x", "output": "\\ud800"}', "output is not valid UTF-8 text"),
@@ -104,12 +104,12 @@ def test_lines_and_a_list_give_the_same_rows(tmp_path: Path) -> None:
             "chosen and rejected are equal",
         ),
         ("cls", '{"text": "x"}', "label is missing"),
-        ("cls", '{"text": "x", "label": [1]}', "label is no text"),
-        ("cls", '{"text": "x", "label": 0.5}', "label is no text"),
+        ("cls", '{"text": "x", "label": [1]}', "label is not text"),
+        ("cls", '{"text": "x", "label": 0.5}', "label is not text"),
         (
             "cls",
             json.dumps({"text": "x", "label": "y" * 101}),
-            "label has 101 characters, more than 100: no class",
+            "label has 101 characters, more than 100: not a class",
         ),
     ],
 )
@@ -147,14 +147,14 @@ def test_stray_bytes_spoil_only_the_row_whose_fields_they_are_in(tmp_path: Path)
         (b" \n\n", "empty"),
         (b"\xef\xbb\xbf", "empty"),
         (b"\xff\xfe\x00", "not UTF-8"),
-        (b"\x00" * 100, "no usable row (row 1: no valid JSON)"),
-        (b"[{]", "no valid JSON list"),
-        (b"[[[[" * 50_000, "no valid JSON list"),
+        (b"\x00" * 100, "no usable row (row 1: not valid JSON)"),
+        (b"[{]", "not a valid JSON list"),
+        (b"[[[[" * 50_000, "not a valid JSON list"),
         (b"{}\n{}", "no usable row (row 1: instruction is missing)"),
         (b"[]", "no usable row"),
     ],
 )
-def test_an_unusable_file_is_one_line_with_a_remedy(
+def test_an_unusable_file_is_reported_in_one_line_with_a_remedy(
     tmp_path: Path, content: bytes, says: str
 ) -> None:
     with pytest.raises(DataError) as error:
@@ -212,7 +212,7 @@ def test_a_mapping_says_which_columns_the_fields_are_in(tmp_path: Path, name: st
 
 
 def test_a_mapping_of_a_field_that_no_row_has_names_the_fields_there_are(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"'body', which is no field .* text, label"):
+    with pytest.raises(ConfigError, match=r"'body', which is not a field .* text, label"):
         load("cls", str(tmp_path / "unread.csv"), {"body": "text"}, on_message=quiet)
 
 

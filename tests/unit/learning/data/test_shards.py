@@ -66,14 +66,14 @@ def test_a_shard_knows_its_rows_and_topics(prepared: PreparedData) -> None:
         )
 
 
-def test_rows_to_learn_are_told_by_client_and_kind(prepared: PreparedData) -> None:
+def test_training_rows_are_counted_by_client_and_kind(prepared: PreparedData) -> None:
     found = prepared.rows()
     assert set(found) == {"client_0", "client_1", "client_2"}
     assert all(set(of) == {"sft", "va", "cls"} for of in found.values())
     assert found["client_1"]["va"] == prepared.shards[4].train_rows
 
 
-def test_instructions_are_dealt_as_before_there_were_other_kinds(prepared: PreparedData) -> None:
+def test_instructions_are_dealt_with_the_seed_itself(prepared: PreparedData) -> None:
     files = sorted(prepared.folder.glob("*_sft.jsonl"))
     outputs = [" ".join(row.output for row in read("sft", path).rows) for path in files]
     assert [hashlib.sha256(text.encode()).hexdigest()[:12] for text in outputs] == [
@@ -81,7 +81,7 @@ def test_instructions_are_dealt_as_before_there_were_other_kinds(prepared: Prepa
     ]  # fmt: skip
 
 
-def test_the_skew_is_told_in_a_table_and_a_picture_of_each_kind(prepared: PreparedData) -> None:
+def test_the_skew_is_written_as_a_table_and_a_picture_of_each_kind(prepared: PreparedData) -> None:
     tables = (prepared.folder / "skew.txt").read_text()
     assert "client_2" in tables
     assert "arithmetic" in tables
@@ -90,7 +90,7 @@ def test_the_skew_is_told_in_a_table_and_a_picture_of_each_kind(prepared: Prepar
         assert (prepared.folder / f"skew_{kind}.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_kinds_are_dealt_by_draws_of_their_own(prepared: PreparedData) -> None:
+def test_each_kind_is_dealt_with_a_seed_of_its_own(prepared: PreparedData) -> None:
     by_kind = {kind: [s.topics for s in prepared.shards if s.kind == kind] for kind in ALL}
     assert by_kind["sft"] != by_kind["va"]
 
@@ -111,7 +111,7 @@ def test_preparing_again_changes_nothing(prepared: PreparedData) -> None:
         (ALL | {"cls": [*TEXTS[1:], TEXTS[1]]}, {}, "from other rows of labelled texts"),
     ],
 )
-def test_preparing_in_another_way_names_what_differs(
+def test_preparing_with_other_settings_names_the_difference(
     prepared: PreparedData, rows: dict[RowKind, Sequence[Row]], change: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(DataError, match=says):
@@ -124,7 +124,7 @@ def test_an_unfinished_folder_is_prepared_again(tmp_path: Path, prepared: Prepar
     assert again.shards[0].path.read_text() == prepared.shards[0].path.read_text()
 
 
-def test_a_held_out_row_stays_so_when_rows_are_added(
+def test_held_out_rows_stay_held_out_when_rows_are_added(
     prepared: PreparedData, tmp_path: Path
 ) -> None:
     more = prepare_shards({"sft": [*make_instructions(9, 100), *ROWS]}, **SETTINGS, out=tmp_path)
@@ -138,7 +138,7 @@ def test_the_held_out_set_is_capped(tmp_path: Path) -> None:
     assert found.heldout_rows["sft"] == MAX_HELDOUT
 
 
-def test_each_client_gets_a_row_for_every_side_however_few_there_are(tmp_path: Path) -> None:
+def test_each_client_gets_a_row_for_every_side_however_few_rows_there_are(tmp_path: Path) -> None:
     few = prepare_shards({"va": PAIRS[:12]}, **SETTINGS | {"alpha": 0.01}, out=tmp_path)
     assert all(
         min(shard.train_rows, shard.validation_rows, shard.holdout_rows) >= 1
@@ -178,7 +178,7 @@ def test_a_folder_that_was_not_prepared_or_is_damaged_is_named(
 
 
 @given(texts=st.lists(st.text(max_size=3), min_size=2, max_size=40))
-def test_a_split_loses_nothing_and_has_a_row_on_every_side_that_it_can_fill(
+def test_a_split_keeps_every_row_and_fills_every_side_it_can(
     texts: list[str],
 ) -> None:
     rows = [Instruction("x", "", text) for text in texts]

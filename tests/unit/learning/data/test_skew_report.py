@@ -1,4 +1,4 @@
-"""The table and the picture of the skew, for labels and numbers of clients as data sets have."""
+"""Tests of the table and the picture of the skew, with labels and client numbers of real data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from learning.data.skew_report import plot_skew, skew_table
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Axes]:
-    """The axes of each picture, before it becomes a file."""
+    """Collect the axes of each picture before it is written."""
     found: list[Axes] = []
     monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: found.extend(self.axes))
     return found
@@ -26,19 +26,19 @@ def names(axes: Axes) -> list[str]:
     return [text.get_text() for text in legend.get_texts()]
 
 
-def test_a_label_of_underscores_has_its_name_in_the_legend(drawn: list[Axes]) -> None:
+def test_a_label_that_starts_with_an_underscore_is_in_the_legend(drawn: list[Axes]) -> None:
     plot_skew([{"_": 3, "__": 4, "_a": 5, "a": 6}], "texts", Path("x.png"))
     assert [name.strip() for name in names(drawn[0])] == ["_", "__", "_a", "a"]
 
 
-def test_the_names_of_many_clients_do_not_lie_on_each_other(drawn: list[Axes]) -> None:
+def test_the_names_of_many_clients_do_not_overlap(drawn: list[Axes]) -> None:
     plot_skew([{"a": 1 + i % 7} for i in range(120)], "texts", Path("x.png"))
     written = [text.get_text() for text in drawn[0].get_yticklabels()]
     assert written[:3] == ["client_0", "client_3", "client_6"]
     assert len(drawn[0].texts) == len(written) == 40
 
 
-def test_a_label_that_the_font_lacks_is_no_warning_on_the_terminal(tmp_path: Path) -> None:
+def test_a_label_that_the_font_lacks_causes_no_warning(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         plot_skew([{"中文": 3, "b": 2}], "texts", tmp_path / "x.png")
@@ -52,7 +52,7 @@ def test_a_table_of_many_clients_has_a_line_for_each() -> None:
     assert lines[-1].split() == ["all", "30", "435", "465"]
 
 
-def test_a_label_cannot_steer_the_terminal() -> None:
+def test_a_label_cannot_control_the_terminal() -> None:
     assert skew_table([{"a\nb\x1b[31m": 1}]).splitlines()[1].startswith("a b�[31m ")
 
 

@@ -1,4 +1,4 @@
-"""Where a run's rows come from, which of them can be used, and what is told of the others."""
+"""Tests of where a run's rows come from, which can be used, and how the others are reported."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_the_first_skipped_rows_are_named_and_the_others_only_counted(tmp_path: 
     said: list[str] = []
     rows = found("sft", str(path), on_message=said.append)
     assert len(rows.skipped) == 7
-    assert said == [f"skipped {path}:{line}: no valid JSON" for line in range(2, 7)]
+    assert said == [f"skipped {path}:{line}: not valid JSON" for line in range(2, 7)]
 
 
 # classes
@@ -81,7 +81,7 @@ def test_declared_classes_keep_their_order_whether_all_of_them_have_rows_or_not(
 
 
 @pytest.mark.parametrize("declared", [(), ("a", "b")])
-def test_rows_of_one_class_teach_nothing_whatever_is_declared(declared: tuple[str, ...]) -> None:
+def test_rows_of_a_single_class_are_refused_whatever_is_declared(declared: tuple[str, ...]) -> None:
     with pytest.raises(DataError, match=r"1 class.*two or more; .*data.labels"):
         class_names(texts("a", "a"), declared)
 
@@ -125,7 +125,7 @@ def test_rows_that_do_not_fit_are_left_out_and_counted_beside_those_that_were_un
     assert json.loads(json.dumps(summary.fields()))["skipped"] == reasons
 
 
-def test_a_source_of_which_all_can_be_used_is_told_in_one_clause() -> None:
+def test_the_summary_of_a_fully_usable_source_is_one_clause() -> None:
     rows = LoadedRows[Row]((Instruction("Say yes.", "", "Yes."),), ())
     _, summary = select_usable(
         rows, "d.jsonl", registry.make_objective("sft"), tiny_tokenizer(), 128
@@ -133,7 +133,7 @@ def test_a_source_of_which_all_can_be_used_is_told_in_one_clause() -> None:
     assert summary.line() == "d.jsonl: 1 of 1 rows can be used"
 
 
-def test_a_source_of_which_nothing_fits_is_refused_with_the_length_and_the_reasons() -> None:
+def test_a_source_without_usable_rows_is_refused_with_length_and_reasons() -> None:
     rows = LoadedRows[Row]((Instruction(LONG, "", "Yes."),), (SkippedRow(2, "output is empty"),))
     with pytest.raises(DataError) as caught:
         select_usable(rows, "d.jsonl", registry.make_objective("sft"), tiny_tokenizer(), 64)

@@ -33,7 +33,7 @@ def labels(path: Path) -> list[str]:
     return [str(record["label"]) for _, record in walked(path) if not isinstance(record, str)]
 
 
-def test_quotes_of_csv_part_texts_and_those_of_tsv_are_text(tmp_path: Path) -> None:
+def test_quotes_delimit_texts_in_csv_and_are_text_in_tsv(tmp_path: Path) -> None:
     csv = put(tmp_path, 'label,text\r\n1,"a ""fine"", long\r\nfilm"\r\n0,dull\r\n', "data.csv")
     tsv = put(tmp_path, 'label\ttext\n1\t"a fine film\n0\tdull "film"\n', "data.tsv")
     assert walked(csv) == [
@@ -84,34 +84,34 @@ def test_a_file_whose_pair_is_not_expected_has_a_header(tmp_path: Path) -> None:
     assert open_table(path, NAMES).columns == ("fine", "1")
 
 
-def test_lines_that_are_no_row_are_told_and_the_next_ones_read(tmp_path: Path) -> None:
+def test_malformed_lines_are_reported_and_the_next_ones_read(tmp_path: Path) -> None:
     lines = ["text,label", "a,1", "torn", '"b"c,1', "d\0,1", '"' + "e" * 200_000, "f,2", "", "g,3"]
     assert walked(put(tmp_path, "\n".join(lines), "data.csv")) == [
         (2, {"text": "a", "label": "1"}),
         (3, "1 fields where there are 2 columns"),
-        (4, "no valid CSV"),
+        (4, "not valid CSV"),
         (5, "NUL characters"),
-        (6, "no valid CSV"),
+        (6, "not valid CSV"),
         (7, {"text": "f", "label": "2"}),
         (9, {"text": "g", "label": "3"}),
     ]
 
 
-def test_a_quote_that_is_never_closed_takes_no_row_before_it(tmp_path: Path) -> None:
+def test_an_unclosed_quote_does_not_spoil_the_rows_before_it(tmp_path: Path) -> None:
     assert walked(put(tmp_path, 'text,label\na,1\n"b,2\nc,3\n', "data.csv")) == [
         (2, {"text": "a", "label": "1"}),
-        (3, "no valid CSV"),
+        (3, "not valid CSV"),
     ]
 
 
-def test_a_line_beyond_the_limit_is_no_row_and_does_not_hide_the_next(
+def test_an_overlong_line_is_skipped_and_the_next_one_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tables, "MAX_LINE", 40)
     lines = [json.dumps({"text": text, "label": "1"}) for text in ("a", "b" * 100, "c")]
     assert walked(put(tmp_path, "\n".join(lines), "data.jsonl")) == [
         (1, {"text": "a", "label": "1"}),
-        (2, "no valid JSON"),
+        (2, "not valid JSON"),
         (3, {"text": "c", "label": "1"}),
     ]
 
@@ -122,12 +122,12 @@ def test_a_line_beyond_the_limit_is_no_row_and_does_not_hide_the_next(
         ("data.csv", b"text,text\na,b\n", "twice"),
         ("data.csv", b'"text\n', "no readable header"),
         ("data.tsv", "text\tlabel\n".encode("utf-16"), "UTF-16"),
-        ("data.parquet", b"PAR1 and nothing else", "no Parquet"),
-        ("data.parquet", b"text,label\na,b\n", "no Parquet"),
+        ("data.parquet", b"PAR1 and nothing else", "not a Parquet"),
+        ("data.parquet", b"text,label\na,b\n", "not a Parquet"),
         ("data.parquet", b"", "empty"),
     ],
 )
-def test_a_file_that_is_not_of_its_form_is_one_line_with_a_remedy(
+def test_a_malformed_file_is_reported_in_one_line_with_a_remedy(
     tmp_path: Path, name: str, content: bytes, says: str
 ) -> None:
     with pytest.raises(DataError, match=says) as error:
@@ -172,7 +172,7 @@ def test_parquet_that_datasets_wrote_gives_the_names_of_its_classes(tmp_path: Pa
 
 
 @pytest.mark.parametrize("metadata", ["", "[]", "{", '{"info": {"features": [1]}}', "[" * 10**5])
-def test_odd_metadata_of_parquet_is_passed_over(tmp_path: Path, metadata: str) -> None:
+def test_malformed_metadata_of_parquet_is_ignored(tmp_path: Path, metadata: str) -> None:
     table = pa.table({"text": ["a"], "label": ["x"]})
     path = parquet(tmp_path, table.replace_schema_metadata({"huggingface": metadata}))
     assert labels(path) == ["x"]
@@ -183,7 +183,7 @@ def test_a_parquet_file_that_is_damaged_inside_is_a_data_error(tmp_path: Path) -
     content = bytearray(path.read_bytes())
     content[10:2000] = b"\xff" * 1990
     path.write_bytes(content)
-    with pytest.raises(DataError, match="no Parquet"):
+    with pytest.raises(DataError, match="not a Parquet"):
         walked(path)
 
 

@@ -1,4 +1,4 @@
-"""Figures follow from scores by arithmetic that a reader can do by hand."""
+"""Tests of metrics: they follow from scores by arithmetic that a reader can do by hand."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from learning.evaluation.metrics import (
 )
 
 
-def test_text_figures_are_over_tokens_and_bytes_not_over_rows() -> None:
+def test_text_metrics_are_over_tokens_and_bytes_not_over_rows() -> None:
     # 8 tokens cost 2 + 6 nats: one nat each; 4 bytes hold 8 nats.
     found = text_metrics([2.0, 6.0], [4, 4], [1, 3])
     assert found.rows == 2
@@ -30,7 +30,7 @@ def test_text_figures_are_over_tokens_and_bytes_not_over_rows() -> None:
     assert (found.values["tokens"], found.values["bytes"]) == (8, 4)
 
 
-def test_a_perplexity_beyond_all_numbers_is_infinite() -> None:
+def test_a_perplexity_beyond_the_float_range_is_infinite() -> None:
     assert text_metrics([5000.0], [1], [1]).values["perplexity"] == math.inf
 
 
@@ -69,7 +69,7 @@ def test_classes_are_counted_by_true_class_and_by_prediction() -> None:
     "found",
     [text_metrics([], [], []), preference_metrics([], [], [], 0.1), class_metrics([], [], [], 2)],
 )
-def test_an_empty_set_has_no_values_and_divides_by_nothing(found: EvalMetrics) -> None:
+def test_an_empty_set_has_no_values(found: EvalMetrics) -> None:
     assert found == EvalMetrics(0)
     assert all(found.interval(metric) is None for of in METRICS.values() for metric in of)
 
@@ -85,7 +85,7 @@ def test_wilsons_interval_agrees_with_published_values() -> None:
 
 
 @given(st.integers(1, 500), st.data())
-def test_an_interval_holds_its_share_and_stays_between_none_and_all(
+def test_an_interval_contains_its_share_and_stays_within_zero_and_one(
     rows: int, data: st.DataObject
 ) -> None:
     share = data.draw(st.integers(0, 2 * rows)) / (2 * rows)

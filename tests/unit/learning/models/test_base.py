@@ -1,4 +1,4 @@
-"""Base models by name: what is refused, what is installed, and that a digest means its bytes."""
+"""Tests of base models by name: what is refused, what is installed, and what a digest covers."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from common.errors import ModelError, WireError
+from common.model_cache import find_installed
 from common.protocol import manifest
 from learning.models import base, hub
 
@@ -28,7 +29,7 @@ def micro(tmp_path_factory: pytest.TempPathFactory) -> base.BaseModel:
 
 
 def served(path: Path) -> Callable[[str, int], bytes]:
-    """What a coordinator does: gives files out by their digest."""
+    """Return a function that serves files by their digest, as a coordinator does."""
     files = {f.sha256: f.name for f in base.parse_manifest(base.make_manifest(path))}
     return lambda sha256, nbytes: (path / files[sha256]).read_bytes()
 
@@ -86,9 +87,9 @@ def test_a_hostile_manifest_is_refused(data: bytes) -> None:
 def test_an_installed_model_has_the_same_digest_and_loads(
     micro: base.BaseModel, tmp_path: Path
 ) -> None:
-    assert base.cached(micro.digest, tmp_path) is None
+    assert find_installed(micro.digest, tmp_path) is None
     path = base.install(base.make_manifest(micro.path), micro.digest, served(micro.path), tmp_path)
-    assert base.cached(micro.digest, tmp_path) == path
+    assert find_installed(micro.digest, tmp_path) == path
     assert manifest.sha256_hex(base.make_manifest(path)) == micro.digest
     base.load(path, torch.device("cpu"))
 
@@ -114,7 +115,7 @@ def test_a_changed_byte_is_refused_and_leaves_nothing(
 
     with pytest.raises(WireError, match="other bytes"):
         base.install(base.make_manifest(micro.path), micro.digest, corrupt, tmp_path)
-    assert base.cached(micro.digest, tmp_path) is None
+    assert find_installed(micro.digest, tmp_path) is None
     assert list((tmp_path / "models").iterdir()) == []
 
 
@@ -125,13 +126,13 @@ def test_a_manifest_of_another_model_is_refused(micro: base.BaseModel, tmp_path:
 
 def test_a_digest_is_never_a_path(tmp_path: Path) -> None:
     with pytest.raises(WireError):
-        base.cached("../../etc", tmp_path)
+        find_installed("../../etc", tmp_path)
 
 
-def test_a_made_model_is_found_by_its_digest_in_the_cache_that_made_it(
+def test_an_offline_model_is_found_by_its_digest_in_its_cache(
     micro: base.BaseModel,
 ) -> None:
-    found = base.cached(micro.digest, micro.path.parent.parent)
+    found = find_installed(micro.digest, micro.path.parent.parent)
     assert found is not None and found.resolve() == micro.path.resolve()
 
 
@@ -142,14 +143,16 @@ def test_a_local_directory_resolves_to_the_same_digest(
     assert (local.kind, local.revision, local.digest) == ("local", None, micro.digest)
 
 
-def test_a_loaded_model_is_float32_evaluating_and_can_pad(micro: base.BaseModel) -> None:
+def test_a_loaded_model_is_float32_in_evaluation_mode_and_can_pad(micro: base.BaseModel) -> None:
     loaded = base.load(micro.path, torch.device("cpu"))
     assert {p.dtype for p in loaded.model.parameters()} == {torch.float32}
     assert not loaded.model.training
     assert loaded.tokenizer.pad_token_id is not None
 
 
-def test_a_tokenizer_without_a_pad_pads_with_its_end(micro: base.BaseModel, tmp_path: Path) -> None:
+def test_a_tokenizer_without_a_padding_token_pads_with_its_end_token(
+    micro: base.BaseModel, tmp_path: Path
+) -> None:
     path = base.install(base.make_manifest(micro.path), micro.digest, served(micro.path), tmp_path)
     config = json.loads((path / "tokenizer_config.json").read_text())
     del config["pad_token"]
@@ -158,7 +161,7 @@ def test_a_tokenizer_without_a_pad_pads_with_its_end(micro: base.BaseModel, tmp_
     assert tokenizer.pad_token == tokenizer.eos_token
 
 
-def test_a_directory_without_a_config_is_no_model(tmp_path: Path) -> None:
+def test_a_directory_without_a_config_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"config\.json.*save_pretrained"):
         base.resolve(str(tmp_path), None, tmp_path, silent)
 
@@ -194,7 +197,7 @@ def test_a_model_of_no_known_family_is_refused(tmp_path: Path, config: dict[str,
         base.resolve(str(folder), None, tmp_path, silent)
 
 
-def test_broken_weights_are_one_line_without_a_traceback(tmp_path: Path) -> None:
+def test_broken_weights_are_reported_in_one_line(tmp_path: Path) -> None:
     folder = written(tmp_path / "m", architectures=["GPT2LMHeadModel"], model_type="gpt2")
     (folder / "model.safetensors").write_bytes(b"broken")
     with pytest.raises(ModelError, match="cannot be loaded") as caught:
@@ -232,7 +235,7 @@ def raising(error: Exception) -> Callable[..., None]:
     return fail
 
 
-def test_a_hub_that_does_not_answer_is_out_of_reach_unless_the_model_is_here(
+def test_a_hub_that_does_not_answer_is_unavailable_unless_the_model_is_cached(
     micro: base.BaseModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(huggingface_hub, "model_info", raising(ConnectionError("no route")))
@@ -242,7 +245,7 @@ def test_a_hub_that_does_not_answer_is_out_of_reach_unless_the_model_is_here(
     assert hub.is_available("gpt2", None)
 
 
-def test_a_hub_that_has_no_such_model_is_within_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_without_the_model_counts_as_available(monkeypatch: pytest.MonkeyPatch) -> None:
     response = httpx.Response(404, request=httpx.Request("GET", "https://hub"))
     missing = RepositoryNotFoundError("no such model", response=response)
     monkeypatch.setattr(huggingface_hub, "model_info", raising(missing))

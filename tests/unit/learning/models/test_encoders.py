@@ -1,4 +1,4 @@
-"""Encoders from a directory: which weights are new, that these are the same, what is refused."""
+"""Tests of loading encoders: which weights are new, and what is refused."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint whose head knows three labels."""
+    """Return a checkpoint whose head has three labels."""
     config = encoder_config()
     config.num_labels = 3
     return saved(BertForSequenceClassification(config), tmp_path_factory.mktemp("trained"))
 
 
 def changed(path: Path, folder: Path, **fields: object) -> Path:
-    """A copy of a model directory with other values in its configuration."""
+    """Return a copy of a model directory with other values in its configuration."""
     for file in path.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
     config = json.loads((folder / "config.json").read_text()) | fields
@@ -39,7 +39,7 @@ def changed(path: Path, folder: Path, **fields: object) -> Path:
     return folder
 
 
-def test_the_head_has_the_labels_in_their_order(plain: Path) -> None:
+def test_the_head_has_the_labels_in_the_given_order(plain: Path) -> None:
     loaded = load_encoder(plain, SIGNS, CPU, seed=0)
     assert loaded.model.config.id2label == {0: "negative", 1: "positive"}
     assert loaded.model.config.label2id == {"negative": 0, "positive": 1}
@@ -69,7 +69,7 @@ def test_a_pooler_that_the_checkpoint_lacks_comes_from_the_seed(tmp_path: Path) 
     assert not torch.equal(poolers[0].weight, poolers[2].weight)
 
 
-def test_a_head_for_as_many_labels_is_kept_and_for_others_made_anew(trained: Path) -> None:
+def test_a_head_with_as_many_labels_is_kept_and_otherwise_replaced(trained: Path) -> None:
     own = load_whole(trained, CPU).model
     assert torch.equal(load_encoder(trained, "abc", CPU, 5).model.classifier.weight,
                        own.classifier.weight)  # fmt: skip
@@ -125,7 +125,7 @@ def test_a_configuration_that_does_not_fit_is_refused_before_it_takes_memory(
         load_whole(changed(plain, tmp_path, **fields), CPU)
 
 
-def test_pickled_weights_are_not_looked_at(tmp_path: Path) -> None:
+def test_pickled_weights_are_not_loaded(tmp_path: Path) -> None:
     path = saved(encoder(), tmp_path)
     (path / "model.safetensors").unlink()
     torch.save(encoder().state_dict(), path / "pytorch_model.bin")

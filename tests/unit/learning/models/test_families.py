@@ -1,4 +1,4 @@
-"""What kind of model a directory holds, told from its configuration alone."""
+"""Tests of the family of a model, told from its configuration alone."""
 
 from __future__ import annotations
 
@@ -33,12 +33,14 @@ BERT = {"architectures": ["BertForMaskedLM"], "model_type": "bert"}
         ("ViTModel", "vit", None),
     ],
 )
-def test_the_architecture_decides(architecture: str, kind: str, expected: Family | None) -> None:
+def test_the_architecture_determines_the_family(
+    architecture: str, kind: str, expected: Family | None
+) -> None:
     assert family({"architectures": [architecture], "model_type": kind}) == expected
 
 
 @pytest.mark.parametrize("config", [{}, {"architectures": None}, {"architectures": []}])
-def test_a_configuration_without_an_architecture_is_of_no_family(config: dict[str, Any]) -> None:
+def test_a_configuration_without_an_architecture_has_no_family(config: dict[str, Any]) -> None:
     assert family(config) is None
 
 
@@ -87,7 +89,7 @@ def test_a_model_that_is_neither_is_refused_whatever_is_wanted(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", '"gpt2"', "\xff"])
-def test_a_directory_without_a_readable_configuration_is_no_model(
+def test_a_directory_without_a_readable_configuration_is_refused(
     tmp_path: Path, content: str | None
 ) -> None:
     if content is not None:

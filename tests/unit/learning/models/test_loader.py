@@ -1,4 +1,4 @@
-"""Loading leaves the process as it was, also where several threads load at once."""
+"""Tests of loading: the process is unchanged afterwards, also when several threads load at once."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 
 
 def trained(seed: int = 0) -> PeftModel:
-    """A model whose adapter is no longer zero."""
+    """Return a model whose adapter is no longer zero."""
     model = attach(tiny_model(), SETTINGS, seed)
     rng = np.random.default_rng(seed)
     write_adapter(
@@ -62,7 +62,7 @@ def test_all_linear_layers_get_factors_and_only_these_are_trained() -> None:
     assert trained == sum(t.size for t in read_adapter(model).values())
 
 
-def test_an_adapter_is_read_as_it_was_written() -> None:
+def test_a_written_adapter_reads_back_unchanged() -> None:
     model = trained()
     before = read_adapter(model)
     other = attach(tiny_model(), SETTINGS, 5)
@@ -71,7 +71,7 @@ def test_an_adapter_is_read_as_it_was_written() -> None:
     assert torch.equal(logits(other), logits(model))
 
 
-def test_what_is_read_is_a_copy() -> None:
+def test_reading_an_adapter_copies_it() -> None:
     model = trained()
     before = read_adapter(model)
     for array in before.values():
@@ -97,7 +97,7 @@ def test_an_adapter_that_does_not_fit_changes_nothing(fault: str) -> None:
 
 
 @pytest.mark.parametrize("targets", ["all-linear", ("c_attn",)])
-def test_two_files_are_an_adapter_directory_of_peft(
+def test_weights_and_config_form_an_adapter_directory_that_peft_loads(
     tmp_path: Path, targets: tuple[str, ...]
 ) -> None:
     model = attach(tiny_model(), LoraSpec(r=4, alpha=8, dropout=0.1, targets=targets), 3)

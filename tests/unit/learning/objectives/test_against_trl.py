@@ -1,6 +1,6 @@
-"""Our losses and gradients against those of trl's trainers: same weights, same batch, float32.
+"""Equality of our losses and gradients with trl's trainers: same weights, same batch, float32.
 
-trl tokenises, masks, pads and computes by itself; what it made of the rows is what we compute on.
+trl tokenises, masks, pads and computes by itself; we compute on the batches that it makes.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(autouse=True)
 def seeded() -> Iterator[None]:
-    """trl seeds the process; other tests do not notice."""
+    """Restore the random state afterwards, since trl seeds the process."""
     with torch.random.fork_rng(devices=[]):
         yield
 
 
 def adapted(seed: int) -> PeftModel:
-    """The model of every test, its adapter filled with numbers of this seed.
+    """Return the model of every test, its adapter filled with random numbers of this seed.
 
     Its output weights are enlarged: a random model's predictions hardly depend on anything.
     """
@@ -73,7 +73,7 @@ def gradients(model: torch.nn.Module, loss: torch.Tensor) -> dict[str, torch.Ten
 def assert_equal(
     ours: tuple[torch.nn.Module, torch.Tensor], theirs: tuple[torch.nn.Module, torch.Tensor]
 ) -> None:
-    """Loss and the gradient of every factor agree to 1e-4, where gradients are not tiny."""
+    """Check that loss and gradients agree to 1e-4, where gradients are not tiny."""
     assert ours[1].item() == pytest.approx(theirs[1].item(), abs=1e-4)
     mine, other = gradients(*ours), gradients(*theirs)
     assert mine.keys() == other.keys()
@@ -96,7 +96,7 @@ def arguments(folder: Path) -> dict[str, Any]:
 
 
 def rows_of(batch: Mapping[str, torch.Tensor], labels: torch.Tensor) -> list[TokenisedExample]:
-    """The examples of a padded batch, as we hold them."""
+    """Return the examples of a padded batch."""
     found = []
     for ids, mask, row in zip(batch["input_ids"], batch["attention_mask"], labels, strict=True):
         length = int(mask.sum())
@@ -105,7 +105,9 @@ def rows_of(batch: Mapping[str, torch.Tensor], labels: torch.Tensor) -> list[Tok
     return found
 
 
-def test_sft_is_that_of_trl(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+def test_the_sft_loss_and_gradients_equal_those_of_trl(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
     rows = [{"prompt": asked, "completion": good} for asked, good, _ in ROWS]
     trainer = SFTTrainer(
         model=adapted(1),
@@ -136,7 +138,7 @@ def test_sft_is_that_of_trl(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) 
     ids=["sigmoid", "ipo", "sigmoid + λ·sft"],
 )
 @pytest.mark.parametrize("precompute", [False, True])
-def test_dpo_is_that_of_trl(
+def test_the_dpo_loss_and_gradients_equal_those_of_trl(
     settings: DpoSettings,
     theirs: dict[str, Any],
     precompute: bool,

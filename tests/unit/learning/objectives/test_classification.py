@@ -61,13 +61,13 @@ def classifier(dropout: float = 0.0) -> BertForSequenceClassification:
     return model
 
 
-def test_texts_carry_special_tokens_and_the_place_of_their_label() -> None:
+def test_texts_are_encoded_with_special_tokens_and_the_index_of_their_label() -> None:
     assert [text.label for text in TEXTS] == [2, 0, 1, 2, 0]
     tokenizer = encoder_tokenizer()
     assert tokenizer.decode(TEXTS[0].input_ids) == "[CLS] a good film [SEP]"
 
 
-def test_a_long_text_is_cut_and_one_of_another_class_left_out() -> None:
+def test_a_long_text_is_cut_and_one_of_an_undeclared_class_skipped() -> None:
     found = ClassEncoder(("bad", "good")).encode(encoder_tokenizer(), ROWS, 5)
     assert found.kept == (0, 1, 3, 4)
     assert found.skipped == {UNDECLARED_LABEL: 1}
@@ -77,7 +77,7 @@ def test_a_long_text_is_cut_and_one_of_another_class_left_out() -> None:
     assert (nothing.examples, nothing.skipped) == ((), {UNDECLARED_LABEL: 5})
 
 
-def test_the_loss_is_the_models_own() -> None:
+def test_the_loss_equals_the_models_own() -> None:
     model = classifier()
     batch = collate(TEXTS)
     own = model(
@@ -89,7 +89,7 @@ def test_the_loss_is_the_models_own() -> None:
     assert figures["accuracy"] == pytest.approx(right)
 
 
-def test_two_steps_end_where_those_of_transformers_do(tmp_path: Path) -> None:
+def test_two_training_steps_equal_those_of_transformers(tmp_path: Path) -> None:
     theirs, tokenizer = classifier(), encoder_tokenizer()
     before = {n: p.clone() for n, p in theirs.named_parameters()}
     rows = [{"input_ids": list(t.input_ids), "labels": t.label} for t in TEXTS]
@@ -123,7 +123,7 @@ def test_two_steps_end_where_those_of_transformers_do(tmp_path: Path) -> None:
             assert not torch.allclose(weight, before[name], atol=1e-3), name
 
 
-def test_predictions_do_not_depend_on_company_or_dropout() -> None:
+def test_predictions_depend_neither_on_the_batch_nor_on_dropout() -> None:
     model = classifier(dropout=0.5).train()
     at_once = predict(model, TEXTS)
     assert model.training
@@ -135,7 +135,7 @@ def test_predictions_do_not_depend_on_company_or_dropout() -> None:
     assert (measured.loss, measured.accuracy) == (at_once.loss, at_once.accuracy)
 
 
-def test_accuracy_and_macro_f1_by_hand() -> None:
+def test_accuracy_and_macro_f1_match_values_computed_by_hand() -> None:
     # Class 0: 2 of 3 found, none wrongly: F1 = 4/5. Class 1: found, one other too: F1 = 2/3.
     found = Predictions(0.0, (0, 0, 1, 1), (0, 0, 0, 1))
     assert found.accuracy == 0.75
@@ -145,7 +145,7 @@ def test_accuracy_and_macro_f1_by_hand() -> None:
     assert Predictions(0.0, (0, 2), (0, 0)).macro_f1 == pytest.approx(2 / 3)
 
 
-def test_a_head_of_zeros_is_undecided_and_training_learns_the_classes() -> None:
+def test_training_a_head_of_zeros_learns_the_classes() -> None:
     model = classifier()
     model.classifier.weight.data.zero_()
     model.classifier.bias.data.zero_()
@@ -179,8 +179,8 @@ def test_offsets_are_the_logarithm_of_the_clients_own_frequencies() -> None:
     assert with_logit_adjustment(texts, 3, 0.0) == tuple(texts)
 
 
-def test_frequencies_alone_teach_nothing() -> None:
-    """A model that knows no text loses least with even logits, however skewed a client is."""
+def test_with_logit_adjustment_class_frequencies_give_no_gradient() -> None:
+    """Check that equal logits minimise an untrained model's loss, however skewed a client is."""
 
     class Constant(torch.nn.Module):
         def __init__(self) -> None:
@@ -200,7 +200,7 @@ def test_frequencies_alone_teach_nothing() -> None:
         assert (abs(float(model.logits.grad[0])) < 0.02) == even
 
 
-def test_smoothed_targets_by_hand() -> None:
+def test_the_smoothed_loss_matches_a_value_computed_by_hand() -> None:
     class Fixed(torch.nn.Module):
         def forward(self, **_: torch.Tensor) -> SequenceClassifierOutput:
             return SequenceClassifierOutput(logits=torch.tensor([[math.log(9.0), 0.0]]))

@@ -86,7 +86,7 @@ def test_a_pair_that_just_fits_is_kept(tokenizer: PreTrainedTokenizerFast) -> No
     ],
     ids=["dpo", "smoothed", "ipo"],
 )
-def test_losses_are_those_of_the_formulas(settings: DpoSettings, expected: list[float]) -> None:
+def test_losses_match_the_formulas(settings: DpoSettings, expected: list[float]) -> None:
     scores, lengths = torch.tensor([3.0, 1.0, 1.0, 2.0]), torch.tensor([2.0, 1.0, 1.0, 4.0])
     assert preference_loss(scores, lengths, settings).tolist() == pytest.approx(expected, abs=1e-5)
 
@@ -101,7 +101,7 @@ def test_chosen_answers_come_first_in_a_batch() -> None:
     assert (batch.size, batch.target_count, batch.tokens) == (2, 2, 5 + 3 + 3 + 5)
 
 
-def test_reference_computed_once_is_that_of_each_pair_alone() -> None:
+def test_log_probabilities_of_a_batch_equal_those_of_single_pairs() -> None:
     model = tiny_model()
     at_once = dpo.log_probabilities(model, PAIRS)
     for pair, known in zip(PAIRS, at_once, strict=True):

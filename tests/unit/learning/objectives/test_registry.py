@@ -1,4 +1,4 @@
-"""What every objective can do, and what sets one apart from the others."""
+"""Tests of what every objective can do, and of what distinguishes them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Case:
     tokenizer: PreTrainedTokenizerBase
     rows: Sequence[Any]
     accuracy: float | None
-    """Of a model that has not learned: None where nothing is right or wrong."""
+    """Accuracy of an untrained model; None where nothing is right or wrong."""
 
 
 def classifier() -> BertForSequenceClassification:
@@ -87,7 +87,7 @@ def test_measuring_neither_trains_nor_leaves_the_model_in_another_mode(name: str
     assert of.objective.measure(of.model, examples.examples) == first  # without dropout
 
 
-def test_only_a_comparison_with_a_reference_trains_without_dropout() -> None:
+def test_only_dpo_trains_without_dropout() -> None:
     assert [case(name).objective.dropout for name in NAMES] == [True, False, True]
 
 

@@ -17,7 +17,7 @@ examples = st.builds(lambda asked, answer: make_example(asked, answer, 1), ids, 
 
 @given(batch=st.lists(examples, min_size=1, max_size=5))
 @settings(max_examples=20)
-def test_an_example_costs_the_same_alone_and_in_any_company(batch: list[TokenisedExample]) -> None:
+def test_the_loss_of_an_example_does_not_depend_on_its_batch(batch: list[TokenisedExample]) -> None:
     alone = [float(response_nats(MODEL, collate([example]))) for example in batch]
     nats, rows = token_nats(MODEL, collate(batch))
     together = torch.zeros(len(batch)).index_add(0, rows, nats.detach())
@@ -26,7 +26,7 @@ def test_an_example_costs_the_same_alone_and_in_any_company(batch: list[Tokenise
 
 @given(padding=st.integers(0, 599))
 @settings(max_examples=10)
-def test_what_a_batch_is_padded_with_changes_nothing(padding: int) -> None:
+def test_the_padding_token_does_not_change_the_loss(padding: int) -> None:
     batch = collate([make_example([1, 2], [3, 4, 5], 3), make_example([6], [7], 1)])
     ids = batch.input_ids.masked_fill(batch.attention_mask == 0, padding)
     other = TokenBatch(ids, batch.attention_mask, batch.labels, 7, 4, 4)
@@ -36,7 +36,7 @@ def test_what_a_batch_is_padded_with_changes_nothing(padding: int) -> None:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_projecting_learned_positions_alone_is_cross_entropy_over_all(tied: bool) -> None:
+def test_projecting_only_learned_positions_equals_cross_entropy_over_all(tied: bool) -> None:
     config = LlamaConfig(
         vocab_size=50,
         hidden_size=16,

@@ -27,7 +27,7 @@ def test_only_the_response_and_its_end_are_learned(tokenizer: PreTrainedTokenize
     assert example.response_bytes == len(ROW.output)
 
 
-def test_the_prompt_has_the_ids_that_it_has_when_a_model_is_asked(
+def test_a_prompt_has_the_same_ids_in_training_and_generation(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     (example,) = encode(tokenizer, [ROW], 256).examples
@@ -53,7 +53,7 @@ def test_a_prompt_that_leaves_no_room_is_skipped_and_counted(
     assert encode(tokenizer, [], 64) == EncodedRows((), (), {})
 
 
-def test_what_is_kept_is_known_by_its_place_among_the_rows(
+def test_kept_examples_name_the_indices_of_their_rows(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     long = Instruction("Add the numbers. " * 30, "", "three")
@@ -63,7 +63,7 @@ def test_what_is_kept_is_known_by_its_place_among_the_rows(
     assert found.examples == encode(tokenizer, [ROW, ROW], 100).examples
 
 
-def test_a_special_token_in_the_data_is_counted_as_bytes_of_the_response(
+def test_a_special_token_in_the_data_counts_as_bytes_of_the_response(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     odd = Instruction("Say hé.", "", "héé ☂")
@@ -71,7 +71,7 @@ def test_a_special_token_in_the_data_is_counted_as_bytes_of_the_response(
     assert example.response_bytes == len("héé ☂".encode())
 
 
-def test_a_tokenizer_without_an_end_is_refused() -> None:
+def test_a_tokenizer_without_an_end_of_sequence_token_is_refused() -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.eos_token = None
     with pytest.raises(ModelError, match="end-of-sequence"):

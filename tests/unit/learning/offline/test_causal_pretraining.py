@@ -18,10 +18,10 @@ from learning.offline.bigrams import count, fit
 from learning.offline.bpe_tokenizer import END, END_ID, train_bpe
 from learning.offline.cleaning import paragraphs, plainness
 from learning.offline.corpus import comments, docstrings
-from learning.offline.pretraining import OnProgress
 from learning.offline.primer import read_primer
 from learning.offline.training_texts import CorpusSizes, training_texts
 from learning.offline.world import make_world_texts
+from learning.progress import ProgressCallback
 from learning.synthetic.instructions import make_instructions
 
 MICRO = "offline:gpt2-micro"
@@ -59,7 +59,7 @@ def test_of_two_builds_that_start_at_once_one_waits(
     def slow(
         config: causal_pretraining.CausalPretrainingConfig,
         folder: Path,
-        report: OnProgress,
+        report: ProgressCallback,
     ) -> None:
         built.append(folder)
         time.sleep(0.3)
@@ -78,7 +78,7 @@ def test_a_build_that_fails_leaves_no_half_model(
     def broken(
         config: causal_pretraining.CausalPretrainingConfig,
         folder: Path,
-        report: OnProgress,
+        report: ProgressCallback,
     ) -> None:
         (folder / "config.json").write_text("{}")
         raise KeyboardInterrupt
@@ -89,7 +89,7 @@ def test_a_build_that_fails_leaves_no_half_model(
     assert [p for p in (tmp_path / "models").iterdir() if p.is_dir()] == []
 
 
-def test_a_cache_that_is_a_file_is_named(tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_a_model_error(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("")
     with pytest.raises(ModelError, match="cannot be written"):
         offline.find_or_build(MICRO, tmp_path / "cache", silent)
@@ -131,7 +131,7 @@ def test_the_same_text_and_seed_train_the_same_weights() -> None:
     assert all(torch.equal(a, b) for a, b in zip(weights(), weights(), strict=True))
 
 
-def test_smoothed_pairs_are_distributions_and_prefer_what_was_seen() -> None:
+def test_smoothed_bigrams_are_distributions_that_prefer_seen_pairs() -> None:
     pairs = count(torch.tensor([0, 1, 0, 1, 0, 2, 0, 1]), 4)
     assert torch.allclose(pairs.following.sum(1), torch.ones(4))
     assert (pairs.following > 0).all()
@@ -142,7 +142,7 @@ def test_smoothed_pairs_are_distributions_and_prefer_what_was_seen() -> None:
     assert pairs.following[0, 1].item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_fit_comes_close_to_the_pairs() -> None:
+def test_fitted_embeddings_predict_the_likeliest_next_token() -> None:
     torch.manual_seed(0)
     pairs = count(torch.tensor([0, 1, 2, 3] * 50), 4)
     first, last = fit(pairs, 8, 60, lambda done: None)
@@ -150,7 +150,7 @@ def test_the_fit_comes_close_to_the_pairs() -> None:
     assert scores.argmax(1).tolist() == [1, 2, 3, 0]
 
 
-def test_prose_stays_and_code_tables_and_markup_go() -> None:
+def test_prose_is_kept_and_code_tables_and_markup_are_removed() -> None:
     text = (
         "Return the *first* item that :func:`is_good` likes, and stop there.\n\n"
         ">>> first([1, 2])\n1\n\n"

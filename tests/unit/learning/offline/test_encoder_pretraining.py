@@ -100,7 +100,7 @@ def test_the_tokenizer_knows_its_special_tokens_and_frames_a_text(
     assert tokenizer.model_max_length == 512
 
 
-def test_a_pair_of_texts_is_told_apart_by_its_types(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_token_types_distinguish_the_texts_of_a_pair(tokenizer: PreTrainedTokenizerBase) -> None:
     types = tokenizer("good", "good")["token_type_ids"]
     middle = tokenizer("good")["input_ids"].index(END_ID) + 1
     assert types == [0] * middle + [1] * (len(types) - middle)
@@ -201,7 +201,7 @@ def test_the_same_text_and_seed_train_the_same_weights() -> None:
     assert all(torch.equal(a, b) for a, b in zip(weights(), weights(), strict=True))
 
 
-def test_rows_are_framed_and_lose_only_the_rest_of_the_stream() -> None:
+def test_sequences_are_framed_and_only_the_remainder_of_the_stream_is_lost() -> None:
     rows = encoder_pretraining.sequences(torch.tensor([5, 6, 7, 8, 9]), 4)
     assert rows.tolist() == [[BEGIN_ID, 5, 6, END_ID], [BEGIN_ID, 7, 8, END_ID]]
 
@@ -221,7 +221,7 @@ def test_of_the_chosen_tokens_four_fifths_are_masked_and_a_tenth_is_left() -> No
     st.lists(st.lists(st.integers(0, 19), min_size=6, max_size=6), min_size=1, max_size=4),
     st.floats(0, 1),
 )
-def test_only_text_is_ever_hidden_and_the_rest_is_shown_as_it_is(
+def test_only_text_tokens_are_masked_and_the_rest_is_unchanged(
     rows: list[list[int]], chosen: float
 ) -> None:
     batch = torch.tensor(rows)
@@ -257,14 +257,14 @@ def test_tokens_with_the_same_neighbours_begin_alike_and_absent_ones_at_zero() -
     assert found[7].norm().item() == pytest.approx(1.0)
 
 
-def test_the_same_texts_give_the_same_pieces() -> None:
+def test_the_same_texts_give_the_same_vocabulary() -> None:
     texts = make_opinions(0, 200)
     first, second = (train_wordpiece(texts, 600, 64) for _ in range(2))
     assert first.get_vocab() == second.get_vocab()
     assert first.convert_ids_to_tokens(list(range(FIRST_ID))) == list(SPECIAL)
 
 
-def test_pieces_put_together_are_the_lower_cased_text() -> None:
+def test_decoded_tokens_are_the_lower_cased_text() -> None:
     known = train_wordpiece(["the cat sat on the mat"] * 50, 60, 64)
     ids = known("The cat")["input_ids"]
     assert known.decode(ids, skip_special_tokens=True) == "the cat"

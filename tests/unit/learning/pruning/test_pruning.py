@@ -1,4 +1,4 @@
-"""Pruning: what is kept, that it computes the same as a masked model, and hostile records."""
+"""Tests of pruning: what is kept, equality with a masked model, and hostile records."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def seen(model: PreTrainedModel) -> list[dict[str, Tensor]]:
 
 @torch.no_grad()
 def states(model: PreTrainedModel) -> Tensor:
-    """Last hidden states of every real token of the texts."""
+    """Return the last hidden states of every real token of the texts."""
     return torch.cat(
         [model.base_model(**each)[0][each["attention_mask"].bool()] for each in seen(model)]
     )
@@ -79,7 +79,7 @@ def model(request: pytest.FixtureRequest) -> PreTrainedModel:
 
 
 def pruned_to(folder: Path, plan: PruningPlan = HALF, kind: str = "bert") -> Path:
-    """A source and a pruned model under a folder; returns the latter's directory."""
+    """Make a source and a pruned model under a folder; return the latter's directory."""
     source = saved(encoder(kind), folder / "source")
     loaded = load_whole(source, CPU)
     config = deepcopy(loaded.model.config)
@@ -107,7 +107,7 @@ def test_a_cut_model_equals_the_whole_one_with_the_other_heads_and_units_masked(
     assert smaller.num_parameters() < model.num_parameters()
 
 
-def test_masked_after_compensation_and_cut_are_the_same(model: PreTrainedModel) -> None:
+def test_cutting_after_compensation_equals_masking(model: PreTrainedModel) -> None:
     layout, smaller = layout_of(model.config), deepcopy(model)
     first, data = layers_of(model)[0], seen(model)
     kept = torch.arange(0, 64, 2)
@@ -119,7 +119,7 @@ def test_masked_after_compensation_and_cut_are_the_same(model: PreTrainedModel) 
     torch.testing.assert_close(states(smaller), states(model), atol=1e-5, rtol=0)
 
 
-def test_pruning_narrows_every_layer_and_says_what_it_kept(model: PreTrainedModel) -> None:
+def test_pruning_narrows_every_layer_and_returns_what_it_kept(model: PreTrainedModel) -> None:
     kept = prune(model, HALF, seen(model))
     layout = layout_of(model.config)
     assert (kept.layers, kept.ffn, [len(each) for each in kept.heads]) == ((0, 2), 32, [2, 2])
@@ -140,7 +140,7 @@ def test_keeping_everything_changes_nothing(model: PreTrainedModel) -> None:
 # What is kept
 
 
-def test_moments_are_those_of_the_real_tokens(model: PreTrainedModel) -> None:
+def test_moments_leave_padding_out(model: PreTrainedModel) -> None:
     layout = layout_of(model.config)
     part = linear(layers_of(model)[0], layout.down)
     inputs: list[Tensor] = []
@@ -166,13 +166,13 @@ def test_importance_is_variance_times_squared_weight() -> None:
     assert importance(two_inputs(), found, 1).tolist() == [4.0, 3.0]
 
 
-def test_a_group_counts_how_its_inputs_move_together() -> None:
+def test_the_importance_of_a_group_includes_covariances() -> None:
     together = Moments(torch.zeros(2).double(), torch.tensor([[1.0, -1], [-1, 1]]).double())
     # 2x + y with y = -x is x: variance 1, though the parts alone have 4 and 1.
     assert importance(two_inputs(), together, 2).tolist() == [1.0]
 
 
-def test_the_kept_input_stands_in_for_one_that_moves_with_it() -> None:
+def test_a_kept_input_replaces_a_correlated_one() -> None:
     # y = 3x + 1 exactly, with x of mean 1 and variance 1: 2x + y + 0.5 is 5x + 1.5.
     part = two_inputs()
     found = Moments(torch.tensor([1.0, 4.0]).double(), torch.tensor([[1.0, 3], [3, 9]]).double())
@@ -181,7 +181,7 @@ def test_the_kept_input_stands_in_for_one_that_moves_with_it() -> None:
     torch.testing.assert_close(part.bias, torch.tensor([1.5]), atol=0.05, rtol=0)
 
 
-def test_an_input_that_never_moves_goes_without_a_trace() -> None:
+def test_a_constant_input_is_replaced_by_the_bias() -> None:
     part = two_inputs()
     still = Moments(torch.tensor([0.0, 4.0]).double(), torch.tensor([[1.0, 0], [0, 0]]).double())
     assert importance(part, still, 1).tolist() == [4.0, 0.0]
@@ -190,7 +190,7 @@ def test_an_input_that_never_moves_goes_without_a_trace() -> None:
     assert part.bias.tolist() == [4.5]
 
 
-def test_heads_and_units_without_effect_are_the_first_to_go(model: PreTrainedModel) -> None:
+def test_heads_and_units_without_effect_are_removed_first(model: PreTrainedModel) -> None:
     layout = layout_of(model.config)
     for layer in layers_of(model):
         linear(layer, layout.joined).weight.data[:, 8:24] = 0  # heads 1 and 2
@@ -214,7 +214,7 @@ def test_compensation_keeps_the_states_closer_than_masking_alone() -> None:
     assert far[0] < 0.9 * far[1]
 
 
-def test_the_layer_that_is_missed_least_goes_first(model: PreTrainedModel) -> None:
+def test_the_layer_that_is_missed_least_is_removed_first(model: PreTrainedModel) -> None:
     layout = layout_of(model.config)
     for part in (layout.joined, layout.down):  # layer 1 adds nothing to the residual stream
         nn.init.zeros_(linear(layers_of(model)[1], part).weight)
@@ -255,12 +255,12 @@ def test_at_least_one_head_stays() -> None:
         (PruningPlan(layers=()), "not in ascending order"),
     ],
 )
-def test_a_plan_without_sense_is_refused(plan: PruningPlan, says: str) -> None:
+def test_an_impossible_plan_is_refused(plan: PruningPlan, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         check_plan(plan, encoder_config())
 
 
-def test_another_architecture_is_refused_by_name() -> None:
+def test_an_unsupported_architecture_is_refused_by_name() -> None:
     with pytest.raises(ModelError, match="type gpt2 cannot be pruned"):
         check_plan(PruningPlan(), GPT2Config())
 
@@ -269,7 +269,7 @@ def test_another_architecture_is_refused_by_name() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_pruned_model_reads_back_as_it_was(tmp_path: Path, kind: str) -> None:
+def test_a_saved_pruned_model_loads_unchanged(tmp_path: Path, kind: str) -> None:
     first = load_whole(pruned_to(tmp_path, kind=kind), CPU).model
     model = encoder(kind)
     prune(model, HALF, seen(model))
@@ -277,7 +277,7 @@ def test_a_pruned_model_reads_back_as_it_was(tmp_path: Path, kind: str) -> None:
     torch.testing.assert_close(states(first), states(model), atol=0, rtol=0)
 
 
-def test_its_digest_covers_the_record_and_is_stable(tmp_path: Path) -> None:
+def test_the_digest_of_a_pruned_model_covers_its_record_and_is_stable(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     first, second = pruned_to(tmp_path / "a"), pruned_to(tmp_path / "b")
@@ -287,7 +287,7 @@ def test_its_digest_covers_the_record_and_is_stable(tmp_path: Path) -> None:
     assert str(tmp_path).encode() not in b"".join(each.read_bytes() for each in first.iterdir())
 
 
-def test_a_worker_installs_it_by_its_digest(tmp_path: Path) -> None:
+def test_a_worker_installs_a_pruned_model_by_its_digest(tmp_path: Path) -> None:
     path = pruned_to(tmp_path)
     stated = make_manifest(path)
     files = {each.sha256: each.name for each in base.parse_manifest(stated)}
@@ -298,13 +298,13 @@ def test_a_worker_installs_it_by_its_digest(tmp_path: Path) -> None:
                        states(load_whole(path, CPU).model))  # fmt: skip
 
 
-def test_without_pruned_heads_transformers_alone_can_load_it(tmp_path: Path) -> None:
+def test_transformers_alone_can_load_a_model_without_pruned_heads(tmp_path: Path) -> None:
     path = pruned_to(tmp_path, PruningPlan(layers=(1, 3), ffn=0.5))
     plain = AutoModel.from_pretrained(path).eval()
     torch.testing.assert_close(states(plain), states(load_whole(path, CPU).model))
 
 
-def test_a_trained_head_survives(tmp_path: Path) -> None:
+def test_pruning_keeps_a_trained_classification_head(tmp_path: Path) -> None:
     source = saved(BertForSequenceClassification(encoder_config()), tmp_path / "source")
     loaded = load_whole(source, CPU)
     config, head = deepcopy(loaded.model.config), loaded.model.classifier.weight.clone()
@@ -314,7 +314,7 @@ def test_a_trained_head_survives(tmp_path: Path) -> None:
     assert torch.equal(again.classifier.weight, head)
 
 
-def test_a_pooler_survives_though_the_checkpoint_calls_itself_a_masked_lm(tmp_path: Path) -> None:
+def test_pruning_keeps_the_pooler_of_a_masked_lm_checkpoint(tmp_path: Path) -> None:
     whole = BertForPreTraining(encoder_config())
     source = saved(whole, tmp_path / "source")
     fields = json.loads((source / "config.json").read_text())
@@ -328,7 +328,7 @@ def test_a_pooler_survives_though_the_checkpoint_calls_itself_a_masked_lm(tmp_pa
     assert torch.equal(again.bert.pooler.dense.weight, whole.bert.pooler.dense.weight)
 
 
-def test_a_pruned_model_can_be_pruned_again_and_the_record_tells_of_the_first(
+def test_a_pruned_model_can_be_pruned_again_and_the_record_refers_to_the_first_source(
     tmp_path: Path,
 ) -> None:
     once = pruned_to(tmp_path, PruningPlan(layers=(1, 3), heads=0.5))
@@ -421,7 +421,7 @@ def test_a_record_of_megabytes_is_not_parsed(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=60) | st.text(alphabet='{}[]",:0123456789elays', max_size=60))
-def test_any_other_bytes_are_a_model_error(data: bytes | str) -> None:
+def test_arbitrary_bytes_as_a_record_are_a_model_error(data: bytes | str) -> None:
     with TemporaryDirectory() as folder:
         (Path(folder) / "pruning.json").write_bytes(
             data.encode() if isinstance(data, str) else data

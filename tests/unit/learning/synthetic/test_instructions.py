@@ -22,7 +22,7 @@ def test_answers_are_sentences_of_several_words() -> None:
     assert max(lengths) <= 30
 
 
-def test_the_answers_of_sums_and_sorts_and_counts_are_right() -> None:
+def test_sums_sorted_lists_and_counts_are_right() -> None:
     value = {lexicon.number(n): n for n in range(100)}
     for row in make_instructions(2, 600):
         if row.topic == "arithmetic":

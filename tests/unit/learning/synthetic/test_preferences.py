@@ -28,14 +28,14 @@ def pairs() -> list[PreferencePair]:
 
 
 def bare(answer: str) -> str:
-    """An answer without its remarks."""
+    """Return an answer without its remarks."""
     for remark in KIND + UNKIND:
         answer = answer.replace(remark, "")
     return " ".join(answer.split())
 
 
 def fault(pair: PreferencePair) -> str:
-    """What is wrong with the rejected answer of a pair, found without its maker."""
+    """Return the fault of a rejected answer, found without the code that made it."""
     right, said = ANSWERS[pair.prompt], bare(pair.rejected)
     if any(remark in pair.rejected for remark in UNKIND):
         return "unkind"
@@ -48,8 +48,11 @@ def fault(pair: PreferencePair) -> str:
 
 
 def test_pairs_are_the_same_in_every_process() -> None:
-    script = "from learning.synthetic.preferences import make_preferences; print(make_preferences(3, 200))"
-    told = [
+    script = (
+        "from learning.synthetic.preferences import make_preferences\n"
+        "print(make_preferences(3, 200))"
+    )
+    outputs = [
         subprocess.run(  # sets are ordered by the hash seed
             [sys.executable, "-c", script],
             env=os.environ | {"PYTHONHASHSEED": seed},
@@ -59,7 +62,7 @@ def test_pairs_are_the_same_in_every_process() -> None:
         ).stdout
         for seed in ("1", "2")
     ]
-    assert told[0] == told[1] == f"{make_preferences(3, 200)}\n"
+    assert outputs[0] == outputs[1] == f"{make_preferences(3, 200)}\n"
     assert make_preferences(3, 200) != make_preferences(4, 200)
 
 
@@ -87,14 +90,14 @@ def test_prompts_are_drawn_apart_from_those_of_instructions(pairs: list[Preferen
     assert sum(pair.prompt in same_seed for pair in pairs[:500]) < 50
 
 
-def test_length_does_not_tell_which_answer_is_better(pairs: list[PreferencePair]) -> None:
+def test_length_does_not_predict_the_better_answer(pairs: list[PreferencePair]) -> None:
     longer = sorted(len(pair.chosen) - len(pair.rejected) for pair in pairs)
     by_size = sorted((gap for gap in longer if gap), key=abs)
     for gaps in (by_size, by_size[: len(by_size) // 2], by_size[len(by_size) // 2 :]):
         assert 0.45 < sum(gap > 0 for gap in gaps) / len(gaps) < 0.55
 
 
-def test_counts_of_words_hardly_tell_which_answer_is_better(pairs: list[PreferencePair]) -> None:
+def test_word_counts_hardly_predict_the_better_answer(pairs: list[PreferencePair]) -> None:
     counter = CountVectorizer(token_pattern=r"[\w-]+")
     counter.fit(text for pair in pairs for text in (pair.chosen, pair.rejected))
     gap = counter.transform([p.chosen for p in pairs]) - counter.transform(

@@ -32,7 +32,7 @@ def rows() -> list[LabelledText]:
 
 
 def read(text: str) -> str:
-    """The label by rules: about the thing, main clause, negation, comparison."""
+    """Return the label by rules: about the thing, main clause, negation, comparison."""
     said = [s for s in re.split(r"\. |\.$", text) if s and "told me" not in s]
     aside = ("The weather", "The bus", "The week", "A letter")
     (verdict,) = [s for s in said if not s.startswith(aside)]
@@ -54,11 +54,11 @@ def test_reviews_are_distinct_and_half_of_each_label_and_the_same_by_seed(
     assert make_reviews(5, 50) == make_reviews(5, 50) != make_reviews(6, 50)
 
 
-def test_reading_their_structure_tells_every_label(rows: list[LabelledText]) -> None:
+def test_the_structure_of_a_review_determines_its_label(rows: list[LabelledText]) -> None:
     assert [row for row in rows if read(row.text) != row.label] == []
 
 
-def test_a_bag_of_words_hardly_tells_them(rows: list[LabelledText]) -> None:
+def test_a_bag_of_words_hardly_predicts_the_label(rows: list[LabelledText]) -> None:
     counts = CountVectorizer(token_pattern=r"\w+").fit_transform([row.text for row in rows])
     labels = [row.label for row in rows]
     model = LogisticRegression(max_iter=1000).fit(counts[:2000], labels[:2000])

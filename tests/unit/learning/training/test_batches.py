@@ -61,6 +61,6 @@ def test_padding_is_a_few_percent_of_the_tokens() -> None:
     assert padded < 1.2 * sum(lengths)
 
 
-def test_evaluation_order_is_by_length_and_complete() -> None:
+def test_sorted_batches_hold_every_example_once_by_length() -> None:
     examples = [example(*[1] * n) for n in (35, 2, 39, 4)]
     assert [b.input_ids.shape for b in sorted_batches(examples, 2, collate)] == [(2, 16), (2, 48)]

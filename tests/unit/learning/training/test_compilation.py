@@ -1,4 +1,4 @@
-"""Compiled blocks compute what the model computes, and the hand-made fast path leaves them."""
+"""Tests of compiled blocks: they compute what the model computes, and the fast path skips them."""
 
 from __future__ import annotations
 

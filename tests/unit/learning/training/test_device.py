@@ -23,7 +23,7 @@ def threads() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("threads")
-def test_a_process_begins_with_all_cores() -> None:
+def test_a_process_starts_with_all_cores() -> None:
     assert detect("cpu").threads == torch.get_num_threads() == available_cores()
 
 
@@ -31,7 +31,7 @@ def test_a_process_begins_with_all_cores() -> None:
 @pytest.mark.parametrize(
     ("cores", "workers", "each"), [(8, 1, 8), (8, 2, 4), (8, 3, 2), (2, 5, 1), (8, 0, 8)]
 )
-def test_workers_divide_the_cores_and_each_has_one_at_least(
+def test_workers_share_the_cores_and_each_has_at_least_one(
     cores: int, workers: int, each: int
 ) -> None:
     assert share_threads(Compute(torch.device("cpu"), cores, autocast=False), workers) == each
@@ -43,7 +43,7 @@ def test_the_speed_of_bfloat16_is_measured() -> None:
 
 
 @pytest.mark.parametrize("name", ["tpu9", "cuda:99"])
-def test_a_device_that_is_not_there_is_named(name: str) -> None:
+def test_a_missing_device_is_named_in_the_error(name: str) -> None:
     with pytest.raises(ConfigError, match=name):
         detect(name)
 
@@ -57,7 +57,7 @@ def test_a_device_that_is_not_there_is_named(name: str) -> None:
         ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
     ],
 )
-def test_a_containers_limit_is_counted_in_whole_cores(
+def test_a_container_limit_is_rounded_down_to_whole_cores(
     tmp_path: Path, files: dict[str, str], whole: int
 ) -> None:
     write(tmp_path, files)
@@ -73,7 +73,7 @@ def test_a_containers_limit_is_counted_in_whole_cores(
         {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"},
     ],
 )
-def test_without_a_limit_every_core_is_ours(tmp_path: Path, files: dict[str, str]) -> None:
+def test_without_a_limit_every_core_is_available(tmp_path: Path, files: dict[str, str]) -> None:
     write(tmp_path, files)
     assert cgroup_cores(tmp_path) > 4096
 

@@ -12,7 +12,7 @@ IDS = torch.arange(1, 41).view(2, 20)
 
 
 def gradients(model: nn.Module, quick: bool) -> dict[str, torch.Tensor]:
-    """Of a loss under autocast, without dropout."""
+    """Return the gradients of a loss under autocast, without dropout."""
     model.zero_grad()
     with torch.autocast("cpu", torch.bfloat16):
         if quick:
@@ -33,7 +33,7 @@ def adapted() -> nn.Module:
     return model
 
 
-def test_gradients_are_as_near_to_those_of_float32_as_plain_autocast_has_them() -> None:
+def test_gradients_are_as_close_to_float32_as_under_plain_autocast() -> None:
     model = adapted()
     model.zero_grad()
     model(input_ids=IDS, labels=IDS).loss.backward()
@@ -49,7 +49,7 @@ def test_gradients_are_as_near_to_those_of_float32_as_plain_autocast_has_them() 
     assert 0 < error(quick) < 0.02 * size
 
 
-def test_frozen_weights_are_cast_within_and_what_they_were_afterwards() -> None:
+def test_frozen_weights_are_cast_within_the_context_and_restored_afterwards() -> None:
     model = adapted()
     before = {n: (p, p.clone()) for n, p in model.named_parameters()}
     forwards = {m: vars(m).get("forward") for m in model.modules()}
@@ -75,13 +75,13 @@ def test_without_autocast_all_weights_stay_in_float32() -> None:
         assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
-def test_a_model_that_is_trained_as_a_whole_keeps_its_weights() -> None:
+def test_weights_of_a_fully_trained_model_are_not_cast() -> None:
     model = tiny_model().requires_grad_(True)
     with fast_path(model, autocast=True):
         assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
-def test_gelu_is_the_tanh_form() -> None:
+def test_gelu_computes_the_tanh_approximation() -> None:
     layer, x = NewGELUActivation(), torch.linspace(-4, 4, 33)
     expected = layer(x)
     with fast_path(nn.Sequential(nn.Linear(1, 1), layer), autocast=False):
@@ -89,7 +89,7 @@ def test_gelu_is_the_tanh_form() -> None:
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.999])
-def test_dropout_zeroes_its_share_in_all_places_and_keeps_the_mean(p: float) -> None:
+def test_dropout_zeroes_its_share_everywhere_and_keeps_the_mean(p: float) -> None:
     torch.manual_seed(0)
     out = fast_dropout(torch.ones(1000, 399), p)
     zeroes = (out == 0).float()
@@ -115,7 +115,7 @@ def test_dropout_has_the_gradient_of_its_mask_and_follows_the_seed() -> None:
     assert not torch.equal(fast_dropout(x, 0.4), out)
 
 
-def test_only_a_model_in_training_drops() -> None:
+def test_dropout_happens_only_in_training_mode() -> None:
     model = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5))
     x = torch.ones(4, 8)
     with fast_path(model, autocast=False):

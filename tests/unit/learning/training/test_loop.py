@@ -49,7 +49,7 @@ def run(
     return result, read_adapter(model)
 
 
-def test_training_lowers_the_loss_and_counts_what_it_saw(
+def test_training_lowers_the_loss_and_counts_examples_and_tokens(
     examples: tuple[TokenisedExample, ...],
 ) -> None:
     losses = []
@@ -96,7 +96,9 @@ def test_bfloat16_trains_as_well_as_float32(examples: tuple[TokenisedExample, ..
     assert half.avg_loss != exact.avg_loss
 
 
-def test_a_false_from_the_caller_abandons_the_task(examples: tuple[TokenisedExample, ...]) -> None:
+def test_the_task_is_abandoned_when_on_step_returns_false(
+    examples: tuple[TokenisedExample, ...],
+) -> None:
     result = train(tiny_model(), SFT, examples, local(), lambda report: report.step < 2)
     assert (result.steps, result.stopped) == (2, True)
 
@@ -133,7 +135,7 @@ def test_the_proximal_term_is_half_mu_times_the_squared_distance() -> None:
 
 
 @pytest.mark.parametrize(("decay", "moved"), [(False, 4.0), (True, 1.0 + 0.75 + 0.5 + 0.25)])
-def test_a_learning_rate_that_decays_ends_at_its_last_part(*, decay: bool, moved: float) -> None:
+def test_a_decaying_learning_rate_ends_at_its_last_fraction(*, decay: bool, moved: float) -> None:
     # Loss θ: the gradient is 1 throughout, and so each step of AdamW is as long as its rate.
     model = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.zeros_(model.weight)
@@ -161,7 +163,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_a_remedy(
     assert all(np.array_equal(before[n], t) for n, t in read_adapter(model).items())
 
 
-def test_a_task_is_as_long_as_its_steps_or_its_epochs_say() -> None:
+def test_the_length_of_a_task_follows_from_steps_or_epochs() -> None:
     assert total_steps(local(8, epochs=2), 17) == 6
     assert total_steps(local(8, steps=5), 17) == 5
 

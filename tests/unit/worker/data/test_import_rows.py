@@ -63,7 +63,7 @@ def test_a_directory_is_served_as_it_is(tmp_path: Path) -> None:
     assert out == tmp_path
     found = ClientData(out, "hospital-a")
     assert found.clients() == ("hospital-a", "hospital-a.ward1", "hospital-a.ward2")
-    assert found.counts()["hospital-a.ward1"]["sft"] > 0
+    assert found.row_counts()["hospital-a.ward1"]["sft"] > 0
 
 
 @pytest.mark.parametrize(

@@ -58,10 +58,10 @@ def never() -> NoReturn:
 
 def test_what_a_version_says_is_computed_once_and_exactly(tmp_path: Path) -> None:
     model, folder = Model(), tmp_path / "clients" / "client_0"
-    first = References(folder, lambda: THETA).of(ONE, PAIRS, model)
+    first = References(folder, lambda: THETA).log_probabilities(ONE, PAIRS, model)
     assert first == [(-6.0, -1.0), (-4.0, -2 / 3)]
     # Another worker of this machine, or the next start of this one, where the store is gone.
-    assert References(folder, never).of(ONE, PAIRS, model) == first
+    assert References(folder, never).log_probabilities(ONE, PAIRS, model) == first
     assert model.asked == 1
 
 
@@ -81,10 +81,10 @@ def test_anything_else_is_computed_anew(
 ) -> None:
     model = Model()
     known = References(tmp_path, lambda: THETA)
-    known.of(ONE, PAIRS, model)
-    known.of(version, pairs, model)
+    known.log_probabilities(ONE, PAIRS, model)
+    known.log_probabilities(version, pairs, model)
     assert model.asked == 2
-    known.of(ONE, PAIRS, model)  # and leaves what was known
+    known.log_probabilities(ONE, PAIRS, model)  # and leaves what was known
     assert model.asked == 2
 
 
@@ -92,17 +92,17 @@ def test_anything_else_is_computed_anew(
 def test_a_file_that_does_not_hold_them_is_computed_again(tmp_path: Path, damage: str) -> None:
     model = Model()
     known = References(tmp_path, lambda: THETA)
-    first = known.of(ONE, PAIRS, model)
+    first = known.log_probabilities(ONE, PAIRS, model)
     [path] = tmp_path.iterdir()
     whole = path.read_bytes()
     if damage == "of other pairs":
-        known.of(ONE, PAIRS[:1], lambda theta: model(theta)[:1])
+        known.log_probabilities(ONE, PAIRS[:1], lambda theta: model(theta)[:1])
         [short] = set(tmp_path.iterdir()) - {path}
         short.replace(path)
     else:
         path.write_bytes(whole[: len(whole) // 2] if damage == "half" else b"")
     asked = model.asked
-    assert known.of(ONE, PAIRS, model) == first
+    assert known.log_probabilities(ONE, PAIRS, model) == first
     assert model.asked == asked + 1
     assert path.read_bytes() == whole
 
@@ -112,13 +112,13 @@ def test_only_the_newest_four_files_are_kept(tmp_path: Path) -> None:
     (tmp_path / "residual.safetensors").write_bytes(b"of error feedback")
     for number, version in enumerate("abcdef"):
         before = set(tmp_path.iterdir())
-        known.of(version * 64, PAIRS, model)
+        known.log_probabilities(version * 64, PAIRS, model)
         [made] = set(tmp_path.iterdir()) - before
         os.utime(made, (number, number))  # a clock that is coarser than this loop
     assert len(list(tmp_path.glob("reference.*"))) == 4
     assert (tmp_path / "residual.safetensors").exists()
     for version in "cdef":
-        References(tmp_path, never).of(version * 64, PAIRS, model)
+        References(tmp_path, never).log_probabilities(version * 64, PAIRS, model)
 
 
 @dataclass

@@ -23,7 +23,7 @@ def read(
 ) -> TokenisedShard:
     """The client's instructions; its name is taken as it is, however hostile."""
     wanted = task(max_length=length).model_copy(update={"client_id": client})
-    return rows.shard(wanted, registry.make_objective("sft"), tokenizer)
+    return rows.load_for_task(wanted, registry.make_objective("sft"), tokenizer)
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_a_client_may_have_rows_of_one_kind_only(directory: Path) -> None:
     with pytest.raises(DataError, match="no rows of client_7 for sft") as caught:
         read(ClientData(directory), "client_7", tiny_tokenizer())
     assert "client_7_sft.jsonl" in caught.value.remedy
-    shard = ClientData(directory).shard(
+    shard = ClientData(directory).load_for_task(
         task(client_id="client_7", objective="dpo"),
         registry.make_objective("dpo"),
         tiny_tokenizer(),

@@ -5,149 +5,36 @@ from __future__ import annotations
 import multiprocessing
 import sqlite3
 import sys
-import threading
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 
 from common import files
-from common.config.config import IncrementalConfig
 from common.errors import ConfigError
-from common.protocol.heartbeat import InboxFigures
-from common.protocol.tasks import Receipt, TrainTask
-from common.protocol.tensors import Tensors
-from common.store.embedded import EmbeddedStore
-from learning.data.row_types import LabelledText
-from learning.data.rows import write
-from learning.models import lora, objective_model
-from learning.training.device import Compute
+from common.protocol.tasks import Receipt
+from learning.models import lora
+from tests.support.incremental import (
+    CONFIG,
+    NEVER,
+    LearnerHarness,
+    classifier_harness,
+    film_items,
+    plus,
+    same,
+)
 from tests.support.processes import eventually
 from tests.support.tiny_encoder import encoder, saved
-from tests.support.worker_records import NOTHING, task
 from worker import spool
-from worker.data.shards import ClientData
+from worker.events import WorkerEventKind
 from worker.incremental.inbox import schema
-from worker.incremental.inbox.inbox import Inbox
 from worker.incremental.inbox.items import Item
-from worker.incremental.inbox.learning_store import LearningStore, LocalModel
-from worker.incremental.learner import Callbacks, Learner, LearnerSettings
 from worker.incremental.serving import served_run
 from worker.incremental.serving.client_model import load_client_model
-from worker.models.loaded import ModelCache
-from worker.models.source import ModelSource
-from worker.spool import PendingUpdate, claim_slot
+from worker.spool import PendingUpdate
 from worker.trainer import l2_norm
 
-LABELS = ("bad", "fine")
-COMPUTE = Compute(torch.device("cpu"), threads=1, autocast=False)
-CONFIG = IncrementalConfig(lr=3e-2, max_norm=100.0)
-NEVER = threading.Event()
-OWN = [
-    LabelledText(f"{first} {second} {word} film", label)
-    for label, word in (("fine", "good"), ("bad", "dull"))
-    for first in ("a", "it", "was", "very")
-    for second in ("plot", "and", "not", "very", "was")
-]
-
-
-def items(fine: str, bad: str, count: int = 6) -> list[Item]:
-    """Items in which two words tell the class."""
-    fillers = ("a", "it", "was", "and", "plot", "not")[:count]
-    return [
-        Item("cls", {"text": f"{filler} {word} film", "label": label}, "films")
-        for filler in fillers
-        for word, label in ((fine, "fine"), (bad, "bad"))
-    ]
-
-
-@dataclass
-class Stage:
-    """A client with a model, rows and an inbox, and the learner of its worker."""
-
-    root: Path
-    base: Path
-    adapter: Tensors
-    told: list[tuple[str, str]] = field(default_factory=list)
-    rows: tuple[InboxFigures, ...] = ()
-    wishes: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        (self.root / "cache" / "models").mkdir(parents=True)
-        (self.root / "cache" / "models" / NOTHING).symlink_to(self.base)
-        (self.root / "clients").mkdir()
-        write(self.root / "clients" / "client_0_cls.jsonl", OWN)
-        self.store = EmbeddedStore()
-        self.slot = claim_slot(self.state, "run-1")
-        self.start()
-
-    @property
-    def state(self) -> Path:
-        return self.root / "state"
-
-    def start(self, config: IncrementalConfig = CONFIG) -> None:
-        """A worker begins, or begins again."""
-
-        def shown(rows: tuple[InboxFigures, ...], wishes: tuple[str, ...]) -> None:
-            self.rows, self.wishes = rows, wishes
-
-        self.learner = Learner(
-            LearnerSettings(self.state, "run-1", "run", ("client_0",)),
-            config,
-            ClientData(self.root / "clients"),
-            ModelCache(COMPUTE),
-            ModelSource(
-                self.store.connect(), "run-1", self.root / "cache", lambda text, part: None
-            ),
-            self.slot,
-            time.time,
-            Callbacks(
-                lambda kind, text: self.told.append((kind, text)), shown, lambda digest: None
-            ),
-        )
-
-    def put(self, new: Sequence[Item]) -> None:
-        with Inbox(schema.inbox_path(self.state, "client_0"), CONFIG) as inbox:
-            inbox.put(new, "learn")
-
-    def attend(self, *kinds: str) -> None:
-        """Let it look until it has said something of these kinds."""
-        before = len(self.told)
-
-        def said() -> bool:
-            self.learner.process_inboxes(NEVER)
-            return any(kind in kinds for kind, _ in self.told[before:])
-
-        eventually(f"one of {kinds}: {self.told[before:]}", said)
-
-    def seen(self, version: int = 0, adapter: Tensors | None = None) -> TrainTask:
-        wanted = self.task(version)
-        self.learner.note_version(wanted, self.adapter if adapter is None else adapter)
-        return wanted
-
-    def task(self, version: int = 0, task_id: str = "t1") -> TrainTask:
-        return task(
-            task_id,
-            objective="classification",
-            labels=LABELS,
-            base_version=version,
-            max_length=32,
-        )
-
-    def local(self) -> LocalModel | None:
-        with self.book() as book:
-            return book.local("run-1")
-
-    def book(self) -> LearningStore:
-        return LearningStore(schema.inbox_path(self.state, "client_0"))
-
-    def counts(self) -> dict[str, int]:
-        with Inbox(schema.inbox_path(self.state, "client_0"), CONFIG) as inbox:
-            return {state: count for state, count in inbox.counts().items() if count}
+WAITING, LEARNED = WorkerEventKind.WAITING, WorkerEventKind.LEARNED
+UNLEARNED, REBASED = WorkerEventKind.UNLEARNED, WorkerEventKind.REBASED
 
 
 @pytest.fixture(scope="module")
@@ -156,44 +43,34 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def stage(tmp_path: Path, base: Path) -> Stage:
-    found = objective_model.load_for_objective("classification", base, LABELS, COMPUTE.device)
-    adapter = lora.read_adapter(lora.attach(found.model, task().lora, seed=7))
-    return Stage(tmp_path, base, adapter)
+def harness(tmp_path: Path, base: Path) -> LearnerHarness:
+    return classifier_harness(tmp_path, base)
 
 
-def same(one: Tensors, other: Tensors) -> bool:
-    return all(np.allclose(one[name], other[name], atol=1e-6) for name in one)
-
-
-def plus(one: Tensors, other: Tensors) -> Tensors:
-    return {name: one[name] + other[name] for name in one}
-
-
-def test_what_users_say_is_learned_at_once_and_shows(stage: Stage) -> None:
-    stage.seen()
-    stage.put(items("good", "dull"))
-    stage.attend("learned")
-    assert stage.counts() == {"learned": 12}
-    [row] = stage.rows
+def test_items_are_learned_at_once_and_change_the_clients_model(harness: LearnerHarness) -> None:
+    harness.receive()
+    harness.put(film_items("good", "dull"))
+    harness.process_until(LEARNED)
+    assert harness.counts() == {"learned": 12}
+    [row] = harness.figures
     assert row.verdict == "accepted" and row.new_before and row.new_after
     assert row.new_after < row.new_before
-    current, local = load_client_model(stage.state, "client_0"), stage.local()
+    current, local = load_client_model(harness.state, "client_0"), harness.local_model()
     assert local is not None and current.local
-    assert same(current.adapter, plus(stage.adapter, local.parts["unsent"]))
-    assert not stage.wishes  # without incremental.push
+    assert same(current.adapter, plus(harness.adapter, local.parts["unsent"]))
+    assert not harness.wishes  # without incremental.push
 
 
-def tell(state: Path, number: int) -> None:
+def announce(state: Path, number: int) -> None:
     for _ in range(60):
         served_run.write(
             state, served_run.ServedRun(run="r", name="r", clients=(f"client_{number}",) * 500)
         )
 
 
-def test_workers_of_one_machine_tell_what_they_serve_at_once(tmp_path: Path) -> None:
+def test_workers_of_one_machine_can_announce_their_runs_concurrently(tmp_path: Path) -> None:
     fork = multiprocessing.get_context("fork")
-    workers = [fork.Process(target=tell, args=(tmp_path, number)) for number in range(4)]
+    workers = [fork.Process(target=announce, args=(tmp_path, number)) for number in range(4)]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -203,62 +80,68 @@ def test_workers_of_one_machine_tell_what_they_serve_at_once(tmp_path: Path) -> 
     assert found is not None and len(set(found.clients)) == 1 and len(found.clients) == 500
 
 
-def test_items_before_any_version_wait(stage: Stage) -> None:
-    stage.put(items("good", "dull"))
-    stage.attend("waiting")
-    assert stage.counts() == {"waiting": 12}
-    stage.seen()
-    stage.put(items("bright", "slow", 1))
-    stage.attend("learned", "unlearned")
-    assert "waiting" not in stage.counts()
+def test_items_wait_until_a_version_has_been_received(harness: LearnerHarness) -> None:
+    harness.put(film_items("good", "dull"))
+    harness.process_until(WAITING)
+    assert harness.counts() == {"waiting": 12}
+    harness.receive()
+    harness.put(film_items("bright", "slow", 1))
+    harness.process_until(LEARNED, UNLEARNED)
+    assert "waiting" not in harness.counts()
 
 
-def test_flipped_labels_are_rejected_with_the_reason_and_change_nothing(stage: Stage) -> None:
-    stage.seen()
-    stage.put(items("good", "dull"))
-    stage.attend("learned")
-    before = load_client_model(stage.state, "client_0").adapter
-    stage.put(items("slow", "bright", 1) + items("dull", "good"))
-    stage.attend("unlearned")
-    assert same(load_client_model(stage.state, "client_0").adapter, before)
-    assert stage.rows[0].verdict == "rejected"
-    assert "it forgets" in stage.rows[0].reason
+def test_flipped_labels_are_rejected_with_a_reason_and_change_nothing(
+    harness: LearnerHarness,
+) -> None:
+    harness.receive()
+    harness.put(film_items("good", "dull"))
+    harness.process_until(LEARNED)
+    before = load_client_model(harness.state, "client_0").adapter
+    harness.put(film_items("slow", "bright", 1) + film_items("dull", "good"))
+    harness.process_until(UNLEARNED)
+    assert same(load_client_model(harness.state, "client_0").adapter, before)
+    assert harness.figures[0].verdict == "rejected"
+    assert "forgetting" in harness.figures[0].reason
 
 
-def test_a_class_that_there_is_not_is_refused(stage: Stage) -> None:
-    stage.seen()
-    stage.put([Item("cls", {"text": "a film", "label": "middling"}, "films")])
+def test_an_item_with_an_unknown_class_is_rejected(harness: LearnerHarness) -> None:
+    harness.receive()
+    harness.put([Item("cls", {"text": "a film", "label": "middling"}, "films")])
 
-    def refused() -> bool:
-        stage.learner.process_inboxes(NEVER)
-        return stage.counts() == {"rejected": 1}
+    def rejected() -> bool:
+        harness.learner.process_inboxes(NEVER)
+        return harness.counts() == {"rejected": 1}
 
-    eventually("it is refused", refused)
-    assert stage.local() is None
+    eventually("it is rejected", rejected)
+    assert harness.local_model() is None
 
 
-def test_what_was_learned_rides_once_and_is_settled_by_its_receipt(stage: Stage) -> None:
-    stage.start(CONFIG.model_copy(update={"push": True}))
-    wanted = stage.seen()
-    stage.put(items("good", "dull"))
-    stage.attend("learned")
-    assert stage.wishes == ("client_0",)
-    local = stage.local()
+def test_what_was_learned_is_in_one_update_and_settled_by_its_receipt(
+    harness: LearnerHarness,
+) -> None:
+    harness.restart(CONFIG.model_copy(update={"push": True}))
+    received = harness.receive()
+    harness.put(film_items("good", "dull"))
+    harness.process_until(LEARNED)
+    assert harness.wishes == ("client_0",)
+    local = harness.local_model()
     assert local is not None
-    start = stage.learner.prepare_task(wanted, stage.base, stage.adapter, NEVER)
+    start = harness.learner.prepare_task(received, harness.base, harness.adapter, NEVER)
     assert start.samples == 12 and start.unsent is not None
     assert same(start.unsent, local.parts["unsent"])
     assert 0 < len(start.learned) < 12  # those held out are not trained on
-    assert stage.wishes == ()
-    files.write_durable(stage.state / "run-1" / "slots" / "0" / "updates" / "t1.1", b"")
-    again = stage.learner.prepare_task(stage.task(0, "t2"), stage.base, stage.adapter, NEVER)
+    assert harness.wishes == ()
+    files.write_durable(harness.state / "run-1" / "slots" / "0" / "updates" / "t1.1", b"")
+    again = harness.learner.prepare_task(
+        harness.task(0, "t2"), harness.base, harness.adapter, NEVER
+    )
     assert again.unsent is None and again.samples == 0
     for _ in range(2):  # a receipt may be seen twice
-        stage.learner.apply_receipt(
+        harness.learner.apply_receipt(
             PendingUpdate("t1", 1, Path()), Receipt(task_id="t1", attempt=1, state="accepted")
         )
-    assert stage.counts() == {"settled": 12}
-    after = stage.local()
+    assert harness.counts() == {"settled": 12}
+    after = harness.local_model()
     assert after is not None and set(after.parts) == {"personal"}
     assert same(after.current, local.current)
 
@@ -266,81 +149,93 @@ def test_what_was_learned_rides_once_and_is_settled_by_its_receipt(stage: Stage)
 @pytest.mark.parametrize(
     ("state", "attempt"), [("rejected", 1), ("accepted", 2)], ids=["rejected", "another attempt"]
 )
-def test_what_did_not_arrive_rides_again(stage: Stage, state: str, attempt: int) -> None:
-    wanted = stage.seen()
-    stage.put(items("good", "dull"))
-    stage.attend("learned")
-    stage.learner.prepare_task(wanted, stage.base, stage.adapter, NEVER)
+def test_what_was_in_an_update_that_was_not_accepted_is_sent_again(
+    harness: LearnerHarness, state: str, attempt: int
+) -> None:
+    received = harness.receive()
+    harness.put(film_items("good", "dull"))
+    harness.process_until(LEARNED)
+    harness.learner.prepare_task(received, harness.base, harness.adapter, NEVER)
     receipt = Receipt.model_validate({"task_id": "t1", "attempt": attempt, "state": state})
-    stage.learner.apply_receipt(PendingUpdate("t1", 1, Path()), receipt)
-    assert stage.counts() == {"learned": 12}
-    again = stage.learner.prepare_task(stage.task(0, "t2"), stage.base, stage.adapter, NEVER)
+    harness.learner.apply_receipt(PendingUpdate("t1", 1, Path()), receipt)
+    assert harness.counts() == {"learned": 12}
+    again = harness.learner.prepare_task(
+        harness.task(0, "t2"), harness.base, harness.adapter, NEVER
+    )
     assert again.samples == 12
 
 
-def test_a_ride_in_an_update_that_never_was_is_taken_back(stage: Stage) -> None:
-    wanted = stage.seen()
-    stage.put(items("good", "dull"))
-    stage.attend("learned")
-    stage.learner.prepare_task(wanted, stage.base, stage.adapter, NEVER)
-    stage.start()  # killed before its update was on the disk
-    again = stage.learner.prepare_task(stage.task(0, "t1"), stage.base, stage.adapter, NEVER)
+def test_what_was_prepared_for_an_update_that_was_never_written_is_sent_again(
+    harness: LearnerHarness,
+) -> None:
+    received = harness.receive()
+    harness.put(film_items("good", "dull"))
+    harness.process_until(LEARNED)
+    harness.learner.prepare_task(received, harness.base, harness.adapter, NEVER)
+    harness.restart()  # killed before its update was on the disk
+    again = harness.learner.prepare_task(
+        harness.task(0, "t1"), harness.base, harness.adapter, NEVER
+    )
     assert again.samples == 12 and again.unsent is not None
 
 
-def test_a_newer_version_is_learned_on_top_of_and_nothing_is_lost(stage: Stage) -> None:
-    stage.seen()
-    stage.put(items("good", "dull"))
-    stage.attend("learned")
-    moved = {name: tensor + 1e-3 for name, tensor in stage.adapter.items()}
-    stage.seen(1, moved)
-    stage.learner.process_inboxes(NEVER)
-    local = stage.local()
+def test_what_was_learned_is_moved_on_top_of_a_newer_version(harness: LearnerHarness) -> None:
+    harness.receive()
+    harness.put(film_items("good", "dull"))
+    harness.process_until(LEARNED)
+    moved = {name: tensor + 1e-3 for name, tensor in harness.adapter.items()}
+    harness.receive(1, moved)
+    harness.learner.process_inboxes(NEVER)
+    local = harness.local_model()
     assert local is not None and local.version == 1
     assert same(local.current, plus(moved, local.parts["unsent"]))
-    assert stage.counts() == {"learned": 12}
+    assert harness.counts() == {"learned": 12}
 
 
-def test_what_is_too_much_for_a_newer_version_is_kept_in_part(stage: Stage) -> None:
-    stage.seen()
-    stage.put(items("good", "dull"))
-    stage.attend("learned")
-    local = stage.local()
+def test_what_is_too_large_for_a_newer_version_is_learned_anew_in_part(
+    harness: LearnerHarness,
+) -> None:
+    harness.receive()
+    harness.put(film_items("good", "dull"))
+    harness.process_until(LEARNED)
+    local = harness.local_model()
     assert local is not None
     whole = l2_norm(local.parts["unsent"])
-    part = 0.7 * whole / l2_norm(stage.adapter)  # the whole is over it, half is under it
-    stage.start(CONFIG.model_copy(update={"max_norm": part}))
-    stage.seen(1, stage.adapter)
-    stage.attend("rebased", "unlearned")
-    after = stage.local()
+    part = 0.7 * whole / l2_norm(harness.adapter)  # the whole is over it, half is under it
+    harness.restart(CONFIG.model_copy(update={"max_norm": part}))
+    harness.receive(1, harness.adapter)
+    harness.process_until(REBASED, UNLEARNED)
+    after = harness.local_model()
     assert after is not None and after.version == 1
     assert l2_norm(after.parts["unsent"]) == pytest.approx(whole / 2, rel=0.2)  # it is learned anew
-    assert stage.counts() == {"learned": 12}
+    assert harness.counts() == {"learned": 12}
 
 
-def test_the_model_of_a_task_is_left_as_it_was_between_its_steps(stage: Stage) -> None:
-    wanted = stage.seen()
-    stage.put(items("good", "dull"))
-    stage.attend("learned")
-    loaded = stage.learner._models.current
+def test_learning_between_steps_leaves_the_model_of_the_task_as_it_was(
+    harness: LearnerHarness,
+) -> None:
+    received = harness.receive()
+    harness.put(film_items("good", "dull"))
+    harness.process_until(LEARNED)
+    loaded = harness.models.current
     assert loaded is not None
-    half = {name: tensor + 0.5 for name, tensor in stage.adapter.items()}
+    half = {name: tensor + 0.5 for name, tensor in harness.adapter.items()}
     lora.write_adapter(loaded.model, half)
-    stage.put(items("bright", "slow", 5))
+    harness.put(film_items("bright", "slow", 5))
 
     def learned() -> bool:
-        stage.learner.between_steps(wanted, NEVER)
-        return stage.counts().get("waiting", 0) == 0
+        harness.learner.between_steps(received, NEVER)
+        return harness.counts().get("waiting", 0) == 0
 
-    with spool.client_lock(stage.state, "run-1", "client_0", 1):
-        eventually("it looks", learned)
+    with spool.client_lock(harness.state, "run-1", "client_0", 1):
+        eventually("the items are processed", learned)
     assert same(lora.read_adapter(loaded.model), half)
 
 
-def test_a_validator_can_say_no_and_what_it_says_stays_with_the_client(
-    stage: Stage, tmp_path: Path
+def test_a_validator_can_reject_a_batch_and_its_reason_stays_with_the_client(
+    harness: LearnerHarness, tmp_path: Path
 ) -> None:
-    """Its reason may repeat what users wrote, so nobody else is told it."""
+    """Its reason may repeat what users wrote, so it does not leave the machine."""
     judge = tmp_path / "judge.py"
     judge.write_text(
         "import json, sys\n"
@@ -348,41 +243,45 @@ def test_a_validator_can_say_no_and_what_it_says_stays_with_the_client(
         "seen = case['samples'][0]\n"
         "print(json.dumps({'accept': False, 'reason': 'I saw ' + seen['input']}))\n"
     )
-    stage.start(CONFIG.model_copy(update={"validator": f"{sys.executable} {judge}"}))
-    stage.seen()
-    stage.put(items("good", "dull"))
-    stage.attend("unlearned")
-    assert stage.counts() == {"rejected": 12} and stage.local() is None
-    with Inbox(schema.inbox_path(stage.state, "client_0"), CONFIG) as inbox:
-        [reason] = inbox.reasons()
+    harness.restart(CONFIG.model_copy(update={"validator": f"{sys.executable} {judge}"}))
+    harness.receive()
+    harness.put(film_items("good", "dull"))
+    harness.process_until(UNLEARNED)
+    assert harness.counts() == {"rejected": 12} and harness.local_model() is None
+    with harness.inbox() as inbox:
+        [reason] = {stored.reason for stored in inbox.items("rejected")}
     assert "I saw" in reason and "film" in reason
-    told = f"{stage.rows} {stage.told}"
-    assert "the validator did not accept it" in told and "I saw" not in told
+    shown = f"{harness.figures} {harness.events}"
+    assert "the validator did not accept it" in shown and "I saw" not in shown
 
 
-def test_a_validator_that_there_is_not_is_found_at_the_start(stage: Stage) -> None:
-    with pytest.raises(ConfigError, match="there is no command nowhere"):
-        stage.start(CONFIG.model_copy(update={"validator": "nowhere --strict"}))
+def test_a_validator_that_does_not_exist_is_found_at_the_start(harness: LearnerHarness) -> None:
+    with pytest.raises(ConfigError, match=r"incremental\.validator"):
+        harness.restart(CONFIG.model_copy(update={"validator": "nowhere --strict"}))
 
 
-def test_items_that_no_longer_fit_the_model_are_given_up_with_the_reason(stage: Stage) -> None:
-    """A class that went away, as no version of one run can; a damaged row is alike."""
-    stage.seen()
-    stage.put(items("good", "dull"))
-    stage.attend("learned")
-    with sqlite3.connect(schema.inbox_path(stage.state, "client_0")) as db:
+def test_items_that_no_longer_fit_the_model_are_given_up_with_a_reason(
+    harness: LearnerHarness,
+) -> None:
+    """A class cannot disappear within a run, but a damaged row has the same effect."""
+    harness.receive()
+    harness.put(film_items("good", "dull"))
+    harness.process_until(LEARNED)
+    with sqlite3.connect(schema.inbox_path(harness.state, "client_0")) as db:
         db.execute("""UPDATE item SET fields = '{"text": "a film", "label": "gone"}'""")
-    stage.seen(1)
-    stage.attend("unlearned")
-    assert stage.counts() == {"rejected": 12} and stage.local() is None
+    harness.receive(1)
+    harness.process_until(UNLEARNED)
+    assert harness.counts() == {"rejected": 12} and harness.local_model() is None
 
 
-def test_what_a_user_takes_back_while_it_is_learned_stays_taken_back(stage: Stage) -> None:
-    stage.seen()
-    stage.put(items("good", "dull"))
-    with stage.book() as book:
-        waiting = [entry.id for entry in book.entries("waiting")]
-        with Inbox(schema.inbox_path(stage.state, "client_0"), CONFIG) as inbox:
+def test_an_item_that_is_superseded_while_it_is_learned_stays_superseded(
+    harness: LearnerHarness,
+) -> None:
+    harness.receive()
+    harness.put(film_items("good", "dull"))
+    with harness.learning_store() as store:
+        waiting = [stored.id for stored in store.items("waiting")]
+        with harness.inbox() as inbox:
             inbox.put([Item("cls", {"text": "a good film", "label": "bad"}, "films")], "learn")
-        book.refuse(waiting, "tried")
-    assert stage.counts() == {"rejected": 11, "superseded": 1, "waiting": 1}
+        store.reject_items(waiting, "tried")
+    assert harness.counts() == {"rejected": 11, "superseded": 1, "waiting": 1}

@@ -1,7 +1,4 @@
-"""A model that writes learns answers and preferences from its users as a classifier learns classes.
-
-That one learns classes is in `test_learner`, whose stage this is with another model.
-"""
+"""Generative models learn instructions and preference pairs; `test_learner` has classifiers."""
 
 from __future__ import annotations
 
@@ -16,9 +13,10 @@ from common.protocol.tasks import LoraSpec, TrainTask
 from learning.data.row_types import Instruction, PreferencePair
 from learning.data.rows import write
 from learning.models import lora, objective_model
+from tests.support.incremental import COMPUTE, NEVER, LearnerHarness, plus, same
 from tests.support.tiny_model import tiny_model, tiny_tokenizer
 from tests.support.worker_records import task
-from tests.unit.worker.incremental.test_learner import COMPUTE, NEVER, Stage, plus, same
+from worker.events import WorkerEventKind
 from worker.incremental.inbox.items import Item
 from worker.incremental.serving.client_model import load_client_model
 
@@ -31,7 +29,7 @@ OWN = {
 
 
 def items(kind: RowKind) -> list[Item]:
-    """Ten items that say the same of ten things."""
+    """Ten items with the same answer about ten things."""
     good, bad = "It is blue.", "No, not so!"
     asked = [f"Which colour has the {thing}?" for thing in THINGS]
     if kind == "sft":
@@ -40,8 +38,8 @@ def items(kind: RowKind) -> list[Item]:
 
 
 @dataclass
-class Writer(Stage):
-    """A client whose model writes, in a phase of one objective, with rows of that kind."""
+class GenerativeHarness(LearnerHarness):
+    """A client with a generative model in a phase of one objective, with rows of that kind."""
 
     objective: ObjectiveName = "sft"
 
@@ -62,34 +60,34 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def writer(tmp_path: Path, base: Path, objective: ObjectiveName) -> Writer:
+def generative_harness(tmp_path: Path, base: Path, objective: ObjectiveName) -> GenerativeHarness:
     found = objective_model.load_for_objective(objective, base, (), COMPUTE.device)
     adapter = lora.read_adapter(lora.attach(found.model, SPEC, seed=7))
-    return Writer(tmp_path, base, adapter, objective=objective)
+    return GenerativeHarness(tmp_path, base, adapter, objective=objective)
 
 
-# A pair may be taught while answers are learned, and the other way round.
+# Pairs can be learned in an sft phase, and instructions in a dpo phase.
 @pytest.mark.parametrize("objective", ["sft", "dpo"])
 @pytest.mark.parametrize("kind", ["sft", "va"])
 def test_items_move_the_loss_and_pass_the_gate(
     tmp_path: Path, base: Path, objective: ObjectiveName, kind: RowKind
 ) -> None:
-    stage = writer(tmp_path, base, objective)
-    wanted = stage.seen()
-    stage.put(items(kind))
-    stage.attend("learned", "unlearned")
-    assert stage.counts() == {"learned": 10}, stage.rows
-    [row] = stage.rows
+    harness = generative_harness(tmp_path, base, objective)
+    received = harness.receive()
+    harness.put(items(kind))
+    harness.process_until(WorkerEventKind.LEARNED, WorkerEventKind.UNLEARNED)
+    assert harness.counts() == {"learned": 10}, harness.figures
+    [row] = harness.figures
     assert row.verdict == "accepted"
     assert row.new_before and row.new_after and row.anchor_before and row.anchor_after
-    if kind == "va":  # compared with itself, a model prefers nothing: log 2
+    if kind == "va":  # compared with itself a model has no preference: log 2
         assert row.new_before == pytest.approx(np.log(2.0), abs=1e-4)
     assert row.new_after < row.new_before - 0.02
-    local = stage.local()
+    local = harness.local_model()
     assert local is not None and set(local.parts) == {"unsent"}
-    shown = load_client_model(stage.state, "client_0").adapter
-    assert same(shown, plus(stage.adapter, local.parts["unsent"]))
-    start = stage.learner.prepare_task(wanted, stage.base, stage.adapter, NEVER)
+    shown = load_client_model(harness.state, "client_0").adapter
+    assert same(shown, plus(harness.adapter, local.parts["unsent"]))
+    start = harness.learner.prepare_task(received, harness.base, harness.adapter, NEVER)
     assert start.samples == 10 and start.unsent is not None
     of_the_phase = (kind == "va") == (objective == "dpo")
     assert len(start.learned) == (8 if of_the_phase else 0)  # two of ten are held out

@@ -1,4 +1,4 @@
-"""The endpoint of a worker, over real HTTP: what it takes, and all that it refuses."""
+"""The endpoint of a worker over real HTTP: what it accepts, and everything that it refuses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -21,17 +21,18 @@ from broker.protocol import LOCAL
 from cli.console import Output
 from cli.learn.location import locate_inbox
 from cli.main import fccl
+from cli.run.inbox_port import open_port, serve_inbox
+from cli.run.job import Job, invited_job
 from cli.run.join_site import SiteRequest
-from cli.run.worker import Job, _answering, _invited, _listening
 from common.config.config import FederationConfig, IncrementalConfig
 from common.errors import ConfigError, DataError
-from tests.unit.worker.incremental.inbox.test_items import JSON, NAMED
+from tests.support.item_records import FIELD_NAMES, JSON
 from worker.incremental.http import endpoint, listener
 from worker.incremental.http.endpoint import Endpoint
 from worker.incremental.http.listener import Listener
 from worker.incremental.http.token import load_or_create_token, token_path
 from worker.incremental.inbox import schema
-from worker.incremental.inbox.inbox import Inbox
+from worker.incremental.inbox.inbox import Inbox, ResultState
 from worker.incremental.serving import served_run
 from worker.incremental.serving.served_run import ServedRun
 from worker.site.identity import Identity
@@ -50,7 +51,7 @@ LEARN = "/learn?client=client_0"
 
 @dataclass
 class Site:
-    """A worker's endpoint, and what asks it."""
+    """A worker's endpoint and a client of it."""
 
     state: Path
     listener: Listener
@@ -63,7 +64,7 @@ class Site:
         method: str | None = None,
         headers: Mapping[str, str | None] | None = None,
     ) -> tuple[int, Any, Mapping[str, str]]:
-        """Status, JSON and headers; a header that is None is not sent."""
+        """Send a request and return status, JSON and headers; a header of None is not sent."""
         data = body.encode() if isinstance(body, str) else body
         wanted: dict[str, str | None] = {
             "Host": f"127.0.0.1:{self.listener.port}",
@@ -101,14 +102,14 @@ def site(tmp_path: Path) -> Iterator[Site]:
     served_run.write(tmp_path, SERVED)
     with Listener(0) as opened:
         found = Site(tmp_path, opened)
-        opened.counted = lambda status: found.statuses.update([int(status)])
+        opened.on_response = lambda status: found.statuses.update([int(status)])
         with opened.serving(
             Endpoint(tmp_path, IncrementalConfig(), load_or_create_token(tmp_path))
         ):
             yield found
 
 
-def test_an_item_is_in_the_inbox_when_it_is_answered(site: Site) -> None:
+def test_an_item_is_in_the_inbox_when_the_response_arrives(site: Site) -> None:
     said = {"client": "client_0", "accepted": 1, "duplicate": 0, "refused": 0}
     assert site.post(ONE)[:2] == (200, {**said, "items": [{"state": "accepted"}]})
     again = {**said, "accepted": 0, "duplicate": 1, "items": [{"state": "duplicate"}]}
@@ -132,7 +133,9 @@ def test_an_item_is_in_the_inbox_when_it_is_answered(site: Site) -> None:
         ("\ufeff" + json.dumps([ONE, {"text": "b", "label": "positive"}], indent=2), ""),
     ],
 )
-def test_several_come_as_an_array_or_as_lines(site: Site, body: str, kind: str) -> None:
+def test_several_items_can_be_sent_as_an_array_or_as_lines(
+    site: Site, body: str, kind: str
+) -> None:
     status, said, _ = site.ask(body, LEARN + "&task=films", headers={"Content-Type": kind})
     assert (status, said["accepted"]) == (200, 2)
     assert site.texts() == ["a dull plot", "b"]
@@ -140,7 +143,7 @@ def test_several_come_as_an_array_or_as_lines(site: Site, body: str, kind: str) 
         assert {stored.item.task for stored in inbox.items()} == {"films"}
 
 
-def test_each_item_has_its_answer_and_the_good_ones_are_kept(site: Site) -> None:
+def test_each_item_has_its_result_and_valid_ones_are_stored(site: Site) -> None:
     bad = [{"text": SECRET, "label": SECRET}, {"text": " ", "label": "positive"}, 3, [ONE]]
     status, said, _ = site.post([ONE, *bad, ONE, {**ONE, "text": "b", "task": "films"}])
     assert status == 207
@@ -148,7 +151,7 @@ def test_each_item_has_its_answer_and_the_good_ones_are_kept(site: Site) -> None
         ["accepted", *["refused"] * 4, "duplicate", "accepted"]
     )  # fmt: skip
     assert said["items"][1]["reason"] == (
-        "the label is none of the classes; they are negative, positive"
+        "the label is not a class of this run; use one of negative, positive"
     )
     assert (said["accepted"], said["duplicate"], said["refused"]) == (2, 1, 4)
     assert site.texts() == ["a dull plot", "b"]
@@ -162,26 +165,26 @@ def test_each_item_has_its_answer_and_the_good_ones_are_kept(site: Site) -> None
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        ("", "it is no JSON"),
-        ("nonsense", "it is no JSON"),
-        ("3", "give an item"),
-        ("[]", "give an item"),
-        ('"' + SECRET + '"', "give an item"),
-        ("{", "it is no JSON"),
+        ("", "not valid JSON"),
+        ("nonsense", "not valid JSON"),
+        ("3", "send an item"),
+        ("[]", "send an item"),
+        ('"' + SECRET + '"', "send an item"),
+        ("{", "not valid JSON"),
         ("[" * 100_000, "nested too deeply"),
-        ('{\n"text":\n' + SECRET, "it is no JSON (Expecting value: line 3, column 1)"),
-        (b"\xff\xfe{}", "it is not UTF-8"),
-        ('{"text": ' + "1" * 5000 + "}", "no JSON that can be read"),
+        ('{\n"text":\n' + SECRET, "not valid JSON (Expecting value: line 3, column 1)"),
+        (b"\xff\xfe{}", "not UTF-8"),
+        ('{"text": ' + "1" * 5000 + "}", "a number is too long"),
     ],
 )
-def test_a_body_that_is_none_is_refused(site: Site, body: str | bytes, says: str) -> None:
+def test_an_invalid_body_is_refused(site: Site, body: str | bytes, says: str) -> None:
     status, said, _ = site.ask(body)
     assert status == 400 and says in said["error"]
     assert site.texts() == []
 
 
 REFUSED: list[tuple[dict[str, Any], int, str]] = [
-    ({"headers": {"Authorization": None}}, 401, "the token is missing, or another"),
+    ({"headers": {"Authorization": None}}, 401, "the token is missing or wrong"),
     ({"headers": {"Authorization": "Bearer " + "x" * 43}}, 401, "the token is missing"),
     ({"headers": {"Authorization": "Bearer \xff\xfe"}}, 401, "the token is missing"),
     ({"headers": {"Authorization": "Basic Og=="}}, 401, "the token is missing"),
@@ -190,16 +193,16 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
     ({"headers": {"Host": "evil.example"}}, 403, "Host must be"),
     ({"headers": {"Host": "127.0.0.1.evil.example:80"}}, 403, "Host must be"),
     ({"headers": {"Host": None}}, 403, "Host must be"),
-    ({"path": "/"}, 404, "there are /learn and /inbox"),
-    ({"path": "http://["}, 400, "the path is none"),
-    ({"path": "/learn/client_0"}, 404, "there are"),
+    ({"path": "/"}, 404, "use /learn or /inbox"),
+    ({"path": "http://["}, 400, "the path is not valid"),
+    ({"path": "/learn/client_0"}, 404, "use /learn"),
     ({"path": "/learn?client=nobody"}, 404, "it serves client_0, client_1"),
     ({"path": "/learn?client=../x"}, 404, "it serves client_0, client_1"),
-    ({"path": "/learn"}, 400, "choose one with ?client=: client_0, client_1"),
-    ({"path": "/learn?client="}, 404, "no such client"),
+    ({"path": "/learn"}, 400, "name one with ?client=: client_0, client_1"),
+    ({"path": "/learn?client="}, 404, "does not serve this client"),
     ({"path": "/learn?clent=client_0"}, 400, "the query may have client and task, each once"),
     ({"path": LEARN + "&client=client_1"}, 400, "each once"),
-    ({"path": LEARN + "&task=two%20words"}, 400, "the task is no name"),
+    ({"path": LEARN + "&task=two%20words"}, 400, "the task is not a valid name"),
     ({"path": LEARN + "&x=" * 50}, 400, "too many parts"),
     ({"method": "GET"}, 405, "/learn takes POST"),
     ({"method": "OPTIONS"}, 405, "/learn takes POST"),
@@ -207,14 +210,14 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
     ({"method": "BREW"}, 501, "Not Implemented"),
     ({"headers": {"Content-Length": None}}, 411, "Content-Length is missing"),
     ({"headers": {"Transfer-Encoding": "chunked"}}, 411, "Content-Length is missing"),
-    ({"headers": {"Content-Length": "-1"}}, 400, "no number"),
+    ({"headers": {"Content-Length": "-1"}}, 400, "not a number"),
     ({"headers": {"Content-Length": "9" * 30}}, 413, "send fewer items"),
     ({"headers": {"X": "y" * 70_000}}, 431, "Request Header Fields Too Large"),
 ]
 
 
 @pytest.mark.parametrize(("asked", "status", "says"), REFUSED)
-def test_a_request_that_may_not_be_is_refused_before_anything_is_done(
+def test_an_invalid_request_is_refused_before_anything_is_done(
     site: Site, asked: dict[str, Any], status: int, says: str
 ) -> None:
     found, said, headers = site.ask(json.dumps(ONE), **asked)
@@ -225,31 +228,31 @@ def test_a_request_that_may_not_be_is_refused_before_anything_is_done(
     assert site.statuses == {status: 1}
 
 
-def test_a_body_that_is_too_long_is_refused_and_the_answer_arrives(site: Site) -> None:
+def test_a_body_that_is_too_long_is_refused_and_the_response_arrives(site: Site) -> None:
     limit = Endpoint(site.state, IncrementalConfig(), "x").max_body
     status, said, _ = site.ask(b"x" * (limit + 1))
     assert status == 413 and f"more than {limit} bytes" in said["error"]
     assert site.ask(b" " * (limit - 500) + json.dumps(ONE).encode())[0] == 200
 
 
-def test_a_flood_says_when_to_come_again_and_a_full_inbox_too(site: Site) -> None:
+def test_a_rate_limit_and_a_full_inbox_say_when_to_retry(site: Site) -> None:
     site.limit(items_per_minute=2)
     rows = [{"text": f"text {n}", "label": "positive"} for n in range(5)]
     assert site.post(rows[:2])[0] == 200
     status, said, headers = site.post(rows[:3])
     assert (status, "in a minute" in said["error"]) == (429, True)
     assert 0 < int(headers["Retry-After"]) <= 60
-    assert site.post(rows[:2])[1]["duplicate"] == 2, "what is there may always come again"
+    assert site.post(rows[:2])[1]["duplicate"] == 2, "known items may always be sent again"
     status, said, _ = site.post(rows[2:])
     assert (status, "3 items at once" in said["error"]) == (413, True)
     site.limit(max_waiting=3)
     status, said, headers = site.post(rows)
-    assert (status, "5 items would wait" in said["error"]) == (503, True)
+    assert (status, "5 items would be waiting" in said["error"]) == (503, True)
     assert headers["Retry-After"] == str(endpoint.FULL_S)
-    assert site.texts() == ["text 0", "text 1"], "a request is taken whole, or not at all"
+    assert site.texts() == ["text 0", "text 1"], "a request is stored as a whole or not at all"
 
 
-def test_a_full_disk_and_a_file_that_is_held_or_broken_are_told(
+def test_a_full_disk_and_a_locked_or_damaged_file_are_reported(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = schema.inbox_path(site.state, "client_0")
@@ -270,7 +273,7 @@ def test_a_full_disk_and_a_file_that_is_held_or_broken_are_told(
         other.execute("BEGIN IMMEDIATE")
         status, said, headers = site.post({**ONE, "text": "b"})
         assert (status, headers["Retry-After"]) == (503, "1")
-        assert "another process holds it" in said["error"]
+        assert "locked by another process" in said["error"]
         other.execute("ROLLBACK")
     assert site.texts() == ["a dull plot"]
     path.with_name("inbox.db-wal").unlink(missing_ok=True)
@@ -282,14 +285,14 @@ def test_a_full_disk_and_a_file_that_is_held_or_broken_are_told(
     assert (status, "serves no client yet" in said["error"]) == (503, True)
 
 
-def test_an_error_of_ours_is_an_answer_too_and_tells_nothing(
+def test_an_unexpected_error_is_a_response_that_reveals_nothing(
     site: Site, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError(SECRET)
 
-    monkeypatch.setattr(Endpoint, "_learn", broken)
-    assert site.post(ONE)[:2] == (500, {"error": "unexpected"})
+    monkeypatch.setattr(Endpoint, "respond", broken)
+    assert site.post(ONE)[:2] == (500, {"error": "unexpected error"})
     monkeypatch.undo()
     assert site.post(ONE)[0] == 200
     assert site.statuses == {500: 1, 200: 1}
@@ -299,13 +302,16 @@ def test_an_error_of_ours_is_an_answer_too_and_tells_nothing(
 @settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(value=JSON | st.lists(st.dictionaries(st.sampled_from([*NAMED, "task"]), JSON, max_size=4)))
-def test_any_json_is_taken_or_refused_in_good_order(site: Site, value: object) -> None:
+@given(
+    value=JSON
+    | st.lists(st.dictionaries(st.sampled_from([*FIELD_NAMES, "task"]), JSON, max_size=4))
+)
+def test_any_json_is_stored_or_refused(site: Site, value: object) -> None:
     status, said, _ = site.post(value)
     assert status in (200, 207, 400)
     if "items" in said:
         states = Counter(item["state"] for item in said["items"])
-        assert {state: said[state] for state in endpoint.COUNTED if said[state]} == states
+        assert {state: said[state] for state in get_args(ResultState) if said[state]} == states
         assert all("reason" in item for item in said["items"] if item["state"] == "refused")
     else:
         assert status == 400 and isinstance(said["error"], str)
@@ -320,7 +326,7 @@ def test_any_bytes_are_answered(site: Site, body: bytes) -> None:
     assert site.ask(body)[0] in (200, 207, 400)
 
 
-def test_so_many_connections_at_a_time_and_a_slow_one_is_cut_off(
+def test_connections_are_limited_and_slow_ones_cut_off(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def connect(stack: ExitStack) -> socket.socket:
@@ -328,19 +334,19 @@ def test_so_many_connections_at_a_time_and_a_slow_one_is_cut_off(
         return stack.enter_context(socket.create_connection(address, timeout=20))
 
     with ExitStack() as stack:
-        slow = [connect(stack) for _ in range(listener.CONNECTIONS)]
+        slow = [connect(stack) for _ in range(listener.MAX_CONNECTIONS)]
         slow[0].sendall(b"POST /learn HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ")
         refused = connect(stack).recv(1000)
         assert refused.startswith(b"HTTP/1.1 503") and b"too many connections" in refused
         monkeypatch.setattr(listener, "REQUEST_S", 0.0)
         # The half-written one has no token; the silent ones are closed without a word.
         assert slow[0].recv(1000).startswith(b"HTTP/1.1 401")
-        assert [one.recv(1000) for one in slow[1:]] == [b""] * (listener.CONNECTIONS - 1)
+        assert [one.recv(1000) for one in slow[1:]] == [b""] * (listener.MAX_CONNECTIONS - 1)
     monkeypatch.undo()
     assert site.post(ONE)[0] == 200
 
 
-def test_a_body_that_ends_too_soon_is_not_taken(site: Site) -> None:
+def test_an_incomplete_body_is_not_stored(site: Site) -> None:
     with socket.create_connection(("127.0.0.1", site.listener.port), timeout=20) as plain:
         head = f"POST {LEARN} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
         plain.sendall(
@@ -352,7 +358,7 @@ def test_a_body_that_ends_too_soon_is_not_taken(site: Site) -> None:
     assert not any(site.state.glob("inbox/*/inbox.db"))
 
 
-def test_many_at_once_are_taken_once_each(site: Site) -> None:
+def test_concurrent_requests_store_each_item_once(site: Site) -> None:
     texts = [f"text {n}" for n in range(10)]
 
     def send() -> None:
@@ -367,31 +373,31 @@ def test_many_at_once_are_taken_once_each(site: Site) -> None:
     assert sorted(site.texts()) == texts and site.statuses == {200: 40}
 
 
-def test_a_port_that_is_taken_is_named(site: Site) -> None:
+def test_a_port_that_is_in_use_is_named(site: Site) -> None:
     port = site.listener.port
     with pytest.raises(ConfigError, match=rf"127\.0\.0\.1:{port}: Address already in use; choose"):
         Listener(port)
 
 
-def test_the_token_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:
+def test_the_token_is_created_once_and_readable_by_its_owner_only(tmp_path: Path) -> None:
     first = load_or_create_token(tmp_path)
     path = token_path(tmp_path)
     assert (load_or_create_token(tmp_path), path.stat().st_mode & 0o777) == (first, 0o600)
     assert first != load_or_create_token(tmp_path / "other") and len(first) >= 43
     path.chmod(0o644)
-    with pytest.raises(DataError, match="not yours alone") as caught:
+    with pytest.raises(DataError, match="accessible to other users") as caught:
         load_or_create_token(tmp_path)
     assert first not in str(caught.value)
     path.chmod(0o600)
     path.write_text("short")
-    with pytest.raises(DataError, match="holds no token; remove it"):
+    with pytest.raises(DataError, match="holds no token"):
         load_or_create_token(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="--state"):
         load_or_create_token(tmp_path / "file")
 
 
-def test_a_worker_names_the_port_that_it_cannot_have_before_it_does_anything(
+def test_a_worker_reports_a_port_in_use_before_doing_anything_else(
     site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -403,14 +409,14 @@ def test_a_worker_names_the_port_that_it_cannot_have_before_it_does_anything(
         fccl.main(["worker", "--inbox-port", "0"], standalone_mode=False)
 
 
-def test_a_worker_says_where_it_listens_and_never_the_token(
+def test_a_worker_prints_where_it_listens_but_not_the_token(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     served_run.write(tmp_path, SERVED)
     job = Job(FederationConfig(), LOCAL, tmp_path, tmp_path)
-    with _listening(0, job.config.incremental) as opened:
+    with open_port(0, job.config.incremental) as opened:
         assert opened is not None
-        with _answering(opened, job, Output(plain=True)):
+        with serve_inbox(opened, job, Output(plain=True)):
             site = Site(tmp_path, opened)
             assert site.post(ONE)[0] == 200
         said = capsys.readouterr().out
@@ -418,11 +424,11 @@ def test_a_worker_says_where_it_listens_and_never_the_token(
         assert said == f"live input: POST to {where}, with the token in {token_path(tmp_path)}\n"
         assert load_or_create_token(tmp_path) not in said
         port = opened.port
-    with Listener(port), _listening(None, job.config.incremental) as opened:
+    with Listener(port), open_port(None, job.config.incremental) as opened:
         assert opened is None, "and the port is free again"
 
 
-def test_an_invited_site_learns_as_the_configuration_of_its_own_machine_says(
+def test_an_invited_site_uses_the_incremental_configuration_of_its_own_machine(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     place = tmp_path / "sites" / "run.hospital-a"
@@ -432,12 +438,9 @@ def test_an_invited_site_learns_as_the_configuration_of_its_own_machine_says(
     )
     (place / "identity.json").write_text(json.dumps(asdict(mine)))
     (tmp_path / "rows").mkdir()
-    monkeypatch.setattr(
-        "cli.run.worker.on_signals", lambda flags: None
-    )  # they are the test runner's
     wanted, own = SiteRequest("hospital-a", place), IncrementalConfig(validator="true", max_chars=7)
     rows = (tmp_path / "rows",)
-    job = _invited(wanted, rows, None, own, Output(plain=True), threading.Event())
+    job = invited_job(wanted, rows, None, own, Output(plain=True), threading.Event())
     assert job is not None
     assert (job.config.incremental, job.state) == (own, place / "work")
     monkeypatch.setenv("FCCL_STATE", str(tmp_path))
@@ -445,4 +448,4 @@ def test_an_invited_site_learns_as_the_configuration_of_its_own_machine_says(
     served_run.write(job.state, SERVED)
     Path("federation.toml").write_text('[incremental]\nvalidator = "true"\nmax_chars = 7\n')
     found = locate_inbox(None, None, "hospital-a", None, "client_0")
-    assert (found.limits, found.state) == (own, job.state), "front doors read the same"
+    assert (found.limits, found.state) == (own, job.state), "the commands read the same"

@@ -1,8 +1,9 @@
-"""What is put into an inbox is there, once; what cannot be taken leaves nothing behind."""
+"""Items are stored once and durably; what cannot be stored leaves nothing behind."""
 
 from __future__ import annotations
 
 import signal
+import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from common.config.config import IncrementalConfig
 from common.errors import DataError
 from worker.incremental.inbox import schema
-from worker.incremental.inbox.inbox import Inbox, InboxFull, PutResult, RateLimited
+from worker.incremental.inbox.inbox import Inbox, InboxFull, ItemStatus, PutResult, RateLimited
 from worker.incremental.inbox.items import Item
 
 CONFIG = IncrementalConfig(items_per_minute=1000)
@@ -43,36 +44,55 @@ def texts(path: Path, state: str | None = None) -> list[str]:
         return [each.item.fields["text"] for each in inbox.items(state)]
 
 
+connect = schema.connect
+
+
+def impatient(path: Path) -> sqlite3.Connection:
+    """Connect without waiting for locks."""
+    db = connect(path)
+    db.execute("PRAGMA busy_timeout = 1")
+    return db
+
+
+def without_room(path: Path) -> sqlite3.Connection:
+    """Connect to a file that cannot grow."""
+    db = connect(path)
+    (pages,) = db.execute("PRAGMA page_count").fetchone()
+    db.execute(f"PRAGMA max_page_count = {pages}")
+    return db
+
+
 def mark(path: Path, text: str, state: str, reason: str = "") -> None:
-    """What the worker does."""
+    """Set the state of an item, as the worker does."""
     with closing(schema.connect(path)) as db:
         query = "UPDATE item SET state = ?, reason = ? WHERE json_extract(fields, '$.text') = ?"
         assert db.execute(query, (state, reason, text)).rowcount == 1
 
 
-def test_an_item_is_kept_as_it_was_said_by_whom_and_when(path: Path) -> None:
+def test_an_item_is_stored_unchanged_with_its_source_and_time(path: Path) -> None:
     clock = Clock()
     said = item("schön\0\u2028 ", task="ward-3")
     with Inbox(path, CONFIG, clock) as inbox:
         assert inbox.put([said], "http") == PutResult(new=1)
         (kept,) = inbox.items("waiting")
-        assert (kept.item, kept.source, kept.at, kept.held) == (said, "http", 1000.0, False)
+        assert (kept.item, kept.source, kept.at, kept.held_out) == (said, "http", 1000.0, False)
         assert inbox.counts() == dict.fromkeys(inbox.counts(), 0) | {"waiting": 1}
     assert [(p.name, p.stat().st_mode & 0o777) for p in path.parent.iterdir()] == [
         ("inbox.db", 0o600)
     ]
 
 
-def test_the_same_item_is_known_in_whatever_state(path: Path) -> None:
+def test_the_same_item_is_known_in_any_state(path: Path) -> None:
     with Inbox(path, CONFIG) as inbox:
         assert inbox.put([item("a"), item(" a"), item("b")], "learn") == PutResult(new=2, known=1)
         mark(path, "a", "settled")
         mark(path, "b", "rejected", "why")
         assert inbox.put([item("a"), item("b")], "learn") == PutResult(known=2, rejected=1)
-        assert inbox.reasons() == {"why": 1}
+        assert inbox.status(item("b")) == ItemStatus("rejected", "why")
+        assert inbox.status(item("c")) is None
 
 
-def test_the_last_word_about_an_input_counts(path: Path) -> None:
+def test_the_last_answer_to_an_input_counts(path: Path) -> None:
     with Inbox(path, CONFIG) as inbox:
         inbox.put([item("a"), item("b"), item("c")], "learn")
         mark(path, "b", "learned")
@@ -88,7 +108,7 @@ def test_the_last_word_about_an_input_counts(path: Path) -> None:
 
 
 @given(said=st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xyz")), max_size=12))
-def test_whatever_is_said_the_last_answer_to_each_input_waits_alone(
+def test_only_the_last_answer_to_each_input_is_waiting(
     said: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = schema.inbox_path(tmp_path_factory.mktemp("state"), "c")
@@ -100,7 +120,7 @@ def test_whatever_is_said_the_last_answer_to_each_input_waits_alone(
         assert inbox.counts()["waiting"] == len(waiting)
 
 
-def test_a_client_may_send_so_many_items_a_minute_over_all_its_doors(path: Path) -> None:
+def test_the_rate_limit_holds_over_all_connections_of_a_client(path: Path) -> None:
     clock = Clock()
     limits = IncrementalConfig(items_per_minute=3)
     with Inbox(path, limits, clock) as one, Inbox(path, limits, clock) as other:
@@ -123,10 +143,10 @@ def test_a_client_may_send_so_many_items_a_minute_over_all_its_doors(path: Path)
     assert texts(path) == ["a", "b", "c", "d", "e"]
 
 
-def test_no_more_wait_than_may_and_all_of_a_put_is_taken_or_nothing(path: Path) -> None:
+def test_the_limit_on_waiting_items_refuses_a_whole_call(path: Path) -> None:
     with Inbox(path, IncrementalConfig(max_waiting=2)) as inbox:
         inbox.put([item("a")], "learn")
-        with pytest.raises(InboxFull, match="3 items would wait, and 2 may at most"):
+        with pytest.raises(InboxFull, match="3 items would be waiting; the limit is 2"):
             inbox.put([item("b"), item("c"), item("a", "negative")], "learn")
         assert [(i.item.fields, i.state) for i in inbox.items()] == [(item("a").fields, "waiting")]
         inbox.put([item("b")], "learn")
@@ -139,7 +159,7 @@ def test_no_more_wait_than_may_and_all_of_a_put_is_taken_or_nothing(path: Path) 
         assert texts(path, "waiting") == ["a", "c"]
 
 
-def test_rejected_items_can_be_tried_again_and_any_be_forgotten_without_a_trace(
+def test_rejected_items_can_be_retried_and_any_item_be_deleted_without_a_trace(
     path: Path,
 ) -> None:
     with Inbox(path, CONFIG) as inbox:
@@ -157,7 +177,7 @@ def test_rejected_items_can_be_tried_again_and_any_be_forgotten_without_a_trace(
         assert inbox.items()[0].id > numbers[-1], "a worker may still be learning that one"
 
 
-def test_writers_at_the_same_time_take_every_item_once(path: Path) -> None:
+def test_concurrent_writers_store_every_item_once(path: Path) -> None:
     both = [item(f"text {n}") for n in range(20)]
 
     def write(number: int) -> int:
@@ -219,33 +239,37 @@ except DataError as error:
 """
 
 
-def test_a_disk_that_takes_no_more_is_told_and_nothing_is_half_taken(path: Path) -> None:
+def test_a_full_disk_is_reported_and_nothing_is_stored_in_part(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     command = [sys.executable, "-c", FILLER, str(path)]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    taken, waiting, name, says = told.split(maxsplit=3)
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    taken, waiting, name, says = output.split(maxsplit=3)
     assert int(waiting) == 2 * int(taken) > 0
     assert len(texts(path)) == int(waiting)
-    assert name == "DiskFull" and "does not take it, nothing was taken; see whether" in says
-    assert "xxx" not in told
+    assert name == "DiskFull" and "nothing was stored" in says
+    assert "xxx" not in output
     with Inbox(path, CONFIG) as inbox:
-        db = inbox._db
-        (pages,) = db.execute("PRAGMA page_count").fetchone()
-        db.execute(f"PRAGMA max_page_count = {pages}")
         before = inbox.counts()
-        with pytest.raises(schema.DiskFull, match="the disk is full, nothing was taken; make room"):
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "connect", without_room)
+        with (
+            Inbox(path, CONFIG) as inbox,
+            pytest.raises(schema.DiskFull, match="the disk is full, nothing was stored"),
+        ):
             inbox.put([item("small"), item("x" * 20_000)], "learn")
+    with Inbox(path, CONFIG) as inbox:
         assert inbox.counts() == before
-        db.execute("PRAGMA max_page_count = 1000000")
         assert inbox.put([item("small")], "learn").new == 1
 
 
-def test_a_file_that_another_process_holds_or_that_is_none_is_told(
-    path: Path, tmp_path: Path
+def test_a_locked_or_damaged_file_is_reported(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(schema, "connect", impatient)
     with Inbox(path, CONFIG) as inbox, closing(schema.connect(path)) as other:
         other.execute("BEGIN IMMEDIATE")
-        inbox._db.execute("PRAGMA busy_timeout = 1")
-        with pytest.raises(schema.InboxBusy, match="another process holds it, nothing was taken"):
+        with pytest.raises(schema.InboxBusy, match="locked by another process, nothing was stored"):
             inbox.put([item("a")], "learn")
         other.execute("ROLLBACK")
         assert inbox.put([item("a")], "learn").new == 1

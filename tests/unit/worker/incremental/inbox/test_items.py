@@ -1,4 +1,4 @@
-"""What becomes an item, what is refused, and which items are the same."""
+"""Records that become items, records that are refused, and equality of items."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from common.errors import DataError
 from common.protocol.fields import RowKind
-from learning.data.row_parser import COLUMN_NAMES
+from tests.support.item_records import FIELD_NAMES, JSON
 from worker.incremental.inbox.items import FIELDS, Item, parse
 
 SECRET = "my neighbour's secret"
@@ -38,7 +38,7 @@ def take(record: Mapping[str, object], *kinds: RowKind, chars: int = 100) -> Ite
         ),
     ],
 )
-def test_a_record_becomes_an_item_of_the_kind_that_its_fields_say(
+def test_the_fields_of_a_record_decide_the_kind_of_the_item(
     record: dict[str, object], kind: RowKind, fields: tuple[str, ...]
 ) -> None:
     assert take(record) == Item(kind, dict(zip(FIELDS[kind], fields, strict=True)), "feedback")
@@ -47,7 +47,11 @@ def test_a_record_becomes_an_item_of_the_kind_that_its_fields_say(
 @pytest.mark.parametrize(
     ("record", "kinds", "says"),
     [
-        ({"text": "x", "label": SECRET}, (), "none of the classes; they are negative, positive"),
+        (
+            {"text": "x", "label": SECRET},
+            (),
+            "not a class of this run; use one of negative, positive",
+        ),
         ({"text": SECRET}, ("cls",), "label is missing"),
         ({"text": "  ", "label": "positive"}, (), "text is empty"),
         ({"text": SECRET, "label": "positive", "n": 1}, ("sft", "va"), "this run does not learn"),
@@ -58,16 +62,16 @@ def test_a_record_becomes_an_item_of_the_kind_that_its_fields_say(
         ),
         ({"prompt": SECRET, "chosen": SECRET}, (), "rejected is missing"),
         ({"prompt": SECRET, "chosen": "a", "rejected": " a"}, (), "chosen and rejected are equal"),
-        ({SECRET: SECRET}, (), "it has none of the fields of an item; give prompt, chosen"),
-        ({}, (), "it has none of the fields of an item"),
+        ({SECRET: SECRET}, (), "none of the fields of an item; give prompt, chosen"),
+        ({}, (), "none of the fields of an item"),
         ({"text": SECRET * 5, "label": "positive"}, (), "more than 100"),
         ({"text": SECRET * 5000, "label": "positive"}, (), "more than 32768"),
-        ({"text": [SECRET], "label": "positive"}, (), "text is no text"),
+        ({"text": [SECRET], "label": "positive"}, (), "text is not text"),
         ({"text": "\ud800" + SECRET, "label": "positive"}, (), "not valid UTF-8"),
-        ({"text": SECRET, "label": float("nan")}, (), "label is no text"),
+        ({"text": SECRET, "label": float("nan")}, (), "label is not text"),
     ],
 )
-def test_what_is_none_is_refused_with_a_reason_that_does_not_hold_it(
+def test_an_invalid_record_is_refused_with_a_reason_that_does_not_contain_it(
     record: dict[str, object], kinds: tuple[RowKind, ...], says: str
 ) -> None:
     with pytest.raises(DataError) as caught:
@@ -76,37 +80,29 @@ def test_what_is_none_is_refused_with_a_reason_that_does_not_hold_it(
     assert "secret" not in str(caught.value)
 
 
-def test_a_stream_has_a_name_that_is_safe_everywhere() -> None:
+def test_the_name_of_a_stream_is_safe_everywhere() -> None:
     record = {"text": "x", "label": "positive"}
     assert parse(record, max_chars=9, task="ward-3").task == "ward-3"
     for bad in ("", "two words", "../up", "x" * 65, "a\n"):
-        with pytest.raises(DataError, match="the task is no name"):
+        with pytest.raises(DataError, match="the task is not a valid name"):
             parse(record, max_chars=9, task=bad)
 
 
-NAMED = sorted(
-    {name for names in COLUMN_NAMES.values() for aliases in names.values() for name in aliases}
-)
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=30),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
-    max_leaves=6,
-)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30).filter(str.strip)
 
 
-@given(st.dictionaries(st.sampled_from(NAMED) | st.text(max_size=8), JSON, max_size=6))
+@given(st.dictionaries(st.sampled_from(FIELD_NAMES) | st.text(max_size=8), JSON, max_size=6))
 def test_any_record_becomes_an_item_or_is_refused(record: dict[str, object]) -> None:
     try:
         item = take(record)
     except DataError:
         return
     assert tuple(item.fields) == FIELDS[item.kind]
-    assert take(item.fields) == item, "what was taken can be given again"
+    assert take(item.fields) == item, "the fields of an item parse to the same item"
 
 
 @given(TEXT, TEXT, TEXT, TEXT)
-def test_the_same_item_and_the_same_question_are_told_by_their_keys(
+def test_keys_identify_equal_items_and_equal_inputs(
     asked: str, first: str, second: str, other: str
 ) -> None:
     item = Item("cls", {"text": asked, "label": first})

@@ -1,4 +1,4 @@
-"""What `fccl evaluate --incremental` reads from inboxes, says and writes."""
+"""What `fccl evaluate --incremental` reads from inboxes, prints and writes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from cli.main import fccl
 from cli.models import incremental
-from common.document.blocks import to_markdown
+from common.document.markdown import to_markdown
 from common.errors import DataError
 from worker.incremental.inbox import schema
 from worker.incremental.report import history, report
@@ -68,7 +68,7 @@ def state(tmp_path: Path) -> Path:
         was, now = ((1.0, 0.5), (0.5, 0.75)), ((0.2, 0.9), (0.2, 0.85))
         batch(db, "a", was, now, {"": (0.2, 0.85), "a": (0.5, 0.75)})
         bad = ((0.1, 1.0), (9.0, 0.0))
-        batch(db, "a", bad, bad, reason="it forgets: anchor loss 0.2 to 9.0, over 0.2")
+        batch(db, "a", bad, bad, reason="forgetting: anchor loss 0.2 to 9.0, over 0.2")
         was = ((1.0, 0.25), (0.5, 1.0))
         batch(db, "b", was, now, {"": (0.2, 0.8), "a": (0.6, 0.7), "b": (0.4, 1.0)})
         for verdict in ("waiting", "learned", "settled", "settled"):
@@ -80,9 +80,9 @@ def state(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_the_gate_saw_before_a_first_batch_completes_the_stream(state: Path) -> None:
+def test_the_gates_measurements_before_a_first_batch_complete_the_stream(state: Path) -> None:
     (stream,) = history.read(state, "client_0").streams
-    found = stream_figures(stream.measures)
+    found = stream_figures(stream.measurements)
     assert [task.task for task in found.tasks] == ["", "a", "b"]
     # Before the stream, the own data by the anchors and `a` by its new items; `b` after `a`.
     assert found.matrix == ((0.9, 0.5, None), (0.85, 0.75, 0.25), (0.8, 0.7, 1.0))
@@ -90,19 +90,19 @@ def test_what_the_gate_saw_before_a_first_batch_completes_the_stream(state: Path
     assert found.backward_transfer == pytest.approx((-0.1 - 0.05) / 2)
 
 
-def test_items_and_reasons_are_counted_and_no_text_is_told(state: Path) -> None:
+def test_items_and_reasons_are_counted_and_no_text_is_shown(state: Path) -> None:
     found = history.read(state, "client_0")
     assert (found.items["settled"], found.items["rejected"]) == (2, 2)
     assert found.refused == {"its label is none of the run's classes": 1}
     text = to_markdown(report.blocks([found]))
     assert "2 batches accepted, 1 rejected" in text
-    assert "batch 2 (a, 20 items): it forgets: anchor loss 0.2 to 9.0, over 0.2" in text
+    assert "batch 2 (a, 20 items): forgetting: anchor loss 0.2 to 9.0, over 0.2" in text
     assert "| b (batch 3) | 0.800 | 0.700 | 1.000 |" in text
     assert "| forgotten | +0.100 | +0.050 | – |" in text
     assert "secret" not in text + json.dumps(report.fields([found]))
 
 
-def test_another_run_is_another_stream_and_knows_its_own_data_only_when_measured(
+def test_another_run_is_another_stream_without_a_measurement_before_it(
     state: Path,
 ) -> None:
     with closing(inbox(state, "client_0")) as db:
@@ -110,13 +110,13 @@ def test_another_run_is_another_stream_and_knows_its_own_data_only_when_measured
         batch(db, "a", same, same, {"": (0.5, 0.6), "a": (0.1, 1.0)}, run="r-2")
     found = history.read(state, "client_0")
     assert [stream.run for stream in found.streams] == ["r-1", "r-2"]
-    # Its anchors hold items that the first run learned, so they are not the own data alone.
-    assert stream_figures(found.streams[1].measures).matrix == ((None, None), (0.6, 1.0))
+    # Its anchors contain items that the first run learned, so they are not the own data alone.
+    assert stream_figures(found.streams[1].measurements).matrix == ((None, None), (0.6, 1.0))
     assert [stream.run for stream in report.latest_streams(found)] == ["r-2"]
     assert "3 batches of earlier runs" in to_markdown(report.blocks([found]))
 
 
-def test_a_loss_that_is_not_finite_is_not_known(state: Path) -> None:
+def test_a_loss_that_is_not_finite_is_missing(state: Path) -> None:
     with closing(inbox(state, "client_1")) as db:
         nothing = ((float("inf"), None), (float("inf"), None))
         batch(db, "a", nothing, reason="it is not finite")
@@ -126,7 +126,7 @@ def test_a_loss_that_is_not_finite_is_not_known(state: Path) -> None:
     assert "Infinity" not in json.dumps(report.fields([found]))
 
 
-def test_the_command_writes_every_form_and_prints_json_alone(
+def test_the_command_writes_all_formats_and_prints_nothing_but_json(
     state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert incremental.serve(state, None, tmp_path / "out", as_json=True) == 0
@@ -142,13 +142,17 @@ def test_the_command_writes_every_form_and_prints_json_alone(
     assert "(incremental_client_0_cls.png)" in (tmp_path / "out" / "incremental.md").read_text()
 
 
-def test_what_is_not_there_is_told_in_one_line(state: Path, tmp_path: Path) -> None:
+def test_missing_inboxes_and_histories_are_reported(state: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere holds no inbox; .*`fccl learn` or `fccl try`"):
-        incremental.look(tmp_path / "nowhere", None)
-    with pytest.raises(DataError, match=r"no inbox of 'x'; there are: client_0, client_1"):
-        incremental.look(state, "x")
-    with pytest.raises(DataError, match="nothing was learned yet from live input: 1 items wait"):
-        incremental.look(state, "client_1")
+        incremental.read_histories(tmp_path / "nowhere", None)
+    with pytest.raises(
+        DataError, match=r"no inbox of client 'x'; choose one of client_0, client_1"
+    ):
+        incremental.read_histories(state, "x")
+    with pytest.raises(
+        DataError, match="nothing has been learned from live input yet: 1 items wait"
+    ):
+        incremental.read_histories(state, "client_1")
 
 
 @pytest.mark.parametrize(
@@ -156,11 +160,11 @@ def test_what_is_not_there_is_told_in_one_line(state: Path, tmp_path: Path) -> N
     [
         ([], "Missing argument 'RUN'"),
         (["runs/x", "--incremental"], "RUN and --incremental exclude each other"),
-        (["runs/x", "--client", "a"], "--client goes with --incremental"),
-        (["--incremental", "--gen-samples", "3"], "--gen-samples goes with a RUN"),
+        (["runs/x", "--client", "a"], "--client requires --incremental"),
+        (["--incremental", "--gen-samples", "3"], "--gen-samples requires a RUN"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(arguments: list[str], said: str) -> None:
+def test_options_that_exclude_each_other_are_refused(arguments: list[str], said: str) -> None:
     with pytest.raises(click.UsageError) as caught:
         fccl.main(["evaluate", *arguments], standalone_mode=False)
     assert said in caught.value.format_message()

@@ -1,4 +1,4 @@
-"""Whether what was learned may be kept, and what it was learned from."""
+"""The gate, the selection of what is trained on, and the learning rate."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from common.config.config import IncrementalConfig
 from common.protocol.fields import RowKind
 from learning.evaluation.measurement import Measurement
 from worker.incremental.training import replay
-from worker.incremental.training.batches import helps
-from worker.incremental.training.gate import GateFigures, refusal
+from worker.incremental.training.evaluation import still_helps
+from worker.incremental.training.gate import GateFigures, Rejection, RejectionKind, check
 from worker.incremental.training.shadow import learning_rate
 
 CONFIG = IncrementalConfig()
@@ -26,48 +26,63 @@ def figures(
 
 
 @pytest.mark.parametrize(
-    ("found", "reason"),
+    ("found", "kind"),
     [
-        (figures((1.0, 0.9), (1.0, 1.02)), ""),
-        (figures((1.0, 0.9), (1.0, 1.03)), "it forgets: anchor loss 1.000 to 1.030, over 1.020"),
-        (figures((1.0, 0.9), (0.1, 0.109)), ""),  # 0.01 nats are no forgetting
-        (figures((1.0, 0.9), None), ""),
-        (figures((1.0, 1.0), (1.0, 1.0)), "it is no better"),
-        (figures((1.0, 0.9), (1.0, 1.0), 2.1), "its norm is 2.1, over 2"),
-        (figures((1.0, math.nan), (1.0, 1.0)), "it is not finite"),
-        (figures((1.0, 0.9), (1.0, math.inf)), "it is not finite"),
+        (figures((1.0, 0.9), (1.0, 1.02)), None),
+        (figures((1.0, 0.9), (1.0, 1.03)), RejectionKind.FORGETTING),
+        (figures((1.0, 0.9), (0.1, 0.109)), None),  # 0.01 nats are not forgetting
+        (figures((1.0, 0.9), None), None),
+        (figures((1.0, 1.0), (1.0, 1.0)), RejectionKind.NO_IMPROVEMENT),
+        (figures((1.0, 0.9), (1.0, 1.0), 2.1), RejectionKind.NORM),
+        (figures((1.0, math.nan), (1.0, 1.0)), RejectionKind.NOT_FINITE),
+        (figures((1.0, 0.9), (1.0, math.inf)), RejectionKind.NOT_FINITE),
     ],
 )
-def test_the_gate(found: GateFigures, reason: str) -> None:
-    assert refusal(found, CONFIG)[: len(reason)] == reason
-    assert bool(refusal(found, CONFIG)) == bool(reason)
+def test_the_gate_rejects_what_is_not_better_or_forgets(
+    found: GateFigures, kind: RejectionKind | None
+) -> None:
+    rejection = check(found, CONFIG)
+    assert (rejection.kind if rejection else None) is kind
+
+
+def test_a_rejection_states_the_figures() -> None:
+    rejection = check(figures((1.0, 0.9), (1.0, 1.03)), CONFIG)
+    assert rejection is not None
+    assert rejection.reason == "forgetting: anchor loss 1.000 to 1.030, over 1.020"
+    assert rejection.public_reason == rejection.reason
+
+
+def test_a_validators_own_words_are_not_public() -> None:
+    rejection = Rejection(RejectionKind.VALIDATOR, "I saw a secret")
+    assert "secret" not in rejection.public_reason
 
 
 @pytest.mark.parametrize(
-    ("task", "reason"),
+    ("task", "kind"),
     [
-        ((0.5, 0.55), ""),
-        ((0.5, 0.56), "it contradicts what its task has taught: loss 0.500 to 0.560, over 0.550"),
-        ((0.1, 0.13), ""),
-        ((0.1, 0.14), "it contradicts what its task has taught: loss 0.100 to 0.140, over 0.130"),
-        ((0.1, math.nan), "it contradicts what its task has taught: loss 0.100 to nan, over 0.130"),
+        ((0.5, 0.55), None),
+        ((0.5, 0.56), RejectionKind.CONTRADICTION),
+        ((0.1, 0.13), None),
+        ((0.1, 0.14), RejectionKind.CONTRADICTION),
+        ((0.1, math.nan), RejectionKind.CONTRADICTION),
     ],
 )
-def test_a_better_loss_on_all_else_hides_no_contradiction(
-    task: tuple[float, float], reason: str
+def test_a_better_loss_on_everything_else_hides_no_contradiction(
+    task: tuple[float, float], kind: RejectionKind | None
 ) -> None:
     old, new = (Measurement(loss) for loss in task)
     found = replace(figures((1.0, 0.5), (1.0, 0.9)), task_before=old, task_after=new)
-    assert refusal(found, CONFIG) == reason
+    rejection = check(found, CONFIG)
+    assert (rejection.kind if rejection else None) is kind
 
 
-def test_without_a_gate_only_what_is_not_finite_is_refused() -> None:
+def test_without_a_gate_only_what_is_not_finite_is_rejected() -> None:
     off = CONFIG.model_copy(update={"gate": False})
-    assert not refusal(figures((1.0, 2.0), (1.0, 9.0), 99.0), off)
-    assert refusal(figures((1.0, math.nan), None), off)
+    assert check(figures((1.0, 2.0), (1.0, 9.0), 99.0), off) is None
+    assert check(figures((1.0, math.nan), None), off) is not None
 
 
-def test_a_fifth_is_held_out_and_of_a_few_none() -> None:
+def test_a_fifth_of_the_items_is_held_out_and_none_of_a_few() -> None:
     keys = [f"{n:02d}" for n in (7, 3, 9, 1, 5, 8, 2, 6, 4, 0)]
     train, held = replay.split_held_out(keys)
     assert held == (3, 9)  # "01" and "00" have the smallest hashes
@@ -75,14 +90,14 @@ def test_a_fifth_is_held_out_and_of_a_few_none() -> None:
     assert replay.split_held_out(keys[:4]) == ((0, 1, 2, 3), ())
 
 
-def test_a_reservoir_has_its_groups_alike_as_far_as_they_go() -> None:
+def test_a_balanced_sample_has_groups_of_equal_size_where_possible() -> None:
     rows = ["a1", "a2", "a3", "a4", "a5", "b1", "b2", "c1"]
     chosen = replay.balanced_sample(rows, 6, 0, lambda row: row[0])
     assert len(chosen) == 6 and len(set(chosen)) == 6
     assert [sum(row[0] == group for row in chosen) for group in "abc"] == [3, 2, 1]
 
 
-def test_half_of_what_is_trained_on_is_new() -> None:
+def test_half_of_the_mixed_examples_are_new() -> None:
     mix = replay.mix(["n1", "n2"], ["o1", "o2", "o3"], 8, 0.5)
     assert sorted(mix) == ["n1", "n1", "n2", "n2", "o1", "o1", "o2", "o3"]
     assert replay.mix(["n"], [], 3, 0.5) == ["n"] * 3
@@ -102,13 +117,13 @@ def test_more_items_get_more_steps_up_to_the_limit(new: int, expected: int) -> N
         ("cls", False, 0.5, 0.5),
     ],
 )
-def test_the_rate_of_a_lesson_goes_by_its_kind_where_none_is_given(
+def test_the_learning_rate_depends_on_the_kind_unless_it_is_configured(
     kind: RowKind, full: bool, lr: float | None, expected: float
 ) -> None:
     assert learning_rate(IncrementalConfig(lr=lr), kind, full=full) == expected
 
 
-def test_groups_are_alike_unless_that_leaves_too_few() -> None:
+def test_a_balanced_prefix_has_groups_of_equal_size_unless_that_leaves_too_few() -> None:
     rows = ["a1", "b1", "a2", "a3", "b2", "a4", "a5"]
     assert replay.balanced_prefix(rows, 0, lambda row: row[0]) == ["a1", "b1", "a2", "b2"]
     assert replay.balanced_prefix(rows, 6, lambda row: row[0]) == [
@@ -140,7 +155,7 @@ def test_groups_are_alike_unless_that_leaves_too_few() -> None:
         ((1.0, 0.97), None, True),
     ],
 )
-def test_what_the_federation_has_is_kept_beside_it_only_where_nothing_is_worse(
+def test_the_local_part_is_kept_after_acceptance_only_if_it_still_helps(
     *, new: tuple[float, float], anchor: tuple[float, float] | None, kept: bool
 ) -> None:
-    assert helps(figures(new, anchor)) is kept
+    assert still_helps(figures(new, anchor)) is kept

@@ -1,4 +1,4 @@
-"""A validator that takes its time holds nobody up, and what it says is about what it was asked."""
+"""A slow validator delays nothing, and its verdict applies only to what it was asked about."""
 
 from __future__ import annotations
 
@@ -13,22 +13,18 @@ from pathlib import Path
 import pytest
 
 from common.protocol.tensors import Tensors
-from learning.models import lora, objective_model
-from tests.support.processes import eventually
-from tests.support.tiny_encoder import encoder, saved
-from tests.support.worker_records import task
-from tests.unit.worker.incremental.test_learner import (
-    COMPUTE,
+from tests.support.incremental import (
     CONFIG,
-    LABELS,
     NEVER,
-    Stage,
-    items,
+    LearnerHarness,
+    classifier_harness,
+    film_items,
     plus,
     same,
 )
-from worker.incremental.inbox import schema
-from worker.incremental.inbox.inbox import Inbox
+from tests.support.processes import eventually
+from tests.support.tiny_encoder import encoder, saved
+from worker.events import WorkerEventKind
 from worker.spool import client_lock
 
 JUDGE = """\
@@ -44,7 +40,7 @@ with open(f"{place}/answer") as answer:
 
 @dataclass
 class Judge:
-    """A validator that has an answer when the test has one."""
+    """A validator that answers when the test does."""
 
     place: Path
 
@@ -54,14 +50,14 @@ class Judge:
 
     @property
     def asked(self) -> list[tuple[int, int]]:
-        """The process that was asked, and about how many items, each time."""
+        """Process id and number of items of each request."""
         with suppress(FileNotFoundError):
             lines = (self.place / "asked").read_text().splitlines()
             return [(int(line.split()[0]), int(line.split()[1])) for line in lines]
         return []
 
     def say(self, word: str) -> None:
-        (self.place / "answer").write_text(word)  # waits until it listens
+        (self.place / "answer").write_text(word)  # blocks until the validator reads
 
 
 @pytest.fixture
@@ -79,22 +75,20 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def judged(tmp_path: Path, base: Path, judge: Judge) -> Iterator[Stage]:
-    found = objective_model.load_for_objective("classification", base, LABELS, COMPUTE.device)
-    adapter = lora.read_adapter(lora.attach(found.model, task().lora, seed=7))
-    stage = Stage(tmp_path, base, adapter)
-    stage.start(
+def judged(tmp_path: Path, base: Path, judge: Judge) -> Iterator[LearnerHarness]:
+    harness = classifier_harness(tmp_path, base)
+    harness.restart(
         CONFIG.model_copy(
             update={"validator": judge.spec, "validator_timeout_s": 600.0, "gate": False}
         )
     )
-    yield stage
-    stage.learner.close()
+    yield harness
+    harness.learner.close()
 
 
-def attend_until_asked(stage: Stage, judge: Judge, times: int) -> None:
+def process_until_asked(harness: LearnerHarness, judge: Judge, times: int) -> None:
     def asked() -> bool:
-        stage.learner.process_inboxes(NEVER)
+        harness.learner.process_inboxes(NEVER)
         return len(judge.asked) == times
 
     eventually(f"the validator is asked {times} times", asked)
@@ -104,75 +98,68 @@ def version(adapter: Tensors, by: float) -> Tensors:
     return {name: tensor + by for name, tensor in adapter.items()}
 
 
-def test_a_task_begins_and_ends_while_the_validator_thinks(judged: Stage, judge: Judge) -> None:
-    wanted = judged.seen()
-    judged.put(items("good", "dull"))
-    attend_until_asked(judged, judge, 1)
+def test_a_task_runs_while_the_validator_is_deciding(judged: LearnerHarness, judge: Judge) -> None:
+    received = judged.receive()
+    judged.put(film_items("good", "dull"))
+    process_until_asked(judged, judge, 1)
     judged.learner.process_inboxes(NEVER)
     with client_lock(judged.state, "run-1", "client_0", 1):
-        start = judged.learner.prepare_task(wanted, judged.base, judged.adapter, NEVER)
-    assert start.unsent is None and not start.learned, "nothing rides that nobody has accepted"
-    assert judged.counts() == {"waiting": 12} and judged.local() is None
+        start = judged.learner.prepare_task(received, judged.base, judged.adapter, NEVER)
+    assert start.unsent is None and not start.learned, "nothing is sent before it is accepted"
+    assert judged.counts() == {"waiting": 12} and judged.local_model() is None
     judge.say("yes")
-    judged.attend("learned")
-    assert judged.counts() == {"learned": 12} and judged.local() is not None
+    judged.process_until(WorkerEventKind.LEARNED)
+    assert judged.counts() == {"learned": 12} and judged.local_model() is not None
     assert len(judge.asked) == 1
 
 
-def test_a_yes_about_a_model_that_is_no_more_is_asked_for_again(
-    judged: Stage, judge: Judge
+def test_an_acceptance_of_an_outdated_model_is_asked_for_again(
+    judged: LearnerHarness, judge: Judge
 ) -> None:
-    judged.seen()
-    judged.put(items("good", "dull"))
-    attend_until_asked(judged, judge, 1)
+    judged.receive()
+    judged.put(film_items("good", "dull"))
+    process_until_asked(judged, judge, 1)
     judge.say("yes")
-    judged.attend("learned")
-    judged.put(items("very", "was"))
-    attend_until_asked(judged, judge, 2)
+    judged.process_until(WorkerEventKind.LEARNED)
+    judged.put(film_items("very", "was"))
+    process_until_asked(judged, judge, 2)
     newer = version(judged.adapter, 1e-3)
-    judged.seen(1, newer)
+    judged.receive(1, newer)
 
     def moved() -> bool:
         judged.learner.process_inboxes(NEVER)
-        local = judged.local()
+        local = judged.local_model()
         return local is not None and local.version == 1
 
-    eventually("the first lesson is on the new version", moved)
+    eventually("the first batch is moved on top of the new version", moved)
     judge.say("yes")
-    attend_until_asked(judged, judge, 3)
+    process_until_asked(judged, judge, 3)
     assert judged.counts() == {"learned": 12, "waiting": 12}, "it was not applied"
     judge.say("yes")
-    judged.attend("learned")
-    local = judged.local()
+    judged.process_until(WorkerEventKind.LEARNED)
+    local = judged.local_model()
     assert judged.counts() == {"learned": 24} and local is not None
     assert same(local.current, plus(newer, local.parts["unsent"])), "each was applied once"
 
 
-def test_a_yes_does_not_bring_back_what_was_taken_back(judged: Stage, judge: Judge) -> None:
-    judged.seen()
-    judged.put(items("good", "dull"))
-    attend_until_asked(judged, judge, 1)
-    with Inbox(schema.inbox_path(judged.state, "client_0"), CONFIG) as inbox:
+def test_an_acceptance_does_not_restore_deleted_items(judged: LearnerHarness, judge: Judge) -> None:
+    judged.receive()
+    judged.put(film_items("good", "dull"))
+    process_until_asked(judged, judge, 1)
+    with judged.inbox() as inbox:
         inbox.forget([one.id for one in inbox.items()])
     judge.say("yes")
-    learner = judged.learner
-
-    def heard() -> bool:
-        learner.process_inboxes(NEVER)
-        return not learner._tutor.asks("client_0")
-
-    eventually("the answer is taken", heard)
-    assert judged.local() is None and judged.counts() == {}
-    judged.put(items("good", "dull"))
-    attend_until_asked(judged, judge, 2)
+    judged.put(film_items("good", "dull"))
+    process_until_asked(judged, judge, 2)  # the verdict on the first batch was applied before
+    assert judged.local_model() is None and judged.counts() == {"waiting": 12}
 
 
-def test_a_worker_that_ends_leaves_no_validator_and_keeps_the_items(
-    judged: Stage, judge: Judge
+def test_a_worker_that_ends_kills_the_validator_and_keeps_the_items(
+    judged: LearnerHarness, judge: Judge
 ) -> None:
-    judged.seen()
-    judged.put(items("good", "dull"))
-    attend_until_asked(judged, judge, 1)
+    judged.receive()
+    judged.put(film_items("good", "dull"))
+    process_until_asked(judged, judge, 1)
     [(process, count)] = judge.asked
     assert count == 12
     closing = threading.Thread(target=judged.learner.close)

@@ -1,0 +1,93 @@
+"""Job of a worker process: the site that it is, its rows, and its state directory."""
+
+from __future__ import annotations
+
+import re
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event as Flag
+
+from broker.protocol import LOCAL, Site
+from cli.console import Output
+from cli.run import join_site
+from cli.run.join_site import SiteRequest
+from common.config.config import FederationConfig, IncrementalConfig
+from common.errors import DataError
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker process serves, and from where.
+
+    Attributes:
+        config: How the federation is reached, and the settings of this machine.
+        site: The site whose credentials are used.
+        data: Directory of the clients' rows.
+        state: Directory for work in flight.
+        forever: Go on with the next run of the same name.
+    """
+
+    config: FederationConfig
+    site: Site
+    data: Path
+    state: Path
+    forever: bool = False
+
+    @property
+    def invited_site(self) -> str | None:
+        """The name of the site, unless it is the coordinator's own."""
+        return None if self.site == LOCAL else self.site.name
+
+
+def local_job(
+    config: FederationConfig, data: tuple[Path, ...], state: Path | None, *, forever: bool = False
+) -> Job:
+    """Return the job of a worker at the coordinator's own site.
+
+    Raises:
+        DataError: `--data` does not name one directory.
+    """
+    if len(data) > 1:
+        raise DataError(f"--data is given {len(data)} times", "name one directory of client files")
+    if data and not data[0].is_dir():
+        raise DataError(
+            f"{data[0]} is no directory", "name a directory of client files with --data"
+        )
+    directory = data[0] if data else config.run.path / "clients"
+    return Job(config, LOCAL, directory, state or Path(config.run.dir) / ".workers", forever)
+
+
+def invited_job(
+    request: SiteRequest,
+    data: tuple[Path, ...],
+    state: Path | None,
+    incremental: IncrementalConfig,
+    output: Output,
+    stop: Flag,
+    *,
+    forever: bool = False,
+) -> Job | None:
+    """Import the rows of an invited site, and join unless that was done before.
+
+    The rows come first, so that a token is not used up for rows that cannot be read.
+
+    Returns:
+        The job; None if `stop` was set first.
+    """
+    join_site.check_files(data)
+    from worker.data.import_rows import import_rows
+
+    rows = import_rows(data, request.site, request.directory / "data", output.print)
+    config = join_site.join_federation(request, stop, host_name(), output.event)
+    if config is None:
+        return None
+    # How its clients learn from their users is the site's own affair: the configuration of this
+    # machine says it, as it says where metrics are served.
+    config = config.model_copy(update={"incremental": incremental})
+    return Job(config, Site(request.site), rows, state or request.directory / "work", forever)
+
+
+def host_name() -> str:
+    """Return this machine's name in the form of an identifier."""
+    return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:40].strip("-") or "host"

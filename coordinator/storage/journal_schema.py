@@ -1,0 +1,87 @@
+"""Tables of the journal, and the connection to its SQLite database.
+
+Tables and columns are read by viewers too (`common/run_directory/recorded_run.py`), and by later
+releases: add tables to `ADDED_TABLES`, but change none.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from common.errors import RunError
+
+SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE epoch (one INTEGER PRIMARY KEY CHECK (one = 1), value INTEGER NOT NULL);
+CREATE TABLE task (
+    task_id TEXT PRIMARY KEY, client_id TEXT NOT NULL, phase INTEGER NOT NULL,
+    seed INTEGER NOT NULL, open INTEGER NOT NULL DEFAULT 1);
+CREATE TABLE attempt (
+    task_id TEXT NOT NULL, attempt INTEGER NOT NULL, base_version INTEGER NOT NULL,
+    issued_at REAL NOT NULL, epoch INTEGER NOT NULL, PRIMARY KEY (task_id, attempt));
+CREATE TABLE chunk (
+    upload TEXT NOT NULL, i INTEGER NOT NULL, nbytes INTEGER NOT NULL, site TEXT NOT NULL,
+    at REAL NOT NULL, PRIMARY KEY (upload, i));
+CREATE TABLE accepted (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, task_id TEXT NOT NULL UNIQUE, attempt INTEGER NOT NULL,
+    client_id TEXT NOT NULL, worker_id TEXT NOT NULL, base_version INTEGER NOT NULL,
+    stats TEXT NOT NULL, norm REAL NOT NULL, clip REAL NOT NULL, nbytes INTEGER NOT NULL,
+    upload TEXT NOT NULL, at REAL NOT NULL, version INTEGER);
+CREATE TABLE receipt (
+    task_id TEXT PRIMARY KEY, attempt INTEGER NOT NULL, state TEXT NOT NULL,
+    reason TEXT NOT NULL, at REAL NOT NULL);
+CREATE TABLE version (version INTEGER PRIMARY KEY, summary TEXT NOT NULL);
+CREATE TABLE client (
+    client_id TEXT PRIMARY KEY, issued INTEGER NOT NULL, participation INTEGER NOT NULL,
+    strikes INTEGER NOT NULL, last TEXT);
+CREATE TABLE outbox (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, site TEXT NOT NULL, task_id TEXT NOT NULL,
+    frame BLOB NOT NULL);
+CREATE TABLE event (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, level TEXT NOT NULL,
+    kind TEXT NOT NULL, text TEXT NOT NULL, refs TEXT NOT NULL);
+"""
+ADDED_TABLES = (  # missing from runs that an older release began
+    "CREATE TABLE IF NOT EXISTS member (client_id TEXT PRIMARY KEY, site TEXT NOT NULL,"
+    " rows TEXT NOT NULL, left INTEGER NOT NULL);",
+    "CREATE TABLE IF NOT EXISTS command (command_id TEXT PRIMARY KEY, action TEXT NOT NULL,"
+    " target TEXT NOT NULL, by TEXT NOT NULL, at REAL NOT NULL, refused TEXT NOT NULL,"
+    " paused INTEGER);",
+)
+
+
+def create_tables(db: sqlite3.Connection) -> None:
+    """Create all tables of a new journal, in one transaction, with epoch 0."""
+    added = " ".join(ADDED_TABLES)
+    db.executescript(f"BEGIN; {SCHEMA} {added} INSERT INTO epoch VALUES (1, 0); COMMIT;")
+
+
+def add_missing_tables(db: sqlite3.Connection) -> None:
+    """Create the tables that a journal of an older release lacks.
+
+    Raises:
+        sqlite3.DatabaseError: The database is no journal.
+    """
+    db.execute("SELECT value FROM epoch").fetchone()
+    for table in ADDED_TABLES:
+        db.execute(table)
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the database of a journal; it is used by one thread, whichever opened it."""
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
+    return db
+
+
+@contextmanager
+def translated_errors(path: Path) -> Iterator[None]:
+    """Raise `RunError` for errors of the database."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise RunError(f"{path}: {error}", "check the disk, and that the file is a run") from None

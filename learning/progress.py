@@ -1,0 +1,8 @@
+"""The callback by which long work, such as downloads and pretraining, reports its progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+ProgressCallback = Callable[[str, float], None]
+"""Called with what is being done and the share of it that is done, from 0 to 1."""

@@ -1,0 +1,114 @@
+"""Recovery rebuilds, after every step of any run, the state that was in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from types import MappingProxyType
+
+import pytest
+
+from coordinator.core.events import Action, CommitVersion, IssueTask
+from coordinator.core.state import CoordinatorState, OpenTask, Plan
+from coordinator.storage.journal import Journal
+from coordinator.storage.recovery import recover
+from tests.support.coordinator_records import version_summary
+from tests.support.random_federations import (
+    Faults,
+    random_interventions,
+    random_plan,
+    random_workers,
+)
+from tests.support.virtual_federation import Federation, OnStep, Worker, make_plan
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    made = Journal.create(tmp_path / "run.db", {})
+    made.put_version(version_summary(0))
+    made.take_over()
+    yield made
+    made.close()
+
+
+def durable(state: CoordinatorState) -> CoordinatorState:
+    """Return a state without what the journal does not keep because it belongs to the moment."""
+    tasks = {
+        name: replace(task, lease_until=0.0, refusals=0, parked=False)
+        for name, task in state.tasks.items()
+    }
+    return replace(
+        state,
+        tasks=MappingProxyType(tasks),
+        workers_by_site=MappingProxyType({}),
+        wishes=frozenset(),
+        store_up=True,
+        stopping=False,
+        draining=False,
+        buffered_at=state.buffered_at if state.buffer else 0.0,
+    )
+
+
+def record_and_compare(journal: Journal, plan: Plan) -> OnStep:
+    """Return a callback that journals a step, recovers the state, and compares it."""
+
+    def on_step(
+        before: CoordinatorState, after: CoordinatorState, actions: tuple[Action, ...], now: float
+    ) -> None:
+        if actions or before.clients is not after.clients:
+            frames = {a.task.task_id: b"frame" for a in actions if isinstance(a, IssueTask)}
+            commits = [a.version for a in actions if isinstance(a, CommitVersion)]
+            summaries = {version: version_summary(version, now) for version in commits}
+            journal.write(before, after, actions, now, frames=frames, summaries=summaries)
+        found = recover(plan, journal, now, 0.0)
+        assert durable(found) == durable(after)
+        # Sums over clients must come out the same bit for bit, so their order counts.
+        assert list(found.clients) == list(after.clients)
+        assert list(found.tasks) == list(after.tasks)
+
+    return on_step
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_recovered_state_equals_the_state_in_memory_after_every_step(
+    journal: Journal, seed: int
+) -> None:
+    random = Random(seed)
+    plan = random_plan(random)
+    on_step = record_and_compare(journal, plan)
+    fed = Federation(plan, random_workers(random), network=Faults(seed), on_step=on_step).run()
+    assert fed.finished is not None and fed.finished.complete
+    assert journal.receipt_counts().get("accepted", 0) == len(fed.log.accepted)
+    assert journal.unapplied_uploads() == set()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_it_is_equal_too_when_operators_sites_and_hostile_updates_intervene(
+    journal: Journal, seed: int
+) -> None:
+    random = Random(seed)
+    plan = random_plan(random)
+    on_step = record_and_compare(journal, plan)
+    fed = Federation(plan, random_workers(random), network=Faults(seed), on_step=on_step)
+    random_interventions(fed, random)
+    fed.run(5_000.0)
+    assert fed.log.accepted and journal.receipt_counts()["accepted"] == len(fed.log.accepted)
+
+
+def test_strikes_are_recovered(journal: Journal) -> None:
+    plan = make_plan(2, buffer_size=1)
+    refusing = [Worker("w0", refuses=True)]
+    fed = Federation(plan, refusing, on_step=record_and_compare(journal, plan)).run()
+    assert fed.finished is not None and fed.finished.failed
+    assert recover(plan, journal, 0.0, 0.0).client("c1").quarantined
+
+
+def test_recovered_tasks_get_a_new_lease(journal: Journal) -> None:
+    task = OpenTask("t000001", "c0", 0, 1, (0,), 1.0, 61.0)
+    empty = CoordinatorState()
+    frames = {task.task_id: b"frame"}
+    journal.write(empty, empty, (IssueTask(task, "local"),), 1.0, frames=frames, summaries={})
+    recovered = recover(make_plan(2), journal, 500.0, 60.0)
+    assert recovered.tasks[task.task_id].lease_until == 560.0

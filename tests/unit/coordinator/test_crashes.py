@@ -1,0 +1,232 @@
+"""A coordinator that crashes or is replaced loses nothing and applies nothing twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from broker.embedded.broker import EmbeddedBroker
+from common.errors import FencedError
+from common.protocol.tensors import Tensors
+from coordinator.storage import retention, run
+from coordinator.storage.journal import Journal
+from coordinator.storage.jsonl import JsonlFiles
+from coordinator.storage.spool import Spool
+from coordinator.storage.versions import Versions
+from tests.support.polled_federation import (
+    Crash,
+    PolledConsumer,
+    PolledFederation,
+    check_complete,
+    check_versions,
+)
+
+POINTS: dict[str, tuple[type, str, bool]] = {
+    # name: (class, method, crash after the call instead of before it)
+    "chunk delivered": (Spool, "write", False),
+    "chunk written": (Spool, "write", True),
+    "chunk row": (Journal, "put_chunk", True),
+    "before the step's transaction": (Journal, "write", False),
+    "inside the transaction, update accepted": (Journal, "_accept", True),
+    "inside the transaction, task settled": (Journal, "_settle", True),
+    "inside the transaction, version row": (Journal, "_put_version", True),
+    "inside the transaction, task issued": (Journal, "_issue", True),
+    "before the version is written": (Versions, "_write", False),
+    "version written, not staged": (Versions, "_write", True),
+    "version staged, before the transaction": (Versions, "stage", True),
+    "after the transaction": (Journal, "write", True),
+    "after the transaction, before the version gets its number": (Versions, "place", False),
+    "version has its number": (Versions, "place", True),
+    "before a start sweeps": (Versions, "sweep", False),
+    "before the spool is cleaned": (Spool, "drop", False),
+    "before versions are retained": (Versions, "retain", False),
+    "before the JSON lines files": (JsonlFiles, "catch_up", False),
+    "before the outbox is published": (EmbeddedBroker, "publish_task", False),
+    "published, not marked": (Journal, "mark_sent", False),
+    "marked": (Journal, "mark_sent", True),
+    "before the ack": (PolledConsumer, "ack", False),
+    "after the ack": (PolledConsumer, "ack", True),
+}
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_run_survives_crashes_at_every_point(
+    federation: PolledFederation, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    kind, method, after = POINTS[point]
+    original, calls = getattr(kind, method), iter(range(10**6))
+
+    def crashing(*args: Any, **kwargs: Any) -> Any:
+        crash = next(calls) in {0, 1, 3, 6, 10, 15}
+        if crash and not after:
+            raise Crash
+        result = original(*args, **kwargs)
+        if crash:
+            raise Crash
+        return result
+
+    monkeypatch.setattr(kind, method, crashing)
+    outcome, crashes = federation.serve_through_crashes()
+    monkeypatch.undo()
+    assert crashes >= 2
+    check_complete(federation, outcome)
+    assert federation.dead_letters() == []
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_run_survives_crashes_at_random_points(
+    tmp_path: Path, small_chunks: None, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    random, budget = Random(seed), iter(range(15))
+    federation = PolledFederation(tmp_path, seed)
+    for kind, method, after in POINTS.values():
+        if not after:
+            crashing = _crashing(getattr(kind, method), random.random, budget)
+            monkeypatch.setattr(kind, method, crashing)
+    outcome, crashes = federation.serve_through_crashes()
+    monkeypatch.undo()
+    assert crashes >= 1
+    check_complete(federation, outcome)
+
+
+def _crashing(
+    original: Callable[..., Any], draw: Callable[[], float], budget: Iterator[int]
+) -> Callable[..., Any]:
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        if draw() < 0.1 and next(budget, None) is not None:
+            raise Crash
+        result = original(*args, **kwargs)
+        if draw() < 0.05 and next(budget, None) is not None:
+            raise Crash
+        return result
+
+    return wrapped
+
+
+def test_a_replaced_coordinator_acks_and_publishes_nothing(federation: PolledFederation) -> None:
+    successors: list[run.Run] = []
+
+    def replace_it() -> None:
+        if not successors and federation.events:  # tasks are out, their updates are on the queue
+            successors.append(federation.open())
+            successors[0].journal.take_over()
+
+    federation.on_turn = replace_it
+    with pytest.raises(FencedError):
+        federation.serve()
+    federation.on_turn = lambda: None
+    check_complete(federation, federation.service(successors[0]).serve(federation.stop))
+
+
+def numbered(federation: PolledFederation) -> dict[str, bytes]:
+    """Return the content of every file under a version's number."""
+    versions = federation.directory / "versions"
+    return {str(p): p.read_bytes() for p in versions.glob("[0-9]*/*")}
+
+
+def replaced_at(
+    monkeypatch: pytest.MonkeyPatch, where: object, name: str, after: bool, act: Callable[[], None]
+) -> None:
+    """Let the first coordinator that calls a function sleep while `act` replaces it."""
+    original, waiting = getattr(where, name), [act]
+
+    def paused(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs) if after else None
+        if waiting:
+            waiting.pop()()
+        return result if after else original(*args, **kwargs)
+
+    monkeypatch.setattr(where, name, paused)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_coordinator_replaced_before_its_transaction_leaves_its_successors_version_alone(
+    federation: PolledFederation, monkeypatch: pytest.MonkeyPatch, same: bool
+) -> None:
+    seen: list[dict[str, bytes]] = []
+    make = Versions.stage
+
+    def successor() -> None:
+        monkeypatch.setattr(Versions, "stage", make)
+        federation.on_turn = lambda: (
+            federation.stop.set()
+            if any(event.kind == "version" for event in federation.events)
+            else None
+        )
+        assert federation.serve().version >= 1
+        federation.on_turn = lambda: None
+        federation.stop.clear()
+        seen.append(numbered(federation))
+
+    def other(self: Versions, version: int, tensors: Tensors) -> Any:
+        return make(self, version, tensors if same else {n: t + 1 for n, t in tensors.items()})
+
+    monkeypatch.setattr(Versions, "stage", other)
+    replaced_at(monkeypatch, Versions, "stage", after=True, act=successor)
+    with pytest.raises(FencedError):
+        federation.serve()
+    assert any("000001" in path for path in seen[0])
+    assert numbered(federation) == seen[0]
+    check_versions(federation)
+    check_complete(federation, federation.serve())
+
+
+PAUSES = {
+    "reading updates": (Spool, "delta", False),
+    "before a version is written": (Versions, "_write", False),
+    "version written, not staged": (Versions, "_write", True),
+    "version staged": (Versions, "stage", True),
+    "before the version gets its number": (Versions, "place", False),
+    "version has its number": (Versions, "place", True),
+    "before versions are retained": (retention, "versions_to_keep", True),
+    "before a start sweeps": (Journal, "fenced", False),
+}
+
+
+@pytest.mark.parametrize("point", PAUSES)
+def test_a_coordinator_that_wakes_after_its_successor_finished_changes_no_version(
+    federation: PolledFederation, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    seen: list[dict[str, bytes]] = []
+
+    def successor() -> None:
+        assert federation.serve().complete
+        seen.append(numbered(federation))
+
+    replaced_at(monkeypatch, *PAUSES[point], successor)
+    with pytest.raises(FencedError):
+        federation.serve()
+    assert numbered(federation) == seen[0]
+    check_complete(federation, federation.serve())
+
+
+def test_a_version_journaled_after_the_run_was_opened_and_before_it_was_taken_over_is_placed(
+    federation: PolledFederation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = federation.open()
+
+    def successor() -> None:
+        check_complete(federation, federation.service(opened).serve(federation.stop))
+
+    replaced_at(monkeypatch, Versions, "place", False, successor)
+    with pytest.raises(FencedError):
+        federation.serve()
+    check_versions(federation)
+
+
+def test_a_version_that_was_not_placed_gets_its_number_when_the_run_is_opened(
+    federation: PolledFederation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash() -> None:
+        raise Crash
+
+    replaced_at(monkeypatch, Versions, "place", False, crash)
+    with pytest.raises(Crash):
+        federation.serve()
+    monkeypatch.undo()
+    assert not (federation.directory / "versions" / "000001").exists()
+    check_versions(federation)  # opens the run

@@ -1,0 +1,245 @@
+"""Factory of workers: puts the parts of `worker.service.Worker` together and starts them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from broker.protocol import LOCAL, Broker, Site, Topology
+from common.clock import Clock
+from common.config.config import IncrementalConfig
+from common.errors import DataError
+from common.protocol.heartbeat import Heartbeat
+from common.store.store import Store
+from learning.progress import ProgressCallback
+from learning.training import device
+from learning.training.device import Compute
+from worker.data.shards import ClientData
+from worker.event_log import EventLog
+from worker.events import EventCallback
+from worker.heartbeat import HeartbeatSender
+from worker.incremental.learner import Callbacks, Learner, LearnerSettings
+from worker.models.loaded import ModelCache
+from worker.models.source import ModelSource
+from worker.observer import Observer
+from worker.publisher import Publisher
+from worker.service import Worker, WorkerParts
+from worker.site import run_discovery
+from worker.site.enrolment import CredentialsCheck, EnrolmentRequests
+from worker.spool import Slot, claim_slot, count_workers
+from worker.task_runner import StepCallback, TaskRunner
+from worker.task_source import TaskSource
+from worker.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """Settings of a worker.
+
+    Attributes:
+        name: Name of the run.
+        site: The site whose credentials this worker uses.
+        data: Directory with the clients' rows.
+        state: Directory for tasks and updates in flight, and private client state.
+        cache: Folder of base models.
+        host: This machine's name, for people.
+        software: Name and version of this software, for people.
+        compute: Device and threads, from `learning.training.device.detect`.
+        incremental: How clients learn from their users between tasks; None if they do not.
+    """
+
+    name: str
+    site: Site
+    data: Path
+    state: Path
+    cache: Path
+    host: str
+    software: str
+    compute: Compute
+    incremental: IncrementalConfig | None = None
+
+
+class Connections(NamedTuple):
+    """Connections of a worker to both servers.
+
+    Heartbeats have one of their own, with short time-outs, so that work never delays them.
+    """
+
+    broker: Broker
+    store: Store
+    heartbeat_store: Store
+
+
+@dataclass(frozen=True)
+class WorkerCallbacks:
+    """Functions that a worker calls, from several threads.
+
+    Attributes:
+        on_event: Called with the kind and text of what happens.
+        on_progress: Called with the progress of fetching a base model.
+        on_step: Called after every local step.
+        credentials_refused: Asks the broker anew whether it refuses the site's credentials.
+        metrics: Called with what was done.
+    """
+
+    on_event: EventCallback
+    on_progress: ProgressCallback
+    on_step: StepCallback = lambda task, report: None
+    credentials_refused: CredentialsCheck = lambda: False
+    metrics: Observer = Observer()  # noqa: RUF009 - its hooks do nothing
+
+
+def start_worker(
+    settings: WorkerSettings,
+    run: str,
+    connections: Connections,
+    clock: Clock,
+    callbacks: WorkerCallbacks,
+) -> Worker:
+    """Claim a slot, and start a worker that sends heartbeats; `Worker.serve` does the rest.
+
+    Raises:
+        ConfigError: The validator of incremental learning is neither a command nor a URL.
+        DataError: There are no client's rows here, so every task would be refused.
+        RunError: The state directory cannot be written.
+    """
+    data = _client_data(settings)
+    slot = claim_slot(settings.state, run)
+    try:
+        worker = Worker(_make_parts(settings, run, data, slot, connections, clock, callbacks))
+    except BaseException:
+        slot.release()
+        raise
+    try:
+        worker.start()
+    except BaseException:
+        worker.close()
+        raise
+    return worker
+
+
+def _client_data(settings: WorkerSettings) -> ClientData:
+    invited = settings.site != LOCAL
+    data = ClientData(settings.data, settings.site.name if invited else None)
+    if not data.clients():
+        raise DataError(f"{settings.data} holds no client's rows", "name them with --data")
+    return data
+
+
+def _make_parts(
+    settings: WorkerSettings,
+    run: str,
+    data: ClientData,
+    slot: Slot,
+    connections: Connections,
+    clock: Clock,
+    callbacks: WorkerCallbacks,
+) -> WorkerParts:
+    broker, store, heartbeat_store = connections
+    topology, site, metrics = Topology(run, (settings.site,)), settings.site, callbacks.metrics
+    first = _first_heartbeat(settings, slot, data)
+    heartbeats = HeartbeatSender(heartbeat_store, run, first, clock, metrics.on_heartbeat)
+
+    def run_over() -> bool:
+        return bool(run_discovery.end_reason(store, settings.name, run))
+
+    events = EventLog(heartbeats, run_over, callbacks.on_event)
+    models = ModelCache(settings.compute)
+    source = ModelSource(store, run, settings.cache, callbacks.on_progress)
+    learner = _make_learner(settings, run, data, models, source, slot, heartbeats, events, clock)
+    return WorkerParts(
+        name=settings.name,
+        run=run,
+        store=store,
+        slot=slot,
+        heartbeats=heartbeats,
+        events=events,
+        enrolments=EnrolmentRequests(
+            broker,
+            store,
+            topology,
+            site,
+            data.row_counts() if site != LOCAL else {},
+            first.worker_id,
+            settings.software,
+            credentials_refused=callbacks.credentials_refused,
+            on_event=events.record,
+        ),
+        learner=learner,
+        tasks=TaskSource(broker, topology, site, slot, events.record),
+        runner=TaskRunner(
+            run=run,
+            site=site,
+            worker_id=first.worker_id,
+            state=settings.state,
+            store=store,
+            slot=slot,
+            source=source,
+            trainer=Trainer(data, models),
+            learner=learner,
+            heartbeats=heartbeats,
+            on_event=events.record,
+            on_step=callbacks.on_step,
+            metrics=metrics,
+        ),
+        publisher=Publisher(
+            broker,
+            store,
+            topology,
+            site,
+            slot,
+            events.record,
+            metrics,
+            on_receipt=learner.apply_receipt if learner else lambda pending, receipt: None,
+        ),
+        metrics=metrics,
+        device_share=lambda: _take_device_share(settings),
+    )
+
+
+def _first_heartbeat(settings: WorkerSettings, slot: Slot, data: ClientData) -> Heartbeat:
+    return Heartbeat(
+        worker_id=f"{settings.host}-{slot.number}",
+        site=settings.site.name,
+        state="waiting",
+        clients=data.clients(),
+        device=_take_device_share(settings),
+        host=settings.host,
+        software=settings.software,
+    )
+
+
+def _take_device_share(settings: WorkerSettings) -> str:
+    """Take this worker's share of the cores, and return what the heartbeat says of it."""
+    threads = device.share_threads(settings.compute, count_workers(settings.state))
+    return f"{settings.compute.device}, {threads} threads"
+
+
+def _make_learner(
+    settings: WorkerSettings,
+    run: str,
+    data: ClientData,
+    models: ModelCache,
+    source: ModelSource,
+    slot: Slot,
+    heartbeats: HeartbeatSender,
+    events: EventLog,
+    clock: Clock,
+) -> Learner | None:
+    if settings.incremental is None or not settings.incremental.enabled:
+        return None
+    return Learner(
+        LearnerSettings(settings.state, run, settings.name, data.clients()),
+        settings.incremental,
+        data,
+        models,
+        source,
+        slot,
+        clock,
+        Callbacks(
+            events.record,
+            lambda rows, wishes: heartbeats.update(inbox=rows, wishes=wishes, now=True),
+            lambda digest: heartbeats.update(wants=digest, now=True),
+        ),
+    )

@@ -1,0 +1,209 @@
+"""Runner of tasks: fetch base model and adapter, train, encode, keep the update on the disk.
+
+On an update's way after `worker/task_source.py`. `TaskRunner.run` calls, in this order,
+`worker/models/source.py`, `worker/trainer.py`, `worker/error_feedback.py` (which calls
+`common/protocol/codec.py`) and `worker/spool.py`; next comes `worker/publisher.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from pathlib import Path
+from threading import Event as Flag
+
+from filelock import Timeout
+
+from broker.protocol import Site
+from common.errors import ModelError
+from common.protocol import codec
+from common.protocol.fields import MAX_LOSS
+from common.protocol.tasks import TrainTask
+from common.protocol.tensors import Tensors
+from common.protocol.updates import Update
+from common.store.store import Store
+from learning.training.loop import StepReport
+from worker import error_feedback
+from worker.data.references import References
+from worker.events import EventCallback, WorkerEventKind
+from worker.heartbeat import HeartbeatSender
+from worker.incremental.learner import Learner
+from worker.models.source import ModelSource
+from worker.observer import Observer
+from worker.spool import Slot, client_lock
+from worker.trainer import MIN_LOSS, NO_START, TrainedTask, Trainer
+
+LOCK_S = 1.0  # longest wait for a client that another process of this machine trains
+
+StepCallback = Callable[[TrainTask, StepReport], None]
+
+
+class TaskResult(Enum):
+    """What became of a task in one attempt to run it."""
+
+    TRAINED = auto()
+    SETTLED = auto()  # it has its receipt already
+    ABANDONED = auto()  # nobody wants it any more
+    INTERRUPTED = auto()  # the worker was stopped; the task stays for the next start
+    POSTPONED = auto()  # something is missing; the task stays for another try
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the task is done with; otherwise it stays on the disk."""
+        return self not in (TaskResult.INTERRUPTED, TaskResult.POSTPONED)
+
+
+@dataclass(frozen=True)
+class TaskRunner:
+    """Runs one task after another on behalf of one worker.
+
+    Attributes:
+        run: The run's id.
+        site: The worker's site.
+        worker_id: Name of this worker in its updates.
+        state: The worker's state directory.
+        store: Holds receipts.
+        slot: Where updates are kept.
+        source: Provides base model, adapter and reference version.
+        trainer: Turns a task into a delta.
+        learner: Provides what a client has learned from its users; None where clients do not.
+        heartbeats: Show what is done, and say whether the task is still wanted.
+        on_event: Called with what happens.
+        on_step: Called after every local step.
+        metrics: Called with the outcome of a task.
+    """
+
+    run: str
+    site: Site
+    worker_id: str
+    state: Path
+    store: Store
+    slot: Slot
+    source: ModelSource
+    trainer: Trainer
+    learner: Learner | None
+    heartbeats: HeartbeatSender
+    on_event: EventCallback
+    on_step: StepCallback
+    metrics: Observer
+
+    def execute(self, task: TrainTask, abandon: Flag) -> TaskResult:
+        """Run a task from its base model to an update on the disk.
+
+        Args:
+            task: The task to run.
+            abandon: Set to stop after the current step; the task stays on the disk.
+
+        Raises:
+            DataError: The client's rows are not here.
+            ModelError: The base model is not to be had or does not fit, or training diverged.
+            StoreError: The store is out of reach.
+            WireError: What the store holds is damaged.
+        """
+        if self.store.get_receipt(self.run, self.site.name, task.task_id) is not None:
+            return TaskResult.SETTLED
+        self.heartbeats.update(state="fetching")
+        base = self.source.fetch_base(task.base, self.request_base, abandon)
+        if base is None:
+            return TaskResult.POSTPONED
+        adapter = self.source.fetch_adapter(task)
+        if adapter is None:
+            return self._abandoned(task, f"version {task.base_version} is gone")
+        self.heartbeats.update(state="training", now=True)
+        try:
+            with client_lock(self.state, self.run, task.client_id, LOCK_S):
+                trained = self._train(task, base, adapter, abandon)
+                if trained is None:
+                    return self._not_finished(task, abandon)
+                self._keep_update(task, trained)
+        except Timeout:
+            text = f"another worker of this machine trains {task.client_id}"
+            self.on_event(WorkerEventKind.WAITING, text)
+            return TaskResult.POSTPONED
+        self._report(task, trained)
+        return TaskResult.TRAINED
+
+    def request_base(self, digest: str | None) -> None:
+        """Ask the coordinator for a base model through the heartbeat; None ends the request."""
+        self.heartbeats.update(wants=digest, now=True)
+
+    def _train(
+        self, task: TrainTask, base: Path, adapter: Tensors, abandon: Flag
+    ) -> TrainedTask | None:
+        """Train a task; return None if it was not finished. Needs the client's lock."""
+        start = NO_START
+        if self.learner is not None:
+            self.learner.note_version(task, adapter)
+            start = self.learner.prepare_task(task, base, adapter, abandon)
+        references = References(
+            self.slot.client_dir(task.client_id), lambda: self.source.fetch_reference(task)
+        )
+        trained = None
+        try:
+            on_step = self._step_callback(task, abandon)
+            trained = self.trainer.train(task, base, adapter, references, on_step, start)
+        finally:
+            if trained is None and self.learner is not None:
+                self.learner.release_task(task)
+        return trained
+
+    def _step_callback(self, task: TrainTask, abandon: Flag) -> Callable[[StepReport], bool]:
+        """Return the function that the training loop calls after each step; False abandons."""
+
+        def on_step(report: StepReport) -> bool:
+            self.heartbeats.update(
+                progress=report.step / report.steps,
+                tokens_per_s=report.tokens / max(report.seconds, 1e-9),
+                last_loss=min(max(report.loss, MIN_LOSS), MAX_LOSS),
+            )
+            self.metrics.on_turn()
+            self.on_step(task, report)
+            if self.learner is not None:
+                self.learner.between_steps(task, abandon)
+            return not abandon.is_set() and not self.heartbeats.unwanted_reason()
+
+        return on_step
+
+    def _keep_update(self, task: TrainTask, trained: TrainedTask) -> None:
+        try:
+            entries, data = error_feedback.encode(
+                task.update_codec, trained.delta, self.slot.residual(task)
+            )
+        except ValueError as error:
+            raise ModelError(f"the delta of {task.task_id}: {error}", "lower phase.lr") from None
+        update = Update(
+            task_id=task.task_id,
+            attempt=task.attempt,
+            client_id=task.client_id,
+            worker_id=self.worker_id,
+            phase=task.phase,
+            base_version=task.base_version,
+            stats=trained.stats,
+            codec=task.update_codec,
+            tensors=entries,
+            sha256=codec.digest(data),
+        )
+        self.slot.put_update(update, data)
+
+    def _report(self, task: TrainTask, trained: TrainedTask) -> None:
+        stats = trained.stats
+        self.metrics.on_task_end("trained", stats)
+        text = (
+            f"{task.task_id} of {task.client_id} from version {task.base_version}:"
+            f" loss {stats.avg_loss:.3f}, {stats.train_seconds:.1f} s"
+        )
+        self.on_event(WorkerEventKind.TRAINED, text)
+
+    def _not_finished(self, task: TrainTask, abandon: Flag) -> TaskResult:
+        if not abandon.is_set():
+            return self._abandoned(task, self.heartbeats.unwanted_reason())
+        self.metrics.on_task_end("abandoned")
+        text = f"{task.task_id} is left for the next start"
+        self.on_event(WorkerEventKind.ABANDONED, text)
+        return TaskResult.INTERRUPTED
+
+    def _abandoned(self, task: TrainTask, reason: str) -> TaskResult:
+        self.metrics.on_task_end("abandoned")
+        self.on_event(WorkerEventKind.ABANDONED, f"{task.task_id}: {reason}")
+        return TaskResult.ABANDONED
