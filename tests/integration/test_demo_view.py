@@ -53,7 +53,7 @@ def start(tmp_path: Path, variables: dict[str, str]) -> Start:
     """Return a function that starts the demo of `f.toml` on a terminal."""
     (tmp_path / "f.toml").write_text(LASTING)
     args = ("demo", "--config", "f.toml", "--out", "runs/x")
-    return partial(terminal, *args, directory=tmp_path, variables=variables)
+    return partial(terminal, *args, directory=tmp_path, variables=variables, size=(120, 35))
 
 
 def wait_for_screen(place: Terminal) -> None:
@@ -177,7 +177,7 @@ child = "--child-of" in sys.orig_argv
 if child and {there}:
     from coordinator.publish.store_publisher import StorePublisher as Part
 elif not child and not {there}:
-    from tui.panes.overview import Overview as Part
+    from tui.panes.overview import OverviewPane as Part
 else:
     Part = None
 if Part is not None:
