@@ -1,1 +1,1 @@
-"""TODO: cli/control."""
+"""Commands that show a run and control it."""

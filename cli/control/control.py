@@ -1,4 +1,4 @@
-"""What the commands that control a run have in common: ask the coordinator, wait for its word."""
+"""What the commands that control a run share: send a command to the coordinator, await its reply."""
 
 from __future__ import annotations
 
@@ -26,35 +26,35 @@ POLL_S = 0.2
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def options(function: F) -> F:
-    """`--config FILE` and `--run DIR`."""
+def run_options(function: F) -> F:
+    """Add the options `--config FILE` and `--run DIR`."""
     return config_option(run_option(function))
 
 
-def sure(function: F) -> F:
-    """`--yes`."""
-    return click.option("--yes", is_flag=True, help="Do not ask whether you are sure.")(function)
+def yes_option(function: F) -> F:
+    """Add the option `--yes`."""
+    return click.option("--yes", is_flag=True, help="Do not ask for confirmation.")(function)
 
 
-def control(
+def send_command(
     action: CommandName,
     config_path: Path | None,
     directory: Path | None,
     target: str = "",
     *,
-    ask: str | None = None,
+    question: str | None = None,
 ) -> None:
-    """Ask for an action, and say what the coordinator answered.
+    """Send a command to the coordinator of a run, and print its reply.
 
     Args:
-        action: What is asked.
-        config_path: Of `--config`.
-        directory: Of `--run`.
-        target: Of the action.
-        ask: Ask the user first: "<ask> run NAME?"
+        action: What the coordinator is to do.
+        config_path: Value of `--config`.
+        directory: Value of `--run`.
+        target: The client or task that the action is about.
+        question: Ask the user first: "<question> run NAME?"
 
     Raises:
-        RunError: The coordinator refuses, or says nothing.
+        RunError: The coordinator refuses, or does not reply.
         StoreError: No such run is known, or the store is out of reach.
     """
     config = loader.load(find_config(config_path))
@@ -66,32 +66,34 @@ def control(
         raise StoreError(
             f"no run {name!r} is known at {store.where}", "start it with `fccl coordinator`"
         )
-    told = view.read(store, name).info.status
-    if told in ENDED:
-        raise RunError(f"run {name} is {told}: no coordinator serves it", "see `fccl status`")
-    if ask is not None and not _agreed(f"{ask} run {name}?"):
-        click.echo("nothing was asked")
+    status = view.read(store, name).info.status
+    if status in ENDED:
+        raise RunError(f"run {name} is {status}: no coordinator serves it", "see `fccl status`")
+    if question is not None and not _confirmed(f"{question} run {name}?"):
+        click.echo("nothing was sent")
         return
     try:
         command = commands.send(store, run, action, target)
     except ValueError:
-        raise ConfigError(f"{target!r:.80} is no name", "see `fccl status`") from None
-    click.echo(_answered(store, run, command))
+        raise ConfigError(
+            f"{target!r:.80} is not the name of a client or task", "see `fccl status`"
+        ) from None
+    click.echo(_await_reply(store, run, command))
 
 
-def _agreed(question: str) -> bool:
+def _confirmed(question: str) -> bool:
     if not sys.stdin.isatty():
-        raise ConfigError(f"cannot ask: {question}", "say --yes")
+        raise ConfigError(f"standard input is no terminal to ask: {question}", "confirm with --yes")
     return click.confirm(question)
 
 
-def _answered(store: Store, run: str, command: Command) -> str:
+def _await_reply(store: Store, run: str, command: Command) -> str:
     deadline = time.monotonic() + WAIT_S
     while time.monotonic() < deadline:
-        answer = commands.read_reply(store, run, command.command_id)
-        if answer is not None and answer.state == "refused":
-            raise RunError(f"the coordinator refuses: {answer.reason}")
-        if answer is not None:
+        reply = commands.read_reply(store, run, command.command_id)
+        if reply is not None and reply.state == "refused":
+            raise RunError(f"the coordinator refuses: {reply.reason}")
+        if reply is not None:
             return f"{command.action} {command.target}".strip() + ": done"
         time.sleep(POLL_S)
     commands.withdraw(store, run, command)

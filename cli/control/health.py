@@ -1,4 +1,4 @@
-"""`fccl health`: what a container's health check runs. Loads no model code; needs no curl."""
+"""`fccl health`: the health check of a container. Loads no model code, and needs no curl."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from common.config import loader
 from common.errors import ConfigError
 
 TIMEOUT_S = 5.0
-ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
+WILDCARD_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 
 
 @click.command()
 @config_option
 @click.option("--port", type=click.IntRange(1, 65535), help="[default: operations.metrics_port]")
 @click.option("--host", help="[default: operations.bind]")
-@click.option("--live", is_flag=True, help="Only whether it is alive: restart it if not.")
+@click.option(
+    "--live", is_flag=True, help="Check only whether the process is alive: if not, restart it."
+)
 def command(config_path: Path | None, port: int | None, host: str | None, live: bool) -> None:
-    """Ask a coordinator or worker whether it is ready. Exit code 0 if so, 1 with reasons if not."""
+    """Check whether a coordinator or worker is ready. Exit code 0 if so, else 1 with reasons."""
     operations = loader.load(find_config(config_path)).operations
     port = port or operations.metrics_port
     if not port:
@@ -30,13 +32,13 @@ def command(config_path: Path | None, port: int | None, host: str | None, live: 
             "operations.metrics_port is 0: no health is served", "set it, or name a --port"
         )
     host = host or operations.bind
-    well, text = ask(ANYWHERE.get(host, host), port, "/livez" if live else "/readyz")
-    click.echo(text, nl=False, err=not well)
-    sys.exit(0 if well else 1)
+    healthy, text = request(WILDCARD_HOSTS.get(host, host), port, "/livez" if live else "/readyz")
+    click.echo(text, nl=False, err=not healthy)
+    sys.exit(0 if healthy else 1)
 
 
-def ask(host: str, port: int, path: str) -> tuple[bool, str]:
-    """Whether a process is well, and what it said."""
+def request(host: str, port: int, path: str) -> tuple[bool, str]:
+    """Return whether a process is healthy, and its answer."""
     connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
     try:
         connection.request("GET", path)

@@ -15,7 +15,7 @@ from common.protocol.updates import ContributionStats, Update
 from common.protocol.versions import UpdateSummary, VersionSummary
 from common.protocol.wire import pack
 from coordinator.storage.run import PreparedRun
-from tests.support.virtual_federation import stats
+from tests.support.virtual_federation import make_stats
 
 SHA = hashlib.sha256(b"base").hexdigest()
 START: Tensors = {"a": np.zeros(40, np.float32), "b": np.ones((10, 10), np.float32)}
@@ -57,7 +57,7 @@ def update_frame(value: float = 1.0, name: str = "a", **changed: object) -> byte
         worker_id="w0",
         phase=0,
         base_version=0,
-        stats=stats(),
+        stats=make_stats(),
         codec="fp32",
         tensors=entries,
         sha256=codec.digest(data),

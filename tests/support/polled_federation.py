@@ -39,7 +39,7 @@ from coordinator.sites.credentials import SiteAccess
 from coordinator.storage import run
 from coordinator.storage.journal import Journal
 from tests.support.coordinator_records import SHA, START, prepared_run
-from tests.support.virtual_federation import stats
+from tests.support.virtual_federation import make_stats
 
 CHUNK = 512  # so that an update of some hundred bytes is several chunks
 EXAMPLE_TASK = json.dumps(
@@ -90,7 +90,7 @@ def update(task: TrainTask, worker: str = "w0", **changed: object) -> bytes:
         worker_id=worker,
         phase=task.phase,
         base_version=task.base_version,
-        stats=stats(),
+        stats=make_stats(),
         codec="fp32",
         tensors=entries,
         sha256=codec.digest(data),

@@ -15,7 +15,7 @@ from coordinator.core.events import (
     UpdateArrived,
 )
 from coordinator.core.state import Client, Plan
-from tests.support.virtual_federation import Federation, Worker, candidate, plan, stats
+from tests.support.virtual_federation import Federation, Worker, make_plan, make_stats, make_update
 
 COMMANDS: tuple[CommandName, ...] = ("pause", "resume", "kick", "pardon", "reissue")
 
@@ -36,7 +36,7 @@ def random_plan(random: Random) -> Plan:
     sites = ["near", "far"]
     concurrency = random.randint(1, 5)
     clients = {f"c{i}": Client(f"c{i}", random.choice(sites), {"sft": 50}) for i in range(1, 7)}
-    return plan(
+    return make_plan(
         clients,
         versions=[random.randint(1, 4) for _ in range(random.randint(1, 2))],
         concurrency=concurrency,
@@ -96,6 +96,6 @@ def _flawed_update(fed: Federation, random: Random) -> UpdateArrived | None:
     task = random.choice(list(fed.state.tasks.values()))
     site = fed.state.members(fed.plan)[task.client_id].site
     flaw: dict[str, object] = random.choice(
-        [{"phase": 9}, {"stats": stats(samples=0)}, {"norm": 1e9}, {"norm": 3.0}]
+        [{"phase": 9}, {"stats": make_stats(samples=0)}, {"norm": 1e9}, {"norm": 3.0}]
     )
-    return candidate(task, site, **flaw)
+    return make_update(task, site, **flaw)

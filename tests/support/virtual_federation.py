@@ -1,8 +1,8 @@
-"""A federation in virtual time: the coordinator's core, workers with speeds and faults, a heap.
+"""Federation in virtual time: the coordinator's core, and workers with speeds and faults.
 
-No broker, no clock, no training. `Federation` drives `coordinator.core.machine.step` as the service does:
-tasks go to a site's queue, live workers take them, their updates come back after a while, late,
-twice or never, and go on coming until there is a receipt.
+There is no broker, no clock and no training. `Federation` drives `coordinator.core.machine.step` as
+the service does: tasks go to a site's queue, live workers take them, and their updates come back
+after a while, late, twice or never, and are sent again until there is a receipt.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ REPUBLISH_S = 60.0
 PULSE_S = 1.0
 
 
-def stats(samples: int = 100, loss: float = 2.0, after: float | None = None) -> ContributionStats:
+def make_stats(
+    samples: int = 100, loss: float = 2.0, after: float | None = None
+) -> ContributionStats:
     return ContributionStats(
         num_samples=samples,
         num_tokens=1000 if samples else 0,
@@ -51,7 +53,7 @@ def stats(samples: int = 100, loss: float = 2.0, after: float | None = None) -> 
     )
 
 
-def plan(
+def make_plan(
     clients: int | Mapping[str, Client] = 4,
     *,
     versions: int | Sequence[int] = 4,
@@ -71,8 +73,8 @@ def plan(
     )
 
 
-def candidate(task: OpenTask, site: str = "local", **changed: object) -> UpdateArrived:
-    """A flawless answer to the newest attempt of a task, with changes."""
+def make_update(task: OpenTask, site: str = "local", **changed: object) -> UpdateArrived:
+    """Return a flawless update for the newest attempt of a task, with some fields changed."""
     fields: dict[str, object] = {
         "task_id": task.task_id,
         "attempt": task.attempt,
@@ -81,7 +83,7 @@ def candidate(task: OpenTask, site: str = "local", **changed: object) -> UpdateA
         "site": site,
         "phase": task.phase,
         "base_version": task.base_version,
-        "stats": stats(),
+        "stats": make_stats(),
         "norm": 1.0,
         "problem": None,
         "nbytes": 100,
@@ -92,7 +94,7 @@ def candidate(task: OpenTask, site: str = "local", **changed: object) -> UpdateA
 
 @dataclass
 class Worker:
-    """Takes `seconds` for a task; dead or cut off during `away`; `refuses` every task instead."""
+    """Worker that takes `seconds` for a task, is gone during `away`, and may refuse every task."""
 
     name: str
     seconds: float = 10.0
@@ -106,13 +108,13 @@ class Worker:
 
 
 def on_time(_: UpdateArrived) -> Sequence[float]:
-    """A network without faults: every update arrives once, after a tenth of a second."""
+    """Deliver every update once, after a tenth of a second."""
     return (0.1,)
 
 
 @dataclass
 class Log:
-    """What the coordinator decided, in order."""
+    """Actions that the coordinator decided on, in order."""
 
     issued: list[IssueTask] = field(default_factory=list)
     accepted: list[AcceptUpdate] = field(default_factory=list)
@@ -133,7 +135,7 @@ OnStep = Callable[[CoordinatorState, CoordinatorState, tuple[Action, ...], float
 
 
 class Federation:
-    """One run in virtual time."""
+    """Run in virtual time; `run` starts it."""
 
     def __init__(
         self,
@@ -144,14 +146,15 @@ class Federation:
         store_down: Sequence[tuple[float, float]] = (),
         on_step: OnStep | None = None,
     ) -> None:
-        """Ready to run.
+        """Prepare a run.
 
         Args:
-            plan: Of the run.
-            workers: Its workers.
-            network: After how many seconds each copy of an update arrives; none: it is lost.
-            store_down: When the store is out of reach.
-            on_step: Told the state before and after every step, what it decided, and the time.
+            plan: Plan of the run.
+            workers: Workers of all sites.
+            network: Returns after how many seconds each copy of an update arrives; an empty
+                sequence loses it.
+            store_down: Spans of time in which the store is out of reach.
+            on_step: Called with the state before and after every step, its actions and the time.
         """
         self.plan, self.workers = plan, workers
         self.state, self.log, self.now = CoordinatorState(), Log(), 0.0
@@ -225,16 +228,16 @@ class Federation:
 
     def _end(self, worker: Worker, task: OpenTask) -> None:
         if worker.task is not task or not worker.alive(self.now):
-            return  # it was killed meanwhile
+            return  # the worker was killed meanwhile
         worker.task = None
         if worker.refuses:
             refused = (task.task_id, task.attempt, task.client_id, worker.site, "no base model")
             self.feed(TaskRefused(*refused))
             return
-        self._send(candidate(task, worker.site, worker_id=worker.name))
+        self._send(make_update(task, worker.site, worker_id=worker.name))
 
     def _send(self, update: UpdateArrived) -> None:
-        """What a worker does with an update on its disk: again and again until the receipt."""
+        """Send an update, and again until there is a receipt, as a worker does from its disk."""
         if update.task_id in self._receipts:
             return
         for delay in self._network(update):

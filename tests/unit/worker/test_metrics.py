@@ -13,7 +13,7 @@ from common.operations.health import Health
 from common.protocol.heartbeat import Heartbeat, InboxFigures
 from tests.support.paths import DOCS
 from tests.support.polled_federation import PolledFederation
-from tests.support.virtual_federation import stats
+from tests.support.virtual_federation import make_stats
 from worker.metrics import Metrics
 
 OPERATIONS = DOCS / "operations.md"
@@ -32,7 +32,7 @@ def health() -> Health:
 def test_what_a_worker_did_is_counted(registry: CollectorRegistry, health: Health) -> None:
     metrics, figure = Metrics(registry, health), registry.get_sample_value
     assert figure("fccl_worker_tasks_total", {"outcome": "refused"}) == 0
-    metrics.on_task_end("trained", stats())
+    metrics.on_task_end("trained", make_stats())
     metrics.on_task_end("abandoned")
     metrics.on_publish(100)
     metrics.on_publish(100)
@@ -42,8 +42,8 @@ def test_what_a_worker_did_is_counted(registry: CollectorRegistry, health: Healt
     assert figure("fccl_worker_tasks_total", {"outcome": "trained"}) == 1
     assert figure("fccl_worker_tasks_total", {"outcome": "abandoned"}) == 1
     assert figure("fccl_worker_receipts_total", {"state": "accepted"}) == 1
-    assert figure("fccl_worker_train_seconds_sum") == stats().train_seconds
-    assert figure("fccl_worker_tokens_total") == stats().num_tokens
+    assert figure("fccl_worker_train_seconds_sum") == make_stats().train_seconds
+    assert figure("fccl_worker_tokens_total") == make_stats().num_tokens
     assert figure("fccl_worker_publish_bytes_total") == 200
 
 

@@ -8,7 +8,7 @@ import socket
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from cli.control.health import ask
+from cli.control.health import request
 from common.config.config import OperationsConfig
 from common.errors import ConfigError
 from common.operations.health import Health
@@ -62,18 +62,18 @@ def test_metrics_and_probes_are_served(bind: str) -> None:
         pytest.skip("no IPv6 here")
     with serve(operations, metrics, health):
         port = operations.metrics_port
-        assert ask(bind, port, "/livez") == (True, "ok\n")
-        assert ask(bind, port, "/readyz") == (False, "store: not yet\n")
+        assert request(bind, port, "/livez") == (True, "ok\n")
+        assert request(bind, port, "/readyz") == (False, "store: not yet\n")
         health.set_problem("store")
-        assert ask(bind, port, "/readyz") == (True, "ok\n")
+        assert request(bind, port, "/readyz") == (True, "ok\n")
         health.tick()
         clock.now += 11.0
-        assert ask(bind, port, "/livez") == (False, "the main loop has not turned for 11 s\n")
-        well, text = ask(bind, port, "/metrics")
+        assert request(bind, port, "/livez") == (False, "the main loop has not turned for 11 s\n")
+        well, text = request(bind, port, "/metrics")
         assert well
         assert "fccl_something_total 1.0" in text
-        assert ask(bind, port, "/")[0] is False
-    assert ask(bind, port, "/livez")[0] is False
+        assert request(bind, port, "/")[0] is False
+    assert request(bind, port, "/livez")[0] is False
 
 
 def test_nothing_is_served_on_port_0() -> None:
@@ -97,7 +97,7 @@ def test_a_client_that_hangs_keeps_nobody_else_from_an_answer() -> None:
     with serve(operations, CollectorRegistry(), Health([], 1.0)):
         port = operations.metrics_port
         hanging = [socket.create_connection(("127.0.0.1", port)) for _ in range(3)]
-        assert ask("127.0.0.1", port, "/livez") == (True, "ok\n")
+        assert request("127.0.0.1", port, "/livez") == (True, "ok\n")
         for each in hanging:
             each.close()
 
@@ -111,7 +111,7 @@ def test_a_server_that_answers_nonsense_is_not_well() -> None:
         accepted.sendall(b"nonsense\r\n\r\n")
         accepted.close()
         connection.close()
-    well, text = ask("127.0.0.1", port, "/readyz")
+    well, text = request("127.0.0.1", port, "/readyz")
     assert not well
     assert text.startswith(f"no answer from 127.0.0.1:{port}: ")
 

@@ -19,7 +19,7 @@ from common.protocol.tasks import (
 )
 from common.protocol.updates import TensorEntry, Update
 from common.protocol.versions import Adapter, VersionSummary
-from tests.support.virtual_federation import stats
+from tests.support.virtual_federation import make_stats
 
 SHA = "0123456789abcdef" * 4
 ENTRY = TensorEntry(name="layer.lora_A.weight", shape=(2, 3), offset=0, nbytes=24)
@@ -31,7 +31,7 @@ UPDATE = Update(
     worker_id="w0",
     phase=0,
     base_version=3,
-    stats=stats(),
+    stats=make_stats(),
     codec="fp32",
     tensors=(ENTRY,),
     sha256=SHA,

@@ -16,7 +16,7 @@ from common.store.inbox_totals import (
     newest_figures,
 )
 from common.store.view import FederationView
-from tests.support.tui.live_app import heartbeat, info
+from tests.support.tui.builders import heartbeat, info
 from tui.status_panel import status_panel
 
 
@@ -60,7 +60,7 @@ def test_every_batch_is_remembered_once_and_not_for_ever() -> None:
 def test_status_has_a_line_for_live_input_where_there_is_any() -> None:
     def shown(*rows: InboxFigures) -> str:
         console = Console(width=100)
-        view = FederationView(info("r"), (), (heartbeat("w", inbox=rows),), (), (), ())
+        view = FederationView(info(), (), (heartbeat("w", inbox=rows),), (), (), ())
         with console.capture() as captured:
             console.print(status_panel(view, 0.0))
         assert [each["client_id"] for each in view.fields()["inbox"]] == [r.client_id for r in rows]

@@ -9,21 +9,21 @@ import pytest
 from common.config.config import AggregationConfig
 from coordinator.aggregation.coefficients import compute_parts
 from coordinator.core.state import BufferedUpdate, CoordinatorState
-from tests.support.virtual_federation import plan, stats
+from tests.support.virtual_federation import make_plan, make_stats
 
 
 def buffer(version: int, *bases: int) -> CoordinatorState:
     """Return a state with one update of each of several clients, equal but for their bases."""
     updates = tuple(
-        BufferedUpdate(f"t{i}", 1, f"c{i}", "w", base, stats(), 1.0, 1, f"u{i}")
+        BufferedUpdate(f"t{i}", 1, f"c{i}", "w", base, make_stats(), 1.0, 1, f"u{i}")
         for i, base in enumerate(bases)
     )
     return CoordinatorState(version=version, buffer=updates)
 
 
 def coefficients(state: CoordinatorState, **aggregation: float) -> list[float]:
-    of = plan(aggregation=AggregationConfig.model_validate(aggregation))
-    return [part.coefficient for part in compute_parts(of, state)]
+    plan = make_plan(aggregation=AggregationConfig.model_validate(aggregation))
+    return [part.coefficient for part in compute_parts(plan, state)]
 
 
 def test_the_coefficients_of_a_fresh_buffer_sum_to_one() -> None:
@@ -43,7 +43,7 @@ def test_clip_and_server_learning_rate_scale_the_coefficient() -> None:
 
 def test_the_coefficient_is_the_product_of_the_factors_that_the_part_names() -> None:
     state = buffer(3, 3, 0)
-    parts = compute_parts(plan(aggregation=AggregationConfig(server_lr=0.5)), state)
+    parts = compute_parts(make_plan(aggregation=AggregationConfig(server_lr=0.5)), state)
     assert [part.staleness for part in parts] == [0, 3]
     for part in parts:
         product = part.weight * part.staleness_factor * part.participation_factor

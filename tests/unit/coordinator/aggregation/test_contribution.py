@@ -1,4 +1,4 @@
-"""FCCL weights, on numbers that can be checked by hand."""
+"""FCCL weights, on numbers that can be checked by hand, and for any claims of clients."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from coordinator.aggregation.contribution import (
     single_client_weight,
     softmax,
 )
-from tests.support.virtual_federation import stats
+from tests.support.virtual_federation import make_stats
 
 SIZES = [120.0, 300.0, 500.0, 1000.0, 2000.0]
-"""docs/algorithms.md quotes the weight of the largest of these."""
+"""Client sizes; docs/algorithms.md quotes the weight of the largest."""
 LOG = AggregationConfig()
 RAW = AggregationConfig(score_scale="raw")
 
@@ -44,7 +44,7 @@ configs = st.builds(
 
 
 def group(*clients: tuple[int, float]) -> dict[str, ContributionStats]:
-    return {f"c{i}": stats(n, loss) for i, (n, loss) in enumerate(clients)}
+    return {f"c{i}": make_stats(n, loss) for i, (n, loss) in enumerate(clients)}
 
 
 def only_weights(
@@ -98,11 +98,11 @@ def test_losses_are_clamped_to_half_and_twice_the_median() -> None:
     assert clamp_losses([0.001, 2.0, 100.0]) == [1.0, 2.0, 4.0]
 
 
-def test_the_floor_leaves_nobody_without_a_voice() -> None:
+def test_the_floor_gives_every_client_some_weight() -> None:
     assert apply_floor([1.0, 0.0], 0.1) == pytest.approx([0.95, 0.05])
 
 
-def test_what_is_over_the_cap_goes_to_the_others_in_proportion() -> None:
+def test_the_excess_over_the_cap_goes_to_the_others_in_proportion() -> None:
     assert apply_cap([0.7, 0.2, 0.1], 1.5) == pytest.approx([0.5, 1 / 3, 1 / 6])
 
 
@@ -119,7 +119,7 @@ def test_a_cap_of_one_makes_equal_weights() -> None:
 
 
 def test_the_loss_is_the_one_that_the_source_names() -> None:
-    both = stats(loss=2.0, after=1.5)
+    both = make_stats(loss=2.0, after=1.5)
     assert (contribution_loss(both, "train"), contribution_loss(both, "holdout")) == (2.0, 1.5)
 
 
@@ -143,12 +143,12 @@ def test_corrupted_labels_weigh_less_than_clean_peers_of_equal_size() -> None:
     assert corrupted < 0.6 * min(clean)
 
 
-def test_a_loss_reported_as_nothing_does_not_win_the_round() -> None:
+def test_a_loss_claimed_to_be_near_zero_does_not_win_the_round() -> None:
     liar, *honest = only_weights(group((200, 1e-9), (200, 2.0), (200, 2.0), (200, 2.0)))
     assert liar < 2.01 * honest[0]
 
 
-def test_a_buffer_of_one_client_steps_by_its_weight_among_all() -> None:
+def test_the_only_client_in_a_buffer_counts_by_its_weight_among_all() -> None:
     clients = group((100, 2.0), (100, 2.0), (200, 2.0))
     # w = 0.9 · 1/4 + 0.1/3 of three clients
     value, step = single_client_weight("c0", clients, LOG)
@@ -156,14 +156,14 @@ def test_a_buffer_of_one_client_steps_by_its_weight_among_all() -> None:
     assert step == pytest.approx(3 * (0.9 / 4 + 0.1 / 3))
 
 
-def test_a_solo_step_stays_between_a_half_and_two() -> None:
+def test_the_weight_of_the_only_client_stays_between_a_half_and_two() -> None:
     clients = group((1, 2.0), *[(1000, 2.0)] * 9)
     assert single_client_weight("c0", clients, LOG)[1] == 0.5
     clients = group((100_000, 2.0), *[(1, 2.0)] * 9)
     assert single_client_weight("c0", clients, LOG)[1] == 2.0
 
 
-def test_the_only_client_known_takes_a_whole_step() -> None:
+def test_the_only_client_of_a_run_has_weight_one() -> None:
     assert single_client_weight("c0", group((100, 2.0)), LOG)[1] == 1.0
 
 
@@ -204,7 +204,7 @@ def test_the_order_of_clients_does_not_matter(
 
 
 @given(st.lists(st.tuples(st.integers(1, 10**6), st.floats(0.01, 50)), min_size=1), st.floats(1, 9))
-def test_log_scale_does_not_care_about_units(
+def test_log_scale_does_not_depend_on_units(
     clients: list[tuple[int, float]], factor: float
 ) -> None:
     one = only_weights(group(*clients))
@@ -213,7 +213,7 @@ def test_log_scale_does_not_care_about_units(
 
 
 @given(federations, configs)
-def test_a_solo_step_is_bounded(
+def test_the_weight_of_the_only_client_is_bounded_for_any_claims(
     clients: list[tuple[int, float]], config: AggregationConfig
 ) -> None:
     assert 0.5 <= single_client_weight("c0", group(*clients), config)[1] <= 2

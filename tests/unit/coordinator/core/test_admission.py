@@ -11,7 +11,7 @@ from coordinator.aggregation.clip import MAX_NORM, MIN_NORMS
 from coordinator.core.admission import AdmissionDecision, check_tensors, decide
 from coordinator.core.events import Rejection
 from coordinator.core.state import CoordinatorState, OpenTask, Plan
-from tests.support.virtual_federation import candidate, plan, stats
+from tests.support.virtual_federation import make_plan, make_stats, make_update
 
 TASK = OpenTask("t000001", "c0", 0, 1, bases=(0, 3), issued_at=0.0, lease_until=60.0)
 MANIFEST = {"a": (2, 3), "b": (1,)}
@@ -24,9 +24,9 @@ def state(version: int = 4, norms: tuple[float, ...] = ()) -> CoordinatorState:
 
 
 def decision(
-    of: Plan | None = None, norms: tuple[float, ...] = (), **changed: object
+    plan: Plan | None = None, norms: tuple[float, ...] = (), **changed: object
 ) -> AdmissionDecision:
-    return decide(of or plan(), state(norms=norms), candidate(TASK, **changed))
+    return decide(plan or make_plan(), state(norms=norms), make_update(TASK, **changed))
 
 
 def kind(found: AdmissionDecision) -> RejectionKind:
@@ -59,9 +59,9 @@ def test_an_update_from_a_stranger_closes_no_task(changed: dict[str, object]) ->
         ({"attempt": 3}, RejectionKind.ATTEMPT),
         ({"base_version": 0}, RejectionKind.ATTEMPT),
         ({"attempt": 1}, RejectionKind.ATTEMPT),
-        ({"stats": stats(samples=0)}, RejectionKind.STATISTICS),
-        ({"stats": stats().model_copy(update={"steps": 0})}, RejectionKind.STATISTICS),
-        ({"stats": stats().model_copy(update={"num_tokens": 0})}, RejectionKind.STATISTICS),
+        ({"stats": make_stats(samples=0)}, RejectionKind.STATISTICS),
+        ({"stats": make_stats().model_copy(update={"steps": 0})}, RejectionKind.STATISTICS),
+        ({"stats": make_stats().model_copy(update={"num_tokens": 0})}, RejectionKind.STATISTICS),
         ({"problem": PROBLEM}, RejectionKind.TENSORS),
         ({"norm": 2 * MAX_NORM}, RejectionKind.NORM),
     ],
@@ -79,9 +79,9 @@ def test_the_problem_that_ingest_found_is_the_reason() -> None:
 
 
 def test_staleness_at_the_limit_is_accepted_and_over_it_rejected_without_a_strike() -> None:
-    old = candidate(TASK, attempt=1, base_version=0)
-    assert decide(plan(max_staleness=4), state(4), old) == ACCEPTED
-    late = decide(plan(max_staleness=4), state(5), old)
+    old = make_update(TASK, attempt=1, base_version=0)
+    assert decide(make_plan(max_staleness=4), state(4), old) == ACCEPTED
+    late = decide(make_plan(max_staleness=4), state(5), old)
     assert kind(late) is RejectionKind.STALE
     assert late.closes_task and not late.counts_as_strike
 
@@ -93,9 +93,9 @@ def test_a_large_norm_is_clipped_at_one_and_a_half_times_the_running_median() ->
 
 
 def test_a_large_norm_is_rejected_if_the_plan_says_so() -> None:
-    of = plan(aggregation=AggregationConfig(over_norm="reject"))
-    assert kind(decision(of, norms=(2.0,) * 5, norm=6.0)) is RejectionKind.NORM
-    assert decision(of, norms=(2.0,) * 5, norm=3.0) == ACCEPTED
+    plan = make_plan(aggregation=AggregationConfig(over_norm="reject"))
+    assert kind(decision(plan, norms=(2.0,) * 5, norm=6.0)) is RejectionKind.NORM
+    assert decision(plan, norms=(2.0,) * 5, norm=3.0) == ACCEPTED
 
 
 def test_the_running_median_does_not_bound_norms_before_the_fifth_update() -> None:

@@ -1,4 +1,4 @@
-"""Clients that join a running federation, and leave it: the core, and what the journal keeps."""
+"""Clients that join a running federation or leave it, in the core and in the journal."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from coordinator.core.state import Client, CoordinatorState, Plan
 from coordinator.core.transition import Transition
 from coordinator.storage.journal import Journal
 from coordinator.storage.recovery import recover
-from tests.support.virtual_federation import candidate, plan
+from tests.support.virtual_federation import make_plan, make_update
 
 SITE = "hospital-a"
 
@@ -40,34 +40,34 @@ def enrol(
     return EnrolmentRequested(client, site, {"sft": rows}, max_clients=most, max_rows=50, nonce=7)
 
 
-def joined(of: Plan, *events: EnrolmentRequested) -> CoordinatorState:
+def joined(plan: Plan, *events: EnrolmentRequested) -> CoordinatorState:
     state = CoordinatorState()
     for event in events or (enrol(),):
-        state = machine.step(of, state, event, 0.0).state
+        state = machine.step(plan, state, event, 0.0).state
     return state
 
 
-def alive(of: Plan, state: CoordinatorState, *sites: str) -> Transition:
+def alive(plan: Plan, state: CoordinatorState, *sites: str) -> Transition:
     return machine.step(
-        of, state, HeartbeatsRead(tuple(WorkerSignal(site, False, None) for site in sites)), 1.0
+        plan, state, HeartbeatsRead(tuple(WorkerSignal(site, False, None) for site in sites)), 1.0
     )
 
 
 def test_a_client_that_joins_is_given_tasks_of_its_site() -> None:
-    of = plan(2, concurrency=4)
-    done = machine.step(of, CoordinatorState(), enrol(), 0.0)
+    plan = make_plan(2, concurrency=4)
+    done = machine.step(plan, CoordinatorState(), enrol(), 0.0)
     assert [a for a in done.actions if isinstance(a, AdmitClient)] == [
         AdmitClient(Client(SITE, SITE, MappingProxyType({"sft": 50})), 7)  # the invitation's limit
     ]
-    issued = [a for a in alive(of, done.state, SITE).actions if isinstance(a, IssueTask)]
+    issued = [a for a in alive(plan, done.state, SITE).actions if isinstance(a, IssueTask)]
     assert [(a.task.client_id, a.site) for a in issued] == [(SITE, SITE)]
 
 
-def test_its_rows_count_up_to_what_it_was_invited_with() -> None:
-    of = plan(1, buffer_size=2, concurrency=4)
-    state = alive(of, joined(of), SITE).state
+def test_its_rows_count_up_to_the_limit_of_its_invitation() -> None:
+    plan = make_plan(1, buffer_size=2, concurrency=4)
+    state = alive(plan, joined(plan), SITE).state
     task = next(iter(state.tasks.values()))
-    done = machine.step(of, state, candidate(task, SITE), 2.0)
+    done = machine.step(plan, state, make_update(task, SITE), 2.0)
     accepted = [a.update for a in done.actions if isinstance(a, AcceptUpdate)]
     assert [update.stats.num_samples for update in accepted] == [50]  # it claims 100
 
@@ -81,63 +81,65 @@ def test_its_rows_count_up_to_what_it_was_invited_with() -> None:
         (enrol(rows=0), "no training rows"),
     ],
 )
-def test_who_may_not_join_is_told_why(event: EnrolmentRequested, reason: str) -> None:
-    done = machine.step(plan(2), CoordinatorState(), event, 0.0)
+def test_a_client_that_may_not_join_is_dismissed_with_the_reason(
+    event: EnrolmentRequested, reason: str
+) -> None:
+    done = machine.step(make_plan(2), CoordinatorState(), event, 0.0)
     dismissed = [a for a in done.actions if isinstance(a, DismissClient)]
     assert [(a.nonce, reason in a.reason) for a in dismissed] == [(7, True)]
     assert not done.state.joined
 
 
-def test_a_site_may_bring_as_many_as_it_was_invited_with() -> None:
-    of = plan(1)
+def test_a_site_may_bring_as_many_clients_as_its_invitation_allows() -> None:
+    plan = make_plan(1)
     wards = [enrol(f"{SITE}.{name}", most=2) for name in "abc"]
-    assert list(joined(of, *wards).joined) == [f"{SITE}.a", f"{SITE}.b"]
-    again = machine.step(of, joined(of, *wards), wards[0], 1.0)  # no second place for the same
+    assert list(joined(plan, *wards).joined) == [f"{SITE}.a", f"{SITE}.b"]
+    again = machine.step(plan, joined(plan, *wards), wards[0], 1.0)  # no second place for the same
     assert [type(a) for a in again.actions if not isinstance(a, IssueTask)] == [AdmitClient]
 
 
-def test_who_leaves_has_no_open_task_and_what_it_sent_stays() -> None:
-    of = plan(1, buffer_size=9, concurrency=4)
-    state = alive(of, joined(of), SITE).state
+def test_a_revoked_site_loses_its_open_tasks_but_not_its_accepted_updates() -> None:
+    plan = make_plan(1, buffer_size=9, concurrency=4)
+    state = alive(plan, joined(plan), SITE).state
     first = next(iter(state.tasks.values()))
-    state = machine.step(of, state, candidate(first, SITE), 2.0).state
+    state = machine.step(plan, state, make_update(first, SITE), 2.0).state
     assert state.tasks and len(state.buffer) == 1  # the next one is open
-    left = machine.step(of, state, SiteRevoked(SITE), 3.0)
+    left = machine.step(plan, state, SiteRevoked(SITE), 3.0)
     kinds = [a.rejection.kind for a in left.actions if isinstance(a, CloseTask)]
     assert kinds == [RejectionKind.REVOKED]
     assert not left.state.joined and not left.state.tasks and len(left.state.buffer) == 1
-    late = machine.step(of, left.state, candidate(next(iter(state.tasks.values())), SITE), 4.0)
+    late = machine.step(plan, left.state, make_update(next(iter(state.tasks.values())), SITE), 4.0)
     assert [a.rejection.kind for a in late.actions if isinstance(a, DiscardMessage)] == [
         RejectionKind.IDENTITY
     ]
 
 
 def write(
-    journal: Journal, of: Plan, before: CoordinatorState, event: EnrolmentRequested | SiteRevoked
+    journal: Journal, plan: Plan, before: CoordinatorState, event: EnrolmentRequested | SiteRevoked
 ) -> CoordinatorState:
-    done = machine.step(of, before, event, 0.0)
+    done = machine.step(plan, before, event, 0.0)
     kept = [a for a in done.actions if isinstance(a, AdmitClient | DismissClient)]
     journal.write(before, done.state, kept, 0.0, frames={}, summaries={})
     return done.state
 
 
-def test_the_journal_remembers_who_is_there(tmp_path: Path) -> None:
+def test_the_journal_keeps_the_clients_that_joined(tmp_path: Path) -> None:
     journal = Journal.create(tmp_path / "run.db", {})
     journal.take_over()
-    of, state = plan(1), CoordinatorState()
+    plan, state = make_plan(1), CoordinatorState()
     for event in (enrol(f"{SITE}.a", most=2), enrol(f"{SITE}.b", most=2), enrol("h", "h")):
-        state = write(journal, of, state, event)
-    state = write(journal, of, state, SiteRevoked("h"))
+        state = write(journal, plan, state, event)
+    state = write(journal, plan, state, SiteRevoked("h"))
     assert {c.client_id: c for c in journal.joined_clients()} == dict(state.joined)
     assert [c.client_id for c in journal.joined_clients(include_left=True)] == [
         f"{SITE}.a",
         f"{SITE}.b",
         "h",
     ]
-    assert write(journal, of, state, enrol("h", "h")).joined["h"] in journal.joined_clients()
+    assert write(journal, plan, state, enrol("h", "h")).joined["h"] in journal.joined_clients()
 
 
-def test_a_run_begun_before_sites_could_be_invited_goes_on(tmp_path: Path) -> None:
+def test_a_journal_without_the_table_of_members_gets_it_when_opened(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     Journal.create(path, {}).close()
     with closing(sqlite3.connect(path)) as db:
@@ -145,12 +147,12 @@ def test_a_run_begun_before_sites_could_be_invited_goes_on(tmp_path: Path) -> No
     assert Journal.open(path).joined_clients() == []
 
 
-def test_recovery_brings_them_back(tmp_path: Path) -> None:
+def test_recovery_restores_the_clients_that_joined(tmp_path: Path) -> None:
     journal = Journal.create(tmp_path / "run.db", {})
     journal.take_over()
     journal.put_version(VersionSummary(version=0, phase=0, at=0.0, sha256="0" * 64, nbytes=1))
-    of = plan(1)
-    state = write(journal, of, CoordinatorState(), enrol())
-    found = recover(of, journal, 0.0, 60.0)
+    plan = make_plan(1)
+    state = write(journal, plan, CoordinatorState(), enrol())
+    found = recover(plan, journal, 0.0, 60.0)
     assert found.joined == state.joined
-    assert replace(found, joined=MappingProxyType({})).members(of) == of.clients
+    assert replace(found, joined=MappingProxyType({})).members(plan) == plan.clients

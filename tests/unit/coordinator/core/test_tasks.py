@@ -1,4 +1,4 @@
-"""The message of a task: hyper-parameters of its phase, the rate of its version."""
+"""Task messages: hyperparameters of the phase, learning rate of the version."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ VERSIONS = [
 BASE = BaseRef(name="offline:gpt2-micro", kind="offline", digest="a" * 64)
 
 
-def test_the_rate_falls_along_a_cosine_to_a_tenth() -> None:
+def test_the_learning_rate_falls_along_a_cosine_to_a_tenth() -> None:
     phase = PhaseConfig(lr=1.0, versions=10)
     rates = [learning_rate(phase, done) for done in (0, 5, 10)]
     assert rates == pytest.approx([1.0, 0.55, 0.1])
 
 
-def test_a_constant_rate_stays() -> None:
+def test_a_constant_learning_rate_does_not_change() -> None:
     phase = PhaseConfig(lr=0.5, versions=10, lr_schedule="constant")
     assert {learning_rate(phase, done) for done in range(10)} == {0.5}
 

@@ -1,9 +1,10 @@
-"""The journal is the truth: after any step of any run it gives back the state, and it fences."""
+"""Journal: one transaction per step, fencing, outbox, chunks, and damaged files."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,9 @@ from coordinator.core.state import BufferedUpdate, ClientState, CoordinatorState
 from coordinator.storage.journal import Journal
 from coordinator.storage.recovery import recover
 from tests.support.coordinator_records import version_summary
-from tests.support.virtual_federation import plan, stats
+from tests.support.virtual_federation import make_plan, make_stats
 
-PLAN = plan(2, buffer_size=1)
+PLAN = make_plan(2, buffer_size=1)
 PHASE_OVER = Rejection(RejectionKind.PHASE_OVER, "phase over")
 STALE = Rejection(RejectionKind.STALE, "too old")
 
@@ -59,7 +60,9 @@ def task(number: int = 1, attempts: int = 1) -> OpenTask:
 
 
 def buffered(number: int = 1) -> BufferedUpdate:
-    return BufferedUpdate(f"t{number:06d}", 1, "c0", "w0", 0, stats(), 0.5, 100, f"local.{number}")
+    return BufferedUpdate(
+        f"t{number:06d}", 1, "c0", "w0", 0, make_stats(), 0.5, 100, f"local.{number}"
+    )
 
 
 # fencing
@@ -97,7 +100,7 @@ def test_a_task_of_an_older_epoch_stays_open(journal: Journal, path: Path) -> No
 # one transaction
 
 
-def test_a_step_is_written_whole_or_not_at_all(journal: Journal) -> None:
+def test_a_step_is_written_completely_or_not_at_all(journal: Journal) -> None:
     write(journal, CloseTask("t000009", "c0", PHASE_OVER))
     with pytest.raises(RunError):  # the second receipt of one task breaks the last action
         write(
@@ -113,7 +116,7 @@ def test_a_step_is_written_whole_or_not_at_all(journal: Journal) -> None:
     assert [event.text for event in journal.events(9)] == ["it goes on"]
 
 
-def test_a_task_has_one_receipt_and_the_first_stands(journal: Journal) -> None:
+def test_the_first_receipt_of_a_task_is_final(journal: Journal) -> None:
     write(journal, IssueTask(task(), "local"), AcceptUpdate(buffered(), 2.0))
     with pytest.raises(RunError):
         write(journal, AcceptUpdate(buffered(), 2.0))
@@ -147,13 +150,13 @@ def test_a_message_stays_in_the_outbox_until_it_is_sent(journal: Journal, path: 
     other.close()
 
 
-def test_a_settled_tasks_message_is_not_sent_any_more(journal: Journal) -> None:
+def test_the_message_of_a_closed_task_is_not_sent(journal: Journal) -> None:
     write(journal, IssueTask(task(1), "local"), IssueTask(task(2), "local"))
     write(journal, CloseTask("t000001", "c0", PHASE_OVER))
     assert [entry.task_id for entry in journal.outbox()] == ["t000002"]
 
 
-def test_every_attempt_is_a_message(journal: Journal) -> None:
+def test_every_attempt_puts_a_message_into_the_outbox(journal: Journal) -> None:
     write(journal, IssueTask(task(), "local"))
     write(journal, IssueTask(task(attempts=2), "local"))
     assert [entry.task_id for entry in journal.outbox()] == ["t000001"] * 2
@@ -175,12 +178,14 @@ def test_a_chunk_that_comes_twice_counts_once(journal: Journal) -> None:
 # files
 
 
-def test_a_client_is_written_once_and_changed_in_place(journal: Journal) -> None:
+def test_a_client_has_one_row_that_changes(journal: Journal) -> None:
     for issued in (1, 2):
-        after = CoordinatorState().with_client("c0", ClientState(issued=issued, last_stats=stats()))
+        after = CoordinatorState().with_client(
+            "c0", ClientState(issued=issued, last_stats=make_stats())
+        )
         journal.write(CoordinatorState(), after, (), 1.0, frames={}, summaries={})
     assert recover(PLAN, journal, 0.0, 0.0).clients == {
-        "c0": ClientState(issued=2, last_stats=stats())
+        "c0": ClientState(issued=2, last_stats=make_stats())
     }
 
 
@@ -192,13 +197,13 @@ def test_a_file_that_is_no_journal_is_named_in_one_line(path: Path, content: byt
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_journal_is_not_made(path: Path) -> None:
+def test_opening_a_missing_journal_creates_none(path: Path) -> None:
     with pytest.raises(RunError, match="does not exist"):
         Journal.open(path)
     assert not path.exists()
 
 
-def test_a_damaged_page_is_an_error_of_the_run(journal: Journal, path: Path) -> None:
+def test_a_damaged_page_is_a_run_error(journal: Journal, path: Path) -> None:
     for number in range(200):
         write(journal, LogEvent("info", EventKind.COMMAND, "y" * 200, (("n", number),)))
     journal.close()
@@ -210,3 +215,10 @@ def test_a_damaged_page_is_an_error_of_the_run(journal: Journal, path: Path) -> 
     path.write_bytes(damaged)
     with pytest.raises(RunError, match=r"run\.db"):
         recover(PLAN, Journal.open(path), 0.0, 0.0)
+
+
+def test_a_version_that_another_release_wrote_is_a_run_error(journal: Journal, path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("""UPDATE version SET summary = '{"version": 0, "future": 1}'""")
+    with pytest.raises(RunError, match="another release"):
+        journal.versions()

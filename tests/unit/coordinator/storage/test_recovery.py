@@ -21,7 +21,7 @@ from tests.support.random_federations import (
     random_plan,
     random_workers,
 )
-from tests.support.virtual_federation import Federation, OnStep, Worker, plan
+from tests.support.virtual_federation import Federation, OnStep, Worker, make_plan
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def durable(state: CoordinatorState) -> CoordinatorState:
     )
 
 
-def record_and_compare(journal: Journal, of: Plan) -> OnStep:
+def record_and_compare(journal: Journal, plan: Plan) -> OnStep:
     """Return a callback that journals a step, recovers the state, and compares it."""
 
     def on_step(
@@ -62,7 +62,7 @@ def record_and_compare(journal: Journal, of: Plan) -> OnStep:
             commits = [a.version for a in actions if isinstance(a, CommitVersion)]
             summaries = {version: version_summary(version, now) for version in commits}
             journal.write(before, after, actions, now, frames=frames, summaries=summaries)
-        found = recover(of, journal, now, 0.0)
+        found = recover(plan, journal, now, 0.0)
         assert durable(found) == durable(after)
         # Sums over clients must come out the same bit for bit, so their order counts.
         assert list(found.clients) == list(after.clients)
@@ -76,9 +76,9 @@ def test_the_recovered_state_equals_the_state_in_memory_after_every_step(
     journal: Journal, seed: int
 ) -> None:
     random = Random(seed)
-    of = random_plan(random)
-    on_step = record_and_compare(journal, of)
-    fed = Federation(of, random_workers(random), network=Faults(seed), on_step=on_step).run()
+    plan = random_plan(random)
+    on_step = record_and_compare(journal, plan)
+    fed = Federation(plan, random_workers(random), network=Faults(seed), on_step=on_step).run()
     assert fed.finished is not None and fed.finished.complete
     assert journal.receipt_counts().get("accepted", 0) == len(fed.log.accepted)
     assert journal.unapplied_uploads() == set()
@@ -89,20 +89,20 @@ def test_it_is_equal_too_when_operators_sites_and_hostile_updates_intervene(
     journal: Journal, seed: int
 ) -> None:
     random = Random(seed)
-    of = random_plan(random)
-    on_step = record_and_compare(journal, of)
-    fed = Federation(of, random_workers(random), network=Faults(seed), on_step=on_step)
+    plan = random_plan(random)
+    on_step = record_and_compare(journal, plan)
+    fed = Federation(plan, random_workers(random), network=Faults(seed), on_step=on_step)
     random_interventions(fed, random)
     fed.run(5_000.0)
     assert fed.log.accepted and journal.receipt_counts()["accepted"] == len(fed.log.accepted)
 
 
 def test_strikes_are_recovered(journal: Journal) -> None:
-    of = plan(2, buffer_size=1)
+    plan = make_plan(2, buffer_size=1)
     refusing = [Worker("w0", refuses=True)]
-    fed = Federation(of, refusing, on_step=record_and_compare(journal, of)).run()
+    fed = Federation(plan, refusing, on_step=record_and_compare(journal, plan)).run()
     assert fed.finished is not None and fed.finished.failed
-    assert recover(of, journal, 0.0, 0.0).client("c1").quarantined
+    assert recover(plan, journal, 0.0, 0.0).client("c1").quarantined
 
 
 def test_recovered_tasks_get_a_new_lease(journal: Journal) -> None:
@@ -110,5 +110,5 @@ def test_recovered_tasks_get_a_new_lease(journal: Journal) -> None:
     empty = CoordinatorState()
     frames = {task.task_id: b"frame"}
     journal.write(empty, empty, (IssueTask(task, "local"),), 1.0, frames=frames, summaries={})
-    recovered = recover(plan(2), journal, 500.0, 60.0)
+    recovered = recover(make_plan(2), journal, 500.0, 60.0)
     assert recovered.tasks[task.task_id].lease_until == 560.0

@@ -1,4 +1,4 @@
-"""Which versions stay."""
+"""Retention: which versions stay on the disk."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from common.protocol.versions import UpdateSummary, VersionSummary
 from coordinator.storage.retention import best_version, federated_losses, versions_to_keep
 from tests.support.coordinator_records import update_summary, version_summary
-from tests.support.virtual_federation import plan
+from tests.support.virtual_federation import make_plan
 
 
 def summaries(count: int, *updates: UpdateSummary) -> list[VersionSummary]:
@@ -26,7 +26,7 @@ def test_the_federated_loss_is_weighted_by_samples_and_by_the_version_measured()
 
 
 def test_the_best_version_is_the_one_with_the_lowest_loss_of_its_phase() -> None:
-    of = plan(versions=(2, 4))
+    plan = make_plan(versions=(2, 4))
     measured = summaries(
         6,
         update_summary(0, 0.1),
@@ -34,16 +34,16 @@ def test_the_best_version_is_the_one_with_the_lowest_loss_of_its_phase() -> None
         update_summary(3, 2.0),
         update_summary(4, 2.0),
     )
-    assert best_version(of, measured) == 3
-    assert best_version(of, summaries(3)) is None
+    assert best_version(plan, measured) == 3
+    assert best_version(plan, summaries(3)) is None
 
 
-def test_the_newest_the_first_phase_ends_the_best_and_those_in_use_stay() -> None:
-    of = plan(versions=(3, 20))
+def test_version_zero_the_newest_phase_ends_the_best_and_those_in_use_stay() -> None:
+    plan = make_plan(versions=(3, 20))
     measured = summaries(15, update_summary(7, 1.0), update_summary(9, 2.0))
-    assert versions_to_keep(of, measured, newest=2, in_use={11}) == {0, 3, 7, 11, 13, 14, 23}
+    assert versions_to_keep(plan, measured, newest=2, in_use={11}) == {0, 3, 7, 11, 13, 14, 23}
 
 
 def test_the_current_version_always_stays() -> None:
-    assert 0 in versions_to_keep(plan(), summaries(1), newest=1, in_use=())
-    assert versions_to_keep(plan(versions=9), summaries(6), newest=1, in_use=()) == {0, 5, 9}
+    assert 0 in versions_to_keep(make_plan(), summaries(1), newest=1, in_use=())
+    assert versions_to_keep(make_plan(versions=9), summaries(6), newest=1, in_use=()) == {0, 5, 9}

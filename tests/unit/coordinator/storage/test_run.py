@@ -1,7 +1,9 @@
-"""A run directory is made whole or not at all, and never continued or replaced by accident."""
+"""Run directories are created complete or not at all, and never resumed or replaced by accident."""
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +83,7 @@ def test_a_preparation_that_fails_leaves_no_run(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["r"]
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_an_error_that_names_the_key(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match=r"run\.dir") as caught:
         run.create_run(config(tmp_path / "file"), prepared_run, 0.0)
@@ -100,7 +102,7 @@ def test_an_existing_run_is_not_started_over_silently(tmp_path: Path) -> None:
     run.check_mode(config(tmp_path), "new")
 
 
-def test_what_is_no_run_cannot_be_resumed(tmp_path: Path) -> None:
+def test_a_directory_that_holds_no_run_cannot_be_resumed(tmp_path: Path) -> None:
     run.check_mode(config(tmp_path), "start")
     (tmp_path / "r").mkdir()
     with pytest.raises(RunError, match="holds no run to resume") as caught:
@@ -108,7 +110,7 @@ def test_what_is_no_run_cannot_be_resumed(tmp_path: Path) -> None:
     one_line(caught.value)
 
 
-def test_a_run_set_aside_keeps_its_files_and_tells_its_id(tmp_path: Path) -> None:
+def test_setting_a_run_aside_keeps_its_files_and_returns_its_id(tmp_path: Path) -> None:
     run.create_run(config(tmp_path), prepared_run, 0.0)
     found = opened(config(tmp_path))
     found.journal.close()
@@ -154,7 +156,7 @@ def test_addresses_and_retention_may_change(tmp_path: Path) -> None:
 # continue
 
 
-def test_continue_starts_a_run_or_goes_on_with_it(tmp_path: Path) -> None:
+def test_continue_starts_a_run_or_resumes_it(tmp_path: Path) -> None:
     run.check_mode(config(tmp_path), "continue")
     assert not run.run_exists(config(tmp_path))
     run.create_run(config(tmp_path), prepared_run, 0.0)
@@ -162,7 +164,7 @@ def test_continue_starts_a_run_or_goes_on_with_it(tmp_path: Path) -> None:
     run.check_mode(config(tmp_path), "continue")
 
 
-def test_continue_leaves_a_directory_alone_that_is_no_run(tmp_path: Path) -> None:
+def test_continue_refuses_a_directory_that_holds_no_run(tmp_path: Path) -> None:
     (tmp_path / "r").mkdir()
     with pytest.raises(RunError, match="holds no run to resume") as caught:
         run.check_mode(config(tmp_path), "continue")
@@ -194,7 +196,9 @@ def test_a_run_that_began_with_the_hub_stays_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("began", ["with", "without"])
-def test_another_key_that_changed_is_named_whatever_the_hub_did(tmp_path: Path, began: str) -> None:
+def test_another_key_that_changed_is_named_with_or_without_the_hub(
+    tmp_path: Path, began: str
+) -> None:
     given = config(tmp_path, **OFFLINE)
     run.create_run(given if began == "with" else apply_offline(given), prepared_run, 0.0)
     changed = config(tmp_path, **OFFLINE, schedule={"max_staleness": 3})
@@ -205,3 +209,12 @@ def test_another_key_that_changed_is_named_whatever_the_hub_did(tmp_path: Path, 
 def test_a_directory_without_a_run_has_no_saved_configuration(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="holds no run"):
         saved_config(tmp_path)
+
+
+def test_a_run_of_a_release_with_other_metadata_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    run.create_run(config(tmp_path), prepared_run, 0.0)
+    with closing(sqlite3.connect(tmp_path / "r" / "run.db")) as db, db:
+        db.execute("DELETE FROM meta WHERE key = 'labels'")
+    with pytest.raises(RunError, match="another release") as caught:
+        opened(config(tmp_path))
+    assert str(tmp_path / "r") in one_line(caught.value)

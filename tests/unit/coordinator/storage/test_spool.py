@@ -1,4 +1,4 @@
-"""Files of updates between arrival and commit."""
+"""Spool: files of updates between arrival and commit."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_bytes_with_another_hash_are_refused(tmp_path: Path) -> None:
         spool.frame(named(b"right"))
 
 
-def test_a_missing_file_is_an_error_of_the_run(tmp_path: Path) -> None:
+def test_a_missing_file_is_a_run_error(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="No such file"):
         Spool(tmp_path).frame(named(b""))
 
@@ -42,7 +42,7 @@ def test_the_delta_is_what_was_encoded(tmp_path: Path) -> None:
     assert np.array_equal(spool.delta(named(content))["a"], np.full((2, 3), 2.0))
 
 
-def test_a_start_removes_what_no_row_refers_to(tmp_path: Path) -> None:
+def test_a_sweep_removes_files_without_a_row(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     for name in ("s.known", "s.stray"):
         spool.write(name, 0, b"x")

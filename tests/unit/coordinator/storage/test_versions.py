@@ -1,4 +1,4 @@
-"""Version directories: exactly what was broadcast, whole or not there."""
+"""Version directories hold exactly what was broadcast, complete or not at all."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def versions(path: Path, name: CodecName = "fp32") -> Versions:
 
 
 def write(made: Versions, version: int, tensors: Tensors) -> BlobRef:
-    """As the coordinator does, but for the row between the two."""
+    """Stage and place a version, as the coordinator does with a journal row in between."""
     ref = made.stage(version, tensors)
     made.place(version, ref.sha256)
     return ref
@@ -67,11 +67,11 @@ def test_a_version_is_a_peft_directory(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "000012" / CONFIG).read_text()) == {"peft_type": "LORA", "r": 2}
 
 
-def test_a_made_version_carries_the_name_of_its_content_until_it_is_placed(tmp_path: Path) -> None:
+def test_a_staged_version_is_named_by_its_content_until_it_is_placed(tmp_path: Path) -> None:
     made = versions(tmp_path)
     ref = made.stage(1, THETA)
     assert names(tmp_path) == [f".made-{ref.sha256}"]
-    assert made.stage(1, THETA) == ref  # by another coordinator, perhaps
+    assert made.stage(1, THETA) == ref  # perhaps by another coordinator
     other = made.stage(1, {"a": np.zeros(2, np.float32)})
     assert names(tmp_path) == sorted([f".made-{ref.sha256}", f".made-{other.sha256}"])
     made.place(1, ref.sha256)
@@ -83,14 +83,14 @@ def test_a_placed_version_is_never_replaced(tmp_path: Path) -> None:
     made = versions(tmp_path)
     ref = write(made, 1, THETA)
     before = (tmp_path / "000001").stat().st_ino
-    made.place(1, ref.sha256)  # nothing is made: a successor has placed it
+    made.place(1, ref.sha256)  # nothing is staged: a successor has placed it
     made.stage(1, THETA)
-    made.place(1, ref.sha256)  # made once more by a coordinator that was replaced
+    made.place(1, ref.sha256)  # staged again by a coordinator that was replaced
     assert (tmp_path / "000001").stat().st_ino == before
     assert codec.digest(made.frame(1)) == ref.sha256
 
 
-def test_a_journaled_version_that_was_made_is_rolled_forward(tmp_path: Path) -> None:
+def test_a_journaled_version_that_was_staged_is_rolled_forward(tmp_path: Path) -> None:
     made = versions(tmp_path)
     journaled = {0: write(made, 0, THETA).sha256, 1: made.stage(1, THETA).sha256, 2: "f" * 64}
     lost = made.stage(2, {"a": np.zeros(2, np.float32)}).sha256
@@ -102,13 +102,13 @@ def test_a_journaled_version_that_was_made_is_rolled_forward(tmp_path: Path) -> 
     assert names(tmp_path) == ["000000", "000001"]
 
 
-def test_a_version_that_is_not_finite_is_not_written(tmp_path: Path) -> None:
+def test_a_version_with_values_that_are_not_finite_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="version 1: tensor a holds values that are not finite"):
         versions(tmp_path).stage(1, {"a": np.array([np.inf], np.float32)})
     assert names(tmp_path) == []
 
 
-def test_a_disk_that_refuses_is_one_line(tmp_path: Path) -> None:
+def test_an_error_of_the_disk_is_a_run_error(tmp_path: Path) -> None:
     made = versions(tmp_path / "versions")
     (tmp_path / "versions").rmdir()
     with pytest.raises(RunError, match=r"make room|No such file"):
@@ -125,19 +125,19 @@ def test_a_version_that_does_not_parse_is_named(tmp_path: Path, content: bytes |
         made.read(0)
 
 
-def test_a_start_removes_temporary_directories_and_versions_without_a_row(tmp_path: Path) -> None:
+def test_a_sweep_removes_temporary_directories_and_versions_without_a_row(tmp_path: Path) -> None:
     made = versions(tmp_path)
     for version in (0, 1, 2):
         write(made, version, THETA)
     made.stage(3, THETA)
     (tmp_path / ".tmp-000003").mkdir()
     (tmp_path / ".tmp-000003" / "torn").touch()
-    (tmp_path / "notes.txt").touch()  # somebody's own: left alone
+    (tmp_path / "notes.txt").touch()  # a user's file: left alone
     made.sweep(1)
     assert names(tmp_path) == ["000000", "000001", "notes.txt"]
 
 
-def test_only_what_is_to_be_kept_stays(tmp_path: Path) -> None:
+def test_retaining_removes_all_other_versions(tmp_path: Path) -> None:
     made = versions(tmp_path)
     for version in range(4):
         write(made, version, THETA)
