@@ -289,7 +289,7 @@ def make_model(name: str) -> Any:
 
 
 def ours(name: str, variant: str, examples: Sequence[Any], folder: str) -> Steps:
-    """Train as workers do: `learning.training.loop` with what `learning.training.device` detects."""
+    """Train with `learning.training.loop`, as workers do, on what this machine computes fastest."""
     del folder
     threads = torch.get_num_threads()
     compute = detect("cpu")
