@@ -174,7 +174,7 @@ def cached_builder(source: HubSource) -> Any | None:
             version="auto",
             hash="auto",
         )
-    except Exception:  # whatever the reason: it is not here, and the first error is the one to tell
+    except Exception:  # whatever the reason: it is not cached, and the first error is reported
         return None
     return found if source.revision in (None, found.hash) else None
 

@@ -110,7 +110,7 @@ def cached_snapshot(name: str, revision: str | None) -> ModelSnapshot | None:
     """Return a model that was downloaded before, without asking the hub; None if it was not."""
     try:
         path = huggingface_hub.snapshot_download(name, revision=revision, local_files_only=True)
-    except Exception:  # whatever the reason: it is not here, and the first error is the one to tell
+    except Exception:  # whatever the reason: it is not cached, and the first error is reported
         return None
     return ModelSnapshot(Path(path).name, Path(path))
 
