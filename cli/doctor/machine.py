@@ -85,7 +85,7 @@ def check_data(situation: Situation) -> Check:
     clients = config.run.path / "clients"
     if situation.side == "worker":
         return _files(data or clients, asked=data is not None)
-    from preparation.run import is_prepared
+    from preparation.data import is_prepared
 
     folder = data or (Path(config.data.dir) if config.data.dir else clients)
     if is_prepared(folder):

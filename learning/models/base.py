@@ -5,14 +5,13 @@ a directory, the directory a manifest, the manifest a digest; tasks carry the di
 that lacks the model installs it from the coordinator, file by file, under that digest.
 
 In the data path: the coordinator calls `resolve` before the first task is issued; a worker calls
-`cached` or `install`, then `load` (`learning/loading`), before it trains.
+`common.model_cache.find_installed` or `install`, then `load` (`learning/loading`), before it trains.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from common.errors import ModelError, WireError
+from common.model_cache import installed_path
 from common.protocol.manifest import ModelFile, make_manifest, parse_manifest, sha256_hex
 from learning.models import families, hub
 from learning.models.families import Family
@@ -32,15 +32,12 @@ __all__ = [
     "BaseModel",
     "LoadedModel",
     "ModelFile",
-    "cached",
     "install",
     "load",
     "make_manifest",
     "parse_manifest",
     "resolve",
 ]
-
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -99,7 +96,7 @@ def resolve(
 
 def _alias(made: BaseModel, cache: Path) -> None:
     """Let workers that share this cache find the made model by its digest, without a copy."""
-    link = _installed(made.digest, cache)
+    link = installed_path(made.digest, cache)
     if link.is_symlink() and not link.is_dir():  # what it pointed to was removed
         link.unlink(missing_ok=True)
     with contextlib.suppress(FileExistsError):
@@ -117,22 +114,6 @@ def _described(
     return BaseModel(name, revision, kind, sha256_hex(make_manifest(path)), path)
 
 
-def cached(digest: str, cache: Path) -> Path | None:
-    """The directory of a model that was installed under this digest, or None.
-
-    The name vouches for the content: `install` renames a directory into place only when every byte
-    of it was checked.
-    """
-    path = _installed(digest, cache)
-    return path if path.is_dir() else None
-
-
-def _installed(digest: str, cache: Path) -> Path:
-    if _DIGEST.fullmatch(digest) is None:
-        raise WireError(f"{digest[:80]!r} is not a model digest (64 hexadecimal digits)")
-    return cache / "models" / digest
-
-
 def install(data: bytes, digest: str, fetch: Callable[[str, int], bytes], cache: Path) -> Path:
     """Fetch a model file by file, check every byte, and put it into the cache at once.
 
@@ -148,7 +129,7 @@ def install(data: bytes, digest: str, fetch: Callable[[str, int], bytes], cache:
     Raises:
         WireError: Manifest or content do not match the digest, or the manifest is malformed.
     """
-    target = _installed(digest, cache)
+    target = installed_path(digest, cache)
     if sha256_hex(data) != digest:
         raise WireError(f"model manifest does not match the digest {digest[:12]} of the task")
     files = parse_manifest(data)

@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Event as Flag
 
 from common.errors import ModelError, StoreError, WireError
+from common.model_cache import find_installed
 from common.protocol import codec
 from common.protocol.tasks import BaseRef, TrainTask
 from common.protocol.tensors import Tensors
@@ -113,7 +114,7 @@ class ModelSource:
             ModelError: The hub's model of that name and revision has another digest.
             StoreError: The store is out of reach.
         """
-        if (path := base.cached(ref.digest, self._cache)) is not None:
+        if (path := find_installed(ref.digest, self._cache)) is not None:
             return path
         if ref.kind == "hub" and (path := self._from_hub(ref)) is not None:
             return path

@@ -119,7 +119,7 @@ def test_an_authority_that_is_none_is_refused(what: str) -> None:
 def test_an_authority_that_ends_soon_is_refused() -> None:
     ca = certificates.make_ca(NOW, days=40)
     certificates.check_ca(ca, NOW)
-    with pytest.raises(ConfigError, match="ends on 2026-06-10"):
+    with pytest.raises(ConfigError, match="expires on 2026-06-10"):
         certificates.check_ca(ca, NOW + timedelta(days=11))
 
 

@@ -14,6 +14,7 @@ import torch
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from common.errors import ModelError, WireError
+from common.model_cache import find_installed
 from common.protocol import manifest
 from learning.models import base, hub
 
@@ -86,9 +87,9 @@ def test_a_hostile_manifest_is_refused(data: bytes) -> None:
 def test_an_installed_model_has_the_same_digest_and_loads(
     micro: base.BaseModel, tmp_path: Path
 ) -> None:
-    assert base.cached(micro.digest, tmp_path) is None
+    assert find_installed(micro.digest, tmp_path) is None
     path = base.install(base.make_manifest(micro.path), micro.digest, served(micro.path), tmp_path)
-    assert base.cached(micro.digest, tmp_path) == path
+    assert find_installed(micro.digest, tmp_path) == path
     assert manifest.sha256_hex(base.make_manifest(path)) == micro.digest
     base.load(path, torch.device("cpu"))
 
@@ -114,7 +115,7 @@ def test_a_changed_byte_is_refused_and_leaves_nothing(
 
     with pytest.raises(WireError, match="other bytes"):
         base.install(base.make_manifest(micro.path), micro.digest, corrupt, tmp_path)
-    assert base.cached(micro.digest, tmp_path) is None
+    assert find_installed(micro.digest, tmp_path) is None
     assert list((tmp_path / "models").iterdir()) == []
 
 
@@ -125,13 +126,13 @@ def test_a_manifest_of_another_model_is_refused(micro: base.BaseModel, tmp_path:
 
 def test_a_digest_is_never_a_path(tmp_path: Path) -> None:
     with pytest.raises(WireError):
-        base.cached("../../etc", tmp_path)
+        find_installed("../../etc", tmp_path)
 
 
 def test_an_offline_model_is_found_by_its_digest_in_its_cache(
     micro: base.BaseModel,
 ) -> None:
-    found = base.cached(micro.digest, micro.path.parent.parent)
+    found = find_installed(micro.digest, micro.path.parent.parent)
     assert found is not None and found.resolve() == micro.path.resolve()
 
 
