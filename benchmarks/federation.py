@@ -19,11 +19,12 @@ from common.config.config import IncrementalConfig
 from common.errors import RunError
 from common.paths import cache_dir
 from common.protocol.naming import LOCAL_SITE
+from common.run_directory.recorded_run import read_run
 from common.software import software_version
 from common.store.embedded import EmbeddedStore
 from coordinator.service import Service
 from coordinator.storage.run import Run
-from evaluation.live_samples import Sampler
+from evaluation.live_samples import LiveSampler
 from learning.training.device import Compute, detect
 from worker.factory import Connections, WorkerCallbacks, WorkerSettings, start_worker
 
@@ -115,7 +116,9 @@ class Federation:
             users={LOCAL_SITE: LOCAL_SITE},
             on_event=lambda event: self._say(f"{event.kind}: {event.text}"),
             volatile=True,
-            samples=Sampler(self._run, time.time),
+            samples=LiveSampler(
+                read_run(self._run.directory), self._run.base_path, self._run.samples, time.time
+            ),
         )
         service.serve(self._stop)
 

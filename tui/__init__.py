@@ -1,1 +1,4 @@
-"""Shows the federation, and sends orders to it: through the store in `common`, and nothing else."""
+"""Terminal user interface: shows a run, and sends commands to its coordinator.
+
+Everything goes through the store and the run directory in `common`.
+"""

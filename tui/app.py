@@ -1,6 +1,7 @@
-"""`fccl tui`: one run, live. Shows what `tui/data/reader.py` reads, and never waits.
+"""`fccl tui`: screen of one run. Shows the latest snapshot of its source and never waits.
 
-A thin shell: panes draw (`tui/panes/`), `tui/data/command_sender.py` sends what the keys order.
+The app connects the parts: panes draw (`tui/panes/`), `tui/data/command_sender.py` sends what the
+keys command.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Footer, Static, TabbedContent, TabPane
 
-from common.protocol.commands import CommandName
+from common.protocol.commands import ACTIONS_WITH_TARGET, CommandName
 from common.store.view import ClientRow
 from tui.banner import Level, banner
-from tui.data.command_sender import DESTRUCTIVE, CommandSender
+from tui.data.command_sender import CommandSender
 from tui.data.reader import Snapshot, SnapshotSource
 from tui.panes.aggregation import AggregationPane
 from tui.panes.clients import ClientsPane
@@ -34,7 +35,7 @@ from tui.screens.detail import DetailScreen
 from tui.screens.help import VIEW_KEYS, HelpScreen, KeyHelp
 
 REFRESH_S = 0.5
-NARROW_COLUMNS, LOW_ROWS = 100, 30  # columns and rows: below, there is less to see
+NARROW_COLUMNS, LOW_ROWS = 100, 30  # smaller terminals get a shorter layout
 ENDED_STATUSES = ("stopped", "finished", "failed")
 PANES = {
     "overview": OverviewPane,
@@ -47,37 +48,36 @@ PANES = {
     "samples": SamplesPane,
 }
 PALETTE_COMMANDS: dict[str, tuple[CommandName, str]] = {
-    "Pause": ("pause", "No new tasks until it is resumed"),
-    "Resume": ("resume", "Go on after a pause"),
-    "Drain": ("drain", "Finish what is open, then end the run"),
-    "Stop": ("stop", "End the run now; it can be resumed"),
+    "Pause": ("pause", "Issue no new tasks until the run is resumed"),
+    "Resume": ("resume", "Continue a paused run"),
+    "Drain": ("drain", "Wait for open tasks, then end the run"),
+    "Stop": ("stop", "End the run now; it can be resumed later"),
     "Kick the selected client": ("kick", "It gets no more tasks"),
     "Pardon the selected client": ("pardon", "It gets tasks again"),
-    "Reissue the selected client's task": (
-        "reissue",
-        "It is handed out once more",
-    ),
+    "Reissue the selected client's task": ("reissue", "Issue its open task again"),
 }
+UNCONFIRMED_COMMANDS = ("pause", "resume")  # each takes the other back
 
 
 class Pane(Protocol):
-    """What the app asks of a pane."""
+    """A pane, as the app uses it."""
 
     def show(self, snapshot: Snapshot) -> None:
-        """Show a snapshot on the screen."""
+        """Show a snapshot."""
 
 
 class MonitorApp(App[None]):
-    """The screen of one run."""
+    """Screen of one run, with a pane per subject."""
 
     CSS_PATH = "app.tcss"
-    # Textual declares these three as variables of an instance, and reads them from the class.
+    # Textual declares these three as instance variables and reads them from the class.
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (NARROW_COLUMNS, "-wide")]  # noqa: RUF012
     VERTICAL_BREAKPOINTS = [(0, "-low"), (LOW_ROWS, "-high")]  # noqa: RUF012
-    COMMANDS = {AppCommandProvider}  # noqa: RUF012 - in place of Textual's own, which would write files
+    COMMANDS = {AppCommandProvider}  # noqa: RUF012
     KEYS: ClassVar[tuple[KeyHelp, ...]] = VIEW_KEYS
-    """What the help says of them."""
-    QUITTING = "The run goes on"
+    """Keys in the help screen."""
+    FREEZE_HELP = "Freeze the view, or continue"
+    QUIT_HELP = "Close this screen; the run goes on"
     COMMAND_PALETTE_DISPLAY = "ctrl+p"
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
@@ -88,126 +88,128 @@ class MonitorApp(App[None]):
         Binding("space", "freeze", "freeze"),
         Binding("question_mark", "help", "help", key_display="?"),
         Binding("p", "pause", "pause"),
-        Binding("p", "resume", "resume"),  # one of the two is offered
-        Binding("D", "control('drain')", "drain"),
-        Binding("S", "control('stop')", "stop"),
-        Binding("k", "control('kick')", "kick"),
-        Binding("u", "control('pardon')", "pardon", show=False),  # 80 columns are full
-        Binding("r", "control('reissue')", "reissue"),
+        Binding("p", "resume", "resume"),  # the footer shows one of the two
+        Binding("D", "command('drain')", "drain"),
+        Binding("S", "command('stop')", "stop"),
+        Binding("k", "command('kick')", "kick"),
+        Binding("u", "command('pardon')", "pardon", show=False),  # no room in 80 columns
+        Binding("r", "command('reissue')", "reissue"),
     ]
 
-    def __init__(self, feed: SnapshotSource, controls: CommandSender | None = None) -> None:
-        """Show what a feed reads; it is started and stopped with the screen.
+    def __init__(self, source: SnapshotSource, commands: CommandSender | None = None) -> None:
+        """Create the app, which starts and stops the source with the screen.
 
         Args:
-            feed: Reads the run.
-            controls: Changes it; None for a screen that only shows.
+            source: The run to show.
+            commands: Sends commands to the coordinator; None for a read-only screen.
         """
         super().__init__()
-        self.title = f"fccl {feed.name}"
-        self._source = feed
-        self._controls = controls
+        self.title = f"fccl {source.name}"
+        self._source = source
+        self._commands = commands
         self._frozen: Snapshot | None = None
-        self._paused = False  # what the footer was told
+        self._paused = False  # as the footer shows it
 
     def compose(self) -> ComposeResult:
-        """What is to be said, if anything; the panes; the keys."""
         yield Static(id="banner", markup=False)
-        yield Static(id="orders", markup=False)
+        yield Static(id="commands", markup=False)
         with TabbedContent(id="panes"):
-            for number, (name, kind) in enumerate(PANES.items(), 1):
+            for number, (name, pane) in enumerate(PANES.items(), 1):
                 with TabPane(f"{number} {name.capitalize()}", id=name):
-                    yield kind(classes="pane")
+                    yield pane(classes="pane")
         yield Footer(show_command_palette=False, compact=True)
 
     def on_mount(self) -> None:
-        """Begin to read, and to show."""
+        """Start to read and to refresh."""
         self._source.start()
-        self.set_interval(REFRESH_S, self._refresh)
-        self._refresh()
+        self.set_interval(REFRESH_S, self.refresh_screen)
+        self.refresh_screen()
 
     def on_unmount(self) -> None:
-        """The reader ends with the screen."""
+        """Stop to read, and to follow commands."""
         self._source.stop()
-        if self._controls is not None:
-            self._controls.close()
+        if self._commands is not None:
+            self._commands.close()
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The snapshot on the screen: the frozen one or the latest."""
+        return self._frozen or self._source.latest()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Keys that would do nothing here are not offered."""
-        if action not in ("pause", "resume", "control"):
+        """Hide keys that would do nothing now."""
+        if action not in ("pause", "resume", "command"):
             return True
-        if self._controls is None:
+        if self._commands is None:
             return False
         if action in ("pause", "resume"):
             return self._paused == (action == "resume")
-        of_client = bool(parameters) and parameters[0] in ("kick", "pardon", "reissue")
-        return not of_client or (self._is_mounted and self._tabs.active == "clients")
+        needs_client = bool(parameters) and parameters[0] in ACTIONS_WITH_TARGET
+        return not needs_client or (self._is_mounted and self._tabs.active == "clients")
 
     def action_tab(self, name: str) -> None:
-        """Show a pane."""
+        """Open a pane."""
         self._tabs.active = name
 
     def action_freeze(self) -> None:
-        """Hold the view still, or let it go on."""
+        """Freeze the view, or continue."""
         self._frozen = self._source.latest() if self._frozen is None else None
-        self._refresh()
+        self.refresh_screen()
 
     def action_help(self) -> None:
-        """Say what the keys do."""
-        self.push_screen(HelpScreen(self.KEYS, self._controls is not None))
+        """Open the help screen."""
+        self.push_screen(HelpScreen(self.KEYS, self._commands is not None))
 
     def action_pause(self) -> None:
-        """Pause; where it is paused, resume."""
-        view = self._source.latest().view  # newer than the footer
-        paused = view is not None and view.info.status == "paused"
-        self.action_control("resume" if paused else "pause")
+        """Pause the run, or resume it if it is paused."""
+        # The latest status may be newer than the footer.
+        self.action_command("resume" if self._run_is_paused() else "pause")
 
     action_resume = action_pause
 
-    def action_control(self, action: CommandName) -> None:
-        """Order something of the coordinator; what cannot be taken back is confirmed first."""
+    def action_command(self, action: CommandName) -> None:
+        """Send a command to the coordinator, after a question that names its target."""
         view = self._source.latest().view
-        if self._controls is None or view is None:
+        if self._commands is None or view is None:
             return
         if view.info.status in ENDED_STATUSES:
-            self.notify("the run is over: no coordinator serves it", severity="warning")
+            self.notify("the run is over and has no coordinator", severity="warning")
             return
-        run, name, target = view.info.run, view.info.name, self._target(action)
+        client = self._selected_client() if action in ACTIONS_WITH_TARGET else None
+        target = _target(action, client)
         if target is None:
-            client = self._client()
-            lacks = f"{client.client_id} has no open task" if client else "no client is selected"
-            self.notify(f"nothing to {action}: {lacks}", severity="warning")
+            reason = f"{client.client_id} has no open task" if client else "no client is selected"
+            self.notify(f"nothing to {action}: {reason}", severity="warning")
             return
-        order = partial(self._controls.order, run, action, target)
-        if action not in DESTRUCTIVE:
-            order()
-            self._refresh()
+        send = partial(self._commands.send, view.info.run, action, target)
+        if action in UNCONFIRMED_COMMANDS:
+            send()
+            self.refresh_screen()
             return
-        what = f"client {target} of run {name}" if target else f"run {name}"
-        question = ConfirmScreen(f"{action.capitalize()} {what}?")
-        self.push_screen(question, lambda yes: order() if yes else None)
+        question = _question(action, client, view.info.name)
+        self.push_screen(ConfirmScreen(question), lambda yes: send() if yes else None)
 
-    def entries(self) -> Iterator[PaletteEntry]:
-        """What the palette offers."""
+    def palette_entries(self) -> Iterator[PaletteEntry]:
+        """Yield what the command palette offers."""
         for name in PANES:
-            yield PaletteEntry(name.capitalize(), "Show this pane", partial(self.action_tab, name))
-        if self._controls is not None:
-            for title, (action, reason) in PALETTE_COMMANDS.items():
-                if self.check_action("control", (action,)):
-                    yield PaletteEntry(title, reason, partial(self.action_control, action))
-        yield PaletteEntry("Freeze", "Hold the view still, or let it go on", self.action_freeze)
-        yield PaletteEntry("Theme", "Other colours", self.action_change_theme)
-        yield PaletteEntry("Help", "What the keys do", self.action_help)
-        yield PaletteEntry("Quit", self.QUITTING, self.action_quit)
+            yield PaletteEntry(name.capitalize(), "Open this pane", partial(self.action_tab, name))
+        if self._commands is not None:
+            for title, (action, meaning) in PALETTE_COMMANDS.items():
+                if self.check_action("command", (action,)):
+                    yield PaletteEntry(title, meaning, partial(self.action_command, action))
+        yield PaletteEntry("Freeze", self.FREEZE_HELP, self.action_freeze)
+        yield PaletteEntry("Theme", "Choose other colours", self.action_change_theme)
+        yield PaletteEntry("Help", "List the keys", self.action_help)
+        yield PaletteEntry("Quit", self.QUIT_HELP, self.action_quit)
 
     def on_tabbed_content_tab_activated(self) -> None:
-        """The pane shows what there is at once, and takes the keys."""
+        """Fill the pane at once and give it the focus."""
         if not self.is_running:
             return
         self.refresh_bindings()
-        self._show(self._frozen or self._source.latest())
-        within = self._tabs.get_pane(self._tabs.active).query("*")
-        first = next((widget for widget in within if widget.focusable), None)
+        self._show(self.snapshot)
+        widgets = self._tabs.get_pane(self._tabs.active).query("*")
+        first = next((widget for widget in widgets if widget.focusable), None)
         if first is not None:
             first.focus()
 
@@ -215,72 +217,76 @@ class MonitorApp(App[None]):
         """Open the history of a client or worker."""
         detail = DetailScreen(event.noun, event.key)
         self.push_screen(detail)
-        self.call_after_refresh(lambda: detail.show(self._frozen or self._source.latest()))
+        self.call_after_refresh(lambda: detail.show(self.snapshot))
 
     def on_log_pane_event_chosen(self, event: LogPane.EventChosen) -> None:
-        """Go where an event leads: to a client's history, or to a version's updates."""
+        """Open what an event is about: a client's history or a version's updates."""
         if event.kind == "client":
             self.on_table_pane_row_chosen(TablePane.RowChosen("client", event.name))
             return
         self.action_tab("aggregation")
-        self._show(self._frozen or self._source.latest())
+        self._show(self.snapshot)
         self._tabs.query_one(AggregationPane).select(int(event.name))
+
+    def refresh_screen(self) -> None:
+        """Show the latest snapshot, or leave the frozen one; update the lines around it."""
+        if not self.is_running:  # a last tick while the widgets are removed
+            return
+        self._set_line("#banner", *self.top_line(self.snapshot))
+        now = time.monotonic()
+        lines = self._commands.status_lines(now) if self._commands is not None else []
+        text = "\n".join(line for _, line in lines)
+        self._set_line("#commands", lines[-1][0] if lines else "", text)
+        if self._run_is_paused() != self._paused:
+            self._paused = not self._paused
+            self.refresh_bindings()
+        if self._frozen is None:
+            self._show(self.snapshot)
+
+    def top_line(self, snapshot: Snapshot) -> tuple[Level, str]:
+        """Return level and text of the top line."""
+        return banner(snapshot, self._source.name, time.monotonic(), self._frozen is not None)
 
     @property
     def _tabs(self) -> TabbedContent:
-        # Another screen may lie on top; the panes are on the first one.
+        # The panes are on the first screen, below any other.
         return self.screen_stack[0].query_one("#panes", TabbedContent)
 
-    def _refresh(self) -> None:
-        if not self.is_running:  # a last tick, while the widgets go one by one
-            return
-        snapshot = self._frozen or self._source.latest()
-        now = time.monotonic()
-        self._line("#banner", *self._top(snapshot))
-        lines = self._controls.lines(now) if self._controls is not None else []
-        self._line("#orders", lines[-1][0] if lines else "", "\n".join(text for _, text in lines))
-        self._offer()
-        if self._frozen is None:
-            self._show(snapshot)
-
-    def _top(self, snapshot: Snapshot) -> tuple[Level, str]:
-        """The line on top."""
-        return banner(snapshot, self._source.name, time.monotonic(), self._frozen is not None)
-
-    def _offer(self) -> None:
-        """The footer names what `p` does now, held still or not."""
+    def _run_is_paused(self) -> bool:
         view = self._source.latest().view
-        paused = view is not None and view.info.status == "paused"
-        if paused != self._paused:
-            self._paused = paused
-            self.refresh_bindings()
+        return view is not None and view.info.status == "paused"
 
     def _show(self, snapshot: Snapshot) -> None:
-        top = self.screen
-        if isinstance(top, DetailScreen):  # covers the pane
-            if top.query("#about"):  # not yet, or no more, while the screen comes or goes
-                top.show(snapshot)
+        if isinstance(self.screen, DetailScreen):  # covers the pane
+            self.screen.show(snapshot)
             return
         pane: Pane = self._tabs.get_pane(self._tabs.active).query_one(".pane")  # type: ignore[assignment]
         pane.show(snapshot)
 
-    def _line(self, selector: str, level: str, text: str) -> None:
+    def _set_line(self, selector: str, level: str, text: str) -> None:
         line = self.screen_stack[0].query_one(selector, Static)
         if str(line.content) != text:
             line.set_classes(level)
             line.update(text)
 
-    def _client(self) -> ClientRow | None:
+    def _selected_client(self) -> ClientRow | None:
         view = self._source.latest().view
         selected = self._tabs.query_one(ClientsPane).selected
         rows = view.clients if view is not None else ()
         return next((row for row in rows if row.client_id == selected), None)
 
-    def _target(self, action: CommandName) -> str | None:
-        """Of what an order is about; None where there is no such thing."""
-        if action in ("pause", "resume", "drain", "stop"):
-            return ""
-        client = self._client()
-        if client is None:
-            return None
-        return client.task_id if action == "reissue" else client.client_id
+
+def _target(action: CommandName, client: ClientRow | None) -> str | None:
+    """Return the task or client of a command, empty for the run; None where there is none."""
+    if action not in ACTIONS_WITH_TARGET:
+        return ""
+    if client is None:
+        return None
+    return client.task_id if action == "reissue" else client.client_id
+
+
+def _question(action: CommandName, client: ClientRow | None, run: str) -> str:
+    if client is None:
+        return f"{action.capitalize()} run {run}?"
+    task = f"task {client.task_id} of " if action == "reissue" else ""
+    return f"{action.capitalize()} {task}client {client.client_id} in run {run}?"

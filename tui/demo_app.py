@@ -1,41 +1,32 @@
-"""The screen of a run that the same command has started, and that ends with it.
+"""Screen of `fccl demo`, whose run was started by the same command and ends with it.
 
-`q` asks what to do with the run, Ctrl-C stops it, and the line on top says where its report is.
+`q` asks what to do with the run, Ctrl-C stops it, and the top line names the report at the end.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Protocol
 
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.screen import ModalScreen
-from textual.widgets import Static
 
 from tui.app import MonitorApp
 from tui.banner import Level
 from tui.data.command_sender import CommandSender
 from tui.data.reader import Snapshot, SnapshotSource
 from tui.screens.help import VIEW_KEYS
-
-QUESTION = """\
-The run belongs to this command.
-
-s        stop it: commit what has come in, then end; --resume goes on
-l        leave this screen: the run goes on, told in lines
-escape   neither"""
+from tui.screens.quit_run import QuitChoice, QuitRunScreen
 
 
 @dataclass(frozen=True)
 class DemoStatus:
-    """How it stands with the run behind the screen.
+    """State of the command behind the screen.
 
     Attributes:
-        level: Of the line on top.
-        text: To say there; nothing, to say what there is to say of every run.
-        over: The run has ended, and what it leaves is written.
-        close: There is nothing to show any more.
+        level: Level of the top line.
+        text: Text of the top line; empty for the usual one.
+        over: Whether the run has ended and its report is written.
+        close: Whether the screen should close.
     """
 
     level: Level = ""
@@ -44,86 +35,73 @@ class DemoStatus:
     close: bool = False
 
 
-class DemoRun(Protocol):
-    """The command. No method waits."""
+class DemoCommand(Protocol):
+    """The command behind the screen. No method waits."""
 
-    def standing(self) -> DemoStatus:
-        """How it stands now."""
+    def status(self) -> DemoStatus:
+        """Return the current state."""
 
     def stop(self) -> None:
-        """End the run cleanly; again: at once."""
+        """End the run cleanly; a second call ends it at once."""
 
     def leave(self) -> None:
-        """The screen is left, and the run goes on."""
-
-
-class QuitScreen(ModalScreen[Literal["stop", "leave", ""]]):
-    """Stop, or leave alone, or neither."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("s", "dismiss('stop')", "stop"),
-        Binding("l", "dismiss('leave')", "leave"),
-        Binding("escape,q,n,enter,space", "dismiss('')", "neither"),
-    ]
-
-    def compose(self) -> ComposeResult:
-        """One box."""
-        yield Static(QUESTION, markup=False)
+        """Close the screen; the run goes on."""
 
 
 class DemoApp(MonitorApp):
-    """`q` and Ctrl-C are about the run, too."""
+    """App whose `q` and Ctrl-C are about the run, too."""
 
     KEYS = (
         *(key for key in VIEW_KEYS if key[0] != "q"),
-        ("q", "stop the run, or leave it to go on in lines; so does ctrl+q"),
-        ("ctrl+c", "stop the run cleanly; again: at once"),
+        ("q", "stop the run, or leave the screen and print lines; also ctrl+q"),
+        ("ctrl+c", "stop the run cleanly; a second time, end it at once"),
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+c", "interrupt", "stop", show=False, priority=True),
         Binding("ctrl+q", "quit", "quit", show=False, priority=True),
     ]
-    QUITTING = "Stop the run, or leave it to go on in lines"
+    QUIT_HELP = "Stop the run, or leave the screen and print lines"
 
-    def __init__(self, feed: SnapshotSource, controls: CommandSender, host: DemoRun) -> None:
-        """Show a run, and ask the command behind it."""
-        super().__init__(feed, controls)
-        self._host = host
+    def __init__(self, source: SnapshotSource, commands: CommandSender, demo: DemoCommand) -> None:
+        super().__init__(source, commands)
+        self._demo = demo
         self.failure: Exception | None = None
 
     def action_interrupt(self) -> None:
-        """What Ctrl-C does anywhere."""
-        self._host.stop()
-        self._refresh()
+        """Stop the run."""
+        self._demo.stop()
+        self.refresh_screen()
 
     async def action_quit(self) -> None:
-        """Ask, unless there is nothing to ask about."""
-        if self._host.standing().over:
-            self._host.leave()
-            self._refresh()
-        elif not isinstance(self.screen, QuitScreen):
-            self.push_screen(QuitScreen(), self._chosen)
+        """Ask what to do with the run; leave at once when it is over."""
+        if self._demo.status().over:
+            self._demo.leave()
+            self.refresh_screen()
+        elif not isinstance(self.screen, QuitRunScreen):
+            self.push_screen(QuitRunScreen(), self._on_quit_choice)
 
-    def _chosen(self, choice: Literal["stop", "leave", ""] | None) -> None:
+    def _on_quit_choice(self, choice: QuitChoice | None) -> None:
         if choice == "stop":
-            self._host.stop()
+            self._demo.stop()
         elif choice == "leave":
-            self._host.leave()
-        self._refresh()
+            self._demo.leave()
+        self.refresh_screen()
 
-    def _refresh(self) -> None:
-        if self.is_running and self._host.standing().close:
+    def refresh_screen(self) -> None:
+        """Show the latest snapshot, or close the screen."""
+        if self.is_running and self._demo.status().close:
             self.exit()
             return
-        super()._refresh()
+        super().refresh_screen()
 
-    def _top(self, snapshot: Snapshot) -> tuple[Level, str]:
-        standing = self._host.standing()
-        if standing.text:
-            return standing.level, standing.text
-        level, text = super()._top(snapshot)
+    def top_line(self, snapshot: Snapshot) -> tuple[Level, str]:
+        """Return the state of the command, or else what every run shows."""
+        status = self._demo.status()
+        if status.text:
+            return status.level, status.text
+        level, text = super().top_line(snapshot)
         finished = snapshot.view is not None and snapshot.view.info.status == "finished"
-        return level, f"{text}; its report is being written" if finished else text
+        return level, f"{text}; writing the report" if finished else text
 
     def _handle_exception(self, error: Exception) -> None:
         self.failure = self.failure or error

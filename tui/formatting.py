@@ -1,21 +1,26 @@
-"""Numbers as people read them. Pure."""
+"""Numbers, sizes, times and events as text for people."""
 
 from __future__ import annotations
 
+import time
+
+from common.protocol.feed import Event
+
 MISSING = "-"
+LEVEL_MARKS = {"info": " ", "warning": "!", "error": "x"}
 
 
 def format_bytes(nbytes: float) -> str:
-    """`1.5 MB`; decimal, as network people count."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if nbytes < 1000:
+    """Return a size in powers of 1024, such as `1.5 MiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if nbytes < 1024:
             return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
-        nbytes /= 1000
-    return f"{nbytes:.1f} TB"
+        nbytes /= 1024
+    return f"{nbytes:.1f} TiB"
 
 
 def format_duration(seconds: float) -> str:
-    """`45 s`, `3 min`, `2 h 5 min`, `3 d 4 h`."""
+    """Return a duration such as `45 s`, `3 min`, `2 h 5 min` or `3 d 4 h`."""
     minutes = round(seconds / 60)
     if seconds < 90:
         return f"{seconds:.0f} s"
@@ -27,10 +32,19 @@ def format_duration(seconds: float) -> str:
 
 
 def format_number(value: float | None, digits: int = 3) -> str:
-    """A number, or a dash where there is none."""
+    """Return a number with so many decimals, or a dash for None."""
     return MISSING if value is None else f"{value:.{digits}f}"
 
 
 def plural(count: int, noun: str) -> str:
-    """`1 worker`, `2 workers`."""
+    """Return a count with its noun: `1 worker`, `2 workers`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def format_event(event: Event) -> str:
+    """Return an event as a line: `12:34:56   version    version 3: …`.
+
+    The mark after the time is `!` for a warning and `x` for an error.
+    """
+    clock = time.strftime("%H:%M:%S", time.localtime(event.at))
+    return f"{clock} {LEVEL_MARKS[event.level]} {event.kind:<10} {event.text}"

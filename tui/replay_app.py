@@ -1,4 +1,4 @@
-"""The screen of a replay: that of a live run, with keys for the time."""
+"""Screen of a replay: that of a live run, with keys for the time."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from tui.data.replay import Replay
 from tui.screens.help import VIEW_KEYS, KeyHelp
 
 REPLAY_KEYS: tuple[KeyHelp, ...] = (
-    ("+ -", "twice as fast, half as fast; = is +, too"),
-    ("space", "hold the time, and let it run on"),
+    ("+ -", "double or halve the speed; = works like +"),
+    ("space", "pause the replay, or continue"),
 )
 
 
 class ReplayApp(MonitorApp):
-    """`+` and `-` change how fast time runs, space holds it."""
+    """App that plays a recorded run; space pauses the replay rather than the screen."""
 
-    # Those of the time, before the rest.
     KEYS = (
         *REPLAY_KEYS,
         *(key for key in VIEW_KEYS if key[0] not in ("space", "q")),
         ("q", "quit, as does ctrl+q"),
     )
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("plus,equals_sign", "faster", "faster", key_display="+"),
-        Binding("minus", "slower", "slower", key_display="-"),
-        Binding("space", "freeze", "hold"),
+        Binding("plus,equals_sign", "speed_up", "faster", key_display="+"),
+        Binding("minus", "slow_down", "slower", key_display="-"),
+        Binding("space", "freeze", "pause"),
     ]
+    FREEZE_HELP = "Pause the replay, or continue"
+    QUIT_HELP = "Close this screen"
 
     def __init__(self, replay: Replay) -> None:
-        """Play a recording from its start."""
         super().__init__(replay)
         self._replay = replay
 
-    def action_faster(self) -> None:
-        """Twice as fast."""
-        self._replay.faster()
+    def action_speed_up(self) -> None:
+        """Double the speed."""
+        self._replay.speed_up()
 
-    def action_slower(self) -> None:
-        """Half as fast."""
-        self._replay.slower()
+    def action_slow_down(self) -> None:
+        """Halve the speed."""
+        self._replay.slow_down()
 
     def action_freeze(self) -> None:
-        """The time stands still, rather than the screen."""
-        self._replay.hold()
+        """Pause the replay, or continue."""
+        self._replay.toggle_pause()

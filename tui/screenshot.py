@@ -1,4 +1,4 @@
-"""Draws the screen of a replay as SVG, without a terminal: `python -m tui.screenshot RUN FILE`.
+"""Screenshot of a replay as SVG, made without a terminal: `python -m tui.screenshot RUN FILE`.
 
 `make screenshot` makes docs/tui.svg with it.
 """
@@ -15,31 +15,31 @@ from common.run_directory.recorded_run import RecordedRun
 from tui.data.replay import Replay
 from tui.replay_app import ReplayApp
 
-SHARE = 0.6  # of the run's time that is over in the picture
+SHARE = 0.6  # of the run's time has passed in the picture
 SIZE = (120, 36)
-PAUSE_S = 1.0  # the screen takes a look twice a second
+REFRESH_WAIT_S = 1.0  # the screen refreshes twice a second
 
 
-def draw(recorded: RecordedRun) -> str:
-    """The screen in the middle of the run."""
-    return asyncio.run(_drawn(recorded))
+def draw(run: RecordedRun) -> str:
+    """Return the screen as SVG, a little after the middle of the run."""
+    return asyncio.run(_draw(run))
 
 
-async def _drawn(recorded: RecordedRun) -> str:
+async def _draw(run: RecordedRun) -> str:
     now = 0.0
-    replay = Replay(recorded, speed=1.0, monotonic=lambda: now)
+    replay = Replay(run, speed=1.0, monotonic=lambda: now)
     replay.start()
-    now = SHARE * (recorded.ended_at - recorded.started_at)
+    now = SHARE * (run.ended_at - run.started_at)
     app = ReplayApp(replay)
     async with app.run_test(size=SIZE) as pilot:
-        await pilot.pause(PAUSE_S)
+        await pilot.pause(REFRESH_WAIT_S)
         return app.export_screenshot()
 
 
 def main() -> None:
-    """The command."""
+    """Draw the run that the command line names."""
     if len(sys.argv) != 3:
-        sys.exit("use: python -m tui.screenshot RUN FILE")
+        sys.exit("usage: python -m tui.screenshot RUN FILE")
     run, file = map(Path, sys.argv[1:])
     try:
         svg = draw(recorded_run.read_run(run))

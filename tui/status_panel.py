@@ -1,4 +1,4 @@
-"""The state of a run as one panel: what `fccl status` prints, and the demo shows live."""
+"""State of a run as one panel, as `fccl status` prints it."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from rich.text import Text
 
 from common.store.inbox_totals import add_up
 from common.store.view import FederationView
-from tui.event_line import format_event
+from tui.formatting import format_event
 
-STYLE = {"running": "green", "finished": "green", "waiting": "yellow", "stopped": "yellow"}
+STATUS_STYLES = {"running": "green", "finished": "green", "waiting": "yellow", "stopped": "yellow"}
 
 
 def status_panel(view: FederationView, now: float, events: int = 6) -> RenderableType:
-    """Everything of a view that fits a terminal.
+    """Return the state of a run, its clients, workers and last events.
 
     Args:
-        view: What to show.
-        now: Seconds since the epoch, for ages.
-        events: Newest entries of the feed to show.
+        view: The view to show.
+        now: Seconds since the epoch; ages are relative to it.
+        events: How many of the newest events to show.
     """
     return Group(
-        _head(view, now),
+        _summary(view, now),
         _clients(view),
         _workers(view, now),
         *(
@@ -33,16 +33,16 @@ def status_panel(view: FederationView, now: float, events: int = 6) -> Renderabl
     )
 
 
-def _head(view: FederationView, now: float) -> RenderableType:
+def _summary(view: FederationView, now: float) -> RenderableType:
     info = view.info
-    status = f"[bold {STYLE.get(info.status, 'red')}]{info.status}[/]"
+    status = f"[bold {STATUS_STYLES.get(info.status, 'red')}]{info.status}[/]"
     losses = [v.train_loss for v in view.versions if v.train_loss is not None]
     depths = ", ".join(f"{q.queue.split('.', 2)[-1]} {q.messages}" for q in view.queues)
     grid = Table.grid(padding=(0, 2))
     grid.add_row("run", f"{info.name}  {status}  {info.detail}")
     bar = ProgressBar(total=info.total_versions, completed=info.version, width=30)
     count = f"{info.version} of {info.total_versions}, {info.phases[info.phase]}"
-    grid.add_row("version", _beside(bar, count))
+    grid.add_row("version", _side_by_side(bar, count))
     buffer = f"{info.buffered} of {info.buffer_size} updates; {info.open_tasks} tasks open"
     grid.add_row("buffer", f"{buffer}; {info.accepted} accepted, {info.rejected} rejected")
     if losses:
@@ -54,7 +54,7 @@ def _head(view: FederationView, now: float) -> RenderableType:
     return grid
 
 
-def _beside(left: RenderableType, right: str) -> RenderableType:
+def _side_by_side(left: RenderableType, right: str) -> RenderableType:
     grid = Table.grid(padding=(0, 1))
     grid.add_row(left, right)
     return grid

@@ -34,7 +34,7 @@ def command(
     out: Path | None,
     resume: bool,
     new: bool,
-    either: bool,
+    continue_: bool,
     plain: bool,
     told: bool,
 ) -> None:
@@ -45,7 +45,7 @@ def command(
 
     Without --data it learns from synthetic instructions. Ctrl-C stops it cleanly; --resume goes on.
     """
-    mode = mode_from_flags(resume, new, either)
+    mode = mode_from_flags(resume, new, continue_)
     config = configure(config_path, data, out)
     if told:
         # All is written and told. Taking torch down in an orderly way keeps the prompt for seconds.

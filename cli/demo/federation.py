@@ -16,6 +16,7 @@ from cli.console import Output
 from cli.demo.messages import Telling
 from cli.run import session
 from cli.run.job import host_name
+from cli.run.local_tasks import LocalTasks
 from cli.signals import handle_signals
 from common.config.config import FederationConfig, IncrementalConfig
 from common.paths import cache_dir
@@ -25,7 +26,6 @@ from common.software import software_version
 from common.store.embedded import EmbeddedStore
 from coordinator.service import RunOutcome, Service
 from coordinator.storage.run import Run
-from evaluation.live_samples import Sampler
 from learning.evaluation.metrics import MAIN_METRIC, METRICS
 from learning.training.device import Compute, detect
 from worker.factory import Connections, WorkerCallbacks, WorkerSettings, start_worker
@@ -37,7 +37,8 @@ SUMMED_UP = {**MAIN_METRIC, "sft": METRICS["sft"][1]}  # perplexity is what peop
 def serve(config: FederationConfig, mode: str, output: Output) -> int:
     """Run the federation; returns the exit code."""
     begun = time.time()
-    run = session.open_run(config, mode, output, forget=lambda old: None)
+    tasks = LocalTasks(output.progress, output.print)
+    run = session.open_run(config, mode, tasks, output, on_set_aside=lambda old: None)
     compute = detect()
     store = EmbeddedStore()
     store.start()
@@ -46,8 +47,8 @@ def serve(config: FederationConfig, mode: str, output: Output) -> int:
     if isinstance(output, Telling):
         output.announced(store.url, run.directory)
     try:
-        outcome = _Federation(run, store, compute, output, config.incremental).serve()
-        path = session.conclude(run, outcome, lambda: compute, output)
+        outcome = _Federation(run, store, compute, tasks, output, config.incremental).serve()
+        path = session.conclude(run, outcome, tasks, output)
         if path is not None:
             _tell(run.directory, path, output)
         output.print(f"took {time.time() - begun:.0f} s")
@@ -100,10 +101,11 @@ class _Federation:
         run: Run,
         store: EmbeddedStore,
         compute: Compute,
+        tasks: LocalTasks,
         output: Output,
         incremental: IncrementalConfig,
     ) -> None:
-        self._incremental = incremental
+        self._incremental, self._tasks = incremental, tasks
         self._run, self._store, self._compute, self._output = run, store, compute, output
         self._server = EmbeddedServer()
         self._stop = threading.Event()
@@ -148,7 +150,7 @@ class _Federation:
             users={LOCAL_SITE: LOCAL_SITE},
             on_event=self._output.print_event,
             volatile=True,
-            samples=Sampler(self._run, time.time),
+            samples=self._tasks.live_samples(self._run),
         )
         return service.serve(self._stop)
 

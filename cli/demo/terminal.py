@@ -23,8 +23,8 @@ from rich.console import Console
 
 from cli.console import Output
 from cli.demo.child import Child, Told
-from cli.main import INTERRUPTED
-from cli.signals import ASKED
+from cli.exit_codes import INTERRUPTED
+from cli.signals import STOPPING_MESSAGE
 from common.protocol.feed import Event
 from common.store.store import Store, connect
 
@@ -102,7 +102,7 @@ class _Session:
 
     # What the screen asks (`tui.demo_app.Host`)
 
-    def standing(self) -> DemoStatus:
+    def status(self) -> DemoStatus:
         """How it stands with the process behind the screen."""
         from tui.demo_app import DemoStatus
 
@@ -146,7 +146,7 @@ class _Session:
             case "error" | "crash":
                 self._error = self._error or told
             case "stdout" | "stderr" if self._screen:
-                if told.message != ASKED:
+                if told.message != STOPPING_MESSAGE:
                     self._noise += 1
                     self._log(told.message)
             case "event" if self._screen:
@@ -192,7 +192,9 @@ class _Session:
         for told in self._kept:
             self._print(told)
         if self._summary is None and self._error is None and self._child.code is None:
-            asked = ASKED if self._stopping else "the run goes on, in lines; Ctrl-C stops it"
+            asked = (
+                STOPPING_MESSAGE if self._stopping else "the run goes on, in lines; Ctrl-C stops it"
+            )
             click.echo(asked, err=True)
 
     def _draw(self, directory: Path) -> None:

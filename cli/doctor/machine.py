@@ -85,7 +85,7 @@ def check_data(context: CheckContext) -> CheckResult:
     clients = config.run.path / "clients"
     if context.side == "worker":
         return _files(data or clients, required=data is not None)
-    from preparation.run import is_prepared
+    from preparation.data import is_prepared
 
     folder = data or (Path(config.data.dir) if config.data.dir else clients)
     if is_prepared(folder):

@@ -43,13 +43,8 @@ def explain_redis_error(error: redis.RedisError, where: str) -> StoreError:
             return StoreError(f"{what} refuses ({str(error).partition(',')[0][:120]})")
         case redis.BusyLoadingError():
             return StoreError(f"{what} is still loading", "wait until it is ready")
-        case redis.ConnectionError() if any(word in str(error) for word in ("closed by", "reset")):
-            return StoreError(
-                f"{what} closed the connection",
-                "check that Redis still runs; a TLS port needs rediss:// in store.url",
-            )
         case _:
             return StoreError(
                 f"{what} does not answer ({type(error).__name__})",
-                "start Redis there, or set store.url",
+                "start Redis there, or set store.url; a TLS port needs rediss:// in store.url",
             )

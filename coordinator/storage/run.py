@@ -123,19 +123,29 @@ def create_run(
         RunError: The directory cannot be written.
     """
     directory = config.run.path
-    partial = directory.with_name(f".{directory.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = _partial_directory(config)
+    remove_partial_run(config)
     try:
         partial.mkdir(parents=True)
     except OSError as error:
         raise RunError(f"{partial}: {error.strerror}", "set run.dir to a writable place") from None
     try:
         _fill(partial, config, prepare(partial), now)
-    except BaseException:  # rows are private: none may stay behind without a run
-        shutil.rmtree(partial, ignore_errors=True)
+    except BaseException:
+        remove_partial_run(config)
         raise
     partial.rename(directory)
     sync_path(directory.parent)
+
+
+def remove_partial_run(config: FederationConfig) -> None:
+    """Remove what an unfinished `create_run` has left behind: it holds private rows."""
+    shutil.rmtree(_partial_directory(config), ignore_errors=True)
+
+
+def _partial_directory(config: FederationConfig) -> Path:
+    directory = config.run.path
+    return directory.with_name(f".{directory.name}.partial")
 
 
 def set_aside(config: FederationConfig) -> str | None:

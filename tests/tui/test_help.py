@@ -1,4 +1,4 @@
-"""The help names every key that does something, and the footer what it does now."""
+"""The help lists every key, and the footer names what a key does now."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ import tui
 from common.protocol.wire import pack
 from common.store.store import connect
 from tests.support.servers import Server
-from tests.support.tui.live_app import info, publish, shows, watch
+from tests.support.tui.live_app import live_info, publish, run_app
+from tests.support.tui.pilot import wait_until
 from tui.app import MonitorApp
-from tui.demo_app import QuitScreen
 from tui.replay_app import ReplayApp
-from tui.screens import help
 from tui.screens.confirm import ConfirmScreen
-from tui.screens.help import HelpScreen
+from tui.screens.help import COMMAND_KEYS, HelpScreen
+from tui.screens.quit_run import QuitRunScreen
 
 WRITTEN = {
     "question_mark": "?", "slash": "/", "plus": "+", "equals_sign": "=", "minus": "-",
     "up": "↑", "down": "↓", "left": "←", "right": "→", "pageup": "page up",
     "pagedown": "page down",
 }  # fmt: skip
-"""Keys that have another name on the keyboard, or in the help."""
+"""Keys with another name on the keyboard or in the help."""
 
-BOXES = (HelpScreen, ConfirmScreen, QuitScreen)
-"""They say themselves what their keys do."""
+BOXES = (HelpScreen, ConfirmScreen, QuitRunScreen)
+"""Screens that show their own keys."""
 
 
 def parts() -> Iterator[type[DOMNode]]:
-    """Every screen and widget of ours that has keys of its own."""
+    """Yield every screen and widget of ours with keys of its own."""
     for found in pkgutil.walk_packages(tui.__path__, "tui."):
         module = importlib.import_module(found.name)
         for thing in vars(module).values():
@@ -54,22 +54,22 @@ def keys(part: type[DOMNode]) -> set[str]:
 
 
 @pytest.mark.parametrize("part", sorted(set(parts()), key=str), ids=lambda part: part.__name__)
-def test_every_key_is_in_the_help(part: type[DOMNode]) -> None:
+def test_every_key_is_in_the_help_screen(part: type[DOMNode]) -> None:
     if part in BOXES:
         return
     screen = part if issubclass(part, MonitorApp) else MonitorApp
-    text = "\n".join(f"{key} {does}" for key, does in (*screen.KEYS, *help.COMMAND_KEYS))
+    text = "\n".join(f"{key} {does}" for key, does in (*screen.KEYS, *COMMAND_KEYS))
     words = re.split(r"[\s,;:]+", text)
     assert [key for key in keys(part) if key not in (text if " " in key else words)] == []
 
 
-def test_there_are_keys_to_look_at() -> None:
+def test_the_search_for_keys_finds_some() -> None:
     assert {MonitorApp, ReplayApp} <= set(parts())
     assert keys(ReplayApp) == {"+", "=", "-", "space"}
 
 
 @pytest.mark.servers
-def test_the_footer_says_resume_while_the_run_is_paused(redis_server: Server, run: str) -> None:
+def test_the_footer_offers_resume_while_the_run_is_paused(redis_server: Server, run: str) -> None:
     store = connect(redis_server.url)
     publish(store, run)
 
@@ -78,10 +78,10 @@ def test_the_footer_says_resume_while_the_run_is_paused(redis_server: Server, ru
         return [key.description for key in footer.query(FooterKey) if key.key == "p"]
 
     async def script(pilot: Pilot[None], app: MonitorApp) -> None:
-        await shows(pilot, "pause", lambda: offered(app) == ["pause"])
-        store.set_info(run, pack(info(run, status="paused")))
-        await shows(pilot, "resume", lambda: offered(app) == ["resume"])
-        store.set_info(run, pack(info(run, status="running")))
-        await shows(pilot, "pause again", lambda: offered(app) == ["pause"])
+        await wait_until(pilot, "pause", lambda: offered(app) == ["pause"])
+        store.set_info(run, pack(live_info(run, status="paused")))
+        await wait_until(pilot, "resume", lambda: offered(app) == ["resume"])
+        store.set_info(run, pack(live_info(run, status="running")))
+        await wait_until(pilot, "pause again", lambda: offered(app) == ["pause"])
 
-    watch(redis_server.url, run, script)
+    run_app(redis_server.url, run, script)

@@ -1,19 +1,20 @@
-"""The event pane: filters, following, and where an event leads."""
+"""Log pane: filters, following new events, and what an event opens."""
 
 from __future__ import annotations
 
 from textual.pilot import Pilot
 
 from common.protocol.feed import Event
-from tests.support.tui.views import Host, drive, event, look, screen, until
+from tests.support.tui.builders import event, snapshot
+from tests.support.tui.pilot import PaneApp, run_pane, screen_text, wait_until
 from tui.data.reader import Snapshot
 from tui.panes.log import LogPane
 from tui.widgets.row_list import RowList
 
 
-class LogHost(Host):
+class LogApp(PaneApp):
     def on_log_pane_event_chosen(self, message: LogPane.EventChosen) -> None:
-        self.heard.append(message)
+        self.messages.append(message)
 
 
 EVENTS = [
@@ -25,137 +26,137 @@ EVENTS = [
 ]
 
 
-def listed(host: Host) -> list[str]:
-    """The events in sight, without the scroll bar."""
-    return [line[:90].rstrip() for line in screen(host).splitlines()[1:-1]]
+def listed(app: PaneApp) -> list[str]:
+    """Return the events in sight, without the scroll bar."""
+    return [line[:90].rstrip() for line in screen_text(app).splitlines()[1:-1]]
 
 
 def many(count: int, first: int = 0) -> list[Event]:
     return [event(f"number {i}.") for i in range(first, first + count)]
 
 
-def test_events_stand_newest_at_the_bottom_as_they_are() -> None:
-    host = LogHost(LogPane())
+def test_events_are_plain_text_with_the_newest_at_the_bottom() -> None:
+    app = LogApp(LogPane())
 
     async def script(pilot: Pilot[None]) -> None:
-        host.pane.show(look(events=EVENTS))
-        await until(pilot, "the last", lambda: "[b]no markup[/b]" in screen(host))
-        lines = screen(host).splitlines()
+        app.pane.show(snapshot(events=EVENTS))
+        await wait_until(pilot, "the last", lambda: "[b]no markup[/b]" in screen_text(app))
+        lines = screen_text(app).splitlines()
         order = [
             i for word in ("t1 to", "rejected", "1: fine") for i, x in enumerate(lines) if word in x
         ]
         assert order[:3] == sorted(order[:3])
-        assert "! rejected" in screen(host) and "x quarantined" in screen(host)
-        assert "5 of 5 events · all levels · newest" in lines[0]
+        assert "! rejected" in screen_text(app) and "x quarantined" in screen_text(app)
+        assert "5 of 5 events · all levels · follows new events" in lines[0]
 
-    drive(host, script, (80, 24))
+    run_pane(app, script, (80, 24))
 
 
-def test_l_goes_from_all_events_to_warnings_to_errors_and_back() -> None:
-    host = LogHost(LogPane())
+def test_l_switches_between_all_events_warnings_and_errors() -> None:
+    app = LogApp(LogPane())
 
     async def script(pilot: Pilot[None]) -> None:
-        host.pane.show(look(events=EVENTS))
+        app.pane.show(snapshot(events=EVENTS))
         seen = []
         for _ in range(3):
             await pilot.press("l")
             await pilot.pause()
-            seen.append(screen(host).splitlines()[0])
+            seen.append(screen_text(app).splitlines()[0])
         assert [line.partition(" events")[0] for line in seen] == ["2 of 5", "1 of 5", "5 of 5"]
 
-    drive(host, script)
+    run_pane(app, script)
 
 
-def test_slash_filters_by_text_and_escape_shows_all() -> None:
-    host = LogHost(LogPane())
+def test_slash_filters_by_text_and_escape_shows_all_again() -> None:
+    app = LogApp(LogPane())
 
     async def script(pilot: Pilot[None]) -> None:
-        host.pane.show(look(events=EVENTS))
+        app.pane.show(snapshot(events=EVENTS))
         await pilot.press("slash", *"CLIENT_1")
-        await until(pilot, "two", lambda: "2 of 5" in screen(host))
+        await wait_until(pilot, "two", lambda: "2 of 5" in screen_text(app))
         await pilot.press("enter", "up")
-        assert "rejected: stale" in screen(host).splitlines()[-1]
+        assert "rejected: stale" in screen_text(app).splitlines()[-1]
         await pilot.press("escape")
-        await until(pilot, "all", lambda: "5 of 5" in screen(host))
+        await wait_until(pilot, "all", lambda: "5 of 5" in screen_text(app))
 
-    drive(host, script)
+    run_pane(app, script)
 
 
-def test_it_follows_the_newest_until_the_cursor_moves_up_and_again_at_the_end() -> None:
-    host = LogHost(LogPane())
+def test_the_log_follows_new_events_while_the_cursor_is_at_the_end() -> None:
+    app = LogApp(LogPane())
 
     async def script(pilot: Pilot[None]) -> None:
         events = many(100)
-        host.pane.show(look(events=events))
-        await until(pilot, "the newest", lambda: "number 99." in screen(host))
+        app.pane.show(snapshot(events=events))
+        await wait_until(pilot, "the newest", lambda: "number 99." in screen_text(app))
         events += many(10, 100)
-        host.pane.show(look(events=events))
-        await until(pilot, "the newest", lambda: "number 109." in screen(host))
+        app.pane.show(snapshot(events=events))
+        await wait_until(pilot, "the newest", lambda: "number 109." in screen_text(app))
         await pilot.press("up", "up")
-        events = [*events[5:], *many(5, 110)]  # the feed is bounded: the oldest leave it
-        host.pane.show(look(events=events))
-        await until(pilot, "held", lambda: "held here" in screen(host))
-        assert "number 107." in screen(host).splitlines()[-1]
-        assert "number 114." not in screen(host)
+        events = [*events[5:], *many(5, 110)]  # the feed is bounded and drops the oldest
+        app.pane.show(snapshot(events=events))
+        await wait_until(pilot, "not following", lambda: "press end to follow" in screen_text(app))
+        assert "number 107." in screen_text(app).splitlines()[-1]
+        assert "number 114." not in screen_text(app)
         await pilot.press("end")
-        await until(pilot, "the newest", lambda: "number 114." in screen(host))
+        await wait_until(pilot, "the newest", lambda: "number 114." in screen_text(app))
 
-    drive(host, script)
+    run_pane(app, script)
 
 
 def test_a_scrolled_list_stays_where_it_is_while_events_arrive() -> None:
-    host = LogHost(LogPane())
+    app = LogApp(LogPane())
 
     async def script(pilot: Pilot[None]) -> None:
         events = many(200)
-        host.pane.show(look(events=events))
+        app.pane.show(snapshot(events=events))
         await pilot.press("home", *["pagedown"] * 4)
         await pilot.pause()
-        before = listed(host)
+        before = listed(app)
         for start in (200, 210):
             events = [*events[10:], *many(10, start)]
-            host.pane.show(look(events=events))
+            app.pane.show(snapshot(events=events))
             await pilot.pause()
-        assert listed(host) == before
+        assert listed(app) == before
 
-    drive(host, script)
+    run_pane(app, script)
 
 
-def test_enter_leads_to_the_client_or_the_version_of_an_event() -> None:
-    host = LogHost(LogPane())
+def test_enter_opens_the_client_or_the_version_of_an_event() -> None:
+    app = LogApp(LogPane())
 
     async def script(pilot: Pilot[None]) -> None:
-        host.pane.show(look(events=EVENTS))
+        app.pane.show(snapshot(events=EVENTS))
         await pilot.pause()
-        host.query_one(RowList).focus()
+        app.query_one(RowList).focus()
         await pilot.press("enter", "up", "enter", "up", "enter")  # the note leads nowhere
-        await until(pilot, "two", lambda: len(host.heard) == 2)
-        jumps = [(m.kind, m.name) for m in host.heard if isinstance(m, LogPane.EventChosen)]
+        await wait_until(pilot, "two", lambda: len(app.messages) == 2)
+        jumps = [(m.kind, m.name) for m in app.messages if isinstance(m, LogPane.EventChosen)]
         assert jumps == [("client", "client_1"), ("version", "1")]
 
-    drive(host, script)
+    run_pane(app, script)
 
 
-def test_nothing_known_is_said() -> None:
-    host = LogHost(LogPane())
-
-    async def script(pilot: Pilot[None]) -> None:
-        host.pane.show(Snapshot())
-        await until(pilot, "empty", lambda: "no events" in screen(host))
-
-    drive(host, script, (80, 24))
-
-
-def test_a_click_moves_the_cursor_and_another_one_chooses() -> None:
-    host = LogHost(LogPane())
+def test_an_empty_log_shows_an_explanation() -> None:
+    app = LogApp(LogPane())
 
     async def script(pilot: Pilot[None]) -> None:
-        host.pane.show(look(events=EVENTS))
+        app.pane.show(Snapshot())
+        await wait_until(pilot, "empty", lambda: "no events" in screen_text(app))
+
+    run_pane(app, script, (80, 24))
+
+
+def test_a_click_moves_the_cursor_and_a_second_click_chooses() -> None:
+    app = LogApp(LogPane())
+
+    async def script(pilot: Pilot[None]) -> None:
+        app.pane.show(snapshot(events=EVENTS))
         await pilot.pause()
         await pilot.click(RowList, offset=(5, 1))
-        await until(pilot, "the second", lambda: "stale" in screen(host).splitlines()[-1])
-        assert not host.heard
+        await wait_until(pilot, "the second", lambda: "stale" in screen_text(app).splitlines()[-1])
+        assert not app.messages
         await pilot.click(RowList, offset=(5, 1))
-        await until(pilot, "it is chosen", lambda: len(host.heard) == 1)
+        await wait_until(pilot, "it is chosen", lambda: len(app.messages) == 1)
 
-    drive(host, script)
+    run_pane(app, script)

@@ -1,7 +1,7 @@
-"""Reads a run again and again, in a thread of its own, so that no screen ever waits for Redis.
+"""Thread that reads a run from the store twice a second, so that no screen waits for Redis.
 
-After `coordinator/publish/store_publisher.py` on an update's way; `tui/app.py` shows what the thread last saw. A
-store that is lost leaves the last view standing, with its age, and is tried again.
+Reads what `coordinator/publish/store_publisher.py` writes; `tui/app.py` shows the latest snapshot.
+When the store is lost, the last view stays, with its age, and the reader tries again.
 """
 
 from __future__ import annotations
@@ -19,27 +19,28 @@ from common.store.view import FederationView, RunNotFound, ViewReader
 
 PERIOD_S = 0.5
 
-ReaderState = Literal["connecting", "waiting", "live", "lost", "replay"]
+SourceState = Literal["connecting", "waiting", "live", "lost", "replay"]
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is known of a run.
+    """State of a run at one moment.
 
     Attributes:
-        state: `connecting` before the first answer, `waiting` for a run of that name, `live`, or
-            `lost`: the store does not answer; `replay` of a recording (`tui/data/replay.py`).
-        view: The last one read; stays when the store is lost.
-        seen: When it was read, on the monotonic clock.
-        moved: When the coordinator last changed it, likewise. Seen from here: the clocks of two
-            machines may differ.
-        detail: What the store said instead of a view; of a replay, where it stands.
-        clock: When it was read, seconds since the epoch, or the time that a replay shows: ages of
-            what is shown end here.
-        inbox: By client, what was seen of the batches that it learned, on whatever pane.
+        state: `connecting` before the first answer, `waiting` while the store knows no run of
+            that name, `live`, `lost` when the store does not answer, or `replay` for a recorded
+            run (`tui/data/replay.py`).
+        view: The last view that was read. It stays when the store is lost.
+        read_at: When the view was read, on the monotonic clock.
+        changed_at: When the coordinator last changed it, on the monotonic clock of this machine,
+            because the clocks of two machines may differ.
+        detail: Error of the store; in a replay, its position.
+        wall_time: When the view was read, in seconds since the epoch, or the time that a replay
+            shows. Ages on the screen are relative to it.
+        inbox: By client, the learned batches seen so far, whichever pane is open.
     """
 
-    state: ReaderState = "connecting"
+    state: SourceState = "connecting"
     view: FederationView | None = None
     read_at: float = 0.0
     changed_at: float = 0.0
@@ -49,55 +50,55 @@ class Snapshot:
 
 
 class SnapshotSource(Protocol):
-    """Where the screen gets its looks from: a live run, or a recorded one."""
+    """Source of the snapshots that a screen shows: a live run or a recorded one."""
 
     name: str
 
     def start(self) -> None:
-        """Begin."""
+        """Start to read."""
 
     def stop(self) -> None:
-        """End, without waiting."""
+        """Stop, without waiting."""
 
     def latest(self) -> Snapshot:
-        """What is known now; at once."""
+        """Return the latest snapshot at once."""
 
 
 class ReaderThread:
-    """The reader. `look` returns at once, from any thread."""
+    """Snapshots of a live run. `latest` returns at once, from any thread."""
 
     def __init__(self, connect: Callable[[], Store], name: str) -> None:
-        """Nothing is read before `start`.
+        """Create a reader; `start` starts its thread.
 
         Args:
-            connect: Opens the store, or raises `StoreError`; called again after every loss.
-            name: Of the run.
+            connect: Opens the store or raises `StoreError`; called again after every loss.
+            name: Name of the run.
         """
         self._connect = connect
         self.name = name
         self._snapshot = Snapshot()
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="feed", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="store-reader", daemon=True)
 
     def start(self) -> None:
-        """Begin to read."""
+        """Start to read."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Read no more. Does not wait for an answer that is still to come."""
+        """Stop to read, without waiting for an answer that is on its way."""
         self._stopped.set()
 
     def latest(self) -> Snapshot:
-        """What is known now."""
+        """Return the latest snapshot."""
         return self._snapshot
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         store: Store | None = None
         reader = ViewReader(self.name)
         while not self._stopped.is_set():
             try:
                 store = store or self._connect()
-                self._saw(reader.read(store))
+                self._update(reader.read(store))
             except RunNotFound:
                 self._snapshot = replace(self._snapshot, state="waiting", detail="")
             except StoreError as error:
@@ -105,12 +106,15 @@ class ReaderThread:
                 self._snapshot = replace(self._snapshot, state="lost", detail=error.what)
             self._stopped.wait(PERIOD_S)
 
-    def _saw(self, view: FederationView) -> None:
-        now, before = time.monotonic(), self._snapshot
-        same = before.view is not None and before.view.info == view.info
-        moved = before.changed_at if same else now
-        known = before.view is not None and before.view.info.run == view.info.run
-        past = extend_histories(before.inbox if known else {}, view.inbox)
+    def _update(self, view: FederationView) -> None:
+        now, previous = time.monotonic(), self._snapshot
+        same = previous.view is not None and previous.view.info == view.info
+        same_run = previous.view is not None and previous.view.info.run == view.info.run
         self._snapshot = Snapshot(
-            "live", view, read_at=now, changed_at=moved, wall_time=time.time(), inbox=past
+            "live",
+            view,
+            read_at=now,
+            changed_at=previous.changed_at if same else now,
+            wall_time=time.time(),
+            inbox=extend_histories(previous.inbox if same_run else {}, view.inbox),
         )

@@ -1,6 +1,6 @@
-"""What a pane counts over all versions: the updates of each client and worker.
+"""Figures that a pane sums over all versions, computed only when there is a new version.
 
-Counted anew only when there is a new version, so that a look twice a second costs nothing.
+A refresh twice a second therefore costs nothing in between.
 """
 
 from __future__ import annotations
@@ -14,42 +14,43 @@ from tui.data.figures import AppliedUpdate
 
 
 class UpdateCounts:
-    """Of one run, or of one after the other."""
+    """Applied updates by client and by worker, of the run that a view shows."""
 
     def __init__(self) -> None:
         self._last: VersionSummary | None = None
         self._clients: Mapping[str, Sequence[AppliedUpdate]] = {}
         self._workers: Mapping[str, Sequence[AppliedUpdate]] = {}
-        self._totals: Mapping[str, float] = {}
+        self._weights: Mapping[str, float] = {}
         self._slowest: Sequence[tuple[str, float]] = ()
 
     def by_client(self, view: FederationView) -> Mapping[str, Sequence[AppliedUpdate]]:
-        """See `figures.by_client`."""
-        self._count(view)
+        """Return the updates of each client, oldest first."""
+        self._refresh(view)
         return self._clients
 
     def by_worker(self, view: FederationView) -> Mapping[str, Sequence[AppliedUpdate]]:
-        """See `figures.by_worker`."""
-        self._count(view)
+        """Return the updates of each worker, by `site/worker`, oldest first."""
+        self._refresh(view)
         return self._workers
 
-    def slowest(self, view: FederationView) -> Sequence[tuple[str, float]]:
-        """See `figures.slowest`."""
-        self._count(view)
+    def slowest_clients(self, view: FederationView) -> Sequence[tuple[str, float]]:
+        """Return the clients with the longest training, in seconds per update."""
+        self._refresh(view)
         return self._slowest
 
-    def total(self, client: str) -> float:
-        """The sum of a client's weights, over all versions counted."""
-        return self._totals.get(client, 0.0)
+    def total_weight(self, client: str) -> float:
+        """Return the sum of a client's weights over all versions counted so far."""
+        return self._weights.get(client, 0.0)
 
-    def _count(self, view: FederationView) -> None:
+    def _refresh(self, view: FederationView) -> None:
         versions = view.versions
         if not versions or versions[-1] == self._last:
             return
         self._last = versions[-1]
-        self._clients = figures.by_client(versions)
-        self._workers = figures.by_worker(versions, figures.sites(view.clients))
-        self._slowest = figures.slowest(self._clients)
-        self._totals = {
-            name: sum(update.weight for _, update in done) for name, done in self._clients.items()
+        self._clients = figures.updates_by_client(versions)
+        self._workers = figures.updates_by_worker(versions, figures.sites_by_client(view.clients))
+        self._slowest = figures.slowest_clients(self._clients)
+        self._weights = {
+            client: sum(update.weight for _, update in applied)
+            for client, applied in self._clients.items()
         }

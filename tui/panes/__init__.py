@@ -1,1 +1,1 @@
-"""One pane of `fccl tui` per file: a widget whose `show` puts a `Look` on the screen."""
+"""Panes of `fccl tui`, one per file: each has a `show` method for the latest snapshot."""

@@ -1,7 +1,6 @@
-"""What each version is made of: its updates with every factor, weights over time, rejections.
+"""Aggregation pane: updates of each version with all factors, weights over time, rejections.
 
-After `coordinator/aggregation/contribution.py` and `staleness.py` on an update's way, through the summaries;
-docs/algorithms.md explains the columns.
+Shows what `coordinator/aggregation/` computed; docs/algorithms.md explains the columns.
 """
 
 from __future__ import annotations
@@ -19,20 +18,23 @@ from common.protocol.feed import Event
 from common.protocol.fields import one_line
 from common.protocol.versions import UpdateSummary, VersionSummary
 from common.store.view import FederationView
-from tui.data import history
+from tui.data.events import recent_rejections, rejection_reason
 from tui.data.reader import Snapshot
+from tui.data.weights import count_staleness, histogram_bins
+from tui.formatting import format_number
+from tui.widgets.bar import histogram_bar
 from tui.widgets.row_list import RowList
 from tui.widgets.weight_map import WeightMap
 
-VERSIONS = "version  phase time     upd.   loss  holdout"
-UPDATES = "client         task      score weight  age  s(age) share  clip  coeff  loss"
-BAR = 16  # columns of the longest bar
-AGES = 6  # lines of the histogram
-REJECTED = 50  # at most
+VERSIONS_HEADER = "version  phase time     upd.   loss  holdout"
+UPDATES_HEADER = "client         task      score weight  age  s(age) share  clip  coeff  loss"
+BAR_WIDTH = 16
+MAX_BINS = 6
+MAX_REJECTIONS = 50
 
 
 class AggregationPane(Vertical):
-    """Versions at the left, newest first; the one under the cursor is taken apart below."""
+    """Versions, newest first; below, the updates of the version under the cursor."""
 
     DEFAULT_CSS = """
     AggregationPane > Horizontal { height: 2fr; }
@@ -48,87 +50,92 @@ class AggregationPane(Vertical):
         super().__init__(id=id, classes=classes)
         self._versions: tuple[VersionSummary, ...] = ()
         self._events: tuple[Event, ...] = ()
-        self._shown: VersionSummary | None = None
+        self._selected: VersionSummary | None = None
         self._phases: tuple[str, ...] = ()
 
     def compose(self) -> ComposeResult:
-        """Versions and what was refused; one version's updates; the map."""
         with Horizontal():
-            yield RowList(header=VERSIONS, empty="no version yet", id="agg-versions")
+            yield RowList(header=VERSIONS_HEADER, empty="no version yet", id="agg-versions")
             with VerticalScroll(id="agg-side"):
                 yield Static(id="agg-ages", markup=False)
                 yield Static(id="agg-rejected", markup=False)
         yield Static(id="agg-title", markup=False)
-        yield RowList(header=UPDATES, empty="no update went into this version", id="agg-updates")
+        yield RowList(
+            header=UPDATES_HEADER, empty="no update went into this version", id="agg-updates"
+        )
         yield WeightMap(id="agg-heat")
 
     def on_mount(self) -> None:
-        """Say what there is before anything is known."""
-        self._sides()
+        """Show the empty histogram and list."""
+        self._update_side()
 
     def show(self, snapshot: Snapshot) -> None:
-        """Take in what is new."""
+        """Show what is new in a snapshot."""
         view = snapshot.view
         if view is None:
             return
         self._phases = view.info.phases
         if view.versions is not self._versions:
-            self._take(view)
+            self._update_versions(view)
         if view.events is not self._events:
             self._events = view.events
-            self._sides()
-
-    def _take(self, view: FederationView) -> None:
-        self._versions = view.versions
-        newest = view.versions[::-1]
-        self.query_one("#agg-versions", RowList).put(
-            [each.version for each in newest], lambda row: self._version(newest[row])
-        )
-        self._sides()
-        self._select()
+            self._update_side()
 
     def select(self, version: int) -> None:
-        """Show the updates of a version, if it is there."""
+        """Show the updates of a version, if it exists."""
         self.query_one("#agg-versions", RowList).select(version)
 
     @on(RowList.CursorMoved, "#agg-versions")
     @on(RowList.RowChosen, "#agg-versions")
-    def _moved(self, message: RowList.CursorMoved) -> None:
+    def _on_cursor_moved(self, message: RowList.CursorMoved) -> None:
         message.stop()
-        self._select()
+        self._update_selected()
 
-    def _select(self) -> None:
+    def _update_versions(self, view: FederationView) -> None:
+        self._versions = view.versions
+        newest = view.versions[::-1]
+        self.query_one("#agg-versions", RowList).set_rows(
+            [each.version for each in newest], lambda row: self._version_line(newest[row])
+        )
+        self._update_side()
+        self._update_selected()
+
+    def _update_selected(self) -> None:
         key = self.query_one("#agg-versions", RowList).key
-        chosen = next((each for each in self._versions if each.version == key), None)
-        self.query_one(WeightMap).put(self._versions, chosen.version if chosen else None)
-        if chosen is self._shown or chosen is None:
+        selected = next((each for each in self._versions if each.version == key), None)
+        number = selected.version if selected else None
+        self.query_one(WeightMap).set_versions(self._versions, number)
+        if selected is self._selected or selected is None:
             return
-        self._shown = chosen
-        updates = chosen.updates
+        self._selected = selected
+        updates = selected.updates
         rows = self.query_one("#agg-updates", RowList)
-        rows.put([each.task_id for each in updates], lambda row: Text(_update(updates[row])))
+        rows.set_rows(
+            [each.task_id for each in updates], lambda row: Text(_update_line(updates[row]))
+        )
         rows.action_end(0)
         total = sum(update.coefficient for update in updates)
-        made = f"{len(updates)} updates, coefficients sum to {total:.3f}"
-        title = f"version {chosen.version}: {made if updates else 'the start'}"
+        summary = f"{len(updates)} updates, coefficients sum to {total:.3f}"
+        title = f"version {number}: {summary if updates else 'the start'}"
         self.query_one("#agg-title", Static).update(title)
 
-    def _sides(self) -> None:
-        ages = history.bins(history.histogram(self._versions), AGES)
-        self.query_one("#agg-ages", Static).update(_ages(ages))
-        self.query_one("#agg-rejected", Static).update(_rejected(self._events))
+    def _update_side(self) -> None:
+        bins = histogram_bins(count_staleness(self._versions), MAX_BINS)
+        self.query_one("#agg-ages", Static).update(_staleness_histogram(bins))
+        self.query_one("#agg-rejected", Static).update(_rejection_list(self._events))
 
-    def _version(self, summary: VersionSummary) -> Text:
+    def _version_line(self, summary: VersionSummary) -> Text:
         phase = self._phases[summary.phase] if summary.phase < len(self._phases) else "-"
         clock = time.strftime("%H:%M:%S", time.localtime(summary.at))
-        before, after = _loss(summary.holdout_before), _loss(summary.holdout_after)
+        before = format_number(summary.holdout_before)
+        after = format_number(summary.holdout_after)
         return Text(
             f"{summary.version:>7}  {phase[:5]:<5} {clock} {len(summary.updates):>4} "
-            f"{_loss(summary.train_loss):>6}  {before} → {after}"
+            f"{format_number(summary.train_loss):>6}  {before} → {after}"
         )
 
 
-def _update(update: UpdateSummary) -> str:
+def _update_line(update: UpdateSummary) -> str:
     name = Text(update.client_id)
     name.truncate(14, overflow="ellipsis", pad=True)
     return (
@@ -138,24 +145,20 @@ def _update(update: UpdateSummary) -> str:
     )
 
 
-def _ages(ages: Sequence[tuple[str, int]]) -> Text:
-    largest = max((count for _, count in ages), default=0)
-    lines = [f"{age:>4} {history.bar(n, largest, BAR)} {n}" for age, n in ages]
+def _staleness_histogram(bins: Sequence[tuple[str, int]]) -> Text:
+    largest = max((count for _, count in bins), default=0)
+    lines = [f"{age:>4} {histogram_bar(n, largest, BAR_WIDTH)} {n}" for age, n in bins]
     return _titled("updates by staleness", lines or ["none yet"])
 
 
-def _rejected(events: Sequence[Event]) -> Text:
-    rejected = history.rejections(events)[:REJECTED]
+def _rejection_list(events: Sequence[Event]) -> Text:
+    rejections = recent_rejections(events)[:MAX_REJECTIONS]
     lines = [
-        f"! {one_line(str(event.refs.get('client', '?')))}: {history.reason(event)}"
-        for event in rejected
+        f"! {one_line(str(event.refs.get('client', '?')))}: {one_line(rejection_reason(event))}"
+        for event in rejections
     ]
-    return _titled(f"rejected: {len(rejected)} of late", lines or ["none"])
+    return _titled(f"recently rejected: {len(rejections)}", lines or ["none"])
 
 
 def _titled(title: str, lines: Sequence[str]) -> Text:
     return Text("\n").join([Text(title, style="bold"), *map(Text, lines)])
-
-
-def _loss(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

@@ -1,4 +1,4 @@
-"""What has happened: the event stream, by level and text. After `tui/data/reader.py` on an event's way."""
+"""Log pane: the event feed, filtered by level and text."""
 
 from __future__ import annotations
 
@@ -13,20 +13,17 @@ from textual.message import Message
 from textual.widgets import Input, Static
 
 from common.protocol.feed import Event
-from tui.data import history
+from tui.data.events import LEVELS, event_target, filter_events
 from tui.data.reader import Snapshot
-from tui.event_line import format_event
+from tui.formatting import format_event
 from tui.widgets.row_list import RowList
 
-STYLE = {
-    "info": "",
-    "warning": "yellow",
-    "error": "bold red",
-}  # beside the mark of tui/event_line.py
+STYLES = {"info": "", "warning": "yellow", "error": "bold red"}
+LEVEL_NAMES = {"info": "all levels", "warning": "warnings and errors", "error": "errors"}
 
 
 class LogPane(Vertical):
-    """Newest at the bottom; stays at the bottom unless the cursor was moved up."""
+    """Events, newest at the bottom, where the cursor stays unless it was moved up."""
 
     DEFAULT_CSS = """
     LogPane > #log-head { height: 1; color: $text-muted; }
@@ -37,14 +34,14 @@ class LogPane(Vertical):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("l", "level", "level"),
         Binding("slash", "filter", "filter", key_display="/"),
-        Binding("escape", "unfilter", "all", show=False),
+        Binding("escape", "clear_filter", "all", show=False),
     ]
 
     class EventChosen(Message):
-        """An event was chosen that is about a client or a version."""
+        """An event about a client or a version was chosen."""
 
         def __init__(self, kind: Literal["client", "version"], name: str) -> None:
-            """`name` is the client's id, or the version's number."""
+            """Create the message with the client's id or the version's number."""
             super().__init__()
             self.kind, self.name = kind, name
 
@@ -52,96 +49,97 @@ class LogPane(Vertical):
         super().__init__(id=id, classes=classes)
         self._events: tuple[Event, ...] = ()
         self._shown: list[Event] = []
-        self._level, self._text = history.LEVELS[0], ""
+        self._level, self._text = LEVELS[0], ""
 
     def compose(self) -> ComposeResult:
-        """What is filtered; the filter; the events; the one under the cursor in full."""
         yield Static(id="log-head", markup=False)
         yield Input(
-            placeholder="text, kind, client or task; escape shows all", id="log-text", disabled=True
+            placeholder="text, kind, client or task; escape shows all",
+            id="log-text",
+            disabled=True,
         )
         yield RowList(arrivals="bottom", empty="no events", id="log-rows")
         yield Static(id="log-event", markup=False)
 
     def on_mount(self) -> None:
-        """Say that there is nothing yet."""
+        """Show the empty list."""
         self._fill()
 
     def show(self, snapshot: Snapshot) -> None:
-        """Take in what is new."""
+        """Show what is new in a snapshot."""
         events = snapshot.view.events if snapshot.view else ()
         if events is not self._events:
             self._events = events
             self._fill()
 
     def action_level(self) -> None:
-        """All events, or from warnings on, or errors alone."""
-        levels = history.LEVELS
+        """Switch between all events, warnings and errors, and errors only."""
+        levels = LEVELS
         self._level = levels[(levels.index(self._level) + 1) % len(levels)]
         self._fill()
 
     def action_filter(self) -> None:
-        """Ask for a text."""
-        self._open(True)
+        """Open the filter line."""
+        self._open_filter(True)
 
-    def action_unfilter(self) -> None:
-        """Show all texts again."""
+    def action_clear_filter(self) -> None:
+        """Show all texts and close the filter line."""
         self.query_one("#log-text", Input).value = ""
-        self._open(False)
+        self._open_filter(False)
 
     @on(Input.Changed, "#log-text")
-    def _typed(self, event: Input.Changed) -> None:
+    def _on_typed(self, event: Input.Changed) -> None:
         event.stop()
         self._text = event.value.strip()
         self._fill()
 
     @on(Input.Submitted, "#log-text")
-    def _entered(self, event: Input.Submitted) -> None:
+    def _on_entered(self, event: Input.Submitted) -> None:
         event.stop()
         if self._text:
             self.query_one(RowList).focus()
         else:
-            self._open(False)
+            self._open_filter(False)
 
     @on(RowList.CursorMoved)
-    def _moved(self, message: RowList.CursorMoved) -> None:
+    def _on_cursor_moved(self, message: RowList.CursorMoved) -> None:
         message.stop()
-        self._tell()
+        self._update_lines()
 
     @on(RowList.RowChosen)
-    def _chosen(self, message: RowList.RowChosen) -> None:
+    def _on_row_chosen(self, message: RowList.RowChosen) -> None:
         message.stop()
-        event = self._current()
-        if event is not None and (target := history.target(event)) is not None:
+        event = self._selected_event()
+        if event is not None and (target := event_target(event)) is not None:
             self.post_message(self.EventChosen(*target))
 
-    def _open(self, asked: bool) -> None:
+    def _open_filter(self, opened: bool) -> None:
         field = self.query_one("#log-text", Input)
-        field.set_class(asked, "open")
-        field.disabled = not asked  # what is out of sight must get no keys
-        (field if asked else self.query_one(RowList)).focus()
+        field.set_class(opened, "open")
+        field.disabled = not opened  # a hidden field must get no keys
+        (field if opened else self.query_one(RowList)).focus()
 
     def _fill(self) -> None:
-        self._shown = shown = history.passing(self._events, self._level, self._text)
-        # Equal events may follow each other; the reader keeps each one the same object.
-        self.query_one(RowList).put([id(event) for event in shown], lambda row: _line(shown[row]))
-        self._tell()
+        self._shown = shown = filter_events(self._events, self._level, self._text)
+        # Equal events may follow each other, but the reader keeps each as one object.
+        self.query_one(RowList).set_rows(
+            [id(event) for event in shown], lambda row: _line(shown[row])
+        )
+        self._update_lines()
 
-    def _tell(self) -> None:
-        rows, event = self.query_one(RowList), self._current()
-        level = "all levels" if self._level == "info" else f"{self._level} and worse"
-        if self._level == "error":
-            level = "errors"
+    def _update_lines(self) -> None:
+        rows, event = self.query_one(RowList), self._selected_event()
         text = f" · {self._text!r}" if self._text else ""
-        where = "newest" if rows.follows else "held here; end follows"
+        where = "follows new events" if rows.follows_new_rows else "press end to follow new events"
+        level = LEVEL_NAMES[self._level]
         head = f"{len(self._shown)} of {len(self._events)} events · {level}{text} · {where}"
         self.query_one("#log-head", Static).update(head)
         self.query_one("#log-event", Static).update(_line(event) if event else "")
 
-    def _current(self) -> Event | None:
+    def _selected_event(self) -> Event | None:
         rows = self.query_one(RowList)
         return self._shown[rows.cursor] if rows.cursor < len(self._shown) else None
 
 
 def _line(event: Event) -> Text:
-    return Text(format_event(event), style=STYLE[event.level])
+    return Text(format_event(event), style=STYLES[event.level])

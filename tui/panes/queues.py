@@ -1,7 +1,6 @@
-"""What waits in RabbitMQ, by site, how fast it moves, and the adapters that are handed out.
+"""Queues pane: messages that wait in the broker by site, their rates, and the versions.
 
-The depths come from `broker` through `coordinator/publish/store_publisher.py`; rates are taken here, from one look
-to the next, because nobody else needs them.
+The coordinator publishes the depths; rates are computed here, from one view to the next.
 """
 
 from __future__ import annotations
@@ -15,20 +14,26 @@ from textual.widgets import Static
 
 from common.protocol.versions import VersionSummary
 from common.store.view import FederationView, QueueRow
-from tui.data import history
-from tui.data.history import SiteQueues
+from tui.data.queues import (
+    QueueSample,
+    SiteQueues,
+    add_sample,
+    dead_letter_queue,
+    queue_growth,
+    queues_by_site,
+    take_sample,
+)
 from tui.data.reader import Snapshot
+from tui.formatting import MISSING, format_bytes, format_number
 from tui.widgets.row_list import RowList
 
-SITES = (
-    "               tasks                        updates",
-    "site           waiting takers  +/s issued/s waiting takers  +/s applied/s",
-)
-VERSIONS = "version  phase time         size  digest      train  holdout        updates"
+SITE_GROUPS = "               tasks                        updates"
+SITE_HEADER = "site           waiting consum.  +/s issued/s waiting consum.  +/s applied/s"
+VERSIONS_HEADER = "version  phase time         size  digest      train  holdout        updates"
 
 
 class QueuesPane(Vertical):
-    """Sites above, versions below."""
+    """Sites above, versions below; between them the number of dead letters."""
 
     DEFAULT_CSS = """
     QueuesPane > #queues-head { height: auto; }
@@ -41,83 +46,80 @@ class QueuesPane(Vertical):
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
         self._run = ""
-        self._samples: tuple[history.QueueSample, ...] = ()
+        self._samples: tuple[QueueSample, ...] = ()
         self._versions: tuple[VersionSummary, ...] = ()
 
     def compose(self) -> ComposeResult:
-        """Groups of columns; one line a site; the dead letters; one line a version."""
-        yield Static(Text(SITES[0], style="bold"), id="queues-head")
-        yield RowList(header=SITES[1], empty="no queue is known", id="queues-sites")
+        yield Static(Text(SITE_GROUPS, style="bold"), id="queues-head")
+        yield RowList(header=SITE_HEADER, empty="no queues known", id="queues-sites")
         yield Static(id="queues-dead", markup=False)
-        yield RowList(header=VERSIONS, empty="no version yet", id="queues-versions")
+        yield RowList(header=VERSIONS_HEADER, empty="no version yet", id="queues-versions")
 
     def show(self, snapshot: Snapshot) -> None:
-        """Take in what is new."""
+        """Show what is new in a snapshot."""
         view = snapshot.view
         if view is None:
             return
-        if view.info.run != self._run:  # its sites count from zero
+        if view.info.run != self._run:  # another run of the name: its counts start at zero
             self._run, self._samples = view.info.run, ()
-        sample = history.sample(snapshot.read_at, view.queues, view.clients)
-        self._samples = history.remember(self._samples, sample)
-        sites = history.sites(view.queues, self._samples)
-        self.query_one("#queues-sites", RowList).put(
-            [each.site for each in sites], lambda row: _site(sites[row])
+        sample = take_sample(snapshot.read_at, view.queues, view.clients)
+        self._samples = add_sample(self._samples, sample)
+        sites = queues_by_site(view.queues, self._samples)
+        self.query_one("#queues-sites", RowList).set_rows(
+            [each.site for each in sites], lambda row: _site_line(sites[row])
         )
-        self._dead(history.dead(view.queues))
+        self._update_dead_letters(dead_letter_queue(view.queues))
         if view.versions is not self._versions:
-            self._take(view)
+            self._update_versions(view)
 
-    def _dead(self, queue: QueueRow | None) -> None:
+    def _update_dead_letters(self, queue: QueueRow | None) -> None:
         line = self.query_one("#queues-dead", Static)
         line.set_class(queue is not None and queue.messages > 0, "some")
         if queue is None:
             line.update("dead letters: unknown")
             return
-        growth = _rate(history.growth(self._samples, queue.queue), signed=True)
+        growth = _format_rate(queue_growth(self._samples, queue.queue), signed=True)
         mark = "! " if queue.messages else ""
         line.update(f"{mark}dead letters: {queue.messages}, {growth}/s")
 
-    def _take(self, view: FederationView) -> None:
+    def _update_versions(self, view: FederationView) -> None:
         self._versions = view.versions
         newest, phases = view.versions[::-1], view.info.phases
-        self.query_one("#queues-versions", RowList).put(
-            [each.version for each in newest], lambda row: _version(newest[row], phases)
+        self.query_one("#queues-versions", RowList).set_rows(
+            [each.version for each in newest], lambda row: _version_line(newest[row], phases)
         )
 
 
-def _site(site: SiteQueues) -> Text:
-    tasks, updates = _queue(site.tasks), _queue(site.updates)
+def _site_line(site: SiteQueues) -> Text:
+    tasks, updates = _queue_columns(site.tasks), _queue_columns(site.updates)
     name = Text(site.site)
     name.truncate(14, overflow="ellipsis", pad=True)
-    taken = f"{tasks} {_rate(site.tasks_growth, signed=True):>5} {_rate(site.issued):>8}"
-    given = f"{updates} {_rate(site.updates_growth, signed=True):>5} {_rate(site.applied):>9}"
-    return Text(f"{name.plain} {taken} {given}")
+    tasks_growth = _format_rate(site.tasks_growth, signed=True)
+    updates_growth = _format_rate(site.updates_growth, signed=True)
+    return Text(
+        f"{name.plain} {tasks} {tasks_growth:>5} {_format_rate(site.issued):>8}"
+        f" {updates} {updates_growth:>5} {_format_rate(site.applied):>9}"
+    )
 
 
-def _queue(queue: QueueRow | None) -> str:
+def _queue_columns(queue: QueueRow | None) -> str:
     if queue is None:
-        return f"{'-':>7} {'-':>6}"
-    return f"{queue.messages:>7} {queue.consumers:>6}"
+        return f"{'-':>7} {'-':>7}"
+    return f"{queue.messages:>7} {queue.consumers:>7}"
 
 
-def _version(summary: VersionSummary, phases: tuple[str, ...]) -> Text:
+def _version_line(summary: VersionSummary, phases: tuple[str, ...]) -> Text:
     phase = phases[summary.phase] if summary.phase < len(phases) else "-"
     clock = time.strftime("%H:%M:%S", time.localtime(summary.at))
-    holdout = f"{_loss(summary.holdout_before)} → {_loss(summary.holdout_after)}"
+    holdout = f"{format_number(summary.holdout_before)} → {format_number(summary.holdout_after)}"
     return Text(
-        f"{summary.version:>7}  {phase[:5]:<5} {clock} {history.size(summary.nbytes):>9}"
-        f"  {summary.sha256[:10]}  {_loss(summary.train_loss):>5}  {holdout:<14} "
+        f"{summary.version:>7}  {phase[:5]:<5} {clock} {format_bytes(summary.nbytes):>9}"
+        f"  {summary.sha256[:10]}  {format_number(summary.train_loss):>5}  {holdout:<14} "
         f"{len(summary.updates):>6}"
     )
 
 
-def _rate(value: float | None, signed: bool = False) -> str:
-    """Two digits are enough, and `-` stands for what is not known yet."""
+def _format_rate(value: float | None, signed: bool = False) -> str:
     if value is None:
-        return "-"
+        return MISSING
     return f"{value:+.1f}" if signed else f"{value:.2f}"
-
-
-def _loss(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

@@ -1,7 +1,7 @@
-"""The same held-out prompt, answered by the base and by one version after another.
+"""Samples pane: answers of the base model and of the versions to the same held-out prompt.
 
-After `evaluation/live_samples.py` on an answer's way. Side by side where there is room, else one below
-the other; the newest versions stand beside the base unless older ones were asked for.
+Shows what `evaluation/live_samples.py` generated: side by side where there is room, otherwise one
+below the other. The newest versions stand beside the base unless the user goes back to older ones.
 """
 
 from __future__ import annotations
@@ -21,29 +21,30 @@ from textual.widgets import Static
 
 from common.protocol.versions import SampleAnswer
 from tui.data.reader import Snapshot
+from tui.formatting import plural
 from tui.widgets.row_list import RowList
 
-COLUMN = 32  # of the terminal's columns, that an answer wants to be read in
-FEWEST = 3  # answers side by side; below, more of them are seen one below the other
-PROMPTS = "held-out prompts: ↑ ↓ choose one"
+ANSWER_WIDTH = 32  # columns that make an answer readable
+MIN_COLUMNS = 3  # with fewer, more answers are visible one below the other
+PROMPTS_HEADER = "held-out prompts: choose with ↑ ↓"
 EMPTY = """No version has answered yet.
 
-The coordinator has the base, about every eighth version and the last of each phase answer
-held-out rows while the run goes on; a model that is slow on its CPU takes a while. In
-federation.toml, samples.prompts says how many rows (0: none), samples.every how often."""
+During the run, the base model, about every eighth version and the last version of each phase
+answer held-out rows; a large model takes a while on a CPU. In federation.toml,
+samples.prompts is the number of rows (0 for none), and samples.every is how often."""
 
 
-def prompts(samples: Sequence[SampleAnswer]) -> list[str]:
-    """What was asked, in the order in which it was first asked."""
+def list_prompts(samples: Sequence[SampleAnswer]) -> list[str]:
+    """Return the prompts in the order of their first answers."""
     return list(dict.fromkeys(sample.asked for sample in samples))
 
 
-def beside(answers: Sequence[SampleAnswer], newest: int | None) -> list[SampleAnswer]:
-    """The answers to show: the base's, then those of versions, newest first.
+def order_answers(answers: Sequence[SampleAnswer], newest: int | None) -> list[SampleAnswer]:
+    """Return the answers to show: that of the base, then those of versions, newest first.
 
     Args:
-        answers: To one prompt, by version.
-        newest: The first version beside the base; None for the newest there is.
+        answers: Answers to one prompt, by version.
+        newest: The first version after the base; None for the newest.
     """
     base = [each for each in answers if each.version == 0]
     later = [each for each in answers if each.version > 0]
@@ -51,7 +52,7 @@ def beside(answers: Sequence[SampleAnswer], newest: int | None) -> list[SampleAn
 
 
 class SamplesPane(Vertical):
-    """Prompts above; below, the answers to the one under the cursor."""
+    """Prompts, and below them the answers to the one under the cursor."""
 
     DEFAULT_CSS = """
     SamplesPane > #samples-prompts { height: auto; max-height: 5; min-height: 2; }
@@ -60,7 +61,7 @@ class SamplesPane(Vertical):
     SamplesPane #samples-answers { height: auto; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        # Before the table's own, which would scroll sideways where there is nothing.
+        # Takes precedence over scrolling sideways in the list, which has nothing there.
         Binding("left", "turn(1)", "older", show=False, priority=True),
         Binding("right", "turn(-1)", "newer", show=False, priority=True),
     ]
@@ -68,41 +69,40 @@ class SamplesPane(Vertical):
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
         self._samples: tuple[SampleAnswer, ...] = ()
-        self._newest: int | None = None  # beside the base, if it was chosen
-        self._objectives: dict[int, str] = {}  # of the phases that made versions
+        self._newest: int | None = None  # the version beside the base, if the user chose one
+        self._objectives: dict[int, str] = {}  # by version
 
     def compose(self) -> ComposeResult:
-        """The prompts; the chosen one in full; the answers."""
-        yield RowList(header=PROMPTS, id="samples-prompts")
+        yield RowList(header=PROMPTS_HEADER, id="samples-prompts")
         yield Static(id="samples-asked", markup=False)
         yield Static(id="samples-head", markup=False)
         with VerticalScroll():
             yield Static(id="samples-answers", markup=False)
 
     def on_mount(self) -> None:
-        """Say what to do before anything is there."""
+        """Explain the pane until there are answers."""
         self._draw()
 
     def show(self, snapshot: Snapshot) -> None:
-        """Take in what is new."""
+        """Show what is new in a snapshot."""
         view = snapshot.view
         samples = view.samples if view else ()
         if view is None or samples is self._samples:
             return
         self._samples, phases = samples, view.info.phases
         self._objectives = {
-            made.version: phases[made.phase] for made in view.versions if made.phase < len(phases)
+            each.version: phases[each.phase] for each in view.versions if each.phase < len(phases)
         }
         kinds = {sample.asked: sample.kind for sample in samples}
-        asked = prompts(samples)
-        self.query_one(RowList).put(
-            asked, lambda row: Text(f"{row + 1:>2} {kinds[asked[row]]:<3} {asked[row]}")
+        prompts = list_prompts(samples)
+        self.query_one(RowList).set_rows(
+            prompts, lambda row: Text(f"{row + 1:>2} {kinds[prompts[row]]:<3} {prompts[row]}")
         )
         self._draw()
 
     def action_turn(self, step: int) -> None:
-        """Put an older version beside the base, or a newer one; the newest one is followed."""
-        versions = [each.version for each in beside(self._answers(), None) if each.version]
+        """Move to an older (1) or newer (-1) version; at the newest, follow new versions."""
+        versions = [each.version for each in order_answers(self._answers(), None) if each.version]
         if not versions:
             return
         at = versions.index(self._newest) if self._newest in versions else 0
@@ -111,11 +111,11 @@ class SamplesPane(Vertical):
         self._draw()
 
     def on_resize(self) -> None:
-        """Other columns fit."""
+        """Show the answers that fit now."""
         self._draw()
 
     @on(RowList.CursorMoved)
-    def _moved(self, message: RowList.CursorMoved) -> None:
+    def _on_cursor_moved(self, message: RowList.CursorMoved) -> None:
         message.stop()
         self._draw()
 
@@ -125,42 +125,42 @@ class SamplesPane(Vertical):
 
     def _draw(self) -> None:
         answers = self._answers()
-        there = bool(answers)
         for name in ("prompts", "asked", "head"):
-            self.query_one(f"#samples-{name}").display = there
-        said = self.query_one("#samples-answers", Static)
+            self.query_one(f"#samples-{name}").display = bool(answers)
+        body = self.query_one("#samples-answers", Static)
         if not answers:
-            said.update(Text(EMPTY))
+            body.update(Text(EMPTY))
             return
-        self.query_one("#samples-asked", Static).update(_asked(answers[0]))
-        found, room = beside(answers, self._newest), self.size.width // COLUMN
-        self.query_one("#samples-head", Static).update(_head(answers, self._newest))
-        shown = found[:room] if room >= FEWEST else found
-        cells = [(self._title(each), _answer(each)) for each in shown]
-        said.update(_columns(cells) if room >= FEWEST else _stack(cells))
+        self.query_one("#samples-asked", Static).update(_prompt_text(answers[0]))
+        self.query_one("#samples-head", Static).update(_heading(answers, self._newest))
+        ordered, columns = order_answers(answers, self._newest), self.size.width // ANSWER_WIDTH
+        if columns >= MIN_COLUMNS:
+            cells = [(self._title(each), _answer_text(each)) for each in ordered[:columns]]
+            body.update(_side_by_side(cells))
+        else:
+            body.update(_stacked([(self._title(each), _answer_text(each)) for each in ordered]))
 
     def _title(self, sample: SampleAnswer) -> Text:
         if sample.version == 0:
             return Text("base", style="bold")
         clock = time.strftime("%H:%M:%S", time.localtime(sample.at))
-        about = f"  {self._objectives.get(sample.version, '')[:5]}  {clock}"
-        return Text.assemble((f"version {sample.version}", "bold"), about)
+        objective = self._objectives.get(sample.version, "")[:5]
+        return Text.assemble((f"version {sample.version}", "bold"), f"  {objective}  {clock}")
 
 
-def _asked(sample: SampleAnswer) -> Text:
-    label = Text("asked     ", style="bold")
-    wanted = Text("\nexpected  ", style="bold")
-    return Text.assemble(label, sample.asked, wanted, sample.expected)
+def _prompt_text(sample: SampleAnswer) -> Text:
+    prompt = Text("prompt    ", style="bold")
+    expected = Text("\nexpected  ", style="bold")
+    return Text.assemble(prompt, sample.asked, expected, sample.expected)
 
 
-def _head(answers: Sequence[SampleAnswer], newest: int | None) -> str:
+def _heading(answers: Sequence[SampleAnswer], newest: int | None) -> str:
     count = sum(1 for each in answers if each.version)
-    asked = f"the base and {count} version{'' if count == 1 else 's'} answered"
-    where = "newest first" if newest is None else f"from version {newest} back"
-    return f"{asked} · {where} · ← older → newer"
+    order = "newest first" if newest is None else f"from version {newest} back"
+    return f"answers of the base and {plural(count, 'version')} · {order} · ← older → newer"
 
 
-def _columns(cells: Sequence[tuple[Text, Text]]) -> RenderableType:
+def _side_by_side(cells: Sequence[tuple[Text, Text]]) -> RenderableType:
     table = Table.grid(expand=True, padding=(0, 2, 0, 0))
     for _ in cells:
         table.add_column(ratio=1, overflow="fold")
@@ -169,12 +169,12 @@ def _columns(cells: Sequence[tuple[Text, Text]]) -> RenderableType:
     return table
 
 
-def _stack(cells: Sequence[tuple[Text, Text]]) -> RenderableType:
+def _stacked(cells: Sequence[tuple[Text, Text]]) -> RenderableType:
     return Group(*(Text.assemble(title, "\n", answer, "\n") for title, answer in cells))
 
 
-def _answer(sample: SampleAnswer) -> Text:
-    """The text; of a class its probability, and whether it is right."""
+def _answer_text(sample: SampleAnswer) -> Text:
+    """Return the answer; for a class with its probability and whether it is right."""
     if sample.probability is None:
         return Text(sample.answer or "(nothing)", style="" if sample.answer else "dim")
     right = sample.answer == sample.expected

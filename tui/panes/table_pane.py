@@ -1,9 +1,9 @@
-"""What the panes of workers and clients share: a live table with a filter and an order."""
+"""Base of the panes of workers, clients and inboxes: a table with a filter and an order."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from textual import events, on
 from textual.app import ComposeResult
@@ -17,39 +17,40 @@ from tui.data.update_counts import UpdateCounts
 from tui.widgets.cell import Cell
 from tui.widgets.live_table import Column, LiveTable
 
+RowNoun = Literal["client", "worker"]
+
 
 class TablePane(Vertical):
-    """A summary line, the table, and a line to type a filter into."""
+    """Summary line, table, and a hidden line to type a filter into."""
 
     COLUMNS: ClassVar[tuple[Column, ...]] = ()
-    NOUN: ClassVar[str] = ""
+    NOUN: ClassVar[RowNoun] = "client"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "sort", "sort"),
         Binding("slash", "filter", "find", key_display="/"),
-        Binding("escape", "unfilter", "no filter", show=False),
+        Binding("escape", "clear_filter", "no filter", show=False),
     ]
 
     class RowChosen(Message):
-        """Somebody wants to know more of a row."""
+        """A row was chosen to see its history."""
 
-        def __init__(self, noun: str, key: str) -> None:
+        def __init__(self, noun: RowNoun, key: str) -> None:
             super().__init__()
             self.noun = noun
             self.key = key
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self.tally = UpdateCounts()
+        self.counts = UpdateCounts()
         self._snapshot: Snapshot | None = None
 
     def compose(self) -> ComposeResult:
-        """The three parts; the filter is hidden."""
         yield Static(classes="summary", markup=False)
         yield LiveTable(self.COLUMNS)
-        yield Input(placeholder="rows that contain …; escape ends", compact=True)
+        yield Input(placeholder="show rows that contain …; escape shows all", compact=True)
 
     def rows(self, snapshot: Snapshot) -> dict[str, dict[str, Cell]]:
-        """What to show, by key."""
+        """Return the cells of each row, by key."""
         raise NotImplementedError
 
     @property
@@ -58,76 +59,73 @@ class TablePane(Vertical):
         return self.query_one(LiveTable).selected
 
     def show(self, snapshot: Snapshot) -> None:
-        """Show a snapshot on the screen."""
+        """Show a snapshot."""
         self._snapshot = snapshot
-        rows, wanted = self.rows(snapshot), self.query_one(Input).value.strip().lower()
-        kept = {k: cells for k, cells in rows.items() if matches(cells, wanted)} if wanted else rows
+        rows, text = self.rows(snapshot), self.query_one(Input).value.strip().lower()
+        kept = {k: cells for k, cells in rows.items() if _contains(cells, text)} if text else rows
         table = self.query_one(LiveTable)
         table.fill(kept)
-        shown = f"{len(kept):,} of {len(rows):,} {self.NOUN}s, by {table.sorting}"
-        shown += f", with {wanted!r}" if wanted else ""
+        shown = f"{len(kept):,} of {len(rows):,} {self.NOUN}s, by {table.sort_title}"
+        shown += f", with {text!r}" if text else ""
         shown = shown if rows else f"no {self.NOUN}s"
         summary, heading = self.query_one(".summary", Static), self.heading(snapshot, shown)
-        if str(summary.content) != heading:  # every update lays out the whole screen anew
+        if str(summary.content) != heading:  # an update lays out the whole screen again
             summary.update(heading)
 
     def heading(self, snapshot: Snapshot, shown: str) -> str:
-        """What stands above the table.
+        """Return the text above the table.
 
         Args:
-            snapshot: What is shown.
-            shown: Of it: how many rows, in which order, with which filter.
+            snapshot: What the pane shows.
+            shown: How many rows, in which order and with which filter.
         """
         return shown
 
     def action_sort(self) -> None:
-        """By the next column."""
+        """Sort by the next column."""
         self.query_one(LiveTable).next_sort()
 
     def action_filter(self) -> None:
-        """Open the line, with what is in it."""
+        """Open the filter line."""
         line = self.query_one(Input)
         line.display = True
         line.focus()
 
-    def action_unfilter(self) -> None:
-        """Show all rows."""
+    def action_clear_filter(self) -> None:
+        """Show all rows and close the filter line."""
         line = self.query_one(Input)
         line.value = ""
         line.display = False
         self.query_one(LiveTable).focus()
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Every letter counts at once."""
+        """Filter while the user types."""
         event.stop()
-        self._again()
+        self._show_again()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Back to the table; the filter stays."""
+        """Go back to the table and keep the filter."""
         event.stop()
         self.query_one(LiveTable).focus()
 
     @on(LiveTable.RowChosen)
-    def _chosen(self, message: LiveTable.RowChosen) -> None:
-        """Enter, or a second click."""
+    def _on_row_chosen(self, message: LiveTable.RowChosen) -> None:
         message.stop()
         self.post_message(self.RowChosen(self.NOUN, str(message.key)))
 
     @on(LiveTable.SortChanged)
-    def _sorted(self, message: LiveTable.SortChanged) -> None:
-        """Say so above the table."""
+    def _on_sort_changed(self, message: LiveTable.SortChanged) -> None:
         message.stop()
-        self._again()
+        self._show_again()
 
     def on_resize(self, _: events.Resize) -> None:
-        """Other columns may fit."""
-        self._again()
+        """Show the columns that fit now."""
+        self._show_again()
 
-    def _again(self) -> None:
+    def _show_again(self) -> None:
         if self._snapshot is not None:
             self.show(self._snapshot)
 
 
-def matches(cells: Mapping[str, Cell], wanted: str) -> bool:
-    """Whether any cell contains the text."""
-    return any(wanted in cell.text.lower() for cell in cells.values())
+def _contains(cells: Mapping[str, Cell], text: str) -> bool:
+    return any(text in cell.text.lower() for cell in cells.values())

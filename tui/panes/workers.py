@@ -1,4 +1,4 @@
-"""The second pane: every live worker, from its heartbeat."""
+"""Workers pane: each live worker, as its heartbeat describes it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from common.store.view import FederationView
 from tui.data.reader import Snapshot
 from tui.formatting import MISSING
 from tui.panes.table_pane import TablePane
-from tui.widgets.bar import bar
+from tui.widgets.bar import progress_bar
 from tui.widgets.cell import LEAST, Cell, number, state, word
 from tui.widgets.live_table import Column
 
@@ -17,11 +17,11 @@ COLUMNS = (
     Column("beat", "beat", 5, 1, right=True),
     Column("client", "client", 12),
     Column("progress", "progress", 12, 0),
-    Column("base", "from", 5, 3, right=True),
+    Column("base", "base", 5, 3, right=True),
     Column("staleness", "stale", 5, 2, right=True),
     Column("tokens", "tokens/s", 9, 0, right=True),
     Column("loss", "loss", 7, 1, right=True),
-    Column("done", "applied", 7, 4, right=True),
+    Column("applied", "applied", 7, 4, right=True),
     Column("site", "site", 10, 5),
     Column("device", "device", 20, 6),
     Column("host", "host", 16, 7),
@@ -29,50 +29,50 @@ COLUMNS = (
 
 
 class WorkersPane(TablePane):
-    """One row per heartbeat."""
+    """Table with a row per heartbeat."""
 
     COLUMNS = COLUMNS
     NOUN = "worker"
 
     def rows(self, snapshot: Snapshot) -> dict[str, dict[str, Cell]]:
-        """By site and id."""
+        """Return the rows by `site/worker`."""
         if snapshot.view is None:
             return {}
-        done = self.tally.by_worker(snapshot.view)
+        updates = self.counts.by_worker(snapshot.view)
         return {
             (key := f"{worker.site}/{worker.worker_id}"): _row(
-                snapshot.view, worker, snapshot.wall_time, len(done.get(key, ()))
+                snapshot.view, worker, snapshot.wall_time, len(updates.get(key, ()))
             )
             for worker in snapshot.view.workers
         }
 
 
-def progress(share: float, shown: bool) -> Cell:
-    """How far a task is, as a bar and in percent."""
-    if not shown:
+def progress_cell(share: float, busy: bool) -> Cell:
+    """Return the progress of a task as a bar and in percent; a dash without a task."""
+    if not busy:
         return Cell(MISSING, LEAST)
-    return Cell(f"{bar(share, 1, 7)} {share:4.0%}", share)
+    return Cell(f"{progress_bar(share, 1, 7)} {share:4.0%}", share)
 
 
 def _staleness(view: FederationView, base: int | None) -> int | None:
-    # A heartbeat may be read after the version that it knows of.
+    # A heartbeat may be newer than the run's version that was read.
     return None if base is None else max(0, view.info.version - base)
 
 
-def _row(view: FederationView, worker: Heartbeat, now: float, done: int) -> dict[str, Cell]:
+def _row(view: FederationView, worker: Heartbeat, now: float, applied: int) -> dict[str, Cell]:
     base, busy = worker.base_version, worker.task_id is not None
     return {
-        # A name may occur at two sites: the order must not.
+        # Two sites may have workers of one name; the site makes the order unambiguous.
         "worker": Cell(worker.worker_id, f"{worker.worker_id} {worker.site}"),
         "state": state(worker.state),
         "beat": number(max(0.0, now - worker.sent_at), suffix=" s"),
         "client": word(worker.client_id),
-        "progress": progress(worker.progress, busy),
+        "progress": progress_cell(worker.progress, busy),
         "base": number(base if busy else None),
         "staleness": number(_staleness(view, base) if busy else None),
         "tokens": number(worker.tokens_per_s if worker.state == "training" else None),
         "loss": number(worker.last_loss, 3),
-        "done": number(done),
+        "applied": number(applied),
         "site": word(worker.site),
         "device": word(worker.device),
         "host": word(worker.host),

@@ -1,1 +1,1 @@
-"""TODO: tui/screens."""
+"""Screens on top of the panes: help, command palette, questions, and details of one row."""

@@ -1,4 +1,7 @@
-"""The commands of the palette: the panes, the controls, the colours. None writes a file."""
+"""Commands of the palette: panes, commands to the coordinator, themes.
+
+It replaces Textual's own provider, whose screenshot command writes files.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +24,15 @@ class PaletteEntry(NamedTuple):
 
 
 class AppCommandProvider(Provider):
-    """Asks the app what it can do now."""
+    """Commands that the app offers at this moment."""
 
     async def discover(self) -> Hits:
-        """Everything, before anything is typed."""
+        """Yield all commands, before anything is typed."""
         for entry in self._entries():
             yield DiscoveryHit(entry.name, entry.call, help=entry.help)
 
     async def search(self, query: str) -> Hits:
-        """What matches."""
+        """Yield the commands that match."""
         matcher = self.matcher(query)
         for entry in self._entries():
             score = matcher.match(entry.name)
@@ -37,4 +40,4 @@ class AppCommandProvider(Provider):
                 yield Hit(score, matcher.highlight(entry.name), entry.call, help=entry.help)
 
     def _entries(self) -> Iterator[PaletteEntry]:
-        return cast("MonitorApp", self.app).entries()
+        return cast("MonitorApp", self.app).palette_entries()

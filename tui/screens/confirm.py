@@ -1,4 +1,4 @@
-"""Asks before something that cannot be taken back. The default is no."""
+"""Question before a command that changes who takes part or what is trained."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from textual.widgets import Static
 
 
 class ConfirmScreen(ModalScreen[bool]):
-    """One question; `y` is yes, every other key that one would try is no."""
+    """Question that only `y` answers with yes; enter, escape and space mean no."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "dismiss(True)", "yes"),
@@ -19,10 +19,8 @@ class ConfirmScreen(ModalScreen[bool]):
     ]
 
     def __init__(self, question: str) -> None:
-        """Ask this."""
         super().__init__()
         self.question = question
 
     def compose(self) -> ComposeResult:
-        """One box."""
-        yield Static(f"{self.question}\n\ny  yes      any of n, enter, escape  no", markup=False)
+        yield Static(f"{self.question}\n\ny  yes      n, enter or escape  no", markup=False)

@@ -1,4 +1,4 @@
-"""What the keys do."""
+"""Help screen with the keys of the app."""
 
 from __future__ import annotations
 
@@ -13,61 +13,58 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 KeyHelp = tuple[str, str]
-"""Keys as they are written on a keyboard, and what they do."""
+"""Keys as written on a keyboard, and what they do."""
 
-QUIT_KEY: KeyHelp = ("q", "quit, as does ctrl+q; the run goes on")
 VIEW_KEYS: tuple[KeyHelp, ...] = (
     ("1 … 8", "overview, workers, clients, aggregation, queues, inbox, log, samples"),
-    ("↑ ↓", "move, as do page up, page down, home, end and the mouse"),
-    ("s", "sort a table by its next column; so does a click on a header"),
-    ("/", "show only the rows that contain a text; escape ends it"),
-    ("enter", "the history of a client or worker; in the log, go where the line leads"),
-    ("l", "in the log: all levels, warnings and worse, errors"),
-    ("← →", "in samples: older and newer versions beside the base"),
-    ("space", "hold the view still, and let it go on"),
-    ("ctrl+p", "all commands, and the colours"),
+    ("↑ ↓", "move the cursor; also page up, page down, home, end and the mouse"),
+    ("s", "sort a table by its next column; a click on a column title sorts too"),
+    ("/", "show only rows that contain a text; escape shows all again"),
+    ("enter", "history of a client or worker; in the log, open what the event is about"),
+    ("l", "in the log: all levels, warnings and errors, errors only"),
+    ("← →", "in samples: older or newer versions next to the base model"),
+    ("space", "freeze the view, or continue"),
+    ("ctrl+p", "command palette and colour themes"),
     ("?", "this help"),
-    QUIT_KEY,
+    ("q", "quit, as does ctrl+q; the run goes on"),
 )
 COMMAND_KEYS: tuple[KeyHelp, ...] = (
-    ("p", "pause: no new tasks; where it is paused, resume"),
-    ("D", "drain: finish what is open, then end the run"),
-    ("S", "stop: end the run now; it can be resumed"),
-    ("k", "kick the client under the cursor; u: pardon it"),
-    ("r", "issue the open task of that client again"),
+    ("p", "pause: issue no new tasks; resume a paused run"),
+    ("D", "drain: wait for open tasks, then end the run"),
+    ("S", "stop: end the run now; it can be resumed later"),
+    ("k", "kick the client under the cursor: it gets no more tasks; u: pardon it"),
+    ("r", "reissue the open task of the client under the cursor"),
 )
-LEGEND = """\
-A line on top says when the view is old: without the store the last view stays, and \
-this screen reconnects by itself."""
+NOTES = """\
+The top line shows problems and the end of the run. When the store is lost, the last view stays \
+and this screen reconnects by itself."""
 
 
-def table(keys: Sequence[KeyHelp]) -> Table:
-    """A line for each, or more where space is short."""
+def _table(keys: Sequence[KeyHelp]) -> Table:
     grid = Table.grid(padding=(0, 2))
-    for key, does in keys:
-        grid.add_row(key, does)
+    for key, meaning in keys:
+        grid.add_row(key, meaning)
     return grid
 
 
 class HelpScreen(ModalScreen[None]):
-    """One box with all keys."""
+    """Box with all keys; scrolls on a low terminal."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,question_mark,q,space,enter", "dismiss", "close")
     ]
 
-    def __init__(self, keys: Sequence[KeyHelp], controls: bool) -> None:
-        """The keys of this session.
+    def __init__(self, keys: Sequence[KeyHelp], commands: bool) -> None:
+        """Create the screen.
 
         Args:
-            keys: Of the screen.
-            controls: Whether it may change the run.
+            keys: Keys of the app.
+            commands: Whether the keys that change the run work, too.
         """
         super().__init__()
-        self._keys = (*keys, *((("", ""), *COMMAND_KEYS) if controls else ()))
+        self._keys = (*keys, *((("", ""), *COMMAND_KEYS) if commands else ()))
 
     def compose(self) -> ComposeResult:
-        """One box; a low terminal shows a part of it."""
         with VerticalScroll():
-            yield Static(table(self._keys))
-            yield Static(LEGEND, id="legend", markup=False)
+            yield Static(_table(self._keys))
+            yield Static(NOTES, id="notes", markup=False)

@@ -1,1 +1,1 @@
-"""Small parts that the panes are made of."""
+"""Small widgets and text elements that the panes are made of."""

@@ -1,4 +1,4 @@
-"""A state as a symbol, a word and a colour: the colour never stands alone. Pure."""
+"""States as a symbol, a word and a colour, so that the colour never stands alone."""
 
 from __future__ import annotations
 
@@ -27,6 +27,6 @@ BADGES = {
 
 
 def badge(state: str) -> Text:
-    """`● training`."""
+    """Return a state such as `● training`."""
     symbol, style = BADGES.get(state, (" ", ""))
     return Text(f"{symbol} {state}", style=style)

@@ -1,39 +1,35 @@
-"""One cell of a live table: what it shows, and what it is sorted by."""
+"""Cells of a live table: what they show, and what they are sorted by."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rich.text import Text
-
 from tui.formatting import MISSING, format_number
 from tui.widgets.badge import badge
 
-LEAST = float("-inf")  # what is missing sorts below every number
+LEAST = float("-inf")  # a missing number sorts below all others
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Frozen, so that a table can tell what has changed; rich renders it by `__rich__`."""
+    """Text of a cell and the value by which its column is sorted.
+
+    Cells are frozen so that a table can tell which ones have changed.
+    """
 
     text: str
     order: float | str
     style: str = ""
     right: bool = False
 
-    def __rich__(self) -> Text:
-        shown = Text(self.text, self.style, no_wrap=True, overflow="ellipsis")
-        shown.justify = "right" if self.right else "left"
-        return shown
-
 
 def word(text: str | None, style: str = "") -> Cell:
-    """A name."""
+    """Return a cell with a name."""
     return Cell(text or MISSING, text or "", style)
 
 
 def number(value: float | None, digits: int = 0, suffix: str = "") -> Cell:
-    """A number, right-aligned."""
+    """Return a cell with a number, aligned to the right."""
     if value is None:
         return Cell(MISSING, LEAST, right=True)
     shown = f"{value:,.0f}" if digits == 0 else format_number(value, digits)
@@ -41,6 +37,6 @@ def number(value: float | None, digits: int = 0, suffix: str = "") -> Cell:
 
 
 def state(name: str) -> Cell:
-    """A state with its symbol."""
+    """Return a cell with a state and its symbol."""
     shown = badge(name)
     return Cell(shown.plain, name, str(shown.style))

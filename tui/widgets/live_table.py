@@ -1,8 +1,8 @@
-"""A table that lives: rows are keyed and sorted, the cursor stays on its row.
+"""Sorted table with keyed rows, whose cursor stays on its row while values change.
 
-A thousand rows twice a second are nothing to worry about only if nothing is done for those that
-stay the same or lie out of sight. Textual's `DataTable` draws every cell in sight anew whenever one
-has changed, each by a renderable of its own: ten times the work, so this one draws lines.
+A thousand rows twice a second are cheap only if rows that stay the same or are out of sight cost
+nothing. Textual's `DataTable` draws every cell in sight again when one has changed, each with a
+renderable of its own, which takes ten times as long; this table draws lines.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ class Column:
     """A column of a live table.
 
     Attributes:
-        key: Its name in the code.
-        title: Its name on the screen.
+        key: Name in the code.
+        title: Name on the screen.
         width: In characters.
-        rank: Where space is short, columns of a high rank go first.
-        right: Numbers are on the right.
+        rank: Where space is short, columns of a high rank are left out first; those of rank 0
+            never are.
+        right: Whether the cells are aligned to the right.
     """
 
     key: str
@@ -41,11 +42,11 @@ class Column:
     right: bool = False
 
 
-def fitting(columns: Sequence[Column], width: int) -> tuple[Column, ...]:
-    """The columns that fit, in their order; those of rank 0 always do."""
+def fit_columns(columns: Sequence[Column], width: int) -> tuple[Column, ...]:
+    """Return the columns that fit, in their order, and those of rank 0 in any case."""
     left = width
     chosen = set()
-    for column in sorted(columns, key=lambda column: column.rank):  # stable: else left to right
+    for column in sorted(columns, key=lambda column: column.rank):  # stable: left to right
         needed = column.width + 2  # a space on either side
         if column.rank == 0 or needed <= left:
             chosen.add(column.key)
@@ -54,32 +55,34 @@ def fitting(columns: Sequence[Column], width: int) -> tuple[Column, ...]:
 
 
 class LiveTable(RowList):
-    """Rows by key; `fill` makes the table show them."""
+    """Table of cells by row key and column key."""
 
     def __init__(self, columns: Sequence[Column], **arguments: Any) -> None:
-        """Empty; sorted by the first column.
+        """Create an empty table, sorted by the first column.
 
         Args:
-            columns: All that there may be; as many are shown as fit.
-            arguments: Textual's own.
+            columns: All columns, of which as many are shown as fit.
+            arguments: Passed to Textual.
         """
         super().__init__(header="columns", arrivals="anywhere", **arguments)
         self._all = tuple(columns)
         self._shown: tuple[Column, ...] = ()
         self._rows: Mapping[str, Mapping[str, Cell]] = {}
-        self._ranked: list[str] = []  # keys as they stand on the screen
-        self._lines: dict[str, tuple[Mapping[str, Cell], Strip]] = {}  # drawn, and from what
+        self._ranked: list[str] = []  # keys in the order of the screen
+        self._lines: dict[
+            str, tuple[Mapping[str, Cell], Strip]
+        ] = {}  # by key: the cells and how they were drawn
         self.sort_key = columns[0].key
         self.descending = False
 
     def fill(self, rows: Mapping[str, Mapping[str, Cell]]) -> None:
-        """Show these rows, and no others.
+        """Replace the rows.
 
         Args:
-            rows: By key; each a cell per column. A row that is the same object as before is not
-                drawn again.
+            rows: A cell per column, by key. A row that is the same object as before is not drawn
+                again.
         """
-        shown = fitting(self._all, (self.size.width or self.app.size.width) - 1)
+        shown = fit_columns(self._all, (self.size.width or self.app.size.width) - 1)
         if shown != self._shown:
             self._shown = shown
             self._lines.clear()
@@ -92,7 +95,7 @@ class LiveTable(RowList):
         return self._ranked[self.cursor] if self._ranked else None
 
     def sort_by(self, key: str) -> None:
-        """Sort by a column; by the same again, the other way round."""
+        """Sort by a column; a second time, in the opposite order."""
         column = next(column for column in self._all if column.key == key)
         self.descending = not self.descending if key == self.sort_key else column.right
         self.sort_key = key
@@ -106,16 +109,16 @@ class LiveTable(RowList):
         self.sort_by(keys[(at + 1) % len(keys)])
 
     @property
-    def sorting(self) -> str:
-        """What the rows are sorted by, in words."""
+    def sort_title(self) -> str:
+        """The title of the column that the rows are sorted by, with an arrow."""
         column = next(column for column in self._all if column.key == self.sort_key)
         return f"{column.title} {self._arrow}"
 
     class SortChanged(RowList.CursorMoved):
-        """The rows stand in another order."""
+        """The rows are sorted by another column or in another order."""
 
     def heading(self, width: int) -> Strip:
-        """The titles; an arrow on the one that the rows are sorted by, where it has room."""
+        """Return the titles, with an arrow where the rows are sorted, if it has room."""
         segments = []
         for column in self._shown:
             marked = f"{column.title} {self._arrow}"
@@ -125,7 +128,7 @@ class LiveTable(RowList):
         return Strip(segments).adjust_cell_length(width)
 
     def line(self, row: int, width: int) -> Strip:
-        """The cells of a row."""
+        """Return the cells of a row."""
         key = self._ranked[row]
         cells = self._rows[key]
         known = self._lines.get(key)
@@ -136,8 +139,8 @@ class LiveTable(RowList):
         self._lines[key] = cells, strip
         return strip
 
-    def heading_clicked(self, x: int) -> None:
-        """A click on a title sorts."""
+    def click_heading(self, x: int) -> None:
+        """Sort by the column under the mouse."""
         for column in self._shown:
             x -= column.width + 2
             if x < 0:
@@ -149,13 +152,13 @@ class LiveTable(RowList):
         return "↓" if self.descending else "↑"
 
     def _rank(self) -> None:
-        by_key = sorted(self._rows)  # rows that are equal stay in a fixed order
+        by_key = sorted(self._rows)  # equal rows keep a fixed order
         self._ranked = sorted(
             by_key, key=lambda key: self._rows[key][self.sort_key].order, reverse=self.descending
         )
         if len(self._lines) > 2 * len(self._ranked):
             self._lines.clear()
-        self.put(self._ranked, lambda row: Text())
+        self.set_rows(self._ranked, lambda row: Text())
 
 
 @lru_cache(maxsize=256)
@@ -164,7 +167,7 @@ def _style(name: str) -> Style | None:
 
 
 def _segment(cell: Cell, width: int) -> Segment:
-    """A cell with a space on either side."""
+    """Return a cell with a space on either side."""
     text = cell.text
     if cell_len(text) > width:
         text = set_cell_size(text, width - 1) + "…"

@@ -1,8 +1,8 @@
-"""A long table of which only the lines in sight are drawn: for logs and a thousand versions.
+"""List of lines with a cursor that draws only the lines in sight, for logs and many versions.
 
-Rows have keys. New rows leave the cursor and the scroll position on the row where they were, unless
-the cursor rests on the end where rows arrive: then it goes with them. Sorted rows come anywhere:
-there the cursor stays on its row, and the window where it is.
+Rows have keys. When rows arrive, the cursor and the scroll position stay on their row, unless the
+cursor is at the end where rows arrive: then it follows them. In a sorted table rows arrive
+anywhere: there the cursor stays on its row, and the scroll position does not change.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from textual.strip import Strip
 Arrivals = Literal["top", "bottom", "anywhere"]
 
 CURSOR = Style(reverse=True)
-HELD = Style(bold=True, underline=True)  # the cursor while something else has the focus
+BLURRED_CURSOR = Style(bold=True, underline=True)  # while something else has the focus
 
 
 class RowList(ScrollView, can_focus=True):
-    """Lines with a cursor."""
+    """Lines with a cursor, and an optional header above them."""
 
     DEFAULT_CSS = """
     RowList { height: 1fr; scrollbar-gutter: stable; scrollbar-size-horizontal: 0; }
@@ -45,20 +45,19 @@ class RowList(ScrollView, can_focus=True):
     cursor: reactive[int] = reactive(0, init=False)
 
     class CursorMoved(Message):
-        """The cursor is on another row."""
+        """The cursor moved to another row."""
 
         def __init__(self, rows: RowList, key: Hashable) -> None:
-            """`key` of the row, None without rows."""
             super().__init__()
             self.rows, self.key = rows, key
 
         @property
         def control(self) -> RowList:
-            """The table."""
+            """The list, for `textual.on` with a selector."""
             return self.rows
 
     class RowChosen(CursorMoved):
-        """Enter, or a second click, on a row."""
+        """A row was chosen by enter or by a click on the cursor."""
 
     def __init__(
         self,
@@ -69,14 +68,14 @@ class RowList(ScrollView, can_focus=True):
         id: str | None = None,
         classes: str | None = None,
     ) -> None:
-        """No rows.
+        """Create an empty list.
 
         Args:
-            header: Stays above the rows; none without.
-            arrivals: The end at which new rows come.
-            empty: Said while there are none.
-            id: Textual's.
-            classes: Textual's.
+            header: Line above the rows.
+            arrivals: The end at which new rows arrive.
+            empty: Text to show while there are no rows.
+            id: Passed to Textual.
+            classes: Passed to Textual.
         """
         super().__init__(id=id, classes=classes)
         self._header, self._arrivals, self._empty = header, arrivals, empty
@@ -86,54 +85,54 @@ class RowList(ScrollView, can_focus=True):
 
     @property
     def key(self) -> Hashable:
-        """Of the row under the cursor; None without rows."""
+        """The key of the row under the cursor; None without rows."""
         return self._keys[self.cursor] if self._keys else None
 
     @property
-    def follows(self) -> bool:
-        """Whether the cursor goes with the rows that arrive."""
+    def follows_new_rows(self) -> bool:
+        """Whether the cursor stays at the end where rows arrive."""
         if not self._keys:
             return True
-        return self._arrivals != "anywhere" and self.cursor == self._arriving(len(self._keys))
+        return self._arrivals != "anywhere" and self.cursor == self._newest_index(len(self._keys))
 
     @property
     def row_count(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
         return len(self._keys)
 
-    def put(self, keys: Sequence[Hashable], draw: Callable[[int], Text]) -> None:
-        """Show other rows.
+    def set_rows(self, keys: Sequence[Hashable], draw: Callable[[int], Text]) -> None:
+        """Replace the rows.
 
         Args:
             keys: One for each row, all different.
-            draw: The line of the row at an index; called for those in sight.
+            draw: Returns the line of the row at an index; called for the rows in sight.
         """
-        before, follows, key = self.cursor, self.follows, self.key
+        previous, follows, key = self.cursor, self.follows_new_rows, self.key
         self._keys, self._draw = keys, draw
-        index = self._arriving(len(keys)) if follows else self._place(key, before)
-        shift = index - before
+        index = self._newest_index(len(keys)) if follows else self._index_of(key, previous)
+        shift = index - previous
         self.virtual_size = Size(self.size.width, len(keys) + bool(self._header))
         self.set_reactive(RowList.cursor, index)
         if self.key != key:
             self.post_message(self.CursorMoved(self, self.key))
         if follows:
-            self._reveal()
+            self._scroll_to_cursor()
         elif shift and self._arrivals != "anywhere":
             self.scroll_to(y=self.scroll_offset.y + shift, animate=False, immediate=True)
         self.refresh()
 
     def select(self, key: Hashable) -> None:
-        """Put the cursor on a row, if it is there."""
+        """Move the cursor to a row, if it exists."""
         if key in self._keys:
             self.cursor = self._keys.index(key)
 
     def render_lines(self, crop: Region) -> list[Strip]:
-        """The lines of a region; what they lie on is looked up once for all of them."""
+        """Return the lines of a region; the background style is computed once for all."""
         self._base = self.rich_style
         return super().render_lines(crop)
 
     def render_line(self, y: int) -> Strip:
-        """One line on the screen."""
+        """Return one line of the screen."""
         width = self.scrollable_content_region.width
         if self._header and y == 0:
             return self.heading(width).apply_style(self._base)
@@ -145,50 +144,50 @@ class RowList(ScrollView, can_focus=True):
         strip = self.line(row, width).apply_style(self._base)
         if row != self.cursor:
             return strip
-        return strip.apply_style(CURSOR if self.has_focus else HELD)
+        return strip.apply_style(CURSOR if self.has_focus else BLURRED_CURSOR)
 
     def heading(self, width: int) -> Strip:
-        """The line above the rows."""
+        """Return the line above the rows."""
         return _strip(self, Text(self._header, style="bold"), width)
 
     def line(self, row: int, width: int) -> Strip:
-        """The line of the row at an index."""
+        """Return the line of the row at an index."""
         return _strip(self, self._draw(row), width)
 
-    def heading_clicked(self, x: int) -> None:
-        """Somebody clicked on the line above the rows, so many characters from its left."""
+    def click_heading(self, x: int) -> None:
+        """Handle a click on the line above the rows, `x` characters from its left end."""
 
     def watch_cursor(self) -> None:
-        """Keep it in sight, and tell."""
-        self._reveal()
+        """Scroll to the cursor and post `CursorMoved`."""
+        self._scroll_to_cursor()
         self.post_message(self.CursorMoved(self, self.key))
         self.refresh()
 
     def validate_cursor(self, value: int) -> int:
-        """Within the rows."""
+        """Limit the cursor to the rows."""
         return max(0, min(value, len(self._keys) - 1))
 
     def action_move(self, rows: int) -> None:
-        """Up or down."""
+        """Move the cursor up or down."""
         self.cursor += rows
 
     def action_page(self, pages: int) -> None:
-        """Up or down by what is in sight."""
+        """Move the cursor by the height of the list."""
         self.cursor += pages * max(1, self._height() - 1)
 
     def action_end(self, index: int) -> None:
-        """To the first row, or the last."""
+        """Move the cursor to the first row (0) or the last (-1)."""
         self.cursor = 0 if index == 0 else len(self._keys) - 1
 
     def action_choose(self) -> None:
-        """Tell that this row is meant."""
+        """Choose the row under the cursor."""
         if self._keys:
             self.post_message(self.RowChosen(self, self.key))
 
     def on_click(self, event: events.Click) -> None:
-        """The cursor goes to the row; a click on the cursor chooses it."""
+        """Move the cursor to the row; a click on the cursor chooses it."""
         if self._header and event.y == 0:
-            self.heading_clicked(event.x)
+            self.click_heading(event.x)
             return
         row = event.y - bool(self._header) + self.scroll_offset.y
         if not 0 <= row < len(self._keys):
@@ -198,30 +197,30 @@ class RowList(ScrollView, can_focus=True):
         self.cursor = row
 
     def on_focus(self) -> None:
-        """The cursor looks different."""
+        """Draw the cursor anew."""
         self.refresh()
 
     def on_blur(self) -> None:
-        """The cursor looks different."""
+        """Draw the cursor anew."""
         self.refresh()
 
     def on_resize(self) -> None:
-        """Other lines are in sight."""
+        """Adapt the size and keep the cursor in sight."""
         self.virtual_size = Size(self.size.width, len(self._keys) + bool(self._header))
-        self._reveal()
+        self._scroll_to_cursor()
 
-    def _arriving(self, count: int) -> int:
+    def _newest_index(self, count: int) -> int:
         return max(0, count - 1) if self._arrivals == "bottom" else 0
 
-    def _place(self, key: Hashable, before: int) -> int:
+    def _index_of(self, key: Hashable, otherwise: int) -> int:
         if key in self._keys:
             return self._keys.index(key)
-        return self.validate_cursor(before)
+        return self.validate_cursor(otherwise)
 
     def _height(self) -> int:
         return self.scrollable_content_region.height - bool(self._header)
 
-    def _reveal(self) -> None:
+    def _scroll_to_cursor(self) -> None:
         top, height = self.scroll_offset.y, self._height()
         if height <= 0:
             return

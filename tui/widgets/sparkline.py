@@ -1,4 +1,4 @@
-"""A row of numbers as a row of bars, one character each. Pure."""
+"""Sparklines: numbers as bars of one character each."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ GAP = "·"
 
 
 def sparkline(values: Sequence[float | None], low: float, high: float) -> str:
-    """Bars between two bounds; a dot where there is no number.
+    """Return a bar per value; a dot for None.
 
     Args:
         values: From left to right.
-        low: What the lowest bar stands for.
-        high: What the highest stands for.
+        low: Value of the lowest bar.
+        high: Value of the highest bar.
     """
     span = high - low
     return "".join(GAP if value is None else _bar(value - low, span) for value in values)
@@ -28,7 +28,7 @@ def _bar(value: float, span: float) -> str:
 
 
 def downsample(values: Sequence[float], count: int) -> list[float]:
-    """At most so many numbers: means of neighbours, so that the whole history is seen."""
+    """Return at most `count` numbers: means of neighbours, which keep the whole history."""
     if len(values) <= count:
         return list(values)
     edges = [i * len(values) // count for i in range(count + 1)]

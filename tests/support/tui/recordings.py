@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common.files import append_jsonl
 from coordinator.storage.journal_schema import ADDED_TABLES, SCHEMA
-from tests.support.tui.views import sample, update, version
+from tests.support.tui.builders import sample, update, version
 
 STATS = {
     "num_samples": 10,

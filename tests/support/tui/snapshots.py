@@ -17,7 +17,7 @@ from textual.app import App
 from textual.pilot import Pilot
 
 from tests.support.paths import ROOT
-from tests.support.tui.views import screen
+from tests.support.tui.pilot import screen_text
 
 PLACE = ROOT / "tests" / "tui" / "snapshots"
 UPDATE = "FCCL_UPDATE_SNAPSHOTS"
@@ -28,7 +28,7 @@ Script = Callable[[Pilot[Any]], Awaitable[None]]
 async def settle(pilot: Pilot[Any]) -> None:
     """Wait until the screen is the same twice: layout and scroll bars have found their place."""
     before = None
-    while before != (before := screen(pilot.app)):
+    while before != (before := screen_text(pilot.app)):
         await pilot.pause()
 
 

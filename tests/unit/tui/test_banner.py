@@ -1,4 +1,4 @@
-"""What the line over the live view says, and when it keeps quiet."""
+"""Level and text of the banner, and when it is empty."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from common.store.view import FederationView, RunInfo, RunStatus
-from tui.banner import OLD_S, SILENT_S, banner
+from tui.banner import COORDINATOR_SILENT_S, STORE_SILENT_S, banner
 from tui.data.reader import Snapshot
 
 NOW = 1000.0
@@ -25,23 +25,23 @@ def view(status: RunStatus = "running") -> FederationView:
 LIVE = Snapshot("live", view(), read_at=NOW, changed_at=NOW)
 
 
-def test_a_run_that_is_well_needs_no_words() -> None:
-    assert banner(LIVE, "r", NOW + OLD_S) == ("", "")
+def test_the_banner_of_a_healthy_run_is_empty() -> None:
+    assert banner(LIVE, "r", NOW + STORE_SILENT_S) == ("", "")
 
 
 @pytest.mark.parametrize(
-    ("snapshot", "level", "says"),
+    ("snapshot", "level", "text"),
     [
         (Snapshot(), "note", "connecting"),
         (Snapshot("waiting"), "note", "waiting for run r"),
-        (replace(LIVE, state="waiting"), "warning", "lost run r; what is shown is 5 s old"),
+        (replace(LIVE, state="waiting"), "warning", "lost run r; this view is 5 s old"),
         (Snapshot("lost", detail="no Redis"), "error", "no Redis; trying again"),
         (
             replace(LIVE, state="lost", detail="no Redis"),
             "error",
-            "no Redis; trying again; what is shown is 5 s old",
+            "no Redis; trying again; this view is 5 s old",
         ),
-        (LIVE, "warning", "no answer from the store for 5 s"),
+        (LIVE, "warning", "the store has not answered for 5 s"),
         (replace(LIVE, view=view("finished")), "note", "finished: why"),
         (replace(LIVE, view=view("failed")), "error", "failed: why"),
         (replace(LIVE, view=view("stopped"), read_at=NOW + 5), "note", "stopped: why"),
@@ -49,20 +49,20 @@ def test_a_run_that_is_well_needs_no_words() -> None:
         (replace(LIVE, view=view("stopped"), state="lost"), "error", "trying again"),
     ],
 )
-def test_what_is_not_as_it_should_be_is_said(snapshot: Snapshot, level: str, says: str) -> None:
-    found, text = banner(snapshot, "r", NOW + 5)
-    assert found == level
-    assert says in text
+def test_problems_and_the_end_of_the_run_have_a_level_and_a_text(
+    snapshot: Snapshot, level: str, text: str
+) -> None:
+    shown_level, shown = banner(snapshot, "r", NOW + 5)
+    assert shown_level == level
+    assert text in shown
 
 
-def test_a_coordinator_that_stopped_writing_is_noticed_by_the_viewers_own_clock() -> None:
-    later = replace(LIVE, read_at=NOW + SILENT_S + 1)
-    assert banner(later, "r", NOW + SILENT_S + 1) == (
-        "warning",
-        "the coordinator has said nothing for 11 s; if it has died, `fccl coordinator --resume`"
-        " goes on",
-    )
+def test_a_silent_coordinator_is_noticed_by_the_clock_of_this_machine() -> None:
+    later = replace(LIVE, read_at=NOW + COORDINATOR_SILENT_S + 1)
+    level, text = banner(later, "r", NOW + COORDINATOR_SILENT_S + 1)
+    assert level == "warning"
+    assert "silent for 11 s" in text and "--resume" in text
 
 
-def test_a_frozen_view_says_so_whatever_happens() -> None:
-    assert banner(replace(LIVE, state="lost"), "r", NOW + 5, frozen=True)[1].startswith("held")
+def test_a_frozen_view_is_announced_even_when_the_store_is_lost() -> None:
+    assert banner(replace(LIVE, state="lost"), "r", NOW + 5, frozen=True)[1].startswith("frozen")

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from common.protocol.heartbeat import InboxFigures
 from common.store.inbox_totals import (
-    REMEMBERED,
+    MAX_BATCHES,
     InboxHistory,
     InboxTotals,
     add_up,
@@ -16,7 +16,7 @@ from common.store.inbox_totals import (
     newest_figures,
 )
 from common.store.view import FederationView
-from tests.support.tui.live_app import heartbeat, info
+from tests.support.tui.builders import heartbeat, info
 from tui.status_panel import status_panel
 
 
@@ -54,13 +54,13 @@ def test_every_batch_is_remembered_once_and_not_for_ever() -> None:
     assert extend_histories(past, [row(at=1.0, new_after=0.5)]) is past
     for step in range(50):
         past = extend_histories(past, [row(at=2.0 + step, new_after=1.0 + step)])
-    assert past["a"] == InboxHistory(51.0, tuple(float(n) for n in range(51 - REMEMBERED, 51)))
+    assert past["a"] == InboxHistory(51.0, tuple(float(n) for n in range(51 - MAX_BATCHES, 51)))
 
 
 def test_status_has_a_line_for_live_input_where_there_is_any() -> None:
     def shown(*rows: InboxFigures) -> str:
         console = Console(width=100)
-        view = FederationView(info("r"), (), (heartbeat("w", inbox=rows),), (), (), ())
+        view = FederationView(info(), (), (heartbeat("w", inbox=rows),), (), (), ())
         with console.capture() as captured:
             console.print(status_panel(view, 0.0))
         assert [each["client_id"] for each in view.fields()["inbox"]] == [r.client_id for r in rows]

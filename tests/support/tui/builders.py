@@ -1,69 +1,16 @@
-"""Views made by hand, and a screen that holds one pane."""
+"""Records of a run with defaults, for tests of the terminal UI."""
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
-
-from textual.app import App, ComposeResult
-from textual.message import Message
-from textual.pilot import Pilot
-from textual.widget import Widget
+from collections.abc import Sequence
+from typing import Any
 
 from common.protocol.feed import Event
-from common.protocol.heartbeat import Heartbeat
+from common.protocol.heartbeat import Heartbeat, InboxFigures
 from common.protocol.versions import SampleAnswer, UpdateSummary, VersionSummary
 from common.store.view import ClientRow, FederationView, QueueRow, RunInfo
 from tui.data.reader import Snapshot
-
-LONG = 20.0
-"""Bounds a wait for something that must come; seconds."""
-
-
-class Pane(Protocol):
-    """What the app asks of a pane."""
-
-    def show(self, snapshot: Snapshot) -> None: ...
-
-
-class Host(App[None]):
-    """One pane, and the messages that it sends to the app."""
-
-    def __init__(self, pane: Widget) -> None:
-        super().__init__()
-        self.pane: Any = pane
-        self.heard: list[Message] = []
-
-    def compose(self) -> ComposeResult:
-        yield self.pane
-
-
-def drive(
-    host: Host, script: Callable[[Pilot[None]], Awaitable[None]], size: tuple[int, int] = (100, 20)
-) -> None:
-    """Run a script against a screen."""
-
-    async def run() -> None:
-        async with host.run_test(size=size) as pilot:
-            await script(pilot)
-
-    asyncio.run(run())
-
-
-async def until(pilot: Pilot[None], what: str, holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LONG
-    while not holds():
-        assert time.monotonic() < deadline, f"did not happen: {what}\n{screen(pilot.app)}"
-        await pilot.pause()
-
-
-def screen(app: App[None]) -> str:
-    """What is on the screen, as text."""
-    width = app.size.width
-    strips = app.screen._compositor.render_strips(app.size)
-    return "\n".join(strip.text[:width].rstrip() for strip in strips)
 
 
 def event(
@@ -73,9 +20,20 @@ def event(
     return Event.model_validate(fields)
 
 
+def rejection(client: str, reason: str) -> Event:
+    text = f"update of {client} rejected: {reason}"
+    return event(text, "warning", "rejected", client=client, reason=reason)
+
+
+REJECTIONS = [
+    rejection("client_2", "staleness 21 is over 20"),
+    rejection("client_1", "a norm of 9"),
+]
+
+
 def update(client: str = "client_0", **changed: Any) -> UpdateSummary:
     fields: dict[str, Any] = {
-        "task_id": "t1",
+        "task_id": f"t-{client}",
         "client_id": client,
         "worker_id": "w1",
         "base_version": 0,
@@ -112,6 +70,17 @@ def version(number: int, *updates: UpdateSummary, **changed: Any) -> VersionSumm
     return VersionSummary.model_validate({**fields, **changed})
 
 
+def version_history(count: int) -> tuple[VersionSummary, ...]:
+    """Return version 0, then versions of two updates each by three clients in turn."""
+    versions = [version(0, train_loss=None)]
+    for number in range(1, count + 1):
+        one, other = f"client_{number % 3}", f"client_{(number + 1) % 3}"
+        first = update(one, task_id=f"t{2 * number}", weight=0.25, coefficient=0.125, staleness=3)
+        second = update(other, task_id=f"t{2 * number + 1}", weight=0.75, clip=0.5)
+        versions.append(version(number, first, second))
+    return tuple(versions)
+
+
 def client(name: str, site: str = "local", **changed: Any) -> ClientRow:
     fields: dict[str, Any] = {
         "client_id": name,
@@ -123,12 +92,51 @@ def client(name: str, site: str = "local", **changed: Any) -> ClientRow:
     return ClientRow.model_validate({**fields, **changed})
 
 
-def sample(number: int, asked: str = "What is it?", **changed: Any) -> SampleAnswer:
+def heartbeat(worker: str, **changed: Any) -> Heartbeat:
+    fields: dict[str, Any] = {
+        "worker_id": worker,
+        "site": "local",
+        "state": "waiting",
+        "clients": ("client_0",),
+        "sent_at": time.time(),
+    }
+    return Heartbeat.model_validate({**fields, **changed})
+
+
+def inbox_row(client: str = "client_0", **changed: Any) -> InboxFigures:
+    counts = {"waiting": 4, "learned": 30, "settled": 250, "rejected": 7}
+    return InboxFigures.model_validate({"client_id": client, **counts, **changed})
+
+
+ACCEPTED_BATCH = inbox_row(
+    verdict="accepted",
+    at=1950.0,
+    new_before=0.93,
+    new_after=0.41,
+    anchor_before=0.3,
+    anchor_after=0.302,
+    forgetting=0.012,
+    backward_transfer=-0.01,
+)
+REJECTED_BATCH = inbox_row(
+    "client_1",
+    waiting=0,
+    verdict="rejected",
+    at=1000.0,
+    new_before=0.2,
+    new_after=0.9,
+    anchor_before=0.3,
+    anchor_after=0.6,
+    reason="it forgets: anchor loss 0.300 to 0.600",
+)
+
+
+def sample(number: int, prompt: str = "What is it?", **changed: Any) -> SampleAnswer:
     fields: dict[str, Any] = {
         "version": number,
         "at": 1000.0 + 60 * number,
         "kind": "sft",
-        "asked": asked,
+        "asked": prompt,
         "expected": "It is a test.",
         "answer": f"Answer {number}.",
     }
@@ -162,7 +170,7 @@ def info(**changed: Any) -> RunInfo:
     return RunInfo.model_validate({**fields, **changed})
 
 
-def look(
+def snapshot(
     *,
     read_at: float = 1.0,
     clients: Sequence[ClientRow] = (),
@@ -173,7 +181,7 @@ def look(
     samples: Sequence[SampleAnswer] = (),
     **changed: Any,
 ) -> Snapshot:
-    """A live look at a run of that kind."""
+    """Return a live snapshot of a run; `changed` are fields of its `RunInfo`."""
     view = FederationView(
         info=info(**changed),
         clients=tuple(clients),

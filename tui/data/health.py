@@ -1,0 +1,77 @@
+"""Checks that answer the overview's three questions: is the run healthy, learning, balanced?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from common.protocol.versions import VersionSummary
+from common.store.view import FederationView
+from tui.data.figures import RECENT, median_seconds
+from tui.formatting import plural
+
+SLOW_FACTOR = 3  # times the median training time
+MIN_LOSSES = 4  # fewer show no trend
+
+
+@dataclass(frozen=True)
+class HealthCheck:
+    """Result of a check: good, bad or None for neither, and the reason."""
+
+    good: bool | None
+    text: str
+
+
+def check_health(view: FederationView) -> HealthCheck:
+    """Check whether the run goes on as it should."""
+    info, workers = view.info, len(view.workers)
+    if info.status == "finished":
+        return HealthCheck(True, "the run is over")
+    if info.status != "running":
+        # The detail may begin with the status: "waiting for workers: …".
+        named = info.detail.startswith(info.status)
+        text = info.detail if named else f"{info.status}: {info.detail}"
+        return HealthCheck(False if info.status in ("failed", "waiting") else None, text)
+    if not workers:
+        return HealthCheck(False, "no live workers")
+    quarantined = sum(client.quarantined for client in view.clients)
+    if quarantined:
+        return HealthCheck(None, f"{quarantined} of {len(view.clients)} clients quarantined")
+    return HealthCheck(True, f"{plural(workers, 'live worker')}, {info.detail}")
+
+
+def check_learning(versions: Sequence[VersionSummary]) -> HealthCheck:
+    """Check whether the loss on the clients' holdouts falls.
+
+    Compares the two halves of the last versions of this phase. The loss is the one before each
+    client trained, which measures the shared model.
+    """
+    phase = versions[-1].phase if versions else 0
+    all_losses = [v.holdout_before for v in versions if v.phase == phase]
+    losses = [loss for loss in all_losses if loss is not None][-2 * RECENT :]
+    if len(losses) < MIN_LOSSES:
+        return HealthCheck(None, "too early to tell")
+    half = len(losses) // 2
+    before, after = median(losses[:half]), median(losses[half:])
+    text = f"holdout loss {before:.3f} → {after:.3f}, last {len(losses)} versions"
+    if after < before:
+        return HealthCheck(True, text)
+    return HealthCheck(False, f"{text}: not falling")
+
+
+def check_balance(
+    versions: Sequence[VersionSummary], slowest: Sequence[tuple[str, float]]
+) -> HealthCheck:
+    """Check whether one client takes far longer than the others.
+
+    Args:
+        versions: In order.
+        slowest: As returned by `figures.slowest_clients`.
+    """
+    usual = median_seconds(versions)
+    if usual is None or not slowest:
+        return HealthCheck(None, "no update yet")
+    client, seconds = slowest[0]
+    text = f"{client} {seconds:.1f} s per update, median {usual:.1f} s"
+    return HealthCheck(seconds <= SLOW_FACTOR * usual, text)
