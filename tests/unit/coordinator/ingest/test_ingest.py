@@ -156,7 +156,7 @@ def test_every_codec_fits_the_limit_even_for_tensors_smaller_than_a_block(bench:
 def bad_frames() -> dict[str, bytes]:
     heartbeat = TaskRefusal(task_id="t", attempt=1, client_id="c", worker_id="w", reason="x" * 500)
     return {
-        "no fccl frame": b"\x00" * 600,
+        "not an fccl frame": b"\x00" * 600,
         "expected an Update": pack(heartbeat, bytes(600)),
         "SHA-256 that the header declares": update_frame(sha256="0" * 64),
         "cut short": b"FCCL\x01\xff\xff\x00\x00" + bytes(600),

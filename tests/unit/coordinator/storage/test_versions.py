@@ -103,7 +103,7 @@ def test_a_journaled_version_that_was_staged_is_rolled_forward(tmp_path: Path) -
 
 
 def test_a_version_with_values_that_are_not_finite_is_not_written(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="version 1: tensor a holds values that are not finite"):
+    with pytest.raises(RunError, match="version 1: tensor a has values that are not finite"):
         versions(tmp_path).stage(1, {"a": np.array([np.inf], np.float32)})
     assert names(tmp_path) == []
 
