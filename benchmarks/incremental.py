@@ -4,8 +4,8 @@
         [--base-versions 12] [--settle 4] [--films 50] [--batches 4] [--seed 0] [--json FILE]
 
 Five clients train a classifier of film reviews up to a fixed version. Each arm continues from a
-copy of that run, in which the users of two clients enter reviews, fifty at a time: more films, household
-machines, stays in hospital, and finally a burst of reviews with the wrong label.
+copy of that run, in which the users of two clients enter reviews, fifty at a time: more films,
+household machines, stays in hospital, and finally a burst of reviews with the wrong label.
 
     none       nothing is learned from users
     ungated    everything is learned, without gate and replay
@@ -41,6 +41,7 @@ from benchmarks.users import (
 )
 from cli.console import Output
 from cli.run import session
+from cli.run.local_tasks import LocalTasks
 from common.config import loader
 from common.config.config import FederationConfig, IncrementalConfig
 from common.errors import FcclError
@@ -130,7 +131,10 @@ def base_config(
                     "objective": "classification", "versions": arguments.base_versions,
                     "local_steps": 10, "batch_size": 32, "lr": 2e-3,
                 },
-                {**rest, "versions": SECOND_PHASE, "lr": arguments.later_lr, "lr_schedule": "constant"},
+                {
+                    **rest, "versions": SECOND_PHASE, "lr": arguments.later_lr,
+                    "lr_schedule": "constant",
+                },
             ],
             "schedule": {"concurrency": 4},
             "aggregation": {"contribution_mode": "size", "clip": arguments.clip},
@@ -256,7 +260,9 @@ def show(results: Mapping[str, Any]) -> None:
 
 
 def _open(config: FederationConfig, mode: str) -> Run:
-    return session.open_run(config, mode, Output(plain=True), forget=lambda run: None)
+    output = Output(plain=True)
+    tasks = LocalTasks(output.progress, output.print)
+    return session.open_run(config, mode, tasks, output, on_set_aside=lambda run: None)
 
 
 def _silent(text: str) -> None:
@@ -279,7 +285,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--settle", type=int, default=4, help="versions to wait after a domain")
     parser.add_argument(
-        "--lr", type=float, help="learning rate of learning from users [default: the product's]"
+        "--lr", type=float, help="learning rate of live input [default: the product's]"
     )
     parser.add_argument(
         "--batch-size", type=int, default=8, help="batch size of learning from users"

@@ -1,4 +1,4 @@
-"""`python -m cli`: the command, by the interpreter that runs now."""
+"""`python -m cli`: the `fccl` command with the current interpreter."""
 
 from cli.main import main
 

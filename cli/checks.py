@@ -1,4 +1,4 @@
-"""What can be told to be wrong at once, before torch is imported: that takes seconds."""
+"""Checks before a run starts, made before torch is imported, which takes seconds."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ FILES = {".json", ".jsonl", ".csv", ".tsv", ".parquet", ".txt"}
 
 
 def check_can_start(config: FederationConfig, mode: str) -> None:
-    """Refuse a run that cannot begin.
+    """Refuse a run that cannot start.
 
     Args:
-        config: Of the run.
         mode: One of `coordinator.storage.run.StartMode`.
 
     Raises:
-        RunError: The run directory is there, or is not, against the mode.
-        DataError: A new run has no data file.
+        RunError: The mode does not fit: the run directory exists, or does not exist.
+        DataError: A data file of a new run does not exist.
     """
     runs.check_mode(config, cast(StartMode, mode))
     if mode == "resume" or (mode == "continue" and runs.run_exists(config)):  # a run keeps its rows
@@ -35,6 +34,6 @@ def check_can_start(config: FederationConfig, mode: str) -> None:
 
 
 def _maybe_hub(source: str) -> bool:
-    """Whether this may be a data set's id, and no file's name."""
+    """Return whether this may be the id of a hub data set rather than a file's name."""
     named = re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:.+)?", source) is not None
     return named and Path(source).suffix.lower() not in FILES

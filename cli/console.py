@@ -1,4 +1,4 @@
-"""What long commands print: a progress bar on a terminal, plain lines elsewhere, or JSON."""
+"""Output of long commands: a progress bar in a terminal, otherwise plain lines or JSON."""
 
 from __future__ import annotations
 
@@ -12,11 +12,18 @@ from cli.jsonlog import JsonLog
 from common.protocol.feed import Event
 from tui.formatting import format_event
 
-STEP = 0.25  # plain lines tell of progress in quarters
+STEP = 0.25  # plain lines report progress in quarters
+WARNINGS = ("waiting", "refused", "rejected")
+"""Kinds of this process's own events that are warnings."""
 
 
 class Output:
-    """One command's output. Methods may be called from several threads."""
+    """The output of one command. Methods may be called from several threads.
+
+    Args:
+        plain: Whether to print plain lines in a terminal, too.
+        log: Where to write JSON instead of lines.
+    """
 
     def __init__(self, plain: bool, log: JsonLog | None = None) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
@@ -24,10 +31,10 @@ class Output:
         self.live = not plain and log is None and self.console.is_terminal
         self._progress: Progress | None = None
         self._task = TaskID(0)
-        self._told: tuple[str, int] = ("", -1)
+        self._printed_progress: tuple[str, int] = ("", -1)
 
     def print(self, text: str) -> None:
-        """One line."""
+        """Print one line."""
         if self._log is not None:
             self._log.write("info", "text", text)
         elif self.live:
@@ -35,38 +42,39 @@ class Output:
         else:
             print(text, flush=True)
 
-    def print_event(self, event: Event) -> None:
-        """One event of the feed as a line."""
-        if self._log is None:
-            self.print(format_event(event))
-        else:
-            self._log.write(event.level, event.kind, event.text, event.refs, event.at)
-
     def print_markdown(self, text: str) -> None:
-        """A text in Markdown."""
+        """Print a text in Markdown."""
         if self.live:
             self.console.print(Markdown(text))
         else:
             self.print(text)
 
+    def print_event(self, event: Event) -> None:
+        """Print an event of the feed as one line."""
+        if self._log is None:
+            self.print(format_event(event))
+        else:
+            self._log.write(event.level, event.kind, event.text, event.refs, event.at)
+
+    def event(self, kind: str, text: str) -> None:
+        """Print something that happened in this process, in the form of the feed."""
+        level = "warning" if kind in WARNINGS else "info"
+        fields = {"at": time.time(), "level": level, "kind": kind, "text": text[:500]}
+        self.print_event(Event.model_validate(fields))
+
     def set_context(self, **names: object) -> None:
-        """Name the run, the site … in every line of JSON from now on."""
+        """Add keys, such as the run and the site, to every JSON line from now on."""
         if self._log is not None:
             self._log.set_context(**names)
 
-    def event(self, kind: str, text: str) -> None:
-        """Something that happened in this process, in the feed's form."""
-        level = "warning" if kind in ("waiting", "refused", "rejected") else "info"
-        self.print_event(Event.model_validate(_event(level, kind, text)))
-
     def progress(self, message: str, fraction: float) -> None:
-        """Progress of something long: a model that is made or fetched."""
+        """Show the progress of a long step, such as fetching a model."""
         if self.live:
-            self._bar(message, fraction)
+            self._show_bar(message, fraction)
             return
         quarter = int(fraction / STEP)
-        if self._told != (message, quarter):
-            self._told = (message, quarter)
+        if self._printed_progress != (message, quarter):
+            self._printed_progress = (message, quarter)
             if self._log is None:
                 self.print(f"{message}: {fraction:.0%}")
             else:
@@ -78,14 +86,10 @@ class Output:
             self._progress.stop()
             self._progress = None
 
-    def _bar(self, message: str, fraction: float) -> None:
+    def _show_bar(self, message: str, fraction: float) -> None:
         if self._progress is None:
             columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
             self._progress = Progress(*columns, console=self.console)
             self._task = self._progress.add_task(message, total=1.0)
             self._progress.start()
         self._progress.update(self._task, description=message, completed=fraction)
-
-
-def _event(level: str, kind: str, text: str) -> dict[str, object]:
-    return {"at": time.time(), "level": level, "kind": kind, "text": text[:500]}

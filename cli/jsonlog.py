@@ -1,7 +1,7 @@
-"""Log lines as JSON: one object a line, for whatever collects the output of a container.
+"""Log lines as JSON, one object per line, for tools that collect the output of containers.
 
-Installed in place of the process's two streams, so that what libraries, warnings and signal
-handlers print is an object, too. Only what C code writes straight to a descriptor passes by.
+The log replaces the process's two output streams, so that what libraries, warnings and signal
+handlers print becomes an object, too. Only what C code writes to a descriptor is not caught.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _CREDENTIALS = re.compile(r"(?<=://)[^\s/@]*(?=@)|(?<=password=)[^\s&]+")
 
 
 class JsonLog:
-    """Writes objects to one stream. Methods may be called from any thread."""
+    """A writer of JSON lines to one stream. Methods may be called from any thread."""
 
     def __init__(self, stream: TextIO, component: str) -> None:
         self._stream = stream
@@ -34,7 +34,7 @@ class JsonLog:
         self._context: dict[str, object] = {"component": component}
 
     def set_context(self, **names: object) -> None:
-        """Name the run, the worker … in every line from now on."""
+        """Add keys, such as the run and the worker, to every line from now on."""
         self._context |= names
 
     def write(
@@ -42,17 +42,17 @@ class JsonLog:
         level: str,
         kind: str,
         message: str,
-        more: Mapping[str, object] | None = None,
+        fields: Mapping[str, object] | None = None,
         at: float | None = None,
     ) -> None:
-        """One line.
+        """Write one line.
 
         Args:
             level: info, warning or error.
-            kind: What it is about, in a word.
-            message: For people; a password in a URL is left out.
-            more: Further keys; those of the line itself win.
-            at: Seconds since the epoch; now, if left out.
+            kind: What happened, in a word.
+            message: For people; passwords in URLs are masked.
+            fields: Further keys, which do not replace those of the line itself.
+            at: Seconds since the Unix epoch; None for now.
         """
         when = datetime.now(UTC) if at is None else datetime.fromtimestamp(at, UTC)
         entry = {
@@ -61,15 +61,15 @@ class JsonLog:
             "kind": kind,
             "message": _CREDENTIALS.sub("***", message),
         }
-        line = json.dumps({**entry, **self._context, **(more or {}), **entry})
+        line = json.dumps({**entry, **self._context, **(fields or {}), **entry})
         with self._lock:
-            # One call: lines of several threads and processes do not mix.
+            # One call, so that lines of several threads and processes do not mix.
             self._stream.write(line + "\n")
             self._stream.flush()
 
 
 class JsonStream(io.TextIOBase):
-    """A text stream whose every line becomes an object."""
+    """A text stream that writes every line to a `JsonLog`."""
 
     encoding = "utf-8"
     errors = "backslashreplace"
@@ -82,29 +82,28 @@ class JsonStream(io.TextIOBase):
         self._begun = ""
 
     def writable(self) -> bool:
-        """It is."""
         return True
 
     def write(self, text: str) -> int:
-        """Write what is complete; of a line that is drawn anew (a progress bar), the last state."""
+        """Write the complete lines; of one that is redrawn (a progress bar), the last state."""
         with self._lock:
             *lines, self._begun = (self._begun + text).split("\n")
             self._begun = self._begun.rpartition("\r")[2]
         for line in lines:
-            if shown := line.rstrip("\r").rpartition("\r")[2].rstrip():
-                self.log.write(self._level, self._kind, shown)
+            if text_line := line.rstrip("\r").rpartition("\r")[2].rstrip():
+                self.log.write(self._level, self._kind, text_line)
         return len(text)
 
 
 def install_if_requested() -> None:
-    """Install it where the environment asks for it: then even a wrong option is told so."""
+    """Install the log if the environment requests it, so that even a usage error is JSON."""
     component = sys.argv[1] if len(sys.argv) > 1 else ""
     if os.environ.get(VARIABLE) == "json" and component in COMPONENTS:
         install(component)
 
 
 def install(component: str) -> JsonLog:
-    """Make every line of this process an object; again is harmless."""
+    """Write every line of this process as JSON; repeating it is harmless."""
     if isinstance(sys.stdout, JsonStream):
         return sys.stdout.log
     log, errors = JsonLog(sys.stdout, component), JsonLog(sys.stderr, component)
@@ -117,7 +116,7 @@ def install(component: str) -> JsonLog:
 
 
 def write_error(message: str, code: int) -> bool:
-    """Tell why the process ends; False where lines are not JSON."""
+    """Write why the process ends; return False if the log is not installed."""
     if not isinstance(sys.stderr, JsonStream):
         return False
     sys.stderr.log.write("error", "error", message, {"exit_code": code})
@@ -125,10 +124,9 @@ def write_error(message: str, code: int) -> bool:
 
 
 def write_crash(error: BaseException) -> None:
-    """Tell of an error that nobody expected, with its traceback in the same line."""
+    """Write an uncaught error, with the traceback in the same line if it was not expected."""
     if isinstance(sys.stderr, JsonStream):
         trace = _CREDENTIALS.sub("***", "".join(traceback.format_exception(error)))
         message = f"{type(error).__name__}: {error}"
-        expected = isinstance(error, FcclError)
-        more = {} if expected else {"traceback": trace}
-        sys.stderr.log.write("error", "crash", message, more)
+        fields = {} if isinstance(error, FcclError) else {"traceback": trace}
+        sys.stderr.log.write("error", "crash", message, fields)

@@ -1,11 +1,7 @@
-"""`fccl`: finds the command, and turns errors into one line and an exit code.
+"""The `fccl` command: finds the subcommand, and turns errors into one line and an exit code.
 
-Commands are imported when they are called: `fccl --help` loads neither torch nor redis.
-
-Exit codes: 0 done; 1 unexpected, or a check of `doctor` failed, or `services status` found a server
-that does not run; 2 configuration or usage; 3 data; 4 model; 5 broker; 6 store; 7 run directory; 8
-another coordinator took over; 9 a join token, a site or its credentials; 10 stopped before the plan
-was complete, resume with --resume; 11 the run failed; 130 interrupted twice, ended at once.
+A subcommand's module is imported when it is called, so `fccl --help` loads neither torch nor redis.
+The exit codes are in `cli.exit_codes`.
 """
 
 from __future__ import annotations
@@ -13,120 +9,112 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
+from typing import NamedTuple
 
 import click
 
 from cli import jsonlog
-from common.errors import FcclError
+from cli.exit_codes import INTERRUPTED
+from common.errors import ConfigError, FcclError
 
-STOPPED = 10
-FAILED = 11
-INTERRUPTED = 130
 
-COMMANDS = {
-    "demo": "The whole federation on this machine, with a live view; ends with a report.",
-    "init": "Write a commented federation.toml.",
-    "prepare": "Fetch or make rows, deal them to clients, show the skew.",
-    "coordinator": "Own a run: schedule tasks, aggregate updates, commit versions.",
-    "worker": "Train beside the data for a coordinator.",
-    "invite": "Let another organisation take part: make its join token.",
-    "revoke": "End a site's access at once.",
-    "status": "Show the state of a run once.",
-    "pause": "Issue no tasks until `fccl resume`; updates are taken as ever.",
-    "resume": "Let a paused run go on.",
-    "drain": "Let open tasks come in, then stop the coordinator.",
-    "stop": "Stop the coordinator now, with what it has committed.",
-    "kick": "Give a client no more tasks, or (--undo) again.",
-    "reissue": "Issue an open task again, now.",
-    "learn": "Tell a client's model something: a text, a file or a pipe.",
-    "try": "Ask a client's model, as it is now, and correct it.",
-    "inbox": "What clients were told, and what became of it; retry it, or forget it.",
-    "tui": "Watch a run live, in this terminal or (--web) in a browser.",
-    "health": "Ask a coordinator or worker whether it is ready: for container health checks.",
-    "evaluate": "Measure any version: perplexity, preferences, accuracy, generations.",
-    "export": "A PEFT adapter or a merged model, with a model card.",
-    "doctor": "What is reachable, installed and fast; what to mend.",
-    "services": "A private RabbitMQ and Redis on this machine, without Docker.",
-    "certs": "A private authority, and certificates for RabbitMQ and Redis.",
-    "prune": "A smaller encoder: fewer layers, heads and feed-forward units, with its manifest.",
+class _Entry(NamedTuple):
+    module: str
+    help: str
+
+
+GROUPS: dict[str, dict[str, _Entry]] = {
+    "Run": {
+        "demo": _Entry("cli.demo.command", "Run a whole federation here, with a live view."),
+        "init": _Entry("cli.run.init", "Write a commented federation.toml."),
+        "prepare": _Entry("cli.run.prepare", "Read or make rows and partition them by client."),
+        "coordinator": _Entry("cli.run.coordinator", "Schedule tasks and aggregate updates."),
+        "worker": _Entry("cli.run.worker", "Train beside the data, for a coordinator."),
+    },
+    "Watch and control": {
+        "tui": _Entry("cli.control.tui", "Watch a run live, in a terminal or a browser."),
+        "status": _Entry("cli.control.status", "Show the state of a run once."),
+        "pause": _Entry("cli.control.commands", "Issue no new tasks until `fccl resume`."),
+        "resume": _Entry("cli.control.commands", "Continue a paused run."),
+        "drain": _Entry("cli.control.commands", "Wait for open tasks, then stop the coordinator."),
+        "stop": _Entry("cli.control.commands", "Stop the coordinator now, committing its buffer."),
+        "kick": _Entry("cli.control.commands", "Exclude a client, or include it again (--undo)."),
+        "reissue": _Entry("cli.control.commands", "Issue an open task again, now."),
+        "health": _Entry("cli.control.health", "Report whether a process is ready, for probes."),
+    },
+    "Other organisations": {
+        "invite": _Entry("cli.sites.invite", "Create a join token for another organisation."),
+        "revoke": _Entry("cli.sites.revoke", "End a site's access at once."),
+        "certs": _Entry("cli.sites.certs", "Create TLS certificates for RabbitMQ and Redis."),
+    },
+    "Learn from users": {
+        "learn": _Entry("cli.learn.learn", "Give a client's model a text, a file or a stream."),
+        "try": _Entry("cli.learn.try_model", "Ask a client's current model, and correct it."),
+        "inbox": _Entry("cli.learn.inbox", "List, retry or delete what clients were given."),
+    },
+    "Models": {
+        "evaluate": _Entry("cli.models.evaluate", "Evaluate any version of a run."),
+        "export": _Entry("cli.models.export", "Export an adapter or a merged model."),
+        "prune": _Entry("cli.models.prune", "Make a smaller encoder to start from."),
+    },
+    "This machine": {
+        "doctor": _Entry("cli.doctor.command", "Check installation, servers and speed."),
+        "services": _Entry("cli.services.command", "Run RabbitMQ and Redis without Docker."),
+    },
 }
+"""The commands by the sections of `fccl --help`: their module, and a line of help.
 
-MODULES = {
-    "demo": "cli.demo.command",
-    "init": "cli.run.init",
-    "prepare": "cli.run.prepare",
-    "coordinator": "cli.run.coordinator",
-    "worker": "cli.run.worker",
-    "invite": "cli.sites.invite",
-    "revoke": "cli.sites.revoke",
-    "status": "cli.control.status",
-    "pause": "cli.control.commands",
-    "resume": "cli.control.commands",
-    "drain": "cli.control.commands",
-    "stop": "cli.control.commands",
-    "kick": "cli.control.commands",
-    "reissue": "cli.control.commands",
-    "learn": "cli.learn.learn",
-    "try": "cli.learn.try_model",
-    "inbox": "cli.learn.inbox",
-    "tui": "cli.control.tui",
-    "health": "cli.control.health",
-    "evaluate": "cli.models.evaluate",
-    "export": "cli.models.export",
-    "doctor": "cli.doctor.command",
-    "services": "cli.services.command",
-    "certs": "cli.sites.certs",
-    "prune": "cli.models.prune",
-}
-"""The module that defines each command, as `command` or, beside others, by its own name."""
+A module defines its command as `command` or, where it has several, by the command's name.
+"""
+
+COMMANDS = {name: entry for group in GROUPS.values() for name, entry in group.items()}
 
 
-class Commands(click.Group):
-    """The table above, with each command in a module of its own."""
+class CommandGroup(click.Group):
+    """The commands of `GROUPS`, each imported when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in the order of use."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the module of a command."""
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(MODULES[cmd_name])
+        module = importlib.import_module(COMMANDS[cmd_name].module)
         command: click.Command = getattr(module, "command", None) or getattr(module, cmd_name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List them without importing any."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        """Write the sections of the help, without importing any command."""
+        for title, group in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, entry.help) for name, entry in group.items()])
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="fccl")
 def fccl() -> None:
     """Asynchronous federated fine-tuning of language models over a message queue."""
 
 
 def main() -> None:
-    """The console script."""
-    # Deprecation notes between libraries are for us, at test time, not for whoever runs a command.
+    """Run the command line, and exit with its code; the entry point of the console script."""
+    # Deprecation warnings between libraries concern developers, not the users of a command.
     warnings.filterwarnings("ignore", category=FutureWarning)
     jsonlog.install_if_requested()
     try:
         fccl.main(standalone_mode=False)
     except FcclError as error:
-        _end(f"fccl: {error}", error.exit_code)
+        _exit(f"fccl: {error}", error.exit_code)
     except click.UsageError as error:
         context = error.ctx.command_path if error.ctx else "fccl"
-        _end(f"{context}: {error.format_message()}; see `{context} --help`", 2)
+        _exit(f"{context}: {error.format_message()}; see `{context} --help`", ConfigError.exit_code)
     except click.ClickException as error:
-        _end(f"fccl: {error.format_message()}", 2)
+        _exit(f"fccl: {error.format_message()}", ConfigError.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        _end("fccl: interrupted", INTERRUPTED)
+        _exit("fccl: interrupted", INTERRUPTED)
 
 
-def _end(line: str, code: int) -> None:
+def _exit(line: str, code: int) -> None:
     if not jsonlog.write_error(line, code):
         click.echo(line, err=True)
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""A document on a terminal, or its Markdown where it goes into a file or a pipe."""
+"""Rendering of a document: styled in a terminal, as Markdown into a file or a pipe."""
 
 from __future__ import annotations
 
@@ -9,19 +9,12 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from common.document.blocks import (
-    Block,
-    BulletList,
-    Heading,
-    Paragraph,
-    Picture,
-    Table,
-    to_markdown,
-)
+from common.document.blocks import Block, BulletList, Heading, Paragraph, Picture, Table
+from common.document.markdown import to_markdown
 
 
 def render(blocks: Sequence[Block], console: Console) -> None:
-    """The blocks on a terminal, or their Markdown where it goes into a file or a pipe."""
+    """Print the blocks, without pictures."""
     if not console.is_terminal:
         click.echo(to_markdown([b for b in blocks if not isinstance(b, Picture)]), nl=False)
         return
@@ -42,8 +35,8 @@ def render(blocks: Sequence[Block], console: Console) -> None:
 
 def _table(block: Table) -> RichTable:
     table = RichTable(header_style="bold", box=None, pad_edge=False)
-    for place, title in enumerate(block.header):
-        table.add_column(Text(title), justify="right" if place else "left")
+    for number, title in enumerate(block.header):
+        table.add_column(Text(title), justify="right" if number else "left")
     for row in block.rows:
         table.add_row(*(Text(text) for text in row))
     return table

@@ -13,6 +13,9 @@ from threading import Event as Flag
 from common.protocol.versions import SampleAnswer
 from coordinator.core.events import LogEvent
 
+PATIENCE_S = 30.0
+"""Longest time that `finish` waits for outstanding answers, in seconds."""
+
 
 class SamplesSource:
     """Source that has no samples. Implementations override the methods that they need.

@@ -1,1 +1,1 @@
-"""TODO: evaluation."""
+"""Evaluation of versions: assess, compare, report, export, and live samples during a run."""

@@ -1,8 +1,7 @@
-"""How good a version is: beside the base and the end of each phase before it, on unseen rows.
+"""Assessment of a version: beside the base and the end of each phase before it, on unseen rows.
 
-One attached model takes the tensors of one subject after another, and every row passes through it
-once per subject. What comes out is a value; `evaluation.report.report` adds how the run went, and
-`evaluation.report.files` writes it.
+One model takes on the tensors of one version after another, and scores every row once per version.
+`evaluation/report/report.py` adds the history of the run; `evaluation/report/files.py` writes both.
 """
 
 from __future__ import annotations
@@ -14,19 +13,17 @@ from typing import cast
 from common.config.config import PhaseConfig
 from common.protocol.fields import RowKind
 from evaluation.evaluator import HELDOUT, EvaluationLimits, EvaluationSet, Evaluator
-from evaluation.opening import Opened
 from evaluation.prompts import expected_answer, printable_line, prompt, question
 from learning.data.row_types import Row
 from learning.evaluation.inference import unigram_entropy
 from learning.evaluation.metrics import EvalMetrics
 from learning.evaluation.row_scores import Scores
 from learning.objectives.tokens import TokenisedExample
-from learning.training.device import Compute
 
 
 @dataclass(frozen=True)
 class EvaluatedVersion:
-    """A version that is evaluated, and what it is called."""
+    """A version that is evaluated, and its title in the report."""
 
     version: int
     title: str
@@ -34,17 +31,16 @@ class EvaluatedVersion:
 
 @dataclass(frozen=True)
 class KindAssessment:
-    """Figures on one kind of rows. Figures stand in the order of the subjects.
+    """EvalMetrics on one kind of rows, in the order of the evaluated versions.
 
     Attributes:
-        kind: Of the rows.
-        heldout: On rows that no client has.
-        pooled: On all clients' validation rows together.
-        clients: On each client's own.
-        unigram: sft: nats per token of the held-out responses under their own unigram distribution:
-            what a model must beat to have read anything.
-        reference: va: the version that rewards compare with.
-        beta: va: β of the rewards.
+        heldout: EvalMetrics on held-out rows.
+        pooled: EvalMetrics on the validation rows of all clients together.
+        clients: EvalMetrics on the validation rows of each client.
+        unigram: For sft, nats per token of the held-out responses under their own unigram
+            distribution: a model that has learned anything from context needs fewer.
+        reference: For va, the version with which rewards are compared.
+        beta: For va, β of the rewards.
     """
 
     kind: RowKind
@@ -58,7 +54,10 @@ class KindAssessment:
 
 @dataclass(frozen=True)
 class AnsweredRow:
-    """A held-out row, and what each subject says of it, each in one line of printable text."""
+    """A held-out row with the answer of each evaluated version, each in one printable line.
+
+    The report's JSON has these field names.
+    """
 
     asked: str
     expected: str
@@ -67,14 +66,14 @@ class AnsweredRow:
 
 @dataclass(frozen=True)
 class Assessment:
-    """What is known of a version.
+    """EvalMetrics and answers of a version and of those that it is compared with.
 
     Attributes:
-        version: The evaluated one, the last of the subjects.
-        subjects: Oldest first.
-        kinds: In the order in which the plan learns them.
-        samples: From the first kind that has text to show.
-        labels: The class names, where the run classifies.
+        version: The assessed version, the last of `subjects`.
+        subjects: The evaluated versions, oldest first.
+        kinds: EvalMetrics by kind of rows, in the order in which the plan learns them.
+        samples: Answered held-out rows, of the first kind that has text to show.
+        labels: Class names of a run that classifies.
     """
 
     version: int
@@ -84,109 +83,105 @@ class Assessment:
     labels: tuple[str, ...]
 
 
-def assess(run: Opened, version: int, compute: Compute, sizes: EvaluationLimits) -> Assessment:
+def assess(evaluator: Evaluator, version: int, limits: EvaluationLimits) -> Assessment:
     """Evaluate a version that is on the disk.
 
     Raises:
         DataError: The prepared rows are gone.
         ModelError: The base model cannot be loaded.
-        RunError: A version that is needed is not there.
+        RunError: A version that is needed is not on the disk.
     """
+    run = evaluator.run
     newest = run.tensors(version)  # first: a running coordinator may remove it soon
-    bench = Evaluator(run, compute)
-    exams = [bench.exam(kind, version, sizes) for kind in kinds(run.phases)]
-    rows = _rows(exams, sizes.samples)
-    subjects = versions_to_evaluate(run.phases, version)
+    sets = [evaluator.build_set(kind, version, limits) for kind in run.config.kinds]
+    rows = _rows_to_answer(sets, limits.samples)
+    subjects = versions_to_evaluate(run.config.phase, version)
     scores: dict[int, list[Scores]] = {}
     answers: list[Sequence[str]] = []
     for subject in subjects:
-        bench.become(newest if subject.version == version else run.tensors(subject.version))
-        scores[subject.version] = [bench.score(exam) for exam in exams]
-        answers.append(bench.generate([prompt(row) for row in rows], sizes.new_tokens))
-    by_exam = [[scores[subject.version][i] for subject in subjects] for i in range(len(exams))]
+        tensors = newest if subject.version == version else run.tensors(subject.version)
+        evaluator.load_tensors(tensors)
+        scores[subject.version] = [evaluator.score(each) for each in sets]
+        answers.append(evaluator.generate([prompt(row) for row in rows], limits.new_tokens))
+    by_set = [[scores[subject.version][i] for subject in subjects] for i in range(len(sets))]
     return Assessment(
         version=version,
         subjects=subjects,
         kinds=tuple(
-            _assessed(exam, by_exam[i], scores[exam.reference][i]) for i, exam in enumerate(exams)
+            _assess_kind(each, by_set[i], scores[each.reference][i]) for i, each in enumerate(sets)
         ),
         samples=(
-            *_answered(rows, answers),
-            *_classified(exams, by_exam, sizes.samples, run.labels),
+            *_answered_rows(rows, answers),
+            *_classified_rows(sets, by_set, limits.samples, run.labels),
         ),
         labels=run.labels,
     )
 
 
-def kinds(phases: Sequence[PhaseConfig]) -> tuple[RowKind, ...]:
-    """The kinds of rows that a plan learns from, in its order."""
-    return tuple(dict.fromkeys(phase.kind for phase in phases))
-
-
 def versions_to_evaluate(
     phases: Sequence[PhaseConfig], version: int
 ) -> tuple[EvaluatedVersion, ...]:
-    """The base, the end of each phase before a version, and the version."""
+    """Return the base, the end of each phase before a version, and the version itself."""
     found = [EvaluatedVersion(0, "base")]
     end = 0
     for phase in phases:
         end += phase.versions
         if end < version:
             found.append(EvaluatedVersion(end, f"version {end} (after {phase.objective})"))
-    return (*found, EvaluatedVersion(version, f"version {version}")) if version else tuple(found)
+    if version:
+        found.append(EvaluatedVersion(version, f"version {version}"))
+    return tuple(found)
 
 
-def _assessed(exam: EvaluationSet, scores: Sequence[Scores], reference: Scores) -> KindAssessment:
-    def by_subject(owners: Sequence[str]) -> tuple[EvalMetrics, ...]:
-        return tuple(exam.figures(owners, one, reference) for one in scores)
+def _assess_kind(
+    rows: EvaluationSet, scores: Sequence[Scores], reference: Scores
+) -> KindAssessment:
+    def by_version(owners: Sequence[str]) -> tuple[EvalMetrics, ...]:
+        return tuple(rows.metrics(owners, one, reference) for one in scores)
 
-    heldout = [cast(TokenisedExample, exam.examples[i]) for i in exam.places([HELDOUT])]
+    heldout = [cast(TokenisedExample, rows.examples[i]) for i in rows.indexes([HELDOUT])]
     return KindAssessment(
-        kind=exam.kind,
-        heldout=by_subject([HELDOUT]),
-        pooled=by_subject(exam.clients),
-        clients={name: by_subject([name]) for name in exam.clients},
-        unigram=unigram_entropy(heldout) if exam.kind == "sft" and heldout else None,
-        reference=exam.reference if exam.kind == "va" else None,
-        beta=exam.beta,
+        kind=rows.kind,
+        heldout=by_version([HELDOUT]),
+        pooled=by_version(rows.clients),
+        clients={name: by_version([name]) for name in rows.clients},
+        unigram=unigram_entropy(heldout) if rows.kind == "sft" and heldout else None,
+        reference=rows.reference if rows.kind == "va" else None,
+        beta=rows.beta,
     )
 
 
-def _rows(exams: Sequence[EvaluationSet], count: int) -> list[Row]:
-    """Held-out rows to answer: instructions, else preferences; of classes there are none."""
+def _rows_to_answer(sets: Sequence[EvaluationSet], count: int) -> list[Row]:
+    """Return held-out instructions, or else preferences; a classifier answers with no text."""
     for kind in ("sft", "va"):
-        for exam in exams:
-            if exam.kind == kind and (places := exam.spread(count)):
-                return [exam.rows[i] for i in places]
+        for each in sets:
+            if each.kind == kind and (indexes := each.sample_indexes(count)):
+                return [each.rows[i] for i in indexes]
     return []
 
 
-def _answered(rows: Sequence[Row], answers: Sequence[Sequence[str]]) -> list[AnsweredRow]:
-    return [
-        AnsweredRow(
-            printable_line(question(row)),
-            printable_line(expected_answer(row)),
-            tuple(printable_line(each[i]) for each in answers),
-        )
-        for i, row in enumerate(rows)
-    ]
+def _answered_rows(rows: Sequence[Row], answers: Sequence[Sequence[str]]) -> list[AnsweredRow]:
+    return [_answered_row(row, [each[i] for each in answers]) for i, row in enumerate(rows)]
 
 
-def _classified(
-    exams: Sequence[EvaluationSet],
+def _classified_rows(
+    sets: Sequence[EvaluationSet],
     scores: Sequence[Sequence[Scores]],
     count: int,
     labels: Sequence[str],
 ) -> list[AnsweredRow]:
-    """Held-out texts with the class that each subject gives them."""
+    """Return held-out texts with the class that each evaluated version gives them."""
     found = []
-    for exam, by_subject in zip(exams, scores, strict=True):
-        for i in exam.spread(count) if exam.kind == "cls" else ():
-            row = exam.rows[i]
-            answers = tuple(printable_line(labels[one[i][1]]) for one in by_subject)
-            found.append(
-                AnsweredRow(
-                    printable_line(question(row)), printable_line(expected_answer(row)), answers
-                )
-            )
+    for each, by_version in zip(sets, scores, strict=True):
+        for i in each.sample_indexes(count) if each.kind == "cls" else ():
+            answers = [labels[one[i][1]] for one in by_version]
+            found.append(_answered_row(each.rows[i], answers))
     return found
+
+
+def _answered_row(row: Row, answers: Sequence[str]) -> AnsweredRow:
+    return AnsweredRow(
+        asked=printable_line(question(row)),
+        expected=printable_line(expected_answer(row)),
+        answers=tuple(printable_line(answer) for answer in answers),
+    )

@@ -1,26 +1,24 @@
-"""Two runs side by side, on the same rows.
+"""Comparison of two runs on the same rows: the held-out rows of the first.
 
-The rows are the first run's held-out ones. They are read with each run's own base model, tokenizer
-and length; where the models differ, only bits per byte and shares can be compared, since tokens and
-their perplexity are each tokenizer's own.
+Each run reads them with its own base model, tokenizer and length. Where the base models differ,
+only bits per byte and shares can be compared: tokens, and so perplexity, belong to a tokenizer.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from common.errors import RunError
 from common.protocol.fields import RowKind
-from evaluation.assessment import kinds
-from evaluation.evaluator import HELDOUT, EvaluationLimits, Evaluator
-from evaluation.opening import Opened
+from common.run_directory.recorded_run import RecordedRun
+from evaluation.evaluator import HELDOUT, EvaluationLimits, EvaluationSet, Evaluator
 from learning.evaluation.metrics import EvalMetrics
-from learning.training.device import Compute
 
 
 @dataclass(frozen=True)
 class ComparedVersion:
-    """One of the two."""
+    """A version in a comparison, with its run."""
 
     name: str
     base_name: str
@@ -29,13 +27,17 @@ class ComparedVersion:
 
     @property
     def title(self) -> str:
-        """For people."""
+        """The column title in a report."""
         return f"{self.name}, version {self.version}"
 
 
 @dataclass(frozen=True)
 class KindComparison:
-    """Figures of both on the same rows; `left_out` fit into one of the models only."""
+    """EvalMetrics of both versions on the same rows of one kind.
+
+    Attributes:
+        left_out: Rows that fit into only one of the models.
+    """
 
     kind: RowKind
     figures: tuple[EvalMetrics, EvalMetrics]
@@ -44,28 +46,28 @@ class KindComparison:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Both runs, and their figures by kind."""
+    """Two versions of two runs, with their metrics by kind of rows."""
 
     sides: tuple[ComparedVersion, ComparedVersion]
     kinds: tuple[KindComparison, ...]
 
     @property
     def same_base(self) -> bool:
-        """Whether tokens of the one are tokens of the other."""
+        """Whether both runs have the same base model, and so the same tokens."""
         return self.sides[0].digest == self.sides[1].digest
 
 
-def check_comparable(run: Opened, other: Opened) -> None:
-    """Refuse to compare what learned different things.
+def check_comparable(run: RecordedRun, other: RecordedRun) -> None:
+    """Raise an error if two runs learn different kinds of rows or classes.
 
     Raises:
-        RunError: The plans differ in kind, or the classes do.
+        RunError: The kinds or the classes differ.
     """
-    one, two = set(kinds(run.phases)), set(kinds(other.phases))
-    if one != two:
+    one, two = run.config.kinds, other.config.kinds
+    if set(one) != set(two):
         raise RunError(
-            f"{run.directory} learns {_listed(one)}, {other.directory} {_listed(two)}",
-            "compare runs that learn the same",
+            f"{run.directory} learns {_joined(one)}, but {other.directory} learns {_joined(two)}",
+            "compare runs that learn the same kinds of rows",
         )
     if set(run.labels) != set(other.labels):
         raise RunError(
@@ -75,12 +77,11 @@ def check_comparable(run: Opened, other: Opened) -> None:
 
 
 def compare(
-    run: Opened,
+    evaluator: Evaluator,
     version: int,
-    other: Opened,
-    version2: int,
-    compute: Compute,
-    sizes: EvaluationLimits,
+    other: Evaluator,
+    other_version: int,
+    limits: EvaluationLimits,
 ) -> Comparison:
     """Evaluate two versions on the first run's held-out rows.
 
@@ -89,46 +90,48 @@ def compare(
         DataError: The first run's prepared rows are gone.
         ModelError: A base model cannot be loaded.
     """
-    check_comparable(run, other)
-    sides = ((run, version), (other, version2))
-    benches = (Evaluator(run, compute), Evaluator(other, compute))
-    found = tuple(_compared(kind, sides, benches, sizes) for kind in kinds(run.phases))
-    same = run.name == other.name and run.directory.resolve() != other.directory.resolve()
-    left, right = (_side(*side, by_place=same) for side in sides)
-    return Comparison((left, right), found)
+    one, two = evaluator.run, other.run
+    check_comparable(one, two)
+    pair = ((evaluator, version), (other, other_version))
+    kinds = tuple(_compare_kind(kind, pair, limits) for kind in one.config.kinds)
+    same_name = one.config.run.name == two.config.run.name
+    by_path = same_name and one.directory.resolve() != two.directory.resolve()
+    sides = (_side(one, version, by_path=by_path), _side(two, other_version, by_path=by_path))
+    return Comparison(sides, kinds)
 
 
-def _compared(
+def _compare_kind(
     kind: RowKind,
-    sides: tuple[tuple[Opened, int], tuple[Opened, int]],
-    benches: tuple[Evaluator, Evaluator],
-    sizes: EvaluationLimits,
+    pair: tuple[tuple[Evaluator, int], tuple[Evaluator, int]],
+    limits: EvaluationLimits,
 ) -> KindComparison:
-    rows = benches[0].heldout(kind, sizes.heldout[kind])
-    fit = [
-        set(bench.encode(kind, version, [(HELDOUT, row) for row in rows]).rows)
-        for bench, (_, version) in zip(benches, sides, strict=True)
+    rows = pair[0][0].heldout_rows(kind, limits.heldout[kind])
+    fitting = [
+        set(evaluator.encode(kind, version, [(HELDOUT, row) for row in rows]).rows)
+        for evaluator, version in pair
     ]
-    common = [row for row in rows if row in fit[0] and row in fit[1]]
-    figures = []
-    for bench, (run, version) in zip(benches, sides, strict=True):
-        exam = bench.encode(kind, version, [(HELDOUT, row) for row in common])
-        bench.become(run.tensors(version))
-        scores = bench.score(exam)
-        reference = scores
-        if kind == "va" and exam.reference != version:
-            bench.become(run.tensors(exam.reference))
-            reference = bench.score(exam)
-        figures.append(exam.figures([HELDOUT], scores, reference))
-    return KindComparison(kind, (figures[0], figures[1]), len(rows) - len(common))
+    common = [(HELDOUT, row) for row in rows if row in fitting[0] and row in fitting[1]]
+    one, two = (
+        _metrics(evaluator, version, evaluator.encode(kind, version, common))
+        for evaluator, version in pair
+    )
+    return KindComparison(kind, (one, two), len(rows) - len(common))
 
 
-def _side(run: Opened, version: int, *, by_place: bool) -> ComparedVersion:
-    """A side; two runs of one name are told apart by where they lie."""
-    base = run.base
-    name = str(run.directory) if by_place else run.name
-    return ComparedVersion(name, base.name, base.digest, version)
+def _metrics(evaluator: Evaluator, version: int, rows: EvaluationSet) -> EvalMetrics:
+    evaluator.load_tensors(evaluator.run.tensors(version))
+    scores = reference = evaluator.score(rows)
+    if rows.kind == "va" and rows.reference != version:
+        evaluator.load_tensors(evaluator.run.tensors(rows.reference))
+        reference = evaluator.score(rows)
+    return rows.metrics([HELDOUT], scores, reference)
 
 
-def _listed(found: set[RowKind]) -> str:
-    return " and ".join(sorted(found))
+def _side(run: RecordedRun, version: int, *, by_path: bool) -> ComparedVersion:
+    """Return one side; two runs of the same name are distinguished by their paths."""
+    name = str(run.directory) if by_path else run.config.run.name
+    return ComparedVersion(name, run.base.name, run.base.digest, version)
+
+
+def _joined(kinds: Iterable[RowKind]) -> str:
+    return " and ".join(sorted(kinds))

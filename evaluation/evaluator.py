@@ -1,7 +1,8 @@
-"""The rows on which a run is evaluated, and the model that takes one version after another.
+"""The rows on which a run is evaluated, and the model that takes on one version after another.
 
-The held-out rows are those that no client has; a client's validation rows those of its own that no
-task reads. `evaluation.assessment` and `evaluation.comparison` decide who is examined on what.
+Held-out rows belong to no client. A client's validation rows are those of its own rows that no task
+reads. `evaluation/assessment.py` and `evaluation/comparison.py` decide which versions are evaluated
+on which rows.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 from common.config.config import PhaseConfig
 from common.protocol.fields import RowKind
 from common.protocol.tensors import Tensors
-from evaluation.opening import Opened
+from common.run_directory.recorded_run import RecordedRun
 from learning.data import prepared_data, splits
 from learning.data import rows as rows_of
 from learning.data.prepared_data import PreparedData
@@ -31,19 +33,19 @@ from learning.models.lora import AdaptedModel
 from learning.training.device import Compute
 
 HELDOUT = ""
-"""The name of the held-out set among those of the clients."""
+"""The owner of held-out rows, among the names of clients."""
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class EvaluationLimits:
-    """How much is evaluated.
+    """Upper limits on what is evaluated.
 
     Attributes:
-        heldout: Held-out rows of each kind, at most.
-        client: Validation rows of each client and kind, at most.
-        samples: Rows that are answered with text, or shown with their classes.
-        new_tokens: Length of an answer, at most.
+        heldout: Held-out rows of each kind.
+        client: Validation rows of each client and kind.
+        samples: Rows whose answers or classes are shown.
+        new_tokens: Tokens of an answer.
     """
 
     heldout: Mapping[RowKind, int]
@@ -57,24 +59,24 @@ FULL_LIMITS = EvaluationLimits(
     client={"sft": 50, "va": 50, "cls": 200},
     new_tokens=40,
 )
-"""What the report at the end of a run looks at: every held-out row."""
+"""Limits of the report at the end of a run: every held-out row."""
 
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """The rows of one kind, as one model reads them.
+    """Rows of one kind, tokenised for one model.
 
     Attributes:
-        measure: How to score them.
-        rows: Those that fit.
-        examples: The same, tokenised.
-        owners: The set that each belongs to: a client, or `HELDOUT`.
-        clients: All clients, those without rows too.
-        reference: The version that rewards compare with.
-        beta: Of the rewards.
+        scorer: Scores the rows.
+        rows: The rows that fit into the model.
+        examples: The same rows, tokenised.
+        owners: The owner of each row: a client, or `HELDOUT`.
+        clients: All clients, including those without rows.
+        reference: The version with which rewards are compared.
+        beta: β of the rewards.
     """
 
-    measure: RowScorer
+    scorer: RowScorer
     rows: Sequence[Row]
     examples: Sequence[Any]
     owners: Sequence[str]
@@ -84,77 +86,100 @@ class EvaluationSet:
 
     @property
     def kind(self) -> RowKind:
-        """Of the rows."""
-        return self.measure.kind
+        return self.scorer.kind
 
-    def places(self, owners: Iterable[str]) -> list[int]:
-        """Where the rows of some sets stand."""
+    def indexes(self, owners: Iterable[str]) -> list[int]:
+        """Return the indexes of the rows of some owners."""
         wanted = set(owners)
         return [i for i, owner in enumerate(self.owners) if owner in wanted]
 
-    def spread(self, count: int) -> list[int]:
-        """Places of a few held-out rows."""
-        return pick_evenly(self.places([HELDOUT]), count)
+    def sample_indexes(self, count: int) -> list[int]:
+        """Return the indexes of at most `count` held-out rows, spread evenly."""
+        return pick_evenly(self.indexes([HELDOUT]), count)
 
-    def figures(self, owners: Iterable[str], scores: Scores, reference: Scores) -> EvalMetrics:
-        """The figures of some sets together."""
-        places = self.places(owners)
-        return self.measure.metrics(
-            [self.examples[i] for i in places],
-            [scores[i] for i in places],
-            [reference[i] for i in places],
+    def metrics(self, owners: Iterable[str], scores: Scores, reference: Scores) -> EvalMetrics:
+        """Return the pooled metrics over the rows of some owners."""
+        indexes = self.indexes(owners)
+        return self.scorer.metrics(
+            [self.examples[i] for i in indexes],
+            [scores[i] for i in indexes],
+            [reference[i] for i in indexes],
         )
 
 
 class Evaluator:
-    """One base model with an adapter's place, and the rows of its run."""
+    """A base model with a slot for an adapter, and the rows of its run.
 
-    def __init__(self, run: Opened, compute: Compute) -> None:
-        self._run = run
-        labels = run.labels
-        objective = run.phases[0].objective
-        self._loaded: LoadedModel = objective_model.load_for_objective(
-            objective, run.base_path, labels, compute.device
+    The model is loaded when it is first needed.
+
+    Args:
+        run: The run.
+        base_path: Directory of the run's base model.
+        compute: Where to evaluate.
+    """
+
+    def __init__(self, run: RecordedRun, base_path: Path, compute: Compute) -> None:
+        self.run = run
+        self._base_path = base_path
+        self._compute = compute
+
+    @cached_property
+    def _loaded(self) -> LoadedModel:
+        objective = self.run.config.phase[0].objective
+        return objective_model.load_for_objective(
+            objective, self._base_path, self.run.labels, self._compute.device
         )
-        # Its tensors are overwritten, so the seed does not matter.
-        self.model: AdaptedModel = lora.attach(self._loaded.model, run.lora, seed=0)
+
+    @cached_property
+    def model(self) -> AdaptedModel:
+        """The model that is evaluated.
+
+        Raises:
+            ModelError: The base model cannot be loaded.
+        """
+        # Its tensors are overwritten, so that the seed does not matter.
+        return lora.attach(self._loaded.model, self.run.config.model.lora, seed=0)
 
     @cached_property
     def prepared(self) -> PreparedData:
-        """The run's rows on the disk."""
-        return prepared_data.load(self._run.directory / "clients")
+        """The run's rows on the disk.
 
-    def become(self, tensors: Tensors) -> None:
-        """Take the tensors of a version."""
+        Raises:
+            DataError: They are gone.
+        """
+        return prepared_data.load(self.run.directory / "clients")
+
+    def load_tensors(self, tensors: Tensors) -> None:
+        """Load the tensors of a version into the model."""
         lora.write_adapter(self.model, tensors)
         self.model.eval()
 
-    def score(self, exam: EvaluationSet) -> Scores:
-        """What the model, as it is now, says of each row."""
-        return exam.measure.score(self.model, exam.examples)
+    def score(self, rows: EvaluationSet) -> Scores:
+        """Return the score that the model gives to each row."""
+        return rows.scorer.score(self.model, rows.examples)
 
     def generate(
         self, prompts: Sequence[str], new_tokens: int, stopped: Callable[[], bool] = lambda: False
     ) -> list[str]:
-        """What it answers."""
+        """Return the model's answer to each prompt."""
         return generate(self.model, self._loaded.tokenizer, prompts, new_tokens, stopped)
 
-    def classify(self, exam: EvaluationSet) -> list[tuple[int, float]]:
-        """The likeliest class of each row, and its probability."""
-        return class_answers(self.model, exam.examples, BATCH)
+    def classify(self, rows: EvaluationSet) -> list[tuple[int, float]]:
+        """Return the likeliest class of each row, with its probability."""
+        return class_answers(self.model, rows.examples, BATCH)
 
-    def exam(self, kind: RowKind, version: int, sizes: EvaluationLimits) -> EvaluationSet:
-        """The held-out rows of a kind, and each client's validation rows."""
-        sets: dict[str, Sequence[Row]] = {HELDOUT: self.heldout(kind, sizes.heldout[kind])}
+    def build_set(self, kind: RowKind, version: int, limits: EvaluationLimits) -> EvaluationSet:
+        """Return the held-out rows of a kind with each client's validation rows."""
+        sets: dict[str, Sequence[Row]] = {HELDOUT: self.heldout_rows(kind, limits.heldout[kind])}
         for shard in self.prepared.shards:
             if shard.kind == kind:
                 validation = splits.split_rows(rows_of.read(kind, shard.path).rows).validation
-                sets[shard.client_id] = pick_evenly(validation, sizes.client[kind])
+                sets[shard.client_id] = pick_evenly(validation, limits.client[kind])
         rows = [(name, row) for name, own in sets.items() for row in own]
         return self.encode(kind, version, rows, tuple(name for name in sets if name != HELDOUT))
 
-    def heldout(self, kind: RowKind, count: int) -> list[Row]:
-        """Rows that no client has."""
+    def heldout_rows(self, kind: RowKind, count: int) -> list[Row]:
+        """Return at most `count` held-out rows of a kind, spread evenly."""
         return pick_evenly(rows_of.read(kind, self.prepared.heldout[kind]).rows, count)
 
     def encode(
@@ -164,14 +189,15 @@ class Evaluator:
         rows: Sequence[tuple[str, Row]],
         clients: tuple[str, ...] = (),
     ) -> EvaluationSet:
-        """Rows of named sets, tokenised by this model; those that do not fit are left out."""
-        reference, phase = reward_reference(self._run.phases, version)
-        measure = row_scores.make_scorer(kind, phase.dpo if phase else None, self._run.labels)
-        encoded = measure.objective.encode(
-            self._loaded.tokenizer, [row for _, row in rows], self._run.max_length
+        """Tokenise rows, given with their owners; rows that do not fit are left out."""
+        config = self.run.config
+        reference, phase = reward_reference(config.phase, version)
+        scorer = row_scores.make_scorer(kind, phase.dpo if phase else None, self.run.labels)
+        encoded = scorer.objective.encode(
+            self._loaded.tokenizer, [row for _, row in rows], config.model.max_length
         )
         return EvaluationSet(
-            measure=measure,
+            scorer=scorer,
             rows=[rows[i][1] for i in encoded.kept],
             examples=encoded.examples,
             owners=[rows[i][0] for i in encoded.kept],
@@ -182,10 +208,10 @@ class Evaluator:
 
 
 def reward_reference(phases: Sequence[PhaseConfig], version: int) -> tuple[int, PhaseConfig | None]:
-    """The version that rewards of a version compare with, and the phase that says how.
+    """Return the version with which a version's rewards are compared, and the phase with its β.
 
-    That with which the newest phase of preferences began; before any has begun, version 0 with the
-    settings of the first.
+    That is the version with which the newest phase of preferences began. Before any has begun, it
+    is version 0, with the settings of the first phase of preferences.
     """
     began, found = 0, next((phase for phase in phases if phase.objective == "dpo"), None)
     start = 0
@@ -197,6 +223,6 @@ def reward_reference(phases: Sequence[PhaseConfig], version: int) -> tuple[int, 
 
 
 def pick_evenly(rows: Sequence[T], count: int) -> list[T]:
-    """At most `count` rows from beginning to end, always the same ones, in their order."""
+    """Return at most `count` rows, spread from first to last: the same rows in every call."""
     kept = min(count, len(rows))
     return [rows[i * len(rows) // kept] for i in range(kept)]

@@ -1,8 +1,9 @@
-"""Has some versions answer held-out rows while the run goes on, in a thread that nobody waits for.
+"""Live samples: some versions answer held-out rows while the run goes on, in a thread.
 
-The service offers each version that it makes and, at its pulse, takes what was found. Versions are
-read from the run directory. Who is too slow skips: only the newest version waits to be asked, and
-those that stay on the disk for good, the base and the ends of phases.
+Nobody waits for the thread. The coordinator offers each version that it makes and collects what was
+answered meanwhile. Versions are read from the run directory. Where answering is slower than the
+run, versions are skipped: only the newest waits, and those that stay on the disk for good, the base
+and the ends of phases.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from threading import Event as Flag
 
 from common.clock import Clock
@@ -17,60 +19,60 @@ from common.config.config import SamplesConfig
 from common.errors import FcclError
 from common.protocol.kinds import EventKind
 from common.protocol.versions import SampleAnswer
+from common.run_directory.recorded_run import RecordedRun
 from coordinator.core.events import EventLevel, LogEvent
-from coordinator.core.state import Plan
-from coordinator.samples_source import SamplesSource
-from coordinator.storage.run import Run
-from evaluation import opening
-from evaluation.sample_answers import SampleAnswerer
+from coordinator.samples_source import PATIENCE_S, SamplesSource
+from evaluation.sample_answers import SampleAnswerer, SampleKey
 
 PARTS = 8  # of a plan, each of which ends with samples, where the configuration does not say
-PATIENCE_S = 30.0  # for the last version, once the plan is complete
 CLOSING_S = 5.0  # for a model that is being loaded
 POLL_S = 0.1
 MB = 10**6
 
 
-def permanent_versions(plan: Plan) -> set[int]:
-    """The base, and the last version of each phase: never skipped."""
-    return {0, *(plan.phase_end(phase) for phase in range(len(plan.phases)))}
-
-
-def is_due(plan: Plan, every: int | None, version: int) -> bool:
-    """Whether a version is to be asked.
+def is_due(phase_ends: Sequence[int], every: int | None, version: int) -> bool:
+    """Return whether a version is to answer.
 
     Args:
-        plan: Of the run.
-        every: Versions from one to the next; None for an eighth of the plan.
-        version: That was made.
+        phase_ends: The last version of each phase; these and the base are always due.
+        every: Versions from one set of samples to the next; None for an eighth of the plan.
     """
-    step = every or max(1, plan.total_versions // PARTS)
-    return version % step == 0 or version in permanent_versions(plan)
+    step = every or max(1, phase_ends[-1] // PARTS)
+    return version % step == 0 or version in phase_ends
 
 
-class Sampler(SamplesSource):
-    """The thread, between what is to be asked and what was answered. Used by one thread."""
+class LiveSampler(SamplesSource):
+    """Source of live samples in a thread of this process.
 
-    def __init__(self, run: Run, clock: Clock) -> None:
-        """Nothing is loaded before `start`.
+    All methods are called by one thread, that of the coordinator.
 
-        Args:
-            run: The opened run directory.
-            clock: Seconds since the epoch.
-        """
-        self._plan, self._settings, self._clock = run.plan, run.samples, clock
-        self._known: set[tuple[int, str]] = set()
-        self._run = opening.of(run)
-        self._lasting = permanent_versions(run.plan)
+    Args:
+        base_path: Directory of the run's base model.
+        settings: Which versions answer how many rows; may differ from those of the run's start.
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(
+        self, run: RecordedRun, base_path: Path, settings: SamplesConfig, clock: Clock
+    ) -> None:
+        self._run, self._base_path, self._settings = run, base_path, settings
+        self._clock = clock
+        self._known: set[SampleKey] = set()
+        self._permanent = {0, *run.phase_ends}
         self._changed = threading.Condition()
         self._waiting: list[int] = []
         self._samples: list[SampleAnswer] = []
         self._notes: list[LogEvent] = []
-        self._last, self._closed = False, Flag()
-        self._thread = threading.Thread(target=self._guard, name="samples", daemon=True)
+        self._finishing, self._closed = False, Flag()
+        self._thread = threading.Thread(target=self._run_thread, name="samples", daemon=True)
+
+    @property
+    def running(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
 
     def start(self, version: int, answers: Sequence[SampleAnswer]) -> None:
-        """Begin with the base and the newest version, unless no samples are wanted."""
+        """Start with the base and the newest version, unless no samples are wanted."""
         if not self._settings.prompts:
             return
         self._known = {(sample.version, sample.asked) for sample in answers}
@@ -79,68 +81,78 @@ class Sampler(SamplesSource):
         self._thread.start()
 
     def offer(self, version: int) -> None:
-        """A version is on the disk."""
-        if not is_due(self._plan, self._settings.every, version):
+        """Let a version that is now on the disk answer, if it is due."""
+        if not is_due(self._run.phase_ends, self._settings.every, version):
             return
         with self._changed:
-            kept = [each for each in self._waiting if each in self._lasting and each != version]
+            kept = [each for each in self._waiting if each in self._permanent and each != version]
             self._waiting = [*kept, version]
             self._changed.notify()
 
     def collect(self) -> tuple[list[SampleAnswer], list[LogEvent]]:
-        """What was found since the last time, and what went wrong."""
+        """Return the answers and log events since the last call."""
         with self._changed:
             found = self._samples, self._notes
             self._samples, self._notes = [], []
         return found
 
     def finish(self, stop: Flag) -> None:
-        """Let it ask what still waits, for a while, unless `stop` is set; then end it."""
-        with self._changed:
-            self._last = True
-            self._changed.notify()
+        """Let the versions that wait answer, for a while or until `stop` is set; then close."""
+        self.end_offers()
         deadline = time.monotonic() + PATIENCE_S
-        while self._thread.is_alive() and time.monotonic() < deadline and not stop.is_set():
+        while self.running and time.monotonic() < deadline and not stop.is_set():
             self._thread.join(POLL_S)
         self.close()
 
+    def end_offers(self) -> None:
+        """Let the thread end once the versions that wait have answered."""
+        with self._changed:
+            self._finishing = True
+            self._changed.notify()
+
     def close(self) -> None:
-        """End it; an answer is broken off."""
+        """End the thread; an answer in progress is broken off."""
         self._closed.set()
         with self._changed:
             self._changed.notify()
-        if self._thread.is_alive():
+        if self.running:
             self._thread.join(CLOSING_S)
 
     # in the thread
 
-    def _guard(self) -> None:
+    def _run_thread(self) -> None:
         try:
-            self._work(self._settings)
+            self._answer_offers()
         except Exception as error:  # whatever it is, the run goes on
             reason = error.what if isinstance(error, FcclError) else repr(error)
-            self._say("warning", f"no more samples of versions: {reason}")
+            self._log("warning", f"no more samples of versions: {reason}")
 
-    def _say(self, level: EventLevel, text: str) -> None:
+    def _log(self, level: EventLevel, text: str) -> None:
         with self._changed:
             self._notes.append(LogEvent(level, EventKind.SAMPLES, text[:500]))
 
-    def _work(self, settings: SamplesConfig) -> None:
-        size = sum(file.stat().st_size for file in self._run.base_path.glob("*.safetensors"))
-        if size > settings.model_mb * MB:
+    def _answer_offers(self) -> None:
+        size = sum(file.stat().st_size for file in self._base_path.glob("*.safetensors"))
+        allowed = self._settings.model_mb
+        if size > allowed * MB:
             text = f"no samples of versions: the base model has {size / MB:,.0f} MB"
-            self._say("info", f"{text}, samples.model_mb allows {settings.model_mb:,}")
+            self._log("info", f"{text}, samples.model_mb allows {allowed:,}")
             return
-        answering = SampleAnswerer(self._run, settings, self._clock, self._closed.is_set)
+        answerer = SampleAnswerer(
+            self._run, self._base_path, self._settings, self._clock, self._closed.is_set
+        )
+        answerer.load()
         while (version := self._next()) is not None:
-            for sample in answering.answers(version, self._known):
+            for sample in answerer.answers(version, self._known):
                 with self._changed:
                     self._samples.append(sample)
 
     def _next(self) -> int | None:
-        """The next version to ask, once there is one; None at the end."""
+        """Wait for a version to answer and return it; None at the end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._last or self._closed.is_set())
+            self._changed.wait_for(
+                lambda: self._waiting or self._finishing or self._closed.is_set()
+            )
             if self._closed.is_set() or not self._waiting:
                 return None
             return self._waiting.pop(0)

@@ -1,7 +1,4 @@
-"""What a held-out row asks and expects, for models and for people. Pure.
-
-`evaluation.assessment` asks for the report at the end, `evaluation.sample_answers` during the run.
-"""
+"""Questions and expected answers of held-out rows, for models and for people."""
 
 from __future__ import annotations
 
@@ -13,19 +10,19 @@ from learning.objectives import template
 
 
 def printable_line(text: str, limit: int = 300) -> str:
-    """Rows and model output as one line that no terminal obeys, of bounded length."""
+    """Return text as one line of at most `limit` characters, without terminal control codes."""
     return " ".join(one_line(text).split())[:limit]
 
 
 def prompt(row: Row) -> str:
-    """What a causal model continues: of an instruction or a preference."""
+    """Return the text that a causal model continues, of an instruction or a preference."""
     if isinstance(row, Instruction):
         return template.format_prompt(row.instruction, row.input)
     return template.format_prompt(cast(PreferencePair, row).prompt)
 
 
 def question(row: Row) -> str:
-    """What a row asks, as people read it: the prompt without its form, or the text to classify."""
+    """Return a row's question as people read it: the bare prompt, or the text to classify."""
     match row:
         case Instruction():
             return f"{row.instruction} {row.input}"
@@ -36,7 +33,7 @@ def question(row: Row) -> str:
 
 
 def expected_answer(row: Row) -> str:
-    """What the row itself answers."""
+    """Return the answer that the row itself gives."""
     match row:
         case Instruction():
             return row.output

@@ -1,114 +1,122 @@
-"""What one version after another says of a few held-out rows. For `evaluation.live_samples`.
+"""Answers of one version after another to a few held-out rows, for `evaluation/live_samples.py`.
 
-On the CPU, even where there is a GPU: a model more on the card that trains could be one too many.
+The model stays on the CPU even where there is a GPU: a second model on the card that trains could
+be one too many.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence, Set
 from itertools import islice
+from pathlib import Path
 
 import torch
 
 from common.clock import Clock
 from common.config.config import SamplesConfig
 from common.errors import RunError
-from common.protocol.fields import RowKind
 from common.protocol.tensors import Tensors
 from common.protocol.versions import SampleAnswer
-from evaluation.assessment import kinds
+from common.run_directory.recorded_run import RecordedRun
 from evaluation.evaluator import HELDOUT, EvaluationSet, Evaluator
-from evaluation.opening import Opened
 from evaluation.prompts import expected_answer, printable_line, prompt, question
 from learning.data.row_types import Row
 from learning.training.device import Compute
 
 THREADS = 1  # the other cores train, where this machine trains as well
-MAX_QUESTION, MAX_ANSWER = 500, 1000  # characters, at most
+MAX_QUESTION, MAX_ANSWER = 500, 1000  # characters
 
-Key = tuple[int, str]
-"""A version, and what it was asked."""
+SampleKey = tuple[int, str]
+"""A version and the question that it answered."""
 
 
 class SampleAnswerer:
-    """One base model with an adapter's place, and the rows that it is asked about."""
+    """A model that takes on one version after another, with the rows that it answers.
+
+    Args:
+        settings: The number of rows, and the length of an answer.
+        clock: Seconds since the epoch.
+        stopped: Once it returns true, answers are broken off.
+    """
 
     def __init__(
-        self, run: Opened, settings: SamplesConfig, clock: Clock, stopped: Callable[[], bool]
+        self,
+        run: RecordedRun,
+        base_path: Path,
+        settings: SamplesConfig,
+        clock: Clock,
+        stopped: Callable[[], bool],
     ) -> None:
-        """Load the model; by the thread that is to use it, whose share of the cores it sets.
+        self._run, self._settings, self._clock, self._stopped = run, settings, clock, stopped
+        self._evaluator = Evaluator(
+            run, base_path, Compute(torch.device("cpu"), THREADS, autocast=False)
+        )
+        self._sets: Sequence[EvaluationSet] = ()
 
-        Args:
-            run: The run.
-            settings: How many rows, and how long an answer.
-            clock: Seconds since the epoch.
-            stopped: Once true, answers are broken off.
+    def load(self) -> None:
+        """Load the model and choose the rows; limits the calling thread's share of the cores.
 
         Raises:
             DataError: The held-out rows are gone.
             ModelError: The base model cannot be loaded.
         """
-        self._run, self._settings, self._clock, self._stopped = run, settings, clock, stopped
         torch.set_num_threads(THREADS)
-        self._bench = Evaluator(run, Compute(torch.device("cpu"), THREADS, autocast=False))
-        self._exams = list(self._chosen())
+        self._sets = tuple(self._choose_rows())
 
-    def answers(self, version: int, known: Set[Key]) -> Iterator[SampleAnswer]:
-        """What a version says of each row; nothing if it has been removed.
+    def answers(self, version: int, known: Set[SampleKey]) -> Iterator[SampleAnswer]:
+        """Yield a version's answer to each row; nothing if the version has been removed.
 
         Args:
-            version: On the disk, or not any more.
-            known: What need not be asked again.
+            version: A version that is or was on the disk.
+            known: Answers that are not needed again.
         """
-        exams = [exam for exam in self._exams if (version, _asked(exam)) not in known]
-        tensors = self._tensors(version) if exams else None
+        sets = [each for each in self._sets if (version, _question(each)) not in known]
+        tensors = self._tensors(version) if sets else None
         if tensors is None:
             return
-        self._bench.become(tensors)
-        found = self._answers(exams)
-        if self._stopped():  # in the middle of it
+        self._evaluator.load_tensors(tensors)
+        answers = self._answer(sets)
+        if self._stopped():  # in the middle of an answer
             return
-        for exam, (answer, probability) in zip(exams, found, strict=True):
+        for each, (answer, probability) in zip(sets, answers, strict=True):
             yield SampleAnswer(
                 version=version,
                 at=self._clock(),
-                kind=exam.kind,
-                asked=_asked(exam),
-                expected=printable_line(expected_answer(exam.rows[0]), MAX_QUESTION),
+                kind=each.kind,
+                asked=_question(each),
+                expected=printable_line(expected_answer(each.rows[0]), MAX_QUESTION),
                 answer=printable_line(answer, MAX_ANSWER),
                 probability=probability,
             )
 
-    def _chosen(self) -> Iterator[EvaluationSet]:
-        """An exam for each row; all kinds get a share."""
-        names = kinds(self._run.phases)
-        for i, kind in enumerate(names):
-            share = len(range(i, self._settings.prompts, len(names)))
-            rows: dict[str, Row] = {question(row): row for row in self._bench.heldout(kind, share)}
+    def _choose_rows(self) -> Iterator[EvaluationSet]:
+        """Yield a set of one row for each row to answer; all kinds get a share."""
+        kinds = self._run.config.kinds
+        for i, kind in enumerate(kinds):
+            share = len(range(i, self._settings.prompts, len(kinds)))
+            heldout = self._evaluator.heldout_rows(kind, share)
+            rows: dict[str, Row] = {question(row): row for row in heldout}
             for row in rows.values():
-                yield from self._exam(kind, row)
-
-    def _exam(self, kind: RowKind, row: Row) -> Iterator[EvaluationSet]:
-        exam = self._bench.encode(kind, 0, [(HELDOUT, row)])
-        return islice([exam], len(exam.rows))  # none where the row does not fit
+                encoded = self._evaluator.encode(kind, 0, [(HELDOUT, row)])
+                yield from islice([encoded], len(encoded.rows))  # none if the row does not fit
 
     def _tensors(self, version: int) -> Tensors | None:
         try:
             return self._run.tensors(version)
         except RunError:
-            if self._run.place(version).exists():
+            if self._run.version_directory(version).exists():
                 raise
-            return None  # the run has gone on, and keeps only its newest
+            return None  # the run has gone on, and keeps only its newest versions
 
-    def _answers(self, exams: Sequence[EvaluationSet]) -> list[tuple[str, float | None]]:
-        """Text, or a class with its probability: a run has rows for one kind of model."""
+    def _answer(self, sets: Sequence[EvaluationSet]) -> list[tuple[str, float | None]]:
+        """Return texts, or classes with probabilities: a run has rows for one kind of model."""
         if self._run.labels:
-            found = [answer for exam in exams for answer in self._bench.classify(exam)]
+            found = [answer for each in sets for answer in self._evaluator.classify(each)]
             return [(self._run.labels[label], probability) for label, probability in found]
-        prompts = [prompt(exam.rows[0]) for exam in exams]
-        texts = self._bench.generate(prompts, self._settings.new_tokens, self._stopped)
+        prompts = [prompt(each.rows[0]) for each in sets]
+        texts = self._evaluator.generate(prompts, self._settings.new_tokens, self._stopped)
         return [(text, None) for text in texts]
 
 
-def _asked(exam: EvaluationSet) -> str:
-    return printable_line(question(exam.rows[0]), MAX_QUESTION)
+def _question(rows: EvaluationSet) -> str:
+    return printable_line(question(rows.rows[0]), MAX_QUESTION)

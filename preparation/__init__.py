@@ -1,1 +1,1 @@
-"""TODO: preparation."""
+"""Preparation of a run: rows dealt to clients, the base model and version 0."""

@@ -16,7 +16,7 @@ import traceback
 from pathlib import Path
 
 from cli.demo.messages import LOG, DemoMessage, MessageKind, MessageOutput
-from cli.main import INTERRUPTED
+from cli.exit_codes import INTERRUPTED
 from common.config.config import FederationConfig
 from common.errors import FcclError
 

@@ -34,7 +34,7 @@ def command(
     out: Path | None,
     resume: bool,
     new: bool,
-    either: bool,
+    continue_: bool,
     plain: bool,
     child_of: str | None,
 ) -> None:
@@ -46,7 +46,7 @@ def command(
     Without --data it learns from synthetic instructions. Ctrl-C stops it cleanly, and --resume
     continues it.
     """
-    mode = mode_from_flags(resume, new, either)
+    mode = mode_from_flags(resume, new, continue_)
     config = configure(config_path, data, out)
     if child_of is not None:
         # Everything is written and sent. An orderly shutdown of torch would take seconds more.

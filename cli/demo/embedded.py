@@ -20,9 +20,9 @@ from common.protocol.feed import Event
 from common.protocol.naming import LOCAL_SITE
 from common.software import software_version
 from common.store.embedded import EmbeddedStore
+from coordinator.samples_source import SamplesSource
 from coordinator.service import RunOutcome, Service
 from coordinator.storage.run import Run
-from evaluation.live_samples import Sampler
 from learning.training.device import Compute
 from worker.factory import Connections, WorkerCallbacks, WorkerSettings, start_worker
 
@@ -52,6 +52,7 @@ class EmbeddedFederation:
         run: Run,
         compute: Compute,
         incremental: IncrementalConfig,
+        samples: SamplesSource,
         callbacks: FederationCallbacks,
     ) -> None:
         self.store = EmbeddedStore()
@@ -60,7 +61,7 @@ class EmbeddedFederation:
         self.abandon_task = threading.Event()
         """Set when nobody waits for the worker's task any more."""
         self._run, self._compute, self._incremental = run, compute, incremental
-        self._callbacks = callbacks
+        self._samples, self._callbacks = samples, callbacks
         self._server = EmbeddedServer()
         self._ended = threading.Event()
         self._outcome: RunOutcome | None = None
@@ -113,7 +114,7 @@ class EmbeddedFederation:
                 users={LOCAL_SITE: LOCAL_SITE},
                 on_event=self._callbacks.on_event,
                 volatile=True,
-                samples=Sampler(self._run, time.time),
+                samples=self._samples,
             )
             self._outcome = service.serve(self.stop_requested)
         except BaseException as error:  # raised again by `join`

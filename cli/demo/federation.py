@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from cli.console import Output
 from cli.demo.embedded import EmbeddedFederation, FederationCallbacks
 from cli.run import session
+from cli.run.local_tasks import LocalTasks
 from cli.signals import handle_signals
 from common.config.config import FederationConfig
 from common.protocol.fields import RowKind
@@ -46,10 +47,11 @@ def run_federation(
         viewer: The process with the screen, if there is one.
     """
     begun = time.time()
-    run = session.open_run(config, mode, output, forget=lambda old: None)
-    compute = detect()
+    tasks = LocalTasks(output.progress, output.print)
+    run = session.open_run(config, mode, tasks, output, on_set_aside=lambda old: None)
     callbacks = FederationCallbacks(output.print_event, on_progress=output.progress)
-    federation = EmbeddedFederation(run, compute, config.incremental, callbacks)
+    samples = tasks.live_samples(run)
+    federation = EmbeddedFederation(run, detect(), config.incremental, samples, callbacks)
     store = federation.store
     store.start()
     store.write_address(run.directory)
@@ -60,7 +62,7 @@ def run_federation(
         handle_signals([federation.stop_requested, federation.abandon_task])
         federation.start()
         outcome = federation.join()
-        report = session.conclude(run, outcome, lambda: compute, output)
+        report = session.conclude(run, outcome, tasks, output)
         if report is not None:
             _print_report(run.directory, report, output)
         output.print(f"took {time.time() - begun:.0f} s")

@@ -23,8 +23,8 @@ from rich.console import Console
 from cli.console import Output
 from cli.demo.messages import LOG, DemoMessage, MessageKind
 from cli.demo.process import FederationProcess
-from cli.main import INTERRUPTED
-from cli.signals import ASKED
+from cli.exit_codes import INTERRUPTED
+from cli.signals import STOPPING_MESSAGE
 from common.store.store import Store, connect
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class _DemoSession:
             self._left = True
             return
         if self._started is not None and not self._screen_open and not self._stopping:
-            click.echo(ASKED, err=True)
+            click.echo(STOPPING_MESSAGE, err=True)
         self._stopping = True
         self._process.interrupt()
 
@@ -166,7 +166,7 @@ class _DemoSession:
             self._print(message)
         if self._summary is None and self._going_on():
             going_on = "the run goes on and prints its events; Ctrl-C stops it"
-            click.echo(ASKED if self._stopping else going_on, err=True)
+            click.echo(STOPPING_MESSAGE if self._stopping else going_on, err=True)
 
     def _going_on(self) -> bool:
         return self._error is None and self._process.exit_code is None
@@ -210,7 +210,7 @@ class _DemoSession:
 def _library_output(log: Path) -> bool:
     """Return whether libraries printed anything."""
     lines = set(log.read_text(encoding="utf-8", errors="replace").splitlines())
-    return bool(lines - {ASKED, ""})
+    return bool(lines - {STOPPING_MESSAGE, ""})
 
 
 def terminal_path() -> str:

@@ -1,1 +1,1 @@
-"""TODO: cli/learn."""
+"""Commands for live input: `fccl learn`, `fccl try`, `fccl inbox`."""

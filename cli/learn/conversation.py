@@ -27,7 +27,7 @@ pause = time.sleep
 
 
 class Conversation:
-    """Dialogue with one client's model."""
+    """Dialogue with one client's model; corrections go into its inbox, in the stream `task`."""
 
     def __init__(
         self,
@@ -36,14 +36,6 @@ class Conversation:
         read_line: ReadLine,
         task: str,
     ) -> None:
-        """Store the arguments.
-
-        Args:
-            location: Inbox that receives corrections.
-            answer: Returns the answers of the model, as it is at that time.
-            read_line: Reads a line from the user.
-            task: Stream of the corrections.
-        """
         self._location, self._answer = location, answer
         self._read_line, self._task = read_line, task
 

@@ -11,33 +11,23 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 from common.errors import DataError
-from worker.incremental.inbox.inbox import BatchTooLarge, Inbox, InboxFull, PutResult, RateLimited
+from worker.incremental.inbox.inbox import (
+    BatchTooLarge,
+    Inbox,
+    InboxFull,
+    ItemResult,
+    PutResult,
+    RateLimited,
+    item_results,
+)
 from worker.incremental.inbox.item_parser import ItemParser, parse_json
 from worker.incremental.inbox.items import Item
 
 FULL_S = 1.0  # between two attempts to store into a full inbox
 CHUNK = 64  # lines of a file that are stored in one transaction
-
-LineState = Literal["accepted", "duplicate", "refused"]
-REJECTED = "it was rejected before"
-
-
-@dataclass(frozen=True)
-class LineResult:
-    """Outcome of one line.
-
-    Attributes:
-        line: Number of the line, from 1.
-        state: `accepted` is on the disk; `duplicate` was in the inbox already.
-        reason: Reason of a refusal, or a remark on a duplicate; never contains the text.
-    """
-
-    line: int
-    state: LineState
-    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,7 +40,7 @@ class LineCounts:
     superseded: int = 0
     rejected: int = 0
 
-    def add(self, results: Iterable[LineResult], stored: PutResult) -> LineCounts:
+    def add(self, results: Iterable[ItemResult], stored: PutResult) -> LineCounts:
         """Return the counts after some more lines, whose items came to `stored`."""
         states = Counter(each.state for each in results)
         return LineCounts(
@@ -82,13 +72,6 @@ class LineCounts:
         return "\n".join([", ".join(counts), *more])
 
 
-def line_result(stored: PutResult, line: int) -> LineResult:
-    """Return the result of a line whose item was stored."""
-    if stored.new:
-        return LineResult(line, "accepted")
-    return LineResult(line, "duplicate", REJECTED if stored.rejected else "")
-
-
 def read_lines(stream: BinaryIO, limit: int) -> Iterator[tuple[int, bytes | None]]:
     """Yield numbered lines that are not blank; None stands for one of more than `limit` bytes."""
     number = 0
@@ -114,16 +97,16 @@ class Ingester:
         self,
         inbox: Inbox,
         parser: ItemParser,
-        on_result: Callable[[LineResult], None],
+        on_result: Callable[[int, ItemResult], None],
         on_wait: Callable[[str], None],
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         """Store the arguments.
 
         Args:
-            inbox: Open inbox of the client.
-            parser: Parses the lines.
-            on_result: Called with the result of each line, in order.
+            inbox: Open inbox.
+            parser: Parser of the lines.
+            on_result: Called with the number and the result of each line, in order.
             on_wait: Called with the reason of a wait, once for each kind of reason.
             pause: Waits so many seconds.
         """
@@ -149,17 +132,11 @@ class Ingester:
         parsed = [(number, self._parse(data)) for number, data in some]
         stored = self._put([found for _, found in parsed if isinstance(found, Item)])
         self.line = 0
-        rest = iter(stored)
-        results = [
-            line_result(next(rest), number)
-            if isinstance(found, Item)
-            else LineResult(number, "refused", str(found))
-            for number, found in parsed
-        ]
+        results = item_results([found for _, found in parsed], stored)
         # Counted before they are reported, so that an interruption leaves the counts correct.
         self.counts = self.counts.add(results, sum(stored, PutResult()))
-        for each in results:
-            self._on_result(each)
+        for (number, _), result in zip(parsed, results, strict=True):
+            self._on_result(number, result)
 
     def _parse(self, data: bytes | None) -> Item | DataError:
         try:

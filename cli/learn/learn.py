@@ -17,7 +17,8 @@ from typing import BinaryIO
 import click
 from rich.console import Console
 
-from cli.learn.ingest import CHUNK, Ingester, LineCounts, LineResult, line_result, read_lines
+from cli.exit_codes import INTERRUPTED
+from cli.learn.ingest import CHUNK, Ingester, LineCounts, read_lines
 from cli.learn.location import (
     InboxLocation,
     inbox_options,
@@ -25,10 +26,9 @@ from cli.learn.location import (
     no_worker_yet,
     task_option,
 )
-from cli.main import INTERRUPTED
 from common.errors import DataError
 from worker.incremental.inbox import items
-from worker.incremental.inbox.inbox import Inbox
+from worker.incremental.inbox.inbox import Inbox, ItemResult, item_results
 from worker.incremental.inbox.item_parser import ItemParser, max_json_bytes
 
 PIPE = "-"
@@ -138,10 +138,11 @@ def _learn_one(
 ) -> None:
     item = parser.parse(record)
     with Inbox(location.path, location.limits) as inbox:
-        stored = inbox.put([item], "learn")
+        (stored,) = inbox.put_each([item], "learn")
         known = None if stored.new else inbox.status(item)
     if as_json:
-        click.echo(_to_json(line_result(stored, 1), location.client))
+        (result,) = item_results([item], [stored])
+        click.echo(_to_json(1, result, location.client))
         return
     if known is not None:
         reason = f": {known.reason}; `fccl inbox --retry` lets it wait again" * bool(known.reason)
@@ -246,15 +247,15 @@ class _Printer:
     as_json: bool
     every_line: bool
 
-    def result(self, found: LineResult) -> None:
+    def result(self, line: int, result: ItemResult) -> None:
         if self.as_json:
-            click.echo(_to_json(found, self.location.client))
+            click.echo(_to_json(line, result, self.location.client))
             return
-        reason = f": {found.reason}" if found.reason else ""
-        if found.state == "refused":
-            click.echo(f"line {found.line}: {found.reason}", err=True)
+        reason = f": {result.reason}" if result.reason else ""
+        if result.state == "refused":
+            click.echo(f"line {line}: {result.reason}", err=True)
         elif self.every_line:
-            click.echo(f"line {found.line}: {found.state}{reason}")
+            click.echo(f"line {line}: {result.state}{reason}")
 
     def warn(self, text: str) -> None:
         click.echo(f"fccl learn: {text}", err=True)
@@ -265,6 +266,6 @@ class _Printer:
         click.echo(text, err=self.as_json)
 
 
-def _to_json(found: LineResult, client: str) -> str:
-    reason = {"reason": found.reason} if found.reason else {}
-    return json.dumps({"line": found.line, "client": client, "state": found.state, **reason})
+def _to_json(line: int, result: ItemResult, client: str) -> str:
+    reason = {"reason": result.reason} if result.reason else {}
+    return json.dumps({"line": line, "client": client, "state": result.state, **reason})

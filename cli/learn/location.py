@@ -102,14 +102,7 @@ def locate_inbox(
     state: Path | None,
     client: str | None,
 ) -> InboxLocation:
-    """Return the inbox that the command's options name.
-
-    Args:
-        config_path: Value of `--config`.
-        directory: Value of `--run`.
-        site: Value of `--site`.
-        state: Value of `--state`.
-        client: Value of `--client`.
+    """Return the inbox that the options `--config`, `--run`, `--site`, `--state`, `--client` name.
 
     Raises:
         ConfigError: The configuration is not valid.

@@ -94,14 +94,7 @@ def command(
 
 @dataclass(frozen=True)
 class Answerer:
-    """Answers each text as the command line's options say.
-
-    Attributes:
-        predictor: The client's model.
-        compare: Whether to sample a second answer.
-        common: Whether to ask the global version, too.
-        new_tokens: Limit on the tokens of an answer.
-    """
+    """Answers each text as the options `--compare`, `--base` and `--gen-tokens` say."""
 
     predictor: Predictor
     compare: bool

@@ -1,1 +1,1 @@
-"""TODO: cli/models."""
+"""Commands about models: `evaluate`, `export` and `prune`."""

@@ -1,4 +1,4 @@
-"""`fccl export`: a version of a run as a directory that others can use."""
+"""`fccl export`: write a version of a run as a directory that others can use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cli.console import Output
 from cli.options import plain_option
 from common.errors import ConfigError
 from common.paths import cache_dir
-from evaluation import run_record
+from common.run_directory.recorded_run import read_run
 
 if TYPE_CHECKING:
     from learning.models.export import ExportSummary, Precision
@@ -20,17 +20,21 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--version", type=click.IntRange(min=0), help="Which one [default: the newest].")
-@click.option("--merge", is_flag=True, help="Merge the adapter into its base: a plain model.")
+@click.option(
+    "--version", type=click.IntRange(min=0), help="Version to export [default: the newest]."
+)
+@click.option(
+    "--merge", is_flag=True, help="Merge the adapter into its base; the result is a plain model."
+)
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "bfloat16"]),
-    help="How a merged model is stored [default: float32].",
+    help="Precision of a merged model [default: float32].",
 )
 @click.option(
     "--with-base/--without-base",
     default=None,
-    help="Put the base model beside the adapter [default: where it is on no hub].",
+    help="Include the base model with the adapter [default: if it is on no hub].",
 )
 @plain_option
 def command(
@@ -44,29 +48,31 @@ def command(
 ) -> None:
     """Write a version of RUN to OUT: a PEFT adapter or a merged model, with a model card.
 
-    RUN is a run directory, finished, stopped or running; it is only read. OUT is made. A run that
-    trained all parameters gives a whole model, with --merge and without.
+    RUN is a run directory, finished, stopped or running; it is only read. OUT is created. A run
+    that trained all parameters gives a whole model, with or without --merge.
     """
-    check_place(out)
-    found = run_record.read(run)
-    chosen = found.choose(version)
-    whole = merge or found.config.model.lora is None
+    check_target(out)
+    recorded = read_run(run)
+    chosen = recorded.choose_version(version)
+    whole = merge or recorded.config.model.lora is None
     check_options(whole, dtype, with_base)
-    from evaluation.export import export
+    from evaluation.export.export import ExportOptions, export_version
+    from preparation.base_model import find_base_model
 
     output = Output(plain)
-    wanted = export.ExportOptions(chosen, merge, cast("Precision | None", dtype), with_base)
-    written = export.export_version(found, wanted, out, cache_dir(), output.progress)
+    base_path = find_base_model(recorded.base, cache_dir(), output.progress)
+    options = ExportOptions(chosen, merge, cast("Precision | None", dtype), with_base)
+    written = export_version(recorded, base_path, options, out)
     output.end_progress()
-    output.print(f"version {chosen} of {run} is in {out}: {described(written)}")
+    output.print(f"version {chosen} of {run} is in {out}: {describe(written)}")
     output.print(f"how to use it: {out / 'README.md'}")
 
 
-def check_place(out: Path) -> None:
-    """Refuse to write over anything.
+def check_target(out: Path) -> None:
+    """Raise an error rather than write over anything.
 
     Raises:
-        ConfigError: Something is there that is not an empty directory.
+        ConfigError: The path exists and is not an empty directory.
     """
     try:
         taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
@@ -77,25 +83,25 @@ def check_place(out: Path) -> None:
 
 
 def check_options(whole: bool, dtype: str | None, with_base: bool | None) -> None:
-    """Refuse options that would do nothing.
+    """Raise an error about options that would have no effect.
 
     Raises:
-        ConfigError: They are for the other form of export.
+        ConfigError: An option is for the other form of export.
     """
     if whole and with_base is not None:
         raise ConfigError(
-            "--with-base and --without-base are for adapters, this export is a whole model",
-            "leave them out",
+            "--with-base and --without-base are for adapters, but this export is a whole model",
+            "omit them",
         )
     if not whole and dtype is not None:
         raise ConfigError(
-            "--dtype is for whole models, an adapter stays as it was trained",
-            "add --merge, or leave it out",
+            "--dtype is for whole models; an adapter keeps the precision of its training",
+            "add --merge, or omit --dtype",
         )
 
 
-def described(written: ExportSummary) -> str:
-    """What was written, in a few words."""
+def describe(written: ExportSummary) -> str:
+    """Return a short description of what was written."""
     if not written.adapter:
         return f"a whole model in {written.precision}"
     where = "in base/" if written.base_included else f"not included: {written.base}"

@@ -1,4 +1,4 @@
-"""`fccl evaluate --incremental`: how well the clients of this machine learned from live input."""
+"""`fccl evaluate --incremental`: report how well clients of this machine learned from live input."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from cli.console import Output
 from cli.options import find_config
 from cli.render import render
 from common.config import loader
-from common.document import blocks as document
+from common.document.files import write_files
+from common.document.html_page import to_html
+from common.document.markdown import to_markdown
 from common.errors import DataError
 from worker.incremental.report import history, plots, report
 from worker.incremental.report.history import ClientHistory
@@ -20,59 +22,61 @@ NAME = "incremental"
 
 
 def serve(state: Path | None, client: str | None, out: Path | None, as_json: bool) -> int:
-    """Read, show and write; returns the exit code.
+    """Print and write the report; return the exit code.
 
     Args:
         state: The worker's state directory; None for that of the configured run.
-        client: One client only.
-        out: Where to write.
-        as_json: JSON on standard output, and nothing else.
+        client: The only client to report on; None for all.
+        out: Folder to write to.
+        as_json: Whether to print JSON and nothing else.
 
     Raises:
-        DataError: There is no such inbox, or nothing was learned yet.
+        DataError: There is no such inbox, or nothing has been learned yet.
         RunError: The folder cannot be written.
     """
-    place = state or Path(loader.load(find_config(None)).run.dir) / ".workers"
-    found = look(place, client)
-    values = json.dumps({"state": str(place), **report.fields(found)}, indent=1)
-    blocks = report.blocks(found)
+    directory = state or Path(loader.load(find_config(None)).run.dir) / ".workers"
+    histories = read_histories(directory, client)
+    values = json.dumps({"state": str(directory), **report.fields(histories)}, indent=1)
+    blocks = report.blocks(histories)
     if as_json:
         click.echo(values)
     else:
         render(blocks, Output(plain=False).console)
-    folder = out or place / "report"
-    pictures = plots.pictures(found)
+    folder = out or directory / "report"
+    pictures = plots.pictures(histories)
     contents = {
         **pictures,
         f"{NAME}.json": values.encode(),
-        f"{NAME}.html": document.to_html(blocks, "Learned from live input", pictures).encode(),
-        f"{NAME}.md": document.to_markdown(blocks).encode(),
+        f"{NAME}.html": to_html(blocks, "Learned from live input", pictures).encode(),
+        f"{NAME}.md": to_markdown(blocks).encode(),
     }
-    document.write_files(folder, contents)
+    write_files(folder, contents)
     if not as_json:
         click.echo(f"\nwritten: {folder / f'{NAME}.md'} and {NAME}.html")
     return 0
 
 
-def look(state: Path, client: str | None) -> list[ClientHistory]:
-    """The histories that are asked for.
+def read_histories(state: Path, client: str | None) -> list[ClientHistory]:
+    """Return the histories of the requested clients.
 
     Raises:
-        DataError: There is no such inbox, or nothing was learned yet.
+        DataError: There is no such inbox, or nothing has been learned yet.
     """
-    there = history.clients(state)
-    if not there:
+    clients = history.clients(state)
+    if not clients:
         raise DataError(
             f"{state} holds no inbox",
-            "give a client something with `fccl learn` or `fccl try`, or name the worker's --state",
+            "send input to a client with `fccl learn` or `fccl try`, or name the worker's --state",
         )
-    if client is not None and client not in there:
-        raise DataError(f"{state} holds no inbox of {client!r}", f"there are: {', '.join(there)}")
-    found = [history.read(state, each) for each in there if client in (None, each)]
-    if not any(each.batches for each in found):
-        waiting = sum(each.items["waiting"] for each in found)
+    if client is not None and client not in clients:
         raise DataError(
-            f"nothing was learned yet from live input: {waiting} items wait in {state}",
-            "a worker that serves their clients learns them: `fccl worker`",
+            f"{state} holds no inbox of client {client!r}", f"choose one of {', '.join(clients)}"
         )
-    return found
+    histories = [history.read(state, each) for each in clients if client in (None, each)]
+    if not any(each.batches for each in histories):
+        waiting = sum(each.items["waiting"] for each in histories)
+        raise DataError(
+            f"nothing has been learned from live input yet: {waiting} items wait in {state}",
+            "start a worker that serves these clients: `fccl worker`",
+        )
+    return histories

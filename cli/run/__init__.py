@@ -1,1 +1,1 @@
-"""TODO: cli/run."""
+"""Commands that run a federation: `init`, `prepare`, `coordinator` and `worker`."""

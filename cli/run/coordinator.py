@@ -1,4 +1,7 @@
-"""`fccl coordinator`: owns one run over RabbitMQ and Redis."""
+"""`fccl coordinator`: own one run over RabbitMQ and Redis.
+
+This process loads no torch: what needs it runs in child processes (`cli/run/child_tasks.py`).
+"""
 
 from __future__ import annotations
 
@@ -24,12 +27,16 @@ from cli.options import (
     plain_option,
     with_metrics_port,
 )
+from cli.run import session
+from cli.run.child_tasks import ChildTasks
 from cli.run.health_server import COORDINATOR_LIMIT_S, ProcessStatus, serve_status
 from cli.signals import handle_signals
 from common.config import loader
 from common.config.config import FederationConfig
 from common.protocol.naming import LOCAL_SITE
 from common.store.store import Store, connect
+from coordinator.metrics import CoordinatorMetrics
+from coordinator.service import Service
 from coordinator.sites.credentials import SiteAccess
 from coordinator.sites.registry import SiteRegistry
 
@@ -43,18 +50,18 @@ def command(
     config_path: Path | None,
     resume: bool,
     new: bool,
-    either: bool,
+    continue_: bool,
     plain: bool,
     metrics_port: int | None,
 ) -> None:
-    """Own a run: prepare data and model where needed, schedule, aggregate, commit, report."""
+    """Own a run: prepare data and model if necessary, schedule, aggregate, commit, report."""
     config = with_metrics_port(loader.load(find_config(config_path)), metrics_port)
     log = jsonlog.install("coordinator") if config.operations.log == "json" else None
-    sys.exit(serve(config, mode_from_flags(resume, new, either), Output(plain, log)))
+    sys.exit(serve(config, mode_from_flags(resume, new, continue_), Output(plain, log)))
 
 
 def serve(config: FederationConfig, mode: str, output: Output) -> int:
-    """Coordinate until the plan is complete or a stop is asked for; returns the exit code."""
+    """Coordinate until the plan is complete or a stop is requested; return the exit code."""
     checks.check_can_start(config, mode)
     with serve_status(config.operations, COORDINATOR_LIMIT_S) as shown:
         return _serve(config, mode, output, shown)
@@ -66,16 +73,11 @@ def _serve(config: FederationConfig, mode: str, output: Output, shown: ProcessSt
         output.event("broker", str(status))
 
     store = connect(config.store.url, ca=config.store.ca)
+    tasks = ChildTasks(output)
     broker = rabbit.connect(config.broker.url, on_broker_status, ca=config.broker.ca)
     try:
-        from cli.run import session
-        from coordinator.metrics import CoordinatorMetrics
-        from coordinator.service import Service
-        from evaluation.live_samples import Sampler
-        from learning.training.device import detect
-
         run = session.open_run(
-            config, mode, output, lambda old: session.forget_queues(config, broker, old)
+            config, mode, tasks, output, lambda old: session.delete_queues(config, broker, old)
         )
         output.set_context(run=run.run_id)
         service = Service(
@@ -89,13 +91,13 @@ def _serve(config: FederationConfig, mode: str, output: Output, shown: ProcessSt
             queue_type=config.broker.queue_type,
             update_bytes=config.broker.site_mib << 20,
             metrics=CoordinatorMetrics(shown.registry, shown.health, run),
-            samples=Sampler(run, time.time),
+            samples=tasks.live_samples(run),
         )
         stop = threading.Event()
         handle_signals([stop])
         outcome = service.serve(stop)
         shown.set_over()
-        path = session.conclude(run, outcome, detect, output)
+        path = session.conclude(run, outcome, tasks, output)
     finally:
         broker.close()
     if path is not None:
@@ -105,12 +107,12 @@ def _serve(config: FederationConfig, mode: str, output: Output, shown: ProcessSt
 
 
 def access_of(config: FederationConfig, store: Store) -> SiteAccess:
-    """The invited sites of a federation, as its coordinator sees them."""
+    """Return the coordinator's access to the invited sites of a federation."""
     broker = config.broker
     management = ManagementApi(broker.url, broker.management, broker.ca)
     return SiteAccess(config.run.name, SiteRegistry(config.run.sites), management, store, time.time)
 
 
 def user_of(url: str) -> str:
-    """The user of an AMQP URL; RabbitMQ's own default where it names none."""
+    """Return the user of an AMQP URL; RabbitMQ's default if it names none."""
     return unquote(urlsplit(url).username or "guest")

@@ -1,4 +1,4 @@
-"""`fccl init`: a configuration to start from."""
+"""`fccl init`: write a configuration to start from."""
 
 from __future__ import annotations
 

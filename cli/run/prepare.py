@@ -1,4 +1,4 @@
-"""`fccl prepare`: deal the rows to clients, and look at the skew before a run begins."""
+"""`fccl prepare`: deal the rows to clients, and show the skew before a run begins."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from common.paths import cache_dir
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Folder for the clients' files [data.dir of the configuration].",
+    help="Folder for the clients' files [default: data.dir of the configuration].",
 )
 @plain_option
 def command(config_path: Path | None, out: Path | None, plain: bool) -> None:
@@ -31,21 +31,23 @@ def command(config_path: Path | None, out: Path | None, plain: bool) -> None:
     config = loader.load(find_config(config_path))
     folder = out or (Path(config.data.dir) if config.data.dir else None)
     if folder is None:
-        raise ConfigError("there is no folder to prepare rows in", "set data.dir, or give --out")
+        raise ConfigError("no folder is named for the prepared rows", "set data.dir, or give --out")
     output = Output(plain)
     from learning.data import prepared_data
-    from preparation import run
+    from preparation.base_model import apply_offline_fallback, resolve_base_model
+    from preparation.data import is_prepared, prepare_rows
 
-    config = run.apply_offline_fallback(config, output.print)
-    ready = run.is_prepared(folder)
-    find = partial(run.resolve_base_model, config, cache_dir(), output.progress)
-    dealt = run.prepare_rows(config, find, folder, output.print)
+    config = apply_offline_fallback(config, output.print)
+    already_prepared = is_prepared(folder)
+    find_model = partial(resolve_base_model, config, cache_dir(), output.progress)
+    prepared = prepare_rows(config, find_model, folder, output.print)
     output.end_progress()
-    if ready:
-        output.print(f"{folder} was prepared before, its rows stay as they are")
-    output.console.print(prepared_data.skew_tables(prepared_data.load(folder)), markup=False)
-    for client, rows in dealt.rows.items():
+    if already_prepared:
+        output.print(f"{folder} was prepared before; its rows are unchanged")
+    skew = prepared_data.skew_tables(prepared_data.load(folder))
+    output.console.print(skew, markup=False)
+    for client, rows in prepared.rows.items():
         counts = ", ".join(f"{count} {kind}" for kind, count in rows.items())
-        output.print(f"{client}: {counts} rows to learn")
+        output.print(f"{client}: {counts} training rows")
     if config.data.dir is None or Path(config.data.dir) != folder:
         output.print(f'set data.dir = "{folder}" to begin a run with these rows')

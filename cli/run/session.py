@@ -1,58 +1,81 @@
-"""Opening a run and serving it: what `fccl coordinator` and `fccl demo` have in common."""
+"""Opening and concluding a run: what `fccl coordinator` and `fccl demo` have in common.
+
+What needs a model is passed in as `ModelTasks`: the demo performs it in its own process
+(`cli/run/local_tasks.py`), the coordinator in child processes (`cli/run/child_tasks.py`).
+"""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from broker.protocol import Broker, Site, Topology
 from cli.console import Output
-from cli.main import FAILED, STOPPED
+from cli.exit_codes import FAILED, STOPPED
 from common.config.config import FederationConfig
-from common.paths import cache_dir
 from common.protocol.naming import LOCAL_SITE
+from common.protocol.tasks import BaseRef
+from coordinator.samples_source import SamplesSource
 from coordinator.service import RunOutcome
 from coordinator.sites.registry import SiteRegistry
 from coordinator.storage import run as runs
 from coordinator.storage.run import Run
-from evaluation.report import files, report
-from learning.training.device import Compute
-from preparation import run as preparation
+
+
+class ModelTasks(Protocol):
+    """The tasks around a run that need torch."""
+
+    def prepare_run(self, config: FederationConfig) -> Path:
+        """Create the run directory and return the directory of its base model."""
+        ...
+
+    def find_base_model(self, base: BaseRef) -> Path:
+        """Return the directory of an existing run's base model."""
+        ...
+
+    def live_samples(self, run: Run) -> SamplesSource:
+        """Return the source of live samples of a run."""
+        ...
+
+    def write_report(self, run: Run) -> Path:
+        """Write the final report and return the path of its Markdown file."""
+        ...
 
 
 def open_run(
-    config: FederationConfig, mode: str, output: Output, forget: Callable[[str], None]
+    config: FederationConfig,
+    mode: str,
+    tasks: ModelTasks,
+    output: Output,
+    on_set_aside: Callable[[str], None],
 ) -> Run:
-    """Make or continue the run that the configuration names.
+    """Create or continue the configured run.
 
     Args:
-        config: Of the run.
-        mode: One of `coordinator.storage.run.StartMode`; `cli.checks` has found it possible.
-        output: Told what is done.
-        forget: Called with the id of a run that was set aside: its queues can go.
+        mode: One of `coordinator.storage.run.StartMode`, checked by `cli.checks`.
+        on_set_aside: Called with the id of an earlier run that was set aside, whose queues can be
+            removed.
     """
-    cache = cache_dir()
     if mode == "new" and (old := runs.set_aside(config)) is not None:
-        forget(old)
+        on_set_aside(old)
+    base_path: Path | None = None
     if not config.run.path.exists():
-        config = preparation.apply_offline_fallback(config, output.print)
-        prepare = preparation.origin(config, cache, output.progress, output.print)
-        runs.create_run(config, prepare, time.time())
-    run = runs.open_run(config, preparation.find_base_model(config, cache, output.progress))
+        base_path = tasks.prepare_run(config)
+    run = runs.open_run(config, lambda base: base_path or tasks.find_base_model(base))
     output.end_progress()
-    describe(run, output)
+    print_plan(run, output)
     return run
 
 
-def forget_queues(config: FederationConfig, broker: Broker, run_id: str) -> None:
-    """Remove the queues of a run that was set aside, those of its invited sites included."""
+def delete_queues(config: FederationConfig, broker: Broker, run_id: str) -> None:
+    """Delete the queues of a run that was set aside, including those of its invited sites."""
     invited = (site.name for site in SiteRegistry(config.run.sites).all())
     broker.delete(Topology(run_id, tuple(Site(name) for name in (LOCAL_SITE, *invited))))
 
 
-def describe(run: Run, output: Output) -> None:
-    """Say what is about to happen."""
+def print_plan(run: Run, output: Output) -> None:
+    """Print the run's directory, base model, clients and schedule."""
     plan, base = run.plan, run.template.base
     rows = sum(sum(client.rows.values()) for client in plan.clients.values())
     mode = "asynchronous" if plan.schedule.reissue == "immediate" else "synchronous"
@@ -65,10 +88,8 @@ def describe(run: Run, output: Output) -> None:
     )
 
 
-def conclude(
-    run: Run, outcome: RunOutcome, compute: Callable[[], Compute], output: Output
-) -> Path | None:
-    """Say how it ended, and write the report of a run that has learned something."""
+def conclude(run: Run, outcome: RunOutcome, tasks: ModelTasks, output: Output) -> Path | None:
+    """Print how the run ended; return the path of the report if the plan is complete."""
     output.print(
         f"{outcome.reason}: version {outcome.version} of {run.plan.total_versions}"
         f" in {run.versions.directory(outcome.version)}"
@@ -76,13 +97,18 @@ def conclude(
     if not outcome.complete:
         output.print(f"continue with --resume; everything accepted is in {run.directory}")
         return None
-    if outcome.was_complete and (path := run.directory / "report" / "report.md").exists():
-        return path  # written last of its files, so that all of them are there
-    return files.write(report.build(run, compute()), run.directory / "report")
+    if outcome.was_complete and (path := report_path(run.directory)).exists():
+        return path
+    return tasks.write_report(run)
+
+
+def report_path(directory: Path) -> Path:
+    """Return the path of a run's final report, the last of its files to be written."""
+    return directory / "report" / "report.md"
 
 
 def exit_code(outcome: RunOutcome) -> int:
-    """0 complete, 10 stopped, 11 failed."""
+    """Return the exit code: 0 complete, 10 stopped, 11 failed."""
     if outcome.complete:
         return 0
     return FAILED if outcome.failed else STOPPED

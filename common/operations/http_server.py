@@ -1,4 +1,4 @@
-"""Base of the two HTTP servers of a process: metrics and health, and the endpoint for live input."""
+"""Base of a process's HTTP servers: metrics and health, and the endpoint for live input."""
 
 from __future__ import annotations
 

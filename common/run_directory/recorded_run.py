@@ -10,6 +10,7 @@ import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,7 @@ class RecordedRun:
         software: The release of fccl that began it.
         labels: Class names of a run that classifies.
         rows: Training rows by client and kind, of the clients dealt by the coordinator.
-        sources: What became of each source's rows, by kind: `learning.data.sources.Usable`.
+        sources: What became of each source's rows, by kind: `learning.data.sources.SourceSummary`.
         adapter_config: `adapter_config.json` of every version, or `config.json` where all
             parameters are trained.
         clients: All clients that ever took part, by id.
@@ -87,13 +88,14 @@ class RecordedRun:
         return max(part[-1].at for part in (*parts, self.samples) if part)
 
     @property
+    def phase_ends(self) -> tuple[int, ...]:
+        """The last version of each phase of the plan."""
+        return tuple(accumulate(phase.versions for phase in self.config.phase))
+
+    @property
     def total_versions(self) -> int:
         """The number of versions that the plan makes."""
-        return self.phase_end(len(self.config.phase) - 1)
-
-    def phase_end(self, index: int) -> int:
-        """Return the last version of a phase."""
-        return sum(phase.versions for phase in self.config.phase[: index + 1])
+        return self.phase_ends[-1]
 
     def version_directory(self, version: int) -> Path:
         """Return the directory of a version, whether or not it exists."""

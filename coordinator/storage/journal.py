@@ -20,10 +20,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from broker.protocol import LOCAL
+from pydantic import ValidationError
+
 from common.errors import FencedError, RunError
 from common.protocol.commands import CommandReply
 from common.protocol.feed import Event
+from common.protocol.naming import LOCAL_SITE
 from common.protocol.tasks import Receipt
 from common.protocol.versions import VersionSummary
 from coordinator.core.events import (
@@ -197,7 +199,7 @@ class Journal:
         )
         sites = {client.client_id: client.site for client in self.joined_clients(include_left=True)}
         rows = self.rows(query, limit)
-        return [(sites.get(client, LOCAL.name), _receipt(row)) for client, *row in rows]
+        return [(sites.get(client, LOCAL_SITE), _receipt(row)) for client, *row in rows]
 
     def command_reply(self, command_id: str) -> CommandReply | None:
         """Return the reply to a command; None if it was neither carried out nor refused yet."""
@@ -215,10 +217,10 @@ class Journal:
     def site_of(self, task_id: str) -> str:
         """Return the site that a task was issued to."""
         query = "SELECT site FROM task JOIN member USING (client_id) WHERE task_id = ?"
-        return next((site for (site,) in self.rows(query, task_id)), LOCAL.name)
+        return next((site for (site,) in self.rows(query, task_id)), LOCAL_SITE)
 
     def joined_clients(self, *, include_left: bool = False) -> list[Client]:
-        """Return the clients that joined, oldest first; with `include_left` also those that left."""
+        """Return the clients that joined, oldest first, and those that left if `include_left`."""
         query = "SELECT client_id, site, rows FROM member WHERE left <= ? ORDER BY rowid"
         return [
             Client(client, site, MappingProxyType(json.loads(rows)))
@@ -226,9 +228,19 @@ class Journal:
         ]
 
     def versions(self, after: int = -1) -> list[VersionSummary]:
-        """Return the summaries of the versions after `after`, oldest first."""
+        """Return the summaries of the versions after `after`, oldest first.
+
+        Raises:
+            RunError: Another release wrote them, in a form that this one cannot read.
+        """
         query = "SELECT summary FROM version WHERE version > ? ORDER BY version"
-        return [VersionSummary.model_validate_json(s) for (s,) in self.rows(query, after)]
+        try:
+            return [VersionSummary.model_validate_json(s) for (s,) in self.rows(query, after)]
+        except ValidationError as error:
+            raise RunError(
+                f"{self._path} was written by another release of fccl: {error.title} differs",
+                "resume the run with that release, or start over with --new",
+            ) from None
 
     def version_digests(self) -> dict[int, str]:
         """Return the SHA-256 of the broadcast frame of every version."""

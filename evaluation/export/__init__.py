@@ -1,1 +1,1 @@
-"""TODO: evaluation/export."""
+"""Export of a version as a directory for others, with its model card."""

@@ -1,42 +1,37 @@
-"""`fccl export`, behind the command: one version of a run becomes a directory for others.
+"""Export of one version of a run as a directory for others, for `fccl export`.
 
-Written beside its place and renamed into it: an export is whole, or it is not there.
+It is written beside its place and renamed into it, so that an export is complete or absent.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version as installed
+from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Any
 
 from common.errors import ConfigError
+from common.run_directory.recorded_run import RecordedRun
 from common.software import software_version
 from evaluation.export import card
-from evaluation.run_record import Recorded
+from evaluation.export.card_data import CardData
+from evaluation.export.card_evaluation import find_evaluation
 from learning.models import export
 from learning.models.export import ExportedModel, ExportSummary, Precision
-from learning.progress import ProgressCallback
-from preparation import run as preparation
 
-_REPORTS = ("evaluation.json", "report/evaluation.json", "report/report.json")
-_MAX_REPORT = 16 << 20  # bytes; no report of ours comes near
 _LIBRARIES = ("torch", "transformers", "peft")
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What to export.
+    """What to export, and in which form.
 
     Attributes:
-        version: That is on the disk.
-        merge: Merge the adapter into its base.
-        precision: Of a whole model's weights; None for float32.
-        with_base: Put the base beside an adapter; None where others could not get it.
+        version: A version that is on the disk.
+        merge: Whether to merge the adapter into its base.
+        precision: Precision of a whole model's weights; None for float32.
+        with_base: Whether to put the base beside an adapter; None does so if it is on no hub.
     """
 
     version: int
@@ -46,39 +41,36 @@ class ExportOptions:
 
 
 def export_version(
-    run: Recorded, wanted: ExportOptions, out: Path, cache: Path, report: ProgressCallback
+    run: RecordedRun, base_path: Path, options: ExportOptions, out: Path
 ) -> ExportSummary:
-    """Write an export with its card.
+    """Write an export with its model card.
 
     Args:
-        run: Read from its directory.
-        wanted: What to export.
-        out: Is not there, or an empty directory.
-        cache: Folder of base models.
-        report: Told of progress where the base has to be fetched or made.
+        base_path: Directory of the run's base model.
+        out: An empty directory, or a path that does not exist.
 
     Raises:
-        ConfigError: `out` cannot be written, or the wish cannot be met.
+        ConfigError: `out` cannot be written, or the options cannot be met.
         RunError: The version is damaged.
-        ModelError: The base model is gone, or is not what the run began with.
+        ModelError: The base model cannot be loaded.
     """
-    trained = ExportedModel(
+    model = ExportedModel(
         objective=run.config.phase[0].objective,
         base=run.base,
-        path=preparation.find_base_model(run.config, cache, report)(run.base),
+        path=base_path,
         labels=run.labels,
         lora=run.config.model.lora,
         config=run.adapter_config,
-        tensors=run.tensors(wanted.version),
+        tensors=run.tensors(options.version),
     )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=out.parent))
         try:
-            written = _model(trained, wanted, temporary)
-            text = card.markdown(_facts(run, wanted.version, written))
+            written = _write_model(model, options, temporary)
+            text = card.to_markdown(_card_data(run, options.version, written))
             (temporary / "README.md").write_text(text, encoding="utf-8")
-            _readable(temporary)
+            _make_readable(temporary)
             temporary.rename(out)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -89,47 +81,19 @@ def export_version(
     return written
 
 
-def _model(trained: ExportedModel, wanted: ExportOptions, out: Path) -> ExportSummary:
-    if wanted.merge or trained.lora is None:
-        return export.write_model(trained, out, wanted.precision or "float32")
-    return export.write_adapter(trained, out, wanted.with_base)
+def _write_model(model: ExportedModel, options: ExportOptions, out: Path) -> ExportSummary:
+    if options.merge or model.lora is None:
+        return export.write_model(model, out, options.precision or "float32")
+    return export.write_adapter(model, out, options.with_base)
 
 
-def _readable(folder: Path) -> None:
-    """Let others read it: mkdtemp and safetensors make what only its owner may."""
+def _make_readable(folder: Path) -> None:
+    """Let other users read the export: mkdtemp and safetensors restrict it to its owner."""
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def _facts(run: Recorded, version: int, written: ExportSummary) -> card.CardData:
-    made_by = (software_version(), *(f"{name} {installed(name)}" for name in _LIBRARIES))
-    return card.CardData(run, version, written, find_evaluation(run, version), made_by)
-
-
-def find_evaluation(run: Recorded, version: int) -> Mapping[str, Any]:
-    """The evaluation of a version that lies in the run directory; empty where there is none."""
-    for name in _REPORTS:
-        found = _read(run.directory / name)
-        if _version_of(found) == version:
-            return found
-    return {}
-
-
-def _version_of(found: Mapping[str, Any]) -> int | None:
-    """The version that a report is about: stated, or the last of those that it lists."""
-    if isinstance(stated := found.get("version"), int):
-        return stated
-    listed = found.get("versions")
-    last = listed[-1] if isinstance(listed, list) and listed else None
-    number = last.get("version") if isinstance(last, dict) else None
-    return number if isinstance(number, int) else None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _MAX_REPORT:
-            return {}
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+def _card_data(run: RecordedRun, version: int, written: ExportSummary) -> CardData:
+    libraries = (f"{name} {installed_version(name)}" for name in _LIBRARIES)
+    evaluation = find_evaluation(run, version)
+    return CardData(run, version, written, evaluation, (software_version(), *libraries))

@@ -1,6 +1,6 @@
-"""How to load an export: the part of its model card that can be run.
+"""Snippets that load an export: the part of its model card that can be run.
 
-Every snippet is run by a test, in the export's own directory. `coordinator/card` puts them in.
+A test runs every snippet in the export's own directory. `evaluation/export/card.py` includes them.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class LoadingInfo:
     """What the snippets depend on.
 
     Attributes:
-        objective: Of the run's first phase.
-        labels: Class names, where it classifies.
-        max_length: Tokens of a text in training.
-        written: What lies in the directory.
-        revision: Of a base on the hub.
+        objective: Objective of the run's first phase.
+        labels: Class names of a model that classifies.
+        max_length: Maximum tokens of a text in training.
+        written: What the export contains.
+        revision: Revision of a base on the hub.
     """
 
     objective: ObjectiveName
@@ -61,24 +61,23 @@ class LoadingInfo:
 
     @property
     def classifies(self) -> bool:
-        """Whether the model classifies."""
         return self.objective == "classification"
 
 
-def loading_snippet(of: LoadingInfo) -> str:
-    """Python that loads the export and asks it something."""
-    if of.classifies:
-        return f"{_imports(of)}\n{_load(of)}\n{_CLASSIFY.format(max_length=of.max_length)}"
-    return f"{_imports(of)}\n{_load(of)}\n{_PROMPT}\n{_GENERATE}"
+def loading_snippet(info: LoadingInfo) -> str:
+    """Return Python code that loads the export and runs it once."""
+    if info.classifies:
+        return f"{_imports(info)}\n{_load(info)}\n{_CLASSIFY.format(max_length=info.max_length)}"
+    return f"{_imports(info)}\n{_load(info)}\n{_PROMPT}\n{_GENERATE}"
 
 
-def lm_eval_command(of: LoadingInfo) -> str | None:
-    """The command of EleutherAI's harness; None for what it cannot measure."""
-    if of.classifies:
+def lm_eval_command(info: LoadingInfo) -> str | None:
+    """Return the command of EleutherAI's harness; None for a model that it cannot measure."""
+    if info.classifies:
         return None
     # `tokenizer`: ours has a padding token, which the base's may lack.
-    written = of.written
-    revision = f",revision={of.revision}" if of.revision and _on_hub(written) else ""
+    written = info.written
+    revision = f",revision={info.revision}" if info.revision and _on_hub(written) else ""
     model = f"{written.base}{revision},peft=.,tokenizer=." if written.adapter else "."
     return (
         f"lm_eval --model hf --model_args pretrained={model},dtype={written.precision}"
@@ -90,22 +89,22 @@ def _on_hub(written: ExportSummary) -> bool:
     return written.adapter and not written.base.startswith("./")
 
 
-def _auto(of: LoadingInfo) -> str:
-    return "AutoModelForSequenceClassification" if of.classifies else "AutoModelForCausalLM"
+def _auto(info: LoadingInfo) -> str:
+    return "AutoModelForSequenceClassification" if info.classifies else "AutoModelForCausalLM"
 
 
-def _imports(of: LoadingInfo) -> str:
-    if not of.written.plain:
+def _imports(info: LoadingInfo) -> str:
+    if not info.written.plain:
         first = "from pathlib import Path\n\n"
         ours = "from learning.models.encoders import load_whole  # of fccl: heads were pruned\n"
-        peft = "from peft import PeftModel\n" if of.written.adapter else ""
+        peft = "from peft import PeftModel\n" if info.written.adapter else ""
         return f"{first}import torch\n{ours}{peft}"
-    peft = "from peft import PeftModel\n" if of.written.adapter else ""
-    return f"import torch\n{peft}from transformers import {_auto(of)}, AutoTokenizer\n"
+    peft = "from peft import PeftModel\n" if info.written.adapter else ""
+    return f"import torch\n{peft}from transformers import {_auto(info)}, AutoTokenizer\n"
 
 
-def _load(of: LoadingInfo) -> str:
-    written = of.written
+def _load(info: LoadingInfo) -> str:
+    written = info.written
     start = 'folder = "."  # where this file lies\n'
     place = f"{{folder}}/{BASE_FOLDER}" if written.base.startswith("./") else written.base
     if not written.plain:
@@ -115,21 +114,21 @@ def _load(of: LoadingInfo) -> str:
     else:
         lines = "tokenizer = AutoTokenizer.from_pretrained(folder)\n"
         where = "folder" if not written.adapter else _literal(place)
-        lines += f"model = {_auto(of)}.from_pretrained({where}{_options(of)})\n"
+        lines += f"model = {_auto(info)}.from_pretrained({where}{_options(info)})\n"
     if written.adapter:
         lines += "model = PeftModel.from_pretrained(model, folder)\n"
     return f"{start}{lines}model.eval()\n"
 
 
-def _options(of: LoadingInfo) -> str:
-    """What a base needs to be told; a merged model knows."""
-    if not of.written.adapter:
+def _options(info: LoadingInfo) -> str:
+    """Return arguments for loading a base; a merged model needs none."""
+    if not info.written.adapter:
         return ""
     options = ', dtype="float32"'
-    if _on_hub(of.written) and of.revision:
-        options += f', revision="{of.revision}"'
-    if of.classifies and not of.written.base_included:
-        names = dict(enumerate(of.labels))
+    if _on_hub(info.written) and info.revision:
+        options += f', revision="{info.revision}"'
+    if info.classifies and not info.written.base_included:
+        names = dict(enumerate(info.labels))
         numbers = {name: number for number, name in names.items()}
         options += f",\n    id2label={names!r},\n    label2id={numbers!r},\n"
     return options

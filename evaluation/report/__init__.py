@@ -1,1 +1,1 @@
-"""TODO: evaluation/report."""
+"""Reports: tables, plots and files about a run or one version of it."""

@@ -1,6 +1,6 @@
-"""A report on the disk: Markdown, JSON, one HTML file, and the pictures.
+"""Files of a report: Markdown, JSON, one HTML file, and pictures.
 
-`report.*` at the end of a run says how it went, too; `evaluation.*` says how good a version is.
+`report.*`, written at the end of a run, includes its history; `evaluation.*` is about one version.
 """
 
 from __future__ import annotations
@@ -11,76 +11,76 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from common.document.blocks import (
-    Block,
-    BulletList,
-    Heading,
-    Picture,
-    replace_non_finite,
-    to_html,
-    to_markdown,
-    write_files,
-)
+from common.document.blocks import Block, BulletList, Heading, Picture
+from common.document.files import replace_non_finite, write_files
+from common.document.html_page import to_html
+from common.document.markdown import to_markdown
 from coordinator.storage.retention import federated_losses
 from evaluation.assessment import KindAssessment
 from evaluation.comparison import Comparison
-from evaluation.report import plots, tables
+from evaluation.report import figure_tables, history_tables, plots
 from evaluation.report.report import Report, federated_accuracy
 from learning.evaluation.metrics import METRICS, EvalMetrics, client_spread
 
 
-def write(report: Report, folder: Path) -> Path:
-    """Write the report of a whole run; returns the path of the Markdown file.
+def write_report(report: Report, folder: Path) -> Path:
+    """Write the report on a whole run and return the path of the Markdown file.
 
     Raises:
         RunError: The folder cannot be written.
     """
-    rest = [*tables.history(report, ""), *tables.versions(report)]
-    return _write(report, folder, "report", "", rest, fields(report, history=True))
+    rest = [*history_tables.history_blocks(report, ""), *history_tables.version_blocks(report)]
+    return _write(report, folder, "report", "", rest, report_fields(report, history=True))
 
 
 def write_evaluation(report: Report, folder: Path) -> Path:
-    """Write the evaluation of one version; returns the path of the Markdown file.
+    """Write the evaluation of one version and return the path of the Markdown file.
 
     Raises:
         RunError: The folder cannot be written.
     """
-    rest = tables.history(report, "evaluation_")
-    return _write(report, folder, "evaluation", "evaluation_", rest, fields(report, history=False))
+    prefix = "evaluation_"
+    rest = history_tables.history_blocks(report, prefix)
+    fields = report_fields(report, history=False)
+    return _write(report, folder, "evaluation", prefix, rest, fields)
 
 
-def blocks(report: Report, prefix: str) -> list[Block]:
-    """What both forms say: the comparison, figures, answers, data."""
-    compared = tables.comparison(report.comparison) if report.comparison else []
+def report_blocks(report: Report, prefix: str) -> list[Block]:
+    """Return the blocks that both forms have: comparison, metrics, answers, data.
+
+    Args:
+        prefix: Prefix of the names of pictures.
+    """
+    comparison = report.comparison
     return [
-        *tables.opening(report),
-        *compared,
-        *tables.figures(report.assessment, prefix),
-        *tables.answers(report.assessment),
-        *tables.data(report),
+        *figure_tables.title_blocks(report),
+        *(figure_tables.comparison_blocks(comparison) if comparison else []),
+        *figure_tables.metric_blocks(report.assessment, prefix),
+        *figure_tables.answer_blocks(report.assessment),
+        *history_tables.data_blocks(report),
     ]
 
 
-def fields(report: Report, *, history: bool) -> dict[str, Any]:
-    """The report as plain JSON values; a number that is not finite is null.
+def report_fields(report: Report, *, history: bool) -> dict[str, Any]:
+    """Return the report as plain JSON values; a number that is not finite is null.
 
-    `base` and `federated` are the held-out figures of the first kind of rows that the run learns.
+    `base` and `federated` are the held-out metrics of the first kind of rows that the run learns.
     """
-    found = report.assessment
-    first = found.kinds[0]
+    assessment = report.assessment
+    first = assessment.kinds[0]
     values: dict[str, Any] = {
         "run": report.name,
         "base_model": report.base_name,
-        "version": found.version,
+        "version": assessment.version,
         "adapter": str(report.adapter),
-        "subjects": [asdict(subject) for subject in found.subjects],
+        "subjects": [asdict(subject) for subject in assessment.subjects],
         "heldout_rows": first.heldout[-1].rows,
         "unigram_nats_per_token": first.unigram,
-        "base": _figures(first.heldout[0], first),
-        "federated": _figures(first.heldout[-1], first),
-        "kinds": {each.kind: _assessed(each) for each in found.kinds},
-        "labels": list(found.labels),
-        "samples": [asdict(sample) for sample in found.samples],
+        "base": _metric_fields(first.heldout[0], first),
+        "federated": _metric_fields(first.heldout[-1], first),
+        "kinds": {each.kind: _kind_fields(each) for each in assessment.kinds},
+        "labels": list(assessment.labels),
+        "samples": [asdict(sample) for sample in assessment.samples],
         "data": dict(report.sources),
         "federated_loss": federated_losses(report.versions),
         "federated_accuracy": federated_accuracy(report.versions),
@@ -88,7 +88,7 @@ def fields(report: Report, *, history: bool) -> dict[str, Any]:
     if history:
         values["versions"] = [version.fields() for version in report.versions]
     if report.comparison:
-        values["comparison"] = _comparison(report.comparison)
+        values["comparison"] = _comparison_fields(report.comparison)
     plain: dict[str, Any] = replace_non_finite(values)
     return plain
 
@@ -101,30 +101,30 @@ def _write(
     rest: list[Block],
     values: Mapping[str, Any],
 ) -> Path:
-    text = [*blocks(report, prefix), *rest]
+    blocks = [*report_blocks(report, prefix), *rest]
     pictures = plots.pictures(report, prefix)
-    names = [block.name for block in text if isinstance(block, Picture)]
-    files = (f"{name}.html: all of this, in one file", f"{name}.json", *names)
-    text += [Heading("Files"), BulletList(str(folder), (f"version: {report.adapter}", *files))]
+    names = [block.name for block in blocks if isinstance(block, Picture)]
+    files = (f"{name}.html: all of this in one file", f"{name}.json", *names)
+    blocks += [Heading("Files"), BulletList(str(folder), (f"version: {report.adapter}", *files))]
     title = f"Run {report.name}, version {report.assessment.version}"
     contents = {
         **pictures,
         f"{name}.json": json.dumps(values, indent=1).encode(),
-        f"{name}.html": to_html(text, title, pictures).encode(),
-        f"{name}.md": to_markdown(text).encode(),
+        f"{name}.html": to_html(blocks, title, pictures).encode(),
+        f"{name}.md": to_markdown(blocks).encode(),
     }
     write_files(folder, contents)
     return folder / f"{name}.md"
 
 
-def _assessed(found: KindAssessment) -> dict[str, Any]:
+def _kind_fields(found: KindAssessment) -> dict[str, Any]:
     last = {name: own[-1] for name, own in found.clients.items()}
     spreads = {metric.key: client_spread(metric, last) for metric in METRICS[found.kind]}
     return {
-        "heldout": [_figures(one, found) for one in found.heldout],
-        "all_clients": [_figures(one, found) for one in found.pooled],
+        "heldout": [_metric_fields(one, found) for one in found.heldout],
+        "all_clients": [_metric_fields(one, found) for one in found.pooled],
         "clients": {
-            name: [_figures(one, found) for one in own] for name, own in found.clients.items()
+            name: [_metric_fields(one, found) for one in own] for name, own in found.clients.items()
         },
         "spread": {key: asdict(one) if one else None for key, one in spreads.items()},
         "unigram_nats_per_token": found.unigram,
@@ -133,21 +133,21 @@ def _assessed(found: KindAssessment) -> dict[str, Any]:
     }
 
 
-def _figures(found: EvalMetrics, of: KindAssessment) -> dict[str, Any]:
-    intervals = {metric.key: found.interval(metric) for metric in METRICS[of.kind]}
-    values: dict[str, Any] = {"rows": found.rows, **found.values}
+def _metric_fields(metrics: EvalMetrics, of: KindAssessment) -> dict[str, Any]:
+    intervals = {metric.key: metrics.interval(metric) for metric in METRICS[of.kind]}
+    values: dict[str, Any] = {"rows": metrics.rows, **metrics.values}
     values["intervals"] = {key: list(pair) for key, pair in intervals.items() if pair}
-    return values | ({"confusion": found.confusion} if found.confusion else {})
+    return values | ({"confusion": metrics.confusion} if metrics.confusion else {})
 
 
-def _comparison(found: Comparison) -> dict[str, Any]:
+def _comparison_fields(comparison: Comparison) -> dict[str, Any]:
     return {
-        "sides": [asdict(side) for side in found.sides],
+        "sides": [asdict(side) for side in comparison.sides],
         "kinds": {
             each.kind: {
                 "figures": [{"rows": one.rows, **one.values} for one in each.figures],
                 "left_out": each.left_out,
             }
-            for each in found.kinds
+            for each in comparison.kinds
         },
     }

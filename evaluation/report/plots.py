@@ -1,4 +1,4 @@
-"""The pictures of a report, as PNG bytes: the way there, and each client before and after."""
+"""Pictures of a report as PNG bytes: loss by version, and each client before and after."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from common.document import plotting
 from evaluation.assessment import EvaluatedVersion, KindAssessment
+from evaluation.report.history_tables import UNITS
 from evaluation.report.report import PhaseHistory, Report, phase_histories
-from evaluation.report.tables import UNITS
 from learning.evaluation.metrics import MAIN_METRIC, EvalMetrics
 
 if TYPE_CHECKING:
@@ -19,69 +19,75 @@ if TYPE_CHECKING:
 
 _TRAIN, _HOLDOUT, _BEFORE, _AFTER = "#e08a3c", "#2f6fb0", "#b9c4d2", "#2f6fb0"
 _LEVEL = "#7a8493"
-_ACROSS = 3  # panels in a row
-_WIDEST = 40  # clients that a picture shows
+_PANELS = 3  # in a row
+_MAX_CLIENTS = 40  # in a picture
 
 
 def pictures(report: Report, prefix: str) -> dict[str, bytes]:
-    """All pictures of a report, by file name."""
+    """Return all pictures of a report by file name."""
     found = {
-        f"{prefix}clients_{each.kind}.png": plotting.to_png(_bars(each, report.assessment.subjects))
+        f"{prefix}clients_{each.kind}.png": plotting.to_png(
+            client_figure(each, report.assessment.subjects)
+        )
         for each in report.assessment.kinds
         if any(one.rows for one in each.pooled)
     }
-    if parts := phase_histories(report.phases, report.versions):
-        found[f"{prefix}loss.png"] = plotting.to_png(_course(report, parts))
+    if histories := phase_histories(report.phases, report.versions):
+        found[f"{prefix}loss.png"] = plotting.to_png(_history_figure(report, histories))
     return found
 
 
-def _course(report: Report, parts: Sequence[PhaseHistory]) -> Figure:
-    """By version: the loss of each phase, in its own unit, and its accuracy where it has one."""
+def _history_figure(report: Report, histories: Sequence[PhaseHistory]) -> Figure:
+    """Draw the loss of each phase by version, in its own unit, and its accuracy if it has one."""
     drawn: list[tuple[Draw, PhaseHistory]] = []
-    for part in parts:
-        drawn += [(_losses, part)] + ([(_accuracies, part)] if part.accuracy else [])
-    columns = min(_ACROSS, len(drawn))
+    for history in histories:
+        drawn += [(_draw_losses, history)] + (
+            [(_draw_accuracies, history)] if history.accuracy else []
+        )
+    columns = min(_PANELS, len(drawn))
     rows = -(-len(drawn) // columns)
     figure = plotting.new_figure(7.0 if columns == 1 else 4.8 * columns, 4.0 * rows)
     figure.suptitle(f"Run {report.name}", fontsize=11, color="0.25")
-    for place, (draw, part) in enumerate(drawn, 1):
+    for place, (draw, history) in enumerate(drawn, 1):
         axes = figure.add_subplot(rows, columns, place)
-        axes.set_title(f"phase {part.number}: {part.phase.objective}", loc="left", fontsize=10)
-        draw(axes, report, part)
+        axes.set_title(
+            f"phase {history.number}: {history.phase.objective}", loc="left", fontsize=10
+        )
+        draw(axes, report, history)
     lines, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(lines, labels, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     return figure
 
 
-def _losses(axes: Axes, report: Report, part: PhaseHistory) -> None:
-    if part.train:
-        x, y = zip(*part.train, strict=True)
+def _draw_losses(axes: Axes, report: Report, history: PhaseHistory) -> None:
+    if history.train:
+        x, y = zip(*history.train, strict=True)
         axes.plot(x, y, "o-", color=_TRAIN, ms=4, label="training, mean of the updates")
-    if part.holdout:
-        x, y = zip(*part.holdout, strict=True)
+    if history.holdout:
+        x, y = zip(*history.holdout, strict=True)
         label = "clients' holdouts, before training"
         axes.plot(x, y, "s--", color=_HOLDOUT, ms=4, label=label)
-    key = {"sft": "nats_per_token", "cls": "loss"}.get(part.phase.kind)
+    key = {"sft": "nats_per_token", "cls": "loss"}.get(history.phase.kind)
     if key:
-        _levels(axes, report, part, key)
-    axes.set_ylabel(UNITS[part.phase.kind])
-    _dress(axes, part)
+        _draw_levels(axes, report, history, key)
+    axes.set_ylabel(UNITS[history.phase.kind])
+    _format_axes(axes, history)
 
 
-def _accuracies(axes: Axes, report: Report, part: PhaseHistory) -> None:
-    x, y = zip(*part.accuracy, strict=True)
+def _draw_accuracies(axes: Axes, report: Report, history: PhaseHistory) -> None:
+    x, y = zip(*history.accuracy, strict=True)
     axes.plot(x, y, "s--", color=_HOLDOUT, ms=4, label="clients' holdouts, before training")
-    key = "reward_accuracy" if part.phase.kind == "va" else "accuracy"
-    _levels(axes, report, part, key, before=part.phase.kind != "va")
+    key = "reward_accuracy" if history.phase.kind == "va" else "accuracy"
+    _draw_levels(axes, report, history, key, before=history.phase.kind != "va")
     axes.set_ylabel(key.replace("_", " "))
-    _dress(axes, part)
+    _format_axes(axes, history)
 
 
-def _levels(
-    axes: Axes, report: Report, part: PhaseHistory, key: str, *, before: bool = True
+def _draw_levels(
+    axes: Axes, report: Report, history: PhaseHistory, key: str, *, before: bool = True
 ) -> None:
-    """Base and evaluated version on the held-out rows, as grey lines with their values."""
-    found = next(one for one in report.assessment.kinds if one.kind == part.phase.kind)
+    """Draw base and assessed version on the held-out rows, as grey lines with their values."""
+    found = next(one for one in report.assessment.kinds if one.kind == history.phase.kind)
     titles = [subject.title for subject in report.assessment.subjects]
     sides = {len(titles) - 1: ("left", 0.01)} | ({0: ("right", 0.99)} if before else {})
     for at, (side, place) in sides.items():
@@ -101,21 +107,21 @@ def _levels(
         )
 
 
-def _dress(axes: Axes, part: PhaseHistory) -> None:
+def _format_axes(axes: Axes, history: PhaseHistory) -> None:
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415  # as in `common.document.plotting`
 
     axes.margins(y=0.12)
     axes.set_xlabel("version")
-    axes.set_xlim(part.begin - 0.4, part.versions[-1].version + 0.4)
+    axes.set_xlim(history.begin - 0.4, history.versions[-1].version + 0.4)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _bars(found: KindAssessment, subjects: Sequence[EvaluatedVersion]) -> Figure:
-    """The main figure of each client: the base's beside the evaluated version's."""
+def client_figure(found: KindAssessment, subjects: Sequence[EvaluatedVersion]) -> Figure:
+    """Draw the main metric of each client, the base's beside the assessed version's."""
     metric = MAIN_METRIC[found.kind]
     known = [name for name, own in found.clients.items() if own[-1].rows]
-    shown = known[:_WIDEST]
+    shown = known[:_MAX_CLIENTS]
     figure = plotting.new_figure(max(6.0, min(12.0, 1.1 * len(shown) + 2.5)), 3.6)
     axes = figure.add_subplot()
     pair = ((0, _BEFORE), (len(subjects) - 1, _AFTER)) if len(subjects) > 1 else ((0, _AFTER),)
@@ -133,7 +139,7 @@ def _bars(found: KindAssessment, subjects: Sequence[EvaluatedVersion]) -> Figure
         chance = 1 / max(2, len(found.pooled[-1].confusion))  # pairs have two sides
         axes.axhline(chance, linewidth=0.8, color=_LEVEL, linestyle=":")
         axes.set_ylim(0, 1.05)
-    more = f" (first {_WIDEST} of {len(known)})" if len(known) > _WIDEST else ""
+    more = f" (first {_MAX_CLIENTS} of {len(known)})" if len(known) > _MAX_CLIENTS else ""
     title = f"{metric.title.capitalize()} on each client's validation rows{more}"
     axes.set_title(title, loc="left", fontsize=10)
     axes.margins(y=0.15)

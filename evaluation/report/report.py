@@ -1,8 +1,8 @@
-"""What a run achieved, and how it got there: a version's assessment, and the run's history.
+"""Report on a run: the assessment of one version, and the history of how the run got there.
 
-The history is read from the journal's summaries; nothing is trained or measured for it. A report is
-a value: `evaluation.report.tables` and `evaluation.report.plots` draw it, and
-`evaluation.report.files` writes it.
+The history comes from the journal's summaries; nothing is trained or measured for it.
+`evaluation/report/figure_tables.py`, `history_tables.py` and `plots.py` present a report, and
+`evaluation/report/files.py` writes it.
 """
 
 from __future__ import annotations
@@ -15,13 +15,9 @@ from typing import Any
 from common.config.config import PhaseConfig
 from common.protocol.versions import VersionSummary
 from coordinator.storage import retention
-from coordinator.storage.run import Run
-from evaluation import opening
 from evaluation.assessment import Assessment, assess
 from evaluation.comparison import Comparison
-from evaluation.evaluator import FULL_LIMITS, EvaluationLimits
-from evaluation.opening import Opened
-from learning.training.device import Compute
+from evaluation.evaluator import EvaluationLimits, Evaluator
 
 
 @dataclass(frozen=True)
@@ -29,14 +25,14 @@ class Report:
     """The outcome of a run.
 
     Attributes:
-        name: Of the run.
-        base_name: Of the base model.
-        adapter: Directory of the evaluated version.
-        phases: Of the plan.
-        assessment: How good that version is.
-        versions: Every version's summary.
-        sources: What became of each source's rows, by kind: `learning.data.sources.Usable`.
-        comparison: With another run.
+        name: Name of the run.
+        base_name: Name of the base model.
+        adapter: Directory of the assessed version.
+        phases: The plan.
+        assessment: EvalMetrics of that version.
+        versions: Summaries of all versions.
+        sources: What became of each source's rows, by kind: `learning.data.sources.SourceSummary`.
+        comparison: The comparison with another run, if there is one.
     """
 
     name: str
@@ -49,48 +45,37 @@ class Report:
     comparison: Comparison | None = None
 
 
-def build(run: Run, compute: Compute) -> Report:
-    """Evaluate the newest version of a run that is open, on every held-out row.
-
-    Raises:
-        DataError: The prepared rows are gone.
-        ModelError: The base model cannot be loaded.
-    """
-    opened = opening.of(run)
-    return build_report(opened, opened.summaries[-1].version, compute, FULL_LIMITS)
-
-
-def build_report(run: Opened, version: int, compute: Compute, sizes: EvaluationLimits) -> Report:
+def build_report(evaluator: Evaluator, version: int, limits: EvaluationLimits) -> Report:
     """Evaluate a version that is on the disk.
 
     Raises:
         DataError: The prepared rows are gone.
         ModelError: The base model cannot be loaded.
-        RunError: A version that is needed is not there.
+        RunError: A version that is needed is not on the disk.
     """
+    run = evaluator.run
     return Report(
-        name=run.name,
+        name=run.config.run.name,
         base_name=run.base.name,
-        adapter=run.place(version),
-        phases=run.phases,
-        assessment=assess(run, version, compute, sizes),
-        versions=run.summaries,
+        adapter=run.version_directory(version),
+        phases=run.config.phase,
+        assessment=assess(evaluator, version, limits),
+        versions=run.versions,
         sources=run.sources,
     )
 
 
 @dataclass(frozen=True)
 class PhaseHistory:
-    """How one phase went. Losses are of its objective; points are (version, value).
+    """The course of one phase. Losses are of its objective; points are (version, value).
 
     Attributes:
-        number: Of the phase, from 1.
-        phase: Its settings.
-        begin: The version that it started from.
-        versions: That it made.
+        number: Number of the phase, from 1.
+        begin: The version from which the phase started.
+        versions: Summaries of the versions that it made.
         train: Mean training loss of the updates in a version.
-        holdout: Loss of a version on the clients' own holdouts, before they trained on from it.
-        accuracy: The same for accuracy, where there is one.
+        holdout: Loss of a version on the clients' own holdouts, before they trained from it.
+        accuracy: Accuracy on these holdouts, where the objective has one.
     """
 
     number: int
@@ -105,15 +90,15 @@ class PhaseHistory:
 def phase_histories(
     phases: Sequence[PhaseConfig], versions: Sequence[VersionSummary]
 ) -> tuple[PhaseHistory, ...]:
-    """The history by phase; phases that have made no version are left out."""
+    """Return the history by phase; phases that have made no version are left out."""
     losses, accuracies = retention.federated_losses(versions), federated_accuracy(versions)
-    found = []
+    histories = []
     begin = 0
     for index, phase in enumerate(phases):
         end = begin + phase.versions
         made = tuple(v for v in versions if begin < v.version <= end)
         if made:
-            found.append(
+            histories.append(
                 PhaseHistory(
                     number=index + 1,
                     phase=phase,
@@ -126,13 +111,13 @@ def phase_histories(
                 )
             )
         begin = end
-    return tuple(found)
+    return tuple(histories)
 
 
 def federated_accuracy(versions: Sequence[VersionSummary]) -> dict[int, float]:
-    """Accuracy of versions on the clients' own holdouts, before they trained on from them.
+    """Return the accuracy of versions on the clients' own holdouts, before training from them.
 
-    Weighted by sample count, as `coordinator.storage.retention.federated_losses` is.
+    The mean is weighted by sample count, as in `coordinator.storage.retention.federated_losses`.
     """
     total: dict[int, float] = {}
     count: dict[int, int] = {}

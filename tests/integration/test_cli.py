@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-import cli.main
+from cli.main import COMMANDS, GROUPS, fccl
 from common.config import loader
 from common.config.config import FederationConfig
 from learning.data.rows import write
 from learning.synthetic.instructions import make_instructions
+from tests.support.paths import ROOT
 from tests.support.processes import SCRIPT, Command, Commands, commands, eventually
 from tests.support.servers import Server, free_port
 
@@ -302,14 +304,20 @@ def test_the_console_script_says_its_version() -> None:
 # Commands
 
 
-def test_every_command_module_is_listed() -> None:
-    folder = Path(cli.main.__file__).parent
+def test_every_module_that_defines_a_command_is_listed() -> None:
     modules = {
-        path.stem
-        for path in folder.glob("*.py")
-        if re.search(r"^@click\.(command|group)\((\"\w+\")?\)$", path.read_text(), re.MULTILINE)
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in (ROOT / "cli").glob("*/*.py")
+        if re.search(r"^@click\.(command|group)\(", path.read_text(), re.MULTILINE)
     }
-    assert modules == {cli.main.MODULES.get(name, name) for name in cli.main.COMMANDS}
+    assert modules == {entry.module for entry in COMMANDS.values()}
+
+
+def test_help_lists_every_command_in_its_group() -> None:
+    text = CliRunner().invoke(fccl, ["--help"]).output
+    titles = [line.rstrip(":") for line in text.splitlines() if re.match(r"\w.*:$", line)]
+    assert titles[-len(GROUPS) :] == list(GROUPS)
+    assert all(re.search(rf"^  {name} ", text, re.MULTILINE) for name in COMMANDS)
 
 
 # init

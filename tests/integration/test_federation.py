@@ -8,10 +8,9 @@ import re
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pika
@@ -26,29 +25,11 @@ from common.protocol.tasks import TaskRefusal, TrainTask
 from common.protocol.updates import Update
 from common.protocol.wire import pack
 from common.store.store import connect
-from tests.support.federations import Federation, check_applied_once, federation
+from tests.support.federations import Federation, MakeFederation, check_applied_once, federation
 from tests.support.processes import Command, eventually, warm
 from tests.support.servers import PrivateRedis, Server, ServerMissing
 
 pytestmark = pytest.mark.servers
-
-
-class Make(Protocol):
-    def __call__(self, **sizes: int) -> Federation: ...
-
-
-@pytest.fixture
-def make(
-    tmp_path: Path, model_cache: Path, rabbitmq: Server, redis_server: Server
-) -> Iterator[Make]:
-    """Makes a federation on the shared servers; its processes end with the test."""
-    with ExitStack() as stack:
-
-        def make(**sizes: int) -> Federation:
-            own = federation(tmp_path, model_cache, rabbitmq.url, redis_server.url, **sizes)
-            return stack.enter_context(own)
-
-        yield make
 
 
 # One run to its end, with the console script, and with hostile messages on its queues
@@ -56,7 +37,7 @@ def make(
 
 @dataclass
 class Finished:
-    """A run that came to its end, and what was seen of it."""
+    """Finished run, and what was observed of it."""
 
     run: Federation
     codes: list[int]
@@ -86,19 +67,19 @@ def finished(
         for worker in workers:
             worker.says("serves")
         run.reaches(1)
-        status = eventually("status of version 1", lambda: shows(run.status(), 1))
+        status = eventually("status of version 1", lambda: if_shows(run.status(), 1))
         codes = [each.end() for each in (coordinator, *workers)]
         dead = read_dead(rabbitmq.url, topology)
         yield Finished(run, codes, workers, status, dead)
 
 
-def shows(status: dict[str, Any] | None, version: int) -> dict[str, Any] | None:
-    """The status, once it shows a version; it is written every second."""
+def if_shows(status: dict[str, Any] | None, version: int) -> dict[str, Any] | None:
+    """Return the status once it shows a version; it is published every second."""
     return status if status and status["info"]["version"] >= version else None
 
 
 def publish_hostile_updates(url: str, topology: Topology) -> None:
-    """Once the queues are there: everything that an update queue must survive."""
+    """Publish everything that an update queue must survive, once the queues are declared."""
     broker = rabbit.connect(url)
     exchange = topology.update_exchange(LOCAL)
 
@@ -126,12 +107,12 @@ def publish_hostile_updates(url: str, topology: Topology) -> None:
     finally:
         broker.close()
     with pika.BlockingConnection(pika.URLParameters(url)) as connection:
-        anonymous = connection.channel()  # says nothing about its user
+        anonymous = connection.channel()  # sends no user
         anonymous.basic_publish(exchange, "", b"who am I")
 
 
 def stranger() -> bytes:
-    """A well-formed update of a client that does not exist."""
+    """Return a well-formed update of a client that does not exist."""
     entries, data = codec.encode("fp32", {"weights": np.zeros((2, 2), np.float32)})
     counts = dict.fromkeys(("num_samples", "num_tokens", "steps"), 1)
     losses = dict.fromkeys(("avg_loss", "loss_before", "loss_after"), 1.0)
@@ -154,7 +135,7 @@ def publish_hostile_tasks(url: str, topology: Topology) -> None:
 
 
 def foreign_task() -> bytes:
-    """A valid task of another run."""
+    """Return a valid task of another run."""
     digest = hashlib.sha256(b"").hexdigest()
     fields = {
         "task_id": "t1", "attempt": 1, "run": "another", "client_id": "client_0", "phase": 0,
@@ -170,7 +151,7 @@ def foreign_task() -> bytes:
 
 
 def read_dead(url: str, topology: Topology) -> list[tuple[str, str]]:
-    """Queue and reason of every dead letter."""
+    """Return the kind of queue and the reason of every dead letter."""
     letters = []
     with pika.BlockingConnection(pika.URLParameters(url)) as connection:
         channel = connection.channel()
@@ -187,7 +168,7 @@ def test_coordinator_and_workers_run_to_the_end_and_exit_0(finished: Finished) -
     check_applied_once(finished.run)
 
 
-def test_every_worker_says_what_it_did_and_nothing_waits(finished: Finished) -> None:
+def test_every_worker_reports_its_work_and_no_update_waits(finished: Finished) -> None:
     assert not [worker.out for worker in finished.workers if "NOT_FOUND" in worker.out]
     ends = [worker.out.splitlines()[-1] for worker in finished.workers]
     assert all("run small is finished" in end for end in ends)
@@ -239,14 +220,14 @@ def test_the_run_directory_keeps_no_credential(finished: Finished, rabbitmq: Ser
 
 def test_hostile_messages_are_dead_letters_with_their_reasons(finished: Finished) -> None:
     expected = [
-        ("updates", "^(?!a worker).*(no fccl frame|too short)"),
-        ("updates", "no msgpack within limits|pair"),
+        ("updates", "^(?!a worker).*(not an fccl frame|too short)"),
+        ("updates", "not msgpack within the limits|pair"),
         ("updates", "does not have the hash it claims"),
         ("updates", "unknown client mallory"),
         ("updates", "refusal"),
         ("updates", "broker-validated user"),
-        # Handed back by a worker, on the only queue that a site may write to.
-        ("updates", "cannot read this task: .*(no fccl frame|too short)"),
+        # Returned by a worker, on the only queue that a site may write to.
+        ("updates", "cannot read this task: .*(not an fccl frame|too short)"),
         ("updates", "cannot read this task: a task of run another"),
     ]
     assert len(finished.dead) == len(expected)
@@ -257,8 +238,10 @@ def test_hostile_messages_are_dead_letters_with_their_reasons(finished: Finished
 # Kills
 
 
-def test_a_killed_coordinator_is_resumed_and_applies_every_update_once(make: Make) -> None:
-    run = make(versions=5)
+def test_a_killed_coordinator_is_resumed_and_applies_every_update_once(
+    make_federation: MakeFederation,
+) -> None:
+    run = make_federation(versions=5)
     coordinator = run.coordinator()
     workers = [run.worker(), run.worker()]
     run.reaches(2)
@@ -270,10 +253,14 @@ def test_a_killed_coordinator_is_resumed_and_applies_every_update_once(make: Mak
     assert [worker.end() for worker in workers] == [0, 0]
 
 
-def test_the_task_of_a_killed_worker_is_issued_again_and_trained_by_another(make: Make) -> None:
-    run = make(versions=2, steps=250)  # long enough that the task is not done when it is killed
+def test_the_task_of_a_killed_worker_is_issued_again_and_trained_by_another(
+    make_federation: MakeFederation,
+) -> None:
+    run = make_federation(
+        versions=2, steps=250
+    )  # long enough that the task is not done when it is killed
     coordinator, workers = run.coordinator(), [run.worker(), run.worker()]
-    for each in workers:  # one that came later would take the place of the killed one, and its task
+    for each in workers:  # a later one would take the slot of the killed one, and its task
         each.says("serves")
     beat = run.training()
     victim = next(w for w in workers if f"worker {beat.worker_id} serves" in w.out)
@@ -288,9 +275,9 @@ def test_the_task_of_a_killed_worker_is_issued_again_and_trained_by_another(make
 
 
 def test_a_killed_broker_comes_back_and_the_run_goes_on(
-    make: Make, restartable_rabbitmq: Server
+    make_federation: MakeFederation, restartable_rabbitmq: Server
 ) -> None:
-    run = make(versions=5)
+    run = make_federation(versions=5)
     processes = [run.coordinator(), run.worker(), run.worker()]
     run.reaches(1)
     restartable_rabbitmq.restart(kill=True)
@@ -333,8 +320,10 @@ def private_redis() -> Iterator[PrivateRedis]:
 # Stops
 
 
-def test_ctrl_c_ends_both_sides_cleanly_and_resume_completes_the_run(make: Make) -> None:
-    run = make(versions=3, steps=30, buffer=3)
+def test_ctrl_c_ends_both_sides_cleanly_and_resume_completes_the_run(
+    make_federation: MakeFederation,
+) -> None:
+    run = make_federation(versions=3, steps=30, buffer=3)
     coordinator, worker = run.coordinator(), run.worker()
     buffered = eventually("an update is buffered", lambda: unapplied(run))
     coordinator.signal(signal.SIGINT)
@@ -357,12 +346,14 @@ def test_ctrl_c_ends_both_sides_cleanly_and_resume_completes_the_run(make: Make)
 
 
 def unapplied(run: Federation) -> set[str]:
-    """Accepted updates that wait for a commit."""
+    """Return the accepted updates that wait for a commit."""
     return {task for (task,) in run.rows("SELECT task_id FROM accepted WHERE version IS NULL")}
 
 
-def test_a_paused_coordinator_that_was_replaced_ends_and_writes_nothing(make: Make) -> None:
-    run = make(versions=6)
+def test_a_paused_coordinator_that_was_replaced_ends_and_writes_nothing(
+    make_federation: MakeFederation,
+) -> None:
+    run = make_federation(versions=6)
     old = run.coordinator()
     workers = [run.worker(), run.worker()]
     run.reaches(1)
@@ -386,10 +377,10 @@ def attempts_of_epoch_1(run: Federation) -> list[tuple[Any, ...]]:
 
 
 def test_an_operator_pauses_resumes_kicks_and_drains_a_run(
-    make: Make, redis_server: Server
+    make_federation: MakeFederation, redis_server: Server
 ) -> None:
-    """The whole way of a command: console, store, coordinator, journal, answer."""
-    small = make(versions=400)
+    """The whole path of a command: console, store, coordinator, journal, reply."""
+    small = make_federation(versions=400)
     coordinator, worker = small.coordinator(), small.worker("--forever")
     small.reaches(1)
     assert small.order("pause").out == "pause: done\n"
@@ -421,7 +412,7 @@ def test_an_operator_pauses_resumes_kicks_and_drains_a_run(
     over = small.order("stop", "--yes", code=7)
     assert over.err == "fccl: run small is stopped: no coordinator serves it; see `fccl status`\n"
     store = connect(redis_server.url)
-    commands.send(store, small.run_id, "stop")  # as one that nobody has withdrawn
+    commands.send(store, small.run_id, "stop")  # from before the coordinator's start
     coordinator = small.coordinator("--resume")
     eventually("it is refused", lambda: not store.commands(small.run_id))
     worker.says("serves")

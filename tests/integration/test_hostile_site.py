@@ -1,7 +1,7 @@
-"""A site that joined, and then does what it should not: each attempt is refused, the run goes on.
+"""A site that has joined and then attacks: each attempt is refused, and the run goes on.
 
 One federation serves all of these tests: a coordinator, a local worker, and two invited sites whose
-credentials the tests hold. `hospital-b` attacks; `hospital-a` is whom it would harm.
+credentials the tests hold. `hospital-b` attacks; `hospital-a` would be harmed.
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ from common.protocol.tasks import TaskRefusal
 from common.protocol.updates import Update
 from common.protocol.wire import pack
 from common.store.store import connect
-from tests.integration.test_sites import TLS, Headquarters
 from tests.support.federations import check_applied_once, phase, plan, planned
+from tests.support.inviting_federation import TLS_SECTIONS, InvitingFederation
 from tests.support.processes import eventually
 from tests.support.tls_servers import Guarded
 from tests.support.virtual_federation import make_stats
 from worker.site import identity
+from worker.site import join as joining
 
 pytestmark = pytest.mark.servers
 
@@ -46,16 +47,16 @@ A, B = "hospital-a", "hospital-b"
 
 
 @dataclass
-class Siege:
-    """The federation, and what the attacker holds."""
+class AttackedFederation:
+    """Federation under attack, with the credentials of the attacker."""
 
-    headquarters: Headquarters
+    headquarters: InvitingFederation
     run: str
     servers: Guarded
     amqps: str
     rediss: str
     place: Path
-    owner: redis.Redis  # may read everything, to see what became of an attempt
+    owner: redis.Redis  # may read everything, to see the effect of an attempt
 
     @property
     def topology(self) -> Topology:
@@ -75,15 +76,15 @@ class Siege:
         return rabbit.connect(self.amqps, ca=self.servers.ca)
 
     def dead_reasons(self) -> list[str]:
-        """Why messages were dead-lettered, from the journal's events."""
+        """Return why messages were dead-lettered, from the journal's events."""
         rows = self.headquarters.rows("SELECT text FROM event WHERE kind = 'dead-letter'")
         return [text for (text,) in rows]
 
-    def is_dead_lettered(self, reason: str) -> None:
+    def wait_for_dead_letter(self, reason: str) -> None:
         eventually(reason, lambda: [text for text in self.dead_reasons() if reason in text])
 
     def send(self, message: Message) -> None:
-        """Publish on its own exchange, as a worker of it would."""
+        """Publish on the attacker's own exchange, as a worker of its site does."""
         broker = self.broker()
         try:
             broker.publish_update(self.topology, Site(B), message)
@@ -92,34 +93,34 @@ class Siege:
 
 
 @pytest.fixture(scope="module")
-def siege(
+def attacked(
     tmp_path_factory: pytest.TempPathFactory, guarded_servers: Guarded, model_cache: Path
-) -> Iterator[Siege]:
-    place = tmp_path_factory.mktemp("siege")
+) -> Iterator[AttackedFederation]:
+    place = tmp_path_factory.mktemp("attacked")
     found = guarded_servers
     text = plan(phase("sft", 5000, "local_steps = 1"), clients=2)
-    text += TLS.format(ca=found.ca, management=found.management)
+    text += TLS_SECTIONS.format(ca=found.ca, management=found.management)
     text = text.replace("[broker]", "[broker]\nsite_mib = 1")
     with planned(place, model_cache, found.amqps, found.rediss, text, found.store) as federation:
-        headquarters = Headquarters(place, federation.place, found.store)
+        headquarters = InvitingFederation(place, federation.place, found.store)
         coordinator, worker = headquarters.coordinator(), headquarters.worker()
         headquarters.reaches(1)
         joined = {}
         for site in (A, B):
             invitation = decode(headquarters.invite(site), 0.0)
             folder = place / site
-            mine = identity.join(
+            mine = joining.join(
                 invitation,
                 folder,
                 host="h",
                 software="s",
                 stop=threading.Event(),
-                told=lambda kind, text: None,
+                on_event=lambda kind, text: None,
             )
             assert mine is not None
             joined[site] = identity.worker_config(mine, folder)
         attacker = joined[B]
-        found_siege = Siege(
+        attacked = AttackedFederation(
             headquarters,
             headquarters.run_id,
             found,
@@ -128,12 +129,12 @@ def siege(
             place,
             redis.Redis.from_url(found.store),
         )
-        # The coordinator has declared its queues once a message on them is understood.
+        # The queues of a site are served once a message on them has an effect.
         enrolment = Enrolment(client_id=B, worker_id="w", rows={"sft": 9}, nonce=1)
-        found_siege.send(Message(pack(enrolment)))
+        attacked.send(Message(pack(enrolment)))
         eventually("it takes part", lambda: headquarters.joined() == [B])
-        yield found_siege
-        # Whatever was tried: the run went on, and every accepted update counts once.
+        yield attacked
+        # After all attempts, the run goes on, and every accepted update counts once.
         headquarters.reaches(headquarters.version() + 2)
         for process in (coordinator, worker):
             process.signal(signal.SIGTERM)
@@ -177,54 +178,54 @@ def publish(channel: BlockingChannel, exchange: str, routing_key: str) -> None:
 
 
 @pytest.mark.parametrize("attempt", ATTEMPTS.values(), ids=ATTEMPTS.keys())
-def test_the_broker_denies(siege: Siege, attempt: Attempt) -> None:
-    connection = siege.connection()
+def test_the_broker_denies(attacked: AttackedFederation, attempt: Attempt) -> None:
+    connection = attacked.connection()
     channel = connection.channel()
     channel.confirm_delivery()
     try:
         with pytest.raises(amqp.ChannelClosedByBroker) as caught:
-            attempt(channel, siege.topology, Site(A), Site(B))
+            attempt(channel, attacked.topology, Site(A), Site(B))
         assert caught.value.reply_code == 403, caught.value
     finally:
         connection.close()
 
 
-def test_the_broker_denies_another_sites_name_on_a_message(siege: Siege) -> None:
-    connection = siege.connection()
+def test_the_broker_denies_another_sites_name_on_a_message(attacked: AttackedFederation) -> None:
+    connection = attacked.connection()
     channel = connection.channel()
     channel.confirm_delivery()
     as_a = pika.BasicProperties(user_id=f"small.{A}")
     with pytest.raises(amqp.ChannelClosedByBroker) as caught:
-        channel.basic_publish(siege.updates, "", b"x", as_a, mandatory=True)
+        channel.basic_publish(attacked.updates, "", b"x", as_a, mandatory=True)
     assert caught.value.reply_code == 406
     connection.close()
 
 
-def test_a_message_without_a_name_is_dead_lettered(siege: Siege) -> None:
-    connection = siege.connection()
-    connection.channel().basic_publish(siege.updates, "", b"nameless")
-    siege.is_dead_lettered("does not carry the broker-validated user")
+def test_a_message_without_a_name_is_dead_lettered(attacked: AttackedFederation) -> None:
+    connection = attacked.connection()
+    connection.channel().basic_publish(attacked.updates, "", b"nameless")
+    attacked.wait_for_dead_letter("does not carry the broker-validated user")
     connection.close()
 
 
 @pytest.mark.parametrize("header", ["CC", "BCC"])
-def test_a_copy_header_reaches_nobody_else(siege: Siege, header: str) -> None:
-    topology, connection = siege.topology, siege.connection()
+def test_a_copy_header_reaches_nobody_else(attacked: AttackedFederation, header: str) -> None:
+    topology, connection = attacked.topology, attacked.connection()
     channel = connection.channel()
     channel.confirm_delivery()
     elsewhere = [topology.task_queue(Site(A)), topology.update_queue(Site(A))]
     properties = pika.BasicProperties(user_id=f"small.{B}", headers={header: elsewhere})
-    seen = len(siege.dead_reasons())
-    channel.basic_publish(siege.updates, "", b"copied", properties, mandatory=True)
-    eventually("its own copy is dead-lettered", lambda: len(siege.dead_reasons()) > seen)
-    depths = rabbit.connect(siege.servers.broker).depths(topology)
+    seen = len(attacked.dead_reasons())
+    channel.basic_publish(attacked.updates, "", b"copied", properties, mandatory=True)
+    eventually("its own copy is dead-lettered", lambda: len(attacked.dead_reasons()) > seen)
+    depths = rabbit.connect(attacked.servers.broker).depths(topology)
     assert [depths[queue].messages for queue in elsewhere] == [0, 0]
-    assert not [text for text in siege.dead_reasons() if f"site {A}" in text]
+    assert not [text for text in attacked.dead_reasons() if f"site {A}" in text]
     connection.close()
 
 
-def test_an_update_for_another_sites_client_is_discarded(siege: Siege) -> None:
-    task = siege.headquarters.rows("SELECT task_id FROM task WHERE open LIMIT 1")[0][0]
+def test_an_update_for_another_sites_client_is_discarded(attacked: AttackedFederation) -> None:
+    task = attacked.headquarters.rows("SELECT task_id FROM task WHERE open LIMIT 1")[0][0]
     update = Update(
         task_id=task,
         attempt=1,
@@ -238,42 +239,48 @@ def test_an_update_for_another_sites_client_is_discarded(siege: Siege) -> None:
         sha256=codec.digest(b""),
     )
     for message in split_update(f"{task}.1", pack(update, b"")):
-        siege.send(message)
-    broker = rabbit.connect(siege.servers.broker)
+        attacked.send(message)
+    broker = rabbit.connect(attacked.servers.broker)
     eventually(
         "it was read",
-        lambda: broker.depths(siege.topology)[siege.topology.update_queue(Site(B))].messages == 0,
+        lambda: (
+            broker.depths(attacked.topology)[attacked.topology.update_queue(Site(B))].messages == 0
+        ),
     )
     broker.close()
     query = f"SELECT worker_id FROM accepted WHERE task_id = '{task}'"
-    assert [worker for (worker,) in siege.headquarters.rows(query)] != ["w"]
+    assert [worker for (worker,) in attacked.headquarters.rows(query)] != ["w"]
 
 
-def test_a_refusal_of_another_sites_task_closes_nothing(siege: Siege) -> None:
-    task, client = siege.headquarters.rows("SELECT task_id, client_id FROM task WHERE open")[0]
+def test_a_refusal_of_another_sites_task_closes_nothing(attacked: AttackedFederation) -> None:
+    task, client = attacked.headquarters.rows("SELECT task_id, client_id FROM task WHERE open")[0]
     refusal = TaskRefusal(task_id=task, attempt=1, client_id=client, worker_id="w", reason="no")
     for _ in range(3):
-        siege.send(Message(pack(refusal)))
+        attacked.send(Message(pack(refusal)))
     query = f"SELECT state FROM receipt WHERE task_id = '{task}'"
-    eventually("it is settled by its own site", lambda: siege.headquarters.rows(query))
-    assert siege.headquarters.rows(query) == [("accepted",)]
+    eventually("it is settled by its own site", lambda: attacked.headquarters.rows(query))
+    assert attacked.headquarters.rows(query) == [("accepted",)]
 
 
 @pytest.mark.parametrize("client", [A, f"{A}.ward", "client_0", "client_9", f"{B}x"])
-def test_it_cannot_enrol_another_sites_client(siege: Siege, client: str) -> None:
+def test_a_site_cannot_enrol_another_sites_client(
+    attacked: AttackedFederation, client: str
+) -> None:
     enrolment = Enrolment(client_id=client, worker_id="w", rows={"sft": 9}, nonce=2)
-    siege.send(Message(pack(enrolment)))
-    store = connect(siege.servers.store)
-    found = eventually("an answer", lambda: store.get_membership(siege.run, B, client))
+    attacked.send(Message(pack(enrolment)))
+    store = connect(attacked.servers.store)
+    found = eventually("an answer", lambda: store.get_membership(attacked.run, B, client))
     assert found.state == "refused" and "may not speak for" in found.reason
-    assert siege.headquarters.joined() == [B]
+    assert attacked.headquarters.joined() == [B]
 
 
-def test_it_cannot_bring_more_clients_than_it_was_invited_with(siege: Siege) -> None:
+def test_a_site_cannot_enrol_more_clients_than_its_invitation_allows(
+    attacked: AttackedFederation,
+) -> None:
     enrolment = Enrolment(client_id=f"{B}.more", worker_id="w", rows={"sft": 9}, nonce=3)
-    siege.send(Message(pack(enrolment)))
-    store = connect(siege.servers.store)
-    found = eventually("an answer", lambda: store.get_membership(siege.run, B, f"{B}.more"))
+    attacked.send(Message(pack(enrolment)))
+    store = connect(attacked.servers.store)
+    found = eventually("an answer", lambda: store.get_membership(attacked.run, B, f"{B}.more"))
     assert "allows 1 clients" in found.reason
 
 
@@ -309,62 +316,66 @@ KEYS = (
 
 
 @pytest.mark.parametrize("words", KEYS, ids=lambda words: " ".join(words)[:50])
-def test_the_store_denies(siege: Siege, words: tuple[str, ...]) -> None:
-    client = siege.redis()
+def test_the_store_denies(attacked: AttackedFederation, words: tuple[str, ...]) -> None:
+    client = attacked.redis()
     with pytest.raises(redis.exceptions.NoPermissionError):
-        client.execute_command(*(word.format(run=siege.run) for word in words))
+        client.execute_command(*(word.format(run=attacked.run) for word in words))
 
 
-def test_the_store_gives_what_a_site_needs(siege: Siege) -> None:
-    client = siege.redis()
-    assert client.get("fccl:run:small") == siege.run.encode()
-    assert client.get(f"fccl:{siege.run}:version") is not None
-    assert client.get(f"fccl:{siege.run}:info") is not None
-    assert client.get(f"fccl:{siege.run}:receipt:{B}:t1") is None
-    client.set(f"fccl:{siege.run}:heartbeat:{B}:mine", b"x", ex=1)
+def test_the_store_allows_what_a_site_needs(attacked: AttackedFederation) -> None:
+    client = attacked.redis()
+    assert client.get("fccl:run:small") == attacked.run.encode()
+    assert client.get(f"fccl:{attacked.run}:version") is not None
+    assert client.get(f"fccl:{attacked.run}:info") is not None
+    assert client.get(f"fccl:{attacked.run}:receipt:{B}:t1") is None
+    client.set(f"fccl:{attacked.run}:heartbeat:{B}:mine", b"x", ex=1)
 
 
-def test_a_heartbeat_speaks_for_nobody_else(siege: Siege) -> None:
+def test_a_heartbeat_counts_for_its_own_site_only(attacked: AttackedFederation) -> None:
     forged = Heartbeat(worker_id="w9", site=A, state="training", task_id="t000001")
-    siege.redis().set(f"fccl:{siege.run}:heartbeat:{B}:w9", pack(forged), ex=15)
-    siege.redis().set(f"fccl:{siege.run}:heartbeat:{B}:big", b"x" * (1 << 20), ex=15)
-    store = connect(siege.servers.store)
-    assert "w9" not in {beat.worker_id for beat in store.heartbeats(siege.run)}
+    attacked.redis().set(f"fccl:{attacked.run}:heartbeat:{B}:w9", pack(forged), ex=15)
+    attacked.redis().set(f"fccl:{attacked.run}:heartbeat:{B}:big", b"x" * (1 << 20), ex=15)
+    store = connect(attacked.servers.store)
+    assert "w9" not in {beat.worker_id for beat in store.heartbeats(attacked.run)}
 
 
-def test_its_user_opens_no_management_api(siege: Siege) -> None:
-    parts = make_parameters(siege.amqps, siege.servers.ca).credentials
+def test_a_sites_user_cannot_use_the_management_api(attacked: AttackedFederation) -> None:
+    parts = make_parameters(attacked.amqps, attacked.servers.ca).credentials
     answer = httpx.get(
-        f"{siege.servers.management}/api/overview", auth=(parts.username, parts.password)
+        f"{attacked.servers.management}/api/overview", auth=(parts.username, parts.password)
     )
     assert answer.status_code == 401
 
 
-def test_its_permissions_are_two(siege: Siege) -> None:
+def test_a_sites_user_may_write_one_exchange_and_read_one_queue(
+    attacked: AttackedFederation,
+) -> None:
     with httpx.Client(auth=("guest", "guest")) as http:
-        url = f"{siege.servers.management}/api/users/small.{B}/permissions"
+        url = f"{attacked.servers.management}/api/users/small.{B}/permissions"
         granted = http.get(url).json()
-        limits = http.get(f"{siege.servers.management}/api/user-limits/small.{B}").json()
+        limits = http.get(f"{attacked.servers.management}/api/user-limits/small.{B}").json()
     wanted = permission("small", B)
     assert [(g["configure"], g["write"], g["read"]) for g in granted] == [
         (wanted.configure, wanted.write, wanted.read)
     ]
     assert limits[0]["value"]["max-connections"] == 64
-    ManagementApi(siege.servers.broker, siege.servers.management).close()
+    ManagementApi(attacked.servers.broker, attacked.servers.management).close()
 
 
-def test_a_flood_is_not_read_any_more_and_the_run_goes_on(siege: Siege) -> None:
-    # The last one: afterwards its queue is not read.
-    hq, queue = siege.headquarters, siege.topology.update_queue(Site(B))
-    owner, flooding = rabbit.connect(siege.servers.broker), siege.broker()
+def test_the_queue_of_a_flooding_site_is_not_read_and_the_run_goes_on(
+    attacked: AttackedFederation,
+) -> None:
+    # The last test: afterwards the queue of the attacker is not read.
+    hq, queue = attacked.headquarters, attacked.topology.update_queue(Site(B))
+    owner, flooding = rabbit.connect(attacked.servers.broker), attacked.broker()
     for i in range(120):
-        flooding.publish_update(siege.topology, Site(B), Message(b"flood" * 100, {"n": i}))
+        flooding.publish_update(attacked.topology, Site(B), Message(b"flood" * 100, {"n": i}))
     eventually("it is noticed", lambda: hq.rows("SELECT 1 FROM event WHERE kind = 'flood'"))
-    eventually("it is not read", lambda: owner.depths(siege.topology)[queue].consumers == 0)
+    eventually("it is not read", lambda: owner.depths(attacked.topology)[queue].consumers == 0)
     with pytest.raises(QueueFull):  # its quota is 1 MiB here
         for _ in range(30):
-            flooding.publish_update(siege.topology, Site(B), Message(b"f" * (100 << 10)))
-    assert owner.depths(siege.topology)[siege.topology.dead_queue].messages < 200
+            flooding.publish_update(attacked.topology, Site(B), Message(b"f" * (100 << 10)))
+    assert owner.depths(attacked.topology)[attacked.topology.dead_queue].messages < 200
     for broker in (owner, flooding):
         broker.close()
     hq.reaches(hq.version() + 2)

@@ -1,4 +1,4 @@
-"""An application tells a client of a real worker something, while it trains, over HTTP."""
+"""An application sends items over HTTP to a real worker while it trains."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import redis
 
-from tests.integration.test_operations import figures
 from tests.support.federations import Federation, federation
 from tests.support.processes import eventually
+from tests.support.prometheus import read_metrics
 from tests.support.servers import Server, free_port
 
 pytestmark = pytest.mark.servers
@@ -37,7 +37,7 @@ def ask(port: int, token: str, method: str, path: str, body: str | None = None) 
         return json.loads(connection.getresponse().read())
 
 
-def test_what_an_application_posts_is_learned_while_training_goes_on(
+def test_posted_items_are_learned_while_training_continues(
     run: Federation, redis_server: Server
 ) -> None:
     metrics = free_port()
@@ -50,22 +50,24 @@ def test_what_an_application_posts_is_learned_while_training_goes_on(
     port, token = int(found[1]), (run.run.parents[1] / found[2]).read_text().strip()
     run.reaches(2)
     rows = [{"instruction": f"Say {WORD} {n}.", "response": f"{WORD} {n}!"} for n in range(6)]
-    said = ask(port, token, "POST", "/learn", json.dumps(rows))
-    assert (said["client"], said["accepted"], said["refused"]) == ("client_0", 6, 0)
+    answer = ask(port, token, "POST", "/learn", json.dumps(rows))
+    assert (answer["client"], answer["accepted"], answer["refused"]) == ("client_0", 6, 0)
 
     def decided() -> bool:
         counts = ask(port, token, "GET", "/inbox")["client_0"]
         return counts["waiting"] == 0 and sum(counts.values()) == 6
 
-    eventually("the worker has tried them", decided)
-    told = figures(metrics)
-    assert told["fccl_worker_inbox_requests_total200"] >= 2
+    eventually("the worker has processed the items", decided)
+    shown = read_metrics(metrics)
+    assert shown["fccl_worker_inbox_requests_total200"] >= 2
     states = ("learned", "settled", "rejected")
 
-    def known() -> bool:  # by the heartbeat
-        return sum(figures(metrics)[f"fccl_worker_inbox_items{state}"] for state in states) == 6
+    def counted() -> bool:  # from the heartbeat
+        return (
+            sum(read_metrics(metrics)[f"fccl_worker_inbox_items{state}"] for state in states) == 6
+        )
 
-    eventually("its metrics tell", known)
+    eventually("the metrics of the worker show them", counted)
     run.reaches(run.version() + 1)
     assert worker.code is None
     assert WORD not in worker.out + worker.err and token not in worker.out + worker.err

@@ -1,4 +1,4 @@
-"""Plans of every kind of learning over real servers: two phases, a classifier, all parameters."""
+"""Plans of every objective over real servers: two phases, a classifier, all parameters trained."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STEPS = "local_steps = 2"
 
 @dataclass
 class Finished:
-    """A run that came to its end, and the tasks that its coordinators sent."""
+    """Finished run, and the tasks that its coordinators issued."""
 
     run: Federation
     tasks: list[TrainTask]
@@ -38,7 +38,7 @@ class Finished:
         return json.loads(self.run.rows(f"SELECT value FROM meta WHERE key = '{key}'")[0][0])
 
     def stats(self, phase: int) -> list[tuple[str, int, dict[str, Any]]]:
-        """Client, base version and statistics of every update of a phase."""
+        """Return client, base version and statistics of every update of a phase."""
         found = self.run.rows(
             "SELECT accepted.client_id, base_version, stats FROM accepted JOIN task USING (task_id)"
             f" WHERE phase = {phase} ORDER BY seq"
@@ -66,7 +66,7 @@ def interrupted(
     rabbitmq: Server,
     redis_server: Server,
 ) -> Iterator[Finished]:
-    """sft for two versions and dpo for four; the coordinator is killed after the first of dpo."""
+    """Two versions of sft and four of dpo; the coordinator is killed after version 3."""
     text = plan(phase("sft", 2, STEPS), phase("dpo", 4, STEPS), rows=80, clients=3)
     place = tmp_path_factory.mktemp("interrupted")
     with ExitStack() as stack:
@@ -81,7 +81,7 @@ def interrupted(
         yield Finished(run, list(records(broker.sent(), TrainTask)))
 
 
-def test_a_plan_of_two_phases_that_was_killed_in_the_second_comes_to_its_end(
+def test_a_plan_of_two_phases_completes_after_a_crash_in_the_second(
     interrupted: Finished,
 ) -> None:
     run = interrupted.run
@@ -105,17 +105,20 @@ def test_every_preference_task_names_the_version_with_which_sft_ended(
         )
     )
     assert {task.task_id for task in of_dpo} == set(epochs)
-    assert set(epochs.values()) == {1, 2}  # of both coordinators
+    assert set(epochs.values()) == {1, 2}  # issued by both coordinators
     of_sft = [task for task in interrupted.tasks if task.objective == "sft"]
     assert of_sft and {task.reference for task in of_sft} == {None}
 
 
 def test_each_phase_learns_from_its_own_kind_of_rows(interrupted: Finished) -> None:
     own = interrupted.meta("clients")
-    assert all(rows["sft"] != rows["va"] for rows in own.values())  # else nothing is shown
+    assert all(rows["sft"] != rows["va"] for rows in own.values())  # else the test proves nothing
     for number, kind in enumerate(("sft", "va")):
-        told = {(client, stats["num_samples"]) for client, _, stats in interrupted.stats(number)}
-        assert told and told == {(client, own[client][kind]) for client, _ in told}
+        reported = {
+            (client, stats["num_samples"]) for client, _, stats in interrupted.stats(number)
+        }
+        assert reported == {(client, own[client][kind]) for client, _ in reported}
+        assert reported
 
 
 def test_preferences_begin_at_the_loss_of_a_model_that_is_its_own_reference(
@@ -162,7 +165,7 @@ def test_a_classifier_is_federated_to_its_end(classified: Finished) -> None:
     assert all(0 <= line["accuracy_after"] <= 1 for line in lines[1:])
 
 
-def test_the_head_begins_alike_travels_and_is_learned(classified: Finished) -> None:
+def test_the_classification_head_is_sent_and_learned(classified: Finished) -> None:
     begun, ended = classified.tensors(0), classified.tensors(2)
     assert begun.keys() == ended.keys()
     heads = [name for name in begun if "classifier" in name]
@@ -170,7 +173,7 @@ def test_the_head_begins_alike_travels_and_is_learned(classified: Finished) -> N
     assert all((begun[name] != ended[name]).any() for name in heads)
 
 
-def test_what_a_version_holds_is_what_the_configuration_says(classified: Finished) -> None:
+def test_a_version_holds_lora_factors_or_all_parameters_as_configured(classified: Finished) -> None:
     names = {path.name for path in classified.directory(2).iterdir()}
     moved = Counter("lora_" in name for name in classified.tensors(2))
     if all(task.lora for task in classified.tasks):
@@ -182,7 +185,7 @@ def test_what_a_version_holds_is_what_the_configuration_says(classified: Finishe
 
 
 @pytest.mark.parametrize("classified", ["full"], indirect=True)
-def test_where_all_parameters_are_trained_a_version_is_a_model_of_its_own(
+def test_with_all_parameters_trained_a_version_is_a_complete_model(
     classified: Finished,
 ) -> None:
     path = classified.directory(2)

@@ -1,7 +1,7 @@
-"""What a client's rows say stays with its worker: not on the wire, not on a disk, not on a screen.
+"""The content of a client's rows stays with its worker: not on the wire, a disk or a screen.
 
 A sentence is planted in the private files of workers. Recording proxies stand between every process
-and RabbitMQ, and between every process and Redis. Then the sentence is looked for wherever bytes
+and RabbitMQ, and between every process and Redis. Then the sentence is searched for wherever bytes
 went: as text in several encodings, word by word, and as the token ids that were trained on.
 """
 
@@ -41,13 +41,13 @@ from worker.data.shards import ClientData
 
 SENTENCE = "Die Quittenbäume hinter dem Kesselhaus gehören Frau Xyloprax."
 WORDS = ("Quittenbäume", "Kesselhaus", "Xyloprax")
-LONG = 2000  # repetitions: over the length of any model here, under the limit of characters
+LONG = 2000  # repetitions: longer than any model here takes, below the limit of characters
 LENGTH = 256
 LABELS = ("negative", "positive")
 
 
 def good(kind: RowKind) -> list[Row]:
-    """Rows that are learned; so many that some are trained on and some measured by."""
+    """Return rows that are learned: enough to fill both training and holdout rows."""
     made: dict[RowKind, Callable[[int], Row]] = {
         "sft": lambda i: Instruction(f"Frage {i}. {SENTENCE}", "", f"{SENTENCE} Antwort {i}."),
         "va": lambda i: PreferencePair(f"{i}? {SENTENCE}", f"Ja. {SENTENCE}", f"{SENTENCE} Nein!"),
@@ -57,7 +57,7 @@ def good(kind: RowKind) -> list[Row]:
 
 
 def unusable(kind: RowKind) -> list[dict[str, str]]:
-    """Records that give no row."""
+    """Return records that give no row."""
     return {
         "sft": [{"instruction": SENTENCE, "output": ""}, {"output": SENTENCE}],
         "va": [
@@ -69,18 +69,18 @@ def unusable(kind: RowKind) -> list[dict[str, str]]:
 
 
 def too_long(kind: RowKind) -> list[Row]:
-    """A row for which no model here has room; a text to classify is only cut."""
+    """Return a row that no model here has room for; a text to classify would only be cut."""
     long = " ".join([SENTENCE] * 400)
     made: dict[RowKind, Row] = {
         "sft": Instruction(long, "", SENTENCE),
         "va": PreferencePair(SENTENCE, long, SENTENCE),
-        "cls": LabelledText(long, SENTENCE),  # of a class that there is not
+        "cls": LabelledText(long, SENTENCE),  # an unknown class
     }
     return [made[kind]]
 
 
-def lines(kind: RowKind, path: Path) -> None:
-    """Add rows of every sort to a client's file."""
+def plant(kind: RowKind, path: Path) -> None:
+    """Add usable and unusable rows with the sentence to a client's file."""
     whole = path.with_name("planted")
     rows.write(whole, [*good(kind), *too_long(kind)])
     odd = [json.dumps(each) for each in unusable(kind)]
@@ -89,11 +89,11 @@ def lines(kind: RowKind, path: Path) -> None:
     whole.unlink()
 
 
-# Looking
+# Searching
 
 
-def forms(ids: Sequence[Sequence[int]] = ()) -> dict[str, bytes]:
-    """Every way in which the sentence might be written; `ids` are those of its words."""
+def encodings(ids: Sequence[Sequence[int]] = ()) -> dict[str, bytes]:
+    """Return all encodings of the sentence to search for; `ids` are the token ids of its words."""
     found: dict[str, bytes] = {}
     for text in (SENTENCE, *WORDS):
         found[f"{text} as UTF-8"] = text.encode()
@@ -109,17 +109,17 @@ def forms(ids: Sequence[Sequence[int]] = ()) -> dict[str, bytes]:
     return found
 
 
-def seen(data: bytes, wanted: Mapping[str, bytes]) -> list[str]:
-    """What of it is there."""
-    return [name for name, form in wanted.items() if form in data]
+def search(data: bytes, patterns: Mapping[str, bytes]) -> list[str]:
+    """Return the names of the patterns that occur in the data."""
+    return [name for name, pattern in patterns.items() if pattern in data]
 
 
 def word_ids(tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """The ids of each word as they stand in the sentence."""
+    """Return the ids of each word as they occur in the sentence."""
     found = []
     for word in WORDS:
         ids = tokenizer(f" {word}", add_special_tokens=False).input_ids
-        assert len(ids) > 3, "too few to be told from chance"
+        assert len(ids) > 3, "too few ids: a match could be chance"
         found.append(ids)
     return found
 
@@ -151,8 +151,8 @@ PLACES = (
 
 
 @dataclass
-class Spied:
-    """A finished run, every byte that it left somewhere, and what must not be among them."""
+class RecordedBytes:
+    """Finished run, every byte that it left somewhere, and the patterns that must not occur."""
 
     run: Federation
     good: Path
@@ -160,7 +160,7 @@ class Spied:
     serving: Command
     places: dict[str, bytes]
     tokenizer: PreTrainedTokenizerBase
-    wanted: dict[str, bytes]
+    patterns: dict[str, bytes]
     recorders: tuple[Recorder, Recorder]
 
     @property
@@ -176,7 +176,7 @@ def spied(
     model_cache: Path,
     rabbitmq: Server,
     redis_server: Server,
-) -> Iterator[Spied]:
+) -> Iterator[RecordedBytes]:
     place = tmp_path_factory.mktemp("spied")
     text = PLANS[request.param]
     with ExitStack() as stack:
@@ -197,7 +197,7 @@ def spied(
         places = {
             "the broker": broker.all(),
             "the store": store.all(),
-            "what the store keeps": kept(redis_server.url, run.run_id),
+            "what the store keeps": redis_content(redis_server.url, run.run_id),
             "the run directory": files(run.run),
             "the workers' state": files(run.run.parent / ".workers"),
             "what processes print": b"\n".join(
@@ -205,17 +205,19 @@ def spied(
             ),
             "the status": json.dumps(status, ensure_ascii=False).encode(),
         }
-        wanted = forms(word_ids(tokenizer))
-        yield Spied(run, own, refusing, serving, places, tokenizer, wanted, (broker, store))
+        patterns = encodings(word_ids(tokenizer))
+        yield RecordedBytes(
+            run, own, refusing, serving, places, tokenizer, patterns, (broker, store)
+        )
 
 
 def private(run: Federation, place: Path) -> tuple[Path, Path]:
-    """Two private copies of the clients' files: one with planted rows, one of no use at all."""
+    """Copy the clients' files twice: one copy has planted rows, the other no usable rows."""
     own, broken = place / "own", place / "broken"
     for folder in (own, broken):
         shutil.copytree(run.run / "clients", folder)
     for path in own.glob("client_0_*.jsonl"):
-        lines(kind_of(path), path)
+        plant(kind_of(path), path)
     for path in broken.glob("client_*.jsonl"):
         kind = kind_of(path)
         if path.name.startswith("client_0"):
@@ -232,17 +234,17 @@ def kind_of(path: Path) -> RowKind:
     return kinds[path.stem.rpartition("_")[2]]
 
 
-def kept(url: str, run_id: str) -> bytes:
-    """All keys of a run, and what each holds."""
+def redis_content(url: str, run_id: str) -> bytes:
+    """Return all keys of a run in Redis, and their values."""
     with redis.Redis.from_url(url) as client:
         return b"\n".join(
-            bytes(key) + b" " + held(client, bytes(key))
+            bytes(key) + b" " + redis_value(client, bytes(key))
             for key in sorted(client.scan_iter(match="fccl:*", count=1000))
             if run_id.encode() in key or b":run:" in key
         )
 
 
-def held(client: Any, key: bytes) -> bytes:
+def redis_value(client: Any, key: bytes) -> bytes:
     match client.type(key):
         case b"string":
             return bytes(client.get(key))
@@ -252,11 +254,11 @@ def held(client: Any, key: bytes) -> bytes:
             entries = client.xrange(key)
             return b"\n".join(v for _, fields in entries for pair in fields.items() for v in pair)
         case other:
-            raise AssertionError(f"a key of type {other!r}, which this test does not look into")
+            raise AssertionError(f"a key of type {other!r}, which this test cannot read")
 
 
 def files(folder: Path) -> bytes:
-    """The names and contents of all files under a folder."""
+    """Return the names and contents of all files under a folder."""
     found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     assert found
     return b"\n".join(str(path).encode() + b"\n" + path.read_bytes() for path in found)
@@ -264,13 +266,13 @@ def files(folder: Path) -> bytes:
 
 @pytest.mark.servers
 @pytest.mark.parametrize("place", PLACES)
-def test_no_place_outside_a_worker_has_seen_a_clients_rows(spied: Spied, place: str) -> None:
+def test_a_clients_rows_occur_nowhere_outside_its_worker(spied: RecordedBytes, place: str) -> None:
     assert spied.places[place]
-    assert seen(spied.places[place], spied.wanted) == []
+    assert search(spied.places[place], spied.patterns) == []
 
 
 @pytest.mark.servers
-def test_the_planted_rows_were_really_trained_on_and_measured_by(spied: Spied) -> None:
+def test_the_planted_rows_were_used_for_training_and_for_the_holdout(spied: RecordedBytes) -> None:
     data = ClientData(spied.good)
     names = {"sft": "sft", "va": "dpo", "cls": "classification"}
     for kind in spied.kinds:
@@ -292,7 +294,7 @@ def test_the_planted_rows_were_really_trained_on_and_measured_by(spied: Spied) -
 
 
 @pytest.mark.servers
-def test_a_refusal_travels_with_its_reason_and_without_the_rows(spied: Spied) -> None:
+def test_a_refusal_travels_with_its_reason_and_without_the_rows(spied: RecordedBytes) -> None:
     refusals = list(records(spied.recorders[0].sent(), TaskRefusal))
     assert {refusal.client_id for refusal in refusals} == {"client_0", "client_1", "client_2"}
     for refusal in refusals:
@@ -304,7 +306,7 @@ def test_a_refusal_travels_with_its_reason_and_without_the_rows(spied: Spied) ->
 
 
 @pytest.mark.servers
-def test_the_proxies_have_seen_what_was_really_sent(spied: Spied) -> None:
+def test_the_proxies_have_recorded_what_was_sent(spied: RecordedBytes) -> None:
     for place in PLACES:
         assert b"client_0" in spied.places[place]
     text = b"no usable row"
@@ -313,20 +315,22 @@ def test_the_proxies_have_seen_what_was_really_sent(spied: Spied) -> None:
 
 
 @pytest.mark.servers
-def test_a_sentence_that_is_sent_on_purpose_is_found_in_every_form(spied: Spied) -> None:
+def test_a_sentence_that_is_sent_on_purpose_is_found_in_every_encoding(
+    spied: RecordedBytes,
+) -> None:
     broker, store = spied.recorders
-    everything = b"\x00".join(spied.wanted.values())
+    everything = b"\x00".join(spied.patterns.values())
     with pika.BlockingConnection(pika.URLParameters(broker.url)) as connection:
         connection.channel().basic_publish("", "nowhere", everything)
     key = f"fccl:{spied.run.run_id}:blob:planted"
     with redis.Redis.from_url(store.url) as client:
         client.set(key, everything)
-        for found in (broker.all(), store.all(), kept(store.url, spied.run.run_id)):
-            assert seen(found, spied.wanted) == list(spied.wanted)
+        for found in (broker.all(), store.all(), redis_content(store.url, spied.run.run_id)):
+            assert search(found, spied.patterns) == list(spied.patterns)
         client.delete(key)
 
 
-# Whatever a private file holds, the error about it does not repeat it
+# An error about a private file does not repeat its content
 
 BROKEN = {
     "text": f"{SENTENCE}\n",
@@ -348,7 +352,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("kind", ["sft", "va", "cls"])
 @pytest.mark.parametrize("text", BROKEN.values(), ids=BROKEN.keys())
-def test_an_error_about_a_private_file_holds_nothing_of_it(
+def test_an_error_about_a_private_file_repeats_nothing_of_it(
     tmp_path: Path, kind: RowKind, text: str | None
 ) -> None:
     path = tmp_path / f"client_0_{kind}.jsonl"
@@ -359,5 +363,5 @@ def test_an_error_about_a_private_file_holds_nothing_of_it(
     with pytest.raises(DataError) as caught:
         ClientData(tmp_path).load_for_task(wanted, objective, tiny_tokenizer())
     assert path.name in str(caught.value)
-    assert seen(str(caught.value).encode(), forms()) == []
+    assert search(str(caught.value).encode(), encodings()) == []
     assert len(str(caught.value).splitlines()) == 1

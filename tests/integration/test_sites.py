@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.federations import Federation, check_applied_once, phase, plan, planned
+from tests.support.federations import check_applied_once, phase, plan, planned
+from tests.support.inviting_federation import TLS_SECTIONS, InvitingFederation
 from tests.support.processes import Command, Commands, commands, eventually
 from tests.support.tls_servers import Guarded
 
@@ -52,53 +53,23 @@ def hospital(tmp_path: Path) -> Iterator[Hospital]:
     found.close()
 
 
-class Headquarters(Federation):
-    """A coordinator that invites."""
-
-    def command(self, *words: str) -> Command:
-        return self.place.fork(*words)
-
-    def invite(self, site: str, *flags: str) -> str:
-        """A token for a site."""
-        command = self.command("invite", site, *flags)
-        assert command.end() == 0, command.err
-        return command.out.strip()
-
-    def joined(self) -> list[str]:
-        return [str(c) for (c,) in self.rows("SELECT client_id FROM member WHERE left = 0")]
-
-    def accepted_from(self, client: str) -> int:
-        query = f"SELECT COUNT(*) FROM accepted WHERE client_id = '{client}'"
-        found = self.rows(query)
-        return int(found[0][0]) if found else 0
-
-
-TLS = """
-[broker]
-ca = "{ca}"
-management = "{management}"
-[store]
-ca = "{ca}"
-"""
-
-
 @pytest.fixture
 def headquarters(
     tmp_path: Path, guarded_servers: Guarded, model_cache: Path
-) -> Iterator[Headquarters]:
+) -> Iterator[InvitingFederation]:
     directory = tmp_path / "headquarters"
     directory.mkdir()
     found = guarded_servers
     text = plan(phase("sft", 400, "local_steps = 2"), clients=2)
-    text += TLS.format(ca=found.ca, management=found.management)
+    text += TLS_SECTIONS.format(ca=found.ca, management=found.management)
     with planned(
         directory, model_cache, found.amqps, found.rediss, text, found.store
     ) as federation:
-        yield Headquarters(directory, federation.place, found.store)
+        yield InvitingFederation(directory, federation.place, found.store)
 
 
 def test_a_site_joins_contributes_leaves_comes_back_and_is_shown_out(
-    headquarters: Headquarters, hospital: Hospital
+    headquarters: InvitingFederation, hospital: Hospital
 ) -> None:
     coordinator = headquarters.coordinator()
     local = headquarters.worker()

@@ -26,6 +26,7 @@ from broker.dead_letter import DEAD_REASON
 from broker.embedded.broker import EmbeddedBroker, EmbeddedServer
 from broker.protocol import LOCAL, Message, Site, TakenTask, Topology
 from common.errors import DataError, ModelError
+from common.model_cache import find_installed
 from common.protocol import codec
 from common.protocol.tasks import BaseRef, BlobRef, Receipt, TaskRefusal, TrainTask
 from common.protocol.updates import Update
@@ -465,7 +466,7 @@ def test_a_worker_that_lacks_the_base_model_fetches_it_from_the_coordinator(hall
         assert not (elsewhere / "models").exists()
         coordinator.answer(beats)
         assert hall.update().task_id == "t1"
-    assert base.cached(hall.model.ref.digest, elsewhere) is not None
+    assert find_installed(hall.model.ref.digest, elsewhere) is not None
     assert {what for what, _ in told} == {"fetching the base model"}
     fractions = [fraction for _, fraction in told]
     assert (fractions[0], fractions[-1]) == (0.0, 1.0)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from common.protocol.heartbeat import Heartbeat
 from common.store.store import connect
@@ -90,6 +90,12 @@ def plan(
         phases="\n".join(phases),
         schedule=schedule,
     )
+
+
+class MakeFederation(Protocol):
+    """Function that configures a federation, of the given sizes, on servers that tests share."""
+
+    def __call__(self, **sizes: int) -> Federation: ...
 
 
 class Federation:

@@ -19,6 +19,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TypeVar
 
+from tests.support import forked_children
+
 LONG = 90.0
 """Bounds a wait for something that must come; seconds."""
 POLL = 0.02
@@ -166,7 +168,9 @@ def warm() -> None:
 def _forks() -> multiprocessing.context.ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     commands = ["cli.demo.command", "cli.run.coordinator", "cli.run.worker", "cli.control.status"]
-    context.set_forkserver_preload([*commands, "cli.demo.federation"])  # which imports all the rest
+    context.set_forkserver_preload(
+        [*commands, "cli.demo.federation", "cli.run.local_tasks"]
+    )  # which imports all the rest
     return context
 
 
@@ -176,6 +180,8 @@ def _command(args: Sequence[str], directory: Path, environment: dict[str, str], 
     os.chdir(directory)
     os.environ.update(environment)
     sys.argv = ["fccl", *args]
+    if args[0] == "coordinator":
+        forked_children.install()
     from cli.main import main
 
     main()

@@ -1,1 +1,1 @@
-"""Incremental learning: a client's model learns from its users between rounds, behind a gate."""
+"""Incremental learning: live input of users becomes part of a client's updates."""

@@ -53,14 +53,7 @@ _EXPECTED = (StoreError, WireError, ModelError, DataError)
 
 @dataclass(frozen=True)
 class LearnerSettings:
-    """Inboxes that a learner processes.
-
-    Attributes:
-        state: State directory of the worker.
-        run: Id of the run.
-        name: Name of the run.
-        clients: Clients that the worker serves.
-    """
+    """Worker's state directory, its run (by id and by name), and the clients that it serves."""
 
     state: Path
     run: str

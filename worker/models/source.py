@@ -12,7 +12,9 @@ from pathlib import Path
 from threading import Event as Flag
 
 from common.errors import ModelError, StoreError, WireError
+from common.model_cache import find_installed
 from common.protocol import codec
+from common.protocol.manifest import parse_manifest
 from common.protocol.tasks import BaseRef, TrainTask
 from common.protocol.tensors import Tensors
 from common.protocol.versions import Adapter, CurrentModel
@@ -113,7 +115,7 @@ class ModelSource:
             ModelError: The hub's model of that name and revision has another digest.
             StoreError: The store is out of reach.
         """
-        if (path := base.cached(ref.digest, self._cache)) is not None:
+        if (path := find_installed(ref.digest, self._cache)) is not None:
             return path
         if ref.kind == "hub" and (path := self._from_hub(ref)) is not None:
             return path
@@ -146,7 +148,7 @@ class ModelSource:
 
     def _files(self, manifest: bytes) -> Callable[[str, int], bytes]:
         """Return a function that fetches one file, and reports how many bytes are here."""
-        total = sum(file.nbytes for file in base.parse_manifest(manifest))
+        total = sum(file.nbytes for file in parse_manifest(manifest))
         done = 0
 
         def fetch(sha256: str, nbytes: int) -> bytes:

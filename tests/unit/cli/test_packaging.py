@@ -1,33 +1,59 @@
-"""What is installed is what the repository holds, room by room."""
+"""The distribution has the repository's packages and declares what they import."""
 
 from __future__ import annotations
 
+import ast
+import re
+import sys
 import tomllib
 from importlib import import_module, metadata
 from pathlib import Path
+from typing import Any
+
+from setuptools import find_packages
 
 from tests.support.paths import ROOT
 
 NOT_INSTALLED = {"tests", "benchmarks"}
 
 
+def pyproject() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
 def own_packages() -> set[str]:
-    """The repository's top-level packages, but for those that only development needs."""
+    """Return the repository's top-level packages without those for development."""
     return {path.parent.name for path in ROOT.glob("*/__init__.py")} - NOT_INSTALLED
 
 
-def listed_packages() -> set[str]:
-    with (ROOT / "pyproject.toml").open("rb") as file:
-        return set(tomllib.load(file)["tool"]["setuptools"]["packages"])
+def imported_by(path: Path) -> set[str]:
+    """Return the top-level modules that a source file imports, also within functions."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return {name.partition(".")[0] for name in names}
 
 
-def test_pyproject_lists_exactly_the_repositorys_own_packages() -> None:
+def normalised(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_setuptools_finds_exactly_the_repositorys_own_packages() -> None:
+    include = pyproject()["tool"]["setuptools"]["packages"]["find"]["include"]
     nested = {
         ".".join(path.parent.relative_to(ROOT).parts)
         for name in own_packages()
         for path in (ROOT / name).glob("**/__init__.py")
     }
-    assert listed_packages() == nested
+    assert set(find_packages(str(ROOT), include=include)) == nested
+
+
+def test_every_folder_with_modules_is_a_package() -> None:
+    folders = {path.parent for name in own_packages() for path in (ROOT / name).glob("**/*.py")}
+    assert [folder for folder in folders if not (folder / "__init__.py").exists()] == []
 
 
 def test_the_installed_distribution_has_exactly_these_top_level_modules() -> None:
@@ -43,3 +69,24 @@ def test_the_packages_that_are_imported_are_the_repositorys_own() -> None:
         found = import_module(name).__file__
         assert found is not None
         assert Path(found).resolve() == ROOT / name / "__init__.py"
+
+
+def test_every_imported_library_is_a_declared_dependency() -> None:
+    declared = {
+        normalised(re.split(r"[<>=!~ ;\[]", each)[0])
+        for each in pyproject()["project"]["dependencies"]
+    }
+    imported = {
+        module
+        for name in own_packages()
+        for path in (ROOT / name).glob("**/*.py")
+        for module in imported_by(path)
+    }
+    libraries = imported - own_packages() - set(sys.stdlib_module_names)
+    distributions = metadata.packages_distributions()
+    undeclared = {
+        module
+        for module in libraries
+        if not {normalised(each) for each in distributions.get(module, [])} & declared
+    }
+    assert undeclared == set()

@@ -12,40 +12,39 @@ from common.errors import RunError
 from common.files import append_jsonl
 from common.protocol.versions import SampleAnswer
 from common.run_directory import samples
+from common.run_directory.recorded_run import RecordedRun, read_run
 from coordinator.core.events import LogEvent
-from coordinator.storage import run as runs
-from coordinator.storage.run import Run
-from coordinator.storage.run_config import saved_config
 from evaluation import live_samples
-from evaluation.live_samples import Sampler, is_due
-from tests.support.virtual_federation import make_plan
-from tests.unit.evaluation.test_assessment import causal, classifying, filled, make
+from evaluation.live_samples import LiveSampler, is_due
+from tests.support.evaluated_runs import causal_config, classifier_config, make_run, write_sources
 
 NOW = 5.0
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return filled(tmp_path_factory.mktemp("place"))
+    return write_sources(tmp_path_factory.mktemp("place"))
 
 
-def opened(directory: Path, table: dict[str, object], **settings: object) -> Run:
-    """A run with versions 0, 1 and 3: what is left of four."""
-    made = make(directory, {**table, "samples": settings})
-    return runs.open_run(saved_config(made), lambda base: Path(base.name))
+def make(directory: Path, table: dict[str, object], **settings: object) -> RecordedRun:
+    """Make a run with versions 0, 1 and 3: what is left of four."""
+    return read_run(make_run(directory, {**table, "samples": settings}))
+
+
+def sampler_of(run: RecordedRun) -> LiveSampler:
+    return LiveSampler(run, Path(run.base.name), run.config.samples, lambda: NOW)
 
 
 def sampled(
-    run: Run, *versions: int, known: tuple[SampleAnswer, ...] = ()
+    run: RecordedRun, *versions: int, known: tuple[SampleAnswer, ...] = ()
 ) -> Iterator[SampleAnswer | LogEvent]:
-    """What is found, once everything was asked."""
-    sampler = Sampler(run, lambda: NOW)
+    """Offer versions, and yield what is found once all have answered."""
+    sampler = sampler_of(run)
     sampler.start(0, known)
     for version in versions:
         sampler.offer(version)
     sampler.finish(threading.Event())
     found, notes = sampler.collect()
-    run.journal.close()
     yield from found
     yield from notes
 
@@ -58,14 +57,14 @@ def sample(version: int, asked: str = "Why?", **changed: object) -> SampleAnswer
 
 
 def test_the_base_every_eighth_of_the_plan_and_each_phases_last_are_due() -> None:
-    long = make_plan(versions=[30, 3])
+    long = (30, 33)
     assert [v for v in range(34) if is_due(long, None, v)] == [*range(0, 29, 4), 30, 32, 33]
     assert [v for v in range(34) if is_due(long, 20, v)] == [0, 20, 30, 33]
-    assert all(is_due(make_plan(versions=3), None, v) for v in range(4))
+    assert all(is_due((3,), None, v) for v in range(4))
 
 
 def test_each_version_answers_rows_of_both_kinds(place: Path, tmp_path: Path) -> None:
-    run = opened(tmp_path, causal(place), prompts=3, new_tokens=3)
+    run = make(tmp_path, causal_config(place), prompts=3, new_tokens=3)
     found = list(sampled(run, 1, 2, 3))
     assert all(isinstance(each, SampleAnswer) for each in found), found
     asked = [(each.version, each.kind) for each in found if isinstance(each, SampleAnswer)]
@@ -78,7 +77,7 @@ def test_each_version_answers_rows_of_both_kinds(place: Path, tmp_path: Path) ->
 
 
 def test_a_text_gets_its_likeliest_class_with_the_probability(place: Path, tmp_path: Path) -> None:
-    found = list(sampled(opened(tmp_path, classifying(place), prompts=2)))
+    found = list(sampled(make(tmp_path, classifier_config(place), prompts=2)))
     assert len(found) == 2
     for each in found:
         assert isinstance(each, SampleAnswer)
@@ -87,30 +86,32 @@ def test_a_text_gets_its_likeliest_class_with_the_probability(place: Path, tmp_p
 
 
 def test_what_is_known_is_not_asked_again(place: Path, tmp_path: Path) -> None:
-    run = opened(tmp_path, causal(place), prompts=1, new_tokens=1)
+    run = make(tmp_path, causal_config(place), prompts=1, new_tokens=1)
     known = tuple(each for each in sampled(run) if isinstance(each, SampleAnswer))
     assert [each.version for each in known] == [0]
-    again = runs.open_run(saved_config(run.directory), lambda base: Path(base.name))
-    versions = [e.version for e in sampled(again, 1, known=known) if isinstance(e, SampleAnswer)]
+    versions = [e.version for e in sampled(run, 1, known=known) if isinstance(e, SampleAnswer)]
     assert versions == [1]
 
 
 def test_who_is_too_slow_skips_to_the_newest_but_for_phase_ends(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = opened(tmp_path, causal(place), prompts=1, new_tokens=1)
+    run = make(tmp_path, causal_config(place), prompts=1, new_tokens=1)
     slow, asked = threading.Event(), list[int]()
 
     class Slow:
         def __init__(self, *_: object) -> None:
+            pass
+
+        def load(self) -> None:
             slow.wait()
 
         def answers(self, version: int, _: object) -> Iterator[SampleAnswer]:
             asked.append(version)
             yield from ()
 
-    monkeypatch.setattr(live_samples, "Answering", Slow)
-    sampler = Sampler(run, lambda: NOW)
+    monkeypatch.setattr(live_samples, "SampleAnswerer", Slow)
+    sampler = sampler_of(run)
     sampler.start(0, ())
     for version in range(1, 4):  # the phases end at 1 and 3
         sampler.offer(version)
@@ -122,21 +123,20 @@ def test_who_is_too_slow_skips_to_the_newest_but_for_phase_ends(
 def test_a_failure_is_one_warning_and_no_prompts_are_no_thread(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = opened(tmp_path, causal(place), prompts=1)
+    run = make(tmp_path, causal_config(place), prompts=1)
     (run.directory / "clients" / "heldout_sft.jsonl").unlink()
     [note] = sampled(run, 1, 3)
     assert isinstance(note, LogEvent)
     assert (note.level, note.kind) == ("warning", "samples")
     assert note.text.startswith("no more samples of versions: ")
-    heavy = opened(tmp_path / "heavy", causal(place), prompts=1, model_mb=1)
+    heavy = make(tmp_path / "heavy", causal_config(place), prompts=1, model_mb=1)
     monkeypatch.setattr(live_samples, "MB", 1000)
     [note] = sampled(heavy)
     assert isinstance(note, LogEvent) and note.level == "info"
     assert note.text.endswith("samples.model_mb allows 1")
-    before = threading.active_count()
-    again = opened(tmp_path / "none", causal(place), prompts=0)
-    Sampler(again, lambda: NOW).start(0, ())
-    assert threading.active_count() == before
+    idle = sampler_of(make(tmp_path / "none", causal_config(place), prompts=0))
+    idle.start(0, ())
+    assert not idle.running
 
 
 # what is kept and shown

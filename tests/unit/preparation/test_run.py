@@ -13,19 +13,18 @@ from common.config import loader
 from common.config.config import FederationConfig
 from common.errors import ConfigError, DataError, ModelError
 from common.protocol.fields import RowKind
-from coordinator.storage import run as runs
 from learning.data.rows import read
 from learning.models import base
 from learning.models.base import BaseModel
-from preparation.run import (
+from preparation.base_model import apply_offline_fallback
+from preparation.data import (
     PREPARED_FILE,
     PreparedRows,
-    apply_offline_fallback,
     check_columns,
     check_length,
-    origin,
     prepare_rows,
 )
+from preparation.run import create_prepared_run, prepare_run
 from tests.support.tiny_model import tiny_model, tiny_tokenizer
 
 DPO = {"objective": "dpo"}
@@ -216,7 +215,7 @@ def test_a_run_takes_the_rows_of_a_folder_and_nothing_that_lies_beside_them(
     partial = tmp_path / "runs" / ".x.partial"
     partial.mkdir(parents=True)
     plan = config(data={"dir": str(tmp_path)}, model={"name": str(model.path)})
-    begun = origin(plan, tmp_path, lambda *_: None, quiet)(partial)
+    begun = prepare_run(plan, tmp_path, lambda *_: None, quiet, partial)
     names = {path.name for path in (partial / "clients").iterdir()}
     assert names == {
         "client_0_sft.jsonl", "client_1_sft.jsonl", "heldout_sft.jsonl", "data.json",
@@ -279,7 +278,7 @@ def test_a_beginning_that_fails_takes_the_rows_that_it_has_dealt_with_it(
     (broken / "model.safetensors").write_bytes(b"no tensors")
     plan = config(model={"name": str(broken)}, run={"dir": str(tmp_path / "runs")})
     with pytest.raises(ModelError):
-        runs.create_run(plan, origin(plan, tmp_path, lambda *_: None, quiet), 0.0)
+        create_prepared_run(plan, tmp_path, lambda *_: None, quiet)
     assert list((tmp_path / "runs").iterdir()) == []
 
 
@@ -293,7 +292,7 @@ def test_prepared_rows_of_another_folder_outlive_a_beginning_that_fails(
         run={"dir": str(tmp_path / "runs")},
     )
     with pytest.raises(ModelError, match=r"model\.lora\.targets"):
-        runs.create_run(plan, origin(plan, tmp_path, lambda *_: None, quiet), 0.0)
+        create_prepared_run(plan, tmp_path, lambda *_: None, quiet)
     assert sorted(ready.iterdir()) == before
     assert list((tmp_path / "runs").iterdir()) == []
 
@@ -359,7 +358,8 @@ def test_a_hub_out_of_reach_is_said_in_one_line_and_its_run_changed() -> None:
     assert asked == [("gpt2", "main")]
     assert found == loader.apply_offline(given)
     assert said == [
-        "the model hub is out of reach: model.name = offline:gpt2-tiny, phase.0.lr = 0.006"
+        "the model hub cannot be reached; using model.name = offline:gpt2-tiny,"
+        " phase.0.lr = 0.006 from [offline]"
     ]
 
 

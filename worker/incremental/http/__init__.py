@@ -1,1 +1,1 @@
-"""TODO: worker/incremental/http."""
+"""HTTP endpoint of a worker for live input."""

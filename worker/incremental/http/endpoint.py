@@ -17,16 +17,24 @@ import hmac
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from common.config.config import IncrementalConfig
 from common.errors import DataError
 from worker.incremental.inbox import items, schema
-from worker.incremental.inbox.inbox import BatchTooLarge, Inbox, InboxFull, PutResult, RateLimited
+from worker.incremental.inbox.inbox import (
+    BatchTooLarge,
+    Inbox,
+    InboxFull,
+    PutResult,
+    RateLimited,
+    ResultState,
+    item_results,
+)
 from worker.incremental.inbox.item_parser import ItemParser, max_json_bytes, parse_json
 from worker.incremental.inbox.items import Item
 from worker.incremental.inbox.schema import ITEM_STATES, DiskFull, InboxBusy
@@ -82,13 +90,6 @@ class Endpoint:
     """Endpoint of one state directory. Methods may be called from any thread."""
 
     def __init__(self, state: Path, limits: IncrementalConfig, token: str) -> None:
-        """Store the arguments.
-
-        Args:
-            state: The worker's state directory.
-            limits: How much its inboxes accept.
-            token: Token that a request must have.
-        """
         self._state, self._limits = state, limits
         self._token = token.encode()
         self.max_body = BODY_BYTES + max_json_bytes(limits)
@@ -129,23 +130,8 @@ class Endpoint:
                 )
             parser = ItemParser(self._limits, served, query.get("task", items.DEFAULT_TASK))
             return self._store(parser, clients[0], _records(body, _content_type(request)))
-        except BatchTooLarge as error:
-            raise HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error)) from None
-        except RateLimited as error:
-            wait = str(max(1, math.ceil(error.wait_s)))
-            raise HttpError(HTTPStatus.TOO_MANY_REQUESTS, str(error), Retry_After=wait) from None
-        except InboxFull as error:
-            wait = str(FULL_S)
-            raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, str(error), Retry_After=wait) from None
-        except DiskFull as error:
-            raise HttpError(HTTPStatus.INSUFFICIENT_STORAGE, str(error)) from None
-        except InboxBusy as error:
-            wait = str(BUSY_S)
-            raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, str(error), Retry_After=wait) from None
-        except (
-            DataError
-        ) as error:  # concerns the file; faults of an item are part of its own result
-            raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from None
+        except DataError as error:  # of the file; faults of an item are part of its own result
+            raise _http_error(error) from None
 
     # checks
 
@@ -234,16 +220,33 @@ class Endpoint:
         if valid:
             with Inbox(schema.inbox_path(self._state, client), self._limits) as inbox:
                 stored = inbox.put_each(valid, "http")
-        rest = iter(stored)
-        results = [_item_result(next(rest) if isinstance(each, Item) else each) for each in parsed]
-        counts = {state: sum(each["state"] == state for each in results) for state in RESULTS}
+        results = item_results(parsed, stored)
+        counts = {
+            state: sum(each.state == state for each in results) for state in get_args(ResultState)
+        }
         status = HTTPStatus.MULTI_STATUS if counts["refused"] else HTTPStatus.OK
         if counts["refused"] == len(results):
             status = HTTPStatus.BAD_REQUEST
-        return Response(status, {"client": client, **counts, "items": results})
+        fields = [{name: text for name, text in asdict(each).items() if text} for each in results]
+        return Response(status, {"client": client, **counts, "items": fields})
 
 
-RESULTS = ("accepted", "duplicate", "refused")
+def _http_error(error: DataError) -> HttpError:
+    """Return the response to an inbox that refuses a whole request."""
+    reason = str(error)
+    match error:
+        case BatchTooLarge():
+            return HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, reason)
+        case RateLimited():
+            wait = str(max(1, math.ceil(error.wait_s)))
+            return HttpError(HTTPStatus.TOO_MANY_REQUESTS, reason, Retry_After=wait)
+        case InboxFull():
+            return HttpError(HTTPStatus.SERVICE_UNAVAILABLE, reason, Retry_After=str(FULL_S))
+        case InboxBusy():
+            return HttpError(HTTPStatus.SERVICE_UNAVAILABLE, reason, Retry_After=str(BUSY_S))
+        case DiskFull():
+            return HttpError(HTTPStatus.INSUFFICIENT_STORAGE, reason)
+    return HttpError(HTTPStatus.SERVICE_UNAVAILABLE, reason)
 
 
 def _parts(request: Request) -> SplitResult:
@@ -295,14 +298,6 @@ def _parse(parser: ItemParser, record: object) -> Item | DataError:
         return parser.parse(record)
     except DataError as error:
         return error
-
-
-def _item_result(found: PutResult | DataError) -> dict[str, str]:
-    if isinstance(found, DataError):
-        return {"state": "refused", "reason": str(found)}
-    if found.new:
-        return {"state": "accepted"}
-    return {"state": "duplicate"} | ({"reason": "it was rejected before"} if found.rejected else {})
 
 
 def _content_type(request: Request) -> str:

@@ -1,1 +1,1 @@
-"""TODO: worker/incremental/inbox."""
+"""Inbox of a client: items, their states, and what was learned from them."""

@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from common.clock import Clock, wall_clock
 from common.config.config import IncrementalConfig
@@ -23,6 +24,9 @@ from worker.incremental.inbox.schema import InboxFile
 
 WINDOW_S = 60.0
 _IDS_PER_STATEMENT = 500  # below the smallest limit on parameters that SQLite was ever built with
+
+
+ResultState = Literal["accepted", "duplicate", "refused"]
 
 
 class RateLimited(DataError):
@@ -72,6 +76,36 @@ class PutResult:
             self.superseded + other.superseded,
             self.rejected + other.rejected,
         )
+
+
+@dataclass(frozen=True)
+class ItemResult:
+    """Outcome of one item for its sender.
+
+    Attributes:
+        state: `accepted` is on the disk; `duplicate` was in the inbox already.
+        reason: Reason of a refusal, or a remark on a duplicate; never contains the text.
+    """
+
+    state: ResultState
+    reason: str = ""
+
+
+def item_results(
+    parsed: Sequence[Item | DataError], stored: Sequence[PutResult]
+) -> list[ItemResult]:
+    """Return the outcome of each item: `stored` has the results of those that are valid."""
+    rest = iter(stored)
+    results = []
+    for found in parsed:
+        if isinstance(found, DataError):
+            results.append(ItemResult("refused", str(found)))
+        elif (result := next(rest)).new:
+            results.append(ItemResult("accepted"))
+        else:
+            reason = "it was rejected before" if result.rejected else ""
+            results.append(ItemResult("duplicate", reason))
+    return results
 
 
 @dataclass(frozen=True)

@@ -63,11 +63,6 @@ class LearningStore:
     """Open inbox file of one client, for use by one thread."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file.
-
-        Raises:
-            DataError: The file cannot be used.
-        """
         self._file = InboxFile(path)
 
     def close(self) -> None:

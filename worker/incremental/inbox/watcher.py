@@ -13,15 +13,12 @@ _Mark = tuple[tuple[int, int], ...]
 
 
 class InboxWatcher:
-    """Watches the inboxes of some clients. An inbox that exists at the start counts as changed."""
+    """Watches the inboxes of some clients, whose files need not exist yet.
+
+    An inbox that exists at the start counts as changed. The clock is monotonic, in seconds.
+    """
 
     def __init__(self, paths: dict[str, Path], clock: Callable[[], float]) -> None:
-        """Store the arguments.
-
-        Args:
-            paths: Path of each client's inbox, which need not exist yet.
-            clock: Monotonic clock, in seconds.
-        """
         self._paths, self._clock = paths, clock
         self._seen: dict[str, _Mark] = {}
         self._read: dict[str, _Mark] = {}

@@ -1,1 +1,1 @@
-"""TODO: worker/incremental/report."""
+"""Report on what was learned from live input."""

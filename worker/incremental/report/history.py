@@ -73,10 +73,9 @@ class ClientHistory:
     """History of one client's inbox.
 
     Attributes:
-        client: Name of the client.
         items: Number of items in each state.
         refused: Number of items from which no batch could be made, by reason.
-        streams: The streams, the oldest first.
+        streams: The oldest first.
     """
 
     client: str

@@ -11,15 +11,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from common.document.blocks import (
-    Block,
-    BulletList,
-    Heading,
-    Paragraph,
-    Picture,
-    Table,
-    replace_non_finite,
-)
+from common.document.blocks import Block, BulletList, Heading, Paragraph, Picture, Table
+from common.document.files import replace_non_finite
 from worker.incremental.report.history import BatchRecord, ClientHistory, LearningStream
 from worker.incremental.report.stream import (
     OWN,

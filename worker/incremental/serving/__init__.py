@@ -1,1 +1,1 @@
-"""TODO: worker/incremental/serving."""
+"""Models that a worker saves for `fccl try`, and answers by them."""

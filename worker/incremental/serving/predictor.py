@@ -13,12 +13,13 @@ from pathlib import Path
 import torch
 
 from common.errors import DataError, ModelError
+from common.model_cache import find_installed
 from common.protocol.tensors import Tensors
 from common.protocol.versions import CurrentModel
 from learning.data.row_types import LabelledText
 from learning.evaluation.generation import Sampling, generate
 from learning.evaluation.inference import class_probabilities
-from learning.models import base, lora
+from learning.models import lora
 from learning.objectives.classification import ClassEncoder
 from learning.objectives.template import format_prompt
 from learning.training.device import Compute, available_cores
@@ -48,13 +49,6 @@ class Predictor:
     """Client's model in memory; loaded on first use."""
 
     def __init__(self, state: Path, client_id: str, cache: Path) -> None:
-        """Store the arguments.
-
-        Args:
-            state: State directory of the client's worker.
-            client_id: Client whose model answers.
-            cache: Folder of the base models.
-        """
         self._state, self._client, self._cache = state, client_id, cache
         compute = Compute(torch.device("cpu"), available_cores(), autocast=False)
         torch.set_num_threads(compute.threads)
@@ -111,7 +105,7 @@ class Predictor:
         return found
 
     def _base(self, model: CurrentModel) -> AdapterModel:
-        path = base.cached(model.base.digest, self._cache)
+        path = find_installed(model.base.digest, self._cache)
         if path is None:
             raise ModelError(
                 f"the base model {model.base.digest[:12]} is not in {self._cache / 'models'}",

@@ -1,1 +1,1 @@
-"""TODO: worker/incremental/training."""
+"""Training on live input, and the gate that decides what is kept."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from common.protocol.versions import CurrentModel
+from learning.evaluation.measurement import Measurement
 from worker.incremental.inbox.learning_store import LocalModel
 from worker.incremental.report.history import BatchRecord
 from worker.incremental.training.batches import LearningBatch
@@ -23,6 +25,7 @@ class Attempt:
         steps: Optimizer steps.
         seconds: Training time.
         result: Result of the gate; None before it.
+        measured: See `LearningStore.accept`; empty before the gate.
     """
 
     model: CurrentModel
@@ -32,6 +35,7 @@ class Attempt:
     steps: int = 0
     seconds: float = 0.0
     result: GateResult | None = None
+    measured: Mapping[str, tuple[Measurement, int]] = field(default_factory=dict)
 
     def record(self, verdict: str, reason: str = "") -> BatchRecord:
         first, *_ = items = self.batch.items

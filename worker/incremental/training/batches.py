@@ -32,15 +32,7 @@ MIN_ANCHORS = 24
 
 @dataclass(frozen=True)
 class ClientContext:
-    """A client, and the version on top of which it learns.
-
-    Attributes:
-        client: Name of the client.
-        store: Its open inbox file.
-        shadow: Model of the version.
-        model: Description of the version.
-        adapter: θ of the version.
-    """
+    """A client, its open inbox file, and the version (model and θ) on top of which it learns."""
 
     client: str
     store: LearningStore

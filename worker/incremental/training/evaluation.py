@@ -59,10 +59,7 @@ def evaluate(
     """Find the largest of `SHARES` of what was learned that passes the gate.
 
     Args:
-        shadow: Measures.
-        config: Limits of the gate.
-        batch: What to measure on.
-        start: θ of the model before.
+        start: θ of the model before the training.
         learned: Difference that the training made to it.
         parts: What the client had learned before, on top of the global version.
     """
@@ -93,9 +90,6 @@ def compare(
     """Measure a model before and after.
 
     Args:
-        shadow: Measures.
-        config: Limits of the gate.
-        batch: What to measure on.
         before: θ of the model before.
         after: θ of the model after.
         own: Everything that the model after has on top of the global version.

@@ -8,8 +8,8 @@ background, so a batch that waits for its verdict delays neither tasks nor steps
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from threading import Event
 
 import numpy as np
@@ -18,7 +18,6 @@ from common.clock import Clock
 from common.config.config import IncrementalConfig
 from common.errors import ModelError
 from common.protocol.tensors import Tensors
-from learning.evaluation.measurement import Measurement
 from learning.training.loop import StepReport
 from worker.data.shards import ClientData
 from worker.events import EventCallback, WorkerEventKind
@@ -37,23 +36,6 @@ VALIDATOR_SAMPLES = 5  # items that a validator sees
 RECENT_SETTLED = 96  # settled items that show whether the global version knows them
 
 
-@dataclass(frozen=True)
-class _PendingAttempt:
-    """An attempt that has passed the gate and waits for the validator's verdict.
-
-    Attributes:
-        attempt: The attempt.
-        start: θ of the model that it started from.
-        result: What of it may be kept.
-        measured: See `LearningStore.accept`.
-    """
-
-    attempt: Attempt
-    start: Tensors
-    result: GateResult
-    measured: Mapping[str, tuple[Measurement, int]]
-
-
 class IncrementalTrainer:
     """Trains the models of the clients of one worker in one run."""
 
@@ -64,13 +46,7 @@ class IncrementalTrainer:
         clock: Clock,
         on_event: EventCallback,
     ) -> None:
-        """Store the arguments.
-
-        Args:
-            config: The `[incremental]` section.
-            data: Rows of the clients.
-            clock: Seconds since the epoch.
-            on_event: Called with the kind and text of an event, never with user text.
+        """Store the arguments, and check the validator's setting; no event contains user text.
 
         Raises:
             ConfigError: The validator is neither a command on this machine nor a URL.
@@ -78,7 +54,7 @@ class IncrementalTrainer:
         self._config, self._data, self._clock, self._on_event = config, data, clock, on_event
         validator.check_spec(config.validator)
         self._validator = BackgroundValidator(config.validator.strip(), config.validator_timeout_s)
-        self._pending: dict[str, _PendingAttempt] = {}
+        self._pending: dict[str, Attempt] = {}
 
     def decided_clients(self) -> list[str]:
         """Return the clients for whose batch a validator's verdict has arrived."""
@@ -118,13 +94,13 @@ class IncrementalTrainer:
         if result.rejection is not None:
             self._reject(context, attempt, result.rejection)
             return True
-        measured = builder.measure_stream(batch, result.after)
-        pending = _PendingAttempt(attempt, start, result, measured)
+        attempt = replace(attempt, measured=builder.measure_stream(batch, result.after))
         if not self._validator.configured:
-            self._accept(context, pending)
+            self._accept(context, attempt, result)
             return True
-        self._pending[context.client] = pending
-        self._validator.submit(context.client, _validation_request(context, pending))
+        self._pending[context.client] = attempt
+        request = _validation_request(context, batch, start, result)
+        self._validator.submit(context.client, request)
         return False
 
     def apply_verdict(self, context: ClientContext) -> bool:
@@ -139,12 +115,12 @@ class IncrementalTrainer:
         verdict = self._validator.take(context.client)
         if verdict is None:
             return False
-        pending = self._pending.pop(context.client)
+        attempt = self._pending.pop(context.client)
         if not verdict.accepted:
-            rejection = Rejection(RejectionKind.VALIDATOR, verdict.reason)
-            self._reject(context, pending.attempt, rejection)
-        elif self._is_unchanged(context, pending.attempt):
-            self._accept(context, pending)
+            self._reject(context, attempt, Rejection(RejectionKind.VALIDATOR, verdict.reason))
+        elif self._is_unchanged(context, attempt):
+            assert attempt.result is not None, "it has passed the gate"
+            self._accept(context, attempt, attempt.result)
         return True
 
     def rebase(self, context: ClientContext, abandon: Event) -> None:
@@ -235,17 +211,16 @@ class IncrementalTrainer:
             return False
         return _same_model(attempt.local, context.store.local_model(context.model.run))
 
-    def _accept(self, context: ClientContext, pending: _PendingAttempt) -> None:
-        batch, result = pending.attempt.batch, pending.result
+    def _accept(self, context: ClientContext, attempt: Attempt, result: GateResult) -> None:
         context.store.accept(
-            pending.attempt.record("accepted"),
-            [stored.id for stored in batch.train],
-            [stored.id for stored in batch.held_out],
+            attempt.record("accepted"),
+            [stored.id for stored in attempt.batch.train],
+            [stored.id for stored in attempt.batch.held_out],
             result.learned,
             result.after,
-            pending.measured,
+            attempt.measured,
         )
-        self._on_event(WorkerEventKind.LEARNED, f"{context.client}: {pending.attempt.summary()}")
+        self._on_event(WorkerEventKind.LEARNED, f"{context.client}: {attempt.summary()}")
 
     def _reject(self, context: ClientContext, attempt: Attempt, rejection: Rejection) -> None:
         ids = [stored.id for stored in attempt.batch.items]
@@ -268,14 +243,13 @@ class IncrementalTrainer:
 
 
 def _validation_request(
-    context: ClientContext, pending: _PendingAttempt
+    context: ClientContext, batch: LearningBatch, start: Tensors, result: GateResult
 ) -> validator.ValidationRequest:
-    batch, figures = pending.attempt.batch, pending.result.figures
+    figures = result.figures
     first, *_ = items = batch.items
     few = (batch.held_out or batch.train)[:VALIDATOR_SAMPLES]
     before, after = (
-        context.shadow.answers(adapter, first.item.kind, few)
-        for adapter in (pending.start, pending.result.after)
+        context.shadow.answers(adapter, first.item.kind, few) for adapter in (start, result.after)
     )
     return validator.ValidationRequest(
         client_id=context.client,

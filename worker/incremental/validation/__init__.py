@@ -1,1 +1,1 @@
-"""TODO: worker/incremental/validation."""
+"""External validator, which may reject what passed the gate."""

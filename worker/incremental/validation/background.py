@@ -16,15 +16,9 @@ MAX_PARALLEL = 4  # requests of one worker; those of further clients wait for a 
 
 
 class BackgroundValidator:
-    """Runs the validator in threads, which are started by the first request."""
+    """Runs the validator in threads, which the first request starts; an empty `spec` means none."""
 
     def __init__(self, spec: str, timeout_s: float) -> None:
-        """Store the arguments.
-
-        Args:
-            spec: Value of `incremental.validator`, which was checked; empty for no validator.
-            timeout_s: Limit for one answer.
-        """
         self._spec, self._timeout_s = spec, timeout_s
         self._stop = threading.Event()
         self._threads = ThreadPoolExecutor(MAX_PARALLEL, thread_name_prefix="validator")

@@ -13,7 +13,6 @@ reasons, which are shown on other machines.
 from __future__ import annotations
 
 import json
-import math
 import shlex
 import shutil
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ from typing import Any
 
 import httpx
 
+from common.document.files import replace_non_finite
 from common.errors import ConfigError
 from common.protocol.fields import RowKind, one_line
 from learning.evaluation.measurement import Measurement
@@ -75,7 +75,8 @@ class ValidationRequest:
 
     def fields(self) -> dict[str, Any]:
         """Return values for JSON; a number that is not finite becomes None."""
-        return {name: _finite(value) for name, value in {"format": FORMAT, **asdict(self)}.items()}
+        values: dict[str, Any] = replace_non_finite({"format": FORMAT, **asdict(self)})
+        return values
 
 
 class VerdictKind(Enum):
@@ -186,12 +187,3 @@ def _words(spec: str) -> list[str]:
     if not words or not words[0]:
         raise ConfigError(f"{_KEY} names no command", "give a command or a URL")
     return words
-
-
-def _finite(value: Any) -> Any:
-    match value:
-        case dict():
-            return {key: _finite(each) for key, each in value.items()}
-        case float() if not math.isfinite(value):
-            return None
-    return value

@@ -17,14 +17,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cli.learn import ingest
-from cli.learn.ingest import Ingester, LineCounts, LineResult, read_lines
+from cli.learn.ingest import Ingester, LineCounts, read_lines
 from cli.main import fccl
 from common.config.config import IncrementalConfig
 from common.errors import DataError, FcclError
 from common.protocol.fields import RowKind
 from tests.support.paths import ROOT
 from worker.incremental.inbox import schema
-from worker.incremental.inbox.inbox import Inbox
+from worker.incremental.inbox.inbox import Inbox, ItemResult
 from worker.incremental.inbox.item_parser import ItemParser, max_json_bytes, parse_json
 from worker.incremental.serving import served_run
 from worker.incremental.serving.served_run import ServedRun
@@ -268,19 +268,20 @@ class Clock:
         return self.now
 
 
-class Line:
-    """A feeder whose pauses pass at once, and what it says."""
+class IngesterHarness:
+    """An ingester whose pauses take no time, with everything that it reports."""
 
     def __init__(self, folder: Path, limits: IncrementalConfig) -> None:
-        self.clock, self.said, self.pauses = Clock(), list[str](), list[float]()
-        self.outcomes = list[LineResult]()
+        self.clock, self.waits, self.pauses = Clock(), list[str](), list[float]()
+        self.reported = list[int]()
         self.path = schema.inbox_path(folder, "client_0")
         self.inbox = Inbox(self.path, limits, self.clock)
         self.work: Callable[[], None] = lambda: None
-        intake = ItemParser(limits, CLASSES)
-        self.ingester = Ingester(
-            self.inbox, intake, self.outcomes.append, self.said.append, self.pause
-        )
+        parser = ItemParser(limits, CLASSES)
+        self.ingester = Ingester(self.inbox, parser, self.report, self.waits.append, self.pause)
+
+    def report(self, number: int, result: ItemResult) -> None:
+        self.reported.append(number)
 
     def pause(self, seconds: float) -> None:
         self.pauses.append(seconds)
@@ -293,21 +294,21 @@ class Line:
 
 @pytest.mark.parametrize("chunk", [1, 3])
 def test_the_rate_limit_is_waited_for_and_nothing_is_dropped(tmp_path: Path, chunk: int) -> None:
-    line = Line(tmp_path, IncrementalConfig(items_per_minute=3))
+    line = IngesterHarness(tmp_path, IncrementalConfig(items_per_minute=3))
     with line.inbox:
         line.feed([f"text {n}" for n in range(9)], chunk)
         assert line.ingester.counts == LineCounts(accepted=9)
-        assert [one.line for one in line.outcomes] == list(range(1, 10))
+        assert line.reported == list(range(1, 10))
         at = [stored.at for stored in line.inbox.items()]
         assert at == [1000.0] * 3 + [1060.0] * 3 + [1120.0] * 3
     assert line.pauses == [60.0, 60.0]
-    assert line.said == [
+    assert line.waits == [
         "waiting, then continuing: more than 3 items in a minute (incremental.items_per_minute)"
     ]
 
 
 def test_a_full_inbox_is_waited_for_until_the_worker_has_learned_some(tmp_path: Path) -> None:
-    line = Line(tmp_path, IncrementalConfig(max_waiting=2))
+    line = IngesterHarness(tmp_path, IncrementalConfig(max_waiting=2))
 
     def work() -> None:
         if len(line.pauses) % 2 == 0:  # every second attempt finds no room
@@ -319,13 +320,13 @@ def test_a_full_inbox_is_waited_for_until_the_worker_has_learned_some(tmp_path: 
         line.feed([f"text {n}" for n in range(6)])
         assert line.inbox.counts()["learned"] == 4 and line.inbox.counts()["waiting"] == 2
     assert line.pauses == [ingest.FULL_S] * 4
-    assert len(line.said) == 1 and "the limit is 2 (incremental.max_waiting)" in line.said[0]
+    assert len(line.waits) == 1 and "the limit is 2 (incremental.max_waiting)" in line.waits[0]
 
 
 def test_after_an_interrupted_wait_the_first_line_that_was_not_stored_is_known(
     tmp_path: Path,
 ) -> None:
-    line = Line(tmp_path, IncrementalConfig(max_waiting=2))
+    line = IngesterHarness(tmp_path, IncrementalConfig(max_waiting=2))
 
     def interrupt() -> None:
         raise KeyboardInterrupt
@@ -352,7 +353,7 @@ def test_a_line_is_read_in_pieces_of_bounded_size() -> None:
 
 @pytest.fixture
 def process(state: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Starts a real `fccl learn`."""
+    """Function that starts a real `fccl learn`."""
     started = list[subprocess.Popen[bytes]]()
 
     def start(*words: str) -> subprocess.Popen[bytes]:
@@ -364,7 +365,10 @@ def process(state: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
         )
         return started[-1]
 
+    # A parent such as `nohup` may ignore SIGINT, which the process would inherit.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield start
+    signal.signal(signal.SIGINT, before)
     for each in started:
         with each:
             each.kill()

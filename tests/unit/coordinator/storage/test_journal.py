@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -214,3 +215,10 @@ def test_a_damaged_page_is_a_run_error(journal: Journal, path: Path) -> None:
     path.write_bytes(damaged)
     with pytest.raises(RunError, match=r"run\.db"):
         recover(PLAN, Journal.open(path), 0.0, 0.0)
+
+
+def test_a_version_that_another_release_wrote_is_a_run_error(journal: Journal, path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("""UPDATE version SET summary = '{"version": 0, "future": 1}'""")
+    with pytest.raises(RunError, match="another release"):
+        journal.versions()

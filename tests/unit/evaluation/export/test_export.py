@@ -31,10 +31,10 @@ from common.protocol.fields import ObjectiveName, RowKind
 from common.protocol.tasks import BaseRef, LoraSpec
 from common.protocol.updates import ContributionStats
 from common.protocol.versions import UpdateSummary, VersionSummary
+from common.run_directory.recorded_run import format_ranges, read_run
 from coordinator.storage import run as runs
 from coordinator.storage.journal import Journal
 from coordinator.storage.versions import Versions
-from evaluation import run_record
 from evaluation.export import card
 from evaluation.export.export import ExportOptions, export_version
 from learning.models import base, lora, objective_model
@@ -164,9 +164,9 @@ def export(
     precision: Precision | None = None,
     with_base: bool | None = None,
 ) -> Path:
-    run = run_record.read(of.directory)
-    wanted = ExportOptions(version, merge, precision, with_base)
-    export_version(run, wanted, out, of.directory.parent / "cache", quietly)
+    run = read_run(of.directory)
+    options = ExportOptions(version, merge, precision, with_base)
+    export_version(run, of.base, options, out)
     return out
 
 
@@ -288,7 +288,7 @@ def test_a_run_over_all_parameters_gives_the_same_model_with_merge_and_without(
 def test_the_base_beside_an_adapter_is_the_base_byte_for_byte(causal: Made, tmp_path: Path) -> None:
     out = export(causal, tmp_path / "out")
     found = base.resolve(str(out / "base"), None, tmp_path, quietly).digest
-    assert found == run_record.read(causal.directory).base.digest
+    assert found == read_run(causal.directory).base.digest
     assert found in (out / "README.md").read_text()
 
 
@@ -297,7 +297,7 @@ def test_another_version_is_exported_by_its_number(causal: Made, tmp_path: Path)
     plain = AutoModelForCausalLM.from_pretrained(causal.base)
     found = AutoModelForCausalLM.from_pretrained(out)
     assert torch.allclose(logits(found, IDS), logits(plain, IDS), atol=TOLERANCE)
-    assert "No update was aggregated yet" in (out / "README.md").read_text()
+    assert "No update has been aggregated yet" in (out / "README.md").read_text()
 
 
 def test_a_merged_model_may_be_stored_in_half_the_bytes(causal: Made, tmp_path: Path) -> None:
@@ -477,7 +477,7 @@ def test_a_harness_that_loads_by_path_measures_what_we_measure(
     labels = (IGNORED,) * start + tuple(whole[start:])
     with torch.inference_mode():
         ours = -float(
-            response_nats(causal.model, collate([TokenisedExample(tuple(whole), labels, 1)]))
+            response_nats(causal.model.eval(), collate([TokenisedExample(tuple(whole), labels, 1)]))
         )
     assert theirs == pytest.approx(ours, abs=TOLERANCE)
     text = (out / "README.md").read_text()
@@ -528,8 +528,8 @@ def test_an_export_names_no_client_and_no_path_of_this_machine(
 def test_only_hub_data_sets_are_named(
     causal: Made, tmp_path: Path, source: str, named: tuple[str, ...]
 ) -> None:
-    run = run_record.read(made(tmp_path, causal.base, "sft", sft=source).directory)
-    assert card.datasets(run) == named
+    run = read_run(made(tmp_path, causal.base, "sft", sft=source).directory)
+    assert card.hub_data_sets(run) == named
 
 
 def test_the_card_has_the_evaluation_of_this_version_and_no_text_of_it(
@@ -556,7 +556,7 @@ def test_the_card_has_the_evaluation_of_this_version_and_no_text_of_it(
     file.write_text(json.dumps(report | {"kinds": kinds}))
     text = (export(run, tmp_path / "kinds") / "README.md").read_text()
     assert "| preference pairs | accuracy | 0.5 | 0.75 |" in text
-    assert "Rewards are β = 0.1 times the log-probability over that of version 1" in text
+    assert "Rewards are β = 0.1 times the log-probability minus that of version 1" in text
     assert "perplexity" not in text and SECRET not in text
 
     file.write_text(json.dumps(report | {"version": 1}))
@@ -586,8 +586,8 @@ def test_a_run_is_read_while_its_coordinator_writes(causal: Made, tmp_path: Path
     epoch = journal.take_over()
     (run.directory / "versions" / "000003").mkdir()
     journal.put_version(summary(3, "3" * 64, 1))  # so far in the write-ahead log alone
-    found = run_record.read(run.directory)
-    assert found.present == (0, 1, 2, 3)
+    found = read_run(run.directory)
+    assert found.versions_on_disk() == (0, 1, 2, 3)
     journal.check_epoch()  # nobody has taken over since
     assert journal.rows("SELECT value FROM epoch") == [(epoch,)]
     journal.close()
@@ -598,7 +598,7 @@ def test_a_run_that_was_moved_and_renamed_is_read(causal: Made, tmp_path: Path) 
     moved = tmp_path / "else where" / "small.old#1?"
     moved.parent.mkdir()
     run.directory.rename(moved)
-    assert run_record.read(moved).choose(None) == 2
+    assert read_run(moved).choose_version(None) == 2
 
 
 def test_a_version_that_is_gone_is_refused_with_those_that_are_there(
@@ -606,14 +606,14 @@ def test_a_version_that_is_gone_is_refused_with_those_that_are_there(
 ) -> None:
     run = made(tmp_path, causal.base, "sft")
     (run.directory / "versions" / "000001").rename(tmp_path / "gone")
-    found = run_record.read(run.directory)
+    found = read_run(run.directory)
     for version in (1, 7):
         with pytest.raises(RunError, match=f"version {version} .*choose one of 0, 2$"):
-            found.choose(version)
+            found.choose_version(version)
 
 
 def test_numbers_are_told_in_spans() -> None:
-    assert run_record.spans([0, 4, 7, 8, 9, 11, 12]) == "0, 4, 7 to 9, 11, 12"
+    assert format_ranges([0, 4, 7, 8, 9, 11, 12]) == "0, 4, 7 to 9, 11, 12"
 
 
 def test_a_version_that_was_changed_on_the_disk_is_refused(causal: Made, tmp_path: Path) -> None:
@@ -622,10 +622,10 @@ def test_a_version_that_was_changed_on_the_disk_is_refused(causal: Made, tmp_pat
     for name in ("000000", "000002"):
         (versions / name / "adapter_model.safetensors").rename(tmp_path / name)
     (tmp_path / "000000").rename(versions / "000002" / "adapter_model.safetensors")
-    with pytest.raises(RunError, match="not what the journal says"):
-        run_record.read(run.directory).tensors(2)
+    with pytest.raises(RunError, match="not have the content that the journal says"):
+        read_run(run.directory).tensors(2)
     with pytest.raises(RunError, match="000000"):
-        run_record.read(run.directory).tensors(0)
+        read_run(run.directory).tensors(0)
 
 
 def test_a_journal_of_another_release_is_refused_in_one_line(causal: Made, tmp_path: Path) -> None:
@@ -635,12 +635,12 @@ def test_a_journal_of_another_release_is_refused_in_one_line(causal: Made, tmp_p
     db.commit()
     db.close()
     with pytest.raises(RunError, match=r"'sources'.*release") as error:
-        run_record.read(run.directory)
+        read_run(run.directory)
     assert "\n" not in str(error.value)
 
 
 def test_an_adapter_of_another_shape_is_refused(causal: Made, tmp_path: Path) -> None:
-    run = run_record.read(causal.directory)
+    run = read_run(causal.directory)
     trained = ExportedModel(
         "sft", run.base, causal.base, (), LoraSpec(r=3), run.adapter_config, run.tensors(2)
     )

@@ -14,21 +14,15 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from common.config.config import PhaseConfig
-from common.document.blocks import (
-    BulletList,
-    Heading,
-    Paragraph,
-    Picture,
-    Table,
-    to_html,
-    to_markdown,
-)
+from common.document.blocks import Block, BulletList, Heading, Paragraph, Picture, Table
+from common.document.html_page import to_html
+from common.document.markdown import to_markdown
 from common.errors import RunError
 from common.protocol.updates import ContributionStats
 from common.protocol.versions import UpdateSummary, VersionSummary
 from evaluation.assessment import AnsweredRow, Assessment, EvaluatedVersion, KindAssessment
 from evaluation.comparison import ComparedVersion, Comparison, KindComparison
-from evaluation.report import files, plots, tables
+from evaluation.report import figure_tables, files, history_tables, plots
 from evaluation.report.report import Report, federated_accuracy, phase_histories
 from learning.evaluation.metrics import (
     METRICS,
@@ -192,36 +186,38 @@ def test_a_page_loads_nothing_from_anywhere() -> None:
 # What it says
 
 
-def cells(blocks: list[tables.Block], first: str) -> list[tuple[str, ...]]:
+def cells(blocks: list[Block], first: str) -> list[tuple[str, ...]]:
     """The rows of the table whose header begins with these words."""
     found = [block for block in blocks if isinstance(block, Table)]
     return list(next(table.rows for table in found if table.header[0].startswith(first)))
 
 
-def words(blocks: list[tables.Block]) -> str:
+def words(blocks: list[Block]) -> str:
     return " ".join(block.text for block in blocks if isinstance(block, Paragraph))
 
 
 def test_figures_stand_in_columns_by_subject_with_the_rows_behind_them() -> None:
-    blocks = tables.figures(BOTH.assessment, "")
+    blocks = figure_tables.metric_blocks(BOTH.assessment, "")
     rows = cells(blocks, "1 held-out rows")
     assert rows[0] == ("nats per token", "2.000", "1.000")
     assert rows[1] == ("perplexity", "7.4", "2.7")
-    assert "takes 50.0% off the base's nats per token" in words(blocks)
+    assert "lowers the base's nats per token by 50.0%" in words(blocks)
     assert "is 3.000 nats per token" in words(blocks)
 
 
 def test_shares_are_told_with_their_interval_and_noise_is_called_so() -> None:
-    blocks = tables.figures(BOTH.assessment, "")
+    blocks = figure_tables.metric_blocks(BOTH.assessment, "")
     assert cells(blocks, "4 held-out rows")[0][1] == "1.000 (0.51 to 1.00)"
     assert "the intervals overlap: it may be noise" in words(blocks)
 
 
 def test_a_client_without_rows_has_a_dash_and_is_no_worst_client() -> None:
-    rows = cells(tables.figures(BOTH.assessment, ""), "nats per token, validation")
+    rows = cells(figure_tables.metric_blocks(BOTH.assessment, ""), "nats per token, validation")
     assert rows[1] == ("client_1", "0", "–", "–")
     assert ("worst client", "–", "2.250 (client_0)", "1.250 (client_0)") in rows
-    assert "No client has validation rows" in words(tables.figures(BOTH.assessment, ""))
+    assert "No client has validation rows" in words(
+        figure_tables.metric_blocks(BOTH.assessment, "")
+    )
 
 
 @pytest.mark.parametrize(
@@ -235,7 +231,7 @@ def test_a_client_without_rows_has_a_dash_and_is_no_worst_client() -> None:
 def test_each_client_has_all_figures_that_are_promised_under_a_heading_of_their_own(
     of: KindAssessment, figures: list[str]
 ) -> None:
-    blocks = tables.figures(report(of, labels=("no", "yes")).assessment, "")
+    blocks = figure_tables.metric_blocks(report(of, labels=("no", "yes")).assessment, "")
     own = blocks[blocks.index(Heading("Each client's own rows", 3)) + 1 :]
     found = [block.header[0] for block in own if isinstance(block, Table)]
     assert found == [f"{title}, validation" for title in figures]
@@ -244,45 +240,47 @@ def test_each_client_has_all_figures_that_are_promised_under_a_heading_of_their_
 def test_of_many_clients_those_that_do_worst_are_shown() -> None:
     many = {f"c{i}": (text_metrics([float(i + 1)], [1], [1]),) * 2 for i in range(40)}
     found = replace(BOTH.assessment, kinds=(replace(TEXTS, clients=many),))
-    rows = cells(tables.figures(found, ""), "nats per token, validation")
+    rows = cells(figure_tables.metric_blocks(found, ""), "nats per token, validation")
     assert [row[0] for row in rows[:2]] == ["c39", "c38"]
     assert rows[30][0] == "all clients"
 
 
 def test_the_confusion_of_the_evaluated_version_is_shown_by_true_class() -> None:
-    rows = cells(tables.figures(ONE.assessment, ""), "true class")
+    rows = cells(figure_tables.metric_blocks(ONE.assessment, ""), "true class")
     assert rows == [("no", "1", "0"), (HOSTILE, "0", "1")]
 
 
 def test_skipped_rows_are_counted_by_reason() -> None:
-    blocks = tables.data(BOTH)
+    blocks = history_tables.data_blocks(BOTH)
     assert cells(blocks, "kind") == [("sft", "x.json", "9", "7", "2", "1")]
     assert isinstance(blocks[-1], BulletList) and blocks[-1].points == ("sft: 2 × too long",)
 
 
 def test_versions_and_updates_have_accuracies_where_their_phase_has_them() -> None:
-    found = [block for block in tables.versions(BOTH) if isinstance(block, Table)]
+    found = [block for block in history_tables.version_blocks(BOTH) if isinstance(block, Table)]
     judged = ["accuracy before" in table.header for table in found]
     assert judged == [False, True, False, True]
-    units = words(tables.versions(BOTH))
+    units = words(history_tables.version_blocks(BOTH))
     assert "nats per response token" in units and "nats per preference pair" in units
 
 
 def test_a_comparison_has_differences_and_says_when_only_bytes_can_be_compared() -> None:
     sides = (ComparedVersion("a", "x", "1" * 64, 3), ComparedVersion("b", "y", "2" * 64, 5))
     pair = (text_metrics([8.0], [4], [4]), text_metrics([6.0], [4], [4]))
-    blocks = tables.comparison(Comparison(sides, (KindComparison("sft", pair, 2),)))
+    blocks = figure_tables.comparison_blocks(Comparison(sides, (KindComparison("sft", pair, 2),)))
     assert cells(blocks, "1 rows")[0] == ("nats per token", "2.000", "1.500", "-0.500")
     assert "only bits per byte can be compared" in words(blocks)
-    assert "2 rows fit into one model only" in words(blocks)
+    assert "2 rows are left out because they fit into only one model" in words(blocks)
     assert "own reference" not in words(blocks)
     pairs = Comparison(sides, (KindComparison("va", (PAIRS.heldout[0], PAIRS.heldout[1]), 0),))
-    assert "own reference" in words(tables.comparison(pairs))
+    assert "own reference" in words(figure_tables.comparison_blocks(pairs))
     empty = Comparison(sides, (KindComparison("cls", (EvalMetrics(0), EvalMetrics(0)), 0),))
-    assert {row[1:] for row in cells(tables.comparison(empty), "0 rows")} == {("–", "–", "–")}
+    assert {row[1:] for row in cells(figure_tables.comparison_blocks(empty), "0 rows")} == {
+        ("–", "–", "–")
+    }
 
 
-# The way there
+# History
 
 
 def test_each_phase_has_its_own_curve_from_the_version_that_it_began_with() -> None:
@@ -305,7 +303,7 @@ def test_the_federated_accuracy_is_weighted_by_samples() -> None:
 def test_all_files_are_written_and_the_page_holds_every_picture(
     found: Report, tmp_path: Path
 ) -> None:
-    path = files.write(found, tmp_path / "report")
+    path = files.write_report(found, tmp_path / "report")
     names = {file.name for file in path.parent.iterdir()}
     assert {"report.md", "report.json", "report.html", "loss.png"} <= names
     page = (path.parent / "report.html").read_text()
@@ -318,7 +316,7 @@ def test_all_files_are_written_and_the_page_holds_every_picture(
 
 
 def test_an_evaluation_leaves_the_report_of_the_run_alone(tmp_path: Path) -> None:
-    files.write(BOTH, tmp_path)
+    files.write_report(BOTH, tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     files.write_evaluation(replace(BOTH, versions=HISTORY[:1]), tmp_path)
     assert all(path.read_bytes() == content for path, content in before.items())
@@ -328,15 +326,15 @@ def test_an_evaluation_leaves_the_report_of_the_run_alone(tmp_path: Path) -> Non
 def test_json_has_no_number_that_json_does_not_know() -> None:
     worst = text_metrics([1e6], [1], [1])
     found = report(replace(TEXTS, heldout=(worst, worst)))
-    values = json.loads(json.dumps(files.fields(found, history=True), allow_nan=False))
+    values = json.loads(json.dumps(files.report_fields(found, history=True), allow_nan=False))
     assert values["federated"]["perplexity"] is None
     assert values["federated"]["nats_per_token"] == 1e6
     assert [v["version"] for v in values["versions"]] == [0, 1, 2, 3, 4]
-    assert "versions" not in files.fields(found, history=False)
+    assert "versions" not in files.report_fields(found, history=False)
 
 
 def test_json_tells_rows_intervals_and_spread() -> None:
-    values = files.fields(ONE, history=False)["kinds"]["cls"]
+    values = files.report_fields(ONE, history=False)["kinds"]["cls"]
     assert values["heldout"][1]["rows"] == 2
     assert values["heldout"][1]["confusion"] == [[1, 0], [0, 1]]
     assert values["heldout"][1]["intervals"]["accuracy"][0] == pytest.approx(0.342, abs=1e-3)
@@ -347,24 +345,24 @@ def test_json_tells_rows_intervals_and_spread() -> None:
 def test_a_folder_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"cannot be written: .*--out"):
-        files.write(BOTH, tmp_path / "file" / "report")
+        files.write_report(BOTH, tmp_path / "file" / "report")
 
 
 @pytest.mark.parametrize(("count", "chance"), [(2, 0.5), (4, 0.25)])
 def test_the_line_of_chance_depends_on_the_number_of_classes(count: int, chance: float) -> None:
     found = class_metrics([0.7], [0], [1], count)
     judged = replace(LABELS, pooled=(found, found), clients={"client_0": (found, found)})
-    (axes,) = plots._bars(judged, ONE.assessment.subjects).axes
+    (axes,) = plots.client_figure(judged, ONE.assessment.subjects).axes
     assert [line.get_ydata() for line in axes.lines] == [[chance, chance]]
 
 
 def test_a_run_that_has_made_no_version_has_no_curve() -> None:
     young = replace(BOTH, versions=HISTORY[:1])
     assert "loss.png" not in plots.pictures(young, "")
-    assert tables.history(young, "") == []
+    assert history_tables.history_blocks(young, "") == []
 
 
 def test_the_markdown_is_read_as_tables_by_others() -> None:
-    whole = to_markdown(files.blocks(BOTH, ""))
+    whole = to_markdown(files.report_blocks(BOTH, ""))
     page = str(MarkdownIt("commonmark").enable("table").render(whole))
     assert page.count("<table>") == len(re.findall(r"^\| ---", whole, re.MULTILINE))

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -32,7 +32,7 @@ from worker.incremental.http.endpoint import Endpoint
 from worker.incremental.http.listener import Listener
 from worker.incremental.http.token import load_or_create_token, token_path
 from worker.incremental.inbox import schema
-from worker.incremental.inbox.inbox import Inbox
+from worker.incremental.inbox.inbox import Inbox, ResultState
 from worker.incremental.serving import served_run
 from worker.incremental.serving.served_run import ServedRun
 from worker.site.identity import Identity
@@ -311,7 +311,7 @@ def test_any_json_is_stored_or_refused(site: Site, value: object) -> None:
     assert status in (200, 207, 400)
     if "items" in said:
         states = Counter(item["state"] for item in said["items"])
-        assert {state: said[state] for state in endpoint.RESULTS if said[state]} == states
+        assert {state: said[state] for state in get_args(ResultState) if said[state]} == states
         assert all("reason" in item for item in said["items"] if item["state"] == "refused")
     else:
         assert status == 400 and isinstance(said["error"], str)

@@ -14,7 +14,7 @@ import pytest
 
 from cli.main import fccl
 from cli.models import incremental
-from common.document.blocks import to_markdown
+from common.document.markdown import to_markdown
 from common.errors import DataError
 from worker.incremental.inbox import schema
 from worker.incremental.report import history, report
@@ -144,11 +144,15 @@ def test_the_command_writes_all_formats_and_prints_nothing_but_json(
 
 def test_missing_inboxes_and_histories_are_reported(state: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere holds no inbox; .*`fccl learn` or `fccl try`"):
-        incremental.look(tmp_path / "nowhere", None)
-    with pytest.raises(DataError, match=r"no inbox of 'x'; there are: client_0, client_1"):
-        incremental.look(state, "x")
-    with pytest.raises(DataError, match="nothing was learned yet from live input: 1 items wait"):
-        incremental.look(state, "client_1")
+        incremental.read_histories(tmp_path / "nowhere", None)
+    with pytest.raises(
+        DataError, match=r"no inbox of client 'x'; choose one of client_0, client_1"
+    ):
+        incremental.read_histories(state, "x")
+    with pytest.raises(
+        DataError, match="nothing has been learned from live input yet: 1 items wait"
+    ):
+        incremental.read_histories(state, "client_1")
 
 
 @pytest.mark.parametrize(
@@ -156,8 +160,8 @@ def test_missing_inboxes_and_histories_are_reported(state: Path, tmp_path: Path)
     [
         ([], "Missing argument 'RUN'"),
         (["runs/x", "--incremental"], "RUN and --incremental exclude each other"),
-        (["runs/x", "--client", "a"], "--client goes with --incremental"),
-        (["--incremental", "--gen-samples", "3"], "--gen-samples goes with a RUN"),
+        (["runs/x", "--client", "a"], "--client requires --incremental"),
+        (["--incremental", "--gen-samples", "3"], "--gen-samples requires a RUN"),
     ],
 )
 def test_options_that_exclude_each_other_are_refused(arguments: list[str], said: str) -> None:

@@ -1,0 +1,12 @@
+"""Exit codes of `fccl` that no error class carries.
+
+0 success; 1 an unexpected error, a failed check of `fccl doctor`, or a server that does not run
+(`fccl services status`); 2 to 9 the class of the error (`common.errors`), 2 also for wrong usage.
+"""
+
+STOPPED = 10
+"""Stopped before the plan was complete; `--resume` continues the run."""
+FAILED = 11
+"""The run failed."""
+INTERRUPTED = 130
+"""Interrupted twice, and ended at once."""

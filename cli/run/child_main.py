@@ -1,0 +1,169 @@
+"""Program of a child process of `fccl coordinator`: `python -m cli.run.child_main TASK`.
+
+The first line of standard input is the request; further lines are commands to the task. Standard
+output is for messages alone: what libraries print becomes a message too (`cli/jsonlog.py`). When
+standard input ends, the coordinator closes the child or has died: the task is then interrupted as
+by a Ctrl-C, so that it can clean up behind itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cli import jsonlog
+from cli.exit_codes import INTERRUPTED
+from cli.jsonlog import JsonLog
+from common.errors import FcclError
+
+INTERRUPTED_S = 3.0  # for an interrupted task to clean up behind itself
+POLL_S = 0.2  # from one look at commands and answers to the next
+
+Fields = dict[str, Any]
+
+
+class Channel:
+    """The two pipes of a child process: requests and commands come in, messages go out."""
+
+    def __init__(self, log: JsonLog) -> None:
+        self.log = log
+        self._lines: queue.Queue[Fields] = queue.Queue()
+        self._progress: tuple[str, int] = ("", -1)
+
+    def read_lines(self, main_thread: int) -> None:
+        """Queue lines of standard input; at its end, interrupt the main thread."""
+        # os.read, not sys.stdin: an interpreter that ends while a thread waits for that one aborts.
+        rest = b""
+        while block := os.read(0, 4096):
+            *lines, rest = (rest + block).split(b"\n")
+            for line in lines:
+                self._lines.put(json.loads(line))
+        signal.pthread_kill(main_thread, signal.SIGINT)
+        time.sleep(INTERRUPTED_S)
+        os._exit(INTERRUPTED)
+
+    def receive(self, timeout: float | None = None) -> Fields | None:
+        """Return the next line; None if none comes within `timeout` seconds."""
+        try:
+            return self._lines.get(timeout=timeout)
+        except queue.Empty:
+            return None
+
+    def print(self, text: str) -> None:
+        """Send a line for the user."""
+        self.log.write("info", "text", text)
+
+    def progress(self, message: str, fraction: float) -> None:
+        """Send the progress of something long, from 0 to 1, once for each percent."""
+        percent = int(fraction * 100)
+        if self._progress != (message, percent):
+            self._progress = (message, percent)
+            self.log.write("info", "progress", message, {"progress": fraction})
+
+
+def main(task: str) -> None:
+    """Perform a task and end the process."""
+    channel = Channel(_take_over_streams())
+    warnings.filterwarnings("ignore", category=FutureWarning)  # as in `cli.main`
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # under nohup it would be ignored
+    threading.Thread(
+        target=channel.read_lines, args=(threading.get_ident(),), name="stdin", daemon=True
+    ).start()
+    code = 0
+    try:
+        request = channel.receive()
+        assert request is not None
+        channel.log.write("info", "result", "", {"result": TASKS[task](request, channel)})
+    except FcclError as error:
+        fields = {"error": type(error).__name__, "what": error.what, "remedy": error.remedy}
+        channel.log.write("error", "error", str(error), fields)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BaseException as error:
+        jsonlog.write_crash(error)
+        code = 1
+    # Not sys.exit: threads and exit handlers of libraries can take seconds, or hang.
+    os._exit(code)
+
+
+def _take_over_streams() -> JsonLog:
+    """Keep standard output for messages; whatever C code prints there goes to standard error."""
+    messages = os.dup(1)
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr = os.fdopen(messages, "w", encoding="utf-8")
+    return jsonlog.install("child")
+
+
+# Tasks. They import torch when they are called: a child that is closed early ends at once.
+
+
+def _prepare(request: Fields, channel: Channel) -> str:
+    from cli.run.local_tasks import LocalTasks
+    from common.config.config import FederationConfig
+
+    config = FederationConfig.model_validate(request["config"])
+    return str(LocalTasks(channel.progress, channel.print).prepare_run(config))
+
+
+def _find_base_model(request: Fields, channel: Channel) -> str:
+    from cli.run.local_tasks import LocalTasks
+    from common.protocol.tasks import BaseRef
+
+    base = BaseRef.model_validate(request["base"])
+    return str(LocalTasks(channel.progress, channel.print).find_base_model(base))
+
+
+def _write_report(request: Fields, channel: Channel) -> str:
+    from cli.run.local_tasks import write_final_report
+
+    return str(write_final_report(Path(request["directory"]), Path(request["base_path"])))
+
+
+def _sample(request: Fields, channel: Channel) -> None:
+    """Let versions answer held-out rows until there are no more offers.
+
+    Commands are `{"offer": VERSION}` and `{"finish": true}`; messages are of the kinds `sample` and
+    `note`.
+    """
+    from common.config.config import SamplesConfig
+    from common.run_directory.recorded_run import read_run
+
+    run = read_run(Path(request["directory"]))
+    settings = SamplesConfig.model_validate(request["settings"])
+    from evaluation.live_samples import LiveSampler
+
+    sampler = LiveSampler(run, Path(request["base_path"]), settings, time.time)
+    sampler.start(request["version"], run.samples)
+    running = True
+    while running:
+        running = sampler.running  # looked at first: its last answers come before its end
+        answers, notes = sampler.collect()
+        for answer in answers:
+            channel.log.write("info", "sample", "", {"sample": answer.fields()})
+        for note in notes:
+            channel.log.write(note.level, "note", note.text)
+        command = channel.receive(POLL_S) if running else None
+        if command and "offer" in command:
+            sampler.offer(command["offer"])
+        elif command:
+            sampler.end_offers()
+
+
+TASKS: dict[str, Callable[[Fields, Channel], Any]] = {
+    "prepare": _prepare,
+    "base model": _find_base_model,
+    "report": _write_report,
+    "samples": _sample,
+}
+
+if __name__ == "__main__":
+    main(sys.argv[1])

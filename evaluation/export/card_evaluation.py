@@ -1,0 +1,97 @@
+"""Section of a model card about evaluation, from a report's JSON in the run directory.
+
+Reports contain clients' names and rows of text. Only figures under the names in `_FIGURES` pass
+into the card.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from common.run_directory.recorded_run import RecordedRun
+from evaluation.export.card_data import KIND_TITLES, markdown_table
+
+_REPORTS = ("evaluation.json", "report/evaluation.json", "report/report.json")
+_MAX_REPORT = 16 << 20  # bytes; no report of fccl comes near
+_FIGURES = (
+    *("rows", "nats_per_token", "perplexity", "bits_per_byte", "loss", "accuracy", "macro_f1"),
+    *("accuracy_per_token", "reward_accuracy", "reward_margin"),
+)
+"""The keys of a report that may be shown; any other key may be a client's name."""
+
+
+def find_evaluation(run: RecordedRun, version: int) -> Mapping[str, Any]:
+    """Return the evaluation of a version from the run directory; empty if there is none."""
+    for name in _REPORTS:
+        report = _read_json(run.directory / name)
+        if _version_of(report) == version:
+            return report
+    return {}
+
+
+def evaluation_section(report: Mapping[str, Any]) -> str:
+    """Return base beside federated figures on held-out rows; empty if there are none."""
+    rows = list(_figure_rows(report))
+    if not rows:
+        return ""
+    table = markdown_table(("rows", "figure", "base", "federated"), rows)
+    note = _rewards_note(report)
+    return f"## Evaluation\n\nOn held-out rows that no client has:\n\n{table}{note}"
+
+
+def _rewards_note(report: Mapping[str, Any]) -> str:
+    """Return what rewards are relative to; without it, those of the base make no sense."""
+    kinds = report.get("kinds")
+    va = kinds.get("va") if isinstance(kinds, dict) else None
+    beta, reference = (va.get("beta"), va.get("reference")) if isinstance(va, dict) else (0, 0)
+    if not isinstance(beta, int | float) or not isinstance(reference, int) or not beta:
+        return ""
+    return (
+        f"\n\nRewards are β = {beta:g} times the log-probability minus that of version {reference},"
+        " with which the alignment to preferences began."
+    )
+
+
+def _figure_rows(report: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    kinds = report.get("kinds")
+    pairs = (
+        {name: _heldout(kind) for name, kind in kinds.items()} if isinstance(kinds, dict) else {}
+    )
+    if not any(pairs.values()):
+        pairs = {"": (report.get("base"), report.get("federated"))}
+    for kind, title in (("", ""), *KIND_TITLES.items()):
+        base, federated = pairs.get(kind) or (None, None)
+        if isinstance(base, dict) and isinstance(federated, dict):
+            for name in _FIGURES:
+                pair = (base.get(name), federated.get(name))
+                if all(isinstance(value, int | float) for value in pair):
+                    yield (title, name.replace("_", " "), *(f"{value:.4g}" for value in pair))
+
+
+def _heldout(kind: Any) -> tuple[Any, Any] | None:
+    """Return the figures of base and assessed version on the held-out rows of one kind."""
+    found = kind.get("heldout") if isinstance(kind, dict) else None
+    return (found[0], found[-1]) if isinstance(found, list) and len(found) > 1 else None
+
+
+def _version_of(report: Mapping[str, Any]) -> int | None:
+    """Return the version that a report is about: stated, or the last of those that it lists."""
+    if isinstance(stated := report.get("version"), int):
+        return stated
+    versions = report.get("versions")
+    last = versions[-1] if isinstance(versions, list) and versions else None
+    number = last.get("version") if isinstance(last, dict) else None
+    return number if isinstance(number, int) else None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _MAX_REPORT:
+            return {}
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

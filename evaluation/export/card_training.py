@@ -1,0 +1,109 @@
+"""Sections of a model card about training: data, plan, aggregation, losses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from common.config.config import PhaseConfig
+from common.protocol.versions import VersionSummary
+from common.run_directory.recorded_run import RecordedRun
+from evaluation.export.card_data import (
+    KIND_TITLES,
+    CardData,
+    hub_data_set,
+    inline_code,
+    markdown_table,
+)
+
+_UNITS = {
+    "sft": "nats per response token",
+    "dpo": "loss per pair",
+    "classification": "nats per text",
+}
+
+
+def training_section(card: CardData) -> str:
+    """Return the clients' data, the phases, the schedule and the aggregation."""
+    run, config = card.run, card.run.config
+    aggregation, schedule = config.aggregation, config.schedule
+    mode = "asynchronous" if schedule.reissue == "immediate" else "synchronous"
+    return "\n\n".join(
+        (
+            f"{len(run.rows)} clients, each with rows of its own that never left it:",
+            markdown_table(("rows", "kind", "source"), _data_rows(run)),
+            markdown_table(
+                ("phase", "objective", "versions", "local training", "rate", "batch"),
+                [_phase_row(card, index) for index in range(len(config.phase))],
+            ),
+            f"Schedule: {mode}, {schedule.buffer} updates per version, at most"
+            f" {schedule.concurrency} tasks in flight, staleness up to {schedule.max_staleness}"
+            f" versions, texts of up to {config.model.max_length} tokens.",
+            f"Aggregation: FCCL weights by {aggregation.contribution_mode} from"
+            f" {aggregation.contribution_source} figures, scale {aggregation.score_scale},"
+            f" temperature {aggregation.temperature}, floor {aggregation.floor}, cap"
+            f" {aggregation.cap}; staleness exponent {aggregation.staleness_exponent}; server rate"
+            f" {aggregation.server_lr}; updates over {aggregation.clip} × the median norm:"
+            f" {aggregation.over_norm}. Updates travelled as {config.codec.update}, versions as"
+            f" {config.codec.adapter}.",
+        )
+    )
+
+
+def losses_section(card: CardData) -> str:
+    """Return training loss and the clients' holdouts, from first to newest version by phase."""
+    made = [each for each in card.run.versions if each.updates and each.version <= card.version]
+    rows = []
+    for index, phase in enumerate(card.run.config.phase):
+        if own := [each for each in made if each.phase == index]:
+            rows.append((str(index + 1), _UNITS[phase.objective], *_changes(own)))
+    if not rows:
+        return "No update has been aggregated yet: this is the version with which the run began."
+    header = ("phase", "unit", "updates", "training loss", "holdout loss", "holdout accuracy")
+    return (
+        "Loss from the first to the newest version of a phase; holdouts are the clients' own,"
+        " measured before and after their local training:\n\n" + markdown_table(header, rows)
+    )
+
+
+def _data_rows(run: RecordedRun) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for kind in run.config.kinds:
+        count = sum(own.get(kind, 0) for own in run.rows.values())
+        source = run.config.data.source(kind)
+        hub_id = hub_data_set(source)
+        origin = inline_code(hub_id) if hub_id else "private"
+        if source == "synthetic":
+            origin = "made by fccl"
+        rows.append((f"{count:,}", KIND_TITLES[kind], origin))
+    return rows
+
+
+def _phase_row(card: CardData, index: int) -> tuple[str, ...]:
+    phase = card.run.config.phase[index]
+    begin = card.run.phase_ends[index - 1] if index else 0
+    done = min(max(card.version - begin, 0), phase.versions)
+    local = f"{phase.local_steps} steps" if phase.local_steps else f"{phase.local_epochs} epochs"
+    versions = f"{done} of {phase.versions}"
+    rate = f"{phase.lr:g}, {phase.lr_schedule}"
+    return (str(index + 1), _objective(phase), versions, local, rate, str(phase.batch_size))
+
+
+def _objective(phase: PhaseConfig) -> str:
+    if phase.dpo is None:
+        return phase.objective
+    extra = f", + {phase.sft_weight:g} · sft" if phase.sft_weight else ""
+    return f"dpo (β {phase.beta:g}, {phase.preference_loss}{extra})"
+
+
+def _changes(own: Sequence[VersionSummary]) -> tuple[str, ...]:
+    first, last = own[0], own[-1]
+    return (
+        str(sum(len(each.updates) for each in own)),
+        _change(first.train_loss, last.train_loss),
+        _change(first.holdout_before, last.holdout_after),
+        _change(first.accuracy_before, last.accuracy_after),
+    )
+
+
+def _change(before: float | None, after: float | None) -> str:
+    return "" if before is None or after is None else f"{before:.3f} to {after:.3f}"

@@ -1,0 +1,233 @@
+"""Blocks of a report about metrics: held-out rows, clients, answers, comparison.
+
+`evaluation/report/history_tables.py` has the blocks about the run's history;
+`common/document/blocks.py` renders both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from common.document.blocks import Block, BulletList, Heading, Paragraph, Picture, Table
+from common.protocol.fields import RowKind
+from evaluation.assessment import Assessment, EvaluatedVersion, KindAssessment
+from evaluation.comparison import Comparison, KindComparison
+from evaluation.report.report import Report
+from learning.evaluation.metrics import (
+    CLIENT_METRICS,
+    MAIN_METRIC,
+    METRICS,
+    EvalMetrics,
+    MetricInfo,
+    client_spread,
+)
+
+TITLES: dict[RowKind, str] = {
+    "sft": "Instructions (sft)",
+    "va": "Preferences (va)",
+    "cls": "Classification (cls)",
+}
+_MAX_CLIENTS = 30  # rows of a table of clients
+_MAX_CLASSES = 20  # rows of a confusion matrix
+ABSENT = "–"
+
+
+def title_blocks(report: Report) -> list[Block]:
+    """Return the title, and what was evaluated."""
+    assessment = report.assessment
+    subjects = ", ".join(subject.title for subject in assessment.subjects)
+    return [
+        Heading(f"Run {report.name}: version {assessment.version} of {report.base_name}", 1),
+        Paragraph(
+            f"On rows that no task has trained on or seen: {subjects}. Shares have their 95 %"
+            " intervals (Wilson) beside them: a difference within these may be noise."
+        ),
+    ]
+
+
+def metric_blocks(assessment: Assessment, prefix: str) -> list[Block]:
+    """Return all metrics by kind of rows: held-out rows, clients, confusion matrix.
+
+    Args:
+        prefix: Prefix of the names of pictures.
+    """
+    blocks: list[Block] = []
+    for each in assessment.kinds:
+        blocks += [Heading(TITLES[each.kind]), *_heldout(each, assessment)]
+        if any(one.rows for one in each.pooled):
+            picture = Picture(f"{prefix}clients_{each.kind}.png", "Each client before and after")
+            blocks += [*_clients(each, assessment.subjects), picture]
+        else:
+            blocks.append(Paragraph("No client has validation rows of this kind."))
+    return blocks
+
+
+def answer_blocks(assessment: Assessment) -> list[Block]:
+    """Return held-out rows with the answer of each evaluated version."""
+    if not assessment.samples:
+        return []
+    titles = [subject.title for subject in assessment.subjects]
+    blocks: list[Block] = [Heading("Answers to held-out rows")]
+    for sample in assessment.samples:
+        answers = zip(titles, sample.answers, strict=True)
+        lines = (f"{title}: {answer or '(nothing)'}" for title, answer in answers)
+        blocks.append(BulletList(sample.asked, (f"expected: {sample.expected}", *lines)))
+    return blocks
+
+
+def comparison_blocks(comparison: Comparison) -> list[Block]:
+    """Return the metrics of two runs side by side."""
+    one, two = comparison.sides
+    text = f"Both on the held-out rows of {one.name}, each with its own tokenizer."
+    if not comparison.same_base:
+        text += (
+            f" The base models differ ({one.base_name}, {two.base_name}): for texts, only bits per"
+            " byte can be compared."
+        )
+    if any(each.kind == "va" for each in comparison.kinds):
+        text += " Rewards compare each run with its own reference, by its own β."
+    blocks: list[Block] = [Heading(f"{one.title} and {two.title}"), Paragraph(text)]
+    for each in comparison.kinds:
+        blocks.append(Heading(TITLES[each.kind], 3))
+        if each.left_out:
+            text = f"{each.left_out} rows are left out because they fit into only one model."
+            blocks.append(Paragraph(text))
+        blocks.append(_compared(each, (one.title, two.title)))
+    return blocks
+
+
+def format_metric(metric: MetricInfo, metrics: EvalMetrics) -> str:
+    """Return the value of a metric with its interval."""
+    if not metrics.rows:
+        return ABSENT
+    text = f"{metrics.values[metric.key]:.{metric.decimals}f}"
+    interval = metrics.interval(metric)
+    return text if interval is None else f"{text} ({interval[0]:.2f} to {interval[1]:.2f})"
+
+
+def _heldout(found: KindAssessment, assessment: Assessment) -> list[Block]:
+    rows = found.heldout[-1].rows
+    if not rows:
+        return [Paragraph("There are no held-out rows of this kind.")]
+    titles = tuple(subject.title for subject in assessment.subjects)
+    table = Table(
+        (f"{rows} held-out rows", *titles),
+        tuple(
+            (metric.title, *(format_metric(metric, one) for one in found.heldout))
+            for metric in METRICS[found.kind]
+        ),
+    )
+    blocks: list[Block] = [table, Paragraph(_explanation(found))]
+    if len(found.heldout) > 1:
+        blocks.append(Paragraph(_change(found)))
+    if found.kind == "cls":
+        blocks += _confusion_matrix(found.heldout[-1], assessment.labels)
+    return blocks
+
+
+def _explanation(found: KindAssessment) -> str:
+    """Return how to read the metrics of a kind."""
+    match found.kind:
+        case "sft":
+            return (
+                f"Over {found.heldout[-1].values['tokens']:,.0f} response tokens, ends of sequence"
+                " included. The unigram entropy of the same text, which a model that knows no"
+                f" context would need, is {found.unigram or 0:.3f} nats per token."
+            )
+        case "va":
+            return (
+                "Preference accuracy is how often the chosen answer is the likelier one, by the sum"
+                " of its log-probabilities and by their mean per token. Rewards are β ="
+                f" {found.beta:g} times the log-probability minus that of version"
+                f" {found.reference}, the reference, whose own reward accuracy is 0.5 and"
+                " margin 0: ties count half."
+            )
+        case "cls":
+            return "Macro-F1 is the mean of the F1 of the classes that occur."
+
+
+def _change(found: KindAssessment) -> str:
+    """Return the change from the base to the assessed version, in a sentence."""
+    metric = MAIN_METRIC[found.kind]
+    before, after = found.heldout[0], found.heldout[-1]
+    was, now = before.values[metric.key], after.values[metric.key]
+    if found.kind == "sft":
+        verb = "lowers" if now <= was else "raises"
+        return f"Federation {verb} the base's nats per token by {abs(1 - now / was):.1%}."
+    one, two = before.interval(metric), after.interval(metric)
+    apart = one and two and (one[1] < two[0] or two[1] < one[0])
+    return f"From the base to the last column, {metric.title} goes from {was:.3f} to {now:.3f}" + (
+        "; the intervals do not overlap." if apart else "; the intervals overlap: it may be noise."
+    )
+
+
+def _clients(found: KindAssessment, subjects: Sequence[EvaluatedVersion]) -> list[Block]:
+    """Return the metrics of each client before and after, with one table for each metric."""
+    names = list(found.clients)
+    blocks: list[Block] = [Heading("Each client's own rows", 3)]
+    if len(names) > _MAX_CLIENTS:
+        names = _worst_first(found, MAIN_METRIC[found.kind])[:_MAX_CLIENTS]
+        text = f"The {_MAX_CLIENTS} worst of {len(found.clients)} clients."
+        blocks.append(Paragraph(text))
+    for metric in CLIENT_METRICS[found.kind]:
+        header = (f"{metric.title}, validation", "rows", *(subject.title for subject in subjects))
+        rows = [_client_row(metric, name, found.clients[name]) for name in names]
+        rows.append(_client_row(metric, "all clients", found.pooled))
+        blocks.append(Table(header, (*rows, *_spread_rows(found, metric))))
+    return blocks
+
+
+def _client_row(
+    metric: MetricInfo, name: str, by_version: Sequence[EvalMetrics]
+) -> tuple[str, ...]:
+    return (name, str(by_version[-1].rows), *(format_metric(metric, one) for one in by_version))
+
+
+def _worst_first(found: KindAssessment, metric: MetricInfo) -> list[str]:
+    known = [name for name, by_version in found.clients.items() if by_version[-1].rows]
+    sign = 1 if metric.higher else -1
+    return sorted(known, key=lambda name: sign * found.clients[name][-1].values[metric.key])
+
+
+def _spread_rows(found: KindAssessment, metric: MetricInfo) -> list[tuple[str, ...]]:
+    """Return the worst client, range and standard deviation, by evaluated version."""
+    each = [
+        client_spread(metric, {name: own[i] for name, own in found.clients.items()})
+        for i in range(len(found.pooled))
+    ]
+    known = [one for one in each if one is not None]
+    if not known:
+        return []
+    d = metric.decimals
+    return [
+        ("worst client", ABSENT, *(f"{one.worst_value:.{d}f} ({one.worst})" for one in known)),
+        (
+            f"max − min of {known[-1].clients} clients",
+            ABSENT,
+            *(f"{one.range:.{d}f}" for one in known),
+        ),
+        ("standard deviation", ABSENT, *(f"{one.deviation:.{d}f}" for one in known)),
+    ]
+
+
+def _confusion_matrix(found: EvalMetrics, labels: Sequence[str]) -> list[Block]:
+    if len(labels) > _MAX_CLASSES:
+        return [Paragraph(f"The confusion matrix of {len(labels)} classes is in the JSON file.")]
+    rows = tuple(
+        (label, *(f"{count:,}" for count in counts))
+        for label, counts in zip(labels, found.confusion, strict=True)
+    )
+    header = ("true class, down; predicted, across", *labels)
+    return [Heading("Confusion matrix", 3), Table(header, rows)]
+
+
+def _compared(found: KindComparison, titles: tuple[str, str]) -> Table:
+    one, two = found.figures
+    rows = []
+    for metric in METRICS[found.kind]:
+        change = ABSENT
+        if one.rows:
+            change = f"{two.values[metric.key] - one.values[metric.key]:+.{metric.decimals}f}"
+        cells = (format_metric(metric, each) for each in (one, two))
+        rows.append((metric.title, *cells, change))
+    return Table((f"{one.rows} rows", *titles, "difference"), tuple(rows))

@@ -1,0 +1,110 @@
+"""Blocks of a report about the run's history: data, loss by version, versions, updates.
+
+`evaluation/report/figure_tables.py` has the blocks about metrics; `common/document/blocks.py`
+renders both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from common.document.blocks import Block, BulletList, Heading, Paragraph, Picture, Table
+from common.protocol.fields import RowKind
+from common.protocol.versions import UpdateSummary, VersionSummary
+from evaluation.report.figure_tables import ABSENT
+from evaluation.report.report import PhaseHistory, Report, phase_histories
+
+UNITS: dict[RowKind, str] = {
+    "sft": "nats per response token",
+    "va": "nats per preference pair",
+    "cls": "nats per text",
+}
+
+
+def data_blocks(report: Report) -> list[Block]:
+    """Return what became of the rows of each source."""
+    if not report.sources:
+        return []
+    rows, reasons = [], []
+    for kind, source in report.sources.items():
+        skipped = sum(source["skipped"].values())
+        counts = (source["read"], source["used"], skipped, source["truncated"])
+        rows.append((kind, source["source"], *(f"{count:,}" for count in counts)))
+        reasons += [f"{kind}: {n:,} × {reason}" for reason, n in source["skipped"].items()]
+    header = ("kind", "source", "rows read", "usable", "skipped", "truncated")
+    blocks: list[Block] = [Heading("Data"), Table(header, tuple(rows))]
+    return [*blocks, BulletList("Skipped", tuple(reasons))] if reasons else blocks
+
+
+def history_blocks(report: Report, prefix: str) -> list[Block]:
+    """Return the picture of loss and accuracy by version.
+
+    Args:
+        prefix: Prefix of the picture's name.
+    """
+    if len(report.versions) < 2:
+        return []
+    picture = Picture(f"{prefix}loss.png", "Loss and accuracy by version")
+    return [Heading("History"), picture]
+
+
+def version_blocks(report: Report) -> list[Block]:
+    """Return every version and every update, by phase: each phase has a loss of its own."""
+    blocks: list[Block] = [Heading("Versions")]
+    histories = phase_histories(report.phases, report.versions)
+    for history in histories:
+        blocks += [_phase(history), _versions(history.versions)]
+    blocks.append(Heading("Updates"))
+    for history in histories:
+        made = [update for version in history.versions for update in version.updates]
+        blocks += [_phase(history), _updates(made)] if made else []
+    return blocks
+
+
+def _phase(history: PhaseHistory) -> Paragraph:
+    phase = history.phase
+    return Paragraph(
+        f"Phase {history.number}, {phase.objective}: losses in {UNITS[phase.kind]},"
+        f" from version {history.begin}."
+    )
+
+
+def _number(value: float | None) -> str:
+    return ABSENT if value is None else f"{value:.3f}"
+
+
+def _versions(made: Sequence[VersionSummary]) -> Table:
+    header = ["version", "updates", "train loss", "clients' holdout before", "after"]
+    with_accuracy = any(version.accuracy_before is not None for version in made)
+    header += ["accuracy before", "after"] if with_accuracy else []
+    rows = []
+    for v in made:
+        row = [str(v.version), str(len(v.updates)), _number(v.train_loss)]
+        row += [_number(v.holdout_before), _number(v.holdout_after)]
+        row += [_number(v.accuracy_before), _number(v.accuracy_after)] if with_accuracy else []
+        rows.append((*row, f"{sum(u.nbytes for u in v.updates):,}"))
+    return Table((*header, "bytes up"), tuple(rows))
+
+
+def _updates(updates: Sequence[UpdateSummary]) -> Table:
+    names = ("task", "client", "rows", "staleness", "FCCL weight", "× staleness", "× balance")
+    with_accuracy = any(update.stats.accuracy_before is not None for update in updates)
+    extra = ("accuracy before", "after") if with_accuracy else ()
+    rows = []
+    for u in updates:
+        row = [
+            u.task_id,
+            u.client_id,
+            str(u.stats.num_samples),
+            str(u.staleness),
+            f"{u.weight:.3f}",
+        ]
+        row += [f"{u.staleness_factor:.3f}", f"{u.participation_factor:.2f}", f"{u.clip:.2f}"]
+        row += [f"{u.coefficient:.3f}", f"{u.stats.avg_loss:.3f}"]
+        row += (
+            [_number(u.stats.accuracy_before), _number(u.stats.accuracy_after)]
+            if with_accuracy
+            else []
+        )
+        rows.append(tuple(row))
+    return Table((*names, "× clip", "step", "train loss", *extra), tuple(rows))

@@ -1,0 +1,76 @@
+"""The base model of a run: chosen when the run begins, found again when it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from common.config.config import FederationConfig
+from common.config.loader import apply_offline
+from common.errors import ModelError
+from common.model_cache import find_installed
+from common.protocol.tasks import BaseRef
+from learning.models import base, hub, objective_model
+from learning.models.base import BaseModel
+from learning.progress import ProgressCallback
+
+MessageCallback = Callable[[str], None]
+"""Called with a line for the user."""
+
+
+def apply_offline_fallback(
+    config: FederationConfig,
+    on_message: MessageCallback,
+    is_available: Callable[[str, str | None], bool] | None = None,
+) -> FederationConfig:
+    """Return the configuration of a new run, with the keys of [offline] if the hub is missing.
+
+    That is: if the base model comes from the hub, and the hub cannot be reached.
+
+    Args:
+        on_message: Called with a line about what changes.
+        is_available: Returns whether the hub has a model; by default `learning.models.hub` asks.
+    """
+    if not config.offline or not _needs_hub(config):
+        return config
+    if (is_available or hub.is_available)(config.model.name, config.model.revision):
+        return config
+    changes = ", ".join(f"{key} = {value}" for key, value in config.offline.items())
+    on_message(f"the model hub cannot be reached; using {changes} from [offline]")
+    return apply_offline(config)
+
+
+def _needs_hub(config: FederationConfig) -> bool:
+    """Return whether the base model is the hub's, as `learning.models.base.resolve` decides it."""
+    name = config.model.name
+    return hub.is_hub_id(name) and not Path(name).expanduser().is_dir()
+
+
+def resolve_base_model(
+    config: FederationConfig, cache: Path, on_progress: ProgressCallback
+) -> BaseModel:
+    """Find, fetch or make the configured base model, of the family that the objective needs.
+
+    Raises:
+        ModelError: There is no such model, or it cannot be used.
+    """
+    family = objective_model.family_for_objective(config.phase[0].objective)
+    return base.resolve(config.model.name, config.model.revision, cache, on_progress, family)
+
+
+def find_base_model(wanted: BaseRef, cache: Path, on_progress: ProgressCallback) -> Path:
+    """Return the directory of an existing run's base model; fetch or make it if necessary.
+
+    Raises:
+        ModelError: The model is gone, or its content is not that with which the run began.
+    """
+    if (path := find_installed(wanted.digest, cache)) is not None:
+        return path
+    found = base.resolve(wanted.name, wanted.revision, cache, on_progress)
+    if found.digest != wanted.digest:
+        raise ModelError(
+            f"model {wanted.name} has digest {found.digest[:12]},"
+            f" but the run began with {wanted.digest[:12]}",
+            "restore the model, or start over with --new",
+        )
+    return found.path

@@ -1,0 +1,265 @@
+"""Rows dealt to clients: read from their sources, checked against the model, written to a folder.
+
+`preparation/run.py` begins a run with them; `fccl prepare` deals them before there is a run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from common.config.config import FederationConfig
+from common.errors import ConfigError, DataError
+from common.files import write_durable
+from common.protocol.fields import RowKind
+from learning.data import prepared_data, shards, sources
+from learning.data.row_parser import COLUMN_NAMES
+from learning.data.row_types import LabelledText, Row
+from learning.data.rows import LoadedRows
+from learning.models.base import BaseModel
+from learning.models.loader import load_tokenizer
+from learning.objectives import registry
+from learning.training.batches import WIDTH_MULTIPLE
+from preparation.base_model import MessageCallback
+
+PREPARED_FILE = "data.json"
+"""A file in a folder of prepared rows: what they were made from, and what became of the others."""
+
+
+@dataclass(frozen=True)
+class PreparedRows:
+    """Rows that lie ready in a folder.
+
+    Attributes:
+        folder: The folder of client files; see `learning.data.shards`.
+        model: The base model whose tokens decided which rows fit.
+        rows: Training rows by client and kind.
+        labels: Class names of a run that classifies.
+        sources: What became of each source's rows, by kind: `learning.data.sources.SourceSummary`.
+    """
+
+    folder: Path
+    model: BaseModel
+    rows: Mapping[str, Mapping[RowKind, int]]
+    labels: tuple[str, ...]
+    sources: Mapping[str, Any]
+
+
+def prepare_rows(
+    config: FederationConfig,
+    find_model: Callable[[], BaseModel],
+    folder: Path,
+    on_message: MessageCallback,
+) -> PreparedRows:
+    """Return the rows that lie in a folder if they were made for this run; else deal new ones.
+
+    Args:
+        find_model: Returns the base model. It is called once the sources have been read: making or
+            fetching a model takes minutes, and a mistake in the data should be reported sooner.
+        on_message: Called with lines about what was read and skipped.
+
+    Raises:
+        DataError: A source cannot be used or has too few rows, or the folder holds other rows, is
+            damaged, or cannot be written.
+        ConfigError: `data.columns` or `model.max_length` does not fit.
+    """
+    check_columns(config)
+    if is_prepared(folder):
+        return _read_prepared(folder, config, find_model())
+    digests = {kind: _file_digest(config.data.source(kind)) for kind in config.kinds}
+    rows = _read_sources(config, on_message)
+    labels = _class_names(config, rows)
+    model = find_model()
+    tokenizer, model_config = load_tokenizer(model.path)
+    check_length(config.model.max_length, model_config)
+    kept, summaries = _usable_rows(config, rows, labels, tokenizer, on_message)
+    record = {
+        "made_for": _settings(config, model),
+        "labels": list(labels),
+        "sources": summaries,
+        "digests": digests,
+    }
+    try:
+        prepared = shards.prepare_shards(
+            kept,
+            clients=config.data.clients,
+            alpha=config.data.alpha,
+            by=config.data.partition,
+            seed=config.run.seed,
+            heldout=config.data.heldout,
+            out=folder,
+        )
+        write_durable(folder / PREPARED_FILE, json.dumps(record, indent=1).encode())
+    except OSError as error:
+        raise DataError(
+            f"rows cannot be written to {folder}: {error.strerror}",
+            "free some space, check the folder's permissions, or choose another folder",
+        ) from None
+    return PreparedRows(folder, model, prepared.rows(), labels, summaries)
+
+
+def is_prepared(folder: Path) -> bool:
+    """Return whether a folder's preparation was completed; otherwise its rows are dealt again."""
+    # Path.is_file raises where the folder is not readable; the error of writing there says more.
+    return all(os.path.isfile(folder / name) for name in (prepared_data.MANIFEST, PREPARED_FILE))  # noqa: PTH113
+
+
+def check_columns(config: FederationConfig) -> None:
+    """Raise an error if `data.columns` names a field that no row of the plan has.
+
+    Raises:
+        ConfigError: There is such a field.
+    """
+    fields = dict.fromkeys(field for kind in config.kinds for field in COLUMN_NAMES[kind])
+    if unknown := [field for field in config.data.columns if field not in fields]:
+        raise ConfigError(
+            f"data.columns names {unknown[0]!r}, which is not a field of this plan's rows",
+            f"their fields are {', '.join(fields)}",
+        )
+
+
+def check_length(max_length: int, model: PretrainedConfig) -> None:
+    """Raise an error if sequences can be longer than the model has positions.
+
+    Raises:
+        ConfigError: `model.max_length` is too large.
+    """
+    positions = getattr(model, "max_position_embeddings", None)
+    if positions is None:
+        return
+    padding = getattr(model, "pad_token_id", None) or 0
+    if "roberta" in str(model.model_type):
+        positions -= padding + 1  # RoBERTa counts positions from there
+    limit = (
+        positions // WIDTH_MULTIPLE * WIDTH_MULTIPLE
+    )  # batches are padded to multiples of WIDTH_MULTIPLE
+    if max_length > limit:
+        raise ConfigError(
+            f"model.max_length is {max_length}, but the model has {positions} positions",
+            f"set it to {limit} or less",
+        )
+
+
+def _read_sources(
+    config: FederationConfig, on_message: MessageCallback
+) -> dict[RowKind, LoadedRows[Row]]:
+    """Return the rows of each kind that the plan needs, as their sources have them."""
+    data = config.data
+    return {
+        kind: sources.load_source(
+            kind,
+            data.source(kind),
+            count=data.rows,
+            seed=config.run.seed,
+            columns=data.columns,
+            labels=data.labels,
+            on_message=on_message,
+        )
+        for kind in config.kinds
+    }
+
+
+def _class_names(
+    config: FederationConfig, rows: Mapping[RowKind, LoadedRows[Row]]
+) -> tuple[str, ...]:
+    if "cls" not in rows:
+        return ()
+    return sources.class_names(
+        cast("tuple[LabelledText, ...]", rows["cls"].rows), config.data.labels
+    )
+
+
+def _usable_rows(
+    config: FederationConfig,
+    rows: Mapping[RowKind, LoadedRows[Row]],
+    labels: tuple[str, ...],
+    tokenizer: PreTrainedTokenizerBase,
+    on_message: MessageCallback,
+) -> tuple[dict[RowKind, list[Row]], dict[str, Any]]:
+    """Return the rows by kind that fit the model, and what became of the others."""
+    kept: dict[RowKind, list[Row]] = {}
+    summaries: dict[str, Any] = {}
+    for phase in {phase.kind: phase for phase in config.phase}.values():
+        kind, source = phase.kind, config.data.source(phase.kind)
+        objective = registry.make_objective(phase.objective, phase.dpo, labels)
+        kept[kind], summary = sources.select_usable(
+            rows[kind], source, objective, tokenizer, config.model.max_length
+        )
+        summaries[kind] = summary.fields()
+        on_message(summary.line())
+    return kept, summaries
+
+
+def _settings(config: FederationConfig, model: BaseModel) -> dict[str, Any]:
+    """Return everything that prepared rows depend on, as plain JSON values."""
+    data = config.data.model_dump(mode="json", exclude={"dir", "sft", "va", "cls"})
+    kinds = {kind: config.data.source(kind) for kind in config.kinds}
+    model_keys = {"digest": model.digest, "max_length": config.model.max_length}
+    return {"seed": config.run.seed, "sources": kinds, **data, **model_keys}
+
+
+def _file_digest(source: str) -> str | None:
+    """Return the digest of a source that is a file; None if it is not one, or no longer."""
+    try:
+        with Path(source).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError):
+        return None
+
+
+def _read_prepared(folder: Path, config: FederationConfig, model: BaseModel) -> PreparedRows:
+    """Return the rows that lie in a folder.
+
+    Raises:
+        DataError: They were made for another configuration or from a file that has changed since,
+            or one of the folder's files is damaged.
+    """
+    wanted = _settings(config, model)
+    try:
+        record = json.loads((folder / PREPARED_FILE).read_text(encoding="utf-8"))
+        made_for, labels, summaries = record["made_for"], tuple(record["labels"]), record["sources"]
+        different = [key for key in wanted if made_for.get(key) != wanted[key]]
+        digests = dict(record.get("digests", {}))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise DataError(
+            f"{folder / PREPARED_FILE} is damaged", "remove the folder and prepare it again"
+        ) from None
+    if different:
+        raise DataError(
+            f"{folder} was prepared {_difference(different[0], made_for, wanted)}",
+            "restore that setting, or prepare the rows in another folder",
+        )
+    _check_unchanged(folder, wanted["sources"], digests)
+    prepared = prepared_data.load(folder)
+    prepared_data.check_files(prepared)
+    return PreparedRows(folder, model, prepared.rows(), labels, summaries)
+
+
+def _check_unchanged(
+    folder: Path, kinds: Mapping[str, str], digests: Mapping[str, str | None]
+) -> None:
+    """Raise an error if a file from which rows were prepared has changed since."""
+    for kind, source in kinds.items():
+        before, now = digests.get(kind), _file_digest(source)
+        if before is not None and now is not None and before != now:
+            raise DataError(
+                f"{folder} was prepared from {source}, and that file has changed since",
+                "remove the folder, or prepare the rows in another folder",
+            )
+
+
+def _difference(key: str, before: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Describe how a folder of prepared rows differs from what is wanted."""
+    if key == "digest":  # another model may count other tokens, so that other rows fit
+        return "for another base model (model.name)"
+    if key == "sources":
+        return f"from {before.get(key)}, not from {wanted[key]}"
+    table = {"seed": "run", "max_length": "model"}.get(key, "data")
+    return f"with {table}.{key} = {before.get(key)}, not {wanted[key]}"
