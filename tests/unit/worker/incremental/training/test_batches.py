@@ -30,7 +30,7 @@ from worker.incremental.serving.newest_version import model_of
 from worker.incremental.training import batches
 from worker.incremental.training.batches import BatchBuilder, ClientContext, LearningBatch
 from worker.incremental.training.evaluation import evaluate
-from worker.incremental.training.gate import RejectionKind
+from worker.incremental.training.gate import BatchRejectionKind
 from worker.incremental.training.shadow import ShadowModel
 from worker.models.loaded import ModelCache
 
@@ -142,12 +142,12 @@ class Curve:
     [
         (lambda x: 1 + 0.01 * x, 1.0, None),
         (lambda x: 1 + 0.06 * x**2, 0.5, None),  # 1.06, then 1.015: the limit is 1.02
-        (lambda x: 1 + 0.3 * x, 1.0, RejectionKind.FORGETTING),
+        (lambda x: 1 + 0.3 * x, 1.0, BatchRejectionKind.FORGETTING),
     ],
     ids=["whole", "half", "nothing"],
 )
 def test_the_largest_share_that_passes_the_gate_is_kept(
-    anchors: Callable[[float], float], share: float, rejected: RejectionKind | None
+    anchors: Callable[[float], float], share: float, rejected: BatchRejectionKind | None
 ) -> None:
     shadow: Any = Curve(anchors)
     sets: Any = ("new",), ("anchors",)
