@@ -27,7 +27,7 @@ from coordinator.core.events import (
     LogEvent,
 )
 from coordinator.core.state import BufferedUpdate, CoordinatorState
-from coordinator.observer import Observer
+from coordinator.observer import CoordinatorObserver
 from coordinator.storage.run import Run
 
 STALENESS = (0, 1, 2, 3, 5, 8, 13, 20, 50)
@@ -43,7 +43,7 @@ class _Newest:
     depths: Mapping[str, QueueDepth] = field(default_factory=dict)
 
 
-class CoordinatorMetrics(Observer):
+class CoordinatorMetrics(CoordinatorObserver):
     """Metrics of one coordinator."""
 
     def __init__(self, registry: CollectorRegistry, health: Health, run: Run) -> None:

@@ -10,7 +10,7 @@ from coordinator.core.events import Action
 from coordinator.core.state import CoordinatorState
 
 
-class Observer:
+class CoordinatorObserver:
     """Hooks that do nothing. Subclasses override those that they need.
 
     The main loop waits for each of them: return at once, change nothing and raise nothing.

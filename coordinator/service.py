@@ -43,7 +43,7 @@ from coordinator.core.events import (
 from coordinator.core.state import CoordinatorState
 from coordinator.ingest.ingest import Ingest
 from coordinator.ingest.site_queues import FLOOD_MESSAGES, MUTE_S, SiteMessage, SiteQueues
-from coordinator.observer import Observer
+from coordinator.observer import CoordinatorObserver
 from coordinator.publish.store_publisher import StorePublisher, versions_in_use
 from coordinator.samples_source import SamplesSource
 from coordinator.sites.credentials import SiteAccess
@@ -95,7 +95,7 @@ class Service:
         volatile: bool = False,
         queue_type: QueueType = "classic",
         update_bytes: int = UPDATE_QUEUE_BYTES,
-        metrics: Observer | None = None,
+        metrics: CoordinatorObserver | None = None,
         samples: SamplesSource | None = None,
     ) -> None:
         """Store the arguments; `serve` takes the run over.
@@ -117,7 +117,7 @@ class Service:
         self._run, self._plan, self._journal = run, run.plan, run.journal
         self._clock, self._on_event, self._access = clock, on_event, access
         self._lease_s = 0.0 if volatile else run.plan.schedule.lease_s
-        self._metrics = metrics or Observer()
+        self._metrics = metrics or CoordinatorObserver()
         self._queues = SiteQueues(broker, run.run_id, users, queue_type, update_bytes)
         spool = Spool(run.directory / "spool")
         self._ingest = Ingest(run.journal, spool)

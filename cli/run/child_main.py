@@ -136,10 +136,11 @@ def _sample(request: Fields, channel: Channel) -> None:
     """
     from common.config.config import SamplesConfig
     from common.run_directory.recorded_run import read_run
-    from evaluation.live_samples import LiveSampler
 
     run = read_run(Path(request["directory"]))
     settings = SamplesConfig.model_validate(request["settings"])
+    from evaluation.live_samples import LiveSampler
+
     sampler = LiveSampler(run, Path(request["base_path"]), settings, time.time)
     sampler.start(request["version"], run.samples)
     running = True

@@ -1,1 +1,1 @@
-"""TODO: coordinator/ingest."""
+"""Receiving from the sites: their queues, and what a message amounts to."""

@@ -1,4 +1,4 @@
-"""Turns the messages of the update queues into events for the core.
+"""Conversion of the messages on the update queues into events for the core.
 
 Chunks are made durable one by one, so that each can be acked at once and any prefetch works; the
 last one turns the whole into an `UpdateArrived`. Nothing is accepted here: that is decided by
@@ -62,7 +62,7 @@ class Allowance:
 
 
 class Ingest:
-    """Processes the messages of one run's update queues.
+    """Processor of the messages on one run's update queues.
 
     Attributes:
         allowances: The limits of each invited site, by name.

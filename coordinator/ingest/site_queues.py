@@ -152,7 +152,7 @@ class SiteQueues:
         """
         self._next_check, self._connections = now + CHECK_S, self._broker.connections
         names = self._broker.repair(self._topology)
-        if names:  # the consumer of a deleted quorum queue is not always told, and receives nothing
+        if names:  # a deleted quorum queue does not always cancel its consumer
             self._consume()
         return names
 

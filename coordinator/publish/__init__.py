@@ -1,1 +1,1 @@
-"""TODO: coordinator/publish."""
+"""Publishing to the store: status, adapters, receipts, and the base model on request."""

@@ -19,7 +19,7 @@ TTL_S = 600
 
 
 class BaseModelServer:
-    """Publishes one run's base model when a worker asks for it."""
+    """Publisher of one run's base model, when a worker asks for it."""
 
     def __init__(self, store: Store, run_id: str, path: Path, digest: str) -> None:
         self._store = store

@@ -60,7 +60,7 @@ def versions_in_use(plan: Plan, state: CoordinatorState) -> set[int]:
 
 
 class StorePublisher:
-    """Publishes one run. No method raises `StoreError`: a lost store is told as an event."""
+    """Publisher of one run. No method raises `StoreError`; a lost store is reported as an event."""
 
     def __init__(
         self, run: Run, store: Store, clock: Clock, on_event: Callable[[Event], None]

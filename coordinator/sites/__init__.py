@@ -1,1 +1,1 @@
-"""TODO: coordinator/sites."""
+"""Invited sites: the registry, and their credentials on both servers."""

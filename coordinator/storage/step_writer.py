@@ -1,4 +1,4 @@
-"""Makes a step of the core durable: version files, the journal's transaction, files for people.
+"""Writer of a step of the core: version files, the journal's transaction, files for people.
 
 Order of the writes (docs/protocol.md has the crash table): a new version is written under a
 temporary name, the transaction records it, then it gets its number; files that the transaction has
@@ -34,7 +34,7 @@ class WrittenStep:
 
 
 class StepWriter:
-    """Writes the steps of one coordinator to the run directory."""
+    """Writer of the steps of one coordinator to the run directory."""
 
     def __init__(self, run: Run, spool: Spool) -> None:
         self._run, self._plan, self._journal = run, run.plan, run.journal

@@ -570,3 +570,17 @@ def test_a_closed_broker_does_nothing_more(connect: Connect, topology: Topology)
     ):
         with pytest.raises(BrokerClosed):
             use()
+
+
+def test_lost_queues_are_named_and_declared_again(
+    broker: Broker, connect: Connect, topology: Topology
+) -> None:
+    assert broker.connections >= 1
+    assert broker.repair(topology) == ()
+    connect().delete(topology)
+    missing = broker.repair(topology)
+    assert {f"queue {name}" for name in topology.queues} <= set(missing)
+    assert broker.repair(topology) == ()
+    broker.publish_update(topology, LOCAL, Message(b"update"))
+    consumer = broker.consume_updates(topology, [LOCAL], 1)
+    assert got(consumer).message.body == b"update"

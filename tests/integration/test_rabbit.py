@@ -1,4 +1,4 @@
-"""What only a broker over the network can do: be unreachable, refuse a login, carry poison."""
+"""RabbitMQ over the network: unreachable servers, refused logins, hostile messages."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_hostile_header_does_not_stop_the_consumer(
     raw = struct.pack(">H", pika.BasicProperties.FLAG_HEADERS) + struct.pack(">I", len(table))
     with pika.BlockingConnection(pika.URLParameters(rabbitmq.url)) as hostile:
         exchange = topology.update_exchange(LOCAL)
-        hostile.channel().basic_publish(exchange, "", b"poison", _Raw(raw + table))
+        hostile.channel().basic_publish(exchange, "", b"poison", _RawProperties(raw + table))
     broker = rabbit.connect(rabbitmq.url)
     broker.publish_update(topology, LOCAL, Message(b"fine", {"n": 1}))
     consumer = broker.consume_updates(topology, [LOCAL], 1)
@@ -115,8 +115,8 @@ def test_a_hostile_header_does_not_stop_the_consumer(
     broker.close()
 
 
-class _Raw(pika.BasicProperties):  # type: ignore[misc]  # pika is untyped
-    """Properties in bytes that pika would never write."""
+class _RawProperties(pika.BasicProperties):  # type: ignore[misc]  # pika is untyped
+    """Encoded properties that pika itself would never write."""
 
     def __init__(self, encoded: bytes) -> None:
         super().__init__()

@@ -32,7 +32,7 @@ from common.protocol.tensors import Tensors
 from common.protocol.updates import Update
 from common.protocol.wire import pack, unpack
 from common.store.store import Store
-from coordinator.observer import Observer
+from coordinator.observer import CoordinatorObserver
 from coordinator.samples_source import SamplesSource
 from coordinator.service import RunOutcome, Service
 from coordinator.sites.credentials import SiteAccess
@@ -154,7 +154,7 @@ class PolledFederation:
         self.stop = threading.Event()
         self.on_turn: Callable[[], None] = lambda: None
         self.worker_is_absent = False
-        self.metrics: Observer | None = None
+        self.metrics: CoordinatorObserver | None = None
         self.access: SiteAccess | None = None
         self.samples: SamplesSource | None = None
         self._random = Random(seed)

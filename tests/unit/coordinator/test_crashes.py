@@ -1,4 +1,4 @@
-"""A coordinator that crashes or is replaced at any point loses nothing and applies nothing twice."""
+"""A coordinator that crashes or is replaced loses nothing and applies nothing twice."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.protocol.commands import Command, CommandName, CommandReply
-from common.protocol.kinds import RejectionKind
+from common.protocol.kinds import EventKind, RejectionKind
 from common.protocol.versions import VersionSummary
 from coordinator.core import machine
 from coordinator.core.events import (
@@ -29,27 +29,27 @@ from coordinator.storage.journal import Journal
 from coordinator.storage.recovery import recover
 from tests.support.virtual_federation import make_plan, make_update
 
-OF = make_plan(3, buffer_size=2, concurrency=2, lease_s=60)
+PLAN = make_plan(3, buffer_size=2, concurrency=2, lease_s=60)
 
 
-def order(
+def command(
     state: CoordinatorState,
     action: CommandName,
     target: str = "",
     number: int = 1,
     now: float = 1.0,
 ) -> Transition:
-    command = Command(command_id=f"c{number}", action=action, target=target, by="ann@desk")
-    return machine.step(OF, state, CommandReceived(command), now)
+    sent = Command(command_id=f"c{number}", action=action, target=target, by="ann@desk")
+    return machine.step(PLAN, state, CommandReceived(sent), now)
 
 
 def alive(state: CoordinatorState, now: float = 0.0) -> Transition:
-    return machine.step(OF, state, HeartbeatsRead((WorkerSignal("local", False, None),) * 3), now)
+    return machine.step(PLAN, state, HeartbeatsRead((WorkerSignal("local", False, None),) * 3), now)
 
 
 def answer(state: CoordinatorState, now: float = 2.0) -> Transition:
     """Return the transition after the update of the oldest open task."""
-    return machine.step(OF, state, make_update(next(iter(state.tasks.values()))), now)
+    return machine.step(PLAN, state, make_update(next(iter(state.tasks.values()))), now)
 
 
 def reply(done: Transition) -> ReplyToCommand:
@@ -61,17 +61,15 @@ def issued(done: Transition) -> list[str]:
 
 
 def test_a_paused_run_accepts_updates_and_issues_nothing() -> None:
-    paused = order(alive(CoordinatorState()).state, "pause")
+    paused = command(alive(CoordinatorState()).state, "pause")
     assert reply(paused).paused is True and not reply(paused).refused
-    assert any(
-        isinstance(a, LogEvent) and "paused" in a.text and "ann@desk" in a.text
-        for a in paused.actions
-    )
+    (entry,) = [a for a in paused.actions if isinstance(a, LogEvent)]
+    assert entry.kind is EventKind.COMMAND and "ann@desk" in entry.text
     state = answer(paused.state).state
     done = answer(state)
     assert [a.version for a in done.actions if isinstance(a, CommitVersion)] == [1]
     assert not issued(done) and not issued(alive(done.state, 99.0))
-    again = order(done.state, "resume", now=100.0)
+    again = command(done.state, "resume", now=100.0)
     assert reply(again).paused is False and len(issued(again)) == 2
 
 
@@ -83,13 +81,13 @@ def test_a_command_that_makes_no_sense_is_refused_and_changes_nothing(
     action: CommandName, target: str
 ) -> None:
     state = alive(CoordinatorState()).state
-    done = order(state, action, target)
+    done = command(state, action, target)
     assert reply(done).refused and target in reply(done).refused
     assert done.state == state and len(done.actions) == 1
 
 
 def test_a_drain_waits_for_the_open_tasks_and_commits_them() -> None:
-    drained = order(alive(CoordinatorState()).state, "drain")
+    drained = command(alive(CoordinatorState()).state, "drain")
     assert not [a for a in drained.actions if isinstance(a, FinishRun)]
     one = answer(drained.state)
     assert not issued(one) and not [a for a in one.actions if isinstance(a, FinishRun)]
@@ -100,10 +98,10 @@ def test_a_drain_waits_for_the_open_tasks_and_commits_them() -> None:
 
 def test_a_drain_issues_a_task_again_whose_worker_has_died() -> None:
     """Another worker of its site can finish the task, so that the drain ends."""
-    drained = order(alive(CoordinatorState()).state, "drain").state
+    drained = command(alive(CoordinatorState()).state, "drain").state
     open_tasks = set(drained.tasks)
     later = next(iter(drained.tasks.values())).lease_until
-    again = machine.step(OF, drained, Tick(), later)
+    again = machine.step(PLAN, drained, Tick(), later)
     tasks = [action.task for action in again.actions if isinstance(action, IssueTask)]
     assert {task.task_id for task in tasks} == open_tasks, "these, and no new ones"
     assert all(task.attempt == 2 for task in tasks)
@@ -113,13 +111,13 @@ def test_a_drain_issues_a_task_again_whose_worker_has_died() -> None:
 def test_a_drain_does_not_wait_for_a_silent_site() -> None:
     state = alive(CoordinatorState()).state
     parked = {name: replace(task, parked=True) for name, task in state.tasks.items()}
-    done = order(replace(state, tasks=parked), "drain")
+    done = command(replace(state, tasks=parked), "drain")
     assert [a.complete for a in done.actions if isinstance(a, FinishRun)] == [False]
 
 
 def test_a_stop_commits_what_is_buffered_at_once() -> None:
     state = answer(alive(CoordinatorState()).state).state
-    done = order(state, "stop")
+    done = command(state, "stop")
     assert [a.version for a in done.actions if isinstance(a, CommitVersion)] == [1]
     assert [a.reason for a in done.actions if isinstance(a, FinishRun)] == ["stopped on request"]
 
@@ -127,28 +125,28 @@ def test_a_stop_commits_what_is_buffered_at_once() -> None:
 def test_a_kicked_client_gets_no_more_tasks_until_it_is_pardoned() -> None:
     state = alive(CoordinatorState()).state
     name = next(iter(state.tasks.values())).client_id
-    kicked = order(state, "kick", name)
+    kicked = command(state, "kick", name)
     assert [a.rejection.kind for a in kicked.actions if isinstance(a, CloseTask)] == [
         RejectionKind.KICKED
     ]
     assert name not in issued(kicked) and kicked.state.client(name).quarantined
-    assert "no more tasks already" in reply(order(kicked.state, "kick", name)).refused
-    pardoned = order(kicked.state, "pardon", name)
+    assert "no more tasks already" in reply(command(kicked.state, "kick", name)).refused
+    pardoned = command(kicked.state, "pardon", name)
     assert not pardoned.state.client(name).quarantined
 
 
 def test_the_last_client_is_not_kicked() -> None:
     state = alive(CoordinatorState()).state
     for number, name in enumerate(("c0", "c1")):
-        state = order(state, "kick", name, number).state
-    assert "c2 is the last client" in reply(order(state, "kick", "c2", 9)).refused
+        state = command(state, "kick", name, number).state
+    assert "c2 is the last client" in reply(command(state, "kick", "c2", 9)).refused
 
 
 @pytest.mark.parametrize("by", ["task", "client"])
 def test_a_task_is_issued_again_by_command(by: str) -> None:
     state = alive(CoordinatorState()).state
     task = next(iter(state.tasks.values()))
-    done = order(state, "reissue", task.task_id if by == "task" else task.client_id)
+    done = command(state, "reissue", task.task_id if by == "task" else task.client_id)
     again = [a.task for a in done.actions if isinstance(a, IssueTask)]
     assert [(t.task_id, t.attempt) for t in again] == [(task.task_id, 2)]
 
@@ -159,7 +157,7 @@ def test_the_journal_keeps_commands_and_the_pause(tmp_path: Path) -> None:
     journal.put_version(VersionSummary(version=0, phase=0, at=0.0, sha256="0" * 64, nbytes=1))
     state = CoordinatorState()
     for number, action in enumerate(("pause", "pause", "resume", "pause")):
-        done = order(state, action, number=number)  # type: ignore[arg-type]
+        done = command(state, action, number=number)  # type: ignore[arg-type]
         kept = [a for a in done.actions if isinstance(a, ReplyToCommand | LogEvent)]
         journal.write(state, done.state, kept, 0.0, frames={}, summaries={})
         state = done.state
@@ -168,4 +166,4 @@ def test_the_journal_keeps_commands_and_the_pause(tmp_path: Path) -> None:
         command_id="c1", state="refused", reason="the run is paused"
     )
     assert journal.command_reply("c7") is None
-    assert recover(OF, journal, 0.0, 60.0).paused
+    assert recover(PLAN, journal, 0.0, 60.0).paused

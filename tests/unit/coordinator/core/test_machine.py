@@ -45,7 +45,11 @@ def begin(
 ) -> tuple[CoordinatorState, list[OpenTask]]:
     """Return the state after the first tasks were issued, and those tasks."""
     done = machine.step(plan, CoordinatorState(), HeartbeatsRead((IDLE,) * workers), now)
-    return done.state, [action.task for action in done.actions if isinstance(action, IssueTask)]
+    return done.state, issued(done)
+
+
+def issued(done: Transition) -> list[OpenTask]:
+    return [action.task for action in done.actions if isinstance(action, IssueTask)]
 
 
 def kinds(done: Transition) -> list[type]:
@@ -129,16 +133,16 @@ def test_a_part_filled_buffer_is_flushed_after_its_time() -> None:
     assert kinds(done) == [CommitVersion, CloseTask, FinishRun]
 
 
-def test_a_phases_end_closes_its_open_tasks_and_their_updates_count_no_more() -> None:
+def test_a_phases_end_closes_its_open_tasks_and_discards_their_updates() -> None:
     plan = make_plan(versions=(1, 1), buffer_size=1, concurrency=2, max_staleness=20)
-    of_wide = make_plan(versions=(1, 1), buffer_size=2, concurrency=2, flush_s=5)
-    state, tasks = begin(of_wide)
-    state = machine.step(of_wide, state, make_update(tasks[0]), 1.0).state
-    done = machine.step(of_wide, state, Tick(), 6.0)
+    wide = make_plan(versions=(1, 1), buffer_size=2, concurrency=2, flush_s=5)
+    state, tasks = begin(wide)
+    state = machine.step(wide, state, make_update(tasks[0]), 1.0).state
+    done = machine.step(wide, state, Tick(), 6.0)
     (closed,) = [a for a in done.actions if isinstance(a, CloseTask)]
     assert closed.task_id == tasks[1].task_id
     assert closed.rejection.kind is RejectionKind.PHASE_OVER
-    late = machine.step(of_wide, done.state, make_update(tasks[1]), 7.0)
+    late = machine.step(wide, done.state, make_update(tasks[1]), 7.0)
     assert DiscardMessage in kinds(late) and AcceptUpdate not in kinds(late)
     assert {i.task.phase for i in done.actions if isinstance(i, IssueTask)} == {1}
     assert len(begin(plan)[1]) == 1
@@ -152,14 +156,14 @@ def test_norms_and_losses_of_a_phase_are_forgotten_at_its_end() -> None:
     assert done.state.norms == (8.0,)
     last = done.state.client(task.client_id).last_stats
     assert last is not None and last.avg_loss == 2.0
-    (task,) = [a.task for a in done.actions if isinstance(a, IssueTask)]
+    (task,) = issued(done)
     done = machine.step(plan, done.state, make_update(task, norm=8.0), 2.0)
     assert (done.state.version, done.state.norms) == (2, ())
     clients = [done.state.client(name) for name in plan.clients]
     assert [client.last_stats for client in clients] == [None, None]
     # What counts over the whole run stays.
     assert [client.participation for client in clients] == [1, 1]
-    (task,) = [a.task for a in done.actions if isinstance(a, IssueTask)]
+    (task,) = issued(done)
     assert task.phase == 1
     done = machine.step(plan, done.state, make_update(task, norm=0.1), 3.0)
     assert done.state.norms == (0.1,)
@@ -269,7 +273,7 @@ def test_a_task_that_idle_workers_do_not_name_was_lost_and_is_issued_again() -> 
     plan = make_plan(1, buffer_size=1, lease_s=60)
     state, _ = begin(plan)
     done = machine.step(plan, state, HeartbeatsRead((IDLE,)), 60.0)
-    (again,) = [action.task for action in done.actions if isinstance(action, IssueTask)]
+    (again,) = issued(done)
     assert (again.attempt, again.task_id) == (2, "t000001")
 
 
@@ -309,7 +313,7 @@ def test_a_silent_sites_task_is_parked_and_gives_its_place_to_others() -> None:
     near = (WorkerSignal("near", True, "t000001"), WorkerSignal("near", False, None))
     done = machine.step(plan, state, HeartbeatsRead(near), 60.0)
     assert done.state.tasks["t000002"].parked
-    assert [a.task.client_id for a in done.actions if isinstance(a, IssueTask)] == ["c2"]
+    assert [task.client_id for task in issued(done)] == ["c2"]
     assert any(isinstance(a, LogEvent) and a.kind is EventKind.LEASE for a in done.actions)
     # The event comes once.
     assert machine.step(plan, done.state, Tick(), 61.0).actions == ()
@@ -360,7 +364,7 @@ def refused_by_all(plan: Plan, state: CoordinatorState, task: OpenTask) -> Trans
     """Return the transition after three workers in turn have refused a task."""
     for attempt in (1, 2):
         done = machine.step(plan, state, refuse(task), 1.0)
-        (again,) = [a.task for a in done.actions if isinstance(a, IssueTask)]
+        (again,) = issued(done)
         assert (again.task_id, again.attempt) == (task.task_id, attempt + 1)
         assert done.state.client(task.client_id).strikes == state.client(task.client_id).strikes
         state, task = done.state, again
@@ -371,7 +375,7 @@ def test_a_refused_task_goes_to_another_worker_and_a_duplicate_refusal_does_noth
     plan = make_plan(2, versions=20, buffer_size=1, concurrency=1)
     state, (task,) = begin(plan)
     done = machine.step(plan, state, refuse(task), 1.0)
-    assert [a.task.attempt for a in done.actions if isinstance(a, IssueTask)] == [2]
+    assert [task.attempt for task in issued(done)] == [2]
     assert machine.step(plan, done.state, refuse(task), 2.0) == Transition(done.state)
 
 
@@ -381,13 +385,13 @@ def test_a_task_that_nobody_can_train_is_closed_and_three_in_a_row_quarantine_th
     for expected in (1, 2, 3):
         while task.client_id != "c0":
             done = machine.step(plan, state, make_update(task), 1.0)
-            state, (task,) = done.state, [a.task for a in done.actions if isinstance(a, IssueTask)]
+            state, (task,) = done.state, issued(done)
         done = refused_by_all(plan, state, task)
-        state, (task,) = done.state, [a.task for a in done.actions if isinstance(a, IssueTask)]
+        state, (task,) = done.state, issued(done)
         assert state.client("c0").strikes == expected
     assert any(isinstance(a, LogEvent) and a.kind is EventKind.QUARANTINED for a in done.actions)
-    fed = machine.step(plan, state, make_update(task), 1.0)
-    assert [a.task.client_id for a in fed.actions if isinstance(a, IssueTask)] == ["c1"]
+    done = machine.step(plan, state, make_update(task), 1.0)
+    assert [task.client_id for task in issued(done)] == ["c1"]
 
 
 def test_a_stale_update_is_rejected_without_a_strike_and_a_flawed_one_with_one() -> None:
@@ -399,7 +403,7 @@ def test_a_stale_update_is_rejected_without_a_strike_and_a_flawed_one_with_one()
         RejectionKind.STALE
     ]
     assert done.state.client(two.client_id).strikes == 0
-    (third,) = [a.task for a in done.actions if isinstance(a, IssueTask)]
+    (third,) = issued(done)
     bad = machine.step(
         plan,
         done.state,
@@ -413,7 +417,7 @@ def test_an_accepted_update_clears_the_strikes() -> None:
     plan = make_plan(1, versions=20, buffer_size=1, concurrency=1)
     state, (task,) = begin(plan)
     done = machine.step(plan, state, refuse(task), 1.0)
-    (task,) = [a.task for a in done.actions if isinstance(a, IssueTask)]
+    (task,) = issued(done)
     done = machine.step(plan, done.state, make_update(task), 1.0)
     assert done.state.client("c0").strikes == 0
 
@@ -471,7 +475,7 @@ def test_two_updates_of_one_client_in_a_buffer_share_its_weight() -> None:
     plan = make_plan(2, versions=9, buffer_size=3, concurrency=2)
     state, (one, two) = begin(plan, workers=2)
     done = machine.step(plan, state, make_update(one), 1.0)
-    (third,) = [a.task for a in done.actions if isinstance(a, IssueTask)]
+    (third,) = issued(done)
     assert third.client_id == one.client_id
     state = machine.step(plan, done.state, make_update(third), 2.0).state
     done = machine.step(plan, state, make_update(two), 3.0)
