@@ -220,14 +220,14 @@ def test_the_run_directory_keeps_no_credential(finished: Finished, rabbitmq: Ser
 
 def test_hostile_messages_are_dead_letters_with_their_reasons(finished: Finished) -> None:
     expected = [
-        ("updates", "^(?!a worker).*(no fccl frame|too short)"),
-        ("updates", "no msgpack within limits|pair"),
+        ("updates", "^(?!a worker).*(not an fccl frame|too short)"),
+        ("updates", "not msgpack within the limits|pair"),
         ("updates", "does not have the hash it claims"),
         ("updates", "unknown client mallory"),
         ("updates", "refusal"),
         ("updates", "broker-validated user"),
         # Returned by a worker, on the only queue that a site may write to.
-        ("updates", "cannot read this task: .*(no fccl frame|too short)"),
+        ("updates", "cannot read this task: .*(not an fccl frame|too short)"),
         ("updates", "cannot read this task: a task of run another"),
     ]
     assert len(finished.dead) == len(expected)
