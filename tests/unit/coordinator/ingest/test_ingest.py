@@ -57,7 +57,7 @@ class Bench:
         return self.ingest.process(message, site, "u", now)
 
     def files(self) -> set[str]:
-        return {path.name for path in self.path.iterdir()}
+        return {path.name for path in self.path.glob("*")}
 
     def accept(self, candidate: UpdateArrived) -> None:
         c = candidate
@@ -262,7 +262,7 @@ def test_a_refusal_is_whole_by_itself(bench: Bench) -> None:
 
 
 def test_a_disk_that_refuses_is_no_fault_of_the_message(bench: Bench) -> None:
-    bench.path.rmdir()
+    bench.path.touch()  # a file, where the directory should be
     with pytest.raises(RunError, match="spool"):
         bench.take(messages(update_frame())[0])
-    bench.path.mkdir()
+    bench.path.unlink()
