@@ -166,13 +166,13 @@ DELTA = {"w": np.array([5, 1, 2, 0, 0, 0, 0, 0, 0, 0], np.float32)}
 
 
 def train(slot: Slot, task_id: str) -> None:
-    """What a worker does once a model is trained."""
+    """Encode and spool an update, as a worker does once a model is trained."""
     entries, data = error_feedback.encode("topk", DELTA, slot.residual(task(task_id)))
     slot.put_update(update(task_id, codec="topk", tensors=entries), data)
 
 
 def sent(slot: Slot) -> np.ndarray:
-    """The sum of the updates that are in a slot."""
+    """Return the sum of the updates in a slot."""
     total = np.zeros(10, np.float32)
     for pending in slot.pending_updates():
         record, data = unpack(Update, pending.path.read_bytes())
@@ -181,7 +181,7 @@ def sent(slot: Slot) -> np.ndarray:
 
 
 def kept(slot: Slot) -> np.ndarray:
-    """The residual with which the client's next update begins."""
+    """Return the residual with which the client's next update begins."""
     path = slot.residual(task("next")).current
     return load_file(path)["w"] if path.exists() else np.zeros(10, np.float32)
 
@@ -194,8 +194,8 @@ def before_the_update_is_written() -> None:
     spool.write_durable = die
 
 
-def before_the_residual_moves_up() -> None:
-    spool._move_up = die
+def before_the_residual_is_promoted() -> None:
+    spool.promote_residual = die
 
 
 def nowhere() -> None:
@@ -214,7 +214,7 @@ def train_and_die(state: Path, at: Callable[[], None]) -> None:
     ("point", "updates"),
     [
         (before_the_update_is_written, ["t1"]),
-        (before_the_residual_moves_up, ["t1", "t2"]),
+        (before_the_residual_is_promoted, ["t1", "t2"]),
         (nowhere, ["t1", "t2"]),
     ],
 )
@@ -235,10 +235,10 @@ def test_after_a_kill_the_residual_is_what_the_spooled_updates_left(
     ]
 
 
-def test_an_update_that_is_settled_before_its_residual_moved_up_takes_it_along(
+def test_an_update_that_is_settled_before_its_residual_is_promoted_takes_it_along(
     tmp_path: Path,
 ) -> None:
-    assert forked(train_and_die, tmp_path, before_the_residual_moves_up) == -signal.SIGKILL
+    assert forked(train_and_die, tmp_path, before_the_residual_is_promoted) == -signal.SIGKILL
     left = claim_slot(tmp_path, RUN)
     total = sent(left)
     for pending in left.pending_updates():

@@ -72,10 +72,11 @@ def trained(place: Place, **changed: Any) -> TrainedTask:
 
 
 def test_the_delta_is_the_local_adapter_minus_the_base_versions(place: Place) -> None:
-    trainer = Trainer(ClientData(place.data), ModelCache(COMPUTE))
+    models = ModelCache(COMPUTE)
+    trainer = Trainer(ClientData(place.data), models)
     found = trainer.train(task(steps=3), place.base, place.adapter, no_reference(), lambda _: True)
     assert found is not None
-    loaded = trainer._models.current
+    loaded = models.current
     assert loaded is not None
     local = lora.read_adapter(loaded.model)
     assert found.delta.keys() == place.adapter.keys()

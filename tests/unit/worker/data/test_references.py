@@ -173,8 +173,8 @@ def test_a_task_is_measured_against_its_reference_and_not_against_its_own_base_v
 
 
 @pytest.mark.xfail(
-    reason="dpo.log_probabilities computes on learning.training.fast_path and Preferring.measure does not:"
-    " rounding breaks the ties"
+    reason="dpo.log_probabilities computes on learning.training.fast_path and Preferring.measure"
+    " does not: rounding breaks the ties"
 )
 def test_at_its_reference_a_model_prefers_nothing(place: Place) -> None:
     assert place.train(place.begun, lambda: place.begun).stats.accuracy_before == 0.5
