@@ -79,9 +79,9 @@ def test_an_authority_that_did_not_sign_is_named_as_the_reason(
 ) -> None:
     for ca in (foreign, None):
         said = broker_error(secured.amqps, ca)
-        assert "not from this authority" in said and "set broker.ca" in said
+        assert "of an unknown authority" in said and "set broker.ca" in said
         said = store_error(secured.rediss, ca)
-        assert "not from this authority" in said and "set store.ca" in said
+        assert "of an unknown authority" in said and "set store.ca" in said
 
 
 def test_a_host_that_the_certificate_does_not_name_is_the_reason(secured: Guarded) -> None:
@@ -95,14 +95,14 @@ def test_a_host_that_the_certificate_does_not_name_is_the_reason(secured: Guarde
 
 def test_a_plain_port_is_no_tls_port(secured: Guarded, rabbitmq: Server) -> None:
     said = broker_error(rabbitmq.url.replace("amqp://", "amqps://"), secured.ca)
-    assert "speaks no TLS at this port" in said and "broker.url" in said
+    assert "does not speak TLS at this port" in said and "broker.url" in said
 
 
 def test_a_tls_port_is_no_plain_port(secured: Guarded) -> None:
     said = broker_error(secured.amqps.replace("amqps://", "amqp://"), None)
     assert "does not answer like RabbitMQ" in said and "amqps:// for a TLS port" in said
     said = store_error(secured.rediss.replace("rediss://", "redis://"), None)
-    assert "a TLS port wants rediss://" in said
+    assert "a TLS port needs rediss://" in said
 
 
 def test_a_wrong_password_over_tls_is_told_apart(secured: Guarded) -> None:
@@ -115,7 +115,7 @@ def test_a_wrong_password_over_tls_is_told_apart(secured: Guarded) -> None:
 def test_a_file_without_certificates_is_named(secured: Guarded, tmp_path: Path) -> None:
     empty = tmp_path / "empty.pem"
     empty.write_text("nothing")
-    assert "empty.pem (no PEM); set broker.ca" in broker_error(secured.amqps, str(empty))
-    assert "empty.pem (no PEM); set store.ca" in store_error(secured.rediss, str(empty))
+    assert "empty.pem (it is not PEM); set broker.ca" in broker_error(secured.amqps, str(empty))
+    assert "empty.pem (it is not PEM); set store.ca" in store_error(secured.rediss, str(empty))
     gone = str(tmp_path / "gone.pem")
     assert "gone.pem (No such file" in store_error(secured.rediss, gone)

@@ -13,7 +13,7 @@ import redis
 from click.testing import CliRunner
 
 from cli.doctor import servers as look
-from cli.doctor.checks import Check, Situation
+from cli.doctor.checks import CheckContext, CheckResult
 from cli.doctor.command import command
 from cli.services import servers
 from cli.services.ports import free_port
@@ -21,7 +21,6 @@ from common.config.loader import parse
 from common.errors import BrokerError, StoreError
 from common.store.errors import StorePermissionError
 from common.store.store import connect
-from tests.conftest import needed
 from tests.support.servers import find_binaries
 
 SECRET = "sesame"
@@ -40,8 +39,7 @@ class Place:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with needed():
-        find_binaries()
+    find_binaries()
     folder = tmp_path_factory.mktemp("doctor")
     rabbitmq = servers.PrivateRabbitMQ(folder / "rabbitmq", free_port(), management=free_port())
     store = servers.PrivateRedis(folder / "redis", free_port())
@@ -69,16 +67,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         servers.stop(store)
 
 
-def situation(place: Place, side: str, **urls: str) -> Situation:
+def situation(place: Place, side: str, **urls: str) -> CheckContext:
     table = {
         "broker": {"url": urls.get("amqp", place.amqp), "management": place.management},
         "store": {"url": urls.get("redis", place.redis)},
     }
     config = parse(table, "here")
-    return Situation(config, "worker" if side == "worker" else "coordinator", None, Path("cache"))
+    return CheckContext(
+        config, "worker" if side == "worker" else "coordinator", None, Path("cache")
+    )
 
 
-def poor(place: Place, side: str) -> Situation:
+def poor(place: Place, side: str) -> CheckContext:
     return situation(place, side, amqp=place.poor_amqp, redis=place.poor_redis)
 
 
@@ -90,7 +90,7 @@ def test_servers_that_are_well_are_told_with_their_versions(place: Place) -> Non
     assert look.check_clock(here).status == "ok"
     management = look.check_management(here)
     assert management.status == "ok" and "administrator" in management.text
-    assert look.check_run(here) == Check("run", "ok", "no run federation yet")
+    assert look.check_run(here) == CheckResult("run", "ok", "no run federation yet")
 
 
 def test_a_coordinator_that_may_not_declare_fails_and_a_worker_need_not(place: Place) -> None:

@@ -228,7 +228,7 @@ def test_an_authority_that_did_not_sign_the_servers(desk: Desk, tmp_path: Path) 
     certs(tmp_path / "foreign")
     other = (tmp_path / "foreign/ca.pem").read_text()
     invitation = desk.invite().model_copy(update={"ca": other})
-    assert "certificate that is not from this authority" in refused(invitation, tmp_path / "a")
+    assert "certificate of an unknown authority" in refused(invitation, tmp_path / "a")
 
 
 @pytest.mark.parametrize(("skew", "way"), [(1000.0, "ahead of"), (-1000.0, "behind")])

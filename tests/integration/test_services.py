@@ -18,9 +18,8 @@ from broker.protocol import LOCAL, Message, Topology
 from broker.rabbit import broker as rabbit
 from cli.services import processes, servers
 from cli.services.processes import Process, load
-from cli.services.servers import record_of
+from cli.services.servers import record_path
 from common.store.store import connect
-from tests.conftest import needed
 from tests.support.processes import Command, Commands, commands, eventually
 from tests.support.servers import find_binaries
 
@@ -30,8 +29,7 @@ ANY = ("--broker-port", "0", "--store-port", "0", "--management-port", "0")
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Commands]:
     """An empty directory; what was started in it is stopped at the end."""
-    with needed():
-        find_binaries()
+    find_binaries()
     with commands(tmp_path, {}) as place:
         yield place
         place.script("services", "down").end()
@@ -46,7 +44,7 @@ def run(place: Commands, *args: str, code: int = 0) -> Command:
 def started(directory: Path) -> tuple[Process, ...]:
     """All processes that the records name."""
     homes = (directory / ".services/redis", directory / ".services/rabbitmq")
-    return tuple(process for home in homes for process in load(record_of(home)).processes)
+    return tuple(process for home in homes for process in load(record_path(home)).processes)
 
 
 def kin(directory: Path) -> list[str]:
@@ -120,7 +118,7 @@ def test_an_up_that_is_interrupted_takes_back_what_it_started(
 ) -> None:
     command = place.script("services", "up", *ANY)
     command.says("waiting for RabbitMQ")
-    redis = load(record_of(tmp_path / ".services/redis")).processes
+    redis = load(record_path(tmp_path / ".services/redis")).processes
     command.signal(signal.SIGINT)
     assert command.end() == 130
     assert redis and not any(process.alive for process in (*redis, *started(tmp_path)))
@@ -163,7 +161,7 @@ def test_a_process_that_only_has_the_same_id_is_left_alone(tmp_path: Path) -> No
     stranger = processes.spawn("sleep", ["sleep", "600"], os.environ, tmp_path / "log")
     try:
         earlier = replace(stranger, role="redis-server", began="another:1")
-        processes.Record({"main": 1}, (earlier,)).save(record_of(home))
+        processes.ProcessRecord({"main": 1}, (earlier,)).save(record_path(home))
         assert not servers.stop(servers.PrivateRedis(home, 1))
         assert stranger.alive
     finally:

@@ -57,7 +57,7 @@ class Bench:
         return self.ingest.process(message, site, "u", now)
 
     def files(self) -> set[str]:
-        return {path.name for path in self.path.iterdir()}
+        return {path.name for path in self.path.glob("*")}
 
     def accept(self, candidate: UpdateArrived) -> None:
         c = candidate
@@ -156,7 +156,7 @@ def test_every_codec_fits_the_limit_even_for_tensors_smaller_than_a_block(bench:
 def bad_frames() -> dict[str, bytes]:
     heartbeat = TaskRefusal(task_id="t", attempt=1, client_id="c", worker_id="w", reason="x" * 500)
     return {
-        "no fccl frame": b"\x00" * 600,
+        "not an fccl frame": b"\x00" * 600,
         "expected an Update": pack(heartbeat, bytes(600)),
         "SHA-256 that the header declares": update_frame(sha256="0" * 64),
         "cut short": b"FCCL\x01\xff\xff\x00\x00" + bytes(600),
@@ -262,7 +262,7 @@ def test_a_refusal_is_whole_by_itself(bench: Bench) -> None:
 
 
 def test_a_disk_that_refuses_is_no_fault_of_the_message(bench: Bench) -> None:
-    bench.path.rmdir()
+    bench.path.touch()  # a file, where the directory should be
     with pytest.raises(RunError, match="spool"):
         bench.take(messages(update_frame())[0])
-    bench.path.mkdir()
+    bench.path.unlink()
