@@ -58,20 +58,20 @@ VARIANTS = {
     "sft": {
         "ours": "ours",
         "compiled": "ours, compiled",
-        "trl": "trl as it comes (checkpointing, bf16)",
+        "trl": "trl with default settings (checkpointing, bf16)",
         "tuned": "trl tuned (no checkpointing, bf16, grouped lengths)",
     },
     "dpo": {
         "ours": "ours",
         "compiled": "ours, compiled",
-        "trl": "trl as it comes (checkpointing, bf16)",
+        "trl": "trl with default settings (checkpointing, bf16)",
         "tuned": "trl tuned (no checkpointing, bf16, grouped lengths)",
         "precomputed": "trl tuned, and its reference precomputed",
     },
     "classification": {
         "ours": "ours",
         "compiled": "ours, compiled",
-        "trainer": "Trainer as it comes (float32)",
+        "trainer": "Trainer with default settings (float32)",
         "tuned": "Trainer tuned (bf16, grouped lengths)",
     },
 }

@@ -33,7 +33,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class ModelSnapshot:
     """A downloaded model: the commit at which it was taken, and its directory."""
 
     revision: str
@@ -59,7 +59,7 @@ def is_available(name: str, revision: str | None) -> bool:
     return True
 
 
-def download(name: str, revision: str | None, on_progress: ProgressCallback) -> Snapshot:
+def download(name: str, revision: str | None, on_progress: ProgressCallback) -> ModelSnapshot:
     """Download a model at one commit, or find it where it was downloaded before.
 
     Raises:
@@ -79,7 +79,7 @@ def download(name: str, revision: str | None, on_progress: ProgressCallback) -> 
         raise _model_error(name, revision, error) from None
 
 
-def _download(name: str, revision: str | None, on_progress: ProgressCallback) -> Snapshot:
+def _download(name: str, revision: str | None, on_progress: ProgressCallback) -> ModelSnapshot:
     info = huggingface_hub.model_info(name, revision=revision, timeout=TIMEOUT)
     # Names, not patterns: `*.safetensors` would also match weights in sub-folders.
     names = sorted(s.rfilename for s in info.siblings or [] if is_model_file(s.rfilename))
@@ -90,7 +90,7 @@ def _download(name: str, revision: str | None, on_progress: ProgressCallback) ->
         name, revision=info.sha, allow_patterns=names, etag_timeout=TIMEOUT
     )
     on_progress(f"downloaded {name}", 1.0)
-    return Snapshot(info.sha, Path(path))
+    return ModelSnapshot(info.sha, Path(path))
 
 
 def resolve_commit(name: str, revision: str | None) -> str:
@@ -106,13 +106,13 @@ def resolve_commit(name: str, revision: str | None) -> str:
     return str(found.sha)
 
 
-def cached_snapshot(name: str, revision: str | None) -> Snapshot | None:
+def cached_snapshot(name: str, revision: str | None) -> ModelSnapshot | None:
     """Return a model that was downloaded before, without asking the hub; None if it was not."""
     try:
         path = huggingface_hub.snapshot_download(name, revision=revision, local_files_only=True)
-    except Exception:  # whatever the reason: it is not here, and the first error is the one to tell
+    except Exception:  # whatever the reason: it is not cached, and the first error is reported
         return None
-    return Snapshot(Path(path).name, Path(path))
+    return ModelSnapshot(Path(path).name, Path(path))
 
 
 def _model_error(name: str, revision: str | None, error: Exception) -> ModelError:

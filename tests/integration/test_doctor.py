@@ -21,7 +21,6 @@ from common.config.loader import parse
 from common.errors import BrokerError, StoreError
 from common.store.errors import StorePermissionError
 from common.store.store import connect
-from tests.conftest import needed
 from tests.support.servers import find_binaries
 
 SECRET = "sesame"
@@ -40,8 +39,7 @@ class Place:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with needed():
-        find_binaries()
+    find_binaries()
     folder = tmp_path_factory.mktemp("doctor")
     rabbitmq = servers.PrivateRabbitMQ(folder / "rabbitmq", free_port(), management=free_port())
     store = servers.PrivateRedis(folder / "redis", free_port())

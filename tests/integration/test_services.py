@@ -20,7 +20,6 @@ from cli.services import processes, servers
 from cli.services.processes import Process, load
 from cli.services.servers import record_path
 from common.store.store import connect
-from tests.conftest import needed
 from tests.support.processes import Command, Commands, commands, eventually
 from tests.support.servers import find_binaries
 
@@ -30,8 +29,7 @@ ANY = ("--broker-port", "0", "--store-port", "0", "--management-port", "0")
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Commands]:
     """An empty directory; what was started in it is stopped at the end."""
-    with needed():
-        find_binaries()
+    find_binaries()
     with commands(tmp_path, {}) as place:
         yield place
         place.script("services", "down").end()
