@@ -15,10 +15,16 @@ import pytest
 from common.config.config import PhaseConfig
 from common.errors import RunError
 from common.run_directory.recorded_run import read_run
-from evaluation.assessment import Assessment, assess, versions_to_evaluate
+from evaluation.assessment import Assessment, assess, choose_versions
 from evaluation.comparison import check_comparable, compare
-from evaluation.evaluator import HELDOUT, EvaluationLimits, Evaluator, pick_evenly, reward_reference
-from evaluation.prompts import printable_line
+from evaluation.evaluator import (
+    HELDOUT,
+    EvaluationLimits,
+    Evaluator,
+    find_reward_reference,
+    pick_evenly,
+)
+from evaluation.prompts import format_line
 from learning.evaluation.inference import evaluate
 from learning.objectives.classification import predict
 from tests.support.evaluated_runs import (
@@ -104,20 +110,20 @@ def test_a_run_is_found_where_it_was_moved_to(place: Path, tmp_path: Path) -> No
 
 def test_the_base_each_earlier_phases_end_and_the_version_are_subjects() -> None:
     def versions(version: int) -> list[int]:
-        return [subject.version for subject in versions_to_evaluate(TWO, version)]
+        return [subject.version for subject in choose_versions(TWO, version)]
 
     assert versions(0) == [0]
     assert versions(1) == [0, 1]
     assert versions(3) == [0, 1, 3]
-    assert versions_to_evaluate(TWO, 3)[1].title == "version 1 (after sft)"
+    assert choose_versions(TWO, 3)[1].title == "version 1 (after sft)"
 
 
 def test_rewards_compare_with_where_the_newest_phase_of_preferences_began() -> None:
     again = (*TWO, PhaseConfig(objective="dpo", versions=4, beta=2.0))
-    assert [reward_reference(again, v)[0] for v in (0, 1, 2, 3, 5)] == [0, 1, 1, 3, 3]
-    assert reward_reference(again, 0)[1] == TWO[1]
-    assert reward_reference(again, 5)[1] == again[2]
-    assert reward_reference((TWO[0],), 1) == (0, None)
+    assert [find_reward_reference(again, v)[0] for v in (0, 1, 2, 3, 5)] == [0, 1, 1, 3, 3]
+    assert find_reward_reference(again, 0)[1] == TWO[1]
+    assert find_reward_reference(again, 5)[1] == again[2]
+    assert find_reward_reference((TWO[0],), 1) == (0, None)
 
 
 def test_rows_are_chosen_evenly_and_always_the_same() -> None:
@@ -219,8 +225,8 @@ def test_no_samples_are_taken_where_none_are_wanted(causal: Evaluator) -> None:
 
 
 def test_rows_and_model_output_become_one_printable_line() -> None:
-    assert printable_line("a\n\x1b[31m  red\u202e\x00") == "a [31m red"
-    assert len(printable_line("x" * 1000)) == 300
+    assert format_line("a\n\x1b[31m  red\u202e\x00") == "a [31m red"
+    assert len(format_line("x" * 1000)) == 300
 
 
 # Two runs

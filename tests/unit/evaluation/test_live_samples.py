@@ -143,25 +143,28 @@ def test_a_failure_is_one_warning_and_no_prompts_are_no_thread(
 
 
 def test_the_file_is_read_without_repetitions_or_a_torn_end(tmp_path: Path) -> None:
-    assert samples.read(tmp_path) == ()
+    assert samples.read_samples(tmp_path) == ()
     path = tmp_path / samples.FILE
     append_jsonl(path, [sample(v).fields() for v in (0, 1)])
     append_jsonl(path, [sample(1, answer="No.").fields()])
     with path.open("a") as file:
         file.write('{"version": 2, "as')
-    assert [(s.version, s.answer) for s in samples.read(tmp_path)] == [(0, "So."), (1, "No.")]
+    assert [(s.version, s.answer) for s in samples.read_samples(tmp_path)] == [
+        (0, "So."),
+        (1, "No."),
+    ]
     path.write_text('{"version": -1}\n')
     with pytest.raises(RunError, match="is damaged"):
-        samples.read(tmp_path)
+        samples.read_samples(tmp_path)
 
 
 def test_the_base_and_the_newest_are_shown() -> None:
     many = [sample(version, asked) for version in range(80) for asked in "ab"]
-    shown = samples.shown(reversed(many))
+    shown = samples.select_shown(reversed(many))
     assert len(shown) == samples.MAX_SHOWN
     assert [s.version for s in shown[:3]] == [0, 0, 31]
     assert shown[-1].version == 79
-    assert samples.shown(many[:3]) == tuple(many[:3])
+    assert samples.select_shown(many[:3]) == tuple(many[:3])
 
 
 def test_what_a_model_says_cannot_steer_a_terminal() -> None:

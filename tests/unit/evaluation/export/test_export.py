@@ -529,7 +529,7 @@ def test_only_hub_data_sets_are_named(
     causal: Made, tmp_path: Path, source: str, named: tuple[str, ...]
 ) -> None:
     run = read_run(made(tmp_path, causal.base, "sft", sft=source).directory)
-    assert card.hub_data_sets(run) == named
+    assert card.list_hub_data_sets(run) == named
 
 
 def test_the_card_has_the_evaluation_of_this_version_and_no_text_of_it(
