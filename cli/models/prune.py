@@ -70,7 +70,7 @@ def command(
     kept_layers = parse_layers(layers)
     from cli.models import prune_job
 
-    job = prune_job.Job(model, out, kept_layers, heads, ffn, data, rows, max_length)
+    job = prune_job.PruneJob(model, out, kept_layers, heads, ffn, data, rows, max_length)
     output = Output(plain)
     if as_json:
         figures = prune_job.run(job, lambda text, done: None, lambda line: None)

@@ -27,7 +27,7 @@ _MIN_COMPARED = 60  # with fewer, the texts that decided what is pruned serve ag
 
 
 @dataclass(frozen=True)
-class Job:
+class PruneJob:
     """Arguments of the command, as in its help."""
 
     model: str
@@ -50,7 +50,7 @@ class Texts:
 
 
 def run(
-    job: Job, on_progress: ProgressCallback, on_message: Callable[[str], None]
+    job: PruneJob, on_progress: ProgressCallback, on_message: Callable[[str], None]
 ) -> dict[str, Any]:
     """Prune, write and compare; return the figures as `--json` prints them.
 
@@ -87,7 +87,7 @@ def run(
     return figures | {"note": _note(texts)}
 
 
-def _texts(job: Job, on_message: Callable[[str], None]) -> Texts:
+def _texts(job: PruneJob, on_message: Callable[[str], None]) -> Texts:
     if job.data is None:
         return Texts(make_prose(0, job.rows), make_prose(1, job.rows), None)
     read = rows.load("cls", job.data, on_message=on_message).rows

@@ -226,7 +226,7 @@ def _running(server: Server) -> ProcessRecord | None:
 
 
 def choose_port(url: str, scheme: str, default: int, option: int | None) -> int:
-    """Return the port of the option, of a URL without TLS on loopback, or the default, in this order."""
+    """Return the port of the option, else of a plain URL on loopback, else the default."""
     if option is not None:
         return option or ports.free_port()
     parts, port = _split(url)

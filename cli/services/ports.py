@@ -8,8 +8,8 @@ from pathlib import Path
 
 HOST = "127.0.0.1"
 
-# Below the ports that Linux, macOS and Windows give to outgoing connections. Otherwise a client that
-# keeps trying to reach a server which is not up yet would take the server's port one day.
+# Below the ports that Linux, macOS and Windows give to outgoing connections. Otherwise a client
+# that keeps trying to reach a server which is not up yet would take the server's port one day.
 _FIRST, _LAST = 20_000, 32_000
 _TRIALS = 200
 _LISTENS = "0A"

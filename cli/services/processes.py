@@ -102,7 +102,7 @@ def spawn(role: str, command: Sequence[str], environment: Mapping[str, str], log
 
 
 def find_process(role: str, pid: int) -> Process | None:
-    """Return a running process by an id that it wrote to a file a moment ago; None if it is gone."""
+    """Return a running process by the id that it has just written to a file; None if it is gone."""
     began = start_time(pid)
     return None if began is None else Process(role, pid, began)
 

@@ -1,4 +1,4 @@
-"""`fccl certs` against servers that use its files: RabbitMQ and Redis, over TLS."""
+"""Tests of `fccl certs` with RabbitMQ and Redis servers that use its files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def secured(guarded_servers: Guarded) -> Guarded:
 
 @pytest.fixture
 def foreign(tmp_path: Path) -> str:
-    """An authority that the servers do not have."""
+    """Authority that did not sign the servers' certificates."""
     certs(tmp_path / "foreign")
     return str(tmp_path / "foreign/ca.pem")
 
@@ -105,7 +105,7 @@ def test_a_tls_port_is_no_plain_port(secured: Guarded) -> None:
     assert "a TLS port needs rediss://" in said
 
 
-def test_a_wrong_password_over_tls_is_told_apart(secured: Guarded) -> None:
+def test_a_wrong_password_over_tls_is_reported_as_such(secured: Guarded) -> None:
     said = broker_error(secured.amqps.replace(":guest@", f":{SECRET}@"), secured.ca)
     assert "refuses this user or password" in said
     said = store_error(secured.rediss.replace("://", f"://nobody:{SECRET}@"), secured.ca)

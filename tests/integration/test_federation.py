@@ -27,7 +27,7 @@ from common.protocol.wire import pack
 from common.store.store import connect
 from tests.support.federations import Federation, MakeFederation, check_applied_once, federation
 from tests.support.processes import Command, eventually, warm
-from tests.support.servers import PrivateRedis, Server, ServerMissing
+from tests.support.servers import PrivateRedis, Server
 
 pytestmark = pytest.mark.servers
 
@@ -308,10 +308,7 @@ def test_a_store_that_is_lost_and_comes_back_empty_only_pauses_the_run(
 
 @pytest.fixture
 def private_redis() -> Iterator[PrivateRedis]:
-    try:
-        server = PrivateRedis()
-    except ServerMissing as error:
-        pytest.skip(str(error))
+    server = PrivateRedis()
     server.start()
     yield server
     server.close()

@@ -29,6 +29,17 @@ SCRIPT = Path(sys.executable).with_name("fccl")
 T = TypeVar("T")
 
 
+def one_line(command: Command, code: int, *says: str) -> str:
+    """Return the one line that a failed command printed; it contains these words."""
+    assert command.end() == code, f"{command.out}\n{command.err}"
+    assert command.err.endswith("\n")
+    assert len(command.err.splitlines()) == 1, command.err
+    for words in says:
+        assert words in command.err
+    assert "Traceback" not in command.out
+    return command.err
+
+
 def eventually(what: str, look: Callable[[], T], deadline_s: float = LONG) -> T:
     """What `look` finds, as soon as it is true."""
     deadline = time.monotonic() + deadline_s

@@ -1,4 +1,4 @@
-"""`fccl doctor` without servers: how checks are made and told, and what this machine's say."""
+"""Tests of `fccl doctor` without servers: how checks run and are reported, and this machine's."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def rows(path: Path, count: int = 40) -> Path:
     return path
 
 
-# How checks are made
+# How checks run
 
 
 def fine(situation: CheckContext) -> CheckResult:
@@ -70,7 +70,7 @@ def run(monkeypatch: pytest.MonkeyPatch, checks: tuple[CheckSpec, ...], *args: s
     return CliRunner().invoke(command.command, args, catch_exceptions=False)
 
 
-def test_the_report_says_its_status_in_words_and_fails_only_with_a_failed_check(
+def test_the_report_names_each_status_and_fails_only_with_a_failed_check(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     warned = CheckSpec("warned", lambda s: CheckResult("warned", "warn", "odd", "mend it"))
@@ -93,7 +93,7 @@ def test_scripts_get_every_check_as_json(monkeypatch: pytest.MonkeyPatch) -> Non
     ]
 
 
-def test_a_worker_is_not_asked_for_what_only_a_coordinator_needs(
+def test_a_worker_skips_the_checks_of_what_only_a_coordinator_needs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     checks = (CheckSpec("management", refused), CheckSpec("fine", fine))
@@ -131,7 +131,7 @@ def test_clocks_may_differ_by_seconds_but_not_by_a_minute(
         ("amqp://localhost/", "ca.pem", "broker.ca is set but not used"),
     ],
 )
-def test_a_connection_that_others_can_read_is_told(
+def test_an_unencrypted_connection_to_another_machine_is_a_problem(
     url: str, ca: str | None, says: str | None
 ) -> None:
     found = servers.transport_problem(url, ca, "broker", "amqps")
@@ -207,17 +207,17 @@ def test_a_model_that_is_here_is_named_by_its_digest_and_none_is_made(
 
 
 @pytest.mark.parametrize("name", ["offline:nothing", "./nowhere"])
-def test_a_model_that_cannot_be_had_fails(situation: CheckContext, name: str) -> None:
+def test_a_model_that_is_not_available_fails(situation: CheckContext, name: str) -> None:
     with pytest.raises(ModelError):
         machine.check_model(with_model(situation, name))
 
 
-def test_a_disk_is_looked_at_where_the_run_will_be(situation: CheckContext, tmp_path: Path) -> None:
+def test_the_disk_of_the_run_directory_is_checked(situation: CheckContext, tmp_path: Path) -> None:
     check = machine.check_disk(situation)
     assert "runs" in check.text and "GiB free" in check.text
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_processors_are_told(situation: CheckContext) -> None:
+def test_the_processors_are_reported(situation: CheckContext) -> None:
     check = machine.check_compute(situation)
     assert check.status == "ok" and "cores" in check.text and "bfloat16" in check.text

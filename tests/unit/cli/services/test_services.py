@@ -1,4 +1,4 @@
-"""Which ports `fccl services` chooses, and what its records are worth."""
+"""Tests of the ports that `fccl services` chooses, and of its process records."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ def test_this_process_is_alive_and_another_of_its_id_is_not() -> None:
     assert processes.find_process("nobody", 2**22 + 1) is None
 
 
-def test_free_ports_are_none_that_outgoing_connections_get() -> None:
+def test_free_ports_are_outside_the_range_of_outgoing_connections() -> None:
     assert all(20_000 <= ports.free_port() <= 32_000 for _ in range(20))
 
 
-def test_a_ctrl_c_waits_until_what_was_started_is_remembered() -> None:
-    remembered = []
+def test_a_ctrl_c_is_deferred_until_a_new_process_is_recorded() -> None:
+    recorded = []
     with pytest.raises(KeyboardInterrupt), processes.defer_interrupt():
         signal.raise_signal(signal.SIGINT)
-        remembered.append("process")
-    assert remembered == ["process"]
+        recorded.append("process")
+    assert recorded == ["process"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

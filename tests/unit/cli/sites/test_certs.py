@@ -1,4 +1,4 @@
-"""The private authority: what it signs, what it refuses to sign with, and its files."""
+"""Tests of the private certificate authority: what it signs, what it refuses, and its files."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ SPOILED: dict[str, tuple[Callable[[CertificatePair], CertificatePair], str]] = {
 
 
 @pytest.mark.parametrize("what", SPOILED)
-def test_an_authority_that_is_none_is_refused(what: str) -> None:
+def test_a_file_that_is_no_authority_is_refused(what: str) -> None:
     spoil, says = SPOILED[what]
     with pytest.raises(ConfigError, match=says) as caught:
         certificates.check_ca(spoil(certificates.make_ca(NOW)), NOW)

@@ -16,7 +16,7 @@ from common.protocol.heartbeat import Heartbeat
 from common.protocol.tasks import Receipt, TaskRefusal, TrainTask
 from common.protocol.updates import Update
 from common.protocol.wire import MAX_HEADER, SCHEMA, kind_of, pack, unpack
-from tests.unit.common.protocol.test_records import EXAMPLES, RECEIPT, UPDATE
+from tests.support.records import EXAMPLES, RECEIPT, UPDATE
 
 Header = Callable[[object], bytes]
 FIELDS = {"task_id": "t1", "attempt": 1, "state": "accepted", "reason": ""}
