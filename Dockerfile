@@ -10,9 +10,9 @@ RUN python -m venv /opt/fccl
 ENV PATH=/opt/fccl/bin:$PATH
 WORKDIR /src
 COPY constraints.txt ./
-# torch first, by itself: whatever else wants it then finds the pinned build in place.
+# Install torch first, so that packages that depend on it find the pinned build.
 RUN pip install -q -c constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} torch
-# Then what pyproject.toml names: these layers are made again only when it changes.
+# Then the dependencies of pyproject.toml: these layers are rebuilt only when it changes.
 COPY pyproject.toml ./
 RUN python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' >dependencies.txt \
     && pip install -q -c constraints.txt -r dependencies.txt
@@ -28,7 +28,7 @@ RUN groupadd --gid 1000 fccl \
 COPY --from=build /opt/fccl /opt/fccl
 COPY --from=package /opt/package /opt/fccl
 COPY docker/entrypoint.sh /usr/local/bin/fccl-entrypoint
-# USER and LOGNAME: libraries ask for a name, and the user may be any number (docker/entrypoint.sh).
+# USER and LOGNAME: libraries ask for a name, and the user id may be any (docker/entrypoint.sh).
 ENV PATH=/opt/fccl/bin:$PATH PYTHONUNBUFFERED=1 USER=fccl LOGNAME=fccl HOME=/cache \
     FCCL_CACHE=/cache/fccl HF_HOME=/cache/huggingface MPLCONFIGDIR=/tmp/matplotlib
 WORKDIR /fccl

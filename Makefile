@@ -1,4 +1,4 @@
-# Commands for people who have a clone. Everything is installed into $(VENV) and nowhere else.
+# Commands for a checkout. Everything is installed into $(VENV) and nowhere else.
 #
 # On Linux without a GPU, this index keeps torch at 200 MB instead of several gigabytes:
 #   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -10,15 +10,15 @@ PIP = $(VENV)/bin/python -m pip install -q --disable-pip-version-check -c constr
 
 .PHONY: demo test test-terminal lint types imports check picture screenshot comparison clean
 
-demo: $(VENV)/.run  ## the whole federation on this machine, with a report
+demo: $(VENV)/.run  ## run a whole federation on this machine, with a report
 	$(VENV)/bin/fccl demo --new
 
-test: $(VENV)/.dev  ## every test, real RabbitMQ and Redis included
+test: $(VENV)/.dev  ## run all tests, including those with a real RabbitMQ and Redis
 	@scripts/install-servers
-	@# Two processes; torch's threads must not spin while the other one works.
+	@# Two processes; torch's idle threads must not keep the processors busy.
 	OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
-test-terminal: $(VENV)/.dev  ## every further way to leave the view of `fccl demo`
+test-terminal: $(VENV)/.dev  ## test all other ways to leave the view of `fccl demo`
 	OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest -n 2 -m terminal
 
 check: lint types imports
@@ -33,18 +33,18 @@ types: $(VENV)/.dev
 imports: $(VENV)/.dev
 	$(VENV)/bin/lint-imports
 
-picture: $(VENV)/.run  ## the picture of the README
+picture: $(VENV)/.run  ## draw the picture of the README
 	$(VENV)/bin/fccl demo --new --plain --out runs/picture
 	cp runs/picture/report/loss.png docs/loss.png
 
-screenshot: $(VENV)/.run  ## the screen of the README, from a replay
+screenshot: $(VENV)/.run  ## draw the screen of the README, from a replay
 	test -d runs/picture || $(VENV)/bin/fccl demo --plain --out runs/picture
 	$(VENV)/bin/python -m tui.screenshot runs/picture docs/tui.svg
 
-comparison: $(VENV)/.run  ## base, single clients, federation, central: docs/benchmarks.md
+comparison: $(VENV)/.run  ## compare base, single clients, federation and central: docs/benchmarks.md
 	$(VENV)/bin/python -m benchmarks.comparison
 
-# torch first, by itself: whatever else wants it then finds the pinned build in place.
+# Install torch first, so that packages that depend on it find the pinned build.
 $(VENV)/.run: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch

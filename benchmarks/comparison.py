@@ -60,50 +60,50 @@ def main() -> None:
             config = loader.parse(table, "comparison")
             results.append(compare(config, arguments.heldout, arguments.arms))
         print(json.dumps({"seed": seed, **results[-1]}), flush=True)
-    show(results)
+    print_table(results)
 
 
 def compare(config: FederationConfig, heldout: Path | None, arms: Sequence[str]) -> dict[str, Any]:
-    """All arms of one seed: loss and accuracy (of classification) on the held-out rows."""
+    """Return loss and accuracy on the held-out rows for all arms of one seed."""
     command.serve(config, "start", Output(plain=True))
-    updates = lines(config.run.path / "client_metrics.jsonl")
+    updates = read_jsonl(config.run.path / "client_metrics.jsonl")
     steps = sum(update["steps"] for update in updates)
     seconds = [update["train_seconds"] for update in updates]
-    final = lines(config.run.path / "progress.jsonl")[-1]["version"]
-    bench = Bench(config, heldout)
+    final = read_jsonl(config.run.path / "progress.jsonl")[-1]["version"]
+    trainer = ArmTrainer(config, heldout)
     last = config.run.path / "versions" / f"{final:06d}"
     result: dict[str, Any] = {
         "steps": steps,
         "task_seconds": median(seconds),
-        "base": bench.figures(bench.start),
-        "federation": bench.figures(weights(last)),
+        "base": trainer.measure(trainer.start),
+        "federation": trainer.measure(read_weights(last)),
     }
     if "central" in arms:
-        result["central"] = bench.best(bench.pooled(), steps, resets=True)
+        result["central"] = trainer.best(trainer.pooled(), steps, resets=True)
     if "single" not in arms:
         return result
     share = steps // config.data.clients
-    alone = [bench.best(shard, steps) for shard in bench.shards]
+    alone = [trainer.best(shard, steps) for shard in trainer.shards]
     result["best client, all the steps"] = min(alone)
     result["best client, its share of steps"] = min(
-        bench.best(shard, share) for shard in bench.shards
+        trainer.best(shard, share) for shard in trainer.shards
     )
     return result
 
 
-def lines(path: Path) -> list[dict[str, Any]]:
-    """The records of a JSONL file."""
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a JSONL file."""
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def weights(version: Path) -> Tensors:
-    """The tensors of a version's directory: an adapter's, or all."""
+def read_weights(version: Path) -> Tensors:
+    """Return the tensors of a version's directory: those of an adapter, or all."""
     (file,) = version.glob("*.safetensors")
     return dict(load_file(file))
 
 
-class Bench:
-    """Trains on any rows from the run's own start."""
+class ArmTrainer:
+    """Trains on any rows from the run's own start, and measures on the held-out rows."""
 
     def __init__(self, config: FederationConfig, heldout: Path | None) -> None:
         self._config, self._phase = config, config.phase[0]
@@ -132,24 +132,26 @@ class Bench:
         ]
 
     def pooled(self) -> Sequence[Any]:
-        """The training examples of all clients together."""
+        """Return the training examples of all clients together."""
         return [example for shard in self.shards for example in shard]
 
     def best(self, examples: Sequence[Any], steps: int, *, resets: bool = False) -> list[float]:
-        """The figures with the lowest loss over learning rates, one optimizer throughout.
+        """Return the best figures over learning rates, with one optimizer throughout.
 
         With `resets`, the federation's own procedure is tried, too.
         """
         length = self._config.model.max_length
-        tried = [[local(self._phase, steps, rate * self._phase.lr, length)] for rate in RATES]
+        tried = [
+            [constant_rate(self._phase, steps, rate * self._phase.lr, length)] for rate in RATES
+        ]
         if resets:
-            tried += [list(fresh(self._phase, steps, rate, length)) for rate in RATES]
-        figures = [self.figures(self._trained(examples, stretches)) for stretches in tried]
+            tried += [list(federated_schedule(self._phase, steps, rate, length)) for rate in RATES]
+        figures = [self.measure(self._trained(examples, stretches)) for stretches in tried]
         # The better accuracy, where there is one: the advantage is central training's.
         return min(figures, key=lambda each: (-each[1], each[0]))
 
-    def figures(self, adapter: Tensors) -> list[float]:
-        """Loss and accuracy (0 where there is none) of an adapter on the held-out rows."""
+    def measure(self, adapter: Tensors) -> list[float]:
+        """Return loss and accuracy (0 where there is none) of an adapter on the held-out rows."""
         lora.write_adapter(self.model, adapter)
         found = self._objective.measure(self.model, self.heldout, autocast=self._compute.autocast)
         return [found.loss, found.accuracy or 0.0]
@@ -171,21 +173,23 @@ class Bench:
         return self._objective.encode(self._tokenizer, found, length).examples
 
 
-def fresh(phase: PhaseConfig, steps: int, rate: float, length: int) -> Iterator[LocalTraining]:
-    """The federation's own procedure: a fresh optimizer for each task, cosine over versions."""
+def federated_schedule(
+    phase: PhaseConfig, steps: int, rate: float, length: int
+) -> Iterator[LocalTraining]:
+    """Yield the federation's own procedure: a fresh optimizer per task, cosine over versions."""
     tasks = max(1, steps // phase.local_steps)
     for task in range(tasks):
         done = task * phase.versions // tasks
-        yield local(phase, phase.local_steps, rate * learning_rate(phase, done), length)
+        yield constant_rate(phase, phase.local_steps, rate * learning_rate(phase, done), length)
 
 
-def local(phase: PhaseConfig, steps: int, lr: float, length: int) -> LocalTraining:
-    """Return one stretch of training at a constant rate, on examples of at most `length` tokens."""
+def constant_rate(phase: PhaseConfig, steps: int, lr: float, length: int) -> LocalTraining:
+    """Return one stretch of training at a constant rate."""
     return LocalTraining(batch_size=phase.batch_size, lr=lr, steps=steps, max_length=length)
 
 
-def show(results: Sequence[dict[str, Any]]) -> None:
-    """Medians over the seeds, and what they mean."""
+def print_table(results: Sequence[dict[str, Any]]) -> None:
+    """Print medians over the seeds, and the share of central training's gain that is kept."""
     print(f"\nmedians of {len(results)} seeds, {results[0]['steps']} local steps in every arm\n")
     print("| arm | loss, nats | accuracy |\n| --- | --- | --- |")
     for arm in [key for key, value in results[0].items() if isinstance(value, list)]:

@@ -1,4 +1,4 @@
-"""Speed and memory of our local training beside trl's and transformers' trainers.
+"""Speed and memory of fccl's local training beside trl's and transformers' trainers.
 
     python -m benchmarks.training [--steps N] [--runs N] [--only sft|dpo|classification]
         [--compiled] [--json]
@@ -9,7 +9,7 @@ One pass over the data: as many examples as steps times batch size, so that each
 each example once, in its own order. The first steps warm up and are not counted.
 
 Peak memory is the high-water mark of the resident set (`ru_maxrss`) of that process: libraries,
-model, data and training. Tokens are those that are no padding.
+model, data and training. Padding is not counted in tokens.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ from learning.training import loop
 from learning.training.compilation import compile_blocks
 from learning.training.device import available_cores, detect
 
-LONGEST = 128  # tokens of an example
+MAX_LENGTH = 128  # tokens of an example
 WARM_UP = 2  # steps
-OURS = ("ours", "compiled")
+OUR_VARIANTS = ("ours", "compiled")
 LORA = LoraSpec(r=16, alpha=32, dropout=0.05)
 END = 50256  # GPT-2's end of sequence
 VOCABULARY = {"sft": 50257, "dpo": 50257, "classification": 30522}
@@ -58,20 +58,20 @@ VARIANTS = {
     "sft": {
         "ours": "ours",
         "compiled": "ours, compiled",
-        "trl": "trl as it comes (checkpointing, bf16)",
+        "trl": "trl with default settings (checkpointing, bf16)",
         "tuned": "trl tuned (no checkpointing, bf16, grouped lengths)",
     },
     "dpo": {
         "ours": "ours",
         "compiled": "ours, compiled",
-        "trl": "trl as it comes (checkpointing, bf16)",
+        "trl": "trl with default settings (checkpointing, bf16)",
         "tuned": "trl tuned (no checkpointing, bf16, grouped lengths)",
         "precomputed": "trl tuned, and its reference precomputed",
     },
     "classification": {
         "ours": "ours",
         "compiled": "ours, compiled",
-        "trainer": "Trainer as it comes (float32)",
+        "trainer": "Trainer with default settings (float32)",
         "tuned": "Trainer tuned (bf16, grouped lengths)",
     },
 }
@@ -87,12 +87,12 @@ class Steps:
 
     ends: list[Times] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
-    reference: Times = (0.0, 0.0)  # taken for all pairs, before the first step
+    reference: Times = (0.0, 0.0)  # spent on all pairs, before the first step
 
 
 @dataclass(frozen=True)
 class Result:
-    """One process of one variant, or medians of several."""
+    """Figures of one process of one variant, or medians of several."""
 
     tokens_per_s: float
     tokens_per_cpu_s: float
@@ -125,19 +125,19 @@ def main() -> None:
     runs: dict[Case, list[Result]] = {case: [] for case in cases}
     for _ in range(arguments.runs):
         for case in cases:
-            runs[case].append(apart(case, arguments))
+            runs[case].append(run_in_subprocess(case, arguments))
             print(*case, runs[case][-1], file=sys.stderr, flush=True)
     for name in names:  # each has seen the same data
         assert len({r.tokens for case in cases if case[0] == name for r in runs[case]}) == 1
-    medians = {case: middle(results) for case, results in runs.items()}
+    medians = {case: median_result(results) for case, results in runs.items()}
     if arguments.json:
         print(json.dumps({" ".join(case): asdict(r) for case, r in medians.items()}, indent=1))
     else:
-        show(medians)
+        print_table(medians)
 
 
-def apart(case: Case, arguments: argparse.Namespace) -> Result:
-    """A variant in a fresh process, which reports in its last line."""
+def run_in_subprocess(case: Case, arguments: argparse.Namespace) -> Result:
+    """Run a variant in a new process, which prints its result in its last line."""
     command = [sys.executable, "-m", "benchmarks.training", "--variant", *case]
     threads = {"OMP_NUM_THREADS": str(arguments.threads)}
     quiet = {"TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -153,13 +153,13 @@ def apart(case: Case, arguments: argparse.Namespace) -> Result:
     return Result(**json.loads(done.stdout.strip().splitlines()[-1]))
 
 
-def middle(results: Sequence[Result]) -> Result:
-    """The median of each figure."""
+def median_result(results: Sequence[Result]) -> Result:
+    """Return the median of each figure."""
     columns = zip(*(asdict(r).values() for r in results), strict=True)
     return Result(*(median(column) for column in columns))
 
 
-def show(results: dict[Case, Result]) -> None:
+def print_table(results: dict[Case, Result]) -> None:
     """Print a table in Markdown; ratios are those of tokens per second."""
     print("| objective | variant | tokens/s | s/step | peak MiB | ours is | in processor time |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
@@ -175,76 +175,85 @@ def show(results: dict[Case, Result]) -> None:
 
 
 def measure(case: Case, arguments: argparse.Namespace) -> Result:
-    """Trains here and takes the figures; the reference's time is shared out over all steps."""
+    """Train in this process and return the figures.
+
+    The time of the reference log-probabilities is shared out over all steps.
+    """
     name, variant = case
     torch.set_num_threads(arguments.threads)
-    taken = arguments.steps + WARM_UP
-    examples = MAKERS[name](taken * BATCH[name])
+    total_steps = arguments.steps + WARM_UP
+    examples = EXAMPLES[name](total_steps * BATCH[name])
     with tempfile.TemporaryDirectory() as folder:
-        train = ours if variant in OURS else PEERS[name]
+        train = ours if variant in OUR_VARIANTS else TRAINERS[name]
         steps = train(name, variant, examples, folder)
-    if len(steps.ends) != taken or len(steps.tokens) < taken:
+    if len(steps.ends) != total_steps or len(steps.tokens) < total_steps:
         raise SystemExit(f"{case}: {len(steps.ends)} steps, {len(steps.tokens)} batches")
-    share = arguments.steps / taken
+    share = arguments.steps / total_steps
     seconds, cpu = (
         end - begin + reference * share
         for begin, end, reference in zip(
             steps.ends[WARM_UP - 1], steps.ends[-1], steps.reference, strict=True
         )
     )
-    tokens = sum(steps.tokens[WARM_UP:taken])
+    tokens = sum(steps.tokens[WARM_UP:total_steps])
     return Result(
         tokens_per_s=tokens / seconds,
         tokens_per_cpu_s=tokens / cpu,
         seconds_per_step=seconds / arguments.steps,
         peak_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        tokens=sum(steps.tokens[:taken]),
+        tokens=sum(steps.tokens[:total_steps]),
     )
 
 
 def now() -> Times:
-    """Wall-clock and processor seconds of this process."""
+    """Return wall-clock and processor seconds of this process."""
     return time.perf_counter(), time.process_time()
 
 
 def since(start: Times) -> Times:
-    """What has passed of each."""
+    """Return the wall-clock and processor seconds that have passed since `start`."""
     wall, cpu = now()
     return wall - start[0], cpu - start[1]
 
 
-# Data: ids without meaning, which cost what words cost
+# Data: random ids, which cost as much as words
 
 
 def sft_examples(n: int) -> list[TokenisedExample]:
-    """Lengths even from 24 to 128 tokens, of which 30 to 70 % are the prompt."""
+    """Return examples of 24 to 128 tokens, of which 30 to 70 % are the prompt, both uniform."""
     rng = Random("sft")
     found = []
     for _ in range(n):
-        length = rng.randint(24, LONGEST)
-        asked = round(length * rng.uniform(0.3, 0.7))
-        found.append(make_example(_ids(rng, asked), [*_ids(rng, length - asked - 1), END], length))
+        length = rng.randint(24, MAX_LENGTH)
+        prompt_length = round(length * rng.uniform(0.3, 0.7))
+        found.append(
+            make_example(
+                _ids(rng, prompt_length), [*_ids(rng, length - prompt_length - 1), END], length
+            )
+        )
     return found
 
 
 def dpo_examples(n: int) -> list[dpo.TokenisedPair]:
-    """Prompts of 12 to 56 tokens, answers of 12 to 72."""
+    """Return pairs with prompts of 12 to 56 tokens and answers of 12 to 72."""
     rng = Random("dpo")
     found = []
     for _ in range(n):
-        asked = _ids(rng, rng.randint(12, 56))
+        prompt_ids = _ids(rng, rng.randint(12, 56))
         answers = [[*_ids(rng, rng.randint(11, 71)), END] for _ in range(2)]
         found.append(
-            dpo.TokenisedPair(*(make_example(asked, answer, len(answer)) for answer in answers))
+            dpo.TokenisedPair(
+                *(make_example(prompt_ids, answer, len(answer)) for answer in answers)
+            )
         )
     return found
 
 
 def classification_examples(n: int) -> list[TokenisedText]:
-    """Texts of 12 to 128 tokens and two classes."""
+    """Return texts of 12 to 128 tokens and two classes."""
     rng = Random("classification")
     return [
-        TokenisedText(tuple(_ids(rng, rng.randint(12, LONGEST))), rng.randint(0, 1))
+        TokenisedText(tuple(_ids(rng, rng.randint(12, MAX_LENGTH))), rng.randint(0, 1))
         for _ in range(n)
     ]
 
@@ -253,7 +262,7 @@ def _ids(rng: Random, n: int) -> list[int]:
     return [rng.randint(1000, 30000) for _ in range(n)]
 
 
-MAKERS: dict[str, Callable[[int], Sequence[Any]]] = {
+EXAMPLES: dict[str, Callable[[int], Sequence[Any]]] = {
     "sft": sft_examples,
     "dpo": dpo_examples,
     "classification": classification_examples,
@@ -263,8 +272,8 @@ MAKERS: dict[str, Callable[[int], Sequence[Any]]] = {
 # Models and training
 
 
-def model_of(name: str) -> Any:
-    """GPT-2 small (124M), or an encoder of MiniLM's shape (6 layers of 384; 23M)."""
+def make_model(name: str) -> Any:
+    """Return GPT-2 small (124M), or an encoder of MiniLM's shape (6 layers of 384; 23M)."""
     torch.manual_seed(0)
     if name != "classification":
         return GPT2LMHeadModel(GPT2Config())
@@ -280,12 +289,12 @@ def model_of(name: str) -> Any:
 
 
 def ours(name: str, variant: str, examples: Sequence[Any], folder: str) -> Steps:
-    """`learning.training.loop` as workers call it: with what `learning.training.device` detects."""
+    """Train with `learning.training.loop`, as workers do, on what this machine computes fastest."""
     del folder
     threads = torch.get_num_threads()
     compute = detect("cpu")
     torch.set_num_threads(threads)  # `detect` takes all cores
-    model = lora.attach(model_of(name), None if name == "classification" else LORA, seed=0)
+    model = lora.attach(make_model(name), None if name == "classification" else LORA, seed=0)
     if variant == "compiled":
         compile_blocks(model)
     steps = Steps()
@@ -300,7 +309,7 @@ def ours(name: str, variant: str, examples: Sequence[Any], folder: str) -> Steps
         steps.tokens.append(report.tokens - sum(steps.tokens))
         return True
 
-    training = LocalTraining(epochs=1, batch_size=BATCH[name], lr=1e-4, max_length=LONGEST)
+    training = LocalTraining(epochs=1, batch_size=BATCH[name], lr=1e-4, max_length=MAX_LENGTH)
     labels = ("0", "1") if name == "classification" else ()
     objective = registry.make_objective(name, labels=labels)  # type: ignore[arg-type]
     loop.train(model, objective, examples, training, note, autocast=compute.autocast)
@@ -308,33 +317,40 @@ def ours(name: str, variant: str, examples: Sequence[Any], folder: str) -> Steps
 
 
 def train_sft(name: str, variant: str, examples: Sequence[TokenisedExample], folder: str) -> Steps:
-    """The SFTTrainer of trl."""
+    """Train with the SFTTrainer of trl."""
     from trl import SFTConfig, SFTTrainer
 
     rows = [{"input_ids": list(e.input_ids), "labels": list(e.labels)} for e in examples]
     grouped = {"train_sampling_strategy": "group_by_length"}
     arguments = SFTConfig(
-        **_common(folder, name), **_tuned(variant), **(grouped if variant == "tuned" else {})
+        **_common_options(folder, name),
+        **_tuned_options(variant),
+        **(grouped if variant == "tuned" else {}),
     )
     trainer = SFTTrainer(
-        model=model_of(name),
+        model=make_model(name),
         args=arguments,
         train_dataset=_dataset(rows),
         processing_class=number_tokenizer(name),
-        peft_config=_peft(),
+        peft_config=_lora_config(),
     )
     return _run(trainer, "attention_mask")
 
 
 def train_dpo(name: str, variant: str, pairs: Sequence[dpo.TokenisedPair], folder: str) -> Steps:
-    """The DPOTrainer of trl. It reads text only: ids are written as numbers, its words."""
+    """Train with the DPOTrainer of trl.
+
+    It reads only text: ids are written as numbers, which are the words of its tokenizer.
+    """
     from trl import DPOConfig, DPOTrainer
 
     rows = []
     for pair in pairs:
-        asked = len(pair.chosen.input_ids) - pair.chosen.target_count
-        chosen, rejected = (_text(p.input_ids[asked:-1]) for p in (pair.chosen, pair.rejected))
-        prompt = _text(pair.chosen.input_ids[:asked]) + " "
+        prompt_length = len(pair.chosen.input_ids) - pair.chosen.target_count
+        chosen, rejected = (
+            _text(p.input_ids[prompt_length:-1]) for p in (pair.chosen, pair.rejected)
+        )
+        prompt = _text(pair.chosen.input_ids[:prompt_length]) + " "
         row = {"prompt": prompt, "chosen": chosen, "rejected": rejected, "length": pair.length}
         rows.append(row)
     steps = Steps()
@@ -350,16 +366,16 @@ def train_dpo(name: str, variant: str, pairs: Sequence[dpo.TokenisedPair], folde
     grouped = {"train_sampling_strategy": "group_by_length", "remove_unused_columns": False}
     precompute = {"precompute_ref_log_probs": True, "precompute_ref_batch_size": 8}
     trainer = Timed(
-        model=model_of(name),
+        model=make_model(name),
         args=DPOConfig(
-            **_common(folder, name),
-            **_tuned(variant),
+            **_common_options(folder, name),
+            **_tuned_options(variant),
             **({} if variant == "trl" else grouped),
             **(precompute if variant == "precomputed" else {}),
         ),
         train_dataset=_dataset(rows),
         processing_class=number_tokenizer(name),
-        peft_config=_peft(),
+        peft_config=_lora_config(),
     )
     return _run(trainer, "attention_mask", steps)
 
@@ -367,15 +383,17 @@ def train_dpo(name: str, variant: str, pairs: Sequence[dpo.TokenisedPair], folde
 def train_classification(
     name: str, variant: str, texts: Sequence[TokenisedText], folder: str
 ) -> Steps:
-    """The Trainer of transformers."""
+    """Train with the Trainer of transformers."""
     from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
     rows = [{"input_ids": list(text.input_ids), "labels": text.label} for text in texts]
     tuned = {"bf16": True, "train_sampling_strategy": "group_by_length"}
     tokenizer = number_tokenizer(name)
     trainer = Trainer(
-        model=model_of(name),
-        args=TrainingArguments(**_common(folder, name), **(tuned if variant == "tuned" else {})),
+        model=make_model(name),
+        args=TrainingArguments(
+            **_common_options(folder, name), **(tuned if variant == "tuned" else {})
+        ),
         train_dataset=_dataset(rows),
         processing_class=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer),
@@ -383,7 +401,7 @@ def train_classification(
     return _run(trainer, "attention_mask")
 
 
-PEERS: dict[str, Callable[..., Steps]] = {
+TRAINERS: dict[str, Callable[..., Steps]] = {
     "sft": train_sft,
     "dpo": train_dpo,
     "classification": train_classification,
@@ -391,7 +409,7 @@ PEERS: dict[str, Callable[..., Steps]] = {
 
 
 def _run(trainer: Any, mask: str, steps: Steps | None = None) -> Steps:
-    """Trains one pass, noting the end of each step and the tokens of each batch."""
+    """Train one pass, noting the end of each step and the tokens of each batch."""
     from transformers import TrainerCallback
 
     steps = steps or Steps()
@@ -412,8 +430,8 @@ def _run(trainer: Any, mask: str, steps: Steps | None = None) -> Steps:
     return steps
 
 
-def _common(folder: str, name: str) -> dict[str, Any]:
-    """What is the same for all; and nothing written or shown, which would cost time."""
+def _common_options(folder: str, name: str) -> dict[str, Any]:
+    """Return the options that all share. Nothing is written or shown, which would cost time."""
     return {
         "output_dir": folder,
         "use_cpu": True,
@@ -427,13 +445,13 @@ def _common(folder: str, name: str) -> dict[str, Any]:
     }
 
 
-def _tuned(variant: str) -> dict[str, Any]:
+def _tuned_options(variant: str) -> dict[str, Any]:
     if variant == "trl":
         return {}
-    return {"gradient_checkpointing": False, "bf16": True, "max_length": LONGEST}
+    return {"gradient_checkpointing": False, "bf16": True, "max_length": MAX_LENGTH}
 
 
-def _peft() -> Any:
+def _lora_config() -> Any:
     from peft import LoraConfig
 
     return LoraConfig(
@@ -457,7 +475,7 @@ def _text(ids: Sequence[int]) -> str:
 
 
 def number_tokenizer(name: str) -> PreTrainedTokenizerFast:
-    """Its words are the numbers of its ids."""
+    """Return a tokenizer whose words are the numbers of its ids."""
     words = {str(i): i for i in range(VOCABULARY[name])}
     core = Tokenizer(models.WordLevel(words, unk_token="0"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

@@ -1,1 +1,1 @@
-"""What both sides agree on: errors, configuration, records, wire format, codec and store."""
+"""What coordinator and workers share: errors, configuration, records, wire format and store."""

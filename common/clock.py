@@ -1,4 +1,4 @@
-"""Time as an argument: what needs a clock is handed one, so that tests can hold it still."""
+"""The type of a clock: code that needs the time takes one, so that tests can control it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The one tree of errors.
+"""The tree of errors, rooted in `FcclError`.
 
-Libraries' errors (pika, redis, sqlite, HTTP, pydantic) are translated into these where they
-enter. Each carries what went wrong, and the remedy; the command line prints it as one line and
-ends with the class's exit code.
+Errors of libraries (pika, redis, sqlite, HTTP, pydantic) are translated into these where they
+enter. Each says what went wrong, and the remedy; the command line prints it as one line and exits
+with the code of its class.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ class FcclError(Exception):
     """Base of every error that fccl raises on purpose.
 
     Args:
-        what: What went wrong; names the file, key or message.
+        what: What went wrong, with the name of the file, key or message.
         remedy: What the reader can do about it.
     """
 
@@ -43,23 +43,23 @@ class ModelError(FcclError):
 
 
 class BrokerError(FcclError):
-    """The message broker refuses, or cannot be reached."""
+    """The message broker refuses a request, or cannot be reached."""
 
     exit_code = 5
 
 
 class BrokerLoginError(BrokerError):
-    """The message broker is there, and refuses this user or its password."""
+    """The message broker refuses the user or the password."""
 
 
 class StoreError(FcclError):
-    """The Redis store refuses, or cannot be reached."""
+    """The Redis store refuses a request, or cannot be reached."""
 
     exit_code = 6
 
 
 class StoreAccessError(StoreError):
-    """The store is there, and refuses this user, its password, or what it asks for."""
+    """The store refuses the user, the password, or the command."""
 
 
 class RunError(FcclError):
@@ -69,16 +69,16 @@ class RunError(FcclError):
 
 
 class FencedError(FcclError):
-    """Another coordinator took this run over; this one may write nothing more."""
+    """Another coordinator took over this run; this one may write nothing more."""
 
     exit_code = 8
 
 
 class JoinError(FcclError):
-    """A join token, a site's name or its credentials are refused."""
+    """A join token, the name of a site or its credentials are refused."""
 
     exit_code = 9
 
 
 class WireError(FcclError):
-    """A message does not follow the protocol: it goes to the dead-letter queue with this reason."""
+    """A message violates the protocol; it goes to the dead-letter queue with this reason."""

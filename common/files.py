@@ -1,4 +1,4 @@
-"""Durable file writes: what a power cut must not tear or lose."""
+"""Durable file writes, which survive a power failure complete or not at all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def sync_path(path: Path) -> None:
-    """Make a directory's entries (new names, renames), or a file's bytes, durable."""
+    """Make the bytes of a file, or the entries of a directory (new names, renames), durable."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -29,9 +29,7 @@ def write_durable(path: Path, data: bytes, mode: int = 0o666) -> None:
     """Write `path` so that after a crash it holds either its old content or all of `data`.
 
     Args:
-        path: The file.
-        data: All of it.
-        mode: Of the file, from its first byte on, less the umask: 0o600 for a secret.
+        mode: Permissions of the file from its first byte on, less the umask; 0o600 for a secret.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.unlink(missing_ok=True)
@@ -44,7 +42,7 @@ def write_durable(path: Path, data: bytes, mode: int = 0o666) -> None:
 
 
 def write_at(path: Path, offset: int, data: bytes) -> None:
-    """Write `data` at `offset` of `path`, creating it, and return once it is on the disk."""
+    """Write `data` at `offset` of `path`, created if missing; return once it is on the disk."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
     try:
         view = memoryview(data)
@@ -57,7 +55,7 @@ def write_at(path: Path, offset: int, data: bytes) -> None:
 
 
 def append_jsonl(path: Path, records: Iterable[Mapping[str, object]]) -> None:
-    """Append JSON lines; a torn last line of an earlier crash is cut off first."""
+    """Append JSON lines, after cutting off an incomplete last line of an earlier crash."""
     lines = "".join(json.dumps(record, sort_keys=False) + "\n" for record in records)
     if not lines:
         return
@@ -70,7 +68,7 @@ def append_jsonl(path: Path, records: Iterable[Mapping[str, object]]) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict[str, object]]:
-    """The whole JSON lines of a file; a torn last line is left out; a missing file has none."""
+    """Return the JSON lines of a file, without an incomplete last one; none if it is missing."""
     if not path.exists():
         return []
     whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")

@@ -1,4 +1,4 @@
-"""Where fccl keeps what it makes: once for many uses, or for itself alone."""
+"""Folders for state and caches of the current user."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def state_dir() -> Path:
-    """What must not be lost: `$FCCL_STATE`, else `fccl` in the user's folder for data."""
+    """Return the folder for state that must not be lost: `$FCCL_STATE`, else the user's data."""
     if named := os.environ.get("FCCL_STATE"):
         return Path(named)
     base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
@@ -15,7 +15,7 @@ def state_dir() -> Path:
 
 
 def cache_dir() -> Path:
-    """Base models: `$FCCL_CACHE`, else `fccl` in the user's cache folder."""
+    """Return the folder for base models: `$FCCL_CACHE`, else in the user's cache folder."""
     if named := os.environ.get("FCCL_CACHE"):
         return Path(named)
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")

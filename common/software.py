@@ -1,4 +1,4 @@
-"""Which fccl this is."""
+"""The name and version of this software."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 
 def software_version() -> str:
-    """`fccl 0.1.0`, or `fccl (not installed)` from a bare checkout."""
+    """Return e.g. `fccl 0.1.0`, or `fccl (not installed)` in a checkout."""
     try:
         return f"fccl {version('fccl')}"
     except PackageNotFoundError:

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Becomes the owner of the run directory, then the command. Started as any user but root (the
-# image's default), it is the command at once.
+# Switches to the owner of the run directory and executes the command. If the container was not
+# started as root (the image's default is another user), it executes the command at once.
 #
-# runs/ is a folder of the host, and what is written there should belong to whoever cloned the
-# project, whatever that user's number is. So docker-compose.yml starts as root, with the few
-# capabilities that this needs, and no process of fccl ever runs as root. If root owns the
-# folder (Docker makes missing ones so), the owner of the configuration says who cloned; if that is
-# root, too, the folder is given to the image's own user.
+# runs/ is a folder of the host, and its files should belong to the user who cloned the project,
+# whatever the user id. So docker-compose.yml starts as root, with the few capabilities that this
+# needs, and no process of fccl ever runs as root. If root owns the folder (Docker creates missing
+# folders so), the owner of the configuration is taken instead; if that is root as well, the folder
+# is given to the image's own user.
 set -eu
 
 if [ "$(id -u)" = 0 ]; then
@@ -14,7 +14,7 @@ if [ "$(id -u)" = 0 ]; then
     case $owner in 0:*) owner=$(stat -c %u:%g federation.toml 2>/dev/null || echo 0:0) ;; esac
     case $owner in 0:*) owner=1000:1000 ;; esac
     user=${owner%:*}
-    # Read-only to a worker, and then the coordinator's to change.
+    # It is read-only in a worker; the coordinator changes it.
     [ "$(stat -c %u runs)" = "$user" ] || chown "$owner" runs 2>/dev/null || :
     for volume in /cache /state; do
         [ "$(stat -c %u "$volume")" = "$user" ] || chown -R "$owner" "$volume"

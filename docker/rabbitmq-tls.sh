@@ -1,6 +1,6 @@
 #!/bin/sh
-# RabbitMQ with TLS on 5671. The key lies on the host for its owner only; the server's user is
-# another one, so it gets a copy, in the container and for its eyes only.
+# Starts RabbitMQ with TLS on 5671. On the host only the owner can read the key; the server runs as
+# another user, so it gets a copy in the container that only it can read.
 set -eu
 place=/etc/rabbitmq/tls
 install -d -o rabbitmq -g rabbitmq -m 700 "$place" /etc/rabbitmq/conf.d

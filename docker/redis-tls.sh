@@ -1,6 +1,6 @@
 #!/bin/sh
-# Redis with a password, and with TLS on 6380. The key is copied as in rabbitmq-tls.sh. The
-# configuration comes on the standard input: a password on the command line is one in `ps`.
+# Starts Redis with a password, and with TLS on 6380. The key is copied as in rabbitmq-tls.sh. The
+# configuration is passed on standard input, because `ps` shows the command line.
 set -eu
 place=/run/redis-tls
 install -d -o redis -g redis -m 700 "$place"

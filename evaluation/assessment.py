@@ -12,8 +12,8 @@ from typing import cast
 
 from common.config.config import PhaseConfig
 from common.protocol.fields import RowKind
-from evaluation.evaluator import HELDOUT, EvaluationLimits, EvaluationSet, Evaluator
-from evaluation.prompts import expected_answer, printable_line, prompt, question
+from evaluation.evaluator import HELDOUT, EncodedRows, EvaluationLimits, Evaluator
+from evaluation.prompts import expected_answer, format_line, format_prompt, format_question
 from learning.data.row_types import Row
 from learning.evaluation.inference import unigram_entropy
 from learning.evaluation.metrics import EvalMetrics
@@ -95,14 +95,14 @@ def assess(evaluator: Evaluator, version: int, limits: EvaluationLimits) -> Asse
     newest = run.tensors(version)  # first: a running coordinator may remove it soon
     sets = [evaluator.build_set(kind, version, limits) for kind in run.config.kinds]
     rows = _rows_to_answer(sets, limits.samples)
-    subjects = versions_to_evaluate(run.config.phase, version)
+    subjects = choose_versions(run.config.phase, version)
     scores: dict[int, list[Scores]] = {}
     answers: list[Sequence[str]] = []
     for subject in subjects:
         tensors = newest if subject.version == version else run.tensors(subject.version)
         evaluator.load_tensors(tensors)
         scores[subject.version] = [evaluator.score(each) for each in sets]
-        answers.append(evaluator.generate([prompt(row) for row in rows], limits.new_tokens))
+        answers.append(evaluator.generate([format_prompt(row) for row in rows], limits.new_tokens))
     by_set = [[scores[subject.version][i] for subject in subjects] for i in range(len(sets))]
     return Assessment(
         version=version,
@@ -118,9 +118,7 @@ def assess(evaluator: Evaluator, version: int, limits: EvaluationLimits) -> Asse
     )
 
 
-def versions_to_evaluate(
-    phases: Sequence[PhaseConfig], version: int
-) -> tuple[EvaluatedVersion, ...]:
+def choose_versions(phases: Sequence[PhaseConfig], version: int) -> tuple[EvaluatedVersion, ...]:
     """Return the base, the end of each phase before a version, and the version itself."""
     found = [EvaluatedVersion(0, "base")]
     end = 0
@@ -133,9 +131,7 @@ def versions_to_evaluate(
     return tuple(found)
 
 
-def _assess_kind(
-    rows: EvaluationSet, scores: Sequence[Scores], reference: Scores
-) -> KindAssessment:
+def _assess_kind(rows: EncodedRows, scores: Sequence[Scores], reference: Scores) -> KindAssessment:
     def by_version(owners: Sequence[str]) -> tuple[EvalMetrics, ...]:
         return tuple(rows.metrics(owners, one, reference) for one in scores)
 
@@ -151,7 +147,7 @@ def _assess_kind(
     )
 
 
-def _rows_to_answer(sets: Sequence[EvaluationSet], count: int) -> list[Row]:
+def _rows_to_answer(sets: Sequence[EncodedRows], count: int) -> list[Row]:
     """Return held-out instructions, or else preferences; a classifier answers with no text."""
     for kind in ("sft", "va"):
         for each in sets:
@@ -165,7 +161,7 @@ def _answered_rows(rows: Sequence[Row], answers: Sequence[Sequence[str]]) -> lis
 
 
 def _classified_rows(
-    sets: Sequence[EvaluationSet],
+    sets: Sequence[EncodedRows],
     scores: Sequence[Sequence[Scores]],
     count: int,
     labels: Sequence[str],
@@ -181,7 +177,7 @@ def _classified_rows(
 
 def _answered_row(row: Row, answers: Sequence[str]) -> AnsweredRow:
     return AnsweredRow(
-        asked=printable_line(question(row)),
-        expected=printable_line(expected_answer(row)),
-        answers=tuple(printable_line(answer) for answer in answers),
+        asked=format_line(format_question(row)),
+        expected=format_line(expected_answer(row)),
+        answers=tuple(format_line(answer) for answer in answers),
     )

@@ -63,7 +63,7 @@ FULL_LIMITS = EvaluationLimits(
 
 
 @dataclass(frozen=True)
-class EvaluationSet:
+class EncodedRows:
     """Rows of one kind, tokenised for one model.
 
     Attributes:
@@ -154,7 +154,7 @@ class Evaluator:
         lora.write_adapter(self.model, tensors)
         self.model.eval()
 
-    def score(self, rows: EvaluationSet) -> Scores:
+    def score(self, rows: EncodedRows) -> Scores:
         """Return the score that the model gives to each row."""
         return rows.scorer.score(self.model, rows.examples)
 
@@ -164,11 +164,11 @@ class Evaluator:
         """Return the model's answer to each prompt."""
         return generate(self.model, self._loaded.tokenizer, prompts, new_tokens, stopped)
 
-    def classify(self, rows: EvaluationSet) -> list[tuple[int, float]]:
+    def classify(self, rows: EncodedRows) -> list[tuple[int, float]]:
         """Return the likeliest class of each row, with its probability."""
         return class_answers(self.model, rows.examples, BATCH)
 
-    def build_set(self, kind: RowKind, version: int, limits: EvaluationLimits) -> EvaluationSet:
+    def build_set(self, kind: RowKind, version: int, limits: EvaluationLimits) -> EncodedRows:
         """Return the held-out rows of a kind with each client's validation rows."""
         sets: dict[str, Sequence[Row]] = {HELDOUT: self.heldout_rows(kind, limits.heldout[kind])}
         for shard in self.prepared.shards:
@@ -188,15 +188,15 @@ class Evaluator:
         version: int,
         rows: Sequence[tuple[str, Row]],
         clients: tuple[str, ...] = (),
-    ) -> EvaluationSet:
+    ) -> EncodedRows:
         """Tokenise rows, given with their owners; rows that do not fit are left out."""
         config = self.run.config
-        reference, phase = reward_reference(config.phase, version)
+        reference, phase = find_reward_reference(config.phase, version)
         scorer = row_scores.make_scorer(kind, phase.dpo if phase else None, self.run.labels)
         encoded = scorer.objective.encode(
             self._loaded.tokenizer, [row for _, row in rows], config.model.max_length
         )
-        return EvaluationSet(
+        return EncodedRows(
             scorer=scorer,
             rows=[rows[i][1] for i in encoded.kept],
             examples=encoded.examples,
@@ -207,7 +207,9 @@ class Evaluator:
         )
 
 
-def reward_reference(phases: Sequence[PhaseConfig], version: int) -> tuple[int, PhaseConfig | None]:
+def find_reward_reference(
+    phases: Sequence[PhaseConfig], version: int
+) -> tuple[int, PhaseConfig | None]:
     """Return the version with which a version's rewards are compared, and the phase with its β.
 
     That is the version with which the newest phase of preferences began. Before any has begun, it

@@ -9,19 +9,19 @@ from learning.data.row_types import Instruction, LabelledText, PreferencePair, R
 from learning.objectives import template
 
 
-def printable_line(text: str, limit: int = 300) -> str:
+def format_line(text: str, limit: int = 300) -> str:
     """Return text as one line of at most `limit` characters, without terminal control codes."""
     return " ".join(one_line(text).split())[:limit]
 
 
-def prompt(row: Row) -> str:
+def format_prompt(row: Row) -> str:
     """Return the text that a causal model continues, of an instruction or a preference."""
     if isinstance(row, Instruction):
         return template.format_prompt(row.instruction, row.input)
     return template.format_prompt(cast(PreferencePair, row).prompt)
 
 
-def question(row: Row) -> str:
+def format_question(row: Row) -> str:
     """Return a row's question as people read it: the bare prompt, or the text to classify."""
     match row:
         case Instruction():

@@ -18,8 +18,8 @@ from common.errors import RunError
 from common.protocol.tensors import Tensors
 from common.protocol.versions import SampleAnswer
 from common.run_directory.recorded_run import RecordedRun
-from evaluation.evaluator import HELDOUT, EvaluationSet, Evaluator
-from evaluation.prompts import expected_answer, printable_line, prompt, question
+from evaluation.evaluator import HELDOUT, EncodedRows, Evaluator
+from evaluation.prompts import expected_answer, format_line, format_prompt, format_question
 from learning.data.row_types import Row
 from learning.training.device import Compute
 
@@ -51,7 +51,7 @@ class SampleAnswerer:
         self._evaluator = Evaluator(
             run, base_path, Compute(torch.device("cpu"), THREADS, autocast=False)
         )
-        self._sets: Sequence[EvaluationSet] = ()
+        self._sets: Sequence[EncodedRows] = ()
 
     def load(self) -> None:
         """Load the model and choose the rows; limits the calling thread's share of the cores.
@@ -84,18 +84,18 @@ class SampleAnswerer:
                 at=self._clock(),
                 kind=each.kind,
                 asked=_question(each),
-                expected=printable_line(expected_answer(each.rows[0]), MAX_QUESTION),
-                answer=printable_line(answer, MAX_ANSWER),
+                expected=format_line(expected_answer(each.rows[0]), MAX_QUESTION),
+                answer=format_line(answer, MAX_ANSWER),
                 probability=probability,
             )
 
-    def _choose_rows(self) -> Iterator[EvaluationSet]:
+    def _choose_rows(self) -> Iterator[EncodedRows]:
         """Yield a set of one row for each row to answer; all kinds get a share."""
         kinds = self._run.config.kinds
         for i, kind in enumerate(kinds):
             share = len(range(i, self._settings.prompts, len(kinds)))
             heldout = self._evaluator.heldout_rows(kind, share)
-            rows: dict[str, Row] = {question(row): row for row in heldout}
+            rows: dict[str, Row] = {format_question(row): row for row in heldout}
             for row in rows.values():
                 encoded = self._evaluator.encode(kind, 0, [(HELDOUT, row)])
                 yield from islice([encoded], len(encoded.rows))  # none if the row does not fit
@@ -108,15 +108,15 @@ class SampleAnswerer:
                 raise
             return None  # the run has gone on, and keeps only its newest versions
 
-    def _answer(self, sets: Sequence[EvaluationSet]) -> list[tuple[str, float | None]]:
+    def _answer(self, sets: Sequence[EncodedRows]) -> list[tuple[str, float | None]]:
         """Return texts, or classes with probabilities: a run has rows for one kind of model."""
         if self._run.labels:
             found = [answer for each in sets for answer in self._evaluator.classify(each)]
             return [(self._run.labels[label], probability) for label, probability in found]
-        prompts = [prompt(each.rows[0]) for each in sets]
+        prompts = [format_prompt(each.rows[0]) for each in sets]
         texts = self._evaluator.generate(prompts, self._settings.new_tokens, self._stopped)
         return [(text, None) for text in texts]
 
 
-def _question(rows: EvaluationSet) -> str:
-    return printable_line(question(rows.rows[0]), MAX_QUESTION)
+def _question(rows: EncodedRows) -> str:
+    return format_line(format_question(rows.rows[0]), MAX_QUESTION)

@@ -88,7 +88,7 @@ class Slot:
         path = self._updates / f"{update.task_id}.{update.attempt}"
         pending = PendingUpdate(update.task_id, update.attempt, path)
         write_durable(path, pack(update, data))
-        self._promote_residual(pending)
+        self._promote_residuals(pending)
         return pending
 
     def pending_updates(self) -> list[PendingUpdate]:
@@ -106,7 +106,7 @@ class Slot:
 
     def drop_update(self, pending: PendingUpdate) -> None:
         """Remove an update whose receipt has come."""
-        self._promote_residual(pending)
+        self._promote_residuals(pending)
         pending.path.unlink(missing_ok=True)
 
     def client_dir(self, client_id: str) -> Path:
@@ -120,7 +120,7 @@ class Slot:
         for waiting in directory.glob("residual.[0-9]*"):
             _, slot, update_id = waiting.name.split(".", 2)
             if (self._slots / slot / "updates" / update_id).exists():
-                _promote(waiting)
+                promote_residual(waiting)
             else:
                 waiting.unlink(missing_ok=True)
         own = f"residual.{self.number}.{task.task_id}.{task.attempt}"
@@ -136,9 +136,9 @@ class Slot:
         self._pid.unlink(missing_ok=True)
         self._lock.release()
 
-    def _promote_residual(self, pending: PendingUpdate) -> None:
+    def _promote_residuals(self, pending: PendingUpdate) -> None:
         for waiting in self._clients.glob(f"*/residual.{self.number}.{pending.update_id}"):
-            _promote(waiting)
+            promote_residual(waiting)
 
 
 def claim_slot(state: Path, run: str) -> Slot:
@@ -191,7 +191,7 @@ def _live_process(path: Path) -> int | None:
     return pid
 
 
-def _promote(waiting: Path) -> None:
+def promote_residual(waiting: Path) -> None:
     """Make a waiting residual the client's current one."""
     with contextlib.suppress(FileNotFoundError):  # the trainer and the publisher both do this
         waiting.replace(waiting.with_name(RESIDUAL))

@@ -1,4 +1,4 @@
-"""What the commands that control a run share: send a command to the coordinator, await its reply."""
+"""Shared part of the commands that control a run: send a command and wait for the reply."""
 
 from __future__ import annotations
 

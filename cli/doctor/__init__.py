@@ -1,1 +1,1 @@
-"""TODO: cli/doctor."""
+"""The command `fccl doctor`."""

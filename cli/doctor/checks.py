@@ -1,7 +1,8 @@
-"""What `fccl doctor` looks at, and how: each check by itself, within a time.
+"""Checks of `fccl doctor`, each run by itself and within a time limit.
 
-A check is a function from the situation to a `Check`. It writes nothing to a server, and may
-raise an `FcclError`, which becomes a failed check. To add one, append it to `cli.doctor.command.CHECKS`.
+A check is a function from a `CheckContext` to a `CheckResult`. It writes nothing to a server, and
+may raise an `FcclError`, which becomes a failed check. To add one, append it to
+`cli.doctor.command.CHECKS`.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ Side = Literal["coordinator", "worker"]
 
 
 @dataclass(frozen=True)
-class Check:
-    """One line of the report.
+class CheckResult:
+    """Result of a check: one line of the report.
 
     Attributes:
-        name: What was looked at.
-        status: `warn` where a run would go on, `fail` where it would not.
+        name: What was checked.
+        status: `warn` if a run would work all the same, `fail` if it would not.
         text: What was found.
-        remedy: What to do about it; empty where all is well.
+        remedy: What to do about it; empty if all is well.
     """
 
     name: str
@@ -38,15 +39,15 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Situation:
-    """What the checks look at.
+class CheckContext:
+    """What the checks examine.
 
     Attributes:
-        config: Of the federation.
-        side: Whose view is taken: a worker's user may do less, and needs less.
-        data: A file or folder of rows to look at instead of the configured one.
-        cache: Where base models are kept.
-        site: As which site a worker of this machine takes tasks.
+        config: The configuration of the federation.
+        side: The side of this machine: a worker's user may do less, and needs less.
+        data: File or folder of rows to check instead of the configured one.
+        cache: Folder of base models.
+        site: The site for which a worker of this machine takes tasks.
     """
 
     config: FederationConfig
@@ -57,58 +58,59 @@ class Situation:
 
 
 @dataclass(frozen=True)
-class Examination:
-    """A check before it is made.
+class CheckSpec:
+    """A check to run.
 
     Attributes:
-        name: For its line, if it does not end.
-        look: Makes it.
-        limit_s: After which it is given up.
+        name: Name in the report if the check does not end.
+        run: The check.
+        limit_s: Time after which the check is given up.
     """
 
     name: str
-    look: Callable[[Situation], Check]
+    run: Callable[[CheckContext], CheckResult]
     limit_s: float = 15.0
 
 
-def examine(
-    examinations: Sequence[Examination],
-    situation: Situation,
-    begin: Callable[[str], None] = lambda name: None,
-) -> Iterator[Check]:
-    """Make the checks, one after another; none can hide another by raising or by hanging.
+def run_checks(
+    checks: Sequence[CheckSpec],
+    context: CheckContext,
+    on_start: Callable[[str], None] = lambda name: None,
+) -> Iterator[CheckResult]:
+    """Run checks one after another; none can hide another by raising or by hanging.
 
     Args:
-        examinations: Which.
-        situation: What they look at.
-        begin: Told the name of each before it begins.
+        checks: The checks to run.
+        context: What they examine.
+        on_start: Called with the name of each check before it starts.
     """
-    for examination in examinations:
-        begin(examination.name)
-        yield _within(examination, situation)
+    for check in checks:
+        on_start(check.name)
+        yield _run_within_limit(check, context)
 
 
-def _within(examination: Examination, situation: Situation) -> Check:
-    found: list[Check] = []
+def _run_within_limit(check: CheckSpec, context: CheckContext) -> CheckResult:
+    results: list[CheckResult] = []
 
-    def look() -> None:
-        found.append(_looked(examination, situation))
+    def run() -> None:
+        results.append(_run(check, context))
 
-    # One that hangs is left behind: a daemon, it does not keep the process from ending.
-    thread = threading.Thread(target=look, name=f"doctor-{examination.name}", daemon=True)
+    # A check that hangs is left behind: a daemon thread does not keep the process from ending.
+    thread = threading.Thread(target=run, name=f"doctor-{check.name}", daemon=True)
     thread.start()
-    thread.join(examination.limit_s)
-    if found:
-        return found[0]
-    text = f"no result within {examination.limit_s:.0f} s"
-    return Check(examination.name, "fail", text, "see whether this machine or what it asks hangs")
+    thread.join(check.limit_s)
+    if results:
+        return results[0]
+    text = f"no result within {check.limit_s:.0f} s"
+    remedy = "check whether this machine, or the server that it asked, hangs"
+    return CheckResult(check.name, "fail", text, remedy)
 
 
-def _looked(examination: Examination, situation: Situation) -> Check:
+def _run(check: CheckSpec, context: CheckContext) -> CheckResult:
     try:
-        return examination.look(situation)
+        return check.run(context)
     except FcclError as error:
-        return Check(examination.name, "fail", error.what, error.remedy)
+        return CheckResult(check.name, "fail", error.what, error.remedy)
     except Exception as error:  # a check that breaks must not end the others
         text = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        return Check(examination.name, "fail", text, "this is a mistake in fccl: report it")
+        return CheckResult(check.name, "fail", text, "this is a bug in fccl: please report it")

@@ -1,4 +1,4 @@
-"""`fccl doctor`: what is reachable, installed and fast, and what to do about the rest."""
+"""`fccl doctor`: checks servers, installation and speed, and names remedies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.text import Text
 
 from broker.protocol import LOCAL, Site
 from cli.doctor import machine, servers
-from cli.doctor.checks import Check, Examination, Side, Situation, examine
+from cli.doctor.checks import CheckContext, CheckResult, CheckSpec, Side, run_checks
 from cli.options import config_option, find_config, plain_option
 from cli.run import join_site
 from common.config import loader
@@ -24,23 +24,23 @@ from common.paths import cache_dir
 from common.protocol.naming import LOCAL_SITE
 from worker.site import identity
 
-FOUND_FAULT = 1
+CHECK_FAILED = 1
 
-CHECKS: tuple[Examination, ...] = (
-    Examination("broker", servers.check_broker),
-    Examination("management", servers.check_management),
-    Examination("store", servers.check_store),
-    Examination("clock", servers.check_clock),
-    Examination("run", servers.check_run, 20.0),
-    Examination("software", machine.check_software),
+CHECKS: tuple[CheckSpec, ...] = (
+    CheckSpec("broker", servers.check_broker),
+    CheckSpec("management", servers.check_management),
+    CheckSpec("store", servers.check_store),
+    CheckSpec("clock", servers.check_clock),
+    CheckSpec("run", servers.check_run, 20.0),
+    CheckSpec("software", machine.check_software),
     # These may import torch, read whole data sets and hash whole models.
-    Examination("model", machine.check_model, 120.0),
-    Examination("data", machine.check_data, 120.0),
-    Examination("disk", machine.check_disk),
-    Examination("compute", machine.check_compute, 60.0),
+    CheckSpec("model", machine.check_model, 120.0),
+    CheckSpec("data", machine.check_data, 120.0),
+    CheckSpec("disk", machine.check_disk),
+    CheckSpec("compute", machine.check_compute, 60.0),
 )
-COORDINATORS = {"management"}
-"""Checks of what only a coordinator needs."""
+COORDINATOR_ONLY = {"management"}
+"""Names of the checks of what only a coordinator needs."""
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
@@ -51,78 +51,81 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
     "--side",
     type=click.Choice(["coordinator", "worker"]),
     default="coordinator",
-    help="Whose machine this is: a worker may do less, and needs less [coordinator].",
+    help="The side of this machine: a worker may do less, and needs less [coordinator].",
 )
 @click.option(
     "--site",
     default=LOCAL_SITE,
-    help="The site of a worker; an invited one is asked as itself [local].",
+    help="The site of a worker; servers are checked with the login of an invited site [local].",
 )
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
-    help="Rows to look at: a file, or a worker's folder of client files [those configured].",
+    help="Rows to check: a file, or a worker's folder of client files [the configured ones].",
 )
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @plain_option
 def command(
     config_path: Path | None, side: str, site: str, data: Path | None, as_json: bool, plain: bool
 ) -> None:
-    """Check servers, clock, software, model, data, disk and processors; say what to mend.
+    """Check servers, clock, software, model, data, disk and processors, and name remedies.
 
-    Nothing is written, downloaded or made. Exit code 1 where a check failed; warnings do not count.
+    Nothing is written, downloaded or built. The exit code is 1 if a check failed; warnings do not
+    count.
     """
     config = loader.load(find_config(config_path))
     if Site(site) != LOCAL:
         side = "worker"
-        config, data = _invited(site, config.run.name, data)
-    situation = Situation(config, cast(Side, side), data, cache_dir(), site)
-    wanted = [each for each in CHECKS if side == "coordinator" or each.name not in COORDINATORS]
+        config, data = _invited_site(site, config.run.name, data)
+    context = CheckContext(config, cast(Side, side), data, cache_dir(), site)
+    checks = [each for each in CHECKS if side == "coordinator" or each.name not in COORDINATOR_ONLY]
     console = Console(highlight=False, soft_wrap=True)
     if as_json:
-        found = list(examine(wanted, situation))
+        found = list(run_checks(checks, context))
         click.echo(json.dumps({"checks": [asdict(check) for check in found]}, indent=2))
     elif plain or not console.is_terminal:
-        found = _printed(examine(wanted, situation))
+        found = _print_lines(run_checks(checks, context))
     else:
-        found = _shown(console, wanted, situation)
+        found = _print_live(console, checks, context)
     if any(check.status == "fail" for check in found):
-        sys.exit(FOUND_FAULT)
+        sys.exit(CHECK_FAILED)
 
 
-def _invited(site: str, name: str, data: Path | None) -> tuple[FederationConfig, Path]:
-    """How an invited site reaches its federation, and the rows that it serves.
+def _invited_site(site: str, name: str, data: Path | None) -> tuple[FederationConfig, Path]:
+    """Return the configuration of an invited site, and the folder of its rows.
 
     Raises:
         JoinError: This machine has not joined as that site.
     """
-    wanted = join_site.site_request(None, site, name)
-    mine = identity.load(wanted.directory)
-    assert mine is not None  # `wanted` has found it
-    return identity.worker_config(mine, wanted.directory), data or wanted.directory / "data"
+    directory = join_site.site_request(None, site, name).directory
+    own = identity.load(directory)
+    assert own is not None  # `site_request` has found it
+    return identity.worker_config(own, directory), data or directory / "data"
 
 
-def _printed(checks: Iterable[Check]) -> list[Check]:
+def _print_lines(results: Iterable[CheckResult]) -> list[CheckResult]:
     found = []
-    for check in checks:
+    for check in results:
         print(_head(check) + check.text, flush=True)
         if check.remedy:
-            print(f"{'':17}to mend: {check.remedy}", flush=True)
+            print(f"{'':17}remedy: {check.remedy}", flush=True)
         found.append(check)
     return found
 
 
-def _shown(console: Console, wanted: list[Examination], situation: Situation) -> list[Check]:
+def _print_live(
+    console: Console, checks: list[CheckSpec], context: CheckContext
+) -> list[CheckResult]:
     found = []
     with console.status("") as status:
-        for check in examine(wanted, situation, lambda name: status.update(f"checking {name} …")):
+        for check in run_checks(checks, context, lambda name: status.update(f"checking {name} …")):
             line = Text(_head(check), style=_COLOURS[check.status]).append(check.text, "default")
             console.print(line)
             if check.remedy:
-                console.print(Text(f"{'':17}to mend: {check.remedy}", "dim"))
+                console.print(Text(f"{'':17}remedy: {check.remedy}", "dim"))
             found.append(check)
     return found
 
 
-def _head(check: Check) -> str:
+def _head(check: CheckResult) -> str:
     return f"{check.status:4}  {check.name:10} "

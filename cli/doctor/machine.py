@@ -1,4 +1,4 @@
-"""Checks of what is on this machine: software, model, rows, disk, processors."""
+"""Checks of this machine: software, model, rows, disk and processors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import get_args
 
-from cli.doctor.checks import Check, Situation
+from cli.doctor.checks import CheckContext, CheckResult
 from common.config.config import FederationConfig
 from common.errors import DataError
 from common.protocol.fields import RowKind
@@ -23,8 +23,8 @@ GIB = 1 << 30
 DISK_WARN, DISK_FAIL = 5 * GIB, GIB
 
 
-def check_software(situation: Situation) -> Check:
-    """Which software this is."""
+def check_software(context: CheckContext) -> CheckResult:
+    """Check which software is installed."""
     found, missing = (
         [software_version(), f"protocol {SCHEMA}", f"Python {platform.python_version()}"],
         [],
@@ -36,73 +36,73 @@ def check_software(situation: Situation) -> Check:
             missing.append(package)
     if missing:
         remedy = "install fccl with its dependencies: pip install -c constraints.txt ."
-        return Check("software", "fail", f"without {', '.join(missing)}", remedy)
-    return Check("software", "ok", ", ".join(found))
+        return CheckResult("software", "fail", f"without {', '.join(missing)}", remedy)
+    return CheckResult("software", "ok", ", ".join(found))
 
 
-def check_model(situation: Situation) -> Check:
-    """Whether the base model is here or can be had; nothing is downloaded or made."""
+def check_model(context: CheckContext) -> CheckResult:
+    """Check that the base model is here or available; nothing is downloaded or built."""
     from common.protocol.manifest import make_manifest, sha256_hex
     from learning.models import base, hub
     from learning.offline import builder
 
-    model, name = situation.config.model, situation.config.model.name
+    model, name = context.config.model, context.config.model.name
 
     def digest(path: Path) -> str:
         return f"digest {sha256_hex(make_manifest(path))[:12]}"
 
     if name.startswith(builder.PREFIX):
-        if (path := builder.find_built(name, situation.cache)) is not None:
-            return Check("model", "ok", f"{name} in {situation.cache}, {digest(path)}")
-        make = "the coordinator makes it, in about a minute"
+        if (path := builder.find_built(name, context.cache)) is not None:
+            return CheckResult("model", "ok", f"{name} in {context.cache}, {digest(path)}")
+        make = "the coordinator builds it, in about a minute"
         fetch = "workers fetch it from the coordinator"
-        text = fetch if situation.side == "worker" else make
-        return Check("model", "ok", f"{name} is not there yet: {text}")
+        text = fetch if context.side == "worker" else make
+        return CheckResult("model", "ok", f"{name} is not there yet: {text}")
     if Path(name).expanduser().is_dir():
-        found = base.resolve(name, None, situation.cache, lambda message, fraction: None)
-        return Check("model", "ok", f"{name}, digest {found.digest[:12]}")
-    if not hub.is_hub_id(name) and situation.side == "worker":
+        found = base.resolve(name, None, context.cache, lambda message, fraction: None)
+        return CheckResult("model", "ok", f"{name}, digest {found.digest[:12]}")
+    if not hub.is_hub_id(name) and context.side == "worker":
         text = f"{name} is not on this machine: it is fetched from the coordinator"
-        return Check("model", "ok", text)
+        return CheckResult("model", "ok", text)
     if not hub.is_hub_id(name):  # says what a model's name can be
-        base.resolve(name, None, situation.cache, lambda message, fraction: None)
+        base.resolve(name, None, context.cache, lambda message, fraction: None)
     if (snapshot := hub.cached_snapshot(name, model.revision)) is not None:
         text = f"{name} at commit {snapshot.revision[:12]}, downloaded, {digest(snapshot.path)}"
-        return Check("model", "ok", text)
+        return CheckResult("model", "ok", text)
     commit = hub.resolve_commit(name, model.revision)
-    return Check(
+    return CheckResult(
         "model", "ok", f"{name} is on the hub, at commit {commit[:12]}; not downloaded yet"
     )
 
 
-def check_data(situation: Situation) -> Check:
-    """The rows: how many there are, for whom, and what cannot be used."""
-    config, data = situation.config, situation.data
+def check_data(context: CheckContext) -> CheckResult:
+    """Check the rows: their number, their clients, and those that cannot be used."""
+    config, data = context.config, context.data
     if data is not None and not data.exists():
         raise DataError(f"{data} does not exist", "check --data")
     if data is not None and data.is_file():
         return _source(config, config.kinds[0], str(data))
     clients = config.run.path / "clients"
-    if situation.side == "worker":
-        return _files(data or clients, asked=data is not None)
+    if context.side == "worker":
+        return _files(data or clients, required=data is not None)
     from preparation.data import is_prepared
 
     folder = data or (Path(config.data.dir) if config.data.dir else clients)
     if is_prepared(folder):
         return _prepared(folder)
     if data is not None:
-        return _files(data, asked=True)
+        return _files(data, required=True)
     found = [_source(config, kind, config.data.source(kind)) for kind in config.kinds]
     worst = max(found, key=lambda check: ("ok", "warn", "fail").index(check.status))
-    return Check("data", worst.status, "; ".join(check.text for check in found), worst.remedy)
+    return CheckResult("data", worst.status, "; ".join(check.text for check in found), worst.remedy)
 
 
-def _source(config: FederationConfig, kind: RowKind, source: str) -> Check:
-    """Rows that are still to be dealt."""
+def _source(config: FederationConfig, kind: RowKind, source: str) -> CheckResult:
+    """Check rows that are not partitioned yet."""
     from learning.data import hub_data, rows, sources
 
     if source != sources.SYNTHETIC and (named := rows.on_hub(source)) is not None:
-        return Check(
+        return CheckResult(
             "data", "ok", f"{kind}: data set {source}, {hub_data.describe_availability(named)}"
         )
     data = config.data
@@ -114,29 +114,29 @@ def _source(config: FederationConfig, kind: RowKind, source: str) -> Check:
     check = _with_skipped(text, [(skip.line, skip.reason) for skip in found.skipped])
     if len(found.rows) <= 3 * data.clients:  # each client needs three, and one is held out
         remedy = "lower data.clients, or give more rows"
-        return Check("data", "fail", f"too few rows: {check.text}", remedy)
+        return CheckResult("data", "fail", f"too few rows: {check.text}", remedy)
     return check
 
 
-def _with_skipped(text: str, skipped: Sequence[tuple[int, str]]) -> Check:
+def _with_skipped(text: str, skipped: Sequence[tuple[int, str]]) -> CheckResult:
     if not skipped:
-        return Check("data", "ok", text)
+        return CheckResult("data", "ok", text)
     line, reason = skipped[0]
     text += f"; {len(skipped)} cannot be used (the first in line {line}: {reason})"
-    return Check("data", "warn", text, "mend them, or name the fields with data.columns")
+    return CheckResult("data", "warn", text, "correct them, or name their fields with data.columns")
 
 
-def _prepared(folder: Path) -> Check:
-    """Rows that `fccl prepare` or a coordinator has dealt."""
+def _prepared(folder: Path) -> CheckResult:
+    """Check rows that `fccl prepare` or a coordinator has partitioned."""
     from learning.data import prepared_data
 
     prepared = prepared_data.load(folder)
     prepared_data.check_files(prepared)
-    return Check("data", "ok", f"{folder}, prepared: {_per_client(prepared.rows())}")
+    return CheckResult("data", "ok", f"{folder}, prepared: {_per_client(prepared.rows())}")
 
 
-def _files(folder: Path, *, asked: bool) -> Check:
-    """The clients' files beside which a worker trains."""
+def _files(folder: Path, *, required: bool) -> CheckResult:
+    """Check the files of the clients that a worker serves."""
     from learning.data import rows
     from worker.data.shards import ClientData
 
@@ -149,12 +149,12 @@ def _files(folder: Path, *, asked: bool) -> Check:
             skipped += [(skip.line, f"{path.name}: {skip.reason}") for skip in found.skipped]
     if counts:
         return _with_skipped(f"{folder}: {_per_client(counts)}", skipped)
-    if asked:
+    if required:
         raise DataError(
             f"{folder} has no client's rows", "a client's file is called client_0_sft.jsonl"
         )
-    text = f"no rows in {folder}: the coordinator deals them when it begins"
-    return Check("data", "warn", text, "where they are elsewhere, name their folder with --data")
+    text = f"no rows in {folder}: the coordinator writes them when it starts"
+    return CheckResult("data", "warn", text, "if they are elsewhere, name their folder with --data")
 
 
 def _per_client(counts: dict[str, dict[RowKind, int]]) -> str:
@@ -169,9 +169,9 @@ def _per_client(counts: dict[str, dict[RowKind, int]]) -> str:
     return f"{len(counts)} clients, {rows} rows to learn ({'; '.join(shown)}{also})"
 
 
-def check_disk(situation: Situation) -> Check:
-    """Whether runs and models have room, and may be written."""
-    places = {"runs": Path(situation.config.run.dir), "cache": situation.cache}
+def check_disk(context: CheckContext) -> CheckResult:
+    """Check that runs and models have room, and that their folders can be written."""
+    places = {"runs": Path(context.config.run.dir), "cache": context.cache}
     texts, least = [], DISK_WARN
     for name, wanted in places.items():
         path = _existing(wanted.absolute())
@@ -180,20 +180,20 @@ def check_disk(situation: Situation) -> Check:
         least = min(least, free)
         if not os.access(path, os.W_OK | os.X_OK):
             setting = "run.dir" if name == "runs" else "FCCL_CACHE"
-            remedy = f"set {setting} to a folder of yours"
-            return Check("disk", "fail", f"{wanted} cannot be written", remedy)
+            remedy = f"set {setting} to a folder that you may write"
+            return CheckResult("disk", "fail", f"{wanted} cannot be written", remedy)
     text = ", ".join(texts)
     if least < DISK_WARN:
-        return Check("disk", "fail" if least < DISK_FAIL else "warn", text, "make room")
-    return Check("disk", "ok", text)
+        return CheckResult("disk", "fail" if least < DISK_FAIL else "warn", text, "free some space")
+    return CheckResult("disk", "ok", text)
 
 
 def _existing(path: Path) -> Path:
     return path if path.exists() else _existing(path.parent)
 
 
-def check_compute(situation: Situation) -> Check:
-    """What trains here: cores, GPU, and whether bfloat16 is fast, measured."""
+def check_compute(context: CheckContext) -> CheckResult:
+    """Check cores and GPU, and measure whether bfloat16 is fast."""
     import torch
 
     from learning.training.device import available_cores, detect
@@ -206,4 +206,4 @@ def check_compute(situation: Situation) -> Check:
     else:
         texts.append("no GPU")
     texts.append("bfloat16 is fast and used" if found.autocast else "bfloat16 is no faster here")
-    return Check("compute", "ok", ", ".join(texts))
+    return CheckResult("compute", "ok", ", ".join(texts))

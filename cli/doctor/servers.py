@@ -1,4 +1,4 @@
-"""Checks of what is reached over the network: RabbitMQ, Redis, the clock, the run."""
+"""Checks of the network: RabbitMQ, Redis, the clock, and the run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import httpx
 
 from broker.protocol import Site, Topology
 from broker.rabbit.probe import probe
-from cli.doctor.checks import Check, Situation
+from cli.doctor.checks import CheckContext, CheckResult
 from common.errors import BrokerError, StoreError
 from common.software import software_version
 from common.store.errors import StorePermissionError
@@ -20,7 +20,7 @@ from common.tls.verification import verifying_context
 from worker.site.run_discovery import OVER, read_info
 
 PREFIX = "fccl."
-"""Of the queues and exchanges of every run."""
+"""Prefix of the queues and exchanges of every run."""
 RIGHTS = r"^fccl\..*"
 PINGS = 5
 SLOW_MS = 200.0
@@ -28,30 +28,30 @@ SKEW_WARN_S, SKEW_FAIL_S = 5.0, 60.0
 FULL = 0.8
 MANAGEMENT_PORT = 15672
 MANAGEMENT_SECONDS = 5.0
-_UNTOLD = "cannot be told without the store"
+_NO_STORE = "unknown without the store"
 
 
-def check_broker(situation: Situation) -> Check:
-    """RabbitMQ: reach, TLS, login, version, and on the coordinator's side the right to declare."""
-    broker = situation.config.broker
-    coordinator = situation.side == "coordinator"
+def check_broker(context: CheckContext) -> CheckResult:
+    """Check RabbitMQ: connection, TLS, login, version, and a coordinator's right to declare."""
+    broker = context.config.broker
+    coordinator = context.side == "coordinator"
     seen = probe(broker.url, broker.ca, prefix=PREFIX if coordinator else "")
     text = f"{seen.product} {seen.version} at {_where(broker.url)}, user {seen.user}"
     text += ", over TLS" if broker.url.startswith("amqps://") else ""
     if seen.may_declare is False:
-        return Check(
+        return CheckResult(
             "broker", "fail", f"{text}, who may not declare queues",
             f"give it permission to configure {RIGHTS}, or set broker.url to a user who has it",
         )  # fmt: skip
-    if text_and_remedy := _open_door(broker.url, broker.ca, "broker", "amqps"):
-        return Check("broker", "warn", f"{text}; {text_and_remedy[0]}", text_and_remedy[1])
-    return Check("broker", "ok", text)
+    if text_and_remedy := transport_problem(broker.url, broker.ca, "broker", "amqps"):
+        return CheckResult("broker", "warn", f"{text}; {text_and_remedy[0]}", text_and_remedy[1])
+    return CheckResult("broker", "ok", text)
 
 
-def check_management(situation: Situation) -> Check:
-    """RabbitMQ's management API, with which `fccl invite` makes users."""
+def check_management(context: CheckContext) -> CheckResult:
+    """Check RabbitMQ's management API, with which `fccl invite` creates users."""
     name, remedy = "management", "only `fccl invite` needs it: set broker.management"
-    broker = situation.config.broker
+    broker = context.config.broker
     parts = urlsplit(broker.url)
     url = (broker.management or f"http://{parts.hostname}:{MANAGEMENT_PORT}").rstrip("/")
     where = host_and_port(url).rpartition("//")[2]
@@ -61,22 +61,22 @@ def check_management(situation: Situation) -> Check:
             auth=(unquote(parts.username or "guest"), unquote(parts.password or "guest")),
             timeout=MANAGEMENT_SECONDS,
             verify=verifying_context(broker.ca),
-            trust_env=False,  # it is a server of ours: no proxy stands before it
+            trust_env=False,  # no proxy stands before the federation's own server
         )
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         kind = type(error).__name__
-        return Check(name, "warn", f"no management API answers at {where} ({kind})", remedy)
+        return CheckResult(name, "warn", f"no management API answers at {where} ({kind})", remedy)
     if answer.status_code in (401, 403):
-        return Check(name, "warn", f"{where} refuses the user of broker.url", remedy)
+        return CheckResult(name, "warn", f"{where} refuses the user of broker.url", remedy)
     tags = _tags(answer)
     if tags is None:
-        return Check(name, "warn", f"what answers at {where} is no management API", remedy)
+        return CheckResult(name, "warn", f"what answers at {where} is no management API", remedy)
     if "administrator" not in tags:
-        return Check(
+        return CheckResult(
             name, "warn", f"{where} answers, but this user is no administrator",
             "only `fccl invite` needs it: `rabbitmqctl set_user_tags USER administrator`",
         )  # fmt: skip
-    return Check(name, "ok", f"{where} answers, the user is an administrator")
+    return CheckResult(name, "ok", f"{where} answers, the user is an administrator")
 
 
 def _tags(answer: httpx.Response) -> list[str] | None:
@@ -87,31 +87,33 @@ def _tags(answer: httpx.Response) -> list[str] | None:
     return tags.split(",") if isinstance(tags, str) else list(tags)
 
 
-def check_store(situation: Situation) -> Check:
-    """Redis: reach, TLS, login, version, memory, and how soon it answers."""
-    config = situation.config.store
+def check_store(context: CheckContext) -> CheckResult:
+    """Check Redis: connection, TLS, login, version, memory and latency."""
+    config = context.config.store
     store = connect(config.url, ca=config.ca)
     latency = _latency_ms(store)
     text = f"at {store.where}, answers in {latency:.1f} ms"
     text += ", over TLS" if config.url.startswith("rediss://") else ""
     text = f"Redis {text}"
-    with contextlib.suppress(StorePermissionError):  # a site's user may not ask
+    with contextlib.suppress(StorePermissionError):  # the user of a site may not ask
         about = store.server_info()
         of = f" of {about.limit >> 20}" if about.limit else ""
         text = text.replace("Redis", f"Redis {about.version}", 1)
         text += f", {about.used >> 20}{of} MiB in use"
         if about.limit and about.used > FULL * about.limit:
-            return Check("store", "warn", f"{text}: nearly full", "raise its maxmemory")
+            return CheckResult("store", "warn", f"{text}: nearly full", "raise its maxmemory")
         if about.limit and about.policy != "noeviction":
-            return Check(
-                "store", "warn", f"{text}; when full it forgets keys ({about.policy})",
-                "set its maxmemory-policy to noeviction: a forgotten adapter stops workers",
+            return CheckResult(
+                "store", "warn", f"{text}; when full it evicts keys ({about.policy})",
+                "set its maxmemory-policy to noeviction: an evicted adapter stops workers",
             )  # fmt: skip
     if latency > SLOW_MS:
-        return Check("store", "warn", text, "workers fetch adapters from it: move it nearer")
-    if text_and_remedy := _open_door(config.url, config.ca, "store", "rediss"):
-        return Check("store", "warn", f"{text}; {text_and_remedy[0]}", text_and_remedy[1])
-    return Check("store", "ok", text)
+        return CheckResult(
+            "store", "warn", text, "workers fetch adapters from it: move it nearer to them"
+        )
+    if text_and_remedy := transport_problem(config.url, config.ca, "store", "rediss"):
+        return CheckResult("store", "warn", f"{text}; {text_and_remedy[0]}", text_and_remedy[1])
+    return CheckResult("store", "ok", text)
 
 
 def _latency_ms(store: Store) -> float:
@@ -123,69 +125,73 @@ def _latency_ms(store: Store) -> float:
     return statistics.median(ping() for _ in range(PINGS)) * 1000
 
 
-def check_clock(situation: Situation) -> Check:
+def check_clock(context: CheckContext) -> CheckResult:
     """This machine's clock against that of Redis."""
-    config = situation.config.store
+    config = context.config.store
     try:
         store = connect(config.url, ca=config.ca)
     except StoreError:
-        return Check("clock", "warn", _UNTOLD)
+        return CheckResult("clock", "warn", _NO_STORE)
     before = time.time()
     try:
         there = store.server_time()
     except StorePermissionError:
         text = "cannot be compared: this user may not ask the store's time"
-        return Check("clock", "ok", text)
+        return CheckResult("clock", "ok", text)
     return judge_skew((before + time.time()) / 2 - there)
 
 
-def judge_skew(seconds: float) -> Check:
-    """What a difference of clocks means: task deadlines and receipts go by both."""
+def judge_skew(seconds: float) -> CheckResult:
+    """Return the result for a difference of clocks: task deadlines and receipts depend on both."""
     size, way = abs(seconds), "ahead of" if seconds > 0 else "behind"
     text = f"{size:.1f} s {way} the store's"
     remedy = "keep the time with NTP: on Linux `timedatectl set-ntp true`"
     if size > SKEW_FAIL_S:
-        return Check("clock", "fail", text, remedy)
+        return CheckResult("clock", "fail", text, remedy)
     if size > SKEW_WARN_S:
-        return Check("clock", "warn", text, remedy)
-    return Check("clock", "ok", text)
+        return CheckResult("clock", "warn", text, remedy)
+    return CheckResult("clock", "ok", text)
 
 
-def check_run(situation: Situation) -> Check:
-    """What the coordinator says of the run of this name; a worker's queue of tasks."""
-    config, name = situation.config, situation.config.run.name
+def check_run(context: CheckContext) -> CheckResult:
+    """Check what the coordinator says of the run, and that a worker's task queue exists."""
+    config, name = context.config, context.config.run.name
     try:
         store = connect(config.store.url, ca=config.store.ca)
     except StoreError:
-        return Check("run", "warn", _UNTOLD)
+        return CheckResult("run", "warn", _NO_STORE)
     run = store.get_run(name)
     found = read_info(store, run) if run else None
     if run is None or found is None:
         text, remedy = f"no run {name} yet", "start `fccl coordinator`; workers wait for it"
-        worker = situation.side == "worker"
-        return Check("run", "warn", text, remedy) if worker else Check("run", "ok", text)
+        worker = context.side == "worker"
+        return (
+            CheckResult("run", "warn", text, remedy) if worker else CheckResult("run", "ok", text)
+        )
     text = f"run {name} ({run}) is {found.status}, version {found.version}/{found.total_versions}"
     if found.software and found.software != software_version():
-        return Check(
+        return CheckResult(
             "run", "warn", f"{text}, by {found.software}; here is {software_version()}",
             "install the same version on both sides",
         )  # fmt: skip
-    if situation.side == "worker" and found.status not in OVER:
-        queue = Topology(run).task_queue(Site(situation.site))
+    if context.side == "worker" and found.status not in OVER:
+        queue = Topology(run).task_queue(Site(context.site))
         try:
             there = probe(config.broker.url, config.broker.ca, queues=[queue]).queues
         except BrokerError:
-            return Check("run", "ok", text)  # the broker's own line says why
+            return CheckResult("run", "ok", text)  # the broker's own line says why
         if queue not in there:
-            return Check(
-                "run", "fail", f"{text}, and has no task queue for site {situation.site}",
-                "check the site's name; `fccl invite` makes a site",
+            return CheckResult(
+                "run", "fail", f"{text}, and has no task queue for site {context.site}",
+                "check the name of the site; `fccl invite` creates one",
             )  # fmt: skip
-    return Check("run", "ok", text)
+    return CheckResult("run", "ok", text)
 
 
-def _open_door(url: str, ca: str | None, section: str, secure: str) -> tuple[str, str] | None:
-    """What is wrong with how the connection is protected, and the remedy."""
+def transport_problem(
+    url: str, ca: str | None, section: str, secure: str
+) -> tuple[str, str] | None:
+    """Return a problem with the protection of a connection and its remedy; None if it is safe."""
     parts = urlsplit(url)
     if parts.scheme == secure:
         return None
@@ -195,12 +201,12 @@ def _open_door(url: str, ca: str | None, section: str, secure: str) -> tuple[str
     if host in ("localhost", "::1") or host.startswith("127."):
         return None
     return (
-        "passwords and updates are readable on the way",
+        "passwords and updates travel unencrypted",
         f"use TLS: `fccl certs`, and {section}.url with {secure}://",
     )
 
 
 def _where(url: str) -> str:
-    """host:port, without the credentials."""
+    """Return host:port of a URL, without its credentials."""
     parts = urlsplit(url)
     return f"{parts.hostname}:{parts.port or (5671 if parts.scheme == 'amqps' else 5672)}"

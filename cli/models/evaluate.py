@@ -165,10 +165,10 @@ def serve(evaluation: Evaluation, out: Path, as_json: bool) -> int:
     report = evaluate(evaluation, _ignore_progress if as_json else output.progress)
     output.end_progress()
     if as_json:
-        click.echo(json.dumps(files.report_fields(report, history=False), indent=1))
+        click.echo(json.dumps(files.build_fields(report, history=False), indent=1))
         files.write_evaluation(report, out)
         return 0
-    render(files.report_blocks(report, "evaluation_"), output.console)
+    render(files.build_blocks(report, "evaluation_"), output.console)
     path = files.write_evaluation(report, out)
     click.echo(f"\nwritten: {path} and {path.with_suffix('.html').name}")
     return 0

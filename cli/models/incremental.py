@@ -1,4 +1,4 @@
-"""`fccl evaluate --incremental`: report how well clients of this machine learned from live input."""
+"""`fccl evaluate --incremental`: report on what clients of this machine learned live."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fccl prune`: a smaller encoder, and what became of its size, speed and quality."""
+"""`fccl prune`: write a smaller encoder and compare its size, speed and quality."""
 
 from __future__ import annotations
 
@@ -19,19 +19,24 @@ from common.errors import ConfigError
 @click.option(
     "--layers",
     metavar="COUNT|LIST",
-    help="Layers to keep: how many, or which, counted from 0, e.g. 0,2,4 [default: all].",
+    help="Layers to keep: their number, or a list counted from 0, e.g. 0,2,4 [default: all].",
 )
-@click.option("--heads", default=1.0, show_default=True, help="Share of attention heads to KEEP.")
-@click.option("--ffn", default=1.0, show_default=True, help="Share of feed-forward units to KEEP.")
 @click.option(
-    "--data", help="Labelled texts to choose and judge by: file or hub id [default: made ones]."
+    "--heads", default=1.0, show_default=True, help="Fraction of attention heads to KEEP."
+)
+@click.option(
+    "--ffn", default=1.0, show_default=True, help="Fraction of feed-forward units to KEEP."
+)
+@click.option(
+    "--data",
+    help="Labelled texts for pruning and comparison: file or hub id [default: synthetic texts].",
 )
 @click.option(
     "--rows",
     type=click.IntRange(min=8),
     default=256,
     show_default=True,
-    help="Texts that choose; up to 1536 others judge.",
+    help="Texts that decide what is pruned; up to 1536 others serve for the comparison.",
 )
 @click.option(
     "--max-length",
@@ -40,7 +45,9 @@ from common.errors import ConfigError
     show_default=True,
     help="Tokens per text.",
 )
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON on standard output, and nothing else."
+)
 @plain_option
 def command(
     model: str,
@@ -54,34 +61,34 @@ def command(
     as_json: bool,
     plain: bool,
 ) -> None:
-    """Write a smaller form of an encoder to OUT, and compare it with MODEL.
+    """Write a smaller version of an encoder to OUT, and compare it with MODEL.
 
     MODEL is a directory, a hub id or offline:bert-tiny; OUT becomes a model directory that a
-    federation can start from. What is kept is chosen by the texts of --data: use some
-    like those to be classified.
+    federation can start from. The texts of --data decide what is kept: use texts like those to be
+    classified.
     """
-    wanted = parse_layers(layers)
+    kept_layers = parse_layers(layers)
     from cli.models import prune_job
 
-    job = prune_job.Job(model, out, wanted, heads, ffn, data, rows, max_length)
+    job = prune_job.PruneJob(model, out, kept_layers, heads, ffn, data, rows, max_length)
     output = Output(plain)
     if as_json:
-        found = prune_job.run(job, lambda text, done: None, lambda line: None)
+        figures = prune_job.run(job, lambda text, done: None, lambda line: None)
     else:
-        found = prune_job.run(job, output.progress, output.print)
+        figures = prune_job.run(job, output.progress, output.print)
         output.end_progress()
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(figures, indent=2))
     else:
-        output.console.print(_table(found))
-        output.print(f"wrote {out}, model digest {found['pruned']['digest'][:12]}")
+        output.console.print(_table(figures))
+        output.print(f"wrote {out}, model digest {figures['pruned']['digest'][:12]}")
 
 
 def parse_layers(text: str | None) -> int | tuple[int, ...] | None:
-    """`6` is a count, `0,2,4` are layers; a single layer is written with a comma, `3,`.
+    """Parse --layers: `6` is a count, `0,2,4` are layers, and `3,` is a single layer.
 
     Raises:
-        ConfigError: It is neither.
+        ConfigError: The text is neither a count nor a list.
     """
     if text is None:
         return None
@@ -89,15 +96,15 @@ def parse_layers(text: str | None) -> int | tuple[int, ...] | None:
     if len(numbers) > 1 and not numbers[-1]:
         numbers.pop()
     if not all(each.isascii() and each.isdigit() and len(each) < 6 for each in numbers):
-        raise ConfigError(f"--layers {text!r} is not understood", "give a count, or a list: 0,2,4")
+        raise ConfigError(f"--layers {text!r} is neither a count nor a list", "write 6, or 0,2,4")
     return tuple(map(int, numbers)) if "," in text else int(text)
 
 
-def _table(found: dict[str, Any]) -> Any:
+def _table(figures: dict[str, Any]) -> Any:
     from rich import box
     from rich.table import Table
 
-    before, after, ratio = found["source"], found["pruned"], found["ratio"]
+    before, after, ratio = figures["source"], figures["pruned"], figures["ratio"]
     table = Table("", "before", "after", "", box=box.SIMPLE_HEAD)
     for column in table.columns[1:]:
         column.justify = "right"
@@ -112,10 +119,10 @@ def _table(found: dict[str, Any]) -> Any:
     row("heads per layer", "heads", "{}")
     row("feed-forward units", "ffn", "{}")
     row("ms per batch, 1 thread", "ms_one_thread", "{:.1f}", f"{ratio['one_thread']:.2f} × faster")
-    name = f"ms per batch, {found['threads']} threads"
-    if found["threads"] > 1:
+    name = f"ms per batch, {figures['threads']} threads"
+    if figures["threads"] > 1:
         row(name, "ms_all_threads", "{:.1f}", f"{ratio['all_threads']:.2f} × faster")
     row("accuracy of a linear probe", "probe_accuracy", "{:.3f}")
     row("cosine to the source", "cosine", "{:.3f}")
-    table.caption = found["note"]
+    table.caption = figures["note"]
     return table

@@ -1,4 +1,4 @@
-"""What `fccl prune` does: resolve, choose, cut, write, load again and compare."""
+"""Steps of `fccl prune`: resolve the model, choose, prune, write, load again and compare."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from learning.pruning.comparison import EncoderSize
 from learning.pruning.importance import EncoderInputs, tokenise_batches
 from learning.synthetic.instructions import make_prose
 
-JUDGED = 1536  # texts, at most, that judge the result
-_FEW = 60  # texts, below which the ones that chose must judge as well
+MAX_COMPARED = 1536  # texts of the comparison
+_MIN_COMPARED = 60  # with fewer, the texts that decided what is pruned serve again
 
 
 @dataclass(frozen=True)
-class Job:
-    """The arguments of the command, as its help tells them."""
+class PruneJob:
+    """Arguments of the command, as in its help."""
 
     model: str
     out: Path
@@ -42,69 +42,71 @@ class Job:
 
 @dataclass(frozen=True)
 class Texts:
-    """What chooses, and what judges: apart, where there are enough."""
+    """Texts that decide what is pruned, and texts of the comparison; others if there are enough."""
 
-    choosing: list[str]
-    judging: list[str]
+    pruning: list[str]
+    comparison: list[str]
     labels: list[str] | None
 
 
-def run(job: Job, report: ProgressCallback, say: Callable[[str], None]) -> dict[str, Any]:
-    """Prune, write and compare; returns the figures as `--json` prints them.
+def run(
+    job: PruneJob, on_progress: ProgressCallback, on_message: Callable[[str], None]
+) -> dict[str, Any]:
+    """Prune, write and compare; return the figures as `--json` prints them.
 
     Args:
-        job: What to do.
-        report: Told of progress, from 0 to 1.
-        say: Told, in lines, what was read.
+        on_progress: Called with progress from 0 to 1.
+        on_message: Called with lines about what was read.
 
     Raises:
         ConfigError: The arguments make no sense for this model, or OUT is taken.
-        ModelError: The model is missing, no encoder, or of an architecture that cannot be pruned.
+        ModelError: The model is missing, is not an encoder, or has an architecture that cannot be
+            pruned.
         DataError: The data cannot be read.
     """
     cpu = torch.device("cpu")
     prune.check_free(job.out)
     plan = prune.PruningPlan(job.layers, job.heads, job.ffn)
-    source = base.resolve(job.model, None, cache_dir(), report, family="encoder")
+    source = base.resolve(job.model, None, cache_dir(), on_progress, family="encoder")
     loaded = load_whole(source.path, cpu)
     prune.check_plan(plan, loaded.model.config)
-    texts = _texts(job, say)
+    texts = _texts(job, on_message)
     smaller = copy.deepcopy(loaded.model)
     kept = prune.prune(
-        smaller, plan, tokenise_batches(loaded, texts.choosing, job.max_length), report
+        smaller, plan, tokenise_batches(loaded, texts.pruning, job.max_length), on_progress
     )
     record = prune.make_record(kept, source.path, source.digest, loaded.model.config)
     prune.save_pruned(smaller, record, source.path, job.out)
-    again = load_whole(job.out, cpu)  # what was written is what is judged
-    judging = tokenise_batches(loaded, texts.judging, job.max_length)
+    again = load_whole(job.out, cpu)  # what was written is compared
+    inputs = tokenise_batches(loaded, texts.comparison, job.max_length)
     before, after = loaded.model, again.model
-    figures = _compare(before, after, source.path, job.out, judging, texts.labels, report)
-    digest = base.resolve(str(job.out), None, cache_dir(), report, family="encoder").digest
+    figures = _compare(before, after, source.path, job.out, inputs, texts.labels, on_progress)
+    digest = base.resolve(str(job.out), None, cache_dir(), on_progress, family="encoder").digest
     figures["source"] |= {"digest": source.digest}
     figures["pruned"] |= {"digest": digest, "kept_layers": record.layers}
     return figures | {"note": _note(texts)}
 
 
-def _texts(job: Job, say: Callable[[str], None]) -> Texts:
+def _texts(job: PruneJob, on_message: Callable[[str], None]) -> Texts:
     if job.data is None:
         return Texts(make_prose(0, job.rows), make_prose(1, job.rows), None)
-    read = rows.load("cls", job.data, on_message=say).rows
+    read = rows.load("cls", job.data, on_message=on_message).rows
     found = [row for row in read if isinstance(row, LabelledText)]
     Random(0).shuffle(found)  # files may be sorted by label
-    choosing, judging = found[: job.rows], found[job.rows :][:JUDGED]
-    if len(judging) < _FEW:
-        judging = choosing
+    first, others = found[: job.rows], found[job.rows :][:MAX_COMPARED]
+    if len(others) < _MIN_COMPARED:
+        others = first
     return Texts(
-        [row.text for row in choosing],
-        [row.text for row in judging],
-        [row.label for row in judging],
+        [row.text for row in first],
+        [row.text for row in others],
+        [row.label for row in others],
     )
 
 
 def _note(texts: Texts) -> str:
-    same = texts.judging == texts.choosing
-    judges = "the same" if same else f"{len(texts.judging)} other"
-    return f"chosen by {len(texts.choosing)} texts, judged by {judges}; batches of 8 × 64 tokens"
+    same = texts.comparison == texts.pruning
+    compared = "the same" if same else f"{len(texts.comparison)} other"
+    return f"pruned by {len(texts.pruning)} texts, compared on {compared}; batches of 8 × 64 tokens"
 
 
 def _compare(
@@ -112,24 +114,24 @@ def _compare(
     after: Any,
     source: Path,
     out: Path,
-    judging: list[EncoderInputs],
+    inputs: list[EncoderInputs],
     labels: list[str] | None,
-    report: ProgressCallback,
+    on_progress: ProgressCallback,
 ) -> dict[str, Any]:
     threads = torch.get_num_threads()
     states = []
     for i, model in enumerate((before, after)):
-        report("comparing", i / 2)
-        states.append(comparison.pooled_states(model, judging))
-    report("comparing", 1.0)
+        on_progress("comparing", i / 2)
+        states.append(comparison.pooled_states(model, inputs))
+    on_progress("comparing", 1.0)
     one, every = (comparison.time_batches((before, after), n) for n in (1, threads))
     sizes = comparison.measure_size(before, source), comparison.measure_size(after, out)
     sides = [
-        _side(sizes[i])
+        _size_fields(sizes[i])
         | {
             "ms_one_thread": one[i],
             "ms_all_threads": every[i],
-            "probe": comparison.probe_accuracy(states[i], labels) if labels else None,
+            "probe_accuracy": comparison.probe_accuracy(states[i], labels) if labels else None,
             "cosine": comparison.mean_cosine(states[i], states[0]),
         }
         for i in range(2)
@@ -142,7 +144,7 @@ def _compare(
     return {"source": sides[0], "pruned": sides[1], "ratio": ratio, "threads": threads}
 
 
-def _side(size: EncoderSize) -> dict[str, Any]:
-    """Heads as one number where all layers have as many."""
+def _size_fields(size: EncoderSize) -> dict[str, Any]:
+    """Return the fields of a size; heads are one number if all layers have the same number."""
     alike = len(set(size.heads)) == 1
     return asdict(size) | {"heads": size.heads[0] if alike else size.heads}

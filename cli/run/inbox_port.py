@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from cli.console import Output
-from cli.run.job import Job
+from cli.run.job import WorkerJob
 from common.config.config import IncrementalConfig
 from common.errors import ConfigError
 
@@ -37,7 +37,7 @@ def open_port(port: int | None, incremental: IncrementalConfig) -> Iterator[List
 
 
 @contextmanager
-def serve_inbox(listener: Listener | None, job: Job, output: Output) -> Iterator[None]:
+def serve_inbox(listener: Listener | None, job: WorkerJob, output: Output) -> Iterator[None]:
     """Answer requests while the block runs, and print the address and where the token is."""
     if listener is None:
         yield

@@ -17,7 +17,7 @@ from common.errors import DataError
 
 
 @dataclass(frozen=True)
-class Job:
+class WorkerJob:
     """What a worker process serves, and from where.
 
     Attributes:
@@ -42,7 +42,7 @@ class Job:
 
 def local_job(
     config: FederationConfig, data: tuple[Path, ...], state: Path | None, *, forever: bool = False
-) -> Job:
+) -> WorkerJob:
     """Return the job of a worker at the coordinator's own site.
 
     Raises:
@@ -55,7 +55,7 @@ def local_job(
             f"{data[0]} is no directory", "name a directory of client files with --data"
         )
     directory = data[0] if data else config.run.path / "clients"
-    return Job(config, LOCAL, directory, state or Path(config.run.dir) / ".workers", forever)
+    return WorkerJob(config, LOCAL, directory, state or Path(config.run.dir) / ".workers", forever)
 
 
 def invited_job(
@@ -67,7 +67,7 @@ def invited_job(
     stop: Flag,
     *,
     forever: bool = False,
-) -> Job | None:
+) -> WorkerJob | None:
     """Import the rows of an invited site, and join unless that was done before.
 
     The rows come first, so that a token is not used up for rows that cannot be read.
@@ -85,7 +85,7 @@ def invited_job(
     # How its clients learn from their users is the site's own affair: the configuration of this
     # machine says it, as it says where metrics are served.
     config = config.model_copy(update={"incremental": incremental})
-    return Job(config, Site(request.site), rows, state or request.directory / "work", forever)
+    return WorkerJob(config, Site(request.site), rows, state or request.directory / "work", forever)
 
 
 def host_name() -> str:

@@ -20,7 +20,7 @@ from cli.options import config_option, find_config, metrics_option, with_metrics
 from cli.run import join_site
 from cli.run.health_server import WORKER_LIMIT_S, ProcessStatus, serve_status
 from cli.run.inbox_port import open_port, serve_inbox
-from cli.run.job import Job, host_name, invited_job, local_job
+from cli.run.job import WorkerJob, host_name, invited_job, local_job
 from cli.signals import handle_signals
 from common.config import loader
 from common.errors import BrokerLoginError
@@ -93,7 +93,7 @@ def command(
         serve_status(config.operations, WORKER_LIMIT_S) as status,
         open_port(inbox_port, config.incremental) as listener,
     ):
-        job: Job | None
+        job: WorkerJob | None
         if join is not None or Site(site) != LOCAL:
             request = join_site.site_request(join, site, config.run.name)
             handle_signals([stop])
@@ -113,7 +113,7 @@ def command(
 
 
 def serve(
-    job: Job,
+    job: WorkerJob,
     compute: Compute,
     output: Output,
     stop: threading.Event,
@@ -157,7 +157,7 @@ def serve(
     return 0
 
 
-def _connect_broker(job: Job, on_status: Callable[[BrokerStatus], None]) -> Broker:
+def _connect_broker(job: WorkerJob, on_status: Callable[[BrokerStatus], None]) -> Broker:
     try:
         return rabbit.connect(job.config.broker.url, on_status, ca=job.config.broker.ca)
     except BrokerLoginError:
@@ -167,7 +167,7 @@ def _connect_broker(job: Job, on_status: Callable[[BrokerStatus], None]) -> Brok
 
 
 def _serve_run(
-    job: Job,
+    job: WorkerJob,
     run: str,
     broker: Broker,
     stores: tuple[Store, Store],

@@ -1,1 +1,1 @@
-"""TODO: cli/services."""
+"""The command `fccl services`: a private RabbitMQ and Redis."""

@@ -1,8 +1,8 @@
-"""`fccl services`: a private RabbitMQ and Redis on this machine, for whoever has no Docker.
+"""`fccl services`: a private RabbitMQ and Redis on this machine, for users without Docker.
 
-They listen on loopback, outlive the terminal, and keep to one folder. What runs is known by
-process id and the moment it began (`cli.services.processes`), so `down` ends what `up` started and nothing
-else.
+They listen on loopback, outlive the terminal, and keep to one folder. Running servers are known by
+process id and start time (`cli.services.processes`), so that `down` ends what `up` started and
+nothing else.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from rich.console import Console
 from broker.rabbit.probe import probe
 from cli.options import config_option, find_config
 from cli.services import ports, servers
-from cli.services.processes import Record, load
-from cli.services.servers import PrivateRabbitMQ, PrivateRedis, Server, record_of
+from cli.services.processes import ProcessRecord, load
+from cli.services.servers import PrivateRabbitMQ, PrivateRedis, Server, record_path
 from common.config import loader
 from common.config.config import FederationConfig
 from common.errors import ConfigError, FcclError
@@ -41,9 +41,10 @@ F = TypeVar("F", bound=Callable[..., object])
 
 @click.group()
 def command() -> None:
-    """A private RabbitMQ and Redis on this machine, from the binaries on PATH.
+    """Run a private RabbitMQ and Redis on this machine, from the binaries on PATH.
 
-    For whoever has no Docker. They listen on loopback only, and go on when the terminal is closed.
+    This is for machines without Docker. The servers listen on loopback only, and go on when the
+    terminal is closed.
     """
 
 
@@ -53,19 +54,23 @@ def _folder_option(function: F) -> F:
         "folder",
         type=click.Path(path_type=Path, file_okay=False),
         default=Path(".services"),
-        help="Where they keep their data and logs [.services].",
+        help="Folder of their data and logs [.services].",
     )(function)
 
 
 @command.command()
 @config_option
 @_folder_option
-@click.option("--broker-port", type=click.IntRange(0, 65535), help="RabbitMQ's; 0: any free one.")
-@click.option("--store-port", type=click.IntRange(0, 65535), help="Redis'; 0: any free one.")
+@click.option(
+    "--broker-port", type=click.IntRange(0, 65535), help="Port of RabbitMQ; 0 picks a free one."
+)
+@click.option(
+    "--store-port", type=click.IntRange(0, 65535), help="Port of Redis; 0 picks a free one."
+)
 @click.option(
     "--management-port",
     type=click.IntRange(0, 65535),
-    help="Of RabbitMQ's management API; 0: any free one [15672, or the next free].",
+    help="Port of RabbitMQ's management API; 0 picks a free one [15672, or the next free one].",
 )
 def up(
     config_path: Path | None,
@@ -74,11 +79,11 @@ def up(
     store_port: int | None,
     management_port: int | None,
 ) -> None:
-    """Start both, on the ports of broker.url and store.url; again is harmless."""
+    """Start both servers on the ports of broker.url and store.url; repeating it is harmless."""
     config = loader.load(find_config(config_path))
-    amqp = _chosen(config.broker.url, "amqp", AMQP_PORT, broker_port)
-    redis = _chosen(config.store.url, "redis", REDIS_PORT, store_port)
-    with _alone(folder):
+    amqp = choose_port(config.broker.url, "amqp", AMQP_PORT, broker_port)
+    redis = choose_port(config.store.url, "redis", REDIS_PORT, store_port)
+    with _locked(folder):
         sections = _servers(folder, redis, amqp, _management(config, management_port))
         missing = {name: each for name, each in sections.items() if _running(each) is None}
         for server in missing.values():
@@ -86,11 +91,11 @@ def up(
         for name, server in missing.items():
             _check_port(name, server.port)
         found = _start_both(tuple(sections.values()))
-    _tell_urls(config, found)
+    _print_urls(config, found)
 
 
-def _start_both(both: tuple[Server, ...]) -> dict[str, Record]:
-    """Start what does not run; all of it, or none."""
+def _start_both(both: tuple[Server, ...]) -> dict[str, ProcessRecord]:
+    """Start the servers that do not run: all of them, or none."""
     started: list[Server] = []
     try:
         for server in both:
@@ -104,7 +109,7 @@ def _start_both(both: tuple[Server, ...]) -> dict[str, Record]:
         for server in started:
             servers.stop(server)
         raise
-    return {server.name: load(record_of(server.home)) for server in both}
+    return {server.name: load(record_path(server.home)) for server in both}
 
 
 def _start(server: Server) -> None:
@@ -114,18 +119,20 @@ def _start(server: Server) -> None:
         click.echo(text)
     with console.status(text) as status:
         servers.start(server, lambda seconds: status.update(f"{text} {seconds:.0f} s"))
-    click.echo(f"{server.name} is ready (process {load(record_of(server.home)).processes[-1].pid})")
+    click.echo(
+        f"{server.name} is ready (process {load(record_path(server.home)).processes[-1].pid})"
+    )
 
 
 @command.command()
 @_folder_option
 def down(folder: Path) -> None:
-    """Stop what `up` started in this folder; its data stays."""
+    """Stop what `up` started from this folder; the data stays."""
     both = _both(folder)
-    if not any(load(record_of(server.home)).left for server in both):
+    if not any(load(record_path(server.home)).running for server in both):
         click.echo(f"nothing runs from {folder.absolute()}")
         return
-    with _alone(folder):
+    with _locked(folder):
         for server in reversed(both):
             with Console().status(f"stopping {server.name} …"):
                 stopped = servers.stop(server)
@@ -135,9 +142,9 @@ def down(folder: Path) -> None:
 
 @command.command()
 @_folder_option
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(folder: Path, as_json: bool) -> None:
-    """Say whether they run; exit code 1 where one does not."""
+    """Show whether the servers run; the exit code is 1 if one does not."""
     states = {server.name: _state(server) for server in _both(folder)}
     if as_json:
         click.echo(json.dumps({n.lower(): s.fields() for n, s in states.items()}, indent=2))
@@ -150,10 +157,10 @@ def status(folder: Path, as_json: bool) -> None:
 
 @dataclass(frozen=True)
 class State:
-    """What `status` says of one.
+    """State of one server.
 
     Attributes:
-        word: `running`, `silent` (its process is there, and takes no login) or `stopped`.
+        word: `running`, `silent` (the process runs, but accepts no login) or `stopped`.
     """
 
     word: str
@@ -163,7 +170,7 @@ class State:
     log: Path
 
     def fields(self) -> dict[str, object]:
-        """For `--json`."""
+        """Return the values for `--json`."""
         there = self.word != "stopped"
         return {
             "state": self.word,
@@ -181,8 +188,8 @@ class State:
 
 
 def _state(server: Server) -> State:
-    record = load(record_of(server.home))
-    if not record.left:
+    record = load(record_path(server.home))
+    if not record.running:
         return State("stopped", "", 0, None, server.log)
     word = "running" if record.alive and server.answers() else "silent"
     management = record.ports.get("management")
@@ -191,16 +198,19 @@ def _state(server: Server) -> State:
 
 
 def _both(folder: Path) -> tuple[Server, ...]:
-    """The two as they were started."""
+    """Return both servers as they were started."""
     return tuple(_servers(folder, REDIS_PORT, AMQP_PORT, None).values())
 
 
 def _servers(folder: Path, redis: int, amqp: int, management: int | None) -> dict[str, Server]:
-    """The two, by section of the configuration; on these ports, unless they run on others."""
+    """Return the servers by their section of the configuration.
+
+    A server that runs keeps its port; the others get the given ones.
+    """
 
     def port(home: Path, chosen: int) -> int:
-        record = load(record_of(home))
-        return record.ports.get("main", chosen) if record.left else chosen
+        record = load(record_path(home))
+        return record.ports.get("main", chosen) if record.running else chosen
 
     store, broker = folder / "redis", folder / "rabbitmq"
     return {
@@ -209,14 +219,14 @@ def _servers(folder: Path, redis: int, amqp: int, management: int | None) -> dic
     }
 
 
-def _running(server: Server) -> Record | None:
-    """The record of a server that runs, on whatever port."""
-    record = load(record_of(server.home))
+def _running(server: Server) -> ProcessRecord | None:
+    """Return the record of a server if it runs, on whatever port."""
+    record = load(record_path(server.home))
     return record if record.alive else None
 
 
-def _chosen(url: str, scheme: str, default: int, option: int | None) -> int:
-    """The port: the one asked for, or that of a plain URL on loopback, or the usual one."""
+def choose_port(url: str, scheme: str, default: int, option: int | None) -> int:
+    """Return the port of the option, else of a plain URL on loopback, else the default."""
     if option is not None:
         return option or ports.free_port()
     parts, port = _split(url)
@@ -237,7 +247,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _management(config: FederationConfig, option: int | None) -> int | None:
-    """A port for the management API: the one asked for or configured, or the next free one."""
+    """Return the management port of the option or the configuration, or the next free one."""
     if option is not None:
         return option or ports.free_port()
     parts, port = _split(config.broker.management or "")
@@ -246,19 +256,19 @@ def _management(config: FederationConfig, option: int | None) -> int | None:
 
 
 def _check_port(section: str, port: int) -> None:
-    """Refuse a port that is taken, and say by what.
+    """Check that a port is free.
 
     Raises:
-        ConfigError: It is.
+        ConfigError: The port is taken; the message names the process that holds it.
     """
     if ports.is_free(port):
         return
-    who = ports.holder(port) or "another program"
+    who = ports.port_holder(port) or "another program"
     if _is_service(section, port):
-        who += f", which serves as {section} as it is"
+        who += f", which can serve as the {section}"
     raise ConfigError(
         f"port {port} is taken by {who}",
-        f"use that one, or choose another port: --{section}-port 0 takes any free one",
+        f"use that one, or choose another port: --{section}-port 0 picks a free one",
     )
 
 
@@ -273,15 +283,15 @@ def _is_service(section: str, port: int) -> bool:
     return True
 
 
-def _tell_urls(config: FederationConfig, found: dict[str, Record]) -> None:
+def _print_urls(config: FederationConfig, found: dict[str, ProcessRecord]) -> None:
     broker = PrivateRabbitMQ(Path(), found["RabbitMQ"].ports["main"]).url
     store = PrivateRedis(Path(), found["Redis"].ports["main"]).url
     click.echo(f"broker  {broker}")
     click.echo(f"store   {store}")
     variables = {}
-    if _same(config.broker.url) != _same(broker):
+    if server_key(config.broker.url) != server_key(broker):
         variables["FCCL_BROKER__URL"] = broker
-    if _same(config.store.url) != _same(store):
+    if server_key(config.store.url) != server_key(store):
         variables["FCCL_STORE__URL"] = store
     api = found["RabbitMQ"].ports.get("management")
     if api is None:
@@ -291,13 +301,13 @@ def _tell_urls(config: FederationConfig, found: dict[str, Record]) -> None:
     elif _split(config.broker.management or f"//_:{MANAGEMENT_PORT}")[1] != api:
         variables["FCCL_BROKER__MANAGEMENT"] = f"http://{ports.HOST}:{api}"
     if variables:
-        click.echo("these are not the configured ones; in every terminal that uses them:")
+        click.echo("these are not the configured URLs; set in every terminal that uses them:")
         for name, value in variables.items():
             click.echo(f"  export {name}={shlex.quote(value)}")
 
 
-def _same(url: str) -> tuple[object, ...]:
-    """What two URLs of one server have in common, however they are written."""
+def server_key(url: str) -> tuple[object, ...]:
+    """Return what all URLs of one server have in common, however they are written."""
     parts, port = _split(url)
     host = ports.HOST if _is_loopback(parts.hostname or "") else parts.hostname
     path = parts.path.strip("/").lower()
@@ -309,8 +319,8 @@ def _same(url: str) -> tuple[object, ...]:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep a second `fccl services` out of the folder meanwhile."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock the folder against a second `fccl services` while the block runs."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with FileLock(folder / "lock", timeout=0):
@@ -322,5 +332,5 @@ def _alone(folder: Path) -> Iterator[None]:
     except OSError as error:
         where = error.filename or folder
         raise ConfigError(
-            f"{where}: {error.strerror}", "name a writable place with --dir"
+            f"{where}: {error.strerror}", "name a writable folder with --dir"
         ) from None

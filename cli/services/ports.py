@@ -1,4 +1,4 @@
-"""Ports of this machine: which are free, and who has those that are not."""
+"""Ports of this machine: free ones, and the processes that hold the others."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 
 HOST = "127.0.0.1"
 
-# Below those from which Linux, macOS and Windows give outgoing connections theirs. A client that
-# keeps trying to reach a server which is not up yet would else take its port one day.
+# Below the ports that Linux, macOS and Windows give to outgoing connections. Otherwise a client
+# that keeps trying to reach a server which is not up yet would take the server's port one day.
 _FIRST, _LAST = 20_000, 32_000
 _TRIALS = 200
 _LISTENS = "0A"
 
 
 def free_port() -> int:
-    """A loopback port that was free a moment ago.
+    """Return a loopback port that was free a moment ago.
 
     Raises:
         OSError: Hundreds of attempts found none.
@@ -29,7 +29,7 @@ def free_port() -> int:
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on a loopback port."""
+    """Return whether a server could listen on a loopback port."""
     try:
         with socket.create_connection((HOST, port), timeout=1.0):
             return False
@@ -45,8 +45,8 @@ def is_free(port: int) -> bool:
     return True
 
 
-def holder(port: int) -> str:
-    """Who listens on a port, as far as one can see: `redis-server (process 812)`, or nothing."""
+def port_holder(port: int) -> str:
+    """Return who listens on a port, such as `redis-server (process 812)`; empty if unknown."""
     sockets = _listening(port)
     for process in Path("/proc").glob("[0-9]*"):
         try:

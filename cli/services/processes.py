@@ -1,8 +1,7 @@
-"""Processes that outlive the command that started them, and are known again by a later one.
+"""Processes that outlive the command that started them, and that a later command recognises.
 
-A process id alone names nobody: the system gives it to another process one day. So each is
-remembered with the moment at which it began, and nothing is signalled unless both are as they
-were.
+A process id alone is not enough: the system gives it to another process one day. Each process is
+therefore recorded with the time at which it began, and nothing is signalled unless both agree.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True)
 class Process:
-    """A process of ours.
+    """Process that was started here.
 
     Attributes:
-        role: What it is for.
-        pid: Its id; where it leads a session, the session's, too.
-        began: When, in the system's own words (see `began`).
+        role: Purpose of the process.
+        pid: Its id; if it leads a session, this is also the id of the session.
+        began: The result of `start_time` when the process was new.
     """
 
     role: str
@@ -43,28 +42,29 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs, and it is that one."""
-        return began(self.pid) == self.began
+        """Whether the process still runs, and is the same one."""
+        return start_time(self.pid) == self.began
 
     def signal(self, how: Signals) -> None:
-        """Send a signal; does nothing where it runs no more."""
+        """Send a signal, if the process still runs."""
         if self.alive:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, how)
 
     def signal_session(self, how: Signals) -> None:
-        """Send a signal to it and to all that it started."""
+        """Send a signal to the process and to all that it started."""
         if self.alive:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, how)
 
 
 @contextmanager
-def unbroken() -> Iterator[None]:
-    """Hold back a Ctrl-C until the end of the block.
+def defer_interrupt() -> Iterator[None]:
+    """Defer a Ctrl-C until the end of the block.
 
-    Otherwise it can come between the start of a process and the moment when it is remembered, and
-    that process would stay behind. A handler, no mask: the process would inherit a mask.
+    Otherwise it can come between the start of a process and the moment when it is recorded, and
+    that process would stay behind. This is done by a handler, because a new process would inherit
+    a signal mask.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # Ctrl-C goes to the main thread only
@@ -80,13 +80,13 @@ def unbroken() -> Iterator[None]:
 
 
 def spawn(role: str, command: Sequence[str], environment: Mapping[str, str], log: Path) -> Process:
-    """Start a process in a session of its own: no terminal's end and no Ctrl-C reaches it.
+    """Start a process in a session of its own, so that no hang-up and no Ctrl-C reaches it.
 
     Args:
-        role: What it is for.
-        command: The program, and its arguments.
-        environment: All of its variables.
-        log: Takes what it prints; it runs in this file's folder.
+        role: Purpose of the process.
+        command: The program and its arguments.
+        environment: All of its environment variables.
+        log: File for its output; its folder is the working directory of the process.
     """
     with log.open("ab") as output:
         pid = subprocess.Popen(
@@ -98,21 +98,24 @@ def spawn(role: str, command: Sequence[str], environment: Mapping[str, str], log
             stderr=output,
             start_new_session=True,
         ).pid
-    return Process(role, pid, began(pid) or "")
+    return Process(role, pid, start_time(pid) or "")
 
 
-def known(role: str, pid: int) -> Process | None:
-    """A running process, by an id that it has itself written down a moment ago."""
-    moment = began(pid)
-    return None if moment is None else Process(role, pid, moment)
+def find_process(role: str, pid: int) -> Process | None:
+    """Return a running process by the id that it has just written to a file; None if it is gone."""
+    began = start_time(pid)
+    return None if began is None else Process(role, pid, began)
 
 
-def began(pid: int) -> str | None:
-    """When a process began; None where none of that id runs, or only its exit code is left."""
-    return _began_linux(pid) if _PROC.joinpath("self/stat").exists() else _began_ps(pid)
+def start_time(pid: int) -> str | None:
+    """Return when a process began, in the system's own format; None if no such process runs.
+
+    A process of which only the exit code is left does not run.
+    """
+    return _start_time_linux(pid) if _PROC.joinpath("self/stat").exists() else _start_time_ps(pid)
 
 
-def _began_linux(pid: int) -> str | None:
+def _start_time_linux(pid: int) -> str | None:
     try:
         text = _PROC.joinpath(str(pid), "stat").read_text(errors="replace")
         # The name stands in parentheses and may hold anything, spaces and parentheses too.
@@ -124,7 +127,7 @@ def _began_linux(pid: int) -> str | None:
     return None if state in "ZX" else f"{boot}:{ticks}"
 
 
-def _began_ps(pid: int) -> str | None:
+def _start_time_ps(pid: int) -> str | None:
     command = ["ps", "-o", "stat=,lstart=", "-p", str(pid)]
     environment = os.environ | {"LC_ALL": "C", "TZ": "UTC"}
     answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -133,7 +136,7 @@ def _began_ps(pid: int) -> str | None:
 
 
 def wait_gone(processes: Iterable[Process], seconds: float) -> bool:
-    """Whether all of them are gone within the time."""
+    """Wait until all processes are gone, and return whether they are within the time."""
     deadline = time.monotonic() + seconds
     waiting = [process for process in processes if process.alive]
     while waiting and time.monotonic() < deadline:
@@ -143,12 +146,12 @@ def wait_gone(processes: Iterable[Process], seconds: float) -> bool:
 
 
 @dataclass(frozen=True)
-class Record:
-    """What one server's folder says of it.
+class ProcessRecord:
+    """Record of a server's processes, kept in its folder.
 
     Attributes:
-        ports: By their use: `main`, and for RabbitMQ `management`.
-        processes: In the order in which they were started.
+        ports: Ports by their use: `main`, and for RabbitMQ `management`.
+        processes: Processes in the order in which they were started.
     """
 
     ports: Mapping[str, int]
@@ -156,22 +159,22 @@ class Record:
 
     @property
     def alive(self) -> bool:
-        """Whether all of its processes run."""
+        """Whether all processes of the server run."""
         return bool(self.processes) and all(process.alive for process in self.processes)
 
     @property
-    def left(self) -> tuple[Process, ...]:
-        """Those of its processes that run."""
+    def running(self) -> tuple[Process, ...]:
+        """The processes of the server that run."""
         return tuple(process for process in self.processes if process.alive)
 
     def save(self, path: Path) -> None:
-        """Write it down."""
+        """Write the record to a file."""
         fields = {"ports": dict(self.ports), "processes": [asdict(p) for p in self.processes]}
         write_durable(path, json.dumps(fields, indent=2).encode())
 
 
-def load(path: Path) -> Record:
-    """The record of a file; an empty one where there is none, or none that can be read."""
+def load(path: Path) -> ProcessRecord:
+    """Return the record in a file; an empty one if the file is missing or cannot be read."""
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
         ports = {str(use): int(port) for use, port in fields["ports"].items()}
@@ -179,5 +182,5 @@ def load(path: Path) -> Record:
             Process(str(p["role"]), int(p["pid"]), str(p["began"])) for p in fields["processes"]
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return Record({}, ())
-    return Record(ports, processes)
+        return ProcessRecord({}, ())
+    return ProcessRecord(ports, processes)

@@ -1,8 +1,8 @@
-"""A RabbitMQ and a Redis of one's own, from the binaries on this machine.
+"""Private RabbitMQ and Redis servers, started from the binaries on this machine.
 
 They listen on loopback only, keep everything in one folder each, and share nothing with another
-RabbitMQ or Redis here: RabbitMQ has its own cookie and its own port mapper (epmd). `fccl services`
-starts them for people; tests start them, too.
+RabbitMQ or Redis of the machine: RabbitMQ has its own cookie and its own port mapper (epmd).
+`fccl services` starts them for users, and tests start them, too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,15 @@ from typing import ClassVar, Protocol
 
 from broker.rabbit.probe import probe
 from cli.services.ports import HOST, free_port
-from cli.services.processes import Process, Record, known, load, spawn, unbroken, wait_gone
+from cli.services.processes import (
+    Process,
+    ProcessRecord,
+    defer_interrupt,
+    find_process,
+    load,
+    spawn,
+    wait_gone,
+)
 from common.errors import BrokerError, ConfigError, FcclError, StoreError
 from common.store.store import connect
 
@@ -28,20 +36,20 @@ STOP_SECONDS = 30.0
 POLL_SECONDS = 0.05
 TAIL_LINES = 15
 
-_GET = (
+_INSTALL = (
     "install {0} (Debian, Ubuntu: sudo apt-get install {1}; macOS: brew install {2}), "
     "or use Docker: docker compose up -d --wait"
 )
 _SCRIPTS = (
-    # Debian's script on PATH switches user and refuses others; this is the one behind it.
+    # Debian's script on PATH switches the user and refuses others; it calls one of these.
     Path("/usr/lib/rabbitmq/bin/rabbitmq-server"),
     Path("/usr/lib/rabbitmq/lib/rabbitmq_server/sbin/rabbitmq-server"),
 )
 
 
 @dataclass(frozen=True)
-class Tls:
-    """A server's certificate and key, and the port on which it uses them."""
+class TlsFiles:
+    """Certificate and key of a server, and the port on which it uses them."""
 
     port: int
     ca: Path
@@ -50,7 +58,7 @@ class Tls:
 
 
 class Server(Protocol):
-    """One of the two. `start` and `stop` may be called by different processes."""
+    """A private server. `start` and `stop` may be called by different processes."""
 
     name: ClassVar[str]
     home: Path
@@ -59,35 +67,35 @@ class Server(Protocol):
 
     @property
     def url(self) -> str:
-        """Where it is, and as whom."""
+        """URL with the credentials of its user."""
 
     @property
     def log(self) -> Path:
-        """What it says while it starts."""
+        """Log file of its output."""
 
     @classmethod
     def find(cls) -> object:
-        """The binaries; an `FcclError` says which one is missing, and how to get it."""
+        """Return the binaries; an `FcclError` names a missing one and how to install it."""
 
     def launch(self) -> None:
-        """Start the processes; returns before they are ready."""
+        """Start the processes, and return before they are ready."""
 
     def answers(self) -> bool:
-        """Whether it takes a login."""
+        """Return whether the server accepts a login."""
 
-    def end(self, record: Record, how: signal.Signals) -> None:
-        """Signal its processes, and return when they are gone."""
+    def end(self, record: ProcessRecord, how: signal.Signals) -> None:
+        """Signal the processes, and return when they are gone."""
 
 
 class PrivateRedis:
-    """A Redis without a password; what it holds can be rebuilt, so nothing is on the disk.
+    """Redis without a password. Its content can be rebuilt, so nothing is kept on the disk.
 
     Args:
-        home: Its folder.
-        port: Where it listens.
-        tls: Listen with TLS, too.
+        home: Folder of the server.
+        port: Port for plain connections.
+        tls: Listen with TLS as well.
         durable: Keep every write on the disk all the same.
-        options: More of redis-server's options.
+        options: Further options of redis-server.
     """
 
     name: ClassVar[str] = "Redis"
@@ -97,7 +105,7 @@ class PrivateRedis:
         self,
         home: Path,
         port: int,
-        tls: Tls | None = None,
+        tls: TlsFiles | None = None,
         durable: bool = False,
         options: Mapping[str, str] | None = None,
     ) -> None:
@@ -122,21 +130,21 @@ class PrivateRedis:
         binary = self.find()
         _make(self.home)
         words = [word for key, value in self._options().items() for word in (f"--{key}", value)]
-        with unbroken():
+        with defer_interrupt():
             process = spawn("redis-server", [binary, *words], os.environ, self.log)
-            Record({"main": self.port}, (process,)).save(record_of(self.home))
+            ProcessRecord({"main": self.port}, (process,)).save(record_path(self.home))
 
     @classmethod
     def find(cls) -> str:
-        """The binary.
+        """Return the path of redis-server.
 
         Raises:
-            StoreError: There is none; says how to get it.
+            StoreError: It is not on PATH.
         """
         if binary := shutil.which("redis-server"):
             return binary
         raise StoreError(
-            "redis-server is not on PATH", _GET.format("Redis", "redis-server", "redis")
+            "redis-server is not on PATH", _INSTALL.format("Redis", "redis-server", "redis")
         )
 
     def _options(self) -> dict[str, str]:
@@ -146,7 +154,7 @@ class PrivateRedis:
             "dir": str(self.home),
             "save": "",
             "appendonly": "yes" if self._durable else "no",
-            "maxmemory-policy": "noeviction",  # a full store must refuse, not forget an adapter
+            "maxmemory-policy": "noeviction",  # a full store must refuse writes, not drop adapters
         }
         if self._tls is not None:
             options |= {
@@ -166,20 +174,20 @@ class PrivateRedis:
             return False
         return True
 
-    def end(self, record: Record, how: signal.Signals) -> None:
+    def end(self, record: ProcessRecord, how: signal.Signals) -> None:
         """See `Server.end`."""
-        _end(record.left, how)
+        _end(record.running, how)
 
 
 class PrivateRabbitMQ:
-    """A RabbitMQ node for guest (on loopback); its queues are on the disk, for they hold updates.
+    """RabbitMQ node for the user guest, on loopback. Its queues are on the disk: they hold updates.
 
     Args:
-        home: Its folder.
-        port: Where it listens.
-        management: The port of its management API; without, or without the plugin, there is none.
-        tls: Listen with TLS, too.
-        free_bytes: It takes no more messages when the disk has less free space.
+        home: Folder of the server.
+        port: Port for plain connections.
+        management: Port of the management API; there is none without a port or without the plugin.
+        tls: Listen with TLS as well.
+        free_bytes: The node accepts no messages while the disk has less free space.
     """
 
     name: ClassVar[str] = "RabbitMQ"
@@ -190,7 +198,7 @@ class PrivateRabbitMQ:
         home: Path,
         port: int,
         management: int | None = None,
-        tls: Tls | None = None,
+        tls: TlsFiles | None = None,
         free_bytes: int = 256 << 20,
     ) -> None:
         self.home = home.absolute()
@@ -206,7 +214,7 @@ class PrivateRabbitMQ:
 
     @property
     def management_url(self) -> str | None:
-        """Where `fccl invite` finds the management API."""
+        """URL of the management API, which `fccl invite` needs; None if there is none."""
         return None if self.management is None else f"http://{HOST}:{self.management}"
 
     @property
@@ -218,7 +226,7 @@ class PrivateRabbitMQ:
         """See `Server.launch`."""
         script, epmd = self.find()
         _make(self.home)
-        # A node of its own name would meet itself, were it not for a port mapper of its own.
+        # With a port mapper of its own, the node never meets another node of the same name.
         mapper_port, node_port = free_port(), free_port()
         environment = self._environment(mapper_port, node_port, self._write_settings(script))
         ports = {"main": self.port}
@@ -229,27 +237,27 @@ class PrivateRabbitMQ:
         started: list[Process] = []
         try:
             mapping = [epmd, "-port", str(mapper_port), "-address", HOST]
-            with unbroken():
+            with defer_interrupt():
                 started.append(spawn("epmd", mapping, environment, self.log))
                 starter = spawn("rabbitmq-server", [script], environment, self.log)
                 started.append(starter)
-            # The script starts the node as its child; the node writes down who it is.
+            # The script starts the node as its child, which writes its process id to a file.
             deadline = time.monotonic() + START_SECONDS
             node = None
             while node is None and starter.alive and time.monotonic() < deadline:
-                Record(ports, tuple(started)).save(record_of(self.home))
+                ProcessRecord(ports, tuple(started)).save(record_path(self.home))
                 time.sleep(POLL_SECONDS)
                 node = _node(pid_file)
             started += [] if node is None else [node]
-        finally:  # an interruption must not make us forget one
-            Record(ports, tuple(started)).save(record_of(self.home))
+        finally:  # an interruption must leave none unrecorded
+            ProcessRecord(ports, tuple(started)).save(record_path(self.home))
 
     @classmethod
     def find(cls) -> tuple[str, str]:
-        """The script that starts a node, and epmd.
+        """Return the paths of the script that starts a node, and of epmd.
 
         Raises:
-            BrokerError: One is missing; says how to get it.
+            BrokerError: One of them is not on PATH.
         """
         scripts = [str(path) for path in _SCRIPTS if path.exists()]
         script = scripts[0] if scripts else shutil.which("rabbitmq-server")
@@ -257,7 +265,8 @@ class PrivateRabbitMQ:
         if script is None or epmd is None:
             missing = "rabbitmq-server" if script is None else "epmd (a part of Erlang)"
             raise BrokerError(
-                f"{missing} is not on PATH", _GET.format("RabbitMQ", "rabbitmq-server", "rabbitmq")
+                f"{missing} is not on PATH",
+                _INSTALL.format("RabbitMQ", "rabbitmq-server", "rabbitmq"),
             )
         return script, epmd
 
@@ -273,7 +282,7 @@ class PrivateRabbitMQ:
                 f"ssl_options.cacertfile = {self._tls.ca}",
                 f"ssl_options.certfile = {self._tls.certificate}",
                 f"ssl_options.keyfile = {self._tls.key}",
-                "ssl_options.verify = verify_none",  # users prove themselves by password
+                "ssl_options.verify = verify_none",  # users log in with a password
             ]
         plugins = "rabbitmq_management" if self.management is not None else ""
         (self.home / "enabled_plugins").write_text(f"[{plugins}].\n")
@@ -286,13 +295,13 @@ class PrivateRabbitMQ:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("RABBITMQ_")}
         inherited.pop("NOTIFY_SOCKET", None)  # this is not the service that systemd started
         return inherited | {
-            "HOME": str(home),  # the cookie lives there
+            "HOME": str(home),  # where the cookie is
             "ERL_EPMD_PORT": str(mapper_port),
             "ERL_EPMD_ADDRESS": HOST,
-            # Erlang starts a port mapper that stays behind wherever it finds none, as when it is
-            # stopped while it starts; ours is there already.
+            # Otherwise Erlang starts a port mapper wherever it finds none, for example when it is
+            # stopped while it starts, and leaves that behind. Ours is there already.
             "ERL_FLAGS": "-start_epmd false",
-            "RABBITMQ_NODENAME": "fccl@localhost",  # its data lies under this name
+            "RABBITMQ_NODENAME": "fccl@localhost",  # names the folder of its data
             "RABBITMQ_NODE_IP_ADDRESS": HOST,
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(node_port),
@@ -305,8 +314,8 @@ class PrivateRabbitMQ:
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(home / "enabled_plugins"),
             "RABBITMQ_GENERATED_CONFIG_DIR": str(home / "generated"),
             "RABBITMQ_CONF_ENV_FILE": "/dev/null",
-            # Schedulers that spin while idle would take the cores from the training beside it;
-            # and a distribution port that answers beyond loopback is a door.
+            # Schedulers that spin while idle would take the cores from the training beside them.
+            # A distribution port that is reachable from other machines would be a security hole.
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
                 "+sbwt none +sbwtdcpu none +sbwtdio none"
                 " -kernel inet_dist_use_interface {127,0,0,1}"
@@ -314,7 +323,7 @@ class PrivateRabbitMQ:
         }
 
     def answers(self) -> bool:
-        """See `Server.answers`; its port opens before it takes anyone in."""
+        """See `Server.answers`. The port opens before the node accepts logins."""
         try:
             with socket.create_connection((HOST, self.port), timeout=1.0):
                 pass
@@ -323,84 +332,84 @@ class PrivateRabbitMQ:
             return False
         return True
 
-    def end(self, record: Record, how: signal.Signals) -> None:
-        """See `Server.end`: the node first; the script that started it follows it."""
-        by_role = {process.role: process for process in record.left}
+    def end(self, record: ProcessRecord, how: signal.Signals) -> None:
+        """See `Server.end`. The node goes first; the script that started it follows it."""
+        by_role = {process.role: process for process in record.running}
         node = by_role.get("node") or _node(self.home / "pid", by_role.get("rabbitmq-server"))
         nodes = tuple(p for p in (node, by_role.get("rabbitmq-server")) if p is not None)
         if node is not None:
             node.signal(how)
         elif nodes:
-            nodes[0].signal_session(signal.SIGKILL)  # it is not a node yet: nothing to lose
+            nodes[0].signal_session(signal.SIGKILL)  # it is not a node yet and has no data to lose
         if not wait_gone(nodes, STOP_SECONDS):
             for process in nodes:
                 process.signal(signal.SIGKILL)
             wait_gone(nodes, STOP_SECONDS)
-        _end(tuple(p for p in record.left if p.role == "epmd"), signal.SIGTERM)
+        _end(tuple(p for p in record.running if p.role == "epmd"), signal.SIGTERM)
 
 
-def record_of(home: Path) -> Path:
-    """The file that says which processes a server has."""
+def record_path(home: Path) -> Path:
+    """Return the file that records the processes of a server."""
     return home / "processes.json"
 
 
-def start(server: Server, waiting: Callable[[float], None] = lambda seconds: None) -> None:
-    """Start a server, and return when it takes a login.
+def start(server: Server, on_wait: Callable[[float], None] = lambda seconds: None) -> None:
+    """Start a server, and return when it accepts a login.
 
     Args:
-        server: Which; one that runs already is only waited for.
-        waiting: Told again and again how many seconds it has taken.
+        server: The server; one that runs already is only waited for.
+        on_wait: Called repeatedly with the number of seconds that it has taken.
 
     Raises:
-        FcclError: It did not become ready; has the last lines of its log. It is stopped again,
-            if it was started here.
+        FcclError: The server did not become ready. The message has the last lines of its log. The
+            server is stopped again if it was started here.
     """
-    if load(record_of(server.home)).alive:
-        _wait(server, waiting)
+    if load(record_path(server.home)).alive:
+        _wait(server, on_wait)
         return
-    stop(server)  # what is left of it
+    stop(server)  # what is left of an earlier one
     try:
         server.launch()
-        _wait(server, waiting)
+        _wait(server, on_wait)
     except BaseException:
         stop(server, signal.SIGKILL)
         raise
 
 
-def _wait(server: Server, waiting: Callable[[float], None]) -> None:
+def _wait(server: Server, on_wait: Callable[[float], None]) -> None:
     began = time.monotonic()
     while not server.answers():
         passed = time.monotonic() - began
-        if passed > START_SECONDS or not load(record_of(server.home)).alive:
+        if passed > START_SECONDS or not load(record_path(server.home)).alive:
             raise server.error(
                 f"{server.name} did not become ready:\n{tail(server.log)}",
                 f"the whole log is {server.log}",
             )
-        waiting(passed)
+        on_wait(passed)
         time.sleep(POLL_SECONDS)
 
 
 def stop(server: Server, how: signal.Signals = signal.SIGTERM) -> bool:
-    """Stop what `start` started; whether there was anything to stop.
+    """Stop what `start` started, and return whether there was anything to stop.
 
     Raises:
-        FcclError: It does not end.
+        FcclError: The server does not end.
     """
-    record = load(record_of(server.home))
-    if not record.left:
-        record_of(server.home).unlink(missing_ok=True)
+    record = load(record_path(server.home))
+    if not record.running:
+        record_path(server.home).unlink(missing_ok=True)
         return False
     server.end(record, how)
-    if left := record.left:
+    if running := record.running:
         raise server.error(
-            f"{server.name} does not end (process {left[0].pid})", f"see {server.log}"
+            f"{server.name} does not end (process {running[0].pid})", f"see {server.log}"
         )
-    record_of(server.home).unlink(missing_ok=True)
+    record_path(server.home).unlink(missing_ok=True)
     return True
 
 
 def tail(log: Path, lines: int = TAIL_LINES) -> str:
-    """The last lines of a log."""
+    """Return the last lines of a log."""
     try:
         text = log.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -412,22 +421,22 @@ def _make(home: Path) -> None:
     try:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        raise ConfigError(f"{home}: {error.strerror}", "name a writable place") from None
+        raise ConfigError(f"{home}: {error.strerror}", "name a writable directory") from None
 
 
 def _node(pid_file: Path, starter: Process | None = None) -> Process | None:
-    """The Erlang node, by the file that it writes; of this script's session, where one is named."""
+    """Return the Erlang node that wrote a pid file; only in the session of `starter`, if given."""
     try:
         pid = int(pid_file.read_text())
         if starter is not None and os.getsid(pid) != starter.pid:
             return None
     except (OSError, ValueError):
         return None
-    return known("node", pid)
+    return find_process("node", pid)
 
 
 def _has_management(script: Path) -> bool:
-    """Whether this RabbitMQ comes with its management plugin, as all do but the smallest."""
+    """Return whether this RabbitMQ has the management plugin; only minimal packages lack it."""
     home = script.resolve().parent.parent
     places = (home / "plugins", home / "lib/rabbitmq/plugins", Path("/usr/lib/rabbitmq/plugins"))
     found = [*home.glob("lib/rabbitmq_server-*/plugins"), *places]

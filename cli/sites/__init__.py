@@ -1,1 +1,1 @@
-"""TODO: cli/sites."""
+"""Commands for invited sites: invitations, their end, and TLS certificates."""

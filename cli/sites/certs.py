@@ -1,9 +1,9 @@
-"""`fccl certs`: the files that let RabbitMQ and Redis prove who they are.
+"""`fccl certs`: creates the TLS certificates and keys of RabbitMQ and Redis.
 
-The folder is closed to other users (0700), and the authority's key in it is 0600: whoever has
-that one can pose as the servers. The servers' keys are 0644 all the same: containers run as users
-of their own and are given these single files, which they could not read otherwise; on this
-machine nobody gets past the folder.
+The folder is closed to other users (0700), and the authority's key in it has mode 0600: whoever
+holds that key can pose as the servers. The servers' keys have mode 0644 all the same: containers
+run as users of their own and are given these single files, which they could not read otherwise. On
+this machine the mode of the folder protects them.
 """
 
 from __future__ import annotations
@@ -31,32 +31,35 @@ ALWAYS = ("localhost", "127.0.0.1")
     "folder",
     type=click.Path(path_type=Path),
     default=Path("certs"),
-    help="Where the files are, or are to be [certs].",
+    help="Folder of the files [certs].",
 )
 @click.option(
     "--host",
     "hosts",
     multiple=True,
     metavar="NAME_OR_IP",
-    help="What workers call this machine; may be repeated [those of the last time].",
+    help="Name or address by which workers reach this machine; may be repeated [those of the"
+    " existing certificates].",
 )
 @click.option(
     "--days",
     type=click.IntRange(1, certificates.CA_DAYS),
     default=certificates.SERVER_DAYS,
-    help=f"How long the servers' certificates are valid [{certificates.SERVER_DAYS}].",
+    help=f"Days for which the servers' certificates are valid [{certificates.SERVER_DAYS}].",
 )
-@click.option("--new-ca", is_flag=True, help="Replace the authority; workers need its ca.pem anew.")
+@click.option(
+    "--new-ca", is_flag=True, help="Replace the authority; workers then need the new ca.pem."
+)
 def command(folder: Path, hosts: tuple[str, ...], days: int, new_ca: bool) -> None:
-    """Make a private certificate authority, and certificates for RabbitMQ and Redis.
+    """Create a private certificate authority, and certificates for RabbitMQ and Redis.
 
-    A second call keeps the authority, and makes the servers' certificates anew: for other hosts,
-    or before they end. Restart the servers afterwards.
+    A second call keeps the authority and renews the servers' certificates: for other hosts, or
+    before they expire. Restart the servers afterwards.
     """
     now = datetime.now(UTC)
     certificates.check_hosts(hosts)
-    with _explained(folder):
-        _open(folder)
+    with _translate_errors(folder):
+        _prepare_folder(folder)
         ca, kept = _authority(folder, now, new_ca)
         issued = {
             server: certificates.issue_certificate(
@@ -71,10 +74,10 @@ def command(folder: Path, hosts: tuple[str, ...], days: int, new_ca: bool) -> No
             _write(folder / f"{server}.key", pair.key, 0o644)
             _write(folder / f"{server}.pem", pair.certificate, 0o644)
         sync_path(folder)
-    _tell(folder, ca, kept, issued)
+    _print_summary(folder, ca, kept, issued)
 
 
-def _tell(
+def _print_summary(
     folder: Path, ca: CertificatePair, kept: bool, issued: dict[str, CertificatePair]
 ) -> None:
     state = "kept" if kept else "wrote"
@@ -94,19 +97,19 @@ def _day(pair: CertificatePair) -> str:
     return f"{certificates.expiry(pair.certificate):%Y-%m-%d}"
 
 
-def _open(folder: Path) -> None:
-    """Make the folder, or see that it is one that others cannot look into."""
+def _prepare_folder(folder: Path) -> None:
+    """Create the folder, or check that other users cannot read it."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if folder.stat().st_mode & 0o077 and any(folder.iterdir()):
         raise ConfigError(
-            f"{folder} is open to other users, and is to hold private keys",
+            f"{folder} will hold private keys, but is open to other users",
             f"name another folder, or `chmod 700 {folder}`",
         )
-    folder.chmod(0o700)  # an empty one is ours to close; umask may have opened or closed it more
+    folder.chmod(0o700)  # safe for an empty folder, whatever the umask was
 
 
 def _authority(folder: Path, now: datetime, new: bool) -> tuple[CertificatePair, bool]:
-    """The folder's authority and True, or a new one and False."""
+    """Return the authority of the folder and True, or a new one and False."""
     paths = certificate, key = folder / "ca.pem", folder / "ca.key"
     there = [path for path in paths if path.exists()]
     if new or not there:
@@ -115,7 +118,7 @@ def _authority(folder: Path, now: datetime, new: bool) -> tuple[CertificatePair,
         missing = key if there == [certificate] else certificate
         raise ConfigError(
             f"{there[0]} is there, but {missing.name} is not",
-            "restore it from a copy; `fccl certs --new-ca` makes another authority",
+            "restore it from a copy; `fccl certs --new-ca` creates another authority",
         )
     ca = CertificatePair(certificate.read_bytes(), key.read_bytes())
     try:
@@ -126,7 +129,7 @@ def _authority(folder: Path, now: datetime, new: bool) -> tuple[CertificatePair,
 
 
 def _hosts(folder: Path, server: str, hosts: tuple[str, ...]) -> tuple[str, ...]:
-    """The names for a certificate: its service in the compose file, this machine, and `hosts`."""
+    """Return the names for a certificate: its compose service, this machine, and `hosts`."""
     present = folder / f"{server}.pem"
     if not hosts and present.exists():
         try:
@@ -137,7 +140,7 @@ def _hosts(folder: Path, server: str, hosts: tuple[str, ...]) -> tuple[str, ...]
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:
-    """Replace a file whole; its bytes are never under a wider mode than `mode`."""
+    """Replace a file atomically; its bytes never have a wider mode than `mode`."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.unlink(missing_ok=True)
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
@@ -150,7 +153,7 @@ def _write(path: Path, data: bytes, mode: int) -> None:
 
 
 @contextmanager
-def _explained(folder: Path) -> Iterator[None]:
+def _translate_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except FileExistsError:
@@ -158,5 +161,5 @@ def _explained(folder: Path) -> Iterator[None]:
     except OSError as error:
         where = error.filename or folder
         raise ConfigError(
-            f"{where}: {error.strerror}", "name a writable place with --dir"
+            f"{where}: {error.strerror}", "name a writable folder with --dir"
         ) from None

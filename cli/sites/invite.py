@@ -1,4 +1,4 @@
-"""`fccl invite`: a join token for another organisation."""
+"""`fccl invite`: creates a join token for another organisation."""
 
 from __future__ import annotations
 
@@ -28,14 +28,23 @@ PORTS = {"amqp": 5672, "amqps": 5671, "redis": 6379, "rediss": 6380}
 @click.command()
 @click.argument("name", required=False)
 @config_option
-@click.option("--hours", default=72.0, show_default=True, help="How long the token can be used.")
-@click.option("--clients", default=1, show_default=True, help="Clients that the site may bring.")
 @click.option(
-    "--rows", default=100_000, show_default=True, help="Training rows that count of each client."
+    "--hours", default=72.0, show_default=True, help="Hours for which the token can be used."
 )
-@click.option("--again", is_flag=True, help="A new token for a site that has one, or has joined.")
-@click.option("--broker", help="The broker as the site reaches it [broker.public_url].")
-@click.option("--store", help="The store as the site reaches it [store.public_url].")
+@click.option(
+    "--clients", default=1, show_default=True, help="Number of clients that the site may have."
+)
+@click.option(
+    "--rows",
+    default=100_000,
+    show_default=True,
+    help="Training rows of each client that count at most.",
+)
+@click.option(
+    "--again", is_flag=True, help="Make a new token for a site that has one, or has joined."
+)
+@click.option("--broker", help="URL at which the site reaches the broker [broker.public_url].")
+@click.option("--store", help="URL at which the site reaches the store [store.public_url].")
 @click.option("--insecure", is_flag=True, help="Allow addresses without TLS.")
 @click.option("--list", "listing", is_flag=True, help="Show the invited sites.")
 def command(
@@ -50,14 +59,14 @@ def command(
     insecure: bool,
     listing: bool,
 ) -> None:
-    """Make the credentials of site NAME and print its join token, once.
+    """Invite site NAME and print its join token, which can be used once.
 
-    The other machine needs nothing else: `fccl worker --join TOKEN --data FILE`. A token is a
-    secret and can be used once. The site's clients are NAME, or NAME.SOMETHING.
+    The other machine needs nothing else: `fccl worker --join TOKEN --data FILE`. The token is a
+    secret. The clients of the site are called NAME, or NAME.SOMETHING.
     """
     config = loader.load(find_config(config_path))
     if listing:
-        show(SiteRegistry(config.run.sites))
+        print_sites(SiteRegistry(config.run.sites))
         return
     if name is None:
         raise click.UsageError("Missing argument 'NAME'.")
@@ -68,11 +77,13 @@ def command(
             raise ConfigError(f"{option} is {value}", "give a number above 0")
     terms = InvitationTerms(
         hours=hours,
-        broker=_address(
+        broker=public_address(
             "broker", broker or config.broker.public_url or config.broker.url, insecure
         ),
-        store=_address("store", store or config.store.public_url or config.store.url, insecure),
-        ca=_ca(config),
+        store=public_address(
+            "store", store or config.store.public_url or config.store.url, insecure
+        ),
+        ca=_read_ca(config),
         max_clients=clients,
         max_rows=rows,
     )
@@ -83,16 +94,16 @@ def command(
     say("")
     say("  fccl worker --join TOKEN --data FILE", markup=False)
     say("")
-    if _loopback(invitation.broker) or _loopback(invitation.store):
-        say("note: these addresses are of this machine only; set broker.public_url and")
-        say("store.public_url for sites elsewhere")
-    say("The token is a secret, for this site only:")
+    if _is_loopback(invitation.broker) or _is_loopback(invitation.store):
+        say("note: these addresses are valid on this machine only; set broker.public_url and")
+        say("store.public_url for sites on other machines")
+    say("The token is a secret, and for this site only:")
     # Alone on standard output, unwrapped: it can be piped.
     click.echo(encode(invitation))
 
 
-def show(sites: SiteRegistry) -> None:
-    """A table of the invited sites."""
+def print_sites(sites: SiteRegistry) -> None:
+    """Print a table of the invited sites."""
     table = Table("site", "state", "since", "host", "clients", "rows of each, at most", box=None)
     for site in sites.all():
         numbers = (str(site.max_clients), str(site.max_rows))
@@ -100,16 +111,16 @@ def show(sites: SiteRegistry) -> None:
             site.name, site.state, format_time(site.changed_at), site.host or "-", *numbers
         )
     if not table.row_count:
-        click.echo("no site was invited")
+        click.echo("no site has been invited")
         return
     Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
-def _address(part: str, url: str, insecure: bool) -> str:
-    """A URL without its credentials, fit to be given away.
+def public_address(part: str, url: str, insecure: bool) -> str:
+    """Return a server's URL without credentials, for the token.
 
     Raises:
-        ConfigError: It is none, or it is not encrypted.
+        ConfigError: The URL cannot be read, or the connection is not encrypted.
     """
     schemes = ("amqp", "amqps") if part == "broker" else ("redis", "rediss")
     try:
@@ -126,7 +137,7 @@ def _address(part: str, url: str, insecure: bool) -> str:
     address = urlunsplit(
         (parts.scheme, f"{shown}:{port or PORTS[parts.scheme]}", parts.path or "/", "", "")
     )
-    if parts.scheme == schemes[0] and not insecure and not _loopback(address):
+    if parts.scheme == schemes[0] and not insecure and not _is_loopback(address):
         raise ConfigError(
             f"{address} is not encrypted",
             f"give --{part} {schemes[1]}://… (`fccl certs`, docs/operations.md), or --insecure",
@@ -134,7 +145,7 @@ def _address(part: str, url: str, insecure: bool) -> str:
     return address
 
 
-def _loopback(url: str) -> bool:
+def _is_loopback(url: str) -> bool:
     host = urlsplit(url).hostname or ""
     if host == "localhost":
         return True
@@ -144,11 +155,11 @@ def _loopback(url: str) -> bool:
         return False
 
 
-def _ca(config: FederationConfig) -> str | None:
-    """The certificates that vouch for both servers, as text.
+def _read_ca(config: FederationConfig) -> str | None:
+    """Return the text of the certificates that vouch for both servers; None without `ca` keys.
 
     Raises:
-        ConfigError: The two sections name different ones, or the file cannot be read.
+        ConfigError: The two sections name different files, or the file cannot be read.
     """
     paths = dict.fromkeys(path for path in (config.broker.ca, config.store.ca) if path)
     if len(paths) > 1:

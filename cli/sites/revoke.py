@@ -1,4 +1,4 @@
-"""`fccl revoke`: ends a site's access."""
+"""`fccl revoke`: ends the access of a site."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from common.store.store import connect
 @click.argument("name")
 @config_option
 def command(name: str, config_path: Path | None) -> None:
-    """Remove the credentials of site NAME and end its connections, at once.
+    """Remove the credentials of site NAME and close its connections at once.
 
-    Updates that were accepted from it stay in the model: an average cannot be taken apart.
+    Updates that were accepted from the site stay in the model: an average cannot be taken apart.
     """
     config = loader.load(find_config(config_path))
-    was = access_of(config, connect(config.store.url, ca=config.store.ca)).revoke(name)
-    text = "its connections are closed" if was.state == "joined" else "its token is void"
+    site = access_of(config, connect(config.store.url, ca=config.store.ca)).revoke(name)
+    text = (
+        "its connections are closed" if site.state == "joined" else "its token is no longer valid"
+    )
     click.echo(f"site {name} is revoked: {text}; the coordinator gives it no more tasks")

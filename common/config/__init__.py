@@ -1,1 +1,1 @@
-"""TODO: common/config."""
+"""The configuration of a federation."""

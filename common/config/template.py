@@ -1,10 +1,10 @@
 """The commented `federation.toml` that `fccl init` writes: every key, with its default.
 
-A test holds it against `common.config.config`: it parses to the defaults, and no key is missing.
+A test compares it with `common.config.config`: it parses to the defaults, and no key is missing.
 """
 
 TEMPLATE = """\
-# A federation of fccl. Every key is here with its default; delete what you do not change.
+# Configuration of a federation. Every key has its default here; delete what you do not change.
 # An environment variable overrides one key: FCCL_SCHEDULE__CONCURRENCY=8, FCCL_PHASE__0__LR=1e-3.
 
 [run]
@@ -15,11 +15,11 @@ keep_versions = 10       # newest adapter versions kept; phase ends and the best
 
 [broker]
 url = "amqp://guest:guest@127.0.0.1:5672/"   # amqps:// for TLS
-# ca = "certs/ca.pem"    # whom amqps:// trusts (`fccl certs`); default: the system's authorities
-# management = "http://127.0.0.1:15672"   # where `fccl invite` makes users; default: port 15672
-# public_url = "amqps://broker.example.org:5671/"   # as invited sites reach it (`fccl invite`)
-site_mib = 1024          # updates that wait, of one site, in MiB: its quota; for all of a run
-queue_type = "classic"   # "quorum": replicated queues, for a cluster of three nodes
+# ca = "certs/ca.pem"    # authority for amqps:// (`fccl certs`); default: those of the system
+# management = "http://127.0.0.1:15672"   # management API, for `fccl invite`; default: port 15672
+# public_url = "amqps://broker.example.org:5671/"   # the address for invited sites
+site_mib = 1024          # limit of one site's waiting updates, in MiB; fixed for a run
+queue_type = "classic"   # or "quorum": replicated queues, for a cluster of three nodes
 
 [store]
 url = "redis://127.0.0.1:6379/0"   # rediss:// for TLS
@@ -27,62 +27,62 @@ url = "redis://127.0.0.1:6379/0"   # rediss:// for TLS
 # public_url = "rediss://broker.example.org:6380/0"
 
 [operations]
-log = "lines"            # "json": an object a line, for a log collector
-metrics_port = 0         # /metrics (Prometheus), /livez, /readyz; 0: none
-bind = "127.0.0.1"       # where they are served
+log = "lines"            # or "json": one object per line, for a log collector
+metrics_port = 0         # port of /metrics (Prometheus), /livez and /readyz; 0: none
+bind = "127.0.0.1"       # address of that port
 
 [model]
-name = "offline:gpt2-tiny"   # made here, without a download; or a hub id ("gpt2"), or a directory
-# revision = "main"          # hub models: branch, tag or commit; tasks carry the resolved commit
-max_length = 256             # tokens of prompt and response together; of a text to classify
+name = "offline:gpt2-tiny"   # made here, without a download; or a hub id ("gpt2") or a directory
+# revision = "main"          # of a hub model: branch, tag or commit; tasks carry the commit
+max_length = 256             # tokens of prompt and response together, or of a text to classify
 
-[model.lora]                 # or lora=false in [model]: all parameters are trained and travel
+[model.lora]                 # or lora=false in [model]: all parameters are trained and sent
 r = 16
 alpha = 32
 dropout = 0.05
 targets = "all-linear"       # or a list of module names, e.g. ["c_attn"]
 
 [data]
-# A source is "synthetic", a file (.json, .jsonl, .csv, .tsv, .parquet) or a hub data set id. Only
-# those that a phase needs are read.
+# A source is "synthetic", a file (.json, .jsonl, .csv, .tsv, .parquet) or the id of a hub data set.
+# Only the sources that a phase needs are read.
 sft = "synthetic"        # instruction, input, output            (objective "sft")
 va = "synthetic"         # prompt, chosen, rejected              (objective "dpo")
 cls = "synthetic"        # text, label                           (objective "classification")
-rows = 1500              # rows to make, when synthetic
-labels = []              # classes; empty: those in the data
-columns = {}             # where names differ: { text = "review_body", label = "stars" }
-# dir = "data"           # use, or make, prepared data there (`fccl prepare`), not in the run
+rows = 1500              # number of synthetic rows
+labels = []              # class names; empty: those in the data
+columns = {}             # other column names: { text = "review_body", label = "stars" }
+# dir = "data"           # folder of prepared data (`fccl prepare`) instead of the run directory
 clients = 4
-alpha = 0.5              # Dirichlet concentration: smaller is more skewed
-partition = "topic"      # what is skewed: "topic" (classification: the class), "length", "label"
-heldout = 0.1            # share of rows set aside, before the partition, to evaluate the result
+alpha = 0.5              # Dirichlet concentration: a smaller value skews more
+partition = "topic"      # skewed by "topic" (classification: the class), "length" or "label"
+heldout = 0.1            # share of rows kept out of the partition, to evaluate the result
 
 [[phase]]                # phases run one after another
 objective = "sft"        # or "dpo" (value alignment), or "classification" (of an encoder)
 versions = 16            # commits of the coordinator in this phase
 local_steps = 5          # optimizer steps of one task ...
-local_epochs = 0         # ... or passes over the client's rows; exactly one of the two is above 0
-lr = 6e-3                # for the offline model; gpt2 and larger want about 2e-4
+local_epochs = 0         # ... or passes over the client's rows; exactly one of both is above 0
+lr = 6e-3                # for the offline model; gpt2 and larger models need about 2e-4
 lr_schedule = "cosine"   # over the phase's versions, down to a tenth; or "constant"
 batch_size = 16
 max_grad_norm = 1.0
-prox_mu = 0.0            # FedProx
-beta = 0.1               # dpo: how strongly the model is held to the version the phase began with
+prox_mu = 0.0            # weight of the proximal term (FedProx)
+beta = 0.1               # dpo: how close the model stays to the version the phase began with
 preference_loss = "sigmoid"   # dpo: or "ipo"
-label_smoothing = 0.0    # dpo: assumed share of pairs that are the wrong way round
-sft_weight = 0.0         # dpo: adds this times the loss of the chosen answers
-logit_adjustment = 1.0   # classification: corrects for each client's own class frequencies; 0: off
+label_smoothing = 0.0    # dpo: assumed share of pairs with the preference reversed
+sft_weight = 0.0         # dpo: weight of an added loss on the chosen answers
+logit_adjustment = 1.0   # classification: correction for a client's class frequencies; 0: off
 
 [schedule]
-concurrency = 4          # tasks in flight at most; async, no more than live workers
-# buffer_size = 2        # K, updates per version; default concurrency // 2, or all of a sync round
-reissue = "immediate"    # asynchronous; "commit" issues a round after each commit (FedAvg)
-# quorum = 3             # sync: commit with this many once the round deadline has passed;
-                         # without it a round waits for all, however long
+concurrency = 4          # limit of tasks in flight; async: no more than live workers
+# buffer_size = 2        # K, updates per version; default: concurrency // 2, or a sync round
+reissue = "immediate"    # asynchronous; or "commit": a round after each commit (FedAvg)
+# quorum = 3             # sync: commit with this many updates after the round deadline;
+                         # without it a round waits for all, without limit
 round_deadline_s = 600.0
-flush_s = 120.0          # async: commit a part-filled buffer after this long
-lease_s = 60.0           # a task whose worker is silent for so long is issued again
-task_deadline_s = 3600.0 # a task is issued again after this long, whatever the worker says
+flush_s = 120.0          # async: commit a partly filled buffer after this time
+lease_s = 60.0           # a task is issued again if its worker is silent for this time
+task_deadline_s = 3600.0 # a task is issued again after this time in any case
 max_staleness = 20       # older updates are rejected
 
 [aggregation]
@@ -91,40 +91,40 @@ contribution_source = "train"    # l: mean training loss, or "holdout", the clie
 score_scale = "log"              # softmax(log(s)/T), or "raw": softmax(s/T) to the letter
 temperature = 1.0
 floor = 0.1                      # w <- (1-floor) w + floor/K
-cap = 3.0                        # no weight over cap/K
+cap = 3.0                        # no weight above cap/K
 staleness_exponent = 0.5         # s(tau) = (1+tau)^-a
 server_lr = 1.0
-clip = 1.5                       # times the running median of the update norms
-over_norm = "clip"               # or "reject"
+clip = 1.5                       # limit of an update's norm, in running medians of the norms
+over_norm = "clip"               # above the limit: "clip" or "reject" the update
 
 [codec]
 update = "int8"          # client to coordinator: fp32, bf16, int8, int4, topk
 adapter = "fp32"         # coordinator to clients: fp32 or bf16
 
 [incremental]            # learning from users between rounds: `fccl learn`, `fccl try`
-enabled = true           # of a worker: whether it learns from its clients' inboxes
-push = false             # what was learned waits for the client's next task; true asks for one
-steps = 20               # optimizer steps for what came in, at most
-# lr = 5e-4              # at first, then less; default with LoRA 3e-4 for classes, else 5e-4;
-                         # 1e-5 for all parameters
+enabled = true           # whether a worker learns from its clients' inboxes
+push = false             # false: wait for the client's next task; true: ask for one
+steps = 20               # limit of optimizer steps for new items
+# lr = 5e-4              # initial learning rate; default with LoRA: 3e-4 for classes, else 5e-4;
+                         # for all parameters: 1e-5
 batch_size = 8
-replay = 0.5             # share of old rows in what is trained, against forgetting
-reservoir = 500          # old rows to draw them from, each class of each task alike
-gate = true              # false accepts whatever was learned: for experiments only
-anchor_tolerance = 1.02  # the loss on the client's own holdout may rise to so many times
-max_norm = 0.5           # of what was learned, as a part of the adapter's own norm
-validator = ""           # may say no: a command, or an http(s) URL
+replay = 0.5             # share of old rows in each batch, against forgetting
+reservoir = 500          # number of old rows to draw from, balanced by class and task
+gate = true              # false accepts everything that was learned: for experiments only
+anchor_tolerance = 1.02  # limit of the loss on the client's holdout, relative to before
+max_norm = 0.5           # limit of the learned delta's norm, relative to the adapter's
+validator = ""           # a command or an http(s) URL that can reject what was learned
 validator_timeout_s = 10.0
-items_per_minute = 600   # of one client; more has to wait
-max_chars = 20000        # of one item
-max_waiting = 10000      # items of one client
+items_per_minute = 600   # limit of one client; further items have to wait
+max_chars = 20000        # limit of one item
+max_waiting = 10000      # limit of one client's waiting items
 
-[samples]                # what the base and later versions answer, side by side: `fccl tui`
+[samples]                # answers of the base model and of versions, side by side: `fccl tui`
 prompts = 3              # held-out rows to answer; 0: none, and no second model in memory
-new_tokens = 40          # of an answer, at most
-# every = 2              # versions from one to the next; default: an eighth of the plan
-model_mb = 2000          # a base model whose files are larger is not loaded for it
+new_tokens = 40          # limit of an answer's length
+# every = 2              # answer every so many versions; default: an eighth of the plan
+model_mb = 2000          # a base model with larger files is not loaded for samples
 
-[offline]                # what a new run has instead while the model hub is out of reach, e.g.
+[offline]                # values for a new run while the model hub cannot be reached, e.g.
                          # "model.name"="offline:gpt2-tiny" and "phase.0.lr"=6e-3
 """

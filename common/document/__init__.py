@@ -1,1 +1,1 @@
-"""TODO: common/document."""
+"""Documents made of blocks, and their renderers."""

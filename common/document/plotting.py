@@ -1,6 +1,6 @@
-"""Figures for documents: made without a screen, as PNG bytes.
+"""Figures for documents, drawn without a display, as PNG bytes.
 
-matplotlib is imported when something is drawn: it takes half a second, once per process.
+matplotlib is imported when something is drawn, because it takes half a second.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches, which lays itself out."""
+    """Return an empty figure of this size in inches, with constrained layout."""
     from matplotlib.figure import Figure  # noqa: PLC0415  # see above
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def to_png(drawn: Figure) -> bytes:
-    """A figure as a file."""
+    """Return the bytes of a figure as a PNG file."""
     out = io.BytesIO()
     drawn.savefig(out, dpi=110, format="png")
     return out.getvalue()

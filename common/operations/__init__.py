@@ -1,1 +1,1 @@
-"""TODO: common/operations."""
+"""Health and metrics of long-running processes."""

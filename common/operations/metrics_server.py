@@ -1,7 +1,7 @@
-"""The small HTTP server of a long-running process: `/metrics`, `/livez`, `/readyz`.
+"""HTTP server of a long-running process for `/metrics`, `/livez` and `/readyz`.
 
-Read-only, without secrets, and off unless `operations.metrics_port` is set. Probes answer 200 or
-503 with a reason on each line.
+It is read-only, shows no secrets, and is off unless `operations.metrics_port` is set. Probes answer
+200, or 503 with a reason on each line.
 """
 
 from __future__ import annotations
@@ -22,42 +22,37 @@ from common.errors import ConfigError
 from common.operations.health import Health
 from common.operations.http_server import ThreadedHTTPServer
 
-REQUEST_S = 10.0  # a client that sends nothing is cut off
+REQUEST_S = 10.0  # a client that sends nothing is disconnected
 
 App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 def new_registry() -> CollectorRegistry:
-    """A registry of our own, with the process's memory, processor time and open files."""
-    # Else a second series for every counter, which Prometheus does not use.
+    """Return a new registry with the process's memory, processor time and open files."""
+    # Otherwise every counter has a second series, which Prometheus does not use.
     disable_created_metrics()  # type: ignore[no-untyped-call]
-    own = CollectorRegistry()
-    ProcessCollector(registry=own)
-    return own
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    return registry
 
 
 class ComputedMetrics(Collector):
-    """Figures that are looked up when they are scraped, in the server's thread."""
+    """Metrics that are computed when they are scraped, in the server's thread."""
 
-    def __init__(self, derive: Callable[[], Iterable[Metric]]) -> None:
-        self._derive = derive
+    def __init__(self, compute: Callable[[], Iterable[Metric]]) -> None:
+        self._compute = compute
 
     def collect(self) -> Iterable[Metric]:
-        return self._derive()
+        return self._compute()
 
 
 def gauge(name: str, text: str, value: float) -> Metric:
-    """One figure without labels."""
+    """Return a gauge without labels."""
     return GaugeMetricFamily(name, text, value=float(value))
 
 
 def application(metrics: CollectorRegistry, health: Health) -> App:
-    """What the server answers (WSGI).
-
-    Args:
-        metrics: For `/metrics`.
-        health: For `/livez` and `/readyz`.
-    """
+    """Return the WSGI application: `/metrics` from the registry, the probes from the health."""
     prometheus: App = make_wsgi_app(metrics)
 
     def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
@@ -85,10 +80,10 @@ def _probe(start: Callable[..., Any], problems: Iterable[str]) -> Iterable[bytes
 def serve(
     operations: OperationsConfig, metrics: CollectorRegistry, health: Health
 ) -> Iterator[None]:
-    """Answer, in threads of its own, for as long as the block runs; nothing where the port is 0.
+    """Serve, in threads of its own, while the block runs; do nothing if the port is 0.
 
     Raises:
-        ConfigError: The port is taken, or the address is none of this machine's.
+        ConfigError: The port is taken, or the address is not one of this machine.
     """
     if not operations.metrics_port:
         yield

@@ -1,1 +1,1 @@
-"""TODO: common/protocol."""
+"""Records, wire format, codecs and names that coordinator and workers share."""

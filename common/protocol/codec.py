@@ -1,9 +1,12 @@
-"""Tensors to payload bytes and back; the step between training and the wire.
+"""Encoding of tensors as payload bytes, and decoding.
 
-Every codec fixes the payload size from the shape alone, so the size of hostile input is checked
-before anything is allocated. Relative errors on Gaussian values (ours, docs/algorithms.md):
-bf16 0.2 %, int8 0.6 %, int4 11 %, topk (a tenth) 75 %. The last two need error feedback
-(`worker/error_feedback.py`) and are only sound where deltas are averaged linearly.
+The payload size of every codec follows from the shape alone, so the size of hostile input is
+checked before anything is allocated. Relative errors on Gaussian values (own measurement,
+docs/algorithms.md): bf16 0.2 %, int8 0.6 %, int4 11 %, topk (a tenth) 75 %. The last two need error
+feedback (`worker/error_feedback.py`) and are sound only where deltas are averaged linearly.
+
+In an update's path: `worker/trainer.py` → here → `worker/spool.py`, and on the other side
+`coordinator/ingest/ingest.py` → here → `coordinator/core/admission.py`.
 """
 
 from __future__ import annotations
@@ -24,19 +27,19 @@ from common.protocol.updates import TensorEntry
 BLOCK = 64  # values that share one scale in int8 and int4
 TOPK_FRACTION = 0.1
 NEEDS_FEEDBACK: frozenset[CodecName] = frozenset({"int4", "topk"})
-Buffer = bytes | memoryview
+BytesLike = bytes | memoryview
 
 
 def encode(codec: CodecName, tensors: Mapping[str, Array]) -> tuple[tuple[TensorEntry, ...], bytes]:
-    """The tensors' entries, in the mapping's order, and their payload bytes back to back.
+    """Return the tensors' entries, in the mapping's order, and their concatenated payloads.
 
     Raises:
-        ValueError: A tensor holds NaN or infinity.
+        ValueError: A tensor contains NaN or infinity.
     """
     entries, payloads, offset = [], [], 0
     for name, tensor in tensors.items():
         if not np.isfinite(tensor).all():
-            raise ValueError(f"tensor {name} holds values that are not finite")
+            raise ValueError(f"tensor {name} has values that are not finite")
         payload = _CODECS[codec].encode(np.ascontiguousarray(tensor, np.float32).ravel())
         entries.append(
             TensorEntry(name=name, shape=tensor.shape, offset=offset, nbytes=len(payload))
@@ -46,12 +49,12 @@ def encode(codec: CodecName, tensors: Mapping[str, Array]) -> tuple[tuple[Tensor
     return tuple(entries), b"".join(payloads)
 
 
-def decode(codec: CodecName, entries: tuple[TensorEntry, ...], data: Buffer) -> Tensors:
-    """The float32 tensors that `encode` was given, up to the codec's rounding.
+def decode(codec: CodecName, entries: tuple[TensorEntry, ...], data: BytesLike) -> Tensors:
+    """Return the float32 tensors that were passed to `encode`, up to the codec's rounding.
 
     Raises:
-        WireError: Offsets or sizes that do not follow from the shapes, a repeated name, or an
-            index outside its tensor.
+        WireError: Offsets or sizes do not follow from the shapes, a name is repeated, or an index
+            is outside its tensor.
     """
     tensors: Tensors = {}
     offset = 0
@@ -72,19 +75,19 @@ def decode(codec: CodecName, entries: tuple[TensorEntry, ...], data: Buffer) -> 
 
 
 def payload_bytes(codec: CodecName, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Bytes of the payload for tensors of these shapes."""
+    """Return the number of payload bytes for tensors of these shapes."""
     return sum(_CODECS[codec].nbytes(math.prod(shape)) for shape in shapes.values())
 
 
-def digest(data: Buffer) -> str:
-    """SHA-256 in hex."""
+def digest(data: BytesLike) -> str:
+    """Return the SHA-256 of the bytes, in hex."""
     return hashlib.sha256(data).hexdigest()
 
 
 class _Codec(NamedTuple):
-    nbytes: Callable[[int], int]  # values → payload bytes
+    nbytes: Callable[[int], int]  # number of values → payload bytes
     encode: Callable[[Array], bytes]  # (n,) → payload
-    decode: Callable[[Buffer, int], Array]  # payload, n → (n,)
+    decode: Callable[[BytesLike, int], Array]  # payload, n → (n,)
 
 
 def _blocks(size: int) -> int:
@@ -92,7 +95,7 @@ def _blocks(size: int) -> int:
 
 
 def _scaled(flat: Array, top: int) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
-    """Absmax-scaled integers in [-top, top]: scales (blocks,), values (blocks, BLOCK)."""
+    """Return absmax scales (blocks,) and integers in [-top, top] (blocks, BLOCK)."""
     padded = np.zeros(_blocks(flat.size) * BLOCK, np.float32)
     padded[: flat.size] = flat
     rows = padded.reshape(-1, BLOCK)
@@ -107,7 +110,7 @@ def _unscaled(scales: Array, values: NDArray[Any], size: int) -> Array:
     return np.ascontiguousarray(rows.ravel()[:size])
 
 
-def _fp32_decode(data: Buffer, size: int) -> Array:
+def _fp32_decode(data: BytesLike, size: int) -> Array:
     return np.frombuffer(data, "<f4", size).astype(np.float32)
 
 
@@ -118,7 +121,7 @@ def _bf16_encode(flat: Array) -> bytes:
     return (rounded >> np.uint32(16)).astype("<u2").tobytes()
 
 
-def _bf16_decode(data: Buffer, size: int) -> Array:
+def _bf16_decode(data: BytesLike, size: int) -> Array:
     upper = np.frombuffer(data, "<u2", size).astype(np.uint32)
     return (upper << np.uint32(16)).view(np.float32)
 
@@ -128,7 +131,7 @@ def _int8_encode(flat: Array) -> bytes:
     return scales.astype("<f4").tobytes() + values.tobytes()
 
 
-def _int8_decode(data: Buffer, size: int) -> Array:
+def _int8_decode(data: BytesLike, size: int) -> Array:
     blocks = _blocks(size)
     scales = np.frombuffer(data, "<f4", blocks).astype(np.float32)
     return _unscaled(scales, np.frombuffer(data, np.int8, offset=4 * blocks), size)
@@ -140,7 +143,7 @@ def _int4_encode(flat: Array) -> bytes:
     return scales.astype("<f4").tobytes() + (nibbles[::2] | (nibbles[1::2] << 4)).tobytes()
 
 
-def _int4_decode(data: Buffer, size: int) -> Array:
+def _int4_decode(data: BytesLike, size: int) -> Array:
     blocks = _blocks(size)
     scales = np.frombuffer(data, "<f4", blocks).astype(np.float32)
     packed = np.frombuffer(data, np.uint8, offset=4 * blocks)
@@ -159,7 +162,7 @@ def _topk_encode(flat: Array) -> bytes:
     return indices.astype("<u4").tobytes() + flat[indices].astype("<f4").tobytes()
 
 
-def _topk_decode(data: Buffer, size: int) -> Array:
+def _topk_decode(data: BytesLike, size: int) -> Array:
     kept = _kept(size)
     indices = np.frombuffer(data, "<u4", kept).astype(np.int64)
     if indices[-1] >= size or (np.diff(indices) <= 0).any():

@@ -1,8 +1,9 @@
-"""What an operator asks of a running coordinator, and what it answers.
+"""Commands of operators to a running coordinator, and its replies.
 
-A command lies in the store until the coordinator has journaled it; only then is there an answer.
-`fccl pause|resume|drain|stop|kick|reissue` and the controls of `fccl tui` come this way. Whoever
-may write the store's keys may command; an invited site may not (`common/store/acl.py`).
+A command stays in the store until the coordinator has journaled it; only then is there a reply.
+`fccl pause|resume|drain|stop|kick|reissue` and the controls of `fccl tui` send them. Everyone with
+write access to the store's keys may send commands; an invited site has none
+(`common/store/acl.py`).
 """
 
 from __future__ import annotations
@@ -25,14 +26,13 @@ ACTIONS_WITH_TARGET: tuple[CommandName, ...] = ("kick", "pardon", "reissue")
 
 
 class Command(Record):
-    """One thing that is asked.
+    """A command of an operator.
 
     Attributes:
-        command_id: Names it; the same one is carried out once.
-        action: What.
+        command_id: A command with the same id is carried out once.
         target: A client (kick, pardon), or a client or task (reissue); empty for the others.
-        by: Who asks; only informs.
-        at: When, on the asker's clock; only informs.
+        by: The operator; for people only.
+        at: The time on the operator's clock; for people only.
     """
 
     command_id: Identifier
@@ -43,7 +43,7 @@ class Command(Record):
 
 
 class CommandReply(Record):
-    """What became of a command; journaled before."""
+    """What became of a command, published after it was journaled."""
 
     command_id: Identifier
     state: Literal["done", "refused"]
@@ -51,43 +51,46 @@ class CommandReply(Record):
 
 
 def send(store: Store, run: str, action: CommandName, target: str = "") -> Command:
-    """Ask the coordinator of a run.
+    """Send a command to the coordinator of a run.
 
     Args:
-        store: As a user who may write its keys.
-        run: The run's id.
-        action: What is asked.
-        target: Of what, where the action has one.
+        store: A connection as a user who may write the run's keys.
+        run: Id of the run.
+        target: See `Command`.
 
     Raises:
-        StoreError: Out of reach.
+        StoreError: The store cannot be reached.
     """
     command = Command(
-        command_id=secrets.token_hex(8), action=action, target=target, by=_who(), at=time.time()
+        command_id=secrets.token_hex(8),
+        action=action,
+        target=target,
+        by=_operator(),
+        at=time.time(),
     )
     store.put_command(run, pack(command))
     return command
 
 
 def withdraw(store: Store, run: str, command: Command) -> None:
-    """Ask no more for what nobody has answered: it must not happen hours later.
+    """Withdraw a command without a reply, so that it is not carried out hours later.
 
     Raises:
-        StoreError: Out of reach.
+        StoreError: The store cannot be reached.
     """
     store.remove_command(run, pack(command))
 
 
 def read_reply(store: Store, run: str, command_id: str) -> CommandReply | None:
-    """What the coordinator said; None while it has not.
+    """Return the coordinator's reply, or None while there is none.
 
     Raises:
-        StoreError: Out of reach.
+        StoreError: The store cannot be reached.
     """
     return store.get_reply(CommandReply, run, command_id)
 
 
-def _who() -> str:
+def _operator() -> str:
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's user may have no name

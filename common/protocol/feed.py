@@ -10,7 +10,11 @@ from common.protocol.fields import Identifier, Record, Seconds, ShortText
 
 
 class Event(Record):
-    """One entry of the append-only feed. `refs` names what it is about: version, client, task."""
+    """One entry of the append-only feed.
+
+    Attributes:
+        refs: What the event is about: version, client, task …
+    """
 
     at: Seconds
     level: Literal["info", "warning", "error"]

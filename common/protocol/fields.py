@@ -14,12 +14,12 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 
 def one_line(text: str) -> str:
-    """The text without what a terminal would obey."""
+    """Return the text with spaces instead of line breaks and terminal escapes."""
     return "".join(char if char.isprintable() else " " for char in text)
 
 
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-"""A name that is safe in a queue name, a Redis key and a line of log. Never used as a path."""
+"""A name that is safe in a queue name, a Redis key and a log line. Never used as a path."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -33,25 +33,25 @@ BatchSize = Annotated[int, Field(ge=1, le=4096)]
 LearningRate = Annotated[float, Field(gt=0, le=10)]
 MaxLength = Annotated[int, Field(ge=16, le=131072)]
 ShortText = Annotated[str, Field(max_length=500), AfterValidator(one_line)]
-"""For people. Terminal escapes and line breaks become spaces: it ends in logs and on screens."""
+"""Text for people; line breaks and terminal escapes become spaces, for logs and screens."""
 SampleText = Annotated[str, Field(max_length=1000), AfterValidator(one_line)]
-"""A row, or what a model makes of it, likewise: its output is as hostile as anybody's."""
+"""A row, or what a model makes of it; treated alike, since model output may be hostile."""
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
 RunId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
-"""A run's name, and its id. No dot: queue names join with dots."""
+"""The name of a run, and its id. A dot is not allowed: it separates parts of queue names."""
 CodecName = Literal["fp32", "bf16", "int8", "int4", "topk"]
 ObjectiveName = Literal["sft", "dpo", "classification"]
 RowKind = Literal["sft", "va", "cls"]
-"""What a client's file of rows holds, and how it ends: `client_0_va.jsonl`."""
+"""The kind of rows of a client's file, and the end of the file's name: `client_0_va.jsonl`."""
 ROW_KINDS: dict[ObjectiveName, RowKind] = {"sft": "sft", "dpo": "va", "classification": "cls"}
-"""The rows that an objective learns from."""
+"""The kind of rows that an objective learns from."""
 ClassName = Annotated[str, Field(min_length=1, max_length=200)]
 ClassNames = Annotated[tuple[ClassName, ...], Field(max_length=1000)]
 TaskState = Literal["accepted", "rejected"]
 
 
 def list_to_tuple(value: object) -> object:
-    """Msgpack has no tuple: an array becomes one at the border."""
+    """Return a list as a tuple, which msgpack does not have."""
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -68,5 +68,5 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     def fields(self) -> dict[str, Any]:
-        """The record as plain maps, arrays and scalars, ready for msgpack or JSON."""
+        """Return the record as plain maps, lists and scalars, for msgpack or JSON."""
         return self.model_dump(mode="json")

@@ -19,11 +19,12 @@ from common.protocol.fields import (
 
 
 class InboxFigures(Record):
-    """What a client's inbox holds and what became of it, in figures. Never user text.
+    """Figures of a client's inbox: items by state, and the result of the newest batch.
 
-    Losses are in nats, before and after the newest batch: on the new items that were held out, and
-    on the anchors. `forgetting` and `backward_transfer` are of accuracy where there is one, else of
-    loss; `worker/incremental/report/stream.py` has the formulas.
+    They never contain user text. Losses are in nats, before and after the newest batch, on the new
+    items that were held out and on the anchors. `forgetting` and `backward_transfer` are in
+    accuracy where it is measured, else in loss; `worker/incremental/report/stream.py` has the
+    formulas.
     """
 
     client_id: Identifier
@@ -43,7 +44,7 @@ class InboxFigures(Record):
 
 
 class LocalEvent(Record):
-    """Something that happened at a worker, told through its heartbeat. Never user text."""
+    """Something that happened at a worker, published in its heartbeat. Never user text."""
 
     at: Seconds
     kind: Identifier
@@ -51,11 +52,12 @@ class LocalEvent(Record):
 
 
 class Heartbeat(Record):
-    """Worker → store, every few seconds under a TTL: a claim about what it does.
+    """Worker → store, every few seconds with a time to live: what the worker claims to do.
 
     Attributes:
-        inbox: Of clients with live input, the busiest first.
-        wishes: Clients that have learned something and would like to send it soon.
+        wants: Digest of the base model that the worker lacks and asks the coordinator for.
+        inbox: Figures of clients with live input, the busiest first.
+        wishes: Clients that have learned something and would like a task soon, to send it.
     """
 
     worker_id: Identifier

@@ -1,9 +1,9 @@
-"""The join token: all that another machine needs to take part, in one line of text.
+"""The join token: everything that another machine needs to take part, in one line of text.
 
     fccl1.<base64url of JSON>.<first 8 hex digits of its SHA-256>
 
-It is a secret. The password in it can only ask the store to let the site join, once; the worker
-then makes the credentials that it uses itself, and only their hashes leave its machine
+It is a secret. The password in it can only be used to ask, once, that the site may join; the worker
+then makes its own credentials, and only their hashes leave its machine
 (`worker/site/identity.py`, `coordinator/sites/credentials.py`).
 """
 
@@ -27,23 +27,22 @@ TOKEN_PREFIX = "fccl"
 TOKEN_FORMAT = 1
 MAX_TOKEN = 16 * 1024
 PROTOCOL = 1
-"""Of everything that coordinator and workers say to each other; both must have the same."""
+"""Version of the whole protocol of coordinator and workers; both must have the same."""
 
 TokenId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 
 
 class Invitation(Record):
-    """What a token says.
+    """The content of a token.
 
     Attributes:
-        token_id: Names the token.
-        site: Whom it invites.
-        name: Of the runs that the site takes part in.
+        site: Name of the invited site.
+        name: Name of the runs in which the site takes part.
         broker: amqp:// or amqps:// URL without credentials.
         store: redis:// or rediss:// URL without credentials.
-        ca: Certificates (PEM) that vouch for both servers; None: those of the system.
-        secret: The password of the store's user who asks to join.
-        expires_at: By the coordinator's clock.
+        ca: Certificates (PEM) to verify both servers with; None uses the system's.
+        secret: Password of the store's user who asks to join.
+        expires_at: Seconds since the Unix epoch, on the coordinator's clock.
     """
 
     token_id: TokenId
@@ -56,14 +55,14 @@ class Invitation(Record):
     expires_at: Seconds
 
 
-class _Word(BaseModel):
-    """One half of the handshake: JSON, so that a later version can still read and refuse it."""
+class _HandshakeMessage(BaseModel):
+    """A message of the handshake; JSON, so that a later version can still read and refuse it."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class JoinRequest(_Word):
-    """Worker → coordinator, once: these are the hashes of the password that I made."""
+class JoinRequest(_HandshakeMessage):
+    """Worker → coordinator, once: the hashes of the worker's new password, for both servers."""
 
     broker_hash: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{48}$")]
     store_hash: Sha256
@@ -72,8 +71,12 @@ class JoinRequest(_Word):
     protocol: int
 
 
-class JoinAnswer(_Word):
-    """Coordinator → worker. `request` is the SHA-256 of the request that was admitted."""
+class JoinAnswer(_HandshakeMessage):
+    """Coordinator → worker.
+
+    Attributes:
+        request: SHA-256 of the request that was admitted.
+    """
 
     state: Literal["admitted", "refused", "expired", "revoked"]
     request: str = ""
@@ -81,37 +84,41 @@ class JoinAnswer(_Word):
 
 
 def new_secret() -> str:
-    """A password of 256 random bits."""
+    """Return a password of 256 random bits."""
     return secrets.token_urlsafe(32)
 
 
 def store_hash(password: str) -> str:
-    """How Redis keeps a password."""
+    """Return the hash of a password as Redis stores it."""
     return hashlib.sha256(password.encode()).hexdigest()
 
 
 def broker_hash(password: str) -> str:
-    """How RabbitMQ keeps a password: base64(salt ‖ SHA-256(salt ‖ password)), 4 bytes of salt."""
+    """Return the hash of a password as RabbitMQ stores it.
+
+    It is base64(salt ‖ SHA-256(salt ‖ password)), with 4 bytes of salt.
+    """
     salt = secrets.token_bytes(4)
     digest = hashlib.sha256(salt + password.encode()).digest()
     return base64.b64encode(salt + digest).decode()
 
 
 def encode(invitation: Invitation) -> str:
-    """The token."""
+    """Return the token of an invitation."""
     body = base64.urlsafe_b64encode(invitation.model_dump_json().encode()).decode().rstrip("=")
     return f"{TOKEN_PREFIX}{TOKEN_FORMAT}.{body}.{_checksum(body)}"
 
 
 def decode(token: str, now: float) -> Invitation:
-    """What a token says.
+    """Return the invitation in a token.
 
     Args:
-        token: As it was pasted; white space in it is left out.
-        now: Seconds since the epoch.
+        token: The token as it was pasted; white space in it is ignored.
+        now: Seconds since the Unix epoch.
 
     Raises:
-        JoinError: It is none, of another version, cut short, damaged, or has expired.
+        JoinError: The text is not a token, or the token has another version, is cut short or
+            damaged, or has expired.
     """
     text = "".join(token.split())
     mark, *parts = text.split(".")
@@ -120,11 +127,12 @@ def decode(token: str, now: float) -> Invitation:
         or not mark.startswith(TOKEN_PREFIX)
         or not mark[len(TOKEN_PREFIX) :].isdigit()
     ):
-        raise JoinError("this is no join token of fccl", "paste what `fccl invite` printed")
+        raise JoinError("this is not a join token of fccl", "paste the output of `fccl invite`")
     if mark != f"{TOKEN_PREFIX}{TOKEN_FORMAT}":
         raise JoinError(
-            f"the join token has format {mark[len(TOKEN_PREFIX) :][:9]}, this fccl reads {TOKEN_FORMAT}",
-            "install the fccl that the coordinator runs",
+            f"the join token has format {mark[len(TOKEN_PREFIX) :][:9]}, "
+            f"this fccl reads format {TOKEN_FORMAT}",
+            "install the version of fccl that the coordinator runs",
         )
     if len(parts) != 2 or parts[1] != _checksum(parts[0]):
         raise JoinError(
@@ -133,8 +141,9 @@ def decode(token: str, now: float) -> Invitation:
         )
     invitation = _parsed(parts[0])
     if now >= invitation.expires_at:
+        expired = format_time(invitation.expires_at)
         raise JoinError(
-            f"the join token of site {invitation.site} expired on {format_time(invitation.expires_at)}",
+            f"the join token of site {invitation.site} expired on {expired}",
             f"ask for a new one (`fccl invite {invitation.site} --again`), or set this machine's"
             " clock right",
         )
@@ -142,7 +151,7 @@ def decode(token: str, now: float) -> Invitation:
 
 
 def format_time(at: float) -> str:
-    """A moment, for people."""
+    """Return a time in UTC, for people."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 

@@ -1,8 +1,8 @@
-"""The list of a model's files with their digests: what makes a base model content addressed.
+"""The manifest of a base model: its files with their digests, in canonical text.
 
-Two machines train from the same base if and only if weights, configuration and tokenizer are the
-same bytes. A manifest states these bytes in canonical text, one line per file, and its SHA-256 is
-the base digest that every task carries. It comes from another machine, so it is read as hostile.
+Two machines train from the same base model if and only if weights, configuration and tokenizer are
+the same bytes. The SHA-256 of the manifest is the base model's digest, which every task carries.
+A manifest comes from another machine, so it is treated as hostile.
 
 In the data path: `learning/base` computes it for the coordinator, and checks it on a worker.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from common.errors import WireError
 
 MAX_BYTES = 64 << 10
-"""Longest manifest that is read, in bytes: some five hundred files."""
+"""Size limit of a manifest, in bytes: about five hundred files."""
 
 _NAMES = re.compile(
     r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json"
@@ -27,12 +27,12 @@ _NAMES = re.compile(
     r"|(tokenizer|spiece|sentencepiece\.bpe)\.model"
 )
 _LINE = re.compile(r"([0-9a-f]{64}) (0|[1-9][0-9]{0,14}) (\S{1,128})")
-_BLOCK = 1 << 20  # bytes read at once, so that large weights are never whole in memory
+_BLOCK = 1 << 20  # bytes read at once, so that large weights are never in memory as a whole
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """One file of a model: SHA-256 in hex, size in bytes, plain name without a folder."""
+    """One file of a model: SHA-256 in hex, size in bytes, and name without a folder."""
 
     sha256: str
     nbytes: int
@@ -40,15 +40,15 @@ class ModelFile:
 
 
 def is_model_file(name: str) -> bool:
-    """Whether a file of this name belongs to a model: weights, configuration or tokenizer.
+    """Return whether a file of this name belongs to a model: weights, configuration, tokenizer.
 
-    An allow-list: pickled weights, Python sources and anything with a slash are not on it.
+    This is an allow-list: pickled weights, Python sources and names with a slash are not on it.
     """
     return _NAMES.fullmatch(name) is not None
 
 
 def sha256_hex(data: bytes) -> str:
-    """SHA-256 of the bytes, in hex."""
+    """Return the SHA-256 of the bytes, in hex."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -63,10 +63,9 @@ def _entry(path: Path) -> ModelFile:
 
 
 def make_manifest(path: Path) -> bytes:
-    """The canonical text over a model's files: `sha256 nbytes name` lines, sorted.
+    """Return the manifest of a model directory: sorted lines of `sha256 nbytes name`.
 
-    Args:
-        path: A model directory; files that do not belong to a model are left out.
+    Files that do not belong to a model are left out.
     """
     found = (_entry(file) for file in path.iterdir() if is_model_file(file.name) and file.is_file())
     lines = sorted(f"{file.sha256} {file.nbytes} {file.name}\n" for file in found)
@@ -81,7 +80,7 @@ def _parse_line(line: str) -> ModelFile:
 
 
 def parse_manifest(data: bytes) -> tuple[ModelFile, ...]:
-    """Read a manifest that another machine sent.
+    """Return the files of a manifest that another machine sent.
 
     Raises:
         WireError: It is too long, not canonical, or names a file that is not on the allow-list.

@@ -8,9 +8,12 @@ from common.protocol.fields import Count, Identifier, Record, RowKind, ShortText
 
 
 class Enrolment(Record):
-    """Worker → coordinator: a client of an invited site brings its own rows, so many of each kind.
+    """Worker → coordinator: a client of an invited site has rows of its own.
 
     Sent until there is a `Membership`, and again whenever the rows have changed.
+
+    Attributes:
+        rows: Number of rows of each kind.
     """
 
     client_id: Identifier
@@ -23,7 +26,8 @@ class Enrolment(Record):
 class Membership(Record):
     """Coordinator → worker: whether a client takes part, and why not.
 
-    `nonce` is that of the `Enrolment` it answers; 0 where it was told again without one.
+    Attributes:
+        nonce: Nonce of the `Enrolment` that this answers; 0 if it was published without one.
     """
 
     client_id: Identifier

@@ -1,7 +1,7 @@
-"""Names that coordinator, workers and both servers' permissions agree on.
+"""Names that coordinator, workers and the permissions of both servers share.
 
-A run's id is its name, a time stamp and four hex digits. Its length is fixed, and no part holds a
-'.' or ':', so that a permission for the runs of one name can never match those of another.
+A run's id is its name, a time stamp and four hex digits. The part after the name has a fixed form,
+and no part has a '.' or ':', so a permission for the runs of one name never matches another's.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ SiteName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")]
 
 
 def new_run_id(name: str) -> str:
-    """A new id for a run of this name."""
+    """Return a new id for a run of this name."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     return f"{name}-{stamp}-{secrets.token_hex(2)}"
 
 
 def runs_regex(name: str) -> str:
-    """A regular expression for the ids of all runs of a name, as RabbitMQ's permissions use."""
+    """Return a regular expression for the ids of a name's runs, for RabbitMQ's permissions."""
     return re.escape(name) + r"-[0-9]{8}-[0-9]{6}-[0-9a-f]{4}"
 
 
 def runs_glob(name: str) -> str:
-    """A pattern for the ids of all runs of a name, as Redis' permissions use."""
+    """Return a glob pattern for the ids of a name's runs, for Redis' permissions."""
     digit, hexdigit = "[0-9]", "[0-9a-f]"
     return f"{name}-{digit * 8}-{digit * 6}-{hexdigit * 4}"
 
 
 def site_user(name: str, site: str) -> str:
-    """The user of an invited site on both servers, in the federation of this name."""
+    """Return the name of an invited site's user on both servers."""
     return f"{name}.{site}"
 
 
 def join_user(token_id: str) -> str:
-    """The user of the store who may only ask to join."""
+    """Return the name of the store's user who may only ask to join."""
     return f"join.{token_id}"

@@ -35,7 +35,7 @@ class BlobRef(Record):
 
 
 class BaseRef(Record):
-    """The frozen base model; `digest` is what counts, the rest says where to look for it."""
+    """Reference to the frozen base model: its digest, and where it can be found."""
 
     name: Annotated[str, Field(min_length=1, max_length=400)]
     revision: Annotated[str, Field(max_length=100)] | None = None
@@ -55,10 +55,10 @@ class LoraSpec(Record):
 
 
 class DpoSettings(Record):
-    """Preference optimisation; `learning/objectives/dpo.py` has the formulas.
+    """Settings of preference optimisation; `learning/objectives/dpo.py` has the formulas.
 
     Attributes:
-        beta: How strongly the policy is held to its reference (τ of IPO).
+        beta: How strongly the policy is kept close to its reference (τ of IPO).
         loss: `sigmoid` (DPO) or `ipo`.
         label_smoothing: Assumed share of pairs whose preference is the wrong way round (cDPO).
         sft_weight: λ of an added λ · (mean −log p per token of the chosen answers).
@@ -102,13 +102,13 @@ class LocalTraining(Record):
 
 
 class TrainTask(Record):
-    """Coordinator → site: train `client_id` on `phase` from version `base_version`.
+    """Coordinator → site: train client `client_id` in `phase`, from version `base_version`.
 
     Attributes:
-        lora: The adapter's shape; None trains all parameters.
-        dpo: For the objective `dpo`.
-        reference: The version that a `dpo` phase began with: its π_ref, the same for every client.
-        labels: The class names of `classification`, in the order of the head's outputs.
+        lora: Shape of the adapter; None trains all parameters.
+        dpo: Settings of the objective `dpo`; None for others.
+        reference: The version with which a `dpo` phase began, its π_ref; the same for all clients.
+        labels: Class names of `classification`, in the order of the head's outputs.
     """
 
     task_id: Identifier
@@ -132,7 +132,7 @@ class TrainTask(Record):
 
 
 class TaskRefusal(Record):
-    """Worker → coordinator: this task cannot be trained here, and why."""
+    """Worker → coordinator: the task cannot be trained at this site."""
 
     task_id: Identifier
     attempt: Annotated[int, Field(ge=1, le=10_000)]
@@ -142,9 +142,10 @@ class TaskRefusal(Record):
 
 
 class Receipt(Record):
-    """Coordinator → worker: what became of a task, and which attempt settled it.
+    """Coordinator → worker: what became of a task; published after it was journaled.
 
-    Journaled first, then published. `attempt` 0: the task was closed without an update.
+    Attributes:
+        attempt: The attempt whose update decided it; 0 if the task was closed without an update.
     """
 
     task_id: Identifier

@@ -1,4 +1,4 @@
-"""Named tensors, as they travel and are aggregated: plain numpy, so that no torch is needed."""
+"""Types of named tensors on the wire and in aggregation: numpy arrays, so no torch is needed."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from common.protocol.fields import (
 
 
 class TensorEntry(Record):
-    """Where one tensor lies in the data that follows the header."""
+    """Name, shape and place of one tensor in the data that follows the header."""
 
     name: Annotated[str, Field(min_length=1, max_length=300)]
     shape: Shape
@@ -33,11 +33,18 @@ Entries = Annotated[tuple[TensorEntry, ...], Field(max_length=4096), BeforeValid
 
 
 class ContributionStats(Record):
-    """What a client says about its training; claims, checked by admission.
+    """Statistics that a client claims about its training; `coordinator.core.admission` checks them.
 
-    `avg_loss` is the mean over the local steps; `loss_before` and `loss_after` are measured on the
-    client's own holdout, and so is the accuracy: the share of pairs in which the chosen answer is
-    the likelier one (dpo, against the reference), or of texts that are classified rightly.
+    Losses are in nats: per response token (sft), per pair (dpo) or per text (classification).
+
+    Attributes:
+        avg_loss: Mean over the local steps.
+        loss_before: Loss on the client's own holdout, before training.
+        loss_after: The same, after training.
+        accuracy_before: Share of the holdout's pairs in which the chosen answer is the likelier one
+            (dpo, relative to the reference), or of its texts that are classified correctly.
+        accuracy_after: The same, after training.
+        incremental_samples: Number of items of live input that the update contains.
     """
 
     num_samples: Count
@@ -54,7 +61,7 @@ class ContributionStats(Record):
 
 
 class Update(Record):
-    """Worker → coordinator: the header of Δ = θ_local − θ_base; the tensors follow as raw bytes."""
+    """Worker → coordinator: header of Δ = θ_local − θ_base; the tensors follow as raw bytes."""
 
     task_id: Identifier
     attempt: Annotated[int, Field(ge=1, le=10_000)]

@@ -1,4 +1,4 @@
-"""Records of versions: the adapter that is broadcast, its summary, and what it answers."""
+"""Records of versions: the published adapter, its summary, and sample answers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from common.protocol.updates import ContributionStats, Entries
 
 
 class Adapter(Record):
-    """Header of one broadcast version; the tensors follow as raw bytes."""
+    """Header of the adapter of one version; the tensors follow as raw bytes."""
 
     version: Count
     codec: CodecName
@@ -41,10 +41,10 @@ class Adapter(Record):
 
 
 class CurrentModel(Record):
-    """Coordinator → anyone: the newest version, for who has no task: inboxes and `fccl try`.
+    """Coordinator → site: the newest version, for inboxes and `fccl try`, which have no task.
 
     Attributes:
-        labels: The class names of `classification`, in the order of the head's outputs.
+        labels: Class names of `classification`, in the order of the head's outputs.
     """
 
     run: RunId
@@ -97,7 +97,7 @@ class UpdateSummary(Record):
 
 
 class VersionSummary(Record):
-    """One committed version, permanently kept: a line of `progress.jsonl`."""
+    """Summary of one committed version, kept for good: a line of `progress.jsonl`."""
 
     version: Count
     phase: Annotated[int, Field(ge=0, le=1000)]
@@ -113,13 +113,13 @@ class VersionSummary(Record):
 
 
 class SampleAnswer(Record):
-    """A held-out row, and what one version says of it: a line of `samples.jsonl`.
+    """The answer of one version to a held-out row: a line of `samples.jsonl`.
 
     Attributes:
         asked: The prompt, or the text to classify.
-        expected: The row's own answer: its output, the chosen one of two, or the class.
-        answer: The version's: generated text, or the likeliest class.
-        probability: Of that class.
+        expected: The row's own output, the chosen one of two, or the class.
+        answer: Text that the version generated, or the likeliest class.
+        probability: Probability of that class.
     """
 
     version: Count

@@ -1,12 +1,12 @@
-"""Records to bytes and back, treating every byte as hostile until validated.
+"""Framing of records as bytes, and parsing, which treats every byte as hostile.
 
 A frame is
 
     b"FCCL"  schema (1 byte)  header length (4 bytes, little endian)  header  data
 
-The header is msgpack, at most 64 KiB, and is unpacked under tight limits; tensors are raw bytes
-in `data` at offsets that the header declares (see `common.protocol.codec`). A record without tensors has
-no data. Anything else raises `WireError`, and whoever consumed it dead-letters the message.
+The header is msgpack of at most 64 KiB and is unpacked under tight limits; tensors are raw bytes in
+`data` at the offsets that the header declares (see `common.protocol.codec`). A record without
+tensors has no data. Anything else raises `WireError`, and its consumer dead-letters the message.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ R = TypeVar("R", bound=Record)
 
 
 def pack(record: Record, data: bytes = b"") -> bytes:
-    """Frame a record, and the raw tensor bytes that its header describes.
+    """Return a frame of a record and the raw tensor bytes that its header describes.
 
     Raises:
         WireError: The header is larger than 64 KiB.
@@ -37,17 +37,17 @@ def pack(record: Record, data: bytes = b"") -> bytes:
     header: bytes = msgpack.packb([type(record).__name__, record.fields()])
     if len(header) > MAX_HEADER:
         raise WireError(
-            f"{type(record).__name__} header has {len(header)} bytes, over {MAX_HEADER}"
+            f"{type(record).__name__} header has {len(header)} bytes, more than {MAX_HEADER}"
         )
     return _PREFIX.pack(_MAGIC, SCHEMA, len(header)) + header + data
 
 
 def unpack(kind: type[R], frame: bytes) -> tuple[R, memoryview]:
-    """The record of the expected kind, and a view of the bytes that follow its header.
+    """Return the record, of the expected kind, and a view of the bytes that follow its header.
 
     Raises:
-        WireError: Not a frame, another schema version or kind, an oversized header, a missing,
-            unknown or ill-typed field.
+        WireError: The bytes are not a frame, have another schema version or kind, an oversized
+            header, or a field that is missing, unknown or of the wrong type.
     """
     name, fields = _header(frame)
     if name != kind.__name__:
@@ -60,16 +60,16 @@ def unpack(kind: type[R], frame: bytes) -> tuple[R, memoryview]:
 
 
 def kind_of(frame: bytes) -> str:
-    """The name of the record in a frame.
+    """Return the name of the record in a frame.
 
     Raises:
-        WireError: As for `unpack`.
+        WireError: The bytes are not a frame with a valid header.
     """
     return str(_header(frame)[0])
 
 
 def explain(error: ValidationError) -> str:
-    """The first complaint of pydantic in one line, without the offending value."""
+    """Return the first of pydantic's complaints in one line, without the offending value."""
     first = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"]) or "record"
     message = first["msg"].removeprefix("Value error, ")
@@ -81,11 +81,11 @@ def _length(frame: bytes) -> int:
         raise WireError(f"a frame of {len(frame)} bytes is too short")
     magic, schema, length = _PREFIX.unpack_from(frame)
     if magic != _MAGIC:
-        raise WireError("the message is no fccl frame")
+        raise WireError("the message is not an fccl frame")
     if schema != SCHEMA:
-        raise WireError(f"schema version {schema}, this software speaks {SCHEMA}")
+        raise WireError(f"schema version is {schema}, this software supports {SCHEMA}")
     if length > MAX_HEADER or _PREFIX.size + length > len(frame):
-        raise WireError(f"header length {length} is over the limit or the frame is cut short")
+        raise WireError(f"header length {length} is above the limit, or the frame is cut short")
     return int(length)
 
 
@@ -105,10 +105,10 @@ def _header(frame: bytes) -> tuple[object, object]:
         raise
     except Exception as error:  # msgpack raises half a dozen unrelated types
         raise WireError(
-            f"the header is no msgpack within limits ({type(error).__name__})"
+            f"the header is not msgpack within the limits ({type(error).__name__})"
         ) from None
     if not isinstance(header, list) or len(header) != 2:
-        raise WireError("the header is no [kind, fields] pair")
+        raise WireError("the header is not a [kind, fields] pair")
     return header[0], header[1]
 
 

@@ -216,5 +216,5 @@ def _recorded_run(directory: Path, config: FederationConfig, db: sqlite3.Connect
         attempts=journal.read_attempts(db),
         receipts=journal.read_receipts(db),
         updates=journal.read_updates(db),
-        samples=tuple(sorted(samples.read(directory), key=lambda sample: sample.at)),
+        samples=tuple(sorted(samples.read_samples(directory), key=lambda sample: sample.at)),
     )

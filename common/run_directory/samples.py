@@ -17,7 +17,7 @@ FILE = "samples.jsonl"
 MAX_SHOWN = 100  # every viewer reads all that is shown, twice a second
 
 
-def read(directory: Path) -> tuple[SampleAnswer, ...]:
+def read_samples(directory: Path) -> tuple[SampleAnswer, ...]:
     """Read the answers, oldest first; an absent file has none.
 
     Raises:
@@ -31,7 +31,7 @@ def read(directory: Path) -> tuple[SampleAnswer, ...]:
     return tuple({(line.version, line.asked): line for line in lines}.values())
 
 
-def shown(samples: Iterable[SampleAnswer]) -> tuple[SampleAnswer, ...]:
+def select_shown(samples: Iterable[SampleAnswer]) -> tuple[SampleAnswer, ...]:
     """Return the answers that viewers get: all of version 0, and as many of the newest as fit."""
     ordered = sorted(samples, key=lambda sample: sample.version)
     base = [sample for sample in ordered if sample.version == 0][:MAX_SHOWN]

@@ -1,1 +1,1 @@
-"""TODO: common/store."""
+"""The Redis store, and the live view of a run that it holds."""

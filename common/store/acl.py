@@ -1,7 +1,7 @@
-"""Who may do what in Redis: the rules of an invited site, and of one that asks to join.
+"""Redis permissions of an invited site, and of the holder of a join token.
 
-Rules are words of `ACL SETUSER`; they use nothing newer than Redis 7.0. Passwords are never in
-them, only their SHA-256.
+Rules are arguments of `ACL SETUSER`; they need no more than Redis 7.0. They never contain a
+password, only its SHA-256.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ _CLOCK = "+time"
 
 
 def site_rules(name: str, site: str, password_sha256: str) -> tuple[str, ...]:
-    """A site reads what tasks name and what concerns itself; it writes its heartbeats.
+    """Return the rules of a site: it reads what its tasks need, and writes its heartbeats.
 
     Args:
-        name: Of the runs.
-        site: Of the user.
-        password_sha256: In hex.
+        name: Name of the runs in which the site takes part.
+        password_sha256: Hash of the password, in hex.
     """
     runs = f"fccl:{runs_glob(name)}"
     readable = ("info", "version", "model", "blob:*", f"receipt:{site}:*", f"member:{site}:*")
@@ -33,12 +32,11 @@ def site_rules(name: str, site: str, password_sha256: str) -> tuple[str, ...]:
 
 
 def join_rules(token_id: str, password_sha256: str, *, used: bool) -> tuple[str, ...]:
-    """The holder of a token asks once, and reads the answer.
+    """Return the rules of a token's holder, who may ask once and read the answer.
 
     Args:
-        token_id: Of the token.
-        password_sha256: Of its secret, in hex.
-        used: Whether it was answered: then it may only read.
+        password_sha256: Hash of the token's secret, in hex.
+        used: Whether the request was answered; the holder may then only read.
     """
     key = f"fccl:join:{token_id}"
     asks = () if used else (f"%W~{key}:request",)
@@ -46,25 +44,25 @@ def join_rules(token_id: str, password_sha256: str, *, used: bool) -> tuple[str,
 
 
 def grant(store: Store, user: str, rules: Iterable[str]) -> None:
-    """Make a user, or replace all that it may do. What is connected as that user stays so.
+    """Create a user, or replace all its rules. Its open connections stay.
 
     Raises:
-        StoreError: Out of reach, or this connection may not make users.
+        StoreError: The store cannot be reached, or this connection may not create users.
     """
     store.execute("ACL", "SETUSER", user, *rules)
 
 
 def revoke(store: Store, user: str) -> None:
-    """Remove a user and end its connections; one that is not there is no error."""
+    """Delete a user, if it exists, and close its connections."""
     store.execute("ACL", "DELUSER", user)
 
 
 def disconnect(store: Store, user: str) -> None:
-    """End a user's connections: the next must log in anew."""
-    if user in users(store):  # the command refuses a user that there is not
+    """Close a user's connections, so that it has to log in again."""
+    if user in users(store):  # the command fails for an unknown user
         store.execute("CLIENT", "KILL", "USER", user)
 
 
 def users(store: Store) -> set[str]:
-    """The names of all users."""
+    """Return the names of all users."""
     return {name.decode() for name in store.execute("ACL", "USERS")}

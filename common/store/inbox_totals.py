@@ -1,4 +1,4 @@
-"""The inboxes of a federation's clients, as heartbeats tell of them: figures, never text. Pure."""
+"""Figures of all clients' inboxes, from the heartbeats of their workers. Pure functions."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from common.protocol.heartbeat import Heartbeat, InboxFigures
 
-REMEMBERED = 40  # batches of a client
+MAX_BATCHES = 40  # of a client's history
 
 
 @dataclass(frozen=True)
 class InboxTotals:
-    """Items of all clients by what became of them."""
+    """Number of items of all clients, by state."""
 
     clients: int
     waiting: int
@@ -21,7 +21,7 @@ class InboxTotals:
     rejected: int
 
     def text(self) -> str:
-        """`3 clients: 4 waiting, 5 learned, 60 settled, 7 rejected`."""
+        """Return e.g. `3 clients: 4 waiting, 5 learned, 60 settled, 7 rejected`."""
         clients = "1 client" if self.clients == 1 else f"{self.clients:,} clients"
         counts = ("waiting", "learned", "settled", "rejected")
         return f"{clients}: " + ", ".join(f"{getattr(self, name):,} {name}" for name in counts)
@@ -29,17 +29,21 @@ class InboxTotals:
 
 @dataclass(frozen=True)
 class InboxHistory:
-    """What was seen of a client's inbox over time: the loss on new items after each batch."""
+    """History of a client's inbox: the loss on new items after each batch.
+
+    Attributes:
+        at: Time of the newest batch.
+    """
 
     at: float
     losses: tuple[float, ...]
 
 
 def newest_figures(workers: Iterable[Heartbeat]) -> tuple[InboxFigures, ...]:
-    """One row for each client, by name.
+    """Return one row for each client, sorted by name.
 
-    Of two workers that serve it, the one that knows of the newer batch is right: the other has not
-    looked since, however young its heartbeat. Else the younger heartbeat is.
+    If two workers serve a client, the figures with the newer batch are right: the other worker has
+    not looked since, however new its heartbeat. With equal batches the newer heartbeat wins.
     """
     found: dict[str, tuple[tuple[float, float, str], InboxFigures]] = {}
     for worker in workers:
@@ -51,7 +55,7 @@ def newest_figures(workers: Iterable[Heartbeat]) -> tuple[InboxFigures, ...]:
 
 
 def add_up(rows: Iterable[InboxFigures]) -> InboxTotals:
-    """Over all clients."""
+    """Return the totals over all clients."""
     known = tuple(rows)
     return InboxTotals(
         clients=len(known),
@@ -65,11 +69,11 @@ def add_up(rows: Iterable[InboxFigures]) -> InboxTotals:
 def extend_histories(
     past: Mapping[str, InboxHistory], rows: Iterable[InboxFigures]
 ) -> Mapping[str, InboxHistory]:
-    """What was seen, with the batches that are new in these rows; the same where none is."""
+    """Return the histories with the new batches of these rows; the same object if none is new."""
     added = {}
     for row in rows:
         before = past.get(row.client_id, InboxHistory(0.0, ()))
         if row.new_after is not None and row.at > before.at:
-            losses = (*before.losses, row.new_after)[-REMEMBERED:]
+            losses = (*before.losses, row.new_after)[-MAX_BATCHES:]
             added[row.client_id] = InboxHistory(row.at, losses)
     return {**past, **added} if added else past

@@ -162,7 +162,7 @@ class Store:
         return value
 
     def set_version(self, run: str, version: int) -> None:
-        """Publish the number of the newest version; readers keep the maximum that they have seen."""
+        """Publish the newest version's number; readers keep the highest that they have seen."""
         self._do(lambda r: r.set(f"fccl:{run}:version", version))
 
     def get_version(self, run: str) -> int | None:

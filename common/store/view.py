@@ -1,6 +1,9 @@
-"""The live state of a run as one frozen value: what `fccl status` and the views show.
+"""The live state of a run as one frozen value, for `fccl status` and the terminal UI.
 
-Written by `coordinator/publish/store_publisher.py`, read in one pipelined request; nothing here can change the run.
+`coordinator/publish/store_publisher.py` writes it; it is read in one pipelined request. Nothing
+here can change the run.
+
+In an update's path: after `coordinator/publish/store_publisher.py`, before `tui/data/reader.py`.
 """
 
 from __future__ import annotations
@@ -39,13 +42,14 @@ RunStatus = Literal[
 
 
 class RunNotFound(StoreError):
-    """The store answers, but no coordinator has told it of such a run."""
+    """The store knows no run of this name."""
 
 
 class RunInfo(Record):
-    """What the coordinator says about the run as a whole.
+    """The coordinator's status of the run as a whole.
 
-    Each phase ends with the version of `phase_ends` in its place.
+    Attributes:
+        phase_ends: The last version of each phase.
     """
 
     run: RunId
@@ -70,7 +74,7 @@ class RunInfo(Record):
 
 
 class ClientRow(Record):
-    """One client as the coordinator sees it."""
+    """One client, as the coordinator knows it."""
 
     client_id: Identifier
     site: Identifier
@@ -86,7 +90,7 @@ class ClientRow(Record):
 
 
 class QueueRow(Record):
-    """Depth of one queue."""
+    """Depth of one queue of the broker."""
 
     queue: Annotated[str, Field(max_length=200)]
     messages: Count
@@ -95,7 +99,7 @@ class QueueRow(Record):
 
 @dataclass(frozen=True)
 class FederationView:
-    """One look at a run."""
+    """The state of a run at one moment."""
 
     info: RunInfo
     clients: tuple[ClientRow, ...]
@@ -107,18 +111,18 @@ class FederationView:
 
     @property
     def inbox(self) -> tuple[InboxFigures, ...]:
-        """Of the clients with live input, one row each."""
+        """Figures of the clients with live input, one row each."""
         return inbox_totals.newest_figures(self.workers)
 
     def fields(self) -> dict[str, Any]:
-        """Plain maps and lists, for JSON."""
+        """Return plain maps and lists, for JSON."""
         lists = ("clients", "workers", "queues", "versions", "events", "samples", "inbox")
         listed = {name: [row.fields() for row in getattr(self, name)] for name in lists}
         return {"info": self.info.fields(), **listed}
 
 
 def read(store: Store, name: str) -> FederationView:
-    """One look at the run that carries this name now, with the last few events.
+    """Return the state of the run that has this name now, with the last few events.
 
     Raises:
         RunUnknown: No such run is in the store.
@@ -128,25 +132,23 @@ def read(store: Store, name: str) -> FederationView:
 
 
 class ViewReader:
-    """Looks at a run again and again, and decodes only what it has not seen before.
+    """A reader of one run's state that decodes only what has changed since the last time.
 
-    What has not changed since the last look is the same object: a view that is shown may compare
-    with `is`, and a run of a thousand versions costs no more than a young one.
+    Unchanged parts are the same objects, so that a view can compare with `is`, and a run of a
+    thousand versions costs no more than a new one.
+
+    Args:
+        name: Name of the run.
+        events: Limit of the feed's newest entries.
     """
 
     def __init__(self, name: str, events: int = MANY_EVENTS) -> None:
-        """Nothing is read yet.
-
-        Args:
-            name: Of the run.
-            events: At most so many of the feed's newest entries.
-        """
         self._name, self._events = name, events
         self._run = ""
         self._parts = _Parts()
 
     def read(self, store: Store) -> FederationView:
-        """The run that carries the name now.
+        """Return the state of the run that has the name now.
 
         Raises:
             RunUnknown: No such run is in the store.
@@ -156,10 +158,10 @@ class ViewReader:
         raw = store.read_status(run, self._events) if run else {"info": None}
         if run is None or raw["info"] is None:
             raise RunNotFound(
-                f"no run {self._name!r} is known at {store.where}",
+                f"the store at {store.where} knows no run {self._name!r}",
                 "start it with `fccl coordinator`",
             )
-        if run != self._run:  # ids of events and numbers of versions mean something else now
+        if run != self._run:  # event ids and version numbers belong to another run now
             self._run, self._parts = run, _Parts()
         try:
             return self._parts.view(raw, store.heartbeats(run))
@@ -173,7 +175,7 @@ class ViewReader:
 
 
 class _Parts:
-    """The tables of one run, each with what was last decoded of it."""
+    """The tables of one run, each with the records that were decoded last."""
 
     def __init__(self) -> None:
         self._clients = _Table(lambda value: unpack(ClientRow, value)[0])
@@ -195,7 +197,7 @@ class _Parts:
 
 
 class _Table(Generic[R]):
-    """One table as records in the order of their keys; a value seen before is not decoded again."""
+    """One table as records in the order of their keys; unchanged values are not decoded again."""
 
     def __init__(
         self, decode: Callable[[bytes], R], key: Callable[[bytes], Any] = lambda key: key
@@ -206,7 +208,7 @@ class _Table(Generic[R]):
         self._rows: tuple[R, ...] = ()
 
     def rows(self, raw: Mapping[bytes, bytes]) -> tuple[R, ...]:
-        """The records of a table as it is now; the same tuple while nothing changes."""
+        """Return the records of a table; the same tuple as long as nothing changes."""
         if raw == self._raw:
             return self._rows
         known = self._raw
@@ -220,6 +222,6 @@ class _Table(Generic[R]):
 
 
 def _stream_order(key: bytes) -> tuple[int, int]:
-    """A stream's id is milliseconds and a count within them."""
+    """Return the sort key of a stream id, which is milliseconds and a count within them."""
     milliseconds, _, count = key.partition(b"-")
     return int(milliseconds), int(count)

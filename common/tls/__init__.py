@@ -1,1 +1,1 @@
-"""TODO: common/tls."""
+"""TLS: certificates, and verification of servers."""

@@ -1,8 +1,8 @@
 """A private certificate authority, and certificates for the two servers, as bytes.
 
-Pure: `fccl certs` reads and writes the files. The authority signs servers only (path length 0), so
-whoever trusts its `ca.pem` trusts nothing but them. Sites prove who they are by user and password,
-over these certificates' encryption; they have none of their own.
+`fccl certs` reads and writes the files. The authority signs server certificates only (path length
+0), so trusting its `ca.pem` means trusting these servers and nothing else. Sites authenticate by
+user and password over the encrypted connection; they have no certificates.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from common.errors import ConfigError
 
 CA_DAYS = 3650
 SERVER_DAYS = 825
-"""The longest that every verifier accepts of a server's certificate."""
+"""The longest validity of a server certificate that every verifier accepts."""
 SKEW = timedelta(hours=24)
-"""Certificates begin this much earlier: machines whose clocks are behind take them at once."""
+"""Certificates start this much earlier, for machines whose clocks are behind."""
 RENEWABLE = timedelta(days=30)
-"""An authority that ends sooner than this is not worth new server certificates."""
+"""An authority that expires sooner than this issues no new server certificates."""
 
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
-_NEW_CA = "`fccl certs --new-ca` makes another, which every worker then needs"
+_NEW_CA = "`fccl certs --new-ca` makes another one, which every worker then needs"
 
 
 @dataclass(frozen=True)
 class CertificatePair:
-    """A certificate and its private key, both PEM."""
+    """A certificate and its private key, both as PEM."""
 
     certificate: bytes
     key: bytes
 
 
 def make_ca(now: datetime, days: int = CA_DAYS) -> CertificatePair:
-    """A new certificate authority."""
+    """Return a new certificate authority."""
     key = ec.generate_private_key(ec.SECP256R1())
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-    # The key is in the name: two authorities of one name would be told apart by signatures only,
-    # and the error would then speak of a bad signature.
+    # The key's digest is in the name: with two authorities of one name, OpenSSL would report a bad
+    # signature rather than an unknown authority.
     name = _name(f"fccl authority {identifier.digest.hex()[:12]}")
     usage = _usage(key_cert_sign=True, crl_sign=True)
     builder = (
@@ -62,17 +62,15 @@ def make_ca(now: datetime, days: int = CA_DAYS) -> CertificatePair:
 def issue_certificate(
     ca: CertificatePair, service: str, hosts: Iterable[str], now: datetime, days: int = SERVER_DAYS
 ) -> CertificatePair:
-    """A certificate for one server; it does not outlive its authority.
+    """Return a certificate for one server; it does not outlive its authority.
 
     Args:
-        ca: From `make_ca`, or read back.
-        service: `rabbitmq` or `redis`; names the certificate.
-        hosts: The names and addresses under which clients reach the server.
-        now: The time.
-        days: How long it is valid.
+        service: `rabbitmq` or `redis`; part of the certificate's name.
+        hosts: The names and addresses by which clients reach the server.
+        days: Days of validity.
 
     Raises:
-        ConfigError: A host is neither name nor address, or `check_ca` refuses the authority.
+        ConfigError: A host is neither a name nor an address, or `check_ca` refuses the authority.
     """
     names = [_general_name(host) for host in dict.fromkeys(hosts)]
     authority, signer = _open_ca(ca, now)
@@ -95,48 +93,49 @@ def check_ca(ca: CertificatePair, now: datetime) -> None:
     """Refuse an authority that cannot sign.
 
     Raises:
-        ConfigError: A part is damaged, they do not belong together, or it ends soon.
+        ConfigError: The key or certificate is damaged, they do not belong together, or the
+            authority expires soon.
     """
     _open_ca(ca, now)
 
 
 def fingerprint(pem: bytes) -> str:
-    """SHA-256 of a certificate, as `openssl x509 -fingerprint -sha256` writes it.
+    """Return the SHA-256 of a certificate, as `openssl x509 -fingerprint -sha256` writes it.
 
     Raises:
-        ConfigError: This is no certificate.
+        ConfigError: The bytes are not a certificate.
     """
     digest = hashlib.sha256(_read(pem).public_bytes(serialization.Encoding.DER)).hexdigest().upper()
     return ":".join(digest[i : i + 2] for i in range(0, len(digest), 2))
 
 
 def certificate_hosts(pem: bytes) -> tuple[str, ...]:
-    """The names and addresses that a server's certificate is for.
+    """Return the names and addresses in a server's certificate.
 
     Raises:
-        ConfigError: This is no certificate, or one without names.
+        ConfigError: The bytes are not a certificate, or it has no names.
     """
     try:
         extension = _read(pem).extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except (x509.ExtensionNotFound, ValueError):
-        raise ConfigError("the certificate names no hosts", "make it with `fccl certs`") from None
+        raise ConfigError("the certificate names no hosts", "make one with `fccl certs`") from None
     return tuple(str(name.value) for name in extension.value)
 
 
 def expiry(pem: bytes) -> datetime:
-    """When a certificate ends.
+    """Return when a certificate expires.
 
     Raises:
-        ConfigError: This is no certificate.
+        ConfigError: The bytes are not a certificate.
     """
     return _read(pem).not_valid_after_utc
 
 
 def check_hosts(hosts: Sequence[str]) -> None:
-    """Refuse what is neither a host's name nor its address.
+    """Refuse hosts that are neither a name nor an address.
 
     Raises:
-        ConfigError: Names the first one that is not.
+        ConfigError: For the first such host.
     """
     for host in hosts:
         _general_name(host)
@@ -160,10 +159,12 @@ def _open_ca(
             f"restore both from one copy; {_NEW_CA}",
         )
     if not _signs(authority):
-        raise ConfigError("the certificate is no authority's", f"name another folder; {_NEW_CA}")
+        raise ConfigError(
+            "the certificate does not belong to an authority", f"choose another folder; {_NEW_CA}"
+        )
     if authority.not_valid_after_utc < now + RENEWABLE:
         raise ConfigError(
-            f"the authority ends on {authority.not_valid_after_utc:%Y-%m-%d}", _NEW_CA
+            f"the authority expires on {authority.not_valid_after_utc:%Y-%m-%d}", _NEW_CA
         )
     return authority, key
 
@@ -195,11 +196,12 @@ def _general_name(host: str) -> x509.GeneralName:
         name = host.encode("idna").decode("ascii")
     except UnicodeError:
         name = ""
-    # Digits and dots that are no address are a mistyped one, however valid a name they would be.
+    # Digits and dots that are not an address are a mistyped one, although a valid name.
     labels = name.removeprefix("*.").split(".")
     if len(name) > 253 or not all(map(_LABEL.fullmatch, labels)) or labels[-1].isdigit():
         raise ConfigError(
-            f"{host[:80]!r} is no host", "name it as clients do: broker.example.org, or 10.0.0.5"
+            f"{host[:80]!r} is not a host",
+            "use the name or address that clients use, e.g. 10.0.0.5",
         )
     return x509.DNSName(name)
 

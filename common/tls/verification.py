@@ -1,4 +1,4 @@
-"""Why a TLS connection failed, in words that pika's and redis' errors share."""
+"""Verification of TLS servers, and why it failed, for pika's and redis-py's errors alike."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ _WRONG_HOST, _WRONG_ADDRESS = 62, 64
 
 
 def verifying_context(ca: str | None) -> ssl.SSLContext:
-    """Settings that verify a server by these certificates (PEM); by the system's without.
+    """Return a context that verifies a server by a file of certificates, or by the system's.
 
     Raises:
-        OSError: None can be read from there.
+        OSError: No certificates can be read from the file.
     """
     return ssl.create_default_context(cafile=ca)
 
 
 def explain_unreadable_ca(ca: str | None, error: OSError, key: str) -> tuple[str, str]:
-    """What is wrong with a file of certificates, and the remedy."""
-    # An SSLError's own text is OpenSSL's, with the line of its source.
-    reason = "no PEM" if isinstance(error, ssl.SSLError) else error.strerror
+    """Return what is wrong with a file of certificates, and the remedy."""
+    # The text of an SSLError is OpenSSL's, with a line number of its source code.
+    reason = "it is not PEM" if isinstance(error, ssl.SSLError) else error.strerror
     return (
         f"no certificates can be read from {ca} ({reason})",
         f"set {key}.ca to the ca.pem of `fccl certs`",
@@ -29,46 +29,46 @@ def explain_unreadable_ca(ca: str | None, error: OSError, key: str) -> tuple[str
 
 
 def explain_tls_error(error: BaseException, key: str) -> tuple[str, str] | None:
-    """What is wrong with a server's certificate or its TLS, and the remedy.
+    """Return what is wrong with a server's certificate or TLS, and the remedy.
 
     Args:
-        error: What a connection raised, or what wraps it.
-        key: The section of the configuration: `broker` or `store`.
+        error: The error of a connection, or one that wraps it.
+        key: The section of the configuration, `broker` or `store`.
 
     Returns:
-        None where TLS is not to blame.
+        None if TLS is not the cause.
     """
     found = _find(error)
     if isinstance(found, ssl.SSLCertVerificationError):
-        return _distrust(found, key)
+        return _explain_verification(found, key)
     if isinstance(found, ssl.SSLError):
         if found.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
-            return "speaks no TLS at this port", f"check {key}.url: its scheme against its port"
+            return "does not speak TLS at this port", f"check scheme and port in {key}.url"
         reason = (found.reason or type(found).__name__).replace("_", " ").lower()
-        return f"gives no TLS connection ({reason})", f"check {key}.url, and the server's log"
+        return f"refuses the TLS connection ({reason})", f"check {key}.url and the server's log"
     return None
 
 
-def _distrust(error: ssl.SSLCertVerificationError, key: str) -> tuple[str, str]:
+def _explain_verification(error: ssl.SSLCertVerificationError, key: str) -> tuple[str, str]:
     match error.verify_code:
         case code if code in (_WRONG_HOST, _WRONG_ADDRESS):
             return (
-                "shows a certificate that is for another host",
-                "name the host that it is for, or add this one: `fccl certs --host …`",
+                "has a certificate for another host",
+                "use the host name in the certificate, or add this one with `fccl certs --host …`",
             )
         case code if code == _EXPIRED:
-            return "shows a certificate that has expired", "`fccl certs` makes it anew"
+            return "has an expired certificate", "renew it with `fccl certs`"
         case code if code == _NOT_YET_VALID:
-            return "shows a certificate that is not yet valid", "check this machine's clock"
+            return "has a certificate that is not yet valid", "check this machine's clock"
         case _:
             return (
-                "shows a certificate that is not from this authority",
+                "has a certificate of an unknown authority",
                 f"set {key}.ca to the ca.pem of the server's `fccl certs`",
             )
 
 
 def _find(error: BaseException | None) -> ssl.SSLError | None:
-    """The TLS error inside one; libraries wrap it once or twice, each in its own way."""
+    """Return the TLS error within an error; libraries wrap it in different ways."""
     seen: set[int] = set()
     waiting = [error]
     while waiting:

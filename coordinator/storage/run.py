@@ -192,15 +192,7 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
         name=config.run.name,
         run_id=meta["run_id"],
         plan=build_plan(config, json.loads(meta["clients"])),
-        template=TaskTemplate(
-            run=meta["run_id"],
-            base=base,
-            lora=config.model.lora,
-            labels=tuple(json.loads(meta["labels"])),
-            max_length=config.model.max_length,
-            update_codec=config.codec.update,
-            deadline_s=config.schedule.task_deadline_s,
-        ),
+        template=_build_template(config, meta, base),
         keep_versions=config.run.keep_versions,
         samples=config.samples,
         sources=json.loads(meta["sources"]),
@@ -215,6 +207,20 @@ def build_plan(config: FederationConfig, rows: Mapping[str, Mapping[RowKind, int
     """Return the plan of a configuration, for clients with so many training rows of each kind."""
     clients = {name: Client(name, LOCAL_SITE, own) for name, own in rows.items()}
     return Plan(config.phase, config.schedule, config.aggregation, MappingProxyType(clients))
+
+
+def _build_template(
+    config: FederationConfig, meta: Mapping[str, str], base: BaseRef
+) -> TaskTemplate:
+    return TaskTemplate(
+        run=meta["run_id"],
+        base=base,
+        lora=config.model.lora,
+        labels=tuple(json.loads(meta["labels"])),
+        max_length=config.model.max_length,
+        update_codec=config.codec.update,
+        deadline_s=config.schedule.task_deadline_s,
+    )
 
 
 def _fill(partial: Path, config: FederationConfig, prepared: PreparedRun, now: float) -> None:

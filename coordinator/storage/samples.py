@@ -22,7 +22,7 @@ class SamplesFile:
     @property
     def displayed(self) -> tuple[SampleAnswer, ...]:
         """The answers that viewers get."""
-        return samples.shown(self.answers)
+        return samples.select_shown(self.answers)
 
     def read(self) -> None:
         """Read the file.
@@ -30,7 +30,7 @@ class SamplesFile:
         Raises:
             RunError: The file is damaged.
         """
-        self.answers = samples.read(self._directory)
+        self.answers = samples.read_samples(self._directory)
 
     def append(self, journal: Journal, answers: Sequence[SampleAnswer]) -> None:
         """Append answers.

@@ -31,7 +31,6 @@ class Spool:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        path.mkdir(parents=True, exist_ok=True)
 
     def write(self, upload: str, offset: int, data: bytes) -> None:
         """Write a chunk at its offset in bytes, and return once it is on the disk.
@@ -42,6 +41,7 @@ class Spool:
         path = self._file(upload)
         fresh = not path.exists()
         try:
+            self._path.mkdir(parents=True, exist_ok=True)
             write_at(path, offset, data)
             if fresh:
                 sync_path(self._path)
@@ -79,7 +79,7 @@ class Spool:
 
     def sweep(self, known: Set[str]) -> None:
         """Remove every file that is not in `known`, the uploads of the journal."""
-        for path in self._path.iterdir():
+        for path in self._path.glob("*"):  # empty while there is no directory yet
             if path.name not in known:
                 path.unlink()
 

@@ -42,7 +42,6 @@ class Versions:
         self._config = json.dumps(adapter_config, indent=2, sort_keys=True)
         self._names = file_names(adapter_config)
         self._codec = name
-        path.mkdir(parents=True, exist_ok=True)
 
     def directory(self, version: int) -> Path:
         """Return the path of a version, whether or not it exists."""
@@ -98,7 +97,7 @@ class Versions:
                 self.place(version, sha256)
 
     def _write(self, directory: Path, tensors: Tensors) -> None:
-        directory.mkdir()
+        directory.mkdir(parents=True)
         weights, config = (directory / name for name in self._names)
         save_file(tensors, weights, metadata={"format": "pt"})  # transformers requires it
         config.write_text(self._config, encoding="utf-8")

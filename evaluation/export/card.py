@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 
 from common.run_directory.recorded_run import RecordedRun
-from evaluation.export.card_data import CardData, hub_data_set, inline_code
-from evaluation.export.card_evaluation import evaluation_section
-from evaluation.export.card_training import losses_section, training_section
-from evaluation.export.loading_snippets import lm_eval_command, loading_snippet
+from evaluation.export.card_data import CardData, format_code, parse_hub_id
+from evaluation.export.card_evaluation import build_evaluation_section
+from evaluation.export.card_training import build_losses_section, build_training_section
+from evaluation.export.loading_snippets import build_lm_eval_command, build_loading_snippet
 from learning.models.export import base_label
 
 
@@ -24,17 +24,17 @@ def to_markdown(card: CardData) -> str:
         _summary(card),
         _base(card),
         f"## Use\n\n{_use(card)}",
-        f"## Training\n\n{training_section(card)}",
-        losses_section(card),
-        evaluation_section(card.evaluation),
+        f"## Training\n\n{build_training_section(card)}",
+        build_losses_section(card),
+        build_evaluation_section(card.evaluation),
         f"## Limits\n\n{_LIMITS}",
         f"## Privacy\n\n{_PRIVACY}",
         f"## Made with\n\n{_software(card)}",
     )
-    return front_matter(card) + "\n" + "\n\n".join(each for each in sections if each) + "\n"
+    return build_front_matter(card) + "\n" + "\n\n".join(each for each in sections if each) + "\n"
 
 
-def front_matter(card: CardData) -> str:
+def build_front_matter(card: CardData) -> str:
     """Return the hub's metadata as YAML; strings are written as in JSON, which YAML reads alike."""
     config, written = card.run.config, card.written
     lines = ["license: unknown", f"library_name: {'peft' if written.adapter else 'transformers'}"]
@@ -43,7 +43,7 @@ def front_matter(card: CardData) -> str:
         lines.append(f"base_model_relation: {'adapter' if written.adapter else 'finetune'}")
     task = "text-classification" if config.classifies else "text-generation"
     lines.append(f"pipeline_tag: {task}")
-    if names := hub_data_sets(card.run):
+    if names := list_hub_data_sets(card.run):
         lines += ["datasets:", *(f"- {json.dumps(name)}" for name in names)]
     method = "full-parameter" if config.model.lora is None else "lora"
     objectives = dict.fromkeys(phase.objective for phase in config.phase)
@@ -52,9 +52,9 @@ def front_matter(card: CardData) -> str:
     return "\n".join(("---", *lines, "---", ""))
 
 
-def hub_data_sets(run: RecordedRun) -> tuple[str, ...]:
+def list_hub_data_sets(run: RecordedRun) -> tuple[str, ...]:
     """Return the hub ids among the run's sources in the order of its phases; never a path."""
-    names = (hub_data_set(run.config.data.source(kind)) for kind in run.config.kinds)
+    names = (parse_hub_id(run.config.data.source(kind)) for kind in run.config.kinds)
     return tuple(dict.fromkeys(name for name in names if name))
 
 
@@ -76,7 +76,7 @@ def _summary(card: CardData) -> str:
             f" {_target_modules(spec.targets)}) of {base_label(run.base)} were trained{head}:"
             f" {count} parameters."
         )
-    classes = f" Classes: {', '.join(map(inline_code, run.labels))}." if run.labels else ""
+    classes = f" Classes: {', '.join(map(format_code, run.labels))}." if run.labels else ""
     return (
         f"Version {card.version} of {run.total_versions} of the federated run"
         f" `{run.run_id}`. {trained} {_form(card)}{classes}"
@@ -84,7 +84,7 @@ def _summary(card: CardData) -> str:
 
 
 def _target_modules(targets: str | tuple[str, ...]) -> str:
-    return targets if isinstance(targets, str) else ", ".join(map(inline_code, targets))
+    return targets if isinstance(targets, str) else ", ".join(map(format_code, targets))
 
 
 def _form(card: CardData) -> str:
@@ -98,13 +98,13 @@ def _form(card: CardData) -> str:
 
 def _base(card: CardData) -> str:
     base, written = card.run.base, card.written
-    lines = [f"- base model: {inline_code(base_label(base))}{_base_origin(card)}"]
+    lines = [f"- base model: {format_code(base_label(base))}{_base_origin(card)}"]
     lines.append(f"- SHA-256 over the base's weights, configuration and tokenizer: `{base.digest}`")
     if written.adapter and written.base_included:
         note = "`base/` holds the base model"
         if written.seeded:
             note += (
-                f" with {', '.join(map(inline_code, written.seeded))}, which its checkpoint lacks"
+                f" with {', '.join(map(format_code, written.seeded))}, which its checkpoint lacks"
                 " and which the federation initialised from a seed and did not train"
             )
         lines.append(f"- {note}")
@@ -132,13 +132,13 @@ def _base_origin(card: CardData) -> str:
 
 def _use(card: CardData) -> str:
     info = card.loading
-    parts = ["Run in this directory:", f"```python\n{loading_snippet(info)}```"]
+    parts = ["Run in this directory:", f"```python\n{build_loading_snippet(info)}```"]
     if not info.classifies:
         parts.append(
             "Prompts have the Alpaca form, and an answer ends with the end-of-text token. Prompt"
             " and answer are tokenised separately, without special tokens."
         )
-    if (command := lm_eval_command(info)) is not None:
+    if (command := build_lm_eval_command(info)) is not None:
         parts.append(
             "With EleutherAI's lm-evaluation-harness (`pip install lm_eval[hf]`), also in this"
             " directory:"

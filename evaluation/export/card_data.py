@@ -54,18 +54,18 @@ class CardData:
         return self.run.base.kind == "hub"
 
 
-def hub_data_set(source: str) -> str | None:
+def parse_hub_id(source: str) -> str | None:
     """Return the hub id of a source; None for a file or made rows."""
     parsed = hub_data.parse_source(source)
     return parsed.name if parsed and not source.lower().endswith(DATA_FILES) else None
 
 
-def inline_code(text: str) -> str:
+def format_code(text: str) -> str:
     """Return text that Markdown shows verbatim, in one line."""
     return f"`{' '.join(text.replace('`', chr(39)).split())}`"
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from common.run_directory.recorded_run import RecordedRun
-from evaluation.export.card_data import KIND_TITLES, markdown_table
+from evaluation.export.card_data import KIND_TITLES, format_table
 
 _REPORTS = ("evaluation.json", "report/evaluation.json", "report/report.json")
 _MAX_REPORT = 16 << 20  # bytes; no report of fccl comes near
@@ -32,12 +32,12 @@ def find_evaluation(run: RecordedRun, version: int) -> Mapping[str, Any]:
     return {}
 
 
-def evaluation_section(report: Mapping[str, Any]) -> str:
+def build_evaluation_section(report: Mapping[str, Any]) -> str:
     """Return base beside federated figures on held-out rows; empty if there are none."""
     rows = list(_figure_rows(report))
     if not rows:
         return ""
-    table = markdown_table(("rows", "figure", "base", "federated"), rows)
+    table = format_table(("rows", "figure", "base", "federated"), rows)
     note = _rewards_note(report)
     return f"## Evaluation\n\nOn held-out rows that no client has:\n\n{table}{note}"
 

@@ -10,9 +10,9 @@ from common.run_directory.recorded_run import RecordedRun
 from evaluation.export.card_data import (
     KIND_TITLES,
     CardData,
-    hub_data_set,
-    inline_code,
-    markdown_table,
+    format_code,
+    format_table,
+    parse_hub_id,
 )
 
 _UNITS = {
@@ -22,7 +22,7 @@ _UNITS = {
 }
 
 
-def training_section(card: CardData) -> str:
+def build_training_section(card: CardData) -> str:
     """Return the clients' data, the phases, the schedule and the aggregation."""
     run, config = card.run, card.run.config
     aggregation, schedule = config.aggregation, config.schedule
@@ -30,8 +30,8 @@ def training_section(card: CardData) -> str:
     return "\n\n".join(
         (
             f"{len(run.rows)} clients, each with rows of its own that never left it:",
-            markdown_table(("rows", "kind", "source"), _data_rows(run)),
-            markdown_table(
+            format_table(("rows", "kind", "source"), _data_rows(run)),
+            format_table(
                 ("phase", "objective", "versions", "local training", "rate", "batch"),
                 [_phase_row(card, index) for index in range(len(config.phase))],
             ),
@@ -49,7 +49,7 @@ def training_section(card: CardData) -> str:
     )
 
 
-def losses_section(card: CardData) -> str:
+def build_losses_section(card: CardData) -> str:
     """Return training loss and the clients' holdouts, from first to newest version by phase."""
     made = [each for each in card.run.versions if each.updates and each.version <= card.version]
     rows = []
@@ -61,7 +61,7 @@ def losses_section(card: CardData) -> str:
     header = ("phase", "unit", "updates", "training loss", "holdout loss", "holdout accuracy")
     return (
         "Loss from the first to the newest version of a phase; holdouts are the clients' own,"
-        " measured before and after their local training:\n\n" + markdown_table(header, rows)
+        " measured before and after their local training:\n\n" + format_table(header, rows)
     )
 
 
@@ -70,8 +70,8 @@ def _data_rows(run: RecordedRun) -> list[tuple[str, ...]]:
     for kind in run.config.kinds:
         count = sum(own.get(kind, 0) for own in run.rows.values())
         source = run.config.data.source(kind)
-        hub_id = hub_data_set(source)
-        origin = inline_code(hub_id) if hub_id else "private"
+        hub_id = parse_hub_id(source)
+        origin = format_code(hub_id) if hub_id else "private"
         if source == "synthetic":
             origin = "made by fccl"
         rows.append((f"{count:,}", KIND_TITLES[kind], origin))

@@ -64,14 +64,14 @@ class LoadingInfo:
         return self.objective == "classification"
 
 
-def loading_snippet(info: LoadingInfo) -> str:
+def build_loading_snippet(info: LoadingInfo) -> str:
     """Return Python code that loads the export and runs it once."""
     if info.classifies:
         return f"{_imports(info)}\n{_load(info)}\n{_CLASSIFY.format(max_length=info.max_length)}"
     return f"{_imports(info)}\n{_load(info)}\n{_PROMPT}\n{_GENERATE}"
 
 
-def lm_eval_command(info: LoadingInfo) -> str | None:
+def build_lm_eval_command(info: LoadingInfo) -> str | None:
     """Return the command of EleutherAI's harness; None for a model that it cannot measure."""
     if info.classifies:
         return None

@@ -32,7 +32,7 @@ _MAX_CLASSES = 20  # rows of a confusion matrix
 ABSENT = "–"
 
 
-def title_blocks(report: Report) -> list[Block]:
+def build_title(report: Report) -> list[Block]:
     """Return the title, and what was evaluated."""
     assessment = report.assessment
     subjects = ", ".join(subject.title for subject in assessment.subjects)
@@ -45,7 +45,7 @@ def title_blocks(report: Report) -> list[Block]:
     ]
 
 
-def metric_blocks(assessment: Assessment, prefix: str) -> list[Block]:
+def build_metrics(assessment: Assessment, prefix: str) -> list[Block]:
     """Return all metrics by kind of rows: held-out rows, clients, confusion matrix.
 
     Args:
@@ -62,7 +62,7 @@ def metric_blocks(assessment: Assessment, prefix: str) -> list[Block]:
     return blocks
 
 
-def answer_blocks(assessment: Assessment) -> list[Block]:
+def build_answers(assessment: Assessment) -> list[Block]:
     """Return held-out rows with the answer of each evaluated version."""
     if not assessment.samples:
         return []
@@ -75,7 +75,7 @@ def answer_blocks(assessment: Assessment) -> list[Block]:
     return blocks
 
 
-def comparison_blocks(comparison: Comparison) -> list[Block]:
+def build_comparison(comparison: Comparison) -> list[Block]:
     """Return the metrics of two runs side by side."""
     one, two = comparison.sides
     text = f"Both on the held-out rows of {one.name}, each with its own tokenizer."

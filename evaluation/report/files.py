@@ -29,8 +29,8 @@ def write_report(report: Report, folder: Path) -> Path:
     Raises:
         RunError: The folder cannot be written.
     """
-    rest = [*history_tables.history_blocks(report, ""), *history_tables.version_blocks(report)]
-    return _write(report, folder, "report", "", rest, report_fields(report, history=True))
+    rest = [*history_tables.build_history(report, ""), *history_tables.build_versions(report)]
+    return _write(report, folder, "report", "", rest, build_fields(report, history=True))
 
 
 def write_evaluation(report: Report, folder: Path) -> Path:
@@ -40,12 +40,12 @@ def write_evaluation(report: Report, folder: Path) -> Path:
         RunError: The folder cannot be written.
     """
     prefix = "evaluation_"
-    rest = history_tables.history_blocks(report, prefix)
-    fields = report_fields(report, history=False)
+    rest = history_tables.build_history(report, prefix)
+    fields = build_fields(report, history=False)
     return _write(report, folder, "evaluation", prefix, rest, fields)
 
 
-def report_blocks(report: Report, prefix: str) -> list[Block]:
+def build_blocks(report: Report, prefix: str) -> list[Block]:
     """Return the blocks that both forms have: comparison, metrics, answers, data.
 
     Args:
@@ -53,15 +53,15 @@ def report_blocks(report: Report, prefix: str) -> list[Block]:
     """
     comparison = report.comparison
     return [
-        *figure_tables.title_blocks(report),
-        *(figure_tables.comparison_blocks(comparison) if comparison else []),
-        *figure_tables.metric_blocks(report.assessment, prefix),
-        *figure_tables.answer_blocks(report.assessment),
-        *history_tables.data_blocks(report),
+        *figure_tables.build_title(report),
+        *(figure_tables.build_comparison(comparison) if comparison else []),
+        *figure_tables.build_metrics(report.assessment, prefix),
+        *figure_tables.build_answers(report.assessment),
+        *history_tables.build_data(report),
     ]
 
 
-def report_fields(report: Report, *, history: bool) -> dict[str, Any]:
+def build_fields(report: Report, *, history: bool) -> dict[str, Any]:
     """Return the report as plain JSON values; a number that is not finite is null.
 
     `base` and `federated` are the held-out metrics of the first kind of rows that the run learns.
@@ -101,8 +101,8 @@ def _write(
     rest: list[Block],
     values: Mapping[str, Any],
 ) -> Path:
-    blocks = [*report_blocks(report, prefix), *rest]
-    pictures = plots.pictures(report, prefix)
+    blocks = [*build_blocks(report, prefix), *rest]
+    pictures = plots.draw_pictures(report, prefix)
     names = [block.name for block in blocks if isinstance(block, Picture)]
     files = (f"{name}.html: all of this in one file", f"{name}.json", *names)
     blocks += [Heading("Files"), BulletList(str(folder), (f"version: {report.adapter}", *files))]

@@ -12,7 +12,7 @@ from common.document.blocks import Block, BulletList, Heading, Paragraph, Pictur
 from common.protocol.fields import RowKind
 from common.protocol.versions import UpdateSummary, VersionSummary
 from evaluation.report.figure_tables import ABSENT
-from evaluation.report.report import PhaseHistory, Report, phase_histories
+from evaluation.report.report import PhaseHistory, Report, split_by_phase
 
 UNITS: dict[RowKind, str] = {
     "sft": "nats per response token",
@@ -21,7 +21,7 @@ UNITS: dict[RowKind, str] = {
 }
 
 
-def data_blocks(report: Report) -> list[Block]:
+def build_data(report: Report) -> list[Block]:
     """Return what became of the rows of each source."""
     if not report.sources:
         return []
@@ -36,7 +36,7 @@ def data_blocks(report: Report) -> list[Block]:
     return [*blocks, BulletList("Skipped", tuple(reasons))] if reasons else blocks
 
 
-def history_blocks(report: Report, prefix: str) -> list[Block]:
+def build_history(report: Report, prefix: str) -> list[Block]:
     """Return the picture of loss and accuracy by version.
 
     Args:
@@ -48,10 +48,10 @@ def history_blocks(report: Report, prefix: str) -> list[Block]:
     return [Heading("History"), picture]
 
 
-def version_blocks(report: Report) -> list[Block]:
+def build_versions(report: Report) -> list[Block]:
     """Return every version and every update, by phase: each phase has a loss of its own."""
     blocks: list[Block] = [Heading("Versions")]
-    histories = phase_histories(report.phases, report.versions)
+    histories = split_by_phase(report.phases, report.versions)
     for history in histories:
         blocks += [_phase(history), _versions(history.versions)]
     blocks.append(Heading("Updates"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from common.document import plotting
 from evaluation.assessment import EvaluatedVersion, KindAssessment
 from evaluation.report.history_tables import UNITS
-from evaluation.report.report import PhaseHistory, Report, phase_histories
+from evaluation.report.report import PhaseHistory, Report, split_by_phase
 from learning.evaluation.metrics import MAIN_METRIC, EvalMetrics
 
 if TYPE_CHECKING:
@@ -23,16 +23,16 @@ _PANELS = 3  # in a row
 _MAX_CLIENTS = 40  # in a picture
 
 
-def pictures(report: Report, prefix: str) -> dict[str, bytes]:
+def draw_pictures(report: Report, prefix: str) -> dict[str, bytes]:
     """Return all pictures of a report by file name."""
     found = {
         f"{prefix}clients_{each.kind}.png": plotting.to_png(
-            client_figure(each, report.assessment.subjects)
+            draw_client_figure(each, report.assessment.subjects)
         )
         for each in report.assessment.kinds
         if any(one.rows for one in each.pooled)
     }
-    if histories := phase_histories(report.phases, report.versions):
+    if histories := split_by_phase(report.phases, report.versions):
         found[f"{prefix}loss.png"] = plotting.to_png(_history_figure(report, histories))
     return found
 
@@ -117,7 +117,7 @@ def _format_axes(axes: Axes, history: PhaseHistory) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def client_figure(found: KindAssessment, subjects: Sequence[EvaluatedVersion]) -> Figure:
+def draw_client_figure(found: KindAssessment, subjects: Sequence[EvaluatedVersion]) -> Figure:
     """Draw the main metric of each client, the base's beside the assessed version's."""
     metric = MAIN_METRIC[found.kind]
     known = [name for name, own in found.clients.items() if own[-1].rows]

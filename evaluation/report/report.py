@@ -87,7 +87,7 @@ class PhaseHistory:
     accuracy: tuple[tuple[int, float], ...]
 
 
-def phase_histories(
+def split_by_phase(
     phases: Sequence[PhaseConfig], versions: Sequence[VersionSummary]
 ) -> tuple[PhaseHistory, ...]:
     """Return the history by phase; phases that have made no version are left out."""

@@ -107,7 +107,7 @@ def fetch(source: HubSource, splits: Sequence[str], on_message: Callable[[str], 
 
     Raises:
         DataError: The hub cannot be reached, has no such data set, revision, configuration or
-            split, or gates it; or the data set is made by code.
+            split, or gates it; or the data set is defined by a loading script.
     """
     on_message(f"asking the hub for data set {source.name}")
     # As in learning.models.hub: the hub's HTTP errors have no common base class that lasts.
@@ -122,7 +122,7 @@ def fetch(source: HubSource, splits: Sequence[str], on_message: Callable[[str], 
     code = f"{source.name.split('/')[1]}.py"
     if any(file.rfilename == code for file in info.siblings or []):
         raise DataError(
-            f"data set {source.name} is made by code of its own, which is not run",
+            f"data set {source.name} is defined by a loading script, which is never run",
             "give a data set of plain files, or a file",
         )
     try:
@@ -174,7 +174,7 @@ def cached_builder(source: HubSource) -> Any | None:
             version="auto",
             hash="auto",
         )
-    except Exception:  # whatever the reason: it is not here, and the first error is the one to tell
+    except Exception:  # whatever the reason: it is not cached, and the first error is reported
         return None
     return found if source.revision in (None, found.hash) else None
 

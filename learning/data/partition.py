@@ -58,7 +58,7 @@ def _own_label(row: Row) -> str:
 
 
 def _question(row: Row) -> str:
-    """Return the words that tell what a row is about."""
+    """Return the text that shows what a row is about."""
     if isinstance(row, Instruction):
         return row.instruction
     return row.prompt if isinstance(row, PreferencePair) else row.text

@@ -101,11 +101,11 @@ def parse_preference(record: Mapping[str, object], columns: ColumnMapping) -> Pr
     if isinstance(prompt, list):
         prompt = _only_question(prompt_name, _turns(prompt_name, prompt))
     if isinstance(chosen, list) and isinstance(rejected, list):
-        asked, chosen = _last_answer(chosen_name, _turns(chosen_name, chosen))
-        asked_too, rejected = _last_answer(rejected_name, _turns(rejected_name, rejected))
-        if asked != asked_too:
+        chosen_prompt, chosen = _last_answer(chosen_name, _turns(chosen_name, chosen))
+        rejected_prompt, rejected = _last_answer(rejected_name, _turns(rejected_name, rejected))
+        if chosen_prompt != rejected_prompt:
             raise UnusableRow(f"{chosen_name} and {rejected_name} answer different prompts")
-        prompt = asked if prompt is None else prompt
+        prompt = chosen_prompt if prompt is None else prompt
     elif prompt is None and isinstance(chosen, str) and isinstance(rejected, str):
         prompt, chosen, rejected = _dialogues(chosen, rejected)
     topic = _optional(*_find("va", "topic", record, columns))

@@ -1,11 +1,11 @@
-"""Base models by name: one path for a made, a downloaded and a local one.
+"""Base models by name: one path for an offline, a downloaded and a local one.
 
 A federation adapts one frozen model, and every side must hold the same bytes of it. A name becomes
 a directory, the directory a manifest, the manifest a digest; tasks carry the digest, and a worker
 that lacks the model installs it from the coordinator, file by file, under that digest.
 
-In the data path: the coordinator calls `resolve` before the first task is issued; a worker calls
-`common.model_cache.find_installed` or `install`, then `load` (`learning/loading`), before it trains.
+In the data path: the preparation calls `resolve` before the first task is issued; a worker calls
+`common.model_cache.find_installed` or `install` before it trains. Next: `learning.models.loader`.
 """
 
 from __future__ import annotations
@@ -24,29 +24,17 @@ from common.model_cache import installed_path
 from common.protocol.manifest import ModelFile, make_manifest, parse_manifest, sha256_hex
 from learning.models import families, hub
 from learning.models.families import Family
-from learning.models.loader import LoadedModel, load
 from learning.offline import builder as offline
 from learning.progress import ProgressCallback
-
-__all__ = [
-    "BaseModel",
-    "LoadedModel",
-    "ModelFile",
-    "install",
-    "load",
-    "make_manifest",
-    "parse_manifest",
-    "resolve",
-]
 
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A base model that lies on this machine.
+    """A base model on this machine.
 
     Attributes:
         name: As the user wrote it: a label, never used as a path after `resolve`.
-        revision: Commit hash on the hub; None for made and local models.
+        revision: Commit hash on the hub; None for offline and local models.
         kind: Where it came from.
         digest: SHA-256 of the manifest: the model's identity.
         path: Directory with its files.
@@ -63,47 +51,49 @@ def resolve(
     name: str,
     revision: str | None,
     cache: Path,
-    report: ProgressCallback,
+    on_progress: ProgressCallback,
     family: Family | None = None,
 ) -> BaseModel:
-    """Find, download or make a base model.
+    """Find, download or build a base model.
 
     Args:
         name: `offline:gpt2-tiny`, an existing directory, or a hub id such as `gpt2`.
-        revision: Branch, tag or commit on the hub; None takes the newest commit. Others ignore it.
-        cache: Folder for made and installed models.
-        report: Told of progress.
-        family: What the objective needs; None takes any model that fccl can train.
+        revision: Branch, tag or commit on the hub; None takes the newest commit. Ignored for other
+            models.
+        cache: Folder of offline and installed models.
+        family: Family that the objective needs; None takes any model that fccl can train.
 
     Raises:
         ModelError: There is no such model, or it cannot be used; says what to do instead.
     """
     path = Path(name).expanduser()
     if name.startswith(offline.PREFIX):
-        made = _described(name, None, "offline", offline.find_or_build(name, cache, report), family)
-        _alias(made, cache)
-        return made
+        built = _describe(
+            name, None, "offline", offline.find_or_build(name, cache, on_progress), family
+        )
+        _alias(built, cache)
+        return built
     if name and path.is_dir():
-        return _described(name, None, "local", path.resolve(), family)
+        return _describe(name, None, "local", path.resolve(), family)
     if not hub.is_hub_id(name):
         raise ModelError(
             f"model {name!r} is neither a directory nor a hub id",
             f"check the path, or set model.name to {offline.DEFAULT_CAUSAL}",
         )
-    snapshot = hub.download(name, revision, report)
-    return _described(name, snapshot.revision, "hub", snapshot.path, family)
+    snapshot = hub.download(name, revision, on_progress)
+    return _describe(name, snapshot.revision, "hub", snapshot.path, family)
 
 
-def _alias(made: BaseModel, cache: Path) -> None:
-    """Let workers that share this cache find the made model by its digest, without a copy."""
-    link = installed_path(made.digest, cache)
+def _alias(model: BaseModel, cache: Path) -> None:
+    """Let workers that share this cache find an offline model by its digest, without a copy."""
+    link = installed_path(model.digest, cache)
     if link.is_symlink() and not link.is_dir():  # what it pointed to was removed
         link.unlink(missing_ok=True)
     with contextlib.suppress(FileExistsError):
-        link.symlink_to(made.path.name)
+        link.symlink_to(model.path.name)
 
 
-def _described(
+def _describe(
     name: str,
     revision: str | None,
     kind: Literal["offline", "hub", "local"],
@@ -120,11 +110,11 @@ def install(data: bytes, digest: str, fetch: Callable[[str, int], bytes], cache:
     Args:
         data: The manifest, as the coordinator sent it.
         digest: What the task says the model must be.
-        fetch: Called with a file's SHA-256 and its size in bytes, returns its content.
-        cache: Folder for made and installed models.
+        fetch: Called with a file's SHA-256 and its size in bytes; returns its content.
+        cache: Folder of offline and installed models.
 
     Returns:
-        The model's directory; one that already lies there is returned without a fetch.
+        The model's directory; one that is already there is returned without a fetch.
 
     Raises:
         WireError: Manifest or content do not match the digest, or the manifest is malformed.
@@ -160,5 +150,5 @@ def _rename(temporary: Path, target: Path) -> None:
     try:
         temporary.rename(target)
     except OSError:
-        if not target.is_dir():  # another worker of this machine was first: same digest, same bytes
+        if not target.is_dir():  # else another worker here was first: same digest, same bytes
             raise

@@ -1,4 +1,4 @@
-"""Families of models, told from a directory's `config.json` alone.
+"""Families of models, determined from a directory's `config.json` alone.
 
 A causal model continues text (sft, dpo); an encoder reads a whole text and gets a head
 (classification). The architecture's name decides, before anything is loaded.

@@ -11,7 +11,6 @@ directory.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from common.errors import ModelError
 from common.protocol.manifest import is_model_file
+from learning.progress import ProgressCallback
 
 TIMEOUT = 5.0
 """Seconds without an answer after which the hub counts as unreachable."""
@@ -33,7 +33,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class ModelSnapshot:
     """A downloaded model: the commit at which it was taken, and its directory."""
 
     revision: str
@@ -59,18 +59,18 @@ def is_available(name: str, revision: str | None) -> bool:
     return True
 
 
-def download(name: str, revision: str | None, report: Callable[[str, float], None]) -> Snapshot:
+def download(name: str, revision: str | None, on_progress: ProgressCallback) -> ModelSnapshot:
     """Download a model at one commit, or find it where it was downloaded before.
 
     Raises:
-        ModelError: The hub cannot be reached, has no such model or revision, or guards it.
+        ModelError: The hub cannot be reached, has no such model or revision, or gates it.
     """
     disable_progress_bars()
-    report(f"asking the hub for {name}", 0.0)
+    on_progress(f"asking the hub for {name}", 0.0)
     # The hub's client lets the errors of its HTTP library through, and that library has changed
     # between releases: there is no common base to catch.
     try:
-        return _download(name, revision, report)
+        return _download(name, revision, on_progress)
     except ModelError:
         raise
     except Exception as error:
@@ -79,18 +79,18 @@ def download(name: str, revision: str | None, report: Callable[[str, float], Non
         raise _model_error(name, revision, error) from None
 
 
-def _download(name: str, revision: str | None, report: Callable[[str, float], None]) -> Snapshot:
+def _download(name: str, revision: str | None, on_progress: ProgressCallback) -> ModelSnapshot:
     info = huggingface_hub.model_info(name, revision=revision, timeout=TIMEOUT)
     # Names, not patterns: `*.safetensors` would also match weights in sub-folders.
     names = sorted(s.rfilename for s in info.siblings or [] if is_model_file(s.rfilename))
     if not names or info.sha is None:
         raise ModelError(f"hub model {name} has no model files", "check model.name")
-    report(f"downloading {name}", 0.1)
+    on_progress(f"downloading {name}", 0.1)
     path = huggingface_hub.snapshot_download(
         name, revision=info.sha, allow_patterns=names, etag_timeout=TIMEOUT
     )
-    report(f"downloaded {name}", 1.0)
-    return Snapshot(info.sha, Path(path))
+    on_progress(f"downloaded {name}", 1.0)
+    return ModelSnapshot(info.sha, Path(path))
 
 
 def resolve_commit(name: str, revision: str | None) -> str:
@@ -106,13 +106,13 @@ def resolve_commit(name: str, revision: str | None) -> str:
     return str(found.sha)
 
 
-def cached_snapshot(name: str, revision: str | None) -> Snapshot | None:
+def cached_snapshot(name: str, revision: str | None) -> ModelSnapshot | None:
     """Return a model that was downloaded before, without asking the hub; None if it was not."""
     try:
         path = huggingface_hub.snapshot_download(name, revision=revision, local_files_only=True)
-    except Exception:  # whatever the reason: it is not here, and the first error is the one to tell
+    except Exception:  # whatever the reason: it is not cached, and the first error is reported
         return None
-    return Snapshot(Path(path).name, Path(path))
+    return ModelSnapshot(Path(path).name, Path(path))
 
 
 def _model_error(name: str, revision: str | None, error: Exception) -> ModelError:

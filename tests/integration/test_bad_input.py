@@ -18,10 +18,9 @@ from common.config import loader
 from coordinator.storage.journal import Journal
 from learning.models.base import resolve
 from learning.models.objective_model import family_for_objective
-from tests.integration.test_cli import one_line
 from tests.support.federations import phase, plan
 from tests.support.paths import ROOT
-from tests.support.processes import Command, Commands, commands
+from tests.support.processes import Command, Commands, commands, one_line
 from tests.support.tiny_encoder import encoder, saved
 
 CONFIGS = sorted(ROOT.glob("configs/*.toml"))

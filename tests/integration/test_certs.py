@@ -1,4 +1,4 @@
-"""`fccl certs` against servers that use its files: RabbitMQ and Redis, over TLS."""
+"""Tests of `fccl certs` with RabbitMQ and Redis servers that use its files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def secured(guarded_servers: Guarded) -> Guarded:
 
 @pytest.fixture
 def foreign(tmp_path: Path) -> str:
-    """An authority that the servers do not have."""
+    """Authority that did not sign the servers' certificates."""
     certs(tmp_path / "foreign")
     return str(tmp_path / "foreign/ca.pem")
 
@@ -79,9 +79,9 @@ def test_an_authority_that_did_not_sign_is_named_as_the_reason(
 ) -> None:
     for ca in (foreign, None):
         said = broker_error(secured.amqps, ca)
-        assert "not from this authority" in said and "set broker.ca" in said
+        assert "of an unknown authority" in said and "set broker.ca" in said
         said = store_error(secured.rediss, ca)
-        assert "not from this authority" in said and "set store.ca" in said
+        assert "of an unknown authority" in said and "set store.ca" in said
 
 
 def test_a_host_that_the_certificate_does_not_name_is_the_reason(secured: Guarded) -> None:
@@ -95,17 +95,17 @@ def test_a_host_that_the_certificate_does_not_name_is_the_reason(secured: Guarde
 
 def test_a_plain_port_is_no_tls_port(secured: Guarded, rabbitmq: Server) -> None:
     said = broker_error(rabbitmq.url.replace("amqp://", "amqps://"), secured.ca)
-    assert "speaks no TLS at this port" in said and "broker.url" in said
+    assert "does not speak TLS at this port" in said and "broker.url" in said
 
 
 def test_a_tls_port_is_no_plain_port(secured: Guarded) -> None:
     said = broker_error(secured.amqps.replace("amqps://", "amqp://"), None)
     assert "does not answer like RabbitMQ" in said and "amqps:// for a TLS port" in said
     said = store_error(secured.rediss.replace("rediss://", "redis://"), None)
-    assert "a TLS port wants rediss://" in said
+    assert "a TLS port needs rediss://" in said
 
 
-def test_a_wrong_password_over_tls_is_told_apart(secured: Guarded) -> None:
+def test_a_wrong_password_over_tls_is_reported_as_such(secured: Guarded) -> None:
     said = broker_error(secured.amqps.replace(":guest@", f":{SECRET}@"), secured.ca)
     assert "refuses this user or password" in said
     said = store_error(secured.rediss.replace("://", f"://nobody:{SECRET}@"), secured.ca)
@@ -115,7 +115,7 @@ def test_a_wrong_password_over_tls_is_told_apart(secured: Guarded) -> None:
 def test_a_file_without_certificates_is_named(secured: Guarded, tmp_path: Path) -> None:
     empty = tmp_path / "empty.pem"
     empty.write_text("nothing")
-    assert "empty.pem (no PEM); set broker.ca" in broker_error(secured.amqps, str(empty))
-    assert "empty.pem (no PEM); set store.ca" in store_error(secured.rediss, str(empty))
+    assert "empty.pem (it is not PEM); set broker.ca" in broker_error(secured.amqps, str(empty))
+    assert "empty.pem (it is not PEM); set store.ca" in store_error(secured.rediss, str(empty))
     gone = str(tmp_path / "gone.pem")
     assert "gone.pem (No such file" in store_error(secured.rediss, gone)

@@ -20,7 +20,7 @@ from common.config.config import FederationConfig
 from learning.data.rows import write
 from learning.synthetic.instructions import make_instructions
 from tests.support.paths import ROOT
-from tests.support.processes import SCRIPT, Command, Commands, commands, eventually
+from tests.support.processes import SCRIPT, Command, Commands, commands, eventually, one_line
 from tests.support.servers import Server, free_port
 
 SECRET = "sesame"
@@ -183,17 +183,6 @@ def test_a_mistake_is_one_line_that_names_it_and_the_remedy(
         else:
             path.write_text(text)
     one_line(place.fork(*wrong.args, **wrong.variables), wrong.code, *wrong.says)
-
-
-def one_line(command: Command, code: int, *says: str) -> str:
-    """The line that a failed command has left."""
-    assert command.end() == code, f"{command.out}\n{command.err}"
-    assert command.err.endswith("\n")
-    assert len(command.err.splitlines()) == 1, command.err
-    for words in says:
-        assert words in command.err
-    assert "Traceback" not in command.out
-    return command.err
 
 
 @pytest.mark.parametrize("name", ["coordinator", "worker", "status"])

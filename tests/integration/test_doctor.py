@@ -1,4 +1,4 @@
-"""`fccl doctor` against real servers, as an administrator and as a site that may do little."""
+"""Tests of `fccl doctor` with real servers, as an administrator and as a user with few rights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import redis
 from click.testing import CliRunner
 
 from cli.doctor import servers as look
-from cli.doctor.checks import Check, Situation
+from cli.doctor.checks import CheckContext, CheckResult
 from cli.doctor.command import command
 from cli.services import servers
 from cli.services.ports import free_port
@@ -21,7 +21,6 @@ from common.config.loader import parse
 from common.errors import BrokerError, StoreError
 from common.store.errors import StorePermissionError
 from common.store.store import connect
-from tests.conftest import needed
 from tests.support.servers import find_binaries
 
 SECRET = "sesame"
@@ -29,7 +28,7 @@ SECRET = "sesame"
 
 @dataclass(frozen=True)
 class Place:
-    """Servers of these tests, and URLs of a user without rights."""
+    """URLs of the servers, for an administrator and for a user with few rights."""
 
     amqp: str
     redis: str
@@ -40,8 +39,7 @@ class Place:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with needed():
-        find_binaries()
+    find_binaries()
     folder = tmp_path_factory.mktemp("doctor")
     rabbitmq = servers.PrivateRabbitMQ(folder / "rabbitmq", free_port(), management=free_port())
     store = servers.PrivateRedis(folder / "redis", free_port())
@@ -69,20 +67,22 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         servers.stop(store)
 
 
-def situation(place: Place, side: str, **urls: str) -> Situation:
+def situation(place: Place, side: str, **urls: str) -> CheckContext:
     table = {
         "broker": {"url": urls.get("amqp", place.amqp), "management": place.management},
         "store": {"url": urls.get("redis", place.redis)},
     }
     config = parse(table, "here")
-    return Situation(config, "worker" if side == "worker" else "coordinator", None, Path("cache"))
+    return CheckContext(
+        config, "worker" if side == "worker" else "coordinator", None, Path("cache")
+    )
 
 
-def poor(place: Place, side: str) -> Situation:
+def poor(place: Place, side: str) -> CheckContext:
     return situation(place, side, amqp=place.poor_amqp, redis=place.poor_redis)
 
 
-def test_servers_that_are_well_are_told_with_their_versions(place: Place) -> None:
+def test_working_servers_are_reported_with_their_versions(place: Place) -> None:
     here = situation(place, "coordinator")
     broker, store = look.check_broker(here), look.check_store(here)
     assert broker.status == "ok" and "RabbitMQ" in broker.text and "user guest" in broker.text
@@ -90,7 +90,7 @@ def test_servers_that_are_well_are_told_with_their_versions(place: Place) -> Non
     assert look.check_clock(here).status == "ok"
     management = look.check_management(here)
     assert management.status == "ok" and "administrator" in management.text
-    assert look.check_run(here) == Check("run", "ok", "no run federation yet")
+    assert look.check_run(here) == CheckResult("run", "ok", "no run federation yet")
 
 
 def test_a_coordinator_that_may_not_declare_fails_and_a_worker_need_not(place: Place) -> None:
@@ -100,21 +100,23 @@ def test_a_coordinator_that_may_not_declare_fails_and_a_worker_need_not(place: P
     assert look.check_broker(poor(place, "worker")).status == "ok"
 
 
-def test_a_user_who_is_no_administrator_is_told_apart_from_a_wrong_password(place: Place) -> None:
+def test_a_user_who_is_no_administrator_is_distinguished_from_a_wrong_password(
+    place: Place,
+) -> None:
     check = look.check_management(poor(place, "coordinator"))
     assert check.status == "warn"
     wrong = situation(place, "coordinator", amqp=place.poor_amqp.replace(SECRET, "x"))
     assert "refuses the user" in look.check_management(wrong).text
 
 
-def test_a_site_that_may_not_ask_for_memory_or_time_is_well(place: Place) -> None:
+def test_a_site_that_may_not_read_memory_or_time_passes_its_checks(place: Place) -> None:
     store = look.check_store(poor(place, "worker"))
     assert store.status == "ok" and "MiB" not in store.text
     clock = look.check_clock(poor(place, "worker"))
     assert clock.status == "ok" and "cannot be compared" in clock.text
 
 
-def test_what_the_store_refuses_is_told_apart(place: Place) -> None:
+def test_a_missing_permission_is_distinguished_from_a_wrong_password(place: Place) -> None:
     store = connect(place.poor_redis)
     with pytest.raises(StorePermissionError, match="no permission") as denied:
         store.set_run("name", "id")

@@ -39,6 +39,7 @@ from tests.support.processes import eventually
 from tests.support.tls_servers import Guarded
 from tests.support.virtual_federation import make_stats
 from worker.site import identity
+from worker.site import join as joining
 
 pytestmark = pytest.mark.servers
 
@@ -108,13 +109,13 @@ def attacked(
         for site in (A, B):
             invitation = decode(headquarters.invite(site), 0.0)
             folder = place / site
-            mine = identity.join(
+            mine = joining.join(
                 invitation,
                 folder,
                 host="h",
                 software="s",
                 stop=threading.Event(),
-                told=lambda kind, text: None,
+                on_event=lambda kind, text: None,
             )
             assert mine is not None
             joined[site] = identity.worker_config(mine, folder)

@@ -1,4 +1,4 @@
-"""Every way in which a join token does not open the door; each has its own line."""
+"""Tests of joining with a token, and of all the ways in which a token is refused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.servers
 
 
 class Desk:
-    """A coordinator's access to sites, asked again and again as its pulse does."""
+    """A coordinator's access to sites, polled as the coordinator's main loop does."""
 
     def __init__(self, servers: Guarded, folder: Path) -> None:
         self.name = f"run{uuid4().hex[:8]}"
@@ -70,7 +70,7 @@ class Desk:
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """While a coordinator runs."""
+        """Run the coordinator's part while the block runs."""
         thread = threading.Thread(target=self.pulse)
         thread.start()
         try:
@@ -101,7 +101,7 @@ def join(invitation: Invitation, place: Path, host: str = "ward7", skew: float =
 
 
 def refused(invitation: Invitation, place: Path, skew: float = 0.0) -> str:
-    """The one line with which joining ends."""
+    """Return the one line of the error with which joining ends."""
     with pytest.raises(FcclError) as caught:
         join(invitation, place, "other", skew)
     text = str(caught.value)
@@ -123,11 +123,11 @@ def test_a_token_becomes_credentials_that_both_servers_take(desk: Desk, tmp_path
     assert "joined from ward7" in desk.notes[0].text
 
 
-def test_the_same_machine_may_say_its_token_again(desk: Desk, tmp_path: Path) -> None:
+def test_the_same_machine_may_use_its_token_again(desk: Desk, tmp_path: Path) -> None:
     invitation = desk.invite()
     with desk.open():
         mine = join(invitation, tmp_path / "a")
-    assert join(invitation, tmp_path / "a") == mine  # nobody is asked
+    assert join(invitation, tmp_path / "a") == mine  # without a request
 
 
 def test_a_machine_that_died_while_it_asked_asks_again_with_the_same_password(
@@ -181,7 +181,9 @@ def test_a_second_token_ends_the_first_machines_credentials_once_it_is_used(
         first = join(desk.invite(), tmp_path / "a")
         config = identity.worker_config(first, tmp_path / "a")
         second = desk.invite(again=True)
-        rabbit.connect(config.broker.url, ca=config.broker.ca).close()  # not used: nothing changes
+        rabbit.connect(
+            config.broker.url, ca=config.broker.ca
+        ).close()  # the new token is not used yet
         join(second, tmp_path / "b")
     with pytest.raises(BrokerError, match="refuses this user"):
         rabbit.connect(config.broker.url, ca=config.broker.ca)
@@ -189,14 +191,14 @@ def test_a_second_token_ends_the_first_machines_credentials_once_it_is_used(
         connect(config.store.url, ca=config.store.ca)
 
 
-def test_a_token_that_was_revoked_before_it_was_used(desk: Desk, tmp_path: Path) -> None:
+def test_a_token_that_was_revoked_before_its_use_is_refused(desk: Desk, tmp_path: Path) -> None:
     invitation = desk.invite()
     desk.access.revoke("hospital-a")
     with desk.open():
         assert "site hospital-a was revoked on" in refused(invitation, tmp_path / "a")
 
 
-def test_a_token_that_nobody_used_in_time(desk: Desk, tmp_path: Path) -> None:
+def test_a_token_that_has_expired_is_refused(desk: Desk, tmp_path: Path) -> None:
     invitation = desk.invite()
     desk.now = 3601.0  # the coordinator's clock, an hour later
     with desk.open():
@@ -218,21 +220,23 @@ def test_a_token_that_was_used_while_no_coordinator_looked_expires_all_the_same(
     assert "hospital-a" not in desk.access.allowances()
 
 
-def test_a_token_of_another_federation(desk: Desk, tmp_path: Path) -> None:
+def test_a_token_of_another_federation_is_refused(desk: Desk, tmp_path: Path) -> None:
     foreign = desk.invite().model_copy(update={"token_id": "0" * 16})
     text = refused(foreign, tmp_path / "a")
     assert "does not know this token" in text and "another federation" in text
 
 
-def test_an_authority_that_did_not_sign_the_servers(desk: Desk, tmp_path: Path) -> None:
+def test_servers_signed_by_another_authority_are_refused(desk: Desk, tmp_path: Path) -> None:
     certs(tmp_path / "foreign")
     other = (tmp_path / "foreign/ca.pem").read_text()
     invitation = desk.invite().model_copy(update={"ca": other})
-    assert "certificate that is not from this authority" in refused(invitation, tmp_path / "a")
+    assert "certificate of an unknown authority" in refused(invitation, tmp_path / "a")
 
 
 @pytest.mark.parametrize(("skew", "way"), [(1000.0, "ahead of"), (-1000.0, "behind")])
-def test_a_clock_that_is_far_off(desk: Desk, tmp_path: Path, skew: float, way: str) -> None:
+def test_a_machine_whose_clock_is_far_off_is_refused(
+    desk: Desk, tmp_path: Path, skew: float, way: str
+) -> None:
     text = refused(desk.invite(), tmp_path / "a", skew)
     assert f"clock is 1000 s {way} the store's" in text or f"999 s {way}" in text
 
@@ -249,17 +253,17 @@ def test_a_worker_of_another_protocol_may_come_back_with_the_right_one(
         join(invitation, tmp_path / "a")
 
 
-def test_a_broker_that_is_not_there(desk: Desk, tmp_path: Path) -> None:
+def test_a_broker_that_is_out_of_reach_is_named(desk: Desk, tmp_path: Path) -> None:
     invitation = desk.invite().model_copy(update={"broker": "amqps://localhost:1/"})
     assert "cannot reach RabbitMQ at localhost:1" in refused(invitation, tmp_path / "a")
 
 
-def test_a_store_that_is_not_there(desk: Desk, tmp_path: Path) -> None:
+def test_a_store_that_is_out_of_reach_is_named(desk: Desk, tmp_path: Path) -> None:
     invitation = desk.invite().model_copy(update={"store": "rediss://localhost:1/0"})
     assert "store at localhost:1/0 does not answer" in refused(invitation, tmp_path / "a")
 
 
-def test_a_name_is_taken(desk: Desk) -> None:
+def test_a_site_is_not_invited_twice_without_again(desk: Desk) -> None:
     desk.invite()
     with pytest.raises(JoinError, match="site hospital-a is taken: invited on"):
         desk.invite()
@@ -271,7 +275,7 @@ def test_a_site_that_was_never_invited_cannot_be_revoked(desk: Desk) -> None:
         desk.access.revoke("hospital-a")
 
 
-def test_without_its_management_api_nobody_is_invited(desk: Desk) -> None:
+def test_without_the_management_api_no_site_is_invited(desk: Desk) -> None:
     management = ManagementApi(desk.servers.broker, "http://127.0.0.1:1")
     closed = SiteAccess(desk.name, desk.sites, management, desk.store, desk.clock)
     desk.access = closed
@@ -280,7 +284,9 @@ def test_without_its_management_api_nobody_is_invited(desk: Desk) -> None:
     assert desk.sites.all() == []
 
 
-def test_a_revoked_site_is_out_on_both_servers_at_once(desk: Desk, tmp_path: Path) -> None:
+def test_a_revoked_site_loses_its_access_to_both_servers_at_once(
+    desk: Desk, tmp_path: Path
+) -> None:
     with desk.open():
         mine = join(desk.invite(), tmp_path / "a")
     config = identity.worker_config(mine, tmp_path / "a")
@@ -298,7 +304,7 @@ def test_a_revoked_site_is_out_on_both_servers_at_once(desk: Desk, tmp_path: Pat
     assert not desk.access.allowances()
 
 
-def test_servers_that_forget_their_users_are_told_again(desk: Desk, tmp_path: Path) -> None:
+def test_servers_that_lost_their_users_get_them_back(desk: Desk, tmp_path: Path) -> None:
     invitation = desk.invite()
     pending = desk.invite("hospital-b")
     with desk.open():
@@ -336,7 +342,7 @@ def test_a_broker_user_that_has_lost_password_and_permissions_gets_them_back(
     rabbit.connect(config.broker.url, ca=config.broker.ca).close()
 
 
-def test_a_doctor_asks_as_the_site_itself(
+def test_the_doctor_uses_the_credentials_of_the_site(
     desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FCCL_STATE", str(tmp_path))
@@ -350,13 +356,13 @@ def test_a_doctor_asks_as_the_site_itself(
     assert "has not joined as site hospital-z" in str(other.exception)
 
 
-def test_an_answer_of_no_known_form_is_no_traceback(desk: Desk, tmp_path: Path) -> None:
+def test_an_unreadable_answer_is_an_error_and_no_traceback(desk: Desk, tmp_path: Path) -> None:
     invitation = desk.invite()
     desk.store.put_join_answer(invitation.token_id, b"\xff")
     assert "answer cannot be read" in refused(invitation, tmp_path / "a")
 
 
-def test_a_damaged_identity_is_no_traceback(tmp_path: Path) -> None:
+def test_a_damaged_identity_is_an_error_and_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "identity.json").write_text("{")
     with pytest.raises(JoinError, match="cannot be read"):
         identity.load(tmp_path)

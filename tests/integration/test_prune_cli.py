@@ -63,7 +63,7 @@ def test_the_table_needs_no_data(source: Path, tmp_path: Path) -> None:
     assert "kept 0, 2" in shown
     assert "faster" in shown
     assert "linear probe" not in shown
-    assert "chosen by 16 texts" in shown
+    assert "pruned by 16 texts" in shown
 
 
 @pytest.mark.parametrize(
@@ -71,8 +71,8 @@ def test_the_table_needs_no_data(source: Path, tmp_path: Path) -> None:
     [
         (["--layers", "9"], "9 layers cannot be kept; the model has 4"),
         (["--layers", "3,9"], "layer 9 cannot be kept"),
-        (["--layers", "two"], "--layers 'two' is not understood"),
-        (["--layers", "-1"], "--layers '-1' is not understood"),
+        (["--layers", "two"], "--layers 'two' is neither"),
+        (["--layers", "-1"], "--layers '-1' is neither"),
         (["--heads", "0"], "--heads 0 is not a share to keep"),
         (["--ffn", "2"], "--ffn 2 is not a share to keep"),
     ],

@@ -1,4 +1,4 @@
-"""`fccl services` as a user meets it: real servers, started and stopped by separate processes."""
+"""Tests of `fccl services` with real servers, started and stopped by separate processes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ from broker.protocol import LOCAL, Message, Topology
 from broker.rabbit import broker as rabbit
 from cli.services import processes, servers
 from cli.services.processes import Process, load
-from cli.services.servers import record_of
+from cli.services.servers import record_path
 from common.store.store import connect
-from tests.conftest import needed
 from tests.support.processes import Command, Commands, commands, eventually
 from tests.support.servers import find_binaries
 
@@ -29,9 +28,8 @@ ANY = ("--broker-port", "0", "--store-port", "0", "--management-port", "0")
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Commands]:
-    """An empty directory; what was started in it is stopped at the end."""
-    with needed():
-        find_binaries()
+    """Return an empty directory; servers that were started in it are stopped at the end."""
+    find_binaries()
     with commands(tmp_path, {}) as place:
         yield place
         place.script("services", "down").end()
@@ -44,13 +42,13 @@ def run(place: Commands, *args: str, code: int = 0) -> Command:
 
 
 def started(directory: Path) -> tuple[Process, ...]:
-    """All processes that the records name."""
+    """Return all processes that the records name."""
     homes = (directory / ".services/redis", directory / ".services/rabbitmq")
-    return tuple(process for home in homes for process in load(record_of(home)).processes)
+    return tuple(process for home in homes for process in load(record_path(home)).processes)
 
 
 def kin(directory: Path) -> list[str]:
-    """Processes that have inherited the environment of a private RabbitMQ here, recorded or not."""
+    """Return the processes with the environment of a private RabbitMQ here, recorded or not."""
     mark = f"RABBITMQ_PID_FILE={directory / '.services/rabbitmq/pid'}".encode()
     found = []
     for process in Path("/proc").glob("[0-9]*"):
@@ -115,12 +113,10 @@ def test_a_port_that_is_taken_is_named_with_its_holder_and_nothing_is_started(
     assert started(tmp_path) == ()
 
 
-def test_an_up_that_is_interrupted_takes_back_what_it_started(
-    place: Commands, tmp_path: Path
-) -> None:
+def test_an_interrupted_up_stops_what_it_started(place: Commands, tmp_path: Path) -> None:
     command = place.script("services", "up", *ANY)
     command.says("waiting for RabbitMQ")
-    redis = load(record_of(tmp_path / ".services/redis")).processes
+    redis = load(record_path(tmp_path / ".services/redis")).processes
     command.signal(signal.SIGINT)
     assert command.end() == 130
     assert redis and not any(process.alive for process in (*redis, *started(tmp_path)))
@@ -139,7 +135,7 @@ def test_a_server_that_cannot_start_shows_the_end_of_its_log(
     assert started(tmp_path) == ()
 
 
-def test_a_second_command_in_the_same_folder_waits_its_turn(
+def test_a_second_command_in_the_same_folder_is_refused_meanwhile(
     place: Commands, tmp_path: Path
 ) -> None:
     first = place.script("services", "up", *ANY)
@@ -163,7 +159,7 @@ def test_a_process_that_only_has_the_same_id_is_left_alone(tmp_path: Path) -> No
     stranger = processes.spawn("sleep", ["sleep", "600"], os.environ, tmp_path / "log")
     try:
         earlier = replace(stranger, role="redis-server", began="another:1")
-        processes.Record({"main": 1}, (earlier,)).save(record_of(home))
+        processes.ProcessRecord({"main": 1}, (earlier,)).save(record_path(home))
         assert not servers.stop(servers.PrivateRedis(home, 1))
         assert stranger.alive
     finally:

@@ -1,4 +1,4 @@
-"""Invited sites over TLS: joining, contributing, leaving, coming back, being shown out."""
+"""Tests of invited sites over TLS: they join, contribute, leave, come back and are revoked."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def headquarters(
         yield InvitingFederation(directory, federation.place, found.store)
 
 
-def test_a_site_joins_contributes_leaves_comes_back_and_is_shown_out(
+def test_a_site_joins_contributes_leaves_comes_back_and_is_revoked(
     headquarters: InvitingFederation, hospital: Hospital
 ) -> None:
     coordinator = headquarters.coordinator()

@@ -29,6 +29,17 @@ SCRIPT = Path(sys.executable).with_name("fccl")
 T = TypeVar("T")
 
 
+def one_line(command: Command, code: int, *says: str) -> str:
+    """Return the one line that a failed command printed; it contains these words."""
+    assert command.end() == code, f"{command.out}\n{command.err}"
+    assert command.err.endswith("\n")
+    assert len(command.err.splitlines()) == 1, command.err
+    for words in says:
+        assert words in command.err
+    assert "Traceback" not in command.out
+    return command.err
+
+
 def eventually(what: str, look: Callable[[], T], deadline_s: float = LONG) -> T:
     """What `look` finds, as soon as it is true."""
     deadline = time.monotonic() + deadline_s
@@ -36,6 +47,11 @@ def eventually(what: str, look: Callable[[], T], deadline_s: float = LONG) -> T:
         assert time.monotonic() < deadline, f"did not happen: {what}"
         time.sleep(POLL)
     return found
+
+
+def restore_interrupts() -> None:
+    """Let SIGINT interrupt this process, also where the parent of the tests ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Command:
@@ -113,6 +129,7 @@ class Commands:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
+                preexec_fn=restore_interrupts,  # noqa: PLW1509 - calls nothing but signal()
             )
         return self._remember(Command(process, log))
 
@@ -179,6 +196,7 @@ def _command(args: Sequence[str], directory: Path, environment: dict[str, str], 
         os.dup2(os.open(log.with_suffix(stream), os.O_WRONLY | os.O_APPEND), number)
     os.chdir(directory)
     os.environ.update(environment)
+    restore_interrupts()
     sys.argv = ["fccl", *args]
     if args[0] == "coordinator":
         forked_children.install()

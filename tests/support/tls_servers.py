@@ -53,9 +53,9 @@ def guarded(place: Path) -> Iterator[Guarded]:
     folder = place / "certs"
     certs(folder)
 
-    def tls(server: str) -> servers.Tls:
+    def tls(server: str) -> servers.TlsFiles:
         pair = folder / f"{server}.pem", folder / f"{server}.key"
-        return servers.Tls(free_port(), folder / "ca.pem", *pair)
+        return servers.TlsFiles(free_port(), folder / "ca.pem", *pair)
 
     amqps, rediss = tls("rabbitmq"), tls("redis")
     api = free_port()

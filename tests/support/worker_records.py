@@ -1,4 +1,4 @@
-"""Valid records of a worker's life, to vary in tests."""
+"""Valid records of tasks and updates, to vary in tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOTHING = hashlib.sha256(b"").hexdigest()
 
 
 def task(task_id: str = "t1", **changed: Any) -> TrainTask:
-    """A task; `steps`, `lr` and `batch_size` go into its training."""
+    """Return a task; `steps`, `lr` and `batch_size` go into its training."""
     training: dict[str, Any] = {
         "steps": 2, "epochs": 0, "batch_size": 4, "lr": 1e-3, "max_grad_norm": 1.0,
         "prox_mu": 0.0, "max_length": 128,
@@ -31,7 +31,7 @@ def task(task_id: str = "t1", **changed: Any) -> TrainTask:
 
 
 def update(task_id: str = "t1", **changed: Any) -> Update:
-    """An update without tensors."""
+    """Return an update without tensors."""
     counts = dict.fromkeys(("num_samples", "num_tokens", "steps"), 1)
     losses = dict.fromkeys(("avg_loss", "loss_before", "loss_after"), 1.0)
     fields: dict[str, Any] = {
@@ -43,7 +43,7 @@ def update(task_id: str = "t1", **changed: Any) -> Update:
 
 
 def no_reference() -> References:
-    """For tasks that compare with nothing: fetching is an error."""
+    """Return references for tasks that need none: fetching them is an error."""
 
     def fetch() -> NoReturn:
         raise AssertionError("this task has no reference")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.servers import PrivateRedis, ServerMissing
+from tests.support.servers import PrivateRedis
 
 
 @pytest.fixture
@@ -19,10 +19,7 @@ def run() -> str:
 @pytest.fixture
 def own_redis() -> Iterator[PrivateRedis]:
     """A Redis that the test may stop."""
-    try:
-        server = PrivateRedis()
-    except ServerMissing as error:
-        pytest.skip(str(error))
+    server = PrivateRedis()
     server.start()
     yield server
     server.close()

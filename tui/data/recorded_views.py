@@ -52,7 +52,7 @@ def view_at(run: RecordedRun, at: float) -> FederationView:
         queues=(),
         versions=versions,
         events=tuple(records_until(run.events, at)[-MANY_EVENTS:]),
-        samples=samples.shown(records_until(run.samples, at)),
+        samples=samples.select_shown(records_until(run.samples, at)),
     )
 
 

@@ -17,7 +17,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
-from typing import Literal
 
 from filelock import Timeout
 
@@ -36,7 +35,8 @@ from worker.incremental.inbox import schema
 from worker.incremental.inbox.items import StoredItem
 from worker.incremental.inbox.learning_store import LearningStore
 from worker.incremental.inbox.watcher import InboxWatcher
-from worker.incremental.serving import served_run
+from worker.incremental.serving.newest_version import SAVE_INTERVAL_S, NewestVersion, model_of
+from worker.incremental.serving.served_run import ServedRun
 from worker.incremental.training.batches import ClientContext
 from worker.incremental.training.shadow import ShadowModel, to_row
 from worker.incremental.training.trainer import IncrementalTrainer
@@ -46,7 +46,6 @@ from worker.spool import PendingUpdate, Slot, client_lock
 from worker.trainer import NO_START, IncrementalStart
 
 MAX_BATCH_ITEMS = 256
-SAVE_INTERVAL_S = 5.0  # shortest time between two writes of the newest version to the disk
 MAX_HEARTBEAT_CLIENTS = 64
 _EXPECTED = (StoreError, WireError, ModelError, DataError)
 
@@ -122,9 +121,8 @@ class Learner:
         self._summaries: dict[str, _InboxSummary] = {}
         self._begun: set[str] = set()  # clients whose inbox was opened in this run
         self._updates: dict[str, str] = {}  # update id → client
-        self._newest: tuple[CurrentModel, Tensors] | None = None
-        self._saved: tuple[int, float] = (-1, 0.0)  # version and time of the last save
-        self._announced: served_run.ServedRun | None = None
+        served = ServedRun(run=settings.run, name=settings.name, clients=settings.clients)
+        self._newest = NewestVersion(settings.state, served, source)
 
     def start(self) -> None:
         """Announce the run and its clients to the commands beside this worker.
@@ -132,7 +130,7 @@ class Learner:
         Raises:
             DataError: The state directory cannot be written.
         """
-        self._announce()
+        self._newest.announce()
 
     # between tasks and between steps
 
@@ -164,12 +162,8 @@ class Learner:
 
     def note_version(self, task: TrainTask, adapter: Tensors) -> None:
         """Remember the version that a task has brought, if it is the newest."""
-        if self._newest is not None and task.base_version <= self._newest[0].version:
-            return
-        self._newest = _model_of(task), adapter
         try:
-            self._announce()
-            self._save_newest(SAVE_INTERVAL_S)
+            self._newest.update(task, adapter)
         except DataError as error:  # the task goes on
             self._waiting(str(error))
 
@@ -185,7 +179,7 @@ class Learner:
         path = self._paths.get(client)
         if path is None or not path.exists():
             return NO_START
-        model = _model_of(task)
+        model = model_of(task)
         try:
             with LearningStore(path) as store:
                 self._recover(client, store)
@@ -269,10 +263,10 @@ class Learner:
         idle = not store.count("waiting") and not self._trainer.is_pending(client)
         if idle and store.local_model(self._settings.run) is None:
             return
-        if self._newest is None:
+        if self._newest.value is None:
             self._waiting(f"the inbox of {client}: no version has been received yet")
             return
-        model, adapter = self._newest
+        model, adapter = self._newest.value
         base = self._source.fetch_base(model.base, self._callbacks.request_base, abandon)
         if base is None:
             return
@@ -310,52 +304,21 @@ class Learner:
         try:
             # Without any inbox nobody needs the newest version before a task brings it.
             if self._watcher.any_exists():
-                known = self._newest[0].version if self._newest else None
-                found = self._source.fetch_newest(known)
-                if found is not None:
-                    self._newest = found
-                    self._announce()
-            self._save_newest(save_interval_s)
+                self._newest.fetch()
+            self._newest.save(save_interval_s)
         except _EXPECTED as error:
             self._callbacks.on_event(WorkerEventKind.WAITING, error.what)
 
     def _outdated(self) -> list[str]:
         """Return the clients whose learning is on an older version and not in an update."""
-        if self._newest is None:
+        version = self._newest.number
+        if version is None:
             return []
-        version = self._newest[0].version
         return [
             client
             for client, summary in self._summaries.items()
             if summary.version is not None and summary.version < version and not summary.riding
         ]
-
-    def _announce(self) -> None:
-        settings = self._settings
-        labels = self._newest[0].labels if self._newest else ()
-        kinds: tuple[Literal["sft", "va", "cls"], ...] = ()
-        if self._newest:
-            kinds = ("cls",) if self._newest[0].objective == "classification" else ("sft", "va")
-        served = served_run.ServedRun(
-            run=settings.run,
-            name=settings.name,
-            clients=settings.clients,
-            kinds=kinds,
-            labels=labels,
-        )
-        if served != self._announced:
-            served_run.write(settings.state, served)
-            self._announced = served
-
-    def _save_newest(self, interval_s: float) -> None:
-        if self._newest is None:
-            return
-        model, adapter = self._newest
-        version, at = self._saved
-        now = time.monotonic()
-        if model.version != version and (version < 0 or now - at >= interval_s):
-            served_run.save_model(self._settings.state, model, adapter)
-            self._saved = model.version, now
 
     def _shadow(self, model: CurrentModel, base: Path) -> ShadowModel:
         loaded = self._models.load(
@@ -384,21 +347,6 @@ class Learner:
 
     def _waiting(self, text: str) -> None:
         self._callbacks.on_event(WorkerEventKind.WAITING, text[:500])
-
-
-def _model_of(task: TrainTask) -> CurrentModel:
-    return CurrentModel(
-        run=task.run,
-        version=task.base_version,
-        phase=task.phase,
-        objective=task.objective,
-        base=task.base,
-        adapter=task.adapter,
-        lora=task.lora,
-        max_length=task.training.max_length,
-        dpo=task.dpo,
-        labels=task.labels,
-    )
 
 
 def _first_group(items: Sequence[StoredItem]) -> list[StoredItem]:

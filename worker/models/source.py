@@ -14,6 +14,7 @@ from threading import Event as Flag
 from common.errors import ModelError, StoreError, WireError
 from common.model_cache import find_installed
 from common.protocol import codec
+from common.protocol.manifest import parse_manifest
 from common.protocol.tasks import BaseRef, TrainTask
 from common.protocol.tensors import Tensors
 from common.protocol.versions import Adapter, CurrentModel
@@ -147,7 +148,7 @@ class ModelSource:
 
     def _files(self, manifest: bytes) -> Callable[[str, int], bytes]:
         """Return a function that fetches one file, and reports how many bytes are here."""
-        total = sum(file.nbytes for file in base.parse_manifest(manifest))
+        total = sum(file.nbytes for file in parse_manifest(manifest))
         done = 0
 
         def fetch(sha256: str, nbytes: int) -> bytes:

@@ -10,8 +10,7 @@ import yaml
 
 from common.config import loader
 from tests.compose.run import VERSIONS
-from tests.support.paths import ROOT
-from tests.unit.cli.test_packaging import own_packages
+from tests.support.paths import ROOT, own_packages
 
 BASE, TLS, GPU = (f"docker-compose{part}.yml" for part in ("", ".tls", ".gpu"))
 LOOPBACK = "127.0.0.1:"

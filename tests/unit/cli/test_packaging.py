@@ -12,18 +12,11 @@ from typing import Any
 
 from setuptools import find_packages
 
-from tests.support.paths import ROOT
-
-NOT_INSTALLED = {"tests", "benchmarks"}
+from tests.support.paths import ROOT, own_packages
 
 
 def pyproject() -> dict[str, Any]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())
-
-
-def own_packages() -> set[str]:
-    """Return the repository's top-level packages without those for development."""
-    return {path.parent.name for path in ROOT.glob("*/__init__.py")} - NOT_INSTALLED
 
 
 def imported_by(path: Path) -> set[str]:

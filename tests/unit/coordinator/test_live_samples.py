@@ -19,7 +19,7 @@ from tests.support.polled_federation import (
 
 
 class InstantSamples(SamplesSource):
-    """Answers each version at once; tells of trouble if it has any."""
+    """Source that answers for each version at once, and reports trouble if it is given any."""
 
     def __init__(self, trouble: str = "") -> None:
         self.calls: list[str] = []

@@ -1,4 +1,4 @@
-"""Versions answer held-out rows beside the run: which, what, and what is kept and shown of it."""
+"""Live samples: which versions answer, what they answer, and what is kept and shown."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_text_gets_its_likeliest_class_with_the_probability(place: Path, tmp_p
         assert each.probability is not None and 0.5 <= each.probability <= 1
 
 
-def test_what_is_known_is_not_asked_again(place: Path, tmp_path: Path) -> None:
+def test_known_answers_are_not_generated_again(place: Path, tmp_path: Path) -> None:
     run = make(tmp_path, causal_config(place), prompts=1, new_tokens=1)
     known = tuple(each for each in sampled(run) if isinstance(each, SampleAnswer))
     assert [each.version for each in known] == [0]
@@ -93,7 +93,7 @@ def test_what_is_known_is_not_asked_again(place: Path, tmp_path: Path) -> None:
     assert versions == [1]
 
 
-def test_who_is_too_slow_skips_to_the_newest_but_for_phase_ends(
+def test_slow_answers_skip_versions_other_than_phase_ends_and_the_newest(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make(tmp_path, causal_config(place), prompts=1, new_tokens=1)
@@ -120,7 +120,7 @@ def test_who_is_too_slow_skips_to_the_newest_but_for_phase_ends(
     assert asked == [0, 1, 3]
 
 
-def test_a_failure_is_one_warning_and_no_prompts_are_no_thread(
+def test_a_failure_is_one_warning_and_without_prompts_there_is_no_thread(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make(tmp_path, causal_config(place), prompts=1)
@@ -143,25 +143,28 @@ def test_a_failure_is_one_warning_and_no_prompts_are_no_thread(
 
 
 def test_the_file_is_read_without_repetitions_or_a_torn_end(tmp_path: Path) -> None:
-    assert samples.read(tmp_path) == ()
+    assert samples.read_samples(tmp_path) == ()
     path = tmp_path / samples.FILE
     append_jsonl(path, [sample(v).fields() for v in (0, 1)])
     append_jsonl(path, [sample(1, answer="No.").fields()])
     with path.open("a") as file:
         file.write('{"version": 2, "as')
-    assert [(s.version, s.answer) for s in samples.read(tmp_path)] == [(0, "So."), (1, "No.")]
+    assert [(s.version, s.answer) for s in samples.read_samples(tmp_path)] == [
+        (0, "So."),
+        (1, "No."),
+    ]
     path.write_text('{"version": -1}\n')
     with pytest.raises(RunError, match="is damaged"):
-        samples.read(tmp_path)
+        samples.read_samples(tmp_path)
 
 
 def test_the_base_and_the_newest_are_shown() -> None:
     many = [sample(version, asked) for version in range(80) for asked in "ab"]
-    shown = samples.shown(reversed(many))
+    shown = samples.select_shown(reversed(many))
     assert len(shown) == samples.MAX_SHOWN
     assert [s.version for s in shown[:3]] == [0, 0, 31]
     assert shown[-1].version == 79
-    assert samples.shown(many[:3]) == tuple(many[:3])
+    assert samples.select_shown(many[:3]) == tuple(many[:3])
 
 
 def test_what_a_model_says_cannot_steer_a_terminal() -> None:

@@ -1,4 +1,4 @@
-"""A client whose answers are nonsense ends with less weight than its clean peers.
+"""Test that a client whose answers are nonsense gets less weight than its clean peers.
 
 End to end: rows on the disk, real training, the statistics that it reports, the FCCL weights.
 """
@@ -31,7 +31,7 @@ CORRUPTED = "client_3"
 
 
 def nonsense(rows: list[Instruction]) -> list[Instruction]:
-    """Answers of the same lengths, of words drawn at random from all answers."""
+    """Return the rows with answers of the same lengths, made of words drawn from all answers."""
     random = Random(0)
     words = sorted({word for row in rows for word in row.output.split()})
     return [
@@ -44,7 +44,7 @@ def nonsense(rows: list[Instruction]) -> list[Instruction]:
 def stats(
     tmp_path_factory: pytest.TempPathFactory, model_cache: Path
 ) -> dict[str, ContributionStats]:
-    """What each client reports after one task from the same version."""
+    """Return the statistics that each client reports after one task from the same version."""
     root = tmp_path_factory.mktemp("corrupted")
     rows = list(make_instructions(3, 4 * ROWS))
     for number, client in enumerate((*CLEAN, CORRUPTED)):
@@ -82,7 +82,9 @@ def test_a_client_with_corrupted_labels_weighs_less_than_clean_peers_of_equal_si
     assert found[CORRUPTED] < 0.95 * min(found[client] for client in CLEAN)
 
 
-def test_size_alone_cannot_tell_them_apart(stats: dict[str, ContributionStats]) -> None:
+def test_weights_by_size_alone_do_not_notice_the_corrupted_client(
+    stats: dict[str, ContributionStats],
+) -> None:
     config = AggregationConfig(contribution_mode="size")
     assert {round(weight, 9) for _, weight in contribution_weights(stats, config).values()} == {
         0.25

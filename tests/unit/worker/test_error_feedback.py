@@ -1,4 +1,4 @@
-"""Error feedback: nothing that a lossy codec drops is lost, only late."""
+"""Tests of error feedback: what a lossy codec drops arrives later, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from worker.error_feedback import Residual
 
 
 def send(name: CodecName, delta: Tensors, current: Path, phase: int = 0) -> Tensors:
-    """What the coordinator decodes. The update is spooled: the residual that waits moves up."""
+    """Return what the coordinator decodes; the waiting residual is promoted, as by the spool."""
     residual = Residual(current, current.with_name("waiting"), phase)
     sent = codec.decode(name, *error_feedback.encode(name, delta, residual))
     residual.waiting.replace(current)

@@ -1,4 +1,4 @@
-"""What a worker's metrics show; and that the documents name every metric, and no other."""
+"""Tests of a worker's metrics, and that the documents name every metric and no other."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_what_a_worker_did_is_counted(registry: CollectorRegistry, health: Healt
     assert figure("fccl_worker_publish_bytes_total") == 200
 
 
-def test_what_a_worker_does_now_is_looked_up_when_scraped(
+def test_the_state_of_a_worker_is_read_when_the_metrics_are_scraped(
     registry: CollectorRegistry, health: Health
 ) -> None:
     metrics, figure = Metrics(registry, health), registry.get_sample_value

@@ -1,4 +1,4 @@
-"""What a worker keeps on its disk, and who may use it."""
+"""Tests of the files that a worker keeps, and of the locks that guard them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def slot(tmp_path: Path) -> Slot:
     return claim_slot(tmp_path, RUN)
 
 
-def test_a_task_is_there_until_it_is_dropped(slot: Slot) -> None:
+def test_a_task_stays_until_it_is_dropped(slot: Slot) -> None:
     assert slot.task() is None
     slot.put_task(task("t1"))
     assert slot.task() == task("t1")
@@ -52,7 +52,7 @@ def test_a_restarted_worker_finds_the_task_and_the_updates_of_its_predecessor(
     assert [pending.update_id for pending in second.pending_updates()] == ["t1.3"]
 
 
-def test_updates_wait_until_each_is_dropped(slot: Slot) -> None:
+def test_updates_stay_until_each_is_dropped(slot: Slot) -> None:
     kept = [slot.put_update(update(name), b"data") for name in ("t2", "t1")]
     assert [pending.task_id for pending in slot.pending_updates()] == ["t1", "t2"]
     slot.drop_update(kept[0])
@@ -66,7 +66,7 @@ def test_a_task_id_with_dots_is_kept_like_any_other(slot: Slot) -> None:
     assert (pending.task_id, pending.attempt) == ("a.b.c", 2)
 
 
-def test_what_a_crash_left_half_written_is_no_update(slot: Slot) -> None:
+def test_a_file_that_a_crash_left_half_written_is_no_update(slot: Slot) -> None:
     pending = slot.put_update(update("t1"), b"data")
     pending.path.with_name(".t2.1.tmp").write_bytes(b"FCC")
     assert [each.task_id for each in slot.pending_updates()] == ["t1"]
@@ -136,7 +136,7 @@ def test_an_update_is_on_the_disk_as_it_travels(slot: Slot) -> None:
 # Who shares the machine
 
 
-def test_workers_are_the_living_processes_that_hold_slots_of_any_run(tmp_path: Path) -> None:
+def test_workers_are_the_live_processes_that_hold_slots_of_any_run(tmp_path: Path) -> None:
     assert count_workers(tmp_path) == 0
     slots = [claim_slot(tmp_path, RUN), claim_slot(tmp_path, RUN), claim_slot(tmp_path, "another")]
     assert count_workers(tmp_path) == 1  # all three are this process
@@ -152,7 +152,7 @@ def test_workers_are_the_living_processes_that_hold_slots_of_any_run(tmp_path: P
         slot.release()
 
 
-def test_a_released_slot_counts_no_more(tmp_path: Path) -> None:
+def test_a_released_slot_is_not_counted(tmp_path: Path) -> None:
     slot = claim_slot(tmp_path, RUN)
     assert count_workers(tmp_path) == 1
     slot.release()
@@ -166,13 +166,13 @@ DELTA = {"w": np.array([5, 1, 2, 0, 0, 0, 0, 0, 0, 0], np.float32)}
 
 
 def train(slot: Slot, task_id: str) -> None:
-    """What a worker does once a model is trained."""
+    """Encode and spool an update, as a worker does once a model is trained."""
     entries, data = error_feedback.encode("topk", DELTA, slot.residual(task(task_id)))
     slot.put_update(update(task_id, codec="topk", tensors=entries), data)
 
 
 def sent(slot: Slot) -> np.ndarray:
-    """The sum of the updates that are in a slot."""
+    """Return the sum of the updates in a slot."""
     total = np.zeros(10, np.float32)
     for pending in slot.pending_updates():
         record, data = unpack(Update, pending.path.read_bytes())
@@ -181,7 +181,7 @@ def sent(slot: Slot) -> np.ndarray:
 
 
 def kept(slot: Slot) -> np.ndarray:
-    """The residual with which the client's next update begins."""
+    """Return the residual with which the client's next update begins."""
     path = slot.residual(task("next")).current
     return load_file(path)["w"] if path.exists() else np.zeros(10, np.float32)
 
@@ -194,8 +194,8 @@ def before_the_update_is_written() -> None:
     spool.write_durable = die
 
 
-def before_the_residual_moves_up() -> None:
-    spool._move_up = die
+def before_the_residual_is_promoted() -> None:
+    spool.promote_residual = die
 
 
 def nowhere() -> None:
@@ -214,7 +214,7 @@ def train_and_die(state: Path, at: Callable[[], None]) -> None:
     ("point", "updates"),
     [
         (before_the_update_is_written, ["t1"]),
-        (before_the_residual_moves_up, ["t1", "t2"]),
+        (before_the_residual_is_promoted, ["t1", "t2"]),
         (nowhere, ["t1", "t2"]),
     ],
 )
@@ -235,10 +235,10 @@ def test_after_a_kill_the_residual_is_what_the_spooled_updates_left(
     ]
 
 
-def test_an_update_that_is_settled_before_its_residual_moved_up_takes_it_along(
+def test_an_update_that_is_settled_before_its_residual_is_promoted_takes_it_along(
     tmp_path: Path,
 ) -> None:
-    assert forked(train_and_die, tmp_path, before_the_residual_moves_up) == -signal.SIGKILL
+    assert forked(train_and_die, tmp_path, before_the_residual_is_promoted) == -signal.SIGKILL
     left = claim_slot(tmp_path, RUN)
     total = sent(left)
     for pending in left.pending_updates():

@@ -1,4 +1,4 @@
-"""From a task to a delta with statistics."""
+"""Tests of the trainer, which turns a task into a delta with statistics."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COMPUTE = Compute(torch.device("cpu"), threads=1, autocast=False)
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Threads that wait for each other cost a tiny model more than they bring."""
+    """Train with one thread: for a tiny model, more threads cost more than they bring."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -39,7 +39,7 @@ def one_thread() -> Iterator[None]:
 
 @dataclass
 class Place:
-    """A base model and rows on the disk, and the adapter of version 0."""
+    """Base model and rows on the disk, and the adapter of version 0."""
 
     base: Path
     data: Path
@@ -72,10 +72,11 @@ def trained(place: Place, **changed: Any) -> TrainedTask:
 
 
 def test_the_delta_is_the_local_adapter_minus_the_base_versions(place: Place) -> None:
-    trainer = Trainer(ClientData(place.data), ModelCache(COMPUTE))
+    models = ModelCache(COMPUTE)
+    trainer = Trainer(ClientData(place.data), models)
     found = trainer.train(task(steps=3), place.base, place.adapter, no_reference(), lambda _: True)
     assert found is not None
-    loaded = trainer._models.current
+    loaded = models.current
     assert loaded is not None
     local = lora.read_adapter(loaded.model)
     assert found.delta.keys() == place.adapter.keys()
@@ -89,7 +90,7 @@ def test_every_b_factor_moves_and_nothing_of_the_base_model_travels(place: Place
     assert all(np.abs(change).max() > 0 for name, change in delta.items() if "lora_B" in name)
 
 
-def test_statistics_say_what_was_done(place: Place) -> None:
+def test_statistics_describe_the_training(place: Place) -> None:
     stats = trained(place, steps=3, batch_size=4).stats
     assert stats.steps == 3
     assert 30 < stats.num_samples < 40  # the rest is the client's holdout

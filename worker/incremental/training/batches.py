@@ -21,7 +21,7 @@ from worker.incremental.inbox.items import StoredItem
 from worker.incremental.inbox.learning_store import LearningStore
 from worker.incremental.report.stream import OWN
 from worker.incremental.training import replay
-from worker.incremental.training.shadow import EvaluationSet, ShadowModel, TrainingSet, label_of
+from worker.incremental.training.shadow import MeasurementSet, ShadowModel, TrainingSet, label_of
 
 MAX_ANCHORS = 128
 """Anchors from the client's own rows. With few of them, chance moves the mean loss by as much as
@@ -58,10 +58,10 @@ class LearningBatch:
     train: tuple[StoredItem, ...]
     held_out: tuple[StoredItem, ...]
     training_sets: tuple[TrainingSet, ...]
-    new_sets: tuple[EvaluationSet, ...]
-    anchor_sets: tuple[EvaluationSet, ...]
+    new_sets: tuple[MeasurementSet, ...]
+    anchor_sets: tuple[MeasurementSet, ...]
     unusable: tuple[StoredItem, ...]
-    task_sets: tuple[EvaluationSet, ...] = ()
+    task_sets: tuple[MeasurementSet, ...] = ()
 
     @property
     def items(self) -> tuple[StoredItem, ...]:
@@ -88,7 +88,7 @@ class BatchBuilder:
         train: list[StoredItem] = []
         held_out: list[StoredItem] = []
         training: list[TrainingSet] = []
-        new_sets: list[EvaluationSet] = []
+        new_sets: list[MeasurementSet] = []
         for kind in dict.fromkeys(stored.item.kind for stored in items):
             of_kind = [stored for stored in items if stored.item.kind == kind]
             examples, places = self._examples(kind, of_kind, adapter)
@@ -99,7 +99,7 @@ class BatchBuilder:
             new = [examples[i] for i in trained]
             if new:
                 training.append(TrainingSet(kind, new, self._old(kind, items, len(new), adapter)))
-            new_sets.append(EvaluationSet(kind, [examples[i] for i in measured] or new))
+            new_sets.append(MeasurementSet(kind, [examples[i] for i in measured] or new))
         kinds = {stored.item.kind for stored in items}
         used = {stored.id for stored in (*train, *held_out)}
         return LearningBatch(
@@ -123,7 +123,7 @@ class BatchBuilder:
         found: dict[str, tuple[Measurement, int]] = {}
 
         def measure(task: str, kind: RowKind, examples: Sequence[Any]) -> None:
-            measured = self._shadow.measure(adapter, [EvaluationSet(kind, examples)])
+            measured = self._shadow.measure(adapter, [MeasurementSet(kind, examples)])
             if measured is not None:
                 found[task] = measured, len(examples)
 
@@ -172,7 +172,7 @@ class BatchBuilder:
 
     def _anchors(
         self, kinds: set[RowKind], without: Sequence[StoredItem], adapter: Tensors
-    ) -> tuple[EvaluationSet, ...]:
+    ) -> tuple[MeasurementSet, ...]:
         """Return the client's holdout with earlier held-out items, balanced over tasks.
 
         The holdout is balanced over classes, as in training: for a client whose rows are nearly all
@@ -192,19 +192,19 @@ class BatchBuilder:
             held_out, _ = self._examples(kind, chosen, adapter)
             rows = replay.balanced_prefix(self._own_holdout(kind), MIN_ANCHORS, label_of)
             own = self._shadow.with_reference(kind, rows[:MAX_ANCHORS], adapter)
-            sets.append(EvaluationSet(kind, [*own, *held_out]))
+            sets.append(MeasurementSet(kind, [*own, *held_out]))
         return tuple(sets)
 
     def _task_sets(
         self, kinds: set[RowKind], items: Sequence[StoredItem], adapter: Tensors
-    ) -> tuple[EvaluationSet, ...]:
+    ) -> tuple[MeasurementSet, ...]:
         tasks = {(stored.item.kind, stored.item.task) for stored in items}
         sets = []
         for kind in kinds:
             earlier = self._earlier(kind, items, held_out=True)
             same = [stored for stored in earlier if (kind, stored.item.task) in tasks]
             examples, _ = self._examples(kind, same[-HOLDOUT_EXAMPLES:], adapter)
-            sets.append(EvaluationSet(kind, examples))
+            sets.append(MeasurementSet(kind, examples))
         return tuple(sets)
 
     def _earlier(

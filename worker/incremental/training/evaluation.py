@@ -15,7 +15,7 @@ from learning.evaluation.measurement import Measurement
 from worker.incremental.inbox.learning_store import add_tensors
 from worker.incremental.training import gate
 from worker.incremental.training.batches import LearningBatch
-from worker.incremental.training.gate import GateFigures, Rejection
+from worker.incremental.training.gate import BatchRejection, GateFigures
 from worker.incremental.training.shadow import ShadowModel
 from worker.trainer import l2_norm
 
@@ -45,7 +45,7 @@ class GateResult:
     after: Tensors
     figures: GateFigures
     share: float
-    rejection: Rejection | None
+    rejection: BatchRejection | None
 
 
 def evaluate(

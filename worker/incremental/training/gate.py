@@ -24,7 +24,7 @@ SLACK = 0.01
 VALIDATOR_REASON = "the validator did not accept it"
 
 
-class RejectionKind(Enum):
+class BatchRejectionKind(Enum):
     """Cause of a rejection: one of the gate's checks, or something outside the gate."""
 
     NOT_FINITE = "not finite"
@@ -38,16 +38,16 @@ class RejectionKind(Enum):
 
 
 @dataclass(frozen=True)
-class Rejection:
+class BatchRejection:
     """Reason why items are not learned."""
 
-    kind: RejectionKind
+    kind: BatchRejectionKind
     reason: str
 
     @property
     def public_reason(self) -> str:
         """Reason for other machines: a validator's own words may repeat what users wrote."""
-        return VALIDATOR_REASON if self.kind is RejectionKind.VALIDATOR else self.reason
+        return VALIDATOR_REASON if self.kind is BatchRejectionKind.VALIDATOR else self.reason
 
 
 @dataclass(frozen=True)
@@ -80,20 +80,20 @@ class GateFigures:
         return asdict(self)
 
 
-def check(figures: GateFigures, config: IncrementalConfig) -> Rejection | None:
+def check(figures: GateFigures, config: IncrementalConfig) -> BatchRejection | None:
     """Return why the shadow copy may not be kept; None if it may."""
     measured = [figures.new_after, *([figures.anchor_after] if figures.anchor_after else [])]
     if not all(math.isfinite(m.loss) for m in measured) or not math.isfinite(figures.norm):
-        return Rejection(RejectionKind.NOT_FINITE, "a loss or the norm is not finite")
+        return BatchRejection(BatchRejectionKind.NOT_FINITE, "a loss or the norm is not finite")
     if not config.gate:
         return None
     if figures.norm > figures.limit:
         reason = f"the norm of what was learned is {figures.norm:.3g}, over {figures.limit:.3g}"
-        return Rejection(RejectionKind.NORM, reason)
+        return BatchRejection(BatchRejectionKind.NORM, reason)
     return _check_anchors(figures, config) or _check_task(figures) or _check_new(figures)
 
 
-def _check_anchors(figures: GateFigures, config: IncrementalConfig) -> Rejection | None:
+def _check_anchors(figures: GateFigures, config: IncrementalConfig) -> BatchRejection | None:
     old, new = figures.anchor_before, figures.anchor_after
     if old is None or new is None:
         return None
@@ -101,10 +101,10 @@ def _check_anchors(figures: GateFigures, config: IncrementalConfig) -> Rejection
     if new.loss <= limit:
         return None
     change = f"{old.loss:.3f} to {new.loss:.3f}, over {limit:.3f}"
-    return Rejection(RejectionKind.FORGETTING, f"forgetting: anchor loss {change}")
+    return BatchRejection(BatchRejectionKind.FORGETTING, f"forgetting: anchor loss {change}")
 
 
-def _check_task(figures: GateFigures) -> Rejection | None:
+def _check_task(figures: GateFigures) -> BatchRejection | None:
     old, new = figures.task_before, figures.task_after
     if old is None or new is None:
         return None
@@ -112,16 +112,16 @@ def _check_task(figures: GateFigures) -> Rejection | None:
     if new.loss <= limit:
         return None
     change = f"{old.loss:.3f} to {new.loss:.3f}, over {limit:.3f}"
-    return Rejection(
-        RejectionKind.CONTRADICTION, f"contradicts earlier items of its task: loss {change}"
+    return BatchRejection(
+        BatchRejectionKind.CONTRADICTION, f"contradicts earlier items of its task: loss {change}"
     )
 
 
-def _check_new(figures: GateFigures) -> Rejection | None:
+def _check_new(figures: GateFigures) -> BatchRejection | None:
     before, after = figures.new_before.loss, figures.new_after.loss
     if after < before:
         return None
-    return Rejection(
-        RejectionKind.NO_IMPROVEMENT,
+    return BatchRejection(
+        BatchRejectionKind.NO_IMPROVEMENT,
         f"no improvement on the new items: loss {before:.3f} to {after:.3f}",
     )

@@ -42,7 +42,7 @@ _ROWS: Mapping[RowKind, Callable[..., Any]] = {
 
 
 @dataclass(frozen=True)
-class EvaluationSet:
+class MeasurementSet:
     """Examples of one kind to measure on."""
 
     kind: RowKind
@@ -109,7 +109,7 @@ class ShadowModel:
         nats = dpo.log_probabilities(self._model, examples, autocast=self._autocast)
         return list(dpo.with_reference(examples, nats))
 
-    def measure(self, adapter: Tensors, sets: Sequence[EvaluationSet]) -> Measurement | None:
+    def measure(self, adapter: Tensors, sets: Sequence[MeasurementSet]) -> Measurement | None:
         """Return mean loss and accuracy over all examples; None if there are none."""
         lora.write_adapter(self._model, adapter)
         found = [

@@ -27,7 +27,7 @@ from worker.incremental.training import gate
 from worker.incremental.training.attempt import Attempt
 from worker.incremental.training.batches import BatchBuilder, ClientContext, LearningBatch
 from worker.incremental.training.evaluation import GateResult, compare, evaluate, still_helps
-from worker.incremental.training.gate import Rejection, RejectionKind
+from worker.incremental.training.gate import BatchRejection, BatchRejectionKind
 from worker.incremental.training.shadow import ShadowModel, TrainedCopy, difference
 from worker.incremental.validation import validator
 from worker.incremental.validation.background import BackgroundValidator
@@ -84,7 +84,7 @@ class IncrementalTrainer:
         try:
             copy = shadow.train(start, batch.training_sets, items[-1].id, _until_set(abandon))
         except ModelError as error:
-            self._reject(context, attempt, Rejection(RejectionKind.TRAINING, error.what))
+            self._reject(context, attempt, BatchRejection(BatchRejectionKind.TRAINING, error.what))
             return True
         if copy is None:
             return False
@@ -117,7 +117,9 @@ class IncrementalTrainer:
             return False
         attempt = self._pending.pop(context.client)
         if not verdict.accepted:
-            self._reject(context, attempt, Rejection(RejectionKind.VALIDATOR, verdict.reason))
+            self._reject(
+                context, attempt, BatchRejection(BatchRejectionKind.VALIDATOR, verdict.reason)
+            )
         elif self._is_unchanged(context, attempt):
             assert attempt.result is not None, "it has passed the gate"
             self._accept(context, attempt, attempt.result)
@@ -222,7 +224,7 @@ class IncrementalTrainer:
         )
         self._on_event(WorkerEventKind.LEARNED, f"{context.client}: {attempt.summary()}")
 
-    def _reject(self, context: ClientContext, attempt: Attempt, rejection: Rejection) -> None:
+    def _reject(self, context: ClientContext, attempt: Attempt, rejection: BatchRejection) -> None:
         ids = [stored.id for stored in attempt.batch.items]
         public = rejection.public_reason
         context.store.reject(attempt.record("rejected", public), ids, rejection.reason)

@@ -1,4 +1,4 @@
-"""Alive and ready, and the server that says so."""
+"""Tests of liveness and readiness, and of the server that reports them."""
 
 from __future__ import annotations
 

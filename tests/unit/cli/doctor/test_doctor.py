@@ -1,4 +1,4 @@
-"""`fccl doctor` without servers: how checks are made and told, and what this machine's say."""
+"""Tests of `fccl doctor` without servers: how checks run and are reported, and this machine's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cli.doctor import command, machine, servers
-from cli.doctor.checks import Check, Examination, Situation, examine
+from cli.doctor.checks import CheckContext, CheckResult, CheckSpec, run_checks
 from common.config.config import FederationConfig
 from common.config.loader import parse
 from common.errors import DataError, FcclError, ModelError
@@ -20,9 +20,9 @@ from learning.synthetic.instructions import make_instructions as made
 
 
 @pytest.fixture
-def situation(tmp_path: Path) -> Situation:
+def situation(tmp_path: Path) -> CheckContext:
     config = parse({"run": {"dir": str(tmp_path / "runs")}, "data": {"clients": 2}}, "here")
-    return Situation(config, "coordinator", None, tmp_path / "cache")
+    return CheckContext(config, "coordinator", None, tmp_path / "cache")
 
 
 def rows(path: Path, count: int = 40) -> Path:
@@ -30,61 +30,61 @@ def rows(path: Path, count: int = 40) -> Path:
     return path
 
 
-# How checks are made
+# How checks run
 
 
-def fine(situation: Situation) -> Check:
-    return Check("fine", "ok", "all is well")
+def fine(situation: CheckContext) -> CheckResult:
+    return CheckResult("fine", "ok", "all is well")
 
 
-def refused(situation: Situation) -> Check:
+def refused(situation: CheckContext) -> CheckResult:
     raise FcclError("it is refused", "do this")
 
 
-def broken(situation: Situation) -> Check:
+def broken(situation: CheckContext) -> CheckResult:
     raise ValueError("two\nlines")
 
 
-def test_a_check_that_raises_or_hangs_hides_no_other(situation: Situation) -> None:
+def test_a_check_that_raises_or_hangs_hides_no_other(situation: CheckContext) -> None:
     never = threading.Event()
 
-    def hangs(situation: Situation) -> Check:
+    def hangs(situation: CheckContext) -> CheckResult:
         never.wait()
         return fine(situation)
 
     looks = {"refused": refused, "broken": broken, "fine": fine}
-    examinations = [Examination("hangs", hangs, 0.05)]
-    examinations += [Examination(name, look) for name, look in looks.items()]
-    found = {check.name: check for check in examine(examinations, situation)}
+    examinations = [CheckSpec("hangs", hangs, 0.05)]
+    examinations += [CheckSpec(name, look) for name, look in looks.items()]
+    found = {check.name: check for check in run_checks(examinations, situation)}
     never.set()
     assert list(found) == ["hangs", "refused", "broken", "fine"]
     assert found["hangs"].status == "fail" and "no result within" in found["hangs"].text
-    assert found["refused"] == Check("refused", "fail", "it is refused", "do this")
+    assert found["refused"] == CheckResult("refused", "fail", "it is refused", "do this")
     assert found["broken"].status == "fail" and found["broken"].text == "ValueError: two lines"
     assert found["fine"].status == "ok"
 
 
-def run(monkeypatch: pytest.MonkeyPatch, checks: tuple[Examination, ...], *args: str) -> Result:
+def run(monkeypatch: pytest.MonkeyPatch, checks: tuple[CheckSpec, ...], *args: str) -> Result:
     monkeypatch.setattr(command, "CHECKS", checks)
     monkeypatch.chdir("/")  # no federation.toml: doctor works without
     return CliRunner().invoke(command.command, args, catch_exceptions=False)
 
 
-def test_the_report_says_its_status_in_words_and_fails_only_with_a_failed_check(
+def test_the_report_names_each_status_and_fails_only_with_a_failed_check(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    warned = Examination("warned", lambda s: Check("warned", "warn", "odd", "mend it"))
-    result = run(monkeypatch, (Examination("fine", fine), warned))
+    warned = CheckSpec("warned", lambda s: CheckResult("warned", "warn", "odd", "mend it"))
+    result = run(monkeypatch, (CheckSpec("fine", fine), warned))
     assert result.exit_code == 0
     assert "ok    fine" in result.output and "warn  warned" in result.output
     assert "mend it" in result.output
-    result = run(monkeypatch, (Examination("refused", refused), Examination("fine", fine)))
+    result = run(monkeypatch, (CheckSpec("refused", refused), CheckSpec("fine", fine)))
     assert result.exit_code == 1
     assert "fail  refused" in result.output and "ok    fine" in result.output
 
 
 def test_scripts_get_every_check_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
-    checks = (Examination("refused", refused), Examination("fine", fine))
+    checks = (CheckSpec("refused", refused), CheckSpec("fine", fine))
     result = run(monkeypatch, checks, "--json")
     assert result.exit_code == 1
     assert json.loads(result.output)["checks"] == [
@@ -93,10 +93,10 @@ def test_scripts_get_every_check_as_json(monkeypatch: pytest.MonkeyPatch) -> Non
     ]
 
 
-def test_a_worker_is_not_asked_for_what_only_a_coordinator_needs(
+def test_a_worker_skips_the_checks_of_what_only_a_coordinator_needs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    checks = (Examination("management", refused), Examination("fine", fine))
+    checks = (CheckSpec("management", refused), CheckSpec("fine", fine))
     result = run(monkeypatch, checks, "--side", "worker")
     assert result.exit_code == 0 and "management" not in result.output
 
@@ -127,14 +127,14 @@ def test_clocks_may_differ_by_seconds_but_not_by_a_minute(
         ("amqp://localhost/", None, None),
         ("amqp://127.0.0.2/", None, None),
         ("amqps://broker.example.org/", "ca.pem", None),
-        ("amqp://broker.example.org/", None, "readable on the way"),
+        ("amqp://broker.example.org/", None, "travel unencrypted"),
         ("amqp://localhost/", "ca.pem", "broker.ca is set but not used"),
     ],
 )
-def test_a_connection_that_others_can_read_is_told(
+def test_an_unencrypted_connection_to_another_machine_is_a_problem(
     url: str, ca: str | None, says: str | None
 ) -> None:
-    found = servers._open_door(url, ca, "broker", "amqps")
+    found = servers.transport_problem(url, ca, "broker", "amqps")
     assert (found is None) == (says is None)
     assert says is None or (found is not None and says in found[0])
 
@@ -142,14 +142,14 @@ def test_a_connection_that_others_can_read_is_told(
 # This machine
 
 
-def test_the_software_names_what_must_agree_on_both_sides(situation: Situation) -> None:
+def test_the_software_names_what_must_agree_on_both_sides(situation: CheckContext) -> None:
     check = machine.check_software(situation)
     assert check.status == "ok"
     assert all(word in check.text for word in ("fccl", "protocol 1", "Python", "torch", "peft"))
 
 
 def test_a_source_is_read_and_its_unusable_lines_are_counted(
-    situation: Situation, tmp_path: Path
+    situation: CheckContext, tmp_path: Path
 ) -> None:
     path = rows(tmp_path / "rows.jsonl")
     check = machine.check_data(replace(situation, data=path))
@@ -162,7 +162,7 @@ def test_a_source_is_read_and_its_unusable_lines_are_counted(
 
 
 def test_rows_that_are_too_few_and_a_source_that_is_missing_fail(
-    situation: Situation, tmp_path: Path
+    situation: CheckContext, tmp_path: Path
 ) -> None:
     check = machine.check_data(replace(situation, data=rows(tmp_path / "few.jsonl", 6)))
     assert check.status == "fail" and "too few" in check.text
@@ -170,7 +170,7 @@ def test_rows_that_are_too_few_and_a_source_that_is_missing_fail(
         machine.check_data(replace(situation, data=tmp_path / "nowhere.jsonl"))
 
 
-def test_a_workers_folder_is_counted_by_client(situation: Situation, tmp_path: Path) -> None:
+def test_a_workers_folder_is_counted_by_client(situation: CheckContext, tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
     worker = replace(situation, side="worker", data=folder)
@@ -185,19 +185,19 @@ def test_a_workers_folder_is_counted_by_client(situation: Situation, tmp_path: P
     assert "client_0 12 sft; client_3 5 sft" in check.text
 
 
-def test_a_worker_without_rows_yet_is_warned(situation: Situation) -> None:
+def test_a_worker_without_rows_yet_is_warned(situation: CheckContext) -> None:
     check = machine.check_data(replace(situation, side="worker"))
     assert check.status == "warn" and "--data" in check.remedy
 
 
-def with_model(situation: Situation, name: str) -> Situation:
+def with_model(situation: CheckContext, name: str) -> CheckContext:
     config: FederationConfig = situation.config
     changed = config.model_copy(update={"model": config.model.model_copy(update={"name": name})})
     return replace(situation, config=changed)
 
 
 def test_a_model_that_is_here_is_named_by_its_digest_and_none_is_made(
-    situation: Situation, model_cache: Path, tmp_path: Path
+    situation: CheckContext, model_cache: Path, tmp_path: Path
 ) -> None:
     there = replace(with_model(situation, "offline:gpt2-micro"), cache=model_cache)
     assert "digest" in machine.check_model(there).text
@@ -207,17 +207,17 @@ def test_a_model_that_is_here_is_named_by_its_digest_and_none_is_made(
 
 
 @pytest.mark.parametrize("name", ["offline:nothing", "./nowhere"])
-def test_a_model_that_cannot_be_had_fails(situation: Situation, name: str) -> None:
+def test_a_model_that_is_not_available_fails(situation: CheckContext, name: str) -> None:
     with pytest.raises(ModelError):
         machine.check_model(with_model(situation, name))
 
 
-def test_a_disk_is_looked_at_where_the_run_will_be(situation: Situation, tmp_path: Path) -> None:
+def test_the_disk_of_the_run_directory_is_checked(situation: CheckContext, tmp_path: Path) -> None:
     check = machine.check_disk(situation)
     assert "runs" in check.text and "GiB free" in check.text
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_processors_are_told(situation: Situation) -> None:
+def test_the_processors_are_reported(situation: CheckContext) -> None:
     check = machine.check_compute(situation)
     assert check.status == "ok" and "cores" in check.text and "bfloat16" in check.text

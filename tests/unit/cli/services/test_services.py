@@ -1,4 +1,4 @@
-"""Which ports `fccl services` chooses, and what its records are worth."""
+"""Tests of the ports that `fccl services` chooses, and of its process records."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cli.services import command, ports, processes
-from cli.services.processes import Process, Record
+from cli.services.processes import Process, ProcessRecord
 
 
 @pytest.mark.parametrize(
@@ -23,8 +23,8 @@ from cli.services.processes import Process, Record
     ],
 )
 def test_the_port_is_that_of_a_plain_loopback_url(url: str, port: int) -> None:
-    assert command._chosen(url, "amqp", 5672, None) == port
-    assert command._chosen(url, "amqp", 5672, 7000) == 7000
+    assert command.choose_port(url, "amqp", 5672, None) == port
+    assert command.choose_port(url, "amqp", 5672, 7000) == 7000
 
 
 @pytest.mark.parametrize(
@@ -41,33 +41,33 @@ def test_the_port_is_that_of_a_plain_loopback_url(url: str, port: int) -> None:
 def test_urls_of_one_server_are_recognised_however_written(
     one: str, other: str, same: bool
 ) -> None:
-    assert (command._same(one) == command._same(other)) is same
+    assert (command.server_key(one) == command.server_key(other)) is same
 
 
 def test_a_record_is_read_back_and_a_torn_one_names_no_process(tmp_path: Path) -> None:
     path = tmp_path / "processes.json"
-    record = Record({"main": 5672}, (Process("node", 12, "boot:34"),))
+    record = ProcessRecord({"main": 5672}, (Process("node", 12, "boot:34"),))
     record.save(path)
     assert processes.load(path) == record
     path.write_text(path.read_text()[:40])
-    assert processes.load(path) == Record({}, ()) == processes.load(tmp_path / "none")
+    assert processes.load(path) == ProcessRecord({}, ()) == processes.load(tmp_path / "none")
 
 
 def test_this_process_is_alive_and_another_of_its_id_is_not() -> None:
-    me = processes.known("me", os.getpid())
+    me = processes.find_process("me", os.getpid())
     assert me is not None and me.alive
     assert not Process("me", me.pid, "earlier").alive
-    assert processes.known("nobody", 2**22 + 1) is None
+    assert processes.find_process("nobody", 2**22 + 1) is None
 
 
-def test_free_ports_are_none_that_outgoing_connections_get() -> None:
+def test_free_ports_are_outside_the_range_of_outgoing_connections() -> None:
     assert all(20_000 <= ports.free_port() <= 32_000 for _ in range(20))
 
 
-def test_a_ctrl_c_waits_until_what_was_started_is_remembered() -> None:
-    remembered = []
-    with pytest.raises(KeyboardInterrupt), processes.unbroken():
+def test_a_ctrl_c_is_deferred_until_a_new_process_is_recorded() -> None:
+    recorded = []
+    with pytest.raises(KeyboardInterrupt), processes.defer_interrupt():
         signal.raise_signal(signal.SIGINT)
-        remembered.append("process")
-    assert remembered == ["process"]
+        recorded.append("process")
+    assert recorded == ["process"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -1,4 +1,4 @@
-"""The private authority: what it signs, what it refuses to sign with, and its files."""
+"""Tests of the private certificate authority: what it signs, what it refuses, and its files."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_names_and_addresses_are_kept_apart_and_none_is_there_twice() -> None:
     ["", "amqps://x", "host:5671", "10.0.0.300", "1.2.3", "-a", "a..b", "a b", "a" * 64, "a\n"],
 )
 def test_what_is_no_host_is_refused_by_name(host: str) -> None:
-    with pytest.raises(ConfigError, match="is no host"):
+    with pytest.raises(ConfigError, match="is not a host"):
         certificates.check_hosts([host])
 
 
@@ -103,13 +103,13 @@ SPOILED: dict[str, tuple[Callable[[CertificatePair], CertificatePair], str]] = {
     ),
     "a server's certificate": (
         lambda ca: certificates.issue_certificate(ca, "redis", ["a"], NOW),
-        "no authority's",
+        "does not belong to an authority",
     ),
 }
 
 
 @pytest.mark.parametrize("what", SPOILED)
-def test_an_authority_that_is_none_is_refused(what: str) -> None:
+def test_a_file_that_is_no_authority_is_refused(what: str) -> None:
     spoil, says = SPOILED[what]
     with pytest.raises(ConfigError, match=says) as caught:
         certificates.check_ca(spoil(certificates.make_ca(NOW)), NOW)
@@ -119,7 +119,7 @@ def test_an_authority_that_is_none_is_refused(what: str) -> None:
 def test_an_authority_that_ends_soon_is_refused() -> None:
     ca = certificates.make_ca(NOW, days=40)
     certificates.check_ca(ca, NOW)
-    with pytest.raises(ConfigError, match="ends on 2026-06-10"):
+    with pytest.raises(ConfigError, match="expires on 2026-06-10"):
         certificates.check_ca(ca, NOW + timedelta(days=11))
 
 
@@ -212,5 +212,5 @@ def test_a_file_in_the_folders_place_and_a_bad_host_are_named(tmp_path: Path) ->
     (tmp_path / "file").write_text("")
     assert "no directory" in refused("--dir", str(tmp_path / "file"))
     assert "file" in refused("--dir", str(tmp_path / "file" / "below"))
-    assert "'a b' is no host" in refused("--dir", str(tmp_path / "new"), "--host", "a b")
+    assert "'a b' is not a host" in refused("--dir", str(tmp_path / "new"), "--host", "a b")
     assert not (tmp_path / "new").exists()

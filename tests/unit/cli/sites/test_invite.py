@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from cli.sites.invite import _address
+from cli.sites.invite import public_address
 from common.errors import ConfigError
 
 
@@ -17,18 +17,18 @@ from common.errors import ConfigError
     ],
 )
 def test_a_sites_address_holds_no_credentials(part: str, url: str, address: str) -> None:
-    assert _address(part, url, insecure=False) == address
+    assert public_address(part, url, insecure=False) == address
 
 
 @pytest.mark.parametrize("url", ["amqp://mq.example.org/", "amqp://guest:secret@10.0.0.7:5672/"])
 def test_an_address_without_tls_is_for_this_machine_only(url: str) -> None:
     with pytest.raises(ConfigError, match=r"is not encrypted; give --broker amqps") as caught:
-        _address("broker", url, insecure=False)
+        public_address("broker", url, insecure=False)
     assert "secret" not in str(caught.value)
-    assert _address("broker", url, insecure=True).startswith("amqp://")
+    assert public_address("broker", url, insecure=True).startswith("amqp://")
 
 
 @pytest.mark.parametrize("url", ["", "mq.example.org", "http://x/", "amqps://", "amqps://h:port/"])
-def test_what_is_no_address(url: str) -> None:
+def test_a_url_that_cannot_be_read_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="address of the broker for sites cannot be read"):
-        _address("broker", url, insecure=False)
+        public_address("broker", url, insecure=False)

@@ -106,7 +106,7 @@ def test_no_tensors_are_no_bytes(codec: CodecName) -> None:
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_is_named_and_refused(codec: CodecName, value: float) -> None:
-    with pytest.raises(ValueError, match="tensor b holds values that are not finite"):
+    with pytest.raises(ValueError, match="tensor b has values that are not finite"):
         encode(codec, {"a": array(1), "b": array(1, value)})
 
 

@@ -5,77 +5,13 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from common.protocol.feed import Event
-from common.protocol.fields import Record
-from common.protocol.heartbeat import Heartbeat, LocalEvent
+from common.protocol.heartbeat import Heartbeat
 from common.protocol.tasks import (
-    BaseRef,
-    BlobRef,
     LocalTraining,
-    LoraSpec,
     Receipt,
-    TaskRefusal,
-    TrainTask,
 )
-from common.protocol.updates import TensorEntry, Update
-from common.protocol.versions import Adapter, VersionSummary
-from tests.support.virtual_federation import make_stats
-
-SHA = "0123456789abcdef" * 4
-ENTRY = TensorEntry(name="layer.lora_A.weight", shape=(2, 3), offset=0, nbytes=24)
-RECEIPT = Receipt(task_id="t000001", attempt=2, state="rejected", reason="phase over")
-UPDATE = Update(
-    task_id="t000001",
-    attempt=1,
-    client_id="client_0",
-    worker_id="w0",
-    phase=0,
-    base_version=3,
-    stats=make_stats(),
-    codec="fp32",
-    tensors=(ENTRY,),
-    sha256=SHA,
-)
-TASK = TrainTask(
-    task_id="t000001",
-    attempt=1,
-    run="run-1",
-    client_id="client_0",
-    phase=0,
-    objective="sft",
-    training=LocalTraining(
-        steps=10, epochs=0, batch_size=4, lr=1e-3, max_grad_norm=1.0, prox_mu=0.0, max_length=64
-    ),
-    base=BaseRef(name="gpt2", revision="abc", kind="hub", digest=SHA),
-    base_version=3,
-    adapter=BlobRef(sha256=SHA, nbytes=99),
-    lora=LoraSpec(targets=("c_attn", "c_fc")),
-    update_codec="int8",
-    seed=7,
-    issued_at=1.5,
-    deadline_s=60.0,
-)
-HEARTBEAT = Heartbeat(
-    worker_id="w0",
-    site="local",
-    state="training",
-    clients=("client_0", "client_1"),
-    task_id="t000001",
-    progress=0.5,
-    last_loss=2.5,
-    events=(LocalEvent(at=1.0, kind="trained", text="10 steps"),),
-)
-EXAMPLES: list[Record] = [
-    RECEIPT,
-    UPDATE,
-    TASK,
-    HEARTBEAT,
-    ENTRY,
-    TaskRefusal(task_id="t1", attempt=1, client_id="c", worker_id="w", reason="no base model"),
-    Adapter(version=3, codec="bf16", tensors=(ENTRY,)),
-    Event(at=1.0, level="info", kind="version", text="one", refs={"version": 1, "loss": 0.5}),
-    VersionSummary(version=1, phase=0, at=1.0, sha256=SHA, nbytes=9, train_loss=2.5),
-]
+from common.protocol.updates import TensorEntry
+from tests.support.records import EXAMPLES, RECEIPT
 
 
 def test_a_record_cannot_be_changed() -> None:

@@ -16,7 +16,7 @@ from common.protocol.heartbeat import Heartbeat
 from common.protocol.tasks import Receipt, TaskRefusal, TrainTask
 from common.protocol.updates import Update
 from common.protocol.wire import MAX_HEADER, SCHEMA, kind_of, pack, unpack
-from tests.unit.common.protocol.test_records import EXAMPLES, RECEIPT, UPDATE
+from tests.support.records import EXAMPLES, RECEIPT, UPDATE
 
 Header = Callable[[object], bytes]
 FIELDS = {"task_id": "t1", "attempt": 1, "state": "accepted", "reason": ""}
@@ -58,11 +58,11 @@ def test_a_frame_cut_anywhere_is_refused(length: int) -> None:
     ("bad", "reason"),
     [
         (b"", "too short"),
-        (raw(b"", magic=b"EVIL"), "no fccl frame"),
-        (raw(msgpack.packb(["Receipt", FIELDS]), schema=2), "schema version 2"),
-        (raw(b"\xc1"), "no msgpack"),
+        (raw(b"", magic=b"EVIL"), "not an fccl frame"),
+        (raw(msgpack.packb(["Receipt", FIELDS]), schema=2), "schema version is 2"),
+        (raw(b"\xc1"), "not msgpack"),
         (frame(["Receipt", FIELDS])[:-1], "cut short"),
-        (raw(msgpack.packb(["Receipt", FIELDS]) + b"\x00"), "no msgpack"),
+        (raw(msgpack.packb(["Receipt", FIELDS]) + b"\x00"), "not msgpack"),
         (frame(["Heartbeat", FIELDS]), "expected Receipt"),
         (frame([["Receipt"], FIELDS]), "expected Receipt"),
         (frame({"Receipt": FIELDS}), "pair"),
@@ -146,10 +146,10 @@ def test_a_bomb_is_refused_before_it_grows(header: bytes) -> None:
 
 
 def test_a_header_over_the_limit_is_neither_read_nor_written() -> None:
-    assert "over the limit" in refused(raw(b"\xc0" * (MAX_HEADER + 1)))
+    assert "above the limit" in refused(raw(b"\xc0" * (MAX_HEADER + 1)))
     long = ["c" * 60 + f"{i:04}" for i in range(2000)]
     heartbeat = Heartbeat(worker_id="w", site="local", state="waiting", clients=tuple(long))
-    with pytest.raises(WireError, match="over 65536"):
+    with pytest.raises(WireError, match="more than 65536"):
         pack(heartbeat)
 
 

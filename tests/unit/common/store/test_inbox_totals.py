@@ -8,7 +8,7 @@ from rich.console import Console
 
 from common.protocol.heartbeat import InboxFigures
 from common.store.inbox_totals import (
-    REMEMBERED,
+    MAX_BATCHES,
     InboxHistory,
     InboxTotals,
     add_up,
@@ -54,7 +54,7 @@ def test_every_batch_is_remembered_once_and_not_for_ever() -> None:
     assert extend_histories(past, [row(at=1.0, new_after=0.5)]) is past
     for step in range(50):
         past = extend_histories(past, [row(at=2.0 + step, new_after=1.0 + step)])
-    assert past["a"] == InboxHistory(51.0, tuple(float(n) for n in range(51 - REMEMBERED, 51)))
+    assert past["a"] == InboxHistory(51.0, tuple(float(n) for n in range(51 - MAX_BATCHES, 51)))
 
 
 def test_status_has_a_line_for_live_input_where_there_is_any() -> None:

@@ -1,4 +1,4 @@
-"""From messages to events: chunks in any order, forgeries, and limits on what a site may leave."""
+"""Messages become events: chunks in any order, forgeries, and limits on unfinished uploads."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def messages(content: bytes, update_id: str = "t000001.1", user: str = "u") -> l
 
 
 class Bench:
-    """An ingest with its journal and spool."""
+    """Ingest with its journal and spool."""
 
     def __init__(self, path: Path) -> None:
         self.journal = Journal.create(path / "run.db", {})
@@ -53,14 +53,14 @@ class Bench:
         self.ingest = Ingest(self.journal, self.spool)
         self.ingest.start(SHAPES)
 
-    def take(self, message: Message, site: str = "s", now: float = 1.0) -> Arrival:
+    def process(self, message: Message, site: str = "s", now: float = 1.0) -> Arrival:
         return self.ingest.process(message, site, "u", now)
 
     def files(self) -> set[str]:
-        return {path.name for path in self.path.iterdir()}
+        return {path.name for path in self.path.glob("*")}
 
-    def accept(self, candidate: UpdateArrived) -> None:
-        c = candidate
+    def accept(self, arrived: UpdateArrived) -> None:
+        c = arrived
         update = BufferedUpdate(
             c.task_id, 1, c.client_id, "w0", 0, c.stats, 1.0, c.nbytes, c.upload
         )
@@ -84,17 +84,17 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     made.journal.close()
 
 
-def arrived(bench: Bench, content: bytes, site: str = "s") -> Arrival:
-    """What the last chunk amounts to."""
+def process_all(bench: Bench, content: bytes, site: str = "s") -> Arrival:
+    """Return what processing the last chunk returns."""
     *first, last = messages(content)
     assert first, "the update is to have several chunks"
     for message in first:
-        assert bench.take(message, site) == Arrival()
-    return bench.take(last, site)
+        assert bench.process(message, site) == Arrival()
+    return bench.process(last, site)
 
 
-def test_the_last_chunk_makes_the_candidate(bench: Bench) -> None:
-    found = arrived(bench, update_frame(2.0)).event
+def test_the_last_chunk_completes_the_update(bench: Bench) -> None:
+    found = process_all(bench, update_frame(2.0)).event
     assert isinstance(found, UpdateArrived)
     assert (found.task_id, found.site, found.problem) == ("t000001", "s", None)
     assert found.norm == pytest.approx(24**0.5)
@@ -108,18 +108,18 @@ def test_chunks_may_come_in_any_order_and_twice(bench: Bench, seed: int) -> None
     mixed = parts[1:] * 2
     Random(seed).shuffle(mixed)
     for message in mixed:
-        assert bench.take(message).event is None
-    assert isinstance(bench.take(parts[0]).event, UpdateArrived)
+        assert bench.process(message).event is None
+    assert isinstance(bench.process(parts[0]).event, UpdateArrived)
 
 
-def test_a_redelivered_last_chunk_makes_the_candidate_again(bench: Bench) -> None:
-    first = arrived(bench, update_frame())
-    assert bench.take(messages(update_frame())[-1]) == first
+def test_a_redelivered_last_chunk_completes_the_update_again(bench: Bench) -> None:
+    first = process_all(bench, update_frame())
+    assert bench.process(messages(update_frame())[-1]) == first
 
 
-def test_the_same_update_of_two_sites_are_two_files(bench: Bench) -> None:
-    arrived(bench, update_frame(), "s")
-    arrived(bench, update_frame(), "other")
+def test_the_same_update_from_two_sites_is_two_files(bench: Bench) -> None:
+    process_all(bench, update_frame(), "s")
+    process_all(bench, update_frame(), "other")
     assert len(bench.files()) == 2
 
 
@@ -127,7 +127,7 @@ def test_the_same_update_of_two_sites_are_two_files(bench: Bench) -> None:
 def test_a_message_without_the_sites_own_user_is_a_forgery(bench: Bench, user: str | None) -> None:
     for message in messages(update_frame()):
         with pytest.raises(WireError, match="user of its site"):
-            bench.take(replace(message, user_id=user))
+            bench.process(replace(message, user_id=user))
     assert bench.files() == set()
 
 
@@ -136,12 +136,12 @@ def test_a_message_without_the_sites_own_user_is_a_forgery(bench: Bench, user: s
 )
 def test_an_update_id_names_a_task_and_an_attempt(bench: Bench, update_id: str) -> None:
     with pytest.raises(WireError, match=r"TASK\.ATTEMPT"):
-        bench.take(messages(update_frame(), update_id)[0])
+        bench.process(messages(update_frame(), update_id)[0])
 
 
 def test_an_upload_may_not_be_larger_than_any_update_can_be(bench: Bench) -> None:
     with pytest.raises(WireError, match="total_size"):
-        bench.take(messages(b"x" * 200_000)[0])
+        bench.process(messages(b"x" * 200_000)[0])
     assert bench.files() == set()
 
 
@@ -150,13 +150,13 @@ def test_every_codec_fits_the_limit_even_for_tensors_smaller_than_a_block(bench:
     bench.ingest.start(shapes)
     largest = b"x" * codec.payload_bytes("int8", shapes)
     assert len(largest) > codec.payload_bytes("fp32", shapes)
-    assert bench.take(messages(largest)[0]).event is None  # waits for the other chunks
+    assert bench.process(messages(largest)[0]).event is None  # waits for the other chunks
 
 
 def bad_frames() -> dict[str, bytes]:
     heartbeat = TaskRefusal(task_id="t", attempt=1, client_id="c", worker_id="w", reason="x" * 500)
     return {
-        "no fccl frame": b"\x00" * 600,
+        "not an fccl frame": b"\x00" * 600,
         "expected an Update": pack(heartbeat, bytes(600)),
         "SHA-256 that the header declares": update_frame(sha256="0" * 64),
         "cut short": b"FCCL\x01\xff\xff\x00\x00" + bytes(600),
@@ -164,24 +164,26 @@ def bad_frames() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("reason", bad_frames())
-def test_a_whole_that_is_no_update_is_refused_and_removed(bench: Bench, reason: str) -> None:
+def test_an_upload_that_is_no_update_is_refused_and_removed(bench: Bench, reason: str) -> None:
     with pytest.raises(WireError, match=reason):
-        arrived(bench, bad_frames()[reason])
+        process_all(bench, bad_frames()[reason])
     assert bench.files() == set()
     assert bench.journal.unfinished_uploads() == {}
 
 
-def test_chunks_whose_whole_has_another_hash_are_removed(bench: Bench) -> None:
+def test_an_upload_with_another_hash_than_announced_is_removed(bench: Bench) -> None:
     honest, other = messages(update_frame(1.0)), messages(update_frame(2.0))
     lying = replace(
         other[-1], headers={**other[-1].headers, "total_sha256": honest[0].headers["total_sha256"]}
     )
     for message in honest[:-1]:
-        bench.take(message)
+        bench.process(message)
     with pytest.raises(WireError, match="SHA-256 that its chunks claim"):
-        bench.take(lying)
+        bench.process(lying)
     assert bench.files() == set()
-    assert isinstance(arrived(bench, update_frame(1.0)).event, UpdateArrived)  # and may come again
+    assert isinstance(
+        process_all(bench, update_frame(1.0)).event, UpdateArrived
+    )  # and may come again
 
 
 @pytest.mark.parametrize(
@@ -192,20 +194,20 @@ def test_chunks_whose_whole_has_another_hash_are_removed(bench: Bench) -> None:
         (update_frame(tensors=()), "bytes follow the last tensor"),
     ],
 )
-def test_tensors_that_do_not_fit_are_the_candidates_problem(
+def test_tensors_that_do_not_fit_are_reported_with_the_update(
     bench: Bench, content: bytes, problem: str
 ) -> None:
-    found = arrived(bench, content).event
+    found = process_all(bench, content).event
     assert isinstance(found, UpdateArrived)
     assert found.problem is not None and found.problem.kind is RejectionKind.TENSORS
     assert problem in found.problem.reason
 
 
-def test_values_that_are_not_finite_are_the_candidates_problem(bench: Bench) -> None:
+def test_values_that_are_not_finite_are_reported_with_the_update(bench: Bench) -> None:
     # An honest encoder refuses them, so the bytes are forged, with the digest to match.
     data = np.full((2, 3), np.nan, "<f4").tobytes()
     content = update_frame(sha256=codec.digest(data))[:-24] + data
-    found = arrived(bench, content).event
+    found = process_all(bench, content).event
     assert isinstance(found, UpdateArrived)
     assert found.problem is not None and found.problem.kind is RejectionKind.NOT_FINITE
 
@@ -214,40 +216,40 @@ def test_a_settled_update_needs_no_disk(bench: Bench) -> None:
     close = (CloseTask("t000001", "c0", Rejection(RejectionKind.PHASE_OVER, "phase over")),)
     bench.journal.write(CoordinatorState(), CoordinatorState(), close, 1.0, frames={}, summaries={})
     for message in messages(update_frame()):
-        assert bench.take(message) == Arrival(DuplicateArrived("t000001"))
+        assert bench.process(message) == Arrival(DuplicateArrived("t000001"))
     assert bench.files() == set()
 
 
-def test_an_accepted_updates_file_cannot_be_written_by_anybody(bench: Bench) -> None:
+def test_the_file_of_an_accepted_update_is_not_overwritten(bench: Bench) -> None:
     content = update_frame()
-    candidate = arrived(bench, content).event
+    candidate = process_all(bench, content).event
     assert isinstance(candidate, UpdateArrived)
     bench.accept(candidate)
     # The same bytes under another task's name, which has no receipt.
     for message in messages(content, "t000002.1"):
         with pytest.raises(WireError, match="accepted already"):
-            bench.take(message)
+            bench.process(message)
     lie = {"total_sha256": messages(content)[0].headers["total_sha256"]}
     forged = messages(update_frame(9.0), "t000003.1")[0]
     with pytest.raises(WireError, match="accepted already"):
-        bench.take(replace(forged, headers={**forged.headers, **lie}))
+        bench.process(replace(forged, headers={**forged.headers, **lie}))
     assert bench.spool.frame(candidate.upload) == content
     bench.ingest.expire(1e9)
     assert bench.files() == {candidate.upload}
 
 
-def test_a_site_may_leave_so_many_updates_unfinished_and_no_more(bench: Bench) -> None:
+def test_the_number_of_unfinished_updates_of_a_site_is_limited(bench: Bench) -> None:
     for i in range(UPLOADS_PER_SITE):
-        bench.take(messages(update_frame(i), f"t{i}.1")[0])
+        bench.process(messages(update_frame(i), f"t{i}.1")[0])
     with pytest.raises(WireError, match="unfinished updates"):
-        bench.take(messages(update_frame(999.0), "t999.1")[0])
-    *_, last = [bench.take(message) for message in messages(update_frame(0), "t0.1")[1:]]
+        bench.process(messages(update_frame(999.0), "t999.1")[0])
+    *_, last = [bench.process(message) for message in messages(update_frame(0), "t0.1")[1:]]
     assert last.event is not None  # those may be finished
-    assert bench.take(messages(update_frame(999.0), "t999.1")[0], site="other").event is None
+    assert bench.process(messages(update_frame(999.0), "t999.1")[0], site="other").event is None
 
 
-def test_unfinished_updates_are_forgotten_after_their_time(bench: Bench) -> None:
-    bench.take(messages(update_frame())[0], now=1.0)
+def test_unfinished_updates_are_dropped_after_an_hour(bench: Bench) -> None:
+    bench.process(messages(update_frame())[0], now=1.0)
     bench.ingest.expire(UPLOAD_TTL_S)
     assert len(bench.files()) == 1
     bench.ingest.expire(UPLOAD_TTL_S + 2)
@@ -255,14 +257,14 @@ def test_unfinished_updates_are_forgotten_after_their_time(bench: Bench) -> None
     assert bench.journal.unfinished_uploads() == {}
 
 
-def test_a_refusal_is_whole_by_itself(bench: Bench) -> None:
+def test_a_refusal_needs_no_chunks(bench: Bench) -> None:
     refusal = TaskRefusal(task_id="t1", attempt=2, client_id="c0", worker_id="w", reason="no disk")
-    found = bench.take(Message(pack(refusal), user_id="u"))
+    found = bench.process(Message(pack(refusal), user_id="u"))
     assert found == Arrival(TaskRefused("t1", 2, "c0", "s", "no disk"))
 
 
-def test_a_disk_that_refuses_is_no_fault_of_the_message(bench: Bench) -> None:
-    bench.path.rmdir()
+def test_a_disk_error_does_not_reject_the_message(bench: Bench) -> None:
+    bench.path.touch()  # a file, where the directory should be
     with pytest.raises(RunError, match="spool"):
-        bench.take(messages(update_frame())[0])
-    bench.path.mkdir()
+        bench.process(messages(update_frame())[0])
+    bench.path.unlink()

@@ -1,4 +1,4 @@
-"""The line files follow the journal, whatever a crash tore off."""
+"""The JSON lines files follow the journal, also after a crash while they were written."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def check(directory: Path) -> None:
     assert read(directory / CLIENT_METRICS, "task_id") == expected
 
 
-def test_every_version_and_update_is_a_line_once(journal: Journal, tmp_path: Path) -> None:
+def test_every_version_and_update_has_one_line(journal: Journal, tmp_path: Path) -> None:
     files = JsonlFiles(tmp_path)
     for _ in range(3):
         files.catch_up(journal)

@@ -103,15 +103,15 @@ def test_a_journaled_version_that_was_staged_is_rolled_forward(tmp_path: Path) -
 
 
 def test_a_version_with_values_that_are_not_finite_is_not_written(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="version 1: tensor a holds values that are not finite"):
+    with pytest.raises(RunError, match="version 1: tensor a has values that are not finite"):
         versions(tmp_path).stage(1, {"a": np.array([np.inf], np.float32)})
     assert names(tmp_path) == []
 
 
 def test_an_error_of_the_disk_is_a_run_error(tmp_path: Path) -> None:
     made = versions(tmp_path / "versions")
-    (tmp_path / "versions").rmdir()
-    with pytest.raises(RunError, match=r"make room|No such file"):
+    (tmp_path / "versions").touch()  # a file, where the directory should be
+    with pytest.raises(RunError, match="make room"):
         made.stage(0, THETA)
 
 

@@ -1,4 +1,4 @@
-"""A report says what was measured, and nothing in it is taken for markup."""
+"""Reports: what they contain, and that no text in them is interpreted as markup."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from common.protocol.versions import UpdateSummary, VersionSummary
 from evaluation.assessment import AnsweredRow, Assessment, EvaluatedVersion, KindAssessment
 from evaluation.comparison import ComparedVersion, Comparison, KindComparison
 from evaluation.report import figure_tables, files, history_tables, plots
-from evaluation.report.report import Report, federated_accuracy, phase_histories
+from evaluation.report.report import Report, federated_accuracy, split_by_phase
 from learning.evaluation.metrics import (
     METRICS,
     EvalMetrics,
@@ -87,7 +87,10 @@ PAIRS = KindAssessment(
 )
 LABELS = KindAssessment(
     kind="cls",
-    heldout=(class_metrics([0.7, 0.7], [0, 0], [0, 1], 2), class_metrics([0.1, 0.1], [0, 1], [0, 1], 2)),
+    heldout=(
+        class_metrics([0.7, 0.7], [0, 0], [0, 1], 2),
+        class_metrics([0.1, 0.1], [0, 1], [0, 1], 2),
+    ),
     pooled=(class_metrics([0.7], [0], [1], 2), class_metrics([0.1], [1], [1], 2)),
     clients={"client_0": (class_metrics([0.7], [0], [1], 2), class_metrics([0.1], [1], [1], 2))},
 )  # fmt: skip
@@ -154,7 +157,7 @@ def read(page: str) -> Tags:
 
 
 @given(st.text())
-def test_no_text_is_taken_for_markup(found: str) -> None:
+def test_no_text_is_interpreted_as_markup(found: str) -> None:
     blocks = [
         Heading(f"h{found}"),
         Paragraph(f"p{found}"),
@@ -187,7 +190,7 @@ def test_a_page_loads_nothing_from_anywhere() -> None:
 
 
 def cells(blocks: list[Block], first: str) -> list[tuple[str, ...]]:
-    """The rows of the table whose header begins with these words."""
+    """Return the rows of the table whose header begins with these words."""
     found = [block for block in blocks if isinstance(block, Table)]
     return list(next(table.rows for table in found if table.header[0].startswith(first)))
 
@@ -196,8 +199,8 @@ def words(blocks: list[Block]) -> str:
     return " ".join(block.text for block in blocks if isinstance(block, Paragraph))
 
 
-def test_figures_stand_in_columns_by_subject_with_the_rows_behind_them() -> None:
-    blocks = figure_tables.metric_blocks(BOTH.assessment, "")
+def test_metrics_have_a_column_for_each_version_and_the_number_of_rows() -> None:
+    blocks = figure_tables.build_metrics(BOTH.assessment, "")
     rows = cells(blocks, "1 held-out rows")
     assert rows[0] == ("nats per token", "2.000", "1.000")
     assert rows[1] == ("perplexity", "7.4", "2.7")
@@ -205,18 +208,18 @@ def test_figures_stand_in_columns_by_subject_with_the_rows_behind_them() -> None
     assert "is 3.000 nats per token" in words(blocks)
 
 
-def test_shares_are_told_with_their_interval_and_noise_is_called_so() -> None:
-    blocks = figure_tables.metric_blocks(BOTH.assessment, "")
+def test_shares_have_an_interval_and_possible_noise_is_named() -> None:
+    blocks = figure_tables.build_metrics(BOTH.assessment, "")
     assert cells(blocks, "4 held-out rows")[0][1] == "1.000 (0.51 to 1.00)"
     assert "the intervals overlap: it may be noise" in words(blocks)
 
 
-def test_a_client_without_rows_has_a_dash_and_is_no_worst_client() -> None:
-    rows = cells(figure_tables.metric_blocks(BOTH.assessment, ""), "nats per token, validation")
+def test_a_client_without_rows_has_a_dash_and_is_never_the_worst_client() -> None:
+    rows = cells(figure_tables.build_metrics(BOTH.assessment, ""), "nats per token, validation")
     assert rows[1] == ("client_1", "0", "–", "–")
     assert ("worst client", "–", "2.250 (client_0)", "1.250 (client_0)") in rows
     assert "No client has validation rows" in words(
-        figure_tables.metric_blocks(BOTH.assessment, "")
+        figure_tables.build_metrics(BOTH.assessment, "")
     )
 
 
@@ -228,54 +231,54 @@ def test_a_client_without_rows_has_a_dash_and_is_no_worst_client() -> None:
         (LABELS, ["accuracy", "macro-F1"]),
     ],
 )
-def test_each_client_has_all_figures_that_are_promised_under_a_heading_of_their_own(
+def test_the_metrics_of_each_client_have_a_heading_of_their_own(
     of: KindAssessment, figures: list[str]
 ) -> None:
-    blocks = figure_tables.metric_blocks(report(of, labels=("no", "yes")).assessment, "")
+    blocks = figure_tables.build_metrics(report(of, labels=("no", "yes")).assessment, "")
     own = blocks[blocks.index(Heading("Each client's own rows", 3)) + 1 :]
     found = [block.header[0] for block in own if isinstance(block, Table)]
     assert found == [f"{title}, validation" for title in figures]
 
 
-def test_of_many_clients_those_that_do_worst_are_shown() -> None:
+def test_of_many_clients_the_worst_are_shown() -> None:
     many = {f"c{i}": (text_metrics([float(i + 1)], [1], [1]),) * 2 for i in range(40)}
     found = replace(BOTH.assessment, kinds=(replace(TEXTS, clients=many),))
-    rows = cells(figure_tables.metric_blocks(found, ""), "nats per token, validation")
+    rows = cells(figure_tables.build_metrics(found, ""), "nats per token, validation")
     assert [row[0] for row in rows[:2]] == ["c39", "c38"]
     assert rows[30][0] == "all clients"
 
 
-def test_the_confusion_of_the_evaluated_version_is_shown_by_true_class() -> None:
-    rows = cells(figure_tables.metric_blocks(ONE.assessment, ""), "true class")
+def test_the_confusion_matrix_is_that_of_the_assessed_version() -> None:
+    rows = cells(figure_tables.build_metrics(ONE.assessment, ""), "true class")
     assert rows == [("no", "1", "0"), (HOSTILE, "0", "1")]
 
 
 def test_skipped_rows_are_counted_by_reason() -> None:
-    blocks = history_tables.data_blocks(BOTH)
+    blocks = history_tables.build_data(BOTH)
     assert cells(blocks, "kind") == [("sft", "x.json", "9", "7", "2", "1")]
     assert isinstance(blocks[-1], BulletList) and blocks[-1].points == ("sft: 2 × too long",)
 
 
 def test_versions_and_updates_have_accuracies_where_their_phase_has_them() -> None:
-    found = [block for block in history_tables.version_blocks(BOTH) if isinstance(block, Table)]
+    found = [block for block in history_tables.build_versions(BOTH) if isinstance(block, Table)]
     judged = ["accuracy before" in table.header for table in found]
     assert judged == [False, True, False, True]
-    units = words(history_tables.version_blocks(BOTH))
+    units = words(history_tables.build_versions(BOTH))
     assert "nats per response token" in units and "nats per preference pair" in units
 
 
 def test_a_comparison_has_differences_and_says_when_only_bytes_can_be_compared() -> None:
     sides = (ComparedVersion("a", "x", "1" * 64, 3), ComparedVersion("b", "y", "2" * 64, 5))
     pair = (text_metrics([8.0], [4], [4]), text_metrics([6.0], [4], [4]))
-    blocks = figure_tables.comparison_blocks(Comparison(sides, (KindComparison("sft", pair, 2),)))
+    blocks = figure_tables.build_comparison(Comparison(sides, (KindComparison("sft", pair, 2),)))
     assert cells(blocks, "1 rows")[0] == ("nats per token", "2.000", "1.500", "-0.500")
     assert "only bits per byte can be compared" in words(blocks)
     assert "2 rows are left out because they fit into only one model" in words(blocks)
     assert "own reference" not in words(blocks)
     pairs = Comparison(sides, (KindComparison("va", (PAIRS.heldout[0], PAIRS.heldout[1]), 0),))
-    assert "own reference" in words(figure_tables.comparison_blocks(pairs))
+    assert "own reference" in words(figure_tables.build_comparison(pairs))
     empty = Comparison(sides, (KindComparison("cls", (EvalMetrics(0), EvalMetrics(0)), 0),))
-    assert {row[1:] for row in cells(figure_tables.comparison_blocks(empty), "0 rows")} == {
+    assert {row[1:] for row in cells(figure_tables.build_comparison(empty), "0 rows")} == {
         ("–", "–", "–")
     }
 
@@ -283,13 +286,13 @@ def test_a_comparison_has_differences_and_says_when_only_bytes_can_be_compared()
 # History
 
 
-def test_each_phase_has_its_own_curve_from_the_version_that_it_began_with() -> None:
-    sft, dpo = phase_histories((SFT, DPO), HISTORY)
+def test_each_phase_has_a_curve_that_starts_at_its_first_base_version() -> None:
+    sft, dpo = split_by_phase((SFT, DPO), HISTORY)
     assert (sft.begin, dpo.begin) == (0, 2)
     assert sft.holdout == ((0, 2.0), (1, 2.0))
     assert dpo.train == ((3, 1.5), (4, 1.5))
     assert (sft.accuracy, dpo.accuracy) == ((), ((2, 0.6), (3, 0.7)))
-    assert len(phase_histories((SFT, DPO), HISTORY[:2])) == 1
+    assert len(split_by_phase((SFT, DPO), HISTORY[:2])) == 1
 
 
 def test_the_federated_accuracy_is_weighted_by_samples() -> None:
@@ -323,18 +326,18 @@ def test_an_evaluation_leaves_the_report_of_the_run_alone(tmp_path: Path) -> Non
     assert (tmp_path / "evaluation.html").exists()
 
 
-def test_json_has_no_number_that_json_does_not_know() -> None:
+def test_json_has_null_for_numbers_that_are_not_finite() -> None:
     worst = text_metrics([1e6], [1], [1])
     found = report(replace(TEXTS, heldout=(worst, worst)))
-    values = json.loads(json.dumps(files.report_fields(found, history=True), allow_nan=False))
+    values = json.loads(json.dumps(files.build_fields(found, history=True), allow_nan=False))
     assert values["federated"]["perplexity"] is None
     assert values["federated"]["nats_per_token"] == 1e6
     assert [v["version"] for v in values["versions"]] == [0, 1, 2, 3, 4]
-    assert "versions" not in files.report_fields(found, history=False)
+    assert "versions" not in files.build_fields(found, history=False)
 
 
-def test_json_tells_rows_intervals_and_spread() -> None:
-    values = files.report_fields(ONE, history=False)["kinds"]["cls"]
+def test_json_has_rows_intervals_and_spread() -> None:
+    values = files.build_fields(ONE, history=False)["kinds"]["cls"]
     assert values["heldout"][1]["rows"] == 2
     assert values["heldout"][1]["confusion"] == [[1, 0], [0, 1]]
     assert values["heldout"][1]["intervals"]["accuracy"][0] == pytest.approx(0.342, abs=1e-3)
@@ -342,7 +345,7 @@ def test_json_tells_rows_intervals_and_spread() -> None:
     assert values["spread"]["accuracy"]["worst"] == "client_0"
 
 
-def test_a_folder_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"cannot be written: .*--out"):
         files.write_report(BOTH, tmp_path / "file" / "report")
@@ -352,17 +355,17 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> 
 def test_the_line_of_chance_depends_on_the_number_of_classes(count: int, chance: float) -> None:
     found = class_metrics([0.7], [0], [1], count)
     judged = replace(LABELS, pooled=(found, found), clients={"client_0": (found, found)})
-    (axes,) = plots.client_figure(judged, ONE.assessment.subjects).axes
+    (axes,) = plots.draw_client_figure(judged, ONE.assessment.subjects).axes
     assert [line.get_ydata() for line in axes.lines] == [[chance, chance]]
 
 
 def test_a_run_that_has_made_no_version_has_no_curve() -> None:
     young = replace(BOTH, versions=HISTORY[:1])
-    assert "loss.png" not in plots.pictures(young, "")
-    assert history_tables.history_blocks(young, "") == []
+    assert "loss.png" not in plots.draw_pictures(young, "")
+    assert history_tables.build_history(young, "") == []
 
 
-def test_the_markdown_is_read_as_tables_by_others() -> None:
-    whole = to_markdown(files.report_blocks(BOTH, ""))
+def test_markdown_tables_are_parsed_by_a_commonmark_parser() -> None:
+    whole = to_markdown(files.build_blocks(BOTH, ""))
     page = str(MarkdownIt("commonmark").enable("table").render(whole))
     assert page.count("<table>") == len(re.findall(r"^\| ---", whole, re.MULTILINE))

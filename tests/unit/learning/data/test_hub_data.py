@@ -281,7 +281,7 @@ def refused(kind: type[HfHubHTTPError]) -> Exception:
         (refused(RevisionNotFoundError), None, "has no revision v9; check the part after @"),
         (refused(GatedRepoError), None, "is gated; accept its terms"),
         (info(gated="auto"), FileNotFoundError("gated\n"), "is gated; accept its terms"),
-        (info("b.py"), None, "is made by code of its own, which is not run; give"),
+        (info("b.py"), None, "is defined by a loading script, which is never run; give"),
         (info(), TimeoutError("\n"), "cannot be reached (TimeoutError); give the path"),
         (
             info(),

@@ -17,6 +17,7 @@ from common.errors import ModelError, WireError
 from common.model_cache import find_installed
 from common.protocol import manifest
 from learning.models import base, hub
+from learning.models.loader import load
 
 
 def silent(message: str, fraction: float) -> None:
@@ -30,7 +31,7 @@ def micro(tmp_path_factory: pytest.TempPathFactory) -> base.BaseModel:
 
 def served(path: Path) -> Callable[[str, int], bytes]:
     """Return a function that serves files by their digest, as a coordinator does."""
-    files = {f.sha256: f.name for f in base.parse_manifest(base.make_manifest(path))}
+    files = {f.sha256: f.name for f in manifest.parse_manifest(manifest.make_manifest(path))}
     return lambda sha256, nbytes: (path / files[sha256]).read_bytes()
 
 
@@ -44,14 +45,14 @@ def test_a_manifest_is_sorted_lines_of_digest_size_and_name(tmp_path: Path) -> N
     (tmp_path / "config.json").write_bytes(b"{}")
     (tmp_path / "model.safetensors").write_bytes(b"")
     (tmp_path / "notes.txt").write_bytes(b"not a part of the model")
-    assert base.make_manifest(tmp_path).decode() == (
+    assert manifest.make_manifest(tmp_path).decode() == (
         "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a 2 config.json\n"
         "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 0 model.safetensors\n"
     )
 
 
 def test_a_manifest_reads_back_as_it_was_written(micro: base.BaseModel) -> None:
-    files = base.parse_manifest(base.make_manifest(micro.path))
+    files = manifest.parse_manifest(manifest.make_manifest(micro.path))
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {f.name for f in files}
     assert all((micro.path / f.name).stat().st_size == f.nbytes for f in files)
 
@@ -81,21 +82,23 @@ ZERO = "0" * 64
 )
 def test_a_hostile_manifest_is_refused(data: bytes) -> None:
     with pytest.raises(WireError):
-        base.parse_manifest(data)
+        manifest.parse_manifest(data)
 
 
 def test_an_installed_model_has_the_same_digest_and_loads(
     micro: base.BaseModel, tmp_path: Path
 ) -> None:
     assert find_installed(micro.digest, tmp_path) is None
-    path = base.install(base.make_manifest(micro.path), micro.digest, served(micro.path), tmp_path)
+    path = base.install(
+        manifest.make_manifest(micro.path), micro.digest, served(micro.path), tmp_path
+    )
     assert find_installed(micro.digest, tmp_path) == path
-    assert manifest.sha256_hex(base.make_manifest(path)) == micro.digest
-    base.load(path, torch.device("cpu"))
+    assert manifest.sha256_hex(manifest.make_manifest(path)) == micro.digest
+    load(path, torch.device("cpu"))
 
 
 def test_a_second_install_fetches_nothing(micro: base.BaseModel, tmp_path: Path) -> None:
-    data = base.make_manifest(micro.path)
+    data = manifest.make_manifest(micro.path)
     first = base.install(data, micro.digest, served(micro.path), tmp_path)
 
     def refuse(sha256: str, nbytes: int) -> bytes:
@@ -114,14 +117,14 @@ def test_a_changed_byte_is_refused_and_leaves_nothing(
         return content[:-1] + bytes([content[-1] ^ 1])
 
     with pytest.raises(WireError, match="other bytes"):
-        base.install(base.make_manifest(micro.path), micro.digest, corrupt, tmp_path)
+        base.install(manifest.make_manifest(micro.path), micro.digest, corrupt, tmp_path)
     assert find_installed(micro.digest, tmp_path) is None
     assert list((tmp_path / "models").iterdir()) == []
 
 
 def test_a_manifest_of_another_model_is_refused(micro: base.BaseModel, tmp_path: Path) -> None:
     with pytest.raises(WireError, match="does not match"):
-        base.install(base.make_manifest(micro.path), ZERO, served(micro.path), tmp_path)
+        base.install(manifest.make_manifest(micro.path), ZERO, served(micro.path), tmp_path)
 
 
 def test_a_digest_is_never_a_path(tmp_path: Path) -> None:
@@ -144,7 +147,7 @@ def test_a_local_directory_resolves_to_the_same_digest(
 
 
 def test_a_loaded_model_is_float32_in_evaluation_mode_and_can_pad(micro: base.BaseModel) -> None:
-    loaded = base.load(micro.path, torch.device("cpu"))
+    loaded = load(micro.path, torch.device("cpu"))
     assert {p.dtype for p in loaded.model.parameters()} == {torch.float32}
     assert not loaded.model.training
     assert loaded.tokenizer.pad_token_id is not None
@@ -153,11 +156,13 @@ def test_a_loaded_model_is_float32_in_evaluation_mode_and_can_pad(micro: base.Ba
 def test_a_tokenizer_without_a_padding_token_pads_with_its_end_token(
     micro: base.BaseModel, tmp_path: Path
 ) -> None:
-    path = base.install(base.make_manifest(micro.path), micro.digest, served(micro.path), tmp_path)
+    path = base.install(
+        manifest.make_manifest(micro.path), micro.digest, served(micro.path), tmp_path
+    )
     config = json.loads((path / "tokenizer_config.json").read_text())
     del config["pad_token"]
     (path / "tokenizer_config.json").write_text(json.dumps(config))
-    tokenizer = base.load(path, torch.device("cpu")).tokenizer
+    tokenizer = load(path, torch.device("cpu")).tokenizer
     assert tokenizer.pad_token == tokenizer.eos_token
 
 
@@ -201,7 +206,7 @@ def test_broken_weights_are_reported_in_one_line(tmp_path: Path) -> None:
     folder = written(tmp_path / "m", architectures=["GPT2LMHeadModel"], model_type="gpt2")
     (folder / "model.safetensors").write_bytes(b"broken")
     with pytest.raises(ModelError, match="cannot be loaded") as caught:
-        base.load(folder, torch.device("cpu"))
+        load(folder, torch.device("cpu"))
     assert "\n" not in str(caught.value)
 
 

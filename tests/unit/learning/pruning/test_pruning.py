@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from common.errors import ConfigError, ModelError
-from common.protocol.manifest import is_model_file, make_manifest, sha256_hex
+from common.protocol.manifest import is_model_file, make_manifest, parse_manifest, sha256_hex
 from learning.models import base
 from learning.models.encoders import load_encoder, load_whole
 from learning.models.loader import LoadedModel
@@ -290,7 +290,7 @@ def test_the_digest_of_a_pruned_model_covers_its_record_and_is_stable(tmp_path: 
 def test_a_worker_installs_a_pruned_model_by_its_digest(tmp_path: Path) -> None:
     path = pruned_to(tmp_path)
     stated = make_manifest(path)
-    files = {each.sha256: each.name for each in base.parse_manifest(stated)}
+    files = {each.sha256: each.name for each in parse_manifest(stated)}
     installed = base.install(
         stated, sha256_hex(stated), lambda sha, nbytes: (path / files[sha]).read_bytes(), tmp_path
     )

@@ -26,7 +26,7 @@ def brought(tmp_path: Path, *sources: Path) -> tuple[Path, list[str]]:
 
 
 @pytest.mark.parametrize(("kind", "row"), [("sft", SFT), ("va", VA), ("cls", CLS)])
-def test_the_kind_of_rows_is_seen_from_their_columns(
+def test_the_kind_of_rows_follows_from_their_columns(
     tmp_path: Path, kind: str, row: object
 ) -> None:
     out, said = brought(tmp_path, file(tmp_path / "mine.jsonl", row, row | {"x": 1}))  # type: ignore[operator]
@@ -35,7 +35,7 @@ def test_the_kind_of_rows_is_seen_from_their_columns(
     assert out.stat().st_mode & 0o77 == 0
 
 
-def test_files_are_one_client(tmp_path: Path) -> None:
+def test_several_files_are_one_client(tmp_path: Path) -> None:
     first = file(tmp_path / "a.jsonl", *[SFT] * 3)
     second = file(tmp_path / "b.jsonl", *[SFT] * 2)
     prefs = file(tmp_path / "c.jsonl", VA)
@@ -44,13 +44,13 @@ def test_files_are_one_client(tmp_path: Path) -> None:
     assert ClientData(out, "hospital-a").clients() == ("hospital-a",)
 
 
-def test_without_a_file_the_rows_of_last_time_are_served(tmp_path: Path) -> None:
+def test_without_a_file_the_rows_imported_before_are_served(tmp_path: Path) -> None:
     out, _ = brought(tmp_path, file(tmp_path / "a.jsonl", SFT))
     again, said = brought(tmp_path)
     assert again == out and not said and list(out.iterdir())
 
 
-def test_other_files_take_their_place(tmp_path: Path) -> None:
+def test_new_files_replace_the_rows_imported_before(tmp_path: Path) -> None:
     brought(tmp_path, file(tmp_path / "a.jsonl", SFT))
     out, _ = brought(tmp_path, file(tmp_path / "b.jsonl", CLS))
     assert [path.name for path in out.iterdir()] == ["hospital-a_cls.jsonl"]
@@ -75,7 +75,7 @@ def test_a_directory_is_served_as_it_is(tmp_path: Path) -> None:
         ("bytes.jsonl", "\x00\x01", "bytes.jsonl has no row that can be learned from"),
     ],
 )
-def test_rows_that_cannot_be_used(
+def test_a_source_without_a_usable_row_is_an_error_with_a_remedy(
     tmp_path: Path, name: str, content: str | None, line: str
 ) -> None:
     if content is not None:
@@ -85,6 +85,6 @@ def test_rows_that_cannot_be_used(
     assert "\n" not in str(caught.value)
 
 
-def test_nothing_at_all(tmp_path: Path) -> None:
+def test_a_site_without_any_rows_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="site hospital-a has no rows yet; name a file"):
         brought(tmp_path)

@@ -1,4 +1,4 @@
-"""What a reference version says of preference pairs: computed once, found again, never mixed up."""
+"""Tests of reference log-probabilities: computed once, found again, never mixed up."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ PAIRS = (pair(1, 2), pair(3))
 
 
 class Model:
-    """Says of each pair: its number of tokens times the weight, and a third of that."""
+    """Return for each pair its number of tokens times the weight, and a third of that."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -56,7 +56,7 @@ def never() -> NoReturn:
     raise AssertionError("known already")
 
 
-def test_what_a_version_says_is_computed_once_and_exactly(tmp_path: Path) -> None:
+def test_log_probabilities_of_a_version_are_computed_once_and_kept_exactly(tmp_path: Path) -> None:
     model, folder = Model(), tmp_path / "clients" / "client_0"
     first = References(folder, lambda: THETA).log_probabilities(ONE, PAIRS, model)
     assert first == [(-6.0, -1.0), (-4.0, -2 / 3)]
@@ -76,7 +76,7 @@ def test_what_a_version_says_is_computed_once_and_exactly(tmp_path: Path) -> Non
     ],
     ids=["another version", "another order", "another answer", "another border"],
 )
-def test_anything_else_is_computed_anew(
+def test_another_version_or_other_pairs_are_computed_anew(
     tmp_path: Path, version: str, pairs: tuple[TokenisedPair, ...]
 ) -> None:
     model = Model()
@@ -89,7 +89,7 @@ def test_anything_else_is_computed_anew(
 
 
 @pytest.mark.parametrize("damage", ["empty", "half", "of other pairs"])
-def test_a_file_that_does_not_hold_them_is_computed_again(tmp_path: Path, damage: str) -> None:
+def test_the_content_of_a_damaged_file_is_computed_again(tmp_path: Path, damage: str) -> None:
     model = Model()
     known = References(tmp_path, lambda: THETA)
     first = known.log_probabilities(ONE, PAIRS, model)
@@ -123,7 +123,7 @@ def test_only_the_newest_four_files_are_kept(tmp_path: Path) -> None:
 
 @dataclass
 class Place:
-    """A base model and a client's pairs on the disk, and the adapter of version 0."""
+    """Base model and a client's pairs on the disk, and the adapter of version 0."""
 
     root: Path
     adapted: lora.AdaptedModel
@@ -155,7 +155,7 @@ def place(tmp_path: Path) -> Place:
 def test_a_task_is_measured_against_its_reference_and_not_against_its_own_base_version(
     place: Place,
 ) -> None:
-    """At the reference itself the loss is log 2; elsewhere it is what the formula says."""
+    """The loss is log 2 at the reference itself, and what the formula says elsewhere."""
     first = place.train(place.begun, lambda: place.begun)
     assert first.stats.loss_before == pytest.approx(math.log(2), abs=1e-5)
 
@@ -173,8 +173,8 @@ def test_a_task_is_measured_against_its_reference_and_not_against_its_own_base_v
 
 
 @pytest.mark.xfail(
-    reason="dpo.log_probabilities computes on learning.training.fast_path and Preferring.measure does not:"
-    " rounding breaks the ties"
+    reason="dpo.log_probabilities computes on learning.training.fast_path and Preferring.measure"
+    " does not: rounding breaks the ties"
 )
 def test_at_its_reference_a_model_prefers_nothing(place: Place) -> None:
     assert place.train(place.begun, lambda: place.begun).stats.accuracy_before == 0.5

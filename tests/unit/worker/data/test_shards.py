@@ -1,4 +1,4 @@
-"""The rows of the clients that a worker serves."""
+"""Tests of the rows of the clients that a worker serves."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from worker.data.shards import HOLDOUT_EXAMPLES, ClientData, ShardRequest, Token
 def read(
     rows: ClientData, client: str, tokenizer: PreTrainedTokenizerBase, length: int = 256
 ) -> TokenisedShard:
-    """The client's instructions; its name is taken as it is, however hostile."""
+    """Load a client's instructions; its name is not validated, so it can be hostile."""
     wanted = task(max_length=length).model_copy(update={"client_id": client})
     return rows.load_for_task(wanted, registry.make_objective("sft"), tokenizer)
 
@@ -45,7 +45,7 @@ def test_a_directory_that_is_not_there_has_no_clients(tmp_path: Path) -> None:
     assert ClientData(tmp_path / "nowhere").clients() == ()
 
 
-def test_rows_are_learned_or_measured_by_but_never_both(directory: Path) -> None:
+def test_rows_are_trained_on_or_measured_but_never_both(directory: Path) -> None:
     shard = read(ClientData(directory), "client_0", tiny_tokenizer(), 256)
     learned = {tuple(example.input_ids) for example in shard.train}
     measured = {tuple(example.input_ids) for example in shard.holdout}
@@ -103,7 +103,7 @@ def test_a_client_may_have_rows_of_one_kind_only(directory: Path) -> None:
     assert len(shard.train) + len(shard.holdout) < 9  # `fccl evaluate` has the others
 
 
-def test_a_task_measures_by_a_part_of_what_is_held_out(
+def test_a_task_measures_on_a_part_of_the_holdout(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shards, "HOLDOUT_EXAMPLES", 2)

@@ -1,4 +1,4 @@
-"""Which runs a worker serves: one, or with --forever each that comes to carry the name."""
+"""Tests of the runs that a worker serves: one or, with --forever, every run of the name."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from cli.console import Output
 from cli.learn.location import locate_inbox
 from cli.main import fccl
 from cli.run.inbox_port import open_port, serve_inbox
-from cli.run.job import Job, invited_job
+from cli.run.job import WorkerJob, invited_job
 from cli.run.join_site import SiteRequest
 from common.config.config import FederationConfig, IncrementalConfig
 from common.errors import ConfigError, DataError
@@ -413,7 +413,7 @@ def test_a_worker_prints_where_it_listens_but_not_the_token(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     served_run.write(tmp_path, SERVED)
-    job = Job(FederationConfig(), LOCAL, tmp_path, tmp_path)
+    job = WorkerJob(FederationConfig(), LOCAL, tmp_path, tmp_path)
     with open_port(0, job.config.incremental) as opened:
         assert opened is not None
         with serve_inbox(opened, job, Output(plain=True)):

@@ -13,7 +13,6 @@ import torch
 
 from common.config.config import IncrementalConfig
 from common.protocol.tensors import Tensors
-from common.protocol.versions import CurrentModel
 from learning.data.row_types import LabelledText
 from learning.data.rows import write
 from learning.evaluation.measurement import Measurement
@@ -27,10 +26,11 @@ from worker.incremental.inbox.inbox import Inbox
 from worker.incremental.inbox.items import Item
 from worker.incremental.inbox.learning_store import LearningStore
 from worker.incremental.report.history import BatchRecord
+from worker.incremental.serving.newest_version import model_of
 from worker.incremental.training import batches
 from worker.incremental.training.batches import BatchBuilder, ClientContext, LearningBatch
 from worker.incremental.training.evaluation import evaluate
-from worker.incremental.training.gate import RejectionKind
+from worker.incremental.training.gate import BatchRejectionKind
 from worker.incremental.training.shadow import ShadowModel
 from worker.models.loaded import ModelCache
 
@@ -55,11 +55,7 @@ class Client:
         (root / "clients").mkdir()
         write(root / "clients" / "client_0_cls.jsonl", texts("slow", 140))
         self.path = schema.inbox_path(root, "client_0")
-        trained = task(objective="classification", labels=LABELS, max_length=32)
-        model = CurrentModel(
-            run=trained.run, version=0, phase=0, objective="classification", base=trained.base,
-            adapter=trained.adapter, lora=trained.lora, max_length=32, labels=LABELS,
-        )  # fmt: skip
+        model = model_of(task(objective="classification", labels=LABELS, max_length=32))
         base = saved(encoder(layers=2), root / "base")
         models = ModelCache(Compute(torch.device("cpu"), threads=1, autocast=False))
         loaded = models.load("classification", base, NOTHING, model.lora, LABELS)
@@ -146,12 +142,12 @@ class Curve:
     [
         (lambda x: 1 + 0.01 * x, 1.0, None),
         (lambda x: 1 + 0.06 * x**2, 0.5, None),  # 1.06, then 1.015: the limit is 1.02
-        (lambda x: 1 + 0.3 * x, 1.0, RejectionKind.FORGETTING),
+        (lambda x: 1 + 0.3 * x, 1.0, BatchRejectionKind.FORGETTING),
     ],
     ids=["whole", "half", "nothing"],
 )
 def test_the_largest_share_that_passes_the_gate_is_kept(
-    anchors: Callable[[float], float], share: float, rejected: RejectionKind | None
+    anchors: Callable[[float], float], share: float, rejected: BatchRejectionKind | None
 ) -> None:
     shadow: Any = Curve(anchors)
     sets: Any = ("new",), ("anchors",)

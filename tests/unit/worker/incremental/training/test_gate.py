@@ -12,7 +12,7 @@ from common.protocol.fields import RowKind
 from learning.evaluation.measurement import Measurement
 from worker.incremental.training import replay
 from worker.incremental.training.evaluation import still_helps
-from worker.incremental.training.gate import GateFigures, Rejection, RejectionKind, check
+from worker.incremental.training.gate import BatchRejection, BatchRejectionKind, GateFigures, check
 from worker.incremental.training.shadow import learning_rate
 
 CONFIG = IncrementalConfig()
@@ -29,17 +29,17 @@ def figures(
     ("found", "kind"),
     [
         (figures((1.0, 0.9), (1.0, 1.02)), None),
-        (figures((1.0, 0.9), (1.0, 1.03)), RejectionKind.FORGETTING),
+        (figures((1.0, 0.9), (1.0, 1.03)), BatchRejectionKind.FORGETTING),
         (figures((1.0, 0.9), (0.1, 0.109)), None),  # 0.01 nats are not forgetting
         (figures((1.0, 0.9), None), None),
-        (figures((1.0, 1.0), (1.0, 1.0)), RejectionKind.NO_IMPROVEMENT),
-        (figures((1.0, 0.9), (1.0, 1.0), 2.1), RejectionKind.NORM),
-        (figures((1.0, math.nan), (1.0, 1.0)), RejectionKind.NOT_FINITE),
-        (figures((1.0, 0.9), (1.0, math.inf)), RejectionKind.NOT_FINITE),
+        (figures((1.0, 1.0), (1.0, 1.0)), BatchRejectionKind.NO_IMPROVEMENT),
+        (figures((1.0, 0.9), (1.0, 1.0), 2.1), BatchRejectionKind.NORM),
+        (figures((1.0, math.nan), (1.0, 1.0)), BatchRejectionKind.NOT_FINITE),
+        (figures((1.0, 0.9), (1.0, math.inf)), BatchRejectionKind.NOT_FINITE),
     ],
 )
 def test_the_gate_rejects_what_is_not_better_or_forgets(
-    found: GateFigures, kind: RejectionKind | None
+    found: GateFigures, kind: BatchRejectionKind | None
 ) -> None:
     rejection = check(found, CONFIG)
     assert (rejection.kind if rejection else None) is kind
@@ -53,7 +53,7 @@ def test_a_rejection_states_the_figures() -> None:
 
 
 def test_a_validators_own_words_are_not_public() -> None:
-    rejection = Rejection(RejectionKind.VALIDATOR, "I saw a secret")
+    rejection = BatchRejection(BatchRejectionKind.VALIDATOR, "I saw a secret")
     assert "secret" not in rejection.public_reason
 
 
@@ -61,14 +61,14 @@ def test_a_validators_own_words_are_not_public() -> None:
     ("task", "kind"),
     [
         ((0.5, 0.55), None),
-        ((0.5, 0.56), RejectionKind.CONTRADICTION),
+        ((0.5, 0.56), BatchRejectionKind.CONTRADICTION),
         ((0.1, 0.13), None),
-        ((0.1, 0.14), RejectionKind.CONTRADICTION),
-        ((0.1, math.nan), RejectionKind.CONTRADICTION),
+        ((0.1, 0.14), BatchRejectionKind.CONTRADICTION),
+        ((0.1, math.nan), BatchRejectionKind.CONTRADICTION),
     ],
 )
 def test_a_better_loss_on_everything_else_hides_no_contradiction(
-    task: tuple[float, float], kind: RejectionKind | None
+    task: tuple[float, float], kind: BatchRejectionKind | None
 ) -> None:
     old, new = (Measurement(loss) for loss in task)
     found = replace(figures((1.0, 0.5), (1.0, 0.9)), task_before=old, task_after=new)
