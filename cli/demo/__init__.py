@@ -1,1 +1,1 @@
-"""TODO: cli/demo."""
+"""`fccl demo`: a whole federation in one process, and its terminal."""
