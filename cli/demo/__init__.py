@@ -1,1 +1,1 @@
-"""`fccl demo`: a whole federation in one process, and its terminal."""
+"""`fccl demo`: a whole federation on this machine, with a screen on a terminal."""
