@@ -1,4 +1,4 @@
-"""`fccl tui`: watch a run, or play a recorded one, in this terminal or in a browser."""
+"""`fccl tui`: screen of a live or recorded run, in this terminal or in a browser."""
 
 from __future__ import annotations
 
