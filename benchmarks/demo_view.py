@@ -41,7 +41,7 @@ def measure(view: bool, config: list[str], folder: Path) -> Cost:
     before, drawn = _processor(), 0.0
     with terminal(*args, directory=folder, variables={}, size=SIZE) as place:
         if view:
-            place.shows("; q leaves", LONG)
+            place.shows("; press q to leave", LONG)
             drawn = _processor_of(place.pid)  # its child is not counted before it has ended
             place.press("q")
         if place.end(LONG) != 0:

@@ -1,84 +1,78 @@
-"""A federation in this process that an experiment watches while it runs.
+"""Embedded federation of an experiment, which waits for conditions while it runs.
 
-As `fccl demo` runs one (`cli.demo.federation`): coordinator, broker and store, and a worker that serves
-all clients, each on a thread. Here nothing is shown, and the caller looks on and stops it.
+`cli/demo/embedded.py` runs it; nothing is shown.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from broker.embedded.broker import EmbeddedBroker, EmbeddedServer
-from broker.protocol import LOCAL
-from cli.run.job import host_name
+from cli.demo.embedded import EmbeddedFederation, FederationCallbacks
 from common.config.config import IncrementalConfig
 from common.errors import RunError
-from common.paths import cache_dir
-from common.protocol.naming import LOCAL_SITE
 from common.run_directory.recorded_run import read_run
-from common.software import software_version
-from common.store.embedded import EmbeddedStore
-from coordinator.service import Service
 from coordinator.storage.run import Run
 from evaluation.live_samples import LiveSampler
-from learning.training.device import Compute, detect
-from worker.factory import Connections, WorkerCallbacks, WorkerSettings, start_worker
+from learning.training.device import detect
 
-LOOK_S = 0.1
+POLL_S = 0.1
 
 
 class Federation:
-    """Runs from the beginning of a `with` block to its end."""
+    """A federation that runs within a `with` block."""
 
     def __init__(
-        self, run: Run, incremental: IncrementalConfig, say: Callable[[str], None]
+        self, run: Run, incremental: IncrementalConfig, on_line: Callable[[str], None]
     ) -> None:
-        self._run, self._incremental, self._say = run, incremental, say
-        self._server, self._store = EmbeddedServer(), EmbeddedStore()
-        self._compute: Compute = detect()
-        self._stop, self._over = threading.Event(), threading.Event()
-        self._abandon = threading.Event()
-        self._errors: list[BaseException] = []
-        self._view = self._store.connect()
-        self._threads = [
-            threading.Thread(target=self._guarded, args=(self._coordinate,)),
-            threading.Thread(target=self._guarded, args=(self._work,)),
-        ]
+        """Create a federation.
+
+        Args:
+            run: An opened run, which is closed at the end.
+            incremental: Settings of incremental learning.
+            on_line: Called with a line for each event.
+        """
+        callbacks = FederationCallbacks(
+            on_event=lambda event: on_line(f"{event.kind}: {event.text}"),
+            on_worker_event=lambda kind, text: on_line(f"worker {kind}: {text}"),
+        )
+        recorded = read_run(run.directory)
+        samples = LiveSampler(recorded, run.base_path, run.samples, time.time)
+        self._federation = EmbeddedFederation(run, detect(), incremental, samples, callbacks)
+        self._run = run
 
     @property
     def state(self) -> Path:
-        """The worker's state directory: inboxes are in there."""
-        return self._run.directory.parent / ".workers"
+        """The worker's state directory, which holds the inboxes."""
+        return self._federation.worker_state
 
     def version(self) -> int:
-        """The newest version."""
-        return self._view.get_version(self._run.run_id) or 0
+        """Return the newest version."""
+        return self._store.get_version(self._run.run_id) or 0
 
-    def until(self, done: Callable[[], bool], what: str, limit_s: float) -> float:
-        """Wait for a condition, and say how many seconds it took.
+    def wait_until(self, condition: Callable[[], bool], what: str, limit_s: float) -> float:
+        """Wait for a condition and return how many seconds it took.
 
         Raises:
             RunError: It did not come true in time, or the federation has ended.
         """
         begun = time.monotonic()
-        while not done():
-            if self._errors:
-                raise self._errors[0]
-            if self._over.is_set() and not done():
+        while not condition():
+            if self._federation.errors:
+                raise self._federation.errors[0]
+            if self._federation.ended and not condition():
                 raise RunError(f"the run ended before {what}", "give it more versions")
             if time.monotonic() - begun > limit_s:
-                raise RunError(f"waited {limit_s:.0f} s in vain for {what}", "see its events")
-            time.sleep(LOOK_S)
+                raise RunError(f"{what} did not happen in {limit_s:.0f} s", "check its events")
+            time.sleep(POLL_S)
         return time.monotonic() - begun
 
     def __enter__(self) -> Federation:
-        self._store.start()
-        for thread in self._threads:
-            thread.start()
+        self._federation.store.start()
+        self._store = self._federation.store.connect()
+        self._federation.start()
         return self
 
     def __exit__(
@@ -87,59 +81,12 @@ class Federation:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stop.set()
-        self._abandon.set()
-        for thread in self._threads:
-            thread.join()
-        self._store.close()
-        self._run.journal.close()
-        if error is None and self._errors:
-            raise self._errors[0]
-
-    def _guarded(self, target: Callable[[], None]) -> None:
+        self._federation.stop()
         try:
-            target()
-        except BaseException as error:  # raised again where the caller waits
-            self._errors.append(error)
-            self._stop.set()
+            self._federation.join()
+        except BaseException:
+            if error is None:
+                raise
         finally:
-            if target == self._coordinate:
-                self._abandon.set()
-                self._over.set()
-
-    def _coordinate(self) -> None:
-        service = Service(
-            self._run,
-            EmbeddedBroker(self._server),
-            self._store.connect(),
-            time.time,
-            users={LOCAL_SITE: LOCAL_SITE},
-            on_event=lambda event: self._say(f"{event.kind}: {event.text}"),
-            volatile=True,
-            samples=LiveSampler(
-                read_run(self._run.directory), self._run.base_path, self._run.samples, time.time
-            ),
-        )
-        service.serve(self._stop)
-
-    def _work(self) -> None:
-        settings = WorkerSettings(
-            name=self._run.name,
-            site=LOCAL,
-            data=self._run.directory / "clients",
-            state=self.state,
-            cache=cache_dir(),
-            host=host_name(),
-            software=software_version(),
-            compute=self._compute,
-            incremental=self._incremental,
-        )
-        connections = Connections(
-            EmbeddedBroker(self._server), self._store.connect(), self._store.connect()
-        )
-        callbacks = WorkerCallbacks(
-            on_event=lambda kind, text: self._say(f"worker {kind}: {text}"),
-            on_progress=lambda message, fraction: None,
-        )
-        worker = start_worker(settings, self._run.run_id, connections, time.time, callbacks)
-        worker.serve(self._over, abandon=self._abandon)
+            self._federation.store.close()
+            self._run.journal.close()

@@ -150,7 +150,7 @@ def base(config: FederationConfig, version: int, say: Callable[[str], None]) -> 
         return
     run = _open(config, "start")
     with Federation(run, IncrementalConfig(enabled=False), say) as federation:
-        federation.until(
+        federation.wait_until(
             lambda: federation.version() >= version, f"version {version}", version * 60 + LIMIT_S
         )
 
@@ -172,7 +172,7 @@ def run_arm(
     settings = incremental(arm, arguments)
     trace = Trace()
     with Federation(run, settings, say) as federation:
-        federation.until(lambda: federation.version() > 0, "the first version", LIMIT_S)
+        federation.wait_until(lambda: federation.version() > 0, "the first version", LIMIT_S)
         trace.snapshots.append(global_snapshot(run, federation, ""))
         for domain, steps in groupby(stream.steps, key=lambda step: step[0].domain):
             for batches in steps:
@@ -183,7 +183,7 @@ def run_arm(
                     client_snapshot(federation, domain, client) for client in LEARNERS
                 ]
             later = federation.version() + arguments.settle
-            federation.until(
+            federation.wait_until(
                 lambda later=later: federation.version() >= later,  # type: ignore[misc]
                 f"version {later}",
                 LIMIT_S,

@@ -76,7 +76,7 @@ def teach(
             inboxes[batch.client].put(items, "learn")
         for batch in batches:
             inbox = inboxes[batch.client]
-            federation.until(
+            federation.wait_until(
                 lambda inbox=inbox: not inbox.counts()["waiting"],  # type: ignore[misc]
                 f"{batch.client} to learn",
                 LIMIT_S,

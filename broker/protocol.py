@@ -230,7 +230,7 @@ class Topology:
         return self.update_queue(site)
 
     def update_queue(self, site: Site) -> str:
-        """The byte-limited queue from which the coordinator takes the site's updates."""
+        """Return the byte-limited queue from which the coordinator takes the site's updates."""
         return f"fccl.{self.run}.updates.{site.name}"
 
     @property

@@ -1,1 +1,1 @@
-"""TODO: cli/demo."""
+"""`fccl demo`: a whole federation on this machine, with a screen on a terminal."""

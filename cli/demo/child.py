@@ -1,108 +1,124 @@
-"""A federation in a process of its own, seen from the one that owns the terminal.
+"""The federation in a process of its own, behind the screen of `fccl demo`.
 
-The process leads a session: no key of the terminal reaches it, and what anything in it prints goes
-into a file without a name, never over a screen. The file, and no pipe: nothing blocks, and nothing
-breaks, when nobody reads.
+Standard output carries messages (`cli/demo/messages.py`). Everything that libraries print goes to
+standard error, and from the start of the run to RUN/demo.log, so that nothing is printed over the
+screen. Standard input stays open as long as the process with the screen lives (`Lifeline`).
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import signal
-import subprocess
 import sys
-import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+import termios
+import threading
+import traceback
+from pathlib import Path
 
-from cli.demo.messages import LINES, VIEW
+from cli.demo.messages import LOG, DemoMessage, MessageKind, MessageOutput
+from cli.exit_codes import INTERRUPTED
+from common.config.config import FederationConfig
+from common.errors import FcclError
 
-BLOCK = 1 << 16
+STDIN, STDOUT, STDERR = 0, 1, 2
+WAIT_S = 0.5
+# Undoes what a screen may have set: mouse, focus, paste and key reports, the cursor, the alternate
+# screen, colours.
+RESTORE = (
+    b"\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1015l\x1b[?1006l\x1b[?1016l\x1b[?1004l\x1b[?2004l"
+    b"\x1b[?2048l\x1b[<u\x1b[?25h\x1b[?1049l\x1b[0m"
+)
+SCREEN_KILLED = (
+    b"\r\nfccl demo: the screen was killed; the run ends cleanly, continue with --resume\r\n"
+)
 
 
-@dataclass(frozen=True)
-class Told:
-    """One thing that it said.
+class Lifeline:
+    """Watches standard input for the end of the process with the screen.
 
-    Attributes:
-        kind: See `cli/demo/messages.py`; `stdout` or `stderr` is what a library printed, `error` the
-            line of an error, `crash` an error that nobody expected.
-        message: For people.
-        more: Further keys.
+    Implements `cli.demo.federation.Viewer`.
+
+    That process writes a byte before it closes the pipe. If the pipe ends without one, the process
+    was killed: then its terminal is restored. An unfinished run is stopped in both cases.
     """
 
-    kind: str
-    message: str
-    more: Mapping[str, Any] = field(default_factory=dict)
+    def __init__(self, output: MessageOutput, terminal: str) -> None:
+        self._output, self._terminal = output, terminal
+        self._finished = threading.Event()
+        self._released = threading.Event()
+
+    def start(self) -> None:
+        """Start to watch standard input."""
+        threading.Thread(target=self._watch, name="lifeline", daemon=True).start()
+
+    def started(self, url: str, directory: Path) -> None:
+        """Redirect what libraries print, and tell the other process where the run can be read."""
+        log = os.open(directory / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        sys.stderr.flush()
+        os.dup2(log, STDERR)
+        os.dup2(log, STDOUT)
+        os.close(log)
+        self._output.send(DemoMessage(kind=MessageKind.STARTED, url=url, directory=directory))
+
+    def finished(self, summary: str) -> None:
+        """Send the summary, and wait until the screen is closed, which reads this store."""
+        self._finished.set()
+        self._output.send(DemoMessage(kind=MessageKind.FINISHED, text=summary))
+        while not self._released.wait(WAIT_S):
+            pass  # awake now and then, to handle a signal that another thread received
+
+    def _watch(self) -> None:
+        # os.read, not sys.stdin: an interpreter that ends while a thread waits for that one aborts.
+        if not os.read(STDIN, 1):
+            _restore(self._terminal)
+        self._released.set()
+        if not self._finished.is_set():
+            os.kill(os.getpid(), signal.SIGINT)
 
 
-def parse(line: bytes) -> Told:
-    """One line; what is no object was written by C code, past all streams."""
-    text = line.decode("utf-8", "backslashreplace").rstrip()
+def run_child(config: FederationConfig, mode: str, terminal: str) -> int:
+    """Run the federation and return the exit code.
+
+    Args:
+        config: Configuration of the run.
+        mode: One of `coordinator.storage.run.StartMode`.
+        terminal: Path of the terminal on which the other process draws.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # may be ignored by a parent
+    output = MessageOutput(os.fdopen(os.dup(STDOUT), "w", encoding="utf-8"))
+    os.dup2(STDERR, STDOUT)
+    sys.stdout = sys.stderr
+    lifeline = Lifeline(output, terminal)
+    lifeline.start()
     try:
-        entry = json.loads(text)
-        return Told(str(entry["kind"]), str(entry["message"]), entry)
-    except (ValueError, KeyError, TypeError):
-        return Told("stderr", text)
+        from cli.demo.federation import run_federation  # loads torch
+
+        return run_federation(config, mode, output, lifeline)
+    except FcclError as error:
+        line, code = f"fccl: {error}", error.exit_code
+    except KeyboardInterrupt:
+        line, code = "fccl: interrupted", INTERRUPTED
+    except BaseException as error:
+        traceback.print_exc()
+        line, code = f"fccl: {type(error).__name__}: {error}", 1
+    output.send(DemoMessage(kind=MessageKind.ERROR, text=line))
+    return code
 
 
-class Child:
-    """The process, from its start."""
-
-    def __init__(self, arguments: Sequence[str]) -> None:
-        """Start it.
-
-        Args:
-            arguments: Of `fccl`.
-        """
-        # -P: what lies in the working directory is no part of the program.
-        command = [sys.executable, "-P", "-m", "cli", *arguments]
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as this object
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=self._file,
-            stderr=self._file,
-            start_new_session=True,
-        )
-        self._read = 0  # the file's own offset is the process's
-        self._begun = b""
-
-    @property
-    def code(self) -> int | None:
-        """Its exit code, negative for a signal; None while it runs."""
-        return self._process.poll()
-
-    def told(self) -> list[Told]:
-        """What it has said since the last call; at once."""
-        ended = self.code is not None  # looked at first: it may speak between the two
-        while block := os.pread(self._file.fileno(), BLOCK, self._read):
-            self._read += len(block)
-            self._begun += block
-        *lines, self._begun = self._begun.split(b"\n")
-        if ended and self._begun:
-            lines, self._begun = [*lines, self._begun], b""
-        return [parse(line) for line in lines if line.strip()]
-
-    def interrupt(self) -> None:
-        """What Ctrl-C does: the first time it ends cleanly, the second time at once."""
-        self._process.send_signal(signal.SIGINT)
-
-    def view(self, terminal: str | None) -> None:
-        """Say that a view holds a terminal, or none any more: it tidies up after a killed one."""
-        self._say(f"{VIEW} {terminal}\n" if terminal else f"{LINES}\n")
-
-    def release(self) -> None:
-        """Nobody looks any more; a run that is not over is stopped."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError):
-            self._process.stdin.close()
-
-    def _say(self, line: str) -> None:
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError):  # it has ended: `code` says so
-            self._process.stdin.write(line.encode())
-            self._process.stdin.flush()
+def _restore(path: str) -> None:
+    """Make a terminal usable again whose screen was killed."""
+    try:
+        terminal = os.open(path, os.O_RDWR | os.O_NOCTTY)
+    except OSError:  # it is gone as well
+        return
+    try:
+        modes = termios.tcgetattr(terminal)
+        modes[0] |= termios.ICRNL | termios.IXON
+        modes[1] |= termios.OPOST
+        modes[3] |= termios.ICANON | termios.ECHO | termios.ISIG | termios.IEXTEN
+        termios.tcsetattr(terminal, termios.TCSANOW, modes)
+        os.write(terminal, RESTORE + SCREEN_KILLED)
+    except (OSError, termios.error):
+        pass
+    finally:
+        os.close(terminal)

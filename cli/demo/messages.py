@@ -1,109 +1,83 @@
-"""A federation whose screen is another process's: it tells that one what it would have printed.
+"""Messages from the process of the federation to the process that owns the terminal.
 
-Standard output is then for objects (`cli/jsonlog.py`), and standard input says whether the other
-process, which `cli/demo/terminal.py` is, still lives: its end asks for what a Ctrl-C asks for.
+One JSON object per line. `cli/demo/child.py` sends them, `cli/demo/process.py` reads them.
 """
 
 from __future__ import annotations
 
-import os
-import signal
-import termios
+import contextlib
 import threading
+from enum import StrEnum
 from pathlib import Path
+from typing import TextIO
 
-from cli import jsonlog
+from pydantic import BaseModel
+
 from cli.console import Output
 from common.protocol.feed import Event
 
-NAME = "demo"
-VIEW, LINES = "view", "lines"
-"""What standard input may say: that a view holds the terminal of this path, or holds it no more."""
-
-STDIN = 0
-WAIT_S = 0.5
-# Of whatever a view may have asked of the terminal: the mouse, focus, paste, keys, the cursor, and
-# the other screen.
-RESTORE = (
-    b"\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1015l\x1b[?1006l\x1b[?1016l\x1b[?1004l\x1b[?2004l"
-    b"\x1b[?2048l\x1b[<u\x1b[?25h\x1b[?1049l\x1b[0m"
-)
-LEFT = b"\r\nfccl demo: the view was killed; the run ends cleanly, go on with --resume\r\n"
+LOG = "demo.log"  # in the run directory: what libraries print while the screen is shown
 
 
-class Telling(Output):
-    """One object for each thing to say."""
+class MessageKind(StrEnum):
+    """Kind of a message."""
 
-    def __init__(self) -> None:
-        self._objects = jsonlog.install(NAME)
-        super().__init__(plain=True, log=self._objects)
-        self._percent: tuple[str, int] = ("", -1)
-        self._ended = threading.Event()
-        self._released = threading.Event()
-        threading.Thread(target=self._attend, name="lifeline", daemon=True).start()
+    TEXT = "text"
+    MARKDOWN = "markdown"
+    EVENT = "event"
+    PROGRESS = "progress"
+    PROGRESS_END = "progress-end"
+    STARTED = "started"  # the run can be watched at `url`
+    FINISHED = "finished"  # the run is over; `text` sums it up in a line
+    ERROR = "error"  # `text` is the line to print; the exit code says the rest
+
+
+class DemoMessage(BaseModel, frozen=True):
+    """A message; which fields it has depends on its kind."""
+
+    kind: MessageKind
+    text: str = ""
+    event: Event | None = None
+    fraction: float = 0.0
+    url: str = ""
+    directory: Path = Path()
+
+
+class MessageOutput(Output):
+    """Output of a command as messages. Methods may be called from several threads."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(plain=True)
+        self._stream = stream
+        self._lock = threading.RLock()  # a signal handler may interrupt its own thread
+        self._last_progress: tuple[str, int] = ("", -1)
+
+    def send(self, message: DemoMessage) -> None:
+        """Write a message; do nothing if the other process is gone."""
+        line = message.model_dump_json(exclude_defaults=True) + "\n"
+        with self._lock, contextlib.suppress(OSError):
+            self._stream.write(line)
+            self._stream.flush()
+
+    def print(self, text: str) -> None:
+        """Send a line."""
+        self.send(DemoMessage(kind=MessageKind.TEXT, text=text))
 
     def print_event(self, event: Event) -> None:
-        """One event of the feed, whole."""
-        self._objects.write(event.level, "event", event.text, {"event": event.fields()})
-
-    def progress(self, message: str, fraction: float) -> None:
-        """Progress, in percent."""
-        percent = int(fraction * 100)
-        if self._percent != (message, percent):
-            self._percent = (message, percent)
-            self._objects.write("info", "progress", message, {"progress": percent / 100})
-
-    def end_progress(self) -> None:
-        """Nothing more of that progress."""
-        self._objects.write("info", "progressed", "")
+        """Send an event."""
+        self.send(DemoMessage(kind=MessageKind.EVENT, event=event))
 
     def print_markdown(self, text: str) -> None:
-        """A Markdown text."""
-        self._objects.write("info", "document", text)
+        """Send a text in Markdown."""
+        self.send(DemoMessage(kind=MessageKind.MARKDOWN, text=text))
 
-    def announced(self, url: str, directory: Path) -> None:
-        """The run can be watched."""
-        more = {"directory": str(directory)}
-        self._objects.write("info", "announced", url, more)
+    def progress(self, message: str, fraction: float) -> None:
+        """Send the progress of something long, once per percent."""
+        percent = int(fraction * 100)
+        if self._last_progress != (message, percent):
+            self._last_progress = (message, percent)
+            self.send(DemoMessage(kind=MessageKind.PROGRESS, text=message, fraction=fraction))
 
-    def ended(self, summary: str) -> None:
-        """The run is over; returns when nobody wants to look at it any more.
-
-        Args:
-            summary: Figures and files, for a line.
-        """
-        self._ended.set()
-        self._objects.write("info", "ended", summary)
-        while not self._released.wait(WAIT_S):
-            pass  # awake now and then: a signal that another thread took is handled here
-
-    def _attend(self) -> None:
-        terminal = ""
-        # No `sys.stdin`: an interpreter that ends while a thread waits for that one aborts.
-        while line := os.read(STDIN, 4096):  # whole lines: they are short, and one at a time
-            word, _, path = line.decode().splitlines()[-1].partition(" ")
-            terminal = path if word == VIEW else ""
-        if terminal:  # it had no time to tidy up
-            _restore(terminal)
-        self._released.set()
-        if not self._ended.is_set():
-            os.kill(os.getpid(), signal.SIGINT)
-
-
-def _restore(path: str) -> None:
-    """Make a terminal usable that a view has left as it was."""
-    try:
-        terminal = os.open(path, os.O_RDWR | os.O_NOCTTY)
-    except OSError:  # it is gone as well
-        return
-    try:
-        modes = termios.tcgetattr(terminal)
-        modes[0] |= termios.ICRNL | termios.IXON
-        modes[1] |= termios.OPOST
-        modes[3] |= termios.ICANON | termios.ECHO | termios.ISIG | termios.IEXTEN
-        termios.tcsetattr(terminal, termios.TCSANOW, modes)
-        os.write(terminal, RESTORE + LEFT)
-    except (OSError, termios.error):
-        pass
-    finally:
-        os.close(terminal)
+    def end_progress(self) -> None:
+        """Send the end of the progress."""
+        self.send(DemoMessage(kind=MessageKind.PROGRESS_END))

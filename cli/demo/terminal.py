@@ -1,8 +1,8 @@
-"""`fccl demo` on a terminal: lines, then the screen of `fccl tui`, then lines again.
+"""`fccl demo` on a terminal: lines at first, then the screen of `fccl tui`, then lines again.
 
-The federation runs in a process of its own (`cli/demo/child.py`). So neither can slow the other by
-Python's lock, nor print over its screen, nor take it along when it dies; and the screen is as much
-at home as in a second terminal. This process loads no torch.
+The federation runs in a process of its own (`cli/demo/process.py`): so neither process slows the
+other through Python's lock, prints over its screen or takes it along when it dies. This process
+loads no torch.
 """
 
 from __future__ import annotations
@@ -18,226 +18,201 @@ from types import FrameType
 from typing import IO, TYPE_CHECKING, Any
 
 import click
-from pydantic import ValidationError
 from rich.console import Console
 
 from cli.console import Output
-from cli.demo.child import Child, Told
+from cli.demo.messages import LOG, DemoMessage, MessageKind
+from cli.demo.process import FederationProcess
 from cli.exit_codes import INTERRUPTED
 from cli.signals import STOPPING_MESSAGE
-from common.protocol.feed import Event
 from common.store.store import Store, connect
 
 if TYPE_CHECKING:
     from tui.demo_app import DemoStatus
 
 POLL_S = 0.1
-TIMEOUT_S = 2.0  # for one answer of the store; the screen goes on meanwhile
-COLUMNS, ROWS = 60, 16  # below, there is nothing to see
-LOG = "demo.log"
-STARTING = "starting the federation: PyTorch takes some seconds to load"
-STOPPING = "stopping: what has come in is committed; Ctrl-C again ends at once"
+STORE_TIMEOUT_S = 2.0  # the screen goes on meanwhile
+MIN_COLUMNS, MIN_ROWS = 60, 16
+STARTING = "starting the federation; loading PyTorch takes some seconds"
+STOPPING = "stopping: updates that have arrived are committed; Ctrl-C again ends at once"
 
 
-def fits(environment: Mapping[str, str], keys: IO[Any], drawn: IO[Any]) -> bool:
-    """Whether somebody sits at a terminal on which a screen can be drawn.
-
-    Args:
-        environment: The process's variables.
-        keys: Standard input.
-        drawn: Standard output.
-    """
-    if not (keys.isatty() and drawn.isatty()):
+def can_show_screen(environment: Mapping[str, str], stdin: IO[Any], stdout: IO[Any]) -> bool:
+    """Return whether standard input and output are a terminal that is large enough."""
+    if not (stdin.isatty() and stdout.isatty()):
         return False
     if environment.get("CI") or environment.get("TERM", "dumb") == "dumb":
         return False
-    size = os.get_terminal_size(drawn.fileno())
-    return size.columns >= COLUMNS and size.lines >= ROWS
+    size = os.get_terminal_size(stdout.fileno())
+    return size.columns >= MIN_COLUMNS and size.lines >= MIN_ROWS
 
 
-def serve(arguments: Sequence[str], output: Output) -> int:
-    """Run the federation and show it; returns the exit code.
+def run_with_screen(arguments: Sequence[str], output: Output) -> int:
+    """Run the federation in another process, show it, and return the exit code.
 
     Args:
-        arguments: Of `fccl`, for the process that runs it.
-        output: For what is told in lines.
+        arguments: Arguments of `fccl` for the other process.
+        output: For what is printed as lines.
     """
-    child = Child(arguments)
+    process = FederationProcess(arguments)
     try:
-        return _Session(child, output).serve()
+        return _DemoSession(process, output).run()
     finally:
-        child.release()
+        process.release()
 
 
-class _Session:
-    """One run at one terminal. All of it is on the main thread."""
+class _DemoSession:
+    """One run at one terminal, all on the main thread. Implements `tui.demo_app.DemoCommand`."""
 
-    def __init__(self, child: Child, output: Output) -> None:
-        self._child, self._output = child, output
-        self._directory: Path | None = None
-        self._url = ""
-        self._screen = False  # is up, or about to be: nothing may be printed
-        self._kept: list[Told] = []  # to be printed once it is down
-        self._noise = 0  # lines of libraries, put aside meanwhile
+    def __init__(self, process: FederationProcess, output: Output) -> None:
+        self._process, self._output = process, output
+        self._started: DemoMessage | None = None
         self._summary: str | None = None  # of a run that is over
+        self._error: DemoMessage | None = None
+        self._screen_open = False  # nothing may be printed meanwhile
+        self._held_back: list[DemoMessage] = []  # to print once the screen is closed
         self._stopping = False
-        self._gone = False  # who looks has left
-        self._error: Told | None = None
+        self._left = False  # the user has left the screen
 
-    def serve(self) -> int:
+    def run(self) -> int:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
         self._output.print(STARTING)
-        while self._going() and self._directory is None:
+        while self._poll() and self._started is None:
             time.sleep(POLL_S)
-        if self._directory is not None:
+        if self._started is not None:
             self._output.end_progress()
-            self._look(self._directory)
-        while self._going():
+            self._show_screen(self._started)
+        while self._poll():
             if self._summary is not None:
-                self._child.release()
+                self._process.release()
             time.sleep(POLL_S)
         self._output.end_progress()
         return self._conclude()
 
-    # What the screen asks (`tui.demo_app.Host`)
-
     def status(self) -> DemoStatus:
-        """How it stands with the process behind the screen."""
+        """Return what the screen should show, or that it should close."""
         from tui.demo_app import DemoStatus
 
-        going = self._going()
+        running = self._poll()
         over = self._summary is not None
-        if not going or self._error or self._gone or (over and self._stopping):
+        if not running or self._error or self._left or (over and self._stopping):
             return DemoStatus(close=True)
-        if self._summary is not None:
-            return DemoStatus("note", f"{self._summary}; q leaves", over=True)
+        if over:
+            return DemoStatus("note", f"{self._summary}; press q to leave", over=True)
         return DemoStatus("warning", STOPPING) if self._stopping else DemoStatus()
 
     def stop(self) -> None:
-        """What Ctrl-C does: end cleanly, then at once; of a run that is over, stop looking."""
+        """End the run cleanly, the second time at once; close the screen of a finished run."""
         if self._summary is not None:
-            self._gone = True
-        else:
-            self._stopping = True
-            self._child.interrupt()
+            self._left = True
+            return
+        if self._started is not None and not self._screen_open and not self._stopping:
+            click.echo(STOPPING_MESSAGE, err=True)
+        self._stopping = True
+        self._process.interrupt()
 
     def leave(self) -> None:
-        """Go on in lines."""
-        self._gone = True
+        """Close the screen; the run goes on."""
+        self._left = True
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.stop()
 
-    def _going(self) -> bool:
-        """Take in what was told; whether there may be more."""
-        going = self._child.code is None
-        for told in self._child.told():
-            self._heard(told)
-        return going
+    def _poll(self) -> bool:
+        """Handle new messages, and return whether more may come."""
+        running = self._process.exit_code is None
+        for message in self._process.messages():
+            self._handle(message)
+        return running
 
-    def _heard(self, told: Told) -> None:
-        match told.kind:
-            case "announced":
-                self._url, self._directory = told.message, Path(str(told.more.get("directory")))
-                self._screen = True
-            case "ended":
-                self._summary = told.message
-            case "error" | "crash":
-                self._error = self._error or told
-            case "stdout" | "stderr" if self._screen:
-                if told.message != STOPPING_MESSAGE:
-                    self._noise += 1
-                    self._log(told.message)
-            case "event" if self._screen:
-                pass
-            case _ if self._screen:
-                self._kept.append(told)
+    def _handle(self, message: DemoMessage) -> None:
+        match message.kind:
+            case MessageKind.STARTED:
+                self._started = message
+                self._screen_open = True
+            case MessageKind.FINISHED:
+                self._summary = message.text
+            case MessageKind.ERROR:
+                self._error = self._error or message
+            case MessageKind.EVENT if self._screen_open:
+                pass  # the screen shows it
+            case _ if self._screen_open:
+                self._held_back.append(message)
             case _:
-                self._print(told)
+                self._print(message)
 
-    def _print(self, told: Told) -> None:
-        match told.kind:
-            case "text":
-                self._output.print(told.message)
-            case "document":
-                self._output.print_markdown(told.message)
-            case "event":
-                self._event(told)
-            case "progress":
-                self._output.progress(told.message, float(told.more.get("progress", 0.0)))
-            case "progressed":
+    def _print(self, message: DemoMessage) -> None:
+        match message.kind:
+            case MessageKind.TEXT:
+                self._output.print(message.text)
+            case MessageKind.MARKDOWN:
+                self._output.print_markdown(message.text)
+            case MessageKind.EVENT if message.event is not None:
+                self._output.print_event(message.event)
+            case MessageKind.PROGRESS:
+                self._output.progress(message.text, message.fraction)
+            case MessageKind.PROGRESS_END:
                 self._output.end_progress()
-            case _:
-                click.echo(told.message, err=True)
 
-    def _event(self, told: Told) -> None:
-        try:
-            self._output.print_event(Event.model_validate(told.more.get("event")))
-        except ValidationError:  # cannot be: the other side is this program
-            self._output.print(told.message)
+    def _show_screen(self, started: DemoMessage) -> None:
+        """Show the screen until it closes, then print what was held back."""
+        if self._going_on():
+            self._run_app(started.url, started.directory)
+        self._screen_open = False
+        if _library_output(started.directory / LOG):
+            click.echo(f"output of libraries is in {started.directory / LOG}", err=True)
+        for message in self._held_back:
+            self._print(message)
+        if self._summary is None and self._going_on():
+            going_on = "the run goes on and prints its events; Ctrl-C stops it"
+            click.echo(STOPPING_MESSAGE if self._stopping else going_on, err=True)
 
-    def _log(self, text: str) -> None:
-        assert self._directory is not None
-        with (self._directory / LOG).open("a", encoding="utf-8") as log:
-            log.write(text + "\n")
+    def _going_on(self) -> bool:
+        return self._error is None and self._process.exit_code is None
 
-    def _look(self, directory: Path) -> None:
-        """Show the screen, until somebody leaves it or there is nothing behind it; say the rest."""
-        if self._error is None and self._child.code is None:
-            self._draw(directory)
-        self._screen = False
-        if self._noise:
-            click.echo(f"{self._noise} lines of libraries are in {directory / LOG}", err=True)
-        for told in self._kept:
-            self._print(told)
-        if self._summary is None and self._error is None and self._child.code is None:
-            asked = (
-                STOPPING_MESSAGE if self._stopping else "the run goes on, in lines; Ctrl-C stops it"
-            )
-            click.echo(asked, err=True)
-
-    def _draw(self, directory: Path) -> None:
+    def _run_app(self, url: str, directory: Path) -> None:
         from tui.data.command_sender import CommandSender
         from tui.data.reader import ReaderThread
         from tui.demo_app import DemoApp
 
-        def connected() -> Store:
-            return connect(self._url, TIMEOUT_S)
+        def open_store() -> Store:
+            return connect(url, STORE_TIMEOUT_S)
 
-        app = DemoApp(ReaderThread(connected, directory.name), CommandSender(connected), self)
+        app = DemoApp(ReaderThread(open_store, directory.name), CommandSender(open_store), self)
         trace = io.StringIO()
-        app.error_console = Console(file=trace, width=120)  # it would be printed over the lines
-        self._child.view(os.ttyname(sys.stdin.fileno()))
-        try:
-            app.run()
-        finally:
-            self._child.view(None)
+        app.error_console = Console(file=trace, width=120)  # by default it prints on the terminal
+        app.run()
         if app.failure is not None:
-            self._log(trace.getvalue())
-            name = type(app.failure).__name__
-            what = f"fccl: the view has failed ({name}: {app.failure}); see {directory / LOG}"
-            click.echo(what, err=True)
+            with (directory / LOG).open("a", encoding="utf-8") as log:
+                log.write(trace.getvalue())
+            error = f"{type(app.failure).__name__}: {app.failure}"
+            click.echo(f"fccl: the screen failed ({error}); see {directory / LOG}", err=True)
 
     def _conclude(self) -> int:
-        code, error = self._child.code, self._error
+        """Print the error, if any, and return the exit code."""
+        code, error = self._process.exit_code, self._error
         assert code is not None
-        if error is not None and error.kind == "error":
-            click.echo(error.message, err=True)
-        elif error is not None:
-            self._crashed(error)
+        log = self._started.directory / LOG if self._started else None
+        if log is not None and log.stat().st_size == 0:
+            log.unlink()
+        if error is not None:
+            see_log = f"; see {log}" if code == 1 and log else ""
+            click.echo(error.text + see_log, err=True)
         elif code < 0:
-            name = signal.Signals(-code).name
-            what = f"fccl: the process of the federation was ended by {name}"
-            click.echo(f"{what}; go on with --resume" if self._directory else what, err=True)
+            line = f"fccl: the process of the federation was killed by {signal.Signals(-code).name}"
+            click.echo(f"{line}; continue with --resume" if self._started else line, err=True)
         if code >= 0:
             return code
         return INTERRUPTED if self._stopping else 1
 
-    def _crashed(self, error: Told) -> None:
-        trace = str(error.more.get("traceback", ""))
-        if self._directory is None:
-            click.echo(trace or error.message, err=True)
-            return
-        self._log(trace)
-        click.echo(f"fccl: {error.message}; see {self._directory / LOG}", err=True)
+
+def _library_output(log: Path) -> bool:
+    """Return whether libraries printed anything."""
+    lines = set(log.read_text(encoding="utf-8", errors="replace").splitlines())
+    return bool(lines - {STOPPING_MESSAGE, ""})
+
+
+def terminal_path() -> str:
+    """Return the path of the terminal at standard input."""
+    return os.ttyname(sys.stdin.fileno())

@@ -16,6 +16,7 @@ from common.protocol.fields import (
     BatchSize,
     ClassName,
     CodecName,
+    Fraction,
     LearningRate,
     LocalEpochs,
     LocalSteps,
@@ -30,7 +31,6 @@ from common.protocol.tasks import DpoSettings, LoraSpec
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
 Override = str | int | float | bool | list[Any]
 
 

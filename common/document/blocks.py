@@ -2,7 +2,7 @@
 
 Texts of blocks are plain: rows, model output and names are hostile, and only the renderers know
 what a format would take for markup (`common.document.markdown`, `common.document.html_page`,
-`cli.render`). `evaluation/report/tables.py` makes the blocks of a run's report,
+`cli.render`). `evaluation/report/files.py` collects the blocks of a run's report,
 `worker/incremental/report/report.py` those of what clients learned from their users.
 """
 

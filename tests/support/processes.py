@@ -49,6 +49,11 @@ def eventually(what: str, look: Callable[[], T], deadline_s: float = LONG) -> T:
     return found
 
 
+def restore_interrupts() -> None:
+    """Let SIGINT interrupt this process, also where the parent of the tests ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class Command:
     """A started command."""
 
@@ -124,6 +129,7 @@ class Commands:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
+                preexec_fn=restore_interrupts,  # noqa: PLW1509 - calls nothing but signal()
             )
         return self._remember(Command(process, log))
 
@@ -190,6 +196,7 @@ def _command(args: Sequence[str], directory: Path, environment: dict[str, str], 
         os.dup2(os.open(log.with_suffix(stream), os.O_WRONLY | os.O_APPEND), number)
     os.chdir(directory)
     os.environ.update(environment)
+    restore_interrupts()
     sys.argv = ["fccl", *args]
     if args[0] == "coordinator":
         forked_children.install()

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.processes import LONG, eventually
+from tests.support.processes import LONG, eventually, restore_interrupts
 
 ENTERED, LEFT = "\x1b[?1049h", "\x1b[?1049l"
 """The screen that programs draw on, in place of the one with the lines."""
@@ -49,6 +49,7 @@ class Terminal:
             stdout=self._its,
             stderr=self._its,
             start_new_session=True,
+            preexec_fn=restore_interrupts,  # noqa: PLW1509 - calls nothing but signal()
         )
         self.pid = self._process.pid
         self._seen = b""

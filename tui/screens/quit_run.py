@@ -15,7 +15,7 @@ QUESTION = """\
 This command runs the federation. What should happen to it?
 
 s        stop: commit what has arrived, then end; continue later with --resume
-l        leave this screen: the run goes on and prints its events as lines
+l        leave this screen: the run continues, with its events as lines
 escape   stay here"""
 
 

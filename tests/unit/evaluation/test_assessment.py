@@ -57,10 +57,10 @@ def found(causal: Evaluator) -> Assessment:
     return assess(causal, 3, FEW)
 
 
-# Looking at a run
+# Reading a run
 
 
-def test_looking_at_a_run_changes_nothing_in_its_directory(causal: Evaluator) -> None:
+def test_reading_a_run_changes_nothing_in_its_directory(causal: Evaluator) -> None:
     directory = causal.run.directory
 
     def state() -> dict[str, tuple[int, int]]:
@@ -105,10 +105,10 @@ def test_a_run_is_found_where_it_was_moved_to(place: Path, tmp_path: Path) -> No
     assert read_run(aside).tensors(3)
 
 
-# Who is evaluated, and against whom
+# Which versions are evaluated
 
 
-def test_the_base_each_earlier_phases_end_and_the_version_are_subjects() -> None:
+def test_the_base_the_ends_of_earlier_phases_and_the_version_are_evaluated() -> None:
     def versions(version: int) -> list[int]:
         return [subject.version for subject in choose_versions(TWO, version)]
 
@@ -118,7 +118,7 @@ def test_the_base_each_earlier_phases_end_and_the_version_are_subjects() -> None
     assert choose_versions(TWO, 3)[1].title == "version 1 (after sft)"
 
 
-def test_rewards_compare_with_where_the_newest_phase_of_preferences_began() -> None:
+def test_rewards_are_relative_to_the_start_of_the_newest_phase_of_preferences() -> None:
     again = (*TWO, PhaseConfig(objective="dpo", versions=4, beta=2.0))
     assert [find_reward_reference(again, v)[0] for v in (0, 1, 2, 3, 5)] == [0, 1, 1, 3, 3]
     assert find_reward_reference(again, 0)[1] == TWO[1]
@@ -135,7 +135,7 @@ def test_rows_are_chosen_evenly_and_always_the_same() -> None:
 # Figures of a whole run
 
 
-def test_every_subject_has_figures_on_the_held_out_rows_and_on_each_clients_own(
+def test_every_version_has_metrics_on_held_out_rows_and_on_each_clients_rows(
     found: Assessment,
 ) -> None:
     assert [subject.version for subject in found.subjects] == [0, 1, 3]
@@ -148,7 +148,7 @@ def test_every_subject_has_figures_on_the_held_out_rows_and_on_each_clients_own(
         assert 0 < each.heldout[-1].rows <= 4
 
 
-def test_all_clients_together_are_their_rows_together(found: Assessment) -> None:
+def test_pooled_metrics_are_over_the_rows_of_all_clients(found: Assessment) -> None:
     sft = found.kinds[0]
     for subject in range(3):
         own = [by_version[subject].values for by_version in sft.clients.values()]
@@ -167,7 +167,7 @@ def test_the_base_is_measured_without_an_adapters_effect(
     assert values[1] != values[0] and values[2] != values[1]
 
 
-def test_figures_are_those_of_float32_whatever_trains_faster(
+def test_metrics_are_computed_in_float32_even_where_training_autocasts(
     causal: Evaluator, found: Assessment
 ) -> None:
     fast = evaluator_of(causal.run.directory, replace(CPU, autocast=True))
@@ -182,7 +182,7 @@ def test_preferences_compare_with_the_version_that_the_phase_began_with(found: A
     assert va.heldout[2].values["reward_margin"] != 0.0
 
 
-def test_held_out_instructions_are_answered_by_every_subject(found: Assessment) -> None:
+def test_held_out_instructions_are_answered_by_every_version(found: Assessment) -> None:
     assert len(found.samples) == 2
     assert all(len(sample.answers) == 3 for sample in found.samples)
     assert all(sample.expected.startswith("Number ") for sample in found.samples)
@@ -220,7 +220,7 @@ def test_a_run_of_preferences_alone_answers_their_prompts_and_compares_with_the_
     assert len(found.samples) == 2
 
 
-def test_no_samples_are_taken_where_none_are_wanted(causal: Evaluator) -> None:
+def test_no_rows_are_answered_if_none_are_requested(causal: Evaluator) -> None:
     assert assess(causal, 0, replace(FEW, samples=0)).samples == ()
 
 

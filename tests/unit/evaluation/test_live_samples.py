@@ -1,4 +1,4 @@
-"""Versions answer held-out rows beside the run: which, what, and what is kept and shown of it."""
+"""Live samples: which versions answer, what they answer, and what is kept and shown."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_text_gets_its_likeliest_class_with_the_probability(place: Path, tmp_p
         assert each.probability is not None and 0.5 <= each.probability <= 1
 
 
-def test_what_is_known_is_not_asked_again(place: Path, tmp_path: Path) -> None:
+def test_known_answers_are_not_generated_again(place: Path, tmp_path: Path) -> None:
     run = make(tmp_path, causal_config(place), prompts=1, new_tokens=1)
     known = tuple(each for each in sampled(run) if isinstance(each, SampleAnswer))
     assert [each.version for each in known] == [0]
@@ -93,7 +93,7 @@ def test_what_is_known_is_not_asked_again(place: Path, tmp_path: Path) -> None:
     assert versions == [1]
 
 
-def test_who_is_too_slow_skips_to_the_newest_but_for_phase_ends(
+def test_slow_answers_skip_versions_other_than_phase_ends_and_the_newest(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make(tmp_path, causal_config(place), prompts=1, new_tokens=1)
@@ -120,7 +120,7 @@ def test_who_is_too_slow_skips_to_the_newest_but_for_phase_ends(
     assert asked == [0, 1, 3]
 
 
-def test_a_failure_is_one_warning_and_no_prompts_are_no_thread(
+def test_a_failure_is_one_warning_and_without_prompts_there_is_no_thread(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make(tmp_path, causal_config(place), prompts=1)

@@ -1,4 +1,4 @@
-"""What a run begins with: rows that are dealt once, found again, and refused where they differ."""
+"""Preparation: rows are dealt once, found again, and refused where they differ."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_every_client_is_dealt_rows_of_each_kind_that_the_plan_learns(
     [("nowhere.tsv", None), ("one.tsv", "text\tlabel\ngood\tyes\nfine\tyes\n")],
     ids=["no such file", "one class"],
 )
-def test_a_mistake_in_the_data_is_told_before_a_model_is_made(
+def test_a_mistake_in_the_data_is_reported_before_a_model_is_made(
     tmp_path: Path, name: str, text: str | None
 ) -> None:
     def find() -> BaseModel:
@@ -92,7 +92,7 @@ def test_a_kind_that_two_phases_learn_is_read_once(tmp_path: Path, model: BaseMo
 def test_clients_are_dealt_only_rows_that_the_model_has_room_for(
     tmp_path: Path, model: BaseModel
 ) -> None:
-    """Otherwise a client would be weighed by rows that it never uses."""
+    """Otherwise a client would be weighted by rows that it never uses."""
     rows = [{"instruction": f"Say {i}.", "output": f"It is {i}."} for i in range(30)]
     long = [{"instruction": f"{i}: {LONG}", "output": "Yes."} for i in range(10)]
     (tmp_path / "i.jsonl").write_text("\n".join(map(json.dumps, [*long, *rows])))
@@ -108,9 +108,7 @@ def test_clients_are_dealt_only_rows_that_the_model_has_room_for(
     assert not any(LONG in row.instruction for row in everything)
 
 
-def test_what_lies_ready_is_taken_as_it_is_without_reading_a_source(
-    tmp_path: Path, model: BaseModel
-) -> None:
+def test_prepared_rows_are_used_without_reading_a_source(tmp_path: Path, model: BaseModel) -> None:
     source = tmp_path / "i.jsonl"
     rows = [{"instruction": f"Say {i}.", "output": f"It is {i}."} for i in range(30)]
     source.write_text("\n".join(map(json.dumps, rows)))
@@ -132,9 +130,7 @@ def same(dealt: PreparedRows) -> tuple[Any, ...]:
     return dealt.folder, rows, dealt.labels, dict(dealt.sources)
 
 
-def test_dealing_that_was_cut_off_before_its_last_file_is_done_again(
-    tmp_path: Path, model: BaseModel
-) -> None:
+def test_an_unfinished_preparation_is_done_again(tmp_path: Path, model: BaseModel) -> None:
     first = prepare_rows(config(), lambda: model, tmp_path / "rows", quiet)
     for lost in (
         [PREPARED_FILE],
@@ -147,7 +143,7 @@ def test_dealing_that_was_cut_off_before_its_last_file_is_done_again(
         assert same(prepare_rows(config(), lambda: model, tmp_path / "rows", quiet)) == same(first)
 
 
-# rows that lie ready for something else
+# rows prepared for something else
 
 KEYS: dict[str, dict[str, dict[str, Any]]] = {
     "run.seed": {"run": {"seed": 9}},
@@ -198,9 +194,7 @@ def test_a_source_that_is_not_needed_may_have_any_name(ready: Path, model: BaseM
     assert prepare_rows(config(data={"va": "nowhere.jsonl"}), lambda: model, ready, quiet).rows
 
 
-def test_where_rows_are_looked_for_is_not_what_they_were_made_from(
-    ready: Path, model: BaseModel
-) -> None:
+def test_the_folder_of_rows_is_not_one_of_their_settings(ready: Path, model: BaseModel) -> None:
     assert prepare_rows(config(data={"dir": str(ready)}), lambda: model, ready, quiet).rows
 
 
@@ -228,7 +222,7 @@ def test_a_run_takes_the_rows_of_a_folder_and_nothing_that_lies_beside_them(
 def test_a_folder_is_refused_when_the_file_that_it_was_made_from_has_changed(
     tmp_path: Path, model: BaseModel
 ) -> None:
-    """Otherwise whoever mends a file and prepares again trains on the old rows, and is not told."""
+    """Otherwise a user who corrects a file and prepares again would train on the old rows."""
     source = tmp_path / "i.jsonl"
     rows = [{"instruction": f"Say {i}.", "output": f"It is {i}."} for i in range(30)]
     source.write_text("\n".join(map(json.dumps, rows)))
@@ -265,10 +259,10 @@ def test_a_folder_that_cannot_be_written_is_refused_in_a_line(
         prepare_rows(config(), lambda: model, tmp_path / "rows", quiet)
 
 
-# what fails leaves nothing
+# failed starts
 
 
-def test_a_beginning_that_fails_takes_the_rows_that_it_has_dealt_with_it(
+def test_a_failed_start_removes_the_rows_that_it_has_dealt(
     tmp_path: Path, model: BaseModel
 ) -> None:
     broken = tmp_path / "broken"
@@ -282,7 +276,7 @@ def test_a_beginning_that_fails_takes_the_rows_that_it_has_dealt_with_it(
     assert list((tmp_path / "runs").iterdir()) == []
 
 
-def test_prepared_rows_of_another_folder_outlive_a_beginning_that_fails(
+def test_a_failed_start_keeps_prepared_rows_of_another_folder(
     tmp_path: Path, model: BaseModel, ready: Path
 ) -> None:
     before = sorted(ready.iterdir())
@@ -345,7 +339,7 @@ def test_a_model_without_a_limit_takes_any_length() -> None:
 OFFLINE = {"model.name": "offline:gpt2-tiny", "phase.0.lr": 6e-3}
 
 
-def test_a_hub_out_of_reach_is_said_in_one_line_and_its_run_changed() -> None:
+def test_an_unreachable_hub_is_reported_in_one_line_and_the_run_changed() -> None:
     said: list[str] = []
     asked: list[object] = []
 

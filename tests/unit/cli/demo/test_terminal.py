@@ -1,8 +1,10 @@
-"""Where `fccl demo` draws a screen, and what it understands of the process behind it."""
+"""Where `fccl demo` shows a screen, and its messages from the process behind it."""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import io
 import os
 import pty
 import struct
@@ -13,9 +15,11 @@ from typing import IO
 
 import pytest
 
-from cli.demo.child import Told, parse
-from cli.demo.command import again
-from cli.demo.terminal import fits
+from cli.demo.command import child_arguments
+from cli.demo.messages import DemoMessage, MessageKind, MessageOutput
+from cli.demo.process import parse_message
+from cli.demo.terminal import can_show_screen
+from common.protocol.feed import Event
 
 GOOD = {"TERM": "xterm-256color"}
 
@@ -36,12 +40,12 @@ def resize(terminal: IO[bytes], columns: int, rows: int) -> None:
 
 
 def test_a_terminal_gets_a_screen(terminal: IO[bytes]) -> None:
-    assert fits(GOOD, terminal, terminal)
+    assert can_show_screen(GOOD, terminal, terminal)
 
 
 @pytest.mark.parametrize("environment", [GOOD | {"CI": "true"}, {"TERM": "dumb"}, {}])
-def test_who_cannot_look_gets_lines(terminal: IO[bytes], environment: dict[str, str]) -> None:
-    assert not fits(environment, terminal, terminal)
+def test_ci_and_dumb_terminals_get_lines(terminal: IO[bytes], environment: dict[str, str]) -> None:
+    assert not can_show_screen(environment, terminal, terminal)
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(59, 24), (80, 15)])
@@ -49,23 +53,48 @@ def test_a_terminal_that_is_too_small_gets_lines(
     terminal: IO[bytes], columns: int, rows: int
 ) -> None:
     resize(terminal, columns, rows)
-    assert not fits(GOOD, terminal, terminal)
+    assert not can_show_screen(GOOD, terminal, terminal)
 
 
 def test_a_pipe_gets_lines(terminal: IO[bytes], tmp_path: Path) -> None:
     with (tmp_path / "f").open("wb") as file:
-        assert not fits(GOOD, file, terminal)
-        assert not fits(GOOD, terminal, file)
+        assert not can_show_screen(GOOD, file, terminal)
+        assert not can_show_screen(GOOD, terminal, file)
 
 
-def test_what_is_no_object_was_printed_by_something_else() -> None:
-    entry = {"kind": "text", "message": "run x"}
-    assert parse(b'{"kind": "text", "message": "run x"}\n') == Told("text", "run x", entry)
-    for line in (b"warning: \xff", b"[1, 2]", b'{"kind": "text"}', b"7"):
-        assert parse(line).kind == "stderr"
+def test_messages_arrive_as_they_were_sent() -> None:
+    stream = io.StringIO()
+    output = MessageOutput(stream)
+    event = Event(at=1.0, level="info", kind="version", text="version 1", refs={"version": 1})
+    output.print("run x")
+    output.print_event(event)
+    output.progress("loading", 0.251)
+    output.progress("loading", 0.252)  # the same percent
+    lines = stream.getvalue().encode().splitlines()
+    assert [parse_message(line) for line in lines] == [
+        DemoMessage(kind=MessageKind.TEXT, text="run x"),
+        DemoMessage(kind=MessageKind.EVENT, event=event),
+        DemoMessage(kind=MessageKind.PROGRESS, text="loading", fraction=0.251),
+    ]
 
 
-def test_the_process_behind_the_view_gets_the_same_options() -> None:
-    made = again(Path("f.toml"), None, Path("runs/x"), "new")
-    assert made == ["demo", "--told", "--config", "f.toml", "--out", "runs/x", "--new"]
-    assert again(None, Path("d.jsonl"), None, "start") == ["demo", "--told", "--data", "d.jsonl"]
+@pytest.mark.parametrize("line", [b"warning: \xff", b"[1, 2]", b'{"kind": "unknown"}', b"7"])
+def test_any_other_line_is_shown_as_text(line: bytes) -> None:
+    assert parse_message(line).kind is MessageKind.TEXT
+
+
+def test_a_message_to_a_killed_process_is_dropped() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    stream = os.fdopen(writing, "w")
+    MessageOutput(stream).print("nobody reads this")
+    with contextlib.suppress(BrokenPipeError):
+        stream.close()
+
+
+def test_the_process_behind_the_screen_gets_the_same_options() -> None:
+    arguments = child_arguments(Path("f.toml"), None, Path("runs/x"), "new", "/dev/pts/1")
+    assert arguments[:3] == ["demo", "--child-of", "/dev/pts/1"]
+    assert arguments[3:] == ["--config", "f.toml", "--out", "runs/x", "--new"]
+    arguments = child_arguments(None, Path("d.jsonl"), None, "start", "/dev/pts/1")
+    assert arguments[3:] == ["--data", "d.jsonl"]

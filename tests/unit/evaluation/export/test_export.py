@@ -60,7 +60,7 @@ TOLERANCE = 1e-4
 
 
 def ignore(message: str, fraction: float) -> None:
-    """Progress of a base that is fetched."""
+    """Ignore the progress of a base model that is fetched."""
 
 
 quietly: ProgressCallback = ignore
@@ -93,7 +93,7 @@ def made(
     kind: Any = "local",
     **data: Any,
 ) -> Made:
-    """A run over a base, as its coordinator would have left it after two versions."""
+    """Make a run over a base, as its coordinator would have left it after two versions."""
     loaded = objective_model.load_for_objective(objective, path, labels, CPU)
     adapted = lora.attach(loaded.model, settings, 0)
     first = lora.read_adapter(adapted)
@@ -176,7 +176,7 @@ def snippet_of(out: Path) -> str:
 
 
 def run_snippet(out: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the card's snippet leaves, run in the export's directory as the card says."""
+    """Run the card's snippet in the export's directory; return the variables that it leaves."""
     monkeypatch.chdir(out)
     left: dict[str, Any] = {}
     exec(snippet_of(out), left)
@@ -200,14 +200,14 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 def without_pooler(folder: Path) -> Path:
-    """A checkpoint of BERT like those of masked language models."""
+    """Write a checkpoint of BERT like those of masked language models."""
     source = BertForSequenceClassification(encoder_config())
     source.bert.pooler = None
     return saved(source, folder)
 
 
 def pruned(folder: Path, heads: tuple[tuple[int, ...], ...]) -> Path:
-    """An encoder of 2 layers with these heads of 4."""
+    """Write an encoder of 2 layers with these of its 4 heads."""
     model = encoder(layers=2)
     record = Pruning(
         source="0" * 64, layers=(0, 1), heads=heads, ffn=64, source_layers=4, source_heads=4,
@@ -310,7 +310,7 @@ def test_a_merged_model_may_be_stored_in_half_the_bytes(causal: Made, tmp_path: 
     assert torch.allclose(logits(found, IDS).float(), causal.logits(IDS), atol=0.2)
 
 
-# Weights that came from a seed, and heads that went
+# Weights from a seed, and pruned heads
 
 
 def test_a_pooler_from_the_seed_goes_with_the_adapter(tmp_path: Path) -> None:
@@ -327,7 +327,7 @@ def test_a_pooler_from_the_seed_goes_with_the_adapter(tmp_path: Path) -> None:
         export(run, tmp_path / "refused", with_base=False)
 
 
-def test_a_pruned_encoder_keeps_its_record_and_loads_with_ours(
+def test_a_pruned_encoder_keeps_its_record_and_loads_with_fccl(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = made(tmp_path, pruned(tmp_path / "b", ((0, 2), (1,))), "classification", labels=SIGNS)
@@ -461,10 +461,10 @@ def test_a_merged_model_generates_without_a_warning(
     assert model.generation_config.pad_token_id == tokenizer.pad_token_id == 0
 
 
-def test_a_harness_that_loads_by_path_measures_what_we_measure(
+def test_a_harness_that_loads_by_path_measures_the_same_as_fccl(
     causal: Made, tmp_path: Path
 ) -> None:
-    """The way of lm-eval's `hf` model: the log-probability of a continuation of a context."""
+    """As lm-eval's `hf` model does it: the log-probability of a continuation of a context."""
     out = export(causal, tmp_path / "out", merge=True)
     model = AutoModelForCausalLM.from_pretrained(out).eval()
     tokenizer = AutoTokenizer.from_pretrained(out)
@@ -566,7 +566,7 @@ def test_the_card_has_the_evaluation_of_this_version_and_no_text_of_it(
         export(run, tmp_path / f"damaged-{len(damaged)}")
 
 
-# Reading a run that is another's
+# Reading a run that another process owns
 
 
 def state(directory: Path) -> dict[str, bytes]:
@@ -601,7 +601,7 @@ def test_a_run_that_was_moved_and_renamed_is_read(causal: Made, tmp_path: Path) 
     assert read_run(moved).choose_version(None) == 2
 
 
-def test_a_version_that_is_gone_is_refused_with_those_that_are_there(
+def test_a_missing_version_is_refused_with_a_list_of_those_on_the_disk(
     causal: Made, tmp_path: Path
 ) -> None:
     run = made(tmp_path, causal.base, "sft")
@@ -612,7 +612,7 @@ def test_a_version_that_is_gone_is_refused_with_those_that_are_there(
             found.choose_version(version)
 
 
-def test_numbers_are_told_in_spans() -> None:
+def test_consecutive_numbers_are_written_as_ranges() -> None:
     assert format_ranges([0, 4, 7, 8, 9, 11, 12]) == "0, 4, 7 to 9, 11, 12"
 
 

@@ -1,4 +1,4 @@
-"""A report says what was measured, and nothing in it is taken for markup."""
+"""Reports: what they contain, and that no text in them is interpreted as markup."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def read(page: str) -> Tags:
 
 
 @given(st.text())
-def test_no_text_is_taken_for_markup(found: str) -> None:
+def test_no_text_is_interpreted_as_markup(found: str) -> None:
     blocks = [
         Heading(f"h{found}"),
         Paragraph(f"p{found}"),
@@ -190,7 +190,7 @@ def test_a_page_loads_nothing_from_anywhere() -> None:
 
 
 def cells(blocks: list[Block], first: str) -> list[tuple[str, ...]]:
-    """The rows of the table whose header begins with these words."""
+    """Return the rows of the table whose header begins with these words."""
     found = [block for block in blocks if isinstance(block, Table)]
     return list(next(table.rows for table in found if table.header[0].startswith(first)))
 
@@ -199,7 +199,7 @@ def words(blocks: list[Block]) -> str:
     return " ".join(block.text for block in blocks if isinstance(block, Paragraph))
 
 
-def test_figures_stand_in_columns_by_subject_with_the_rows_behind_them() -> None:
+def test_metrics_have_a_column_for_each_version_and_the_number_of_rows() -> None:
     blocks = figure_tables.build_metrics(BOTH.assessment, "")
     rows = cells(blocks, "1 held-out rows")
     assert rows[0] == ("nats per token", "2.000", "1.000")
@@ -208,13 +208,13 @@ def test_figures_stand_in_columns_by_subject_with_the_rows_behind_them() -> None
     assert "is 3.000 nats per token" in words(blocks)
 
 
-def test_shares_are_told_with_their_interval_and_noise_is_called_so() -> None:
+def test_shares_have_an_interval_and_possible_noise_is_named() -> None:
     blocks = figure_tables.build_metrics(BOTH.assessment, "")
     assert cells(blocks, "4 held-out rows")[0][1] == "1.000 (0.51 to 1.00)"
     assert "the intervals overlap: it may be noise" in words(blocks)
 
 
-def test_a_client_without_rows_has_a_dash_and_is_no_worst_client() -> None:
+def test_a_client_without_rows_has_a_dash_and_is_never_the_worst_client() -> None:
     rows = cells(figure_tables.build_metrics(BOTH.assessment, ""), "nats per token, validation")
     assert rows[1] == ("client_1", "0", "–", "–")
     assert ("worst client", "–", "2.250 (client_0)", "1.250 (client_0)") in rows
@@ -231,7 +231,7 @@ def test_a_client_without_rows_has_a_dash_and_is_no_worst_client() -> None:
         (LABELS, ["accuracy", "macro-F1"]),
     ],
 )
-def test_each_client_has_all_figures_that_are_promised_under_a_heading_of_their_own(
+def test_the_metrics_of_each_client_have_a_heading_of_their_own(
     of: KindAssessment, figures: list[str]
 ) -> None:
     blocks = figure_tables.build_metrics(report(of, labels=("no", "yes")).assessment, "")
@@ -240,7 +240,7 @@ def test_each_client_has_all_figures_that_are_promised_under_a_heading_of_their_
     assert found == [f"{title}, validation" for title in figures]
 
 
-def test_of_many_clients_those_that_do_worst_are_shown() -> None:
+def test_of_many_clients_the_worst_are_shown() -> None:
     many = {f"c{i}": (text_metrics([float(i + 1)], [1], [1]),) * 2 for i in range(40)}
     found = replace(BOTH.assessment, kinds=(replace(TEXTS, clients=many),))
     rows = cells(figure_tables.build_metrics(found, ""), "nats per token, validation")
@@ -248,7 +248,7 @@ def test_of_many_clients_those_that_do_worst_are_shown() -> None:
     assert rows[30][0] == "all clients"
 
 
-def test_the_confusion_of_the_evaluated_version_is_shown_by_true_class() -> None:
+def test_the_confusion_matrix_is_that_of_the_assessed_version() -> None:
     rows = cells(figure_tables.build_metrics(ONE.assessment, ""), "true class")
     assert rows == [("no", "1", "0"), (HOSTILE, "0", "1")]
 
@@ -286,7 +286,7 @@ def test_a_comparison_has_differences_and_says_when_only_bytes_can_be_compared()
 # History
 
 
-def test_each_phase_has_its_own_curve_from_the_version_that_it_began_with() -> None:
+def test_each_phase_has_a_curve_that_starts_at_its_first_base_version() -> None:
     sft, dpo = split_by_phase((SFT, DPO), HISTORY)
     assert (sft.begin, dpo.begin) == (0, 2)
     assert sft.holdout == ((0, 2.0), (1, 2.0))
@@ -326,7 +326,7 @@ def test_an_evaluation_leaves_the_report_of_the_run_alone(tmp_path: Path) -> Non
     assert (tmp_path / "evaluation.html").exists()
 
 
-def test_json_has_no_number_that_json_does_not_know() -> None:
+def test_json_has_null_for_numbers_that_are_not_finite() -> None:
     worst = text_metrics([1e6], [1], [1])
     found = report(replace(TEXTS, heldout=(worst, worst)))
     values = json.loads(json.dumps(files.build_fields(found, history=True), allow_nan=False))
@@ -336,7 +336,7 @@ def test_json_has_no_number_that_json_does_not_know() -> None:
     assert "versions" not in files.build_fields(found, history=False)
 
 
-def test_json_tells_rows_intervals_and_spread() -> None:
+def test_json_has_rows_intervals_and_spread() -> None:
     values = files.build_fields(ONE, history=False)["kinds"]["cls"]
     assert values["heldout"][1]["rows"] == 2
     assert values["heldout"][1]["confusion"] == [[1, 0], [0, 1]]
@@ -345,7 +345,7 @@ def test_json_tells_rows_intervals_and_spread() -> None:
     assert values["spread"]["accuracy"]["worst"] == "client_0"
 
 
-def test_a_folder_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"cannot be written: .*--out"):
         files.write_report(BOTH, tmp_path / "file" / "report")
@@ -365,7 +365,7 @@ def test_a_run_that_has_made_no_version_has_no_curve() -> None:
     assert history_tables.build_history(young, "") == []
 
 
-def test_the_markdown_is_read_as_tables_by_others() -> None:
+def test_markdown_tables_are_parsed_by_a_commonmark_parser() -> None:
     whole = to_markdown(files.build_blocks(BOTH, ""))
     page = str(MarkdownIt("commonmark").enable("table").render(whole))
     assert page.count("<table>") == len(re.findall(r"^\| ---", whole, re.MULTILINE))

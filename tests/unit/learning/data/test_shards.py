@@ -4,8 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from common.errors import ConfigError, DataError
 from common.protocol.fields import RowKind
@@ -13,7 +11,7 @@ from learning.data.prepared_data import PreparedData, load
 from learning.data.row_types import Instruction, LabelledText, PreferencePair, Row
 from learning.data.rows import read
 from learning.data.shards import prepare_shards
-from learning.data.splits import MAX_HELDOUT, R, Split, split_rows
+from learning.data.splits import MAX_HELDOUT, split_rows
 from learning.synthetic.instructions import make_instructions
 
 ROWS = make_instructions(0, 300)
@@ -32,10 +30,6 @@ SETTINGS: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
     return prepare_shards(ALL, **SETTINGS, out=tmp_path_factory.mktemp("data"))
-
-
-def sides(parts: Split[R]) -> tuple[set[R], set[R], set[R]]:
-    return set(parts.train), set(parts.validation), set(parts.holdout)
 
 
 @pytest.mark.parametrize("kind", ["sft", "va", "cls"])
@@ -175,43 +169,3 @@ def test_a_folder_that_was_not_prepared_or_is_damaged_is_named(
     (tmp_path / "manifest.json").write_text(manifest)
     with pytest.raises(DataError, match="damaged"):
         load(tmp_path)
-
-
-@given(texts=st.lists(st.text(max_size=3), min_size=2, max_size=40))
-def test_a_split_keeps_every_row_and_fills_every_side_it_can(
-    texts: list[str],
-) -> None:
-    rows = [Instruction("x", "", text) for text in texts]
-    parts = split_rows(rows)
-    train, validation, holdout = sides(parts)
-    everywhere = [*parts.train, *parts.validation, *parts.holdout]
-    assert sorted(map(repr, everywhere)) == sorted(map(repr, rows))
-    assert train
-    assert holdout
-    assert bool(validation) == (len(set(rows)) > 2)
-    if len(set(rows)) > 1:
-        assert len(train) + len(validation) + len(holdout) == len(set(rows))
-
-
-def test_a_split_gives_eight_tenths_to_training_and_one_to_each_other_side() -> None:
-    parts = split_rows([LabelledText(str(i), "positive") for i in range(3000)])
-    assert 0.78 < len(parts.train) / 3000 < 0.82
-    assert 0.08 < len(parts.validation) / 3000 < 0.12
-    assert 0.08 < len(parts.holdout) / 3000 < 0.12
-
-
-def test_a_row_stays_on_its_side_when_rows_are_added() -> None:
-    before = sides(split_rows(ROWS[:200]))
-    after = sides(split_rows(ROWS))
-    assert all(small <= large for small, large in zip(before, after, strict=True))
-
-
-def test_two_pairs_of_one_prompt_stand_on_the_same_side() -> None:
-    pairs = [PreferencePair(str(i // 2), str(i), "no") for i in range(400)]
-    parts = split_rows(pairs)
-    prompts = [{pair.prompt for pair in side} for side in sides(parts)]
-    assert sum(map(len, prompts)) == 200
-
-
-def test_a_single_row_is_trained_on() -> None:
-    assert split_rows(ROWS[:1]) == Split((ROWS[0],), (), ())
