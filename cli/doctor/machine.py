@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import get_args
 
 from cli.doctor.checks import CheckContext, CheckResult
+from common.byte_sizes import format_bytes
 from common.config.config import FederationConfig
 from common.errors import DataError
 from common.protocol.fields import RowKind
@@ -19,8 +20,7 @@ from common.protocol.wire import SCHEMA
 from common.software import software_version
 
 PACKAGES = ("torch", "transformers", "peft", "pika", "redis")
-GIB = 1 << 30
-DISK_WARN, DISK_FAIL = 5 * GIB, GIB
+DISK_WARN, DISK_FAIL = 5 << 30, 1 << 30  # bytes
 
 
 def check_software(context: CheckContext) -> CheckResult:
@@ -176,7 +176,7 @@ def check_disk(context: CheckContext) -> CheckResult:
     for name, wanted in places.items():
         path = _existing(wanted.absolute())
         free = shutil.disk_usage(path).free
-        texts.append(f"{name} {free / GIB:.1f} GiB free")
+        texts.append(f"{name} {format_bytes(free)} free")
         least = min(least, free)
         if not os.access(path, os.W_OK | os.X_OK):
             setting = "run.dir" if name == "runs" else "FCCL_CACHE"
@@ -202,7 +202,7 @@ def check_compute(context: CheckContext) -> CheckResult:
     texts = [f"{available_cores()} cores"]
     if found.device.type == "cuda":
         properties = torch.cuda.get_device_properties(found.device)
-        texts.append(f"{properties.name} with {properties.total_memory / GIB:.0f} GiB")
+        texts.append(f"{properties.name} with {format_bytes(properties.total_memory)}")
     else:
         texts.append("no GPU")
     texts.append("bfloat16 is fast and used" if found.autocast else "bfloat16 is no faster here")

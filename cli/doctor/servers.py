@@ -12,6 +12,7 @@ import httpx
 from broker.protocol import Site, Topology
 from broker.rabbit.probe import probe
 from cli.doctor.checks import CheckContext, CheckResult
+from common.byte_sizes import format_bytes
 from common.errors import BrokerError, StoreError
 from common.software import software_version
 from common.store.errors import StorePermissionError
@@ -97,9 +98,9 @@ def check_store(context: CheckContext) -> CheckResult:
     text = f"Redis {text}"
     with contextlib.suppress(StorePermissionError):  # the user of a site may not ask
         about = store.server_info()
-        of = f" of {about.limit >> 20}" if about.limit else ""
+        of = f" of {format_bytes(about.limit)}" if about.limit else ""
         text = text.replace("Redis", f"Redis {about.version}", 1)
-        text += f", {about.used >> 20}{of} MiB in use"
+        text += f", {format_bytes(about.used)}{of} in use"
         if about.limit and about.used > FULL * about.limit:
             return CheckResult("store", "warn", f"{text}: nearly full", "raise its maxmemory")
         if about.limit and about.policy != "noeviction":

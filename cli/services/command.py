@@ -25,7 +25,9 @@ from broker.rabbit.probe import probe
 from cli.options import config_option, find_config
 from cli.services import ports, servers
 from cli.services.processes import ProcessRecord, load
-from cli.services.servers import PrivateRabbitMQ, PrivateRedis, Server, record_path
+from cli.services.rabbitmq_server import PrivateRabbitMQ
+from cli.services.redis_server import PrivateRedis
+from cli.services.servers import Server, record_path
 from common.config import loader
 from common.config.config import FederationConfig
 from common.errors import ConfigError, FcclError

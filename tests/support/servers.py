@@ -19,6 +19,8 @@ from typing import Protocol
 
 from cli.services import servers
 from cli.services.ports import free_port
+from cli.services.rabbitmq_server import PrivateRabbitMQ as RabbitMQServer
+from cli.services.redis_server import PrivateRedis as RedisServer
 from common.errors import FcclError
 
 __all__ = ["PrivateRabbitMQ", "PrivateRedis", "Server", "ServerMissing", "free_port"]
@@ -127,9 +129,9 @@ class PrivateRedis(_Private):
     """A redis-server that writes every command to its append-only file."""
 
     def __init__(self) -> None:
-        _find(servers.PrivateRedis, "FCCL_TEST_REDIS_URL")
+        _find(RedisServer, "FCCL_TEST_REDIS_URL")
         home = Path(tempfile.mkdtemp(prefix="fccl-redis-"))
-        super().__init__(servers.PrivateRedis(home, free_port(), durable=True))
+        super().__init__(RedisServer(home, free_port(), durable=True))
 
     def restart(self, kill: bool = False, wipe: bool = False) -> None:
         """Stop (or kill) and start again; with `wipe`, as an empty server."""
@@ -143,9 +145,9 @@ class PrivateRabbitMQ(_Private):
     """A RabbitMQ node with a port mapper (epmd) of its own, so that nothing stays behind."""
 
     def __init__(self) -> None:
-        _find(servers.PrivateRabbitMQ, "FCCL_TEST_RABBITMQ_URL")
+        _find(RabbitMQServer, "FCCL_TEST_RABBITMQ_URL")
         home = Path(tempfile.mkdtemp(prefix="fccl-rabbitmq-"))
-        super().__init__(servers.PrivateRabbitMQ(home, free_port(), free_bytes=16 << 20))
+        super().__init__(RabbitMQServer(home, free_port(), free_bytes=16 << 20))
 
 
 def find_binaries() -> None:
@@ -154,7 +156,7 @@ def find_binaries() -> None:
     Raises:
         ServerMissing: A binary is missing, whichever servers the variables name.
     """
-    for server in (servers.PrivateRedis, servers.PrivateRabbitMQ):
+    for server in (RedisServer, RabbitMQServer):
         try:
             server.find()
         except FcclError as error:

@@ -12,6 +12,8 @@ from click.testing import CliRunner
 
 from cli.services import servers
 from cli.services.ports import free_port
+from cli.services.rabbitmq_server import PrivateRabbitMQ
+from cli.services.redis_server import PrivateRedis
 from cli.sites.certs import command
 from tests.support.servers import find_binaries
 
@@ -29,7 +31,7 @@ class Guarded:
     management: str
     broker: str
     store: str
-    redis: servers.PrivateRedis
+    redis: PrivateRedis
 
     @property
     def ca(self) -> str:
@@ -59,10 +61,10 @@ def guarded(place: Path) -> Iterator[Guarded]:
 
     amqps, rediss = tls("rabbitmq"), tls("redis")
     api = free_port()
-    rabbitmq = servers.PrivateRabbitMQ(
+    rabbitmq = PrivateRabbitMQ(
         place / "rabbitmq", free_port(), management=api, tls=amqps, free_bytes=16 << 20
     )
-    redis = servers.PrivateRedis(place / "redis", free_port(), tls=rediss)
+    redis = PrivateRedis(place / "redis", free_port(), tls=rediss)
     try:
         servers.start(rabbitmq)
         servers.start(redis)
