@@ -13,15 +13,14 @@ TaskOutcome = Literal["trained", "abandoned", "refused"]
 class Observer:
     """Hooks that do nothing. Subclasses override those that they need.
 
-    They are called from several threads, which wait for them: return at once, change nothing and
-    raise nothing.
+    They are called from several threads, which wait for them: be quick, and raise nothing.
     """
 
     def on_turn(self) -> None:
         """Called at the beginning of each turn of the main loop, and after each training step."""
 
     def on_task_end(self, outcome: TaskOutcome, stats: ContributionStats | None = None) -> None:
-        """Called when a task is done with; `stats` are given where it was trained."""
+        """Called when a task has ended; `stats` only if it was trained."""
 
     def on_publish(self, nbytes: int) -> None:
         """Called when an update was handed to the broker, for the first time or again."""
