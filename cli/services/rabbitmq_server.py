@@ -181,13 +181,13 @@ class PrivateRabbitMQ:
             return False
         return True
 
-    def end(self, record: ProcessRecord, how: signal.Signals) -> None:
+    def end(self, record: ProcessRecord, number: signal.Signals) -> None:
         # The node goes first; the script that started it follows it.
         by_role = {process.role: process for process in record.running}
         node = by_role.get("node") or _node(self.home / "pid", by_role.get("rabbitmq-server"))
         nodes = tuple(p for p in (node, by_role.get("rabbitmq-server")) if p is not None)
         if node is not None:
-            node.signal(how)
+            node.signal(number)
         elif nodes:
             nodes[0].signal_session(signal.SIGKILL)  # it is not a node yet and has no data to lose
         if not wait_gone(nodes, STOP_SECONDS):

@@ -86,5 +86,5 @@ class PrivateRedis:
             return False
         return True
 
-    def end(self, record: ProcessRecord, how: signal.Signals) -> None:
-        end_processes(record.running, how)
+    def end(self, record: ProcessRecord, number: signal.Signals) -> None:
+        end_processes(record.running, number)

@@ -1,4 +1,4 @@
-"""Start and stop of private servers, which run from the binaries on this machine.
+"""Start and stop of private servers, which run the binaries of this machine.
 
 They listen on loopback only, keep everything in one folder each, and share nothing with another
 RabbitMQ or Redis of the machine. `fccl services` starts them for users, and tests start them, too.
@@ -56,7 +56,7 @@ class Server(Protocol):
 
     @classmethod
     def find(cls) -> object:
-        """Return the binaries; an `FcclError` names a missing one and how to install it."""
+        """Return the binaries, or raise an `FcclError` that says how to install a missing one."""
 
     def launch(self) -> None:
         """Start the processes, and return before they are ready."""
@@ -64,7 +64,7 @@ class Server(Protocol):
     def answers(self) -> bool:
         """Return whether the server accepts a login."""
 
-    def end(self, record: ProcessRecord, how: signal.Signals) -> None:
+    def end(self, record: ProcessRecord, number: signal.Signals) -> None:
         """Signal the processes, and return when they are gone."""
 
 
@@ -78,8 +78,8 @@ def start(server: Server, on_wait: Callable[[float], None] = lambda seconds: Non
     `on_wait` is called repeatedly with the number of seconds that it has taken.
 
     Raises:
-        FcclError: The server did not become ready. The message has the last lines of its log. The
-            server is stopped again if it was started here.
+        FcclError: The server did not become ready. The message has the last lines of its log. A
+            server that was started here is stopped again.
     """
     if load(record_path(server.home)).alive:
         _wait(server, on_wait)
@@ -106,7 +106,7 @@ def _wait(server: Server, on_wait: Callable[[float], None]) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def stop(server: Server, how: signal.Signals = signal.SIGTERM) -> bool:
+def stop(server: Server, number: signal.Signals = signal.SIGTERM) -> bool:
     """Stop what `start` started, and return whether there was anything to stop.
 
     Raises:
@@ -116,7 +116,7 @@ def stop(server: Server, how: signal.Signals = signal.SIGTERM) -> bool:
     if not record.running:
         record_path(server.home).unlink(missing_ok=True)
         return False
-    server.end(record, how)
+    server.end(record, number)
     if running := record.running:
         raise server.error(
             f"{server.name} does not end (process {running[0].pid})", f"see {server.log}"
@@ -141,10 +141,10 @@ def make_home(home: Path) -> None:
         raise ConfigError(f"{home}: {error.strerror}", "name a writable directory") from None
 
 
-def end_processes(processes: tuple[Process, ...], how: signal.Signals) -> None:
+def end_processes(processes: tuple[Process, ...], number: signal.Signals) -> None:
     """Signal processes, and kill those that do not end in time."""
     for process in processes:
-        process.signal(how)
+        process.signal(number)
     if not wait_gone(processes, STOP_SECONDS):
         for process in processes:
             process.signal(signal.SIGKILL)
