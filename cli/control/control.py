@@ -77,9 +77,7 @@ def send_command(
 
 def _confirmed(question: str) -> bool:
     if not sys.stdin.isatty():
-        raise ConfigError(
-            f"no terminal to ask: {question}", "confirm with --yes"
-        )
+        raise ConfigError(f"no terminal to ask: {question}", "confirm with --yes")
     return click.confirm(question)
 
 

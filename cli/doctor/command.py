@@ -69,8 +69,8 @@ def command(
 ) -> None:
     """Check servers, clock, software, model, data, disk and processors, and name remedies.
 
-    Nothing is written, downloaded or built. The exit code is 1 if a check failed; warnings are no
-    failures.
+    Nothing is written, downloaded or built. The exit code is 1 if a check failed; warnings do
+    not change it.
     """
     config = loader.load(find_config(config_path))
     if Site(site) != LOCAL:

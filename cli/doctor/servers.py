@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import statistics
 import time
 from urllib.parse import unquote, urlsplit
@@ -25,7 +24,7 @@ RIGHTS = r"^fccl\..*"
 PINGS = 5
 SLOW_MS = 200.0
 SKEW_WARN_S, SKEW_FAIL_S = 5.0, 60.0  # task deadlines and receipts depend on both clocks
-FULL = 0.8
+FULL = 0.8  # share of its memory limit
 MANAGEMENT_PORT = 15672
 MANAGEMENT_SECONDS = 5.0
 _NO_STORE = "unknown without the store"
@@ -94,12 +93,13 @@ def check_store(context: CheckContext) -> CheckResult:
     latency = _latency_ms(store)
     text = f"at {store.where}, answers in {latency:.1f} ms"
     text += ", over TLS" if config.url.startswith("rediss://") else ""
-    text = f"Redis {text}"
-    with contextlib.suppress(StorePermissionError):  # a site's user has no right to
+    try:
         about = store.server_info()
+    except StorePermissionError:  # the user of an invited site has no right to read it
+        text = f"Redis {text}"
+    else:
         of = f" of {format_bytes(about.limit)}" if about.limit else ""
-        text = text.replace("Redis", f"Redis {about.version}", 1)
-        text += f", {format_bytes(about.used)}{of} in use"
+        text = f"Redis {about.version} {text}, {format_bytes(about.used)}{of} in use"
         if about.limit and about.used > FULL * about.limit:
             return CheckResult("store", "warn", f"{text}: nearly full", "raise its maxmemory")
         if about.limit and about.policy != "noeviction":

@@ -26,7 +26,7 @@ from coordinator.core.events import LogEvent
 from coordinator.sites.credentials import InvitationTerms, SiteAccess
 from coordinator.sites.registry import SiteRegistry
 from tests.support.processes import eventually
-from tests.support.tls_servers import Guarded, certs
+from tests.support.tls_servers import TlsServers, certs
 from worker.site import identity
 from worker.site import join as joining
 from worker.site.identity import Identity
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.servers
 class InvitingCoordinator:
     """A coordinator's access to sites, polled as the coordinator's main loop does."""
 
-    def __init__(self, servers: Guarded, folder: Path) -> None:
+    def __init__(self, servers: TlsServers, folder: Path) -> None:
         self.name = f"run{uuid4().hex[:8]}"
         self.servers = servers
         self.clock_offset_s = 0.0
@@ -82,8 +82,8 @@ class InvitingCoordinator:
 
 
 @pytest.fixture
-def coordinator(guarded_servers: Guarded, tmp_path: Path) -> InvitingCoordinator:
-    return InvitingCoordinator(guarded_servers, tmp_path)
+def coordinator(tls_servers: TlsServers, tmp_path: Path) -> InvitingCoordinator:
+    return InvitingCoordinator(tls_servers, tmp_path)
 
 
 def join(invitation: Invitation, place: Path, host: str = "ward7", skew: float = 0.0) -> Identity:

@@ -27,14 +27,11 @@ __all__ = ["PrivateRabbitMQ", "PrivateRedis", "Server", "ServerMissing", "free_p
 
 
 class ServerMissing(Exception):
-    """No binary and no URL: says what to install or to set."""
+    """Neither a binary nor a URL of a server; the message says what to install or to set."""
 
 
 class Server(Protocol):
-    """What a test may do with a server; `url` stays the same all its life.
-
-    `start` returns when it answers, and does nothing where it runs already.
-    """
+    """Server of a test. Its `url` never changes; `start` does nothing if it runs already."""
 
     url: str
     restartable: bool
@@ -47,21 +44,13 @@ class Server(Protocol):
 
 
 def rabbitmq() -> Server:
-    """A started RabbitMQ: the one of FCCL_TEST_RABBITMQ_URL, or a private one.
-
-    Raises:
-        ServerMissing: Neither is to be had.
-    """
+    """Return a running RabbitMQ: that of FCCL_TEST_RABBITMQ_URL, or a private one."""
     url = os.environ.get("FCCL_TEST_RABBITMQ_URL")
     return ExternalServer(url) if url else _started(PrivateRabbitMQ())
 
 
 def redis_server() -> Server:
-    """A started Redis: the one of FCCL_TEST_REDIS_URL, or a private one.
-
-    Raises:
-        ServerMissing: Neither is to be had.
-    """
+    """Return a running Redis: that of FCCL_TEST_REDIS_URL, or a private one."""
     url = os.environ.get("FCCL_TEST_REDIS_URL")
     return ExternalServer(url) if url else _started(PrivateRedis())
 
@@ -76,7 +65,7 @@ def _started(server: Server) -> Server:
 
 
 class ExternalServer:
-    """A server that somebody else runs."""
+    """Server that the tests must not stop."""
 
     restartable = False
 
@@ -98,7 +87,7 @@ class ExternalServer:
 
 
 class _Private:
-    """A server of the product's, in a temporary directory."""
+    """Server of `fccl services` in a temporary directory."""
 
     restartable = True
 
@@ -116,7 +105,7 @@ class _Private:
         servers.stop(self._server, signal.SIGKILL)
 
     def restart(self, kill: bool = False) -> None:
-        """Stop (or kill) it and start it again, on the same port, with the same data."""
+        """Stop (or kill) it, and start it again on the same port with the same data."""
         self.kill() if kill else self.stop()
         self.start()
 
@@ -126,7 +115,7 @@ class _Private:
 
 
 class PrivateRedis(_Private):
-    """A redis-server that writes every command to its append-only file."""
+    """Redis that writes every command to its append-only file."""
 
     def __init__(self) -> None:
         _find(RedisServer, "FCCL_TEST_REDIS_URL")
@@ -142,7 +131,7 @@ class PrivateRedis(_Private):
 
 
 class PrivateRabbitMQ(_Private):
-    """A RabbitMQ node with a port mapper (epmd) of its own, so that nothing stays behind."""
+    """RabbitMQ node with a port mapper (epmd) of its own, so that no process remains."""
 
     def __init__(self) -> None:
         _find(RabbitMQServer, "FCCL_TEST_RABBITMQ_URL")
@@ -151,11 +140,7 @@ class PrivateRabbitMQ(_Private):
 
 
 def find_binaries() -> None:
-    """See that private servers can be started here.
-
-    Raises:
-        ServerMissing: A binary is missing, whichever servers the variables name.
-    """
+    """Raise `ServerMissing` if a binary is missing, whichever servers the variables name."""
     for server in (RedisServer, RabbitMQServer):
         try:
             server.find()
