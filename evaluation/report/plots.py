@@ -146,5 +146,3 @@ def draw_client_figure(found: KindAssessment, subjects: Sequence[EvaluatedVersio
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
     return figure
-
-
