@@ -45,7 +45,7 @@ def restartable_rabbitmq(rabbitmq: servers.Server) -> Iterator[servers.Server]:
 def tls_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsServers]:
     """Return a RabbitMQ with its management API and a Redis, over TLS, for own run names."""
     servers.find_binaries()
-    with start_tls_servers(tmp_path_factory.mktemp("start_tls_servers")) as found:
+    with start_tls_servers(tmp_path_factory.mktemp("tls_servers")) as found:
         yield found
 
 

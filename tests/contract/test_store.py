@@ -1,4 +1,4 @@
-"""Contract of `common.store.store` and `common.store.view`, on the embedded store and on Redis."""
+"""Contract of `common.store`, on the embedded store and on a real Redis."""
 
 from __future__ import annotations
 

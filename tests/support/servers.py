@@ -1,4 +1,4 @@
-"""Private RabbitMQ and Redis servers for tests and scripts: those of `fccl services`.
+"""Private RabbitMQ and Redis servers for tests and scripts, as `fccl services` runs them.
 
 Each runs from the binaries on this machine, on free loopback ports, with its data in a directory
 of its own, beside whatever else runs here. A server keeps its port and its data when it is
