@@ -42,14 +42,15 @@ def check_software(context: CheckContext) -> CheckResult:
 
 def check_model(context: CheckContext) -> CheckResult:
     """Check that the base model is here or available; nothing is downloaded or built."""
-    from common.protocol.manifest import make_manifest, sha256_hex
+    from common.protocol import codec
+    from common.protocol.manifest import make_manifest
     from learning.models import base, hub
     from learning.offline import builder
 
     model, name = context.config.model, context.config.model.name
 
     def digest(path: Path) -> str:
-        return f"digest {sha256_hex(make_manifest(path))[:12]}"
+        return f"digest {codec.digest(make_manifest(path))[:12]}"
 
     if name.startswith(builder.PREFIX):
         if (path := builder.find_built(name, context.cache)) is not None:

@@ -20,7 +20,7 @@ from common.config.config import FederationConfig, IncrementalConfig
 from common.errors import DataError
 from common.protocol.fields import Identifier
 from common.protocol.naming import LOCAL_SITE
-from coordinator.storage.run_config import saved_config
+from common.run_directory.recorded_run import read_config
 from worker.incremental.inbox import schema
 from worker.incremental.inbox.items import DEFAULT_TASK, name_list
 from worker.incremental.serving import served_run
@@ -117,7 +117,7 @@ def locate_state(
         raise click.UsageError(
             "--run and --site exclude each other: an invited site has no run directory"
         )
-    config = loader.load(find_config(config_path)) if directory is None else saved_config(directory)
+    config = loader.load(find_config(config_path)) if directory is None else read_config(directory)
     found = state or _default_state(config, directory, site)
     return StateLocation(found, config.incremental, served_run.read(found))
 

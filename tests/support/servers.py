@@ -1,4 +1,4 @@
-"""Private RabbitMQ and Redis servers for tests and scripts: those of `fccl services`.
+"""Private RabbitMQ and Redis servers for tests and scripts, as `fccl services` runs them.
 
 Each runs from the binaries on this machine, on free loopback ports, with its data in a directory
 of its own, beside whatever else runs here. A server keeps its port and its data when it is
@@ -25,7 +25,7 @@ __all__ = ["PrivateRabbitMQ", "PrivateRedis", "Server", "ServerMissing", "free_p
 
 
 class ServerMissing(Exception):
-    """No binary and no URL: says what to install or to set."""
+    """There is neither a binary nor a URL; the message says what to install or to set."""
 
 
 class Server(Protocol):
@@ -45,20 +45,20 @@ class Server(Protocol):
 
 
 def rabbitmq() -> Server:
-    """A started RabbitMQ: the one of FCCL_TEST_RABBITMQ_URL, or a private one.
+    """Return a started RabbitMQ: the one of FCCL_TEST_RABBITMQ_URL, or a private one.
 
     Raises:
-        ServerMissing: Neither is to be had.
+        ServerMissing: Neither is available.
     """
     url = os.environ.get("FCCL_TEST_RABBITMQ_URL")
     return ExternalServer(url) if url else _started(PrivateRabbitMQ())
 
 
 def redis_server() -> Server:
-    """A started Redis: the one of FCCL_TEST_REDIS_URL, or a private one.
+    """Return a started Redis: the one of FCCL_TEST_REDIS_URL, or a private one.
 
     Raises:
-        ServerMissing: Neither is to be had.
+        ServerMissing: Neither is available.
     """
     url = os.environ.get("FCCL_TEST_REDIS_URL")
     return ExternalServer(url) if url else _started(PrivateRedis())
@@ -149,7 +149,7 @@ class PrivateRabbitMQ(_Private):
 
 
 def find_binaries() -> None:
-    """See that private servers can be started here.
+    """Check that private servers can be started here.
 
     Raises:
         ServerMissing: A binary is missing, whichever servers the variables name.

@@ -130,7 +130,7 @@ def test_a_kicked_client_gets_no_more_tasks_until_it_is_pardoned() -> None:
         RejectionKind.KICKED
     ]
     assert name not in issued(kicked) and kicked.state.client(name).quarantined
-    assert "no more tasks already" in reply(command(kicked.state, "kick", name)).refused
+    assert "already gets no more tasks" in reply(command(kicked.state, "kick", name)).refused
     pardoned = command(kicked.state, "pardon", name)
     assert not pardoned.state.client(name).quarantined
 
