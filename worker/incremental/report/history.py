@@ -92,8 +92,7 @@ def read(state: Path, client: str) -> ClientHistory:
 
 def streams(file: InboxFile) -> tuple[LearningStream, ...]:
     """Return the batches and their measurements by run and kind; the latest stream comes last."""
-    rows = file.query(_BATCHES)
-    batches = [BatchRecord(*columns, figures=json.loads(text)) for *columns, text in rows]
+    batches = [BatchRecord(*(*row[:-1], json.loads(row[-1]))) for row in file.query(_BATCHES)]
     after: dict[int, list[tuple[Any, ...]]] = {}
     for row in file.query(_MEASURES):
         after.setdefault(row[0], []).append(row)
