@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from common.config import loader, toml_writer
+from common.config import toml_writer
 from common.config.config import FederationConfig, SamplesConfig
 from common.config.loader import apply_offline
-from common.errors import ConfigError, RunError
+from common.errors import ConfigError
+from common.run_directory.recorded_run import CONFIG_FILE, read_config
 
-FILE = "federation.toml"
 _PER_START = ("broker", "store", "operations", "offline")  # sections that belong to one start
 _MAY_CHANGE = {"run.dir", "run.keep_versions", "data.dir"} | {
     f"samples.{key}" for key in SamplesConfig.model_fields
@@ -24,20 +24,7 @@ def save_config(config: FederationConfig, directory: Path) -> None:
     [offline], which is decided when the run begins.
     """
     kept = config.model_copy(update={name: type(getattr(config, name))() for name in _PER_START})
-    (directory / FILE).write_text(toml_writer.dump(kept), encoding="utf-8")
-
-
-def saved_config(directory: Path) -> FederationConfig:
-    """Return the configuration of a run directory, with default addresses.
-
-    Raises:
-        RunError: The directory holds no run.
-        ConfigError: The file has a key that this release does not know, or a wrong value.
-    """
-    path = directory / FILE
-    if not path.exists():
-        raise RunError(f"{directory} holds no run", "name a directory under runs/")
-    return loader.load(path, {})
+    (directory / CONFIG_FILE).write_text(toml_writer.dump(kept), encoding="utf-8")
 
 
 def with_recorded_offline_choice(config: FederationConfig, directory: Path) -> FederationConfig:
@@ -50,7 +37,7 @@ def with_recorded_offline_choice(config: FederationConfig, directory: Path) -> F
         return config
     offline = apply_offline(config)
     online_keys, offline_keys = _fixed_keys(config), _fixed_keys(offline)
-    saved = _fixed_keys(saved_config(directory))
+    saved = _fixed_keys(read_config(directory))
     decisive = [key for key, value in offline_keys.items() if online_keys.get(key) != value]
     began_offline = decisive and all(saved.get(key) == offline_keys[key] for key in decisive)
     return offline if began_offline else config
@@ -58,7 +45,7 @@ def with_recorded_offline_choice(config: FederationConfig, directory: Path) -> F
 
 def check_unchanged(config: FederationConfig, directory: Path) -> None:
     """Raise `ConfigError` if a key that is fixed for the run has changed since it began."""
-    saved, current = _fixed_keys(saved_config(directory)), _fixed_keys(config)
+    saved, current = _fixed_keys(read_config(directory)), _fixed_keys(config)
     for key in current | saved:  # a phase may be missing on either side
         if saved.get(key) != current.get(key):
             raise ConfigError(
