@@ -177,7 +177,7 @@ def test_a_data_set_that_breaks_off_while_reading_is_a_data_error() -> None:
         yield {"text": "fine", "label": "1"}
         raise OSError("connection\nlost")
 
-    with pytest.raises(DataError, match="what follows row 1 cannot be read") as error:
+    with pytest.raises(DataError, match="the rows after 1 cannot be read") as error:
         load("cls", "a/b", on_message=quiet, fetch=fetching(IterableDataset.from_generator(torn)))
     assert "\n" not in str(error.value)
 

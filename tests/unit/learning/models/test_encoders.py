@@ -114,7 +114,7 @@ def test_a_tokenizer_that_cannot_pad_is_refused(tmp_path: Path) -> None:
         ({"hidden_act": "os.system"}, "cannot be loaded"),
         ({"architectures": 7}, "cannot be loaded"),
         ({"architectures": ["BertLMHeadModel"]}, "causal language model"),
-        ({"attn_implementation": "someone/kernels"}, "foreign attention code"),
+        ({"attn_implementation": "someone/kernels"}, "attention code from elsewhere"),
         ({"model_type": "none-such"}, "cannot be loaded"),
     ],
 )

@@ -21,7 +21,7 @@ def test_a_batch_is_padded_on_the_right_to_a_multiple_of_16() -> None:
         [IGNORED, 9] + [IGNORED] * 14,
     ]
     assert collate([example(*[1] * 16)]).input_ids.shape == (1, 16)
-    assert (batch.tokens, batch.target_count, batch.response_bytes, batch.size) == (5, 3, 5, 2)
+    assert (batch.tokens, batch.target_count, batch.size) == (5, 3, 2)
 
 
 @given(n=st.integers(1, 80), batch_size=st.integers(1, 9), seed=st.integers(0, 5))
