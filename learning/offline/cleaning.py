@@ -4,8 +4,8 @@ Documentation is prose mixed with code, tables, parameter lists and markup. A ba
 be fine-tuned on sentences should learn from sentences, so each text is cut into paragraphs, its
 markup is removed, and only paragraphs that read as English remain.
 
-In the data path: `learning.offline.corpus` gathers raw texts, `paragraphs` cleans each, and
-`learning.offline.training_texts` chooses among them.
+In the data path: `learning.offline.corpus` cleans the texts that it finds with `paragraphs`. Next:
+`learning.offline.training_texts`.
 """
 
 from __future__ import annotations

@@ -37,23 +37,16 @@ _FIRST = ("Summarize the following text.", "Give the main point of the text.")
 
 @dataclass(frozen=True)
 class CorpusSizes:
-    """How much the model reads of each source.
+    """Number of texts of each source.
 
     The order and values of the fields are part of the key under which models are cached.
-
-    Attributes:
-        found: Passages of this machine, the plainest first.
-        prose: Paragraphs of the project's synthetic prose.
-        world: Short texts of the lexicon's facts.
-        primer: How many times the reader of general English is read.
-        tasks: Share of all texts that are put into the prompt template, whose fixed words cost many
-            tokens and teach little.
     """
 
-    found: int = 30_000
-    prose: int = 300
-    world: int = 1500
-    primer: int = 4
+    found: int = 30_000  # passages of this machine, the plainest first
+    prose: int = 300  # paragraphs of the project's synthetic prose
+    world: int = 1500  # short texts of the lexicon's facts
+    primer: int = 4  # repetitions of the reader of general English
+    # Share of texts that get the prompt template, whose fixed words cost tokens and teach little.
     tasks: float = 0.05
 
 
@@ -72,7 +65,6 @@ def _subject(name: str) -> str:
 
 
 def _as_task(subject: str, text: str, rng: Random) -> str:
-    """Return a text as the response to a prompt about it."""
     first, *rest = sentences(text)
     kind = rng.randrange(4)
     if kind == 0 and rest:

@@ -1,7 +1,7 @@
 """Tokenizer of the offline BERT: lower-cased WordPiece, learned from the model's own texts.
 
-Sentences for classification come in any case, and a small vocabulary cannot afford each word
-twice. Characters outside the vocabulary become the unknown token.
+Sentences for classification come in any case, and a small vocabulary cannot afford each word twice.
+Characters outside the vocabulary become the unknown token.
 
 In the data path: `learning.offline.encoder_pretraining` trains it and saves it beside the weights;
 afterwards it is an ordinary tokenizer directory.

@@ -45,8 +45,7 @@ class Batch(Protocol):
         """Number of examples."""
 
     @property
-    def tokens(self) -> int:
-        """Number of tokens that are not padding."""
+    def tokens(self) -> int: ...
 
     @property
     def target_count(self) -> int:
