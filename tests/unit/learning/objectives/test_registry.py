@@ -1,4 +1,4 @@
-"""Tests of what every objective can do, and of what distinguishes them."""
+"""Tests of the common behaviour of all objectives, and of their differences."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def test_a_built_model_is_found_again_without_a_build(cache: Path) -> None:
     assert (path / "model.safetensors").is_file()
 
 
-def test_of_two_builds_that_start_at_once_one_waits(
+def test_a_second_build_waits_for_the_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built: list[Path] = []

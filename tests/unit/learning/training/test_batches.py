@@ -8,8 +8,8 @@ from learning.objectives.tokens import IGNORED, TokenisedExample
 from learning.training.batches import batches_per_epoch, collate, shuffled_batches, sorted_batches
 
 
-def example(*ids: int, asked: int = 1) -> TokenisedExample:
-    return TokenisedExample(ids, (IGNORED,) * asked + ids[asked:], len(ids))
+def example(*ids: int, prompt_length: int = 1) -> TokenisedExample:
+    return TokenisedExample(ids, (IGNORED,) * prompt_length + ids[prompt_length:], len(ids))
 
 
 def test_a_batch_is_padded_on_the_right_to_a_multiple_of_16() -> None:
