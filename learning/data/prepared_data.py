@@ -124,11 +124,11 @@ def check_files(prepared: PreparedData) -> None:
     for path, rows in files.items():
         try:
             with path.open("rb") as file:
-                found = sum(1 for _ in file)
+                count = sum(1 for _ in file)
         except OSError as error:
             raise _changed(f"{path} cannot be read: {error.strerror}") from None
-        if found != rows:
-            raise _changed(f"{path} has {found} rows, not the {rows} that were dealt")
+        if count != rows:
+            raise _changed(f"{path} has {count} rows, not the {rows} that were dealt")
 
 
 def _changed(message: str) -> DataError:

@@ -79,7 +79,7 @@ def resolve(
 def _alias(model: BaseModel, cache: Path) -> None:
     """Let workers that share this cache find an offline model by its digest, without a copy."""
     link = installed_path(model.digest, cache)
-    if link.is_symlink() and not link.is_dir():  # what it pointed to was removed
+    if link.is_symlink() and not link.is_dir():  # its target was removed
         link.unlink(missing_ok=True)
     with contextlib.suppress(FileExistsError):
         link.symlink_to(model.path.name)

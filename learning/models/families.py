@@ -67,8 +67,8 @@ def check(path: Path, name: str, required: Family | None) -> None:
             f"model {name} has no safetensors weights in {path}",
             "pickled weights are never loaded: save it again with save_pretrained",
         )
-    found = family(config)
-    if found is None or (required is not None and found != required):
+    actual = family(config)
+    if actual is None or (required is not None and actual != required):
         architecture = (config.get("architectures") or ["none"])[0]
         kind, remedy = _REQUIREMENTS[required or "causal"]
         raise ModelError(f"model {name} is not {kind} (architecture {architecture})", remedy)

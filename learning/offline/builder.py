@@ -36,7 +36,7 @@ CAUSAL = {
     # For tests: built in a few seconds, real in every part, and good for nothing else.
     "gpt2-micro": causal_pretraining.CausalPretrainingConfig(
         vocab_size=512, positions=512, layers=1, width=64, heads=2, fit_steps=10, steps=10, batch=8,
-        length=64, sizes=CorpusSizes(found=400, prose=100, world=100, primer=1), packages=(),
+        length=64, sizes=CorpusSizes(passages=400, prose=100, world=100, primer=1), packages=(),
     ),
 }  # fmt: skip
 ENCODERS = {
@@ -45,7 +45,7 @@ ENCODERS = {
     "bert-micro": encoder_pretraining.EncoderPretrainingConfig(
         vocab_size=1024, positions=512, layers=2, width=64, heads=2, position_dims=16, steps=10,
         batch=8, length=64, opinions=300,
-        sizes=CorpusSizes(found=400, prose=100, world=100, primer=1, tasks=0.0), packages=(),
+        sizes=CorpusSizes(passages=400, prose=100, world=100, primer=1, tasks=0.0), packages=(),
     ),
 }  # fmt: skip
 

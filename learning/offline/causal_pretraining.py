@@ -59,8 +59,8 @@ def pretrain(config: CausalPretrainingConfig, folder: Path, on_progress: Progres
     """Train a model and its tokenizer, and save both in a folder, which must be empty."""
     reading = "reading the English on this machine"
     on_progress(reading, 0.0)
-    found = passages(config.packages, sub_progress(on_progress, reading, 0, 0.2))
-    texts = training_texts(found, config.sizes, config.seed)
+    local_passages = passages(config.packages, sub_progress(on_progress, reading, 0, 0.2))
+    texts = training_texts(local_passages, config.sizes, config.seed)
     on_progress("learning the tokenizer", 0.2)
     tokenizer = train_bpe(texts, config.vocab_size)
     stream = token_stream(tokenizer, texts)

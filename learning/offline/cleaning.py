@@ -75,7 +75,7 @@ def paragraphs(text: str) -> list[str]:
     Code blocks, doctests, tables, headings and parameter lists are dropped. Of the rest, each run
     of consecutive sentences without code becomes a paragraph.
     """
-    found: list[str] = []
+    kept: list[str] = []
     for block in re.split(r"\n\s*\n", text):
         if len(block) < 20 or ">>>" in block or block.startswith(("    ", "\t")):
             continue
@@ -84,8 +84,8 @@ def paragraphs(text: str) -> list[str]:
             if _readable(sentence):
                 run.append(sentence)
             elif run:
-                found.append(" ".join(run))
+                kept.append(" ".join(run))
                 run = []
         if run:
-            found.append(" ".join(run))
-    return found
+            kept.append(" ".join(run))
+    return kept

@@ -48,10 +48,10 @@ def embed(stream: Tensor, vocab_size: int, width: int) -> Tensor:
     known = positive_pmi(count_cooccurrences(stream, vocab_size))
     rank = min(width + _SPARE, vocab_size)
     left, strength, _ = torch.svd_lowrank(known, q=rank, niter=3)
-    found = (left * strength.sqrt())[:, :width]
+    vectors = (left * strength.sqrt())[:, :width]
     present = torch.bincount(stream, minlength=vocab_size) > 0
-    found = torch.where(present[:, None], found - found[present].mean(0), 0.0)
-    return torch.nn.functional.normalize(found)
+    vectors = torch.where(present[:, None], vectors - vectors[present].mean(0), 0.0)
+    return torch.nn.functional.normalize(vectors)
 
 
 def _sparse(indices: Tensor, values: Tensor, size: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The English text that every Python machine holds, found without importing anything.
+"""The English text that every Python machine holds, gathered without importing anything.
 
 Docstrings and comments of the standard library and of installed packages, the manual's topics in
 `pydoc_data`, and the read-me texts of installed distributions. Sources are parsed, never run: a
@@ -115,10 +115,10 @@ def passages(packages: tuple[str, ...], on_progress: Callable[[float], None]) ->
     stdlib, site = (Path(sysconfig.get_paths()[key]) for key in ("stdlib", "purelib"))
     roots = [stdlib if package == STDLIB else site / package for package in packages]
     origins = [_topics(stdlib), _descriptions(site), *map(_sources_text, roots)]
-    found: dict[str, str] = {}  # paragraph to subject; the first subject wins
+    subjects: dict[str, str] = {}  # paragraph to subject; the first subject wins
     for i, origin in enumerate(origins):
         for name, text in origin:
             for paragraph in paragraphs(text):
-                found.setdefault(paragraph, name)
+                subjects.setdefault(paragraph, name)
         on_progress((i + 1) / len(origins))
-    return [Passage(subject, text) for text, subject in found.items()]
+    return [Passage(subject, text) for text, subject in subjects.items()]

@@ -75,8 +75,8 @@ def pretrain(config: EncoderPretrainingConfig, folder: Path, on_progress: Progre
     """Train an encoder and its tokenizer, and save both in a folder, which must be empty."""
     reading = "reading the English on this machine"
     on_progress(reading, 0.0)
-    found = passages(config.packages, sub_progress(on_progress, reading, 0, 0.2))
-    texts = encoder_texts(config, found)
+    local_passages = passages(config.packages, sub_progress(on_progress, reading, 0, 0.2))
+    texts = encoder_texts(config, local_passages)
     on_progress("learning the tokenizer", 0.2)
     tokenizer = train_wordpiece(texts, config.vocab_size, config.positions)
     stream = token_stream(tokenizer, texts)
@@ -92,9 +92,9 @@ def pretrain(config: EncoderPretrainingConfig, folder: Path, on_progress: Progre
     on_progress("saved", 1.0)
 
 
-def encoder_texts(config: EncoderPretrainingConfig, found: list[Passage]) -> list[str]:
+def encoder_texts(config: EncoderPretrainingConfig, local_passages: list[Passage]) -> list[str]:
     """Return the texts to learn from, shuffled: passages of this machine and the project's own."""
-    texts = training_texts(found, config.sizes, config.seed)
+    texts = training_texts(local_passages, config.sizes, config.seed)
     texts += make_opinions(config.seed, config.opinions)
     Random(config.seed).shuffle(texts)
     return texts

@@ -98,11 +98,15 @@ def check_shapes(pruning: Pruning, config: PretrainedConfig) -> None:
     """
     stated = (len(pruning.layers), pruning.source_heads, pruning.ffn)
     layout = layout_of(config)
-    found = (config.num_hidden_layers, config.num_attention_heads, getattr(config, layout.width))
-    if stated != found:
+    configured = (
+        config.num_hidden_layers,
+        config.num_attention_heads,
+        getattr(config, layout.width),
+    )
+    if stated != configured:
         raise ModelError(
             f"{FILE} states {stated} for layers, heads of the source and feed-forward width,"
-            f" config.json states {found}",
+            f" config.json states {configured}",
             "prune the source model again, with `fccl prune`",
         )
 

@@ -163,8 +163,8 @@ def _false_order(row: Instruction, rng: Random) -> str:
 
 def _false_count(row: Instruction, rng: Random) -> str:
     """Replace a number in one place; never by `one`, which goes with another form of the noun."""
-    found = [m for m in re.finditer(r"\w+", row.output) if m[0] in _NUMBERS[2:]]
-    place = rng.choice(found)
+    matches = [m for m in re.finditer(r"\w+", row.output) if m[0] in _NUMBERS[2:]]
+    place = rng.choice(matches)
     n = _NUMBERS.index(place[0])
     other = words.number(rng.choice([n + by for by in (-2, -1, 1, 2) if n + by >= 2]))
     return row.output[: place.start()] + other + row.output[place.end() :]

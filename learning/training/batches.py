@@ -49,7 +49,7 @@ class Batch(Protocol):
 
     @property
     def target_count(self) -> int:
-        """Number of things the loss is a mean of: response tokens, pairs or texts."""
+        """Number of response tokens, pairs or texts of which the loss is a mean."""
 
 
 E = TypeVar("E", bound=Example)
@@ -74,8 +74,8 @@ class TokenBatch:
 def collate(examples: Sequence[TokenisedExample], device: torch.device | None = None) -> TokenBatch:
     """Pad examples to the longest of them, rounded up to a multiple of `WIDTH_MULTIPLE`.
 
-    No padding token is needed: what stands to the right of a causal model's tokens changes nothing,
-    and it is masked besides.
+    No padding token is needed: padding to the right of a causal model's tokens changes nothing, and
+    it is masked.
     """
     ids, mask = pad([e.input_ids for e in examples])
     labels = [e.labels + (IGNORED,) * (ids.shape[1] - len(e.labels)) for e in examples]

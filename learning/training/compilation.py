@@ -39,10 +39,10 @@ def compile_blocks(model: nn.Module, backend: str = "inductor") -> int:
     Names of parameters stay as they are.
     """
     names = {name for part in model.modules() for name in _block_classes(part)}
-    found = [part for part in model.modules() if type(part).__name__ in names]
-    for part in found:
+    blocks = [part for part in model.modules() if type(part).__name__ in names]
+    for part in blocks:
         part.compile(backend=backend, dynamic=True)
-    return len(found)
+    return len(blocks)
 
 
 def is_compiled(model: nn.Module) -> bool:

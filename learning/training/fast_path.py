@@ -11,7 +11,7 @@ Measured on GPT-2 small with LoRA, batch 4 × 128, one core (seconds of processo
 - 0.71 with GELU's tanh form as one kernel instead of eight;
 - 0.63 with dropout that draws four decisions from each random number.
 
-Nothing here outlasts the context: afterwards weights and modules are what they were.
+After the context, weights and modules are as before.
 
 Data path: around the steps of `learning.training.loop` and the reference log-probabilities of
 `learning.objectives.dpo`.

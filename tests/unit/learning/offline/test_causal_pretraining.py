@@ -186,7 +186,7 @@ def test_the_tokenizer_learns_whole_words_and_keeps_its_special_tokens_first() -
 
 
 def test_the_projects_own_texts_are_the_same_every_time() -> None:
-    sizes = CorpusSizes(found=0, prose=5, world=20, primer=1)
+    sizes = CorpusSizes(passages=0, prose=5, world=20, primer=1)
     assert training_texts([], sizes, 0) == training_texts([], sizes, 0)
     assert len(training_texts([], sizes, 0)) == 25 + len(read_primer())
 
