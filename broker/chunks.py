@@ -33,8 +33,6 @@ class Chunk:
 
     Attributes:
         update_id: The sender's name for the update; never used as a path.
-        index: Number of the part, from 0.
-        count: Number of parts.
         offset: Start of the part in the update, bytes.
         sha256: Hash of `data`, in hex.
         total_sha256: Hash of the update, in hex; claimed, not yet verified.
@@ -87,10 +85,6 @@ def parse_chunk(
 ) -> Chunk:
     """Verify a message from an update queue, which may be hostile.
 
-    Args:
-        chunk_bytes: Size of all chunks but the last.
-        max_update_bytes: The largest update to accept.
-
     Raises:
         WireError: A header is missing, has a wrong type or an impossible value, or the body does
             not match the headers.
@@ -117,25 +111,24 @@ def _count(total_size: int, chunk_bytes: int) -> int:
     return -(-total_size // chunk_bytes)
 
 
-def _text(message: Message, name: str, form: re.Pattern[str]) -> str:
+def _text(message: Message, name: str, pattern: re.Pattern[str]) -> str:
     value = message.headers.get(name)
-    if not isinstance(value, str) or not form.match(value):
-        raise WireError(f"header {name} is {_shown(value)}, which is not valid")
+    if not isinstance(value, str) or not pattern.match(value):
+        raise WireError(f"header {name} is {_shorten(value)}, which is not valid")
     return value
 
 
 def _number(message: Message, name: str, low: int, high: int) -> int:
     value = message.headers.get(name)
     if type(value) is not int or not low <= value <= high:
-        raise WireError(f"header {name} is {_shown(value)}, not an integer in {low} to {high}")
+        raise WireError(f"header {name} is {_shorten(value)}, not an integer in {low} to {high}")
     return value
 
 
-def _shown(value: object) -> str:
-    """Return a hostile value, cut short enough for the dead letter's reason."""
+def _shorten(value: object) -> str:  # hostile; the dead letter's reason is short
     return "missing" if value is None else f"{value!r:.80}"
 
 
-def _check(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise WireError(otherwise)
+def _check(valid: bool, problem: str) -> None:
+    if not valid:
+        raise WireError(problem)

@@ -45,18 +45,15 @@ class BrokerState(Enum):
 
 @dataclass(frozen=True)
 class BrokerStatus:
-    """The state of the connection to a broker, and its cause.
+    """The state of the connection to a broker.
 
-    Attributes:
-        detail: Why the connection was lost, or which queue a worker waits for; empty when
-            connected.
+    `detail` says why it was lost, or which queue a worker waits for; empty when connected.
     """
 
     state: BrokerState
     detail: str = ""
 
     def __str__(self) -> str:
-        """Return "connected", "lost: …" or "waiting: …"."""
         return f"{self.state.value}: {self.detail}" if self.detail else self.state.value
 
 
@@ -109,11 +106,7 @@ class Message:
 
 
 def check_publishable(message: Message, user: str) -> None:
-    """Refuse what a broker would refuse, with a reason that says what it is.
-
-    Raises:
-        BrokerError: The body is too large, or the message claims to come from someone else.
-    """
+    """Raise `BrokerError` for a body that is too large, or for another sender than `user`."""
     if len(message.body) > MAX_BODY_BYTES:
         raise BrokerError(
             f"a message of {len(message.body)} bytes is above the limit of {MAX_BODY_BYTES}",
@@ -230,12 +223,12 @@ class Topology:
         return self.update_queue(site)
 
     def update_queue(self, site: Site) -> str:
-        """The byte-limited queue from which the coordinator takes the site's updates."""
+        """Return the byte-limited queue from which the coordinator takes the site's updates."""
         return f"fccl.{self.run}.updates.{site.name}"
 
     @property
     def dead_queue(self) -> str:
-        """The queue that keeps what was rejected, with the reason."""
+        """The queue of rejected messages, each with the reason."""
         return f"fccl.{self.run}.dead"
 
     @property
@@ -316,10 +309,10 @@ class Broker(Protocol):
 
     @property
     def connections(self) -> int:
-        """How often this broker has connected so far; it grows with every reconnect."""
+        """Number of times that this broker has connected; it grows with every reconnect."""
 
     def repair(self, topology: Topology) -> tuple[str, ...]:
-        """Declare again whatever the server has lost; return what was missing, in words.
+        """Declare again what the server has lost; return what was missing, for people.
 
         A declared queue, exchange or binding may be lost: RabbitMQ that is killed just after it
         has confirmed one can come back without it, and an operator can delete it.
@@ -354,8 +347,7 @@ class Broker(Protocol):
     def consume_updates(self, topology: Topology, sites: Iterable[Site], prefetch: int) -> Consumer:
         """Receive from the update queues of these sites.
 
-        Args:
-            prefetch: Limit of unanswered messages that the broker hands out *per site*.
+        `prefetch` limits the unanswered messages that the broker delivers *per site*.
         """
 
     def take_task(self, topology: Topology, site: Site, timeout: float) -> TakenTask | None:

@@ -31,12 +31,10 @@ class SingleTask:
 
     @property
     def message(self) -> Message:
-        """The task's message."""
         return self._delivery.message
 
     @property
     def redelivered(self) -> bool:
-        """Whether it was delivered before."""
         return self._delivery.redelivered
 
     def ack(self) -> None:

@@ -1,1 +1,1 @@
-"""The front door: the `fccl` command, and whole federations on one machine."""
+"""The `fccl` command, and whole federations on one machine."""

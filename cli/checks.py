@@ -15,13 +15,10 @@ FILES = {".json", ".jsonl", ".csv", ".tsv", ".parquet", ".txt"}
 
 
 def check_can_start(config: FederationConfig, mode: str) -> None:
-    """Refuse a run that cannot start.
-
-    Args:
-        mode: One of `coordinator.storage.run.StartMode`.
+    """Raise an error for a run that cannot start in a mode of `coordinator.storage.run.StartMode`.
 
     Raises:
-        RunError: The mode does not fit: the run directory exists, or does not exist.
+        RunError: The run directory exists and must not, or the reverse.
         DataError: A data file of a new run does not exist.
     """
     runs.check_mode(config, cast(StartMode, mode))

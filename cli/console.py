@@ -21,7 +21,7 @@ class Output:
     """The output of one command. Methods may be called from several threads.
 
     Args:
-        plain: Whether to print plain lines in a terminal, too.
+        plain: Print plain lines also in a terminal.
         log: Where to write JSON instead of lines.
     """
 
@@ -34,7 +34,6 @@ class Output:
         self._printed_progress: tuple[str, int] = ("", -1)
 
     def print(self, text: str) -> None:
-        """Print one line."""
         if self._log is not None:
             self._log.write("info", "text", text)
         elif self.live:
@@ -43,7 +42,6 @@ class Output:
             print(text, flush=True)
 
     def print_markdown(self, text: str) -> None:
-        """Print a text in Markdown."""
         if self.live:
             self.console.print(Markdown(text))
         else:

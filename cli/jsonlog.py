@@ -48,7 +48,6 @@ class JsonLog:
         """Write one line.
 
         Args:
-            level: info, warning or error.
             kind: What happened, in a word.
             message: For people; passwords in URLs are masked.
             fields: Further keys, which do not replace those of the line itself.

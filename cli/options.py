@@ -49,7 +49,6 @@ def run_option(function: F) -> F:
 
 
 def plain_option(function: F) -> F:
-    """Add `--plain`."""
     text = "Print plain lines instead of a live display."
     return click.option("--plain", is_flag=True, help=text)(function)
 
@@ -75,13 +74,11 @@ def mode_from_flags(resume: bool, new: bool, continue_: bool) -> str:
 
 
 def metrics_option(function: F) -> F:
-    """Add `--metrics-port N`."""
     text = "Port of /metrics, /livez and /readyz; 0 for none [operations.metrics_port]."
     return click.option("--metrics-port", type=click.IntRange(0, 65535), help=text)(function)
 
 
 def with_metrics_port(config: FederationConfig, port: int | None) -> FederationConfig:
-    """Return the configuration with the port of `--metrics-port`, if that was given."""
     if port is None:
         return config
     operations = config.operations.model_copy(update={"metrics_port": port})

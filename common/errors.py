@@ -1,20 +1,14 @@
 """The tree of errors, rooted in `FcclError`.
 
 Errors of libraries (pika, redis, sqlite, HTTP, pydantic) are translated into these where they
-enter. Each says what went wrong, and the remedy; the command line prints it as one line and exits
-with the code of its class.
+enter. The command line prints an error as one line and exits with the code of its class.
 """
 
 from __future__ import annotations
 
 
 class FcclError(Exception):
-    """Base of every error that fccl raises on purpose.
-
-    Args:
-        what: What went wrong, with the name of the file, key or message.
-        remedy: What the reader can do about it.
-    """
+    """Base of every error that fccl raises on purpose: what went wrong where, and the remedy."""
 
     exit_code = 1
 

@@ -28,8 +28,7 @@ def sync_tree(path: Path) -> None:
 def write_durable(path: Path, data: bytes, mode: int = 0o666) -> None:
     """Write `path` so that after a crash it holds either its old content or all of `data`.
 
-    Args:
-        mode: Permissions of the file from its first byte on, less the umask; 0o600 for a secret.
+    The file has the permissions `mode`, less the umask, from its first byte on: 0o600 for a secret.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.unlink(missing_ok=True)

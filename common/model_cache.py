@@ -14,10 +14,10 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def installed_path(digest: str, cache: Path) -> Path:
-    """Return the place of a model in the cache, whether or not it is there.
+    """Return the place of a model in the cache, whether it is installed or not.
 
     Raises:
-        WireError: The digest, which comes from another machine, is not one.
+        WireError: `digest`, which comes from another machine, is not a SHA-256 in hex.
     """
     if _DIGEST.fullmatch(digest) is None:
         raise WireError(f"{digest[:80]!r} is not a model digest (64 hexadecimal digits)")

@@ -1,8 +1,8 @@
 """Metrics of the coordinator for Prometheus; an observer of the service.
 
 Counters count since this process started. Gauges are computed from the newest state when they are
-scraped. Labels are sites, phases and kinds of rejections: as many as the configuration names, never
-free text. docs/operations.md says what to watch.
+scraped. Labels are sites and kinds of rejections, whose number is bounded, never free text.
+docs/operations.md explains what to watch.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
 
 @dataclass
 class _Newest:
-    """What the service reported last."""
+    """Newest reports of the service."""
 
     state: CoordinatorState
     summary: VersionSummary
@@ -47,13 +47,7 @@ class CoordinatorMetrics(CoordinatorObserver):
     """Metrics of one coordinator."""
 
     def __init__(self, registry: CollectorRegistry, health: Health, run: Run) -> None:
-        """Register all metrics.
-
-        Args:
-            registry: The registry of this process.
-            health: Where the main loop, the store and the run report how they are.
-            run: The opened run directory.
-        """
+        """Register all metrics."""
         self._health, self._run = health, run
         newest = run.journal.versions()[-1]
         self._newest = _Newest(CoordinatorState(version=newest.version), newest)

@@ -1,6 +1,6 @@
-"""Source of live samples: what versions answer to held-out prompts while the run goes on.
+"""Source of live samples: answers of versions to held-out prompts during the run.
 
-The coordinator loads no model. Whoever starts it passes an implementation that does
+The coordinator loads no model. Its starter passes an implementation that does
 (`evaluation/live_samples.py`); the service offers each new version to it and collects the answers
 at its next tick.
 """
@@ -14,33 +14,28 @@ from common.protocol.versions import SampleAnswer
 from coordinator.core.events import LogEvent
 
 PATIENCE_S = 30.0
-"""Longest time that `finish` waits for outstanding answers, in seconds."""
+"""Longest wait of `finish` for outstanding answers, in seconds."""
 
 
 class SamplesSource:
     """Source that has no samples. Implementations override the methods that they need.
 
-    All methods are called by the coordinator's main loop: except for `finish` and `close` they
-    return at once, and none of them raises.
+    The coordinator's main loop calls all methods: except for `finish` and `close` they return
+    immediately, and none of them raises.
     """
 
     def start(self, version: int, answers: Sequence[SampleAnswer]) -> None:
-        """Begin to ask version 0 and the newest version.
-
-        Args:
-            version: The newest version.
-            answers: Answers that the run directory already holds. They are not asked for again.
-        """
+        """Begin to sample version 0 and the newest one, except for the existing answers."""
 
     def offer(self, version: int) -> None:
-        """Ask a version that now lies in the run directory; slow sources may skip it."""
+        """Sample a new version in the run directory; slow sources may skip it."""
 
     def collect(self) -> tuple[list[SampleAnswer], list[LogEvent]]:
-        """Return the answers since the last call, and events about what went wrong."""
+        """Return the answers since the last call, and events about errors."""
         return [], []
 
     def finish(self, stop: Flag) -> None:
         """Wait a limited time for outstanding answers, or until `stop` is set; then close."""
 
     def close(self) -> None:
-        """End at once; an answer that is being generated is dropped. May be repeated."""
+        """End immediately, without the answer that is being generated. May be repeated."""

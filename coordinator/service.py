@@ -1,9 +1,9 @@
 """Driver of the core: one thread between the update queues, the journal and the store.
 
-Each turn takes one message or does what is due every second, asks `coordinator/core/machine.py`
-what follows, makes that durable, and only then lets others see it: tasks go to the broker, the
+Each turn handles one message, or does the work that is due every second. `core/machine.py` decides,
+the decision is made durable, and only then is anything visible outside: tasks go to the broker, the
 message is acked, the store is written. The embedded demo and the service over RabbitMQ and Redis
-are this class.
+run this same class.
 
 On the path of an update: `ingest/site_queues.py` → here → `ingest/ingest.py` → `core/machine.py`
 (`core/admission.py`, `aggregation/`) → `storage/step_writer.py` (`storage/commit.py`,
@@ -34,11 +34,11 @@ from coordinator.core.events import (
     DiscardMessage,
     DismissClient,
     FinishRun,
-    LogEvent,
     RepeatReceipt,
     ReplyToCommand,
     SiteRevoked,
     StopRequested,
+    log_event,
 )
 from coordinator.core.state import CoordinatorState
 from coordinator.ingest.ingest import Ingest
@@ -54,7 +54,7 @@ from coordinator.storage.spool import Spool
 from coordinator.storage.step_writer import StepWriter, WrittenStep
 
 TICK_S = 1.0
-"""Seconds between two readings of heartbeats, checks of time-outs and publications of the state."""
+"""Seconds between two ticks: read heartbeats, check time-outs, publish the state."""
 POLL_S = 0.2
 """Longest wait for a message, in seconds: bounds the reaction to a stop."""
 TOO_EARLY = "the coordinator had not started yet: send the command again"
@@ -62,21 +62,13 @@ TOO_EARLY = "the coordinator had not started yet: send the command again"
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """How a coordinator ended.
+    """End of a coordinator."""
 
-    Attributes:
-        complete: Whether the plan is fulfilled.
-        reason: Why it ended, for people.
-        version: The newest version.
-        failed: Whether the run cannot go on.
-        was_complete: Whether the plan was fulfilled before this coordinator started.
-    """
-
-    complete: bool
-    reason: str
-    version: int
-    failed: bool = False
-    was_complete: bool = False
+    complete: bool  # the plan is fulfilled
+    reason: str  # for people
+    version: int  # newest
+    failed: bool = False  # the run cannot continue
+    was_complete: bool = False  # the plan was fulfilled before this coordinator started
 
 
 class Service:
@@ -102,17 +94,17 @@ class Service:
 
         Args:
             run: The opened run directory.
-            broker: A connected broker.
-            store: May be out of reach for a while.
+            broker: Connected broker.
+            store: Store, which may be out of reach for a while.
             clock: Seconds since the epoch.
-            users: The broker user of each site whose clients were dealt rows here.
+            users: Broker user of each site whose clients were dealt rows here.
             on_event: Called with every event, in the thread of `serve`.
-            access: The invited sites; None where nobody can be invited.
-            volatile: Whether the broker started empty: whatever was on its queues is lost.
-            queue_type: The type of the queues to declare.
-            update_bytes: Bytes that may wait on one site's update queue: the site's quota.
-            metrics: Called with what was done, in the thread of `serve`.
-            samples: Source of live samples; without one the run has none.
+            access: Invited sites; None if sites cannot be invited.
+            volatile: The broker started empty, so messages of an earlier coordinator are lost.
+            queue_type: Type of the queues to declare.
+            update_bytes: Quota of each site's update queue, in bytes.
+            metrics: Hooks for metrics, called in the thread of `serve`.
+            samples: Source of live samples.
         """
         self._run, self._plan, self._journal = run, run.plan, run.journal
         self._clock, self._on_event, self._access = clock, on_event, access
@@ -150,7 +142,7 @@ class Service:
         )
 
     def _start(self) -> None:
-        """Take the run over, and recover its state from the journal."""
+        """Take over the run, and recover its state from the journal."""
         self._journal.take_over()
         self._state = recover(self._plan, self._journal, self._clock(), self._lease_s)
         self._writer.start(self._state.version)
@@ -167,7 +159,7 @@ class Service:
                 self._turn(stop)
             return self._finish
         except RunError:
-            self._journal.check_epoch()  # a successor removes files that this one was still to read
+            self._journal.check_epoch()  # a successor may have removed files that this one needed
             raise
         finally:
             self._queues.close()
@@ -186,7 +178,6 @@ class Service:
             self._handle(message)
 
     def _tick(self, now: float) -> None:
-        """Do what is due every second."""
         self._journal.check_epoch()
         self._ingest.expire(now)
         self._update_sites(now)
@@ -204,7 +195,7 @@ class Service:
         self._publisher.publish_end(finish, self._state, self._writer.summaries[-1], stop)
         if finish.complete:
             self._queues.delete()
-            self._ingest.expire(math.inf)  # nothing can complete unfinished uploads any more
+            self._ingest.expire(math.inf)  # unfinished uploads can no longer be completed
             self._samples.finish(stop)
         self._collect_samples()
 
@@ -227,8 +218,8 @@ class Service:
 
     def _dead_letter(self, message: SiteMessage, reason: str) -> None:
         site = message.site
-        text = f"a message of site {site} is dead-lettered: {reason}"[:500]
-        self._record(LogEvent("warning", EventKind.DEAD_LETTER, text, (("site", site),)))
+        text = f"a message of site {site} is dead-lettered: {reason}"
+        self._record(log_event("warning", EventKind.DEAD_LETTER, text, site=site))
         self._reject(message, reason)
         if self._queues.count_dead_letter(site, self._clock()):
             text = (
@@ -236,7 +227,7 @@ class Service:
                 f" queue is not read for {MUTE_S / 60:.0f} minutes; `fccl revoke {site}` ends its"
                 " access"
             )
-            self._record(LogEvent("error", EventKind.FLOOD, text, (("site", site),)))
+            self._record(log_event("error", EventKind.FLOOD, text, site=site))
 
     def _reject(self, message: SiteMessage, reason: str) -> None:
         try:
@@ -245,10 +236,10 @@ class Service:
             self._warn_of_broker(error)
             self._queues.requeue(message)
 
-    # what is due every second
+    # due every second
 
     def _update_sites(self, now: float) -> None:
-        """Serve the sites that have joined, and no longer those that were revoked."""
+        """Start to serve sites that have joined, and stop serving those that were revoked."""
         if self._access is None:
             return
         self._record(*self._access.poll())
@@ -265,7 +256,6 @@ class Service:
             self._step(SiteRevoked(site))
 
     def _verify_queues(self, now: float) -> None:
-        """Have the broker declare again what it has lost."""
         if not self._queues.check_is_due(now):
             return
         try:
@@ -275,8 +265,8 @@ class Service:
             return
         self._queue_problem = ""
         if names:
-            text = f"RabbitMQ had lost what was declared, declared again: {', '.join(names)}"
-            self._record(LogEvent("warning", EventKind.REPAIRED, text[:500]))
+            text = f"RabbitMQ had lost declarations, which were made again: {', '.join(names)}"
+            self._record(log_event("warning", EventKind.REPAIRED, text))
             self._metrics.on_repair(names)
 
     def _publish_tasks(self) -> None:
@@ -290,9 +280,9 @@ class Service:
             self._warn_of_broker(error)
 
     def _carry_out_commands(self) -> None:
-        """Carry out operators' commands; one done before a crash is only answered again.
+        """Carry out operators' commands; one that was done before a crash is only answered again.
 
-        A command that is older than this coordinator may be hours old, and is refused.
+        Commands from before this coordinator's start may be hours old, and are refused.
         """
         for command in self._publisher.read_commands():
             if self._finish is None and self._journal.command_reply(command.command_id) is None:
@@ -304,7 +294,6 @@ class Service:
         self._takes_commands = self._takes_commands or self._publisher.is_up
 
     def _collect_samples(self) -> None:
-        """Keep and publish what versions have answered meanwhile."""
         answers, events = self._samples.collect()
         self._record(*events)
         if answers:
@@ -315,14 +304,14 @@ class Service:
         try:
             depths = self._queues.depths()
         except BrokerError:
-            return  # nothing to show; publishing and receiving say what is wrong
+            return  # reported by publishing and receiving
         self._publisher.publish_depths(depths)
         self._metrics.on_depths(depths)
 
     # steps of the core
 
     def _step(self, event: CoordinatorEvent, upload: str = "") -> tuple[Action, ...]:
-        """Let the core decide, make that durable, then let others see it."""
+        """Let the core decide, make the decision durable, then publish it."""
         decided = machine.step(self._plan, self._state, event, self._clock())
         self._write(decided.state, decided.actions, upload)
         return decided.actions
@@ -372,6 +361,6 @@ class Service:
                 self._finish = action
 
     def _warn_of_broker(self, error: BrokerError) -> None:
-        """Tell of a broker that fails; not journaled, since it may fail every second."""
-        note = LogEvent("warning", EventKind.BROKER, str(error)[:500])
-        self._on_event(event_text.to_event(note, self._clock()))
+        """Report an error of the broker; not journaled, since it may recur every second."""
+        entry = log_event("warning", EventKind.BROKER, str(error))
+        self._on_event(event_text.to_event(entry, self._clock()))

@@ -1,6 +1,7 @@
-"""Assessment of a version: beside the base and the end of each phase before it, on unseen rows.
+"""Assessment of a version on rows that no task has trained on.
 
-One model takes on the tensors of one version after another, and scores every row once per version.
+It is compared with the base and with the end of each phase before it. One model loads the tensors
+of one version after another, and scores every row once per version.
 `evaluation/report/report.py` adds the history of the run; `evaluation/report/files.py` writes both.
 """
 
@@ -23,40 +24,35 @@ from learning.objectives.tokens import TokenisedExample
 
 @dataclass(frozen=True)
 class EvaluatedVersion:
-    """A version that is evaluated, and its title in the report."""
+    """A version to evaluate."""
 
     version: int
-    title: str
+    title: str  # in the report
 
 
 @dataclass(frozen=True)
 class KindAssessment:
-    """EvalMetrics on one kind of rows, in the order of the evaluated versions.
+    """Metrics on one kind of rows, in the order of the evaluated versions.
 
     Attributes:
-        heldout: EvalMetrics on held-out rows.
-        pooled: EvalMetrics on the validation rows of all clients together.
-        clients: EvalMetrics on the validation rows of each client.
         unigram: For sft, nats per token of the held-out responses under their own unigram
             distribution: a model that has learned anything from context needs fewer.
-        reference: For va, the version with which rewards are compared.
-        beta: For va, β of the rewards.
     """
 
     kind: RowKind
     heldout: tuple[EvalMetrics, ...]
-    pooled: tuple[EvalMetrics, ...]
-    clients: Mapping[str, tuple[EvalMetrics, ...]]
+    pooled: tuple[EvalMetrics, ...]  # on the validation rows of all clients together
+    clients: Mapping[str, tuple[EvalMetrics, ...]]  # on the validation rows of each client
     unigram: float | None = None
-    reference: int | None = None
-    beta: float | None = None
+    reference: int | None = None  # for va: the version with which rewards are compared
+    beta: float | None = None  # for va: β of the rewards
 
 
 @dataclass(frozen=True)
 class AnsweredRow:
-    """A held-out row with the answer of each evaluated version, each in one printable line.
+    """A held-out row with the answer of each version, in the form of the report's JSON.
 
-    The report's JSON has these field names.
+    Each text is one printable line.
     """
 
     asked: str
@@ -66,25 +62,17 @@ class AnsweredRow:
 
 @dataclass(frozen=True)
 class Assessment:
-    """EvalMetrics and answers of a version and of those that it is compared with.
-
-    Attributes:
-        version: The assessed version, the last of `subjects`.
-        subjects: The evaluated versions, oldest first.
-        kinds: EvalMetrics by kind of rows, in the order in which the plan learns them.
-        samples: Answered held-out rows, of the first kind that has text to show.
-        labels: Class names of a run that classifies.
-    """
+    """Metrics and answers of a version and of those that it is compared with."""
 
     version: int
-    subjects: tuple[EvaluatedVersion, ...]
-    kinds: tuple[KindAssessment, ...]
-    samples: tuple[AnsweredRow, ...]
-    labels: tuple[str, ...]
+    subjects: tuple[EvaluatedVersion, ...]  # oldest first; the last one is `version`
+    kinds: tuple[KindAssessment, ...]  # in the order in which the plan learns them
+    samples: tuple[AnsweredRow, ...]  # of the first kind that has text to show
+    labels: tuple[str, ...]  # class names of a run that classifies
 
 
 def assess(evaluator: Evaluator, version: int, limits: EvaluationLimits) -> Assessment:
-    """Evaluate a version that is on the disk.
+    """Evaluate a version.
 
     Raises:
         DataError: The prepared rows are gone.
@@ -111,7 +99,7 @@ def assess(evaluator: Evaluator, version: int, limits: EvaluationLimits) -> Asse
             _assess_kind(each, by_set[i], scores[each.reference][i]) for i, each in enumerate(sets)
         ),
         samples=(
-            *_answered_rows(rows, answers),
+            *(_answered_row(row, [each[i] for each in answers]) for i, row in enumerate(rows)),
             *_classified_rows(sets, by_set, limits.samples, run.labels),
         ),
         labels=run.labels,
@@ -120,15 +108,15 @@ def assess(evaluator: Evaluator, version: int, limits: EvaluationLimits) -> Asse
 
 def choose_versions(phases: Sequence[PhaseConfig], version: int) -> tuple[EvaluatedVersion, ...]:
     """Return the base, the end of each phase before a version, and the version itself."""
-    found = [EvaluatedVersion(0, "base")]
+    subjects = [EvaluatedVersion(0, "base")]
     end = 0
     for phase in phases:
         end += phase.versions
         if end < version:
-            found.append(EvaluatedVersion(end, f"version {end} (after {phase.objective})"))
+            subjects.append(EvaluatedVersion(end, f"version {end} (after {phase.objective})"))
     if version:
-        found.append(EvaluatedVersion(version, f"version {version}"))
-    return tuple(found)
+        subjects.append(EvaluatedVersion(version, f"version {version}"))
+    return tuple(subjects)
 
 
 def _assess_kind(rows: EncodedRows, scores: Sequence[Scores], reference: Scores) -> KindAssessment:
@@ -148,16 +136,12 @@ def _assess_kind(rows: EncodedRows, scores: Sequence[Scores], reference: Scores)
 
 
 def _rows_to_answer(sets: Sequence[EncodedRows], count: int) -> list[Row]:
-    """Return held-out instructions, or else preferences; a classifier answers with no text."""
+    """Return held-out instructions, or else preferences; a classifier generates no text."""
     for kind in ("sft", "va"):
         for each in sets:
             if each.kind == kind and (indexes := each.sample_indexes(count)):
                 return [each.rows[i] for i in indexes]
     return []
-
-
-def _answered_rows(rows: Sequence[Row], answers: Sequence[Sequence[str]]) -> list[AnsweredRow]:
-    return [_answered_row(row, [each[i] for each in answers]) for i, row in enumerate(rows)]
 
 
 def _classified_rows(
@@ -166,13 +150,12 @@ def _classified_rows(
     count: int,
     labels: Sequence[str],
 ) -> list[AnsweredRow]:
-    """Return held-out texts with the class that each evaluated version gives them."""
-    found = []
+    answered = []
     for each, by_version in zip(sets, scores, strict=True):
         for i in each.sample_indexes(count) if each.kind == "cls" else ():
             answers = [labels[one[i][1]] for one in by_version]
-            found.append(_answered_row(each.rows[i], answers))
-    return found
+            answered.append(_answered_row(each.rows[i], answers))
+    return answered
 
 
 def _answered_row(row: Row, answers: Sequence[str]) -> AnsweredRow:

@@ -18,30 +18,25 @@ from learning.evaluation.metrics import EvalMetrics
 
 @dataclass(frozen=True)
 class ComparedVersion:
-    """A version in a comparison, with its run."""
+    """One side of a comparison."""
 
-    name: str
+    name: str  # of the run; its path if both runs have the same name
     base_name: str
     digest: str
     version: int
 
     @property
     def title(self) -> str:
-        """The column title in a report."""
         return f"{self.name}, version {self.version}"
 
 
 @dataclass(frozen=True)
 class KindComparison:
-    """EvalMetrics of both versions on the same rows of one kind.
-
-    Attributes:
-        left_out: Rows that fit into only one of the models.
-    """
+    """Metrics of both versions on the same rows of one kind."""
 
     kind: RowKind
     figures: tuple[EvalMetrics, EvalMetrics]
-    left_out: int
+    left_out: int  # rows that do not fit into both models
 
 
 @dataclass(frozen=True)
@@ -53,16 +48,12 @@ class Comparison:
 
     @property
     def same_base(self) -> bool:
-        """Whether both runs have the same base model, and so the same tokens."""
+        """Whether both runs have the same base model, and so the same tokenizer."""
         return self.sides[0].digest == self.sides[1].digest
 
 
 def check_comparable(run: RecordedRun, other: RecordedRun) -> None:
-    """Raise an error if two runs learn different kinds of rows or classes.
-
-    Raises:
-        RunError: The kinds or the classes differ.
-    """
+    """Raise `RunError` if two runs learn different kinds of rows or different classes."""
     one, two = run.config.kinds, other.config.kinds
     if set(one) != set(two):
         raise RunError(
@@ -128,7 +119,6 @@ def _metrics(evaluator: Evaluator, version: int, rows: EncodedRows) -> EvalMetri
 
 
 def _side(run: RecordedRun, version: int, *, by_path: bool) -> ComparedVersion:
-    """Return one side; two runs of the same name are distinguished by their paths."""
     name = str(run.directory) if by_path else run.config.run.name
     return ComparedVersion(name, run.base.name, run.base.digest, version)
 

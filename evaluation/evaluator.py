@@ -1,4 +1,4 @@
-"""The rows on which a run is evaluated, and the model that takes on one version after another.
+"""The rows on which a run is evaluated, and the model that loads one version after another.
 
 Held-out rows belong to no client. A client's validation rows are those of its own rows that no task
 reads. `evaluation/assessment.py` and `evaluation/comparison.py` decide which versions are evaluated
@@ -39,19 +39,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class EvaluationLimits:
-    """Upper limits on what is evaluated.
+    """Upper limits on what is evaluated."""
 
-    Attributes:
-        heldout: Held-out rows of each kind.
-        client: Validation rows of each client and kind.
-        samples: Rows whose answers or classes are shown.
-        new_tokens: Tokens of an answer.
-    """
-
-    heldout: Mapping[RowKind, int]
-    client: Mapping[RowKind, int]
-    samples: int = 3
-    new_tokens: int = 30
+    heldout: Mapping[RowKind, int]  # rows of each kind
+    client: Mapping[RowKind, int]  # validation rows of each client and kind
+    samples: int = 3  # rows whose answers or classes are shown
+    new_tokens: int = 30  # per answer
 
 
 FULL_LIMITS = EvaluationLimits(
@@ -64,41 +57,31 @@ FULL_LIMITS = EvaluationLimits(
 
 @dataclass(frozen=True)
 class EncodedRows:
-    """Rows of one kind, tokenised for one model.
-
-    Attributes:
-        scorer: Scores the rows.
-        rows: The rows that fit into the model.
-        examples: The same rows, tokenised.
-        owners: The owner of each row: a client, or `HELDOUT`.
-        clients: All clients, including those without rows.
-        reference: The version with which rewards are compared.
-        beta: β of the rewards.
-    """
+    """Rows of one kind, tokenised for one model; those that do not fit are left out."""
 
     scorer: RowScorer
     rows: Sequence[Row]
-    examples: Sequence[Any]
-    owners: Sequence[str]
-    clients: tuple[str, ...]
-    reference: int
-    beta: float | None
+    examples: Sequence[Any]  # the same rows, tokenised
+    owners: Sequence[str]  # of each row: a client, or `HELDOUT`
+    clients: tuple[str, ...]  # including those without rows
+    reference: int  # the version with which rewards are compared
+    beta: float | None  # β of the rewards
 
     @property
     def kind(self) -> RowKind:
         return self.scorer.kind
 
     def indexes(self, owners: Iterable[str]) -> list[int]:
-        """Return the indexes of the rows of some owners."""
-        wanted = set(owners)
-        return [i for i, owner in enumerate(self.owners) if owner in wanted]
+        """Return the indexes of the rows of these owners."""
+        owners = set(owners)
+        return [i for i, owner in enumerate(self.owners) if owner in owners]
 
     def sample_indexes(self, count: int) -> list[int]:
         """Return the indexes of at most `count` held-out rows, spread evenly."""
         return pick_evenly(self.indexes([HELDOUT]), count)
 
     def metrics(self, owners: Iterable[str], scores: Scores, reference: Scores) -> EvalMetrics:
-        """Return the pooled metrics over the rows of some owners."""
+        """Return the metrics over all rows of these owners together."""
         indexes = self.indexes(owners)
         return self.scorer.metrics(
             [self.examples[i] for i in indexes],
@@ -108,14 +91,10 @@ class EncodedRows:
 
 
 class Evaluator:
-    """A base model with a slot for an adapter, and the rows of its run.
+    """The model and the rows of a run; each is loaded when it is first needed.
 
-    The model is loaded when it is first needed.
-
-    Args:
-        run: The run.
-        base_path: Directory of the run's base model.
-        compute: Where to evaluate.
+    Loading the model raises `ModelError` if `base_path` cannot be loaded. Reading the rows raises
+    `DataError` if they are gone.
     """
 
     def __init__(self, run: RecordedRun, base_path: Path, compute: Compute) -> None:
@@ -132,21 +111,11 @@ class Evaluator:
 
     @cached_property
     def model(self) -> AdaptedModel:
-        """The model that is evaluated.
-
-        Raises:
-            ModelError: The base model cannot be loaded.
-        """
         # Its tensors are overwritten, so that the seed does not matter.
         return lora.attach(self._loaded.model, self.run.config.model.lora, seed=0)
 
     @cached_property
     def prepared(self) -> PreparedData:
-        """The run's rows on the disk.
-
-        Raises:
-            DataError: They are gone.
-        """
         return prepared_data.load(self.run.directory / "clients")
 
     def load_tensors(self, tensors: Tensors) -> None:
@@ -155,13 +124,11 @@ class Evaluator:
         self.model.eval()
 
     def score(self, rows: EncodedRows) -> Scores:
-        """Return the score that the model gives to each row."""
         return rows.scorer.score(self.model, rows.examples)
 
     def generate(
         self, prompts: Sequence[str], new_tokens: int, stopped: Callable[[], bool] = lambda: False
     ) -> list[str]:
-        """Return the model's answer to each prompt."""
         return generate(self.model, self._loaded.tokenizer, prompts, new_tokens, stopped)
 
     def classify(self, rows: EncodedRows) -> list[tuple[int, float]]:
@@ -189,7 +156,7 @@ class Evaluator:
         rows: Sequence[tuple[str, Row]],
         clients: tuple[str, ...] = (),
     ) -> EncodedRows:
-        """Tokenise rows, given with their owners; rows that do not fit are left out."""
+        """Tokenise pairs of owner and row."""
         config = self.run.config
         reference, phase = find_reward_reference(config.phase, version)
         scorer = row_scores.make_scorer(kind, phase.dpo if phase else None, self.run.labels)
@@ -215,16 +182,16 @@ def find_reward_reference(
     That is the version with which the newest phase of preferences began. Before any has begun, it
     is version 0, with the settings of the first phase of preferences.
     """
-    began, found = 0, next((phase for phase in phases if phase.objective == "dpo"), None)
+    reference, dpo = 0, next((phase for phase in phases if phase.objective == "dpo"), None)
     start = 0
     for phase in phases:
         if phase.objective == "dpo" and start <= version:
-            began, found = start, phase
+            reference, dpo = start, phase
         start += phase.versions
-    return began, found
+    return reference, dpo
 
 
 def pick_evenly(rows: Sequence[T], count: int) -> list[T]:
-    """Return at most `count` rows, spread from first to last: the same rows in every call."""
+    """Return at most `count` rows, spread evenly: the same rows in every call."""
     kept = min(count, len(rows))
     return [rows[i * len(rows) // kept] for i in range(kept)]

@@ -1,9 +1,9 @@
-"""Live samples: some versions answer held-out rows while the run goes on, in a thread.
+"""Live samples: answers of some versions to held-out rows, generated in a thread during the run.
 
-Nobody waits for the thread. The coordinator offers each version that it makes and collects what was
-answered meanwhile. Versions are read from the run directory. Where answering is slower than the
-run, versions are skipped: only the newest waits, and those that stay on the disk for good, the base
-and the ends of phases.
+The coordinator never waits for the thread: it offers each version that it makes, and collects the
+answers so far. Versions are read from the run directory. If answering is slower than the run,
+versions are skipped: only the newest one waits, and those that are never removed from the disk, the
+base and the ends of phases.
 """
 
 from __future__ import annotations
@@ -24,18 +24,16 @@ from coordinator.core.events import EventLevel, LogEvent
 from coordinator.samples_source import PATIENCE_S, SamplesSource
 from evaluation.sample_answers import SampleAnswerer, SampleKey
 
-PARTS = 8  # of a plan, each of which ends with samples, where the configuration does not say
+PARTS = 8  # of a plan, each of which ends with samples unless samples.every is set
 CLOSING_S = 5.0  # for a model that is being loaded
 POLL_S = 0.1
 MB = 10**6
 
 
 def is_due(phase_ends: Sequence[int], every: int | None, version: int) -> bool:
-    """Return whether a version is to answer.
+    """Return whether a version answers: the base, ends of phases, and `every` versions between.
 
-    Args:
-        phase_ends: The last version of each phase; these and the base are always due.
-        every: Versions from one set of samples to the next; None for an eighth of the plan.
+    None stands for an eighth of the plan.
     """
     step = every or max(1, phase_ends[-1] // PARTS)
     return version % step == 0 or version in phase_ends
@@ -44,12 +42,8 @@ def is_due(phase_ends: Sequence[int], every: int | None, version: int) -> bool:
 class LiveSampler(SamplesSource):
     """Source of live samples in a thread of this process.
 
-    All methods are called by one thread, that of the coordinator.
-
-    Args:
-        base_path: Directory of the run's base model.
-        settings: Which versions answer how many rows; may differ from those of the run's start.
-        clock: Seconds since the epoch.
+    All methods are called by one thread, that of the coordinator. The settings may differ from
+    those with which the run began.
     """
 
     def __init__(
@@ -68,11 +62,10 @@ class LiveSampler(SamplesSource):
 
     @property
     def running(self) -> bool:
-        """Whether the thread runs."""
         return self._thread.is_alive()
 
     def start(self, version: int, answers: Sequence[SampleAnswer]) -> None:
-        """Start with the base and the newest version, unless no samples are wanted."""
+        """Start with the base and the newest version, unless samples are turned off."""
         if not self._settings.prompts:
             return
         self._known = {(sample.version, sample.asked) for sample in answers}
@@ -81,7 +74,6 @@ class LiveSampler(SamplesSource):
         self._thread.start()
 
     def offer(self, version: int) -> None:
-        """Let a version that is now on the disk answer, if it is due."""
         if not is_due(self._run.phase_ends, self._settings.every, version):
             return
         with self._changed:
@@ -90,14 +82,12 @@ class LiveSampler(SamplesSource):
             self._changed.notify()
 
     def collect(self) -> tuple[list[SampleAnswer], list[LogEvent]]:
-        """Return the answers and log events since the last call."""
         with self._changed:
-            found = self._samples, self._notes
+            collected = self._samples, self._notes
             self._samples, self._notes = [], []
-        return found
+        return collected
 
     def finish(self, stop: Flag) -> None:
-        """Let the versions that wait answer, for a while or until `stop` is set; then close."""
         self.end_offers()
         deadline = time.monotonic() + PATIENCE_S
         while self.running and time.monotonic() < deadline and not stop.is_set():
@@ -111,7 +101,6 @@ class LiveSampler(SamplesSource):
             self._changed.notify()
 
     def close(self) -> None:
-        """End the thread; an answer in progress is broken off."""
         self._closed.set()
         with self._changed:
             self._changed.notify()

@@ -15,14 +15,14 @@ def format_line(text: str, limit: int = 300) -> str:
 
 
 def format_prompt(row: Row) -> str:
-    """Return the text that a causal model continues, of an instruction or a preference."""
+    """Return the text that a causal model continues; the row is not a labelled text."""
     if isinstance(row, Instruction):
         return template.format_prompt(row.instruction, row.input)
     return template.format_prompt(cast(PreferencePair, row).prompt)
 
 
 def format_question(row: Row) -> str:
-    """Return a row's question as people read it: the bare prompt, or the text to classify."""
+    """Return a row's question for people: without the template, or the text to classify."""
     match row:
         case Instruction():
             return f"{row.instruction} {row.input}"
@@ -33,7 +33,6 @@ def format_question(row: Row) -> str:
 
 
 def expected_answer(row: Row) -> str:
-    """Return the answer that the row itself gives."""
     match row:
         case Instruction():
             return row.output

@@ -26,17 +26,14 @@ from learning.training.device import Compute
 THREADS = 1  # the other cores train, where this machine trains as well
 MAX_QUESTION, MAX_ANSWER = 500, 1000  # characters
 
-SampleKey = tuple[int, str]
-"""A version and the question that it answered."""
+SampleKey = tuple[int, str]  # a version and a question
 
 
 class SampleAnswerer:
-    """A model that takes on one version after another, with the rows that it answers.
+    """A model that loads one version after another, with the rows that it answers.
 
     Args:
-        settings: The number of rows, and the length of an answer.
-        clock: Seconds since the epoch.
-        stopped: Once it returns true, answers are broken off.
+        stopped: Generation ends early once this returns true.
     """
 
     def __init__(
@@ -54,7 +51,7 @@ class SampleAnswerer:
         self._sets: Sequence[EncodedRows] = ()
 
     def load(self) -> None:
-        """Load the model and choose the rows; limits the calling thread's share of the cores.
+        """Load the model and choose the rows; limit the threads of PyTorch.
 
         Raises:
             DataError: The held-out rows are gone.
@@ -64,12 +61,7 @@ class SampleAnswerer:
         self._sets = tuple(self._choose_rows())
 
     def answers(self, version: int, known: Set[SampleKey]) -> Iterator[SampleAnswer]:
-        """Yield a version's answer to each row; nothing if the version has been removed.
-
-        Args:
-            version: A version that is or was on the disk.
-            known: Answers that are not needed again.
-        """
+        """Yield a version's answers except the known ones; none if the version was removed."""
         sets = [each for each in self._sets if (version, _question(each)) not in known]
         tensors = self._tensors(version) if sets else None
         if tensors is None:
@@ -109,10 +101,10 @@ class SampleAnswerer:
             return None  # the run has gone on, and keeps only its newest versions
 
     def _answer(self, sets: Sequence[EncodedRows]) -> list[tuple[str, float | None]]:
-        """Return texts, or classes with probabilities: a run has rows for one kind of model."""
-        if self._run.labels:
-            found = [answer for each in sets for answer in self._evaluator.classify(each)]
-            return [(self._run.labels[label], probability) for label, probability in found]
+        """Return texts, or classes with probabilities: a run has one kind of model."""
+        if labels := self._run.labels:
+            answers = [answer for each in sets for answer in self._evaluator.classify(each)]
+            return [(labels[label], probability) for label, probability in answers]
         prompts = [format_prompt(each.rows[0]) for each in sets]
         texts = self._evaluator.generate(prompts, self._settings.new_tokens, self._stopped)
         return [(text, None) for text in texts]

@@ -1,4 +1,4 @@
-"""The base model of a run: chosen when the run begins, found again when it goes on."""
+"""Choice of a run's base model when the run begins, and search for it when it is resumed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from learning.models import base, hub, objective_model
 from learning.models.base import BaseModel
 from learning.progress import ProgressCallback
 
-MessageCallback = Callable[[str], None]
-"""Called with a line for the user."""
+MessageCallback = Callable[[str], None]  # called with a line for the user
 
 
 def apply_offline_fallback(
@@ -23,13 +22,10 @@ def apply_offline_fallback(
     on_message: MessageCallback,
     is_available: Callable[[str, str | None], bool] | None = None,
 ) -> FederationConfig:
-    """Return the configuration of a new run, with the keys of [offline] if the hub is missing.
-
-    That is: if the base model comes from the hub, and the hub cannot be reached.
+    """Return the configuration of a new run, with [offline] applied if its hub cannot be reached.
 
     Args:
-        on_message: Called with a line about what changes.
-        is_available: Returns whether the hub has a model; by default `learning.models.hub` asks.
+        is_available: Returns whether the hub has a model; by default `hub.is_available`.
     """
     if not config.offline or not _needs_hub(config):
         return config
@@ -41,7 +37,7 @@ def apply_offline_fallback(
 
 
 def _needs_hub(config: FederationConfig) -> bool:
-    """Return whether the base model is the hub's, as `learning.models.base.resolve` decides it."""
+    """Return whether `learning.models.base.resolve` would look for the base model on the hub."""
     name = config.model.name
     return hub.is_hub_id(name) and not Path(name).expanduser().is_dir()
 
@@ -49,28 +45,24 @@ def _needs_hub(config: FederationConfig) -> bool:
 def resolve_base_model(
     config: FederationConfig, cache: Path, on_progress: ProgressCallback
 ) -> BaseModel:
-    """Find, fetch or make the configured base model, of the family that the objective needs.
-
-    Raises:
-        ModelError: There is no such model, or it cannot be used.
-    """
+    """Find, fetch or make the configured base model; raise `ModelError` if it cannot be used."""
     family = objective_model.family_for_objective(config.phase[0].objective)
     return base.resolve(config.model.name, config.model.revision, cache, on_progress, family)
 
 
-def find_base_model(wanted: BaseRef, cache: Path, on_progress: ProgressCallback) -> Path:
+def find_base_model(ref: BaseRef, cache: Path, on_progress: ProgressCallback) -> Path:
     """Return the directory of an existing run's base model; fetch or make it if necessary.
 
     Raises:
         ModelError: The model is gone, or its content is not that with which the run began.
     """
-    if (path := find_installed(wanted.digest, cache)) is not None:
+    if (path := find_installed(ref.digest, cache)) is not None:
         return path
-    found = base.resolve(wanted.name, wanted.revision, cache, on_progress)
-    if found.digest != wanted.digest:
+    model = base.resolve(ref.name, ref.revision, cache, on_progress)
+    if model.digest != ref.digest:
         raise ModelError(
-            f"model {wanted.name} has digest {found.digest[:12]},"
-            f" but the run began with {wanted.digest[:12]}",
+            f"model {ref.name} has digest {model.digest[:12]},"
+            f" but the run began with {ref.digest[:12]}",
             "restore the model, or start over with --new",
         )
-    return found.path
+    return model.path

@@ -1,6 +1,6 @@
 """Rows dealt to clients: read from their sources, checked against the model, written to a folder.
 
-`preparation/run.py` begins a run with them; `fccl prepare` deals them before there is a run.
+`preparation/run.py` begins a run with them; `fccl prepare` deals them in advance.
 """
 
 from __future__ import annotations
@@ -29,27 +29,18 @@ from learning.objectives import registry
 from learning.training.batches import WIDTH_MULTIPLE
 from preparation.base_model import MessageCallback
 
-PREPARED_FILE = "data.json"
-"""A file in a folder of prepared rows: what they were made from, and what became of the others."""
+PREPARED_FILE = "data.json"  # in a folder of prepared rows: their settings, digests and summaries
 
 
 @dataclass(frozen=True)
 class PreparedRows:
-    """Rows that lie ready in a folder.
-
-    Attributes:
-        folder: The folder of client files; see `learning.data.shards`.
-        model: The base model whose tokens decided which rows fit.
-        rows: Training rows by client and kind.
-        labels: Class names of a run that classifies.
-        sources: What became of each source's rows, by kind: `learning.data.sources.SourceSummary`.
-    """
+    """Rows of all clients in a folder, in the files of `learning.data.shards`."""
 
     folder: Path
-    model: BaseModel
-    rows: Mapping[str, Mapping[RowKind, int]]
-    labels: tuple[str, ...]
-    sources: Mapping[str, Any]
+    model: BaseModel  # its tokens decided which rows fit
+    rows: Mapping[str, Mapping[RowKind, int]]  # training rows by client and kind
+    labels: tuple[str, ...]  # class names of a run that classifies
+    sources: Mapping[str, Any]  # `learning.data.sources.SourceSummary` by kind, as JSON values
 
 
 def prepare_rows(
@@ -58,12 +49,11 @@ def prepare_rows(
     folder: Path,
     on_message: MessageCallback,
 ) -> PreparedRows:
-    """Return the rows that lie in a folder if they were made for this run; else deal new ones.
+    """Return the rows in a folder if they were made for this configuration; else deal new ones.
 
     Args:
         find_model: Returns the base model. It is called once the sources have been read: making or
             fetching a model takes minutes, and a mistake in the data should be reported sooner.
-        on_message: Called with lines about what was read and skipped.
 
     Raises:
         DataError: A source cannot be used or has too few rows, or the folder holds other rows, is
@@ -112,11 +102,7 @@ def is_prepared(folder: Path) -> bool:
 
 
 def check_columns(config: FederationConfig) -> None:
-    """Raise an error if `data.columns` names a field that no row of the plan has.
-
-    Raises:
-        ConfigError: There is such a field.
-    """
+    """Raise `ConfigError` if `data.columns` names a field that no row of the plan has."""
     fields = dict.fromkeys(field for kind in config.kinds for field in COLUMN_NAMES[kind])
     if unknown := [field for field in config.data.columns if field not in fields]:
         raise ConfigError(
@@ -126,20 +112,14 @@ def check_columns(config: FederationConfig) -> None:
 
 
 def check_length(max_length: int, model: PretrainedConfig) -> None:
-    """Raise an error if sequences can be longer than the model has positions.
-
-    Raises:
-        ConfigError: `model.max_length` is too large.
-    """
+    """Raise `ConfigError` if sequences can be longer than the model has positions."""
     positions = getattr(model, "max_position_embeddings", None)
     if positions is None:
         return
     padding = getattr(model, "pad_token_id", None) or 0
     if "roberta" in str(model.model_type):
         positions -= padding + 1  # RoBERTa counts positions from there
-    limit = (
-        positions // WIDTH_MULTIPLE * WIDTH_MULTIPLE
-    )  # batches are padded to multiples of WIDTH_MULTIPLE
+    limit = positions // WIDTH_MULTIPLE * WIDTH_MULTIPLE  # batches are padded to such widths
     if max_length > limit:
         raise ConfigError(
             f"model.max_length is {max_length}, but the model has {positions} positions",
@@ -150,7 +130,6 @@ def check_length(max_length: int, model: PretrainedConfig) -> None:
 def _read_sources(
     config: FederationConfig, on_message: MessageCallback
 ) -> dict[RowKind, LoadedRows[Row]]:
-    """Return the rows of each kind that the plan needs, as their sources have them."""
     data = config.data
     return {
         kind: sources.load_source(
@@ -183,7 +162,7 @@ def _usable_rows(
     tokenizer: PreTrainedTokenizerBase,
     on_message: MessageCallback,
 ) -> tuple[dict[RowKind, list[Row]], dict[str, Any]]:
-    """Return the rows by kind that fit the model, and what became of the others."""
+    """Return the rows by kind that fit the model, and a summary of each source."""
     kept: dict[RowKind, list[Row]] = {}
     summaries: dict[str, Any] = {}
     for phase in {phase.kind: phase for phase in config.phase}.values():
@@ -198,7 +177,7 @@ def _usable_rows(
 
 
 def _settings(config: FederationConfig, model: BaseModel) -> dict[str, Any]:
-    """Return everything that prepared rows depend on, as plain JSON values."""
+    """Return all settings on which prepared rows depend, as JSON values."""
     data = config.data.model_dump(mode="json", exclude={"dir", "sft", "va", "cls"})
     kinds = {kind: config.data.source(kind) for kind in config.kinds}
     model_keys = {"digest": model.digest, "max_length": config.model.max_length}
@@ -206,7 +185,7 @@ def _settings(config: FederationConfig, model: BaseModel) -> dict[str, Any]:
 
 
 def _file_digest(source: str) -> str | None:
-    """Return the digest of a source that is a file; None if it is not one, or no longer."""
+    """Return the digest of a source that is a readable file; None for any other."""
     try:
         with Path(source).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -215,17 +194,11 @@ def _file_digest(source: str) -> str | None:
 
 
 def _read_prepared(folder: Path, config: FederationConfig, model: BaseModel) -> PreparedRows:
-    """Return the rows that lie in a folder.
-
-    Raises:
-        DataError: They were made for another configuration or from a file that has changed since,
-            or one of the folder's files is damaged.
-    """
-    wanted = _settings(config, model)
+    settings = _settings(config, model)
     try:
         record = json.loads((folder / PREPARED_FILE).read_text(encoding="utf-8"))
         made_for, labels, summaries = record["made_for"], tuple(record["labels"]), record["sources"]
-        different = [key for key in wanted if made_for.get(key) != wanted[key]]
+        different = [key for key in settings if made_for.get(key) != settings[key]]
         digests = dict(record.get("digests", {}))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise DataError(
@@ -233,10 +206,10 @@ def _read_prepared(folder: Path, config: FederationConfig, model: BaseModel) -> 
         ) from None
     if different:
         raise DataError(
-            f"{folder} was prepared {_difference(different[0], made_for, wanted)}",
+            f"{folder} was prepared {_difference(different[0], made_for, settings)}",
             "restore that setting, or prepare the rows in another folder",
         )
-    _check_unchanged(folder, wanted["sources"], digests)
+    _check_unchanged(folder, settings["sources"], digests)
     prepared = prepared_data.load(folder)
     prepared_data.check_files(prepared)
     return PreparedRows(folder, model, prepared.rows(), labels, summaries)
@@ -245,7 +218,6 @@ def _read_prepared(folder: Path, config: FederationConfig, model: BaseModel) -> 
 def _check_unchanged(
     folder: Path, kinds: Mapping[str, str], digests: Mapping[str, str | None]
 ) -> None:
-    """Raise an error if a file from which rows were prepared has changed since."""
     for kind, source in kinds.items():
         before, now = digests.get(kind), _file_digest(source)
         if before is not None and now is not None and before != now:
@@ -255,11 +227,11 @@ def _check_unchanged(
             )
 
 
-def _difference(key: str, before: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """Describe how a folder of prepared rows differs from what is wanted."""
+def _difference(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return the difference in one setting, as the end of a sentence."""
     if key == "digest":  # another model may count other tokens, so that other rows fit
         return "for another base model (model.name)"
     if key == "sources":
-        return f"from {before.get(key)}, not from {wanted[key]}"
+        return f"from {before.get(key)}, not from {now[key]}"
     table = {"seed": "run", "max_length": "model"}.get(key, "data")
-    return f"with {table}.{key} = {before.get(key)}, not {wanted[key]}"
+    return f"with {table}.{key} = {before.get(key)}, not {now[key]}"

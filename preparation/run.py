@@ -1,4 +1,4 @@
-"""What a run begins with: rows dealt to clients, the base model and the adapter of version 0.
+"""Preparation of a new run: rows dealt to clients, the base model, the adapter of version 0.
 
 First step in the path of an update. `coordinator/storage/run.py` keeps the result in the run
 directory; the coordinator then opens it and issues tasks from it.
@@ -24,7 +24,7 @@ from learning.progress import ProgressCallback
 from preparation.base_model import MessageCallback, apply_offline_fallback, resolve_base_model
 from preparation.data import PREPARED_FILE, prepare_rows
 
-_ABOUT_ROWS = (prepared_data.MANIFEST, PREPARED_FILE, "skew.txt", "skew_*.png")
+_METADATA = (prepared_data.MANIFEST, PREPARED_FILE, "skew.txt", "skew_*.png")
 
 
 def create_prepared_run(
@@ -33,11 +33,7 @@ def create_prepared_run(
     on_progress: ProgressCallback,
     on_message: MessageCallback,
 ) -> None:
-    """Create the configured run directory.
-
-    Args:
-        cache: Folder of base models.
-        on_message: Called with lines about what was read and skipped.
+    """Create the configured run directory; `cache` is the folder of base models.
 
     Raises:
         DataError: The rows cannot be prepared.
@@ -57,13 +53,7 @@ def prepare_run(
     on_message: MessageCallback,
     directory: Path,
 ) -> PreparedRun:
-    """Write `clients/` into a run directory and return what else the run begins with.
-
-    Raises:
-        DataError: The rows cannot be prepared.
-        ModelError: The base model cannot be found, fetched, made or used.
-        ConfigError: A key does not fit the rows or the model.
-    """
+    """Write `clients/` into a run directory and return everything else that the run begins with."""
     clients = directory / "clients"
     find_model = partial(resolve_base_model, config, cache, on_progress)
     prepared = prepare_rows(config, find_model, Path(config.data.dir or clients), on_message)
@@ -90,16 +80,16 @@ def prepare_run(
 
 
 def _copy_rows(folder: Path, clients: Path) -> None:
-    """Copy prepared rows, and nothing else that lies beside them: it may be a home directory.
+    """Copy prepared rows, and no other files of the folder, which may be a home directory.
 
     Rows that the manifest does not name are left from an unfinished preparation for more clients.
     """
     prepared = prepared_data.load(folder)
     rows = [*(shard.path for shard in prepared.shards), *prepared.heldout.values()]
-    about = [path for form in _ABOUT_ROWS for path in folder.glob(form) if path.is_file()]
+    metadata = [path for form in _METADATA for path in folder.glob(form) if path.is_file()]
     try:
         clients.mkdir()
-        for path in rows + about:
+        for path in rows + metadata:
             shutil.copyfile(path, clients / path.name)
     except OSError as error:
         raise DataError(

@@ -10,15 +10,6 @@ MISSING = "-"
 LEVEL_MARKS = {"info": " ", "warning": "!", "error": "x"}
 
 
-def format_bytes(nbytes: float) -> str:
-    """Return a size in powers of 1024, such as `1.5 MiB`."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if nbytes < 1024:
-            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
-        nbytes /= 1024
-    return f"{nbytes:.1f} TiB"
-
-
 def format_duration(seconds: float) -> str:
     """Return a duration such as `45 s`, `3 min`, `2 h 5 min` or `3 d 4 h`."""
     minutes = round(seconds / 60)

@@ -55,12 +55,10 @@ class EmbeddedConsumer:
 
     @property
     def queues(self) -> frozenset[str]:
-        """Names of the queues from which it still receives."""
         return frozenset(self._waiting_queues)
 
     @property
     def is_closed(self) -> bool:
-        """Whether it was closed."""
         return self._closed
 
     def receive(self, timeout: float) -> Delivery | None:
@@ -76,7 +74,7 @@ class EmbeddedConsumer:
             queue = self._server.queues.get(name)
             if queue is None or not queue.ready:
                 continue
-            if sum(held is queue for _, held, _ in self._unanswered.values()) < self._prefetch:
+            if sum(each is queue for _, each, _ in self._unanswered.values()) < self._prefetch:
                 return name
         return None
 
@@ -119,9 +117,8 @@ class EmbeddedConsumer:
             self._server.changed.notify_all()
 
     def _give_back(self, number: int) -> None:
-        held = self._unanswered.pop(number, None)
-        if held is not None:
-            _, queue, stored = held
+        if number in self._unanswered:
+            _, queue, stored = self._unanswered.pop(number)
             stored.redelivered = True
             queue.push(stored)
 
@@ -129,9 +126,7 @@ class EmbeddedConsumer:
 class EmbeddedBroker:
     """One user's connection to an `EmbeddedServer`; implements `broker.protocol.Broker`.
 
-    Args:
-        server: The queues to share with other brokers; None for queues of its own.
-        user: Sender of its messages.
+    Without a `server` it has queues of its own.
     """
 
     def __init__(self, server: EmbeddedServer | None = None, user: str = LOCAL_SITE) -> None:
@@ -169,22 +164,18 @@ class EmbeddedBroker:
                     del queues[name]
 
     def publish_task(self, topology: Topology, site: Site, message: Message) -> None:
-        """See `Broker.publish_task`."""
         with self._open():
             self._server.publish(topology.task_queue(site), message, self._user)
 
     def publish_update(self, topology: Topology, site: Site, message: Message) -> None:
-        """See `Broker.publish_update`."""
         with self._open():
             self._server.publish(topology.update_queue(site), message, self._user)
 
     def consume_updates(self, topology: Topology, sites: Iterable[Site], prefetch: int) -> Consumer:
-        """See `Broker.consume_updates`."""
         queues = [topology.update_queue(site) for site in sites]
         return self._consume(queues, prefetch, topology.dead_queue)
 
     def take_task(self, topology: Topology, site: Site, timeout: float) -> TakenTask | None:
-        """See `Broker.take_task`."""
         consumer = self._consume([topology.task_queue(site)], 1, topology.dead_queue)
         delivery = consumer.receive(timeout)
         if delivery is None:

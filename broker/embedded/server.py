@@ -13,7 +13,7 @@ from broker.protocol import Message, QueueFull, QueueMissing, check_publishable
 
 
 class Receiver(Protocol):
-    """What the queue depths must know of a consumer."""
+    """A consumer, as far as the depth of a queue depends on it."""
 
     @property
     def queues(self) -> frozenset[str]:
@@ -30,25 +30,19 @@ class StoredMessage:
     redelivered: bool = field(default=False, compare=False)
 
     def message(self) -> Message:
-        """Parse the stored bytes."""
         headers, user_id, message_id = json.loads(self.properties)
         return Message(self.body, headers, user_id, message_id)
 
 
 @dataclass
 class StoredQueue:
-    """Ready messages, a heap by arrival.
+    """Ready messages, a heap by arrival."""
 
-    Attributes:
-        limit: Limit of their bytes; 0 for none.
-    """
-
-    limit: int
+    limit: int  # of their bytes; 0 for none
     ready: list[StoredMessage] = field(default_factory=list)
     ready_bytes: int = 0
 
     def push(self, stored: StoredMessage) -> None:
-        """Insert a message at its place by arrival."""
         heapq.heappush(self.ready, stored)
         self.ready_bytes += len(stored.body)
 
@@ -62,8 +56,7 @@ class StoredQueue:
 class EmbeddedServer:
     """The queues that several `EmbeddedBroker`s of one process share.
 
-    Attributes:
-        changed: Guards everything inside; notified whenever a waiting consumer may continue.
+    `changed` guards everything inside; it is notified whenever a waiting consumer may continue.
     """
 
     def __init__(self) -> None:

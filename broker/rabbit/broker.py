@@ -52,11 +52,7 @@ def connect(
     publish_seconds: float = PUBLISH_SECONDS,
     ca: str | None = None,
 ) -> RabbitBroker:
-    """Return a started `RabbitBroker`; the arguments are its own.
-
-    Raises:
-        BrokerError: RabbitMQ cannot be reached, or refuses the user; raised within seconds.
-    """
+    """Return a started `RabbitBroker`, which documents the arguments and errors."""
     broker = RabbitBroker(url, on_status, publish_seconds, ca)
     broker.start()
     return broker
@@ -141,15 +137,12 @@ class RabbitBroker:
         return self._control(lambda connection: queues.depths(connection, topology))
 
     def publish_task(self, topology: Topology, site: Site, message: Message) -> None:
-        """See `Broker.publish_task`."""
         self._publish("", topology.task_queue(site), message)
 
     def publish_update(self, topology: Topology, site: Site, message: Message) -> None:
-        """See `Broker.publish_update`."""
         self._publish(topology.update_exchange(site), "", message)
 
     def consume_updates(self, topology: Topology, sites: Iterable[Site], prefetch: int) -> Consumer:
-        """See `Broker.consume_updates`."""
         names = [topology.update_queue(site) for site in sites]
         subscription = Subscription(
             names, prefetch, drop=lambda message: queues.is_probe(message, self._user)
@@ -157,7 +150,6 @@ class RabbitBroker:
         return self._consume(subscription, topology)
 
     def take_task(self, topology: Topology, site: Site, timeout: float) -> TakenTask | None:
-        """See `Broker.take_task`."""
         subscription = Subscription([topology.task_queue(site)], 1, once=True)
         consumer = self._consume(subscription, topology)
         delivery = consumer.receive(timeout)

@@ -42,7 +42,7 @@ class _Job:
     """Work for the connection's thread.
 
     Attributes:
-        durable: Whether to run it again after a reconnect, until `deadline`, or to give it up.
+        durable: Run it again after a reconnect, until `deadline`; otherwise it fails.
         deadline: Monotonic seconds.
         tried: Whether it was begun on a connection that was then lost.
     """
@@ -57,10 +57,7 @@ class _Job:
 class RabbitConnection:
     """A connection that reconnects by itself.
 
-    Args:
-        parameters: Address and login, from `broker.rabbit.pika_setup`.
-        name: Name of the thread.
-        on_status: Called from the thread when the connection is made or lost.
+    `on_status` is called from its thread when the connection is made or lost.
     """
 
     def __init__(
@@ -74,8 +71,7 @@ class RabbitConnection:
         self._subscriptions: list[Subscription] = []
         self._connection: BlockingConnection | None = None
         self._generations = itertools.count(1)
-        self.connections = 0
-        """How often it has connected so far."""
+        self.connections = 0  # made so far
         self._stop = threading.Event()
         self._ended = False
         self._thread = threading.Thread(target=self._run, name=f"fccl-{name}", daemon=True)
@@ -97,7 +93,7 @@ class RabbitConnection:
 
         Args:
             operation: Must be safe to repeat.
-            wait_seconds: How long to wait for a lost connection to come back.
+            wait_seconds: Limit of the wait for a lost connection to come back.
 
         Raises:
             BrokerError: The broker refused, or was not reached in time.
@@ -155,7 +151,7 @@ class RabbitConnection:
             with contextlib.suppress(pika_errors.AMQPError):
                 connection.add_callback_threadsafe(lambda: None)
 
-    # What follows runs on the connection's own thread.
+    # The rest runs on the connection's own thread.
 
     def _run(self) -> None:
         failures = 0

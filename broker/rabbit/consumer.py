@@ -7,7 +7,6 @@ after a lost connection they have no effect, because the broker delivers those m
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future
 
 from broker.dead_letter import dead_letter
 from broker.protocol import Delivery, Message
@@ -18,11 +17,7 @@ from broker.rabbit.subscription import Acknowledgement, Subscription
 class RabbitConsumer:
     """A stream of deliveries; implements `broker.protocol.Consumer`.
 
-    Args:
-        connection: The consuming connection.
-        subscription: Already added to the connection, or about to be.
-        publish_dead: Publishes to the run's dead-letter queue and waits for the confirm.
-        on_close: Called after `close`.
+    `publish_dead` publishes to the run's dead-letter queue and waits for the confirm.
     """
 
     def __init__(
@@ -41,7 +36,6 @@ class RabbitConsumer:
         return self._subscription.receive(timeout)
 
     def ack(self, delivery: Delivery) -> None:
-        """Answer without waiting for the broker; see `Consumer.ack`."""
         self._answer(delivery, "ack")
 
     def requeue(self, delivery: Delivery) -> None:
@@ -60,7 +54,7 @@ class RabbitConsumer:
         self._connection.remove(self._subscription)
         self._on_close(self)
 
-    def _answer(self, delivery: Delivery, answer: Acknowledgement) -> Future[object]:
-        return self._connection.call_if_connected(
+    def _answer(self, delivery: Delivery, answer: Acknowledgement) -> None:
+        self._connection.call_if_connected(
             lambda _: self._subscription.answer(delivery.tag, answer)
         )

@@ -36,7 +36,7 @@ class Permission:
 
 @dataclass(frozen=True)
 class Account:
-    """A user as RabbitMQ knows it; no permission where it has none on the broker's virtual host."""
+    """A user of RabbitMQ, and its permission on the broker's virtual host, if it has one."""
 
     password_hash: str
     permission: Permission | None
@@ -51,8 +51,9 @@ def permission(name: str, site: str) -> Permission:
 class ManagementApi:
     """A client of the management API, as the user of the broker's URL.
 
+    Methods raise `BrokerError` if the API does not answer, or refuses this user.
+
     Args:
-        broker_url: amqp:// or amqps:// URL with user and password.
         url: URL of the API; None for port 15672 of the broker's host (15671 with TLS).
         ca: File of certificates (PEM) to verify an https:// API with.
     """
@@ -75,19 +76,14 @@ class ManagementApi:
         )
 
     def version(self) -> str:
-        """Return the version of RabbitMQ.
-
-        Raises:
-            BrokerError: The API does not answer, or refuses this user.
-        """
         return str(self._call("GET", "overview").get("rabbitmq_version", "?"))
 
     def users(self) -> set[str]:
-        """Return the names of all users; only an administrator may ask."""
+        """Return the names of all users; needs an administrator."""
         return {str(user["name"]) for user in self._call("GET", "users")}
 
     def accounts(self) -> dict[str, Account]:
-        """Return all users with their permissions, by name; only an administrator may ask."""
+        """Return all users with their permissions, by name; needs an administrator."""
         permissions = {
             str(each["user"]): Permission(each["configure"], each["write"], each["read"])
             for each in self._call("GET", f"vhosts/{quote(self._vhost, safe='')}/permissions")
@@ -102,9 +98,7 @@ class ManagementApi:
     def put_user(self, user: str, password_hash: str, allowed: Permission) -> None:
         """Create a user, or replace its password and permission.
 
-        Args:
-            password_hash: From `common.protocol.invitation.broker_hash`.
-            allowed: Permission on the broker's virtual host.
+        `password_hash` is that of `common.protocol.invitation.broker_hash`.
         """
         name, vhost = quote(user, safe=""), quote(self._vhost, safe="")
         algorithm = "rabbit_password_hashing_sha256"
@@ -124,7 +118,6 @@ class ManagementApi:
         self._call("DELETE", f"connections/username/{quote(user, safe='')}", missing_ok=True)
 
     def close(self) -> None:
-        """Close the HTTP connection."""
         self._http.close()
 
     def _call(self, method: str, path: str, fields: Any = None, *, missing_ok: bool = False) -> Any:

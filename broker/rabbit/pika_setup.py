@@ -38,9 +38,7 @@ class _SafeProperties(pika.BasicProperties):  # type: ignore[misc]  # pika is un
 def make_parameters(url: str, ca: str | None = None) -> pika.ConnectionParameters:
     """Return connection settings for an amqp:// or amqps:// URL.
 
-    Args:
-        url: Address, with user and password.
-        ca: File of certificates (PEM) to verify an amqps:// server with; None uses the system's.
+    Certificates in the file `ca` verify an amqps:// server; None uses the system's.
 
     Raises:
         BrokerError: There are no certificates in `ca`, or the URL cannot be read. The message does
@@ -64,11 +62,7 @@ def make_parameters(url: str, ca: str | None = None) -> pika.ConnectionParameter
 
 
 def verifying_context(ca: str | None) -> ssl.SSLContext:
-    """Return a context that verifies a server by a file of certificates, or by the system's.
-
-    Raises:
-        BrokerError: No certificates can be read from the file.
-    """
+    """Return a context that verifies servers by `ca`; raise `BrokerError` for a bad file."""
     try:
         return verification.verifying_context(ca)
     except OSError as error:

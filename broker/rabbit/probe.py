@@ -24,15 +24,14 @@ _NOT_ALLOWED, _NOT_FOUND = 403, 404
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What a login finds out.
+    """The result of a probe.
 
     Attributes:
-        product: The server's product name, normally `RabbitMQ`.
         may_declare: Whether this user may declare queues of the prefix; None without a prefix.
         queues: Number of ready messages by queue, for the queues that exist.
     """
 
-    product: str
+    product: str  # normally `RabbitMQ`
     version: str
     user: str
     may_declare: bool | None
@@ -46,11 +45,9 @@ def probe(
     prefix: str = "",
     queues: Iterable[str] = (),
 ) -> ProbeResult:
-    """Log in, look, and log out.
+    """Log in, ask for versions, permissions and queues, and log out.
 
     Args:
-        url: amqp:// or amqps://, with user and password.
-        ca: File of certificates (PEM) to verify an amqps:// server with; None uses the system's.
         timeout_s: Limit of each step.
         prefix: Prefix of the queues that the user wants to declare; empty to leave that out.
         queues: Names of queues to look for.

@@ -23,8 +23,6 @@ class JoinedStatus:
         self._reported: BrokerStatus | None = None
 
     def listener(self, connection: str) -> StatusListener:
-        """Return the listener for the connection of this name."""
-
         def on_status(status: BrokerStatus) -> None:
             with self._lock:
                 self._connections[connection] = status

@@ -63,11 +63,7 @@ class Subscription:
         self._retry_at = 0.0
 
     def receive(self, timeout: float) -> Delivery | None:
-        """Return the next delivery, or None after `timeout` seconds.
-
-        Raises:
-            BrokerClosed: The subscription was closed.
-        """
+        """Return the next delivery, or None after `timeout` seconds; see `Consumer.receive`."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._inbox, timeout)
             if self._closed:
@@ -94,14 +90,9 @@ class Subscription:
             self._changed.notify_all()
 
     def maintain(self, connection: BlockingConnection, generation: int) -> bool:
-        """Attach if that is due. Called by the connection's thread.
+        """Attach if that is due; return whether nothing is left to do for now.
 
-        Args:
-            connection: The open connection.
-            generation: A number never used before.
-
-        Returns:
-            Whether nothing is left to do for now.
+        Called by the connection's thread. `generation` is a number never used before.
         """
         if self._channel is not None and (self._cancelled or not self._channel.is_open):
             self.close_channel()

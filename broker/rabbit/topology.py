@@ -1,4 +1,4 @@
-"""A run's exchanges, queues and bindings on RabbitMQ: declared, deleted, measured, missed.
+"""A run's exchanges, queues and bindings on RabbitMQ: declaration, deletion and checks.
 
 Each function runs on a connection's own thread (`broker.rabbit.connection`).
 """
@@ -56,12 +56,10 @@ def depths(connection: BlockingConnection, topology: Topology) -> dict[str, Queu
 
 
 def missing_queues(connection: BlockingConnection, topology: Topology) -> list[str]:
-    """Return the names of the queues that do not exist."""
     return [name for name in topology.queues if _depth(connection, name) is None]
 
 
 def missing_exchanges(connection: BlockingConnection, topology: Topology) -> list[str]:
-    """Return the names of the exchanges that do not exist."""
     names = (topology.update_exchange(site) for site in topology.sites)
     return [name for name in names if not _exchange_exists(connection, name)]
 
@@ -75,11 +73,7 @@ def missing_bindings(
     RabbitMQ returns it if no queue is bound. Otherwise the message expires at once, or the consumer
     drops it.
 
-    Args:
-        channel: A channel that confirms what is published.
-        topology: The run.
-        sites: Sites whose queue and exchange exist.
-        user: The user of the connection.
+    The queue and exchange of each of the `sites` exist; the `channel` confirms publishes.
     """
     properties = pika.BasicProperties(headers={PROBE: 1}, expiration="0", user_id=user)
     missing = []

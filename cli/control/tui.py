@@ -35,25 +35,27 @@ WEB_DRIVER = "TEXTUAL_DRIVER"  # set by textual-serve: the terminal is then a br
     "--replay",
     "recorded",
     type=click.Path(path_type=Path),
-    help="Play a run from its directory instead; needs no server.",
+    help="Replay a run from its directory; needs no server.",
 )
 @click.option(
     "--speed",
     type=click.FloatRange(SLOWEST, FASTEST),
     metavar="N",
-    help=f"Of --replay: seconds of the run per second [{SPEED:g}]. + and - change it.",
+    help=f"With --replay: seconds of the run per second [{SPEED:g}]; + and - change it.",
 )
-@click.option("--web", is_flag=True, help="Serve it to browsers instead, until Ctrl-C.")
+@click.option("--web", is_flag=True, help="Serve the screen to browsers until Ctrl-C.")
 @click.option(
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Where --web listens. Whoever reaches it can watch.",
+    help="Address on which --web listens. Everybody who reaches it can watch.",
 )
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
-@click.option("--read-only", is_flag=True, help="No keys that change the run.")
-@click.option("--controls", is_flag=True, help="With --web: whoever reaches it can also steer.")
-@click.option("--public-url", help="How browsers reach --web, if not as http://HOST:PORT.")
+@click.option("--read-only", is_flag=True, help="Disable the keys that change the run.")
+@click.option(
+    "--controls", is_flag=True, help="With --web: allow everybody who reaches it to change the run."
+)
+@click.option("--public-url", help="URL at which browsers reach --web, if not http://HOST:PORT.")
 def command(
     config_path: Path | None,
     directory: Path | None,
@@ -66,14 +68,15 @@ def command(
     controls: bool,
     public_url: str | None,
 ) -> None:
-    """Watch a run, and steer it; or play one again.
+    """Watch and control a run, or replay a recorded one.
 
-    Pause, resume, drain, stop; kick a client, reissue its task. A replay changes nothing.
+    Keys pause, resume, drain and stop the run, kick a client and reissue its task. A replay
+    changes nothing.
     """
     if controls and (read_only or not web):
         raise click.UsageError("--controls goes with --web, and not with --read-only")
     steers = controls if web else not read_only
-    shown = _chosen(config_path, directory, recorded, speed, steers)
+    shown = choose_run(config_path, directory, recorded, speed, steers)
     if web:
         _serve(shown.words, shown.name, host, port, public_url)
         return
@@ -86,8 +89,8 @@ def command(
 
 
 @dataclass(frozen=True)
-class _Shown:
-    """What is watched: its name, the options that name it again, and its screen."""
+class ShownRun:
+    """A run to show: its name, the options that select it, and its app."""
 
     name: str
     options: tuple[str, ...]
@@ -95,18 +98,18 @@ class _Shown:
 
     @property
     def words(self) -> list[str]:
-        """The command that shows the same in a terminal."""
+        """The command that shows the same run in a terminal."""
         # -P: what lies in the working directory is no part of the program.
         return [sys.executable, "-P", "-m", "cli", "tui", *self.options]
 
 
-def _chosen(
+def choose_run(
     config_path: Path | None,
     directory: Path | None,
     recorded: Path | None,
     speed: float | None,
     steers: bool,
-) -> _Shown:
+) -> ShownRun:
     if recorded is None:
         if speed is not None:
             raise click.UsageError("--speed goes with --replay")
@@ -116,7 +119,7 @@ def _chosen(
     return _replay(recorded, SPEED if speed is None else speed)
 
 
-def _live(found: Path | None, directory: Path | None, steers: bool) -> _Shown:
+def _live(found: Path | None, directory: Path | None, steers: bool) -> ShownRun:
     config = loader.load(found)
     name = directory.name if directory else config.run.name
     options = ["--config", str(found)] if found else []
@@ -135,10 +138,10 @@ def _live(found: Path | None, directory: Path | None, steers: bool) -> _Shown:
             ReaderThread(connected, name), CommandSender(connected) if steers else None
         )
 
-    return _Shown(name, tuple(options), screen)
+    return ShownRun(name, tuple(options), screen)
 
 
-def _replay(directory: Path, speed: float) -> _Shown:
+def _replay(directory: Path, speed: float) -> ShownRun:
     replay = Replay(recorded_run.read_run(directory), speed)
 
     def screen() -> App[None]:
@@ -146,7 +149,7 @@ def _replay(directory: Path, speed: float) -> _Shown:
 
         return ReplayApp(replay)
 
-    return _Shown(replay.name, ("--replay", str(directory), "--speed", str(speed)), screen)
+    return ShownRun(replay.name, ("--replay", str(directory), "--speed", str(speed)), screen)
 
 
 def _store(config: FederationConfig, directory: Path | None) -> Store:
@@ -162,7 +165,7 @@ def _serve(words: list[str], name: str, host: str, port: int, public_url: str | 
     from textual_serve.server import Server
 
     class Quiet(Server):
-        """Says where it is, and otherwise only what went wrong."""
+        """Server that logs its address and errors only."""
 
         def initialize_logging(self) -> None:
             logging.basicConfig(level="WARNING", format="fccl: %(message)s")

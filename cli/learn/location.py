@@ -20,7 +20,7 @@ from common.config.config import FederationConfig, IncrementalConfig
 from common.errors import DataError
 from common.protocol.fields import Identifier
 from common.protocol.naming import LOCAL_SITE
-from coordinator.storage.run_config import saved_config
+from common.run_directory.recorded_run import read_config
 from worker.incremental.inbox import schema
 from worker.incremental.inbox.items import DEFAULT_TASK, name_list
 from worker.incremental.serving import served_run
@@ -32,20 +32,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class StateLocation:
-    """State directory of a worker.
-
-    Attributes:
-        state: The directory.
-        limits: The `[incremental]` section that applies to its inboxes.
-        served: What a worker of this machine has announced; None if none has run yet.
-    """
+    """State directory of a worker."""
 
     state: Path
-    limits: IncrementalConfig
-    served: ServedRun | None
+    limits: IncrementalConfig  # those of its inboxes
+    served: ServedRun | None  # as a worker of this machine has announced; None before the first
 
     def why_waiting(self) -> str:
-        """Return why items are not learned at once; empty if a worker is running."""
+        """Return why no worker learns the items now; empty if one is running."""
         if not self.limits.enabled:
             return "it will not be learned: incremental.enabled is false"
         if not count_workers(self.state):
@@ -61,7 +55,6 @@ class InboxLocation(StateLocation):
 
     @property
     def path(self) -> Path:
-        """Path of the client's inbox."""
         return schema.inbox_path(self.state, self.client)
 
 
@@ -124,7 +117,7 @@ def locate_state(
         raise click.UsageError(
             "--run and --site exclude each other: an invited site has no run directory"
         )
-    config = loader.load(find_config(config_path)) if directory is None else saved_config(directory)
+    config = loader.load(find_config(config_path)) if directory is None else read_config(directory)
     found = state or _default_state(config, directory, site)
     return StateLocation(found, config.incremental, served_run.read(found))
 

@@ -16,6 +16,7 @@ from common.protocol.fields import (
     BatchSize,
     ClassName,
     CodecName,
+    Fraction,
     LearningRate,
     LocalEpochs,
     LocalSteps,
@@ -30,8 +31,6 @@ from common.protocol.tasks import DpoSettings, LoraSpec
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Override = str | int | float | bool | list[Any]
 
 
 class Section(BaseModel):
@@ -60,12 +59,7 @@ class RunConfig(Section):
 
 
 class BrokerConfig(Section):
-    """[broker]: RabbitMQ.
-
-    Attributes:
-        ca: File of certificates that verify an amqps:// server.
-        management: URL of the management API, which creates the users of invited sites.
-    """
+    """[broker]: RabbitMQ, and its management API, which creates the users of invited sites."""
 
     url: str = "amqp://guest:guest@127.0.0.1:5672/"
     ca: str | None = None
@@ -76,7 +70,7 @@ class BrokerConfig(Section):
 
 
 class StoreConfig(Section):
-    """[store]: Redis; `ca` is a file of certificates that verify a rediss:// server."""
+    """[store]: Redis."""
 
     url: str = "redis://127.0.0.1:6379/0"
     ca: str | None = None
@@ -118,7 +112,6 @@ class DataConfig(Section):
     heldout: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
 
     def source(self, kind: RowKind) -> str:
-        """Return where the rows of a kind come from."""
         return {"sft": self.sft, "va": self.va, "cls": self.cls}[kind]
 
 
@@ -142,7 +135,6 @@ class PhaseConfig(Section):
 
     @property
     def kind(self) -> RowKind:
-        """The kind of rows that this phase learns from."""
         return ROW_KINDS[self.objective]
 
     @property
@@ -216,17 +208,6 @@ class CodecConfig(Section):
     adapter: Literal["fp32", "bf16"] = "fp32"
 
 
-def _dotted(value: Any, prefix: str = "") -> Any:
-    """Flatten nested tables: `model.name` means the same with and without quotation marks."""
-    if not isinstance(value, dict):
-        return value
-    pairs: dict[str, Any] = {}
-    for key, inner in value.items():
-        flat = isinstance(inner, dict) and inner
-        pairs |= _dotted(inner, f"{prefix}{key}.") if flat else {f"{prefix}{key}": inner}
-    return pairs
-
-
 class IncrementalConfig(Section):
     """[incremental]: learning from users between rounds; read by workers and `fccl learn`."""
 
@@ -256,6 +237,17 @@ class SamplesConfig(Section):
     model_mb: PositiveInt = 2000
 
 
+def _dotted(value: Any, prefix: str = "") -> Any:
+    # `model.name` means the same with and without quotation marks.
+    if not isinstance(value, dict):
+        return value
+    pairs: dict[str, Any] = {}
+    for key, inner in value.items():
+        flat = isinstance(inner, dict) and inner
+        pairs |= _dotted(inner, f"{prefix}{key}.") if flat else {f"{prefix}{key}": inner}
+    return pairs
+
+
 class FederationConfig(Section):
     """The whole of `federation.toml`."""
 
@@ -268,7 +260,7 @@ class FederationConfig(Section):
     phase: Annotated[
         tuple[PhaseConfig, ...],
         Field(min_length=1, max_length=100),
-        BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v),
+        BeforeValidator(list_to_tuple),
     ] = (PhaseConfig(),)
     schedule: ScheduleConfig = ScheduleConfig()
     aggregation: AggregationConfig = AggregationConfig()
@@ -277,7 +269,9 @@ class FederationConfig(Section):
     samples: SamplesConfig = SamplesConfig()
     # Dotted keys and their values while the model hub cannot be reached; see
     # `common.config.loader.apply_offline`.
-    offline: Annotated[dict[str, Override], BeforeValidator(_dotted)] = Field(default_factory=dict)
+    offline: Annotated[
+        dict[str, str | int | float | bool | list[Any]], BeforeValidator(_dotted)
+    ] = Field(default_factory=dict)
 
     @property
     def kinds(self) -> tuple[RowKind, ...]:

@@ -35,10 +35,7 @@ def parse(
 ) -> FederationConfig:
     """Validate a table.
 
-    Args:
-        table: The table of a file, with the environment's overrides applied.
-        where: Name of the table's origin, for errors.
-        variables: The environment variable that set a key, by key; errors name it instead.
+    Errors name `where`, or the environment variable in `variables` that set the key.
 
     Raises:
         ConfigError: A key is unknown or has a wrong value.

@@ -25,7 +25,7 @@ def set_from_environment(table: dict[str, Any], environ: Mapping[str, str]) -> d
     Raises:
         ConfigError: A variable names a place that the table cannot have.
     """
-    found: dict[str, str] = {}
+    variables: dict[str, str] = {}
     for variable in sorted(environ):
         if not variable.startswith("FCCL_") or "__" not in variable:
             continue
@@ -33,18 +33,15 @@ def set_from_environment(table: dict[str, Any], environ: Mapping[str, str]) -> d
         node: Any = table
         for depth, key in enumerate(parents, 1):
             if isinstance(node, dict) and key not in node:  # a table that the file does not have
-                found[".".join(parents[:depth])] = variable
+                variables[".".join(parents[:depth])] = variable
             node = _child(node, key, variable)
         _assign(node, leaf, environ[variable], variable)
-        found[".".join([*parents, leaf])] = variable
-    return found
+        variables[".".join([*parents, leaf])] = variable
+    return variables
 
 
 def set_dotted(table: dict[str, Any], dotted: str, value: Any, where: str) -> None:
     """Set one key of a whole configuration; `phase.0.lr` is a key of the first phase.
-
-    Args:
-        where: Name of the key's origin, for errors.
 
     Raises:
         ConfigError: The key is in a section that has nothing to do with the hub, or names no

@@ -21,7 +21,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """A paragraph of a few sentences."""
+    """A few sentences."""
 
     text: str
 

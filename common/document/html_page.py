@@ -14,12 +14,7 @@ from common.protocol.fields import one_line
 
 
 def to_html(blocks: Sequence[Block], title: str, pictures: Mapping[str, bytes]) -> str:
-    """Return the document as HTML.
-
-    Args:
-        title: Title of the page.
-        pictures: PNG files by name, embedded into the page.
-    """
+    """Return the document as HTML, with the PNG files in `pictures`, by name, embedded."""
     reader = MarkdownIt("commonmark", {"html": False}).enable("table")
     body = str(reader.render(to_markdown(blocks)))
     for name, png in pictures.items():

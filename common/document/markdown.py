@@ -12,13 +12,12 @@ _MARKUP = re.compile(r"[\\`*\[\]<>#|&~]|(?<![^\W_])_|_(?![^\W_])")
 
 
 def to_markdown(blocks: Sequence[Block]) -> str:
-    """Return the document as Markdown."""
     return "\n\n".join(_block(block) for block in blocks) + "\n"
 
 
 def escape(text: str) -> str:
     """Return text in one line, escaped so that Markdown finds no markup in it."""
-    return _MARKUP.sub(lambda found: f"\\{found[0]}", " ".join(one_line(text).split()))
+    return _MARKUP.sub(lambda markup: f"\\{markup[0]}", " ".join(one_line(text).split()))
 
 
 def _block(block: Block) -> str:

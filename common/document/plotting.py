@@ -19,8 +19,7 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def to_png(drawn: Figure) -> bytes:
-    """Return the bytes of a figure as a PNG file."""
+def to_png(figure: Figure) -> bytes:
     out = io.BytesIO()
-    drawn.savefig(out, dpi=110, format="png")
+    figure.savefig(out, dpi=110, format="png")
     return out.getvalue()

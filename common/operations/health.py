@@ -24,7 +24,6 @@ class Health:
     Args:
         parts: Names of the parts that must work.
         limit_s: The longest time that one turn of the main loop may take.
-        clock: Monotonic seconds.
     """
 
     def __init__(self, parts: Iterable[str], limit_s: float, clock: Clock = time.monotonic) -> None:
@@ -49,7 +48,6 @@ class Health:
             self._problems[name] = problem
 
     def is_working(self, name: str) -> bool:
-        """Return whether a part works."""
         with self._lock:
             return not self._problems[name]
 
@@ -62,6 +60,6 @@ class Health:
     def problems(self) -> tuple[str, ...]:
         """Return the reasons why the process is not ready; none if it is."""
         with self._lock:
-            found = [f"{name}: {text}" for name, text in self._problems.items() if text]
+            problems = [f"{name}: {text}" for name, text in self._problems.items() if text]
         stalled = self.stalled()
-        return (*([f"loop: {stalled}"] if stalled else []), *found)
+        return (*([f"loop: {stalled}"] if stalled else []), *problems)

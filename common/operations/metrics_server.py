@@ -47,12 +47,11 @@ class ComputedMetrics(Collector):
 
 
 def gauge(name: str, text: str, value: float) -> Metric:
-    """Return a gauge without labels."""
     return GaugeMetricFamily(name, text, value=float(value))
 
 
 def application(metrics: CollectorRegistry, health: Health) -> App:
-    """Return the WSGI application: `/metrics` from the registry, the probes from the health."""
+    """Return the WSGI application for `/metrics` and the two probes."""
     prometheus: App = make_wsgi_app(metrics)
 
     def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
@@ -91,7 +90,7 @@ def serve(
     bind, port = operations.bind, operations.metrics_port
     try:
         server = _Server((bind, port), _Handler)
-    except OSError as error:  # gaierror and OverflowError's kin included
+    except OSError as error:  # including socket.gaierror
         raise ConfigError(
             f"cannot serve metrics on {bind}:{port}: {error.strerror or error}",
             "choose another --metrics-port or operations.bind; 0 serves none",
@@ -115,4 +114,4 @@ class _Handler(WSGIRequestHandler):
     timeout = REQUEST_S
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Probes come every few seconds: not a line each."""
+        """Log nothing: probes come every few seconds."""

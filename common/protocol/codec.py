@@ -75,7 +75,6 @@ def decode(codec: CodecName, entries: tuple[TensorEntry, ...], data: BytesLike) 
 
 
 def payload_bytes(codec: CodecName, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Return the number of payload bytes for tensors of these shapes."""
     return sum(_CODECS[codec].nbytes(math.prod(shape)) for shape in shapes.values())
 
 

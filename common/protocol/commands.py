@@ -3,7 +3,7 @@
 A command stays in the store until the coordinator has journaled it; only then is there a reply.
 `fccl pause|resume|drain|stop|kick|reissue` and the controls of `fccl tui` send them. Everyone with
 write access to the store's keys may send commands; an invited site has none
-(`common/store/acl.py`).
+(`common/store/acl.py`). The functions raise `StoreError` if the store cannot be reached.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import getpass
 import secrets
 import socket
 import time
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -21,25 +21,20 @@ from common.protocol.wire import pack
 from common.store.store import Store
 
 CommandName = Literal["pause", "resume", "drain", "stop", "kick", "pardon", "reissue"]
-ACTIONS: tuple[CommandName, ...] = get_args(CommandName)
 ACTIONS_WITH_TARGET: tuple[CommandName, ...] = ("kick", "pardon", "reissue")
 
 
 class Command(Record):
-    """A command of an operator.
+    """A command of an operator; with the same id it is carried out once.
 
-    Attributes:
-        command_id: A command with the same id is carried out once.
-        target: A client (kick, pardon), or a client or task (reissue); empty for the others.
-        by: The operator; for people only.
-        at: The time on the operator's clock; for people only.
+    The target is a client (kick, pardon), or a client or task (reissue); empty for the others.
     """
 
     command_id: Identifier
     action: CommandName
     target: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{0,64}$")] = ""
-    by: ShortText = ""
-    at: Seconds = 0.0
+    by: ShortText = ""  # the operator, for people only
+    at: Seconds = 0.0  # on the operator's clock, for people only
 
 
 class CommandReply(Record):
@@ -51,16 +46,6 @@ class CommandReply(Record):
 
 
 def send(store: Store, run: str, action: CommandName, target: str = "") -> Command:
-    """Send a command to the coordinator of a run.
-
-    Args:
-        store: A connection as a user who may write the run's keys.
-        run: Id of the run.
-        target: See `Command`.
-
-    Raises:
-        StoreError: The store cannot be reached.
-    """
     command = Command(
         command_id=secrets.token_hex(8),
         action=action,
@@ -73,20 +58,11 @@ def send(store: Store, run: str, action: CommandName, target: str = "") -> Comma
 
 
 def withdraw(store: Store, run: str, command: Command) -> None:
-    """Withdraw a command without a reply, so that it is not carried out hours later.
-
-    Raises:
-        StoreError: The store cannot be reached.
-    """
+    """Withdraw a command without a reply, so that it is not carried out hours later."""
     store.remove_command(run, pack(command))
 
 
 def read_reply(store: Store, run: str, command_id: str) -> CommandReply | None:
-    """Return the coordinator's reply, or None while there is none.
-
-    Raises:
-        StoreError: The store cannot be reached.
-    """
     return store.get_reply(CommandReply, run, command_id)
 
 

@@ -10,11 +10,7 @@ from common.protocol.fields import Identifier, Record, Seconds, ShortText
 
 
 class Event(Record):
-    """One entry of the append-only feed.
-
-    Attributes:
-        refs: What the event is about: version, client, task …
-    """
+    """One entry of the append-only feed; `refs` has the version, client or task, by kind."""
 
     at: Seconds
     level: Literal["info", "warning", "error"]

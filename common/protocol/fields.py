@@ -23,10 +23,12 @@ Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-"""Mean loss in nats: per response token (sft), per pair (dpo) or per text (classification)."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
 MAX_LOSS = 1e4
 Loss = Annotated[float, Field(gt=0, le=MAX_LOSS, allow_inf_nan=False)]
+"""Mean loss in nats: per response token (sft), per pair (dpo) or per text (classification)."""
+Attempt = Annotated[int, Field(ge=1, le=10_000)]
+PhaseIndex = Annotated[int, Field(ge=0, le=1000)]
 LocalSteps = Annotated[int, Field(ge=0, le=100_000)]
 LocalEpochs = Annotated[int, Field(ge=0, le=1000)]
 BatchSize = Annotated[int, Field(ge=1, le=4096)]
@@ -35,10 +37,10 @@ MaxLength = Annotated[int, Field(ge=16, le=131072)]
 ShortText = Annotated[str, Field(max_length=500), AfterValidator(one_line)]
 """Text for people; line breaks and terminal escapes become spaces, for logs and screens."""
 SampleText = Annotated[str, Field(max_length=1000), AfterValidator(one_line)]
-"""A row, or what a model makes of it; treated alike, since model output may be hostile."""
+"""Text of a row, or model output, which may be just as hostile."""
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
 RunId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
-"""The name of a run, and its id. A dot is not allowed: it separates parts of queue names."""
+"""Id of a run. Like its name it has no dot, which separates the parts of queue names."""
 CodecName = Literal["fp32", "bf16", "int8", "int4", "topk"]
 ObjectiveName = Literal["sft", "dpo", "classification"]
 RowKind = Literal["sft", "va", "cls"]

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from common.protocol.fields import (
     Count,
+    Fraction,
     Identifier,
     Loss,
     Record,
@@ -55,7 +56,6 @@ class Heartbeat(Record):
     """Worker → store, every few seconds with a time to live: what the worker claims to do.
 
     Attributes:
-        wants: Digest of the base model that the worker lacks and asks the coordinator for.
         inbox: Figures of clients with live input, the busiest first.
         wishes: Clients that have learned something and would like a task soon, to send it.
     """
@@ -68,8 +68,8 @@ class Heartbeat(Record):
     ] = ()
     task_id: Identifier | None = None
     client_id: Identifier | None = None
-    wants: Sha256 | None = None
-    progress: Annotated[float, Field(ge=0, le=1)] = 0.0
+    wants: Sha256 | None = None  # digest of the base model that it asks the coordinator for
+    progress: Fraction = 0.0
     tokens_per_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     last_loss: Loss | None = None
     base_version: Count | None = None

@@ -36,13 +36,10 @@ class Invitation(Record):
     """The content of a token.
 
     Attributes:
-        site: Name of the invited site.
         name: Name of the runs in which the site takes part.
-        broker: amqp:// or amqps:// URL without credentials.
-        store: redis:// or rediss:// URL without credentials.
         ca: Certificates (PEM) to verify both servers with; None uses the system's.
         secret: Password of the store's user who asks to join.
-        expires_at: Seconds since the Unix epoch, on the coordinator's clock.
+        expires_at: On the coordinator's clock.
     """
 
     token_id: TokenId
@@ -72,11 +69,7 @@ class JoinRequest(_HandshakeMessage):
 
 
 class JoinAnswer(_HandshakeMessage):
-    """Coordinator → worker.
-
-    Attributes:
-        request: SHA-256 of the request that was admitted.
-    """
+    """Coordinator → worker; `request` is the SHA-256 of the request that was admitted."""
 
     state: Literal["admitted", "refused", "expired", "revoked"]
     request: str = ""
@@ -89,7 +82,7 @@ def new_secret() -> str:
 
 
 def store_hash(password: str) -> str:
-    """Return the hash of a password as Redis stores it."""
+    """Return the SHA-256 of a password in hex, as Redis stores it."""
     return hashlib.sha256(password.encode()).hexdigest()
 
 
@@ -104,17 +97,12 @@ def broker_hash(password: str) -> str:
 
 
 def encode(invitation: Invitation) -> str:
-    """Return the token of an invitation."""
     body = base64.urlsafe_b64encode(invitation.model_dump_json().encode()).decode().rstrip("=")
     return f"{TOKEN_PREFIX}{TOKEN_FORMAT}.{body}.{_checksum(body)}"
 
 
 def decode(token: str, now: float) -> Invitation:
-    """Return the invitation in a token.
-
-    Args:
-        token: The token as it was pasted; white space in it is ignored.
-        now: Seconds since the Unix epoch.
+    """Return the invitation in a token; white space in the token is ignored.
 
     Raises:
         JoinError: The text is not a token, or the token has another version, is cut short or

@@ -4,7 +4,7 @@ Two machines train from the same base model if and only if weights, configuratio
 the same bytes. The SHA-256 of the manifest is the base model's digest, which every task carries.
 A manifest comes from another machine, so it is treated as hostile.
 
-In the data path: `learning/base` computes it for the coordinator, and checks it on a worker.
+`learning/models/base.py` computes it for the coordinator, and checks it on a worker.
 """
 
 from __future__ import annotations
@@ -45,11 +45,6 @@ def is_model_file(name: str) -> bool:
     This is an allow-list: pickled weights, Python sources and names with a slash are not on it.
     """
     return _NAMES.fullmatch(name) is not None
-
-
-def sha256_hex(data: bytes) -> str:
-    """Return the SHA-256 of the bytes, in hex."""
-    return hashlib.sha256(data).hexdigest()
 
 
 def _entry(path: Path) -> ModelFile:

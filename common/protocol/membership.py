@@ -8,12 +8,9 @@ from common.protocol.fields import Count, Identifier, Record, RowKind, ShortText
 
 
 class Enrolment(Record):
-    """Worker → coordinator: a client of an invited site has rows of its own.
+    """Worker → coordinator: a client of an invited site has rows of its own, counted by kind.
 
     Sent until there is a `Membership`, and again whenever the rows have changed.
-
-    Attributes:
-        rows: Number of rows of each kind.
     """
 
     client_id: Identifier
@@ -26,8 +23,7 @@ class Enrolment(Record):
 class Membership(Record):
     """Coordinator → worker: whether a client takes part, and why not.
 
-    Attributes:
-        nonce: Nonce of the `Enrolment` that this answers; 0 if it was published without one.
+    `nonce` is that of the `Enrolment` that this answers; 0 if it was published without one.
     """
 
     client_id: Identifier

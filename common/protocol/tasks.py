@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from common.protocol.fields import (
+    Attempt,
     BatchSize,
     ClassNames,
     CodecName,
@@ -17,6 +18,7 @@ from common.protocol.fields import (
     LocalSteps,
     MaxLength,
     ObjectiveName,
+    PhaseIndex,
     Record,
     RunId,
     Seconds,
@@ -59,7 +61,6 @@ class DpoSettings(Record):
 
     Attributes:
         beta: How strongly the policy is kept close to its reference (τ of IPO).
-        loss: `sigmoid` (DPO) or `ipo`.
         label_smoothing: Assumed share of pairs whose preference is the wrong way round (cDPO).
         sft_weight: λ of an added λ · (mean −log p per token of the chosen answers).
     """
@@ -71,18 +72,16 @@ class DpoSettings(Record):
 
 
 class LocalTraining(Record):
-    """How a client trains on one task.
+    """How a client trains on one task; exactly one of `steps` and `epochs` is above 0.
 
     Attributes:
-        steps: Optimizer steps; 0 where `epochs` sets the length.
-        epochs: Passes over the examples; 0 where `steps` sets the length.
-        batch_size: Examples per step, at most.
+        steps: Optimizer steps.
+        epochs: Passes over the client's examples.
         lr: Learning rate of AdamW, without weight decay.
         max_grad_norm: The gradient is scaled down to this Euclidean norm.
         prox_mu: μ of FedProx (Li et al. 2020), which adds μ/2·‖θ − θ_start‖² to the loss; 0 is off.
-        max_length: Tokens of an example, at most.
-        logit_adjustment: τ of `learning.objectives.classification.adjusted`; other objectives
-            ignore it.
+        max_length: Limit of an example's tokens.
+        logit_adjustment: τ of `learning.objectives.classification.with_logit_adjustment`.
     """
 
     steps: LocalSteps = 0
@@ -106,16 +105,15 @@ class TrainTask(Record):
 
     Attributes:
         lora: Shape of the adapter; None trains all parameters.
-        dpo: Settings of the objective `dpo`; None for others.
         reference: The version with which a `dpo` phase began, its π_ref; the same for all clients.
         labels: Class names of `classification`, in the order of the head's outputs.
     """
 
     task_id: Identifier
-    attempt: Annotated[int, Field(ge=1, le=10_000)]
+    attempt: Attempt
     run: RunId
     client_id: Identifier
-    phase: Annotated[int, Field(ge=0, le=1000)]
+    phase: PhaseIndex
     objective: ObjectiveName
     training: LocalTraining
     base: BaseRef
@@ -135,7 +133,7 @@ class TaskRefusal(Record):
     """Worker → coordinator: the task cannot be trained at this site."""
 
     task_id: Identifier
-    attempt: Annotated[int, Field(ge=1, le=10_000)]
+    attempt: Attempt
     client_id: Identifier
     worker_id: Identifier
     reason: ShortText
@@ -144,8 +142,7 @@ class TaskRefusal(Record):
 class Receipt(Record):
     """Coordinator → worker: what became of a task; published after it was journaled.
 
-    Attributes:
-        attempt: The attempt whose update decided it; 0 if the task was closed without an update.
+    `attempt` is the one whose update decided it; 0 if the task was closed without an update.
     """
 
     task_id: Identifier

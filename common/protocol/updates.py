@@ -7,11 +7,13 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from common.protocol.fields import (
+    Attempt,
     CodecName,
     Count,
     Fraction,
     Identifier,
     Loss,
+    PhaseIndex,
     Record,
     Seconds,
     Sha256,
@@ -35,15 +37,12 @@ Entries = Annotated[tuple[TensorEntry, ...], Field(max_length=4096), BeforeValid
 class ContributionStats(Record):
     """Statistics that a client claims about its training; `coordinator.core.admission` checks them.
 
-    Losses are in nats: per response token (sft), per pair (dpo) or per text (classification).
-
     Attributes:
         avg_loss: Mean over the local steps.
-        loss_before: Loss on the client's own holdout, before training.
-        loss_after: The same, after training.
-        accuracy_before: Share of the holdout's pairs in which the chosen answer is the likelier one
-            (dpo, relative to the reference), or of its texts that are classified correctly.
-        accuracy_after: The same, after training.
+        loss_before, loss_after: Loss on the client's own holdout, before and after training.
+        accuracy_before, accuracy_after: Share of the holdout's pairs in which the chosen answer is
+            the likelier one (dpo, relative to the reference), or of its texts that are classified
+            correctly.
         incremental_samples: Number of items of live input that the update contains.
     """
 
@@ -64,10 +63,10 @@ class Update(Record):
     """Worker → coordinator: header of Δ = θ_local − θ_base; the tensors follow as raw bytes."""
 
     task_id: Identifier
-    attempt: Annotated[int, Field(ge=1, le=10_000)]
+    attempt: Attempt
     client_id: Identifier
     worker_id: Identifier
-    phase: Annotated[int, Field(ge=0, le=1000)]
+    phase: PhaseIndex
     base_version: Count
     stats: ContributionStats
     codec: CodecName

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 from pydantic import (
     BeforeValidator,
-    Field,
     SerializerFunctionWrapHandler,
     model_serializer,
     model_validator,
@@ -20,6 +19,7 @@ from common.protocol.fields import (
     Identifier,
     MaxLength,
     ObjectiveName,
+    PhaseIndex,
     Record,
     RowKind,
     RunId,
@@ -41,15 +41,11 @@ class Adapter(Record):
 
 
 class CurrentModel(Record):
-    """Coordinator → site: the newest version, for inboxes and `fccl try`, which have no task.
-
-    Attributes:
-        labels: Class names of `classification`, in the order of the head's outputs.
-    """
+    """Coordinator → site: the newest version, for inboxes and `fccl try`, which have no task."""
 
     run: RunId
     version: Count
-    phase: Annotated[int, Field(ge=0, le=1000)]
+    phase: PhaseIndex
     objective: ObjectiveName
     base: BaseRef
     adapter: BlobRef
@@ -100,7 +96,7 @@ class VersionSummary(Record):
     """Summary of one committed version, kept for good: a line of `progress.jsonl`."""
 
     version: Count
-    phase: Annotated[int, Field(ge=0, le=1000)]
+    phase: PhaseIndex
     at: Seconds
     sha256: Sha256
     nbytes: Count
@@ -118,8 +114,7 @@ class SampleAnswer(Record):
     Attributes:
         asked: The prompt, or the text to classify.
         expected: The row's own output, the chosen one of two, or the class.
-        answer: Text that the version generated, or the likeliest class.
-        probability: Probability of that class.
+        answer: Text that the version generated, or the likeliest class, with its probability.
     """
 
     version: Count

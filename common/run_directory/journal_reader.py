@@ -1,7 +1,7 @@
-"""Read-only queries to a run's journal, `run.db`.
+"""Read-only queries to a run's journal, `run.db`. Records with a time are sorted by it.
 
 `coordinator/storage/journal.py` defines and writes the tables. They are read here by their names,
-because a viewer may not load the coordinator.
+because viewers do not import the coordinator.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ def read_invited_clients(db: sqlite3.Connection) -> dict[str, ClientRecord]:
 
 
 def read_events(db: sqlite3.Connection) -> tuple[Event, ...]:
-    """Return the events in the order of time."""
     rows = db.execute("SELECT at, level, kind, text, refs FROM event ORDER BY at, id")
     return tuple(
         Event(at=at, level=level, kind=kind, text=text, refs=json.loads(refs))
@@ -47,7 +46,6 @@ def read_events(db: sqlite3.Connection) -> tuple[Event, ...]:
 
 
 def read_attempts(db: sqlite3.Connection) -> tuple[AttemptRecord, ...]:
-    """Return the attempts of tasks in the order of time."""
     rows = db.execute(
         "SELECT issued_at, task_id, attempt, client_id, base_version FROM attempt"
         " JOIN task USING (task_id) ORDER BY issued_at, task.rowid"
@@ -59,7 +57,6 @@ def read_attempts(db: sqlite3.Connection) -> tuple[AttemptRecord, ...]:
 
 
 def read_receipts(db: sqlite3.Connection) -> tuple[ReceiptRecord, ...]:
-    """Return the receipts in the order of time."""
     rows = db.execute(
         "SELECT at, task_id, client_id, state = 'accepted' FROM receipt"
         " JOIN task USING (task_id) ORDER BY at, receipt.rowid"
@@ -71,7 +68,6 @@ def read_receipts(db: sqlite3.Connection) -> tuple[ReceiptRecord, ...]:
 
 
 def read_updates(db: sqlite3.Connection) -> tuple[AcceptedUpdate, ...]:
-    """Return the accepted updates in the order of time."""
     rows = db.execute(
         "SELECT at, task_id, client_id, worker_id, base_version, stats FROM accepted"
         " ORDER BY at, seq"
@@ -91,10 +87,10 @@ def read_updates(db: sqlite3.Connection) -> tuple[AcceptedUpdate, ...]:
 
 @contextmanager
 def open_journal(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open the journal for reading, as it is at one moment.
+    """Open the journal for reading, in a transaction that sees one state of it.
 
-    Without a write-ahead log nobody has it open, and `immutable` leaves no trace, even on read-only
-    media. Beside a running coordinator, its write-ahead log is read too.
+    Without a write-ahead log no process has it open, and `immutable` leaves no trace, even on
+    read-only media. While a coordinator runs, its write-ahead log is read too.
     """
     mode = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "immutable=1"
     uri = f"{path.resolve().as_uri()}?{mode}"

@@ -1,7 +1,7 @@
-"""A run as its directory records it: finished, stopped or still running.
+"""Read-only view of a run directory: of a run that is finished, stopped or still running.
 
-Nothing is written: no epoch is taken and no file is touched, so that anyone may read a run, under
-whatever name it was moved to. `coordinator/storage/run.py` opens a run to continue it.
+Nothing is written and no epoch is taken, so that any process may read a run, also one that was
+moved. `coordinator/storage/run.py` opens a run to continue it.
 """
 
 from __future__ import annotations
@@ -34,43 +34,34 @@ from common.run_directory.records import (
 if TYPE_CHECKING:
     from common.protocol.tensors import Tensors
 
+CONFIG_FILE = "federation.toml"
+
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """A run at the moment it was read. Entries with a time are in its order.
+    """A run at the moment it was read. Records with a time are sorted by it.
 
     Attributes:
-        directory: The run directory.
-        config: The configuration with which the run began, without addresses.
-        software: The release of fccl that began it.
-        labels: Class names of a run that classifies.
-        rows: Training rows by client and kind, of the clients dealt by the coordinator.
-        sources: What became of each source's rows, by kind: `learning.data.sources.SourceSummary`.
-        adapter_config: `adapter_config.json` of every version, or `config.json` where all
-            parameters are trained.
-        clients: All clients that ever took part, by id.
-        versions: Summaries of all versions, those no longer on the disk included.
-        events: The journal's events; it drops the oldest of very many.
-        updates: Accepted updates.
-        samples: Answers of versions to held-out rows.
+        adapter_config: `adapter_config.json` of every version, or `config.json` if all parameters
+            are trained.
     """
 
     directory: Path
-    config: FederationConfig
+    config: FederationConfig  # with which the run began, without addresses
     run_id: str
-    software: str
+    software: str  # the release of fccl that began it
     base: BaseRef
-    labels: tuple[str, ...]
-    rows: Mapping[str, Mapping[RowKind, int]]
-    sources: Mapping[str, Any]
+    labels: tuple[str, ...]  # class names of a run that classifies
+    rows: Mapping[str, Mapping[RowKind, int]]  # of the coordinator's own clients, for training
+    sources: Mapping[str, Any]  # `learning.data.sources.SourceSummary` by kind, as JSON values
     adapter_config: Mapping[str, Any]
-    clients: Mapping[str, ClientRecord]
-    versions: tuple[VersionSummary, ...]
-    events: tuple[Event, ...]
+    clients: Mapping[str, ClientRecord]  # all that ever took part
+    versions: tuple[VersionSummary, ...]  # including those that are no longer on the disk
+    events: tuple[Event, ...]  # the journal drops the oldest of very many
     attempts: tuple[AttemptRecord, ...]
     receipts: tuple[ReceiptRecord, ...]
     updates: tuple[AcceptedUpdate, ...]
-    samples: tuple[SampleAnswer, ...]
+    samples: tuple[SampleAnswer, ...]  # answers to held-out rows
 
     @property
     def started_at(self) -> float:
@@ -83,7 +74,7 @@ class RecordedRun:
 
     @property
     def ended_at(self) -> float:
-        """The time of the last entry, in seconds since the epoch."""
+        """The time of the last record, in seconds since the epoch."""
         parts = (self.versions, self.events, self.attempts, self.receipts, self.updates)
         return max(part[-1].at for part in (*parts, self.samples) if part)
 
@@ -94,24 +85,19 @@ class RecordedRun:
 
     @property
     def total_versions(self) -> int:
-        """The number of versions that the plan makes."""
+        """The number of versions in the plan, without version 0."""
         return self.phase_ends[-1]
 
     def version_directory(self, version: int) -> Path:
-        """Return the directory of a version, whether or not it exists."""
+        """Return the directory of a version, which need not exist."""
         return self.directory / "versions" / f"{version:06d}"
 
     def versions_on_disk(self) -> tuple[int, ...]:
-        """Return the versions whose directories exist now."""
         numbers = (summary.version for summary in self.versions)
         return tuple(number for number in numbers if self.version_directory(number).is_dir())
 
     def choose_version(self, version: int | None) -> int:
-        """Return a version that is on the disk; the newest one for None.
-
-        Raises:
-            RunError: The version is not on the disk; the remedy lists those that are.
-        """
+        """Return a version that is on the disk, the newest one for None; else raise `RunError`."""
         present = self.versions_on_disk()
         if not present:
             raise RunError(f"{self.directory} has no version on the disk", "restore versions/")
@@ -125,10 +111,10 @@ class RecordedRun:
         return version
 
     def tensors(self, version: int) -> Tensors:
-        """Read the tensors of a version, also of one that is newer than this snapshot.
+        """Read the tensors of a version, also of one that is newer than this record.
 
         Raises:
-            RunError: The file is gone or damaged, or its content is not what the journal says.
+            RunError: The file is gone or damaged, or its digest is not the journal's.
         """
         # numpy and safetensors are imported here: viewers need no tensors.
         from common.protocol.codec import digest  # noqa: PLC0415
@@ -163,15 +149,12 @@ def read_run(directory: Path) -> RecordedRun:
 
     Raises:
         RunError: It holds no run, a damaged one, or one of another release.
-        ConfigError: Its `federation.toml` is damaged.
+        ConfigError: Its configuration is damaged.
     """
-    toml, path = directory / "federation.toml", directory / "run.db"
-    for file in (toml, path):
-        if not file.exists():
-            raise RunError(
-                f"{directory} holds no run: it has no {file.name}", "name a directory under runs/"
-            )
-    config = loader.load(toml, {})
+    path = directory / "run.db"
+    for file in (directory / CONFIG_FILE, path):
+        _check_exists(file)
+    config = read_config(directory)
     with journal.translated_errors(path), journal.open_journal(path) as db:
         run = _recorded_run(directory, config, db)
     if not run.versions:
@@ -179,8 +162,27 @@ def read_run(directory: Path) -> RecordedRun:
     return run
 
 
+def read_config(directory: Path) -> FederationConfig:
+    """Return the configuration of a run directory, with default addresses.
+
+    Raises:
+        RunError: The directory holds no run.
+        ConfigError: The file has a key that this release does not know, or a wrong value.
+    """
+    path = directory / CONFIG_FILE
+    _check_exists(path)
+    return loader.load(path, {})
+
+
+def _check_exists(path: Path) -> None:
+    if not path.exists():
+        raise RunError(
+            f"{path.parent} holds no run: it has no {path.name}", "name a directory under runs/"
+        )
+
+
 def format_ranges(numbers: Sequence[int]) -> str:
-    """Return ascending numbers as a short text: `0, 4, 7 to 9`."""
+    """Return ascending numbers as text: `0, 4, 7 to 9`."""
     ranges: list[list[int]] = []
     for number in numbers:
         if ranges and ranges[-1][-1] == number - 1:

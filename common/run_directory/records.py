@@ -1,4 +1,4 @@
-"""Records of what a run's journal keeps about clients, tasks and updates."""
+"""Records of a run's journal about clients, tasks and updates."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class ClientRecord(Record):
 
 
 class AttemptRecord(Record):
-    """One attempt of a task, with the time at which it was issued."""
+    """An attempt of a task."""
 
-    at: Seconds
+    at: Seconds  # when it was issued
     task_id: Identifier
     attempt: Count
     client_id: Identifier
@@ -25,18 +25,18 @@ class AttemptRecord(Record):
 
 
 class ReceiptRecord(Record):
-    """The receipt of a task, with the time at which it was written."""
+    """The receipt of a task."""
 
-    at: Seconds
+    at: Seconds  # when it was written
     task_id: Identifier
     client_id: Identifier
     accepted: bool
 
 
 class AcceptedUpdate(Record):
-    """An update that was applied or waits in the buffer, with the time of its acceptance."""
+    """An update that was applied or waits in the buffer."""
 
-    at: Seconds
+    at: Seconds  # when it was accepted
     task_id: Identifier
     client_id: Identifier
     worker_id: Identifier

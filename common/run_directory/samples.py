@@ -14,15 +14,11 @@ from common.files import read_jsonl
 from common.protocol.versions import SampleAnswer
 
 FILE = "samples.jsonl"
-MAX_SHOWN = 100  # every viewer reads all that is shown, twice a second
+MAX_SHOWN = 100  # every viewer reads them all, twice a second
 
 
 def read_samples(directory: Path) -> tuple[SampleAnswer, ...]:
-    """Read the answers, oldest first; an absent file has none.
-
-    Raises:
-        RunError: The file is damaged.
-    """
+    """Read the answers, oldest first, if there are any; raise `RunError` for a damaged file."""
     path = directory / FILE
     try:
         lines = [SampleAnswer.model_validate(line) for line in read_jsonl(path)]
@@ -32,7 +28,7 @@ def read_samples(directory: Path) -> tuple[SampleAnswer, ...]:
 
 
 def select_shown(samples: Iterable[SampleAnswer]) -> tuple[SampleAnswer, ...]:
-    """Return the answers that viewers get: all of version 0, and as many of the newest as fit."""
+    """Return the answers for viewers: those of version 0, and as many of the newest as fit."""
     ordered = sorted(samples, key=lambda sample: sample.version)
     base = [sample for sample in ordered if sample.version == 0][:MAX_SHOWN]
     room = MAX_SHOWN - len(base)

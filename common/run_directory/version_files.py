@@ -23,16 +23,12 @@ MODEL_FILES = ("model.safetensors", "config.json")  # where all parameters are t
 
 
 def file_names(adapter_config: Mapping[str, object]) -> tuple[str, str]:
-    """Return the names of the weights file and of the configuration file."""
+    """Return the names of the weights file and of the configuration file of a version."""
     return ADAPTER_FILES if "peft_type" in adapter_config else MODEL_FILES
 
 
 def read_tensors(path: Path) -> Tensors:
-    """Read a weights file.
-
-    Raises:
-        RunError: The file is missing or cannot be parsed.
-    """
+    """Read a weights file; raise `RunError` if it is missing or damaged."""
     try:
         return dict(load_file(path))
     except (OSError, SafetensorError) as error:
@@ -41,7 +37,7 @@ def read_tensors(path: Path) -> Tensors:
 
 def encode_frame(version: int, tensors: Tensors, codec_name: CodecName) -> bytes:
     """Return the broadcast frame of a version: the same bytes each time."""
-    # Safetensors files list tensors by name, whatever order they were given in.
+    # Sorted, as safetensors files list them.
     ordered = {name: tensors[name] for name in sorted(tensors)}
     entries, data = codec.encode(codec_name, ordered)
     return pack(Adapter(version=version, codec=codec_name, tensors=entries), data)

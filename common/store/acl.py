@@ -16,12 +16,7 @@ _CLOCK = "+time"
 
 
 def site_rules(name: str, site: str, password_sha256: str) -> tuple[str, ...]:
-    """Return the rules of a site: it reads what its tasks need, and writes its heartbeats.
-
-    Args:
-        name: Name of the runs in which the site takes part.
-        password_sha256: Hash of the password, in hex.
-    """
+    """Return the rules of a site: it reads what its tasks need, and writes its heartbeats."""
     runs = f"fccl:{runs_glob(name)}"
     readable = ("info", "version", "model", "blob:*", f"receipt:{site}:*", f"member:{site}:*")
     return (
@@ -34,9 +29,7 @@ def site_rules(name: str, site: str, password_sha256: str) -> tuple[str, ...]:
 def join_rules(token_id: str, password_sha256: str, *, used: bool) -> tuple[str, ...]:
     """Return the rules of a token's holder, who may ask once and read the answer.
 
-    Args:
-        password_sha256: Hash of the token's secret, in hex.
-        used: Whether the request was answered; the holder may then only read.
+    `used` says that the request was answered; the holder may then only read.
     """
     key = f"fccl:join:{token_id}"
     asks = () if used else (f"%W~{key}:request",)
@@ -44,11 +37,7 @@ def join_rules(token_id: str, password_sha256: str, *, used: bool) -> tuple[str,
 
 
 def grant(store: Store, user: str, rules: Iterable[str]) -> None:
-    """Create a user, or replace all its rules. Its open connections stay.
-
-    Raises:
-        StoreError: The store cannot be reached, or this connection may not create users.
-    """
+    """Create a user, or replace all its rules. Its open connections stay."""
     store.execute("ACL", "SETUSER", user, *rules)
 
 
@@ -64,5 +53,4 @@ def disconnect(store: Store, user: str) -> None:
 
 
 def users(store: Store) -> set[str]:
-    """Return the names of all users."""
     return {name.decode() for name in store.execute("ACL", "USERS")}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from types import TracebackType
 
 import fakeredis
 
@@ -27,7 +26,6 @@ class EmbeddedStore:
         self._address_file: Path | None = None
 
     def start(self) -> None:
-        """Serve the store on a free loopback port."""
         self._tcp = fakeredis.TcpFakeServer(("127.0.0.1", 0), server_type="redis")
         self._tcp.fake_server = self._fake
         self._tcp.daemon_threads = True  # a viewer that stays must not keep the process alive
@@ -35,12 +33,11 @@ class EmbeddedStore:
 
     @property
     def url(self) -> str:
-        """The URL at which other processes reach the store; it must have been started."""
+        """The URL for other processes, once the store is started."""
         assert self._tcp is not None, "start() comes first"
         return f"redis://127.0.0.1:{self._tcp.server_address[1]}/0"
 
     def connect(self) -> Store:
-        """Return a connection within this process."""
         return Store(fakeredis.FakeStrictRedis(server=self._fake), "this process")
 
     def write_address(self, directory: Path) -> None:
@@ -57,17 +54,10 @@ class EmbeddedStore:
             self._tcp.server_close()
 
     def __enter__(self) -> EmbeddedStore:
-        """Start serving."""
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close."""
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 

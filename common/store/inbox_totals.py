@@ -12,7 +12,7 @@ MAX_BATCHES = 40  # of a client's history
 
 @dataclass(frozen=True)
 class InboxTotals:
-    """Number of items of all clients, by state."""
+    """Items of all clients, by state."""
 
     clients: int
     waiting: int
@@ -29,13 +29,9 @@ class InboxTotals:
 
 @dataclass(frozen=True)
 class InboxHistory:
-    """History of a client's inbox: the loss on new items after each batch.
+    """History of a client's inbox: the loss on new items after each batch."""
 
-    Attributes:
-        at: Time of the newest batch.
-    """
-
-    at: float
+    at: float  # time of the newest batch
     losses: tuple[float, ...]
 
 
@@ -45,17 +41,16 @@ def newest_figures(workers: Iterable[Heartbeat]) -> tuple[InboxFigures, ...]:
     If two workers serve a client, the figures with the newer batch are right: the other worker has
     not looked since, however new its heartbeat. With equal batches the newer heartbeat wins.
     """
-    found: dict[str, tuple[tuple[float, float, str], InboxFigures]] = {}
+    newest: dict[str, tuple[tuple[float, float, str], InboxFigures]] = {}
     for worker in workers:
         for row in worker.inbox:
             age = (row.at, worker.sent_at, worker.worker_id)
-            if row.client_id not in found or age > found[row.client_id][0]:
-                found[row.client_id] = age, row
-    return tuple(found[client][1] for client in sorted(found))
+            if row.client_id not in newest or age > newest[row.client_id][0]:
+                newest[row.client_id] = age, row
+    return tuple(newest[client][1] for client in sorted(newest))
 
 
 def add_up(rows: Iterable[InboxFigures]) -> InboxTotals:
-    """Return the totals over all clients."""
     known = tuple(rows)
     return InboxTotals(
         clients=len(known),

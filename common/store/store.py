@@ -40,18 +40,12 @@ R = TypeVar("R", bound=Record)
 
 @dataclass(frozen=True)
 class ServerInfo:
-    """What a Redis server reports about itself.
-
-    Attributes:
-        used: Memory in use, bytes.
-        limit: Memory limit (`maxmemory`), bytes; 0 for none.
-        policy: What the server does at its memory limit (`maxmemory-policy`).
-    """
+    """What a Redis server reports about itself."""
 
     version: str
-    used: int
-    limit: int
-    policy: str
+    used: int  # memory, bytes
+    limit: int  # of the memory (`maxmemory`), bytes; 0 for none
+    policy: str  # at the memory limit (`maxmemory-policy`)
 
 
 T = TypeVar("T")
@@ -61,7 +55,6 @@ def connect(url: str, timeout_s: float = 3.0, ca: str | None = None) -> Store:
     """Connect to the store at a redis:// or rediss:// URL.
 
     Args:
-        url: Address, with user and password.
         timeout_s: Limit for connecting and for each answer.
         ca: File of certificates (PEM) to verify a rediss:// server with; None uses the system's.
 
@@ -100,30 +93,20 @@ def host_and_port(url: str) -> str:
 
 
 class Store:
-    """Typed access to one Redis, real or embedded.
-
-    Attributes:
-        where: Host and port, for messages.
-    """
+    """Typed access to one Redis, real or embedded; `where` is its host and port, for messages."""
 
     def __init__(self, client: Any, where: str) -> None:
         self._redis = client
         self.where = where
 
     def execute(self, *words: str) -> Any:
-        """Run any command: for those that only `common/store/acl.py` and `fccl doctor` need."""
+        """Run any command, for `common/store/acl.py` and `fccl doctor`."""
         return self._do(lambda r: r.execute_command(*words))
 
     def ping(self) -> None:
-        """Raise `StoreError` unless Redis answers."""
         self._do(lambda r: r.ping())
 
     def server_info(self) -> ServerInfo:
-        """Return what the server reports about itself.
-
-        Raises:
-            StoreDenied: This user may not ask.
-        """
         info = self._do(lambda r: {**r.info("server"), **r.info("memory")})
         return ServerInfo(
             version=str(info.get("redis_version", "unknown")),
@@ -133,49 +116,40 @@ class Store:
         )
 
     def server_time(self) -> float:
-        """Return the server's time, seconds since the Unix epoch.
-
-        Raises:
-            StoreDenied: This user may not ask.
-        """
+        """Return the server's time, seconds since the Unix epoch."""
         seconds, microseconds = self._do(lambda r: r.time())
         return float(seconds + microseconds / 1e6)
 
-    # the run
+    # The run. A getter returns None as long as there is nothing.
 
     def set_run(self, name: str, run: str) -> None:
         """Point a run's name at its id."""
-        self._do(lambda r: r.set(f"fccl:run:{name}", run))
+        self._set(f"fccl:run:{name}", run)
 
     def get_run(self, name: str) -> str | None:
-        """Return the id of the run that has this name now."""
-        value = self._do(lambda r: r.get(f"fccl:run:{name}"))
+        value = self._get(f"fccl:run:{name}")
         return None if value is None else value.decode()
 
     def set_info(self, run: str, info: bytes) -> None:
         """Publish the coordinator's status, a `common.store.view.RunInfo`."""
-        self._do(lambda r: r.set(f"fccl:{run}:info", info))
+        self._set(f"fccl:{run}:info", info)
 
     def get_info(self, run: str) -> bytes | None:
-        """Return the coordinator's status record, if there is one."""
-        value: bytes | None = self._do(lambda r: r.get(f"fccl:{run}:info"))
-        return value
+        return self._get(f"fccl:{run}:info")
 
     def set_version(self, run: str, version: int) -> None:
         """Publish the newest version's number; readers keep the highest that they have seen."""
-        self._do(lambda r: r.set(f"fccl:{run}:version", version))
+        self._set(f"fccl:{run}:version", version)
 
     def get_version(self, run: str) -> int | None:
-        """Return the number of the newest version, if any is published."""
-        value = self._do(lambda r: r.get(f"fccl:{run}:version"))
+        value = self._get(f"fccl:{run}:version")
         return None if value is None else int(value)
 
     def set_model(self, run: str, model: bytes) -> None:
         """Publish the description of the newest version, a `CurrentModel`."""
-        self._do(lambda r: r.set(f"fccl:{run}:model", model))
+        self._set(f"fccl:{run}:model", model)
 
     def get_model(self, run: str) -> CurrentModel | None:
-        """Return the description of the newest version, once there is one."""
         return self._record(CurrentModel, f"fccl:{run}:model")
 
     def put_summary(self, run: str, version: int, line: str) -> None:
@@ -186,55 +160,43 @@ class Store:
 
     def put_blob(self, run: str, data: bytes, ttl_s: int | None = None) -> None:
         """Publish bytes under their SHA-256, in chunks; repeating it is harmless."""
-        key = f"fccl:{run}:blob:{hashlib.sha256(data).hexdigest()}"
-
-        def write(r: Any) -> None:
-            for i in range(max(1, -(-len(data) // CHUNK))):
-                r.set(f"{key}:{i}", data[i * CHUNK : (i + 1) * CHUNK], ex=ttl_s)
-
-        self._do(write)
+        for i, key in enumerate(_chunk_keys(run, hashlib.sha256(data).hexdigest(), len(data))):
+            self._set(key, data[i * CHUNK : (i + 1) * CHUNK], ttl_s)
 
     def get_blob(self, run: str, sha256: str, nbytes: int) -> bytes | None:
-        """Return a verified blob, or None while any part of it is missing.
-
-        Raises:
-            StoreError: The store cannot be reached, or the bytes do not have that digest.
-        """
-        key = f"fccl:{run}:blob:{sha256}"
-        count = max(1, -(-nbytes // CHUNK))
-        parts = self._do(lambda r: [r.get(f"{key}:{i}") for i in range(count)])
-        if any(part is None for part in parts):
-            return None
+        """Return a blob whose bytes have this digest, or None while any part of it is missing."""
+        parts = []
+        for key in _chunk_keys(run, sha256, nbytes):
+            part = self._get(key)
+            if part is None:
+                return None
+            parts.append(part)
         data = b"".join(parts)
         if hashlib.sha256(data).hexdigest() != sha256:
             raise StoreError(f"blob {sha256[:12]} at {self.where} is corrupt", "flush the store")
         return data
 
     def has_blob(self, run: str, sha256: str) -> bool:
-        """Return whether the first chunk of a blob is there."""
         return bool(self._do(lambda r: r.exists(f"fccl:{run}:blob:{sha256}:0")))
 
     def drop_blob(self, run: str, sha256: str, nbytes: int) -> None:
         """Remove a blob that no open task refers to any more."""
-        count = max(1, -(-nbytes // CHUNK))
-        keys = [f"fccl:{run}:blob:{sha256}:{i}" for i in range(count)]
-        self._do(lambda r: r.delete(*keys))
+        self._do(lambda r: r.delete(*_chunk_keys(run, sha256, nbytes)))
 
     # receipts and membership
 
     def put_receipt(self, run: str, site: str, receipt: Receipt) -> None:
         """Publish to a site's workers what became of an update, after it was journaled."""
         key = f"fccl:{run}:receipt:{site}:{receipt.task_id}"
-        self._do(lambda r: r.set(key, pack(receipt), ex=RECEIPT_TTL_S))
+        self._set(key, pack(receipt), RECEIPT_TTL_S)
 
     def get_receipt(self, run: str, site: str, task_id: str) -> Receipt | None:
-        """Return the receipt of a task, once there is one."""
         return self._record(Receipt, f"fccl:{run}:receipt:{site}:{task_id}")
 
     def put_membership(self, run: str, site: str, membership: Membership) -> None:
         """Publish to a site whether one of its clients takes part."""
         key = f"fccl:{run}:member:{site}:{membership.client_id}"
-        self._do(lambda r: r.set(key, pack(membership)))
+        self._set(key, pack(membership))
 
     def get_membership(self, run: str, site: str, client_id: str) -> Membership | None:
         """Return whether a client takes part; None while that is undecided."""
@@ -243,28 +205,22 @@ class Store:
     # joining: one token, one request, one answer
 
     def put_join_request(self, token_id: str, request: bytes) -> None:
-        """Write a request to join, as the token's user."""
-        self._do(lambda r: r.set(f"fccl:join:{token_id}:request", request))
+        self._set(f"fccl:join:{token_id}:request", request)
 
     def get_join_request(self, token_id: str) -> bytes | None:
-        """Return the request of the holder of a token; None while there is none."""
         start = f"fccl:join:{token_id}:request"
         value: bytes = self._do(lambda r: r.getrange(start, 0, MAX_FRAME))
         return value or None
 
     def put_join_answer(self, token_id: str, answer: bytes) -> None:
-        """Answer the holder of a token."""
-        self._do(lambda r: r.set(f"fccl:join:{token_id}:answer", answer, ex=JOIN_TTL_S))
+        self._set(f"fccl:join:{token_id}:answer", answer, JOIN_TTL_S)
 
     def get_join_answer(self, token_id: str) -> bytes | None:
-        """Return the answer to the holder of a token, once there is one."""
-        value: bytes | None = self._do(lambda r: r.get(f"fccl:join:{token_id}:answer"))
-        return value
+        return self._get(f"fccl:join:{token_id}:answer")
 
     # commands of an operator, and the coordinator's answers
 
     def put_command(self, run: str, command: bytes) -> None:
-        """Append a command for the coordinator."""
         self._do(lambda r: r.rpush(f"fccl:{run}:commands", command))
 
     def commands(self, run: str) -> list[bytes]:
@@ -272,7 +228,7 @@ class Store:
         return list(self._do(lambda r: r.lrange(f"fccl:{run}:commands", 0, MAX_COMMANDS - 1)))
 
     def drop_commands(self, run: str, count: int) -> None:
-        """Remove the oldest commands."""
+        """Remove the oldest `count` commands."""
         self._do(lambda r: r.ltrim(f"fccl:{run}:commands", count, -1))
 
     def remove_command(self, run: str, command: bytes) -> None:
@@ -280,11 +236,9 @@ class Store:
         self._do(lambda r: r.lrem(f"fccl:{run}:commands", 0, command))
 
     def put_reply(self, run: str, command_id: str, answer: bytes) -> None:
-        """Publish what became of a command."""
-        self._do(lambda r: r.set(f"fccl:{run}:answer:{command_id}", answer, ex=ANSWER_TTL_S))
+        self._set(f"fccl:{run}:answer:{command_id}", answer, ANSWER_TTL_S)
 
     def get_reply(self, kind: type[R], run: str, command_id: str) -> R | None:
-        """Return what became of a command, once the coordinator has answered."""
         return self._record(kind, f"fccl:{run}:answer:{command_id}")
 
     # heartbeats
@@ -292,10 +246,9 @@ class Store:
     def put_heartbeat(self, run: str, heartbeat: Heartbeat) -> None:
         """Write a heartbeat; its time to live runs on the server's clock."""
         key = f"fccl:{run}:heartbeat:{heartbeat.site}:{heartbeat.worker_id}"
-        self._do(lambda r: r.set(key, pack(heartbeat), ex=HEARTBEAT_TTL_S))
+        self._set(key, pack(heartbeat), HEARTBEAT_TTL_S)
 
     def remove_heartbeat(self, run: str, site: str, worker_id: str) -> None:
-        """Remove the heartbeat of a worker that ends."""
         self._do(lambda r: r.delete(f"fccl:{run}:heartbeat:{site}:{worker_id}"))
 
     def heartbeats(self, run: str) -> tuple[Heartbeat, ...]:
@@ -308,17 +261,17 @@ class Store:
         start = f"fccl:{run}:heartbeat:"
 
         def read(r: Any) -> list[tuple[bytes, bytes]]:
-            found: list[bytes] = []
+            keys: list[bytes] = []
             of_site: Counter[bytes] = Counter()
             for key in r.scan_iter(match=f"{start}*", count=500):
                 site = key[len(start) :].partition(b":")[0]
                 of_site[site] += 1
                 if of_site[site] <= MAX_WORKERS_PER_SITE:
-                    found.append(key)
+                    keys.append(key)
             with r.pipeline(transaction=False) as pipe:
-                for key in sorted(found):
+                for key in sorted(keys):
                     pipe.getrange(key, 0, MAX_FRAME)
-                return list(zip(sorted(found), pipe.execute(), strict=True))
+                return list(zip(sorted(keys), pipe.execute(), strict=True))
 
         return tuple(
             beat
@@ -355,8 +308,7 @@ class Store:
     def read_status(self, run: str, events: int = 20) -> dict[str, Any]:
         """Read everything that `common.store.view` shows, as raw bytes, in one round trip.
 
-        Args:
-            events: Limit of the feed's newest entries.
+        `events` limits the feed's newest entries.
         """
 
         def pipelined(r: Any) -> list[Any]:
@@ -371,8 +323,15 @@ class Store:
         names = ("info", "version", "clients", "queues", "summaries", "samples", "events")
         return dict(zip(names, self._do(pipelined), strict=True))
 
+    def _set(self, key: str, value: str | bytes | int, ttl_s: int | None = None) -> None:
+        self._do(lambda r: r.set(key, value, ex=ttl_s))
+
+    def _get(self, key: str) -> bytes | None:
+        value: bytes | None = self._do(lambda r: r.get(key))
+        return value
+
     def _record(self, kind: type[R], key: str) -> R | None:
-        value = self._do(lambda r: r.get(key))
+        value = self._get(key)
         return None if value is None else next(_parsed(kind, [value]), None)
 
     def _do(self, call: Callable[[Any], T]) -> T:
@@ -380,6 +339,11 @@ class Store:
             return call(self._redis)
         except redis.RedisError as error:
             raise explain_redis_error(error, self.where) from None
+
+
+def _chunk_keys(run: str, sha256: str, nbytes: int) -> list[str]:
+    count = max(1, -(-nbytes // CHUNK))
+    return [f"fccl:{run}:blob:{sha256}:{i}" for i in range(count)]
 
 
 def _parsed(kind: type[R], values: Iterable[bytes | None]) -> Iterator[R]:

@@ -46,11 +46,7 @@ class RunNotFound(StoreError):
 
 
 class RunInfo(Record):
-    """The coordinator's status of the run as a whole.
-
-    Attributes:
-        phase_ends: The last version of each phase.
-    """
+    """The coordinator's status of the run as a whole."""
 
     run: RunId
     name: Identifier
@@ -60,6 +56,7 @@ class RunInfo(Record):
     total_versions: Count
     phase: Count
     phases: Annotated[tuple[Identifier, ...], BeforeValidator(list_to_tuple)]
+    # the last version of each phase
     phase_ends: Annotated[tuple[Count, ...], BeforeValidator(list_to_tuple)] = ()
     clients: Count
     buffered: Count
@@ -74,7 +71,7 @@ class RunInfo(Record):
 
 
 class ClientRow(Record):
-    """One client, as the coordinator knows it."""
+    """One client, as the coordinator sees it."""
 
     client_id: Identifier
     site: Identifier
@@ -111,11 +108,9 @@ class FederationView:
 
     @property
     def inbox(self) -> tuple[InboxFigures, ...]:
-        """Figures of the clients with live input, one row each."""
         return inbox_totals.newest_figures(self.workers)
 
     def fields(self) -> dict[str, Any]:
-        """Return plain maps and lists, for JSON."""
         lists = ("clients", "workers", "queues", "versions", "events", "samples", "inbox")
         listed = {name: [row.fields() for row in getattr(self, name)] for name in lists}
         return {"info": self.info.fields(), **listed}
@@ -125,7 +120,7 @@ def read(store: Store, name: str) -> FederationView:
     """Return the state of the run that has this name now, with the last few events.
 
     Raises:
-        RunUnknown: No such run is in the store.
+        RunNotFound: No such run is in the store.
         StoreError: The run speaks another protocol, or the store is out of reach.
     """
     return ViewReader(name, FEW_EVENTS).read(store)
@@ -135,11 +130,7 @@ class ViewReader:
     """A reader of one run's state that decodes only what has changed since the last time.
 
     Unchanged parts are the same objects, so that a view can compare with `is`, and a run of a
-    thousand versions costs no more than a new one.
-
-    Args:
-        name: Name of the run.
-        events: Limit of the feed's newest entries.
+    thousand versions costs no more than a new one. `events` limits the feed's newest entries.
     """
 
     def __init__(self, name: str, events: int = MANY_EVENTS) -> None:
@@ -148,12 +139,7 @@ class ViewReader:
         self._parts = _Parts()
 
     def read(self, store: Store) -> FederationView:
-        """Return the state of the run that has the name now.
-
-        Raises:
-            RunUnknown: No such run is in the store.
-            StoreError: The run speaks another protocol, or the store is out of reach.
-        """
+        """Return the state of the run that has the name now; see `read` for the errors."""
         run = store.get_run(self._name)
         raw = store.read_status(run, self._events) if run else {"info": None}
         if run is None or raw["info"] is None:
@@ -165,13 +151,11 @@ class ViewReader:
             self._run, self._parts = run, _Parts()
         try:
             return self._parts.view(raw, store.heartbeats(run))
-        except WireError as error:
+        except (WireError, ValidationError) as error:
+            reason = explain(error) if isinstance(error, ValidationError) else error
             raise StoreError(
-                f"the status of run {self._name!r}: {error}", "upgrade fccl here"
+                f"the status of run {self._name!r}: {reason}", "upgrade fccl here"
             ) from None
-        except ValidationError as error:
-            reason = f"the status of run {self._name!r}: {explain(error)}"
-            raise StoreError(reason, "upgrade fccl here") from None
 
 
 class _Parts:

@@ -2,7 +2,8 @@
 
 `fccl certs` reads and writes the files. The authority signs server certificates only (path length
 0), so trusting its `ca.pem` means trusting these servers and nothing else. Sites authenticate by
-user and password over the encrypted connection; they have no certificates.
+user and password over the encrypted connection; they have no certificates. Functions raise
+`ConfigError` for bytes that are not a certificate.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _NEW_CA = "`fccl certs --new-ca` makes another one, which every worker then need
 
 @dataclass(frozen=True)
 class CertificatePair:
-    """A certificate and its private key, both as PEM."""
+    """A certificate and its private key, as PEM."""
 
     certificate: bytes
     key: bytes
@@ -67,7 +68,6 @@ def issue_certificate(
     Args:
         service: `rabbitmq` or `redis`; part of the certificate's name.
         hosts: The names and addresses by which clients reach the server.
-        days: Days of validity.
 
     Raises:
         ConfigError: A host is neither a name nor an address, or `check_ca` refuses the authority.
@@ -90,31 +90,21 @@ def issue_certificate(
 
 
 def check_ca(ca: CertificatePair, now: datetime) -> None:
-    """Refuse an authority that cannot sign.
+    """Raise `ConfigError` for an authority that cannot sign.
 
-    Raises:
-        ConfigError: The key or certificate is damaged, they do not belong together, or the
-            authority expires soon.
+    Its key or certificate is damaged, they do not belong together, or it expires soon.
     """
     _open_ca(ca, now)
 
 
 def fingerprint(pem: bytes) -> str:
-    """Return the SHA-256 of a certificate, as `openssl x509 -fingerprint -sha256` writes it.
-
-    Raises:
-        ConfigError: The bytes are not a certificate.
-    """
+    """Return the SHA-256 of a certificate, as `openssl x509 -fingerprint -sha256` writes it."""
     digest = hashlib.sha256(_read(pem).public_bytes(serialization.Encoding.DER)).hexdigest().upper()
     return ":".join(digest[i : i + 2] for i in range(0, len(digest), 2))
 
 
 def certificate_hosts(pem: bytes) -> tuple[str, ...]:
-    """Return the names and addresses in a server's certificate.
-
-    Raises:
-        ConfigError: The bytes are not a certificate, or it has no names.
-    """
+    """Return the names and addresses in a server's certificate, which must have some."""
     try:
         extension = _read(pem).extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except (x509.ExtensionNotFound, ValueError):
@@ -123,20 +113,11 @@ def certificate_hosts(pem: bytes) -> tuple[str, ...]:
 
 
 def expiry(pem: bytes) -> datetime:
-    """Return when a certificate expires.
-
-    Raises:
-        ConfigError: The bytes are not a certificate.
-    """
     return _read(pem).not_valid_after_utc
 
 
 def check_hosts(hosts: Sequence[str]) -> None:
-    """Refuse hosts that are neither a name nor an address.
-
-    Raises:
-        ConfigError: For the first such host.
-    """
+    """Raise `ConfigError` for the first host that is neither a name nor an address."""
     for host in hosts:
         _general_name(host)
 

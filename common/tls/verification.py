@@ -19,7 +19,6 @@ def verifying_context(ca: str | None) -> ssl.SSLContext:
 
 
 def explain_unreadable_ca(ca: str | None, error: OSError, key: str) -> tuple[str, str]:
-    """Return what is wrong with a file of certificates, and the remedy."""
     # The text of an SSLError is OpenSSL's, with a line number of its source code.
     reason = "it is not PEM" if isinstance(error, ssl.SSLError) else error.strerror
     return (
@@ -38,13 +37,13 @@ def explain_tls_error(error: BaseException, key: str) -> tuple[str, str] | None:
     Returns:
         None if TLS is not the cause.
     """
-    found = _find(error)
-    if isinstance(found, ssl.SSLCertVerificationError):
-        return _explain_verification(found, key)
-    if isinstance(found, ssl.SSLError):
-        if found.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
+    tls = _find(error)
+    if isinstance(tls, ssl.SSLCertVerificationError):
+        return _explain_verification(tls, key)
+    if isinstance(tls, ssl.SSLError):
+        if tls.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
             return "does not speak TLS at this port", f"check scheme and port in {key}.url"
-        reason = (found.reason or type(found).__name__).replace("_", " ").lower()
+        reason = (tls.reason or type(tls).__name__).replace("_", " ").lower()
         return f"refuses the TLS connection ({reason})", f"check {key}.url and the server's log"
     return None
 

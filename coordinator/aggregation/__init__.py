@@ -1,1 +1,1 @@
-"""Formula of a version: the factors of each update's coefficient, and the sum of the deltas."""
+"""Formula of the step: the coefficient of each update, and the sum of the deltas."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-MIN_NORMS = 5  # accepted updates from which on their median is a usable measure
-MAX_NORM = 1e4  # bound until then: far above any training, far below what overflows a version
+MIN_NORMS = 5  # accepted updates that the median needs to be a usable measure
+MAX_NORM = 1e4  # bound until then: far above any training, far below an overflow of the version
 
 
 def norm_limit(norms: Sequence[float], multiple: float) -> float | None:
     """Return `multiple` times the median of the norms of accepted updates.
 
-    None while there are too few norms, or if the median is zero and so measures nothing.
+    Return None while there are too few norms, or if the median is zero.
     """
     if len(norms) < MIN_NORMS:
         return None

@@ -28,8 +28,7 @@ from coordinator.core.state import CoordinatorState, Plan
 def compute_parts(plan: Plan, state: CoordinatorState) -> tuple[CommitPart, ...]:
     """Return the share of every buffered update in the next version.
 
-    A client's weight is divided equally among its updates in the buffer; its score is that of the
-    newest one.
+    A client's score is that of its newest update; its weight is divided equally among all of them.
     """
     config = plan.aggregation
     buffered = Counter(update.client_id for update in state.buffer)

@@ -13,7 +13,7 @@ from statistics import median
 from common.config.config import AggregationConfig
 from common.protocol.updates import ContributionStats
 
-LOSS_RANGE = (0.5, 2.0)  # × the buffer's median loss; a reported loss near 0 must not win a round
+LOSS_RANGE = (0.5, 2.0)  # × the buffer's median; a claimed loss near 0 must not take all weight
 MIN_LOSS = 1e-6  # nats per token; the inverse of a claim near 0 would overflow
 SINGLE_CLIENT_RANGE = (0.5, 2.0)  # weight of the only client in a buffer
 
@@ -24,7 +24,7 @@ def contribution_loss(stats: ContributionStats, source: str) -> float:
 
 
 def clamp_losses(losses: Sequence[float]) -> list[float]:
-    """Return the losses, limited to [0.5, 2] × their median."""
+    """Limit the losses to [0.5, 2] × their median."""
     middle = median(losses)
     low, high = LOSS_RANGE[0] * middle, LOSS_RANGE[1] * middle
     return [min(high, max(low, loss)) for loss in losses]
@@ -55,12 +55,12 @@ def scaled_softmax(scores: Sequence[float], scale: str, temperature: float) -> l
 
 
 def apply_floor(weights: Sequence[float], floor: float) -> list[float]:
-    """Return (1 − ε) w + ε/K, so that every client's data count a little."""
+    """Return (1 − ε) w + ε/K for each weight, so that every client's data count a little."""
     return [(1 - floor) * weight + floor / len(weights) for weight in weights]
 
 
 def apply_cap(weights: Sequence[float], cap: float) -> list[float]:
-    """Return weights of at most cap/K; the excess goes to the others in proportion to theirs.
+    """Limit weights to cap/K; the excess goes to the others in proportion to their weights.
 
     A cap of 1 or less makes all weights equal.
     """
@@ -85,7 +85,7 @@ def contribution_weights(
 ) -> dict[str, tuple[float, float]]:
     """Return score and weight of every client; the weights sum to 1.
 
-    Scale `raw` adds nothing to the softmax: no clamp, no floor and no cap.
+    Scale `raw` is the softmax alone, without clamp, floor and cap.
     """
     losses = [contribution_loss(s, config.contribution_source) for s in stats.values()]
     raw = config.score_scale == "raw"

@@ -1,4 +1,4 @@
-"""Rule `factor`: the next version as the current one plus the weighted deltas.
+"""Sum of the step: the next version is the current one plus the weighted deltas.
 
 `coordinator/storage/commit.py` feeds it the buffer's deltas from the spool, with the coefficients
 of `coordinator/aggregation/coefficients.py`, and `coordinator/storage/versions.py` makes the result

@@ -1,4 +1,4 @@
-"""Participation factor r: the balance of clients that answer often and seldom.
+"""Participation factor r: a balance between clients that answer often and seldom.
 
 A factor of `coordinator/aggregation/coefficients.py`.
 """
@@ -17,11 +17,7 @@ def participation_factor(own: float, mean: float) -> float:
     """Return r = clip(mean participation / own participation, 0.5, 2).
 
     Buffered asynchronous averaging drifts toward clients that answer often. Counting each client
-    by the inverse of its participation undoes the drift, within bounds.
-
-    Args:
-        own: Participation of the client, above 0, as `effective_participation` counts it.
-        mean: Mean participation of the clients that took part.
+    by the inverse of its participation, which is above 0, undoes the drift within bounds.
     """
     return min(RANGE[1], max(RANGE[0], mean / own))
 

@@ -1,4 +1,4 @@
-"""Staleness factor s(τ): how much less an update counts that was trained from an older version.
+"""Staleness factor s(τ): the discount of updates that were trained from an older version.
 
 A factor of `coordinator/aggregation/coefficients.py`.
 """

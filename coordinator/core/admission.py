@@ -1,9 +1,9 @@
-"""Admission: whether an update counts, decided before anything of it is journaled as accepted.
+"""Admission: the decision whether an update counts, before anything is journaled as accepted.
 
-Both steps are pure. `check_tensors` compares the tensors with the manifest of the base version, and
-`decide` the update's claims with plan and state. `coordinator/ingest/ingest.py` calls the first,
-`coordinator/core/machine.py` the second. An accepted update waits in the buffer; for the next step
-on its path see `coordinator/core/schedule.py`.
+Both functions are pure. `check_tensors` compares the tensors with the shapes of the base version;
+`coordinator/ingest/ingest.py` calls it. `decide` compares the update's claims with plan and state;
+`coordinator/core/machine.py` calls it. An accepted update waits in the buffer for
+`coordinator/core/schedule.py`, the next file on its path.
 """
 
 from __future__ import annotations
@@ -25,27 +25,22 @@ from coordinator.core.state import Client, CoordinatorState, OpenTask, Plan
 class AdmissionDecision:
     """Outcome of admission: the update is accepted unless there is a rejection.
 
-    Attributes:
-        closes_task: Whether a rejection closes the task. A message from a site that may not speak
-            for the client closes nothing, or anybody could cancel anybody's work.
-        counts_as_strike: Whether a rejection counts against the client; being slow does not.
-        clip: cᵢ, the factor that bounds the update's norm.
+    A rejection usually closes the task. That of a message from a site that may not speak for the
+    client closes nothing, or anybody could cancel anybody's work.
     """
 
     rejection: Rejection | None = None
     closes_task: bool = True
-    counts_as_strike: bool = True
-    clip: float = 1.0
+    counts_as_strike: bool = True  # against the client; being slow does not
+    clip: float = 1.0  # cᵢ, the factor that bounds the update's norm
 
 
 def check_tensors(
     tensors: Tensors, manifest: Mapping[str, tuple[int, ...]]
 ) -> tuple[float, Rejection | None]:
-    """Return the L2 norm over all tensors of a delta, and what is wrong with them, if anything.
+    """Return the L2 norm over all tensors of a delta, and a rejection if they are invalid.
 
-    Args:
-        tensors: Decoded delta.
-        manifest: Shapes of the coordinator's own adapter, by name.
+    `manifest` holds the shapes of the coordinator's own adapter, by name.
     """
     if problem := _check_names(tensors, manifest):
         return 0.0, Rejection(RejectionKind.TENSORS, problem)
@@ -61,7 +56,7 @@ def check_tensors(
 
 
 def decide(plan: Plan, state: CoordinatorState, update: UpdateArrived) -> AdmissionDecision:
-    """Decide on an update: who sent it first, then its claims, its tensors and its norm."""
+    """Check the sender of an update first, then its claims, its tensors and its norm."""
     client = state.members(plan).get(update.client_id)
     task = state.tasks.get(update.task_id)
     if problem := _check_sender(client, task, update):

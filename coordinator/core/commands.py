@@ -1,4 +1,4 @@
-"""Commands of an operator: what each one changes, or why it is refused."""
+"""Commands of an operator: the change of state that each one makes, or a refusal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from common.protocol.commands import Command
 from common.protocol.kinds import EventKind, RejectionKind
 from coordinator.core import schedule
-from coordinator.core.events import CloseTask, Rejection, ReplyToCommand, log_event
+from coordinator.core.events import MAX_TEXT, CloseTask, Rejection, ReplyToCommand, log_event
 from coordinator.core.state import STRIKES, CoordinatorState, OpenTask, Plan
 from coordinator.core.transition import Transition
 
@@ -42,7 +42,7 @@ def _pause(state: CoordinatorState, command: Command) -> Transition:
 def _resume(state: CoordinatorState, command: Command) -> Transition:
     if not state.paused:
         return _refuse(state, command, "the run is not paused")
-    return _confirm(replace(state, paused=False), command, "the run goes on", paused=False)
+    return _confirm(replace(state, paused=False), command, "the run is resumed", paused=False)
 
 
 def _kick(plan: Plan, state: CoordinatorState, command: Command) -> Transition:
@@ -50,11 +50,11 @@ def _kick(plan: Plan, state: CoordinatorState, command: Command) -> Transition:
     if name not in state.members(plan):
         return _refuse(state, command, f"there is no client {name}")
     if state.client(name).quarantined:
-        return _refuse(state, command, f"{name} gets no more tasks already")
+        return _refuse(state, command, f"{name} already gets no more tasks")
     if schedule.eligible_clients(plan, state) == [name]:
         return _refuse(state, command, f"{name} is the last client; `fccl stop` ends the run")
     after = state.with_client(name, replace(state.client(name), strikes=STRIKES))
-    rejection = Rejection(RejectionKind.KICKED, f"{name} was kicked by {command.by}"[:500])
+    rejection = Rejection(RejectionKind.KICKED, f"{name} was kicked by {command.by}"[:MAX_TEXT])
     closed = [
         CloseTask(task.task_id, name, rejection)
         for task in state.tasks.values()
@@ -87,9 +87,9 @@ def _reissue(state: CoordinatorState, command: Command, now: float) -> Transitio
 
 
 def _find_task(state: CoordinatorState, name: str) -> OpenTask | None:
-    """Return the open task of that id, or of the client of that name."""
-    found = state.tasks.get(name)
-    return found or next((t for t in state.tasks.values() if t.client_id == name), None)
+    """Return the open task with that id, or of the client with that name."""
+    by_client = (task for task in state.tasks.values() if task.client_id == name)
+    return state.tasks.get(name) or next(by_client, None)
 
 
 def _confirm(

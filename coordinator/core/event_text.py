@@ -1,4 +1,4 @@
-"""Entries of the event feed for actions: what the terminal, `fccl status` and the journal show."""
+"""Texts of the event feed: actions as the terminal, `fccl status` and the journal show them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,9 @@ from coordinator.core.events import (
 def describe(
     action: Action, version: int, summaries: Mapping[int, VersionSummary]
 ) -> LogEvent | None:
-    """Return the feed entry for an action; None if it needs none.
+    """Return the feed entry for an action of a step, or None if it needs none.
 
-    Args:
-        action: Action of the core.
-        version: Version before the step.
-        summaries: Summaries of the step's commits, by version.
+    `version` is the newest version before the step, and `summaries` holds the step's own commits.
     """
     match action:
         case LogEvent():
@@ -38,7 +35,7 @@ def describe(
             return log_event("info", EventKind.ISSUED, text, **ids)
         case AcceptUpdate():
             return _describe_accepted(action, version)
-        case CloseTask(attempt=0):  # others are described by an entry of their own
+        case CloseTask(attempt=0):  # for the others, the machine adds an entry
             text = f"{action.task_id} of {action.client_id} closed: {action.rejection.reason}"
             ids = {"task": action.task_id, "client": action.client_id}
             return log_event("info", EventKind.CLOSED, text, **ids)
@@ -52,13 +49,8 @@ def describe(
 
 def to_event(entry: LogEvent, now: float) -> Event:
     """Return an entry as the record that the feed carries."""
-    return Event(
-        at=now,
-        level=entry.level,
-        kind=entry.kind.value,
-        text=entry.text,
-        refs=dict(entry.refs),
-    )
+    kind, refs = entry.kind.value, dict(entry.refs)
+    return Event(at=now, level=entry.level, kind=kind, text=entry.text, refs=refs)
 
 
 def _describe_accepted(action: AcceptUpdate, version: int) -> LogEvent:

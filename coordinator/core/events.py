@@ -1,4 +1,4 @@
-"""Events that happen to the coordinator, and actions that it decides on.
+"""Events that the coordinator receives, and actions that it decides on.
 
 `coordinator/core/machine.py` maps events to actions and does nothing else. A driver, such as
 `coordinator/service.py`, feeds it the events and carries the actions out, journal first.
@@ -23,7 +23,7 @@ EventLevel = Literal["info", "warning", "error"]
 
 @dataclass(frozen=True)
 class Rejection:
-    """Reason for which something does not count: a kind for programs, a text for people."""
+    """Reason why something does not count: a kind for programs, a text for people."""
 
     kind: RejectionKind
     reason: str
@@ -39,21 +39,17 @@ class Tick:
 
 @dataclass(frozen=True)
 class WorkerSignal:
-    """Content of one live heartbeat. It is a claim: it may renew a lease, but accepts nothing.
-
-    Attributes:
-        wishes: Clients that have learned from their users and ask for a task.
-    """
+    """Content of one live heartbeat: a claim, which may renew a lease but proves nothing."""
 
     site: str
     busy: bool
     task_id: str | None
-    wishes: tuple[str, ...] = ()
+    wishes: tuple[str, ...] = ()  # clients that have learned from their users and want a task
 
 
 @dataclass(frozen=True)
 class HeartbeatsRead:
-    """All live heartbeats, or the news that the store is out of reach (`store_up` is false)."""
+    """All live heartbeats; none are known while the store is out of reach (`store_up` is false)."""
 
     signals: tuple[WorkerSignal, ...]
     store_up: bool = True
@@ -61,13 +57,7 @@ class HeartbeatsRead:
 
 @dataclass(frozen=True)
 class UpdateArrived:
-    """Complete update with checked tensors; admission has yet to decide on it.
-
-    Attributes:
-        norm: L2 norm over all decoded tensors.
-        problem: What is wrong with the tensors, if anything.
-        upload: Its file in the spool.
-    """
+    """Complete update with checked tensors, on which admission has yet to decide."""
 
     task_id: str
     attempt: int
@@ -77,15 +67,15 @@ class UpdateArrived:
     phase: int
     base_version: int
     stats: ContributionStats
-    norm: float
-    problem: Rejection | None
+    norm: float  # L2, over all decoded tensors
+    problem: Rejection | None  # of the tensors
     nbytes: int
-    upload: str
+    upload: str  # name of its file in the spool
 
 
 @dataclass(frozen=True)
 class DuplicateArrived:
-    """Message about a task that has its receipt in the journal already."""
+    """Message about a task whose receipt is already in the journal."""
 
     task_id: str
 
@@ -103,19 +93,13 @@ class TaskRefused:
 
 @dataclass(frozen=True)
 class EnrolmentRequested:
-    """Request of an invited site's client to take part.
-
-    Attributes:
-        rows: Training rows of each kind that it claims to have.
-        max_clients: Clients that its site's invitation allows.
-        max_rows: Rows of each kind that the invitation allows.
-    """
+    """Request of an invited site's client to take part, with the limits of the invitation."""
 
     client_id: str
     site: str
-    rows: Mapping[RowKind, int]
-    max_clients: int
-    max_rows: int
+    rows: Mapping[RowKind, int]  # training rows that it claims to have
+    max_clients: int  # of the site
+    max_rows: int  # of each kind
     nonce: int = 0
 
 
@@ -163,7 +147,7 @@ class IssueTask:
 
 @dataclass(frozen=True)
 class AcceptUpdate:
-    """Journal an update as accepted, with its receipt: from here on it will be applied."""
+    """Journal an update as accepted, with its receipt: it will be applied from then on."""
 
     update: BufferedUpdate
     norm: float
@@ -181,7 +165,7 @@ class CloseTask:
 
 @dataclass(frozen=True)
 class DiscardMessage:
-    """Dead-letter the message: it comes from somebody who may not answer the task."""
+    """Dead-letter the message, because its sender may not answer the task."""
 
     rejection: Rejection
 
@@ -195,23 +179,15 @@ class RepeatReceipt:
 
 @dataclass(frozen=True)
 class CommitPart:
-    """One update's share of a commit; `coordinator/aggregation/coefficients.py` computes it.
-
-    Attributes:
-        score: Contribution score of its client.
-        weight: wᵢ, the client's weight divided by the number of its updates in the buffer.
-        staleness_factor: s(τᵢ).
-        participation_factor: rᵢ.
-        coefficient: Factor of the delta Δᵢ in the next version.
-    """
+    """Share of one update in a commit; `coordinator/aggregation/coefficients.py` computes it."""
 
     update: BufferedUpdate
-    staleness: int
-    score: float
-    weight: float
-    staleness_factor: float
-    participation_factor: float
-    coefficient: float
+    staleness: int  # τᵢ, in versions
+    score: float  # contribution score of its client
+    weight: float  # wᵢ, the client's weight divided by the number of its updates in the buffer
+    staleness_factor: float  # s(τᵢ)
+    participation_factor: float  # rᵢ
+    coefficient: float  # factor of the delta Δᵢ in the next version
 
 
 @dataclass(frozen=True)
@@ -244,21 +220,16 @@ class DismissClient:
 
 @dataclass(frozen=True)
 class ReplyToCommand:
-    """Journal the outcome of a command and answer it.
-
-    Attributes:
-        refused: Why it was not carried out; empty if it was.
-        paused: Whether the run is paused now, if the command has changed that.
-    """
+    """Journal the outcome of a command and answer it."""
 
     command: Command
-    refused: str = ""
-    paused: bool | None = None
+    refused: str = ""  # reason for which it was not carried out
+    paused: bool | None = None  # new state of the run, if the command has changed it
 
 
 @dataclass(frozen=True)
 class LogEvent:
-    """Journal an entry of the event feed and publish it. `log_event` makes one."""
+    """Journal an entry of the event feed and publish it; made by `log_event`."""
 
     level: EventLevel
     kind: EventKind
@@ -268,7 +239,7 @@ class LogEvent:
 
 @dataclass(frozen=True)
 class FinishRun:
-    """End the run: `complete` if the plan is fulfilled, `failed` if it cannot be."""
+    """End the run: `complete` if the plan is fulfilled, `failed` if it can never be."""
 
     complete: bool
     reason: str
@@ -291,5 +262,5 @@ Action = (
 
 
 def log_event(level: EventLevel, kind: EventKind, text: str, **refs: str | int | float) -> LogEvent:
-    """Return a feed entry about the things that `refs` names, its text cut to what fits."""
+    """Return a feed entry with references to what it is about; a text that is too long is cut."""
     return LogEvent(level, kind, text[:MAX_TEXT], tuple(refs.items()))

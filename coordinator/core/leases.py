@@ -15,11 +15,11 @@ from coordinator.core.transition import Transition
 def renew_leases(
     plan: Plan, state: CoordinatorState, heartbeats: HeartbeatsRead, now: float
 ) -> CoordinatorState:
-    """Return the state after heartbeats were read: leases, live workers and wishes.
+    """Update leases, live workers and wishes from heartbeats.
 
-    A lease is renewed if a worker of the task's site names the task. It is also renewed while a
-    worker of that site is busy with another, because the task may wait in the site's queue. When
-    the store is back after an outage, every lease starts again: none could be renewed meanwhile.
+    A lease is renewed if a worker of the task's site names the task, and also while a worker of
+    that site is busy with another one, because the task may wait in the site's queue. After an
+    outage of the store every lease starts again, since none could be renewed meanwhile.
     """
     if not heartbeats.store_up:
         return replace(state, store_up=False)
@@ -45,7 +45,7 @@ def renew_leases(
 
 
 def reissue_expired(plan: Plan, state: CoordinatorState, now: float) -> Transition:
-    """Issue tasks again whose lease or deadline is over; park those whose site is silent."""
+    """Issue tasks again whose lease or deadline is over, or park them if their site is silent."""
     actions: list[Action] = []
     members = state.members(plan)
     for task in tuple(state.tasks.values()):

@@ -1,8 +1,8 @@
 """State machine of the coordinator, without I/O: (plan, state, event, now) → (state, actions).
 
-It opens no socket, reads no clock and draws no random number, so the live service, the embedded
-demo and the tests in virtual time run the same code. A driver (`coordinator/service.py`) carries
-the actions out in order, journal first.
+It reads no clock and draws no random number, so the live service, the embedded demo and the tests
+in virtual time run the same code. `coordinator/service.py` carries the actions out in order,
+journal first.
 
 Two settings make every mode: the buffer size K, and when to issue again. K = 1 is FedAsync; K > 1
 with immediate reissue is FedBuff; K = concurrency with reissue after the commit is FedAvg.
@@ -18,6 +18,7 @@ from dataclasses import replace
 from common.protocol.kinds import EventKind, RejectionKind
 from coordinator.core import admission, commands, membership, schedule
 from coordinator.core.events import (
+    MAX_TEXT,
     AcceptUpdate,
     CloseTask,
     CommandReceived,
@@ -39,7 +40,7 @@ from coordinator.core.events import (
 )
 from coordinator.core.leases import renew_leases
 from coordinator.core.state import REFUSALS, STRIKES, BufferedUpdate, CoordinatorState, Plan
-from coordinator.core.state_changes import accept_update, strike
+from coordinator.core.state_changes import accept_update
 from coordinator.core.transition import Transition
 
 
@@ -101,7 +102,7 @@ def _handle_update(
 def _accept(
     plan: Plan, state: CoordinatorState, update: UpdateArrived, clip: float, now: float
 ) -> Transition:
-    # A client weighs no more than the rows that it was assigned, whatever it claims.
+    # Whatever a client claims, it weighs no more than the rows that it was assigned.
     client = state.members(plan)[update.client_id]
     rows = min(update.stats.num_samples, plan.rows(client, update.phase))
     accepted = BufferedUpdate(
@@ -126,12 +127,13 @@ def _close(
     *,
     counts_as_strike: bool = True,
 ) -> Transition:
-    """Close a task with a rejection, and quarantine its client after too many in a row."""
+    """Close a task with a rejection; `STRIKES` of them in a row quarantine its client."""
     close = CloseTask(about.task_id, about.client_id, rejection, about.attempt)
     closed = Transition(state.without_task(about.task_id), (close,))
     if not counts_as_strike:
         return closed
-    client = strike(state.client(about.client_id))
+    client = state.client(about.client_id)
+    client = replace(client, strikes=client.strikes + 1)
     closed = closed.then(state=closed.state.with_client(about.client_id, client))
     if client.strikes != STRIKES:
         return closed
@@ -146,7 +148,7 @@ def _handle_refusal(
 ) -> Transition:
     """Issue the task to another worker, which may have what this one lacks, or close it.
 
-    A task is closed after `REFUSALS` refusals: nobody seems able to train it.
+    It is closed after `REFUSALS` refusals, because nobody seems able to train it.
     """
     task, client = state.tasks.get(event.task_id), state.members(plan).get(event.client_id)
     if task is None or client is None or client.site != event.site:
@@ -165,7 +167,7 @@ def _handle_refusal(
     if task.refusals + 1 < REFUSALS:
         again = replace(task, refusals=task.refusals + 1, lease_until=now)
         return Transition(state.with_task(again), (refused,))  # an expired lease: issued again
-    rejection = Rejection(RejectionKind.REFUSED, f"refused: {event.reason}"[:500])
+    rejection = Rejection(RejectionKind.REFUSED, f"refused: {event.reason}"[:MAX_TEXT])
     return _close(state, event, rejection).then(refused)
 
 

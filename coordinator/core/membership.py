@@ -19,14 +19,15 @@ from coordinator.core.transition import Transition
 
 
 def enrol(plan: Plan, state: CoordinatorState, event: EnrolmentRequested) -> Transition:
-    """Admit a client of an invited site, or say why it may not join.
+    """Admit a client of an invited site, or dismiss it with a reason.
 
-    A client asks again until it has seen the answer, and when its rows have changed.
+    A client enrols again until it has seen the answer, and when its rows have changed.
     """
-    if reason := check_enrolment(plan, state, event):
+    if reason := _check_enrolment(plan, state, event):
         text = f"client {event.client_id} of site {event.site} may not join: {reason}"
         dismissal = DismissClient(event.client_id, event.site, reason, nonce=event.nonce)
         return Transition(state, (dismissal, log_event("warning", EventKind.JOIN, text)))
+    # The rows are a claim, like the losses. The invitation bounds them, and with them the weight.
     rows = {kind: min(event.rows.get(kind, 0), event.max_rows) for kind in plan.kinds}
     client = Client(event.client_id, event.site, MappingProxyType(rows))
     known = state.joined.get(event.client_id)
@@ -39,11 +40,7 @@ def enrol(plan: Plan, state: CoordinatorState, event: EnrolmentRequested) -> Tra
     return admitted.then(log_event("info", EventKind.JOIN, text, client=client.client_id))
 
 
-def check_enrolment(plan: Plan, state: CoordinatorState, event: EnrolmentRequested) -> str:
-    """Return why a client of an invited site may not take part; empty if it may.
-
-    Its rows are a claim, like its losses. The invitation bounds them, and with them its weight.
-    """
+def _check_enrolment(plan: Plan, state: CoordinatorState, event: EnrolmentRequested) -> str:
     client, site = event.client_id, event.site
     if client != site and not client.startswith(f"{site}."):
         return f"site {site} may not speak for {client}: its clients are {site} or {site}.NAME"
@@ -51,14 +48,16 @@ def check_enrolment(plan: Plan, state: CoordinatorState, event: EnrolmentRequest
         return f"{client} is a client of this run already"
     others = [c for c in state.joined.values() if c.site == site and c.client_id != client]
     if len(others) >= event.max_clients:
-        return f"the invitation of site {site} allows {event.max_clients} clients, and all are here"
+        return (
+            f"the invitation of site {site} allows {event.max_clients} clients, and all have joined"
+        )
     if not any(event.rows.get(kind) for kind in plan.kinds):
         return f"{client} has no training rows of the kinds that this run learns from"
     return ""
 
 
 def revoke_site(state: CoordinatorState, event: SiteRevoked) -> Transition:
-    """Remove a site's clients and close their tasks; updates accepted before will be applied."""
+    """Remove a site's clients and close their tasks; their accepted updates are still applied."""
     after = Transition(state)
     reason = f"site {event.site} was revoked"
     for client in [c for c in state.joined.values() if c.site == event.site]:

@@ -1,7 +1,7 @@
-"""Schedule: when the buffer becomes a version, and which clients train next.
+"""Schedule: the time at which the buffer becomes a version, and the clients that train next.
 
-On an update's path between `coordinator/core/admission.py`, which filled the buffer, and
-`coordinator/aggregation/coefficients.py`, which says how much each update counts.
+On an update's path this comes after `coordinator/core/admission.py`; next is
+`coordinator/aggregation/coefficients.py`, which computes how much each update counts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from coordinator.core.state import CoordinatorState, OpenTask, Plan
 from coordinator.core.state_changes import apply_commit
 from coordinator.core.transition import Transition
 
-AHEAD = 2  # tasks by which a client that asks for one may go before its turn
+AHEAD = 2  # tasks by which a client that wants one may be ahead of its turn
 
 
 def commit_if_ready(plan: Plan, state: CoordinatorState, now: float) -> Transition:
@@ -45,7 +45,7 @@ def eligible_clients(plan: Plan, state: CoordinatorState) -> list[str]:
 
 
 def issue_tasks(plan: Plan, state: CoordinatorState, now: float) -> Transition:
-    """Issue new tasks as far as there is room, and tasks again whose lease has run out.
+    """Issue tasks again whose lease has run out, and new tasks as far as there is room.
 
     Nothing is issued while the store is out of reach (workers could not fetch the adapter), nor
     while the run is paused. A draining run only finishes what is open: a task whose worker has died
@@ -57,7 +57,7 @@ def issue_tasks(plan: Plan, state: CoordinatorState, now: float) -> Transition:
     state = reissued.state
     if state.draining:
         return reissued
-    unfinished = state.tasks or state.buffer  # if all updates were rejected, the round starts again
+    unfinished = state.tasks or state.buffer  # neither, if all were rejected: issue a new round
     if plan.schedule.reissue == "commit" and state.round_issued and unfinished:
         return reissued
     issued = _issue_new(plan, state, now)
@@ -78,7 +78,6 @@ def _buffer_ready(plan: Plan, state: CoordinatorState, now: float) -> bool:
 
 
 def _close_obsolete_tasks(plan: Plan, state: CoordinatorState, phase: int) -> list[CloseTask]:
-    """Return the closing of every task whose update the commit has made useless."""
     if state.version >= plan.phase_end(phase):
         rejection = Rejection(RejectionKind.PHASE_OVER, "phase over")
     elif plan.schedule.reissue == "commit":
@@ -115,8 +114,8 @@ def _issue_new(plan: Plan, state: CoordinatorState, now: float) -> Transition:
 def _next_clients(plan: Plan, state: CoordinatorState) -> Iterator[str]:
     """Yield the clients that get a task now, those with the fewest tasks so far first.
 
-    A client has at most one open task. One that asks for a task counts as if it had had `AHEAD`
-    fewer: it comes sooner, but however often it asks, it is never further ahead than that.
+    A client has at most one open task. One that wants a task counts as if it had had `AHEAD` fewer,
+    so it comes sooner, but however often it asks, it is never further ahead than that.
     """
     members = state.members(plan)
     running = Counter(members[t.client_id].site for t in state.tasks.values() if not t.parked)
@@ -137,11 +136,10 @@ def _next_clients(plan: Plan, state: CoordinatorState) -> Iterator[str]:
 
 
 def _site_capacity(plan: Plan, state: CoordinatorState, site: str) -> int:
-    """Return how many tasks a site may hold at once.
+    """Return how many tasks a site may have at a time.
 
-    In an asynchronous run this is its number of workers: what waits in a queue only grows stale,
-    and the gap between two tasks is short compared with a task (docs/log.md has the cost of one
-    more task).
+    In an asynchronous run it is the number of its workers: a task that waits in a queue only grows
+    stale, and the gap between two tasks is short (docs/log.md has the cost of one more task).
     """
     workers = state.workers_by_site.get(site, 0)
     if plan.schedule.reissue == "commit":
@@ -150,6 +148,6 @@ def _site_capacity(plan: Plan, state: CoordinatorState, site: str) -> int:
 
 
 def _tasks_needed(plan: Plan, state: CoordinatorState, running: int) -> int:
-    """Return how many more tasks the phase can use, so that no client trains for nothing."""
+    """Return how many more tasks the phase can use; beyond that clients would train for nothing."""
     versions_left = plan.phase_end(plan.phase_of(state.version)) - state.version
     return versions_left * plan.schedule.buffer - len(state.buffer) - running

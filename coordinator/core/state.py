@@ -30,9 +30,9 @@ class Client:
 
 @dataclass(frozen=True)
 class Plan:
-    """Goal of a run: its phases, its settings and the clients that the coordinator dealt rows to.
+    """Phases, settings and the clients that the coordinator dealt rows to.
 
-    Clients of invited sites are not in `clients`; they join later (`CoordinatorState.joined`).
+    Clients of invited sites join later and are not in `clients` (see `CoordinatorState.joined`).
     """
 
     phases: tuple[PhaseConfig, ...]
@@ -59,13 +59,12 @@ class Plan:
         return sum(p.versions for p in self.phases[: phase + 1])
 
     def reference_version(self, phase: int) -> int | None:
-        """Return the version that a preference phase compares with: the one it began with."""
+        """Return the version that a preference phase compares with: its first base version."""
         if phase >= len(self.phases) or self.phases[phase].objective != "dpo":
             return None
         return self.phase_end(phase - 1) if phase else 0
 
     def rows(self, client: Client, phase: int) -> int:
-        """Return how many rows of a phase's kind a client has."""
         return client.rows.get(self.phases[phase].kind, 0)
 
     @property
@@ -76,23 +75,17 @@ class Plan:
 
 @dataclass(frozen=True)
 class OpenTask:
-    """Issued task without a receipt.
-
-    Attributes:
-        bases: Base version of every attempt; attempt 1 is at index 0.
-        refusals: Workers that could not train it.
-        parked: Its site is silent. The task does not count as running until the site is back.
-    """
+    """Issued task without a receipt."""
 
     task_id: str
     client_id: str
     phase: int
     seed: int
-    bases: tuple[int, ...]
+    bases: tuple[int, ...]  # base version of every attempt; attempt 1 is at index 0
     issued_at: float
     lease_until: float
-    refusals: int = 0
-    parked: bool = False
+    refusals: int = 0  # by workers that could not train it
+    parked: bool = False  # its site is silent; the task does not count as running until it is back
 
     @property
     def attempt(self) -> int:
@@ -101,7 +94,6 @@ class OpenTask:
 
     @property
     def base_version(self) -> int:
-        """Base version of the newest attempt."""
         return self.bases[-1]
 
 
@@ -122,23 +114,15 @@ class BufferedUpdate:
 
 @dataclass(frozen=True)
 class ClientState:
-    """History of one client.
+    """History of one client."""
 
-    Attributes:
-        issued: Tasks issued to it.
-        participation: Its updates that were applied.
-        last_stats: Statistics of its newest accepted update in this phase.
-        strikes: Closed tasks and rejected updates since its last accepted update.
-    """
-
-    issued: int = 0
-    participation: int = 0
-    last_stats: ContributionStats | None = None
-    strikes: int = 0
+    issued: int = 0  # tasks
+    participation: int = 0  # updates that were applied
+    last_stats: ContributionStats | None = None  # of its newest accepted update in this phase
+    strikes: int = 0  # closed tasks and rejected updates since its last accepted update
 
     @property
     def quarantined(self) -> bool:
-        """Whether the client gets no more tasks because of its strikes."""
         return self.strikes >= STRIKES
 
 
@@ -149,15 +133,15 @@ class CoordinatorState:
     Attributes:
         norms: Norms of accepted updates of this phase after clipping, oldest first.
         issued: Tasks ever issued; the next task's number follows from it.
-        round_at: When the newest tasks were first issued. A round's deadline counts from here.
-        buffered_at: When the oldest update of the buffer was accepted.
+        round_at: Time at which the newest tasks were first issued; starts a round's deadline.
+        buffered_at: Time at which the oldest update of the buffer was accepted.
         joined: Clients of invited sites, which bring their own rows.
         workers_by_site: Number of live workers of every site that has any.
-        wishes: Clients that ask for a task, to send what they have learned from their users.
-        stopping: Issue nothing, commit the buffer at once and end.
+        wishes: Clients that want a task, to send what they have learned from their users.
+        stopping: Issue nothing, commit the buffer immediately and end.
         draining: Issue no new task, and stop once no task is open.
         paused: Issue nothing until an operator resumes the run; accept updates as usual.
-        round_issued: The tasks of this version's round are out (synchronous schedule).
+        round_issued: The tasks of this version's round were issued (synchronous schedule).
     """
 
     version: int = 0
@@ -182,27 +166,21 @@ class CoordinatorState:
         return {**plan.clients, **self.joined} if self.joined else plan.clients
 
     def with_member(self, client: Client) -> CoordinatorState:
-        """Return a state in which a client has joined, or has changed its rows."""
         return replace(self, joined=MappingProxyType({**self.joined, client.client_id: client}))
 
     def without_member(self, client_id: str) -> CoordinatorState:
-        """Return a state in which a client that joined has left."""
         remaining = {key: client for key, client in self.joined.items() if key != client_id}
         return replace(self, joined=MappingProxyType(remaining))
 
     def client(self, client_id: str) -> ClientState:
-        """Return the history of a client; an empty one if nothing is known yet."""
         return self.clients.get(client_id, ClientState())
 
     def with_client(self, client_id: str, client: ClientState) -> CoordinatorState:
-        """Return a state in which one client's history is replaced."""
         return replace(self, clients=MappingProxyType({**self.clients, client_id: client}))
 
     def with_task(self, task: OpenTask) -> CoordinatorState:
-        """Return a state in which one open task is added or replaced."""
         return replace(self, tasks=MappingProxyType({**self.tasks, task.task_id: task}))
 
     def without_task(self, task_id: str) -> CoordinatorState:
-        """Return a state in which a task is no longer open."""
         remaining = {key: task for key, task in self.tasks.items() if key != task_id}
         return replace(self, tasks=MappingProxyType(remaining))

@@ -1,7 +1,7 @@
-"""Rules by which accepting, rejecting and committing change the state.
+"""Changes of the state by accepting an update and by committing a version.
 
-The machine applies them as events happen; `coordinator/storage/recovery.py` applies the first one
-to rows of the journal.
+The machine applies them to events; `coordinator/storage/recovery.py` applies the first one to rows
+of the journal.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from coordinator.core.events import CommitVersion
-from coordinator.core.state import NORM_HISTORY, BufferedUpdate, ClientState, CoordinatorState, Plan
+from coordinator.core.state import NORM_HISTORY, BufferedUpdate, CoordinatorState, Plan
 
 
 def accept_update(
@@ -26,15 +26,10 @@ def accept_update(
     )
 
 
-def strike(client: ClientState) -> ClientState:
-    """Return a client's history with one more closed task or rejected update in a row."""
-    return replace(client, strikes=client.strikes + 1)
-
-
 def apply_commit(plan: Plan, state: CoordinatorState, commit: CommitVersion) -> CoordinatorState:
     """Return the state after a commit.
 
-    Losses and norms of a phase are forgotten at its end: another objective has another scale.
+    Losses and norms are forgotten at the end of a phase: another objective has another scale.
     """
     for part in commit.parts:
         client = state.client(part.update.client_id)

@@ -50,7 +50,7 @@ def task_message(
     versions: Sequence[VersionSummary],
     now: float,
 ) -> TrainTask:
-    """Return the message for a task's newest attempt; `versions` are all versions, from 0."""
+    """Return the message for a task's newest attempt; `versions` holds all versions, from 0."""
     reference = plan.reference_version(task.phase)
     phase = plan.phases[task.phase]
     done = task.base_version - (plan.phase_end(task.phase) - phase.versions)

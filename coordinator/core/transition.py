@@ -1,4 +1,4 @@
-"""Result of a part of the core: the state that it leads to, and the actions to carry out."""
+"""Result of a function of the core."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ class Transition:
     actions: tuple[Action, ...] = ()
 
     def then(self, *actions: Action, state: CoordinatorState | None = None) -> Transition:
-        """Return this transition with actions appended and, if given, another state."""
+        """Return this transition with actions appended and, optionally, another state."""
         return Transition(state or self.state, self.actions + actions)

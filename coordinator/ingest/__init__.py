@@ -1,1 +1,1 @@
-"""Receiving from the sites: their queues, and what a message amounts to."""
+"""Messages of the sites: their queues, and the conversion into events for the core."""

@@ -1,8 +1,8 @@
 """Conversion of the messages on the update queues into events for the core.
 
-Chunks are made durable one by one, so that each can be acked at once and any prefetch works; the
-last one turns the whole into an `UpdateArrived`. Nothing is accepted here: that is decided by
-`coordinator/core/admission.py`, the next file on the path of an update.
+Chunks are made durable one by one, so that each can be acked immediately and any prefetch works;
+the last one completes an `UpdateArrived`. `coordinator/core/admission.py`, the next file on the
+path of an update, decides whether it is accepted.
 """
 
 from __future__ import annotations
@@ -35,27 +35,24 @@ from coordinator.storage.journal import Journal
 from coordinator.storage.spool import Spool, upload_name
 
 UPLOADS_PER_SITE = 64
-"""Unfinished uploads of one site at most: bounds the disk that it can fill."""
+"""Most unfinished uploads of one site: bounds the disk space that it can fill."""
 UPLOAD_TTL_S = 3600.0
 _UPDATE_ID = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]{0,63})\.[0-9]{1,5}\Z")
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """Result of processing a message.
-
-    Attributes:
-        event: An event for the core; None while chunks are missing.
-        upload: The upload that the event settles; empty for a message that is whole by itself.
-    """
+    """Result of processing a message."""
 
     event: UpdateArrived | TaskRefused | DuplicateArrived | EnrolmentRequested | None = None
+    """Event for the core; None while chunks are missing."""
     upload: str = ""
+    """Upload that is complete with this message; empty for a message without chunks."""
 
 
 @dataclass(frozen=True)
 class Allowance:
-    """Limits of an invitation: clients of the site, and training rows that count of each."""
+    """Limits of an invitation: clients of the site, and counted training rows of each client."""
 
     max_clients: int
     max_rows: int
@@ -65,7 +62,7 @@ class Ingest:
     """Processor of the messages on one run's update queues.
 
     Attributes:
-        allowances: The limits of each invited site, by name.
+        allowances: Limits of each invited site, by name.
     """
 
     def __init__(self, journal: Journal, spool: Spool) -> None:
@@ -76,20 +73,17 @@ class Ingest:
         self.allowances: Mapping[str, Allowance] = {}
 
     def start(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Process updates of tensors with these shapes, by name, from now on."""
+        """Begin to accept updates of tensors with these shapes, by name."""
         self._shapes = shapes
-        # A small tensor is larger as a block of int8 than as fp32. The header has its own limit.
+        # The largest codec: a small tensor takes more bytes as a block of int8 than as fp32.
         payload = max(codec.payload_bytes(name, shapes) for name in get_args(CodecName))
-        self._max_bytes = payload + 128 * 1024
+        self._max_bytes = payload + 128 * 1024  # more than the header's own limit
 
     def process(self, message: Message, site: str, user: str, now: float) -> Arrival:
-        """Make a message durable, and return what the core has to know of it.
+        """Make a message from the update queue of a site durable, and return its event, if any.
 
-        Args:
-            message: A message from the update queue of `site`.
-            site: The site of that queue: the broker lets nobody else write there.
-            user: The broker user of that site. The broker vouches for the message's own.
-            now: Seconds since the epoch.
+        Only `site` can write to that queue, and the broker vouches for the user of each message,
+        which has to be `user`.
 
         Raises:
             WireError: The message is broken or forged: dead-letter it.
@@ -102,27 +96,27 @@ class Ingest:
         return self._chunk(parse_chunk(message, max_update_bytes=self._max_bytes), site, now)
 
     def expire(self, now: float) -> None:
-        """Drop uploads that have stayed unfinished for too long."""
+        """Drop uploads that are unfinished for longer than `UPLOAD_TTL_S`."""
         for upload, (_, since) in self._journal.unfinished_uploads().items():
             if now - since > UPLOAD_TTL_S:
                 self._drop(upload)
 
     def _drop(self, upload: str) -> None:
-        """Drop an unfinished upload; the rows go first, since a crash leaves files to a sweep."""
-        self._journal.drop_chunks(upload)
+        self._journal.drop_chunks(upload)  # first: a file without rows is removed at the next start
         self._spool.drop(upload)
 
     def _short_message(
         self, message: Message, site: str
     ) -> TaskRefused | DuplicateArrived | EnrolmentRequested:
-        """Return the event of a message without tensors."""
         if (reason := message.headers.get(DEAD_REASON)) is not None:
             raise WireError(f"a worker of site {site} cannot read this task: {reason}"[:500])
         if kind_of(message.body) == "Enrolment":
             return self._enrolment(unpack(Enrolment, message.body)[0], site)
         refusal, _ = unpack(TaskRefusal, message.body)
         if self._journal.receipt(refusal.task_id):
-            return DuplicateArrived(refusal.task_id)  # delivered twice, or settled meanwhile
+            return DuplicateArrived(
+                refusal.task_id
+            )  # redelivered, or the task was closed meanwhile
         return TaskRefused(
             refusal.task_id, refusal.attempt, refusal.client_id, site, refusal.reason
         )
@@ -144,7 +138,7 @@ class Ingest:
         if self._journal.receipt(task_id := _task_of(chunk)):
             return Arrival(DuplicateArrived(task_id))  # a repeated update needs no disk
         upload = upload_name(site, chunk.total_sha256)
-        self._check_room(upload, site)
+        self._check_upload(upload, site)
         self._spool.write(upload, chunk.offset, chunk.data)
         arrived = self._journal.put_chunk(upload, chunk.index, len(chunk.data), site, now)
         if arrived < chunk.count:
@@ -155,14 +149,13 @@ class Ingest:
             self._drop(upload)
             raise
 
-    def _check_room(self, upload: str, site: str) -> None:
+    def _check_upload(self, upload: str, site: str) -> None:
         if upload in self._journal.unapplied_uploads():
             raise WireError("the chunk belongs to an update that is accepted already")
-        mine = [
-            name for name, (owner, _) in self._journal.unfinished_uploads().items() if owner == site
-        ]
-        if upload not in mine and len(mine) >= UPLOADS_PER_SITE:
-            raise WireError(f"site {site} has {len(mine)} unfinished updates")
+        unfinished = self._journal.unfinished_uploads()
+        of_site = sum(owner == site for owner, _ in unfinished.values())
+        if upload not in unfinished and of_site >= UPLOADS_PER_SITE:
+            raise WireError(f"site {site} has {of_site} unfinished updates")
 
     def _update(self, upload: str, site: str) -> UpdateArrived | DuplicateArrived:
         frame = self._spool.frame(upload)

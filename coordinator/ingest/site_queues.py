@@ -1,8 +1,8 @@
-"""Queues of a run's sites: which ones are declared, which ones are read.
+"""Queues of a run's sites: declare, verify and read them.
 
-What was declared once need not last: a RabbitMQ that is killed just after it has confirmed a
-binding can come back without it, and an operator can delete a queue. So the topology is verified
-periodically and after every reconnect, and declared again where something is missing.
+A declaration need not last: a RabbitMQ that is killed just after it has confirmed a binding can
+come back without it, and an operator can delete a queue. So the topology is verified periodically
+and after every reconnect, and missing parts are declared again.
 
 First file of the coordinator on the path of an update; `coordinator/service.py` passes each message
 on to `coordinator/ingest/ingest.py`.
@@ -27,18 +27,18 @@ from broker.protocol import (
 )
 
 PREFETCH = 4
-"""Chunks in flight from each site's queue."""
+"""Unacked chunks of each site's queue."""
 CHECK_S = 10.0
 """Seconds from one verification of the topology to the next."""
 FLOOD_MESSAGES, FLOOD_S = 50, 60.0
-"""So many dead letters of one site within so many seconds are a flood."""
+"""Dead letters of one site within this many seconds that count as a flood."""
 MUTE_S = 600.0
 """Seconds for which the queue of a flooding site is not read."""
 
 
 @dataclass(frozen=True)
 class SiteMessage:
-    """A message from the update queue of a site, and the site's broker user."""
+    """Message from the update queue of a site, with the site's broker user."""
 
     site: str
     user: str
@@ -46,7 +46,10 @@ class SiteMessage:
 
 
 class SiteQueues:
-    """Task and update queues of the run's own sites and of the invited ones."""
+    """Task and update queues of the run's own sites and of the invited ones.
+
+    Methods raise `BrokerError` if the broker refuses, or is out of reach.
+    """
 
     def __init__(
         self,
@@ -59,11 +62,11 @@ class SiteQueues:
         """Store the settings; `open` declares the queues.
 
         Args:
-            broker: A connected broker.
-            run_id: The run.
-            users: The broker user of each of the run's own sites.
-            queue_type: The type of the queues to declare.
-            update_bytes: Bytes that may wait on one site's update queue.
+            broker: Connected broker.
+            run_id: Id of the run.
+            users: Broker user of each of the run's own sites.
+            queue_type: Type of the queues to declare.
+            update_bytes: Quota of each site's update queue, in bytes.
         """
         self._broker, self._run_id = broker, run_id
         self._queue_type: QueueType = queue_type
@@ -78,11 +81,7 @@ class SiteQueues:
         self._consumer: Consumer | None = None
 
     def open(self) -> None:
-        """Declare the queues of the run's own sites, and begin to receive.
-
-        Raises:
-            BrokerError: The broker refuses, or is out of reach.
-        """
+        """Declare the queues of the run's own sites, and begin to receive."""
         self._connections = self._broker.connections
         self._broker.declare(self._topology)
         self._consume()
@@ -94,7 +93,6 @@ class SiteQueues:
             self._consumer = None
 
     def delete(self) -> None:
-        """Delete the run's queues."""
         self._broker.delete(self._topology)
 
     # messages
@@ -108,7 +106,7 @@ class SiteQueues:
         return SiteMessage(site, self._users[site], delivery)
 
     def ack(self, message: SiteMessage) -> None:
-        """Let the broker forget a message whose effects are durable."""
+        """Confirm a message whose effects are durable."""
         self._receiving.ack(message.delivery)
 
     def reject(self, message: SiteMessage, reason: str) -> None:
@@ -120,19 +118,14 @@ class SiteQueues:
         self._receiving.reject(message.delivery, reason)
 
     def requeue(self, message: SiteMessage) -> None:
-        """Give a message back to its queue."""
         self._receiving.requeue(message.delivery)
 
     def publish_task(self, site: str, message: Message) -> None:
-        """Put a task on a site's queue; returns when the broker has confirmed it.
-
-        Raises:
-            BrokerError: The broker refuses, or is out of reach.
-        """
+        """Put a task on a site's queue; return when the broker has confirmed it."""
         self._broker.publish_task(self._topology, Site(site), message)
 
     def depths(self) -> Mapping[str, QueueDepth]:
-        """Return the depths of the run's queues, by queue name."""
+        """Return the depths of the run's queues, by name; a missing one is declared again soon."""
         depths = self._broker.depths(self._topology)
         if depths.keys() != set(self._topology.queues):
             self._next_check = 0.0
@@ -141,15 +134,10 @@ class SiteQueues:
     # server state
 
     def check_is_due(self, now: float) -> bool:
-        """Return whether the topology is to be verified: periodically, and after a reconnect."""
         return now >= self._next_check or self._broker.connections != self._connections
 
     def repair(self, now: float) -> tuple[str, ...]:
-        """Declare again what the broker has lost; return the names of what was missing.
-
-        Raises:
-            BrokerError: The broker refuses, or is out of reach.
-        """
+        """Declare again what the broker has lost, and return the names of what was missing."""
         self._next_check, self._connections = now + CHECK_S, self._broker.connections
         names = self._broker.repair(self._topology)
         if names:  # a deleted quorum queue does not always cancel its consumer
@@ -161,28 +149,25 @@ class SiteQueues:
     def serve(self, users: Mapping[str, str], revoked: Set[str], now: float) -> None:
         """Serve these invited sites from now on, and delete the queues of revoked ones.
 
-        Sites whose mute is over are read again. Nothing is done while nothing changes.
+        Sites whose mute is over are read again. If the broker fails, nothing has changed.
 
         Args:
-            users: The broker user of each invited site.
-            revoked: Sites that take part no more.
+            users: Broker user of each invited site.
+            revoked: Sites that no longer take part.
             now: Seconds since the epoch.
-
-        Raises:
-            BrokerError: The broker refuses, or is out of reach; nothing has changed.
         """
         muted = {site: until for site, until in self._muted_until.items() if until > now}
         if users == self._invited_users and muted == self._muted_until and not revoked:
             return
         topology = self._topology_of({**self._own_users, **users})
-        if revoked:  # takes an empty dead-letter queue with it, which is then declared again
+        if revoked:  # also deletes the dead-letter queue if it is empty: declare it again below
             self._broker.delete(self._topology_of(revoked))
         self._broker.declare(topology)
         self._invited_users, self._topology, self._muted_until = dict(users), topology, muted
         self._consume()
 
     def count_dead_letter(self, site: str, now: float) -> bool:
-        """Count a dead letter of a site; return whether the site is muted from now on.
+        """Count a dead letter of a site, and mute the site if it floods; return whether it does.
 
         The queue of a muted site fills up to its byte limit, and the broker refuses the rest.
         The run's own sites are never muted.
@@ -214,7 +199,7 @@ class SiteQueues:
         return Topology(self._run_id, named, self._update_bytes, self._queue_type)
 
     def _consume(self) -> None:
-        """Receive from all queues but those of muted sites."""
+        """Receive from all update queues except those of muted sites."""
         self.close()
         self._sites = {
             self._topology.update_queue(site): site.name for site in self._topology.sites

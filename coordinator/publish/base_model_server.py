@@ -1,8 +1,8 @@
 """Base model for workers that lack it, through the store.
 
-A base model that was made, pruned or taken from a local directory has no other source. A worker's
-heartbeat says which digest it `wants`; the files then lie in the store for a while under their
-SHA-256, with the manifest (`common/protocol/manifest.py`) under the base digest itself.
+A base model that was made, pruned or taken from a local directory has no other source. When the
+heartbeat of a worker requests its digest (`wants`), the files are in the store for a while, under
+their SHA-256, and the manifest (`common/protocol/manifest.py`) under the base digest.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from common.protocol.manifest import make_manifest, parse_manifest
 from common.store.store import Store
 
 TTL_S = 600
-"""Seconds: long enough to fetch the model, short enough that the store does not keep it."""
+"""Seconds that the files stay: enough to fetch the model; then the store has the memory again."""
 
 
 class BaseModelServer:
-    """Publisher of one run's base model, when a worker asks for it."""
+    """Publisher of one run's base model on request."""
 
     def __init__(self, store: Store, run_id: str, path: Path, digest: str) -> None:
         self._store = store
@@ -28,13 +28,9 @@ class BaseModelServer:
         self._digest = digest
 
     def answer(self, heartbeats: Iterable[Heartbeat]) -> None:
-        """Publish the model if a live worker asks for it and it is not in the store.
-
-        Raises:
-            StoreError: The store is out of reach.
-        """
-        wanted = any(heartbeat.wants == self._digest for heartbeat in heartbeats)
-        if not wanted or self._store.has_blob(self._run_id, self._digest):
+        """Publish the model if a live worker requests it and it is not in the store."""
+        requested = any(heartbeat.wants == self._digest for heartbeat in heartbeats)
+        if not requested or self._store.has_blob(self._run_id, self._digest):
             return
         listing = make_manifest(self._path)
         for file in parse_manifest(listing):

@@ -19,14 +19,7 @@ from coordinator.storage.run import Run
 
 
 def run_info(run: Run, state: CoordinatorState, started_at: float, now: float) -> RunInfo:
-    """Return how the run stands as a whole.
-
-    Args:
-        run: The opened run directory.
-        state: The newest state.
-        started_at: When this coordinator started, in seconds since the epoch.
-        now: Seconds since the epoch.
-    """
+    """Return the status of the run; `started_at` is the start of this coordinator."""
     plan = run.plan
     members = state.members(plan)
     served = sum(client.site in state.workers_by_site for client in members.values())
@@ -89,7 +82,6 @@ def client_rows(plan: Plan, state: CoordinatorState, newest: VersionSummary) -> 
 
 
 def queue_rows(depths: Mapping[str, QueueDepth]) -> dict[str, bytes]:
-    """Return the encoded row of each queue, by queue name."""
     return {
         name: pack(QueueRow(queue=name, messages=depth.messages, consumers=depth.consumers))
         for name, depth in depths.items()
@@ -97,12 +89,11 @@ def queue_rows(depths: Mapping[str, QueueDepth]) -> dict[str, bytes]:
 
 
 def sample_rows(answers: Sequence[SampleAnswer]) -> dict[str, bytes]:
-    """Return the encoded row of each answer, by its number."""
     return {str(number): pack(answer) for number, answer in enumerate(answers)}
 
 
 def membership(action: AdmitClient | DismissClient) -> tuple[str, Membership]:
-    """Return the site of a client, and the record that tells whether the client takes part."""
+    """Return the site of a client, and the record of whether the client takes part."""
     if isinstance(action, AdmitClient):
         client = action.client
         record = Membership(client_id=client.client_id, state="member", nonce=action.nonce)

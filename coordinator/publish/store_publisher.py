@@ -1,8 +1,8 @@
 """Publisher of everything that the coordinator puts into the store.
 
-The run goes on without the store: what cannot be published is left out, and when the store answers
-again, or has lost data, all of it is published again from the run directory. The readers are the
-workers (adapter, receipts, version pointer) and `common/store/view.py`.
+The run continues without the store: publications are skipped while it is out of reach, and when it
+answers again, or has lost data, everything is published again from the run directory. The readers
+are the workers (adapter, receipts, version pointer) and `common/store/view.py`.
 
 Last file of the coordinator on the path of an update: after `coordinator/storage/journal.py` has
 recorded it, the receipt and the new version are published here, where the site's worker reads them
@@ -28,12 +28,14 @@ from common.store.store import Store
 from common.store.view import RunInfo, RunStatus
 from coordinator.core import event_text, tasks
 from coordinator.core.events import (
+    MAX_TEXT,
     AdmitClient,
     DismissClient,
+    EventLevel,
     FinishRun,
     HeartbeatsRead,
-    LogEvent,
     WorkerSignal,
+    log_event,
 )
 from coordinator.core.state import CoordinatorState, Plan
 from coordinator.publish import rows
@@ -41,38 +43,30 @@ from coordinator.publish.base_model_server import BaseModelServer
 from coordinator.storage.run import Run
 
 END_TIMEOUT_S = 30.0
-"""How long the end of a run is published for: workers end only when they read it."""
+"""Seconds for which the end of a run is retried, because workers end only when they read it."""
 RETRY_S = 1.0
 CHECK_S = 30.0
-"""Seconds from one check that all adapters are in the store to the next."""
+"""Seconds between two checks that all adapters are in the store."""
 RESTORED_RECEIPTS = 1000
 RESTORED_EVENTS = 200
 
 
 def versions_in_use(plan: Plan, state: CoordinatorState) -> set[int]:
-    """Return the versions that workers may fetch.
-
-    These are the newest version, and those that open tasks start from or compare with.
-    """
+    """Return the newest version, and those that open tasks start from or compare with."""
     bases = {base for task in state.tasks.values() for base in task.bases}
     reference = plan.reference_version(plan.phase_of(state.version))
     return bases | {state.version} | (set() if reference is None else {reference})
 
 
 class StorePublisher:
-    """Publisher of one run. No method raises `StoreError`; a lost store is reported as an event."""
+    """Publisher of one run.
+
+    No public method raises `StoreError`: loss and return of the store are reported as events.
+    """
 
     def __init__(
         self, run: Run, store: Store, clock: Clock, on_event: Callable[[Event], None]
     ) -> None:
-        """Store the arguments; nothing is read or written yet.
-
-        Args:
-            run: The opened run directory.
-            store: May be out of reach for a while.
-            clock: Seconds since the epoch.
-            on_event: Called when the store is lost, when it is back, and when workers come or go.
-        """
         self._run, self._run_id = run, run.run_id
         self._store, self._clock, self._on_event = store, clock, on_event
         self._base_model = BaseModelServer(
@@ -87,7 +81,7 @@ class StorePublisher:
 
     @property
     def is_up(self) -> bool:
-        """Whether the store answered when it was last used."""
+        """Result of the last access to the store."""
         return bool(self._up)
 
     # reading
@@ -95,7 +89,7 @@ class StorePublisher:
     def read_heartbeats(self, state: CoordinatorState) -> HeartbeatsRead:
         """Return the signals of all live workers.
 
-        Called at every tick, also while the store is lost: that is how its return is noticed.
+        To be called at every tick, also while the store is lost, because it detects the return.
         """
         try:
             self._restore_if_lost(state)
@@ -111,18 +105,19 @@ class StorePublisher:
 
     def read_commands(self) -> list[Command]:
         """Return the operators' commands; each stays in the store until `answer_command`."""
-        found: list[Command] = []
+        commands: list[Command] = []
         try:
             for raw in self._store.commands(self._run_id) if self._up else ():
                 try:
-                    found.append(unpack(Command, raw)[0])
+                    commands.append(unpack(Command, raw)[0])
                 except WireError as error:
-                    self._warn(EventKind.COMMAND, f"a command cannot be read: {error.what}")
+                    text = f"a command cannot be read: {error.what}"
+                    self._report("warning", EventKind.COMMAND, text)
                     self._store.drop_commands(self._run_id, 1)
-                    return found  # the commands behind it are read at the next tick
+                    return commands  # the commands behind it are read at the next tick
         except StoreError as error:
             self._lost(error)
-        return found
+        return commands
 
     # publishing
 
@@ -138,27 +133,23 @@ class StorePublisher:
     def publish_state(
         self, state: CoordinatorState, newest: VersionSummary, problem: str = ""
     ) -> None:
-        """Publish how the run stands; tell as an event when it starts or stops waiting for workers.
+        """Publish the status; report as an event when the run starts or stops to lack workers.
 
-        Args:
-            state: The newest state.
-            newest: The newest version.
-            problem: What keeps the run from going on, if anything: shown instead of the detail.
+        `problem` is what keeps the run from going on, if anything, and replaces the detail.
         """
         info = rows.run_info(self._run, state, self._started_at, self._clock())
-        shown = info.model_copy(update={"detail": problem[:500]}) if problem else info
-        self._try(lambda: self._put_state(shown, state, newest))
+        status = info.model_copy(update={"detail": problem[:MAX_TEXT]}) if problem else info
+        self._try(lambda: self._put_state(status, state, newest))
         if self._up and (info.status == "waiting") != self._waiting:
             self._waiting = info.status == "waiting"
-            self._tell(LogEvent("info", EventKind.WORKERS, info.detail))
+            self._report("info", EventKind.WORKERS, info.detail)
 
     def publish_depths(self, depths: Mapping[str, QueueDepth]) -> None:
-        """Publish the depths of the run's queues."""
         table = rows.queue_rows(depths)
         self._try(lambda: self._store.put_table(self._run_id, "queues", table))
 
     def publish_samples(self, answers: Sequence[SampleAnswer]) -> None:
-        """Publish what versions answered to held-out prompts, in place of what was published."""
+        """Replace the published answers to held-out prompts."""
         self._samples = answers
         self._try(self._put_samples)
 
@@ -174,30 +165,23 @@ class StorePublisher:
             self._try(lambda: self._store.put_receipt(self._run_id, site, receipt))
 
     def publish_membership(self, action: AdmitClient | DismissClient) -> None:
-        """Tell a site whether its client takes part."""
         self._try(lambda: self._put_membership(action))
 
     def publish_events(self, events: Iterable[Event]) -> None:
-        """Append events to the feed."""
         self._try(lambda: self._store.append_events(self._run_id, events))
 
     def drop_adapters(self, in_use: Set[int], summaries: Sequence[VersionSummary]) -> None:
-        """Remove the adapters that workers need no more.
-
-        Args:
-            in_use: Versions whose adapter stays.
-            summaries: Summaries of all versions, from 0.
-        """
+        """Remove the adapters of versions that are not in use; `summaries` are those of all."""
         unused = self._published - in_use
         for version in unused:
             self._try(partial(self._drop_adapter, summaries[version]))
-        if self._up:  # else they are still there, and are dropped later
+        if self._up:  # else they are still in the store, and are dropped later
             self._published -= unused
 
     def publish_end(
         self, finish: FinishRun, state: CoordinatorState, newest: VersionSummary, stop: Flag
     ) -> None:
-        """Publish how the run ended; a lost store is tried again, until `stop` is set."""
+        """Publish the end of the run; retry a lost store for a while, until `stop` is set."""
         status: RunStatus = "failed" if finish.failed else "stopped"
         if finish.complete:
             status = "finished"
@@ -206,9 +190,8 @@ class StorePublisher:
         deadline = time.monotonic() + END_TIMEOUT_S
         while not self._end_is_published(info, state, newest):
             if time.monotonic() >= deadline or stop.wait(RETRY_S):
-                self._warn(
-                    EventKind.UNTOLD, f"the run is {status}, but the store is down: no worker ends"
-                )
+                text = f"the run is {status}, but the store is down: no worker ends"
+                self._report("warning", EventKind.UNTOLD, text)
                 return
 
     def _end_is_published(
@@ -257,16 +240,14 @@ class StorePublisher:
             return
         self._run.journal.check_epoch()  # a successor's newer pointer must not be replaced
         self._restore(in_use)
-        if self._up is False:
-            self._warn(EventKind.RESTORED, "the store answers again")
-        elif self._up:
-            self._warn(
-                EventKind.RESTORED, "the store had lost data of this run: published it again"
-            )
+        if self._up is not None:
+            lost = "the store had lost data of this run: published it again"
+            text = lost if self._up else "the store answers again"
+            self._report("warning", EventKind.RESTORED, text)
         self._up = True
 
     def _is_intact(self, version: int, in_use: Set[int]) -> bool:
-        """Whether the store still holds what was published.
+        """Check that the store still holds what was published.
 
         A store may come back empty between two ticks, or without its last second of writes.
         """
@@ -282,7 +263,6 @@ class StorePublisher:
         return all(self._store.has_blob(self._run_id, digests[each]) for each in in_use)
 
     def _restore(self, in_use: Set[int]) -> None:
-        """Publish again all that the run directory holds."""
         store, run_id, journal = self._store, self._run_id, self._run.journal
         summaries = journal.versions()
         self._put_samples()
@@ -312,13 +292,9 @@ class StorePublisher:
 
     def _lost(self, error: StoreError) -> None:
         if self._up is not False:
-            self._warn(
-                EventKind.DEGRADED, f"{error.what}: new tasks wait, updates are still accepted"
-            )
+            text = f"{error.what}: new tasks wait, updates are still accepted"
+            self._report("warning", EventKind.DEGRADED, text)
         self._up = False
 
-    def _warn(self, kind: EventKind, text: str) -> None:
-        self._tell(LogEvent("warning", kind, text[:500]))
-
-    def _tell(self, note: LogEvent) -> None:
-        self._on_event(event_text.to_event(note, self._clock()))
+    def _report(self, level: EventLevel, kind: EventKind, text: str) -> None:
+        self._on_event(event_text.to_event(log_event(level, kind, text), self._clock()))

@@ -1,8 +1,8 @@
 """Credentials of invited sites on RabbitMQ and Redis: invite, admit, restore, revoke.
 
-The secret of a join token can only ask the store to join. The worker makes the password that it
-will use; here the password's hashes become the site's users, once. So a token that was used, or
-that leaks afterwards, is worth nothing, and nobody but the site ever had its password.
+The secret of a join token allows nothing but a request to join. The worker makes the password that
+it will use, and this module makes the site's users from the password's hashes, once. So a token
+that was used, or that leaks afterwards, is worthless, and only the site ever has its password.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from common.protocol.kinds import EventKind
 from common.protocol.naming import join_user, site_user
 from common.store import acl
 from common.store.store import Store
-from coordinator.core.events import LogEvent
+from coordinator.core.events import MAX_TEXT, EventLevel, LogEvent, log_event
 from coordinator.ingest.ingest import Allowance
 from coordinator.sites.registry import InvitedSite, SiteRegistry, Token
 
 CHECK_S = 60.0
-"""Seconds from one check of RabbitMQ's users to the next."""
+"""Seconds between two checks of RabbitMQ's users."""
 RETRY_S = 15.0
-"""Seconds to wait after a server that refused or did not answer."""
+"""Seconds to wait after a server has refused or not answered."""
 
 
 @dataclass(frozen=True)
 class InvitationTerms:
-    """Terms of an invitation: how long it holds, the servers, the limits of the site."""
+    """Terms of an invitation: its duration, the servers, the limits of the site."""
 
     hours: float
     broker: str
@@ -54,20 +54,15 @@ class InvitationTerms:
 
 
 class SiteAccess:
-    """Access of one federation's invited sites: in the registry and on both servers."""
+    """Access of one federation's invited sites, in the registry and on both servers.
+
+    Methods raise `BrokerError` or `StoreError` if a server fails, except for `poll`.
+    """
 
     def __init__(
         self, name: str, sites: SiteRegistry, management: ManagementApi, store: Store, clock: Clock
     ) -> None:
-        """Store the arguments; nothing is read or written yet.
-
-        Args:
-            name: The name of the runs.
-            sites: The registry of invited sites.
-            management: RabbitMQ's management API, as an administrator.
-            store: The store, as a user who may make users.
-            clock: Seconds since the epoch.
-        """
+        """Store the arguments; the users of both servers have to be administrators."""
         self._name, self._sites = name, sites
         self._management, self._store, self._clock = management, store, clock
         self._checked_at = self._failed_at = 0.0
@@ -76,19 +71,12 @@ class SiteAccess:
     # for operators
 
     def invite(self, site: str, terms: InvitationTerms, *, again: bool) -> Invitation:
-        """Make a join token for a site.
-
-        Args:
-            site: The name of the site.
-            terms: What the invitation offers.
-            again: Replace the token of a site that was invited before.
+        """Make a join token for a site; `again` replaces that of a site that was invited before.
 
         Raises:
             JoinError: The name is taken, and `again` is False.
-            BrokerError: The management API, which joining needs, does not work.
-            StoreError: The store is out of reach, or makes no users.
         """
-        self._management.users()  # fails now rather than when the site waits
+        self._management.users()  # joining needs it: fail now rather than when the site waits
         now, secret = self._clock(), new_secret()
         expires_at = now + terms.hours * 3600
         invited = InvitedSite(site, "invited", terms.max_clients, terms.max_rows, "", "", "", now)
@@ -110,14 +98,13 @@ class SiteAccess:
         )
 
     def revoke(self, site: str) -> InvitedSite:
-        """End a site's access at once, connections included; return its previous entry.
+        """End a site's access and its connections immediately; return its previous entry.
 
-        What the site sent before stays in the model: averages cannot be taken apart.
+        The registry changes first, then the store, then RabbitMQ. Updates that the site has sent
+        stay in the model, because an average cannot be taken apart.
 
         Raises:
             JoinError: No such site takes part.
-            BrokerError: RabbitMQ could not be changed; the store and the registry were.
-            StoreError: The store could not be changed; the registry was.
         """
         previous = self._sites.revoke(site, self._clock())
         user = site_user(self._name, site)
@@ -139,14 +126,12 @@ class SiteAccess:
         )
 
     def broker_user(self, site: str) -> str:
-        """Return the name of a site's broker user."""
         return site_user(self._name, site)
 
     def poll(self) -> list[LogEvent]:
-        """Answer requests to join, and restore users that the servers have lost.
+        """Answer requests to join, restore users that the servers have lost, and return events.
 
-        Returns:
-            Events about what was done. A server that fails is an event too, not an error.
+        The failure of a server is an event too, not an error.
         """
         now = self._clock()
         if now - self._failed_at < RETRY_S or not self._sites.all():
@@ -160,21 +145,19 @@ class SiteAccess:
             if error.what == self._failure:
                 return []
             self._failure = error.what
-            return [
-                LogEvent("warning", EventKind.SITES, f"invited sites have to wait: {error}"[:500])
-            ]
+            return [_site_event("warning", f"invited sites have to wait: {error}")]
         self._failure = ""
         return events
 
     def _check_token(self, token: Token, now: float) -> list[LogEvent]:
         if token.answer:
             return []
-        # Before its request is read: whether that was made in time cannot be seen from it.
+        # Before the request is read, since it does not show whether it was made in time.
         if now >= token.expires_at:
             expired = format_time(token.expires_at)
             reason = f"the join token of site {token.site} expired on {expired}"
             self._answer(token, JoinAnswer(state="expired", reason=reason))
-            return [LogEvent("info", EventKind.SITES, f"{reason}: nobody joined with it")]
+            return [_site_event("info", f"{reason}: nobody joined with it")]
         raw = self._store.get_join_request(token.token_id)
         return [] if raw is None else self._admit(token, raw, now)
 
@@ -199,23 +182,20 @@ class SiteAccess:
         reason = f"the join token of site {token.site} was used{where}"
         self._answer(token, JoinAnswer(state="admitted", request=digest, reason=reason))
         text = f"site {token.site} has joined from {request.host} ({request.software})"
-        return [LogEvent("info", EventKind.SITES, text[:500])]
+        return [_site_event("info", text)]
 
     def _refuse(self, token: Token, digest: str, cause: str) -> list[LogEvent]:
-        """Refuse a request; the same token may be tried again with the right software.
-
-        So the answer is not recorded in the registry.
-        """
-        reason = f"site {token.site} cannot join: {cause}"[:500]
+        # Not recorded in the registry: the same token may be tried again with the right software.
+        reason = f"site {token.site} cannot join: {cause}"[:MAX_TEXT]
         answer = JoinAnswer(state="refused", request=digest, reason=reason)
         raw = answer.model_dump_json().encode()
         if self._store.get_join_answer(token.token_id) == raw:
             return []
         self._store.put_join_answer(token.token_id, raw)
-        return [LogEvent("warning", EventKind.SITES, reason)]
+        return [_site_event("warning", reason)]
 
     def _answer(self, token: Token, answer: JoinAnswer) -> None:
-        """Answer the holder of a token, who from now on can only read that."""
+        """Answer the holder of a token, who can only read the answer from now on."""
         text = answer.model_dump_json()
         self._store.put_join_answer(token.token_id, text.encode())
         rules = acl.join_rules(token.token_id, token.secret_hash, used=True)
@@ -231,11 +211,7 @@ class SiteAccess:
             restored += [("RabbitMQ", name) for name in self._restore_broker_users(joined)]
             self._checked_at = now
         return [
-            LogEvent(
-                "warning",
-                EventKind.SITES,
-                f"{server} had lost the user of site {name}: restored it",
-            )
+            _site_event("warning", f"{server} had lost the user of site {name}: restored it")
             for server, name in restored
         ]
 
@@ -267,8 +243,12 @@ class SiteAccess:
         return restored
 
     def _grant_join(self, token: Token) -> None:
-        """Let the holder of a token ask to join, or read the answer that it was given."""
+        """Let the holder of a token request to join, or read the answer that it was given."""
         if token.answer:
             self._store.put_join_answer(token.token_id, token.answer.encode())
         rules = acl.join_rules(token.token_id, token.secret_hash, used=bool(token.answer))
         acl.grant(self._store, join_user(token.token_id), rules)
+
+
+def _site_event(level: EventLevel, text: str) -> LogEvent:
+    return log_event(level, EventKind.SITES, text)

@@ -2,7 +2,7 @@
 
 `fccl invite` and `fccl revoke` write it, and so does the coordinator when a site joins. It holds
 hashes of passwords, never a password, so that users which the servers have lost can be restored.
-Sites outlive a run: the next run of the same name serves them too.
+Sites outlive a run: they also take part in the next run of the same name.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SiteState = Literal["invited", "joined", "revoked"]
 
 @dataclass(frozen=True)
 class InvitedSite:
-    """A site, its limits, and the hashes of its credentials once it has joined."""
+    """Site with its limits and, once it has joined, the hashes of its credentials."""
 
     name: str
     state: SiteState
@@ -48,37 +48,32 @@ class InvitedSite:
 
 @dataclass(frozen=True)
 class Token:
-    """Newest join token of a site.
-
-    `answer` is the JSON text that its holder was answered; empty before that.
-    """
+    """Newest join token of a site."""
 
     token_id: str
     site: str
     secret_hash: str
     expires_at: float
-    answer: str
+    answer: str  # JSON text for its holder; empty until there is one
 
 
 class SiteRegistry:
-    """The registry file. Several processes share it, so every method opens it anew."""
+    """Registry file. Several processes share it, so every method opens it anew."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def find(self, name: str) -> InvitedSite | None:
-        """Return the entry of a site, None if it was never invited."""
         return next((site for site in self.all() if site.name == name), None)
 
     def all(self) -> list[InvitedSite]:
-        """Return all sites that were ever invited, in that order; none if there is no file."""
+        """Return all sites that were ever invited, oldest first."""
         if not self.path.exists():
             return []
         with self._open() as db:
             return [InvitedSite(*row) for row in db.execute("SELECT * FROM site ORDER BY rowid")]
 
     def tokens(self) -> list[Token]:
-        """Return the newest token of each site."""
         if not self.path.exists():
             return []
         with self._open() as db:
@@ -89,14 +84,8 @@ class SiteRegistry:
 
         A site that has joined keeps its old credentials until the new token is used.
 
-        Args:
-            site: The site, in state `invited`.
-            token: Its token.
-            again: Whether the site may be in the registry already.
-
         Raises:
             JoinError: The name is taken, and `again` is False.
-            RunError: The file cannot be written.
         """
         with self._open() as db:
             row = db.execute("SELECT * FROM site WHERE name = ?", (site.name,)).fetchone()
@@ -130,12 +119,12 @@ class SiteRegistry:
             )
 
     def answer(self, token_id: str, answer: str) -> None:
-        """Record what the holder of a token was answered."""
+        """Record the answer to the holder of a token."""
         with self._open() as db:
             db.execute("UPDATE token SET answer = ? WHERE token_id = ?", (answer, token_id))
 
     def revoke(self, name: str, now: float) -> InvitedSite:
-        """Record that a site is revoked; return its entry from before.
+        """Record that a site is revoked; return its previous entry.
 
         Raises:
             JoinError: No such site was invited, or it was revoked before.
@@ -156,7 +145,6 @@ class SiteRegistry:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        """Open the database for one transaction."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if not self.path.exists():

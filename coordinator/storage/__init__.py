@@ -1,1 +1,1 @@
-"""Run directory of the coordinator: journal, version files, spool, and the lines for people."""
+"""Run directory of the coordinator: journal, version files, spool, and files for people."""

@@ -1,8 +1,8 @@
-"""Commit of a version: the buffer's updates from the spool become the adapter of the next version.
+"""Commit of a version: the adapter of the next version from the buffered updates in the spool.
 
-On an update's path this stands after `coordinator/aggregation/coefficients.py`. The files are
-written by `coordinator/storage/versions.py`; then `coordinator/storage/journal.py` records the
-version, and only its row entitles the files to the version's number.
+On an update's path this comes after `coordinator/aggregation/coefficients.py`. It writes the files
+with `coordinator/storage/versions.py`; they get the version's number only once
+`coordinator/storage/journal.py`, the next file, has recorded it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from coordinator.storage.versions import Versions
 def write_version(
     commit: CommitVersion, versions: Versions, spool: Spool, now: float
 ) -> VersionSummary:
-    """Compute a version, make its files durable, and return the summary for the journal.
+    """Compute a version, stage its files durably, and return the summary for the journal.
 
     Raises:
         RunError: An update cannot be read, the result is not finite, or the disk refused.

@@ -1,11 +1,11 @@
-"""Journal of a run: a SQLite database, and the only truth about the run.
+"""Journal of a run: a SQLite database, and the single source of truth about the run.
 
 Every write is one transaction (BEGIN IMMEDIATE, WAL, synchronous FULL) that first checks the
 coordinator's epoch. A coordinator that was paused and replaced finds a newer epoch, and can then
-write, publish and ack nothing: publishing happens only from the outbox, acks only after a
-transaction. docs/protocol.md has the order of writes and the outcome of every crash.
+write, publish and ack nothing: tasks are published only from the outbox, and messages acked only
+after a transaction. docs/protocol.md has the order of writes and the outcome of every crash.
 
-On an update's path the journal records what was decided; next comes
+On an update's path the journal records the decision; next is
 `coordinator/publish/store_publisher.py`.
 """
 
@@ -61,7 +61,11 @@ class Outgoing:
 
 
 class Journal:
-    """Database of one run, as one coordinator uses it."""
+    """Database of one run, used by one coordinator.
+
+    Every method raises `RunError` if the disk refuses, and every method that writes raises
+    `FencedError`, without writing, if another coordinator has taken over.
+    """
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._db = connection
@@ -70,11 +74,7 @@ class Journal:
 
     @classmethod
     def create(cls, path: Path, meta: Mapping[str, str]) -> Journal:
-        """Create a journal; `meta` never changes afterwards.
-
-        Raises:
-            RunError: The file cannot be written.
-        """
+        """Create a journal; `meta` never changes afterwards."""
         with translated_errors(path):
             journal = cls(connect(path), path)
             create_tables(journal._db)
@@ -100,11 +100,11 @@ class Journal:
         self._db.close()
 
     def meta(self) -> dict[str, str]:
-        """Return what was fixed when the run began."""
+        """Return the properties that were fixed when the run began."""
         return dict(self.rows("SELECT key, value FROM meta"))
 
     def take_over(self) -> int:
-        """Begin a new epoch and return it; it fences every other coordinator of this run off."""
+        """Begin a new epoch and return it; it fences off every other coordinator of this run."""
         with translated_errors(self._path), self._immediate():
             self._db.execute("UPDATE epoch SET value = value + 1")
             self.epoch = self._db.execute("SELECT value FROM epoch").fetchone()[0]
@@ -131,13 +131,8 @@ class Journal:
             actions: Actions of the step.
             now: Seconds since the epoch.
             frames: Task message of each `IssueTask`, by task id.
-            summaries: Summary of each `CommitVersion`, by version. Its files are durable, under the
-                name of their content; only this row entitles them to their number.
+            summaries: Summary of each `CommitVersion`, by version. Its files are staged.
             drop_chunks: Uploads that are complete or rejected with this step.
-
-        Raises:
-            FencedError: Another coordinator took over; nothing was written.
-            RunError: The disk refused.
         """
         with self._transaction():
             for action in actions:
@@ -148,19 +143,19 @@ class Journal:
             self._db.executemany("DELETE FROM chunk WHERE upload = ?", [(u,) for u in drop_chunks])
 
     def put_version(self, summary: VersionSummary) -> None:
-        """Record a version that no step has made: version 0."""
+        """Record version 0, which no step has made."""
         with self._transaction():
             self._put_version(summary)
 
     def put_chunk(self, upload: str, i: int, nbytes: int, site: str, now: float) -> int:
-        """Record a durable chunk, once, and return how many chunks of its upload there are."""
+        """Record a durable chunk, once, and return the number of chunks of its upload."""
         with self._transaction():
             row = (upload, i, nbytes, site, now)
             self._db.execute("INSERT OR IGNORE INTO chunk VALUES (?, ?, ?, ?, ?)", row)
         return int(self._one("SELECT COUNT(*) FROM chunk WHERE upload = ?", upload))
 
     def drop_chunks(self, upload: str) -> None:
-        """Forget an upload that was given up."""
+        """Remove the rows of an upload that will never be complete."""
         with self._transaction():
             self._db.execute("DELETE FROM chunk WHERE upload = ?", (upload,))
 
@@ -171,11 +166,7 @@ class Journal:
 
     @contextmanager
     def fenced(self) -> Iterator[None]:
-        """Keep other coordinators from taking over while files are changed by what the rows say.
-
-        Raises:
-            FencedError: Another coordinator has taken over already.
-        """
+        """Keep other coordinators from taking over while files are changed to match the rows."""
         with self._transaction():
             yield
 
@@ -192,7 +183,7 @@ class Journal:
         return next((_receipt(row) for row in self.rows(query, task_id)), None)
 
     def receipts(self, limit: int) -> list[tuple[str, Receipt]]:
-        """Return the newest receipts, each with the site whose workers wait for it."""
+        """Return the newest receipts, each with the site of its client."""
         query = (
             "SELECT client_id, task_id, attempt, state, reason FROM receipt JOIN task"
             " USING (task_id) ORDER BY at DESC LIMIT ?"
@@ -202,7 +193,7 @@ class Journal:
         return [(sites.get(client, LOCAL_SITE), _receipt(row)) for client, *row in rows]
 
     def command_reply(self, command_id: str) -> CommandReply | None:
-        """Return the reply to a command; None if it was neither carried out nor refused yet."""
+        """Return the reply to a command; None if it has none yet."""
         query = "SELECT refused FROM command WHERE command_id = ?"
         for (refused,) in self.rows(query, command_id):
             state: Literal["done", "refused"] = "refused" if refused else "done"
@@ -210,17 +201,15 @@ class Journal:
         return None
 
     def paused(self) -> bool:
-        """Return whether an operator has paused the run."""
         query = "SELECT paused FROM command WHERE paused IS NOT NULL ORDER BY rowid DESC LIMIT 1"
         return any(paused for (paused,) in self.rows(query))
 
     def site_of(self, task_id: str) -> str:
-        """Return the site that a task was issued to."""
         query = "SELECT site FROM task JOIN member USING (client_id) WHERE task_id = ?"
         return next((site for (site,) in self.rows(query, task_id)), LOCAL_SITE)
 
     def joined_clients(self, *, include_left: bool = False) -> list[Client]:
-        """Return the clients that joined, oldest first, and those that left if `include_left`."""
+        """Return the clients that have joined, oldest first."""
         query = "SELECT client_id, site, rows FROM member WHERE left <= ? ORDER BY rowid"
         return [
             Client(client, site, MappingProxyType(json.loads(rows)))
@@ -228,11 +217,7 @@ class Journal:
         ]
 
     def versions(self, after: int = -1) -> list[VersionSummary]:
-        """Return the summaries of the versions after `after`, oldest first.
-
-        Raises:
-            RunError: Another release wrote them, in a form that this one cannot read.
-        """
+        """Return the summaries of the versions after `after`, oldest first."""
         query = "SELECT summary FROM version WHERE version > ? ORDER BY version"
         try:
             return [VersionSummary.model_validate_json(s) for (s,) in self.rows(query, after)]
@@ -260,11 +245,10 @@ class Journal:
         return {upload: (site, at) for upload, site, at in self.rows(query)}
 
     def unapplied_uploads(self) -> set[str]:
-        """Return the uploads that are accepted but not applied: their files must not be touched."""
+        """Return the uploads that are accepted but not applied yet; their files must stay."""
         return {u for (u,) in self.rows("SELECT upload FROM accepted WHERE version IS NULL")}
 
     def receipt_counts(self) -> dict[str, int]:
-        """Return the number of receipts in each state."""
         return dict(self.rows("SELECT state, COUNT(*) FROM receipt GROUP BY state"))
 
     def check_epoch(self) -> None:
@@ -295,16 +279,13 @@ class Journal:
                 self._issue(action, now, frames[action.task.task_id])
             case AcceptUpdate():
                 self._accept(action, now)
-                task = action.update
-                self._settle(task.task_id, task.attempt, "accepted", "", now)
-            case CloseTask():
-                self._settle(
-                    action.task_id, action.attempt, "rejected", action.rejection.reason, now
-                )
+                self._settle(action.update.task_id, action.update.attempt, "accepted", "", now)
+            case CloseTask(task_id=task_id, attempt=attempt, rejection=rejection):
+                self._settle(task_id, attempt, "rejected", rejection.reason, now)
             case CommitVersion():
                 self._put_version(summaries[action.version])
-                done = [(action.version, part.update.task_id) for part in action.parts]
-                self._db.executemany("UPDATE accepted SET version = ? WHERE task_id = ?", done)
+                applied = [(action.version, part.update.task_id) for part in action.parts]
+                self._db.executemany("UPDATE accepted SET version = ? WHERE task_id = ?", applied)
             case AdmitClient():
                 self._put_member(action.client)
             case DismissClient(left=True):
@@ -386,7 +367,6 @@ class Journal:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """Write in one transaction, or raise `FencedError` if the epoch is over."""
         with translated_errors(self._path), self._immediate():
             self.check_epoch()
             yield

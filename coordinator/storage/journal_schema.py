@@ -1,7 +1,7 @@
 """Tables of the journal, and the connection to its SQLite database.
 
-Tables and columns are read by viewers too (`common/run_directory/recorded_run.py`), and by later
-releases: add tables to `ADDED_TABLES`, but change none.
+Viewers (`common/run_directory/recorded_run.py`) and later releases read the same tables: add new
+ones to `ADDED_TABLES`, and change none.
 """
 
 from __future__ import annotations
@@ -60,18 +60,14 @@ def create_tables(db: sqlite3.Connection) -> None:
 
 
 def add_missing_tables(db: sqlite3.Connection) -> None:
-    """Create the tables that a journal of an older release lacks.
-
-    Raises:
-        sqlite3.DatabaseError: The database is no journal.
-    """
-    db.execute("SELECT value FROM epoch").fetchone()
+    """Create the tables that a journal of an older release lacks."""
+    db.execute("SELECT value FROM epoch").fetchone()  # raises if the database is no journal
     for table in ADDED_TABLES:
         db.execute(table)
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open the database of a journal; it is used by one thread, whichever opened it."""
+    """Open the database of a journal; one thread uses it, not necessarily the one that opens it."""
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")

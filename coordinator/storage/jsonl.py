@@ -1,7 +1,6 @@
 """`progress.jsonl` and `client_metrics.jsonl`: figures of a run for grep and pandas.
 
-Derived from the journal: lines that a crash kept from being appended are appended at the next
-start.
+They are derived from the journal: lines that a crash has prevented are appended at the next start.
 """
 
 from __future__ import annotations
@@ -29,15 +28,12 @@ class JsonlFiles:
 
         Fenced: otherwise a coordinator that was paused and replaced would append its successor's
         lines a second time.
-
-        Raises:
-            FencedError: Another coordinator owns the run.
         """
         with journal.fenced():
             self._append_progress(journal.versions(after=_last_version(read_jsonl(self._progress))))
             written = read_jsonl(self._metrics)
             last = _last_version(written)
-            # A crash may have cut the last version's lines short: it is gone through again.
+            # A crash may have prevented some lines of the last version: check that one again.
             known = {str(line["task_id"]) for line in written if line["version"] == last}
             self._append_metrics(journal.versions(after=last - 1), known)
 
@@ -56,5 +52,4 @@ class JsonlFiles:
 
 
 def _last_version(lines: Sequence[Mapping[str, object]]) -> int:
-    """Return the version of the last line, -1 if there is none."""
     return int(str(lines[-1]["version"])) if lines else -1

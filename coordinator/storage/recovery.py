@@ -1,14 +1,14 @@
-"""Recovery: the state that a coordinator starts with after a stop or a crash, from the journal.
+"""Recovery: the state after a stop or a crash, rebuilt from the journal.
 
-Leases, live workers, refusals of open tasks and the store's health are not in the journal: they
-belong to the moment. Every open task is given a fresh lease; if no heartbeat names it meanwhile, it
-is issued again.
+Leases, live workers, refusals of open tasks and the store's health are not in the journal, because
+they are outdated after a restart. Every open task gets a fresh lease; unless a heartbeat names it
+meanwhile, it is issued again.
 
-The buffer comes from the machine's own rule, `coordinator/core/state_changes.py: accept_update`.
+The buffer is filled by the machine's own rule, `coordinator/core/state_changes.py: accept_update`.
 Versions, tasks and clients are read as they were written. Two rules are restated in SQL: norms
-count within a phase (`apply_commit`), and a round is out once a first attempt starts from its
-version (`coordinator/core/schedule.py`). `tests/unit/coordinator/storage/test_recovery.py` proves
-that the result equals the state in memory after every step of random federations.
+count within a phase (`apply_commit`), and a round is issued once a first attempt starts from its
+version (`coordinator/core/schedule.py`). `tests/unit/coordinator/storage/test_recovery.py` compares
+the result with the state in memory after every step of random federations.
 """
 
 from __future__ import annotations
@@ -30,13 +30,9 @@ from coordinator.storage.journal import Journal
 
 
 def recover(plan: Plan, journal: Journal, now: float, lease_s: float) -> CoordinatorState:
-    """Return the state that the rows of a journal with at least version 0 describe.
+    """Return the state that a journal with at least version 0 describes.
 
-    Args:
-        plan: Plan of the run.
-        journal: Journal of the run.
-        now: Seconds since the epoch.
-        lease_s: Lease of the open tasks from now on; 0 if their messages are known to be lost.
+    `lease_s` is the lease of open tasks from `now` on; 0 if their messages are known to be lost.
     """
     version = journal.versions()[-1].version
     state = CoordinatorState(
@@ -75,7 +71,7 @@ def _open_tasks(journal: Journal, lease_until: float) -> dict[str, OpenTask]:
 
 
 def _buffered_updates(journal: Journal) -> list[tuple[BufferedUpdate, float, float]]:
-    """Return the updates that wait for a commit, each with its norm and time of acceptance."""
+    """Return the updates of the buffer, each with its norm and time of acceptance."""
     query = (
         "SELECT task_id, attempt, client_id, worker_id, base_version, stats, clip, nbytes, upload,"
         " norm, at FROM accepted WHERE version IS NULL ORDER BY seq"

@@ -1,4 +1,4 @@
-"""Retention: which versions stay on the disk. `coordinator/storage/step_writer.py` asks here."""
+"""Retention: the choice of the versions that stay on the disk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def federated_losses(summaries: Sequence[VersionSummary]) -> dict[int, float]:
     """Return the loss of each version on the clients' own holdouts, nats per response token.
 
     Clients measure it before they train from the version; the mean is weighted by sample count.
-    Versions that nobody has trained from are missing.
+    Versions that no client has trained from are missing.
     """
     total: dict[int, float] = defaultdict(float)
     count: dict[int, int] = defaultdict(int)
@@ -25,7 +25,7 @@ def federated_losses(summaries: Sequence[VersionSummary]) -> dict[int, float]:
 
 
 def best_version(plan: Plan, summaries: Sequence[VersionSummary]) -> int | None:
-    """Return the version with the lowest federated loss in the newest phase, if any is measured."""
+    """Return the version with the lowest federated loss in the newest phase, if any is known."""
     phase = plan.phase_of(max(0, summaries[-1].version - 1))
     losses = {
         version: loss

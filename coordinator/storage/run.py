@@ -8,7 +8,7 @@ runs/NAME/
     spool/                   updates between arrival and commit
     progress.jsonl           a line per version
     client_metrics.jsonl     a line per update
-    samples.jsonl            a line per version and held-out row that it answered
+    samples.jsonl            a line per answer of a version to a held-out prompt
     report/                  written at the end
 """
 
@@ -51,26 +51,22 @@ _META = ("run_id", "base", "clients", "labels", "sources", "adapter_config")
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """Beginning of a run: the base model, the clients' rows and the adapter of version 0.
-
-    Attributes:
-        rows: Training rows by client id and kind.
-        labels: Class names, if the run classifies.
-        sources: Statistics of each data source, by kind of rows.
-    """
+    """Beginning of a run: the base model, the clients' rows and the adapter of version 0."""
 
     base: BaseRef
     base_path: Path
-    rows: Mapping[str, Mapping[RowKind, int]]
+    rows: Mapping[str, Mapping[RowKind, int]]  # number of training rows, by client id and kind
     adapter: Tensors
     adapter_config: Mapping[str, Any]
-    labels: tuple[str, ...] = ()
-    sources: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    labels: tuple[str, ...] = ()  # class names, if the run classifies
+    sources: Mapping[str, Any] = field(  # statistics of each data source, by kind of rows
+        default_factory=lambda: MappingProxyType({})
+    )
 
 
 @dataclass(frozen=True)
 class Run:
-    """Open run directory, to be written by one coordinator."""
+    """Open run directory that one coordinator may write."""
 
     directory: Path
     name: str
@@ -87,7 +83,7 @@ class Run:
 
 
 def check_mode(config: FederationConfig, mode: StartMode) -> None:
-    """Refuse, before anything costly happens, to start over an existing run or to resume none.
+    """Check that there is a run to resume, or none to overwrite, before anything costly happens.
 
     Raises:
         RunError: The directory exists and `mode` is `start`; or it holds no run, and `mode` is
@@ -105,7 +101,6 @@ def check_mode(config: FederationConfig, mode: StartMode) -> None:
 
 
 def run_exists(config: FederationConfig) -> bool:
-    """Return whether the run that the configuration names exists and could be resumed."""
     return (config.run.path / "run.db").exists()
 
 
@@ -114,10 +109,7 @@ def create_run(
 ) -> None:
     """Create the run directory: fill a directory beside it, then rename that.
 
-    Args:
-        config: Configuration of the run.
-        prepare: Writes `clients/` into the directory that it is given, and returns the rest.
-        now: Seconds since the epoch.
+    `prepare` writes `clients/` into the directory that it gets, and returns the rest.
 
     Raises:
         RunError: The directory cannot be written.
@@ -139,7 +131,7 @@ def create_run(
 
 
 def remove_partial_run(config: FederationConfig) -> None:
-    """Remove what an unfinished `create_run` has left behind: it holds private rows."""
+    """Remove the private rows that an unfinished `create_run` may have left behind."""
     shutil.rmtree(_partial_directory(config), ignore_errors=True)
 
 
@@ -149,7 +141,7 @@ def _partial_directory(config: FederationConfig) -> Path:
 
 
 def set_aside(config: FederationConfig) -> str | None:
-    """Rename an existing run directory; return the run's id, whose queues can be deleted."""
+    """Rename an existing run directory; return the run's id, so that its queues can be deleted."""
     directory = config.run.path
     if not directory.exists():
         return None
@@ -166,11 +158,7 @@ def set_aside(config: FederationConfig) -> str | None:
 
 
 def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> Run:
-    """Open the run directory that the configuration names.
-
-    Args:
-        config: Configuration of the run; addresses may have changed since it began.
-        find_base: Returns the directory of the base model.
+    """Open the run directory that the configuration names; addresses may have changed.
 
     Raises:
         ConfigError: A key has another value than the run began with.
@@ -184,7 +172,7 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
     versions = Versions(
         directory / "versions", json.loads(meta["adapter_config"]), config.codec.adapter
     )
-    # Here and not only when a coordinator starts: a report may be written without one.
+    # Not only when a coordinator starts, because a report may be written without one.
     versions.roll_forward(journal.version_digests())
     base = BaseRef.model_validate_json(meta["base"])
     return Run(
@@ -204,7 +192,7 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
 
 
 def build_plan(config: FederationConfig, rows: Mapping[str, Mapping[RowKind, int]]) -> Plan:
-    """Return the plan of a configuration, for clients with so many training rows of each kind."""
+    """Return the plan of a configuration; `rows` counts each client's training rows by kind."""
     clients = {name: Client(name, LOCAL_SITE, own) for name, own in rows.items()}
     return Plan(config.phase, config.schedule, config.aggregation, MappingProxyType(clients))
 
@@ -224,7 +212,6 @@ def _build_template(
 
 
 def _fill(partial: Path, config: FederationConfig, prepared: PreparedRun, now: float) -> None:
-    """Write configuration, version 0 and journal beside the rows."""
     sync_tree(partial)
     save_config(config, partial)
     versions = Versions(partial / "versions", prepared.adapter_config, config.codec.adapter)

@@ -1,16 +1,16 @@
-"""Configuration of a run directory: what it keeps, and what may change when the run is resumed."""
+"""Configuration of a run directory: the keys that it keeps, and those that a resume may change."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from common.config import loader, toml_writer
+from common.config import toml_writer
 from common.config.config import FederationConfig, SamplesConfig
 from common.config.loader import apply_offline
-from common.errors import ConfigError, RunError
+from common.errors import ConfigError
+from common.run_directory.recorded_run import CONFIG_FILE, read_config
 
-FILE = "federation.toml"
 _PER_START = ("broker", "store", "operations", "offline")  # sections that belong to one start
 _MAY_CHANGE = {"run.dir", "run.keep_versions", "data.dir"} | {
     f"samples.{key}" for key in SamplesConfig.model_fields
@@ -20,55 +20,41 @@ _MAY_CHANGE = {"run.dir", "run.keep_versions", "data.dir"} | {
 def save_config(config: FederationConfig, directory: Path) -> None:
     """Write the configuration into a run directory.
 
-    Addresses are left out: they may carry passwords, and may change between starts. So is
-    [offline]: whether it applies is decided when the run begins.
+    Addresses are left out, because they may contain passwords and may change between starts. So is
+    [offline], which is decided when the run begins.
     """
     kept = config.model_copy(update={name: type(getattr(config, name))() for name in _PER_START})
-    (directory / FILE).write_text(toml_writer.dump(kept), encoding="utf-8")
-
-
-def saved_config(directory: Path) -> FederationConfig:
-    """Return the configuration of a run directory, with default addresses.
-
-    Raises:
-        RunError: The directory holds no run.
-        ConfigError: The file has a key that this release does not know, or a wrong value.
-    """
-    path = directory / FILE
-    if not path.exists():
-        raise RunError(f"{directory} holds no run", "name a directory under runs/")
-    return loader.load(path, {})
+    (directory / CONFIG_FILE).write_text(toml_writer.dump(kept), encoding="utf-8")
 
 
 def with_recorded_offline_choice(config: FederationConfig, directory: Path) -> FederationConfig:
-    """Return the configuration with [offline] applied if the run began so.
+    """Return the configuration with [offline] applied if the run began with it.
 
-    The run directory keeps the outcome: if it has every value of [offline] that differs from the
-    configuration's own, the run began without the hub and stays without it.
+    The run directory keeps only the outcome: if it has every value of [offline] that differs from
+    the configuration's own, the run began without the hub and stays without it.
     """
     if not config.offline:
         return config
     offline = apply_offline(config)
-    given, changed = _fixed_keys(config), _fixed_keys(offline)
-    saved = _fixed_keys(saved_config(directory))
-    decisive = [key for key, value in changed.items() if given.get(key) != value]
-    began_offline = decisive and all(saved.get(key) == changed[key] for key in decisive)
+    online_keys, offline_keys = _fixed_keys(config), _fixed_keys(offline)
+    saved = _fixed_keys(read_config(directory))
+    decisive = [key for key, value in offline_keys.items() if online_keys.get(key) != value]
+    began_offline = decisive and all(saved.get(key) == offline_keys[key] for key in decisive)
     return offline if began_offline else config
 
 
 def check_unchanged(config: FederationConfig, directory: Path) -> None:
     """Raise `ConfigError` if a key that is fixed for the run has changed since it began."""
-    saved, given = _fixed_keys(saved_config(directory)), _fixed_keys(config)
-    for key in given | saved:  # a phase may be missing on either side
-        if saved.get(key) != given.get(key):
+    saved, current = _fixed_keys(read_config(directory)), _fixed_keys(config)
+    for key in current | saved:  # a phase may be missing on either side
+        if saved.get(key) != current.get(key):
             raise ConfigError(
-                f"{key} is {given.get(key)!r}, but {directory} began with {saved.get(key)!r}",
+                f"{key} is {current.get(key)!r}, but {directory} began with {saved.get(key)!r}",
                 "set it back to resume, or start over with --new",
             )
 
 
 def _fixed_keys(config: FederationConfig) -> dict[str, Any]:
-    """Return every key that stays what it was when the run began, with its value."""
     flat = _flatten(config.model_dump(mode="json", exclude=set(_PER_START)))
     return {key: value for key, value in flat.items() if key not in _MAY_CHANGE}
 

@@ -1,4 +1,4 @@
-"""`samples.jsonl` of a run directory: what versions answered to held-out prompts."""
+"""`samples.jsonl` of a run directory: the answers of versions to held-out prompts."""
 
 from __future__ import annotations
 
@@ -21,25 +21,15 @@ class SamplesFile:
 
     @property
     def displayed(self) -> tuple[SampleAnswer, ...]:
-        """The answers that viewers get."""
+        """Answers that are published for viewers."""
         return samples.select_shown(self.answers)
 
     def read(self) -> None:
-        """Read the file.
-
-        Raises:
-            RunError: The file is damaged.
-        """
+        """Read the file; raise `RunError` if it is damaged."""
         self.answers = samples.read_samples(self._directory)
 
     def append(self, journal: Journal, answers: Sequence[SampleAnswer]) -> None:
-        """Append answers.
-
-        Fenced: a coordinator that was replaced must not write among its successor's lines.
-
-        Raises:
-            FencedError: Another coordinator owns the run.
-        """
+        # Fenced: a coordinator that was replaced must not write among its successor's lines.
         with journal.fenced():
             lines = (answer.fields() for answer in answers)
             append_jsonl(self._directory / samples.FILE, lines)

@@ -22,7 +22,7 @@ from common.protocol.wire import unpack
 
 
 def upload_name(site: str, sha256: str) -> str:
-    """Return the file name of an upload; both parts are checked, and site names hold no dot."""
+    """Return the file name of an upload; site names contain no dot."""
     return f"{site}.{sha256}"
 
 
@@ -38,7 +38,7 @@ class Spool:
         Raises:
             RunError: The disk refused, for instance because it is full.
         """
-        path = self._file(upload)
+        path = self._path / upload
         fresh = not path.exists()
         try:
             self._path.mkdir(parents=True, exist_ok=True)
@@ -49,39 +49,31 @@ class Spool:
             raise RunError(f"{path}: {error.strerror}", "make room, then --resume") from None
 
     def frame(self, upload: str) -> bytes:
-        """Return a complete update after a check of its digest.
+        """Return the bytes of a complete update after a check of its digest.
 
         Raises:
             WireError: Its bytes do not have the digest that its sender claimed.
             RunError: The file cannot be read.
         """
+        path = self._path / upload
         try:
-            frame = self._file(upload).read_bytes()
+            frame = path.read_bytes()
         except OSError as error:
-            raise RunError(f"{self._file(upload)}: {error.strerror}", "restore the run") from None
+            raise RunError(f"{path}: {error.strerror}", "restore the run") from None
         if codec.digest(frame) != upload.rpartition(".")[2]:
             raise WireError("the update's bytes do not have the SHA-256 that its chunks claim")
         return frame
 
     def delta(self, upload: str) -> Tensors:
-        """Return the decoded tensors of an accepted update.
-
-        Raises:
-            WireError: The file is no update.
-            RunError: The file cannot be read.
-        """
+        """Return the decoded tensors of an accepted update; raise as `frame` does."""
         update, data = unpack(Update, self.frame(upload))
         return codec.decode(update.codec, update.tensors, data)
 
     def drop(self, upload: str) -> None:
-        """Remove an update that was applied or rejected; do nothing if it is gone already."""
-        self._file(upload).unlink(missing_ok=True)
+        (self._path / upload).unlink(missing_ok=True)
 
     def sweep(self, known: Set[str]) -> None:
-        """Remove every file that is not in `known`, the uploads of the journal."""
+        """Remove every file whose upload is not in `known`."""
         for path in self._path.glob("*"):  # empty while there is no directory yet
             if path.name not in known:
                 path.unlink()
-
-    def _file(self, upload: str) -> Path:
-        return self._path / upload

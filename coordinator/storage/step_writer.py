@@ -1,10 +1,9 @@
 """Writer of a step of the core: version files, the journal's transaction, files for people.
 
 Order of the writes (docs/protocol.md has the crash table): a new version is written under a
-temporary name, the transaction records it, then it gets its number; files that the transaction has
-made superfluous go last. On the path of an update this stands between `coordinator/service.py` and
-`coordinator/storage/commit.py`; what was written is published by
-`coordinator/publish/store_publisher.py`.
+temporary name, the transaction records it, then it gets its number; superfluous files go last. On
+the path of an update this comes after `coordinator/service.py`; next is
+`coordinator/storage/commit.py`.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from coordinator.storage.spool import Spool
 
 @dataclass(frozen=True)
 class WrittenStep:
-    """The versions that a step has made, by number, and the events to tell of it."""
+    """Versions that a step has made, by number, and its entries of the event feed."""
 
     summaries: Mapping[int, VersionSummary]
     events: tuple[Event, ...]
@@ -44,14 +43,9 @@ class StepWriter:
         """Summaries of all versions, from 0; empty before `start`."""
 
     def start(self, version: int) -> None:
-        """Finish what a crash has interrupted, and remove what it left without a row.
+        """Finish what a crash has interrupted, and remove files without a row.
 
-        Args:
-            version: The newest version.
-
-        Raises:
-            FencedError: Another coordinator took over.
-            RunError: The disk refuses.
+        `version` is the newest version. Raises `FencedError` and `RunError`, as `write` does.
         """
         with self._journal.fenced():
             self._versions.roll_forward(self._journal.version_digests())
@@ -70,25 +64,18 @@ class StepWriter:
         now: float,
         upload: str = "",
     ) -> WrittenStep:
-        """Make a step durable.
-
-        Args:
-            before: The state in which the step began.
-            after: The state to which it led.
-            actions: The actions that the core decided on.
-            now: Seconds since the epoch.
-            upload: The upload that the step settles; empty if it settles none.
+        """Make a step durable; `upload` is the one that the step has decided on, if any.
 
         Raises:
             FencedError: Another coordinator took over.
             RunError: The disk refuses.
         """
         commits = [action for action in actions if isinstance(action, CommitVersion)]
-        made = {c.version: write_version(c, self._versions, self._spool, now) for c in commits}
-        self.summaries += made.values()
-        described = [event_text.describe(action, before.version, made) for action in actions]
-        notes = tuple(note for note in described if note is not None)
-        records = tuple(a for a in actions if not isinstance(a, LogEvent)) + notes
+        new = {c.version: write_version(c, self._versions, self._spool, now) for c in commits}
+        self.summaries += new.values()
+        described = [event_text.describe(action, before.version, new) for action in actions]
+        entries = tuple(entry for entry in described if entry is not None)
+        records = tuple(a for a in actions if not isinstance(a, LogEvent)) + entries
         if records or upload or before.clients is not after.clients:
             self._journal.write(
                 before,
@@ -96,20 +83,17 @@ class StepWriter:
                 records,
                 now,
                 frames=self._task_frames(actions, now),
-                summaries=made,
+                summaries=new,
                 drop_chunks=[upload] if upload else [],
             )
-        for summary in made.values():  # the row is fenced: from here on the number is its own
+        for summary in new.values():  # the row is fenced: from here on the number is its own
             self._versions.place(summary.version, summary.sha256)
-        return WrittenStep(made, tuple(event_text.to_event(note, now) for note in notes))
+        return WrittenStep(new, tuple(event_text.to_event(entry, now) for entry in entries))
 
     def clean_up(self, actions: Iterable[Action], upload: str, in_use: Set[int]) -> None:
         """Remove the files that a written step has made superfluous.
 
-        Args:
-            actions: The actions of the step.
-            upload: The upload that it has settled; empty if it settled none.
-            in_use: Versions that workers may still fetch.
+        `in_use` holds the versions that workers may still fetch.
         """
         accepted = {a.update.upload for a in actions if isinstance(a, AcceptUpdate)}
         if upload and upload not in accepted:
@@ -125,7 +109,6 @@ class StepWriter:
         self._jsonl.catch_up(self._journal)
 
     def _task_frames(self, actions: tuple[Action, ...], now: float) -> dict[str, bytes]:
-        """Return the message of every task that is issued, by task id."""
         template, summaries = self._run.template, self.summaries
         return {
             action.task.task_id: pack(

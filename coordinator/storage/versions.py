@@ -4,11 +4,11 @@ Each of them loads with `PeftModel.from_pretrained(base, directory)` or, in a ru
 parameters, with `AutoModel….from_pretrained(directory)`. Version t holds exactly what was broadcast
 (the decoded payload), because deltas start from that.
 
-A version is staged, that is made durable under the name of its own content, `.made-SHA256`. One
-rename gives it its number once the journal has its row. The row is fenced and names the content, so
-whoever renames can only put the journaled version in its place: a coordinator that was paused and
-replaced never writes into its successor's directory. At the start, a rename that a crash prevented
-is made up for, and directories without a row are removed.
+A version is first staged: made durable under a name made of its content, `.made-SHA256`. Once the
+journal has its row, one rename gives it its number. The row is fenced and names the content, so any
+process that renames can only put the journaled version in its place: a coordinator that was paused
+and replaced never writes into its successor's directory. The next start makes up for a rename that
+a crash has prevented, and removes directories without a row.
 """
 
 from __future__ import annotations
@@ -44,13 +44,10 @@ class Versions:
         self._codec = name
 
     def directory(self, version: int) -> Path:
-        """Return the path of a version, whether or not it exists."""
         return self._path / f"{version:06d}"
 
     def stage(self, version: int, tensors: Tensors) -> BlobRef:
-        """Make a version durable and return the reference of its broadcast frame.
-
-        Its number follows with `place`, once the journal has its row.
+        """Make a version durable, without its number, and return the reference of its frame.
 
         Raises:
             RunError: The tensors hold a value that is not finite, or the disk refused.
@@ -72,11 +69,7 @@ class Versions:
         return ref
 
     def place(self, version: int, sha256: str) -> None:
-        """Give a staged version its number; call it only once the journal has the version's row.
-
-        Raises:
-            RunError: The disk refused.
-        """
+        """Give a staged version its number; call it only once the journal has the version's row."""
         staged = self._staged(sha256)
         try:
             _rename(staged, self.directory(version))
@@ -87,10 +80,9 @@ class Versions:
             raise RunError(f"{staged}: {error}", "make room, then --resume") from None
 
     def roll_forward(self, journaled: Mapping[int, str]) -> None:
-        """Place the journaled versions that a crash left staged; any process may, at any time.
+        """Place the journaled versions that a crash left staged; safe in any process, at any time.
 
-        Args:
-            journaled: SHA-256 of the broadcast frame of each version.
+        `journaled` holds the SHA-256 of the broadcast frame of each version.
         """
         for version, sha256 in journaled.items():
             if self._staged(sha256).exists() and not self.directory(version).exists():
@@ -106,11 +98,7 @@ class Versions:
         sync_path(directory)
 
     def read(self, version: int) -> Tensors:
-        """Return the tensors of a version.
-
-        Raises:
-            RunError: It is not there or does not parse.
-        """
+        """Return the tensors of a version; raise `RunError` if it is missing or damaged."""
         return read_tensors(self.directory(version) / self._names[0])
 
     def frame(self, version: int) -> bytes:
@@ -118,7 +106,7 @@ class Versions:
         return self._frame(version, self.read(version))
 
     def sweep(self, newest: int) -> None:
-        """Remove what a crash left without a row: after `roll_forward`, and inside the fence."""
+        """Remove directories without a row; call it after `roll_forward` and inside the fence."""
         for path in list(self._path.iterdir()):
             stray = path.name.isdigit() and int(path.name) > newest
             if stray or path.name.startswith((TEMPORARY, STAGED)):
@@ -126,27 +114,25 @@ class Versions:
 
     def retain(self, keep: set[int]) -> None:
         """Remove every version that is not in `keep`; call it inside the fence."""
-        present = [int(path.name) for path in self._path.iterdir() if path.name.isdigit()]
-        for version in present:
-            if version not in keep:
-                self._remove(self.directory(version))
+        for path in list(self._path.iterdir()):
+            if path.name.isdigit() and int(path.name) not in keep:
+                self._remove(path)
 
     def _remove(self, path: Path) -> None:
-        """Remove a directory after a rename, so that only a temporary name is ever incomplete.
+        """Rename a directory, then remove it, so that only a temporary one is ever incomplete.
 
-        A replaced coordinator may still be writing in it; it can no longer rename it then.
+        If a replaced coordinator is still writing in it, it can no longer rename it.
         """
         gone = self._temporary()
         try:
             path.rename(gone)
         except FileNotFoundError:
-            return  # a replaced coordinator has just renamed it
+            return  # another coordinator has just renamed it
         except OSError as error:
             raise RunError(f"{path}: {error}", "make versions/ writable") from None
         shutil.rmtree(gone, ignore_errors=True)  # leftovers go at the next start
 
     def _temporary(self) -> Path:
-        """Return a name that no other coordinator uses."""
         return self._path / f"{TEMPORARY}{secrets.token_hex(8)}"
 
     def _staged(self, sha256: str) -> Path:
@@ -157,7 +143,7 @@ class Versions:
 
 
 def _rename(source: Path, target: Path) -> None:
-    """Rename a directory; if the name is taken, by the same content, leave both."""
+    """Rename a directory unless the name is taken, by the same content."""
     try:
         source.rename(target)
     except FileNotFoundError:

@@ -1,1 +1,1 @@
-"""Export of a version as a directory for others, with its model card."""
+"""Export of a version as a directory to share, with its model card."""

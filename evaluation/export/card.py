@@ -1,8 +1,8 @@
 """Model card of an export: `README.md`, with the front matter that the hub reads.
 
-It says what was trained, by how many clients, how and how well, from the journal alone. It must not
-reveal a path or name of this machine, a client's name or a client's text. So it contains only
-numbers, settings, class names and hub ids, and figures under names from a fixed list.
+It describes the training from the journal alone. It must not reveal a path or name of this machine,
+a client's name or a client's text, so it contains only numbers, settings, class names and hub ids,
+and figures under names from a fixed list.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from learning.models.export import base_label
 
 
 def to_markdown(card: CardData) -> str:
-    """Return the whole card."""
     sections = (
         f"# {_title(card)}",
         _summary(card),

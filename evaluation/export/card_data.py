@@ -12,8 +12,8 @@ from evaluation.export.loading_snippets import LoadingInfo
 from learning.data import hub_data
 from learning.models.export import ExportSummary
 
-DATA_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
-"""A source that ends so is a file, even where it has the form of a hub id."""
+# A source with such a suffix is a file, even if it has the form of a hub id.
+_FILE_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
 KIND_TITLES: dict[RowKind, str] = {
     "sft": "instructions with answers",
     "va": "preference pairs",
@@ -23,24 +23,16 @@ KIND_TITLES: dict[RowKind, str] = {
 
 @dataclass(frozen=True)
 class CardData:
-    """What a model card is made from.
-
-    Attributes:
-        version: The exported version.
-        written: What the export contains.
-        evaluation: The evaluation of this version in the run directory; empty if there is none.
-        software: The software that wrote the export, each with its version.
-    """
+    """The contents of a model card."""
 
     run: RecordedRun
     version: int
     written: ExportSummary
-    evaluation: Mapping[str, Any]
-    software: Sequence[str]
+    evaluation: Mapping[str, Any]  # of this version, from a report's JSON; may be empty
+    software: Sequence[str]  # names and versions of what wrote the export
 
     @property
     def loading(self) -> LoadingInfo:
-        """What the loading snippets need to know."""
         return LoadingInfo(
             objective=self.run.config.phase[0].objective,
             labels=self.run.labels,
@@ -55,9 +47,9 @@ class CardData:
 
 
 def parse_hub_id(source: str) -> str | None:
-    """Return the hub id of a source; None for a file or made rows."""
+    """Return the hub id of a source; None for a file or synthetic rows."""
     parsed = hub_data.parse_source(source)
-    return parsed.name if parsed and not source.lower().endswith(DATA_FILES) else None
+    return parsed.name if parsed and not source.lower().endswith(_FILE_SUFFIXES) else None
 
 
 def format_code(text: str) -> str:
@@ -66,6 +58,5 @@ def format_code(text: str) -> str:
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

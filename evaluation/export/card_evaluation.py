@@ -33,7 +33,7 @@ def find_evaluation(run: RecordedRun, version: int) -> Mapping[str, Any]:
 
 
 def build_evaluation_section(report: Mapping[str, Any]) -> str:
-    """Return base beside federated figures on held-out rows; empty if there are none."""
+    """Return the held-out figures of base and version; an empty text if there are none."""
     rows = list(_figure_rows(report))
     if not rows:
         return ""
@@ -43,7 +43,7 @@ def build_evaluation_section(report: Mapping[str, Any]) -> str:
 
 
 def _rewards_note(report: Mapping[str, Any]) -> str:
-    """Return what rewards are relative to; without it, those of the base make no sense."""
+    """Return what rewards are relative to; without it, the base's would mean nothing."""
     kinds = report.get("kinds")
     va = kinds.get("va") if isinstance(kinds, dict) else None
     beta, reference = (va.get("beta"), va.get("reference")) if isinstance(va, dict) else (0, 0)
@@ -72,13 +72,13 @@ def _figure_rows(report: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
 
 
 def _heldout(kind: Any) -> tuple[Any, Any] | None:
-    """Return the figures of base and assessed version on the held-out rows of one kind."""
-    found = kind.get("heldout") if isinstance(kind, dict) else None
-    return (found[0], found[-1]) if isinstance(found, list) and len(found) > 1 else None
+    """Return the held-out figures of base and assessed version."""
+    figures = kind.get("heldout") if isinstance(kind, dict) else None
+    return (figures[0], figures[-1]) if isinstance(figures, list) and len(figures) > 1 else None
 
 
 def _version_of(report: Mapping[str, Any]) -> int | None:
-    """Return the version that a report is about: stated, or the last of those that it lists."""
+    """Return the version that a report states, or else the last one that it lists."""
     if isinstance(stated := report.get("version"), int):
         return stated
     versions = report.get("versions")

@@ -23,7 +23,6 @@ _UNITS = {
 
 
 def build_training_section(card: CardData) -> str:
-    """Return the clients' data, the phases, the schedule and the aggregation."""
     run, config = card.run, card.run.config
     aggregation, schedule = config.aggregation, config.schedule
     mode = "asynchronous" if schedule.reissue == "immediate" else "synchronous"
@@ -50,7 +49,6 @@ def build_training_section(card: CardData) -> str:
 
 
 def build_losses_section(card: CardData) -> str:
-    """Return training loss and the clients' holdouts, from first to newest version by phase."""
     made = [each for each in card.run.versions if each.updates and each.version <= card.version]
     rows = []
     for index, phase in enumerate(card.run.config.phase):

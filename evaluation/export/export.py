@@ -1,6 +1,6 @@
-"""Export of one version of a run as a directory for others, for `fccl export`.
+"""Export of one version of a run as a directory to share, for `fccl export`.
 
-It is written beside its place and renamed into it, so that an export is complete or absent.
+The directory is written under a temporary name and renamed: an export is complete or absent.
 """
 
 from __future__ import annotations
@@ -25,19 +25,12 @@ _LIBRARIES = ("torch", "transformers", "peft")
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What to export, and in which form.
-
-    Attributes:
-        version: A version that is on the disk.
-        merge: Whether to merge the adapter into its base.
-        precision: Precision of a whole model's weights; None for float32.
-        with_base: Whether to put the base beside an adapter; None does so if it is on no hub.
-    """
+    """The version to export, and the form of the export."""
 
     version: int
-    merge: bool
-    precision: Precision | None
-    with_base: bool | None
+    merge: bool  # the adapter into its base
+    precision: Precision | None  # of a whole model's weights; None for float32
+    with_base: bool | None  # put the base beside an adapter; None: only if it is on no hub
 
 
 def export_version(
@@ -46,7 +39,6 @@ def export_version(
     """Write an export with its model card.
 
     Args:
-        base_path: Directory of the run's base model.
         out: An empty directory, or a path that does not exist.
 
     Raises:

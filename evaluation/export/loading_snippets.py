@@ -1,4 +1,4 @@
-"""Snippets that load an export: the part of its model card that can be run.
+"""Runnable part of a model card: Python code and a command that load the export.
 
 A test runs every snippet in the export's own directory. `evaluation/export/card.py` includes them.
 """
@@ -43,21 +43,13 @@ print(answer, float(shares.max()))
 
 @dataclass(frozen=True)
 class LoadingInfo:
-    """What the snippets depend on.
+    """The properties of an export on which the snippets depend."""
 
-    Attributes:
-        objective: Objective of the run's first phase.
-        labels: Class names of a model that classifies.
-        max_length: Maximum tokens of a text in training.
-        written: What the export contains.
-        revision: Revision of a base on the hub.
-    """
-
-    objective: ObjectiveName
-    labels: tuple[str, ...]
-    max_length: int
+    objective: ObjectiveName  # of the first phase
+    labels: tuple[str, ...]  # class names of a model that classifies
+    max_length: int  # tokens of a text in training
     written: ExportSummary
-    revision: str | None
+    revision: str | None  # of a base on the hub
 
     @property
     def classifies(self) -> bool:

@@ -33,7 +33,6 @@ ABSENT = "–"
 
 
 def build_title(report: Report) -> list[Block]:
-    """Return the title, and what was evaluated."""
     assessment = report.assessment
     subjects = ", ".join(subject.title for subject in assessment.subjects)
     return [
@@ -46,11 +45,7 @@ def build_title(report: Report) -> list[Block]:
 
 
 def build_metrics(assessment: Assessment, prefix: str) -> list[Block]:
-    """Return all metrics by kind of rows: held-out rows, clients, confusion matrix.
-
-    Args:
-        prefix: Prefix of the names of pictures.
-    """
+    """Return all metrics by kind of rows; `prefix` begins the names of pictures."""
     blocks: list[Block] = []
     for each in assessment.kinds:
         blocks += [Heading(TITLES[each.kind]), *_heldout(each, assessment)]
@@ -63,7 +58,6 @@ def build_metrics(assessment: Assessment, prefix: str) -> list[Block]:
 
 
 def build_answers(assessment: Assessment) -> list[Block]:
-    """Return held-out rows with the answer of each evaluated version."""
     if not assessment.samples:
         return []
     titles = [subject.title for subject in assessment.subjects]
@@ -76,7 +70,6 @@ def build_answers(assessment: Assessment) -> list[Block]:
 
 
 def build_comparison(comparison: Comparison) -> list[Block]:
-    """Return the metrics of two runs side by side."""
     one, two = comparison.sides
     text = f"Both on the held-out rows of {one.name}, each with its own tokenizer."
     if not comparison.same_base:
@@ -90,14 +83,14 @@ def build_comparison(comparison: Comparison) -> list[Block]:
     for each in comparison.kinds:
         blocks.append(Heading(TITLES[each.kind], 3))
         if each.left_out:
-            text = f"{each.left_out} rows are left out because they fit into only one model."
+            text = f"{each.left_out} rows are left out because they do not fit into both models."
             blocks.append(Paragraph(text))
         blocks.append(_compared(each, (one.title, two.title)))
     return blocks
 
 
 def format_metric(metric: MetricInfo, metrics: EvalMetrics) -> str:
-    """Return the value of a metric with its interval."""
+    """Return the value of a metric with its confidence interval, if it has one."""
     if not metrics.rows:
         return ABSENT
     text = f"{metrics.values[metric.key]:.{metric.decimals}f}"
@@ -126,7 +119,6 @@ def _heldout(found: KindAssessment, assessment: Assessment) -> list[Block]:
 
 
 def _explanation(found: KindAssessment) -> str:
-    """Return how to read the metrics of a kind."""
     match found.kind:
         case "sft":
             return (
@@ -162,13 +154,11 @@ def _change(found: KindAssessment) -> str:
 
 
 def _clients(found: KindAssessment, subjects: Sequence[EvaluatedVersion]) -> list[Block]:
-    """Return the metrics of each client before and after, with one table for each metric."""
     names = list(found.clients)
     blocks: list[Block] = [Heading("Each client's own rows", 3)]
     if len(names) > _MAX_CLIENTS:
         names = _worst_first(found, MAIN_METRIC[found.kind])[:_MAX_CLIENTS]
-        text = f"The {_MAX_CLIENTS} worst of {len(found.clients)} clients."
-        blocks.append(Paragraph(text))
+        blocks.append(Paragraph(f"The {_MAX_CLIENTS} worst of {len(found.clients)} clients."))
     for metric in CLIENT_METRICS[found.kind]:
         header = (f"{metric.title}, validation", "rows", *(subject.title for subject in subjects))
         rows = [_client_row(metric, name, found.clients[name]) for name in names]
@@ -190,7 +180,6 @@ def _worst_first(found: KindAssessment, metric: MetricInfo) -> list[str]:
 
 
 def _spread_rows(found: KindAssessment, metric: MetricInfo) -> list[tuple[str, ...]]:
-    """Return the worst client, range and standard deviation, by evaluated version."""
     each = [
         client_spread(metric, {name: own[i] for name, own in found.clients.items()})
         for i in range(len(found.pooled))
@@ -201,11 +190,7 @@ def _spread_rows(found: KindAssessment, metric: MetricInfo) -> list[tuple[str, .
     d = metric.decimals
     return [
         ("worst client", ABSENT, *(f"{one.worst_value:.{d}f} ({one.worst})" for one in known)),
-        (
-            f"max − min of {known[-1].clients} clients",
-            ABSENT,
-            *(f"{one.range:.{d}f}" for one in known),
-        ),
+        (f"max − min of {known[-1].clients} clients", ABSENT, *(f"{s.range:.{d}f}" for s in known)),
         ("standard deviation", ABSENT, *(f"{one.deviation:.{d}f}" for one in known)),
     ]
 

@@ -1,6 +1,7 @@
 """Files of a report: Markdown, JSON, one HTML file, and pictures.
 
 `report.*`, written at the end of a run, includes its history; `evaluation.*` is about one version.
+Writing raises `RunError` if the folder cannot be written.
 """
 
 from __future__ import annotations
@@ -24,21 +25,13 @@ from learning.evaluation.metrics import METRICS, EvalMetrics, client_spread
 
 
 def write_report(report: Report, folder: Path) -> Path:
-    """Write the report on a whole run and return the path of the Markdown file.
-
-    Raises:
-        RunError: The folder cannot be written.
-    """
+    """Write the report on a whole run and return the path of the Markdown file."""
     rest = [*history_tables.build_history(report, ""), *history_tables.build_versions(report)]
     return _write(report, folder, "report", "", rest, build_fields(report, history=True))
 
 
 def write_evaluation(report: Report, folder: Path) -> Path:
-    """Write the evaluation of one version and return the path of the Markdown file.
-
-    Raises:
-        RunError: The folder cannot be written.
-    """
+    """Write the evaluation of one version and return the path of the Markdown file."""
     prefix = "evaluation_"
     rest = history_tables.build_history(report, prefix)
     fields = build_fields(report, history=False)
@@ -46,15 +39,10 @@ def write_evaluation(report: Report, folder: Path) -> Path:
 
 
 def build_blocks(report: Report, prefix: str) -> list[Block]:
-    """Return the blocks that both forms have: comparison, metrics, answers, data.
-
-    Args:
-        prefix: Prefix of the names of pictures.
-    """
-    comparison = report.comparison
+    """Return the blocks that both forms have; `prefix` begins the names of pictures."""
     return [
         *figure_tables.build_title(report),
-        *(figure_tables.build_comparison(comparison) if comparison else []),
+        *(figure_tables.build_comparison(report.comparison) if report.comparison else []),
         *figure_tables.build_metrics(report.assessment, prefix),
         *figure_tables.build_answers(report.assessment),
         *history_tables.build_data(report),

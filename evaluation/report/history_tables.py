@@ -22,7 +22,7 @@ UNITS: dict[RowKind, str] = {
 
 
 def build_data(report: Report) -> list[Block]:
-    """Return what became of the rows of each source."""
+    """Return how many rows of each source were used, and why others were skipped."""
     if not report.sources:
         return []
     rows, reasons = [], []
@@ -37,15 +37,9 @@ def build_data(report: Report) -> list[Block]:
 
 
 def build_history(report: Report, prefix: str) -> list[Block]:
-    """Return the picture of loss and accuracy by version.
-
-    Args:
-        prefix: Prefix of the picture's name.
-    """
     if len(report.versions) < 2:
         return []
-    picture = Picture(f"{prefix}loss.png", "Loss and accuracy by version")
-    return [Heading("History"), picture]
+    return [Heading("History"), Picture(f"{prefix}loss.png", "Loss and accuracy by version")]
 
 
 def build_versions(report: Report) -> list[Block]:
@@ -92,19 +86,11 @@ def _updates(updates: Sequence[UpdateSummary]) -> Table:
     extra = ("accuracy before", "after") if with_accuracy else ()
     rows = []
     for u in updates:
-        row = [
-            u.task_id,
-            u.client_id,
-            str(u.stats.num_samples),
-            str(u.staleness),
-            f"{u.weight:.3f}",
-        ]
+        row = [u.task_id, u.client_id, str(u.stats.num_samples), str(u.staleness)]
+        row.append(f"{u.weight:.3f}")
         row += [f"{u.staleness_factor:.3f}", f"{u.participation_factor:.2f}", f"{u.clip:.2f}"]
         row += [f"{u.coefficient:.3f}", f"{u.stats.avg_loss:.3f}"]
-        row += (
-            [_number(u.stats.accuracy_before), _number(u.stats.accuracy_after)]
-            if with_accuracy
-            else []
-        )
+        if with_accuracy:
+            row += [_number(u.stats.accuracy_before), _number(u.stats.accuracy_after)]
         rows.append(tuple(row))
     return Table((*names, "× clip", "step", "train loss", *extra), tuple(rows))

@@ -9,7 +9,7 @@ from common.document import plotting
 from evaluation.assessment import EvaluatedVersion, KindAssessment
 from evaluation.report.history_tables import UNITS
 from evaluation.report.report import PhaseHistory, Report, split_by_phase
-from learning.evaluation.metrics import MAIN_METRIC, EvalMetrics
+from learning.evaluation.metrics import MAIN_METRIC
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +25,7 @@ _MAX_CLIENTS = 40  # in a picture
 
 def draw_pictures(report: Report, prefix: str) -> dict[str, bytes]:
     """Return all pictures of a report by file name."""
-    found = {
+    pictures = {
         f"{prefix}clients_{each.kind}.png": plotting.to_png(
             draw_client_figure(each, report.assessment.subjects)
         )
@@ -33,17 +33,17 @@ def draw_pictures(report: Report, prefix: str) -> dict[str, bytes]:
         if any(one.rows for one in each.pooled)
     }
     if histories := split_by_phase(report.phases, report.versions):
-        found[f"{prefix}loss.png"] = plotting.to_png(_history_figure(report, histories))
-    return found
+        pictures[f"{prefix}loss.png"] = plotting.to_png(_history_figure(report, histories))
+    return pictures
 
 
 def _history_figure(report: Report, histories: Sequence[PhaseHistory]) -> Figure:
     """Draw the loss of each phase by version, in its own unit, and its accuracy if it has one."""
     drawn: list[tuple[Draw, PhaseHistory]] = []
     for history in histories:
-        drawn += [(_draw_losses, history)] + (
-            [(_draw_accuracies, history)] if history.accuracy else []
-        )
+        drawn.append((_draw_losses, history))
+        if history.accuracy:
+            drawn.append((_draw_accuracies, history))
     columns = min(_PANELS, len(drawn))
     rows = -(-len(drawn) // columns)
     figure = plotting.new_figure(7.0 if columns == 1 else 4.8 * columns, 4.0 * rows)
@@ -129,7 +129,7 @@ def draw_client_figure(found: KindAssessment, subjects: Sequence[EvaluatedVersio
     for step, (at, colour) in enumerate(pair):
         places = [i + (step - (len(pair) - 1) / 2) * width for i in range(len(shown))]
         values = [found.clients[name][at].values[metric.key] for name in shown]
-        label = f"{subjects[at].title} (all: {_pooled(found.pooled[at], metric.key)})"
+        label = f"{subjects[at].title} (all: {found.pooled[at].values[metric.key]:.3f})"
         bars = axes.bar(places, values, width * 0.94, color=colour, label=label)
         if len(shown) <= 12:
             axes.bar_label(bars, fmt="%.2f", fontsize=8, color="0.35", padding=2)
@@ -146,7 +146,3 @@ def draw_client_figure(found: KindAssessment, subjects: Sequence[EvaluatedVersio
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
     return figure
-
-
-def _pooled(found: EvalMetrics, key: str) -> str:
-    return f"{found.values[key]:.3f}"

@@ -1,6 +1,6 @@
 """Report on a run: the assessment of one version, and the history of how the run got there.
 
-The history comes from the journal's summaries; nothing is trained or measured for it.
+The history comes from the journal's summaries; nothing is evaluated again for it.
 `evaluation/report/figure_tables.py`, `history_tables.py` and `plots.py` present a report, and
 `evaluation/report/files.py` writes it.
 """
@@ -22,37 +22,20 @@ from evaluation.evaluator import EvaluationLimits, Evaluator
 
 @dataclass(frozen=True)
 class Report:
-    """The outcome of a run.
-
-    Attributes:
-        name: Name of the run.
-        base_name: Name of the base model.
-        adapter: Directory of the assessed version.
-        phases: The plan.
-        assessment: EvalMetrics of that version.
-        versions: Summaries of all versions.
-        sources: What became of each source's rows, by kind: `learning.data.sources.SourceSummary`.
-        comparison: The comparison with another run, if there is one.
-    """
+    """The outcome of a run."""
 
     name: str
     base_name: str
-    adapter: Path
+    adapter: Path  # directory of the assessed version
     phases: tuple[PhaseConfig, ...]
     assessment: Assessment
     versions: tuple[VersionSummary, ...]
-    sources: Mapping[str, Any]
+    sources: Mapping[str, Any]  # `learning.data.sources.SourceSummary` by kind, as JSON values
     comparison: Comparison | None = None
 
 
 def build_report(evaluator: Evaluator, version: int, limits: EvaluationLimits) -> Report:
-    """Evaluate a version that is on the disk.
-
-    Raises:
-        DataError: The prepared rows are gone.
-        ModelError: The base model cannot be loaded.
-        RunError: A version that is needed is not on the disk.
-    """
+    """Evaluate a version; raises the errors of `evaluation.assessment.assess`."""
     run = evaluator.run
     return Report(
         name=run.config.run.name,
@@ -70,19 +53,15 @@ class PhaseHistory:
     """The course of one phase. Losses are of its objective; points are (version, value).
 
     Attributes:
-        number: Number of the phase, from 1.
-        begin: The version from which the phase started.
-        versions: Summaries of the versions that it made.
-        train: Mean training loss of the updates in a version.
         holdout: Loss of a version on the clients' own holdouts, before they trained from it.
-        accuracy: Accuracy on these holdouts, where the objective has one.
+        accuracy: Accuracy on these holdouts, if the objective has one.
     """
 
-    number: int
+    number: int  # from 1
     phase: PhaseConfig
-    begin: int
+    begin: int  # the version from which the phase started
     versions: tuple[VersionSummary, ...]
-    train: tuple[tuple[int, float], ...]
+    train: tuple[tuple[int, float], ...]  # mean training loss of the updates in a version
     holdout: tuple[tuple[int, float], ...]
     accuracy: tuple[tuple[int, float], ...]
 
@@ -123,9 +102,7 @@ def federated_accuracy(versions: Sequence[VersionSummary]) -> dict[int, float]:
     count: dict[int, int] = {}
     for update in (update for version in versions for update in version.updates):
         if update.stats.accuracy_before is not None:
-            base = update.base_version
-            total[base] = (
-                total.get(base, 0.0) + update.stats.num_samples * update.stats.accuracy_before
-            )
-            count[base] = count.get(base, 0) + update.stats.num_samples
+            base, samples = update.base_version, update.stats.num_samples
+            total[base] = total.get(base, 0.0) + samples * update.stats.accuracy_before
+            count[base] = count.get(base, 0) + samples
     return {version: total[version] / count[version] for version in total if count[version]}

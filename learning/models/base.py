@@ -21,7 +21,8 @@ from typing import Literal
 
 from common.errors import ModelError, WireError
 from common.model_cache import installed_path
-from common.protocol.manifest import ModelFile, make_manifest, parse_manifest, sha256_hex
+from common.protocol import codec
+from common.protocol.manifest import ModelFile, make_manifest, parse_manifest
 from learning.models import families, hub
 from learning.models.families import Family
 from learning.offline import builder as offline
@@ -93,7 +94,7 @@ def _describe(
     family: Family | None,
 ) -> BaseModel:
     families.check(path, name, family)
-    return BaseModel(name, revision, kind, sha256_hex(make_manifest(path)), path)
+    return BaseModel(name, revision, kind, codec.digest(make_manifest(path)), path)
 
 
 def install(data: bytes, digest: str, fetch: Callable[[str, int], bytes], cache: Path) -> Path:
@@ -111,7 +112,7 @@ def install(data: bytes, digest: str, fetch: Callable[[str, int], bytes], cache:
         WireError: Manifest or content do not match the digest, or the manifest is malformed.
     """
     target = installed_path(digest, cache)
-    if sha256_hex(data) != digest:
+    if codec.digest(data) != digest:
         raise WireError(f"model manifest does not match the digest {digest[:12]} of the task")
     files = parse_manifest(data)
     if target.is_dir():
@@ -129,7 +130,7 @@ def install(data: bytes, digest: str, fetch: Callable[[str, int], bytes], cache:
 
 def _fetch_file(file: ModelFile, fetch: Callable[[str, int], bytes], folder: Path) -> None:
     content = fetch(file.sha256, file.nbytes)
-    if len(content) != file.nbytes or sha256_hex(content) != file.sha256:
+    if len(content) != file.nbytes or codec.digest(content) != file.sha256:
         raise WireError(f"model file {file.name} arrived with other bytes than its manifest states")
     with (folder / file.name).open("wb") as out:
         out.write(content)

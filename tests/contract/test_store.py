@@ -1,4 +1,4 @@
-"""What `common.store.store` and `common.store.view` promise, on the embedded store and on a real Redis."""
+"""Contract of `common.store`, on the embedded store and on a real Redis."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from cli.control.tui import _chosen
+from cli.control.tui import choose_run
 from common.store.store import connect
 from tests.support.processes import LONG, Commands, commands
 from tests.support.servers import Server, free_port
@@ -59,8 +59,8 @@ def test_a_browser_sees_the_run(place: Commands, redis_server: Server, tmp_path:
 
 
 def test_a_browser_can_steer_only_where_that_was_asked_for() -> None:
-    assert "--read-only" in _chosen(None, None, None, None, steers=False).words
-    assert "--read-only" not in _chosen(None, None, None, None, steers=True).words
+    assert "--read-only" in choose_run(None, None, None, None, steers=False).words
+    assert "--read-only" not in choose_run(None, None, None, None, steers=True).words
 
 
 def test_a_taken_port_is_one_line(place: Commands) -> None:

@@ -12,6 +12,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import Static
 
+from common.byte_sizes import format_bytes
 from common.store.view import FederationView, RunInfo
 from tui.banner import banner
 from tui.data import figures
@@ -19,7 +20,7 @@ from tui.data.figures import PhaseProgress
 from tui.data.health import HealthCheck, check_balance, check_health, check_learning
 from tui.data.reader import Snapshot
 from tui.data.update_counts import UpdateCounts
-from tui.formatting import format_bytes, format_duration, format_event, plural
+from tui.formatting import format_duration, format_event, plural
 from tui.widgets.badge import badge
 from tui.widgets.bar import progress_bar
 from tui.widgets.loss_curves import LossCurves

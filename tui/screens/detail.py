@@ -12,12 +12,12 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from common.byte_sizes import format_bytes
 from common.protocol.versions import UpdateSummary
 from common.store.view import FederationView
 from tui.data.figures import AppliedUpdate
 from tui.data.reader import Snapshot
 from tui.data.update_counts import UpdateCounts
-from tui.formatting import format_bytes
 from tui.panes.inbox import describe_last_batch
 from tui.panes.table_pane import RowNoun
 from tui.widgets.cell import Cell, number, word

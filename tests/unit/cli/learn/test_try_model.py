@@ -21,8 +21,9 @@ from cli.learn.location import locate_inbox
 from cli.main import fccl
 from common.config.config import IncrementalConfig
 from common.errors import DataError, FcclError, JoinError, ModelError
+from common.protocol import codec
 from common.protocol.fields import ObjectiveName
-from common.protocol.manifest import make_manifest, sha256_hex
+from common.protocol.manifest import make_manifest
 from common.protocol.tasks import BaseRef, BlobRef, LoraSpec
 from common.protocol.tensors import Tensors
 from common.protocol.versions import CurrentModel
@@ -101,7 +102,7 @@ def site(
 ) -> Site:
     monkeypatch.setenv("FCCL_CACHE", str(folder / "cache"))
     monkeypatch.chdir(folder)
-    digest = sha256_hex(make_manifest(files))
+    digest = codec.digest(make_manifest(files))
     (folder / "cache" / "models").mkdir(parents=True)
     files.rename(folder / "cache" / "models" / digest)
     labels = LABELS if objective == "classification" else ()

@@ -14,8 +14,8 @@ from common.config.config import FederationConfig, PhaseConfig
 from common.config.loader import apply_offline, parse
 from common.errors import ConfigError, FcclError, RunError
 from common.protocol import codec
+from common.run_directory.recorded_run import read_config
 from coordinator.storage import run
-from coordinator.storage.run_config import saved_config
 from tests.support.coordinator_records import prepared_run
 
 
@@ -179,7 +179,7 @@ OFFLINE = {"model": {"name": "gpt2"}, "offline": {"model.name": "tiny", "phase.0
 def test_a_run_that_began_without_the_hub_stays_so(tmp_path: Path) -> None:
     given = config(tmp_path, **OFFLINE)
     run.create_run(apply_offline(given), prepared_run, 0.0)
-    assert saved_config(tmp_path / "r").model.name == "tiny"
+    assert read_config(tmp_path / "r").model.name == "tiny"
     found = opened(given)
     assert [phase.lr for phase in found.plan.phases] == [0.5, PhaseConfig().lr]
     found.journal.close()
@@ -188,7 +188,7 @@ def test_a_run_that_began_without_the_hub_stays_so(tmp_path: Path) -> None:
 def test_a_run_that_began_with_the_hub_stays_so(tmp_path: Path) -> None:
     given = config(tmp_path, **OFFLINE)
     run.create_run(given, prepared_run, 0.0)
-    saved = saved_config(tmp_path / "r")
+    saved = read_config(tmp_path / "r")
     assert (saved.model.name, saved.offline) == ("gpt2", {})
     found = opened(given)
     assert {phase.lr for phase in found.plan.phases} == {PhaseConfig().lr}
@@ -208,7 +208,7 @@ def test_another_key_that_changed_is_named_with_or_without_the_hub(
 
 def test_a_directory_without_a_run_has_no_saved_configuration(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="holds no run"):
-        saved_config(tmp_path)
+        read_config(tmp_path)
 
 
 def test_a_run_of_a_release_with_other_metadata_is_refused_with_the_remedy(tmp_path: Path) -> None:

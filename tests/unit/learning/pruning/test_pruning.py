@@ -24,7 +24,8 @@ from transformers import (
 )
 
 from common.errors import ConfigError, ModelError
-from common.protocol.manifest import is_model_file, make_manifest, parse_manifest, sha256_hex
+from common.protocol import codec
+from common.protocol.manifest import is_model_file, make_manifest, parse_manifest
 from learning.models import base
 from learning.models.encoders import load_encoder, load_whole
 from learning.models.loader import LoadedModel
@@ -84,7 +85,7 @@ def save_pruned_model(folder: Path, plan: PruningPlan = HALF, kind: str = "bert"
     loaded = load_whole(source, CPU)
     config = deepcopy(loaded.model.config)
     kept = prune(loaded.model, plan, tokenised(loaded.model))
-    digest = sha256_hex(make_manifest(source))
+    digest = codec.digest(make_manifest(source))
     save_pruned(loaded.model, make_record(kept, source, digest, config), source, folder / "pruned")
     return folder / "pruned"
 
@@ -292,7 +293,7 @@ def test_a_worker_installs_a_pruned_model_by_its_digest(tmp_path: Path) -> None:
     stated = make_manifest(path)
     files = {each.sha256: each.name for each in parse_manifest(stated)}
     installed = base.install(
-        stated, sha256_hex(stated), lambda sha, nbytes: (path / files[sha]).read_bytes(), tmp_path
+        stated, codec.digest(stated), lambda sha, nbytes: (path / files[sha]).read_bytes(), tmp_path
     )
     assert torch.equal(states(load_whole(installed, CPU).model),
                        states(load_whole(path, CPU).model))  # fmt: skip
