@@ -1,11 +1,11 @@
-"""What the view of `fccl demo` costs the training beside it: runs with it and without, in turns.
-
-The view runs on a pseudo-terminal of 120 × 35. Seconds are the coordinator's, from the first
-version to the last; tokens per second are the worker's own, over its training time; processor
-seconds are those of the process that trains, from its start to its end, and of the view. Medians,
-and the single runs.
+"""Cost of the screen of `fccl demo` for the training beside it: runs with and without, in turns.
 
     python -m benchmarks.demo_view --runs 3
+
+The screen runs on a pseudo-terminal of 120 × 35. Seconds are the coordinator's, from the first
+version to the last; tokens per second are the worker's, over its training time; processor seconds
+are those of the process that trains, from start to end, and of the process with the screen. The
+table has medians, and the single runs in brackets.
 """
 
 from __future__ import annotations
@@ -22,70 +22,69 @@ from statistics import median
 from tests.support.terminal import terminal
 
 SIZE = (120, 35)
-LONG = 1200.0  # bounds a run, in seconds
+LIMIT_S = 1200.0  # for a run
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one run."""
+    """Cost of one run."""
 
     seconds: float
     tokens_per_s: float
-    training: float
-    view: float
+    training_s: float  # of the processor
+    screen_s: float  # of the processor
 
 
-def measure(view: bool, config: list[str], folder: Path) -> Cost:
+def measure(screen: bool, config: list[str], directory: Path) -> Cost:
     """Run the demo once."""
-    args = ["demo", "--out", "runs/x", *config, *([] if view else ["--plain"])]
-    before, drawn = _processor(), 0.0
-    with terminal(*args, directory=folder, variables={}, size=SIZE) as place:
-        if view:
-            place.shows("; press q to leave", LONG)
-            drawn = _processor_of(place.pid)  # its child is not counted before it has ended
+    args = ["demo", "--out", "runs/x", *config, *([] if screen else ["--plain"])]
+    before, screen_s = _children_processor_s(), 0.0
+    with terminal(*args, directory=directory, variables={}, size=SIZE) as place:
+        if screen:
+            place.shows("; press q to leave", LIMIT_S)
+            screen_s = _processor_s(place.pid)  # its child is not counted before it has ended
             place.press("q")
-        if place.end(LONG) != 0:
+        if place.end(LIMIT_S) != 0:
             raise SystemExit(place.text)
-    versions = json.loads((folder / "runs/x/report/report.json").read_text())["versions"]
+    versions = json.loads((directory / "runs/x/report/report.json").read_text())["versions"]
     updates = [update for version in versions for update in version["updates"]]
     return Cost(
         seconds=versions[-1]["at"] - versions[0]["at"],
         tokens_per_s=sum(u["num_tokens"] for u in updates)
         / sum(u["train_seconds"] for u in updates),
-        training=_processor() - before - drawn,
-        view=drawn,
+        training_s=_children_processor_s() - before - screen_s,
+        screen_s=screen_s,
     )
 
 
-def _processor() -> float:
+def _children_processor_s() -> float:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
-def _processor_of(pid: int) -> float:
+def _processor_s(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
-    """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--config", type=Path)
-    wanted = parser.parse_args()
-    config = ["--config", str(wanted.config.resolve())] if wanted.config else []
-    found: dict[str, list[Cost]] = {"--plain": [], "view": []}
-    for _ in range(wanted.runs):
-        for name, costs in found.items():
-            with tempfile.TemporaryDirectory() as folder:
-                costs.append(measure(name == "view", config, Path(folder)))
-            print(name, costs[-1], flush=True)
-    print("| | seconds | tokens/s | processor s, training | processor s, view |")
+    options = parser.parse_args()
+    config = ["--config", str(options.config.resolve())] if options.config else []
+    costs_by_mode: dict[str, list[Cost]] = {"--plain": [], "screen": []}
+    for _ in range(options.runs):
+        for mode, costs in costs_by_mode.items():
+            with tempfile.TemporaryDirectory() as directory:
+                costs.append(measure(mode == "screen", config, Path(directory)))
+            print(mode, costs[-1], flush=True)
+    print("| | seconds | tokens/s | processor s, training | processor s, screen |")
     print("| --- | --- | --- | --- | --- |")
-    for name, costs in found.items():
+    for mode, costs in costs_by_mode.items():
         rows = zip(*(astuple(cost) for cost in costs), strict=True)
         cells = (f"{median(row):,.1f} ({', '.join(f'{v:,.0f}' for v in row)})" for row in rows)
-        print(f"| {name} | {' | '.join(cells)} |")
+        print(f"| {mode} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

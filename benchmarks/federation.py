@@ -1,7 +1,4 @@
-"""Embedded federation of an experiment, which waits for conditions while it runs.
-
-`cli/demo/embedded.py` runs it; nothing is shown.
-"""
+"""Embedded federation (`cli/demo/embedded.py`) of an experiment that waits for conditions."""
 
 from __future__ import annotations
 
@@ -22,17 +19,14 @@ POLL_S = 0.1
 
 
 class Federation:
-    """A federation that runs within a `with` block."""
+    """Federation that runs within a `with` block."""
 
     def __init__(
         self, run: Run, incremental: IncrementalConfig, on_line: Callable[[str], None]
     ) -> None:
-        """Create a federation.
+        """Create a federation of an opened run, which is closed at the end.
 
-        Args:
-            run: An opened run, which is closed at the end.
-            incremental: Settings of incremental learning.
-            on_line: Called with a line for each event.
+        `on_line` is called with a line for each event.
         """
         callbacks = FederationCallbacks(
             on_event=lambda event: on_line(f"{event.kind}: {event.text}"),
@@ -49,25 +43,24 @@ class Federation:
         return self._federation.worker_state
 
     def version(self) -> int:
-        """Return the newest version."""
         return self._store.get_version(self._run.run_id) or 0
 
     def wait_until(self, condition: Callable[[], bool], what: str, limit_s: float) -> float:
         """Wait for a condition and return how many seconds it took.
 
         Raises:
-            RunError: It did not come true in time, or the federation has ended.
+            RunError: The time is over, or the federation has ended.
         """
-        begun = time.monotonic()
+        started = time.monotonic()
         while not condition():
             if self._federation.errors:
                 raise self._federation.errors[0]
             if self._federation.ended and not condition():
                 raise RunError(f"the run ended before {what}", "give it more versions")
-            if time.monotonic() - begun > limit_s:
+            if time.monotonic() - started > limit_s:
                 raise RunError(f"{what} did not happen in {limit_s:.0f} s", "check its events")
             time.sleep(POLL_S)
-        return time.monotonic() - begun
+        return time.monotonic() - started
 
     def __enter__(self) -> Federation:
         self._federation.store.start()

@@ -1,10 +1,10 @@
-"""What the terminal UI costs while it shows 1,000 clients, read and drawn twice a second.
+"""Processor time of the terminal UI while it shows 1,000 clients, read and drawn twice a second.
 
-python -m benchmarks.tui
+    python -m benchmarks.tui
 
-The app runs in a terminal of its own (a pty, 120 x 40), reads what a store would send with the feed
-that `fccl tui` uses, and decodes and draws it. A tenth of the clients change from look to look. Not
-counted: Redis, and the terminal that shows what is written.
+The app runs on a pseudo-terminal of 120 × 40, reads the answers of a store in memory with the
+reader of `fccl tui`, and decodes and draws them. A tenth of the clients change from one read to the
+next. Redis and the terminal's own drawing are not counted.
 """
 
 from __future__ import annotations
@@ -37,33 +37,31 @@ WARM_UP_S, SECONDS = 3.0, 20.0
 LINES, COLUMNS = 40, 120
 
 
-class Frames:
-    """The answers of a store that holds a large run, which goes on a little at every look."""
+class LargeRunStore:
+    """Store with a large run that changes a little at every read."""
 
     where = "memory"
 
     def __init__(self) -> None:
-        self._looks = 0
+        self._reads = 0
         self._clients = {_name(i): _client(i, 0) for i in range(CLIENTS)}
         self._summaries = {str(v).encode(): _summary(v) for v in range(VERSIONS)}
         self._events = [_event(i) for i in range(EVENTS)]
 
     def get_run(self, name: str) -> str:
-        """Its id."""
         return name
 
     def heartbeats(self, run: str) -> tuple[()]:
-        """None."""
         return ()
 
     def read(self, run: str, events: int) -> dict[str, Any]:
-        """Everything as raw bytes, newest event first."""
-        self._looks += 1
-        for i in range(self._looks % 10, CLIENTS, 10):
-            self._clients[_name(i)] = _client(i, self._looks)
-        self._events = [*self._events[1:], _event(EVENTS + self._looks)]
+        """Return everything as raw bytes, newest event first."""
+        self._reads += 1
+        for i in range(self._reads % 10, CLIENTS, 10):
+            self._clients[_name(i)] = _client(i, self._reads)
+        self._events = [*self._events[1:], _event(EVENTS + self._reads)]
         return {
-            "info": pack(_info(self._looks)),
+            "info": pack(_info(self._reads)),
             "version": b"999",
             "clients": dict(self._clients),
             "queues": {},
@@ -77,17 +75,17 @@ def _name(i: int) -> bytes:
     return f"client_{i:04}".encode()
 
 
-def _client(i: int, looks: int) -> bytes:
+def _client(i: int, reads: int) -> bytes:
     row = ClientRow(
         client_id=_name(i).decode(),
         site=f"site-{i % 10}",
         rows=100 + i,
-        issued=looks,
-        participation=looks,
-        task_id=f"t{looks}",
+        issued=reads,
+        participation=reads,
+        task_id=f"t{reads}",
         base_version=990,
-        staleness=looks % 10,
-        last_loss=2.0 + (i + looks) % 100 / 100,
+        staleness=reads % 10,
+        last_loss=2.0 + (i + reads) % 100 / 100,
         weight=0.1,
     )
     return pack(row)
@@ -118,18 +116,18 @@ def _summary(version: int) -> str:
     return summary.model_dump_json()
 
 
-def _info(looks: int) -> RunInfo:
+def _info(reads: int) -> RunInfo:
     return RunInfo(
         run="r", name="r", status="running", detail="1000 of 1000 clients served", version=999,
         total_versions=2000, phase=0, phases=("sft",), clients=CLIENTS, buffered=1, buffer_size=2,
-        open_tasks=CLIENTS, accepted=looks, rejected=0, started_at=1.0, updated_at=float(looks),
+        open_tasks=CLIENTS, accepted=reads, rejected=0, started_at=1.0, updated_at=float(reads),
         max_staleness=20,
     )  # fmt: skip
 
 
 def _child(pane: str, seconds: float, result: Path) -> None:
-    """Run in the terminal, and write the seconds that went by and that were computed."""
-    reader = ReaderThread(lambda: cast(Store, Frames()), "r")
+    """Run in the terminal, and write the elapsed seconds and those of the processor."""
+    reader = ReaderThread(lambda: cast(Store, LargeRunStore()), "r")
     app = MonitorApp(reader)
 
     def ready() -> None:
@@ -138,12 +136,12 @@ def _child(pane: str, seconds: float, result: Path) -> None:
 
     def begin() -> None:
         if reader.latest().state != "live":  # an empty screen costs nothing
-            app.exit(return_code=1, message=f"nothing is shown: {reader.latest()}")
+            app.exit(return_code=1, message=f"the app shows no run: {reader.latest()}")
             return
-        wall, used = time.monotonic(), time.process_time()
+        started, processor = time.monotonic(), time.process_time()
 
         def end() -> None:
-            figures = (time.monotonic() - wall, time.process_time() - used)
+            figures = (time.monotonic() - started, time.process_time() - processor)
             result.write_text(json.dumps(figures))
             app.exit()
 
@@ -158,11 +156,11 @@ def measure(pane: str, seconds: float) -> float:
     """Return the share of one core that showing a pane takes."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
-    with tempfile.TemporaryDirectory() as place:
-        result = Path(place) / "result"
-        words = ["-m", "benchmarks.tui", "--pane", pane, "--seconds", str(seconds)]
+    with tempfile.TemporaryDirectory() as directory:
+        result = Path(directory) / "result"
+        arguments = ["-m", "benchmarks.tui", "--pane", pane, "--seconds", str(seconds)]
         child = subprocess.Popen(
-            [sys.executable, *words, "--child", str(result)],
+            [sys.executable, *arguments, "--child", str(result)],
             stdin=slave,
             stdout=slave,
             stderr=slave,
@@ -173,23 +171,22 @@ def measure(pane: str, seconds: float) -> float:
         _drain(master)
         if child.wait() != 0 or not result.exists():
             sys.exit(f"the app ended with {child.returncode}")
-        wall, used = json.loads(result.read_text())
-    return used / wall
+        elapsed, processor = json.loads(result.read_text())
+    return processor / elapsed
 
 
 def _drain(terminal: int) -> None:
-    """Take what is written, as a terminal does, until nobody writes any more."""
+    """Read what is written, as a terminal does, until the other end is closed."""
     try:
         while os.read(terminal, 1 << 16):
             pass
-    except OSError:  # EIO: the other end is closed
+    except OSError:  # EIO at the end
         pass
     finally:
         os.close(terminal)
 
 
 def main() -> None:
-    """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m benchmarks.tui")
     parser.add_argument("--pane", action="append", choices=tuple(PANES))
     parser.add_argument("--seconds", type=float, default=SECONDS)

@@ -14,7 +14,6 @@ import click
 
 from cli.options import config_option, find_config, run_option
 from common.config import loader
-from common.config.config import FederationConfig
 from common.errors import ConfigError
 from common.run_directory import recorded_run
 from common.store.embedded import read_address
@@ -24,7 +23,7 @@ from tui.data.replay import FASTEST, SLOWEST, SPEED, Replay
 if TYPE_CHECKING:
     from textual.app import App
 
-TIMEOUT_S = 2.0  # for one answer of the store; the screen goes on meanwhile
+TIMEOUT_S = 2.0  # for one answer of the store; the screen is not blocked meanwhile
 WEB_DRIVER = "TEXTUAL_DRIVER"  # set by textual-serve: the terminal is then a browser
 
 
@@ -75,31 +74,31 @@ def command(
     """
     if controls and (read_only or not web):
         raise click.UsageError("--controls goes with --web, and not with --read-only")
-    steers = controls if web else not read_only
-    shown = choose_run(config_path, directory, recorded, speed, steers)
+    controllable = controls if web else not read_only
+    chosen = choose_run(config_path, directory, recorded, speed, controllable)
     if web:
-        _serve(shown.words, shown.name, host, port, public_url)
+        _serve(chosen.command_line, chosen.name, host, port, public_url)
         return
     if not (sys.stdin.isatty() and sys.stdout.isatty()) and WEB_DRIVER not in os.environ:
         raise ConfigError(
             "`fccl tui` needs a terminal",
-            "use `fccl status` for one look, `fccl tui --web` for a browser",
+            "use `fccl status` to print the state once, `fccl tui --web` for a browser",
         )
-    shown.screen().run()
+    chosen.create_app().run()
 
 
 @dataclass(frozen=True)
 class ShownRun:
-    """A run to show: its name, the options that select it, and its app."""
+    """A run to show."""
 
     name: str
-    options: tuple[str, ...]
-    screen: Callable[[], App[None]]
+    options: tuple[str, ...]  # of `fccl tui`, to select it
+    create_app: Callable[[], App[None]]
 
     @property
-    def words(self) -> list[str]:
+    def command_line(self) -> list[str]:
         """The command that shows the same run in a terminal."""
-        # -P: what lies in the working directory is no part of the program.
+        # -P: the working directory may contain modules, which are no part of the program.
         return [sys.executable, "-P", "-m", "cli", "tui", *self.options]
 
 
@@ -108,64 +107,61 @@ def choose_run(
     directory: Path | None,
     recorded: Path | None,
     speed: float | None,
-    steers: bool,
+    controllable: bool,
 ) -> ShownRun:
     if recorded is None:
         if speed is not None:
             raise click.UsageError("--speed goes with --replay")
-        return _live(find_config(config_path), directory, steers)
+        return _live(find_config(config_path), directory, controllable)
     if directory is not None:
         raise click.UsageError("--run and --replay exclude each other")
     return _replay(recorded, SPEED if speed is None else speed)
 
 
-def _live(found: Path | None, directory: Path | None, steers: bool) -> ShownRun:
-    config = loader.load(found)
+def _live(config_path: Path | None, directory: Path | None, controllable: bool) -> ShownRun:
+    config = loader.load(config_path)
     name = directory.name if directory else config.run.name
-    options = ["--config", str(found)] if found else []
+    options = ["--config", str(config_path)] if config_path else []
     options += ["--run", str(directory)] if directory else []
-    options += [] if steers else ["--read-only"]
+    options += [] if controllable else ["--read-only"]
 
-    def connected() -> Store:
-        return _store(config, directory)
+    def open_store() -> Store:
+        if directory is not None:
+            return connect(read_address(directory), TIMEOUT_S)
+        return connect(config.store.url, TIMEOUT_S, config.store.ca)
 
-    def screen() -> App[None]:
+    def create_app() -> App[None]:
         from tui.app import MonitorApp
         from tui.data.command_sender import CommandSender
         from tui.data.reader import ReaderThread
 
-        return MonitorApp(
-            ReaderThread(connected, name), CommandSender(connected) if steers else None
-        )
+        commands = CommandSender(open_store) if controllable else None
+        return MonitorApp(ReaderThread(open_store, name), commands)
 
-    return ShownRun(name, tuple(options), screen)
+    return ShownRun(name, tuple(options), create_app)
 
 
 def _replay(directory: Path, speed: float) -> ShownRun:
     replay = Replay(recorded_run.read_run(directory), speed)
 
-    def screen() -> App[None]:
+    def create_app() -> App[None]:
         from tui.replay_app import ReplayApp
 
         return ReplayApp(replay)
 
-    return ShownRun(replay.name, ("--replay", str(directory), "--speed", str(speed)), screen)
+    return ShownRun(replay.name, ("--replay", str(directory), "--speed", str(speed)), create_app)
 
 
-def _store(config: FederationConfig, directory: Path | None) -> Store:
-    if directory is not None:
-        return connect(read_address(directory), TIMEOUT_S)
-    return connect(config.store.url, TIMEOUT_S, config.store.ca)
-
-
-def _serve(words: list[str], name: str, host: str, port: int, public_url: str | None) -> None:
+def _serve(
+    command_line: list[str], name: str, host: str, port: int, public_url: str | None
+) -> None:
     import logging
 
     from aiohttp.web import Application
     from textual_serve.server import Server
 
-    class Quiet(Server):
-        """Server that logs its address and errors only."""
+    class QuietServer(Server):
+        """Server that prints only its address and errors."""
 
         def initialize_logging(self) -> None:
             logging.basicConfig(level="WARNING", format="fccl: %(message)s")
@@ -173,8 +169,8 @@ def _serve(words: list[str], name: str, host: str, port: int, public_url: str | 
         async def on_startup(self, app: Application) -> None:
             click.echo(f"run {name} at {self.public_url}; Ctrl-C ends it")
 
-    # The server hands its command to a shell.
-    server = Quiet(shlex.join(words), host, port, title=f"fccl {name}", public_url=public_url)
+    shell_command = shlex.join(command_line)
+    server = QuietServer(shell_command, host, port, title=f"fccl {name}", public_url=public_url)
     try:
         server.serve()
     except OSError as error:

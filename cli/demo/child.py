@@ -36,8 +36,6 @@ SCREEN_KILLED = (
 class Lifeline:
     """Watches standard input for the end of the process with the screen.
 
-    Implements `cli.demo.federation.Viewer`.
-
     That process writes a byte before it closes the pipe. If the pipe ends without one, the process
     was killed: then its terminal is restored. An unfinished run is stopped in both cases.
     """
@@ -48,7 +46,6 @@ class Lifeline:
         self._released = threading.Event()
 
     def start(self) -> None:
-        """Start to watch standard input."""
         threading.Thread(target=self._watch, name="lifeline", daemon=True).start()
 
     def started(self, url: str, directory: Path) -> None:
@@ -65,7 +62,7 @@ class Lifeline:
         self._finished.set()
         self._output.send(DemoMessage(kind=MessageKind.FINISHED, text=summary))
         while not self._released.wait(WAIT_S):
-            pass  # awake now and then, to handle a signal that another thread received
+            pass  # wakes up to handle a signal that another thread received
 
     def _watch(self) -> None:
         # os.read, not sys.stdin: an interpreter that ends while a thread waits for that one aborts.
@@ -77,13 +74,7 @@ class Lifeline:
 
 
 def run_child(config: FederationConfig, mode: str, terminal: str) -> int:
-    """Run the federation and return the exit code.
-
-    Args:
-        config: Configuration of the run.
-        mode: One of `coordinator.storage.run.StartMode`.
-        terminal: Path of the terminal on which the other process draws.
-    """
+    """Run the federation behind a screen on `terminal` (a path), and return the exit code."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # may be ignored by a parent
     output = MessageOutput(os.fdopen(os.dup(STDOUT), "w", encoding="utf-8"))
     os.dup2(STDERR, STDOUT)
@@ -106,10 +97,10 @@ def run_child(config: FederationConfig, mode: str, terminal: str) -> int:
 
 
 def _restore(path: str) -> None:
-    """Make a terminal usable again whose screen was killed."""
+    """Reset a terminal whose screen was killed."""
     try:
         terminal = os.open(path, os.O_RDWR | os.O_NOCTTY)
-    except OSError:  # it is gone as well
+    except OSError:  # the terminal is gone as well
         return
     try:
         modes = termios.tcgetattr(terminal)

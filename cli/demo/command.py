@@ -1,7 +1,7 @@
 """`fccl demo`: coordinator, worker, broker and store in one process, ending with a report.
 
-On a terminal, that process (`cli/demo/child.py`) is started by another one that shows it
-(`cli/demo/terminal.py`).
+On a terminal, a second process shows the screen (`cli/demo/terminal.py`) and starts the one with
+the federation (`cli/demo/child.py`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import click
 
 from cli import checks
 from cli.console import Output
-from cli.demo import child, terminal
+from cli.demo import terminal
+from cli.demo.child import run_child
 from cli.options import config_option, mode_from_flags, mode_options, plain_option
 from common.config import loader
 from common.config.config import FederationConfig
@@ -50,13 +51,14 @@ def command(
     config = configure(config_path, data, out)
     if child_of is not None:
         # Everything is written and sent. An orderly shutdown of torch would take seconds more.
-        os._exit(child.run_child(config, mode, child_of))
+        os._exit(run_child(config, mode, child_of))
     checks.check_can_start(config, mode)
     if plain or not terminal.can_show_screen(os.environ, sys.stdin, sys.stdout):
         from cli.demo.federation import run_federation
 
         sys.exit(run_federation(config, mode, Output(plain=True)))
-    arguments = child_arguments(config_path, data, out, mode, terminal.terminal_path())
+    tty = os.ttyname(sys.stdin.fileno())
+    arguments = child_arguments(config_path, data, out, mode, tty)
     sys.exit(terminal.run_with_screen(arguments, Output(plain=False)))
 
 

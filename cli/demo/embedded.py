@@ -31,13 +31,7 @@ AWAKE_S = 0.5
 
 @dataclass(frozen=True)
 class FederationCallbacks:
-    """Callbacks, each called in the thread of the coordinator or the worker.
-
-    Attributes:
-        on_event: An event of the coordinator.
-        on_worker_event: Kind and text of an event of the worker.
-        on_progress: Text and fraction of something long in the worker.
-    """
+    """Callbacks, each called in the thread of the coordinator or the worker."""
 
     on_event: Callable[[Event], None]
     on_worker_event: Callable[[str, str], None] = lambda kind, text: None
@@ -45,7 +39,7 @@ class FederationCallbacks:
 
 
 class EmbeddedFederation:
-    """A federation that runs from `start` until its run ends or `stop` is called."""
+    """Federation that runs from `start` until its run ends or `stop` is called."""
 
     def __init__(
         self,
@@ -58,8 +52,7 @@ class EmbeddedFederation:
         self.store = EmbeddedStore()
         self.errors: list[BaseException] = []  # of the two threads
         self.stop_requested = threading.Event()
-        self.abandon_task = threading.Event()
-        """Set when nobody waits for the worker's task any more."""
+        self.abandon_task = threading.Event()  # set when the worker's task is no longer needed
         self._run, self._compute, self._incremental = run, compute, incremental
         self._samples, self._callbacks = samples, callbacks
         self._server = EmbeddedServer()
@@ -77,11 +70,10 @@ class EmbeddedFederation:
 
     @property
     def ended(self) -> bool:
-        """Whether the coordinator has ended."""
         return self._ended.is_set()
 
     def start(self) -> None:
-        """Start coordinator and worker. The store must be started before."""
+        """Start coordinator and worker, after the store."""
         for thread in self._threads:
             thread.start()
 

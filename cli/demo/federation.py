@@ -9,9 +9,10 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from cli.console import Output
+from cli.demo.child import Lifeline
 from cli.demo.embedded import EmbeddedFederation, FederationCallbacks
 from cli.run import session
 from cli.run.local_tasks import LocalTasks
@@ -25,26 +26,16 @@ from learning.training.device import detect
 SUMMARY_METRICS = {**MAIN_METRIC, "sft": METRICS["sft"][1]}  # perplexity is better known
 
 
-class Viewer(Protocol):
-    """A process that shows the run on a screen."""
-
-    def started(self, url: str, directory: Path) -> None:
-        """Learn where the run can be read."""
-
-    def finished(self, summary: str) -> None:
-        """Learn the outcome; returns once the screen is closed."""
-
-
 def run_federation(
-    config: FederationConfig, mode: str, output: Output, viewer: Viewer | None = None
+    config: FederationConfig, mode: str, output: Output, screen: Lifeline | None = None
 ) -> int:
     """Run the federation and return the exit code.
 
     Args:
         config: Configuration of the run.
         mode: One of `coordinator.storage.run.StartMode`.
-        output: For lines, events and progress.
-        viewer: The process with the screen, if there is one.
+        output: Receives lines, events and progress.
+        screen: Connection to the process with the screen, if there is one.
     """
     begun = time.time()
     tasks = LocalTasks(output.progress, output.print)
@@ -56,8 +47,8 @@ def run_federation(
     store.start()
     store.write_address(run.directory)
     output.print(f"watch it from another terminal: fccl tui --run {run.directory}")
-    if viewer is not None:
-        viewer.started(store.url, run.directory)
+    if screen is not None:
+        screen.started(store.url, run.directory)
     try:
         handle_signals([federation.stop_requested, federation.abandon_task])
         federation.start()
@@ -66,8 +57,8 @@ def run_federation(
         if report is not None:
             _print_report(run.directory, report, output)
         output.print(f"took {time.time() - begun:.0f} s")
-        if viewer is not None:
-            viewer.finished(summarize(outcome, report))
+        if screen is not None:
+            screen.finished(summarize(outcome, report))
     finally:
         store.close()
     return session.exit_code(outcome)

@@ -27,10 +27,10 @@ def parse_message(line: bytes) -> DemoMessage:
 
 
 class FederationProcess:
-    """A process that leads a session of its own, so that no key of the terminal reaches it."""
+    """Process in a session of its own, so that no key of the terminal reaches it."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
-        """Start it with these arguments of `fccl`."""
+        """Start `fccl` with these arguments."""
         # -P: the working directory may contain modules, which are no part of the program.
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "cli", *arguments],
@@ -58,9 +58,9 @@ class FederationProcess:
         self._process.send_signal(signal.SIGINT)
 
     def release(self) -> None:
-        """Tell it that the screen is closed; it stops a run that is not over."""
+        """Report that the screen is closed; the process then stops an unfinished run."""
         assert self._process.stdin is not None
-        with contextlib.suppress(OSError, ValueError):  # it has ended, or was told already
+        with contextlib.suppress(OSError, ValueError):  # it has ended, or was released before
             self._process.stdin.write(b"\n")
             self._process.stdin.close()
 

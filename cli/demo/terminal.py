@@ -1,8 +1,7 @@
 """`fccl demo` on a terminal: lines at first, then the screen of `fccl tui`, then lines again.
 
-The federation runs in a process of its own (`cli/demo/process.py`): so neither process slows the
-other through Python's lock, prints over its screen or takes it along when it dies. This process
-loads no torch.
+The federation runs in a process of its own (`cli/demo/process.py`): neither process slows the
+other through Python's lock, prints over its screen or dies with it. This process loads no torch.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import io
 import os
 import signal
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,10 +29,11 @@ if TYPE_CHECKING:
     from tui.demo_app import DemoStatus
 
 POLL_S = 0.1
-STORE_TIMEOUT_S = 2.0  # the screen goes on meanwhile
+STORE_TIMEOUT_S = 2.0  # for one answer; the screen is not blocked meanwhile
 MIN_COLUMNS, MIN_ROWS = 60, 16
 STARTING = "starting the federation; loading PyTorch takes some seconds"
 STOPPING = "stopping: updates that have arrived are committed; Ctrl-C again ends at once"
+CONTINUING = "the run goes on and prints its events; Ctrl-C stops it"
 
 
 def can_show_screen(environment: Mapping[str, str], stdin: IO[Any], stdout: IO[Any]) -> bool:
@@ -48,12 +47,7 @@ def can_show_screen(environment: Mapping[str, str], stdin: IO[Any], stdout: IO[A
 
 
 def run_with_screen(arguments: Sequence[str], output: Output) -> int:
-    """Run the federation in another process, show it, and return the exit code.
-
-    Args:
-        arguments: Arguments of `fccl` for the other process.
-        output: For what is printed as lines.
-    """
+    """Run `fccl` with these arguments in another process, show it, and return the exit code."""
     process = FederationProcess(arguments)
     try:
         return _DemoSession(process, output).run()
@@ -113,7 +107,6 @@ class _DemoSession:
         self._process.interrupt()
 
     def leave(self) -> None:
-        """Close the screen; the run goes on."""
         self._left = True
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -157,18 +150,19 @@ class _DemoSession:
 
     def _show_screen(self, started: DemoMessage) -> None:
         """Show the screen until it closes, then print what was held back."""
-        if self._going_on():
+        if self._is_running():
             self._run_app(started.url, started.directory)
         self._screen_open = False
-        if _library_output(started.directory / LOG):
-            click.echo(f"output of libraries is in {started.directory / LOG}", err=True)
+        log = started.directory / LOG
+        printed = set(log.read_text(encoding="utf-8", errors="replace").splitlines())
+        if printed - {STOPPING_MESSAGE, ""}:
+            click.echo(f"output of libraries is in {log}", err=True)
         for message in self._held_back:
             self._print(message)
-        if self._summary is None and self._going_on():
-            going_on = "the run goes on and prints its events; Ctrl-C stops it"
-            click.echo(STOPPING_MESSAGE if self._stopping else going_on, err=True)
+        if self._summary is None and self._is_running():
+            click.echo(STOPPING_MESSAGE if self._stopping else CONTINUING, err=True)
 
-    def _going_on(self) -> bool:
+    def _is_running(self) -> bool:
         return self._error is None and self._process.exit_code is None
 
     def _run_app(self, url: str, directory: Path) -> None:
@@ -205,14 +199,3 @@ class _DemoSession:
         if code >= 0:
             return code
         return INTERRUPTED if self._stopping else 1
-
-
-def _library_output(log: Path) -> bool:
-    """Return whether libraries printed anything."""
-    lines = set(log.read_text(encoding="utf-8", errors="replace").splitlines())
-    return bool(lines - {STOPPING_MESSAGE, ""})
-
-
-def terminal_path() -> str:
-    """Return the path of the terminal at standard input."""
-    return os.ttyname(sys.stdin.fileno())

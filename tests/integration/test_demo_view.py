@@ -1,4 +1,4 @@
-"""`fccl demo` on a terminal: its screen, the ways to leave it, and what a killed process leaves."""
+"""`fccl demo` on a terminal: its screen, the ways to leave it, and killed processes."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ def wait_for_screen(place: Terminal) -> None:
 def assert_restored(place: Terminal) -> None:
     """Check that the terminal is as it was before."""
     assert place.raw.count(ENTERED) == place.raw.count(LEFT) == 1
-    assert "\x1b[?25h" in place.raw.rpartition("\x1b[?25l")[2]  # the cursor is there
+    assert "\x1b[?25h" in place.raw.rpartition("\x1b[?25l")[2]  # the cursor is visible
     assert place.modes() == place.modes_before
     assert "Traceback" not in place.text
 
 
-def test_the_screen_shows_the_run_and_q_leaves_the_usual_last_lines(
+def test_the_screen_shows_the_run_and_after_q_the_last_lines_are_printed(
     start: Start, tmp_path: Path
 ) -> None:
     (tmp_path / "f.toml").write_text(PLAN)
@@ -174,9 +174,9 @@ def test_a_killed_screen_leaves_a_restored_terminal_and_a_run_that_ends_cleanly(
 BROKEN = """\
 import os, sys
 child = "--child-of" in sys.orig_argv
-if child and {there}:
+if child and {in_child}:
     from coordinator.publish.store_publisher import StorePublisher as Part
-elif not child and not {there}:
+elif not child and not {in_child}:
     from tui.panes.overview import OverviewPane as Part
 else:
     Part = None
@@ -190,9 +190,12 @@ if Part is not None:
 """
 
 
-def broken(tmp_path: Path, variables: dict[str, str], there: bool, method: str) -> dict[str, str]:
+def break_process(
+    tmp_path: Path, variables: dict[str, str], child: bool, method: str
+) -> dict[str, str]:
+    """Return variables with which one of the two processes fails once the file `now` exists."""
     (tmp_path / "broken").mkdir()
-    text = BROKEN.format(there=there, method=method)
+    text = BROKEN.format(in_child=child, method=method)
     (tmp_path / "broken/sitecustomize.py").write_text(text)
     path = f"{tmp_path / 'broken'}{os.pathsep}{variables['PYTHONPATH']}"
     return variables | {"PYTHONPATH": path}
@@ -202,7 +205,7 @@ def broken(tmp_path: Path, variables: dict[str, str], there: bool, method: str) 
 def test_an_unexpected_error_of_the_screen_is_one_line_and_the_run_goes_on(
     start: Start, tmp_path: Path, variables: dict[str, str]
 ) -> None:
-    with start(variables=broken(tmp_path, variables, False, "show")) as place:
+    with start(variables=break_process(tmp_path, variables, False, "show")) as place:
         wait_for_screen(place)
         (tmp_path / "now").touch()
         place.shows("the run goes on and prints its events")
@@ -217,7 +220,7 @@ def test_an_unexpected_error_of_the_screen_is_one_line_and_the_run_goes_on(
 def test_an_unexpected_error_of_the_federation_is_one_line(
     start: Start, tmp_path: Path, variables: dict[str, str]
 ) -> None:
-    with start(variables=broken(tmp_path, variables, True, "publish_state")) as place:
+    with start(variables=break_process(tmp_path, variables, True, "publish_state")) as place:
         wait_for_screen(place)
         (tmp_path / "now").touch()
         assert place.end() == 1
@@ -226,7 +229,9 @@ def test_an_unexpected_error_of_the_federation_is_one_line(
         assert "Traceback" in (tmp_path / "runs/x/demo.log").read_text()
 
 
-def test_where_ci_is_set_lines_are_printed(start: Start, variables: dict[str, str]) -> None:
+def test_lines_are_printed_where_the_variable_ci_is_set(
+    start: Start, variables: dict[str, str]
+) -> None:
     with start(variables=variables | {"CI": "true"}) as place:
         place.shows("issued")
         place.signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""A command on a terminal of its own: what it draws there, keys pressed, and how it leaves it."""
+"""Command on a pseudo-terminal: its output, keys, and the state in which it leaves the terminal."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from pathlib import Path
 from tests.support.processes import LONG, eventually, restore_interrupts
 
 ENTERED, LEFT = "\x1b[?1049h", "\x1b[?1049l"
-"""The screen that programs draw on, in place of the one with the lines."""
+"""Codes that switch to the alternate screen, on which programs draw, and back."""
 
 _CODES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|P[^\x1b]*\x1b\\|[@-_])")
 
 
 class Terminal:
-    """A pseudo-terminal, and the command that runs on it."""
+    """Pseudo-terminal, and the command that runs on it."""
 
     def __init__(
         self,
@@ -39,8 +39,8 @@ class Terminal:
         columns, rows = size
         fcntl.ioctl(self._its, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self.modes_before = self.modes()
-        unwanted = ("CI", "COLUMNS", "LINES")
-        environment = {key: value for key, value in os.environ.items() if key not in unwanted}
+        removed = ("CI", "COLUMNS", "LINES")
+        environment = {key: value for key, value in os.environ.items() if key not in removed}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "cli", *args],
             cwd=directory,
@@ -58,50 +58,48 @@ class Terminal:
 
     @property
     def raw(self) -> str:
-        """All that was written to it."""
+        """All output so far."""
         return self._seen.decode("utf-8", "replace")
 
     @property
     def text(self) -> str:
-        """The same without what only draws."""
+        """All output so far, without control codes."""
         return _CODES.sub("", self.raw)
 
     @property
     def left(self) -> str:
-        """The text after the drawn screen was left for the last time; empty while it was not."""
+        """The text after the command left the alternate screen; empty before."""
         return _CODES.sub("", self.raw.rpartition(LEFT)[2]) if LEFT in self.raw else ""
 
     def modes(self) -> list[object]:
-        """What it does with keys and lines."""
+        """Return the terminal's attributes, as of `termios.tcgetattr`."""
         return list(termios.tcgetattr(self._its))
 
     def shows(self, text: str, deadline_s: float = LONG) -> None:
-        """Wait until it has shown something."""
+        """Wait until a text is in the output."""
         eventually(f"{text!r} shown", lambda: self._shown(text), deadline_s)
 
     def press(self, keys: str) -> None:
-        """Type."""
         os.write(self._ours, keys.encode())
 
     def signal(self, number: signal.Signals) -> None:
-        """Send the command a signal."""
         self._process.send_signal(number)
 
     def children(self) -> list[int]:
-        """Processes that the command has started."""
+        """Return the ids of the processes that the command has started."""
         return [
             int(pid)
             for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         ]
 
     def end(self, deadline_s: float = LONG) -> int:
-        """Wait until it ends; its exit code."""
+        """Wait for the end and return the exit code."""
         code = self._process.wait(deadline_s)
-        eventually("all of it is read", lambda: not self._pending())
+        eventually("all output is read", lambda: not self._pending())
         return code
 
     def close(self) -> None:
-        """Kill what still runs."""
+        """Kill the command and its children, if they still run."""
         if self._process.poll() is None:
             for pid in (*self.children(), self.pid):
                 with contextlib.suppress(ProcessLookupError):
@@ -122,8 +120,7 @@ class Terminal:
         return shown
 
     def _read(self) -> None:
-        # The end of a terminal is an error.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # EIO at the end
             while block := os.read(self._ours, 1 << 16):
                 self._seen += block
 
@@ -132,7 +129,7 @@ class Terminal:
 def terminal(
     *args: str, directory: Path, variables: Mapping[str, str], size: tuple[int, int] = (100, 30)
 ) -> Iterator[Terminal]:
-    """A command on a terminal of so many columns and rows."""
+    """Run a command on a terminal of `size` columns and rows."""
     place = Terminal(args, directory, variables, size)
     try:
         yield place

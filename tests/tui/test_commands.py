@@ -1,8 +1,8 @@
-"""Keys and palette with a real coordinator: each command requested, answered, and its effect.
+"""Commands by key and palette with a real coordinator: request, answer and effect.
 
-One small run over RabbitMQ and Redis for the whole module. Nobody trains: a heartbeat without an
-end stands for a worker, so that one task is issued and stays open. The tests are in the order of
-the run, and the last one ends it.
+One small run over RabbitMQ and Redis serves the whole module. Nothing is trained: a heartbeat that
+does not expire stands for a worker, so that one task is issued and stays open. The tests follow the
+course of the run, and the last one ends it.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ def live(
 ) -> Iterator[LiveRun]:
     directory = tmp_path_factory.mktemp("live")
     servers = (rabbitmq.url, redis_server.url)
-    asks = {"FCCL_SAMPLES__PROMPTS": "1", "FCCL_SAMPLES__NEW_TOKENS": "4"}
+    variables = {"FCCL_SAMPLES__PROMPTS": "1", "FCCL_SAMPLES__NEW_TOKENS": "4"}
     with federation(directory, model_cache, *servers) as run:
-        coordinator = run.place.fork("coordinator", "--plain", **asks)
+        coordinator = run.place.fork("coordinator", "--plain", **variables)
         eventually("it serves", lambda: run.epoch() == 1)
         store = connect(redis_server.url)
         store.put_heartbeat(run.run_id, heartbeat("w"))
@@ -109,8 +109,7 @@ async def select_client(pilot: Pilot[None], app: MonitorApp, name: str) -> None:
     await wait_until(pilot, name, lambda: table.selected == name)
 
 
-async def asks(pilot: Pilot[None], app: MonitorApp, question: str) -> None:
-    """Wait for a question."""
+async def wait_for_question(pilot: Pilot[None], app: MonitorApp, question: str) -> None:
 
     def shown() -> bool:
         return isinstance(app.screen, ConfirmScreen) and app.screen.question == question
@@ -173,12 +172,12 @@ def test_a_client_is_kicked_and_pardoned_and_its_task_is_reissued_after_question
         nothing = f"nothing to reissue: {idle} has no open task"
         await wait_until(pilot, nothing, lambda: nothing in screen_text(app))
         await pilot.press("k")
-        await asks(pilot, app, f"Kick client {idle} in run {NAME}?")
+        await wait_for_question(pilot, app, f"Kick client {idle} in run {NAME}?")
         await live.command(pilot, app, f"kick {idle}", "y")
         await wait_until(pilot, "quarantined", lambda: row(app, idle).quarantined)
         await wait_until(pilot, "and shown", lambda: "✗ quarantined" in screen_text(app))
         await pilot.press("u")
-        await asks(pilot, app, f"Pardon client {idle} in run {NAME}?")
+        await wait_for_question(pilot, app, f"Pardon client {idle} in run {NAME}?")
         await live.command(pilot, app, f"pardon {idle}", "y")
         await wait_until(pilot, "pardoned", lambda: not row(app, idle).quarantined)
         await wait_until(pilot, "and shown", lambda: "✗ quarantined" not in screen_text(app))
@@ -186,7 +185,7 @@ def test_a_client_is_kicked_and_pardoned_and_its_task_is_reissued_after_question
         await select_client(pilot, app, busy)
         task = row(app, busy).task_id
         await pilot.press("r")
-        await asks(pilot, app, f"Reissue task {task} of client {busy} in run {NAME}?")
+        await wait_for_question(pilot, app, f"Reissue task {task} of client {busy} in run {NAME}?")
         await live.command(pilot, app, f"reissue {task}", "y")
         again = f"task {task} of {busy} "
         await pilot.press(tab("log"))

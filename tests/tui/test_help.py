@@ -37,34 +37,34 @@ BOXES = (HelpScreen, ConfirmScreen, QuitRunScreen)
 """Screens that show their own keys."""
 
 
-def parts() -> Iterator[type[DOMNode]]:
-    """Yield every screen and widget of ours with keys of its own."""
-    for found in pkgutil.walk_packages(tui.__path__, "tui."):
-        module = importlib.import_module(found.name)
-        for thing in vars(module).values():
-            ours = isinstance(thing, type) and thing.__module__ == module.__name__
-            if ours and issubclass(thing, DOMNode) and "BINDINGS" in vars(thing):
-                yield thing
+def classes_with_keys() -> Iterator[type[DOMNode]]:
+    """Yield every screen and widget of `tui` with keys of its own."""
+    for info in pkgutil.walk_packages(tui.__path__, "tui."):
+        module = importlib.import_module(info.name)
+        for value in vars(module).values():
+            defined_here = isinstance(value, type) and value.__module__ == module.__name__
+            if defined_here and issubclass(value, DOMNode) and "BINDINGS" in vars(value):
+                yield value
 
 
-def keys(part: type[DOMNode]) -> set[str]:
-    made = (each for each in part.BINDINGS if isinstance(each, Binding))
-    names = (key.strip() for each in made for key in each.key.split(","))
+def keys(widget: type[DOMNode]) -> set[str]:
+    bindings = (each for each in widget.BINDINGS if isinstance(each, Binding))
+    names = (key.strip() for each in bindings for key in each.key.split(","))
     return {WRITTEN.get(key, key) for key in names if key not in "12345678"}
 
 
-@pytest.mark.parametrize("part", sorted(set(parts()), key=str), ids=lambda part: part.__name__)
-def test_every_key_is_in_the_help_screen(part: type[DOMNode]) -> None:
-    if part in BOXES:
-        return
-    screen = part if issubclass(part, MonitorApp) else MonitorApp
-    text = "\n".join(f"{key} {does}" for key, does in (*screen.KEYS, *COMMAND_KEYS))
+@pytest.mark.parametrize(
+    "widget", sorted({*classes_with_keys()} - {*BOXES}, key=str), ids=lambda each: each.__name__
+)
+def test_every_key_is_in_the_help_screen(widget: type[DOMNode]) -> None:
+    app = widget if issubclass(widget, MonitorApp) else MonitorApp
+    text = "\n".join(f"{key} {meaning}" for key, meaning in (*app.KEYS, *COMMAND_KEYS))
     words = re.split(r"[\s,;:]+", text)
-    assert [key for key in keys(part) if key not in (text if " " in key else words)] == []
+    assert [key for key in keys(widget) if key not in (text if " " in key else words)] == []
 
 
-def test_the_search_for_keys_finds_some() -> None:
-    assert {MonitorApp, ReplayApp} <= set(parts())
+def test_the_search_for_keys_finds_the_apps() -> None:
+    assert {MonitorApp, ReplayApp} <= set(classes_with_keys())
     assert keys(ReplayApp) == {"+", "=", "-", "space"}
 
 

@@ -1,4 +1,4 @@
-"""The same screen in a browser: what `fccl tui --web` serves."""
+"""The screen in a browser, as `fccl tui --web` serves it."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ pytestmark = pytest.mark.servers
 
 @pytest.fixture
 def place(tmp_path: Path, redis_server: Server) -> Iterator[Commands]:
-    # A name that a shell would take apart: the command line is handed to one.
+    # A name with characters special to a shell, because the server runs its command in one.
     directory = tmp_path / "it's $(here); really"
     directory.mkdir()
     with commands(directory, {"FCCL_STORE__URL": redis_server.url}) as place:
         yield place
 
 
-async def seen(port: int, text: bytes) -> None:
-    """Read what a browser is sent until the text is there."""
+async def read_until(port: int, text: bytes) -> None:
+    """Read what a browser receives until it contains a text."""
     url = f"http://127.0.0.1:{port}"
     async with aiohttp.ClientSession() as session, asyncio.timeout(LONG):
         async with session.get(url) as page:
@@ -53,14 +53,14 @@ def test_a_browser_sees_the_run(place: Commands, redis_server: Server, tmp_path:
     port = free_port()
     command = place.script("tui", "--web", "--port", str(port), "--config", config.name)
     command.says("Ctrl-C ends it")
-    asyncio.run(seen(port, b"version 1: fine"))
+    asyncio.run(read_until(port, b"version 1: fine"))
     command.signal(signal.SIGINT)
     assert command.end() == 0
 
 
-def test_a_browser_can_steer_only_where_that_was_asked_for() -> None:
-    assert "--read-only" in choose_run(None, None, None, None, steers=False).words
-    assert "--read-only" not in choose_run(None, None, None, None, steers=True).words
+def test_a_browser_can_control_the_run_only_with_the_option_for_it() -> None:
+    assert "--read-only" in choose_run(None, None, None, None, controllable=False).command_line
+    assert "--read-only" not in choose_run(None, None, None, None, controllable=True).command_line
 
 
 def test_a_taken_port_is_one_line(place: Commands) -> None:

@@ -1,4 +1,4 @@
-"""A run directory made by hand: two clients, two versions, one rejection; 100 to 140 s."""
+"""Directory of a small recorded run: two clients, two versions, one rejection, 100 to 140 s."""
 
 from __future__ import annotations
 
@@ -46,7 +46,6 @@ EVENTS = [
 
 
 def record(directory: Path) -> Path:
-    """Write it."""
     directory.mkdir()
     (directory / "federation.toml").write_text(CONFIG)
     db = sqlite3.connect(directory / "run.db")
@@ -68,9 +67,9 @@ def record(directory: Path) -> Path:
         db.execute("INSERT INTO task VALUES (?, ?, 0, 1, 0)", (task, client))
         for number, (base, at) in enumerate(attempts, 1):
             db.execute("INSERT INTO attempt VALUES (?, ?, ?, ?, 1)", (task, number, base, at))
-    for task, client, at, loss, made in (("t1", "a", 110.0, 2.0, 1), ("t3", "a", 130.0, 1.5, 2)):
+    for task, client, at, loss, number in (("t1", "a", 110.0, 2.0, 1), ("t3", "a", 130.0, 1.5, 2)):
         stats = json.dumps({**STATS, "avg_loss": loss})
-        row = (task, client, made - 1, stats, task, at, made)
+        row = (task, client, number - 1, stats, task, at, number)
         db.execute(
             "INSERT INTO accepted (task_id, attempt, client_id, worker_id, base_version, stats,"
             " norm, clip, nbytes, upload, at, version)"
@@ -78,8 +77,9 @@ def record(directory: Path) -> Path:
             row,
         )
         db.execute("INSERT INTO receipt VALUES (?, 1, 'accepted', '', ?)", (task, at))
-        summary = version(made, update(client, task_id=task, weight=1.0), at=at, phase=made - 1)
-        db.execute("INSERT INTO version VALUES (?, ?)", (made, summary.model_dump_json()))
+        applied = update(client, task_id=task, weight=1.0)
+        summary = version(number, applied, at=at, phase=number - 1)
+        db.execute("INSERT INTO version VALUES (?, ?)", (number, summary.model_dump_json()))
     start = version(0, at=99.0, train_loss=None).model_dump_json()
     db.execute("INSERT INTO version VALUES (0, ?)", (start,))
     db.execute("INSERT INTO receipt VALUES ('t2', 1, 'rejected', 'stale', 120.0)")

@@ -1,7 +1,8 @@
-"""Compares a screen with the picture of it in `snapshots/`.
+"""Comparison of a screen with its stored picture in `tests/tui/snapshots`.
 
-`FCCL_UPDATE_SNAPSHOTS=1 python -m pytest tests/tui` draws them anew; look at what has changed.
-(pytest-textual-snapshot does not fit the syrupy that fits our pytest: its pictures lose the .svg.)
+`FCCL_UPDATE_SNAPSHOTS=1 python -m pytest tests/tui` draws the pictures again; review the changes.
+(pytest-textual-snapshot needs a syrupy that our pytest excludes; with ours, the files lose their
+suffix .svg.)
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from textual.pilot import Pilot
 from tests.support.paths import ROOT
 from tests.support.tui.pilot import screen_text
 
-PLACE = ROOT / "tests" / "tui" / "snapshots"
+PICTURES = ROOT / "tests" / "tui" / "snapshots"
 UPDATE = "FCCL_UPDATE_SNAPSHOTS"
 
 Script = Callable[[Pilot[Any]], Awaitable[None]]
 
 
 async def settle(pilot: Pilot[Any]) -> None:
-    """Wait until the screen is the same twice: layout and scroll bars have found their place."""
+    """Wait until the screen is the same twice: layout and scroll bars take several passes."""
     before = None
     while before != (before := screen_text(pilot.app)):
         await pilot.pause()
@@ -35,28 +36,25 @@ async def settle(pilot: Pilot[Any]) -> None:
 def compare(
     app: App[None], name: str, size: tuple[int, int], aside: Path, script: Script = settle
 ) -> None:
-    """Fail if the screen is not the picture.
+    """Run a script against the app, and fail if its screen is not the picture `name`.
 
-    Args:
-        app: Started here.
-        name: Of the picture.
-        size: Of the terminal.
-        aside: Where a screen that differs is put.
-        script: What is done before the comparison.
+    The screen is written to the directory `aside`.
     """
-    drawn = asyncio.run(_drawn(app, size, script))
-    picture = PLACE / f"{name}.svg"
+    drawn = asyncio.run(_draw(app, size, script))
+    picture = PICTURES / f"{name}.svg"
     if UPDATE in os.environ:
-        PLACE.mkdir(exist_ok=True)
+        PICTURES.mkdir(exist_ok=True)
         picture.write_text(drawn)
     other = aside / picture.name
     other.write_text(drawn)
     expected = picture.read_text() if picture.exists() else ""
     changed = set(drawn.splitlines()) ^ set(expected.splitlines())
-    assert not changed, f"{other} is not {picture} (draw anew: {UPDATE}=1)\n{_texts(changed)}"
+    assert not changed, (
+        f"{other} is not {picture} (draw it again: {UPDATE}=1)\n{_changed_text(changed)}"
+    )
 
 
-async def _drawn(app: App[None], size: tuple[int, int], script: Script) -> str:
+async def _draw(app: App[None], size: tuple[int, int], script: Script) -> str:
     async with app.run_test(size=size) as pilot:
         await script(pilot)
         await settle(pilot)
@@ -65,7 +63,6 @@ async def _drawn(app: App[None], size: tuple[int, int], script: Script) -> str:
     return "\n".join(line.rstrip() for line in svg.splitlines()) + "\n"
 
 
-def _texts(lines: set[str]) -> str:
-    """What the lines that differ say."""
+def _changed_text(lines: set[str]) -> str:
     texts = (re.sub(r"<[^>]*>", "", line).replace("&#160;", " ").strip() for line in lines)
     return "\n".join(sorted(filter(None, texts)))[:2000]

@@ -57,7 +57,7 @@ def test_problems_and_the_end_of_the_run_have_a_level_and_a_text(
     assert text in shown
 
 
-def test_a_silent_coordinator_is_noticed_by_the_clock_of_this_machine() -> None:
+def test_the_silence_of_a_coordinator_is_measured_by_the_clock_of_this_machine() -> None:
     later = replace(LIVE, read_at=NOW + COORDINATOR_SILENT_S + 1)
     level, text = banner(later, "r", NOW + COORDINATOR_SILENT_S + 1)
     assert level == "warning"

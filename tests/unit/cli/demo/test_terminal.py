@@ -1,4 +1,4 @@
-"""Where `fccl demo` shows a screen, and its messages from the process behind it."""
+"""Terminals on which `fccl demo` shows a screen, and messages between its processes."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ GOOD = {"TERM": "xterm-256color"}
 @pytest.fixture
 def terminal() -> Iterator[IO[bytes]]:
     """A terminal of 80 × 24."""
-    ours, its = pty.openpty()
-    with os.fdopen(its, "r+b", buffering=0) as terminal:
+    master, slave = pty.openpty()
+    with os.fdopen(slave, "r+b", buffering=0) as terminal:
         resize(terminal, 80, 24)
         yield terminal
-    os.close(ours)
+    os.close(master)
 
 
 def resize(terminal: IO[bytes], columns: int, rows: int) -> None:
