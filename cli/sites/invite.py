@@ -132,9 +132,9 @@ def public_address(part: str, url: str, insecure: bool) -> str:
             f"the address of the {part} for sites cannot be read",
             f"give --{part} {schemes[1]}://HOST:{PORTS[schemes[1]]}/, or set {part}.public_url",
         )
-    shown = f"[{host}]" if ":" in host else host
+    netloc = f"[{host}]" if ":" in host else host
     address = urlunsplit(
-        (parts.scheme, f"{shown}:{port or PORTS[parts.scheme]}", parts.path or "/", "", "")
+        (parts.scheme, f"{netloc}:{port or PORTS[parts.scheme]}", parts.path or "/", "", "")
     )
     if parts.scheme == schemes[0] and not insecure and not _is_loopback(address):
         raise ConfigError(
