@@ -103,13 +103,13 @@ def _invited_site(site: str, name: str, data: Path | None) -> tuple[FederationCo
 
 
 def _print_lines(results: Iterable[CheckResult]) -> list[CheckResult]:
-    results = []
+    printed = []
     for check in results:
         print(_head(check) + check.text, flush=True)
         if check.remedy:
             print(f"{'':17}remedy: {check.remedy}", flush=True)
-        results.append(check)
-    return results
+        printed.append(check)
+    return printed
 
 
 def _print_live(
