@@ -155,7 +155,7 @@ def _child(pane: str, seconds: float, result: Path) -> None:
 
 
 def measure(pane: str, seconds: float) -> float:
-    """The share of one core that showing a pane takes."""
+    """Return the share of one core that showing a pane takes."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
     with tempfile.TemporaryDirectory() as place:

@@ -17,7 +17,7 @@ class CoordinatorObserver:
     """
 
     def on_turn(self) -> None:
-        """Called at the beginning of each turn of the main loop."""
+        """Handle the beginning of each turn of the main loop."""
 
     def on_step(
         self,
@@ -27,20 +27,20 @@ class CoordinatorObserver:
         summaries: Mapping[int, VersionSummary],
         seconds: float,
     ) -> None:
-        """Called when a step of the core is in the journal.
+        """Handle a step of the core, which is in the journal.
 
         `summaries` holds the versions that the step made, by number; `seconds` is the time that it
         took to make the step durable, aggregation included.
         """
 
     def on_tick(self, state: CoordinatorState, store_up: bool, queue_problem: str) -> None:
-        """Called about once a second.
+        """Handle the newest state, about once a second.
 
         `queue_problem` says why the run's queues could not be verified; empty if they are in order.
         """
 
     def on_depths(self, depths: Mapping[str, QueueDepth]) -> None:
-        """Called with the depths of the run's queues, by queue name, about once a second."""
+        """Handle the depths of the run's queues, by queue name, about once a second."""
 
     def on_repair(self, names: tuple[str, ...]) -> None:
-        """Called when queues, exchanges or bindings had to be declared again."""
+        """Handle queues, exchanges or bindings that had to be declared again."""

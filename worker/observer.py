@@ -18,16 +18,16 @@ class Observer:
     """
 
     def on_turn(self) -> None:
-        """Called at the beginning of each turn of the main loop, and after each training step."""
+        """Handle the beginning of a turn of the main loop, or the end of a training step."""
 
     def on_task_end(self, outcome: TaskOutcome, stats: ContributionStats | None = None) -> None:
-        """Called when a task is done with; `stats` are given where it was trained."""
+        """Handle the end of a task, with `stats` if it was trained."""
 
     def on_publish(self, nbytes: int) -> None:
-        """Called when an update was handed to the broker, for the first time or again."""
+        """Handle an update that was handed to the broker, for the first time or again."""
 
     def on_receipt(self, state: TaskState) -> None:
-        """Called when an update has its receipt."""
+        """Handle the receipt of an update."""
 
     def on_heartbeat(self, arrived: bool) -> None:
-        """Called after each heartbeat; `arrived` is false if the store did not answer."""
+        """Handle a heartbeat; `arrived` is false if the store did not answer."""

@@ -126,7 +126,7 @@ def _latency_ms(store: Store) -> float:
 
 
 def check_clock(context: CheckContext) -> CheckResult:
-    """This machine's clock against that of Redis."""
+    """Compare this machine's clock with that of Redis."""
     config = context.config.store
     try:
         store = connect(config.url, ca=config.ca)
