@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from cli import jsonlog
+from cli.child_messages import MessageKind, MessageOutput
 from cli.exit_codes import INTERRUPTED
 from cli.jsonlog import JsonLog
 from common.errors import FcclError
@@ -34,10 +35,9 @@ Fields = dict[str, Any]
 class Channel:
     """The two pipes of a child process: one for requests and commands, one for messages."""
 
-    def __init__(self, log: JsonLog) -> None:
-        self.log = log
+    def __init__(self, output: MessageOutput) -> None:
+        self.output = output
         self._lines: queue.Queue[Fields] = queue.Queue()
-        self._progress: tuple[str, int] = ("", -1)
 
     def read_lines(self, main_thread: int) -> None:
         """Queue lines of standard input; at its end, interrupt the main thread."""
@@ -58,21 +58,11 @@ class Channel:
         except queue.Empty:
             return None
 
-    def print(self, text: str) -> None:
-        """Send a line for the user."""
-        self.log.write("info", "text", text)
-
-    def progress(self, message: str, fraction: float) -> None:
-        """Send progress from 0 to 1, once for each percent."""
-        percent = int(fraction * 100)
-        if self._progress != (message, percent):
-            self._progress = (message, percent)
-            self.log.write("info", "progress", message, {"progress": fraction})
-
 
 def main(task: str) -> None:
     """Perform a task and end the process."""
-    channel = Channel(_take_over_streams())
+    output = MessageOutput(_take_over_streams())
+    channel = Channel(output)
     warnings.filterwarnings("ignore", category=FutureWarning)  # as in `cli.main`
     signal.signal(signal.SIGINT, signal.default_int_handler)  # under nohup it would be ignored
     threading.Thread(
@@ -82,10 +72,10 @@ def main(task: str) -> None:
     try:
         request = channel.receive()
         assert request is not None
-        channel.log.write("info", "result", "", {"result": TASKS[task](request, channel)})
+        output.send(MessageKind.RESULT, result=TASKS[task](request, channel))
     except FcclError as error:
         fields = {"error": type(error).__name__, "what": error.what, "remedy": error.remedy}
-        channel.log.write("error", "error", str(error), fields)
+        output.send(MessageKind.ERROR, str(error), "error", **fields)
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BaseException as error:
@@ -111,7 +101,7 @@ def _prepare(request: Fields, channel: Channel) -> str:
     from common.config.config import FederationConfig
 
     config = FederationConfig.model_validate(request["config"])
-    return str(LocalTasks(channel.progress, channel.print).prepare_run(config))
+    return str(LocalTasks(channel.output.progress, channel.output.print).prepare_run(config))
 
 
 def _find_base_model(request: Fields, channel: Channel) -> str:
@@ -119,7 +109,7 @@ def _find_base_model(request: Fields, channel: Channel) -> str:
     from common.protocol.tasks import BaseRef
 
     base = BaseRef.model_validate(request["base"])
-    return str(LocalTasks(channel.progress, channel.print).find_base_model(base))
+    return str(LocalTasks(channel.output.progress, channel.output.print).find_base_model(base))
 
 
 def _write_report(request: Fields, channel: Channel) -> str:
@@ -147,9 +137,9 @@ def _sample(request: Fields, channel: Channel) -> None:
         running = sampler.running  # read first: its last answers come before its end
         answers, notes = sampler.collect()
         for answer in answers:
-            channel.log.write("info", "sample", "", {"sample": answer.fields()})
+            channel.output.send(MessageKind.SAMPLE, sample=answer.fields())
         for note in notes:
-            channel.log.write(note.level, "note", note.text)
+            channel.output.send(MessageKind.NOTE, note.text, note.level)
         command = channel.receive(POLL_S) if running else None
         if command and "offer" in command:
             sampler.offer(command["offer"])

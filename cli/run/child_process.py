@@ -14,9 +14,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from cli.child_messages import ChildMessage, MessageKind, open_child, parse_message
 from cli.console import Output
 from common import errors
 from common.errors import FcclError, RunError
@@ -24,41 +24,9 @@ from common.errors import FcclError, RunError
 CLOSING_S = 5.0  # for a task to clean up
 
 
-@dataclass(frozen=True)
-class ChildMessage:
-    """A message of a child process.
-
-    Kinds are `text`, `progress`, `result`, `error`, `crash`, `stdout`, `stderr`, and those that a
-    task defines.
-    """
-
-    kind: str
-    text: str
-    fields: Mapping[str, Any] = field(default_factory=dict)  # further keys, by kind
-
-
-def parse_message(line: bytes) -> ChildMessage:
-    """Parse one line of output; a line that is no message was printed by C code."""
-    text = line.decode("utf-8", "backslashreplace").rstrip()
-    try:
-        fields = json.loads(text)
-        return ChildMessage(str(fields["kind"]), str(fields["message"]), fields)
-    except (ValueError, KeyError, TypeError):
-        return ChildMessage("stderr", text)
-
-
 def open_process(task: str) -> subprocess.Popen[bytes]:
-    """Start a Python process for a task.
-
-    It leads a session of its own, so that a Ctrl-C of the terminal reaches only the coordinator.
-    """
-    # -P: modules in the working directory are not part of the program.
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "cli.run.child_main", task],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-    )
+    """Start a Python process for a task."""
+    return open_child("cli.run.child_main", task)
 
 
 class ChildProcess:
@@ -118,11 +86,11 @@ class ChildProcess:
         assert self._process is not None and self._process.stdout is not None
         for line in self._process.stdout:
             message = parse_message(line)
-            if message.kind == "error":
+            if message.kind is MessageKind.ERROR:
                 raise _translated(message)
-            if message.kind in ("stdout", "stderr"):
+            if message.kind in (MessageKind.STDOUT, MessageKind.STDERR):
                 print(message.text, file=sys.stderr, flush=True)
-            elif message.kind == "crash":
+            elif message.kind is MessageKind.CRASH:
                 print(message.fields.get("traceback", ""), file=sys.stderr, flush=True)
                 raise FcclError(
                     f"{self._task} failed unexpectedly: {message.text}",
@@ -166,11 +134,11 @@ def run_task(task: str, request: Mapping[str, Any], output: Output) -> Any:
     try:
         child.start()
         for message in child.messages():
-            if message.kind == "text":
+            if message.kind is MessageKind.TEXT:
                 output.print(message.text)
-            elif message.kind == "progress":
+            elif message.kind is MessageKind.PROGRESS:
                 output.progress(message.text, float(message.fields["progress"]))
-            elif message.kind == "result":
+            elif message.kind is MessageKind.RESULT:
                 result = message.fields["result"]
     finally:
         child.close()

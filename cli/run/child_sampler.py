@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from threading import Event as Flag
 
+from cli.child_messages import MessageKind
 from cli.run.child_process import ChildProcess
 from common.config.config import SamplesConfig
 from common.errors import FcclError, RunError
@@ -82,11 +83,11 @@ class ChildSampler(SamplesSource):
         assert self._child is not None
         try:
             for message in self._child.messages():
-                if message.kind == "sample":
+                if message.kind is MessageKind.SAMPLE:
                     answer = SampleAnswer.model_validate(message.fields["sample"])
                     with self._lock:
                         self._samples.append(answer)
-                elif message.kind == "note":
+                elif message.kind is MessageKind.NOTE:
                     self._note(message.fields["level"], message.text)
         except Exception as error:  # whatever it is, the run goes on
             if not self._closed.is_set():
