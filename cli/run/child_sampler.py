@@ -89,7 +89,7 @@ class ChildSampler(SamplesSource):
                         self._samples.append(answer)
                 elif message.kind is MessageKind.NOTE:
                     self._note(message.fields["level"], message.text)
-        except Exception as error:  # whatever it is, the run goes on
+        except Exception as error:  # no error in samples stops the run
             if not self._closed.is_set():
                 reason = error.what if isinstance(error, FcclError) else repr(error)
                 self._note("warning", f"no more samples of versions: {reason}")
