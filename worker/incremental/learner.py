@@ -103,8 +103,6 @@ class Learner:
         """Announce the run and its clients to the commands beside this worker."""
         self._newest.announce()
 
-    # between tasks and between steps
-
     def process_inboxes(self, abandon: Event) -> None:
         """Learn from the inboxes that have changed, and fetch the newest version."""
         self._fetch_newest()
