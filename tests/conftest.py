@@ -43,7 +43,7 @@ def restartable_rabbitmq(rabbitmq: servers.Server) -> Iterator[servers.Server]:
 
 @pytest.fixture(scope="session")
 def guarded_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    """Return a RabbitMQ with its management API and a Redis, over TLS, for own run names."""
+    """Return a RabbitMQ with its management API and a Redis, over TLS. Tests use own run names."""
     servers.find_binaries()
     with guarded(tmp_path_factory.mktemp("guarded")) as found:
         yield found

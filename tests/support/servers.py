@@ -1,11 +1,11 @@
 """Private RabbitMQ and Redis servers for tests and scripts, as `fccl services` runs them.
 
 Each runs from the binaries on this machine, on free loopback ports, with its data in a directory
-of its own, beside whatever else runs here. A server keeps its port and its data when it is
-stopped, killed or restarted; `close` ends it and removes its data.
+of its own, independent of other servers. It keeps its port and its data when it is stopped, killed
+or restarted; `close` ends it and removes its data.
 
-FCCL_TEST_RABBITMQ_URL and FCCL_TEST_REDIS_URL name servers to use instead. Those are not ours to
-restart: `restartable` says so.
+FCCL_TEST_RABBITMQ_URL and FCCL_TEST_REDIS_URL name servers to use instead. Tests must not restart
+those: `restartable` is False.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ __all__ = ["PrivateRabbitMQ", "PrivateRedis", "Server", "ServerMissing", "free_p
 
 
 class ServerMissing(Exception):
-    """There is neither a binary nor a URL; the message says what to install or to set."""
+    """Neither a binary nor a URL is available; the message says what to install or to set."""
 
 
 class Server(Protocol):
-    """What a test may do with a server; `url` stays the same all its life.
+    """A server for tests; `url` never changes.
 
-    `start` returns when it answers, and does nothing where it runs already.
+    `start` returns when the server answers, and does nothing if it runs already.
     """
 
     url: str
@@ -74,7 +74,7 @@ def _started(server: Server) -> Server:
 
 
 class ExternalServer:
-    """A server that somebody else runs."""
+    """A server that is not started here."""
 
     restartable = False
 
@@ -96,7 +96,7 @@ class ExternalServer:
 
 
 class _Private:
-    """A server of the product's, in a temporary directory."""
+    """A server of `cli.services`, in a temporary directory."""
 
     restartable = True
 
@@ -140,7 +140,7 @@ class PrivateRedis(_Private):
 
 
 class PrivateRabbitMQ(_Private):
-    """A RabbitMQ node with a port mapper (epmd) of its own, so that nothing stays behind."""
+    """A RabbitMQ node with a port mapper (epmd) of its own, which ends with it."""
 
     def __init__(self) -> None:
         _find(servers.PrivateRabbitMQ, "FCCL_TEST_RABBITMQ_URL")

@@ -18,9 +18,9 @@ from tests.support.servers import find_binaries
 
 @dataclass(frozen=True)
 class Guarded:
-    """The two servers, and who vouches for them.
+    """The two servers with TLS, and the folder with their authority.
 
-    `broker` and `store` are plain URLs on loopback for whoever owns the servers, with all rights.
+    `broker` and `store` are plain URLs on loopback for the owner of the servers, with all rights.
     """
 
     folder: Path
@@ -37,14 +37,14 @@ class Guarded:
 
 
 def certs(folder: Path, *args: str) -> None:
-    """`fccl certs`."""
+    """Run `fccl certs`."""
     result = CliRunner().invoke(command, ["--dir", str(folder), *args], catch_exceptions=False)
     assert result.exit_code == 0, result.output
 
 
 @contextmanager
 def guarded(place: Path) -> Iterator[Guarded]:
-    """Both servers, until the end of the block.
+    """Run both servers while the block runs.
 
     Raises:
         ServerMissing: There are no binaries.
