@@ -20,21 +20,13 @@ MAX_CLASSES = 5  # in one line
 
 @dataclass(frozen=True)
 class Answers:
-    """Answers to one text.
-
-    Attributes:
-        text: The text.
-        model: Description of the model.
-        client: Answer of the client's model.
-        other: Its second, sampled answer; None if none was asked for.
-        common: Answer of the newest global version; None if it was not asked.
-    """
+    """Answers to one text."""
 
     text: str
     model: CurrentModel
-    client: Prediction
-    other: Prediction | None = None
-    common: Prediction | None = None
+    client: Prediction  # of the client's model
+    other: Prediction | None = None  # a second, sampled one of the client's model
+    common: Prediction | None = None  # of the newest global version
 
     @property
     def second(self) -> Prediction | None:
@@ -59,8 +51,7 @@ def line(answers: Answers) -> str:
 
 
 def fields(answers: Answers, client: str) -> dict[str, Any]:
-    """Return the answers as JSON values."""
-    found = {
+    values = {
         "client": client,
         "run": answers.model.run,
         "version": answers.client.version,
@@ -69,10 +60,10 @@ def fields(answers: Answers, client: str) -> dict[str, Any]:
         **_fields(answers.client),
     }
     if answers.other is not None:
-        found["other"] = answers.other.text
+        values["other"] = answers.other.text
     if answers.common is not None:
-        found["global"] = {"version": answers.common.version, **_fields(answers.common)}
-    return found
+        values["global"] = {"version": answers.common.version, **_fields(answers.common)}
+    return values
 
 
 def clean(text: str) -> str:
@@ -86,10 +77,9 @@ def numbered(labels: Sequence[str]) -> str:
 
 
 def choose_label(word: str, labels: Sequence[str]) -> str | None:
-    """Return the class that a word names: by name, by name in another case, or by number.
+    """Return the class that a word names, by name or number; None if there is not exactly one.
 
-    Returns:
-        None if it names none of the classes, or more than one.
+    A name in the same case comes first.
     """
     word = word.strip()
     if word in labels:
@@ -106,10 +96,10 @@ def _block(prediction: Prediction) -> str:
     if not prediction.probabilities:
         return clean(prediction.text) or "(an empty answer)"
     (label, first), *others = prediction.probabilities.items()
-    shown = [f"{one_line(name)} {value:.0%}" for name, value in others[: MAX_CLASSES - 1]]
+    rest = [f"{one_line(name)} {value:.0%}" for name, value in others[: MAX_CLASSES - 1]]
     if len(others) >= MAX_CLASSES:
-        shown.append(f"{len(others) - MAX_CLASSES + 1} more")
-    return f"{one_line(label)} {first:.0%}" + (f" ({', '.join(shown)})" if shown else "")
+        rest.append(f"{len(others) - MAX_CLASSES + 1} more")
+    return f"{one_line(label)} {first:.0%}" + (f" ({', '.join(rest)})" if rest else "")
 
 
 def _fields(prediction: Prediction) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`fccl try` in a terminal: answer a text, take a correction, and show what became of it."""
+"""`fccl try` in a terminal: answer a text, take a correction, and print what became of it."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Conversation:
         limit = self._location.limits.max_chars
         return items.parse(fields, max_chars=limit, labels=answers.model.labels, task=self._task)
 
-    # what becomes of it
+    # its status
 
     def _report_status(self, item: Item) -> bool:
         """Wait until the item is processed, print its status, and return whether it was learned."""

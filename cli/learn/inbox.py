@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.learn.answers import clean
-from cli.learn.location import StateLocation, inbox_options, locate_state
+from cli.learn.location import StateLocation, inbox_options, locate_state, no_worker_yet
 from common.errors import DataError
 from common.protocol.fields import one_line
 from tui.formatting import format_duration
@@ -153,19 +153,11 @@ def _forget(location: StateLocation, client: str | None, word: str, yes: bool) -
 
 
 def _clients(location: StateLocation) -> tuple[str, ...]:
-    """Return the clients that have an inbox here.
-
-    Raises:
-        DataError: There is none.
-    """
     names = history.clients(location.state)
     if names:
         return names
     if location.served is None:
-        raise DataError(
-            f"no worker has served a client from {location.state} yet, and it holds no inbox",
-            "start `fccl worker` (or `fccl demo`), or give its --state",
-        )
+        raise no_worker_yet(location.state)
     raise DataError(
         f"no client of {location.state} has an inbox yet",
         "add items with `fccl learn` or `fccl try`",
@@ -184,7 +176,7 @@ def _client(location: StateLocation, client: str | None) -> str:
 
 
 def _ids(word: str) -> tuple[int, ...] | None:
-    """Return the ids that a word names; None for all."""
+    """Return the ids in an option's value; None for all."""
     if word == ALL:
         return None
     parts = [part.strip() for part in word.split(",")]
@@ -201,13 +193,13 @@ def _check(
     inbox: Inbox, client: str, ids: Sequence[int], state: str | None = None
 ) -> tuple[StoredItem, ...]:
     """Return these items, newest first; raise `DataError` if one is missing or in another state."""
-    there = {stored.id: stored for stored in inbox.items(newest_first=True)}
+    known = {stored.id: stored for stored in inbox.items(newest_first=True)}
     for number in ids:
-        if number not in there:
+        if number not in known:
             raise DataError(f"{client} has no item {number}", "`fccl inbox` lists them")
-        if state is not None and there[number].state != state:
-            raise DataError(f"item {number} of {client} is {there[number].state}, not {state}")
-    return tuple(stored for number, stored in there.items() if number in ids)
+        if state is not None and known[number].state != state:
+            raise DataError(f"item {number} of {client} is {known[number].state}, not {state}")
+    return tuple(stored for number, stored in known.items() if number in ids)
 
 
 def _contents(

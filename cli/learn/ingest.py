@@ -86,12 +86,7 @@ def read_lines(stream: BinaryIO, limit: int) -> Iterator[tuple[int, bytes | None
 
 
 class Ingester:
-    """Stores lines in one client's inbox.
-
-    Attributes:
-        counts: Results so far.
-        line: First line whose result is unknown; 0 if there is none.
-    """
+    """Writer of lines into one client's inbox."""
 
     def __init__(
         self,
@@ -103,18 +98,14 @@ class Ingester:
     ) -> None:
         """Store the arguments.
 
-        Args:
-            inbox: Open inbox.
-            parser: Parser of the lines.
-            on_result: Called with the number and the result of each line, in order.
-            on_wait: Called with the reason of a wait, once for each kind of reason.
-            pause: Waits so many seconds.
+        `on_result` is called with the number and the result of each line, in order; `on_wait` with
+        the reason of a wait, once for each kind of reason.
         """
         self._inbox, self._parser = inbox, parser
         self._on_result, self._on_wait, self._pause = on_result, on_wait, pause
         self._waited: set[type[DataError]] = set()
         self.counts = LineCounts()
-        self.line = 0
+        self.line = 0  # the first line whose result is unknown; 0 if there is none
 
     def ingest(self, source: Iterable[tuple[int, bytes | None]], chunk: int) -> None:
         """Store all lines, `chunk` of them at a time.
@@ -129,13 +120,13 @@ class Ingester:
             self._ingest(some)
 
     def _ingest(self, some: Sequence[tuple[int, bytes | None]]) -> None:
-        parsed = [(number, self._parse(data)) for number, data in some]
-        stored = self._put([found for _, found in parsed if isinstance(found, Item)])
+        parsed = [self._parse(data) for _, data in some]
+        stored = self._put([each for each in parsed if isinstance(each, Item)])
         self.line = 0
-        results = item_results([found for _, found in parsed], stored)
+        results = item_results(parsed, stored)
         # Counted before they are reported, so that an interruption leaves the counts correct.
         self.counts = self.counts.add(results, sum(stored, PutResult()))
-        for (number, _), result in zip(parsed, results, strict=True):
+        for (number, _), result in zip(some, results, strict=True):
             self._on_result(number, result)
 
     def _parse(self, data: bytes | None) -> Item | DataError:

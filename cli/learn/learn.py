@@ -241,7 +241,7 @@ def _short(what: str) -> str:
 
 @dataclass(frozen=True)
 class _Printer:
-    """Prints the results of lines: all of a live source, else only the refusals."""
+    """Printer of the results of lines: all of a live source, else only the refusals."""
 
     location: InboxLocation
     as_json: bool

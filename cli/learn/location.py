@@ -32,20 +32,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class StateLocation:
-    """State directory of a worker.
-
-    Attributes:
-        state: The directory.
-        limits: The `[incremental]` section that applies to its inboxes.
-        served: What a worker of this machine has announced; None if none has run yet.
-    """
+    """State directory of a worker."""
 
     state: Path
-    limits: IncrementalConfig
-    served: ServedRun | None
+    limits: IncrementalConfig  # those of its inboxes
+    served: ServedRun | None  # as a worker of this machine has announced; None before the first
 
     def why_waiting(self) -> str:
-        """Return why items are not learned at once; empty if a worker is running."""
+        """Return why no worker learns the items now; empty if one is running."""
         if not self.limits.enabled:
             return "it will not be learned: incremental.enabled is false"
         if not count_workers(self.state):
@@ -61,7 +55,6 @@ class InboxLocation(StateLocation):
 
     @property
     def path(self) -> Path:
-        """Path of the client's inbox."""
         return schema.inbox_path(self.state, self.client)
 
 

@@ -94,7 +94,7 @@ def command(
 
 @dataclass(frozen=True)
 class Answerer:
-    """Answers each text as the options `--compare`, `--base` and `--gen-tokens` say."""
+    """Predictor with the options `--compare`, `--base` and `--gen-tokens`."""
 
     predictor: Predictor
     compare: bool
@@ -102,7 +102,6 @@ class Answerer:
     new_tokens: int
 
     def answer(self, text: str) -> Answers:
-        """Return the answers of the model, as it is now."""
         common = self.predictor.predict_global(text, self.new_tokens) if self.common else None
         model = self.predictor.refresh().model
         first = self.predictor.predict(text, self.new_tokens)

@@ -16,9 +16,9 @@ from common.store.store import connect
 @click.argument("name")
 @config_option
 def command(name: str, config_path: Path | None) -> None:
-    """Remove the credentials of site NAME and close its connections at once.
+    """Remove the credentials of site NAME and close its connections.
 
-    Updates that were accepted from the site stay in the model: an average cannot be taken apart.
+    Updates that were accepted from the site stay in the model: an average cannot be undone.
     """
     config = loader.load(find_config(config_path))
     site = access_of(config, connect(config.store.url, ca=config.store.ca)).revoke(name)

@@ -62,37 +62,27 @@ class LearnerSettings:
 
 @dataclass(frozen=True)
 class Callbacks:
-    """Callbacks of a learner.
-
-    Attributes:
-        on_event: Called with the kind and text of an event; never with user text.
-        on_figures: Called with the figures of the inboxes, and with the clients that would like to
-            send an update soon.
-        request_base: Called with the digest of a base model that the coordinator should provide,
-            and with None when it has arrived.
-    """
+    """Callbacks of a learner; none is called with user text."""
 
     on_event: EventCallback
+    # Figures of the inboxes, and the clients that would like to send an update soon.
     on_figures: Callable[[tuple[InboxFigures, ...], tuple[str, ...]], None]
+    # Digest of a base model that the coordinator should provide; None when it has arrived.
     request_base: Callable[[str | None], None]
 
 
 @dataclass(frozen=True)
 class _InboxSummary:
-    """What is remembered about an inbox since it was last processed.
-
-    Attributes:
-        version: Global version on top of which the client has learned; None if it has not.
-    """
+    """State of an inbox when it was last processed."""
 
     figures: InboxFigures
-    version: int | None
+    version: int | None  # global version on top of which the client has learned
     unsent: bool
     riding: bool
 
 
 class Learner:
-    """Processes the inboxes of one worker's clients in one run."""
+    """Part of a worker that processes the inboxes of its clients in one run."""
 
     def __init__(
         self,
@@ -105,11 +95,6 @@ class Learner:
         clock: Clock,
         callbacks: Callbacks,
     ) -> None:
-        """Store the arguments.
-
-        Raises:
-            ConfigError: The validator is neither a command on this machine nor a URL.
-        """
         self._settings, self._config = settings, config
         self._models, self._source, self._slot = models, source, slot
         self._callbacks = callbacks
@@ -125,11 +110,7 @@ class Learner:
         self._newest = NewestVersion(settings.state, served, source)
 
     def start(self) -> None:
-        """Announce the run and its clients to the commands beside this worker.
-
-        Raises:
-            DataError: The state directory cannot be written.
-        """
+        """Announce the run and its clients to the commands beside this worker."""
         self._newest.announce()
 
     # between tasks and between steps
@@ -170,7 +151,7 @@ class Learner:
     def prepare_task(
         self, task: TrainTask, base: Path, adapter: Tensors, abandon: Event
     ) -> IncrementalStart:
-        """Return what a task starts with: what the client has learned goes into its update.
+        """Return what a task starts with: what the client has learned, for the task's update.
 
         The caller holds the client's lock. Whatever becomes of the task, `apply_receipt` or
         `release_task` must follow.
@@ -194,7 +175,7 @@ class Learner:
         return start
 
     def release_task(self, task: TrainTask) -> None:
-        """Take back what an abandoned or refused task would have carried."""
+        """Make what an abandoned or refused task would have carried unsent again."""
         self._settle(f"{task.task_id}.{task.attempt}", accepted=False)
 
     def apply_receipt(self, pending: PendingUpdate, receipt: Receipt) -> None:
@@ -260,7 +241,7 @@ class Learner:
 
     def _process(self, client: str, store: LearningStore, abandon: Event, *, in_task: bool) -> None:
         self._recover(client, store, in_task=in_task)
-        idle = not store.count("waiting") and not self._trainer.is_pending(client)
+        idle = not store.items("waiting", newest=1) and not self._trainer.is_pending(client)
         if idle and store.local_model(self._settings.run) is None:
             return
         if self._newest.value is None:

@@ -55,17 +55,11 @@ JSON_LINES = ("application/x-ndjson", "application/jsonl", "application/jsonline
 
 @dataclass(frozen=True)
 class Request:
-    """Request without its body.
+    """Request without its body."""
 
-    Attributes:
-        method: In upper case.
-        target: Path and query.
-        headers: By name in lower case; the values of a repeated header are joined by commas.
-    """
-
-    method: str
-    target: str
-    headers: Mapping[str, str]
+    method: str  # in upper case
+    target: str  # path and query
+    headers: Mapping[str, str]  # by name in lower case; repeated ones are joined by commas
 
 
 @dataclass(frozen=True)
@@ -112,11 +106,7 @@ class Endpoint:
         return self._content_length(request) if request.method == "POST" else 0
 
     def respond(self, request: Request, body: bytes) -> Response:
-        """Return the response to a request that `body_length` has accepted.
-
-        Raises:
-            HttpError: The request is refused.
-        """
+        """Return the response to a request that `body_length` has accepted."""
         query = self._query(request)
         served = self._served()
         clients = self._clients(served, query.get("client"))
@@ -129,7 +119,8 @@ class Endpoint:
                     f"name one with ?client=: {items.name_list(served.clients)}",
                 )
             parser = ItemParser(self._limits, served, query.get("task", items.DEFAULT_TASK))
-            return self._store(parser, clients[0], _records(body, _content_type(request)))
+            content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+            return self._store(parser, clients[0], _records(body, content_type))
         except DataError as error:  # of the file; faults of an item are part of its own result
             raise _http_error(error) from None
 
@@ -232,7 +223,7 @@ class Endpoint:
 
 
 def _http_error(error: DataError) -> HttpError:
-    """Return the response to an inbox that refuses a whole request."""
+    """Return the response to a request whose items the inbox refuses."""
     reason = str(error)
     match error:
         case BatchTooLarge():
@@ -257,31 +248,23 @@ def _parts(request: Request) -> SplitResult:
 
 
 def _records(body: bytes, content_type: str) -> Sequence[object]:
-    """Return the records of a body: JSON, or lines of JSON.
-
-    A line that is not JSON is represented by its `DataError`.
-
-    Raises:
-        HttpError: The body is neither.
-    """
+    """Return the records of a body of JSON or of lines; of a line that is not JSON, the error."""
     lines = [line for line in body.splitlines() if line.strip()]
     if content_type in JSON_LINES:
-        found: object = [_parse_line(line) for line in lines]
+        records: object = [_parse_line(line) for line in lines]
     else:
         try:
-            found = parse_json(body)
+            records = parse_json(body)
         except DataError as error:
-            if len(lines) < 2:
+            records = [_parse_line(line) for line in lines]
+            if len(lines) < 2 or all(isinstance(record, DataError) for record in records):
                 raise HttpError(HTTPStatus.BAD_REQUEST, str(error)) from None
-            found = [_parse_line(line) for line in lines]
-            if all(isinstance(line, DataError) for line in found):
-                raise HttpError(HTTPStatus.BAD_REQUEST, str(error)) from None
-    if isinstance(found, Mapping):
-        return [found]
-    if not isinstance(found, list) or not found:
+    if isinstance(records, Mapping):
+        return [records]
+    if not isinstance(records, list) or not records:
         reason = "send an item (a JSON object), an array of items, or one line of JSON for each"
         raise HttpError(HTTPStatus.BAD_REQUEST, reason)
-    return found
+    return records
 
 
 def _parse_line(data: bytes) -> object:
@@ -298,10 +281,6 @@ def _parse(parser: ItemParser, record: object) -> Item | DataError:
         return parser.parse(record)
     except DataError as error:
         return error
-
-
-def _content_type(request: Request) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def encode_body(response: Response) -> bytes:

@@ -17,13 +17,7 @@ from typing import Any
 
 from common.errors import ConfigError
 from common.operations.http_server import ThreadedHTTPServer
-from worker.incremental.http.endpoint import (
-    Endpoint,
-    HttpError,
-    Request,
-    Response,
-    encode_body,
-)
+from worker.incremental.http.endpoint import Endpoint, HttpError, Request, Response, encode_body
 
 HOST = "127.0.0.1"
 MAX_CONNECTIONS = 16
@@ -38,14 +32,9 @@ class Listener(ThreadedHTTPServer):
     request_queue_size = MAX_CONNECTIONS
 
     def __init__(self, port: int, on_response: Callable[[int], None] = lambda status: None) -> None:
-        """Bind the port, as `http.server` does.
+        """Bind the port, as `http.server` does; raise `ConfigError` if it is taken.
 
-        Args:
-            port: Port on loopback; 0 for any free one.
-            on_response: Called with the status of every response, from several threads.
-
-        Raises:
-            ConfigError: The port is taken.
+        `on_response` is called with the status of every response, from several threads.
         """
         self.endpoint: Endpoint | None = None
         self.on_response = on_response
@@ -85,12 +74,10 @@ class Listener(ThreadedHTTPServer):
         return True
 
     def mark_complete(self, request: socket.socket) -> None:
-        """Record that the whole request has arrived."""
         with self._lock:
             self._since.pop(request, None)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Start the thread of a connection; free its slot if that fails."""
         try:
             super().process_request(request, client_address)
         except BaseException:
@@ -98,7 +85,6 @@ class Listener(ThreadedHTTPServer):
             raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Handle a connection in its thread, and free its slot."""
         try:
             super().process_request_thread(request, client_address)
         finally:
@@ -196,8 +182,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(Response(status, {"error": status.phrase}))
 
     def version_string(self) -> str:
-        """Return the value of the Server header, which reveals no versions."""
-        return "fccl"
+        return "fccl"  # the header Server reveals no versions
 
     def log_message(self, format: str, *args: Any) -> None:
         """Log nothing: a request may contain user text."""

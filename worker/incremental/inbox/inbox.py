@@ -30,14 +30,10 @@ ResultState = Literal["accepted", "duplicate", "refused"]
 
 
 class RateLimited(DataError):
-    """More items arrived within a minute than a client may send.
-
-    Attributes:
-        wait_s: Seconds until there is room for them.
-    """
+    """More items arrived within a minute than a client may send."""
 
     def __init__(self, limit: int, wait_s: float) -> None:
-        self.wait_s = wait_s
+        self.wait_s = wait_s  # until there is room for them
         super().__init__(
             f"more than {limit} items in a minute (incremental.items_per_minute)",
             f"try again in {wait_s:.0f} s",
@@ -54,20 +50,12 @@ class BatchTooLarge(InboxFull):
 
 @dataclass(frozen=True)
 class PutResult:
-    """Outcome of storing items.
+    """Numbers of items after storing some."""
 
-    Attributes:
-        new: Items that are waiting now.
-        known: Items that the inbox had already; they are not learned twice.
-        superseded: Earlier items that gave another answer to the same input, or that repeat such an
-            answer; they are no longer learned.
-        rejected: Those of the known items that the gate or a validator had rejected.
-    """
-
-    new: int = 0
-    known: int = 0
-    superseded: int = 0
-    rejected: int = 0
+    new: int = 0  # waiting now
+    known: int = 0  # in the inbox already; they are not learned twice
+    superseded: int = 0  # earlier ones with another answer to an input; no longer learned
+    rejected: int = 0  # those of the known ones that the gate or a validator had rejected
 
     def __add__(self, other: PutResult) -> PutResult:
         return PutResult(
@@ -80,15 +68,10 @@ class PutResult:
 
 @dataclass(frozen=True)
 class ItemResult:
-    """Outcome of one item for its sender.
-
-    Attributes:
-        state: `accepted` is on the disk; `duplicate` was in the inbox already.
-        reason: Reason of a refusal, or a remark on a duplicate; never contains the text.
-    """
+    """Outcome of one item for its sender: it is on the disk, was there already, or is refused."""
 
     state: ResultState
-    reason: str = ""
+    reason: str = ""  # of a refusal, or a remark on a duplicate; never contains the text
 
 
 def item_results(
@@ -110,7 +93,7 @@ def item_results(
 
 @dataclass(frozen=True)
 class ItemStatus:
-    """State of one item, and the reason if it was rejected."""
+    """State of one item, with the reason if it was rejected."""
 
     state: str
     reason: str
@@ -121,7 +104,6 @@ class ItemStatus:
 
     @property
     def learned(self) -> bool:
-        """Whether the client's model has learned the item."""
         return self.state in ("learned", "settled")
 
 
@@ -129,16 +111,7 @@ class Inbox:
     """Open inbox of one client, for use by one thread."""
 
     def __init__(self, path: Path, limits: IncrementalConfig, clock: Clock = wall_clock) -> None:
-        """Open the file, creating it if needed.
-
-        Args:
-            path: See `schema.inbox_path`.
-            limits: How much the inbox accepts.
-            clock: Seconds since the epoch.
-
-        Raises:
-            DataError: The file cannot be created or opened.
-        """
+        """Open the file, creating it if needed."""
         self._limits, self._clock = limits, clock
         created = not path.exists()
         self._file = InboxFile(path)
@@ -157,9 +130,7 @@ class Inbox:
     def put_each(self, items: Sequence[Item], source: str) -> tuple[PutResult, ...]:
         """Store items, all or none, and return one result for each; they are then on the disk.
 
-        Args:
-            items: In the order in which the user gave them: the last answer to an input counts.
-            source: Origin: learn, try, http.
+        Of several answers to one input the last counts.
 
         Raises:
             RateLimited: There are too many items within a minute.
@@ -175,9 +146,7 @@ class Inbox:
         return results
 
     def counts(self) -> dict[str, int]:
-        """Return the number of items in each state, zero included."""
-        found = dict(self._file.query("SELECT state, count(*) FROM item GROUP BY state"))
-        return {state: found.get(state, 0) for state in schema.ITEM_STATES}
+        return self._file.item_counts()
 
     def items(
         self, state: str | None = None, limit: int | None = None, *, newest_first: bool = False
@@ -201,7 +170,6 @@ class Inbox:
 
         Raises:
             InboxFull: Too many items would be waiting; nothing is changed.
-            DataError: The file cannot be used.
         """
         with self._file.transaction():
             changed = self._change(
@@ -215,9 +183,6 @@ class Inbox:
         """Delete items, these or all, and return how many there were; their bytes are erased.
 
         A model that has learned from an item keeps what it learned.
-
-        Raises:
-            DataError: The file cannot be used.
         """
         with self._file.transaction():
             changed = self._change("DELETE FROM item WHERE true", ids)

@@ -48,17 +48,11 @@ def parse_json(data: bytes) -> object:
 
 @dataclass(frozen=True)
 class ItemParser:
-    """Parser of the items for one client's inbox.
-
-    Attributes:
-        limits: The `[incremental]` section.
-        served: The run that the client's worker serves: its classes and kinds of rows.
-        task: Stream of items that do not name one.
-    """
+    """Parser of items for one client of a served run, which has certain classes and kinds."""
 
     limits: IncrementalConfig
     served: ServedRun
-    task: str = items.DEFAULT_TASK
+    task: str = items.DEFAULT_TASK  # stream of items that do not name one
 
     def parse(self, record: object) -> Item:
         """Return the item that a decoded JSON value describes.

@@ -51,17 +51,11 @@ _MAX_NAMES = 20  # in one message
 
 @dataclass(frozen=True)
 class Item:
-    """One correction or example by a user.
-
-    Attributes:
-        kind: Kind of row.
-        fields: The row; `FIELDS` has the names.
-        task: Stream that it belongs to: a domain, a product, a ward.
-    """
+    """One correction or example by a user."""
 
     kind: RowKind
-    fields: Mapping[str, str]
-    task: str = DEFAULT_TASK
+    fields: Mapping[str, str]  # with the names in `FIELDS`
+    task: str = DEFAULT_TASK  # stream that it belongs to: a domain, a product, a ward
 
     @property
     def key(self) -> str:
@@ -77,13 +71,13 @@ class Item:
         """
         match self.kind:
             case "sft":
-                asked = [self._part("instruction"), self._part("input")]
+                parts = [self._part("instruction"), self._part("input")]
             case "cls":
-                asked = [self._part("text")]
+                parts = [self._part("text")]
             case "va":
                 answers = sorted((self._part("chosen"), self._part("rejected")))
-                asked = [self._part("prompt"), *answers]
-        return _digest([self.kind, *asked])
+                parts = [self._part("prompt"), *answers]
+        return _digest([self.kind, *parts])
 
     @property
     def question_and_answer(self) -> tuple[str, str]:
@@ -93,8 +87,8 @@ class Item:
             case "va":
                 return self.fields["prompt"], self.fields["chosen"]
             case "sft":
-                asked = f"{self.fields['instruction']}\n{self.fields['input']}".strip()
-                return asked, self.fields["output"]
+                question = f"{self.fields['instruction']}\n{self.fields['input']}".strip()
+                return question, self.fields["output"]
 
     def _part(self, name: str) -> str:
         return self.fields[name].strip()
@@ -102,15 +96,7 @@ class Item:
 
 @dataclass(frozen=True)
 class StoredItem:
-    """An item in the inbox with its state; the columns of table `item`.
-
-    Attributes:
-        source: Command or endpoint that stored it: learn, try, http.
-        at: Time of arrival, in seconds since the epoch.
-        state: One of `schema.ITEM_STATES`.
-        held_out: Whether it is used to measure only, never to train.
-        reason: Why it was rejected, for the client's own eyes; empty otherwise.
-    """
+    """An item in the inbox with its state; a row of table `item` (`schema.py`)."""
 
     COLUMNS = "id, kind, fields, task, source, at, state, held, reason"
 
@@ -119,8 +105,8 @@ class StoredItem:
     source: str
     at: float
     state: str
-    held_out: bool
-    reason: str
+    held_out: bool  # used to measure only, never to train
+    reason: str  # of a rejection; may contain user text
 
     @classmethod
     def from_row(cls, row: Sequence[Any]) -> StoredItem:
@@ -144,7 +130,6 @@ def parse(
         max_chars: Limit on the characters of all fields together.
         labels: Classes of the run; empty allows any label.
         kinds: Kinds of rows that the run learns from; empty allows any.
-        task: Stream that the item belongs to.
 
     Raises:
         DataError: The record is no item. The message never contains its text.
@@ -165,11 +150,7 @@ def parse(
 
 
 def check_task(task: str) -> None:
-    """Check the name of a stream.
-
-    Raises:
-        DataError: The name is not valid.
-    """
+    """Raise `DataError` unless this is a valid name of a stream."""
     if not _TASK_NAME.fullmatch(task):
         raise DataError(
             "the task is not a valid name",
@@ -179,16 +160,16 @@ def check_task(task: str) -> None:
 
 def name_list(names: Sequence[str]) -> str:
     """Return names for a message: on one line, and not too many."""
-    shown = [name if name.isprintable() else ascii(name) for name in names[:_MAX_NAMES]]
+    printable = [name if name.isprintable() else ascii(name) for name in names[:_MAX_NAMES]]
     more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
-    return ", ".join(shown) + more
+    return ", ".join(printable) + more
 
 
 def _kind(record: Mapping[str, object], kinds: tuple[RowKind, ...]) -> RowKind:
     """Return the kind that a record's fields match best; `learning/data` checks what is missing."""
     present = {name.lower() for name, value in record.items() if value is not None}
     every: tuple[RowKind, ...] = get_args(RowKind)
-    wanted = [kind for kind in _ORDER if kind in (kinds or every)]
+    allowed = [kind for kind in _ORDER if kind in (kinds or every)]
 
     def has(kind: RowKind, field: str) -> bool:
         return not present.isdisjoint(row_parser.COLUMN_NAMES[kind][field])
@@ -196,18 +177,18 @@ def _kind(record: Mapping[str, object], kinds: tuple[RowKind, ...]) -> RowKind:
     def whole(kind: RowKind) -> bool:
         return any(all(has(kind, field) for field in form) for form in _FORMS[kind])
 
-    if found := [kind for kind in wanted if whole(kind)]:
-        return found[0]
-    required = "; or ".join(_REQUIRED[kind] for kind in wanted)
+    if complete := [kind for kind in allowed if whole(kind)]:
+        return complete[0]
+    required = "; or ".join(_REQUIRED[kind] for kind in allowed)
     if other := [kind for kind in _ORDER if whole(kind)]:
         raise DataError(
             f"the item is {_DESCRIPTIONS[other[0]]}, which this run does not learn",
             f"give {required}",
         )
     parts = {
-        kind: sum(has(kind, field) for form in _FORMS[kind] for field in form) for kind in wanted
+        kind: sum(has(kind, field) for form in _FORMS[kind] for field in form) for kind in allowed
     }
-    nearest = max(wanted, key=lambda kind: parts[kind])
+    nearest = max(allowed, key=lambda kind: parts[kind])
     if not parts[nearest]:
         raise DataError("the record has none of the fields of an item", f"give {required}")
     return nearest

@@ -36,19 +36,12 @@ _LOSSES = ("new_before", "new_after", "anchor_before", "anchor_after")
 
 @dataclass(frozen=True)
 class LocalModel:
-    """What a client has learned on top of a global version.
+    """What a client has learned on top of a global version."""
 
-    Attributes:
-        version: The global version.
-        parts: Differences to it, by their names in `PARTS`.
-        current: θ of the client's model: the global version plus all parts.
-        update_id: Update that carries the part `riding`; empty if there is none.
-    """
-
-    version: int
-    parts: Mapping[str, Tensors]
-    current: Tensors
-    update_id: str
+    version: int  # the global version
+    parts: Mapping[str, Tensors]  # differences to it, by their names in `PARTS`
+    current: Tensors  # θ of the client's model: the global version plus all parts
+    update_id: str  # of the update that carries the part `riding`, if there is one
 
 
 def add_tensors(*tensors: Tensors) -> Tensors | None:
@@ -83,14 +76,7 @@ class LearningStore:
         held_out: bool | None = None,
         newest: int | None = None,
     ) -> list[StoredItem]:
-        """Return items in these states, the oldest first.
-
-        Args:
-            states: See `schema.ITEM_STATES`.
-            kind: Only items of this kind.
-            held_out: Only items that are, or are not, held out.
-            newest: Only so many, the newest ones.
-        """
+        """Return items in these states, the oldest first; of many, the `newest`."""
         marks = ", ".join("?" * len(states))
         where, values = f"state IN ({marks})", list[Any](states)
         if kind is not None:
@@ -102,9 +88,6 @@ class LearningStore:
             *(*values, -1 if newest is None else newest),
         )
         return [StoredItem.from_row(row) for row in reversed(rows)]
-
-    def count(self, state: str) -> int:
-        return int(self._file.query("SELECT count(*) FROM item WHERE state = ?", state)[0][0])
 
     def reject_items(self, items: Sequence[int], reason: str) -> None:
         """Reject items from which no batch can be made."""
@@ -122,12 +105,9 @@ class LearningStore:
         current: Tensors,
         measured: Mapping[str, tuple[Measurement, int]],
     ) -> None:
-        """Keep what a batch has learned.
+        """Keep what a batch has learned, from the items with these ids.
 
         Args:
-            batch: Record of the batch, with its figures.
-            train: Ids of the items that it was trained on.
-            held_out: Ids of the items that it was measured on.
             learned: Difference between the trained copy and the model that it started from; it is
                 added to the part `unsent`.
             current: θ of the trained copy.
@@ -152,10 +132,7 @@ class LearningStore:
     def reject(self, batch: BatchRecord, items: Sequence[int], reason: str) -> None:
         """Reject the items of a batch and leave the model as it is.
 
-        Args:
-            batch: Record of the batch; its own reason may be shown on other machines.
-            items: Ids of the items.
-            reason: Reason for the items, which stays on this machine.
+        The reason of the items stays on this machine; that of the batch may be shown elsewhere.
         """
         with self._file.transaction():
             self._mark(items, "rejected", self._insert_batch(batch), reason)
@@ -244,7 +221,7 @@ class LearningStore:
 
     def figures(self, client_id: str) -> InboxFigures:
         """Return the figures of the inbox for the heartbeat."""
-        counts = dict(self._file.query("SELECT state, count(*) FROM item GROUP BY state"))
+        counts = self._file.item_counts()
         newest = self._file.query(
             "SELECT verdict, reason, at, figures FROM batch ORDER BY id DESC LIMIT 1"
         )
@@ -255,10 +232,10 @@ class LearningStore:
         found = stream_figures(streams[-1].measurements if streams else ())
         return InboxFigures(
             client_id=client_id,
-            waiting=counts.get("waiting", 0),
-            learned=counts.get("learned", 0),
-            settled=counts.get("settled", 0),
-            rejected=counts.get("rejected", 0),
+            waiting=counts["waiting"],
+            learned=counts["learned"],
+            settled=counts["settled"],
+            rejected=counts["rejected"],
             verdict=verdict,
             reason=reason[:500],
             at=at,

@@ -135,20 +135,19 @@ class InboxFile:
     """An open inbox file, for use by one thread; raises `DataError` where SQLite fails."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file, as `connect` does.
-
-        Raises:
-            DataError: The file cannot be used.
-        """
         self._path = path
         self._db = connect(path)
 
     def query(self, statement: str, *values: Any) -> list[Any]:
-        """Execute a statement and return its rows."""
         try:
             return self._db.execute(statement, values).fetchall()
         except sqlite3.Error as error:
             raise translate(self._path, error) from None
+
+    def item_counts(self) -> dict[str, int]:
+        """Return the number of items in each state, zero included."""
+        counts = dict(self.query("SELECT state, count(*) FROM item GROUP BY state"))
+        return {state: counts.get(state, 0) for state in ITEM_STATES}
 
     def change(self, statement: str, *values: Any) -> int:
         """Execute a statement and return the number of rows that it changed."""

@@ -13,7 +13,7 @@ _Mark = tuple[tuple[int, int], ...]
 
 
 class InboxWatcher:
-    """Watches the inboxes of some clients, whose files need not exist yet.
+    """Watcher of the inboxes of some clients, whose files need not exist yet.
 
     An inbox that exists at the start counts as changed. The clock is monotonic, in seconds.
     """

@@ -22,30 +22,21 @@ from worker.incremental.report.stream import BEFORE, OWN, TaskMeasurement
 
 @dataclass(frozen=True)
 class BatchRecord:
-    """Record of an attempt to learn a batch of items; the columns of table `batch`.
+    """Record of an attempt to learn a batch of items; a row of table `batch`."""
 
-    Attributes:
-        number: Id in the inbox; 0 until it is stored.
-        version: Global version on top of which it was learned.
-        held: Number of items that were held out.
-        reason: Why it was rejected; never user text, since other machines show it.
-        figures: Figures of the gate by name (`worker/incremental/training/gate.py`); a measurement
-            is a mapping with `loss` and `accuracy`, or None.
-    """
-
-    number: int
+    number: int  # id in the inbox; 0 until it is stored
     run: str
-    version: int
+    version: int  # global version on top of which it was learned
     kind: RowKind
     task: str
     at: float
     items: int
-    held: int
+    held: int  # number of items that were held out
     steps: int
     seconds: float
     verdict: str
-    reason: str
-    figures: Mapping[str, Any]
+    reason: str  # of a rejection; never user text, since other machines show it
+    figures: Mapping[str, Any]  # `GateFigures.fields`
 
     @property
     def accepted(self) -> bool:
@@ -70,22 +61,15 @@ class LearningStream:
 
 @dataclass(frozen=True)
 class ClientHistory:
-    """History of one client's inbox.
-
-    Attributes:
-        items: Number of items in each state.
-        refused: Number of items from which no batch could be made, by reason.
-        streams: The oldest first.
-    """
+    """History of one client's inbox."""
 
     client: str
-    items: Mapping[str, int]
-    refused: Mapping[str, int]
-    streams: tuple[LearningStream, ...]
+    items: Mapping[str, int]  # number in each state
+    refused: Mapping[str, int]  # number from which no batch could be made, by reason
+    streams: tuple[LearningStream, ...]  # the oldest first
 
     @property
     def batches(self) -> int:
-        """Number of attempts to learn, over all streams."""
         return sum(len(stream.batches) for stream in self.streams)
 
 
@@ -95,27 +79,20 @@ def clients(state: Path) -> tuple[str, ...]:
 
 
 def read(state: Path, client: str) -> ClientHistory:
-    """Return the history of a client that has an inbox, consistent as of one moment.
-
-    Raises:
-        DataError: The file cannot be used.
-    """
+    """Return the history of a client that has an inbox, consistent as of one moment."""
     path = schema.inbox_path(state, client)
     with closing(InboxFile(path)) as file:
         try:
             file.query("BEGIN")  # one snapshot, whatever a worker writes meanwhile
-            counts = dict(file.query("SELECT state, count(*) FROM item GROUP BY state"))
-            refused = file.query(_REFUSED)
-            found = streams(file)
+            refused = dict(file.query(_REFUSED))
+            return ClientHistory(client, file.item_counts(), refused, streams(file))
         except ValueError as error:
             raise schema.translate(path, error) from None
-    items = {name: counts.get(name, 0) for name in schema.ITEM_STATES}
-    return ClientHistory(client, items, dict(refused), found)
 
 
 def streams(file: InboxFile) -> tuple[LearningStream, ...]:
     """Return the batches and their measurements by run and kind; the latest stream comes last."""
-    batches = [_batch(row) for row in file.query(_BATCHES)]
+    batches = [BatchRecord(*(*row[:-1], json.loads(row[-1]))) for row in file.query(_BATCHES)]
     after: dict[int, list[tuple[Any, ...]]] = {}
     for row in file.query(_MEASURES):
         after.setdefault(row[0], []).append(row)
@@ -172,10 +149,6 @@ def _measurements(
         found += rows
         last, learned = batch.number, batch.task
     return tuple(found)
-
-
-def _batch(row: tuple[Any, ...]) -> BatchRecord:
-    return BatchRecord(*(*row[:-1], json.loads(row[-1])))
 
 
 _BATCHES = (

@@ -33,7 +33,6 @@ def pictures(histories: Sequence[ClientHistory]) -> dict[str, bytes]:
             _picture(history.client, stream)
         )
         for history in histories
-        if history.streams
         for stream in report.latest_streams(history)
         if stream.measurements
     }
@@ -52,6 +51,8 @@ def _picture(client: str, stream: LearningStream) -> Figure:
 
 def _over_time(axes: Axes, stream: LearningStream, known: StreamFigures) -> None:
     """Plot each task over the batches; the measurement before the stream is at position 0."""
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415  # as in `common.document.plotting`
+
     places = {batch.number: at for at, batch in enumerate(stream.batches, 1)}
     for at, (task, points) in enumerate(performance_over_time(stream.measurements).items()):
         x, y = [places.get(batch, 0) for batch, _ in points], [value for _, value in points]
@@ -71,7 +72,7 @@ def _over_time(axes: Axes, stream: LearningStream, known: StreamFigures) -> None
     axes.set_xlabel("batch")
     axes.set_ylabel(known.metric)
     axes.set_xlim(-0.4, len(stream.batches) + 0.4)
-    _whole_numbers(axes)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.margins(y=0.12)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8, frameon=False)
@@ -93,9 +94,3 @@ def _matrix(axes: Axes, known: StreamFigures) -> None:
             text = report.MISSING if value is None else f"{value:.2f}"
             box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.0}
             axes.annotate(text, (j, i), ha="center", va="center", fontsize=8, bbox=box)
-
-
-def _whole_numbers(axes: Axes) -> None:
-    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415  # as in `common.document.plotting`
-
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))

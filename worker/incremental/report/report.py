@@ -30,7 +30,6 @@ TITLES = {"accuracy": "accuracy, higher is better", "loss": "loss in nats, lower
 
 
 def blocks(histories: Sequence[ClientHistory]) -> list[Block]:
-    """Return the document about one or more clients."""
     return [
         Heading("What was learned from live input", 1),
         Paragraph(
@@ -56,12 +55,10 @@ def latest_streams(history: ClientHistory) -> tuple[LearningStream, ...]:
 
 
 def picture_name(client: str, stream: LearningStream) -> str:
-    """Return the file name of a stream's picture."""
     return f"incremental_{client}_{stream.kind}.png"
 
 
 def task_name(task: str) -> str:
-    """Return the title of a task."""
     return task if task != OWN else "own data"
 
 
@@ -72,13 +69,9 @@ def _overview(histories: Sequence[ClientHistory]) -> Table:
         items = history.items
         counts = [str(items[state]) for state in ("waiting", "learned", "settled", "rejected")]
         accepted = sum(batch.accepted for each in history.streams for batch in each.batches)
-        found = (
-            [stream_figures(stream.measurements) for stream in latest_streams(history)]
-            if history.streams
-            else []
-        )
-        forgotten = ", ".join(format_difference(each.forgetting) for each in found) or MISSING
-        transfer = ", ".join(format_difference(each.backward_transfer) for each in found) or MISSING
+        known = [stream_figures(stream.measurements) for stream in latest_streams(history)]
+        forgotten = ", ".join(format_difference(each.forgetting) for each in known) or MISSING
+        transfer = ", ".join(format_difference(each.backward_transfer) for each in known) or MISSING
         batches = (str(accepted), str(history.batches - accepted))
         rows.append((history.client, *counts, *batches, forgotten, transfer))
     more = ("batches accepted", "rejected", "forgetting", "backward transfer")
@@ -89,14 +82,11 @@ def _client(history: ClientHistory) -> list[Block]:
     found: list[Block] = [Heading(history.client)]
     if not history.streams:
         found.append(Paragraph("No batch has been tried yet."))
-    else:
-        for stream in latest_streams(history):
-            found += _stream(history.client, stream)
-        earlier = sum(len(s.batches) for s in history.streams) - sum(
-            len(s.batches) for s in latest_streams(history)
-        )
-        if earlier:
-            found.append(Paragraph(f"The JSON file also has {earlier} batches of earlier runs."))
+    latest = latest_streams(history)
+    for stream in latest:
+        found += _stream(history.client, stream)
+    if earlier := history.batches - sum(len(stream.batches) for stream in latest):
+        found.append(Paragraph(f"The JSON file also has {earlier} batches of earlier runs."))
     refused = [f"{count} × {reason}" for reason, count in history.refused.items()]
     if refused:
         found.append(BulletList("Unusable items", tuple(refused[:_MAX_REASONS])))
@@ -139,7 +129,7 @@ def _stream(client: str, stream: LearningStream) -> list[Block]:
 def _matrix(known: StreamFigures) -> Table:
     header = ("learned (rows), measured (columns)", *(task_name(each.task) for each in known.tasks))
     rows = [
-        (row_title(each), *(format_value(value) for value in row))
+        (_row_title(each), *(format_value(value) for value in row))
         for each, row in zip(known.tasks, known.matrix, strict=True)
     ]
     rows.append(("forgotten", *(format_difference(value) for value in known.forgotten)))
@@ -147,8 +137,7 @@ def _matrix(known: StreamFigures) -> Table:
     return Table(header, tuple(rows))
 
 
-def row_title(task: TaskSpan) -> str:
-    """Return the title of a task's row in the matrix."""
+def _row_title(task: TaskSpan) -> str:
     if task.task == OWN:
         return "before the stream"
     one = task.first == task.last

@@ -33,22 +33,13 @@ MatrixRow = tuple[float | None, ...]
 
 @dataclass(frozen=True)
 class TaskMeasurement:
-    """Performance of the client's model on one task at one point of the stream.
+    """Performance of the client's model on one task at one point of the stream."""
 
-    Attributes:
-        batch: Batch after which it was measured; `BEFORE` for the model before the stream.
-        learned: Task of that batch; `OWN` before the stream.
-        task: Task that was measured.
-        loss: In nats.
-        accuracy: None where there is no right or wrong.
-        examples: Number of examples.
-    """
-
-    batch: int
-    learned: str
-    task: str
-    loss: float
-    accuracy: float | None
+    batch: int  # after which it was measured; `BEFORE` for the model before the stream
+    learned: str  # task of that batch; `OWN` before the stream
+    task: str  # that was measured
+    loss: float  # in nats
+    accuracy: float | None  # None where there is no right or wrong
     examples: int
 
 
@@ -63,35 +54,20 @@ class TaskSpan:
 
 @dataclass(frozen=True)
 class StreamFigures:
-    """Forgetting and transfer of a stream.
-
-    Attributes:
-        metric: Metric of all figures.
-        tasks: Tasks in the order in which they were last learned; the client's own data first.
-        matrix: R, with a row and a column for each task; None where nothing was measured.
-        forgotten: Forgetting by task; None for the last task, and where it is unknown.
-        transferred: Backward transfer by task, likewise.
-        forgetting: Mean of `forgotten`.
-        backward_transfer: Mean of `transferred`.
-        forward_transfer: None unless later tasks were measured before the stream.
-    """
+    """Forgetting and transfer of a stream; None where nothing was measured."""
 
     metric: Metric
-    tasks: tuple[TaskSpan, ...]
-    matrix: tuple[MatrixRow, ...]
-    forgotten: MatrixRow
-    transferred: MatrixRow
+    tasks: tuple[TaskSpan, ...]  # as last learned; the client's own data first
+    matrix: tuple[MatrixRow, ...]  # R, with a row and a column for each task
+    forgotten: MatrixRow  # forgetting by task; None for the last one
+    transferred: MatrixRow  # backward transfer by task; None for the last one
     forgetting: float | None
     backward_transfer: float | None
     forward_transfer: float | None
 
 
 def stream_figures(measurements: Sequence[TaskMeasurement]) -> StreamFigures:
-    """Return the figures of a stream.
-
-    Args:
-        measurements: Measurements of one run and one kind of rows, in any order.
-    """
+    """Return the figures of measurements of one run and one kind of rows, in any order."""
     metric = metric_of(measurements)
     tasks = _tasks(measurements)
     known = {(m.batch, m.task): _value(m, metric) for m in measurements}
@@ -123,20 +99,16 @@ def performance_over_time(
     """Return (batch, performance) pairs of each task, in the order of the batches."""
     ordered = sorted(measurements, key=lambda measurement: measurement.batch)
     metric = metric_of(ordered)
-    found: dict[str, list[tuple[int, float]]] = {}
-    for measurement in ordered:
-        found.setdefault(measurement.task, []).append(
-            (measurement.batch, _value(measurement, metric))
-        )
-    return found
+    points: dict[str, list[tuple[int, float]]] = {}
+    for each in ordered:
+        points.setdefault(each.task, []).append((each.batch, _value(each, metric)))
+    return points
 
 
-def _value(measurement: TaskMeasurement, metric: Metric) -> float:
-    return (
-        measurement.loss
-        if metric == "loss" or measurement.accuracy is None
-        else measurement.accuracy
-    )
+def _value(measured: TaskMeasurement, metric: Metric) -> float:
+    if metric == "loss" or measured.accuracy is None:
+        return measured.loss
+    return measured.accuracy
 
 
 def _tasks(measurements: Sequence[TaskMeasurement]) -> tuple[TaskSpan, ...]:

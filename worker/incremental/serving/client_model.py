@@ -22,19 +22,12 @@ from worker.incremental.serving import served_run
 
 @dataclass(frozen=True)
 class ClientModel:
-    """Model of one client.
+    """Model of one client."""
 
-    Attributes:
-        model: Base model, objective and classes; its version is the global one.
-        adapter: θ, by tensor name.
-        local: Whether it has learned something on top of the global version.
-        revision: String that changes whenever the model does.
-    """
-
-    model: CurrentModel
-    adapter: Tensors
-    local: bool
-    revision: str
+    model: CurrentModel  # with the global version that it is, or is based on
+    adapter: Tensors  # θ
+    local: bool  # whether it has learned something on top of the global version
+    revision: str  # changes whenever the model does
 
 
 def load_client_model(state: Path, client_id: str) -> ClientModel:

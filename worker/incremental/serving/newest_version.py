@@ -1,5 +1,6 @@
 """Newest version that a worker knows, announced and saved for the commands beside it.
 
+All methods raise `DataError` if the state directory cannot be written.
 It comes with a task or, where a client has an inbox, from the store. `training/trainer.py` trains
 on top of it; `fccl try` answers with it (`serving/client_model.py`).
 """
@@ -20,29 +21,20 @@ SAVE_INTERVAL_S = 5.0  # shortest time between two writes of a version to the di
 
 
 class NewestVersion:
-    """Newest version of one run.
-
-    Attributes:
-        value: Its description and θ; None until there is one.
-    """
+    """Newest version of one run."""
 
     def __init__(self, state: Path, served: ServedRun, source: ModelSource) -> None:
-        """Store the arguments; kinds and labels of `served` are filled in from the versions."""
         self._state, self._served, self._source = state, served, source
         self._announced: ServedRun | None = None
         self._saved: tuple[int, float] = (-1, 0.0)  # version and time of the last save
-        self.value: tuple[CurrentModel, Tensors] | None = None
+        self.value: tuple[CurrentModel, Tensors] | None = None  # its description and θ
 
     @property
     def number(self) -> int | None:
         return self.value[0].version if self.value else None
 
     def announce(self) -> None:
-        """Write which clients are served and what they can learn, if that has changed.
-
-        Raises:
-            DataError: The state directory cannot be written.
-        """
+        """Write which clients are served and what they can learn, if that has changed."""
         served = self._served
         if self.value is not None:
             model, _ = self.value
@@ -53,11 +45,7 @@ class NewestVersion:
             self._announced = served
 
     def update(self, task: TrainTask, adapter: Tensors) -> None:
-        """Take over the version of a task, if it is newer.
-
-        Raises:
-            DataError: The state directory cannot be written.
-        """
+        """Take over the version of a task, if it is newer."""
         if self.number is not None and task.base_version <= self.number:
             return
         self.value = model_of(task), adapter
@@ -71,7 +59,6 @@ class NewestVersion:
             StoreError: The store is not reachable.
             WireError: The version is damaged.
             ModelError: The version does not fit its description.
-            DataError: The state directory cannot be written.
         """
         found = self._source.fetch_newest(self.number)
         if found is not None:
@@ -79,11 +66,7 @@ class NewestVersion:
             self.announce()
 
     def save(self, interval_s: float = SAVE_INTERVAL_S) -> None:
-        """Save the version unless another one was saved within the interval.
-
-        Raises:
-            DataError: The state directory cannot be written.
-        """
+        """Save the version unless another one was saved within the interval."""
         if self.value is None:
             return
         model, adapter = self.value

@@ -14,7 +14,6 @@ import torch
 
 from common.errors import DataError, ModelError
 from common.model_cache import find_installed
-from common.protocol.tensors import Tensors
 from common.protocol.versions import CurrentModel
 from learning.data.row_types import LabelledText
 from learning.evaluation.generation import Sampling, generate
@@ -30,18 +29,12 @@ from worker.models.loaded import AdapterModel, ModelCache
 
 @dataclass(frozen=True)
 class Prediction:
-    """Answer of a model to a text.
+    """Answer of a model to a text."""
 
-    Attributes:
-        version: Global version that the model is, or was trained on top of.
-        local: Whether the model has learned something that the global version has not.
-        text: The answer; for a classifier the most probable class.
-        probabilities: Probability of each class, the highest first; empty if the model generates.
-    """
-
-    version: int
-    local: bool
-    text: str
+    version: int  # global version that the model is, or was trained on top of
+    local: bool  # whether the model has learned something that the global version has not
+    text: str  # for a classifier the most probable class
+    # By class, the highest first; empty if the model generates.
     probabilities: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -69,40 +62,23 @@ class Predictor:
         return found
 
     def predict(self, text: str, new_tokens: int, sampling: Sampling | None = None) -> Prediction:
-        """Return the answer of the client's model, as it is now.
-
-        Args:
-            text: Text to classify, or an instruction.
-            new_tokens: Limit on the length of a generated answer.
-            sampling: How to sample an answer; None for the most probable one.
-
-        Raises:
-            DataError: See `refresh`.
-            ModelError: See `refresh`.
-        """
+        """Return the answer of the client's model, as it is now: sampled, or the most probable."""
         now = self.refresh()
         return self._answer(now.model, now.local, text, new_tokens, sampling)
 
     def predict_global(self, text: str, new_tokens: int) -> Prediction:
-        """Return the answer of the newest global version, without what was learned here.
-
-        Raises:
-            DataError: See `refresh`.
-            ModelError: See `refresh`.
-        """
-        model, adapter = self._global_model(self.refresh())
+        """Return the answer of the newest global version, without what was learned here."""
+        run = self.refresh().model.run
+        found = served_run.load_model(self._state, run)
+        if found is None:
+            raise DataError(
+                f"the newest version of run {run} has disappeared from {self._state}",
+                "wait for the worker's next task, with which it is saved again",
+            )
+        model, adapter = found
         self._loaded = None  # `predict` restores it, also after an interruption here
         lora.write_adapter(self._base(model).model, adapter)
         return self._answer(model, False, text, new_tokens, None)
-
-    def _global_model(self, now: ClientModel) -> tuple[CurrentModel, Tensors]:
-        found = served_run.load_model(self._state, now.model.run)
-        if found is None:
-            raise DataError(
-                f"the newest version of run {now.model.run} has disappeared from {self._state}",
-                "wait for the worker's next task, with which it is saved again",
-            )
-        return found
 
     def _base(self, model: CurrentModel) -> AdapterModel:
         path = find_installed(model.base.digest, self._cache)

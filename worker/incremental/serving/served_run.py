@@ -1,10 +1,10 @@
-"""What a worker tells the commands beside it: which clients it serves, and with which model.
+"""Files by which a worker announces which clients it serves, and with which model.
 
     STATE/inbox/served.json      run, clients, kinds of rows, classes
     STATE/<run id>/model         the newest version that a worker of this machine has received
 
 `fccl learn`, `fccl try`, `fccl inbox` and the HTTP endpoint need them to name a client, to refuse
-an unknown class, and to answer.
+an unknown class, and to answer. A file that cannot be written or is damaged raises `DataError`.
 """
 
 from __future__ import annotations
@@ -40,20 +40,12 @@ class ServedRun(Record):
 
 
 def write(state: Path, served: ServedRun) -> None:
-    """Write the file; of several workers the last one counts.
-
-    Raises:
-        DataError: The file cannot be written.
-    """
+    """Write the file; of several workers the last one counts."""
     _write_locked(state / "inbox" / FILE, served.model_dump_json().encode())
 
 
 def read(state: Path) -> ServedRun | None:
-    """Return what a worker wrote last; None if none has run yet.
-
-    Raises:
-        DataError: The file is damaged.
-    """
+    """Return what a worker wrote last; None if none has run yet."""
     path = state / "inbox" / FILE
     try:
         return ServedRun.model_validate_json(path.read_bytes())
@@ -66,22 +58,13 @@ def read(state: Path) -> ServedRun | None:
 
 
 def save_model(state: Path, model: CurrentModel, adapter: Tensors) -> None:
-    """Save the newest version: its description and θ.
-
-    Raises:
-        DataError: The file cannot be written.
-    """
     entries, data = codec.encode("fp32", adapter)
     frame = pack(Adapter(version=model.version, codec="fp32", tensors=entries), data)
     _write_locked(state / model.run / "model", pack(model, frame))
 
 
 def load_model(state: Path, run: str) -> tuple[CurrentModel, Tensors] | None:
-    """Return the saved version and its θ; None if there is none.
-
-    Raises:
-        DataError: The file is damaged.
-    """
+    """Return the saved version and its θ; None if there is none."""
     path = state / run / "model"
     try:
         found, frame = unpack(CurrentModel, path.read_bytes())

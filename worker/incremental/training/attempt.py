@@ -15,23 +15,12 @@ from worker.incremental.training.evaluation import GateResult
 
 @dataclass(frozen=True)
 class Attempt:
-    """Attempt to learn a batch.
+    """Attempt to learn a batch; `result` and `measured` are empty before the gate."""
 
-    Attributes:
-        model: The global version.
-        local: What the client had learned on top of it; None if nothing.
-        batch: The items.
-        at: Time in seconds since the epoch.
-        steps: Optimizer steps.
-        seconds: Training time.
-        result: Result of the gate; None before it.
-        measured: See `LearningStore.accept`; empty before the gate.
-    """
-
-    model: CurrentModel
-    local: LocalModel | None
+    model: CurrentModel  # the global version
+    local: LocalModel | None  # what the client had learned on top of it
     batch: LearningBatch
-    at: float
+    at: float  # seconds since the epoch
     steps: int = 0
     seconds: float = 0.0
     result: GateResult | None = None

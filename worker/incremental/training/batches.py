@@ -43,25 +43,15 @@ class ClientContext:
 
 @dataclass(frozen=True)
 class LearningBatch:
-    """Items that are ready to be learned.
-
-    Attributes:
-        train: Items to train on.
-        held_out: Items to measure on, which are never trained on.
-        training_sets: Examples of `train` mixed with old rows, by kind.
-        new_sets: Examples of `held_out`, or of `train` if too few items came to hold any out.
-        anchor_sets: Examples of what the model could do before.
-        unusable: Items that cannot be made into examples.
-        task_sets: Held-out examples of the same tasks from earlier batches.
-    """
+    """Items that are ready to be learned, with their examples."""
 
     train: tuple[StoredItem, ...]
-    held_out: tuple[StoredItem, ...]
-    training_sets: tuple[TrainingSet, ...]
-    new_sets: tuple[MeasurementSet, ...]
-    anchor_sets: tuple[MeasurementSet, ...]
-    unusable: tuple[StoredItem, ...]
-    task_sets: tuple[MeasurementSet, ...] = ()
+    held_out: tuple[StoredItem, ...]  # only measured on
+    training_sets: tuple[TrainingSet, ...]  # of `train`, mixed with old rows, by kind
+    new_sets: tuple[MeasurementSet, ...]  # of `held_out`, or of `train` if that is empty
+    anchor_sets: tuple[MeasurementSet, ...]  # of what the model could do before
+    unusable: tuple[StoredItem, ...]  # cannot be made into examples
+    task_sets: tuple[MeasurementSet, ...] = ()  # of the same tasks, held out in earlier batches
 
     @property
     def items(self) -> tuple[StoredItem, ...]:
@@ -70,7 +60,7 @@ class LearningBatch:
 
 
 class BatchBuilder:
-    """Builds batches from the items and rows of one client, for one model."""
+    """Builder of batches from the items and rows of one client, for one model."""
 
     def __init__(self, context: ClientContext, data: ClientData, config: IncrementalConfig) -> None:
         self._client, self._model = context.client, context.model
@@ -80,10 +70,8 @@ class BatchBuilder:
     def build(self, items: Sequence[StoredItem], adapter: Tensors, *, split: bool) -> LearningBatch:
         """Encode items and gather what they are learned with and measured on.
 
-        Args:
-            items: Items of any kinds.
-            adapter: θ of the model that preference pairs are compared with.
-            split: Hold some of the items out; False if that was decided before.
+        Preference pairs are compared with the model of `adapter`. Without `split`, the same items
+        are held out as before.
         """
         train: list[StoredItem] = []
         held_out: list[StoredItem] = []
@@ -115,11 +103,7 @@ class BatchBuilder:
     def measure_stream(
         self, batch: LearningBatch, adapter: Tensors
     ) -> dict[str, tuple[Measurement, int]]:
-        """Measure a model on each task of the stream so far, and on the client's own rows.
-
-        Returns:
-            By task (`OWN` for the client's rows), the measurement and the number of examples.
-        """
+        """Return measurement and number of examples of each task so far, and of the own rows."""
         found: dict[str, tuple[Measurement, int]] = {}
 
         def measure(task: str, kind: RowKind, examples: Sequence[Any]) -> None:
@@ -227,7 +211,7 @@ class BatchBuilder:
     def _own(self, kind: RowKind) -> TokenisedShard | None:
         request = ShardRequest(self._client, kind, self._model.labels, self._model.max_length)
         try:
-            return self._shadow.shard(kind, lambda o, t: self._data.load(request, o, t))
+            return self._shadow.load_rows(self._data, request)
         except DataError:
             return None
 

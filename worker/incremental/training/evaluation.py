@@ -31,18 +31,10 @@ PERSONAL_GAIN = 0.98
 
 @dataclass(frozen=True)
 class GateResult:
-    """Largest share of a learned difference that passes the gate, or all of it if none does.
+    """Largest share of a learned difference that passes the gate, or all of it if none does."""
 
-    Attributes:
-        learned: That share of the difference.
-        after: θ of the model with it.
-        figures: Measurements before and after.
-        share: The share.
-        rejection: Why the gate rejects it; None if it passes.
-    """
-
-    learned: Tensors
-    after: Tensors
+    learned: Tensors  # that share of the difference
+    after: Tensors  # θ of the model with it
     figures: GateFigures
     share: float
     rejection: BatchRejection | None
@@ -58,10 +50,8 @@ def evaluate(
 ) -> GateResult:
     """Find the largest of `SHARES` of what was learned that passes the gate.
 
-    Args:
-        start: θ of the model before the training.
-        learned: Difference that the training made to it.
-        parts: What the client had learned before, on top of the global version.
+    `start` is θ before the training, `learned` the difference that the training made to it; `parts`
+    is what the client had learned before, on top of the global version.
     """
     whole: GateResult | None = None
     for share in SHARES:
@@ -87,13 +77,10 @@ def compare(
     own: Tensors,
     known: GateFigures | None = None,
 ) -> GateFigures:
-    """Measure a model before and after.
+    """Measure the models with θ `before` and `after`.
 
-    Args:
-        before: θ of the model before.
-        after: θ of the model after.
-        own: Everything that the model after has on top of the global version.
-        known: Figures of an earlier call with the same `before`, which is not measured again.
+    `own` is everything that the second has on top of the global version. If there are `known`
+    figures of an earlier call with the same `before`, that is not measured again.
     """
     new, anchors, task = batch.new_sets, batch.anchor_sets, batch.task_sets
     base = {name: after[name] - own[name] for name in after}  # the global version

@@ -21,7 +21,6 @@ than for all anchors, since these items are few. Contradicting items at least do
 which a better loss on everything else could hide."""
 SLACK = 0.01
 """Nats by which the anchor loss may always rise: 1.02 × a loss near zero would allow nothing."""
-VALIDATOR_REASON = "the validator did not accept it"
 
 
 class BatchRejectionKind(Enum):
@@ -34,7 +33,6 @@ class BatchRejectionKind(Enum):
     NO_IMPROVEMENT = "no improvement"
     VALIDATOR = "validator"
     TRAINING = "training"
-    UNUSABLE = "unusable"
 
 
 @dataclass(frozen=True)
@@ -47,31 +45,25 @@ class BatchRejection:
     @property
     def public_reason(self) -> str:
         """Reason for other machines: a validator's own words may repeat what users wrote."""
-        return VALIDATOR_REASON if self.kind is BatchRejectionKind.VALIDATOR else self.reason
+        if self.kind is BatchRejectionKind.VALIDATOR:
+            return "the validator did not accept it"
+        return self.reason
 
 
 @dataclass(frozen=True)
 class GateFigures:
-    """Measurements of a shadow copy and of the model that it started from.
+    """Measurements of a shadow copy (`…_after`) and of the model that it started from.
 
-    Attributes:
-        new_before: Old model on new items that were held out (on all new items if they are few).
-        new_after: Shadow copy on the same items.
-        anchor_before: Old model on the anchors; None for a client without rows to measure on.
-        anchor_after: Shadow copy on the anchors.
-        norm: L2 norm of everything learned here that is not in the global version.
-        limit: Limit of that norm.
-        task_before: Old model on earlier held-out items of the new items' own task; None if there
-            are none.
-        task_after: Shadow copy on the same items.
+    They are taken on new items that were held out (on all new items if they are few), on the
+    anchors, and on earlier held-out items of the new items' own task; None if there are none.
     """
 
     new_before: Measurement
     new_after: Measurement
     anchor_before: Measurement | None
     anchor_after: Measurement | None
-    norm: float
-    limit: float
+    norm: float  # L2 norm of everything learned here that is not in the global version
+    limit: float  # of that norm
     task_before: Measurement | None = None
     task_after: Measurement | None = None
 
@@ -90,38 +82,25 @@ def check(figures: GateFigures, config: IncrementalConfig) -> BatchRejection | N
     if figures.norm > figures.limit:
         reason = f"the norm of what was learned is {figures.norm:.3g}, over {figures.limit:.3g}"
         return BatchRejection(BatchRejectionKind.NORM, reason)
-    return _check_anchors(figures, config) or _check_task(figures) or _check_new(figures)
+    return _check_losses(figures, config.anchor_tolerance)
 
 
-def _check_anchors(figures: GateFigures, config: IncrementalConfig) -> BatchRejection | None:
-    old, new = figures.anchor_before, figures.anchor_after
-    if old is None or new is None:
-        return None
-    limit = max(config.anchor_tolerance * old.loss, old.loss + SLACK)
-    if new.loss <= limit:
-        return None
-    change = f"{old.loss:.3f} to {new.loss:.3f}, over {limit:.3f}"
-    return BatchRejection(BatchRejectionKind.FORGETTING, f"forgetting: anchor loss {change}")
-
-
-def _check_task(figures: GateFigures) -> BatchRejection | None:
-    old, new = figures.task_before, figures.task_after
-    if old is None or new is None:
-        return None
-    limit = max(TASK_TOLERANCE * old.loss, old.loss + TASK_SLACK)
-    if new.loss <= limit:
-        return None
-    change = f"{old.loss:.3f} to {new.loss:.3f}, over {limit:.3f}"
-    return BatchRejection(
-        BatchRejectionKind.CONTRADICTION, f"contradicts earlier items of its task: loss {change}"
-    )
-
-
-def _check_new(figures: GateFigures) -> BatchRejection | None:
+def _check_losses(figures: GateFigures, tolerance: float) -> BatchRejection | None:
+    if rise := _rise(figures.anchor_before, figures.anchor_after, tolerance, SLACK):
+        return BatchRejection(BatchRejectionKind.FORGETTING, f"forgetting: anchor loss {rise}")
+    if rise := _rise(figures.task_before, figures.task_after, TASK_TOLERANCE, TASK_SLACK):
+        reason = f"contradicts earlier items of its task: loss {rise}"
+        return BatchRejection(BatchRejectionKind.CONTRADICTION, reason)
     before, after = figures.new_before.loss, figures.new_after.loss
     if after < before:
         return None
-    return BatchRejection(
-        BatchRejectionKind.NO_IMPROVEMENT,
-        f"no improvement on the new items: loss {before:.3f} to {after:.3f}",
-    )
+    reason = f"no improvement on the new items: loss {before:.3f} to {after:.3f}"
+    return BatchRejection(BatchRejectionKind.NO_IMPROVEMENT, reason)
+
+
+def _rise(old: Measurement | None, new: Measurement | None, factor: float, slack: float) -> str:
+    """Return how a loss rose beyond a factor and beyond `slack` nats; empty if it did not."""
+    if old is None or new is None:
+        return ""
+    limit = max(factor * old.loss, old.loss + slack)
+    return "" if new.loss <= limit else f"{old.loss:.3f} to {new.loss:.3f}, over {limit:.3f}"

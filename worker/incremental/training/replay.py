@@ -16,13 +16,9 @@ T = TypeVar("T")
 
 
 def split_held_out(keys: Sequence[str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Split new items by their hashes into those to train on and those to measure on.
+    """Return the indices of new items to train on, and of those to measure on, chosen by hash.
 
-    Args:
-        keys: SHA-256 of each item, in hex.
-
-    Returns:
-        Indices of both parts. With fewer than five items none is held out.
+    With fewer than five items none is held out.
     """
     order = sorted(range(len(keys)), key=lambda i: keys[i])
     held = frozenset(order[: len(keys) // HOLD_OUT_ONE_IN])
@@ -67,18 +63,13 @@ def balanced_prefix(
 
 
 def step_count(new: int, batch_size: int, replay: float, most: int) -> int:
-    """Return the number of optimizer steps for some new items.
+    """Return the number of optimizer steps for some new items, of `batch_size` examples each.
 
-    That is `PASSES` over the items, but at least `MIN_STEPS` and at most `most`.
-
-    Args:
-        new: Number of items to train on.
-        batch_size: Examples per step.
-        replay: Share of old rows among them, from 0 to below 1.
-        most: The limit.
+    That is `PASSES` over the items, but at least `MIN_STEPS` and at most `most`. A share `replay`
+    of the examples, from 0 to below 1, are old rows.
     """
-    wanted = math.ceil(PASSES * new / (batch_size * (1 - replay)))
-    return min(most, max(MIN_STEPS, wanted))
+    steps = math.ceil(PASSES * new / (batch_size * (1 - replay)))
+    return min(most, max(MIN_STEPS, steps))
 
 
 def mix(new: Sequence[T], old: Sequence[T], total: int, replay: float) -> list[T]:

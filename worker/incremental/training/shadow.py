@@ -20,7 +20,7 @@ from learning.evaluation.measurement import Measurement
 from learning.models import lora
 from learning.objectives import classification, dpo, registry
 from learning.training import loop
-from worker.data.shards import TokenisedShard
+from worker.data.shards import ClientData, ShardRequest, TokenisedShard
 from worker.incremental.inbox.items import StoredItem
 from worker.incremental.training import replay
 from worker.models.loaded import AdapterModel
@@ -51,17 +51,11 @@ class MeasurementSet:
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Examples of one kind to train on.
-
-    Attributes:
-        kind: Kind of all examples.
-        new: Examples from the inbox.
-        old: Rows that the client had before; empty if it has none of the kind.
-    """
+    """Examples of one kind to train on."""
 
     kind: RowKind
-    new: Sequence[Any]
-    old: Sequence[Any]
+    new: Sequence[Any]  # from the inbox
+    old: Sequence[Any]  # rows that the client had before, if any
 
 
 @dataclass(frozen=True)
@@ -97,9 +91,8 @@ class ShadowModel:
         found = self._objective(kind).encode(self._tokenizer, rows, self._current.max_length)
         return list(found.examples), list(found.kept)
 
-    def shard(self, kind: RowKind, read: Callable[[Any, Any], TokenisedShard]) -> TokenisedShard:
-        """Read a client's own rows with a function of the objective and the tokenizer."""
-        return read(self._objective(kind), self._tokenizer)
+    def load_rows(self, data: ClientData, request: ShardRequest) -> TokenisedShard:
+        return data.load(request, self._objective(request.kind), self._tokenizer)
 
     def with_reference(self, kind: RowKind, examples: Sequence[Any], adapter: Tensors) -> list[Any]:
         """Return preference pairs with their log-probabilities by `adapter`, others unchanged."""
@@ -175,10 +168,7 @@ class ShadowModel:
         return TrainedCopy(lora.read_adapter(self._model), steps, seconds)
 
     def answers(self, adapter: Tensors, kind: RowKind, items: Sequence[StoredItem]) -> list[str]:
-        """Return the predicted classes of a few items; empty strings for other kinds.
-
-        Generating answers would take too long.
-        """
+        """Return predicted classes; empty strings for other kinds, whose answers take too long."""
         if kind != "cls" or not items:
             return ["" for _ in items]
         lora.write_adapter(self._model, adapter)
@@ -196,7 +186,6 @@ class ShadowModel:
 
 
 def to_row(stored: StoredItem) -> Any:
-    """Return an item as a row of its kind."""
     return _ROWS[stored.item.kind](**stored.item.fields)
 
 

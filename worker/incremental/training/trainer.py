@@ -28,7 +28,7 @@ from worker.incremental.training.attempt import Attempt
 from worker.incremental.training.batches import BatchBuilder, ClientContext, LearningBatch
 from worker.incremental.training.evaluation import GateResult, compare, evaluate, still_helps
 from worker.incremental.training.gate import BatchRejection, BatchRejectionKind
-from worker.incremental.training.shadow import ShadowModel, TrainedCopy, difference
+from worker.incremental.training.shadow import ShadowModel, difference
 from worker.incremental.validation import validator
 from worker.incremental.validation.background import BackgroundValidator
 
@@ -37,7 +37,7 @@ RECENT_SETTLED = 96  # settled items that show whether the global version knows 
 
 
 class IncrementalTrainer:
-    """Trains the models of the clients of one worker in one run."""
+    """Trainer of the models of one worker's clients in one run."""
 
     def __init__(
         self,
@@ -46,11 +46,7 @@ class IncrementalTrainer:
         clock: Clock,
         on_event: EventCallback,
     ) -> None:
-        """Store the arguments, and check the validator's setting; no event contains user text.
-
-        Raises:
-            ConfigError: The validator is neither a command on this machine nor a URL.
-        """
+        """Raise `ConfigError` if the validator is neither a command on this machine nor a URL."""
         self._config, self._data, self._clock, self._on_event = config, data, clock, on_event
         validator.check_spec(config.validator)
         self._validator = BackgroundValidator(config.validator.strip(), config.validator_timeout_s)
@@ -67,8 +63,7 @@ class IncrementalTrainer:
     def learn(self, context: ClientContext, items: Sequence[StoredItem], abandon: Event) -> bool:
         """Try to learn some items of one kind and task.
 
-        Returns:
-            False if `abandon` was set meanwhile, or if the validator has to decide first.
+        Return False if `abandon` was set meanwhile, or if the validator has to decide first.
         """
         store, shadow = context.store, context.shadow
         local = store.local_model(context.model.run)
@@ -89,7 +84,8 @@ class IncrementalTrainer:
         if copy is None:
             return False
         parts = tuple(local.parts.values()) if local else ()
-        result = self._evaluate(shadow, batch, start, copy, parts)
+        learned = difference(copy.adapter, start)
+        result = evaluate(shadow, self._config, batch, start, learned, parts)
         attempt = replace(attempt, result=result, steps=copy.steps, seconds=copy.seconds)
         if result.rejection is not None:
             self._reject(context, attempt, result.rejection)
@@ -169,7 +165,7 @@ class IncrementalTrainer:
         return client in self._pending
 
     def _relearn(self, context: ClientContext, batch: LearningBatch, abandon: Event) -> None:
-        """Learn items anew from the context's version, or give them up."""
+        """Learn items anew from the context's version, or reject them."""
         model, adapter = context.model, context.adapter
         attempt = Attempt(model, None, batch, self._clock())
         if not batch.training_sets:
@@ -184,7 +180,8 @@ class IncrementalTrainer:
             return
         if copy is None:
             return
-        result = self._evaluate(context.shadow, batch, adapter, copy, ())
+        learned = difference(copy.adapter, adapter)
+        result = evaluate(context.shadow, self._config, batch, adapter, learned, ())
         attempt = replace(attempt, result=result, steps=copy.steps, seconds=copy.seconds)
         if result.rejection is not None:
             self._give_up(context, attempt, result.rejection.reason)
@@ -194,17 +191,6 @@ class IncrementalTrainer:
         count = len(context.store.items("learned"))
         text = f"{count} items learned again on version {model.version}"
         self._on_event(WorkerEventKind.REBASED, f"{context.client}: {text}")
-
-    def _evaluate(
-        self,
-        shadow: ShadowModel,
-        batch: LearningBatch,
-        start: Tensors,
-        copy: TrainedCopy,
-        parts: Sequence[Tensors],
-    ) -> GateResult:
-        learned = difference(copy.adapter, start)
-        return evaluate(shadow, self._config, batch, start, learned, parts)
 
     def _is_unchanged(self, context: ClientContext, attempt: Attempt) -> bool:
         """Return whether the items still wait and the model is the one that was trained from."""

@@ -16,7 +16,7 @@ MAX_PARALLEL = 4  # requests of one worker; those of further clients wait for a 
 
 
 class BackgroundValidator:
-    """Runs the validator in threads, which the first request starts; an empty `spec` means none."""
+    """Threads that call the validator, started by the first request; an empty `spec` means none."""
 
     def __init__(self, spec: str, timeout_s: float) -> None:
         self._spec, self._timeout_s = spec, timeout_s

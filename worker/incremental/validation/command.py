@@ -28,16 +28,11 @@ _POLL_S = 0.05  # interval of checks for an end, a cancellation, or too long an 
 
 
 def run(words: Sequence[str], request: bytes, timeout_s: float, stop: Event) -> bytes:
-    """Run a command and return its output.
-
-    Args:
-        words: Program and arguments.
-        request: Its input, which it need not read.
-        timeout_s: Time within which it must have ended.
-        stop: Ends the command and the waiting when set.
+    """Run a command and return its output; it need not read the request, its input.
 
     Raises:
-        ValidatorError: The command cannot be started, took too long, wrote too much, or failed.
+        ValidatorError: The command cannot be started, took too long, wrote too much, failed, or was
+            ended by `stop`.
     """
     environment = {k: v for k, v in os.environ.items() if not k.startswith(_PRIVATE_PREFIX)}
     try:

@@ -29,16 +29,12 @@ def post(url: str, request: bytes, timeout_s: float, stop: Event) -> bytes:
     """Send a request to a server and return the body of its answer.
 
     The request has an event loop of its own, so that the time-out covers everything, including the
-    name look-up and an answer that arrives byte by byte. Closing the loop waits for no look-up.
-
-    Args:
-        url: An http or https URL; a user and password in it are sent as basic authentication.
-        request: JSON.
-        timeout_s: Time within which the whole answer must have arrived.
-        stop: Cancels the request when set.
+    name look-up and an answer that arrives byte by byte. Closing the loop waits for no look-up. A
+    user and password in the URL are sent as basic authentication.
 
     Raises:
-        ValidatorError: The server cannot be reached, took too long, sent too much, or refused.
+        ValidatorError: The server cannot be reached, took too long, sent too much, or refused, or
+            `stop` was set.
     """
     loop = asyncio.new_event_loop()
     try:

@@ -49,23 +49,13 @@ class ValidationSample:
 class ValidationRequest:
     """Facts about a batch that the gate has accepted; the JSON format of docs/incremental.md.
 
-    Attributes:
-        client_id: Client whose model has learned.
-        kind: Kind of the items.
-        task: Stream of the items.
-        items: Number of items, including those that are held out.
-        new_before: Measurement of the old model on new items.
-        new_after: Measurement of the trained model on new items.
-        anchor_before: Measurement of the old model on the anchors; None if there are none.
-        anchor_after: Measurement of the trained model on the anchors.
-        norm: L2 norm of everything learned here that is not in the global version.
-        samples: A few of the items.
+    The measurements and the norm are those of `training/gate.py`.
     """
 
     client_id: str
     kind: RowKind
     task: str
-    items: int
+    items: int  # including those that are held out
     new_before: Measurement
     new_after: Measurement
     anchor_before: Measurement | None
@@ -80,7 +70,7 @@ class ValidationRequest:
 
 
 class VerdictKind(Enum):
-    """Outcome of asking the validator; anything but ACCEPTED rejects the batch."""
+    """Outcome of a request; anything but ACCEPTED rejects the batch."""
 
     ACCEPTED = "accepted"
     REJECTED = "rejected"  # the validator answered no
@@ -125,11 +115,7 @@ def ask_validator(
 ) -> ValidatorVerdict:
     """Ask the validator and wait for its verdict; any fault of it is a verdict, too.
 
-    Args:
-        spec: Value of `incremental.validator`.
-        request: What it is asked about.
-        timeout_s: Time within which everything must be done.
-        stop: Cancels the request, and ends a command, when set.
+    `stop` cancels the request, and ends a command, when it is set.
     """
     data, stop = json.dumps(request.fields()).encode(), stop or Event()
     try:
@@ -147,14 +133,14 @@ def ask_validator(
 
 def _parse(answer: bytes) -> ValidatorVerdict:
     try:
-        found = json.loads(answer)
+        values = json.loads(answer)
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict) or not isinstance(found.get("accept"), bool):
+        values = None
+    if not isinstance(values, dict) or not isinstance(values.get("accept"), bool):
         raise ValidatorError('did not answer {"accept": true or false, "reason": "…"}')
-    given = found.get("reason")
-    reason = " ".join(one_line(given).split())[:MAX_REASON] if isinstance(given, str) else ""
-    if found["accept"]:
+    text = values.get("reason")
+    reason = " ".join(one_line(text).split())[:MAX_REASON] if isinstance(text, str) else ""
+    if values["accept"]:
         return ValidatorVerdict(VerdictKind.ACCEPTED, reason)
     reason = f"the validator rejected it: {reason or 'no reason given'}"
     return ValidatorVerdict(VerdictKind.REJECTED, reason)
@@ -175,11 +161,6 @@ def _check_url(spec: str) -> None:
 
 
 def _words(spec: str) -> list[str]:
-    """Return program and arguments.
-
-    Raises:
-        ConfigError: A quotation mark is not closed, or there is no word.
-    """
     try:
         words = shlex.split(spec)
     except ValueError as error:
