@@ -13,7 +13,7 @@ import pytest
 from hypothesis import settings
 
 from tests.support import servers
-from tests.support.tls_servers import Guarded, guarded
+from tests.support.tls_servers import TlsServers, start_tls_servers
 
 # The time that an example takes depends on the machine more than on the code.
 settings.register_profile("fccl", deadline=None)
@@ -42,10 +42,10 @@ def restartable_rabbitmq(rabbitmq: servers.Server) -> Iterator[servers.Server]:
 
 
 @pytest.fixture(scope="session")
-def guarded_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+def tls_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsServers]:
     """Return a RabbitMQ with its management API and a Redis, over TLS, for own run names."""
     servers.find_binaries()
-    with guarded(tmp_path_factory.mktemp("guarded")) as found:
+    with start_tls_servers(tmp_path_factory.mktemp("tls_servers")) as found:
         yield found
 
 

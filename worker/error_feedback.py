@@ -2,9 +2,9 @@
 
 u = Δ + e; send C(u); e ← u − C(u). Source: Seide et al., "1-Bit Stochastic Gradient Descent", 2014;
 Karimireddy et al., "Error Feedback Fixes SignSGD", 2019. The residual e is private to the client
-and stored beside its data; the caller holds the client's lock. The new e waits beside the old one
-until `worker/spool.py` has the update: whichever way a process ends, e matches what was sent.
-An e names the phase of its update, since what one objective left unsent means nothing to the next.
+and stored beside its data; the caller holds the client's lock. The new e stays beside the old one
+until `worker/spool.py` has the update: whichever way a process ends, e matches what was sent. The
+file names the phase of its update: the remainder of one objective means nothing to the next.
 
 On an update's way after `worker/trainer.py`; next comes `common/protocol/codec.py`, which `encode`
 calls, and then `worker/spool.py`.
@@ -29,28 +29,17 @@ _PHASE = "phase"
 
 @dataclass(frozen=True)
 class Residual:
-    """Files of a client's residual e.
+    """Files of a client's residual e."""
 
-    Attributes:
-        current: The e that counts; one of another phase is dropped.
-        waiting: The next e, until its update is on the disk.
-        phase: Phase of the update at hand.
-    """
-
-    current: Path
-    waiting: Path
-    phase: int
+    current: Path  # the e that counts; one of another phase is ignored
+    waiting: Path  # the next e, until its update is on the disk
+    phase: int  # of the update to encode
 
 
 def encode(
     name: CodecName, delta: Tensors, residual: Residual
 ) -> tuple[tuple[TensorEntry, ...], bytes]:
-    """Encode a delta, with error feedback where the codec needs it.
-
-    Args:
-        name: The codec.
-        delta: Δ by tensor name.
-        residual: The client's residual; `waiting` is written for codecs that need feedback.
+    """Encode Δ; for a codec that needs error feedback, add e and write the next e to `waiting`.
 
     Raises:
         ValueError: Δ holds a value that is not finite.

@@ -9,15 +9,10 @@ from worker.heartbeat import HeartbeatSender
 
 
 class EventLog:
-    """Log that reports a cause of waiting once, and none once the run is over.
+    """Log that reports each cause of waiting once, and none after the end of the run.
 
+    The queues of a run that has ended are deleted, so it is no news that they cannot be reached.
     `record` may be called from any thread.
-
-    Args:
-        heartbeats: Carry the newest events to the coordinator's viewers.
-        run_over: Returns whether the run has ended. Its queues are then deleted, and what cannot be
-            reached any more is of no interest.
-        on_event: Called with each event.
     """
 
     def __init__(

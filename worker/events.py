@@ -1,6 +1,6 @@
-"""Events of a worker: what it tells its log and, through its heartbeats, the coordinator's viewers.
+"""Events of a worker, for its log and, through its heartbeats, for the coordinator's viewers.
 
-Event texts are for people. They never contain user text.
+Their texts are for people, and never contain user text.
 """
 
 from __future__ import annotations
@@ -10,11 +10,7 @@ from enum import StrEnum
 
 
 class WorkerEventKind(StrEnum):
-    """Kind of a worker's event.
-
-    The values travel in heartbeats (`LocalEvent.kind`) and stand in JSON logs: add values, but
-    change none.
-    """
+    """Kind of an event. The values are in heartbeats and JSON logs: add some, but change none."""
 
     BROKER = "broker"  # the connection to RabbitMQ changed
     WAITING = "waiting"  # something is missing; the worker tries again
@@ -25,10 +21,9 @@ class WorkerEventKind(StrEnum):
     ACCEPTED = "accepted"  # the coordinator accepted an update
     REJECTED = "rejected"  # the coordinator rejected an update, or a message is no task
     LEARNED = "learned"  # live input was learned
-    UNLEARNED = "unlearned"  # live input was not learned, or was given up
-    REBASED = "rebased"  # what a client had learned was carried over to a newer version
+    UNLEARNED = "unlearned"  # live input was not learned, or was dropped
+    REBASED = "rebased"  # what a client had learned was applied to a newer version
     SETTLED = "settled"  # live input is in an accepted update
 
 
 EventCallback = Callable[[WorkerEventKind, str], None]
-"""Called with the kind and the text of an event."""

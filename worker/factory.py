@@ -35,27 +35,15 @@ from worker.trainer import Trainer
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """Settings of a worker.
+    """Settings of a worker."""
 
-    Attributes:
-        name: Name of the run.
-        site: The site whose credentials this worker uses.
-        data: Directory with the clients' rows.
-        state: Directory for tasks and updates in flight, and private client state.
-        cache: Folder of base models.
-        host: This machine's name, for people.
-        software: Name and version of this software, for people.
-        compute: Device and threads, from `learning.training.device.detect`.
-        incremental: How clients learn from their users between tasks; None if they do not.
-    """
-
-    name: str
+    name: str  # of the run
     site: Site
-    data: Path
-    state: Path
-    cache: Path
-    host: str
-    software: str
+    data: Path  # directory of the clients' rows
+    state: Path  # directory for tasks and updates in flight, and private client state
+    cache: Path  # folder of base models
+    host: str  # this machine's name, for people
+    software: str  # name and version of this software, for people
     compute: Compute
     incremental: IncrementalConfig | None = None
 
@@ -73,18 +61,10 @@ class Connections(NamedTuple):
 
 @dataclass(frozen=True)
 class WorkerCallbacks:
-    """Functions that a worker calls, from several threads.
-
-    Attributes:
-        on_event: Called with the kind and text of what happens.
-        on_progress: Called with the progress of fetching a base model.
-        on_step: Called after every local step.
-        credentials_refused: Asks the broker anew whether it refuses the site's credentials.
-        metrics: Called with what was done.
-    """
+    """Functions that a worker calls, from several threads."""
 
     on_event: EventCallback
-    on_progress: ProgressCallback
+    on_progress: ProgressCallback  # while a base model is fetched
     on_step: StepCallback = lambda task, report: None
     credentials_refused: CredentialsCheck = lambda: False
     metrics: Observer = Observer()  # noqa: RUF009 - its hooks do nothing
@@ -97,11 +77,11 @@ def start_worker(
     clock: Clock,
     callbacks: WorkerCallbacks,
 ) -> Worker:
-    """Claim a slot, and start a worker that sends heartbeats; `Worker.serve` does the rest.
+    """Claim a slot, and return a started worker, whose `serve` runs the tasks.
 
     Raises:
         ConfigError: The validator of incremental learning is neither a command nor a URL.
-        DataError: There are no client's rows here, so every task would be refused.
+        DataError: There are no rows here, so every task would be refused.
         RunError: The state directory cannot be written.
     """
     data = _client_data(settings)
@@ -211,7 +191,7 @@ def _first_heartbeat(settings: WorkerSettings, slot: Slot, data: ClientData) -> 
 
 
 def _take_device_share(settings: WorkerSettings) -> str:
-    """Take this worker's share of the cores, and return what the heartbeat says of it."""
+    """Limit torch to this worker's share of the cores, and describe it for the heartbeat."""
     threads = device.share_threads(settings.compute, count_workers(settings.state))
     return f"{settings.compute.device}, {threads} threads"
 

@@ -1,8 +1,8 @@
 """Heartbeats of a worker, sent from a thread of their own so that training never delays them.
 
-The thread also checks, at the same rhythm, whether the task at hand is still wanted. It is not once
-it has a receipt, or once the newest version is so far ahead that the coordinator would reject the
-update as stale.
+The thread also checks, at the same interval, whether the current task is still wanted. It is not
+once it has a receipt, or once the newest version is so far ahead that the coordinator would reject
+the update as stale.
 """
 
 from __future__ import annotations
@@ -25,7 +25,12 @@ MAX_EVENTS = 20  # the newest ones travel with each heartbeat
 
 
 class HeartbeatSender:
-    """Writes the heartbeats of one worker on one run, from `start` to `close`."""
+    """Sender of one worker's heartbeats on one run, from `start` to `close`.
+
+    `first` is the heartbeat to begin with; `update` changes its fields. `on_heartbeat` is called
+    after each one with whether it has arrived. The store is a connection of its own, with short
+    time-outs.
+    """
 
     def __init__(
         self,
@@ -35,15 +40,6 @@ class HeartbeatSender:
         clock: Clock,
         on_heartbeat: Callable[[bool], None] = lambda arrived: None,
     ) -> None:
-        """Store the arguments; `start` sends the first heartbeat.
-
-        Args:
-            store: A connection of its own, with short time-outs.
-            run: The run's id.
-            first: The heartbeat to begin with; `update` changes its fields.
-            clock: Returns seconds since the epoch.
-            on_heartbeat: Called after each heartbeat with whether it has arrived.
-        """
         self._store, self._run, self._clock = store, run, clock
         self._on_heartbeat = on_heartbeat
         self._lock = threading.Lock()
@@ -57,18 +53,17 @@ class HeartbeatSender:
         self._thread = threading.Thread(target=self._send_all, name="heartbeat", daemon=True)
 
     def start(self) -> None:
-        """Start sending."""
         self._thread.start()
 
     def update(self, *, now: bool = False, **fields: Any) -> None:
-        """Change fields of the next heartbeat; `now` sends it at once."""
+        """Change fields of the next heartbeat; `now` sends it immediately."""
         with self._lock:
             self._heartbeat = self._heartbeat.model_copy(update=fields)
         if now:
             self._due.set()
 
     def start_task(self, task: TrainTask, max_staleness: int) -> None:
-        """Name a task in every heartbeat from now on, which renews its lease."""
+        """Name the task in every heartbeat from now on, which renews its lease."""
         with self._lock:
             self._task, self._max_staleness, self._unwanted_reason = task, max_staleness, ""
         self.update(
@@ -80,23 +75,21 @@ class HeartbeatSender:
         )
 
     def end_task(self) -> None:
-        """Name no task any more."""
         with self._lock:
             self._task = None
         self.update(now=True, state="waiting", task_id=None, client_id=None, progress=0.0)
 
     def heartbeat(self) -> Heartbeat:
-        """Return the current heartbeat."""
         with self._lock:
             return self._heartbeat
 
     def unwanted_reason(self) -> str:
-        """Return why the task at hand need not be finished; empty while it should be."""
+        """Return why the current task need not be finished; empty while it should be."""
         with self._lock:
             return self._unwanted_reason
 
     def add_event(self, kind: WorkerEventKind, text: str) -> None:
-        """Send an event with the next heartbeats. The text must not contain user text."""
+        """Send an event with the next heartbeats. It must not contain user text."""
         with self._lock:
             self._events.append(LocalEvent(at=self._clock(), kind=kind, text=text[:500]))
 
@@ -137,10 +130,7 @@ class HeartbeatSender:
 
 
 def _try(call: Callable[[], None]) -> bool:
-    """Call a function and return whether the store answered.
-
-    Without the store a worker goes on; the next heartbeat tries again.
-    """
+    """Call a function, and return whether the store answered. The next heartbeat tries again."""
     try:
         call()
     except StoreError:

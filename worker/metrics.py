@@ -1,7 +1,7 @@
 """Metrics of a worker for Prometheus.
 
-Counters count since this process started. What the worker's heartbeat says anyway is read when the
-metrics are scraped.
+Counters start at zero with the process. Values that the worker's heartbeat has anyway are read when
+the metrics are scraped.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ class Metrics(Observer):
     """Metrics and health of one worker process."""
 
     def __init__(self, registry: CollectorRegistry, health: Health) -> None:
-        """Register the counters; `watch` adds what the worker itself knows."""
         self._registry, self._health = registry, health
         self._watched: tuple[Callable[[], Heartbeat], Callable[[], int]] | None = None
         self._tasks = Counter("fccl_worker_tasks", "Tasks", ["outcome"], registry=registry)
@@ -50,22 +49,20 @@ class Metrics(Observer):
             self._receipts.labels(state)
 
     def watch(self, heartbeat: Callable[[], Heartbeat], waiting: Callable[[], int]) -> None:
-        """Show the state of a worker, in place of the one before it.
+        """Export the state of this worker, in place of the one before it.
 
-        Args:
-            heartbeat: Returns its current heartbeat.
-            waiting: Returns the number of its updates without a receipt.
+        `waiting` returns the number of its updates without a receipt.
         """
         first = self._watched is None
         self._watched = heartbeat, waiting
         if first:
-            self._registry.register(ComputedMetrics(self._computed))
+            self._registry.register(ComputedMetrics(self._read_watched))
 
-    def _computed(self) -> Iterator[Metric]:
+    def _read_watched(self) -> Iterator[Metric]:
         if self._watched is None:
             return iter(())
         heartbeat, waiting = self._watched
-        return _computed(heartbeat(), waiting(), self._health)
+        return _state_metrics(heartbeat(), waiting(), self._health)
 
     def on_turn(self) -> None:
         self._health.tick()
@@ -83,14 +80,13 @@ class Metrics(Observer):
         self._receipts.labels(state).inc()
 
     def on_inbox_response(self, status: int) -> None:
-        """Count a response of the server behind `--inbox-port`, by its HTTP status."""
         self._responses.labels(str(int(status))).inc()
 
     def on_heartbeat(self, arrived: bool) -> None:
         self._health.set_problem("store", "" if arrived else "does not answer")
 
 
-def _computed(beat: Heartbeat, waiting: int, health: Health) -> Iterator[Metric]:
+def _state_metrics(beat: Heartbeat, waiting: int, health: Health) -> Iterator[Metric]:
     yield InfoMetricFamily(
         "fccl_worker",
         "Which worker, and by which software",
@@ -108,12 +104,12 @@ def _computed(beat: Heartbeat, waiting: int, health: Health) -> Iterator[Metric]
     )
     yield gauge("fccl_worker_progress_ratio", "Of the task at hand", beat.progress)
     yield gauge("fccl_worker_updates_waiting", "Updates without a receipt", waiting)
-    found = add_up(beat.inbox)
+    totals = add_up(beat.inbox)
     items = GaugeMetricFamily(
         "fccl_worker_inbox_items", "What users told its clients", labels=["state"]
     )
     for state in ITEMS:
-        items.add_metric([state], float(getattr(found, state)))
+        items.add_metric([state], float(getattr(totals, state)))
     yield items
     yield gauge("fccl_worker_store_up", "1: Redis answers", health.is_working("store"))
     yield gauge("fccl_worker_broker_up", "1: RabbitMQ is connected", health.is_working("broker"))

@@ -13,8 +13,7 @@ TaskOutcome = Literal["trained", "abandoned", "refused"]
 class Observer:
     """Hooks that do nothing. Subclasses override those that they need.
 
-    They are called from several threads, which wait for them: return at once, change nothing and
-    raise nothing.
+    They are called from several threads, which wait for them: be quick, and raise nothing.
     """
 
     def on_turn(self) -> None:

@@ -1,6 +1,6 @@
 """Publisher of updates: sends them to the coordinator and waits for receipts, in its own thread.
 
-An update stays on the disk until its receipt is there; without one it is published again after a
+An update stays on the disk until its receipt comes; without one it is published again after a
 minute. On an update's way after `worker/spool.py`; next comes `broker/chunks.py`.
 """
 
@@ -27,8 +27,8 @@ POLL_S = 0.5
 class Publisher:
     """Publishes the updates of one slot for one run, from `start` to `close`.
 
-    Attributes:
-        settled: Number of updates whose receipt has come.
+    `on_receipt` is called with a receipt while its update is still on the disk; after a crash, it
+    is called a second time. Callbacks run in the publisher's thread.
     """
 
     def __init__(
@@ -42,32 +42,18 @@ class Publisher:
         metrics: Observer | None = None,
         on_receipt: Callable[[PendingUpdate, Receipt], None] = lambda pending, receipt: None,
     ) -> None:
-        """Store the arguments; `start` publishes whatever the slot holds.
-
-        Args:
-            broker: Connected as the site's user.
-            store: Where receipts appear.
-            topology: Names of the run's queues and exchanges.
-            site: The site whose exchange to write to.
-            slot: Where the updates are kept.
-            on_event: Called with what happened, in the publisher's thread.
-            metrics: Called with what was sent and which receipts came.
-            on_receipt: Called with a receipt while its update is still on the disk; after a crash,
-                a second time.
-        """
         self._broker, self._store = broker, store
         self._topology, self._site, self._slot = topology, site, slot
         self._on_event = on_event
         self._metrics = metrics or Observer()
         self._on_receipt = on_receipt
         self._published: dict[str, float] = {}  # update id → monotonic time
-        self.settled = 0
+        self.settled = 0  # updates whose receipt has come
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._publish_all, name="publisher", daemon=True)
 
     def start(self) -> None:
-        """Start publishing."""
         self._thread.start()
 
     def refuse(self, refusal: TaskRefusal) -> None:
@@ -84,7 +70,7 @@ class Publisher:
         self._wake.set()
 
     def close(self, timeout_s: float) -> None:
-        """Stop once everything is published, or the time is up; the disk keeps the rest."""
+        """Stop once everything is published, or the time is up; the rest stays on the disk."""
         self._closing.set()
         self._wake.set()
         if self._thread.is_alive():
@@ -92,7 +78,7 @@ class Publisher:
 
     def _publish_all(self) -> None:
         while True:
-            last = self._closing.is_set()  # one round more: what has its receipt is not sent
+            last = self._closing.is_set()  # one more round: drops updates with a receipt first
             try:
                 self._collect_receipts()
                 for pending in self._slot.pending_updates():
@@ -110,7 +96,7 @@ class Publisher:
         return any(p.update_id not in self._published for p in self._slot.pending_updates())
 
     def _collect_receipts(self) -> None:
-        """Let go of updates with a receipt. Without the store, updates are sent all the same."""
+        """Drop updates with a receipt. Without the store, updates are published all the same."""
         run, site = self._topology.run, self._site.name
         try:
             for pending in self._slot.pending_updates():

@@ -1,9 +1,9 @@
 """Service of a worker on one run: take a task, train it, leave the update to the publisher, repeat.
 
-The way of a task, in order: `worker/task_source.py` takes it, keeps it on the disk and acks it;
+The path of a task: `worker/task_source.py` takes it, keeps it on the disk and acks it;
 `worker/task_runner.py` fetches base model and adapter, trains, encodes and keeps the update;
 `worker/publisher.py` publishes the update and waits for its receipt. A task is on the disk before
-it is acked, and an update before its task is let go: a killed worker goes on where it was.
+it is acked, and an update before its task is removed: a killed worker continues where it was.
 `worker/factory.py` puts the parts together.
 """
 
@@ -32,54 +32,39 @@ from worker.task_source import TaskSource
 
 TAKE_S = 1.0  # longest wait for a task; bounds the reaction to a stop and to the end of the run
 RETRY_S = 1.0  # pause before a task that could not be trained is tried again, here or elsewhere
-MAX_REFUSALS = 3  # in a row: then it is this worker that is broken, not the tasks
-DRAIN_S = 15.0  # for publishing what is trained, when the worker stops
+MAX_REFUSALS = 3  # in a row; then this worker is broken, not the tasks
+DRAIN_S = 15.0  # to publish what is trained, when the worker stops
 UNLIMITED = 2**31
 
 
 @dataclass(frozen=True)
 class WorkerSummary:
-    """What a worker did until it ended.
-
-    Attributes:
-        trained: Tasks trained.
-        abandoned: Tasks abandoned, or left for the next start.
-        settled: Updates whose receipt came.
-        waiting: Updates that still wait for their receipt.
-        reason: Why the worker ended.
-    """
+    """Numbers of tasks and updates of a worker, and why it ended."""
 
     trained: int
-    abandoned: int
-    settled: int
-    waiting: int
+    abandoned: int  # includes tasks that are left for the next start
+    settled: int  # updates whose receipt came
+    waiting: int  # updates without a receipt
     reason: str
 
 
 @dataclass(frozen=True)
 class WorkerParts:
-    """Parts of a worker, put together by `worker.factory`.
+    """Parts of a worker, put together by `worker.factory`."""
 
-    Attributes:
-        name: Name of the run.
-        run: Id of the run.
-        learner: None where clients do not learn from their users.
-        device_share: Takes this worker's share of the cores, and returns its description.
-    """
-
-    name: str
-    run: str
+    name: str  # of the run
+    run: str  # its id
     store: Store
     slot: Slot
     heartbeats: HeartbeatSender
     events: EventLog
     enrolments: EnrolmentRequests
-    learner: Learner | None
+    learner: Learner | None  # None where clients do not learn from their users
     tasks: TaskSource
     runner: TaskRunner
     publisher: Publisher
     metrics: Observer
-    device_share: Callable[[], str]
+    device_share: Callable[[], str]  # takes this worker's share of the cores, and describes it
 
 
 class Worker:
@@ -92,23 +77,16 @@ class Worker:
 
     @property
     def worker_id(self) -> str:
-        """Name of this worker in heartbeats and updates."""
         return self._parts.runner.worker_id
 
     def heartbeat(self) -> Heartbeat:
-        """Return the current heartbeat."""
         return self._parts.heartbeats.heartbeat()
 
     def pending_count(self) -> int:
-        """Return the number of updates without a receipt."""
         return len(self._parts.slot.pending_updates())
 
     def start(self) -> None:
-        """Start sending heartbeats and publishing what an earlier process left.
-
-        Raises:
-            DataError: The state directory cannot be written.
-        """
+        """Start sending heartbeats and publishing what an earlier process left."""
         self._parts.heartbeats.start()
         self._parts.publisher.start()
         if self._parts.learner is not None:
@@ -117,14 +95,13 @@ class Worker:
     def serve(self, stop: Flag, abandon: Flag) -> WorkerSummary:
         """Work until the run ends, another run takes its name, or `stop` is set; then close.
 
-        Args:
-            stop: Set to finish the task at hand, publish and end.
-            abandon: Set to end without finishing the task at hand, which stays on the disk.
+        `stop` finishes the current task, publishes and ends. `abandon` interrupts the task, which
+        stays on the disk.
 
         Raises:
-            DataError: Three tasks in a row could not be trained here, for want of rows.
-            ModelError: The same, for want of the base model, or because training diverged.
-            WireError: The same, because what the store holds is damaged.
+            DataError: Three tasks in a row could not be trained: there are no such rows here.
+            ModelError: Likewise, for lack of the base model, or because training diverged.
+            WireError: Likewise, because the store's content is damaged.
             JoinError: The coordinator refuses a client of this invited site, or revoked the site.
         """
         reason = "stopped"
@@ -152,11 +129,7 @@ class Worker:
         )
 
     def close(self) -> int:
-        """Publish what is trained, stop all parts and release the slot.
-
-        Returns:
-            The number of updates that still wait for their receipt.
-        """
+        """Publish what is trained, stop all parts, and return how many updates lack a receipt."""
         parts = self._parts
         parts.heartbeats.update(state="stopping", now=True)
         parts.publisher.close(DRAIN_S)
@@ -168,7 +141,7 @@ class Worker:
         return waiting
 
     def _process(self, task: TrainTask, abandon: Flag) -> None:
-        """Run a task, and let go of it unless it is to be tried again."""
+        """Run a task, and remove it from the disk unless it is to be tried again."""
         slot, heartbeats = self._parts.slot, self._parts.heartbeats
         if any(pending.task_id == task.task_id for pending in slot.pending_updates()):
             slot.drop_task()  # an earlier attempt trained it
@@ -221,7 +194,6 @@ class Worker:
             self._parts.events.record(WorkerEventKind.WAITING, failed.what)
 
     def _max_staleness(self) -> int:
-        """Return the staleness over which the coordinator rejects an update."""
         try:
             info = run_discovery.read_info(self._parts.store, self._parts.run)
         except StoreError:

@@ -4,7 +4,7 @@
     STATE/<run id>/slots/0/task            the task being trained
     STATE/<run id>/slots/0/updates/…       updates that wait for their receipt
     STATE/<run id>/clients/<client>/       private state of a client, under a file lock
-        residual.safetensors               what its last update left to be sent (error feedback)
+        residual.safetensors               remainder of its last update (error feedback)
         residual.<slot>.<task>.<attempt>   the same of an update that may not be spooled yet
         reference.<digest>.safetensors     log-probabilities of its preference pairs
 
@@ -12,9 +12,9 @@ A slot belongs to one process at a time. A restarted worker takes the first free
 the work that its predecessor left there.
 
 A residual counts from the moment when its update appears in the slot. It is renamed to
-`residual.safetensors` right after that, at the latest before the update leaves the slot. One that
-waits without its update therefore belongs to an update that never was; the next worker that trains
-the client removes it.
+`residual.safetensors` right after that, at the latest before the update leaves the slot. A waiting
+residual without its update therefore belongs to an update that was never spooled; the next worker
+that trains the client removes it.
 
 On an update's way after `worker/error_feedback.py`; next comes `worker/publisher.py`.
 """
@@ -49,12 +49,11 @@ class PendingUpdate:
 
     @property
     def update_id(self) -> str:
-        """Name under which the chunks of the update travel."""
         return f"{self.task_id}.{self.attempt}"
 
 
 class Slot:
-    """Place of one worker process in the state directory; `claim_slot` returns one."""
+    """Directory of one worker process; `claim_slot` returns one."""
 
     def __init__(self, path: Path, number: int, lock: FileLock) -> None:
         self.number = number
@@ -70,7 +69,7 @@ class Slot:
         write_durable(self._task, pack(task))
 
     def task(self) -> TrainTask | None:
-        """Return the task that was taken and not finished, if any."""
+        """Return the unfinished task, if there is one."""
         try:
             return unpack(TrainTask, self._task.read_bytes())[0]
         except FileNotFoundError:
@@ -80,7 +79,6 @@ class Slot:
             return None
 
     def drop_task(self) -> None:
-        """Remove the task, which is finished, refused or no longer wanted."""
         self._task.unlink(missing_ok=True)
 
     def put_update(self, update: Update, data: bytes) -> PendingUpdate:
@@ -105,7 +103,6 @@ class Slot:
         return any(self._slots.glob(f"*/updates/{update_id}"))
 
     def drop_update(self, pending: PendingUpdate) -> None:
-        """Remove an update whose receipt has come."""
         self._promote_residuals(pending)
         pending.path.unlink(missing_ok=True)
 
@@ -132,7 +129,6 @@ class Slot:
         self._pid.write_text(str(os.getpid()))
 
     def release(self) -> None:
-        """Leave the slot to another process."""
         self._pid.unlink(missing_ok=True)
         self._lock.release()
 
@@ -172,15 +168,14 @@ def claim_slot(state: Path, run: str) -> Slot:
 def count_workers(state: Path) -> int:
     """Count the live processes that hold slots in this state directory, of any run.
 
-    Their locks are not touched. The id of a killed worker counts only if it was given to another
-    process, and only until the slot is taken again: that costs threads, not work.
+    The id of a killed worker is counted if the system gave it to another process, until the slot is
+    claimed again: that costs threads, not work.
     """
-    found = {_live_process(path) for path in state.glob("*/slots/*/pid")}
-    return len(found - {None})
+    pids = {_live_process(path) for path in state.glob("*/slots/*/pid")}
+    return len(pids - {None})
 
 
 def _live_process(path: Path) -> int | None:
-    """Return the process id in a pid file if that process lives."""
     try:
         pid = int(path.read_text())
         os.kill(pid, 0)  # signal 0 only checks
@@ -201,7 +196,7 @@ def promote_residual(waiting: Path) -> None:
 def client_lock(state: Path, run: str, client_id: str, timeout_s: float) -> FileLock:
     """Return the lock that guards a client's private state on this machine.
 
-    Entering it raises `filelock.Timeout` if another process holds it for so long.
+    Entering it raises `filelock.Timeout` if another process holds it for longer.
     """
     directory = state / run / "clients" / client_id
     directory.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """Runner of tasks: fetch base model and adapter, train, encode, keep the update on the disk.
 
-On an update's way after `worker/task_source.py`. `TaskRunner.run` calls, in this order,
+On an update's way after `worker/task_source.py`. `TaskRunner.execute` calls, in this order,
 `worker/models/source.py`, `worker/trainer.py`, `worker/error_feedback.py` (which calls
 `common/protocol/codec.py`) and `worker/spool.py`; next comes `worker/publisher.py`.
 """
@@ -40,39 +40,23 @@ StepCallback = Callable[[TrainTask, StepReport], None]
 
 
 class TaskResult(Enum):
-    """What became of a task in one attempt to run it."""
+    """Outcome of one attempt to run a task."""
 
     TRAINED = auto()
     SETTLED = auto()  # it has its receipt already
-    ABANDONED = auto()  # nobody wants it any more
+    ABANDONED = auto()  # its update would not count any more
     INTERRUPTED = auto()  # the worker was stopped; the task stays for the next start
     POSTPONED = auto()  # something is missing; the task stays for another try
 
     @property
     def is_final(self) -> bool:
-        """Whether the task is done with; otherwise it stays on the disk."""
+        """Whether the task has ended; otherwise it stays on the disk."""
         return self not in (TaskResult.INTERRUPTED, TaskResult.POSTPONED)
 
 
 @dataclass(frozen=True)
 class TaskRunner:
-    """Runs one task after another on behalf of one worker.
-
-    Attributes:
-        run: The run's id.
-        site: The worker's site.
-        worker_id: Name of this worker in its updates.
-        state: The worker's state directory.
-        store: Holds receipts.
-        slot: Where updates are kept.
-        source: Provides base model, adapter and reference version.
-        trainer: Turns a task into a delta.
-        learner: Provides what a client has learned from its users; None where clients do not.
-        heartbeats: Show what is done, and say whether the task is still wanted.
-        on_event: Called with what happens.
-        on_step: Called after every local step.
-        metrics: Called with the outcome of a task.
-    """
+    """Runs one task after another on behalf of one worker."""
 
     run: str
     site: Site
@@ -82,7 +66,7 @@ class TaskRunner:
     slot: Slot
     source: ModelSource
     trainer: Trainer
-    learner: Learner | None
+    learner: Learner | None  # None where clients do not learn from their users
     heartbeats: HeartbeatSender
     on_event: EventCallback
     on_step: StepCallback
@@ -91,31 +75,29 @@ class TaskRunner:
     def execute(self, task: TrainTask, abandon: Flag) -> TaskResult:
         """Run a task from its base model to an update on the disk.
 
-        Args:
-            task: The task to run.
-            abandon: Set to stop after the current step; the task stays on the disk.
+        `abandon` stops it after the current step; the task stays on the disk.
 
         Raises:
             DataError: The client's rows are not here.
-            ModelError: The base model is not to be had or does not fit, or training diverged.
+            ModelError: The base model is not available or does not fit, or training diverged.
             StoreError: The store is out of reach.
-            WireError: What the store holds is damaged.
+            WireError: The store's content is damaged.
         """
         if self.store.get_receipt(self.run, self.site.name, task.task_id) is not None:
             return TaskResult.SETTLED
         self.heartbeats.update(state="fetching")
-        base = self.source.fetch_base(task.base, self.request_base, abandon)
+        base = self.source.fetch_base(task.base, self._request_base, abandon)
         if base is None:
             return TaskResult.POSTPONED
         adapter = self.source.fetch_adapter(task)
         if adapter is None:
-            return self._abandoned(task, f"version {task.base_version} is gone")
+            return self._abandon(task, f"version {task.base_version} is gone")
         self.heartbeats.update(state="training", now=True)
         try:
             with client_lock(self.state, self.run, task.client_id, LOCK_S):
                 trained = self._train(task, base, adapter, abandon)
                 if trained is None:
-                    return self._not_finished(task, abandon)
+                    return self._interrupt_or_abandon(task, abandon)
                 self._keep_update(task, trained)
         except Timeout:
             text = f"another worker of this machine trains {task.client_id}"
@@ -124,7 +106,7 @@ class TaskRunner:
         self._report(task, trained)
         return TaskResult.TRAINED
 
-    def request_base(self, digest: str | None) -> None:
+    def _request_base(self, digest: str | None) -> None:
         """Ask the coordinator for a base model through the heartbeat; None ends the request."""
         self.heartbeats.update(wants=digest, now=True)
 
@@ -149,7 +131,6 @@ class TaskRunner:
         return trained
 
     def _step_callback(self, task: TrainTask, abandon: Flag) -> Callable[[StepReport], bool]:
-        """Return the function that the training loop calls after each step; False abandons."""
 
         def on_step(report: StepReport) -> bool:
             self.heartbeats.update(
@@ -195,15 +176,15 @@ class TaskRunner:
         )
         self.on_event(WorkerEventKind.TRAINED, text)
 
-    def _not_finished(self, task: TrainTask, abandon: Flag) -> TaskResult:
+    def _interrupt_or_abandon(self, task: TrainTask, abandon: Flag) -> TaskResult:
         if not abandon.is_set():
-            return self._abandoned(task, self.heartbeats.unwanted_reason())
+            return self._abandon(task, self.heartbeats.unwanted_reason())
         self.metrics.on_task_end("abandoned")
         text = f"{task.task_id} is left for the next start"
         self.on_event(WorkerEventKind.ABANDONED, text)
         return TaskResult.INTERRUPTED
 
-    def _abandoned(self, task: TrainTask, reason: str) -> TaskResult:
+    def _abandon(self, task: TrainTask, reason: str) -> TaskResult:
         self.metrics.on_task_end("abandoned")
         self.on_event(WorkerEventKind.ABANDONED, f"{task.task_id}: {reason}")
         return TaskResult.ABANDONED

@@ -1,6 +1,6 @@
 """Source of a worker's tasks: the task left on the disk, or the next one from the site's queue.
 
-First stop of a task at a worker; next comes `worker/task_runner.py`.
+First step of a task at a worker; next comes `worker/task_runner.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from worker.spool import Slot
 class TaskSource:
     """Takes tasks, and keeps each on the disk before it acks it.
 
-    Nothing stays unacknowledged while a model trains, and a killed worker goes on where it was.
+    No message stays unacknowledged while a model trains, and a killed worker continues its task.
     """
 
     def __init__(

@@ -41,17 +41,11 @@ class TrainedTask:
 
 @dataclass(frozen=True)
 class IncrementalStart:
-    """What a client has learned from its users since its last update.
+    """State of a client that has learned from its users since its last update."""
 
-    Attributes:
-        unsent: Difference of the client's own model from the base version; None if there is none.
-        samples: Number of items that were learned.
-        learned: Rows of the task's kind that belong to the client from now on.
-    """
-
-    unsent: Tensors | None = None
-    samples: int = 0
-    learned: Sequence[Any] = ()
+    unsent: Tensors | None = None  # its own model minus the base version; None if they are equal
+    samples: int = 0  # items that were learned
+    learned: Sequence[Any] = ()  # rows of the task's kind that belong to the client from now on
 
 
 NO_START = IncrementalStart()
@@ -75,15 +69,14 @@ class Trainer:
     ) -> TrainedTask | None:
         """Train a task; return None if `on_step` abandoned it.
 
-        Training begins with what the client has learned from its users meanwhile, which therefore
-        becomes a part of the delta. The loss before is measured without it, as for every client.
+        Training begins from `start`, so that what the client has learned from its users becomes a
+        part of the delta. The loss before is measured without it, as for every client.
 
         Args:
             task: The task to train.
-            base: Directory of the base model that the task names.
+            base: Directory of the base model.
             adapter: θ of the task's base version.
-            references: Reference log-probabilities for the pairs of a `dpo` task; the client's lock
-                is held.
+            references: Used by `dpo` tasks; the client's lock must be held.
             on_step: Called after each step; False abandons the task.
             start: What the client has learned from its users.
 
@@ -140,7 +133,6 @@ class Trainer:
     def _with_references(
         self, model: AdaptedModel, shard: TokenisedShard, version: str, references: References
     ) -> TokenisedShard:
-        """Return the shard with the reference log-probabilities of each pair."""
 
         def with_references(pairs: Sequence[dpo.TokenisedPair]) -> tuple[dpo.TokenisedPair, ...]:
             def compute(reference: Tensors) -> list[tuple[float, float]]:
@@ -153,7 +145,6 @@ class Trainer:
 
 
 def _with_logit_adjustment(shard: TokenisedShard, task: TrainTask) -> TokenisedShard:
-    """Return the shard with logit adjustment for the client's class frequencies."""
     strength = task.training.logit_adjustment
     return replace(
         shard, train=classification.with_logit_adjustment(shard.train, len(task.labels), strength)
@@ -161,7 +152,6 @@ def _with_logit_adjustment(shard: TokenisedShard, task: TrainTask) -> TokenisedS
 
 
 def l2_norm(tensors: Tensors) -> float:
-    """Return the L2 norm over all tensors."""
     return math.sqrt(sum(float(np.square(t, dtype=np.float64).sum()) for t in tensors.values()))
 
 

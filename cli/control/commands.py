@@ -12,14 +12,14 @@ from cli.control.control import run_options, send_command, yes_option
 @click.command()
 @run_options
 def pause(config_path: Path | None, directory: Path | None) -> None:
-    """Issue no tasks until `fccl resume`. Open tasks go on, and their updates count."""
+    """Issue no tasks until `fccl resume`. Open tasks continue, and their updates count."""
     send_command("pause", config_path, directory)
 
 
 @click.command()
 @run_options
 def resume(config_path: Path | None, directory: Path | None) -> None:
-    """Let a paused run go on."""
+    """Issue tasks again in a paused run."""
     send_command("resume", config_path, directory)
 
 

@@ -20,19 +20,16 @@ from common.store.embedded import read_address
 from common.store.store import Store, connect
 
 WAIT_S = 15.0
-ENDED = ("stopped", "finished", "failed")
 POLL_S = 0.2
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def run_options(function: F) -> F:
-    """Add the options `--config FILE` and `--run DIR`."""
     return config_option(run_option(function))
 
 
 def yes_option(function: F) -> F:
-    """Add the option `--yes`."""
     return click.option("--yes", is_flag=True, help="Do not ask for confirmation.")(function)
 
 
@@ -46,12 +43,8 @@ def send_command(
 ) -> None:
     """Send a command to the coordinator of a run, and print its reply.
 
-    Args:
-        action: What the coordinator is to do.
-        config_path: Value of `--config`.
-        directory: Value of `--run`.
-        target: The client or task that the action is about.
-        question: Ask the user first: "<question> run NAME?"
+    `config_path` and `directory` are the values of `--config` and `--run`; `target` is a client or
+    task. With a `question`, the user is asked first: "<question> run NAME?".
 
     Raises:
         RunError: The coordinator refuses, or does not reply.
@@ -67,7 +60,7 @@ def send_command(
             f"no run {name!r} is known at {store.where}", "start it with `fccl coordinator`"
         )
     status = view.read(store, name).info.status
-    if status in ENDED:
+    if status in view.ENDED_STATUSES:
         raise RunError(f"run {name} is {status}: no coordinator serves it", "see `fccl status`")
     if question is not None and not _confirmed(f"{question} run {name}?"):
         click.echo("nothing was sent")
@@ -83,7 +76,7 @@ def send_command(
 
 def _confirmed(question: str) -> bool:
     if not sys.stdin.isatty():
-        raise ConfigError(f"standard input is no terminal to ask: {question}", "confirm with --yes")
+        raise ConfigError(f"no terminal to ask: {question}", "confirm with --yes")
     return click.confirm(question)
 
 
@@ -99,5 +92,5 @@ def _await_reply(store: Store, run: str, command: Command) -> str:
     commands.withdraw(store, run, command)
     raise RunError(
         f"the coordinator has not answered in {WAIT_S:.0f} s, and {command.action} is withdrawn",
-        "see whether it runs: `fccl status`",
+        "check that it runs: `fccl status`",
     )

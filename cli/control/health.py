@@ -21,7 +21,9 @@ WILDCARD_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 @click.option("--port", type=click.IntRange(1, 65535), help="[default: operations.metrics_port]")
 @click.option("--host", help="[default: operations.bind]")
 @click.option(
-    "--live", is_flag=True, help="Check only whether the process is alive: if not, restart it."
+    "--live",
+    is_flag=True,
+    help="Check only whether the process is alive; if not, it must be restarted.",
 )
 def command(config_path: Path | None, port: int | None, host: str | None, live: bool) -> None:
     """Check whether a coordinator or worker is ready. Exit code 0 if so, else 1 with reasons."""
@@ -38,7 +40,7 @@ def command(config_path: Path | None, port: int | None, host: str | None, live: 
 
 
 def request(host: str, port: int, path: str) -> tuple[bool, str]:
-    """Return whether a process is healthy, and its answer."""
+    """Return whether the process behind a port is healthy, and its answer."""
     connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
     try:
         connection.request("GET", path)

@@ -1,7 +1,7 @@
-"""Checks of `fccl doctor`, each run by itself and within a time limit.
+"""Types of `fccl doctor`, and the runner that isolates one check from the others.
 
-A check is a function from a `CheckContext` to a `CheckResult`. It writes nothing to a server, and
-may raise an `FcclError`, which becomes a failed check. To add one, append it to
+A check is a function from a `CheckContext` to a `CheckResult`. It must not write to a server; an
+`FcclError` that it raises becomes a failed check. To add one, append it to
 `cli.doctor.command.CHECKS`.
 """
 
@@ -23,51 +23,30 @@ Side = Literal["coordinator", "worker"]
 
 @dataclass(frozen=True)
 class CheckResult:
-    """Result of a check: one line of the report.
-
-    Attributes:
-        name: What was checked.
-        status: `warn` if a run would work all the same, `fail` if it would not.
-        text: What was found.
-        remedy: What to do about it; empty if all is well.
-    """
+    """Result of a check: one line of the report."""
 
     name: str
-    status: Status
+    status: Status  # `warn` if a run would work all the same, `fail` if it would not
     text: str
-    remedy: str = ""
+    remedy: str = ""  # empty if all is well
 
 
 @dataclass(frozen=True)
 class CheckContext:
-    """What the checks examine.
-
-    Attributes:
-        config: The configuration of the federation.
-        side: The side of this machine: a worker's user may do less, and needs less.
-        data: File or folder of rows to check instead of the configured one.
-        cache: Folder of base models.
-        site: The site for which a worker of this machine takes tasks.
-    """
+    """Configuration and folders to check."""
 
     config: FederationConfig
-    side: Side
-    data: Path | None
-    cache: Path
-    site: str = LOCAL_SITE
+    side: Side  # of this machine; a worker has fewer rights, and needs fewer
+    data: Path | None  # file or folder of rows to check instead of the configured one
+    cache: Path  # folder of base models
+    site: str = LOCAL_SITE  # for which a worker of this machine takes tasks
 
 
 @dataclass(frozen=True)
 class CheckSpec:
-    """A check to run.
+    """Check with its time limit."""
 
-    Attributes:
-        name: Name in the report if the check does not end.
-        run: The check.
-        limit_s: Time after which the check is given up.
-    """
-
-    name: str
+    name: str  # for the report if the check does not end
     run: Callable[[CheckContext], CheckResult]
     limit_s: float = 15.0
 
@@ -77,12 +56,9 @@ def run_checks(
     context: CheckContext,
     on_start: Callable[[str], None] = lambda name: None,
 ) -> Iterator[CheckResult]:
-    """Run checks one after another; none can hide another by raising or by hanging.
+    """Run checks one after another, whether or not one of them raises or hangs.
 
-    Args:
-        checks: The checks to run.
-        context: What they examine.
-        on_start: Called with the name of each check before it starts.
+    `on_start` is called with the name of each check before it starts.
     """
     for check in checks:
         on_start(check.name)
@@ -95,14 +71,14 @@ def _run_within_limit(check: CheckSpec, context: CheckContext) -> CheckResult:
     def run() -> None:
         results.append(_run(check, context))
 
-    # A check that hangs is left behind: a daemon thread does not keep the process from ending.
+    # A check that hangs is abandoned: a daemon thread does not keep the process from ending.
     thread = threading.Thread(target=run, name=f"doctor-{check.name}", daemon=True)
     thread.start()
     thread.join(check.limit_s)
     if results:
         return results[0]
     text = f"no result within {check.limit_s:.0f} s"
-    remedy = "check whether this machine, or the server that it asked, hangs"
+    remedy = "check whether this machine, or the server that was checked, hangs"
     return CheckResult(check.name, "fail", text, remedy)
 
 

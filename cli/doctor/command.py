@@ -39,8 +39,7 @@ CHECKS: tuple[CheckSpec, ...] = (
     CheckSpec("disk", machine.check_disk),
     CheckSpec("compute", machine.check_compute, 60.0),
 )
-COORDINATOR_ONLY = {"management"}
-"""Names of the checks of what only a coordinator needs."""
+COORDINATOR_ONLY = {"management"}  # names of checks
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
@@ -51,7 +50,7 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
     "--side",
     type=click.Choice(["coordinator", "worker"]),
     default="coordinator",
-    help="The side of this machine: a worker may do less, and needs less [coordinator].",
+    help="The side of this machine: a worker has fewer rights, and needs fewer [coordinator].",
 )
 @click.option(
     "--site",
@@ -70,8 +69,8 @@ def command(
 ) -> None:
     """Check servers, clock, software, model, data, disk and processors, and name remedies.
 
-    Nothing is written, downloaded or built. The exit code is 1 if a check failed; warnings do not
-    count.
+    Nothing is written, downloaded or built. The exit code is 1 if a check failed; warnings do
+    not change it.
     """
     config = loader.load(find_config(config_path))
     if Site(site) != LOCAL:
@@ -81,13 +80,13 @@ def command(
     checks = [each for each in CHECKS if side == "coordinator" or each.name not in COORDINATOR_ONLY]
     console = Console(highlight=False, soft_wrap=True)
     if as_json:
-        found = list(run_checks(checks, context))
-        click.echo(json.dumps({"checks": [asdict(check) for check in found]}, indent=2))
+        results = list(run_checks(checks, context))
+        click.echo(json.dumps({"checks": [asdict(check) for check in results]}, indent=2))
     elif plain or not console.is_terminal:
-        found = _print_lines(run_checks(checks, context))
+        results = _print_lines(run_checks(checks, context))
     else:
-        found = _print_live(console, checks, context)
-    if any(check.status == "fail" for check in found):
+        results = _print_live(console, checks, context)
+    if any(check.status == "fail" for check in results):
         sys.exit(CHECK_FAILED)
 
 

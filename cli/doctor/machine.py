@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import get_args
 
 from cli.doctor.checks import CheckContext, CheckResult
+from common.byte_sizes import format_bytes
 from common.config.config import FederationConfig
 from common.errors import DataError
 from common.protocol.fields import RowKind
@@ -19,16 +20,12 @@ from common.protocol.wire import SCHEMA
 from common.software import software_version
 
 PACKAGES = ("torch", "transformers", "peft", "pika", "redis")
-GIB = 1 << 30
-DISK_WARN, DISK_FAIL = 5 * GIB, GIB
+DISK_WARN, DISK_FAIL = 5 << 30, 1 << 30  # bytes
 
 
 def check_software(context: CheckContext) -> CheckResult:
-    """Check which software is installed."""
-    found, missing = (
-        [software_version(), f"protocol {SCHEMA}", f"Python {platform.python_version()}"],
-        [],
-    )
+    found = [software_version(), f"protocol {SCHEMA}", f"Python {platform.python_version()}"]
+    missing = []
     for package in PACKAGES:
         try:
             found.append(f"{package} {version(package)}")
@@ -65,7 +62,7 @@ def check_model(context: CheckContext) -> CheckResult:
     if not hub.is_hub_id(name) and context.side == "worker":
         text = f"{name} is not on this machine: it is fetched from the coordinator"
         return CheckResult("model", "ok", text)
-    if not hub.is_hub_id(name):  # says what a model's name can be
+    if not hub.is_hub_id(name):  # raises an error that explains the names of models
         base.resolve(name, None, context.cache, lambda message, fraction: None)
     if (snapshot := hub.cached_snapshot(name, model.revision)) is not None:
         text = f"{name} at commit {snapshot.revision[:12]}, downloaded, {digest(snapshot.path)}"
@@ -172,17 +169,17 @@ def _per_client(counts: dict[str, dict[RowKind, int]]) -> str:
 
 def check_disk(context: CheckContext) -> CheckResult:
     """Check that runs and models have room, and that their folders can be written."""
-    places = {"runs": Path(context.config.run.dir), "cache": context.cache}
+    folders = {"runs": Path(context.config.run.dir), "cache": context.cache}
     texts, least = [], DISK_WARN
-    for name, wanted in places.items():
-        path = _existing(wanted.absolute())
+    for name, folder in folders.items():
+        path = _existing(folder.absolute())
         free = shutil.disk_usage(path).free
-        texts.append(f"{name} {free / GIB:.1f} GiB free")
+        texts.append(f"{name} {format_bytes(free)} free")
         least = min(least, free)
         if not os.access(path, os.W_OK | os.X_OK):
             setting = "run.dir" if name == "runs" else "FCCL_CACHE"
             remedy = f"set {setting} to a folder that you may write"
-            return CheckResult("disk", "fail", f"{wanted} cannot be written", remedy)
+            return CheckResult("disk", "fail", f"{folder} cannot be written", remedy)
     text = ", ".join(texts)
     if least < DISK_WARN:
         return CheckResult("disk", "fail" if least < DISK_FAIL else "warn", text, "free some space")
@@ -203,7 +200,7 @@ def check_compute(context: CheckContext) -> CheckResult:
     texts = [f"{available_cores()} cores"]
     if found.device.type == "cuda":
         properties = torch.cuda.get_device_properties(found.device)
-        texts.append(f"{properties.name} with {properties.total_memory / GIB:.0f} GiB")
+        texts.append(f"{properties.name} with {format_bytes(properties.total_memory)}")
     else:
         texts.append("no GPU")
     texts.append("bfloat16 is fast and used" if found.autocast else "bfloat16 is no faster here")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import statistics
 import time
 from urllib.parse import unquote, urlsplit
@@ -12,6 +11,7 @@ import httpx
 from broker.protocol import Site, Topology
 from broker.rabbit.probe import probe
 from cli.doctor.checks import CheckContext, CheckResult
+from common.byte_sizes import format_bytes
 from common.errors import BrokerError, StoreError
 from common.software import software_version
 from common.store.errors import StorePermissionError
@@ -19,13 +19,12 @@ from common.store.store import Store, connect, host_and_port
 from common.tls.verification import verifying_context
 from worker.site.run_discovery import OVER, read_info
 
-PREFIX = "fccl."
-"""Prefix of the queues and exchanges of every run."""
+PREFIX = "fccl."  # of the queues and exchanges of every run
 RIGHTS = r"^fccl\..*"
 PINGS = 5
 SLOW_MS = 200.0
-SKEW_WARN_S, SKEW_FAIL_S = 5.0, 60.0
-FULL = 0.8
+SKEW_WARN_S, SKEW_FAIL_S = 5.0, 60.0  # task deadlines and receipts depend on both clocks
+FULL = 0.8  # share of its memory limit
 MANAGEMENT_PORT = 15672
 MANAGEMENT_SECONDS = 5.0
 _NO_STORE = "unknown without the store"
@@ -35,10 +34,10 @@ def check_broker(context: CheckContext) -> CheckResult:
     """Check RabbitMQ: connection, TLS, login, version, and a coordinator's right to declare."""
     broker = context.config.broker
     coordinator = context.side == "coordinator"
-    seen = probe(broker.url, broker.ca, prefix=PREFIX if coordinator else "")
-    text = f"{seen.product} {seen.version} at {_where(broker.url)}, user {seen.user}"
+    server = probe(broker.url, broker.ca, prefix=PREFIX if coordinator else "")
+    text = f"{server.product} {server.version} at {_where(broker.url)}, user {server.user}"
     text += ", over TLS" if broker.url.startswith("amqps://") else ""
-    if seen.may_declare is False:
+    if server.may_declare is False:
         return CheckResult(
             "broker", "fail", f"{text}, who may not declare queues",
             f"give it permission to configure {RIGHTS}, or set broker.url to a user who has it",
@@ -61,7 +60,7 @@ def check_management(context: CheckContext) -> CheckResult:
             auth=(unquote(parts.username or "guest"), unquote(parts.password or "guest")),
             timeout=MANAGEMENT_SECONDS,
             verify=verifying_context(broker.ca),
-            trust_env=False,  # no proxy stands before the federation's own server
+            trust_env=False,  # the federation's own server is reached without a proxy
         )
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         kind = type(error).__name__
@@ -70,7 +69,7 @@ def check_management(context: CheckContext) -> CheckResult:
         return CheckResult(name, "warn", f"{where} refuses the user of broker.url", remedy)
     tags = _tags(answer)
     if tags is None:
-        return CheckResult(name, "warn", f"what answers at {where} is no management API", remedy)
+        return CheckResult(name, "warn", f"the server at {where} is no management API", remedy)
     if "administrator" not in tags:
         return CheckResult(
             name, "warn", f"{where} answers, but this user is no administrator",
@@ -94,12 +93,13 @@ def check_store(context: CheckContext) -> CheckResult:
     latency = _latency_ms(store)
     text = f"at {store.where}, answers in {latency:.1f} ms"
     text += ", over TLS" if config.url.startswith("rediss://") else ""
-    text = f"Redis {text}"
-    with contextlib.suppress(StorePermissionError):  # the user of a site may not ask
+    try:
         about = store.server_info()
-        of = f" of {about.limit >> 20}" if about.limit else ""
-        text = text.replace("Redis", f"Redis {about.version}", 1)
-        text += f", {about.used >> 20}{of} MiB in use"
+    except StorePermissionError:  # the user of an invited site has no right to read it
+        text = f"Redis {text}"
+    else:
+        of = f" of {format_bytes(about.limit)}" if about.limit else ""
+        text = f"Redis {about.version} {text}, {format_bytes(about.used)}{of} in use"
         if about.limit and about.used > FULL * about.limit:
             return CheckResult("store", "warn", f"{text}: nearly full", "raise its maxmemory")
         if about.limit and about.policy != "noeviction":
@@ -134,15 +134,15 @@ def check_clock(context: CheckContext) -> CheckResult:
         return CheckResult("clock", "warn", _NO_STORE)
     before = time.time()
     try:
-        there = store.server_time()
+        store_time = store.server_time()
     except StorePermissionError:
-        text = "cannot be compared: this user may not ask the store's time"
+        text = "cannot be compared: this user may not read the store's time"
         return CheckResult("clock", "ok", text)
-    return judge_skew((before + time.time()) / 2 - there)
+    return judge_skew((before + time.time()) / 2 - store_time)
 
 
 def judge_skew(seconds: float) -> CheckResult:
-    """Return the result for a difference of clocks: task deadlines and receipts depend on both."""
+    """Return the result for a clock that is ahead by so many seconds."""
     size, way = abs(seconds), "ahead of" if seconds > 0 else "behind"
     text = f"{size:.1f} s {way} the store's"
     remedy = "keep the time with NTP: on Linux `timedatectl set-ntp true`"
@@ -161,26 +161,25 @@ def check_run(context: CheckContext) -> CheckResult:
     except StoreError:
         return CheckResult("run", "warn", _NO_STORE)
     run = store.get_run(name)
-    found = read_info(store, run) if run else None
-    if run is None or found is None:
+    info = read_info(store, run) if run else None
+    if run is None or info is None:
         text, remedy = f"no run {name} yet", "start `fccl coordinator`; workers wait for it"
-        worker = context.side == "worker"
-        return (
-            CheckResult("run", "warn", text, remedy) if worker else CheckResult("run", "ok", text)
-        )
-    text = f"run {name} ({run}) is {found.status}, version {found.version}/{found.total_versions}"
-    if found.software and found.software != software_version():
+        if context.side == "worker":
+            return CheckResult("run", "warn", text, remedy)
+        return CheckResult("run", "ok", text)
+    text = f"run {name} ({run}) is {info.status}, version {info.version}/{info.total_versions}"
+    if info.software and info.software != software_version():
         return CheckResult(
-            "run", "warn", f"{text}, by {found.software}; here is {software_version()}",
+            "run", "warn", f"{text}, by {info.software}; here is {software_version()}",
             "install the same version on both sides",
         )  # fmt: skip
-    if context.side == "worker" and found.status not in OVER:
+    if context.side == "worker" and info.status not in OVER:
         queue = Topology(run).task_queue(Site(context.site))
         try:
-            there = probe(config.broker.url, config.broker.ca, queues=[queue]).queues
+            queues = probe(config.broker.url, config.broker.ca, queues=[queue]).queues
         except BrokerError:
-            return CheckResult("run", "ok", text)  # the broker's own line says why
-        if queue not in there:
+            return CheckResult("run", "ok", text)  # the check of the broker says why
+        if queue not in queues:
             return CheckResult(
                 "run", "fail", f"{text}, and has no task queue for site {context.site}",
                 "check the name of the site; `fccl invite` creates one",

@@ -26,7 +26,6 @@ class ProcessStatus:
     health: Health
 
     def set_broker(self, status: BrokerStatus) -> None:
-        """Report the status of the broker's connection."""
         connected = status.state is BrokerState.CONNECTED
         self.health.set_problem("broker", "" if connected else str(status))
 
@@ -40,9 +39,7 @@ class ProcessStatus:
 def serve_status(operations: OperationsConfig, limit_s: float) -> Iterator[ProcessStatus]:
     """Serve metrics and health of this process while the block runs, if they are switched on.
 
-    Args:
-        operations: Says where they are served, if at all.
-        limit_s: The longest time that a turn of the main loop may take.
+    A turn of the main loop may take `limit_s` before the process counts as unhealthy.
 
     Raises:
         ConfigError: The port is taken.

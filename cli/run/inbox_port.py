@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def open_port(port: int | None, incremental: IncrementalConfig) -> Iterator[Listener | None]:
-    """Bind the port while the block runs, before anything slow is done; None without a port.
+    """Bind the port while the block runs; None without a port.
 
     Raises:
         ConfigError: Incremental learning is switched off, or the port is taken.
@@ -38,7 +38,7 @@ def open_port(port: int | None, incremental: IncrementalConfig) -> Iterator[List
 
 @contextmanager
 def serve_inbox(listener: Listener | None, job: WorkerJob, output: Output) -> Iterator[None]:
-    """Answer requests while the block runs, and print the address and where the token is."""
+    """Answer requests while the block runs; print the address and the file of the token."""
     if listener is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""How `fccl worker` joins as an invited site, or finds the identity of one that has joined."""
+"""Part of `fccl worker` that joins as an invited site, or finds the identity of an earlier join."""
 
 from __future__ import annotations
 
@@ -26,26 +26,17 @@ RETRY_S = 1.0
 
 @dataclass(frozen=True)
 class SiteRequest:
-    """The site that a worker is to be.
-
-    Attributes:
-        site: Name of the site.
-        directory: Folder where its identity is, or will be.
-        invitation: None for a site that has joined before.
-    """
+    """Invited site for which a worker is started."""
 
     site: str
-    directory: Path
-    invitation: Invitation | None = None
+    directory: Path  # where its identity is, or will be
+    invitation: Invitation | None = None  # None for a site that has joined before
 
 
 def site_request(token: str | None, site: str, name: str) -> SiteRequest:
-    """Return the site that the command line asks for.
+    """Return the site of the options `--join` and `--site`.
 
-    Args:
-        token: Value of `--join`, if it was given.
-        site: Value of `--site`.
-        name: Name of the runs, where this machine is that site of several federations.
+    The name of the runs decides where this machine is that site of several federations.
 
     Raises:
         JoinError: The token cannot be used, or this machine has not joined.
@@ -74,11 +65,7 @@ def read_invitation(word: str) -> Invitation:
 
 
 def check_files(data: Sequence[Path]) -> None:
-    """Raise if a data file does not exist, before anything slow is done.
-
-    Raises:
-        DataError: A file does not exist.
-    """
+    """Raise `DataError` if a data file does not exist, before anything slow is done."""
     for path in data:
         if not path.exists():
             raise DataError(f"data file {path} does not exist", "check --data")
@@ -87,11 +74,7 @@ def check_files(data: Sequence[Path]) -> None:
 def join_federation(
     request: SiteRequest, stop: Flag, host: str, on_event: EventCallback
 ) -> FederationConfig | None:
-    """Join, unless that was done before.
-
-    Returns:
-        How the site reaches its federation; None if `stop` was set first.
-    """
+    """Join unless the site has joined, and return its configuration; None after `stop`."""
     if request.invitation is None:
         own = identity.load(request.directory)
     else:
@@ -107,7 +90,6 @@ def join_federation(
 
 
 def _joined_directory(site: str, name: str) -> Path:
-    """Return the folder of a site that joined before."""
     directory = identity.identity_dir(state_dir(), name, site)
     if identity.load(directory) is not None:
         return directory
@@ -125,13 +107,8 @@ def connect_stores(
     """Return two connections to the store: for work, and for heartbeats with short time-outs.
 
     A store that restarted empty refuses an invited site until the coordinator has filled it again;
-    that is waited for.
-
-    Args:
-        config: The worker's configuration.
-        site: Name of an invited site; None for the coordinator's own.
-        stop: Ends the waiting; the result is then None.
-        on_event: Called with what is waited for.
+    this waits for it. The result is None if `stop` was set meanwhile. For the coordinator's own
+    site, `site` is None.
 
     Raises:
         JoinError: The broker refuses the site, too: it was revoked.

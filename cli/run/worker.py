@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     "--compile", "compiled", is_flag=True, help="Use torch.compile: slow start, fast steps."
 )
 @click.option(
-    "--forever", is_flag=True, help="When the run is over, wait for the next run of the same name."
+    "--forever", is_flag=True, help="When the run is over, wait for the next one of the same name."
 )
 @click.option(
     "--inbox-port",
@@ -176,7 +176,6 @@ def _serve_run(
     stop: threading.Event,
     metrics: Metrics,
 ) -> None:
-    """Serve one run, from now to its end, or until `stop` is set."""
     from worker.factory import Connections, WorkerCallbacks, WorkerSettings, start_worker
 
     def on_progress(message: str, fraction: float) -> None:

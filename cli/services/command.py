@@ -1,8 +1,8 @@
 """`fccl services`: a private RabbitMQ and Redis on this machine, for users without Docker.
 
-They listen on loopback, outlive the terminal, and keep to one folder. Running servers are known by
-process id and start time (`cli.services.processes`), so that `down` ends what `up` started and
-nothing else.
+They listen on loopback, outlive the terminal, and keep all files in one folder. Running servers are
+recognised by process id and start time (`cli.services.processes`), so that `down` ends what `up`
+started and nothing else.
 """
 
 from __future__ import annotations
@@ -25,14 +25,16 @@ from broker.rabbit.probe import probe
 from cli.options import config_option, find_config
 from cli.services import ports, servers
 from cli.services.processes import ProcessRecord, load
-from cli.services.servers import PrivateRabbitMQ, PrivateRedis, Server, record_path
+from cli.services.rabbitmq_server import PrivateRabbitMQ
+from cli.services.redis_server import PrivateRedis
+from cli.services.servers import Server, record_path
 from common.config import loader
 from common.config.config import FederationConfig
 from common.errors import ConfigError, FcclError
 from common.store.store import connect
 
 AMQP_PORT, REDIS_PORT, MANAGEMENT_PORT = 5672, 6379, 15672
-NEAR = 20  # ports above 15672 that are tried for the management API
+MANAGEMENT_PORTS = 20  # tried in turn, from 15672 on
 LOOPBACK = ("localhost", "::1")
 NOT_RUNNING = 1
 
@@ -43,8 +45,8 @@ F = TypeVar("F", bound=Callable[..., object])
 def command() -> None:
     """Run a private RabbitMQ and Redis on this machine, from the binaries on PATH.
 
-    This is for machines without Docker. The servers listen on loopback only, and go on when the
-    terminal is closed.
+    This is for machines without Docker. The servers listen on loopback only, and keep running when
+    the terminal is closed.
     """
 
 
@@ -90,12 +92,12 @@ def up(
             server.find()
         for name, server in missing.items():
             _check_port(name, server.port)
-        found = _start_both(tuple(sections.values()))
-    _print_urls(config, found)
+        records = _start_both(tuple(sections.values()))
+    _print_urls(config, records)
 
 
 def _start_both(both: tuple[Server, ...]) -> dict[str, ProcessRecord]:
-    """Start the servers that do not run: all of them, or none."""
+    """Start the servers that do not run; if one fails, stop those that were started."""
     started: list[Server] = []
     try:
         for server in both:
@@ -157,13 +159,9 @@ def status(folder: Path, as_json: bool) -> None:
 
 @dataclass(frozen=True)
 class State:
-    """State of one server.
+    """State of one server."""
 
-    Attributes:
-        word: `running`, `silent` (the process runs, but accepts no login) or `stopped`.
-    """
-
-    word: str
+    word: str  # `running`, `silent` (the process runs, but accepts no login) or `stopped`
     url: str
     pid: int
     management: str | None
@@ -171,12 +169,12 @@ class State:
 
     def fields(self) -> dict[str, object]:
         """Return the values for `--json`."""
-        there = self.word != "stopped"
+        present = self.word != "stopped"
         return {
             "state": self.word,
-            "url": self.url if there else None,
-            "pid": self.pid if there else None,
-            "management": self.management if there else None,
+            "url": self.url if present else None,
+            "pid": self.pid if present else None,
+            "management": self.management if present else None,
             "log": str(self.log),
         }
 
@@ -198,15 +196,11 @@ def _state(server: Server) -> State:
 
 
 def _both(folder: Path) -> tuple[Server, ...]:
-    """Return both servers as they were started."""
     return tuple(_servers(folder, REDIS_PORT, AMQP_PORT, None).values())
 
 
 def _servers(folder: Path, redis: int, amqp: int, management: int | None) -> dict[str, Server]:
-    """Return the servers by their section of the configuration.
-
-    A server that runs keeps its port; the others get the given ones.
-    """
+    """Return the servers by configuration section; one that runs keeps its port."""
 
     def port(home: Path, chosen: int) -> int:
         record = load(record_path(home))
@@ -220,7 +214,7 @@ def _servers(folder: Path, redis: int, amqp: int, management: int | None) -> dic
 
 
 def _running(server: Server) -> ProcessRecord | None:
-    """Return the record of a server if it runs, on whatever port."""
+    """Return the record of a server if it runs."""
     record = load(record_path(server.home))
     return record if record.alive else None
 
@@ -230,8 +224,8 @@ def choose_port(url: str, scheme: str, default: int, option: int | None) -> int:
     if option is not None:
         return option or ports.free_port()
     parts, port = _split(url)
-    here = parts.scheme == scheme and _is_loopback(parts.hostname or "")
-    return port or default if here else default
+    local = parts.scheme == scheme and _is_loopback(parts.hostname or "")
+    return port or default if local else default
 
 
 def _split(url: str) -> tuple[SplitResult, int | None]:
@@ -252,22 +246,17 @@ def _management(config: FederationConfig, option: int | None) -> int | None:
         return option or ports.free_port()
     parts, port = _split(config.broker.management or "")
     first = port if port and _is_loopback(parts.hostname or "") else MANAGEMENT_PORT
-    return next((p for p in range(first, first + NEAR) if ports.is_free(p)), None)
+    return next((p for p in range(first, first + MANAGEMENT_PORTS) if ports.is_free(p)), None)
 
 
 def _check_port(section: str, port: int) -> None:
-    """Check that a port is free.
-
-    Raises:
-        ConfigError: The port is taken; the message names the process that holds it.
-    """
     if ports.is_free(port):
         return
-    who = ports.port_holder(port) or "another program"
+    holder = ports.port_holder(port) or "another program"
     if _is_service(section, port):
-        who += f", which can serve as the {section}"
+        holder += f", which can serve as the {section}"
     raise ConfigError(
-        f"port {port} is taken by {who}",
+        f"port {port} is taken by {holder}",
         f"use that one, or choose another port: --{section}-port 0 picks a free one",
     )
 
@@ -283,9 +272,9 @@ def _is_service(section: str, port: int) -> bool:
     return True
 
 
-def _print_urls(config: FederationConfig, found: dict[str, ProcessRecord]) -> None:
-    broker = PrivateRabbitMQ(Path(), found["RabbitMQ"].ports["main"]).url
-    store = PrivateRedis(Path(), found["Redis"].ports["main"]).url
+def _print_urls(config: FederationConfig, records: dict[str, ProcessRecord]) -> None:
+    broker = PrivateRabbitMQ(Path(), records["RabbitMQ"].ports["main"]).url
+    store = PrivateRedis(Path(), records["Redis"].ports["main"]).url
     click.echo(f"broker  {broker}")
     click.echo(f"store   {store}")
     variables = {}
@@ -293,7 +282,7 @@ def _print_urls(config: FederationConfig, found: dict[str, ProcessRecord]) -> No
         variables["FCCL_BROKER__URL"] = broker
     if server_key(config.store.url) != server_key(store):
         variables["FCCL_STORE__URL"] = store
-    api = found["RabbitMQ"].ports.get("management")
+    api = records["RabbitMQ"].ports.get("management")
     if api is None:
         click.echo(
             "RabbitMQ has no management API here (its plugin is missing, or no port is free)"
@@ -307,7 +296,7 @@ def _print_urls(config: FederationConfig, found: dict[str, ProcessRecord]) -> No
 
 
 def server_key(url: str) -> tuple[object, ...]:
-    """Return what all URLs of one server have in common, however they are written."""
+    """Return a key that is equal for all spellings of the URL of one server."""
     parts, port = _split(url)
     host = ports.HOST if _is_loopback(parts.hostname or "") else parts.hostname
     path = parts.path.strip("/").lower()
@@ -327,7 +316,7 @@ def _locked(folder: Path) -> Iterator[None]:
             yield
     except Timeout:
         raise ConfigError(
-            f"another `fccl services` is at work in {folder}", "wait until it is done"
+            f"another `fccl services` is running in {folder}", "wait until it is done"
         ) from None
     except OSError as error:
         where = error.filename or folder

@@ -1,4 +1,4 @@
-"""Ports of this machine: free ones, and the processes that hold the others."""
+"""Ports of this machine, and the processes that listen on them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,14 @@ from pathlib import Path
 HOST = "127.0.0.1"
 
 # Below the ports that Linux, macOS and Windows give to outgoing connections. Otherwise a client
-# that keeps trying to reach a server which is not up yet would take the server's port one day.
+# that keeps trying to reach a server which is not up yet may take the server's port itself.
 _FIRST, _LAST = 20_000, 32_000
 _TRIALS = 200
-_LISTENS = "0A"
+_LISTENS = "0A"  # state of a socket in /proc/net/tcp
 
 
 def free_port() -> int:
-    """Return a loopback port that was free a moment ago.
-
-    Raises:
-        OSError: Hundreds of attempts found none.
-    """
+    """Return a loopback port that was free a moment ago."""
     for _ in range(_TRIALS):
         port = random.randint(_FIRST, _LAST)
         if is_free(port):
@@ -36,7 +32,7 @@ def is_free(port: int) -> bool:
     except OSError:
         pass
     with socket.socket() as listener:
-        # As servers do: a connection that ended a moment ago is no hindrance.
+        # As servers do: otherwise a connection that ended a moment ago blocks the port.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((HOST, port))
@@ -46,7 +42,7 @@ def is_free(port: int) -> bool:
 
 
 def port_holder(port: int) -> str:
-    """Return who listens on a port, such as `redis-server (process 812)`; empty if unknown."""
+    """Return the listener of a port, such as `redis-server (process 812)`; empty if unknown."""
     sockets = _listening(port)
     for process in Path("/proc").glob("[0-9]*"):
         try:

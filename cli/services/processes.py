@@ -1,7 +1,7 @@
 """Processes that outlive the command that started them, and that a later command recognises.
 
-A process id alone is not enough: the system gives it to another process one day. Each process is
-therefore recorded with the time at which it began, and nothing is signalled unless both agree.
+A process id alone is not enough, because the system reuses it. Each process is therefore recorded
+with its start time, and signalled only if both agree.
 """
 
 from __future__ import annotations
@@ -28,65 +28,54 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True)
 class Process:
-    """Process that was started here.
-
-    Attributes:
-        role: Purpose of the process.
-        pid: Its id; if it leads a session, this is also the id of the session.
-        began: The result of `start_time` when the process was new.
-    """
+    """Process that was started here."""
 
     role: str
-    pid: int
-    began: str
+    pid: int  # also the id of its session, if it leads one
+    began: str  # result of `start_time` when the process was new
 
     @property
     def alive(self) -> bool:
         """Whether the process still runs, and is the same one."""
         return start_time(self.pid) == self.began
 
-    def signal(self, how: Signals) -> None:
-        """Send a signal, if the process still runs."""
+    def signal(self, number: Signals) -> None:
         if self.alive:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, how)
+                os.kill(self.pid, number)
 
-    def signal_session(self, how: Signals) -> None:
+    def signal_session(self, number: Signals) -> None:
         """Send a signal to the process and to all that it started."""
         if self.alive:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, how)
+                os.killpg(self.pid, number)
 
 
 @contextmanager
 def defer_interrupt() -> Iterator[None]:
     """Defer a Ctrl-C until the end of the block.
 
-    Otherwise it can come between the start of a process and the moment when it is recorded, and
-    that process would stay behind. This is done by a handler, because a new process would inherit
-    a signal mask.
+    Otherwise it could come between the start of a process and its record, and that process would
+    never be stopped. This uses a handler, because a new process would inherit a signal mask.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # Ctrl-C goes to the main thread only
         return
-    held: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+    received: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-        if held:
+        if received:
             raise KeyboardInterrupt
 
 
 def spawn(role: str, command: Sequence[str], environment: Mapping[str, str], log: Path) -> Process:
     """Start a process in a session of its own, so that no hang-up and no Ctrl-C reaches it.
 
-    Args:
-        role: Purpose of the process.
-        command: The program and its arguments.
-        environment: All of its environment variables.
-        log: File for its output; its folder is the working directory of the process.
+    Its output goes to `log`, whose folder becomes its working directory. It inherits no environment
+    variables but those given.
     """
     with log.open("ab") as output:
         pid = subprocess.Popen(
@@ -110,7 +99,7 @@ def find_process(role: str, pid: int) -> Process | None:
 def start_time(pid: int) -> str | None:
     """Return when a process began, in the system's own format; None if no such process runs.
 
-    A process of which only the exit code is left does not run.
+    A zombie does not run.
     """
     return _start_time_linux(pid) if _PROC.joinpath("self/stat").exists() else _start_time_ps(pid)
 
@@ -136,7 +125,7 @@ def _start_time_ps(pid: int) -> str | None:
 
 
 def wait_gone(processes: Iterable[Process], seconds: float) -> bool:
-    """Wait until all processes are gone, and return whether they are within the time."""
+    """Wait until all processes have ended, and return whether they did in time."""
     deadline = time.monotonic() + seconds
     waiting = [process for process in processes if process.alive]
     while waiting and time.monotonic() < deadline:
@@ -147,15 +136,10 @@ def wait_gone(processes: Iterable[Process], seconds: float) -> bool:
 
 @dataclass(frozen=True)
 class ProcessRecord:
-    """Record of a server's processes, kept in its folder.
+    """Record of a server's processes, kept in its folder."""
 
-    Attributes:
-        ports: Ports by their use: `main`, and for RabbitMQ `management`.
-        processes: Processes in the order in which they were started.
-    """
-
-    ports: Mapping[str, int]
-    processes: tuple[Process, ...]
+    ports: Mapping[str, int]  # by use: `main`, and for RabbitMQ `management`
+    processes: tuple[Process, ...]  # in the order of their start
 
     @property
     def alive(self) -> bool:
@@ -164,11 +148,9 @@ class ProcessRecord:
 
     @property
     def running(self) -> tuple[Process, ...]:
-        """The processes of the server that run."""
         return tuple(process for process in self.processes if process.alive)
 
     def save(self, path: Path) -> None:
-        """Write the record to a file."""
         fields = {"ports": dict(self.ports), "processes": [asdict(p) for p in self.processes]}
         write_durable(path, json.dumps(fields, indent=2).encode())
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from broker.protocol import LOCAL, Site
 from cli.options import config_option, find_config
-from cli.run.coordinator import access_of
+from cli.run.coordinator import make_site_access
 from common.config import loader
 from common.config.config import FederationConfig
 from common.errors import ConfigError, JoinError
@@ -38,7 +38,7 @@ PORTS = {"amqp": 5672, "amqps": 5671, "redis": 6379, "rediss": 6380}
     "--rows",
     default=100_000,
     show_default=True,
-    help="Training rows of each client that count at most.",
+    help="Most training rows of a client that count.",
 )
 @click.option(
     "--again", is_flag=True, help="Make a new token for a site that has one, or has joined."
@@ -87,7 +87,7 @@ def command(
         max_clients=clients,
         max_rows=rows,
     )
-    access = access_of(config, connect(config.store.url, ca=config.store.ca))
+    access = make_site_access(config, connect(config.store.url, ca=config.store.ca))
     invitation = access.invite(name, terms, again=again)
     say = Console(stderr=True, highlight=False).print
     say(f"site {name} is invited until {format_time(invitation.expires_at)}. On its machine, once:")
@@ -95,15 +95,14 @@ def command(
     say("  fccl worker --join TOKEN --data FILE", markup=False)
     say("")
     if _is_loopback(invitation.broker) or _is_loopback(invitation.store):
-        say("note: these addresses are valid on this machine only; set broker.public_url and")
+        say("note: these addresses work on this machine only; set broker.public_url and")
         say("store.public_url for sites on other machines")
     say("The token is a secret, and for this site only:")
-    # Alone on standard output, unwrapped: it can be piped.
+    # The only line on standard output, unwrapped, so that it can be piped.
     click.echo(encode(invitation))
 
 
 def print_sites(sites: SiteRegistry) -> None:
-    """Print a table of the invited sites."""
     table = Table("site", "state", "since", "host", "clients", "rows of each, at most", box=None)
     for site in sites.all():
         numbers = (str(site.max_clients), str(site.max_rows))

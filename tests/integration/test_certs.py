@@ -13,7 +13,7 @@ from broker.rabbit import broker as rabbit
 from common.errors import BrokerError, FcclError, StoreError
 from common.store.store import connect
 from tests.support.servers import Server
-from tests.support.tls_servers import Guarded, certs
+from tests.support.tls_servers import TlsServers, certs
 
 OTHER = "127.1"
 """Reaches 127.0.0.1 as well, and is not in any certificate."""
@@ -21,8 +21,8 @@ SECRET = "sesame"
 
 
 @pytest.fixture
-def secured(guarded_servers: Guarded) -> Guarded:
-    return guarded_servers
+def secured(tls_servers: TlsServers) -> TlsServers:
+    return tls_servers
 
 
 @pytest.fixture
@@ -50,18 +50,18 @@ def one_line(error: FcclError) -> str:
     return text
 
 
-def test_a_broker_with_these_files_is_reached_over_tls(secured: Guarded) -> None:
+def test_a_broker_with_these_files_is_reached_over_tls(secured: TlsServers) -> None:
     statuses: list[BrokerStatus] = []
     rabbit.connect(secured.amqps, statuses.append, ca=secured.ca).close()
     assert statuses[0] == BrokerStatus(BrokerState.CONNECTED)
 
 
-def test_a_store_with_these_files_is_reached_over_tls(secured: Guarded) -> None:
+def test_a_store_with_these_files_is_reached_over_tls(secured: TlsServers) -> None:
     connect(secured.rediss, ca=secured.ca).ping()
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
-def test_the_certificates_pass_the_strictest_verification(secured: Guarded, host: str) -> None:
+def test_the_certificates_pass_the_strictest_verification(secured: TlsServers, host: str) -> None:
     context = ssl.create_default_context(cafile=secured.ca)
     context.verify_flags |= ssl.VERIFY_X509_STRICT
     context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -75,7 +75,7 @@ def test_the_certificates_pass_the_strictest_verification(secured: Guarded, host
 
 
 def test_an_authority_that_did_not_sign_is_named_as_the_reason(
-    secured: Guarded, foreign: str
+    secured: TlsServers, foreign: str
 ) -> None:
     for ca in (foreign, None):
         said = broker_error(secured.amqps, ca)
@@ -84,7 +84,7 @@ def test_an_authority_that_did_not_sign_is_named_as_the_reason(
         assert "of an unknown authority" in said and "set store.ca" in said
 
 
-def test_a_host_that_the_certificate_does_not_name_is_the_reason(secured: Guarded) -> None:
+def test_a_host_that_the_certificate_does_not_name_is_the_reason(secured: TlsServers) -> None:
     for said in (
         broker_error(secured.amqps.replace("localhost", OTHER), secured.ca),
         store_error(secured.rediss.replace("localhost", OTHER), secured.ca),
@@ -93,26 +93,26 @@ def test_a_host_that_the_certificate_does_not_name_is_the_reason(secured: Guarde
         assert "fccl certs --host" in said
 
 
-def test_a_plain_port_is_no_tls_port(secured: Guarded, rabbitmq: Server) -> None:
+def test_a_plain_port_is_no_tls_port(secured: TlsServers, rabbitmq: Server) -> None:
     said = broker_error(rabbitmq.url.replace("amqp://", "amqps://"), secured.ca)
     assert "does not speak TLS at this port" in said and "broker.url" in said
 
 
-def test_a_tls_port_is_no_plain_port(secured: Guarded) -> None:
+def test_a_tls_port_is_no_plain_port(secured: TlsServers) -> None:
     said = broker_error(secured.amqps.replace("amqps://", "amqp://"), None)
     assert "does not answer like RabbitMQ" in said and "amqps:// for a TLS port" in said
     said = store_error(secured.rediss.replace("rediss://", "redis://"), None)
     assert "a TLS port needs rediss://" in said
 
 
-def test_a_wrong_password_over_tls_is_reported_as_such(secured: Guarded) -> None:
+def test_a_wrong_password_over_tls_is_reported_as_such(secured: TlsServers) -> None:
     said = broker_error(secured.amqps.replace(":guest@", f":{SECRET}@"), secured.ca)
     assert "refuses this user or password" in said
     said = store_error(secured.rediss.replace("://", f"://nobody:{SECRET}@"), secured.ca)
     assert "refuses this user or password" in said
 
 
-def test_a_file_without_certificates_is_named(secured: Guarded, tmp_path: Path) -> None:
+def test_a_file_without_certificates_is_named(secured: TlsServers, tmp_path: Path) -> None:
     empty = tmp_path / "empty.pem"
     empty.write_text("nothing")
     assert "empty.pem (it is not PEM); set broker.ca" in broker_error(secured.amqps, str(empty))

@@ -36,7 +36,7 @@ from common.store.store import connect
 from tests.support.federations import check_applied_once, phase, plan, planned
 from tests.support.inviting_federation import TLS_SECTIONS, InvitingFederation
 from tests.support.processes import eventually
-from tests.support.tls_servers import Guarded
+from tests.support.tls_servers import TlsServers
 from tests.support.virtual_federation import make_stats
 from worker.site import identity
 from worker.site import join as joining
@@ -52,7 +52,7 @@ class AttackedFederation:
 
     headquarters: InvitingFederation
     run: str
-    servers: Guarded
+    servers: TlsServers
     amqps: str
     rediss: str
     place: Path
@@ -94,10 +94,10 @@ class AttackedFederation:
 
 @pytest.fixture(scope="module")
 def attacked(
-    tmp_path_factory: pytest.TempPathFactory, guarded_servers: Guarded, model_cache: Path
+    tmp_path_factory: pytest.TempPathFactory, tls_servers: TlsServers, model_cache: Path
 ) -> Iterator[AttackedFederation]:
     place = tmp_path_factory.mktemp("attacked")
-    found = guarded_servers
+    found = tls_servers
     text = plan(phase("sft", 5000, "local_steps = 1"), clients=2)
     text += TLS_SECTIONS.format(ca=found.ca, management=found.management)
     text = text.replace("[broker]", "[broker]\nsite_mib = 1")

@@ -18,6 +18,7 @@ from broker.protocol import LOCAL, Message, Topology
 from broker.rabbit import broker as rabbit
 from cli.services import processes, servers
 from cli.services.processes import Process, load
+from cli.services.redis_server import PrivateRedis
 from cli.services.servers import record_path
 from common.store.store import connect
 from tests.support.processes import Command, Commands, commands, eventually
@@ -160,7 +161,7 @@ def test_a_process_that_only_has_the_same_id_is_left_alone(tmp_path: Path) -> No
     try:
         earlier = replace(stranger, role="redis-server", began="another:1")
         processes.ProcessRecord({"main": 1}, (earlier,)).save(record_path(home))
-        assert not servers.stop(servers.PrivateRedis(home, 1))
+        assert not servers.stop(PrivateRedis(home, 1))
         assert stranger.alive
     finally:
         stranger.signal(signal.SIGKILL)

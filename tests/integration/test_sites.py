@@ -12,7 +12,7 @@ import pytest
 from tests.support.federations import check_applied_once, phase, plan, planned
 from tests.support.inviting_federation import TLS_SECTIONS, InvitingFederation
 from tests.support.processes import Command, Commands, commands, eventually
-from tests.support.tls_servers import Guarded
+from tests.support.tls_servers import TlsServers
 
 pytestmark = pytest.mark.servers
 
@@ -55,11 +55,11 @@ def hospital(tmp_path: Path) -> Iterator[Hospital]:
 
 @pytest.fixture
 def headquarters(
-    tmp_path: Path, guarded_servers: Guarded, model_cache: Path
+    tmp_path: Path, tls_servers: TlsServers, model_cache: Path
 ) -> Iterator[InvitingFederation]:
     directory = tmp_path / "headquarters"
     directory.mkdir()
-    found = guarded_servers
+    found = tls_servers
     text = plan(phase("sft", 400, "local_steps = 2"), clients=2)
     text += TLS_SECTIONS.format(ca=found.ca, management=found.management)
     with planned(

@@ -1,11 +1,11 @@
 """Private RabbitMQ and Redis servers for tests and scripts, as `fccl services` runs them.
 
 Each runs from the binaries on this machine, on free loopback ports, with its data in a directory
-of its own, beside whatever else runs here. A server keeps its port and its data when it is
-stopped, killed or restarted; `close` ends it and removes its data.
+of its own, independent of other servers. It keeps its port and its data when it is stopped, killed
+or restarted; `close` ends it and removes its data.
 
-FCCL_TEST_RABBITMQ_URL and FCCL_TEST_REDIS_URL name servers to use instead. Those are not ours to
-restart: `restartable` says so.
+FCCL_TEST_RABBITMQ_URL and FCCL_TEST_REDIS_URL name servers to use instead. Tests must not restart
+those: `restartable` is False.
 """
 
 from __future__ import annotations
@@ -19,20 +19,19 @@ from typing import Protocol
 
 from cli.services import servers
 from cli.services.ports import free_port
+from cli.services.rabbitmq_server import PrivateRabbitMQ as RabbitMQServer
+from cli.services.redis_server import PrivateRedis as RedisServer
 from common.errors import FcclError
 
 __all__ = ["PrivateRabbitMQ", "PrivateRedis", "Server", "ServerMissing", "free_port"]
 
 
 class ServerMissing(Exception):
-    """There is neither a binary nor a URL; the message says what to install or to set."""
+    """Neither a binary nor a URL of a server; the message says what to install or to set."""
 
 
 class Server(Protocol):
-    """What a test may do with a server; `url` stays the same all its life.
-
-    `start` returns when it answers, and does nothing where it runs already.
-    """
+    """Server of a test. Its `url` never changes; `start` does nothing if it runs already."""
 
     url: str
     restartable: bool
@@ -45,21 +44,13 @@ class Server(Protocol):
 
 
 def rabbitmq() -> Server:
-    """Return a started RabbitMQ: the one of FCCL_TEST_RABBITMQ_URL, or a private one.
-
-    Raises:
-        ServerMissing: Neither is available.
-    """
+    """Return a running RabbitMQ: that of FCCL_TEST_RABBITMQ_URL, or a private one."""
     url = os.environ.get("FCCL_TEST_RABBITMQ_URL")
     return ExternalServer(url) if url else _started(PrivateRabbitMQ())
 
 
 def redis_server() -> Server:
-    """Return a started Redis: the one of FCCL_TEST_REDIS_URL, or a private one.
-
-    Raises:
-        ServerMissing: Neither is available.
-    """
+    """Return a running Redis: that of FCCL_TEST_REDIS_URL, or a private one."""
     url = os.environ.get("FCCL_TEST_REDIS_URL")
     return ExternalServer(url) if url else _started(PrivateRedis())
 
@@ -74,7 +65,7 @@ def _started(server: Server) -> Server:
 
 
 class ExternalServer:
-    """A server that somebody else runs."""
+    """Server that the tests must not stop."""
 
     restartable = False
 
@@ -96,7 +87,7 @@ class ExternalServer:
 
 
 class _Private:
-    """A server of the product's, in a temporary directory."""
+    """Server of `fccl services` in a temporary directory."""
 
     restartable = True
 
@@ -114,7 +105,7 @@ class _Private:
         servers.stop(self._server, signal.SIGKILL)
 
     def restart(self, kill: bool = False) -> None:
-        """Stop (or kill) it and start it again, on the same port, with the same data."""
+        """Stop (or kill) it, and start it again on the same port with the same data."""
         self.kill() if kill else self.stop()
         self.start()
 
@@ -124,12 +115,12 @@ class _Private:
 
 
 class PrivateRedis(_Private):
-    """A redis-server that writes every command to its append-only file."""
+    """Redis that writes every command to its append-only file."""
 
     def __init__(self) -> None:
-        _find(servers.PrivateRedis, "FCCL_TEST_REDIS_URL")
+        _find(RedisServer, "FCCL_TEST_REDIS_URL")
         home = Path(tempfile.mkdtemp(prefix="fccl-redis-"))
-        super().__init__(servers.PrivateRedis(home, free_port(), durable=True))
+        super().__init__(RedisServer(home, free_port(), durable=True))
 
     def restart(self, kill: bool = False, wipe: bool = False) -> None:
         """Stop (or kill) and start again; with `wipe`, as an empty server."""
@@ -140,21 +131,17 @@ class PrivateRedis(_Private):
 
 
 class PrivateRabbitMQ(_Private):
-    """A RabbitMQ node with a port mapper (epmd) of its own, so that nothing stays behind."""
+    """RabbitMQ node with a port mapper (epmd) of its own, so that no process remains."""
 
     def __init__(self) -> None:
-        _find(servers.PrivateRabbitMQ, "FCCL_TEST_RABBITMQ_URL")
+        _find(RabbitMQServer, "FCCL_TEST_RABBITMQ_URL")
         home = Path(tempfile.mkdtemp(prefix="fccl-rabbitmq-"))
-        super().__init__(servers.PrivateRabbitMQ(home, free_port(), free_bytes=16 << 20))
+        super().__init__(RabbitMQServer(home, free_port(), free_bytes=16 << 20))
 
 
 def find_binaries() -> None:
-    """Check that private servers can be started here.
-
-    Raises:
-        ServerMissing: A binary is missing, whichever servers the variables name.
-    """
-    for server in (servers.PrivateRedis, servers.PrivateRabbitMQ):
+    """Raise `ServerMissing` if a binary is missing, whichever servers the variables name."""
+    for server in (RedisServer, RabbitMQServer):
         try:
             server.find()
         except FcclError as error:

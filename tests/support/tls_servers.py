@@ -1,4 +1,4 @@
-"""A RabbitMQ with its management API and a Redis, over TLS, as other organisations reach them."""
+"""RabbitMQ with its management API, and Redis, over TLS, as other organisations reach them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from click.testing import CliRunner
 
 from cli.services import servers
 from cli.services.ports import free_port
+from cli.services.rabbitmq_server import PrivateRabbitMQ
+from cli.services.redis_server import PrivateRedis
 from cli.sites.certs import command
 from tests.support.servers import find_binaries
 
 
 @dataclass(frozen=True)
-class Guarded:
-    """The two servers, and who vouches for them.
+class TlsServers:
+    """URLs of the two servers, and the folder of their certificates.
 
-    `broker` and `store` are plain URLs on loopback for whoever owns the servers, with all rights.
+    `broker` and `store` are plain URLs on loopback, for the owner with all rights.
     """
 
     folder: Path
@@ -29,7 +31,7 @@ class Guarded:
     management: str
     broker: str
     store: str
-    redis: servers.PrivateRedis
+    redis: PrivateRedis
 
     @property
     def ca(self) -> str:
@@ -37,18 +39,14 @@ class Guarded:
 
 
 def certs(folder: Path, *args: str) -> None:
-    """`fccl certs`."""
+    """Run `fccl certs` in a folder."""
     result = CliRunner().invoke(command, ["--dir", str(folder), *args], catch_exceptions=False)
     assert result.exit_code == 0, result.output
 
 
 @contextmanager
-def guarded(place: Path) -> Iterator[Guarded]:
-    """Both servers, until the end of the block.
-
-    Raises:
-        ServerMissing: There are no binaries.
-    """
+def start_tls_servers(place: Path) -> Iterator[TlsServers]:
+    """Run both servers while the block runs; raise `ServerMissing` without binaries."""
     find_binaries()
     folder = place / "certs"
     certs(folder)
@@ -59,14 +57,14 @@ def guarded(place: Path) -> Iterator[Guarded]:
 
     amqps, rediss = tls("rabbitmq"), tls("redis")
     api = free_port()
-    rabbitmq = servers.PrivateRabbitMQ(
+    rabbitmq = PrivateRabbitMQ(
         place / "rabbitmq", free_port(), management=api, tls=amqps, free_bytes=16 << 20
     )
-    redis = servers.PrivateRedis(place / "redis", free_port(), tls=rediss)
+    redis = PrivateRedis(place / "redis", free_port(), tls=rediss)
     try:
         servers.start(rabbitmq)
         servers.start(redis)
-        yield Guarded(
+        yield TlsServers(
             folder,
             f"amqps://guest:guest@localhost:{amqps.port}/",
             f"rediss://localhost:{rediss.port}/0",

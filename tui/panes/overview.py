@@ -12,14 +12,15 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import Static
 
-from common.store.view import FederationView, RunInfo
+from common.byte_sizes import format_bytes
+from common.store.view import ENDED_STATUSES, FederationView, RunInfo
 from tui.banner import banner
 from tui.data import figures
 from tui.data.figures import PhaseProgress
 from tui.data.health import HealthCheck, check_balance, check_health, check_learning
 from tui.data.reader import Snapshot
 from tui.data.update_counts import UpdateCounts
-from tui.formatting import format_bytes, format_duration, format_event, plural
+from tui.formatting import format_duration, format_event, plural
 from tui.widgets.badge import badge
 from tui.widgets.bar import progress_bar
 from tui.widgets.loss_curves import LossCurves
@@ -48,7 +49,6 @@ class OverviewPane(Vertical):
             yield Static(id="events")
 
     def show(self, snapshot: Snapshot) -> None:
-        """Show a snapshot."""
         view = snapshot.view
         if view is None:
             return
@@ -70,7 +70,6 @@ class OverviewPane(Vertical):
 
 
 def _summary(view: FederationView, health: Text, slowest: SlowestClients, width: int) -> Table:
-    """Return name and state, the three answers, progress and pace."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True, min_width=8)  # never shortened
     grid.add_column(no_wrap=True, overflow="ellipsis")
@@ -136,7 +135,7 @@ def _pace(view: FederationView) -> str:
         f"↑ {format_bytes(figures.uploaded_bytes(versions))}",
         f"↓ ≈{format_bytes(figures.downloaded_bytes(versions))}",
     ]
-    over = info.status in ("finished", "stopped", "failed")
+    over = info.status in ENDED_STATUSES
     if pace is not None and not over:
         parts.insert(0, f"{pace.updates:.1f} updates/min")
         parts.insert(1, f"{figures.total_tokens_per_s(view.workers):,.0f} tokens/s")

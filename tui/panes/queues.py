@@ -12,6 +12,7 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.widgets import Static
 
+from common.byte_sizes import format_bytes
 from common.protocol.versions import VersionSummary
 from common.store.view import FederationView, QueueRow
 from tui.data.queues import (
@@ -24,7 +25,7 @@ from tui.data.queues import (
     take_sample,
 )
 from tui.data.reader import Snapshot
-from tui.formatting import MISSING, format_bytes, format_number
+from tui.formatting import MISSING, format_number
 from tui.widgets.row_list import RowList
 
 SITE_GROUPS = "               tasks                        updates"
@@ -56,7 +57,6 @@ class QueuesPane(Vertical):
         yield RowList(header=VERSIONS_HEADER, empty="no version yet", id="queues-versions")
 
     def show(self, snapshot: Snapshot) -> None:
-        """Show what is new in a snapshot."""
         view = snapshot.view
         if view is None:
             return

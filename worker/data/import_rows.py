@@ -7,12 +7,11 @@ copies are stored beside the identity, on this machine only.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
-from common.errors import DataError, FcclError
+from common.errors import DataError
 from common.protocol.fields import RowKind
 from learning.data import rows
 from learning.data.row_types import Row
@@ -21,13 +20,10 @@ from learning.data.row_types import Row
 def import_rows(
     sources: Sequence[Path], site: str, out: Path, print_line: Callable[[str], None]
 ) -> Path:
-    """Import rows, and return the directory of client files to serve.
+    """Import the rows of an invited site, and return the directory of client files to serve.
 
-    Args:
-        sources: Values of `--data`; without any, the rows that were imported before are served.
-        site: The invited site to which the rows belong.
-        out: Folder for the copies, unless a directory is served as it is.
-        print_line: Called with a line about what was read.
+    `sources` are the values of `--data`. Without any, the rows that were imported before are
+    served; a single directory is served as it is; otherwise copies are written to `out`.
 
     Raises:
         DataError: There are no rows, none can be used, or they cannot be written.
@@ -38,15 +34,15 @@ def import_rows(
         return out
     if not sources:
         raise DataError(f"site {site} has no rows yet", "name a file with --data")
-    found: dict[RowKind, list[Row]] = {}
+    by_kind: dict[RowKind, list[Row]] = {}
     for source in sources:
         for kind, some in _read(source, print_line).items():
-            found.setdefault(kind, []).extend(some)
+            by_kind.setdefault(kind, []).extend(some)
     try:
         out.mkdir(parents=True, exist_ok=True, mode=0o700)
         for old in out.glob("*.jsonl"):
             old.unlink()
-        for kind, some in found.items():
+        for kind, some in by_kind.items():
             rows.write(out / f"{site}_{kind}.jsonl", some)
     except OSError as error:
         raise DataError(f"{out} cannot be written ({error.strerror})", "make room there") from None
@@ -54,27 +50,24 @@ def import_rows(
 
 
 def _read(source: Path, print_line: Callable[[str], None]) -> dict[RowKind, Sequence[Row]]:
-    """Return the rows of one file, of every kind that it holds."""
     if source.is_dir():
         raise DataError(f"{source} is a directory", "name one directory, or files, with --data")
     if not source.is_file():
         raise DataError(f"data file {source} does not exist", "check --data")
     found: dict[RowKind, Sequence[Row]] = {}
-    why: FcclError | None = None
+    errors: list[str] = []
     for kind in get_args(RowKind):
-        with contextlib.suppress(DataError):
+        try:
             loaded = rows.load(kind, str(source), on_message=lambda line: None)
-            found[kind] = loaded.rows
-            left = f", {len(loaded.skipped)} skipped" if loaded.skipped else ""
-            print_line(f"{source}: {len(loaded.rows)} {kind} rows{left}")
+        except DataError as error:
+            errors.append(error.what)
+            continue
+        found[kind] = loaded.rows
+        skipped = f", {len(loaded.skipped)} skipped" if loaded.skipped else ""
+        print_line(f"{source}: {len(loaded.rows)} {kind} rows{skipped}")
     if not found:
-        for kind in get_args(RowKind):
-            try:
-                rows.load(kind, str(source), on_message=lambda line: None)
-            except DataError as error:
-                why = why or error
         raise DataError(
-            f"{source} has no row that can be learned from ({why.what if why else 'no rows'})",
+            f"{source} has no row that can be learned from ({errors[0]})",
             "rows need instruction and output; or prompt, chosen and rejected; or text and label",
         )
     return found

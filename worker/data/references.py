@@ -2,8 +2,8 @@
 
 A phase of preference optimisation compares with one version, the same in every task. The
 log-probabilities that this version gives to a client's pairs are therefore constants of the phase,
-computed once. The name of the file covers all that they depend on; another worker of this machine,
-or the next start of this one, finds it.
+computed once. The name of the file is a hash of all that they depend on, so that another worker of
+this machine, or the next start of this one, finds it.
 
 `worker/trainer.py` reads them before it trains a `dpo` task; the client's lock is held.
 """
@@ -33,25 +33,18 @@ Nats = list[tuple[float, float]]
 
 @dataclass(frozen=True)
 class References:
-    """Reference log-probabilities of one client.
+    """Reference log-probabilities of one client."""
 
-    Attributes:
-        folder: The client's private directory, which may not exist yet.
-        fetch: Returns θ of the reference version; called only if something is not known yet.
-    """
-
-    folder: Path
-    fetch: Callable[[], Tensors]
+    folder: Path  # the client's private directory, which may not exist yet
+    fetch: Callable[[], Tensors]  # returns θ of the reference version; called only if needed
 
     def log_probabilities(
         self, version: str, pairs: Pairs, compute: Callable[[Tensors], Nats]
     ) -> Nats:
         """Return log π_ref of the chosen and the rejected answer of each pair, in nats.
 
-        Args:
-            version: SHA-256 of the reference's broadcast frame, which fixes run, base and adapter.
-            pairs: The pairs.
-            compute: Computes them from θ of the reference, unless they are known.
+        `version` is the SHA-256 of the reference's broadcast frame, which fixes run, base and
+        adapter. `compute` is called with θ of the reference unless a file has the values.
         """
         path = self.folder / f"{_PREFIX}{_key(version, pairs)}.safetensors"
         found = _load(path)
@@ -64,7 +57,7 @@ class References:
 
 
 def _load(path: Path) -> np.ndarray[Any, Any] | None:
-    """Return what was computed before; None if nothing was, or a crash has torn the file."""
+    """Return the values in a file; None if it is missing, or torn by a crash."""
     try:
         return load_file(path)["nats"]
     except (FileNotFoundError, SafetensorError, KeyError):
@@ -79,7 +72,6 @@ def _key(version: str, pairs: Pairs) -> str:
 
 
 def _remove_old(folder: Path) -> None:
-    """Remove all files but the newest."""
     files = sorted(folder.glob(f"{_PREFIX}*"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in files[_KEPT:]:
         path.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """Rows of the clients that a worker serves, tokenised once and kept in memory.
 
-A task names a client by its id; the id picks a file among those that are there, and is never made
-into a path.
+The client id of a task is compared with the names of the existing files; no path is ever built from
+it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from learning.data import rows, splits
 from learning.objectives.registry import Objective
 
 HELDOUT = "heldout"
-HOLDOUT_EXAMPLES = 48  # measured before and after every task: enough to compare, quick to do
+HOLDOUT_EXAMPLES = 48  # measured before and after every task; enough to compare, and quick
 
 
 @dataclass(frozen=True)
@@ -36,28 +36,22 @@ _OBJECTIVES = {kind: objective for objective, kind in ROW_KINDS.items()}
 
 @dataclass(frozen=True)
 class ShardRequest:
-    """Choice of a client's rows, and what turns them into examples.
-
-    `labels` is empty unless texts are classified.
-    """
+    """Rows of a client to load, and what decides how they are tokenised."""
 
     client_id: str
     kind: RowKind
-    labels: tuple[str, ...]
-    max_length: int
+    labels: tuple[str, ...]  # empty unless texts are classified
+    max_length: int  # in tokens
 
 
 class ClientData:
-    """Data directory of a worker."""
+    """Data directory of a worker.
+
+    The clients of an invited `site` are called SITE and SITE.NAME. Without one, for the local site,
+    they have the names of their files.
+    """
 
     def __init__(self, directory: Path, site: str | None = None) -> None:
-        """Store the arguments; nothing is read yet.
-
-        Args:
-            directory: Folder of the clients' files.
-            site: The invited site to which the clients belong; its clients are called SITE and
-                SITE.NAME. None for the local site, whose clients have the names of their files.
-        """
         self._directory, self._site = directory, site
         self._shards: dict[tuple[ShardRequest, int], TokenisedShard] = {}
 
@@ -66,11 +60,7 @@ class ClientData:
         return tuple(sorted({client for kind in get_args(RowKind) for client in self.files(kind)}))
 
     def row_counts(self) -> dict[str, dict[RowKind, int]]:
-        """Return the number of training rows of each client, by kind.
-
-        Raises:
-            DataError: A file cannot be read.
-        """
+        """Return the number of training rows of each client, by kind."""
         found: dict[str, dict[RowKind, int]] = {client: {} for client in self.clients()}
         for kind in get_args(RowKind):
             for client, path in self.files(kind).items():
@@ -82,8 +72,7 @@ class ClientData:
     ) -> TokenisedShard:
         """Return the rows that a task learns from, and a part of the client's holdout.
 
-        Raises:
-            DataError: This worker has no such rows of that client, or none can be used.
+        Raises `DataError` as `load` does.
         """
         request = ShardRequest(
             task.client_id, ROW_KINDS[task.objective], task.labels, task.training.max_length
@@ -127,7 +116,6 @@ class ClientData:
         return TokenisedShard(learned.examples, measured.examples)
 
     def files(self, kind: RowKind) -> dict[str, Path]:
-        """Return the files that hold rows of a kind, by client."""
         suffix = f"_{kind}.jsonl"
         files = {
             path.name.removesuffix(suffix): path for path in self._directory.glob(f"*{suffix}")

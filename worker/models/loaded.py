@@ -1,6 +1,6 @@
 """Base model with an adapter attached, loaded once and kept between tasks.
 
-Its users first write the tensors of an adapter into it (`learning.models.lora.write_adapter`).
+Callers first write the tensors of an adapter into it (`learning.models.lora.write_adapter`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from learning.training.device import Compute
 
 @dataclass(frozen=True)
 class AdapterModel:
-    """Model in memory, and its tokenizer."""
+    """Model and its tokenizer."""
 
     model: AdaptedModel
     tokenizer: PreTrainedTokenizerBase
@@ -37,7 +37,6 @@ class ModelCache:
 
     @property
     def current(self) -> AdapterModel | None:
-        """The model that is loaded now."""
         return self._loaded
 
     def load(
@@ -50,12 +49,8 @@ class ModelCache:
     ) -> AdapterModel:
         """Return the model for an objective, and load it unless it is the current one.
 
-        Args:
-            objective: Decides on the head: `classification` has one, the others do not.
-            base: Directory of the base model.
-            digest: Digest of the base model.
-            settings: The adapter's shape; None trains all parameters.
-            labels: Class names, for `classification`.
+        `base` is the directory of the base model, and `digest` its digest. Without `settings` all
+        parameters are trained. Only `classification` has a head, with one output for each label.
 
         Raises:
             ModelError: The model cannot be loaded, or takes no such adapter.

@@ -1,8 +1,8 @@
 """Source of a task's models: the base model by its digest, adapters by their content.
 
-An offline or local base model that is not on this machine is requested through the heartbeat
-(`wants`) and fetched, file by file and verified, from what the coordinator then puts into the
-store.
+A base model that is neither on this machine nor on the hub is requested through the heartbeat
+(`wants`). The coordinator puts it into the store, from where it is fetched and verified, file by
+file.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class ModelSource:
     def fetch_reference(self, task: TrainTask) -> Tensors:
         """Return θ of the version that a `dpo` phase began with.
 
-        The coordinator keeps it in the store for as long as the phase lasts.
+        It is in the store for as long as the phase lasts.
 
         Raises:
             StoreError: The store is out of reach, or does not hold the version (yet).
@@ -80,7 +80,7 @@ class ModelSource:
         return codec.decode(header.codec, header.tensors, data)
 
     def fetch_newest(self, known: int | None) -> tuple[CurrentModel, Tensors] | None:
-        """Return the newest version; None if it is `known`, or is not available just now.
+        """Return the newest version; None if it is `known`, or is not available now.
 
         Raises:
             StoreError: The store is out of reach.
@@ -105,11 +105,8 @@ class ModelSource:
     ) -> Path | None:
         """Return the directory of a base model; None if `stop` was set while it was fetched.
 
-        Args:
-            ref: The base model that a task names.
-            on_request: Called with the digest to request from the coordinator, and with None at
-                the end.
-            stop: Ends the waiting.
+        `on_request` is called with the digest to request from the coordinator, and with None at the
+        end.
 
         Raises:
             ModelError: The hub's model of that name and revision has another digest.
@@ -126,7 +123,7 @@ class ModelSource:
             on_request(None)
 
     def _from_hub(self, ref: BaseRef) -> Path | None:
-        """Fetch a model from the hub; None where that fails, as behind a hospital's firewall."""
+        """Return a model from the hub; None where that fails, as behind a hospital's firewall."""
         try:
             found = base.resolve(ref.name, ref.revision, self._cache, self._on_progress)
         except ModelError:
@@ -147,7 +144,7 @@ class ModelSource:
         return None
 
     def _files(self, manifest: bytes) -> Callable[[str, int], bytes]:
-        """Return a function that fetches one file, and reports how many bytes are here."""
+        """Return a function that fetches one file, and reports the progress of all."""
         total = sum(file.nbytes for file in parse_manifest(manifest))
         done = 0
 

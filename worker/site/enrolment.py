@@ -14,15 +14,18 @@ from common.protocol.wire import pack
 from common.store.store import Store
 from worker.events import EventCallback, WorkerEventKind
 
-REQUEST_S = 10.0  # a request is repeated after so long without an answer
-DOUBT_S = 5.0  # refused by the store for so long: then the broker is asked, too
+REQUEST_S = 10.0  # a request without an answer is repeated after this time
+DOUBT_S = 5.0  # refused by the store for so long: then the login at the broker is tried, too
 
 CredentialsCheck = Callable[[], bool]
-"""Asks the broker anew, and returns whether it refuses the site's credentials."""
+"""Logs in to the broker, and returns whether it refuses the site's credentials."""
 
 
 class EnrolmentRequests:
-    """Requests of one worker that its clients take part in a run; empty for the local site."""
+    """Requests of one worker that its clients take part in a run.
+
+    `rows` has the number of training rows of each client, by kind; it is empty for the local site.
+    """
 
     def __init__(
         self,
@@ -37,19 +40,6 @@ class EnrolmentRequests:
         credentials_refused: CredentialsCheck,
         on_event: EventCallback,
     ) -> None:
-        """Store the arguments; `poll` sends the requests.
-
-        Args:
-            broker: Connected as the site's user.
-            store: Where the answers appear.
-            topology: Names of the run's queues and exchanges.
-            site: The invited site.
-            rows: Number of training rows of each client, by kind.
-            worker_id: Name of this worker, for people.
-            software: Name and version of this software, for people.
-            credentials_refused: Whether the broker refuses the site, too.
-            on_event: Called with the kind and text of what happens.
-        """
         self._broker, self._store, self._topology, self._site = broker, store, topology, site
         self._rows = rows
         self._credentials_refused, self._on_event = credentials_refused, on_event
@@ -81,7 +71,7 @@ class EnrolmentRequests:
     def _read_answer(self, client: str) -> None:
         answer = self._store.get_membership(self._topology.run, self._site.name, client)
         if answer is None or answer.nonce not in (self._nonce, 0):
-            return  # it answers an earlier worker's request
+            return  # the answer to an earlier worker's request
         if answer.state == "member" and client in self._open:
             del self._open[client]
             counts = ", ".join(f"{n} {kind}" for kind, n in self._rows[client].items() if n)
@@ -102,9 +92,9 @@ class EnrolmentRequests:
             self._on_event(WorkerEventKind.WAITING, error.what)
 
     def _check_credentials(self) -> None:
-        """Raise if both servers refuse the site, and wait otherwise.
+        """Raise `JoinError` if both servers refuse the site.
 
-        A store that restarted empty refuses, too, until the coordinator has filled it again. The
+        A store that restarted empty refuses it, too, until the coordinator has filled it again. The
         broker keeps its users: a site is revoked only if both refuse it.
         """
         now = time.monotonic()
@@ -122,7 +112,6 @@ _REMEDY = "ask its operator for a new token (`fccl invite SITE --again`)"
 
 
 def revoked_error(site: str) -> JoinError:
-    """Return the error for a site that both servers refuse."""
     return JoinError(
         f"both servers refuse the credentials of site {site}: it was revoked, or it has joined"
         " again from another machine",

@@ -1,7 +1,7 @@
 """Identity of an invited site on its own machine: addresses and credentials.
 
     ~/.local/share/fccl/sites/NAME.SITE/
-        identity.json    addresses and the password that this machine made; only its owner reads it
+        identity.json    addresses and the password that this machine made; mode 0600
         ca.pem           the certificates to trust, where the federation has its own
         data/            the rows of --data in the form that tasks are trained on
         work/            tasks and updates in flight, private state of the clients
@@ -27,33 +27,20 @@ CA_FILE = "ca.pem"
 
 @dataclass(frozen=True)
 class Identity:
-    """Credentials of a site.
-
-    Attributes:
-        site: Name of the site.
-        name: Name of the runs that it takes part in.
-        broker: URL without credentials.
-        store: URL without credentials.
-        ca: Certificates (PEM) that vouch for both servers; None: those of the system.
-        password: Password for both servers, made on this machine.
-        token_id: Id of the token with which the site asked to join.
-        request: The request to join, as JSON.
-        admitted: Whether the coordinator has accepted the request.
-    """
+    """Credentials of a site."""
 
     site: str
-    name: str
-    broker: str
-    store: str
-    ca: str | None
-    password: str
-    token_id: str
-    request: str
-    admitted: bool
+    name: str  # of the runs that it takes part in
+    broker: str  # URL without credentials
+    store: str  # URL without credentials
+    ca: str | None  # PEM certificates that vouch for both servers; None: those of the system
+    password: str  # for both servers, made on this machine
+    token_id: str  # of the token with which the site asked to join
+    request: str  # the request to join, as JSON
+    admitted: bool  # the coordinator has accepted the request
 
 
 def identity_dir(state: Path, name: str, site: str) -> Path:
-    """Return the folder of an identity."""
     return state / "sites" / f"{name}.{site}"
 
 
@@ -79,15 +66,13 @@ def read(path: Path) -> Identity:
     """Return the identity in a file.
 
     Raises:
-        OSError: The file cannot be read.
-        ValueError: It is not JSON.
-        TypeError: It does not hold the fields of an identity.
+        OSError, ValueError, TypeError: The file cannot be read, is not JSON, or lacks fields.
     """
     return Identity(**json.loads(path.read_text(encoding="utf-8")))
 
 
 def save(path: Path, identity: Identity) -> None:
-    """Write an identity durably; only its owner can read the file, from the first byte on."""
+    """Write an identity durably; only its owner can ever read the file."""
     write_durable(path, json.dumps(asdict(identity), indent=1).encode(), mode=0o600)
 
 
@@ -119,7 +104,6 @@ def worker_config(identity: Identity, directory: Path) -> FederationConfig:
 
 
 def with_login(url: str, user: str, password: str) -> str:
-    """Return a server's URL with credentials."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     path = parts.path

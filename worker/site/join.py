@@ -1,8 +1,8 @@
 """Joining of a federation: how a site's machine turns an invitation token into an identity.
 
-The token is needed once. It lets the worker ask; the password that it uses from then on is made
-here, and only its hashes are sent (`coordinator/sites/credentials.py` answers). Whoever finds the
-token later finds it used.
+The token is used once, to send a request. The password from then on is made here, and only its
+hashes are sent (`coordinator/sites/credentials.py` answers). Whoever finds the token later cannot
+join with it.
 """
 
 from __future__ import annotations
@@ -40,8 +40,7 @@ from worker.site.identity import CA_FILE, Identity
 
 POLL_S = 0.5
 CONNECT_S = 5.0
-MAX_SKEW_S = 300.0
-"""A clock that is off by more makes certificates and tokens mean something else."""
+MAX_SKEW_S = 300.0  # with a larger error, certificates and tokens seem expired or not yet valid
 PENDING_FILE = "pending.json"
 
 
@@ -57,22 +56,14 @@ def join(
 ) -> Identity | None:
     """Become the site that a token invites; None if `stop` was set while waiting for the answer.
 
-    Again with the same token on the same machine is harmless: it has its identity already.
-
-    Args:
-        invitation: What the token says.
-        directory: Folder of the identity.
-        host: This machine's name, for people.
-        software: Name and version of this software, for people.
-        stop: Ends the waiting.
-        on_event: Called with what is waited for.
-        clock: Returns seconds since the epoch.
+    A second call with the same token on the same machine returns the identity in `directory`.
+    `host` and `software` are for people.
 
     Raises:
         JoinError: The token was used elsewhere, revoked, or is of another federation; or this
             machine's clock is far off.
         BrokerError: The broker is out of reach, or its certificate is refused.
-        StoreError: The same of the store.
+        StoreError: Likewise for the store.
     """
     known = identity.load(directory)
     if known is not None and known.admitted and known.token_id == invitation.token_id:
@@ -99,18 +90,15 @@ def join(
 def _pending_identity(
     invitation: Invitation, directory: Path, host: str, software: str
 ) -> Identity:
-    """Return the identity to ask with.
-
-    It is on the disk before it is sent, so that a crash in between loses nothing.
-    """
+    """Return the identity to request; it is on the disk before the request is sent."""
     path = directory / PENDING_FILE
     if path.exists():
         try:
-            found = identity.read(path)
+            earlier = identity.read(path)
         except (OSError, ValueError, TypeError):
-            found = None
-        if found is not None and found.token_id == invitation.token_id:
-            return found
+            earlier = None
+        if earlier is not None and earlier.token_id == invitation.token_id:
+            return earlier
     password = new_secret()
     request = JoinRequest(
         broker_hash=broker_hash(password),
@@ -170,10 +158,7 @@ def _check_clock(store: Store, clock: Clock) -> None:
 def _check_broker(url: str, ca: str | None) -> None:
     """Check that the broker's port answers and that its certificate is trusted.
 
-    There is no user to log in with yet, and RabbitMQ says nothing until it is greeted.
-
-    Raises:
-        BrokerError: The port does not answer, or the certificate is refused.
+    There is no user to log in with yet, and RabbitMQ sends nothing before the client does.
     """
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or 5672
@@ -198,7 +183,7 @@ def _request(
             answer = _read_answer(store, pending.token_id)
             if answer is not None and (answer.state != "refused" or answer != old_refusal):
                 return answer
-            if not sent:  # also where it was sent before: a server may have lost it
+            if not sent:  # even if an earlier process did: the server may have lost it
                 store.put_join_request(pending.token_id, pending.request.encode())
                 sent = True
             text = f"asked to join as site {pending.site}; waiting for the coordinator"

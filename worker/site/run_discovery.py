@@ -1,6 +1,6 @@
 """Discovery of the run that a worker serves, and of its end.
 
-Imports no model code: workers call it before they know whether there is anything to do.
+Imports no model code, because workers call it before they know whether there is work.
 """
 
 from __future__ import annotations
@@ -19,11 +19,6 @@ OVER = ("finished", "failed")
 
 
 def read_info(store: Store, run: str) -> RunInfo | None:
-    """Return what the coordinator last published about a run.
-
-    Raises:
-        StoreError: The store is out of reach.
-    """
     raw = store.get_info(run)
     return None if raw is None else unpack(RunInfo, raw)[0]
 
@@ -42,7 +37,7 @@ def end_reason(store: Store, name: str, run: str) -> str:
 def find_run(store: Store, name: str, stop: Flag, on_event: EventCallback) -> str | None:
     """Wait for a run of this name that is not over, and return its id; None after `stop`.
 
-    A store out of reach is waited for: workers may be started before anything else.
+    A store that is out of reach is tried again: workers may be started before anything else.
     """
     reported = ""
     while not stop.is_set():
@@ -67,12 +62,7 @@ def follow_runs(
 ) -> Iterator[str]:
     """Yield the ids of the runs to serve, each once the one before is over; none after `stop`.
 
-    Args:
-        store: Where coordinators announce runs.
-        name: Name of the runs.
-        stop: Ends the waiting, and the runs.
-        on_event: Called with what is waited for.
-        forever: Go on with the next run of that name, whenever it begins.
+    Unless `forever` is set, there is only one.
     """
     while (run := find_run(store, name, stop, on_event)) is not None:
         yield run

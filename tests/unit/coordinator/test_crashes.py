@@ -123,7 +123,7 @@ def test_a_replaced_coordinator_acks_and_publishes_nothing(federation: PolledFed
 
 
 def numbered(federation: PolledFederation) -> dict[str, bytes]:
-    """Return the content of every file under a version's number."""
+    """Return the content of every file of the placed versions."""
     versions = federation.directory / "versions"
     return {str(p): p.read_bytes() for p in versions.glob("[0-9]*/*")}
 
@@ -131,7 +131,7 @@ def numbered(federation: PolledFederation) -> dict[str, bytes]:
 def replaced_at(
     monkeypatch: pytest.MonkeyPatch, where: object, name: str, after: bool, act: Callable[[], None]
 ) -> None:
-    """Let the first coordinator that calls a function sleep while `act` replaces it."""
+    """Pause the first coordinator that calls a function while `act` replaces it."""
     original, waiting = getattr(where, name), [act]
 
     def paused(*args: Any, **kwargs: Any) -> Any:

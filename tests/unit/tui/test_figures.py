@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from common.byte_sizes import format_bytes
 from common.protocol.versions import VersionSummary
 from common.store.view import FederationView
 from tests.support.tui.builders import client, heartbeat, info, update, version
 from tui.data import figures, health
 from tui.data.command_sender import SentCommand, status_line
-from tui.formatting import format_bytes, format_duration
+from tui.formatting import format_duration
 from tui.widgets.bar import histogram_bar, progress_bar
 from tui.widgets.sparkline import downsample, sparkline
 

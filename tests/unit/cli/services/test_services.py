@@ -65,9 +65,9 @@ def test_free_ports_are_outside_the_range_of_outgoing_connections() -> None:
 
 
 def test_a_ctrl_c_is_deferred_until_a_new_process_is_recorded() -> None:
-    recorded = []
+    recorded, before = [], signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), processes.defer_interrupt():
         signal.raise_signal(signal.SIGINT)
         recorded.append("process")
     assert recorded == ["process"]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before

@@ -129,7 +129,7 @@ def test_a_loss_that_is_not_finite_is_missing(state: Path) -> None:
 def test_the_command_writes_all_formats_and_prints_nothing_but_json(
     state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert incremental.serve(state, None, tmp_path / "out", as_json=True) == 0
+    assert incremental.run_report(state, None, tmp_path / "out", as_json=True) == 0
     found = json.loads(capsys.readouterr().out)
     assert found == json.loads((tmp_path / "out" / "incremental.json").read_text())
     assert set(found["clients"]) == {"client_0", "client_1"}
