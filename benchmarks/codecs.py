@@ -14,16 +14,15 @@ NAMES: tuple[CodecName, ...] = ("fp32", "bf16", "int8", "int4", "topk")
 
 
 def main() -> None:
-    """Print a table of bytes per value and relative error."""
     rng = np.random.default_rng(0)
-    texts = {
+    samples = {
         "Gaussian": rng.standard_normal(10**6).astype(np.float32),
         "heavy-tailed": rng.standard_t(3, 10**6).astype(np.float32),
     }
-    print("| codec | bytes per value | " + " | ".join(texts) + " |\n| --- | --- | --- | --- |")
+    print("| codec | bytes per value | " + " | ".join(samples) + " |\n| --- | --- | --- | --- |")
     for name in NAMES:
         cells = []
-        for values in texts.values():
+        for values in samples.values():
             entries, data = codec.encode(name, {"x": values})
             error = codec.decode(name, entries, data)["x"] - values
             cells.append(f"{np.linalg.norm(error) / np.linalg.norm(values):.2%}")

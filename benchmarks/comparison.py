@@ -1,13 +1,13 @@
-"""Does federation work? Base, single clients, federation and central training, side by side.
+"""Comparison of the base, single clients, federation and central training.
 
     python -m benchmarks.comparison [--data FILE] [--heldout FILE] [--seeds 0 1 2]
         [--config FILE] [--arms central single]
 
 Every arm starts from the same base and adapter and takes the same *total* number of local steps of
 the same batch size; all are evaluated on the same held-out rows, or on those of a file. The plan
-has one phase, of `sft` or `classification`. The federation runs through `fccl demo`. The other arms
-may choose the better of two learning rates, and central training of two optimizer schedules, by
-what is measured on the held-out rows: an advantage that the federation does not have.
+has one phase, of `sft` or `classification`. The federation runs through `fccl demo`. For the other
+arms the better of two learning rates is chosen, and for central training of two optimizer
+schedules, by the result on the held-out rows: an advantage that the federation does not have.
 """
 
 from __future__ import annotations
@@ -41,10 +41,9 @@ RATES = (0.5, 1.0)  # times the federation's learning rate
 
 
 def main() -> None:
-    """Run all arms for every seed and print a table of medians."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="rows; those of the configuration without")
-    parser.add_argument("--heldout", type=Path, help="rows to evaluate on; the run's own without")
+    parser.add_argument("--data", type=Path, help="rows; default: those of the configuration")
+    parser.add_argument("--heldout", type=Path, help="rows to evaluate on; default: the run's own")
     parser.add_argument("--config", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arms", nargs="*", choices=ARMS, default=ARMS)
@@ -92,7 +91,6 @@ def compare(config: FederationConfig, heldout: Path | None, arms: Sequence[str])
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a JSONL file."""
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
@@ -103,18 +101,20 @@ def read_weights(version: Path) -> Tensors:
 
 
 class ArmTrainer:
-    """Trains on any rows from the run's own start, and measures on the held-out rows."""
+    """Trains on any rows from the run's initial adapter, and measures on the held-out rows."""
 
     def __init__(self, config: FederationConfig, heldout: Path | None) -> None:
         self._config, self._phase = config, config.phase[0]
         self._compute: Compute = detect()
-        dealt = json.loads((config.run.path / "clients" / "data.json").read_text())
+        run_data = json.loads((config.run.path / "clients" / "data.json").read_text())
         prepared = prepared_data.load(config.run.path / "clients")
-        name, labels = self._phase.objective, tuple(dealt["labels"])
-        found = base.resolve(
+        name, labels = self._phase.objective, tuple(run_data["labels"])
+        base_model = base.resolve(
             config.model.name, config.model.revision, cache_dir(), lambda message, fraction: None
         )
-        loaded = objective_model.load_for_objective(name, found.path, labels, self._compute.device)
+        loaded = objective_model.load_for_objective(
+            name, base_model.path, labels, self._compute.device
+        )
         self._objective = registry.make_objective(name, None, labels)
         self._classes = len(labels)
         self._tokenizer = loaded.tokenizer
@@ -138,39 +138,41 @@ class ArmTrainer:
     def best(self, examples: Sequence[Any], steps: int, *, resets: bool = False) -> list[float]:
         """Return the best figures over learning rates, with one optimizer throughout.
 
-        With `resets`, the federation's own procedure is tried, too.
+        With `resets`, the federation's own procedure is a candidate, too.
         """
         length = self._config.model.max_length
-        tried = [
+        schedules = [
             [constant_rate(self._phase, steps, rate * self._phase.lr, length)] for rate in RATES
         ]
         if resets:
-            tried += [list(federated_schedule(self._phase, steps, rate, length)) for rate in RATES]
-        figures = [self.measure(self._trained(examples, stretches)) for stretches in tried]
-        # The better accuracy, where there is one: the advantage is central training's.
+            schedules += [
+                list(federated_schedule(self._phase, steps, rate, length)) for rate in RATES
+            ]
+        figures = [self.measure(self._trained(examples, schedule)) for schedule in schedules]
+        # By accuracy, where there is one: an advantage of central training.
         return min(figures, key=lambda each: (-each[1], each[0]))
 
     def measure(self, adapter: Tensors) -> list[float]:
         """Return loss and accuracy (0 where there is none) of an adapter on the held-out rows."""
         lora.write_adapter(self.model, adapter)
-        found = self._objective.measure(self.model, self.heldout, autocast=self._compute.autocast)
-        return [found.loss, found.accuracy or 0.0]
+        result = self._objective.measure(self.model, self.heldout, autocast=self._compute.autocast)
+        return [result.loss, result.accuracy or 0.0]
 
-    def _trained(self, examples: Sequence[Any], stretches: Sequence[LocalTraining]) -> Tensors:
+    def _trained(self, examples: Sequence[Any], schedule: Sequence[LocalTraining]) -> Tensors:
         if self._kind == "cls":  # as a client would
             strength = self._phase.logit_adjustment
             examples = classification.with_logit_adjustment(examples, self._classes, strength)
         lora.write_adapter(self.model, self.start)
         autocast = self._compute.autocast  # as workers do
-        for seed, training in enumerate(stretches):
+        for seed, training in enumerate(schedule):
             loop.train(
                 self.model, self._objective, examples, training, seed=seed, autocast=autocast
             )
         return lora.read_adapter(self.model)
 
-    def _examples(self, found: Sequence[Any]) -> Sequence[Any]:
+    def _examples(self, selected: Sequence[Any]) -> Sequence[Any]:
         length = self._config.model.max_length
-        return self._objective.encode(self._tokenizer, found, length).examples
+        return self._objective.encode(self._tokenizer, selected, length).examples
 
 
 def federated_schedule(
@@ -184,12 +186,11 @@ def federated_schedule(
 
 
 def constant_rate(phase: PhaseConfig, steps: int, lr: float, length: int) -> LocalTraining:
-    """Return one stretch of training at a constant rate."""
     return LocalTraining(batch_size=phase.batch_size, lr=lr, steps=steps, max_length=length)
 
 
 def print_table(results: Sequence[dict[str, Any]]) -> None:
-    """Print medians over the seeds, and the share of central training's gain that is kept."""
+    """Print medians over the seeds, and the federation's share of central training's gain."""
     print(f"\nmedians of {len(results)} seeds, {results[0]['steps']} local steps in every arm\n")
     print("| arm | loss, nats | accuracy |\n| --- | --- | --- |")
     for arm in [key for key, value in results[0].items() if isinstance(value, list)]:

@@ -49,28 +49,25 @@ from learning.training.device import available_cores, detect
 
 MAX_LENGTH = 128  # tokens of an example
 WARM_UP = 2  # steps
-OUR_VARIANTS = ("ours", "compiled")
+OURS = {"ours": "ours", "compiled": "ours, compiled"}
 LORA = LoraSpec(r=16, alpha=32, dropout=0.05)
 END = 50256  # GPT-2's end of sequence
 VOCABULARY = {"sft": 50257, "dpo": 50257, "classification": 30522}
 BATCH = {"sft": 4, "dpo": 4, "classification": 16}
 VARIANTS = {
     "sft": {
-        "ours": "ours",
-        "compiled": "ours, compiled",
+        **OURS,
         "trl": "trl with default settings (checkpointing, bf16)",
         "tuned": "trl tuned (no checkpointing, bf16, grouped lengths)",
     },
     "dpo": {
-        "ours": "ours",
-        "compiled": "ours, compiled",
+        **OURS,
         "trl": "trl with default settings (checkpointing, bf16)",
         "tuned": "trl tuned (no checkpointing, bf16, grouped lengths)",
         "precomputed": "trl tuned, and its reference precomputed",
     },
     "classification": {
-        "ours": "ours",
-        "compiled": "ours, compiled",
+        **OURS,
         "trainer": "Trainer with default settings (float32)",
         "tuned": "Trainer tuned (bf16, grouped lengths)",
     },
@@ -78,12 +75,12 @@ VARIANTS = {
 Case = tuple[str, str]
 """Objective and variant."""
 Times = tuple[float, float]
-"""Wall-clock and processor seconds. With one thread on a busy machine, trust the latter."""
+"""Wall-clock and processor seconds; the latter are reliable with one thread on a busy machine."""
 
 
 @dataclass
 class Steps:
-    """When each step of a process ended, in seconds; and the tokens of each batch."""
+    """End of each step of a process, in seconds, and the tokens of each batch."""
 
     ends: list[Times] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
@@ -102,13 +99,12 @@ class Result:
 
 
 def main() -> None:
-    """Run all variants in turn and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=20, help="counted ones")
+    parser.add_argument("--steps", type=int, default=20, help="steps that are counted")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=available_cores())
     parser.add_argument("--only", choices=sorted(VARIANTS))
-    parser.add_argument("--compiled", action="store_true", help="ours with torch.compile, too")
+    parser.add_argument("--compiled", action="store_true", help="also run ours with torch.compile")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--variant", nargs=2, help=argparse.SUPPRESS)  # in a process of its own
     arguments = parser.parse_args()
@@ -127,7 +123,7 @@ def main() -> None:
         for case in cases:
             runs[case].append(run_in_subprocess(case, arguments))
             print(*case, runs[case][-1], file=sys.stderr, flush=True)
-    for name in names:  # each has seen the same data
+    for name in names:  # all variants read the same data
         assert len({r.tokens for case in cases if case[0] == name for r in runs[case]}) == 1
     medians = {case: median_result(results) for case, results in runs.items()}
     if arguments.json:
@@ -154,7 +150,6 @@ def run_in_subprocess(case: Case, arguments: argparse.Namespace) -> Result:
 
 
 def median_result(results: Sequence[Result]) -> Result:
-    """Return the median of each figure."""
     columns = zip(*(asdict(r).values() for r in results), strict=True)
     return Result(*(median(column) for column in columns))
 
@@ -177,14 +172,14 @@ def print_table(results: dict[Case, Result]) -> None:
 def measure(case: Case, arguments: argparse.Namespace) -> Result:
     """Train in this process and return the figures.
 
-    The time of the reference log-probabilities is shared out over all steps.
+    The time of the reference log-probabilities is distributed over all steps.
     """
     name, variant = case
     torch.set_num_threads(arguments.threads)
     total_steps = arguments.steps + WARM_UP
     examples = EXAMPLES[name](total_steps * BATCH[name])
     with tempfile.TemporaryDirectory() as folder:
-        train = ours if variant in OUR_VARIANTS else TRAINERS[name]
+        train = ours if variant in OURS else TRAINERS[name]
         steps = train(name, variant, examples, folder)
     if len(steps.ends) != total_steps or len(steps.tokens) < total_steps:
         raise SystemExit(f"{case}: {len(steps.ends)} steps, {len(steps.tokens)} batches")
@@ -211,7 +206,6 @@ def now() -> Times:
 
 
 def since(start: Times) -> Times:
-    """Return the wall-clock and processor seconds that have passed since `start`."""
     wall, cpu = now()
     return wall - start[0], cpu - start[1]
 
@@ -222,31 +216,31 @@ def since(start: Times) -> Times:
 def sft_examples(n: int) -> list[TokenisedExample]:
     """Return examples of 24 to 128 tokens, of which 30 to 70 % are the prompt, both uniform."""
     rng = Random("sft")
-    found = []
+    examples = []
     for _ in range(n):
         length = rng.randint(24, MAX_LENGTH)
         prompt_length = round(length * rng.uniform(0.3, 0.7))
-        found.append(
+        examples.append(
             make_example(
                 _ids(rng, prompt_length), [*_ids(rng, length - prompt_length - 1), END], length
             )
         )
-    return found
+    return examples
 
 
 def dpo_examples(n: int) -> list[dpo.TokenisedPair]:
     """Return pairs with prompts of 12 to 56 tokens and answers of 12 to 72."""
     rng = Random("dpo")
-    found = []
+    pairs = []
     for _ in range(n):
         prompt_ids = _ids(rng, rng.randint(12, 56))
         answers = [[*_ids(rng, rng.randint(11, 71)), END] for _ in range(2)]
-        found.append(
+        pairs.append(
             dpo.TokenisedPair(
                 *(make_example(prompt_ids, answer, len(answer)) for answer in answers)
             )
         )
-    return found
+    return pairs
 
 
 def classification_examples(n: int) -> list[TokenisedText]:
@@ -289,7 +283,7 @@ def make_model(name: str) -> Any:
 
 
 def ours(name: str, variant: str, examples: Sequence[Any], folder: str) -> Steps:
-    """Train with `learning.training.loop`, as workers do, on what this machine computes fastest."""
+    """Train with `learning.training.loop`, as workers do, with this machine's fastest precision."""
     del folder
     threads = torch.get_num_threads()
     compute = detect("cpu")
@@ -300,11 +294,11 @@ def ours(name: str, variant: str, examples: Sequence[Any], folder: str) -> Steps
     steps = Steps()
     if name == "dpo":
         start = now()
-        known = dpo.log_probabilities(model, examples, autocast=compute.autocast)
-        examples = dpo.with_reference(examples, known)
+        reference = dpo.log_probabilities(model, examples, autocast=compute.autocast)
+        examples = dpo.with_reference(examples, reference)
         steps.reference = since(start)
 
-    def note(report: loop.StepReport) -> bool:
+    def on_step(report: loop.StepReport) -> bool:
         steps.ends.append(now())
         steps.tokens.append(report.tokens - sum(steps.tokens))
         return True
@@ -312,12 +306,11 @@ def ours(name: str, variant: str, examples: Sequence[Any], folder: str) -> Steps
     training = LocalTraining(epochs=1, batch_size=BATCH[name], lr=1e-4, max_length=MAX_LENGTH)
     labels = ("0", "1") if name == "classification" else ()
     objective = registry.make_objective(name, labels=labels)  # type: ignore[arg-type]
-    loop.train(model, objective, examples, training, note, autocast=compute.autocast)
+    loop.train(model, objective, examples, training, on_step, autocast=compute.autocast)
     return steps
 
 
 def train_sft(name: str, variant: str, examples: Sequence[TokenisedExample], folder: str) -> Steps:
-    """Train with the SFTTrainer of trl."""
     from trl import SFTConfig, SFTTrainer
 
     rows = [{"input_ids": list(e.input_ids), "labels": list(e.labels)} for e in examples]
@@ -334,7 +327,7 @@ def train_sft(name: str, variant: str, examples: Sequence[TokenisedExample], fol
         processing_class=number_tokenizer(name),
         peft_config=_lora_config(),
     )
-    return _run(trainer, "attention_mask")
+    return _run(trainer)
 
 
 def train_dpo(name: str, variant: str, pairs: Sequence[dpo.TokenisedPair], folder: str) -> Steps:
@@ -358,11 +351,11 @@ def train_dpo(name: str, variant: str, pairs: Sequence[dpo.TokenisedPair], folde
     class Timed(DPOTrainer):
         def _precompute_ref_logps(self, *args: Any, **kwargs: Any) -> Any:
             start = now()
-            found = super()._precompute_ref_logps(*args, **kwargs)
+            result = super()._precompute_ref_logps(*args, **kwargs)
             steps.reference = since(start)
-            return found
+            return result
 
-    # Only with this does the sampler see the lengths; the collator takes what it needs.
+    # With unused columns removed, the sampler would not get the lengths.
     grouped = {"train_sampling_strategy": "group_by_length", "remove_unused_columns": False}
     precompute = {"precompute_ref_log_probs": True, "precompute_ref_batch_size": 8}
     trainer = Timed(
@@ -377,13 +370,12 @@ def train_dpo(name: str, variant: str, pairs: Sequence[dpo.TokenisedPair], folde
         processing_class=number_tokenizer(name),
         peft_config=_lora_config(),
     )
-    return _run(trainer, "attention_mask", steps)
+    return _run(trainer, steps)
 
 
 def train_classification(
     name: str, variant: str, texts: Sequence[TokenisedText], folder: str
 ) -> Steps:
-    """Train with the Trainer of transformers."""
     from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
     rows = [{"input_ids": list(text.input_ids), "labels": text.label} for text in texts]
@@ -398,7 +390,7 @@ def train_classification(
         processing_class=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer),
     )
-    return _run(trainer, "attention_mask")
+    return _run(trainer)
 
 
 TRAINERS: dict[str, Callable[..., Steps]] = {
@@ -408,30 +400,30 @@ TRAINERS: dict[str, Callable[..., Steps]] = {
 }
 
 
-def _run(trainer: Any, mask: str, steps: Steps | None = None) -> Steps:
-    """Train one pass, noting the end of each step and the tokens of each batch."""
+def _run(trainer: Any, steps: Steps | None = None) -> Steps:
+    """Train one pass, and record the end of each step and the tokens of each batch."""
     from transformers import TrainerCallback
 
     steps = steps or Steps()
     collate = trainer.data_collator
 
-    def counted(rows: Any) -> Any:
+    def count_tokens(rows: Any) -> Any:
         batch = collate(rows)
-        steps.tokens.append(int(batch[mask].sum()))
+        steps.tokens.append(int(batch["attention_mask"].sum()))
         return batch
 
     class Clock(TrainerCallback):
         def on_step_end(self, *_: Any, **__: Any) -> None:
             steps.ends.append(now())
 
-    trainer.data_collator = counted
+    trainer.data_collator = count_tokens
     trainer.add_callback(Clock())
     trainer.train()
     return steps
 
 
 def _common_options(folder: str, name: str) -> dict[str, Any]:
-    """Return the options that all share. Nothing is written or shown, which would cost time."""
+    """Return the options that all share. Nothing is written or printed, which would cost time."""
     return {
         "output_dir": folder,
         "use_cpu": True,

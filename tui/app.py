@@ -16,7 +16,7 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Footer, Static, TabbedContent, TabPane
 
 from common.protocol.commands import ACTIONS_WITH_TARGET, CommandName
-from common.store.view import ClientRow
+from common.store.view import ENDED_STATUSES, ClientRow
 from tui.banner import Level, banner
 from tui.data.command_sender import CommandSender
 from tui.data.reader import Snapshot, SnapshotSource
@@ -36,7 +36,6 @@ from tui.screens.help import VIEW_KEYS, HelpScreen, KeyHelp
 
 REFRESH_S = 0.5
 NARROW_COLUMNS, LOW_ROWS = 100, 30  # smaller terminals get a shorter layout
-ENDED_STATUSES = ("stopped", "finished", "failed")
 PANES = {
     "overview": OverviewPane,
     "workers": WorkersPane,
@@ -56,14 +55,13 @@ PALETTE_COMMANDS: dict[str, tuple[CommandName, str]] = {
     "Pardon the selected client": ("pardon", "It gets tasks again"),
     "Reissue the selected client's task": ("reissue", "Issue its open task again"),
 }
-UNCONFIRMED_COMMANDS = ("pause", "resume")  # each takes the other back
+UNCONFIRMED_COMMANDS = ("pause", "resume")  # each undoes the other
 
 
 class Pane(Protocol):
-    """A pane, as the app uses it."""
+    """Interface of a pane to the app."""
 
-    def show(self, snapshot: Snapshot) -> None:
-        """Show a snapshot."""
+    def show(self, snapshot: Snapshot) -> None: ...
 
 
 class MonitorApp(App[None]):
@@ -97,12 +95,7 @@ class MonitorApp(App[None]):
     ]
 
     def __init__(self, source: SnapshotSource, commands: CommandSender | None = None) -> None:
-        """Create the app, which starts and stops the source with the screen.
-
-        Args:
-            source: The run to show.
-            commands: Sends commands to the coordinator; None for a read-only screen.
-        """
+        """Create the app of a run; without `commands` the screen is read-only."""
         super().__init__()
         self.title = f"fccl {source.name}"
         self._source = source
@@ -120,13 +113,11 @@ class MonitorApp(App[None]):
         yield Footer(show_command_palette=False, compact=True)
 
     def on_mount(self) -> None:
-        """Start to read and to refresh."""
         self._source.start()
         self.set_interval(REFRESH_S, self.refresh_screen)
         self.refresh_screen()
 
     def on_unmount(self) -> None:
-        """Stop to read, and to follow commands."""
         self._source.stop()
         if self._commands is not None:
             self._commands.close()
@@ -148,20 +139,16 @@ class MonitorApp(App[None]):
         return not needs_client or (self._is_mounted and self._tabs.active == "clients")
 
     def action_tab(self, name: str) -> None:
-        """Open a pane."""
         self._tabs.active = name
 
     def action_freeze(self) -> None:
-        """Freeze the view, or continue."""
         self._frozen = self._source.latest() if self._frozen is None else None
         self.refresh_screen()
 
     def action_help(self) -> None:
-        """Open the help screen."""
         self.push_screen(HelpScreen(self.KEYS, self._commands is not None))
 
     def action_pause(self) -> None:
-        """Pause the run, or resume it if it is paused."""
         # The latest status may be newer than the footer.
         self.action_command("resume" if self._run_is_paused() else "pause")
 
@@ -190,7 +177,6 @@ class MonitorApp(App[None]):
         self.push_screen(ConfirmScreen(question), lambda yes: send() if yes else None)
 
     def palette_entries(self) -> Iterator[PaletteEntry]:
-        """Yield what the command palette offers."""
         for name in PANES:
             yield PaletteEntry(name.capitalize(), "Open this pane", partial(self.action_tab, name))
         if self._commands is not None:
@@ -203,7 +189,7 @@ class MonitorApp(App[None]):
         yield PaletteEntry("Quit", self.QUIT_HELP, self.action_quit)
 
     def on_tabbed_content_tab_activated(self) -> None:
-        """Fill the pane at once and give it the focus."""
+        """Fill the pane and give it the focus."""
         if not self.is_running:
             return
         self.refresh_bindings()
@@ -229,7 +215,7 @@ class MonitorApp(App[None]):
         self._tabs.query_one(AggregationPane).select(int(event.name))
 
     def refresh_screen(self) -> None:
-        """Show the latest snapshot, or leave the frozen one; update the lines around it."""
+        """Show the latest snapshot, unless the view is frozen, and update the lines around it."""
         if not self.is_running:  # a last tick while the widgets are removed
             return
         self._set_line("#banner", *self.top_line(self.snapshot))
@@ -244,7 +230,6 @@ class MonitorApp(App[None]):
             self._show(self.snapshot)
 
     def top_line(self, snapshot: Snapshot) -> tuple[Level, str]:
-        """Return level and text of the top line."""
         return banner(snapshot, self._source.name, time.monotonic(), self._frozen is not None)
 
     @property

@@ -14,13 +14,11 @@ Level = Literal["", "note", "warning", "error"]
 
 
 def banner(snapshot: Snapshot, name: str, now: float, frozen: bool = False) -> tuple[Level, str]:
-    """Return the level and the text; both are empty while all is well.
+    """Return level and text of the line; both are empty while all is well.
 
     Args:
-        snapshot: What the screen shows.
-        name: Name of the run.
-        now: The time on the monotonic clock.
-        frozen: Whether the user has frozen the view.
+        now: Time on the monotonic clock.
+        frozen: True while the user has frozen the view.
     """
     age = now - snapshot.read_at
     if frozen and snapshot.view is not None:

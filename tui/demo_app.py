@@ -20,26 +20,18 @@ from tui.screens.quit_run import QuitChoice, QuitRunScreen
 
 @dataclass(frozen=True)
 class DemoStatus:
-    """State of the command behind the screen.
-
-    Attributes:
-        level: Level of the top line.
-        text: Text of the top line; empty for the usual one.
-        over: Whether the run has ended and its report is written.
-        close: Whether the screen should close.
-    """
+    """State of the command behind the screen."""
 
     level: Level = ""
-    text: str = ""
-    over: bool = False
-    close: bool = False
+    text: str = ""  # of the top line; empty for the usual one
+    over: bool = False  # the run has ended and its report is written
+    close: bool = False  # the screen should close
 
 
 class DemoCommand(Protocol):
     """The command behind the screen. No method waits."""
 
-    def status(self) -> DemoStatus:
-        """Return the current state."""
+    def status(self) -> DemoStatus: ...
 
     def stop(self) -> None:
         """End the run cleanly; a second call ends it at once."""
@@ -49,7 +41,7 @@ class DemoCommand(Protocol):
 
 
 class DemoApp(MonitorApp):
-    """App whose `q` and Ctrl-C are about the run, too."""
+    """App whose keys `q` and Ctrl-C also control the run."""
 
     KEYS = (
         *(key for key in VIEW_KEYS if key[0] != "q"),
@@ -68,12 +60,11 @@ class DemoApp(MonitorApp):
         self.failure: Exception | None = None
 
     def action_interrupt(self) -> None:
-        """Stop the run."""
         self._demo.stop()
         self.refresh_screen()
 
     async def action_quit(self) -> None:
-        """Ask what to do with the run; leave at once when it is over."""
+        """Ask what to do with the run, or leave if it is over."""
         if self._demo.status().over:
             self._demo.leave()
             self.refresh_screen()

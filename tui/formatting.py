@@ -23,7 +23,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_number(value: float | None, digits: int = 3) -> str:
-    """Return a number with so many decimals, or a dash for None."""
+    """Return a number with `digits` decimals, or a dash for None."""
     return MISSING if value is None else f"{value:.{digits}f}"
 
 
@@ -33,9 +33,9 @@ def plural(count: int, noun: str) -> str:
 
 
 def format_event(event: Event) -> str:
-    """Return an event as a line: `12:34:56   version    version 3: …`.
+    """Return an event as a line: `12:34:56   version     version 3: …`.
 
     The mark after the time is `!` for a warning and `x` for an error.
     """
     clock = time.strftime("%H:%M:%S", time.localtime(event.at))
-    return f"{clock} {LEVEL_MARKS[event.level]} {event.kind:<10} {event.text}"
+    return f"{clock} {LEVEL_MARKS[event.level]} {event.kind:<11} {event.text}"

@@ -1,4 +1,4 @@
-"""Screen of a replay: that of a live run, with keys for the time."""
+"""Screen of a replay: that of a live run, with keys for the speed."""
 
 from __future__ import annotations
 
@@ -37,13 +37,10 @@ class ReplayApp(MonitorApp):
         self._replay = replay
 
     def action_speed_up(self) -> None:
-        """Double the speed."""
         self._replay.speed_up()
 
     def action_slow_down(self) -> None:
-        """Halve the speed."""
         self._replay.slow_down()
 
     def action_freeze(self) -> None:
-        """Pause the replay, or continue."""
         self._replay.toggle_pause()

@@ -1,6 +1,6 @@
-"""Screenshot of a replay as SVG, made without a terminal: `python -m tui.screenshot RUN FILE`.
+"""Screenshot of a replay as SVG, without a terminal: `python -m tui.screenshot RUN FILE`.
 
-`make screenshot` makes docs/tui.svg with it.
+`make screenshot` draws docs/tui.svg with it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,8 @@ SIZE = (120, 36)
 REFRESH_WAIT_S = 1.0  # the screen refreshes twice a second
 
 
-def draw(run: RecordedRun) -> str:
+async def draw(run: RecordedRun) -> str:
     """Return the screen as SVG, a little after the middle of the run."""
-    return asyncio.run(_draw(run))
-
-
-async def _draw(run: RecordedRun) -> str:
     now = 0.0
     replay = Replay(run, speed=1.0, monotonic=lambda: now)
     replay.start()
@@ -37,12 +33,11 @@ async def _draw(run: RecordedRun) -> str:
 
 
 def main() -> None:
-    """Draw the run that the command line names."""
     if len(sys.argv) != 3:
         sys.exit("usage: python -m tui.screenshot RUN FILE")
     run, file = map(Path, sys.argv[1:])
     try:
-        svg = draw(recorded_run.read_run(run))
+        svg = asyncio.run(draw(recorded_run.read_run(run)))
     except FcclError as error:
         sys.exit(f"fccl: {error}")
     file.write_text(svg, encoding="utf-8")

@@ -15,12 +15,9 @@ STATUS_STYLES = {"running": "green", "finished": "green", "waiting": "yellow", "
 
 
 def status_panel(view: FederationView, now: float, events: int = 6) -> RenderableType:
-    """Return the state of a run, its clients, workers and last events.
+    """Return the state of a run, its clients, workers and newest events.
 
-    Args:
-        view: The view to show.
-        now: Seconds since the epoch; ages are relative to it.
-        events: How many of the newest events to show.
+    Ages are relative to `now`, in seconds since the epoch.
     """
     return Group(
         _summary(view, now),

@@ -20,7 +20,6 @@ from common.store.embedded import read_address
 from common.store.store import Store, connect
 
 WAIT_S = 15.0
-ENDED = ("stopped", "finished", "failed")
 POLL_S = 0.2
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -61,7 +60,7 @@ def send_command(
             f"no run {name!r} is known at {store.where}", "start it with `fccl coordinator`"
         )
     status = view.read(store, name).info.status
-    if status in ENDED:
+    if status in view.ENDED_STATUSES:
         raise RunError(f"run {name} is {status}: no coordinator serves it", "see `fccl status`")
     if question is not None and not _confirmed(f"{question} run {name}?"):
         click.echo("nothing was sent")

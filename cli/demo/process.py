@@ -5,25 +5,12 @@ from __future__ import annotations
 import contextlib
 import queue
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 
-from pydantic import ValidationError
-
-from cli.demo.messages import DemoMessage, MessageKind
+from cli.child_messages import ChildMessage, open_child, parse_message
 
 LAST_MESSAGES_S = 1.0
-
-
-def parse_message(line: bytes) -> DemoMessage:
-    """Return the message of a line; any other line becomes a text."""
-    try:
-        return DemoMessage.model_validate_json(line)
-    except ValidationError:
-        text = line.decode("utf-8", "backslashreplace").rstrip()
-        return DemoMessage(kind=MessageKind.TEXT, text=text)
 
 
 class FederationProcess:
@@ -31,14 +18,8 @@ class FederationProcess:
 
     def __init__(self, arguments: Sequence[str]) -> None:
         """Start it with these arguments of `fccl`."""
-        # -P: the working directory may contain modules, which are no part of the program.
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "cli", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-        )
-        self._messages: queue.SimpleQueue[DemoMessage] = queue.SimpleQueue()
+        self._process = open_child("cli", *arguments)
+        self._messages: queue.SimpleQueue[ChildMessage] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, name="messages", daemon=True)
         self._reader.start()
 
@@ -47,7 +28,7 @@ class FederationProcess:
         """The exit code, negative for a signal; None while it runs."""
         return self._process.poll()
 
-    def messages(self) -> list[DemoMessage]:
+    def messages(self) -> list[ChildMessage]:
         """Return the messages since the last call, without waiting for more."""
         if self.exit_code is not None:
             self._reader.join(LAST_MESSAGES_S)

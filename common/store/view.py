@@ -39,6 +39,7 @@ R = TypeVar("R")
 RunStatus = Literal[
     "starting", "waiting", "running", "paused", "draining", "stopped", "finished", "failed"
 ]
+ENDED_STATUSES: tuple[RunStatus, ...] = ("stopped", "finished", "failed")  # no coordinator runs
 
 
 class RunNotFound(StoreError):

@@ -1,7 +1,7 @@
-"""Topics for data that has none: clusters of instructions by their words.
+"""Topics for rows that have none: clusters of instructions by their words.
 
-A federation's clients differ in what they ask, so a realistic partition needs topics. TF-IDF and
-k-means find crude ones in a second or two, from a fixed seed: the same rows, the same topics.
+A realistic partition needs topics, because the clients of a federation differ in what they ask.
+TF-IDF and k-means find crude ones in a second or two, the same ones for the same seed.
 
 In the data path: called by `learning.data.partition`.
 """
@@ -16,16 +16,16 @@ import numpy as np
 MAX_TOPICS = 10
 _ROWS_PER_TOPIC = 20  # fewer rows get fewer topics
 _WORD = r"(?u)\b[^\W\d]\w+\b"  # two letters or more; no numbers
-_NAMED_BY = 3  # words in a topic's name
+_NAME_WORDS = 3  # words in a topic's name
 
 
 def cluster_topics(texts: Sequence[str], seed: int) -> list[str]:
     """Return a topic for each text, named by the words that weigh most in it.
 
-    Texts without words in common form one topic. Instructions should come without their template,
-    which all share.
+    Texts without words in common form one topic. Pass instructions without their template, which is
+    the same in all.
     """
-    # Here, because it takes a second and most data has topics of its own.
+    # Imported here: it takes a second, and most data has topics of its own.
     from sklearn.cluster import KMeans  # noqa: PLC0415
     from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415
     from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415
@@ -46,6 +46,6 @@ def cluster_topics(texts: Sequence[str], seed: int) -> list[str]:
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct texts than clusters
         model = KMeans(count, n_init=3, random_state=seed).fit(matrix)
     words = vectorizer.get_feature_names_out()
-    top = np.argsort(-model.cluster_centers_, axis=1, kind="stable")[:, :_NAMED_BY]
+    top = np.argsort(-model.cluster_centers_, axis=1, kind="stable")[:, :_NAME_WORDS]
     names = [f"{i}: {' '.join(words[row])}" for i, row in enumerate(top)]
     return [names[i] for i in model.labels_]

@@ -1,8 +1,8 @@
 """Data sets of the Hugging Face hub: data files only, never code of a data set.
 
-The hub is asked for the data set's commit first, with a short timeout: a hub that cannot be reached
-is the normal case on many machines, and `datasets` would retry for half a minute. Then `datasets`
-downloads that commit into its cache, where it is found again without the network.
+The data set's commit is looked up first, with a short timeout: a hub that cannot be reached is
+normal on many machines, and `datasets` would retry for half a minute. Then `datasets` downloads
+that commit into its cache, where it is found again without the network.
 
 In the data path: called by `learning.data.rows` for a source that is not a file. Next:
 `learning.data.row_parser` makes rows of the records.
@@ -38,19 +38,12 @@ _SOURCE = re.compile(
 
 @dataclass(frozen=True)
 class HubSource:
-    """A data set on the hub; parts that are None are looked up.
+    """A data set on the hub; parts that are None are looked up."""
 
-    Attributes:
-        name: `owner/name`.
-        revision: Branch, tag or commit; None takes the newest commit.
-        config: The configuration, needed where the data set has several and no default.
-        split: The split to read; None takes the first of the caller's preferences that exists.
-    """
-
-    name: str
-    revision: str | None = None
-    config: str | None = None
-    split: str | None = None
+    name: str  # owner/name
+    revision: str | None = None  # branch, tag or commit; None takes the newest commit
+    config: str | None = None  # needed where the data set has several and no default
+    split: str | None = None  # None takes the first of the caller's preferences that exists
 
 
 FetchDataset = Callable[[HubSource, Sequence[str], Callable[[str], None]], Any]
@@ -59,19 +52,18 @@ FetchDataset = Callable[[HubSource, Sequence[str], Callable[[str], None]], Any]
 
 def parse_source(source: str) -> HubSource | None:
     """Return the data set that a text of the form `SOURCE_SYNTAX` names; None for other texts."""
-    found = _SOURCE.fullmatch(source)
-    if found is None or ".." in source:
+    match = _SOURCE.fullmatch(source)
+    if match is None or ".." in source:
         return None
-    return HubSource(found["name"], found["revision"], found["config"], found["split"])
+    return HubSource(match["name"], match["revision"], match["config"], match["split"])
 
 
-def as_table(data: Any, name: str, wanted: Collection[str]) -> ColumnTable:
-    """Return the records of a data set.
+def as_table(data: Any, name: str, names: Collection[str]) -> ColumnTable:
+    """Return the records of a `datasets.Dataset` or `IterableDataset`.
 
     Args:
-        data: A `datasets.Dataset` or `IterableDataset`.
-        name: What messages call it.
-        wanted: Names of the columns of use, in lower case; others may be images, and are not read.
+        name: Name of the data set in messages.
+        names: Column names to read, in lower case; the others may be large, such as images.
 
     Raises:
         DataError: While iterating, when a record cannot be read.
@@ -84,7 +76,7 @@ def as_table(data: Any, name: str, wanted: Collection[str]) -> ColumnTable:
     }
     columns = tuple(features) or None
     if columns is not None:
-        data = data.select_columns([column for column in columns if column.lower() in wanted])
+        data = data.select_columns([column for column in columns if column.lower() in names])
 
     def records() -> NumberedRecords:
         number = 0
@@ -95,8 +87,8 @@ def as_table(data: Any, name: str, wanted: Collection[str]) -> ColumnTable:
             raise
         except Exception as error:
             raise DataError(
-                f"{name}: what follows row {number} cannot be read ({type(error).__name__})",
-                "remove it from the cache of datasets, fetch it again",
+                f"{name}: the rows after {number} cannot be read ({type(error).__name__})",
+                "remove it from the cache of datasets and fetch it again",
             ) from None
 
     return ColumnTable(columns, records())
@@ -109,7 +101,7 @@ def fetch(source: HubSource, splits: Sequence[str], on_message: Callable[[str], 
         DataError: The hub cannot be reached, has no such data set, revision, configuration or
             split, or gates it; or the data set is defined by a loading script.
     """
-    on_message(f"asking the hub for data set {source.name}")
+    on_message(f"looking up data set {source.name} on the hub")
     # As in learning.models.hub: the hub's HTTP errors have no common base class that lasts.
     try:
         info = huggingface_hub.dataset_info(source.name, revision=source.revision, timeout=TIMEOUT)
@@ -117,7 +109,7 @@ def fetch(source: HubSource, splits: Sequence[str], on_message: Callable[[str], 
         known = isinstance(error, RepositoryNotFoundError | RevisionNotFoundError)
         if known or (builder := cached_builder(source)) is None:
             raise _data_error(source, error) from None
-        on_message(f"the hub cannot be reached: data set {source.name} as it was downloaded before")
+        on_message(f"the hub cannot be reached: using data set {source.name} from the cache")
         return _split(source, splits, builder)
     code = f"{source.name.split('/')[1]}.py"
     if any(file.rfilename == code for file in info.siblings or []):
@@ -137,7 +129,7 @@ def fetch(source: HubSource, splits: Sequence[str], on_message: Callable[[str], 
 
 
 def describe_availability(source: HubSource) -> str:
-    """Return in a few words whether the hub has a data set; nothing is downloaded.
+    """Return in a few words whether the hub has a data set, without downloading it.
 
     Raises:
         DataError: The hub cannot be reached, has no such data set or revision, or gates it; and the
@@ -162,12 +154,12 @@ def _builder(source: HubSource, commit: str | None) -> Any:
 
 
 def cached_builder(source: HubSource) -> Any | None:
-    """Return what `datasets` finds in its own cache, without asking the hub."""
+    """Return the builder of a data set in the cache of `datasets`, without a request to the hub."""
     # The public functions ask the hub first, five times, with growing pauses.
     from datasets.packaged_modules.cache.cache import Cache  # noqa: PLC0415
 
     try:
-        found = Cache(
+        builder = Cache(
             dataset_name=source.name.split("/")[1],
             repo_id=source.name,
             config_name=source.config,
@@ -176,7 +168,7 @@ def cached_builder(source: HubSource) -> Any | None:
         )
     except Exception:  # whatever the reason: it is not cached, and the first error is reported
         return None
-    return found if source.revision in (None, found.hash) else None
+    return builder if source.revision in (None, builder.hash) else None
 
 
 def _split(source: HubSource, preferred: Sequence[str], builder: Any) -> Any:
@@ -189,14 +181,14 @@ def _split(source: HubSource, preferred: Sequence[str], builder: Any) -> Any:
 
 
 def _choose(source: HubSource, preferred: Sequence[str], splits: Sequence[str]) -> str:
-    wanted = preferred if source.split is None else [source.split]
-    for name in wanted:
+    candidates = preferred if source.split is None else [source.split]
+    for name in candidates:
         if name in splits:
             return name
     if source.split is None and len(splits) == 1:
         return splits[0]
     raise DataError(
-        f"data set {source.name} has no split {' or '.join(wanted)}",
+        f"data set {source.name} has no split {' or '.join(candidates)}",
         f"write {source.name}:split with one of {', '.join(splits)}",
     )
 

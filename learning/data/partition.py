@@ -1,8 +1,8 @@
 """Partition of rows over clients, skewed on purpose, since the owners of real data are not alike.
 
-For every label, shares over the clients are drawn from a Dirichlet(α) distribution and the label's
-rows are dealt by them (Hsu et al. 2019): small α gives each client few labels and unequal sizes,
-large α makes the clients alike.
+For every label, shares over the clients are drawn from a Dirichlet(α) distribution, and the label's
+rows are dealt by them (Hsu et al. 2019). A small α gives each client few labels and unequal sizes;
+a large α makes the clients alike.
 
 Data path: `learning.data.rows` → here → `learning.data.shards` (files).
 """
@@ -27,11 +27,9 @@ def partition_labels(rows: Sequence[Row], by: str, seed: int) -> list[str]:
     by their topic, so that one setting serves a run of several kinds.
 
     Args:
-        rows: Rows of one kind.
         by: `topic` or `label` (the class; otherwise the rows' own topic where all have one, or else
             word clusters of instruction or prompt), or `length` (five equal groups by the length of
             the answer, of the chosen answer or of the text).
-        seed: Seed of the clustering.
 
     Raises:
         ConfigError: `by` is none of them.
@@ -53,19 +51,16 @@ def _lengths(sizes: Sequence[int]) -> list[str]:
 
 
 def _own_label(row: Row) -> str:
-    """Return the label that a row brings with it; may be empty."""
     return row.label if isinstance(row, LabelledText) else row.topic
 
 
 def _question(row: Row) -> str:
-    """Return the text that shows what a row is about."""
     if isinstance(row, Instruction):
         return row.instruction
     return row.prompt if isinstance(row, PreferencePair) else row.text
 
 
 def _measured_text(row: Row) -> str:
-    """Return the text by whose length rows are grouped."""
     if isinstance(row, Instruction):
         return row.output
     return row.chosen if isinstance(row, PreferencePair) else row.text
@@ -77,10 +72,7 @@ def dirichlet_partition(
     """Deal the row numbers 0 … len(labels)−1 to clients; each row goes to exactly one.
 
     Args:
-        labels: One per row.
-        clients: Number of clients.
         alpha: Concentration of the Dirichlet distribution, > 0.
-        seed: Seed of the shares and of the order in which rows are dealt.
         minimum: Least number of rows per client; the largest clients give what others lack.
 
     Returns:

@@ -1,4 +1,4 @@
-"""A folder of prepared data: which files it has, how many rows each holds, and its manifest.
+"""A folder of prepared data: its files, the number of rows in each, and its manifest.
 
 Each client has one `client_<i>_<kind>.jsonl` per kind, which only that client reads; each kind has
 one `heldout_<kind>.jsonl`, which no client reads. The manifest is written last: a folder without
@@ -28,56 +28,39 @@ KIND_NAMES: Mapping[RowKind, str] = {
     "va": "preferences",
     "cls": "labelled texts",
 }
-"""What messages call the rows of a kind."""
+"""Names of the kinds in messages."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One client's rows of one kind.
-
-    Attributes:
-        client_id: `client_0` and so on.
-        path: File with all its rows; `learning.data.splits.split_rows` parts them.
-        rows: train_rows + validation_rows + holdout_rows.
-        train_rows: Rows to learn.
-        validation_rows: Rows on which a finished run is evaluated.
-        holdout_rows: Rows on which the client measures the model before and after a task.
-        topics: Number of rows by label.
-    """
+    """One client's rows of one kind."""
 
     client_id: str
     kind: RowKind
-    path: Path
+    path: Path  # all its rows; `learning.data.splits.split_rows` divides them
     rows: int
     train_rows: int
     validation_rows: int
     holdout_rows: int
-    topics: dict[str, int]
+    topics: dict[str, int]  # number of rows by label
 
 
 @dataclass(frozen=True)
 class PreparedData:
-    """Content of a folder of prepared data.
-
-    Attributes:
-        shards: Ordered by kind, then by client.
-        heldout: Held-out file of each kind.
-        heldout_rows: Number of held-out rows of each kind.
-        settings: What the data was prepared from and with.
-    """
+    """Content of a folder of prepared data."""
 
     folder: Path
-    shards: tuple[Shard, ...]
-    heldout: Mapping[RowKind, Path]
+    shards: tuple[Shard, ...]  # ordered by kind, then by client
+    heldout: Mapping[RowKind, Path]  # held-out file of each kind
     heldout_rows: Mapping[RowKind, int]
-    settings: dict[str, Any]
+    settings: dict[str, Any]  # arguments of `shards.prepare_shards`, and digests of the rows
 
     def rows(self) -> dict[str, dict[RowKind, int]]:
         """Return the number of training rows by client id and kind."""
-        found: dict[str, dict[RowKind, int]] = {}
+        counts: dict[str, dict[RowKind, int]] = {}
         for shard in self.shards:
-            found.setdefault(shard.client_id, {})[shard.kind] = shard.train_rows
-        return found
+            counts.setdefault(shard.client_id, {})[shard.kind] = shard.train_rows
+        return counts
 
 
 def load(folder: Path) -> PreparedData:
@@ -88,17 +71,17 @@ def load(folder: Path) -> PreparedData:
     """
     path = folder / MANIFEST
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(path.read_text(encoding="utf-8"))
         shards = tuple(
             Shard(**{**shard, "kind": _kind(shard["kind"]), "path": folder / shard["path"]})
-            for shard in found["shards"]
+            for shard in manifest["shards"]
         )
         return PreparedData(
             folder=folder,
             shards=shards,
-            heldout={_kind(kind): folder / name for kind, name in found["heldout"].items()},
-            heldout_rows={_kind(kind): n for kind, n in found["heldout_rows"].items()},
-            settings=found["settings"],
+            heldout={_kind(kind): folder / name for kind, name in manifest["heldout"].items()},
+            heldout_rows={_kind(kind): n for kind, n in manifest["heldout_rows"].items()},
+            settings=manifest["settings"],
         )
     except FileNotFoundError:
         raise DataError(f"{folder} holds no prepared data", "run fccl prepare") from None
@@ -116,7 +99,7 @@ def _kind(name: str) -> RowKind:
 
 
 def save(prepared: PreparedData) -> None:
-    """Write the skew as tables and pictures and, when everything else is there, the manifest."""
+    """Write the skew as tables and pictures and, after everything else, the manifest."""
     for kind in prepared.heldout:
         file = prepared.folder / f"skew_{kind}.png"
         plot_skew(_label_counts(prepared, kind), _title(kind), file)
@@ -141,15 +124,15 @@ def check_files(prepared: PreparedData) -> None:
     for path, rows in files.items():
         try:
             with path.open("rb") as file:
-                found = sum(1 for _ in file)
+                count = sum(1 for _ in file)
         except OSError as error:
             raise _changed(f"{path} cannot be read: {error.strerror}") from None
-        if found != rows:
-            raise _changed(f"{path} has {found} rows, not the {rows} that were dealt")
+        if count != rows:
+            raise _changed(f"{path} has {count} rows, not the {rows} that were dealt")
 
 
-def _changed(what: str) -> DataError:
-    return DataError(what, "put the file back, or remove the folder and prepare again")
+def _changed(message: str) -> DataError:
+    return DataError(message, "put the file back, or remove the folder and prepare again")
 
 
 def skew_tables(prepared: PreparedData) -> str:
@@ -184,7 +167,6 @@ def require_settings(prepared: PreparedData, settings: dict[str, Any]) -> None:
 
 
 def _difference(name: str, was: Any, value: Any) -> str:
-    """Describe in a few words how a setting of a prepared folder differs from the given one."""
     if name == "kinds":
         return f"for {' and '.join(was)}, not for {' and '.join(value)}"
     if name in ("rows", "data"):

@@ -1,13 +1,13 @@
-"""Rows from records: finds the columns of a record under the names that data sets give them.
+"""Rows from records: finds a row's fields in a record, under the names that data sets give them.
 
 Pure functions from a record and a mapping to a row of one kind. The mapping says in which column a
-field is, `{"text": "review_body", "label": "stars"}`; the other fields are found under the names in
-`COLUMN_NAMES`, the likeliest first, in lower or upper case. They are those of well-known data sets:
+field is, `{"text": "review_body", "label": "stars"}`; the other fields are looked up under the
+names in `COLUMN_NAMES`, in lower or upper case. They are those of well-known data sets:
 tatsu-lab/alpaca, HuggingFaceH4/ultrafeedback_binarized, Anthropic/hh-rlhf, stanfordnlp/imdb and
 stanfordnlp/sst2, and the forms that trl documents.
 
-In the data path: records of `learning.data.tables` or `learning.data.hub_data` come in,
-`learning.data.rows` collects what goes out.
+In the data path: records come from `learning.data.tables` or `learning.data.hub_data`;
+`learning.data.rows` collects the rows.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ class UnusableRow(Exception):
 
 
 def known_columns(kind: str, columns: ColumnMapping) -> frozenset[str]:
-    """Return every column name that is of use for a kind, in lower case."""
-    found = {name for names in COLUMN_NAMES[kind].values() for name in names}
-    return frozenset(found | {name.lower() for name in columns.values()})
+    """Return every column name that can hold a field of this kind, in lower case."""
+    known = {name for names in COLUMN_NAMES[kind].values() for name in names}
+    return frozenset(known | {name.lower() for name in columns.values()})
 
 
 def parse_instruction(record: Mapping[str, object], columns: ColumnMapping) -> Instruction:
@@ -122,7 +122,6 @@ def parse_labelled_text(
     """Return a text and its class; a class that is a number or a truth value becomes its text.
 
     Args:
-        columns: Columns of the fields that have other names.
         labels: The declared classes; empty for any.
 
     Raises:
@@ -131,7 +130,7 @@ def parse_labelled_text(
     """
     text = _text(*_find("cls", "text", record, columns))
     name, value = _find("cls", "label", record, columns)
-    if isinstance(value, float) and value.is_integer():  # what pandas makes of integers with gaps
+    if isinstance(value, float) and value.is_integer():  # pandas stores integers with gaps so
         value = int(value)
     label = _text(name, str(value) if isinstance(value, int) else value).strip()
     if len(label) > MAX_LABEL:
@@ -144,7 +143,7 @@ def parse_labelled_text(
 def _find(
     kind: str, field: str, record: Mapping[str, object], columns: ColumnMapping
 ) -> tuple[str, object]:
-    """Return the name, for messages, and the value of a field's column; None if there is none."""
+    """Return the column (for messages) and the value of a field; None if the record has none."""
     if field in columns:
         return columns[field], record.get(columns[field])
     for name in COLUMN_NAMES[kind][field]:
@@ -214,9 +213,9 @@ def _only_question(name: str, turns: _Turns) -> object:
 
 
 def _last_answer(name: str, turns: _Turns) -> tuple[object, object]:
-    """Return what the user asked, or None, and the answer.
+    """Return the user's question, or None, and the answer.
 
-    An answer late in a conversation fits no prompt.
+    Longer conversations are refused: an answer late in one fits no single prompt.
     """
     match [speaker for speaker, _ in turns]:
         case ["assistant"]:

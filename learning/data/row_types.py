@@ -15,47 +15,30 @@ MAX_CHARS = 32_768
 
 @dataclass(frozen=True)
 class Instruction:
-    """An instruction and its answer: a row of supervised fine-tuning (kind `sft`).
-
-    Attributes:
-        input: What the instruction applies to; may be empty.
-        output: The answer to learn.
-        topic: A label to partition by; empty where the data has none.
-    """
+    """An instruction and its answer: a row of supervised fine-tuning (kind `sft`)."""
 
     instruction: str
-    input: str
-    output: str
-    topic: str = ""
+    input: str  # what the instruction applies to; may be empty
+    output: str  # the answer to learn
+    topic: str = ""  # label to partition by; empty where the data has none
 
 
 @dataclass(frozen=True)
 class PreferencePair:
-    """Two answers to one prompt, one better than the other: a row of DPO (kind `va`).
+    """Two answers to one prompt, one better than the other: a row of DPO (kind `va`)."""
 
-    Attributes:
-        prompt: The user's words, without any template.
-        chosen: The better answer.
-        rejected: The worse answer; never the same text.
-        topic: A label to partition by; empty where the data has none.
-    """
-
-    prompt: str
+    prompt: str  # the user's words, without any template
     chosen: str
-    rejected: str
-    topic: str = ""
+    rejected: str  # never the same text as `chosen`
+    topic: str = ""  # label to partition by; empty where the data has none
 
 
 @dataclass(frozen=True)
 class LabelledText:
-    """A text and its class: a row of classification (kind `cls`).
-
-    Attributes:
-        label: Name of the class; also what a partition is skewed by.
-    """
+    """A text and its class: a row of classification (kind `cls`)."""
 
     text: str
-    label: str
+    label: str  # name of the class, by which a partition is also skewed
 
 
 Row = Instruction | PreferencePair | LabelledText

@@ -24,7 +24,7 @@ from learning.data.tables import ColumnTable, RawRecord
 
 R_co = TypeVar("R_co", bound=Row, covariant=True)
 
-_NEEDS: Mapping[RowKind, str] = {
+_REQUIRED_FIELDS: Mapping[RowKind, str] = {
     "sft": "every row needs the text fields instruction and output, and may have input",
     "va": "every row needs the text fields prompt, chosen and rejected",
     "cls": "every row needs the fields text and label",
@@ -34,29 +34,23 @@ _SPLITS: Mapping[RowKind, tuple[str, ...]] = {
     "va": ("train", "train_prefs"),
     "cls": ("train",),
 }
-_PAIRS: Mapping[RowKind, tuple[str, str]] = {"cls": ("text", "label")}
+_HEADERLESS_COLUMNS: Mapping[RowKind, tuple[str, str]] = {"cls": ("text", "label")}
 _SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
-_LEFT_OUT_WHEN_EMPTY = ("input", "topic")
+_OMITTED_WHEN_EMPTY = ("input", "topic")
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class SkippedRow:
-    """A row that was left out.
+    """A row that was left out."""
 
-    Attributes:
-        line: Its line in a JSONL, CSV or TSV file, otherwise its position in the list or table;
-            counted from 1.
-        reason: Why, in a few words.
-    """
-
-    line: int
+    line: int  # from 1; the position, where the source has no lines
     reason: str
 
 
 @dataclass(frozen=True)
 class LoadedRows(Generic[R_co]):
-    """Content of a source: the usable rows in their order, and what was left out."""
+    """Content of a source: the usable rows in their order, and those left out."""
 
     rows: tuple[R_co, ...]
     skipped: tuple[SkippedRow, ...]
@@ -76,11 +70,13 @@ def read(kind: RowKind, path: Path) -> LoadedRows[Row]:
     Raises:
         DataError: The file is missing, cannot be read, or has no usable row.
     """
-    table = tables.open_table(path, row_parser.known_columns(kind, _NOTHING), _PAIRS.get(kind))
-    found = _rows(kind, table, _NOTHING, ())
-    if not found.rows:
-        raise _no_row(kind, str(path), found.skipped)
-    return found
+    table = tables.open_table(
+        path, row_parser.known_columns(kind, _NOTHING), _HEADERLESS_COLUMNS.get(kind)
+    )
+    loaded = _rows(kind, table, _NOTHING, ())
+    if not loaded.rows:
+        raise _no_row(kind, str(path), loaded.skipped)
+    return loaded
 
 
 def write(path: Path, rows: Iterable[Row]) -> None:
@@ -88,7 +84,7 @@ def write(path: Path, rows: Iterable[Row]) -> None:
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
             fields = asdict(row)
-            kept = {k: v for k, v in fields.items() if v or k not in _LEFT_OUT_WHEN_EMPTY}
+            kept = {k: v for k, v in fields.items() if v or k not in _OMITTED_WHEN_EMPTY}
             file.write(json.dumps(kept, ensure_ascii=False) + "\n")
 
 
@@ -110,8 +106,7 @@ def load(
         columns: Fields of a row to columns of the source, where
             `learning.data.row_parser.COLUMN_NAMES` does not find them.
         labels: The declared classes, for kind cls: rows of others are skipped; empty for any.
-        on_message: Called with a line of text before anything that takes time.
-        fetch: Downloads a hub data set.
+        on_message: Called with a line of text before a step that takes time.
 
     Raises:
         ConfigError: `columns` names a field or a column that does not exist.
@@ -125,15 +120,15 @@ def load(
             )
     table = _open(kind, source, row_parser.known_columns(kind, columns), on_message, fetch)
     if table.columns is not None:
-        _check(source, columns, table.columns)
+        _check_columns(source, columns, table.columns)
     seen: dict[str, None] = dict.fromkeys(table.columns or ())
-    found = _rows(kind, table, columns, labels, seen)
-    _check(source, columns, seen)
-    if not found.rows:
-        there = f"; its columns are {_listed(seen)}" if seen else ""
+    loaded = _rows(kind, table, columns, labels, seen)
+    _check_columns(source, columns, seen)
+    if not loaded.rows:
+        present = f"; its columns are {_listed(seen)}" if seen else ""
         declared = f"; data.labels are {_listed(labels)}" if labels else ""
-        raise _no_row(kind, source, found.skipped, there + declared)
-    return found
+        raise _no_row(kind, source, loaded.skipped, present + declared)
+    return loaded
 
 
 def on_hub(source: str) -> hub_data.HubSource | None:
@@ -150,10 +145,10 @@ def _open(
     on_message: Callable[[str], None],
     fetch: hub_data.FetchDataset,
 ) -> ColumnTable:
-    named = on_hub(source)
-    if named is None:
-        return tables.open_table(Path(source), names, _PAIRS.get(kind))
-    return hub_data.as_table(fetch(named, _SPLITS[kind], on_message), source, names)
+    dataset = on_hub(source)
+    if dataset is None:
+        return tables.open_table(Path(source), names, _HEADERLESS_COLUMNS.get(kind))
+    return hub_data.as_table(fetch(dataset, _SPLITS[kind], on_message), source, names)
 
 
 def _rows(
@@ -163,7 +158,7 @@ def _rows(
     labels: Sequence[str],
     seen: dict[str, None] | None = None,
 ) -> LoadedRows[Row]:
-    """Return the rows of a table; the names of the columns met are added to `seen`."""
+    """Return the rows of a table; add the names of the columns of its records to `seen`."""
     rows: list[Row] = []
     skipped: list[SkippedRow] = []
     for line, record in table.records:
@@ -191,13 +186,13 @@ def _row(
             return row_parser.parse_labelled_text(record, columns, labels)
 
 
-def _check(source: str, columns: Mapping[str, str], there: Iterable[str]) -> None:
-    there = tuple(there)
+def _check_columns(source: str, columns: Mapping[str, str], present: Iterable[str]) -> None:
+    present = tuple(present)
     for field, column in columns.items():
-        if there and column not in there:
+        if present and column not in present:
             raise ConfigError(
                 f"{source} has no column {column!r}, which columns names for {field}",
-                f"its columns are {_listed(there)}",
+                f"its columns are {_listed(present)}",
             )
 
 
@@ -205,7 +200,7 @@ def _no_row(
     kind: RowKind, source: str, skipped: Sequence[SkippedRow], columns: str = ""
 ) -> DataError:
     first = f" (row {skipped[0].line}: {skipped[0].reason})" if skipped else ""
-    return DataError(f"{source} has no usable row{first}", _NEEDS[kind] + columns)
+    return DataError(f"{source} has no usable row{first}", _REQUIRED_FIELDS[kind] + columns)
 
 
 def _listed(columns: Iterable[str]) -> str:

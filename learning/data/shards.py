@@ -1,7 +1,7 @@
-"""Preparation of a run's data: deals rows to clients, one file per client and kind.
+"""Preparation of a run's data: deals rows to clients and writes one file per client and kind.
 
-Data path: `learning.data.rows` (all rows) → `learning.data.partition` (who gets which) → here →
-`learning.data.prepared_data` (the folder). Next: a worker reads its client's file with
+Data path: `learning.data.rows` (all rows) → `learning.data.partition` (the rows of each client) →
+here → `learning.data.prepared_data` (the folder). Next: a worker reads its client's file with
 `worker.data.shards` and tokenises it with `learning.objectives.tokens`.
 """
 
@@ -42,9 +42,8 @@ def prepare_shards(
     Args:
         rows: The whole data set of each kind that the run learns.
         clients: Number of clients; each gets rows of every kind.
-        alpha: Concentration of the Dirichlet distribution.
         by: Label to skew by; see `learning.data.partition.partition_labels`.
-        seed: Seed of the partition. Each kind is dealt with a seed derived from it.
+        seed: Each kind is dealt with a seed derived from it.
         heldout: Share of rows to hold out, in [0, 1); at least one row, at most
             `learning.data.splits.MAX_HELDOUT`.
         out: Folder to write to. A folder prepared with the same settings is left as it is.
@@ -60,9 +59,9 @@ def prepare_shards(
         "data": {kind: _digest(own) for kind, own in rows.items()},
     }  # fmt: skip
     if (out / MANIFEST).exists():
-        found = prepared_data.load(out)
-        prepared_data.require_settings(found, settings)
-        return found
+        prepared = prepared_data.load(out)
+        prepared_data.require_settings(prepared, settings)
+        return prepared
     if not 0 <= heldout < 1:
         raise ConfigError(f"data.heldout is {heldout:g}", "set it to a share from 0 to below 1")
     if not rows:
@@ -73,9 +72,9 @@ def prepare_shards(
     _make_folder(out)
     prepared = PreparedData(
         folder=out,
-        shards=tuple(shard for one in dealt for shard in _write_shards(out, one)),
-        heldout={one.kind: _write_heldout(out, one) for one in dealt},
-        heldout_rows={one.kind: len(one.heldout) for one in dealt},
+        shards=tuple(shard for each in dealt for shard in _write_shards(out, each)),
+        heldout={each.kind: _write_heldout(out, each) for each in dealt},
+        heldout_rows={each.kind: len(each.heldout) for each in dealt},
         settings=settings,
     )
     prepared_data.save(prepared)
@@ -121,17 +120,17 @@ def _deal(
 
 
 def _too_few(kind: RowKind, rows: Sequence[Row], clients: int, left: int) -> DataError:
-    different = len({row_rank(row, "all") for row in rows})
-    alike = f" ({different} different)" if different < len(rows) else ""
+    distinct = len({row_rank(row, "all") for row in rows})
+    note = f" ({distinct} different)" if distinct < len(rows) else ""
     return DataError(
-        f"{len(rows)} rows of {KIND_NAMES[kind]}{alike} are too few for {clients} clients:"
+        f"{len(rows)} rows of {KIND_NAMES[kind]}{note} are too few for {clients} clients:"
         f" {left} are left beside the held-out set, and each client needs {SIDES}",
         "lower data.clients or data.heldout, or give more rows",
     )
 
 
 def _kind_seed(seed: int, kind: RowKind) -> int:
-    """Return a seed of its own for a kind; otherwise all kinds would be dealt by the same draws."""
+    """Return a seed for a kind; with one seed all kinds would be dealt by the same draws."""
     if kind == "sft":
         return seed
     return int.from_bytes(hashlib.sha256(f"{kind} {seed}".encode()).digest()[:6])
@@ -142,7 +141,7 @@ def _make_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(
-            f"{out} cannot be made: {error.strerror}", "choose another folder"
+            f"{out} cannot be created: {error.strerror}", "choose another folder"
         ) from None
 
 

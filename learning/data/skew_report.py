@@ -1,7 +1,7 @@
 """Table and picture of labels over clients, which show how unlike the clients are.
 
-Read by people only, before a run: a federation's result means little without its partition. In the
-data path: called by `learning.data.prepared_data` when a folder is prepared.
+For people only: a federation's result means little without its partition. In the data path: called
+by `learning.data.prepared_data` when a folder is prepared.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 _NAME = 36  # characters of a label that are shown
-_SHOWN = 20  # labels with a colour of their own: as many as the colour table tells apart
+_SHOWN = 20  # labels with a colour of their own: as many as the colour table has
 _TALLEST = 12.0  # inches; with more clients than fit, bars become thinner
-_NAMED = 50  # client names that fit below each other; of more, every second (third, …) is drawn
+_NAMED = 50  # client names that fit; of more clients, only every second (third, …) is named
 _WIDE = 100  # columns of a table that a terminal shows without breaking its lines
 _OTHERS = (0.92, 0.92, 0.92)
 
@@ -27,10 +27,7 @@ LabelCounts = Sequence[Mapping[str, int]]
 
 
 def skew_table(counts: LabelCounts) -> str:
-    """Return a table of labels down and clients across, with both sums.
-
-    It is turned where it is too wide and turning helps.
-    """
+    """Return a table of labels down and clients across, with both sums; transposed if too wide."""
     clients = range(len(counts))
     head = ["label", *(f"client_{i}" for i in clients), "all"]
     lines = [head]
@@ -67,11 +64,8 @@ def _aligned(lines: Sequence[Sequence[str]]) -> str:
 def plot_skew(counts: LabelCounts, what: str, path: Path) -> None:
     """Write a PNG with one stacked bar per client: its rows, coloured by label.
 
-    Labels beyond the commonest are drawn together, in grey.
-
-    Args:
-        what: The rows and their kind: `instructions (sft)`.
-        path: The file to write.
+    Labels beyond the most frequent are drawn together, in grey. `what` names the rows and their
+    kind: `instructions (sft)`.
     """
     drawn = _bar_widths(counts)
     colours = _colours(len(drawn))
@@ -82,7 +76,7 @@ def plot_skew(counts: LabelCounts, what: str, path: Path) -> None:
     axes = figure.add_subplot()
     left = [0] * len(counts)
     step = -(-len(clients) // _NAMED)
-    edge = 0.5 if step == 1 else 0.0  # points: a thin bar would be nothing but its edge
+    edge = 0.5 if step == 1 else 0.0  # points; a thin bar would be all edge
     for (name, width), colour in zip(drawn.items(), colours, strict=True):
         axes.barh(
             clients, width, 0.72, left=left, color=colour, label=name, edgecolor="white", lw=edge

@@ -1,10 +1,10 @@
 """Splits of rows by hash: the held-out set of a run, and the three sides of one client's rows.
 
-A split goes by a hash of a row's text, so that equal rows never stand on two sides and a row stays
-on its side when the data set grows.
+A split goes by a hash of a row's text, so that equal rows are never on two sides and a row stays on
+its side when the data set grows.
 
 Data path: `learning.data.shards` sets held-out rows aside with `hold_out`; workers and evaluations
-part a client's rows with `split_rows`. Next: `learning.objectives.tokens`.
+divide a client's rows with `split_rows`. Next: `learning.objectives.tokens`.
 """
 
 from __future__ import annotations
@@ -43,13 +43,12 @@ def split_rows(rows: Sequence[R]) -> Split[R]:
     """Split a client's rows into a training, a validation and a holdout side by hash.
 
     The smallest hashes are the holdout, the largest the validation side, so that neither moves when
-    the other is cut differently. With three distinct rows or more, each side has at least one; with
-    two, the validation side stays empty. Rows that are all alike cannot be told apart and fill
-    train and holdout in halves; a single row is for training. Preference pairs of one prompt count
-    as alike.
+    the size of the other changes. With three distinct rows or more, each side has at least one;
+    with two, the validation side stays empty. Rows that are all equal fill train and holdout in
+    halves; a single row is for training. Preference pairs of one prompt count as equal.
 
-    The hash differs from the one that set the global held-out rows aside: of that one, only large
-    values are left.
+    The hash differs from the one that set the global held-out rows aside, which leaves only large
+    values of its own.
     """
     ranks = [row_rank(row, "client") for row in rows]
     ordered = sorted(set(ranks))

@@ -1,9 +1,8 @@
 """Files of records: JSON, JSONL, CSV, TSV and Parquet, read as pairs of row number and record.
 
-What a record means is not known here; `learning.data.row_parser` makes rows of them. Input is
-hostile: a line that is not a record is replaced by the reason, a file in the wrong form is a
-`DataError`. Bytes that are not UTF-8 are kept as lone surrogates, so that they spoil only the field
-they are in.
+`learning.data.row_parser` gives records their meaning. Input is hostile: a line that is not a
+record is replaced by the reason, a file in the wrong form is a `DataError`. Bytes that are not
+UTF-8 are kept as lone surrogates, so that they spoil only the field that they are in.
 
 In the data path: called by `learning.data.rows`.
 """
@@ -28,22 +27,17 @@ NumberedRecords = Iterator[tuple[int, RawRecord | str]]
 line where the form has lines (JSONL, CSV, TSV), otherwise the position in the list or table.
 """
 
-_SAMPLE = 1000  # lines by which a file without a header row is recognised
-_BATCH = 256  # rows of Parquet in memory at once: long texts of them still fit a small machine
+_SAMPLE = 1000  # lines that decide whether a file has a header row
+_BATCH = 256  # rows of Parquet in memory together: with long texts they fit a small machine
 _Fields = tuple[int, list[str] | str]
 
 
 @dataclass(frozen=True)
 class ColumnTable:
-    """An open source of records.
+    """An open source of records."""
 
-    Attributes:
-        columns: The names that every record has; None where each has its own (JSON).
-        records: Can be iterated once.
-    """
-
-    columns: tuple[str, ...] | None
-    records: NumberedRecords
+    columns: tuple[str, ...] | None  # of every record; None where each has its own (JSON)
+    records: NumberedRecords  # can be iterated once
 
 
 def open_table(
@@ -51,14 +45,13 @@ def open_table(
 ) -> ColumnTable:
     """Open a file of records; its form follows from its suffix, and is JSON for any other suffix.
 
-    A CSV or TSV file has a header row, with one exception, for data such as SST-2: of a file with
-    two columns of which none has one of `names`, the column with fewer different values (in
-    characters, where they tie) is the label, and if the label in the first line is a whole number
-    or comes again below, that line is data.
+    A CSV or TSV file has a header row, with one exception for data such as SST-2. In a file of two
+    columns, neither of them named in `names`, the column with fewer different values (with fewer
+    characters, if equal) is the label; if the label in the first line is a whole number or occurs
+    again below, that line is data. In TSV, quotes are ordinary characters, as in SST-2.
 
     Args:
-        path: The file. In TSV, quotes are ordinary characters, as in SST-2.
-        names: Column names of use, in lower case; only these are read from Parquet.
+        names: Column names to use, in lower case; only these are read from Parquet.
         pair: Names for the text and the label of a file without a header row; None if such a file
             is not expected.
 
@@ -70,16 +63,16 @@ def open_table(
         case ".parquet":
             return _parquet(path, names)
         case ".csv":
-            return _named(path, _csv_rows(path), names, pair)
+            return _delimited(path, _csv_rows(path), names, pair)
         case ".tsv":
-            return _named(path, _tsv_rows(path), names, pair)
+            return _delimited(path, _tsv_rows(path), names, pair)
     if head.lstrip().startswith(b"["):
         return ColumnTable(None, _json_list(path))
     return ColumnTable(None, _json_lines(path))
 
 
 def with_class_names(record: RawRecord, classes: Mapping[str, Sequence[str]]) -> RawRecord:
-    """Return a record with class numbers replaced by names; one out of range, as -1, is missing."""
+    """Return a record with class numbers replaced by names; a number out of range becomes None."""
     return {
         column: _class_name(value, classes[column]) if column in classes else value
         for column, value in record.items()
@@ -102,7 +95,9 @@ def _head(path: Path) -> bytes:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}", "check the path") from None
     except ValueError:  # a NUL in the path
-        raise DataError("the path of the data file is not a path", "check the path") from None
+        raise DataError(
+            "the path of the data file holds a NUL character", "check the path"
+        ) from None
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError(f"{path} is not UTF-8 but UTF-16 text", "convert it to UTF-8")
     head = head.removeprefix(b"\xef\xbb\xbf")
@@ -112,7 +107,7 @@ def _head(path: Path) -> bytes:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """Yield lines as they are, with their ends.
+    """Yield lines with their ends.
 
     No universal newlines, since texts may hold U+2028 and the like. A line over `MAX_LINE` is cut
     off there; the remainder is not a usable row in any form.
@@ -161,8 +156,8 @@ def _tsv_rows(path: Path) -> Iterator[_Fields]:
 
 
 def _csv_rows(path: Path) -> Iterator[_Fields]:
-    # Strict: a quote that is never closed must not take the rest of the file for one text. The
-    # reader gives up at csv.field_size_limit() and goes on with the next line.
+    # Strict: a quote that is never closed must not make the rest of the file one text. The reader
+    # stops at csv.field_size_limit() and continues with the next line.
     reader = csv.reader(_lines(path), strict=True)
     while True:
         number = reader.line_num + 1
@@ -177,10 +172,9 @@ def _csv_rows(path: Path) -> Iterator[_Fields]:
                 yield number, fields
 
 
-def _named(
+def _delimited(
     path: Path, rows: Iterator[_Fields], names: Collection[str], pair: tuple[str, str] | None
 ) -> ColumnTable:
-    """Return the table of lines that are split into fields."""
     sample = list(islice(rows, _SAMPLE))
     first = sample[0][1] if sample else ""
     if isinstance(first, str):
@@ -207,8 +201,8 @@ def _label_without_header(sample: Sequence[_Fields], names: Collection[str]) -> 
 
     label = min((1, 0), key=variety)
     value = first[label]
-    again = any(pair[label] == value for pair in pairs[1:])
-    return label if again or value.strip().removeprefix("-").isdecimal() else None
+    repeated = any(pair[label] == value for pair in pairs[1:])
+    return label if repeated or value.strip().removeprefix("-").isdecimal() else None
 
 
 def _records(columns: tuple[str, ...], rows: Iterator[_Fields]) -> NumberedRecords:
@@ -258,7 +252,7 @@ def _damaged(path: Path) -> DataError:
 
 
 def _class_names(metadata: bytes) -> dict[str, list[str]]:
-    """Return names of class numbers by column, which `datasets` leaves in files that it writes."""
+    """Return names of class numbers by column, which `datasets` writes into its files."""
     try:
         features = json.loads(metadata)["info"]["features"]
         return {

@@ -1,4 +1,4 @@
-"""Generation of answers: the likeliest continuation of a prompt, or one that is sampled.
+"""Generation of answers: the likeliest continuation of a prompt, or a sampled one.
 
 In the data path: called by `evaluation.evaluator` for the samples of a report, and by
 `worker.incremental.serving.predictor` for the answers to a user.
@@ -21,17 +21,11 @@ from learning.objectives.tokens import prompt_ids
 
 @dataclass(frozen=True)
 class Sampling:
-    """Settings of nucleus sampling (Holtzman et al. 2020).
+    """Settings of nucleus sampling (Holtzman et al. 2020)."""
 
-    Attributes:
-        seed: Seed of the draws, which happen on the model's device.
-        temperature: Divides the logits.
-        top_p: Tokens are drawn from the likeliest ones that together have this probability.
-    """
-
-    seed: int
-    temperature: float = 0.9
-    top_p: float = 0.95
+    seed: int  # of the draws, which happen on the model's device
+    temperature: float = 0.9  # divides the logits
+    top_p: float = 0.95  # probability of the set of likeliest tokens to draw from
 
 
 def generate(
@@ -42,10 +36,9 @@ def generate(
     should_stop: Callable[[], bool] = lambda: False,
     sampling: Sampling | None = None,
 ) -> list[str]:
-    """Return a likely continuation of each prompt that does not repeat four tokens in a row.
+    """Return a continuation of each prompt that does not repeat four tokens in a row.
 
     Args:
-        model: A causal language model, with or without adapter.
         prompts: Whole prompts (`learning.objectives.template.format_prompt`); one that leaves too
             little of the model's context loses its beginning.
         max_new_tokens: Longest answer, in tokens.
@@ -57,12 +50,12 @@ def generate(
         return []
     context = getattr(model.config, "max_position_embeddings", None) or 1 << 20
     new_tokens = min(max_new_tokens, context - 1)
-    kept = [ids[-(context - new_tokens) :] for ids in prompt_ids(tokenizer, prompts)]
-    width, end = max(map(len, kept)), tokenizer.eos_token_id
-    # All at once, padded at the left: a token of three answers costs hardly more than of one.
-    ids = torch.tensor([[end] * (width - len(row)) + row for row in kept], device=model.device)
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in kept])
-    with evaluation_mode(model), _choice(sampling, model.device) as choice:
+    fitting = [ids[-(context - new_tokens) :] for ids in prompt_ids(tokenizer, prompts)]
+    width, end = max(map(len, fitting)), tokenizer.eos_token_id
+    # One batch, padded at the left: a token of three answers costs hardly more than of one.
+    ids = torch.tensor([[end] * (width - len(row)) + row for row in fitting], device=model.device)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in fitting])
+    with evaluation_mode(model), _token_choice(sampling, model.device) as options:
         out: torch.Tensor = cast(Any, model).generate(
             input_ids=ids,
             attention_mask=mask.to(model.device),
@@ -70,7 +63,7 @@ def generate(
             pad_token_id=end,
             no_repeat_ngram_size=4,  # a small model's most likely text is a loop
             stopping_criteria=[lambda ids, *_, **__: _for_each_row(ids, should_stop())],
-            **choice,
+            **options,
         )
     texts = (tokenizer.decode(row, skip_special_tokens=True) for row in out[:, width:])
     return [str(text).strip() for text in texts]
@@ -82,7 +75,7 @@ def _for_each_row(ids: torch.Tensor, value: bool) -> torch.Tensor:
 
 
 @contextmanager
-def _choice(sampling: Sampling | None, device: torch.device) -> Iterator[dict[str, Any]]:
+def _token_choice(sampling: Sampling | None, device: torch.device) -> Iterator[dict[str, Any]]:
     """Yield the options that choose tokens; torch's random state is restored after sampling."""
     if sampling is None:
         yield {"do_sample": False}

@@ -1,7 +1,8 @@
 """Losses and class probabilities of single rows, as a model computes them.
 
 Nats per token compare versions of one model; bits per byte also compare models whose tokenizers
-differ. Both are over the responses, end of sequence included, so they measure what is learned.
+differ. Both are over the responses, end of sequence included, which are the tokens that are
+learned.
 
 Data path: `learning.objectives` (tokenised rows) → here → `learning.evaluation.row_scores`.
 """
@@ -57,45 +58,44 @@ def row_nats(
 ) -> list[float]:
     """Return −log p(response | prompt) of each example, in nats, in the order of the examples."""
     device = next(model.parameters()).device
-    found: list[float] = []
+    sums: list[float] = []
     with evaluation_mode(model, autocast=autocast):
         for batch in sorted_batches(examples, batch_size, partial(collate, device=device)):
             nats, rows = token_nats(model, batch)
-            sums = torch.zeros(batch.size, device=device).index_add(0, rows, nats)
-            found += sums.tolist()
-    return restore_order(found, examples)
+            sums += torch.zeros(batch.size, device=device).index_add(0, rows, nats).tolist()
+    return restore_order(sums, examples)
 
 
 def class_scores(
     model: torch.nn.Module, texts: Sequence[TokenisedText], batch_size: int
 ) -> list[tuple[float, int]]:
     """Return each text's −log p of the true class, in nats, and its likeliest class, in order."""
-    found: list[tuple[float, int]] = []
+    scores: list[tuple[float, int]] = []
     for logits, labels in _class_logits(model, texts, batch_size):
         nats = cross_entropy(logits, labels, reduction="none")
-        found += zip(nats.tolist(), logits.argmax(-1).tolist(), strict=True)
-    return restore_order(found, texts)
+        scores += zip(nats.tolist(), logits.argmax(-1).tolist(), strict=True)
+    return restore_order(scores, texts)
 
 
 def class_answers(
     model: torch.nn.Module, texts: Sequence[TokenisedText], batch_size: int
 ) -> list[tuple[int, float]]:
     """Return the likeliest class of each text and its probability, in order."""
-    found: list[tuple[int, float]] = []
+    answers: list[tuple[int, float]] = []
     for logits, _ in _class_logits(model, texts, batch_size):
         probability, label = logits.softmax(-1).max(-1)
-        found += zip(label.tolist(), probability.tolist(), strict=True)
-    return restore_order(found, texts)
+        answers += zip(label.tolist(), probability.tolist(), strict=True)
+    return restore_order(answers, texts)
 
 
 def class_probabilities(
     model: torch.nn.Module, texts: Sequence[TokenisedText], batch_size: int
 ) -> list[tuple[float, ...]]:
     """Return the probability of every class, for each text in order."""
-    found: list[tuple[float, ...]] = []
+    probabilities: list[tuple[float, ...]] = []
     for logits, _ in _class_logits(model, texts, batch_size):
-        found += map(tuple, logits.softmax(-1).tolist())
-    return restore_order(found, texts)
+        probabilities += map(tuple, logits.softmax(-1).tolist())
+    return restore_order(probabilities, texts)
 
 
 def _class_logits(
@@ -111,16 +111,16 @@ def _class_logits(
             yield out.logits.float(), batch.labels
 
 
-def restore_order(found: Sequence[T], examples: Sequence[Example]) -> list[T]:
-    """Return what was found in the order of `sorted_batches`, in the order of the examples."""
+def restore_order(values: Sequence[T], examples: Sequence[Example]) -> list[T]:
+    """Return values in the order of `sorted_batches` in the order of the examples."""
     places = length_order(examples)
-    return [found[at] for at in sorted(range(len(places)), key=places.__getitem__)]
+    return [values[at] for at in sorted(range(len(places)), key=places.__getitem__)]
 
 
 def unigram_entropy(examples: Sequence[TokenisedExample]) -> float:
     """Return nats per response token of the best model without context, −Σ p·log p.
 
-    p are the frequencies of this very text: a base model that is no better has not learned it.
+    p are the frequencies in this very text: a base model that is no better has not learned it.
     """
     counts = Counter(label for e in examples for label in e.labels if label != IGNORED)
     total = counts.total()

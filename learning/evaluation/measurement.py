@@ -18,15 +18,10 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Measurement:
-    """How a model does on a set of examples.
+    """How a model does on a set of examples."""
 
-    Attributes:
-        loss: Mean of the objective, in nats.
-        accuracy: Share of pairs or texts that it gets right; None where there is no right or wrong.
-    """
-
-    loss: float
-    accuracy: float | None = None
+    loss: float  # mean of the objective, in nats
+    accuracy: float | None = None  # of pairs or texts; None where nothing is right or wrong
 
 
 @contextmanager

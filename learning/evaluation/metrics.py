@@ -1,4 +1,4 @@
-"""Metrics of an evaluation, computed from a model's scores of each row: no model, no file.
+"""Metrics of an evaluation, computed from a model's scores of each row, without model or files.
 
 The scores of one pass over many rows serve every set that the rows belong to: the held-out set,
 each client, all clients together.
@@ -22,21 +22,13 @@ Z = 1.959964
 
 @dataclass(frozen=True)
 class MetricInfo:
-    """One metric: its key, its name for people, and how to read it.
+    """Key and name of a metric, and how to read it."""
 
-    Attributes:
-        key: Key in `EvalMetrics.values`.
-        title: Name for people, with the unit.
-        higher: Whether more is better.
-        share: Whether it is a share of the rows, which has an interval.
-        decimals: Decimals that are worth printing.
-    """
-
-    key: str
-    title: str
-    higher: bool
-    share: bool = False
-    decimals: int = 3
+    key: str  # in `EvalMetrics.values`
+    title: str  # name for people, with the unit
+    higher: bool  # whether more is better
+    share: bool = False  # whether it is a share of the rows, which has an interval
+    decimals: int = 3  # that are worth printing
 
 
 METRICS: Mapping[RowKind, tuple[MetricInfo, ...]] = {
@@ -74,17 +66,12 @@ CLIENT_METRICS: Mapping[RowKind, tuple[MetricInfo, ...]] = {
 
 @dataclass(frozen=True)
 class EvalMetrics:
-    """How one model does on one set of rows; an empty set has no values.
+    """Metrics of one model on one set of rows; an empty set has no values."""
 
-    Attributes:
-        rows: Number of rows behind each value.
-        values: By the metric's key; also `tokens` and `bytes` of responses.
-        confusion: For classes: number of rows by true class, then by predicted class.
-    """
-
-    rows: int
+    rows: int  # number of rows behind each value
+    # By key of the metric; also `tokens` and `bytes` of responses.
     values: Mapping[str, float] = field(default_factory=dict)
-    confusion: tuple[tuple[int, ...], ...] = ()
+    confusion: tuple[tuple[int, ...], ...] = ()  # rows by true class, then by predicted class
 
     def interval(self, metric: MetricInfo) -> tuple[float, float] | None:
         """Return the 95 % interval of a share; None for other metrics, or without rows."""
@@ -165,41 +152,30 @@ def preference_metrics(
 def class_metrics(
     nats: Sequence[float], predicted: Sequence[int], true: Sequence[int], count: int
 ) -> EvalMetrics:
-    """Return loss, accuracy, macro-F1 and the confusion matrix.
-
-    Args:
-        nats: −log p of each text's true class.
-        predicted: Index of the likeliest class.
-        true: Index of the true class.
-        count: Number of classes.
-    """
+    """Return loss, accuracy, macro-F1 and the confusion matrix from −log p of the true classes."""
     if not nats:
         return EvalMetrics(0)
-    found = Predictions(fmean(nats), tuple(predicted), tuple(true))
+    predictions = Predictions(fmean(nats), tuple(predicted), tuple(true))
     confusion = [[0] * count for _ in range(count)]
     for guess, right in zip(predicted, true, strict=True):
         confusion[right][guess] += 1
-    values = {"loss": found.loss, "accuracy": found.accuracy, "macro_f1": found.macro_f1}
+    values = {
+        "loss": predictions.loss,
+        "accuracy": predictions.accuracy,
+        "macro_f1": predictions.macro_f1,
+    }
     return EvalMetrics(len(nats), values, tuple(map(tuple, confusion)))
 
 
 @dataclass(frozen=True)
 class ClientSpread:
-    """How unequally a metric is distributed over clients.
+    """Spread of a metric over the clients that have rows."""
 
-    Attributes:
-        clients: Number of clients that have rows.
-        worst: The client that does worst; of several, the first by name.
-        worst_value: Its value.
-        range: Greatest minus smallest value.
-        deviation: Standard deviation over these clients, each counting the same.
-    """
-
-    clients: int
-    worst: str
+    clients: int  # number of clients that have rows
+    worst: str  # client id; the first by name, of equal ones
     worst_value: float
-    range: float
-    deviation: float
+    range: float  # greatest minus smallest value
+    deviation: float  # standard deviation, each client counting the same
 
 
 def client_spread(metric: MetricInfo, metrics: Mapping[str, EvalMetrics]) -> ClientSpread | None:

@@ -1,11 +1,11 @@
-"""Scorers of each kind of rows, as values made of functions chosen from a table.
+"""Scorers of each kind of rows, as values made of functions.
 
 A score is a model's result for one row; the metrics of any set of rows follow from the scores of
-its rows. So a model sees a row once, however many sets the row belongs to.
+its rows. So a model reads a row once, however many sets the row belongs to.
 
 Scores are computed in float32, whatever training computes in: a reward is a small difference of
-large sums, which bfloat16 changes in its second digit, and metrics must not depend on the
-machine's load when `learning.training.device` measured what is fast.
+large sums, which bfloat16 changes in its second digit, and metrics must not depend on the machine's
+load when `learning.training.device` measured what is fast.
 
 Data path: `learning.data.rows` → `encode` → `score` → `metrics` (`learning.evaluation.metrics`),
 for `evaluation.assessment`.
@@ -31,22 +31,18 @@ from learning.objectives.registry import Objective
 from learning.objectives.tokens import TokenisedExample
 
 Scores = Sequence[Any]
-"""One entry for each example, of a type that only the functions of its kind know."""
+"""One entry for each example; only the functions of a kind know its type."""
 
 
 @dataclass(frozen=True)
 class RowScorer:
-    """How to evaluate one kind of rows.
-
-    Attributes:
-        objective: Its `encode` makes examples of the rows.
-        score: (model, examples) → a score of each, in their order.
-        metrics: (examples, scores, scores of the reference) → metrics of this set.
-    """
+    """How to evaluate one kind of rows."""
 
     kind: RowKind
-    objective: Objective
+    objective: Objective  # its `encode` makes examples of the rows
+    # (model, examples) → a score of each, in their order
     score: Callable[[torch.nn.Module, Sequence[Any]], Scores]
+    # (examples, scores, scores of the reference) → metrics of this set
     metrics: Callable[[Sequence[Any], Scores, Scores], EvalMetrics]
 
 

@@ -1,4 +1,4 @@
-"""Base models by name: one path for an offline, a downloaded and a local one.
+"""Base models by name, whether offline, downloaded or local.
 
 A federation adapts one frozen model, and every side must hold the same bytes of it. A name becomes
 a directory, the directory a manifest, the manifest a digest; tasks carry the digest, and a worker
@@ -31,21 +31,13 @@ from learning.progress import ProgressCallback
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A base model on this machine.
+    """A base model on this machine."""
 
-    Attributes:
-        name: As the user wrote it: a label, never used as a path after `resolve`.
-        revision: Commit hash on the hub; None for offline and local models.
-        kind: Where it came from.
-        digest: SHA-256 of the manifest: the model's identity.
-        path: Directory with its files.
-    """
-
-    name: str
-    revision: str | None
+    name: str  # as the user wrote it; a label, never a path after `resolve`
+    revision: str | None  # commit on the hub; None for offline and local models
     kind: Literal["offline", "hub", "local"]
-    digest: str
-    path: Path
+    digest: str  # SHA-256 of the manifest: the model's identity
+    path: Path  # directory with its files
 
 
 def resolve(
@@ -65,7 +57,7 @@ def resolve(
         family: Family that the objective needs; None takes any model that fccl can train.
 
     Raises:
-        ModelError: There is no such model, or it cannot be used; says what to do instead.
+        ModelError: There is no such model, or it cannot be used.
     """
     path = Path(name).expanduser()
     if name.startswith(offline.PREFIX):
@@ -88,7 +80,7 @@ def resolve(
 def _alias(model: BaseModel, cache: Path) -> None:
     """Let workers that share this cache find an offline model by its digest, without a copy."""
     link = installed_path(model.digest, cache)
-    if link.is_symlink() and not link.is_dir():  # what it pointed to was removed
+    if link.is_symlink() and not link.is_dir():  # its target was removed
         link.unlink(missing_ok=True)
     with contextlib.suppress(FileExistsError):
         link.symlink_to(model.path.name)
@@ -106,16 +98,15 @@ def _describe(
 
 
 def install(data: bytes, digest: str, fetch: Callable[[str, int], bytes], cache: Path) -> Path:
-    """Fetch a model file by file, check every byte, and put it into the cache at once.
+    """Fetch a model file by file, check every byte, and rename the whole into the cache.
+
+    A model that is already in the cache is returned without a fetch.
 
     Args:
         data: The manifest, as the coordinator sent it.
-        digest: What the task says the model must be.
+        digest: Digest of the model, from the task.
         fetch: Called with a file's SHA-256 and its size in bytes; returns its content.
         cache: Folder of offline and installed models.
-
-    Returns:
-        The model's directory; one that is already there is returned without a fetch.
 
     Raises:
         WireError: Manifest or content do not match the digest, or the manifest is malformed.
@@ -151,5 +142,5 @@ def _rename(temporary: Path, target: Path) -> None:
     try:
         temporary.rename(target)
     except OSError:
-        if not target.is_dir():  # else another worker here was first: same digest, same bytes
+        if not target.is_dir():  # another worker was first: same digest, same bytes
             raise

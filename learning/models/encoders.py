@@ -1,12 +1,12 @@
 """Loading of an encoder of the BERT family, with a head for given labels or with its own.
 
-As in `learning.models.loader`: only safetensors, only local files, never code that a model brings
-along. A directory with a `pruning.json` is rebuilt with its shapes. Weights that the checkpoint
-lacks may only be those of a head or a pooler, and come from a seed: every side starts with the same
-ones.
+As in `learning.models.loader`: only safetensors, only local files, never code that comes with a
+model. A directory with a `pruning.json` is rebuilt with its shapes. Weights that the checkpoint
+lacks may only be those of a head or a pooler, and come from a seed, so that every side starts with
+the same ones.
 
-In the data path: the worker's trainer and the evaluation get their classifier here;
-`learning.pruning.prune` gets the encoder that it makes smaller. Next: `learning.models.lora`.
+In the data path: the worker's trainer and the evaluation load their classifier here, and
+`learning.pruning.prune` the encoder to be pruned. Next: `learning.models.lora`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from learning.models.loader import LoadedModel, quiet
 from learning.pruning.record import Pruning, check_shapes, read_pruning, reshape
 
 _REMEDY = "it needs config.json, safetensors weights and a tokenizer of an encoder such as BERT"
-_MAX_LAYERS = 1024  # each takes time to build before its weights are looked for
+_MAX_LAYERS = 1024  # each takes time to build, before its weights turn out to be missing
 _PADS = ("[PAD]", "<pad>")
 
 
@@ -43,7 +43,6 @@ def load_encoder(path: Path, labels: Sequence[str], device: torch.device, seed: 
     A head in the checkpoint is kept if it has as many labels; otherwise a new one is made.
 
     Args:
-        path: Directory of a base model, as `learning.models.base` returned it.
         labels: Names of the classes, in the order of the head's outputs.
         seed: Seed of the weights of a new head or pooler, which are drawn on the CPU.
 
@@ -65,7 +64,7 @@ def load_whole(path: Path, device: torch.device) -> LoadedModel:
     """Load an encoder with the head of its checkpoint: a classifier's, a masked LM's, or none.
 
     A masked LM has no place for a pooler. Where the checkpoint has one, as BERT's have, the pooler
-    is worth more than the masked LM's head: a classifier reads through it.
+    is worth more than the masked LM's head, because a classifier reads through it.
 
     Raises:
         ModelError: The files are not an encoder with a tokenizer.
@@ -94,11 +93,11 @@ def _check_order(path: Path, labels: Sequence[str]) -> None:
     if not str((config.architectures or ["none"])[0]).endswith("ForSequenceClassification"):
         return
     stated = [str(name).casefold() for _, name in sorted((config.id2label or {}).items())]
-    wanted = {label.casefold(): label for label in labels}
-    if stated != list(wanted) and sorted(stated) == sorted(wanted):
+    declared = {label.casefold(): label for label in labels}
+    if stated != list(declared) and sorted(stated) == sorted(declared):
         raise ModelError(
             f"the head in {path} has the run's classes in another order",
-            f"set data.labels to {[wanted[name] for name in stated]}",
+            f"set data.labels to {[declared[name] for name in stated]}",
         )
 
 
@@ -119,7 +118,7 @@ def _load(
             )
     except ModelError:
         raise
-    except Exception as error:  # as many kinds as in learning.models.loader
+    except Exception as error:  # of many kinds, as in learning.models.loader
         raise _unusable(path, error) from None
     if pruning:
         model.__class__ = type(built).__bases__[0]  # only its building was special
@@ -151,14 +150,14 @@ def _config(path: Path, fields: dict[str, Any]) -> PretrainedConfig:
         raise ModelError(f"{path / 'config.json'} states {layers} layers", _REMEDY)
     # Any other name may be that of a hub repository with compiled kernels, which would be run.
     if config._attn_implementation not in (None, "eager", "sdpa"):
-        raise ModelError(f"{path / 'config.json'} asks for foreign attention code", _REMEDY)
+        raise ModelError(f"{path / 'config.json'} names attention code from elsewhere", _REMEDY)
     return config  # type: ignore[no-any-return]
 
 
 def _empty_model(auto: Any, config: PretrainedConfig, pruning: Pruning | None) -> PreTrainedModel:
     """Return the model without storage; if it was pruned, of a class that builds itself pruned.
 
-    This way transformers' own loader, with all that it knows of names and formats, fills it.
+    This way transformers' own loader, which knows names and formats, fills it.
     """
     with torch.device("meta"):
         plain: PreTrainedModel = auto.from_config(config, trust_remote_code=False)
@@ -175,15 +174,15 @@ def _empty_model(auto: Any, config: PretrainedConfig, pruning: Pruning | None) -
 
 
 def _check_size(built: PreTrainedModel, path: Path) -> None:
-    """Refuse, before memory is taken, a configuration for far more weights than the files hold.
+    """Refuse, before it takes memory, a configuration with far more weights than the files hold.
 
-    The files hold at least a byte per weight; a head and a pooler, which may be missing, are less
-    than all the rest.
+    The files hold at least a byte per weight; a head and a pooler, which may be missing, are
+    smaller than all the rest.
     """
-    held = sum(file.stat().st_size for file in path.glob("*.safetensors"))
-    if (count := built.num_parameters()) > 2 * held:
+    nbytes = sum(file.stat().st_size for file in path.glob("*.safetensors"))
+    if (count := built.num_parameters()) > 2 * nbytes:
         raise ModelError(
-            f"{path / 'config.json'} describes {count} weights, but the files have {held} bytes",
+            f"{path / 'config.json'} describes {count} weights, but the files have {nbytes} bytes",
             _REMEDY,
         )
 
@@ -203,11 +202,13 @@ def _with_weights(kind: Any, config: PretrainedConfig, path: Path, seed: int) ->
         )
     lacking = {*info["missing_keys"], *(each[0] for each in info["mismatched_keys"])}
     prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
-    odd = sorted(each for each in lacking if each.startswith(prefix) and "pooler" not in each)
-    if odd:
+    unexpected = sorted(
+        each for each in lacking if each.startswith(prefix) and "pooler" not in each
+    )
+    if unexpected:
         raise ModelError(
-            f"the weights in {path} lack {odd[0]}, or have it in another shape"
-            f" ({len(odd)} such tensors)",
+            f"the weights in {path} lack {unexpected[0]}, or have it in another shape"
+            f" ({len(unexpected)} such tensors)",
             _REMEDY,
         )
     return model  # type: ignore[no-any-return]

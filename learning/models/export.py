@@ -1,8 +1,7 @@
 """Export of a trained version as a directory that others can use: a PEFT adapter or a whole model.
 
-Nothing here needs fccl to be read again: transformers and peft load what is written, except for an
-encoder whose attention heads were pruned, which transformers cannot describe
-(`learning.pruning.record`).
+Nobody needs fccl to read it: transformers and peft load what is written, except for an encoder
+whose attention heads were pruned, which transformers cannot describe (`learning.pruning.record`).
 
 After the data path: a version's tensors (`learning.models.lora`) → here → a directory, to which
 `evaluation.export.export` adds the model card.
@@ -38,58 +37,38 @@ BASE_FOLDER = "base"
 """Name of the folder of an adapter's base model, where that lies beside the adapter."""
 _CPU = torch.device("cpu")
 _LOCAL_KEYS = ("is_local", "local_files_only")  # about this machine, not about the tokenizer
-_PROBE = 12  # tokens on which a merged model is compared with the adapted one
+_PROBE = 12  # tokens on which the merged model is compared with the adapted one
 _TOLERANCE = 1e-3  # of the largest logit; a merge in float32 stays far below
 
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """One version of a run.
+    """One version of a run."""
 
-    Attributes:
-        objective: Objective of the run's first phase, which decides what kind of model this is.
-        base: Name of the base model.
-        path: Directory of the base model on this machine.
-        labels: Class names, where the run classifies.
-        lora: Shape of the adapter; None where all parameters were trained.
-        config: The run's `adapter_config.json`.
-        tensors: What was trained.
-    """
-
-    objective: ObjectiveName
+    objective: ObjectiveName  # of the run's first phase, which decides the kind of model
     base: BaseRef
-    path: Path
-    labels: tuple[str, ...]
-    lora: LoraSpec | None
-    config: Mapping[str, Any]
-    tensors: Tensors
+    path: Path  # directory of the base model on this machine
+    labels: tuple[str, ...]  # class names, where the run classifies
+    lora: LoraSpec | None  # None where all parameters were trained
+    config: Mapping[str, Any]  # the run's `adapter_config.json`
+    tensors: Tensors  # the trained ones
 
 
 @dataclass(frozen=True)
 class ExportSummary:
-    """What was written.
+    """Facts about an export, for the model card."""
 
-    Attributes:
-        adapter: Whether it is an adapter; otherwise it is a whole model.
-        base: Where an adapter's base model is: a hub id, or `./base` beside the adapter.
-        base_included: Whether `base/` was written.
-        precision: Precision of the weights.
-        plain: Whether transformers' own classes can build the model (or the base).
-        seeded: Weights of the base that no checkpoint has and that are not part of the adapter.
-        trained: Number of values that the federation trained.
-    """
-
-    adapter: bool
-    base: str
-    base_included: bool
+    adapter: bool  # whether it is an adapter; otherwise it is a whole model
+    base: str  # an adapter's base: a hub id, or `./base` beside the adapter
+    base_included: bool  # whether `base/` was written
     precision: Precision
-    plain: bool
-    seeded: tuple[str, ...]
-    trained: int
+    plain: bool  # whether transformers' own classes can build the model (or the base)
+    seeded: tuple[str, ...]  # weights of the base that neither checkpoint nor adapter has
+    trained: int  # number of values that the federation trained
 
 
 def write_model(trained: ExportedModel, out: Path, precision: Precision) -> ExportSummary:
-    """Write a plain model directory: the adapter merged into its base, or all that was trained.
+    """Write a plain model directory: the adapter merged into its base, or all trained parameters.
 
     The merge is computed in float32, whatever precision is stored.
 
@@ -119,8 +98,8 @@ def write_model(trained: ExportedModel, out: Path, precision: Precision) -> Expo
 def write_adapter(trained: ExportedModel, out: Path, with_base: bool | None) -> ExportSummary:
     """Write a PEFT adapter directory with the tokenizer, and with the base where that is needed.
 
-    A base that is on no hub is written beside the adapter unless that is refused: nobody else could
-    get the same bytes. So is a base of which a part was drawn from a seed.
+    By default the base is written beside the adapter if it is on no hub, since nobody else could
+    get the same bytes, or if a part of it was drawn from a seed.
 
     Args:
         trained: A version that was trained with LoRA.
@@ -142,7 +121,7 @@ def write_adapter(trained: ExportedModel, out: Path, with_base: bool | None) -> 
         raise ConfigError(
             f"the checkpoint of {base_label(trained.base)} lacks {seeded[0]}, which fccl drew from"
             " a seed: the adapter is wrong on any other base",
-            "leave --without-base out, or --merge",
+            "leave out --without-base, or export with --merge",
         )
     included = with_base if with_base is not None else trained.base.kind != "hub" or bool(seeded)
     elsewhere = trained.base.kind == "hub" and not included
@@ -154,8 +133,8 @@ def write_adapter(trained: ExportedModel, out: Path, with_base: bool | None) -> 
     }
     save_file(trained.tensors, out / "adapter_model.safetensors", metadata={"format": "pt"})
     (out / "adapter_config.json").write_text(json.dumps(fields, indent=2, sort_keys=True))
-    own = loaded.tokenizer if loaded else load_tokenizer(trained.path)[0]
-    tokenizer = _export_tokenizer(own, trained.objective)
+    tokenizer = loaded.tokenizer if loaded else load_tokenizer(trained.path)[0]
+    tokenizer = _export_tokenizer(tokenizer, trained.objective)
     _save_tokenizer(tokenizer, out)
     if included and loaded:
         _save(loaded.model, tokenizer, trained.path, out / BASE_FOLDER, "float32")
@@ -173,7 +152,7 @@ def write_adapter(trained: ExportedModel, out: Path, with_base: bool | None) -> 
 
 
 def base_label(base: BaseRef) -> str:
-    """Return what a base model is called elsewhere: a local one by the last part of its path."""
+    """Return a base model's name for others: of a local one, the last part of its path."""
     return Path(base.name).name or "local" if base.kind == "local" else base.name
 
 
@@ -182,7 +161,7 @@ def _size(tensors: Tensors) -> int:
 
 
 def _plain(path: Path) -> bool:
-    """Return whether `config.json` says it all; it can state fewer layers and units, not heads."""
+    """Return whether `config.json` describes the model, which it does except for removed heads."""
     record = read_pruning(path)
     return record is None or all(len(heads) == record.source_heads for heads in record.heads)
 
@@ -191,17 +170,17 @@ def _merged(adapted: PeftModel) -> PreTrainedModel:
     """Return the base with the adapter merged into its weights.
 
     Raises:
-        ModelError: The result computes something else: an adapted weight serves two layers.
+        ModelError: The result computes something else, because an adapted weight serves two layers.
     """
     adapted.eval()
     before = _logits(adapted)
     with quiet():
         model = cast(PreTrainedModel, cast(Any, adapted).merge_and_unload())
     torch.nn.Module.eval(model)
-    off = float((_logits(model) - before).abs().max() / before.abs().max().clamp(min=1.0))
-    if not off <= _TOLERANCE:
+    error = float((_logits(model) - before).abs().max() / before.abs().max().clamp(min=1.0))
+    if not error <= _TOLERANCE:
         raise ModelError(
-            f"the merged model differs from the adapted one by {off:.1e} of its largest logit",
+            f"the merged model differs from the adapted one by {error:.1e} of its largest logit",
             "export the adapter without --merge: it changes a weight that the model uses twice",
         )
     return model
@@ -217,17 +196,17 @@ def _logits(model: torch.nn.Module) -> torch.Tensor:
 def _seeded(trained: ExportedModel, loaded: LoadedModel) -> tuple[str, ...]:
     """Return weights that come from neither the checkpoint nor the adapter, but from fccl's seed.
 
-    A second load with another seed shows them, whatever an architecture calls them.
+    They are those that differ after a second load with another seed.
     """
     other = load_encoder(trained.path, trained.labels, _CPU, objective_model.HEAD_SEED + 1).model
-    found = other.state_dict()
+    reloaded = other.state_dict()
     drawn = [
         name
         for name, tensor in loaded.model.state_dict().items()
-        if not torch.equal(tensor, found[name])
+        if not torch.equal(tensor, reloaded[name])
     ]
-    carried = {name.removeprefix("base_model.model.") for name in trained.tensors}
-    return tuple(name for name in drawn if name not in carried)
+    in_adapter = {name.removeprefix("base_model.model.") for name in trained.tensors}
+    return tuple(name for name in drawn if name not in in_adapter)
 
 
 def _save(
@@ -246,7 +225,7 @@ def _save(
     except ValueError as error:  # generation settings of the base that transformers refuses
         reason = str(error).strip().splitlines()[0][:200]
         raise ModelError(
-            f"the model cannot be saved: {reason}", "mend the base's generation_config.json"
+            f"the model cannot be saved: {reason}", "repair the base's generation_config.json"
         ) from None
     _save_tokenizer(tokenizer, out)
     if (source / FILE).is_file():

@@ -19,24 +19,10 @@ Family = Literal["causal", "encoder"]
 
 _CAUSAL = ("CausalLM", "LMHeadModel")
 _ENCODER = ("ForMaskedLM", "ForPreTraining", "ForSequenceClassification")
-_ENCODER_TYPES = frozenset(
-    {
-        "albert",
-        "bert",
-        "camembert",
-        "deberta",
-        "deberta-v2",
-        "distilbert",
-        "electra",
-        "ernie",
-        "mobilebert",
-        "modernbert",
-        "mpnet",
-        "roberta",
-        "roformer",
-        "xlm-roberta",
-    }
-)
+_ENCODER_TYPES = frozenset({
+    "albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "ernie",
+    "mobilebert", "modernbert", "mpnet", "roberta", "roformer", "xlm-roberta",
+})  # fmt: skip
 _REQUIREMENTS = {
     "causal": (
         "a causal language model",
@@ -50,7 +36,7 @@ _REQUIREMENTS = {
 
 
 def family(config: dict[str, Any]) -> Family | None:
-    """Return the family of a model's configuration; None if it is neither."""
+    """Return the family of a model's configuration; None if it belongs to neither."""
     known = config.get("architectures")
     names = [str(each) for each in known] if isinstance(known, list) else []
     if any(name.endswith(_CAUSAL) for name in names):
@@ -61,12 +47,8 @@ def family(config: dict[str, Any]) -> Family | None:
     return None
 
 
-def check(path: Path, name: str, wanted: Family | None) -> None:
-    """Check that the model in a directory can be used.
-
-    Args:
-        name: What the user calls it.
-        wanted: Family that the objective needs; None takes either.
+def check(path: Path, name: str, required: Family | None) -> None:
+    """Check that the model in a directory can be used; `name` is the user's name of it.
 
     Raises:
         ModelError: No readable `config.json`, no safetensors weights, or the wrong family.
@@ -85,8 +67,8 @@ def check(path: Path, name: str, wanted: Family | None) -> None:
             f"model {name} has no safetensors weights in {path}",
             "pickled weights are never loaded: save it again with save_pretrained",
         )
-    found = family(config)
-    if found is None or (wanted is not None and found != wanted):
+    actual = family(config)
+    if actual is None or (required is not None and actual != required):
         architecture = (config.get("architectures") or ["none"])[0]
-        what, remedy = _REQUIREMENTS[wanted or "causal"]
-        raise ModelError(f"model {name} is not {what} (architecture {architecture})", remedy)
+        kind, remedy = _REQUIREMENTS[required or "causal"]
+        raise ModelError(f"model {name} is not {kind} (architecture {architecture})", remedy)

@@ -1,8 +1,8 @@
 """Models from the Hugging Face hub: weights as safetensors, configuration, tokenizer; no code.
 
 A branch moves, so the commit it points to is resolved first and everything is downloaded at that
-commit. A hub that cannot be reached is the normal case on many machines: it is reported within
-seconds, with what to use instead. What was downloaded before is used without the network.
+commit. A hub that cannot be reached is normal on many machines: it is reported within seconds, with
+a remedy, and a model that was downloaded before is used without the network.
 
 In the data path: called by `learning.models.base` for a name that is neither `offline:` nor a
 directory.
@@ -66,7 +66,7 @@ def download(name: str, revision: str | None, on_progress: ProgressCallback) -> 
         ModelError: The hub cannot be reached, has no such model or revision, or gates it.
     """
     disable_progress_bars()
-    on_progress(f"asking the hub for {name}", 0.0)
+    on_progress(f"looking up {name} on the hub", 0.0)
     # The hub's client lets the errors of its HTTP library through, and that library has changed
     # between releases: there is no common base to catch.
     try:
@@ -74,8 +74,8 @@ def download(name: str, revision: str | None, on_progress: ProgressCallback) -> 
     except ModelError:
         raise
     except Exception as error:
-        if (found := cached_snapshot(name, revision)) is not None:
-            return found
+        if (snapshot := cached_snapshot(name, revision)) is not None:
+            return snapshot
         raise _model_error(name, revision, error) from None
 
 
@@ -100,14 +100,14 @@ def resolve_commit(name: str, revision: str | None) -> str:
         ModelError: The hub cannot be reached, has no such model or revision, or gates it.
     """
     try:
-        found = huggingface_hub.model_info(name, revision=revision, timeout=TIMEOUT)
-    except Exception as error:  # as above
+        info = huggingface_hub.model_info(name, revision=revision, timeout=TIMEOUT)
+    except Exception as error:  # see `download`
         raise _model_error(name, revision, error) from None
-    return str(found.sha)
+    return str(info.sha)
 
 
 def cached_snapshot(name: str, revision: str | None) -> ModelSnapshot | None:
-    """Return a model that was downloaded before, without asking the hub; None if it was not."""
+    """Return a model that was downloaded before, found without the network, or None."""
     try:
         path = huggingface_hub.snapshot_download(name, revision=revision, local_files_only=True)
     except Exception:  # whatever the reason: it is not cached, and the first error is reported

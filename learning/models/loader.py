@@ -1,11 +1,11 @@
 """Loading of a causal language model and its tokenizer from a local directory.
 
-Only safetensors, only local files, never code that a model brings along: a base model may come from
+Only safetensors, only local files, never code that comes with a model: a base model may come from
 another machine. The libraries' log lines and progress bars are silenced here, because the command
 line shows its own.
 
-In the data path: the worker's trainer and the evaluation get their frozen base model from here.
-Next: `learning.models.lora`.
+In the data path: the worker's trainer and the evaluation load their frozen base model here. Next:
+`learning.models.lora`.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ def quiet() -> Iterator[None]:
     """Silence transformers' warnings and progress bars, and restore the settings afterwards.
 
     One thread at a time, because the settings hold for the process. So do those that transformers
-    itself changes while it loads a model (one of them: no model ties its weights): two threads that
-    load at once restore each other's settings, and every later model of the process has lost its
-    tied weights.
+    itself changes while it loads a model (one of them stops models from tying their weights): two
+    threads that load at the same time restore each other's settings, and every later model of the
+    process loses its tied weights.
     """
     with _LOCK, _silenced():
         yield
@@ -69,9 +69,6 @@ def _silenced() -> Iterator[None]:
 def load(path: Path, device: torch.device) -> LoadedModel:
     """Load the causal language model in a directory.
 
-    Args:
-        path: Directory of a base model, as `learning.models.base` returned it.
-
     Raises:
         ModelError: The files are not a causal language model with a tokenizer.
     """
@@ -87,8 +84,8 @@ def load(path: Path, device: torch.device) -> LoadedModel:
             tokenizer = AutoTokenizer.from_pretrained(
                 path, local_files_only=True, trust_remote_code=False
             )
-    # A broken file surfaces as OSError, ValueError, KeyError, RuntimeError or SafetensorError,
-    # depending on the library that met it first.
+    # A broken file raises OSError, ValueError, KeyError, RuntimeError or SafetensorError,
+    # depending on the library that reads it first.
     except Exception as error:
         raise _unusable(path, error) from None
     torch.nn.Module.to(model, device)  # transformers wraps `to` in a way that loses its types
@@ -124,7 +121,7 @@ def _unusable(path: Path, error: Exception) -> ModelError:
 
 
 def _padded(tokenizer: PreTrainedTokenizerBase, path: Path) -> PreTrainedTokenizerBase:
-    """Let a tokenizer without a padding token pad with its end token; the mask tells them apart."""
+    """Let a tokenizer without a padding token pad with its end token, which the mask hides."""
     if tokenizer.eos_token is None:
         raise ModelError(
             f"the tokenizer in {path} has no end-of-text token", "use a model that can end a text"

@@ -1,4 +1,4 @@
-"""The adapter: what is trained of a model, read and written as plain arrays.
+"""Adapters: the trained part of a model, read and written as plain arrays.
 
 Low-rank factors attached to a frozen base model, with the head where the model classifies; or, for
 a small model and without LoRA, all of its parameters.
@@ -34,7 +34,7 @@ from common.protocol.wire import MAX_HEADER, pack
 AdaptedModel = PeftModel | PreTrainedModel
 """A model with LoRA factors, or one that is trained as a whole."""
 
-_UPDATE_BYTES = 2048  # what an update's header has beside its list of tensors, at most
+_UPDATE_BYTES = 2048  # most bytes of an update's header beside its list of tensors
 
 
 def attach(model: PreTrainedModel, settings: LoraSpec | None, seed: int) -> AdaptedModel:
@@ -62,9 +62,8 @@ def _attached(model: PreTrainedModel, settings: LoraSpec | None, seed: int) -> A
         lora_dropout=settings.dropout,
         target_modules=targets,
         exclude_modules=_heads(model) if targets == "all-linear" else None,
-        task_type="SEQ_CLS"
-        if has_classification_head(model)
-        else "CAUSAL_LM",  # SEQ_CLS adds the head
+        # SEQ_CLS adds the head.
+        task_type="SEQ_CLS" if has_classification_head(model) else "CAUSAL_LM",
         fan_in_fan_out=any(isinstance(m, Conv1D) for m in model.modules()),  # GPT-2's transposed W
     )
     # On the CPU whatever the model's device is: generators of devices give different numbers.
@@ -81,13 +80,9 @@ def _attached(model: PreTrainedModel, settings: LoraSpec | None, seed: int) -> A
 
 
 def _check_header(model: AdaptedModel) -> None:
-    """Refuse, before a run begins, an adapter whose updates could not travel, such as MobileBERT's.
-
-    Raises:
-        ModelError: The header of a message has no room for so many names and shapes.
-    """
+    """Refuse, before a run begins, an adapter whose header is too long, such as MobileBERT's."""
     entries, offset = [], 0
-    for name, tensor in _named(model).items():
+    for name, tensor in _trained_tensors(model).items():
         nbytes = 4 * tensor.numel()  # as fp32; the digits of other codecs are no more
         shape = tuple(tensor.shape)
         entries.append(TensorEntry(name=name, shape=shape, offset=offset, nbytes=nbytes))
@@ -104,15 +99,14 @@ def _check_header(model: AdaptedModel) -> None:
 
 
 def has_classification_head(model: PreTrainedModel) -> bool:
-    """Return whether a model has a classification head."""
     return type(model).__name__.endswith("ForSequenceClassification")
 
 
 def _heads(model: PreTrainedModel) -> list[str] | None:
     """Return parts of a head that PEFT would both adapt and train whole, which it then refuses.
 
-    It trains every module whose name ends as a head's does, DistilBERT's `pre_classifier` too, but
-    keeps factors away only from those that are called exactly so.
+    It trains every module whose name ends as a head's does, such as DistilBERT's `pre_classifier`,
+    but excludes from adaptation only those with exactly such a name.
     """
     ends = tuple(SEQ_CLS_HEAD_NAMES)
     names = [name for name, _ in model.named_children() if name.endswith(ends)]
@@ -123,7 +117,7 @@ def read_adapter(model: AdaptedModel) -> Tensors:
     """Return a copy of the adapter: float32 by name, in sorted order."""
     return {
         name: np.array(tensor.to("cpu", torch.float32).numpy(), order="C")
-        for name, tensor in _named(model).items()
+        for name, tensor in _trained_tensors(model).items()
     }
 
 
@@ -133,11 +127,13 @@ def write_adapter(model: AdaptedModel, tensors: Mapping[str, np.ndarray[Any, Any
     Raises:
         ModelError: A name is missing or unknown, or a shape differs.
     """
-    own = _named(model)
+    own = _trained_tensors(model)
     remedy = "use an adapter of the same base model, rank and targets"
-    if odd := sorted(own.keys() ^ tensors.keys()):
-        kind = "lacks" if odd[0] in own else "has an unknown"
-        raise ModelError(f"the adapter {kind} tensor {odd[0]} ({len(odd)} names differ)", remedy)
+    if unmatched := sorted(own.keys() ^ tensors.keys()):
+        kind = "lacks" if unmatched[0] in own else "has an unknown"
+        raise ModelError(
+            f"the adapter {kind} tensor {unmatched[0]} ({len(unmatched)} names differ)", remedy
+        )
     for name, target in own.items():
         if tuple(target.shape) != tensors[name].shape:
             raise ModelError(
@@ -151,14 +147,11 @@ def write_adapter(model: AdaptedModel, tensors: Mapping[str, np.ndarray[Any, Any
 def adapter_config(model: AdaptedModel, base_name: str, revision: str | None) -> dict[str, Any]:
     """Return the content of `adapter_config.json`, the same for the same adapter.
 
-    For a model that is trained as a whole, return that of its `config.json`.
-
-    Args:
-        base_name: Hub id or path under which the base model is loaded again.
-        revision: Revision of the hub's model, None for a directory.
+    For a model that is trained as a whole, return that of its `config.json`. `base_name` is the hub
+    id or path from which the base model is loaded again.
     """
     if not isinstance(model, PeftModel):
-        return {name: _plain(value) for name, value in sorted(model.config.to_dict().items())}
+        return {name: _as_json(value) for name, value in sorted(model.config.to_dict().items())}
     fields = model.peft_config["default"].to_dict()
     fields |= {
         "base_model_name_or_path": base_name,
@@ -166,10 +159,10 @@ def adapter_config(model: AdaptedModel, base_name: str, revision: str | None) ->
         "inference_mode": True,
         "auto_mapping": None,
     }
-    return {name: _plain(fields[name]) for name in sorted(fields)}
+    return {name: _as_json(fields[name]) for name in sorted(fields)}
 
 
-def _named(model: AdaptedModel) -> dict[str, torch.Tensor]:
+def _trained_tensors(model: AdaptedModel) -> dict[str, torch.Tensor]:
     """Return the trained tensors by PEFT's names, or the model's own; detached, not copied."""
     if not isinstance(model, PeftModel):
         return {name: own.detach() for name, own in sorted(model.named_parameters())}
@@ -178,14 +171,14 @@ def _named(model: AdaptedModel) -> dict[str, torch.Tensor]:
     return {name: state[name].detach() for name in sorted(state)}
 
 
-def _plain(value: object) -> Any:
-    """Return a value as JSON has it: sets sorted, enumerations by value."""
+def _as_json(value: object) -> Any:
+    """Return a JSON value: sets as sorted lists, enumerations by value."""
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, set | frozenset):
         return sorted(value)
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): _as_json(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [_as_json(v) for v in value]
     return value

@@ -20,7 +20,6 @@ HEAD_SEED = 0
 
 
 def family_for_objective(objective: ObjectiveName) -> Family:
-    """Return the family of models that an objective needs."""
     return "encoder" if objective == "classification" else "causal"
 
 
@@ -30,7 +29,6 @@ def load_for_objective(
     """Load a base model for an objective, in float32 and evaluation mode.
 
     Args:
-        path: Directory of a base model.
         labels: Class names of `classification`.
 
     Raises:

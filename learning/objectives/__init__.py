@@ -1,1 +1,1 @@
-"""Objectives: what can be learned, as values with `encode`, `collate`, `loss` and `measure`."""
+"""Objectives: ways to learn, as values with `encode`, `collate`, `loss` and `measure`."""

@@ -3,14 +3,14 @@
 The head travels with the adapter; version 0 fixes its initial values. The loss is the mean
 cross-entropy over texts, in nats.
 
-A client whose texts are nearly all of one class learns first that this class is frequent, and
-learns it in a few steps; averaged over clients that say so of different classes, nothing is left.
-So the logarithm of the client's own class frequencies is added to the logits while it trains (logit
-adjustment: Menon et al. 2021, arXiv:2007.07314, eq. 10; per client FedLC: Zhang et al. 2022,
-arXiv:2209.00189). The frequencies are then explained, and what is left to learn is the texts.
+A client whose texts are nearly all of one class learns first, in a few steps, that this class is
+frequent; averaged over clients with different classes, nothing of that remains. So the logarithm of
+the client's own class frequencies is added to the logits while it trains (logit adjustment: Menon
+et al. 2021, arXiv:2007.07314, eq. 10; per client FedLC: Zhang et al. 2022, arXiv:2209.00189). The
+frequencies are then explained, and the texts remain to be learned.
 
-Data path: `learning.data.row_types` (labelled texts) → here → `learning.training.batches` →
-`loss`, called by `learning.training.loop`.
+Data path: `learning.data.row_types` (labelled texts) → here → `learning.training.batches` → `loss`,
+called by `learning.training.loop`.
 """
 
 from __future__ import annotations
@@ -33,29 +33,22 @@ from learning.training.batches import pad, sorted_batches
 UNDECLARED_LABEL = "label outside the declared set"
 ADAMW_EPS = 1e-4
 """ε of AdamW, in the units of a gradient's element. A client with texts of one class has next to no
-gradient once its frequencies are explained; with the usual 1e-8 AdamW scales it up to steps of full
-length, all in the direction of that class, and the other clients have to undo them.
+gradient once its frequencies are explained; the usual 1e-8 would scale it up to steps of full
+length, all in the direction of that class, which the other clients would have to undo.
 """
 _BATCH = 32
 
 
 @dataclass(frozen=True)
 class TokenisedText:
-    """One tokenised text and its class.
+    """One tokenised text and its class."""
 
-    Attributes:
-        input_ids: With special tokens.
-        label: Index of its class among the labels.
-        offsets: Added to the logits in training, one for each class; nothing is added where empty.
-    """
-
-    input_ids: tuple[int, ...]
-    label: int
-    offsets: tuple[float, ...] = ()
+    input_ids: tuple[int, ...]  # with special tokens
+    label: int  # index of its class among the labels
+    offsets: tuple[float, ...] = ()  # added to the logits in training, one per class; or none
 
     @property
     def length(self) -> int:
-        """Tokens, special ones included."""
         return len(self.input_ids)
 
 
@@ -71,7 +64,6 @@ class TextBatch:
 
     @property
     def size(self) -> int:
-        """Number of texts, B."""
         return self.input_ids.shape[0]
 
     @property
@@ -127,12 +119,10 @@ def collate(texts: Sequence[TokenisedText], device: torch.device | None = None) 
 def with_logit_adjustment(
     texts: Sequence[TokenisedText], classes: int, strength: float
 ) -> tuple[TokenisedText, ...]:
-    """Return the texts of one client with offsets τ · log π_c, where π_c = (n_c + 1) / (n + C).
+    """Return all n texts of a client with offsets τ · log π_c, where π_c = (n_c + 1) / (n + C).
 
-    Args:
-        texts: All that the client trains on, n of them and n_c of class c.
-        classes: C.
-        strength: τ; 0 leaves the texts as they are, 1 explains the frequencies exactly.
+    C is the number of classes and n_c that of the texts of class c. The strength τ is 0 to leave
+    the texts as they are, and 1 to explain the frequencies exactly.
     """
     if not strength:
         return tuple(texts)
@@ -147,13 +137,11 @@ def loss(
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """Return the mean cross-entropy of logits with their offsets.
 
-    Args:
-        model: An encoder with its head.
-        smoothing: ε: the target is 1 − ε + ε/C for the true class and ε/C for each other one.
+    With smoothing ε the target is 1 − ε + ε/C for the true class and ε/C for each other one.
 
     Returns:
         The loss in nats (a scalar with gradient); `accuracy`, the share of texts classified
-            correctly.
+        correctly.
     """
     logits = _logits(model, batch)
     right = (logits.detach().argmax(-1) == batch.labels).float().mean()
@@ -173,7 +161,6 @@ class Predictions:
 
     @property
     def accuracy(self) -> float:
-        """Share of texts classified correctly."""
         pairs = zip(self.predicted, self.true, strict=True)
         return sum(p == t for p, t in pairs) / len(self.true)
 
@@ -209,9 +196,8 @@ def predict(
 def measure(
     model: torch.nn.Module, texts: Sequence[TokenisedText], *, autocast: bool = False
 ) -> Measurement:
-    """Return mean loss and accuracy."""
-    found = predict(model, texts, autocast=autocast)
-    return Measurement(found.loss, found.accuracy)
+    predictions = predict(model, texts, autocast=autocast)
+    return Measurement(predictions.loss, predictions.accuracy)
 
 
 def _logits(model: torch.nn.Module, batch: TextBatch) -> torch.Tensor:

@@ -43,15 +43,11 @@ SAME_TOKENS = "both answers have the same tokens"
 
 @dataclass(frozen=True)
 class TokenisedPair:
-    """One tokenised preference pair.
-
-    Attributes:
-        reference: log π_ref of the chosen and of the rejected answer, in nats.
-    """
+    """One tokenised preference pair."""
 
     chosen: TokenisedExample
     rejected: TokenisedExample
-    reference: tuple[float, float] | None = None
+    reference: tuple[float, float] | None = None  # log π_ref of both answers, in nats
 
     @property
     def length(self) -> int:
@@ -61,17 +57,11 @@ class TokenisedPair:
 
 @dataclass(frozen=True)
 class PairBatch:
-    """B pairs as 2B rows, all chosen answers first.
-
-    Attributes:
-        rows: Chosen, then rejected.
-        lengths: Response tokens of each row, float32 (2B,).
-        reference: log π_ref of each row, float32 (2B,).
-    """
+    """B pairs as 2B rows: all chosen answers, then all rejected ones."""
 
     rows: TokenBatch
-    lengths: torch.Tensor
-    reference: torch.Tensor
+    lengths: torch.Tensor  # response tokens of each row, float32 (2B,)
+    reference: torch.Tensor  # log π_ref of each row, float32 (2B,)
 
     @property
     def size(self) -> int:
@@ -80,7 +70,6 @@ class PairBatch:
 
     @property
     def tokens(self) -> int:
-        """Number of tokens that are not padding."""
         return self.rows.tokens
 
     @property
@@ -94,8 +83,8 @@ def encode(
 ) -> EncodedRows[TokenisedPair]:
     """Tokenise pairs; skip a pair of which any part does not fit into `max_length`.
 
-    It is not cut: a cut answer has lost its end, and the preference was for the whole, so that π
-    would learn lengths.
+    Pairs are not cut: a cut answer has lost its end, and the preference was for the whole, so that
+    π would learn lengths.
 
     Raises:
         ModelError: The tokenizer has no end-of-sequence token.
@@ -141,21 +130,20 @@ def log_probabilities(
     """Return log π(answer | prompt) of chosen and rejected, summed over tokens, in nats."""
     device = next(model.parameters()).device
     order = batches.length_order(pairs)
-    found: list[tuple[float, float]] = [(0.0, 0.0)] * len(pairs)
+    sums: list[tuple[float, float]] = [(0.0, 0.0)] * len(pairs)
     done = 0
     with evaluation_mode(model, autocast=autocast), fast_path(model, autocast=autocast):
         for batch in batches.sorted_batches(pairs, BATCH // 2, partial(collate, device=device)):
-            sums = _sums(model, batch.rows)[0].view(2, -1).T.tolist()
-            for place, (chosen, rejected) in zip(order[done:], sums, strict=False):
-                found[place] = (chosen, rejected)
+            values = _sums(model, batch.rows)[0].view(2, -1).T.tolist()
+            for place, (chosen, rejected) in zip(order[done:], values, strict=False):
+                sums[place] = (chosen, rejected)
             done += batch.size
-    return found
+    return sums
 
 
 def with_reference(
     pairs: Sequence[TokenisedPair], reference: Sequence[tuple[float, float]]
 ) -> tuple[TokenisedPair, ...]:
-    """Return the pairs with their reference's log-probabilities."""
     return tuple(
         replace(pair, reference=known) for pair, known in zip(pairs, reference, strict=True)
     )
@@ -219,7 +207,7 @@ class DpoObjective:
     ) -> Measurement:
         """Return the mean loss, and the share of pairs whose chosen answer has the higher reward.
 
-        Where a model is its own reference, every pair is a tie, and a tie counts half.
+        A tie counts half; where a model is its own reference, every pair is one.
         """
         device = next(model.parameters()).device
         loss = right = 0.0

@@ -32,7 +32,7 @@ class Objective:
     """One way to learn. Examples and batches have types that only its own functions know.
 
     Attributes:
-        encode: (tokenizer, rows, max_length) → the examples that fit, and what was left out.
+        encode: (tokenizer, rows, max_length) → the examples that fit, and counts of the others.
         collate: Examples → a padded batch on a device.
         loss: (model, batch) → (scalar loss with gradient, figures to report).
         measure: (model, examples, autocast=…) → loss and accuracy, without dropout.
@@ -58,7 +58,6 @@ def make_objective(
     """Return the objective of that name.
 
     Args:
-        name: Name as a task gives it.
         settings: Settings of `dpo`; None takes the defaults.
         labels: Class names of `classification`.
         smoothing: Label smoothing of `classification` in training; from 0 to below 1.

@@ -21,11 +21,7 @@ from learning.training.batches import TokenBatch
 
 
 def sft_loss(model: torch.nn.Module, batch: TokenBatch) -> tuple[torch.Tensor, dict[str, float]]:
-    """Return the mean loss per response token.
-
-    Returns:
-        The loss in nats (a scalar with gradient), and `nats`: its sum over the batch.
-    """
+    """Return the mean loss per response token in nats (with gradient), and `nats`, its sum."""
     total = response_nats(model, batch)
     return total / batch.target_count, {"nats": float(total.detach())}
 
@@ -43,7 +39,7 @@ def token_nats(model: torch.nn.Module, batch: TokenBatch) -> tuple[torch.Tensor,
     """
     targets = batch.labels[:, 1:]  # position t predicts token t + 1
     rows, places = (targets != IGNORED).nonzero(as_tuple=True)  # (N,), (N,)
-    with _only(model, rows, places):
+    with _project_only(model, rows, places):
         logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
     if logits.shape[:2] != (1, len(rows)):  # a model whose head could not be hooked
         logits = logits[rows, places]
@@ -54,12 +50,14 @@ def token_nats(model: torch.nn.Module, batch: TokenBatch) -> tuple[torch.Tensor,
 
 
 @contextmanager
-def _only(model: torch.nn.Module, rows: torch.Tensor, places: torch.Tensor) -> Iterator[None]:
+def _project_only(
+    model: torch.nn.Module, rows: torch.Tensor, places: torch.Tensor
+) -> Iterator[None]:
     """Let the output layer compute only the positions that are learned.
 
-    The vocabulary projection is a third of a small model's work. A hook serves every architecture,
-    whatever it does to the logits afterwards (scaling, capping): the layer gets (1, N, D) hidden
-    states where it would get (B, T, D).
+    The vocabulary projection is a third of a small model's work. A hook works with every
+    architecture, whatever it does to the logits afterwards (scaling, capping): the layer gets (1,
+    N, D) hidden states instead of (B, T, D).
     """
     head = cast(Any, model).get_output_embeddings()
     if head is None:

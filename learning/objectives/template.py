@@ -25,12 +25,8 @@ NO_INPUT = "<noinput>"
 def format_prompt(instruction: str, input: str = "") -> str:
     """Return the prompt of one task, up to the place where the response begins.
 
-    Args:
-        instruction: What to do; surrounding white space is dropped.
-        input: What to do it with; empty or `<noinput>` selects the template without an input.
-
-    Returns:
-        Text that ends with a line break, so that a response's first token never merges with it.
+    An empty input, or `<noinput>`, selects the template without an input. The prompt ends with a
+    line break, so that a response's first token never merges with it.
     """
     task, context = instruction.strip(), input.strip()
     if not context or context.lower() == NO_INPUT:

@@ -1,8 +1,8 @@
 """Tokenised instructions: the prompt is read, only the response is learned.
 
 Prompt and response are tokenised by one rule, here and when a model generates: each on its own,
-without special tokens, and then joined. So the ids of a prompt in training are exactly the ids that
-the model sees when it is asked (a joint tokenisation can merge across the border).
+without special tokens, and then joined. So the ids of a prompt in training are exactly those in
+generation (a joint tokenisation can merge across the border).
 
 Data path: `learning.data.shards` (rows) → here → `learning.training.batches`.
 """
@@ -25,21 +25,14 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class TokenisedExample:
-    """One tokenised row.
+    """One tokenised row."""
 
-    Attributes:
-        input_ids: Prompt, response and, unless truncated, the end-of-sequence token.
-        labels: As long as `input_ids`; `IGNORED` on the prompt. Not shifted.
-        response_bytes: UTF-8 bytes of the response that `labels` cover.
-    """
-
-    input_ids: tuple[int, ...]
-    labels: tuple[int, ...]
-    response_bytes: int
+    input_ids: tuple[int, ...]  # prompt, response and, unless truncated, end of sequence
+    labels: tuple[int, ...]  # as long as `input_ids`; IGNORED on the prompt; not shifted
+    response_bytes: int  # UTF-8 bytes of the response that `labels` cover
 
     @property
     def length(self) -> int:
-        """Tokens of prompt and response."""
         return len(self.input_ids)
 
     @property
@@ -53,19 +46,12 @@ E = TypeVar("E")
 
 @dataclass(frozen=True)
 class EncodedRows(Generic[E]):
-    """Tokenised rows, and what was changed or left out to make them fit.
+    """Tokenised rows, and counts of those that were cut or left out to make them fit."""
 
-    Attributes:
-        examples: Examples that can be learned from, in the order of the rows.
-        kept: Index of each example's row.
-        skipped: Number of rows left out, by reason.
-        truncated_count: Number of examples that lost their end.
-    """
-
-    examples: tuple[E, ...]
-    kept: tuple[int, ...]
-    skipped: Mapping[str, int]
-    truncated_count: int = 0
+    examples: tuple[E, ...]  # in the order of the rows
+    kept: tuple[int, ...]  # index of each example's row
+    skipped: Mapping[str, int]  # number of rows left out, by reason
+    truncated_count: int = 0  # examples that lost their end
 
 
 NO_ROOM = "prompt leaves no room for a response"

@@ -5,7 +5,7 @@ can be counted instead. Counts are smoothed (interpolated Kneser-Ney: Kneser and
 backing-off for m-gram language modeling"), which also keeps them moderate on text of another kind,
 and the model's embeddings are fitted to them; its blocks then learn only what pairs cannot say.
 
-In the data path: `learning.offline.causal_pretraining` starts from what `fit` returns.
+In the data path: `learning.offline.causal_pretraining` starts from the result of `fit`.
 """
 
 from __future__ import annotations
@@ -24,17 +24,11 @@ _FLOOR = 0.3  # added to the number of distinct pairs that a token ends
 
 @dataclass(frozen=True)
 class Bigrams:
-    """Smoothed statistics of token pairs over a vocabulary of V.
+    """Smoothed statistics of token pairs over a vocabulary of V."""
 
-    Attributes:
-        following: Probability of the next token (column) after a token (row); float32, (V, V).
-        ending: Log of the share of distinct pairs that a token ends; float32, (V,).
-        counts: How often a token occurs with a successor; float32, (V,).
-    """
-
-    following: Tensor
-    ending: Tensor
-    counts: Tensor
+    following: Tensor  # P(next token, column | token, row); float32, (V, V)
+    ending: Tensor  # log share of distinct pairs that a token ends; float32, (V,)
+    counts: Tensor  # occurrences of a token with a successor; float32, (V,)
 
 
 def count(stream: Tensor, vocab_size: int) -> Bigrams:
@@ -54,13 +48,11 @@ def fit(
 ) -> tuple[Tensor, Tensor]:
     """Fit embeddings E and output weights H so that softmax(LN(E) Hᵀ) comes close to the bigrams.
 
-    Args:
-        width: Width d of both.
-        steps: Steps of Adam; each looks at some contexts, frequent ones more often.
-        on_progress: Called with the share of steps done, from 0 to 1.
+    Each step of Adam fits some contexts, frequent ones more often. `on_progress` gets the share of
+    steps done, from 0 to 1.
 
     Returns:
-        E and H, float32, both (V, d).
+        E and H, float32, both (V, width).
     """
     vocab_size = len(bigrams.counts)
     first = torch.randn(vocab_size, width)
@@ -92,10 +84,7 @@ def _distance(first: Tensor, last: Tensor, rows: Tensor, bigrams: Bigrams) -> Te
 
 
 def autocast() -> torch.autocast:
-    """Return bfloat16 autocast where this processor multiplies it natively.
-
-    Emulated, it is slower than float32.
-    """
+    """Return bfloat16 autocast, enabled where this processor has it; emulated, it is slow."""
     known: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     native = bool(known.get("avx512_bf16") or known.get("amx_bf16"))
     return torch.autocast("cpu", torch.bfloat16, enabled=native)

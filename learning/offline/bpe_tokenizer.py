@@ -37,7 +37,6 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def as_fast_tokenizer(tokenizer: Tokenizer, positions: int) -> PreTrainedTokenizerFast:
-    """Return the tokenizer as transformers knows it, for a model of `positions` positions."""
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         bos_token=END,

@@ -1,14 +1,14 @@
 """Offline base models: a small GPT-2 and a small BERT, trained on the English of this machine.
 
-A federation must be able to run where no hub is reachable, and its figures must mean something
-there. So a model is built once: text from `learning.offline.corpus`, a tokenizer learned from it,
-and a fixed number of training steps from a fixed seed. Built models lie in the cache under a name
-derived from their configuration; a build that is killed leaves nothing behind, and of two builds
-that start at once one waits.
+A federation must run where no hub is reachable, and its figures must mean something there. So a
+model is built once: text from `learning.offline.corpus`, a tokenizer learned from it, and a fixed
+number of training steps from a fixed seed. Built models are cached under a name derived from their
+configuration; a build that is killed leaves nothing behind, and a second build that starts
+meanwhile waits.
 
 In the data path: `learning.models.base` calls `find_or_build` for a name that begins with
-`offline:`. Training itself is `learning.offline.causal_pretraining` for the GPT-2 and
-`learning.offline.encoder_pretraining` for the BERT.
+`offline:`. `learning.offline.causal_pretraining` trains the GPT-2 and
+`learning.offline.encoder_pretraining` the BERT.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CAUSAL = {
     # For tests: built in a few seconds, real in every part, and good for nothing else.
     "gpt2-micro": causal_pretraining.CausalPretrainingConfig(
         vocab_size=512, positions=512, layers=1, width=64, heads=2, fit_steps=10, steps=10, batch=8,
-        length=64, sizes=CorpusSizes(found=400, prose=100, world=100, primer=1), packages=(),
+        length=64, sizes=CorpusSizes(passages=400, prose=100, world=100, primer=1), packages=(),
     ),
 }  # fmt: skip
 ENCODERS = {
@@ -45,22 +45,17 @@ ENCODERS = {
     "bert-micro": encoder_pretraining.EncoderPretrainingConfig(
         vocab_size=1024, positions=512, layers=2, width=64, heads=2, position_dims=16, steps=10,
         batch=8, length=64, opinions=300,
-        sizes=CorpusSizes(found=400, prose=100, world=100, primer=1, tasks=0.0), packages=(),
+        sizes=CorpusSizes(passages=400, prose=100, world=100, primer=1, tasks=0.0), packages=(),
     ),
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """How an offline model is built, and what decides which model it is.
-
-    Attributes:
-        pretrain: Called with the folder to fill and a callback for progress.
-        inputs: Configuration and the project's own texts.
-    """
+    """How an offline model is built, and the inputs that identify it."""
 
     pretrain: Callable[[Path, ProgressCallback], None]
-    inputs: tuple[object, ...]
+    inputs: tuple[object, ...]  # configuration and the project's own texts
 
 
 def find_plan(name: str) -> BuildPlan | None:
@@ -101,7 +96,7 @@ def find_or_build(name: str, cache: Path, on_progress: ProgressCallback) -> Path
     Args:
         name: `offline:gpt2-tiny` or `offline:bert-tiny`; for tests `offline:gpt2-micro` or
             `offline:bert-micro`.
-        cache: Folder under which `models/` holds what was built.
+        cache: Folder whose `models/` holds the built models.
         on_progress: Not called when the model is cached.
 
     Raises:
@@ -124,7 +119,6 @@ def find_or_build(name: str, cache: Path, on_progress: ProgressCallback) -> Path
 
 
 def _locate(name: str, cache: Path) -> tuple[Path, BuildPlan]:
-    """Return where a model of this name is built, and its plan."""
     short = name.removeprefix(PREFIX)
     plan = find_plan(short)
     if plan is None:

@@ -34,54 +34,33 @@ _WAVE = 0.2  # height of the position waves; the fitted embeddings have standard
 
 @dataclass(frozen=True)
 class CausalPretrainingConfig:
-    """Everything that decides which model comes out, given this machine's texts.
+    """Settings that decide which model comes out, given this machine's texts.
 
     The order and values of the fields are part of the key under which models are cached.
-
-    Attributes:
-        vocab_size: Tokens of the vocabulary.
-        positions: Longest text the model takes, in tokens.
-        layers: Transformer blocks.
-        width: Width of the residual stream; a multiple of `heads`.
-        heads: Attention heads of a block.
-        fit_steps: Steps of the fit of the embeddings to bigrams.
-        steps: Optimizer steps.
-        batch: Sequences of a step.
-        length: Tokens of a sequence.
-        rate: Peak learning rate of the blocks.
-        embedding_rate: Peak learning rate of the fitted embeddings.
-        sizes: How much of which text is read.
-        packages: Installed packages whose docstrings are read, besides the standard library.
-        seed: Seed of initial weights, and of choice and order of the texts.
     """
 
     vocab_size: int = 4096
-    positions: int = 512
-    layers: int = 2
-    width: int = 192
-    heads: int = 3
-    fit_steps: int = 100
-    steps: int = 60
-    batch: int = 32
-    length: int = 128
-    rate: float = 2e-3
-    embedding_rate: float = 3e-4
+    positions: int = 512  # tokens of the longest text
+    layers: int = 2  # transformer blocks
+    width: int = 192  # of the residual stream; a multiple of `heads`
+    heads: int = 3  # attention heads of a block
+    fit_steps: int = 100  # of the embeddings to bigrams
+    steps: int = 60  # of the optimizer
+    batch: int = 32  # sequences of a step
+    length: int = 128  # tokens of a sequence
+    rate: float = 2e-3  # peak learning rate of the blocks
+    embedding_rate: float = 3e-4  # peak learning rate of the fitted embeddings
     sizes: CorpusSizes = CorpusSizes()  # noqa: RUF009 (frozen)
-    packages: tuple[str, ...] = PACKAGES
-    seed: int = 0
+    packages: tuple[str, ...] = PACKAGES  # read besides the standard library
+    seed: int = 0  # of initial weights, and of choice and order of the texts
 
 
 def pretrain(config: CausalPretrainingConfig, folder: Path, on_progress: ProgressCallback) -> None:
-    """Train a model and its tokenizer, and save both.
-
-    Args:
-        folder: Existing empty directory; gets safetensors weights, configuration and tokenizer.
-        on_progress: Called with the progress of the whole build.
-    """
+    """Train a model and its tokenizer, and save both in a folder, which must be empty."""
     reading = "reading the English on this machine"
     on_progress(reading, 0.0)
-    found = passages(config.packages, sub_progress(on_progress, reading, 0, 0.2))
-    texts = training_texts(found, config.sizes, config.seed)
+    local_passages = passages(config.packages, sub_progress(on_progress, reading, 0, 0.2))
+    texts = training_texts(local_passages, config.sizes, config.seed)
     on_progress("learning the tokenizer", 0.2)
     tokenizer = train_bpe(texts, config.vocab_size)
     stream = token_stream(tokenizer, texts)
@@ -148,12 +127,7 @@ def train(
     config: CausalPretrainingConfig,
     on_progress: Callable[[float], None],
 ) -> None:
-    """Train in place on sequences cut from a token stream.
-
-    Args:
-        stream: Token ids, (N,), longer than one sequence.
-        on_progress: Called with the share of steps done, from 0 to 1.
-    """
+    """Train in place on sequences cut from a stream of token ids, (N,); N is at least `length`."""
     rows = stream[: len(stream) // config.length * config.length].view(-1, config.length)
     last = config.positions - config.length
 

@@ -4,8 +4,8 @@ Documentation is prose mixed with code, tables, parameter lists and markup. A ba
 be fine-tuned on sentences should learn from sentences, so each text is cut into paragraphs, its
 markup is removed, and only paragraphs that read as English remain.
 
-In the data path: `learning.offline.corpus` gathers raw texts, `paragraphs` cleans each, and
-`learning.offline.training_texts` chooses among them.
+In the data path: `learning.offline.corpus` cleans the texts that it finds with `paragraphs`. Next:
+`learning.offline.training_texts`.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def paragraphs(text: str) -> list[str]:
     Code blocks, doctests, tables, headings and parameter lists are dropped. Of the rest, each run
     of consecutive sentences without code becomes a paragraph.
     """
-    found: list[str] = []
+    kept: list[str] = []
     for block in re.split(r"\n\s*\n", text):
         if len(block) < 20 or ">>>" in block or block.startswith(("    ", "\t")):
             continue
@@ -84,8 +84,8 @@ def paragraphs(text: str) -> list[str]:
             if _readable(sentence):
                 run.append(sentence)
             elif run:
-                found.append(" ".join(run))
+                kept.append(" ".join(run))
                 run = []
         if run:
-            found.append(" ".join(run))
-    return found
+            kept.append(" ".join(run))
+    return kept

@@ -5,7 +5,7 @@ pointwise mutual information in a window, smoothed and factored (Levy, Goldberg 
 "Improving distributional similarity with lessons learned from word embeddings"), puts words of
 similar use close to each other before the first training step.
 
-In the data path: `learning.offline.encoder_pretraining` starts from what `embed` returns.
+In the data path: `learning.offline.encoder_pretraining` starts from the result of `embed`.
 """
 
 from __future__ import annotations
@@ -41,22 +41,17 @@ def positive_pmi(counts: Tensor) -> Tensor:
 
 
 def embed(stream: Tensor, vocab_size: int, width: int) -> Tensor:
-    """Return embeddings of unit length, or zero for a token that does not occur.
+    """Return embeddings, float32 (V, width), of unit length, or zero for absent tokens.
 
-    The result is float32, (V, width). Draws from torch's global generator.
-
-    Args:
-        stream: Token ids, int64, (N,), below `vocab_size`.
-        vocab_size: V; at least `width`.
-        width: Number of dimensions.
+    `stream` is int64, (N,), and V at least `width`. Draws from torch's global generator.
     """
     known = positive_pmi(count_cooccurrences(stream, vocab_size))
     rank = min(width + _SPARE, vocab_size)
     left, strength, _ = torch.svd_lowrank(known, q=rank, niter=3)
-    found = (left * strength.sqrt())[:, :width]
+    vectors = (left * strength.sqrt())[:, :width]
     present = torch.bincount(stream, minlength=vocab_size) > 0
-    found = torch.where(present[:, None], found - found[present].mean(0), 0.0)
-    return torch.nn.functional.normalize(found)
+    vectors = torch.where(present[:, None], vectors - vectors[present].mean(0), 0.0)
+    return torch.nn.functional.normalize(vectors)
 
 
 def _sparse(indices: Tensor, values: Tensor, size: int) -> Tensor:

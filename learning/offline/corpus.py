@@ -1,4 +1,4 @@
-"""The English text that every Python machine already holds, found without importing anything.
+"""The English text that every Python machine holds, gathered without importing anything.
 
 Docstrings and comments of the standard library and of installed packages, the manual's topics in
 `pydoc_data`, and the read-me texts of installed distributions. Sources are parsed, never run: a
@@ -22,7 +22,7 @@ from pathlib import Path
 from learning.offline.cleaning import paragraphs
 
 STDLIB = "python"
-"""Stands for the standard library in a list of packages."""
+"""The standard library in a list of packages."""
 
 PACKAGES = (
     STDLIB, "numpy", "sklearn", "matplotlib", "peft", "pydantic", "click", "hypothesis", "joblib",
@@ -70,7 +70,7 @@ def comments(source: str) -> Iterator[tuple[str, str]]:
 
 
 def _sources(root: Path) -> Iterator[str]:
-    """Yield the readable Python sources under a folder in a fixed order, without tests."""
+    """Yield the Python sources under a folder in a fixed order, without tests."""
     for path in sorted(root.rglob("*.py")):
         if _SKIPPED.isdisjoint(path.relative_to(root).parts) and path.stat().st_size <= _MAX_FILE:
             yield path.read_text(encoding="utf-8", errors="ignore")
@@ -104,7 +104,7 @@ def _sources_text(root: Path) -> Iterator[tuple[str, str]]:
 def passages(packages: tuple[str, ...], on_progress: Callable[[float], None]) -> list[Passage]:
     """Return every distinct English paragraph found on this machine, in a fixed order.
 
-    The list depends on the installed versions, and so does the model trained on it: that is why a
+    The list depends on the installed versions, and so does the model trained on it; therefore a
     worker without the model fetches it from the coordinator instead of training its own.
 
     Args:
@@ -115,10 +115,10 @@ def passages(packages: tuple[str, ...], on_progress: Callable[[float], None]) ->
     stdlib, site = (Path(sysconfig.get_paths()[key]) for key in ("stdlib", "purelib"))
     roots = [stdlib if package == STDLIB else site / package for package in packages]
     origins = [_topics(stdlib), _descriptions(site), *map(_sources_text, roots)]
-    found: dict[str, str] = {}  # paragraph to subject; the first subject wins
+    subjects: dict[str, str] = {}  # paragraph to subject; the first subject wins
     for i, origin in enumerate(origins):
         for name, text in origin:
             for paragraph in paragraphs(text):
-                found.setdefault(paragraph, name)
+                subjects.setdefault(paragraph, name)
         on_progress((i + 1) / len(origins))
-    return [Passage(subject, text) for text, subject in found.items()]
+    return [Passage(subject, text) for text, subject in subjects.items()]

@@ -1,12 +1,11 @@
 """Pretraining of the offline BERT, which learns to fill in masked tokens.
 
-A minute is too short for a BERT to find out by itself which words are alike and where its
-neighbours stand, so both are given to it: embeddings begin as counted co-occurrences of words, and
-the heads of the first block begin by attending to the nearest tokens to the left and right. Only
-masked positions are scored against the vocabulary. The project's own opinions are among the texts,
-since documentation judges nothing.
+A minute is too short for a BERT to find out which words are alike and where its neighbours are. So
+embeddings begin as counted co-occurrences of words, and the heads of the first block begin by
+attending to the nearest tokens to the left and right. Only masked positions are scored against the
+vocabulary. The project's own opinions are among the texts, since documentation judges nothing.
 
-In the data path: called once by `learning.offline.builder`; what it saves is an ordinary BERT
+In the data path: called once by `learning.offline.builder`; the result is an ordinary BERT
 directory, which `learning.models.encoders` loads.
 """
 
@@ -47,61 +46,37 @@ _MASKED, _RANDOM = 0.8, 0.1  # of the chosen tokens: masked, replaced by any; th
 
 @dataclass(frozen=True)
 class EncoderPretrainingConfig:
-    """Everything that decides which encoder comes out, given this machine's texts.
+    """Settings that decide which encoder comes out, given this machine's texts.
 
     The order and values of the fields are part of the key under which models are cached.
-
-    Attributes:
-        vocab_size: Tokens of the vocabulary.
-        positions: Longest text the model takes, in tokens.
-        layers: Transformer blocks.
-        width: Width of the residual stream; a multiple of `heads`.
-        heads: Attention heads of a block.
-        position_dims: Dimensions that begin as positions; even, at most the width of a head.
-        steps: Optimizer steps.
-        batch: Sequences of a step.
-        length: Tokens of a sequence.
-        masked_share: Share of the tokens that are to be predicted.
-        bag_weight: Weight of predicting a sequence's tokens from its `[CLS]`, beside those masked.
-        rate: Peak learning rate of the blocks.
-        embedding_rate: Peak learning rate of the embeddings.
-        opinions: Number of texts of `learning.offline.opinions`.
-        sizes: How much of which other text is read.
-        packages: Installed packages whose docstrings are read, besides the standard library.
-        seed: Seed of initial weights, and of choice and order of the texts.
     """
 
     vocab_size: int = 6144
-    positions: int = 512
-    layers: int = 4
-    width: int = 192
-    heads: int = 4
-    position_dims: int = 32
-    steps: int = 150
-    batch: int = 64
-    length: int = 64
-    masked_share: float = 0.3
-    bag_weight: float = 0.5
-    rate: float = 4e-3
-    embedding_rate: float = 3e-3
-    opinions: int = 5000
+    positions: int = 512  # tokens of the longest text
+    layers: int = 4  # transformer blocks
+    width: int = 192  # of the residual stream; a multiple of `heads`
+    heads: int = 4  # attention heads of a block
+    position_dims: int = 32  # dimensions that begin as positions; even, at most width / heads
+    steps: int = 150  # of the optimizer
+    batch: int = 64  # sequences of a step
+    length: int = 64  # tokens of a sequence
+    masked_share: float = 0.3  # share of the tokens that are to be predicted
+    bag_weight: float = 0.5  # of predicting a sequence's tokens from its `[CLS]`
+    rate: float = 4e-3  # peak learning rate of the blocks
+    embedding_rate: float = 3e-3  # peak learning rate of the embeddings
+    opinions: int = 5000  # number of texts of `learning.offline.opinions`
     # A prompt template teaches an encoder nothing.
     sizes: CorpusSizes = CorpusSizes(tasks=0.0)  # noqa: RUF009 (frozen)
-    packages: tuple[str, ...] = PACKAGES
-    seed: int = 0
+    packages: tuple[str, ...] = PACKAGES  # read besides the standard library
+    seed: int = 0  # of initial weights, and of choice and order of the texts
 
 
 def pretrain(config: EncoderPretrainingConfig, folder: Path, on_progress: ProgressCallback) -> None:
-    """Train an encoder and its tokenizer, and save both.
-
-    Args:
-        folder: Existing empty directory; gets safetensors weights, configuration and tokenizer.
-        on_progress: Called with the progress of the whole build.
-    """
+    """Train an encoder and its tokenizer, and save both in a folder, which must be empty."""
     reading = "reading the English on this machine"
     on_progress(reading, 0.0)
-    found = passages(config.packages, sub_progress(on_progress, reading, 0, 0.2))
-    texts = encoder_texts(config, found)
+    local_passages = passages(config.packages, sub_progress(on_progress, reading, 0, 0.2))
+    texts = encoder_texts(config, local_passages)
     on_progress("learning the tokenizer", 0.2)
     tokenizer = train_wordpiece(texts, config.vocab_size, config.positions)
     stream = token_stream(tokenizer, texts)
@@ -117,9 +92,9 @@ def pretrain(config: EncoderPretrainingConfig, folder: Path, on_progress: Progre
     on_progress("saved", 1.0)
 
 
-def encoder_texts(config: EncoderPretrainingConfig, found: list[Passage]) -> list[str]:
+def encoder_texts(config: EncoderPretrainingConfig, local_passages: list[Passage]) -> list[str]:
     """Return the texts to learn from, shuffled: passages of this machine and the project's own."""
-    texts = training_texts(found, config.sizes, config.seed)
+    texts = training_texts(local_passages, config.sizes, config.seed)
     texts += make_opinions(config.seed, config.opinions)
     Random(config.seed).shuffle(texts)
     return texts
@@ -136,7 +111,7 @@ def token_stream(tokenizer: BertTokenizer, texts: list[str]) -> Tensor:
 def empty_model(config: EncoderPretrainingConfig, vocab_size: int) -> BertForMaskedLM:
     """Return a BERT of the configured size with random weights.
 
-    Its configuration keeps dropout, for the sake of those who fine-tune it on a few rows.
+    Its configuration keeps dropout, for fine-tuning on a few rows.
     """
     return BertForMaskedLM(
         BertConfig(
@@ -152,13 +127,10 @@ def empty_model(config: EncoderPretrainingConfig, vocab_size: int) -> BertForMas
 
 
 def set_initial_weights(model: BertForMaskedLM, stream: Tensor, position_dims: int) -> None:
-    """Give a model what can be counted or is known: words, frequencies, positions, neighbours.
+    """Set counted or known values in a model: words, frequencies, positions, neighbours.
 
-    Args:
-        model: Any BERT.
-        stream: Token ids that the model is to learn from, (N,).
-        position_dims: Last dimensions of the embeddings, kept for positions; the others are for
-            words.
+    The last `position_dims` dimensions of the embeddings are for positions, the others for words.
+    `stream` holds the token ids of the training texts, (N,).
     """
     table = model.bert.embeddings.word_embeddings.weight
     places = model.bert.embeddings.position_embeddings.weight
@@ -214,14 +186,10 @@ def train(
     config: EncoderPretrainingConfig,
     on_progress: Callable[[float], None],
 ) -> None:
-    """Train in place on sequences cut from a token stream.
+    """Train in place on sequences cut from a stream of token ids, (N,); N is at least `length`.
 
     Every other step begins at a random position, so that all positions are learned from short
     sequences; the steps between begin at the first, as users' texts do.
-
-    Args:
-        stream: Token ids, (N,), longer than one sequence.
-        on_progress: Called with the share of steps done, from 0 to 1.
     """
     last = config.positions - config.length
 
@@ -262,13 +230,9 @@ def sequences(stream: Tensor, length: int) -> Tensor:
 def mask_tokens(
     batch: Tensor, share: float, vocab_size: int, draw: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Hide some tokens of a (B, T) batch as BERT does (Devlin et al. 2019, section 3.1).
+    """Hide a share of the tokens of a (B, T) batch as BERT does (Devlin et al. 2019, section 3.1).
 
-    Args:
-        batch: Token ids, int64.
-        share: Share of the tokens to choose; special tokens are never chosen.
-        vocab_size: Size of the vocabulary that random tokens are drawn from.
-        draw: Source of randomness.
+    Special tokens are never chosen.
 
     Returns:
         The batch with chosen tokens masked, replaced or left; and which were chosen, bool, (B, T).
@@ -296,10 +260,9 @@ def masked_loss(model: BertForMaskedLM, states: Tensor, batch: Tensor, hidden: T
 
 
 def bag_loss(model: BertForMaskedLM, states: Tensor, batch: Tensor) -> Tensor:
-    """Return the mean cross-entropy, in nats, of all tokens of a batch under their own `[CLS]`.
+    """Return the mean cross-entropy, in nats, of a (B, T) batch's tokens under their own `[CLS]`.
 
-    The batch is (B, T). Nothing else teaches `[CLS]`, from which a classifier reads, to gather what
-    a text says.
+    Nothing else teaches `[CLS]`, from which a classifier reads, to gather what a text says.
     """
     with autocast():
         logits = model.cls.predictions(states[:, 0])  # (B, V)

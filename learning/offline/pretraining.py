@@ -1,4 +1,4 @@
-"""What the training of both offline models shares: progress, learning rate and the loop of steps.
+"""Progress, learning rate and loop of steps that the training of both offline models shares.
 
 In the data path: used by `learning.offline.causal_pretraining` for the GPT-2 and by
 `learning.offline.encoder_pretraining` for the BERT.
@@ -16,27 +16,22 @@ from learning.progress import ProgressCallback
 
 
 class StepSettings(Protocol):
-    """Number, size and rates of the optimizer steps."""
+    """Number and size of the optimizer steps, peak learning rates, and the seed of their order."""
 
     @property
-    def steps(self) -> int:
-        """Optimizer steps."""
+    def steps(self) -> int: ...
 
     @property
-    def batch(self) -> int:
-        """Sequences of a step."""
+    def batch(self) -> int: ...
 
     @property
-    def rate(self) -> float:
-        """Peak learning rate of the blocks."""
+    def rate(self) -> float: ...
 
     @property
-    def embedding_rate(self) -> float:
-        """Peak learning rate of the embeddings, which begin as counts."""
+    def embedding_rate(self) -> float: ...
 
     @property
-    def seed(self) -> int:
-        """Seed of the order of the sequences."""
+    def seed(self) -> int: ...
 
 
 def sub_progress(

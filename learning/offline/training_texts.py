@@ -1,10 +1,10 @@
 """Choice and mix of the texts that an offline base model reads.
 
-English found on this machine, the project's own prose, and the prompt template. Found paragraphs
-are chosen by how plain they are, where there are more than the model reads; variety serves a small
-model better than choice does. Some texts are put into the prompt template as simple tasks, so that
-the model knows the template's words; none of them is a task that a federation trains or is judged
-on.
+English from this machine, the project's own prose, and the prompt template. Paragraphs of the
+machine are chosen by how plain they are, where there are more than the model reads; variety serves
+a small model better than choice does. Some texts are put into the prompt template as simple tasks,
+so that the model knows the template's words; none of them is a task that a federation trains or is
+judged on.
 
 In the data path: `learning.offline.corpus` and `learning.synthetic.instructions` → here →
 `learning.offline.causal_pretraining` and `learning.offline.encoder_pretraining`.
@@ -37,23 +37,16 @@ _FIRST = ("Summarize the following text.", "Give the main point of the text.")
 
 @dataclass(frozen=True)
 class CorpusSizes:
-    """How much the model reads of each source.
+    """Number of texts of each source.
 
     The order and values of the fields are part of the key under which models are cached.
-
-    Attributes:
-        found: Passages of this machine, the plainest first.
-        prose: Paragraphs of the project's synthetic prose.
-        world: Short texts of the lexicon's facts.
-        primer: How many times the reader of general English is read.
-        tasks: Share of all texts that are put into the prompt template, whose fixed words cost many
-            tokens and teach little.
     """
 
-    found: int = 30_000
-    prose: int = 300
-    world: int = 1500
-    primer: int = 4
+    passages: int = 30_000  # of this machine, the plainest first
+    prose: int = 300  # paragraphs of the project's synthetic prose
+    world: int = 1500  # short texts of the lexicon's facts
+    primer: int = 4  # repetitions of the reader of general English
+    # Share of texts that get the prompt template, whose fixed words cost tokens and teach little.
     tasks: float = 0.05
 
 
@@ -62,9 +55,9 @@ def _merit(passage: Passage) -> float:
     return plainness(passage.text) + 0.15 * min(1.0, len(passage.text) / 200)
 
 
-def plainest(found: Sequence[Passage], n: int) -> list[Passage]:
+def plainest(passages: Sequence[Passage], n: int) -> list[Passage]:
     """Return the `n` passages that read most as English; ties keep their order."""
-    return sorted((p for p in found if len(p.text) >= 60), key=_merit, reverse=True)[:n]
+    return sorted((p for p in passages if len(p.text) >= 60), key=_merit, reverse=True)[:n]
 
 
 def _subject(name: str) -> str:
@@ -72,7 +65,6 @@ def _subject(name: str) -> str:
 
 
 def _as_task(subject: str, text: str, rng: Random) -> str:
-    """Return a text as the response to a prompt about it."""
     first, *rest = sentences(text)
     kind = rng.randrange(4)
     if kind == 0 and rest:
@@ -82,10 +74,10 @@ def _as_task(subject: str, text: str, rng: Random) -> str:
     return format_prompt(rng.choice(_ABOUT).format(subject), "") + text
 
 
-def training_texts(found: Sequence[Passage], sizes: CorpusSizes, seed: int) -> list[str]:
+def training_texts(passages: Sequence[Passage], sizes: CorpusSizes, seed: int) -> list[str]:
     """Return the texts to learn from, shuffled; the caller ends each with the end-of-text token."""
     rng = Random(seed)
-    pairs = [(_subject(p.subject), p.text) for p in plainest(found, sizes.found)]
+    pairs = [(_subject(p.subject), p.text) for p in plainest(passages, sizes.passages)]
     pairs += [("the people", text) for text in make_prose(seed, sizes.prose)]
     pairs += make_world_texts(seed, sizes.world) + read_primer() * sizes.primer
     rng.shuffle(pairs)

@@ -1,7 +1,7 @@
 """Tokenizer of the offline BERT: lower-cased WordPiece, learned from the model's own texts.
 
-Sentences for classification come in any case, and a small vocabulary cannot afford each word
-twice. Characters outside the vocabulary become the unknown token.
+Sentences for classification come in any case, and a small vocabulary cannot afford each word twice.
+Characters outside the vocabulary become the unknown token.
 
 In the data path: `learning.offline.encoder_pretraining` trains it and saves it beside the weights;
 afterwards it is an ordinary tokenizer directory.
@@ -29,10 +29,10 @@ _RARE = 20  # occurrences below which a character is unknown
 def train_wordpiece(texts: Sequence[str], vocab_size: int, positions: int) -> BertTokenizer:
     """Learn a vocabulary of at most `vocab_size` tokens, for a model of `positions` positions."""
     normalizer = normalizers.BertNormalizer(lowercase=True)
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for text in texts:
-        found.update(normalizer.normalize_str(text))
-    alphabet = sorted(c for c, n in found.items() if n >= _RARE and not c.isspace())
+        counts.update(normalizer.normalize_str(text))
+    alphabet = sorted(c for c, n in counts.items() if n >= _RARE and not c.isspace())
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

@@ -1,4 +1,4 @@
-"""Comparison of a pruned encoder with its source: size, speed and quality, measured alike for both.
+"""Comparison of a pruned encoder with its source in size, speed and quality.
 
 In the data path: the last step of `fccl prune`; nothing depends on these figures.
 """
@@ -24,27 +24,19 @@ from learning.pruning.layout import head_size, layers_of, layout_of, linear
 TEXTS, TOKENS = 8, 64
 """Shape of the batch with which speed is measured."""
 _ROUNDS = 9
-_FEWEST = 60  # texts for a probe, a third of which test it
+_MIN_TEXTS = 60  # of a probe; a third of them test it
 _STRENGTH = 0.01  # inverse of the probe's penalty: as many weights as texts would fit anything
 
 
 @dataclass(frozen=True)
 class EncoderSize:
-    """Size of an encoder.
+    """Size of an encoder."""
 
-    Attributes:
-        parameters: All of them, embeddings and head included.
-        megabytes: Size of the weights on disk, in 10⁶ bytes.
-        layers: Number of layers.
-        heads: Attention heads of each layer.
-        ffn: Feed-forward units per layer.
-    """
-
-    parameters: int
-    megabytes: float
+    parameters: int  # embeddings and head included
+    megabytes: float  # of the weights on disk, 10⁶ bytes
     layers: int
-    heads: tuple[int, ...]
-    ffn: int
+    heads: tuple[int, ...]  # attention heads of each layer
+    ffn: int  # feed-forward units per layer
 
 
 def measure_size(model: PreTrainedModel, path: Path) -> EncoderSize:
@@ -103,13 +95,13 @@ def mean_cosine(states: Tensor, source: Tensor) -> float:
 
 
 def probe_accuracy(states: Tensor, labels: Sequence[str]) -> float | None:
-    """Return the accuracy of a logistic regression on pooled states: how well they show the labels.
+    """Return the accuracy of a logistic regression from pooled states to labels.
 
-    It is trained on the first two thirds of the texts and tested on the rest. None where the texts
-    are too few, or all of one class in either part.
+    It is trained on the first two thirds of the texts and tested on the rest. None if there are too
+    few texts, or only one class in either part.
     """
     cut = 2 * len(labels) // 3
-    if len(labels) < _FEWEST or min(len(set(labels[:cut])), len(set(labels[cut:]))) < 2:
+    if len(labels) < _MIN_TEXTS or min(len(set(labels[:cut])), len(set(labels[cut:]))) < 2:
         return None
     inputs, targets = states.numpy(), np.array(labels)
     model = make_pipeline(StandardScaler(), LogisticRegression(C=_STRENGTH, max_iter=1000))

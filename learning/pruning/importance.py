@@ -1,19 +1,19 @@
 """Importance of an encoder's layers, heads and feed-forward units, measured on unlabelled texts.
 
-Heads and feed-forward units of a layer meet the residual stream through one linear map each, so the
-loss of a part is what the map's output loses. Both maps are treated alike:
+Heads and feed-forward units of a layer reach the residual stream through one linear map each, so
+the loss of a part is the loss in the map's output. Both maps are treated alike:
 
 - A part's importance is the expected squared norm of its contribution around its mean,
   tr(W_p Cov(x_p) W_pᵀ); the fluctuation measure of FLAP (An et al. 2024, arXiv:2312.11983), here
   with the whole covariance of a head. Head by head as in Michel et al. 2019 (arXiv:1905.10650), who
   need labels and gradients for it; a base model that is pruned before federation has neither.
-- What the removed parts contributed is then predicted, linearly, from the parts that stay, and that
-  prediction is added to their weights and the bias (least squares after selection, as He et al.
-  2017, arXiv:1707.06168, do with channels).
+- The contribution of the removed parts is then predicted, linearly, from the parts that stay, and
+  that prediction is added to their weights and the bias (least squares after selection, as He et
+  al. 2017, arXiv:1707.06168, do with channels).
 
-Whole layers go one at a time: the one whose absence changes the last hidden states least. ShortGPT
-(Men et al. 2024, arXiv:2403.03853) ranks layers once, by what each does to its own input; measuring
-again after every removal, and at the output, is ours.
+Whole layers are removed one at a time: the one whose absence changes the last hidden states least.
+ShortGPT (Men et al. 2024, arXiv:2403.03853) ranks layers once, by what each does to its own input;
+measuring again after every removal, and at the output, is ours.
 
 In the data path: `learning.pruning.prune` decides by these numbers.
 """
@@ -77,7 +77,7 @@ def tokenise_batches(
 def input_moments(
     model: PreTrainedModel, parts: Sequence[nn.Linear], data: Sequence[EncoderInputs]
 ) -> list[Moments]:
-    """Return mean and covariance of the inputs of these linear parts, padding left out."""
+    """Return mean and covariance of the inputs of these linear parts, without padding."""
     sums = [torch.zeros(part.in_features, dtype=torch.float64) for part in parts]
     grams = [torch.zeros(part.in_features, part.in_features, dtype=torch.float64) for part in parts]
     real = torch.ones(0, dtype=torch.bool)
@@ -103,49 +103,45 @@ def input_moments(
     return [Moments(m, g / n - m.outer(m)) for m, g in zip(means, grams, strict=True)]
 
 
-def importance(part: nn.Linear, seen: Moments, size: int) -> Tensor:
+def importance(part: nn.Linear, moments: Moments, size: int) -> Tensor:
     """Return the expected squared contribution of each group of inputs, around its mean: (groups,).
 
     Args:
         part: The linear map back to the residual stream.
-        seen: Moments of its input.
+        moments: Moments of its input.
         size: Inputs per group: a head's width, or 1 for feed-forward units.
     """
     weight = part.weight.detach().double().cpu()  # (H, K)
     if size == 1:
-        return weight.square().sum(0) * seen.covariance.diagonal()
+        return weight.square().sum(0) * moments.covariance.diagonal()
     groups = part.in_features // size
     weight = weight.reshape(-1, groups, size)
-    blocks = seen.covariance.reshape(groups, size, groups, size)
+    blocks = moments.covariance.reshape(groups, size, groups, size)
     own = blocks.diagonal(dim1=0, dim2=2)  # (size, size, groups)
     return (torch.einsum("hgi,hgj->ijg", weight, weight) * own).sum((0, 1))
 
 
 @torch.no_grad()
-def compensate(part: nn.Linear, seen: Moments, kept: Tensor) -> None:
+def compensate(part: nn.Linear, moments: Moments, kept: Tensor) -> None:
     """Let the kept inputs of a linear map replace, as well as they can, those that will be removed.
 
     In place. Afterwards the weights of the removed inputs are zero: removing them changes nothing.
-
-    Args:
-        part: The linear map back to the residual stream.
-        seen: Moments of its input.
-        kept: Indices of the kept inputs.
+    `part`, `moments` as in `importance`; `kept` are the indices of the kept inputs.
     """
-    gone = torch.ones(part.in_features, dtype=torch.bool)
-    gone[kept] = False
-    if not gone.any():
+    removed = torch.ones(part.in_features, dtype=torch.bool)
+    removed[kept] = False
+    if not removed.any():
         return
     weight = part.weight.detach().double().cpu()
-    inner = seen.covariance[kept][:, kept]
+    inner = moments.covariance[kept][:, kept]
     inner.diagonal().add_(max(_RIDGE * float(inner.diagonal().mean()), 1e-12))
-    predicted = torch.linalg.solve(inner, seen.covariance[kept][:, gone])  # (kept, gone)
-    added = weight[:, gone] @ predicted.T  # (H, kept)
+    predicted = torch.linalg.solve(inner, moments.covariance[kept][:, removed])  # (kept, removed)
+    added = weight[:, removed] @ predicted.T  # (H, kept)
     if part.bias is not None:
-        missing = weight[:, gone] @ seen.mean[gone] - added @ seen.mean[kept]
+        missing = weight[:, removed] @ moments.mean[removed] - added @ moments.mean[kept]
         part.bias.add_(missing.to(part.bias))
     weight[:, kept] += added
-    weight[:, gone] = 0
+    weight[:, removed] = 0
     part.weight.copy_(weight)
 
 
@@ -155,34 +151,29 @@ def select_layers(
     data: Sequence[EncoderInputs],
     on_progress: Callable[[float], None] = lambda _: None,
 ) -> tuple[int, ...]:
-    """Return the layers that are left when the least missed one is removed until `count` remain.
+    """Return the layers that remain when the least important one is removed until `count` are left.
 
-    A layer is missed by as much as its absence turns the last hidden states away from those of the
-    whole model: one minus their cosine, averaged over tokens.
-
-    Args:
-        model: Left unchanged.
-        count: Number of layers to keep.
-        data: Texts to measure on; every removal runs them once per remaining layer.
-        on_progress: Called with a share from 0 to 1.
+    A layer is as important as its absence turns the last hidden states away from those of the whole
+    model: one minus their cosine, averaged over tokens. Every removal runs all of `data` once per
+    remaining layer. The model is left unchanged.
     """
     kept = list(range(len(layers_of(model))))
     whole = [_last_states(model, kept, batch) for batch in data]
     runs, done = sum(range(count + 1, len(kept) + 1)), 0
 
-    def missed(layer: int) -> float:
+    def importance_of(layer: int) -> float:
         nonlocal done
         rest = [each for each in kept if each != layer]
         turned = [
-            1 - torch.cosine_similarity(_last_states(model, rest, batch), then, dim=-1)
-            for batch, then in zip(data, whole, strict=True)
+            1 - torch.cosine_similarity(_last_states(model, rest, batch), states, dim=-1)
+            for batch, states in zip(data, whole, strict=True)
         ]
         done += 1
         on_progress(done / runs)
         return float(torch.cat(turned).mean())
 
     while len(kept) > count:
-        kept.remove(min(kept, key=missed))
+        kept.remove(min(kept, key=importance_of))
     return tuple(kept)
 
 

@@ -1,4 +1,4 @@
-"""Where the encoders that can be pruned keep their layers, attention heads and feed-forward units.
+"""Names of layers, attention heads and feed-forward units in the encoders that can be pruned.
 
 `learning.pruning.importance` and `learning.pruning.prune` find the parts to measure and to cut
 here; `learning.pruning.record` gives a model that is being built the shapes of a pruned one.
@@ -20,9 +20,6 @@ class Layout:
 
     All but `layers` are linear. `joined` maps the heads' outputs, side by side, back to the hidden
     states; `up` widens them to the feed-forward units, `down` narrows those again.
-
-    Attributes:
-        width: Key of the feed-forward width in the configuration.
     """
 
     layers: str
@@ -32,7 +29,7 @@ class Layout:
     joined: str
     up: str
     down: str
-    width: str
+    width: str  # key of the feed-forward width in the configuration
 
 
 _BERT = Layout(

@@ -1,10 +1,10 @@
 """Removal of whole layers, attention heads and feed-forward units from an encoder.
 
-What goes is chosen by measurements on texts (`learning.pruning.importance`), and it is really
-removed: the matrices get smaller, so that dense inference on any processor is faster. Layers go
-first, then each layer is narrowed, from the first to the last, on what the narrowed ones before it
-give it. The result is a model directory like any other, with `pruning.json` beside the weights
-(`learning.pruning.record`): its manifest digest makes it a base model of its own, which a
+Measurements on texts (`learning.pruning.importance`) choose the parts, and they are really removed:
+the matrices get smaller, so that dense inference on any processor is faster. Layers are removed
+first; then the layers are narrowed from the first to the last, each on the outputs of the narrowed
+ones before it. The result is a model directory like any other, with `pruning.json` beside the
+weights (`learning.pruning.record`): its manifest digest makes it a base model of its own, which a
 federation then trains.
 
 In the data path: `fccl prune` calls this before a federation starts; `learning.models.base`
@@ -46,22 +46,16 @@ _LAYER_TEXTS = 2  # batches that choose layers: they are run once per candidate
 
 @dataclass(frozen=True)
 class PruningPlan:
-    """What to keep.
+    """Parts to keep."""
 
-    Attributes:
-        layers: Number of layers, or which ones, counted from 0; None keeps all.
-        heads: Share of the attention heads of every layer, above 0 and up to 1; at least one stays.
-        ffn: Share of the feed-forward units of every layer, above 0 and up to 1.
-    """
-
-    layers: int | tuple[int, ...] | None = None
-    heads: float = 1.0
-    ffn: float = 1.0
+    layers: int | tuple[int, ...] | None = None  # number, or indices from 0; None keeps all
+    heads: float = 1.0  # share of every layer's heads, in (0, 1]; at least one stays
+    ffn: float = 1.0  # share of every layer's feed-forward units, in (0, 1]
 
 
 @dataclass(frozen=True)
 class KeptParts:
-    """What was kept of the model that was pruned; indices count from 0 in it."""
+    """Parts that were kept of the pruned model; indices count from 0 in it."""
 
     layers: tuple[int, ...]
     heads: tuple[tuple[int, ...], ...]
@@ -69,7 +63,7 @@ class KeptParts:
 
 
 def check_plan(plan: PruningPlan, config: PretrainedConfig) -> None:
-    """Check that a plan makes sense for a model.
+    """Check that a plan fits a model.
 
     Raises:
         ConfigError: A share is not above 0 and up to 1, or the model lacks such layers.
@@ -87,8 +81,8 @@ def check_plan(plan: PruningPlan, config: PretrainedConfig) -> None:
     if isinstance(plan.layers, tuple):
         if not plan.layers or list(plan.layers) != sorted(set(plan.layers)):
             raise ConfigError("the layers to keep are not in ascending order, each once", remedy)
-        if odd := [each for each in plan.layers if not 0 <= each < have]:
-            raise ConfigError(f"layer {odd[0]} cannot be kept", remedy)
+        if missing := [each for each in plan.layers if not 0 <= each < have]:
+            raise ConfigError(f"layer {missing[0]} cannot be kept", remedy)
     limits = (
         (have, MAX_LAYERS), (config.num_attention_heads, MAX_HEADS),
         (getattr(config, layout.width), MAX_FFN),
@@ -103,11 +97,11 @@ def prune(
     data: Sequence[EncoderInputs],
     on_progress: ProgressCallback = lambda text, fraction: None,
 ) -> KeptParts:
-    """Make an encoder smaller, in place, by removing what matters least on these texts.
+    """Make an encoder smaller, in place, by removing the parts that matter least on these texts.
 
     Args:
         model: An encoder with or without a head, whole or pruned before.
-        plan: What to keep; call `check_plan` first.
+        plan: Must have passed `check_plan`.
         data: Texts like those that the model will read.
     """
     layout, size = layout_of(model.config), head_size(model.config)
@@ -128,17 +122,17 @@ def prune(
 
 def _layers(
     model: PreTrainedModel,
-    wanted: int | tuple[int, ...] | None,
+    plan: int | tuple[int, ...] | None,
     data: Sequence[EncoderInputs],
     on_progress: ProgressCallback,
 ) -> tuple[int, ...]:
     have = len(layers_of(model))
-    if isinstance(wanted, tuple):
-        return wanted
-    if wanted is None or wanted == have:
+    if isinstance(plan, tuple):
+        return plan
+    if plan is None or plan == have:
         return tuple(range(have))
     return select_layers(
-        model, wanted, data[:_LAYER_TEXTS], lambda done: on_progress("choosing layers", done)
+        model, plan, data[:_LAYER_TEXTS], lambda done: on_progress("choosing layers", done)
     )
 
 
@@ -161,11 +155,11 @@ def _narrow(
     """Cut the heads and units of one layer; return the kept heads."""
     joined, down = linear(layer, layout.joined), linear(layer, layout.down)
     have = joined.in_features // size
-    wanted = max(1, round(have * share))
-    if wanted == have and ffn == down.in_features:
+    count = max(1, round(have * share))
+    if count == have and ffn == down.in_features:
         return tuple(range(have))
     at_heads, at_units = input_moments(model, (joined, down), data)
-    heads = _top(importance(joined, at_heads, size), wanted)
+    heads = _top(importance(joined, at_heads, size), count)
     units = _top(importance(down, at_units, 1), ffn)
     compensate(joined, at_heads, _head_inputs(heads, size))
     compensate(down, at_units, units)
@@ -183,11 +177,11 @@ def _head_inputs(heads: Tensor, size: int) -> Tensor:
 
 
 def cut_layer(layer: nn.Module, layout: Layout, heads: Tensor, units: Tensor, size: int) -> None:
-    """Leave a layer these heads and units only, in place: smaller matrices, the same numbers."""
-    mine = _head_inputs(heads, size)
+    """Leave a layer only these heads and units, in place: smaller matrices, the same numbers."""
+    inputs = _head_inputs(heads, size)
     for name in (layout.query, layout.key, layout.value):
-        layer.set_submodule(name, _rows(linear(layer, name), mine))
-    layer.set_submodule(layout.joined, _columns(linear(layer, layout.joined), mine))
+        layer.set_submodule(name, _rows(linear(layer, name), inputs))
+    layer.set_submodule(layout.joined, _columns(linear(layer, layout.joined), inputs))
     layer.set_submodule(layout.up, _rows(linear(layer, layout.up), units))
     layer.set_submodule(layout.down, _columns(linear(layer, layout.down), units))
 
@@ -211,14 +205,11 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
 
 
 def make_record(kept: KeptParts, source: Path, digest: str, config: PretrainedConfig) -> Pruning:
-    """Return the record of what was kept of a source model.
+    """Return the record of the parts kept of a source model.
 
-    If the source was pruned itself, the record says what is left of the first model.
+    If the source was pruned itself, the record refers to the first model.
 
     Args:
-        kept: Result of `prune`.
-        source: Directory of the source model.
-        digest: Digest of the source model.
         config: The source's configuration, from before it was pruned.
     """
     first = read_pruning(source) or _unpruned(digest, config)
@@ -261,7 +252,7 @@ def save_pruned(model: PreTrainedModel, pruning: Pruning, source: Path, out: Pat
             with quiet():
                 model.save_pretrained(temporary)
             for file in source.iterdir():
-                if is_model_file(file.name) and not _is_ours(file.name):
+                if is_model_file(file.name) and not _is_rewritten(file.name):
                     shutil.copyfile(file, temporary / file.name)
             (temporary / FILE).write_bytes(pruning.encoded())
             temporary.chmod(0o755)  # mkdtemp and safetensors write for this user only
@@ -286,5 +277,5 @@ def check_free(out: Path) -> None:
         raise ConfigError(f"{out} exists and is not empty", "name another place")
 
 
-def _is_ours(name: str) -> bool:
+def _is_rewritten(name: str) -> bool:
     return name.startswith("model") or name in ("config.json", "generation_config.json", FILE)

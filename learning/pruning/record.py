@@ -1,9 +1,9 @@
-"""The record beside the weights of a pruned encoder, which says what was kept of its source.
+"""The record beside the weights of a pruned encoder: the parts that were kept of its source.
 
 A pruned encoder has fewer layers, fewer attention heads per layer and a narrower feed-forward part
 than its source, in dense matrices that really are smaller. Layers and width fit into `config.json`;
 heads do not, because transformers computes the width of a head from their number. `pruning.json`
-says what was kept, and `reshape` gives a model that is being built the shapes of the kept heads.
+lists the kept parts, and `reshape` gives a model that is being built the shapes of the kept heads.
 
 In the data path: `learning.pruning.prune` writes the record, `learning.models.encoders` reads it,
 on a worker from a directory that another machine filled. It is therefore read as hostile input.
@@ -35,26 +35,17 @@ _Heads = Annotated[tuple[_Index, ...], Field(min_length=1, max_length=MAX_HEADS)
 
 
 class Pruning(Record):
-    """What was kept of a source model. Indices count from 0 in the source, in ascending order.
+    """Parts kept of a source model. Indices count from 0 in the source, in ascending order."""
 
-    Attributes:
-        format: Version of this record.
-        source: Digest of the source model, for people; nothing is fetched by it.
-        layers: The kept layers.
-        heads: The kept attention heads of each kept layer.
-        ffn: Width of every remaining feed-forward part, in units.
-        source_layers: Layers of the source.
-        source_heads: Heads per layer of the source.
-        source_ffn: Width of the source's feed-forward parts.
-    """
-
-    format: Literal[1] = 1
-    source: Sha256
+    format: Literal[1] = 1  # version of this record
+    source: Sha256  # digest of the source, for people; nothing is fetched by it
     layers: Annotated[tuple[_Index, ...], Field(min_length=1, max_length=MAX_LAYERS)]
     heads: Annotated[tuple[_Heads, ...], Field(min_length=1, max_length=MAX_LAYERS)]
-    ffn: Annotated[int, Field(ge=1, le=MAX_FFN)]
+    ffn: Annotated[
+        int, Field(ge=1, le=MAX_FFN)
+    ]  # width of every remaining feed-forward part, in units
     source_layers: Annotated[int, Field(ge=1, le=MAX_LAYERS)]
-    source_heads: Annotated[int, Field(ge=1, le=MAX_HEADS)]
+    source_heads: Annotated[int, Field(ge=1, le=MAX_HEADS)]  # per layer
     source_ffn: Annotated[int, Field(ge=1, le=MAX_FFN)]
 
     @model_validator(mode="after")
@@ -107,17 +98,21 @@ def check_shapes(pruning: Pruning, config: PretrainedConfig) -> None:
     """
     stated = (len(pruning.layers), pruning.source_heads, pruning.ffn)
     layout = layout_of(config)
-    found = (config.num_hidden_layers, config.num_attention_heads, getattr(config, layout.width))
-    if stated != found:
+    configured = (
+        config.num_hidden_layers,
+        config.num_attention_heads,
+        getattr(config, layout.width),
+    )
+    if stated != configured:
         raise ModelError(
             f"{FILE} states {stated} for layers, heads of the source and feed-forward width,"
-            f" config.json states {found}",
+            f" config.json states {configured}",
             "prune the source model again, with `fccl prune`",
         )
 
 
 def reshape(model: PreTrainedModel, pruning: Pruning) -> None:
-    """Replace the attention of a model that is being built by one with the kept heads only.
+    """Replace the attention of a model that is being built by one with only the kept heads.
 
     In place and without weights, which are loaded afterwards. Call `check_shapes` first.
     """

@@ -1,9 +1,9 @@
 """Synthetic instructions with checkable answers, and prose for pretraining.
 
 Everything runs without a download, so a federation needs text that it may ship, that has labels to
-partition by, and whose answers can be told right from wrong. Ten topics, each a function from a
-random generator to one row; the wording varies, the answer follows from the words of
-`learning.synthetic.lexicon`. Deterministic by seed, on every platform.
+partition by, and whose answers can be checked. Ten topics, each a function from a random generator
+to one row; the wording varies, the answer follows from the words of `learning.synthetic.lexicon`.
+Deterministic by seed, on every platform.
 
 Data path: here, or `learning.data.rows` (a file) → `learning.data.shards`. `make_prose` is read by
 `learning.offline.training_texts`; it describes the same world in sentences and holds no task or
@@ -24,8 +24,7 @@ _Text = tuple[str, str, str]  # instruction, input, output
 def make_instructions(seed: int, n: int) -> list[Instruction]:
     """Return `n` labelled rows, the topics in equal shares and in mixed order.
 
-    Rows are distinct while a topic has new ones to give (several hundred each); beyond that they
-    repeat rather than fail.
+    Rows are distinct while a topic has new ones (several hundred each); beyond that they repeat.
     """
     rng = Random(f"instructions {seed}")  # a string seeds by its digest: the same everywhere
     seen: set[_Text] = set()

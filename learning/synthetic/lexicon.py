@@ -149,7 +149,7 @@ _TENS = "zero ten twenty thirty forty fifty sixty seventy eighty ninety".split()
 
 
 def number(n: int) -> str:
-    """Return a number from 0 to 99 in words, e.g. `forty-two`."""
+    """Return a number from 0 to 99 in words, such as `forty-two`."""
     if n < 20:
         return _ONES[n]
     tens, ones = divmod(n, 10)
@@ -162,5 +162,4 @@ def third_person(verb: str) -> str:
 
 
 def article(noun: str) -> str:
-    """Return the noun with `a` or `an` before it."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

@@ -1,10 +1,9 @@
 """Synthetic preference pairs: a right answer and a worse one to questions about the lexicon.
 
 Five kinds of worse answer, drawn equally: with a wrong fact, incomplete, an answer to another
-question, unkind, and one that repeats itself. Telling which is better takes reading: unkind remarks
-are made of the words of kind ones, kind ones accompany wrong answers as often as right ones, and
-the kinds of fault lengthen as often as they shorten, so neither words nor length alone decide a
-pair.
+question, unkind, and one that repeats itself. Neither words nor length alone decide a pair: unkind
+remarks are made of the words of kind ones, kind ones accompany wrong answers as often as right
+ones, and the kinds of fault lengthen as often as they shorten.
 
 Data path: here, or `learning.data.rows` (a file) → `learning.data.shards`. Like
 `learning.synthetic.instructions`, deterministic by seed on every platform. The texts are training
@@ -60,13 +59,13 @@ def _unseen(
 def _pair(row: Instruction, pool: _Answers, rng: Random) -> PreferencePair:
     return PreferencePair(
         prompt="\n".join(filter(None, (row.instruction, row.input))),
-        chosen=_said([row.output], rng, (0, 1, 1, 2)),
+        chosen=_with_remarks([row.output], rng, (0, 1, 1, 2)),
         rejected=rng.choice(_WORSE)(row, pool, rng),
         topic=row.topic,
     )
 
 
-def _said(
+def _with_remarks(
     sentences: Sequence[str],
     rng: Random,
     remarks: Sequence[int] = (0, 0, 1, 1, 2),
@@ -84,7 +83,7 @@ def _said(
 
 
 def _wrong(row: Instruction, _: _Answers, rng: Random) -> str:
-    return _said([_FALSIFIED.get(row.topic, _other_fact)(row, rng)], rng)
+    return _with_remarks([_FALSIFIED.get(row.topic, _other_fact)(row, rng)], rng)
 
 
 def _incomplete(row: Instruction, _: _Answers, rng: Random) -> str:
@@ -92,37 +91,37 @@ def _incomplete(row: Instruction, _: _Answers, rng: Random) -> str:
         head, items = row.output[:-1].split(": ")
         kept = items.split(", ")
         del kept[rng.randrange(len(kept))]
-        return _said([f"{head}: {', '.join(kept)}."], rng)
+        return _with_remarks([f"{head}: {', '.join(kept)}."], rng)
     if row.topic == "past tense":
         first, rest = row.output.split(" and ")
         place = next(place for place in words.PLACES if rest.endswith(f"{place}."))
-        return _said([f"{first} {place}."], rng)
+        return _with_remarks([f"{first} {place}."], rng)
     parts = _parts(row.output)
     del parts[rng.randrange(len(parts))]
-    return _said(parts, rng)
+    return _with_remarks(parts, rng)
 
 
 def _of_another(row: Instruction, pool: _Answers, rng: Random) -> str:
-    """Answer another question: right, but not here.
+    """Return the answer to another question.
 
     The same statements in another order would be right here, too, and are left out.
     """
-    said = sorted(_words(row.output))
-    return _said([rng.choice([one for one in pool[row.topic] if sorted(_words(one)) != said])], rng)
+    own = sorted(_words(row.output))
+    return _with_remarks(
+        [rng.choice([one for one in pool[row.topic] if sorted(_words(one)) != own])], rng
+    )
 
 
 def _unkind(row: Instruction, _: _Answers, rng: Random) -> str:
-    """Answer unkindly: with the answer, or with nothing but remarks."""
     if rng.random() < 0.5:
-        return _said([row.output], rng, (1, 1, 2), unkind=True)
+        return _with_remarks([row.output], rng, (1, 1, 2), unkind=True)
     return " ".join(unkind for _, unkind in rng.sample(words.MANNERS, rng.choice((2, 3))))
 
 
 def _rambling(row: Instruction, _: _Answers, rng: Random) -> str:
-    """Give the answer, and then parts of it again."""
     parts = _parts(row.output)
     again = rng.sample(parts, rng.randint(1, len(parts)))
-    return _said([row.output, *again], rng)
+    return _with_remarks([row.output, *again], rng)
 
 
 _WORSE: tuple[Callable[[Instruction, _Answers, Random], str], ...] = (
@@ -164,8 +163,8 @@ def _false_order(row: Instruction, rng: Random) -> str:
 
 def _false_count(row: Instruction, rng: Random) -> str:
     """Replace a number in one place; never by `one`, which goes with another form of the noun."""
-    found = [m for m in re.finditer(r"\w+", row.output) if m[0] in _NUMBERS[2:]]
-    place = rng.choice(found)
+    matches = [m for m in re.finditer(r"\w+", row.output) if m[0] in _NUMBERS[2:]]
+    place = rng.choice(matches)
     n = _NUMBERS.index(place[0])
     other = words.number(rng.choice([n + by for by in (-2, -1, 1, 2) if n + by >= 2]))
     return row.output[: place.start()] + other + row.output[place.end() :]

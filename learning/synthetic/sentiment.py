@@ -1,9 +1,9 @@
 """Synthetic short reviews, each good or bad on the whole: what classification learns offline.
 
-A bag of words all but fails on them by construction: most forms of verdict name praise and blame
-alike, and only a single plain clause is seldom negated, which gives training a first foothold. What
-decides is structure: negation, which clause is the main or the last one, what is compared with
-what, who says it, and whether a sentence is about the thing at all.
+A bag of words all but fails on them by construction: most forms of verdict contain praise and blame
+alike, and only a single plain clause is seldom negated, which gives training a first foothold.
+Structure decides: negation, which clause is the main or the last one, what is compared with what,
+who says it, and whether a sentence is about the thing at all.
 
 Data path: here, or `learning.data.rows` (a file) → `learning.data.shards`. Like
 `learning.synthetic.instructions`, deterministic by seed on every platform. The texts are training
@@ -56,17 +56,11 @@ def _unseen(good: bool, rng: Random, seen: set[str]) -> str:
 
 @dataclass(frozen=True)
 class _Thing:
-    """What a review is about.
+    """Subject of a review."""
 
-    Attributes:
-        name: `the film`.
-        part: `the cast`.
-        said: Pairs of praise and blame that fit both.
-    """
-
-    name: str
-    part: str
-    said: tuple[tuple[str, str], ...]
+    name: str  # `the film`
+    part: str  # `the cast`
+    said: tuple[tuple[str, str], ...]  # pairs of praise and blame that fit both
 
 
 def _review(good: bool, rng: Random) -> str:
@@ -76,13 +70,13 @@ def _review(good: bool, rng: Random) -> str:
     verdict = f"{verdict[0].upper()}{verdict[1:]}."
     if rng.random() < 0.5:
         return verdict
-    told = [verdict, _aside(thing, rng)]
-    rng.shuffle(told)
-    return " ".join(told)
+    sentences = [verdict, _aside(thing, rng)]
+    rng.shuffle(sentences)
+    return " ".join(sentences)
 
 
 def _aside(thing: _Thing, rng: Random) -> str:
-    """Return a sentence that does not matter: a bare fact, or praise or blame of something else."""
+    """Return an irrelevant sentence: a bare fact, or praise or blame of something else."""
     if rng.random() < 0.5:
         who, day = rng.choice(words.PEOPLE), rng.choice(words.DAYS)
         return f"{who} told me about {thing.name} on {day}."

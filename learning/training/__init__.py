@@ -1,1 +1,1 @@
-"""Local training: batches, the loop of steps, and what the machine computes with."""
+"""Local training: batches, the loop of steps, device and precision."""

@@ -1,8 +1,8 @@
 """Batches of examples of similar lengths, in seeded random order, without end.
 
-Padding is paid for in full by the processor, so examples of similar lengths share a batch and each
-batch is padded only to its own longest example. Measured on mixed instructions this leaves a few
-percent of padding, where padding to a fixed length costs a multiple.
+Padding costs as much time as tokens, so examples of similar lengths share a batch and each batch is
+padded only to its own longest example. Measured on mixed instructions this leaves a few percent of
+padding, where padding to a fixed length costs a multiple.
 
 Each objective makes its batches with a `collate` of its own; order and padding are defined here.
 Data path: `learning.objectives.tokens` → here → `learning.training.loop` and
@@ -22,10 +22,8 @@ import torch
 from learning.objectives.tokens import IGNORED, TokenisedExample
 
 WIDTH_MULTIPLE = 16
-"""Widths are multiples of this.
-
-With few shapes, kernels that are made and cached per shape (those of oneDNN for bfloat16) are used
-again, and their cache does not grow without end.
+"""Widths are multiples of this, so that kernels cached per shape (those of oneDNN for bfloat16) are
+used again and their cache does not grow without end.
 """
 _POOL = 32  # batches sorted by length together; more of them pad less and mix less
 _JITTER = 0.05  # random share of a length when sorting, so that epochs differ in their batches
@@ -47,12 +45,11 @@ class Batch(Protocol):
         """Number of examples."""
 
     @property
-    def tokens(self) -> int:
-        """Number of tokens that are not padding."""
+    def tokens(self) -> int: ...
 
     @property
     def target_count(self) -> int:
-        """Number of things the loss is a mean of: response tokens, pairs or texts."""
+        """Number of response tokens, pairs or texts of which the loss is a mean."""
 
 
 E = TypeVar("E", bound=Example)
@@ -61,35 +58,24 @@ B = TypeVar("B")
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """Right-padded examples; every tensor is int64 of shape (B, T).
+    """Right-padded examples; every tensor is int64 of shape (B, T)."""
 
-    Attributes:
-        input_ids: Token ids; padding is 0 and masked.
-        attention_mask: 1 on tokens, 0 on padding.
-        labels: Token ids to learn, `IGNORED` elsewhere. Not shifted.
-        tokens: Number of tokens that are not padding.
-        target_count: Number of positions to learn.
-        response_bytes: UTF-8 bytes of the responses.
-    """
-
-    input_ids: torch.Tensor
-    attention_mask: torch.Tensor
-    labels: torch.Tensor
-    tokens: int
-    target_count: int
-    response_bytes: int
+    input_ids: torch.Tensor  # padding is 0 and masked
+    attention_mask: torch.Tensor  # 1 on tokens, 0 on padding
+    labels: torch.Tensor  # token ids to learn, `IGNORED` elsewhere; not shifted
+    tokens: int  # that are not padding
+    target_count: int  # positions to learn
 
     @property
     def size(self) -> int:
-        """Number of examples, B."""
         return self.input_ids.shape[0]
 
 
 def collate(examples: Sequence[TokenisedExample], device: torch.device | None = None) -> TokenBatch:
     """Pad examples to the longest of them, rounded up to a multiple of `WIDTH_MULTIPLE`.
 
-    No padding token is needed: what stands to the right of a causal model's tokens changes nothing,
-    and it is masked besides.
+    No padding token is needed: padding to the right of a causal model's tokens changes nothing, and
+    it is masked.
     """
     ids, mask = pad([e.input_ids for e in examples])
     labels = [e.labels + (IGNORED,) * (ids.shape[1] - len(e.labels)) for e in examples]
@@ -99,15 +85,11 @@ def collate(examples: Sequence[TokenisedExample], device: torch.device | None = 
         torch.tensor(labels, device=device),
         sum(len(e.input_ids) for e in examples),
         sum(e.target_count for e in examples),
-        sum(e.response_bytes for e in examples),
     )
 
 
 def pad(sequences: Sequence[tuple[int, ...]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pad ids with 0 to a common width, a multiple of `WIDTH_MULTIPLE`; return ids and mask.
-
-    Both are int64 (B, T).
-    """
+    """Pad ids with 0 to a multiple of `WIDTH_MULTIPLE`; return ids and mask, int64 (B, T)."""
     width = -(-max(map(len, sequences)) // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
     ids = [ids + (0,) * (width - len(ids)) for ids in sequences]
     mask = [(1,) * len(ids) + (0,) * (width - len(ids)) for ids in sequences]
@@ -115,7 +97,6 @@ def pad(sequences: Sequence[tuple[int, ...]]) -> tuple[torch.Tensor, torch.Tenso
 
 
 def batches_per_epoch(n: int, batch_size: int) -> int:
-    """Return the number of batches in one pass over `n` examples."""
     return -(-n // batch_size)
 
 

@@ -1,11 +1,12 @@
-"""`torch.compile` for a model's blocks, where a worker asks for it.
+"""`torch.compile` for a model's blocks, for workers that are started with `--compile`.
 
 Block by block, not the model as a whole: the blocks of a model are alike, so one is compiled and
-all use it, and what changes with every batch (the objectives read only some positions of the head)
-stays outside. Lengths are symbolic from the start, so that no batch width costs a compilation.
+all use it, and code that changes with every batch (the objectives read only some positions of the
+head) stays outside. Lengths are symbolic from the start, so that no batch width costs a
+compilation.
 
 Data path: `worker.models.loaded` calls this once per loaded model; `learning.training.fast_path`
-then leaves to the compiler what it would do by hand.
+then leaves its own kernels out.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from common.errors import ConfigError
 
 
 def check_compiler(device: str) -> None:
-    """Check early for what would otherwise fail at the first step.
+    """Check for the C++ compiler that kernels for the CPU need, before the first step fails.
 
     Raises:
-        ConfigError: There is no C++ compiler, which kernels for the CPU need.
+        ConfigError: There is none.
     """
     name = os.environ.get("CXX", "g++")
     if device == "cpu" and shutil.which(name) is None:
@@ -33,21 +34,18 @@ def check_compiler(device: str) -> None:
 
 
 def compile_blocks(model: nn.Module, backend: str = "inductor") -> int:
-    """Compile a model's repeated blocks in place; return how many there are.
+    """Compile a transformers model's repeated blocks in place; return how many there are.
 
-    Args:
-        model: From transformers, with or without LoRA. Names of parameters stay as they are.
-        backend: Backend of `torch.compile`.
+    Names of parameters stay as they are.
     """
     names = {name for part in model.modules() for name in _block_classes(part)}
-    found = [part for part in model.modules() if type(part).__name__ in names]
-    for part in found:
+    blocks = [part for part in model.modules() if type(part).__name__ in names]
+    for part in blocks:
         part.compile(backend=backend, dynamic=True)
-    return len(found)
+    return len(blocks)
 
 
 def is_compiled(model: nn.Module) -> bool:
-    """Return whether any part of a model is compiled."""
     return any(getattr(part, "_compiled_call_impl", None) for part in model.modules())
 
 

@@ -1,9 +1,8 @@
-"""What this machine computes with: device, threads, and whether bfloat16 is faster.
+"""Device, threads and precision for training on this machine.
 
-Detected once by a worker when it starts, and passed down; the cores are shared out anew before
-every task, since workers come and go. bfloat16 is *measured*, not assumed from the processor's
-name: with matrix units it halves the time of a step, without them (and in emulation) it can double
-it.
+Detected once when a worker starts, and passed down; cores are shared anew before every task, since
+workers come and go. bfloat16 is *measured*, not assumed from the processor's name: with matrix
+units it halves the time of a step, without them (and in emulation) it can double it.
 """
 
 from __future__ import annotations
@@ -18,41 +17,33 @@ import torch
 from common.errors import ConfigError
 from learning.training.compilation import check_compiler
 
-_WIDTH = 512  # of the trial layer: a small model's hidden size
-_ROWS = 1024  # its tokens: a batch of 16 short instructions
+_WIDTH = 512  # hidden size of the trial layer, as of a small model
+_ROWS = 1024  # tokens of its batch: 16 short instructions
 _TRIALS = 5
 _CGROUPS = Path("/sys/fs/cgroup")
 _NO_LIMIT = 2**20
-_WORTH = 1.2  # bfloat16 must be this much faster, since it is less exact
+_MIN_SPEEDUP = 1.2  # bfloat16 must be this much faster, since it is less exact
 
 
 @dataclass(frozen=True)
 class Compute:
-    """Result of `detect`.
+    """Result of `detect`."""
 
-    Attributes:
-        device: Where models live.
-        threads: Threads for matrix work on the CPU; the processes that train here share them.
-        autocast: Whether training runs under bfloat16 autocast.
-        compiled: Whether models are compiled; requested, never detected, since it costs about a
-            minute at the first task.
-    """
-
-    device: torch.device
-    threads: int
-    autocast: bool
-    compiled: bool = False
+    device: torch.device  # of the models
+    threads: int  # for the CPU; all processes that train here share them
+    autocast: bool  # whether training runs under bfloat16 autocast
+    compiled: bool = False  # only on request: the first task takes a minute more
 
 
 def detect(name: str = "auto", *, compiled: bool = False) -> Compute:
-    """Decide what to compute with, and give this process all cores.
+    """Detect the device and whether bfloat16 is faster, and give this process all cores.
 
     Args:
         name: `auto` (CUDA where there is one, otherwise the CPU), `cpu`, `cuda` or `cuda:1`.
         compiled: Whether models are to be compiled.
 
     Raises:
-        ConfigError: The named device is missing, or what compiling needs.
+        ConfigError: The named device is missing, or the compiler.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -67,7 +58,7 @@ def detect(name: str = "auto", *, compiled: bool = False) -> Compute:
     if compiled:
         check_compiler(device.type)
     torch.set_num_threads(available_cores())
-    return Compute(device, available_cores(), bf16_speedup(device) >= _WORTH, compiled)
+    return Compute(device, available_cores(), bf16_speedup(device) >= _MIN_SPEEDUP, compiled)
 
 
 def share_threads(compute: Compute, workers: int) -> int:
@@ -75,11 +66,7 @@ def share_threads(compute: Compute, workers: int) -> int:
 
     Threads of several processes on one core wait for each other at every matrix product, which
     slows a small model down many times over. Called by the thread that trains: some of torch's
-    settings hold for the calling thread only.
-
-    Args:
-        compute: Result of `detect`.
-        workers: Processes that train on this machine, this one included.
+    settings hold for the calling thread only. `workers` counts this process, too.
     """
     threads = max(1, compute.threads // max(1, workers))
     torch.set_num_threads(threads)
@@ -94,13 +81,10 @@ def available_cores() -> int:
 
 
 def cgroup_cores(root: Path) -> int:
-    """Return the whole cores that a container's limit amounts to; very many without a limit.
+    """Return the number of whole cores within a container's limit; very many without a limit.
 
-    Such a limit (`docker run --cpus 2`) leaves every core in sight: a thread for each of them would
-    spend most of its time suspended.
-
-    Args:
-        root: Where the kernel shows control groups, of version 2 or 1.
+    Such a limit (`docker run --cpus 2`) leaves every core visible: one thread for each of them
+    would spend most of its time suspended. `root` holds control groups of version 2 or 1.
     """
     try:
         if (both := root / "cpu.max").exists():
@@ -118,9 +102,8 @@ def cgroup_cores(root: Path) -> int:
 def bf16_speedup(device: torch.device) -> float:
     """Return how many times faster a linear layer's forward and backward pass is under autocast.
 
-    Measured with one thread and its processor time: with more, threads that wait for a core on a
-    busy machine (all workers of one start at once) decide the outcome, which was then between 0.8
-    and 49 where the truth is 4.
+    Measured with one thread and its processor time. With more, threads that wait for a core on a
+    busy machine decide the outcome, which was then between 0.8 and 49 for a true value of 4.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -128,7 +111,9 @@ def bf16_speedup(device: torch.device) -> float:
         trials = [(_seconds(device, False), _seconds(device, True)) for _ in range(_TRIALS)]
     finally:
         torch.set_num_threads(threads)
-    plain, half = zip(*trials, strict=True)  # the first warm up; the minimum is disturbed least
+    plain, half = zip(
+        *trials, strict=True
+    )  # the minimum: the first trial warms up, others are disturbed
     return float(min(plain) / min(half))
 
 

@@ -11,7 +11,7 @@ Measured on GPT-2 small with LoRA, batch 4 × 128, one core (seconds of processo
 - 0.71 with GELU's tanh form as one kernel instead of eight;
 - 0.63 with dropout that draws four decisions from each random number.
 
-Nothing here outlasts the context: afterwards weights and modules are what they were.
+After the context, weights and modules are as before.
 
 Data path: around the steps of `learning.training.loop` and the reference log-probabilities of
 `learning.objectives.dpo`.
@@ -32,23 +32,22 @@ from transformers.pytorch_utils import Conv1D
 
 from learning.training.compilation import is_compiled
 
-_DRAWN = 1 << 16  # values that a dropout decision is drawn from
+_DROPOUT_LEVELS = 1 << 16  # values that a dropout decision is drawn from
 
 
 @contextmanager
 def fast_path(model: nn.Module, *, autocast: bool) -> Iterator[None]:
     """Compute faster within the context; contexts may be nested.
 
-    Args:
-        model: Unchanged afterwards.
-        autocast: Whether it runs under bfloat16 autocast there; only then are weights cast.
+    `autocast` says whether the model runs under bfloat16 autocast there; only then are weights
+    cast.
     """
-    by_hand = not is_compiled(model)  # a compiler fuses these by itself
+    own_kernels = not is_compiled(model)  # a compiler fuses these by itself
     with ExitStack() as stack:
         for module in model.modules():
-            if isinstance(module, NewGELUActivation) and by_hand:
+            if isinstance(module, NewGELUActivation) and own_kernels:
                 stack.enter_context(_with_forward(module, _gelu))
-            elif isinstance(module, nn.Dropout) and by_hand and _on_cpu(model):  # CUDA has one
+            elif isinstance(module, nn.Dropout) and own_kernels and _on_cpu(model):  # CUDA has one
                 stack.enter_context(_with_forward(module, _dropout(module)))
             elif isinstance(module, nn.Linear | Conv1D) and autocast:
                 stack.enter_context(_in_bfloat16(module))
@@ -65,7 +64,7 @@ def fast_dropout(x: torch.Tensor, p: float) -> torch.Tensor:
     words = torch.empty(-(-x.numel() // 4), dtype=torch.int64)
     words.random_(-(1 << 63), None)  # all 64 bits; without arguments the first one would be 0
     drawn = words.view(torch.int16)[: x.numel()].view(x.shape)  # even from −2¹⁵ to 2¹⁵ − 1
-    kept = drawn >= round(p * _DRAWN) - _DRAWN // 2
+    kept = drawn >= round(p * _DROPOUT_LEVELS) - _DROPOUT_LEVELS // 2
     return x * kept * (1 / (1 - p))
 
 

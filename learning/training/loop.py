@@ -46,23 +46,14 @@ class StepReport:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a task did.
-
-    Attributes:
-        steps: Optimizer steps taken.
-        samples: Examples seen, repetitions counted.
-        tokens: Tokens seen; prompts count, padding does not.
-        avg_loss: Mean loss over the learned positions of all steps, in nats.
-        seconds: Wall-clock time.
-        stopped: Whether `on_step` abandoned the task; the model is then left half trained.
-    """
+    """Totals of a task."""
 
     steps: int
-    samples: int
-    tokens: int
-    avg_loss: float
-    seconds: float
-    stopped: bool
+    samples: int  # examples seen, repetitions counted
+    tokens: int  # prompts count, padding does not
+    avg_loss: float  # over the learned positions of all steps, in nats
+    seconds: float  # wall-clock time
+    stopped: bool  # `on_step` abandoned the task; the model is half trained
 
 
 def train(
@@ -82,16 +73,13 @@ def train(
     random state is left alone.
 
     Args:
-        model: On its device; put into training mode if the objective wants dropout.
-        objective: What to minimise.
         examples: At least one.
-        training: Length, batch size, learning rate and regularisation.
         on_step: Called after each step; False abandons the task.
         seed: Seed of batch order and dropout.
         autocast: Compute in bfloat16 where torch deems it safe; see `learning.training.device`.
-        decay: Lower the learning rate linearly, to lr/steps at the last step, instead of keeping
-            it constant. The end of a task is then no longer as noisy as its last batches, which is
-            good where the result is judged by itself and not averaged with others'.
+        decay: Lower the learning rate linearly, to lr/steps at the last step, instead of keeping it
+            constant. The end of a task is then less noisy than its last batches, which is good
+            where the result is judged by itself and not averaged with others'.
 
     Raises:
         ModelError: The loss or its gradient is not finite.

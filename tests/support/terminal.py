@@ -1,4 +1,4 @@
-"""A command on a terminal of its own: what it draws there, keys pressed, and how it leaves it."""
+"""A command on a pseudo-terminal: what it draws, keys pressed, and the state that it leaves."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pathlib import Path
 from tests.support.processes import LONG, eventually, restore_interrupts
 
 ENTERED, LEFT = "\x1b[?1049h", "\x1b[?1049l"
-"""The screen that programs draw on, in place of the one with the lines."""
+"""Codes that enter and leave the alternate screen."""
 
 _CODES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|P[^\x1b]*\x1b\\|[@-_])")
 
@@ -63,39 +63,37 @@ class Terminal:
 
     @property
     def text(self) -> str:
-        """The same without what only draws."""
+        """The same without control sequences."""
         return _CODES.sub("", self.raw)
 
     @property
     def left(self) -> str:
-        """The text after the drawn screen was left for the last time; empty while it was not."""
+        """The text after the alternate screen was left for the last time; else empty."""
         return _CODES.sub("", self.raw.rpartition(LEFT)[2]) if LEFT in self.raw else ""
 
     def modes(self) -> list[object]:
-        """What it does with keys and lines."""
+        """Return the terminal's settings for keys and lines."""
         return list(termios.tcgetattr(self._its))
 
     def shows(self, text: str, deadline_s: float = LONG) -> None:
-        """Wait until it has shown something."""
-        eventually(f"{text!r} shown", lambda: self._shown(text), deadline_s)
+        """Wait until a text was shown."""
+        eventually(f"{text!r} shown", lambda: self._has_shown(text), deadline_s)
 
     def press(self, keys: str) -> None:
-        """Type."""
         os.write(self._ours, keys.encode())
 
     def signal(self, number: signal.Signals) -> None:
-        """Send the command a signal."""
         self._process.send_signal(number)
 
     def children(self) -> list[int]:
-        """Processes that the command has started."""
+        """Return the ids of the processes that the command has started."""
         return [
             int(pid)
             for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         ]
 
     def end(self, deadline_s: float = LONG) -> int:
-        """Wait until it ends; its exit code."""
+        """Wait until the command ends, and return its exit code."""
         code = self._process.wait(deadline_s)
         eventually("all of it is read", lambda: not self._pending())
         return code
@@ -115,7 +113,7 @@ class Terminal:
         waiting = fcntl.ioctl(self._ours, termios.FIONREAD, b"\0\0\0\0")
         return int(struct.unpack("i", waiting)[0])
 
-    def _shown(self, text: str) -> bool:
+    def _has_shown(self, text: str) -> bool:
         ended = self._process.poll() is not None and not self._pending()
         shown = text in self.text
         assert shown or not ended, f"ended without {text!r}:\n{self.text[-3000:]}"
@@ -132,7 +130,7 @@ class Terminal:
 def terminal(
     *args: str, directory: Path, variables: Mapping[str, str], size: tuple[int, int] = (100, 30)
 ) -> Iterator[Terminal]:
-    """A command on a terminal of so many columns and rows."""
+    """Run a command on a terminal of `size` columns and rows."""
     place = Terminal(args, directory, variables, size)
     try:
         yield place

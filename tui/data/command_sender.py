@@ -29,22 +29,17 @@ CommandState = Literal["requested", "done", "refused", "unsent", "unanswered"]
 
 @dataclass(frozen=True)
 class SentCommand:
-    """A command and its outcome.
+    """A command and its outcome; times are on the monotonic clock.
 
-    Attributes:
-        target: A client or a task; empty for the whole run.
-        sent_at: On the monotonic clock.
-        state: `unsent` when the store did not take it, `unanswered` when it was withdrawn.
-        state_since: When it entered this state, on the monotonic clock.
-        reason: Given by the coordinator or the store.
+    Its state is `unsent` if the store did not take it, `unanswered` if it was withdrawn.
     """
 
     action: CommandName
-    target: str
+    target: str  # a client or a task; empty for the whole run
     sent_at: float
     state: CommandState = "requested"
     state_since: float = 0.0
-    reason: str = ""
+    reason: str = ""  # given by the coordinator or the store
 
 
 def status_line(command: SentCommand, now: float) -> tuple[Level, str] | None:
@@ -72,18 +67,13 @@ class CommandSender:
     """Commands of this session. No method waits."""
 
     def __init__(self, connect: Callable[[], Store]) -> None:
-        """Create a sender.
-
-        Args:
-            connect: Opens the store or raises `StoreError`.
-        """
+        """Create a sender; `connect` opens the store or raises `StoreError`."""
         self._connect = connect
         self._commands: dict[int, SentCommand] = {}
         self._lock = threading.Lock()
         self._closed = threading.Event()
 
     def send(self, run: str, action: CommandName, target: str = "") -> None:
-        """Send a command to the coordinator of a run."""
         with self._lock:
             number = max(self._commands, default=0) + 1
             self._commands[number] = SentCommand(action, target, time.monotonic())
@@ -98,7 +88,7 @@ class CommandSender:
         return [line for line in lines.values() if line is not None]
 
     def close(self) -> None:
-        """Stop to follow commands; what was sent stays sent."""
+        """Stop following commands; those that were sent stay sent."""
         self._closed.set()
 
     def _follow(self, number: int, run: str) -> None:
@@ -111,10 +101,10 @@ class CommandSender:
             return
         while time.monotonic() < sent.sent_at + WITHDRAW_AFTER_S:
             if self._closed.wait(POLL_S):
-                return  # who quits right after a command still wants it
+                return  # not withdrawn: a user who quits after a command still wants it
             try:
                 answer = commands.read_reply(store, run, command.command_id)
-            except StoreError:  # the banner shows it; the command is in the store all the same
+            except StoreError:  # shown by the banner; the command is in the store all the same
                 continue
             if answer is not None:
                 self._set_state(number, answer.state, answer.reason)

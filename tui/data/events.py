@@ -11,12 +11,9 @@ LEVELS = ("info", "warning", "error")
 
 
 def filter_events(events: Iterable[Event], level: str, text: str) -> list[Event]:
-    """Return the events of a level or worse whose kind, text or refs contain a text.
-
-    Upper and lower case are the same.
-    """
-    levels, wanted = LEVELS[LEVELS.index(level) :], text.casefold()
-    return [e for e in events if e.level in levels and wanted in _searchable(e)]
+    """Return the events of a level or worse whose kind, text or refs contain a text of any case."""
+    levels = LEVELS[LEVELS.index(level) :]
+    return [e for e in events if e.level in levels and text.casefold() in _searchable(e)]
 
 
 def recent_rejections(events: Iterable[Event]) -> list[Event]:

@@ -16,7 +16,7 @@ from common.protocol.heartbeat import Heartbeat
 from common.protocol.versions import UpdateSummary, VersionSummary
 from common.store.view import ClientRow, RunInfo
 
-RECENT = 10  # versions over which a rate or a trend is taken
+RECENT = 10  # versions over which rates and trends are computed
 
 AppliedUpdate = tuple[int, UpdateSummary]
 """A version and an update that went into it."""
@@ -34,11 +34,7 @@ def measure_pace(versions: Sequence[VersionSummary], now: float) -> Pace | None:
     """Return the pace, which falls while nothing is committed; None before two commits.
 
     Version 0 does not count: the time after it may have gone into making a base model or waiting
-    for workers.
-
-    Args:
-        versions: In order.
-        now: The time on the coordinator's clock.
+    for workers. `now` is on the coordinator's clock.
     """
     window = [version for version in versions[-RECENT - 1 :] if version.version > 0]
     if len(window) < 2:
@@ -66,7 +62,6 @@ class PhaseProgress:
 
     @property
     def share(self) -> float:
-        """The progress between 0 and 1."""
         return min(1.0, self.done / self.total) if self.total else 1.0
 
 
@@ -94,7 +89,6 @@ def total_tokens_per_s(workers: Sequence[Heartbeat]) -> float:
 
 
 def count_states(workers: Sequence[Heartbeat]) -> Mapping[str, int]:
-    """Return the number of workers in each state."""
     return Counter(worker.state for worker in workers)
 
 
@@ -120,7 +114,6 @@ def updates_by_client(
 
 
 def sites_by_client(clients: Sequence[ClientRow]) -> Mapping[str, str]:
-    """Return the site of each client."""
     return {row.client_id: row.site for row in clients}
 
 
@@ -129,10 +122,8 @@ def updates_by_worker(
 ) -> Mapping[str, Sequence[AppliedUpdate]]:
     """Return each worker's applied updates, oldest first, by `site/worker`.
 
-    Args:
-        versions: In order.
-        sites: Site by client. Workers of two sites may have the same name and an update does not
-            name its site, but a client's rows are at one site only.
+    An update does not name its site, and workers of two sites may have the same name; the client
+    tells them apart, because its rows are at one site only (`sites`: site by client).
     """
     return _group(versions, lambda u: f"{sites.get(u.client_id, '')}/{u.worker_id}")
 
@@ -162,11 +153,9 @@ def recent_weights(
 def slowest_clients(
     clients: Mapping[str, Sequence[AppliedUpdate]], count: int = 3
 ) -> Sequence[tuple[str, float]]:
-    """Return the clients with the longest training and their median seconds per update.
+    """Return at most `count` clients with the longest training: median seconds per update.
 
-    Args:
-        clients: As returned by `updates_by_client`.
-        count: Return at most so many.
+    `clients` is the result of `updates_by_client`.
     """
     times = {
         client: median(update.stats.train_seconds for _, update in applied[-RECENT:])

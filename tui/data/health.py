@@ -17,14 +17,14 @@ MIN_LOSSES = 4  # fewer show no trend
 
 @dataclass(frozen=True)
 class HealthCheck:
-    """Result of a check: good, bad or None for neither, and the reason."""
+    """Result of a check, with the reason."""
 
-    good: bool | None
+    good: bool | None  # None for neither good nor bad
     text: str
 
 
 def check_health(view: FederationView) -> HealthCheck:
-    """Check whether the run goes on as it should."""
+    """Check whether the run makes progress."""
     info, workers = view.info, len(view.workers)
     if info.status == "finished":
         return HealthCheck(True, "the run is over")
@@ -65,9 +65,7 @@ def check_balance(
 ) -> HealthCheck:
     """Check whether one client takes far longer than the others.
 
-    Args:
-        versions: In order.
-        slowest: As returned by `figures.slowest_clients`.
+    `slowest` is the result of `figures.slowest_clients`.
     """
     usual = median_seconds(versions)
     if usual is None or not slowest:

@@ -9,7 +9,7 @@ from enum import Enum
 
 from common.store.view import ClientRow, QueueRow
 
-WINDOW_S = 10.0  # rates are taken over about so many seconds
+WINDOW_S = 10.0  # rates are means over about so many seconds
 
 
 class QueueKind(Enum):
@@ -31,38 +31,22 @@ class QueueName:
 
 @dataclass(frozen=True)
 class QueueSample:
-    """Counts at one moment.
+    """Counts at one moment."""
 
-    Attributes:
-        at: The moment, on the monotonic clock.
-        depths: Messages by queue.
-        issued: Tasks issued since the run began, by site.
-        applied: Updates applied since the run began, by site.
-    """
-
-    at: float
-    depths: Mapping[str, int]
-    issued: Mapping[str, int]
-    applied: Mapping[str, int]
+    at: float  # on the monotonic clock
+    depths: Mapping[str, int]  # messages by queue
+    issued: Mapping[str, int]  # tasks since the run began, by site
+    applied: Mapping[str, int]  # updates since the run began, by site
 
 
 @dataclass(frozen=True)
 class SiteQueues:
-    """The two queues of a site; None where nothing is known (yet).
-
-    Attributes:
-        tasks: Waiting tasks, and the workers that consume them.
-        updates: Waiting updates, and the coordinators that consume them.
-        tasks_growth: Growth of the task queue in messages per second; negative when it shrinks.
-        updates_growth: Growth of the update queue.
-        issued: Tasks per second.
-        applied: Updates per second.
-    """
+    """The two queues of a site, and its rates per second; None where nothing is known (yet)."""
 
     site: str
     tasks: QueueRow | None
     updates: QueueRow | None
-    tasks_growth: float | None
+    tasks_growth: float | None  # messages; negative when the queue shrinks
     updates_growth: float | None
     issued: float | None
     applied: float | None
@@ -84,7 +68,6 @@ def parse_queue_name(queue: str) -> QueueName:
 
 
 def take_sample(at: float, queues: Iterable[QueueRow], clients: Iterable[ClientRow]) -> QueueSample:
-    """Return the current counts."""
     issued: Counter[str] = Counter()
     applied: Counter[str] = Counter()
     for client in clients:
@@ -123,7 +106,6 @@ def queues_by_site(queues: Iterable[QueueRow], samples: Sequence[QueueSample]) -
 
 
 def dead_letter_queue(queues: Iterable[QueueRow]) -> QueueRow | None:
-    """Return the queue of dead letters."""
     dead = QueueKind.DEAD
     return next((row for row in queues if parse_queue_name(row.queue).kind is dead), None)
 

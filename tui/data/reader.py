@@ -19,7 +19,13 @@ from common.store.view import FederationView, RunNotFound, ViewReader
 
 PERIOD_S = 0.5
 
-SourceState = Literal["connecting", "waiting", "live", "lost", "replay"]
+SourceState = Literal[
+    "connecting",  # before the first answer
+    "waiting",  # the store knows no run of this name
+    "live",
+    "lost",  # the store does not answer
+    "replay",  # a recorded run (`tui/data/replay.py`)
+]
 
 
 @dataclass(frozen=True)
@@ -27,52 +33,41 @@ class Snapshot:
     """State of a run at one moment.
 
     Attributes:
-        state: `connecting` before the first answer, `waiting` while the store knows no run of
-            that name, `live`, `lost` when the store does not answer, or `replay` for a recorded
-            run (`tui/data/replay.py`).
-        view: The last view that was read. It stays when the store is lost.
-        read_at: When the view was read, on the monotonic clock.
-        changed_at: When the coordinator last changed it, on the monotonic clock of this machine,
-            because the clocks of two machines may differ.
-        detail: Error of the store; in a replay, its position.
+        changed_at: When the coordinator last changed the view, on the monotonic clock of this
+            machine, because the clocks of two machines may differ.
         wall_time: When the view was read, in seconds since the epoch, or the time that a replay
             shows. Ages on the screen are relative to it.
-        inbox: By client, the learned batches seen so far, whichever pane is open.
     """
 
     state: SourceState = "connecting"
-    view: FederationView | None = None
-    read_at: float = 0.0
+    view: FederationView | None = None  # the last one that was read, even when the store is lost
+    read_at: float = 0.0  # on the monotonic clock
     changed_at: float = 0.0
-    detail: str = ""
+    detail: str = ""  # error of the store; in a replay, its position
     wall_time: float = 0.0
-    inbox: Mapping[str, InboxHistory] = field(default_factory=dict)
+    inbox: Mapping[str, InboxHistory] = field(default_factory=dict)  # by client
 
 
 class SnapshotSource(Protocol):
-    """Source of the snapshots that a screen shows: a live run or a recorded one."""
+    """Source of the snapshots that a screen shows: a live or a recorded run. No method waits."""
 
     name: str
 
-    def start(self) -> None:
-        """Start to read."""
+    def start(self) -> None: ...
 
-    def stop(self) -> None:
-        """Stop, without waiting."""
+    def stop(self) -> None: ...
 
     def latest(self) -> Snapshot:
-        """Return the latest snapshot at once."""
+        """Return the latest snapshot."""
 
 
 class ReaderThread:
-    """Snapshots of a live run. `latest` returns at once, from any thread."""
+    """Source of the snapshots of a live run. `latest` may be called from any thread."""
 
     def __init__(self, connect: Callable[[], Store], name: str) -> None:
-        """Create a reader; `start` starts its thread.
+        """Create a reader of the run of this name; `start` starts its thread.
 
-        Args:
-            connect: Opens the store or raises `StoreError`; called again after every loss.
-            name: Name of the run.
+        `connect` opens the store or raises `StoreError`; it is called again after every loss.
         """
         self._connect = connect
         self.name = name
@@ -81,15 +76,13 @@ class ReaderThread:
         self._thread = threading.Thread(target=self._run, name="store-reader", daemon=True)
 
     def start(self) -> None:
-        """Start to read."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop to read, without waiting for an answer that is on its way."""
+        """Stop reading, without waiting for an answer that is on its way."""
         self._stopped.set()
 
     def latest(self) -> Snapshot:
-        """Return the latest snapshot."""
         return self._snapshot
 
     def _run(self) -> None:

@@ -1,7 +1,7 @@
 """Views of a recorded run at any time, as the coordinator would have published them.
 
-What is published but not kept in the journal is missing: there are no queues, and workers are
-known by their updates only (who trained, for how long, how fast).
+The journal does not keep all that is published: there are no queues, and workers are known by
+their updates only (who trained, for how long, how fast).
 """
 
 from __future__ import annotations
@@ -21,23 +21,21 @@ from common.store.view import MANY_EVENTS, ClientRow, FederationView, RunInfo, R
 
 
 class TimedRecord(Protocol):
-    """Something that happened at a time."""
+    """Record of something that happened `at` a time, in seconds since the epoch."""
 
     @property
-    def at(self) -> float:
-        """The time, in seconds since the epoch."""
+    def at(self) -> float: ...
 
 
 T = TypeVar("T", bound=TimedRecord)
 
 
 def count_until(records: Sequence[TimedRecord], at: float) -> int:
-    """Return how many of the records, which are in order of time, happened until a time."""
+    """Return how many of the records, which are in order of time, are not later than `at`."""
     return bisect_right(records, at, key=lambda record: record.at)
 
 
 def records_until(records: Sequence[T], at: float) -> Sequence[T]:
-    """Return the records that happened until a time."""
     return records[: count_until(records, at)]
 
 
@@ -69,12 +67,8 @@ def workers_at(
 ) -> tuple[Heartbeat, ...]:
     """Return a heartbeat of each worker whose updates were accepted, from its first task on.
 
-    A worker trains for as long as its update says, until the update is accepted.
-
-    Args:
-        run: The run.
-        updates: As returned by `updates_by_worker`.
-        at: The time.
+    A worker trains for as long as its update says, until the update is accepted. `updates` is the
+    result of `updates_by_worker`.
     """
     heartbeats = (_heartbeat(run, at, name, own) for name, own in updates.items())
     return tuple(each for each in heartbeats if each is not None)
@@ -202,7 +196,6 @@ def _status(run: RecordedRun, at: float) -> tuple[RunStatus, str]:
 
 
 def _phase_ends(run: RecordedRun) -> tuple[int, ...]:
-    """Return the version with which each phase ends."""
     return tuple(accumulate(phase.versions for phase in run.config.phase))
 
 

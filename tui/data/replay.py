@@ -20,19 +20,11 @@ SLOWEST, FASTEST = 0.125, 2.0**16
 
 @dataclass(frozen=True)
 class PlaybackClock:
-    """Virtual time that runs `speed` times as fast as the monotonic clock, until its end.
+    """Virtual time that runs `speed` times as fast as the monotonic clock, until its end."""
 
-    Attributes:
-        since: A moment on the monotonic clock.
-        at: The virtual time at that moment.
-        end: The last virtual time.
-        speed: Virtual seconds per second.
-        paused: Whether virtual time stands still.
-    """
-
-    since: float
-    at: float
-    end: float
+    since: float  # a moment on the monotonic clock
+    at: float  # the virtual time at that moment
+    end: float  # the last virtual time
     speed: float
     paused: bool = False
 
@@ -42,7 +34,7 @@ class PlaybackClock:
         return min(self.end, self.at + passed)
 
     def changed(self, now: float, speed: float, paused: bool) -> PlaybackClock:
-        """Return a clock that goes on from `now` at another speed, within the limits."""
+        """Return a clock that continues from `now`; the speed is kept within the limits."""
         speed = max(SLOWEST, min(FASTEST, speed))
         return replace(self, since=now, at=self.time(now), speed=speed, paused=paused)
 
@@ -56,12 +48,9 @@ class Replay:
         speed: float = SPEED,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Create a replay that stands at the beginning until `start`.
+        """Create a replay that stays at the beginning until `start` is called.
 
-        Args:
-            run: The run to play.
-            speed: Seconds of the run per second.
-            monotonic: The monotonic clock; replaced in tests.
+        `speed` is in seconds of the run per second.
         """
         self.name = run.config.run.name
         self._monotonic = monotonic
@@ -69,23 +58,18 @@ class Replay:
         self._views = _ViewCache(run)
 
     def start(self) -> None:
-        """Start the clock."""
         self._change(self._clock.speed, paused=False)
 
     def stop(self) -> None:
-        """Stop the clock."""
         self._change(self._clock.speed, paused=True)
 
     def speed_up(self) -> None:
-        """Double the speed."""
         self._change(self._clock.speed * 2, self._clock.paused)
 
     def slow_down(self) -> None:
-        """Halve the speed."""
         self._change(self._clock.speed / 2, self._clock.paused)
 
     def toggle_pause(self) -> None:
-        """Stop the clock, or let it go on."""
         self._change(self._clock.speed, not self._clock.paused)
 
     def latest(self) -> Snapshot:

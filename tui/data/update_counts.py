@@ -1,7 +1,4 @@
-"""Figures that a pane sums over all versions, computed only when there is a new version.
-
-A refresh twice a second therefore costs nothing in between.
-"""
+"""Sums over all versions, computed only for a new version, since screens refresh twice a second."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from tui.data.figures import AppliedUpdate
 
 
 class UpdateCounts:
-    """Applied updates by client and by worker, of the run that a view shows."""
+    """Figures of a view's run by client and by `site/worker`; see `tui/data/figures.py`."""
 
     def __init__(self) -> None:
         self._last: VersionSummary | None = None
@@ -24,22 +21,18 @@ class UpdateCounts:
         self._slowest: Sequence[tuple[str, float]] = ()
 
     def by_client(self, view: FederationView) -> Mapping[str, Sequence[AppliedUpdate]]:
-        """Return the updates of each client, oldest first."""
         self._refresh(view)
         return self._clients
 
     def by_worker(self, view: FederationView) -> Mapping[str, Sequence[AppliedUpdate]]:
-        """Return the updates of each worker, by `site/worker`, oldest first."""
         self._refresh(view)
         return self._workers
 
     def slowest_clients(self, view: FederationView) -> Sequence[tuple[str, float]]:
-        """Return the clients with the longest training, in seconds per update."""
         self._refresh(view)
         return self._slowest
 
     def total_weight(self, client: str) -> float:
-        """Return the sum of a client's weights over all versions counted so far."""
         return self._weights.get(client, 0.0)
 
     def _refresh(self, view: FederationView) -> None:

@@ -41,12 +41,7 @@ def count_staleness(versions: Iterable[VersionSummary]) -> dict[int, int]:
 
 
 def histogram_bins(counts: Mapping[int, int], most: int) -> list[tuple[str, int]]:
-    """Return a histogram in at most `most` labelled bins; the last bin takes the rest.
-
-    Args:
-        counts: Counts by value, from 0 without gaps.
-        most: At least 1.
-    """
+    """Return a histogram in at most `most` labelled bins, of which the last takes the rest."""
     rows = [(str(value), counts[value]) for value in sorted(counts)]
     if len(rows) <= most:
         return rows

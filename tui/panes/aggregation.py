@@ -66,11 +66,9 @@ class AggregationPane(Vertical):
         yield WeightMap(id="agg-heat")
 
     def on_mount(self) -> None:
-        """Show the empty histogram and list."""
         self._update_side()
 
     def show(self, snapshot: Snapshot) -> None:
-        """Show what is new in a snapshot."""
         view = snapshot.view
         if view is None:
             return

@@ -34,7 +34,7 @@ COLUMNS = (
 
 
 class _RowData(NamedTuple):
-    """Everything that a row is made of."""
+    """Everything that a row depends on."""
 
     row: ClientRow
     worker: Heartbeat | None
@@ -55,7 +55,6 @@ class ClientsPane(TablePane):
         self._drawn: dict[str, tuple[_RowData, dict[str, Cell]]] = {}
 
     def rows(self, snapshot: Snapshot) -> dict[str, dict[str, Cell]]:
-        """Return the rows by client."""
         view = snapshot.view
         if view is None:
             return {}
@@ -85,12 +84,11 @@ class ClientsPane(TablePane):
 
 
 def client_state(row: ClientRow, worker: Heartbeat | None, served: bool) -> str:
-    """Return what a client does, in one word.
+    """Return the state of a client in one word.
 
     Args:
-        row: The client as the coordinator sees it.
         worker: The worker that is busy with its task.
-        served: Whether a live worker has its rows.
+        served: True if a live worker has its rows.
     """
     if row.quarantined:
         return "quarantined"

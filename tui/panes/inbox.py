@@ -50,7 +50,6 @@ class InboxPane(TablePane):
         yield Static(id="verdict", markup=False)
 
     def rows(self, snapshot: Snapshot) -> dict[str, dict[str, Cell]]:
-        """Return the rows by client."""
         if snapshot.view is None:
             return {}
         return {
@@ -59,12 +58,10 @@ class InboxPane(TablePane):
         }
 
     def show(self, snapshot: Snapshot) -> None:
-        """Show a snapshot."""
         super().show(snapshot)
         self._show_selected()
 
     def heading(self, snapshot: Snapshot, shown: str) -> str:
-        """Return the totals and what is shown of them."""
         rows = snapshot.view.inbox if snapshot.view is not None else ()
         return f"{add_up(rows).text()}\n{shown}" if rows else EMPTY
 
@@ -88,12 +85,7 @@ class InboxPane(TablePane):
 
 
 def describe_last_batch(row: InboxFigures, now: float) -> str:
-    """Return a client's last batch in a few sentences.
-
-    Args:
-        row: Figures of the client's inbox.
-        now: Seconds since the epoch.
-    """
+    """Return a client's last batch in a few words; `now` is in seconds since the epoch."""
     if not row.verdict:
         return "live input: nothing learned yet"
     text = f"last live input {row.verdict} {format_duration(max(0.0, now - row.at))} ago"
@@ -114,7 +106,6 @@ def describe_last_batch(row: InboxFigures, now: float) -> str:
 
 
 def _format_change(before: float | None, after: float | None) -> str:
-    """Return a change such as `0.931 → 0.412`."""
     if before is None and after is None:
         return MISSING
     return f"{format_number(before)} → {format_number(after)}"

@@ -62,11 +62,9 @@ class LogPane(Vertical):
         yield Static(id="log-event", markup=False)
 
     def on_mount(self) -> None:
-        """Show the empty list."""
         self._fill()
 
     def show(self, snapshot: Snapshot) -> None:
-        """Show what is new in a snapshot."""
         events = snapshot.view.events if snapshot.view else ()
         if events is not self._events:
             self._events = events
@@ -79,11 +77,9 @@ class LogPane(Vertical):
         self._fill()
 
     def action_filter(self) -> None:
-        """Open the filter line."""
         self._open_filter(True)
 
     def action_clear_filter(self) -> None:
-        """Show all texts and close the filter line."""
         self.query_one("#log-text", Input).value = ""
         self._open_filter(False)
 

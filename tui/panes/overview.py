@@ -13,7 +13,7 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import Static
 
 from common.byte_sizes import format_bytes
-from common.store.view import FederationView, RunInfo
+from common.store.view import ENDED_STATUSES, FederationView, RunInfo
 from tui.banner import banner
 from tui.data import figures
 from tui.data.figures import PhaseProgress
@@ -49,7 +49,6 @@ class OverviewPane(Vertical):
             yield Static(id="events")
 
     def show(self, snapshot: Snapshot) -> None:
-        """Show a snapshot."""
         view = snapshot.view
         if view is None:
             return
@@ -71,7 +70,6 @@ class OverviewPane(Vertical):
 
 
 def _summary(view: FederationView, health: Text, slowest: SlowestClients, width: int) -> Table:
-    """Return name and state, the three answers, progress and pace."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True, min_width=8)  # never shortened
     grid.add_column(no_wrap=True, overflow="ellipsis")
@@ -137,7 +135,7 @@ def _pace(view: FederationView) -> str:
         f"↑ {format_bytes(figures.uploaded_bytes(versions))}",
         f"↓ ≈{format_bytes(figures.downloaded_bytes(versions))}",
     ]
-    over = info.status in ("finished", "stopped", "failed")
+    over = info.status in ENDED_STATUSES
     if pace is not None and not over:
         parts.insert(0, f"{pace.updates:.1f} updates/min")
         parts.insert(1, f"{figures.total_tokens_per_s(view.workers):,.0f} tokens/s")

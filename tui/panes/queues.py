@@ -57,7 +57,6 @@ class QueuesPane(Vertical):
         yield RowList(header=VERSIONS_HEADER, empty="no version yet", id="queues-versions")
 
     def show(self, snapshot: Snapshot) -> None:
-        """Show what is new in a snapshot."""
         view = snapshot.view
         if view is None:
             return

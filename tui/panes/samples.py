@@ -40,11 +40,9 @@ def list_prompts(samples: Sequence[SampleAnswer]) -> list[str]:
 
 
 def order_answers(answers: Sequence[SampleAnswer], newest: int | None) -> list[SampleAnswer]:
-    """Return the answers to show: that of the base, then those of versions, newest first.
+    """Return the answers to one prompt: that of the base, then those of versions, newest first.
 
-    Args:
-        answers: Answers to one prompt, by version.
-        newest: The first version after the base; None for the newest.
+    Versions later than `newest` are left out.
     """
     base = [each for each in answers if each.version == 0]
     later = [each for each in answers if each.version > 0]
@@ -80,11 +78,9 @@ class SamplesPane(Vertical):
             yield Static(id="samples-answers", markup=False)
 
     def on_mount(self) -> None:
-        """Explain the pane until there are answers."""
         self._draw()
 
     def show(self, snapshot: Snapshot) -> None:
-        """Show what is new in a snapshot."""
         view = snapshot.view
         samples = view.samples if view else ()
         if view is None or samples is self._samples:
@@ -111,7 +107,6 @@ class SamplesPane(Vertical):
         self._draw()
 
     def on_resize(self) -> None:
-        """Show the answers that fit now."""
         self._draw()
 
     @on(RowList.CursorMoved)

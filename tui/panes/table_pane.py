@@ -32,7 +32,7 @@ class TablePane(Vertical):
     ]
 
     class RowChosen(Message):
-        """A row was chosen to see its history."""
+        """A row was chosen, to open its history."""
 
         def __init__(self, noun: RowNoun, key: str) -> None:
             super().__init__()
@@ -55,11 +55,9 @@ class TablePane(Vertical):
 
     @property
     def selected(self) -> str | None:
-        """The key of the row under the cursor."""
         return self.query_one(LiveTable).selected
 
     def show(self, snapshot: Snapshot) -> None:
-        """Show a snapshot."""
         self._snapshot = snapshot
         rows, text = self.rows(snapshot), self.query_one(Input).value.strip().lower()
         kept = {k: cells for k, cells in rows.items() if _contains(cells, text)} if text else rows
@@ -73,33 +71,24 @@ class TablePane(Vertical):
             summary.update(heading)
 
     def heading(self, snapshot: Snapshot, shown: str) -> str:
-        """Return the text above the table.
-
-        Args:
-            snapshot: What the pane shows.
-            shown: How many rows, in which order and with which filter.
-        """
+        """Return the text above the table; `shown` names number, order and filter of the rows."""
         return shown
 
     def action_sort(self) -> None:
-        """Sort by the next column."""
         self.query_one(LiveTable).next_sort()
 
     def action_filter(self) -> None:
-        """Open the filter line."""
         line = self.query_one(Input)
         line.display = True
         line.focus()
 
     def action_clear_filter(self) -> None:
-        """Show all rows and close the filter line."""
         line = self.query_one(Input)
         line.value = ""
         line.display = False
         self.query_one(LiveTable).focus()
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Filter while the user types."""
         event.stop()
         self._show_again()
 
@@ -119,7 +108,6 @@ class TablePane(Vertical):
         self._show_again()
 
     def on_resize(self, _: events.Resize) -> None:
-        """Show the columns that fit now."""
         self._show_again()
 
     def _show_again(self) -> None:

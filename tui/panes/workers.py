@@ -35,7 +35,6 @@ class WorkersPane(TablePane):
     NOUN = "worker"
 
     def rows(self, snapshot: Snapshot) -> dict[str, dict[str, Cell]]:
-        """Return the rows by `site/worker`."""
         if snapshot.view is None:
             return {}
         updates = self.counts.by_worker(snapshot.view)

@@ -27,12 +27,10 @@ class AppCommandProvider(Provider):
     """Commands that the app offers at this moment."""
 
     async def discover(self) -> Hits:
-        """Yield all commands, before anything is typed."""
         for entry in self._entries():
             yield DiscoveryHit(entry.name, entry.call, help=entry.help)
 
     async def search(self, query: str) -> Hits:
-        """Yield the commands that match."""
         matcher = self.matcher(query)
         for entry in self._entries():
             score = matcher.match(entry.name)

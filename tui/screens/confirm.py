@@ -1,4 +1,4 @@
-"""Question before a command that changes who takes part or what is trained."""
+"""Question before a command that is hard to undo."""
 
 from __future__ import annotations
 

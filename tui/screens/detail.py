@@ -50,12 +50,7 @@ class DetailScreen(ModalScreen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,enter", "dismiss", "close")]
 
     def __init__(self, noun: RowNoun, key: str) -> None:
-        """Create the screen.
-
-        Args:
-            noun: What is shown.
-            key: The client's name, or `site/worker`.
-        """
+        """Create the screen; `key` is the client's name, or `site/worker`."""
         super().__init__()
         self.noun = noun
         self.key = key
@@ -67,13 +62,12 @@ class DetailScreen(ModalScreen[None]):
             yield LiveTable(COLUMNS)
 
     def on_mount(self) -> None:
-        """Sort by the newest version."""
         table = self.query_one(LiveTable)
         table.descending = True
         table.focus()
 
     def show(self, snapshot: Snapshot) -> None:
-        """Show a snapshot, unless the screen is just opening or closing."""
+        """Show a snapshot; do nothing while the screen opens or closes."""
         if snapshot.view is None or not self.query("#about"):
             return
         updates = self._counts.by_client if self.noun == "client" else self._counts.by_worker
@@ -84,7 +78,6 @@ class DetailScreen(ModalScreen[None]):
         self.query_one(LiveTable).fill(rows)
 
     def on_row_list_row_chosen(self) -> None:
-        """Close on enter or a second click."""
         self.dismiss()
 
     def _describe(self, view: FederationView, applied: Sequence[AppliedUpdate], now: float) -> Text:

@@ -55,12 +55,7 @@ class HelpScreen(ModalScreen[None]):
     ]
 
     def __init__(self, keys: Sequence[KeyHelp], commands: bool) -> None:
-        """Create the screen.
-
-        Args:
-            keys: Keys of the app.
-            commands: Whether the keys that change the run work, too.
-        """
+        """Create the screen; with `commands`, the keys that change the run are listed too."""
         super().__init__()
         self._keys = (*keys, *((("", ""), *COMMAND_KEYS) if commands else ()))
 

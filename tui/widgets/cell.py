@@ -1,4 +1,4 @@
-"""Cells of a live table: what they show, and what they are sorted by."""
+"""Cells of a live table, with the values by which their columns are sorted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Cell:
 
 
 def word(text: str | None, style: str = "") -> Cell:
-    """Return a cell with a name."""
+    """Return a cell with a text, or a dash."""
     return Cell(text or MISSING, text or "", style)
 
 

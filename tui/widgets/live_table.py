@@ -26,20 +26,14 @@ from tui.widgets.row_list import RowList
 class Column:
     """A column of a live table.
 
-    Attributes:
-        key: Name in the code.
-        title: Name on the screen.
-        width: In characters.
-        rank: Where space is short, columns of a high rank are left out first; those of rank 0
-            never are.
-        right: Whether the cells are aligned to the right.
+    Where space is short, columns of a high rank are left out first; those of rank 0 never are.
     """
 
     key: str
     title: str
-    width: int
+    width: int  # in characters
     rank: int = 0
-    right: bool = False
+    right: bool = False  # alignment
 
 
 def fit_columns(columns: Sequence[Column], width: int) -> tuple[Column, ...]:
@@ -58,30 +52,18 @@ class LiveTable(RowList):
     """Table of cells by row key and column key."""
 
     def __init__(self, columns: Sequence[Column], **arguments: Any) -> None:
-        """Create an empty table, sorted by the first column.
-
-        Args:
-            columns: All columns, of which as many are shown as fit.
-            arguments: Passed to Textual.
-        """
+        """Create an empty table, sorted by the first column; as many columns are shown as fit."""
         super().__init__(header="columns", arrivals="anywhere", **arguments)
         self._all = tuple(columns)
         self._shown: tuple[Column, ...] = ()
         self._rows: Mapping[str, Mapping[str, Cell]] = {}
         self._ranked: list[str] = []  # keys in the order of the screen
-        self._lines: dict[
-            str, tuple[Mapping[str, Cell], Strip]
-        ] = {}  # by key: the cells and how they were drawn
+        self._lines: dict[str, tuple[Mapping[str, Cell], Strip]] = {}  # by key: cells as drawn
         self.sort_key = columns[0].key
         self.descending = False
 
     def fill(self, rows: Mapping[str, Mapping[str, Cell]]) -> None:
-        """Replace the rows.
-
-        Args:
-            rows: A cell per column, by key. A row that is the same object as before is not drawn
-                again.
-        """
+        """Replace the rows; one that is the same object as before is not drawn again."""
         shown = fit_columns(self._all, (self.size.width or self.app.size.width) - 1)
         if shown != self._shown:
             self._shown = shown
@@ -91,7 +73,6 @@ class LiveTable(RowList):
 
     @property
     def selected(self) -> str | None:
-        """The key of the row under the cursor."""
         return self._ranked[self.cursor] if self._ranked else None
 
     def sort_by(self, key: str) -> None:
@@ -103,14 +84,13 @@ class LiveTable(RowList):
         self.post_message(self.SortChanged(self, self.key))
 
     def next_sort(self) -> None:
-        """Sort by the next column."""
         keys = [column.key for column in self._shown] or [self.sort_key]
         at = keys.index(self.sort_key) if self.sort_key in keys else -1
         self.sort_by(keys[(at + 1) % len(keys)])
 
     @property
     def sort_title(self) -> str:
-        """The title of the column that the rows are sorted by, with an arrow."""
+        """The title of the sorted column, with an arrow."""
         column = next(column for column in self._all if column.key == self.sort_key)
         return f"{column.title} {self._arrow}"
 
@@ -128,7 +108,6 @@ class LiveTable(RowList):
         return Strip(segments).adjust_cell_length(width)
 
     def line(self, row: int, width: int) -> Strip:
-        """Return the cells of a row."""
         key = self._ranked[row]
         cells = self._rows[key]
         known = self._lines.get(key)
@@ -140,7 +119,6 @@ class LiveTable(RowList):
         return strip
 
     def click_heading(self, x: int) -> None:
-        """Sort by the column under the mouse."""
         for column in self._shown:
             x -= column.width + 2
             if x < 0:

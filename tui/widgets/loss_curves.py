@@ -50,12 +50,11 @@ class LossCurves(Container):
         yield Static(id="sparks")
 
     def on_mount(self) -> None:
-        """Choose between plot and sparklines."""
         self.query_one(_Plot).margin_left = 7
         self._choose()
 
     def show(self, versions: Sequence[VersionSummary], phases: Sequence[str]) -> None:
-        """Show these versions, and name the phases where they begin."""
+        """Show the losses of these versions, with the name of each phase where it begins."""
         last = self._versions[-1] if self._versions else None
         if versions and versions[-1] != last:
             self._versions, self._phases = versions, phases
@@ -63,13 +62,12 @@ class LossCurves(Container):
             self._draw()
 
     def on_resize(self, _: events.Resize) -> None:
-        """Choose again and draw."""
         self._choose()
         self._draw()
 
     @property
     def plotted(self) -> bool:
-        """Whether there is something to plot and room for it."""
+        """True if there is something to plot, and room for it."""
         roomy = self.size.width >= MIN_WIDTH and self.size.height >= MIN_HEIGHT
         # A single point has no scale.
         return roomy and any(len(curve) > 1 for curve in loss_curves(self._versions[-3:]).values())

@@ -68,15 +68,7 @@ class RowList(ScrollView, can_focus=True):
         id: str | None = None,
         classes: str | None = None,
     ) -> None:
-        """Create an empty list.
-
-        Args:
-            header: Line above the rows.
-            arrivals: The end at which new rows arrive.
-            empty: Text to show while there are no rows.
-            id: Passed to Textual.
-            classes: Passed to Textual.
-        """
+        """Create an empty list, which shows the text `empty`; new rows come at `arrivals`."""
         super().__init__(id=id, classes=classes)
         self._header, self._arrivals, self._empty = header, arrivals, empty
         self._keys: Sequence[Hashable] = ()
@@ -90,22 +82,19 @@ class RowList(ScrollView, can_focus=True):
 
     @property
     def follows_new_rows(self) -> bool:
-        """Whether the cursor stays at the end where rows arrive."""
+        """True if the cursor stays at the end where rows arrive."""
         if not self._keys:
             return True
         return self._arrivals != "anywhere" and self.cursor == self._newest_index(len(self._keys))
 
     @property
     def row_count(self) -> int:
-        """The number of rows."""
         return len(self._keys)
 
     def set_rows(self, keys: Sequence[Hashable], draw: Callable[[int], Text]) -> None:
-        """Replace the rows.
+        """Replace the rows: a key for each, and a function that returns the line at an index.
 
-        Args:
-            keys: One for each row, all different.
-            draw: Returns the line of the row at an index; called for the rows in sight.
+        The keys are all different. `draw` is called only for rows in sight.
         """
         previous, follows, key = self.cursor, self.follows_new_rows, self.key
         self._keys, self._draw = keys, draw
@@ -132,7 +121,6 @@ class RowList(ScrollView, can_focus=True):
         return super().render_lines(crop)
 
     def render_line(self, y: int) -> Strip:
-        """Return one line of the screen."""
         width = self.scrollable_content_region.width
         if self._header and y == 0:
             return self.heading(width).apply_style(self._base)
@@ -147,28 +135,23 @@ class RowList(ScrollView, can_focus=True):
         return strip.apply_style(CURSOR if self.has_focus else BLURRED_CURSOR)
 
     def heading(self, width: int) -> Strip:
-        """Return the line above the rows."""
         return _strip(self, Text(self._header, style="bold"), width)
 
     def line(self, row: int, width: int) -> Strip:
-        """Return the line of the row at an index."""
         return _strip(self, self._draw(row), width)
 
     def click_heading(self, x: int) -> None:
         """Handle a click on the line above the rows, `x` characters from its left end."""
 
     def watch_cursor(self) -> None:
-        """Scroll to the cursor and post `CursorMoved`."""
         self._scroll_to_cursor()
         self.post_message(self.CursorMoved(self, self.key))
         self.refresh()
 
     def validate_cursor(self, value: int) -> int:
-        """Limit the cursor to the rows."""
         return max(0, min(value, len(self._keys) - 1))
 
     def action_move(self, rows: int) -> None:
-        """Move the cursor up or down."""
         self.cursor += rows
 
     def action_page(self, pages: int) -> None:
@@ -180,7 +163,6 @@ class RowList(ScrollView, can_focus=True):
         self.cursor = 0 if index == 0 else len(self._keys) - 1
 
     def action_choose(self) -> None:
-        """Choose the row under the cursor."""
         if self._keys:
             self.post_message(self.RowChosen(self, self.key))
 
@@ -197,15 +179,12 @@ class RowList(ScrollView, can_focus=True):
         self.cursor = row
 
     def on_focus(self) -> None:
-        """Draw the cursor anew."""
         self.refresh()
 
     def on_blur(self) -> None:
-        """Draw the cursor anew."""
         self.refresh()
 
     def on_resize(self) -> None:
-        """Adapt the size and keep the cursor in sight."""
         self.virtual_size = Size(self.size.width, len(self._keys) + bool(self._header))
         self._scroll_to_cursor()
 

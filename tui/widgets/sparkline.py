@@ -10,13 +10,7 @@ GAP = "·"
 
 
 def sparkline(values: Sequence[float | None], low: float, high: float) -> str:
-    """Return a bar per value; a dot for None.
-
-    Args:
-        values: From left to right.
-        low: Value of the lowest bar.
-        high: Value of the highest bar.
-    """
+    """Return a bar per value, scaled from `low` to `high`; a dot for None."""
     span = high - low
     return "".join(GAP if value is None else _bar(value - low, span) for value in values)
 

@@ -49,11 +49,9 @@ class WeightMap(ScrollView, can_focus=True):
         self.refresh()
 
     def on_resize(self) -> None:
-        """Adapt the size."""
         self._fit()
 
     def render_line(self, y: int) -> Strip:
-        """Return one line of the screen."""
         region = self.scrollable_content_region
         first = self._first(region.width - NAME_WIDTH - 1)
         shown = [s.version for s in self._versions[first:]]

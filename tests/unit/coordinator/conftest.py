@@ -9,15 +9,12 @@ import pytest
 
 from broker.chunks import parse_chunk
 from coordinator.ingest import ingest
-from tests.support.polled_federation import (
-    CHUNK,
-    PolledFederation,
-)
+from tests.support.polled_federation import CHUNK, PolledFederation
 
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the coordinator take chunks of a few hundred bytes, and no others."""
+    """Make the coordinator expect chunks of a few hundred bytes."""
     monkeypatch.setattr(ingest, "parse_chunk", partial(parse_chunk, chunk_bytes=CHUNK))
 
 

@@ -1,4 +1,4 @@
-"""Hostile and broken messages are dead-lettered with a reason, and the run goes on."""
+"""Hostile and broken messages are dead-lettered with a reason, and the run continues."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.polled_federation import (
 
 
 def hostile(federation: PolledFederation) -> list[Message]:
-    """Return messages that are all to be dead-lettered."""
+    """Return messages, each of which has to be dead-lettered."""
     task = TrainTask.model_validate_json(EXAMPLE_TASK)
     whole = update(task)
     good = next(iter(split_update("t000001.1", whole, CHUNK)))
@@ -47,7 +47,7 @@ def hostile(federation: PolledFederation) -> list[Message]:
     ]
 
 
-def test_hostile_messages_are_dead_lettered_with_a_reason_and_the_run_goes_on(
+def test_hostile_messages_are_dead_lettered_with_a_reason_and_the_run_continues(
     federation: PolledFederation,
 ) -> None:
     sent: list[Message] = []
@@ -65,8 +65,8 @@ def test_hostile_messages_are_dead_lettered_with_a_reason_and_the_run_goes_on(
     assert len(reasons) == len(sent) + 1 and all(reasons)
     assert "user of its site" in reasons[-1]
     check_complete(federation, outcome)
-    told = [event.text for event in federation.events if event.level == "warning"]
-    assert told and all(text.isprintable() for text in told)
+    warnings = [event.text for event in federation.events if event.level == "warning"]
+    assert warnings and all(text.isprintable() for text in warnings)
 
 
 def test_an_update_for_a_task_of_another_client_changes_nothing(
@@ -97,7 +97,7 @@ def test_a_flawed_update_gets_a_rejecting_receipt(federation: PolledFederation) 
     assert federation.dead_letters() == []
 
 
-def test_a_dead_letter_that_the_broker_does_not_take_comes_again_and_the_run_goes_on(
+def test_a_dead_letter_that_the_broker_does_not_take_is_redelivered_and_the_run_continues(
     federation: PolledFederation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reject = EmbeddedConsumer.reject

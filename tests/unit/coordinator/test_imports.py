@@ -1,4 +1,4 @@
-"""What importing the coordinator loads."""
+"""Libraries that the coordinator loads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Live samples are kept and published, and hold nothing up."""
+"""Live samples are stored and published, and delay nothing."""
 
 from __future__ import annotations
 
@@ -11,19 +11,15 @@ from common.protocol.versions import SampleAnswer
 from common.store import view
 from coordinator.core.events import LogEvent
 from coordinator.samples_source import SamplesSource
-from tests.support.polled_federation import (
-    PolledFederation,
-    check_complete,
-    read_field,
-)
+from tests.support.polled_federation import PolledFederation, check_complete, read_field
 
 
 class InstantSamples(SamplesSource):
-    """Source that answers for each version at once, and reports trouble if it is given any."""
+    """Source that answers for each version immediately, and reports an error if it has one."""
 
-    def __init__(self, trouble: str = "") -> None:
+    def __init__(self, error: str = "") -> None:
         self.calls: list[str] = []
-        self._events = [LogEvent("warning", EventKind.SAMPLES, trouble)] if trouble else []
+        self._events = [LogEvent("warning", EventKind.SAMPLES, error)] if error else []
         self._known: set[int] = set()
         self._answers: list[SampleAnswer] = []
 
@@ -50,7 +46,7 @@ class InstantSamples(SamplesSource):
         self.calls.append("close")
 
 
-def test_samples_are_kept_and_published_and_published_again_after_a_restart(
+def test_samples_are_stored_and_published_and_published_again_after_a_restart(
     federation: PolledFederation,
 ) -> None:
     federation.samples = InstantSamples()
@@ -80,7 +76,9 @@ def test_a_complete_run_waits_for_its_samples_and_a_stopped_one_does_not(
     assert complete.calls == ["finish", "close"]
 
 
-def test_trouble_with_samples_is_an_event_and_the_run_goes_on(federation: PolledFederation) -> None:
+def test_an_error_of_the_samples_is_an_event_and_the_run_continues(
+    federation: PolledFederation,
+) -> None:
     federation.samples = InstantSamples("no room")
     check_complete(federation, federation.serve())
     [warning] = [event for event in federation.events if event.level == "warning"]

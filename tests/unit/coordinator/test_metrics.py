@@ -61,7 +61,7 @@ def test_tasks_updates_and_versions_of_a_run_are_counted(observed: Observed) -> 
 def test_a_run_in_progress_shows_its_queues_and_workers(observed: Observed) -> None:
     seen: list[tuple[float | None, ...]] = []
 
-    def look() -> None:
+    def record() -> None:
         figures = (
             observed.figure("fccl_workers", site="local"),
             observed.figure("fccl_queue_messages", queue="tasks", site="local"),
@@ -69,7 +69,7 @@ def test_a_run_in_progress_shows_its_queues_and_workers(observed: Observed) -> N
         )
         seen.append(figures)
 
-    observed.federation.on_turn = look
+    observed.federation.on_turn = record
     observed.serve()
     assert (1.0, 0.0, 0.0) in seen
     assert observed.health.is_working("run")
@@ -80,11 +80,11 @@ def test_a_run_in_progress_shows_its_queues_and_workers(observed: Observed) -> N
 def test_a_store_that_is_lost_makes_the_coordinator_unready(observed: Observed) -> None:
     seen: list[float | None] = []
 
-    def look() -> None:
+    def record() -> None:
         observed.federation.redis.down = 20 < observed.federation.turns < 60
         seen.append(observed.figure("fccl_store_up"))
 
-    observed.federation.on_turn = look
+    observed.federation.on_turn = record
     observed.serve()
     changes = [value for value, before in zip(seen, [None, *seen], strict=False) if value != before]
     assert changes == [0.0, 1.0, 0.0, 1.0]  # not yet, up, lost, back
@@ -99,7 +99,7 @@ def test_dead_letters_are_counted(observed: Observed) -> None:
     assert observed.figure("fccl_dead_letters_total") == 1
 
 
-def test_after_a_restart_counters_begin_at_zero_and_the_newest_version_is_shown_at_once(
+def test_after_a_restart_counters_begin_at_zero_and_the_newest_version_is_shown_immediately(
     observed: Observed,
 ) -> None:
     observed.serve()
@@ -118,7 +118,7 @@ def test_every_metric_has_our_prefix_and_a_help_text(observed: Observed) -> None
     assert all(words[2].startswith("fccl_") and words[3] for words in helps)
 
 
-def test_lost_queues_are_counted_and_told(observed: Observed) -> None:
+def test_lost_queues_are_counted_and_reported(observed: Observed) -> None:
     federation = observed.federation
 
     def lose_queues() -> None:
@@ -146,7 +146,7 @@ def test_queues_that_cannot_be_verified_make_the_coordinator_unready(
             raise BrokerError("no permission")
         return ()
 
-    def look() -> None:
+    def record() -> None:
         federation.worker_is_absent = federation.turns < 20
         problems.append(observed.health.problems())
         if raw := federation.store.get_info(federation.topology.run):
@@ -154,7 +154,7 @@ def test_queues_that_cannot_be_verified_make_the_coordinator_unready(
 
     monkeypatch.setattr(EmbeddedBroker, "repair", refuse)
     monkeypatch.setattr(site_queues, "CHECK_S", 1.0)
-    federation.on_turn = look
+    federation.on_turn = record
     observed.serve()
     assert any("no permission" in text for problem in problems for text in problem)
     assert any("no permission" in detail for detail in details)

@@ -18,10 +18,7 @@ from coordinator.core.events import LogEvent
 from coordinator.ingest.ingest import Allowance
 from coordinator.sites.credentials import SiteAccess
 from coordinator.storage.journal import Journal
-from tests.support.polled_federation import (
-    PolledFederation,
-    check_complete,
-)
+from tests.support.polled_federation import PolledFederation, check_complete
 
 
 def test_a_run_without_faults_completes(federation: PolledFederation) -> None:
@@ -44,7 +41,9 @@ def test_a_run_that_was_complete_is_published_again_and_changes_nothing(
     assert {event.level for event in federation.events} == {"info"}
 
 
-def test_a_stop_commits_what_is_buffered_and_resume_goes_on(federation: PolledFederation) -> None:
+def test_a_stop_commits_the_buffer_and_a_resumed_run_continues(
+    federation: PolledFederation,
+) -> None:
     def stop_once_accepted() -> None:
         if any(event.kind == EventKind.ACCEPTED for event in federation.events):
             federation.stop.set()
@@ -63,7 +62,7 @@ def test_a_stop_commits_what_is_buffered_and_resume_goes_on(federation: PolledFe
     journal.close()
 
 
-def test_a_coordinator_without_workers_tells_what_it_waits_for(
+def test_a_run_reports_when_it_starts_and_stops_to_wait_for_workers(
     federation: PolledFederation,
 ) -> None:
     def come_and_go() -> None:
@@ -74,8 +73,8 @@ def test_a_coordinator_without_workers_tells_what_it_waits_for(
 
     federation.on_turn = come_and_go
     check_complete(federation, federation.serve())
-    told = [event.text for event in federation.events if event.kind == EventKind.WORKERS]
-    assert [text.startswith("waiting for workers") for text in told][-2:] == [True, False]
+    texts = [event.text for event in federation.events if event.kind == EventKind.WORKERS]
+    assert [text.startswith("waiting for workers") for text in texts][-2:] == [True, False]
 
 
 def test_the_view_of_the_store_shows_the_run(federation: PolledFederation) -> None:
@@ -89,14 +88,16 @@ def test_the_view_of_the_store_shows_the_run(federation: PolledFederation) -> No
     assert json.loads(json.dumps(seen.fields()))["info"]["accepted"] == 6
 
 
-def test_adapters_that_no_task_needs_leave_the_store(federation: PolledFederation) -> None:
+def test_adapters_that_no_task_needs_are_removed_from_the_store(
+    federation: PolledFederation,
+) -> None:
     federation.serve()
     blobs = federation.redis.client.keys("fccl:*:blob:*")
     assert len(blobs) <= 2
 
 
 class FixedAccess(SiteAccess):
-    """Access of sites that have joined long ago."""
+    """Access of sites that have joined already."""
 
     def __init__(self, *sites: str) -> None:
         self._allowances = {site: Allowance(max_clients=1, max_rows=100) for site in sites}

@@ -53,7 +53,7 @@ def only_weights(
     return [weight for _, weight in contribution_weights(clients, config).values()]
 
 
-# the parts
+# single functions
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_the_loss_is_the_one_that_the_source_names() -> None:
     assert (contribution_loss(both, "train"), contribution_loss(both, "holdout")) == (2.0, 1.5)
 
 
-# together
+# weights of a buffer
 
 
 def test_combined_weights_of_equal_losses_are_sizes_with_the_floor() -> None:
@@ -167,7 +167,7 @@ def test_the_only_client_of_a_run_has_weight_one() -> None:
     assert single_client_weight("c0", group((100, 2.0)), LOG)[1] == 1.0
 
 
-# whatever clients claim
+# arbitrary claims of clients
 
 
 @given(federations, configs)

@@ -1,4 +1,4 @@
-"""Rule `factor`, on numbers that can be checked by hand."""
+"""Sum of the step, on numbers that are easy to check."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Delta(dict[str, np.ndarray]):
 
 
 def test_deltas_are_consumed_one_at_a_time() -> None:
-    """At most the delta of the loop's last turn is alive when the next one is asked for."""
+    # At most the delta of the previous iteration is alive when the next one is requested.
     issued: list[weakref.ref[Delta]] = []
 
     def stream() -> Iterator[tuple[float, Tensors]]:

@@ -1,4 +1,4 @@
-"""Participation factor: the balance of clients that answer often and seldom."""
+"""Participation factor: a balance between clients that answer often and seldom."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Admission: every kind of rejection, and what a rejection closes."""
+"""Admission: every kind of rejection, and its effect on the task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Feed entries: their kinds, and the ids that they carry for programs."""
+"""Feed entries: their kinds, and their ids for programs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_an_action_has_an_entry_of_its_kind(action: Action, kind: EventKind) -> 
     [IssueTask(AGAIN, "local"), CloseTask("t000001", "c0", LATE, attempt=1)],
     ids=["a task that is issued again", "a task that a rejected update closed"],
 )
-def test_actions_that_bring_an_entry_of_their_own_get_no_second_one(action: Action) -> None:
+def test_actions_for_which_the_machine_adds_an_entry_get_no_second_one(action: Action) -> None:
     assert describe(action, 1, {}) is None
 
 

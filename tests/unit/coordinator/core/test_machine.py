@@ -63,7 +63,7 @@ def workers(count: int = 4, **more: object) -> list[Worker]:
 # the modes
 
 
-def test_fedasync_commits_every_update_at_once() -> None:
+def test_fedasync_commits_every_update_immediately() -> None:
     fed = Federation(make_plan(versions=5, buffer_size=1), workers()).run()
     assert fed.finished == FinishRun(True, "the plan is complete")
     assert [len(commit.parts) for commit in fed.log.commits] == [1] * 5
@@ -116,7 +116,7 @@ def test_a_round_below_its_quorum_waits_past_the_deadline() -> None:
     assert fed.log.times[1] > 180
 
 
-def test_a_rounds_deadline_counts_from_when_its_tasks_were_issued() -> None:
+def test_a_rounds_deadline_counts_from_the_issue_of_its_tasks() -> None:
     plan = make_plan(versions=1, reissue="commit", quorum=1, round_deadline_s=100)
     state, tasks = begin(plan, now=5000.0)
     done = machine.step(plan, state, make_update(tasks[0]), 5010.0)
@@ -124,7 +124,7 @@ def test_a_rounds_deadline_counts_from_when_its_tasks_were_issued() -> None:
     assert CommitVersion in kinds(machine.step(plan, done.state, Tick(), 5100.0))
 
 
-def test_a_part_filled_buffer_is_flushed_after_its_time() -> None:
+def test_a_partly_filled_buffer_is_flushed_after_its_time() -> None:
     plan = make_plan(versions=1, buffer_size=2, concurrency=2, flush_s=120)
     state, tasks = begin(plan)
     state = machine.step(plan, state, make_update(tasks[0]), 10.0).state
@@ -149,7 +149,7 @@ def test_a_phases_end_closes_its_open_tasks_and_discards_their_updates() -> None
 
 
 def test_norms_and_losses_of_a_phase_are_forgotten_at_its_end() -> None:
-    """Preferences have other norms than instructions, whose median would clip them."""
+    # Preferences have other norms than instructions, whose median would clip them.
     plan = make_plan(2, versions=(2, 2), buffer_size=1, concurrency=1)
     state, (task,) = begin(plan)
     done = machine.step(plan, state, make_update(task, norm=8.0), 1.0)
@@ -161,7 +161,7 @@ def test_norms_and_losses_of_a_phase_are_forgotten_at_its_end() -> None:
     assert (done.state.version, done.state.norms) == (2, ())
     clients = [done.state.client(name) for name in plan.clients]
     assert [client.last_stats for client in clients] == [None, None]
-    # What counts over the whole run stays.
+    # Counts of the whole run stay.
     assert [client.participation for client in clients] == [1, 1]
     (task,) = issued(done)
     assert task.phase == 1
@@ -169,7 +169,7 @@ def test_norms_and_losses_of_a_phase_are_forgotten_at_its_end() -> None:
     assert done.state.norms == (0.1,)
 
 
-# how many tasks
+# number of tasks
 
 
 def two_kinds() -> Plan:
@@ -185,8 +185,8 @@ def two_kinds() -> Plan:
 def test_a_client_without_rows_of_the_phases_kind_gets_no_task() -> None:
     fed = Federation(two_kinds(), workers()).run()
     assert fed.finished == FinishRun(True, "the plan is complete")
-    asked = {(issue.task.phase, issue.task.client_id) for issue in fed.log.issued}
-    assert asked == {(0, "c0"), (0, "c1"), (1, "c0"), (1, "c2")}
+    issued = {(issue.task.phase, issue.task.client_id) for issue in fed.log.issued}
+    assert issued == {(0, "c0"), (0, "c1"), (1, "c0"), (1, "c2")}
 
 
 def test_a_client_weighs_by_its_rows_of_the_phases_kind() -> None:
@@ -215,13 +215,13 @@ def test_a_client_has_one_open_task_at_a_time() -> None:
     assert len(begin(plan)[1]) == 2
 
 
-def test_asynchronously_a_site_holds_as_many_tasks_as_it_has_workers() -> None:
+def test_in_an_asynchronous_run_a_site_has_as_many_tasks_as_workers() -> None:
     plan = make_plan(8, versions=9, concurrency=8)
     assert len(begin(plan, workers=2)[1]) == 2
     assert begin(plan, workers=0)[1] == []
 
 
-def test_a_synchronous_round_goes_out_whole_even_to_one_worker() -> None:
+def test_a_synchronous_round_is_issued_whole_even_to_one_worker() -> None:
     assert len(begin(make_plan(8, concurrency=6, reissue="commit"), workers=1)[1]) == 6
 
 
@@ -315,7 +315,7 @@ def test_a_silent_sites_task_is_parked_and_gives_its_place_to_others() -> None:
     assert done.state.tasks["t000002"].parked
     assert [task.client_id for task in issued(done)] == ["c2"]
     assert any(isinstance(a, LogEvent) and a.kind is EventKind.LEASE for a in done.actions)
-    # The event comes once.
+    # There is one event.
     assert machine.step(plan, done.state, Tick(), 61.0).actions == ()
 
 
@@ -483,7 +483,7 @@ def test_two_updates_of_one_client_in_a_buffer_share_its_weight() -> None:
     assert [part.weight for part in commit.parts] == pytest.approx([0.25, 0.25, 0.5])
 
 
-# whatever happens
+# random federations
 
 
 @settings(max_examples=60)

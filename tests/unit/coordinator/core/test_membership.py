@@ -1,4 +1,4 @@
-"""Clients that join a running federation or leave it, in the core and in the journal."""
+"""Clients join a running federation or leave it, in the core and in the journal."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def alive(plan: Plan, state: CoordinatorState, *sites: str) -> Transition:
     )
 
 
-def test_a_client_that_joins_is_given_tasks_of_its_site() -> None:
+def test_a_client_that_joins_gets_tasks_of_its_site() -> None:
     plan = make_plan(2, concurrency=4)
     done = machine.step(plan, CoordinatorState(), enrol(), 0.0)
     assert [a for a in done.actions if isinstance(a, AdmitClient)] == [
@@ -63,7 +63,7 @@ def test_a_client_that_joins_is_given_tasks_of_its_site() -> None:
     assert [(a.task.client_id, a.site) for a in issued] == [(SITE, SITE)]
 
 
-def test_its_rows_count_up_to_the_limit_of_its_invitation() -> None:
+def test_the_rows_of_a_joined_client_count_up_to_the_limit_of_its_invitation() -> None:
     plan = make_plan(1, buffer_size=2, concurrency=4)
     state = alive(plan, joined(plan), SITE).state
     task = next(iter(state.tasks.values()))

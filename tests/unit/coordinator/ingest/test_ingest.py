@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from common.protocol.tasks import TaskRefusal
 from common.protocol.wire import pack
 from coordinator.core.events import (
     AcceptUpdate,
+    Action,
     CloseTask,
     DuplicateArrived,
     Rejection,
@@ -59,33 +60,29 @@ class Bench:
     def files(self) -> set[str]:
         return {path.name for path in self.path.glob("*")}
 
-    def accept(self, arrived: UpdateArrived) -> None:
-        c = arrived
+    def accept(self, a: UpdateArrived) -> None:
         update = BufferedUpdate(
-            c.task_id, 1, c.client_id, "w0", 0, c.stats, 1.0, c.nbytes, c.upload
+            a.task_id, 1, a.client_id, "w0", 0, a.stats, 1.0, a.nbytes, a.upload
         )
-        actions, drop = (AcceptUpdate(update, c.norm),), [c.upload]
+        self.write(AcceptUpdate(update, a.norm), drop_chunks=[a.upload])
+
+    def write(self, action: Action, drop_chunks: Sequence[str] = ()) -> None:
+        state = CoordinatorState()
         self.journal.write(
-            CoordinatorState(),
-            CoordinatorState(),
-            actions,
-            1.0,
-            frames={},
-            summaries={},
-            drop_chunks=drop,
+            state, state, [action], 1.0, frames={}, summaries={}, drop_chunks=drop_chunks
         )
 
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.setattr(ingest, "parse_chunk", partial(parse_chunk, chunk_bytes=CHUNK))
-    made = Bench(tmp_path)
-    yield made
-    made.journal.close()
+    bench = Bench(tmp_path)
+    yield bench
+    bench.journal.close()
 
 
 def process_all(bench: Bench, content: bytes, site: str = "s") -> Arrival:
-    """Return what processing the last chunk returns."""
+    """Process all chunks of an update, and return the result of the last one."""
     *first, last = messages(content)
     assert first, "the update is to have several chunks"
     for message in first:
@@ -212,9 +209,8 @@ def test_values_that_are_not_finite_are_reported_with_the_update(bench: Bench) -
     assert found.problem is not None and found.problem.kind is RejectionKind.NOT_FINITE
 
 
-def test_a_settled_update_needs_no_disk(bench: Bench) -> None:
-    close = (CloseTask("t000001", "c0", Rejection(RejectionKind.PHASE_OVER, "phase over")),)
-    bench.journal.write(CoordinatorState(), CoordinatorState(), close, 1.0, frames={}, summaries={})
+def test_an_update_of_a_task_that_has_a_receipt_needs_no_disk(bench: Bench) -> None:
+    bench.write(CloseTask("t000001", "c0", Rejection(RejectionKind.PHASE_OVER, "phase over")))
     for message in messages(update_frame()):
         assert bench.process(message) == Arrival(DuplicateArrived("t000001"))
     assert bench.files() == set()
@@ -244,7 +240,7 @@ def test_the_number_of_unfinished_updates_of_a_site_is_limited(bench: Bench) -> 
     with pytest.raises(WireError, match="unfinished updates"):
         bench.process(messages(update_frame(999.0), "t999.1")[0])
     *_, last = [bench.process(message) for message in messages(update_frame(0), "t0.1")[1:]]
-    assert last.event is not None  # those may be finished
+    assert last.event is not None  # those may be completed
     assert bench.process(messages(update_frame(999.0), "t999.1")[0], site="other").event is None
 
 

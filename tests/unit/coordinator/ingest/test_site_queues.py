@@ -1,4 +1,4 @@
-"""Which queues are declared and read: invited sites, floods, and what the broker has lost."""
+"""Queues of the sites: invitations, floods, and declarations that the broker has lost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ USERS = {"a": "run.a", "b": "run.b"}
 
 
 class ReconnectingBroker(EmbeddedBroker):
-    """Reports as many connections as a test wants."""
+    """Broker that has reconnected as often as a test sets."""
 
     reconnects = 0
 
@@ -40,7 +40,7 @@ class Bench:
         self.sites.publish_update(self.topology, site, Message(body))
 
     def received(self) -> list[tuple[str, str]]:
-        """Site and user of every message that waits."""
+        """Return the site and user of every message that waits."""
         found = []
         while message := self.queues.receive(0.0):
             found.append((message.site, message.user))

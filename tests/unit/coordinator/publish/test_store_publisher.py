@@ -1,4 +1,4 @@
-"""A store that is lost, emptied or late: the run goes on, and the store is filled again."""
+"""A store is lost, emptied or late: the run continues, and the store is filled again."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ from common.protocol.feed import Event
 from common.protocol.kinds import EventKind
 from common.store import view
 from coordinator.publish import store_publisher
-from tests.support.polled_federation import (
-    PolledFederation,
-    check_complete,
-)
+from tests.support.polled_federation import PolledFederation, check_complete
 
 
 def test_a_store_out_of_reach_degrades_and_is_filled_again(federation: PolledFederation) -> None:
@@ -83,7 +80,7 @@ class CountingStop(threading.Event):
 
 
 def lost_at_the_end(federation: PolledFederation, act: Callable[[int], None]) -> CountingStop:
-    """Let the store go down with the last version; `act` is called at every wait for it."""
+    """Lose the store with the last version; `act` is called at every wait for it."""
 
     def lose_store(event: Event) -> None:
         if event.refs.get("version") == 3:
@@ -108,7 +105,7 @@ def test_workers_learn_that_the_run_is_finished_from_a_store_that_is_late(
     assert kinds == ["degraded", "restored"]
 
 
-def test_a_store_that_stays_away_at_the_end_is_an_event(
+def test_a_store_that_stays_out_of_reach_at_the_end_is_an_event(
     federation: PolledFederation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store_publisher, "END_TIMEOUT_S", 0.05)
@@ -139,7 +136,7 @@ def test_a_store_that_lost_its_last_second_of_writes_gets_the_version_again(
 
 
 @pytest.mark.parametrize("lost", ["blob:*", "name of the run"])
-def test_what_a_store_has_lost_is_published_again(
+def test_data_that_a_store_has_lost_are_published_again(
     federation: PolledFederation, monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
     monkeypatch.setattr(store_publisher, "CHECK_S", 1.0)

@@ -38,21 +38,20 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def journal(path: Path) -> Iterator[Journal]:
-    made = Journal.create(path, {"run_id": "r1"})
-    made.put_version(version_summary(0))
-    made.take_over()
-    yield made
-    made.close()
+    journal = Journal.create(path, {"run_id": "r1"})
+    journal.put_version(version_summary(0))
+    journal.take_over()
+    yield journal
+    journal.close()
 
 
 def write(journal: Journal, *actions: Action, now: float = 1.0, **more: object) -> None:
     frames = {a.task.task_id: b"frame" for a in actions if isinstance(a, IssueTask)}
-    made = {
+    summaries = {
         a.version: version_summary(a.version, now) for a in actions if isinstance(a, CommitVersion)
     }
-    journal.write(
-        CoordinatorState(), CoordinatorState(), actions, now, frames=frames, summaries=made, **more
-    )  # type: ignore[arg-type]
+    state = CoordinatorState()
+    journal.write(state, state, actions, now, frames=frames, summaries=summaries, **more)  # type: ignore[arg-type]
 
 
 def task(number: int = 1, attempts: int = 1) -> OpenTask:
@@ -112,8 +111,8 @@ def test_a_step_is_written_completely_or_not_at_all(journal: Journal) -> None:
     assert journal.outbox() == []
     assert journal.events(9) == []
     assert recover(PLAN, journal, 0.0, 0.0).tasks == {}
-    write(journal, LogEvent("info", EventKind.COMMAND, "it goes on"))
-    assert [event.text for event in journal.events(9)] == ["it goes on"]
+    write(journal, LogEvent("info", EventKind.COMMAND, "next"))
+    assert [event.text for event in journal.events(9)] == ["next"]
 
 
 def test_the_first_receipt_of_a_task_is_final(journal: Journal) -> None:

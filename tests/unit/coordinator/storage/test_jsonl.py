@@ -16,17 +16,17 @@ from tests.support.coordinator_records import update_summary, version_summary
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:
-    made = Journal.create(tmp_path / "run.db", {})
-    made.take_over()
-    made.put_version(version_summary(0))
+    journal = Journal.create(tmp_path / "run.db", {})
+    journal.take_over()
+    journal.put_version(version_summary(0))
     for version in (1, 2):
         updates = tuple(
             update_summary(0, 1.0).model_copy(update={"task_id": f"t{version}{i}"})
             for i in range(3)
         )
-        made.put_version(version_summary(version).model_copy(update={"updates": updates}))
-    yield made
-    made.close()
+        journal.put_version(version_summary(version).model_copy(update={"updates": updates}))
+    yield journal
+    journal.close()
 
 
 def read(path: Path, key: str) -> list[object]:

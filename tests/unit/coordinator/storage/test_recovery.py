@@ -26,15 +26,15 @@ from tests.support.virtual_federation import Federation, OnStep, Worker, make_pl
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:
-    made = Journal.create(tmp_path / "run.db", {})
-    made.put_version(version_summary(0))
-    made.take_over()
-    yield made
-    made.close()
+    journal = Journal.create(tmp_path / "run.db", {})
+    journal.put_version(version_summary(0))
+    journal.take_over()
+    yield journal
+    journal.close()
 
 
 def durable(state: CoordinatorState) -> CoordinatorState:
-    """Return a state without what the journal does not keep because it belongs to the moment."""
+    """Return a state without the parts that the journal does not keep."""
     tasks = {
         name: replace(task, lease_until=0.0, refusals=0, parked=False)
         for name, task in state.tasks.items()
@@ -85,7 +85,7 @@ def test_the_recovered_state_equals_the_state_in_memory_after_every_step(
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_it_is_equal_too_when_operators_sites_and_hostile_updates_intervene(
+def test_the_recovered_state_is_equal_also_with_commands_sites_and_hostile_updates(
     journal: Journal, seed: int
 ) -> None:
     random = Random(seed)

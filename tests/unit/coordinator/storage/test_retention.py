@@ -1,4 +1,4 @@
-"""Retention: which versions stay on the disk."""
+"""Retention: the choice of the versions that stay on the disk."""
 
 from __future__ import annotations
 

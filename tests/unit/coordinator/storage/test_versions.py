@@ -30,10 +30,10 @@ def versions(path: Path, name: CodecName = "fp32") -> Versions:
     return Versions(path, {"peft_type": "LORA", "r": 2}, name)
 
 
-def write(made: Versions, version: int, tensors: Tensors) -> BlobRef:
-    """Stage and place a version, as the coordinator does with a journal row in between."""
-    ref = made.stage(version, tensors)
-    made.place(version, ref.sha256)
+def write(store: Versions, version: int, tensors: Tensors) -> BlobRef:
+    """Stage and place a version; the coordinator writes a journal row in between."""
+    ref = store.stage(version, tensors)
+    store.place(version, ref.sha256)
     return ref
 
 
@@ -43,13 +43,13 @@ def names(path: Path) -> list[str]:
 
 @pytest.mark.parametrize("name", ["fp32", "bf16"])
 def test_a_version_holds_what_its_broadcast_decodes_to(tmp_path: Path, name: CodecName) -> None:
-    made = versions(tmp_path, name)
-    ref = write(made, 0, THETA)
-    frame = made.frame(0)
+    store = versions(tmp_path, name)
+    ref = write(store, 0, THETA)
+    frame = store.frame(0)
     assert (ref.sha256, ref.nbytes) == (codec.digest(frame), len(frame))
     adapter, data = unpack(Adapter, frame)
     broadcast = codec.decode(adapter.codec, adapter.tensors, data)
-    stored = made.read(0)
+    stored = store.read(0)
     assert broadcast.keys() == stored.keys() == THETA.keys()
     assert all(np.array_equal(broadcast[key], stored[key]) for key in stored)
     assert np.array_equal(stored["z.lora_B"], THETA["z.lora_B"]) == (name == "fp32")
@@ -68,37 +68,37 @@ def test_a_version_is_a_peft_directory(tmp_path: Path) -> None:
 
 
 def test_a_staged_version_is_named_by_its_content_until_it_is_placed(tmp_path: Path) -> None:
-    made = versions(tmp_path)
-    ref = made.stage(1, THETA)
+    store = versions(tmp_path)
+    ref = store.stage(1, THETA)
     assert names(tmp_path) == [f".made-{ref.sha256}"]
-    assert made.stage(1, THETA) == ref  # perhaps by another coordinator
-    other = made.stage(1, {"a": np.zeros(2, np.float32)})
+    assert store.stage(1, THETA) == ref  # perhaps by another coordinator
+    other = store.stage(1, {"a": np.zeros(2, np.float32)})
     assert names(tmp_path) == sorted([f".made-{ref.sha256}", f".made-{other.sha256}"])
-    made.place(1, ref.sha256)
+    store.place(1, ref.sha256)
     assert names(tmp_path) == [f".made-{other.sha256}", "000001"]
-    assert codec.digest(made.frame(1)) == ref.sha256
+    assert codec.digest(store.frame(1)) == ref.sha256
 
 
 def test_a_placed_version_is_never_replaced(tmp_path: Path) -> None:
-    made = versions(tmp_path)
-    ref = write(made, 1, THETA)
+    store = versions(tmp_path)
+    ref = write(store, 1, THETA)
     before = (tmp_path / "000001").stat().st_ino
-    made.place(1, ref.sha256)  # nothing is staged: a successor has placed it
-    made.stage(1, THETA)
-    made.place(1, ref.sha256)  # staged again by a coordinator that was replaced
+    store.place(1, ref.sha256)  # nothing is staged: a successor has placed it
+    store.stage(1, THETA)
+    store.place(1, ref.sha256)  # staged again by a coordinator that was replaced
     assert (tmp_path / "000001").stat().st_ino == before
-    assert codec.digest(made.frame(1)) == ref.sha256
+    assert codec.digest(store.frame(1)) == ref.sha256
 
 
 def test_a_journaled_version_that_was_staged_is_rolled_forward(tmp_path: Path) -> None:
-    made = versions(tmp_path)
-    journaled = {0: write(made, 0, THETA).sha256, 1: made.stage(1, THETA).sha256, 2: "f" * 64}
-    lost = made.stage(2, {"a": np.zeros(2, np.float32)}).sha256
-    made.roll_forward(journaled)
+    store = versions(tmp_path)
+    journaled = {0: write(store, 0, THETA).sha256, 1: store.stage(1, THETA).sha256, 2: "f" * 64}
+    lost = store.stage(2, {"a": np.zeros(2, np.float32)}).sha256
+    store.roll_forward(journaled)
     assert names(tmp_path) == [f".made-{lost}", "000000", "000001"]
-    assert codec.digest(made.frame(1)) == journaled[1]
-    made.roll_forward(journaled)
-    made.sweep(2)
+    assert codec.digest(store.frame(1)) == journaled[1]
+    store.roll_forward(journaled)
+    store.sweep(2)
     assert names(tmp_path) == ["000000", "000001"]
 
 
@@ -109,37 +109,37 @@ def test_a_version_with_values_that_are_not_finite_is_not_written(tmp_path: Path
 
 
 def test_an_error_of_the_disk_is_a_run_error(tmp_path: Path) -> None:
-    made = versions(tmp_path / "versions")
+    store = versions(tmp_path / "versions")
     (tmp_path / "versions").touch()  # a file, where the directory should be
     with pytest.raises(RunError, match="make room"):
-        made.stage(0, THETA)
+        store.stage(0, THETA)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"garbage" * 20])
 def test_a_version_that_does_not_parse_is_named(tmp_path: Path, content: bytes | None) -> None:
-    made = versions(tmp_path)
-    write(made, 0, THETA)
+    store = versions(tmp_path)
+    write(store, 0, THETA)
     path = tmp_path / "000000" / WEIGHTS
     path.unlink() if content is None else path.write_bytes(content)
     with pytest.raises(RunError, match="000000"):
-        made.read(0)
+        store.read(0)
 
 
 def test_a_sweep_removes_temporary_directories_and_versions_without_a_row(tmp_path: Path) -> None:
-    made = versions(tmp_path)
+    store = versions(tmp_path)
     for version in (0, 1, 2):
-        write(made, version, THETA)
-    made.stage(3, THETA)
+        write(store, version, THETA)
+    store.stage(3, THETA)
     (tmp_path / ".tmp-000003").mkdir()
     (tmp_path / ".tmp-000003" / "torn").touch()
     (tmp_path / "notes.txt").touch()  # a user's file: left alone
-    made.sweep(1)
+    store.sweep(1)
     assert names(tmp_path) == ["000000", "000001", "notes.txt"]
 
 
 def test_retaining_removes_all_other_versions(tmp_path: Path) -> None:
-    made = versions(tmp_path)
+    store = versions(tmp_path)
     for version in range(4):
-        write(made, version, THETA)
-    made.retain({0, 3, 9})
+        write(store, version, THETA)
+    store.retain({0, 3, 9})
     assert names(tmp_path) == ["000000", "000003"]

@@ -86,7 +86,7 @@ IMDB = Dataset.from_list(
 def quiet(_: str) -> None: ...
 
 
-def fetching(data: Any) -> hub_data.FetchDataset:
+def make_fetch(data: Any) -> hub_data.FetchDataset:
     def fetch(_: HubSource, splits: Sequence[str], on_message: Callable[[str], None]) -> Any:
         return data
 
@@ -94,13 +94,13 @@ def fetching(data: Any) -> hub_data.FetchDataset:
 
 
 def test_alpaca_gives_instructions() -> None:
-    got = load("sft", "tatsu-lab/alpaca", on_message=quiet, fetch=fetching(ALPACA))
+    got = load("sft", "tatsu-lab/alpaca", on_message=quiet, fetch=make_fetch(ALPACA))
     assert got.rows == (Instruction("Add.", "1, 2", "3"), Instruction("Sing.", "", "La"))
     assert [(skip.line, skip.reason) for skip in got.skipped] == [(3, "output is empty")]
 
 
 def test_ultrafeedback_gives_preferences_and_instructions() -> None:
-    name, fetch = "HuggingFaceH4/ultrafeedback_binarized", fetching(ULTRAFEEDBACK)
+    name, fetch = "HuggingFaceH4/ultrafeedback_binarized", make_fetch(ULTRAFEEDBACK)
     pairs = load("va", name, on_message=quiet, fetch=fetch)
     assert pairs.rows == (PreferencePair("Greet me.", "Hello!", "What?"),)
     assert [skip.reason for skip in pairs.skipped] == ["chosen and rejected are equal"]
@@ -112,14 +112,14 @@ def test_ultrafeedback_gives_preferences_and_instructions() -> None:
 
 @pytest.mark.parametrize("data", [IMDB, IMDB.to_iterable_dataset()])
 def test_imdb_gives_texts_with_the_names_of_their_classes(data: Dataset | IterableDataset) -> None:
-    got = load("cls", "stanfordnlp/imdb", on_message=quiet, fetch=fetching(data))
+    got = load("cls", "stanfordnlp/imdb", on_message=quiet, fetch=make_fetch(data))
     assert got.rows == (LabelledText("dull", "neg"), LabelledText("fine", "pos"))
     assert [(skip.line, skip.reason) for skip in got.skipped] == [(3, "label is missing")]
 
 
-def test_a_mapping_that_names_no_column_of_a_data_set_lists_those_there_are() -> None:
+def test_a_mapping_to_a_missing_column_lists_the_columns() -> None:
     with pytest.raises(ConfigError, match="its columns are text, label"):
-        load("cls", "a/b", {"text": "review"}, on_message=quiet, fetch=fetching(IMDB))
+        load("cls", "a/b", {"text": "review"}, on_message=quiet, fetch=make_fetch(IMDB))
 
 
 def test_a_file_takes_precedence_over_a_data_set_and_a_data_suffix_always_means_a_file(
@@ -128,7 +128,7 @@ def test_a_file_takes_precedence_over_a_data_set_and_a_data_suffix_always_means_
     monkeypatch.chdir(tmp_path)
     Path("acme").mkdir()
     Path("acme/reviews").write_text('{"text": "here", "label": "pos"}', encoding="utf-8")
-    fetch = fetching(IMDB)
+    fetch = make_fetch(IMDB)
     assert load("cls", "acme/reviews", on_message=quiet, fetch=fetch).rows == (
         LabelledText("here", "pos"),
     )
@@ -173,12 +173,17 @@ def test_unused_columns_are_not_read() -> None:
 
 
 def test_a_data_set_that_breaks_off_while_reading_is_a_data_error() -> None:
-    def torn() -> Any:
+    def break_off() -> Any:
         yield {"text": "fine", "label": "1"}
         raise OSError("connection\nlost")
 
-    with pytest.raises(DataError, match="what follows row 1 cannot be read") as error:
-        load("cls", "a/b", on_message=quiet, fetch=fetching(IterableDataset.from_generator(torn)))
+    with pytest.raises(DataError, match="the rows after 1 cannot be read") as error:
+        load(
+            "cls",
+            "a/b",
+            on_message=quiet,
+            fetch=make_fetch(IterableDataset.from_generator(break_off)),
+        )
     assert "\n" not in str(error.value)
 
 
@@ -250,7 +255,7 @@ def info(*files: str, gated: object = False) -> SimpleNamespace:
     ],
 )
 @pytest.mark.parametrize("told", [True, False])
-def test_the_split_that_is_read_is_the_named_one_or_that_of_training(
+def test_the_named_split_is_read_and_otherwise_the_training_split(
     monkeypatch: pytest.MonkeyPatch, splits: list[str], wanted: str | None, got: str, told: bool
 ) -> None:
     hub(monkeypatch, info("train.parquet"), Builder(splits, told))
@@ -395,5 +400,5 @@ def test_a_downloaded_data_set_is_read_again_when_the_hub_is_gone(
     assert loaded(address, tmp_path, *sources) == answers
     gone = loaded("http://127.0.0.1:9", tmp_path, *sources, "acme/reviews@v2", "acme/other")
     assert gone[:3] == answers
-    assert "hub cannot be reached" in gone[3]  # another revision is not taken for the one wanted
+    assert "hub cannot be reached" in gone[3]  # another revision does not take its place
     assert "hub cannot be reached" in gone[4]

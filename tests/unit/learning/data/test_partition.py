@@ -65,7 +65,7 @@ def test_rows_without_common_words_form_one_topic() -> None:
     assert partition_labels([Instruction("?!", "", "y")] * 3, "topic", 0) == ["all"] * 3
 
 
-def test_a_class_labels_a_text_whether_topics_or_labels_are_asked_for() -> None:
+def test_a_text_is_labelled_by_its_class_under_topic_and_under_label() -> None:
     rows = [LabelledText("good", "positive"), LabelledText("bad", "negative")]
     assert (
         partition_labels(rows, "label", 0)
@@ -74,7 +74,7 @@ def test_a_class_labels_a_text_whether_topics_or_labels_are_asked_for() -> None:
     )
 
 
-def test_rows_without_classes_are_labelled_by_topic_where_labels_are_asked_for() -> None:
+def test_rows_without_classes_are_labelled_by_topic_under_label() -> None:
     rows = [PreferencePair("x", "y", "z", topic) for topic in ("sums", "words")]
     assert partition_labels(rows, "label", 0) == ["sums", "words"]
 
@@ -94,7 +94,7 @@ def test_preferences_without_topics_are_labelled_by_the_words_of_their_prompts()
         lambda text: LabelledText(text, "positive"),
     ],
 )
-def test_rows_are_labelled_by_the_length_of_what_is_learned(row: Callable[[str], Row]) -> None:
+def test_rows_are_labelled_by_the_length_of_the_learned_text(row: Callable[[str], Row]) -> None:
     rows = [row("y" * n) for n in range(1, 101)]
     found = partition_labels(rows, "length", 0)
     assert sorted(Counter(found).values()) == [20] * 5

@@ -17,7 +17,7 @@ from learning.data.row_types import Instruction, LabelledText, PreferencePair
 Talk = list[dict[str, object]]
 
 
-def said(*turns: str) -> Talk:
+def dialogue(*turns: str) -> Talk:
     """Return messages of the user and the assistant in alternation."""
     return [{"role": ("user", "assistant")[i % 2], "content": t} for i, t in enumerate(turns)]
 
@@ -34,11 +34,11 @@ SYSTEM = {"role": "system", "content": "Be kind."}
         {"question": "Add.", "answer": "3"},
         {"Query": "Add.", "Response": "3"},
         {"instruction": None, "prompt": "Add.", "output": "3"},
-        {"messages": said("Add.", "3")},
-        {"prompt": "Add.", "prompt_id": "7f", "messages": said("Add.", "3", "More.", "4")},
+        {"messages": dialogue("Add.", "3")},
+        {"prompt": "Add.", "prompt_id": "7f", "messages": dialogue("Add.", "3", "More.", "4")},
         {"conversations": [{"from": "human", "value": "Add."}, {"from": "gpt", "value": "3"}]},
-        {"messages": [SYSTEM, *said("Add.", "3")]},
-        {"prompt": said("Add."), "completion": [{"role": "assistant", "content": "3"}]},
+        {"messages": [SYSTEM, *dialogue("Add.", "3")]},
+        {"prompt": dialogue("Add."), "completion": [{"role": "assistant", "content": "3"}]},
     ],
 )
 def test_an_instruction_is_found_in_each_common_form(record: Mapping[str, object]) -> None:
@@ -51,9 +51,9 @@ def test_an_instruction_is_found_in_each_common_form(record: Mapping[str, object
         ("text", "messages is not a list of messages"),
         (["text"], "messages is not a list of messages"),
         ([], "messages does not begin with the user and an answer"),
-        (said("Add."), "messages does not begin with the user and an answer"),
-        (said("Add.", "3")[::-1], "messages does not begin with the user and an answer"),
-        (said("Add.", " "), "output is empty"),
+        (dialogue("Add."), "messages does not begin with the user and an answer"),
+        (dialogue("Add.", "3")[::-1], "messages does not begin with the user and an answer"),
+        (dialogue("Add.", " "), "output is empty"),
         ([{"role": "tool", "content": "3"}], "neither the user's nor the assistant's"),
         ([{"role": ["user"], "content": "3"}], "neither the user's nor the assistant's"),
         ([{"role": "user"}, {"role": "assistant"}], "instruction is missing"),
@@ -69,10 +69,14 @@ def test_an_unsupported_conversation_is_skipped_with_a_reason(turns: object, rea
     [
         {"prompt": "Hi", "chosen": "Yes", "rejected": "No", "metadata": {"score": 9}},
         {"system": "Be kind.", "question": "Hi", "chosen": "Yes", "rejected": "No"},
-        {"prompt": "Hi", "chosen": said("Hi", "Yes"), "rejected": said("Hi", "No")},
-        {"chosen": said("Hi", "Yes"), "rejected": said("Hi", "No")},
-        {"chosen": [SYSTEM, *said("Hi", "Yes")], "rejected": [SYSTEM, *said("Hi", "No")]},
-        {"prompt": said("Hi"), "chosen": said("", "Yes")[1:], "rejected": said("", "No")[1:]},
+        {"prompt": "Hi", "chosen": dialogue("Hi", "Yes"), "rejected": dialogue("Hi", "No")},
+        {"chosen": dialogue("Hi", "Yes"), "rejected": dialogue("Hi", "No")},
+        {"chosen": [SYSTEM, *dialogue("Hi", "Yes")], "rejected": [SYSTEM, *dialogue("Hi", "No")]},
+        {
+            "prompt": dialogue("Hi"),
+            "chosen": dialogue("", "Yes")[1:],
+            "rejected": dialogue("", "No")[1:],
+        },
         {
             "chosen": "\n\nHuman: Hi\n\nAssistant: Yes",
             "rejected": "\n\nHuman: Hi\n\nAssistant: No",
@@ -94,15 +98,24 @@ def test_the_prompt_of_a_longer_dialogue_is_what_both_answers_share() -> None:
     ("record", "reason"),
     [
         ({"chosen": "Yes", "rejected": "No"}, "prompt is missing"),
-        ({"prompt": "Hi", "chosen": said("Hi", "Yes"), "rejected": "No"}, "chosen is not text"),
-        ({"prompt": "Hi", "chosen": said("Hi"), "rejected": said("Hi")}, "not one exchange"),
+        ({"prompt": "Hi", "chosen": dialogue("Hi", "Yes"), "rejected": "No"}, "chosen is not text"),
         (
-            {"chosen": said("Hi", "a", "b", "c"), "rejected": said("Hi", "a", "b", "d")},
+            {"prompt": "Hi", "chosen": dialogue("Hi"), "rejected": dialogue("Hi")},
+            "not one exchange",
+        ),
+        (
+            {"chosen": dialogue("Hi", "a", "b", "c"), "rejected": dialogue("Hi", "a", "b", "d")},
             "chosen is not one exchange",
         ),
-        ({"chosen": said("Hi", "Yes"), "rejected": said("Ho", "No")}, "different prompts"),
-        ({"prompt": said("Hi", "a", "Ho"), "chosen": "a", "rejected": "b"}, "prompt is not one"),
-        ({"prompt": " ", "chosen": said("Hi", "a"), "rejected": said("Hi", "b")}, "prompt is emp"),
+        ({"chosen": dialogue("Hi", "Yes"), "rejected": dialogue("Ho", "No")}, "different prompts"),
+        (
+            {"prompt": dialogue("Hi", "a", "Ho"), "chosen": "a", "rejected": "b"},
+            "prompt is not one",
+        ),
+        (
+            {"prompt": " ", "chosen": dialogue("Hi", "a"), "rejected": dialogue("Hi", "b")},
+            "prompt is emp",
+        ),
         ({"chosen": "\n\nHuman: a\n\nAssistant: b"}, "prompt is missing"),
         (
             {
@@ -144,14 +157,14 @@ def test_a_mapping_takes_precedence_over_known_names() -> None:
     assert parse_labelled_text(record, {"text": "body"}) == LabelledText("fine", "0")
     columns = {"instruction": "q", "output": "a", "topic": "t"}
     assert parse_instruction(record, columns) == Instruction("Q", "", "A", "T")
-    assert parse_instruction(record | {"messages": said("x", "y")}, columns).instruction == "Q"
-    talk = record | {"talk": said("x", "y"), "instruction": "i", "output": "o"}
+    assert parse_instruction(record | {"messages": dialogue("x", "y")}, columns).instruction == "Q"
+    talk = record | {"talk": dialogue("x", "y"), "instruction": "i", "output": "o"}
     assert parse_instruction(talk, {"messages": "talk"}) == Instruction("x", "", "y")
     with pytest.raises(UnusableRow, match="talk is not a list of messages"):
         parse_instruction(record, {"messages": "talk"})
 
 
-def test_the_columns_of_use_are_the_known_ones_and_the_mapped_ones_in_lower_case() -> None:
+def test_known_columns_are_the_usual_names_and_the_mapped_ones_in_lower_case() -> None:
     assert {"text", "label", "reviewbody"} <= known_columns("cls", {"text": "ReviewBody"})
     assert "prompt" not in known_columns("cls", {})
 

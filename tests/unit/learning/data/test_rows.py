@@ -211,12 +211,12 @@ def test_a_mapping_says_which_columns_the_fields_are_in(tmp_path: Path, name: st
     assert error.value.remedy == "its columns are id, review_body, stars"
 
 
-def test_a_mapping_of_a_field_that_no_row_has_names_the_fields_there_are(tmp_path: Path) -> None:
+def test_a_mapping_of_an_unknown_field_lists_the_fields(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"'body', which is not a field .* text, label"):
         load("cls", str(tmp_path / "unread.csv"), {"body": "text"}, on_message=quiet)
 
 
-def test_a_source_without_known_columns_says_what_is_needed_and_what_is_there(
+def test_a_source_without_known_columns_lists_required_and_present_columns(
     tmp_path: Path,
 ) -> None:
     path = put(tmp_path, "phrase,rating\nfine,high\npoor,low\n", "data.csv")

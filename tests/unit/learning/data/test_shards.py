@@ -43,7 +43,7 @@ def test_clients_and_the_held_out_set_share_all_rows_of_a_kind_among_them(
     assert 0.05 < len(aside) / len(ALL[kind]) < 0.15
 
 
-def test_a_shard_knows_its_rows_and_topics(prepared: PreparedData) -> None:
+def test_a_shard_counts_its_rows_and_topics(prepared: PreparedData) -> None:
     assert [(shard.client_id, shard.kind) for shard in prepared.shards] == [
         (f"client_{i}", kind) for kind in ("sft", "va", "cls") for i in range(3)
     ]

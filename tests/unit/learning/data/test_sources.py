@@ -1,4 +1,4 @@
-"""Tests of where a run's rows come from, which can be used, and how the others are reported."""
+"""Tests of the sources of a run's rows, of the usable rows and of the report of the others."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LONG = "again and " * 100
 def quiet(_: str) -> None: ...
 
 
-def found(kind: RowKind, source: str, **more: object) -> LoadedRows[Row]:
+def load(kind: RowKind, source: str, **more: object) -> LoadedRows[Row]:
     options: dict[str, object] = {
         "count": 12, "seed": 3, "columns": {}, "labels": (), "on_message": quiet, **more
     }  # fmt: skip
@@ -36,15 +36,15 @@ def texts(*labels: str) -> list[LabelledText]:
     return [LabelledText("a good film", label) for label in labels]
 
 
-# where rows come from
+# Sources
 
 
 @pytest.mark.parametrize("kind", ["sft", "va", "cls"])
-def test_synthetic_rows_are_as_many_as_asked_and_the_same_for_a_seed(kind: RowKind) -> None:
-    first = found(kind, "synthetic")
+def test_synthetic_rows_have_the_requested_number_and_repeat_by_seed(kind: RowKind) -> None:
+    first = load(kind, "synthetic")
     assert len(first.rows) == 12 and not first.skipped
-    assert found(kind, "synthetic") == first
-    assert found(kind, "synthetic", seed=4) != first
+    assert load(kind, "synthetic") == first
+    assert load(kind, "synthetic", seed=4) != first
 
 
 def test_a_mapping_of_columns_binds_only_the_sources_whose_rows_have_the_field(
@@ -54,22 +54,22 @@ def test_a_mapping_of_columns_binds_only_the_sources_whose_rows_have_the_field(
     asked.write_text(json.dumps({"instruction": "Say yes.", "reply": "Yes."}))
     compared.write_text(json.dumps({"q": "Well?", "chosen": "Yes.", "rejected": "No."}))
     mapping = {"output": "reply", "prompt": "q"}
-    assert found("sft", str(asked), columns=mapping).rows == (Instruction("Say yes.", "", "Yes."),)
-    assert len(found("va", str(compared), columns=mapping).rows) == 1
+    assert load("sft", str(asked), columns=mapping).rows == (Instruction("Say yes.", "", "Yes."),)
+    assert len(load("va", str(compared), columns=mapping).rows) == 1
     with pytest.raises(ConfigError, match="no column 'reply'"):
-        found("sft", str(compared), columns=mapping)
+        load("sft", str(compared), columns=mapping)
 
 
 def test_the_first_skipped_rows_are_named_and_the_others_only_counted(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"instruction": "Say yes.", "output": "Yes."}\n' + "{\n" * 7)
     said: list[str] = []
-    rows = found("sft", str(path), on_message=said.append)
+    rows = load("sft", str(path), on_message=said.append)
     assert len(rows.skipped) == 7
     assert said == [f"skipped {path}:{line}: not valid JSON" for line in range(2, 7)]
 
 
-# classes
+# Classes
 
 
 def test_classes_are_those_of_the_data_numbers_by_value_and_names_after_them() -> None:
@@ -100,7 +100,7 @@ def test_classes_that_no_task_could_name_are_refused(names: list[str]) -> None:
     assert len(class_names(texts(*names[:300]), ())) == 300
 
 
-# what can be used
+# Usable rows
 
 
 def test_rows_that_do_not_fit_are_left_out_and_counted_beside_those_that_were_unreadable() -> None:

@@ -41,7 +41,7 @@ def test_a_row_stays_on_its_side_when_rows_are_added() -> None:
     assert all(small <= large for small, large in zip(before, after, strict=True))
 
 
-def test_two_pairs_of_one_prompt_stand_on_the_same_side() -> None:
+def test_two_pairs_of_one_prompt_are_on_the_same_side() -> None:
     pairs = [PreferencePair(str(i // 2), str(i), "no") for i in range(400)]
     parts = split_rows(pairs)
     prompts = [{pair.prompt for pair in side} for side in sides(parts)]

@@ -23,24 +23,24 @@ def put(folder: Path, content: str | bytes, name: str) -> Path:
     return path
 
 
-def walked(
+def read_all(
     path: Path, pair: tuple[str, str] | None = ("text", "label")
 ) -> list[tuple[int, RawRecord | str]]:
     return list(open_table(path, NAMES, pair).records)
 
 
 def labels(path: Path) -> list[str]:
-    return [str(record["label"]) for _, record in walked(path) if not isinstance(record, str)]
+    return [str(record["label"]) for _, record in read_all(path) if not isinstance(record, str)]
 
 
 def test_quotes_delimit_texts_in_csv_and_are_text_in_tsv(tmp_path: Path) -> None:
     csv = put(tmp_path, 'label,text\r\n1,"a ""fine"", long\r\nfilm"\r\n0,dull\r\n', "data.csv")
     tsv = put(tmp_path, 'label\ttext\n1\t"a fine film\n0\tdull "film"\n', "data.tsv")
-    assert walked(csv) == [
+    assert read_all(csv) == [
         (2, {"label": "1", "text": 'a "fine", long\r\nfilm'}),
         (4, {"label": "0", "text": "dull"}),
     ]
-    assert walked(tsv) == [
+    assert read_all(tsv) == [
         (2, {"label": "1", "text": '"a fine film'}),
         (3, {"label": "0", "text": 'dull "film"'}),
     ]
@@ -86,7 +86,7 @@ def test_a_file_whose_pair_is_not_expected_has_a_header(tmp_path: Path) -> None:
 
 def test_malformed_lines_are_reported_and_the_next_ones_read(tmp_path: Path) -> None:
     lines = ["text,label", "a,1", "torn", '"b"c,1', "d\0,1", '"' + "e" * 200_000, "f,2", "", "g,3"]
-    assert walked(put(tmp_path, "\n".join(lines), "data.csv")) == [
+    assert read_all(put(tmp_path, "\n".join(lines), "data.csv")) == [
         (2, {"text": "a", "label": "1"}),
         (3, "1 fields where there are 2 columns"),
         (4, "not valid CSV"),
@@ -98,7 +98,7 @@ def test_malformed_lines_are_reported_and_the_next_ones_read(tmp_path: Path) -> 
 
 
 def test_an_unclosed_quote_does_not_spoil_the_rows_before_it(tmp_path: Path) -> None:
-    assert walked(put(tmp_path, 'text,label\na,1\n"b,2\nc,3\n', "data.csv")) == [
+    assert read_all(put(tmp_path, 'text,label\na,1\n"b,2\nc,3\n', "data.csv")) == [
         (2, {"text": "a", "label": "1"}),
         (3, "not valid CSV"),
     ]
@@ -109,7 +109,7 @@ def test_an_overlong_line_is_skipped_and_the_next_one_read(
 ) -> None:
     monkeypatch.setattr(tables, "MAX_LINE", 40)
     lines = [json.dumps({"text": text, "label": "1"}) for text in ("a", "b" * 100, "c")]
-    assert walked(put(tmp_path, "\n".join(lines), "data.jsonl")) == [
+    assert read_all(put(tmp_path, "\n".join(lines), "data.jsonl")) == [
         (1, {"text": "a", "label": "1"}),
         (2, "not valid JSON"),
         (3, {"text": "c", "label": "1"}),
@@ -131,7 +131,7 @@ def test_a_malformed_file_is_reported_in_one_line_with_a_remedy(
     tmp_path: Path, name: str, content: bytes, says: str
 ) -> None:
     with pytest.raises(DataError, match=says) as error:
-        walked(put(tmp_path, content, name))
+        read_all(put(tmp_path, content, name))
     assert error.value.remedy
     assert "\n" not in str(error.value)
 
@@ -142,7 +142,7 @@ def parquet(folder: Path, columns: dict[str, Sequence[object]] | pa.Table) -> Pa
     return path
 
 
-def test_parquet_is_read_in_batches_and_only_where_columns_are_of_use(tmp_path: Path) -> None:
+def test_parquet_is_read_in_batches_and_only_in_the_named_columns(tmp_path: Path) -> None:
     texts = [f"text {i}" for i in range(1000)]
     path = parquet(tmp_path, {"Text": texts, "label": [1, 0] * 500, "vector": [[0.5]] * 1000})
     table = open_table(path, NAMES)
@@ -155,7 +155,7 @@ def test_parquet_is_read_in_batches_and_only_where_columns_are_of_use(tmp_path: 
 def test_a_text_of_parquet_that_is_not_utf8_spoils_its_row_alone(tmp_path: Path) -> None:
     raw = pa.array([b"a", b"\xff", b"c"]).cast(pa.string(), safe=False)
     path = parquet(tmp_path, pa.table({"text": raw, "label": [1, 2, 3]}))
-    assert walked(path) == [
+    assert read_all(path) == [
         (1, {"text": "a", "label": 1}),
         (2, "not valid UTF-8 text"),
         (3, {"text": "c", "label": 3}),
@@ -184,7 +184,7 @@ def test_a_parquet_file_that_is_damaged_inside_is_a_data_error(tmp_path: Path) -
     content[10:2000] = b"\xff" * 1990
     path.write_bytes(content)
     with pytest.raises(DataError, match="not a Parquet"):
-        walked(path)
+        read_all(path)
 
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv", ".tsv", ".parquet"])

@@ -102,7 +102,7 @@ def test_evaluating_without_examples_is_a_data_error() -> None:
         evaluate(tiny_model(), [], 2)
 
 
-def test_unigram_entropy_counts_only_what_is_learned() -> None:
+def test_unigram_entropy_counts_only_learned_tokens() -> None:
     # Responses 2 3 4 2: p = (1/2, 1/4, 1/4), so 1.5 bits.
     rows = [
         TokenisedExample((9, 2, 3), (IGNORED, 2, 3), 2),
@@ -119,6 +119,6 @@ def test_generation_is_greedy_repeatable_and_bounded() -> None:
     assert first == [generate(model, tokenizer, [one], 5)[0] for one in asked]
     assert generate(model, tokenizer, asked[:1], 1000), "no more than the model has positions"
     assert len(first) == 3 and all(first)
-    stops = iter([False, False, True])  # asked once more, it fails
+    stops = iter([False, False, True])  # a fourth call would raise
     [short] = generate(model, tokenizer, asked[:1], 50, lambda: next(stops))
     assert generate(model, tokenizer, asked[:1], 3) == [short]

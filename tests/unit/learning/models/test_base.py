@@ -1,4 +1,4 @@
-"""Tests of base models by name: what is refused, what is installed, and what a digest covers."""
+"""Tests of base models by name: refusals, installation and digests."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def micro(tmp_path_factory: pytest.TempPathFactory) -> base.BaseModel:
     return base.resolve("offline:gpt2-micro", None, tmp_path_factory.mktemp("cache"), silent)
 
 
-def served(path: Path) -> Callable[[str, int], bytes]:
+def make_fetch(path: Path) -> Callable[[str, int], bytes]:
     """Return a function that serves files by their digest, as a coordinator does."""
     files = {f.sha256: f.name for f in manifest.parse_manifest(manifest.make_manifest(path))}
     return lambda sha256, nbytes: (path / files[sha256]).read_bytes()
 
 
-def written(folder: Path, **config: object) -> Path:
+def write_config(folder: Path, **config: object) -> Path:
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config))
     return folder
@@ -90,7 +90,7 @@ def test_an_installed_model_has_the_same_digest_and_loads(
 ) -> None:
     assert find_installed(micro.digest, tmp_path) is None
     path = base.install(
-        manifest.make_manifest(micro.path), micro.digest, served(micro.path), tmp_path
+        manifest.make_manifest(micro.path), micro.digest, make_fetch(micro.path), tmp_path
     )
     assert find_installed(micro.digest, tmp_path) == path
     assert codec.digest(manifest.make_manifest(path)) == micro.digest
@@ -99,7 +99,7 @@ def test_an_installed_model_has_the_same_digest_and_loads(
 
 def test_a_second_install_fetches_nothing(micro: base.BaseModel, tmp_path: Path) -> None:
     data = manifest.make_manifest(micro.path)
-    first = base.install(data, micro.digest, served(micro.path), tmp_path)
+    first = base.install(data, micro.digest, make_fetch(micro.path), tmp_path)
 
     def refuse(sha256: str, nbytes: int) -> bytes:
         raise AssertionError("fetched again")
@@ -110,7 +110,7 @@ def test_a_second_install_fetches_nothing(micro: base.BaseModel, tmp_path: Path)
 def test_a_changed_byte_is_refused_and_leaves_nothing(
     micro: base.BaseModel, tmp_path: Path
 ) -> None:
-    right = served(micro.path)
+    right = make_fetch(micro.path)
 
     def corrupt(sha256: str, nbytes: int) -> bytes:
         content = right(sha256, nbytes)
@@ -124,7 +124,7 @@ def test_a_changed_byte_is_refused_and_leaves_nothing(
 
 def test_a_manifest_of_another_model_is_refused(micro: base.BaseModel, tmp_path: Path) -> None:
     with pytest.raises(WireError, match="does not match"):
-        base.install(manifest.make_manifest(micro.path), ZERO, served(micro.path), tmp_path)
+        base.install(manifest.make_manifest(micro.path), ZERO, make_fetch(micro.path), tmp_path)
 
 
 def test_a_digest_is_never_a_path(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_tokenizer_without_a_padding_token_pads_with_its_end_token(
     micro: base.BaseModel, tmp_path: Path
 ) -> None:
     path = base.install(
-        manifest.make_manifest(micro.path), micro.digest, served(micro.path), tmp_path
+        manifest.make_manifest(micro.path), micro.digest, make_fetch(micro.path), tmp_path
     )
     config = json.loads((path / "tokenizer_config.json").read_text())
     del config["pad_token"]
@@ -172,14 +172,14 @@ def test_a_directory_without_a_config_is_refused(tmp_path: Path) -> None:
 
 
 def test_pickled_weights_are_never_loaded(tmp_path: Path) -> None:
-    folder = written(tmp_path / "m", architectures=["GPT2LMHeadModel"])
+    folder = write_config(tmp_path / "m", architectures=["GPT2LMHeadModel"])
     (folder / "pytorch_model.bin").write_bytes(b"pickle")
     with pytest.raises(ModelError, match="no safetensors weights"):
         base.resolve(str(folder), None, tmp_path, silent)
 
 
 def test_an_encoder_is_refused_by_its_architecture(tmp_path: Path) -> None:
-    folder = written(tmp_path / "m", architectures=["BertForMaskedLM"], model_type="bert")
+    folder = write_config(tmp_path / "m", architectures=["BertForMaskedLM"], model_type="bert")
     (folder / "model.safetensors").write_bytes(b"")
     with pytest.raises(ModelError, match=r"not a causal language model.*BertForMaskedLM"):
         base.resolve(str(folder), None, tmp_path, silent, "causal")
@@ -187,7 +187,7 @@ def test_an_encoder_is_refused_by_its_architecture(tmp_path: Path) -> None:
 
 
 def test_a_causal_model_is_refused_where_an_encoder_is_needed(tmp_path: Path) -> None:
-    folder = written(tmp_path / "m", architectures=["GPT2LMHeadModel"], model_type="gpt2")
+    folder = write_config(tmp_path / "m", architectures=["GPT2LMHeadModel"], model_type="gpt2")
     (folder / "model.safetensors").write_bytes(b"")
     with pytest.raises(ModelError, match=r"not an encoder.*GPT2LMHeadModel") as caught:
         base.resolve(str(folder), None, tmp_path, silent, "encoder")
@@ -196,14 +196,14 @@ def test_a_causal_model_is_refused_where_an_encoder_is_needed(tmp_path: Path) ->
 
 @pytest.mark.parametrize("config", [{}, {"architectures": "BertModel"}, {"architectures": [3]}])
 def test_a_model_of_no_known_family_is_refused(tmp_path: Path, config: dict[str, Any]) -> None:
-    folder = written(tmp_path / "m", **config)
+    folder = write_config(tmp_path / "m", **config)
     (folder / "model.safetensors").write_bytes(b"")
     with pytest.raises(ModelError, match="is not a"):
         base.resolve(str(folder), None, tmp_path, silent)
 
 
 def test_broken_weights_are_reported_in_one_line(tmp_path: Path) -> None:
-    folder = written(tmp_path / "m", architectures=["GPT2LMHeadModel"], model_type="gpt2")
+    folder = write_config(tmp_path / "m", architectures=["GPT2LMHeadModel"], model_type="gpt2")
     (folder / "model.safetensors").write_bytes(b"broken")
     with pytest.raises(ModelError, match="cannot be loaded") as caught:
         load(folder, torch.device("cpu"))

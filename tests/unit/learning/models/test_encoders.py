@@ -1,4 +1,4 @@
-"""Tests of loading encoders: which weights are new, and what is refused."""
+"""Tests of loading encoders: new weights and refusals."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return saved(BertForSequenceClassification(config), tmp_path_factory.mktemp("trained"))
 
 
-def changed(path: Path, folder: Path, **fields: object) -> Path:
+def copy_with(path: Path, folder: Path, **fields: object) -> Path:
     """Return a copy of a model directory with other values in its configuration."""
     for file in path.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
@@ -80,7 +80,7 @@ def test_a_head_with_as_many_labels_is_kept_and_otherwise_replaced(trained: Path
 
 def test_a_head_for_these_labels_in_another_order_is_refused(trained: Path, tmp_path: Path) -> None:
     names = {"0": "CONTRADICTION", "1": "NEUTRAL", "2": "ENTAILMENT"}
-    path = changed(trained, tmp_path, id2label=names, label2id={v: k for k, v in names.items()})
+    path = copy_with(trained, tmp_path, id2label=names, label2id={v: k for k, v in names.items()})
     with pytest.raises(ModelError, match="another order") as error:
         load_encoder(path, ("contradiction", "entailment", "neutral"), CPU, seed=0)
     assert "data.labels to ['contradiction', 'neutral', 'entailment']" in error.value.remedy
@@ -114,7 +114,7 @@ def test_a_tokenizer_that_cannot_pad_is_refused(tmp_path: Path) -> None:
         ({"hidden_act": "os.system"}, "cannot be loaded"),
         ({"architectures": 7}, "cannot be loaded"),
         ({"architectures": ["BertLMHeadModel"]}, "causal language model"),
-        ({"attn_implementation": "someone/kernels"}, "foreign attention code"),
+        ({"attn_implementation": "someone/kernels"}, "attention code from elsewhere"),
         ({"model_type": "none-such"}, "cannot be loaded"),
     ],
 )
@@ -122,7 +122,7 @@ def test_a_configuration_that_does_not_fit_is_refused_before_it_takes_memory(
     plain: Path, tmp_path: Path, fields: dict[str, object], says: str
 ) -> None:
     with pytest.raises(ModelError, match=says):
-        load_whole(changed(plain, tmp_path, **fields), CPU)
+        load_whole(copy_with(plain, tmp_path, **fields), CPU)
 
 
 def test_pickled_weights_are_not_loaded(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tests of the family of a model, told from its configuration alone."""
+"""Tests of the family of a model, which follows from its configuration alone."""
 
 from __future__ import annotations
 
@@ -56,36 +56,36 @@ def model(folder: Path, config: object, weights: str = "model.safetensors") -> P
     return folder
 
 
-def refused(path: Path, wanted: Family | None) -> ModelError:
+def refusal(path: Path, required: Family | None) -> ModelError:
     with pytest.raises(ModelError) as caught:
-        check(path, "mine", wanted)
+        check(path, "mine", required)
     assert len(str(caught.value).splitlines()) == 1
     return caught.value
 
 
-def test_a_model_of_the_wanted_family_passes(tmp_path: Path) -> None:
+def test_a_model_of_the_required_family_passes(tmp_path: Path) -> None:
     check(model(tmp_path, GPT2), "mine", "causal")
     check(model(tmp_path, BERT), "mine", "encoder")
     check(tmp_path, "mine", None)
 
 
 def test_an_encoder_for_instructions_is_refused_with_a_model_that_would_do(tmp_path: Path) -> None:
-    error = refused(model(tmp_path, BERT), "causal")
+    error = refusal(model(tmp_path, BERT), "causal")
     assert error.what == "model mine is not a causal language model (architecture BertForMaskedLM)"
     assert "sft and dpo need one, such as gpt2" in error.remedy
 
 
 def test_a_causal_model_for_classes_is_refused_with_a_model_that_would_do(tmp_path: Path) -> None:
-    error = refused(model(tmp_path, GPT2), "encoder")
+    error = refusal(model(tmp_path, GPT2), "encoder")
     assert error.what == "model mine is not an encoder (architecture GPT2LMHeadModel)"
     assert "classification needs one, such as bert-base-uncased" in error.remedy
 
 
-def test_a_model_that_is_neither_is_refused_whatever_is_wanted(tmp_path: Path) -> None:
+def test_a_model_of_neither_family_is_refused_in_any_case(tmp_path: Path) -> None:
     vision = {"architectures": ["ViTModel"], "model_type": "vit"}
-    for wanted in (None, "causal", "encoder"):
-        assert "ViTModel" in refused(model(tmp_path, vision), wanted).what
-    assert "architecture none" in refused(model(tmp_path, {}), None).what
+    for required in (None, "causal", "encoder"):
+        assert "ViTModel" in refusal(model(tmp_path, vision), required).what
+    assert "architecture none" in refusal(model(tmp_path, {}), None).what
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", '"gpt2"', "\xff"])
@@ -94,10 +94,10 @@ def test_a_directory_without_a_readable_configuration_is_refused(
 ) -> None:
     if content is not None:
         (tmp_path / "config.json").write_bytes(content.encode("latin-1"))
-    assert "has no readable config.json" in refused(tmp_path, None).what
+    assert "has no readable config.json" in refusal(tmp_path, None).what
 
 
 def test_pickled_weights_are_never_loaded(tmp_path: Path) -> None:
-    error = refused(model(tmp_path, GPT2, "pytorch_model.bin"), "causal")
+    error = refusal(model(tmp_path, GPT2, "pytorch_model.bin"), "causal")
     assert "no safetensors weights" in error.what
     assert "save it again" in error.remedy

@@ -179,9 +179,7 @@ def test_offsets_are_the_logarithm_of_the_clients_own_frequencies() -> None:
     assert with_logit_adjustment(texts, 3, 0.0) == tuple(texts)
 
 
-def test_with_logit_adjustment_class_frequencies_give_no_gradient() -> None:
-    """Check that equal logits minimise an untrained model's loss, however skewed a client is."""
-
+def test_with_logit_adjustment_equal_logits_minimise_the_loss_of_any_skewed_client() -> None:
     class Constant(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -1,4 +1,4 @@
-"""Tests of what every objective can do, and of what distinguishes them."""
+"""Tests of the common behaviour of all objectives, and of their differences."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_only_dpo_trains_without_dropout() -> None:
 
 
 def test_the_settings_of_a_preference_task_decide_its_loss() -> None:
-    """Without a reference the score is the answer's own log-probability: the losses must differ."""
+    # Without a reference the score is the log-probability itself, so the losses must differ.
     of = case("dpo")
     examples = of.objective.encode(of.tokenizer, of.rows, 256).examples
     batch = of.objective.collate(examples)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from learning.objectives.sft import response_nats, sft_loss, token_nats
 from learning.objectives.tokens import TokenisedExample, make_example
-from learning.training.batches import TokenBatch, collate
+from learning.training.batches import collate
 from tests.support.tiny_model import tiny_model
 
 MODEL = tiny_model()
@@ -29,7 +31,7 @@ def test_the_loss_of_an_example_does_not_depend_on_its_batch(batch: list[Tokenis
 def test_the_padding_token_does_not_change_the_loss(padding: int) -> None:
     batch = collate([make_example([1, 2], [3, 4, 5], 3), make_example([6], [7], 1)])
     ids = batch.input_ids.masked_fill(batch.attention_mask == 0, padding)
-    other = TokenBatch(ids, batch.attention_mask, batch.labels, 7, 4, 4)
+    other = replace(batch, input_ids=ids)
     assert sft_loss(MODEL, other)[0].item() == pytest.approx(
         sft_loss(MODEL, batch)[0].item(), abs=1e-5
     )

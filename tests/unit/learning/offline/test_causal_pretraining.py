@@ -51,7 +51,7 @@ def test_a_built_model_is_found_again_without_a_build(cache: Path) -> None:
     assert (path / "model.safetensors").is_file()
 
 
-def test_of_two_builds_that_start_at_once_one_waits(
+def test_a_second_build_waits_for_the_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built: list[Path] = []
@@ -186,7 +186,7 @@ def test_the_tokenizer_learns_whole_words_and_keeps_its_special_tokens_first() -
 
 
 def test_the_projects_own_texts_are_the_same_every_time() -> None:
-    sizes = CorpusSizes(found=0, prose=5, world=20, primer=1)
+    sizes = CorpusSizes(passages=0, prose=5, world=20, primer=1)
     assert training_texts([], sizes, 0) == training_texts([], sizes, 0)
     assert len(training_texts([], sizes, 0)) == 25 + len(read_primer())
 

@@ -169,7 +169,9 @@ def test_training_learns_to_predict_a_token_from_its_neighbour() -> None:
     config = replace(MICRO, steps=90, length=34, positions=64)
     with seeded(0):
         first = torch.randint(FIRST_ID, 15, (4000, 1))
-        stream = torch.cat((first, first + 10), dim=1).flatten()  # each even token tells the next
+        stream = torch.cat(
+            (first, first + 10), dim=1
+        ).flatten()  # each even token determines the next
         model = encoder_pretraining.empty_model(config, 100)
         encoder_pretraining.set_initial_weights(model, stream, config.position_dims)
         batch = encoder_pretraining.sequences(stream, 34)[:64]
@@ -184,7 +186,7 @@ def test_training_learns_to_predict_a_token_from_its_neighbour() -> None:
                 ).item()
 
         encoder_pretraining.train(model, stream, config, lambda done: None)
-        assert error() < 0.5 * math.log(10)  # log 10: what its place alone, even or odd, tells
+        assert error() < 0.5 * math.log(10)  # log 10: the loss from the place alone, even or odd
 
 
 def test_the_same_text_and_seed_train_the_same_weights() -> None:
@@ -238,7 +240,7 @@ def test_cooccurrences_count_both_sides_and_near_tokens_more() -> None:
     assert counts.tolist() == [[0, 1, 0.5], [1, 0, 1], [0.5, 1, 0]]
 
 
-def test_pmi_is_what_a_neighbour_adds_to_frequency() -> None:
+def test_pmi_is_the_gain_of_a_neighbour_over_frequency() -> None:
     # Tokens 0 and 1 meet only each other, as do 2 and 3: each halves the choice, so log 2.
     counts = torch.zeros(4, 4)
     counts[0, 1] = counts[1, 0] = counts[2, 3] = counts[3, 2] = 5.0

@@ -1,4 +1,4 @@
-"""Tests of pruning: what is kept, equality with a masked model, and hostile records."""
+"""Tests of pruning: kept parts, equality with a masked model, and hostile records."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def texts(n: int = 48) -> list[str]:
             for i in range(n)]  # fmt: skip
 
 
-def seen(model: PreTrainedModel) -> list[dict[str, Tensor]]:
+def tokenised(model: PreTrainedModel) -> list[dict[str, Tensor]]:
     return tokenise_batches(LoadedModel(model, encoder_tokenizer()), texts(), 16)  # type: ignore[return-value]
 
 
@@ -70,7 +70,7 @@ def seen(model: PreTrainedModel) -> list[dict[str, Tensor]]:
 def states(model: PreTrainedModel) -> Tensor:
     """Return the last hidden states of every real token of the texts."""
     return torch.cat(
-        [model.base_model(**each)[0][each["attention_mask"].bool()] for each in seen(model)]
+        [model.base_model(**each)[0][each["attention_mask"].bool()] for each in tokenised(model)]
     )
 
 
@@ -79,18 +79,18 @@ def model(request: pytest.FixtureRequest) -> PreTrainedModel:
     return encoder(request.param)
 
 
-def pruned_to(folder: Path, plan: PruningPlan = HALF, kind: str = "bert") -> Path:
+def save_pruned_model(folder: Path, plan: PruningPlan = HALF, kind: str = "bert") -> Path:
     """Make a source and a pruned model under a folder; return the latter's directory."""
     source = saved(encoder(kind), folder / "source")
     loaded = load_whole(source, CPU)
     config = deepcopy(loaded.model.config)
-    kept = prune(loaded.model, plan, seen(loaded.model))
+    kept = prune(loaded.model, plan, tokenised(loaded.model))
     digest = codec.digest(make_manifest(source))
     save_pruned(loaded.model, make_record(kept, source, digest, config), source, folder / "pruned")
     return folder / "pruned"
 
 
-# What a pruned layer computes
+# Results of a pruned layer
 
 
 def test_a_cut_model_equals_the_whole_one_with_the_other_heads_and_units_masked(
@@ -110,7 +110,7 @@ def test_a_cut_model_equals_the_whole_one_with_the_other_heads_and_units_masked(
 
 def test_cutting_after_compensation_equals_masking(model: PreTrainedModel) -> None:
     layout, smaller = layout_of(model.config), deepcopy(model)
-    first, data = layers_of(model)[0], seen(model)
+    first, data = layers_of(model)[0], tokenised(model)
     kept = torch.arange(0, 64, 2)
     found = input_moments(model, [linear(first, layout.down)], data)[0]
     compensate(linear(first, layout.down), found, kept)
@@ -120,8 +120,8 @@ def test_cutting_after_compensation_equals_masking(model: PreTrainedModel) -> No
     torch.testing.assert_close(states(smaller), states(model), atol=1e-5, rtol=0)
 
 
-def test_pruning_narrows_every_layer_and_returns_what_it_kept(model: PreTrainedModel) -> None:
-    kept = prune(model, HALF, seen(model))
+def test_pruning_narrows_every_layer_and_returns_the_kept_parts(model: PreTrainedModel) -> None:
+    kept = prune(model, HALF, tokenised(model))
     layout = layout_of(model.config)
     assert (kept.layers, kept.ffn, [len(each) for each in kept.heads]) == ((0, 2), 32, [2, 2])
     for layer in layers_of(model):
@@ -133,12 +133,12 @@ def test_pruning_narrows_every_layer_and_returns_what_it_kept(model: PreTrainedM
 
 def test_keeping_everything_changes_nothing(model: PreTrainedModel) -> None:
     before = states(model)
-    kept = prune(model, PruningPlan(), seen(model))
+    kept = prune(model, PruningPlan(), tokenised(model))
     assert kept == KeptParts((0, 1, 2, 3), ((0, 1, 2, 3),) * 4, 64)
     assert torch.equal(states(model), before)
 
 
-# What is kept
+# Kept parts
 
 
 def test_moments_leave_padding_out(model: PreTrainedModel) -> None:
@@ -148,7 +148,7 @@ def test_moments_leave_padding_out(model: PreTrainedModel) -> None:
     hook = part.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
     states(model)
     hook.remove()
-    data = seen(model)
+    data = tokenised(model)
     real = torch.cat([x[b["attention_mask"].bool()] for x, b in zip(inputs, data, strict=True)])
     found = input_moments(model, [part], data)[0]
     torch.testing.assert_close(found.mean, real.double().mean(0), atol=1e-5, rtol=0)
@@ -197,7 +197,7 @@ def test_heads_and_units_without_effect_are_removed_first(model: PreTrainedModel
         linear(layer, layout.joined).weight.data[:, 8:24] = 0  # heads 1 and 2
         linear(layer, layout.down).weight.data[:, 16:48] = 0
     before = states(model)
-    kept = prune(model, PruningPlan(heads=0.5, ffn=0.5), seen(model))
+    kept = prune(model, PruningPlan(heads=0.5, ffn=0.5), tokenised(model))
     assert kept.heads == ((0, 3),) * 4
     torch.testing.assert_close(states(model), before, atol=1e-5, rtol=0)
 
@@ -205,9 +205,9 @@ def test_heads_and_units_without_effect_are_removed_first(model: PreTrainedModel
 def test_compensation_keeps_the_states_closer_than_masking_alone() -> None:
     whole = encoder(layers=1)
     masked, repaired, layout = deepcopy(whole), deepcopy(whole), layout_of(whole.config)
-    kept = prune(repaired, PruningPlan(heads=0.5, ffn=0.5), seen(whole))
+    kept = prune(repaired, PruningPlan(heads=0.5, ffn=0.5), tokenised(whole))
     down = linear(layers_of(whole)[0], layout.down)
-    units = importance(down, input_moments(whole, [down], seen(whole))[0], 1).topk(32).indices
+    units = importance(down, input_moments(whole, [down], tokenised(whole))[0], 1).topk(32).indices
     cut_layer(
         layers_of(masked)[0], layout, torch.tensor(kept.heads[0]), units.sort().values, size=8
     )
@@ -215,13 +215,13 @@ def test_compensation_keeps_the_states_closer_than_masking_alone() -> None:
     assert far[0] < 0.9 * far[1]
 
 
-def test_the_layer_that_is_missed_least_is_removed_first(model: PreTrainedModel) -> None:
+def test_the_least_important_layer_is_removed_first(model: PreTrainedModel) -> None:
     layout = layout_of(model.config)
     for part in (layout.joined, layout.down):  # layer 1 adds nothing to the residual stream
         nn.init.zeros_(linear(layers_of(model)[1], part).weight)
         nn.init.zeros_(linear(layers_of(model)[1], part).bias)
     before, done = states(model), []
-    assert select_layers(model, 3, seen(model), done.append) == (0, 2, 3)
+    assert select_layers(model, 3, tokenised(model), done.append) == (0, 2, 3)
     assert done == [0.25, 0.5, 0.75, 1.0]
     assert torch.equal(states(model), before)
 
@@ -236,9 +236,9 @@ def test_widths_are_multiples_of_sixteen(have: int, share: float, width: int) ->
 
 def test_at_least_one_head_stays() -> None:
     model = encoder()
-    assert [len(each) for each in prune(model, PruningPlan(heads=0.01), seen(model)).heads] == [
-        1
-    ] * 4
+    assert [
+        len(each) for each in prune(model, PruningPlan(heads=0.01), tokenised(model)).heads
+    ] == [1] * 4
 
 
 @pytest.mark.parametrize(
@@ -266,14 +266,14 @@ def test_an_unsupported_architecture_is_refused_by_name() -> None:
         check_plan(PruningPlan(), GPT2Config())
 
 
-# What is written
+# Written models
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_saved_pruned_model_loads_unchanged(tmp_path: Path, kind: str) -> None:
-    first = load_whole(pruned_to(tmp_path, kind=kind), CPU).model
+    first = load_whole(save_pruned_model(tmp_path, kind=kind), CPU).model
     model = encoder(kind)
-    prune(model, HALF, seen(model))
+    prune(model, HALF, tokenised(model))
     assert type(first) is type(model)
     torch.testing.assert_close(states(first), states(model), atol=0, rtol=0)
 
@@ -281,7 +281,7 @@ def test_a_saved_pruned_model_loads_unchanged(tmp_path: Path, kind: str) -> None
 def test_the_digest_of_a_pruned_model_covers_its_record_and_is_stable(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    first, second = pruned_to(tmp_path / "a"), pruned_to(tmp_path / "b")
+    first, second = save_pruned_model(tmp_path / "a"), save_pruned_model(tmp_path / "b")
     assert make_manifest(first) == make_manifest(second)
     assert b" pruning.json\n" in make_manifest(first)
     assert all(is_model_file(file.name) for file in first.iterdir())
@@ -289,7 +289,7 @@ def test_the_digest_of_a_pruned_model_covers_its_record_and_is_stable(tmp_path: 
 
 
 def test_a_worker_installs_a_pruned_model_by_its_digest(tmp_path: Path) -> None:
-    path = pruned_to(tmp_path)
+    path = save_pruned_model(tmp_path)
     stated = make_manifest(path)
     files = {each.sha256: each.name for each in parse_manifest(stated)}
     installed = base.install(
@@ -300,7 +300,7 @@ def test_a_worker_installs_a_pruned_model_by_its_digest(tmp_path: Path) -> None:
 
 
 def test_transformers_alone_can_load_a_model_without_pruned_heads(tmp_path: Path) -> None:
-    path = pruned_to(tmp_path, PruningPlan(layers=(1, 3), ffn=0.5))
+    path = save_pruned_model(tmp_path, PruningPlan(layers=(1, 3), ffn=0.5))
     plain = AutoModel.from_pretrained(path).eval()
     torch.testing.assert_close(states(plain), states(load_whole(path, CPU).model))
 
@@ -309,7 +309,7 @@ def test_pruning_keeps_a_trained_classification_head(tmp_path: Path) -> None:
     source = saved(BertForSequenceClassification(encoder_config()), tmp_path / "source")
     loaded = load_whole(source, CPU)
     config, head = deepcopy(loaded.model.config), loaded.model.classifier.weight.clone()
-    kept = prune(loaded.model, HALF, seen(loaded.model))
+    kept = prune(loaded.model, HALF, tokenised(loaded.model))
     save_pruned(loaded.model, make_record(kept, source, ZERO, config), source, tmp_path / "out")
     again = load_encoder(tmp_path / "out", ("a", "b"), CPU, seed=3).model
     assert torch.equal(again.classifier.weight, head)
@@ -323,7 +323,7 @@ def test_pruning_keeps_the_pooler_of_a_masked_lm_checkpoint(tmp_path: Path) -> N
     (source / "config.json").write_text(json.dumps(config))
     loaded = load_whole(source, CPU)
     before = deepcopy(loaded.model.config)
-    kept = prune(loaded.model, HALF, seen(loaded.model))
+    kept = prune(loaded.model, HALF, tokenised(loaded.model))
     save_pruned(loaded.model, make_record(kept, source, ZERO, before), source, tmp_path / "out")
     again = load_encoder(tmp_path / "out", ("a", "b"), CPU, seed=3).model
     assert torch.equal(again.bert.pooler.dense.weight, whole.bert.pooler.dense.weight)
@@ -332,10 +332,10 @@ def test_pruning_keeps_the_pooler_of_a_masked_lm_checkpoint(tmp_path: Path) -> N
 def test_a_pruned_model_can_be_pruned_again_and_the_record_refers_to_the_first_source(
     tmp_path: Path,
 ) -> None:
-    once = pruned_to(tmp_path, PruningPlan(layers=(1, 3), heads=0.5))
+    once = save_pruned_model(tmp_path, PruningPlan(layers=(1, 3), heads=0.5))
     loaded, before = load_whole(once, CPU), read_pruning(once)
     config = deepcopy(loaded.model.config)
-    kept = prune(loaded.model, PruningPlan(layers=(1,), heads=0.5), seen(loaded.model))
+    kept = prune(loaded.model, PruningPlan(layers=(1,), heads=0.5), tokenised(loaded.model))
     after = make_record(kept, once, ZERO, config)
     save_pruned(loaded.model, after, once, tmp_path / "twice")
     assert before is not None
@@ -345,7 +345,7 @@ def test_a_pruned_model_can_be_pruned_again_and_the_record_refers_to_the_first_s
 
 
 def test_an_adapter_attaches_to_a_pruned_model_and_trains(tmp_path: Path) -> None:
-    loaded = load_encoder(pruned_to(tmp_path), ("a", "b"), CPU, seed=0)
+    loaded = load_encoder(save_pruned_model(tmp_path), ("a", "b"), CPU, seed=0)
     adapted = get_peft_model(
         loaded.model, LoraConfig(r=2, target_modules=["query", "value"], task_type="SEQ_CLS")
     )
@@ -357,7 +357,7 @@ def test_an_adapter_attaches_to_a_pruned_model_and_trains(tmp_path: Path) -> Non
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
-    path = pruned_to(tmp_path)
+    path = save_pruned_model(tmp_path)
     found = read_pruning(path)
     assert found is not None
     with pytest.raises(ConfigError, match="exists and is not empty"):
@@ -399,7 +399,7 @@ Change = Callable[[dict[str, Any]], object]
     ],
 )
 def test_a_record_that_does_not_fit_is_refused(tmp_path: Path, change: Change) -> None:
-    path = pruned_to(tmp_path)
+    path = save_pruned_model(tmp_path)
     fields = json.loads((path / "pruning.json").read_text())
     change(fields)
     (path / "pruning.json").write_text(json.dumps(fields))
@@ -408,7 +408,7 @@ def test_a_record_that_does_not_fit_is_refused(tmp_path: Path, change: Change) -
 
 
 def test_a_record_beside_an_architecture_without_pruning_is_refused(tmp_path: Path) -> None:
-    path = pruned_to(tmp_path)
+    path = save_pruned_model(tmp_path)
     config = json.loads((path / "config.json").read_text()) | {"model_type": "albert"}
     (path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match="type albert cannot be pruned"):

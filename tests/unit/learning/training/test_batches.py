@@ -8,8 +8,8 @@ from learning.objectives.tokens import IGNORED, TokenisedExample
 from learning.training.batches import batches_per_epoch, collate, shuffled_batches, sorted_batches
 
 
-def example(*ids: int, asked: int = 1) -> TokenisedExample:
-    return TokenisedExample(ids, (IGNORED,) * asked + ids[asked:], len(ids))
+def example(*ids: int, prompt_length: int = 1) -> TokenisedExample:
+    return TokenisedExample(ids, (IGNORED,) * prompt_length + ids[prompt_length:], len(ids))
 
 
 def test_a_batch_is_padded_on_the_right_to_a_multiple_of_16() -> None:
@@ -21,7 +21,7 @@ def test_a_batch_is_padded_on_the_right_to_a_multiple_of_16() -> None:
         [IGNORED, 9] + [IGNORED] * 14,
     ]
     assert collate([example(*[1] * 16)]).input_ids.shape == (1, 16)
-    assert (batch.tokens, batch.target_count, batch.response_bytes, batch.size) == (5, 3, 5, 2)
+    assert (batch.tokens, batch.target_count, batch.size) == (5, 3, 2)
 
 
 @given(n=st.integers(1, 80), batch_size=st.integers(1, 9), seed=st.integers(0, 5))

@@ -1,4 +1,4 @@
-"""Tests of compiled blocks: they compute what the model computes, and the fast path skips them."""
+"""Tests of compiled blocks: same results, and no fast path within them."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def test_training_lowers_the_loss_and_counts_examples_and_tokens(
 
 
 @pytest.mark.parametrize("autocast", [False, True])
-def test_only_what_requires_a_gradient_is_trained(
+def test_only_parameters_that_require_a_gradient_are_trained(
     autocast: bool, examples: tuple[TokenisedExample, ...]
 ) -> None:
     model = attach(tiny_model(), LoraSpec(r=4, alpha=8), 0)
