@@ -13,7 +13,7 @@ from coordinator.core.state import CoordinatorState
 class CoordinatorObserver:
     """Hooks that do nothing. Subclasses override those that they need.
 
-    The main loop waits for each of them: return at once, change nothing and raise nothing.
+    The main loop waits for each of them: return quickly, change nothing and raise nothing.
     """
 
     def on_turn(self) -> None:

@@ -123,7 +123,7 @@ class Service:
         self._queue_problem = ""
 
     def serve(self, stop: Flag) -> RunOutcome:
-        """Run until the plan is complete, or `stop` is set; then commit what is buffered.
+        """Run until the plan is complete, or `stop` is set; then commit the buffer.
 
         Raises:
             FencedError: Another coordinator took over.
@@ -270,7 +270,7 @@ class Service:
             self._metrics.on_repair(names)
 
     def _publish_tasks(self) -> None:
-        """Publish the journal's outbox; what the broker does not confirm stays there."""
+        """Publish the journal's outbox; entries that the broker does not confirm stay there."""
         try:
             for entry in self._journal.outbox():
                 message = Message(entry.frame, message_id=entry.task_id)

@@ -112,7 +112,7 @@ class LiveSampler(SamplesSource):
     def _run_thread(self) -> None:
         try:
             self._answer_offers()
-        except Exception as error:  # whatever it is, the run goes on
+        except Exception as error:  # no error in samples stops the run
             reason = error.what if isinstance(error, FcclError) else repr(error)
             self._log("warning", f"no more samples of versions: {reason}")
 

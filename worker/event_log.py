@@ -1,4 +1,4 @@
-"""Event log of a worker: passes events to its heartbeats and to whoever runs it."""
+"""Event log of a worker: passes events to its heartbeats and to a callback."""
 
 from __future__ import annotations
 

@@ -89,24 +89,24 @@ class Metrics(Observer):
 def _state_metrics(beat: Heartbeat, waiting: int, health: Health) -> Iterator[Metric]:
     yield InfoMetricFamily(
         "fccl_worker",
-        "Which worker, and by which software",
+        "Worker, site and software",
         value={"worker": beat.worker_id, "site": beat.site, "software": beat.software},
     )
-    states = GaugeMetricFamily("fccl_worker_state", "1: what it does now", labels=["state"])
+    states = GaugeMetricFamily("fccl_worker_state", "1 for the current state", labels=["state"])
     for state in STATES:
         states.add_metric([state], float(beat.state == state))
     yield states
     training = beat.state == "training"
     yield gauge(
         "fccl_worker_tokens_per_second",
-        "Speed of the task at hand; 0 between tasks",
+        "Speed of the current task; 0 between tasks",
         beat.tokens_per_s if training else 0.0,
     )
-    yield gauge("fccl_worker_progress_ratio", "Of the task at hand", beat.progress)
+    yield gauge("fccl_worker_progress_ratio", "Progress of the current task", beat.progress)
     yield gauge("fccl_worker_updates_waiting", "Updates without a receipt", waiting)
     totals = add_up(beat.inbox)
     items = GaugeMetricFamily(
-        "fccl_worker_inbox_items", "What users told its clients", labels=["state"]
+        "fccl_worker_inbox_items", "Live input of its clients, by state", labels=["state"]
     )
     for state in ITEMS:
         items.add_metric([state], float(getattr(totals, state)))

@@ -91,12 +91,12 @@ class Slot:
 
     def pending_updates(self) -> list[PendingUpdate]:
         """Return the updates without a receipt, sorted by name."""
-        found = []
+        updates = []
         for path in sorted(self._updates.iterdir()):
             task_id, _, attempt = path.name.rpartition(".")
             if attempt.isdigit():
-                found.append(PendingUpdate(task_id, int(attempt), path))
-        return found
+                updates.append(PendingUpdate(task_id, int(attempt), path))
+        return updates
 
     def is_spooled(self, update_id: str) -> bool:
         """Return whether an update is on the disk, in any slot of this run."""

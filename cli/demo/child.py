@@ -1,6 +1,6 @@
 """The federation in a process of its own, behind the screen of `fccl demo`.
 
-Standard output carries messages (`cli/demo/messages.py`). Everything that libraries print goes to
+Standard output carries messages (`cli/child_messages.py`). Everything that libraries print goes to
 standard error, and from the start of the run to RUN/demo.log, so that nothing is printed over the
 screen. Standard input stays open as long as the process with the screen lives (`Lifeline`).
 """
@@ -15,11 +15,13 @@ import threading
 import traceback
 from pathlib import Path
 
-from cli.demo.messages import LOG, DemoMessage, MessageKind, MessageOutput
+from cli.child_messages import MessageKind, MessageOutput
 from cli.exit_codes import INTERRUPTED
+from cli.jsonlog import JsonLog
 from common.config.config import FederationConfig
 from common.errors import FcclError
 
+LOG = "demo.log"  # in the run directory: what libraries print while the screen is open
 STDIN, STDOUT, STDERR = 0, 1, 2
 WAIT_S = 0.5
 # Undoes what a screen may have set: mouse, focus, paste and key reports, the cursor, the alternate
@@ -55,12 +57,12 @@ class Lifeline:
         os.dup2(log, STDERR)
         os.dup2(log, STDOUT)
         os.close(log)
-        self._output.send(DemoMessage(kind=MessageKind.STARTED, url=url, directory=directory))
+        self._output.send(MessageKind.STARTED, url=url, directory=str(directory))
 
     def finished(self, summary: str) -> None:
         """Send the summary, and wait until the screen is closed, which reads this store."""
         self._finished.set()
-        self._output.send(DemoMessage(kind=MessageKind.FINISHED, text=summary))
+        self._output.send(MessageKind.FINISHED, summary)
         while not self._released.wait(WAIT_S):
             pass  # wakes up to handle a signal that another thread received
 
@@ -76,7 +78,7 @@ class Lifeline:
 def run_child(config: FederationConfig, mode: str, terminal: str) -> int:
     """Run the federation behind a screen on `terminal` (a path), and return the exit code."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # may be ignored by a parent
-    output = MessageOutput(os.fdopen(os.dup(STDOUT), "w", encoding="utf-8"))
+    output = MessageOutput(JsonLog(os.fdopen(os.dup(STDOUT), "w", encoding="utf-8"), "demo"))
     os.dup2(STDERR, STDOUT)
     sys.stdout = sys.stderr
     lifeline = Lifeline(output, terminal)
@@ -92,7 +94,7 @@ def run_child(config: FederationConfig, mode: str, terminal: str) -> int:
     except BaseException as error:
         traceback.print_exc()
         line, code = f"fccl: {type(error).__name__}: {error}", 1
-    output.send(DemoMessage(kind=MessageKind.ERROR, text=line))
+    output.send(MessageKind.ERROR, line)
     return code
 
 

@@ -5,40 +5,21 @@ from __future__ import annotations
 import contextlib
 import queue
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 
-from pydantic import ValidationError
-
-from cli.demo.messages import DemoMessage, MessageKind
+from cli.child_messages import ChildMessage, open_child, parse_message
 
 LAST_MESSAGES_S = 1.0
 
 
-def parse_message(line: bytes) -> DemoMessage:
-    """Return the message of a line; any other line becomes a text."""
-    try:
-        return DemoMessage.model_validate_json(line)
-    except ValidationError:
-        text = line.decode("utf-8", "backslashreplace").rstrip()
-        return DemoMessage(kind=MessageKind.TEXT, text=text)
-
-
 class FederationProcess:
-    """Process in a session of its own, so that no key of the terminal reaches it."""
+    """A process that leads a session of its own, so that no key of the terminal reaches it."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
-        """Start `fccl` with these arguments."""
-        # -P: the working directory may contain modules, which are no part of the program.
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "cli", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-        )
-        self._messages: queue.SimpleQueue[DemoMessage] = queue.SimpleQueue()
+        """Start it with these arguments of `fccl`."""
+        self._process = open_child("cli", *arguments)
+        self._messages: queue.SimpleQueue[ChildMessage] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, name="messages", daemon=True)
         self._reader.start()
 
@@ -47,7 +28,7 @@ class FederationProcess:
         """The exit code, negative for a signal; None while it runs."""
         return self._process.poll()
 
-    def messages(self) -> list[DemoMessage]:
+    def messages(self) -> list[ChildMessage]:
         """Return the messages since the last call, without waiting for more."""
         if self.exit_code is not None:
             self._reader.join(LAST_MESSAGES_S)
@@ -58,9 +39,9 @@ class FederationProcess:
         self._process.send_signal(signal.SIGINT)
 
     def release(self) -> None:
-        """Report that the screen is closed; the process then stops an unfinished run."""
+        """Tell it that the screen is closed; it stops a run that is not over."""
         assert self._process.stdin is not None
-        with contextlib.suppress(OSError, ValueError):  # it has ended, or was released before
+        with contextlib.suppress(OSError, ValueError):  # it has ended, or was told already
             self._process.stdin.write(b"\n")
             self._process.stdin.close()
 

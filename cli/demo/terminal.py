@@ -18,11 +18,13 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
+from cli.child_messages import ChildMessage, MessageKind
 from cli.console import Output
-from cli.demo.messages import LOG, DemoMessage, MessageKind
+from cli.demo.child import LOG
 from cli.demo.process import FederationProcess
 from cli.exit_codes import INTERRUPTED
 from cli.signals import STOPPING_MESSAGE
+from common.protocol.feed import Event
 from common.store.store import Store, connect
 
 if TYPE_CHECKING:
@@ -60,11 +62,11 @@ class _DemoSession:
 
     def __init__(self, process: FederationProcess, output: Output) -> None:
         self._process, self._output = process, output
-        self._started: DemoMessage | None = None
+        self._started: tuple[str, Path] | None = None  # store and run directory
         self._summary: str | None = None  # of a run that is over
-        self._error: DemoMessage | None = None
+        self._error: ChildMessage | None = None
         self._screen_open = False  # nothing may be printed meanwhile
-        self._held_back: list[DemoMessage] = []  # to print once the screen is closed
+        self._held_back: list[ChildMessage] = []  # to print once the screen is closed
         self._stopping = False
         self._left = False  # the user has left the screen
 
@@ -76,7 +78,7 @@ class _DemoSession:
             time.sleep(POLL_S)
         if self._started is not None:
             self._output.end_progress()
-            self._show_screen(self._started)
+            self._show_screen(*self._started)
         while self._poll():
             if self._summary is not None:
                 self._process.release()
@@ -119,10 +121,10 @@ class _DemoSession:
             self._handle(message)
         return running
 
-    def _handle(self, message: DemoMessage) -> None:
+    def _handle(self, message: ChildMessage) -> None:
         match message.kind:
             case MessageKind.STARTED:
-                self._started = message
+                self._started = message.fields["url"], Path(message.fields["directory"])
                 self._screen_open = True
             case MessageKind.FINISHED:
                 self._summary = message.text
@@ -135,25 +137,25 @@ class _DemoSession:
             case _:
                 self._print(message)
 
-    def _print(self, message: DemoMessage) -> None:
+    def _print(self, message: ChildMessage) -> None:
         match message.kind:
-            case MessageKind.TEXT:
+            case MessageKind.TEXT | MessageKind.STDERR:
                 self._output.print(message.text)
             case MessageKind.MARKDOWN:
                 self._output.print_markdown(message.text)
-            case MessageKind.EVENT if message.event is not None:
-                self._output.print_event(message.event)
+            case MessageKind.EVENT:
+                self._output.print_event(Event.model_validate(message.fields["event"]))
             case MessageKind.PROGRESS:
-                self._output.progress(message.text, message.fraction)
+                self._output.progress(message.text, float(message.fields["progress"]))
             case MessageKind.PROGRESS_END:
                 self._output.end_progress()
 
-    def _show_screen(self, started: DemoMessage) -> None:
+    def _show_screen(self, url: str, directory: Path) -> None:
         """Show the screen until it closes, then print what was held back."""
         if self._is_running():
-            self._run_app(started.url, started.directory)
+            self._run_app(url, directory)
         self._screen_open = False
-        log = started.directory / LOG
+        log = directory / LOG
         printed = set(log.read_text(encoding="utf-8", errors="replace").splitlines())
         if printed - {STOPPING_MESSAGE, ""}:
             click.echo(f"output of libraries is in {log}", err=True)
@@ -187,7 +189,7 @@ class _DemoSession:
         """Print the error, if any, and return the exit code."""
         code, error = self._process.exit_code, self._error
         assert code is not None
-        log = self._started.directory / LOG if self._started else None
+        log = self._started[1] / LOG if self._started else None
         if log is not None and log.stat().st_size == 0:
             log.unlink()
         if error is not None:

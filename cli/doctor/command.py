@@ -103,27 +103,27 @@ def _invited_site(site: str, name: str, data: Path | None) -> tuple[FederationCo
 
 
 def _print_lines(results: Iterable[CheckResult]) -> list[CheckResult]:
-    found = []
+    printed = []
     for check in results:
         print(_head(check) + check.text, flush=True)
         if check.remedy:
             print(f"{'':17}remedy: {check.remedy}", flush=True)
-        found.append(check)
-    return found
+        printed.append(check)
+    return printed
 
 
 def _print_live(
     console: Console, checks: list[CheckSpec], context: CheckContext
 ) -> list[CheckResult]:
-    found = []
+    results = []
     with console.status("") as status:
         for check in run_checks(checks, context, lambda name: status.update(f"checking {name} …")):
             line = Text(_head(check), style=_COLOURS[check.status]).append(check.text, "default")
             console.print(line)
             if check.remedy:
                 console.print(Text(f"{'':17}remedy: {check.remedy}", "dim"))
-            found.append(check)
-    return found
+            results.append(check)
+    return results
 
 
 def _head(check: CheckResult) -> str:

@@ -24,17 +24,17 @@ DISK_WARN, DISK_FAIL = 5 << 30, 1 << 30  # bytes
 
 
 def check_software(context: CheckContext) -> CheckResult:
-    found = [software_version(), f"protocol {SCHEMA}", f"Python {platform.python_version()}"]
+    versions = [software_version(), f"protocol {SCHEMA}", f"Python {platform.python_version()}"]
     missing = []
     for package in PACKAGES:
         try:
-            found.append(f"{package} {version(package)}")
+            versions.append(f"{package} {version(package)}")
         except PackageNotFoundError:
             missing.append(package)
     if missing:
         remedy = "install fccl with its dependencies: pip install -c constraints.txt ."
         return CheckResult("software", "fail", f"without {', '.join(missing)}", remedy)
-    return CheckResult("software", "ok", ", ".join(found))
+    return CheckResult("software", "ok", ", ".join(versions))
 
 
 def check_model(context: CheckContext) -> CheckResult:
@@ -90,9 +90,11 @@ def check_data(context: CheckContext) -> CheckResult:
         return _prepared(folder)
     if data is not None:
         return _files(data, required=True)
-    found = [_source(config, kind, config.data.source(kind)) for kind in config.kinds]
-    worst = max(found, key=lambda check: ("ok", "warn", "fail").index(check.status))
-    return CheckResult("data", worst.status, "; ".join(check.text for check in found), worst.remedy)
+    checks = [_source(config, kind, config.data.source(kind)) for kind in config.kinds]
+    worst = max(checks, key=lambda check: ("ok", "warn", "fail").index(check.status))
+    return CheckResult(
+        "data", worst.status, "; ".join(check.text for check in checks), worst.remedy
+    )
 
 
 def _source(config: FederationConfig, kind: RowKind, source: str) -> CheckResult:
@@ -156,15 +158,15 @@ def _files(folder: Path, *, required: bool) -> CheckResult:
 
 
 def _per_client(counts: dict[str, dict[RowKind, int]]) -> str:
-    shown = [
+    clients = [
         f"{client} {', '.join(f'{count} {kind}' for kind, count in kinds.items())}"
         for client, kinds in sorted(counts.items())[:8]
     ]
-    more = len(counts) - len(shown)
+    more = len(counts) - len(clients)
     total = sum((Counter(kinds) for kinds in counts.values()), Counter[RowKind]())
     rows = " and ".join(f"{count} {kind}" for kind, count in total.items())
-    also = f"; and {more} more" if more else ""
-    return f"{len(counts)} clients, {rows} rows to learn ({'; '.join(shown)}{also})"
+    others = f"; and {more} more" if more else ""
+    return f"{len(counts)} clients, {rows} rows to learn ({'; '.join(clients)}{others})"
 
 
 def check_disk(context: CheckContext) -> CheckResult:
@@ -196,12 +198,12 @@ def check_compute(context: CheckContext) -> CheckResult:
 
     from learning.training.device import available_cores, detect
 
-    found = detect()
+    compute = detect()
     texts = [f"{available_cores()} cores"]
-    if found.device.type == "cuda":
-        properties = torch.cuda.get_device_properties(found.device)
+    if compute.device.type == "cuda":
+        properties = torch.cuda.get_device_properties(compute.device)
         texts.append(f"{properties.name} with {format_bytes(properties.total_memory)}")
     else:
         texts.append("no GPU")
-    texts.append("bfloat16 is fast and used" if found.autocast else "bfloat16 is no faster here")
+    texts.append("bfloat16 is fast and used" if compute.autocast else "bfloat16 is no faster here")
     return CheckResult("compute", "ok", ", ".join(texts))

@@ -44,9 +44,7 @@ class Contents:
 
 
 @click.command()
-@click.option(
-    "--show", "shown", metavar="ID|all", help="Show items with their texts; 3,7 names several."
-)
+@click.option("--show", metavar="ID|all", help="Show items with their texts; 3,7 names several.")
 @click.option(
     "--retry",
     is_flag=False,
@@ -66,7 +64,7 @@ class Contents:
 )
 @inbox_options
 def command(
-    shown: str | None,
+    show: str | None,
     retry: str | None,
     forget: str | None,
     yes: bool,
@@ -84,7 +82,7 @@ def command(
     accepted; rejected, for a reason that is shown; or superseded by a later answer to the same
     input.
     """
-    if sum(word is not None for word in (shown, retry, forget)) > 1:
+    if sum(word is not None for word in (show, retry, forget)) > 1:
         raise click.UsageError("--show, --retry and --forget exclude each other")
     if yes and forget is None:
         raise click.UsageError("--yes requires --forget")
@@ -96,20 +94,20 @@ def command(
     elif forget is not None:
         _forget(location, client, forget, yes)
     else:
-        most = limit or (None if shown or as_json else DEFAULT_LIMIT)
-        _list(location, client, shown, most, as_json)
+        most = limit or (None if show or as_json else DEFAULT_LIMIT)
+        _list(location, client, show, most, as_json)
 
 
 def _list(
-    location: StateLocation, client: str | None, shown: str | None, limit: int | None, as_json: bool
+    location: StateLocation, client: str | None, show: str | None, limit: int | None, as_json: bool
 ) -> None:
-    ids = None if shown is None else _ids(shown)
+    ids = None if show is None else _ids(show)
     names = [_client(location, client)] if client or ids else _clients(location)
     every = [_contents(location, name, ids, limit) for name in names]
     if as_json:
-        values = {each.client: _fields(each, texts=shown is not None) for each in every}
+        values = {each.client: _fields(each, texts=show is not None) for each in every}
         click.echo(json.dumps(values, indent=1))
-    elif shown is not None:
+    elif show is not None:
         for each in every:
             for stored in each.items:
                 click.echo(_text(each.client, stored))

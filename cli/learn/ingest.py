@@ -1,7 +1,7 @@
 """Ingestion of JSON lines into an inbox: each is accepted, a duplicate, or refused with a reason.
 
 Nothing is dropped for want of room: when the inbox is full, or a minute's items have arrived, the
-ingester waits and goes on. Whatever was reported as accepted is on the disk.
+ingester waits and continues. Whatever was reported as accepted is on the disk.
 """
 
 from __future__ import annotations

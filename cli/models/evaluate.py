@@ -28,21 +28,14 @@ _COUNT = click.IntRange(min=1)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the command line asks for.
-
-    Attributes:
-        rows: Upper limits on the rows of each kind, held-out and of each client.
-        samples: Held-out rows to answer.
-        new_tokens: Tokens of an answer.
-        other: The run to compare with.
-    """
+    """Arguments of the command."""
 
     run: RecordedRun
     version: int
-    rows: dict[RowKind, int]
-    samples: int
-    new_tokens: int
-    other: RecordedRun | None
+    rows: dict[RowKind, int]  # limits for each kind, both held-out and of each client
+    samples: int  # held-out rows to answer
+    new_tokens: int  # per answer
+    other: RecordedRun | None  # the run to compare with
 
 
 @click.command()
@@ -122,7 +115,7 @@ def command(
     if directory is None:
         from cli.models import incremental as incremental_report
 
-        sys.exit(incremental_report.serve(state, client, out, as_json))
+        sys.exit(incremental_report.run_report(state, client, out, as_json))
     run = read_run(directory)
     evaluation = Evaluation(
         run=run,
@@ -132,15 +125,11 @@ def command(
         new_tokens=gen_tokens,
         other=None if other is None else read_run(other),
     )
-    sys.exit(serve(evaluation, out or directory / "report", as_json))
+    sys.exit(run_evaluation(evaluation, out or directory / "report", as_json))
 
 
 def _check_options(context: click.Context, directory: Path | None, incremental: bool) -> None:
-    """Raise an error about options that would have no effect.
-
-    Raises:
-        click.UsageError: They cannot be combined.
-    """
+    """Raise `click.UsageError` for options that would have no effect."""
     if directory is None and not incremental:
         raise click.MissingParameter(ctx=context, param_hint="'RUN'", param_type="argument")
     if directory is not None and incremental:
@@ -154,10 +143,10 @@ def _check_options(context: click.Context, directory: Path | None, incremental: 
             raise click.UsageError(f"{parameter.opts[0]} requires {other}", context)
 
 
-def serve(evaluation: Evaluation, out: Path, as_json: bool) -> int:
+def run_evaluation(evaluation: Evaluation, out: Path, as_json: bool) -> int:
     """Evaluate, print and write; return the exit code.
 
-    Printed first, so that the work of minutes is not lost if the folder cannot be written.
+    The report is printed before it is written: it took minutes, and the folder may be read-only.
     """
     from evaluation.report import files
 
@@ -175,11 +164,7 @@ def serve(evaluation: Evaluation, out: Path, as_json: bool) -> int:
 
 
 def evaluate(evaluation: Evaluation, on_progress: ProgressCallback) -> Report:
-    """Return the report on the version, with the comparison if there is another run.
-
-    Args:
-        on_progress: Called while a base model is made or fetched.
-    """
+    """Return the report on the version, with the comparison if there is another run."""
     from evaluation import comparison
     from evaluation.evaluator import EvaluationLimits
     from evaluation.report.report import build_report

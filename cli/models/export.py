@@ -1,4 +1,4 @@
-"""`fccl export`: write a version of a run as a directory that others can use."""
+"""`fccl export`: write a version of a run as a directory to share."""
 
 from __future__ import annotations
 
@@ -69,11 +69,7 @@ def command(
 
 
 def check_target(out: Path) -> None:
-    """Raise an error rather than write over anything.
-
-    Raises:
-        ConfigError: The path exists and is not an empty directory.
-    """
+    """Raise `ConfigError` if the path exists and is not an empty directory."""
     try:
         taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
     except OSError as error:
@@ -83,11 +79,7 @@ def check_target(out: Path) -> None:
 
 
 def check_options(whole: bool, dtype: str | None, with_base: bool | None) -> None:
-    """Raise an error about options that would have no effect.
-
-    Raises:
-        ConfigError: An option is for the other form of export.
-    """
+    """Raise `ConfigError` for an option that is for the other form of export."""
     if whole and with_base is not None:
         raise ConfigError(
             "--with-base and --without-base are for adapters, but this export is a whole model",
@@ -101,7 +93,6 @@ def check_options(whole: bool, dtype: str | None, with_base: bool | None) -> Non
 
 
 def describe(written: ExportSummary) -> str:
-    """Return a short description of what was written."""
     if not written.adapter:
         return f"a whole model in {written.precision}"
     where = "in base/" if written.base_included else f"not included: {written.base}"

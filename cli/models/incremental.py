@@ -1,4 +1,4 @@
-"""`fccl evaluate --incremental`: report on what clients of this machine learned live."""
+"""`fccl evaluate --incremental`: report on what this machine's clients learned from live input."""
 
 from __future__ import annotations
 
@@ -21,14 +21,12 @@ from worker.incremental.report.history import ClientHistory
 NAME = "incremental"
 
 
-def serve(state: Path | None, client: str | None, out: Path | None, as_json: bool) -> int:
+def run_report(state: Path | None, client: str | None, out: Path | None, as_json: bool) -> int:
     """Print and write the report; return the exit code.
 
     Args:
         state: The worker's state directory; None for that of the configured run.
         client: The only client to report on; None for all.
-        out: Folder to write to.
-        as_json: Whether to print JSON and nothing else.
 
     Raises:
         DataError: There is no such inbox, or nothing has been learned yet.
@@ -57,11 +55,6 @@ def serve(state: Path | None, client: str | None, out: Path | None, as_json: boo
 
 
 def read_histories(state: Path, client: str | None) -> list[ClientHistory]:
-    """Return the histories of the requested clients.
-
-    Raises:
-        DataError: There is no such inbox, or nothing has been learned yet.
-    """
     clients = history.clients(state)
     if not clients:
         raise DataError(

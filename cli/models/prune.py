@@ -85,11 +85,7 @@ def command(
 
 
 def parse_layers(text: str | None) -> int | tuple[int, ...] | None:
-    """Parse --layers: `6` is a count, `0,2,4` are layers, and `3,` is a single layer.
-
-    Raises:
-        ConfigError: The text is neither a count nor a list.
-    """
+    """Parse --layers: `6` is a count, `0,2,4` are layers, and `3,` is a single layer."""
     if text is None:
         return None
     numbers = [each.strip() for each in text.split(",")]

@@ -1,4 +1,4 @@
-"""Steps of `fccl prune`: resolve the model, choose, prune, write, load again and compare."""
+"""Work of `fccl prune`: choose heads and units, prune, write, load again and compare."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MIN_COMPARED = 60  # with fewer, the texts that decided what is pruned serve ag
 
 @dataclass(frozen=True)
 class PruneJob:
-    """Arguments of the command, as in its help."""
+    """Arguments of the command."""
 
     model: str
     out: Path
@@ -42,21 +42,17 @@ class PruneJob:
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts that decide what is pruned, and texts of the comparison; others if there are enough."""
+    """Texts that decide what is pruned, and other texts for the comparison if there are enough."""
 
     pruning: list[str]
     comparison: list[str]
-    labels: list[str] | None
+    labels: list[str] | None  # of the comparison
 
 
 def run(
     job: PruneJob, on_progress: ProgressCallback, on_message: Callable[[str], None]
 ) -> dict[str, Any]:
     """Prune, write and compare; return the figures as `--json` prints them.
-
-    Args:
-        on_progress: Called with progress from 0 to 1.
-        on_message: Called with lines about what was read.
 
     Raises:
         ConfigError: The arguments make no sense for this model, or OUT is taken.
@@ -91,9 +87,9 @@ def _texts(job: PruneJob, on_message: Callable[[str], None]) -> Texts:
     if job.data is None:
         return Texts(make_prose(0, job.rows), make_prose(1, job.rows), None)
     read = rows.load("cls", job.data, on_message=on_message).rows
-    found = [row for row in read if isinstance(row, LabelledText)]
-    Random(0).shuffle(found)  # files may be sorted by label
-    first, others = found[: job.rows], found[job.rows :][:MAX_COMPARED]
+    texts = [row for row in read if isinstance(row, LabelledText)]
+    Random(0).shuffle(texts)  # files may be sorted by label
+    first, others = texts[: job.rows], texts[job.rows :][:MAX_COMPARED]
     if len(others) < _MIN_COMPARED:
         others = first
     return Texts(

@@ -1,9 +1,9 @@
 """Program of a child process of `fccl coordinator`: `python -m cli.run.child_main TASK`.
 
 The first line of standard input is the request; further lines are commands to the task. Standard
-output is for messages alone: what libraries print becomes a message too (`cli/jsonlog.py`). When
-standard input ends, the coordinator closes the child or has died: the task is then interrupted as
-by a Ctrl-C, so that it can clean up behind itself.
+output is for messages alone: what libraries print becomes a message too (`cli/jsonlog.py`). The end
+of standard input means that the coordinator closes the child or has died: the task is then
+interrupted as by a Ctrl-C, so that it can clean up.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from pathlib import Path
 from typing import Any
 
 from cli import jsonlog
+from cli.child_messages import MessageKind, MessageOutput
 from cli.exit_codes import INTERRUPTED
 from cli.jsonlog import JsonLog
 from common.errors import FcclError
 
-INTERRUPTED_S = 3.0  # for an interrupted task to clean up behind itself
-POLL_S = 0.2  # from one look at commands and answers to the next
+INTERRUPTED_S = 3.0  # for an interrupted task to clean up
+POLL_S = 0.2  # between reads of commands and answers
 
 Fields = dict[str, Any]
 
 
 class Channel:
-    """The two pipes of a child process: requests and commands come in, messages go out."""
+    """The two pipes of a child process: one for requests and commands, one for messages."""
 
-    def __init__(self, log: JsonLog) -> None:
-        self.log = log
+    def __init__(self, output: MessageOutput) -> None:
+        self.output = output
         self._lines: queue.Queue[Fields] = queue.Queue()
-        self._progress: tuple[str, int] = ("", -1)
 
     def read_lines(self, main_thread: int) -> None:
         """Queue lines of standard input; at its end, interrupt the main thread."""
-        # os.read, not sys.stdin: an interpreter that ends while a thread waits for that one aborts.
+        # os.read: an interpreter that exits while a thread waits for sys.stdin aborts.
         rest = b""
         while block := os.read(0, 4096):
             *lines, rest = (rest + block).split(b"\n")
@@ -52,27 +52,17 @@ class Channel:
         os._exit(INTERRUPTED)
 
     def receive(self, timeout: float | None = None) -> Fields | None:
-        """Return the next line; None if none comes within `timeout` seconds."""
+        """Return the next line; None if there is none within `timeout` seconds."""
         try:
             return self._lines.get(timeout=timeout)
         except queue.Empty:
             return None
 
-    def print(self, text: str) -> None:
-        """Send a line for the user."""
-        self.log.write("info", "text", text)
-
-    def progress(self, message: str, fraction: float) -> None:
-        """Send the progress of something long, from 0 to 1, once for each percent."""
-        percent = int(fraction * 100)
-        if self._progress != (message, percent):
-            self._progress = (message, percent)
-            self.log.write("info", "progress", message, {"progress": fraction})
-
 
 def main(task: str) -> None:
     """Perform a task and end the process."""
-    channel = Channel(_take_over_streams())
+    output = MessageOutput(_take_over_streams())
+    channel = Channel(output)
     warnings.filterwarnings("ignore", category=FutureWarning)  # as in `cli.main`
     signal.signal(signal.SIGINT, signal.default_int_handler)  # under nohup it would be ignored
     threading.Thread(
@@ -82,10 +72,10 @@ def main(task: str) -> None:
     try:
         request = channel.receive()
         assert request is not None
-        channel.log.write("info", "result", "", {"result": TASKS[task](request, channel)})
+        output.send(MessageKind.RESULT, result=TASKS[task](request, channel))
     except FcclError as error:
         fields = {"error": type(error).__name__, "what": error.what, "remedy": error.remedy}
-        channel.log.write("error", "error", str(error), fields)
+        output.send(MessageKind.ERROR, str(error), "error", **fields)
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BaseException as error:
@@ -96,7 +86,7 @@ def main(task: str) -> None:
 
 
 def _take_over_streams() -> JsonLog:
-    """Keep standard output for messages; whatever C code prints there goes to standard error."""
+    """Keep standard output for messages; output of C code goes to standard error instead."""
     messages = os.dup(1)
     os.dup2(2, 1)
     sys.stdout = sys.stderr = os.fdopen(messages, "w", encoding="utf-8")
@@ -111,7 +101,7 @@ def _prepare(request: Fields, channel: Channel) -> str:
     from common.config.config import FederationConfig
 
     config = FederationConfig.model_validate(request["config"])
-    return str(LocalTasks(channel.progress, channel.print).prepare_run(config))
+    return str(LocalTasks(channel.output.progress, channel.output.print).prepare_run(config))
 
 
 def _find_base_model(request: Fields, channel: Channel) -> str:
@@ -119,7 +109,7 @@ def _find_base_model(request: Fields, channel: Channel) -> str:
     from common.protocol.tasks import BaseRef
 
     base = BaseRef.model_validate(request["base"])
-    return str(LocalTasks(channel.progress, channel.print).find_base_model(base))
+    return str(LocalTasks(channel.output.progress, channel.output.print).find_base_model(base))
 
 
 def _write_report(request: Fields, channel: Channel) -> str:
@@ -131,8 +121,7 @@ def _write_report(request: Fields, channel: Channel) -> str:
 def _sample(request: Fields, channel: Channel) -> None:
     """Let versions answer held-out rows until there are no more offers.
 
-    Commands are `{"offer": VERSION}` and `{"finish": true}`; messages are of the kinds `sample` and
-    `note`.
+    Commands are `{"offer": VERSION}` and `{"finish": true}`; messages are `sample` and `note`.
     """
     from common.config.config import SamplesConfig
     from common.run_directory.recorded_run import read_run
@@ -145,12 +134,12 @@ def _sample(request: Fields, channel: Channel) -> None:
     sampler.start(request["version"], run.samples)
     running = True
     while running:
-        running = sampler.running  # looked at first: its last answers come before its end
+        running = sampler.running  # read first: its last answers come before its end
         answers, notes = sampler.collect()
         for answer in answers:
-            channel.log.write("info", "sample", "", {"sample": answer.fields()})
+            channel.output.send(MessageKind.SAMPLE, sample=answer.fields())
         for note in notes:
-            channel.log.write(note.level, "note", note.text)
+            channel.output.send(MessageKind.NOTE, note.text, note.level)
         command = channel.receive(POLL_S) if running else None
         if command and "offer" in command:
             sampler.offer(command["offer"])

@@ -1,9 +1,8 @@
-"""A child process of `fccl coordinator` that does what needs torch, seen from the coordinator.
+"""A child process of `fccl coordinator` for tasks that need torch.
 
-The coordinator's own process loads no torch. `cli/run/child_main.py` is the program of the child.
-Requests go to the child's standard input and messages come from its standard output, one JSON
-object per line. The child ends by itself when its standard input is closed, so that none outlives a
-coordinator that was killed.
+`cli/run/child_main.py` is the program of the child. Requests go to its standard input and messages
+come from its standard output, one JSON object per line. The child ends when its standard input is
+closed, so that none outlives a coordinator that was killed.
 """
 
 from __future__ import annotations
@@ -15,53 +14,19 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from cli.child_messages import ChildMessage, MessageKind, open_child, parse_message
 from cli.console import Output
 from common import errors
 from common.errors import FcclError, RunError
 
-CLOSING_S = 5.0  # for a task that cleans up behind itself
-
-
-@dataclass(frozen=True)
-class ChildMessage:
-    """A message of a child process.
-
-    Attributes:
-        kind: `text`, `progress`, `result`, `error`, `crash`, `stdout`, `stderr`, or a kind of the
-            task.
-        fields: Further keys, which depend on the kind.
-    """
-
-    kind: str
-    text: str
-    fields: Mapping[str, Any] = field(default_factory=dict)
-
-
-def parse_message(line: bytes) -> ChildMessage:
-    """Parse one line of output; anything but a message was printed by C code."""
-    text = line.decode("utf-8", "backslashreplace").rstrip()
-    try:
-        fields = json.loads(text)
-        return ChildMessage(str(fields["kind"]), str(fields["message"]), fields)
-    except (ValueError, KeyError, TypeError):
-        return ChildMessage("stderr", text)
+CLOSING_S = 5.0  # for a task to clean up
 
 
 def open_process(task: str) -> subprocess.Popen[bytes]:
-    """Start a Python process that performs a task.
-
-    It leads a session of its own, so that a Ctrl-C of the terminal reaches the coordinator alone.
-    """
-    # -P: the working directory may contain modules, which are no part of the program.
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "cli.run.child_main", task],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-    )
+    """Start a Python process for a task."""
+    return open_child("cli.run.child_main", task)
 
 
 class ChildProcess:
@@ -101,7 +66,7 @@ class ChildProcess:
         return self._process is not None and self._process.poll() is None
 
     def send(self, command: Mapping[str, Any]) -> bool:
-        """Send a short command without blocking; return whether the child takes it."""
+        """Send a short command without blocking; return whether it was written."""
         if self._process is None or self._process.stdin is None:
             return False
         try:
@@ -115,17 +80,17 @@ class ChildProcess:
         """Yield messages until the child has ended.
 
         Raises:
-            FcclError: The child reports an error (of the class that it names), crashed, or was
-                killed.
+            FcclError: The child reported an error (of the class that it names) or has crashed.
+            RunError: The child was killed.
         """
         assert self._process is not None and self._process.stdout is not None
         for line in self._process.stdout:
             message = parse_message(line)
-            if message.kind == "error":
+            if message.kind is MessageKind.ERROR:
                 raise _translated(message)
-            if message.kind in ("stdout", "stderr"):
+            if message.kind in (MessageKind.STDOUT, MessageKind.STDERR):
                 print(message.text, file=sys.stderr, flush=True)
-            elif message.kind == "crash":
+            elif message.kind is MessageKind.CRASH:
                 print(message.fields.get("traceback", ""), file=sys.stderr, flush=True)
                 raise FcclError(
                     f"{self._task} failed unexpectedly: {message.text}",
@@ -143,7 +108,7 @@ class ChildProcess:
             self._process.kill()
 
     def close(self, grace_s: float = CLOSING_S) -> None:
-        """End the child: it may clean up for `grace_s` seconds, and is killed then."""
+        """End the child, and kill it if that takes longer than `grace_s` seconds."""
         process = self._process
         if process is None:
             return
@@ -161,10 +126,6 @@ class ChildProcess:
 def run_task(task: str, request: Mapping[str, Any], output: Output) -> Any:
     """Perform a task in a child process, show its progress, and return its result.
 
-    Args:
-        task: A name in `cli.run.child_main.TASKS`.
-        request: Arguments of the task, as JSON values.
-
     Raises:
         FcclError: The task raised it, crashed, or was killed.
     """
@@ -173,11 +134,11 @@ def run_task(task: str, request: Mapping[str, Any], output: Output) -> Any:
     try:
         child.start()
         for message in child.messages():
-            if message.kind == "text":
+            if message.kind is MessageKind.TEXT:
                 output.print(message.text)
-            elif message.kind == "progress":
+            elif message.kind is MessageKind.PROGRESS:
                 output.progress(message.text, float(message.fields["progress"]))
-            elif message.kind == "result":
+            elif message.kind is MessageKind.RESULT:
                 result = message.fields["result"]
     finally:
         child.close()
@@ -188,7 +149,6 @@ _KILLED_REMEDY = "check that there is enough memory (the kernel log names proces
 
 
 def _translated(message: ChildMessage) -> FcclError:
-    """Return the error that a child has raised."""
     kind = getattr(errors, str(message.fields.get("error")), FcclError)
     what, remedy = message.fields.get("what", message.text), message.fields.get("remedy", "")
     error: FcclError = kind(str(what), str(remedy))

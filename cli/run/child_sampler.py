@@ -1,7 +1,4 @@
-"""Source of live samples in a child process, for `fccl coordinator`.
-
-`evaluation/live_samples.py` does the same in a thread; the child runs that.
-"""
+"""Source of live samples for `fccl coordinator`: a child process that runs a `LiveSampler`."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from threading import Event as Flag
 
+from cli.child_messages import MessageKind
 from cli.run.child_process import ChildProcess
 from common.config.config import SamplesConfig
 from common.errors import FcclError, RunError
@@ -24,13 +22,7 @@ CLOSING_S = 2.0  # for the thread, once the child has been killed
 
 
 class ChildSampler(SamplesSource):
-    """Source of live samples that a child process generates.
-
-    Args:
-        directory: The run directory.
-        base_path: Directory of the run's base model.
-        settings: Which versions answer how many rows.
-    """
+    """Source of live samples that a child process generates."""
 
     def __init__(self, directory: Path, base_path: Path, settings: SamplesConfig) -> None:
         self._directory, self._base_path, self._settings = directory, base_path, settings
@@ -42,9 +34,9 @@ class ChildSampler(SamplesSource):
         self._closed = Flag()
 
     def start(self, version: int, answers: Sequence[SampleAnswer]) -> None:
-        """Start the child, unless no samples are wanted.
+        """Start the child, unless samples are turned off.
 
-        The child reads the answers that there are from the run directory.
+        It reads earlier answers from the run directory.
         """
         if not self._settings.prompts:
             return
@@ -64,19 +56,16 @@ class ChildSampler(SamplesSource):
         self._thread.start()
 
     def offer(self, version: int) -> None:
-        """Tell the child about a new version."""
         if self._child is not None:
-            self._child.send({"offer": version})  # a child that takes no more skips it
+            self._child.send({"offer": version})  # skipped if the pipe is full
 
     def collect(self) -> tuple[list[SampleAnswer], list[LogEvent]]:
-        """Return the answers and log events since the last call."""
         with self._lock:
-            found = self._samples, self._notes
+            collected = self._samples, self._notes
             self._samples, self._notes = [], []
-        return found
+        return collected
 
     def finish(self, stop: Flag) -> None:
-        """Wait a limited time for outstanding answers, or until `stop` is set; then close."""
         if self._child is not None and self._child.send({"finish": True}):
             deadline = time.monotonic() + PATIENCE_S
             while self._thread.is_alive() and time.monotonic() < deadline and not stop.is_set():
@@ -84,7 +73,6 @@ class ChildSampler(SamplesSource):
         self.close()
 
     def close(self) -> None:
-        """End the child at once; an answer in progress is lost."""
         self._closed.set()
         if self._child is not None:
             self._child.kill()
@@ -92,17 +80,16 @@ class ChildSampler(SamplesSource):
             self._thread.join(CLOSING_S)
 
     def _receive(self) -> None:
-        """Keep what the child sends until it ends; the thread's main function."""
         assert self._child is not None
         try:
             for message in self._child.messages():
-                if message.kind == "sample":
+                if message.kind is MessageKind.SAMPLE:
                     answer = SampleAnswer.model_validate(message.fields["sample"])
                     with self._lock:
                         self._samples.append(answer)
-                elif message.kind == "note":
+                elif message.kind is MessageKind.NOTE:
                     self._note(message.fields["level"], message.text)
-        except Exception as error:  # whatever it is, the run goes on
+        except Exception as error:  # no error in samples stops the run
             if not self._closed.is_set():
                 reason = error.what if isinstance(error, FcclError) else repr(error)
                 self._note("warning", f"no more samples of versions: {reason}")

@@ -1,7 +1,7 @@
 """Tasks around a run that need torch, performed in child processes by `fccl coordinator`.
 
-The coordinator's own process loads no torch. `cli/run/child_process.py` starts the children,
-`cli/run/child_main.py` is their program, which performs the tasks of `cli/run/local_tasks.py`.
+`cli/run/child_process.py` starts the children; their program, `cli/run/child_main.py`, performs the
+tasks of `cli/run/local_tasks.py`.
 """
 
 from __future__ import annotations
@@ -23,17 +23,12 @@ _CONNECTIONS = {"broker", "store", "operations"}  # sections that no task needs
 
 
 class ChildTasks:
-    """Implementation of `cli.run.session.ModelTasks` in child processes.
-
-    Args:
-        output: Shows the progress of the tasks.
-    """
+    """Implementation of `cli.run.session.ModelTasks` in child processes."""
 
     def __init__(self, output: Output) -> None:
         self._output = output
 
     def prepare_run(self, config: FederationConfig) -> Path:
-        """Create the run directory and return the directory of its base model."""
         fields = config.model_dump(mode="json", exclude=_CONNECTIONS)
         try:
             return Path(run_task("prepare", {"config": fields}, self._output))
@@ -42,16 +37,13 @@ class ChildTasks:
             raise
 
     def find_base_model(self, base: BaseRef) -> Path:
-        """Return the directory of an existing run's base model; fetch or make it if necessary."""
         if (path := find_installed(base.digest, cache_dir())) is not None:
             return path
         return Path(run_task("base model", {"base": base.fields()}, self._output))
 
     def live_samples(self, run: Run) -> SamplesSource:
-        """Return the source of live samples of a run."""
         return ChildSampler(run.directory, run.base_path, run.samples)
 
     def write_report(self, run: Run) -> Path:
-        """Write the final report and return the path of its Markdown file."""
         request = {"directory": str(run.directory), "base_path": str(run.base_path)}
         return Path(run_task("report", request, self._output))

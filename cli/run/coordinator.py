@@ -1,6 +1,6 @@
 """`fccl coordinator`: own one run over RabbitMQ and Redis.
 
-This process loads no torch: what needs it runs in child processes (`cli/run/child_tasks.py`).
+This process loads no torch: tasks that need it run in child processes (`cli/run/child_tasks.py`).
 """
 
 from __future__ import annotations
@@ -63,14 +63,14 @@ def command(
 def serve(config: FederationConfig, mode: str, output: Output) -> int:
     """Coordinate until the plan is complete or a stop is requested; return the exit code."""
     checks.check_can_start(config, mode)
-    with serve_status(config.operations, COORDINATOR_LIMIT_S) as shown:
-        return _serve(config, mode, output, shown)
+    with serve_status(config.operations, COORDINATOR_LIMIT_S) as status:
+        return _serve(config, mode, output, status)
 
 
-def _serve(config: FederationConfig, mode: str, output: Output, shown: ProcessStatus) -> int:
-    def on_broker_status(status: BrokerStatus) -> None:
-        shown.set_broker(status)
-        output.event("broker", str(status))
+def _serve(config: FederationConfig, mode: str, output: Output, status: ProcessStatus) -> int:
+    def on_broker_status(broker_status: BrokerStatus) -> None:
+        status.set_broker(broker_status)
+        output.event("broker", str(broker_status))
 
     store = connect(config.store.url, ca=config.store.ca)
     tasks = ChildTasks(output)
@@ -85,18 +85,18 @@ def _serve(config: FederationConfig, mode: str, output: Output, shown: ProcessSt
             broker,
             store,
             time.time,
-            users={LOCAL_SITE: user_of(config.broker.url)},
-            access=access_of(config, store),
+            users={LOCAL_SITE: parse_user(config.broker.url)},
+            access=make_site_access(config, store),
             on_event=output.print_event,
             queue_type=config.broker.queue_type,
             update_bytes=config.broker.site_mib << 20,
-            metrics=CoordinatorMetrics(shown.registry, shown.health, run),
+            metrics=CoordinatorMetrics(status.registry, status.health, run),
             samples=tasks.live_samples(run),
         )
         stop = threading.Event()
         handle_signals([stop])
         outcome = service.serve(stop)
-        shown.set_over()
+        status.set_over()
         path = session.conclude(run, outcome, tasks, output)
     finally:
         broker.close()
@@ -106,13 +106,12 @@ def _serve(config: FederationConfig, mode: str, output: Output, shown: ProcessSt
     return session.exit_code(outcome)
 
 
-def access_of(config: FederationConfig, store: Store) -> SiteAccess:
-    """Return the coordinator's access to the invited sites of a federation."""
+def make_site_access(config: FederationConfig, store: Store) -> SiteAccess:
     broker = config.broker
     management = ManagementApi(broker.url, broker.management, broker.ca)
     return SiteAccess(config.run.name, SiteRegistry(config.run.sites), management, store, time.time)
 
 
-def user_of(url: str) -> str:
+def parse_user(url: str) -> str:
     """Return the user of an AMQP URL; RabbitMQ's default if it names none."""
     return unquote(urlsplit(url).username or "guest")

@@ -1,4 +1,4 @@
-"""Job of a worker process: the site that it is, its rows, and its state directory."""
+"""Job of a worker process: its site, its rows, and its state directory."""
 
 from __future__ import annotations
 
@@ -18,21 +18,13 @@ from common.errors import DataError
 
 @dataclass(frozen=True)
 class WorkerJob:
-    """What a worker process serves, and from where.
-
-    Attributes:
-        config: How the federation is reached, and the settings of this machine.
-        site: The site whose credentials are used.
-        data: Directory of the clients' rows.
-        state: Directory for work in flight.
-        forever: Go on with the next run of the same name.
-    """
+    """Site, rows and settings of a worker process."""
 
     config: FederationConfig
     site: Site
-    data: Path
-    state: Path
-    forever: bool = False
+    data: Path  # directory of the clients' rows
+    state: Path  # directory for work in flight
+    forever: bool = False  # serve the next run of the same name when one is over
 
     @property
     def invited_site(self) -> str | None:
@@ -49,7 +41,7 @@ def local_job(
         DataError: `--data` does not name one directory.
     """
     if len(data) > 1:
-        raise DataError(f"--data is given {len(data)} times", "name one directory of client files")
+        raise DataError(f"--data names {len(data)} paths", "name one directory of client files")
     if data and not data[0].is_dir():
         raise DataError(
             f"{data[0]} is no directory", "name a directory of client files with --data"
@@ -68,12 +60,9 @@ def invited_job(
     *,
     forever: bool = False,
 ) -> WorkerJob | None:
-    """Import the rows of an invited site, and join unless that was done before.
+    """Import the rows of an invited site, and join unless it has joined; None after `stop`.
 
     The rows come first, so that a token is not used up for rows that cannot be read.
-
-    Returns:
-        The job; None if `stop` was set first.
     """
     join_site.check_files(data)
     from worker.data.import_rows import import_rows
@@ -82,8 +71,8 @@ def invited_job(
     config = join_site.join_federation(request, stop, host_name(), output.event)
     if config is None:
         return None
-    # How its clients learn from their users is the site's own affair: the configuration of this
-    # machine says it, as it says where metrics are served.
+    # The site itself decides how its clients learn from their users: in the configuration of this
+    # machine, like the address of its metrics.
     config = config.model_copy(update={"incremental": incremental})
     return WorkerJob(config, Site(request.site), rows, state or request.directory / "work", forever)
 

@@ -93,8 +93,8 @@ def _joined_directory(site: str, name: str) -> Path:
     directory = identity.identity_dir(state_dir(), name, site)
     if identity.load(directory) is not None:
         return directory
-    if (found := identity.find(state_dir(), site)) is not None:
-        return found
+    if (other := identity.find(state_dir(), site)) is not None:
+        return other
     raise JoinError(
         f"this machine has not joined as site {site}",
         f"run `fccl worker --join TOKEN` with the token that `fccl invite {site}` prints",

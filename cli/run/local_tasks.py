@@ -1,6 +1,6 @@
 """Tasks around a run that need torch, performed in this process.
 
-`fccl demo` uses them directly; the child processes of `fccl coordinator` perform one of them each.
+`fccl demo` uses them directly; each child process of `fccl coordinator` performs one of them.
 """
 
 from __future__ import annotations
@@ -25,30 +25,22 @@ from preparation.run import create_prepared_run
 
 
 class LocalTasks:
-    """Implementation of `cli.run.session.ModelTasks` in this process.
-
-    Args:
-        on_message: Called with lines for the user.
-    """
+    """Implementation of `cli.run.session.ModelTasks` in this process."""
 
     def __init__(self, on_progress: ProgressCallback, on_message: MessageCallback) -> None:
         self._on_progress, self._on_message = on_progress, on_message
 
     def prepare_run(self, config: FederationConfig) -> Path:
-        """Create the run directory and return the directory of its base model."""
         create_prepared_run(config, cache_dir(), self._on_progress, self._on_message)
         return self.find_base_model(read_run(config.run.path).base)
 
     def find_base_model(self, base: BaseRef) -> Path:
-        """Return the directory of an existing run's base model; fetch or make it if necessary."""
         return find_base_model(base, cache_dir(), self._on_progress)
 
     def live_samples(self, run: Run) -> SamplesSource:
-        """Return the source of live samples of a run."""
         return LiveSampler(read_run(run.directory), run.base_path, run.samples, time.time)
 
     def write_report(self, run: Run) -> Path:
-        """Write the final report and return the path of its Markdown file."""
         return write_final_report(run.directory, run.base_path)
 
 

@@ -1,6 +1,6 @@
-"""Opening and concluding a run: what `fccl coordinator` and `fccl demo` have in common.
+"""Start and end of a run, shared by `fccl coordinator` and `fccl demo`.
 
-What needs a model is passed in as `ModelTasks`: the demo performs it in its own process
+Tasks that need a model are passed in as `ModelTasks`: the demo performs them in its own process
 (`cli/run/local_tasks.py`), the coordinator in child processes (`cli/run/child_tasks.py`).
 """
 
@@ -24,23 +24,19 @@ from coordinator.storage.run import Run
 
 
 class ModelTasks(Protocol):
-    """The tasks around a run that need torch."""
+    """Tasks around a run that need torch."""
 
     def prepare_run(self, config: FederationConfig) -> Path:
         """Create the run directory and return the directory of its base model."""
-        ...
 
     def find_base_model(self, base: BaseRef) -> Path:
-        """Return the directory of an existing run's base model."""
-        ...
+        """Return the directory of an existing run's base model; fetch or make it if necessary."""
 
     def live_samples(self, run: Run) -> SamplesSource:
         """Return the source of live samples of a run."""
-        ...
 
     def write_report(self, run: Run) -> Path:
         """Write the final report and return the path of its Markdown file."""
-        ...
 
 
 def open_run(
@@ -75,7 +71,6 @@ def delete_queues(config: FederationConfig, broker: Broker, run_id: str) -> None
 
 
 def print_plan(run: Run, output: Output) -> None:
-    """Print the run's directory, base model, clients and schedule."""
     plan, base = run.plan, run.template.base
     rows = sum(sum(client.rows.values()) for client in plan.clients.values())
     mode = "asynchronous" if plan.schedule.reissue == "immediate" else "synchronous"

@@ -55,7 +55,7 @@ def port_holder(port: int) -> str:
 
 
 def _listening(port: int) -> set[str]:
-    found = set()
+    sockets = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
             lines = Path(table).read_text().splitlines()[1:]
@@ -64,5 +64,5 @@ def _listening(port: int) -> set[str]:
         for line in lines:
             _, local, _, state, *_, inode = line.split()[:10]
             if state == _LISTENS and int(local.rpartition(":")[2], 16) == port:
-                found.add(f"socket:[{inode}]")
-    return found
+                sockets.add(f"socket:[{inode}]")
+    return sockets

@@ -36,7 +36,7 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        """Whether the process still runs, and is the same one."""
+        """True while the process that was started runs, and no other with its id."""
         return start_time(self.pid) == self.began
 
     def signal(self, number: Signals) -> None:
@@ -74,8 +74,8 @@ def defer_interrupt() -> Iterator[None]:
 def spawn(role: str, command: Sequence[str], environment: Mapping[str, str], log: Path) -> Process:
     """Start a process in a session of its own, so that no hang-up and no Ctrl-C reaches it.
 
-    Its output goes to `log`, whose folder becomes its working directory. It inherits no environment
-    variables but those given.
+    Its output goes to `log`, whose folder becomes its working directory. Its environment
+    is `environment` alone.
     """
     with log.open("ab") as output:
         pid = subprocess.Popen(
@@ -143,7 +143,6 @@ class ProcessRecord:
 
     @property
     def alive(self) -> bool:
-        """Whether all processes of the server run."""
         return bool(self.processes) and all(process.alive for process in self.processes)
 
     @property

@@ -148,7 +148,7 @@ class PrivateRabbitMQ:
             "ERL_EPMD_PORT": str(mapper_port),
             "ERL_EPMD_ADDRESS": HOST,
             # Otherwise Erlang starts a port mapper wherever it finds none, for example when it is
-            # stopped while it starts, and leaves that behind. Ours is there already.
+            # stopped while it starts, and leaves that behind. Ours runs already.
             "ERL_FLAGS": "-start_epmd false",
             "RABBITMQ_NODENAME": "fccl@localhost",  # names the folder of its data
             "RABBITMQ_NODE_IP_ADDRESS": HOST,
@@ -198,7 +198,7 @@ class PrivateRabbitMQ:
 
 
 def _node(pid_file: Path, starter: Process | None = None) -> Process | None:
-    """Return the Erlang node that wrote a pid file; only in the session of `starter`, if given."""
+    """Return the Erlang node that wrote a pid file; with a `starter`, only in its session."""
     try:
         pid = int(pid_file.read_text())
         if starter is not None and os.getsid(pid) != starter.pid:
@@ -211,6 +211,6 @@ def _node(pid_file: Path, starter: Process | None = None) -> Process | None:
 def _has_management(script: Path) -> bool:
     """Return whether this RabbitMQ has the management plugin; only minimal packages lack it."""
     home = script.resolve().parent.parent
-    places = (home / "plugins", home / "lib/rabbitmq/plugins", Path("/usr/lib/rabbitmq/plugins"))
-    found = [*home.glob("lib/rabbitmq_server-*/plugins"), *places]
-    return any(list(place.glob("rabbitmq_management-*")) for place in found)
+    usual = (home / "plugins", home / "lib/rabbitmq/plugins", Path("/usr/lib/rabbitmq/plugins"))
+    folders = [*home.glob("lib/rabbitmq_server-*/plugins"), *usual]
+    return any(list(folder.glob("rabbitmq_management-*")) for folder in folders)

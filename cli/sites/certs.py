@@ -1,9 +1,8 @@
 """`fccl certs`: creates the TLS certificates and keys of RabbitMQ and Redis.
 
-The folder is closed to other users (0700), and the authority's key in it has mode 0600: whoever
-holds that key can pose as the servers. The servers' keys have mode 0644 all the same: containers
-run as users of their own and are given these single files, which they could not read otherwise. On
-this machine the mode of the folder protects them.
+The folder is closed to other users (0700), and the authority's key in it has mode 0600: anyone who
+has that key can impersonate the servers. The servers' keys have mode 0644, because containers mount
+these single files and run as other users; on this machine the mode of the folder protects them.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from common.tls import certificates
 from common.tls.certificates import CertificatePair
 
 SERVERS = ("rabbitmq", "redis")
-ALWAYS = ("localhost", "127.0.0.1")
+LOOPBACK = ("localhost", "127.0.0.1")  # in every certificate
 
 
 @click.command()
@@ -111,13 +110,13 @@ def _prepare_folder(folder: Path) -> None:
 def _authority(folder: Path, now: datetime, new: bool) -> tuple[CertificatePair, bool]:
     """Return the authority of the folder and True, or a new one and False."""
     paths = certificate, key = folder / "ca.pem", folder / "ca.key"
-    there = [path for path in paths if path.exists()]
-    if new or not there:
+    present = [path for path in paths if path.exists()]
+    if new or not present:
         return certificates.make_ca(now), False
-    if len(there) == 1:
-        missing = key if there == [certificate] else certificate
+    if len(present) == 1:
+        missing = key if present == [certificate] else certificate
         raise ConfigError(
-            f"{there[0]} is there, but {missing.name} is not",
+            f"{present[0]} exists, but {missing.name} does not",
             "restore it from a copy; `fccl certs --new-ca` creates another authority",
         )
     ca = CertificatePair(certificate.read_bytes(), key.read_bytes())
@@ -130,13 +129,13 @@ def _authority(folder: Path, now: datetime, new: bool) -> tuple[CertificatePair,
 
 def _hosts(folder: Path, server: str, hosts: tuple[str, ...]) -> tuple[str, ...]:
     """Return the names for a certificate: its compose service, this machine, and `hosts`."""
-    present = folder / f"{server}.pem"
-    if not hosts and present.exists():
+    existing = folder / f"{server}.pem"
+    if not hosts and existing.exists():
         try:
-            hosts = certificates.certificate_hosts(present.read_bytes())
+            hosts = certificates.certificate_hosts(existing.read_bytes())
         except ConfigError as error:
-            raise ConfigError(f"{present}: {error.what}", "name its hosts with --host") from None
-    return (server, *ALWAYS, *hosts)
+            raise ConfigError(f"{existing}: {error.what}", "name its hosts with --host") from None
+    return (server, *LOOPBACK, *hosts)
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from broker.protocol import LOCAL, Site
 from cli.options import config_option, find_config
-from cli.run.coordinator import access_of
+from cli.run.coordinator import make_site_access
 from common.config import loader
 from common.config.config import FederationConfig
 from common.errors import ConfigError, JoinError
@@ -87,7 +87,7 @@ def command(
         max_clients=clients,
         max_rows=rows,
     )
-    access = access_of(config, connect(config.store.url, ca=config.store.ca))
+    access = make_site_access(config, connect(config.store.url, ca=config.store.ca))
     invitation = access.invite(name, terms, again=again)
     say = Console(stderr=True, highlight=False).print
     say(f"site {name} is invited until {format_time(invitation.expires_at)}. On its machine, once:")
@@ -132,9 +132,9 @@ def public_address(part: str, url: str, insecure: bool) -> str:
             f"the address of the {part} for sites cannot be read",
             f"give --{part} {schemes[1]}://HOST:{PORTS[schemes[1]]}/, or set {part}.public_url",
         )
-    shown = f"[{host}]" if ":" in host else host
+    netloc = f"[{host}]" if ":" in host else host
     address = urlunsplit(
-        (parts.scheme, f"{shown}:{port or PORTS[parts.scheme]}", parts.path or "/", "", "")
+        (parts.scheme, f"{netloc}:{port or PORTS[parts.scheme]}", parts.path or "/", "", "")
     )
     if parts.scheme == schemes[0] and not insecure and not _is_loopback(address):
         raise ConfigError(

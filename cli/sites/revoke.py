@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from cli.options import config_option, find_config
-from cli.run.coordinator import access_of
+from cli.run.coordinator import make_site_access
 from common.config import loader
 from common.store.store import connect
 
@@ -21,7 +21,7 @@ def command(name: str, config_path: Path | None) -> None:
     Updates that were accepted from the site stay in the model: an average cannot be undone.
     """
     config = loader.load(find_config(config_path))
-    site = access_of(config, connect(config.store.url, ca=config.store.ca)).revoke(name)
+    site = make_site_access(config, connect(config.store.url, ca=config.store.ca)).revoke(name)
     text = (
         "its connections are closed" if site.state == "joined" else "its token is no longer valid"
     )

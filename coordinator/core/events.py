@@ -119,7 +119,7 @@ class CommandReceived:
 
 @dataclass(frozen=True)
 class StopRequested:
-    """Request to stop cleanly: issue nothing more, commit what is buffered, end."""
+    """Request to stop cleanly: issue nothing more, commit the buffer, end."""
 
 
 CoordinatorEvent = (
@@ -262,5 +262,5 @@ Action = (
 
 
 def log_event(level: EventLevel, kind: EventKind, text: str, **refs: str | int | float) -> LogEvent:
-    """Return a feed entry with references to what it is about; a text that is too long is cut."""
+    """Return a feed entry that refers to `refs`; a text that is too long is cut."""
     return LogEvent(level, kind, text[:MAX_TEXT], tuple(refs.items()))

@@ -146,7 +146,7 @@ def _close(
 def _handle_refusal(
     plan: Plan, state: CoordinatorState, event: TaskRefused, now: float
 ) -> Transition:
-    """Issue the task to another worker, which may have what this one lacks, or close it.
+    """Issue the task again, since another worker may be able to train it, or close it.
 
     It is closed after `REFUSALS` refusals, because nobody seems able to train it.
     """

@@ -48,7 +48,7 @@ def issue_tasks(plan: Plan, state: CoordinatorState, now: float) -> Transition:
     """Issue tasks again whose lease has run out, and new tasks as far as there is room.
 
     Nothing is issued while the store is out of reach (workers could not fetch the adapter), nor
-    while the run is paused. A draining run only finishes what is open: a task whose worker has died
+    while the run is paused. A draining run only finishes its open tasks: one whose worker has died
     is issued again, or the drain would wait for it forever.
     """
     if not state.store_up or state.paused:

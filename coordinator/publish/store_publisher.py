@@ -135,7 +135,7 @@ class StorePublisher:
     ) -> None:
         """Publish the status; report as an event when the run starts or stops to lack workers.
 
-        `problem` is what keeps the run from going on, if anything, and replaces the detail.
+        `problem` is the reason why the run cannot continue, if any; it replaces the detail.
         """
         info = rows.run_info(self._run, state, self._started_at, self._clock())
         status = info.model_copy(update={"detail": problem[:MAX_TEXT]}) if problem else info
@@ -232,7 +232,7 @@ class StorePublisher:
     def _drop_adapter(self, summary: VersionSummary) -> None:
         self._store.drop_blob(self._run_id, summary.sha256, summary.nbytes)
 
-    # a store that was lost, or has lost what it held
+    # a store that was lost, or has lost data
 
     def _restore_if_lost(self, state: CoordinatorState) -> None:
         in_use = versions_in_use(self._run.plan, state)

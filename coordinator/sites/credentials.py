@@ -228,7 +228,7 @@ class SiteAccess:
         return [site.name for site in missing]
 
     def _restore_broker_users(self, joined: list[InvitedSite]) -> list[str]:
-        """Restore what RabbitMQ has lost of the sites' users; return the sites concerned.
+        """Restore users that RabbitMQ has lost, wholly or in part; return their sites.
 
         A RabbitMQ that is killed while a site joins can come back with the user and without its
         permissions, or with an older password.

@@ -28,26 +28,15 @@ from common.protocol.feed import Event
 from common.protocol.naming import LOCAL_SITE
 from common.protocol.tasks import Receipt
 from common.protocol.versions import VersionSummary
-from coordinator.core.events import (
-    AcceptUpdate,
-    Action,
-    AdmitClient,
-    CloseTask,
-    CommitVersion,
-    DismissClient,
-    IssueTask,
-    LogEvent,
-    ReplyToCommand,
-)
-from coordinator.core.state import Client, ClientState, CoordinatorState
+from coordinator.core.events import Action
+from coordinator.core.state import Client, CoordinatorState
+from coordinator.storage import journal_rows
 from coordinator.storage.journal_schema import (
     add_missing_tables,
     connect,
     create_tables,
     translated_errors,
 )
-
-MAX_EVENTS = 50_000  # so that a flood of rejected messages cannot grow the journal without end
 
 
 @dataclass(frozen=True)
@@ -136,16 +125,16 @@ class Journal:
         """
         with self._transaction():
             for action in actions:
-                self._apply(action, now, frames, summaries)
+                journal_rows.write_action(self._db, action, now, self.epoch, frames, summaries)
             for client_id, client in after.clients.items():
                 if before.clients.get(client_id) is not client:
-                    self._put_client(client_id, client)
+                    journal_rows.put_client(self._db, client_id, client)
             self._db.executemany("DELETE FROM chunk WHERE upload = ?", [(u,) for u in drop_chunks])
 
     def put_version(self, summary: VersionSummary) -> None:
         """Record version 0, which no step has made."""
         with self._transaction():
-            self._put_version(summary)
+            journal_rows.put_version(self._db, summary)
 
     def put_chunk(self, upload: str, i: int, nbytes: int, site: str, now: float) -> int:
         """Record a durable chunk, once, and return the number of chunks of its upload."""
@@ -264,103 +253,6 @@ class Journal:
         """Return the rows of a query; `coordinator/storage/recovery.py` has its own queries."""
         with translated_errors(self._path):
             return self._db.execute(query, values).fetchall()
-
-    # inside a transaction
-
-    def _apply(
-        self,
-        action: Action,
-        now: float,
-        frames: Mapping[str, bytes],
-        summaries: Mapping[int, VersionSummary],
-    ) -> None:
-        match action:
-            case IssueTask():
-                self._issue(action, now, frames[action.task.task_id])
-            case AcceptUpdate():
-                self._accept(action, now)
-                self._settle(action.update.task_id, action.update.attempt, "accepted", "", now)
-            case CloseTask(task_id=task_id, attempt=attempt, rejection=rejection):
-                self._settle(task_id, attempt, "rejected", rejection.reason, now)
-            case CommitVersion():
-                self._put_version(summaries[action.version])
-                applied = [(action.version, part.update.task_id) for part in action.parts]
-                self._db.executemany("UPDATE accepted SET version = ? WHERE task_id = ?", applied)
-            case AdmitClient():
-                self._put_member(action.client)
-            case DismissClient(left=True):
-                query = "UPDATE member SET left = 1 WHERE client_id = ?"
-                self._db.execute(query, (action.client_id,))
-            case ReplyToCommand():
-                self._put_reply(action, now)
-            case LogEvent():
-                self._put_event(action, now)
-            case _:
-                pass  # the other actions change no record
-
-    def _issue(self, action: IssueTask, now: float, frame: bytes) -> None:
-        task = action.task
-        self._db.execute(
-            "INSERT OR IGNORE INTO task (task_id, client_id, phase, seed) VALUES (?, ?, ?, ?)",
-            (task.task_id, task.client_id, task.phase, task.seed),
-        )
-        row = (task.task_id, task.attempt, task.base_version, now, self.epoch)
-        self._db.execute("INSERT INTO attempt VALUES (?, ?, ?, ?, ?)", row)
-        entry = (action.site, task.task_id, frame)
-        self._db.execute("INSERT INTO outbox (site, task_id, frame) VALUES (?, ?, ?)", entry)
-
-    def _accept(self, action: AcceptUpdate, now: float) -> None:
-        u = action.update
-        self._db.execute(
-            "INSERT INTO accepted (task_id, attempt, client_id, worker_id, base_version, stats,"
-            " norm, clip, nbytes, upload, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                *(u.task_id, u.attempt, u.client_id, u.worker_id, u.base_version),
-                *(u.stats.model_dump_json(), action.norm, u.clip, u.nbytes, u.upload, now),
-            ),
-        )
-
-    def _settle(self, task_id: str, attempt: int, state: str, reason: str, now: float) -> None:
-        row = (task_id, attempt, state, reason, now)
-        self._db.execute("INSERT INTO receipt VALUES (?, ?, ?, ?, ?)", row)
-        self._db.execute("UPDATE task SET open = 0 WHERE task_id = ?", (task_id,))
-        self._db.execute("DELETE FROM outbox WHERE task_id = ?", (task_id,))
-
-    def _put_version(self, summary: VersionSummary) -> None:
-        row = (summary.version, summary.model_dump_json())
-        self._db.execute("INSERT INTO version VALUES (?, ?)", row)
-
-    def _put_client(self, client_id: str, client: ClientState) -> None:
-        last = client.last_stats.model_dump_json() if client.last_stats else None
-        row = (client_id, client.issued, client.participation, client.strikes, last)
-        self._db.execute(
-            "INSERT INTO client VALUES (?, ?, ?, ?, ?) ON CONFLICT (client_id) DO UPDATE SET"
-            " issued = excluded.issued, participation = excluded.participation,"
-            " strikes = excluded.strikes, last = excluded.last",
-            row,
-        )
-
-    def _put_reply(self, reply: ReplyToCommand, now: float) -> None:
-        command = reply.command
-        row = (command.command_id, command.action, command.target, command.by, now)
-        query = "INSERT INTO command VALUES (?, ?, ?, ?, ?, ?, ?)"
-        self._db.execute(query, (*row, reply.refused, reply.paused))
-
-    def _put_event(self, event: LogEvent, now: float) -> None:
-        row = (now, event.level, event.kind.value, event.text, json.dumps(dict(event.refs)))
-        query = "INSERT INTO event (at, level, kind, text, refs) VALUES (?, ?, ?, ?, ?)"
-        self._db.execute(query, row)
-        self._db.execute(
-            "DELETE FROM event WHERE id <= (SELECT MAX(id) FROM event) - ?", (MAX_EVENTS,)
-        )
-
-    def _put_member(self, client: Client) -> None:
-        row = (client.client_id, client.site, json.dumps(dict(client.rows)))
-        self._db.execute(
-            "INSERT INTO member VALUES (?, ?, ?, 0) ON CONFLICT (client_id) DO UPDATE SET"
-            " site = excluded.site, rows = excluded.rows, left = 0",
-            row,
-        )
 
     def _one(self, query: str, *values: object) -> Any:
         return self.rows(query, *values)[0][0]

@@ -1,1 +1,1 @@
-"""The compose file, against a real Docker engine: `python -m tests.compose.run`."""
+"""Tests of the compose files with a real Docker engine: `python -m tests.compose.run`."""

@@ -20,32 +20,32 @@ from typing import TypeVar
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = Path(__file__).with_name("federation.toml")
 LONG = 300.0
-"""Bounds a wait for something that must come; seconds."""
+"""Limit of a wait for something that must happen, in seconds."""
 POLL = 0.2
 
 T = TypeVar("T")
 
 
 class Failed(Exception):
-    """What should have happened did not."""
+    """A step of the test failed."""
 
 
-def until(what: str, look: Callable[[], T], deadline_s: float = LONG) -> T:
-    """What `look` finds, as soon as it is true.
+def until(what: str, condition: Callable[[], T], deadline_s: float = LONG) -> T:
+    """Return the value of `condition` as soon as it is true.
 
     Raises:
         Failed: It was not in time.
     """
     deadline = time.monotonic() + deadline_s
-    while not (found := look()):
+    while not (value := condition()):
         if time.monotonic() >= deadline:
             raise Failed(f"did not happen within {deadline_s:.0f} s: {what}")
         time.sleep(POLL)
-    return found
+    return value
 
 
 def compose_command() -> list[str]:
-    """`docker compose`, or the older `docker-compose`.
+    """Return `docker compose`, or the older `docker-compose`.
 
     Raises:
         Failed: There is neither, or no engine answers.
@@ -63,11 +63,10 @@ class Project:
     """One compose project.
 
     Args:
-        directory: For the run and for what the commands print.
-        name: Of the project; its containers, networks and volumes carry it.
-        config: Its plan.
-        files: Compose files beside the first.
-        variables: More of their variables.
+        directory: Folder of the run and of the commands' output.
+        name: Prefix of its containers, networks and volumes.
+        files: Compose files after `docker-compose.yml`.
+        variables: Variables of the compose files.
     """
 
     def __init__(
@@ -108,11 +107,11 @@ class Project:
             )
 
     def compose(self, *words: str) -> int:
-        """A compose command, to its end; returns the exit code."""
+        """Run a compose command, and return its exit code."""
         return self.begin(*words).wait()
 
     def must(self, *words: str) -> None:
-        """The same.
+        """Run a compose command.
 
         Raises:
             Failed: The exit code is not 0.
@@ -121,7 +120,7 @@ class Project:
             raise Failed(f"compose {' '.join(words)} ended with {code}")
 
     def output(self, *words: str) -> str:
-        """What a compose command prints to its standard output.
+        """Return the standard output of a compose command.
 
         Raises:
             Failed: The exit code is not 0.
@@ -139,38 +138,37 @@ class Project:
             raise Failed(f"compose {' '.join(words)}: {done.stderr.strip()[-300:]}")
         return done.stdout.strip()
 
-    # containers
+    # Containers
 
     def container(self, service: str) -> str:
-        """The id of a service's first container."""
+        """Return the id of a service's first container."""
         labels = {"project": self._name, "service": service, "container-number": "1"}
         filters = [f"--filter=label=com.docker.compose.{k}={v}" for k, v in labels.items()]
         return docker("ps", "--all", "--quiet", "--no-trunc", *filters)
 
     def state(self, container: str) -> dict[str, object]:
-        """What the engine says of a container."""
+        """Return the engine's state of a container."""
         return dict(json.loads(docker("inspect", "--format", "{{json .State}}", container)))
 
     def restarts(self, container: str) -> int:
-        """How often the restart policy has brought it back."""
+        """Return how often the restart policy has restarted a container."""
         return int(docker("inspect", "--format", "{{.RestartCount}}", container))
 
-    # the run
+    # The run
 
     def version(self) -> int:
-        """The newest version: lines of a plain file, which any file system shares well."""
+        """Return the newest version, by the lines of a file, which any file system shares well."""
         try:
             return (self.run / "progress.jsonl").read_text(encoding="utf-8").count("\n") - 1
         except FileNotFoundError:
             return -1
 
     def reaches(self, version: int) -> None:
-        """Wait for a version."""
         until(f"version {version}", lambda: self.version() >= version)
 
 
 def docker(*words: str, both: bool = False) -> str:
-    """A docker command; its output, with `both` also what it prints to standard error.
+    """Return the output of a docker command, with `both` also its standard error.
 
     Raises:
         Failed: The exit code is not 0.
@@ -189,7 +187,7 @@ def _succeeds(*words: str) -> bool:
 
 
 def say(line: str) -> None:
-    """One line of the result, at once."""
+    """Print a line of the result, unbuffered."""
     print(line)
     sys.stdout.flush()
 

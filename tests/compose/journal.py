@@ -1,6 +1,6 @@
-"""What a run directory says: every accepted update in exactly one version, and no version missing.
+"""Check of a run directory: each accepted update is in exactly one version, and none is missing.
 
-The same as `tests.support.federations.check_applied_once`, with nothing but the standard library.
+It is `tests.support.federations.check_applied_once`, with the standard library alone.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from tests.compose.engine import Failed
 
 
 def check_applied_once(run: Path) -> dict[str, int]:
-    """Compare the journal with all that was written from it; returns what was counted.
+    """Compare the journal with all files written from it; return the counts.
 
     Raises:
         Failed: An update was lost or counted twice, or a version is missing.
     """
-    with tempfile.TemporaryDirectory() as folder:  # another user's; a log may have to be replayed
+    with (
+        tempfile.TemporaryDirectory() as folder
+    ):  # the files are another user's, and SQLite may have to replay a log
         for path in run.glob("run.db*"):
             shutil.copy(path, folder)
         with closing(sqlite3.connect(Path(folder) / "run.db")) as db:
@@ -49,12 +51,16 @@ def _check(db: sqlite3.Connection, run: Path) -> dict[str, int]:
     _same("no task is accepted twice", [t for t, n in tasks.items() if n > 1], [])
     _same("accepted updates have receipts", sorted(t for (t,) in receipts), sorted(tasks))
     _same("versions are contiguous", versions, list(range(len(versions))))
-    _same("versions are told once", [line["version"] for line in progress], versions)
-    told = [Counter(line["updates"]) for line in progress]
-    _same("versions tell their updates", told, [applied[version] for version in versions])
-    _same("versions tell their content", [line["sha256"] for line in progress], shas)
+    _same("each version has one line", [line["version"] for line in progress], versions)
+    updates = [Counter(line["updates"]) for line in progress]
+    _same(
+        "lines have the updates of their version",
+        updates,
+        [applied[version] for version in versions],
+    )
+    _same("lines have the digest of their version", [line["sha256"] for line in progress], shas)
     measured = Counter((m["task_id"], m["client_id"], m["version"]) for m in metrics)
-    _same("metrics tell each update once", measured, Counter(accepted))
+    _same("metrics have each update once", measured, Counter(accepted))
     _same("nothing is left in the spool", [p.name for p in (run / "spool").iterdir()], [])
     return {
         "versions": len(versions) - 1,
@@ -65,9 +71,9 @@ def _check(db: sqlite3.Connection, run: Path) -> dict[str, int]:
     }
 
 
-def _same(what: str, found: object, wanted: object) -> None:
-    if found != wanted:
-        raise Failed(f"not so: {what}: {found!r:.400} instead of {wanted!r:.400}")
+def _same(what: str, actual: object, expected: object) -> None:
+    if actual != expected:
+        raise Failed(f"not true: {what}: {actual!r:.400} instead of {expected!r:.400}")
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

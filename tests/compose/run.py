@@ -1,9 +1,9 @@
-"""Kills every container of a federation in the middle of a run, and looks whether anything is lost.
+"""Test that kills every container of a federation during a run and checks that nothing is lost.
 
     python -m tests.compose.run [--build] [--keep]
 
-Needs a Docker engine and nothing else. Prints a line for everything that it did; ends with 0 if
-the run came to its end with every accepted update applied once, and with 1 otherwise.
+It needs a Docker engine and nothing else, and prints a line for each step. The exit code is 0 if
+the run completed with every accepted update applied once, and 1 otherwise.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SERVICES = ("worker", "redis", "rabbitmq", "coordinator")
 
 
 def main() -> int:
-    """Run all of it; returns the exit code."""
+    """Run the test, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m tests.compose.run")
     parser.add_argument("--build", action="store_true", help="Build the image in any case.")
     parser.add_argument("--keep", action="store_true", help="Keep containers and files.")
@@ -88,7 +88,7 @@ def _scenario(project: Project, build: bool) -> None:
 
 
 def _line(project: Project, what: str, do: Callable[[], None]) -> None:
-    """One step, and a line when it has succeeded."""
+    """Run one step, and print a line when it has succeeded."""
     begun = time.monotonic()
     do()
     say(f"{what:<44} {time.monotonic() - begun:>8.1f} {project.version():>8}")
@@ -100,36 +100,36 @@ def _begin(project: Project) -> None:
 
 
 def _crash(project: Project, service: str) -> None:
-    """The process dies by itself, as when memory runs out: every process but the init."""
-    _in_the_middle(project)
+    """Kill every process but the init, as when memory runs out."""
+    _check_unfinished(project)
     container = project.container(service)
     before = project.restarts(container)
     docker("exec", "--user", "0", container, "sh", "-c", "kill -9 -1")
     until(f"{service} is restarted", lambda: project.restarts(container) > before)
-    _goes_on(project)
+    _check_progress(project)
 
 
 def _kill(project: Project, service: str) -> None:
-    """Somebody kills the container: the engine leaves it dead until it is told otherwise."""
-    _in_the_middle(project)
+    """Kill the container, which the engine leaves dead until `up`."""
+    _check_unfinished(project)
     container = project.container(service)
     docker("kill", "--signal", "KILL", container)
     until(f"{service} is dead", lambda: not project.state(container)["Running"])
     project.must("up", "-d")
-    _goes_on(project)
+    _check_progress(project)
 
 
-def _in_the_middle(project: Project) -> None:
+def _check_unfinished(project: Project) -> None:
     if project.version() >= VERSIONS - 2:
         raise Failed("the run was over too soon: raise `versions` in tests/compose/federation.toml")
 
 
-def _goes_on(project: Project) -> None:
+def _check_progress(project: Project) -> None:
     project.reaches(project.version() + 1)
 
 
 def _stop(project: Project) -> None:
-    _in_the_middle(project)
+    _check_unfinished(project)
     containers = {name: project.container(name) for name in ("coordinator", "worker")}
     project.must("stop")
     codes = {name: project.state(each)["ExitCode"] for name, each in containers.items()}
@@ -138,7 +138,7 @@ def _stop(project: Project) -> None:
 
 
 def _interrupt(project: Project) -> None:
-    """`up` in the foreground, and Ctrl-C once it has got further."""
+    """Run `up` in the foreground, and press Ctrl-C after the next version."""
     before = project.version()
     up = project.begin("up")
     project.reaches(before + 1)
@@ -152,7 +152,7 @@ def _interrupt(project: Project) -> None:
 
 
 def _owner(project: Project) -> None:
-    """What is written belongs to whoever owns the folder; never to root."""
+    """Check that files belong to the owner of the folder, and never to root."""
     owners = {path.stat().st_uid for path in (project.run, *project.run.rglob("*"))}
     if 0 in owners or (os.getuid() and owners != {os.getuid()}):
         raise Failed(f"files of the run belong to the users {owners}")

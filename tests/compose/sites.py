@@ -1,9 +1,9 @@
-"""Another organisation's worker, in a container and a network of its own, over TLS.
+"""Test of another organisation's worker, in a container and a network of its own, over TLS.
 
     python -m tests.compose.sites [--keep]
 
-It is invited, joins, contributes, leaves, comes back, and is revoked; a second machine with the
-same token is turned away. Needs a Docker engine and the image `fccl:local`, which
+It is invited, joins, contributes, stops, starts again, and is revoked; a second machine with the
+same token is refused. The test needs a Docker engine and the image `fccl:local`, which
 tests.compose.run builds.
 """
 
@@ -30,7 +30,7 @@ TLS = "docker-compose.tls.yml"
 
 
 def main() -> int:
-    """Run all of it; returns the exit code."""
+    """Run the test, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m tests.compose.sites")
     parser.add_argument("--keep", action="store_true", help="Keep containers and files.")
     options = parser.parse_args()
@@ -64,14 +64,14 @@ def main() -> int:
 
 
 class Machine:
-    """A container that is on no network of the federation: it knows a host name and two ports."""
+    """A container on no network of the federation, which knows a host name and two ports."""
 
     def __init__(self, name: str, directory: Path) -> None:
         self.name = name
         self._directory = directory
 
     def begin(self, token: str) -> None:
-        """Start a worker with a token, and rows that are nowhere else."""
+        """Start a worker with a token, and with rows that no other worker has."""
         docker(
             *("run", "--detach", "--init", "--name", self.name),
             *("--add-host", f"{HOST}:host-gateway"),
@@ -81,33 +81,33 @@ class Machine:
         )
 
     def stop(self) -> None:
-        """Stop it, and look that it ended by itself."""
+        """Stop it, and check that it ended by itself."""
         docker("stop", "--time", "60", self.name)
         self.ends(0)
 
     def start(self) -> None:
-        """Start it again: the same command, the token included."""
+        """Start it again with the same command, the token included."""
         docker("start", self.name)
 
     def ends(self, code: int) -> None:
-        """Wait until it has ended with this exit code."""
+        """Wait until it has ended, and check the exit code."""
         until(f"{self.name} ends", lambda: not self._state()["Running"])
         if (found := self._state()["ExitCode"]) != code:
             raise Failed(f"{self.name} ended with {found} instead of {code}")
 
     def said(self) -> str:
-        """The last lines that it has printed."""
+        """Return the last lines that it has printed."""
         try:
             return docker("logs", "--tail", "12", self.name, both=True)
         except Failed:
             return ""
 
     def says(self, text: str) -> None:
-        """Wait until it has said something."""
+        """Wait until a text is in its output."""
         until(f"{self.name} says {text!r}", lambda: text in self._all())
 
     def remove(self) -> None:
-        """Container and volume."""
+        """Remove container and volume."""
         for words in (("rm", "--force", self.name), ("volume", "rm", "--force", self.name)):
             try:
                 docker(*words)
@@ -122,7 +122,7 @@ class Machine:
 
 
 def _project(directory: Path, name: str) -> Project:
-    """The servers with TLS, certificates that the image makes, and a plan without a near end."""
+    """Return the servers with TLS, certificates made by the image, and a plan that does not end."""
     plan = directory / "federation.toml"
     plan.write_text(CONFIG.read_text().replace("versions = 20", "versions = 5000"))
     (directory / "rows").mkdir()
@@ -167,10 +167,10 @@ def _scenario(project: Project, hospital: Machine, thief: Machine) -> None:
     _line(project, "a machine elsewhere joins over TLS", lambda: _join(hospital, token))
     _line(project, "it contributes", lambda: _contributes(project))
     _line(project, "it is stopped: exit 0", hospital.stop)
-    _line(project, "it comes back and contributes", lambda: _again(project, hospital))
+    _line(project, "it is started again and contributes", lambda: _again(project, hospital))
     _line(project, "another machine with the same token: exit 9", lambda: _steal(thief, token))
     _line(project, "fccl revoke: it ends with exit 9", lambda: _revoke(project, hospital))
-    _line(project, "the federation goes on", lambda: project.reaches(project.version() + 3))
+    _line(project, "the federation continues", lambda: project.reaches(project.version() + 3))
     _line(project, "stop", lambda: project.must("stop"))
     counted = check_applied_once(project.run)
     if token in project.log.read_text(errors="replace"):
@@ -200,7 +200,7 @@ def _join(hospital: Machine, token: str) -> None:
 
 
 def _updates(project: Project) -> list[str]:
-    """The tasks of the site that are applied."""
+    """Return the tasks of the site whose updates were applied."""
     lines = (project.run / "client_metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [m["task_id"] for m in map(json.loads, lines) if m["client_id"] == SITE]
 

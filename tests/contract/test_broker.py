@@ -1,4 +1,4 @@
-"""What `broker.protocol` promises, held against every implementation of it."""
+"""Contract of `broker.protocol`, for every implementation of it."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ from common.errors import BrokerError
 from tests.support.chunks import join_chunks
 
 LONG = 20.0
-"""Bounds a wait for something that must come; seconds."""
+"""Limit of a wait for something that must happen, in seconds."""
 SHORT = 0.3
-"""How long to look out for something that must not come; seconds."""
+"""Duration of a wait for something that must not happen, in seconds."""
 
 Connect = Callable[[], Broker]
 Named = Callable[..., Topology]
@@ -49,13 +49,13 @@ QUORUM = pytest.param("rabbitmq quorum", marks=pytest.mark.servers)
 
 @pytest.fixture(params=["embedded", pytest.param("rabbitmq", marks=pytest.mark.servers), QUORUM])
 def which(request: pytest.FixtureRequest) -> str:
-    """The broker that is held to its promises."""
+    """Return the name of the implementation under test."""
     return str(request.param)
 
 
 @pytest.fixture
 def connect(which: str, request: pytest.FixtureRequest) -> Iterator[Connect]:
-    """Makes brokers on the same server, each like a process of its own."""
+    """Return a function that opens brokers on one server, each like a process of its own."""
     opened: list[Broker] = []
     if which == "embedded":
         shared = EmbeddedServer()
@@ -84,7 +84,7 @@ def broker(connect: Connect) -> Broker:
 
 @pytest.fixture
 def named(which: str) -> Named:
-    """Makes topologies with the broker's type of queue."""
+    """Return a function that makes topologies with the type of queue under test."""
     queue_type: QueueType = "quorum" if which.endswith("quorum") else "classic"
     return partial(Topology, queue_type=queue_type)
 
@@ -97,13 +97,13 @@ def topology(broker: Broker, named: Named) -> Iterator[Topology]:
     broker.delete(topology)
 
 
-def got(consumer: Consumer, timeout: float = LONG) -> Delivery:
+def receive(consumer: Consumer, timeout: float = LONG) -> Delivery:
     delivery = consumer.receive(timeout)
     assert delivery is not None
     return delivery
 
 
-def taken(broker: Broker, topology: Topology) -> TakenTask:
+def take(broker: Broker, topology: Topology) -> TakenTask:
     task = broker.take_task(topology, LOCAL, LONG)
     assert task is not None
     return task
@@ -114,7 +114,7 @@ def ready(broker: Broker, topology: Topology, queue: str) -> int:
 
 
 def eventually(condition: Callable[[], bool]) -> None:
-    """Wait for what the broker does in its own time."""
+    """Wait for a change that the broker makes asynchronously."""
     deadline = time.monotonic() + LONG
     while not condition():
         assert time.monotonic() < deadline, "did not happen"
@@ -122,13 +122,13 @@ def eventually(condition: Callable[[], bool]) -> None:
 
 
 def read_dead(broker: Broker, topology: Topology) -> Message:
-    """The next dead letter, read as an operator's tool would: it is a queue like the others."""
+    """Take the next dead letter, as an operator's tool would: its queue is like the others."""
 
     class Dead(Topology):
         def task_queue(self, site: Site) -> str:
             return self.dead_queue
 
-    task = taken(broker, Dead(topology.run))
+    task = take(broker, Dead(topology.run))
     task.ack()
     return task.message
 
@@ -154,13 +154,16 @@ def test_body_headers_and_id_arrive_as_they_were_sent(broker: Broker, topology: 
     }
     body = bytes(range(256)) * 5000
     broker.publish_update(topology, LOCAL, Message(body, headers, message_id="update-1"))
-    message = got(broker.consume_updates(topology, [LOCAL], 1)).message
+    message = receive(broker.consume_updates(topology, [LOCAL], 1)).message
     assert (message.body, dict(message.headers), message.message_id) == (body, headers, "update-1")
 
 
 def test_every_message_names_its_sender(broker: Broker, topology: Topology) -> None:
     broker.publish_update(topology, LOCAL, Message(b""))
-    assert got(broker.consume_updates(topology, [LOCAL], 1)).message.user_id in ("local", "guest")
+    assert receive(broker.consume_updates(topology, [LOCAL], 1)).message.user_id in (
+        "local",
+        "guest",
+    )
 
 
 def test_nobody_can_publish_as_someone_else(broker: Broker, topology: Topology) -> None:
@@ -181,11 +184,11 @@ def test_publishing_to_an_undeclared_run_fails(broker: Broker) -> None:
         broker.publish_update(nowhere, LOCAL, Message(b"update"))
 
 
-def test_publishing_goes_on_after_a_refusal(broker: Broker, topology: Topology) -> None:
+def test_publishing_works_after_a_refusal(broker: Broker, topology: Topology) -> None:
     with pytest.raises(QueueMissing):
         broker.publish_update(Topology("nowhere"), LOCAL, Message(b"lost"))
     broker.publish_update(topology, LOCAL, Message(b"kept"))
-    assert got(broker.consume_updates(topology, [LOCAL], 1)).message.body == b"kept"
+    assert receive(broker.consume_updates(topology, [LOCAL], 1)).message.body == b"kept"
 
 
 def test_a_queue_at_its_byte_limit_refuses_until_there_is_room(
@@ -194,13 +197,13 @@ def test_a_queue_at_its_byte_limit_refuses_until_there_is_room(
     topology = named(uuid.uuid4().hex, update_bytes=2500)
     broker.declare(topology)
     accepted = fill(broker, topology, 1000)
-    # A quorum queue learns of its limit a moment late: what it then takes is bounded, too.
+    # A quorum queue enforces its limit a moment late.
     assert accepted == 2 if topology.queue_type == "classic" else 2 <= accepted < 10
     with pytest.raises(QueueFull):
         broker.publish_update(topology, LOCAL, Message(bytes(1000)))
     consumer = broker.consume_updates(topology, [LOCAL], 1)
     for _ in range(accepted):
-        consumer.ack(got(consumer))
+        consumer.ack(receive(consumer))
     eventually(lambda: fill(broker, topology, 1000) > 0)
     broker.delete(topology)
 
@@ -212,13 +215,13 @@ def test_a_small_message_passes_where_a_large_one_is_refused(broker: Broker, nam
     broker.declare(topology)
     assert fill(broker, topology, 1000) == 2
     broker.publish_update(topology, LOCAL, Message(bytes(500)))
-    got(broker.consume_updates(topology, [LOCAL], 1))
+    receive(broker.consume_updates(topology, [LOCAL], 1))
     broker.publish_update(topology, LOCAL, Message(bytes(1000)))
     broker.delete(topology)
 
 
 def fill(broker: Broker, topology: Topology, nbytes: int) -> int:
-    """Publish updates until one is refused; how many went in."""
+    """Publish updates until one is refused; return how many were accepted."""
     for number in range(1000):
         try:
             broker.publish_update(topology, LOCAL, Message(bytes(nbytes)))
@@ -239,7 +242,7 @@ def test_several_threads_publish_and_consume_through_one_broker(
     with ThreadPoolExecutor(4) as threads:
         published = [threads.submit(publish, name) for name in range(4)]
         while len(bodies) < 80:
-            delivery = got(consumer)
+            delivery = receive(consumer)
             bodies.add(delivery.message.body)
             consumer.ack(delivery)
         for each in published:
@@ -250,7 +253,7 @@ def test_several_threads_publish_and_consume_through_one_broker(
 # Declaring and deleting
 
 
-def test_declaring_twice_keeps_what_is_there(broker: Broker, topology: Topology) -> None:
+def test_declaring_twice_keeps_the_messages(broker: Broker, topology: Topology) -> None:
     broker.publish_task(topology, LOCAL, Message(b"task"))
     broker.declare(topology)
     assert ready(broker, topology, topology.task_queue(LOCAL)) == 1
@@ -275,9 +278,9 @@ def test_declaring_with_another_type_of_queue_is_an_error(
 
 def test_delete_keeps_dead_letters_and_nothing_else(broker: Broker, topology: Topology) -> None:
     broker.publish_update(topology, LOCAL, Message(b"bad"))
-    with_bad = broker.consume_updates(topology, [LOCAL], 1)
-    with_bad.reject(got(with_bad), "bad")
-    with_bad.close()
+    consumer = broker.consume_updates(topology, [LOCAL], 1)
+    consumer.reject(receive(consumer), "bad")
+    consumer.close()
     broker.publish_task(topology, LOCAL, Message(b"forgotten"))
     broker.delete(topology)
     assert broker.depths(topology) == {topology.dead_queue: QueueDepth(messages=1, consumers=0)}
@@ -293,47 +296,47 @@ def test_delete_keeps_dead_letters_and_nothing_else(broker: Broker, topology: To
 def test_an_acked_message_is_gone(connect: Connect, broker: Broker, topology: Topology) -> None:
     broker.publish_update(topology, LOCAL, Message(b"update"))
     consumer = broker.consume_updates(topology, [LOCAL], 1)
-    consumer.ack(got(consumer))
+    consumer.ack(receive(consumer))
     consumer.close()
     other = connect().consume_updates(topology, [LOCAL], 1)
     assert other.receive(SHORT) is None
 
 
-def test_what_a_lost_consumer_held_is_delivered_again(
+def test_unanswered_messages_of_a_lost_consumer_are_delivered_again(
     connect: Connect, broker: Broker, topology: Topology
 ) -> None:
     for number in range(3):
         broker.publish_update(topology, LOCAL, Message(bytes([number])))
     lost = connect()
     held = lost.consume_updates(topology, [LOCAL], 2)
-    first, second = got(held), got(held)
+    first, second = receive(held), receive(held)
     assert not first.redelivered
     held.ack(second)
     lost.close()
     eventually(lambda: ready(broker, topology, topology.update_queue(LOCAL)) == 2)
     consumer = broker.consume_updates(topology, [LOCAL], 3)
-    again = got(consumer)
+    again = receive(consumer)
     assert (again.message.body, again.redelivered) == (b"\0", True)
-    assert got(consumer).message.body == b"\2"
+    assert receive(consumer).message.body == b"\2"
 
 
 def test_no_more_than_prefetch_messages_are_unanswered(broker: Broker, topology: Topology) -> None:
     for number in range(4):
         broker.publish_update(topology, LOCAL, Message(bytes([number])))
     consumer = broker.consume_updates(topology, [LOCAL], 2)
-    first = got(consumer)
-    got(consumer)
+    first = receive(consumer)
+    receive(consumer)
     assert consumer.receive(SHORT) is None
     assert ready(broker, topology, topology.update_queue(LOCAL)) == 2
     consumer.ack(first)
-    assert got(consumer).message.body == b"\2"
+    assert receive(consumer).message.body == b"\2"
 
 
-def test_a_requeued_message_comes_again(broker: Broker, topology: Topology) -> None:
+def test_a_requeued_message_is_delivered_again(broker: Broker, topology: Topology) -> None:
     broker.publish_update(topology, LOCAL, Message(b"update"))
     consumer = broker.consume_updates(topology, [LOCAL], 1)
-    consumer.requeue(got(consumer))
-    again = got(consumer)
+    consumer.requeue(receive(consumer))
+    again = receive(consumer)
     assert again.redelivered
     consumer.ack(again)
     assert consumer.receive(SHORT) is None
@@ -342,21 +345,21 @@ def test_a_requeued_message_comes_again(broker: Broker, topology: Topology) -> N
 def test_answering_twice_does_no_harm(broker: Broker, topology: Topology) -> None:
     broker.publish_update(topology, LOCAL, Message(b"1"))
     consumer = broker.consume_updates(topology, [LOCAL], 1)
-    delivery = got(consumer)
+    delivery = receive(consumer)
     consumer.ack(delivery)
     consumer.ack(delivery)
     consumer.requeue(delivery)
     broker.publish_update(topology, LOCAL, Message(b"2"))
-    assert got(consumer).message.body == b"2"
+    assert receive(consumer).message.body == b"2"
 
 
 def test_an_old_delivery_cannot_answer_for_a_new_one(broker: Broker, topology: Topology) -> None:
     broker.publish_update(topology, LOCAL, Message(b"update"))
     first = broker.consume_updates(topology, [LOCAL], 1)
-    old = got(first)
+    old = receive(first)
     first.close()
     second = broker.consume_updates(topology, [LOCAL], 1)
-    got(second)
+    receive(second)
     second.ack(old)
     second.close()
     eventually(lambda: ready(broker, topology, topology.update_queue(LOCAL)) == 1)
@@ -370,23 +373,23 @@ def test_one_consumer_serves_all_sites(broker: Broker, named: Named) -> None:
     for site in sites:
         broker.publish_update(topology, site, Message(site.name.encode()))
     received = {
-        delivery.queue: delivery.message.body for delivery in (got(consumer), got(consumer))
+        delivery.queue: delivery.message.body for delivery in (receive(consumer), receive(consumer))
     }
     assert received == {topology.update_queue(site): site.name.encode() for site in sites}
     broker.delete(topology)
 
 
-def test_a_consumer_may_come_before_the_run_is_declared(broker: Broker, named: Named) -> None:
+def test_a_consumer_may_start_before_the_run_is_declared(broker: Broker, named: Named) -> None:
     topology = named(uuid.uuid4().hex)
     consumer = broker.consume_updates(topology, [LOCAL], 1)
     assert consumer.receive(SHORT) is None
     broker.declare(topology)
     broker.publish_update(topology, LOCAL, Message(b"update"))
-    assert got(consumer).message.body == b"update"
+    assert receive(consumer).message.body == b"update"
     broker.delete(topology)
 
 
-def test_a_consumer_goes_on_after_its_queue_was_made_anew(
+def test_a_consumer_continues_after_its_queue_was_recreated(
     broker: Broker, topology: Topology
 ) -> None:
     if topology.queue_type == "quorum":
@@ -396,7 +399,7 @@ def test_a_consumer_goes_on_after_its_queue_was_made_anew(
     broker.delete(topology)
     broker.declare(topology)
     broker.publish_update(topology, LOCAL, Message(b"update"))
-    assert got(consumer).message.body == b"update"
+    assert receive(consumer).message.body == b"update"
 
 
 def test_an_update_of_several_chunks_survives_repetition_and_disorder(
@@ -410,7 +413,7 @@ def test_an_update_of_several_chunks_survives_repetition_and_disorder(
     consumer = broker.consume_updates(topology, [LOCAL], 3)
     chunks = []
     for _ in messages:
-        delivery = got(consumer)
+        delivery = receive(consumer)
         chunks.append(parse_chunk(delivery.message, chunk_bytes=1000))
         consumer.ack(delivery)
     assert join_chunks(chunks) == payload
@@ -422,7 +425,7 @@ def test_an_update_of_several_chunks_survives_repetition_and_disorder(
 def test_a_rejected_message_is_kept_with_its_reason(broker: Broker, topology: Topology) -> None:
     broker.publish_update(topology, LOCAL, Message(b"\xff", {"update_id": "u1"}, message_id="m1"))
     consumer = broker.consume_updates(topology, [LOCAL], 1)
-    delivery = got(consumer)
+    delivery = receive(consumer)
     consumer.reject(delivery, "no such client")
     assert consumer.receive(SHORT) is None
     letter = read_dead(broker, topology)
@@ -439,7 +442,7 @@ def test_a_large_rejected_body_leaves_only_its_size_and_hash(
 ) -> None:
     broker.publish_update(topology, LOCAL, Message(bytes((1 << 20) + 1)))
     consumer = broker.consume_updates(topology, [LOCAL], 1)
-    consumer.reject(got(consumer), "x" * 5000)
+    consumer.reject(receive(consumer), "x" * 5000)
     letter = read_dead(broker, topology)
     assert letter.body == b""
     assert letter.headers[dead_letter.DEAD_SIZE] == (1 << 20) + 1
@@ -452,7 +455,7 @@ def test_a_large_rejected_body_leaves_only_its_size_and_hash(
 def test_taking_a_task_leaves_the_others_in_the_queue(broker: Broker, topology: Topology) -> None:
     for number in range(3):
         broker.publish_task(topology, LOCAL, Message(bytes([number])))
-    task = taken(broker, topology)
+    task = take(broker, topology)
     assert (task.message.body, task.redelivered) == (b"\0", False)
     # Quorum queues count a consumer that was cancelled until its delivery is answered.
     held = 1 if topology.queue_type == "quorum" else 0
@@ -467,19 +470,19 @@ def test_two_workers_take_different_tasks(
 ) -> None:
     broker.publish_task(topology, LOCAL, Message(b"1"))
     broker.publish_task(topology, LOCAL, Message(b"2"))
-    first = taken(connect(), topology)
-    second = taken(connect(), topology)
+    first = take(connect(), topology)
+    second = take(connect(), topology)
     assert {first.message.body, second.message.body} == {b"1", b"2"}
 
 
-def test_a_task_that_its_worker_did_not_ack_comes_again(
+def test_a_task_without_an_ack_is_delivered_again(
     connect: Connect, broker: Broker, topology: Topology
 ) -> None:
     broker.publish_task(topology, LOCAL, Message(b"task"))
     lost = connect()
-    taken(lost, topology)
+    take(lost, topology)
     lost.close()
-    task = taken(broker, topology)
+    task = take(broker, topology)
     assert task.redelivered
     task.ack()
     assert broker.take_task(topology, LOCAL, SHORT) is None
@@ -487,32 +490,32 @@ def test_a_task_that_its_worker_did_not_ack_comes_again(
 
 def test_a_requeued_task_can_be_taken_again(broker: Broker, topology: Topology) -> None:
     broker.publish_task(topology, LOCAL, Message(b"task"))
-    taken(broker, topology).requeue()
-    assert taken(broker, topology).redelivered
+    take(broker, topology).requeue()
+    assert take(broker, topology).redelivered
 
 
-def test_a_rejected_task_comes_to_the_coordinator_with_the_reason(
+def test_a_rejected_task_reaches_the_coordinator_with_the_reason(
     broker: Broker, topology: Topology
 ) -> None:
     broker.publish_task(topology, LOCAL, Message(b"task"))
-    taken(broker, topology).reject("another base model")
+    take(broker, topology).reject("another base model")
     assert broker.take_task(topology, LOCAL, SHORT) is None
-    complaint = got(broker.consume_updates(topology, [LOCAL], 1)).message
-    assert complaint.body == b"task"
-    assert complaint.headers[dead_letter.DEAD_REASON] == "another base model"
-    assert complaint.headers[dead_letter.DEAD_QUEUE] == topology.task_queue(LOCAL)
+    rejection = receive(broker.consume_updates(topology, [LOCAL], 1)).message
+    assert rejection.body == b"task"
+    assert rejection.headers[dead_letter.DEAD_REASON] == "another base model"
+    assert rejection.headers[dead_letter.DEAD_QUEUE] == topology.task_queue(LOCAL)
 
 
-def test_no_task_and_no_queue_are_no_error(broker: Broker, topology: Topology) -> None:
+def test_a_missing_task_or_queue_is_no_error(broker: Broker, topology: Topology) -> None:
     assert broker.take_task(topology, LOCAL, SHORT) is None
     assert broker.take_task(Topology("nowhere"), LOCAL, SHORT) is None
 
 
-def test_a_waiting_worker_gets_the_task_that_comes(
+def test_a_waiting_worker_gets_the_next_task(
     connect: Connect, broker: Broker, topology: Topology
 ) -> None:
     with ThreadPoolExecutor(1) as threads:
-        task = threads.submit(taken, connect(), topology)
+        task = threads.submit(take, connect(), topology)
         eventually(lambda: broker.depths(topology)[topology.task_queue(LOCAL)].consumers == 1)
         broker.publish_task(topology, LOCAL, Message(b"task"))
         assert task.result(LONG).message.body == b"task"
@@ -521,7 +524,7 @@ def test_a_waiting_worker_gets_the_task_that_comes(
 # Closing
 
 
-def test_closing_wakes_those_who_wait(connect: Connect, topology: Topology) -> None:
+def test_closing_wakes_waiting_consumers(connect: Connect, topology: Topology) -> None:
     broker = connect()
     consumer = broker.consume_updates(topology, [LOCAL], 1)
     with ThreadPoolExecutor(2) as threads:
@@ -535,7 +538,7 @@ def test_closing_wakes_those_who_wait(connect: Connect, topology: Topology) -> N
             taking.result(LONG)
 
 
-def test_closing_finishes_what_was_begun(
+def test_closing_finishes_running_publishes(
     connect: Connect, broker: Broker, topology: Topology
 ) -> None:
     closing = connect()
@@ -583,4 +586,4 @@ def test_lost_queues_are_named_and_declared_again(
     assert broker.repair(topology) == ()
     broker.publish_update(topology, LOCAL, Message(b"update"))
     consumer = broker.consume_updates(topology, [LOCAL], 1)
-    assert got(consumer).message.body == b"update"
+    assert receive(consumer).message.body == b"update"

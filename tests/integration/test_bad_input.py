@@ -1,4 +1,4 @@
-"""What people give a federation to learn from that cannot be learned: one line, and no half run."""
+"""Unusable rows, models and plans: an error in one line, and no half-made run."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ SFT, DPO, CLS = (phase(name, 1, STEP) for name in ("sft", "dpo", "classification
 
 @pytest.fixture
 def place(tmp_path: Path, model_cache: Path) -> Iterator[Commands]:
-    """Commands in an empty directory."""
+    """Return a starter of commands in an empty directory."""
     with commands(tmp_path, {"FCCL_CACHE": str(model_cache), "HF_HUB_OFFLINE": "1"}) as place:
         yield place
 
 
 def demo(place: Commands, path: Path, text: str, **variables: str) -> Command:
-    """The demo with this configuration, in runs/x."""
+    """Start the demo with this configuration, in runs/x."""
     (path / "f.toml").write_text(text)
     return place.fork("demo", "--plain", "--config", "f.toml", "--out", "runs/x", **variables)
 
@@ -47,7 +47,7 @@ def prepare(place: Commands, path: Path, text: str, *flags: str) -> Command:
 
 
 def bert(*phases: str) -> str:
-    """A plan with an encoder."""
+    """Return a plan with an encoder."""
     return plan(*phases, model="offline:bert-micro", length=64)
 
 
@@ -55,7 +55,7 @@ def jsonl(*records: dict[str, Any]) -> str:
     return "".join(json.dumps(record) + "\n" for record in records)
 
 
-def asked(count: int, prompt: str = "Say {}.") -> list[dict[str, Any]]:
+def instructions(count: int, prompt: str = "Say {}.") -> list[dict[str, Any]]:
     return [{"instruction": prompt.format(i), "output": f"It is {i}."} for i in range(count)]
 
 
@@ -76,16 +76,16 @@ EMPTY = {"prompt": "Why?", "chosen": "", "rejected": "So."}
 
 
 def data(text: str, *lines: str) -> str:
-    """A plan with more keys under [data]."""
+    """Return a plan with more keys under [data]."""
     return text.replace("[data]\n", "\n".join(["[data]", *lines, ""]))
 
 
-# Refused: one line, the right code, and no run directory
+# Refused: one line, the exit code, and no run directory
 
 
 @dataclass(frozen=True)
-class Wrong:
-    """A configuration, its files, and what the line says: the thing, and the remedy."""
+class Mistake:
+    """A configuration, its files, the exit code, and the words of the line."""
 
     text: str
     code: int
@@ -93,106 +93,110 @@ class Wrong:
     files: dict[str, str] = field(default_factory=dict)
 
 
-WRONG = {
-    "pairs of equal answers only": Wrong(
+MISTAKES = {
+    "pairs of equal answers only": Mistake(
         data(plan(DPO), 'va = "p.jsonl"'), 3,
         ("p.jsonl has no usable row", "row 1: chosen and rejected are equal", "prompt, chosen"),
         {"p.jsonl": jsonl(*[EQUAL] * 9)},
     ),
-    "pairs with empty answers only": Wrong(
+    "pairs with empty answers only": Mistake(
         data(plan(DPO), 'va = "p.jsonl"'), 3,
         ("p.jsonl has no usable row", "row 1: chosen is empty"),
         {"p.jsonl": jsonl(*[EMPTY] * 9)},
     ),
-    "pairs that all exceed the model's length": Wrong(
+    "pairs that all exceed the model's length": Mistake(
         data(plan(DPO, length=128), 'va = "p.jsonl"'), 3,
         ("no row of p.jsonl can be used at 128 tokens", "does not fit", "raise model.max_length"),
         {"p.jsonl": jsonl(*({**pair, "chosen": LONG} for pair in pairs(9)))},
     ),
-    "prompts that leave no room": Wrong(
+    "prompts that leave no room": Mistake(
         data(plan(SFT, length=128), 'sft = "i.jsonl"'), 3,
         ("no row of i.jsonl can be used at 128 tokens", "no room", "raise model.max_length"),
-        {"i.jsonl": jsonl(*asked(9, LONG + "{}"))},
+        {"i.jsonl": jsonl(*instructions(9, LONG + "{}"))},
     ),
-    "labels that are all outside the declared ones": Wrong(
+    "labels that are all outside the declared ones": Mistake(
         data(bert(CLS), 'cls = "c.jsonl"', 'labels = ["good", "bad"]'), 3,
         ("c.jsonl has no usable row", "row 1: label is 'fine', which is none of the declared"),
         {"c.jsonl": jsonl(*labelled(40, "fine", "dull"))},
     ),
-    "a class that is alone": Wrong(
+    "a class that is alone": Mistake(
         data(bert(CLS), 'cls = "c.jsonl"'), 3,
         ("the rows have 1 class", "needs two or more", "data.columns", "data.labels"),
         {"c.jsonl": jsonl(*labelled(40, "good"))},
     ),
-    "a class that is alone though two are declared": Wrong(
+    "a class that is alone though two are declared": Mistake(
         data(bert(CLS), 'cls = "c.jsonl"', 'labels = ["good", "bad"]'), 3,
         ("the rows have 1 class",), {"c.jsonl": jsonl(*labelled(40, "good"))},
     ),
-    "a class that is declared twice": Wrong(
+    "a class that is declared twice": Mistake(
         data(bert(CLS), 'labels = ["good", "good"]', 'cls = "c.jsonl"'), 2,
         ("data.labels names 'good' twice",), {"c.jsonl": jsonl(*labelled(40, "good", "bad"))},
     ),
-    "numbers where classes should be": Wrong(
+    "numbers where classes should be": Mistake(
         data(bert(CLS), 'cls = "c.jsonl"'), 3,
         ("1200 classes are too many", "check the label column"),
         {"c.jsonl": jsonl(*({"text": f"Film {i}", "label": i} for i in range(1200)))},
     ),
-    "an encoder that is to follow instructions": Wrong(
+    "an encoder that is to follow instructions": Mistake(
         bert(SFT), 4,
         ("offline:bert-micro is not a causal language model", "BertFor", "such as gpt2"),
     ),
-    "a causal model that is to classify": Wrong(
+    "a causal model that is to classify": Mistake(
         plan(CLS), 4, ("offline:gpt2-micro is not an encoder", "GPT2LMHeadModel", "such as bert")
     ),
-    "preferences that are missing while instructions are there": Wrong(
+    "preferences that are missing while instructions are there": Mistake(
         data(plan(SFT, DPO), 'va = "nowhere.jsonl"'), 3,
         ("nowhere.jsonl does not exist", "check data.va"),
     ),
-    "a column that is missing": Wrong(
+    "a column that is missing": Mistake(
         data(plan(SFT), 'sft = "i.jsonl"', 'columns = {output = "reply"}'), 2,
         ("i.jsonl has no column 'reply'", "output", "its columns are instruction, output"),
-        {"i.jsonl": jsonl(*asked(40))},
+        {"i.jsonl": jsonl(*instructions(40))},
     ),
-    "a column for a field that the plan's rows do not have": Wrong(
+    "a column for a field that the plan's rows do not have": Mistake(
         data(plan(SFT), 'columns = {text = "instruction"}'), 2,
         ("data.columns names 'text'", "instruction, input, output"),
     ),
-    "phases that need two models": Wrong(
+    "phases that need two models": Mistake(
         plan(SFT, CLS), 2, ("f.toml", "different models", "start two runs")
     ),
-    "too few rows of one kind": Wrong(
+    "too few rows of one kind": Mistake(
         data(plan(SFT, DPO), 'va = "p.jsonl"'), 3,
         ("3 rows of preferences are too few for 2 clients", "lower data.clients"),
         {"p.jsonl": jsonl(*pairs(3))},
     ),
-    "more tokens than positions": Wrong(
+    "more tokens than positions": Mistake(
         plan(SFT, length=1024), 2, ("model.max_length is 1024", "512 positions", "set it to 512")
     ),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG.keys())
-def test_what_cannot_be_learned_is_one_line_and_no_run(
-    place: Commands, tmp_path: Path, wrong: Wrong
+@pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES.keys())
+def test_unusable_input_is_an_error_in_one_line_and_leaves_no_run(
+    place: Commands, tmp_path: Path, mistake: Mistake
 ) -> None:
-    for name, text in wrong.files.items():
+    for name, text in mistake.files.items():
         (tmp_path / name).write_text(text)
-    one_line(demo(place, tmp_path, wrong.text), wrong.code, *wrong.says)
-    nothing_is_left(tmp_path)
+    one_line(demo(place, tmp_path, mistake.text), mistake.code, *mistake.says)
+    check_no_run(tmp_path)
 
 
-def nothing_is_left(path: Path) -> None:
-    """Neither a run nor a half-made one."""
+def check_no_run(path: Path) -> None:
+    """Check that there is neither a run nor a half-made one."""
     assert [str(each) for each in (path / "runs").rglob("*")] == []
 
 
 # Skipped and counted
 
 
-def test_rows_of_no_use_are_counted_on_a_line_and_in_the_run(
+def test_unusable_rows_are_counted_on_a_line_and_in_the_run(
     place: Commands, tmp_path: Path
 ) -> None:
-    rows = [*asked(40), *asked(3, LONG + "{}"), {"instruction": "Why?", "output": " "}]
+    rows = [
+        *instructions(40),
+        *instructions(3, LONG + "{}"),
+        {"instruction": "Why?", "output": " "},
+    ]
     (tmp_path / "i.jsonl").write_text(jsonl(*rows) + "{torn\n")
     chosen = [{"q": p["prompt"], **p, "prompt": "unread"} for p in pairs(40)]
     for pair in chosen:
@@ -200,7 +204,7 @@ def test_rows_of_no_use_are_counted_on_a_line_and_in_the_run(
     (tmp_path / "p.jsonl").write_text(
         jsonl(*chosen, *({"q": "Why?", **each, "prompt": ""} for each in (EQUAL, EQUAL, EMPTY)))
     )
-    # A column that one source has is not looked for in the other.
+    # A renamed column of one source is not required in the other.
     names = ('sft = "i.jsonl"', 'va = "p.jsonl"', 'columns = {chosen = "chosen", prompt = "q"}')
     command = demo(place, tmp_path, data(plan(SFT, DPO, length=128), *names))
     assert command.end() == 0, command.err
@@ -228,7 +232,7 @@ def test_labels_outside_the_declared_ones_are_counted_without_their_names(
     text = data(bert(CLS), 'cls = "c.jsonl"', 'labels = ["bad", "good"]')
     command = prepare(place, tmp_path, text, "--out", "rows")
     assert command.end() == 0, command.err
-    assert "skipped c.jsonl:41: label is 'so so'" in command.out  # for whoever has the rows
+    assert "skipped c.jsonl:41: label is 'so so'" in command.out  # shown to the owner of the rows
     assert (
         "c.jsonl: 40 of 44 rows can be used; 3: label is …, which is none of the declared labels;"
         " 1: label is missing" in command.out
@@ -266,14 +270,14 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> Path:
-    """Rows for sft, dealt to two clients."""
+    """Return rows for sft, partitioned among two clients."""
     path = tmp_path_factory.mktemp("prepared")
     with commands(path, {"FCCL_CACHE": str(model_cache)}) as place:
         assert prepare(place, path, plan(SFT), "--out", "rows").end() == 0
     return path / "rows"
 
 
-OTHERWISE = {
+OTHER_SETTINGS = {
     "alpha": ("alpha = 0.1", {}, "with data.alpha = 0.5, not 0.1"),
     "length": ("", {"FCCL_MODEL__MAX_LENGTH": "128"}, "with model.max_length = 256, not 128"),
     "seed": ("", {"FCCL_RUN__SEED": "7"}, "with run.seed = 0, not 7"),
@@ -282,8 +286,10 @@ OTHERWISE = {
 }
 
 
-@pytest.mark.parametrize(("line", "variables", "says"), OTHERWISE.values(), ids=OTHERWISE.keys())
-def test_rows_that_were_prepared_for_something_else_are_refused(
+@pytest.mark.parametrize(
+    ("line", "variables", "says"), OTHER_SETTINGS.values(), ids=OTHER_SETTINGS.keys()
+)
+def test_rows_prepared_with_other_settings_are_refused(
     place: Commands,
     tmp_path: Path,
     model_cache: Path,
@@ -292,7 +298,7 @@ def test_rows_that_were_prepared_for_something_else_are_refused(
     variables: dict[str, str],
     says: str,
 ) -> None:
-    (tmp_path / "i.jsonl").write_text(jsonl(*asked(60)))
+    (tmp_path / "i.jsonl").write_text(jsonl(*instructions(60)))
     known = resolve("offline:gpt2-micro", None, model_cache, lambda *_: None).path
     shutil.copytree(known, tmp_path / "other")
     weights = GPT2LMHeadModel.from_pretrained(known, dtype=torch.float16, local_files_only=True)
@@ -301,7 +307,7 @@ def test_rows_that_were_prepared_for_something_else_are_refused(
     text = data(plan(SFT), f'dir = "{prepared}"', line)
     command = demo(place, tmp_path, text, **variables)
     one_line(command, 3, str(prepared), f"was prepared {says}", "in another folder")
-    nothing_is_left(tmp_path)
+    check_no_run(tmp_path)
     assert contents(prepared) == before
 
 
@@ -313,15 +319,15 @@ def test_a_damaged_description_of_prepared_rows_is_refused(
     (tmp_path / "rows" / "data.json").write_text(text)
     command = demo(place, tmp_path, data(plan(SFT), 'dir = "rows"'))
     one_line(command, 3, "rows/data.json is damaged", "remove the folder")
-    nothing_is_left(tmp_path)
+    check_no_run(tmp_path)
 
 
-def test_there_must_be_a_folder_to_prepare_rows_in(place: Commands, tmp_path: Path) -> None:
+def test_preparing_rows_needs_a_folder(place: Commands, tmp_path: Path) -> None:
     command = prepare(place, tmp_path, plan(SFT))
     one_line(command, 2, "no folder", "set data.dir, or give --out")
 
 
-def test_nothing_is_prepared_where_one_of_two_kinds_is_of_no_use(
+def test_nothing_is_prepared_if_one_of_two_kinds_is_unusable(
     place: Commands, tmp_path: Path
 ) -> None:
     (tmp_path / "p.jsonl").write_text(jsonl(*[EQUAL] * 9))
@@ -338,12 +344,12 @@ def test_a_causal_model_whose_tokenizer_cannot_pad_is_trained(
 ) -> None:
     known = resolve("offline:gpt2-micro", None, model_cache, lambda *_: None).path
     shutil.copytree(known, tmp_path / "model")
-    without(tmp_path / "model", "pad_token")
+    remove_token(tmp_path / "model", "pad_token")
     command = demo(place, tmp_path, plan(SFT, DPO, model="./model"))
     assert command.end() == 0, command.err
 
 
-def test_an_encoder_whose_tokenizer_does_not_say_how_it_pads_is_trained(
+def test_an_encoder_whose_tokenizer_names_no_padding_token_is_trained(
     place: Commands, tmp_path: Path
 ) -> None:
     saved(encoder(layers=1), tmp_path / "model", pad=None)
@@ -351,9 +357,7 @@ def test_an_encoder_whose_tokenizer_does_not_say_how_it_pads_is_trained(
     assert command.end() == 0, command.err
 
 
-def test_an_encoder_that_has_no_token_to_pad_with_is_refused(
-    place: Commands, tmp_path: Path
-) -> None:
+def test_an_encoder_without_a_padding_token_is_refused(place: Commands, tmp_path: Path) -> None:
     path = saved(encoder(layers=1), tmp_path / "model", pad=None)
     described = json.loads((path / "tokenizer.json").read_text())
     words = described["model"]["vocab"]
@@ -361,11 +365,11 @@ def test_an_encoder_that_has_no_token_to_pad_with_is_refused(
     Tokenizer.from_str(json.dumps(described)).save(str(path / "tokenizer.json"))
     command = demo(place, tmp_path, plan(CLS, model="./model", length=32))
     one_line(command, 4, "no padding token", "add [PAD] to its vocabulary")
-    nothing_is_left(tmp_path)
+    check_no_run(tmp_path)
 
 
-def without(path: Path, token: str) -> None:
-    """Take a special token out of a saved tokenizer's settings."""
+def remove_token(path: Path, token: str) -> None:
+    """Remove a special token from a saved tokenizer's settings."""
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         file = path / name
         if file.exists():
@@ -375,11 +379,11 @@ def without(path: Path, token: str) -> None:
     assert f'"{token}"' not in (path / "tokenizer_config.json").read_text()
 
 
-# The configurations that we hand out
+# The configurations in configs/
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_our_configurations_are_valid_and_name_a_model_of_the_right_family(path: Path) -> None:
+def test_each_configuration_is_valid_and_names_a_model_of_the_right_family(path: Path) -> None:
     config = loader.load(path, {})
     families = {family_for_objective(each.objective) for each in config.phase}
     assert families == {"encoder" if "bert" in config.model.name else "causal"}

@@ -1,4 +1,4 @@
-"""The `fccl` command as its users meet it: what they get wrong, what they interrupt."""
+"""The `fccl` command: mistakes of users, interrupts, and the demo."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ buffer_size = 2
 
 @pytest.fixture
 def place(tmp_path: Path, model_cache: Path) -> Iterator[Commands]:
-    """Commands in an empty directory."""
+    """Return a starter of commands in an empty directory."""
     with commands(tmp_path, {"FCCL_CACHE": str(model_cache), "HF_HUB_OFFLINE": "1"}) as place:
         yield place
 
 
 @pytest.fixture
 def rows(tmp_path: Path) -> Path:
-    """A data file with 60 good rows."""
+    """Return a data file with 60 good rows."""
     path = tmp_path / "rows.jsonl"
     write(path, tuple(make_instructions(0, 60)))
     return path
@@ -61,8 +61,8 @@ def rows(tmp_path: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Wrong:
-    """A mistake, the exit code, and what the one line must say: the thing, and the remedy."""
+class Mistake:
+    """A mistake, the exit code, and the words of its line: the thing, and the remedy."""
 
     args: tuple[str, ...]
     code: int
@@ -78,111 +78,113 @@ def demo(*args: str) -> tuple[str, ...]:
 FILE = {"f.toml": SMALL}
 ROW = '{"instruction": "Say yes.", "output": "Yes."}\n'
 
-WRONG = {
-    "an unknown key": Wrong(
+MISTAKES = {
+    "an unknown key": Mistake(
         demo("--config", "f.toml"), 2, ("f.toml", "unknown key schedule.concurency", "fccl init"),
         {"f.toml": "[schedule]\nconcurency = 3\n"},
     ),
-    "an unknown table": Wrong(
+    "an unknown table": Mistake(
         ("coordinator", "--config", "f.toml"), 2, ("f.toml", "unknown key agregation"),
         {"f.toml": "[agregation]\ncap = 3.0\n"},
     ),
-    "a wrong type": Wrong(
+    "a wrong type": Mistake(
         ("worker", "--config", "f.toml"), 2, ("f.toml", "schedule.concurrency", "integer"),
         {"f.toml": '[schedule]\nconcurrency = "many"\n'},
     ),
-    "a value out of range": Wrong(
+    "a value out of range": Mistake(
         demo("--config", "f.toml"), 2, ("phase.0", "exactly one of local_steps and local_epochs"),
         {"f.toml": "[[phase]]\nlocal_steps = 3\nlocal_epochs = 3\n"},
     ),
-    "no TOML": Wrong(demo("--config", "f.toml"), 2, ("f.toml", "line 1"), {"f.toml": "run: x"}),
-    "a configuration that is not there": Wrong(
+    "no TOML": Mistake(demo("--config", "f.toml"), 2, ("f.toml", "line 1"), {"f.toml": "run: x"}),
+    "a configuration that is not there": Mistake(
         demo("--config", "nowhere.toml"), 2, ("nowhere.toml", "does not exist", "fccl init")
     ),
-    "a configuration that is a directory": Wrong(
+    "a configuration that is a directory": Mistake(
         ("status", "--config", "d"), 2, ("d is a directory",), {"d": None}
     ),
-    "an unknown variable": Wrong(
+    "an unknown variable": Mistake(
         demo(), 2, ("FCCL_SCHEDULE__CONCURENCY: unknown key schedule.concurency",), {},
         {"FCCL_SCHEDULE__CONCURENCY": "3"},
     ),
-    "a variable of the wrong type": Wrong(
+    "a variable of the wrong type": Mistake(
         demo(), 2, ("FCCL_SCHEDULE__CONCURRENCY: schedule.concurrency",), {},
         {"FCCL_SCHEDULE__CONCURRENCY": "many"},
     ),
-    "a variable for a phase that is not there": Wrong(
+    "a variable for a phase that is not there": Mistake(
         demo(), 2, ("FCCL_PHASE__7__LR",), {}, {"FCCL_PHASE__7__LR": "1e-3"}
     ),
-    "a bad run name": Wrong(
+    "a bad run name": Mistake(
         demo("--config", "f.toml"), 2, ("run.name",), {"f.toml": '[run]\nname = "../up"\n'}
     ),
-    "a bad run directory": Wrong(("demo", "--plain", "--out", "runs/my run"), 2, ("run.name",)),
-    "a data file that is not there": Wrong(
+    "a bad run directory": Mistake(("demo", "--plain", "--out", "runs/my run"), 2, ("run.name",)),
+    "a data file that is not there": Mistake(
         demo("--data", "nowhere.jsonl"), 3, ("nowhere.jsonl", "does not exist", "data.sft")
     ),
-    "an empty data file": Wrong(
+    "an empty data file": Mistake(
         demo("--data", "d.jsonl"), 3, ("d.jsonl", "empty", "at least one row"), {"d.jsonl": " \n"}
     ),
-    "a data file without a usable row": Wrong(
+    "a data file without a usable row": Mistake(
         demo("--data", "d.jsonl"), 3, ("d.jsonl", "no usable row", "instruction and output"),
         {"d.jsonl": '{"text": "x"}\n{"text": "y"}\n'},
     ),
-    "a broken JSON list": Wrong(
+    "a broken JSON list": Mistake(
         demo("--data", "d.json"), 3, ("d.json", "not a valid JSON list"), {"d.json": f"[{ROW},"}
     ),
-    "a data file that is a directory": Wrong(demo("--data", "d"), 3, ("d", "check"), {"d": None}),
-    "more clients than rows": Wrong(
+    "a data file that is a directory": Mistake(demo("--data", "d"), 3, ("d", "check"), {"d": None}),
+    "more clients than rows": Mistake(
         demo("--data", "d.jsonl", "--config", "f.toml"), 3, ("clients", "data.clients"),
         {"d.jsonl": ROW * 3, "f.toml": SMALL.replace("clients = 2", "clients = 4")},
     ),
-    "a model directory without a model": Wrong(
+    "a model directory without a model": Mistake(
         demo("--config", "f.toml"), 4, ("emptydir", "config.json", "save_pretrained"),
         {"f.toml": SMALL.replace("offline:gpt2-micro", "./emptydir"), "emptydir": None},
     ),
-    "a model that is not there": Wrong(
+    "a model that is not there": Mistake(
         demo("--config", "f.toml"), 4, ("./no/such/model", "model.name"),
         {"f.toml": SMALL.replace("offline:gpt2-micro", "./no/such/model")},
     ),
-    "an unknown offline model": Wrong(
+    "an unknown offline model": Mistake(
         demo("--config", "f.toml"), 4, ("offline:gpt9", "offline:gpt2-tiny"),
         {"f.toml": SMALL.replace("offline:gpt2-micro", "offline:gpt9")},
     ),
-    "a run directory that exists": Wrong(
+    "a run directory that exists": Mistake(
         demo(), 7, ("runs/x", "exists", "--resume", "--new"), {"runs/x": None}
     ),
-    "resume without a run": Wrong(demo("--resume"), 7, ("runs/x", "no run to resume", "--resume")),
-    "resume of something else": Wrong(
+    "resume without a run": Mistake(
+        demo("--resume"), 7, ("runs/x", "no run to resume", "--resume")
+    ),
+    "resume of something else": Mistake(
         demo("--resume"), 7, ("runs/x/run.db",), {"runs/x/run.db": "this is no database" * 100}
     ),
-    "both flags": Wrong(demo("--resume", "--new"), 2, ("--resume and --new exclude", "--help")),
-    "a place where nothing can be written": Wrong(
+    "both flags": Mistake(demo("--resume", "--new"), 2, ("--resume and --new exclude", "--help")),
+    "a place where nothing can be written": Mistake(
         ("demo", "--plain", "--config", "f.toml", "--out", "f.toml/runs/x"), 7,
         ("f.toml/runs", "run.dir"), FILE,
     ),
-    "a worker's data directory that is not there": Wrong(
+    "a worker's data directory that is not there": Mistake(
         ("worker", "--data", "nowhere"), 3, ("nowhere is no directory", "--data")
     ),
-    "an unknown command": Wrong(("federate",), 2, ("federate", "--help")),
-    "an unknown option": Wrong(demo("--quick"), 2, ("--quick", "fccl demo --help")),
-    "a bad site name": Wrong(("worker", "--site", "My Site"), 2, ("My Site", "a-z")),
-    "init over a file": Wrong(("init", "f.toml"), 2, ("f.toml exists", "another file"), FILE),
-    "a live view without a terminal": Wrong(("tui",), 2, ("terminal", "fccl status", "--web")),
-    "status of no run": Wrong(("status", "--run", "runs/x"), 6, ("runs/x",), {"runs/x": None}),
+    "an unknown command": Mistake(("federate",), 2, ("federate", "--help")),
+    "an unknown option": Mistake(demo("--quick"), 2, ("--quick", "fccl demo --help")),
+    "a bad site name": Mistake(("worker", "--site", "My Site"), 2, ("My Site", "a-z")),
+    "init over a file": Mistake(("init", "f.toml"), 2, ("f.toml exists", "another file"), FILE),
+    "a live view without a terminal": Mistake(("tui",), 2, ("terminal", "fccl status", "--web")),
+    "status of no run": Mistake(("status", "--run", "runs/x"), 6, ("runs/x",), {"runs/x": None}),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG.keys())
+@pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES.keys())
 def test_a_mistake_is_one_line_that_names_it_and_the_remedy(
-    place: Commands, tmp_path: Path, wrong: Wrong
+    place: Commands, tmp_path: Path, mistake: Mistake
 ) -> None:
-    for name, text in wrong.files.items():
+    for name, text in mistake.files.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if text is None:
             path.mkdir()
         else:
             path.write_text(text)
-    one_line(place.fork(*wrong.args, **wrong.variables), wrong.code, *wrong.says)
+    one_line(place.fork(*mistake.args, **mistake.variables), mistake.code, *mistake.says)
 
 
 @pytest.mark.parametrize("name", ["coordinator", "worker", "status"])
@@ -215,18 +217,16 @@ def test_an_unreachable_broker_is_named_without_its_password(
 
 
 @pytest.mark.servers
-def test_a_name_that_the_store_does_not_know_is_no_run(
-    place: Commands, redis_server: Server
-) -> None:
+def test_status_of_an_unknown_run_is_an_error(place: Commands, redis_server: Server) -> None:
     command = place.fork("status", FCCL_STORE__URL=redis_server.url, FCCL_RUN__NAME="nobody")
     one_line(command, 6, "'nobody'", "fccl coordinator")
 
 
-# What is light stays light
+# Start-up without heavy imports
 
 
 def imported(code: str) -> set[str]:
-    """The top-level modules that a fresh interpreter has imported after some code."""
+    """Return the top-level modules that a fresh interpreter has imported after some code."""
     text = f"import sys, json\n{code}\nprint(json.dumps(sorted(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", text], check=True, capture_output=True, text=True, timeout=60
@@ -260,7 +260,7 @@ def test_the_view_loads_neither_model_nor_queue() -> None:
         (("worker", "--site", "My Site"), 2),
     ],
 )
-def test_a_mistake_is_told_before_any_model_code_is_loaded(
+def test_a_mistake_is_reported_before_any_model_code_is_loaded(
     tmp_path: Path, args: tuple[str, ...], code: int
 ) -> None:
     (tmp_path / "runs" / "x").mkdir(parents=True)
@@ -278,11 +278,11 @@ except SystemExit as end:
     assert not loaded & {"torch", "transformers", "peft", "sklearn", "scipy", "matplotlib"}
 
 
-def test_clusters_are_learned_only_where_they_are_needed() -> None:
+def test_partitioning_loads_no_sklearn() -> None:
     assert "sklearn" not in imported("import learning.data.clusters, learning.data.partition")
 
 
-def test_the_console_script_says_its_version() -> None:
+def test_the_console_script_prints_its_version() -> None:
     done = subprocess.run(
         [SCRIPT, "--version"], check=True, capture_output=True, text=True, timeout=60
     )
@@ -323,7 +323,7 @@ def test_init_writes_a_file_that_parses_to_the_defaults(place: Commands, tmp_pat
 
 
 def counted(command: Command, kind: str) -> int:
-    """Lines of the feed of one kind: a time, perhaps a mark, the kind."""
+    """Return the number of lines of a kind in the feed: a time, perhaps a mark, the kind."""
     return len(re.findall(rf"^[\d:]{{8}} . {kind} ", command.out, re.MULTILINE))
 
 
@@ -372,15 +372,15 @@ def test_a_second_ctrl_c_ends_the_demo_at_once(place: Commands, tmp_path: Path) 
     (tmp_path / "f.toml").write_text(SMALL.replace("local_steps = 2", "local_steps = 100000"))
     command = place.fork(*demo("--config", "f.toml"))
     command.says("issued")
-    # Paused meanwhile, so that both are there before it can have ended after the first.
+    # Stopped meanwhile, so that it gets both before it can end after the first.
     for number in (signal.SIGSTOP, signal.SIGINT, signal.SIGTERM, signal.SIGCONT):
         command.signal(number)
     assert command.end() == 130
     assert "Traceback" not in command.err
-    assert place.fork(*demo("--config", "f.toml")).end() == 7  # the run is there, to be resumed
+    assert place.fork(*demo("--config", "f.toml")).end() == 7  # the run exists, and can be resumed
 
 
-def test_new_sets_the_old_run_aside(place: Commands, tmp_path: Path) -> None:
+def test_new_moves_the_old_run_aside(place: Commands, tmp_path: Path) -> None:
     (tmp_path / "f.toml").write_text(SMALL.replace("versions = 2", "versions = 1"))
     flags = demo("--config", "f.toml")
     assert place.fork(*flags).end() == 0

@@ -48,7 +48,7 @@ def started(directory: Path) -> tuple[Process, ...]:
     return tuple(process for home in homes for process in load(record_path(home)).processes)
 
 
-def kin(directory: Path) -> list[str]:
+def processes_of(directory: Path) -> list[str]:
     """Return the processes with the environment of a private RabbitMQ here, recorded or not."""
     mark = f"RABBITMQ_PID_FILE={directory / '.services/rabbitmq/pid'}".encode()
     found = []
@@ -73,7 +73,7 @@ def test_the_two_servers_come_up_serve_keep_queues_and_leave_nothing(
     assert f"export FCCL_BROKER__URL={found['rabbitmq']['url']}" in said
     assert f"export FCCL_STORE__URL={found['redis']['url']}" in said
 
-    # Again is harmless: the same processes, the same places.
+    # A second `up` changes nothing.
     before = started(tmp_path)
     assert {process.role for process in before} >= {"redis-server", "epmd", "node"}
     assert all(process.alive for process in before)
@@ -92,11 +92,11 @@ def test_the_two_servers_come_up_serve_keep_queues_and_leave_nothing(
     said = run(place, "down").out
     assert "stopped RabbitMQ" in said and "stopped Redis" in said
     assert not any(process.alive for process in before)
-    eventually("nothing of it is left", lambda: not kin(tmp_path))
+    eventually("no process remains", lambda: not processes_of(tmp_path))
     assert {each["state"] for each in states(place, 1).values()} == {"stopped"}
     assert "nothing runs" in run(place, "down").out
 
-    # On other ports, with its queues.
+    # After a restart on other ports, the queues are there again.
     run(place, "up", *ANY)
     broker = rabbit.connect(str(states(place, 0)["rabbitmq"]["url"]))
     assert broker.depths(topology)[topology.task_queue(LOCAL)].messages == 1
@@ -110,7 +110,7 @@ def test_a_port_that_is_taken_is_named_with_its_holder_and_nothing_is_started(
         port = str(taken.getsockname()[1])
         said = run(place, "up", *ANY, "--broker-port", port, code=2).err
     assert f"port {port} is taken by" in said and "--broker-port 0" in said
-    assert "process" in said  # this one: it is ours to see
+    assert "process" in said
     assert started(tmp_path) == ()
 
 
@@ -122,7 +122,7 @@ def test_an_interrupted_up_stops_what_it_started(place: Commands, tmp_path: Path
     assert command.end() == 130
     assert redis and not any(process.alive for process in (*redis, *started(tmp_path)))
     if Path("/proc/self/environ").exists():
-        eventually("nothing of it is left", lambda: not kin(tmp_path))
+        eventually("no process remains", lambda: not processes_of(tmp_path))
 
 
 def test_a_server_that_cannot_start_shows_the_end_of_its_log(

@@ -1,4 +1,4 @@
-"""Joining the chunks of an update, for tests that look at the whole."""
+"""Joining the chunks of an update, which the product never has in memory as a whole."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ START: Tensors = {"a": np.zeros(40, np.float32), "b": np.ones((10, 10), np.float
 
 
 def prepared_run(_: Path) -> PreparedRun:
-    """Return what a run of three clients begins with; `create_run` calls it with a directory."""
+    """Return the start of a run with three clients; `create_run` calls this with a directory."""
     base = BaseRef(name="tiny", kind="local", digest=SHA)
     rows: dict[str, dict[RowKind, int]] = {f"client_{i}": {"sft": 100} for i in range(3)}
     return PreparedRun(base, Path("base"), rows, START, {"peft_type": "LORA"})

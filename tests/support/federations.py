@@ -1,4 +1,4 @@
-"""A small federation in a directory of its own, over real servers, and what its journal says."""
+"""Small federation in a directory of its own, over real servers, and checks of its journal."""
 
 from __future__ import annotations
 
@@ -66,7 +66,6 @@ alpha = 8"""
 
 
 def phase(objective: str, versions: int, *more: str) -> str:
-    """One phase of a plan, with lines of its own."""
     head = ("[[phase]]", f'objective = "{objective}"', f"versions = {versions}", "batch_size = 8")
     return "\n".join((*head, *more))
 
@@ -80,7 +79,7 @@ def plan(
     clients: int = 2,
     schedule: str = "",
 ) -> str:
-    """A configuration of several phases; the servers are named by the environment."""
+    """Return a configuration of several phases; environment variables name the servers."""
     return PLAN.format(
         model=model,
         length=length,
@@ -107,10 +106,10 @@ class Federation:
         self._store_url = store_url
         self.started: list[Command] = []
 
-    # processes
+    # Processes
 
     def script(self, *args: str, **variables: str) -> Command:
-        """A command by the console script; the others are forked."""
+        """Start a command by the console script; the others are forked."""
         return self.place.script(*args, **variables)
 
     def coordinator(self, *flags: str) -> Command:
@@ -124,46 +123,46 @@ class Federation:
         return self.started[-1]
 
     def order(self, *words: str, code: int = 0) -> Command:
-        """A command that controls the run, to its end."""
+        """Run a command that controls the run, to its end."""
         command = self.place.fork(*words)
         assert command.end() == code, command.err
         return command
 
     def status(self) -> dict[str, Any] | None:
-        """What `fccl status --json` prints; None where it fails."""
+        """Return what `fccl status --json` prints; None where it fails."""
         command = self.place.fork("status", "--json")
         found: dict[str, Any] | None = json.loads(command.out) if command.end() == 0 else None
         return found
 
-    # what is known of the run
+    # State of the run
 
     @property
     def run_id(self) -> str:
         return str(self.rows("SELECT value FROM meta WHERE key = 'run_id'")[0][0])
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
-        """Rows of the journal, read beside the coordinator; none before there is one."""
+        """Return rows of the journal, read beside the coordinator; none before it exists."""
         if not (self.run / "run.db").exists():
             return []
         with closing(sqlite3.connect(f"file:{self.run}/run.db?mode=ro", uri=True)) as db:
             return db.execute(query).fetchall()
 
     def lines(self, name: str) -> list[dict[str, Any]]:
-        """The lines of `progress.jsonl` or `client_metrics.jsonl`."""
+        """Return the lines of `progress.jsonl` or `client_metrics.jsonl`."""
         return [json.loads(line) for line in (self.run / name).read_text().splitlines()]
 
     def version(self) -> int:
-        """The newest version that is journaled; -1 before there is any."""
+        """Return the newest version in the journal; -1 before there is any."""
         rows = self.rows("SELECT MAX(version) FROM version")
         return int(rows[0][0]) if rows and rows[0][0] is not None else -1
 
     def reaches(self, version: int) -> None:
-        """Wait for a version; what its processes said meanwhile tells why it does not come."""
+        """Wait for a version; on failure show the output of all processes."""
         try:
             eventually(f"version {version}", lambda: self.version() >= version)
         except AssertionError as error:
-            said = [f"process {p.pid}, exit {p.code}:\n{p.out}\n{p.err}" for p in self.started]
-            raise AssertionError("\n\n".join([str(error), *said])) from None
+            output = [f"process {p.pid}, exit {p.code}:\n{p.out}\n{p.err}" for p in self.started]
+            raise AssertionError("\n\n".join([str(error), *output])) from None
 
     def epoch(self) -> int:
         rows = self.rows("SELECT value FROM epoch")
@@ -175,14 +174,14 @@ class Federation:
     def training(self) -> Heartbeat:
         """Wait until a worker trains."""
 
-        def look() -> list[Heartbeat]:
+        def find() -> list[Heartbeat]:
             return [beat for beat in self.beats() if beat.state == "training"]
 
-        return eventually("a worker trains", look)[0]
+        return eventually("a worker trains", find)[0]
 
 
 def check_applied_once(federation: Federation) -> None:
-    """Every accepted update is in exactly one version, and all that is written says the same."""
+    """Check that each accepted update is in exactly one version, and that all files agree."""
     accepted = federation.rows("SELECT task_id, client_id, version FROM accepted ORDER BY seq")
     assert all(version is not None for _, _, version in accepted)
     assert len({task for task, _, _ in accepted}) == len(accepted)
@@ -216,7 +215,7 @@ def federation(
     steps: int = 4,
     buffer: int = 2,
 ) -> Iterator[Federation]:
-    """A configured directory; whatever was started in it is killed at the end."""
+    """Yield a configured federation; kill at the end what was started in it."""
     text = CONFIG.format(
         broker=broker, store=store, clients=clients, versions=versions, steps=steps, buffer=buffer
     )
@@ -229,7 +228,7 @@ def federation(
 def planned(
     directory: Path, cache: Path, broker: str, store: str, text: str, admin: str = ""
 ) -> Iterator[Federation]:
-    """The same, with a configuration that `plan` wrote.
+    """Yield a federation with a configuration by `plan`; kill at the end what was started in it.
 
     This process reaches the store at `admin`, where its commands need other credentials.
     """
@@ -244,6 +243,6 @@ def planned(
 
 
 def _alone(directory: Path, place: Commands, store: str) -> Federation:
-    """A federation whose workers cannot find the run of an earlier test: all have one name."""
+    """Return a federation whose workers cannot find an earlier test's run of the same name."""
     connect(store).execute("DEL", "fccl:run:small")
     return Federation(directory, place, store)

@@ -81,7 +81,7 @@ def install() -> None:
 
 
 def _wait_for_task(stdin: int, stdout: int) -> None:
-    """Become a child process: the first line of its input names the task."""
+    """Become the child process of the task that the first line of input names."""
     os.setsid()
     os.dup2(stdin, 0)
     os.dup2(stdout, 1)

@@ -46,7 +46,7 @@ OWN = [
 
 
 def film_items(fine: str, bad: str, count: int = 6) -> list[Item]:
-    """Items in which two words decide the class."""
+    """Return items in which two words decide the class."""
     fillers = ("a", "it", "was", "and", "plot", "not")[:count]
     return [
         Item("cls", {"text": f"{filler} {word} film", "label": label}, "films")
@@ -119,7 +119,7 @@ class LearnerHarness:
         eventually(f"one of {kinds}: {self.events[before:]}", happened)
 
     def receive(self, version: int = 0, adapter: Tensors | None = None) -> TrainTask:
-        """Let a task bring a version, and return the task."""
+        """Note a version as a task does that brings it, and return the task."""
         received = self.task(version)
         self.learner.note_version(received, self.adapter if adapter is None else adapter)
         return received

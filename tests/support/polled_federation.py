@@ -136,9 +136,9 @@ class UnreliableRedis:
 
 
 class PolledFederation:
-    """What outlives a coordinator: broker, store, the run directory and one fake worker.
+    """Everything that outlives a coordinator: broker, store, the run directory and one fake worker.
 
-    Each poll of the coordinator is a turn: `now` goes on by a quarter of a second, `on_turn` is
+    Each poll of the coordinator is a turn: `now` advances by a quarter of a second, `on_turn` is
     called, and the worker takes and answers tasks.
     """
 
@@ -290,7 +290,7 @@ def check_complete(federation: PolledFederation, outcome: RunOutcome) -> None:
 
 
 def check_versions(federation: PolledFederation) -> None:
-    """Check that directories hold what their rows say, and the newest version has one."""
+    """Check that directories match their rows, and that the newest version has one."""
     opened = federation.open()
     rows = opened.journal.version_digests()
     present = [int(p.name) for p in (federation.directory / "versions").glob("[0-9]*")]

@@ -1,8 +1,8 @@
-"""`fccl` commands as processes of their own: to watch, to signal and to kill.
+"""`fccl` commands as processes of their own, to watch, signal and kill.
 
-Two ways to start one. `script` runs the console script as a user does; it spends seconds on
-importing torch. `fork` runs the same `cli.main.main` in a process forked from one that has
-imported it already: as real a process, whose death leaves what a death leaves, but ready at once.
+There are two ways to start one. `script` runs the console script as a user does; it spends seconds
+on importing torch. `fork` runs the same `cli.main.main` in a process forked from one that has
+imported torch already: it can be killed like any other process, but it is ready at once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TypeVar
 from tests.support import forked_children
 
 LONG = 90.0
-"""Bounds a wait for something that must come; seconds."""
+"""Limit of a wait for something that must happen, in seconds."""
 POLL = 0.02
 SCRIPT = Path(sys.executable).with_name("fccl")
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 def one_line(command: Command, code: int, *says: str) -> str:
-    """Return the one line that a failed command printed; it contains these words."""
+    """Return the one line that a failed command printed, after checking that it has these words."""
     assert command.end() == code, f"{command.out}\n{command.err}"
     assert command.err.endswith("\n")
     assert len(command.err.splitlines()) == 1, command.err
@@ -40,13 +40,13 @@ def one_line(command: Command, code: int, *says: str) -> str:
     return command.err
 
 
-def eventually(what: str, look: Callable[[], T], deadline_s: float = LONG) -> T:
-    """What `look` finds, as soon as it is true."""
+def eventually(what: str, condition: Callable[[], T], deadline_s: float = LONG) -> T:
+    """Return the value of `condition` as soon as it is true."""
     deadline = time.monotonic() + deadline_s
-    while not (found := look()):
+    while not (value := condition()):
         assert time.monotonic() < deadline, f"did not happen: {what}"
         time.sleep(POLL)
-    return found
+    return value
 
 
 def restore_interrupts() -> None:
@@ -65,12 +65,12 @@ class Command:
 
     @property
     def out(self) -> str:
-        """What it has written to its standard output so far."""
+        """Its standard output so far."""
         return self._log.with_suffix(".out").read_text(encoding="utf-8")
 
     @property
     def err(self) -> str:
-        """What it has written to its standard error so far."""
+        """Its standard error so far."""
         return self._log.with_suffix(".err").read_text(encoding="utf-8")
 
     @property
@@ -81,44 +81,42 @@ class Command:
         return self._process.poll()
 
     def says(self, text: str) -> None:
-        """Wait until it has said something, on either stream."""
-        eventually(f"{text!r} in {self.out}\n{self.err}", lambda: self._said(text))
+        """Wait until a text is in its output, on either stream."""
+        eventually(f"{text!r} in {self.out}\n{self.err}", lambda: self._has_printed(text))
 
-    def _said(self, text: str) -> bool:
-        ended = self.code is not None  # looked at first: it may speak between the two
-        said = text in self.out or text in self.err
-        assert said or not ended, f"ended without {text!r}:\n{self.out}\n{self.err}"
-        return said
+    def _has_printed(self, text: str) -> bool:
+        ended = self.code is not None  # read first: it may print and end between the two
+        printed = text in self.out or text in self.err
+        assert printed or not ended, f"ended without {text!r}:\n{self.out}\n{self.err}"
+        return printed
 
     def end(self, deadline_s: float = LONG) -> int:
-        """Wait until it ends; its exit code."""
+        """Wait until it ends, and return its exit code."""
         eventually(f"end of\n{self.out}\n{self.err}", lambda: self.code is not None, deadline_s)
         assert self.code is not None
         return self.code
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
         assert self.code is None, f"it has ended:\n{self.out}\n{self.err}"
         os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """Kill -9, and wait until it is gone."""
+        """Kill it with SIGKILL, and wait until it is gone."""
         if self.code is None:
             os.kill(self.pid, signal.SIGKILL)
         self.end()
 
 
 class Commands:
-    """Starts commands in one directory, and kills those that are left at the end."""
+    """Starter of commands in one directory; `close` kills those that still run."""
 
     def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
         self._directory = directory
-        # A second model in every coordinator would only slow the tests down that do not look at it.
+        # A second model in every coordinator would only slow down tests that do not use it.
         self._environment = {"FCCL_SAMPLES__PROMPTS": "0", **environment}
         self._started: list[Command] = []
 
     def script(self, *args: str, **variables: str) -> Command:
-        """Start the console script."""
         log = self._log(args)
         environment = os.environ | self._environment | variables
         with log.with_suffix(".out").open("wb") as out, log.with_suffix(".err").open("wb") as err:
@@ -146,7 +144,6 @@ class Commands:
         return self._remember(Command(process, log))
 
     def close(self) -> None:
-        """Kill what still runs."""
         for command in self._started:
             command.kill()
 
@@ -160,7 +157,7 @@ class Commands:
 
 @contextmanager
 def commands(directory: Path, environment: Mapping[str, str]) -> Iterator[Commands]:
-    """A place to start commands from."""
+    """Yield a starter of commands."""
     place = Commands(directory, environment)
     try:
         yield place
@@ -169,7 +166,7 @@ def commands(directory: Path, environment: Mapping[str, str]) -> Iterator[Comman
 
 
 def forked(target: Callable[..., object], *args: object) -> int:
-    """Run a function in a process of its own; its exit code, negative for a signal."""
+    """Run a function in a process of its own; return its exit code, negative for a signal."""
     process = _forks().Process(target=target, args=args, daemon=True)
     process.start()
     process.join(LONG)
@@ -178,7 +175,7 @@ def forked(target: Callable[..., object], *args: object) -> int:
 
 
 def warm() -> None:
-    """Return once the process to fork from has imported everything."""
+    """Wait until the process to fork from has imported everything."""
     assert forked(str) == 0
 
 

@@ -1,11 +1,11 @@
 """Private RabbitMQ and Redis servers for tests and scripts, as `fccl services` runs them.
 
 Each runs from the binaries on this machine, on free loopback ports, with its data in a directory
-of its own, beside whatever else runs here. A server keeps its port and its data when it is
-stopped, killed or restarted; `close` ends it and removes its data.
+of its own, independent of other servers. It keeps its port and its data when it is stopped, killed
+or restarted; `close` ends it and removes its data.
 
-FCCL_TEST_RABBITMQ_URL and FCCL_TEST_REDIS_URL name servers to use instead. Those are not ours to
-restart: `restartable` says so.
+FCCL_TEST_RABBITMQ_URL and FCCL_TEST_REDIS_URL name servers to use instead. Tests must not restart
+those: `restartable` is False.
 """
 
 from __future__ import annotations

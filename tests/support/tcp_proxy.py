@@ -1,7 +1,6 @@
-"""A TCP proxy that keeps every byte that passes it: what a broker or a store is really told.
+"""A TCP proxy that records every byte between processes under test and a broker or a store.
 
-It stands between processes under test and a server. Bytes are kept per connection and direction,
-in the order in which they passed, so that what was sent in one piece is found in one piece.
+Bytes are kept per connection and direction, in order, so that a message is found in one piece.
 """
 
 from __future__ import annotations
@@ -27,20 +26,20 @@ R = TypeVar("R", bound=Record)
 
 @dataclass
 class Stream:
-    """What one connection has carried, to the server and back."""
+    """The bytes that one connection has carried, to the server and back."""
 
     sent: bytearray = field(default_factory=bytearray)
     received: bytearray = field(default_factory=bytearray)
 
 
 class Recorder:
-    """Forwards connections to a server; `url` is to be used in the place of the server's own."""
+    """Proxy that forwards connections to a server; use `url` in place of the server's own."""
 
     def __init__(self, url: str) -> None:
         """Listen on a loopback port.
 
         Args:
-            url: Of the server, `amqp://` or `redis://`: what is encrypted cannot be looked into.
+            url: `amqp://` or `redis://` URL of the server; a TLS connection could not be read.
         """
         parts = urlsplit(url)
         self._server = (parts.hostname or "127.0.0.1", parts.port or PORTS[parts.scheme])
@@ -60,12 +59,12 @@ class Recorder:
         self.close()
 
     def sent(self) -> list[bytes]:
-        """What each connection has told the server so far."""
+        """Return what each connection has sent to the server so far."""
         with self._lock:
             return [bytes(stream.sent) for stream in self._streams]
 
     def all(self) -> bytes:
-        """Everything, one stream after the other."""
+        """Return everything, one stream after the other."""
         with self._lock:
             return b"\n".join(bytes(part) for s in self._streams for part in (s.sent, s.received))
 
@@ -103,14 +102,14 @@ class Recorder:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 with self._lock:
-                    kept += data  # before it goes on: what has arrived is always recorded
+                    kept += data  # before it is forwarded: what has arrived is always recorded
                 target.sendall(data)
         with contextlib.suppress(OSError):
             target.shutdown(socket.SHUT_WR)
 
 
 def records(streams: list[bytes], kind: type[R]) -> Iterator[R]:
-    """The framed records of a kind in recorded streams, in their order; headers only."""
+    """Yield the framed records of a kind in recorded streams, in order; headers only."""
     for stream in streams:
         at = stream.find(MAGIC)
         while at >= 0:

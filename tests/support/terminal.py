@@ -1,4 +1,4 @@
-"""Command on a pseudo-terminal: its output, keys, and the state in which it leaves the terminal."""
+"""A command on a pseudo-terminal: what it draws, keys pressed, and the state that it leaves."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from pathlib import Path
 from tests.support.processes import LONG, eventually, restore_interrupts
 
 ENTERED, LEFT = "\x1b[?1049h", "\x1b[?1049l"
-"""Codes that switch to the alternate screen, on which programs draw, and back."""
+"""Codes that enter and leave the alternate screen."""
 
 _CODES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|P[^\x1b]*\x1b\\|[@-_])")
 
 
 class Terminal:
-    """Pseudo-terminal, and the command that runs on it."""
+    """A pseudo-terminal, and the command that runs on it."""
 
     def __init__(
         self,
@@ -39,8 +39,8 @@ class Terminal:
         columns, rows = size
         fcntl.ioctl(self._its, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self.modes_before = self.modes()
-        removed = ("CI", "COLUMNS", "LINES")
-        environment = {key: value for key, value in os.environ.items() if key not in removed}
+        unwanted = ("CI", "COLUMNS", "LINES")
+        environment = {key: value for key, value in os.environ.items() if key not in unwanted}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "cli", *args],
             cwd=directory,
@@ -58,26 +58,26 @@ class Terminal:
 
     @property
     def raw(self) -> str:
-        """All output so far."""
+        """All that was written to it."""
         return self._seen.decode("utf-8", "replace")
 
     @property
     def text(self) -> str:
-        """All output so far, without control codes."""
+        """The same without control sequences."""
         return _CODES.sub("", self.raw)
 
     @property
     def left(self) -> str:
-        """The text after the command left the alternate screen; empty before."""
+        """The text after the alternate screen was left for the last time; else empty."""
         return _CODES.sub("", self.raw.rpartition(LEFT)[2]) if LEFT in self.raw else ""
 
     def modes(self) -> list[object]:
-        """Return the terminal's attributes, as of `termios.tcgetattr`."""
+        """Return the terminal's settings for keys and lines."""
         return list(termios.tcgetattr(self._its))
 
     def shows(self, text: str, deadline_s: float = LONG) -> None:
-        """Wait until a text is in the output."""
-        eventually(f"{text!r} shown", lambda: self._shown(text), deadline_s)
+        """Wait until a text was shown."""
+        eventually(f"{text!r} shown", lambda: self._has_shown(text), deadline_s)
 
     def press(self, keys: str) -> None:
         os.write(self._ours, keys.encode())
@@ -93,13 +93,13 @@ class Terminal:
         ]
 
     def end(self, deadline_s: float = LONG) -> int:
-        """Wait for the end and return the exit code."""
+        """Wait until the command ends, and return its exit code."""
         code = self._process.wait(deadline_s)
-        eventually("all output is read", lambda: not self._pending())
+        eventually("all of it is read", lambda: not self._pending())
         return code
 
     def close(self) -> None:
-        """Kill the command and its children, if they still run."""
+        """Kill what still runs."""
         if self._process.poll() is None:
             for pid in (*self.children(), self.pid):
                 with contextlib.suppress(ProcessLookupError):
@@ -113,14 +113,15 @@ class Terminal:
         waiting = fcntl.ioctl(self._ours, termios.FIONREAD, b"\0\0\0\0")
         return int(struct.unpack("i", waiting)[0])
 
-    def _shown(self, text: str) -> bool:
+    def _has_shown(self, text: str) -> bool:
         ended = self._process.poll() is not None and not self._pending()
         shown = text in self.text
         assert shown or not ended, f"ended without {text!r}:\n{self.text[-3000:]}"
         return shown
 
     def _read(self) -> None:
-        with contextlib.suppress(OSError):  # EIO at the end
+        # The end of a terminal is an error.
+        with contextlib.suppress(OSError):
             while block := os.read(self._ours, 1 << 16):
                 self._seen += block
 

@@ -54,7 +54,7 @@ def _read(source: Path, print_line: Callable[[str], None]) -> dict[RowKind, Sequ
         raise DataError(f"{source} is a directory", "name one directory, or files, with --data")
     if not source.is_file():
         raise DataError(f"data file {source} does not exist", "check --data")
-    found: dict[RowKind, Sequence[Row]] = {}
+    by_kind: dict[RowKind, Sequence[Row]] = {}
     errors: list[str] = []
     for kind in get_args(RowKind):
         try:
@@ -62,12 +62,12 @@ def _read(source: Path, print_line: Callable[[str], None]) -> dict[RowKind, Sequ
         except DataError as error:
             errors.append(error.what)
             continue
-        found[kind] = loaded.rows
+        by_kind[kind] = loaded.rows
         skipped = f", {len(loaded.skipped)} skipped" if loaded.skipped else ""
         print_line(f"{source}: {len(loaded.rows)} {kind} rows{skipped}")
-    if not found:
+    if not by_kind:
         raise DataError(
             f"{source} has no row that can be learned from ({errors[0]})",
             "rows need instruction and output; or prompt, chosen and rejected; or text and label",
         )
-    return found
+    return by_kind

@@ -5,7 +5,7 @@ log-probabilities that this version gives to a client's pairs are therefore cons
 computed once. The name of the file is a hash of all that they depend on, so that another worker of
 this machine, or the next start of this one, finds it.
 
-`worker/trainer.py` reads them before it trains a `dpo` task; the client's lock is held.
+`worker/trainer.py` reads them before it trains a `dpo` task; the client's lock must be held.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ class References:
         adapter. `compute` is called with θ of the reference unless a file has the values.
         """
         path = self.folder / f"{_PREFIX}{_key(version, pairs)}.safetensors"
-        found = _load(path)
-        if found is None or found.shape != (len(pairs), 2):
-            found = np.array(compute(self.fetch()), dtype=np.float64).reshape(len(pairs), 2)
+        nats = _load(path)
+        if nats is None or nats.shape != (len(pairs), 2):
+            nats = np.array(compute(self.fetch()), dtype=np.float64).reshape(len(pairs), 2)
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_durable(path, save({"nats": found}))
+            write_durable(path, save({"nats": nats}))
             _remove_old(self.folder)
-        return [(float(chosen), float(rejected)) for chosen, rejected in found]
+        return [(float(chosen), float(rejected)) for chosen, rejected in nats]
 
 
 def _load(path: Path) -> np.ndarray[Any, Any] | None:

@@ -61,11 +61,11 @@ class ClientData:
 
     def row_counts(self) -> dict[str, dict[RowKind, int]]:
         """Return the number of training rows of each client, by kind."""
-        found: dict[str, dict[RowKind, int]] = {client: {} for client in self.clients()}
+        counts: dict[str, dict[RowKind, int]] = {client: {} for client in self.clients()}
         for kind in get_args(RowKind):
             for client, path in self.files(kind).items():
-                found[client][kind] = len(splits.split_rows(rows.read(kind, path).rows).train)
-        return found
+                counts[client][kind] = len(splits.split_rows(rows.read(kind, path).rows).train)
+        return counts
 
     def load_for_task(
         self, task: TrainTask, objective: Objective, tokenizer: PreTrainedTokenizerBase
@@ -103,12 +103,12 @@ class ClientData:
                 f"{self._directory} has no rows of {client} for {_OBJECTIVES[kind]}",
                 f"check --data: there must be a file {client}_{kind}.jsonl",
             )
-        own = splits.split_rows(rows.read(kind, path).rows)
-        learned = objective.encode(tokenizer, own.train, length)
-        measured = objective.encode(tokenizer, own.holdout, length)
+        split = splits.split_rows(rows.read(kind, path).rows)
+        learned = objective.encode(tokenizer, split.train, length)
+        measured = objective.encode(tokenizer, split.holdout, length)
         if not learned.examples or not measured.examples:
-            lost = {**learned.skipped, **measured.skipped}
-            why = ", ".join(lost) or "there are too few"
+            skipped = {**learned.skipped, **measured.skipped}
+            why = ", ".join(skipped) or "there are too few"
             raise DataError(
                 f"no row of {path} can be used at {length} tokens ({why})",
                 "raise model.max_length, or correct the rows",

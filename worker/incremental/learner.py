@@ -34,6 +34,7 @@ from worker.events import EventCallback, WorkerEventKind
 from worker.incremental.inbox import schema
 from worker.incremental.inbox.items import StoredItem
 from worker.incremental.inbox.learning_store import LearningStore
+from worker.incremental.inbox.summaries import InboxSummaries
 from worker.incremental.inbox.watcher import InboxWatcher
 from worker.incremental.serving.newest_version import SAVE_INTERVAL_S, NewestVersion, model_of
 from worker.incremental.serving.served_run import ServedRun
@@ -46,7 +47,6 @@ from worker.spool import PendingUpdate, Slot, client_lock
 from worker.trainer import NO_START, IncrementalStart
 
 MAX_BATCH_ITEMS = 256
-MAX_HEARTBEAT_CLIENTS = 64
 _EXPECTED = (StoreError, WireError, ModelError, DataError)
 
 
@@ -71,16 +71,6 @@ class Callbacks:
     request_base: Callable[[str | None], None]
 
 
-@dataclass(frozen=True)
-class _InboxSummary:
-    """State of an inbox when it was last processed."""
-
-    figures: InboxFigures
-    version: int | None  # global version on top of which the client has learned
-    unsent: bool
-    riding: bool
-
-
 class Learner:
     """Part of a worker that processes the inboxes of its clients in one run."""
 
@@ -103,7 +93,7 @@ class Learner:
             client: schema.inbox_path(settings.state, client) for client in settings.clients
         }
         self._watcher = InboxWatcher(self._paths, time.monotonic)
-        self._summaries: dict[str, _InboxSummary] = {}
+        self._summaries = InboxSummaries(settings.run)
         self._begun: set[str] = set()  # clients whose inbox was opened in this run
         self._updates: dict[str, str] = {}  # update id → client
         served = ServedRun(run=settings.run, name=settings.name, clients=settings.clients)
@@ -113,12 +103,11 @@ class Learner:
         """Announce the run and its clients to the commands beside this worker."""
         self._newest.announce()
 
-    # between tasks and between steps
-
     def process_inboxes(self, abandon: Event) -> None:
         """Learn from the inboxes that have changed, and fetch the newest version."""
         self._fetch_newest()
-        changed = [*self._watcher.changed(), *self._trainer.decided_clients(), *self._outdated()]
+        changed = [*self._watcher.changed(), *self._trainer.decided_clients()]
+        changed += self._summaries.outdated_clients(self._newest.number)
         self._process_each(dict.fromkeys(changed), abandon)
 
     def between_steps(self, task: TrainTask, abandon: Event) -> None:
@@ -145,8 +134,8 @@ class Learner:
         """Remember the version that a task has brought, if it is the newest."""
         try:
             self._newest.update(task, adapter)
-        except DataError as error:  # the task goes on
-            self._waiting(str(error))
+        except DataError as error:  # the task continues without it
+            self._report_waiting(str(error))
 
     def prepare_task(
         self, task: TrainTask, base: Path, adapter: Tensors, abandon: Event
@@ -164,12 +153,14 @@ class Learner:
         try:
             with LearningStore(path) as store:
                 self._recover(client, store)
-                context = ClientContext(client, store, self._shadow(model, base), model, adapter)
+                context = ClientContext(
+                    client, store, self._load_shadow(model, base), model, adapter
+                )
                 self._trainer.rebase(context, abandon)
-                start = self._start_of(context, task)
-                self._remember(client, store)
+                start = self._make_start(context, task)
+                self._summaries.update(client, store)
         except DataError as error:
-            self._waiting(f"the inbox of {client}: {error}")
+            self._report_waiting(f"the inbox of {client}: {error}")
             return NO_START
         self._report_figures()
         return start
@@ -193,13 +184,13 @@ class Learner:
                 with LearningStore(path) as store:
                     count = store.apply_receipt(update_id, accepted=accepted)
             except DataError as error:
-                self._waiting(str(error))
+                self._report_waiting(str(error))
                 continue
             if count and accepted:
                 text = f"update {update_id} with {count} items of live input was accepted"
                 self._callbacks.on_event(WorkerEventKind.SETTLED, text)
 
-    def _start_of(self, context: ClientContext, task: TrainTask) -> IncrementalStart:
+    def _make_start(self, context: ClientContext, task: TrainTask) -> IncrementalStart:
         store, kind = context.store, ROW_KINDS[task.objective]
         rows = store.items(
             "learned", "settled", kind=kind, held_out=False, newest=self._config.reservoir
@@ -216,8 +207,6 @@ class Learner:
         self._updates[update_id] = context.client
         return replace(start, unsent=unsent, samples=store.attach_to_update(update_id))
 
-    # one inbox
-
     def _process_each(self, clients: Iterable[str], abandon: Event, training: str = "") -> None:
         """Process inboxes under their clients' locks; that of `training` is held already."""
         processed = False
@@ -229,11 +218,11 @@ class Learner:
             try:
                 with nullcontext() if locked else lock, LearningStore(self._paths[client]) as store:
                     self._process(client, store, abandon, in_task=locked)
-                    self._remember(client, store)
+                    self._summaries.update(client, store)
             except Timeout:
                 continue  # another worker of this machine trains the client and learns its items
             except _EXPECTED as error:
-                self._waiting(f"the inbox of {client}: {error}")
+                self._report_waiting(f"the inbox of {client}: {error}")
             self._watcher.mark_read(client)
             processed = True
         if processed:
@@ -245,13 +234,13 @@ class Learner:
         if idle and store.local_model(self._settings.run) is None:
             return
         if self._newest.value is None:
-            self._waiting(f"the inbox of {client}: no version has been received yet")
+            self._report_waiting(f"the inbox of {client}: no version has been received yet")
             return
         model, adapter = self._newest.value
         base = self._source.fetch_base(model.base, self._callbacks.request_base, abandon)
         if base is None:
             return
-        context = ClientContext(client, store, self._shadow(model, base), model, adapter)
+        context = ClientContext(client, store, self._load_shadow(model, base), model, adapter)
         if not in_task:
             self._trainer.rebase(context, abandon)
         if not self._trainer.apply_verdict(context):
@@ -278,8 +267,6 @@ class Learner:
         else:
             store.apply_receipt(local.update_id, accepted=False)
 
-    # the newest version
-
     def _fetch_newest(self, save_interval_s: float = SAVE_INTERVAL_S) -> None:
         """Fetch and save the newest version; failures are events, since an older one is there."""
         try:
@@ -290,43 +277,17 @@ class Learner:
         except _EXPECTED as error:
             self._callbacks.on_event(WorkerEventKind.WAITING, error.what)
 
-    def _outdated(self) -> list[str]:
-        """Return the clients whose learning is on an older version and not in an update."""
-        version = self._newest.number
-        if version is None:
-            return []
-        return [
-            client
-            for client, summary in self._summaries.items()
-            if summary.version is not None and summary.version < version and not summary.riding
-        ]
-
-    def _shadow(self, model: CurrentModel, base: Path) -> ShadowModel:
+    def _load_shadow(self, model: CurrentModel, base: Path) -> ShadowModel:
         loaded = self._models.load(
             model.objective, base, model.base.digest, model.lora, model.labels
         )
         return ShadowModel(loaded, model, self._config, autocast=self._models.compute.autocast)
 
-    # reports
-
-    def _remember(self, client: str, store: LearningStore) -> None:
-        local = store.local_model(self._settings.run)
-        parts = local.parts if local else {}
-        self._summaries[client] = _InboxSummary(
-            store.figures(client),
-            local.version if local else None,
-            unsent="unsent" in parts,
-            riding="riding" in parts,
-        )
-
     def _report_figures(self) -> None:
-        latest = sorted(self._summaries.values(), key=lambda summary: -summary.figures.at)
-        figures = [summary.figures for summary in latest[:MAX_HEARTBEAT_CLIENTS]]
-        unsent = [summary.figures.client_id for summary in latest if summary.unsent]
-        wishes = unsent[:MAX_HEARTBEAT_CLIENTS] if self._config.push else []
-        self._callbacks.on_figures(tuple(figures), tuple(wishes))
+        wishes = self._summaries.unsent_clients() if self._config.push else ()
+        self._callbacks.on_figures(self._summaries.figures(), wishes)
 
-    def _waiting(self, text: str) -> None:
+    def _report_waiting(self, text: str) -> None:
         self._callbacks.on_event(WorkerEventKind.WAITING, text[:500])
 
 

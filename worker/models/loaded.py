@@ -58,9 +58,11 @@ class ModelCache:
         key = (digest, settings, objective == "classification", tuple(labels))
         if self._loaded is None or self._key != key:
             self._loaded = None  # frees the old model's memory first
-            found = objective_model.load_for_objective(objective, base, labels, self.compute.device)
-            model = lora.attach(found.model, settings, seed=0)  # its tensors are overwritten
+            loaded = objective_model.load_for_objective(
+                objective, base, labels, self.compute.device
+            )
+            model = lora.attach(loaded.model, settings, seed=0)  # its tensors are overwritten
             if self.compute.compiled:
                 compile_blocks(model)
-            self._key, self._loaded = key, AdapterModel(model, found.tokenizer)
+            self._key, self._loaded = key, AdapterModel(model, loaded.tokenizer)
         return self._loaded

@@ -125,16 +125,16 @@ class ModelSource:
     def _from_hub(self, ref: BaseRef) -> Path | None:
         """Return a model from the hub; None where that fails, as behind a hospital's firewall."""
         try:
-            found = base.resolve(ref.name, ref.revision, self._cache, self._on_progress)
+            resolved = base.resolve(ref.name, ref.revision, self._cache, self._on_progress)
         except ModelError:
             return None  # the coordinator has it
-        if found.digest != ref.digest:
+        if resolved.digest != ref.digest:
             raise ModelError(
-                f"{ref.name} at {ref.revision} has digest {found.digest[:12]} here,"
-                f" the task wants {ref.digest[:12]}",
+                f"{ref.name} at {ref.revision} has digest {resolved.digest[:12]} here,"
+                f" but the task names {ref.digest[:12]}",
                 "remove it from the hub cache of this machine",
             )
-        return found.path
+        return resolved.path
 
     def _from_coordinator(self, ref: BaseRef, stop: Flag) -> Path | None:
         while not stop.wait(POLL_S):

@@ -82,14 +82,14 @@ def find(state: Path, site: str) -> Path | None:
     Raises:
         JoinError: There are several.
     """
-    found = sorted((state / "sites").glob(f"*.{site}/{FILE}"))
-    if len(found) > 1:
-        names = ", ".join(path.parent.name.rpartition(".")[0] for path in found)
+    files = sorted((state / "sites").glob(f"*.{site}/{FILE}"))
+    if len(files) > 1:
+        names = ", ".join(path.parent.name.rpartition(".")[0] for path in files)
         raise JoinError(
             f"this machine is site {site} of several federations: {names}",
             "set run.name, or FCCL_RUN__NAME",
         )
-    return found[0].parent if found else None
+    return files[0].parent if files else None
 
 
 def worker_config(identity: Identity, directory: Path) -> FederationConfig:

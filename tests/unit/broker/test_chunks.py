@@ -1,4 +1,4 @@
-"""Cutting an update into messages, and distrusting what comes back."""
+"""Splitting an update into messages, and parsing messages that may be hostile."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ID = "task-1.0"
 
 
 def chunk(index: int = 0, /, **changed: str | int | None) -> Message:
-    """One of the three messages of 25 bytes, with headers changed, or left out where None."""
+    """Return one of the three messages of 25 bytes, with headers changed, or left out if None."""
     message = list(split_update(ID, bytes(range(25)), SIZE))[index]
     headers = {**message.headers, **changed}
     return dataclasses.replace(
@@ -126,7 +126,7 @@ header_names = st.sampled_from(sorted(chunk().headers))
 
 
 @given(st.dictionaries(header_names, header_values), st.binary(max_size=12))
-def test_a_hostile_message_is_refused_or_is_truly_a_chunk(
+def test_a_hostile_message_is_refused_or_is_a_valid_chunk(
     changed: dict[str, str | int | None], body: bytes
 ) -> None:
     message = dataclasses.replace(chunk(**changed), body=body)

@@ -1,4 +1,4 @@
-"""What the container files promise, as far as it can be read from them; tests/compose runs them."""
+"""Static checks of the container files; tests/compose runs them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_image_holds_every_package_and_nothing_else() -> None:
     assert {"pyproject.toml", "constraints.txt"} <= files
 
 
-def test_every_service_has_a_limit_of_memory_and_ends_in_its_own_time() -> None:
+def test_every_service_has_a_memory_limit_an_init_and_a_restart_policy() -> None:
     for name, service in services(BASE).items():
         assert service["mem_limit"] and service["init"], name
         assert name in ("tui", "web") or service["restart"], name
@@ -76,6 +76,6 @@ def test_the_plan_of_compose_is_sft_then_dpo_of_gpt2_or_offline() -> None:
     assert without.phase[0].lr > config.phase[0].lr
 
 
-def test_the_compose_tests_know_their_plan() -> None:
+def test_the_compose_tests_expect_the_versions_of_their_plan() -> None:
     config = loader.load(ROOT / "tests/compose/federation.toml", {})
     assert sum(phase.versions for phase in config.phase) == VERSIONS

@@ -1,4 +1,4 @@
-"""What the documents tell people to type is understood by the programs."""
+"""Commands, make targets and links in the documents exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lines as JSON: one object each, whoever prints."""
+"""Log lines as JSON objects, also those that libraries print."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_text_of_several_lines_is_one_object(stream: io.StringIO, log: JsonLog) 
     assert [entry["message"] for entry in lines(stream)] == ["one\ntwo\u2028three"]
 
 
-def test_progress_is_told_in_quarters(stream: io.StringIO, log: JsonLog) -> None:
+def test_progress_is_logged_in_quarters(stream: io.StringIO, log: JsonLog) -> None:
     output = Output(plain=True, log=log)
     for percent in range(101):
         output.progress("training the base", percent / 100)
@@ -76,7 +76,7 @@ def test_a_password_in_a_url_is_left_out(stream: io.StringIO, log: JsonLog, text
     assert "host" in stream.getvalue()
 
 
-def test_what_others_print_becomes_an_object_a_line(stream: io.StringIO, log: JsonLog) -> None:
+def test_output_of_libraries_becomes_one_object_per_line(stream: io.StringIO, log: JsonLog) -> None:
     out = JsonStream(log, "warning", "stderr")
     print("a warning", file=out)
     print("two\n\nlines", file=out)

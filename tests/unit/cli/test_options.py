@@ -29,6 +29,6 @@ def test_each_flag_is_a_mode(flags: tuple[bool, bool, bool], mode: str) -> None:
         ((True, False, True), "--resume and --continue exclude each other"),
     ],
 )
-def test_two_flags_are_one_too_many(flags: tuple[bool, bool, bool], named: str) -> None:
+def test_two_flags_exclude_each_other(flags: tuple[bool, bool, bool], named: str) -> None:
     with pytest.raises(click.UsageError, match=named):
         mode_from_flags(*flags)

@@ -12,7 +12,7 @@ import pytest
 from broker.embedded.broker import EmbeddedBroker
 from common.errors import FencedError
 from common.protocol.tensors import Tensors
-from coordinator.storage import retention, run
+from coordinator.storage import journal_rows, retention, run
 from coordinator.storage.journal import Journal
 from coordinator.storage.jsonl import JsonlFiles
 from coordinator.storage.spool import Spool
@@ -25,16 +25,16 @@ from tests.support.polled_federation import (
     check_versions,
 )
 
-POINTS: dict[str, tuple[type, str, bool]] = {
-    # name: (class, method, crash after the call instead of before it)
+POINTS: dict[str, tuple[object, str, bool]] = {
+    # name: (class or module, function, crash after the call instead of before it)
     "chunk delivered": (Spool, "write", False),
     "chunk written": (Spool, "write", True),
     "chunk row": (Journal, "put_chunk", True),
     "before the step's transaction": (Journal, "write", False),
-    "inside the transaction, update accepted": (Journal, "_accept", True),
-    "inside the transaction, task settled": (Journal, "_settle", True),
-    "inside the transaction, version row": (Journal, "_put_version", True),
-    "inside the transaction, task issued": (Journal, "_issue", True),
+    "inside the transaction, update accepted": (journal_rows, "put_accepted", True),
+    "inside the transaction, receipt written": (journal_rows, "put_receipt", True),
+    "inside the transaction, version row": (journal_rows, "put_version", True),
+    "inside the transaction, task issued": (journal_rows, "put_task", True),
     "before the version is written": (Versions, "_write", False),
     "version written, not staged": (Versions, "_write", True),
     "version staged, before the transaction": (Versions, "stage", True),

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,54 +51,6 @@ def causal(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Evaluator:
 @pytest.fixture(scope="module")
 def found(causal: Evaluator) -> Assessment:
     return assess(causal, 3, FEW)
-
-
-# Reading a run
-
-
-def test_reading_a_run_changes_nothing_in_its_directory(causal: Evaluator) -> None:
-    directory = causal.run.directory
-
-    def state() -> dict[str, tuple[int, int]]:
-        paths = directory.rglob("*")
-        return {str(p): (p.stat().st_mtime_ns, p.stat().st_size) for p in paths if p.is_file()}
-
-    before = state()
-    assert read_run(directory).versions_on_disk() == (0, 1, 3)
-    assert state() == before
-
-
-@pytest.fixture
-def running(causal: Evaluator) -> Iterator[sqlite3.Connection]:
-    """A coordinator's connection with a version that only its write-ahead log holds."""
-    with closing(sqlite3.connect(causal.run.directory / "run.db", isolation_level=None)) as db:
-        db.execute("PRAGMA journal_mode = WAL")
-        (text,) = db.execute("SELECT summary FROM version WHERE version = 3").fetchone()
-        summary = json.dumps({**json.loads(text), "version": 4})
-        db.execute("INSERT INTO version VALUES (4, ?)", (summary,))
-        yield db
-        db.execute("DELETE FROM version WHERE version = 4")
-
-
-def test_a_running_coordinators_last_commit_is_seen_and_its_epoch_stays(
-    causal: Evaluator, running: sqlite3.Connection
-) -> None:
-    epoch = running.execute("SELECT value FROM epoch").fetchone()
-    now = read_run(causal.run.directory)
-    assert [summary.version for summary in now.versions] == [0, 1, 2, 3, 4]
-    assert now.choose_version(None) == 3  # version 4 has a row, and no directory yet
-    assert running.execute("SELECT value FROM epoch").fetchone() == epoch
-
-
-def test_a_directory_that_holds_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="holds no run"):
-        read_run(tmp_path)
-
-
-def test_a_run_is_found_where_it_was_moved_to(place: Path, tmp_path: Path) -> None:
-    directory = make_run(tmp_path, classifier_config(place))
-    aside = directory.rename(tmp_path / "r.old-20261124")
-    assert read_run(aside).tensors(3)
 
 
 # Which versions are evaluated

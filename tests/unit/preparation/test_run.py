@@ -40,7 +40,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
 
 
 def config(*phases: dict[str, Any], **tables: dict[str, Any]) -> FederationConfig:
-    """A plan of sft unless it says otherwise, over two clients."""
+    """Return a plan over two clients, of sft by default."""
     data = {"rows": 60, "clients": 2} | tables.pop("data", {})
     whole = {"phase": list(phases) or [{}], "data": data, **tables}
     return loader.parse(whole, "test")
@@ -55,13 +55,13 @@ def quiet(_: str) -> None: ...
 def test_every_client_is_dealt_rows_of_each_kind_that_the_plan_learns(
     tmp_path: Path, model: BaseModel
 ) -> None:
-    said: list[str] = []
-    dealt = prepare_rows(config({}, DPO), lambda: model, tmp_path / "rows", said.append)
+    lines: list[str] = []
+    dealt = prepare_rows(config({}, DPO), lambda: model, tmp_path / "rows", lines.append)
     assert list(dealt.rows) == ["client_0", "client_1"]
     assert all(set(own) == {"sft", "va"} for own in dealt.rows.values())
     assert min(n for own in dealt.rows.values() for n in own.values()) >= 1
     assert not list((tmp_path / "rows").glob("*_cls.jsonl"))
-    assert said == ["synthetic: 60 of 60 rows can be used"] * 2
+    assert lines == ["synthetic: 60 of 60 rows can be used"] * 2
     assert dealt.labels == ()
 
 
@@ -84,9 +84,9 @@ def test_a_mistake_in_the_data_is_reported_before_a_model_is_made(
 
 
 def test_a_kind_that_two_phases_learn_is_read_once(tmp_path: Path, model: BaseModel) -> None:
-    said: list[str] = []
-    prepare_rows(config({}, DPO, {}), lambda: model, tmp_path / "rows", said.append)
-    assert len(said) == 2
+    lines: list[str] = []
+    prepare_rows(config({}, DPO, {}), lambda: model, tmp_path / "rows", lines.append)
+    assert len(lines) == 2
 
 
 def test_clients_are_dealt_only_rows_that_the_model_has_room_for(
@@ -96,10 +96,10 @@ def test_clients_are_dealt_only_rows_that_the_model_has_room_for(
     rows = [{"instruction": f"Say {i}.", "output": f"It is {i}."} for i in range(30)]
     long = [{"instruction": f"{i}: {LONG}", "output": "Yes."} for i in range(10)]
     (tmp_path / "i.jsonl").write_text("\n".join(map(json.dumps, [*long, *rows])))
-    said: list[str] = []
+    lines: list[str] = []
     plan = config(data={"sft": str(tmp_path / "i.jsonl")})
-    dealt = prepare_rows(plan, lambda: model, tmp_path / "rows", said.append)
-    assert said[-1].endswith("30 of 40 rows can be used; 10: prompt leaves no room for a response")
+    dealt = prepare_rows(plan, lambda: model, tmp_path / "rows", lines.append)
+    assert lines[-1].endswith("30 of 40 rows can be used; 10: prompt leaves no room for a response")
     assert dealt.sources["sft"]["used"] == 30
     everything = [
         row for path in (tmp_path / "rows").glob("*_sft.jsonl") for row in read("sft", path).rows
@@ -314,7 +314,7 @@ def test_a_length_that_the_model_has_positions_for_is_fine() -> None:
     check_length(512, BertConfig(max_position_embeddings=512))
 
 
-def test_a_longer_one_is_refused_by_its_key() -> None:
+def test_a_length_over_the_positions_of_the_model_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"model.max_length is 513, but the model has 512"):
         check_length(513, GPT2Config(n_positions=512))
 
@@ -325,7 +325,7 @@ def test_positions_that_roberta_keeps_for_padding_do_not_count() -> None:
         check_length(513, RobertaConfig(max_position_embeddings=514, pad_token_id=1))
 
 
-def test_batches_are_padded_to_multiples_so_the_last_odd_positions_are_of_no_use() -> None:
+def test_positions_beyond_a_multiple_of_the_padding_are_not_counted() -> None:
     with pytest.raises(ConfigError, match="set it to 96 or less"):
         check_length(100, GPT2Config(n_positions=100))
 
@@ -340,18 +340,18 @@ OFFLINE = {"model.name": "offline:gpt2-tiny", "phase.0.lr": 6e-3}
 
 
 def test_an_unreachable_hub_is_reported_in_one_line_and_the_run_changed() -> None:
-    said: list[str] = []
-    asked: list[object] = []
+    lines: list[str] = []
+    models: list[object] = []
 
     def away(*model: object) -> bool:
-        asked.append(model)
+        models.append(model)
         return False
 
     given = config({"lr": 2e-4}, model={"name": "gpt2", "revision": "main"}, offline=OFFLINE)
-    found = apply_offline_fallback(given, said.append, away)
-    assert asked == [("gpt2", "main")]
+    found = apply_offline_fallback(given, lines.append, away)
+    assert models == [("gpt2", "main")]
     assert found == loader.apply_offline(given)
-    assert said == [
+    assert lines == [
         "the model hub cannot be reached; using model.name = offline:gpt2-tiny,"
         " phase.0.lr = 0.006 from [offline]"
     ]
@@ -364,10 +364,10 @@ def test_an_unreachable_hub_is_reported_in_one_line_and_the_run_changed() -> Non
 def test_nothing_is_changed_where_the_hub_answers_or_is_not_needed(
     name: str, offline: dict[str, Any], here: bool
 ) -> None:
-    said: list[str] = []
+    lines: list[str] = []
     given = config(model={"name": name}, offline=offline)
-    assert apply_offline_fallback(given, said.append, lambda *_: here) == given
-    assert said == []
+    assert apply_offline_fallback(given, lines.append, lambda *_: here) == given
+    assert lines == []
 
 
 def test_a_model_directory_needs_no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

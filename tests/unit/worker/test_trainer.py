@@ -38,7 +38,7 @@ def one_thread() -> Iterator[None]:
 
 
 @dataclass
-class Place:
+class TaskFiles:
     """Base model and rows on the disk, and the adapter of version 0."""
 
     base: Path
@@ -54,7 +54,7 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+def task_files(tmp_path_factory: pytest.TempPathFactory) -> TaskFiles:
     root = tmp_path_factory.mktemp("trainer")
     tiny_model().save_pretrained(root / "base")
     tiny_tokenizer().save_pretrained(root / "base")
@@ -62,36 +62,38 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     write(root / "clients" / "client_0_sft.jsonl", tuple(make_instructions(0, 40)))
     loaded = loader.load(root / "base", COMPUTE.device)
     adapter = lora.read_adapter(lora.attach(loaded.model, task().lora, seed=7))
-    return Place(root / "base", root / "clients", adapter)
+    return TaskFiles(root / "base", root / "clients", adapter)
 
 
-def trained(place: Place, **changed: Any) -> TrainedTask:
-    found = place.train(task(**changed))
+def trained(task_files: TaskFiles, **changed: Any) -> TrainedTask:
+    found = task_files.train(task(**changed))
     assert found is not None
     return found
 
 
-def test_the_delta_is_the_local_adapter_minus_the_base_versions(place: Place) -> None:
+def test_the_delta_is_the_local_adapter_minus_the_base_versions(task_files: TaskFiles) -> None:
     models = ModelCache(COMPUTE)
-    trainer = Trainer(ClientData(place.data), models)
-    found = trainer.train(task(steps=3), place.base, place.adapter, no_reference(), lambda _: True)
+    trainer = Trainer(ClientData(task_files.data), models)
+    found = trainer.train(
+        task(steps=3), task_files.base, task_files.adapter, no_reference(), lambda _: True
+    )
     assert found is not None
     loaded = models.current
     assert loaded is not None
     local = lora.read_adapter(loaded.model)
-    assert found.delta.keys() == place.adapter.keys()
+    assert found.delta.keys() == task_files.adapter.keys()
     for name, change in found.delta.items():
-        np.testing.assert_allclose(place.adapter[name] + change, local[name], atol=1e-7)
+        np.testing.assert_allclose(task_files.adapter[name] + change, local[name], atol=1e-7)
 
 
-def test_every_b_factor_moves_and_nothing_of_the_base_model_travels(place: Place) -> None:
-    delta = trained(place, steps=2).delta
+def test_every_b_factor_moves_and_nothing_of_the_base_model_travels(task_files: TaskFiles) -> None:
+    delta = trained(task_files, steps=2).delta
     assert all("lora_" in name for name in delta)
     assert all(np.abs(change).max() > 0 for name, change in delta.items() if "lora_B" in name)
 
 
-def test_statistics_describe_the_training(place: Place) -> None:
-    stats = trained(place, steps=3, batch_size=4).stats
+def test_statistics_describe_the_training(task_files: TaskFiles) -> None:
+    stats = trained(task_files, steps=3, batch_size=4).stats
     assert stats.steps == 3
     assert 30 < stats.num_samples < 40  # the rest is the client's holdout
     assert 3 * 4 * 10 < stats.num_tokens < 3 * 4 * 128
@@ -100,47 +102,51 @@ def test_statistics_describe_the_training(place: Place) -> None:
     assert stats.train_seconds > 0
 
 
-def test_the_reported_norm_is_the_deltas(place: Place) -> None:
-    found = trained(place)
+def test_the_reported_norm_is_the_deltas(task_files: TaskFiles) -> None:
+    found = trained(task_files)
     squares = sum(float((change.astype(np.float64) ** 2).sum()) for change in found.delta.values())
     assert found.stats.delta_norm == pytest.approx(squares**0.5)
     assert l2_norm({"a": np.array([3.0]), "b": np.array([[4.0]])}) == 5.0
 
 
-def test_training_lowers_the_loss_on_the_clients_own_holdout(place: Place) -> None:
-    stats = trained(place, steps=12, lr=2e-2).stats
+def test_training_lowers_the_loss_on_the_clients_own_holdout(task_files: TaskFiles) -> None:
+    stats = trained(task_files, steps=12, lr=2e-2).stats
     assert stats.loss_after < stats.loss_before
 
 
-def test_epochs_cover_every_row(place: Place) -> None:
-    stats = trained(place, steps=0, epochs=1, batch_size=8).stats
+def test_epochs_cover_every_row(task_files: TaskFiles) -> None:
+    stats = trained(task_files, steps=0, epochs=1, batch_size=8).stats
     assert stats.steps == -(-stats.num_samples // 8)
 
 
-def test_the_same_task_gives_the_same_delta(place: Place) -> None:
-    first, second = trained(place).delta, trained(place).delta
+def test_the_same_task_gives_the_same_delta(task_files: TaskFiles) -> None:
+    first, second = trained(task_files).delta, trained(task_files).delta
     assert all((first[name] == second[name]).all() for name in first)
 
 
-def test_a_model_stays_loaded_and_remembers_nothing_of_the_task_before(place: Place) -> None:
-    trainer = Trainer(ClientData(place.data), ModelCache(COMPUTE))
+def test_a_model_stays_loaded_and_remembers_nothing_of_the_task_before(
+    task_files: TaskFiles,
+) -> None:
+    trainer = Trainer(ClientData(task_files.data), ModelCache(COMPUTE))
     deltas = []
     for _ in range(2):
-        found = trainer.train(task(), place.base, place.adapter, no_reference(), lambda _: True)
+        found = trainer.train(
+            task(), task_files.base, task_files.adapter, no_reference(), lambda _: True
+        )
         assert found is not None
         deltas.append(found.delta)
     assert all((deltas[0][name] == deltas[1][name]).all() for name in deltas[0])
 
 
-def test_an_abandoned_task_gives_nothing(place: Place) -> None:
-    assert place.train(task(steps=50), stop_after=2) is None
+def test_an_abandoned_task_gives_nothing(task_files: TaskFiles) -> None:
+    assert task_files.train(task(steps=50), stop_after=2) is None
 
 
-def test_an_unknown_client_is_a_data_error(place: Place) -> None:
+def test_an_unknown_client_is_a_data_error(task_files: TaskFiles) -> None:
     with pytest.raises(DataError, match="client_7"):
-        place.train(task(client_id="client_7"))
+        task_files.train(task(client_id="client_7"))
 
 
-def test_an_adapter_of_another_rank_is_a_model_error(place: Place) -> None:
+def test_an_adapter_of_another_rank_is_a_model_error(task_files: TaskFiles) -> None:
     with pytest.raises(ModelError, match="shape"):
-        place.train(task(lora={"r": 3, "alpha": 4}))
+        task_files.train(task(lora={"r": 3, "alpha": 4}))

@@ -7,8 +7,8 @@ Both require `Authorization: Bearer TOKEN` (`worker/incremental/http/token.py`).
 bound to loopback, and refuses what a web page in a browser of this machine could send: requests
 with an `Origin`, or for the name of another host.
 
-`listener` reads the requests that are answered here. An answer depends only on the request and on
-what is on the disk; nothing is kept in memory, and no text is logged or part of an error.
+`listener` reads the requests. A response depends only on the request and on what is on the disk; no
+text is logged or part of an error.
 """
 
 from __future__ import annotations
@@ -124,8 +124,6 @@ class Endpoint:
         except DataError as error:  # of the file; faults of an item are part of its own result
             raise _http_error(error) from None
 
-    # checks
-
     def _check_access(self, request: Request) -> None:
         host = request.headers.get("host", "")
         name, _, port = host.rpartition(":")
@@ -173,8 +171,6 @@ class Endpoint:
         except DataError as error:
             raise HttpError(HTTPStatus.BAD_REQUEST, str(error)) from None
         return query
-
-    # the work
 
     def _served(self) -> ServedRun:
         try:

@@ -60,8 +60,6 @@ class Listener(ThreadedHTTPServer):
         with self.running("inbox"):
             yield
 
-    # connections
-
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Return whether there is a free slot; if not, answer 503."""
         if not self._slots.acquire(blocking=False):
@@ -122,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
             response = error.response
         except OSError:  # the client went away, or took too long
             return
-        except Exception:  # the worker goes on; a traceback could contain user text
+        except Exception:  # the worker continues; a traceback could contain user text
             response = Response(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": "unexpected error"})
         self._send(response)
 

@@ -67,8 +67,6 @@ class LearningStore:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # items
-
     def items(
         self,
         *states: str,
@@ -90,7 +88,6 @@ class LearningStore:
         return [StoredItem.from_row(row) for row in reversed(rows)]
 
     def reject_items(self, items: Sequence[int], reason: str) -> None:
-        """Reject items from which no batch can be made."""
         with self._file.transaction():
             self._mark(items, "rejected", None, reason)
 
@@ -217,10 +214,7 @@ class LearningStore:
                 self._file.change("UPDATE batch SET ride = '' WHERE ride = ?", update_id)
             return count
 
-    # figures
-
     def figures(self, client_id: str) -> InboxFigures:
-        """Return the figures of the inbox for the heartbeat."""
         counts = self._file.item_counts()
         newest = self._file.query(
             "SELECT verdict, reason, at, figures FROM batch ORDER BY id DESC LIMIT 1"
@@ -243,8 +237,6 @@ class LearningStore:
             forgetting=found.forgetting,
             backward_transfer=found.backward_transfer,
         )
-
-    # rows of the file
 
     def _insert_batch(self, batch: BatchRecord) -> int:
         self._file.change(

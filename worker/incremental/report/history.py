@@ -36,7 +36,7 @@ class BatchRecord:
     seconds: float
     verdict: str
     reason: str  # of a rejection; never user text, since other machines show it
-    figures: Mapping[str, Any]  # `GateFigures.fields`
+    figures: Mapping[str, Any]  # `GateFigures`, as JSON
 
     @property
     def accepted(self) -> bool:

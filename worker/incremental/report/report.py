@@ -108,12 +108,8 @@ def _stream(client: str, stream: LearningStream) -> list[Block]:
             f"Metric: {TITLES[known.metric]}. Forgetting {forgetting}, backward transfer"
             f" {backward}, forward transfer {forward}. {MISSING} means not measured."
         )
-        found += [
-            Paragraph(text),
-            _matrix(known),
-            Picture(picture_name(client, stream), "Over time"),
-        ]
-        found.append(_course(stream, known))
+        picture = Picture(picture_name(client, stream), "Over time")
+        found += [Paragraph(text), _matrix(known), picture, _course(stream, known)]
     found.append(_batches(stream.batches))
     if rejected:
         points = [
@@ -121,7 +117,7 @@ def _stream(client: str, stream: LearningStream) -> list[Block]:
             for batch in rejected[::-1]
         ]
         more = len(points) - _MAX_REASONS
-        points = [*points[:_MAX_REASONS], *([f"and {more} more"] if more > 0 else [])]
+        points[_MAX_REASONS:] = [f"and {more} more"] if more > 0 else []
         found.append(BulletList("Rejected batches, newest first", tuple(points)))
     return found
 

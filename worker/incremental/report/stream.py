@@ -89,7 +89,7 @@ def stream_figures(measurements: Sequence[TaskMeasurement]) -> StreamFigures:
 
 def metric_of(measurements: Iterable[TaskMeasurement]) -> Metric:
     """Return accuracy if every measurement has it, else loss."""
-    known = [measurement.accuracy is not None for measurement in measurements]
+    known = [each.accuracy is not None for each in measurements]
     return "accuracy" if known and all(known) else "loss"
 
 
@@ -97,7 +97,7 @@ def performance_over_time(
     measurements: Iterable[TaskMeasurement],
 ) -> dict[str, list[tuple[int, float]]]:
     """Return (batch, performance) pairs of each task, in the order of the batches."""
-    ordered = sorted(measurements, key=lambda measurement: measurement.batch)
+    ordered = sorted(measurements, key=lambda each: each.batch)
     metric = metric_of(ordered)
     points: dict[str, list[tuple[int, float]]] = {}
     for each in ordered:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from common.protocol.versions import CurrentModel
 from learning.evaluation.measurement import Measurement
@@ -41,7 +41,7 @@ class Attempt:
             seconds=self.seconds,
             verdict=verdict,
             reason=reason[:500],
-            figures=self.result.figures.fields() if self.result else {},
+            figures=asdict(self.result.figures) if self.result else {},
         )
 
     def summary(self) -> str:

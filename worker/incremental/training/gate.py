@@ -8,9 +8,8 @@ one is configured.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 from common.config.config import IncrementalConfig
 from learning.evaluation.measurement import Measurement
@@ -55,7 +54,8 @@ class GateFigures:
     """Measurements of a shadow copy (`…_after`) and of the model that it started from.
 
     They are taken on new items that were held out (on all new items if they are few), on the
-    anchors, and on earlier held-out items of the new items' own task; None if there are none.
+    anchors, and on earlier held-out items of the new items' own task; None if there are none. The
+    names are part of a file format: the JSON in column `batch.figures`.
     """
 
     new_before: Measurement
@@ -66,10 +66,6 @@ class GateFigures:
     limit: float  # of that norm
     task_before: Measurement | None = None
     task_after: Measurement | None = None
-
-    def fields(self) -> dict[str, Any]:
-        """Return the figures as JSON values; the format of the column `batch.figures`."""
-        return asdict(self)
 
 
 def check(figures: GateFigures, config: IncrementalConfig) -> BatchRejection | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import cycle, islice
 from typing import TypeVar
 
@@ -31,15 +31,10 @@ def balanced_sample(
 ) -> list[T]:
     """Return up to `size` rows in random order, spread as evenly over their groups as possible."""
     rng = random.Random(seed)
-    groups: dict[Hashable, list[T]] = {}
-    for row in rows:
-        groups.setdefault(group(row), []).append(row)
-    for members in groups.values():
+    groups = _grouped(rows, group)
+    for members in groups:
         rng.shuffle(members)
-    chosen: list[T] = []
-    for place in range(max(map(len, groups.values()), default=0)):
-        chosen += [members[place] for members in groups.values() if place < len(members)]
-    return chosen[:size]
+    return [row for turn in _turns(groups) for row in turn][:size]
 
 
 def balanced_prefix(
@@ -49,17 +44,26 @@ def balanced_prefix(
 
     If these are fewer than `fewest` in all, the larger groups contribute more, up to that number.
     """
+    groups = _grouped(rows, group)
+    chosen: list[T] = []
+    for turn in _turns(groups):
+        if len(turn) < len(groups) and len(chosen) >= fewest:
+            break
+        chosen += turn
+    return chosen
+
+
+def _grouped(rows: Sequence[T], group: Callable[[T], Hashable]) -> list[list[T]]:
     groups: dict[Hashable, list[T]] = {}
     for row in rows:
         groups.setdefault(group(row), []).append(row)
-    smallest = min(map(len, groups.values()), default=0)
-    turns = max(map(len, groups.values()), default=0)
-    chosen: list[T] = []
-    for place in range(turns):
-        if place >= smallest and len(chosen) >= fewest:
-            break
-        chosen += [members[place] for members in groups.values() if place < len(members)]
-    return chosen
+    return list(groups.values())
+
+
+def _turns(groups: Sequence[Sequence[T]]) -> Iterator[list[T]]:
+    """Yield the first rows of all groups, then the second ones, and so on."""
+    for place in range(max(map(len, groups), default=0)):
+        yield [members[place] for members in groups if place < len(members)]
 
 
 def step_count(new: int, batch_size: int, replay: float, most: int) -> int:

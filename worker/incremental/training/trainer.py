@@ -40,11 +40,7 @@ class IncrementalTrainer:
     """Trainer of the models of one worker's clients in one run."""
 
     def __init__(
-        self,
-        config: IncrementalConfig,
-        data: ClientData,
-        clock: Clock,
-        on_event: EventCallback,
+        self, config: IncrementalConfig, data: ClientData, clock: Clock, on_event: EventCallback
     ) -> None:
         """Raise `ConfigError` if the validator is neither a command on this machine nor a URL."""
         self._config, self._data, self._clock, self._on_event = config, data, clock, on_event
@@ -53,7 +49,7 @@ class IncrementalTrainer:
         self._pending: dict[str, Attempt] = {}
 
     def decided_clients(self) -> list[str]:
-        """Return the clients for whose batch a validator's verdict has arrived."""
+        """Return the clients whose batch the validator has decided."""
         return self._validator.answered()
 
     def close(self) -> None:
@@ -95,7 +91,7 @@ class IncrementalTrainer:
             self._accept(context, attempt, result)
             return True
         self._pending[context.client] = attempt
-        request = _validation_request(context, batch, start, result)
+        request = _make_request(context, batch, start, result)
         self._validator.submit(context.client, request)
         return False
 
@@ -230,7 +226,7 @@ class IncrementalTrainer:
         return BatchBuilder(context, self._data, self._config)
 
 
-def _validation_request(
+def _make_request(
     context: ClientContext, batch: LearningBatch, start: Tensors, result: GateResult
 ) -> validator.ValidationRequest:
     figures = result.figures

@@ -5,9 +5,8 @@ and after) and answers `{"accept": true}` or `{"accept": false, "reason": "…"}
 answer in time, a crash, an unreadable answer) means *not accepted*: a broken validator must not let
 pass what a working one would have stopped.
 
-It is asked after the gate, by `training/trainer.py` through `background`. The samples are user
-text. They go to the command's standard input or into the body of the request, and into none of our
-reasons, which are shown on other machines.
+`training/trainer.py` calls it after the gate, through `background`. The samples are user text: they
+are sent to the validator, and are part of no reason of ours, which other machines show.
 """
 
 from __future__ import annotations

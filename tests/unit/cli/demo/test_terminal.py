@@ -15,10 +15,10 @@ from typing import IO
 
 import pytest
 
+from cli.child_messages import MessageKind, MessageOutput, parse_message
 from cli.demo.command import child_arguments
-from cli.demo.messages import DemoMessage, MessageKind, MessageOutput
-from cli.demo.process import parse_message
 from cli.demo.terminal import can_show_screen
+from cli.jsonlog import JsonLog
 from common.protocol.feed import Event
 
 GOOD = {"TERM": "xterm-256color"}
@@ -64,30 +64,30 @@ def test_a_pipe_gets_lines(terminal: IO[bytes], tmp_path: Path) -> None:
 
 def test_messages_arrive_as_they_were_sent() -> None:
     stream = io.StringIO()
-    output = MessageOutput(stream)
+    output = MessageOutput(JsonLog(stream, "test"))
     event = Event(at=1.0, level="info", kind="version", text="version 1", refs={"version": 1})
     output.print("run x")
     output.print_event(event)
     output.progress("loading", 0.251)
     output.progress("loading", 0.252)  # the same percent
-    lines = stream.getvalue().encode().splitlines()
-    assert [parse_message(line) for line in lines] == [
-        DemoMessage(kind=MessageKind.TEXT, text="run x"),
-        DemoMessage(kind=MessageKind.EVENT, event=event),
-        DemoMessage(kind=MessageKind.PROGRESS, text="loading", fraction=0.251),
-    ]
+    text, sent_event, progress = map(parse_message, stream.getvalue().encode().splitlines())
+    assert (text.kind, text.text) == (MessageKind.TEXT, "run x")
+    assert sent_event.kind is MessageKind.EVENT
+    assert Event.model_validate(sent_event.fields["event"]) == event
+    assert (progress.kind, progress.text) == (MessageKind.PROGRESS, "loading")
+    assert progress.fields["progress"] == 0.251
 
 
 @pytest.mark.parametrize("line", [b"warning: \xff", b"[1, 2]", b'{"kind": "unknown"}', b"7"])
-def test_any_other_line_is_shown_as_text(line: bytes) -> None:
-    assert parse_message(line).kind is MessageKind.TEXT
+def test_any_other_line_counts_as_output_of_a_library(line: bytes) -> None:
+    assert parse_message(line).kind is MessageKind.STDERR
 
 
 def test_a_message_to_a_killed_process_is_dropped() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     stream = os.fdopen(writing, "w")
-    MessageOutput(stream).print("nobody reads this")
+    MessageOutput(JsonLog(stream, "test")).print("nobody reads this")
     with contextlib.suppress(BrokenPipeError):
         stream.close()
 

@@ -84,8 +84,8 @@ def test_json_output_lists_all_items(state: Path) -> None:
     assert [item["id"] for item in found["a"]["items"]] == [3, 2, 1]
     assert found["a"]["items"][1]["reason"] == "no:\x1b[2J"
     assert "item" not in found["a"]["items"][0]
-    shown = json.loads(inbox(state, "--json", "--show", "1,2", "--client", "a"))
-    assert [item["item"]["text"] for item in shown["a"]["items"]] == ["two", "one"]
+    listed = json.loads(inbox(state, "--json", "--show", "1,2", "--client", "a"))
+    assert [item["item"]["text"] for item in listed["a"]["items"]] == ["two", "one"]
 
 
 def test_rejected_items_wait_again(state: Path) -> None:
@@ -99,8 +99,8 @@ def test_rejected_items_wait_again(state: Path) -> None:
 
 
 def test_items_are_deleted_after_confirmation(state: Path) -> None:
-    said = refusal(state, "--forget", "all", "--client", "a")
-    assert said == "--forget deletes 3 items of a: confirm it with --yes"
+    message = refusal(state, "--forget", "all", "--client", "a")
+    assert message == "--forget deletes 3 items of a: confirm it with --yes"
     assert "a has no item 9" in refusal(state, "--forget", "3,9", "--yes", "--client", "a")
     assert len(states(state)) == 3
     inbox(state, "--forget", "3,1", "--yes", "--client", "a")

@@ -54,9 +54,9 @@ def refusal(state: Path, *words: str) -> str:
     """Return the one line that the console script would print."""
     with pytest.raises((FcclError, click.UsageError)) as raised:
         fccl.main(["learn", *words, "--state", str(state)], standalone_mode=False)
-    said = str(raised.value)
-    assert "\n" not in said
-    return said
+    message = str(raised.value)
+    assert "\n" not in message
+    return message
 
 
 def items(state: Path, client: str = "client_0") -> list[tuple[str, tuple[str, ...], str, str]]:
@@ -138,8 +138,8 @@ def test_an_invalid_item_is_refused_in_one_line_and_nothing_is_stored(
 def test_nothing_is_stored_where_no_worker_has_run(state: Path, tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
     for words in ((), ("--client", "client_0")):
-        said = refusal(nowhere, "x", "--label", "positive", *words)
-        assert "no worker has served a client from" in said and "fccl demo" in said
+        message = refusal(nowhere, "x", "--label", "positive", *words)
+        assert "no worker has served a client from" in message and "fccl demo" in message
     assert not nowhere.exists()
     served_run.write(state, CLASSES.model_copy(update={"clients": ("client_0", "client_1")}))
     assert "serves client_0, client_1; choose one with --client" in refusal(
@@ -158,12 +158,12 @@ def test_a_full_disk_a_rate_limit_and_a_locked_file_are_reported(
     assert "in a minute" in refusal(state, "c", "--label", "positive")
     connect = schema.connect
 
-    def held(path: Path) -> schema.sqlite3.Connection:
+    def busy(path: Path) -> schema.sqlite3.Connection:
         db = connect(path)
         db.execute("PRAGMA busy_timeout = 1")
         return db
 
-    monkeypatch.setattr(schema, "connect", held)
+    monkeypatch.setattr(schema, "connect", busy)
     with closing(connect(path)) as other:
         other.execute("BEGIN IMMEDIATE")
         assert "locked by another process" in refusal(state, "c", "--label", "positive")
@@ -225,11 +225,11 @@ def test_invalid_lines_are_reported_and_skipped_and_the_others_are_stored(
     found = learn(state, "-", typed=LINES) if pipe else learn(state, "feedback.jsonl")
     assert found.exit_code == 3
     assert found.stderr.splitlines() == REASONS
-    told = found.stdout.splitlines()
+    printed = found.stdout.splitlines()
     if pipe:
         acknowledged = ["line 1: accepted", "line 3: accepted", "line 5: duplicate"]
-        assert told[:4] == [*acknowledged, "line 14: accepted"]
-    assert told[4 * pipe] == "client_0: 3 accepted, 1 duplicate, 9 refused"
+        assert printed[:4] == [*acknowledged, "line 14: accepted"]
+    assert printed[4 * pipe] == "client_0: 3 accepted, 1 duplicate, 9 refused"
     assert [(fields[0], task) for _, fields, task, _ in items(state)] == [
         ("a", "feedback"), ("b", "films"), ("c", "feedback"),
     ]  # fmt: skip
@@ -239,11 +239,11 @@ def test_json_output_has_an_object_for_each_item(state: Path) -> None:
     with Inbox(schema.inbox_path(state, "client_0"), IncrementalConfig()):
         pass
     found = learn(state, "-", "--json", typed=rows("a", "a") + b"{}\n")
-    told = [json.loads(line) for line in found.stdout.splitlines()]
-    assert [(one["line"], one["client"], one["state"]) for one in told] == [
+    printed = [json.loads(line) for line in found.stdout.splitlines()]
+    assert [(one["line"], one["client"], one["state"]) for one in printed] == [
         (1, "client_0", "accepted"), (2, "client_0", "duplicate"), (3, "client_0", "refused"),
     ]  # fmt: skip
-    assert told[2]["reason"].startswith("the record has none of the fields")
+    assert printed[2]["reason"].startswith("the record has none of the fields")
     assert found.stderr.startswith("client_0: 1 accepted, 1 duplicate, 1 refused")
     one = learn(state, "b", "--label", "positive", "--json")
     assert json.loads(one.output) == {"line": 1, "client": "client_0", "state": "accepted"}
@@ -253,12 +253,12 @@ def test_a_duplicate_of_a_rejected_item_is_reported_as_such(state: Path) -> None
     learn(state, "a", "--label", "positive")
     with closing(schema.connect(schema.inbox_path(state, "client_0"))) as db:
         db.execute("UPDATE item SET state = 'rejected', reason = 'it forgets'")
-    told = learn(state, "a", "--label", "positive").output
-    assert "already, rejected: it forgets; `fccl inbox --retry`" in told
-    told = learn(state, "-", typed=rows("a") + rows("a", label="negative")).output
-    assert told.splitlines()[0] == "line 1: duplicate: it was rejected before"
-    assert "duplicates of rejected items: 1" in told
-    assert "another answer to the same input, now superseded: 1" in told
+    printed = learn(state, "a", "--label", "positive").output
+    assert "already, rejected: it forgets; `fccl inbox --retry`" in printed
+    printed = learn(state, "-", typed=rows("a") + rows("a", label="negative")).output
+    assert printed.splitlines()[0] == "line 1: duplicate: it was rejected before"
+    assert "duplicates of rejected items: 1" in printed
+    assert "another answer to the same input, now superseded: 1" in printed
 
 
 class Clock:

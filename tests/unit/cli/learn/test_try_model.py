@@ -56,8 +56,10 @@ class Site:
         return schema.inbox_path(self.state, CLIENT)
 
     def serve(self, *clients: str) -> None:
-        told = ServedRun(run=self.model.run, name="run", clients=clients, labels=self.model.labels)
-        served_run.write(self.state, told)
+        served = ServedRun(
+            run=self.model.run, name="run", clients=clients, labels=self.model.labels
+        )
+        served_run.write(self.state, served)
 
     def alive(self) -> None:
         """Pretend that a worker is running, by the id of this process."""
@@ -167,14 +169,16 @@ def test_a_text_is_answered_with_what_the_client_has_learned(classifier: Site) -
 def test_lines_from_a_pipe_are_answered_line_by_line_without_a_prompt(classifier: Site) -> None:
     found = classifier.invoke(typed="good\n\nbad \x1b[2J\n")
     assert found.output == 2 * "positive 88% (negative 12%)\n"
-    told = [
+    printed = [
         json.loads(line)
         for line in classifier.invoke("--json", typed="a\nb\n").output.split("\n")[:-1]
     ]
-    assert [each["input"] for each in told] == ["a", "b"]
-    assert told[0]["label"] == "positive"
-    assert told[0]["probabilities"] == pytest.approx({"positive": 0.880797, "negative": 0.119203})
-    assert (told[0]["client"], told[0]["version"], told[0]["local"]) == (CLIENT, 3, False)
+    assert [each["input"] for each in printed] == ["a", "b"]
+    assert printed[0]["label"] == "positive"
+    assert printed[0]["probabilities"] == pytest.approx(
+        {"positive": 0.880797, "negative": 0.119203}
+    )
+    assert (printed[0]["client"], printed[0]["version"], printed[0]["local"]) == (CLIENT, 3, False)
 
 
 @pytest.fixture
@@ -267,13 +271,13 @@ def test_the_global_answer_leaves_the_clients_model_as_it_was(causal: Site) -> N
     own = causal.invoke("Add 1.", "--gen-tokens", "8").output
     assert own != alone
     both = causal.invoke("--base", "--gen-tokens", "8", "--json", typed="Add 1.\nAdd 1.\n").output
-    for told in map(json.loads, both.splitlines()):
-        assert " ".join(told["answer"].split()) == " ".join(own.split())
-        assert " ".join(told["global"]["answer"].split()) == " ".join(alone.split())
+    for printed in map(json.loads, both.splitlines()):
+        assert " ".join(printed["answer"].split()) == " ".join(own.split())
+        assert " ".join(printed["global"]["answer"].split()) == " ".join(alone.split())
 
 
 @pytest.mark.parametrize(
-    ("words", "typed", "said"),
+    ("words", "typed", "message"),
     [
         (("--client", "nobody", "x"), "", "it serves client_0"),
         (("--client", "../x", "x"), "", "it serves client_0"),
@@ -282,11 +286,11 @@ def test_the_global_answer_leaves_the_clients_model_as_it_was(causal: Site) -> N
     ],
 )
 def test_invalid_options_are_refused(
-    classifier: Site, words: tuple[str, ...], typed: str, said: str
+    classifier: Site, words: tuple[str, ...], typed: str, message: str
 ) -> None:
     with pytest.raises((FcclError, click.UsageError)) as raised:
         invoke_raw(classifier, *words)
-    assert said in str(raised.value)
+    assert message in str(raised.value)
 
 
 def invoke_raw(found: Site, *words: str) -> None:
@@ -335,9 +339,9 @@ def test_an_invited_sites_state_is_beside_its_identity(
 
 def test_answers_contain_no_control_characters() -> None:
     reply = Prediction(1, False, "a\x1b[2J\nb\x9bc")
-    said = Answers("x", None, reply, other=Prediction(1, False, "other"))  # type: ignore[arg-type]
-    assert blocks(said) == ["1: a [2J\nb c", "2: other"]
-    assert line(said) == "1: a [2J b c\t2: other"
+    answers = Answers("x", None, reply, other=Prediction(1, False, "other"))  # type: ignore[arg-type]
+    assert blocks(answers) == ["1: a [2J\nb c", "2: other"]
+    assert line(answers) == "1: a [2J b c\t2: other"
 
 
 def test_a_class_is_named_by_its_name_before_its_number() -> None:

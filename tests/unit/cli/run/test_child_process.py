@@ -22,9 +22,9 @@ from pathlib import Path
 from cli.run import child_main
 
 def reporting(request, channel):
-    channel.progress("making a model", 0.5)
+    channel.output.progress("making a model", 0.5)
     print("a library prints")
-    channel.print("3 rows can be used")
+    channel.output.print("3 rows can be used")
     return {"sum": request["a"] + request["b"]}
 
 def waiting(request, channel):

@@ -188,7 +188,7 @@ def test_half_an_authority_is_left_alone(tmp_path: Path) -> None:
     run("--dir", str(folder))
     (folder / "ca.key").unlink()
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert "ca.pem is there, but ca.key is not" in refused("--dir", str(folder))
+    assert "ca.pem exists, but ca.key does not" in refused("--dir", str(folder))
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 

@@ -33,7 +33,7 @@ def keys(value: Any, prefix: str = "") -> set[str]:
     return {prefix}
 
 
-def test_the_template_is_the_defaults() -> None:
+def test_the_template_parses_to_the_defaults() -> None:
     assert parse(tomllib.loads(TEMPLATE), "template") == FederationConfig()
 
 
@@ -45,7 +45,7 @@ def test_the_template_names_every_key() -> None:
     assert named == keys(FederationConfig().model_dump(mode="json"))
 
 
-def test_no_file_is_the_defaults() -> None:
+def test_without_a_file_the_defaults_apply() -> None:
     assert load(None, {}) == FederationConfig()
 
 
@@ -231,7 +231,9 @@ def test_the_buffer_is_half_the_tasks_or_all_of_a_round() -> None:
         ({"model": {"max_length": 200_000}}, "model.max_length"),
     ],
 )
-def test_what_no_task_could_say_is_refused_by_its_key(table: dict[str, Any], key: str) -> None:
+def test_values_that_do_not_fit_a_task_are_refused_by_their_key(
+    table: dict[str, Any], key: str
+) -> None:
     with pytest.raises(ConfigError, match=re.escape(key)):
         parse(table, "f.toml")
 
@@ -241,7 +243,7 @@ def test_what_no_task_could_say_is_refused_by_its_key(table: dict[str, Any], key
 PHASES = [{}, {"objective": "dpo"}]
 
 
-def test_without_the_hub_a_run_has_what_offline_says_and_no_further_question() -> None:
+def test_the_overrides_of_offline_apply_without_the_hub() -> None:
     offline = {"model.name": "offline:gpt2-tiny", "phase.1.lr": 1e-3, "data.labels": ["a", "b"]}
     config = parse({"model": {"name": "gpt2"}, "phase": PHASES, "offline": offline}, "test")
     assert config.model.name == "gpt2"
@@ -284,7 +286,7 @@ def test_a_key_of_offline_may_be_quoted_or_dotted_or_in_a_table(tmp_path: Path) 
         ("model.name", {}, "offline.model.name"),
     ],
 )
-def test_a_wrong_key_of_offline_is_named_at_once_and_not_when_the_hub_is_away(
+def test_a_wrong_key_of_offline_is_an_error_also_with_the_hub(
     key: str, value: object, named: str
 ) -> None:
     what = refused({"phase": PHASES, "offline": {key: value}})

@@ -52,20 +52,20 @@ def test_bf16_is_the_upper_half_rounded_to_even() -> None:
     assert data == struct.pack("<4H", 0x3F80, 0x3F80, 0x3F81, 0x3F82)
 
 
-def test_int8_is_one_scale_a_block_and_its_multiples() -> None:
+def test_int8_has_one_scale_per_block_and_multiples_of_it() -> None:
     _, data = encode("int8", {"a": array(127.0, -127.0, 1.0, 0.4)})
     assert data[:4] == struct.pack("<f", 1.0)
     assert data[4:8] == struct.pack("<4b", 127, -127, 1, 0)
     assert data[8:] == bytes(60)
 
 
-def test_int4_packs_two_values_a_byte_the_first_below() -> None:
+def test_int4_packs_two_values_into_a_byte_the_first_into_the_low_bits() -> None:
     _, data = encode("int4", {"a": array(7.0, -7.0, 3.0)})
     assert data[:4] == struct.pack("<f", 1.0)
     assert data[4:6] == bytes([15 | (1 << 4), 11 | (8 << 4)])
 
 
-def test_topk_keeps_a_tenth_the_largest_with_their_places() -> None:
+def test_topk_keeps_the_largest_tenth_with_its_indices() -> None:
     tensor = array(*[0.1] * 18, -9.0, 5.0)
     _, data = encode("topk", {"a": tensor})
     assert data == struct.pack("<2I2f", 18, 19, -9.0, 5.0)
@@ -82,7 +82,7 @@ def test_a_blocks_outlier_does_not_coarsen_the_next_block() -> None:
 
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("shape", [(), (1,), (63,), (64,), (65,), (7, 9), (2, 3, 11)])
-def test_the_payload_has_the_size_that_its_shapes_say(
+def test_the_size_of_a_payload_follows_from_the_shapes(
     codec: CodecName, shape: tuple[int, ...]
 ) -> None:
     tensors = {"a": np.ones(shape, np.float32), "b": np.ones(3, np.float32)}
@@ -92,7 +92,7 @@ def test_the_payload_has_the_size_that_its_shapes_say(
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_an_empty_tensor_cannot_travel(codec: CodecName) -> None:
+def test_an_empty_tensor_is_refused(codec: CodecName) -> None:
     with pytest.raises(ValueError):
         encode(codec, {"a": np.zeros((0, 3), np.float32)})
 
@@ -105,7 +105,7 @@ def test_no_tensors_are_no_bytes(codec: CodecName) -> None:
 
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_is_named_and_refused(codec: CodecName, value: float) -> None:
+def test_a_tensor_that_is_not_finite_is_named_and_refused(codec: CodecName, value: float) -> None:
     with pytest.raises(ValueError, match="tensor b has values that are not finite"):
         encode(codec, {"a": array(1), "b": array(1, value)})
 
@@ -193,7 +193,7 @@ def test_topk_indices_increase_and_stay_inside(indices: tuple[int, int]) -> None
         decode("topk", (entry(20, 16),), data)
 
 
-def test_a_hostile_name_is_shown_short_and_without_escapes() -> None:
+def test_a_hostile_name_is_cut_and_escaped_in_the_error() -> None:
     bad = TensorEntry(name="\x1b]0;x\n" * 40, shape=(1,), offset=9, nbytes=4)
     with pytest.raises(WireError) as caught:
         decode("fp32", (bad,), bytes(4))

@@ -18,7 +18,7 @@ sites = st.from_regex(r"[a-z0-9-]{1,32}", fullmatch=True).filter(lambda site: si
 
 
 @given(names)
-def test_a_run_is_one_of_its_name(name: str) -> None:
+def test_patterns_of_a_name_match_its_runs(name: str) -> None:
     run = new_run_id(name)
     Topology(run)  # it fits a queue's name
     assert re.fullmatch(runs_regex(name), run)
@@ -26,7 +26,7 @@ def test_a_run_is_one_of_its_name(name: str) -> None:
 
 
 @given(names, names)
-def test_and_of_no_other(name: str, other: str) -> None:
+def test_patterns_of_a_name_match_no_run_of_another(name: str, other: str) -> None:
     if name != other:
         assert not re.fullmatch(runs_regex(name), new_run_id(other))
         assert not fnmatchcase(new_run_id(other), runs_glob(name))

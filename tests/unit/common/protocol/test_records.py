@@ -25,13 +25,13 @@ def test_a_record_survives_json() -> None:
 
 
 @pytest.mark.parametrize("text", ["\x1b]0;owned\x07", "line\nline", "\x9b2J", "a\u2028b", "\x7f"])
-def test_text_for_people_holds_nothing_that_a_terminal_obeys(text: str) -> None:
+def test_text_for_people_has_no_terminal_escapes(text: str) -> None:
     receipt = Receipt(task_id="t1", attempt=1, state="rejected", reason=text)
     assert receipt.reason.isprintable()
 
 
 @pytest.mark.parametrize("label", ["", ".hidden", "-x", "a/b", "a b", "a\n", "é", "a" * 65])
-def test_a_label_is_no_path_and_no_option(label: str) -> None:
+def test_an_identifier_is_neither_a_path_nor_an_option(label: str) -> None:
     with pytest.raises(ValidationError):
         Receipt(task_id=label, attempt=1, state="accepted")
 

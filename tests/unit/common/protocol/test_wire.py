@@ -71,7 +71,7 @@ def test_a_frame_cut_anywhere_is_refused(length: int) -> None:
         (frame(["Receipt", [1, 2]]), "record"),
     ],
 )
-def test_what_is_no_frame_of_the_expected_record_is_refused(bad: bytes, reason: str) -> None:
+def test_other_bytes_than_a_frame_of_the_record_are_refused(bad: bytes, reason: str) -> None:
     assert reason in refused(bad)
 
 
@@ -105,7 +105,7 @@ def test_a_field_of_the_wrong_type_or_name_is_named(name: str, value: object) ->
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 0.0, -1.0, 2e4])
-def test_a_loss_is_finite_positive_and_within_reason(value: float) -> None:
+def test_a_loss_is_finite_positive_and_bounded(value: float) -> None:
     fields = UPDATE.fields()
     fields["stats"]["avg_loss"] = value
     assert "stats.avg_loss" in refused(frame(["Update", fields]), Update)
@@ -141,7 +141,7 @@ def test_a_repeated_key_is_refused() -> None:
         b"\xa1\xff",  # no UTF-8
     ],
 )
-def test_a_bomb_is_refused_before_it_grows(header: bytes) -> None:
+def test_a_header_that_would_expand_is_refused_before_it_is_allocated(header: bytes) -> None:
     refused(raw(header))
 
 
@@ -187,7 +187,7 @@ def test_a_mutated_frame_is_valid_or_a_wire_error(data: st.DataObject) -> None:
         max_leaves=20,
     )
 )
-def test_any_header_but_the_records_own_is_refused(header: object) -> None:
+def test_any_other_header_than_the_records_is_refused(header: object) -> None:
     refused(frame(header))
     refused(frame(["Receipt", header]))
     refused(frame(["Receipt", {**FIELDS, "task_id": header}])) if not isinstance(

@@ -1,4 +1,4 @@
-"""A run directory, read by someone who does not own it."""
+"""A run directory is read without changing it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def change(run: Path, *statements: str) -> None:
     db.close()
 
 
-def test_it_has_the_times_of_everything_and_no_file_is_touched(run: Path) -> None:
+def test_records_have_their_times_and_no_file_is_touched(run: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in run.iterdir()}
     found = recorded_run.read_run(run)
     assert (found.run_id, found.started_at, found.ended_at) == ("mine-1", 100.0, 140.0)
@@ -51,7 +51,7 @@ def test_a_run_from_before_invitations_is_read(run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (lambda run: (run / "federation.toml").unlink(), "holds no run: it has no federation.toml"),
         (lambda run: (run / "run.db").unlink(), "holds no run: it has no run.db"),
@@ -66,9 +66,9 @@ def test_a_run_from_before_invitations_is_read(run: Path) -> None:
         (lambda run: (run / "samples.jsonl").write_text("{}\n"), "samples.jsonl is damaged"),
     ],
 )
-def test_a_damaged_run_is_one_line(run: Path, damage: object, said: str) -> None:
+def test_a_damaged_run_is_refused_in_one_line(run: Path, damage: object, message: str) -> None:
     assert callable(damage)
     damage(run)
-    with pytest.raises(RunError, match=said) as caught:
+    with pytest.raises(RunError, match=message) as caught:
         recorded_run.read_run(run)
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""What heartbeats tell of inboxes becomes one row a client, and totals."""
+"""Figures of inboxes from heartbeats: one row for each client, histories and totals."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def row(client: str = "a", **changed: Any) -> InboxFigures:
     return InboxFigures.model_validate({"client_id": client, **counts, **changed})
 
 
-def test_the_youngest_heartbeat_that_knows_the_newest_batch_is_right() -> None:
+def test_the_newest_batch_wins_and_then_the_newest_heartbeat() -> None:
     workers = [
         heartbeat("w1", sent_at=10.0, inbox=(row("b"), row("a", waiting=1))),
         heartbeat("w2", sent_at=20.0, inbox=(row("a", waiting=0),)),
@@ -36,9 +36,7 @@ def test_the_youngest_heartbeat_that_knows_the_newest_batch_is_right() -> None:
         ("b", 1),
     ]
     late = heartbeat("w1", sent_at=5.0, inbox=(row("a", waiting=9, at=1.0),))
-    assert newest_figures([*workers, late])[0].waiting == 9, (
-        "the others have not looked since its batch"
-    )
+    assert newest_figures([*workers, late])[0].waiting == 9
     assert newest_figures([]) == ()
 
 
@@ -48,7 +46,7 @@ def test_totals_are_over_all_clients() -> None:
     assert found.text() == "2 clients: 1,001 waiting, 4 learned, 6 settled, 8 rejected"
 
 
-def test_every_batch_is_remembered_once_and_not_for_ever() -> None:
+def test_a_history_has_each_batch_once_up_to_a_limit() -> None:
     past = extend_histories({}, [row(at=1.0, new_after=0.5), row("b")])
     assert past == {"a": InboxHistory(1.0, (0.5,))}
     assert extend_histories(past, [row(at=1.0, new_after=0.5)]) is past
@@ -57,7 +55,7 @@ def test_every_batch_is_remembered_once_and_not_for_ever() -> None:
     assert past["a"] == InboxHistory(51.0, tuple(float(n) for n in range(51 - MAX_BATCHES, 51)))
 
 
-def test_status_has_a_line_for_live_input_where_there_is_any() -> None:
+def test_status_has_a_line_for_live_input_if_there_is_any() -> None:
     def shown(*rows: InboxFigures) -> str:
         console = Console(width=100)
         view = FederationView(info(), (), (heartbeat("w", inbox=rows),), (), (), ())

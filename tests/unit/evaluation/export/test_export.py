@@ -44,7 +44,6 @@ from learning.models.export import write_model as write_merged
 from learning.objectives.sft import response_nats
 from learning.objectives.template import format_prompt
 from learning.objectives.tokens import IGNORED, TokenisedExample
-from learning.progress import ProgressCallback
 from learning.pruning.record import FILE, Pruning, reshape
 from learning.training.batches import collate
 from tests.support.tiny_encoder import encoder, encoder_config, saved
@@ -59,11 +58,7 @@ SECRET = "alice-of-the-clinic"  # a client, who must not be named
 TOLERANCE = 1e-4
 
 
-def ignore(message: str, fraction: float) -> None:
-    """Ignore the progress of a base model that is fetched."""
-
-
-quietly: ProgressCallback = ignore
+def quietly(message: str, fraction: float) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -584,8 +579,9 @@ def test_a_run_is_read_while_its_coordinator_writes(causal: Made, tmp_path: Path
     run = made(tmp_path, causal.base, "sft")
     journal = Journal.open(run.directory / "run.db")
     epoch = journal.take_over()
-    (run.directory / "versions" / "000003").mkdir()
     journal.put_version(summary(3, "3" * 64, 1))  # so far in the write-ahead log alone
+    assert read_run(run.directory).choose_version(None) == 2  # 3 is recorded, but has no directory
+    (run.directory / "versions" / "000003").mkdir()
     found = read_run(run.directory)
     assert found.versions_on_disk() == (0, 1, 2, 3)
     journal.check_epoch()  # nobody has taken over since

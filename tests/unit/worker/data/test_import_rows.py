@@ -20,7 +20,7 @@ def file(path: Path, *records: object) -> Path:
     return path
 
 
-def brought(tmp_path: Path, *sources: Path) -> tuple[Path, list[str]]:
+def imported(tmp_path: Path, *sources: Path) -> tuple[Path, list[str]]:
     said: list[str] = []
     return import_rows(sources, "hospital-a", tmp_path / "out", said.append), said
 
@@ -29,7 +29,7 @@ def brought(tmp_path: Path, *sources: Path) -> tuple[Path, list[str]]:
 def test_the_kind_of_rows_follows_from_their_columns(
     tmp_path: Path, kind: str, row: object
 ) -> None:
-    out, said = brought(tmp_path, file(tmp_path / "mine.jsonl", row, row | {"x": 1}))  # type: ignore[operator]
+    out, said = imported(tmp_path, file(tmp_path / "mine.jsonl", row, row | {"x": 1}))  # type: ignore[operator]
     assert [path.name for path in out.iterdir()] == [f"hospital-a_{kind}.jsonl"]
     assert said == [f"{tmp_path}/mine.jsonl: 2 {kind} rows"]
     assert out.stat().st_mode & 0o77 == 0
@@ -39,27 +39,27 @@ def test_several_files_are_one_client(tmp_path: Path) -> None:
     first = file(tmp_path / "a.jsonl", *[SFT] * 3)
     second = file(tmp_path / "b.jsonl", *[SFT] * 2)
     prefs = file(tmp_path / "c.jsonl", VA)
-    out, _ = brought(tmp_path, first, second, prefs)
+    out, _ = imported(tmp_path, first, second, prefs)
     assert len(rows.read("sft", out / "hospital-a_sft.jsonl").rows) == 5
     assert ClientData(out, "hospital-a").clients() == ("hospital-a",)
 
 
 def test_without_a_file_the_rows_imported_before_are_served(tmp_path: Path) -> None:
-    out, _ = brought(tmp_path, file(tmp_path / "a.jsonl", SFT))
-    again, said = brought(tmp_path)
+    out, _ = imported(tmp_path, file(tmp_path / "a.jsonl", SFT))
+    again, said = imported(tmp_path)
     assert again == out and not said and list(out.iterdir())
 
 
 def test_new_files_replace_the_rows_imported_before(tmp_path: Path) -> None:
-    brought(tmp_path, file(tmp_path / "a.jsonl", SFT))
-    out, _ = brought(tmp_path, file(tmp_path / "b.jsonl", CLS))
+    imported(tmp_path, file(tmp_path / "a.jsonl", SFT))
+    out, _ = imported(tmp_path, file(tmp_path / "b.jsonl", CLS))
     assert [path.name for path in out.iterdir()] == ["hospital-a_cls.jsonl"]
 
 
 def test_a_directory_is_served_as_it_is(tmp_path: Path) -> None:
     for name in ("ward1", "ward2", "hospital-a", "heldout"):
         file(tmp_path / f"{name}_sft.jsonl", *[SFT] * 9)
-    out, _ = brought(tmp_path, tmp_path)
+    out, _ = imported(tmp_path, tmp_path)
     assert out == tmp_path
     found = ClientData(out, "hospital-a")
     assert found.clients() == ("hospital-a", "hospital-a.ward1", "hospital-a.ward2")
@@ -81,10 +81,10 @@ def test_a_source_without_a_usable_row_is_an_error_with_a_remedy(
     if content is not None:
         (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=line) as caught:
-        brought(tmp_path, tmp_path / name)
+        imported(tmp_path, tmp_path / name)
     assert "\n" not in str(caught.value)
 
 
 def test_a_site_without_any_rows_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="site hospital-a has no rows yet; name a file"):
-        brought(tmp_path)
+        imported(tmp_path)

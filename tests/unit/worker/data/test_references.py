@@ -76,7 +76,7 @@ def test_log_probabilities_of_a_version_are_computed_once_and_kept_exactly(tmp_p
     ],
     ids=["another version", "another order", "another answer", "another border"],
 )
-def test_another_version_or_other_pairs_are_computed_anew(
+def test_another_version_or_other_pairs_are_computed_again(
     tmp_path: Path, version: str, pairs: tuple[TokenisedPair, ...]
 ) -> None:
     model = Model()
@@ -122,7 +122,7 @@ def test_only_the_newest_four_files_are_kept(tmp_path: Path) -> None:
 
 
 @dataclass
-class Place:
+class TaskFiles:
     """Base model and a client's pairs on the disk, and the adapter of version 0."""
 
     root: Path
@@ -142,31 +142,31 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def task_files(tmp_path: Path) -> TaskFiles:
     tiny_model().save_pretrained(tmp_path / "base")
     tiny_tokenizer().save_pretrained(tmp_path / "base")
     (tmp_path / "rows").mkdir()
     write(tmp_path / "rows" / "client_0_va.jsonl", make_preferences(0, 30))
     loaded = loader.load(tmp_path / "base", torch.device("cpu"))
     adapted = lora.attach(loaded.model, task().lora, seed=7)
-    return Place(tmp_path, adapted, lora.read_adapter(adapted))
+    return TaskFiles(tmp_path, adapted, lora.read_adapter(adapted))
 
 
 def test_a_task_is_measured_against_its_reference_and_not_against_its_own_base_version(
-    place: Place,
+    task_files: TaskFiles,
 ) -> None:
     """The loss is log 2 at the reference itself, and what the formula says elsewhere."""
-    first = place.train(place.begun, lambda: place.begun)
+    first = task_files.train(task_files.begun, lambda: task_files.begun)
     assert first.stats.loss_before == pytest.approx(math.log(2), abs=1e-5)
 
-    moved = {n: value + (0.05 if "lora_B" in n else 0.0) for n, value in place.begun.items()}
-    later = place.train(moved, never)
-    measured = split_rows(read("va", place.root / "rows" / "client_0_va.jsonl").rows).holdout
+    moved = {n: value + (0.05 if "lora_B" in n else 0.0) for n, value in task_files.begun.items()}
+    later = task_files.train(moved, never)
+    measured = split_rows(read("va", task_files.root / "rows" / "client_0_va.jsonl").rows).holdout
     own = dpo.encode(tiny_tokenizer(), measured, 256).examples
-    lora.write_adapter(place.adapted, place.begun)
-    own = dpo.with_reference(own, dpo.log_probabilities(place.adapted, own))
-    lora.write_adapter(place.adapted, moved)
-    expected = dpo.DpoObjective(DpoSettings()).measure(place.adapted, own)
+    lora.write_adapter(task_files.adapted, task_files.begun)
+    own = dpo.with_reference(own, dpo.log_probabilities(task_files.adapted, own))
+    lora.write_adapter(task_files.adapted, moved)
+    expected = dpo.DpoObjective(DpoSettings()).measure(task_files.adapted, own)
     assert abs(expected.loss - math.log(2)) > 1e-3
     assert later.stats.loss_before == pytest.approx(expected.loss, abs=1e-5)
     assert later.stats.accuracy_before == pytest.approx(expected.accuracy)
@@ -176,5 +176,5 @@ def test_a_task_is_measured_against_its_reference_and_not_against_its_own_base_v
     reason="dpo.log_probabilities computes on learning.training.fast_path and Preferring.measure"
     " does not: rounding breaks the ties"
 )
-def test_at_its_reference_a_model_prefers_nothing(place: Place) -> None:
-    assert place.train(place.begun, lambda: place.begun).stats.accuracy_before == 0.5
+def test_at_its_reference_a_model_prefers_nothing(task_files: TaskFiles) -> None:
+    assert task_files.train(task_files.begun, lambda: task_files.begun).stats.accuracy_before == 0.5

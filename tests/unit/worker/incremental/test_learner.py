@@ -251,8 +251,8 @@ def test_a_validator_can_reject_a_batch_and_its_reason_stays_with_the_client(
     with harness.inbox() as inbox:
         [reason] = {stored.reason for stored in inbox.items("rejected")}
     assert "I saw" in reason and "film" in reason
-    shown = f"{harness.figures} {harness.events}"
-    assert "the validator did not accept it" in shown and "I saw" not in shown
+    public = f"{harness.figures} {harness.events}"
+    assert "the validator did not accept it" in public and "I saw" not in public
 
 
 def test_a_validator_that_does_not_exist_is_found_at_the_start(harness: LearnerHarness) -> None:

@@ -31,10 +31,12 @@ OWN = {
 def items(kind: RowKind) -> list[Item]:
     """Ten items with the same answer about ten things."""
     good, bad = "It is blue.", "No, not so!"
-    asked = [f"Which colour has the {thing}?" for thing in THINGS]
+    questions = [f"Which colour has the {thing}?" for thing in THINGS]
     if kind == "sft":
-        return [Item("sft", {"instruction": a, "input": "", "output": good}, "it") for a in asked]
-    return [Item("va", {"prompt": a, "chosen": good, "rejected": bad}, "it") for a in asked]
+        return [
+            Item("sft", {"instruction": a, "input": "", "output": good}, "it") for a in questions
+        ]
+    return [Item("va", {"prompt": a, "chosen": good, "rejected": bad}, "it") for a in questions]
 
 
 @dataclass
@@ -85,8 +87,8 @@ def test_items_move_the_loss_and_pass_the_gate(
     assert row.new_after < row.new_before - 0.02
     local = harness.local_model()
     assert local is not None and set(local.parts) == {"unsent"}
-    shown = load_client_model(harness.state, "client_0").adapter
-    assert same(shown, plus(harness.adapter, local.parts["unsent"]))
+    adapter = load_client_model(harness.state, "client_0").adapter
+    assert same(adapter, plus(harness.adapter, local.parts["unsent"]))
     start = harness.learner.prepare_task(received, harness.base, harness.adapter, NEVER)
     assert start.samples == 10 and start.unsent is not None
     of_the_phase = (kind == "va") == (objective == "dpo")

@@ -66,7 +66,7 @@ class Site:
     ) -> tuple[int, Any, Mapping[str, str]]:
         """Send a request and return status, JSON and headers; a header of None is not sent."""
         data = body.encode() if isinstance(body, str) else body
-        wanted: dict[str, str | None] = {
+        defaults: dict[str, str | None] = {
             "Host": f"127.0.0.1:{self.listener.port}",
             "Authorization": f"Bearer {load_or_create_token(self.state)}",
             "Content-Length": None if data is None else str(len(data)),
@@ -76,14 +76,16 @@ class Site:
             connection.putrequest(
                 method or ("GET" if data is None else "POST"), path, skip_host=True
             )
-            for name, text in (wanted | dict(headers or {})).items():
+            for name, text in (defaults | dict(headers or {})).items():
                 if text is not None:
                     connection.putheader(name, text)
             connection.endheaders(data)
-            answer = connection.getresponse()
-            said = answer.read()
-            assert SECRET.encode() not in said and answer.getheader("Connection") == "close"
-            return answer.status, json.loads(said) if said else None, dict(answer.getheaders())
+            response = connection.getresponse()
+            content = response.read()
+            assert SECRET.encode() not in content
+            assert response.getheader("Connection") == "close"
+            values = json.loads(content) if content else None
+            return response.status, values, dict(response.getheaders())
 
     def post(self, value: object, path: str = LEARN) -> tuple[int, Any, Mapping[str, str]]:
         return self.ask(json.dumps(value), path)
@@ -110,9 +112,9 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 def test_an_item_is_in_the_inbox_when_the_response_arrives(site: Site) -> None:
-    said = {"client": "client_0", "accepted": 1, "duplicate": 0, "refused": 0}
-    assert site.post(ONE)[:2] == (200, {**said, "items": [{"state": "accepted"}]})
-    again = {**said, "accepted": 0, "duplicate": 1, "items": [{"state": "duplicate"}]}
+    expected = {"client": "client_0", "accepted": 1, "duplicate": 0, "refused": 0}
+    assert site.post(ONE)[:2] == (200, {**expected, "items": [{"state": "accepted"}]})
+    again = {**expected, "accepted": 0, "duplicate": 1, "items": [{"state": "duplicate"}]}
     assert site.post(ONE)[:2] == (200, again)
     with Inbox(schema.inbox_path(site.state, "client_0"), IncrementalConfig()) as inbox:
         (stored,) = inbox.items()
@@ -136,8 +138,8 @@ def test_an_item_is_in_the_inbox_when_the_response_arrives(site: Site) -> None:
 def test_several_items_can_be_sent_as_an_array_or_as_lines(
     site: Site, body: str, kind: str
 ) -> None:
-    status, said, _ = site.ask(body, LEARN + "&task=films", headers={"Content-Type": kind})
-    assert (status, said["accepted"]) == (200, 2)
+    status, answer, _ = site.ask(body, LEARN + "&task=films", headers={"Content-Type": kind})
+    assert (status, answer["accepted"]) == (200, 2)
     assert site.texts() == ["a dull plot", "b"]
     with Inbox(schema.inbox_path(site.state, "client_0"), IncrementalConfig()) as inbox:
         assert {stored.item.task for stored in inbox.items()} == {"films"}
@@ -145,25 +147,25 @@ def test_several_items_can_be_sent_as_an_array_or_as_lines(
 
 def test_each_item_has_its_result_and_valid_ones_are_stored(site: Site) -> None:
     bad = [{"text": SECRET, "label": SECRET}, {"text": " ", "label": "positive"}, 3, [ONE]]
-    status, said, _ = site.post([ONE, *bad, ONE, {**ONE, "text": "b", "task": "films"}])
+    status, answer, _ = site.post([ONE, *bad, ONE, {**ONE, "text": "b", "task": "films"}])
     assert status == 207
-    assert [item["state"] for item in said["items"]] == (
+    assert [item["state"] for item in answer["items"]] == (
         ["accepted", *["refused"] * 4, "duplicate", "accepted"]
     )  # fmt: skip
-    assert said["items"][1]["reason"] == (
+    assert answer["items"][1]["reason"] == (
         "the label is not a class of this run; use one of negative, positive"
     )
-    assert (said["accepted"], said["duplicate"], said["refused"]) == (2, 1, 4)
+    assert (answer["accepted"], answer["duplicate"], answer["refused"]) == (2, 1, 4)
     assert site.texts() == ["a dull plot", "b"]
-    status, said, _ = site.ask(f'{json.dumps({**ONE, "text": "c"})}\n{{"text": "{SECRET}\n')
-    assert (status, said["items"][0]["state"], said["items"][1]["state"]) == (
+    status, answer, _ = site.ask(f'{json.dumps({**ONE, "text": "c"})}\n{{"text": "{SECRET}\n')
+    assert (status, answer["items"][0]["state"], answer["items"][1]["state"]) == (
         207, "accepted", "refused",
     )  # fmt: skip
     assert site.post(bad)[0] == 400
 
 
 @pytest.mark.parametrize(
-    ("body", "says"),
+    ("body", "message"),
     [
         ("", "not valid JSON"),
         ("nonsense", "not valid JSON"),
@@ -177,9 +179,9 @@ def test_each_item_has_its_result_and_valid_ones_are_stored(site: Site) -> None:
         ('{"text": ' + "1" * 5000 + "}", "a number is too long"),
     ],
 )
-def test_an_invalid_body_is_refused(site: Site, body: str | bytes, says: str) -> None:
-    status, said, _ = site.ask(body)
-    assert status == 400 and says in said["error"]
+def test_an_invalid_body_is_refused(site: Site, body: str | bytes, message: str) -> None:
+    status, answer, _ = site.ask(body)
+    assert status == 400 and message in answer["error"]
     assert site.texts() == []
 
 
@@ -216,12 +218,12 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("asked", "status", "says"), REFUSED)
+@pytest.mark.parametrize(("options", "status", "message"), REFUSED)
 def test_an_invalid_request_is_refused_before_anything_is_done(
-    site: Site, asked: dict[str, Any], status: int, says: str
+    site: Site, options: dict[str, Any], status: int, message: str
 ) -> None:
-    found, said, headers = site.ask(json.dumps(ONE), **asked)
-    assert (found, says in said["error"]) == (status, True), said
+    found, answer, headers = site.ask(json.dumps(ONE), **options)
+    assert (found, message in answer["error"]) == (status, True), answer
     assert headers["Content-Type"] == "application/json"
     assert ("WWW-Authenticate" in headers, "Allow" in headers) == (status == 401, status == 405)
     assert not any(site.state.glob("inbox/*/inbox.db"))
@@ -230,8 +232,8 @@ def test_an_invalid_request_is_refused_before_anything_is_done(
 
 def test_a_body_that_is_too_long_is_refused_and_the_response_arrives(site: Site) -> None:
     limit = Endpoint(site.state, IncrementalConfig(), "x").max_body
-    status, said, _ = site.ask(b"x" * (limit + 1))
-    assert status == 413 and f"more than {limit} bytes" in said["error"]
+    status, answer, _ = site.ask(b"x" * (limit + 1))
+    assert status == 413 and f"more than {limit} bytes" in answer["error"]
     assert site.ask(b" " * (limit - 500) + json.dumps(ONE).encode())[0] == 200
 
 
@@ -239,15 +241,15 @@ def test_a_rate_limit_and_a_full_inbox_say_when_to_retry(site: Site) -> None:
     site.limit(items_per_minute=2)
     rows = [{"text": f"text {n}", "label": "positive"} for n in range(5)]
     assert site.post(rows[:2])[0] == 200
-    status, said, headers = site.post(rows[:3])
-    assert (status, "in a minute" in said["error"]) == (429, True)
+    status, answer, headers = site.post(rows[:3])
+    assert (status, "in a minute" in answer["error"]) == (429, True)
     assert 0 < int(headers["Retry-After"]) <= 60
     assert site.post(rows[:2])[1]["duplicate"] == 2, "known items may always be sent again"
-    status, said, _ = site.post(rows[2:])
-    assert (status, "3 items at once" in said["error"]) == (413, True)
+    status, answer, _ = site.post(rows[2:])
+    assert (status, "3 items at once" in answer["error"]) == (413, True)
     site.limit(max_waiting=3)
-    status, said, headers = site.post(rows)
-    assert (status, "5 items would be waiting" in said["error"]) == (503, True)
+    status, answer, headers = site.post(rows)
+    assert (status, "5 items would be waiting" in answer["error"]) == (503, True)
     assert headers["Retry-After"] == str(endpoint.FULL_S)
     assert site.texts() == ["text 0", "text 1"], "a request is stored as a whole or not at all"
 
@@ -267,22 +269,22 @@ def test_a_full_disk_and_a_locked_or_damaged_file_are_reported(
         return db
 
     monkeypatch.setattr(schema, "connect", small)
-    status, said, _ = site.post({"text": "x" * 19_000, "label": "positive"})
-    assert (status, "the disk is full" in said["error"]) == (507, True)
+    status, answer, _ = site.post({"text": "x" * 19_000, "label": "positive"})
+    assert (status, "the disk is full" in answer["error"]) == (507, True)
     with closing(connect(path)) as other:
         other.execute("BEGIN IMMEDIATE")
-        status, said, headers = site.post({**ONE, "text": "b"})
+        status, answer, headers = site.post({**ONE, "text": "b"})
         assert (status, headers["Retry-After"]) == (503, "1")
-        assert "locked by another process" in said["error"]
+        assert "locked by another process" in answer["error"]
         other.execute("ROLLBACK")
     assert site.texts() == ["a dull plot"]
     path.with_name("inbox.db-wal").unlink(missing_ok=True)
     path.write_bytes(b"no database" * 1000)
-    status, said, _ = site.ask(path="/inbox")
-    assert (status, "cannot be used" in said["error"]) == (503, True)
+    status, answer, _ = site.ask(path="/inbox")
+    assert (status, "cannot be used" in answer["error"]) == (503, True)
     (site.state / "inbox" / served_run.FILE).unlink()
-    status, said, _ = site.post(ONE)
-    assert (status, "serves no client yet" in said["error"]) == (503, True)
+    status, answer, _ = site.post(ONE)
+    assert (status, "serves no client yet" in answer["error"]) == (503, True)
 
 
 def test_an_unexpected_error_is_a_response_that_reveals_nothing(
@@ -307,14 +309,14 @@ def test_an_unexpected_error_is_a_response_that_reveals_nothing(
     | st.lists(st.dictionaries(st.sampled_from([*FIELD_NAMES, "task"]), JSON, max_size=4))
 )
 def test_any_json_is_stored_or_refused(site: Site, value: object) -> None:
-    status, said, _ = site.post(value)
+    status, answer, _ = site.post(value)
     assert status in (200, 207, 400)
-    if "items" in said:
-        states = Counter(item["state"] for item in said["items"])
-        assert {state: said[state] for state in get_args(ResultState) if said[state]} == states
-        assert all("reason" in item for item in said["items"] if item["state"] == "refused")
+    if "items" in answer:
+        states = Counter(item["state"] for item in answer["items"])
+        assert {state: answer[state] for state in get_args(ResultState) if answer[state]} == states
+        assert all("reason" in item for item in answer["items"] if item["state"] == "refused")
     else:
-        assert status == 400 and isinstance(said["error"], str)
+        assert status == 400 and isinstance(answer["error"], str)
     assert not site.statuses.keys() - {200, 207, 400}
 
 
@@ -419,10 +421,10 @@ def test_a_worker_prints_where_it_listens_but_not_the_token(
         with serve_inbox(opened, job, Output(plain=True)):
             site = Site(tmp_path, opened)
             assert site.post(ONE)[0] == 200
-        said = capsys.readouterr().out
+        printed = capsys.readouterr().out
         where = f"http://127.0.0.1:{opened.port}/learn"
-        assert said == f"live input: POST to {where}, with the token in {token_path(tmp_path)}\n"
-        assert load_or_create_token(tmp_path) not in said
+        assert printed == f"live input: POST to {where}, with the token in {token_path(tmp_path)}\n"
+        assert load_or_create_token(tmp_path) not in printed
         port = opened.port
     with Listener(port), open_port(None, job.config.incremental) as opened:
         assert opened is None, "and the port is free again"
@@ -438,9 +440,12 @@ def test_an_invited_site_uses_the_incremental_configuration_of_its_own_machine(
     )
     (place / "identity.json").write_text(json.dumps(asdict(mine)))
     (tmp_path / "rows").mkdir()
-    wanted, own = SiteRequest("hospital-a", place), IncrementalConfig(validator="true", max_chars=7)
+    request, own = (
+        SiteRequest("hospital-a", place),
+        IncrementalConfig(validator="true", max_chars=7),
+    )
     rows = (tmp_path / "rows",)
-    job = invited_job(wanted, rows, None, own, Output(plain=True), threading.Event())
+    job = invited_job(request, rows, None, own, Output(plain=True), threading.Event())
     assert job is not None
     assert (job.config.incremental, job.state) == (own, place / "work")
     monkeypatch.setenv("FCCL_STATE", str(tmp_path))

@@ -71,11 +71,11 @@ def mark(path: Path, text: str, state: str, reason: str = "") -> None:
 
 def test_an_item_is_stored_unchanged_with_its_source_and_time(path: Path) -> None:
     clock = Clock()
-    said = item("schön\0\u2028 ", task="ward-3")
+    original = item("schön\0\u2028 ", task="ward-3")
     with Inbox(path, CONFIG, clock) as inbox:
-        assert inbox.put([said], "http") == PutResult(new=1)
+        assert inbox.put([original], "http") == PutResult(new=1)
         (kept,) = inbox.items("waiting")
-        assert (kept.item, kept.source, kept.at, kept.held_out) == (said, "http", 1000.0, False)
+        assert (kept.item, kept.source, kept.at, kept.held_out) == (original, "http", 1000.0, False)
         assert inbox.counts() == dict.fromkeys(inbox.counts(), 0) | {"waiting": 1}
     assert [(p.name, p.stat().st_mode & 0o777) for p in path.parent.iterdir()] == [
         ("inbox.db", 0o600)
@@ -107,16 +107,16 @@ def test_the_last_answer_to_an_input_counts(path: Path) -> None:
         ]  # fmt: skip
 
 
-@given(said=st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xyz")), max_size=12))
+@given(answers=st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xyz")), max_size=12))
 def test_only_the_last_answer_to_each_input_is_waiting(
-    said: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory
+    answers: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = schema.inbox_path(tmp_path_factory.mktemp("state"), "c")
     with Inbox(path, CONFIG) as inbox:
-        for text, label in said:
+        for text, label in answers:
             inbox.put([item(text, label)], "learn")
         waiting = {i.item.fields["text"]: i.item.fields["label"] for i in inbox.items("waiting")}
-        assert waiting == dict(said)
+        assert waiting == dict(answers)
         assert inbox.counts()["waiting"] == len(waiting)
 
 

@@ -103,19 +103,19 @@ def test_any_record_becomes_an_item_or_is_refused(record: dict[str, object]) -> 
 
 @given(TEXT, TEXT, TEXT, TEXT)
 def test_keys_identify_equal_items_and_equal_inputs(
-    asked: str, first: str, second: str, other: str
+    question: str, first: str, second: str, other: str
 ) -> None:
-    item = Item("cls", {"text": asked, "label": first})
-    same = Item("cls", {"text": f"\n{asked} ", "label": f" {first}"}, "another-task")
+    item = Item("cls", {"text": question, "label": first})
+    same = Item("cls", {"text": f"\n{question} ", "label": f" {first}"}, "another-task")
     assert (item.key, item.input_key) == (same.key, same.input_key)
-    answered = replace(item, fields={"text": asked, "label": second})
+    answered = replace(item, fields={"text": question, "label": second})
     assert answered.input_key == item.input_key
     assert (answered.key == item.key) == (first.strip() == second.strip())
     elsewhere = replace(item, fields={"text": other, "label": first})
-    assert (elsewhere.input_key == item.input_key) == (asked.strip() == other.strip())
+    assert (elsewhere.input_key == item.input_key) == (question.strip() == other.strip())
 
-    pair = Item("va", {"prompt": asked, "chosen": first, "rejected": second})
-    turned = Item("va", {"prompt": asked, "chosen": second, "rejected": first})
+    pair = Item("va", {"prompt": question, "chosen": first, "rejected": second})
+    turned = Item("va", {"prompt": question, "chosen": second, "rejected": first})
     assert pair.input_key == turned.input_key, "the same two answers"
-    third = Item("va", {"prompt": asked, "chosen": first, "rejected": other})
+    third = Item("va", {"prompt": question, "chosen": first, "rejected": other})
     assert (third.input_key == pair.input_key) == (other.strip() == second.strip()), "other answers"

@@ -129,7 +129,7 @@ def test_a_loss_that_is_not_finite_is_missing(state: Path) -> None:
 def test_the_command_writes_all_formats_and_prints_nothing_but_json(
     state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert incremental.serve(state, None, tmp_path / "out", as_json=True) == 0
+    assert incremental.run_report(state, None, tmp_path / "out", as_json=True) == 0
     found = json.loads(capsys.readouterr().out)
     assert found == json.loads((tmp_path / "out" / "incremental.json").read_text())
     assert set(found["clients"]) == {"client_0", "client_1"}
@@ -156,7 +156,7 @@ def test_missing_inboxes_and_histories_are_reported(state: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ([], "Missing argument 'RUN'"),
         (["runs/x", "--incremental"], "RUN and --incremental exclude each other"),
@@ -164,7 +164,7 @@ def test_missing_inboxes_and_histories_are_reported(state: Path, tmp_path: Path)
         (["--incremental", "--gen-samples", "3"], "--gen-samples requires a RUN"),
     ],
 )
-def test_options_that_exclude_each_other_are_refused(arguments: list[str], said: str) -> None:
+def test_options_that_exclude_each_other_are_refused(arguments: list[str], message: str) -> None:
     with pytest.raises(click.UsageError) as caught:
         fccl.main(["evaluate", *arguments], standalone_mode=False)
-    assert said in caught.value.format_message()
+    assert message in caught.value.format_message()

@@ -172,7 +172,7 @@ def test_a_command_that_was_removed_since_the_start_rejects(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("spec", "said"),
+    ("spec", "message"),
     [
         ("no-such-program-here --now", "command no-such-program-here not found"),
         ("'open", "No closing quotation"),
@@ -181,10 +181,10 @@ def test_a_command_that_was_removed_since_the_start_rejects(tmp_path: Path) -> N
         ("http://user:word@host:port/", "is not a valid URL"),
     ],
 )
-def test_an_invalid_value_is_found_at_the_start(spec: str, said: str) -> None:
+def test_an_invalid_value_is_found_at_the_start(spec: str, message: str) -> None:
     with pytest.raises(ConfigError, match=r"incremental\.validator") as raised:
         check_spec(spec)
-    assert said in raised.value.what
+    assert message in raised.value.what
     assert raised.value.remedy
     assert "word" not in str(raised.value)
     assert not ask_validator(spec, REQUEST, LONG_S).accepted  # it never raises
@@ -197,10 +197,10 @@ def test_a_valid_value_passes_the_check() -> None:
 
 class Handler(BaseHTTPRequestHandler):
     over = threading.Event()
-    asked: dict[str, object]
+    received: dict[str, object]
 
     def do_POST(self) -> None:
-        Handler.asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        Handler.received = json.loads(self.rfile.read(int(self.headers["content-length"])))
         match self.path.strip("/"):
             case "yes":
                 self.answer(200, b'{"accept": true, "reason": "fine"}')
@@ -255,7 +255,7 @@ def test_a_server_is_asked_directly_despite_proxy_variables(
     assert ask_validator(f"http://{server}/yes", REQUEST, LONG_S) == ValidatorVerdict(
         VerdictKind.ACCEPTED, "fine"
     )
-    assert Handler.asked == json.loads(json.dumps(REQUEST.fields()))
+    assert Handler.received == json.loads(json.dumps(REQUEST.fields()))
     no = ask_validator(f"http://user:word@{server}/no", REQUEST, LONG_S)
     assert no == ValidatorVerdict(VerdictKind.REJECTED, "the validator rejected it: not these")
 
