@@ -13,7 +13,7 @@ from typing import cast
 
 from common.config.config import PhaseConfig
 from common.protocol.fields import RowKind
-from evaluation.evaluator import HELDOUT, EncodedRows, EvaluationLimits, Evaluator
+from evaluation.evaluator import HELDOUT, EvaluationLimits, EvaluationRows, Evaluator
 from evaluation.prompts import expected_answer, format_line, format_prompt, format_question
 from learning.data.row_types import Row
 from learning.evaluation.inference import unigram_entropy
@@ -119,7 +119,9 @@ def choose_versions(phases: Sequence[PhaseConfig], version: int) -> tuple[Evalua
     return tuple(subjects)
 
 
-def _assess_kind(rows: EncodedRows, scores: Sequence[Scores], reference: Scores) -> KindAssessment:
+def _assess_kind(
+    rows: EvaluationRows, scores: Sequence[Scores], reference: Scores
+) -> KindAssessment:
     def by_version(owners: Sequence[str]) -> tuple[EvalMetrics, ...]:
         return tuple(rows.metrics(owners, one, reference) for one in scores)
 
@@ -135,7 +137,7 @@ def _assess_kind(rows: EncodedRows, scores: Sequence[Scores], reference: Scores)
     )
 
 
-def _rows_to_answer(sets: Sequence[EncodedRows], count: int) -> list[Row]:
+def _rows_to_answer(sets: Sequence[EvaluationRows], count: int) -> list[Row]:
     """Return held-out instructions, or else preferences; a classifier generates no text."""
     for kind in ("sft", "va"):
         for each in sets:
@@ -145,7 +147,7 @@ def _rows_to_answer(sets: Sequence[EncodedRows], count: int) -> list[Row]:
 
 
 def _classified_rows(
-    sets: Sequence[EncodedRows],
+    sets: Sequence[EvaluationRows],
     scores: Sequence[Sequence[Scores]],
     count: int,
     labels: Sequence[str],

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from common.errors import RunError
 from common.protocol.fields import RowKind
 from common.run_directory.recorded_run import RecordedRun
-from evaluation.evaluator import HELDOUT, EncodedRows, EvaluationLimits, Evaluator
+from evaluation.evaluator import HELDOUT, EvaluationLimits, EvaluationRows, Evaluator
 from learning.evaluation.metrics import EvalMetrics
 
 
@@ -109,7 +109,7 @@ def _compare_kind(
     return KindComparison(kind, (one, two), len(rows) - len(common))
 
 
-def _metrics(evaluator: Evaluator, version: int, rows: EncodedRows) -> EvalMetrics:
+def _metrics(evaluator: Evaluator, version: int, rows: EvaluationRows) -> EvalMetrics:
     evaluator.load_tensors(evaluator.run.tensors(version))
     scores = reference = evaluator.score(rows)
     if rows.kind == "va" and rows.reference != version:

@@ -56,7 +56,7 @@ FULL_LIMITS = EvaluationLimits(
 
 
 @dataclass(frozen=True)
-class EncodedRows:
+class EvaluationRows:
     """Rows of one kind, tokenised for one model; those that do not fit are left out."""
 
     scorer: RowScorer
@@ -123,7 +123,7 @@ class Evaluator:
         lora.write_adapter(self.model, tensors)
         self.model.eval()
 
-    def score(self, rows: EncodedRows) -> Scores:
+    def score(self, rows: EvaluationRows) -> Scores:
         return rows.scorer.score(self.model, rows.examples)
 
     def generate(
@@ -131,11 +131,11 @@ class Evaluator:
     ) -> list[str]:
         return generate(self.model, self._loaded.tokenizer, prompts, new_tokens, stopped)
 
-    def classify(self, rows: EncodedRows) -> list[tuple[int, float]]:
+    def classify(self, rows: EvaluationRows) -> list[tuple[int, float]]:
         """Return the likeliest class of each row, with its probability."""
         return class_answers(self.model, rows.examples, BATCH)
 
-    def build_set(self, kind: RowKind, version: int, limits: EvaluationLimits) -> EncodedRows:
+    def build_set(self, kind: RowKind, version: int, limits: EvaluationLimits) -> EvaluationRows:
         """Return the held-out rows of a kind with each client's validation rows."""
         sets: dict[str, Sequence[Row]] = {HELDOUT: self.heldout_rows(kind, limits.heldout[kind])}
         for shard in self.prepared.shards:
@@ -155,7 +155,7 @@ class Evaluator:
         version: int,
         rows: Sequence[tuple[str, Row]],
         clients: tuple[str, ...] = (),
-    ) -> EncodedRows:
+    ) -> EvaluationRows:
         """Tokenise pairs of owner and row."""
         config = self.run.config
         reference, phase = find_reward_reference(config.phase, version)
@@ -163,7 +163,7 @@ class Evaluator:
         encoded = scorer.objective.encode(
             self._loaded.tokenizer, [row for _, row in rows], config.model.max_length
         )
-        return EncodedRows(
+        return EvaluationRows(
             scorer=scorer,
             rows=[rows[i][1] for i in encoded.kept],
             examples=encoded.examples,

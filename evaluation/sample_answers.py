@@ -18,7 +18,7 @@ from common.errors import RunError
 from common.protocol.tensors import Tensors
 from common.protocol.versions import SampleAnswer
 from common.run_directory.recorded_run import RecordedRun
-from evaluation.evaluator import HELDOUT, EncodedRows, Evaluator
+from evaluation.evaluator import HELDOUT, EvaluationRows, Evaluator
 from evaluation.prompts import expected_answer, format_line, format_prompt, format_question
 from learning.data.row_types import Row
 from learning.training.device import Compute
@@ -48,7 +48,7 @@ class SampleAnswerer:
         self._evaluator = Evaluator(
             run, base_path, Compute(torch.device("cpu"), THREADS, autocast=False)
         )
-        self._sets: Sequence[EncodedRows] = ()
+        self._sets: Sequence[EvaluationRows] = ()
 
     def load(self) -> None:
         """Load the model and choose the rows; limit the threads of PyTorch.
@@ -81,7 +81,7 @@ class SampleAnswerer:
                 probability=probability,
             )
 
-    def _choose_rows(self) -> Iterator[EncodedRows]:
+    def _choose_rows(self) -> Iterator[EvaluationRows]:
         """Yield a set of one row for each row to answer; all kinds get a share."""
         kinds = self._run.config.kinds
         for i, kind in enumerate(kinds):
@@ -100,7 +100,7 @@ class SampleAnswerer:
                 raise
             return None  # the run has gone on, and keeps only its newest versions
 
-    def _answer(self, sets: Sequence[EncodedRows]) -> list[tuple[str, float | None]]:
+    def _answer(self, sets: Sequence[EvaluationRows]) -> list[tuple[str, float | None]]:
         """Return texts, or classes with probabilities: a run has one kind of model."""
         if labels := self._run.labels:
             answers = [answer for each in sets for answer in self._evaluator.classify(each)]
@@ -110,5 +110,5 @@ class SampleAnswerer:
         return [(text, None) for text in texts]
 
 
-def _question(rows: EncodedRows) -> str:
+def _question(rows: EvaluationRows) -> str:
     return format_line(format_question(rows.rows[0]), MAX_QUESTION)

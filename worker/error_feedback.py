@@ -6,7 +6,7 @@ and stored beside its data; the caller holds the client's lock. The new e stays 
 until `worker/spool.py` has the update: whichever way a process ends, e matches what was sent. The
 file names the phase of its update: the remainder of one objective means nothing to the next.
 
-On an update's way after `worker/trainer.py`; next comes `common/protocol/codec.py`, which `encode`
+On an update's path after `worker/trainer.py`; next comes `common/protocol/codec.py`, which `encode`
 calls, and then `worker/spool.py`.
 """
 

@@ -1,7 +1,7 @@
 """Publisher of updates: sends them to the coordinator and waits for receipts, in its own thread.
 
 An update stays on the disk until its receipt comes; without one it is published again after a
-minute. On an update's way after `worker/spool.py`; next comes `broker/chunks.py`.
+minute. On an update's path after `worker/spool.py`; next comes `broker/chunks.py`.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ A residual counts from the moment when its update appears in the slot. It is ren
 residual without its update therefore belongs to an update that was never spooled; the next worker
 that trains the client removes it.
 
-On an update's way after `worker/error_feedback.py`; next comes `worker/publisher.py`.
+On an update's path after `worker/error_feedback.py`; next comes `worker/publisher.py`.
 """
 
 from __future__ import annotations

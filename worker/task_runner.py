@@ -1,6 +1,6 @@
 """Runner of tasks: fetch base model and adapter, train, encode, keep the update on the disk.
 
-On an update's way after `worker/task_source.py`. `TaskRunner.execute` calls, in this order,
+On an update's path after `worker/task_source.py`. `TaskRunner.execute` calls, in this order,
 `worker/models/source.py`, `worker/trainer.py`, `worker/error_feedback.py` (which calls
 `common/protocol/codec.py`) and `worker/spool.py`; next comes `worker/publisher.py`.
 """

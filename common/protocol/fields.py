@@ -27,7 +27,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 MAX_LOSS = 1e4
 Loss = Annotated[float, Field(gt=0, le=MAX_LOSS, allow_inf_nan=False)]
 """Mean loss in nats: per response token (sft), per pair (dpo) or per text (classification)."""
-Attempt = Annotated[int, Field(ge=1, le=10_000)]
+AttemptNumber = Annotated[int, Field(ge=1, le=10_000)]
 PhaseIndex = Annotated[int, Field(ge=0, le=1000)]
 LocalSteps = Annotated[int, Field(ge=0, le=100_000)]
 LocalEpochs = Annotated[int, Field(ge=0, le=1000)]

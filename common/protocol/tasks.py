@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from common.protocol.fields import (
-    Attempt,
+    AttemptNumber,
     BatchSize,
     ClassNames,
     CodecName,
@@ -110,7 +110,7 @@ class TrainTask(Record):
     """
 
     task_id: Identifier
-    attempt: Attempt
+    attempt: AttemptNumber
     run: RunId
     client_id: Identifier
     phase: PhaseIndex
@@ -133,7 +133,7 @@ class TaskRefusal(Record):
     """Worker → coordinator: the task cannot be trained at this site."""
 
     task_id: Identifier
-    attempt: Attempt
+    attempt: AttemptNumber
     client_id: Identifier
     worker_id: Identifier
     reason: ShortText

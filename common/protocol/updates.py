@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from common.protocol.fields import (
-    Attempt,
+    AttemptNumber,
     CodecName,
     Count,
     Fraction,
@@ -63,7 +63,7 @@ class Update(Record):
     """Worker → coordinator: header of Δ = θ_local − θ_base; the tensors follow as raw bytes."""
 
     task_id: Identifier
-    attempt: Attempt
+    attempt: AttemptNumber
     client_id: Identifier
     worker_id: Identifier
     phase: PhaseIndex

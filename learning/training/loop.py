@@ -5,7 +5,7 @@ is therefore fresh for every task: moments of another version would not belong t
 
 Data path: `learning.models.lora.write_adapter` (version in) → here →
 `learning.models.lora.read_adapter` (delta out), all called by `worker.trainer`. Next:
-`common.protocol.tensors` and the publisher of the worker.
+`worker.error_feedback`.
 """
 
 from __future__ import annotations

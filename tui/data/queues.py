@@ -40,7 +40,7 @@ class QueueSample:
 
 
 @dataclass(frozen=True)
-class SiteQueues:
+class SiteDepths:
     """The two queues of a site, and its rates per second; None where nothing is known (yet)."""
 
     site: str
@@ -91,7 +91,7 @@ def add_sample(
     return tuple(kept)
 
 
-def queues_by_site(queues: Iterable[QueueRow], samples: Sequence[QueueSample]) -> list[SiteQueues]:
+def queues_by_site(queues: Iterable[QueueRow], samples: Sequence[QueueSample]) -> list[SiteDepths]:
     """Return the queues and rates of each site, sorted by name."""
     tasks: dict[str, QueueRow] = {}
     updates: dict[str, QueueRow] = {}
@@ -117,8 +117,8 @@ def queue_growth(samples: Sequence[QueueSample], queue: str) -> float | None:
 
 def _site_queues(
     site: str, tasks: QueueRow | None, updates: QueueRow | None, samples: Sequence[QueueSample]
-) -> SiteQueues:
-    return SiteQueues(
+) -> SiteDepths:
+    return SiteDepths(
         site=site,
         tasks=tasks,
         updates=updates,

@@ -17,7 +17,7 @@ from common.protocol.versions import VersionSummary
 from common.store.view import FederationView, QueueRow
 from tui.data.queues import (
     QueueSample,
-    SiteQueues,
+    SiteDepths,
     add_sample,
     dead_letter_queue,
     queue_growth,
@@ -90,7 +90,7 @@ class QueuesPane(Vertical):
         )
 
 
-def _site_line(site: SiteQueues) -> Text:
+def _site_line(site: SiteDepths) -> Text:
     tasks, updates = _queue_columns(site.tasks), _queue_columns(site.updates)
     name = Text(site.site)
     name.truncate(14, overflow="ellipsis", pad=True)
