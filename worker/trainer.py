@@ -1,7 +1,7 @@
 """Trainer: turns a task and the adapter of its base version into a delta with statistics.
 
 The base model stays loaded between tasks; a task only writes the adapter's tensors into it. On an
-update's way after `worker/models/source.py`; next comes `worker/error_feedback.py`.
+update's path after `worker/models/source.py`; next comes `worker/error_feedback.py`.
 """
 
 from __future__ import annotations
