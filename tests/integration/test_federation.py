@@ -354,7 +354,7 @@ def test_a_paused_coordinator_that_was_replaced_ends_and_writes_nothing(
     old = run.coordinator()
     workers = [run.worker(), run.worker()]
     run.reaches(1)
-    old.signal(signal.SIGSTOP)
+    run.freeze(old)
     new = run.coordinator("--resume")
     eventually("the new one has taken over", lambda: run.epoch() == 2)
     before = attempts_of_epoch_1(run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any, Protocol
 
 from common.protocol.heartbeat import Heartbeat
 from common.store.store import connect
-from tests.support.processes import Command, Commands, commands, eventually
+from tests.support.processes import Command, Commands, commands, eventually, process_state
 
 CONFIG = """\
 [run]
@@ -167,6 +168,26 @@ class Federation:
     def epoch(self) -> int:
         rows = self.rows("SELECT value FROM epoch")
         return int(rows[0][0]) if rows else 0
+
+    def freeze(self, coordinator: Command) -> None:
+        """Stop a coordinator with SIGSTOP while it holds no lock on the journal.
+
+        One that is stopped within a transaction keeps the journal locked, so nothing can replace
+        it; that is another case than the takeover which the callers test.
+        """
+
+        def freeze_once() -> bool:
+            coordinator.signal(signal.SIGSTOP)
+            eventually("it is stopped", lambda: process_state(coordinator.pid).startswith("T"))
+            with closing(sqlite3.connect(self.run / "run.db", timeout=0)) as db:
+                try:
+                    db.execute("BEGIN IMMEDIATE")
+                    return True
+                except sqlite3.OperationalError:
+                    coordinator.signal(signal.SIGCONT)
+                    return False
+
+        eventually("the coordinator is stopped between two transactions", freeze_once)
 
     def beats(self) -> tuple[Heartbeat, ...]:
         return connect(self._store_url).heartbeats(self.run_id) if self.epoch() else ()

@@ -54,6 +54,12 @@ def restore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def process_state(pid: int) -> str:
+    """Return the state of a process as `ps` prints it, such as `T` for stopped."""
+    command = ["ps", "-o", "state=", "-p", str(pid)]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
 class Command:
     """A started command."""
 
