@@ -8,15 +8,20 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 PIP = $(VENV)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-terminal lint types imports check picture screenshot comparison clean
+.PHONY: demo test test-slow test-terminal lint types imports check picture screenshot comparison clean
 
 demo: $(VENV)/.run  ## run a whole federation on this machine, with a report
 	$(VENV)/bin/fccl demo --new
 
-test: $(VENV)/.dev  ## run all tests, including those with a real RabbitMQ and Redis
+test: $(VENV)/.dev  ## run the tests, including those with a real RabbitMQ and Redis
 	@scripts/install-servers
-	@# Two processes; torch's idle threads must not keep the processors busy.
-	OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest -n 2 --dist loadfile
+	@# Four processes even on 2 cores: most tests wait for other processes. Torch's idle threads
+	@# must not keep the processors busy.
+	OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest -n 4 --dist loadfile
+
+test-slow: $(VENV)/.dev  ## test federations whose servers or processes fail, and hostile sites
+	@scripts/install-servers
+	OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest -n 4 --dist loadfile -m 'slow and not terminal'
 
 test-terminal: $(VENV)/.dev  ## test all other ways to leave the view of `fccl demo`
 	OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest -n 2 -m terminal

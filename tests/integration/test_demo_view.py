@@ -17,7 +17,10 @@ from tests.support.paths import ROOT
 from tests.support.processes import commands, eventually
 from tests.support.terminal import ENTERED, LEFT, Terminal, terminal
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
+    pytest.mark.slow,
+]
 
 PLAN = """\
 [model]

@@ -253,6 +253,7 @@ def test_a_killed_coordinator_is_resumed_and_applies_every_update_once(
     assert [worker.end() for worker in workers] == [0, 0]
 
 
+@pytest.mark.slow
 def test_the_task_of_a_killed_worker_is_issued_again_and_trained_by_another(
     make_federation: MakeFederation,
 ) -> None:
@@ -274,6 +275,7 @@ def test_the_task_of_a_killed_worker_is_issued_again_and_trained_by_another(
     assert [w.end() for w in workers if w is not victim] == [0]
 
 
+@pytest.mark.slow
 def test_a_killed_broker_comes_back_and_the_run_goes_on(
     make_federation: MakeFederation, restartable_rabbitmq: Server
 ) -> None:
@@ -287,6 +289,7 @@ def test_a_killed_broker_comes_back_and_the_run_goes_on(
     check_applied_once(run)
 
 
+@pytest.mark.slow
 def test_a_store_that_is_lost_and_comes_back_empty_only_pauses_the_run(
     tmp_path: Path, model_cache: Path, rabbitmq: Server, private_redis: PrivateRedis
 ) -> None:
@@ -347,6 +350,7 @@ def unapplied(run: Federation) -> set[str]:
     return {task for (task,) in run.rows("SELECT task_id FROM accepted WHERE version IS NULL")}
 
 
+@pytest.mark.slow
 def test_a_paused_coordinator_that_was_replaced_ends_and_writes_nothing(
     make_federation: MakeFederation,
 ) -> None:

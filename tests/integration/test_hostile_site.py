@@ -41,7 +41,7 @@ from tests.support.virtual_federation import make_stats
 from worker.site import identity
 from worker.site import join as joining
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
 A, B = "hospital-a", "hospital-b"
 

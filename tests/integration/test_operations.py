@@ -17,7 +17,7 @@ from tests.support.processes import eventually
 from tests.support.prometheus import LOOPBACK, read_metrics
 from tests.support.servers import PrivateRedis, Server, free_port
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.slow]
 LOST = (False, "store: does not answer\n")
 
 

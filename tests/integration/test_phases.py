@@ -22,7 +22,7 @@ from tests.support.federations import LORA, Federation, check_applied_once, phas
 from tests.support.servers import Server
 from tests.support.tcp_proxy import Recorder, records
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
 STEPS = "local_steps = 2"
 

@@ -39,6 +39,8 @@ from tests.support.tiny_model import tiny_tokenizer
 from tests.support.worker_records import task
 from worker.data.shards import ClientData
 
+pytestmark = pytest.mark.slow
+
 SENTENCE = "Die Quittenbäume hinter dem Kesselhaus gehören Frau Xyloprax."
 WORDS = ("Quittenbäume", "Kesselhaus", "Xyloprax")
 LONG = 2000  # repetitions: longer than any model here takes, below the limit of characters

@@ -18,7 +18,7 @@ from tests.support.federations import federation
 from tests.support.processes import eventually
 from tests.support.servers import Server
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
 LONG = 20.0
 """Bounds a wait for something that must come; seconds."""

@@ -19,7 +19,7 @@ from broker.protocol import LOCAL, BrokerState, BrokerStatus, Message, QueueMiss
 from broker.rabbit import broker as rabbit
 from tests.support.servers import Server
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
 CONNECTED = BrokerStatus(BrokerState.CONNECTED)
 LONG = 60.0

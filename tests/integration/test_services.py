@@ -24,6 +24,8 @@ from common.store.store import connect
 from tests.support.processes import Command, Commands, commands, eventually
 from tests.support.servers import find_binaries
 
+pytestmark = pytest.mark.slow
+
 ANY = ("--broker-port", "0", "--store-port", "0", "--management-port", "0")
 
 

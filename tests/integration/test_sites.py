@@ -14,7 +14,7 @@ from tests.support.inviting_federation import TLS_SECTIONS, InvitingFederation
 from tests.support.processes import Command, Commands, commands, eventually
 from tests.support.tls_servers import TlsServers
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
 
 class Hospital:

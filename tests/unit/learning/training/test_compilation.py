@@ -19,6 +19,8 @@ from learning.training.fast_path import fast_path
 from tests.support.tiny_encoder import encoder, saved
 from tests.support.tiny_model import tiny_model
 
+pytestmark = pytest.mark.slow
+
 EAGER = "aot_eager"  # traces and differentiates as `inductor` does, and needs no compiler
 
 
