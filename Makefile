@@ -15,13 +15,13 @@ demo: $(VENV)/.run  ## run a whole federation on this machine, with a report
 
 test: $(VENV)/.dev  ## run the tests, including those with a real RabbitMQ and Redis
 	@scripts/install-servers
-	@# Four processes even on 2 cores: most tests wait for other processes. Torch's idle threads
+	@# Three processes even on 2 cores: many tests wait for other processes. Torch's idle threads
 	@# must not keep the processors busy.
-	OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest -n 4 --dist loadfile
+	OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest -n 3 --dist loadfile
 
 test-slow: $(VENV)/.dev  ## test federations whose servers or processes fail, and hostile sites
 	@scripts/install-servers
-	OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest -n 4 --dist loadfile -m 'slow and not terminal'
+	OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest -n 3 --dist loadfile -m 'slow and not terminal'
 
 test-terminal: $(VENV)/.dev  ## test all other ways to leave the view of `fccl demo`
 	OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest -n 2 -m terminal
