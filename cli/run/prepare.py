@@ -1,4 +1,4 @@
-"""`fccl prepare`: deal the rows to clients, and show the skew before a run begins."""
+"""`fccl prepare`: partition the rows by client, and show the skew before a run begins."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from common.paths import cache_dir
 )
 @plain_option
 def command(config_path: Path | None, out: Path | None, plain: bool) -> None:
-    """Fetch or make the rows that the plan needs, and deal them to clients.
+    """Fetch or make the rows that the plan needs, and partition them by client.
 
     Writes client_<i>_{sft,va,cls}.jsonl, held-out rows, and a table and a picture of the skew. A
     coordinator whose data.dir names the folder begins with these rows.

@@ -34,7 +34,7 @@ class EventKind(StrEnum):
     SAMPLES = "samples"
     DEGRADED = "degraded"  # the store is out of reach
     RESTORED = "restored"  # the store answers again
-    UNTOLD = "untold"  # the run ended while the store was out of reach
+    UNPUBLISHED = "untold"  # the run ended while the store was out of reach
 
 
 class RejectionKind(StrEnum):

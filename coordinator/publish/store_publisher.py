@@ -191,7 +191,7 @@ class StorePublisher:
         while not self._end_is_published(info, state, newest):
             if time.monotonic() >= deadline or stop.wait(RETRY_S):
                 text = f"the run is {status}, but the store is down: no worker ends"
-                self._report("warning", EventKind.UNTOLD, text)
+                self._report("warning", EventKind.UNPUBLISHED, text)
                 return
 
     def _end_is_published(

@@ -112,13 +112,13 @@ def test_a_store_that_stays_out_of_reach_at_the_end_is_an_event(
     stop = lost_at_the_end(federation, lambda _: None)
     assert federation.serve().complete
     assert stop.waits >= 1
-    assert federation.events[-1].kind == EventKind.UNTOLD
+    assert federation.events[-1].kind == EventKind.UNPUBLISHED
 
 
 def test_a_stop_ends_the_wait_for_the_store(federation: PolledFederation) -> None:
     stop = lost_at_the_end(federation, lambda waits: federation.stop.set() if waits == 2 else None)
     assert federation.serve().complete
-    assert stop.waits == 2 and federation.events[-1].kind == EventKind.UNTOLD
+    assert stop.waits == 2 and federation.events[-1].kind == EventKind.UNPUBLISHED
 
 
 def test_a_store_that_lost_its_last_second_of_writes_gets_the_version_again(
