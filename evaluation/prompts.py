@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from common.protocol.fields import one_line
-from learning.data.row_types import Instruction, LabelledText, PreferencePair, Row
+from learning.data.row_types import Conversation, Instruction, LabelledText, PreferencePair, Row
 from learning.objectives import template
 
 
@@ -18,7 +18,7 @@ def format_prompt(row: Row) -> str:
     """Return the text that a causal model continues; the row is not a labelled text."""
     if isinstance(row, Instruction):
         return template.format_prompt(row.instruction, row.input)
-    return template.format_prompt(cast(PreferencePair, row).prompt)
+    return template.format_prompt(cast(Conversation | PreferencePair, row).question)
 
 
 def format_question(row: Row) -> str:
@@ -26,8 +26,8 @@ def format_question(row: Row) -> str:
     match row:
         case Instruction():
             return f"{row.instruction} {row.input}"
-        case PreferencePair():
-            return row.prompt
+        case Conversation() | PreferencePair():
+            return row.question
         case LabelledText():
             return row.text
 
@@ -36,6 +36,8 @@ def expected_answer(row: Row) -> str:
     match row:
         case Instruction():
             return row.output
+        case Conversation():
+            return row.answer
         case PreferencePair():
             return row.chosen
         case LabelledText():

@@ -91,6 +91,8 @@ class ModelConfig(Section):
     name: Annotated[str, Field(min_length=1)] = "offline:gpt2-tiny"
     revision: str | None = None
     max_length: MaxLength = 256
+    prompt: Annotated[str, Field(min_length=1)] = "auto"  # or "chat", "alpaca", a Jinja file
+    adapter: str | None = None  # directory of an exported adapter to begin with
     lora: Annotated[
         LoraSpec | None, BeforeValidator(lambda value: None if value is False else value)
     ] = LoraSpec()
@@ -132,6 +134,7 @@ class PhaseConfig(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     sft_weight: Annotated[float, Field(ge=0, le=100)] = 0.0
     logit_adjustment: Annotated[float, Field(ge=0, le=10)] = 1.0
+    turns: Literal["all", "last"] = "all"
 
     @property
     def kind(self) -> RowKind:

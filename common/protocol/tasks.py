@@ -28,6 +28,9 @@ from common.protocol.fields import (
     list_to_tuple,
 )
 
+MAX_TEMPLATE = 32 * 1024
+"""Longest chat template, in characters; those of vendors have up to about 15,000."""
+
 
 class BlobRef(Record):
     """A content-addressed blob in the store."""
@@ -71,6 +74,19 @@ class DpoSettings(Record):
     sft_weight: Annotated[float, Field(ge=0, le=100)] = 0.0
 
 
+class PromptSpec(Record):
+    """How rows become text, the same on every machine of a run.
+
+    Attributes:
+        template: Chat template in Jinja, with its date fixed; `learning.prompts` chose it when the
+            run was prepared.
+        turns: Which of the assistant's turns of a conversation are learned.
+    """
+
+    template: Annotated[str, Field(min_length=1, max_length=MAX_TEMPLATE)]
+    turns: Literal["all", "last"] = "all"
+
+
 class LocalTraining(Record):
     """How a client trains on one task; exactly one of `steps` and `epochs` is above 0.
 
@@ -107,6 +123,7 @@ class TrainTask(Record):
         lora: Shape of the adapter; None trains all parameters.
         reference: The version with which a `dpo` phase began, its π_ref; the same for all clients.
         labels: Class names of `classification`, in the order of the head's outputs.
+        prompt: How rows become text; None (as in tasks of schema 1) is the Alpaca form.
     """
 
     task_id: Identifier
@@ -123,6 +140,7 @@ class TrainTask(Record):
     dpo: DpoSettings | None = None
     reference: BlobRef | None = None
     labels: Annotated[ClassNames, BeforeValidator(list_to_tuple)] = ()
+    prompt: PromptSpec | None = None
     update_codec: CodecName
     seed: Count
     issued_at: Seconds

@@ -28,7 +28,7 @@ from common.protocol.fields import (
     Sha256,
     list_to_tuple,
 )
-from common.protocol.tasks import BaseRef, BlobRef, DpoSettings, LoraSpec
+from common.protocol.tasks import BaseRef, BlobRef, DpoSettings, LoraSpec, PromptSpec
 from common.protocol.updates import ContributionStats, Entries
 
 
@@ -53,6 +53,7 @@ class CurrentModel(Record):
     max_length: MaxLength
     dpo: DpoSettings | None = None
     labels: Annotated[ClassNames, BeforeValidator(list_to_tuple)] = ()
+    prompt: PromptSpec | None = None
 
 
 class UpdateSummary(Record):

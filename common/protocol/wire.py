@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from common.errors import WireError
 from common.protocol.fields import Record
+from common.protocol.tasks import MAX_TEMPLATE
 
 SCHEMA = 1
 MAX_HEADER = 64 * 1024
@@ -95,7 +96,7 @@ def _header(frame: bytes) -> tuple[object, object]:
         header = msgpack.unpackb(
             raw,
             object_pairs_hook=_unique_keys,
-            max_str_len=4096,
+            max_str_len=4 * MAX_TEMPLATE,  # in bytes
             max_bin_len=64,
             max_array_len=4096,
             max_map_len=64,

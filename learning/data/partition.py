@@ -15,7 +15,7 @@ import numpy as np
 
 from common.errors import ConfigError, DataError
 from learning.data.clusters import cluster_topics
-from learning.data.row_types import Instruction, LabelledText, PreferencePair, Row
+from learning.data.row_types import Conversation, Instruction, LabelledText, PreferencePair, Row
 
 _LENGTH_BINS = 5
 
@@ -57,12 +57,14 @@ def _own_label(row: Row) -> str:
 def _question(row: Row) -> str:
     if isinstance(row, Instruction):
         return row.instruction
-    return row.prompt if isinstance(row, PreferencePair) else row.text
+    return row.text if isinstance(row, LabelledText) else row.question
 
 
 def _measured_text(row: Row) -> str:
     if isinstance(row, Instruction):
         return row.output
+    if isinstance(row, Conversation):
+        return row.answer
     return row.chosen if isinstance(row, PreferencePair) else row.text
 
 

@@ -1,13 +1,15 @@
-"""The three kinds of rows that a federation learns from.
+"""Rows that a federation learns from: three kinds, in four types.
 
 `learning.data.row_parser` makes them from records of a file or a hub data set,
 `learning.data.shards` partitions them over the clients, and an objective of
-`learning.objectives.registry` tokenises them where a client trains.
+`learning.objectives.registry` tokenises them where a client trains, in the form that
+`learning.prompts.form` gives them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 MAX_CHARS = 32_768
 """Longest accepted field, in characters: far above any useful row, far below a pasted file."""
@@ -23,14 +25,56 @@ class Instruction:
     topic: str = ""  # label to partition by; empty where the data has none
 
 
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str  # may be empty only in a turn that calls tools
+    tool_calls: str = ""  # JSON list of {"name", "arguments"} in an assistant's turn; or empty
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Turns of which every answer of the assistant is learned: a row of kind `sft`."""
+
+    messages: tuple[Message, ...]  # at least one of them is the assistant's
+    tools: str = ""  # JSON list of the tools' definitions; or empty
+    topic: str = ""  # label to partition by; empty where the data has none
+
+    @property
+    def question(self) -> str:
+        """The text of the turn before the last answer; empty if there is none."""
+        return self.messages[self._last_answer() - 1].content if self._last_answer() else ""
+
+    @property
+    def answer(self) -> str:
+        """The last answer of the assistant: its text, or its calls of tools."""
+        last = self.messages[self._last_answer()]
+        return last.content or last.tool_calls
+
+    def _last_answer(self) -> int:
+        places = [i for i, turn in enumerate(self.messages) if turn.role == "assistant"]
+        return places[-1]
+
+
 @dataclass(frozen=True)
 class PreferencePair:
     """Two answers to one prompt, one better than the other: a row of DPO (kind `va`)."""
 
-    prompt: str  # the user's words, without any template
+    prompt: str | tuple[Message, ...]  # the user's words, or the turns before the answer
     chosen: str
     rejected: str  # never the same text as `chosen`
     topic: str = ""  # label to partition by; empty where the data has none
+    tools: str = ""  # JSON list of the tools' definitions; or empty
+
+    @property
+    def question(self) -> str:
+        """The text of the turn that is answered."""
+        return self.prompt if isinstance(self.prompt, str) else self.prompt[-1].content
 
 
 @dataclass(frozen=True)
@@ -41,4 +85,4 @@ class LabelledText:
     label: str  # name of the class, by which a partition is also skewed
 
 
-Row = Instruction | PreferencePair | LabelledText
+Row = Instruction | Conversation | PreferencePair | LabelledText

@@ -13,10 +13,10 @@ import hashlib
 import json
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Generic, TypeVar
 
-from learning.data.row_types import Instruction, PreferencePair, Row
+from learning.data.row_types import Conversation, Instruction, LabelledText, PreferencePair, Row
 
 MAX_HELDOUT = 400
 """Most rows of a global held-out set: enough to compare versions, quick to evaluate."""
@@ -87,11 +87,16 @@ def row_rank(row: Row, salt: str) -> float:
     Of a preference pair only the prompt counts: a side that has seen one pair of a prompt has seen
     part of the answer to its other pairs.
     """
-    if isinstance(row, Instruction):
-        parts = [row.instruction, row.input, row.output]
-    elif isinstance(row, PreferencePair):
-        parts = [row.prompt]
-    else:
-        parts = [row.text]
+    match row:
+        case Instruction():
+            parts = [row.instruction, row.input, row.output]
+        case Conversation():
+            parts = [text for turn in row.messages for text in astuple(turn)]
+        case PreferencePair(prompt=str(prompt)):
+            parts = [prompt]
+        case PreferencePair(prompt=turns):
+            parts = [text for turn in turns for text in astuple(turn)]
+        case LabelledText():
+            parts = [row.text]
     text = json.dumps([salt, *parts])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48

@@ -90,7 +90,7 @@ def encode(
         ModelError: The tokenizer has no end-of-sequence token.
     """
     end = end_id(tokenizer)
-    prompts = prompt_ids(tokenizer, [format_prompt(row.prompt) for row in rows])
+    prompts = prompt_ids(tokenizer, [format_prompt(row.question) for row in rows])
     chosen = plain_ids(tokenizer, [row.chosen.strip() for row in rows])
     rejected = plain_ids(tokenizer, [row.rejected.strip() for row in rows])
     pairs: list[TokenisedPair] = []

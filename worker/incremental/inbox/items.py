@@ -201,7 +201,7 @@ def _row(kind: RowKind, record: Mapping[str, object]) -> tuple[RowKind, dict[str
             values = (instruction.instruction, instruction.input, instruction.output)
         case "va":
             pair = row_parser.parse_preference(record, {})
-            values = (pair.prompt, pair.chosen, pair.rejected)
+            values = (pair.question, pair.chosen, pair.rejected)
         case "cls":
             row = row_parser.parse_labelled_text(record, {})
             return kind, {"text": row.text, "label": row.label}
