@@ -36,7 +36,7 @@ _SPLITS: Mapping[RowKind, tuple[str, ...]] = {
 }
 _HEADERLESS_COLUMNS: Mapping[RowKind, tuple[str, str]] = {"cls": ("text", "label")}
 _SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
-_OMITTED_WHEN_EMPTY = ("input", "topic")
+_OMITTED_WHEN_EMPTY = ("input", "topic", "tools")
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 

@@ -13,7 +13,7 @@ import hashlib
 import json
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from learning.data.row_types import Conversation, Instruction, LabelledText, PreferencePair, Row
@@ -91,11 +91,10 @@ def row_rank(row: Row, salt: str) -> float:
         case Instruction():
             parts = [row.instruction, row.input, row.output]
         case Conversation():
-            parts = [text for turn in row.messages for text in astuple(turn)]
-        case PreferencePair(prompt=str(prompt)):
-            parts = [prompt]
-        case PreferencePair(prompt=turns):
-            parts = [text for turn in turns for text in astuple(turn)]
+            parts = [str(turn) for turn in row.messages]
+        case PreferencePair():
+            prompt = row.prompt
+            parts = [prompt] if isinstance(prompt, str) else [str(turn) for turn in prompt]
         case LabelledText():
             parts = [row.text]
     text = json.dumps([salt, *parts])
