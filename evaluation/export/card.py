@@ -137,8 +137,8 @@ def _local_origin(base: BaseRef) -> str:
         return "from a directory: it is on no hub"
     if packaged := PACKAGED.get(base.name.removeprefix(PREFIX)):
         return (
-            f"which is [{packaged.title}]({packaged.source}) (licence {packaged.licence}), converted"
-            f" from the Python package `{packaged.distribution}`: in this form it is on no hub"
+            f"which is [{packaged.title}]({packaged.source}) (licence {packaged.licence}),"
+            f" converted from the Python package `{packaged.distribution}`: in this form it is on no hub"
         )
     return "made by fccl itself: it is on no hub"
 
