@@ -136,10 +136,9 @@ def _local_origin(base: BaseRef) -> str:
     if base.kind != "offline":
         return "from a directory: it is on no hub"
     if packaged := PACKAGED.get(base.name.removeprefix(PREFIX)):
-        return (
-            f"which is [{packaged.title}]({packaged.source}) (licence {packaged.licence}),"
-            f" converted from the Python package `{packaged.distribution}`: in this form it is on no hub"
-        )
+        origin = f"[{packaged.title}]({packaged.source}), licence {packaged.licence}"
+        package = f"the Python package `{packaged.distribution}`"
+        return f"which is {origin}, converted from {package}: in this form it is on no hub"
     return "made by fccl itself: it is on no hub"
 
 
