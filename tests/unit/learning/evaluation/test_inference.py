@@ -11,8 +11,8 @@ from learning.evaluation.inference import class_scores, evaluate, row_nats, unig
 from learning.models.objective_model import load_for_objective
 from learning.objectives.classification import ClassEncoder, predict
 from learning.objectives.sft import sft_loss
-from learning.objectives.template import format_prompt
 from learning.objectives.tokens import IGNORED, TokenisedExample
+from learning.prompts.alpaca import format_prompt
 from learning.training.batches import collate
 from tests.support.tiny_encoder import encoder, saved
 from tests.support.tiny_model import tiny_model, tiny_tokenizer

@@ -19,8 +19,8 @@ from learning.objectives.dpo import (
     with_reference,
 )
 from learning.objectives.registry import make_objective
-from learning.objectives.template import format_prompt
 from learning.objectives.tokens import IGNORED, NO_ROOM, make_example, prompt_ids
+from learning.prompts.alpaca import format_prompt
 from learning.training.loop import train
 from tests.support.tiny_model import tiny_model, tiny_tokenizer
 

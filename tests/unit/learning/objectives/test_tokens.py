@@ -3,8 +3,8 @@ from transformers import PreTrainedTokenizerFast
 
 from common.errors import ModelError
 from learning.data.row_types import Instruction
-from learning.objectives.template import format_prompt
 from learning.objectives.tokens import IGNORED, NO_ROOM, EncodedRows, encode, prompt_ids
+from learning.prompts.alpaca import format_prompt
 from tests.support.tiny_model import tiny_tokenizer
 
 ROW = Instruction("Add the numbers.", "1, 2", "The sum is three.")
