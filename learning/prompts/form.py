@@ -63,7 +63,15 @@ class EncodedText:
 
 
 def alpaca_spec(tokenizer: PreTrainedTokenizerBase) -> PromptSpec:
-    """Return the Alpaca form for a tokenizer."""
+    """Return the Alpaca form for a tokenizer.
+
+    Raises:
+        ModelError: The tokenizer has no end-of-sequence token, with which an answer ends.
+    """
+    if tokenizer.eos_token is None:
+        raise ModelError(
+            "the tokenizer has no end-of-sequence token", "use a model made for text generation"
+        )
     begin = tokenizer.bos_token_id
     begins = begin is not None and begin in tokenizer("").input_ids
     return PromptSpec(template=alpaca.chat_template(begins))
