@@ -1,13 +1,15 @@
 """Comparison of the base, single clients, federation and central training.
 
     python -m benchmarks.comparison [--config FILE] [--data FILE] [--rows N] [--heldout FILE]
-        [--seeds 0 1 2] [--arms central single share] [--rates 0.5 1] [--out FILE] [--answers N]
+        [--seeds 0 1 2] [--arms central single share] [--rates 0.5 1] [--alone N] [--no-resets]
+        [--out FILE] [--answers N]
 
 Every arm starts from the same base and adapter and takes the same *total* number of local steps of
 the same batch size; all are evaluated on the same held-out rows, or on those of a file. Only the
 first phase of the plan is run, of `sft` or `classification`. For arms other than the federation the
 best of some learning rates is chosen, and for central training of two optimizer schedules, by the
-result on the held-out rows: an advantage that the federation does not have.
+result on the held-out rows: an advantage that the federation does not have. Where that takes too
+long, `--rates 1 --no-resets` leaves one candidate, and `--alone` the N clients with the most rows.
 
 Each result is written to `--out` as soon as it is known, as a line of JSON. `--rows` takes some
 rows of a file, chosen by the seed. `--answers` prints answers of the base, the federation and
@@ -66,6 +68,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arms", nargs="*", choices=ARMS, default=ARMS)
     parser.add_argument("--rates", type=float, nargs="+", default=RATES)
+    parser.add_argument("--alone", type=int, help="single clients to train, the largest [all]")
+    parser.add_argument("--no-resets", action="store_true", help="one optimizer schedule only")
     parser.add_argument("--out", type=Path, help="file to which results are appended")
     parser.add_argument("--answers", type=int, default=0)
     arguments = parser.parse_args()
@@ -117,15 +121,18 @@ def compare(config: FederationConfig, arguments: argparse.Namespace, record: Rec
     adapters = {"base": trainer.start, "federation": run.tensors(run.versions[-1].version)}
     record("federation", trainer.measure(adapters["federation"]))
     if "central" in arguments.arms:
-        figures, adapters["central"] = trainer.best(trainer.pooled(), steps, resets=True)
+        figures, adapters["central"] = trainer.best(
+            trainer.pooled(), steps, resets=not arguments.no_resets
+        )
         record("central", figures)
+    largest = sorted(trainer.shards, key=len, reverse=True)[: arguments.alone]
     for arm, title, count in (
         ("single", "best client, all the steps", steps),
         ("share", "best client, its share of steps", steps // config.data.clients),
     ):
         if arm in arguments.arms:
-            alone = [trainer.best(shard, count)[0] for shard in trainer.shards]
-            record(f"{title}: each client", alone)
+            alone = [trainer.best(shard, count)[0] for shard in largest]
+            record(f"{title}: each of {len(largest)}", alone)
             record(title, min(alone, key=trainer.order))
     if arguments.answers:
         record("answers", trainer.answers(adapters, arguments.answers))
