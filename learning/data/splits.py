@@ -114,23 +114,21 @@ def _choose(
     Args:
         candidates: Ranks of the rows, the likeliest first.
         sizes: Number of equal rows by rank.
-        expected: Rows that the side should have. Where large groups are left out, smaller ones take
-            their place until it is full.
+        expected: Rows that the side should have. Where there are large groups, further ranks follow
+            the first `count` until the side is full.
         others: Ranks that are left to the other sides when that happens.
     """
     room = max(round(expected), count)
     large = max(_FEW, room // 4)
     chosen: set[float] = set()
-    rows, passed = 0, False
+    rows, fill = 0, any(sizes[rank] > large for rank in candidates)
     for place, rank in enumerate(candidates):
         full = rows >= room or len(chosen) + others >= len(candidates)
-        if place >= count and (not passed or full):
+        if place >= count and (not fill or full):
             break
-        fits = rows + sizes[rank] <= room
-        if fits or (place < count and sizes[rank] <= large):
+        if rows + sizes[rank] <= room or (place < count and sizes[rank] <= large):
             chosen.add(rank)
             rows += sizes[rank]
-        passed = passed or not fits
     if not chosen and candidates:
         chosen = {min(candidates, key=lambda rank: sizes[rank])}
     return chosen
