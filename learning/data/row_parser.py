@@ -33,6 +33,7 @@ from learning.data.message_parser import (
     up_to_last_answer,
 )
 from learning.data.row_types import Conversation, Instruction, LabelledText, Message
+from learning.prompts.alpaca import split_task
 
 ColumnMapping = Mapping[str, str]
 """Fields of a row to columns of the source."""
@@ -68,8 +69,6 @@ COLUMN_NAMES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 }
 """Column names by kind and field, the likeliest first."""
 
-NO_INPUT = "<noinput>"
-"""What some data sets in Alpaca form write where a task has no input; means the empty input."""
 Turns = tuple[Message, ...]
 FindField = Callable[[str], tuple[str, object]]
 """field → its column (for messages) and its value"""
@@ -113,8 +112,7 @@ def parse_instruction(
         context, answer = optional_text(*find("input")), require_text(*find("output"))
         if not (tools or history or has_system(find)):
             return Instruction(question, context, answer, topic)
-        if context.strip() and context.strip().lower() != NO_INPUT:
-            question = f"{question}\n{context}"
+        question = "\n\n".join(filter(None, split_task(question, context)))
         turns = (Message("user", question), Message("assistant", answer))
     turns = with_context(find, history, turns, on_omission)
     turns = up_to_last_answer(name, turns, on_omission)

@@ -88,7 +88,7 @@ def test_an_instruction_with_a_system_prompt_or_earlier_exchanges_is_a_conversat
     assert parse_instruction(record, {}) == Conversation(
         (
             Message("system", "Be kind."),
-            *turns("Hi", "Hello.", "Tea?", "Yes.", "Sum up.\n1 and 2", "3"),
+            *turns("Hi", "Hello.", "Tea?", "Yes.", "Sum up.\n\n1 and 2", "3"),
         )
     )
     orca = {"system_prompt": "Be kind.", "question": "Add.", "response": "3"}
