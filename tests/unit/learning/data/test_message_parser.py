@@ -164,8 +164,8 @@ def test_earlier_exchanges_are_pairs_messages_or_json() -> None:
     expected = turns("Hi", "Hello.")
     for value in ([["Hi", "Hello."]], dialogue("Hi", "Hello."), '[["Hi", "Hello."]]'):
         assert parse_history("history", value) == expected
-    for value in (None, [], "", "[]"):
-        assert parse_history("history", value) == ()
+    for empty in (None, [], "", "[]"):
+        assert parse_history("history", empty) == ()
 
 
 JSON = st.recursive(
