@@ -132,6 +132,8 @@ class Evaluator:
     ) -> list[str]:
         """Return the answers to rows, none of which is a text to classify."""
         asked = [row for row in rows if not isinstance(row, LabelledText)]
+        if not asked:
+            return []
         form = prompt_form(self._loaded.tokenizer, self.run.prompt)
         return generate(self.model, form, asked, new_tokens, stopped)
 
