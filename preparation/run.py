@@ -73,6 +73,7 @@ def prepare_run(
         base_path=model.path,
         rows=prepared.rows,
         labels=prepared.labels,
+        prompt=prepared.prompt,
         sources=prepared.sources,
         adapter=lora.read_adapter(adapted),
         adapter_config=lora.adapter_config(adapted, base_name, model.revision),

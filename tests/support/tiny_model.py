@@ -6,7 +6,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from learning.objectives.template import format_prompt
+from learning.prompts.alpaca import format_prompt
 from learning.synthetic.instructions import make_instructions
 
 

@@ -43,8 +43,8 @@ from learning.models.encoders import load_whole
 from learning.models.export import ExportedModel, Precision
 from learning.models.export import write_model as write_merged
 from learning.objectives.sft import response_nats
-from learning.objectives.template import format_prompt
 from learning.objectives.tokens import IGNORED, TokenisedExample
+from learning.prompts.alpaca import format_prompt
 from learning.pruning.record import FILE, Pruning, reshape
 from learning.training.batches import collate
 from tests.support.tiny_encoder import encoder, encoder_config, saved
