@@ -21,7 +21,12 @@ FINAL_LR = 0.1  # share of the phase's learning rate at which the cosine ends
 
 @dataclass(frozen=True)
 class TaskTemplate:
-    """Fields that every task of a run has in common."""
+    """Fields that every task of a run has in common.
+
+    Attributes:
+        layout: Digest of the adapter's tensor layout; None in a run that began with schema 1, and
+            keeps it, so that its sites need not be upgraded before it ends.
+    """
 
     run: str
     base: BaseRef
@@ -30,6 +35,7 @@ class TaskTemplate:
     max_length: int
     update_codec: CodecName
     deadline_s: float
+    layout: str | None = None
 
 
 def learning_rate(phase: PhaseConfig, done: int) -> float:
@@ -78,6 +84,7 @@ def task_message(
         dpo=phase.dpo,
         reference=None if reference is None else _blob(versions[reference]),
         labels=template.labels if phase.objective == "classification" else (),
+        layout=template.layout,
         update_codec=template.update_codec,
         seed=task.seed,
         issued_at=now,
