@@ -185,6 +185,8 @@ class Service:
         self._verify_queues(now)
         self._publish_tasks()
         self._step(self._publisher.read_heartbeats(self._state))
+        if problem := self._publisher.base_model_problem():
+            self._record(log_event("warning", EventKind.BASE_MODEL, problem))
         self._carry_out_commands()
         newest = self._writer.summaries[-1]
         self._publisher.publish_state(self._state, newest, self._queue_problem)

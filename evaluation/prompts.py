@@ -1,24 +1,14 @@
-"""Questions and expected answers of held-out rows, for models and for people."""
+"""Questions and expected answers of held-out rows, for people."""
 
 from __future__ import annotations
 
-from typing import cast
-
 from common.protocol.fields import one_line
 from learning.data.row_types import Conversation, Instruction, LabelledText, PreferencePair, Row
-from learning.objectives import template
 
 
 def format_line(text: str, limit: int = 300) -> str:
     """Return text as one line of at most `limit` characters, without terminal control codes."""
     return " ".join(one_line(text).split())[:limit]
-
-
-def format_prompt(row: Row) -> str:
-    """Return the text that a causal model continues; the row is not a labelled text."""
-    if isinstance(row, Instruction):
-        return template.format_prompt(row.instruction, row.input)
-    return template.format_prompt(cast(Conversation | PreferencePair, row).question)
 
 
 def format_question(row: Row) -> str:

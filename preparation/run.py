@@ -80,6 +80,7 @@ def prepare_run(
         base_path=model.path,
         rows=prepared.rows,
         labels=prepared.labels,
+        prompt=prepared.prompt,
         sources=prepared.sources,
         adapter=adapter,
         adapter_config=lora.adapter_config(adapted, base_name, model.revision),

@@ -14,7 +14,7 @@ from typing import get_args
 from cli.doctor.checks import CheckContext, CheckResult
 from common.byte_sizes import format_bytes
 from common.config.config import FederationConfig
-from common.errors import DataError
+from common.errors import DataError, ModelError
 from common.protocol.fields import RowKind
 from common.protocol.wire import SCHEMAS
 from common.software import software_version
@@ -51,7 +51,13 @@ def check_model(context: CheckContext) -> CheckResult:
         return f"digest {codec.digest(make_manifest(path))[:12]}"
 
     if name.startswith(builder.PREFIX):
-        if (path := builder.find_built(name, context.cache)) is not None:
+        try:
+            path = builder.find_built(name, context.cache)
+        except ModelError:  # not installed here, but perhaps at the coordinator
+            if context.side != "worker":
+                raise
+            path = None
+        if path is not None:
             return CheckResult("model", "ok", f"{name} in {context.cache}, {digest(path)}")
         make = "the coordinator builds it, in about a minute"
         fetch = "workers fetch it from the coordinator"

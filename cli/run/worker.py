@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,12 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Directory for work in flight [default: .workers/ beside the run directory].",
 )
+@click.option(
+    "--base",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Directory of the run's base model on this machine, which is used where it is. Needed for"
+    " a model over 1 GiB that is not on the hub.",
+)
 @click.option("--device", default="auto", help="cpu, cuda, cuda:1 … [auto: a GPU if there is one].")
 @click.option(
     "--compile", "compiled", is_flag=True, help="Use torch.compile: slow start, fast steps."
@@ -78,6 +85,7 @@ def command(
     join: str | None,
     data: tuple[Path, ...],
     state: Path | None,
+    base: Path | None,
     device: str,
     compiled: bool,
     forever: bool,
@@ -109,7 +117,7 @@ def command(
 
         compute = detect(device, compiled=compiled)
         with serve_inbox(listener, job, output):
-            sys.exit(serve(job, compute, output, stop, status, listener))
+            sys.exit(serve(replace(job, base=base), compute, output, stop, status, listener))
 
 
 def serve(
@@ -193,6 +201,7 @@ def _serve_run(
         software=software_version(),
         compute=compute,
         incremental=config.incremental,
+        base=job.base,
     )
     callbacks = WorkerCallbacks(
         on_event=output.event,

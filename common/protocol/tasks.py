@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -85,6 +86,12 @@ class PromptSpec(Record):
 
     template: Annotated[str, Field(min_length=1, max_length=MAX_TEMPLATE)]
     turns: Literal["all", "last"] = "all"
+
+
+def parse_prompt(meta: Mapping[str, str]) -> PromptSpec | None:
+    """Return the prompt form that a journal records; None for a run that records none."""
+    text = meta.get("prompt")
+    return None if text is None else PromptSpec.model_validate_json(text)
 
 
 class LocalTraining(Record):

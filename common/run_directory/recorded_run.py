@@ -20,7 +20,7 @@ from common.errors import RunError
 from common.protocol.feed import Event
 from common.protocol.fields import RowKind
 from common.protocol.naming import LOCAL_SITE
-from common.protocol.tasks import BaseRef
+from common.protocol.tasks import BaseRef, PromptSpec, parse_prompt
 from common.protocol.versions import SampleAnswer, VersionSummary
 from common.run_directory import journal_reader as journal
 from common.run_directory import samples
@@ -52,6 +52,7 @@ class RecordedRun:
     software: str  # the release of fccl that began it
     base: BaseRef
     labels: tuple[str, ...]  # class names of a run that classifies
+    prompt: PromptSpec | None  # of a run that does not; None: the Alpaca form of older releases
     rows: Mapping[str, Mapping[RowKind, int]]  # of the coordinator's own clients, for training
     sources: Mapping[str, Any]  # `learning.data.sources.SourceSummary` by kind, as JSON values
     adapter_config: Mapping[str, Any]
@@ -212,6 +213,7 @@ def _recorded_run(directory: Path, config: FederationConfig, db: sqlite3.Connect
         software=meta["software"],
         base=BaseRef.model_validate_json(meta["base"]),
         labels=tuple(json.loads(meta["labels"])),
+        prompt=parse_prompt(meta),
         rows=rows,
         sources=json.loads(meta["sources"]),
         adapter_config=json.loads(meta["adapter_config"]),

@@ -30,7 +30,7 @@ from common.files import sync_path, sync_tree
 from common.protocol.fields import RowKind
 from common.protocol.layout import TensorLayout
 from common.protocol.naming import LOCAL_SITE, new_run_id
-from common.protocol.tasks import BaseRef
+from common.protocol.tasks import BaseRef, PromptSpec, parse_prompt
 from common.protocol.tensors import Tensors
 from common.protocol.versions import VersionSummary
 from common.software import software_version
@@ -60,6 +60,7 @@ class PreparedRun:
     adapter: Tensors
     adapter_config: Mapping[str, Any]
     labels: tuple[str, ...] = ()  # class names, if the run classifies
+    prompt: PromptSpec | None = None  # of a run that does not classify
     sources: Mapping[str, Any] = field(  # statistics of each data source, by kind of rows
         default_factory=lambda: MappingProxyType({})
     )
@@ -209,6 +210,7 @@ def _build_template(
         base=base,
         lora=config.model.lora,
         labels=tuple(json.loads(meta["labels"])),
+        prompt=parse_prompt(meta),
         max_length=config.model.max_length,
         update_codec=config.codec.update,
         deadline_s=config.schedule.task_deadline_s,
@@ -237,6 +239,7 @@ def _meta(config: FederationConfig, prepared: PreparedRun) -> dict[str, str]:
         "base": prepared.base.model_dump_json(),
         "clients": json.dumps({name: dict(own) for name, own in prepared.rows.items()}),
         "labels": json.dumps(prepared.labels),
+        **({"prompt": prepared.prompt.model_dump_json()} if prepared.prompt else {}),
         "sources": json.dumps(dict(prepared.sources)),
         "adapter_config": json.dumps(dict(prepared.adapter_config)),
         "layout": TensorLayout.of(prepared.adapter).digest,

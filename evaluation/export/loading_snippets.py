@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from common.protocol.fields import ObjectiveName
 from learning.models.export import BASE_FOLDER, ExportSummary
-from learning.objectives.template import format_prompt
+from learning.prompts.alpaca import format_prompt
 
 _PROMPT = f"""\
 WITH_INPUT = {format_prompt("{instruction}", "{input}")!r}

@@ -13,10 +13,11 @@ from typing import Any, cast
 
 import torch
 from peft import PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from learning.evaluation.measurement import evaluation_mode
-from learning.objectives.tokens import prompt_ids
+from learning.prompts.form import PromptForm
+from learning.prompts.messages import PromptRow
 
 
 @dataclass(frozen=True)
@@ -30,28 +31,28 @@ class Sampling:
 
 def generate(
     model: PreTrainedModel | PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str],
+    form: PromptForm,
+    rows: Sequence[PromptRow],
     max_new_tokens: int,
     should_stop: Callable[[], bool] = lambda: False,
     sampling: Sampling | None = None,
 ) -> list[str]:
-    """Return a continuation of each prompt that does not repeat four tokens in a row.
+    """Return the model's last answer to each row, without a repetition of four tokens in a row.
 
     Args:
-        prompts: Whole prompts (`learning.objectives.template.format_prompt`); one that leaves too
-            little of the model's context loses its beginning.
+        rows: Rows whose own last answer is left out; a prompt that leaves too little of the model's
+            context loses its beginning.
         max_new_tokens: Longest answer, in tokens.
         should_stop: Called before every token; once it returns True, the answers end where they
             are.
         sampling: How to sample answers; None takes the likeliest token each time.
     """
-    if not prompts:
+    if not rows:
         return []
     context = getattr(model.config, "max_position_embeddings", None) or 1 << 20
     new_tokens = min(max_new_tokens, context - 1)
-    fitting = [ids[-(context - new_tokens) :] for ids in prompt_ids(tokenizer, prompts)]
-    width, end = max(map(len, fitting)), tokenizer.eos_token_id
+    fitting = [form.prompt_ids(row)[-(context - new_tokens) :] for row in rows]
+    width, end = max(map(len, fitting)), form.end_ids[0]
     # One batch, padded at the left: a token of three answers costs hardly more than of one.
     ids = torch.tensor([[end] * (width - len(row)) + row for row in fitting], device=model.device)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in fitting])
@@ -61,11 +62,12 @@ def generate(
             attention_mask=mask.to(model.device),
             max_new_tokens=new_tokens,
             pad_token_id=end,
+            eos_token_id=list(form.end_ids),
             no_repeat_ngram_size=4,  # a small model's most likely text is a loop
             stopping_criteria=[lambda ids, *_, **__: _for_each_row(ids, should_stop())],
             **options,
         )
-    texts = (tokenizer.decode(row, skip_special_tokens=True) for row in out[:, width:])
+    texts = (form.tokenizer.decode(row, skip_special_tokens=True) for row in out[:, width:])
     return [str(text).strip() for text in texts]
 
 
