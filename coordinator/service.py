@@ -22,6 +22,7 @@ from common.clock import Clock
 from common.errors import BrokerError, RunError, WireError
 from common.protocol.feed import Event
 from common.protocol.kinds import EventKind
+from common.protocol.layout import TensorLayout
 from common.store.store import Store
 from coordinator.core import event_text, machine
 from coordinator.core.events import (
@@ -146,8 +147,8 @@ class Service:
         self._journal.take_over()
         self._state = recover(self._plan, self._journal, self._clock(), self._lease_s)
         self._writer.start(self._state.version)
-        adapter = self._run.versions.read(0)
-        self._ingest.start({name: tensor.shape for name, tensor in adapter.items()})
+        layout = TensorLayout.of(self._run.versions.read(0))
+        self._ingest.start(layout, tabled=self._run.template.layout is None)
         self._samples_file.read()
         self._publisher.publish_samples(self._samples_file.displayed)
         self._queues.open()

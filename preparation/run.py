@@ -13,9 +13,13 @@ from pathlib import Path
 
 import torch
 
+from common.byte_sizes import format_bytes
 from common.config.config import FederationConfig
-from common.errors import DataError
+from common.errors import ConfigError, DataError, ModelError, WireError
+from common.protocol.codec import payload_bytes
+from common.protocol.layout import TensorLayout
 from common.protocol.tasks import BaseRef
+from common.protocol.tensors import Tensors
 from coordinator.storage import run as runs
 from coordinator.storage.run import PreparedRun
 from learning.data import prepared_data
@@ -24,6 +28,7 @@ from learning.progress import ProgressCallback
 from preparation.base_model import MessageCallback, apply_offline_fallback, resolve_base_model
 from preparation.data import PREPARED_FILE, prepare_rows
 
+_HEADER_BYTES = 4096  # more than the header of an update has
 _METADATA = (prepared_data.MANIFEST, PREPARED_FILE, "skew.txt", "skew_*.png")
 
 
@@ -65,6 +70,8 @@ def prepare_run(
         objective, model.path, prepared.labels, torch.device("cpu")
     )
     adapted = lora.attach(loaded.model, config.model.lora, config.run.seed)
+    adapter = lora.read_adapter(adapted)
+    check_update(config, adapter)
     base_name = model.name if model.kind == "hub" else str(model.path)
     return PreparedRun(
         base=BaseRef(
@@ -75,9 +82,33 @@ def prepare_run(
         labels=prepared.labels,
         prompt=prepared.prompt,
         sources=prepared.sources,
-        adapter=lora.read_adapter(adapted),
+        adapter=adapter,
         adapter_config=lora.adapter_config(adapted, base_name, model.revision),
     )
+
+
+def check_update(config: FederationConfig, adapter: Tensors) -> None:
+    """Check, before the run begins, that updates of an adapter can travel.
+
+    Raises:
+        ModelError: The adapter has too many tensors, or a name that cannot travel.
+        ConfigError: An update is larger than the quota of a site's queue.
+    """
+    try:
+        layout = TensorLayout.of(adapter)
+    except WireError as error:
+        raise ModelError(
+            f"{config.model.name}: {error.what}",
+            "set model.lora.targets to fewer of its linear layers, such as the attention's",
+        ) from None
+    nbytes = payload_bytes(config.codec.update, layout) + _HEADER_BYTES
+    if nbytes > config.broker.site_mib << 20:
+        raise ConfigError(
+            f"an update of this run has {format_bytes(nbytes)}, more than a site's queue holds"
+            f" (broker.site_mib = {config.broker.site_mib})",
+            f"set broker.site_mib to {-(-nbytes >> 20)} or more, lower model.lora.r, or train fewer"
+            " layers with model.lora.targets",
+        )
 
 
 def _copy_rows(folder: Path, clients: Path) -> None:

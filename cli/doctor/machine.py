@@ -16,7 +16,7 @@ from common.byte_sizes import format_bytes
 from common.config.config import FederationConfig
 from common.errors import DataError, ModelError
 from common.protocol.fields import RowKind
-from common.protocol.wire import SCHEMA
+from common.protocol.wire import SCHEMAS
 from common.software import software_version
 
 PACKAGES = ("torch", "transformers", "peft", "pika", "redis")
@@ -24,7 +24,8 @@ DISK_WARN, DISK_FAIL = 5 << 30, 1 << 30  # bytes
 
 
 def check_software(context: CheckContext) -> CheckResult:
-    versions = [software_version(), f"protocol {SCHEMA}", f"Python {platform.python_version()}"]
+    protocol = f"protocol {' and '.join(map(str, SCHEMAS))}"
+    versions = [software_version(), protocol, f"Python {platform.python_version()}"]
     missing = []
     for package in PACKAGES:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -131,7 +131,11 @@ class TrainTask(Record):
         reference: The version with which a `dpo` phase began, its π_ref; the same for all clients.
         labels: Class names of `classification`, in the order of the head's outputs.
         prompt: How rows become text; None (as in tasks of schema 1) is the Alpaca form.
+        layout: Digest of the tensor layout that the adapter has and the update must have; None (as
+            in tasks of schema 1) asks for an update of schema 1.
     """
+
+    added: ClassVar[frozenset[str]] = frozenset({"prompt", "layout"})
 
     task_id: Identifier
     attempt: AttemptNumber
@@ -148,6 +152,7 @@ class TrainTask(Record):
     reference: BlobRef | None = None
     labels: Annotated[ClassNames, BeforeValidator(list_to_tuple)] = ()
     prompt: PromptSpec | None = None
+    layout: Sha256 | None = None
     update_codec: CodecName
     seed: Count
     issued_at: Seconds

@@ -63,6 +63,7 @@ class RecordedRun:
     receipts: tuple[ReceiptRecord, ...]
     updates: tuple[AcceptedUpdate, ...]
     samples: tuple[SampleAnswer, ...]  # answers to held-out rows
+    layout: str | None = None  # digest of the tensor layout; None for a run of schema 1
 
     @property
     def started_at(self) -> float:
@@ -118,13 +119,15 @@ class RecordedRun:
             RunError: The file is gone or damaged, or its digest is not the journal's.
         """
         # numpy and safetensors are imported here: viewers need no tensors.
+        from common.protocol.adapter_frame import pack_adapter  # noqa: PLC0415
         from common.protocol.codec import digest  # noqa: PLC0415
         from common.run_directory import version_files  # noqa: PLC0415
 
         directory = self.version_directory(version)
         weights, _ = version_files.file_names(self.adapter_config)
         tensors = version_files.read_tensors(directory / weights)
-        frame = version_files.encode_frame(version, tensors, self.config.codec.adapter)
+        tabled = self.layout is None
+        frame = pack_adapter(version, self.config.codec.adapter, tensors, tabled=tabled)
         if digest(frame) != self._summary(version).sha256:
             raise RunError(
                 f"{directory} does not have the content that the journal says",
@@ -221,4 +224,5 @@ def _recorded_run(directory: Path, config: FederationConfig, db: sqlite3.Connect
         receipts=journal.read_receipts(db),
         updates=journal.read_updates(db),
         samples=tuple(sorted(samples.read_samples(directory), key=lambda sample: sample.at)),
+        layout=meta.get("layout"),
     )

@@ -21,7 +21,12 @@ FINAL_LR = 0.1  # share of the phase's learning rate at which the cosine ends
 
 @dataclass(frozen=True)
 class TaskTemplate:
-    """Fields that every task of a run has in common."""
+    """Fields that every task of a run has in common.
+
+    Attributes:
+        layout: Digest of the adapter's tensor layout; None in a run that began with schema 1, and
+            keeps it, so that its sites need not be upgraded before it ends.
+    """
 
     run: str
     base: BaseRef
@@ -31,6 +36,7 @@ class TaskTemplate:
     update_codec: CodecName
     deadline_s: float
     prompt: PromptSpec | None = None  # of a run that does not classify
+    layout: str | None = None
 
 
 def learning_rate(phase: PhaseConfig, done: int) -> float:
@@ -80,6 +86,7 @@ def task_message(
         reference=None if reference is None else _blob(versions[reference]),
         labels=template.labels if phase.objective == "classification" else (),
         prompt=_prompt(template, phase),
+        layout=template.layout,
         update_codec=template.update_codec,
         seed=task.seed,
         issued_at=now,

@@ -28,6 +28,7 @@ from common.config.config import FederationConfig, SamplesConfig
 from common.errors import RunError
 from common.files import sync_path, sync_tree
 from common.protocol.fields import RowKind
+from common.protocol.layout import TensorLayout
 from common.protocol.naming import LOCAL_SITE, new_run_id
 from common.protocol.tasks import BaseRef, PromptSpec, parse_prompt
 from common.protocol.tensors import Tensors
@@ -171,7 +172,10 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
     config = with_recorded_offline_choice(config, directory)
     check_unchanged(config, directory)
     versions = Versions(
-        directory / "versions", json.loads(meta["adapter_config"]), config.codec.adapter
+        directory / "versions",
+        json.loads(meta["adapter_config"]),
+        config.codec.adapter,
+        tabled="layout" not in meta,
     )
     # Not only when a coordinator starts, because a report may be written without one.
     versions.roll_forward(journal.version_digests())
@@ -210,6 +214,7 @@ def _build_template(
         max_length=config.model.max_length,
         update_codec=config.codec.update,
         deadline_s=config.schedule.task_deadline_s,
+        layout=meta.get("layout"),  # an earlier release, which began the run, had none
     )
 
 
@@ -237,6 +242,7 @@ def _meta(config: FederationConfig, prepared: PreparedRun) -> dict[str, str]:
         **({"prompt": prepared.prompt.model_dump_json()} if prepared.prompt else {}),
         "sources": json.dumps(dict(prepared.sources)),
         "adapter_config": json.dumps(dict(prepared.adapter_config)),
+        "layout": TensorLayout.of(prepared.adapter).digest,
     }
 
 

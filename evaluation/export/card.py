@@ -13,6 +13,7 @@ from common.protocol.tasks import BaseRef
 from common.run_directory.recorded_run import RecordedRun
 from evaluation.export.card_data import CardData, format_code, parse_hub_id
 from evaluation.export.card_evaluation import build_evaluation_section
+from evaluation.export.card_prompt import build_prompt_note
 from evaluation.export.card_training import build_losses_section, build_training_section
 from evaluation.export.loading_snippets import build_lm_eval_command, build_loading_snippet
 from learning.models.export import base_label
@@ -146,10 +147,7 @@ def _use(card: CardData) -> str:
     info = card.loading
     parts = ["Run in this directory:", f"```python\n{build_loading_snippet(info)}```"]
     if not info.classifies:
-        parts.append(
-            "Prompts have the Alpaca form, and an answer ends with the end-of-text token. Prompt"
-            " and answer are tokenised separately, without special tokens."
-        )
+        parts.append(build_prompt_note(card))
     if (command := build_lm_eval_command(info)) is not None:
         parts.append(
             "With EleutherAI's lm-evaluation-harness (`pip install lm_eval[hf]`), also in this"

@@ -54,6 +54,7 @@ def export_version(
         lora=run.config.model.lora,
         config=run.adapter_config,
         tensors=run.tensors(options.version),
+        prompt=run.prompt,
     )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

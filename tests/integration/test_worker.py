@@ -29,9 +29,11 @@ from broker.protocol import LOCAL, Message, Site, TakenTask, Topology
 from common.errors import DataError, ModelError
 from common.model_cache import find_installed
 from common.protocol import codec
+from common.protocol.adapter_frame import pack_adapter
+from common.protocol.layout import TensorLayout
 from common.protocol.tasks import BaseRef, BlobRef, Receipt, TaskRefusal, TrainTask
 from common.protocol.updates import Update
-from common.protocol.versions import Adapter, CurrentModel
+from common.protocol.versions import CurrentModel
 from common.protocol.wire import kind_of, pack, unpack
 from common.store.embedded import EmbeddedStore
 from common.store.store import Store
@@ -68,10 +70,11 @@ class Model:
     cache: Path
     ref: BaseRef
     frame: bytes
+    layout: str  # digest
 
     def task(self, task_id: str, **changed: Any) -> TrainTask:
         blob = BlobRef(sha256=codec.digest(self.frame), nbytes=len(self.frame))
-        fields = {"base": self.ref.fields(), "adapter": blob.fields()}
+        fields = {"base": self.ref.fields(), "adapter": blob.fields(), "layout": self.layout}
         return make_task(task_id, **(fields | changed))
 
 
@@ -79,15 +82,15 @@ class Model:
 def model(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> Model:
     found = base.resolve("offline:gpt2-micro", None, model_cache, lambda *_: None)
     adapted = lora.attach(loader.load(found.path, COMPUTE.device).model, make_task().lora, seed=0)
-    entries, data = codec.encode("fp32", lora.read_adapter(adapted))
-    frame = pack(Adapter(version=0, codec="fp32", tensors=entries), data)
+    adapter = lora.read_adapter(adapted)
+    frame, layout = pack_adapter(0, "fp32", adapter), TensorLayout.of(adapter).digest
     ref = BaseRef(name=found.name, kind=found.kind, digest=found.digest)
     # A worker's cache holds models by digest.
     cache = tmp_path_factory.mktemp("worker-cache")
     installed = cache / "models" / found.digest
     installed.parent.mkdir()
     installed.symlink_to(found.path)
-    return Model(found.path, cache, ref, frame)
+    return Model(found.path, cache, ref, frame, layout)
 
 
 @pytest.fixture(autouse=True)

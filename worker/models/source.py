@@ -10,11 +10,11 @@ from pathlib import Path
 from threading import Event as Flag
 
 from common.errors import StoreError, WireError
-from common.protocol import codec
+from common.protocol.adapter_frame import unpack_adapter
+from common.protocol.layout import TensorLayout
 from common.protocol.tasks import BaseRef, TrainTask
 from common.protocol.tensors import Tensors
-from common.protocol.versions import Adapter, CurrentModel
-from common.protocol.wire import unpack
+from common.protocol.versions import CurrentModel
 from common.store.store import Store
 from learning.progress import ProgressCallback
 from worker.models.base_source import BaseModelSource
@@ -45,8 +45,7 @@ class ModelSource:
                 f"the reference {task.reference.sha256[:12]} is not in {self._store.where}",
                 "the coordinator fills it",
             )
-        header, data = unpack(Adapter, frame)
-        return codec.decode(header.codec, header.tensors, data)
+        return unpack_adapter(frame)[1]
 
     def fetch_adapter(self, task: TrainTask) -> Tensors | None:
         """Return θ of the task's base version.
@@ -55,7 +54,7 @@ class ModelSource:
 
         Raises:
             StoreError: The store is out of reach, or came back empty and is not filled yet.
-            WireError: The blob is no adapter of that version.
+            WireError: The blob is no adapter of that version, or has another layout than the task.
         """
         # The version is read first: the coordinator sets it last when it fills a store again.
         filled = self._store.get_version(self._run) is not None
@@ -66,10 +65,14 @@ class ModelSource:
             )
         if frame is None:
             return None
-        header, data = unpack(Adapter, frame)
+        header, adapter = unpack_adapter(frame)
         if header.version != task.base_version:
             raise WireError(f"the adapter is of version {header.version}, not {task.base_version}")
-        return codec.decode(header.codec, header.tensors, data)
+        if task.layout is not None and task.layout != TensorLayout.of(adapter).digest:
+            raise WireError(
+                f"the adapter of version {header.version} does not have the task's tensor layout"
+            )
+        return adapter
 
     def fetch_newest(self, known: int | None) -> tuple[CurrentModel, Tensors] | None:
         """Return the newest version; None if it is `known`, or is not available now.
@@ -87,10 +90,10 @@ class ModelSource:
         frame = self._store.get_blob(self._run, model.adapter.sha256, model.adapter.nbytes)
         if frame is None:
             return None
-        header, data = unpack(Adapter, frame)
+        header, adapter = unpack_adapter(frame)
         if header.version != model.version:
             raise WireError(f"the adapter is of version {header.version}, not {model.version}")
-        return model, codec.decode(header.codec, header.tensors, data)
+        return model, adapter
 
     def use_base_directory(self, path: Path) -> None:
         """Use the base model in a directory of this machine.

@@ -372,18 +372,20 @@ def test_a_merge_that_would_change_a_shared_weight_is_refused(causal: Made, tmp_
 
 
 @pytest.mark.parametrize("merge", [False, True])
-def test_the_cards_snippet_answers_a_prompt_of_the_template(
+def test_the_cards_snippet_asks_in_the_alpaca_form(
     causal: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, merge: bool
 ) -> None:
     out = export(causal, tmp_path / "out", merge=merge)
     left = run_snippet(out, monkeypatch)
     assert torch.allclose(logits(left["model"], IDS), causal.logits(IDS), atol=TOLERANCE)
-    assert left["text"] == format_prompt("Name three primary colours.")
-    assert left["WITH_INPUT"].format(instruction="Add.", input="1 2") == format_prompt(
-        "Add.", "1 2"
-    )
+    tokenizer = left["tokenizer"]
+    assert tokenizer.decode(left["ids"][0]) == format_prompt("Name three primary colours.")
+    with_input = {"role": "user", "content": "Add.\n\n1 2", "instruction": "Add.", "input": "1 2"}
+    text = tokenizer.apply_chat_template([with_input], tokenize=False, add_generation_prompt=True)
+    assert text == format_prompt("Add.", "1 2")
+    assert "Prompts have the Alpaca form" in (out / "README.md").read_text()
     assert isinstance(left["answer"], str)
-    assert left["out"].shape[1] > left["ids"]["input_ids"].shape[1]
+    assert left["out"].shape[1] > left["ids"].shape[1]
 
 
 @pytest.mark.parametrize("merge", [False, True])
