@@ -24,6 +24,7 @@ from common.model_cache import installed_path
 from common.protocol import codec
 from common.protocol.manifest import ModelFile, make_manifest, parse_manifest
 from learning.models import families, hub
+from learning.models.directory import not_a_directory
 from learning.models.families import Family
 from learning.offline import builder as offline
 from learning.progress import ProgressCallback
@@ -68,6 +69,8 @@ def resolve(
         return built
     if name and path.is_dir():
         return _describe(name, None, "local", path.resolve(), family)
+    if path.is_file():
+        raise not_a_directory(name, path)
     if not hub.is_hub_id(name):
         raise ModelError(
             f"model {name!r} is neither a directory nor a hub id",

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from learning.models.loader import quiet
-from tests.support.families import FORMS, family_model, family_tokenizer, saved_family
+from tests.support.families import FORMS, saved_family
 from tests.support.processes import Commands, commands
 
 PLAN = """\
@@ -58,7 +58,9 @@ def run_to_the_end(place: Commands, directory: Path) -> None:
 def check_exports(directory: Path) -> None:
     """Check adapter and merged model against the run's last version, by plain PEFT."""
     final = directory / "run" / "versions" / "000002"
-    ours, theirs = (load_file(d / "adapter_model.safetensors") for d in (final, directory / "adapter"))
+    ours, theirs = (
+        load_file(d / "adapter_model.safetensors") for d in (final, directory / "adapter")
+    )
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
     ids = torch.randint(0, 300, (2, 40), generator=torch.Generator().manual_seed(0))
@@ -84,6 +86,8 @@ def test_every_family_is_trained_and_exported_as_what_the_run_committed(
     tmp_path: Path, name: str
 ) -> None:
     saved_family(name, tmp_path / "model")
-    with commands(tmp_path, {"FCCL_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}) as place:
+    with commands(
+        tmp_path, {"FCCL_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+    ) as place:
         run_to_the_end(place, tmp_path)
     check_exports(tmp_path)
