@@ -40,7 +40,7 @@ def _contradictions(config: FederationConfig) -> Iterator[tuple[str, str]]:
     schedule = config.schedule
     if schedule.quorum is not None and schedule.reissue != "commit":
         yield (
-            'schedule.quorum has no effect with schedule.reissue = "immediate": there are no rounds',
+            'schedule.quorum has no effect with schedule.reissue = "immediate", without rounds',
             'leave it out, or set schedule.reissue = "commit"',
         )
 

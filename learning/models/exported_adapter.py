@@ -128,12 +128,12 @@ def check_names(adapter: ExportedAdapter, own: Mapping[str, Any]) -> None:
     """Raise `ConfigError` if the adapter has tensors of other layers than the run's adapter."""
     if unlike := sorted(own.keys() ^ adapter.tensors.keys()):
         state = "lacks" if unlike[0] in own else "has"
-        targets = adapter.config.get("target_modules")
-        fitting = sorted(map(str, targets)) if isinstance(targets, list) else targets
+        adapted = (name.partition(".lora_")[0] for name in adapter.tensors if ".lora_" in name)
+        fitting = sorted({name.rpartition(".")[2] for name in adapted})
         raise ConfigError(
             f"the adapter in {adapter.path} {state} {unlike[0]}, unlike model.lora.targets"
             f" ({len(unlike)} tensors differ)",
-            f"set model.lora.targets to its own, {json.dumps(fitting)}, and model.name to its base",
+            f"set model.lora.targets = {json.dumps(fitting)}, and model.name to its base",
         )
 
 

@@ -126,7 +126,7 @@ def load_tokenizer(path: Path) -> tuple[PreTrainedTokenizerBase, PretrainedConfi
 
 def _unusable(path: Path, error: Exception) -> ModelError:
     reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
-    if "trust_remote_code" in reason:
+    if "trust_remote_code" in str(error):
         return ModelError(
             f"the model in {path} needs code that comes with it, which fccl never runs",
             "use a model of an architecture that transformers has itself",
