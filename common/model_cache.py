@@ -1,14 +1,20 @@
 """Base models in the cache folder, by digest: `models/DIGEST/`.
 
-`learning/models/base.py` installs them; the coordinator, which loads no torch, finds them here.
+A model is there as a directory, which `learning/models/base.py` installs, or as a link to a
+directory elsewhere: an offline model, a download of the hub, a directory of the user. The
+coordinator, which loads no torch, finds them here.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 from pathlib import Path
 
 from common.errors import WireError
+from common.files import write_durable
+from common.protocol.manifest import is_model_file
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -28,7 +34,40 @@ def find_installed(digest: str, cache: Path) -> Path | None:
     """Return the directory of a model that was installed under this digest, or None.
 
     The name vouches for the content: a directory is renamed into place only when every byte of it
-    has been checked.
+    has been checked. Files behind a link belong to somebody else, so a link counts only as long as
+    their sizes and times are those at which they were checked.
     """
     path = installed_path(digest, cache)
-    return path if path.is_dir() else None
+    if not path.is_dir():
+        return None
+    if path.is_symlink() and (stamp := _stamp_file(path)).is_file():
+        with contextlib.suppress(OSError, ValueError):
+            return path if json.loads(stamp.read_text(encoding="utf-8")) == _stamp(path) else None
+        return None
+    return path
+
+
+def link_installed(source: Path, digest: str, cache: Path) -> Path:
+    """Make a directory with this digest the installed model, without a copy; return its path.
+
+    The files must have been checked against the digest just now.
+    """
+    path = installed_path(digest, cache)
+    if (found := find_installed(digest, cache)) is not None:
+        return found
+    with contextlib.suppress(OSError):  # no links on this file system: the directory itself will do
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)  # its target has changed or was removed
+        write_durable(_stamp_file(path), json.dumps(_stamp(source)).encode())
+        path.symlink_to(source.resolve())
+    return find_installed(digest, cache) or source
+
+
+def _stamp_file(path: Path) -> Path:
+    return path.with_name(f".{path.name}.json")
+
+
+def _stamp(folder: Path) -> dict[str, list[int]]:
+    """Return size in bytes and time of change in nanoseconds of every model file."""
+    stats = {f.name: f.stat() for f in folder.iterdir() if is_model_file(f.name)}
+    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in sorted(stats.items())}

@@ -22,6 +22,7 @@ from common.clock import Clock
 from common.errors import BrokerError, RunError, WireError
 from common.protocol.feed import Event
 from common.protocol.kinds import EventKind
+from common.protocol.layout import TensorLayout
 from common.store.store import Store
 from coordinator.core import event_text, machine
 from coordinator.core.events import (
@@ -146,8 +147,8 @@ class Service:
         self._journal.take_over()
         self._state = recover(self._plan, self._journal, self._clock(), self._lease_s)
         self._writer.start(self._state.version)
-        adapter = self._run.versions.read(0)
-        self._ingest.start({name: tensor.shape for name, tensor in adapter.items()})
+        layout = TensorLayout.of(self._run.versions.read(0))
+        self._ingest.start(layout, tabled=self._run.template.layout is None)
         self._samples_file.read()
         self._publisher.publish_samples(self._samples_file.displayed)
         self._queues.open()
@@ -184,6 +185,8 @@ class Service:
         self._verify_queues(now)
         self._publish_tasks()
         self._step(self._publisher.read_heartbeats(self._state))
+        if problem := self._publisher.base_model_problem():
+            self._record(log_event("warning", EventKind.BASE_MODEL, problem))
         self._carry_out_commands()
         newest = self._writer.summaries[-1]
         self._publisher.publish_state(self._state, newest, self._queue_problem)

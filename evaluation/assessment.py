@@ -16,7 +16,7 @@ from common.config.config import PhaseConfig
 from common.protocol.fields import RowKind
 from common.run_directory.recorded_run import RecordedRun
 from evaluation.evaluator import HELDOUT, EvaluationLimits, EvaluationRows, Evaluator
-from evaluation.prompts import expected_answer, format_line, format_prompt, format_question
+from evaluation.prompts import expected_answer, format_line, format_question
 from learning.data.row_types import Row
 from learning.evaluation.inference import unigram_entropy
 from learning.evaluation.metrics import EvalMetrics
@@ -92,7 +92,7 @@ def assess(evaluator: Evaluator, version: int, limits: EvaluationLimits) -> Asse
         tensors = newest if subject.version == version else run.tensors(subject.version)
         evaluator.load_tensors(tensors)
         scores[subject.version] = [evaluator.score(each) for each in sets]
-        answers.append(evaluator.generate([format_prompt(row) for row in rows], limits.new_tokens))
+        answers.append(evaluator.generate(rows, limits.new_tokens))
     by_set = [[scores[subject.version][i] for subject in subjects] for i in range(len(sets))]
     return Assessment(
         version=version,

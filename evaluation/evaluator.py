@@ -20,7 +20,7 @@ from common.run_directory.recorded_run import RecordedRun
 from learning.data import prepared_data, splits
 from learning.data import rows as rows_of
 from learning.data.prepared_data import PreparedData
-from learning.data.row_types import Row
+from learning.data.row_types import LabelledText, Row
 from learning.evaluation import row_scores
 from learning.evaluation.generation import generate
 from learning.evaluation.inference import class_answers
@@ -30,6 +30,7 @@ from learning.evaluation.row_scores import RowScorer, Scores
 from learning.models import lora, objective_model
 from learning.models.loader import LoadedModel
 from learning.models.lora import AdaptedModel
+from learning.prompts.form import prompt_form
 from learning.training.device import Compute
 
 HELDOUT = ""
@@ -127,9 +128,18 @@ class Evaluator:
         return rows.scorer.score(self.model, rows.examples)
 
     def generate(
-        self, prompts: Sequence[str], new_tokens: int, stopped: Callable[[], bool] = lambda: False
+        self, rows: Sequence[Row], new_tokens: int, stopped: Callable[[], bool] = lambda: False
     ) -> list[str]:
-        return generate(self.model, self._loaded.tokenizer, prompts, new_tokens, stopped)
+        """Return the last answer to each row, given the turns before it; of texts to classify none.
+
+        Raises:
+            ModelError: The prompt form cannot take the turns of a row.
+        """
+        asked = [row for row in rows if not isinstance(row, LabelledText)]
+        if not asked:
+            return []
+        form = prompt_form(self._loaded.tokenizer, self.run.prompt)
+        return generate(self.model, form, asked, new_tokens, stopped)
 
     def classify(self, rows: EvaluationRows) -> list[tuple[int, float]]:
         """Return the likeliest class of each row, with its probability."""
@@ -159,7 +169,9 @@ class Evaluator:
         """Tokenise pairs of owner and row."""
         config = self.run.config
         reference, phase = find_reward_reference(config.phase, version)
-        scorer = row_scores.make_scorer(kind, phase.dpo if phase else None, self.run.labels)
+        scorer = row_scores.make_scorer(
+            kind, phase.dpo if phase else None, self.run.labels, self.run.prompt
+        )
         encoded = scorer.objective.encode(
             self._loaded.tokenizer, [row for _, row in rows], config.model.max_length
         )

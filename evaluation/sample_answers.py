@@ -19,7 +19,7 @@ from common.protocol.tensors import Tensors
 from common.protocol.versions import SampleAnswer
 from common.run_directory.recorded_run import RecordedRun
 from evaluation.evaluator import HELDOUT, EvaluationRows, Evaluator
-from evaluation.prompts import expected_answer, format_line, format_prompt, format_question
+from evaluation.prompts import expected_answer, format_line, format_question
 from learning.data.row_types import Row
 from learning.training.device import Compute
 
@@ -105,8 +105,8 @@ class SampleAnswerer:
         if labels := self._run.labels:
             answers = [answer for each in sets for answer in self._evaluator.classify(each)]
             return [(labels[label], probability) for label, probability in answers]
-        prompts = [format_prompt(each.rows[0]) for each in sets]
-        texts = self._evaluator.generate(prompts, self._settings.new_tokens, self._stopped)
+        rows = [each.rows[0] for each in sets]
+        texts = self._evaluator.generate(rows, self._settings.new_tokens, self._stopped)
         return [(text, None) for text in texts]
 
 

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from common.config.config import FederationConfig
 from common.errors import ConfigError, DataError
 from common.files import write_durable
 from common.protocol.fields import RowKind
+from common.protocol.tasks import PromptSpec
 from learning.data import prepared_data, shards, sources
 from learning.data.row_parser import COLUMN_NAMES
 from learning.data.row_types import LabelledText, Row
@@ -26,6 +28,7 @@ from learning.data.rows import LoadedRows
 from learning.models.base import BaseModel
 from learning.models.loader import load_tokenizer
 from learning.objectives import registry
+from learning.prompts.choice import choose_prompt
 from learning.training.batches import WIDTH_MULTIPLE
 from preparation.base_model import MessageCallback
 
@@ -41,6 +44,7 @@ class PreparedRows:
     model: BaseModel  # its tokens decided which rows fit
     rows: Mapping[str, Mapping[RowKind, int]]  # training rows by client and kind
     labels: tuple[str, ...]  # class names of a run that classifies
+    prompt: PromptSpec | None  # of a run that does not classify
     sources: Mapping[str, Any]  # `learning.data.sources.SourceSummary` by kind, as JSON values
 
 
@@ -70,10 +74,12 @@ def prepare_rows(
     model = find_model()
     tokenizer, model_config = load_tokenizer(model.path)
     check_length(config.model.max_length, model_config)
-    kept, summaries = _usable_rows(config, rows, labels, tokenizer, on_message)
+    prompt = _choose_prompt(config, tokenizer)
+    kept, summaries = _usable_rows(config, rows, labels, prompt, tokenizer, on_message)
     record = {
         "made_for": _settings(config, model),
         "labels": list(labels),
+        "prompt": None if prompt is None else prompt.fields(),
         "sources": summaries,
         "digests": digests,
     }
@@ -93,7 +99,7 @@ def prepare_rows(
             f"rows cannot be written to {folder}: {error.strerror}",
             "free some space, check the folder's permissions, or choose another folder",
         ) from None
-    return PreparedRows(folder, model, prepared.rows(), labels, summaries)
+    return PreparedRows(folder, model, prepared.rows(), labels, prompt, summaries)
 
 
 def is_prepared(folder: Path) -> bool:
@@ -157,10 +163,22 @@ def _class_names(
     )
 
 
+def _choose_prompt(
+    config: FederationConfig, tokenizer: PreTrainedTokenizerBase
+) -> PromptSpec | None:
+    """Return the prompt form of a run, with today's date; None for one that classifies."""
+    if config.classifies:
+        return None
+    turns = [phase.turns for phase in config.phase if phase.kind == "sft"]
+    today = datetime.now(UTC).date()
+    return choose_prompt(config.model.prompt, tokenizer, turns, today)
+
+
 def _usable_rows(
     config: FederationConfig,
     rows: Mapping[RowKind, LoadedRows[Row]],
     labels: tuple[str, ...],
+    prompt: PromptSpec | None,
     tokenizer: PreTrainedTokenizerBase,
     on_message: MessageCallback,
 ) -> tuple[dict[RowKind, list[Row]], dict[str, Any]]:
@@ -169,7 +187,7 @@ def _usable_rows(
     summaries: dict[str, Any] = {}
     for phase in {phase.kind: phase for phase in config.phase}.values():
         kind, source = phase.kind, config.data.source(phase.kind)
-        objective = registry.make_objective(phase.objective, phase.dpo, labels)
+        objective = registry.make_objective(phase.objective, phase.dpo, labels, prompt=prompt)
         kept[kind], summary = sources.select_usable(
             rows[kind], source, objective, tokenizer, config.model.max_length
         )
@@ -183,6 +201,9 @@ def _settings(config: FederationConfig, model: BaseModel) -> dict[str, Any]:
     data = config.data.model_dump(mode="json", exclude={"dir", "sft", "va", "cls"})
     kinds = {kind: config.data.source(kind) for kind in config.kinds}
     model_keys = {"digest": model.digest, "max_length": config.model.max_length}
+    if not config.classifies:
+        content = _file_digest(config.model.prompt)
+        model_keys["prompt"] = config.model.prompt + (f" {content[:12]}" if content else "")
     return {"seed": config.run.seed, "sources": kinds, **data, **model_keys}
 
 
@@ -200,7 +221,9 @@ def _read_prepared(folder: Path, config: FederationConfig, model: BaseModel) -> 
     try:
         record = json.loads((folder / PREPARED_FILE).read_text(encoding="utf-8"))
         made_for, labels, summaries = record["made_for"], tuple(record["labels"]), record["sources"]
-        different = [key for key in settings if made_for.get(key) != settings[key]]
+        # Folders of earlier releases have no prompt form.
+        different = [key for key in settings if made_for.get(key, "auto") != settings[key]]
+        prompt = record.get("prompt") and PromptSpec(**record["prompt"])
         digests = dict(record.get("digests", {}))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise DataError(
@@ -214,7 +237,9 @@ def _read_prepared(folder: Path, config: FederationConfig, model: BaseModel) -> 
     _check_unchanged(folder, settings["sources"], digests)
     prepared = prepared_data.load(folder)
     prepared_data.check_files(prepared)
-    return PreparedRows(folder, model, prepared.rows(), labels, summaries)
+    if prompt is None:
+        prompt = _choose_prompt(config, load_tokenizer(model.path)[0])
+    return PreparedRows(folder, model, prepared.rows(), labels, prompt, summaries)
 
 
 def _check_unchanged(
@@ -235,5 +260,5 @@ def _difference(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> 
         return "for another base model (model.name)"
     if key == "sources":
         return f"from {before.get(key)}, not from {now[key]}"
-    table = {"seed": "run", "max_length": "model"}.get(key, "data")
+    table = {"seed": "run", "max_length": "model", "prompt": "model"}.get(key, "data")
     return f"with {table}.{key} = {before.get(key)}, not {now[key]}"

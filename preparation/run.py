@@ -15,10 +15,14 @@ from pathlib import Path
 
 import torch
 
+from common.byte_sizes import format_bytes
 from common.config.config import FederationConfig
 from common.config.effect import check_effect
-from common.errors import DataError
+from common.errors import ConfigError, DataError, ModelError, WireError
+from common.protocol.codec import payload_bytes
+from common.protocol.layout import TensorLayout
 from common.protocol.tasks import BaseRef
+from common.protocol.tensors import Tensors
 from coordinator.storage import run as runs
 from coordinator.storage.run import PreparedRun
 from learning.data import prepared_data
@@ -31,6 +35,7 @@ from preparation.base_model import MessageCallback, apply_offline_fallback, reso
 from preparation.data import PREPARED_FILE, prepare_rows
 from preparation.recorded_origin import with_recorded_origin
 
+_HEADER_BYTES = 4096  # more than the header of an update has
 _METADATA = (prepared_data.MANIFEST, PREPARED_FILE, "skew.txt", "skew_*.png")
 
 
@@ -77,6 +82,8 @@ def prepare_run(
     check_targets(adapted, config.model.lora)
     if start is not None:
         _begin_with(start, adapted, model.digest, prepared.labels, on_message)
+    adapter = lora.read_adapter(adapted)
+    check_update(config, adapter)
     base_name = model.name if model.kind == "hub" else str(model.path)
     return PreparedRun(
         base=BaseRef(
@@ -85,8 +92,9 @@ def prepare_run(
         base_path=model.path,
         rows=prepared.rows,
         labels=prepared.labels,
+        prompt=prepared.prompt,
         sources=prepared.sources,
-        adapter=lora.read_adapter(adapted),
+        adapter=adapter,
         adapter_config=lora.adapter_config(adapted, base_name, model.revision),
         start=start.start if start else None,
     )
@@ -118,6 +126,30 @@ def _begin_with(
         on_message(
             "that adapter does not name its base model: only names and shapes of its tensors were"
             " checked"
+        )
+
+
+def check_update(config: FederationConfig, adapter: Tensors) -> None:
+    """Check, before the run begins, that updates of an adapter can travel.
+
+    Raises:
+        ModelError: The adapter has too many tensors, or a name that cannot travel.
+        ConfigError: An update is larger than the quota of a site's queue.
+    """
+    try:
+        layout = TensorLayout.of(adapter)
+    except WireError as error:
+        raise ModelError(
+            f"{config.model.name}: {error.what}",
+            "set model.lora.targets to fewer of its linear layers, such as the attention's",
+        ) from None
+    nbytes = payload_bytes(config.codec.update, layout) + _HEADER_BYTES
+    if nbytes > config.broker.site_mib << 20:
+        raise ConfigError(
+            f"an update of this run has {format_bytes(nbytes)}, more than a site's queue holds"
+            f" (broker.site_mib = {config.broker.site_mib})",
+            f"set broker.site_mib to {-(-nbytes >> 20)} or more, lower model.lora.r, or train fewer"
+            " layers with model.lora.targets",
         )
 
 

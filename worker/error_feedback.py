@@ -21,8 +21,8 @@ from safetensors.numpy import save
 from common.files import write_durable
 from common.protocol import codec
 from common.protocol.fields import CodecName
+from common.protocol.layout import TensorLayout
 from common.protocol.tensors import Tensors
-from common.protocol.updates import TensorEntry
 
 _PHASE = "phase"
 
@@ -36,9 +36,7 @@ class Residual:
     phase: int  # of the update to encode
 
 
-def encode(
-    name: CodecName, delta: Tensors, residual: Residual
-) -> tuple[tuple[TensorEntry, ...], bytes]:
+def encode(name: CodecName, delta: Tensors, residual: Residual) -> tuple[TensorLayout, bytes]:
     """Encode Δ; for a codec that needs error feedback, add e and write the next e to `waiting`.
 
     Raises:
@@ -48,11 +46,11 @@ def encode(
         return codec.encode(name, delta)
     carried = _load(residual)
     total = {key: tensor + carried.get(key, 0) for key, tensor in delta.items()}
-    entries, data = codec.encode(name, total)
-    sent = codec.decode(name, entries, data)
+    layout, data = codec.encode(name, total)
+    sent = codec.decode(name, layout, data)
     left = {key: total[key] - sent[key] for key in total}
     write_durable(residual.waiting, save(left, {_PHASE: str(residual.phase)}))
-    return entries, data
+    return layout, data
 
 
 def _load(residual: Residual) -> Tensors:

@@ -46,6 +46,7 @@ class WorkerSettings:
     software: str  # name and version of this software, for people
     compute: Compute
     incremental: IncrementalConfig | None = None
+    base: Path | None = None  # directory of the run's base model on this machine
 
 
 class Connections(NamedTuple):
@@ -82,12 +83,17 @@ def start_worker(
     Raises:
         ConfigError: The validator of incremental learning is neither a command nor a URL.
         DataError: There are no rows here, so every task would be refused.
+        ModelError: The directory of the base model holds another one than that of the run.
         RunError: The state directory cannot be written.
     """
     data = _client_data(settings)
     slot = claim_slot(settings.state, run)
     try:
-        worker = Worker(_make_parts(settings, run, data, slot, connections, clock, callbacks))
+        source = ModelSource(connections.store, run, settings.cache, callbacks.on_progress)
+        if settings.base is not None:
+            source.use_base_directory(settings.base)
+        parts = _make_parts(settings, run, data, slot, source, connections, clock, callbacks)
+        worker = Worker(parts)
     except BaseException:
         slot.release()
         raise
@@ -112,6 +118,7 @@ def _make_parts(
     run: str,
     data: ClientData,
     slot: Slot,
+    source: ModelSource,
     connections: Connections,
     clock: Clock,
     callbacks: WorkerCallbacks,
@@ -126,7 +133,6 @@ def _make_parts(
 
     events = EventLog(heartbeats, run_over, callbacks.on_event)
     models = ModelCache(settings.compute)
-    source = ModelSource(store, run, settings.cache, callbacks.on_progress)
     learner = _make_learner(settings, run, data, models, source, slot, heartbeats, events, clock)
     return WorkerParts(
         name=settings.name,

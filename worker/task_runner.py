@@ -20,6 +20,7 @@ from common.errors import ModelError
 from common.protocol import codec
 from common.protocol.fields import MAX_LOSS
 from common.protocol.tasks import TrainTask
+from common.protocol.tensor_table import make_table
 from common.protocol.tensors import Tensors
 from common.protocol.updates import Update
 from common.store.store import Store
@@ -148,11 +149,12 @@ class TaskRunner:
 
     def _keep_update(self, task: TrainTask, trained: TrainedTask) -> None:
         try:
-            entries, data = error_feedback.encode(
+            layout, data = error_feedback.encode(
                 task.update_codec, trained.delta, self.slot.residual(task)
             )
         except ValueError as error:
             raise ModelError(f"the delta of {task.task_id}: {error}", "lower phase.lr") from None
+        tabled = task.layout is None  # a task of schema 1 has an answer of schema 1
         update = Update(
             task_id=task.task_id,
             attempt=task.attempt,
@@ -162,7 +164,8 @@ class TaskRunner:
             base_version=task.base_version,
             stats=trained.stats,
             codec=task.update_codec,
-            tensors=entries,
+            layout=None if tabled else layout.digest,
+            tensors=make_table(task.update_codec, layout) if tabled else None,
             sha256=codec.digest(data),
         )
         self.slot.put_update(update, data)

@@ -85,7 +85,9 @@ class Trainer:
             ModelError: The model does not fit, or training diverged.
         """
         loaded = self._models.load(task.objective, base, task.base.digest, task.lora, task.labels)
-        objective = registry.make_objective(task.objective, task.dpo, task.labels)
+        objective = registry.make_objective(
+            task.objective, task.dpo, task.labels, prompt=task.prompt
+        )
         shard = self._data.load_for_task(task, objective, loaded.tokenizer)
         if start.learned:
             length = task.training.max_length

@@ -14,9 +14,9 @@ from typing import get_args
 from cli.doctor.checks import CheckContext, CheckResult
 from common.byte_sizes import format_bytes
 from common.config.config import FederationConfig
-from common.errors import DataError
+from common.errors import DataError, ModelError
 from common.protocol.fields import RowKind
-from common.protocol.wire import SCHEMA
+from common.protocol.wire import SCHEMAS
 from common.software import software_version
 
 PACKAGES = ("torch", "transformers", "peft", "pika", "redis")
@@ -24,7 +24,8 @@ DISK_WARN, DISK_FAIL = 5 << 30, 1 << 30  # bytes
 
 
 def check_software(context: CheckContext) -> CheckResult:
-    versions = [software_version(), f"protocol {SCHEMA}", f"Python {platform.python_version()}"]
+    protocol = f"protocol {' and '.join(map(str, SCHEMAS))}"
+    versions = [software_version(), protocol, f"Python {platform.python_version()}"]
     missing = []
     for package in PACKAGES:
         try:
@@ -50,7 +51,13 @@ def check_model(context: CheckContext) -> CheckResult:
         return f"digest {codec.digest(make_manifest(path))[:12]}"
 
     if name.startswith(builder.PREFIX):
-        if (path := builder.find_built(name, context.cache)) is not None:
+        try:
+            path = builder.find_built(name, context.cache)
+        except ModelError:  # not installed here, but perhaps at the coordinator
+            if context.side != "worker":
+                raise
+            path = None
+        if path is not None:
             return CheckResult("model", "ok", f"{name} in {context.cache}, {digest(path)}")
         make = "the coordinator builds it, in about a minute"
         fetch = "workers fetch it from the coordinator"

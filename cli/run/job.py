@@ -25,6 +25,7 @@ class WorkerJob:
     data: Path  # directory of the clients' rows
     state: Path  # directory for work in flight
     forever: bool = False  # serve the next run of the same name when one is over
+    base: Path | None = None  # directory of the run's base model on this machine
 
     @property
     def invited_site(self) -> str | None:

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from cli.run.inbox_port import open_port, serve_inbox
 from cli.run.job import WorkerJob, host_name, invited_job, local_job
 from cli.signals import handle_signals
 from common.config import loader
-from common.errors import BrokerLoginError
+from common.errors import BrokerLoginError, ConfigError
 from common.paths import cache_dir
 from common.protocol.naming import LOCAL_SITE
 from common.software import software_version
@@ -58,6 +59,12 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Directory for work in flight [default: .workers/ beside the run directory].",
 )
+@click.option(
+    "--base",
+    type=click.Path(path_type=Path),
+    help="Directory of the run's base model on this machine, which is used where it is. Needed for"
+    " a model over 1 GiB that is not on the hub.",
+)
 @click.option("--device", default="auto", help="cpu, cuda, cuda:1 … [auto: a GPU if there is one].")
 @click.option(
     "--compile", "compiled", is_flag=True, help="Use torch.compile: slow start, fast steps."
@@ -78,6 +85,7 @@ def command(
     join: str | None,
     data: tuple[Path, ...],
     state: Path | None,
+    base: Path | None,
     device: str,
     compiled: bool,
     forever: bool,
@@ -86,6 +94,8 @@ def command(
 ) -> None:
     """Take tasks, train them on local data and publish the deltas until the run is over."""
     config = with_metrics_port(loader.load(find_config(config_path)), metrics_port)
+    if base is not None and not base.is_dir():
+        raise ConfigError(f"--base {base} is no directory", "name that of the run's base model")
     log = jsonlog.install("worker") if config.operations.log == "json" else None
     output = Output(plain=True, log=log)
     stop = threading.Event()
@@ -109,7 +119,7 @@ def command(
 
         compute = detect(device, compiled=compiled)
         with serve_inbox(listener, job, output):
-            sys.exit(serve(job, compute, output, stop, status, listener))
+            sys.exit(serve(replace(job, base=base), compute, output, stop, status, listener))
 
 
 def serve(
@@ -193,6 +203,7 @@ def _serve_run(
         software=software_version(),
         compute=compute,
         incremental=config.incremental,
+        base=job.base,
     )
     callbacks = WorkerCallbacks(
         on_event=output.event,

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from common.errors import WireError
 from common.protocol.fields import CodecName
+from common.protocol.layout import TensorLayout
 from common.protocol.tensors import Array, Tensors
-from common.protocol.updates import TensorEntry
 
 BLOCK = 64  # values that share one scale in int8 and int4
 TOPK_FRACTION = 0.1
@@ -30,52 +30,48 @@ NEEDS_FEEDBACK: frozenset[CodecName] = frozenset({"int4", "topk"})
 BytesLike = bytes | memoryview
 
 
-def encode(codec: CodecName, tensors: Mapping[str, Array]) -> tuple[tuple[TensorEntry, ...], bytes]:
-    """Return the tensors' entries, in the mapping's order, and their concatenated payloads.
+def encode(codec: CodecName, tensors: Mapping[str, Array]) -> tuple[TensorLayout, bytes]:
+    """Return the tensors' layout, and their payloads concatenated in its order.
 
     Raises:
         ValueError: A tensor contains NaN or infinity.
+        WireError: Such tensors cannot travel.
     """
-    entries, payloads, offset = [], [], 0
-    for name, tensor in tensors.items():
+    layout, payloads = TensorLayout.of(tensors), []
+    for name, _ in layout.tensors:
+        tensor = tensors[name]
         if not np.isfinite(tensor).all():
             raise ValueError(f"tensor {name} has values that are not finite")
-        payload = _CODECS[codec].encode(np.ascontiguousarray(tensor, np.float32).ravel())
-        entries.append(
-            TensorEntry(name=name, shape=tensor.shape, offset=offset, nbytes=len(payload))
-        )
-        payloads.append(payload)
-        offset += len(payload)
-    return tuple(entries), b"".join(payloads)
+        payloads.append(_CODECS[codec].encode(np.ascontiguousarray(tensor, np.float32).ravel()))
+    return layout, b"".join(payloads)
 
 
-def decode(codec: CodecName, entries: tuple[TensorEntry, ...], data: BytesLike) -> Tensors:
+def decode(codec: CodecName, layout: TensorLayout, data: BytesLike) -> Tensors:
     """Return the float32 tensors that were passed to `encode`, up to the codec's rounding.
 
     Raises:
-        WireError: Offsets or sizes do not follow from the shapes, a name is repeated, or an index
-            is outside its tensor.
+        WireError: The size of the data does not follow from the layout, which is checked before
+            anything is allocated, or an index is outside its tensor.
     """
-    tensors: Tensors = {}
-    offset = 0
-    for entry in entries:
-        size = math.prod(entry.shape)
-        if entry.name in tensors:
-            raise WireError("a tensor name appears twice")
-        if entry.offset != offset or entry.nbytes != _CODECS[codec].nbytes(size):
-            raise WireError(f"tensor {entry.name!r:.80}: offset or size does not fit its shape")
-        if offset + entry.nbytes > len(data):
-            raise WireError(f"tensor {entry.name!r:.80} ends after the data")
-        payload = data[offset : offset + entry.nbytes]
-        tensors[entry.name] = _CODECS[codec].decode(payload, size).reshape(entry.shape)
-        offset += entry.nbytes
-    if offset != len(data):
-        raise WireError(f"{len(data) - offset} bytes follow the last tensor")
+    if len(data) != (expected := payload_bytes(codec, layout)):
+        raise WireError(f"the tensors have {len(data)} bytes, {expected} follow from their shapes")
+    view, tensors, offset = memoryview(data), Tensors(), 0
+    for name, shape in layout.tensors:
+        size = math.prod(shape)
+        end = offset + tensor_bytes(codec, size)
+        tensors[name] = _CODECS[codec].decode(view[offset:end], size).reshape(shape)
+        offset = end
     return tensors
 
 
-def payload_bytes(codec: CodecName, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    return sum(_CODECS[codec].nbytes(math.prod(shape)) for shape in shapes.values())
+def payload_bytes(codec: CodecName, layout: TensorLayout) -> int:
+    """Return the size of all payloads of a layout."""
+    return sum(tensor_bytes(codec, math.prod(shape)) for _, shape in layout.tensors)
+
+
+def tensor_bytes(codec: CodecName, size: int) -> int:
+    """Return the size of the payload of a tensor with `size` values."""
+    return _CODECS[codec].nbytes(size)
 
 
 def digest(data: BytesLike) -> str:

@@ -8,7 +8,7 @@ machine.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -65,9 +65,22 @@ Shape = Annotated[
 
 
 class Record(BaseModel):
-    """A frozen, strictly typed record without unknown fields."""
+    """A frozen, strictly typed record without unknown fields.
+
+    Attributes:
+        added: Optional fields that schema 2 of this kind of record added; most kinds have only
+            schema 1.
+        removed: Optional fields that only schema 1 has.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    added: ClassVar[frozenset[str]] = frozenset()
+    removed: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def schema_version(self) -> int:
+        """The lowest schema version that can hold the record."""
+        return 2 if any(getattr(self, name) is not None for name in self.added) else 1
 
     def fields(self) -> dict[str, Any]:
         """Return the record as plain maps, lists and scalars, for msgpack or JSON."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +20,15 @@ from common.errors import WireError
 MAX_BYTES = 64 << 10
 """Size limit of a manifest, in bytes: about five hundred files."""
 
+MAX_SENT = 1 << 30
+"""Largest model that the coordinator sends to workers through Redis, in bytes of all its files.
+
+The store holds it in memory while it is fetched. Larger ones come from the hub or from a directory
+of the worker's machine (`fccl worker --base DIR`).
+"""
+
 _NAMES = re.compile(
-    r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json"
+    r"model(\.safetensors)?(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json"
     r"|(config|generation_config|pruning|tokenizer|tokenizer_config|special_tokens_map|added_tokens"
     r"|vocab)\.json"
     r"|merges\.txt|vocab\.txt|chat_template\.jinja"
@@ -72,6 +80,11 @@ def _parse_line(line: str) -> ModelFile:
     if match is None or not is_model_file(match[3]):
         raise WireError(f"model manifest has the line {line[:100]!r}, which names no model file")
     return ModelFile(match[1], int(match[2]), match[3])
+
+
+def total_bytes(files: Iterable[ModelFile]) -> int:
+    """Return the size of a model: the bytes of all its files."""
+    return sum(file.nbytes for file in files)
 
 
 def parse_manifest(data: bytes) -> tuple[ModelFile, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -87,6 +88,12 @@ class PromptSpec(Record):
     turns: Literal["all", "last"] = "all"
 
 
+def parse_prompt(meta: Mapping[str, str]) -> PromptSpec | None:
+    """Return the prompt form that a journal records; None for a run that records none."""
+    text = meta.get("prompt")
+    return None if text is None else PromptSpec.model_validate_json(text)
+
+
 class LocalTraining(Record):
     """How a client trains on one task; exactly one of `steps` and `epochs` is above 0.
 
@@ -124,7 +131,11 @@ class TrainTask(Record):
         reference: The version with which a `dpo` phase began, its π_ref; the same for all clients.
         labels: Class names of `classification`, in the order of the head's outputs.
         prompt: How rows become text; None (as in tasks of schema 1) is the Alpaca form.
+        layout: Digest of the tensor layout that the adapter has and the update must have; None (as
+            in tasks of schema 1) asks for an update of schema 1.
     """
+
+    added: ClassVar[frozenset[str]] = frozenset({"prompt", "layout"})
 
     task_id: Identifier
     attempt: AttemptNumber
@@ -141,6 +152,7 @@ class TrainTask(Record):
     reference: BlobRef | None = None
     labels: Annotated[ClassNames, BeforeValidator(list_to_tuple)] = ()
     prompt: PromptSpec | None = None
+    layout: Sha256 | None = None
     update_codec: CodecName
     seed: Count
     issued_at: Seconds

@@ -1,10 +1,10 @@
-"""Records of updates: the header of a delta, its tensors, and the client's statistics."""
+"""Records of updates: the header of a delta, and the client's statistics."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from common.protocol.fields import (
     AttemptNumber,
@@ -31,7 +31,10 @@ class TensorEntry(Record):
     nbytes: Count
 
 
-Entries = Annotated[tuple[TensorEntry, ...], Field(max_length=4096), BeforeValidator(list_to_tuple)]
+TensorTable = Annotated[
+    tuple[TensorEntry, ...], Field(max_length=4096), BeforeValidator(list_to_tuple)
+]
+"""Tensors in schema 1; `common/protocol/tensor_table.py` makes and checks it."""
 
 
 class ContributionStats(Record):
@@ -60,7 +63,15 @@ class ContributionStats(Record):
 
 
 class Update(Record):
-    """Worker → coordinator: header of Δ = θ_local − θ_base; the tensors follow as raw bytes."""
+    """Worker → coordinator: header of Δ = θ_local − θ_base; the tensors follow as raw bytes.
+
+    Attributes:
+        tensors: Tensor table; the answer to a task of schema 1 has one instead of a layout.
+        layout: Digest of the tensor layout, in whose order the tensors follow.
+    """
+
+    added: ClassVar[frozenset[str]] = frozenset({"layout"})
+    removed: ClassVar[frozenset[str]] = frozenset({"tensors"})
 
     task_id: Identifier
     attempt: AttemptNumber
@@ -70,5 +81,12 @@ class Update(Record):
     base_version: Count
     stats: ContributionStats
     codec: CodecName
-    tensors: Entries
+    tensors: TensorTable | None = None
+    layout: Sha256 | None = None
     sha256: Sha256
+
+    @model_validator(mode="after")
+    def _layout_or_table(self) -> Update:
+        if (self.layout is None) == (self.tensors is None):
+            raise ValueError("an update has either a layout or a table of tensors")
+        return self

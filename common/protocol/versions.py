@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     BeforeValidator,
+    Field,
     SerializerFunctionWrapHandler,
     model_serializer,
     model_validator,
@@ -28,20 +29,43 @@ from common.protocol.fields import (
     Sha256,
     list_to_tuple,
 )
+from common.protocol.layout import MAX_LAYOUT_BYTES
 from common.protocol.tasks import BaseRef, BlobRef, DpoSettings, LoraSpec, PromptSpec
-from common.protocol.updates import ContributionStats, Entries
+from common.protocol.updates import ContributionStats, TensorTable
 
 
 class Adapter(Record):
-    """Header of the adapter of one version; the tensors follow as raw bytes."""
+    """Header of the adapter of one version; layout and tensors follow as raw bytes.
+
+    `common/protocol/adapter_frame.py` writes and reads the whole frame.
+
+    Attributes:
+        tensors: Tensor table; in schema 1 it takes the place of the layout.
+        layout: Digest of the tensor layout.
+        layout_bytes: Size of the layout's canonical form, which precedes the tensors.
+    """
+
+    added: ClassVar[frozenset[str]] = frozenset({"layout", "layout_bytes"})
+    removed: ClassVar[frozenset[str]] = frozenset({"tensors"})
 
     version: Count
     codec: CodecName
-    tensors: Entries
+    tensors: TensorTable | None = None
+    layout: Sha256 | None = None
+    layout_bytes: Annotated[int, Field(ge=0, le=MAX_LAYOUT_BYTES)] | None = None
+
+    @model_validator(mode="after")
+    def _layout_or_table(self) -> Adapter:
+        missing = (self.tensors is None, self.layout is None, self.layout_bytes is None)
+        if missing not in ((True, False, False), (False, True, True)):
+            raise ValueError("an adapter has either a layout or a table of tensors")
+        return self
 
 
 class CurrentModel(Record):
     """Coordinator → site: the newest version, for inboxes and `fccl try`, which have no task."""
+
+    added: ClassVar[frozenset[str]] = frozenset({"prompt"})
 
     run: RunId
     version: Count

@@ -5,8 +5,11 @@ A frame is
     b"FCCL"  schema (1 byte)  header length (4 bytes, little endian)  header  data
 
 The header is msgpack of at most 64 KiB and is unpacked under tight limits; tensors are raw bytes in
-`data` at the offsets that the header declares (see `common.protocol.codec`). A record without
-tensors has no data. Anything else raises `WireError`, and its consumer dead-letters the message.
+`data`, in the order of their layout (see `common.protocol.codec`). A record without tensors has no
+data. Anything else raises `WireError`, and its consumer dead-letters the message.
+
+The schema version is one of the kind of record: a record is written in the lowest that can hold it
+(`Record.schema_version`), so kinds that have not changed stay readable for earlier releases.
 """
 
 from __future__ import annotations
@@ -19,9 +22,9 @@ from pydantic import ValidationError
 
 from common.errors import WireError
 from common.protocol.fields import Record
-from common.protocol.tasks import MAX_TEMPLATE
 
-SCHEMA = 1
+SCHEMAS = (1, 2)
+"""Schema versions that this software reads."""
 MAX_HEADER = 64 * 1024
 _PREFIX = struct.Struct("<4sBI")
 _MAGIC = b"FCCL"
@@ -29,44 +32,49 @@ _MAGIC = b"FCCL"
 R = TypeVar("R", bound=Record)
 
 
-def pack(record: Record, data: bytes = b"") -> bytes:
-    """Return a frame of a record and the raw tensor bytes that its header describes.
+def pack(record: Record, *data: bytes) -> bytes:
+    """Return a frame of a record and the raw bytes that its header describes.
 
     Raises:
         WireError: The header is larger than 64 KiB.
     """
-    header: bytes = msgpack.packb([type(record).__name__, record.fields()])
+    schema, fields = record.schema_version, record.fields()
+    for name in record.added if schema == 1 else record.removed:
+        del fields[name]
+    header: bytes = msgpack.packb([type(record).__name__, fields])
     if len(header) > MAX_HEADER:
         raise WireError(
             f"{type(record).__name__} header has {len(header)} bytes, more than {MAX_HEADER}"
         )
-    return _PREFIX.pack(_MAGIC, SCHEMA, len(header)) + header + data
+    return b"".join((_PREFIX.pack(_MAGIC, schema, len(header)), header, *data))
 
 
-def unpack(kind: type[R], frame: bytes) -> tuple[R, memoryview]:
+def unpack(kind: type[R], frame: bytes | memoryview) -> tuple[R, memoryview]:
     """Return the record, of the expected kind, and a view of the bytes that follow its header.
 
     Raises:
         WireError: The bytes are not a frame, have another schema version or kind, an oversized
             header, or a field that is missing, unknown or of the wrong type.
     """
-    name, fields = _header(frame)
+    schema, length = _prefix(frame)
+    name, fields = _header(frame, length)
     if name != kind.__name__:
         raise WireError(f"expected {kind.__name__}, the message holds {str(name)[:40]!r}")
+    _check_schema(kind, schema, fields)
     try:
         record = kind.model_validate(fields)
     except ValidationError as error:
         raise WireError(f"{kind.__name__}: {explain(error)}") from None
-    return record, memoryview(frame)[_PREFIX.size + _length(frame) :]
+    return record, memoryview(frame)[_PREFIX.size + length :]
 
 
-def kind_of(frame: bytes) -> str:
+def kind_of(frame: bytes | memoryview) -> str:
     """Return the name of the record in a frame.
 
     Raises:
         WireError: The bytes are not a frame with a valid header.
     """
-    return str(_header(frame)[0])
+    return str(_header(frame, _prefix(frame)[1])[0])
 
 
 def explain(error: ValidationError) -> str:
@@ -77,28 +85,37 @@ def explain(error: ValidationError) -> str:
     return f"{where}: {message[0].lower()}{message[1:]}"
 
 
-def _length(frame: bytes) -> int:
+def _check_schema(kind: type[Record], schema: int, fields: object) -> None:
+    if schema == 2 and not kind.added:
+        raise WireError(f"schema version of {kind.__name__} is 2, this software supports 1")
+    unknown = kind.added if schema == 1 else kind.removed
+    if isinstance(fields, dict) and (found := sorted(unknown & fields.keys())):
+        raise WireError(f"{kind.__name__} has no field {found[0]} in schema version {schema}")
+
+
+def _prefix(frame: bytes | memoryview) -> tuple[int, int]:
+    """Return the schema version and the length of the header."""
     if len(frame) < _PREFIX.size:
         raise WireError(f"a frame of {len(frame)} bytes is too short")
     magic, schema, length = _PREFIX.unpack_from(frame)
     if magic != _MAGIC:
         raise WireError("the message is not an fccl frame")
-    if schema != SCHEMA:
-        raise WireError(f"schema version is {schema}, this software supports {SCHEMA}")
+    if schema not in SCHEMAS:
+        raise WireError(f"schema version is {schema}, this software supports 1 to {SCHEMAS[-1]}")
     if length > MAX_HEADER or _PREFIX.size + length > len(frame):
         raise WireError(f"header length {length} is above the limit, or the frame is cut short")
-    return int(length)
+    return int(schema), int(length)
 
 
-def _header(frame: bytes) -> tuple[object, object]:
-    raw = bytes(memoryview(frame)[_PREFIX.size : _PREFIX.size + _length(frame)])
+def _header(frame: bytes | memoryview, length: int) -> tuple[object, object]:
+    raw = bytes(memoryview(frame)[_PREFIX.size : _PREFIX.size + length])
     try:
         header = msgpack.unpackb(
             raw,
             object_pairs_hook=_unique_keys,
-            max_str_len=4 * MAX_TEMPLATE,  # in bytes
+            max_str_len=MAX_HEADER,  # a chat template is the longest text
             max_bin_len=64,
-            max_array_len=4096,
+            max_array_len=4096,  # a tensor table of schema 1, the clients of a heartbeat
             max_map_len=64,
             max_ext_len=0,
         )

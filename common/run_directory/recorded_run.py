@@ -20,7 +20,7 @@ from common.errors import RunError
 from common.protocol.feed import Event
 from common.protocol.fields import RowKind
 from common.protocol.naming import LOCAL_SITE
-from common.protocol.tasks import BaseRef
+from common.protocol.tasks import BaseRef, PromptSpec, parse_prompt
 from common.protocol.versions import SampleAnswer, VersionSummary
 from common.run_directory import journal_reader as journal
 from common.run_directory import samples
@@ -55,6 +55,7 @@ class RecordedRun:
     software: str  # the release of fccl that began it
     base: BaseRef
     labels: tuple[str, ...]  # class names of a run that classifies
+    prompt: PromptSpec | None  # of a run that does not; None: the Alpaca form of older releases
     rows: Mapping[str, Mapping[RowKind, int]]  # of the coordinator's own clients, for training
     sources: Mapping[str, Any]  # `learning.data.sources.SourceSummary` by kind, as JSON values
     adapter_config: Mapping[str, Any]
@@ -66,6 +67,7 @@ class RecordedRun:
     updates: tuple[AcceptedUpdate, ...]
     samples: tuple[SampleAnswer, ...]  # answers to held-out rows
     start: WarmStart | None = None
+    layout: str | None = None  # digest of the tensor layout; None for a run of schema 1
 
     @property
     def started_at(self) -> float:
@@ -121,13 +123,15 @@ class RecordedRun:
             RunError: The file is gone or damaged, or its digest is not the journal's.
         """
         # numpy and safetensors are imported here: viewers need no tensors.
+        from common.protocol.adapter_frame import pack_adapter  # noqa: PLC0415
         from common.protocol.codec import digest  # noqa: PLC0415
         from common.run_directory import version_files  # noqa: PLC0415
 
         directory = self.version_directory(version)
         weights, _ = version_files.file_names(self.adapter_config)
         tensors = version_files.read_tensors(directory / weights)
-        frame = version_files.encode_frame(version, tensors, self.config.codec.adapter)
+        tabled = self.layout is None
+        frame = pack_adapter(version, self.config.codec.adapter, tensors, tabled=tabled)
         if digest(frame) != self._summary(version).sha256:
             raise RunError(
                 f"{directory} does not have the content that the journal says",
@@ -213,6 +217,7 @@ def _recorded_run(directory: Path, config: FederationConfig, db: sqlite3.Connect
         software=meta["software"],
         base=BaseRef.model_validate_json(meta["base"]),
         labels=tuple(json.loads(meta["labels"])),
+        prompt=parse_prompt(meta),
         rows=rows,
         sources=json.loads(meta["sources"]),
         adapter_config=json.loads(meta["adapter_config"]),
@@ -224,4 +229,5 @@ def _recorded_run(directory: Path, config: FederationConfig, db: sqlite3.Connect
         updates=journal.read_updates(db),
         samples=tuple(sorted(samples.read_samples(directory), key=lambda sample: sample.at)),
         start=WarmStart.model_validate_json(meta["start"]) if "start" in meta else None,
+        layout=meta.get("layout"),
     )

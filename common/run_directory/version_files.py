@@ -12,11 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from common.errors import RunError
-from common.protocol import codec
-from common.protocol.fields import CodecName
 from common.protocol.tensors import Tensors
-from common.protocol.versions import Adapter
-from common.protocol.wire import pack
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 MODEL_FILES = ("model.safetensors", "config.json")  # where all parameters are trained
@@ -33,11 +29,3 @@ def read_tensors(path: Path) -> Tensors:
         return dict(load_file(path))
     except (OSError, SafetensorError) as error:
         raise RunError(f"{path}: {error}", "restore the run from a backup") from None
-
-
-def encode_frame(version: int, tensors: Tensors, codec_name: CodecName) -> bytes:
-    """Return the broadcast frame of a version: the same bytes each time."""
-    # Sorted, as safetensors files list them.
-    ordered = {name: tensors[name] for name in sorted(tensors)}
-    entries, data = codec.encode(codec_name, ordered)
-    return pack(Adapter(version=version, codec=codec_name, tensors=entries), data)

@@ -176,6 +176,29 @@ class Store:
             raise StoreError(f"blob {sha256[:12]} at {self.where} is corrupt", "flush the store")
         return data
 
+    def put_chunk(self, run: str, sha256: str, index: int, data: bytes, ttl_s: int) -> None:
+        """Publish one chunk of a blob that is too large to be in memory as a whole."""
+        self._set(f"fccl:{run}:blob:{sha256}:{index}", data, ttl_s)
+
+    def renew_chunk(self, run: str, sha256: str, index: int, ttl_s: int) -> bool:
+        """Set a chunk's time to live again; return whether the chunk is there."""
+        return bool(self._do(lambda r: r.expire(f"fccl:{run}:blob:{sha256}:{index}", ttl_s)))
+
+    def get_chunks(self, run: str, sha256: str, nbytes: int, first: int = 0) -> Iterator[bytes]:
+        """Yield the chunks of a blob from number `first` on, without a check of the digest.
+
+        Raises:
+            StoreError: A chunk is missing, or has another length than its place demands.
+        """
+        for index, key in enumerate(_chunk_keys(run, sha256, nbytes)):
+            if index < first:
+                continue
+            part = self._get(key)
+            if part is None or len(part) != min(CHUNK, nbytes - index * CHUNK):
+                what = "missing" if part is None else "of another size"
+                raise StoreError(f"chunk {index} of blob {sha256[:12]} is {what} at {self.where}")
+            yield part
+
     def has_blob(self, run: str, sha256: str) -> bool:
         return bool(self._do(lambda r: r.exists(f"fccl:{run}:blob:{sha256}:0")))
 

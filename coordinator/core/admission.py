@@ -1,15 +1,14 @@
 """Admission: the decision whether an update counts, before anything is journaled as accepted.
 
-Both functions are pure. `check_tensors` compares the tensors with the shapes of the base version;
-`coordinator/ingest/ingest.py` calls it. `decide` compares the update's claims with plan and state;
-`coordinator/core/machine.py` calls it. An accepted update waits in the buffer for
+Both functions are pure. `check_tensors` inspects the tensors, which `coordinator/ingest/ingest.py`
+has decoded by the layout of the run's adapter. `decide` compares the update's claims with plan and
+state; `coordinator/core/machine.py` calls it. An accepted update waits in the buffer for
 `coordinator/core/schedule.py`, the next file on its path.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,19 +34,8 @@ class AdmissionDecision:
     clip: float = 1.0  # cᵢ, the factor that bounds the update's norm
 
 
-def check_tensors(
-    tensors: Tensors, manifest: Mapping[str, tuple[int, ...]]
-) -> tuple[float, Rejection | None]:
-    """Return the L2 norm over all tensors of a delta, and a rejection if they are invalid.
-
-    `manifest` holds the shapes of the coordinator's own adapter, by name.
-    """
-    if problem := _check_names(tensors, manifest):
-        return 0.0, Rejection(RejectionKind.TENSORS, problem)
-    for name, tensor in tensors.items():
-        if tensor.shape != manifest[name]:
-            problem = f"tensor {name} has shape {tensor.shape}, not {manifest[name]}"
-            return 0.0, Rejection(RejectionKind.TENSORS, problem)
+def check_tensors(tensors: Tensors) -> tuple[float, Rejection | None]:
+    """Return the L2 norm over all tensors of a delta, and a rejection if it is not finite."""
     squares = sum(float(np.square(t, dtype=np.float64).sum()) for t in tensors.values())
     if not math.isfinite(squares):
         problem = "the update holds values that are not finite"
@@ -73,14 +61,6 @@ def decide(plan: Plan, state: CoordinatorState, update: UpdateArrived) -> Admiss
         problem = f"staleness {staleness} is over the limit of {limit}"
         return AdmissionDecision(Rejection(RejectionKind.STALE, problem), counts_as_strike=False)
     return _bound_norm(plan, state, update)
-
-
-def _check_names(tensors: Tensors, manifest: Mapping[str, tuple[int, ...]]) -> str:
-    if missing := sorted(manifest.keys() - tensors.keys()):
-        return f"tensor {missing[0]} is missing ({len(missing)} of {len(manifest)})"
-    if unknown := sorted(tensors.keys() - manifest.keys()):
-        return f"{len(unknown)} tensors do not belong to this adapter"
-    return ""
 
 
 def _check_sender(client: Client | None, task: OpenTask | None, update: UpdateArrived) -> str:

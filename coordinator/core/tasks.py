@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from common.config.config import PhaseConfig
 from common.protocol.fields import CodecName
-from common.protocol.tasks import BaseRef, BlobRef, LocalTraining, LoraSpec, TrainTask
+from common.protocol.tasks import BaseRef, BlobRef, LocalTraining, LoraSpec, PromptSpec, TrainTask
 from common.protocol.versions import CurrentModel, VersionSummary
 from coordinator.core.state import OpenTask, Plan
 
@@ -21,7 +21,12 @@ FINAL_LR = 0.1  # share of the phase's learning rate at which the cosine ends
 
 @dataclass(frozen=True)
 class TaskTemplate:
-    """Fields that every task of a run has in common."""
+    """Fields that every task of a run has in common.
+
+    Attributes:
+        layout: Digest of the adapter's tensor layout; None in a run that began with schema 1, and
+            keeps it, so that its sites need not be upgraded before it ends.
+    """
 
     run: str
     base: BaseRef
@@ -30,6 +35,8 @@ class TaskTemplate:
     max_length: int
     update_codec: CodecName
     deadline_s: float
+    prompt: PromptSpec | None = None  # of a run that does not classify
+    layout: str | None = None
 
 
 def learning_rate(phase: PhaseConfig, done: int) -> float:
@@ -78,6 +85,8 @@ def task_message(
         dpo=phase.dpo,
         reference=None if reference is None else _blob(versions[reference]),
         labels=template.labels if phase.objective == "classification" else (),
+        prompt=_prompt(template, phase),
+        layout=template.layout,
         update_codec=template.update_codec,
         seed=task.seed,
         issued_at=now,
@@ -100,7 +109,15 @@ def current_model(plan: Plan, template: TaskTemplate, version: VersionSummary) -
         max_length=template.max_length,
         dpo=phase.dpo,
         labels=template.labels if phase.objective == "classification" else (),
+        prompt=_prompt(template, phase),
     )
+
+
+def _prompt(template: TaskTemplate, phase: PhaseConfig) -> PromptSpec | None:
+    """Return the run's prompt form with the turns that a phase learns."""
+    if template.prompt is None:
+        return None
+    return template.prompt.model_copy(update={"turns": phase.turns})
 
 
 def _blob(version: VersionSummary) -> BlobRef:

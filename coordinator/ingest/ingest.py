@@ -19,6 +19,7 @@ from common.errors import WireError
 from common.protocol import codec
 from common.protocol.fields import CodecName
 from common.protocol.kinds import RejectionKind
+from common.protocol.layout import TensorLayout
 from common.protocol.membership import Enrolment
 from common.protocol.tasks import TaskRefusal
 from common.protocol.updates import Update
@@ -32,7 +33,7 @@ from coordinator.core.events import (
     UpdateArrived,
 )
 from coordinator.storage.journal import Journal
-from coordinator.storage.spool import Spool, upload_name
+from coordinator.storage.spool import Spool, decode_delta, upload_name
 
 UPLOADS_PER_SITE = 64
 """Most unfinished uploads of one site: bounds the disk space that it can fill."""
@@ -68,15 +69,16 @@ class Ingest:
     def __init__(self, journal: Journal, spool: Spool) -> None:
         self._journal = journal
         self._spool = spool
-        self._shapes: Mapping[str, tuple[int, ...]] = {}
+        self._layout = TensorLayout(())
+        self._tabled = False
         self._max_bytes = 0
         self.allowances: Mapping[str, Allowance] = {}
 
-    def start(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Begin to accept updates of tensors with these shapes, by name."""
-        self._shapes = shapes
+    def start(self, layout: TensorLayout, *, tabled: bool = False) -> None:
+        """Begin to accept updates with this layout; `tabled` if the run's tasks are of schema 1."""
+        self._layout, self._tabled = layout, tabled
         # The largest codec: a small tensor takes more bytes as a block of int8 than as fp32.
-        payload = max(codec.payload_bytes(name, shapes) for name in get_args(CodecName))
+        payload = max(codec.payload_bytes(name, layout) for name in get_args(CodecName))
         self._max_bytes = payload + 128 * 1024  # more than the header's own limit
 
     def process(self, message: Message, site: str, user: str, now: float) -> Arrival:
@@ -183,11 +185,14 @@ class Ingest:
         )
 
     def _inspect(self, update: Update, data: memoryview) -> tuple[float, Rejection | None]:
+        if update.schema_version == 1 and not self._tabled:
+            problem = "the update is of schema version 1, its task of version 2"
+            return 0.0, Rejection(RejectionKind.TENSORS, problem)
         try:
-            tensors = codec.decode(update.codec, update.tensors, data)
+            tensors = decode_delta(update, data, self._layout)
         except WireError as error:
             return 0.0, Rejection(RejectionKind.TENSORS, error.what)
-        return admission.check_tensors(tensors, self._shapes)
+        return admission.check_tensors(tensors)
 
 
 def _task_of(chunk: Chunk) -> str:

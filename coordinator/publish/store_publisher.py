@@ -103,6 +103,10 @@ class StorePublisher:
         )
         return HeartbeatsRead(tuple(signals))
 
+    def base_model_problem(self) -> str:
+        """Return why workers cannot have the base model; empty if nothing is wrong or new."""
+        return self._base_model.new_problem()
+
     def read_commands(self) -> list[Command]:
         """Return the operators' commands; each stays in the store until `answer_command`."""
         commands: list[Command] = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from common.protocol.layout import TensorLayout
 from common.protocol.tensors import Tensors
 from common.protocol.versions import UpdateSummary, VersionSummary
 from coordinator.aggregation.factor import aggregate_factors
@@ -26,7 +27,8 @@ def write_version(
         RunError: An update cannot be read, the result is not finite, or the disk refused.
     """
     current = versions.read(commit.version - 1)
-    adapter = aggregate_factors(current, _read_deltas(commit.parts, spool))
+    deltas = _read_deltas(commit.parts, spool, TensorLayout.of(current))
+    adapter = aggregate_factors(current, deltas)
     ref = versions.stage(commit.version, adapter)
     return VersionSummary(
         version=commit.version,
@@ -43,9 +45,11 @@ def write_version(
     )
 
 
-def _read_deltas(parts: Sequence[CommitPart], spool: Spool) -> Iterator[tuple[float, Tensors]]:
+def _read_deltas(
+    parts: Sequence[CommitPart], spool: Spool, layout: TensorLayout
+) -> Iterator[tuple[float, Tensors]]:
     for part in parts:
-        yield part.coefficient, spool.delta(part.update.upload)
+        yield part.coefficient, spool.delta(part.update.upload, layout)
 
 
 def _mean(parts: Sequence[CommitPart], name: str) -> float | None:

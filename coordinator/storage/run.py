@@ -28,8 +28,9 @@ from common.config.config import FederationConfig, SamplesConfig
 from common.errors import RunError
 from common.files import sync_path, sync_tree
 from common.protocol.fields import RowKind
+from common.protocol.layout import TensorLayout
 from common.protocol.naming import LOCAL_SITE, new_run_id
-from common.protocol.tasks import BaseRef
+from common.protocol.tasks import BaseRef, PromptSpec, parse_prompt
 from common.protocol.tensors import Tensors
 from common.protocol.versions import VersionSummary
 from common.run_directory.records import WarmStart
@@ -60,6 +61,7 @@ class PreparedRun:
     adapter: Tensors
     adapter_config: Mapping[str, Any]
     labels: tuple[str, ...] = ()  # class names, if the run classifies
+    prompt: PromptSpec | None = None  # of a run that does not classify
     sources: Mapping[str, Any] = field(  # statistics of each data source, by kind of rows
         default_factory=lambda: MappingProxyType({})
     )
@@ -172,7 +174,10 @@ def open_run(config: FederationConfig, find_base: Callable[[BaseRef], Path]) -> 
     config = with_recorded_offline_choice(config, directory)
     check_unchanged(config, directory)
     versions = Versions(
-        directory / "versions", json.loads(meta["adapter_config"]), config.codec.adapter
+        directory / "versions",
+        json.loads(meta["adapter_config"]),
+        config.codec.adapter,
+        tabled="layout" not in meta,
     )
     # Not only when a coordinator starts, because a report may be written without one.
     versions.roll_forward(journal.version_digests())
@@ -207,9 +212,11 @@ def _build_template(
         base=base,
         lora=config.model.lora,
         labels=tuple(json.loads(meta["labels"])),
+        prompt=parse_prompt(meta),
         max_length=config.model.max_length,
         update_codec=config.codec.update,
         deadline_s=config.schedule.task_deadline_s,
+        layout=meta.get("layout"),  # an earlier release, which began the run, had none
     )
 
 
@@ -235,8 +242,10 @@ def _meta(config: FederationConfig, prepared: PreparedRun) -> dict[str, str]:
         "base": prepared.base.model_dump_json(),
         "clients": json.dumps({name: dict(own) for name, own in prepared.rows.items()}),
         "labels": json.dumps(prepared.labels),
+        **({"prompt": prepared.prompt.model_dump_json()} if prepared.prompt else {}),
         "sources": json.dumps(dict(prepared.sources)),
         "adapter_config": json.dumps(dict(prepared.adapter_config)),
+        "layout": TensorLayout.of(prepared.adapter).digest,
     }
 
 

@@ -16,9 +16,24 @@ from pathlib import Path
 from common.errors import RunError, WireError
 from common.files import sync_path, write_at
 from common.protocol import codec
+from common.protocol.layout import TensorLayout
+from common.protocol.tensor_table import layout_of
 from common.protocol.tensors import Tensors
 from common.protocol.updates import Update
 from common.protocol.wire import unpack
+
+
+def decode_delta(update: Update, data: memoryview, layout: TensorLayout) -> Tensors:
+    """Return the tensors of an update of either schema.
+
+    Raises:
+        WireError: They do not have this layout, or the data is damaged.
+    """
+    table = update.tensors
+    claimed = update.layout if table is None else layout_of(update.codec, table).digest
+    if claimed != layout.digest:
+        raise WireError("the tensors of the update are not those of the adapter, by name and shape")
+    return codec.decode(update.codec, layout, data)
 
 
 def upload_name(site: str, sha256: str) -> str:
@@ -64,10 +79,10 @@ class Spool:
             raise WireError("the update's bytes do not have the SHA-256 that its chunks claim")
         return frame
 
-    def delta(self, upload: str) -> Tensors:
+    def delta(self, upload: str, layout: TensorLayout) -> Tensors:
         """Return the decoded tensors of an accepted update; raise as `frame` does."""
         update, data = unpack(Update, self.frame(upload))
-        return codec.decode(update.codec, update.tensors, data)
+        return decode_delta(update, data, layout)
 
     def drop(self, upload: str) -> None:
         (self._path / upload).unlink(missing_ok=True)

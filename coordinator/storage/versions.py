@@ -25,23 +25,35 @@ from safetensors.numpy import save_file
 from common.errors import RunError
 from common.files import sync_path
 from common.protocol import codec
+from common.protocol.adapter_frame import pack_adapter
 from common.protocol.fields import CodecName
 from common.protocol.tasks import BlobRef
 from common.protocol.tensors import Tensors
-from common.run_directory.version_files import encode_frame, file_names, read_tensors
+from common.run_directory.version_files import file_names, read_tensors
 
 TEMPORARY = ".tmp-"
 STAGED = ".made-"
 
 
 class Versions:
-    """Versions directory of one run."""
+    """Versions directory of one run.
 
-    def __init__(self, path: Path, adapter_config: Mapping[str, object], name: CodecName) -> None:
+    `tabled` makes broadcast frames of schema 1, for a run that began with it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        adapter_config: Mapping[str, object],
+        name: CodecName,
+        *,
+        tabled: bool = False,
+    ) -> None:
         self._path = path
         self._config = json.dumps(adapter_config, indent=2, sort_keys=True)
         self._names = file_names(adapter_config)
         self._codec = name
+        self._tabled = tabled
 
     def directory(self, version: int) -> Path:
         return self._path / f"{version:06d}"
@@ -53,10 +65,10 @@ class Versions:
             RunError: The tensors hold a value that is not finite, or the disk refused.
         """
         try:
-            entries, data = codec.encode(self._codec, tensors)
+            layout, data = codec.encode(self._codec, tensors)
         except ValueError as error:
             raise RunError(f"version {version}: {error}", "lower the learning rate") from None
-        decoded = codec.decode(self._codec, entries, data)
+        decoded = codec.decode(self._codec, layout, data)
         ref = _ref(self._frame(version, decoded))
         temporary = self._temporary()
         try:
@@ -139,7 +151,7 @@ class Versions:
         return self._path / f"{STAGED}{sha256}"
 
     def _frame(self, version: int, tensors: Tensors) -> bytes:
-        return encode_frame(version, tensors, self._codec)
+        return pack_adapter(version, self._codec, tensors, tabled=self._tabled)
 
 
 def _rename(source: Path, target: Path) -> None:

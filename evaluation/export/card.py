@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import json
 
+from common.protocol.tasks import BaseRef
 from common.run_directory.recorded_run import RecordedRun
 from evaluation.assessment import first_title
 from evaluation.export.card_data import CardData, format_code, parse_hub_id
 from evaluation.export.card_evaluation import build_evaluation_section
+from evaluation.export.card_prompt import build_prompt_note
 from evaluation.export.card_training import build_losses_section, build_training_section
 from evaluation.export.loading_snippets import build_lm_eval_command, build_loading_snippet
 from learning.models.export import base_label
+from learning.offline.builder import PREFIX
+from learning.offline.packaged import PACKAGED
 
 
 def to_markdown(card: CardData) -> str:
@@ -126,20 +130,27 @@ def _base_origin(card: CardData) -> str:
     base = card.run.base
     if card.base_on_hub:
         return f" on the Hugging Face hub, revision `{base.revision}`"
-    where = "made by fccl itself" if base.kind == "offline" else "from a directory"
+    origin = _local_origin(base)
     if not card.written.adapter:
-        return f", {where}: it is on no hub"
-    return f", {where}: it is on no hub, so that a merged model (`--merge`) is easier to pass on"
+        return f", {origin}"
+    return f", {origin}, so that a merged model (`--merge`) is easier to pass on"
+
+
+def _local_origin(base: BaseRef) -> str:
+    if base.kind != "offline":
+        return "from a directory: it is on no hub"
+    if packaged := PACKAGED.get(base.name.removeprefix(PREFIX)):
+        origin = f"[{packaged.title}]({packaged.source}), licence {packaged.licence}"
+        package = f"the Python package `{packaged.distribution}`"
+        return f"which is {origin}, converted from {package}: in this form it is on no hub"
+    return "made by fccl itself: it is on no hub"
 
 
 def _use(card: CardData) -> str:
     info = card.loading
     parts = ["Run in this directory:", f"```python\n{build_loading_snippet(info)}```"]
     if not info.classifies:
-        parts.append(
-            "Prompts have the Alpaca form, and an answer ends with the end-of-text token. Prompt"
-            " and answer are tokenised separately, without special tokens."
-        )
+        parts.append(build_prompt_note(card))
     if (command := build_lm_eval_command(info)) is not None:
         parts.append(
             "With EleutherAI's lm-evaluation-harness (`pip install lm_eval[hf]`), also in this"

@@ -56,6 +56,7 @@ def export_version(
         tensors=run.tensors(options.version),
         run=run.run_id,
         version=options.version,
+        prompt=run.prompt,
     )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

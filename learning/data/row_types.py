@@ -56,6 +56,10 @@ class Conversation:
         last = self.messages[self._last_answer()]
         return last.content or last.tool_calls
 
+    def before_answer(self) -> tuple[Message, ...]:
+        """Return the turns before the last answer."""
+        return self.messages[: self._last_answer()]
+
     def _last_answer(self) -> int:
         places = [i for i, turn in enumerate(self.messages) if turn.role == "assistant"]
         return places[-1]

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from common.protocol.fields import ObjectiveName, RowKind
-from common.protocol.tasks import DpoSettings
+from common.protocol.tasks import DpoSettings, PromptSpec
 from learning.evaluation import inference, metrics
 from learning.evaluation.measurement import BATCH
 from learning.evaluation.metrics import EvalMetrics
@@ -46,15 +46,21 @@ class RowScorer:
     metrics: Callable[[Sequence[Any], Scores, Scores], EvalMetrics]
 
 
-def make_scorer(kind: RowKind, settings: DpoSettings | None, labels: Sequence[str]) -> RowScorer:
+def make_scorer(
+    kind: RowKind,
+    settings: DpoSettings | None,
+    labels: Sequence[str],
+    prompt: PromptSpec | None = None,
+) -> RowScorer:
     """Return the scorer of a kind of rows.
 
     Args:
         settings: Settings of the phase that learns preferences; None takes the defaults.
         labels: Class names of `classification`.
+        prompt: Prompt form of the other kinds; None is the Alpaca form.
     """
     name: dict[RowKind, ObjectiveName] = {"sft": "sft", "va": "dpo", "cls": "classification"}
-    objective = registry.make_objective(name[kind], settings, labels)
+    objective = registry.make_objective(name[kind], settings, labels, prompt=prompt)
     match kind:
         case "sft":
             return RowScorer(kind, objective, _text_scores, _text_metrics)

@@ -2,7 +2,7 @@
 
 A federation adapts one frozen model, and every side must hold the same bytes of it. A name becomes
 a directory, the directory a manifest, the manifest a digest; tasks carry the digest, and a worker
-that lacks the model installs it from the coordinator, file by file, under that digest.
+that lacks the model installs it from the coordinator, piece by piece, under that digest.
 
 In the data path: the preparation calls `resolve` before the first task is issued; a worker calls
 `common.model_cache.find_installed` or `install` before it trains. Next: `learning.models.loader`.
@@ -11,23 +11,37 @@ In the data path: the preparation calls `resolve` before the first task is issue
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import shutil
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from common.errors import ModelError, WireError
-from common.model_cache import installed_path
+from common.files import sync_path
+from common.model_cache import find_installed, installed_path
 from common.protocol import codec
-from common.protocol.manifest import ModelFile, make_manifest, parse_manifest
+from common.protocol.manifest import (
+    ModelFile,
+    is_model_file,
+    make_manifest,
+    parse_manifest,
+    total_bytes,
+)
 from learning.models import families, hub
 from learning.models.directory import not_a_directory
 from learning.models.families import Family
 from learning.offline import builder as offline
 from learning.progress import ProgressCallback
+
+FetchFile = Callable[[ModelFile, int], Iterator[bytes]]
+"""Yields the bytes of a file from an offset on, in pieces."""
+FETCHING = "fetching the base model"
+_INDEX = "model.safetensors.index.json"
+_BLOCK = 1 << 20  # bytes read at once
 
 
 @dataclass(frozen=True)
@@ -97,53 +111,127 @@ def _describe(
     family: Family | None,
 ) -> BaseModel:
     families.check(path, name, family)
+    _check_shards(path, name)
     return BaseModel(name, revision, kind, codec.digest(make_manifest(path)), path)
 
 
-def install(data: bytes, digest: str, fetch: Callable[[str, int], bytes], cache: Path) -> Path:
-    """Fetch a model file by file, check every byte, and rename the whole into the cache.
+def _check_shards(path: Path, name: str) -> None:
+    """Raise `ModelError` if weights that the index of a sharded model names are not there."""
+    if not (path / _INDEX).is_file() or (path / "model.safetensors").is_file():
+        return
+    try:
+        names = set(json.loads((path / _INDEX).read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise ModelError(
+            f"model {name}: {path / _INDEX} is no index of weights", "get the model again"
+        ) from None
+    here = {file.name for file in path.iterdir() if is_model_file(file.name)}
+    missing = sorted(str(each) for each in names if each not in here)
+    if missing:
+        raise ModelError(
+            f"model {name} lacks {missing[0]} ({len(missing)} of {len(names)} files of weights)",
+            "get the model again; a download may have been interrupted",
+        )
 
-    A model that is already in the cache is returned without a fetch.
+
+def install(
+    data: bytes,
+    digest: str,
+    fetch: FetchFile,
+    cache: Path,
+    on_progress: ProgressCallback = lambda message, fraction: None,
+) -> Path:
+    """Fetch a model in pieces, check every byte, and rename the whole into the cache.
+
+    No file is ever in memory as a whole. What was fetched before `fetch` raised an error stays on
+    the disk, and the next call continues there. A model that is already in the cache is returned
+    without a fetch. Only one process may install a model at a time.
 
     Args:
         data: The manifest, as the coordinator sent it.
         digest: Digest of the model, from the task.
-        fetch: Called with a file's SHA-256 and its size in bytes; returns its content.
+        fetch: Called with a file and the number of its bytes that are here already.
         cache: Folder of offline and installed models.
 
     Raises:
+        ModelError: The disk is full, or refuses.
         WireError: Manifest or content do not match the digest, or the manifest is malformed.
     """
     target = installed_path(digest, cache)
     if codec.digest(data) != digest:
         raise WireError(f"model manifest does not match the digest {digest[:12]} of the task")
     files = parse_manifest(data)
-    if target.is_dir():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=target.parent))
+    if (found := find_installed(digest, cache)) is not None:
+        return found
+    target.unlink(missing_ok=True)  # a link whose directory has changed or was removed
+    folder = target.with_name(f".part-{digest}")
     try:
-        for file in files:
-            _fetch_file(file, fetch, temporary)
-        _rename(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        _check_space(files, folder)
+        _fetch_files(files, fetch, folder, on_progress)
+        sync_path(folder)
+        _rename(folder, target)
+        sync_path(target.parent)
+    except WireError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    except OSError as error:
+        raise ModelError(
+            f"the base model cannot be written to {target.parent}: {error.strerror or error}",
+            "free the space, or set FCCL_CACHE to a folder on another disk",
+        ) from None
     return target
 
 
-def _fetch_file(file: ModelFile, fetch: Callable[[str, int], bytes], folder: Path) -> None:
-    content = fetch(file.sha256, file.nbytes)
-    if len(content) != file.nbytes or codec.digest(content) != file.sha256:
-        raise WireError(f"model file {file.name} arrived with other bytes than its manifest states")
-    with (folder / file.name).open("wb") as out:
-        out.write(content)
+def _check_space(files: tuple[ModelFile, ...], folder: Path) -> None:
+    here = sum(file.stat().st_size for file in folder.iterdir())
+    needed, free = total_bytes(files) - here, shutil.disk_usage(folder).free
+    if needed > free:
+        raise ModelError(
+            f"the base model needs {needed / 2**30:.1f} GiB in {folder.parent}, where"
+            f" {free / 2**30:.1f} GiB are free",
+            "free the space, or set FCCL_CACHE to a folder on another disk",
+        )
+
+
+def _fetch_files(
+    files: tuple[ModelFile, ...], fetch: FetchFile, folder: Path, on_progress: ProgressCallback
+) -> None:
+    total, done = max(1, total_bytes(files)), 0
+    on_progress(FETCHING, 0.0)
+    for file in files:
+        for size in _fetch_file(file, fetch, folder / file.name):
+            on_progress(FETCHING, (done + size) / total)
+        done += file.nbytes
+    on_progress(FETCHING, 1.0)
+
+
+def _fetch_file(file: ModelFile, fetch: FetchFile, path: Path) -> Iterator[int]:
+    """Fetch what is missing of a file, and make it durable; yield the size after each piece."""
+    with path.open("ab+") as out:
+        out.seek(0)
+        digest = hashlib.sha256()
+        while block := out.read(_BLOCK):
+            digest.update(block)
+        size = out.tell()
+        if size < file.nbytes:
+            for piece in fetch(file, size):
+                size += len(piece)
+                if size > file.nbytes:
+                    break
+                out.write(piece)
+                digest.update(piece)
+                yield size
         out.flush()
         os.fsync(out.fileno())
+    if size != file.nbytes or digest.hexdigest() != file.sha256:
+        raise WireError(f"model file {file.name} arrived with other bytes than its manifest states")
 
 
-def _rename(temporary: Path, target: Path) -> None:
+def _rename(folder: Path, target: Path) -> None:
     try:
-        temporary.rename(target)
+        folder.rename(target)
     except OSError:
         if not target.is_dir():  # another worker was first: same digest, same bytes
             raise
+        shutil.rmtree(folder, ignore_errors=True)

@@ -25,17 +25,12 @@ from peft.utils.constants import SEQ_CLS_HEAD_NAMES
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from common.errors import ModelError, WireError
+from common.errors import ModelError
 from common.protocol.tasks import LoraSpec
 from common.protocol.tensors import Tensors
-from common.protocol.updates import TensorEntry
-from common.protocol.versions import Adapter
-from common.protocol.wire import MAX_HEADER, pack
 
 AdaptedModel = PeftModel | PreTrainedModel
 """A model with LoRA factors, or one that is trained as a whole."""
-
-_UPDATE_BYTES = 2048  # most bytes of an update's header beside its list of tensors
 
 
 def attach(model: PreTrainedModel, settings: LoraSpec | None, seed: int) -> AdaptedModel:
@@ -45,15 +40,8 @@ def attach(model: PreTrainedModel, settings: LoraSpec | None, seed: int) -> Adap
     settings all parameters are to be trained. A classifier's head is trained in either case.
 
     Raises:
-        ModelError: No module has one of the target names, the model has none of its kind, or more
-            tensors are to be trained than a message can list.
+        ModelError: No module has one of the target names, or the model has none of its kind.
     """
-    adapted = _attached(model, settings, seed)
-    _check_header(adapted)
-    return adapted
-
-
-def _attached(model: PreTrainedModel, settings: LoraSpec | None, seed: int) -> AdaptedModel:
     if settings is None:
         return model.requires_grad_(True)
     targets = settings.targets if isinstance(settings.targets, str) else list(settings.targets)
@@ -80,25 +68,6 @@ def _attached(model: PreTrainedModel, settings: LoraSpec | None, seed: int) -> A
                 f"no adapter can be attached to this model: {reason}",
                 "set model.lora.targets to names of its linear layers",
             ) from None
-
-
-def _check_header(model: AdaptedModel) -> None:
-    """Refuse, before a run begins, an adapter whose header is too long, such as MobileBERT's."""
-    entries, offset = [], 0
-    for name, tensor in _trained_tensors(model).items():
-        nbytes = 4 * tensor.numel()  # as fp32; the digits of other codecs are no more
-        shape = tuple(tensor.shape)
-        entries.append(TensorEntry(name=name, shape=shape, offset=offset, nbytes=nbytes))
-        offset += nbytes
-    try:
-        size = len(pack(Adapter(version=0, codec="fp32", tensors=tuple(entries))))
-    except (WireError, ValueError):  # too many bytes, or too many entries for the record
-        size = MAX_HEADER
-    if size + _UPDATE_BYTES > MAX_HEADER:
-        raise ModelError(
-            f"{len(entries)} tensors would be trained, more than a message can list",
-            "set model.lora.targets to fewer of its linear layers, such as the attention's",
-        )
 
 
 def has_classification_head(model: PreTrainedModel) -> bool:

@@ -87,8 +87,10 @@ class ClassEncoder:
         if not kept:
             return EncodedRows((), (), {UNDECLARED_LABEL: len(rows)} if rows else {})
         texts = [rows[i].text.strip() for i in kept]
-        whole = tokenizer(texts, verbose=False).input_ids
-        cut = tokenizer(texts, truncation=True, max_length=max_length, verbose=False).input_ids
+        # A text that mentions `[SEP]` has not ended there.
+        options = {"split_special_tokens": True, "verbose": False}
+        whole = tokenizer(texts, **options).input_ids
+        cut = tokenizer(texts, truncation=True, max_length=max_length, **options).input_ids
         examples = [
             TokenisedText(tuple(ids), index[rows[i].label])
             for i, ids in zip(kept, cut, strict=True)

@@ -19,20 +19,17 @@ import torch
 from torch.nn.functional import logsigmoid
 from transformers import PreTrainedTokenizerBase
 
-from common.protocol.tasks import DpoSettings
+from common.protocol.tasks import DpoSettings, PromptSpec
 from learning.data.row_types import PreferencePair
 from learning.evaluation.measurement import BATCH, Measurement, evaluation_mode
 from learning.objectives.sft import token_nats
-from learning.objectives.template import format_prompt
 from learning.objectives.tokens import (
     NO_ROOM,
     EncodedRows,
     TokenisedExample,
-    end_id,
-    make_example,
-    plain_ids,
-    prompt_ids,
+    cut_example,
 )
+from learning.prompts.form import EncodedText, prompt_form
 from learning.training import batches
 from learning.training.batches import TokenBatch
 from learning.training.fast_path import fast_path
@@ -79,37 +76,47 @@ class PairBatch:
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerBase, rows: Sequence[PreferencePair], max_length: int
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[PreferencePair],
+    max_length: int,
+    prompt: PromptSpec | None = None,
 ) -> EncodedRows[TokenisedPair]:
     """Tokenise pairs; skip a pair of which any part does not fit into `max_length`.
 
     Pairs are not cut: a cut answer has lost its end, and the preference was for the whole, so that
     π would learn lengths.
 
+    Args:
+        prompt: The run's prompt form; None is the Alpaca form.
+
     Raises:
-        ModelError: The tokenizer has no end-of-sequence token.
+        ModelError: No answer in this form has an end.
     """
-    end = end_id(tokenizer)
-    prompts = prompt_ids(tokenizer, [format_prompt(row.question) for row in rows])
-    chosen = plain_ids(tokenizer, [row.chosen.strip() for row in rows])
-    rejected = plain_ids(tokenizer, [row.rejected.strip() for row in rows])
+    form = prompt_form(tokenizer, prompt)
+    _ = form.end_ids
     pairs: list[TokenisedPair] = []
     kept: list[int] = []
     skipped: Counter[str] = Counter()
-    for i, (prompt, good, bad) in enumerate(zip(prompts, chosen, rejected, strict=True)):
-        room = max_length - len(prompt) - 1  # for the end of sequence
-        if room < 1:
-            skipped[NO_ROOM] += 1
-        elif max(len(good), len(bad)) > room:
-            skipped[TOO_LONG] += 1
-        elif good == bad:
-            skipped[SAME_TOKENS] += 1
+    for i, (better, worse) in enumerate(form.encode_pairs(rows)):
+        if isinstance(better, str):
+            skipped[better] += 1
+        elif isinstance(worse, str):
+            skipped[worse] += 1
+        elif reason := _unusable(better, worse, max_length):
+            skipped[reason] += 1
         else:
-            better = make_example(prompt, [*good, end], len(rows[i].chosen.strip().encode()))
-            worse = make_example(prompt, [*bad, end], len(rows[i].rejected.strip().encode()))
-            pairs.append(TokenisedPair(better, worse))
+            chosen, rejected = (cut_example(text, max_length) for text in (better, worse))
+            pairs.append(TokenisedPair(chosen, rejected))
             kept.append(i)
     return EncodedRows(tuple(pairs), tuple(kept), dict(skipped))
+
+
+def _unusable(chosen: EncodedText, rejected: EncodedText, max_length: int) -> str | None:
+    if min(chosen.learned().index(True), rejected.learned().index(True)) + 2 > max_length:
+        return NO_ROOM  # for one token and the end
+    if max(len(chosen.ids), len(rejected.ids)) > max_length:
+        return TOO_LONG
+    return SAME_TOKENS if list(chosen.ids) == list(rejected.ids) else None
 
 
 def collate(pairs: Sequence[TokenisedPair], device: torch.device | None = None) -> PairBatch:

@@ -18,7 +18,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from common.protocol.fields import ObjectiveName
-from common.protocol.tasks import DpoSettings
+from common.protocol.tasks import DpoSettings, PromptSpec
 from learning.evaluation.inference import evaluate
 from learning.evaluation.measurement import BATCH, Measurement
 from learning.objectives import classification, dpo, tokens
@@ -54,6 +54,7 @@ def make_objective(
     settings: DpoSettings | None = None,
     labels: Sequence[str] = (),
     smoothing: float = 0.0,
+    prompt: PromptSpec | None = None,
 ) -> Objective:
     """Return the objective of that name.
 
@@ -61,14 +62,20 @@ def make_objective(
         settings: Settings of `dpo`; None takes the defaults.
         labels: Class names of `classification`.
         smoothing: Label smoothing of `classification` in training; from 0 to below 1.
+        prompt: Prompt form of `sft` and `dpo`; None is the Alpaca form.
     """
     match name:
         case "sft":
-            return Objective(tokens.encode, batches.collate, sft_loss, _measure_sft)
+            encode = partial(tokens.encode, prompt=prompt)
+            return Objective(encode, batches.collate, sft_loss, _measure_sft)
         case "dpo":
             preference = dpo.DpoObjective(settings or DpoSettings())
             return Objective(
-                dpo.encode, dpo.collate, preference.loss, preference.measure, dropout=False
+                partial(dpo.encode, prompt=prompt),
+                dpo.collate,
+                preference.loss,
+                preference.measure,
+                dropout=False,
             )
         case "classification":
             classes = classification.ClassEncoder(labels)

@@ -1,23 +1,23 @@
-"""Tokenised instructions: the prompt is read, only the response is learned.
+"""Tokenised rows of supervised fine-tuning: prompts are read, only responses are learned.
 
-Prompt and response are tokenised by one rule, here and when a model generates: each on its own,
-without special tokens, and then joined. So the ids of a prompt in training are exactly those in
-generation (a joint tokenisation can merge across the border).
+The prompt form (`learning.prompts.form`) gives the tokens, and says which belong to a response; the
+same form asks the model when it generates.
 
 Data path: `learning.data.shards` (rows) → here → `learning.training.batches`.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
-from common.errors import ModelError
-from learning.data.row_types import Instruction
-from learning.objectives.template import format_prompt
+from common.protocol.tasks import PromptSpec
+from learning.data.row_types import Conversation, Instruction
+from learning.prompts.form import EncodedText, prompt_form
 
 IGNORED = -100
 """Label of a position that is not learned; torch's cross entropy ignores it by default."""
@@ -28,8 +28,8 @@ class TokenisedExample:
     """One tokenised row."""
 
     input_ids: tuple[int, ...]  # prompt, response and, unless truncated, end of sequence
-    labels: tuple[int, ...]  # as long as `input_ids`; IGNORED on the prompt; not shifted
-    response_bytes: int  # UTF-8 bytes of the response that `labels` cover
+    labels: tuple[int, ...]  # as long as `input_ids`; IGNORED on prompts; not shifted
+    response_bytes: int  # UTF-8 bytes of the responses that `labels` cover
 
     @property
     def length(self) -> int:
@@ -58,36 +58,50 @@ NO_ROOM = "prompt leaves no room for a response"
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Instruction], max_length: int
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Instruction | Conversation],
+    max_length: int,
+    prompt: PromptSpec | None = None,
 ) -> EncodedRows[TokenisedExample]:
     """Tokenise rows to at most `max_length` ids each.
 
-    A response that does not fit loses its tail, and then no end of sequence is learned; a row whose
-    prompt leaves no room for a single token of the response is skipped. Both are counted.
+    A row that does not fit loses its tail, and with it the end of its last response. A row of which
+    no token of a response fits is skipped. Both are counted, and so are rows that the prompt form
+    cannot take.
+
+    Args:
+        prompt: The run's prompt form; None is the Alpaca form.
 
     Raises:
-        ModelError: The tokenizer has no end-of-sequence token.
+        ModelError: No response in this form has an end.
     """
-    end = end_id(tokenizer)
-    prompts = prompt_ids(tokenizer, [format_prompt(row.instruction, row.input) for row in rows])
-    texts = [row.output.strip() for row in rows]
-    responses = plain_ids(tokenizer, texts)
+    form = prompt_form(tokenizer, prompt)
+    _ = form.end_ids
     examples: list[TokenisedExample] = []
     kept: list[int] = []
+    skipped: Counter[str] = Counter()
     truncated = 0
-    for i, (prompt, response, text) in enumerate(zip(prompts, responses, texts, strict=True)):
-        room = max_length - len(prompt)
-        if room < 1 or not prompt:
+    for i, text in enumerate(form.encode(rows)):
+        if isinstance(text, str):
+            skipped[text] += 1
+            continue
+        example = cut_example(text, max_length)
+        if not example.target_count:
+            skipped[NO_ROOM] += 1
             continue
         kept.append(i)
-        targets, size = [*response, end], len(text.encode())
-        if len(targets) > room:
-            truncated += 1
-            targets = targets[:room]
-            size = min(size, len(str(tokenizer.decode(targets)).encode()))
-        examples.append(make_example(prompt, targets, size))
-    skipped = {NO_ROOM: len(rows) - len(kept)} if len(kept) < len(rows) else {}
-    return EncodedRows(tuple(examples), tuple(kept), skipped, truncated)
+        examples.append(example)
+        truncated += example.length < len(text.ids)
+    return EncodedRows(tuple(examples), tuple(kept), dict(skipped), truncated)
+
+
+def cut_example(text: EncodedText, max_length: int) -> TokenisedExample:
+    """Return the example of a row's text, without the tokens that are too many."""
+    ids = tuple(text.ids[:max_length])
+    labels = tuple(
+        each if learned else IGNORED for each, learned in zip(ids, text.learned(), strict=False)
+    )
+    return TokenisedExample(ids, labels, text.answer_bytes(len(ids)))
 
 
 def make_example(
@@ -96,31 +110,3 @@ def make_example(
     """Return the example that reads a prompt and learns a response, both given as token ids."""
     labels = (IGNORED,) * len(prompt) + tuple(response)
     return TokenisedExample((*prompt, *response), labels, response_bytes)
-
-
-def end_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return the id of the end-of-sequence token.
-
-    Raises:
-        ModelError: The tokenizer has none.
-    """
-    end = tokenizer.eos_token_id
-    if not isinstance(end, int):
-        raise ModelError(
-            "the tokenizer has no end-of-sequence token", "use a model made for text generation"
-        )
-    return end
-
-
-def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
-    """Return the ids of prompts, after the begin-of-sequence token where the tokenizer sets one."""
-    begin = [i for i in tokenizer("").input_ids if i == tokenizer.bos_token_id][:1]
-    return [[*begin, *ids] for ids in plain_ids(tokenizer, prompts)]
-
-
-def plain_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """Return the ids of each text by itself, without special tokens."""
-    if not texts:
-        return []
-    ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, verbose=False).input_ids
-    return ids

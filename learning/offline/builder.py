@@ -2,13 +2,13 @@
 
 A federation must run where no hub is reachable, and its figures must mean something there. So a
 model is built once: text from `learning.offline.corpus`, a tokenizer learned from it, and a fixed
-number of training steps from a fixed seed. Built models are cached under a name derived from their
-configuration; a build that is killed leaves nothing behind, and a second build that starts
-meanwhile waits.
+number of training steps from a fixed seed. A pretrained model that a Python package carries is
+converted once. Built models are cached under a name derived from their configuration; a build that
+is killed leaves nothing behind, and a second build that starts meanwhile waits.
 
 In the data path: `learning.models.base` calls `find_or_build` for a name that begins with
-`offline:`. `learning.offline.causal_pretraining` trains the GPT-2 and
-`learning.offline.encoder_pretraining` the BERT.
+`offline:`. `learning.offline.causal_pretraining` trains the GPT-2,
+`learning.offline.encoder_pretraining` the BERT, and `learning.offline.gguf_conversion` converts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from pathlib import Path
 from filelock import FileLock
 
 from common.errors import ModelError
-from learning.offline import causal_pretraining, encoder_pretraining
+from learning.offline import causal_pretraining, encoder_pretraining, gguf_conversion, packaged
+from learning.offline.packaged import PACKAGED
 from learning.offline.training_texts import CorpusSizes, training_texts
 from learning.progress import ProgressCallback
 
@@ -54,8 +55,8 @@ ENCODERS = {
 class BuildPlan:
     """How an offline model is built, and the inputs that identify it."""
 
-    pretrain: Callable[[Path, ProgressCallback], None]
-    inputs: tuple[object, ...]  # configuration and the project's own texts
+    pretrain: Callable[[Path, ProgressCallback], None]  # or converts a pretrained model
+    inputs: tuple[object, ...]  # configuration and the project's own texts, or a file's digest
 
 
 def find_plan(name: str) -> BuildPlan | None:
@@ -63,6 +64,9 @@ def find_plan(name: str) -> BuildPlan | None:
 
     The texts of other packages are left out of the inputs on purpose: an upgrade of a package must
     not make a new base model.
+
+    Raises:
+        ModelError: The package that carries the model is not installed.
     """
     if causal := CAUSAL.get(name):
         texts = training_texts([], causal.sizes, causal.seed)
@@ -72,6 +76,10 @@ def find_plan(name: str) -> BuildPlan | None:
         texts = encoder_pretraining.encoder_texts(encoder, [])
         pretrain_encoder = partial(encoder_pretraining.pretrain, encoder)
         return BuildPlan(pretrain_encoder, (astuple(encoder), texts))
+    if model := PACKAGED.get(name):
+        file = model.file()
+        convert = partial(gguf_conversion.convert, file, f"converting {model.title}, once")
+        return BuildPlan(convert, (packaged.CONVERTER, packaged.file_digest(file)))
     return None
 
 
@@ -84,7 +92,7 @@ def find_built(name: str, cache: Path) -> Path | None:
     """Return the directory of an offline model that was built before, or None.
 
     Raises:
-        ModelError: There is no offline model of this name.
+        ModelError: There is no offline model of this name, or its package is not installed.
     """
     target, _ = _locate(name, cache)
     return target if target.is_dir() else None
@@ -94,13 +102,14 @@ def find_or_build(name: str, cache: Path, on_progress: ProgressCallback) -> Path
     """Return the directory of an offline model; build the model first if it is not cached.
 
     Args:
-        name: `offline:gpt2-tiny` or `offline:bert-tiny`; for tests `offline:gpt2-micro` or
-            `offline:bert-micro`.
+        name: `offline:gpt2-tiny`, `offline:bert-tiny` or `offline:smollm2-135m`; for tests
+            `offline:gpt2-micro` or `offline:bert-micro`.
         cache: Folder whose `models/` holds the built models.
         on_progress: Not called when the model is cached.
 
     Raises:
-        ModelError: There is no offline model of this name, or the cache cannot be written.
+        ModelError: There is no offline model of this name, its package is not installed, or the
+            cache cannot be written.
     """
     target, plan = _locate(name, cache)
     if target.is_dir():
@@ -122,7 +131,7 @@ def _locate(name: str, cache: Path) -> tuple[Path, BuildPlan]:
     short = name.removeprefix(PREFIX)
     plan = find_plan(short)
     if plan is None:
-        known = ", ".join(PREFIX + each for each in (*CAUSAL, *ENCODERS))
+        known = ", ".join(PREFIX + each for each in (*CAUSAL, *ENCODERS, *PACKAGED))
         raise ModelError(f"there is no offline model {name!r}", f"choose one of {known}")
     return cache / "models" / folder_name(short, plan.inputs), plan
 

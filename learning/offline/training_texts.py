@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from learning.objectives.template import format_prompt
 from learning.offline.cleaning import plainness, sentences
 from learning.offline.corpus import Passage
 from learning.offline.primer import read_primer
 from learning.offline.world import make_world_texts
+from learning.prompts.alpaca import format_prompt
 from learning.synthetic.instructions import make_prose
 
 _ABOUT = (

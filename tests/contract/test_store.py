@@ -104,6 +104,31 @@ def test_a_corrupt_blob_is_an_error_and_never_data(opened: Opened, run: str) -> 
         opened.store.get_blob(run, sha, 5)
 
 
+def test_a_blob_is_published_and_read_in_chunks(opened: Opened, run: str) -> None:
+    data = bytes(CHUNK) + b"end"
+    sha = hashlib.sha256(data).hexdigest()
+    opened.store.put_chunk(run, sha, 0, data[:CHUNK], 60)
+    assert not opened.store.renew_chunk(run, sha, 1, 60)
+    chunks = opened.store.get_chunks(run, sha, len(data))
+    assert next(chunks) == data[:CHUNK]
+    with pytest.raises(StoreError, match=r"chunk 1 .* is missing"):
+        next(chunks)
+    opened.store.put_chunk(run, sha, 1, b"longer", 60)
+    with pytest.raises(StoreError, match=r"chunk 1 .* of another size"):
+        list(opened.store.get_chunks(run, sha, len(data)))
+    opened.store.put_chunk(run, sha, 1, b"end", 60)
+    assert list(opened.store.get_chunks(run, sha, len(data), first=1)) == [b"end"]
+    assert opened.store.get_blob(run, sha, len(data)) == data
+    assert opened.store.renew_chunk(run, sha, 1, 6000)
+    assert opened.client.ttl(f"fccl:{run}:blob:{sha}:1") > 60
+
+
+def test_an_empty_blob_has_one_empty_chunk(opened: Opened, run: str) -> None:
+    sha = hashlib.sha256(b"").hexdigest()
+    opened.store.put_chunk(run, sha, 0, b"", 60)
+    assert list(opened.store.get_chunks(run, sha, 0)) == [b""]
+
+
 def test_a_blob_has_the_time_to_live_that_was_set(opened: Opened, run: str) -> None:
     opened.store.put_blob(run, b"data", ttl_s=60)
     opened.store.put_blob(run, b"kept")

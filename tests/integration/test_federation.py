@@ -113,14 +113,14 @@ def publish_hostile_updates(url: str, topology: Topology) -> None:
 
 def stranger() -> bytes:
     """Return a well-formed update of a client that does not exist."""
-    entries, data = codec.encode("fp32", {"weights": np.zeros((2, 2), np.float32)})
+    layout, data = codec.encode("fp32", {"weights": np.zeros((2, 2), np.float32)})
     counts = dict.fromkeys(("num_samples", "num_tokens", "steps"), 1)
     losses = dict.fromkeys(("avg_loss", "loss_before", "loss_after"), 1.0)
     stats = counts | losses | {"train_seconds": 1.0, "delta_norm": 1.0}
     fields = {
         "task_id": "t000001", "attempt": 1, "client_id": "mallory", "worker_id": "m", "phase": 0,
         "base_version": 0, "stats": stats, "codec": "fp32", "sha256": codec.digest(data),
-        "tensors": [entry.fields() for entry in entries],
+        "layout": layout.digest,
     }  # fmt: skip
     return pack(Update.model_validate(fields), data)
 

@@ -235,7 +235,7 @@ def test_an_update_for_another_sites_client_is_discarded(attacked: AttackedFeder
         base_version=0,
         stats=make_stats(),
         codec="fp32",
-        tensors=(),
+        layout=codec.digest(b""),
         sha256=codec.digest(b""),
     )
     for message in split_update(f"{task}.1", pack(update, b"")):

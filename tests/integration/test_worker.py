@@ -8,6 +8,7 @@ SIGKILL at the chosen point; the next worker then gets the same state directory.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -28,13 +29,16 @@ from broker.protocol import LOCAL, Message, Site, TakenTask, Topology
 from common.errors import DataError, ModelError
 from common.model_cache import find_installed
 from common.protocol import codec
+from common.protocol.adapter_frame import pack_adapter
+from common.protocol.layout import TensorLayout
 from common.protocol.tasks import BaseRef, BlobRef, Receipt, TaskRefusal, TrainTask
 from common.protocol.updates import Update
-from common.protocol.versions import Adapter
+from common.protocol.versions import CurrentModel
 from common.protocol.wire import kind_of, pack, unpack
 from common.store.embedded import EmbeddedStore
 from common.store.store import Store
 from common.store.view import RunInfo
+from coordinator.publish import base_model_server
 from coordinator.publish.base_model_server import BaseModelServer
 from learning.data.rows import write
 from learning.models import base, hub, loader, lora
@@ -44,10 +48,12 @@ from learning.training.device import Compute
 from learning.training.loop import StepReport
 from tests.support.chunks import join_chunks
 from tests.support.processes import eventually, forked
+from tests.support.tiny_model import write_sharded_model
 from tests.support.worker_records import task as make_task
 from worker import heartbeat, publisher, service, task_runner
 from worker.events import WorkerEventKind
 from worker.factory import Connections, WorkerCallbacks, WorkerSettings, start_worker
+from worker.models import base_source
 from worker.service import Worker, WorkerSummary
 from worker.site.run_discovery import find_run
 from worker.spool import claim_slot, client_lock
@@ -64,10 +70,11 @@ class Model:
     cache: Path
     ref: BaseRef
     frame: bytes
+    layout: str  # digest
 
     def task(self, task_id: str, **changed: Any) -> TrainTask:
         blob = BlobRef(sha256=codec.digest(self.frame), nbytes=len(self.frame))
-        fields = {"base": self.ref.fields(), "adapter": blob.fields()}
+        fields = {"base": self.ref.fields(), "adapter": blob.fields(), "layout": self.layout}
         return make_task(task_id, **(fields | changed))
 
 
@@ -75,15 +82,15 @@ class Model:
 def model(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> Model:
     found = base.resolve("offline:gpt2-micro", None, model_cache, lambda *_: None)
     adapted = lora.attach(loader.load(found.path, COMPUTE.device).model, make_task().lora, seed=0)
-    entries, data = codec.encode("fp32", lora.read_adapter(adapted))
-    frame = pack(Adapter(version=0, codec="fp32", tensors=entries), data)
+    adapter = lora.read_adapter(adapted)
+    frame, layout = pack_adapter(0, "fp32", adapter), TensorLayout.of(adapter).digest
     ref = BaseRef(name=found.name, kind=found.kind, digest=found.digest)
     # A worker's cache holds models by digest.
     cache = tmp_path_factory.mktemp("worker-cache")
     installed = cache / "models" / found.digest
     installed.parent.mkdir()
     installed.symlink_to(found.path)
-    return Model(found.path, cache, ref, frame)
+    return Model(found.path, cache, ref, frame, layout)
 
 
 @pytest.fixture(autouse=True)
@@ -193,6 +200,13 @@ class WorkerHarness:
             on_step=on_step,
         )
         return start_worker(settings or self.settings, RUN, connections, time.time, callbacks)
+
+    def current_model(self) -> CurrentModel:
+        task = self.model.task("t0")
+        return CurrentModel(
+            run=RUN, version=0, phase=0, adapter=task.adapter, base=task.base, lora=task.lora,
+            objective="sft", max_length=128,
+        )  # fmt: skip
 
     def finish_run(self) -> None:
         self.store.set_info(RUN, info("finished"))
@@ -477,7 +491,7 @@ def test_a_worker_that_lacks_the_base_model_fetches_it_from_the_coordinator(
             "asked for", lambda: [b for b in harness.store.heartbeats(RUN) if b.wants]
         )
         assert beats[0].wants == harness.model.ref.digest
-        assert not (elsewhere / "models").exists()
+        assert find_installed(harness.model.ref.digest, elsewhere) is None
         coordinator.answer(beats)
         assert harness.next_update().task_id == "t1"
     assert find_installed(harness.model.ref.digest, elsewhere) is not None
@@ -505,6 +519,70 @@ def test_a_worker_that_cannot_reach_the_hub_fetches_the_model_from_the_coordinat
             beats
         )
         assert harness.next_update().task_id == "t1"
+
+
+def test_a_base_that_is_too_large_to_be_sent_is_refused_with_the_remedy(
+    harness: WorkerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (base_source, base_model_server):
+        monkeypatch.setattr(module, "MAX_SENT", 1000)
+    coordinator = BaseModelServer(harness.store, RUN, harness.model.path, harness.model.ref.digest)
+    harness.issue("t1")
+    settings = replace(harness.settings, cache=harness.root / "elsewhere")
+    with harness.serving(harness.worker(settings)):
+        beats = eventually(
+            "asked for", lambda: [b for b in harness.store.heartbeats(RUN) if b.wants]
+        )
+        coordinator.answer(beats)
+        refusal = unpack(TaskRefusal, harness.next_message())[0]
+        assert "is not sent through Redis" in refusal.reason
+        assert "fccl worker --base" in refusal.reason
+    coordinator.wait()
+    assert "--base DIR" in coordinator.new_problem()
+    assert coordinator.new_problem() == ""  # it is reported once
+    blobs = harness.store.execute("KEYS", f"fccl:{RUN}:blob:*")
+    assert len(blobs) == 2  # the adapter, and the manifest
+
+
+def test_a_worker_says_that_the_coordinator_does_not_send_the_base_model(
+    harness: WorkerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base_source, "WAIT_S", 0.0)
+    harness.issue("t1")
+    settings = replace(harness.settings, cache=harness.root / "elsewhere")
+    with harness.serving(harness.worker(settings)):
+        assert "has not sent the base model" in harness.wait_for_event("waiting")
+
+
+def test_a_directory_with_the_base_model_is_used_where_it_is(harness: WorkerHarness) -> None:
+    own, elsewhere = harness.root / "own", harness.root / "elsewhere"
+    shutil.copytree(harness.model.path, own)
+    harness.issue("t1")
+    with harness.serving(harness.worker(replace(harness.settings, cache=elsewhere, base=own))):
+        assert harness.next_update().task_id == "t1"
+    found = find_installed(harness.model.ref.digest, elsewhere)
+    assert found is not None and found.resolve() == own.resolve()
+
+
+def test_a_worker_with_another_base_model_does_not_start(harness: WorkerHarness) -> None:
+    harness.store.set_model(RUN, pack(harness.current_model()))
+    other = write_sharded_model(harness.root / "other")
+    with pytest.raises(ModelError) as caught:
+        harness.worker(replace(harness.settings, base=other))
+    assert harness.model.ref.digest[:12] in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert harness.worker().worker_id == "host-0"  # its slot was given back
+
+
+def test_a_task_of_another_base_model_than_the_workers_directory_is_refused(
+    harness: WorkerHarness,
+) -> None:
+    other = write_sharded_model(harness.root / "other")
+    harness.issue("t1")
+    settings = replace(harness.settings, cache=harness.root / "elsewhere", base=other)
+    with harness.serving(harness.worker(settings)):
+        refusal = unpack(TaskRefusal, harness.next_message())[0]
+        assert harness.model.ref.digest[:12] in refusal.reason
 
 
 def test_workers_share_a_state_directory_and_never_a_slot(harness: WorkerHarness) -> None:

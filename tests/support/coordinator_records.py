@@ -49,7 +49,7 @@ def update_summary(base: int, loss: float, samples: int = 1) -> UpdateSummary:
 
 def update_frame(value: float = 1.0, name: str = "a", **changed: object) -> bytes:
     """Return an encoded update whose one tensor, of shape (2, 3), is filled with `value`."""
-    entries, data = codec.encode("fp32", {name: np.full((2, 3), value, np.float32)})
+    layout, data = codec.encode("fp32", {name: np.full((2, 3), value, np.float32)})
     record = Update(
         task_id="t000001",
         attempt=1,
@@ -59,7 +59,7 @@ def update_frame(value: float = 1.0, name: str = "a", **changed: object) -> byte
         base_version=0,
         stats=make_stats(),
         codec="fp32",
-        tensors=entries,
+        layout=layout.digest,
         sha256=codec.digest(data),
     )
     return pack(record.model_copy(update=changed), data)

@@ -82,7 +82,7 @@ def delta(task_id: str) -> Tensors:
 
 def update(task: TrainTask, worker: str = "w0", **changed: object) -> bytes:
     """Return the frame of a flawless update, with the fields `changed`."""
-    entries, data = codec.encode("fp32", delta(task.task_id))
+    layout, data = codec.encode("fp32", delta(task.task_id))
     record = Update(
         task_id=task.task_id,
         attempt=task.attempt,
@@ -92,7 +92,7 @@ def update(task: TrainTask, worker: str = "w0", **changed: object) -> bytes:
         base_version=task.base_version,
         stats=make_stats(),
         codec="fp32",
-        tensors=entries,
+        layout=layout.digest,
         sha256=codec.digest(data),
     )
     return pack(record.model_copy(update=changed), data)

@@ -10,12 +10,13 @@ from common.protocol.tasks import (
     BlobRef,
     LocalTraining,
     LoraSpec,
+    PromptSpec,
     Receipt,
     TaskRefusal,
     TrainTask,
 )
 from common.protocol.updates import TensorEntry, Update
-from common.protocol.versions import Adapter, VersionSummary
+from common.protocol.versions import Adapter, CurrentModel, VersionSummary
 from tests.support.virtual_federation import make_stats
 
 SHA = "0123456789abcdef" * 4
@@ -30,7 +31,7 @@ UPDATE = Update(
     base_version=3,
     stats=make_stats(),
     codec="fp32",
-    tensors=(ENTRY,),
+    layout=SHA,
     sha256=SHA,
 )
 TASK = TrainTask(
@@ -47,6 +48,8 @@ TASK = TrainTask(
     base_version=3,
     adapter=BlobRef(sha256=SHA, nbytes=99),
     lora=LoraSpec(targets=("c_attn", "c_fc")),
+    prompt=PromptSpec(template="{{ messages }}"),
+    layout=SHA,
     update_codec="int8",
     seed=7,
     issued_at=1.5,
@@ -62,6 +65,25 @@ HEARTBEAT = Heartbeat(
     last_loss=2.5,
     events=(LocalEvent(at=1.0, kind="trained", text="10 steps"),),
 )
+MODEL = CurrentModel(
+    run="run-1",
+    version=3,
+    phase=0,
+    objective="sft",
+    base=TASK.base,
+    adapter=TASK.adapter,
+    lora=TASK.lora,
+    max_length=64,
+    prompt=TASK.prompt,
+)
+_NO_LAYOUT = {"layout": None, "tensors": (ENTRY,)}
+SCHEMA_1: list[Record] = [
+    UPDATE.model_copy(update=_NO_LAYOUT),
+    TASK.model_copy(update={"prompt": None, "layout": None}),
+    Adapter(version=3, codec="bf16", tensors=(ENTRY,)),
+    MODEL.model_copy(update={"prompt": None}),
+]
+"""Records of kinds that schema 2 changed, in their older form."""
 EXAMPLES: list[Record] = [
     RECEIPT,
     UPDATE,
@@ -69,7 +91,9 @@ EXAMPLES: list[Record] = [
     HEARTBEAT,
     ENTRY,
     TaskRefusal(task_id="t1", attempt=1, client_id="c", worker_id="w", reason="no base model"),
-    Adapter(version=3, codec="bf16", tensors=(ENTRY,)),
+    Adapter(version=3, codec="bf16", layout=SHA, layout_bytes=9),
+    MODEL,
+    *SCHEMA_1,
     Event(at=1.0, level="info", kind="version", text="one", refs={"version": 1, "loss": 0.5}),
     VersionSummary(version=1, phase=0, at=1.0, sha256=SHA, nbytes=9, train_loss=2.5),
 ]

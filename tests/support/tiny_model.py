@@ -1,10 +1,12 @@
 """A tiny causal model: a few thousand weights and a tokenizer of its own, made in milliseconds."""
 
+from pathlib import Path
+
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from learning.objectives.template import format_prompt
+from learning.prompts.alpaca import format_prompt
 from learning.synthetic.instructions import make_instructions
 
 
@@ -38,3 +40,10 @@ def tiny_model(vocabulary: int = 600, seed: int = 0) -> GPT2LMHeadModel:
             eos_token_id=0,
         )
         return GPT2LMHeadModel(config).eval()
+
+
+def write_sharded_model(folder: Path) -> Path:
+    """Write a tiny model whose weights are in four files with an index."""
+    tiny_tokenizer().save_pretrained(folder)
+    tiny_model().save_pretrained(folder, max_shard_size="60KB")
+    return folder

@@ -36,7 +36,7 @@ def update(task_id: str = "t1", **changed: Any) -> Update:
     losses = dict.fromkeys(("avg_loss", "loss_before", "loss_after"), 1.0)
     fields: dict[str, Any] = {
         "task_id": task_id, "attempt": 1, "client_id": "client_0", "worker_id": "w", "phase": 0,
-        "base_version": 0, "codec": "fp32", "tensors": [], "sha256": NOTHING,
+        "base_version": 0, "codec": "fp32", "layout": NOTHING, "sha256": NOTHING,
         "stats": counts | losses | {"train_seconds": 1.0, "delta_norm": 1.0},
     }  # fmt: skip
     return Update.model_validate(fields | changed)

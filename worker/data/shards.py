@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from common.errors import DataError
 from common.protocol.fields import ROW_KINDS, RowKind
-from common.protocol.tasks import TrainTask
+from common.protocol.tasks import PromptSpec, TrainTask
 from learning.data import rows, splits
 from learning.objectives.registry import Objective
 
@@ -42,6 +42,7 @@ class ShardRequest:
     kind: RowKind
     labels: tuple[str, ...]  # empty unless texts are classified
     max_length: int  # in tokens
+    prompt: PromptSpec | None = None  # form of rows that are not classified
 
 
 class ClientData:
@@ -75,7 +76,11 @@ class ClientData:
         Raises `DataError` as `load` does.
         """
         request = ShardRequest(
-            task.client_id, ROW_KINDS[task.objective], task.labels, task.training.max_length
+            task.client_id,
+            ROW_KINDS[task.objective],
+            task.labels,
+            task.training.max_length,
+            task.prompt,
         )
         whole = self.load(request, objective, tokenizer)
         return TokenisedShard(whole.train, whole.holdout[:HOLDOUT_EXAMPLES])

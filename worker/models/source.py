@@ -1,8 +1,6 @@
 """Source of a task's models: the base model by its digest, adapters by their content.
 
-A base model that is neither on this machine nor on the hub is requested through the heartbeat
-(`wants`). The coordinator puts it into the store, from where it is fetched and verified, file by
-file.
+`worker/models/base_source.py` finds the base model.
 """
 
 from __future__ import annotations
@@ -11,20 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Event as Flag
 
-from common.errors import ModelError, StoreError, WireError
-from common.model_cache import find_installed
-from common.protocol import codec
-from common.protocol.manifest import parse_manifest
+from common.errors import StoreError, WireError
+from common.protocol.adapter_frame import unpack_adapter
+from common.protocol.layout import TensorLayout
 from common.protocol.tasks import BaseRef, TrainTask
 from common.protocol.tensors import Tensors
-from common.protocol.versions import Adapter, CurrentModel
-from common.protocol.wire import unpack
-from common.store.store import CHUNK, Store
-from learning.models import base
+from common.protocol.versions import CurrentModel
+from common.store.store import Store
 from learning.progress import ProgressCallback
-
-POLL_S = 0.5
-FETCHING = "fetching the base model"
+from worker.models.base_source import BaseModelSource
 
 
 class ModelSource:
@@ -33,8 +26,7 @@ class ModelSource:
     def __init__(self, store: Store, run: str, cache: Path, on_progress: ProgressCallback) -> None:
         self._store = store
         self._run = run
-        self._cache = cache
-        self._on_progress = on_progress
+        self._base = BaseModelSource(store, run, cache, on_progress)
 
     def fetch_reference(self, task: TrainTask) -> Tensors:
         """Return θ of the version that a `dpo` phase began with.
@@ -53,8 +45,7 @@ class ModelSource:
                 f"the reference {task.reference.sha256[:12]} is not in {self._store.where}",
                 "the coordinator fills it",
             )
-        header, data = unpack(Adapter, frame)
-        return codec.decode(header.codec, header.tensors, data)
+        return unpack_adapter(frame)[1]
 
     def fetch_adapter(self, task: TrainTask) -> Tensors | None:
         """Return θ of the task's base version.
@@ -63,7 +54,7 @@ class ModelSource:
 
         Raises:
             StoreError: The store is out of reach, or came back empty and is not filled yet.
-            WireError: The blob is no adapter of that version.
+            WireError: The blob is no adapter of that version, or has another layout than the task.
         """
         # The version is read first: the coordinator sets it last when it fills a store again.
         filled = self._store.get_version(self._run) is not None
@@ -74,10 +65,14 @@ class ModelSource:
             )
         if frame is None:
             return None
-        header, data = unpack(Adapter, frame)
+        header, adapter = unpack_adapter(frame)
         if header.version != task.base_version:
             raise WireError(f"the adapter is of version {header.version}, not {task.base_version}")
-        return codec.decode(header.codec, header.tensors, data)
+        if task.layout is not None and task.layout != TensorLayout.of(adapter).digest:
+            raise WireError(
+                f"the adapter of version {header.version} does not have the task's tensor layout"
+            )
+        return adapter
 
     def fetch_newest(self, known: int | None) -> tuple[CurrentModel, Tensors] | None:
         """Return the newest version; None if it is `known`, or is not available now.
@@ -95,10 +90,18 @@ class ModelSource:
         frame = self._store.get_blob(self._run, model.adapter.sha256, model.adapter.nbytes)
         if frame is None:
             return None
-        header, data = unpack(Adapter, frame)
+        header, adapter = unpack_adapter(frame)
         if header.version != model.version:
             raise WireError(f"the adapter is of version {header.version}, not {model.version}")
-        return model, codec.decode(header.codec, header.tensors, data)
+        return model, adapter
+
+    def use_base_directory(self, path: Path) -> None:
+        """Use the base model in a directory of this machine.
+
+        Raises:
+            ModelError: The directory holds no model, or another one than that of the run.
+        """
+        self._base.use_directory(path)
 
     def fetch_base(
         self, ref: BaseRef, on_request: Callable[[str | None], None], stop: Flag
@@ -109,57 +112,7 @@ class ModelSource:
         end.
 
         Raises:
-            ModelError: The hub's model of that name and revision has another digest.
-            StoreError: The store is out of reach.
+            ModelError: There is another model in its place, or it is too large to be sent.
+            StoreError: The store is out of reach, or the coordinator does not answer.
         """
-        if (path := find_installed(ref.digest, self._cache)) is not None:
-            return path
-        if ref.kind == "hub" and (path := self._from_hub(ref)) is not None:
-            return path
-        on_request(ref.digest)
-        try:
-            return self._from_coordinator(ref, stop)
-        finally:
-            on_request(None)
-
-    def _from_hub(self, ref: BaseRef) -> Path | None:
-        """Return a model from the hub; None where that fails, as behind a hospital's firewall."""
-        try:
-            resolved = base.resolve(ref.name, ref.revision, self._cache, self._on_progress)
-        except ModelError:
-            return None  # the coordinator has it
-        if resolved.digest != ref.digest:
-            raise ModelError(
-                f"{ref.name} at {ref.revision} has digest {resolved.digest[:12]} here,"
-                f" but the task names {ref.digest[:12]}",
-                "remove it from the hub cache of this machine",
-            )
-        return resolved.path
-
-    def _from_coordinator(self, ref: BaseRef, stop: Flag) -> Path | None:
-        while not stop.wait(POLL_S):
-            manifest = self._store.get_blob(self._run, ref.digest, CHUNK)
-            if manifest is not None:
-                return base.install(manifest, ref.digest, self._files(manifest), self._cache)
-        return None
-
-    def _files(self, manifest: bytes) -> Callable[[str, int], bytes]:
-        """Return a function that fetches one file, and reports the progress of all."""
-        total = sum(file.nbytes for file in parse_manifest(manifest))
-        done = 0
-
-        def fetch(sha256: str, nbytes: int) -> bytes:
-            nonlocal done
-            self._on_progress(FETCHING, done / max(1, total))
-            data = self._file(sha256, nbytes)
-            done += nbytes
-            self._on_progress(FETCHING, done / max(1, total))
-            return data
-
-        return fetch
-
-    def _file(self, sha256: str, nbytes: int) -> bytes:
-        data = self._store.get_blob(self._run, sha256, nbytes)
-        if data is None:
-            raise StoreError(f"file {sha256[:12]} of the base model is gone", "try again")
-        return data
+        return self._base.find(ref, on_request, stop)

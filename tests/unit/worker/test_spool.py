@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 
 from common.errors import RunError
 from common.protocol import codec
+from common.protocol.layout import TensorLayout
 from common.protocol.updates import Update
 from common.protocol.wire import unpack
 from tests.support.processes import forked
@@ -167,8 +168,8 @@ DELTA = {"w": np.array([5, 1, 2, 0, 0, 0, 0, 0, 0, 0], np.float32)}
 
 def train(slot: Slot, task_id: str) -> None:
     """Encode and spool an update, as a worker does once a model is trained."""
-    entries, data = error_feedback.encode("topk", DELTA, slot.residual(task(task_id)))
-    slot.put_update(update(task_id, codec="topk", tensors=entries), data)
+    layout, data = error_feedback.encode("topk", DELTA, slot.residual(task(task_id)))
+    slot.put_update(update(task_id, codec="topk", layout=layout.digest), data)
 
 
 def sent(slot: Slot) -> np.ndarray:
@@ -176,7 +177,7 @@ def sent(slot: Slot) -> np.ndarray:
     total = np.zeros(10, np.float32)
     for pending in slot.pending_updates():
         record, data = unpack(Update, pending.path.read_bytes())
-        total += codec.decode(record.codec, record.tensors, data)["w"]
+        total += codec.decode(record.codec, TensorLayout.of(DELTA), data)["w"]
     return total
 
 

@@ -90,4 +90,5 @@ def model_of(task: TrainTask) -> CurrentModel:
         max_length=task.training.max_length,
         dpo=task.dpo,
         labels=task.labels,
+        prompt=task.prompt,
     )

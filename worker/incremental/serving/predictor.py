@@ -15,12 +15,12 @@ import torch
 from common.errors import DataError, ModelError
 from common.model_cache import find_installed
 from common.protocol.versions import CurrentModel
-from learning.data.row_types import LabelledText
+from learning.data.row_types import Instruction, LabelledText
 from learning.evaluation.generation import Sampling, generate
 from learning.evaluation.inference import class_probabilities
 from learning.models import lora
 from learning.objectives.classification import ClassEncoder
-from learning.objectives.template import format_prompt
+from learning.prompts.form import prompt_form
 from learning.training.device import Compute, available_cores
 from worker.incremental.serving import served_run
 from worker.incremental.serving.client_model import ClientModel, load_client_model
@@ -99,9 +99,9 @@ class Predictor:
     ) -> Prediction:
         loaded = self._base(model)
         if model.objective != "classification":
-            prompts = [format_prompt(text)]
+            form = prompt_form(loaded.tokenizer, model.prompt)
             [answer] = generate(
-                loaded.model, loaded.tokenizer, prompts, new_tokens, sampling=sampling
+                loaded.model, form, [Instruction(text, "", "")], new_tokens, sampling=sampling
             )
             return Prediction(model.version, local, answer)
         row = LabelledText(text, model.labels[0])  # any class will do: it is not used

@@ -17,10 +17,10 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from common.errors import DataError, WireError
 from common.files import write_durable
-from common.protocol import codec
+from common.protocol.adapter_frame import pack_adapter, unpack_adapter
 from common.protocol.fields import ClassNames, Identifier, Record, RowKind, RunId, list_to_tuple
 from common.protocol.tensors import Tensors
-from common.protocol.versions import Adapter, CurrentModel
+from common.protocol.versions import CurrentModel
 from common.protocol.wire import pack, unpack
 
 FILE = "served.json"
@@ -58,8 +58,7 @@ def read(state: Path) -> ServedRun | None:
 
 
 def save_model(state: Path, model: CurrentModel, adapter: Tensors) -> None:
-    entries, data = codec.encode("fp32", adapter)
-    frame = pack(Adapter(version=model.version, codec="fp32", tensors=entries), data)
+    frame = pack_adapter(model.version, "fp32", adapter)
     _write_locked(state / model.run / "model", pack(model, frame))
 
 
@@ -68,8 +67,7 @@ def load_model(state: Path, run: str) -> tuple[CurrentModel, Tensors] | None:
     path = state / run / "model"
     try:
         found, frame = unpack(CurrentModel, path.read_bytes())
-        header, data = unpack(Adapter, bytes(frame))
-        return found, codec.decode(header.codec, header.tensors, data)
+        return found, unpack_adapter(frame)[1]
     except FileNotFoundError:
         return None
     except WireError as error:

@@ -209,7 +209,9 @@ class BatchBuilder:
         return own.holdout if own else ()
 
     def _own(self, kind: RowKind) -> TokenisedShard | None:
-        request = ShardRequest(self._client, kind, self._model.labels, self._model.max_length)
+        request = ShardRequest(
+            self._client, kind, self._model.labels, self._model.max_length, self._model.prompt
+        )
         try:
             return self._shadow.load_rows(self._data, request)
         except DataError:

@@ -182,7 +182,9 @@ class ShadowModel:
 
     def _objective(self, kind: RowKind, smoothing: float = 0.0) -> registry.Objective:
         current = self._current
-        return registry.make_objective(OBJECTIVES[kind], current.dpo, current.labels, smoothing)
+        return registry.make_objective(
+            OBJECTIVES[kind], current.dpo, current.labels, smoothing, current.prompt
+        )
 
 
 def to_row(stored: StoredItem) -> Any:

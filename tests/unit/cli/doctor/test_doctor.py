@@ -145,7 +145,9 @@ def test_an_unencrypted_connection_to_another_machine_is_a_problem(
 def test_the_software_names_what_must_agree_on_both_sides(situation: CheckContext) -> None:
     check = machine.check_software(situation)
     assert check.status == "ok"
-    assert all(word in check.text for word in ("fccl", "protocol 1", "Python", "torch", "peft"))
+    assert all(
+        word in check.text for word in ("fccl", "protocol 1 and 2", "Python", "torch", "peft")
+    )
 
 
 def test_a_source_is_read_and_its_unusable_lines_are_counted(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from typing import Any
 
 import msgpack
 import pytest
@@ -15,19 +16,19 @@ from common.protocol.fields import Record
 from common.protocol.heartbeat import Heartbeat
 from common.protocol.tasks import Receipt, TaskRefusal, TrainTask
 from common.protocol.updates import Update
-from common.protocol.wire import MAX_HEADER, SCHEMA, kind_of, pack, unpack
-from tests.support.records import EXAMPLES, RECEIPT, UPDATE
+from common.protocol.wire import MAX_HEADER, SCHEMAS, kind_of, pack, unpack
+from tests.support.records import EXAMPLES, RECEIPT, SCHEMA_1, SHA, TASK, UPDATE
 
 Header = Callable[[object], bytes]
 FIELDS = {"task_id": "t1", "attempt": 1, "state": "accepted", "reason": ""}
 
 
-def raw(header: bytes, data: bytes = b"", magic: bytes = b"FCCL", schema: int = SCHEMA) -> bytes:
+def raw(header: bytes, data: bytes = b"", magic: bytes = b"FCCL", schema: int = 1) -> bytes:
     return struct.pack("<4sBI", magic, schema, len(header)) + header + data
 
 
-def frame(header: object, data: bytes = b"") -> bytes:
-    return raw(msgpack.packb(header), data)
+def frame(header: object, schema: int = 1) -> bytes:
+    return raw(msgpack.packb(header), schema=schema)
 
 
 def refused(bad: bytes, kind: type[Record] = Receipt) -> str:
@@ -59,7 +60,9 @@ def test_a_frame_cut_anywhere_is_refused(length: int) -> None:
     [
         (b"", "too short"),
         (raw(b"", magic=b"EVIL"), "not an fccl frame"),
-        (raw(msgpack.packb(["Receipt", FIELDS]), schema=2), "schema version is 2"),
+        (raw(msgpack.packb(["Receipt", FIELDS]), schema=2), "schema version of Receipt is 2"),
+        (raw(msgpack.packb(["Receipt", FIELDS]), schema=0), "schema version is 0"),
+        (raw(msgpack.packb(["Receipt", FIELDS]), schema=3), "schema version is 3"),
         (raw(b"\xc1"), "not msgpack"),
         (frame(["Receipt", FIELDS])[:-1], "cut short"),
         (raw(msgpack.packb(["Receipt", FIELDS]) + b"\x00"), "not msgpack"),
@@ -106,17 +109,71 @@ def test_a_field_of_the_wrong_type_or_name_is_named(name: str, value: object) ->
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 0.0, -1.0, 2e4])
 def test_a_loss_is_finite_positive_and_bounded(value: float) -> None:
-    fields = UPDATE.fields()
+    schema, fields = parts(UPDATE)
     fields["stats"]["avg_loss"] = value
-    assert "stats.avg_loss" in refused(frame(["Update", fields]), Update)
+    assert "stats.avg_loss" in refused(frame(["Update", fields], schema), Update)
 
 
 @pytest.mark.parametrize("name", ["train_seconds", "delta_norm"])
 def test_other_statistics_are_finite(name: str) -> None:
-    fields = UPDATE.fields()
+    schema, fields = parts(UPDATE)
     for value in (float("nan"), float("inf")):
         fields["stats"][name] = value
-        assert name in refused(frame(["Update", fields]), Update)
+        assert name in refused(frame(["Update", fields], schema), Update)
+
+
+# schema versions
+
+
+def parts(record: Record) -> tuple[int, dict[str, Any]]:
+    """Return the schema version and the fields of a packed record."""
+    packed = pack(record)
+    _, schema, length = struct.unpack_from("<4sBI", packed)
+    name, fields = msgpack.unpackb(packed[9 : 9 + length])
+    assert name == type(record).__name__
+    return schema, fields
+
+
+@pytest.mark.parametrize("record", SCHEMA_1, ids=lambda record: type(record).__name__)
+def test_a_record_of_the_older_form_is_written_without_newer_fields(record: Record) -> None:
+    schema, fields = parts(record)
+    assert schema == 1
+    assert not {"layout", "layout_bytes", "prompt"} & fields.keys()
+
+
+def test_kinds_that_have_not_changed_keep_schema_1() -> None:
+    changed = {type(record) for record in SCHEMA_1}
+    others = [record for record in EXAMPLES if type(record) not in changed]
+    assert {parts(record)[0] for record in others} == {1}
+    newer = [record for record in EXAMPLES if type(record) in changed and record not in SCHEMA_1]
+    assert {parts(record)[0] for record in newer} == {2}
+    assert all("tensors" not in parts(record)[1] for record in newer)
+
+
+@pytest.mark.parametrize(
+    ("record", "schema", "more"),
+    [
+        (UPDATE, 2, {"tensors": []}),
+        (SCHEMA_1[0], 1, {"layout": SHA}),
+        (SCHEMA_1[1], 1, {"prompt": None}),
+    ],
+)
+def test_a_field_of_another_schema_version_is_refused(
+    record: Record, schema: int, more: dict[str, object]
+) -> None:
+    bad = frame([type(record).__name__, parts(record)[1] | more], schema)
+    assert f"in schema version {schema}" in refused(bad, type(record))
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_an_update_has_a_layout_or_a_table(schema: int) -> None:
+    _, fields = parts(UPDATE)
+    del fields["layout"]
+    assert "either a layout or a table" in refused(frame(["Update", fields], schema), Update)
+
+
+def test_the_header_of_an_update_has_a_few_hundred_bytes() -> None:
+    assert len(pack(UPDATE)) < 600 and len(pack(TASK)) < 1200
 
 
 def test_a_repeated_key_is_refused() -> None:
@@ -162,7 +219,7 @@ def test_reasons_do_not_repeat_hostile_values_at_length() -> None:
     st.binary(max_size=300), st.sampled_from([Receipt, Update, TrainTask, Heartbeat, TaskRefusal])
 )
 def test_random_bytes_raise_wire_errors_only(junk: bytes, kind: type[Record]) -> None:
-    for bad in (junk, raw(junk), b"FCCL\x01" + junk):
+    for bad in (junk, raw(junk), raw(junk, schema=2), b"FCCL\x01" + junk, b"FCCL\x02" + junk):
         with pytest.raises(WireError):
             unpack(kind, bad)
 

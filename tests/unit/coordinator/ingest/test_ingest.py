@@ -16,7 +16,10 @@ from broker.protocol import Message
 from common.errors import RunError, WireError
 from common.protocol import codec
 from common.protocol.kinds import RejectionKind
+from common.protocol.layout import TensorLayout
 from common.protocol.tasks import TaskRefusal
+from common.protocol.tensor_table import make_table
+from common.protocol.updates import TensorEntry
 from common.protocol.wire import pack
 from coordinator.core.events import (
     AcceptUpdate,
@@ -35,7 +38,8 @@ from coordinator.storage.spool import Spool
 from tests.support.coordinator_records import update_frame, version_summary
 
 CHUNK = 160
-SHAPES = {"a": (2, 3)}
+LAYOUT = TensorLayout((("a", (2, 3)),))
+TABLE = make_table("fp32", LAYOUT)
 
 
 def messages(content: bytes, update_id: str = "t000001.1", user: str = "u") -> list[Message]:
@@ -52,7 +56,7 @@ class Bench:
         self.path = path / "spool"
         self.spool = Spool(self.path)
         self.ingest = Ingest(self.journal, self.spool)
-        self.ingest.start(SHAPES)
+        self.ingest.start(LAYOUT)
 
     def process(self, message: Message, site: str = "s", now: float = 1.0) -> Arrival:
         return self.ingest.process(message, site, "u", now)
@@ -143,10 +147,10 @@ def test_an_upload_may_not_be_larger_than_any_update_can_be(bench: Bench) -> Non
 
 
 def test_every_codec_fits_the_limit_even_for_tensors_smaller_than_a_block(bench: Bench) -> None:
-    shapes = {f"t{i}": (1,) for i in range(4000)}
-    bench.ingest.start(shapes)
-    largest = b"x" * codec.payload_bytes("int8", shapes)
-    assert len(largest) > codec.payload_bytes("fp32", shapes)
+    layout = TensorLayout(tuple((f"t{i:04}", (1,)) for i in range(4000)))
+    bench.ingest.start(layout)
+    largest = b"x" * codec.payload_bytes("int8", layout)
+    assert len(largest) > codec.payload_bytes("fp32", layout)
     assert bench.process(messages(largest)[0]).event is None  # waits for the other chunks
 
 
@@ -186,9 +190,10 @@ def test_an_upload_with_another_hash_than_announced_is_removed(bench: Bench) -> 
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (update_frame(name="b"), "tensor a is missing"),
-        (update_frame(codec="bf16"), "does not fit its shape"),
-        (update_frame(tensors=()), "bytes follow the last tensor"),
+        (update_frame(name="b"), "not those of the adapter"),
+        (update_frame(codec="bf16"), "24 bytes, 12 follow from their shapes"),
+        (update_frame(layout="0" * 64), "not those of the adapter"),
+        (update_frame(layout=None, tensors=TABLE), "of schema version 1, its task of version 2"),
     ],
 )
 def test_tensors_that_do_not_fit_are_reported_with_the_update(
@@ -198,6 +203,28 @@ def test_tensors_that_do_not_fit_are_reported_with_the_update(
     assert isinstance(found, UpdateArrived)
     assert found.problem is not None and found.problem.kind is RejectionKind.TENSORS
     assert problem in found.problem.reason
+
+
+@pytest.mark.parametrize(
+    ("table", "problem"),
+    [
+        (TABLE, ""),
+        (make_table("fp32", TensorLayout((("b", (2, 3)),))), "not those of the adapter"),
+        (make_table("fp32", TensorLayout((("a", (3, 2)),))), "not those of the adapter"),
+        ((TABLE[0].model_copy(update={"offset": 4}),), "do not follow from their shapes"),
+        ((TABLE[0].model_copy(update={"nbytes": 4}),), "do not follow from their shapes"),
+        ((*TABLE, *TABLE), "appears twice"),
+        ((), "not those of the adapter"),
+    ],
+)
+def test_an_update_of_schema_1_is_accepted_in_a_run_of_schema_1_only_with_its_table(
+    bench: Bench, table: tuple[TensorEntry, ...], problem: str
+) -> None:
+    bench.ingest.start(LAYOUT, tabled=True)
+    found = process_all(bench, update_frame(layout=None, tensors=table)).event
+    assert isinstance(found, UpdateArrived)
+    assert problem in (found.problem.reason if found.problem else "")
+    assert (found.problem is None) == (problem == "")
 
 
 def test_values_that_are_not_finite_are_reported_with_the_update(bench: Bench) -> None:

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from common.errors import RunError, WireError
+from common.protocol.layout import TensorLayout
 from coordinator.storage.spool import Spool, upload_name
 from tests.support.coordinator_records import update_frame
+
+LAYOUT = TensorLayout((("a", (2, 3)),))
 
 
 def named(content: bytes) -> str:
@@ -39,7 +42,14 @@ def test_a_missing_file_is_a_run_error(tmp_path: Path) -> None:
 def test_the_delta_is_what_was_encoded(tmp_path: Path) -> None:
     spool, content = Spool(tmp_path), update_frame(2.0)
     spool.write(named(content), 0, content)
-    assert np.array_equal(spool.delta(named(content))["a"], np.full((2, 3), 2.0))
+    assert np.array_equal(spool.delta(named(content), LAYOUT)["a"], np.full((2, 3), 2.0))
+
+
+def test_a_delta_of_another_layout_is_refused(tmp_path: Path) -> None:
+    spool, content = Spool(tmp_path), update_frame(2.0)
+    spool.write(named(content), 0, content)
+    with pytest.raises(WireError, match="not those of the adapter"):
+        spool.delta(named(content), TensorLayout((("a", (3, 2)),)))
 
 
 def test_a_sweep_removes_files_without_a_row(tmp_path: Path) -> None:

@@ -10,11 +10,10 @@ import pytest
 
 from common.errors import RunError
 from common.protocol import codec
+from common.protocol.adapter_frame import unpack_adapter
 from common.protocol.fields import CodecName
 from common.protocol.tasks import BlobRef
 from common.protocol.tensors import Tensors
-from common.protocol.versions import Adapter
-from common.protocol.wire import unpack
 from common.run_directory.version_files import ADAPTER_FILES
 from coordinator.storage.versions import Versions
 
@@ -47,8 +46,7 @@ def test_a_version_holds_what_its_broadcast_decodes_to(tmp_path: Path, name: Cod
     ref = write(store, 0, THETA)
     frame = store.frame(0)
     assert (ref.sha256, ref.nbytes) == (codec.digest(frame), len(frame))
-    adapter, data = unpack(Adapter, frame)
-    broadcast = codec.decode(adapter.codec, adapter.tensors, data)
+    _, broadcast = unpack_adapter(frame)
     stored = store.read(0)
     assert broadcast.keys() == stored.keys() == THETA.keys()
     assert all(np.array_equal(broadcast[key], stored[key]) for key in stored)

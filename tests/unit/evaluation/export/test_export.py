@@ -28,6 +28,7 @@ from transformers import (
 from common.config.loader import parse
 from common.errors import ConfigError, ModelError, RunError
 from common.protocol.fields import ObjectiveName, RowKind
+from common.protocol.manifest import make_manifest
 from common.protocol.tasks import BaseRef, LoraSpec
 from common.protocol.updates import ContributionStats
 from common.protocol.versions import UpdateSummary, VersionSummary
@@ -42,12 +43,12 @@ from learning.models.encoders import load_whole
 from learning.models.export import ExportedModel, Precision
 from learning.models.export import write_model as write_merged
 from learning.objectives.sft import response_nats
-from learning.objectives.template import format_prompt
 from learning.objectives.tokens import IGNORED, TokenisedExample
+from learning.prompts.alpaca import format_prompt
 from learning.pruning.record import FILE, Pruning, reshape
 from learning.training.batches import collate
 from tests.support.tiny_encoder import encoder, encoder_config, saved
-from tests.support.tiny_model import tiny_model, tiny_tokenizer
+from tests.support.tiny_model import tiny_model, tiny_tokenizer, write_sharded_model
 
 CPU = torch.device("cpu")
 LORA = LoraSpec(r=2, alpha=8, dropout=0.1)
@@ -221,6 +222,16 @@ def pruned(folder: Path, heads: tuple[tuple[int, ...], ...]) -> Path:
 # The same function, wherever it is loaded
 
 
+def test_an_export_of_a_sharded_base_copies_all_shards_byte_for_byte(tmp_path: Path) -> None:
+    source = write_sharded_model(tmp_path / "sharded")
+    run = made(tmp_path, source, "sft")
+    out = export(run, tmp_path / "out")
+    assert len(list((out / "base").glob("model-*.safetensors"))) == 4
+    assert make_manifest(out / "base") == make_manifest(source)
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(out / "base"), out)
+    assert torch.allclose(logits(model, IDS), run.logits(IDS), atol=TOLERANCE)
+
+
 def test_the_trained_version_is_no_longer_the_base(causal: Made, classifier: Made) -> None:
     plain = AutoModelForCausalLM.from_pretrained(causal.base)
     assert (causal.logits(IDS) - logits(plain, IDS)).abs().max() > 0.1
@@ -361,18 +372,20 @@ def test_a_merge_that_would_change_a_shared_weight_is_refused(causal: Made, tmp_
 
 
 @pytest.mark.parametrize("merge", [False, True])
-def test_the_cards_snippet_answers_a_prompt_of_the_template(
+def test_the_cards_snippet_asks_in_the_alpaca_form(
     causal: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, merge: bool
 ) -> None:
     out = export(causal, tmp_path / "out", merge=merge)
     left = run_snippet(out, monkeypatch)
     assert torch.allclose(logits(left["model"], IDS), causal.logits(IDS), atol=TOLERANCE)
-    assert left["text"] == format_prompt("Name three primary colours.")
-    assert left["WITH_INPUT"].format(instruction="Add.", input="1 2") == format_prompt(
-        "Add.", "1 2"
-    )
+    tokenizer = left["tokenizer"]
+    assert tokenizer.decode(left["ids"][0]) == format_prompt("Name three primary colours.")
+    with_input = {"role": "user", "content": "Add.\n\n1 2", "instruction": "Add.", "input": "1 2"}
+    text = tokenizer.apply_chat_template([with_input], tokenize=False, add_generation_prompt=True)
+    assert text == format_prompt("Add.", "1 2")
+    assert "Prompts have the Alpaca form" in (out / "README.md").read_text()
     assert isinstance(left["answer"], str)
-    assert left["out"].shape[1] > left["ids"]["input_ids"].shape[1]
+    assert left["out"].shape[1] > left["ids"].shape[1]
 
 
 @pytest.mark.parametrize("merge", [False, True])

@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from common.errors import DataError
-from learning.data.row_types import LabelledText
+from learning.data.row_types import Instruction, LabelledText
 from learning.evaluation.generation import generate
 from learning.evaluation.inference import class_scores, evaluate, row_nats, unigram_entropy
 from learning.models.objective_model import load_for_objective
 from learning.objectives.classification import ClassEncoder, predict
 from learning.objectives.sft import sft_loss
-from learning.objectives.template import format_prompt
 from learning.objectives.tokens import IGNORED, TokenisedExample
+from learning.prompts.form import prompt_form
 from learning.training.batches import collate
 from tests.support.tiny_encoder import encoder, saved
 from tests.support.tiny_model import tiny_model, tiny_tokenizer
@@ -113,12 +113,14 @@ def test_unigram_entropy_counts_only_learned_tokens() -> None:
 
 def test_generation_is_greedy_repeatable_and_bounded() -> None:
     tokenizer, model = tiny_tokenizer(), tiny_model()
-    asked = [format_prompt("Add.", "1, 2"), format_prompt("Sing."), format_prompt("word " * 400)]
-    first = generate(model, tokenizer, asked, 5)
-    assert first == generate(model, tokenizer, asked, 5)
-    assert first == [generate(model, tokenizer, [one], 5)[0] for one in asked]
-    assert generate(model, tokenizer, asked[:1], 1000), "no more than the model has positions"
+    form = prompt_form(tokenizer, None)
+    tasks = (("Add.", "1, 2"), ("Sing.", ""), ("word " * 400, ""))
+    asked = [Instruction(*task, "") for task in tasks]
+    first = generate(model, form, asked, 5)
+    assert first == generate(model, form, asked, 5)
+    assert first == [generate(model, form, [one], 5)[0] for one in asked]
+    assert generate(model, form, asked[:1], 1000), "no more than the model has positions"
     assert len(first) == 3 and all(first)
     stops = iter([False, False, True])  # a fourth call would raise
-    [short] = generate(model, tokenizer, asked[:1], 50, lambda: next(stops))
-    assert generate(model, tokenizer, asked[:1], 3) == [short]
+    [short] = generate(model, form, asked[:1], 50, lambda: next(stops))
+    assert generate(model, form, asked[:1], 3) == [short]

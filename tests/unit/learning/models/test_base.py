@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
-from collections.abc import Callable
+import shutil
+import tracemalloc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +17,12 @@ import pytest
 import torch
 from huggingface_hub.errors import RepositoryNotFoundError
 
-from common.errors import ModelError, WireError
-from common.model_cache import find_installed
+from common.errors import ModelError, StoreError, WireError
+from common.model_cache import find_installed, link_installed
 from common.protocol import codec, manifest
 from learning.models import base, hub
 from learning.models.loader import load
+from tests.support.tiny_model import write_sharded_model
 
 
 def silent(message: str, fraction: float) -> None:
@@ -29,10 +34,19 @@ def micro(tmp_path_factory: pytest.TempPathFactory) -> base.BaseModel:
     return base.resolve("offline:gpt2-micro", None, tmp_path_factory.mktemp("cache"), silent)
 
 
-def make_fetch(path: Path) -> Callable[[str, int], bytes]:
-    """Return a function that serves files by their digest, as a coordinator does."""
+PIECE = 1000
+
+
+def make_fetch(path: Path) -> base.FetchFile:
+    """Return a function that serves files by their digest in pieces, as a coordinator does."""
     files = {f.sha256: f.name for f in manifest.parse_manifest(manifest.make_manifest(path))}
-    return lambda sha256, nbytes: (path / files[sha256]).read_bytes()
+
+    def fetch(file: manifest.ModelFile, start: int) -> Iterator[bytes]:
+        content = (path / files[file.sha256]).read_bytes()
+        for offset in range(start, len(content), PIECE):
+            yield content[offset : offset + PIECE]
+
+    return fetch
 
 
 def write_config(folder: Path, **config: object) -> Path:
@@ -101,7 +115,7 @@ def test_a_second_install_fetches_nothing(micro: base.BaseModel, tmp_path: Path)
     data = manifest.make_manifest(micro.path)
     first = base.install(data, micro.digest, make_fetch(micro.path), tmp_path)
 
-    def refuse(sha256: str, nbytes: int) -> bytes:
+    def refuse(file: manifest.ModelFile, start: int) -> Iterator[bytes]:
         raise AssertionError("fetched again")
 
     assert base.install(data, micro.digest, refuse, tmp_path) == first
@@ -112,14 +126,135 @@ def test_a_changed_byte_is_refused_and_leaves_nothing(
 ) -> None:
     right = make_fetch(micro.path)
 
-    def corrupt(sha256: str, nbytes: int) -> bytes:
-        content = right(sha256, nbytes)
-        return content[:-1] + bytes([content[-1] ^ 1])
+    def corrupt(file: manifest.ModelFile, start: int) -> Iterator[bytes]:
+        for piece in right(file, start):
+            yield piece[:-1] + bytes([piece[-1] ^ 1])
 
     with pytest.raises(WireError, match="other bytes"):
         base.install(manifest.make_manifest(micro.path), micro.digest, corrupt, tmp_path)
     assert find_installed(micro.digest, tmp_path) is None
     assert list((tmp_path / "models").iterdir()) == []
+
+
+@pytest.mark.parametrize("extra", [b"x", b""])
+def test_a_file_of_another_size_is_refused(
+    micro: base.BaseModel, tmp_path: Path, extra: bytes
+) -> None:
+    right = make_fetch(micro.path)
+
+    def other_size(file: manifest.ModelFile, start: int) -> Iterator[bytes]:
+        pieces = list(right(file, start))
+        yield from [*pieces, extra] if extra else pieces[:-1]
+
+    with pytest.raises(WireError, match="other bytes"):
+        base.install(manifest.make_manifest(micro.path), micro.digest, other_size, tmp_path)
+
+
+def test_an_interrupted_fetch_continues_where_it_ended(
+    micro: base.BaseModel, tmp_path: Path
+) -> None:
+    right = make_fetch(micro.path)
+    listing = manifest.make_manifest(micro.path)
+    fetched: list[int] = []
+    starts: list[int] = []
+
+    def interrupted(file: manifest.ModelFile, start: int) -> Iterator[bytes]:
+        starts.append(start)
+        for piece in right(file, start):
+            if len(fetched) == 20:
+                raise StoreError("the store does not answer")
+            fetched.append(len(piece))
+            yield piece
+
+    with pytest.raises(StoreError):
+        base.install(listing, micro.digest, interrupted, tmp_path)
+    assert find_installed(micro.digest, tmp_path) is None
+    del fetched[:19], starts[:]
+    fetched += [0] * 100  # the second attempt is not interrupted
+    before = sum(fetched)
+    base.install(listing, micro.digest, interrupted, tmp_path)
+    total = manifest.total_bytes(manifest.parse_manifest(listing))
+    assert starts[0] > 0
+    assert sum(fetched) - before <= total - 19 * PIECE
+    assert [path.name for path in (tmp_path / "models").iterdir()] == [micro.digest]
+
+
+def test_a_full_disk_is_reported_before_anything_is_fetched(
+    micro: base.BaseModel, tmp_path: Path
+) -> None:
+    huge = f"{ZERO} {10**14} model.safetensors\n".encode()
+    with pytest.raises(ModelError, match=r"needs 93132\.3 GiB.*FCCL_CACHE"):
+        base.install(huge, codec.digest(huge), make_fetch(micro.path), tmp_path)
+
+
+def test_a_file_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
+    size, piece = 64 << 20, bytes(1 << 20)
+    sha = hashlib.sha256()
+    for _ in range(size // len(piece)):
+        sha.update(piece)
+    listing = f"{sha.hexdigest()} {size} model.safetensors\n".encode()
+
+    def fetch(file: manifest.ModelFile, start: int) -> Iterator[bytes]:
+        yield from itertools.repeat(piece, (size - start) // len(piece))
+
+    tracemalloc.start()
+    base.install(listing, codec.digest(listing), fetch, tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 << 20
+
+
+def test_a_sharded_model_installs_and_loads(tmp_path: Path) -> None:
+    source = write_sharded_model(tmp_path / "source")
+    found = base.resolve(str(source), None, tmp_path, silent)
+    listing = manifest.make_manifest(source)
+    names = {file.name for file in manifest.parse_manifest(listing)}
+    assert {"model.safetensors.index.json", "model-00001-of-00004.safetensors"} <= names
+    path = base.install(listing, found.digest, make_fetch(source), tmp_path / "cache")
+    loaded, original = (load(each, torch.device("cpu")).model for each in (path, source))
+    for name, tensor in original.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor)
+
+
+def test_a_sharded_model_that_lacks_a_shard_is_refused(tmp_path: Path) -> None:
+    source = write_sharded_model(tmp_path / "source")
+    (source / "model-00002-of-00004.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"lacks model-00002-of-00004.*1 of 4"):
+        base.resolve(str(source), None, tmp_path, silent)
+
+
+def test_a_manifest_has_room_for_four_hundred_shards(tmp_path: Path) -> None:
+    names = [f"model-{number:05d}-of-00400.safetensors" for number in range(1, 401)]
+    lines = sorted(f"{ZERO} {5 * 10**9} {name}\n" for name in names)
+    assert len(manifest.parse_manifest("".join(lines).encode())) == 400
+
+
+def test_a_linked_model_counts_until_its_files_change(
+    micro: base.BaseModel, tmp_path: Path
+) -> None:
+    source = shutil.copytree(micro.path, tmp_path / "source")
+    path = link_installed(source, micro.digest, tmp_path / "cache")
+    assert path.is_symlink() and path.resolve() == source.resolve()
+    assert find_installed(micro.digest, tmp_path / "cache") == path
+    (source / "notes.txt").write_text("not a part of the model")
+    assert find_installed(micro.digest, tmp_path / "cache") == path
+    (source / "config.json").write_text("{}")
+    assert find_installed(micro.digest, tmp_path / "cache") is None
+    listing = manifest.make_manifest(micro.path)
+    installed = base.install(listing, micro.digest, make_fetch(micro.path), tmp_path / "cache")
+    assert not installed.is_symlink()
+    assert (source / "config.json").read_text() == "{}"
+
+
+def test_a_link_whose_directory_was_removed_is_replaced(
+    micro: base.BaseModel, tmp_path: Path
+) -> None:
+    source = shutil.copytree(micro.path, tmp_path / "source")
+    link_installed(source, micro.digest, tmp_path / "cache")
+    shutil.rmtree(source)
+    assert find_installed(micro.digest, tmp_path / "cache") is None
+    path = link_installed(micro.path, micro.digest, tmp_path / "cache")
+    assert path.resolve() == micro.path.resolve()
 
 
 def test_a_manifest_of_another_model_is_refused(micro: base.BaseModel, tmp_path: Path) -> None:

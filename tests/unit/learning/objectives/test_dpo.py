@@ -19,8 +19,8 @@ from learning.objectives.dpo import (
     with_reference,
 )
 from learning.objectives.registry import make_objective
-from learning.objectives.template import format_prompt
-from learning.objectives.tokens import IGNORED, NO_ROOM, make_example, prompt_ids
+from learning.objectives.tokens import IGNORED, NO_ROOM, make_example
+from learning.prompts.form import prompt_form
 from learning.training.loop import train
 from tests.support.tiny_model import tiny_model, tiny_tokenizer
 
@@ -41,7 +41,7 @@ def test_a_pair_shares_its_prompt_and_learns_both_answers_with_their_ends(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     (pair,) = dpo.encode(tokenizer, [ROW], 200).examples
-    asked = prompt_ids(tokenizer, [format_prompt(ROW.prompt)])[0]
+    asked = prompt_form(tokenizer, None).prompt_ids(ROW)
     for answer, text in ((pair.chosen, ROW.chosen), (pair.rejected, ROW.rejected)):
         assert list(answer.input_ids[: len(asked)]) == asked
         assert answer.labels[: len(asked)] == (IGNORED,) * len(asked)

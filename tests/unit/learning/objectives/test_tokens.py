@@ -3,8 +3,8 @@ from transformers import PreTrainedTokenizerFast
 
 from common.errors import ModelError
 from learning.data.row_types import Instruction
-from learning.objectives.template import format_prompt
-from learning.objectives.tokens import IGNORED, NO_ROOM, EncodedRows, encode, prompt_ids
+from learning.objectives.tokens import IGNORED, NO_ROOM, EncodedRows, encode
+from learning.prompts.form import prompt_form
 from tests.support.tiny_model import tiny_tokenizer
 
 ROW = Instruction("Add the numbers.", "1, 2", "The sum is three.")
@@ -17,7 +17,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 def test_only_the_response_and_its_end_are_learned(tokenizer: PreTrainedTokenizerFast) -> None:
     (example,) = encode(tokenizer, [ROW], 256).examples
-    asked = prompt_ids(tokenizer, [format_prompt(ROW.instruction, ROW.input)])[0]
+    asked = prompt_form(tokenizer, None).prompt_ids(ROW)
     assert example.labels[: len(asked)] == (IGNORED,) * len(asked)
     learned = example.input_ids[len(asked) :]
     assert example.labels[len(asked) :] == learned
@@ -31,7 +31,7 @@ def test_a_prompt_has_the_same_ids_in_training_and_generation(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     (example,) = encode(tokenizer, [ROW], 256).examples
-    asked = prompt_ids(tokenizer, [format_prompt(ROW.instruction, ROW.input)])[0]
+    asked = prompt_form(tokenizer, None).prompt_ids(ROW)
     assert list(example.input_ids[: len(asked)]) == asked
 
 
@@ -47,7 +47,7 @@ def test_a_long_response_loses_its_tail_and_its_end(tokenizer: PreTrainedTokeniz
 def test_a_prompt_that_leaves_no_room_is_skipped_and_counted(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
-    asked = len(prompt_ids(tokenizer, [format_prompt(ROW.instruction, ROW.input)])[0])
+    asked = len(prompt_form(tokenizer, None).prompt_ids(ROW))
     assert encode(tokenizer, [ROW, ROW], asked) == EncodedRows((), (), {NO_ROOM: 2})
     assert encode(tokenizer, [ROW], asked + 1).examples[0].target_count == 1
     assert encode(tokenizer, [], 64) == EncodedRows((), (), {})

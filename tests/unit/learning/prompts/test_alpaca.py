@@ -1,4 +1,4 @@
-from learning.objectives.template import format_prompt
+from learning.prompts.alpaca import format_prompt
 
 
 def test_the_prompt_ends_where_the_response_begins() -> None:

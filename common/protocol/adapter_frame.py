@@ -1,0 +1,59 @@
+"""Frames of adapters: the tensors of one version, as the coordinator publishes them.
+
+    header (version, codec, layout)  canonical form of the layout  payloads in the layout's order
+
+The layout travels with the tensors because readers such as `fccl try` have no model to derive it
+from. In schema 1 the header holds a tensor table, and the payloads alone follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from common.errors import WireError
+from common.protocol import codec
+from common.protocol.fields import CodecName
+from common.protocol.layout import TensorLayout
+from common.protocol.tensor_table import layout_of, make_table
+from common.protocol.tensors import Array, Tensors
+from common.protocol.versions import Adapter
+from common.protocol.wire import pack, unpack
+
+
+def pack_adapter(
+    version: int, name: CodecName, tensors: Mapping[str, Array], *, tabled: bool = False
+) -> bytes:
+    """Return the frame of a version, the same bytes each time; `tabled` makes one of schema 1.
+
+    Raises:
+        ValueError: A tensor contains NaN or infinity.
+        WireError: Such tensors cannot travel.
+    """
+    layout, payloads = codec.encode(name, tensors)
+    if tabled:
+        table = make_table(name, layout)
+        return pack(Adapter(version=version, codec=name, tensors=table), payloads)
+    listing = layout.to_bytes()
+    header = Adapter(version=version, codec=name, layout=layout.digest, layout_bytes=len(listing))
+    return pack(header, listing, payloads)
+
+
+def unpack_adapter(frame: bytes | memoryview) -> tuple[Adapter, Tensors]:
+    """Return the header and the tensors of a frame of either schema.
+
+    Raises:
+        WireError: The bytes are not such a frame.
+    """
+    header, data = unpack(Adapter, frame)
+    layout, payloads = _split(header, data)
+    return header, codec.decode(header.codec, layout, payloads)
+
+
+def _split(header: Adapter, data: memoryview) -> tuple[TensorLayout, memoryview]:
+    if header.tensors is not None:
+        return layout_of(header.codec, header.tensors), data
+    assert header.layout_bytes is not None  # by the record's own rule
+    listing = data[: header.layout_bytes]
+    if len(listing) < header.layout_bytes or codec.digest(listing) != header.layout:
+        raise WireError("the tensor layout has not the size or digest that the header declares")
+    return TensorLayout.from_bytes(listing), data[header.layout_bytes :]

@@ -1,0 +1,139 @@
+"""Control strings in the text of rows, which must stay text.
+
+A tokenizer turns `<|im_end|>` into the token that ends a turn, wherever it stands. A row that
+mentions the string would end a turn in the middle of a sentence, and whoever writes rows could
+write turns into everybody's model. So every control string of a row is marked before a template is
+rendered, and the marked places are tokenised as plain text.
+
+Data path: `learning.prompts.messages` → here, around `learning.prompts.rendering` →
+`learning.prompts.tokenisation`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from learning.prompts.messages import Chat
+
+_MARKS = [chr(code) for code in range(0xFDD0, 0xFDF0)]  # no characters: Unicode reserves them
+_CONTROL_FORM = re.compile(r"<\|.*\|>", re.DOTALL)
+
+
+def control_strings(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """Return the strings that a tokenizer turns into control tokens, the longest first.
+
+    They are its special tokens, and added tokens of the form `<|…|>`. Other added tokens are words:
+    runs of spaces, tags of a markup, `<think>`.
+    """
+    strings = {
+        token.content
+        for token in tokenizer.added_tokens_decoder.values()
+        if token.content.strip() and (token.special or _CONTROL_FORM.fullmatch(token.content))
+    }
+    return tuple(sorted(strings, key=lambda text: (-len(text), text)))
+
+
+Spans = list[tuple[int, int]]
+"""Places in a text, in characters, from the first to behind the last."""
+
+
+@dataclass(frozen=True)
+class MarkedText:
+    """A rendered text, with the places of its answers and of control strings that are text."""
+
+    text: str
+    spans: Spans
+    plain: Spans
+
+
+@dataclass(frozen=True)
+class ControlText:
+    """Marks the control strings of a tokenizer in a chat, and finds the marks in its text."""
+
+    pattern: re.Pattern[str] | None  # None for a tokenizer without control strings
+
+    def mark(self, chat: Chat) -> tuple[Chat, str]:
+        """Return the chat with a mark in every control string, and the mark; else an empty one."""
+        if self.pattern is None or not _any_text(chat, self.pattern.search):
+            return chat, ""
+        mark = next(each for each in _MARKS if not _any_text(chat, _containing(each)))
+        pattern = self.pattern
+
+        def marked(text: str) -> str:
+            return pattern.sub(lambda found: found[0][0] + mark + found[0][1:], text)
+
+        turns = tuple(_map_text(turn, marked) for turn in chat.turns)
+        return Chat(turns, tuple(_map_text(tool, marked) for tool in chat.tools)), mark
+
+    def unmark(self, text: str, mark: str, spans: Spans) -> MarkedText:
+        """Return a rendered text without its marks, and places in it as they are then."""
+        if not mark or self.pattern is None:
+            return MarkedText(text, spans, [])
+        clean = text.replace(mark, "")
+        moved = [
+            (begin - text.count(mark, 0, begin), end - text.count(mark, 0, end))
+            for begin, end in spans
+        ]
+        plain: Spans = []
+        for removed, found in enumerate(re.finditer(mark, text)):
+            begin = found.start() - removed - 1  # the mark follows the first character
+            if begin >= 0 and (match := self.pattern.match(clean, begin)):
+                plain.append(match.span())
+        return MarkedText(clean, moved, plain)
+
+    def words(self, text: MarkedText) -> Spans:
+        """Return the places of the answers' words: without what ends a turn, and white space."""
+        return [self._words(text, begin, end) for begin, end in text.spans]
+
+    def _words(self, text: MarkedText, begin: int, end: int) -> tuple[int, int]:
+        controls = self.pattern.finditer(text.text, begin, end) if self.pattern else iter(())
+        stop = end
+        for first, last in reversed([found.span() for found in controls]):
+            if (first, last) in text.plain or text.text[last:stop].strip():
+                break
+            stop = first
+        words = text.text[begin:stop]
+        first = begin + len(words) - len(words.lstrip())
+        return first, max(first, begin + len(words.rstrip()))
+
+
+def control_pattern(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str] | None:
+    """Return a pattern of the control strings; None for a tokenizer that has none."""
+    strings = control_strings(tokenizer)
+    return re.compile("|".join(map(re.escape, strings))) if strings else None
+
+
+def _containing(part: str) -> Callable[[str], bool]:
+    return lambda text: part in text
+
+
+def _any_text(chat: Chat, test: Any) -> bool:
+    found = False
+
+    def visit(text: str) -> str:
+        nonlocal found
+        found = found or bool(test(text))
+        return text
+
+    for part in (*chat.turns, *chat.tools):
+        _map_text(part, visit)
+    return found
+
+
+def _map_text(value: Any, change: Any) -> Any:
+    """Return a JSON value with every text in it changed, keys included, except a turn's role."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {
+            change(key): inner if key == "role" else _map_text(inner, change)
+            for key, inner in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_map_text(inner, change) for inner in value]
+    return value

@@ -1,0 +1,96 @@
+"""Places of the assistant's answers in the text of a chat: what is learned.
+
+An answer reaches from the end of the prompt that asks for it to the end of its turn, the token that
+ends the turn included. Templates that mark their answers say where; of others the text of each
+beginning of the chat is compared with the whole text, of which it must be a beginning. A template
+for which that does not hold moves or changes earlier turns, and labels would be wrong.
+
+Data path: `learning.prompts.rendering` → here → `learning.prompts.form`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from learning.prompts.control_text import Spans
+from learning.prompts.messages import Chat
+from learning.prompts.rendering import Renderer, TemplateError
+
+NOT_NESTED = "the text of earlier turns changes when later turns follow"
+
+
+@dataclass(frozen=True)
+class RenderedChat:
+    """Text of a chat, and the places of the answers to learn."""
+
+    text: str
+    spans: Spans  # characters, in order; never empty
+
+
+def render_answers(renderer: Renderer, chat: Chat, *, only_last: bool) -> RenderedChat:
+    """Render a chat that ends with an answer, and find its answers.
+
+    Args:
+        only_last: Whether only the last answer is learned.
+
+    Raises:
+        TemplateError: The template refuses the chat, or its answers cannot be found.
+    """
+    answers = chat.answers()[-1:] if only_last else chat.answers()
+    if renderer.marks_answers:
+        text, spans = renderer.render_marked(chat)
+        if only_last:
+            before = _common(text, renderer.render(chat.before(answers[-1])))
+            spans = [span for span in spans if span[0] >= before]
+        if len(spans) < len(answers):
+            raise TemplateError("it does not mark every turn of the assistant")
+        return RenderedChat(text, spans)
+    text = renderer.render(chat)
+    return RenderedChat(text, [_span(renderer, chat, place, text) for place in answers])
+
+
+def render_pair_answer(renderer: Renderer, chat: Chat) -> RenderedChat:
+    """Render a chat that ends with an answer; the answer is what follows the prompt before it.
+
+    Raises:
+        TemplateError: The template refuses the chat, or its text does not begin with the prompt's.
+    """
+    text = renderer.render(chat)
+    return RenderedChat(text, [_span(renderer, chat, len(chat.turns) - 1, text)])
+
+
+def _span(renderer: Renderer, chat: Chat, place: int, text: str) -> tuple[int, int]:
+    prompt = _prompt(renderer, chat, place, text)
+    if not text.startswith(prompt):
+        raise TemplateError(NOT_NESTED)
+    if place == len(chat.turns) - 1:
+        return len(prompt), len(text)
+    answered = renderer.render(chat.before(place + 1))
+    end = _common(text, answered)
+    controls = renderer.control.finditer(answered) if renderer.control else iter(())
+    for found in controls:
+        if found.start() < end < found.end():
+            end = found.start()  # two control strings that begin alike
+    # A template may end every text, but not every turn, with a token of its own, as Phi-3's does.
+    rest = renderer.control.sub("", answered[end:]) if renderer.control else answered[end:]
+    if end <= len(prompt) or rest.strip():
+        raise TemplateError(NOT_NESTED)
+    return len(prompt), end
+
+
+def _prompt(renderer: Renderer, chat: Chat, place: int, text: str) -> str:
+    """Return the text up to an answer; templates need at least one turn before it."""
+    if place:
+        return renderer.render(chat.before(place), asks=True)
+    question = Chat(({"role": "user", "content": "word"},))
+    asked = renderer.render(question, asks=True)
+    header = asked[_common(asked, renderer.render(question)) :]
+    if not header or header not in text:
+        raise TemplateError("it cannot begin with the assistant")
+    return text[: text.index(header) + len(header)]
+
+
+def _common(text: str, other: str) -> int:
+    """Return how many characters two texts have in common at their beginning."""
+    pairs = enumerate(zip(text, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(text), len(other)))

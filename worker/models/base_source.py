@@ -1,0 +1,194 @@
+"""Source of a task's base model: the cache, a directory of the user, the hub, the coordinator.
+
+A base model that is neither on this machine nor on the hub is requested through the heartbeat
+(`wants`). The coordinator puts it into the store (`coordinator/publish/base_model_server.py`), from
+where it streams to the disk in chunks, each file verified. The manifest comes first, and says
+whether the model is small enough to be sent.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Event as Flag
+
+from filelock import FileLock, Timeout
+
+from common.errors import ModelError, StoreError
+from common.model_cache import find_installed, installed_path, link_installed
+from common.protocol.manifest import MAX_SENT, ModelFile, parse_manifest, total_bytes
+from common.protocol.tasks import BaseRef
+from common.store.store import CHUNK, Store
+from learning.models import base
+from learning.models.base import BaseModel
+from learning.progress import ProgressCallback
+
+POLL_S = 0.5
+WAIT_S = 30.0
+"""Seconds without an answer of the coordinator after which the worker says so, and asks again."""
+
+
+class BaseModelSource:
+    """Provides the base models of one run."""
+
+    def __init__(self, store: Store, run: str, cache: Path, on_progress: ProgressCallback) -> None:
+        self._store = store
+        self._run = run
+        self._cache = cache
+        self._on_progress = on_progress
+        self._own: BaseModel | None = None
+
+    def use_directory(self, path: Path) -> None:
+        """Use the base model in a directory of this machine, where it is, for all tasks.
+
+        Raises:
+            ModelError: The directory holds no model, or another one than that of the run.
+        """
+        self._on_progress(f"checking the base model in {path}", 0.0)
+        own = base.resolve(str(path.resolve()), None, self._cache, self._on_progress)
+        self._on_progress(f"checking the base model in {path}", 1.0)
+        if (ref := self._ref_of_run()) is not None and ref.digest != own.digest:
+            raise _wrong_directory(own, ref)
+        link_installed(own.path, own.digest, self._cache)
+        self._own = own
+
+    def find(
+        self, ref: BaseRef, on_request: Callable[[str | None], None], stop: Flag
+    ) -> Path | None:
+        """Return the directory of a base model; None if `stop` was set while it was fetched.
+
+        `on_request` is called with the digest to request from the coordinator, and with None at the
+        end.
+
+        Raises:
+            ModelError: The directory of `use_directory`, or the hub's model of that name and
+                revision, has another digest; or the model is too large to be sent.
+            StoreError: The store is out of reach, or the coordinator does not answer.
+        """
+        if (path := find_installed(ref.digest, self._cache)) is not None:
+            return path
+        if self._own is not None:
+            if self._own.digest != ref.digest:
+                raise _wrong_directory(self._own, ref)
+            return self._own.path  # a file system without links
+        reason = ""
+        if ref.kind == "hub":
+            try:
+                return self._from_hub(ref)
+            except _HubFailed as error:  # as behind a hospital's firewall; the coordinator has it
+                reason = error.reason
+        on_request(ref.digest)
+        try:
+            return self._from_coordinator(ref, reason, stop)
+        finally:
+            on_request(None)
+
+    def _ref_of_run(self) -> BaseRef | None:
+        """Return the run's base model; None if the store does not know it now."""
+        try:
+            model = self._store.get_model(self._run)
+        except StoreError:
+            return None
+        return None if model is None else model.base
+
+    def _from_hub(self, ref: BaseRef) -> Path:
+        try:
+            resolved = base.resolve(ref.name, ref.revision, self._cache, self._on_progress)
+        except ModelError as error:
+            raise _HubFailed(error.what) from None
+        if resolved.digest != ref.digest:
+            raise ModelError(
+                f"{ref.name} at {ref.revision} has digest {resolved.digest[:12]} here,"
+                f" but the task names {ref.digest[:12]}",
+                "remove it from the hub cache of this machine",
+            )
+        return link_installed(resolved.path, resolved.digest, self._cache)
+
+    def _from_coordinator(self, ref: BaseRef, reason: str, stop: Flag) -> Path | None:
+        deadline = time.monotonic() + WAIT_S
+        place = installed_path(ref.digest, self._cache)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(place.with_name(f".{ref.digest}.lock"))
+        while not stop.wait(POLL_S):
+            if (path := find_installed(ref.digest, self._cache)) is not None:
+                return path  # another worker of this machine has fetched it
+            manifest = self._store.get_blob(self._run, ref.digest, CHUNK)
+            if manifest is None:
+                if time.monotonic() >= deadline:
+                    raise StoreError(_no_answer(ref))
+                continue
+            _check_size(manifest, ref, reason)
+            try:
+                with lock.acquire(timeout=0):
+                    return base.install(
+                        manifest, ref.digest, self._fetch(stop), self._cache, self._on_progress
+                    )
+            except Timeout:
+                continue  # another worker of this machine is fetching it
+            except _Stopped:
+                return None
+        return None
+
+    def _fetch(self, stop: Flag) -> base.FetchFile:
+        def fetch(file: ModelFile, start: int) -> Iterator[bytes]:
+            skipped = start % CHUNK
+            for chunk in self._store.get_chunks(
+                self._run, file.sha256, file.nbytes, start // CHUNK
+            ):
+                if stop.is_set():
+                    raise _Stopped
+                yield chunk[skipped:]
+                skipped = 0
+
+        return fetch
+
+
+class _Stopped(Exception):
+    """The worker was stopped while it fetched a model."""
+
+
+class _HubFailed(Exception):
+    """The hub has no such model, or cannot be reached."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+def _label(ref: BaseRef) -> str:
+    """Return a name of the model for people; of a local one, the last part of its path."""
+    return Path(ref.name).name or "local" if ref.kind == "local" else ref.name
+
+
+def _check_size(manifest: bytes, ref: BaseRef, reason: str) -> None:
+    size = total_bytes(parse_manifest(manifest))
+    if size <= MAX_SENT:
+        return
+    remedy = f"copy it to this machine and name its directory: `fccl worker --base {_label(ref)}`"
+    if ref.kind == "hub":
+        remedy = (
+            f"let this machine download {ref.name} at {ref.revision} from the hub, or copy it here"
+            " and start `fccl worker --base DIR`"
+        )
+    raise ModelError(
+        f"the base model {_label(ref)} has {size / 2**30:.1f} GiB, and more than"
+        f" {MAX_SENT / 2**30:.0f} GiB is not sent through Redis" + (reason and f" ({reason})"),
+        remedy,
+    )
+
+
+def _wrong_directory(own: BaseModel, ref: BaseRef) -> ModelError:
+    return ModelError(
+        f"{own.path} holds a base model with digest {own.digest[:12]}, but the run's is"
+        f" {_label(ref)} with digest {ref.digest[:12]}",
+        "copy the directory of the coordinator as it is, or leave out --base",
+    )
+
+
+def _no_answer(ref: BaseRef) -> str:
+    return (
+        f"the coordinator has not sent the base model {_label(ref)} ({ref.digest[:12]}) for"
+        f" {WAIT_S:.0f} s; this worker goes on asking, and `fccl worker --base DIR` would use a"
+        " copy on this machine"
+    )
