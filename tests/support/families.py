@@ -39,7 +39,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from learning.objectives.template import format_prompt
+from learning.prompts.alpaca import format_prompt
 from learning.synthetic.instructions import make_instructions
 
 PIECES = 420  # of a vocabulary, without the special tokens
