@@ -33,7 +33,7 @@ class Message:
     """One turn of a conversation."""
 
     role: Role
-    content: str  # may be empty only in a turn that calls tools
+    content: str  # may be empty in a turn that calls tools, of the system, or of a tool
     tool_calls: str = ""  # JSON list of {"name", "arguments"} in an assistant's turn; or empty
 
 

@@ -39,7 +39,6 @@ from transformers import (
     Qwen3Config,
 )
 
-from learning.prompts.alpaca import format_prompt
 from learning.synthetic.instructions import make_instructions
 
 PIECES = 420  # of a vocabulary, without the special tokens
@@ -197,7 +196,8 @@ def _trained(pieces: bool, special: tuple[str, ...]) -> str:
         max_token_length=12,
         show_progress=False,
     )
-    text = [format_prompt(r.instruction, r.input) + r.output for r in make_instructions(0, 100)]
+    rows = make_instructions(0, 100)
+    text = [part for r in rows for part in (r.instruction, r.input, r.output)]
     core.train_from_iterator(text, trainer)
     whole = json.loads(core.to_str())
     # Bytes are ordinary pieces: as control tokens they would be cut out of texts.
