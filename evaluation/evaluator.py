@@ -130,8 +130,14 @@ class Evaluator:
     def generate(
         self, rows: Sequence[Row], new_tokens: int, stopped: Callable[[], bool] = lambda: False
     ) -> list[str]:
-        """Return the answers to rows, none of which is a text to classify."""
+        """Return the last answer to each row, given the turns before it; of texts to classify none.
+
+        Raises:
+            ModelError: The prompt form cannot take the turns of a row.
+        """
         asked = [row for row in rows if not isinstance(row, LabelledText)]
+        if not asked:
+            return []
         form = prompt_form(self._loaded.tokenizer, self.run.prompt)
         return generate(self.model, form, asked, new_tokens, stopped)
 

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from common.protocol.fields import one_line
-from learning.data.row_types import Conversation, Instruction, LabelledText, PreferencePair, Row
+from learning.data.row_types import (
+    Conversation,
+    Instruction,
+    LabelledText,
+    Message,
+    PreferencePair,
+    Row,
+)
 
 
 def format_line(text: str, limit: int = 300) -> str:
@@ -12,14 +21,29 @@ def format_line(text: str, limit: int = 300) -> str:
 
 
 def format_question(row: Row) -> str:
-    """Return a row's question for people: without the template, or the text to classify."""
+    """Return a row's question for people: without the template, or the text to classify.
+
+    Of a conversation that is the turn before the last answer, with the number of turns before it.
+    """
     match row:
         case Instruction():
             return f"{row.instruction} {row.input}"
-        case Conversation() | PreferencePair():
-            return row.question
+        case Conversation():
+            return _turns_before(row.before_answer()) + row.question
+        case PreferencePair():
+            earlier = () if isinstance(row.prompt, str) else row.prompt
+            return _turns_before(earlier) + row.question
         case LabelledText():
             return row.text
+
+
+def _turns_before(turns: Sequence[Message]) -> str:
+    """Return a note on the turns before a question; empty if there are none to speak of."""
+    earlier = turns[:-1]
+    count = sum(turn.role != "system" for turn in earlier)
+    parts = ["a system prompt"] if any(turn.role == "system" for turn in earlier) else []
+    parts += [f"{count} earlier {'turn' if count == 1 else 'turns'}"] if count else []
+    return f"(after {' and '.join(parts)}) " if parts else ""
 
 
 def expected_answer(row: Row) -> str:

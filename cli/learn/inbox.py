@@ -239,9 +239,7 @@ def _text(client: str, stored: StoredItem) -> str:
     reason = f": {one_line(stored.reason)}" if stored.reason else ""
     head = f"{client} {stored.id}, {_state(stored)}, {_age(stored)} old, {stored.item.task}{reason}"
     fields = [
-        f"  {name}: " + clean(value).replace("\n", "\n    ")
-        for name, value in stored.item.fields.items()
-        if value
+        f"  {name}: " + clean(value).replace("\n", "\n    ") for name, value in stored.item.texts()
     ]
     return "\n".join([head, *fields])
 

@@ -24,7 +24,7 @@ from cli.run.inbox_port import open_port, serve_inbox
 from cli.run.job import WorkerJob, host_name, invited_job, local_job
 from cli.signals import handle_signals
 from common.config import loader
-from common.errors import BrokerLoginError
+from common.errors import BrokerLoginError, ConfigError
 from common.paths import cache_dir
 from common.protocol.naming import LOCAL_SITE
 from common.software import software_version
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--base",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
     help="Directory of the run's base model on this machine, which is used where it is. Needed for"
     " a model over 1 GiB that is not on the hub.",
 )
@@ -94,6 +94,8 @@ def command(
 ) -> None:
     """Take tasks, train them on local data and publish the deltas until the run is over."""
     config = with_metrics_port(loader.load(find_config(config_path)), metrics_port)
+    if base is not None and not base.is_dir():
+        raise ConfigError(f"--base {base} is no directory", "name that of the run's base model")
     log = jsonlog.install("worker") if config.operations.log == "json" else None
     output = Output(plain=True, log=log)
     stop = threading.Event()

@@ -9,25 +9,18 @@ from dataclasses import dataclass
 
 from common.protocol.fields import ObjectiveName
 from learning.models.export import BASE_FOLDER, ExportSummary
-from learning.prompts.alpaca import format_prompt
-
-_PROMPT = f"""\
-WITH_INPUT = {format_prompt("{instruction}", "{input}")!r}
-WITHOUT_INPUT = {format_prompt("{instruction}")!r}
-"""
 
 _GENERATE = """\
-text = WITHOUT_INPUT.format(instruction="Name three primary colours.")
-ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")
+messages = [{"role": "user", "content": "Name three primary colours."}]
+prompt = tokenizer.apply_chat_template(
+    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+)
+ids = prompt["input_ids"]
 with torch.inference_mode():
     out = model.generate(
-        input_ids=ids["input_ids"],
-        attention_mask=ids["attention_mask"],
-        max_new_tokens=60,
-        do_sample=False,
-        pad_token_id=tokenizer.pad_token_id,
+        input_ids=ids, attention_mask=prompt["attention_mask"], max_new_tokens=60
     )
-answer = tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
+answer = tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
 print(answer.strip())
 """
 
@@ -60,7 +53,7 @@ def build_loading_snippet(info: LoadingInfo) -> str:
     """Return Python code that loads the export and runs it once."""
     if info.classifies:
         return f"{_imports(info)}\n{_load(info)}\n{_CLASSIFY.format(max_length=info.max_length)}"
-    return f"{_imports(info)}\n{_load(info)}\n{_PROMPT}\n{_GENERATE}"
+    return f"{_imports(info)}\n{_load(info)}\n{_GENERATE}"
 
 
 def build_lm_eval_command(info: LoadingInfo) -> str | None:
@@ -92,7 +85,10 @@ def _imports(info: LoadingInfo) -> str:
         peft = "from peft import PeftModel\n" if info.written.adapter else ""
         return f"{first}import torch\n{ours}{peft}"
     peft = "from peft import PeftModel\n" if info.written.adapter else ""
-    return f"import torch\n{peft}from transformers import {_auto(info)}, AutoTokenizer\n"
+    names = [_auto(info), "AutoTokenizer"]
+    if info.written.adapter and not info.classifies:
+        names.append("GenerationConfig")
+    return f"import torch\n{peft}from transformers import {', '.join(names)}\n"
 
 
 def _load(info: LoadingInfo) -> str:
@@ -109,6 +105,8 @@ def _load(info: LoadingInfo) -> str:
         lines += f"model = {_auto(info)}.from_pretrained({where}{_options(info)})\n"
     if written.adapter:
         lines += "model = PeftModel.from_pretrained(model, folder)\n"
+        if not info.classifies:  # where answers end, which the base may not know
+            lines += "model.generation_config = GenerationConfig.from_pretrained(folder)\n"
     return f"{start}{lines}model.eval()\n"
 
 

@@ -22,18 +22,21 @@ UNITS: dict[RowKind, str] = {
 
 
 def build_data(report: Report) -> list[Block]:
-    """Return how many rows of each source were used, and why others were skipped."""
+    """Return how many rows of each source were used, and what was left out of which."""
     if not report.sources:
         return []
-    rows, reasons = [], []
+    rows, reasons, omitted = [], [], []
     for kind, source in report.sources.items():
         skipped = sum(source["skipped"].values())
         counts = (source["read"], source["used"], skipped, source["truncated"])
         rows.append((kind, source["source"], *(f"{count:,}" for count in counts)))
         reasons += [f"{kind}: {n:,} × {reason}" for reason, n in source["skipped"].items()]
+        parts = source.get("omitted", {})  # runs of earlier releases have none
+        omitted += [f"{kind}: {n:,} × {part}" for part, n in parts.items()]
     header = ("kind", "source", "rows read", "usable", "skipped", "truncated")
     blocks: list[Block] = [Heading("Data"), Table(header, tuple(rows))]
-    return [*blocks, BulletList("Skipped", tuple(reasons))] if reasons else blocks
+    lists = {"Skipped": reasons, "Used in part": omitted}
+    return blocks + [BulletList(name, tuple(lines)) for name, lines in lists.items() if lines]
 
 
 def build_history(report: Report, prefix: str) -> list[Block]:

@@ -75,14 +75,17 @@ def as_table(data: Any, name: str, names: Collection[str]) -> ColumnTable:
         if type(feature).__name__ == "ClassLabel"
     }
     columns = tuple(features) or None
+    media: dict[str, bool] = {}  # pictures are not decoded: that they are there is enough
     if columns is not None:
-        data = data.select_columns([column for column in columns if column.lower() in names])
+        used = [column for column in columns if column.lower() in names]
+        media = {column: True for column in used if _is_media(features[column])}
+        data = data.select_columns([column for column in used if column not in media])
 
     def records() -> NumberedRecords:
         number = 0
         try:
             for number, record in enumerate(data, 1):
-                yield number, with_class_names(record, classes)
+                yield number, with_class_names({**record, **media}, classes)
         except DataError:
             raise
         except Exception as error:
@@ -92,6 +95,12 @@ def as_table(data: Any, name: str, names: Collection[str]) -> ColumnTable:
             ) from None
 
     return ColumnTable(columns, records())
+
+
+def _is_media(feature: Any) -> bool:
+    """Return whether a column holds pictures, films or sounds, or lists of them."""
+    inner = getattr(feature, "feature", feature[0] if isinstance(feature, list) else feature)
+    return type(inner).__name__ in ("Image", "Audio", "Video")
 
 
 def fetch(source: HubSource, splits: Sequence[str], on_message: Callable[[str], None]) -> Any:

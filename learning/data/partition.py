@@ -15,7 +15,14 @@ import numpy as np
 
 from common.errors import ConfigError, DataError
 from learning.data.clusters import cluster_topics
-from learning.data.row_types import Conversation, Instruction, LabelledText, PreferencePair, Row
+from learning.data.row_types import (
+    Conversation,
+    Instruction,
+    LabelledText,
+    Message,
+    PreferencePair,
+    Row,
+)
 
 _LENGTH_BINS = 5
 
@@ -28,8 +35,8 @@ def partition_labels(rows: Sequence[Row], by: str, seed: int) -> list[str]:
 
     Args:
         by: `topic` or `label` (the class; otherwise the rows' own topic where all have one, or else
-            word clusters of instruction or prompt), or `length` (five equal groups by the length of
-            the answer, of the chosen answer or of the text).
+            word clusters of what users say), or `length` (five equal groups by the length of the
+            answer, of all answers of a conversation, of the chosen answer or of the text).
 
     Raises:
         ConfigError: `by` is none of them.
@@ -55,16 +62,27 @@ def _own_label(row: Row) -> str:
 
 
 def _question(row: Row) -> str:
-    if isinstance(row, Instruction):
-        return row.instruction
-    return row.text if isinstance(row, LabelledText) else row.question
+    match row:
+        case Instruction():
+            return row.instruction
+        case LabelledText():
+            return row.text
+        case Conversation():
+            return _user_texts(row.messages)
+        case PreferencePair():
+            return row.prompt if isinstance(row.prompt, str) else _user_texts(row.prompt)
+
+
+def _user_texts(turns: Sequence[Message]) -> str:
+    return "\n".join(turn.content for turn in turns if turn.role == "user")
 
 
 def _measured_text(row: Row) -> str:
     if isinstance(row, Instruction):
         return row.output
     if isinstance(row, Conversation):
-        return row.answer
+        answers = [turn for turn in row.messages if turn.role == "assistant"]
+        return "".join(turn.content + turn.tool_calls for turn in answers)
     return row.chosen if isinstance(row, PreferencePair) else row.text
 
 

@@ -33,7 +33,7 @@ class Message:
     """One turn of a conversation."""
 
     role: Role
-    content: str  # may be empty only in a turn that calls tools
+    content: str  # may be empty in a turn that calls tools, of the system, or of a tool
     tool_calls: str = ""  # JSON list of {"name", "arguments"} in an assistant's turn; or empty
 
 
@@ -55,6 +55,10 @@ class Conversation:
         """The last answer of the assistant: its text, or its calls of tools."""
         last = self.messages[self._last_answer()]
         return last.content or last.tool_calls
+
+    def before_answer(self) -> tuple[Message, ...]:
+        """Return the turns before the last answer."""
+        return self.messages[: self._last_answer()]
 
     def _last_answer(self) -> int:
         places = [i for i, turn in enumerate(self.messages) if turn.role == "assistant"]

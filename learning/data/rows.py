@@ -1,9 +1,10 @@
-"""Reading and writing of the three kinds of rows: instructions, preference pairs, labelled texts.
+"""Reading and writing of rows: instructions, conversations, preference pairs, labelled texts.
 
 The first step of the data path: a file or a hub data set becomes frozen rows. A row that cannot be
-used is skipped, counted and named by its number, because real data has such rows; a source without
-one usable row is a `DataError`. Rows are private: no message holds their text. Next:
-`learning.data.shards` partitions the rows over clients and writes files that `read` reads.
+used is skipped, counted and named by its number, because real data has such rows, and what is left
+out of a row that is used is named as well; a source without one usable row is a `DataError`. Rows
+are private: no message holds their text. Next: `learning.data.shards` partitions the rows over
+clients and writes files that `read` reads.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ from typing import Generic, Literal, TypeVar, overload
 
 from common.errors import ConfigError, DataError
 from common.protocol.fields import RowKind
-from learning.data import hub_data, row_parser, tables
-from learning.data.row_types import Instruction, LabelledText, PreferencePair, Row
+from learning.data import hub_data, preference_parser, row_parser, tables
+from learning.data.field_values import OnOmission, UnusableRow
+from learning.data.message_parser import messages_to_json
+from learning.data.row_types import Conversation, Instruction, LabelledText, PreferencePair, Row
 from learning.data.tables import ColumnTable, RawRecord
 
 R_co = TypeVar("R_co", bound=Row, covariant=True)
 
 _REQUIRED_FIELDS: Mapping[RowKind, str] = {
-    "sft": "every row needs the text fields instruction and output, and may have input",
-    "va": "every row needs the text fields prompt, chosen and rejected",
+    "sft": "every row needs the text fields instruction and output, or messages",
+    "va": "every row needs prompt, chosen and rejected, as texts or as messages",
     "cls": "every row needs the fields text and label",
 }
 _SPLITS: Mapping[RowKind, tuple[str, ...]] = {
@@ -49,15 +52,25 @@ class SkippedRow:
 
 
 @dataclass(frozen=True)
+class Omission:
+    """A part of a row that was left out, while the row is used."""
+
+    place: int  # of the row in `LoadedRows.rows`
+    line: int  # as in `SkippedRow`
+    reason: str  # what was left out
+
+
+@dataclass(frozen=True)
 class LoadedRows(Generic[R_co]):
-    """Content of a source: the usable rows in their order, and those left out."""
+    """Content of a source: the usable rows in their order, and what was left out."""
 
     rows: tuple[R_co, ...]
     skipped: tuple[SkippedRow, ...]
+    omissions: tuple[Omission, ...] = ()
 
 
 @overload
-def read(kind: Literal["sft"], path: Path) -> LoadedRows[Instruction]: ...
+def read(kind: Literal["sft"], path: Path) -> LoadedRows[Instruction | Conversation]: ...
 @overload
 def read(kind: Literal["va"], path: Path) -> LoadedRows[PreferencePair]: ...
 @overload
@@ -80,12 +93,21 @@ def read(kind: RowKind, path: Path) -> LoadedRows[Row]:
 
 
 def write(path: Path, rows: Iterable[Row]) -> None:
-    """Write rows as JSONL that `read` returns unchanged, without an empty input or topic."""
+    """Write rows as JSONL that `read` returns unchanged, without fields that may be empty."""
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
-            fields = asdict(row)
-            kept = {k: v for k, v in fields.items() if v or k not in _OMITTED_WHEN_EMPTY}
-            file.write(json.dumps(kept, ensure_ascii=False) + "\n")
+            file.write(json.dumps(to_json(row), ensure_ascii=False) + "\n")
+
+
+def to_json(row: Row) -> dict[str, object]:
+    """Return the JSON object of a row, without fields that may be empty."""
+    fields: dict[str, object] = asdict(row)
+    match row:
+        case Conversation():
+            fields["messages"] = messages_to_json(row.messages)
+        case PreferencePair(prompt=tuple(turns)):
+            fields["prompt"] = messages_to_json(turns)
+    return {k: v for k, v in fields.items() if v or k not in _OMITTED_WHEN_EMPTY}
 
 
 def load(
@@ -161,27 +183,36 @@ def _rows(
     """Return the rows of a table; add the names of the columns of its records to `seen`."""
     rows: list[Row] = []
     skipped: list[SkippedRow] = []
+    omissions: list[Omission] = []
     for line, record in table.records:
         if isinstance(record, str):
             skipped.append(SkippedRow(line, record))
             continue
         if seen is not None:
             seen.update(dict.fromkeys(record))
+        left_out: dict[str, None] = {}
         try:
-            rows.append(_row(kind, record, columns, labels))
-        except row_parser.UnusableRow as reason:
+            row = _row(kind, record, columns, labels, left_out.setdefault)
+        except UnusableRow as reason:
             skipped.append(SkippedRow(line, str(reason)))
-    return LoadedRows(tuple(rows), tuple(skipped))
+        else:
+            omissions += [Omission(len(rows), line, reason) for reason in left_out]
+            rows.append(row)
+    return LoadedRows(tuple(rows), tuple(skipped), tuple(omissions))
 
 
 def _row(
-    kind: RowKind, record: RawRecord, columns: Mapping[str, str], labels: Sequence[str]
+    kind: RowKind,
+    record: RawRecord,
+    columns: Mapping[str, str],
+    labels: Sequence[str],
+    on_omission: OnOmission,
 ) -> Row:
     match kind:
         case "sft":
-            return row_parser.parse_instruction(record, columns)
+            return row_parser.parse_instruction(record, columns, on_omission)
         case "va":
-            return row_parser.parse_preference(record, columns)
+            return preference_parser.parse_preference(record, columns, on_omission)
         case "cls":
             return row_parser.parse_labelled_text(record, columns, labels)
 

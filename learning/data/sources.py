@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -30,7 +30,8 @@ SYNTHETIC = "synthetic"
 MAX_CLASSES = 1000
 """Most classes of a run; their names travel with every task."""
 _MAX_NAMES = 32 * 1024  # bytes of all names: half of a message's longest header
-_SHOWN = 5  # skipped rows that get a line each
+_SHOWN = 5  # skipped rows that get a line each, and as many that are used in part
+_MANY_REPEATED = 0.1  # share of repeated rows from which the summary's line names them
 _VALUE = re.compile(r"""\b(is|has) ('.*'|".*"|\d+)(?=[ ,])""")
 
 
@@ -43,6 +44,9 @@ class SourceSummary:
     skipped: Mapping[str, int]  # rows left out, by reason
     truncated: int  # rows that are used without their end
     used: int  # rows that are dealt to clients or held out
+    omitted: Mapping[str, int] = field(default_factory=dict)
+    """Used rows of which a part is left out, by the part; missing in runs of earlier releases."""
+    repeated: int = 0  # used rows that are equal to an earlier one
 
     def fields(self) -> dict[str, Any]:
         return asdict(self)
@@ -50,7 +54,12 @@ class SourceSummary:
     def line(self) -> str:
         reasons = "".join(f"; {count}: {reason}" for reason, count in self.skipped.items())
         cut = f"; {self.truncated} used without their end" if self.truncated else ""
-        return f"{self.source}: {self.used} of {self.read} rows can be used{reasons}{cut}"
+        part = "".join(f"; {count} used in part: {part}" for part, count in self.omitted.items())
+        many = self.repeated >= _MANY_REPEATED * self.used
+        same = f"; {self.repeated} repeat an earlier row" if self.repeated and many else ""
+        return (
+            f"{self.source}: {self.used} of {self.read} rows can be used{reasons}{cut}{part}{same}"
+        )
 
 
 def load_source(
@@ -72,7 +81,7 @@ def load_source(
         columns: Field → column of the source, where it is not found by itself; fields of other
             kinds are ignored.
         labels: The declared classes; empty takes any.
-        on_message: Called with a line for each of the first skipped rows.
+        on_message: Called with a line for each of the first rows that are skipped or used in part.
 
     Raises:
         DataError: The source cannot be reached, or has no usable row.
@@ -89,6 +98,8 @@ def load_source(
     loaded = rows.load(kind, source, own, labels, on_message=on_message)
     for skipped in loaded.skipped[:_SHOWN]:
         on_message(f"skipped {source}:{skipped.line}: {skipped.reason}")
+    for part in loaded.omissions[:_SHOWN]:
+        on_message(f"used in part {source}:{part.line}: {part.reason}")
     return loaded
 
 
@@ -142,6 +153,8 @@ def select_usable(
         skipped=dict(reasons.most_common()),
         truncated=encoded.truncated_count,
         used=len(kept),
+        omitted=_count_omissions(loaded, encoded.kept),
+        repeated=len(kept) - len(set(kept)),
     )
     if not kept:
         raise DataError(
@@ -149,6 +162,12 @@ def select_usable(
             _remedy(loaded.rows),
         )
     return kept, summary
+
+
+def _count_omissions(loaded: LoadedRows[Row], kept: Collection[int]) -> dict[str, int]:
+    places = set(kept)
+    found = Counter(part.reason for part in loaded.omissions if part.place in places)
+    return dict(found.most_common())
 
 
 def _remedy(unusable: Sequence[Row]) -> str:

@@ -12,11 +12,19 @@ from __future__ import annotations
 import hashlib
 import json
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from learning.data.row_types import Conversation, Instruction, LabelledText, PreferencePair, Row
+from learning.data.row_types import (
+    Conversation,
+    Instruction,
+    LabelledText,
+    Message,
+    PreferencePair,
+    Row,
+)
 
 MAX_HELDOUT = 400
 """Most rows of a global held-out set: enough to compare versions, quick to evaluate."""
@@ -26,6 +34,8 @@ VALIDATION = 0.1
 """Share of a client's rows that only `fccl evaluate` reads; no task trains or measures on them."""
 SIDES = 3
 """Train, validation, holdout."""
+
+_FEW = 2  # equal rows that fit on any side
 
 R = TypeVar("R", bound=Row)
 
@@ -45,40 +55,83 @@ def split_rows(rows: Sequence[R]) -> Split[R]:
     The smallest hashes are the holdout, the largest the validation side, so that neither moves when
     the size of the other changes. With three distinct rows or more, each side has at least one;
     with two, the validation side stays empty. Rows that are all equal fill train and holdout in
-    halves; a single row is for training. Preference pairs of one prompt count as equal.
+    halves; a single row is for training. Preference pairs of one prompt count as equal. A row that
+    is repeated so often that its repetitions would outgrow a side is for training.
 
     The hash differs from the one that set the global held-out rows aside, which leaves only large
     values of its own.
     """
     ranks = [row_rank(row, "client") for row in rows]
-    ordered = sorted(set(ranks))
+    sizes = Counter(ranks)
+    ordered = sorted(sizes)
     if len(ordered) < 2:
         half = len(rows) // 2
         return Split(tuple(rows[half:]), (), tuple(rows[:half]))
-    low, high = _cuts(ordered)
+    last, above = _counts(ordered)
+    others = min(len(ordered) - 1, SIDES - 1)
+    holdout = _choose(ordered, sizes, last, HOLDOUT * len(rows), others)
+    rest = [rank for rank in reversed(ordered) if rank not in holdout]
+    above = min(above, len(rest) - 1)
+    validation = _choose(rest, sizes, above, VALIDATION * len(rows), 1) if above else set()
     sides: tuple[list[R], list[R], list[R]] = ([], [], [])
     for row, rank in zip(rows, ranks, strict=True):
-        sides[2 if rank <= low else 1 if rank > high else 0].append(row)
+        sides[2 if rank in holdout else 1 if rank in validation else 0].append(row)
     return Split(*map(tuple, sides))
 
 
-def _cuts(ordered: Sequence[float]) -> tuple[float, float]:
-    """Return the last rank of the holdout and of the training side, given at least two ranks."""
+def _counts(ordered: Sequence[float]) -> tuple[int, int]:
+    """Return how many ranks, of at least two, are for the holdout and for the validation side."""
     n = len(ordered)
     last = min(max(bisect_left(ordered, HOLDOUT), 1), n - min(n - 1, SIDES - 1))
     above = n - bisect_left(ordered, 1 - VALIDATION)
-    above = min(max(above, 1), n - last - 1)
-    return ordered[last - 1], ordered[n - above - 1]
+    return last, min(max(above, 1), n - last - 1)
 
 
 def hold_out(rows: Sequence[Row], share: float) -> tuple[list[Row], list[Row]]:
-    """Return the held-out rows and the others, each in their order."""
+    """Return the held-out rows and the others, each in their order.
+
+    Equal rows stay together. A row that is repeated so often that the held-out set would outgrow
+    its share is left to the clients; if all rows are equal, none is left.
+    """
     ranks = [row_rank(row, "all") for row in rows]
-    ordered = sorted(ranks)
-    below = sum(rank < share for rank in ranks)
-    cut = ordered[max(0, min(below, MAX_HELDOUT) - 1)] if ordered else 0.0
-    heldout = [row for row, rank in zip(rows, ranks, strict=True) if rank <= cut]
-    return heldout, [row for row, rank in zip(rows, ranks, strict=True) if rank > cut]
+    sizes = Counter(ranks)
+    ordered = sorted(sizes)
+    below = max(1, min(bisect_left(ordered, share), MAX_HELDOUT))
+    aside = _choose(ordered, sizes, below, min(share * len(rows), MAX_HELDOUT), 1)
+    heldout = [row for row, rank in zip(rows, ranks, strict=True) if rank in aside]
+    return heldout, [row for row, rank in zip(rows, ranks, strict=True) if rank not in aside]
+
+
+def _choose(
+    candidates: Sequence[float],
+    sizes: Mapping[float, int],
+    count: int,
+    expected: float,
+    others: int,
+) -> set[float]:
+    """Return the ranks of a side: the first `count`, but none whose equal rows would outgrow it.
+
+    Args:
+        candidates: Ranks of the rows, the likeliest first.
+        sizes: Number of equal rows by rank.
+        expected: Rows that the side should have. Where there are large groups, further ranks follow
+            the first `count` until the side is full.
+        others: Ranks that are left to the other sides when that happens.
+    """
+    room = max(round(expected), count)
+    large = max(_FEW, room // 4)
+    chosen: set[float] = set()
+    rows, fill = 0, any(sizes[rank] > large for rank in candidates)
+    for place, rank in enumerate(candidates):
+        full = rows >= room or len(chosen) + others >= len(candidates)
+        if place >= count and (not fill or full):
+            break
+        if rows + sizes[rank] <= room or (place < count and sizes[rank] <= large):
+            chosen.add(rank)
+            rows += sizes[rank]
+    if not chosen and candidates:
+        chosen = {min(candidates, key=lambda rank: sizes[rank])}
+    return chosen
 
 
 def row_rank(row: Row, salt: str) -> float:
@@ -87,15 +140,19 @@ def row_rank(row: Row, salt: str) -> float:
     Of a preference pair only the prompt counts: a side that has seen one pair of a prompt has seen
     part of the answer to its other pairs.
     """
+    parts: Sequence[str | list[str]]
     match row:
         case Instruction():
             parts = [row.instruction, row.input, row.output]
         case Conversation():
-            parts = [str(turn) for turn in row.messages]
+            parts = [row.tools, *_parts(row.messages)]
         case PreferencePair():
-            prompt = row.prompt
-            parts = [prompt] if isinstance(prompt, str) else [str(turn) for turn in prompt]
+            parts = [row.prompt] if isinstance(row.prompt, str) else _parts(row.prompt)
         case LabelledText():
             parts = [row.text]
     text = json.dumps([salt, *parts])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48
+
+
+def _parts(turns: Sequence[Message]) -> list[list[str]]:
+    return [[turn.role, turn.content, turn.tool_calls] for turn in turns]

@@ -1,11 +1,17 @@
 """Generation of answers: the likeliest continuation of a prompt, or a sampled one.
 
+An answer ends with the tokens with which training ends answers (`PromptForm.end_ids`), and with
+nothing else. What a base model's own `generation_config.json` says does not count: its end token is
+often another, and its sampling, penalties and forced tokens would change even the likeliest answer.
+
 In the data path: called by `evaluation.evaluator` for the samples of a report, and by
-`worker.incremental.serving.predictor` for the answers to a user.
+`worker.incremental.serving.predictor` for the answers to a user; `learning.models.export` writes
+the same settings into every export.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,11 +19,14 @@ from typing import Any, cast
 
 import torch
 from peft import PeftModel
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, LogitsProcessor, PreTrainedModel
 
 from learning.evaluation.measurement import evaluation_mode
 from learning.prompts.form import PromptForm
 from learning.prompts.messages import PromptRow
+
+REPEATED = 4
+"""Tokens in a row that an answer has at most twice: a small model's most likely text is a loop."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +38,21 @@ class Sampling:
     top_p: float = 0.95  # probability of the set of likeliest tokens to draw from
 
 
+def generation_config(form: PromptForm) -> GenerationConfig:
+    """Return the settings of greedy answers that end as those in training do."""
+    ends, tokenizer = form.end_ids, form.tokenizer
+    pad = tokenizer.pad_token_id
+    make: Any = GenerationConfig  # which has no types
+    settings: GenerationConfig = make(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=ends[0] if len(ends) == 1 else list(ends),
+        pad_token_id=pad if isinstance(pad, int) else ends[0],
+        do_sample=False,
+        use_cache=True,
+    )
+    return settings
+
+
 def generate(
     model: PreTrainedModel | PeftModel,
     form: PromptForm,
@@ -37,7 +61,7 @@ def generate(
     should_stop: Callable[[], bool] = lambda: False,
     sampling: Sampling | None = None,
 ) -> list[str]:
-    """Return the model's last answer to each row, without a repetition of four tokens in a row.
+    """Return the model's last answer to each row, without loops.
 
     Args:
         rows: Rows whose own last answer is left out; a prompt that leaves too little of the model's
@@ -56,19 +80,73 @@ def generate(
     # One batch, padded at the left: a token of three answers costs hardly more than of one.
     ids = torch.tensor([[end] * (width - len(row)) + row for row in fitting], device=model.device)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in fitting])
-    with evaluation_mode(model), _token_choice(sampling, model.device) as options:
+    settings: Any = generation_config(form)
+    settings.update(max_new_tokens=new_tokens, pad_token_id=end)
+    with (
+        evaluation_mode(model),
+        _token_choice(sampling, model.device) as options,
+        _only_settings(model, settings),
+    ):
         out: torch.Tensor = cast(Any, model).generate(
             input_ids=ids,
             attention_mask=mask.to(model.device),
-            max_new_tokens=new_tokens,
-            pad_token_id=end,
-            eos_token_id=list(form.end_ids),
-            no_repeat_ngram_size=4,  # a small model's most likely text is a loop
+            generation_config=settings,
+            logits_processor=[_NoLoops(width, form.end_ids)],
             stopping_criteria=[lambda ids, *_, **__: _for_each_row(ids, should_stop())],
             **options,
         )
-    texts = (form.tokenizer.decode(row, skip_special_tokens=True) for row in out[:, width:])
-    return [str(text).strip() for text in texts]
+    return [_text(form, row) for row in out[:, width:].tolist()]
+
+
+def _text(form: PromptForm, ids: list[int]) -> str:
+    """Return the words of an answer, up to the token that ends it.
+
+    Control tokens have no text; words that look like one consist of other tokens, and stay.
+    """
+    end = next((i for i, each in enumerate(ids) if each in form.end_ids), len(ids))
+    return str(form.tokenizer.decode(ids[:end], skip_special_tokens=True)).strip()
+
+
+class _NoLoops(LogitsProcessor):
+    """Forbids an answer to have four tokens in a row a third time.
+
+    Unlike transformers' own rule, this one lets an answer quote its prompt and say a word twice,
+    and never forbids it to end.
+    """
+
+    def __init__(self, start: int, end_ids: Sequence[int]) -> None:
+        self._start, self._end_ids = start, frozenset(end_ids)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Return the scores (rows, vocabulary) without the tokens that would complete a loop."""
+        answers = input_ids[:, self._start :].tolist()
+        for row, answer in enumerate(answers):
+            if looping := _looping(answer) - self._end_ids:
+                scores[row, list(looping)] = -torch.inf
+        return scores
+
+
+def _looping(answer: list[int]) -> set[int]:
+    """Return the tokens that have followed the answer's last three twice before."""
+    before = REPEATED - 1
+    last = answer[len(answer) - before :]
+    places = range(len(answer) - before) if len(answer) > before else ()
+    counts = Counter(answer[i + before] for i in places if answer[i : i + before] == last)
+    return {token for token, count in counts.items() if count > 1}
+
+
+@contextmanager
+def _only_settings(
+    model: PreTrainedModel | PeftModel, settings: GenerationConfig
+) -> Iterator[None]:
+    """Put settings in place of the model's own, with which `generate` fills what is not set."""
+    inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    own = inner.generation_config
+    inner.generation_config = settings
+    try:
+        yield
+    finally:
+        inner.generation_config = own
 
 
 def _for_each_row(ids: torch.Tensor, value: bool) -> torch.Tensor:

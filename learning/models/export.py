@@ -22,13 +22,18 @@ from safetensors.numpy import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from common.errors import ConfigError, ModelError
+from common.protocol import codec
 from common.protocol.fields import ObjectiveName
-from common.protocol.manifest import is_model_file
-from common.protocol.tasks import BaseRef, LoraSpec
+from common.protocol.manifest import is_model_file, make_manifest
+from common.protocol.tasks import BaseRef, LoraSpec, PromptSpec
 from common.protocol.tensors import Tensors
+from common.run_directory.records import AdapterOrigin
+from learning.evaluation.generation import generation_config
 from learning.models import lora, objective_model
 from learning.models.encoders import load_encoder
+from learning.models.exported_adapter import origin_metadata
 from learning.models.loader import LoadedModel, load_tokenizer, quiet
+from learning.prompts.form import PromptForm, prompt_form
 from learning.pruning.record import FILE, read_pruning
 
 Precision = Literal["float32", "bfloat16"]
@@ -52,6 +57,9 @@ class ExportedModel:
     lora: LoraSpec | None  # None where all parameters were trained
     config: Mapping[str, Any]  # the run's `adapter_config.json`
     tensors: Tensors  # the trained ones
+    prompt: PromptSpec | None = None  # of a model that generates; None: the Alpaca form
+    run: str | None = None  # the run's id, to be named in an adapter's file
+    version: int = 0
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,7 @@ class ExportSummary:
     plain: bool  # whether transformers' own classes can build the model (or the base)
     seeded: tuple[str, ...]  # weights of the base that neither checkpoint nor adapter has
     trained: int  # number of values that the federation trained
+    ends: tuple[str, ...] = ()  # tokens that end an answer; none of a model that classifies
 
 
 def write_model(trained: ExportedModel, out: Path, precision: Precision) -> ExportSummary:
@@ -81,9 +90,8 @@ def write_model(trained: ExportedModel, out: Path, precision: Precision) -> Expo
     adapted = lora.attach(loaded.model, trained.lora, seed=0)  # overwritten by the next line
     lora.write_adapter(adapted, trained.tensors)
     model = _merged(adapted) if isinstance(adapted, PeftModel) else adapted
-    _save(
-        model, _export_tokenizer(loaded.tokenizer, trained.objective), trained.path, out, precision
-    )
+    texts = _export_texts(loaded.tokenizer, trained)
+    _save(model, texts, trained.path, out, precision)
     return ExportSummary(
         adapter=False,
         base="",
@@ -92,6 +100,7 @@ def write_model(trained: ExportedModel, out: Path, precision: Precision) -> Expo
         plain=_plain(trained.path),
         seeded=(),
         trained=_size(trained.tensors),
+        ends=texts.ends,
     )
 
 
@@ -131,15 +140,18 @@ def write_adapter(trained: ExportedModel, out: Path, with_base: bool | None) -> 
         "base_model_name_or_path": base,
         "revision": trained.base.revision if elsewhere else None,
     }
-    save_file(trained.tensors, out / "adapter_model.safetensors", metadata={"format": "pt"})
     (out / "adapter_config.json").write_text(json.dumps(fields, indent=2, sort_keys=True))
     tokenizer = loaded.tokenizer if loaded else load_tokenizer(trained.path)[0]
-    tokenizer = _export_tokenizer(tokenizer, trained.objective)
-    _save_tokenizer(tokenizer, out)
+    texts = _export_texts(tokenizer, trained)
+    _save_tokenizer(texts.tokenizer, out)
+    if texts.form is not None:  # the base's own may say otherwise, and keeps its bytes
+        generation_config(texts.form).save_pretrained(out)
     if included and loaded:
-        _save(loaded.model, tokenizer, trained.path, out / BASE_FOLDER, "float32")
+        _save(loaded.model, texts, trained.path, out / BASE_FOLDER, "float32")
     elif included:
         _copy(trained.path, out / BASE_FOLDER)
+    metadata = _metadata(trained, out / BASE_FOLDER if included else None)
+    save_file(trained.tensors, out / "adapter_model.safetensors", metadata=metadata)
     return ExportSummary(
         adapter=True,
         base=base,
@@ -148,6 +160,27 @@ def write_adapter(trained: ExportedModel, out: Path, with_base: bool | None) -> 
         plain=_plain(trained.path),
         seeded=seeded,
         trained=_size(trained.tensors),
+        ends=texts.ends,
+    )
+
+
+def _metadata(trained: ExportedModel, beside: Path | None) -> dict[str, str]:
+    """Return the metadata of an adapter's file: its origin, from which another run can begin.
+
+    A base that was saved beside it has a digest of its own; one that was copied has the run's.
+    """
+    if trained.run is None:
+        return {"format": "pt"}
+    digests = [trained.base.digest]
+    if beside is not None:
+        digests.append(codec.digest(make_manifest(beside)))
+    return origin_metadata(
+        AdapterOrigin(
+            bases=tuple(dict.fromkeys(digests)),
+            run=trained.run,
+            version=trained.version,
+            labels=trained.labels,
+        )
     )
 
 
@@ -209,50 +242,71 @@ def _seeded(trained: ExportedModel, loaded: LoadedModel) -> tuple[str, ...]:
     return tuple(name for name in drawn if name not in in_adapter)
 
 
+@dataclass(frozen=True)
+class _ExportTexts:
+    """Tokenizer of an export, and the prompt form of a model that generates."""
+
+    tokenizer: PreTrainedTokenizerBase
+    form: PromptForm | None
+
+    @property
+    def ends(self) -> tuple[str, ...]:
+        if self.form is None:
+            return ()
+        ids = list(self.form.end_ids)
+        return tuple(str(each) for each in cast(Any, self.tokenizer).convert_ids_to_tokens(ids))
+
+
 def _save(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    source: Path,
-    out: Path,
-    precision: Precision,
+    model: PreTrainedModel, texts: _ExportTexts, source: Path, out: Path, precision: Precision
 ) -> None:
     """Write a model directory as `from_pretrained` reads it; a pruned model keeps its record."""
     torch.nn.Module.to(model, getattr(torch, precision))
-    _set_generation_tokens(model, tokenizer)
+    if texts.form is not None:
+        _set_generation(model, texts.form)
     try:
         with quiet():
             model.save_pretrained(out)
-    except ValueError as error:  # generation settings of the base that transformers refuses
+    except ValueError as error:  # settings of the base that transformers refuses
         reason = str(error).strip().splitlines()[0][:200]
         raise ModelError(
-            f"the model cannot be saved: {reason}", "repair the base's generation_config.json"
+            f"the model cannot be saved: {reason}", "repair the base's config.json"
         ) from None
-    _save_tokenizer(tokenizer, out)
+    _save_tokenizer(texts.tokenizer, out)
     if (source / FILE).is_file():
         shutil.copyfile(source / FILE, out / FILE)
 
 
-def _set_generation_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Set end and padding tokens, so that `generate` neither guesses nor warns."""
-    if not model.can_generate():
-        return
-    settings: Any = model.generation_config
-    if settings.eos_token_id is None:
-        settings.eos_token_id = tokenizer.eos_token_id
-    if settings.pad_token_id is None:
-        settings.pad_token_id = tokenizer.pad_token_id
+def _set_generation(model: PreTrainedModel, form: PromptForm) -> None:
+    """Let `generate` answer as fccl does: greedily, with the end of an answer as in training.
+
+    Nothing else of the base's settings stays. Those that stand in `config.json`, as old checkpoints
+    have them, would make transformers refuse the model.
+    """
+    config: Any = model.config
+    settings: Any = generation_config(form)
+    for name in list(config._get_generation_parameters()):
+        config.__dict__.pop(name, None)
+    config.eos_token_id = settings.eos_token_id
     settings._from_model_config = False  # else config.json, without a pad token, takes precedence
+    model.generation_config = settings
 
 
-def _export_tokenizer(
-    tokenizer: PreTrainedTokenizerBase, objective: ObjectiveName
-) -> PreTrainedTokenizerBase:
-    """Return a tokenizer that pads; on the left where texts are continued, as generation needs."""
-    if objective != "classification":
-        tokenizer.padding_side = "left"
-        if tokenizer.pad_token is None:
-            tokenizer.pad_token = tokenizer.eos_token  # as in `learning.models.loader`
-    return tokenizer
+def _export_texts(tokenizer: PreTrainedTokenizerBase, trained: ExportedModel) -> _ExportTexts:
+    """Return the tokenizer as an export has it.
+
+    It pads: on the left where texts are continued, as generation needs. Its chat template is the
+    one with which the model was trained, and none where the model classifies.
+    """
+    if trained.objective == "classification":
+        tokenizer.chat_template = None
+        return _ExportTexts(tokenizer, None)
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token  # as in `learning.models.loader`
+    form = prompt_form(tokenizer, trained.prompt)
+    tokenizer.chat_template = form.spec.template
+    return _ExportTexts(tokenizer, form)
 
 
 def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, out: Path) -> None:

@@ -64,10 +64,13 @@ def _read(source: Path, print_line: Callable[[str], None]) -> dict[RowKind, Sequ
             continue
         by_kind[kind] = loaded.rows
         skipped = f", {len(loaded.skipped)} skipped" if loaded.skipped else ""
-        print_line(f"{source}: {len(loaded.rows)} {kind} rows{skipped}")
+        places = {part.place for part in loaded.omissions}
+        reasons = ", ".join(dict.fromkeys(part.reason for part in loaded.omissions))
+        partly = f", {len(places)} used in part ({reasons})" if places else ""
+        print_line(f"{source}: {len(loaded.rows)} {kind} rows{skipped}{partly}")
     if not by_kind:
         raise DataError(
             f"{source} has no row that can be learned from ({errors[0]})",
-            "rows need instruction and output; or prompt, chosen and rejected; or text and label",
+            "give instruction and output; messages; prompt, chosen and rejected; or text and label",
         )
     return by_kind

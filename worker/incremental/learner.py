@@ -39,7 +39,7 @@ from worker.incremental.inbox.watcher import InboxWatcher
 from worker.incremental.serving.newest_version import SAVE_INTERVAL_S, NewestVersion, model_of
 from worker.incremental.serving.served_run import ServedRun
 from worker.incremental.training.batches import ClientContext
-from worker.incremental.training.shadow import ShadowModel, to_row
+from worker.incremental.training.shadow import ShadowModel
 from worker.incremental.training.trainer import IncrementalTrainer
 from worker.models.loaded import ModelCache
 from worker.models.source import ModelSource
@@ -195,7 +195,7 @@ class Learner:
         rows = store.items(
             "learned", "settled", kind=kind, held_out=False, newest=self._config.reservoir
         )
-        start = IncrementalStart(learned=[to_row(stored) for stored in rows])
+        start = IncrementalStart(learned=[stored.item.row for stored in rows])
         local = store.local_model(task.run)
         if local is None or "unsent" not in local.parts or "riding" in local.parts:
             return start

@@ -16,7 +16,23 @@ from typing import Any, get_args
 
 from common.errors import DataError
 from common.protocol.fields import RowKind
-from learning.data import row_parser
+from learning.data.field_values import UnusableRow
+from learning.data.message_parser import is_conversation, messages_to_json, parse_messages
+from learning.data.preference_parser import parse_preference
+from learning.data.row_parser import (
+    COLUMN_NAMES,
+    CONVERSATION_COLUMNS,
+    parse_instruction,
+    parse_labelled_text,
+)
+from learning.data.row_types import (
+    Conversation,
+    Instruction,
+    LabelledText,
+    Message,
+    PreferencePair,
+    Row,
+)
 
 DEFAULT_TASK = "feedback"
 """Stream of an item that does not name one."""
@@ -27,6 +43,10 @@ FIELDS: Mapping[RowKind, tuple[str, ...]] = {
     "cls": ("text", "label"),
 }
 """Fields of an item, by kind: those of the row in `learning/data`, without its topic."""
+
+MESSAGES, TOOLS = "messages", "tools"
+"""Fields of an item with several turns, JSON in both. The messages are a whole conversation, or the
+prompt of a preference pair, and then stand in place of the fields before the answers."""
 
 # Kinds in the order in which they are tried: a pair often has the columns of an instruction, too.
 _ORDER: tuple[RowKind, ...] = ("va", "sft", "cls")
@@ -54,44 +74,86 @@ class Item:
     """One correction or example by a user."""
 
     kind: RowKind
-    fields: Mapping[str, str]  # with the names in `FIELDS`
+    fields: Mapping[str, str]  # with the names in `FIELDS`, or MESSAGES and TOOLS
     task: str = DEFAULT_TASK  # stream that it belongs to: a domain, a product, a ward
 
     @property
     def key(self) -> str:
         """SHA-256 (hex) that identifies equal items, ignoring white space around the fields."""
-        return _digest([self.kind, *(self._part(name) for name in FIELDS[self.kind])])
+        if MESSAGES not in self.fields:
+            return _digest([self.kind, *(self._part(name) for name in FIELDS[self.kind])])
+        answers = [self._part(name) for name in ("chosen", "rejected") if name in self.fields]
+        return _digest([self.kind, self._turns(), self.fields.get(TOOLS, ""), *answers])
 
     @property
     def input_key(self) -> str:
         """SHA-256 (hex) that identifies items with the same input, whatever their answers.
 
-        The input of a preference pair is its prompt with the unordered pair of answers: two pairs
-        of one prompt contradict each other only if they rank the same two answers.
+        The input of a conversation is all before its last answer. That of a preference pair is its
+        prompt with the unordered pair of answers: two pairs of one prompt contradict each other
+        only if they rank the same two answers.
         """
+        parts: list[object] = [self.kind]
+        if MESSAGES in self.fields:
+            turns = self._turns()
+            parts += [turns[:-1] if self.kind == "sft" else turns, self.fields.get(TOOLS, "")]
+        else:
+            names = {"sft": ("instruction", "input"), "cls": ("text",), "va": ("prompt",)}
+            parts += [self._part(name) for name in names[self.kind]]
+        if self.kind == "va":
+            parts += sorted((self._part("chosen"), self._part("rejected")))
+        return _digest(parts)
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The turns of the item; empty if it has one question or text."""
+        turns = self.fields.get(MESSAGES)
+        return () if turns is None else parse_messages(MESSAGES, turns)
+
+    @property
+    def row(self) -> Row:
+        """The row that the item is learned as."""
+        fields, tools = self.fields, self.fields.get(TOOLS, "")
         match self.kind:
-            case "sft":
-                parts = [self._part("instruction"), self._part("input")]
             case "cls":
-                parts = [self._part("text")]
+                return LabelledText(**fields)
+            case "va" if MESSAGES in fields:
+                answers = fields["chosen"], fields["rejected"]
+                return PreferencePair(self.messages, *answers, tools=tools)
             case "va":
-                answers = sorted((self._part("chosen"), self._part("rejected")))
-                parts = [self._part("prompt"), *answers]
-        return _digest([self.kind, *parts])
+                return PreferencePair(**fields)
+            case "sft" if MESSAGES in fields:
+                return Conversation(self.messages, tools)
+            case "sft":
+                return Instruction(**fields)
 
     @property
     def question_and_answer(self) -> tuple[str, str]:
+        """The input and the answer to learn; of several turns, each begins with its speaker."""
         match self.kind:
             case "cls":
                 return self.fields["text"], self.fields["label"]
             case "va":
-                return self.fields["prompt"], self.fields["chosen"]
+                asked = _transcript(self.messages) or self.fields["prompt"]
+                return asked, self.fields["chosen"]
+            case "sft" if turns := self.messages:
+                return _transcript(turns[:-1]), turns[-1].content or turns[-1].tool_calls
             case "sft":
                 question = f"{self.fields['instruction']}\n{self.fields['input']}".strip()
                 return question, self.fields["output"]
 
+    def texts(self) -> tuple[tuple[str, str], ...]:
+        """Return the texts of the item for people, each with the name of its field or speaker."""
+        turns = tuple((turn.role, text) for turn in self.messages for text in _said(turn))
+        return turns + tuple(
+            (name, text) for name, text in self.fields.items() if text and name != MESSAGES
+        )
+
     def _part(self, name: str) -> str:
         return self.fields[name].strip()
+
+    def _turns(self) -> list[list[str]]:
+        return [[turn.role, turn.content.strip(), turn.tool_calls] for turn in self.messages]
 
 
 @dataclass(frozen=True)
@@ -137,11 +199,11 @@ def parse(
     check_task(task)
     try:
         item = Item(*_row(_kind(record, tuple(kinds)), record), task)
-    except row_parser.UnusableRow as reason:
+    except UnusableRow as reason:
         raise DataError(str(reason)) from None
     if labels and item.kind == "cls" and item.fields["label"] not in labels:
         raise DataError("the label is not a class of this run", f"use one of {name_list(labels)}")
-    if (chars := sum(map(len, item.fields.values()))) > max_chars:
+    if (chars := sum(len(text) for _, text in item.texts())) > max_chars:
         raise DataError(
             f"the item has {chars} characters, more than {max_chars}",
             "shorten it, or raise incremental.max_chars",
@@ -167,12 +229,14 @@ def name_list(names: Sequence[str]) -> str:
 
 def _kind(record: Mapping[str, object], kinds: tuple[RowKind, ...]) -> RowKind:
     """Return the kind that a record's fields match best; `learning/data` checks what is missing."""
-    present = {name.lower() for name, value in record.items() if value is not None}
+    present = {
+        name.lower() for name, value in record.items() if value is not None and _counts(name, value)
+    }
     every: tuple[RowKind, ...] = get_args(RowKind)
     allowed = [kind for kind in _ORDER if kind in (kinds or every)]
 
     def has(kind: RowKind, field: str) -> bool:
-        return not present.isdisjoint(row_parser.COLUMN_NAMES[kind][field])
+        return not present.isdisjoint(COLUMN_NAMES[kind][field])
 
     def whole(kind: RowKind) -> bool:
         return any(all(has(kind, field) for field in form) for form in _FORMS[kind])
@@ -194,19 +258,56 @@ def _kind(record: Mapping[str, object], kinds: tuple[RowKind, ...]) -> RowKind:
     return nearest
 
 
+def _counts(name: str, value: object) -> bool:
+    """Return whether a value can be what a column of this name should hold."""
+    others = name.lower() in CONVERSATION_COLUMNS and name.lower() != MESSAGES
+    return is_conversation(value) if others else True  # `turns` may also be their number
+
+
 def _row(kind: RowKind, record: Mapping[str, object]) -> tuple[RowKind, dict[str, str]]:
     match kind:
         case "sft":
-            instruction = row_parser.parse_instruction(record, {})
-            values = (instruction.instruction, instruction.input, instruction.output)
+            return kind, _instruction_fields(parse_instruction(record, {}, _refuse_omission))
         case "va":
-            pair = row_parser.parse_preference(record, {})
-            values = (pair.question, pair.chosen, pair.rejected)
+            pair = parse_preference(record, {}, _refuse_omission)
+            answers = {"chosen": pair.chosen, "rejected": pair.rejected}
+            if isinstance(pair.prompt, str):
+                return kind, {"prompt": pair.prompt, **answers}
+            if len(pair.prompt) == 1 and pair.prompt[0].role == "user" and not pair.tools:
+                return kind, {"prompt": pair.prompt[0].content, **answers}
+            return kind, {**_message_fields(pair.prompt, pair.tools), **answers}
         case "cls":
-            row = row_parser.parse_labelled_text(record, {})
+            row = parse_labelled_text(record, {})
             return kind, {"text": row.text, "label": row.label}
-    return kind, dict(zip(FIELDS[kind], values, strict=True))
 
 
-def _digest(parts: Sequence[str]) -> str:
+def _instruction_fields(row: Instruction | Conversation) -> dict[str, str]:
+    """Return the fields of an item; one exchange is an instruction, in whatever form it came."""
+    if isinstance(row, Instruction):
+        return {"instruction": row.instruction, "input": row.input, "output": row.output}
+    match row.messages:
+        case (Message("user", question), Message("assistant", answer, "")) if not row.tools:
+            return {"instruction": question, "input": "", "output": answer}
+    return _message_fields(row.messages, row.tools)
+
+
+def _message_fields(turns: Sequence[Message], tools: str) -> dict[str, str]:
+    text = json.dumps(messages_to_json(turns), ensure_ascii=False)
+    return {MESSAGES: text, **({TOOLS: tools} if tools else {})}
+
+
+def _refuse_omission(part: str) -> None:
+    """Raise `UnusableRow`: who hands in an item is there to correct it."""
+    raise UnusableRow(f"the item would be learned only in part: {part}")
+
+
+def _said(turn: Message) -> tuple[str, ...]:
+    return tuple(filter(None, (turn.content, turn.tool_calls)))
+
+
+def _transcript(turns: Sequence[Message]) -> str:
+    return "\n".join(f"{turn.role}: {text}" for turn in turns for text in _said(turn))
+
+
+def _digest(parts: Sequence[object]) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -14,7 +14,6 @@ from common.protocol.fields import ROW_KINDS, ObjectiveName, RowKind
 from common.protocol.tasks import LocalTraining
 from common.protocol.tensors import Tensors
 from common.protocol.versions import CurrentModel
-from learning.data.row_types import Instruction, LabelledText, PreferencePair
 from learning.evaluation.inference import restore_order
 from learning.evaluation.measurement import Measurement
 from learning.models import lora
@@ -34,11 +33,6 @@ SMOOTHING = 0.1
 from then on training only makes the model overconfident, which the anchors pay for (figures:
 docs/log.md)."""
 OBJECTIVES: Mapping[RowKind, ObjectiveName] = {kind: name for name, kind in ROW_KINDS.items()}
-_ROWS: Mapping[RowKind, Callable[..., Any]] = {
-    "sft": Instruction,
-    "va": PreferencePair,
-    "cls": LabelledText,
-}
 
 
 @dataclass(frozen=True)
@@ -87,7 +81,7 @@ class ShadowModel:
 
     def encode(self, kind: RowKind, items: Sequence[StoredItem]) -> tuple[list[Any], list[int]]:
         """Return the examples of the usable items, and the indices of these items."""
-        rows = [to_row(item) for item in items]
+        rows = [stored.item.row for stored in items]
         found = self._objective(kind).encode(self._tokenizer, rows, self._current.max_length)
         return list(found.examples), list(found.kept)
 
@@ -185,10 +179,6 @@ class ShadowModel:
         return registry.make_objective(
             OBJECTIVES[kind], current.dpo, current.labels, smoothing, current.prompt
         )
-
-
-def to_row(stored: StoredItem) -> Any:
-    return _ROWS[stored.item.kind](**stored.item.fields)
 
 
 def learning_rate(config: IncrementalConfig, kind: RowKind, *, full: bool) -> float:

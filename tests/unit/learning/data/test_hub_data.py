@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import huggingface_hub
 import pytest
-from datasets import ClassLabel, Dataset, Features, IterableDataset, Value
+from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, Value
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -29,8 +29,9 @@ from common.errors import ConfigError, DataError
 from common.protocol.fields import RowKind
 from learning.data import hub_data
 from learning.data.hub_data import HubSource, parse_source
-from learning.data.row_types import Instruction, LabelledText, PreferencePair
+from learning.data.row_types import Conversation, Instruction, LabelledText, PreferencePair
 from learning.data.rows import load
+from tests.support.conversations import turns
 from tests.support.paths import ROOT
 
 TALK = [{"content": Value("string"), "role": Value("string")}]
@@ -102,12 +103,23 @@ def test_alpaca_gives_instructions() -> None:
 def test_ultrafeedback_gives_preferences_and_instructions() -> None:
     name, fetch = "HuggingFaceH4/ultrafeedback_binarized", make_fetch(ULTRAFEEDBACK)
     pairs = load("va", name, on_message=quiet, fetch=fetch)
-    assert pairs.rows == (PreferencePair("Greet me.", "Hello!", "What?"),)
+    assert pairs.rows == (PreferencePair(turns("Greet me."), "Hello!", "What?"),)
     assert [skip.reason for skip in pairs.skipped] == ["chosen and rejected are equal"]
     assert load("sft", name, on_message=quiet, fetch=fetch).rows == (
-        Instruction("Greet me.", "", "Hello!"),
-        Instruction("Wave.", "", "*waves*"),
+        Conversation(turns("Greet me.", "Hello!")),
+        Conversation(turns("Wave.", "*waves*")),
     )
+
+
+def test_rows_with_pictures_are_refused_without_reading_the_pictures() -> None:
+    features = Features(
+        {"question": Value("string"), "answer": Value("string"), "image": Image(), "id": Image()}
+    )
+    seen = Dataset.from_dict(
+        {"question": ["What?"], "answer": ["A cat."], "image": [None], "id": [None]}, features
+    )
+    with pytest.raises(DataError, match="image cannot be learned from"):
+        load("sft", "a/b", on_message=quiet, fetch=make_fetch(seen))
 
 
 @pytest.mark.parametrize("data", [IMDB, IMDB.to_iterable_dataset()])

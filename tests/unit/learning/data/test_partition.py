@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from common.errors import ConfigError, DataError
 from learning.data.partition import dirichlet_partition, partition_labels
-from learning.data.row_types import Instruction, LabelledText, PreferencePair, Row
+from learning.data.row_types import Conversation, Instruction, LabelledText, PreferencePair, Row
+from tests.support.conversations import turns
 
 
 @given(
@@ -90,6 +91,7 @@ def test_preferences_without_topics_are_labelled_by_the_words_of_their_prompts()
     "row",
     [
         lambda text: Instruction("x", "", text),
+        lambda text: Conversation(turns("x", text[1:], "z", "y")),
         lambda text: PreferencePair("x", text, "z"),
         lambda text: LabelledText(text, "positive"),
     ],
@@ -99,6 +101,13 @@ def test_rows_are_labelled_by_the_length_of_the_learned_text(row: Callable[[str]
     found = partition_labels(rows, "length", 0)
     assert sorted(Counter(found).values()) == [20] * 5
     assert found == sorted(found)
+
+
+def test_conversations_without_topics_are_labelled_by_the_words_of_all_their_users_turns() -> None:
+    rows = [Conversation(turns("Hi", "ok", f"Add apples {i}", "y")) for i in range(30)]
+    rows += [Conversation(turns("Hi", "ok", f"Translate sentences {i}", "y")) for i in range(30)]
+    found = partition_labels(rows, "topic", 0)
+    assert set(found[:30]).isdisjoint(found[30:])
 
 
 def test_an_unknown_label_to_partition_by_is_refused() -> None:

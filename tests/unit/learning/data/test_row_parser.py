@@ -4,25 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from learning.data.field_values import UnusableRow
+from learning.data.preference_parser import parse_preference
 from learning.data.row_parser import (
     COLUMN_NAMES,
-    UnusableRow,
     known_columns,
     parse_instruction,
     parse_labelled_text,
-    parse_preference,
 )
-from learning.data.row_types import Instruction, LabelledText, PreferencePair
+from learning.data.row_types import Conversation, Instruction, LabelledText, Message
+from tests.support.conversations import SYSTEM, dialogue, turns
 
-Talk = list[dict[str, object]]
-
-
-def dialogue(*turns: str) -> Talk:
-    """Return messages of the user and the assistant in alternation."""
-    return [{"role": ("user", "assistant")[i % 2], "content": t} for i, t in enumerate(turns)]
-
-
-SYSTEM = {"role": "system", "content": "Be kind."}
+TOOL = {"type": "function", "function": {"name": "weather"}}
 
 
 @pytest.mark.parametrize(
@@ -34,11 +27,9 @@ SYSTEM = {"role": "system", "content": "Be kind."}
         {"question": "Add.", "answer": "3"},
         {"Query": "Add.", "Response": "3"},
         {"instruction": None, "prompt": "Add.", "output": "3"},
-        {"messages": dialogue("Add.", "3")},
-        {"prompt": "Add.", "prompt_id": "7f", "messages": dialogue("Add.", "3", "More.", "4")},
-        {"conversations": [{"from": "human", "value": "Add."}, {"from": "gpt", "value": "3"}]},
-        {"messages": [SYSTEM, *dialogue("Add.", "3")]},
-        {"prompt": dialogue("Add."), "completion": [{"role": "assistant", "content": "3"}]},
+        {"instruction": "Add.", "output": "3", "system": "", "history": [], "tools": "[]"},
+        {"instruction": "Add.", "output": "3", "dialogue": "A text.", "turns": 2},
+        {"instruction": "Add.", "output": "3", "images": []},
     ],
 )
 def test_an_instruction_is_found_in_each_common_form(record: Mapping[str, object]) -> None:
@@ -46,93 +37,123 @@ def test_an_instruction_is_found_in_each_common_form(record: Mapping[str, object
 
 
 @pytest.mark.parametrize(
-    ("turns", "reason"),
-    [
-        ("text", "messages is not a list of messages"),
-        (["text"], "messages is not a list of messages"),
-        ([], "messages does not begin with the user and an answer"),
-        (dialogue("Add."), "messages does not begin with the user and an answer"),
-        (dialogue("Add.", "3")[::-1], "messages does not begin with the user and an answer"),
-        (dialogue("Add.", " "), "output is empty"),
-        ([{"role": "tool", "content": "3"}], "neither the user's nor the assistant's"),
-        ([{"role": ["user"], "content": "3"}], "neither the user's nor the assistant's"),
-        ([{"role": "user"}, {"role": "assistant"}], "instruction is missing"),
-    ],
-)
-def test_an_unsupported_conversation_is_skipped_with_a_reason(turns: object, reason: str) -> None:
-    with pytest.raises(UnusableRow, match=reason):
-        parse_instruction({"messages": turns}, {})
-
-
-@pytest.mark.parametrize(
     "record",
     [
-        {"prompt": "Hi", "chosen": "Yes", "rejected": "No", "metadata": {"score": 9}},
-        {"system": "Be kind.", "question": "Hi", "chosen": "Yes", "rejected": "No"},
-        {"prompt": "Hi", "chosen": dialogue("Hi", "Yes"), "rejected": dialogue("Hi", "No")},
-        {"chosen": dialogue("Hi", "Yes"), "rejected": dialogue("Hi", "No")},
-        {"chosen": [SYSTEM, *dialogue("Hi", "Yes")], "rejected": [SYSTEM, *dialogue("Hi", "No")]},
-        {
-            "prompt": dialogue("Hi"),
-            "chosen": dialogue("", "Yes")[1:],
-            "rejected": dialogue("", "No")[1:],
-        },
-        {
-            "chosen": "\n\nHuman: Hi\n\nAssistant: Yes",
-            "rejected": "\n\nHuman: Hi\n\nAssistant: No",
-        },
+        {"messages": dialogue("Add.", "3")},
+        {"prompt": "Add.", "prompt_id": "7f", "messages": dialogue("Add.", "3")},
+        {"prompt": "Add.", "completion": "9", "messages": dialogue("Add.", "3")},
+        {"conversations": [{"from": "human", "value": "Add."}, {"from": "gpt", "value": "3"}]},
+        {"conversation": [{"input": "Add.", "output": "3"}]},
+        {"Dialogue": dialogue("Add.", "3")},
+        {"messages": '[{"role": "user", "content": "Add."}, {"role": "bot", "content": "3"}]'},
+        {"conversations": {"from": ["human", "gpt"], "value": ["Add.", "3"]}},
+        {"prompt": dialogue("Add."), "completion": [{"role": "assistant", "content": "3"}]},
+        {"prompt": dialogue("Add."), "completion": "3"},
+        {"prompt": "Add.", "completion": [{"role": "assistant", "content": "3"}]},
     ],
 )
-def test_a_preference_is_found_in_each_common_form(record: Mapping[str, object]) -> None:
-    assert parse_preference(record, {}) == PreferencePair("Hi", "Yes", "No")
+def test_a_conversation_is_found_in_each_common_form(record: Mapping[str, object]) -> None:
+    assert parse_instruction(record, {}) == Conversation(turns("Add.", "3"))
 
 
-def test_the_prompt_of_a_longer_dialogue_is_what_both_answers_share() -> None:
-    start = "\n\nHuman: Hi\n\nAssistant: Hello.\n\nHuman: Tea?\n\nAssistant:"
-    got = parse_preference({"chosen": f"{start} Yes, please", "rejected": f"{start} Yes"}, {})
-    prompt = "Hi\n\nAssistant: Hello.\n\nHuman: Tea?"
-    assert got == PreferencePair(prompt, "Yes, please", "Yes")
+def test_a_conversation_keeps_all_turns_the_system_turn_and_white_space() -> None:
+    talk = [SYSTEM, *dialogue(" Add.\n", "3 ", "And?", "\n4")]
+    expected = (Message("system", "Be kind."), *turns(" Add.\n", "3 ", "And?", "\n4"))
+    assert parse_instruction({"messages": talk, "topic": "sums"}, {}) == Conversation(
+        expected, "", "sums"
+    )
+    greeting = {"messages": [{"role": "assistant", "content": "Hello."}, *dialogue("Add.", "3")]}
+    found = parse_instruction(greeting, {})
+    assert isinstance(found, Conversation)
+    assert found.messages == (Message("assistant", "Hello."), *turns("Add.", "3"))
+
+
+def test_a_prompt_of_messages_is_followed_by_its_completion() -> None:
+    record = {
+        "prompt": [SYSTEM, *dialogue("Add.", "3", "And?")],
+        "completion": dialogue("", "4")[1:],
+    }
+    expected = (Message("system", "Be kind."), *turns("Add.", "3", "And?", "4"))
+    assert parse_instruction(record, {}) == Conversation(expected)
+
+
+def test_an_instruction_with_a_system_prompt_or_earlier_exchanges_is_a_conversation() -> None:
+    record = {
+        "instruction": "Sum up.",
+        "input": "1 and 2",
+        "output": "3",
+        "system": "Be kind.",
+        "history": [["Hi", "Hello."], ["Tea?", "Yes."]],
+    }
+    assert parse_instruction(record, {}) == Conversation(
+        (
+            Message("system", "Be kind."),
+            *turns("Hi", "Hello.", "Tea?", "Yes.", "Sum up.\n\n1 and 2", "3"),
+        )
+    )
+    orca = {"system_prompt": "Be kind.", "question": "Add.", "response": "3"}
+    expected = Conversation((Message("system", "Be kind."), *turns("Add.", "3")))
+    assert parse_instruction(orca, {}) == expected
+    called = {"role": "s", "question": "Add.", "response": "3", "role_text": "Be kind."}
+    assert parse_instruction(called, {"system": "role_text"}) == expected
+
+
+def test_tools_are_kept_as_json_whether_they_are_a_list_or_its_text() -> None:
+    text = '[{"type": "function", "function": {"name": "weather"}}]'
+    for tools in ([TOOL], text, [text[1:-1]], TOOL):
+        record = {"messages": dialogue("Add.", "3"), "tools": tools}
+        assert parse_instruction(record, {}) == Conversation(turns("Add.", "3"), text)
+    with pytest.raises(UnusableRow, match="tools is not a JSON list of definitions"):
+        parse_instruction({"messages": dialogue("Add.", "3"), "tools": "a hammer"}, {})
+
+
+def test_a_system_column_precedes_the_turns_unless_they_have_a_system_prompt() -> None:
+    omitted: list[str] = []
+    record = {"conversations": dialogue("Add.", "3"), "system": "Be kind."}
+    expected = Conversation((Message("system", "Be kind."), *turns("Add.", "3")))
+    assert parse_instruction(record, {}, omitted.append) == expected
+    same = {"messages": [SYSTEM, *dialogue("Add.", "3")], "system": "Be kind. "}
+    assert parse_instruction(same, {}, omitted.append) == expected
+    assert not omitted
+    assert parse_instruction({**same, "system": "Be rude."}, {}, omitted.append) == expected
+    assert omitted == ["system left out, since the turns have a system prompt"]
+
+
+def test_turns_that_no_answer_follows_are_left_out_and_named() -> None:
+    omitted: list[str] = []
+    record = {"messages": dialogue("Add.", "3", "Thanks.")}
+    assert parse_instruction(record, {}, omitted.append) == Conversation(turns("Add.", "3"))
+    assert omitted == ["turns after the last answer left out"]
 
 
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
-        ({"chosen": "Yes", "rejected": "No"}, "prompt is missing"),
-        ({"prompt": "Hi", "chosen": dialogue("Hi", "Yes"), "rejected": "No"}, "chosen is not text"),
+        ({"messages": "text"}, "messages is not a list of messages"),
+        ({"messages": dialogue("Add.")}, "messages has no answer of the assistant"),
+        ({"instruction": "Add.", "output": "3", "history": "ages"}, "history is not a list of ear"),
         (
-            {"prompt": "Hi", "chosen": dialogue("Hi"), "rejected": dialogue("Hi")},
-            "not one exchange",
+            {"instruction": "Add.", "output": "3", "history": [["a"]]},
+            "history is not a list of ear",
         ),
         (
-            {"chosen": dialogue("Hi", "a", "b", "c"), "rejected": dialogue("Hi", "a", "b", "d")},
-            "chosen is not one exchange",
-        ),
-        ({"chosen": dialogue("Hi", "Yes"), "rejected": dialogue("Ho", "No")}, "different prompts"),
-        (
-            {"prompt": dialogue("Hi", "a", "Ho"), "chosen": "a", "rejected": "b"},
-            "prompt is not one",
+            {"instruction": "Add.", "output": "3", "history": [["a", ""]]},
+            "history has an empty ans",
         ),
         (
-            {"prompt": " ", "chosen": dialogue("Hi", "a"), "rejected": dialogue("Hi", "b")},
-            "prompt is emp",
+            {"instruction": "Add.", "output": "3", "image": "cat.png"},
+            "image cannot be learned from",
         ),
-        ({"chosen": "\n\nHuman: a\n\nAssistant: b"}, "prompt is missing"),
-        (
-            {
-                "chosen": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: d",
-                "rejected": "\n\nHuman: a\n\nAssistant: x",
-            },
-            "differ before their last answer",
-        ),
-        ({"prompt": "Hi", "chosen": "same ", "rejected": "\nsame"}, "are equal"),
-        ({"prompt": "Hi", "chosen": "", "rejected": "b"}, "chosen is empty"),
+        ({"messages": dialogue("Add.", "3"), "images": [b"x"]}, "images cannot be learned from"),
+        ({"prompt": dialogue("Add.")}, "output is missing"),
+        ({"prompt": dialogue("Add."), "completion": ["3"]}, "completion is not a list of messages"),
     ],
 )
-def test_an_unusable_pair_is_skipped_with_a_reason(
+def test_a_record_that_would_be_learned_wrongly_is_refused(
     record: Mapping[str, object], reason: str
 ) -> None:
     with pytest.raises(UnusableRow, match=reason):
-        parse_preference(record, {})
+        parse_instruction(record, {})
 
 
 @pytest.mark.parametrize(
@@ -157,15 +178,18 @@ def test_a_mapping_takes_precedence_over_known_names() -> None:
     assert parse_labelled_text(record, {"text": "body"}) == LabelledText("fine", "0")
     columns = {"instruction": "q", "output": "a", "topic": "t"}
     assert parse_instruction(record, columns) == Instruction("Q", "", "A", "T")
-    assert parse_instruction(record | {"messages": dialogue("x", "y")}, columns).instruction == "Q"
+    both = record | {"messages": dialogue("x", "y")}
+    assert parse_instruction(both, columns) == Instruction("Q", "", "A", "T")
     talk = record | {"talk": dialogue("x", "y"), "instruction": "i", "output": "o"}
-    assert parse_instruction(talk, {"messages": "talk"}) == Instruction("x", "", "y")
+    assert parse_instruction(talk, {"messages": "talk"}) == Conversation(turns("x", "y"))
     with pytest.raises(UnusableRow, match="talk is not a list of messages"):
         parse_instruction(record, {"messages": "talk"})
 
 
 def test_known_columns_are_the_usual_names_and_the_mapped_ones_in_lower_case() -> None:
     assert {"text", "label", "reviewbody"} <= known_columns("cls", {"text": "ReviewBody"})
+    assert {"images", "tools", "history"} <= known_columns("sft", {})
+    assert {"image", "conversations", "system"} <= known_columns("va", {})
     assert "prompt" not in known_columns("cls", {})
 
 
@@ -174,8 +198,8 @@ VALUES = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(["role", "content", "from", "value"]),
-            inner | st.sampled_from(["user", "assistant", "human", "gpt", "system"]),
+            st.sampled_from(["role", "content", "from", "value", "tool_calls", "name", "text"]),
+            inner | st.sampled_from(["user", "assistant", "human", "gpt", "system", "tool"]),
             max_size=3,
         )
     ),

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from common.errors import ConfigError, DataError
 from common.protocol.fields import RowKind
 from learning.data import rows
-from learning.data.row_types import MAX_CHARS, Instruction, LabelledText, PreferencePair, Row
+from learning.data.row_types import (
+    MAX_CHARS,
+    Conversation,
+    Instruction,
+    LabelledText,
+    Message,
+    PreferencePair,
+    Row,
+)
 from learning.data.rows import load, read, write
 
 GOOD: dict[RowKind, dict[str, str]] = {
@@ -32,13 +40,34 @@ def quiet(_: str) -> None: ...
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 FILLED = TEXT.filter(lambda text: bool(text.strip()))
 LABEL = FILLED.map(str.strip).filter(lambda text: len(text) <= 100)
+SPOKEN = FILLED | st.sampled_from(["<|im_end|>", " [INST] ", "\n\nHuman: x\n\nAssistant:", "[]"])
+CALLS = st.builds(
+    lambda names: json.dumps([{"name": n, "arguments": {n: 1}} for n in names], ensure_ascii=False),
+    st.lists(TEXT, min_size=1, max_size=2),
+)
+TOOLS = st.just("") | CALLS
+TURNS = st.lists(
+    st.builds(Message, st.just("user"), SPOKEN)
+    | st.builds(Message, st.sampled_from(["system", "tool"]), TEXT)
+    | st.builds(Message, st.just("assistant"), SPOKEN)
+    | st.builds(Message, st.just("assistant"), TEXT, CALLS),
+    max_size=4,
+)
+ANSWER = st.builds(Message, st.just("assistant"), SPOKEN)
+ASKED = st.builds(Message, st.sampled_from(["user"]), SPOKEN)
+PAIRS = st.builds(PreferencePair, FILLED, FILLED, FILLED, TEXT) | st.builds(
+    lambda before, turn, *more: PreferencePair((*before, turn), *more),
+    TURNS, ASKED, SPOKEN, SPOKEN, TEXT, TOOLS,
+)  # fmt: skip
 ROWS: dict[RowKind, st.SearchStrategy[Row]] = {
-    "sft": st.builds(Instruction, FILLED, TEXT, FILLED, TEXT),
-    "va": st.builds(PreferencePair, FILLED, FILLED, FILLED, TEXT).filter(
-        lambda pair: pair.chosen.strip() != pair.rejected.strip()
+    "sft": st.builds(Instruction, FILLED, TEXT, FILLED, TEXT)
+    | st.builds(
+        lambda before, answer, *more: Conversation((*before, answer), *more),
+        TURNS, ANSWER, TOOLS, TEXT,
     ),
+    "va": PAIRS.filter(lambda pair: pair.chosen.strip() != pair.rejected.strip()),
     "cls": st.builds(LabelledText, FILLED, LABEL),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -52,7 +81,7 @@ def test_written_rows_read_back_unchanged(
     assert read(kind, path) == rows.LoadedRows(tuple(made), ())
 
 
-def test_a_written_row_has_the_fields_of_its_record_and_no_empty_input_or_topic(
+def test_a_written_row_has_the_fields_of_its_record_and_no_empty_optional_field(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "rows.jsonl"
@@ -60,13 +89,22 @@ def test_a_written_row_has_the_fields_of_its_record_and_no_empty_input_or_topic(
         path,
         [
             Instruction("Sing.", "", "La"),
+            Conversation((Message("user", "Sing."), Message("assistant", " La"))),
             PreferencePair("p", "a", "b", "t"),
+            PreferencePair((Message("user", "p"),), "a", "b"),
             LabelledText("x", "0"),
         ],
     )
     assert [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] == [
         {"instruction": "Sing.", "output": "La"},
+        {
+            "messages": [
+                {"role": "user", "content": "Sing."},
+                {"role": "assistant", "content": " La"},
+            ]
+        },
         {"prompt": "p", "chosen": "a", "rejected": "b", "topic": "t"},
+        {"prompt": [{"role": "user", "content": "p"}], "chosen": "a", "rejected": "b"},
         {"text": "x", "label": "0"},
     ]
 
@@ -120,6 +158,21 @@ def test_a_bad_line_is_skipped_and_named(
     got = read(kind, put(tmp_path, f"{good}\n\n{bad}\n{good}\n"))
     assert len(got.rows) == 2
     assert [(skip.line, skip.reason) for skip in got.skipped] == [(3, reason)]
+
+
+def test_what_is_left_out_of_a_row_is_named_by_its_line(tmp_path: Path) -> None:
+    talk = [{"role": role, "content": "x"} for role in ("user", "assistant", "user")]
+    lines = ["{oops", json.dumps(GOOD["sft"]), json.dumps({"messages": talk})]
+    got = read("sft", put(tmp_path, "\n".join(lines)))
+    assert got.rows[1] == Conversation((Message("user", "x"), Message("assistant", "x")))
+    assert got.omissions == (rows.Omission(1, 3, "turns after the last answer left out"),)
+
+
+def test_a_csv_file_may_hold_messages_as_json(tmp_path: Path) -> None:
+    talk = json.dumps([{"role": "user", "content": "a, b"}, {"role": "assistant", "content": "c"}])
+    quoted = talk.replace('"', '""')
+    got = read("sft", put(tmp_path, f'id,messages\n1,"{quoted}"\n', "data.csv"))
+    assert got.rows == (Conversation((Message("user", "a, b"), Message("assistant", "c"))),)
 
 
 def test_a_bad_item_of_a_list_is_named_by_its_place(tmp_path: Path) -> None:
@@ -234,10 +287,12 @@ def test_no_message_holds_the_text_of_a_row(tmp_path: Path) -> None:
         {"prompt": secret, "chosen": secret, "rejected": secret},
         {"prompt": [secret], "chosen": [secret], "rejected": [secret]},
         {"prompt": secret * 2000, "chosen": "a", "rejected": secret},
+        {"prompt": [{"role": secret, "content": secret}], "chosen": "a", "rejected": "b"},
+        {"prompt": secret, "chosen": "a", "rejected": "b", "tools": secret},
     ]
     path = put(tmp_path, "\n".join([*map(json.dumps, items), f'{{"prompt": "{secret}']))
     got = load("va", str(path), on_message=quiet)
-    assert [skip.line for skip in got.skipped] == [2, 3, 4, 5]
+    assert [skip.line for skip in got.skipped] == [2, 3, 4, 5, 6, 7]
     assert not any(secret in skip.reason for skip in got.skipped)
     with pytest.raises(DataError) as error:
         load("va", str(put(tmp_path, json.dumps(items[1]))), on_message=quiet)

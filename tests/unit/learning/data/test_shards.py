@@ -69,7 +69,10 @@ def test_training_rows_are_counted_by_client_and_kind(prepared: PreparedData) ->
 
 def test_instructions_are_dealt_with_the_seed_itself(prepared: PreparedData) -> None:
     files = sorted(prepared.folder.glob("*_sft.jsonl"))
-    outputs = [" ".join(row.output for row in read("sft", path).rows) for path in files]
+    outputs = [
+        " ".join(row.output for row in read("sft", path).rows if isinstance(row, Instruction))
+        for path in files
+    ]
     assert [hashlib.sha256(text.encode()).hexdigest()[:12] for text in outputs] == [
         "2cccf9973cf3", "9706e51cfe66", "cbec76d0d809", "b490bb43dccc",
     ]  # fmt: skip
@@ -138,6 +141,14 @@ def test_each_client_gets_a_row_for_every_side_however_few_rows_there_are(tmp_pa
         min(shard.train_rows, shard.validation_rows, shard.holdout_rows) >= 1
         for shard in few.shards
     )
+
+
+def test_a_row_that_is_most_of_the_data_is_dealt_to_clients(tmp_path: Path) -> None:
+    rows = [Instruction("Say it.", "", "It.")] * 30
+    rows += [Instruction(f"Say {i}.", "", str(i)) for i in range(11)]
+    found = prepare_shards({"sft": rows}, **SETTINGS | {"clients": 2}, out=tmp_path)
+    assert found.heldout_rows["sft"] == 4
+    assert sum(shard.rows for shard in found.shards) == 37
 
 
 def test_too_few_rows_of_a_kind_are_refused_with_their_number(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from common.errors import ConfigError, DataError
 from common.protocol.fields import RowKind
 from learning.data import row_parser
+from learning.data.field_values import UnusableRow
 from learning.data.row_types import Instruction, LabelledText, Row
-from learning.data.rows import LoadedRows, SkippedRow
+from learning.data.rows import LoadedRows, Omission, SkippedRow
 from learning.data.sources import SourceSummary, class_names, load_source, select_usable
 from learning.objectives import registry
 from tests.support.tiny_encoder import encoder_tokenizer
@@ -125,6 +126,44 @@ def test_rows_that_do_not_fit_are_left_out_and_counted_beside_those_that_were_un
     assert json.loads(json.dumps(summary.fields()))["skipped"] == reasons
 
 
+def test_rows_that_are_used_in_part_are_counted_by_what_is_left_out() -> None:
+    rows = LoadedRows[Row](
+        (Instruction(LONG, "", "Yes."), *(Instruction(f"Say {i}.", "", "Yes.") for i in range(3))),
+        (),
+        (
+            Omission(0, 1, "reasoning left out"),
+            Omission(1, 2, "reasoning left out"),
+            Omission(3, 4, "reasoning left out"),
+            Omission(3, 4, "turns after the last answer left out"),
+        ),
+    )
+    _, summary = select_usable(rows, "d", registry.make_objective("sft"), tiny_tokenizer(), 128)
+    assert summary.omitted == {"reasoning left out": 2, "turns after the last answer left out": 1}
+    assert summary.line().endswith(
+        "; 2 used in part: reasoning left out; 1 used in part: turns after the last answer left out"
+    )
+
+
+def test_the_first_rows_that_are_used_in_part_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    talk = {"messages": [{"role": role, "content": "x"} for role in ("user", "assistant", "user")]}
+    path.write_text(json.dumps(talk) + "\n")
+    said: list[str] = []
+    load("sft", str(path), on_message=said.append)
+    assert said == [f"used in part {path}:1: turns after the last answer left out"]
+
+
+def test_many_repeated_rows_are_named_and_few_are_only_counted() -> None:
+    rows = [Instruction(f"Say {i}.", "", "Yes.") for i in range(20)]
+    for repeated, said in ((1, ""), (5, "; 5 repeat an earlier row")):
+        loaded = LoadedRows[Row]((*rows, *rows[:1] * repeated), ())
+        _, summary = select_usable(
+            loaded, "d", registry.make_objective("sft"), tiny_tokenizer(), 128
+        )
+        assert summary.repeated == repeated
+        assert summary.line() == f"d: {20 + repeated} of {20 + repeated} rows can be used{said}"
+
+
 def test_the_summary_of_a_fully_usable_source_is_one_clause() -> None:
     rows = LoadedRows[Row]((Instruction("Say yes.", "", "Yes."),), ())
     _, summary = select_usable(
@@ -159,7 +198,7 @@ def test_a_summary_never_repeats_an_undeclared_label(name: str) -> None:
     try:
         row_parser.parse_labelled_text({"text": "a film", "label": name}, {}, ["good", "bad"])
         return  # it was `bad`
-    except row_parser.UnusableRow as reason:
+    except UnusableRow as reason:
         skipped = SkippedRow(2, str(reason))
     rows = LoadedRows[Row]((LabelledText("a film", "good"),), (skipped,))
     objective = registry.make_objective("classification", None, ("good", "bad"))
@@ -173,7 +212,7 @@ def test_a_summary_never_repeats_an_undeclared_label(name: str) -> None:
 def test_rows_that_are_too_long_by_different_lengths_count_as_one_reason() -> None:
     skipped = []
     for line in (150_000, 150_001):
-        with pytest.raises(row_parser.UnusableRow) as caught:
+        with pytest.raises(UnusableRow) as caught:
             row_parser.parse_instruction({"instruction": "x" * line, "output": "y"}, {})
         skipped.append(SkippedRow(line, str(caught.value)))
     rows = LoadedRows[Row]((Instruction("Say yes.", "", "Yes."),), tuple(skipped))

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from common.errors import DataError
 from common.protocol.fields import RowKind
+from learning.data.row_types import Conversation, Instruction, Message, PreferencePair
+from tests.support.conversations import SYSTEM, dialogue, turns
 from tests.support.item_records import FIELD_NAMES, JSON
-from worker.incremental.inbox.items import FIELDS, Item, parse
+from worker.incremental.inbox.items import FIELDS, MESSAGES, Item, parse
 
 SECRET = "my neighbour's secret"
 LABELS = ("negative", "positive")
@@ -36,6 +38,9 @@ def take(record: Mapping[str, object], *kinds: RowKind, chars: int = 100) -> Ite
             "sft",
             ("a", "", "b"),
         ),
+        ({"messages": dialogue("a", "b"), "tools": []}, "sft", ("a", "", "b")),
+        ({"text": "x", "label": "positive", "turns": 3}, "cls", ("x", "positive")),
+        ({"prompt": dialogue("a"), "chosen": "b", "rejected": "c"}, "va", ("a", "b", "c")),
     ],
 )
 def test_the_fields_of_a_record_decide_the_kind_of_the_item(
@@ -80,6 +85,75 @@ def test_an_invalid_record_is_refused_with_a_reason_that_does_not_contain_it(
     assert "secret" not in str(caught.value)
 
 
+TALK = dialogue("a", "b", "c", "d")
+
+
+def test_a_conversation_is_an_item_that_is_learned_with_all_its_turns() -> None:
+    item = take({"messages": [SYSTEM, *TALK], "tools": [{"name": "kettle"}]})
+    expected = Conversation(
+        (Message("system", "Be kind."), *turns("a", "b", "c", "d")), '[{"name": "kettle"}]'
+    )
+    assert item.row == expected
+    assert take(item.fields) == item
+    assert item.question_and_answer == ("system: Be kind.\nuser: a\nassistant: b\nuser: c", "d")
+    assert [text for _, text in item.texts()][:-1] == ["Be kind.", "a", "b", "c", "d"]
+
+
+def test_a_preference_may_have_a_prompt_of_several_turns() -> None:
+    item = take({"prompt": TALK[:3], "chosen": "x", "rejected": "y"})
+    assert item.row == PreferencePair(turns("a", "b", "c"), "x", "y")
+    whole = {"chosen": [*TALK[:3], *dialogue("", "x")[1:]]}
+    whole["rejected"] = [*TALK[:3], *dialogue("", "y")[1:]]
+    assert take(whole) == item == take(item.fields)
+    assert item.question_and_answer == ("user: a\nassistant: b\nuser: c", "x")
+
+
+def test_one_exchange_is_an_instruction_in_whatever_form_it_comes() -> None:
+    item = take({"instruction": "a", "output": "b"})
+    assert take({"messages": dialogue("a", "b")}) == item
+    assert item.row == Instruction("a", "", "b")
+    alone = take({"prompt": "a", "chosen": "b", "rejected": "c"})
+    assert take({"chosen": dialogue("a", "b"), "rejected": dialogue("a", "c")}) == alone
+    assert alone.row == PreferencePair("a", "b", "c")
+
+
+def test_keys_of_conversations_identify_equal_items_and_equal_inputs() -> None:
+    item = take({"messages": TALK})
+    spaced = take({"messages": dialogue(" a", "b\n", "c", "d")})
+    assert (item.key, item.input_key) == (spaced.key, spaced.input_key)
+    corrected = take({"messages": dialogue("a", "b", "c", "e")})
+    assert corrected.key != item.key
+    assert corrected.input_key == item.input_key
+    elsewhere = take({"messages": dialogue("a", "x", "c", "d")})
+    assert elsewhere.input_key != item.input_key
+    with_tools = take({"messages": TALK, "tools": [{"name": "kettle"}]})
+    assert with_tools.input_key != item.input_key
+    pair = take({"prompt": TALK[:3], "chosen": "x", "rejected": "y"})
+    turned = take({"prompt": TALK[:3], "chosen": "y", "rejected": "x"})
+    assert pair.input_key == turned.input_key
+    assert pair.key != turned.key
+
+
+@pytest.mark.parametrize(
+    ("record", "says"),
+    [
+        ({"messages": [*TALK, *dialogue(SECRET)]}, "only in part: turns after the last answer"),
+        ({"messages": dialogue(SECRET)}, "messages has no answer of the assistant"),
+        ({"messages": [{"role": SECRET, "content": SECRET}]}, "a message of an unknown role"),
+        ({"messages": SECRET}, "messages is not a list of messages"),
+        ({"messages": dialogue("a", "x" * 60, "b", "x" * 60)}, "the item has 122 characters, more"),
+        ({"messages": dialogue("a", "b"), "images": [SECRET]}, "images cannot be learned from"),
+    ],
+)
+def test_an_invalid_conversation_is_refused_with_a_reason(
+    record: dict[str, object], says: str
+) -> None:
+    with pytest.raises(DataError) as caught:
+        take(record)
+    assert says in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
 def test_the_name_of_a_stream_is_safe_everywhere() -> None:
     record = {"text": "x", "label": "positive"}
     assert parse(record, max_chars=9, task="ward-3").task == "ward-3"
@@ -97,7 +171,8 @@ def test_any_record_becomes_an_item_or_is_refused(record: dict[str, object]) -> 
         item = take(record)
     except DataError:
         return
-    assert tuple(item.fields) == FIELDS[item.kind]
+    names = tuple(name for name in item.fields if name in FIELDS[item.kind])
+    assert MESSAGES in item.fields or names == tuple(item.fields) == FIELDS[item.kind]
     assert take(item.fields) == item, "the fields of an item parse to the same item"
 
 
