@@ -1,6 +1,7 @@
 """Assessment of a version on rows that no task has trained on.
 
-It is compared with the base and with the end of each phase before it. One model loads the tensors
+It is compared with version 0 (the base, or the adapter with which the run began) and with the end
+of each phase before it. One model loads the tensors
 of one version after another, and scores every row once per version.
 `evaluation/report/report.py` adds the history of the run; `evaluation/report/files.py` writes both.
 """
@@ -13,6 +14,7 @@ from typing import cast
 
 from common.config.config import PhaseConfig
 from common.protocol.fields import RowKind
+from common.run_directory.recorded_run import RecordedRun
 from evaluation.evaluator import HELDOUT, EvaluationLimits, EvaluationRows, Evaluator
 from evaluation.prompts import expected_answer, format_line, format_question
 from learning.data.row_types import Row
@@ -83,7 +85,7 @@ def assess(evaluator: Evaluator, version: int, limits: EvaluationLimits) -> Asse
     newest = run.tensors(version)  # first: a running coordinator may remove it soon
     sets = [evaluator.build_set(kind, version, limits) for kind in run.config.kinds]
     rows = _rows_to_answer(sets, limits.samples)
-    subjects = choose_versions(run.config.phase, version)
+    subjects = choose_versions(run.config.phase, version, first_title(run))
     scores: dict[int, list[Scores]] = {}
     answers: list[Sequence[str]] = []
     for subject in subjects:
@@ -106,9 +108,20 @@ def assess(evaluator: Evaluator, version: int, limits: EvaluationLimits) -> Asse
     )
 
 
-def choose_versions(phases: Sequence[PhaseConfig], version: int) -> tuple[EvaluatedVersion, ...]:
-    """Return the base, the end of each phase before a version, and the version itself."""
-    subjects = [EvaluatedVersion(0, "base")]
+def first_title(run: RecordedRun) -> str:
+    """Return the title of version 0: the base model, unless the run began with another adapter."""
+    return "base" if run.start is None else "start"
+
+
+def choose_versions(
+    phases: Sequence[PhaseConfig], version: int, first: str = "base"
+) -> tuple[EvaluatedVersion, ...]:
+    """Return version 0, the end of each phase before a version, and the version itself.
+
+    Args:
+        first: Title of version 0, by `first_title`.
+    """
+    subjects = [EvaluatedVersion(0, first)]
     end = 0
     for phase in phases:
         end += phase.versions

@@ -33,6 +33,7 @@ from learning.training.batches import WIDTH_MULTIPLE
 from preparation.base_model import MessageCallback
 
 PREPARED_FILE = "data.json"  # in a folder of prepared rows: their settings, digests and summaries
+_OFFSET_POSITIONS = ("roberta", "camembert", "mpnet")  # their positions begin after the padding id
 
 
 @dataclass(frozen=True)
@@ -119,12 +120,13 @@ def check_columns(config: FederationConfig) -> None:
 
 def check_length(max_length: int, model: PretrainedConfig) -> None:
     """Raise `ConfigError` if sequences can be longer than the model has positions."""
+    model = model.get_text_config()
     positions = getattr(model, "max_position_embeddings", None)
     if positions is None:
         return
     padding = getattr(model, "pad_token_id", None) or 0
-    if "roberta" in str(model.model_type):
-        positions -= padding + 1  # RoBERTa counts positions from there
+    if any(name in str(model.model_type) for name in _OFFSET_POSITIONS):
+        positions -= padding + 1
     limit = positions // WIDTH_MULTIPLE * WIDTH_MULTIPLE  # batches are padded to such widths
     if max_length > limit:
         raise ConfigError(

@@ -1,5 +1,7 @@
 """Preparation of a new run: rows dealt to clients, the base model, the adapter of version 0.
 
+Version 0 is a fresh adapter, or the exported one that `model.adapter` names.
+
 First step in the path of an update. `coordinator/storage/run.py` keeps the result in the run
 directory; the coordinator then opens it and issues tasks from it.
 """
@@ -15,6 +17,7 @@ import torch
 
 from common.byte_sizes import format_bytes
 from common.config.config import FederationConfig
+from common.config.effect import check_effect
 from common.errors import ConfigError, DataError, ModelError, WireError
 from common.protocol.codec import payload_bytes
 from common.protocol.layout import TensorLayout
@@ -23,10 +26,14 @@ from common.protocol.tensors import Tensors
 from coordinator.storage import run as runs
 from coordinator.storage.run import PreparedRun
 from learning.data import prepared_data
-from learning.models import lora, objective_model
+from learning.models import exported_adapter, lora, objective_model
+from learning.models.exported_adapter import ExportedAdapter
+from learning.models.lora import AdaptedModel
+from learning.models.lora_targets import check_targets
 from learning.progress import ProgressCallback
 from preparation.base_model import MessageCallback, apply_offline_fallback, resolve_base_model
 from preparation.data import PREPARED_FILE, prepare_rows
+from preparation.recorded_origin import with_recorded_origin
 
 _HEADER_BYTES = 4096  # more than the header of an update has
 _METADATA = (prepared_data.MANIFEST, PREPARED_FILE, "skew.txt", "skew_*.png")
@@ -47,6 +54,7 @@ def create_prepared_run(
         RunError: The run directory cannot be written.
     """
     config = apply_offline_fallback(config, on_message)
+    check_effect(config)
     prepare = partial(prepare_run, config, cache, on_progress, on_message)
     runs.create_run(config, prepare, time.time())
 
@@ -60,6 +68,7 @@ def prepare_run(
 ) -> PreparedRun:
     """Write `clients/` into a run directory and return everything else that the run begins with."""
     clients = directory / "clients"
+    start = _read_start(config)
     find_model = partial(resolve_base_model, config, cache, on_progress)
     prepared = prepare_rows(config, find_model, Path(config.data.dir or clients), on_message)
     model = prepared.model
@@ -70,6 +79,9 @@ def prepare_run(
         objective, model.path, prepared.labels, torch.device("cpu")
     )
     adapted = lora.attach(loaded.model, config.model.lora, config.run.seed)
+    check_targets(adapted, config.model.lora)
+    if start is not None:
+        _begin_with(start, adapted, model.digest, prepared.labels, on_message)
     adapter = lora.read_adapter(adapted)
     check_update(config, adapter)
     base_name = model.name if model.kind == "hub" else str(model.path)
@@ -84,7 +96,37 @@ def prepare_run(
         sources=prepared.sources,
         adapter=adapter,
         adapter_config=lora.adapter_config(adapted, base_name, model.revision),
+        start=start.start if start else None,
     )
+
+
+def _read_start(config: FederationConfig) -> ExportedAdapter | None:
+    """Return the adapter that `model.adapter` names; None where the run begins with a fresh one."""
+    if config.model.adapter is None or config.model.lora is None:
+        return None
+    path = Path(config.model.adapter).expanduser()
+    adapter = with_recorded_origin(exported_adapter.read_exported(path))
+    exported_adapter.check_settings(adapter, config.model.lora)
+    return adapter
+
+
+def _begin_with(
+    start: ExportedAdapter,
+    adapted: AdaptedModel,
+    digest: str,
+    labels: tuple[str, ...],
+    on_message: MessageCallback,
+) -> None:
+    """Write an exported adapter into the model, once it is known to fit."""
+    exported_adapter.check_base(start, digest, labels)
+    exported_adapter.check_names(start, lora.read_adapter(adapted))
+    lora.write_adapter(adapted, start.tensors)
+    on_message(f"version 0 is the adapter in {start.path}: {start.start.describe()}")
+    if start.origin is None:
+        on_message(
+            "that adapter does not name its base model: only names and shapes of its tensors were"
+            " checked"
+        )
 
 
 def check_update(config: FederationConfig, adapter: Tensors) -> None:

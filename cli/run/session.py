@@ -14,6 +14,7 @@ from broker.protocol import Broker, Site, Topology
 from cli.console import Output
 from cli.exit_codes import FAILED, STOPPED
 from common.config.config import FederationConfig
+from common.config.effect import check_effect
 from common.protocol.naming import LOCAL_SITE
 from common.protocol.tasks import BaseRef
 from coordinator.samples_source import SamplesSource
@@ -53,6 +54,8 @@ def open_run(
         on_set_aside: Called with the id of an earlier run that was set aside, whose queues can be
             removed.
     """
+    if mode == "new" or not config.run.path.exists():
+        check_effect(config)  # before an earlier run is set aside
     if mode == "new" and (old := runs.set_aside(config)) is not None:
         on_set_aside(old)
     base_path: Path | None = None

@@ -32,9 +32,11 @@ metrics_port = 0         # port of /metrics (Prometheus), /livez and /readyz; 0:
 bind = "127.0.0.1"       # address of that port
 
 [model]
-name = "offline:gpt2-tiny"   # made here, without a download; or a hub id ("gpt2") or a directory
+name = "offline:gpt2-tiny"   # made here, without a download; or "offline:smollm2-135m", a chat
+                             # model from PyPI; or a hub id ("gpt2"), or a directory
 # revision = "main"          # of a hub model: branch, tag or commit; tasks carry the commit
 max_length = 256             # tokens of prompt and response together, or of a text to classify
+# adapter = "exported"       # begin with an adapter that `fccl export` wrote: same base, same LoRA
 
 [model.lora]                 # or lora=false in [model]: all parameters are trained and sent
 r = 16

@@ -29,6 +29,7 @@ from common.run_directory.records import (
     AttemptRecord,
     ClientRecord,
     ReceiptRecord,
+    WarmStart,
 )
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class RecordedRun:
     Attributes:
         adapter_config: `adapter_config.json` of every version, or `config.json` if all parameters
             are trained.
+        start: The adapter that is version 0; None where version 0 is a fresh one, which computes
+            what the base model does.
     """
 
     directory: Path
@@ -63,6 +66,7 @@ class RecordedRun:
     receipts: tuple[ReceiptRecord, ...]
     updates: tuple[AcceptedUpdate, ...]
     samples: tuple[SampleAnswer, ...]  # answers to held-out rows
+    start: WarmStart | None = None
     layout: str | None = None  # digest of the tensor layout; None for a run of schema 1
 
     @property
@@ -224,5 +228,6 @@ def _recorded_run(directory: Path, config: FederationConfig, db: sqlite3.Connect
         receipts=journal.read_receipts(db),
         updates=journal.read_updates(db),
         samples=tuple(sorted(samples.read_samples(directory), key=lambda sample: sample.at)),
+        start=WarmStart.model_validate_json(meta["start"]) if "start" in meta else None,
         layout=meta.get("layout"),
     )

@@ -2,8 +2,52 @@
 
 from __future__ import annotations
 
-from common.protocol.fields import Count, Identifier, Record, RowKind, Seconds
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from common.protocol.fields import (
+    ClassNames,
+    Count,
+    Identifier,
+    Record,
+    RowKind,
+    RunId,
+    Seconds,
+    Sha256,
+    list_to_tuple,
+)
 from common.protocol.updates import ContributionStats
+
+
+class AdapterOrigin(Record):
+    """The run that an exported adapter comes from, in the metadata of its safetensors file.
+
+    Attributes:
+        bases: Digests of the base models that it fits: the run's, and the one exported beside it.
+        labels: Class names of a classifier, in the order of its head's outputs.
+    """
+
+    bases: Annotated[
+        tuple[Sha256, ...], Field(min_length=1, max_length=10), BeforeValidator(list_to_tuple)
+    ]
+    run: RunId
+    version: Count
+    labels: Annotated[ClassNames, BeforeValidator(list_to_tuple)] = ()
+
+
+class WarmStart(Record):
+    """The adapter with which a run began; `run` and `version` only if that adapter names them."""
+
+    sha256: Sha256  # of its safetensors file
+    run: RunId | None = None
+    version: Count | None = None
+
+    def describe(self) -> str:
+        """Return where the adapter comes from, without a path."""
+        if self.run is None:
+            return f"an adapter with digest {self.sha256[:12]}"
+        return f"version {self.version} of run {self.run}"
 
 
 class ClientRecord(Record):

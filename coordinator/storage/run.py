@@ -33,6 +33,7 @@ from common.protocol.naming import LOCAL_SITE, new_run_id
 from common.protocol.tasks import BaseRef, PromptSpec, parse_prompt
 from common.protocol.tensors import Tensors
 from common.protocol.versions import VersionSummary
+from common.run_directory.records import WarmStart
 from common.software import software_version
 from coordinator.core.state import Client, Plan
 from coordinator.core.tasks import TaskTemplate
@@ -64,6 +65,7 @@ class PreparedRun:
     sources: Mapping[str, Any] = field(  # statistics of each data source, by kind of rows
         default_factory=lambda: MappingProxyType({})
     )
+    start: WarmStart | None = None  # the adapter that version 0 is; None for a fresh one
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,8 @@ def _fill(partial: Path, config: FederationConfig, prepared: PreparedRun, now: f
 
 
 def _meta(config: FederationConfig, prepared: PreparedRun) -> dict[str, str]:
-    return {
+    start = {"start": prepared.start.model_dump_json()} if prepared.start else {}
+    return start | {
         "run_id": new_run_id(config.run.name),
         "software": software_version(),
         "base": prepared.base.model_dump_json(),

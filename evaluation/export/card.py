@@ -11,6 +11,7 @@ import json
 
 from common.protocol.tasks import BaseRef
 from common.run_directory.recorded_run import RecordedRun
+from evaluation.assessment import first_title
 from evaluation.export.card_data import CardData, format_code, parse_hub_id
 from evaluation.export.card_evaluation import build_evaluation_section
 from evaluation.export.card_prompt import build_prompt_note
@@ -29,7 +30,7 @@ def to_markdown(card: CardData) -> str:
         f"## Use\n\n{_use(card)}",
         f"## Training\n\n{build_training_section(card)}",
         build_losses_section(card),
-        build_evaluation_section(card.evaluation),
+        build_evaluation_section(card.evaluation, first_title(card.run)),
         f"## Limits\n\n{_LIMITS}",
         f"## Privacy\n\n{_PRIVACY}",
         f"## Made with\n\n{_software(card)}",
@@ -103,6 +104,8 @@ def _base(card: CardData) -> str:
     base, written = card.run.base, card.written
     lines = [f"- base model: {format_code(base_label(base))}{_base_origin(card)}"]
     lines.append(f"- SHA-256 over the base's weights, configuration and tokenizer: `{base.digest}`")
+    if (start := card.run.start) is not None:
+        lines.append(f"- the run began with an adapter of that base: {start.describe()}")
     if written.adapter and written.base_included:
         note = "`base/` holds the base model"
         if written.seeded:

@@ -32,12 +32,16 @@ def find_evaluation(run: RecordedRun, version: int) -> Mapping[str, Any]:
     return {}
 
 
-def build_evaluation_section(report: Mapping[str, Any]) -> str:
-    """Return the held-out figures of base and version; an empty text if there are none."""
+def build_evaluation_section(report: Mapping[str, Any], first: str = "base") -> str:
+    """Return the held-out figures of version 0 and the version; an empty text if there are none.
+
+    Args:
+        first: Title of version 0, by `evaluation.assessment.first_title`.
+    """
     rows = list(_figure_rows(report))
     if not rows:
         return ""
-    table = format_table(("rows", "figure", "base", "federated"), rows)
+    table = format_table(("rows", "figure", first, "federated"), rows)
     note = _rewards_note(report)
     return f"## Evaluation\n\nOn held-out rows that no client has:\n\n{table}{note}"
 

@@ -54,6 +54,8 @@ def export_version(
         lora=run.config.model.lora,
         config=run.adapter_config,
         tensors=run.tensors(options.version),
+        run=run.run_id,
+        version=options.version,
         prompt=run.prompt,
     )
     try:

@@ -35,13 +35,21 @@ ABSENT = "–"
 def build_title(report: Report) -> list[Block]:
     assessment = report.assessment
     subjects = ", ".join(subject.title for subject in assessment.subjects)
-    return [
+    blocks: list[Block] = [
         Heading(f"Run {report.name}: version {assessment.version} of {report.base_name}", 1),
         Paragraph(
             f"On rows that no task has trained on or seen: {subjects}. Shares have their 95 %"
             " intervals (Wilson) beside them: a difference within these may be noise."
         ),
     ]
+    if report.start is not None:
+        blocks.append(
+            Paragraph(
+                f'The run began with {report.start.describe()}: "{assessment.subjects[0].title}"'
+                " is that adapter, not the bare base model."
+            )
+        )
+    return blocks
 
 
 def build_metrics(assessment: Assessment, prefix: str) -> list[Block]:
@@ -112,7 +120,7 @@ def _heldout(found: KindAssessment, assessment: Assessment) -> list[Block]:
     )
     blocks: list[Block] = [table, Paragraph(_explanation(found))]
     if len(found.heldout) > 1:
-        blocks.append(Paragraph(_change(found)))
+        blocks.append(Paragraph(_change(found, titles[0])))
     if found.kind == "cls":
         blocks += _confusion_matrix(found.heldout[-1], assessment.labels)
     return blocks
@@ -138,18 +146,23 @@ def _explanation(found: KindAssessment) -> str:
             return "Macro-F1 is the mean of the F1 of the classes that occur."
 
 
-def _change(found: KindAssessment) -> str:
-    """Return the change from the base to the assessed version, in a sentence."""
+def _change(found: KindAssessment, first: str) -> str:
+    """Return the change from version 0, titled `first`, to the assessed version, in a sentence."""
     metric = MAIN_METRIC[found.kind]
     before, after = found.heldout[0], found.heldout[-1]
     was, now = before.values[metric.key], after.values[metric.key]
     if found.kind == "sft":
         verb = "lowers" if now <= was else "raises"
-        return f"Federation {verb} the base's nats per token by {abs(1 - now / was):.1%}."
+        return f"Federation {verb} the {first}'s nats per token by {abs(1 - now / was):.1%}."
     one, two = before.interval(metric), after.interval(metric)
     apart = one and two and (one[1] < two[0] or two[1] < one[0])
-    return f"From the base to the last column, {metric.title} goes from {was:.3f} to {now:.3f}" + (
-        "; the intervals do not overlap." if apart else "; the intervals overlap: it may be noise."
+    return (
+        f"From the {first} to the last column, {metric.title} goes from {was:.3f} to {now:.3f}"
+        + (
+            "; the intervals do not overlap."
+            if apart
+            else "; the intervals overlap: it may be noise."
+        )
     )
 
 

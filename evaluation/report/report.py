@@ -14,6 +14,7 @@ from typing import Any
 
 from common.config.config import PhaseConfig
 from common.protocol.versions import VersionSummary
+from common.run_directory.records import WarmStart
 from coordinator.storage import retention
 from evaluation.assessment import Assessment, assess
 from evaluation.comparison import Comparison
@@ -32,6 +33,7 @@ class Report:
     versions: tuple[VersionSummary, ...]
     sources: Mapping[str, Any]  # `learning.data.sources.SourceSummary` by kind, as JSON values
     comparison: Comparison | None = None
+    start: WarmStart | None = None  # the adapter that is version 0; None: version 0 is the base
 
 
 def build_report(evaluator: Evaluator, version: int, limits: EvaluationLimits) -> Report:
@@ -45,6 +47,7 @@ def build_report(evaluator: Evaluator, version: int, limits: EvaluationLimits) -
         assessment=assess(evaluator, version, limits),
         versions=run.versions,
         sources=run.sources,
+        start=run.start,
     )
 
 

@@ -11,6 +11,7 @@ the same settings into every export.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from learning.prompts.form import PromptForm
 from learning.prompts.messages import PromptRow
 
 REPEATED = 4
-"""Tokens that an answer never repeats in a row: a small model's most likely text is a loop."""
+"""Tokens in a row that an answer has at most twice: a small model's most likely text is a loop."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def generate(
     should_stop: Callable[[], bool] = lambda: False,
     sampling: Sampling | None = None,
 ) -> list[str]:
-    """Return the model's last answer to each row, without a repetition of four tokens in a row.
+    """Return the model's last answer to each row, without loops.
 
     Args:
         rows: Rows whose own last answer is left out; a prompt that leaves too little of the model's
@@ -90,7 +91,7 @@ def generate(
             input_ids=ids,
             attention_mask=mask.to(model.device),
             generation_config=settings,
-            logits_processor=[_NoRepetition(width, form.end_ids)],
+            logits_processor=[_NoLoops(width, form.end_ids)],
             stopping_criteria=[lambda ids, *_, **__: _for_each_row(ids, should_stop())],
             **options,
         )
@@ -106,27 +107,32 @@ def _text(form: PromptForm, ids: list[int]) -> str:
     return str(form.tokenizer.decode(ids[:end], skip_special_tokens=True)).strip()
 
 
-class _NoRepetition(LogitsProcessor):
-    """Forbids an answer to repeat four tokens in a row; it may always end, and quote its prompt."""
+class _NoLoops(LogitsProcessor):
+    """Forbids an answer to have four tokens in a row a third time.
+
+    Unlike transformers' own rule, this one lets an answer quote its prompt and say a word twice,
+    and never forbids it to end.
+    """
 
     def __init__(self, start: int, end_ids: Sequence[int]) -> None:
         self._start, self._end_ids = start, frozenset(end_ids)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Return the scores (rows, vocabulary) without the tokens that would repeat."""
+        """Return the scores (rows, vocabulary) without the tokens that would complete a loop."""
         answers = input_ids[:, self._start :].tolist()
         for row, answer in enumerate(answers):
-            if banned := _repeating(answer) - self._end_ids:
-                scores[row, list(banned)] = -torch.inf
+            if looping := _looping(answer) - self._end_ids:
+                scores[row, list(looping)] = -torch.inf
         return scores
 
 
-def _repeating(answer: list[int]) -> set[int]:
-    """Return the tokens that have followed the last three before."""
+def _looping(answer: list[int]) -> set[int]:
+    """Return the tokens that have followed the answer's last three twice before."""
     before = REPEATED - 1
     last = answer[len(answer) - before :]
     places = range(len(answer) - before) if len(answer) > before else ()
-    return {answer[i + before] for i in places if answer[i : i + before] == last}
+    counts = Counter(answer[i + before] for i in places if answer[i : i + before] == last)
+    return {token for token, count in counts.items() if count > 1}
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from common.protocol.manifest import (
     total_bytes,
 )
 from learning.models import families, hub
+from learning.models.directory import not_a_directory
 from learning.models.families import Family
 from learning.offline import builder as offline
 from learning.progress import ProgressCallback
@@ -82,6 +83,8 @@ def resolve(
         return built
     if name and path.is_dir():
         return _describe(name, None, "local", path.resolve(), family)
+    if path.is_file():
+        raise not_a_directory(name, path)
     if not hub.is_hub_id(name):
         raise ModelError(
             f"model {name!r} is neither a directory nor a hub id",

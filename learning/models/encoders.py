@@ -30,6 +30,7 @@ from transformers import (
 
 from common.errors import ModelError
 from learning.models.loader import LoadedModel, quiet
+from learning.models.tokenizer_fit import check_fit, embedding_rows
 from learning.pruning.record import Pruning, check_shapes, read_pruning, reshape
 
 _REMEDY = "it needs config.json, safetensors weights and a tokenizer of an encoder such as BERT"
@@ -221,7 +222,8 @@ def _padded(
     if tokenizer.pad_token is None:
         known = tokenizer.get_vocab()
         tokenizer.pad_token = next((each for each in _PADS if each in known), None)
-    rows = int(model.config.vocab_size)
+    rows = embedding_rows(model)
+    check_fit(tokenizer, rows, path)
     if tokenizer.pad_token is None or int(tokenizer.pad_token_id) >= rows:
         raise ModelError(
             f"the tokenizer in {path} has no padding token that the model knows",

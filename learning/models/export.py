@@ -22,13 +22,16 @@ from safetensors.numpy import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from common.errors import ConfigError, ModelError
+from common.protocol import codec
 from common.protocol.fields import ObjectiveName
-from common.protocol.manifest import is_model_file
+from common.protocol.manifest import is_model_file, make_manifest
 from common.protocol.tasks import BaseRef, LoraSpec, PromptSpec
 from common.protocol.tensors import Tensors
+from common.run_directory.records import AdapterOrigin
 from learning.evaluation.generation import generation_config
 from learning.models import lora, objective_model
 from learning.models.encoders import load_encoder
+from learning.models.exported_adapter import origin_metadata
 from learning.models.loader import LoadedModel, load_tokenizer, quiet
 from learning.prompts.form import PromptForm, prompt_form
 from learning.pruning.record import FILE, read_pruning
@@ -55,6 +58,8 @@ class ExportedModel:
     config: Mapping[str, Any]  # the run's `adapter_config.json`
     tensors: Tensors  # the trained ones
     prompt: PromptSpec | None = None  # of a model that generates; None: the Alpaca form
+    run: str | None = None  # the run's id, to be named in an adapter's file
+    version: int = 0
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,6 @@ def write_adapter(trained: ExportedModel, out: Path, with_base: bool | None) -> 
         "base_model_name_or_path": base,
         "revision": trained.base.revision if elsewhere else None,
     }
-    save_file(trained.tensors, out / "adapter_model.safetensors", metadata={"format": "pt"})
     (out / "adapter_config.json").write_text(json.dumps(fields, indent=2, sort_keys=True))
     tokenizer = loaded.tokenizer if loaded else load_tokenizer(trained.path)[0]
     texts = _export_texts(tokenizer, trained)
@@ -146,6 +150,8 @@ def write_adapter(trained: ExportedModel, out: Path, with_base: bool | None) -> 
         _save(loaded.model, texts, trained.path, out / BASE_FOLDER, "float32")
     elif included:
         _copy(trained.path, out / BASE_FOLDER)
+    metadata = _metadata(trained, out / BASE_FOLDER if included else None)
+    save_file(trained.tensors, out / "adapter_model.safetensors", metadata=metadata)
     return ExportSummary(
         adapter=True,
         base=base,
@@ -155,6 +161,26 @@ def write_adapter(trained: ExportedModel, out: Path, with_base: bool | None) -> 
         seeded=seeded,
         trained=_size(trained.tensors),
         ends=texts.ends,
+    )
+
+
+def _metadata(trained: ExportedModel, beside: Path | None) -> dict[str, str]:
+    """Return the metadata of an adapter's file: its origin, from which another run can begin.
+
+    A base that was saved beside it has a digest of its own; one that was copied has the run's.
+    """
+    if trained.run is None:
+        return {"format": "pt"}
+    digests = [trained.base.digest]
+    if beside is not None:
+        digests.append(codec.digest(make_manifest(beside)))
+    return origin_metadata(
+        AdapterOrigin(
+            bases=tuple(dict.fromkeys(digests)),
+            run=trained.run,
+            version=trained.version,
+            labels=trained.labels,
+        )
     )
 
 

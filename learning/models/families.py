@@ -8,11 +8,11 @@ In the data path: `learning.models.base` checks every directory here before it t
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
 from common.errors import ModelError
+from learning.models import directory
 from learning.offline import builder as offline
 
 Family = Literal["causal", "encoder"]
@@ -51,24 +51,38 @@ def check(path: Path, name: str, required: Family | None) -> None:
     """Check that the model in a directory can be used; `name` is the user's name of it.
 
     Raises:
-        ModelError: No readable `config.json`, no safetensors weights, or the wrong family.
+        ModelError: No readable `config.json`, no safetensors weights, weights that cannot be
+            trained, or the wrong family.
     """
-    try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        config = None
-    if not isinstance(config, dict):
-        raise ModelError(
-            f"{name} is not a model directory: {path} has no readable config.json",
-            "give a directory written by save_pretrained",
-        )
-    if not any(path.glob("*.safetensors")):
-        raise ModelError(
-            f"model {name} has no safetensors weights in {path}",
-            "pickled weights are never loaded: save it again with save_pretrained",
-        )
+    directory.refuse_adapter(path, name)
+    config = directory.read_json(path / "config.json")
+    if config is None:
+        raise directory.no_configuration(path, name)
+    if not directory.has_weights(path):
+        raise directory.no_weights(path, name)
+    _check_form(config, name)
     actual = family(config)
     if actual is None or (required is not None and actual != required):
         architecture = (config.get("architectures") or ["none"])[0]
         kind, remedy = _REQUIREMENTS[required or "causal"]
+        if "vision_config" in config:
+            remedy = "it reads images, too: use a text-only model of its family"
         raise ModelError(f"model {name} is not {kind} (architecture {architecture})", remedy)
+
+
+def _check_form(config: dict[str, Any], name: str) -> None:
+    """Refuse weights or settings with which training would fail, or would not mean anything."""
+    quantization = config.get("quantization_config")
+    if quantization:
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
+        raise ModelError(
+            f"model {name} is quantized ({method or 'unknown method'}), which cannot be trained",
+            "use the unquantized model that it was made from",
+        )
+    encoder = config.get("model_type") in _ENCODER_TYPES and family(config) == "causal"
+    if encoder and config.get("is_decoder") is not True:
+        raise ModelError(
+            f"model {name} reads ahead: its config.json lacks is_decoder = true, so that each token"
+            " would be predicted from the tokens after it",
+            f"use a model that continues text, such as {offline.DEFAULT_CAUSAL}",
+        )

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -28,6 +29,7 @@ from transformers import (
 from transformers.utils import logging
 
 from common.errors import ModelError
+from learning.models.tokenizer_fit import check_fit, embedding_rows
 
 _LOCK = threading.RLock()
 
@@ -74,13 +76,15 @@ def load(path: Path, device: torch.device) -> LoadedModel:
     """
     try:
         with quiet():
-            model = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 path,
                 dtype=torch.float32,
                 local_files_only=True,
                 use_safetensors=True,
                 trust_remote_code=False,
+                output_loading_info=True,
             )
+            model, info = loaded
             tokenizer = AutoTokenizer.from_pretrained(
                 path, local_files_only=True, trust_remote_code=False
             )
@@ -88,6 +92,12 @@ def load(path: Path, device: torch.device) -> LoadedModel:
     # depending on the library that reads it first.
     except Exception as error:
         raise _unusable(path, error) from None
+    if missing := sorted(info["missing_keys"]):  # transformers would draw them at random
+        raise ModelError(
+            f"the weights in {path} lack {missing[0]} ({len(missing)} such tensors)",
+            "copy the whole model again, with every file that save_pretrained wrote",
+        )
+    check_fit(tokenizer, embedding_rows(model), path)
     torch.nn.Module.to(model, device)  # transformers wraps `to` in a way that loses its types
     torch.nn.Module.eval(model)
     return LoadedModel(model, _padded(tokenizer, path))
@@ -109,11 +119,18 @@ def load_tokenizer(path: Path) -> tuple[PreTrainedTokenizerBase, PretrainedConfi
             )
     except Exception as error:  # as many kinds as in `load`
         raise _unusable(path, error) from None
+    if (rows := getattr(config.get_text_config(), "vocab_size", None)) is not None:
+        check_fit(tokenizer, rows, path)
     return tokenizer, config
 
 
 def _unusable(path: Path, error: Exception) -> ModelError:
-    reason = str(error).strip().split("\n")[0][:200]
+    reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
+    if "trust_remote_code" in str(error):
+        return ModelError(
+            f"the model in {path} needs code that comes with it, which fccl never runs",
+            "use a model of an architecture that transformers has itself",
+        )
     return ModelError(
         f"model directory {path} cannot be loaded: {reason}",
         "it needs config.json, safetensors weights and a tokenizer of a causal language model",

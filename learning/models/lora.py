@@ -13,6 +13,7 @@ Data path: `learning.models.base` (base model) → here → `learning.training.l
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any
@@ -58,7 +59,9 @@ def attach(model: PreTrainedModel, settings: LoraSpec | None, seed: int) -> Adap
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            return get_peft_model(model, config)
+            with warnings.catch_warnings():  # `learning.models.lora_targets` says what matters
+                warnings.simplefilter("ignore", UserWarning)
+                return get_peft_model(model, config)
         except (TypeError, ValueError) as error:
             reason = str(error).splitlines()[0][:200]
             raise ModelError(

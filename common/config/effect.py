@@ -1,0 +1,77 @@
+"""Check that every setting of a new run has an effect.
+
+A setting that silently does nothing misleads whoever wrote it. A file with every key, as
+`fccl init` writes it, has defaults where they do nothing, so only other values are refused; and
+only for a new run, because runs of earlier releases may have been begun with such values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from common.config.config import FederationConfig, PhaseConfig
+from common.errors import ConfigError
+from common.protocol.fields import ObjectiveName
+from common.protocol.tasks import LoraSpec
+
+_OBJECTIVES: dict[str, tuple[ObjectiveName, ...]] = {
+    "beta": ("dpo",),
+    "preference_loss": ("dpo",),
+    "label_smoothing": ("dpo",),
+    "sft_weight": ("dpo",),
+    "logit_adjustment": ("classification",),
+    "turns": ("sft", "dpo"),
+}
+"""Keys of [[phase]] that only some objectives read; the others are read by all."""
+
+
+def check_effect(config: FederationConfig) -> None:
+    """Raise `ConfigError` for the first setting without effect, or that contradicts another one."""
+    for what, remedy in _contradictions(config):
+        raise ConfigError(what, remedy)
+
+
+def _contradictions(config: FederationConfig) -> Iterator[tuple[str, str]]:
+    for index, phase in enumerate(config.phase):
+        yield from _of_phase(f"phase.{index}", phase)
+    yield from _of_model(config)
+    if config.data.labels and not config.classifies:
+        yield "data.labels has no effect: no phase classifies", "leave it out"
+    schedule = config.schedule
+    if schedule.quorum is not None and schedule.reissue != "commit":
+        yield (
+            'schedule.quorum has no effect with schedule.reissue = "immediate", without rounds',
+            'leave it out, or set schedule.reissue = "commit"',
+        )
+
+
+def _of_phase(where: str, phase: PhaseConfig) -> Iterator[tuple[str, str]]:
+    for key, objectives in _OBJECTIVES.items():
+        changed = getattr(phase, key) != PhaseConfig.model_fields[key].default
+        if changed and phase.objective not in objectives:
+            yield (
+                f"{where}.{key} has no effect with the objective {phase.objective}",
+                f"leave it out: it belongs to {' and '.join(objectives)}",
+            )
+    if phase.label_smoothing and phase.preference_loss == "ipo":
+        yield (
+            f'{where}.label_smoothing has no effect with preference_loss = "ipo"',
+            'set it to 0, or preference_loss to "sigmoid"',
+        )
+
+
+def _of_model(config: FederationConfig) -> Iterator[tuple[str, str]]:
+    model = config.model
+    if model.adapter is not None and model.lora is None:
+        yield (
+            "model.adapter needs LoRA, but model.lora = false trains all parameters",
+            "merge the adapter into its base and set model.name to the result",
+        )
+    only_dpo = all(phase.objective == "dpo" for phase in config.phase)
+    if model.lora and model.lora.dropout not in (0.0, LoraSpec().dropout) and only_dpo:
+        yield (
+            "model.lora.dropout has no effect with dpo, which trains without dropout",
+            "set it to 0",
+        )
+    if config.classifies and model.prompt != "auto":
+        yield "model.prompt has no effect: a text to classify is read as it is", "leave it out"

@@ -1,0 +1,25 @@
+"""Origin of a version's directory in a run directory, which is an adapter, but was not exported."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from common.errors import ConfigError, RunError
+from common.run_directory.recorded_run import read_run
+from common.run_directory.records import AdapterOrigin
+from learning.models.exported_adapter import ExportedAdapter
+
+
+def with_recorded_origin(adapter: ExportedAdapter) -> ExportedAdapter:
+    """Return the adapter with its origin, which for `RUN/versions/000002` the run's journal has."""
+    folder = adapter.path.absolute()
+    if adapter.origin is not None or folder.parent.name != "versions" or not folder.name.isdigit():
+        return adapter
+    try:
+        run = read_run(folder.parent.parent)
+    except (RunError, ConfigError):
+        return adapter  # a directory that only looks like a version's, or a run of another release
+    origin = AdapterOrigin(
+        bases=(run.base.digest,), run=run.run_id, version=int(folder.name), labels=run.labels
+    )
+    return replace(adapter, origin=origin)

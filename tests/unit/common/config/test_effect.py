@@ -1,0 +1,90 @@
+"""Settings of a new run that would silently do nothing are refused; defaults never are."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.config import loader, toml_writer
+from common.config.effect import check_effect
+from common.config.template import TEMPLATE
+from common.errors import ConfigError
+
+ROOT = Path(__file__).parents[4]
+
+
+def refusal(table: dict[str, Any]) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        check_effect(loader.parse(table, "test"))
+    assert caught.value.remedy
+    return caught.value
+
+
+@pytest.mark.parametrize("objective", ["sft", "dpo", "classification"])
+def test_a_file_with_every_key_at_its_default_is_fine(objective: str) -> None:
+    table = tomllib.loads(TEMPLATE)
+    table["phase"][0]["objective"] = objective
+    config = loader.parse(table, "test")
+    check_effect(config)
+    check_effect(loader.parse(tomllib.loads(toml_writer.dump(config)), "test"))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.toml")), ids=lambda p: p.name)
+def test_every_configuration_that_is_shipped_has_only_settings_with_effect(path: Path) -> None:
+    config = loader.load(path, {})
+    check_effect(config)
+    check_effect(loader.apply_offline(config))
+
+
+@pytest.mark.parametrize(
+    ("phase", "key"),
+    [
+        ({"beta": 0.2}, "beta"),
+        ({"preference_loss": "ipo"}, "preference_loss"),
+        ({"label_smoothing": 0.1}, "label_smoothing"),
+        ({"sft_weight": 1.0}, "sft_weight"),
+        ({"logit_adjustment": 0.5}, "logit_adjustment"),
+        ({"objective": "dpo", "logit_adjustment": 0.5}, "logit_adjustment"),
+        ({"objective": "classification", "sft_weight": 1.0}, "sft_weight"),
+        ({"objective": "classification", "beta": 0.2}, "beta"),
+        ({"objective": "classification", "turns": "last"}, "turns"),
+    ],
+)
+def test_a_setting_of_another_objective_is_refused_with_its_phase(
+    phase: dict[str, Any], key: str
+) -> None:
+    given = phase | {"objective": phase.get("objective", "sft")}
+    first = {"objective": "classification" if given["objective"] == "classification" else "sft"}
+    error = refusal({"phase": [first, given]})
+    assert f"phase.1.{key} has no effect with the objective {given['objective']}" in error.what
+
+
+def test_label_smoothing_with_ipo_is_refused() -> None:
+    phase = {"objective": "dpo", "preference_loss": "ipo", "label_smoothing": 0.1}
+    assert 'no effect with preference_loss = "ipo"' in refusal({"phase": [phase]}).what
+    for usual in ({"label_smoothing": 0.0}, {"preference_loss": "sigmoid"}):
+        check_effect(loader.parse({"phase": [phase | usual]}, "test"))
+
+
+def test_dropout_has_an_effect_unless_every_phase_is_dpo() -> None:
+    model = {"lora": {"dropout": 0.2}}
+    dpo = {"objective": "dpo"}
+    assert "model.lora.dropout" in refusal({"model": model, "phase": [dpo]}).what
+    check_effect(loader.parse({"model": model, "phase": [{}, dpo]}, "test"))
+    check_effect(loader.parse({"model": {"lora": {"dropout": 0.0}}, "phase": [dpo]}, "test"))
+
+
+def test_other_settings_without_effect_are_refused() -> None:
+    assert "model.adapter needs LoRA" in refusal({"model": {"adapter": "x", "lora": False}}).what
+    assert "data.labels" in refusal({"data": {"labels": ["a", "b"]}}).what
+    assert "schedule.quorum" in refusal({"schedule": {"quorum": 1}}).what
+    classes = {"model": {"prompt": "chat"}, "phase": [{"objective": "classification"}]}
+    assert "model.prompt" in refusal(classes).what
+
+
+def test_a_run_that_began_with_such_a_setting_can_still_be_read() -> None:
+    phase = {"objective": "dpo", "preference_loss": "ipo", "label_smoothing": 0.1}
+    assert loader.parse({"phase": [phase]}, "test").phase[0].label_smoothing == 0.1
