@@ -119,8 +119,8 @@ def _source(config: FederationConfig, kind: RowKind, source: str) -> CheckResult
     )  # fmt: skip
     text = f"{kind}: {len(found.rows)} rows of {source} for {data.clients} clients"
     if found.omissions:
-        rows, first = len({part.place for part in found.omissions}), found.omissions[0]
-        text += f"; {rows} used in part (the first in line {first.line}: {first.reason})"
+        count, first = len({part.place for part in found.omissions}), found.omissions[0]
+        text += f"; {count} used in part (the first in line {first.line}: {first.reason})"
     check = _with_skipped(text, [(skip.line, skip.reason) for skip in found.skipped])
     if len(found.rows) <= 3 * data.clients:  # each client needs three, and one is held out
         remedy = "lower data.clients, or give more rows"
