@@ -48,7 +48,7 @@ targets = "all-linear"       # or a list of module names, e.g. ["c_attn"]
 [data]
 # A source is "synthetic", a file (.json, .jsonl, .csv, .tsv, .parquet) or the id of a hub data set.
 # Only the sources that a phase needs are read.
-sft = "synthetic"        # instruction, input, output            (objective "sft")
+sft = "synthetic"        # instruction, input, output; messages  (objective "sft")
 va = "synthetic"         # prompt, chosen, rejected              (objective "dpo")
 cls = "synthetic"        # text, label                           (objective "classification")
 rows = 1500              # number of synthetic rows
