@@ -36,7 +36,7 @@ name = "offline:gpt2-tiny"   # made here, without a download; or "offline:smollm
                              # model from PyPI; or a hub id ("gpt2"), or a directory
 # revision = "main"          # of a hub model: branch, tag or commit; tasks carry the commit
 max_length = 256             # tokens of prompt and response together, or of a text to classify
-prompt = "auto"              # the chat template, else the Alpaca form; "chat", "alpaca", a Jinja file
+prompt = "auto"              # chat template, else Alpaca form; "chat", "alpaca" or a Jinja file
 # adapter = "exported"       # begin with an adapter that `fccl export` wrote: same base, same LoRA
 
 [model.lora]                 # or lora=false in [model]: all parameters are trained and sent
