@@ -60,10 +60,8 @@ def choose_prompt(
         spec = alpaca_spec(tokenizer)
     else:
         fixed = _with_date(template, today)
-        if len(fixed) > MAX_TEMPLATE:
-            raise ModelError(
-                f"the chat template has {len(fixed)} characters, more than {MAX_TEMPLATE}", REMEDY
-            )
+        if (size := len(fixed.encode())) > MAX_TEMPLATE:
+            raise ModelError(f"the chat template has {size} bytes, more than {MAX_TEMPLATE}", REMEDY)
         spec = PromptSpec(template=_shipped_for(fixed, tokenizer) or fixed)
         _check(spec, tokenizer, turns)
     spec = spec.model_copy(update={"turns": turns[0] if turns else "all"})
