@@ -61,7 +61,9 @@ def choose_prompt(
     else:
         fixed = _with_date(template, today)
         if (size := len(fixed.encode())) > MAX_TEMPLATE:
-            raise ModelError(f"the chat template has {size} bytes, more than {MAX_TEMPLATE}", REMEDY)
+            raise ModelError(
+                f"the chat template has {size} bytes, more than {MAX_TEMPLATE}", REMEDY
+            )
         spec = PromptSpec(template=_shipped_for(fixed, tokenizer) or fixed)
         _check(spec, tokenizer, turns)
     spec = spec.model_copy(update={"turns": turns[0] if turns else "all"})
