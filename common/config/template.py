@@ -18,7 +18,7 @@ url = "amqp://guest:guest@127.0.0.1:5672/"   # amqps:// for TLS
 # ca = "certs/ca.pem"    # authority for amqps:// (`fccl certs`); default: those of the system
 # management = "http://127.0.0.1:15672"   # management API, for `fccl invite`; default: port 15672
 # public_url = "amqps://broker.example.org:5671/"   # the address for invited sites
-site_mib = 1024          # limit of one site's waiting updates, in MiB; fixed for a run
+site_mib = 1024          # limit of one site's waiting updates and of each, in MiB; fixed for a run
 queue_type = "classic"   # or "quorum": replicated queues, for a cluster of three nodes
 
 [store]
