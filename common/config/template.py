@@ -18,7 +18,7 @@ url = "amqp://guest:guest@127.0.0.1:5672/"   # amqps:// for TLS
 # ca = "certs/ca.pem"    # authority for amqps:// (`fccl certs`); default: those of the system
 # management = "http://127.0.0.1:15672"   # management API, for `fccl invite`; default: port 15672
 # public_url = "amqps://broker.example.org:5671/"   # the address for invited sites
-site_mib = 1024          # limit of one site's waiting updates, in MiB; fixed for a run
+site_mib = 1024          # limit of one site's waiting updates and of each, in MiB; fixed for a run
 queue_type = "classic"   # or "quorum": replicated queues, for a cluster of three nodes
 
 [store]
@@ -36,7 +36,7 @@ name = "offline:gpt2-tiny"   # made here, without a download; or "offline:smollm
                              # model from PyPI; or a hub id ("gpt2"), or a directory
 # revision = "main"          # of a hub model: branch, tag or commit; tasks carry the commit
 max_length = 256             # tokens of prompt and response together, or of a text to classify
-prompt = "auto"              # the chat template, else the Alpaca form; "chat", "alpaca", a Jinja file
+prompt = "auto"              # chat template, else Alpaca form; "chat", "alpaca" or a Jinja file
 # adapter = "exported"       # begin with an adapter that `fccl export` wrote: same base, same LoRA
 
 [model.lora]                 # or lora=false in [model]: all parameters are trained and sent
