@@ -152,8 +152,8 @@ def check_update(config: FederationConfig, adapter: Tensors) -> None:
         raise ConfigError(
             f"an update of this run has {format_bytes(nbytes)}, more than a site's queue holds"
             f" (broker.site_mib = {config.broker.site_mib})",
-            f"set broker.site_mib to {-(-nbytes >> 20)} or more, lower model.lora.r, or train fewer"
-            " layers with model.lora.targets",
+            f"set broker.site_mib to {-(-nbytes >> 20)} or more, or train less: a lower"
+            " model.lora.r, fewer model.lora.targets, a smaller codec.update",
         )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker.embedded.broker import EmbeddedBroker, EmbeddedServer
-from broker.protocol import LOCAL
+from broker.protocol import LOCAL, UPDATE_QUEUE_BYTES
 from cli.run.job import host_name
 from common.config.config import IncrementalConfig
 from common.paths import cache_dir
@@ -48,6 +48,7 @@ class EmbeddedFederation:
         incremental: IncrementalConfig,
         samples: SamplesSource,
         callbacks: FederationCallbacks,
+        update_bytes: int = UPDATE_QUEUE_BYTES,
     ) -> None:
         self.store = EmbeddedStore()
         self.errors: list[BaseException] = []  # of the two threads
@@ -55,6 +56,7 @@ class EmbeddedFederation:
         self.abandon_task = threading.Event()  # set when the worker's task is no longer needed
         self._run, self._compute, self._incremental = run, compute, incremental
         self._samples, self._callbacks = samples, callbacks
+        self._update_bytes = update_bytes  # quota of the update queue
         self._server = EmbeddedServer()
         self._ended = threading.Event()
         self._outcome: RunOutcome | None = None
@@ -106,6 +108,7 @@ class EmbeddedFederation:
                 users={LOCAL_SITE: LOCAL_SITE},
                 on_event=self._callbacks.on_event,
                 volatile=True,
+                update_bytes=self._update_bytes,
                 samples=self._samples,
             )
             self._outcome = service.serve(self.stop_requested)

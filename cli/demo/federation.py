@@ -42,7 +42,9 @@ def run_federation(
     run = session.open_run(config, mode, tasks, output, on_set_aside=lambda old: None)
     callbacks = FederationCallbacks(output.print_event, on_progress=output.progress)
     samples = tasks.live_samples(run)
-    federation = EmbeddedFederation(run, detect(), config.incremental, samples, callbacks)
+    federation = EmbeddedFederation(
+        run, detect(), config.incremental, samples, callbacks, config.broker.site_mib << 20
+    )
     store = federation.store
     store.start()
     store.write_address(run.directory)

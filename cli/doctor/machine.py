@@ -118,6 +118,9 @@ def _source(config: FederationConfig, kind: RowKind, source: str) -> CheckResult
         labels=data.labels, on_message=lambda line: None,
     )  # fmt: skip
     text = f"{kind}: {len(found.rows)} rows of {source} for {data.clients} clients"
+    if found.omissions:
+        count, first = len({part.place for part in found.omissions}), found.omissions[0]
+        text += f"; {count} used in part (the first in line {first.line}: {first.reason})"
     check = _with_skipped(text, [(skip.line, skip.reason) for skip in found.skipped])
     if len(found.rows) <= 3 * data.clients:  # each client needs three, and one is held out
         remedy = "lower data.clients, or give more rows"

@@ -18,7 +18,7 @@ url = "amqp://guest:guest@127.0.0.1:5672/"   # amqps:// for TLS
 # ca = "certs/ca.pem"    # authority for amqps:// (`fccl certs`); default: those of the system
 # management = "http://127.0.0.1:15672"   # management API, for `fccl invite`; default: port 15672
 # public_url = "amqps://broker.example.org:5671/"   # the address for invited sites
-site_mib = 1024          # limit of one site's waiting updates, in MiB; fixed for a run
+site_mib = 1024          # limit of one site's waiting updates and of each, in MiB; fixed for a run
 queue_type = "classic"   # or "quorum": replicated queues, for a cluster of three nodes
 
 [store]
@@ -36,6 +36,7 @@ name = "offline:gpt2-tiny"   # made here, without a download; or "offline:smollm
                              # model from PyPI; or a hub id ("gpt2"), or a directory
 # revision = "main"          # of a hub model: branch, tag or commit; tasks carry the commit
 max_length = 256             # tokens of prompt and response together, or of a text to classify
+prompt = "auto"              # chat template, else Alpaca form; "chat", "alpaca" or a Jinja file
 # adapter = "exported"       # begin with an adapter that `fccl export` wrote: same base, same LoRA
 
 [model.lora]                 # or lora=false in [model]: all parameters are trained and sent
@@ -47,7 +48,7 @@ targets = "all-linear"       # or a list of module names, e.g. ["c_attn"]
 [data]
 # A source is "synthetic", a file (.json, .jsonl, .csv, .tsv, .parquet) or the id of a hub data set.
 # Only the sources that a phase needs are read.
-sft = "synthetic"        # instruction, input, output            (objective "sft")
+sft = "synthetic"        # instruction, input, output; messages  (objective "sft")
 va = "synthetic"         # prompt, chosen, rejected              (objective "dpo")
 cls = "synthetic"        # text, label                           (objective "classification")
 rows = 1500              # number of synthetic rows
@@ -74,6 +75,7 @@ preference_loss = "sigmoid"   # dpo: or "ipo"
 label_smoothing = 0.0    # dpo: assumed share of pairs with the preference reversed
 sft_weight = 0.0         # dpo: weight of an added loss on the chosen answers
 logit_adjustment = 1.0   # classification: correction for a client's class frequencies; 0: off
+turns = "all"            # sft: learn every answer of a conversation, or only the "last"
 
 [schedule]
 concurrency = 4          # limit of tasks in flight; async: no more than live workers

@@ -30,7 +30,7 @@ from common.protocol.fields import (
 )
 
 MAX_TEMPLATE = 32 * 1024
-"""Longest chat template, in characters; those of vendors have up to about 15,000."""
+"""Longest chat template, in bytes: half a header. Those of vendors have up to about 15,000."""
 
 
 class BlobRef(Record):

@@ -140,6 +140,12 @@ def parse_tools(name: str, value: object) -> str:
     return _json(name, tools)
 
 
+def join_parts(name: str, value: object, on_omission: OnOmission = ignore_omission) -> str:
+    """Return a text, or the text of a list of parts; None becomes the empty text."""
+    parts = value if isinstance(value, list) else [value]
+    return optional_text(name, "".join(_part(name, part, on_omission) for part in parts))
+
+
 def messages_to_json(turns: Iterable[Message]) -> list[dict[str, str]]:
     """Return turns as JSON values that `parse_messages` reads back."""
     return [
@@ -158,10 +164,11 @@ def _turns(name: str, message: object, on_omission: OnOmission) -> Iterator[Mess
     if speaker is not None:
         yield _turn(name, speaker, message, on_omission)
         return
+    turn_of = f"a turn of {name}"
     for user, assistant in _EXCHANGES:
         if user in message and assistant in message:
-            yield _checked(name, Message("user", _content(name, message[user])))
-            yield _checked(name, Message("assistant", _content(name, message[assistant])))
+            yield _checked(name, Message("user", join_parts(turn_of, message[user])))
+            yield _checked(name, Message("assistant", join_parts(turn_of, message[assistant])))
             return
     raise UnusableRow(f"{name} has a message without a role")
 
@@ -181,7 +188,7 @@ def _turn(
         value, calls = None, value
     if role == "tool" and isinstance(value, dict) and "type" not in value:
         value = _json(name, value)  # what a function returned
-    content = _content(name, value, on_omission)
+    content = join_parts(f"a turn of {name}", value, on_omission)
     if role == "assistant":
         _refuse_unlearned(name, message)
     if any(message.get(key) not in _EMPTY for key in _REASONING):
@@ -209,12 +216,6 @@ def _checked(name: str, turn: Message) -> Message:
     return turn
 
 
-def _content(name: str, value: object, on_omission: OnOmission = ignore_omission) -> str:
-    parts = value if isinstance(value, list) else [value]
-    text = "".join(_part(name, part, on_omission) for part in parts)
-    return optional_text(f"a turn of {name}", text)
-
-
 def _part(name: str, part: object, on_omission: OnOmission) -> str:
     if isinstance(part, dict):
         if part.get("type") in ("thinking", "reasoning"):
@@ -223,7 +224,7 @@ def _part(name: str, part: object, on_omission: OnOmission) -> str:
         if part.get("type") not in _TEXT_PARTS or part.get("text") is None:
             raise UnusableRow(f"{name} has a part that is not text, such as a picture")
         part = part["text"]
-    return optional_text(f"a turn of {name}", part)
+    return optional_text(name, part)
 
 
 def _tool_calls(name: str, value: object) -> str:

@@ -31,6 +31,7 @@ from learning.data.row_parser import (
     Turns,
     find_field,
     has_system,
+    join_input,
     with_context,
 )
 from learning.data.row_types import Message, PreferencePair
@@ -55,6 +56,7 @@ def parse_preference(
             conversations differ before their last answers.
     """
     refuse_media(record)
+    record = _unfolded(record)
 
     def find(field: str) -> tuple[str, object]:
         return find_field("va", field, record, columns)
@@ -62,6 +64,7 @@ def parse_preference(
     topic, tools = optional_text(*find("topic")), parse_tools(*find("tools"))
     history = parse_history(*find("history"), on_omission)
     prompt, better, worse = _pair(find, record, on_omission)
+    prompt = _with_input(prompt, *_find_input(record), on_omission)
     if history or has_system(find):
         turns = (Message("user", prompt),) if isinstance(prompt, str) else prompt
         prompt = with_context(find, history, turns, on_omission)
@@ -72,6 +75,32 @@ def parse_preference(
     return PreferencePair(prompt, better, worse, topic, tools)
 
 
+def _unfolded(record: Mapping[str, object]) -> Mapping[str, object]:
+    """Return a record in OpenAI's form of preferences with its messages and tools as columns."""
+    match record.get("input"):
+        case {"messages": messages, **more}:
+            return {**record, "input": None, "prompt": messages, "tools": more.get("tools")}
+    return record
+
+
+def _find_input(record: Mapping[str, object]) -> tuple[str, object]:
+    """Return the column of what an instruction applies to, and its value."""
+    return find_field("sft", "input", record, {})
+
+
+def _with_input(
+    prompt: str | Turns, name: str, value: object, on_omission: OnOmission
+) -> str | Turns:
+    context = optional_text(name, value)
+    said = [prompt] if isinstance(prompt, str) else [turn.content for turn in prompt]
+    if not context.strip() or context.strip() in map(str.strip, said):
+        return prompt
+    if isinstance(prompt, str):
+        return join_input(prompt, context)
+    on_omission(f"{name} left out, since the prompt has turns")
+    return prompt
+
+
 def _pair(
     find: FindField, record: Mapping[str, object], on_omission: OnOmission
 ) -> tuple[str | Turns, str, str]:
@@ -79,6 +108,8 @@ def _pair(
     names = chosen_name, rejected_name = find("chosen")[0], find("rejected")[0]
     chosen, rejected = (_messages(find(field)[1]) for field in ("chosen", "rejected"))
     name, prompt = find("prompt")
+    if prompt is None and isinstance(_find_input(record)[1], str):
+        name, prompt = _find_input(record)
     if isinstance(prompt, str) and not prompt.strip() and isinstance(chosen, list):
         prompt = None
     if isinstance(chosen, list) and isinstance(rejected, list):

@@ -27,6 +27,7 @@ from learning.data.field_values import (
 from learning.data.message_parser import (
     check_size,
     is_conversation,
+    join_parts,
     parse_history,
     parse_messages,
     parse_tools,
@@ -42,6 +43,7 @@ MAX_LABEL = 100
 """Longest name of a class, in characters; a longer one is a text in the wrong column."""
 
 CONVERSATION_COLUMNS = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns")
+_INPUTS = ("input", "context")
 _SHARED: Mapping[str, tuple[str, ...]] = {
     "system": ("system", "system_prompt", "system_message"),
     "history": ("history",),
@@ -51,15 +53,15 @@ _SHARED: Mapping[str, tuple[str, ...]] = {
 COLUMN_NAMES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "sft": {
         "instruction": ("instruction", "prompt", "question", "query"),
-        "input": ("input", "context"),
+        "input": _INPUTS,
         "output": ("output", "completion", "response", "answer"),
         "messages": CONVERSATION_COLUMNS,
         **_SHARED,
     },
     "va": {
         "prompt": ("prompt", "instruction", "question", "query"),
-        "chosen": ("chosen",),
-        "rejected": ("rejected",),
+        "chosen": ("chosen", "preferred_output"),
+        "rejected": ("rejected", "non_preferred_output"),
         **_SHARED,
     },
     "cls": {
@@ -77,11 +79,12 @@ FindField = Callable[[str], tuple[str, object]]
 def known_columns(kind: str, columns: ColumnMapping) -> frozenset[str]:
     """Return every column name that can hold a field of this kind, in lower case.
 
-    Columns of pictures and the like are among them: rows with such are refused.
+    Columns of pictures and the like are among them: rows with such are refused. So are those that
+    complete the prompt of a preference pair without being fields of it.
     """
     known = {name for names in COLUMN_NAMES[kind].values() for name in names}
     if kind != "cls":
-        known |= MEDIA_COLUMNS | set(CONVERSATION_COLUMNS)
+        known |= MEDIA_COLUMNS | {*CONVERSATION_COLUMNS, *_INPUTS}
     return frozenset(known | {name.lower() for name in columns.values()})
 
 
@@ -112,7 +115,7 @@ def parse_instruction(
         context, answer = optional_text(*find("input")), require_text(*find("output"))
         if not (tools or history or has_system(find)):
             return Instruction(question, context, answer, topic)
-        question = "\n\n".join(filter(None, split_task(question, context)))
+        question = join_input(question, context)
         turns = (Message("user", question), Message("assistant", answer))
     turns = with_context(find, history, turns, on_omission)
     turns = up_to_last_answer(name, turns, on_omission)
@@ -145,9 +148,14 @@ def _side(
     return (Message(role, require_text(name, value)),)
 
 
+def join_input(question: str, context: str) -> str:
+    """Return an instruction and what it applies to as one text, as the prompt form joins them."""
+    return "\n\n".join(filter(None, split_task(question, context))) if context else question
+
+
 def has_system(find: FindField) -> bool:
     """Return whether a record has a system prompt in a column of its own."""
-    return bool(optional_text(*find("system")).strip())
+    return bool(join_parts(*find("system")).strip())
 
 
 def with_context(find: FindField, history: Turns, turns: Turns, on_omission: OnOmission) -> Turns:
@@ -157,7 +165,7 @@ def with_context(find: FindField, history: Turns, turns: Turns, on_omission: OnO
     name, system = find("system")
     if not has_system(find):
         return turns
-    prompt = require_text(name, system)
+    prompt = join_parts(name, system)
     said = [turn.content.strip() for turn in turns if turn.role == "system"]
     if not said:
         return (Message("system", prompt), *turns)

@@ -81,10 +81,10 @@ def generate(
     ids = torch.tensor([[end] * (width - len(row)) + row for row in fitting], device=model.device)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in fitting])
     settings: Any = generation_config(form)
-    settings.update(max_new_tokens=new_tokens, pad_token_id=end)
+    settings.update(max_new_tokens=new_tokens, pad_token_id=end, **_token_choice(sampling))
     with (
         evaluation_mode(model),
-        _token_choice(sampling, model.device) as options,
+        _random_state(sampling, model.device),
         _only_settings(model, settings),
     ):
         out: torch.Tensor = cast(Any, model).generate(
@@ -93,7 +93,6 @@ def generate(
             generation_config=settings,
             logits_processor=[_NoLoops(width, form.end_ids)],
             stopping_criteria=[lambda ids, *_, **__: _for_each_row(ids, should_stop())],
-            **options,
         )
     return [_text(form, row) for row in out[:, width:].tolist()]
 
@@ -154,17 +153,24 @@ def _for_each_row(ids: torch.Tensor, value: bool) -> torch.Tensor:
     return torch.full((ids.shape[0],), value, dtype=torch.bool, device=ids.device)
 
 
-@contextmanager
-def _token_choice(sampling: Sampling | None, device: torch.device) -> Iterator[dict[str, Any]]:
-    """Yield the options that choose tokens; torch's random state is restored after sampling."""
+def _token_choice(sampling: Sampling | None) -> dict[str, Any]:
+    """Return the settings that choose tokens."""
     if sampling is None:
-        yield {"do_sample": False}
+        return {"do_sample": False}
+    return {
+        "do_sample": True,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": 0,
+    }
+
+
+@contextmanager
+def _random_state(sampling: Sampling | None, device: torch.device) -> Iterator[None]:
+    """Draw from the seed of a sampling, and restore torch's random state afterwards."""
+    if sampling is None:
+        yield
         return
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(sampling.seed)
-        yield {
-            "do_sample": True,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "top_k": 0,
-        }
+        yield

@@ -306,8 +306,15 @@ def _export_texts(tokenizer: PreTrainedTokenizerBase, trained: ExportedModel) ->
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token  # as in `learning.models.loader`
     form = prompt_form(tokenizer, trained.prompt)
-    tokenizer.chat_template = form.spec.template
+    tokenizer.chat_template = _plain_template(form.spec)
     return _ExportTexts(tokenizer, form)
+
+
+def _plain_template(prompt: PromptSpec) -> str:
+    """Return a run's template for those who do not know its variable `turns`."""
+    if prompt.turns == "all" or "turns" not in prompt.template:
+        return prompt.template
+    return f"{{% set turns = {prompt.turns!r} %}}{prompt.template}"
 
 
 def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, out: Path) -> None:

@@ -60,9 +60,9 @@ def choose_prompt(
         spec = alpaca_spec(tokenizer)
     else:
         fixed = _with_date(template, today)
-        if len(fixed) > MAX_TEMPLATE:
+        if (size := len(fixed.encode())) > MAX_TEMPLATE:
             raise ModelError(
-                f"the chat template has {len(fixed)} characters, more than {MAX_TEMPLATE}", REMEDY
+                f"the chat template has {size} bytes, more than {MAX_TEMPLATE}", REMEDY
             )
         spec = PromptSpec(template=_shipped_for(fixed, tokenizer) or fixed)
         _check(spec, tokenizer, turns)

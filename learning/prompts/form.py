@@ -9,9 +9,11 @@ Data path: `learning.data.row_types` (rows) → here → `learning.objectives.to
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from operator import itemgetter
 
 from transformers import PreTrainedTokenizerBase
 
@@ -39,20 +41,26 @@ class EncodedText:
     tokens: TokenisedText
     spans: Spans  # places of the answers in the text, with the tokens that end them
     answers: Spans  # places of the answers' words
+    is_pair: bool = False  # whether the answer is all that follows the prompt, as trl has it
 
     @property
     def ids(self) -> Sequence[int]:
         return self.tokens.ids
 
     def learned(self) -> list[bool]:
-        """Return which tokens are learned: those that have a character of an answer."""
-        flags = [False] * len(self.tokens.ids)
-        spans = iter(self.spans)
-        begin, end = next(spans)
-        for i, (first, last) in enumerate(self.tokens.places):
-            while first >= end:
-                begin, end = next(spans, (len(self.text) + 1, len(self.text) + 2))
-            flags[i] = last > begin and last > first
+        """Return which tokens are learned: those that have a character of an answer.
+
+        Of several tokens for the last character of an answer only the first counts, as in
+        transformers' masks: a line break that a tokenizer puts a space before, for example.
+        """
+        places = self.tokens.places
+        flags = [False] * len(places)
+        for begin, end in self.spans:
+            start = bisect_right(places, begin, key=itemgetter(1))
+            stop = bisect_left(places, end, key=itemgetter(0))
+            while not self.is_pair and stop - 2 >= start and places[stop - 2] == (end - 1, end):
+                stop -= 1
+            flags[start:stop] = [True] * max(0, stop - start)
         return flags
 
     def answer_bytes(self, length: int) -> int:
@@ -141,7 +149,8 @@ class PromptForm:
     ) -> list[tuple[EncodedText | str, EncodedText | str]]:
         """Return the tokens of the chosen and the rejected chat of each pair, as `encode` does."""
         chats = [chat for pair in pairs for chat in chats_of_pair(pair)]
-        found = self._tokenised([self._rendered(self._last, chat, None) for chat in chats])
+        texts = self._tokenised([self._rendered(self._last, chat, None) for chat in chats])
+        found = [each if isinstance(each, str) else replace(each, is_pair=True) for each in texts]
         return list(zip(found[::2], found[1::2], strict=True))
 
     def prompt_ids(self, row: PromptRow) -> list[int]:

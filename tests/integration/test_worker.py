@@ -29,7 +29,7 @@ from broker.protocol import LOCAL, Message, Site, TakenTask, Topology
 from common.errors import DataError, ModelError
 from common.model_cache import find_installed
 from common.protocol import codec
-from common.protocol.adapter_frame import pack_adapter
+from common.protocol.adapter_frame import pack_adapter, unpack_adapter
 from common.protocol.layout import TensorLayout
 from common.protocol.tasks import BaseRef, BlobRef, Receipt, TaskRefusal, TrainTask
 from common.protocol.updates import Update
@@ -46,6 +46,7 @@ from learning.progress import ProgressCallback
 from learning.synthetic.instructions import make_instructions
 from learning.training.device import Compute
 from learning.training.loop import StepReport
+from tests.support import schema1
 from tests.support.chunks import join_chunks
 from tests.support.processes import eventually, forked
 from tests.support.tiny_model import write_sharded_model
@@ -383,6 +384,45 @@ def test_a_stopped_worker_leaves_its_task_for_the_next_start(harness: WorkerHarn
     task = left.task()
     assert task is not None and task.task_id == "t1"
     left.release()
+
+
+# Schema versions
+
+
+def test_a_task_of_schema_1_is_answered_in_schema_1(harness: WorkerHarness) -> None:
+    _, adapter = unpack_adapter(harness.model.frame)
+    older = schema1.adapter(0, adapter)
+    harness.store.put_blob(RUN, older)
+    blob = BlobRef(sha256=codec.digest(older), nbytes=len(older))
+    task = harness.model.task("t1", layout=None, adapter=blob.fields())
+    frame = schema1.frame("TrainTask", task.fields())
+    harness.broker.publish_task(harness.topology, LOCAL, Message(frame))
+    with harness.serving(harness.worker()):
+        kind, fields, data = schema1.read(harness.next_message())
+    delta = schema1.decode(fields["tensors"], data)
+    assert (kind, fields["task_id"], delta.keys()) == ("Update", "t1", adapter.keys())
+    assert all(delta[name].shape == adapter[name].shape for name in adapter)
+
+
+def test_a_task_of_another_layout_than_its_adapters_is_refused(harness: WorkerHarness) -> None:
+    harness.issue("t1", layout="0" * 64)
+    with harness.serving(harness.worker()):
+        refusal, _ = unpack(TaskRefusal, harness.next_message())
+    assert "does not have the task's tensor layout" in refusal.reason
+
+
+def test_an_adapter_that_does_not_fit_the_workers_own_model_is_refused_by_name(
+    harness: WorkerHarness,
+) -> None:
+    _, adapter = unpack_adapter(harness.model.frame)
+    foreign = {f"other.{name}": tensor for name, tensor in adapter.items()}
+    frame = pack_adapter(0, "fp32", foreign)
+    harness.store.put_blob(RUN, frame)
+    blob = BlobRef(sha256=codec.digest(frame), nbytes=len(frame))
+    harness.issue("t1", layout=TensorLayout.of(foreign).digest, adapter=blob.fields())
+    with harness.serving(harness.worker()):
+        refusal, _ = unpack(TaskRefusal, harness.next_message())
+    assert "the adapter lacks tensor base_model" in refusal.reason
 
 
 # Refused and unwanted tasks

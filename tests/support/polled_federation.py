@@ -28,6 +28,7 @@ from common.protocol import codec
 from common.protocol.feed import Event
 from common.protocol.heartbeat import Heartbeat
 from common.protocol.tasks import TrainTask
+from common.protocol.tensor_table import make_table
 from common.protocol.tensors import Tensors
 from common.protocol.updates import Update
 from common.protocol.wire import pack, unpack
@@ -83,6 +84,7 @@ def delta(task_id: str) -> Tensors:
 def update(task: TrainTask, worker: str = "w0", **changed: object) -> bytes:
     """Return the frame of a flawless update, with the fields `changed`."""
     layout, data = codec.encode("fp32", delta(task.task_id))
+    tabled = task.layout is None
     record = Update(
         task_id=task.task_id,
         attempt=task.attempt,
@@ -92,10 +94,15 @@ def update(task: TrainTask, worker: str = "w0", **changed: object) -> bytes:
         base_version=task.base_version,
         stats=make_stats(),
         codec="fp32",
-        layout=layout.digest,
+        layout=None if tabled else layout.digest,
+        tensors=make_table("fp32", layout) if tabled else None,
         sha256=codec.digest(data),
     )
     return pack(record.model_copy(update=changed), data)
+
+
+def answer(task: bytes) -> bytes:
+    return update(unpack(TrainTask, task)[0])
 
 
 class PolledConsumer(EmbeddedConsumer):
@@ -154,6 +161,7 @@ class PolledFederation:
         self.stop = threading.Event()
         self.on_turn: Callable[[], None] = lambda: None
         self.worker_is_absent = False
+        self.answer: Callable[[bytes], bytes] = answer  # task → update, both as frames
         self.metrics: CoordinatorObserver | None = None
         self.access: SiteAccess | None = None
         self.samples: SamplesSource | None = None
@@ -227,7 +235,8 @@ class PolledFederation:
         taken = self.site_broker.take_task(self.topology, LOCAL, 0)
         if taken is not None:
             task, _ = unpack(TrainTask, taken.message.body)
-            self._pending.setdefault(f"{task.task_id}.{task.attempt}", (update(task), -1e9))
+            frame = self.answer(taken.message.body)
+            self._pending.setdefault(f"{task.task_id}.{task.attempt}", (frame, -1e9))
             taken.ack()
         self._republish()
 

@@ -20,7 +20,9 @@ from evaluation.evaluator import (
     find_reward_reference,
     pick_evenly,
 )
-from evaluation.prompts import format_line
+from evaluation.prompts import format_line, format_question
+from learning.data import rows as rows_of
+from learning.data.row_types import Conversation, Message, PreferencePair
 from learning.evaluation.inference import evaluate
 from learning.objectives.classification import predict
 from tests.support.evaluated_runs import (
@@ -166,6 +168,39 @@ def test_a_run_of_preferences_alone_answers_their_prompts_and_compares_with_the_
     assert va.heldout[0].values["reward_margin"] == 0.0
     assert all(s.asked.endswith("odd?") and s.expected.startswith("It is") for s in found.samples)
     assert len(found.samples) == 2
+
+
+def test_conversations_are_scored_on_all_answers_and_asked_for_the_last_one(
+    place: Path, tmp_path: Path
+) -> None:
+    turns = [("system", "Be brief."), ("user", "One?"), ("assistant", "1"), ("user", "Two?")]
+    messages = tuple(Message(*turn) for turn in turns)  # type: ignore[arg-type]
+    rows = [Conversation((*messages, Message("assistant", f"2 and {i:02}"))) for i in range(40)]
+    rows_of.write(tmp_path / "talks.jsonl", rows)
+    config = causal_config(place) | {
+        "data": {"sft": str(tmp_path / "talks.jsonl"), "clients": 2},
+        "phase": [{"versions": 3}],
+    }
+    found = assess(evaluator_of(make_run(tmp_path, config)), 3, FEW)
+    (kind,) = found.kinds
+    whole = kind.heldout[0]
+    assert whole.values["bytes"] == whole.rows * len("1" + "2 and 00")
+    for sample in found.samples:
+        assert sample.asked == "(after a system prompt and 2 earlier turns) Two?"
+        assert sample.expected.startswith("2 and ")
+        assert len(sample.answers) == 2
+
+
+def test_the_turns_before_a_question_are_named_in_few_words() -> None:
+    said = [Message("user", "a"), Message("assistant", "b"), Message("user", "c")]
+    assert format_question(Conversation((*said[:1], Message("assistant", "d")))) == "a"
+    asked = Conversation((*said, Message("assistant", "d")))
+    assert format_question(asked) == "(after 2 earlier turns) c"
+    assert format_question(PreferencePair(tuple(said), "d", "e")) == "(after 2 earlier turns) c"
+    assert format_question(PreferencePair("a", "d", "e")) == "a"
+    system = Message("system", "s")
+    after_system = PreferencePair((system, *said[:1]), "d", "e")
+    assert format_question(after_system) == "(after a system prompt) a"
 
 
 def test_no_rows_are_answered_if_none_are_requested(causal: Evaluator) -> None:

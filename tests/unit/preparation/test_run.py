@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from transformers import BertConfig, GPT2Config, RobertaConfig, T5Config
 
@@ -13,6 +14,7 @@ from common.config import loader
 from common.config.config import FederationConfig
 from common.errors import ConfigError, DataError, ModelError
 from common.protocol.fields import RowKind
+from common.protocol.tensors import Tensors
 from learning.data.rows import read
 from learning.models import base
 from learning.models.base import BaseModel
@@ -24,7 +26,7 @@ from preparation.data import (
     check_length,
     prepare_rows,
 )
-from preparation.run import create_prepared_run, prepare_run
+from preparation.run import check_update, create_prepared_run, prepare_run
 from tests.support.tiny_model import tiny_model, tiny_tokenizer
 
 DPO = {"objective": "dpo"}
@@ -375,3 +377,42 @@ def test_a_model_directory_needs_no_hub(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     given = config(model={"name": "gpt2"}, offline=OFFLINE)
     assert apply_offline_fallback(given, quiet, lambda *_: False) == given
+
+
+# what can travel
+
+
+def tensors(count: int, *shape: int) -> Tensors:
+    """Return tensors that take no memory."""
+    return {f"t{i:05}": np.broadcast_to(np.float32(0), shape) for i in range(count)}
+
+
+def test_an_adapter_of_too_many_tensors_is_refused_by_name() -> None:
+    plan = config(model={"name": "owner/deep"})
+    check_update(plan, tensors(8192, 1))
+    with pytest.raises(ModelError, match="owner/deep: 8193 tensors are more than 8192") as caught:
+        check_update(plan, tensors(8193, 1))
+    assert "model.lora.targets" in caught.value.remedy
+
+
+@pytest.mark.parametrize(("codec", "fits"), [("fp32", 255), ("int4", 1800)])
+def test_an_update_that_no_queue_can_hold_is_refused_with_the_size_that_it_needs(
+    codec: str, fits: int
+) -> None:
+    plan = config(broker={"site_mib": 1}, codec={"update": codec})
+    check_update(plan, tensors(fits, 1024))
+    with pytest.raises(ConfigError, match=r"MiB.*broker\.site_mib = 1\)") as caught:
+        check_update(plan, tensors(fits + 40, 1024))
+    assert "set broker.site_mib to 2 or more" in caught.value.remedy
+
+
+def test_a_run_whose_updates_cannot_travel_is_not_begun(tmp_path: Path, model: BaseModel) -> None:
+    plan = config(
+        run={"dir": str(tmp_path), "name": "x"},
+        model={"name": str(model.path), "lora": {"r": 1024}},
+        broker={"site_mib": 1},
+        codec={"update": "fp32"},
+    )
+    with pytest.raises(ConfigError, match="site_mib"):
+        create_prepared_run(plan, tmp_path / "cache", lambda *_: None, quiet)
+    assert not plan.run.path.exists()

@@ -17,13 +17,17 @@ from safetensors.numpy import load_file
 from common.errors import RunError
 from common.protocol import codec
 from common.protocol.layout import TensorLayout
+from common.protocol.tensor_table import layout_of
 from common.protocol.updates import Update
 from common.protocol.wire import unpack
+from tests.support import schema1
 from tests.support.processes import forked
+from tests.support.virtual_federation import make_stats
 from tests.support.worker_records import task, update
 from worker import error_feedback, spool
 from worker.spool import Slot, claim_slot, client_lock, count_workers
 
+STATS = make_stats().fields()
 RUN = "run-1"
 
 
@@ -71,6 +75,20 @@ def test_a_file_that_a_crash_left_half_written_is_no_update(slot: Slot) -> None:
     pending = slot.put_update(update("t1"), b"data")
     pending.path.with_name(".t2.1.tmp").write_bytes(b"FCC")
     assert [each.task_id for each in slot.pending_updates()] == ["t1"]
+
+
+def test_a_task_and_an_update_that_an_older_release_kept_are_continued(
+    slot: Slot, tmp_path: Path
+) -> None:
+    place, kept = tmp_path / RUN / "slots" / "0", task("t1")
+    (place / "task").write_bytes(schema1.frame("TrainTask", kept.fields()))
+    (place / "updates" / "t1.1").write_bytes(schema1.update(kept.fields(), STATS, DELTA))
+    assert slot.task() == kept and kept.layout is None
+    [pending] = slot.pending_updates()
+    record, data = unpack(Update, pending.path.read_bytes())
+    assert record.tensors is not None
+    layout = layout_of(record.codec, record.tensors)
+    assert np.array_equal(codec.decode("fp32", layout, data)["w"], DELTA["w"])
 
 
 def test_a_task_of_another_protocol_version_is_forgotten(slot: Slot, tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from cli.main import fccl
 from common.config.config import IncrementalConfig
 from common.errors import DataError, FcclError
 from common.protocol.fields import RowKind
+from learning.data.row_types import Conversation, PreferencePair
+from tests.support.conversations import dialogue, turns
 from tests.support.paths import ROOT
 from worker.incremental.inbox import schema
 from worker.incremental.inbox.inbox import Inbox, ItemResult
@@ -98,6 +100,25 @@ def test_options_make_an_instruction_or_a_preference_pair(
     served_run.write(state, WRITES)
     assert learn(state, *words).output.startswith("accepted")
     assert items(state) == [(kind, fields, "feedback", "learn")]
+
+
+def test_a_file_may_hold_conversations_and_pairs_of_several_turns(state: Path) -> None:
+    served_run.write(state, WRITES)
+    records = [
+        {"messages": dialogue("Hi", "Hello.", "Add 1.", "2")},
+        {"prompt": dialogue("Hi", "Hello.", "Add 1."), "chosen": "2", "rejected": "3"},
+        {"messages": dialogue("Hi", "Hello.", SECRET)},
+    ]
+    Path("talks.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    found = learn(state, "talks.jsonl")
+    assert found.exit_code == DataError.exit_code
+    assert "line 3: the item would be learned only in part: turns after the last" in found.output
+    assert SECRET not in found.output
+    with Inbox(schema.inbox_path(state, "client_0"), IncrementalConfig()) as inbox:
+        assert [stored.item.row for stored in inbox.items()] == [
+            Conversation(turns("Hi", "Hello.", "Add 1.", "2")),
+            PreferencePair(turns("Hi", "Hello.", "Add 1."), "2", "3"),
+        ]
 
 
 @pytest.mark.parametrize(

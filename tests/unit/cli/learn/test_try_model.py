@@ -28,6 +28,7 @@ from common.protocol.tasks import BaseRef, BlobRef, LoraSpec
 from common.protocol.tensors import Tensors
 from common.protocol.versions import CurrentModel
 from learning.models import lora, objective_model
+from tests.support import schema1
 from tests.support.tiny_encoder import encoder, saved
 from tests.support.tiny_model import tiny_model, tiny_tokenizer
 from worker.incremental.inbox import schema
@@ -143,6 +144,15 @@ def causal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     found = site(tmp_path, monkeypatch, "sft", tmp_path / "b")
     served_run.save_model(found.state, found.model, found.adapter)
     return found
+
+
+def test_a_model_that_a_worker_of_the_older_release_saved_is_read(causal: Site) -> None:
+    frame = schema1.frame("CurrentModel", causal.model.fields())
+    adapter = schema1.adapter(3, causal.adapter)
+    (causal.state / causal.model.run / "model").write_bytes(frame + adapter)
+    found = served_run.load_model(causal.state, causal.model.run)
+    assert found is not None and found[0] == causal.model
+    assert all(np.array_equal(found[1][name], causal.adapter[name]) for name in causal.adapter)
 
 
 def always(adapter: Tensors, *logits: float) -> Tensors:

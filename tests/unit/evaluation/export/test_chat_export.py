@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -19,10 +21,12 @@ from transformers import (
 
 from common.protocol.manifest import make_manifest
 from common.protocol.tasks import PromptSpec
-from learning.data.row_types import Instruction
+from learning.data.row_types import Conversation, Instruction, Message
 from learning.evaluation.generation import generate
 from learning.models.loader import load
+from learning.prompts.choice import choose_prompt
 from learning.prompts.form import alpaca_spec, prompt_form
+from tests.support import families
 from tests.support.chat_models import (
     CHATML,
     FORMS,
@@ -102,6 +106,28 @@ def test_the_card_says_which_turns_were_learned(tmp_path: Path) -> None:
     text = (export(run, tmp_path / "out") / "README.md").read_text()
     assert "only the assistant's last turn was learned" in text
     assert "the base model's chat form" in text
+
+
+@pytest.mark.parametrize("turns", ["all", "last"])
+@pytest.mark.parametrize("name", ["qwen3", "gemma3", "mistral", "gpt2"])
+def test_the_exported_template_writes_a_conversation_as_it_was_trained(
+    name: str, turns: Literal["all", "last"], tmp_path: Path
+) -> None:
+    path = families.saved_family(name, tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    prompt = choose_prompt("auto", tokenizer, [turns], date(2026, 11, 28))
+    if name == "qwen3":
+        own = files("learning.prompts").joinpath("templates", "qwen3.jinja").read_text("utf-8")
+        prompt = prompt.model_copy(update={"template": own})
+    out = export(made(tmp_path, path, "sft", prompt=prompt), tmp_path / "out")
+    said = ("user", "Hello"), ("assistant", "Hi"), ("user", "Bye"), ("assistant", "Good bye")
+    row = Conversation(tuple(Message(*each) for each in said))
+    exported = AutoTokenizer.from_pretrained(out)
+    turns_before = [{"role": role, "content": text} for role, text in said[:-1]]
+    ids = exported.apply_chat_template(turns_before, add_generation_prompt=True)["input_ids"]
+    assert ids == prompt_form(tokenizer, prompt).prompt_ids(row)
+    text = exported.apply_chat_template(turns_before, tokenize=False)
+    assert ("<think>" in text) == (name == "qwen3" and turns == "all")
 
 
 def test_settings_for_generation_in_the_bases_config_do_not_stop_an_export(tmp_path: Path) -> None:

@@ -259,6 +259,12 @@ def test_skipped_rows_are_counted_by_reason() -> None:
     assert isinstance(blocks[-1], BulletList) and blocks[-1].points == ("sft: 2 × too long",)
 
 
+def test_rows_that_are_used_in_part_are_counted_by_what_is_left_out() -> None:
+    source = {**BOTH.sources["sft"], "omitted": {"reasoning left out": 3}}
+    blocks = history_tables.build_data(replace(BOTH, sources={"sft": source}))
+    assert blocks[-1] == BulletList("Used in part", ("sft: 3 × reasoning left out",))
+
+
 def test_versions_and_updates_have_accuracies_where_their_phase_has_them() -> None:
     found = [block for block in history_tables.build_versions(BOTH) if isinstance(block, Table)]
     judged = ["accuracy before" in table.header for table in found]

@@ -31,6 +31,9 @@ def spoken(text: str) -> list[dict[str, object]]:
             "rejected": "\n\nHuman: Hi\n\nAssistant: No",
         },
         {"prompt": "\n\nHuman: Hi\n\nAssistant:", **ANSWERS},
+        {"input": "Hi", **ANSWERS},
+        {"instruction": "Hi", "input": "", **ANSWERS},
+        {"prompt": "Hi", "input": "Hi", **ANSWERS},
     ],
 )
 def test_a_pair_with_a_prompt_that_is_a_text_is_found_in_each_common_form(
@@ -52,6 +55,11 @@ def test_a_pair_with_a_prompt_that_is_a_text_is_found_in_each_common_form(
             "rejected": dialogue("Hi", "No"),
         },
         {"prompt": dialogue("Hi"), **ANSWERS},
+        {
+            "input": {"messages": dialogue("Hi"), "tools": [], "parallel_tool_calls": True},
+            "preferred_output": spoken("Yes"),
+            "non_preferred_output": spoken("No"),
+        },
         {
             "conversations": [{"from": "human", "value": "Hi"}],
             "chosen": {"from": "gpt", "value": "Yes"},
@@ -132,6 +140,11 @@ def test_the_answer_to_a_tool_is_compared() -> None:
     ]  # fmt: skip
 
 
+def test_what_an_instruction_applies_to_is_part_of_the_prompt() -> None:
+    record = {"instruction": "Sum up.", "input": "1 and 2", "chosen": "3", "rejected": "4"}
+    assert parse_preference(record, {}) == PreferencePair("Sum up.\n\n1 and 2", "3", "4")
+
+
 def test_what_is_left_out_of_a_pair_is_named() -> None:
     omitted: list[str] = []
     longer = {"chosen": dialogue("Hi", "Yes", "Bye"), "rejected": dialogue("Hi", "No")}
@@ -141,6 +154,9 @@ def test_what_is_left_out_of_a_pair_is_named() -> None:
     other = {"prompt": "Ho", "chosen": dialogue("Hi", "Yes"), "rejected": dialogue("Hi", "No")}
     assert parse_preference(other, {}, omitted.append) == expected
     assert omitted[1:] == ["prompt left out, since chosen holds the turns before its answer"]
+    more = {"prompt": dialogue("Hi"), "context": "It rains.", **ANSWERS}
+    assert parse_preference(more, {}, omitted.append) == expected
+    assert omitted[2:] == ["context left out, since the prompt has turns"]
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,8 @@ def test_an_instruction_with_a_system_prompt_or_earlier_exchanges_is_a_conversat
     orca = {"system_prompt": "Be kind.", "question": "Add.", "response": "3"}
     expected = Conversation((Message("system", "Be kind."), *turns("Add.", "3")))
     assert parse_instruction(orca, {}) == expected
+    parts = {"system": [{"text": "Be "}, {"text": "kind."}], "messages": dialogue("Add.", "3")}
+    assert parse_instruction(parts, {}) == expected
     called = {"role": "s", "question": "Add.", "response": "3", "role_text": "Be kind."}
     assert parse_instruction(called, {"system": "role_text"}) == expected
 

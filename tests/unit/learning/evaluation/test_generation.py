@@ -16,7 +16,9 @@ from learning.data.row_types import Conversation, Instruction, Message
 from learning.evaluation.generation import Sampling, generate, generation_config
 from learning.models import lora
 from learning.models.loader import load
+from learning.prompts.control_text import control_strings
 from learning.prompts.form import PromptForm, prompt_form
+from tests.support import families
 from tests.support.chat_models import (
     FORMS,
     chat_tokenizer,
@@ -127,3 +129,29 @@ def test_an_answer_does_not_go_round_in_a_loop() -> None:
     counts = Counter(tuple(ids[i : i + 4]) for i in range(len(ids) - 3))
     assert answer.startswith("and so on, and so on,")
     assert max(counts.values()) == 2
+
+
+FAMILY_ENDS = {
+    "llama": ["<|eot_id|>"],
+    "qwen2": ["<|im_end|>"],
+    "qwen3": ["<|im_end|>"],
+    "mistral": ["</s>"],
+    "gemma2": ["<end_of_turn>", "<eos>"],
+    "gemma3": ["<end_of_turn>", "<eos>"],
+    "phi3": ["<|end|>", "<|endoftext|>"],
+    "smollm2": ["<|im_end|>"],
+    "gpt2": ["<|endoftext|>"],
+    "gpt_neox": ["<|endoftext|>"],
+}
+
+
+@pytest.mark.parametrize("name", families.FORMS)
+def test_each_family_answers_several_rows_at_once_as_it_answers_each(name: str) -> None:
+    tokenizer = families.family_tokenizer(name)
+    form = prompt_form(tokenizer, chosen_prompt(tokenizer))
+    assert tokenizer.convert_ids_to_tokens(list(form.end_ids)) == FAMILY_ENDS[name]
+    model = families.family_model(name, tokenizer)
+    together = generate(model, form, ROWS, 8)
+    assert together == [generate(model, form, [row], 8)[0] for row in ROWS]
+    control = control_strings(tokenizer)
+    assert not [each for each in control for answer in together if each in answer]

@@ -7,6 +7,7 @@ import pytest
 
 from common.errors import DataError
 from learning.data import rows
+from tests.support.conversations import dialogue
 from worker.data.import_rows import import_rows
 from worker.data.shards import ClientData
 
@@ -33,6 +34,14 @@ def test_the_kind_of_rows_follows_from_their_columns(
     assert [path.name for path in out.iterdir()] == [f"hospital-a_{kind}.jsonl"]
     assert said == [f"{tmp_path}/mine.jsonl: 2 {kind} rows"]
     assert out.stat().st_mode & 0o77 == 0
+
+
+def test_rows_that_are_used_in_part_are_counted_with_what_is_left_out(tmp_path: Path) -> None:
+    talk = {"messages": dialogue("Hi", "Hello.", "Bye")}
+    _, said = imported(tmp_path, file(tmp_path / "mine.jsonl", SFT, talk, talk))
+    assert said == [
+        f"{tmp_path}/mine.jsonl: 3 sft rows, 2 used in part (turns after the last answer left out)"
+    ]
 
 
 def test_several_files_are_one_client(tmp_path: Path) -> None:

@@ -13,11 +13,12 @@ from common.protocol.tasks import LoraSpec, TrainTask
 from learning.data.row_types import Instruction, PreferencePair
 from learning.data.rows import write
 from learning.models import lora, objective_model
+from tests.support.conversations import dialogue
 from tests.support.incremental import COMPUTE, NEVER, LearnerHarness, plus, same
 from tests.support.tiny_model import tiny_model, tiny_tokenizer
 from tests.support.worker_records import task
 from worker.events import WorkerEventKind
-from worker.incremental.inbox.items import Item
+from worker.incremental.inbox.items import Item, parse
 from worker.incremental.serving.client_model import load_client_model
 
 THINGS = ("sky", "sea", "ice", "lake", "rain", "wave", "tear", "pond", "river", "cloud")
@@ -29,14 +30,18 @@ OWN = {
 
 
 def items(kind: RowKind) -> list[Item]:
-    """Ten items with the same answer about ten things."""
+    """Ten items with the same answer about ten things, every other one after a greeting."""
+    records = [_record(kind, THINGS[i], after_greeting=bool(i % 2)) for i in range(len(THINGS))]
+    return [parse(record, max_chars=1000, task="it") for record in records]
+
+
+def _record(kind: RowKind, thing: str, *, after_greeting: bool) -> dict[str, object]:
     good, bad = "It is blue.", "No, not so!"
-    questions = [f"Which colour has the {thing}?" for thing in THINGS]
-    if kind == "sft":
-        return [
-            Item("sft", {"instruction": a, "input": "", "output": good}, "it") for a in questions
-        ]
-    return [Item("va", {"prompt": a, "chosen": good, "rejected": bad}, "it") for a in questions]
+    question = f"Which colour has the {thing}?"
+    before = dialogue("Hi", "Hello.", question) if after_greeting else dialogue(question)
+    if kind == "va":
+        return {"prompt": before, "chosen": good, "rejected": bad}
+    return {"messages": [*before, {"role": "assistant", "content": good}]}
 
 
 @dataclass
