@@ -31,7 +31,12 @@ from learning.models.exported_adapter import ExportedAdapter
 from learning.models.lora import AdaptedModel
 from learning.models.lora_targets import check_targets
 from learning.progress import ProgressCallback
-from preparation.base_model import MessageCallback, apply_offline_fallback, resolve_base_model
+from preparation.base_model import (
+    MessageCallback,
+    announce_size,
+    apply_offline_fallback,
+    resolve_base_model,
+)
 from preparation.data import PREPARED_FILE, PreparedRows, prepare_rows
 from preparation.recorded_origin import with_recorded_origin
 
@@ -72,6 +77,7 @@ def prepare_run(
     find_model = partial(resolve_base_model, config, cache, on_progress)
     prepared = prepare_rows(config, find_model, Path(config.data.dir or clients), on_message)
     model = prepared.model
+    announce_size(model, on_message)
     if prepared.folder != clients:
         _copy_rows(prepared.folder, clients)
     objective = config.phase[0].objective
