@@ -9,6 +9,7 @@ from common.config.config import FederationConfig
 from common.config.loader import apply_offline
 from common.errors import ModelError
 from common.model_cache import find_installed
+from common.protocol.manifest import MAX_SENT, is_model_file
 from common.protocol.tasks import BaseRef
 from learning.models import base, hub, objective_model
 from learning.models.base import BaseModel
@@ -48,6 +49,19 @@ def resolve_base_model(
     """Find, fetch or make the configured base model; raise `ModelError` if it cannot be used."""
     family = objective_model.family_for_objective(config.phase[0].objective)
     return base.resolve(config.model.name, config.model.revision, cache, on_progress, family)
+
+
+def announce_size(model: BaseModel, on_message: MessageCallback) -> None:
+    """Tell the user, before any worker starts, that a model is too large to be sent to workers."""
+    files = (file for file in model.path.iterdir() if is_model_file(file.name))
+    size = sum(file.stat().st_size for file in files)
+    if size <= MAX_SENT:
+        return
+    source = "workers download it from the hub, or" if model.kind == "hub" else "workers elsewhere"
+    on_message(
+        f"the base model has {size / 2**30:.1f} GiB, and more than {MAX_SENT / 2**30:.0f} GiB is not"
+        f" sent through Redis: {source} need a copy and `fccl worker --base DIR`"
+    )
 
 
 def find_base_model(ref: BaseRef, cache: Path, on_progress: ProgressCallback) -> Path:

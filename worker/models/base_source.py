@@ -165,7 +165,7 @@ def _check_size(manifest: bytes, ref: BaseRef, reason: str) -> None:
     size = total_bytes(parse_manifest(manifest))
     if size <= MAX_SENT:
         return
-    remedy = f"copy it to this machine and name its directory: `fccl worker --base {_label(ref)}`"
+    remedy = "copy it to this machine and start `fccl worker --base DIR`"
     if ref.kind == "hub":
         remedy = (
             f"let this machine download {ref.name} at {ref.revision} from the hub, or copy it here"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from common.protocol.tensors import Tensors
 from learning.data.rows import read
 from learning.models import base
 from learning.models.base import BaseModel
-from preparation.base_model import apply_offline_fallback
+from preparation import base_model
+from preparation.base_model import announce_size, apply_offline_fallback
 from preparation.data import (
     PREPARED_FILE,
     PreparedRows,
@@ -52,6 +54,19 @@ def quiet(_: str) -> None: ...
 
 
 # dealing
+
+
+def test_a_base_that_is_too_large_to_be_sent_to_workers_is_announced(
+    model: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    announce_size(model, lines.append)
+    assert lines == []
+    monkeypatch.setattr(base_model, "MAX_SENT", 1000)
+    announce_size(model, lines.append)
+    announce_size(replace(model, kind="hub"), lines.append)
+    assert "workers elsewhere need a copy and `fccl worker --base DIR`" in lines[0]
+    assert "workers download it from the hub, or need a copy" in lines[1]
 
 
 def test_every_client_is_dealt_rows_of_each_kind_that_the_plan_learns(

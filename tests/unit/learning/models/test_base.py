@@ -406,6 +406,9 @@ def test_a_hub_model_is_pinned_to_the_commit_and_downloads_only_model_files(
             for name in (
                 "config.json",
                 "model.safetensors",
+                "model-00001-of-00002.safetensors",
+                "model.safetensors.index.json",
+                "consolidated.safetensors",
                 "pytorch_model.bin",
                 "x/model.safetensors",
             )
@@ -422,4 +425,9 @@ def test_a_hub_model_is_pinned_to_the_commit_and_downloads_only_model_files(
     model = base.resolve("gpt2", "main", tmp_path, silent)
     assert (model.kind, model.revision, model.digest) == ("hub", "a" * 40, micro.digest)
     assert asked["revision"] == "a" * 40
-    assert asked["allow_patterns"] == ["config.json", "model.safetensors"]
+    assert asked["allow_patterns"] == [
+        "config.json",
+        "model-00001-of-00002.safetensors",
+        "model.safetensors",
+        "model.safetensors.index.json",
+    ]
