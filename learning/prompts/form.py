@@ -63,6 +63,11 @@ class EncodedText:
             flags[start:stop] = [True] * max(0, stop - start)
         return flags
 
+    def answers_after(self, length: int) -> int:
+        """Return the number of answers that begin after the first `length` tokens."""
+        stop = self.tokens.places[length - 1][1] if length else 0
+        return sum(begin >= stop for begin, _ in self.answers)
+
     def answer_bytes(self, length: int) -> int:
         """Return the UTF-8 bytes of the answers' words in the first `length` tokens."""
         stop = self.tokens.places[length - 1][1] if length else 0
