@@ -7,7 +7,7 @@ from dataclasses import replace
 from common.errors import ConfigError, RunError
 from common.run_directory.recorded_run import read_run
 from common.run_directory.records import AdapterOrigin
-from learning.models.exported_adapter import ExportedAdapter
+from learning.models.exported_adapter import ExportedAdapter, prompt_digest
 
 
 def with_recorded_origin(adapter: ExportedAdapter) -> ExportedAdapter:
@@ -20,6 +20,10 @@ def with_recorded_origin(adapter: ExportedAdapter) -> ExportedAdapter:
     except (RunError, ConfigError):
         return adapter  # a directory that only looks like a version's, or a run of another release
     origin = AdapterOrigin(
-        bases=(run.base.digest,), run=run.run_id, version=int(folder.name), labels=run.labels
+        bases=(run.base.digest,),
+        run=run.run_id,
+        version=int(folder.name),
+        labels=run.labels,
+        prompt=prompt_digest(run.prompt),
     )
     return replace(adapter, origin=origin)

@@ -37,7 +37,7 @@ from preparation.base_model import (
     apply_offline_fallback,
     resolve_base_model,
 )
-from preparation.data import PREPARED_FILE, prepare_rows
+from preparation.data import PREPARED_FILE, PreparedRows, prepare_rows
 from preparation.recorded_origin import with_recorded_origin
 
 _HEADER_BYTES = 4096  # more than the header of an update has
@@ -87,7 +87,7 @@ def prepare_run(
     adapted = lora.attach(loaded.model, config.model.lora, config.run.seed)
     check_targets(adapted, config.model.lora)
     if start is not None:
-        _begin_with(start, adapted, model.digest, prepared.labels, on_message)
+        _begin_with(start, adapted, prepared, on_message)
     adapter = lora.read_adapter(adapted)
     check_update(config, adapter)
     base_name = model.name if model.kind == "hub" else str(model.path)
@@ -119,12 +119,11 @@ def _read_start(config: FederationConfig) -> ExportedAdapter | None:
 def _begin_with(
     start: ExportedAdapter,
     adapted: AdaptedModel,
-    digest: str,
-    labels: tuple[str, ...],
+    prepared: PreparedRows,
     on_message: MessageCallback,
 ) -> None:
     """Write an exported adapter into the model, once it is known to fit."""
-    exported_adapter.check_base(start, digest, labels)
+    exported_adapter.check_base(start, prepared.model.digest, prepared.labels)
     exported_adapter.check_names(start, lora.read_adapter(adapted))
     lora.write_adapter(adapted, start.tensors)
     on_message(f"version 0 is the adapter in {start.path}: {start.start.describe()}")
@@ -132,6 +131,11 @@ def _begin_with(
         on_message(
             "that adapter does not name its base model: only names and shapes of its tensors were"
             " checked"
+        )
+    elif start.origin.prompt not in (None, exported_adapter.prompt_digest(prepared.prompt)):
+        on_message(
+            "it was trained with another prompt form, or another date in it: unless you mean that,"
+            " set model.prompt as in that run"
         )
 
 

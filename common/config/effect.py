@@ -20,7 +20,7 @@ _OBJECTIVES: dict[str, tuple[ObjectiveName, ...]] = {
     "label_smoothing": ("dpo",),
     "sft_weight": ("dpo",),
     "logit_adjustment": ("classification",),
-    "turns": ("sft", "dpo"),
+    "turns": ("sft",),
 }
 """Keys of [[phase]] that only some objectives read; the others are read by all."""
 

@@ -26,6 +26,7 @@ class AdapterOrigin(Record):
     Attributes:
         bases: Digests of the base models that it fits: the run's, and the one exported beside it.
         labels: Class names of a classifier, in the order of its head's outputs.
+        prompt: Digest of the chat template with which it was trained; None for a classifier.
     """
 
     bases: Annotated[
@@ -34,6 +35,7 @@ class AdapterOrigin(Record):
     run: RunId
     version: Count
     labels: Annotated[ClassNames, BeforeValidator(list_to_tuple)] = ()
+    prompt: Sha256 | None = None
 
 
 class WarmStart(Record):

@@ -33,6 +33,8 @@ def build_data(report: Report) -> list[Block]:
         reasons += [f"{kind}: {n:,} × {reason}" for reason, n in source["skipped"].items()]
         parts = source.get("omitted", {})  # runs of earlier releases have none
         omitted += [f"{kind}: {n:,} × {part}" for part, n in parts.items()]
+        if lost := source.get("lost_answers"):
+            omitted.append(f"{kind}: {lost:,} × answer beyond model.max_length")
     header = ("kind", "source", "rows read", "usable", "skipped", "truncated")
     blocks: list[Block] = [Heading("Data"), Table(header, tuple(rows))]
     lists = {"Skipped": reasons, "Used in part": omitted}

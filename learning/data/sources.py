@@ -47,13 +47,15 @@ class SourceSummary:
     omitted: Mapping[str, int] = field(default_factory=dict)
     """Used rows of which a part is left out, by the part; missing in runs of earlier releases."""
     repeated: int = 0  # used rows that are equal to an earlier one
+    lost_answers: int = 0  # answers of truncated conversations that are not learned at all
 
     def fields(self) -> dict[str, Any]:
         return asdict(self)
 
     def line(self) -> str:
         reasons = "".join(f"; {count}: {reason}" for reason, count in self.skipped.items())
-        cut = f"; {self.truncated} used without their end" if self.truncated else ""
+        lost = f" ({self.lost_answers} answers are lost)" if self.lost_answers else ""
+        cut = f"; {self.truncated} used without their end{lost}" if self.truncated else ""
         part = "".join(f"; {count} used in part: {part}" for part, count in self.omitted.items())
         many = self.repeated >= _MANY_REPEATED * self.used
         same = f"; {self.repeated} repeat an earlier row" if self.repeated and many else ""
@@ -152,6 +154,7 @@ def select_usable(
         read=len(loaded.rows) + len(loaded.skipped),
         skipped=dict(reasons.most_common()),
         truncated=encoded.truncated_count,
+        lost_answers=encoded.lost_answers,
         used=len(kept),
         omitted=_count_omissions(loaded, encoded.kept),
         repeated=len(kept) - len(set(kept)),

@@ -31,7 +31,7 @@ from common.run_directory.records import AdapterOrigin
 from learning.evaluation.generation import generation_config
 from learning.models import lora, objective_model
 from learning.models.encoders import load_encoder
-from learning.models.exported_adapter import origin_metadata
+from learning.models.exported_adapter import origin_metadata, prompt_digest
 from learning.models.loader import LoadedModel, load_tokenizer, quiet
 from learning.prompts.form import PromptForm, prompt_form
 from learning.pruning.record import FILE, read_pruning
@@ -180,6 +180,7 @@ def _metadata(trained: ExportedModel, beside: Path | None) -> dict[str, str]:
             run=trained.run,
             version=trained.version,
             labels=trained.labels,
+            prompt=prompt_digest(trained.prompt),
         )
     )
 

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
 from common.errors import ConfigError, ModelError
-from common.protocol.tasks import LoraSpec
+from common.protocol.tasks import LoraSpec, PromptSpec
 from common.protocol.tensors import Tensors
 from common.run_directory.records import AdapterOrigin, WarmStart
 from learning.models.directory import ADAPTER_CONFIG, has_weights, read_json
@@ -87,6 +87,11 @@ def read_exported(path: Path) -> ExportedAdapter:
             "an adapter needs adapter_model.safetensors; pickled weights are never loaded",
         ) from None
     return ExportedAdapter(path, tensors, config, _origin(metadata), sha256)
+
+
+def prompt_digest(prompt: PromptSpec | None) -> str | None:
+    """Return the digest of a run's chat template; None for a run without one."""
+    return None if prompt is None else hashlib.sha256(prompt.template.encode()).hexdigest()
 
 
 def check_settings(adapter: ExportedAdapter, spec: LoraSpec) -> None:

@@ -52,6 +52,7 @@ class EncodedRows(Generic[E]):
     kept: tuple[int, ...]  # index of each example's row
     skipped: Mapping[str, int]  # number of rows left out, by reason
     truncated_count: int = 0  # examples that lost their end
+    lost_answers: int = 0  # answers of which not one token fits
 
 
 NO_ROOM = "prompt leaves no room for a response"
@@ -65,9 +66,9 @@ def encode(
 ) -> EncodedRows[TokenisedExample]:
     """Tokenise rows to at most `max_length` ids each.
 
-    A row that does not fit loses its tail, and with it the end of its last response. A row of which
-    no token of a response fits is skipped. Both are counted, and so are rows that the prompt form
-    cannot take.
+    A row that does not fit loses its tail, and with it the end of a response or whole responses. A
+    row of which no token of a response fits is skipped. All are counted, and so are rows that the
+    prompt form cannot take.
 
     Args:
         prompt: The run's prompt form; None is the Alpaca form.
@@ -80,7 +81,7 @@ def encode(
     examples: list[TokenisedExample] = []
     kept: list[int] = []
     skipped: Counter[str] = Counter()
-    truncated = 0
+    truncated = lost = 0
     for i, text in enumerate(form.encode(rows)):
         if isinstance(text, str):
             skipped[text] += 1
@@ -92,7 +93,8 @@ def encode(
         kept.append(i)
         examples.append(example)
         truncated += example.length < len(text.ids)
-    return EncodedRows(tuple(examples), tuple(kept), dict(skipped), truncated)
+        lost += text.answers_after(example.length)
+    return EncodedRows(tuple(examples), tuple(kept), dict(skipped), truncated, lost)
 
 
 def cut_example(text: EncodedText, max_length: int) -> TokenisedExample:

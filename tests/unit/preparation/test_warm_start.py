@@ -35,10 +35,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
 
 
 def begin(
-    folder: Path, name: str, model: Path | str, *phases: dict[str, Any], **keys: Any
+    folder: Path,
+    name: str,
+    model: Path | str,
+    *phases: dict[str, Any],
+    lines: list[str] | None = None,
+    **keys: Any,
 ) -> RecordedRun:
     """Return a run that was only prepared."""
-    lines: list[str] = []
+    lines = [] if lines is None else lines
     lora = {"r": 4, "alpha": 8, **keys.pop("lora", {})}
     table = {
         "run": {"name": name, "dir": str(folder), "seed": keys.pop("seed", 0)},
@@ -86,6 +91,15 @@ def test_version_0_is_the_exported_adapter_and_the_run_says_where_it_came_from(
     assert (run.start.run, run.start.version) == (first.run_id, 0)
     assert run.start.describe() == f"version 0 of run {first.run_id}"
     assert first.start is None
+
+
+@pytest.mark.parametrize(("prompt", "told"), [("auto", False), ("alpaca", True)])
+def test_another_prompt_form_than_the_adapters_is_told(
+    tmp_path: Path, model: BaseModel, adapter: Path, prompt: str, told: bool
+) -> None:
+    lines: list[str] = []
+    begin(tmp_path, "second", model.path, lines=lines, adapter=str(adapter), prompt=prompt)
+    assert any("another prompt form" in line for line in lines) == told
 
 
 def test_the_base_beside_an_export_is_the_same_model(tmp_path: Path, adapter: Path) -> None:

@@ -259,13 +259,14 @@ def test_a_correction_belongs_to_the_stream_that_is_named(
 def test_choosing_an_answer_makes_a_preference_pair_and_typing_one_an_instruction(
     causal: Site, interactive: None
 ) -> None:
-    found = causal.invoke("--compare", "--gen-tokens", "4", typed="Add 1.\n2\nAdd 2.\nIt is 4.\n")
+    typed = "Add 1 and 2.\n2\nAdd 2.\nIt is 4.\n"
+    found = causal.invoke("--compare", "--gen-tokens", "4", typed=typed)
     assert found.output.count("no worker is running here") == 2
     (first, pair, *_), (second, taught, *_) = causal.items()
-    assert (first, pair["prompt"]) == ("va", "Add 1.")
+    assert (first, pair["prompt"]) == ("va", "Add 1 and 2.")
     assert (
         pair["rejected"]
-        == json.loads(causal.invoke("Add 1.", "--gen-tokens", "4", "--json").output)["answer"]
+        == json.loads(causal.invoke("Add 1 and 2.", "--gen-tokens", "4", "--json").output)["answer"]
     )
     assert pair["chosen"] != pair["rejected"]
     assert (second, taught) == ("sft", {"instruction": "Add 2.", "input": "", "output": "It is 4."})

@@ -51,6 +51,7 @@ def test_every_configuration_that_is_shipped_has_only_settings_with_effect(path:
         ({"objective": "classification", "sft_weight": 1.0}, "sft_weight"),
         ({"objective": "classification", "beta": 0.2}, "beta"),
         ({"objective": "classification", "turns": "last"}, "turns"),
+        ({"objective": "dpo", "turns": "last"}, "turns"),
     ],
 )
 def test_a_setting_of_another_objective_is_refused_with_its_phase(

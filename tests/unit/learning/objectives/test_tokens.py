@@ -2,7 +2,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from common.errors import ModelError
-from learning.data.row_types import Instruction
+from learning.data.row_types import Conversation, Instruction, Message
 from learning.objectives.tokens import IGNORED, NO_ROOM, EncodedRows, encode
 from learning.prompts.form import prompt_form
 from tests.support.tiny_model import tiny_tokenizer
@@ -76,3 +76,14 @@ def test_a_tokenizer_without_an_end_of_sequence_token_is_refused() -> None:
     tokenizer.eos_token = None
     with pytest.raises(ModelError, match="end-of-sequence"):
         encode(tokenizer, [ROW], 64)
+
+
+def test_answers_that_do_not_fit_are_counted(tokenizer: PreTrainedTokenizerFast) -> None:
+    turns = [Message("user", "Add."), Message("assistant", "Three."), Message("user", "More.")]
+    row = Conversation((*turns, Message("assistant", "Four."), *turns[:2]))
+    whole = encode(tokenizer, [row], 1000)
+    assert (whole.truncated_count, whole.lost_answers) == (0, 0)
+    first = len(prompt_form(tokenizer, None).prompt_ids(Conversation(row.messages[:2])))
+    found = encode(tokenizer, [row, ROW], first + 3)
+    assert (found.kept, found.truncated_count, found.lost_answers) == ((0,), 1, 2)
+    assert found.skipped == {NO_ROOM: 1}
