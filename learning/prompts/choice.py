@@ -24,7 +24,7 @@ from common.errors import ConfigError, ModelError
 from common.protocol.tasks import MAX_TEMPLATE, PromptSpec
 from learning.prompts.form import REMEDY, PromptForm, alpaca_spec
 from learning.prompts.messages import Chat
-from learning.prompts.rendering import TemplateError, make_renderer
+from learning.prompts.rendering import TemplateError, has_markers, make_renderer
 from learning.prompts.structure import Structure, first_problem
 
 SHIPPED = ("qwen2_5", "qwen3")
@@ -73,12 +73,17 @@ def choose_prompt(
 
 def _find(setting: str, tokenizer: PreTrainedTokenizerBase) -> str | None:
     """Return the template that a setting names; None for the Alpaca form."""
-    own: Any = tokenizer.chat_template
+    if setting == "alpaca":
+        return None
+    own: Any = tokenizer.chat_template or None
+    if isinstance(own, dict) and "default" not in own and setting in ("auto", "chat"):
+        raise ModelError(
+            f"the tokenizer has chat templates named {', '.join(own)}, but none named default",
+            REMEDY,
+        )
     if isinstance(own, dict):
         own = own.get("default")
     match setting:
-        case "alpaca":
-            return None
         case "auto":
             return None if own is None else str(own)
         case "chat":
@@ -88,7 +93,13 @@ def _find(setting: str, tokenizer: PreTrainedTokenizerBase) -> str | None:
                 )
             return str(own)
     try:
-        return Path(setting).expanduser().read_text(encoding="utf-8")
+        text = Path(setting).expanduser().read_text(encoding="utf-8")
+        if text.strip():
+            return text
+        raise ConfigError(
+            f"model.prompt {setting} is an empty file",
+            'set it to "auto", "chat", "alpaca" or the path of a Jinja file',
+        )
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigError(
@@ -111,7 +122,7 @@ def _with_date(template: str, today: date) -> str:
 
 def _shipped_for(template: str, tokenizer: PreTrainedTokenizerBase) -> str | None:
     """Return the template of fccl's own that gives the same text as another; None without one."""
-    if "endgeneration" in template:
+    if has_markers(template):
         return None
     last = PromptSpec(template=template, turns="last")
     expected = _texts(last, tokenizer)

@@ -24,7 +24,7 @@ from learning.prompts import alpaca
 from learning.prompts.control_text import ControlText, MarkedText, Spans
 from learning.prompts.messages import Chat, PromptRow, chat_of, chats_of_pair, prompt_of
 from learning.prompts.rendering import Renderer, TemplateError, make_renderer
-from learning.prompts.spans import render_answers, render_pair_answer
+from learning.prompts.spans import RenderedChat, render_answers, render_pair_answer
 from learning.prompts.structure import Fit, Structure, fit_structure, structure_of
 from learning.prompts.tokenisation import TokenisedText, tokenise
 
@@ -133,6 +133,13 @@ class PromptForm:
             for each, (first, _) in zip(found.ids, found.tokens.places, strict=True)
             if last is not None and first == last.start()
         ]
+        if not ends and self._all.marks_answers:
+            raise ModelError(
+                "the chat template marks answers without a token that ends them, so that a model"
+                " would not learn to stop",
+                "put endgeneration behind the end of the turn in a Jinja file, and name it in"
+                " model.prompt",
+            )
         if not ends:
             raise ModelError(
                 "the chat template does not end an answer with a token of its own, so that a model"
@@ -198,6 +205,8 @@ class PromptForm:
                 found = render_answers(renderer, marked, only_last=only_last)
         except TemplateError as error:
             return f"{REFUSED}: {error}"
+        if _lacks_words(found, marked, only_last=only_last is not False):
+            return f"{REFUSED}: it leaves out words of an answer"
         return self._control.unmark(found.text, mark, found.spans)
 
     def _tokenised(self, texts: Sequence[MarkedText | str]) -> list[EncodedText | str]:
@@ -209,6 +218,13 @@ class PromptForm:
             else EncodedText(text.text, next(tokens), text.spans, self._control.words(text))
             for text in texts
         ]
+
+
+def _lacks_words(rendered: RenderedChat, chat: Chat, *, only_last: bool) -> bool:
+    """Return whether what is learned lacks words of an answer, as of thoughts that are cut off."""
+    learned = "".join("".join(rendered.text[begin:end].split()) for begin, end in rendered.spans)
+    answers = chat.answers()[-1:] if only_last else chat.answers()
+    return any("".join(str(chat.turns[i]["content"]).split()) not in learned for i in answers)
 
 
 @lru_cache(maxsize=8)

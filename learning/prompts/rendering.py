@@ -22,8 +22,14 @@ from learning.prompts.messages import Chat
 
 _LOCK = threading.Lock()
 """Compiled templates are shared by a process, and they hold the places that they find."""
+_COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
 GENERATION = "endgeneration"
 """A template that marks the assistant's turns has `{% generation %}` … `{% endgeneration %}`."""
+
+
+def has_markers(template: str) -> bool:
+    """Return whether a template marks the assistant's turns; what comments say does not count."""
+    return GENERATION in _COMMENT.sub("", template)
 
 
 class TemplateError(Exception):
@@ -40,7 +46,7 @@ class Renderer:
 
     @property
     def marks_answers(self) -> bool:
-        return GENERATION in self.template
+        return has_markers(self.template)
 
     def render(self, chat: Chat, *, asks: bool = False) -> str:
         """Return the text of a chat.

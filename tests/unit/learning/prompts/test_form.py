@@ -161,6 +161,17 @@ def test_earlier_answers_are_learned_with_their_own_end_if_the_last_has_another(
     assert learned_text(form, talk(*TALK)) == ["Hello!<|im_end|>", "Goodbye.<|endoftext|>"]
 
 
+def test_a_row_whose_answer_the_template_cuts_is_counted_with_the_reason() -> None:
+    cuts = SMOLLM2.replace("{{ m.content }}", "{{ m.content.split('</think>')[-1] }}")
+    form = form_of("smollm2", cuts)
+    rows = [Instruction("Hi.", "", "<think>a</think> b"), Instruction("Hi.", "", " a\nb ")]
+    found = tokens.encode(form.tokenizer, rows, 1000, form.spec)
+    assert found.kept == (1,)
+    assert list(found.skipped) == [
+        "the chat template cannot take these turns: it leaves out words of an answer"
+    ]
+
+
 def test_only_the_last_answer_is_learned_on_request() -> None:
     for family in ("smollm2", "llama", "gemma2"):
         form = form_of(family, turns="last")
